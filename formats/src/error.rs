@@ -1,0 +1,157 @@
+//! The one error of the crate: each prints as a single line that names the file, the place and the mend.
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong with a container, an adapter or an output.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused a file operation.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was attempted, as a verb phrase.
+        action: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file breaks the rules of its format.
+    #[error("{}: {place}: {problem}; {mend}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, key or byte offset.
+        place: String,
+        /// What is wrong there.
+        problem: String,
+        /// What the user can do.
+        mend: String,
+    },
+    /// The file is sound but uses something this crate does not read.
+    #[error("{}: {place}: {problem}; {mend}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, key or byte offset.
+        place: String,
+        /// What is not read.
+        problem: String,
+        /// What the user can do.
+        mend: String,
+    },
+    /// Stored bytes do not have the digest that was recorded for them.
+    #[error(
+        "{}: {place}: damaged: SHA-256 is {found}, recorded is {expected}; get the file again from its source",
+        path.display()
+    )]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// The damaged tensor, or `whole file`.
+        place: String,
+        /// The recorded digest, hex.
+        expected: String,
+        /// The digest of the bytes as they are, hex.
+        found: String,
+    },
+    /// What was asked to be written cannot be expressed in the format.
+    #[error("{place}: {problem}; {mend}")]
+    Encode {
+        /// The tensor or key.
+        place: String,
+        /// Why it cannot be written.
+        problem: String,
+        /// What the user can do.
+        mend: String,
+    },
+    /// The output stands already and may not be replaced.
+    #[error("{}: already exists; name another output, or replace it with --force", path.display())]
+    Exists {
+        /// The output.
+        path: PathBuf,
+    },
+    /// The output would overwrite, or lie within, an input.
+    #[error("{}: the output is or would replace the input {}; name another output", path.display(), input.display())]
+    SameFile {
+        /// The output.
+        path: PathBuf,
+        /// The input in danger.
+        input: PathBuf,
+    },
+    /// The output's name belongs to something that is not an ordinary file or folder.
+    #[error("{}: is {what}; name another output", path.display())]
+    WrongKind {
+        /// The output.
+        path: PathBuf,
+        /// What stands there, with its article.
+        what: &'static str,
+    },
+}
+
+/// A result whose error is [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An [`Error::Io`] from its parts.
+    pub fn io(path: &Path, action: &'static str, source: std::io::Error) -> Self {
+        Error::Io { path: path.to_owned(), action, source }
+    }
+
+    /// An [`Error::Malformed`] from its parts.
+    pub fn malformed(
+        path: &Path,
+        place: impl Into<String>,
+        problem: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        Error::Malformed {
+            path: path.to_owned(),
+            place: place.into(),
+            problem: problem.into(),
+            mend: mend.into(),
+        }
+    }
+
+    /// An [`Error::Unsupported`] from its parts.
+    pub fn unsupported(
+        path: &Path,
+        place: impl Into<String>,
+        problem: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        Error::Unsupported {
+            path: path.to_owned(),
+            place: place.into(),
+            problem: problem.into(),
+            mend: mend.into(),
+        }
+    }
+
+    /// An [`Error::Encode`] from its parts.
+    pub fn encode(place: impl Into<String>, problem: impl Into<String>, mend: impl Into<String>) -> Self {
+        Error::Encode { place: place.into(), problem: problem.into(), mend: mend.into() }
+    }
+}
+
+/// A string out of a file as an error may show it: quoted, control characters escaped, at most 80 characters.
+pub fn quoted(text: &str) -> String {
+    match text.char_indices().nth(80) {
+        Some((cut, _)) => format!("{:?}...", &text[..cut]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// The mend for a file that breaks its format's rules.
+pub(crate) const FETCH_AGAIN: &str = "the file is damaged or cut short: fetch or convert it again";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names_stay_on_one_short_line() {
+        let shown = quoted(&"a\nb\u{1b}".repeat(100));
+        assert!(!shown.contains('\n') && !shown.contains('\u{1b}'));
+        assert!(shown.len() < 1000);
+    }
+}

@@ -1,0 +1,5 @@
+//! stub
+mod file;
+mod folder;
+pub use file::OutputFile;
+pub use folder::OutputFolder;
