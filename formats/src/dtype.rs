@@ -1,7 +1,8 @@
 //! The number formats that tensors are stored in: ggml's types and those that only safetensors has, in one table.
 //!
 //! Ids, block sizes and names of the ggml types are those of `ggml.h` and of `constants.py` in the PyPI package `gguf`
-//! 0.19; ids missing there were given to types that ggml has removed. Names of the others are safetensors' own.
+//! 0.19; ids missing there were given to types that ggml has removed. Q8_1 is 36
+//! bytes as in ggml's C; that package says 40, of a layout long gone. Names of the others are safetensors' own.
 
 /// How a tensor's values are stored. A block is the smallest unit that can be decoded by itself.
 #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
@@ -136,7 +137,7 @@ const TABLE: &[Facts] = &[
     ggml(DType::Q5_0, "Q5_0", 6, 32, 22),
     ggml(DType::Q5_1, "Q5_1", 7, 32, 24),
     ggml(DType::Q8_0, "Q8_0", 8, 32, 34),
-    ggml(DType::Q8_1, "Q8_1", 9, 32, 40),
+    ggml(DType::Q8_1, "Q8_1", 9, 32, 36),
     ggml(DType::Q2_K, "Q2_K", 10, 256, 84),
     ggml(DType::Q3_K, "Q3_K", 11, 256, 110),
     ggml(DType::Q4_K, "Q4_K", 12, 256, 144),

@@ -1,0 +1,115 @@
+//! Reading super-blocks of 256 values: 8 sub-blocks of 32 (Q4_K, Q5_K) or 16 of 16 (Q2_K, Q3_K, Q6_K), each with a
+//! small scale that a half-precision scale of the whole super-block multiplies.
+//!
+//! Source: `block_q2_K` and its neighbours in ggml-common.h, `dequantize_row_*_K` in ggml-quants.c, and the class
+//! `Q2_K` and its neighbours in quants.py of the PyPI package `gguf`.
+
+use super::{half_to_f32, k_scales};
+
+const BLOCK: usize = 256;
+
+#[inline(always)]
+fn half_at(block: &[u8], at: usize) -> f32 {
+    half_to_f32(u16::from_le_bytes([block[at], block[at + 1]]))
+}
+
+/// Stored: `scales` 16 (low half scale, high half minimum), `qs` 64, `d`, `dmin`.
+pub(super) fn decode_q2_k(bytes: &[u8], out: &mut [f32]) {
+    for (block, out) in bytes.as_chunks::<84>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
+        let (scales, qs) = (&block[..16], &block[16..80]);
+        let (d, dmin) = (half_at(block, 80), half_at(block, 82));
+        // Each 32 bytes of `qs` hold four runs of 32 values, two bits each; a run is two sub-blocks.
+        for (sub, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let scale = d * f32::from(scales[sub] & 15);
+            let minimum = dmin * f32::from(scales[sub] >> 4);
+            let (start, shift) = (sub / 8 * 32 + sub % 2 * 16, sub / 2 % 4 * 2);
+            for (out, q) in out.iter_mut().zip(&qs[start..start + 16]) {
+                *out = scale * f32::from(q >> shift & 3) - minimum;
+            }
+        }
+    }
+}
+
+/// Stored: `hmask` 32 (third bits, inverted: set means nothing to take off), `qs` 64, `scales` 12, `d`.
+pub(super) fn decode_q3_k(bytes: &[u8], out: &mut [f32]) {
+    for (block, out) in bytes.as_chunks::<110>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
+        let (hmask, qs, packed) = (&block[..32], &block[32..96], &block[96..108]);
+        let d = half_at(block, 108);
+        for (sub, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let low = packed[sub % 8] >> (sub / 8 * 4) & 15;
+            let high = packed[8 + sub % 4] >> (sub / 4 * 2) & 3;
+            let scale = d * (i32::from(low | high << 4) - 32) as f32;
+            let (start, shift) = (sub / 8 * 32 + sub % 2 * 16, sub / 2 % 4 * 2);
+            let third = 1u8 << (sub / 2);
+            let h = &hmask[sub % 2 * 16..sub % 2 * 16 + 16];
+            for ((out, q), h) in out.iter_mut().zip(&qs[start..start + 16]).zip(h) {
+                let below = if h & third != 0 { 0 } else { 4 };
+                *out = scale * (i32::from(q >> shift & 3) - below) as f32;
+            }
+        }
+    }
+}
+
+/// The scales and minimums of the eight sub-blocks of a Q4_K or Q5_K block, multiplied out.
+#[inline(always)]
+fn sub_block_scales(block: &[u8]) -> ([f32; 8], [f32; 8]) {
+    let (d, dmin) = (half_at(block, 0), half_at(block, 2));
+    let mut packed = [0; 12];
+    packed.copy_from_slice(&block[4..16]);
+    let (scales, minimums) = k_scales::unpack(&packed);
+    (scales.map(|scale| d * f32::from(scale)), minimums.map(|minimum| dmin * f32::from(minimum)))
+}
+
+/// Stored: `d`, `dmin`, `scales` 12, `qs` 128; each 32 bytes of `qs` hold two sub-blocks, low halves first.
+pub(super) fn decode_q4_k(bytes: &[u8], out: &mut [f32]) {
+    for (block, out) in bytes.as_chunks::<144>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
+        let (scales, minimums) = sub_block_scales(block);
+        let pairs = block[16..].as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<64>().0);
+        for (pair, (qs, out)) in pairs.enumerate() {
+            let (low, high) = out.split_at_mut(32);
+            let (scale, minimum) = (&scales[2 * pair..2 * pair + 2], &minimums[2 * pair..2 * pair + 2]);
+            for ((q, low), high) in qs.iter().zip(low).zip(high) {
+                *low = scale[0] * f32::from(q & 15) - minimum[0];
+                *high = scale[1] * f32::from(q >> 4) - minimum[1];
+            }
+        }
+    }
+}
+
+/// Stored: `d`, `dmin`, `scales` 12, `qh` 32 (fifth bits: sub-block s at bit s), `qs` 128 as in Q4_K.
+pub(super) fn decode_q5_k(bytes: &[u8], out: &mut [f32]) {
+    for (block, out) in bytes.as_chunks::<176>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
+        let (scales, minimums) = sub_block_scales(block);
+        let qh = &block[16..48];
+        let pairs = block[48..].as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<64>().0);
+        for (pair, (qs, out)) in pairs.enumerate() {
+            let (low, high) = out.split_at_mut(32);
+            let (scale, minimum) = (&scales[2 * pair..2 * pair + 2], &minimums[2 * pair..2 * pair + 2]);
+            for (((q, h), low), high) in qs.iter().zip(qh).zip(low).zip(high) {
+                let fifths = h >> (2 * pair);
+                *low = scale[0] * f32::from(q & 15 | (fifths & 1) << 4) - minimum[0];
+                *high = scale[1] * f32::from(q >> 4 | (fifths & 2) << 3) - minimum[1];
+            }
+        }
+    }
+}
+
+/// Stored: `ql` 128 (low four bits), `qh` 64 (top two bits), `scales` 16 (signed), `d`.
+pub(super) fn decode_q6_k(bytes: &[u8], out: &mut [f32]) {
+    for (block, out) in bytes.as_chunks::<210>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
+        let (ql, qh, scales) = (&block[..128], &block[128..192], &block[192..208]);
+        let d = half_at(block, 208);
+        // 16 sub-blocks: eight to a half of 128; in it, runs of 32 values share a nibble and a bit pair.
+        for (sub, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let scale = d * f32::from(scales[sub] as i8);
+            let (half, run, start) = (sub / 8, sub / 2 % 4, sub % 2 * 16);
+            let low = &ql[half * 64 + run % 2 * 32 + start..][..16];
+            let high = &qh[half * 32 + start..][..16];
+            let (nibble, pair) = (run / 2 * 4, run * 2);
+            for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
+                let q = low >> nibble & 15 | (high >> pair & 3) << 4;
+                *out = scale * (i32::from(q) - 32) as f32;
+            }
+        }
+    }
+}
