@@ -1,8 +1,8 @@
 //! The number formats that tensors are stored in: ggml's types and those that only safetensors has, in one table.
 //!
-//! Ids, block sizes and names of the ggml types are those of `ggml.h` and of `constants.py` in the PyPI package `gguf`
-//! 0.19; ids missing there were given to types that ggml has removed. Q8_1 is 36
-//! bytes as in ggml's C; that package says 40, of a layout long gone. Names of the others are safetensors' own.
+//! Ids, names and block sizes of the ggml types are what `ggml_type_name`, `ggml_blck_size` and `ggml_type_size` of
+//! llama.cpp (October 2026) answer; the ids left out belong to types that ggml has removed. The PyPI package `gguf` 0.19
+//! agrees but for Q8_1, which it calls 40 bytes, and Q2_0, which it does not know. The other names are safetensors' own.
 
 /// How a tensor's values are stored. A block is the smallest unit that can be decoded by itself.
 #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
@@ -76,6 +76,8 @@ pub enum DType {
     NVFP4,
     /// 128 values: scale, one bit each.
     Q1_0,
+    /// 64 values: scale, two bits each.
+    Q2_0,
     /// One byte, zero or one.
     BOOL,
     /// Unsigned 8-bit integer.
@@ -164,6 +166,7 @@ const TABLE: &[Facts] = &[
     ggml(DType::MXFP4, "MXFP4", 39, 32, 17),
     ggml(DType::NVFP4, "NVFP4", 40, 64, 36),
     ggml(DType::Q1_0, "Q1_0", 41, 128, 18),
+    ggml(DType::Q2_0, "Q2_0", 42, 64, 18),
     safe(DType::BOOL, "BOOL", 1, 1),
     safe(DType::U8, "U8", 1, 1),
     safe(DType::U16, "U16", 1, 2),

@@ -141,6 +141,16 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
+/// The message of a JSON error, which may quote the file, on one line of at most 200 characters.
+pub(crate) fn json_problem(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    message
+        .chars()
+        .take(200)
+        .flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] })
+        .collect()
+}
+
 /// The mend for a file that breaks its format's rules.
 pub(crate) const FETCH_AGAIN: &str = "the file is damaged or cut short: fetch or convert it again";
 

@@ -1,7 +1,62 @@
-//! stub
+//! GGUF, the container of llama.cpp and Ollama: typed metadata and tensors of ggml's types in one file.
+//!
+//! Why not the crate `gguf-rs`? It turns metadata into JSON values in a sorted map. A `u32` is then the same as an `i64`
+//! or an `f64`, an empty array has no element type, and the order of the keys is gone, so a file read through it cannot
+//! be written again as it was, and llama.cpp refuses some keys in another type (`general.alignment` must be a `u32`).
+//! It also reads through a stream and trusts the counts in it. Here every value keeps its type and place, the weights
+//! stay mapped, and a file written from what was read has the same header bytes. `gguf-rs` reads our files in the
+//! tests, as an independent reader.
+//!
+//! The format, all little-endian (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>):
+//!
+//! ```text
+//! "GGUF"  version u32  tensor count u64  key count u64
+//! key:    name string  type u32  value          string: length u64, UTF-8 bytes
+//! tensor: name string  dimension count u32  dimensions u64...  ggml type u32  offset u64
+//! zeros up to a multiple of `general.alignment` (32 unless given), then the data, each tensor so aligned
+//! ```
+//!
+//! Versions 2 and 3 are alike but for big-endian files, which version 3 allows and nobody has; version 1 counted in
+//! `u32` and llama.cpp no longer reads it.
+
+mod parse;
 mod read;
 mod value;
 mod write;
+
+use crate::dtype::DType;
+
 pub use read::{Gguf, GgufTensor};
 pub use value::{Array, Value};
 pub use write::{GgufLayout, NewTensor};
+
+/// The key whose value is the alignment of the data, as a `u32`.
+const ALIGNMENT_KEY: &str = "general.alignment";
+
+/// The alignment of a file that has no [`ALIGNMENT_KEY`].
+const DEFAULT_ALIGNMENT: u64 = 32;
+
+/// More than any file has use for. Padding of that length is allocated, so a file must not choose it freely.
+const MAX_ALIGNMENT: u64 = 1 << 24;
+
+/// More dimensions than this ggml does not have.
+const MAX_DIMS: usize = 4;
+
+/// Bytes that a tensor takes, or what is wrong with its dimensions.
+fn tensor_bytes(dtype: DType, dims: &[u64]) -> Result<u64, String> {
+    if dims.contains(&0) {
+        return Err("a dimension is zero".to_owned());
+    }
+    let row = dims.first().copied().unwrap_or(1);
+    let block = dtype.block_elements();
+    if !row.is_multiple_of(block as u64) {
+        return Err(format!("rows of {row} values are no whole number of {dtype} blocks of {block}"));
+    }
+    dims.iter()
+        .try_fold(1u64, |product, &dim| product.checked_mul(dim))
+        // ggml counts elements and bytes in signed 64-bit integers.
+        .filter(|&elements| i64::try_from(elements).is_ok())
+        .and_then(|elements| dtype.bytes_for(elements))
+        .filter(|&bytes| i64::try_from(bytes).is_ok())
+        .ok_or_else(|| format!("dimensions {dims:?} are too large"))
+}

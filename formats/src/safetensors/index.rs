@@ -1,8 +1,66 @@
-//! stub
-use crate::error::Result;
+//! The index of a model that is cut into several safetensors files.
+
 use std::collections::BTreeMap;
-use std::path::Path;
-/// The shard index of a folder: which file holds each tensor. `None` if the folder has none.
-pub fn shard_index(_folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
-    todo!()
+use std::path::{Component, Path};
+
+use serde::Deserialize;
+
+use super::header::Unique;
+use crate::error::{Error, FETCH_AGAIN, Result, json_problem, quoted};
+use crate::mmap::MappedFile;
+
+/// The index's name in a model's folder.
+const INDEX: &str = "model.safetensors.index.json";
+
+/// The one member of the index that matters; `metadata` only repeats sizes.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: Unique<String>,
+}
+
+/// Reads `model.safetensors.index.json` of a model's folder: which file of the folder holds each tensor. `None` if the
+/// folder has no such file, as that of a model in one piece.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Malformed`] for JSON of another form, a tensor named twice, or a file name that is more than
+/// a plain name, which could lead out of the folder. Whether the files are there and hold the tensors is not checked.
+pub fn shard_index(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
+    let path = folder.join(INDEX);
+    let file = match MappedFile::open(&path) {
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let index: Index = serde_json::from_slice(file.bytes())
+        .map_err(|error| Error::malformed(&path, "weight_map", json_problem(&error), FETCH_AGAIN))?;
+    for (tensor, file) in &index.weight_map.0 {
+        if !is_plain_name(file) {
+            return Err(Error::malformed(
+                &path,
+                format!("tensor {}", quoted(tensor)),
+                format!("its file {} is not a plain name", quoted(file)),
+                "the index must name files of its own folder",
+            ));
+        }
+    }
+    Ok(Some(index.weight_map.0))
+}
+
+/// Whether `name` means one entry of a folder on every system, Windows with its `\` and `C:` included.
+fn is_plain_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
+        && !name.contains(|c: char| matches!(c, '/' | '\\' | ':') || c.is_control())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_plain_name;
+
+    #[test]
+    fn only_plain_names_pass() {
+        assert!(is_plain_name("model-00001-of-00002.safetensors"));
+        for name in ["", ".", "..", "../x", "a/b", "/etc/passwd", "a\\b", "C:x", "x/", "a\0b", "./x"] {
+            assert!(!is_plain_name(name), "{name:?}");
+        }
+    }
 }
