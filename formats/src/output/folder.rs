@@ -1,27 +1,124 @@
-//! stub
-use super::OutputFile;
-use crate::error::Result;
-use std::path::Path;
+//! One output folder, filled under another name and renamed when it is whole.
 
-/// An output folder.
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::{Builder, TempDir};
+
+use super::target::{Target, refuse_input_folder, sync_folder, walk};
+use super::{OutputFile, TEMPORARY};
+use crate::error::{Error, Result};
+
+/// A folder that does not stand under its name until [`OutputFolder::commit`]. Dropped without that, it leaves nothing.
 #[derive(Debug)]
-pub struct OutputFolder;
+pub struct OutputFolder {
+    /// As the user named it, for errors.
+    path: PathBuf,
+    target: PathBuf,
+    parent: PathBuf,
+    folder: TempDir,
+    replace: bool,
+}
 
 impl OutputFolder {
-    /// Begins a folder.
-    pub fn create(_path: &Path, _inputs: &[&Path], _force: bool) -> Result<Self> {
-        todo!()
+    /// Begins a folder that will be called `path`, beside it.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] if something stands there, unless it is a folder and `force` is given, and then it is replaced
+    /// on commit; [`Error::WrongKind`] if it is no folder; [`Error::SameFile`] if `path` is, holds or lies in one of
+    /// `inputs`; [`Error::Io`] if the folder that is to hold it is missing or closed.
+    pub fn create(path: &Path, inputs: &[&Path], force: bool) -> Result<Self> {
+        let target = Target::find(path)?;
+        refuse_input_folder(path, &target, inputs)?;
+        if let Some(standing) = &target.standing {
+            if !standing.is_dir() {
+                return Err(Error::WrongKind {
+                    path: path.to_owned(),
+                    what: "a file, and a folder is to be written",
+                });
+            }
+            if !force {
+                return Err(Error::Exists { path: path.to_owned() });
+            }
+        }
+        let folder = temporary(&target.parent)
+            .map_err(|error| Error::io(path, "create a folder beside the output", error))?;
+        Ok(OutputFolder {
+            path: path.to_owned(),
+            target: target.path,
+            parent: target.parent,
+            folder,
+            replace: target.standing.is_some(),
+        })
     }
-    /// The temporary folder.
+
+    /// The folder as it is called until then.
     pub fn path(&self) -> &Path {
-        todo!()
+        self.folder.path()
     }
-    /// Begins a file in it; commit the file before the folder.
-    pub fn file(&self, _name: &str) -> Result<OutputFile> {
-        todo!()
+
+    /// Begins a file in it. Commit the file before the folder, else it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] unless `name` is a plain name; [`Error::Io`].
+    pub fn file(&self, name: &str) -> Result<OutputFile> {
+        if Path::new(name).file_name() != Some(OsStr::new(name)) {
+            let place = format!("file {}", crate::error::quoted(name));
+            return Err(Error::encode(place, "it is no plain name", "name a file of the folder itself"));
+        }
+        OutputFile::create(&self.path().join(name), &[])
     }
-    /// Syncs all files and renames the folder once.
+
+    /// Syncs every file in it to the disk, gives it its name, and syncs the folder above. A folder that is replaced is
+    /// moved aside first and removed last.
     pub fn commit(self) -> Result<()> {
-        todo!()
+        let path = &self.path;
+        let fail = |action| move |error| Error::io(path, action, error);
+        let mut synced = Ok(());
+        walk(self.folder.path(), &mut |file| {
+            if synced.is_ok() {
+                synced = fs::File::open(file)
+                    .and_then(|file| file.sync_all())
+                    .map_err(|error| Error::io(file, "sync", error));
+            }
+        })?;
+        synced?;
+        sync_folder(self.folder.path())?;
+        if !self.replace {
+            // Something may have come to stand there meanwhile; an empty folder a rename would silently replace.
+            if fs::symlink_metadata(&self.target).is_ok() {
+                return Err(Error::Exists { path: path.clone() });
+            }
+            fs::rename(self.folder.path(), &self.target).map_err(fail("rename the finished folder to"))?;
+            self.folder.keep();
+            return sync_folder(&self.parent);
+        }
+        let aside = temporary(&self.parent).map_err(fail("create a folder beside"))?;
+        let old = aside.path().join("replaced");
+        fs::rename(&self.target, &old).map_err(fail("move aside"))?;
+        if let Err(error) = fs::rename(self.folder.path(), &self.target) {
+            // Back as it was; if even that fails, the old folder must not be removed with its temporary parent.
+            if fs::rename(&old, &self.target).is_err() {
+                aside.keep();
+            }
+            return Err(fail("rename the finished folder to")(error));
+        }
+        self.folder.keep();
+        sync_folder(&self.parent)?;
+        aside.close().map_err(fail("remove the replaced folder beside"))
     }
+}
+
+/// An empty folder in `parent` with the permissions a new one gets.
+fn temporary(parent: &Path) -> std::io::Result<TempDir> {
+    let mut builder = Builder::new();
+    builder.prefix(TEMPORARY);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // The system takes the umask off.
+        builder.permissions(fs::Permissions::from_mode(0o777));
+    }
+    builder.tempdir_in(parent)
 }

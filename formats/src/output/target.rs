@@ -1,0 +1,114 @@
+//! Where an output may go: its real place, and whether an input is in danger there.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// The place of an output with every link on the way resolved, so that the rename replaces what the user means and not
+/// the link to it.
+pub(super) struct Target {
+    /// The folder that holds it, canonical.
+    pub(super) parent: PathBuf,
+    /// Its final path, in `parent`.
+    pub(super) path: PathBuf,
+    /// What stands there now.
+    pub(super) standing: Option<fs::Metadata>,
+}
+
+impl Target {
+    /// Finds the place of `path`, whose folder must stand already.
+    pub(super) fn find(path: &Path) -> Result<Self> {
+        let real = match fs::canonicalize(path) {
+            Ok(real) => real,
+            Err(error) if error.kind() == ErrorKind::NotFound => in_real_parent(path)?,
+            Err(error) => return Err(Error::io(path, "resolve the path", error)),
+        };
+        let parent = real
+            .parent()
+            .ok_or(Error::WrongKind { path: path.to_owned(), what: "the root folder" })?
+            .to_owned();
+        let standing = match fs::symlink_metadata(&real) {
+            Ok(standing) => Some(standing),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(Error::io(path, "look at the output", error)),
+        };
+        Ok(Target { parent, path: real, standing })
+    }
+}
+
+/// The canonical folder of `path`, which does not stand itself, with its last name.
+fn in_real_parent(path: &Path) -> Result<PathBuf> {
+    let Some(name) = path.file_name() else {
+        return Err(Error::WrongKind { path: path.to_owned(), what: "not the name of a file" });
+    };
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let real =
+        fs::canonicalize(parent).map_err(|error| Error::io(parent, "find the output's folder", error))?;
+    Ok(real.join(name))
+}
+
+/// Makes renames in `folder` outlast a crash. Only Unix can open a folder for that.
+pub(super) fn sync_folder(folder: &Path) -> Result<()> {
+    if cfg!(unix) {
+        let sync = || fs::File::open(folder)?.sync_all();
+        sync().map_err(|error| Error::io(folder, "sync the folder", error))?;
+    }
+    Ok(())
+}
+
+/// Refuses an output file that stands as `target` and is one of `inputs`, or a file within an input folder.
+pub(super) fn refuse_input_file(output: &Path, target: &Target, inputs: &[&Path]) -> Result<()> {
+    if target.standing.is_none() {
+        return Ok(());
+    }
+    let own = same_file::Handle::from_path(&target.path)
+        .map_err(|error| Error::io(output, "look at the output", error))?;
+    let same = |path: &Path| same_file::Handle::from_path(path).is_ok_and(|handle| handle == own);
+    for &input in inputs {
+        let mut found = same(input);
+        walk(input, &mut |path| found |= same(path))?;
+        if found {
+            return Err(Error::SameFile { path: output.to_owned(), input: input.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses an output folder that is an input, lies within an input folder, or holds an input.
+pub(super) fn refuse_input_folder(output: &Path, target: &Target, inputs: &[&Path]) -> Result<()> {
+    for &input in inputs {
+        // By its links resolved, and as a name of its own, which replacing the folder would take away.
+        let resolved =
+            fs::canonicalize(input).map_err(|error| Error::io(input, "resolve the path", error))?;
+        let named = in_real_parent(input).unwrap_or_else(|_| resolved.clone());
+        let endangered = |input: &Path| input.starts_with(&target.path) || target.path.starts_with(input);
+        if endangered(&resolved) || endangered(&named) {
+            return Err(Error::SameFile { path: output.to_owned(), input: input.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Calls `visit` on every ordinary file below `folder`, itself a folder or else nothing happens. Links to files count,
+/// links to folders are not followed, since they may lead around in a circle.
+pub(super) fn walk(folder: &Path, visit: &mut impl FnMut(&Path)) -> Result<()> {
+    let fail = |error| Error::io(folder, "list the folder", error);
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let path = entry.path();
+        if entry.file_type().map_err(fail)?.is_dir() {
+            walk(&path, visit)?;
+        } else if path.is_file() {
+            visit(&path);
+        }
+    }
+    Ok(())
+}
