@@ -1,4 +1,11 @@
-//! stub
+//! curmerge's adapter: which columns and rows of each matrix were chosen, the matrices U that were trained, and digests
+//! that say what it belongs to and whether it is whole.
+//!
+//! A safetensors file, so that any tool of the field can open it. Each target has three tensors under its canonical
+//! name: `NAME.cols` U32 \[c\], `NAME.rows` U32 \[r\], `NAME.u` F32 \[c, r\]. The metadata hold `format`, `version`,
+//! what [`BaseInfo`] and [`Adapter`] name, and two JSON texts: `targets` (the shape and digests of each target, and the
+//! SHA-256 of its three tensors, so that damage is named) and `training`. `sha256` is that of the whole file with its own
+//! 64 digits read as zeros, so that one flipped bit anywhere is found. Equal adapters are equal files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,6 +13,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::output::OutputFile;
+use crate::safetensors::SafeTensors;
+
+mod check;
+mod read;
+mod record;
+mod write;
 
 /// What an adapter changes in one matrix W: `W + scale * W[:, cols] * u * W[rows, :]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,20 +104,38 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// Reads and verifies.
-    pub fn read(_path: &Path) -> Result<Self> {
-        todo!()
+    /// Reads and verifies a file: every digest, shape and index.
+    ///
+    /// # Errors
+    /// [`Error::Checksum`](crate::Error::Checksum) that names the damaged tensor, or the whole file if the damage is in
+    /// its header; [`Error::Malformed`](crate::Error::Malformed) for what is no adapter or not consistent;
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for another version; [`Error::Io`](crate::Error::Io).
+    pub fn read(path: &Path) -> Result<Self> {
+        read::read(path)
     }
-    /// The file's bytes.
+
+    /// The file's bytes, the same for equal adapters. The targets may be in any order.
+    ///
+    /// # Errors
+    /// [`Error::Encode`](crate::Error::Encode) if [`Adapter::read`] would refuse the file, as for a U that is not finite.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        todo!()
+        write::to_bytes(self)
     }
-    /// Writes.
-    pub fn write(&self, _path: &Path, _inputs: &[&Path]) -> Result<()> {
-        todo!()
+
+    /// Writes the file, whole or not at all; it must be none of `inputs`.
+    ///
+    /// # Errors
+    /// Those of [`Adapter::to_bytes`] and [`OutputFile`].
+    pub fn write(&self, path: &Path, inputs: &[&Path]) -> Result<()> {
+        let bytes = self.to_bytes()?;
+        let mut file = OutputFile::create(path, inputs)?;
+        file.append(&bytes)?;
+        file.commit()
     }
-    /// Whether the file is an adapter.
-    pub fn is_adapter(_path: &Path) -> bool {
-        todo!()
+
+    /// Whether the file says that it is an adapter, of whatever version. It may still be damaged.
+    pub fn is_adapter(path: &Path) -> bool {
+        let Ok(file) = SafeTensors::open(path) else { return false };
+        file.metadata().get(record::FORMAT).is_some_and(|format| format == record::FORMAT_NAME)
     }
 }

@@ -91,7 +91,7 @@ impl OutputFolder {
                 return Err(Error::Exists { path: path.clone() });
             }
             fs::rename(self.folder.path(), &self.target).map_err(fail("rename the finished folder to"))?;
-            self.folder.keep();
+            let _ = self.folder.keep();
             return sync_folder(&self.parent);
         }
         let aside = temporary(&self.parent).map_err(fail("create a folder beside"))?;
@@ -100,11 +100,11 @@ impl OutputFolder {
         if let Err(error) = fs::rename(self.folder.path(), &self.target) {
             // Back as it was; if even that fails, the old folder must not be removed with its temporary parent.
             if fs::rename(&old, &self.target).is_err() {
-                aside.keep();
+                let _ = aside.keep();
             }
             return Err(fail("rename the finished folder to")(error));
         }
-        self.folder.keep();
+        let _ = self.folder.keep();
         sync_folder(&self.parent)?;
         aside.close().map_err(fail("remove the replaced folder beside"))
     }

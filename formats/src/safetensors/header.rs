@@ -66,7 +66,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
 }
 
 /// A JSON object none of whose names occurs twice.
-pub(super) struct Unique<T>(pub(super) BTreeMap<String, T>);
+pub(crate) struct Unique<T>(pub(crate) BTreeMap<String, T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unique<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

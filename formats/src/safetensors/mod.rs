@@ -9,7 +9,7 @@
 //! tensors of one name, and its errors do not say which tensor is at fault. Its writer's metadata are in random order,
 //! and our files must be the same bytes every time.
 
-mod header;
+pub(crate) mod header;
 mod index;
 mod read;
 mod write;

@@ -1,0 +1,162 @@
+//! An adapter from its file, every byte of it verified.
+//!
+//! The digests of the tensors are checked before that of the whole file: damage to a tensor is then named, and what is
+//! left for the whole file to find lies in the header.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::check::{Fault, check, is_digest};
+use super::record::*;
+use super::{Adapter, AdapterTarget, BaseInfo};
+use crate::digest::{hex, sha256_hex};
+use crate::dtype::DType;
+use crate::error::{Error, FETCH_AGAIN, Result, json_problem, quoted};
+use crate::safetensors::SafeTensors;
+use crate::safetensors::header::Unique;
+
+pub(super) fn read(path: &Path) -> Result<Adapter> {
+    let file = SafeTensors::open(path)?;
+    let header = Header { path, texts: file.metadata() };
+    header.check_format()?;
+    let records: BTreeMap<String, TargetRecord> = header.json::<Unique<_>>(TARGETS)?.0;
+    if records.len().checked_mul(3) != Some(file.tensors().len()) {
+        let problem =
+            format!("{} targets are listed, and there are {} tensors", records.len(), file.tensors().len());
+        return Err(malformed(path, TARGETS, problem));
+    }
+    let targets = records
+        .into_iter()
+        .map(|(name, record)| read_target(&file, name, record))
+        .collect::<Result<Vec<AdapterTarget>>>()?;
+    verify_whole(path, file.bytes(), header.text(SHA256)?)?;
+
+    let adapter = Adapter {
+        base: BaseInfo {
+            name: header.text(BASE_NAME)?.to_owned(),
+            architecture: header.text(BASE_ARCHITECTURE)?.to_owned(),
+            container: header.text(BASE_CONTAINER)?.to_owned(),
+            other_tensors: header.json::<Unique<_>>(BASE_OTHER_TENSORS)?.0,
+        },
+        rank: header.number(RANK)?,
+        scale: header.number(SCALE)?,
+        selection: header.text(SELECTION)?.to_owned(),
+        seed: header.number(SEED)?,
+        training: header.texts.contains_key(TRAINING).then(|| header.json(TRAINING)).transpose()?,
+        targets,
+    };
+    check(&adapter).map_err(|Fault { place, problem }| malformed(path, place, problem))?;
+    Ok(adapter)
+}
+
+fn malformed(path: &Path, place: impl Into<String>, problem: impl Into<String>) -> Error {
+    Error::malformed(path, place, problem, FETCH_AGAIN)
+}
+
+/// The metadata, with errors that name the key.
+struct Header<'a> {
+    path: &'a Path,
+    texts: &'a BTreeMap<String, String>,
+}
+
+impl Header<'_> {
+    fn check_format(&self) -> Result<()> {
+        if self.texts.get(FORMAT).is_none_or(|format| format != FORMAT_NAME) {
+            let problem = "the file is safetensors, but no curmerge adapter";
+            return Err(Error::malformed(
+                self.path,
+                FORMAT,
+                problem,
+                "name a file that curmerge build wrote",
+            ));
+        }
+        match self.text(VERSION)? {
+            VERSION_NUMBER => Ok(()),
+            other => Err(Error::unsupported(
+                self.path,
+                VERSION,
+                format!("adapter version {} is not known", quoted(other)),
+                "use the curmerge that wrote it, or a newer one",
+            )),
+        }
+    }
+
+    fn text(&self, key: &str) -> Result<&str> {
+        self.texts.get(key).map(String::as_str).ok_or_else(|| malformed(self.path, key, "the key is missing"))
+    }
+
+    fn number<T: std::str::FromStr>(&self, key: &str) -> Result<T> {
+        let text = self.text(key)?;
+        text.parse().map_err(|_| malformed(self.path, key, format!("{} is not such a number", quoted(text))))
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<T> {
+        serde_json::from_str(self.text(key)?).map_err(|error| malformed(self.path, key, json_problem(&error)))
+    }
+}
+
+fn read_target(file: &SafeTensors, name: String, record: TargetRecord) -> Result<AdapterTarget> {
+    let cols = tensor(file, &name, COLS, DType::U32, None, &record.cols_sha256)?;
+    let rows = tensor(file, &name, ROWS, DType::U32, None, &record.rows_sha256)?;
+    let shape = [cols.len() as u64, rows.len() as u64];
+    let u = tensor(file, &name, U, DType::F32, Some(shape), &record.u_sha256)?;
+    Ok(AdapterTarget {
+        name,
+        cols: cols.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect(),
+        rows: rows.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect(),
+        u: u.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+        shape: record.shape,
+        stored_dtype: record.stored_dtype,
+        stored_sha256: record.stored_sha256,
+        values_sha256: record.values_sha256,
+    })
+}
+
+/// The values of one tensor of a target: a vector, or a matrix of the given shape.
+fn tensor<'a>(
+    file: &'a SafeTensors,
+    target: &str,
+    end: &str,
+    dtype: DType,
+    matrix: Option<[u64; 2]>,
+    digest: &str,
+) -> Result<&'a [[u8; 4]]> {
+    let name = format!("{target}{end}");
+    let place = format!("tensor {}", quoted(&name));
+    let found = file.tensor(&name).ok_or_else(|| malformed(file.path(), &place, "it is missing"))?;
+    let shape_fits = match matrix {
+        None => found.shape.len() == 1,
+        Some(matrix) => found.shape == matrix,
+    };
+    if found.dtype != dtype || !shape_fits {
+        let problem = format!("it is {} of shape {:?}, not as its target demands", found.dtype, found.shape);
+        return Err(malformed(file.path(), place, problem));
+    }
+    let bytes = file.data(found);
+    verify(file.path(), place, digest, &sha256_hex(bytes))?;
+    Ok(bytes.as_chunks::<4>().0)
+}
+
+/// Compares the digest of the whole file, its own digits read as zeros.
+fn verify_whole(path: &Path, bytes: &[u8], recorded: &str) -> Result<()> {
+    let data_start = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length) as usize + 8);
+    let at = digits_at(&bytes[..data_start])
+        .filter(|_| is_digest(recorded))
+        .ok_or_else(|| malformed(path, SHA256, "it does not stand in the header as curmerge writes it"))?;
+    let mut hash = Sha256::new();
+    hash.update(&bytes[..at]);
+    hash.update(NO_DIGITS);
+    hash.update(&bytes[at + NO_DIGITS.len()..]);
+    verify(path, "whole file".to_owned(), recorded, &hex(&hash.finalize()))
+}
+
+fn verify(path: &Path, place: String, expected: &str, found: &str) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    // The recorded digest is a text out of the file: an error shows no more of it than a digest has.
+    let expected = if is_digest(expected) { expected.to_owned() } else { quoted(expected) };
+    Err(Error::Checksum { path: path.to_owned(), place, expected, found: found.to_owned() })
+}

@@ -1,0 +1,51 @@
+//! The words of an adapter's metadata, and its JSON records.
+
+use serde::{Deserialize, Serialize};
+
+pub(super) const FORMAT: &str = "format";
+pub(super) const FORMAT_NAME: &str = "curmerge-adapter";
+pub(super) const VERSION: &str = "version";
+pub(super) const VERSION_NUMBER: &str = "1";
+pub(super) const BASE_NAME: &str = "base_name";
+pub(super) const BASE_ARCHITECTURE: &str = "base_architecture";
+pub(super) const BASE_CONTAINER: &str = "base_container";
+pub(super) const BASE_OTHER_TENSORS: &str = "base_other_tensors";
+pub(super) const RANK: &str = "rank";
+pub(super) const SCALE: &str = "scale";
+pub(super) const SELECTION: &str = "selection";
+pub(super) const SEED: &str = "seed";
+pub(super) const TARGETS: &str = "targets";
+pub(super) const TRAINING: &str = "training";
+pub(super) const SHA256: &str = "sha256";
+
+/// How the tensors of a target end.
+pub(super) const COLS: &str = ".cols";
+pub(super) const ROWS: &str = ".rows";
+pub(super) const U: &str = ".u";
+
+/// What the whole-file digest reads in place of its own digits.
+pub(super) const NO_DIGITS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// A target's entry in `targets`. The last three are digests of its tensors in this file.
+#[derive(Serialize, Deserialize)]
+pub(super) struct TargetRecord {
+    pub(super) shape: [u64; 2],
+    pub(super) stored_dtype: String,
+    pub(super) stored_sha256: String,
+    pub(super) values_sha256: String,
+    pub(super) cols_sha256: String,
+    pub(super) rows_sha256: String,
+    pub(super) u_sha256: String,
+}
+
+/// The place of the 64 digits of the whole-file digest in a header: between `"sha256":"` and `"`. Inside a text such
+/// quotes would stand escaped, so there is one place or, in a file that is not ours, none or several.
+pub(super) fn digits_at(header: &[u8]) -> Option<usize> {
+    let before = format!("\"{SHA256}\":\"");
+    let mut places =
+        header.windows(before.len()).enumerate().filter(|(_, window)| *window == before.as_bytes());
+    let (at, _) = places.next()?;
+    let start = at + before.len();
+    let ends = header.get(start + NO_DIGITS.len()) == Some(&b'"');
+    (places.next().is_none() && ends).then_some(start)
+}
