@@ -1,0 +1,188 @@
+//! One stored matrix or vector, decoded row by row into the canonical layout.
+
+use std::ops::Range;
+
+use curmerge_formats::dtype::DType;
+use curmerge_formats::quant;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::BaseTensor;
+
+/// Rows are decoded in blocks of about so many numbers (1 MiB of f32) where a whole matrix is streamed.
+const STREAM_VALUES: usize = 1 << 18;
+
+/// A borrowed tensor of the base, `[rows, cols]` = `[out, in]`; a vector is one row.
+#[derive(Clone, Copy, Debug)]
+pub struct Weight<'a> {
+    dtype: DType,
+    rows: usize,
+    cols: usize,
+    row_bytes: usize,
+    bytes: &'a [u8],
+    rotary_halves: Option<usize>,
+}
+
+impl<'a> Weight<'a> {
+    /// None for a tensor of another rank, or whose rows are not whole blocks of its type.
+    pub(super) fn new(tensor: &BaseTensor, bytes: &'a [u8]) -> Option<Self> {
+        let (rows, cols) = match tensor.shape[..] {
+            [n] => (1, n),
+            [rows, cols] => (rows, cols),
+            _ => return None,
+        };
+        let row_bytes = tensor.dtype.bytes_for(cols)?;
+        let fits = rows.checked_mul(row_bytes) == Some(bytes.len() as u64);
+        let halves_fit = tensor.rotary_halves.is_none_or(|h| h > 0 && rows % (2 * h as u64) == 0);
+        (fits && halves_fit).then_some(Self {
+            dtype: tensor.dtype,
+            rows: rows as usize,
+            cols: cols as usize,
+            row_bytes: row_bytes as usize,
+            bytes,
+            rotary_halves: tensor.rotary_halves,
+        })
+    }
+
+    /// A matrix of f32 bytes (little-endian, row-major) that no container stands behind.
+    pub fn from_f32_bytes(rows: usize, cols: usize, bytes: &'a [u8]) -> Self {
+        assert_eq!(bytes.len(), rows * cols * 4, "a matrix of f32 has four bytes a number");
+        Self { dtype: DType::F32, rows, cols, row_bytes: cols * 4, bytes, rotary_halves: None }
+    }
+
+    /// Outputs: rows of the matrix.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs: columns of the matrix.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// How the numbers are stored.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Bytes of one stored row.
+    pub fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
+    /// The stored bytes, in the container's row order.
+    pub fn stored_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Where the container stores a canonical row.
+    pub fn stored_row(&self, canonical: usize) -> usize {
+        let Some(heads) = self.rotary_halves else { return canonical };
+        let head_rows = self.rows / heads;
+        let (head, within) = (canonical / head_rows, canonical % head_rows);
+        head * head_rows + (within % 2) * (head_rows / 2) + within / 2
+    }
+
+    /// The canonical row that the container stores at `stored`: the inverse of [`Self::stored_row`].
+    pub fn canonical_row(&self, stored: usize) -> usize {
+        let Some(heads) = self.rotary_halves else { return stored };
+        let head_rows = self.rows / heads;
+        let (head, within) = (stored / head_rows, stored % head_rows);
+        head * head_rows + 2 * (within % (head_rows / 2)) + within / (head_rows / 2)
+    }
+
+    /// Decode one canonical row into `out`, of length [`Self::cols`].
+    pub fn decode_row(&self, canonical: usize, out: &mut [f32]) {
+        let start = self.stored_row(canonical) * self.row_bytes;
+        quant::decode(self.dtype, &self.bytes[start..start + self.row_bytes], out)
+            .expect("Weight::new checked the type and the length of a row");
+    }
+
+    /// Decode canonical rows into `out`, row-major, `rows.len() * cols` numbers.
+    pub fn decode_rows(&self, rows: Range<usize>, out: &mut [f32]) {
+        for (row, out) in rows.zip(out.chunks_exact_mut(self.cols)) {
+            self.decode_row(row, out);
+        }
+    }
+
+    /// All numbers of a vector, or of a matrix row by row.
+    pub fn vector(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.rows * self.cols];
+        self.decode_rows(0..self.rows, &mut out);
+        out
+    }
+
+    /// Canonical rows in order, a block of at most [`STREAM_VALUES`] numbers (at least one row) at a time.
+    pub fn stream(&self) -> impl Iterator<Item = (Range<usize>, Vec<f32>)> + '_ {
+        let block = self.block_rows();
+        (0..self.rows).step_by(block).map(move |start| {
+            let rows = start..(start + block).min(self.rows);
+            let mut values = vec![0.0; rows.len() * self.cols];
+            self.decode_rows(rows.clone(), &mut values);
+            (rows, values)
+        })
+    }
+
+    /// Rows in one block of [`Self::stream`].
+    pub fn block_rows(&self) -> usize {
+        (STREAM_VALUES / self.cols.max(1)).max(1)
+    }
+
+    /// These columns as a row-major `[rows, cols.len()]` matrix.
+    pub fn gather_columns(&self, cols: &[u32]) -> Vec<f32> {
+        let mut out = vec![0.0; self.rows * cols.len()];
+        let block = self.block_rows();
+        out.par_chunks_mut((block * cols.len()).max(1)).enumerate().for_each(|(b, out)| {
+            let mut row = vec![0.0; self.cols];
+            for (i, out) in out.chunks_exact_mut(cols.len()).enumerate() {
+                self.decode_row(b * block + i, &mut row);
+                for (o, &c) in out.iter_mut().zip(cols) {
+                    *o = row[c as usize];
+                }
+            }
+        });
+        out
+    }
+
+    /// These canonical rows as a row-major `[rows.len(), cols]` matrix.
+    pub fn gather_rows(&self, rows: &[u32]) -> Vec<f32> {
+        let mut out = vec![0.0; rows.len() * self.cols];
+        for (out, &row) in out.chunks_exact_mut(self.cols).zip(rows) {
+            self.decode_row(row as usize, out);
+        }
+        out
+    }
+
+    /// SHA-256 of the stored bytes, in hexadecimal.
+    pub fn stored_sha256(&self) -> String {
+        curmerge_formats::sha256_hex(self.bytes)
+    }
+
+    /// SHA-256 of the values as little-endian f32 in the canonical layout, in hexadecimal. The same for equal values in
+    /// whatever container and type.
+    pub fn values_sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        for (_, values) in self.stream() {
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            hash.update(&bytes);
+        }
+        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotary_halves_interleave_within_each_head() {
+        let bytes: Vec<u8> = (0..8u32).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        let mut w = Weight::from_f32_bytes(8, 1, &bytes);
+        w.rotary_halves = Some(2);
+        // Two heads of four rows: stored 0 1 | 2 3 becomes 0 2 1 3.
+        assert_eq!(w.vector(), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
+        for row in 0..8 {
+            assert_eq!(w.canonical_row(w.stored_row(row)), row);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `curmerge eval`: perplexity on a text, accuracy or loss on examples.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Map, json};
+
+use crate::base::Base;
+use crate::eval::choices;
+use crate::eval::perplexity::{self, Perplexity};
+use crate::model::Transformer;
+use crate::report::progress;
+use crate::report::terminal;
+use crate::tokenizer::Tokenizer;
+use crate::train::data::{self, DataOptions, Dataset};
+use crate::train::mean_loss;
+use crate::{Error, Result};
+
+/// Options of `curmerge eval`.
+#[derive(Clone, Debug, Args)]
+pub struct EvalArgs {
+    /// Base model: a GGUF file, a Hugging Face folder, or ollama:NAME[:TAG].
+    pub base: PathBuf,
+    /// Adapter to put beside it.
+    #[arg(long)]
+    pub adapter: Option<PathBuf>,
+    /// Test examples: accuracy by likelihood where they have "choices", else the mean loss.
+    #[arg(long, value_name = "FILE", required_unless_present = "perplexity")]
+    pub data: Option<PathBuf>,
+    /// Text to measure perplexity on, as llama-perplexity counts it.
+    #[arg(long, value_name = "TEXT")]
+    pub perplexity: Option<PathBuf>,
+    /// Only the first so many chunks of the text [default: all].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub chunks: Option<u32>,
+    /// Tokens in a chunk of the text.
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(4..))]
+    pub ctx: u32,
+    /// Use an adapter that was trained on other values of this model, such as another quantization.
+    #[arg(long)]
+    pub allow_other_base: bool,
+}
+
+/// Measure and print.
+pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
+    let base = Base::open(&args.base)?;
+    let tokenizer = base.tokenizer()?;
+    let model = super::adapted_model(&base, args.adapter.as_deref(), args.allow_other_base)?;
+    let (mut fields, mut lines) = (Map::new(), String::new());
+    if let Some(path) = &args.data {
+        examples(&model, &tokenizer, path, &mut fields, &mut lines)?;
+    }
+    if let Some(path) = &args.perplexity {
+        let p = text(&model, &tokenizer, path, args)?;
+        lines += &format!(
+            "perplexity {:.4} +/- {:.4} ({} predictions in {} chunks of {})\n",
+            p.perplexity, p.standard_error, p.predictions, p.chunks, args.ctx
+        );
+        fields.insert("perplexity".into(), json!(p.perplexity));
+        fields.insert("perplexity_standard_error".into(), json!(p.standard_error));
+        fields.insert("perplexity_predictions".into(), json!(p.predictions));
+        fields.insert("chunks".into(), json!(p.chunks));
+    }
+    if json { terminal::print_json(&fields.into()) } else { terminal::print(&lines) }
+}
+
+fn examples(
+    model: &Transformer<'_, f32>,
+    tokenizer: &Tokenizer,
+    path: &Path,
+    fields: &mut Map<String, serde_json::Value>,
+    lines: &mut String,
+) -> Result<()> {
+    if data::has_choices(path)? {
+        let examples = data::read_choices(path, tokenizer)?;
+        let bar = progress::bar("choices", examples.len() as u64);
+        let result = choices::accuracy(model, &examples, |done, _| bar.set_position(done as u64));
+        bar.finish_and_clear();
+        *lines += &format!("accuracy {:.4} of {} examples\n", result.accuracy, result.examples);
+        *lines += &format!("loss {:.4} nats a token of the right choice\n", result.loss);
+        fields.insert("accuracy".into(), json!(result.accuracy));
+        fields.insert("loss".into(), json!(result.loss));
+        fields.insert("examples".into(), json!(result.examples));
+    } else {
+        let options = DataOptions { max_seq_len: model.config().context, append_eos: false };
+        let data = Dataset::read(path, tokenizer, &options)?;
+        let loss = mean_loss(model, &data);
+        *lines += &format!("loss {loss:.4} nats a target token of {} examples\n", data.examples.len());
+        fields.insert("loss".into(), json!(loss));
+        fields.insert("examples".into(), json!(data.examples.len()));
+    }
+    Ok(())
+}
+
+fn text(model: &Transformer<'_, f32>, tokenizer: &Tokenizer, path: &Path, args: &EvalArgs) -> Result<Perplexity> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let place = format!("byte {}", e.utf8_error().valid_up_to());
+        Error::input(path, place, "not UTF-8", "convert the text to UTF-8")
+    })?;
+    let chunks = args.chunks.map(|c| c as usize);
+    let mut bar = None;
+    let result = perplexity::perplexity(model, tokenizer, &text, args.ctx as usize, chunks, |done, of| {
+        bar.get_or_insert_with(|| progress::bar("perplexity", of as u64)).set_position(done as u64);
+    });
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    result
+}

@@ -1,0 +1,93 @@
+//! The command line: one file a subcommand, each saying what happens in which order.
+
+pub mod build;
+pub mod demo;
+pub mod eval;
+pub mod export;
+pub mod inspect;
+pub mod merge;
+pub mod run;
+pub mod select;
+pub mod verify;
+
+use std::path::Path;
+
+use clap::{Parser, Subcommand};
+use curmerge_formats::adapter::Adapter;
+
+use crate::base::Base;
+use crate::cur::binding;
+use crate::model::Transformer;
+use crate::{Error, Result};
+
+/// Fine-tune a language model on disk with CURLoRA, and hand the result to llama.cpp or Ollama.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+    /// Threads to compute with [default: all]; results do not depend on it.
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Print the result as JSON on standard output.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train an adapter for a base model on a file of examples.
+    Build(build::BuildArgs),
+    /// Choose an adapter's columns and rows, with U = 0.
+    Select(select::SelectArgs),
+    /// Write W + C U R into a new model.
+    Merge(merge::MergeArgs),
+    /// Write an adapter in the form another program loads.
+    Export(export::ExportArgs),
+    /// Measure perplexity and accuracy.
+    Eval(eval::EvalArgs),
+    /// Check every checksum of an adapter, and of its base.
+    Verify(verify::VerifyArgs),
+    /// Show what a model file or adapter holds.
+    Inspect(inspect::InspectArgs),
+    /// Continue a text, to see what changed.
+    Run(run::RunArgs),
+    /// Do the main job on the small model and data that the program carries inside.
+    Demo(demo::DemoArgs),
+}
+
+/// Carry out a parsed command line.
+pub fn run(line: &CommandLine) -> Result<()> {
+    if let Some(threads) = line.threads {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.into())
+            .build_global()
+            .map_err(|e| Error::request(format!("cannot start {threads} threads: {e}"), "use fewer --threads"))?;
+    }
+    match &line.command {
+        Command::Build(args) => build::run(args, line.json),
+        Command::Select(args) => select::run(args, line.json),
+        Command::Merge(args) => merge::run(args, line.json),
+        Command::Export(args) => export::run(args, line.json),
+        Command::Eval(args) => eval::run(args, line.json),
+        Command::Verify(args) => verify::run(args, line.json),
+        Command::Inspect(args) => inspect::run(args, line.json),
+        Command::Run(args) => run::run(args, line.json),
+        Command::Demo(args) => demo::run(args, line.json),
+    }
+}
+
+/// The base's model, with the adapter's terms when one is named and belongs to it.
+fn adapted_model<'a>(
+    base: &'a Base,
+    adapter: Option<&Path>,
+    allow_other_base: bool,
+) -> Result<Transformer<'a, f32>> {
+    let mut model = Transformer::new(base)?;
+    if let Some(path) = adapter {
+        let adapter = Adapter::read(path)?;
+        binding::check(base, &adapter, allow_other_base)?;
+        model.attach(&adapter.targets, adapter.scale)?;
+    }
+    Ok(model)
+}

@@ -1,0 +1,103 @@
+//! `curmerge run`: continue a text.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::base::Base;
+use crate::model::{Generator, Sampler};
+use crate::report::terminal;
+use crate::tokenizer::{Message, Tokenizer};
+use crate::{Error, Result};
+
+/// Options of `curmerge run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// Base model: a GGUF file, a Hugging Face folder, or ollama:NAME[:TAG].
+    pub base: PathBuf,
+    /// Adapter to put beside it.
+    #[arg(long)]
+    pub adapter: Option<PathBuf>,
+    /// The text to continue.
+    #[arg(short, long, value_name = "TEXT")]
+    pub prompt: String,
+    /// Put the prompt into the model's chat template, as a user's message.
+    #[arg(long)]
+    pub chat: bool,
+    /// Tokens to write at most.
+    #[arg(short = 'n', long, default_value_t = 64)]
+    pub max_tokens: usize,
+    /// 0 always takes the likeliest token; higher draws more freely.
+    #[arg(long, default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Draw among so many likeliest tokens; 0: all.
+    #[arg(long, default_value_t = 40)]
+    pub top_k: usize,
+    /// Draw among the likeliest tokens that hold this share of the probability.
+    #[arg(long, default_value_t = 0.95)]
+    pub top_p: f32,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Use an adapter that was trained on other values of this model, such as another quantization.
+    #[arg(long)]
+    pub allow_other_base: bool,
+}
+
+/// Print the prompt's continuation as it comes; with `json`, at the end.
+pub fn run(args: &RunArgs, json: bool) -> Result<()> {
+    if !(args.temperature >= 0.0 && args.temperature.is_finite()) || !(args.top_p > 0.0 && args.top_p <= 1.0) {
+        return Err(Error::request(
+            format!("temperature {} or top-p {} cannot be used", args.temperature, args.top_p),
+            "give a temperature from 0 up, and a share above 0 and at most 1",
+        ));
+    }
+    let base = Base::open(&args.base)?;
+    let tokenizer = base.tokenizer()?;
+    let model = super::adapted_model(&base, args.adapter.as_deref(), args.allow_other_base)?;
+    let prompt = prompt_tokens(args, &tokenizer)?;
+    let mut sampler = Sampler::new(args.temperature, args.top_k, args.top_p, args.seed);
+    let mut generator = Generator::new(&model);
+    let mut written = Vec::new();
+    let mut shown = 0;
+    let mut logits = generator.read(&prompt);
+    while written.len() < args.max_tokens && generator.len() < base.config().context {
+        let token = sampler.choose(logits.as_slice().expect("one row of logits"));
+        if tokenizer.is_end(token) {
+            break;
+        }
+        written.push(token);
+        let text = tokenizer.decode(&written);
+        // A token may end within a character, which shows as U+FFFD until the next one completes it.
+        if !json && !text.ends_with(char::REPLACEMENT_CHARACTER) {
+            terminal::print(&text[shown..])?;
+            shown = text.len();
+        }
+        if written.len() < args.max_tokens {
+            logits = generator.read(&[token]);
+        }
+    }
+    let text = tokenizer.decode(&written);
+    if json {
+        return terminal::print_json(&json!({ "prompt_tokens": prompt, "tokens": written, "text": text }));
+    }
+    terminal::print(&format!("{}\n", &text[shown..]))
+}
+
+fn prompt_tokens(args: &RunArgs, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let tokens = if args.chat {
+        let template = tokenizer.chat_template().ok_or_else(|| {
+            Error::input(&args.base, "chat template", "the model has none", "leave out --chat")
+        })?;
+        let message = Message { role: "user".into(), content: args.prompt.clone() };
+        let text = template.render(&[message], true)?;
+        tokenizer.encode_chat(&text)?
+    } else {
+        tokenizer.encode(&args.prompt, true)?
+    };
+    if tokens.is_empty() {
+        return Err(Error::request("the prompt has no tokens", "give some text with -p"));
+    }
+    Ok(tokens)
+}

@@ -1,0 +1,71 @@
+//! Which columns and rows of a matrix make C and R (CURLoRA, arXiv 2408.14572, section 3).
+//!
+//! The choice depends on the seed, the tensor's name and its values alone: not on other targets, threads, SIMD width,
+//! container or machine. So it uses + - * / (and the exactly rounded square root) in f64 in a fixed order, and nothing
+//! else.
+
+mod importance;
+mod leverage;
+mod sampling;
+
+use std::fmt;
+
+use crate::base::Weight;
+use crate::{Error, Result};
+
+pub use importance::{Norms, squared_norms};
+pub use sampling::{Axis, sample};
+
+/// How columns and rows are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Selection {
+    /// Weight 1/p of the squared norm's share p, as the paper writes it: the unimportant ones.
+    Inverse,
+    /// Weight 1/(p + 0.001), as the paper's code has it: almost uniform where no column stands out.
+    Reference,
+    /// Every non-zero column alike.
+    Uniform,
+    /// Weight by statistical leverage in the leading rank-r singular subspace (Mahoney and Drineas 2009): the
+    /// important ones, for comparison.
+    Leverage,
+}
+
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Selection::Inverse => "inverse",
+            Selection::Reference => "reference",
+            Selection::Uniform => "uniform",
+            Selection::Leverage => "leverage",
+        })
+    }
+}
+
+/// The index sets of one matrix, ascending, in the canonical layout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Indices {
+    /// Columns of W that make C: `[c]`.
+    pub cols: Vec<u32>,
+    /// Rows of W that make R: `[r]`.
+    pub rows: Vec<u32>,
+}
+
+/// Draw `rank` columns and `rank` rows of the matrix `name`. Fails when fewer than `rank` of either are non-zero, or a
+/// value is not finite.
+pub fn select(weight: &Weight<'_>, name: &str, rank: u32, selection: Selection, seed: u64) -> Result<Indices> {
+    let norms = squared_norms(weight);
+    if !norms.total().is_finite() {
+        return Err(Error::request(
+            format!("tensor '{name}' holds a value that is not a finite number"),
+            "the base file is damaged; download it again",
+        ));
+    }
+    let (cols, rows) = match selection {
+        Selection::Leverage => leverage::weights(weight, &norms, rank as usize),
+        _ => (importance::weights(&norms.cols, selection), importance::weights(&norms.rows, selection)),
+    };
+    Ok(Indices {
+        cols: sample(&cols, rank, name, Axis::Cols, seed)?,
+        rows: sample(&rows, rank, name, Axis::Rows, seed)?,
+    })
+}

@@ -1,0 +1,72 @@
+//! The one error of the program: every variant prints as a single line that names the file, the place and the mend.
+
+use std::path::PathBuf;
+
+/// What can go wrong in a command. `main` prints it after `error: ` and exits with status 1.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A container, number format, adapter or output file.
+    #[error(transparent)]
+    Format(#[from] curmerge_formats::Error),
+    /// The model's tokenizer or chat template.
+    #[error(transparent)]
+    Tokenizer(#[from] crate::tokenizer::TokenizerError),
+    /// A file of training or test examples.
+    #[error(transparent)]
+    Data(#[from] crate::train::data::DataError),
+    /// A model, adapter or other input that can be read but not used as asked.
+    #[error("{}: {place}: {problem}; {mend}", path.display())]
+    Input {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor, key or line within it.
+        place: String,
+        /// What is wrong there.
+        problem: String,
+        /// What the user can do.
+        mend: String,
+    },
+    /// A request that no file is to blame for.
+    #[error("{problem}; {mend}")]
+    Request {
+        /// What cannot be done.
+        problem: String,
+        /// What the user can do instead.
+        mend: String,
+    },
+    /// The operating system refused a file operation.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was attempted, as a verb phrase.
+        action: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+/// A result whose error is [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An [`Error::Input`] from its parts.
+    pub fn input(
+        path: impl Into<PathBuf>,
+        place: impl Into<String>,
+        problem: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        Error::Input { path: path.into(), place: place.into(), problem: problem.into(), mend: mend.into() }
+    }
+
+    /// An [`Error::Request`] from its parts.
+    pub fn request(problem: impl Into<String>, mend: impl Into<String>) -> Self {
+        Error::Request { problem: problem.into(), mend: mend.into() }
+    }
+
+    /// An [`Error::Io`] from its parts.
+    pub fn io(path: impl Into<PathBuf>, action: &'static str, source: std::io::Error) -> Self {
+        Error::Io { path: path.into(), action, source }
+    }
+}

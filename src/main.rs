@@ -1,0 +1,16 @@
+//! The program: parse the command line, call a command, print its error.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use curmerge::commands::{self, CommandLine};
+
+fn main() -> ExitCode {
+    match commands::run(&CommandLine::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! One transformer block: attention and feed-forward part, each behind a norm and added to the residual stream.
+
+use ndarray::{Array2, ArrayView2};
+
+use super::attention::{self, Heads, Span};
+use super::feed_forward;
+use super::linear::Linear;
+use super::norm::RmsNorm;
+use super::rotary::{Angles, Rotary};
+use crate::kernels::Real;
+
+/// The frozen weights of a block, with the trained terms beside them.
+#[derive(Clone, Debug)]
+pub struct Block<'a, T> {
+    pub(super) attn_norm: RmsNorm<T>,
+    pub(super) q: Linear<'a, T>,
+    pub(super) k: Linear<'a, T>,
+    pub(super) v: Linear<'a, T>,
+    pub(super) o: Linear<'a, T>,
+    pub(super) ffn_norm: RmsNorm<T>,
+    pub(super) gate: Linear<'a, T>,
+    pub(super) up: Linear<'a, T>,
+    pub(super) down: Linear<'a, T>,
+}
+
+/// What attention reads: `[tokens, heads * dim]` each, q and k already rotated.
+#[derive(Clone, Debug)]
+pub(super) struct Projected<T> {
+    pub q: Array2<T>,
+    pub k: Array2<T>,
+    pub v: Array2<T>,
+    z: [Option<Array2<T>>; 3],
+}
+
+/// What the backward pass needs of one block's forward pass. The inputs of the matrices are not among it.
+#[derive(Debug)]
+pub(super) struct Saved<T> {
+    x: Array2<T>,
+    projected: Projected<T>,
+    attended: Array2<T>,
+    log_sums: Array2<T>,
+    finished: Finished<T>,
+}
+
+#[derive(Debug)]
+struct Finished<T> {
+    mid: Array2<T>,
+    gate: Array2<T>,
+    up: Array2<T>,
+    z: [Option<Array2<T>>; 4],
+}
+
+/// Where the tokens stand: shared by all blocks of a pass.
+pub(super) struct Places<'a, T> {
+    pub spans: &'a [Span],
+    pub angles: &'a Angles<T>,
+    pub rotary: &'a Rotary,
+    pub heads: Heads,
+}
+
+impl<'a, T: Real> Block<'a, T> {
+    /// The matrices by the last part of their canonical names.
+    pub(super) fn linear_mut(&mut self, part: &str) -> Option<&mut Linear<'a, T>> {
+        Some(match part {
+            "attn_q" => &mut self.q,
+            "attn_k" => &mut self.k,
+            "attn_v" => &mut self.v,
+            "attn_output" => &mut self.o,
+            "ffn_gate" => &mut self.gate,
+            "ffn_up" => &mut self.up,
+            "ffn_down" => &mut self.down,
+            _ => return None,
+        })
+    }
+
+    /// x `[tokens, d_model]` to q, k and v.
+    pub(super) fn project(&self, x: ArrayView2<T>, rotary: &Rotary, angles: &Angles<T>) -> Projected<T> {
+        let normed = self.attn_norm.forward(x);
+        let (mut q, zq) = self.q.forward(normed.view());
+        let (mut k, zk) = self.k.forward(normed.view());
+        let (v, zv) = self.v.forward(normed.view());
+        rotary.forward(&mut q, angles);
+        rotary.forward(&mut k, angles);
+        Projected { q, k, v, z: [zq, zk, zv] }
+    }
+
+    /// The block's output from its input and what attention gave, both `[tokens, ...]`.
+    pub(super) fn finish(&self, x: ArrayView2<T>, attended: ArrayView2<T>) -> Array2<T> {
+        self.finish_saving(x, attended).0
+    }
+
+    fn finish_saving(&self, x: ArrayView2<T>, attended: ArrayView2<T>) -> (Array2<T>, Finished<T>) {
+        let (mut mid, zo) = self.o.forward(attended);
+        mid += &x;
+        let normed = self.ffn_norm.forward(mid.view());
+        let (gate, zgate) = self.gate.forward(normed.view());
+        let (up, zup) = self.up.forward(normed.view());
+        let (mut y, zdown) = self.down.forward(feed_forward::forward(&gate, &up).view());
+        y += &mid;
+        (y, Finished { mid, gate, up, z: [zo, zgate, zup, zdown] })
+    }
+
+    /// `[tokens, d_model]` to `[tokens, d_model]`, keeping nothing.
+    pub(super) fn forward(&self, x: Array2<T>, places: &Places<'_, T>) -> Array2<T> {
+        let p = self.project(x.view(), places.rotary, places.angles);
+        let (attended, _) =
+            attention::forward(p.q.view(), p.k.view(), p.v.view(), places.spans, places.heads);
+        self.finish(x.view(), attended.view())
+    }
+
+    /// [`Self::forward`], keeping what [`Self::backward`] needs.
+    pub(super) fn forward_saving(&self, x: Array2<T>, places: &Places<'_, T>) -> (Array2<T>, Saved<T>) {
+        let projected = self.project(x.view(), places.rotary, places.angles);
+        let (q, k, v) = (projected.q.view(), projected.k.view(), projected.v.view());
+        let (attended, log_sums) = attention::forward(q, k, v, places.spans, places.heads);
+        let (y, finished) = self.finish_saving(x.view(), attended.view());
+        (y, Saved { x, projected, attended, log_sums, finished })
+    }
+
+    /// From dy = dL/dy: adds the gradients of this block's terms, and gives dL/dx when `want_dx`; both
+    /// `[tokens, d_model]`.
+    pub(super) fn backward(
+        &self,
+        dy: Array2<T>,
+        saved: Saved<T>,
+        places: &Places<'_, T>,
+        gradients: &mut [Array2<T>],
+        want_dx: bool,
+    ) -> Option<Array2<T>> {
+        let Saved { x, projected, attended, log_sums, finished } = saved;
+        let dmid = self.feed_forward_backward(dy, finished, gradients);
+        let attention_trains = [&self.q, &self.k, &self.v].iter().any(|l| l.term.is_some());
+        if !want_dx && !attention_trains {
+            self.o.backward(dmid.0, dmid.1.as_ref(), gradients, None);
+            return None;
+        }
+        let (dmid, zo) = dmid;
+        let mut dattended = Array2::zeros(attended.dim());
+        self.o.backward(dmid.clone(), zo.as_ref(), gradients, Some(&mut dattended));
+        let pass = attention::Forward {
+            q: projected.q.view(),
+            k: projected.k.view(),
+            v: projected.v.view(),
+            out: attended.view(),
+            log_sums: log_sums.view(),
+        };
+        let (mut dq, mut dk, dv) = attention::backward(&pass, dattended.view(), places.spans, places.heads);
+        places.rotary.backward(&mut dq, places.angles);
+        places.rotary.backward(&mut dk, places.angles);
+        let mut dnormed = want_dx.then(|| Array2::zeros(x.dim()));
+        let [zq, zk, zv] = &projected.z;
+        self.q.backward(dq, zq.as_ref(), gradients, dnormed.as_mut());
+        self.k.backward(dk, zk.as_ref(), gradients, dnormed.as_mut());
+        self.v.backward(dv, zv.as_ref(), gradients, dnormed.as_mut());
+        dnormed.map(|dnormed| {
+            let mut dx = dmid;
+            self.attn_norm.backward(x.view(), dnormed.view(), &mut dx);
+            dx
+        })
+    }
+
+    /// dL/dmid, and the z of the attention's output matrix, which is next in line.
+    fn feed_forward_backward(
+        &self,
+        dy: Array2<T>,
+        finished: Finished<T>,
+        gradients: &mut [Array2<T>],
+    ) -> (Array2<T>, Option<Array2<T>>) {
+        let Finished { mid, gate, up, z: [zo, zgate, zup, zdown] } = finished;
+        let mut da = Array2::zeros(gate.dim());
+        self.down.backward(dy.clone(), zdown.as_ref(), gradients, Some(&mut da));
+        let (dgate, dup) = feed_forward::backward(&gate, &up, da);
+        let mut dnormed = Array2::zeros(mid.dim());
+        self.gate.backward(dgate, zgate.as_ref(), gradients, Some(&mut dnormed));
+        self.up.backward(dup, zup.as_ref(), gradients, Some(&mut dnormed));
+        let mut dmid = dy;
+        self.ffn_norm.backward(mid.view(), dnormed.view(), &mut dmid);
+        (dmid, zo)
+    }
+}

@@ -1,0 +1,289 @@
+//! The frozen transformer with CURLoRA terms: each layer's forward and backward pass stand side by side in one file.
+//!
+//! Activations are `[tokens, channels]`; the sequences of a batch lie one behind another without padding. Everything is
+//! generic over [`Real`], so that gradients can be checked by finite differences in f64.
+
+mod attention;
+mod block;
+mod feed_forward;
+mod generate;
+mod head;
+mod linear;
+mod norm;
+mod rotary;
+mod sampler;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use curmerge_formats::adapter::AdapterTarget;
+use ndarray::{Array2, ArrayView2};
+
+use crate::base::{Base, Config, Weight};
+use crate::kernels::Real;
+use crate::{Error, Result};
+use attention::{Heads, Span};
+use block::{Block, Places};
+use head::Head;
+pub use generate::Generator;
+pub use linear::{CurTerm, Linear};
+pub use sampler::Sampler;
+use norm::RmsNorm;
+use rotary::Rotary;
+
+/// Sequences that go through the model together.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    tokens: Vec<u32>,
+    sequences: Vec<Range<usize>>,
+    predictions: Vec<(usize, u32)>,
+}
+
+impl Batch {
+    /// Add a sequence; `predicted[i]` asks for the probability of `tokens[i]` after those before it. Tokens behind the
+    /// last row that predicts something are left out of the pass.
+    pub fn push(&mut self, tokens: &[u32], predicted: &[bool]) {
+        let Some(last) = (1..tokens.len()).rev().find(|&i| predicted[i]) else { return };
+        let first = self.push_sequence(&tokens[..last]);
+        for i in (1..=last).filter(|&i| predicted[i]) {
+            self.predict(first + i - 1, tokens[i]);
+        }
+    }
+
+    /// Add a sequence (at least one token) that nothing is predicted from yet; the row of its first token.
+    pub fn push_sequence(&mut self, tokens: &[u32]) -> usize {
+        let first = self.tokens.len();
+        self.tokens.extend(tokens);
+        self.sequences.push(first..self.tokens.len());
+        first
+    }
+
+    /// Ask for the probability of `token` after the token in this row.
+    pub fn predict(&mut self, row: usize, token: u32) {
+        self.predictions.push((row, token));
+    }
+
+    /// Tokens that go through the model.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Pairs of a row of the pass and the token to be predicted there.
+    pub fn predictions(&self) -> &[(usize, u32)] {
+        &self.predictions
+    }
+}
+
+/// A llama-architecture model over borrowed weights.
+#[derive(Clone, Debug)]
+pub struct Transformer<'a, T> {
+    config: Config,
+    embedding: Weight<'a>,
+    blocks: Vec<Block<'a, T>>,
+    output_norm: RmsNorm<T>,
+    head: Head<'a>,
+    rotary: Rotary,
+    terms: Vec<(usize, String)>,
+}
+
+impl<'a, T: Real> Transformer<'a, T> {
+    /// The frozen model of an open base.
+    pub fn new(base: &'a Base) -> Result<Self> {
+        let config = base.config().clone();
+        let norm = |name: &str| -> Result<RmsNorm<T>> {
+            let weight = base.weight(name)?.vector().into_iter().map(T::from_f32).collect();
+            Ok(RmsNorm { weight, eps: config.norm_eps })
+        };
+        let blocks = (0..config.layers)
+            .map(|layer| {
+                let name = |part: &str| format!("blk.{layer}.{part}");
+                let linear = |part: &str| base.weight(&name(part)).map(Linear::new);
+                Ok(Block {
+                    attn_norm: norm(&name("attn_norm"))?,
+                    q: linear("attn_q")?,
+                    k: linear("attn_k")?,
+                    v: linear("attn_v")?,
+                    o: linear("attn_output")?,
+                    ffn_norm: norm(&name("ffn_norm"))?,
+                    gate: linear("ffn_gate")?,
+                    up: linear("ffn_up")?,
+                    down: linear("ffn_down")?,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            embedding: base.weight("token_embd")?,
+            blocks,
+            output_norm: norm("output_norm")?,
+            head: Head::new(base.output_head()?),
+            rotary: Rotary::new(&config),
+            config,
+            terms: Vec::new(),
+        })
+    }
+
+    /// Put a CURLoRA term beside each target's matrix: C is gathered from the base, U is the target's. Gradients come in
+    /// the order of `targets`. Fails for a name that is no matrix of the blocks, or indices outside it.
+    pub fn attach(&mut self, targets: &[AdapterTarget], scale: f32) -> Result<()> {
+        for target in targets {
+            let slot = self.terms.len();
+            let refuse = |problem: &str| {
+                let mend = "the adapter belongs to another model; use the base that it was trained on";
+                Error::request(format!("target '{}' {problem}", target.name.escape_debug()), mend)
+            };
+            let (layer, linear) = target
+                .name
+                .strip_prefix("blk.")
+                .and_then(|rest| rest.split_once('.'))
+                .and_then(|(layer, part)| {
+                    let layer: usize = layer.parse().ok()?;
+                    Some((layer, self.blocks.get_mut(layer)?.linear_mut(part)?))
+                })
+                .ok_or_else(|| refuse("is not a matrix of this model"))?;
+            let weight = linear.weight();
+            let within = |index: &[u32], size: usize| index.iter().all(|&i| (i as usize) < size);
+            if !within(&target.cols, weight.cols()) || !within(&target.rows, weight.rows()) {
+                return Err(refuse("has indices outside the matrix of this model"));
+            }
+            let (m, c, r) = (weight.rows(), target.cols.len(), target.rows.len());
+            let matrix = |rows, cols, values: Vec<f32>| {
+                let values = values.into_iter().map(T::from_f32).collect();
+                Array2::from_shape_vec((rows, cols), values).map_err(|_| refuse("has a U of another shape"))
+            };
+            linear.term = Some(CurTerm {
+                slot,
+                rows: target.rows.clone(),
+                c: matrix(m, c, weight.gather_columns(&target.cols))?,
+                u: matrix(c, r, target.u.clone())?,
+                scale: T::from_f32(scale),
+            });
+            self.terms.push((layer, target.name.clone()));
+        }
+        Ok(())
+    }
+
+    /// The model's dimensions.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The U `[c, r]` of each attached term, in the order of [`Self::attach`].
+    pub fn trained(&mut self) -> Vec<&mut Array2<T>> {
+        let mut found: Vec<(usize, &mut Array2<T>)> = self
+            .blocks
+            .iter_mut()
+            .flat_map(|b| [&mut b.q, &mut b.k, &mut b.v, &mut b.o, &mut b.gate, &mut b.up, &mut b.down])
+            .filter_map(|l| l.term.as_mut())
+            .map(|t| (t.slot, &mut t.u))
+            .collect();
+        found.sort_by_key(|(slot, _)| *slot);
+        found.into_iter().map(|(_, u)| u).collect()
+    }
+
+    /// The natural log-probability of each prediction of the batch, in order.
+    pub fn log_probs(&self, batch: &Batch) -> Vec<f64> {
+        let tokens: Vec<u32> = batch.predictions.iter().map(|(_, token)| *token).collect();
+        self.head.log_probs(self.predicting(batch).view(), &tokens)
+    }
+
+    /// All logits `[predictions, vocab]` of the batch.
+    pub fn logits(&self, batch: &Batch) -> Array2<T> {
+        self.head.logits(self.predicting(batch).view())
+    }
+
+    /// The normed hidden states at the batch's predictions, `[predictions, d_model]`.
+    fn predicting(&self, batch: &Batch) -> Array2<T> {
+        let (spans, angles) = self.layout(batch);
+        let places = self.places(&spans, &angles);
+        let mut x = self.embed(&batch.tokens);
+        for block in &self.blocks {
+            x = block.forward(x, &places);
+        }
+        self.output_norm.forward(select_rows(x.view(), batch).view())
+    }
+
+    /// The log-probabilities of the batch's predictions, and the gradient of `-weight * sum(log_probs)` to each attached
+    /// U, `[c, r]` each. The backward pass ends at the lowest block that has a term.
+    pub fn gradients(&self, batch: &Batch, weight: f64) -> (Vec<f64>, Vec<Array2<T>>) {
+        let (spans, angles) = self.layout(batch);
+        let places = self.places(&spans, &angles);
+        let lowest = self.terms.iter().map(|(layer, _)| *layer).min().unwrap_or(self.blocks.len());
+        let mut x = self.embed(&batch.tokens);
+        let mut saved = Vec::with_capacity(self.blocks.len() - lowest);
+        for (layer, block) in self.blocks.iter().enumerate() {
+            if layer < lowest {
+                x = block.forward(x, &places);
+            } else {
+                let (y, kept) = block.forward_saving(x, &places);
+                x = y;
+                saved.push(kept);
+            }
+        }
+        let predicting = select_rows(x.view(), batch);
+        let normed = self.output_norm.forward(predicting.view());
+        let tokens: Vec<u32> = batch.predictions.iter().map(|(_, token)| *token).collect();
+        let (log_probs, dnormed) = self.head.loss_backward(normed.view(), &tokens, weight);
+        let mut dpredicting = Array2::zeros(predicting.dim());
+        self.output_norm.backward(predicting.view(), dnormed.view(), &mut dpredicting);
+        let mut dx = Array2::zeros(x.dim());
+        for ((row, _), d) in batch.predictions.iter().zip(dpredicting.rows()) {
+            let mut row = dx.row_mut(*row);
+            row += &d;
+        }
+        let mut gradients = self.zero_gradients();
+        for (layer, block) in self.blocks.iter().enumerate().skip(lowest).rev() {
+            let kept = saved.pop().expect("one a block from the lowest");
+            match block.backward(dx, kept, &places, &mut gradients, layer > lowest) {
+                Some(below) => dx = below,
+                None => break,
+            }
+        }
+        (log_probs, gradients)
+    }
+
+    fn zero_gradients(&self) -> Vec<Array2<T>> {
+        let mut shapes: Vec<_> = self
+            .blocks
+            .iter()
+            .flat_map(|b| [&b.q, &b.k, &b.v, &b.o, &b.gate, &b.up, &b.down])
+            .filter_map(|l| l.term.as_ref())
+            .map(|t| (t.slot, t.u.dim()))
+            .collect();
+        shapes.sort_unstable();
+        shapes.into_iter().map(|(_, shape)| Array2::zeros(shape)).collect()
+    }
+
+    /// Rows of the embedding: `[tokens, d_model]`.
+    fn embed(&self, tokens: &[u32]) -> Array2<T> {
+        let mut row = vec![0.0; self.config.d_model];
+        let mut x = Array2::zeros((tokens.len(), self.config.d_model));
+        for (mut x, &token) in x.rows_mut().into_iter().zip(tokens) {
+            self.embedding.decode_row(token as usize, &mut row);
+            x.iter_mut().zip(&row).for_each(|(x, &v)| *x = T::from_f32(v));
+        }
+        x
+    }
+
+    fn layout(&self, batch: &Batch) -> (Vec<Span>, rotary::Angles<T>) {
+        let spans = batch.sequences.iter().map(|s| Span { queries: s.clone(), keys: s.clone() }).collect();
+        let positions: Vec<usize> = batch.sequences.iter().flat_map(|s| 0..s.len()).collect();
+        (spans, self.rotary.angles(&positions))
+    }
+
+    fn places<'p>(&'p self, spans: &'p [Span], angles: &'p rotary::Angles<T>) -> Places<'p, T> {
+        Places { spans, angles, rotary: &self.rotary, heads: self.heads() }
+    }
+
+    fn heads(&self) -> Heads {
+        Heads { query: self.config.heads, key_value: self.config.kv_heads, dim: self.config.head_dim }
+    }
+}
+
+fn select_rows<T: Real>(x: ArrayView2<T>, batch: &Batch) -> Array2<T> {
+    let mut out = Array2::zeros((batch.predictions.len(), x.ncols()));
+    for (mut out, (row, _)) in out.rows_mut().into_iter().zip(&batch.predictions) {
+        out.assign(&x.row(*row));
+    }
+    out
+}

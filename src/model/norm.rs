@@ -1,0 +1,59 @@
+//! RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467), forward and backward.
+
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
+use rayon::prelude::*;
+
+use crate::kernels::Real;
+
+/// Token rows that one thread takes at a time.
+const TILE: usize = 16;
+
+/// A frozen RMSNorm.
+#[derive(Clone, Debug)]
+pub struct RmsNorm<T> {
+    /// One factor a channel: `[n]`.
+    pub weight: Vec<T>,
+    /// Added to the mean square.
+    pub eps: f64,
+}
+
+impl<T: Real> RmsNorm<T> {
+    /// y = w x / rms(x), row by row: `[tokens, n]` to `[tokens, n]`.
+    pub fn forward(&self, x: ArrayView2<T>) -> Array2<T> {
+        let mut y = Array2::zeros(x.dim());
+        y.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter().zip(x.axis_chunks_iter(Axis(0), TILE)).for_each(
+            |(mut y, x)| {
+                for (mut y, x) in y.rows_mut().into_iter().zip(x.rows()) {
+                    let inverse = self.inverse_rms(x);
+                    for ((y, &x), &w) in y.iter_mut().zip(x).zip(&self.weight) {
+                        *y = w * (x * inverse);
+                    }
+                }
+            },
+        );
+        y
+    }
+
+    /// `dx` += dL/dx from the input x and dy = dL/dy, all `[tokens, n]`:
+    /// dx = i (w dy) - x i^3 mean(x w dy), with i = 1 / rms(x).
+    pub fn backward(&self, x: ArrayView2<T>, dy: ArrayView2<T>, dx: &mut Array2<T>) {
+        dx.axis_chunks_iter_mut(Axis(0), TILE)
+            .into_par_iter()
+            .zip(x.axis_chunks_iter(Axis(0), TILE).into_par_iter().zip(dy.axis_chunks_iter(Axis(0), TILE)))
+            .for_each(|(mut dx, (x, dy))| {
+                for ((mut dx, x), dy) in dx.rows_mut().into_iter().zip(x.rows()).zip(dy.rows()) {
+                    let inverse = self.inverse_rms(x);
+                    let dot: T = x.iter().zip(dy).zip(&self.weight).map(|((&x, &dy), &w)| x * w * dy).sum();
+                    let pull = dot * inverse * inverse * inverse / T::from_f64(self.weight.len() as f64);
+                    for (((dx, &x), &dy), &w) in dx.iter_mut().zip(x).zip(dy).zip(&self.weight) {
+                        *dx += w * dy * inverse - x * pull;
+                    }
+                }
+            });
+    }
+
+    fn inverse_rms(&self, x: ArrayView1<T>) -> T {
+        let square: f64 = x.iter().map(|x| x.as_f64() * x.as_f64()).sum();
+        T::from_f64(1.0 / (square / x.len() as f64 + self.eps).sqrt())
+    }
+}

@@ -1,0 +1,48 @@
+//! Progress bars on standard error; silent where that is not a terminal.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::train::{Observer, Step};
+
+/// A bar over `length` pieces of work, after `label`.
+pub fn bar(label: &'static str, length: u64) -> ProgressBar {
+    let template = "{prefix} {bar:32} {pos}/{len} {msg} {eta} left";
+    let style = ProgressStyle::with_template(template).expect("the template is a constant");
+    let bar = ProgressBar::new(length).with_style(style).with_prefix(label);
+    bar.enable_steady_tick(Duration::from_millis(500));
+    bar
+}
+
+/// The bar of a training run: loss, tokens a second, time left.
+#[derive(Debug)]
+pub struct TrainingProgress {
+    bar: ProgressBar,
+    tokens: u64,
+}
+
+impl TrainingProgress {
+    /// For a run of so many steps.
+    pub fn new(steps: u64) -> Self {
+        Self { bar: bar("training", steps), tokens: 0 }
+    }
+
+    /// Take the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Observer for TrainingProgress {
+    fn step(&mut self, step: &Step) {
+        self.tokens += step.tokens;
+        let rate = self.tokens as f64 / self.bar.elapsed().as_secs_f64().max(1e-3);
+        self.bar.set_message(format!("loss {:.4}, {rate:.0} tokens/s,", step.loss));
+        self.bar.set_position(step.done);
+    }
+
+    fn validation(&mut self, steps: u64, loss: f64) {
+        self.bar.println(format!("validation loss {loss:.4} after {steps} steps"));
+    }
+}
