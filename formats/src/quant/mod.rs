@@ -12,9 +12,12 @@ mod k_decode;
 mod k_encode;
 mod k_scales;
 mod k_search;
+mod keep;
 mod plain;
 
 use crate::dtype::DType;
+
+pub use keep::{Grid, encode_keeping_scales};
 
 /// Why values could not be decoded or encoded.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
