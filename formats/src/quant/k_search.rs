@@ -65,7 +65,7 @@ pub(super) struct Affine<const N: usize> {
     pub(super) levels: [u8; N],
 }
 
-/// The inverse scales tried: `(top + first + step * k) / (greatest - least)` for k from 0 to `steps`.
+/// The inverse scales tried: `(first + step * k + top) / (greatest - minimum)` for k from 0 to `steps`.
 pub(super) struct Tries {
     pub(super) first: f32,
     pub(super) step: f32,
@@ -95,7 +95,9 @@ pub(super) fn affine_scale<const N: usize>(
     if greatest == least {
         return Affine { scale: 0.0, minimum: -least, levels: [0; N] };
     }
-    let level = |inverse: f32, x: f32| nearest_int(inverse * (x - least)).clamp(0, top.into()) as u8;
+    let levels_for = |inverse: f32, minimum: f32| {
+        x.map(|x| nearest_int(inverse * (x - minimum)).clamp(0, top.into()) as u8)
+    };
     let error = |scale: f32, minimum: f32, levels: &[u8; N]| {
         let mut sum = 0f32;
         for ((&l, &x), &w) in levels.iter().zip(x).zip(weights) {
@@ -104,14 +106,14 @@ pub(super) fn affine_scale<const N: usize>(
         }
         sum
     };
-    let range = greatest - least;
-    let inverse = f32::from(top) / range;
+    let inverse = f32::from(top) / (greatest - least);
     let (mut scale, mut minimum) = (1.0 / inverse, least);
-    let mut levels = x.map(|x| level(inverse, x));
+    let mut levels = levels_for(inverse, minimum);
     let mut best = error(scale, minimum, &levels);
     for k in 0..=tries.steps {
-        let inverse = (tries.first + tries.step * k as f32 + f32::from(top)) / range;
-        let tried = x.map(|x| level(inverse, x));
+        // From the best minimum so far, not from the least value: the reference keeps both in one variable.
+        let inverse = (tries.first + tries.step * k as f32 + f32::from(top)) / (greatest - minimum);
+        let tried = levels_for(inverse, minimum);
         let (mut sum_l, mut sum_l2, mut sum_xl) = (0f32, 0f32, 0f32);
         for ((&l, &x), &w) in tried.iter().zip(x).zip(weights) {
             let l = f32::from(l);
