@@ -1,0 +1,75 @@
+//! Byte-level byte-pair encoding (GPT-2's), with the ids that llama.cpp gives.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use super::byte_level;
+use super::merge::merge_characters;
+use super::pretokenizer::PreTokenizer;
+use super::vocabulary::Vocabulary;
+
+/// Longest word, in bytes, whose tokens are remembered within one text: words repeat, long ones hardly.
+const REMEMBERED: usize = 48;
+
+/// The merge list and the pre-tokenizer of a byte-level vocabulary.
+#[derive(Debug)]
+pub(super) struct Bpe {
+    pre: PreTokenizer,
+    /// Rank of a merge by its line in the file, `left right`. Spelled text holds no space, so a line that has one
+    /// elsewhere is never looked up, and does no harm.
+    ranks: HashMap<String, u32>,
+}
+
+impl Bpe {
+    /// `merges` are the lines of `tokenizer.ggml.merges`; of equal lines the first counts.
+    pub(super) fn new(pre: PreTokenizer, merges: Vec<String>) -> Self {
+        let mut ranks = HashMap::with_capacity(merges.len());
+        for (rank, merge) in (0u32..).zip(merges) {
+            ranks.entry(merge).or_insert(rank);
+        }
+        Bpe { pre, ranks }
+    }
+
+    /// Whether a text begins with BOS when the file does not say.
+    pub(super) fn adds_bos(&self) -> bool {
+        self.pre.adds_bos
+    }
+
+    /// Appends the tokens of `text`, which holds no special token.
+    pub(super) fn encode(&self, text: &str, vocabulary: &Vocabulary, out: &mut Vec<u32>) {
+        let mut seen: HashMap<&str, Vec<u32>> = HashMap::new();
+        for word in self.pre.split(text) {
+            if word.len() > REMEMBERED {
+                self.encode_word(word, vocabulary, out);
+                continue;
+            }
+            let ids = seen.entry(word).or_insert_with(|| {
+                let mut ids = Vec::new();
+                self.encode_word(word, vocabulary, &mut ids);
+                ids
+            });
+            out.extend_from_slice(ids);
+        }
+    }
+
+    fn encode_word(&self, word: &str, vocabulary: &Vocabulary, out: &mut Vec<u32>) {
+        let spelled = byte_level::spell(word);
+        if let (true, Some(id)) = (self.pre.ignore_merges, vocabulary.id(&spelled)) {
+            out.push(id);
+            return;
+        }
+        let mut line = String::new();
+        let pieces = merge_characters(&spelled, |left, right| {
+            line.clear();
+            line.extend([left, " ", right]);
+            self.ranks.get(&line).map(|&rank| Reverse(rank))
+        });
+        for piece in pieces {
+            match vocabulary.id(piece) {
+                Some(id) => out.push(id),
+                // As llama.cpp: what the vocabulary cannot spell falls back to its ASCII characters, else is lost.
+                None => out.extend(piece.chars().filter_map(|c| vocabulary.id(c.encode_utf8(&mut [0; 4])))),
+            }
+        }
+    }
+}

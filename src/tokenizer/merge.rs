@@ -1,0 +1,96 @@
+//! The merging loop that byte-level BPE and SentencePiece BPE share.
+//!
+//! A text starts as one symbol a character; again and again the best neighbouring pair is joined, until no pair may be.
+//! BPE ranks pairs by the merge list, SentencePiece by the joined token's score; both break ties to the left. A heap of
+//! candidates keeps this at O(n log n), so that a hostile text of a million letters without a space is no trouble.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Marks the end of the chain in either direction.
+const NONE: usize = usize::MAX;
+
+/// A stretch of the text; `len` 0 means that its left neighbour has taken it in.
+struct Symbol {
+    start: usize,
+    len: usize,
+    previous: usize,
+    next: usize,
+}
+
+/// Joins the characters of `text` pair by pair, and returns the pieces in order. `priority(left, right)` says how
+/// urgently two neighbours are to be joined, greater first, or `None` if they may not be.
+pub(super) fn merge_characters<P: Ord>(
+    text: &str,
+    mut priority: impl FnMut(&str, &str) -> Option<P>,
+) -> Vec<&str> {
+    let mut symbols: Vec<Symbol> = text
+        .char_indices()
+        .enumerate()
+        .map(|(i, (start, character))| Symbol {
+            start,
+            len: character.len_utf8(),
+            previous: i.wrapping_sub(1),
+            next: i + 1,
+        })
+        .collect();
+    let Some(last) = symbols.last_mut() else { return Vec::new() };
+    last.next = NONE;
+
+    // A candidate is (priority, leftmost first, right neighbour, joined length); the length tells a stale one.
+    let mut heap: BinaryHeap<(P, Reverse<usize>, usize, usize)> = BinaryHeap::new();
+    let mut propose = |heap: &mut BinaryHeap<_>, symbols: &[Symbol], left: usize, right: usize| {
+        if left == NONE || right == NONE {
+            return;
+        }
+        let (a, b) = (&symbols[left], &symbols[right]);
+        let end = b.start + b.len;
+        if let Some(priority) = priority(&text[a.start..b.start], &text[b.start..end]) {
+            heap.push((priority, Reverse(left), right, a.len + b.len));
+        }
+    };
+    for right in 1..symbols.len() {
+        propose(&mut heap, &symbols, right - 1, right);
+    }
+    while let Some((_, Reverse(left), right, joined)) = heap.pop() {
+        let (a, b) = (symbols[left].len, symbols[right].len);
+        if a == 0 || b == 0 || a + b != joined {
+            continue;
+        }
+        symbols[left].len = joined;
+        symbols[right].len = 0;
+        let next = symbols[right].next;
+        symbols[left].next = next;
+        if next != NONE {
+            symbols[next].previous = left;
+        }
+        propose(&mut heap, &symbols, symbols[left].previous, left);
+        propose(&mut heap, &symbols, left, next);
+    }
+    symbols.iter().filter(|s| s.len > 0).map(|s| &text[s.start..s.start + s.len]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_urgent_pair_is_joined_first_and_ties_go_left() {
+        let rank = |left: &str, right: &str| match (left, right) {
+            ("b", "c") => Some(3),
+            ("a", "b") => Some(2),
+            ("x", "x") => Some(1),
+            _ => None,
+        };
+        assert_eq!(merge_characters("abc", rank), ["a", "bc"]);
+        assert_eq!(merge_characters("xxx", rank), ["xx", "x"]);
+        assert_eq!(merge_characters("", rank), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_long_run_is_joined_in_moderate_time() {
+        let text = "a".repeat(1 << 20);
+        let pieces = merge_characters(&text, |l, r| (l.len() == r.len() && l.len() < 64).then_some(0));
+        assert_eq!(pieces.len(), (1 << 20) / 64);
+    }
+}

@@ -1,0 +1,337 @@
+//! Training and test examples: from a file to tokens, and which of them the loss falls on.
+//!
+//! JSON lines, one object a line, as mlx-lm and TRL take them: `{"text"}`, `{"prompt", "completion"}` (with `"choices"`
+//! for [`read_choices`]) or `{"messages": [{"role", "content"}]}`; or plain text. Loss falls on all of a text, on
+//! completions, and on the assistant's turns.
+//!
+//! A prompt and its completion are tokenized each by itself and joined, so that a prompt is the same tokens in training,
+//! in evaluation and when the model is asked.
+
+mod conversation;
+mod rows;
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::tokenizer::{Tokenizer, TokenizerError};
+use rows::{Content, Row};
+
+/// What can be wrong with a data file.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The file cannot be read.
+    #[error("{}: cannot read the examples: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A line is not what it should be.
+    #[error("{}:{line}: {problem}; {mend}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
+        /// What the user can do.
+        mend: String,
+    },
+    /// The file as a whole, or how it is to be read, is not what it should be.
+    #[error("{}: {problem}; {mend}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+        /// What the user can do.
+        mend: String,
+    },
+}
+
+impl DataError {
+    fn line(path: &Path, line: usize, problem: impl Into<String>, mend: impl Into<String>) -> Self {
+        DataError::Line { path: path.to_owned(), line, problem: problem.into(), mend: mend.into() }
+    }
+
+    fn file(path: &Path, problem: impl Into<String>, mend: impl Into<String>) -> Self {
+        DataError::File { path: path.to_owned(), problem: problem.into(), mend: mend.into() }
+    }
+}
+
+/// What is wrong with an example, before its line is known.
+struct Problem {
+    problem: String,
+    mend: String,
+}
+
+impl Problem {
+    fn new(problem: impl Into<String>, mend: impl Into<String>) -> Self {
+        Problem { problem: problem.into(), mend: mend.into() }
+    }
+
+    fn at(self, path: &Path, line: usize) -> DataError {
+        DataError::line(path, line, self.problem, self.mend)
+    }
+}
+
+impl From<TokenizerError> for Problem {
+    fn from(error: TokenizerError) -> Self {
+        Problem::new(error.to_string(), "or leave the example out")
+    }
+}
+
+/// One sequence to train on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// Token ids, at most `max_seq_len`.
+    pub tokens: Vec<u32>,
+    /// As long as `tokens`: whether the loss falls on predicting `tokens[i]` from those before it. The first is never
+    /// a target.
+    pub targets: Vec<bool>,
+}
+
+/// How examples are made.
+#[derive(Clone, Copy, Debug)]
+pub struct DataOptions {
+    /// Greatest length of an example, in tokens; at least 2.
+    pub max_seq_len: usize,
+    /// Whether EOS follows a completion or a text, as a target.
+    pub append_eos: bool,
+}
+
+/// The examples of a file, in its order.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    /// Each with at least one target.
+    pub examples: Vec<Example>,
+    /// How many examples were longer than `max_seq_len` and are cut short. (A plain text is divided, not cut.)
+    pub cut: usize,
+    /// How many were left out because no target was left in them.
+    pub dropped: usize,
+    /// SHA-256 of the file's bytes, hex.
+    pub sha256: String,
+}
+
+impl Dataset {
+    /// Reads a data file.
+    ///
+    /// Of an example that is too long, the start is kept; of a prompt with a completion, the end: the prompt loses its
+    /// start (BOS stays), and only a completion that alone is too long loses its end. A plain text is divided into
+    /// windows of `max_seq_len` tokens, each begun with BOS if the model's settings add it, else with the last token of
+    /// the window before, so that every token but the first is a target once.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is empty, is not UTF-8, or a line is not one of the three kinds; if it has messages
+    /// and the model no chat template that fits; if no example has a target.
+    pub fn read(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<Self, DataError> {
+        if options.max_seq_len < 2 {
+            return Err(DataError::file(
+                path,
+                format!("cannot be learnt from in sequences of {} tokens", options.max_seq_len),
+                "use --max-seq-len of at least 2",
+            ));
+        }
+        let (content, sha256) = open(path)?;
+        let mut dataset = Dataset { examples: Vec::new(), cut: 0, dropped: 0, sha256 };
+        match content {
+            Content::Plain(text) => {
+                dataset.examples = windows(&text, tokenizer, options)
+                    .map_err(|problem| DataError::file(path, problem.problem, problem.mend))?;
+            }
+            Content::Rows(rows) => {
+                // Collected in order first: which of several errors is told must not depend on the threads.
+                let made: Vec<_> =
+                    rows.par_iter().map(|(line, row)| (line, example(row, tokenizer, options))).collect();
+                for (&line, example) in made {
+                    let (mut example, cut) = example.map_err(|problem| problem.at(path, line))?;
+                    dataset.cut += usize::from(cut);
+                    if let Some(first) = example.targets.first_mut() {
+                        *first = false;
+                    }
+                    if example.targets.contains(&true) {
+                        dataset.examples.push(example);
+                    } else {
+                        dataset.dropped += 1;
+                    }
+                }
+            }
+        }
+        if dataset.examples.is_empty() {
+            let mend = "give it completions, assistant turns or longer texts, or raise --max-seq-len";
+            return Err(DataError::file(path, "has no example with anything to learn", mend));
+        }
+        Ok(dataset)
+    }
+
+    /// How many tokens of all examples are targets.
+    pub fn target_tokens(&self) -> usize {
+        self.examples.iter().flat_map(|example| &example.targets).filter(|&&target| target).count()
+    }
+}
+
+/// A prompt with its possible answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChoiceExample {
+    /// Tokens of the prompt, with BOS if the model's settings add it.
+    pub prompt: Vec<u32>,
+    /// Tokens of each answer, none of them empty.
+    pub choices: Vec<Vec<u32>>,
+    /// Which of `choices` is right.
+    pub answer: usize,
+}
+
+/// Reads a file of `{"prompt", "completion", "choices"}` to score by likelihood.
+///
+/// # Errors
+/// If the file cannot be read, or a line has no prompt, no choices, an empty choice, or a completion that is not one
+/// of its choices.
+pub fn read_choices(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<ChoiceExample>, DataError> {
+    let wanted = "give each line {\"prompt\", \"completion\", \"choices\": [...]}";
+    let (content, _) = open(path)?;
+    let Content::Rows(rows) = content else {
+        return Err(DataError::file(path, "is plain text, which has no choices", wanted));
+    };
+    let made: Vec<_> = rows.par_iter().map(|(line, row)| (line, choice_example(row, tokenizer))).collect();
+    made.into_iter().map(|(&line, example)| example.map_err(|problem| problem.at(path, line))).collect()
+}
+
+/// Whether the first example of a file has `"choices"`, so that it can be scored by [`read_choices`].
+///
+/// # Errors
+/// If the file cannot be read or is not a data file.
+pub fn has_choices(path: &Path) -> Result<bool, DataError> {
+    let Content::Rows(rows) = open(path)?.0 else { return Ok(false) };
+    Ok(matches!(rows.first(), Some((_, Row::Pair { choices: Some(_), .. }))))
+}
+
+fn choice_example(row: &Row, tokenizer: &Tokenizer) -> Result<ChoiceExample, Problem> {
+    let Row::Pair { prompt, completion, choices: Some(choices) } = row else {
+        return Err(Problem::new(
+            "has no \"choices\" beside a \"prompt\"",
+            "list the possible completions there",
+        ));
+    };
+    let answer = choices.iter().position(|choice| choice == completion).ok_or_else(|| {
+        let shown: String = completion.chars().take(40).collect();
+        Problem::new(format!("the completion {shown:?} is not one of the choices"), "add it to \"choices\"")
+    })?;
+    let prompt = prompt_tokens(prompt, tokenizer)?;
+    if prompt.is_empty() {
+        return Err(Problem::new("the prompt is empty", "give it some text"));
+    }
+    let choices: Vec<Vec<u32>> =
+        choices.iter().map(|choice| tokenizer.encode_after(&prompt, choice)).collect::<Result<_, _>>()?;
+    if let Some(empty) = choices.iter().position(Vec::is_empty) {
+        return Err(Problem::new(format!("\"choices\"[{empty}] is empty"), "give it some text"));
+    }
+    Ok(ChoiceExample { prompt, choices, answer })
+}
+
+fn open(path: &Path) -> Result<(Content, String), DataError> {
+    let bytes = std::fs::read(path).map_err(|source| DataError::Io { path: path.to_owned(), source })?;
+    let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok((rows::parse(path, &bytes)?, sha256))
+}
+
+/// The example of a row, and whether it was cut short.
+fn example(row: &Row, tokenizer: &Tokenizer, options: &DataOptions) -> Result<(Example, bool), Problem> {
+    let max = options.max_seq_len;
+    match row {
+        Row::Text(text) => {
+            let mut tokens = tokenizer.encode(text, true)?;
+            if !tokenizer.adds_eos() {
+                append_eos(&mut tokens, tokenizer, options);
+            }
+            let targets = vec![true; tokens.len()];
+            Ok(keep_start(Example { tokens, targets }, max))
+        }
+        Row::Chat(messages) => {
+            Ok(keep_start(conversation::example(messages, tokenizer, options.append_eos)?, max))
+        }
+        Row::Pair { prompt, completion, .. } => {
+            let prompt = prompt_tokens(prompt, tokenizer)?;
+            let mut completion = tokenizer.encode_after(&prompt, completion)?;
+            append_eos(&mut completion, tokenizer, options);
+            Ok(keep_end(prompt, completion, tokenizer, max))
+        }
+    }
+}
+
+/// The tokens of a prompt: as the model's settings begin a text, but not as they end one, for it goes on.
+fn prompt_tokens(prompt: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, TokenizerError> {
+    let mut tokens = tokenizer.encode(prompt, true)?;
+    if tokenizer.adds_eos() {
+        tokens.pop();
+    }
+    Ok(tokens)
+}
+
+fn append_eos(tokens: &mut Vec<u32>, tokenizer: &Tokenizer, options: &DataOptions) {
+    if let (true, Some(eos)) = (options.append_eos, tokenizer.eos()) {
+        tokens.push(eos);
+    }
+}
+
+fn keep_start(mut example: Example, max: usize) -> (Example, bool) {
+    let cut = example.tokens.len() > max;
+    example.tokens.truncate(max);
+    example.targets.truncate(max);
+    (example, cut)
+}
+
+/// Joins prompt and completion, and takes what is too much from the prompt's start behind BOS, then, with one token of
+/// the prompt left, from the completion's end.
+fn keep_end(
+    mut prompt: Vec<u32>,
+    mut completion: Vec<u32>,
+    tokenizer: &Tokenizer,
+    max: usize,
+) -> (Example, bool) {
+    let cut = prompt.len() + completion.len() > max;
+    if cut {
+        let bos = usize::from(tokenizer.adds_bos()).min(prompt.len());
+        let least = bos.max(1).min(prompt.len());
+        let keep = max.saturating_sub(completion.len()).max(least).min(prompt.len());
+        prompt.drain(bos..bos + prompt.len() - keep);
+        completion.truncate(max - prompt.len());
+    }
+    let mut targets = vec![false; prompt.len()];
+    targets.resize(prompt.len() + completion.len(), true);
+    prompt.append(&mut completion);
+    (Example { tokens: prompt, targets }, cut)
+}
+
+/// A plain text as windows; see [`Dataset::read`].
+fn windows(text: &str, tokenizer: &Tokenizer, options: &DataOptions) -> Result<Vec<Example>, Problem> {
+    let mut tokens = tokenizer.encode_after(&[], text)?;
+    append_eos(&mut tokens, tokenizer, options);
+    let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
+    // A window is one token of context and up to this many targets.
+    let step = options.max_seq_len - 1;
+    let (mut context, rest) = match (bos, tokens.split_first()) {
+        (Some(bos), _) => (bos, &tokens[..]),
+        (None, Some((&first, rest))) => (first, rest),
+        (None, None) => return Ok(Vec::new()),
+    };
+    let mut examples = Vec::with_capacity(rest.len() / step + 1);
+    for chunk in rest.chunks(step) {
+        let mut window = Vec::with_capacity(chunk.len() + 1);
+        window.push(context);
+        window.extend_from_slice(chunk);
+        let mut targets = vec![true; window.len()];
+        targets[0] = false;
+        if let (None, Some(&last)) = (bos, chunk.last()) {
+            context = last;
+        }
+        examples.push(Example { tokens: window, targets });
+    }
+    Ok(examples)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+use std::fs;
+
+use super::*;
+use crate::tokenizer::tests::{CHATML, byte_level};
+
+const EOS: u32 = 2;
+
+/// Of the first test's file.
+const SHA: &str = "90c0be43ccf69dbc01104d1d3cd285fdf70f38d06e28d327f57bbfb324204d35";
+
+fn read_as(name: &str, text: &str, tokenizer: &Tokenizer, max: usize, eos: bool) -> Result<Dataset, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    fs::write(&path, text).unwrap();
+    let options = DataOptions { max_seq_len: max, append_eos: eos };
+    Dataset::read(&path, tokenizer, &options).map_err(|error| error.to_string())
+}
+
+fn read(text: &str, tokenizer: &Tokenizer, max: usize) -> Result<Dataset, String> {
+    read_as("d.jsonl", text, tokenizer, max, true)
+}
+
+/// The text of an example, with the targets in brackets.
+fn shown(example: &Example, tokenizer: &Tokenizer) -> String {
+    let mut out = String::new();
+    let mut inside = false;
+    for (&token, &target) in example.tokens.iter().zip(&example.targets) {
+        if target != inside {
+            out.push(if target { '[' } else { ']' });
+            inside = target;
+        }
+        out += &tokenizer.decode(&[token]);
+    }
+    if inside {
+        out.push(']');
+    }
+    out
+}
+
+#[test]
+fn loss_falls_on_the_completion_and_its_end() {
+    let tokenizer = byte_level(false, None);
+    let data = read("{\"prompt\": \"is it \", \"completion\": \"good\"}", &tokenizer, 64).unwrap();
+    assert_eq!(shown(&data.examples[0], &tokenizer), "is it [good<|im_end|>]");
+    assert_eq!((data.target_tokens(), data.cut, data.dropped), (5, 0, 0));
+    assert_eq!(data.sha256, SHA);
+    let bare =
+        read_as("d.jsonl", "{\"prompt\": \"is it \", \"completion\": \"good\"}", &tokenizer, 64, false)
+            .unwrap();
+    assert_eq!(shown(&bare.examples[0], &tokenizer), "is it [good]");
+}
+
+#[test]
+fn loss_falls_on_all_of_a_text_but_its_first_token() {
+    let tokenizer = byte_level(false, None);
+    let data = read("{\"text\": \"abc\"}", &tokenizer, 64).unwrap();
+    assert_eq!(shown(&data.examples[0], &tokenizer), "a[bc<|im_end|>]");
+    let begun = byte_level(true, None);
+    let data = read("{\"text\": \"abc\"}", &begun, 64).unwrap();
+    assert_eq!(shown(&data.examples[0], &begun), "<|im_start|>[abc<|im_end|>]");
+}
+
+#[test]
+fn a_long_prompt_loses_its_start_behind_bos() {
+    let pair = "{\"prompt\": \"abcdef\", \"completion\": \"xy\"}";
+    let tokenizer = byte_level(true, None);
+    let data = read(pair, &tokenizer, 6).unwrap();
+    assert_eq!(shown(&data.examples[0], &tokenizer), "<|im_start|>ef[xy<|im_end|>]");
+    assert_eq!(data.cut, 1);
+    assert_eq!(shown(&read(pair, &tokenizer, 3).unwrap().examples[0], &tokenizer), "<|im_start|>[xy]");
+    let plain = byte_level(false, None);
+    assert_eq!(shown(&read(pair, &plain, 5).unwrap().examples[0], &plain), "ef[xy<|im_end|>]");
+    assert_eq!(shown(&read(pair, &plain, 2).unwrap().examples[0], &plain), "f[x]");
+}
+
+#[test]
+fn a_long_text_loses_its_end_and_empty_examples_are_dropped() {
+    let tokenizer = byte_level(false, None);
+    let lines = "{\"text\": \"abcdef\"}\n{\"text\": \"\"}\n{\"prompt\": \"\", \"completion\": \"\"}\n";
+    let data = read(lines, &tokenizer, 3).unwrap();
+    assert_eq!(data.examples.len(), 1);
+    assert_eq!(shown(&data.examples[0], &tokenizer), "a[bc]");
+    assert_eq!((data.cut, data.dropped), (1, 2));
+    assert!(
+        read("{\"text\": \"\"}", &tokenizer, 3).unwrap_err().contains("no example with anything to learn")
+    );
+    assert!(read("{\"text\": \"ab\"}", &tokenizer, 1).unwrap_err().contains("at least 2"));
+}
+
+#[test]
+fn a_plain_text_is_divided_and_every_token_is_a_target_once() {
+    let tokenizer = byte_level(false, None);
+    let data = read_as("d.txt", "abcdefgh", &tokenizer, 4, false).unwrap();
+    let windows: Vec<_> = data.examples.iter().map(|e| shown(e, &tokenizer)).collect();
+    assert_eq!(windows, ["a[bcd]", "d[efg]", "g[h]"]);
+    assert_eq!(data.target_tokens(), 7);
+    let begun = byte_level(true, None);
+    let data = read_as("d.txt", "abcdefgh", &begun, 4, true).unwrap();
+    let windows: Vec<_> = data.examples.iter().map(|e| shown(e, &begun)).collect();
+    assert_eq!(windows, ["<|im_start|>[abc]", "<|im_start|>[def]", "<|im_start|>[gh<|im_end|>]"]);
+}
+
+#[test]
+fn loss_falls_on_the_assistants_turns_and_their_ends() {
+    let line = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"},\
+        {\"role\": \"user\", \"content\": \"c\"}, {\"role\": \"assistant\", \"content\": \"d\"}]}";
+    let tokenizer = byte_level(true, Some(CHATML));
+    let data = read(line, &tokenizer, 999).unwrap();
+    assert_eq!(
+        shown(&data.examples[0], &tokenizer),
+        "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[b<|im_end|>]\n\
+         <|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n[d<|im_end|>]\n"
+    );
+    let whole = tokenizer.chat_template().unwrap();
+    let messages: Vec<_> = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
+        .map(|(role, content)| crate::tokenizer::Message::new(role, content))
+        .to_vec();
+    let rendered = whole.render(&messages, false).unwrap();
+    assert_eq!(data.examples[0].tokens, tokenizer.encode_rendered(&rendered).unwrap());
+}
+
+#[test]
+fn a_turn_without_an_end_gets_eos() {
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}\
+        {% if add_generation_prompt %}assistant: {% endif %}";
+    let tokenizer = byte_level(false, Some(template));
+    let line = "{\"messages\": [{\"role\": \"assistant\", \"content\": \"b\"}]}";
+    let data = read(line, &tokenizer, 99).unwrap();
+    assert_eq!(data.examples[0].tokens.last(), Some(&EOS));
+    assert_eq!(shown(&data.examples[0], &tokenizer), "assistant: [b\n<|im_end|>]");
+}
+
+#[test]
+fn a_template_that_rewrites_earlier_turns_is_refused() {
+    let template = "{% for m in messages %}{{ m.content if loop.last else '...' }}|{% endfor %}";
+    let line = "{\"messages\": [{\"role\": \"assistant\", \"content\": \"b\"}, {\"role\": \"user\", \"content\": \"c\"}]}";
+    let error = read(line, &byte_level(false, Some(template)), 99).unwrap_err();
+    assert!(error.contains("d.jsonl:1: the chat template rewrites"), "{error}");
+    let error = read(line, &byte_level(false, None), 99).unwrap_err();
+    assert!(error.contains("no chat template"), "{error}");
+    let refusing = byte_level(false, Some("{{ raise_exception('no system') }}"));
+    assert!(read(line, &refusing, 99).unwrap_err().contains("d.jsonl:1: "));
+}
+
+#[test]
+fn the_first_bad_line_is_told_and_nothing_is_not_data() {
+    let tokenizer = byte_level(false, None);
+    let error = read("{\"text\": \"a\"}\n{\"text\": 1}\n{", &tokenizer, 9).unwrap_err();
+    assert!(error.contains("d.jsonl:2: "), "{error}");
+    assert!(read("\n\n", &tokenizer, 9).unwrap_err().contains("empty"));
+    let options = DataOptions { max_seq_len: 9, append_eos: true };
+    let missing = Dataset::read(Path::new("/none/d.jsonl"), &tokenizer, &options).unwrap_err();
+    assert!(missing.to_string().contains("/none/d.jsonl"));
+}
+
+#[test]
+fn choices_are_tokenized_like_completions() {
+    let tokenizer = byte_level(true, None);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.jsonl");
+    let good = "{\"prompt\": \"p \", \"completion\": \"no\", \"choices\": [\"yes\", \"no\"]}\n";
+    fs::write(&path, good).unwrap();
+    let examples = read_choices(&path, &tokenizer).unwrap();
+    assert_eq!(examples[0].answer, 1);
+    assert_eq!(tokenizer.decode(&examples[0].prompt), "<|im_start|>p ");
+    assert_eq!(tokenizer.decode(&examples[0].choices[0]), "yes");
+    for (line, wanted) in [
+        ("{\"prompt\": \"p\", \"completion\": \"maybe\", \"choices\": [\"yes\"]}", "not one of the choices"),
+        ("{\"prompt\": \"p\", \"completion\": \"yes\"}", "has no \"choices\""),
+        ("{\"text\": \"p\"}", "has no \"choices\""),
+        ("{\"prompt\": \"p\", \"completion\": \"\", \"choices\": [\"\"]}", "is empty"),
+    ] {
+        fs::write(&path, format!("{good}{line}")).unwrap();
+        let error = read_choices(&path, &tokenizer).unwrap_err().to_string();
+        assert!(error.contains("c.jsonl:2: ") && error.contains(wanted), "{error}");
+    }
+}
