@@ -99,6 +99,7 @@ fn targets(base: &Base, only: &str) -> Vec<AdapterTarget> {
                 stored_dtype: "F32".into(),
                 stored_sha256: String::new(),
                 values_sha256: String::new(),
+                sketch: None,
                 name,
             }
         })

@@ -51,6 +51,9 @@ fn check_target(target: &AdapterTarget, rank: u32) -> Result<(), String> {
     if let Some(index) = target.u.iter().position(|value| !value.is_finite()) {
         return Err(format!("value {index} of U is {}", target.u[index]));
     }
+    if target.sketch.iter().flatten().any(|value| !value.is_finite()) {
+        return Err("a number of its sketch is not finite".to_owned());
+    }
     for (what, digest) in [("stored_sha256", &target.stored_sha256), ("values_sha256", &target.values_sha256)]
     {
         if !is_digest(digest) {

@@ -40,6 +40,9 @@ pub struct AdapterTarget {
     pub stored_sha256: String,
     /// SHA-256 of W's values as little-endian `f32` in the canonical layout, hex.
     pub values_sha256: String,
+    /// Random projections of C and of R, from which the program tells how far those of another base are; absent in
+    /// adapters of programs that do not record it.
+    pub sketch: Option<Vec<f32>>,
 }
 
 /// How an adapter was trained.

@@ -111,6 +111,7 @@ fn read_target(file: &SafeTensors, name: String, record: TargetRecord) -> Result
         stored_dtype: record.stored_dtype,
         stored_sha256: record.stored_sha256,
         values_sha256: record.values_sha256,
+        sketch: record.sketch,
     })
 }
 

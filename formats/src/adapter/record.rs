@@ -26,7 +26,8 @@ pub(super) const U: &str = ".u";
 /// What the whole-file digest reads in place of its own digits.
 pub(super) const NO_DIGITS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// A target's entry in `targets`. The last three are digests of its tensors in this file.
+/// A target's entry in `targets`. Those of `cols`, `rows` and `u` are digests of its tensors in
+/// this file.
 #[derive(Serialize, Deserialize)]
 pub(super) struct TargetRecord {
     pub(super) shape: [u64; 2],
@@ -36,6 +37,8 @@ pub(super) struct TargetRecord {
     pub(super) cols_sha256: String,
     pub(super) rows_sha256: String,
     pub(super) u_sha256: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) sketch: Option<Vec<f32>>,
 }
 
 /// The place of the 64 digits of the whole-file digest in a header: between `"sha256":"` and `"`. Inside a text such

@@ -34,6 +34,7 @@ pub(super) fn to_bytes(adapter: &Adapter) -> Result<Vec<u8>> {
             cols_sha256: put(COLS, DType::U32, vec![c], index_bytes(&target.cols)),
             rows_sha256: put(ROWS, DType::U32, vec![r], index_bytes(&target.rows)),
             u_sha256: put(U, DType::F32, vec![c, r], target.u.iter().flat_map(|u| u.to_le_bytes()).collect()),
+            sketch: target.sketch.clone(),
         };
         records.insert(target.name.as_str(), record);
     }
