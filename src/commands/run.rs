@@ -37,6 +37,9 @@ pub struct RunArgs {
     /// Draw among the likeliest tokens that hold this share of the probability.
     #[arg(long, default_value_t = 0.95)]
     pub top_p: f32,
+    /// With --json: the natural log-probabilities of so many likeliest tokens at each place.
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "json")]
+    pub logprobs: usize,
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -59,11 +62,15 @@ pub fn run(args: &RunArgs, json: bool) -> Result<()> {
     let prompt = prompt_tokens(args, &tokenizer)?;
     let mut sampler = Sampler::new(args.temperature, args.top_k, args.top_p, args.seed);
     let mut generator = Generator::new(&model);
-    let mut written = Vec::new();
+    let (mut written, mut likeliest) = (Vec::new(), Vec::new());
     let mut shown = 0;
     let mut logits = generator.read(&prompt);
     while written.len() < args.max_tokens && generator.len() < base.config().context {
-        let token = sampler.choose(logits.as_slice().expect("one row of logits"));
+        let row = logits.as_slice().expect("one row of logits");
+        let token = sampler.choose(row);
+        if args.logprobs > 0 {
+            likeliest.push(log_probs(row, args.logprobs));
+        }
         if tokenizer.is_end(token) {
             break;
         }
@@ -80,19 +87,16 @@ pub fn run(args: &RunArgs, json: bool) -> Result<()> {
     }
     let text = tokenizer.decode(&written);
     if json {
-        return terminal::print_json(&json!({ "prompt_tokens": prompt, "tokens": written, "text": text }));
+        return terminal::print_json(&json!({
+            "prompt_tokens": prompt, "tokens": written, "text": text, "logprobs": likeliest,
+        }));
     }
     terminal::print(&format!("{}\n", &text[shown..]))
 }
 
 fn prompt_tokens(args: &RunArgs, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     let tokens = if args.chat {
-        let template = tokenizer.chat_template().ok_or_else(|| {
-            Error::input(&args.base, "chat template", "the model has none", "leave out --chat")
-        })?;
-        let message = Message { role: "user".into(), content: args.prompt.clone() };
-        let text = template.render(&[message], true)?;
-        tokenizer.encode_chat(&text)?
+        tokenizer.encode_chat(&[Message::new("user", &args.prompt)], true)?
     } else {
         tokenizer.encode(&args.prompt, true)?
     };
@@ -100,4 +104,13 @@ fn prompt_tokens(args: &RunArgs, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
         return Err(Error::request("the prompt has no tokens", "give some text with -p"));
     }
     Ok(tokens)
+}
+
+/// The `count` likeliest tokens and their natural log-probabilities, the likeliest first.
+fn log_probs(logits: &[f32], count: usize) -> Vec<(usize, f64)> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&x| f64::from(x - max).exp()).sum();
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    order.into_iter().take(count).map(|i| (i, f64::from(logits[i] - max) - sum.ln())).collect()
 }

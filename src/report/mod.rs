@@ -1,4 +1,5 @@
 //! What a command shows: on a terminal, in a pipe, as JSON.
 
+pub mod contents;
 pub mod progress;
 pub mod terminal;

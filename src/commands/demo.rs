@@ -1,0 +1,122 @@
+//! `curmerge demo`: the main job on a small model and data that the program carries inside.
+//!
+//! The model knows English from dictionary definitions; the task is to name the kind of thing a definition defines.
+//! fixtures/demo/README.md says how both were made, and of what.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::{Args, Parser};
+use curmerge_formats::output::OutputFile;
+use serde_json::json;
+
+use super::{CommandLine, adapted_model};
+use crate::base::Base;
+use crate::eval::{choices, perplexity};
+use crate::report::terminal;
+use crate::train::data;
+use crate::{Error, Result};
+
+/// The files that the program carries.
+const CARRIED: &[(&str, &[u8])] = &[
+    ("base.gguf", include_bytes!("../../fixtures/demo/model.gguf")),
+    ("train.jsonl", include_bytes!("../../fixtures/demo/train.jsonl")),
+    ("valid.jsonl", include_bytes!("../../fixtures/demo/valid.jsonl")),
+    ("test.jsonl", include_bytes!("../../fixtures/demo/test.jsonl")),
+    ("text.txt", include_bytes!("../../fixtures/demo/text.txt")),
+];
+/// Tokens in a chunk of the text: the model's context.
+const CTX: usize = 256;
+
+/// Options of `curmerge demo`.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// Folder for the carried files and the results; files of an earlier demo are replaced.
+    #[arg(short, long, default_value = "curmerge-demo", value_name = "FOLDER")]
+    pub output: PathBuf,
+}
+
+/// Accuracy on test.jsonl and perplexity on text.txt.
+struct Scores {
+    accuracy: f64,
+    perplexity: f64,
+}
+
+/// Build, evaluate, merge and export. With `json`, one JSON document a command, and the scores last.
+pub fn run(args: &DemoArgs, json: bool) -> Result<()> {
+    let start = Instant::now();
+    let folder = &args.output;
+    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create the folder", e))?;
+    for (name, bytes) in CARRIED {
+        let mut file = OutputFile::create(&folder.join(name), &[])?;
+        file.append(bytes)?;
+        file.commit()?;
+    }
+    let path = |name: &str| folder.join(name).display().to_string();
+    let (base, adapter) = (path("base.gguf"), path("adapter.safetensors"));
+    let (merged, lora) = (path("merged.gguf"), path("lora.gguf"));
+    let (train, valid) = (path("train.jsonl"), path("valid.jsonl"));
+
+    let before = scores(folder, "base.gguf", None)?;
+    command(
+        json,
+        &["build", &base, "--data", &train, "--valid", &valid, "-o", &adapter, "--targets", "all", "--lr", "3e-3"],
+    )?;
+    let beside = scores(folder, "base.gguf", Some("adapter.safetensors"))?;
+    command(json, &["merge", &base, &adapter, "-o", &merged])?;
+    let after = scores(folder, "merged.gguf", None)?;
+    command(json, &["export", &adapter, "--base", &base, "--format", "gguf", "-o", &lora])?;
+
+    let seconds = start.elapsed().as_secs_f64();
+    if json {
+        let entry = |s: &Scores| json!({ "accuracy": s.accuracy, "perplexity": s.perplexity });
+        return terminal::print_json(&json!({
+            "base": entry(&before), "adapter": entry(&beside), "merged": entry(&after), "seconds": seconds,
+        }));
+    }
+    let row = |what: &str, s: &Scores| format!("{what:<16} {:>8.3} {:>11.2}\n", s.accuracy, s.perplexity);
+    terminal::print(&format!(
+        "\n{:<16} {:>8} {:>11}\n{}{}{}\n{}\ndone in {seconds:.0} s\n",
+        "",
+        "accuracy",
+        "perplexity",
+        row("base", &before),
+        row("base + adapter", &beside),
+        row("merged", &after),
+        next_steps(&base, &merged, &lora),
+    ))
+}
+
+/// Show a command as the user would type it, and carry it out. With `json` it prints its own JSON.
+fn command(json: bool, words: &[&str]) -> Result<()> {
+    if !json {
+        terminal::print(&format!("\n$ curmerge {}\n", words.join(" ")))?;
+    }
+    let program = if json { &["curmerge", "--json"][..] } else { &["curmerge"] };
+    super::run(&CommandLine::parse_from(program.iter().chain(words)))
+}
+
+fn scores(folder: &Path, model: &str, adapter: Option<&str>) -> Result<Scores> {
+    let base = Base::open(&folder.join(model))?;
+    let tokenizer = base.tokenizer()?;
+    let adapter = adapter.map(|name| folder.join(name));
+    let model = adapted_model(&base, adapter.as_deref(), false)?;
+    let examples = data::read_choices(&folder.join("test.jsonl"), &tokenizer)?;
+    let path = folder.join("text.txt");
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
+    Ok(Scores {
+        accuracy: choices::accuracy(&model, &examples, |_, _| ()).accuracy,
+        perplexity: perplexity::perplexity(&model, &tokenizer, &text, CTX, None, |_, _| ())?.perplexity,
+    })
+}
+
+fn next_steps(base: &str, merged: &str, lora: &str) -> String {
+    let prompt = "Definition: a large wild cat with a striped coat\\nKind:";
+    format!(
+        "Use the result:\n  \
+         curmerge run {merged} -n 1 -p $'{prompt}'\n  \
+         llama-completion -m {merged} -n 1 -e -p \"{prompt}\" -no-cnv\n  \
+         llama-completion -m {base} --lora {lora} -n 1 -e -p \"{prompt}\" -no-cnv\n  \
+         printf 'FROM ./{merged}\\n' > Modelfile && ollama create curmerge-demo -f Modelfile\n"
+    )
+}

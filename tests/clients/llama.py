@@ -1,0 +1,54 @@
+"""llama.cpp inside the PyPI package xllamacpp, for the scripts beside this one."""
+
+import http.client
+import json
+import urllib.parse
+
+import xllamacpp
+
+
+class Llama:
+    """llama.cpp's server over a model, with a LoRA or without, on a free port of this machine.
+
+    Keys and values are kept in f32 and flash attention is off, so that on F32 weights it computes in f32 throughout.
+    """
+
+    def __init__(self, model, lora=None, context=1024):
+        params = xllamacpp.CommonParams()
+        params.model.path = str(model)
+        params.n_ctx = context
+        params.n_parallel = 1
+        params.warmup = False
+        params.port = 0
+        params.cache_type_k = xllamacpp.ggml_type.GGML_TYPE_F32
+        params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if lora:
+            adapter = xllamacpp.CommonAdapterLoraInfo()
+            adapter.path = str(lora)
+            adapter.scale = 1.0
+            params.lora_adapters = [adapter]
+        self.server = xllamacpp.Server(params)
+        address = urllib.parse.urlsplit(self.server.listening_address)
+        self.connection = http.client.HTTPConnection(address.hostname, address.port, timeout=300)
+
+    def ask(self, path, **body):
+        """The JSON that the server answers to a POST."""
+        self.connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        answer = self.connection.getresponse()
+        content = answer.read()
+        if answer.status != 200:
+            raise RuntimeError(f"llama.cpp answered {answer.status} to {path}: {content[:300]!r}")
+        return json.loads(content)
+
+    def log_probs(self, tokens, count):
+        """The `count` likeliest tokens after these, as {id: natural log-probability}."""
+        answer = self.ask("/completion", prompt=tokens, n_predict=1, n_probs=count, temperature=0.0,
+                          cache_prompt=False)
+        return {t["id"]: t["logprob"] for t in answer["completion_probabilities"][0]["top_logprobs"]}
+
+    def greedy(self, tokens, count):
+        """The ids of the greedy continuation."""
+        answer = self.ask("/completion", prompt=tokens, n_predict=count, temperature=0.0, cache_prompt=False,
+                          return_tokens=True)
+        return answer["tokens"]
