@@ -4,15 +4,19 @@
 //! container or machine. So it uses + - * / (and the exactly rounded square root) in f64 in a fixed order, and nothing
 //! else.
 
+pub mod binding;
+mod factors;
 mod importance;
 mod leverage;
 mod sampling;
+mod sketch;
 
 use std::fmt;
 
 use crate::base::Weight;
 use crate::{Error, Result};
 
+pub use factors::Factors;
 pub use importance::{Norms, squared_norms};
 pub use sampling::{Axis, sample};
 

@@ -1,0 +1,212 @@
+//! `curmerge inspect`: what a model file, a model folder or an adapter holds.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use curmerge_formats::adapter::Adapter;
+use curmerge_formats::detect::{Container, detect};
+use curmerge_formats::gguf::{Array, Gguf, Value};
+use curmerge_formats::safetensors::{SafeTensors, shard_index};
+use curmerge_formats::sha256_hex;
+use rayon::prelude::*;
+use serde_json::{Value as Json, json};
+
+use crate::report::contents::{Contents, Entry, TensorLine};
+use crate::report::terminal;
+use crate::{Error, Result};
+
+/// Arrays longer than this are shown by their length and first values.
+const WHOLE_ARRAY: usize = 8;
+const FIRST_VALUES: usize = 4;
+
+/// Options of `curmerge inspect`.
+#[derive(Clone, Debug, Args)]
+pub struct InspectArgs {
+    /// A GGUF file, a safetensors file, a Hugging Face folder or an adapter.
+    pub file: PathBuf,
+    /// Show whole checksums.
+    #[arg(long)]
+    pub full: bool,
+    /// Do not take checksums of the tensors.
+    #[arg(long)]
+    pub no_checksums: bool,
+}
+
+/// Read and print.
+pub fn run(args: &InspectArgs, json: bool) -> Result<()> {
+    let hash = !args.no_checksums;
+    let contents = match detect(&args.file)? {
+        Container::Gguf => of_gguf(&args.file, hash)?,
+        Container::HfFolder => of_folder(&args.file, hash)?,
+        Container::SafeTensors if Adapter::is_adapter(&args.file) => of_adapter(&args.file, hash)?,
+        Container::SafeTensors => {
+            let file = SafeTensors::open(&args.file)?;
+            let metadata = texts(file.metadata().iter());
+            Contents {
+                path: args.file.clone(),
+                kind: "safetensors file".into(),
+                metadata,
+                tensors: lines(&file, hash),
+            }
+        }
+        Container::Onnx | Container::Unknown => {
+            return Err(Error::input(
+                &args.file,
+                "container",
+                "not a kind of file that curmerge reads",
+                "name a GGUF file, a safetensors file, a Hugging Face folder or an adapter",
+            ));
+        }
+    };
+    if json { terminal::print_json(&contents.json()) } else { terminal::print(&contents.text(args.full)) }
+}
+
+fn of_gguf(path: &Path, hash: bool) -> Result<Contents> {
+    let gguf = Gguf::open(path)?;
+    let entry = |(key, value): &(String, Value)| Entry {
+        key: key.clone(),
+        kind: value.type_name().into(),
+        value: gguf_value(value),
+    };
+    Ok(Contents {
+        path: path.into(),
+        kind: format!("GGUF file, version {}, data aligned to {} bytes", gguf.version(), gguf.alignment()),
+        metadata: gguf.metadata().iter().map(entry).collect(),
+        tensors: gguf
+            .tensors()
+            .par_iter()
+            .map(|t| TensorLine {
+                name: t.name.clone(),
+                dtype: t.dtype.name().into(),
+                shape: t.shape(),
+                bytes: t.bytes,
+                sha256: hash.then(|| sha256_hex(gguf.data(t))),
+            })
+            .collect(),
+    })
+}
+
+fn of_folder(folder: &Path, hash: bool) -> Result<Contents> {
+    let names: Vec<String> = match shard_index(folder)? {
+        Some(index) => index.into_values().collect::<BTreeSet<_>>().into_iter().collect(),
+        None => vec!["model.safetensors".into()],
+    };
+    let path = folder.join("config.json");
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
+    let config: Json = serde_json::from_str(&text).map_err(|e| {
+        Error::input(&path, format!("line {}", e.line()), "not JSON", "download the folder again")
+    })?;
+    let metadata = config.as_object().into_iter().flatten().map(|(key, value)| Entry {
+        key: key.clone(),
+        kind: json_kind(value).into(),
+        value: value.clone(),
+    });
+    let mut tensors = Vec::new();
+    for name in &names {
+        tensors.extend(lines(&SafeTensors::open(&folder.join(name))?, hash));
+    }
+    Ok(Contents {
+        path: folder.into(),
+        kind: format!("Hugging Face folder, {} safetensors files", names.len()),
+        metadata: metadata.collect(),
+        tensors,
+    })
+}
+
+/// Reading an adapter checks every digest in it.
+fn of_adapter(path: &Path, hash: bool) -> Result<Contents> {
+    let adapter = Adapter::read(path)?;
+    let file = SafeTensors::open(path)?;
+    let entry = |key: &str, value: Json| Entry { key: key.into(), kind: json_kind(&value).into(), value };
+    let mut metadata = vec![
+        entry("base", json!(adapter.base.name)),
+        entry("base architecture", json!(adapter.base.architecture)),
+        entry("base container", json!(adapter.base.container)),
+        entry("targets", json!(adapter.targets.len())),
+        entry("rank", json!(adapter.rank)),
+        entry("scale", json!(adapter.scale)),
+        entry("selection", json!(adapter.selection)),
+        entry("seed", json!(adapter.seed)),
+    ];
+    if let Some(Json::Object(training)) = adapter.training.as_ref().and_then(|t| serde_json::to_value(t).ok())
+    {
+        metadata.extend(training.into_iter().map(|(key, value)| {
+            let value = match value {
+                Json::Array(values) => first_values(&values),
+                other => other,
+            };
+            entry(&format!("training {}", key.replace('_', " ")), value)
+        }));
+    }
+    Ok(Contents {
+        path: path.into(),
+        kind: "curmerge adapter, all digests right".into(),
+        metadata,
+        tensors: lines(&file, hash),
+    })
+}
+
+fn lines(file: &SafeTensors, hash: bool) -> Vec<TensorLine> {
+    file.tensors()
+        .par_iter()
+        .map(|t| TensorLine {
+            name: t.name.clone(),
+            dtype: t.dtype.name().into(),
+            shape: t.shape.clone(),
+            bytes: t.bytes,
+            sha256: hash.then(|| sha256_hex(file.data(t))),
+        })
+        .collect()
+}
+
+fn texts<'a>(metadata: impl Iterator<Item = (&'a String, &'a String)>) -> Vec<Entry> {
+    metadata.map(|(k, v)| Entry { key: k.clone(), kind: "string".into(), value: json!(v) }).collect()
+}
+
+fn json_kind(value: &Json) -> &'static str {
+    match value {
+        Json::Null => "null",
+        Json::Bool(_) => "bool",
+        Json::Number(_) => "number",
+        Json::String(_) => "string",
+        Json::Array(_) => "array",
+        Json::Object(_) => "object",
+    }
+}
+
+fn gguf_value(value: &Value) -> Json {
+    match value {
+        Value::String(text) => json!(text),
+        Value::Bool(b) => json!(b),
+        Value::F32(x) => json!(x),
+        Value::F64(x) => json!(x),
+        Value::Array(array) => gguf_array(array),
+        integer => integer.as_u64().map_or_else(|| json!(integer.as_i64()), |n| json!(n)),
+    }
+}
+
+fn gguf_array(array: &Array) -> Json {
+    match array {
+        Array::U8(v) => first_values(v),
+        Array::I8(v) => first_values(v),
+        Array::U16(v) => first_values(v),
+        Array::I16(v) => first_values(v),
+        Array::U32(v) => first_values(v),
+        Array::I32(v) => first_values(v),
+        Array::F32(v) => first_values(v),
+        Array::Bool(v) => first_values(v),
+        Array::String(v) => first_values(v),
+        Array::U64(v) => first_values(v),
+        Array::I64(v) => first_values(v),
+        Array::F64(v) => first_values(v),
+    }
+}
+
+/// All values of a short array; of a long one its length and first values.
+fn first_values<T: serde::Serialize>(values: &[T]) -> Json {
+    if values.len() <= WHOLE_ARRAY {
+        return json!(values);
+    }
+    json!({ "length": values.len(), "first": values[..FIRST_VALUES] })
+}

@@ -1,0 +1,80 @@
+//! `curmerge verify`: every checksum of an adapter, and of the base it was made on.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use curmerge_formats::adapter::Adapter;
+use serde_json::json;
+
+use crate::base::Base;
+use crate::cur::binding::{self, Likeness};
+use crate::report::terminal;
+use crate::{Error, Result};
+
+/// Options of `curmerge verify`.
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    /// The adapter.
+    pub adapter: PathBuf,
+    /// The base model that it should belong to.
+    #[arg(long)]
+    pub base: Option<PathBuf>,
+}
+
+/// Hash and compare everything; fails after naming each tensor that differs.
+pub fn run(args: &VerifyArgs, json: bool) -> Result<()> {
+    // Reading checks the digest of every tensor and of the file.
+    let adapter = Adapter::read(&args.adapter)?;
+    let mut text = format!("adapter  {}: sound, {} targets\n", args.adapter.display(), adapter.targets.len());
+    let mut differing = Vec::new();
+    if let Some(path) = &args.base {
+        let base = Base::open(path)?;
+        let targets = binding::compare_targets(&base, &adapter);
+        let count = |kind| targets.iter().filter(|&&l| l == kind).count();
+        text += &format!(
+            "targets  {} with the same bytes, {} with the same values in another form\n",
+            count(Likeness::Bytes),
+            count(Likeness::Values)
+        );
+        for (target, likeness) in adapter.targets.iter().zip(&targets) {
+            match likeness {
+                Likeness::Bytes | Likeness::Values => continue,
+                Likeness::Different => text += &format!("differs  {}\n", terminal::plain(&target.name)),
+                Likeness::Unfit => {
+                    text += &format!("missing  {} or of another shape\n", terminal::plain(&target.name));
+                }
+            }
+            differing.push(target.name.clone());
+        }
+        match binding::compare_others(&base, &adapter) {
+            None => text += "others   not compared: the adapter was made on another container\n",
+            Some(names) => {
+                let recorded = adapter.base.other_tensors.len();
+                text += &format!("others   {recorded} recorded, {} differ\n", names.len());
+                for name in names {
+                    text += &format!("differs  {}\n", terminal::plain(&name));
+                    differing.push(name);
+                }
+            }
+        }
+    }
+    if json {
+        terminal::print_json(&json!({
+            "adapter": args.adapter,
+            "base": args.base,
+            "sound": differing.is_empty(),
+            "differing": differing,
+        }))?;
+    } else {
+        terminal::print(&text)?;
+    }
+    match (differing.first(), &args.base) {
+        (Some(first), Some(base)) => Err(Error::input(
+            base,
+            format!("tensor '{}'", terminal::plain(first)),
+            format!("not what the adapter was made on, as are {} tensors in all", differing.len()),
+            "use the adapter's own base, or download it again",
+        )),
+        _ => Ok(()),
+    }
+}

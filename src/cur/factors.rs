@@ -1,0 +1,70 @@
+//! The change of one matrix as two thin factors: `s C U R = C P` with `P = s U R`.
+
+use std::path::Path;
+
+use curmerge_formats::adapter::AdapterTarget;
+use rayon::prelude::*;
+
+use crate::base::Weight;
+use crate::{Error, Result};
+
+/// `C` and `P = s U R` of one target; their product is the change of W.
+#[derive(Clone, Debug)]
+pub struct Factors {
+    /// The chosen columns of W, row-major `[m, rank]` in the canonical order of rows.
+    pub c: Vec<f32>,
+    /// `s U R`, row-major `[rank, n]`; each number summed over the rows of R in order, in f64, and rounded once.
+    pub p: Vec<f32>,
+    /// Inner dimension: the number of chosen columns.
+    pub rank: usize,
+    cols: usize,
+}
+
+impl Factors {
+    /// The factors of `target` over the base's matrix, with the adapter's scale (or a multiple of it). Fails when the
+    /// matrix has another shape, or a number is no longer finite; `path` is the base that the error names.
+    pub fn new(path: &Path, weight: &Weight<'_>, target: &AdapterTarget, scale: f32) -> Result<Self> {
+        let place = || format!("tensor '{}'", target.name);
+        let shape = [weight.rows() as u64, weight.cols() as u64];
+        if shape != target.shape {
+            let problem = format!("shape {shape:?}, and the adapter was made for {:?}", target.shape);
+            return Err(Error::input(path, place(), problem, "use the base that the adapter was made on"));
+        }
+        let (rank, n) = (target.cols.len(), weight.cols());
+        let r = weight.gather_rows(&target.rows);
+        let mut p = vec![0.0f32; rank * n];
+        let u_rows = target.u.par_chunks_exact(target.rows.len().max(1));
+        p.par_chunks_exact_mut(n.max(1)).zip(u_rows).for_each(|(out, u)| {
+            let mut sums = vec![0.0f64; n];
+            for (&u, r) in u.iter().zip(r.chunks_exact(n)) {
+                for (sum, &r) in sums.iter_mut().zip(r) {
+                    *sum += f64::from(u) * f64::from(r);
+                }
+            }
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = (f64::from(scale) * sum) as f32;
+            }
+        });
+        if !p.iter().all(|x| x.is_finite()) {
+            let problem = "scale * U * R is beyond what f32 holds";
+            return Err(Error::input(
+                path,
+                place(),
+                problem,
+                "use a smaller scale, or train with a lower --lr",
+            ));
+        }
+        Ok(Self { c: weight.gather_columns(&target.cols), p, rank, cols: n })
+    }
+
+    /// The change of one canonical row of W into `out`, of length n: over the columns of C in order, in f32.
+    pub fn change_of_row(&self, row: usize, out: &mut [f32]) {
+        out.fill(0.0);
+        let c = &self.c[row * self.rank..][..self.rank];
+        for (&c, p) in c.iter().zip(self.p.chunks_exact(self.cols)) {
+            for (out, &p) in out.iter_mut().zip(p) {
+                *out += c * p;
+            }
+        }
+    }
+}

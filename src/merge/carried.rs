@@ -1,0 +1,129 @@
+//! What a Hugging Face folder holds beside the merged safetensors files, carried along.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use curmerge_formats::mmap::MappedFile;
+use curmerge_formats::output::{OutputFile, OutputFolder};
+use curmerge_formats::safetensors::SafeTensors;
+
+use super::pieces::Changes;
+use crate::report::terminal;
+use crate::{Error, Result};
+
+const INDEX: &str = "model.safetensors.index.json";
+/// Deeper folders are a mistake or a trap.
+const MAX_DEPTH: usize = 16;
+
+/// Copy all files of the base's folder but the safetensors files of the model into `folder`; the index gets the new
+/// total size. Returns a line for each file that a reader may stumble over.
+pub(super) fn carry(
+    base: &Path,
+    shards: &[SafeTensors],
+    changes: &Changes<'_>,
+    folder: &OutputFolder,
+) -> Result<Vec<String>> {
+    let grown: i128 =
+        changes.values().map(|c| i128::from(c.output_bytes()) - c.weight.stored_bytes().len() as i128).sum();
+    let mut found = Found::default();
+    found.walk(base, Path::new(""), 0)?;
+    found.files.sort();
+    found.notes.sort();
+    for file in &found.files {
+        let source = base.join(file);
+        let target = folder.path().join(file);
+        if shards.iter().any(|s| s.path() == source) {
+            continue;
+        }
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent).map_err(|e| Error::io(parent, "create", e))?;
+        }
+        let mut copy = OutputFile::create(&target, &[])?;
+        if grown != 0 && file == Path::new(INDEX) {
+            copy.append(index_with_size(&source, grown)?.as_bytes())?;
+        } else {
+            let mapped = MappedFile::open(&source)?;
+            copy.copy_from(&mapped, 0, mapped.bytes().len() as u64)?;
+        }
+        copy.commit()?;
+    }
+    Ok(found.notes)
+}
+
+/// What lies in a folder.
+#[derive(Default)]
+struct Found {
+    /// Ordinary files, those behind links included, relative to the folder.
+    files: Vec<PathBuf>,
+    notes: Vec<String>,
+}
+
+impl Found {
+    fn walk(&mut self, root: &Path, below: &Path, depth: usize) -> Result<()> {
+        let folder = root.join(below);
+        let fail = |e| Error::io(&folder, "list", e);
+        for entry in fs::read_dir(&folder).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let (path, below) = (entry.path(), below.join(entry.file_name()));
+            // Hugging Face's cache keeps files as links into a store, so links are followed, but not to folders: one
+            // to `/` would copy the disk.
+            let kind = fs::metadata(&path).map_err(|e| Error::io(&path, "open", e))?;
+            let is_link = entry.file_type().map_err(fail)?.is_symlink();
+            let name = terminal::plain(&below.to_string_lossy());
+            if kind.is_file() {
+                if is_weights(&path) {
+                    self.notes.push(format!("{name} was carried along without the adapter"));
+                }
+                self.files.push(below);
+            } else if !kind.is_dir() || is_link {
+                self.notes.push(format!("{name} was left out: it is no ordinary file or folder"));
+            } else if entry.file_name() != ".git" {
+                if depth == MAX_DEPTH {
+                    let mend = "name the folder of the model itself";
+                    return Err(Error::input(&path, "folder", "nested too deep", mend));
+                }
+                self.walk(root, &below, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the file holds weights in a form that is not merged into, which a loader might prefer.
+fn is_weights(path: &Path) -> bool {
+    matches!(path.extension().and_then(|e| e.to_str()), Some("bin" | "pth" | "pt" | "gguf" | "onnx" | "h5"))
+}
+
+/// The text of the index with its `total_size` grown by so many bytes, and nothing else changed.
+fn index_with_size(path: &Path, grown: i128) -> Result<String> {
+    let text = fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+    Ok(with_size(&text, grown).unwrap_or(text))
+}
+
+/// None when there is no such number.
+fn with_size(text: &str, grown: i128) -> Option<String> {
+    const KEY: &str = "\"total_size\"";
+    let after = text.find(KEY)? + KEY.len();
+    let number = after + text[after..].find(|c: char| c.is_ascii_digit())?;
+    let between = &text[after..number];
+    if between.trim() != ":" {
+        return None;
+    }
+    let end = number + text[number..].find(|c: char| !c.is_ascii_digit())?;
+    let size: i128 = text[number..end].parse().ok()?;
+    Some(format!("{}{}{}", &text[..number], size.checked_add(grown)?, &text[end..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_size_changes_in_the_index() {
+        let text = "{\"metadata\": {\"total_size\" : 120, \"x\": 1},\n \"weight_map\": {}}";
+        let mended = "{\"metadata\": {\"total_size\" : 70, \"x\": 1},\n \"weight_map\": {}}";
+        assert_eq!(with_size(text, -50).as_deref(), Some(mended));
+        assert_eq!(with_size("{\"metadata\": {}}", 1), None);
+        assert_eq!(with_size("{\"total_size\": \"9\"}", 1), None);
+    }
+}

@@ -1,0 +1,182 @@
+//! How much of the adapter a merge carried through rounding, as measured on the bytes that were written.
+
+use serde::Serialize;
+
+/// A tensor whose share lies below is worth a warning.
+const LOW_SHARE: f64 = 0.5;
+/// Noise above this is worth one: rounding then adds ten times the adapter's change in other directions, about what a
+/// change of a hundredth of a quantization step costs.
+const HIGH_NOISE: f64 = 10.0;
+
+/// Sums of products over some numbers of one matrix: W as the base stores it, d its change, Q as written.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// `<Q - W, d>`
+    moved_along: f64,
+    /// `|Q - W|^2`
+    moved: f64,
+    /// `|d|^2`
+    change: f64,
+    /// `|W|^2`
+    weight: f64,
+}
+
+impl Sums {
+    /// Over one row, in order.
+    pub fn of_row(q: &[f32], w: &[f32], d: &[f32]) -> Self {
+        let mut sums = Self::default();
+        for ((&q, &w), &d) in q.iter().zip(w).zip(d) {
+            let (q, w, d) = (f64::from(q), f64::from(w), f64::from(d));
+            let moved = q - w;
+            sums.moved_along += moved * d;
+            sums.moved += moved * moved;
+            sums.change += d * d;
+            sums.weight += w * w;
+        }
+        sums
+    }
+
+    /// Add those of further numbers.
+    pub fn add(&mut self, other: &Self) {
+        self.moved_along += other.moved_along;
+        self.moved += other.moved;
+        self.change += other.change;
+        self.weight += other.weight;
+    }
+
+    /// `<Q - W, d> / |d|^2`; 1 where there was nothing to change.
+    pub fn share(&self) -> f64 {
+        if self.change == 0.0 { 1.0 } else { self.moved_along / self.change }
+    }
+
+    /// `|Q - W - d|^2`
+    pub fn error(&self) -> f64 {
+        (self.moved - 2.0 * self.moved_along + self.change).max(0.0)
+    }
+
+    /// `|Q - W - share d| / |d|`: 0 where there was nothing to change.
+    pub fn noise(&self) -> f64 {
+        if self.change == 0.0 {
+            return 0.0;
+        }
+        let across = self.moved - self.moved_along * self.share();
+        (across.max(0.0) / self.change).sqrt()
+    }
+
+    /// `|d| / |W|`
+    pub fn relative_change(&self) -> f64 {
+        if self.weight == 0.0 { 0.0 } else { (self.change / self.weight).sqrt() }
+    }
+}
+
+/// What became of the change of one matrix.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TensorReport {
+    /// Canonical name.
+    pub name: String,
+    /// The type it was written in.
+    pub dtype: String,
+    /// How much of the change survived rounding, in its own direction: `<Q - W, d> / |d|^2`, 1 for all of it.
+    pub share: f64,
+    /// What rounding added across that direction, beside the size of the change: `|Q - W - share d| / |d|`.
+    pub noise: f64,
+    /// The size of the change beside the matrix: `|d| / |W|`.
+    pub change: f64,
+}
+
+impl TensorReport {
+    /// From the sums over the whole matrix.
+    pub fn new(name: &str, dtype: &str, sums: &Sums) -> Self {
+        Self {
+            name: name.into(),
+            dtype: dtype.into(),
+            share: sums.share(),
+            noise: sums.noise(),
+            change: sums.relative_change(),
+        }
+    }
+}
+
+/// What became of the adapter, a line a target in the order of the output file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct MergeReport {
+    /// The targets.
+    pub tensors: Vec<TensorReport>,
+    /// What happened to other files that whoever uses the output should know, a line each.
+    pub notes: Vec<String>,
+}
+
+impl MergeReport {
+    /// The targets, those that lost most (or gained most) of their change first, then the noisiest.
+    pub fn worst_first(&self) -> Vec<&TensorReport> {
+        let mut tensors: Vec<_> = self.tensors.iter().collect();
+        let off = |t: &TensorReport| (t.share - 1.0).abs();
+        // Shares within a hundredth are alike.
+        let key = |t: &TensorReport| (off(t) * 100.0).round();
+        tensors.sort_by(|a, b| key(b).total_cmp(&key(a)).then(b.noise.total_cmp(&a.noise)));
+        tensors
+    }
+
+    /// One line for each thing that whoever uses the output should know.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut lines = self.notes.clone();
+        let count = self.tensors.len();
+        let low: Vec<_> = self.tensors.iter().filter(|t| t.share < LOW_SHARE).collect();
+        if let Some(worst) = low.iter().min_by(|a, b| a.share.total_cmp(&b.share)) {
+            lines.push(format!(
+                "less than half of the adapter survived rounding in {} of {count} tensors, least in {} ({:.3}); \
+                 store them finer, for example with --type q8_0",
+                low.len(),
+                worst.name,
+                worst.share
+            ));
+        }
+        let noisy: Vec<_> = self.tensors.iter().filter(|t| t.noise > HIGH_NOISE).collect();
+        if let Some(worst) = noisy.iter().max_by(|a, b| a.noise.total_cmp(&b.noise)) {
+            lines.push(format!(
+                "rounding added more than {HIGH_NOISE} times the adapter's own change in {} of {count} tensors, most \
+                 in {} ({:.1}); store them finer, for example with --type q8_0",
+                noisy.len(),
+                worst.name,
+                worst.noise
+            ));
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn share_and_noise_are_those_of_the_definition() {
+        // Of d = (1, 0) half survived, and 3 was added across it.
+        let sums = Sums::of_row(&[2.5, 3.0], &[2.0, 0.0], &[1.0, 0.0]);
+        assert_eq!((sums.share(), sums.noise()), (0.5, 3.0));
+        assert_eq!(sums.error(), 0.25 + 9.0);
+        assert_eq!(sums.relative_change(), 0.5);
+        let none = Sums::of_row(&[2.0], &[2.0], &[0.0]);
+        assert_eq!((none.share(), none.noise(), none.error()), (1.0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn worst_comes_first_and_is_warned_of() {
+        let tensor = |name: &str, share, noise| TensorReport {
+            name: name.into(),
+            dtype: "Q4_0".into(),
+            share,
+            noise,
+            change: 0.01,
+        };
+        let report = MergeReport {
+            tensors: vec![tensor("a", 1.0, 3.0), tensor("b", 1.001, 20.0), tensor("c", 0.3, 1.0)],
+            notes: Vec::new(),
+        };
+        let order: String = report.worst_first().iter().map(|t| t.name.as_str()).collect();
+        assert_eq!(order, "cba");
+        let warnings = report.warnings();
+        assert!(warnings[0].contains("1 of 3 tensors, least in c (0.300)"), "{warnings:?}");
+        assert!(warnings[1].contains("most in b (20.0)"), "{warnings:?}");
+    }
+}

@@ -1,0 +1,329 @@
+//! Rounding one changed row so that the change is still there afterwards.
+//!
+//! Rounding W + d to the nearest code loses every change smaller than half a quantization step; for a small adapter on
+//! a 4-bit matrix that is nearly all of it. What counts is the share of the change that survives in its own direction,
+//! `<Q - W, d> / |d|^2`. So the row is rounded as Q(W + g d) on the grid of the base's own scales, with the gain g that
+//! brings the share nearest to 1. Among all choices of codes with that share, this one has the least error |Q - W - d|:
+//! with a Lagrange multiplier for the share, each code becomes the rounding of (1 + lambda) d. In words: of many changes
+//! too small for a step, the largest take a whole step and stand for the rest.
+
+use curmerge_formats::dtype::DType;
+use curmerge_formats::quant::{Grid, QuantError, decode, encode, encode_keeping_scales};
+
+use super::report::Sums;
+
+/// Shares this near to 1 are not improved further.
+const NEAR: f64 = 0.01;
+/// Shares within which encoding with new scales may be taken instead.
+const PLAIN_SHARES: std::ops::RangeInclusive<f64> = 0.9..=1.1;
+/// Encoding with new scales costs an error of about a twelfth of a squared step a value, so it is tried only where the
+/// old scales cost more than this part of it.
+const PLAIN_ERROR: f64 = 1.0 / 8.0;
+
+/// How one matrix is stored before and after.
+#[derive(Clone, Copy, Debug)]
+pub struct Types {
+    /// As the base stores it.
+    pub stored: DType,
+    /// As the output will.
+    pub output: DType,
+}
+
+/// Round the row with values `w`, stored as `stored`, and change `d` into `out`. Returns what became of the change.
+///
+/// # Errors
+/// [`QuantError::OutOfRange`] for a value that the output type cannot hold.
+pub fn row(types: Types, stored: &[u8], w: &[f32], d: &[f32], out: &mut [u8]) -> Result<Sums, QuantError> {
+    let greatest = d.iter().fold(0f32, |max, x| max.max(x.abs()));
+    if types.stored == types.output {
+        if greatest == 0.0 {
+            out.copy_from_slice(stored);
+            return Ok(Sums::of_row(w, w, d));
+        }
+        keep_grid(types.output, stored, w, d, out)
+    } else {
+        encode(types.output, &sum(w, d, 1.0), out)?;
+        let plain = measure(types.output, w, d, out)?;
+        if greatest == 0.0 || PLAIN_SHARES.contains(&plain.share()) {
+            return Ok(plain);
+        }
+        // W itself may lie on the new type's grid (BF16 in F16), and then small changes vanish here too.
+        let mut base = vec![0; out.len()];
+        encode(types.output, w, &mut base)?;
+        keep_grid(types.output, &base, w, d, out)
+    }
+}
+
+/// Round on the grid of `base`, blocks of `dtype` that decode to `w` or nearly so.
+fn keep_grid(dtype: DType, base: &[u8], w: &[f32], d: &[f32], out: &mut [u8]) -> Result<Sums, QuantError> {
+    let grid = Grid::read(dtype, base)?;
+    let gain = match &grid {
+        Some(grid) => {
+            let mut present = vec![0.0; w.len()];
+            decode(dtype, base, &mut present)?;
+            gain(&Steps::new(grid, &present, w, d))
+        }
+        None => gain(&Floats { dtype, w, d }),
+    };
+    encode_keeping_scales(dtype, base, &sum(w, d, gain), out)?;
+    let kept = measure(dtype, w, d, out)?;
+    let Some(grid) = grid else { return Ok(kept) };
+
+    let squared_steps: f64 = grid.steps.iter().map(|&s| f64::from(s) * f64::from(s)).sum();
+    if kept.error() <= squared_steps * PLAIN_ERROR && PLAIN_SHARES.contains(&kept.share()) {
+        return Ok(kept);
+    }
+    let mut plain = vec![0; out.len()];
+    encode(dtype, &sum(w, d, 1.0), &mut plain)?;
+    let measured = measure(dtype, w, d, &plain)?;
+    if PLAIN_SHARES.contains(&measured.share()) && measured.error() < kept.error() {
+        out.copy_from_slice(&plain);
+        return Ok(measured);
+    }
+    Ok(kept)
+}
+
+fn sum(w: &[f32], d: &[f32], gain: f32) -> Vec<f32> {
+    w.iter().zip(d).map(|(&w, &d)| w + gain * d).collect()
+}
+
+fn measure(dtype: DType, w: &[f32], d: &[f32], bytes: &[u8]) -> Result<Sums, QuantError> {
+    let mut q = vec![0.0; w.len()];
+    decode(dtype, bytes, &mut q)?;
+    Ok(Sums::of_row(&q, w, d))
+}
+
+/// What share of the change survives rounding of W + g d.
+trait Survival {
+    fn share(&self, gain: f32) -> f64;
+}
+
+/// The gain whose share is nearest to 1: the share rises with the gain, so by bisection of its logarithm. 1 where
+/// nothing does better. The share jumps from code to code; of two gains alike the one nearer to 1 is kept.
+fn gain(row: &impl Survival) -> f32 {
+    const DOUBLINGS: usize = 32;
+    const BISECTIONS: usize = 24;
+    let (mut best, mut distance) = (1f32, f64::INFINITY);
+    let mut share_of = |gain: f32| {
+        let share = row.share(gain);
+        if (share - 1.0).abs() < distance {
+            (best, distance) = (gain, (share - 1.0).abs());
+        }
+        share
+    };
+    let first = share_of(1.0);
+    // A whole change that is out of range must fail, and not be shrunk until it fits.
+    if (first - 1.0).abs() <= NEAR || !first.is_finite() {
+        return 1.0;
+    }
+    let raise = first < 1.0;
+    let (mut low, mut high) = (1f32, 1f32);
+    for _ in 0..DOUBLINGS {
+        if raise {
+            (low, high) = (high, high * 2.0);
+        } else {
+            (low, high) = (low / 2.0, low);
+        }
+        let share = share_of(if raise { high } else { low });
+        if raise && share >= 1.0 || !raise && share <= 1.0 {
+            break;
+        }
+    }
+    for _ in 0..BISECTIONS {
+        let middle = (low * high).sqrt();
+        let share = share_of(middle);
+        if (share - 1.0).abs() <= NEAR || high / low < 1.0001 {
+            break;
+        }
+        if share < 1.0 { low = middle } else { high = middle }
+    }
+    best
+}
+
+/// Rounding to whole steps of a block's grid.
+struct Steps<'a> {
+    grid: &'a Grid,
+    /// One over the step; 0 where there is no step.
+    inverses: Vec<f32>,
+    /// W less what the base's blocks decode to: zero but for another type.
+    residual: Vec<f32>,
+    /// d over its greatest magnitude, so that no product of small numbers vanishes in f32.
+    direction: Vec<f32>,
+    greatest: f32,
+    /// |d|^2 over that magnitude.
+    full: f64,
+}
+
+impl<'a> Steps<'a> {
+    fn new(grid: &'a Grid, present: &[f32], w: &[f32], d: &[f32]) -> Self {
+        let greatest = d.iter().fold(0f32, |max, x| max.max(x.abs()));
+        let direction: Vec<f32> = d.iter().map(|x| x / greatest).collect();
+        let inverse = |&step: &f32| if step == 0.0 { 0.0 } else { 1.0 / step };
+        Self {
+            grid,
+            inverses: grid.steps.iter().map(inverse).collect(),
+            residual: w.iter().zip(present).map(|(w, p)| w - p).collect(),
+            full: direction.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() * f64::from(greatest),
+            direction,
+            greatest,
+        }
+    }
+}
+
+impl Survival for Steps<'_> {
+    fn share(&self, gain: f32) -> f64 {
+        /// Adding and taking it away rounds to a whole number, in SIMD; codes are far below its 2^22.
+        const ROUNDER: f32 = 12_582_912.0;
+        const LANES: usize = 8;
+        let gain = gain * self.greatest;
+        let mut sums = [0f32; LANES];
+        let (steps, _) = self.grid.steps.as_chunks::<LANES>();
+        let (below, _) = self.grid.below.as_chunks::<LANES>();
+        let (above, _) = self.grid.above.as_chunks::<LANES>();
+        let (inverses, _) = self.inverses.as_chunks::<LANES>();
+        let (residual, _) = self.residual.as_chunks::<LANES>();
+        let (direction, _) = self.direction.as_chunks::<LANES>();
+        for i in 0..steps.len() {
+            for l in 0..LANES {
+                let wanted = (residual[i][l] + gain * direction[i][l]) * inverses[i][l];
+                let code = (wanted.max(-below[i][l]).min(above[i][l]) + ROUNDER) - ROUNDER;
+                sums[l] += (code * steps[i][l] - residual[i][l]) * direction[i][l];
+            }
+        }
+        sums.iter().map(|&s| f64::from(s)).sum::<f64>() / self.full
+    }
+}
+
+/// Rounding to the nearest number of a float type, whose steps grow with the value.
+struct Floats<'a> {
+    dtype: DType,
+    w: &'a [f32],
+    d: &'a [f32],
+}
+
+impl Survival for Floats<'_> {
+    fn share(&self, gain: f32) -> f64 {
+        let mut bytes = vec![0; self.w.len() * self.dtype.block_bytes()];
+        // A gain that carries a value out of range is too large.
+        encode(self.dtype, &sum(self.w, self.d, gain), &mut bytes)
+            .and_then(|()| measure(self.dtype, self.w, self.d, &bytes))
+            .map_or(f64::INFINITY, |sums| sums.share())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::ChaCha20Rng;
+    use rand_chacha::rand_core::{Rng, SeedableRng};
+
+    use super::*;
+
+    const COLS: usize = 512;
+
+    /// Roughly normal numbers.
+    fn normal(stream: &mut ChaCha20Rng, size: f32) -> Vec<f32> {
+        let uniform = |stream: &mut ChaCha20Rng| (stream.next_u32() >> 8) as f32 / (1 << 24) as f32 - 0.5;
+        (0..COLS).map(|_| size * (0..12).map(|_| uniform(stream)).sum::<f32>()).collect()
+    }
+
+    /// Rows of `dtype` and a change of `size` times their spread; the sums of rounding with `round`.
+    fn over_rows(dtype: DType, size: f32, round: impl Fn(&[u8], &[f32], &[f32], &mut [u8]) -> Sums) -> Sums {
+        let mut stream = ChaCha20Rng::seed_from_u64(1);
+        let mut sums = Sums::default();
+        for _ in 0..64 {
+            let mut stored = vec![0; dtype.bytes_for(COLS as u64).unwrap() as usize];
+            encode(dtype, &normal(&mut stream, 0.1), &mut stored).unwrap();
+            let mut w = vec![0.0; COLS];
+            decode(dtype, &stored, &mut w).unwrap();
+            let d = normal(&mut stream, 0.1 * size);
+            let mut out = vec![0; stored.len()];
+            sums.add(&round(&stored, &w, &d, &mut out));
+        }
+        sums
+    }
+
+    fn kept(dtype: DType, size: f32) -> Sums {
+        let types = Types { stored: dtype, output: dtype };
+        over_rows(dtype, size, |stored, w, d, out| row(types, stored, w, d, out).unwrap())
+    }
+
+    #[test]
+    fn a_small_change_survives_where_plain_rounding_loses_it() {
+        for dtype in
+            [DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::Q4_K, DType::Q5_K, DType::Q6_K]
+        {
+            let size = if dtype == DType::Q6_K { 0.003 } else { 0.01 };
+            let plain = over_rows(dtype, size, |stored, w, d, out| {
+                encode_keeping_scales(dtype, stored, &sum(w, d, 1.0), out).unwrap();
+                measure(dtype, w, d, out).unwrap()
+            });
+            assert!(plain.share() < 0.05, "{dtype}: nearest codes keep {}", plain.share());
+            let kept = kept(dtype, size);
+            assert!((kept.share() - 1.0).abs() < 0.05, "{dtype}: {}", kept.share());
+            assert!(kept.noise() < 10.0, "{dtype}: {}", kept.noise());
+        }
+    }
+
+    #[test]
+    fn a_change_larger_than_a_step_survives_with_little_noise() {
+        for dtype in [DType::Q8_0, DType::Q6_K, DType::Q4_K, DType::Q4_1, DType::BF16, DType::F16, DType::F32]
+        {
+            let kept = kept(dtype, 0.5);
+            assert!((kept.share() - 1.0).abs() < 0.02, "{dtype}: {}", kept.share());
+            assert!(kept.noise() < 0.3, "{dtype}: {}", kept.noise());
+        }
+    }
+
+    #[test]
+    fn float_types_keep_changes_below_half_a_unit_in_the_last_place() {
+        // Of BF16 the unit is 0.4 to 0.8 per cent of a value.
+        let kept = kept(DType::BF16, 1e-4);
+        assert!((kept.share() - 1.0).abs() < 0.02, "{}", kept.share());
+    }
+
+    #[test]
+    fn a_change_far_beyond_the_old_scales_takes_new_ones() {
+        let kept = kept(DType::Q4_1, 20.0);
+        assert!((kept.share() - 1.0).abs() < 0.02 && kept.noise() < 0.15, "{kept:?}");
+    }
+
+    #[test]
+    fn another_type_keeps_the_change_too() {
+        for (stored, output) in [
+            (DType::Q4_1, DType::Q8_0),
+            (DType::BF16, DType::F16),
+            (DType::BF16, DType::Q4_K),
+            (DType::F32, DType::Q4_1),
+        ] {
+            let types = Types { stored, output };
+            let sums = over_rows(stored, 0.01, |bytes, w, d, _| {
+                let mut out = vec![0; output.bytes_for(COLS as u64).unwrap() as usize];
+                row(types, bytes, w, d, &mut out).unwrap()
+            });
+            assert!((sums.share() - 1.0).abs() < 0.1, "{stored} {output}: {}", sums.share());
+        }
+    }
+
+    #[test]
+    fn no_change_gives_the_stored_bytes_and_tiny_ones_end_the_search() {
+        let dtype = DType::Q4_K;
+        let types = Types { stored: dtype, output: dtype };
+        over_rows(dtype, 0.0, |stored, w, d, out| {
+            let sums = row(types, stored, w, d, out).unwrap();
+            assert_eq!(stored, out);
+            sums
+        });
+        let tiny = kept(dtype, 1e-30);
+        assert!(tiny.share().is_finite());
+    }
+
+    #[test]
+    fn values_beyond_the_type_are_named() {
+        let types = Types { stored: DType::F16, output: DType::F16 };
+        let w = vec![60000.0; 4];
+        let mut stored = vec![0; 8];
+        encode(DType::F16, &w, &mut stored).unwrap();
+        let problem = row(types, &stored, &w, &[0.0, 0.0, 9000.0, 0.0], &mut [0; 8]).unwrap_err();
+        assert!(matches!(problem, QuantError::OutOfRange { index: 2, .. }), "{problem}");
+    }
+}
