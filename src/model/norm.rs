@@ -1,12 +1,14 @@
 //! RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467), forward and backward.
 
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use crate::kernels::Real;
 
 /// Token rows that one thread takes at a time.
 const TILE: usize = 16;
+
+const CONTIGUOUS: &str = "activations are row-major";
 
 /// A frozen RMSNorm.
 #[derive(Clone, Debug)]
@@ -24,6 +26,7 @@ impl<T: Real> RmsNorm<T> {
         y.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter().zip(x.axis_chunks_iter(Axis(0), TILE)).for_each(
             |(mut y, x)| {
                 for (mut y, x) in y.rows_mut().into_iter().zip(x.rows()) {
+                    let (y, x) = (y.as_slice_mut().expect(CONTIGUOUS), x.to_slice().expect(CONTIGUOUS));
                     let inverse = self.inverse_rms(x);
                     for ((y, &x), &w) in y.iter_mut().zip(x).zip(&self.weight) {
                         *y = w * (x * inverse);
@@ -42,6 +45,8 @@ impl<T: Real> RmsNorm<T> {
             .zip(x.axis_chunks_iter(Axis(0), TILE).into_par_iter().zip(dy.axis_chunks_iter(Axis(0), TILE)))
             .for_each(|(mut dx, (x, dy))| {
                 for ((mut dx, x), dy) in dx.rows_mut().into_iter().zip(x.rows()).zip(dy.rows()) {
+                    let (x, dy) = (x.to_slice().expect(CONTIGUOUS), dy.to_slice().expect(CONTIGUOUS));
+                    let dx = dx.as_slice_mut().expect(CONTIGUOUS);
                     let inverse = self.inverse_rms(x);
                     let dot: T = x.iter().zip(dy).zip(&self.weight).map(|((&x, &dy), &w)| x * w * dy).sum();
                     let pull = dot * inverse * inverse * inverse / T::from_f64(self.weight.len() as f64);
@@ -52,7 +57,7 @@ impl<T: Real> RmsNorm<T> {
             });
     }
 
-    fn inverse_rms(&self, x: ArrayView1<T>) -> T {
+    fn inverse_rms(&self, x: &[T]) -> T {
         let square: f64 = x.iter().map(|x| x.as_f64() * x.as_f64()).sum();
         T::from_f64(1.0 / (square / x.len() as f64 + self.eps).sqrt())
     }
