@@ -56,7 +56,13 @@ pub struct Indices {
 
 /// Draw `rank` columns and `rank` rows of the matrix `name`. Fails when fewer than `rank` of either are non-zero, or a
 /// value is not finite.
-pub fn select(weight: &Weight<'_>, name: &str, rank: u32, selection: Selection, seed: u64) -> Result<Indices> {
+pub fn select(
+    weight: &Weight<'_>,
+    name: &str,
+    rank: u32,
+    selection: Selection,
+    seed: u64,
+) -> Result<Indices> {
     let norms = squared_norms(weight);
     if !norms.total().is_finite() {
         return Err(Error::request(

@@ -1,0 +1,65 @@
+//! A merge that is killed leaves the old output or none, never a part of one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use curmerge_formats::dtype::DType;
+
+mod tiny;
+
+/// Moments, spread over the time a merge takes, at which one is killed.
+const KILLS: u32 = 25;
+
+fn curmerge(arguments: &[&Path]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_curmerge"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Every file under a path with its bytes; `None` when nothing stands there.
+fn snapshot(path: &Path) -> Option<Vec<(PathBuf, Vec<u8>)>> {
+    if !path.exists() {
+        return None;
+    }
+    if path.is_file() {
+        return Some(vec![(path.into(), fs::read(path).unwrap())]);
+    }
+    let mut entries: Vec<PathBuf> = fs::read_dir(path).unwrap().map(|e| e.unwrap().path()).collect();
+    entries.sort();
+    Some(entries.iter().flat_map(|e| snapshot(e).unwrap()).collect())
+}
+
+#[test]
+fn a_killed_merge_leaves_nothing_half_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    tiny::write_gguf(&at("tiny.gguf"), DType::Q4_K);
+    tiny::write_folder(&at("tiny-hf"));
+    for (base, out) in [("tiny.gguf", "out.gguf"), ("tiny-hf", "out-hf")] {
+        let (base, adapter, out) = (at(base), at("adapter.safetensors"), at(out));
+        let select =
+            ["select".as_ref(), base.as_path(), "--rank".as_ref(), "4".as_ref(), "-o".as_ref(), &adapter];
+        assert!(curmerge(&select).status().unwrap().success());
+        let arguments = ["merge".as_ref(), base.as_path(), &adapter, "-o".as_ref(), &out, "--force".as_ref()];
+        let start = Instant::now();
+        assert!(curmerge(&arguments).status().unwrap().success());
+        let whole_run = start.elapsed();
+        let complete = snapshot(&out);
+        if out.is_dir() {
+            fs::remove_dir_all(&out).unwrap()
+        } else {
+            fs::remove_file(&out).unwrap()
+        }
+
+        for kill in 0..KILLS {
+            let mut child = curmerge(&arguments).spawn().unwrap();
+            std::thread::sleep(whole_run * kill / KILLS);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let left = snapshot(&out);
+            assert!(left.is_none() || left == complete, "killed after {kill}/{KILLS} of {whole_run:?}");
+        }
+    }
+}
