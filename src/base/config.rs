@@ -100,14 +100,21 @@ impl Config {
         let float = |name: &str| gguf.get(&key(name)).and_then(|v| v.as_f64());
         let needed = |name: &str, value: Option<u64>| {
             value.ok_or_else(|| {
-                Error::input(path, key(name), "missing or not a whole number", "the file is damaged; download it again")
+                Error::input(
+                    path,
+                    key(name),
+                    "missing or not a whole number",
+                    "the file is damaged; download it again",
+                )
             })
         };
         let d_model = needed("embedding_length", number("embedding_length"))?;
         let heads = needed("attention.head_count", number("attention.head_count"))?;
         let kv_heads = number("attention.head_count_kv").unwrap_or(heads);
         let head_dim = number("attention.key_length").unwrap_or(d_model / heads.max(1));
-        if number("attention.value_length").is_some_and(|v| v != head_dim) || number("expert_count").unwrap_or(0) > 0 {
+        if number("attention.value_length").is_some_and(|v| v != head_dim)
+            || number("expert_count").unwrap_or(0) > 0
+        {
             return Err(Error::input(
                 path,
                 key("*"),
@@ -144,15 +151,21 @@ impl Config {
     pub(super) fn from_folder(folder: &Path) -> Result<(&'static Architecture, Self)> {
         let path = folder.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
-        let json: Json = serde_json::from_str(&text)
-            .map_err(|e| Error::input(&path, format!("line {}", e.line()), "not JSON", "download the folder again"))?;
+        let json: Json = serde_json::from_str(&text).map_err(|e| {
+            Error::input(&path, format!("line {}", e.line()), "not JSON", "download the folder again")
+        })?;
         let model_type = json["model_type"].as_str().unwrap_or("");
         let architecture =
             arch::by_model_type(model_type).ok_or_else(|| unknown_architecture(&path, model_type))?;
         let number = |name: &str| json[name].as_u64();
         let needed = |name: &str| {
             number(name).ok_or_else(|| {
-                Error::input(&path, name, "missing or not a whole number", "the file is damaged; download it again")
+                Error::input(
+                    &path,
+                    name,
+                    "missing or not a whole number",
+                    "the file is damaged; download it again",
+                )
             })
         };
         let unlike = |name: &str, problem: &str| {
@@ -170,7 +183,11 @@ impl Config {
         let heads = needed("num_attention_heads")?;
         let head_dim = number("head_dim").unwrap_or(d_model / heads.max(1));
         // transformers 5 writes rope_parameters, older ones rope_theta and rope_scaling.
-        let rope = if json["rope_parameters"].is_object() { &json["rope_parameters"] } else { &json["rope_scaling"] };
+        let rope = if json["rope_parameters"].is_object() {
+            &json["rope_parameters"]
+        } else {
+            &json["rope_scaling"]
+        };
         let rope_base =
             rope["rope_theta"].as_f64().or_else(|| json["rope_theta"].as_f64()).unwrap_or(10000.0);
         let config = Config {
@@ -222,7 +239,7 @@ impl Config {
             return bad("rotary length", format!("{} of a head of {}", self.rope_dim, self.head_dim));
         }
         let finite_positive = |x: f64| x.is_finite() && x > 0.0;
-        if !finite_positive(self.rope_base) || !(self.norm_eps >= 0.0 && self.norm_eps < 1.0) {
+        if !finite_positive(self.rope_base) || !(0.0..1.0).contains(&self.norm_eps) {
             return bad("rotary base or norm epsilon", "not a usable number".into());
         }
         if let Some(scaling) = scaling {
@@ -240,7 +257,12 @@ fn scaling_of(path: &Path, rope: &Json) -> Result<Option<RopeScaling>> {
     let kind = rope["rope_type"].as_str().or_else(|| rope["type"].as_str());
     let number = |name: &str| {
         rope[name].as_f64().ok_or_else(|| {
-            Error::input(path, format!("rope scaling: {name}"), "missing or not a number", "download the folder again")
+            Error::input(
+                path,
+                format!("rope scaling: {name}"),
+                "missing or not a number",
+                "download the folder again",
+            )
         })
     };
     match kind {

@@ -50,7 +50,9 @@ pub struct RunArgs {
 
 /// Print the prompt's continuation as it comes; with `json`, at the end.
 pub fn run(args: &RunArgs, json: bool) -> Result<()> {
-    if !(args.temperature >= 0.0 && args.temperature.is_finite()) || !(args.top_p > 0.0 && args.top_p <= 1.0) {
+    let usable =
+        args.temperature >= 0.0 && args.temperature.is_finite() && args.top_p > 0.0 && args.top_p <= 1.0;
+    if !usable {
         return Err(Error::request(
             format!("temperature {} or top-p {} cannot be used", args.temperature, args.top_p),
             "give a temperature from 0 up, and a share above 0 and at most 1",

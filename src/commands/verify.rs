@@ -47,7 +47,7 @@ pub fn run(args: &VerifyArgs, json: bool) -> Result<()> {
             differing.push(target.name.clone());
         }
         match binding::compare_others(&base, &adapter) {
-            None => text += "others   not compared: the adapter was made on another container\n",
+            None => text += "others   not compared: the adapter was made on another container or type\n",
             Some(names) => {
                 let recorded = adapter.base.other_tensors.len();
                 text += &format!("others   {recorded} recorded, {} differ\n", names.len());

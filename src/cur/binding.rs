@@ -90,9 +90,12 @@ pub fn compare_targets(base: &Base, adapter: &Adapter) -> Vec<Likeness> {
 }
 
 /// Names of the base's other tensors that are missing, new, or differ in a byte from those recorded. `None` when the
-/// adapter was made on another container, whose bytes say nothing about this one's.
+/// adapter was made on another container or on other types, whose bytes say nothing about this base's.
 pub fn compare_others(base: &Base, adapter: &Adapter) -> Option<Vec<String>> {
-    if adapter.base.container != base.container() {
+    let stored_otherwise = |target: &AdapterTarget| {
+        base.tensors().get(&target.name).is_some_and(|tensor| tensor.dtype.name() != target.stored_dtype)
+    };
+    if adapter.base.container != base.container() || adapter.targets.iter().any(stored_otherwise) {
         return None;
     }
     let found = base_info(base, &adapter.targets).other_tensors;
