@@ -245,8 +245,9 @@ impl Base {
                 "use a file quantized to Q4_0, Q4_1, Q8_0 or a K type",
             ));
         }
-        Weight::new(tensor, self.bytes(tensor))
-            .ok_or_else(|| self.error(name, "neither a matrix nor a vector", "this model's form is not known"))
+        Weight::new(tensor, self.bytes(tensor)).ok_or_else(|| {
+            self.error(name, "neither a matrix nor a vector", "this model's form is not known")
+        })
     }
 
     /// The matrix that turns hidden states into logits, `[vocab, d_model]`: `output`, or the tied `token_embd`.
@@ -283,8 +284,10 @@ impl Base {
     }
 
     fn is_adaptable(&self, name: &str) -> bool {
-        let layer_part = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map(|(_, part)| part);
-        self.tensors.contains_key(name) && self.architecture.targets.iter().any(|(_, p)| Some(*p) == layer_part)
+        let layer_part =
+            name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map(|(_, part)| part);
+        self.tensors.contains_key(name)
+            && self.architecture.targets.iter().any(|(_, p)| Some(*p) == layer_part)
     }
 
     fn error(&self, name: &str, problem: &str, mend: &str) -> Error {
@@ -319,7 +322,9 @@ impl Base {
         }
         // A bias would silently be left out.
         match self.tensors.keys().find(|k| k.ends_with(".bias")) {
-            Some(name) => Err(self.error(name, "this llama variant has biases", "biases are not supported yet")),
+            Some(name) => {
+                Err(self.error(name, "this llama variant has biases", "biases are not supported yet"))
+            }
             None => Ok(()),
         }
     }
@@ -343,7 +348,11 @@ impl Base {
         self.check("rope_freqs", &[self.config.rope_dim as u64 / 2])?;
         let factors = self.weight("rope_freqs")?.vector();
         if factors.iter().any(|f| !f.is_finite() || *f <= 0.0) {
-            return Err(self.error("rope_freqs", "a factor is not a positive number", "download the file again"));
+            return Err(self.error(
+                "rope_freqs",
+                "a factor is not a positive number",
+                "download the file again",
+            ));
         }
         Ok(Some(factors.into_iter().map(f64::from).collect()))
     }

@@ -28,8 +28,9 @@ fn store() -> Result<PathBuf> {
 
 fn find(store: &Path, name: &str) -> Result<PathBuf> {
     let (model, tag) = name.split_once(':').unwrap_or((name, "latest"));
-    let plain =
-        |part: &str| !part.is_empty() && part.split('/').all(|p| !matches!(p, "" | "." | "..")) && !part.contains('\\');
+    let plain = |part: &str| {
+        !part.is_empty() && part.split('/').all(|p| !matches!(p, "" | "." | "..")) && !part.contains('\\')
+    };
     if !plain(model) || !plain(tag) || tag.contains('/') {
         return Err(Error::request(
             format!("'ollama:{}' is not a model name", name.escape_debug()),
@@ -39,7 +40,8 @@ fn find(store: &Path, name: &str) -> Result<PathBuf> {
     let registry = store.join("manifests/registry.ollama.ai");
     let owner = if model.contains('/') { registry } else { registry.join("library") };
     let manifest = owner.join(model).join(tag);
-    let text = std::fs::read_to_string(&manifest).map_err(|e| Error::io(&manifest, "read Ollama's manifest", e))?;
+    let text =
+        std::fs::read_to_string(&manifest).map_err(|e| Error::io(&manifest, "read Ollama's manifest", e))?;
     let bad = |problem: &str| Error::input(&manifest, "manifest", problem, "run `ollama pull` again");
     let json: serde_json::Value = serde_json::from_str(&text).map_err(|_| bad("not JSON"))?;
     let layers = json["layers"].as_array().ok_or_else(|| bad("has no layers"))?;
@@ -75,7 +77,9 @@ mod tests {
     #[test]
     fn a_name_cannot_leave_the_store() {
         for name in ["../x", "a/../../b", "a:../b", "", "a:", "a:b/c"] {
-            assert!(find(Path::new("/nonexistent"), name).unwrap_err().to_string().contains("not a model name"));
+            assert!(
+                find(Path::new("/nonexistent"), name).unwrap_err().to_string().contains("not a model name")
+            );
         }
     }
 }

@@ -208,7 +208,9 @@ fn stop_flag() -> Result<Arc<AtomicBool>> {
     match ctrlc::set_handler(handler) {
         // A second build in one process (the demo's) keeps the first handler.
         Ok(()) | Err(ctrlc::Error::MultipleHandlers) => Ok(stop),
-        Err(e) => Err(Error::request(format!("cannot listen for Ctrl-C: {e}"), "start curmerge from a shell")),
+        Err(e) => {
+            Err(Error::request(format!("cannot listen for Ctrl-C: {e}"), "start curmerge from a shell"))
+        }
     }
 }
 

@@ -60,7 +60,20 @@ pub fn run(args: &DemoArgs, json: bool) -> Result<()> {
     let before = scores(folder, "base.gguf", None)?;
     command(
         json,
-        &["build", &base, "--data", &train, "--valid", &valid, "-o", &adapter, "--targets", "all", "--lr", "3e-3"],
+        &[
+            "build",
+            &base,
+            "--data",
+            &train,
+            "--valid",
+            &valid,
+            "-o",
+            &adapter,
+            "--targets",
+            "all",
+            "--lr",
+            "3e-3",
+        ],
     )?;
     let beside = scores(folder, "base.gguf", Some("adapter.safetensors"))?;
     command(json, &["merge", &base, &adapter, "-o", &merged])?;

@@ -92,7 +92,12 @@ fn examples(
     Ok(())
 }
 
-fn text(model: &Transformer<'_, f32>, tokenizer: &Tokenizer, path: &Path, args: &EvalArgs) -> Result<Perplexity> {
+fn text(
+    model: &Transformer<'_, f32>,
+    tokenizer: &Tokenizer,
+    path: &Path,
+    args: &EvalArgs,
+) -> Result<Perplexity> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
     let text = String::from_utf8(bytes).map_err(|e| {
         let place = format!("byte {}", e.utf8_error().valid_up_to());

@@ -59,10 +59,9 @@ enum Command {
 /// Carry out a parsed command line.
 pub fn run(line: &CommandLine) -> Result<()> {
     if let Some(threads) = line.threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.into())
-            .build_global()
-            .map_err(|e| Error::request(format!("cannot start {threads} threads: {e}"), "use fewer --threads"))?;
+        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global().map_err(|e| {
+            Error::request(format!("cannot start {threads} threads: {e}"), "use fewer --threads")
+        })?;
     }
     match &line.command {
         Command::Build(args) => build::run(args, line.json),

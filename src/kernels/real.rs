@@ -6,7 +6,17 @@ use std::ops::{AddAssign, DivAssign, MulAssign, SubAssign};
 
 /// `f32` for training, `f64` for checking gradients by finite differences.
 pub trait Real:
-    ndarray::NdFloat + AddAssign + SubAssign + MulAssign + DivAssign + Sum + Debug + Default + Send + Sync + 'static
+    ndarray::NdFloat
+    + AddAssign
+    + SubAssign
+    + MulAssign
+    + DivAssign
+    + Sum
+    + Debug
+    + Default
+    + Send
+    + Sync
+    + 'static
 {
     /// From the type that weights decode to; exact.
     fn from_f32(value: f32) -> Self;

@@ -209,7 +209,8 @@ fn split<'a, T>(
     let mut rest = view;
     lengths
         .map(|length| {
-            let whole = std::mem::replace(&mut rest, ArrayViewMut2::from_shape((0, 0), &mut []).expect("empty"));
+            let whole =
+                std::mem::replace(&mut rest, ArrayViewMut2::from_shape((0, 0), &mut []).expect("empty"));
             let (piece, after) = whole.split_at(axis, length);
             rest = after;
             piece

@@ -2,8 +2,8 @@
 
 use ndarray::{Array1, Array2, Axis, s};
 
-use super::attention::{self, Span};
 use super::Transformer;
+use super::attention::{self, Span};
 use crate::kernels::Real;
 
 /// A sequence in the making over a model.

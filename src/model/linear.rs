@@ -121,14 +121,16 @@ pub(super) fn for_decoded_blocks<T: Real>(
 }
 
 fn decode<T: Real>(weight: &Weight<'_>, first: usize, mut out: ArrayViewMut2<T>) {
-    out.axis_chunks_iter_mut(Axis(0), DECODE_ROWS).into_par_iter().enumerate().for_each(|(chunk, mut out)| {
-        let mut row = vec![0.0; weight.cols()];
-        for (i, mut out) in out.rows_mut().into_iter().enumerate() {
-            weight.decode_row(first + chunk * DECODE_ROWS + i, &mut row);
-            let out = out.as_slice_mut().expect("rows of a fresh array");
-            out.iter_mut().zip(&row).for_each(|(o, &v)| *o = T::from_f32(v));
-        }
-    });
+    out.axis_chunks_iter_mut(Axis(0), DECODE_ROWS).into_par_iter().enumerate().for_each(
+        |(chunk, mut out)| {
+            let mut row = vec![0.0; weight.cols()];
+            for (i, mut out) in out.rows_mut().into_iter().enumerate() {
+                weight.decode_row(first + chunk * DECODE_ROWS + i, &mut row);
+                let out = out.as_slice_mut().expect("rows of a fresh array");
+                out.iter_mut().zip(&row).for_each(|(o, &v)| *o = T::from_f32(v));
+            }
+        },
+    );
 }
 
 /// y[:, I] as `[tokens, r]`.

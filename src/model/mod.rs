@@ -25,12 +25,12 @@ use crate::kernels::Real;
 use crate::{Error, Result};
 use attention::{Heads, Span};
 use block::{Block, Places};
-use head::Head;
 pub use generate::Generator;
+use head::Head;
 pub use linear::{CurTerm, Linear};
-pub use sampler::Sampler;
 use norm::RmsNorm;
 use rotary::Rotary;
+pub use sampler::Sampler;
 
 /// Sequences that go through the model together.
 #[derive(Clone, Debug, Default)]

@@ -23,8 +23,10 @@ impl<T: Real> RmsNorm<T> {
     /// y = w x / rms(x), row by row: `[tokens, n]` to `[tokens, n]`.
     pub fn forward(&self, x: ArrayView2<T>) -> Array2<T> {
         let mut y = Array2::zeros(x.dim());
-        y.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter().zip(x.axis_chunks_iter(Axis(0), TILE)).for_each(
-            |(mut y, x)| {
+        y.axis_chunks_iter_mut(Axis(0), TILE)
+            .into_par_iter()
+            .zip(x.axis_chunks_iter(Axis(0), TILE))
+            .for_each(|(mut y, x)| {
                 for (mut y, x) in y.rows_mut().into_iter().zip(x.rows()) {
                     let (y, x) = (y.as_slice_mut().expect(CONTIGUOUS), x.to_slice().expect(CONTIGUOUS));
                     let inverse = self.inverse_rms(x);
@@ -32,8 +34,7 @@ impl<T: Real> RmsNorm<T> {
                         *y = w * (x * inverse);
                     }
                 }
-            },
-        );
+            });
         y
     }
 
