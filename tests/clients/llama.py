@@ -19,6 +19,8 @@ class Llama:
         params.n_ctx = context
         params.n_parallel = 1
         params.warmup = False
+        # One thread: these models are small, and on a busy machine spinning threads wait for each other.
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
         params.port = 0
         params.cache_type_k = xllamacpp.ggml_type.GGML_TYPE_F32
         params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32

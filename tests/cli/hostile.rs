@@ -1,0 +1,88 @@
+//! Model files with bytes turned over where they describe themselves: refused or run, but never a panic, a crash or a
+//! huge allocation.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use crate::fixture::demo;
+use crate::folder;
+
+/// Where the demo model's metadata, vocabulary and list of tensors lie, and the first of its weights.
+const HEADER: u32 = 64 << 10;
+const FILES: usize = 300;
+/// Address space that the program may use, in KiB: enough for the sound model, nothing to spare for gigabytes.
+const MEMORY: u32 = 2 << 20;
+
+#[test]
+fn models_with_bytes_turned_over_are_refused_or_run() {
+    let folder = folder();
+    let whole = fs::read(demo("model.gguf")).unwrap();
+    let small = folder.path().join("data.jsonl");
+    fs::write(&small, "{\"prompt\": \"a cat\", \"completion\": \" is\", \"choices\": [\" is\", \" was\"]}\n")
+        .unwrap();
+    let next = AtomicUsize::new(0);
+    let statuses = Mutex::new([0usize; 2]);
+    let work = || loop {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        if number >= FILES {
+            return;
+        }
+        let mut stream = ChaCha20Rng::seed_from_u64(number as u64);
+        let mut bytes = whole.clone();
+        // Half of the places are in the first 3000 bytes, where most numbers and lengths are.
+        let places: Vec<(usize, u8)> = (0..1 + number % 3)
+            .map(|_| {
+                let range = if stream.next_u32() % 2 == 0 { 3000 } else { HEADER };
+                ((stream.next_u32() % range) as usize, 1 + (stream.next_u32() % 255) as u8)
+            })
+            .collect();
+        places.iter().for_each(|&(at, bits)| bytes[at] ^= bits);
+        let file = folder.path().join(format!("{number}.gguf"));
+        fs::write(&file, bytes).unwrap();
+        for words in [vec!["inspect"], vec!["eval", "--data", small.to_str().unwrap()]] {
+            let mut command = limited();
+            let output = command.args(&words).arg(&file).stdin(Stdio::null()).output().unwrap();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            let told = format!("file {number}, bytes {places:?}, {words:?}: {:?}: {errors}", output.status);
+            match output.status.code() {
+                Some(0) => statuses.lock().unwrap()[0] += 1,
+                Some(1) => {
+                    assert!(errors.starts_with("error: ") && errors.lines().count() == 1, "{told}");
+                    assert!(errors.len() < 1000, "{told}");
+                    statuses.lock().unwrap()[1] += 1;
+                }
+                _ => panic!("{told}"),
+            }
+            assert!(!errors.contains("panicked"), "{told}");
+            assert!(errors.chars().all(|c| c == '\n' || !c.is_control()), "{told:?}");
+        }
+        fs::remove_file(file).unwrap();
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work);
+        scope.spawn(work);
+    });
+    let [run, refused] = *statuses.lock().unwrap();
+    println!("{run} runs succeeded, {refused} were refused");
+    assert!(run > 20 && refused > 20, "{run} runs succeeded, {refused} were refused: the test shows little");
+}
+
+/// The program with little memory and one thread.
+fn limited() -> Command {
+    let program = env!("CARGO_BIN_EXE_curmerge");
+    if cfg!(target_os = "linux") {
+        let mut command = Command::new("sh");
+        let limit = format!("ulimit -v {MEMORY}; exec \"$0\" --threads 1 \"$@\"");
+        command.args(["-c", &limit, program]);
+        command
+    } else {
+        let mut command = Command::new(program);
+        command.args(["--threads", "1"]);
+        command
+    }
+}

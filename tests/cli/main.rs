@@ -1,0 +1,45 @@
+//! The program through its front door: what it prints, writes, refuses and survives. No Python needed.
+
+#[path = "../support/fixture.rs"]
+mod fixture;
+#[macro_use]
+#[path = "../support/program.rs"]
+mod program;
+
+mod damaged;
+mod hostile;
+mod interrupted;
+mod refused;
+mod repeated;
+mod trained;
+
+use std::path::Path;
+
+use fixture::demo;
+
+/// A folder for one test's files.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+/// Train for two steps on a few matrices: an adapter that is not zero, in little time.
+fn small_adapter(out: &Path) {
+    let words = [
+        "--targets",
+        "q,blk.0.ffn_down",
+        "--rank",
+        "4",
+        "--max-steps",
+        "2",
+        "--batch-size",
+        "4",
+        "--lr",
+        "0.01",
+    ];
+    let (base, data) = (demo("model.gguf"), demo("train.jsonl"));
+    let mut all: Vec<&std::ffi::OsStr> =
+        vec!["build".as_ref(), base.as_os_str(), "--data".as_ref(), data.as_os_str()];
+    all.extend(["-o".as_ref(), out.as_os_str()]);
+    all.extend(words.map(std::ffi::OsStr::new));
+    program::run(&all).done();
+}

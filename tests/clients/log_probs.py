@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+"""What llama.cpp says of prompts: their tokens, and the log-probability of every token that may come next.
+
+    log_probs.py MODEL.gguf OUT.json [--lora LORA.gguf] < PROMPTS.json
+
+PROMPTS.json is a list of strings. OUT.json becomes a list of {"ids", "log_probs": {id: natural logarithm}}.
+"""
+
+import argparse
+import json
+import sys
+
+import gguf
+
+from llama import Llama
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("model")
+    p.add_argument("out")
+    p.add_argument("--lora")
+    a = p.parse_args()
+    vocabulary = len(gguf.GGUFReader(a.model).fields["tokenizer.ggml.tokens"].data)
+    llama = Llama(a.model, a.lora)
+    answers = []
+    for prompt in json.load(sys.stdin):
+        ids = llama.ask("/tokenize", content=prompt, add_special=True, parse_special=True)["tokens"]
+        answers.append({"ids": ids, "log_probs": llama.log_probs(ids, vocabulary)})
+    with open(a.out, "w", encoding="utf-8") as out:
+        json.dump(answers, out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+//! A real model, SmolLM2-135M-Instruct, against transformers, torch and llama.cpp. Not run by default:
+//!
+//! `CURMERGE_MODELS=DIR CURMERGE_PYTHON=python CURMERGE_DATA=DIR cargo test --release --test large -- --ignored --nocapture`
+//!
+//! DIR/smollm2-hf and DIR/smollm2-135m-instruct.Q4_1.gguf hold equal weights; the interpreter has the packages of
+//! tests/clients/requirements.txt, torch and transformers; the data folder has sst2, mrpc and sentiment140 (JSONL) and
+//! wikitext2/wiki.test.raw.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use curmerge::base::Base;
+use curmerge::cur::{Selection, binding};
+use curmerge::model::{Batch, Transformer};
+use curmerge::train::data::{DataOptions, Dataset};
+use curmerge_formats::adapter::Adapter;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde_json::{Value, json};
+
+#[macro_use]
+#[path = "support/program.rs"]
+mod program;
+#[path = "support/python.rs"]
+mod python;
+
+const PROMPTS: &[&str] = &[
+    "Review: celebrity cameos do not automatically equal laughs\nSentiment:",
+    "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n",
+    "The three laws of thermodynamics say that",
+];
+/// Perplexity of the first 20 chunks of 512 tokens of WikiText-2's test text that llama-perplexity prints for the Q4_1
+/// file's weights.
+const WIKITEXT: f64 = 27.84;
+
+fn named(variable: &str) -> PathBuf {
+    std::env::var_os(variable).unwrap_or_else(|| panic!("set {variable}; tests/large.rs says to what")).into()
+}
+
+fn folder() -> PathBuf {
+    named("CURMERGE_MODELS").join("smollm2-hf")
+}
+
+fn quantized() -> PathBuf {
+    named("CURMERGE_MODELS").join("smollm2-135m-instruct.Q4_1.gguf")
+}
+
+fn data(name: &str) -> PathBuf {
+    named("CURMERGE_DATA").join(name)
+}
+
+/// A folder for files that are made anew in each run.
+fn scratch() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("large");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// The quantized file's values as F32.
+fn single() -> &'static Path {
+    static SINGLE: OnceLock<PathBuf> = OnceLock::new();
+    SINGLE.get_or_init(|| {
+        let path = scratch().join("smollm2.F32.gguf");
+        ask("to_f32.py", &[quantized().as_os_str(), path.as_os_str()], &[]);
+        path
+    })
+}
+
+fn ask(script: &str, words: &[&OsStr], input: &[u8]) {
+    python::run(&named("CURMERGE_PYTHON"), script, words, input);
+}
+
+fn answer(file: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
+/// The largest difference, relative to the largest number of `right`.
+fn error(found: &[f64], right: &[f64]) -> f64 {
+    assert_eq!(found.len(), right.len());
+    let largest = |numbers: &mut dyn Iterator<Item = f64>| {
+        numbers.map(|x| if x.is_nan() { f64::INFINITY } else { x.abs() }).fold(0.0, f64::max)
+    };
+    let worst = largest(&mut found.iter().zip(right).map(|(a, b)| a - b));
+    worst / largest(&mut right.iter().copied())
+}
+
+/// Rank 16 on q, k and v of every block, with a random U that is not small.
+fn random_adapter(base: &Base) -> Adapter {
+    let names = base.targets("q,k,v").unwrap();
+    let mut targets = binding::prepare(base, &names, 16, Selection::Inverse, 1).unwrap();
+    let mut stream = ChaCha20Rng::seed_from_u64(4);
+    for u in targets.iter_mut().flat_map(|target| &mut target.u) {
+        *u = 0.05 * ((stream.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0);
+    }
+    Adapter {
+        base: binding::base_info(base, &targets),
+        rank: 16,
+        scale: 0.5,
+        selection: "inverse".into(),
+        seed: 1,
+        training: None,
+        targets,
+    }
+}
+
+#[test]
+#[ignore = "needs CURMERGE_MODELS (shared/models/get.py), CURMERGE_DATA, and CURMERGE_PYTHON with torch and transformers"]
+fn logits_and_gradients_equal_those_of_torch() {
+    let base = Base::open(&folder()).unwrap();
+    let options = DataOptions { max_seq_len: 128, append_eos: false };
+    let examples =
+        Dataset::read(&data("sst2/train.jsonl"), &base.tokenizer().unwrap(), &options).unwrap().examples;
+    let examples = &examples[..6];
+    let adapter = random_adapter(&base);
+    let [adapter_file, questions, out] =
+        ["torch.st", "torch-in.json", "torch-out.json"].map(|n| scratch().join(n));
+    adapter.write(&adapter_file, &[]).unwrap();
+    let train: Vec<Value> = examples
+        .iter()
+        .map(|e| json!({ "ids": e.tokens, "mask": e.targets.iter().map(|&t| u8::from(t)).collect::<Vec<_>>() }))
+        .collect();
+    let content = json!({ "logits": examples[0].tokens, "train": train });
+    std::fs::write(&questions, content.to_string()).unwrap();
+    let words = [folder(), adapter_file, questions, out.clone()];
+    ask("torch_reference.py", &words.each_ref().map(|w| w.as_os_str()), &[]);
+    let torch = answer(&out);
+
+    let mut model = Transformer::<f32>::new(&base).unwrap();
+    let mut batch = Batch::default();
+    let first = batch.push_sequence(&examples[0].tokens);
+    batch.predict(first + examples[0].tokens.len() - 1, 0);
+    let logits: Vec<f64> = model.logits(&batch).iter().map(|&x| x.into()).collect();
+    let right: Vec<f64> = serde_json::from_value(torch["logits"].clone()).unwrap();
+    let worst = error(&logits, &right);
+    println!("logits: relative error {worst:.1e}");
+    assert!(worst < 1e-4, "logits: {worst:e}");
+
+    model.attach(&adapter.targets, adapter.scale).unwrap();
+    let mut batch = Batch::default();
+    examples.iter().for_each(|e| batch.push(&e.tokens, &e.targets));
+    let weight = 1.0 / batch.predictions().len() as f64;
+    let (log_probs, gradients) = model.gradients(&batch, weight);
+    let loss = -weight * log_probs.iter().sum::<f64>();
+    println!("loss {loss:.6}, by torch {:.6}", torch["loss"].as_f64().unwrap());
+    assert!(error(&[loss], &[torch["loss"].as_f64().unwrap()]) < 1e-4);
+    let mut worst: (f64, &str) = (0.0, "");
+    for (target, gradient) in adapter.targets.iter().zip(&gradients) {
+        let right: Vec<Vec<f64>> = serde_json::from_value(torch["gradients"][&target.name].clone()).unwrap();
+        let found: Vec<f64> = gradient.iter().map(|&x| x.into()).collect();
+        let error = error(&found, &right.concat());
+        worst = if error > worst.0 { (error, &target.name) } else { worst };
+        assert!(error < 1e-4, "gradient of {}: {error:e}", target.name);
+    }
+    println!("{} gradients: relative error at most {:.1e} ({})", gradients.len(), worst.0, worst.1);
+}
+
+/// What llama.cpp says comes after each prompt.
+fn theirs(model: &Path, lora: Option<&Path>) -> Vec<BTreeMap<u32, f64>> {
+    let out = scratch().join("log-probs.json");
+    let mut words = vec![model.as_os_str(), out.as_os_str()];
+    words.extend(lora.iter().flat_map(|l| [OsStr::new("--lora"), l.as_os_str()]));
+    ask("log_probs.py", &words, json!(PROMPTS).to_string().as_bytes());
+    let number = |(id, value): (&String, &Value)| (id.parse().unwrap(), value.as_f64().unwrap());
+    let next = |answer: &Value| answer["log_probs"].as_object().unwrap().iter().map(number).collect();
+    answer(&out).as_array().unwrap().iter().map(next).collect()
+}
+
+/// What curmerge says.
+fn ours(model: &Path, adapter: Option<&Path>) -> Vec<BTreeMap<u32, f64>> {
+    let next = |prompt: &&str| {
+        let mut words: Vec<&OsStr> = vec!["run".as_ref(), model.as_os_str(), "--json".as_ref()];
+        words.extend(["-n", "1", "--logprobs", "1000000", "-p", prompt].map(OsStr::new));
+        words.extend(adapter.iter().flat_map(|a| [OsStr::new("--adapter"), a.as_os_str()]));
+        let answer = program::run(&words).json();
+        serde_json::from_value::<Vec<(u32, f64)>>(answer["logprobs"][0].clone())
+            .unwrap()
+            .into_iter()
+            .collect()
+    };
+    PROMPTS.iter().map(next).collect()
+}
+
+/// The largest difference of log-probabilities over the whole vocabulary.
+fn difference(a: &[BTreeMap<u32, f64>], b: &[BTreeMap<u32, f64>]) -> f64 {
+    let mut largest = 0.0f64;
+    for (a, b) in a.iter().zip(b) {
+        assert!(a.len() > 40_000 && a.keys().eq(b.keys()), "{} and {} tokens", a.len(), b.len());
+        largest = a.values().zip(b.values()).fold(largest, |m, (x, y)| m.max((x - y).abs()));
+    }
+    largest
+}
+
+#[test]
+#[ignore = "needs CURMERGE_MODELS (shared/models/get.py) and CURMERGE_PYTHON with xllamacpp"]
+fn base_merged_file_and_lora_are_what_llama_cpp_says() {
+    let base = difference(&ours(single(), None), &theirs(single(), None));
+    println!("base in F32: log-probabilities differ by at most {base:.1e}");
+    assert!(base < 5e-3, "{base}");
+
+    let [adapter, merged, lora] = ["adapter.st", "merged.gguf", "lora.gguf"].map(|name| scratch().join(name));
+    random_adapter(&Base::open(single()).unwrap()).write(&adapter, &[]).unwrap();
+    curmerge!("merge", single(), adapter, "-o", merged).done();
+    curmerge!("export", adapter, "--base", single(), "--format", "gguf", "-o", lora).done();
+    let own = ours(single(), Some(&adapter));
+    for (what, other) in [("merged file", theirs(&merged, None)), ("LoRA", theirs(single(), Some(&lora)))] {
+        let found = difference(&own, &other);
+        println!("adapter, and {what} in llama.cpp: log-probabilities differ by at most {found:.1e}");
+        assert!(found < 5e-3, "{what}: {found}");
+    }
+    let moved = difference(&own, &ours(single(), None));
+    assert!(moved > 0.1, "an adapter that changes so little ({moved}) shows nothing");
+}
+
+#[test]
+#[ignore = "needs CURMERGE_MODELS (shared/models/get.py), CURMERGE_DATA, and CURMERGE_PYTHON with gguf"]
+fn perplexity_is_that_of_llama_perplexity() {
+    let text = data("wikitext2/wiki.test.raw");
+    let found =
+        curmerge!("eval", single(), "--perplexity", text, "--chunks", "20", "--ctx", "512", "--json").json();
+    let perplexity = found["perplexity"].as_f64().unwrap();
+    println!("perplexity {perplexity:.4}, by llama.cpp {WIKITEXT}");
+    assert!((perplexity / WIKITEXT - 1.0).abs() < 0.005, "{perplexity}");
+}
+
+#[test]
+#[ignore = "needs CURMERGE_MODELS (shared/models/get.py), CURMERGE_DATA, and CURMERGE_PYTHON with xllamacpp"]
+fn tokens_of_real_data_are_those_of_llama_cpp() {
+    let mut texts = Vec::new();
+    for name in ["sst2", "mrpc", "sentiment140"] {
+        for part in ["train", "test"] {
+            for line in std::fs::read_to_string(data(&format!("{name}/{part}.jsonl"))).unwrap().lines() {
+                let row: Value = serde_json::from_str(line).unwrap();
+                let field = |key: &str| row[key].as_str().unwrap_or("");
+                texts.push(format!("{}{}{}", field("text"), field("prompt"), field("completion")));
+            }
+        }
+    }
+    texts
+        .extend(std::fs::read_to_string(data("wikitext2/wiki.test.raw")).unwrap().lines().map(str::to_owned));
+    let file = scratch().join("tokens.jsonl");
+    for model in [quantized(), folder()] {
+        let tokenizer = Base::open(&model).unwrap().tokenizer().unwrap();
+        let mut out = std::io::BufWriter::new(std::fs::File::create(&file).unwrap());
+        for text in &texts {
+            writeln!(out, "{}", json!({ "text": text, "ids": tokenizer.encode(text, false).unwrap() }))
+                .unwrap();
+        }
+        out.into_inner().unwrap();
+        ask("tokens.py", &[quantized().as_os_str(), file.as_os_str()], &[]);
+    }
+    println!("{} texts have the same tokens, from GGUF and from Hugging Face", texts.len());
+}

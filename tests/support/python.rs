@@ -1,0 +1,40 @@
+//! Python programs of the field, asked by the scripts of tests/clients.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Run a script of tests/clients with the interpreter `python`, and give it `input`.
+#[track_caller]
+pub fn run(python: &Path, script: &str, words: &[&OsStr], input: &[u8]) {
+    let path = scripts().join(script);
+    let mut child = Command::new(python)
+        .arg(path)
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("{} does not start: {e}", python.display()));
+    // A script that fails before it reads says why on standard error.
+    let _ = child.stdin.take().expect("a pipe").write_all(input);
+    let output = child.wait_with_output().expect("the script ends");
+    let text = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    };
+    assert!(
+        output.status.success(),
+        "{script} failed: {}\n{}\n{}",
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+}
+
+/// The folder of the scripts.
+pub fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
+}

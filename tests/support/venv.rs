@@ -1,0 +1,57 @@
+//! A virtual environment with the packages of tests/clients/requirements.txt, made once and kept in the target folder.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use sha2::{Digest, Sha256};
+
+use crate::python::scripts;
+
+/// Its interpreter. The first call installs the packages from PyPI.
+///
+/// The environment's name holds a digest of the requirements, so that a change of them makes a new one; it is filled
+/// under another name and renamed, so that neither a second test run nor an interrupted one leaves half of it.
+pub fn python() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let requirements = scripts().join("requirements.txt");
+        let wanted = std::fs::read(&requirements).expect("requirements.txt");
+        let stamp: String =
+            Sha256::digest(&wanted).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
+        let folder = target.join(format!("clients-venv-{stamp}"));
+        if !folder.exists() {
+            let unfinished = target.join(format!("clients-venv-{stamp}.{}", std::process::id()));
+            make(&unfinished, &requirements);
+            if std::fs::rename(&unfinished, &folder).is_err() {
+                assert!(folder.exists(), "cannot rename {} to {}", unfinished.display(), folder.display());
+                // Another run was faster.
+                let _ = std::fs::remove_dir_all(&unfinished);
+            }
+        }
+        interpreter(&folder)
+    })
+}
+
+fn interpreter(folder: &Path) -> PathBuf {
+    folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" })
+}
+
+fn make(folder: &Path, requirements: &Path) {
+    let python = if cfg!(windows) { "python" } else { "python3" };
+    let _ = std::fs::remove_dir_all(folder);
+    step(Command::new(python).args(["-m", "venv"]).arg(folder));
+    let pip =
+        ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:", "-r"];
+    step(Command::new(interpreter(folder)).args(pip).arg(requirements));
+}
+
+fn step(command: &mut Command) {
+    let need = "these tests ask real llama.cpp and gguf from PyPI: they need Python 3.10 or newer as python3, with \
+                its venv module (Debian: apt install python3-venv), and a network for the first run; \
+                without them, run `cargo test --release -- --skip client_`";
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}\n{need}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{said}\n{need}", output.status);
+}
