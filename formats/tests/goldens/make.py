@@ -1,0 +1,55 @@
+"""Makes the golden files of quant_goldens.rs. Deterministic; run in this folder with
+
+    python -m venv v && v/bin/pip install numpy==2.4.6 gguf==0.19.0 libgguf==0.2.2 && v/bin/python make.py
+
+values.f32     values that are ordinary, tiny, large, constant, zero, and on rounding ties, 256 a row
+TYPE.encoded   those values as ggml's reference quantizers in C (libgguf) store them
+TYPE.blocks    blocks of random bytes, only their half-precision scales kept finite
+TYPE.decoded   those blocks as the Python package gguf reads them, f32
+"""
+
+import gguf
+import libgguf
+import numpy as np
+
+ENCODED = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
+# Where each block has its half-precision scales.
+SCALES = {
+    "F16": [0], "BF16": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0],
+    "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
+}
+rng = np.random.default_rng(20241114)
+
+
+def values() -> np.ndarray:
+    row = lambda: rng.standard_normal(256)
+    sparse = row() * (rng.random(256) < 0.1)
+    uneven = row()
+    uneven[:32] *= 1e-12
+    uneven[64:96] = 0
+    uneven[200] = 4000
+    rows = [row(), row() * 0.02, rng.uniform(0, 1, 256), rng.uniform(-4, -3, 256), sparse, uneven]
+    rows += [row() * scale for scale in (1e-41, 1e-20, 1e-15, 1e-6)]
+    rows += [rng.uniform(-6e4, 6e4, 256), np.zeros(256), np.full(256, -0.37)]
+    rows += [np.round(row() * 4) / 4, rng.integers(-127, 128, 256) / 2]
+    return np.stack(rows).astype(np.float32)
+
+
+def blocks(name: str) -> np.ndarray:
+    elements, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
+    out = rng.integers(0, 256, (1024 // elements, size), dtype=np.uint8)
+    for at in SCALES[name]:
+        # Clears one bit of the exponent: all ones would be infinity or NaN.
+        out[:, at + 1] &= 0xBB
+    return out
+
+
+inputs = values()
+inputs.tofile("values.f32")
+for name in ENCODED:
+    libgguf.quantize_rows(inputs, gguf.GGMLQuantizationType[name].value).tofile(f"{name}.encoded")
+for name in SCALES:
+    stored = blocks(name)
+    stored.tofile(f"{name}.blocks")
+    decoded = gguf.dequantize(stored, gguf.GGMLQuantizationType[name])
+    decoded.astype(np.float32).tofile(f"{name}.decoded")

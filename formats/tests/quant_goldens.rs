@@ -1,0 +1,59 @@
+//! Decoders and encoders against ggml's own, bit for bit. `goldens/make.py` made the files with its reference code.
+
+use std::path::PathBuf;
+
+use curmerge_formats::{DType, decode, encode};
+
+fn golden(name: &str) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+/// The first position at which two equally long slices differ.
+fn first_difference<T: PartialEq>(a: &[T], b: &[T]) -> Option<usize> {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).position(|(a, b)| a != b)
+}
+
+#[test]
+fn blocks_decode_as_the_gguf_package_decodes_them() {
+    use DType::*;
+    for dtype in [F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K] {
+        let blocks = golden(&format!("{dtype}.blocks"));
+        let expected = floats(&golden(&format!("{dtype}.decoded")));
+        let mut found = vec![0f32; expected.len()];
+        decode(dtype, &blocks, &mut found).unwrap();
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        let difference = first_difference(&bits(&found), &bits(&expected));
+        assert!(difference.is_none(), "{dtype}: {:?}", difference.map(|at| (at, found[at], expected[at])));
+    }
+}
+
+#[test]
+fn values_encode_as_ggmls_reference_encodes_them() {
+    use DType::*;
+    let values = floats(&golden("values.f32"));
+    for dtype in [F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K] {
+        let expected = golden(&format!("{dtype}.encoded"));
+        let mut found = vec![0; expected.len()];
+        encode(dtype, &values, &mut found).unwrap();
+        let difference = first_difference(&found, &expected).map(|at| (at / dtype.block_bytes(), at));
+        assert!(difference.is_none(), "{dtype}: first different (block, byte): {difference:?}");
+    }
+}
+
+#[test]
+fn plain_floats_come_back_as_they_were() {
+    let values = floats(&golden("values.f32"));
+    for dtype in [DType::F32, DType::F64] {
+        let mut stored = vec![0; dtype.bytes_for(values.len() as u64).unwrap() as usize];
+        encode(dtype, &values, &mut stored).unwrap();
+        let mut back = vec![0f32; values.len()];
+        decode(dtype, &stored, &mut back).unwrap();
+        assert_eq!(first_difference(&back, &values), None, "{dtype}");
+    }
+}
