@@ -120,7 +120,9 @@ fn flipped_bytes_never_panic() {
             let mut damaged = bytes.clone();
             damaged[at] ^= mask;
             if let Ok(file) = open(&folder, &damaged) {
-                file.tensors().iter().for_each(|tensor| assert_eq!(file.data(tensor).len() as u64, tensor.bytes));
+                file.tensors()
+                    .iter()
+                    .for_each(|tensor| assert_eq!(file.data(tensor).len() as u64, tensor.bytes));
             }
         }
     }
@@ -178,7 +180,10 @@ fn attacks_are_refused_with_their_place() {
         ("key \"k\": occurs twice", raw(0, 2, &[&raw_key(b"k", 0, &[0]), &raw_key(b"k", 0, &[0]), &space])),
         ("alignment is 0", raw(0, 1, &[&raw_key(b"general.alignment", 4, &[0; 4]), &space])),
         ("alignment is 3", raw(0, 1, &[&raw_key(b"general.alignment", 4, &[3, 0, 0, 0]), &space])),
-        ("alignment is 2147483648", raw(0, 1, &[&raw_key(b"general.alignment", 4, &[0, 0, 0, 0x80]), &space])),
+        (
+            "alignment is 2147483648",
+            raw(0, 1, &[&raw_key(b"general.alignment", 4, &[0, 0, 0, 0x80]), &space]),
+        ),
         ("of type u64", raw(0, 1, &[&raw_key(b"general.alignment", 10, &[32, 0, 0, 0, 0, 0, 0, 0]), &space])),
         ("name is empty", raw(1, 0, &[&raw_tensor("", &[1], 0, 0), &space])),
         ("5 dimensions", raw(1, 0, &[&raw_tensor("t", &[1; 5], 0, 0), &space])),

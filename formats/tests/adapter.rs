@@ -1,0 +1,186 @@
+//! Adapter files: what is written is read, and no damage goes unseen.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use curmerge_formats::{Adapter, AdapterTarget, BaseInfo, Error, SafeTensors, Training, sha256_hex};
+use tempfile::TempDir;
+
+fn target(name: &str, cols: &[u32], rows: &[u32]) -> AdapterTarget {
+    AdapterTarget {
+        name: name.into(),
+        cols: cols.into(),
+        rows: rows.into(),
+        u: (0..cols.len() * rows.len()).map(|i| i as f32 * 0.25 - 0.1).collect(),
+        shape: [8, 6],
+        stored_dtype: "Q4_1".into(),
+        stored_sha256: sha256_hex(name.as_bytes()),
+        values_sha256: sha256_hex(b"values"),
+        sketch: Some(vec![0.1, -3.0e-7]),
+    }
+}
+
+fn adapter() -> Adapter {
+    Adapter {
+        base: BaseInfo {
+            name: "a \"quoted\" \"sha256\":\"name\"".into(),
+            architecture: "llama".into(),
+            container: "gguf".into(),
+            other_tensors: BTreeMap::from([("output_norm".into(), sha256_hex(b"norm"))]),
+        },
+        rank: 3,
+        scale: 0.1,
+        selection: "inverse".into(),
+        seed: u64::MAX,
+        training: Some(Training {
+            data_sha256: sha256_hex(b"data"),
+            examples: 12,
+            steps: 5,
+            planned_steps: 9,
+            optimizer: "adamw".into(),
+            learning_rate: 2.5e-4,
+            batch_size: 4,
+            max_seq_len: 512,
+            final_loss: 0.1 + 0.2,
+            losses: Some(vec![1.0 / 3.0, 0.3]),
+            valid_loss: None,
+        }),
+        targets: vec![
+            target("blk.0.attn_q", &[0, 2, 5], &[1, 7]),
+            target("blk.0.attn_qkv[v]", &[4], &[0, 3, 4]),
+        ],
+    }
+}
+
+fn file(folder: &TempDir, bytes: &[u8]) -> PathBuf {
+    let path = folder.path().join("adapter.safetensors");
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("adapter.safetensors");
+    adapter().write(&path, &[]).unwrap();
+    assert_eq!(Adapter::read(&path).unwrap(), adapter());
+    assert!(Adapter::is_adapter(&path));
+    let selected = Adapter { training: None, ..adapter() };
+    assert_eq!(Adapter::read(&file(&folder, &selected.to_bytes().unwrap())).unwrap(), selected);
+}
+
+#[test]
+fn equal_adapters_are_equal_files() {
+    let mut turned = adapter();
+    turned.targets.reverse();
+    assert_eq!(turned.to_bytes().unwrap(), adapter().to_bytes().unwrap());
+}
+
+#[test]
+fn any_tool_of_the_field_reads_the_tensors() {
+    let bytes = adapter().to_bytes().unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let u = file.tensor("blk.0.attn_q.u").unwrap();
+    assert_eq!((u.shape(), u.dtype()), (&[3, 2][..], safetensors::Dtype::F32));
+    assert_eq!(file.tensor("blk.0.attn_qkv[v].rows").unwrap().data(), [0, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0]);
+}
+
+#[test]
+fn every_flipped_byte_is_found_and_damage_to_a_tensor_is_named() {
+    let folder = TempDir::new().unwrap();
+    let bytes = adapter().to_bytes().unwrap();
+    let tensors = SafeTensors::open(&file(&folder, &bytes)).unwrap().tensors().to_vec();
+    for at in 0..bytes.len() {
+        for mask in [0x01, 0x20, 0xff] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= mask;
+            let error = Adapter::read(&file(&folder, &damaged)).expect_err(&format!("byte {at} ^ {mask:#x}"));
+            assert!(!error.to_string().contains('\n'), "{error}");
+            let place = at as u64;
+            if let Some(tensor) = tensors.iter().find(|t| (t.offset..t.offset + t.bytes).contains(&place)) {
+                assert!(
+                    matches!(&error, Error::Checksum { place, .. } if place.contains(&tensor.name)),
+                    "{error}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_prefix_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let bytes = adapter().to_bytes().unwrap();
+    for length in 0..bytes.len() {
+        assert!(Adapter::read(&file(&folder, &bytes[..length])).is_err(), "{length} bytes");
+    }
+}
+
+#[test]
+fn what_is_not_consistent_is_not_written() {
+    let refused = |change: &dyn Fn(&mut Adapter), expected: &str| {
+        let mut changed = adapter();
+        change(&mut changed);
+        let error = changed.to_bytes().expect_err(expected);
+        assert!(matches!(error, Error::Encode { .. }) && error.to_string().contains(expected), "{error}");
+    };
+    refused(&|a| a.scale = f32::NAN, "not finite");
+    refused(&|a| a.rank = 0, "zero");
+    refused(&|a| a.targets.clear(), "none");
+    refused(&|a| a.targets[0].cols = vec![2, 2, 5], "not ascending");
+    refused(&|a| a.targets[0].cols = vec![2, 5, 6], "the matrix has 6");
+    refused(&|a| a.targets[0].rows = vec![1, 8], "the matrix has 8");
+    refused(&|a| a.targets[0].rows = vec![], "0 indices");
+    refused(&|a| a.targets[0].rows = vec![0, 1, 2, 3], "4 indices");
+    refused(&|a| a.targets[0].u[3] = f32::INFINITY, "value 3 of U is inf");
+    refused(&|a| a.targets[0].u.truncate(5), "U has 5 values");
+    refused(&|a| a.targets[0].values_sha256 = "X".repeat(64), "values_sha256");
+    refused(&|a| a.targets[1].name = "blk.0.attn_q".into(), "taken");
+    refused(&|a| a.base.other_tensors.values_mut().for_each(|digest| *digest = "?".into()), "SHA-256");
+    refused(&|a| a.training.as_mut().unwrap().final_loss = f64::NAN, "not finite");
+}
+
+/// The file with a text of its header replaced by one as long, and every digest made right again: what a forger writes.
+fn forged(from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = adapter().to_bytes().unwrap();
+    let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).expect(from);
+    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    let before = b"\"sha256\":\"";
+    let digits = bytes.windows(before.len()).position(|window| window == before).unwrap() + before.len();
+    bytes[digits..digits + 64].fill(b'0');
+    let digest = sha256_hex(&bytes);
+    bytes[digits..digits + 64].copy_from_slice(digest.as_bytes());
+    bytes
+}
+
+#[test]
+fn forged_headers_with_right_digests_are_refused() {
+    let folder = TempDir::new().unwrap();
+    for (from, to, expected) in [
+        ("\"version\":\"1\"", "\"version\":\"2\"", "version \"2\""),
+        ("curmerge-adapter", "curmerge-adopter", "no curmerge adapter"),
+        ("\"rank\":\"3\"", "\"rank\":\"2\"", "3 indices"),
+        ("\"rank\":\"3\"", "\"rank\":\"x\"", "rank"),
+        ("\"scale\":\"0.1\"", "\"scale\":\"nan\"", "not finite"),
+        ("\\\"shape\\\":[8,6]", "\\\"shape\\\":[7,6]", "the matrix has 7"),
+        ("\\\"shape\\\":[8,6]", "\\\"shape\\\":[8,5]", "the matrix has 5"),
+        ("\\\"u_sha256\\\":", "\\\"v_sha256\\\":", "targets"),
+        ("\"blk.0.attn_q.u\"", "\"blk.0.attn_z.u\"", "missing"),
+        ("\"shape\":[3,2]", "\"shape\":[2,3]", "not as its target demands"),
+        ("\"base_name\"", "\"bass_name\"", "base_name"),
+        ("\\\"steps\\\":5", "\\\"steps\\\":x", "training"),
+    ] {
+        let error = Adapter::read(&file(&folder, &forged(from, to))).expect_err(expected).to_string();
+        assert!(error.contains(expected) && !error.contains('\n'), "expected {expected:?} in {error:?}");
+    }
+}
+
+#[test]
+fn other_files_are_no_adapters() {
+    let folder = TempDir::new().unwrap();
+    let other = file(&folder, b"\x02\0\0\0\0\0\0\0{}");
+    assert!(!Adapter::is_adapter(&other));
+    assert!(Adapter::read(&other).unwrap_err().to_string().contains("no curmerge adapter"));
+    assert!(!Adapter::is_adapter(&folder.path().join("missing")));
+}

@@ -1,0 +1,198 @@
+//! Outputs appear whole or not at all, and never in place of an input.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use curmerge_formats::{Error, MappedFile, OutputFile, OutputFolder};
+use tempfile::TempDir;
+
+/// The names in a folder, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_file_appears_on_commit_only() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("out.gguf");
+    fs::write(&path, "old").unwrap();
+    let mut file = OutputFile::create(&path, &[]).unwrap();
+    file.append(b"new and whole").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"old");
+    drop(file);
+    assert_eq!(names(folder.path()), ["out.gguf"]);
+    assert_eq!(fs::read(&path).unwrap(), b"old");
+
+    let mut file = OutputFile::create(&path, &[]).unwrap();
+    file.append(b"new and whole").unwrap();
+    file.commit().unwrap();
+    assert_eq!(names(folder.path()), ["out.gguf"]);
+    assert_eq!(fs::read(&path).unwrap(), b"new and whole");
+}
+
+#[test]
+fn writes_land_where_they_belong() {
+    let folder = TempDir::new().unwrap();
+    let source_path = folder.path().join("source");
+    let content: Vec<u8> = (0..100_000u32).map(|i| (i * 7 / 3) as u8).collect();
+    fs::write(&source_path, &content).unwrap();
+    let source = MappedFile::open(&source_path).unwrap();
+    let path = folder.path().join("out");
+    let mut file = OutputFile::create(&path, &[&source_path]).unwrap();
+    file.append(b"head").unwrap();
+    file.copy_from(&source, 5, 90_001).unwrap();
+    assert_eq!(file.position(), 90_005);
+    file.write_all_at(1, b"E").unwrap();
+    assert_eq!(file.position(), 90_005);
+    file.write_all(b"tail").unwrap();
+    file.write_all_at(90_020, b"far").unwrap();
+    assert!(matches!(file.copy_from(&source, 99_999, 2), Err(Error::Io { .. })));
+    assert!(matches!(file.copy_from(&source, u64::MAX, 2), Err(Error::Io { .. })));
+    file.copy_from(&source, 100_000, 0).unwrap();
+    file.commit().unwrap();
+    let expected = [b"hEad", &content[5..90_006], b"tail", &[0; 11], b"far"].concat();
+    assert!(fs::read(&path).unwrap() == expected);
+}
+
+#[test]
+fn an_input_is_never_replaced() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let model = at("model");
+    fs::create_dir(&model).unwrap();
+    fs::write(at("in.gguf"), "input").unwrap();
+    fs::write(model.join("model.safetensors"), "shard").unwrap();
+    fs::hard_link(at("in.gguf"), at("hard.gguf")).unwrap();
+    let mut outputs =
+        vec![at("in.gguf"), at("hard.gguf"), model.join("../in.gguf"), model.join("model.safetensors")];
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("in.gguf", at("soft.gguf")).unwrap();
+        std::os::unix::fs::symlink("model", at("linked")).unwrap();
+        outputs.extend([at("soft.gguf"), at("linked").join("model.safetensors")]);
+    }
+    let input = at("in.gguf");
+    for output in outputs {
+        let refused = OutputFile::create(&output, &[&input, &model]);
+        assert!(matches!(refused, Err(Error::SameFile { .. })), "{}", output.display());
+    }
+    // Another file beside them is free, and so is a new file in the folder.
+    OutputFile::create(&at("out.gguf"), &[&input, &model]).unwrap();
+    OutputFile::create(&model.join("out.gguf"), &[&input, &model]).unwrap();
+}
+
+#[test]
+fn what_is_no_file_is_not_replaced_by_one() {
+    let folder = TempDir::new().unwrap();
+    assert!(matches!(OutputFile::create(folder.path(), &[]), Err(Error::WrongKind { .. })));
+    let missing = folder.path().join("no/such/out.gguf");
+    let error = OutputFile::create(&missing, &[]).unwrap_err().to_string();
+    assert!(error.contains("no/such:") && error.contains("folder"), "{error}");
+    #[cfg(unix)]
+    assert!(matches!(OutputFile::create(Path::new("/dev/null"), &[]), Err(Error::WrongKind { .. })));
+}
+
+#[cfg(unix)]
+#[test]
+fn permissions_and_links_are_as_with_an_ordinary_write() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let write = |path: &Path| {
+        let mut file = OutputFile::create(path, &[]).unwrap();
+        file.append(b"new").unwrap();
+        file.commit().unwrap();
+    };
+    fs::write(at("ordinary"), "").unwrap();
+    write(&at("fresh"));
+    assert_eq!(mode(&at("fresh")), mode(&at("ordinary")));
+    fs::write(at("closed"), "").unwrap();
+    fs::set_permissions(at("closed"), fs::Permissions::from_mode(0o640)).unwrap();
+    write(&at("closed"));
+    assert_eq!(mode(&at("closed")), 0o640);
+
+    symlink("ordinary", at("link")).unwrap();
+    write(&at("link"));
+    assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
+    assert_eq!(fs::read(at("ordinary")).unwrap(), b"new");
+
+    fs::create_dir(at("ordinary folder")).unwrap();
+    OutputFolder::create(&at("fresh folder"), &[], false).unwrap().commit().unwrap();
+    assert_eq!(mode(&at("fresh folder")), mode(&at("ordinary folder")));
+}
+
+fn fill(folder: &OutputFolder) {
+    let mut file = folder.file("config.json").unwrap();
+    file.append(b"{}").unwrap();
+    file.commit().unwrap();
+}
+
+#[test]
+fn a_folder_appears_on_commit_only() {
+    let parent = TempDir::new().unwrap();
+    let path = parent.path().join("out");
+    let folder = OutputFolder::create(&path, &[], false).unwrap();
+    fill(&folder);
+    drop(folder);
+    assert!(names(parent.path()).is_empty());
+
+    let folder = OutputFolder::create(&path, &[], false).unwrap();
+    fill(&folder);
+    for name in ["", "..", "a/b", "/etc/x"] {
+        assert!(matches!(folder.file(name), Err(Error::Encode { .. })), "{name:?}");
+    }
+    folder.commit().unwrap();
+    assert_eq!(names(parent.path()), ["out"]);
+    assert_eq!(names(&path), ["config.json"]);
+}
+
+#[test]
+fn a_standing_folder_is_replaced_by_force_only() {
+    let parent = TempDir::new().unwrap();
+    let path = parent.path().join("out");
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("old"), "").unwrap();
+    assert!(matches!(OutputFolder::create(&path, &[], false), Err(Error::Exists { .. })));
+    let folder = OutputFolder::create(&path, &[], true).unwrap();
+    fill(&folder);
+    assert_eq!(names(&path), ["old"]);
+    folder.commit().unwrap();
+    assert_eq!(names(&path), ["config.json"]);
+    assert_eq!(names(parent.path()), ["out"]);
+
+    fs::write(parent.path().join("file"), "").unwrap();
+    let refused = OutputFolder::create(&parent.path().join("file"), &[], true);
+    assert!(matches!(refused, Err(Error::WrongKind { .. })));
+}
+
+#[test]
+fn a_folder_that_appears_meanwhile_stays() {
+    let parent = TempDir::new().unwrap();
+    let path = parent.path().join("out");
+    let folder = OutputFolder::create(&path, &[], false).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(matches!(folder.commit(), Err(Error::Exists { .. })));
+    assert_eq!(names(parent.path()), ["out"]);
+}
+
+#[test]
+fn a_folder_never_replaces_an_input() {
+    let parent = TempDir::new().unwrap();
+    let at = |name: &str| parent.path().join(name);
+    fs::create_dir_all(at("models/small")).unwrap();
+    fs::write(at("models/small/model.safetensors"), "").unwrap();
+    let (model, file) = (at("models/small"), at("models/small/model.safetensors"));
+    for output in [at("models"), at("models/small"), at("models/small/out"), at("models/../models/small")] {
+        let refused = OutputFolder::create(&output, &[&model], true);
+        assert!(matches!(refused, Err(Error::SameFile { .. })), "{}", output.display());
+    }
+    assert!(matches!(OutputFolder::create(&model, &[&file], true), Err(Error::SameFile { .. })));
+    OutputFolder::create(&at("models/other"), &[&model], true).unwrap();
+}
