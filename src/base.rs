@@ -106,6 +106,10 @@ impl Base {
             Error::input(path, "general.architecture", "missing", "this GGUF file is not a language model")
         })?;
         let architecture = arch::by_gguf_name(name).ok_or_else(|| unknown_architecture(path, name))?;
+        if gguf.get("split.count").and_then(|v| v.as_u64()).is_some_and(|parts| parts > 1) {
+            let mend = "join the parts with `llama-gguf-split --merge`; split files are not read yet";
+            return Err(Error::input(path, "split.count", "one of several parts of a model", mend));
+        }
         let config = Config::from_gguf(&gguf, architecture)?;
         let mut tensors = BTreeMap::new();
         for t in gguf.tensors() {
@@ -195,26 +199,29 @@ impl Base {
         }
     }
 
-    /// The model's own name: `general.name` in GGUF, else the folder's or file's name.
+    /// What the model calls itself: `general.name` in GGUF, else its architecture. Never its path, which must not go
+    /// into an adapter.
     pub fn name(&self) -> String {
-        if let Files::Gguf(gguf) = &self.files
-            && let Some(name) = gguf.get("general.name").and_then(|v| v.as_str())
-        {
-            return name.to_string();
-        }
-        self.path
-            .canonicalize()
-            .ok()
-            .and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()))
-            .unwrap_or_else(|| "model".into())
+        let own = match &self.files {
+            Files::Gguf(gguf) => gguf.get("general.name").and_then(|v| v.as_str()),
+            Files::HuggingFace(_) => None,
+        };
+        own.unwrap_or(self.architecture.gguf).to_string()
     }
 
-    /// The folder's or file's tokenizer and chat template.
+    /// The folder's or file's tokenizer and chat template. Fails when it has tokens that the embedding has no row for.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        Ok(match &self.files {
-            Files::Gguf(gguf) => Tokenizer::from_gguf(gguf)?,
+        let tokenizer = match &self.files {
+            Files::Gguf(gguf) => Tokenizer::from_gguf(gguf)
+                .map_err(|source| Error::GgufTokenizer { path: self.path.clone(), source })?,
             Files::HuggingFace(_) => Tokenizer::from_hf_folder(&self.path)?,
-        })
+        };
+        let (tokens, rows) = (tokenizer.vocab_size(), self.config.vocab);
+        if tokens > rows {
+            let problem = format!("{tokens} tokens, and the embedding has {rows} rows");
+            return Err(Error::input(&self.path, "tokenizer", problem, "download the model again"));
+        }
+        Ok(tokenizer)
     }
 
     /// Every tensor by canonical name; one that the architecture does not name keeps its stored name.

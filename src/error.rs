@@ -11,6 +11,14 @@ pub enum Error {
     /// The model's tokenizer or chat template.
     #[error(transparent)]
     Tokenizer(#[from] crate::tokenizer::TokenizerError),
+    /// The tokenizer in a GGUF file's metadata.
+    #[error("{}: {source}", path.display())]
+    GgufTokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: crate::tokenizer::TokenizerError,
+    },
     /// A file of training or test examples.
     #[error(transparent)]
     Data(#[from] crate::train::data::DataError),

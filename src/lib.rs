@@ -1,5 +1,5 @@
 //! `curmerge` fine-tunes a language model that is already on disk with CURLoRA (Fawi 2024, arXiv 2408.14572) and hands
-//! the result to llama.cpp, Ollama or PEFT.
+//! the result to llama.cpp or Ollama.
 //!
 //! The modules follow the way of the data: [`base`] opens a model over any container, [`cur`] chooses the columns and
 //! rows of each target matrix, [`model`] is the frozen transformer with its backward pass, [`train`] fits the small

@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use curmerge::commands::{self, CommandLine};
+use curmerge::report::terminal;
 
 fn main() -> ExitCode {
     match commands::run(&CommandLine::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", terminal::plain(&error.to_string()));
             ExitCode::FAILURE
         }
     }

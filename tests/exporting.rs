@@ -65,8 +65,4 @@ fn lora_has_llama_cpps_form_and_is_the_change() {
             }
         }
     }
-    for format in [Format::Peft, Format::Ollama] {
-        let message = export(&base, &adapter, format, &folder.path().join("x"), &[]).unwrap_err().to_string();
-        assert!(message.contains("--format gguf"), "{message}");
-    }
 }

@@ -10,8 +10,9 @@ use crate::arch::{self, Architecture};
 use crate::{Error, Result};
 
 /// Dimensions beyond these are damage or an attack, not a model.
-const MAX_DIMENSION: u64 = 1 << 24;
-const MAX_LAYERS: u64 = 1 << 12;
+const MAX_DIMENSION: usize = 1 << 24;
+const MAX_HEAD_DIM: usize = 1 << 14;
+const MAX_LAYERS: usize = 1 << 12;
 
 /// What the transformer's arithmetic needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,8 +127,11 @@ impl Config {
         let vocab = gguf.tensor("token_embd.weight").and_then(|t| t.dims.get(1).copied());
         let rope_base = float("rope.freq_base").unwrap_or(10000.0);
         let scaling = match gguf.get(&key("rope.scaling.type")).and_then(|v| v.as_str()) {
-            None | Some("none") => None,
-            Some("linear") => float("rope.scaling.factor").map(|factor| RopeScaling::Linear { factor }),
+            Some("none") => None,
+            // llama.cpp's default type is linear.
+            None | Some("linear") => {
+                float("rope.scaling.factor").map(|factor| RopeScaling::Linear { factor })
+            }
             Some(other) => return Err(unknown_scaling(path, &key("rope.scaling.type"), other)),
         };
         let config = Config {
@@ -222,14 +226,14 @@ impl Config {
             ("context length", self.context),
         ];
         for (what, size) in sizes {
-            if size == 0 || size as u64 > MAX_DIMENSION * 64 {
+            if size == 0 || size > MAX_DIMENSION {
                 return bad(what, format!("{size} is out of range"));
             }
         }
-        if self.d_model as u64 > MAX_DIMENSION || self.heads as u64 > MAX_DIMENSION {
-            return bad("embedding length", format!("{} is out of range", self.d_model));
+        if self.head_dim > MAX_HEAD_DIM {
+            return bad("head length", format!("{} is out of range", self.head_dim));
         }
-        if self.layers == 0 || self.layers as u64 > MAX_LAYERS {
+        if self.layers == 0 || self.layers > MAX_LAYERS {
             return bad("block count", format!("{} is out of range", self.layers));
         }
         if !self.heads.is_multiple_of(self.kv_heads) {

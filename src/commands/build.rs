@@ -1,7 +1,6 @@
 //! `curmerge build`: choose columns and rows, train U, write the adapter.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -18,6 +17,9 @@ use crate::train::data::{DataOptions, Dataset};
 use crate::train::optimizer::AdamWOptions;
 use crate::train::{self, TrainOptions, TrainReport};
 use crate::{Error, Result};
+
+static TRAINING: AtomicBool = AtomicBool::new(false);
+static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Options of `curmerge build`.
 #[derive(Clone, Debug, Args)]
@@ -63,6 +65,9 @@ pub struct BuildArgs {
     /// Share of U taken away a step, times the learning rate.
     #[arg(long, default_value_t = 0.0)]
     pub weight_decay: f32,
+    /// Multiply U by this at the end: less learnt, and much less forgotten.
+    #[arg(long, default_value_t = 0.8)]
+    pub shrink: f32,
     /// Largest norm of the gradients.
     #[arg(long, default_value_t = 1.0)]
     pub clip: f64,
@@ -83,6 +88,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let base = Base::open(&args.base)?;
     let mut inputs: Vec<&Path> = vec![base.path(), &args.data];
     inputs.extend(args.valid.as_deref());
+    inputs.extend(args.init.as_deref());
     // Hours of training must not end at a folder that is not there.
     drop(OutputFile::create(&args.output, &inputs)?);
     let tokenizer = base.tokenizer()?;
@@ -98,13 +104,15 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
         introduce(&base, &data, &adapter, planned)?;
     }
 
-    let stop = stop_flag()?;
+    listen_for_interrupts()?;
+    TRAINING.store(true, Ordering::Relaxed);
     let mut progress = TrainingProgress::new(planned);
     let start = Instant::now();
-    let report = train::train(&mut model, &data, valid.as_ref(), &options, &stop, &mut progress);
+    let report = train::train(&mut model, &data, valid.as_ref(), &options, &STOP, &mut progress);
+    TRAINING.store(false, Ordering::Relaxed);
     let seconds = start.elapsed().as_secs_f64();
     progress.finish();
-    if !report.loss.is_finite() {
+    if report.diverged {
         return Err(Error::request(
             format!("the loss is no longer a number after {} steps; no adapter was written", report.steps),
             "use a lower --lr",
@@ -143,6 +151,7 @@ fn check_numbers(args: &BuildArgs) -> Result<()> {
     };
     positive("lr", args.lr, false)?;
     positive("clip", args.clip, false)?;
+    positive("shrink", args.shrink.into(), false)?;
     positive("weight-decay", args.weight_decay.into(), true)?;
     positive("scale", args.scale.abs().into(), false)
 }
@@ -175,6 +184,7 @@ fn train_options(args: &BuildArgs) -> TrainOptions {
         learning_rate: args.lr,
         adamw: AdamWOptions { weight_decay: args.weight_decay, ..Default::default() },
         clip: args.clip,
+        shrink: args.shrink,
         seed: args.seed,
     }
 }
@@ -195,19 +205,16 @@ fn record(args: &BuildArgs, data: &Dataset, report: &TrainReport) -> Training {
     }
 }
 
-/// Set by the first Ctrl-C, which ends training after the step under way; the second ends the program.
-fn stop_flag() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    let handler = move || {
-        if flag.swap(true, Ordering::Relaxed) {
+/// The first Ctrl-C during training ends it after the step under way; another, or one at any other time, the program.
+fn listen_for_interrupts() -> Result<()> {
+    let handler = || {
+        if !TRAINING.load(Ordering::Relaxed) || STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
         eprintln!("stopping after this step; the adapter will be written (Ctrl-C again to stop at once)");
     };
     match ctrlc::set_handler(handler) {
-        // A second build in one process (the demo's) keeps the first handler.
-        Ok(()) | Err(ctrlc::Error::MultipleHandlers) => Ok(stop),
+        Ok(()) | Err(ctrlc::Error::MultipleHandlers) => Ok(()),
         Err(e) => {
             Err(Error::request(format!("cannot listen for Ctrl-C: {e}"), "start curmerge from a shell"))
         }

@@ -47,6 +47,13 @@ pub fn run(args: &DemoArgs, json: bool) -> Result<()> {
     let start = Instant::now();
     let folder = &args.output;
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create the folder", e))?;
+    let (first, carried) = CARRIED[0];
+    let mut standing = std::fs::read_dir(folder).map_err(|e| Error::io(folder, "list", e))?;
+    let earlier = std::fs::read(folder.join(first)).is_ok_and(|own| own == carried);
+    if standing.next().is_some() && !earlier {
+        let problem = "has files in it that are not an earlier demo's";
+        return Err(Error::input(folder, "output", problem, "name an empty or new folder with -o"));
+    }
     for (name, bytes) in CARRIED {
         let mut file = OutputFile::create(&folder.join(name), &[])?;
         file.append(bytes)?;

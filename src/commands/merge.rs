@@ -26,7 +26,7 @@ pub struct MergeArgs {
     /// The model to write: a name ending in .gguf for a GGUF base, a folder for a Hugging Face folder.
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
-    /// How to store the changed tensors: f32, f16, bf16, q8_0, q4_1 [default: as the base stores them].
+    /// How to store the changed tensors: f32, f16, bf16, q8_0, q6_k, q5_k, q4_k, q5_1, q5_0, q4_1, q4_0 [default: as the base stores them].
     #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
     pub dtype: Option<DType>,
     /// Multiplies the adapter's own scale.
@@ -41,9 +41,9 @@ pub struct MergeArgs {
 }
 
 fn parse_type(name: &str) -> std::result::Result<DType, String> {
-    DType::parse(name).filter(|dtype| dtype.can_encode()).ok_or_else(|| {
-        "use f32, f16, bf16, q8_0, q4_1, or another of Q4_0, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K".into()
-    })
+    DType::parse(name)
+        .filter(|dtype| dtype.can_encode() && *dtype != DType::F64)
+        .ok_or_else(|| "use f32, f16, bf16, q8_0, q6_k, q5_k, q4_k, q5_1, q5_0, q4_1 or q4_0".into())
 }
 
 /// Merge and report.

@@ -62,12 +62,17 @@ pub fn run(args: &RunArgs, json: bool) -> Result<()> {
     let tokenizer = base.tokenizer()?;
     let model = super::adapted_model(&base, args.adapter.as_deref(), args.allow_other_base)?;
     let prompt = prompt_tokens(args, &tokenizer)?;
+    let context = base.config().context;
+    if prompt.len() >= context {
+        let problem = format!("the prompt has {} tokens, and the model's context {context}", prompt.len());
+        return Err(Error::request(problem, "give a shorter prompt"));
+    }
     let mut sampler = Sampler::new(args.temperature, args.top_k, args.top_p, args.seed);
     let mut generator = Generator::new(&model);
     let (mut written, mut likeliest) = (Vec::new(), Vec::new());
     let mut shown = 0;
     let mut logits = generator.read(&prompt);
-    while written.len() < args.max_tokens && generator.len() < base.config().context {
+    while written.len() < args.max_tokens && generator.len() < context {
         let row = logits.as_slice().expect("one row of logits");
         let token = sampler.choose(row);
         if args.logprobs > 0 {

@@ -26,7 +26,7 @@ pub fn run(args: &VerifyArgs, json: bool) -> Result<()> {
     // Reading checks the digest of every tensor and of the file.
     let adapter = Adapter::read(&args.adapter)?;
     let mut text = format!("adapter  {}: sound, {} targets\n", args.adapter.display(), adapter.targets.len());
-    let mut differing = Vec::new();
+    let (mut differing, mut others_compared) = (Vec::new(), args.base.is_some());
     if let Some(path) = &args.base {
         let base = Base::open(path)?;
         let targets = binding::compare_targets(&base, &adapter);
@@ -47,7 +47,10 @@ pub fn run(args: &VerifyArgs, json: bool) -> Result<()> {
             differing.push(target.name.clone());
         }
         match binding::compare_others(&base, &adapter) {
-            None => text += "others   not compared: the adapter was made on another container or type\n",
+            None => {
+                others_compared = false;
+                text += "others   not compared: the adapter was made on another container or type\n";
+            }
             Some(names) => {
                 let recorded = adapter.base.other_tensors.len();
                 text += &format!("others   {recorded} recorded, {} differ\n", names.len());
@@ -63,6 +66,7 @@ pub fn run(args: &VerifyArgs, json: bool) -> Result<()> {
             "adapter": args.adapter,
             "base": args.base,
             "sound": differing.is_empty(),
+            "others_compared": others_compared,
             "differing": differing,
         }))?;
     } else {

@@ -24,8 +24,6 @@ pub trait Real:
     fn from_f64(value: f64) -> Self;
     /// For sums that need the wider type; exact.
     fn as_f64(self) -> f64;
-    /// Rounds for `f64`.
-    fn as_f32(self) -> f32;
 }
 
 impl Real for f32 {
@@ -38,9 +36,6 @@ impl Real for f32 {
     fn as_f64(self) -> f64 {
         f64::from(self)
     }
-    fn as_f32(self) -> f32 {
-        self
-    }
 }
 
 impl Real for f64 {
@@ -52,8 +47,5 @@ impl Real for f64 {
     }
     fn as_f64(self) -> f64 {
         self
-    }
-    fn as_f32(self) -> f32 {
-        self as f32
     }
 }

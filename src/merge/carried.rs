@@ -28,12 +28,15 @@ pub(super) fn carry(
     let mut found = Found::default();
     found.walk(base, Path::new(""), 0)?;
     found.files.sort();
-    found.notes.sort();
-    for file in &found.files {
+    for file in &std::mem::take(&mut found.files) {
         let source = base.join(file);
         let target = folder.path().join(file);
         if shards.iter().any(|s| s.path() == source) {
             continue;
+        }
+        if is_weights(file) {
+            let name = terminal::plain(&file.to_string_lossy());
+            found.notes.push(format!("{name} was carried along without the adapter"));
         }
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent).map_err(|e| Error::io(parent, "create", e))?;
@@ -47,6 +50,7 @@ pub(super) fn carry(
         }
         copy.commit()?;
     }
+    found.notes.sort();
     Ok(found.notes)
 }
 
@@ -71,9 +75,6 @@ impl Found {
             let is_link = entry.file_type().map_err(fail)?.is_symlink();
             let name = terminal::plain(&below.to_string_lossy());
             if kind.is_file() {
-                if is_weights(&path) {
-                    self.notes.push(format!("{name} was carried along without the adapter"));
-                }
                 self.files.push(below);
             } else if !kind.is_dir() || is_link {
                 self.notes.push(format!("{name} was left out: it is no ordinary file or folder"));
@@ -91,7 +92,8 @@ impl Found {
 
 /// Whether the file holds weights in a form that is not merged into, which a loader might prefer.
 fn is_weights(path: &Path) -> bool {
-    matches!(path.extension().and_then(|e| e.to_str()), Some("bin" | "pth" | "pt" | "gguf" | "onnx" | "h5"))
+    let ending = path.extension().and_then(|e| e.to_str());
+    matches!(ending, Some("bin" | "pth" | "pt" | "gguf" | "onnx" | "h5" | "safetensors"))
 }
 
 /// The text of the index with its `total_size` grown by so many bytes, and nothing else changed.

@@ -77,7 +77,7 @@ impl Adapted<'_> {
             let stored = &self.weight.stored_bytes()[stored_row * stored_bytes..][..stored_bytes];
             let rounded = requantize::row(types, stored, &w, &d, out).map_err(|e| {
                 let place = format!("tensor '{}', row {row}", self.target.name);
-                Error::input(path, place, e.to_string(), "or the adapter's scale is too large")
+                Error::input(path, place, e.to_string(), "or train with a lower --lr")
             })?;
             sums.push(rounded);
         }

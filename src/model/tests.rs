@@ -134,8 +134,8 @@ fn check_gradients(base: &Base, only: &str) {
     let (log_probs, gradients) = model.gradients(&batch, 0.1);
     assert_eq!(log_probs, model.log_probs(&batch));
     const STEP: f64 = 1e-5;
-    for slot in 0..gradients.len() {
-        let mut numeric = Array2::zeros(gradients[slot].dim());
+    for (slot, gradient) in gradients.iter().enumerate() {
+        let mut numeric = Array2::zeros(gradient.dim());
         for at in ndarray::indices(numeric.dim()) {
             let mut shifted = |by: f64| {
                 model.trained()[slot][at] += by;
@@ -145,7 +145,7 @@ fn check_gradients(base: &Base, only: &str) {
             };
             numeric[at] = (shifted(STEP) - shifted(-STEP)) / (2.0 * STEP);
         }
-        let error = distance(&gradients[slot], &numeric);
+        let error = distance(gradient, &numeric);
         assert!(error < 1e-7, "slot {slot} of '{only}': relative error {error}");
     }
 }

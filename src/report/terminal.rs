@@ -26,7 +26,7 @@ pub fn print_json(value: &Value) -> Result<()> {
 /// Print one line to standard error after `warning: `.
 pub fn warn(text: &str) {
     // A closed standard error leaves nowhere to say so.
-    let _ = writeln!(std::io::stderr(), "warning: {text}");
+    let _ = writeln!(std::io::stderr(), "warning: {}", plain(text));
 }
 
 /// Text out of a file as a terminal may show it: control characters and those that turn the writing direction are

@@ -13,8 +13,11 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, context};
 use serde::Serialize;
 
 /// What a rendering may cost, in minijinja's fuel: about one an instruction, and one for 64 bytes of data. It bounds
-/// the memory to some 640 MB; a conversation of a thousand turns takes less than a hundredth of it.
-const FUEL: u64 = 10_000_000;
+/// the memory to some 64 MB; a conversation of a thousand turns takes less than a tenth of it.
+const FUEL: u64 = 1_000_000;
+/// A rendering may be so many times as long as the messages, and [`RENDERED_SPARE`] bytes more: templates repeat little.
+const RENDERED_TIMES: usize = 16;
+const RENDERED_SPARE: usize = 1 << 20;
 
 /// The name of the template within the environment; without an ending, so that nothing is escaped.
 const NAME: &str = "chat_template";
@@ -78,12 +81,20 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        environment.get_template(NAME).and_then(|template| template.render(variables)).map_err(|error| {
-            ChatError {
+        let text = environment.get_template(NAME).and_then(|template| template.render(variables)).map_err(
+            |error| ChatError {
                 problem: one_line(&error),
                 mend: "change the messages to what the template takes, or use prompt and completion",
-            }
-        })
+            },
+        )?;
+        let said: usize = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
+        if text.len() > RENDERED_TIMES * said + RENDERED_SPARE {
+            return Err(ChatError {
+                problem: format!("it makes {} bytes of messages of {said}", text.len()),
+                mend: "the template cannot be trusted: use prompt and completion instead of messages",
+            });
+        }
+        Ok(text)
     }
 }
 
@@ -107,7 +118,7 @@ fn without_generation_marks(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(end) = rest[start..].find("%}").map(|end| start + end) else { break };
+        let Some(end) = rest[start + 2..].find("%}").map(|end| start + 2 + end) else { break };
         let inside = &rest[start + 2..end];
         let word = inside.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
         let instead = match word {
@@ -221,6 +232,15 @@ fn one_line(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn broken_and_boundless_templates_are_errors() {
+        for broken in ["{%}", "a{%", "{%%}", "{% generation", "{{"] {
+            assert!(render(broken, &[]).is_err() || !broken.contains("{%}"), "{broken}");
+        }
+        let boundless = "{% for i in range(3000) %}{{ 'x' * 1000 }}{% endfor %}";
+        assert!(render(boundless, &[]).unwrap_err().to_string().contains("bytes"));
+    }
 
     fn render(source: &str, messages: &[Message]) -> Result<String, ChatError> {
         ChatTemplate::new(source.into(), "<s>".into(), "</s>".into()).render(messages, true)

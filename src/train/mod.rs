@@ -37,6 +37,9 @@ pub struct TrainOptions {
     pub adamw: AdamWOptions,
     /// Largest joint norm of the gradients.
     pub clip: f64,
+    /// U is multiplied by this when the run ends: a point between the base and what was trained, which forgets less at
+    /// the same loss than a lower learning rate does (Wortsman et al. 2021, arXiv 2109.01903).
+    pub shrink: f32,
     /// Seed of the order of examples.
     pub seed: u64,
 }
@@ -58,10 +61,6 @@ pub struct Step {
     pub loss: f64,
     /// Tokens that this step put through the model.
     pub tokens: u64,
-    /// Learning rate of the step.
-    pub learning_rate: f64,
-    /// Norm of the gradients before clipping.
-    pub gradient_norm: f64,
 }
 
 /// Hears of a run as it goes.
@@ -79,13 +78,15 @@ pub struct TrainReport {
     pub steps: u64,
     /// Steps the schedule was made for.
     pub planned_steps: u64,
+    /// The loss or a gradient was no longer a number, and the run ended before that step.
+    pub diverged: bool,
     /// Tokens that went through the model.
     pub tokens: u64,
-    /// Mean training loss of the last steps, nats a target token.
+    /// Mean training loss of the last steps, before U is shrunk, nats a target token.
     pub loss: f64,
     /// Mean training loss of each step.
     pub losses: Vec<f64>,
-    /// Validation loss after each epoch and at the end, with the number of steps.
+    /// Validation loss after each epoch and at the end (of the shrunk U), with the number of steps.
     pub validation: Vec<(u64, f64)>,
 }
 
@@ -113,6 +114,10 @@ pub fn train(
             let examples: Vec<&Example> = batch.iter().map(|&i| &data.examples[i]).collect();
             let (loss, mut gradients, tokens) = step_gradients(model, &examples);
             let gradient_norm = optimizer::clip(&mut gradients, options.clip);
+            if !(loss + gradient_norm).is_finite() {
+                report.diverged = true;
+                break 'run;
+            }
             let learning_rate = schedule.rate(report.steps);
             adam.step(model.trained(), &gradients, learning_rate as f32);
             report.steps += 1;
@@ -120,12 +125,20 @@ pub fn train(
             report.losses.push(loss);
             let recent = &report.losses[report.losses.len().saturating_sub(LOSS_WINDOW)..];
             report.loss = recent.iter().sum::<f64>() / recent.len() as f64;
-            let step = Step { done: report.steps, loss: report.loss, tokens, learning_rate, gradient_norm };
+            let step = Step { done: report.steps, loss: report.loss, tokens };
             observer.step(&step);
         }
+        if report.steps < steps && !stop.load(Ordering::Relaxed) {
+            validate(model, valid, &mut report, observer);
+        }
+    }
+    for u in model.trained() {
+        *u *= options.shrink;
+    }
+    // Whoever stops a run wants the adapter now.
+    if !stop.load(Ordering::Relaxed) && !report.diverged {
         validate(model, valid, &mut report, observer);
     }
-    validate(model, valid, &mut report, observer);
     report
 }
 
@@ -135,8 +148,7 @@ fn validate(
     report: &mut TrainReport,
     observer: &mut dyn Observer,
 ) {
-    let already = report.validation.last().is_some_and(|(steps, _)| *steps == report.steps);
-    if let (Some(valid), false) = (valid, already) {
+    if let Some(valid) = valid {
         let loss = mean_loss(model, valid);
         report.validation.push((report.steps, loss));
         observer.validation(report.steps, loss);

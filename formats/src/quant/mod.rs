@@ -41,7 +41,7 @@ pub enum QuantError {
         elements: usize,
     },
     /// A value is NaN or infinite, or becomes so in the stored type.
-    #[error("value {index} is {value}, which {dtype} cannot hold; store the tensor as F32")]
+    #[error("value {index} is {value}, which {dtype} cannot hold; use a smaller scale or a wider type")]
     OutOfRange {
         /// The stored type.
         dtype: DType,
