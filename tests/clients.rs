@@ -73,7 +73,7 @@ fn made() -> &'static Made {
 
 fn train(base: &Path, adapter: &Path, targets: &str) {
     let data = demo("train.jsonl");
-    curmerge!("build", base, "--data", data, "-o", adapter, "--targets", targets, "--lr", "0.1").done();
+    curmerge!("build", base, "--data", data, "-o", adapter, "--targets", targets, "--lr", "0.02").done();
 }
 
 fn ask(script: &str, words: &[&OsStr], input: &[u8]) {

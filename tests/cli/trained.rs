@@ -236,7 +236,7 @@ fn the_demo_does_the_whole_job() {
     };
     let [base, beside, merged] = ["base  ", "base + adapter", "merged  "].map(score);
     println!("accuracy and perplexity: base {base:?}, with the adapter {beside:?}, merged {merged:?}");
-    assert!(beside.0 > base.0 && merged.0 > base.0, "nothing was learnt: {base:?} {merged:?}");
+    assert!(beside.0 > base.0 + 0.1 && merged.0 > base.0 + 0.1, "nothing was learnt: {base:?} {merged:?}");
     assert!((merged.0 - beside.0).abs() <= 0.02, "the merge is not the adapter: {beside:?} {merged:?}");
     for name in ["base.gguf", "adapter.safetensors", "merged.gguf", "lora.gguf"] {
         curmerge!("inspect", out.join(name)).done();
