@@ -1,0 +1,68 @@
+//! Writes one small sound file of each kind to `corpus/`, for the fuzzer to start from.
+
+use std::collections::BTreeMap;
+
+use curmerge_formats::*;
+
+fn main() -> std::io::Result<()> {
+    let bytes = |header: &[u8], length: u64| {
+        let mut bytes = header.to_vec();
+        bytes.resize(length as usize, 7);
+        bytes
+    };
+    let keys = [
+        ("general.architecture".to_owned(), Value::String("llama".to_owned())),
+        ("general.alignment".to_owned(), Value::U32(8)),
+        ("tokens".to_owned(), Value::Array(Array::String(vec!["a".to_owned(), "b".to_owned()]))),
+        ("scores".to_owned(), Value::Array(Array::F32(vec![0.5]))),
+        ("flag".to_owned(), Value::Bool(true)),
+    ];
+    let tensors = [(DType::Q4_1, vec![32, 2]), (DType::Q6_K, vec![256]), (DType::F16, vec![3])];
+    let tensors = tensors
+        .into_iter()
+        .map(|(dtype, dims)| NewTensor { name: dtype.name().to_owned(), dtype, dims })
+        .collect();
+    let gguf = GgufLayout::new(3, 8, &keys, tensors).expect("a sound layout");
+    write("gguf", &bytes(gguf.header(), gguf.file_bytes()))?;
+
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    let tensors = [(DType::BF16, vec![2, 2]), (DType::F4, vec![2]), (DType::I64, vec![0])];
+    let tensors = tensors
+        .into_iter()
+        .map(|(dtype, shape)| NewSafeTensor { name: dtype.name().to_owned(), dtype, shape })
+        .collect();
+    let safe = SafeTensorsLayout::new(&metadata, tensors).expect("a sound layout");
+    write("safetensors", &bytes(safe.header(), safe.file_bytes()))?;
+
+    let adapter = Adapter {
+        base: BaseInfo {
+            name: "m".to_owned(),
+            architecture: "llama".to_owned(),
+            container: "gguf".to_owned(),
+            other_tensors: BTreeMap::from([("n".to_owned(), sha256_hex(b""))]),
+        },
+        rank: 2,
+        scale: 1.0,
+        selection: "inverse".to_owned(),
+        seed: 0,
+        training: None,
+        targets: vec![AdapterTarget {
+            name: "q".to_owned(),
+            cols: vec![0, 2],
+            rows: vec![1],
+            u: vec![0.5, -1.0],
+            shape: [2, 3],
+            stored_dtype: "F16".to_owned(),
+            stored_sha256: sha256_hex(b"s"),
+            values_sha256: sha256_hex(b"v"),
+            sketch: Some(vec![0.25]),
+        }],
+    };
+    write("adapter", &adapter.to_bytes().expect("a sound adapter"))
+}
+
+fn write(target: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("sound"), bytes)
+}
