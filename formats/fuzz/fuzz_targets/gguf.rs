@@ -21,7 +21,8 @@ fuzz_target!(|bytes: &[u8]| {
                 .collect();
             // Refused only for names that llama.cpp would not take. Gaps between tensors and padding are not kept.
             if let Ok(layout) = GgufLayout::new(file.version(), file.alignment(), file.metadata(), tensors) {
-                let close = file.tensors().iter().zip(layout.tensors()).all(|(old, new)| old.offset == new.offset);
+                let close =
+                    file.tensors().iter().zip(layout.tensors()).all(|(old, new)| old.offset == new.offset);
                 let padding = 2 * file.alignment() as usize;
                 let end = layout.header().len().saturating_sub(padding).min(bytes.len());
                 assert!(!close || layout.header()[..end] == bytes[..end]);

@@ -16,7 +16,8 @@ fuzz_target!(|bytes: &[u8]| {
                 .iter()
                 .map(|t| NewSafeTensor { name: t.name.clone(), dtype: t.dtype, shape: t.shape.clone() })
                 .collect();
-            let layout = SafeTensorsLayout::new(file.metadata(), tensors).expect("what was read can be written");
+            let layout =
+                SafeTensorsLayout::new(file.metadata(), tensors).expect("what was read can be written");
             let mut again = layout.header().to_vec();
             again.resize(layout.file_bytes() as usize, 0);
             std::fs::write(path, again).expect("a write");
