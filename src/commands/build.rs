@@ -66,7 +66,7 @@ pub struct BuildArgs {
     #[arg(long, default_value_t = 0.0)]
     pub weight_decay: f32,
     /// Multiply U by this at the end: less learnt, and much less forgotten.
-    #[arg(long, default_value_t = 0.8)]
+    #[arg(long, default_value_t = 0.6)]
     pub shrink: f32,
     /// Largest norm of the gradients.
     #[arg(long, default_value_t = 1.0)]

@@ -79,7 +79,7 @@ pub fn run(args: &DemoArgs, json: bool) -> Result<()> {
             "--targets",
             "all",
             "--lr",
-            "5e-3",
+            "8e-3",
         ],
     )?;
     let beside = scores(folder, "base.gguf", Some("adapter.safetensors"))?;
