@@ -97,19 +97,34 @@ pub(super) fn decode_q5_k(bytes: &[u8], out: &mut [f32]) {
 /// Stored: `ql` 128 (low four bits), `qh` 64 (top two bits), `scales` 16 (signed), `d`.
 pub(super) fn decode_q6_k(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<210>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
-        let (ql, qh, scales) = (&block[..128], &block[128..192], &block[192..208]);
         let d = half_at(block, 208);
-        // 16 sub-blocks: eight to a half of 128; in it, runs of 32 values share a nibble and a bit pair.
-        for (sub, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let scale = d * f32::from(scales[sub] as i8);
-            let (half, run, start) = (sub / 8, sub / 2 % 4, sub % 2 * 16);
-            let low = &ql[half * 64 + run % 2 * 32 + start..][..16];
-            let high = &qh[half * 32 + start..][..16];
-            let (nibble, pair) = (run / 2 * 4, run * 2);
-            for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
-                let q = low >> nibble & 15 | (high >> pair & 3) << 4;
-                *out = scale * (i32::from(q) - 32) as f32;
-            }
+        // Two halves of 128 values; in each, runs of 32 values share a nibble of `ql` and a bit pair of `qh`.
+        for (half, out) in out.as_chunks_mut::<128>().0.iter_mut().enumerate() {
+            let (ql, qh) = (&block[half * 64..][..64], &block[128 + half * 32..][..32]);
+            let scales: [f32; 8] = std::array::from_fn(|j| d * f32::from(block[192 + half * 8 + j] as i8));
+            let (runs, _) = out.as_chunks_mut::<32>();
+            six_bit_run::<0, 0>(&ql[..32], qh, &scales[0..2], &mut runs[0]);
+            six_bit_run::<0, 2>(&ql[32..], qh, &scales[2..4], &mut runs[1]);
+            six_bit_run::<4, 4>(&ql[..32], qh, &scales[4..6], &mut runs[2]);
+            six_bit_run::<4, 6>(&ql[32..], qh, &scales[6..8], &mut runs[3]);
+        }
+    }
+}
+
+/// Two sub-blocks of 16 whose bits lie at `NIBBLE` and `PAIR`; constants, so that the shifts become SIMD.
+#[inline(always)]
+fn six_bit_run<const NIBBLE: u32, const PAIR: u32>(
+    low: &[u8],
+    high: &[u8],
+    scales: &[f32],
+    out: &mut [f32; 32],
+) {
+    let subs =
+        out.as_chunks_mut::<16>().0.iter_mut().zip(low.as_chunks::<16>().0).zip(high.as_chunks::<16>().0);
+    for (((out, low), high), scale) in subs.zip(scales) {
+        for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
+            let q = low >> NIBBLE & 15 | (high >> PAIR & 3) << 4;
+            *out = scale * (i32::from(q) - 32) as f32;
         }
     }
 }

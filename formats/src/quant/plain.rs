@@ -14,67 +14,98 @@ fn half_at(block: &[u8], at: usize) -> f32 {
     half_to_f32(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
-pub(super) fn decode_q4_0(bytes: &[u8], out: &mut [f32]) {
-    for (block, out) in bytes.as_chunks::<18>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
-        let d = half_at(block, 0);
-        let (low, high) = out.split_at_mut(HALF);
-        for ((q, low), high) in block[2..].iter().zip(low).zip(high) {
-            *low = (i32::from(q & 15) - 8) as f32 * d;
-            *high = (i32::from(q >> 4) - 8) as f32 * d;
-        }
+/// Calls `decode_block` on each block of `N` bytes with its place among the values.
+fn each_stored<const N: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    decode_block: impl Fn(&[u8; N], &mut [f32; BLOCK]) + Copy,
+) {
+    // Not inlined: else the compiler makes lanes of four blocks, and gathers their bytes one by one.
+    #[inline(never)]
+    fn one<const N: usize>(
+        decode: impl Fn(&[u8; N], &mut [f32; BLOCK]),
+        block: &[u8; N],
+        out: &mut [f32; BLOCK],
+    ) {
+        decode(block, out);
+    }
+    for (block, out) in bytes.as_chunks::<N>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
+        one(decode_block, block, out);
     }
 }
 
-pub(super) fn decode_q4_1(bytes: &[u8], out: &mut [f32]) {
-    for (block, out) in bytes.as_chunks::<20>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
-        let (d, m) = (half_at(block, 0), half_at(block, 2));
-        let (low, high) = out.split_at_mut(HALF);
-        for ((q, low), high) in block[4..].iter().zip(low).zip(high) {
-            *low = f32::from(q & 15) * d + m;
-            *high = f32::from(q >> 4) * d + m;
-        }
+/// The low four bits of a block's values in their order. To bytes first, so that the conversion to floats is one
+/// straight loop that becomes SIMD.
+#[inline(always)]
+fn nibbles(qs: &[u8]) -> [u8; BLOCK] {
+    let mut out = [0; BLOCK];
+    let (low, high) = out.split_at_mut(HALF);
+    for ((q, low), high) in qs.iter().zip(low).zip(high) {
+        *low = q & 15;
+        *high = q >> 4;
     }
+    out
 }
 
 /// The fifth bits of a block's values, each as 16 or 0.
 #[inline(always)]
 fn fifth_bits(qh: &[u8]) -> [u8; BLOCK] {
-    // A mask and a comparison instead of a shift by j: SSE2 shifts all lanes alike.
-    const MASK: [u8; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
-    std::array::from_fn(|j| if qh[j / 8] & MASK[j % 8] != 0 { 16 } else { 0 })
+    // Eight at a time: bit i of the byte goes to bit i of byte i of a word, from there to bit 7, and down to bit 4.
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const DIAGONAL: u64 = 0x8040_2010_0804_0201;
+    let mut fifths = [0; BLOCK];
+    for (bits, fifths) in qh.iter().zip(fifths.as_chunks_mut::<8>().0) {
+        let spread = u64::from(*bits) * ONES & DIAGONAL;
+        *fifths = ((spread + ONES * 0x7f) >> 3 & ONES * 16).to_le_bytes();
+    }
+    fifths
+}
+
+pub(super) fn decode_q4_0(bytes: &[u8], out: &mut [f32]) {
+    each_stored::<18>(bytes, out, |block, out| {
+        let d = half_at(block, 0);
+        for (out, q) in out.iter_mut().zip(nibbles(&block[2..])) {
+            *out = (i32::from(q) - 8) as f32 * d;
+        }
+    });
+}
+
+pub(super) fn decode_q4_1(bytes: &[u8], out: &mut [f32]) {
+    each_stored::<20>(bytes, out, |block, out| {
+        let (d, m) = (half_at(block, 0), half_at(block, 2));
+        for (out, q) in out.iter_mut().zip(nibbles(&block[4..])) {
+            *out = f32::from(q) * d + m;
+        }
+    });
 }
 
 pub(super) fn decode_q5_0(bytes: &[u8], out: &mut [f32]) {
-    for (block, out) in bytes.as_chunks::<22>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
+    each_stored::<22>(bytes, out, |block, out| {
         let d = half_at(block, 0);
-        let fifth = fifth_bits(&block[2..6]);
-        let qs = &block[6..22];
-        for j in 0..HALF {
-            out[j] = (i32::from(qs[j] & 15 | fifth[j]) - 16) as f32 * d;
-            out[j + HALF] = (i32::from(qs[j] >> 4 | fifth[j + HALF]) - 16) as f32 * d;
+        let (low, fifth) = (nibbles(&block[6..]), fifth_bits(&block[2..6]));
+        for ((out, low), fifth) in out.iter_mut().zip(low).zip(fifth) {
+            *out = (i32::from(low | fifth) - 16) as f32 * d;
         }
-    }
+    });
 }
 
 pub(super) fn decode_q5_1(bytes: &[u8], out: &mut [f32]) {
-    for (block, out) in bytes.as_chunks::<24>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
+    each_stored::<24>(bytes, out, |block, out| {
         let (d, m) = (half_at(block, 0), half_at(block, 2));
-        let fifth = fifth_bits(&block[4..8]);
-        let qs = &block[8..24];
-        for j in 0..HALF {
-            out[j] = f32::from(qs[j] & 15 | fifth[j]) * d + m;
-            out[j + HALF] = f32::from(qs[j] >> 4 | fifth[j + HALF]) * d + m;
+        let (low, fifth) = (nibbles(&block[8..]), fifth_bits(&block[4..8]));
+        for ((out, low), fifth) in out.iter_mut().zip(low).zip(fifth) {
+            *out = f32::from(low | fifth) * d + m;
         }
-    }
+    });
 }
 
 pub(super) fn decode_q8_0(bytes: &[u8], out: &mut [f32]) {
-    for (block, out) in bytes.as_chunks::<34>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
+    each_stored::<34>(bytes, out, |block, out| {
         let d = half_at(block, 0);
         for (q, out) in block[2..].iter().zip(out) {
             *out = f32::from(*q as i8) * d;
         }
-    }
+    });
 }
 
 /// The value of greatest magnitude with its sign, the first of equals; 0 for a block of zeros.
