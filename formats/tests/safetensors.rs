@@ -132,7 +132,7 @@ fn raw(header: &str, data: usize) -> Vec<u8> {
 fn attacks_are_refused_with_their_place() {
     let one = |entry: &str| format!(r#"{{"t":{entry}}}"#);
     let huge = u64::MAX;
-    // Eight tensors that add up to 2^64 bytes less the 8 and the header: a sum that wraps around fits the file.
+    // Eight tensors that end, with the 8 bytes and the header before them, at byte 2^64.
     let wrap = {
         let eighth = 1u64 << 61;
         let header = |last: u64| {

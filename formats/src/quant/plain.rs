@@ -55,8 +55,8 @@ fn fifth_bits(qh: &[u8]) -> [u8; BLOCK] {
     const DIAGONAL: u64 = 0x8040_2010_0804_0201;
     let mut fifths = [0; BLOCK];
     for (bits, fifths) in qh.iter().zip(fifths.as_chunks_mut::<8>().0) {
-        let spread = u64::from(*bits) * ONES & DIAGONAL;
-        *fifths = ((spread + ONES * 0x7f) >> 3 & ONES * 16).to_le_bytes();
+        let spread = (u64::from(*bits) * ONES) & DIAGONAL;
+        *fifths = (((spread + ONES * 0x7f) >> 3) & (ONES * 16)).to_le_bytes();
     }
     fifths
 }

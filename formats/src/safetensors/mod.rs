@@ -5,8 +5,8 @@
 //! (<https://github.com/huggingface/safetensors>).
 //!
 //! The crate `safetensors` (0.8) is our independent reader in the tests, not our parser: it adds up offsets without a
-//! check (tensors that claim 2^64 bytes together wrap around in a release build and pass), keeps the last of two
-//! tensors of one name, and its errors do not say which tensor is at fault. Its writer's metadata are in random order,
+//! check (tensors that claim 2^64 bytes together make a build with overflow checks panic), keeps the last of two tensors
+//! of one name, and most of its errors do not say which tensor is at fault. Its writer's metadata are in random order,
 //! and our files must be the same bytes every time.
 
 pub(crate) mod header;
