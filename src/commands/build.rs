@@ -65,7 +65,7 @@ pub struct BuildArgs {
     /// Share of U taken away a step, times the learning rate.
     #[arg(long, default_value_t = 0.0)]
     pub weight_decay: f32,
-    /// Multiply U by this at the end: less learnt, and much less forgotten.
+    /// Multiply what U gained by this at the end: less learnt, and much less forgotten.
     #[arg(long, default_value_t = 0.6)]
     pub shrink: f32,
     /// Largest norm of the gradients.

@@ -37,8 +37,8 @@ pub struct TrainOptions {
     pub adamw: AdamWOptions,
     /// Largest joint norm of the gradients.
     pub clip: f64,
-    /// U is multiplied by this when the run ends: a point between the base and what was trained, which forgets less at
-    /// the same loss than a lower learning rate does (Wortsman et al. 2021, arXiv 2109.01903).
+    /// What U has gained is multiplied by this when the run ends: a point between the start and what was trained, which
+    /// forgets less at the same loss than a lower learning rate does (Wortsman et al. 2021, arXiv 2109.01903).
     pub shrink: f32,
     /// Seed of the order of examples.
     pub seed: u64,
@@ -105,6 +105,7 @@ pub fn train(
     let schedule = Schedule { peak: options.learning_rate, warmup, steps };
     let mut adam = AdamW::new(options.adamw, model.trained().iter().map(|u| u.dim()));
     let mut report = TrainReport { planned_steps: steps, ..Default::default() };
+    let began: Vec<Array2<f32>> = model.trained().iter().map(|u| (*u).clone()).collect();
     'run: for epoch in 0.. {
         let order = batches::order(data.examples.len(), options.seed, epoch);
         for batch in order.chunks(options.batch_size) {
@@ -132,8 +133,8 @@ pub fn train(
             validate(model, valid, &mut report, observer);
         }
     }
-    for u in model.trained() {
-        *u *= options.shrink;
+    for (u, from) in model.trained().into_iter().zip(&began) {
+        u.zip_mut_with(from, |u, &from| *u = from + options.shrink * (*u - from));
     }
     // Whoever stops a run wants the adapter now.
     if !stop.load(Ordering::Relaxed) && !report.diverged {
