@@ -166,7 +166,7 @@ impl<'a> Weight<'a> {
             let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
             hash.update(&bytes);
         }
-        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+        curmerge_formats::digest::hex(&hash.finalize())
     }
 }
 

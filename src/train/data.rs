@@ -13,7 +13,6 @@ mod rows;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use rows::{Content, Row};
@@ -234,7 +233,7 @@ fn choice_example(row: &Row, tokenizer: &Tokenizer) -> Result<ChoiceExample, Pro
 
 fn open(path: &Path) -> Result<(Content, String), DataError> {
     let bytes = std::fs::read(path).map_err(|source| DataError::Io { path: path.to_owned(), source })?;
-    let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = curmerge_formats::sha256_hex(&bytes);
     Ok((rows::parse(path, &bytes)?, sha256))
 }
 
