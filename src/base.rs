@@ -20,6 +20,7 @@ use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 pub use config::{Config, RopeScaling};
+pub use ollama::resolve;
 pub use weight::Weight;
 
 /// The files that a model's tensors live in.

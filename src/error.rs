@@ -34,6 +34,16 @@ pub enum Error {
         /// What the user can do.
         mend: String,
     },
+    /// The same of a file as a whole.
+    #[error("{}: {problem}; {mend}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// What the user can do.
+        mend: String,
+    },
     /// A request that no file is to blame for.
     #[error("{problem}; {mend}")]
     Request {
@@ -71,6 +81,14 @@ impl Error {
     /// An [`Error::Request`] from its parts.
     pub fn request(problem: impl Into<String>, mend: impl Into<String>) -> Self {
         Error::Request { problem: problem.into(), mend: mend.into() }
+    }
+
+    /// The same error, naming the file that it was found in, if it named none.
+    pub fn in_file(self, path: impl Into<PathBuf>) -> Self {
+        match self {
+            Error::Request { problem, mend } => Error::File { path: path.into(), problem, mend },
+            other => other,
+        }
     }
 
     /// An [`Error::Io`] from its parts.

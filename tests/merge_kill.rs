@@ -1,8 +1,8 @@
-//! A merge that is killed leaves the old output or none, never a part of one.
+//! A merge that is killed leaves the old output or none, never a part of one; interrupted, not even a hidden file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use curmerge_formats::dtype::DType;
@@ -33,6 +33,23 @@ fn snapshot(path: &Path) -> Option<Vec<(PathBuf, Vec<u8>)>> {
 
 #[test]
 fn a_killed_merge_leaves_nothing_half_written() {
+    for_every_moment(|child, _| child.kill().unwrap());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_merge_leaves_nothing_hidden_either() {
+    for_every_moment(|child, folder| {
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        child.wait().unwrap();
+        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let hidden: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with('.')).collect();
+        assert!(hidden.is_empty(), "{hidden:?}");
+    });
+}
+
+/// Merges a file and a folder, again and again, and calls `end` with the process at one moment after the other.
+fn for_every_moment(end: impl Fn(&mut Child, &Path)) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     tiny::write_gguf(&at("tiny.gguf"), DType::Q4_K);
@@ -56,7 +73,7 @@ fn a_killed_merge_leaves_nothing_half_written() {
         for kill in 0..KILLS {
             let mut child = curmerge(&arguments).spawn().unwrap();
             std::thread::sleep(whole_run * kill / KILLS);
-            child.kill().unwrap();
+            end(&mut child, folder.path());
             child.wait().unwrap();
             let left = snapshot(&out);
             assert!(left.is_none() || left == complete, "killed after {kill}/{KILLS} of {whole_run:?}");

@@ -1,7 +1,7 @@
 //! `ollama:NAME[:TAG]`: the GGUF blob of a model in Ollama's local store.
 //!
-//! The store keeps a JSON manifest a tag under `manifests/registry.ollama.ai/library/NAME/TAG`, whose layer of media
-//! type `application/vnd.ollama.image.model` names the file `blobs/sha256-...`.
+//! The store keeps a JSON manifest a tag under `manifests/registry.ollama.ai/library/NAME/TAG`, or another registry and
+//! owner where the name has them (`hf.co/OWNER/NAME`), whose layer of media type `application/vnd.ollama.image.model` names the file `blobs/sha256-...`.
 
 use std::path::{Path, PathBuf};
 
@@ -9,37 +9,49 @@ use crate::{Error, Result};
 
 const MODEL_LAYER: &str = "application/vnd.ollama.image.model";
 
+/// Where Ollama keeps its models when Linux runs it as a service.
+const SERVICE_STORE: &str = "/usr/share/ollama/.ollama/models";
+
 /// The path itself, or the blob that `ollama:NAME[:TAG]` stands for.
-pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
+pub fn resolve(path: &Path) -> Result<PathBuf> {
     match path.to_str().and_then(|p| p.strip_prefix("ollama:")) {
-        Some(name) => find(&store()?, name),
+        Some(name) => find(&stores(), name),
         None => Ok(path.into()),
     }
 }
 
-fn store() -> Result<PathBuf> {
+/// The folders to look in, best first.
+fn stores() -> Vec<PathBuf> {
     if let Some(folder) = std::env::var_os("OLLAMA_MODELS") {
-        return Ok(folder.into());
+        return vec![folder.into()];
     }
     let home = std::env::var_os("HOME").or_else(|| std::env::var_os("USERPROFILE"));
-    home.map(|h| Path::new(&h).join(".ollama/models"))
-        .ok_or_else(|| Error::request("no home folder to look for Ollama's models in", "set OLLAMA_MODELS"))
+    let own = home.map(|h| Path::new(&h).join(".ollama/models"));
+    own.into_iter().chain([SERVICE_STORE.into()]).collect()
 }
 
-fn find(store: &Path, name: &str) -> Result<PathBuf> {
-    let (model, tag) = name.split_once(':').unwrap_or((name, "latest"));
+fn find(stores: &[PathBuf], name: &str) -> Result<PathBuf> {
+    // A colon before a slash is a registry's port.
+    let tagged = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
+    let (model, tag) = tagged.unwrap_or((name, "latest"));
     let plain = |part: &str| {
         !part.is_empty() && part.split('/').all(|p| !matches!(p, "" | "." | "..")) && !part.contains('\\')
     };
-    if !plain(model) || !plain(tag) || tag.contains('/') {
+    if !plain(model) || !plain(tag) {
         return Err(Error::request(
             format!("'ollama:{}' is not a model name", name.escape_debug()),
             "write ollama:NAME or ollama:NAME:TAG, as `ollama list` shows it",
         ));
     }
-    let registry = store.join("manifests/registry.ollama.ai");
-    let owner = if model.contains('/') { registry } else { registry.join("library") };
-    let manifest = owner.join(model).join(tag);
+    let registry = match model.split('/').count() {
+        1 => "manifests/registry.ollama.ai/library",
+        2 => "manifests/registry.ollama.ai",
+        _ => "manifests",
+    };
+    let manifest_in = |store: &PathBuf| store.join(registry).join(model).join(tag);
+    let store = stores.iter().find(|store| manifest_in(store).exists()).or(stores.first());
+    let Some(store) = store else { return Err(Error::request("no Ollama store", "set OLLAMA_MODELS")) };
+    let manifest = manifest_in(store);
     let text =
         std::fs::read_to_string(&manifest).map_err(|e| Error::io(&manifest, "read Ollama's manifest", e))?;
     let bad = |problem: &str| Error::input(&manifest, "manifest", problem, "run `ollama pull` again");
@@ -62,24 +74,33 @@ mod tests {
     #[test]
     fn a_manifest_leads_to_its_blob() {
         let store = tempfile::tempdir().unwrap();
-        let folder = store.path().join("manifests/registry.ollama.ai/library/tiny");
-        std::fs::create_dir_all(&folder).unwrap();
         let digest = "0".repeat(64);
         let manifest = format!(
             r#"{{"layers":[{{"mediaType":"application/vnd.ollama.image.template","digest":"sha256:1"}},
                 {{"mediaType":"{MODEL_LAYER}","digest":"sha256:{digest}"}}]}}"#
         );
-        std::fs::write(folder.join("latest"), manifest).unwrap();
-        let blob = find(store.path(), "tiny").unwrap();
-        assert_eq!(blob, store.path().join(format!("blobs/sha256-{digest}")));
+        let places = [
+            ("tiny", "registry.ollama.ai/library/tiny/latest"),
+            ("tiny:1b", "registry.ollama.ai/library/tiny/1b"),
+            ("someone/tiny", "registry.ollama.ai/someone/tiny/latest"),
+            ("hf.co/someone/tiny:Q8_0", "hf.co/someone/tiny/Q8_0"),
+            ("localhost:5000/someone/tiny", "localhost:5000/someone/tiny/latest"),
+        ];
+        let stores = [store.path().join("empty"), store.path().into()];
+        for (name, place) in places {
+            let file = store.path().join("manifests").join(place);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, &manifest).unwrap();
+            let blob = find(&stores, name).unwrap();
+            assert_eq!(blob, store.path().join(format!("blobs/sha256-{digest}")), "{name}");
+        }
     }
 
     #[test]
     fn a_name_cannot_leave_the_store() {
-        for name in ["../x", "a/../../b", "a:../b", "", "a:", "a:b/c"] {
-            assert!(
-                find(Path::new("/nonexistent"), name).unwrap_err().to_string().contains("not a model name")
-            );
+        for name in ["../x", "a/../../b", "a:../b", "", "a:", "a:.."] {
+            let error = find(&["/nonexistent".into()], name).unwrap_err().to_string();
+            assert!(error.contains("not a model name"), "{name}: {error}");
         }
     }
 }

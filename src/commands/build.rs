@@ -1,7 +1,6 @@
 //! `curmerge build`: choose columns and rows, train U, write the adapter.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use clap::Args;
@@ -9,17 +8,16 @@ use curmerge_formats::adapter::{Adapter, Training};
 use curmerge_formats::output::OutputFile;
 use serde_json::json;
 
+use super::arguments::SelectionArgs;
+use super::interrupt;
+use super::select::select;
 use crate::base::Base;
-use crate::cur::{Selection, binding};
 use crate::model::Transformer;
 use crate::report::{progress::TrainingProgress, terminal};
 use crate::train::data::{DataOptions, Dataset};
 use crate::train::optimizer::AdamWOptions;
 use crate::train::{self, TrainOptions, TrainReport};
 use crate::{Error, Result};
-
-static TRAINING: AtomicBool = AtomicBool::new(false);
-static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Options of `curmerge build`.
 #[derive(Clone, Debug, Args)]
@@ -35,18 +33,9 @@ pub struct BuildArgs {
     /// The adapter to write.
     #[arg(short, long, value_name = "ADAPTER")]
     pub output: PathBuf,
-    /// Columns and rows of each matrix; U has rank * rank numbers.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
-    pub rank: u32,
-    /// Matrices to adapt: q k v o gate up down, all, or canonical names, with commas between.
-    #[arg(long, default_value = "q,k,v")]
-    pub targets: String,
-    /// How columns and rows are drawn.
-    #[arg(long, value_enum, default_value_t = Selection::Reference)]
-    pub select: Selection,
-    /// Seed of the draw and of the order of examples.
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    /// Which columns and rows.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
     /// Factor of the change: W + scale C U R.
     #[arg(long, default_value_t = 1.0)]
     pub scale: f32,
@@ -104,12 +93,11 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
         introduce(&base, &data, &adapter, planned)?;
     }
 
-    listen_for_interrupts()?;
-    TRAINING.store(true, Ordering::Relaxed);
     let mut progress = TrainingProgress::new(planned);
     let start = Instant::now();
-    let report = train::train(&mut model, &data, valid.as_ref(), &options, &STOP, &mut progress);
-    TRAINING.store(false, Ordering::Relaxed);
+    let report = interrupt::while_training(|stop| {
+        train::train(&mut model, &data, valid.as_ref(), &options, stop, &mut progress)
+    });
     let seconds = start.elapsed().as_secs_f64();
     progress.finish();
     if report.diverged {
@@ -159,21 +147,9 @@ fn check_numbers(args: &BuildArgs) -> Result<()> {
 /// A new adapter with U = 0, or the one that `--init` names.
 fn start(args: &BuildArgs, base: &Base) -> Result<Adapter> {
     if let Some(path) = &args.init {
-        let adapter = Adapter::read(path)?;
-        binding::check(base, &adapter, false)?;
-        return Ok(adapter);
+        return super::adapter_of(base, path, false);
     }
-    let names = base.targets(&args.targets)?;
-    let targets = binding::prepare(base, &names, args.rank, args.select, args.seed)?;
-    Ok(Adapter {
-        base: binding::base_info(base, &targets),
-        rank: args.rank,
-        scale: args.scale,
-        selection: args.select.to_string(),
-        seed: args.seed,
-        training: None,
-        targets,
-    })
+    Ok(Adapter { scale: args.scale, ..select(base, &args.selection)? })
 }
 
 fn train_options(args: &BuildArgs) -> TrainOptions {
@@ -185,7 +161,7 @@ fn train_options(args: &BuildArgs) -> TrainOptions {
         adamw: AdamWOptions { weight_decay: args.weight_decay, ..Default::default() },
         clip: args.clip,
         shrink: args.shrink,
-        seed: args.seed,
+        seed: args.selection.seed,
     }
 }
 
@@ -202,22 +178,6 @@ fn record(args: &BuildArgs, data: &Dataset, report: &TrainReport) -> Training {
         final_loss: report.loss,
         losses: Some(report.losses.clone()),
         valid_loss: report.validation.last().map(|(_, loss)| *loss),
-    }
-}
-
-/// The first Ctrl-C during training ends it after the step under way; another, or one at any other time, the program.
-fn listen_for_interrupts() -> Result<()> {
-    let handler = || {
-        if !TRAINING.load(Ordering::Relaxed) || STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("stopping after this step; the adapter will be written (Ctrl-C again to stop at once)");
-    };
-    match ctrlc::set_handler(handler) {
-        Ok(()) | Err(ctrlc::Error::MultipleHandlers) => Ok(()),
-        Err(e) => {
-            Err(Error::request(format!("cannot listen for Ctrl-C: {e}"), "start curmerge from a shell"))
-        }
     }
 }
 

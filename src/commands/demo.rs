@@ -10,6 +10,7 @@ use clap::{Args, Parser};
 use curmerge_formats::output::OutputFile;
 use serde_json::json;
 
+use super::arguments::AdapterArgs;
 use super::{CommandLine, adapted_model};
 use crate::base::Base;
 use crate::eval::{choices, perplexity};
@@ -120,7 +121,7 @@ fn scores(folder: &Path, model: &str, adapter: Option<&str>) -> Result<Scores> {
     let base = Base::open(&folder.join(model))?;
     let tokenizer = base.tokenizer()?;
     let adapter = adapter.map(|name| folder.join(name));
-    let model = adapted_model(&base, adapter.as_deref(), false)?;
+    let model = adapted_model(&base, &AdapterArgs::plain(adapter))?;
     let examples = data::read_choices(&folder.join("test.jsonl"), &tokenizer)?;
     let path = folder.join("text.txt");
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
@@ -131,12 +132,13 @@ fn scores(folder: &Path, model: &str, adapter: Option<&str>) -> Result<Scores> {
 }
 
 fn next_steps(base: &str, merged: &str, lora: &str) -> String {
+    let model_file = if Path::new(merged).is_absolute() { merged.into() } else { format!("./{merged}") };
     let prompt = "Definition: a large wild cat with a striped coat\\nKind:";
     format!(
         "Use the result:\n  \
          curmerge run {merged} -n 1 -p $'{prompt}'\n  \
          llama-completion -m {merged} -n 1 -e -p \"{prompt}\" -no-cnv\n  \
          llama-completion -m {base} --lora {lora} -n 1 -e -p \"{prompt}\" -no-cnv\n  \
-         printf 'FROM ./{merged}\\n' > Modelfile && ollama create curmerge-demo -f Modelfile\n"
+         printf 'FROM {model_file}\\n' > Modelfile && ollama create curmerge-demo -f Modelfile\n"
     )
 }

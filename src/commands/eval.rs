@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, json};
 
+use super::arguments::AdapterArgs;
 use crate::base::Base;
 use crate::eval::choices;
 use crate::eval::perplexity::{self, Perplexity};
@@ -21,9 +22,9 @@ use crate::{Error, Result};
 pub struct EvalArgs {
     /// Base model: a GGUF file, a Hugging Face folder, or ollama:NAME[:TAG].
     pub base: PathBuf,
-    /// Adapter to put beside it.
-    #[arg(long)]
-    pub adapter: Option<PathBuf>,
+    /// The adapter to measure.
+    #[command(flatten)]
+    pub adapter: AdapterArgs,
     /// Test examples: accuracy by likelihood where they have "choices", else the mean loss.
     #[arg(long, value_name = "FILE", required_unless_present = "perplexity")]
     pub data: Option<PathBuf>,
@@ -36,16 +37,13 @@ pub struct EvalArgs {
     /// Tokens in a chunk of the text.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(4..))]
     pub ctx: u32,
-    /// Use an adapter that was trained on other values of this model, such as another quantization.
-    #[arg(long)]
-    pub allow_other_base: bool,
 }
 
 /// Measure and print.
 pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
     let base = Base::open(&args.base)?;
     let tokenizer = base.tokenizer()?;
-    let model = super::adapted_model(&base, args.adapter.as_deref(), args.allow_other_base)?;
+    let model = super::adapted_model(&base, &args.adapter)?;
     let (mut fields, mut lines) = (Map::new(), String::new());
     if let Some(path) = &args.data {
         examples(&model, &tokenizer, path, &mut fields, &mut lines)?;
@@ -111,5 +109,5 @@ fn text(
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    result
+    result.map_err(|e| e.in_file(path))
 }

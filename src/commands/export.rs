@@ -3,11 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
 use crate::base::Base;
-use crate::cur::binding;
 use crate::export::{Format, export};
 use crate::report::terminal;
 use crate::{Error, Result};
@@ -34,8 +32,7 @@ pub struct ExportArgs {
 /// Write the other form.
 pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     let base = Base::open(&args.base)?;
-    let adapter = Adapter::read(&args.adapter)?;
-    binding::check(&base, &adapter, args.allow_other_base)?;
+    let adapter = super::adapter_of(&base, &args.adapter, args.allow_other_base)?;
     export(&base, &adapter, args.format, &args.output, &[&args.adapter])?;
     let bytes = std::fs::metadata(&args.output).map_err(|e| Error::io(&args.output, "read", e))?.len();
     if json {

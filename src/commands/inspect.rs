@@ -12,8 +12,9 @@ use curmerge_formats::sha256_hex;
 use rayon::prelude::*;
 use serde_json::{Value as Json, json};
 
+use crate::base;
 use crate::report::contents::{Contents, Entry, TensorLine};
-use crate::report::terminal;
+use crate::report::{progress, terminal};
 use crate::{Error, Result};
 
 /// Arrays longer than this are shown by their length and first values.
@@ -23,7 +24,7 @@ const FIRST_VALUES: usize = 4;
 /// Options of `curmerge inspect`.
 #[derive(Clone, Debug, Args)]
 pub struct InspectArgs {
-    /// A GGUF file, a safetensors file, a Hugging Face folder or an adapter.
+    /// A GGUF file, a safetensors file, a Hugging Face folder, ollama:NAME[:TAG] or an adapter.
     pub file: PathBuf,
     /// Show whole checksums.
     #[arg(long)]
@@ -35,30 +36,31 @@ pub struct InspectArgs {
 
 /// Read and print.
 pub fn run(args: &InspectArgs, json: bool) -> Result<()> {
-    let hash = !args.no_checksums;
-    let contents = match detect(&args.file)? {
-        Container::Gguf => of_gguf(&args.file, hash)?,
-        Container::HfFolder => of_folder(&args.file, hash)?,
-        Container::SafeTensors if Adapter::is_adapter(&args.file) => of_adapter(&args.file, hash)?,
+    let (hash, file) = (!args.no_checksums, base::resolve(&args.file)?);
+    let spinner = progress::spinner("reading");
+    let contents = match detect(&file)? {
+        Container::Gguf => of_gguf(&file, hash)?,
+        Container::HfFolder => of_folder(&file, hash)?,
+        Container::SafeTensors if Adapter::is_adapter(&file) => of_adapter(&file, hash)?,
         Container::SafeTensors => {
-            let file = SafeTensors::open(&args.file)?;
-            let metadata = texts(file.metadata().iter());
+            let tensors = SafeTensors::open(&file)?;
             Contents {
-                path: args.file.clone(),
                 kind: "safetensors file".into(),
-                metadata,
-                tensors: lines(&file, hash),
+                metadata: texts(tensors.metadata().iter()),
+                tensors: lines(&tensors, hash),
+                path: file,
             }
         }
         Container::Onnx | Container::Unknown => {
             return Err(Error::input(
-                &args.file,
+                &file,
                 "container",
                 "not a kind of file that curmerge reads",
                 "name a GGUF file, a safetensors file, a Hugging Face folder or an adapter",
             ));
         }
     };
+    spinner.finish_and_clear();
     if json { terminal::print_json(&contents.json()) } else { terminal::print(&contents.text(args.full)) }
 }
 

@@ -3,13 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 use serde_json::json;
 
 use crate::Result;
 use crate::base::Base;
-use crate::cur::binding;
 use crate::merge::{MergeOptions, MergeReport, merge};
 use crate::report::{progress, terminal};
 
@@ -49,8 +47,7 @@ fn parse_type(name: &str) -> std::result::Result<DType, String> {
 /// Merge and report.
 pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let base = Base::open(&args.base)?;
-    let adapter = Adapter::read(&args.adapter)?;
-    binding::check(&base, &adapter, args.allow_other_base)?;
+    let adapter = super::adapter_of(&base, &args.adapter, args.allow_other_base)?;
     let options = MergeOptions {
         dtype: args.dtype,
         scale: args.scale,

@@ -1,10 +1,12 @@
 //! The command line: one file a subcommand, each saying what happens in which order.
 
+pub mod arguments;
 pub mod build;
 pub mod demo;
 pub mod eval;
 pub mod export;
 pub mod inspect;
+pub mod interrupt;
 pub mod merge;
 pub mod run;
 pub mod select;
@@ -12,12 +14,14 @@ pub mod verify;
 
 use std::path::Path;
 
+use arguments::AdapterArgs;
 use clap::{Parser, Subcommand};
 use curmerge_formats::adapter::Adapter;
 
 use crate::base::Base;
 use crate::cur::binding;
 use crate::model::Transformer;
+use crate::report::terminal;
 use crate::{Error, Result};
 
 /// Fine-tune a language model on disk with CURLoRA, and hand the result to llama.cpp or Ollama.
@@ -63,6 +67,7 @@ pub fn run(line: &CommandLine) -> Result<()> {
             Error::request(format!("cannot start {threads} threads: {e}"), "use fewer --threads")
         })?;
     }
+    interrupt::listen()?;
     match &line.command {
         Command::Build(args) => build::run(args, line.json),
         Command::Select(args) => select::run(args, line.json),
@@ -76,17 +81,28 @@ pub fn run(line: &CommandLine) -> Result<()> {
     }
 }
 
+/// The adapter in this file, if it belongs to the base; warns of an allowed other base.
+fn adapter_of(base: &Base, path: &Path, allow_other_base: bool) -> Result<Adapter> {
+    let adapter = Adapter::read(path)?;
+    if let Some(warning) = binding::check(base, &adapter, allow_other_base)? {
+        terminal::warn(&warning);
+    }
+    Ok(adapter)
+}
+
 /// The base's model, with the adapter's terms when one is named and belongs to it.
-fn adapted_model<'a>(
-    base: &'a Base,
-    adapter: Option<&Path>,
-    allow_other_base: bool,
-) -> Result<Transformer<'a, f32>> {
+fn adapted_model<'a>(base: &'a Base, beside: &AdapterArgs) -> Result<Transformer<'a, f32>> {
     let mut model = Transformer::new(base)?;
-    if let Some(path) = adapter {
-        let adapter = Adapter::read(path)?;
-        binding::check(base, &adapter, allow_other_base)?;
-        model.attach(&adapter.targets, adapter.scale)?;
+    if let Some(path) = &beside.adapter {
+        let adapter = adapter_of(base, path, beside.allow_other_base)?;
+        let scale = adapter.scale * beside.scale;
+        if !scale.is_finite() {
+            return Err(Error::request(
+                format!("a scale of {scale} cannot be used"),
+                "give a finite --scale",
+            ));
+        }
+        model.attach(&adapter.targets, scale).map_err(|e| e.in_file(path))?;
     }
     Ok(model)
 }

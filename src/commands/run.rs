@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
+use super::arguments::AdapterArgs;
 use crate::base::Base;
 use crate::model::{Generator, Sampler};
 use crate::report::terminal;
@@ -16,9 +17,9 @@ use crate::{Error, Result};
 pub struct RunArgs {
     /// Base model: a GGUF file, a Hugging Face folder, or ollama:NAME[:TAG].
     pub base: PathBuf,
-    /// Adapter to put beside it.
-    #[arg(long)]
-    pub adapter: Option<PathBuf>,
+    /// The adapter to hear.
+    #[command(flatten)]
+    pub adapter: AdapterArgs,
     /// The text to continue.
     #[arg(short, long, value_name = "TEXT")]
     pub prompt: String,
@@ -43,9 +44,6 @@ pub struct RunArgs {
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Use an adapter that was trained on other values of this model, such as another quantization.
-    #[arg(long)]
-    pub allow_other_base: bool,
 }
 
 /// Print the prompt's continuation as it comes; with `json`, at the end.
@@ -60,7 +58,7 @@ pub fn run(args: &RunArgs, json: bool) -> Result<()> {
     }
     let base = Base::open(&args.base)?;
     let tokenizer = base.tokenizer()?;
-    let model = super::adapted_model(&base, args.adapter.as_deref(), args.allow_other_base)?;
+    let model = super::adapted_model(&base, &args.adapter)?;
     let prompt = prompt_tokens(args, &tokenizer)?;
     let context = base.config().context;
     if prompt.len() >= context {

@@ -6,10 +6,11 @@ use clap::Args;
 use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
+use super::arguments::SelectionArgs;
 use crate::Result;
 use crate::base::Base;
-use crate::cur::{Selection, binding};
-use crate::report::terminal;
+use crate::cur::binding;
+use crate::report::{progress, terminal};
 
 /// Options of `curmerge select`.
 #[derive(Clone, Debug, Args)]
@@ -19,34 +20,33 @@ pub struct SelectArgs {
     /// The adapter to write.
     #[arg(short, long, value_name = "ADAPTER")]
     pub output: PathBuf,
-    /// Columns and rows of each matrix.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
-    pub rank: u32,
-    /// Matrices to adapt: q k v o gate up down, all, or canonical names, with commas between.
-    #[arg(long, default_value = "q,k,v")]
-    pub targets: String,
-    /// How columns and rows are drawn.
-    #[arg(long, value_enum, default_value_t = Selection::Reference)]
-    pub select: Selection,
-    /// Seed of the draw.
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    /// Which columns and rows.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
 }
 
-/// Choose and write.
-pub fn run(args: &SelectArgs, json: bool) -> Result<()> {
-    let base = Base::open(&args.base)?;
+/// A new adapter of the base, with scale 1 and U = 0.
+pub fn select(base: &Base, args: &SelectionArgs) -> Result<Adapter> {
     let names = base.targets(&args.targets)?;
-    let targets = binding::prepare(&base, &names, args.rank, args.select, args.seed)?;
-    let adapter = Adapter {
-        base: binding::base_info(&base, &targets),
+    let spinner = progress::spinner("choosing columns and rows");
+    let targets = binding::prepare(base, &names, args.rank, args.select, args.seed)?;
+    let base = binding::base_info(base, &targets);
+    spinner.finish_and_clear();
+    Ok(Adapter {
+        base,
         rank: args.rank,
         scale: 1.0,
         selection: args.select.to_string(),
         seed: args.seed,
         training: None,
         targets,
-    };
+    })
+}
+
+/// Choose and write.
+pub fn run(args: &SelectArgs, json: bool) -> Result<()> {
+    let base = Base::open(&args.base)?;
+    let adapter = select(&base, &args.selection)?;
     adapter.write(&args.output, &[base.path()])?;
     if json {
         let targets =

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::base::Base;
 use crate::cur::binding::{self, Likeness};
-use crate::report::terminal;
+use crate::report::{progress, terminal};
 use crate::{Error, Result};
 
 /// Options of `curmerge verify`.
@@ -23,6 +23,7 @@ pub struct VerifyArgs {
 
 /// Hash and compare everything; fails after naming each tensor that differs.
 pub fn run(args: &VerifyArgs, json: bool) -> Result<()> {
+    let spinner = progress::spinner("checking");
     // Reading checks the digest of every tensor and of the file.
     let adapter = Adapter::read(&args.adapter)?;
     let mut text = format!("adapter  {}: sound, {} targets\n", args.adapter.display(), adapter.targets.len());
@@ -61,6 +62,7 @@ pub fn run(args: &VerifyArgs, json: bool) -> Result<()> {
             }
         }
     }
+    spinner.finish_and_clear();
     if json {
         terminal::print_json(&json!({
             "adapter": args.adapter,

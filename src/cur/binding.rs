@@ -38,7 +38,7 @@ pub fn prepare(
         .par_iter()
         .map(|name| {
             let weight = base.weight(name)?;
-            let indices = select(&weight, name, rank, selection, seed)?;
+            let indices = select(&weight, name, rank, selection, seed).map_err(|e| e.in_file(base.path()))?;
             Ok(AdapterTarget {
                 name: name.clone(),
                 u: vec![0.0; indices.cols.len() * indices.rows.len()],
@@ -111,8 +111,8 @@ pub fn compare_others(base: &Base, adapter: &Adapter) -> Option<Vec<String>> {
 }
 
 /// Refuse an adapter that was made on another model: every target must have its shape and the same bytes or values.
-/// With `allow_other_base` other values only give a warning of how far C and R are from those trained on.
-pub fn check(base: &Base, adapter: &Adapter, allow_other_base: bool) -> Result<()> {
+/// With `allow_other_base` other values only give a warning, returned, of how far C and R are from those trained on.
+pub fn check(base: &Base, adapter: &Adapter, allow_other_base: bool) -> Result<Option<String>> {
     if adapter.base.architecture != base.architecture().gguf {
         let made_on = terminal::shortened(&adapter.base.architecture, 40);
         let problem = format!("'{}', and the adapter was made on '{made_on}'", base.architecture().gguf);
@@ -148,10 +148,7 @@ pub fn check(base: &Base, adapter: &Adapter, allow_other_base: bool) -> Result<(
             }
         }
     }
-    if !other.is_empty() {
-        terminal::warn(&how_far(base, &other, adapter.targets.len()));
-    }
-    Ok(())
+    Ok((!other.is_empty()).then(|| how_far(base, &other, adapter.targets.len())))
 }
 
 /// How far C and R of the targets with other values are from those trained on.

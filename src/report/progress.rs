@@ -15,6 +15,15 @@ pub fn bar(label: &'static str, length: u64) -> ProgressBar {
     bar
 }
 
+/// A sign of life and the time gone by, for work that has no count of pieces.
+pub fn spinner(label: &'static str) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{prefix} {spinner} {elapsed}").expect("the template is a constant");
+    let spinner = ProgressBar::new_spinner().with_style(style).with_prefix(label);
+    spinner.enable_steady_tick(Duration::from_millis(500));
+    spinner
+}
+
 /// The bar of a training run: loss, tokens a second, time left.
 #[derive(Debug)]
 pub struct TrainingProgress {

@@ -8,6 +8,7 @@ use tempfile::{Builder, NamedTempFile};
 
 use super::TEMPORARY;
 use super::target::{Target, refuse_input_file, sync_folder};
+use super::unfinished::Unfinished;
 use crate::error::{Error, Result};
 use crate::mmap::MappedFile;
 
@@ -22,6 +23,7 @@ pub struct OutputFile {
     target: PathBuf,
     parent: PathBuf,
     file: NamedTempFile,
+    unfinished: Unfinished,
     /// Where the next append goes.
     position: u64,
     /// Where the system's cursor is.
@@ -44,13 +46,14 @@ impl OutputFile {
             return Err(Error::WrongKind { path: path.to_owned(), what });
         }
         refuse_input_file(path, &target, inputs)?;
-        let file =
-            temporary(&target).map_err(|error| Error::io(path, "create a file beside the output", error))?;
+        let (file, unfinished) = Unfinished::begin(|| temporary(&target), NamedTempFile::path)
+            .map_err(|error| Error::io(path, "create a file beside the output", error))?;
         Ok(OutputFile {
             path: path.to_owned(),
             target: target.path,
             parent: target.parent,
             file,
+            unfinished,
             position: 0,
             cursor: 0,
         })
@@ -102,8 +105,8 @@ impl OutputFile {
         let path = &self.path;
         let fail = |action| move |error| Error::io(path, action, error);
         self.file.as_file().sync_all().map_err(fail("sync"))?;
-        self.file
-            .persist(&self.target)
+        self.unfinished
+            .finish(|| self.file.persist(&self.target))
             .map_err(|refused| fail("rename the finished file to")(refused.error))?;
         sync_folder(&self.parent)
     }

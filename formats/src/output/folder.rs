@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::{Builder, TempDir};
 
 use super::target::{Target, refuse_input_folder, sync_folder, walk};
+use super::unfinished::Unfinished;
 use super::{OutputFile, TEMPORARY};
 use crate::error::{Error, Result};
 
@@ -18,6 +19,7 @@ pub struct OutputFolder {
     target: PathBuf,
     parent: PathBuf,
     folder: TempDir,
+    unfinished: Unfinished,
     replace: bool,
 }
 
@@ -42,13 +44,14 @@ impl OutputFolder {
                 return Err(Error::Exists { path: path.to_owned() });
             }
         }
-        let folder = temporary(&target.parent)
+        let (folder, unfinished) = Unfinished::begin(|| temporary(&target.parent), TempDir::path)
             .map_err(|error| Error::io(path, "create a folder beside the output", error))?;
         Ok(OutputFolder {
             path: path.to_owned(),
             target: target.path,
             parent: target.parent,
             folder,
+            unfinished,
             replace: target.standing.is_some(),
         })
     }
@@ -90,20 +93,27 @@ impl OutputFolder {
             if fs::symlink_metadata(&self.target).is_ok() {
                 return Err(Error::Exists { path: path.clone() });
             }
-            fs::rename(self.folder.path(), &self.target).map_err(fail("rename the finished folder to"))?;
+            self.unfinished
+                .finish(|| fs::rename(self.folder.path(), &self.target))
+                .map_err(fail("rename the finished folder to"))?;
             let _ = self.folder.keep();
             return sync_folder(&self.parent);
         }
-        let aside = temporary(&self.parent).map_err(fail("create a folder beside"))?;
-        let old = aside.path().join("replaced");
-        fs::rename(&self.target, &old).map_err(fail("move aside"))?;
-        if let Err(error) = fs::rename(self.folder.path(), &self.target) {
-            // Back as it was; if even that fails, the old folder must not be removed with its temporary parent.
-            if fs::rename(&old, &self.target).is_err() {
-                let _ = aside.keep();
-            }
-            return Err(fail("rename the finished folder to")(error));
-        }
+        let new = self.folder.path();
+        let set_aside = || {
+            let mut aside = temporary(&self.parent).map_err(fail("create a folder beside"))?;
+            let old = aside.path().join("replaced");
+            fs::rename(&self.target, &old).map_err(fail("move aside"))?;
+            fs::rename(new, &self.target).map_err(|error| {
+                // Back as it was; if even that fails, the old folder must not be removed with its temporary parent.
+                if fs::rename(&old, &self.target).is_err() {
+                    aside.disable_cleanup(true);
+                }
+                fail("rename the finished folder to")(error)
+            })?;
+            Ok(aside)
+        };
+        let (aside, _listed) = Unfinished::begin(set_aside, TempDir::path)?;
         let _ = self.folder.keep();
         sync_folder(&self.parent)?;
         aside.close().map_err(fail("remove the replaced folder beside"))

@@ -3,33 +3,21 @@
 //! Source: `quantize_row_q4_K_ref` and its neighbours in ggml-quants.c.
 
 use super::k_search::{Affine, NEGLIGIBLE, Symmetric, Tries, affine_scale, nearest_int, symmetric_scale};
-use super::{TooLarge, f32_to_half, half_to_f32, k_scales};
+use super::{TooLarge, each_block, f32_to_half, half_to_f32, k_scales};
 
 const BLOCK: usize = 256;
 
 /// More than any super-block can hold (65504 * 128 * 32, of Q6_K). Below it no product or sum of the search overflows.
 const BEYOND: f32 = 1e9;
 
-/// Calls `encode_block` on each super-block with its `N` zeroed output bytes; `None` means a scale is too large.
-fn each_block<const N: usize>(
-    values: &[f32],
-    out: &mut [u8],
-    encode_block: impl Fn(&[f32; BLOCK], &mut [u8; N]) -> Option<()>,
-) -> Result<(), TooLarge> {
-    let blocks = values.as_chunks::<BLOCK>().0.iter().zip(out.as_chunks_mut::<N>().0);
-    for (number, (block, out)) in blocks.enumerate() {
-        out.fill(0);
-        let small = block.iter().all(|x| x.abs() < BEYOND);
-        small
-            .then(|| encode_block(block, out))
-            .flatten()
-            .ok_or_else(|| TooLarge::in_block(number * BLOCK, block))?;
-    }
-    Ok(())
+/// Whether the searches can be done on this super-block without overflow.
+fn within_reach(block: &[f32; BLOCK]) -> Option<()> {
+    block.iter().all(|x| x.abs() < BEYOND).then_some(())
 }
 
 /// Fits the eight sub-blocks, writes `d`, `dmin` and the packed scales to `out[..16]`, and gives the final levels.
 fn affine_super_block(x: &[f32; BLOCK], top: u8, tries: &Tries, out: &mut [u8]) -> Option<[[u8; 32]; 8]> {
+    within_reach(x)?;
     let (subs, _) = x.as_chunks::<32>();
     let mut fits: [Affine<32>; 8] = std::array::from_fn(|j| {
         let sub = &subs[j];
@@ -78,7 +66,7 @@ fn pack_nibbles(levels: &[[u8; 32]; 8], qs: &mut [u8]) {
 
 pub(super) fn encode_q4_k(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge> {
     let tries = Tries { first: -1.0, step: 0.1, steps: 20 };
-    each_block::<144>(values, out, |x, out| {
+    each_block::<BLOCK, 144>(values, out, |x, out| {
         let levels = affine_super_block(x, 15, &tries, &mut out[..16])?;
         pack_nibbles(&levels, &mut out[16..]);
         Some(())
@@ -87,7 +75,7 @@ pub(super) fn encode_q4_k(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge
 
 pub(super) fn encode_q5_k(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge> {
     let tries = Tries { first: -0.5, step: 0.1, steps: 15 };
-    each_block::<176>(values, out, |x, out| {
+    each_block::<BLOCK, 176>(values, out, |x, out| {
         let levels = affine_super_block(x, 31, &tries, &mut out[..16])?;
         for (sub, levels) in levels.iter().enumerate() {
             for (h, level) in out[16..48].iter_mut().zip(levels) {
@@ -100,7 +88,8 @@ pub(super) fn encode_q5_k(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge
 }
 
 pub(super) fn encode_q6_k(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge> {
-    each_block::<210>(values, out, |x, out| {
+    each_block::<BLOCK, 210>(values, out, |x, out| {
+        within_reach(x)?;
         let (subs, _) = x.as_chunks::<16>();
         let fits: [Symmetric<16>; 16] = std::array::from_fn(|j| symmetric_scale(32, &subs[j]));
         let (mut magnitude, mut extreme) = (0f32, 0f32);

@@ -114,6 +114,21 @@ pub fn encode(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), QuantE
     encoded.map_err(|TooLarge { index }| QuantError::OutOfRange { dtype, index, value: values[index] })
 }
 
+/// Calls `encode_block` on each block of `B` values with its `N` zeroed output bytes; where that gives `None`, a scale is
+/// too large for half precision.
+fn each_block<const B: usize, const N: usize>(
+    values: &[f32],
+    out: &mut [u8],
+    encode_block: impl Fn(&[f32; B], &mut [u8; N]) -> Option<()>,
+) -> Result<(), TooLarge> {
+    let blocks = values.as_chunks::<B>().0.iter().zip(out.as_chunks_mut::<N>().0);
+    for (number, (block, out)) in blocks.enumerate() {
+        out.fill(0);
+        encode_block(block, out).ok_or_else(|| TooLarge::in_block(number * B, block))?;
+    }
+    Ok(())
+}
+
 fn check_length(dtype: DType, bytes: usize, elements: usize) -> Result<(), QuantError> {
     if dtype.bytes_for(elements as u64) == Some(bytes as u64) {
         Ok(())

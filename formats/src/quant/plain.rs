@@ -4,7 +4,7 @@
 //! value j in its low half and value j + 16 in its high half. `_0` types are `d * (q - middle)`, `_1` types
 //! `d * q + m`. Source: `block_q4_0` and its neighbours in ggml-common.h, ggml-quants.c.
 
-use super::{TooLarge, f32_to_half, half_to_f32};
+use super::{TooLarge, each_block, f32_to_half, half_to_f32};
 
 const BLOCK: usize = 32;
 const HALF: usize = BLOCK / 2;
@@ -153,22 +153,8 @@ fn pack_fifths(q: &[u8; BLOCK], qh: &mut [u8]) {
     qh.copy_from_slice(&bits.to_le_bytes());
 }
 
-/// Calls `encode_block` on each block of values with its `N` output bytes; where that gives `None`, a scale is too
-/// large for half precision.
-fn each_block<const N: usize>(
-    values: &[f32],
-    out: &mut [u8],
-    encode_block: impl Fn(&[f32; BLOCK], &mut [u8; N]) -> Option<()>,
-) -> Result<(), TooLarge> {
-    let blocks = values.as_chunks::<BLOCK>().0.iter().zip(out.as_chunks_mut::<N>().0);
-    for (number, (block, out)) in blocks.enumerate() {
-        encode_block(block, out).ok_or_else(|| TooLarge::in_block(number * BLOCK, block))?;
-    }
-    Ok(())
-}
-
 pub(super) fn encode_q4_0(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge> {
-    each_block::<18>(values, out, |x, out| {
+    each_block::<BLOCK, 18>(values, out, |x, out| {
         let d = extreme(x) / -8.0;
         let id = inverse(d);
         out[..2].copy_from_slice(&f32_to_half(d)?.to_le_bytes());
@@ -179,7 +165,7 @@ pub(super) fn encode_q4_0(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge
 }
 
 pub(super) fn encode_q4_1(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge> {
-    each_block::<20>(values, out, |x, out| {
+    each_block::<BLOCK, 20>(values, out, |x, out| {
         let (least, greatest) = range(x);
         let d = (greatest - least) / 15.0;
         let id = inverse(d);
@@ -192,7 +178,7 @@ pub(super) fn encode_q4_1(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge
 }
 
 pub(super) fn encode_q5_0(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge> {
-    each_block::<22>(values, out, |x, out| {
+    each_block::<BLOCK, 22>(values, out, |x, out| {
         let d = extreme(x) / -16.0;
         let id = inverse(d);
         out[..2].copy_from_slice(&f32_to_half(d)?.to_le_bytes());
@@ -204,7 +190,7 @@ pub(super) fn encode_q5_0(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge
 }
 
 pub(super) fn encode_q5_1(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge> {
-    each_block::<24>(values, out, |x, out| {
+    each_block::<BLOCK, 24>(values, out, |x, out| {
         let (least, greatest) = range(x);
         let d = (greatest - least) / 31.0;
         let id = inverse(d);
@@ -218,7 +204,7 @@ pub(super) fn encode_q5_1(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge
 }
 
 pub(super) fn encode_q8_0(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge> {
-    each_block::<34>(values, out, |x, out| {
+    each_block::<BLOCK, 34>(values, out, |x, out| {
         let d = extreme(x).abs() / 127.0;
         let id = inverse(d);
         out[..2].copy_from_slice(&f32_to_half(d)?.to_le_bytes());

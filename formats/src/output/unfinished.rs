@@ -1,0 +1,56 @@
+//! The temporary files and folders of this process, so that an interrupted program can take them away.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn all() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    // A set of paths is sound whatever another thread was doing.
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps a path on the list until it is dropped.
+#[derive(Debug)]
+pub(super) struct Unfinished(PathBuf);
+
+impl Unfinished {
+    /// Calls `create` and puts the path of what it made on the list, with nothing taken away in between.
+    pub(super) fn begin<T, E>(
+        create: impl FnOnce() -> Result<T, E>,
+        path: impl FnOnce(&T) -> &Path,
+    ) -> Result<(T, Self), E> {
+        let mut held = all();
+        let created = create()?;
+        let path = path(&created).to_owned();
+        held.insert(path.clone());
+        Ok((created, Unfinished(path)))
+    }
+
+    /// Calls `rename`, which gives the path its final name, with nothing taken away meanwhile.
+    pub(super) fn finish<T>(self, rename: impl FnOnce() -> T) -> T {
+        let held = all();
+        let result = rename();
+        drop(held);
+        result
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        all().remove(&self.0);
+    }
+}
+
+/// Takes away every output that this process has begun and not committed. For a program about to end: no output can be
+/// begun or committed afterwards, the call would not return.
+pub fn remove_unfinished() {
+    let paths = all();
+    for path in paths.iter() {
+        // One that cannot be removed is left: the program ends either way.
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    }
+    std::mem::forget(paths);
+}

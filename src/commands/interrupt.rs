@@ -1,0 +1,36 @@
+//! Ctrl-C, and the other signals that ask a program to end: nothing half-written stays behind, and a training run that is
+//! asked once ends after its step and keeps what it has learnt.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use curmerge_formats::output::remove_unfinished;
+
+use crate::{Error, Result};
+
+static TRAINING: AtomicBool = AtomicBool::new(false);
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Listen from now on. Once is enough; again does nothing.
+pub fn listen() -> Result<()> {
+    let handler = || {
+        if !TRAINING.load(Ordering::Relaxed) || STOP.swap(true, Ordering::Relaxed) {
+            remove_unfinished();
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this step; the adapter will be written (Ctrl-C again to stop at once)");
+    };
+    match ctrlc::set_handler(handler) {
+        Ok(()) | Err(ctrlc::Error::MultipleHandlers) => Ok(()),
+        Err(e) => {
+            Err(Error::request(format!("cannot listen for Ctrl-C: {e}"), "start curmerge from a shell"))
+        }
+    }
+}
+
+/// Carry out a training run, which looks at the flag after each step: set, it is to end there.
+pub fn while_training<T>(run: impl FnOnce(&AtomicBool) -> T) -> T {
+    TRAINING.store(true, Ordering::Relaxed);
+    let result = run(&STOP);
+    TRAINING.store(false, Ordering::Relaxed);
+    result
+}
