@@ -19,9 +19,18 @@ pub enum Error {
         /// What is wrong with it.
         source: crate::tokenizer::TokenizerError,
     },
-    /// A file of training or test examples.
-    #[error(transparent)]
-    Data(#[from] crate::train::data::DataError),
+    /// A line of a file of examples.
+    #[error("{}:{line}: {problem}; {mend}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
+        /// What the user can do.
+        mend: String,
+    },
     /// A model, adapter or other input that can be read but not used as asked.
     #[error("{}: {place}: {problem}; {mend}", path.display())]
     Input {
@@ -81,6 +90,21 @@ impl Error {
     /// An [`Error::Request`] from its parts.
     pub fn request(problem: impl Into<String>, mend: impl Into<String>) -> Self {
         Error::Request { problem: problem.into(), mend: mend.into() }
+    }
+
+    /// An [`Error::Line`] from its parts.
+    pub fn line(
+        path: impl Into<PathBuf>,
+        line: usize,
+        problem: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        Error::Line { path: path.into(), line, problem: problem.into(), mend: mend.into() }
+    }
+
+    /// An [`Error::File`] from its parts.
+    pub fn file(path: impl Into<PathBuf>, problem: impl Into<String>, mend: impl Into<String>) -> Self {
+        Error::File { path: path.into(), problem: problem.into(), mend: mend.into() }
     }
 
     /// The same error, naming the file that it was found in, if it named none.

@@ -10,57 +10,13 @@
 mod conversation;
 mod rows;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 
+use crate::Error;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use rows::{Content, Row};
-
-/// What can be wrong with a data file.
-#[derive(Debug, thiserror::Error)]
-pub enum DataError {
-    /// The file cannot be read.
-    #[error("{}: cannot read the examples: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// A line is not what it should be.
-    #[error("{}:{line}: {problem}; {mend}", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong with it.
-        problem: String,
-        /// What the user can do.
-        mend: String,
-    },
-    /// The file as a whole, or how it is to be read, is not what it should be.
-    #[error("{}: {problem}; {mend}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-        /// What the user can do.
-        mend: String,
-    },
-}
-
-impl DataError {
-    fn line(path: &Path, line: usize, problem: impl Into<String>, mend: impl Into<String>) -> Self {
-        DataError::Line { path: path.to_owned(), line, problem: problem.into(), mend: mend.into() }
-    }
-
-    fn file(path: &Path, problem: impl Into<String>, mend: impl Into<String>) -> Self {
-        DataError::File { path: path.to_owned(), problem: problem.into(), mend: mend.into() }
-    }
-}
 
 /// What is wrong with an example, before its line is known.
 struct Problem {
@@ -73,8 +29,8 @@ impl Problem {
         Problem { problem: problem.into(), mend: mend.into() }
     }
 
-    fn at(self, path: &Path, line: usize) -> DataError {
-        DataError::line(path, line, self.problem, self.mend)
+    fn at(self, path: &Path, line: usize) -> Error {
+        Error::line(path, line, self.problem, self.mend)
     }
 }
 
@@ -127,9 +83,9 @@ impl Dataset {
     /// # Errors
     /// If the file cannot be read, is empty, is not UTF-8, or a line is not one of the three kinds; if it has messages
     /// and the model no chat template that fits; if no example has a target.
-    pub fn read(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<Self, DataError> {
+    pub fn read(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<Self, Error> {
         if options.max_seq_len < 2 {
-            return Err(DataError::file(
+            return Err(Error::file(
                 path,
                 format!("cannot be learnt from in sequences of {} tokens", options.max_seq_len),
                 "use --max-seq-len of at least 2",
@@ -140,7 +96,7 @@ impl Dataset {
         match content {
             Content::Plain(text) => {
                 dataset.examples = windows(&text, tokenizer, options)
-                    .map_err(|problem| DataError::file(path, problem.problem, problem.mend))?;
+                    .map_err(|problem| Error::file(path, problem.problem, problem.mend))?;
             }
             Content::Rows(rows) => {
                 // Collected in order first: which of several errors is told must not depend on the threads.
@@ -162,7 +118,7 @@ impl Dataset {
         }
         if dataset.examples.is_empty() {
             let mend = "give it completions, assistant turns or longer texts, or raise --max-seq-len";
-            return Err(DataError::file(path, "has no example with anything to learn", mend));
+            return Err(Error::file(path, "has no example with anything to learn", mend));
         }
         Ok(dataset)
     }
@@ -189,11 +145,11 @@ pub struct ChoiceExample {
 /// # Errors
 /// If the file cannot be read, or a line has no prompt, no choices, an empty choice, or a completion that is not one
 /// of its choices.
-pub fn read_choices(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<ChoiceExample>, DataError> {
+pub fn read_choices(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<ChoiceExample>, Error> {
     let wanted = "give each line {\"prompt\", \"completion\", \"choices\": [...]}";
     let (content, _) = open(path)?;
     let Content::Rows(rows) = content else {
-        return Err(DataError::file(path, "is plain text, which has no choices", wanted));
+        return Err(Error::file(path, "is plain text, which has no choices", wanted));
     };
     let made: Vec<_> = rows.par_iter().map(|(line, row)| (line, choice_example(row, tokenizer))).collect();
     made.into_iter().map(|(&line, example)| example.map_err(|problem| problem.at(path, line))).collect()
@@ -203,7 +159,7 @@ pub fn read_choices(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<ChoiceExam
 ///
 /// # Errors
 /// If the file cannot be read or is not a data file.
-pub fn has_choices(path: &Path) -> Result<bool, DataError> {
+pub fn has_choices(path: &Path) -> Result<bool, Error> {
     let Content::Rows(rows) = open(path)?.0 else { return Ok(false) };
     Ok(matches!(rows.first(), Some((_, Row::Pair { choices: Some(_), .. }))))
 }
@@ -231,8 +187,8 @@ fn choice_example(row: &Row, tokenizer: &Tokenizer) -> Result<ChoiceExample, Pro
     Ok(ChoiceExample { prompt, choices, answer })
 }
 
-fn open(path: &Path) -> Result<(Content, String), DataError> {
-    let bytes = std::fs::read(path).map_err(|source| DataError::Io { path: path.to_owned(), source })?;
+fn open(path: &Path) -> Result<(Content, String), Error> {
+    let bytes = std::fs::read(path).map_err(|source| Error::io(path, "read the examples", source))?;
     let sha256 = curmerge_formats::sha256_hex(&bytes);
     Ok((rows::parse(path, &bytes)?, sha256))
 }

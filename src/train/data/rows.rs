@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::DataError;
+use crate::Error;
 use crate::tokenizer::Message;
 
 /// What one line holds.
@@ -30,14 +30,14 @@ const KINDS: &str = "give the line one of {\"text\"}, {\"prompt\", \"completion\
 
 /// Reads the bytes of a data file. A file that ends in `.txt` is plain text, one that ends in `.json` or `.jsonl` is
 /// JSON lines; any other is JSON lines if its first character is `{`.
-pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Content, DataError> {
+pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Content, Error> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
-        DataError::line(path, line, "is not UTF-8", "convert the file to UTF-8")
+        Error::line(path, line, "is not UTF-8", "convert the file to UTF-8")
     })?;
     if text.trim().is_empty() {
-        return Err(DataError::file(path, "is empty", "give it at least one example"));
+        return Err(Error::file(path, "is empty", "give it at least one example"));
     }
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
     let json_lines = match ending.as_str() {
@@ -55,8 +55,8 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Content, DataError> {
         .map(Content::Rows)
 }
 
-fn row(path: &Path, number: usize, line: &str) -> Result<Row, DataError> {
-    let bad = |problem: String, mend: &'static str| DataError::line(path, number, problem, mend);
+fn row(path: &Path, number: usize, line: &str) -> Result<Row, Error> {
+    let bad = |problem: String, mend: &'static str| Error::line(path, number, problem, mend);
     let value: Value = serde_json::from_str(line).map_err(|error| {
         // The crate counts lines within the string; only the column says anything here.
         let reason = error.to_string();
