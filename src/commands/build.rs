@@ -40,22 +40,22 @@ pub struct BuildArgs {
     #[arg(long, default_value_t = 1.0)]
     pub scale: f32,
     /// Passes over the data.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     pub epochs: u64,
     /// End after so many steps, with a schedule of that length.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_steps: Option<u64>,
     /// Examples a step.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_size: u32,
     /// Peak learning rate; it warms up over a tenth of the steps and comes down along a cosine.
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 1.5e-3)]
     pub lr: f64,
     /// Share of U taken away a step, times the learning rate.
     #[arg(long, default_value_t = 0.0)]
     pub weight_decay: f32,
     /// Multiply what U gained by this at the end: less learnt, and much less forgotten.
-    #[arg(long, default_value_t = 0.6)]
+    #[arg(long, default_value_t = 0.55)]
     pub shrink: f32,
     /// Largest norm of the gradients.
     #[arg(long, default_value_t = 1.0)]
@@ -224,7 +224,8 @@ fn conclude(args: &BuildArgs, report: &TrainReport, seconds: f64) -> Result<()> 
     let rate = report.tokens as f64 / seconds;
     text += &format!("trained  {} steps in {seconds:.0} s, {rate:.0} tokens/s\n", report.steps);
     if let (Some(first), true) = (report.losses.first(), report.loss.is_finite()) {
-        text += &format!("loss     {first:.4} at first, {:.4} over the last steps\n", report.loss);
+        let before = if args.shrink == 1.0 { "" } else { ", before --shrink" };
+        text += &format!("loss     {first:.4} at first, {:.4} over the last steps{before}\n", report.loss);
     }
     for (steps, loss) in &report.validation {
         text += &format!("valid    {loss:.4} after {steps} steps\n");

@@ -80,7 +80,7 @@ pub fn run(args: &DemoArgs, json: bool) -> Result<()> {
             "--targets",
             "all",
             "--lr",
-            "8e-3",
+            "5e-3",
         ],
     )?;
     let beside = scores(folder, "base.gguf", Some("adapter.safetensors"))?;

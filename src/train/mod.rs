@@ -86,7 +86,7 @@ pub struct TrainReport {
     pub loss: f64,
     /// Mean training loss of each step.
     pub losses: Vec<f64>,
-    /// Validation loss after each epoch and at the end (of the shrunk U), with the number of steps.
+    /// Validation loss after each epoch and at the end, each of the shrunk U, with the number of steps.
     pub validation: Vec<(u64, f64)>,
 }
 
@@ -129,18 +129,27 @@ pub fn train(
             let step = Step { done: report.steps, loss: report.loss, tokens };
             observer.step(&step);
         }
-        if report.steps < steps && !stop.load(Ordering::Relaxed) {
+        if report.steps < steps && !stop.load(Ordering::Relaxed) && valid.is_some() {
+            // Of the adapter that would be written now, so that the losses of a run compare.
+            let grown: Vec<Array2<f32>> = model.trained().iter().map(|u| (*u).clone()).collect();
+            shrink(model, &began, options.shrink);
             validate(model, valid, &mut report, observer);
+            model.trained().into_iter().zip(grown).for_each(|(u, grown)| *u = grown);
         }
     }
-    for (u, from) in model.trained().into_iter().zip(&began) {
-        u.zip_mut_with(from, |u, &from| *u = from + options.shrink * (*u - from));
-    }
+    shrink(model, &began, options.shrink);
     // Whoever stops a run wants the adapter now.
     if !stop.load(Ordering::Relaxed) && !report.diverged {
         validate(model, valid, &mut report, observer);
     }
     report
+}
+
+/// Multiply what each U gained since it was `began` by `factor`.
+fn shrink(model: &mut Transformer<'_, f32>, began: &[Array2<f32>], factor: f32) {
+    for (u, from) in model.trained().into_iter().zip(began) {
+        u.zip_mut_with(from, |u, &from| *u = from + factor * (*u - from));
+    }
 }
 
 fn validate(
