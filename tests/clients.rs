@@ -73,7 +73,9 @@ fn made() -> &'static Made {
 
 fn train(base: &Path, adapter: &Path, targets: &str) {
     let data = demo("train.jsonl");
-    curmerge!("build", base, "--data", data, "-o", adapter, "--targets", targets, "--lr", "0.02").done();
+    let words = ["--targets", targets, "--lr", "0.02", "--epochs", "1", "--batch-size", "16"].map(OsStr::new);
+    let files = ["--data".as_ref(), data.as_os_str(), "-o".as_ref(), adapter.as_os_str()];
+    program::run(&[&["build".as_ref(), base.as_os_str()], &files[..], &words[..]].concat()).done();
 }
 
 fn ask(script: &str, words: &[&OsStr], input: &[u8]) {
