@@ -4,6 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+const ATTEMPTS: usize = 100;
+const PAUSE: Duration = Duration::from_millis(5);
 
 static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
@@ -49,8 +54,19 @@ impl Drop for Unfinished {
 pub fn remove_unfinished() {
     let paths = all();
     for path in paths.iter() {
-        // One that cannot be removed is left: the program ends either way.
-        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        remove(path);
     }
     std::mem::forget(paths);
+}
+
+/// Another thread may be filling or clearing a folder at the same time, until the program ends, and then one attempt is
+/// not enough. What cannot be removed is left.
+fn remove(path: &Path) {
+    for _ in 0..ATTEMPTS {
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        if fs::symlink_metadata(path).is_err() {
+            return;
+        }
+        thread::sleep(PAUSE);
+    }
 }
