@@ -5,6 +5,7 @@
 
 mod config;
 mod ollama;
+mod row_order;
 mod weight;
 
 use std::collections::BTreeMap;
@@ -15,12 +16,13 @@ use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::Gguf;
 use curmerge_formats::safetensors::{SafeTensors, shard_index};
 
-use crate::arch::{self, Architecture, Heads, TensorNames};
+use crate::arch::{self, Architecture};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 pub use config::{Config, RopeScaling};
 pub use ollama::resolve;
+pub use row_order::RowOrder;
 pub use weight::Weight;
 
 /// The files that a model's tensors live in.
@@ -145,7 +147,8 @@ impl Base {
         for (file, shard) in files.iter().enumerate() {
             for t in shard.tensors() {
                 let stem = t.name.strip_suffix(".weight").unwrap_or(&t.name);
-                let (canonical, names) = canonical_name(architecture, stem)
+                let (canonical, names) = architecture
+                    .of_hugging_face(stem)
                     .map_or_else(|| (t.name.clone(), None), |(c, n)| (c, Some(n)));
                 let tensor = BaseTensor {
                     stored_name: t.name.clone(),
@@ -154,10 +157,7 @@ impl Base {
                     file,
                     offset: t.offset,
                     bytes: t.bytes,
-                    rotary_halves: names.and_then(|n| n.rotary_halves).map(|h| match h {
-                        Heads::Query => config.heads,
-                        Heads::KeyValue => config.kv_heads,
-                    }),
+                    rotary_halves: names.and_then(|n| n.rotary_halves).map(|h| config.head_count(h)),
                 };
                 if tensors.insert(canonical, tensor).is_some() {
                     return Err(Error::input(
@@ -208,6 +208,16 @@ impl Base {
             Files::HuggingFace(_) => None,
         };
         own.unwrap_or(self.architecture.gguf).to_string()
+    }
+
+    /// Where Hugging Face has the model (`owner/name`), if the base says so.
+    pub fn hugging_face_repository(&self) -> Option<String> {
+        const HOST: &str = "https://huggingface.co/";
+        let Files::Gguf(gguf) = &self.files else { return None };
+        let keys = ["general.repo_url", "general.source.url", "general.base_model.0.repo_url"];
+        let urls = keys.iter().filter_map(|key| gguf.get(key)?.as_str()?.strip_prefix(HOST));
+        urls.map(|name| name.trim_end_matches('/').to_string())
+            .find(|name| name.split('/').count() == 2 && !name.chars().any(char::is_control))
     }
 
     /// The folder's or file's tokenizer and chat template. Fails when it has tokens that the embedding has no row for.
@@ -373,16 +383,4 @@ fn unknown_architecture(path: &Path, name: &str) -> Error {
         format!("'{}' is not known", name.escape_debug()),
         format!("curmerge knows {}", arch::known()),
     )
-}
-
-/// The canonical name of a Hugging Face tensor (without `.weight`), and its line in the table.
-fn canonical_name(architecture: &'static Architecture, stem: &str) -> Option<(String, &'static TensorNames)> {
-    architecture.tensors.iter().find_map(|names| {
-        let Some((before, after)) = names.hugging_face.split_once("{}") else {
-            return (names.hugging_face == stem).then(|| (names.canonical.to_string(), names));
-        };
-        let layer = stem.strip_prefix(before)?.strip_suffix(after)?;
-        let number: usize = layer.parse().ok()?;
-        (number.to_string() == layer).then(|| (names.canonical.replace("{}", layer), names))
-    })
 }

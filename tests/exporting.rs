@@ -36,7 +36,7 @@ fn lora_has_llama_cpps_form_and_is_the_change() {
         training: None,
         targets,
     };
-    export(&base, &adapter, Format::Gguf, &out, &[]).unwrap();
+    export(&base, &adapter, Format::Gguf, &out, &[], false).unwrap();
     let lora = Gguf::open(&out).unwrap();
     let text = |key| lora.get(key).and_then(|v| v.as_str().map(str::to_string));
     assert_eq!(text("general.type").as_deref(), Some("adapter"));

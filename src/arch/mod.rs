@@ -38,6 +38,34 @@ pub struct Architecture {
     pub targets: &'static [(&'static str, &'static str)],
 }
 
+impl Architecture {
+    /// The canonical name of what Hugging Face calls so (without `.weight`), and its line of the table.
+    pub fn of_hugging_face(&'static self, name: &str) -> Option<(String, &'static TensorNames)> {
+        self.renamed(name, |names| (names.hugging_face, names.canonical))
+    }
+
+    /// Hugging Face's name (without `.weight`) of the canonical one, and its line of the table.
+    pub fn to_hugging_face(&'static self, name: &str) -> Option<(String, &'static TensorNames)> {
+        self.renamed(name, |names| (names.canonical, names.hugging_face))
+    }
+
+    fn renamed(
+        &'static self,
+        name: &str,
+        from_to: impl Fn(&'static TensorNames) -> (&'static str, &'static str),
+    ) -> Option<(String, &'static TensorNames)> {
+        self.tensors.iter().find_map(|names| {
+            let (from, to) = from_to(names);
+            let Some((before, after)) = from.split_once("{}") else {
+                return (from == name).then(|| (to.to_string(), names));
+            };
+            let layer = name.strip_prefix(before)?.strip_suffix(after)?;
+            let number: usize = layer.parse().ok()?;
+            (number.to_string() == layer).then(|| (to.replace("{}", layer), names))
+        })
+    }
+}
+
 /// All architectures that curmerge knows.
 pub const ALL: &[&Architecture] = &[&llama::LLAMA];
 

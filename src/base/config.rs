@@ -6,7 +6,7 @@ use curmerge_formats::gguf::Gguf;
 use serde_json::Value as Json;
 
 use super::unknown_architecture;
-use crate::arch::{self, Architecture};
+use crate::arch::{self, Architecture, Heads};
 use crate::{Error, Result};
 
 /// Dimensions beyond these are damage or an attack, not a model.
@@ -41,6 +41,16 @@ pub struct Config {
     pub rope_factors: Option<Vec<f64>>,
     /// Longest sequence the model was trained on, in tokens.
     pub context: usize,
+}
+
+impl Config {
+    /// How many heads of this kind a layer has.
+    pub fn head_count(&self, heads: Heads) -> usize {
+        match heads {
+            Heads::Query => self.heads,
+            Heads::KeyValue => self.kv_heads,
+        }
+    }
 }
 
 /// How Hugging Face's `rope_scaling` (or `rope_parameters`) stretches the rotary frequencies.

@@ -7,7 +7,7 @@ use curmerge_formats::quant;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::BaseTensor;
+use super::{BaseTensor, RowOrder};
 
 /// Rows are decoded in blocks of about so many numbers (1 MiB of f32) where a whole matrix is streamed.
 const STREAM_VALUES: usize = 1 << 18;
@@ -20,7 +20,7 @@ pub struct Weight<'a> {
     cols: usize,
     row_bytes: usize,
     bytes: &'a [u8],
-    rotary_halves: Option<usize>,
+    order: RowOrder,
 }
 
 impl<'a> Weight<'a> {
@@ -33,21 +33,24 @@ impl<'a> Weight<'a> {
         };
         let row_bytes = tensor.dtype.bytes_for(cols)?;
         let fits = rows.checked_mul(row_bytes) == Some(bytes.len() as u64);
-        let halves_fit = tensor.rotary_halves.is_none_or(|h| h > 0 && rows % (2 * h as u64) == 0);
-        (fits && halves_fit).then_some(Self {
+        let order = match tensor.rotary_halves {
+            Some(heads) => RowOrder::rotary_halves(rows, heads)?,
+            None => RowOrder::CANONICAL,
+        };
+        fits.then_some(Self {
             dtype: tensor.dtype,
             rows: rows as usize,
             cols: cols as usize,
             row_bytes: row_bytes as usize,
             bytes,
-            rotary_halves: tensor.rotary_halves,
+            order,
         })
     }
 
     /// A matrix of f32 bytes (little-endian, row-major) that no container stands behind.
     pub fn from_f32_bytes(rows: usize, cols: usize, bytes: &'a [u8]) -> Self {
         assert_eq!(bytes.len(), rows * cols * 4, "a matrix of f32 has four bytes a number");
-        Self { dtype: DType::F32, rows, cols, row_bytes: cols * 4, bytes, rotary_halves: None }
+        Self { dtype: DType::F32, rows, cols, row_bytes: cols * 4, bytes, order: RowOrder::CANONICAL }
     }
 
     /// Outputs: rows of the matrix.
@@ -77,18 +80,12 @@ impl<'a> Weight<'a> {
 
     /// Where the container stores a canonical row.
     pub fn stored_row(&self, canonical: usize) -> usize {
-        let Some(heads) = self.rotary_halves else { return canonical };
-        let head_rows = self.rows / heads;
-        let (head, within) = (canonical / head_rows, canonical % head_rows);
-        head * head_rows + (within % 2) * (head_rows / 2) + within / 2
+        self.order.stored_row(canonical)
     }
 
     /// The canonical row that the container stores at `stored`: the inverse of [`Self::stored_row`].
     pub fn canonical_row(&self, stored: usize) -> usize {
-        let Some(heads) = self.rotary_halves else { return stored };
-        let head_rows = self.rows / heads;
-        let (head, within) = (stored / head_rows, stored % head_rows);
-        head * head_rows + 2 * (within % (head_rows / 2)) + within / (head_rows / 2)
+        self.order.canonical_row(stored)
     }
 
     /// Decode one canonical row into `out`, of length [`Self::cols`].
@@ -167,22 +164,5 @@ impl<'a> Weight<'a> {
             hash.update(&bytes);
         }
         curmerge_formats::digest::hex(&hash.finalize())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rotary_halves_interleave_within_each_head() {
-        let bytes: Vec<u8> = (0..8u32).flat_map(|i| (i as f32).to_le_bytes()).collect();
-        let mut w = Weight::from_f32_bytes(8, 1, &bytes);
-        w.rotary_halves = Some(2);
-        // Two heads of four rows: stored 0 1 | 2 3 becomes 0 2 1 3.
-        assert_eq!(w.vector(), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
-        for row in 0..8 {
-            assert_eq!(w.canonical_row(w.stored_row(row)), row);
-        }
     }
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::base::Base;
-use crate::export::{Format, export};
+use crate::export::{Format, export, peft};
 use crate::report::terminal;
 use crate::{Error, Result};
 
@@ -21,9 +21,12 @@ pub struct ExportArgs {
     /// What to write.
     #[arg(long, value_enum)]
     pub format: Format,
-    /// Where to write it.
+    /// Where to write it: a file, or for PEFT a folder.
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
+    /// Replace a folder that stands.
+    #[arg(long)]
+    pub force: bool,
     /// Export an adapter that was trained on other values of this model, such as another quantization.
     #[arg(long)]
     pub allow_other_base: bool,
@@ -33,8 +36,12 @@ pub struct ExportArgs {
 pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     let base = Base::open(&args.base)?;
     let adapter = super::adapter_of(&base, &args.adapter, args.allow_other_base)?;
-    export(&base, &adapter, args.format, &args.output, &[&args.adapter])?;
-    let bytes = std::fs::metadata(&args.output).map_err(|e| Error::io(&args.output, "read", e))?.len();
+    export(&base, &adapter, args.format, &args.output, &[&args.adapter], args.force)?;
+    let written = match args.format {
+        Format::Gguf => args.output.clone(),
+        Format::Peft => args.output.join(peft::WEIGHTS),
+    };
+    let bytes = std::fs::metadata(&written).map_err(|e| Error::io(&written, "read", e))?.len();
     if json {
         return terminal::print_json(&json!({ "output": args.output, "bytes": bytes }));
     }

@@ -1,6 +1,7 @@
 //! An adapter in the form that another program loads beside the untouched base.
 
 mod lora_gguf;
+pub mod peft;
 
 use std::path::Path;
 
@@ -14,14 +15,26 @@ use crate::base::Base;
 pub enum Format {
     /// A GGUF file for llama.cpp's --lora.
     Gguf,
+    /// A folder for PEFT.
+    Peft,
 }
 
-/// Write the adapter to `out`, which must be none of `inputs` nor the base.
+/// Write the adapter to `out`, which must be none of `inputs` nor the base. `force` lets a folder replace one that
+/// stands.
 ///
 /// # Errors
-/// A target that does not fit the base; those of [`curmerge_formats::output::OutputFile`]. After an error nothing stands at `out` that did not before.
-pub fn export(base: &Base, adapter: &Adapter, format: Format, out: &Path, inputs: &[&Path]) -> Result<()> {
+/// A target that does not fit the base; those of [`curmerge_formats::output`]. After an error nothing stands at `out`
+/// that did not before.
+pub fn export(
+    base: &Base,
+    adapter: &Adapter,
+    format: Format,
+    out: &Path,
+    inputs: &[&Path],
+    force: bool,
+) -> Result<()> {
     match format {
         Format::Gguf => lora_gguf::write(base, adapter, out, inputs),
+        Format::Peft => peft::write(base, adapter, out, inputs, force),
     }
 }

@@ -1,0 +1,131 @@
+//! A LoRA as PEFT keeps it: a folder with adapter_config.json and adapter_model.safetensors.
+//!
+//! PEFT computes `y + lora_alpha / r * B (A x)`, A `[r, n]` and B `[m, r]` under
+//! `base_model.model.MODULE.lora_A.weight` and `.lora_B.weight`, rows in Hugging Face's order (`LoraConfig`,
+//! `LoraLayer.update_layer` and `get_peft_model_state_dict` in peft). Here B = C and A = s U R, and alpha is r. Module
+//! names and the order of rows come from the architecture's table, so a GGUF base serves as well as a folder.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use curmerge_formats::adapter::{Adapter, AdapterTarget};
+use curmerge_formats::dtype::DType;
+use curmerge_formats::output::OutputFolder;
+use curmerge_formats::safetensors::{NewSafeTensor, SafeTensorsLayout};
+use serde_json::{Map, Value as Json, json};
+
+use crate::base::{Base, RowOrder};
+use crate::cur::Factors;
+use crate::{Error, Result};
+
+/// The file of the matrices.
+pub const WEIGHTS: &str = "adapter_model.safetensors";
+/// The file that says how they are meant.
+pub const CONFIG: &str = "adapter_config.json";
+
+/// One target as PEFT names it.
+struct Module<'a> {
+    target: &'a AdapterTarget,
+    /// `model.layers.0.self_attn.q_proj`
+    name: String,
+    order: RowOrder,
+}
+
+/// Write the folder; both matrices of a target in F32.
+pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path], force: bool) -> Result<()> {
+    let mut inputs = inputs.to_vec();
+    inputs.push(base.path());
+    let modules = adapter.targets.iter().map(|t| module(base, t)).collect::<Result<Vec<_>>>()?;
+    let tensors = modules.iter().flat_map(|m| {
+        let ([rows, cols], rank) = (m.target.shape, m.target.cols.len() as u64);
+        [("lora_A", vec![rank, cols]), ("lora_B", vec![rows, rank])].map(|(part, shape)| NewSafeTensor {
+            name: format!("base_model.model.{}.{part}.weight", m.name),
+            dtype: DType::F32,
+            shape,
+        })
+    });
+    let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
+    let layout = SafeTensorsLayout::new(&metadata, tensors.collect())?;
+    let folder = OutputFolder::create(out, &inputs, force)?;
+    let mut file = folder.file(WEIGHTS)?;
+    file.append(layout.header())?;
+    for (module, places) in modules.iter().zip(layout.tensors().chunks_exact(2)) {
+        let weight = base.weight(&module.target.name)?;
+        let factors = Factors::new(base.path(), &weight, module.target, adapter.scale)?;
+        let b = (0..weight.rows()).flat_map(|stored| {
+            let row = module.order.canonical_row(stored);
+            &factors.c[row * factors.rank..][..factors.rank]
+        });
+        let bytes: [Vec<u8>; 2] = [
+            factors.p.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            b.flat_map(|x| x.to_le_bytes()).collect(),
+        ];
+        for (bytes, place) in bytes.iter().zip(places) {
+            file.write_all_at(place.offset, bytes)?;
+        }
+    }
+    file.commit()?;
+    let mut file = folder.file(CONFIG)?;
+    let config = serde_json::to_string_pretty(&config(base, adapter, &modules)).unwrap_or_default();
+    file.append(config.as_bytes())?;
+    file.append(b"\n")?;
+    file.commit()?;
+    folder.commit()?;
+    Ok(())
+}
+
+fn module<'a>(base: &Base, target: &'a AdapterTarget) -> Result<Module<'a>> {
+    let refuse = |problem: &str| {
+        let place = format!("tensor '{}'", target.name);
+        Error::input(base.path(), place, problem, "use the base that the adapter was made on")
+    };
+    let (name, names) = base
+        .architecture()
+        .to_hugging_face(&target.name)
+        .ok_or_else(|| refuse("has no name in Hugging Face's form of this architecture"))?;
+    let order = match names.rotary_halves {
+        Some(heads) => RowOrder::rotary_halves(target.shape[0], base.config().head_count(heads)),
+        None => Some(RowOrder::CANONICAL),
+    };
+    let order = order.ok_or_else(|| refuse("its rows are no whole number of heads"))?;
+    Ok(Module { target, name, order })
+}
+
+/// adapter_config.json: what PEFT's `LoraConfig` reads, and the rest as it would write it.
+fn config(base: &Base, adapter: &Adapter, modules: &[Module<'_>]) -> Json {
+    // Modules of another rank than the adapter's, each with an alpha of its rank.
+    let others: Map<String, Json> = modules
+        .iter()
+        .filter(|m| m.target.cols.len() != adapter.rank as usize)
+        .map(|m| (m.name.clone(), json!(m.target.cols.len())))
+        .collect();
+    json!({
+        "alpha_pattern": others,
+        "base_model_name_or_path": base.hugging_face_repository(),
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "lora_alpha": adapter.rank,
+        "lora_dropout": 0.0,
+        "modules_to_save": null,
+        "peft_type": "LORA",
+        "r": adapter.rank,
+        "rank_pattern": others,
+        "target_modules": target_modules(base, modules),
+        "task_type": "CAUSAL_LM",
+        "use_dora": false,
+        "use_rslora": false,
+    })
+}
+
+/// The short names (`q_proj`) if each stands for all its modules of the model, else the whole ones.
+fn target_modules(base: &Base, modules: &[Module<'_>]) -> BTreeSet<String> {
+    let short = |name: &str| name.rsplit('.').next().unwrap_or(name).to_string();
+    let names: BTreeSet<&str> = modules.iter().map(|m| m.name.as_str()).collect();
+    let shorts: BTreeSet<String> = names.iter().map(|name| short(name)).collect();
+    let all = base.tensors().keys().filter_map(|name| base.architecture().to_hugging_face(name));
+    let whole =
+        all.filter(|(name, _)| shorts.contains(&short(name))).all(|(name, _)| names.contains(name.as_str()));
+    if whole { shorts } else { names.into_iter().map(String::from).collect() }
+}
