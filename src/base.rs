@@ -260,7 +260,7 @@ impl Base {
             return Err(self.error(
                 name,
                 &format!("stored as {}, which curmerge cannot decode", tensor.dtype.name()),
-                "use a file quantized to Q4_0, Q4_1, Q8_0 or a K type",
+                "use the model as F32, F16 or BF16 or in any quantized type that llama.cpp runs",
             ));
         }
         Weight::new(tensor, self.bytes(tensor)).ok_or_else(|| {

@@ -242,9 +242,13 @@ impl DType {
         (elements / block).checked_mul(self.block_bytes() as u64)
     }
 
-    /// Whether [`crate::decode`] reads the type.
+    /// Whether [`crate::decode`] reads the type: every type whose weights llama.cpp reads. Not Q8_1 and Q8_K, which no
+    /// file has, nor integers, which are weights only with scales stored apart from them.
     pub fn can_decode(self) -> bool {
-        self.can_encode() || matches!(self, DType::Q2_K | DType::Q3_K)
+        use DType::*;
+        self.can_encode()
+            || matches!(self, Q1_0 | Q2_0 | Q2_K | Q3_K | TQ1_0 | TQ2_0 | MXFP4 | NVFP4 | IQ1_S | IQ1_M)
+            || matches!(self, IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S | IQ4_NL | IQ4_XS)
     }
 
     /// Whether [`crate::encode`] writes the type.

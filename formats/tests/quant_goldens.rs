@@ -20,9 +20,9 @@ fn first_difference<T: PartialEq>(a: &[T], b: &[T]) -> Option<usize> {
 }
 
 #[test]
-fn blocks_decode_as_the_gguf_package_decodes_them() {
-    use DType::*;
-    for dtype in [F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K] {
+fn blocks_decode_as_the_references_decode_them() {
+    let plain = [DType::F32, DType::F64];
+    for dtype in DType::all().filter(|dtype| dtype.can_decode() && !plain.contains(dtype)) {
         let blocks = golden(&format!("{dtype}.blocks"));
         let expected = floats(&golden(&format!("{dtype}.decoded")));
         let mut found = vec![0f32; expected.len()];
@@ -30,6 +30,23 @@ fn blocks_decode_as_the_gguf_package_decodes_them() {
         let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
         let difference = first_difference(&bits(&found), &bits(&expected));
         assert!(difference.is_none(), "{dtype}: {:?}", difference.map(|at| (at, found[at], expected[at])));
+    }
+}
+
+#[test]
+fn any_bytes_decode() {
+    let mut state = 1u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    for dtype in DType::all().filter(|dtype| dtype.can_decode()) {
+        let blocks = 65_536 / dtype.block_elements();
+        let bytes: Vec<u8> = (0..blocks * dtype.block_bytes()).map(|_| random()).collect();
+        let unwritten = f32::from_bits(0x7fc0_1234);
+        let mut values = vec![unwritten; blocks * dtype.block_elements()];
+        decode(dtype, &bytes, &mut values).unwrap();
+        assert!(values.iter().all(|value| value.to_bits() != unwritten.to_bits()), "{dtype}");
     }
 }
 

@@ -4,14 +4,9 @@
 //! Source: `block_q2_K` and its neighbours in ggml-common.h, `dequantize_row_*_K` in ggml-quants.c, and the class
 //! `Q2_K` and its neighbours in quants.py of the PyPI package `gguf`.
 
-use super::{half_to_f32, k_scales};
+use super::{half_at, k_scales};
 
 const BLOCK: usize = 256;
-
-#[inline(always)]
-fn half_at(block: &[u8], at: usize) -> f32 {
-    half_to_f32(u16::from_le_bytes([block[at], block[at + 1]]))
-}
 
 /// Stored: `scales` 16 (low half scale, high half minimum), `qs` 64, `d`, `dmin`.
 pub(super) fn decode_q2_k(bytes: &[u8], out: &mut [f32]) {

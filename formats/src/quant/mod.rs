@@ -5,15 +5,21 @@
 //! the order of every operation: products and sums stand as the reference has them, and Rust never fuses them.
 //!
 //! [`float`] holds the float types, [`plain`] the blocks of 32 with one scale, [`k_decode`] and [`k_encode`] the
-//! super-blocks of 256 whose scales are themselves quantized. `tests/quant_goldens.rs` compares with the references.
+//! super-blocks of 256 whose scales are themselves quantized. Only read are: [`lattice`], super-blocks of points of a
+//! [`codebook`]; [`uneven`], codes that look up their values; [`two_bit`], codes of at most two bits with one scale.
+//! `tests/quant_goldens.rs` compares with the references.
 
+mod codebook;
 mod float;
 mod k_decode;
 mod k_encode;
 mod k_scales;
 mod k_search;
 mod keep;
+mod lattice;
 mod plain;
+mod two_bit;
+mod uneven;
 
 use crate::dtype::DType;
 
@@ -24,7 +30,7 @@ pub use keep::{Grid, encode_keeping_scales};
 pub enum QuantError {
     /// The type cannot be read.
     #[error(
-        "{0} cannot be decoded; convert the model to a type such as Q8_0, Q4_K or F16 with llama-quantize first"
+        "{0} cannot be decoded; use the model as F32, F16 or BF16 or in any quantized type that llama.cpp runs"
     )]
     CannotDecode(DType),
     /// The type cannot be written.
@@ -77,6 +83,21 @@ pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), QuantEr
         DType::Q4_K => k_decode::decode_q4_k(bytes, out),
         DType::Q5_K => k_decode::decode_q5_k(bytes, out),
         DType::Q6_K => k_decode::decode_q6_k(bytes, out),
+        DType::Q1_0 => two_bit::decode_q1_0(bytes, out),
+        DType::Q2_0 => two_bit::decode_q2_0(bytes, out),
+        DType::TQ1_0 => two_bit::decode_tq1_0(bytes, out),
+        DType::TQ2_0 => two_bit::decode_tq2_0(bytes, out),
+        DType::IQ1_S => lattice::decode_iq1_s(bytes, out),
+        DType::IQ1_M => lattice::decode_iq1_m(bytes, out),
+        DType::IQ2_XXS => lattice::decode_iq2_xxs(bytes, out),
+        DType::IQ2_XS => lattice::decode_iq2_xs(bytes, out),
+        DType::IQ2_S => lattice::decode_iq2_s(bytes, out),
+        DType::IQ3_XXS => lattice::decode_iq3_xxs(bytes, out),
+        DType::IQ3_S => lattice::decode_iq3_s(bytes, out),
+        DType::IQ4_NL => uneven::decode_iq4_nl(bytes, out),
+        DType::IQ4_XS => uneven::decode_iq4_xs(bytes, out),
+        DType::MXFP4 => uneven::decode_mxfp4(bytes, out),
+        DType::NVFP4 => uneven::decode_nvfp4(bytes, out),
         _ => return Err(QuantError::CannotDecode(dtype)),
     }
     Ok(())
@@ -166,6 +187,12 @@ fn half_to_f32(bits: u16) -> f32 {
     let special = magnitude | 0x7f80_0000;
     let sign = u32::from(bits & 0x8000) << 16;
     f32::from_bits(sign | if bits & 0x7c00 == 0x7c00 { special } else { finite })
+}
+
+/// The half-precision number that begins at byte `at`.
+#[inline(always)]
+fn half_at(block: &[u8], at: usize) -> f32 {
+    half_to_f32(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
 /// Single precision to half, nearest, ties to even; `None` if that is infinite.

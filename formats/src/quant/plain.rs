@@ -4,15 +4,10 @@
 //! value j in its low half and value j + 16 in its high half. `_0` types are `d * (q - middle)`, `_1` types
 //! `d * q + m`. Source: `block_q4_0` and its neighbours in ggml-common.h, ggml-quants.c.
 
-use super::{TooLarge, each_block, f32_to_half, half_to_f32};
+use super::{TooLarge, each_block, f32_to_half, half_at};
 
 const BLOCK: usize = 32;
 const HALF: usize = BLOCK / 2;
-
-#[inline(always)]
-fn half_at(block: &[u8], at: usize) -> f32 {
-    half_to_f32(u16::from_le_bytes([block[at], block[at + 1]]))
-}
 
 /// Calls `decode_block` on each block of `N` bytes with its place among the values.
 fn each_stored<const N: usize>(

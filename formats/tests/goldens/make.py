@@ -4,8 +4,8 @@
 
 values.f32     values that are ordinary, tiny, large, constant, zero, and on rounding ties, 256 a row
 TYPE.encoded   those values as ggml's reference quantizers in C (libgguf) store them
-TYPE.blocks    blocks of random bytes, only their half-precision scales kept finite
-TYPE.decoded   those blocks as the Python package gguf reads them, f32
+TYPE.blocks    blocks of random bytes, of zeros, and of ones, only their half-precision scales kept finite
+TYPE.decoded   those blocks as the Python package gguf and ggml's C code (libgguf) read them, f32
 """
 
 import gguf
@@ -17,7 +17,11 @@ ENCODED = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K"
 SCALES = {
     "F16": [0], "BF16": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0],
     "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
+    # The top bits of the scale of IQ1_M are those of its last two bytes.
+    "IQ1_S": [0], "IQ1_M": [54], "IQ2_XXS": [0], "IQ2_XS": [0], "IQ2_S": [0], "IQ3_XXS": [0], "IQ3_S": [0],
+    "IQ4_NL": [0], "IQ4_XS": [0], "MXFP4": [], "NVFP4": [], "TQ1_0": [52], "TQ2_0": [64], "Q1_0": [0], "Q2_0": [0],
 }
+SIZES = {kind.name: size for kind, size in gguf.GGML_QUANT_SIZES.items()} | {"Q2_0": (64, 18)}
 rng = np.random.default_rng(20241114)
 
 
@@ -36,12 +40,28 @@ def values() -> np.ndarray:
 
 
 def blocks(name: str) -> np.ndarray:
-    elements, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
-    out = rng.integers(0, 256, (1024 // elements, size), dtype=np.uint8)
+    elements, size = SIZES[name]
+    random = rng.integers(0, 256, (1024 // elements, size), dtype=np.uint8)
+    out = np.concatenate([random, np.zeros((1, size), np.uint8), np.full((1, size), 255, np.uint8)])
     for at in SCALES[name]:
         # Clears one bit of the exponent: all ones would be infinity or NaN.
         out[:, at + 1] &= 0xBB
     return out
+
+
+def decoded(name: str, stored: np.ndarray) -> np.ndarray:
+    if name == "Q2_0":
+        # Neither package knows it; dequantize_row_q2_0 of ggml-quants.c says this.
+        q = stored[:, 2:, None] >> np.array([0, 2, 4, 6], np.uint8) & 3
+        return (q.reshape(len(stored), -1) - np.float32(1)) * stored[:, :2].copy().view(np.float16).astype(np.float32)
+    kind = gguf.GGMLQuantizationType[name]
+    readings = []
+    if name != "Q1_0":
+        readings.append(gguf.dequantize(stored, kind).astype(np.float32))
+    if name not in ("F16", "BF16"):
+        readings.append(libgguf.dequantize_rows(stored, kind.value))
+    assert all(reading.tobytes() == readings[0].tobytes() for reading in readings), name
+    return readings[0]
 
 
 inputs = values()
@@ -51,5 +71,4 @@ for name in ENCODED:
 for name in SCALES:
     stored = blocks(name)
     stored.tofile(f"{name}.blocks")
-    decoded = gguf.dequantize(stored, gguf.GGMLQuantizationType[name])
-    decoded.astype(np.float32).tofile(f"{name}.decoded")
+    decoded(name, stored).tofile(f"{name}.decoded")
