@@ -17,10 +17,13 @@ fn main() -> std::io::Result<()> {
         ("scores".to_owned(), Value::Array(Array::F32(vec![0.5]))),
         ("flag".to_owned(), Value::Bool(true)),
     ];
-    let tensors = [(DType::Q4_1, vec![32, 2]), (DType::Q6_K, vec![256]), (DType::F16, vec![3])];
+    let tensors = DType::all().filter(|dtype| dtype.ggml_id().is_some());
     let tensors = tensors
-        .into_iter()
-        .map(|(dtype, dims)| NewTensor { name: dtype.name().to_owned(), dtype, dims })
+        .map(|dtype| NewTensor {
+            name: dtype.name().to_owned(),
+            dtype,
+            dims: vec![dtype.block_elements() as u64, 2],
+        })
         .collect();
     let gguf = GgufLayout::new(3, 8, &keys, tensors).expect("a sound layout");
     write("gguf", &bytes(gguf.header(), gguf.file_bytes()))?;

@@ -83,9 +83,9 @@ pub(super) fn decode_iq3_xxs(bytes: &[u8], out: &mut [f32]) {
         for ((qs, word), out) in subs.zip(out.as_chunks_mut::<SUB>().0) {
             let word = u32::from_le_bytes(*word);
             let scale = d * (0.5 + (word >> 28) as f32) * 0.5;
+            let points = qs.map(|q| codebook::IQ3_XXS[usize::from(q)]);
             let codes: [_; 4] = std::array::from_fn(|group| {
-                let point = |at: usize| codebook::IQ3_XXS[usize::from(qs[at])];
-                evenly_signed(joined(point(2 * group), point(2 * group + 1)), word >> (7 * group))
+                evenly_signed(joined(points[2 * group], points[2 * group + 1]), word >> (7 * group))
             });
             scaled(&codes, scale, out);
         }
@@ -101,9 +101,11 @@ pub(super) fn decode_iq3_s(bytes: &[u8], out: &mut [f32]) {
         let subs = qs.iter().zip(&block[66..74]).zip(signs).zip(out.as_chunks_mut::<SUB>().0);
         for (sub, (((qs, qh), signs), out)) in subs.enumerate() {
             let scale = d * f32::from(1 + 2 * (block[106 + sub / 2] >> (sub % 2 * 4) & 15));
+            let points: [_; 8] = std::array::from_fn(|at| {
+                codebook::IQ3_S[usize::from(qs[at]) | usize::from(qh >> at & 1) << 8]
+            });
             let codes: [_; 4] = std::array::from_fn(|group| {
-                let point = |at: usize| codebook::IQ3_S[usize::from(qs[at]) | usize::from(qh >> at & 1) << 8];
-                signed(joined(point(2 * group), point(2 * group + 1)), signs[group])
+                signed(joined(points[2 * group], points[2 * group + 1]), signs[group])
             });
             scaled(&codes, scale, out);
         }
