@@ -250,7 +250,8 @@ impl Base {
         &file[tensor.offset as usize..(tensor.offset + tensor.bytes) as usize]
     }
 
-    /// The matrix or vector of this canonical name. Fails when it is missing or of a type that cannot be decoded.
+    /// The matrix or vector of this canonical name. Fails when it is missing, of a type that cannot be decoded, or
+    /// scaled by another tensor.
     pub fn weight(&self, name: &str) -> Result<Weight<'_>> {
         let tensor = self
             .tensors
@@ -262,6 +263,11 @@ impl Base {
                 &format!("stored as {}, which curmerge cannot decode", tensor.dtype.name()),
                 "use the model as F32, F16 or BF16 or in any quantized type that llama.cpp runs",
             ));
+        }
+        // llama.cpp multiplies by it what the matrix gives; files with NVFP4 have such tensors.
+        if self.tensors.contains_key(&format!("{name}.scale")) {
+            let problem = "its scale is a tensor of its own, which curmerge does not read";
+            return Err(self.error(name, problem, "use the model in another type, for example Q8_0 or F16"));
         }
         Weight::new(tensor, self.bytes(tensor)).ok_or_else(|| {
             self.error(name, "neither a matrix nor a vector", "this model's form is not known")
