@@ -14,6 +14,7 @@ pub mod error;
 pub mod eval;
 pub mod export;
 pub mod kernels;
+pub mod lora;
 pub mod merge;
 pub mod model;
 pub mod report;

@@ -53,7 +53,7 @@ fn lora_has_llama_cpps_form_and_is_the_change() {
         assert_eq!(lora.tensor(&a_name).unwrap().dtype, DType::F32);
         let (a, b) = (values(&lora, &a_name), values(&lora, &b_name));
         let weight = base.weight(&target.name).unwrap();
-        let factors = Factors::new(base.path(), &weight, target, adapter.scale).unwrap();
+        let factors = Factors::of_target(base.path(), &weight, target, adapter.scale).unwrap();
         let mut change = vec![0.0; n];
         for i in 0..m {
             factors.change_of_row(i, &mut change);

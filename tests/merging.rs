@@ -5,7 +5,7 @@ use std::path::Path;
 
 use curmerge::base::Base;
 use curmerge::cur::{Selection, binding};
-use curmerge::merge::{MergeOptions, MergeReport, merge};
+use curmerge::merge::{MergeOptions, MergeReport, Source, merge};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 use rand_chacha::ChaCha20Rng;
@@ -33,8 +33,8 @@ fn adapter(base: &Base, size: f32) -> Adapter {
 }
 
 fn run(base: &Base, adapter: &Adapter, dtype: Option<DType>, out: &Path) -> MergeReport {
-    let options = MergeOptions { dtype, scale: 2.0, ..Default::default() };
-    merge(base, adapter, &options, out, |_, _| {}).unwrap()
+    let options = MergeOptions { dtype, ..Default::default() };
+    merge(base, &[(Source::Cur(adapter), 2.0)], &options, out, |_, _| {}).unwrap()
 }
 
 /// The greatest error of the merged values, against 2 * 0.5 * C U R added in f64.
@@ -199,7 +199,9 @@ fn requests_that_cannot_be_met_fail_before_anything_is_written() {
         let options = MergeOptions { dtype, ..Default::default() };
         let out = folder.path().join(out);
         let stood = out.exists();
-        let message = merge(base, &adapter(base, 0.1), &options, &out, |_, _| {}).unwrap_err().to_string();
+        let message = merge(base, &[(Source::Cur(&adapter(base, 0.1)), 1.0)], &options, &out, |_, _| {})
+            .unwrap_err()
+            .to_string();
         assert_eq!(out.exists(), stood, "{message}");
         message
     };

@@ -1,14 +1,18 @@
-//! `curmerge merge`: W + C U R into a new model file.
+//! `curmerge merge`: W + C U R, of one adapter or several, into a new model file.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::TypedValueParser;
+use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 use serde_json::json;
 
 use crate::Result;
 use crate::base::Base;
-use crate::merge::{MergeOptions, MergeReport, merge};
+use crate::lora::Lora;
+use crate::merge::{MergeOptions, MergeReport, Source, merge};
 use crate::report::{progress, terminal};
 
 /// Tensors that the report lists; the others are like the last of them or better.
@@ -19,15 +23,17 @@ const LISTED: usize = 10;
 pub struct MergeArgs {
     /// Base model: a GGUF file, a Hugging Face folder, or ollama:NAME[:TAG].
     pub base: PathBuf,
-    /// The adapter.
-    pub adapter: PathBuf,
+    /// The adapters, each with =FACTOR behind it to take only a part (or more) of its change: curmerge's own, PEFT LoRA
+    /// folders, GGUF LoRA files.
+    #[arg(required = true, value_name = "ADAPTER[=FACTOR]", value_parser = clap::builder::OsStringValueParser::new().map(|text| parse_part(&text)))]
+    pub adapters: Vec<Part>,
     /// The model to write: a name ending in .gguf for a GGUF base, a folder for a Hugging Face folder.
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
     /// How to store the changed tensors: f32, f16, bf16, q8_0, q6_k, q5_k, q4_k, q5_1, q5_0, q4_1, q4_0 [default: as the base stores them].
     #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
     pub dtype: Option<DType>,
-    /// Multiplies the adapter's own scale.
+    /// Multiplies the adapters' own scales.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub scale: f32,
     /// Replace a folder that stands.
@@ -44,18 +50,64 @@ fn parse_type(name: &str) -> std::result::Result<DType, String> {
         .ok_or_else(|| "use f32, f16, bf16, q8_0, q6_k, q5_k, q4_k, q5_1, q5_0, q4_1 or q4_0".into())
 }
 
+/// An adapter, and how much of its change is wanted.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// 1 for its whole change.
+    pub factor: f32,
+}
+
+fn parse_part(text: &OsStr) -> Part {
+    let whole = Part { path: text.into(), factor: 1.0 };
+    let Some((name, factor)) = text.to_str().and_then(|text| text.rsplit_once('=')) else { return whole };
+    match factor.parse() {
+        // A file may have such a name.
+        Ok(factor) if !whole.path.exists() => Part { path: name.into(), factor },
+        _ => whole,
+    }
+}
+
+/// An open adapter of either kind.
+enum Opened {
+    Cur(Adapter),
+    Lora(Lora),
+}
+
+fn open(base: &Base, path: &Path, allow_other_base: bool) -> Result<Opened> {
+    if Lora::is_lora(path) {
+        return Ok(Opened::Lora(Lora::open(path, base)?));
+    }
+    Ok(Opened::Cur(super::adapter_of(base, path, allow_other_base)?))
+}
+
 /// Merge and report.
 pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let base = Base::open(&args.base)?;
-    let adapter = super::adapter_of(&base, &args.adapter, args.allow_other_base)?;
+    let opened = args.adapters.iter().map(|part| open(&base, &part.path, args.allow_other_base));
+    let opened = opened.collect::<Result<Vec<_>>>()?;
+    let sources: Vec<(Source<'_>, f32)> = opened
+        .iter()
+        .zip(&args.adapters)
+        .map(|(opened, part)| {
+            let source = match opened {
+                Opened::Cur(adapter) => Source::Cur(adapter),
+                Opened::Lora(lora) => Source::Lora(lora),
+            };
+            (source, part.factor * args.scale)
+        })
+        .collect();
     let options = MergeOptions {
         dtype: args.dtype,
-        scale: args.scale,
         force: args.force,
-        protect: vec![args.adapter.clone()],
+        protect: args.adapters.iter().map(|part| part.path.clone()).collect(),
     };
-    let bar = progress::bar("merging", adapter.targets.len() as u64);
-    let report = merge(&base, &adapter, &options, &args.output, |done, _| bar.set_position(done as u64))?;
+    let bar = progress::bar("merging", 0);
+    let report = merge(&base, &sources, &options, &args.output, |done, of| {
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+    })?;
     bar.finish_and_clear();
     for line in report.warnings() {
         terminal::warn(&line);

@@ -1,4 +1,4 @@
-//! The change of one matrix as two thin factors: `s C U R = C P` with `P = s U R`.
+//! The change of one matrix as two thin factors: `s C U R = C P` with `P = s U R`; a LoRA's `B A` likewise.
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use rayon::prelude::*;
 use crate::base::Weight;
 use crate::{Error, Result};
 
-/// `C` and `P = s U R` of one target; their product is the change of W.
+/// `C` and `P` of one target; their product is the change of W.
 #[derive(Clone, Debug)]
 pub struct Factors {
-    /// The chosen columns of W, row-major `[m, rank]` in the canonical order of rows.
+    /// The chosen columns of W (or a LoRA's B), row-major `[m, rank]` in the canonical order of rows.
     pub c: Vec<f32>,
-    /// `s U R`, row-major `[rank, n]`; each number summed over the rows of R in order, in f64, and rounded once.
+    /// `s U R` (or `s A`), row-major `[rank, n]`; each number summed over the rows of R in order, in f64, and rounded once.
     pub p: Vec<f32>,
     /// Inner dimension: the number of chosen columns.
     pub rank: usize,
@@ -21,9 +21,29 @@ pub struct Factors {
 }
 
 impl Factors {
+    /// From `c` of `rank` columns and `p` of `rank` rows and `cols` columns.
+    pub fn new(c: Vec<f32>, p: Vec<f32>, rank: usize, cols: usize) -> Self {
+        assert_eq!(p.len(), rank * cols, "P has rank rows");
+        assert_eq!(c.len() % rank.max(1), 0, "C has rank columns");
+        Self { c, p, rank, cols }
+    }
+
+    /// One pair of factors for the sum of several changes of one matrix.
+    pub fn joined(mut parts: Vec<Factors>) -> Self {
+        if parts.len() == 1 {
+            return parts.remove(0);
+        }
+        let rank = parts.iter().map(|part| part.rank).sum();
+        let (rows, cols) = parts.first().map_or((0, 0), |part| (part.c.len() / part.rank.max(1), part.cols));
+        let row_of = |row: usize| parts.iter().flat_map(move |part| &part.c[row * part.rank..][..part.rank]);
+        let c = (0..rows).flat_map(row_of).copied().collect();
+        let p = parts.iter().flat_map(|part| &part.p).copied().collect();
+        Self::new(c, p, rank, cols)
+    }
+
     /// The factors of `target` over the base's matrix, with the adapter's scale (or a multiple of it). Fails when the
     /// matrix has another shape, or a number is no longer finite; `path` is the base that the error names.
-    pub fn new(path: &Path, weight: &Weight<'_>, target: &AdapterTarget, scale: f32) -> Result<Self> {
+    pub fn of_target(path: &Path, weight: &Weight<'_>, target: &AdapterTarget, scale: f32) -> Result<Self> {
         let place = || format!("tensor '{}'", target.name);
         let shape = [weight.rows() as u64, weight.cols() as u64];
         if shape != target.shape {
@@ -54,7 +74,7 @@ impl Factors {
                 "use a smaller scale, or train with a lower --lr",
             ));
         }
-        Ok(Self { c: weight.gather_columns(&target.cols), p, rank, cols: n })
+        Ok(Self::new(weight.gather_columns(&target.cols), p, rank, n))
     }
 
     /// The change of one canonical row of W into `out`, of length n: over the columns of C in order, in f32.

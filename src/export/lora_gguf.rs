@@ -50,7 +50,7 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
         let weight = base.weight(&target.name)?;
         // A target may have fewer columns than the adapter's rank, and has the same alpha.
         let scale = adapter.scale * target.cols.len() as f32 / alpha;
-        let factors = Factors::new(base.path(), &weight, target, scale)?;
+        let factors = Factors::of_target(base.path(), &weight, target, scale)?;
         for (values, place) in [&factors.p, &factors.c].into_iter().zip(places) {
             let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
             file.write_all_at(place.offset, &bytes)?;

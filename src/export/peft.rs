@@ -51,7 +51,7 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
     file.append(layout.header())?;
     for (module, places) in modules.iter().zip(layout.tensors().chunks_exact(2)) {
         let weight = base.weight(&module.target.name)?;
-        let factors = Factors::new(base.path(), &weight, module.target, adapter.scale)?;
+        let factors = Factors::of_target(base.path(), &weight, module.target, adapter.scale)?;
         let b = (0..weight.rows()).flat_map(|stored| {
             let row = module.order.canonical_row(stored);
             &factors.c[row * factors.rank..][..factors.rank]

@@ -1,4 +1,4 @@
-//! `W + s C U R` into a new model file, as a stream.
+//! `W + s C U R`, and LoRA adapters of other programs, into a new model file, as a stream.
 //!
 //! Every tensor that the adapter leaves alone is copied byte for byte; the others are decoded, changed and rounded a few
 //! blocks of rows at a time ([`requantize`] says how), so that a merge needs some megabytes whatever the model's size.
@@ -10,6 +10,7 @@ pub mod report;
 pub mod requantize;
 mod tensor;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::adapter::Adapter;
@@ -17,34 +18,37 @@ use curmerge_formats::dtype::DType;
 use curmerge_formats::output::{OutputFile, OutputFolder};
 
 use crate::base::{Base, BaseTensor, Files};
+use crate::lora::Lora;
 use crate::{Error, Result};
 
 pub use report::{MergeReport, TensorReport};
 
 use pieces::Changes;
-use tensor::Adapted;
+use tensor::{Adapted, Term};
 
 /// How to merge.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct MergeOptions {
     /// The type of the changed tensors; `None` keeps each as the base stores it.
     pub dtype: Option<DType>,
-    /// Multiplies the adapter's own scale.
-    pub scale: f32,
     /// Replace an output folder that stands.
     pub force: bool,
     /// Further files that the output must not replace, such as the adapter's.
     pub protect: Vec<PathBuf>,
 }
 
-impl Default for MergeOptions {
-    fn default() -> Self {
-        Self { dtype: None, scale: 1.0, force: false, protect: Vec::new() }
-    }
+/// An adapter to merge.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// curmerge's own. Whether it belongs to the base is for [`crate::cur::binding::check`] to say; here only names and
+    /// shapes must fit.
+    Cur(&'a Adapter),
+    /// A LoRA of another program.
+    Lora(&'a Lora),
 }
 
-/// Write the merged model to `out`: a file for a GGUF base, a folder for a Hugging Face folder. Whether the adapter
-/// belongs to the base is for [`crate::cur::binding::check`] to say; here only names and shapes must fit.
+/// Write the merged model to `out`: a file for a GGUF base, a folder for a Hugging Face folder. Each source comes with a
+/// factor of its change; changes of one matrix add up.
 ///
 /// # Errors
 /// Before anything is written: an output whose ending asks for another container, a target that the base has not, a
@@ -52,24 +56,21 @@ impl Default for MergeOptions {
 /// After an error nothing stands at `out` that did not before. `progress` is told how many of how many tensors are done.
 pub fn merge(
     base: &Base,
-    adapter: &Adapter,
+    sources: &[(Source<'_>, f32)],
     options: &MergeOptions,
     out: &Path,
     progress: impl Fn(usize, usize),
 ) -> Result<MergeReport> {
     check_ending(base, out)?;
-    let scale = adapter.scale * options.scale;
-    if !scale.is_finite() {
-        return Err(Error::request(format!("a scale of {scale} cannot be used"), "give a finite --scale"));
-    }
+    let terms = terms(sources)?;
     let mut changes = Changes::new();
-    for target in &adapter.targets {
-        let weight = base.weight(&target.name)?;
+    for (name, terms) in &terms {
+        let weight = base.weight(name)?;
         // `weight` found it.
-        let tensor = &base.tensors()[&target.name];
+        let tensor = &base.tensors()[*name];
         let dtype = options.dtype.unwrap_or(tensor.dtype);
-        check_type(base, &target.name, tensor, dtype, weight.cols())?;
-        changes.insert(tensor.stored_name.as_str(), Adapted { target, weight, dtype });
+        check_type(base, name, tensor, dtype, weight.cols())?;
+        changes.insert(tensor.stored_name.as_str(), Adapted { name, terms, weight, dtype });
     }
     let mut inputs: Vec<&Path> = vec![base.path()];
     inputs.extend(options.protect.iter().map(PathBuf::as_path));
@@ -80,7 +81,7 @@ pub fn merge(
         Files::Gguf(gguf) => {
             let mut file = OutputFile::create(out, &inputs)?;
             let pieces = pieces::of_gguf(gguf, &changes)?;
-            pieces::write(&pieces, gguf.file(), base.path(), scale, &mut file, |tensor| {
+            pieces::write(&pieces, gguf.file(), base.path(), &mut file, |tensor| {
                 report.tensors.push(tensor);
                 done(&report.tensors);
             })?;
@@ -93,7 +94,7 @@ pub fn merge(
                 let name = shard.path().file_name().and_then(|n| n.to_str()).unwrap_or_default();
                 let mut file = folder.file(name)?;
                 let pieces = pieces::of_safetensors(shard, &changes)?;
-                pieces::write(&pieces, shard.file(), base.path(), scale, &mut file, |tensor| {
+                pieces::write(&pieces, shard.file(), base.path(), &mut file, |tensor| {
                     report.tensors.push(tensor);
                     done(&report.tensors);
                 })?;
@@ -104,6 +105,30 @@ pub fn merge(
         }
     }
     Ok(report)
+}
+
+/// What each matrix gets, in the order of the sources.
+fn terms<'a>(sources: &[(Source<'a>, f32)]) -> Result<BTreeMap<&'a str, Vec<Term<'a>>>> {
+    let mut terms = BTreeMap::<&str, Vec<Term<'_>>>::new();
+    for &(source, factor) in sources {
+        let scale = if let Source::Cur(adapter) = source { adapter.scale * factor } else { factor };
+        if !scale.is_finite() {
+            return Err(Error::request(
+                format!("a scale of {scale} cannot be used"),
+                "give a finite --scale",
+            ));
+        }
+        match source {
+            Source::Cur(adapter) => adapter
+                .targets
+                .iter()
+                .for_each(|target| terms.entry(&target.name).or_default().push(Term::Cur { target, scale })),
+            Source::Lora(lora) => lora
+                .targets()
+                .for_each(|name| terms.entry(name).or_default().push(Term::Lora { lora, scale })),
+        }
+    }
+    Ok(terms)
 }
 
 /// What the output is follows from its ending, and must be what the base is.

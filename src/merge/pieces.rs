@@ -41,7 +41,6 @@ pub(super) fn write(
     pieces: &[Piece<'_>],
     source: &MappedFile,
     base: &Path,
-    scale: f32,
     out: &mut OutputFile,
     mut done: impl FnMut(TensorReport),
 ) -> Result<()> {
@@ -49,7 +48,7 @@ pub(super) fn write(
         match piece {
             Piece::Bytes(bytes) => out.append(bytes)?,
             Piece::Copy { offset, len } => out.copy_from(source, *offset, *len)?,
-            Piece::Merge(adapted) => done(adapted.append_to(out, base, scale)?),
+            Piece::Merge(adapted) => done(adapted.append_to(out, base)?),
         }
     }
     Ok(())

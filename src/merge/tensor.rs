@@ -11,16 +11,28 @@ use super::report::{Sums, TensorReport};
 use super::requantize::{self, Types};
 use crate::base::Weight;
 use crate::cur::Factors;
+use crate::lora::Lora;
 use crate::{Error, Result};
 
 /// Numbers of one block, which one thread does; at least a row.
 const BLOCK_VALUES: usize = 1 << 16;
 
-/// A matrix of the base that the adapter changes.
+/// One adapter's change of one matrix.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Term<'a> {
+    /// `scale C U R`
+    Cur { target: &'a AdapterTarget, scale: f32 },
+    /// `scale` times the LoRA's own change.
+    Lora { lora: &'a Lora, scale: f32 },
+}
+
+/// A matrix of the base that adapters change.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Adapted<'a> {
-    /// What changes.
-    pub(super) target: &'a AdapterTarget,
+    /// Canonical name.
+    pub(super) name: &'a str,
+    /// What is added.
+    pub(super) terms: &'a [Term<'a>],
     /// The base's matrix.
     pub(super) weight: Weight<'a>,
     /// The type it will be written in.
@@ -36,8 +48,8 @@ impl Adapted<'_> {
 
     /// Append the merged matrix, rows in the container's order; `path` is the base that errors name. Every row is
     /// rounded by itself, so neither blocks nor threads show in the result.
-    pub(super) fn append_to(&self, out: &mut OutputFile, path: &Path, scale: f32) -> Result<TensorReport> {
-        let factors = Factors::new(path, &self.weight, self.target, scale)?;
+    pub(super) fn append_to(&self, out: &mut OutputFile, path: &Path) -> Result<TensorReport> {
+        let factors = self.factors(path)?;
         let (rows, cols) = (self.weight.rows(), self.weight.cols());
         let block = (BLOCK_VALUES / cols).max(1);
         let starts: Vec<usize> = (0..rows).step_by(block).collect();
@@ -54,7 +66,15 @@ impl Adapted<'_> {
                 block_sums.iter().for_each(|s| sums.add(s));
             }
         }
-        Ok(TensorReport::new(&self.target.name, self.dtype.name(), &sums))
+        Ok(TensorReport::new(self.name, self.dtype.name(), &sums))
+    }
+
+    fn factors(&self, path: &Path) -> Result<Factors> {
+        let terms = self.terms.iter().map(|term| match *term {
+            Term::Cur { target, scale } => Factors::of_target(path, &self.weight, target, scale),
+            Term::Lora { lora, scale } => lora.factors(self.name, &self.weight, scale),
+        });
+        Ok(Factors::joined(terms.collect::<Result<_>>()?))
     }
 
     /// The bytes of some rows in the container's order, and each row's sums.
@@ -76,7 +96,7 @@ impl Adapted<'_> {
             factors.change_of_row(row, &mut d);
             let stored = &self.weight.stored_bytes()[stored_row * stored_bytes..][..stored_bytes];
             let rounded = requantize::row(types, stored, &w, &d, out).map_err(|e| {
-                let place = format!("tensor '{}', row {row}", self.target.name);
+                let place = format!("tensor '{}', row {row}", self.name);
                 Error::input(path, place, e.to_string(), "or train with a lower --lr")
             })?;
             sums.push(rounded);

@@ -1,0 +1,68 @@
+//! A LoRA in a GGUF file, as convert_lora_to_gguf.py and `curmerge export` write it and llama.cpp loads it.
+//!
+//! [`crate::export`] says what is in it. llama.cpp multiplies by `alpha / rank`, or by 1 where alpha is 0.
+
+use std::path::Path;
+
+use curmerge_formats::gguf::{Gguf, Value};
+
+use super::{File, Lora, Pairs, Stored, Target, matrix_shape};
+use crate::base::{Base, RowOrder};
+use crate::{Error, Result};
+
+const PARTS: [&str; 2] = [".weight.lora_a", ".weight.lora_b"];
+
+fn text<'a>(gguf: &'a Gguf, key: &str) -> Option<&'a str> {
+    gguf.get(key).and_then(Value::as_str)
+}
+
+pub(super) fn is_lora(gguf: &Gguf) -> bool {
+    text(gguf, "general.type") == Some("adapter")
+}
+
+pub(super) fn open(path: &Path, base: &Base) -> Result<Lora> {
+    let gguf = Gguf::open(path)?;
+    let refuse = |key: &str, problem: &str, mend: &str| Err(Error::input(path, key, problem, mend));
+    if !is_lora(&gguf) {
+        return refuse("general.type", "is not 'adapter'", "name an adapter, not a model");
+    }
+    if text(&gguf, "adapter.type") != Some("lora") {
+        return refuse("adapter.type", "is not 'lora'", "only LoRA adapters can be merged");
+    }
+    if text(&gguf, "general.architecture") != Some(base.architecture().gguf) {
+        let problem = format!("is not the base's, '{}'", base.architecture().gguf);
+        return refuse("general.architecture", &problem, "use the base that it was trained on");
+    }
+    if gguf.get("adapter.alora.invocation_tokens").is_some() {
+        let problem = "it acts only behind certain tokens (an activated LoRA)";
+        return refuse("adapter.alora.invocation_tokens", problem, "load it beside the base instead");
+    }
+    let alpha = match gguf.get("adapter.lora.alpha") {
+        Some(Value::F32(alpha)) if alpha.is_finite() => *alpha,
+        _ => return refuse("adapter.lora.alpha", "missing or no number", "write the adapter again"),
+    };
+    let mut pairs = Pairs::default();
+    for tensor in gguf.tensors() {
+        let stem = |part: usize| tensor.name.strip_suffix(PARTS[part]).map(|name| (name, part));
+        let Some((name, part)) = stem(0).or(stem(1)).filter(|(name, _)| name.starts_with("blk.")) else {
+            let place = format!("tensor '{}'", tensor.name.escape_debug());
+            let problem = "is not a LoRA matrix of a linear layer";
+            return Err(Error::input(path, place, problem, "only adapters of these can be merged"));
+        };
+        let (rows, cols) = matrix_shape(path, &tensor.name, &tensor.shape())?;
+        let stored = Stored {
+            name: tensor.name.clone(),
+            dtype: tensor.dtype,
+            rows,
+            cols,
+            offset: tensor.offset,
+            bytes: tensor.bytes,
+        };
+        pairs.put(name.into(), part, stored);
+    }
+    let targets = pairs.finish(path, |_, a, b| {
+        let scale = if alpha == 0.0 { 1.0 } else { alpha / b.cols as f32 };
+        Ok(Target { a, b, order: RowOrder::CANONICAL, scale })
+    })?;
+    Ok(Lora { path: path.into(), file: File::Gguf(gguf), targets })
+}

@@ -1,0 +1,188 @@
+//! LoRA adapters that other programs made, to be merged: PEFT's folders and llama.cpp's GGUF files.
+//!
+//! The change of a matrix is `scale B A`. Both thin matrices stay in the mapped file until their target is merged. A
+//! kind of adapter that is more than that (DoRA, trained biases or embeddings, PiSSA's changed base) is refused, since
+//! leaving a part of it out would quietly write another model.
+
+mod gguf;
+mod peft;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use curmerge_formats::detect::{Container, detect};
+use curmerge_formats::dtype::DType;
+use curmerge_formats::gguf::Gguf;
+use curmerge_formats::quant;
+use curmerge_formats::safetensors::SafeTensors;
+
+use crate::base::{Base, RowOrder, Weight};
+use crate::cur::Factors;
+use crate::{Error, Result};
+
+/// An open LoRA adapter, its targets under canonical names.
+#[derive(Debug)]
+pub struct Lora {
+    path: PathBuf,
+    file: File,
+    targets: BTreeMap<String, Target>,
+}
+
+/// What the matrices are stored in.
+#[derive(Debug)]
+enum File {
+    Gguf(Gguf),
+    SafeTensors(SafeTensors),
+}
+
+/// One matrix of the file, `[rows, cols]`.
+#[derive(Clone, Debug)]
+struct Stored {
+    /// The name in the file, for errors.
+    name: String,
+    dtype: DType,
+    rows: usize,
+    cols: usize,
+    /// First byte, from the start of the file.
+    offset: u64,
+    bytes: u64,
+}
+
+/// What one matrix of the base gets.
+#[derive(Clone, Debug)]
+struct Target {
+    /// `[rank, n]`
+    a: Stored,
+    /// `[m, rank]`, in the file's order of rows.
+    b: Stored,
+    order: RowOrder,
+    /// alpha / rank, or what the adapter's kind makes of it.
+    scale: f32,
+}
+
+impl Lora {
+    /// Whether this is a LoRA of another program's: a folder with PEFT's configuration, or a GGUF file of that type.
+    pub fn is_lora(path: &Path) -> bool {
+        peft::is_folder(path)
+            || matches!(detect(path), Ok(Container::Gguf))
+                && Gguf::open(path).is_ok_and(|g| gguf::is_lora(&g))
+    }
+
+    /// Open a LoRA for this base.
+    ///
+    /// # Errors
+    /// A file that is damaged; another kind of adapter; a target that the base has not, or with other shapes.
+    pub fn open(path: &Path, base: &Base) -> Result<Self> {
+        let lora = if path.is_dir() { peft::open(path, base)? } else { gguf::open(path, base)? };
+        for (name, target) in &lora.targets {
+            let weight = base.weight(name)?;
+            let fits = target.a.cols == weight.cols() && target.b.rows == weight.rows();
+            if !fits || target.a.rows != target.b.cols || target.a.rows == 0 {
+                let [a, b] = [&target.a, &target.b].map(|m| [m.rows, m.cols]);
+                let problem = format!(
+                    "A is {a:?} and B {b:?}, beside a matrix of [{}, {}]",
+                    weight.rows(),
+                    weight.cols()
+                );
+                return Err(lora.error(&target.a.name, problem, "use the base that it was trained on"));
+            }
+        }
+        if lora.targets.is_empty() {
+            return Err(Error::file(path, "has no LoRA matrices", "name an adapter that has some"));
+        }
+        Ok(lora)
+    }
+
+    /// The folder or file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Canonical names of the matrices that it changes, sorted.
+    pub fn targets(&self) -> impl Iterator<Item = &str> {
+        self.targets.keys().map(String::as_str)
+    }
+
+    /// B and `factor` times the adapter's own scale times A, of one of [`Self::targets`]; rows of B in canonical order.
+    ///
+    /// # Errors
+    /// No such target; a number that is not finite.
+    pub fn factors(&self, name: &str, weight: &Weight<'_>, factor: f32) -> Result<Factors> {
+        let target = self
+            .targets
+            .get(name)
+            .ok_or_else(|| Error::file(&self.path, format!("does not change '{name}'"), "merge another"))?;
+        let (a, b) = (self.values(&target.a)?, self.values(&target.b)?);
+        let scale = factor * target.scale;
+        let rank = target.a.rows;
+        let c = (0..weight.rows()).flat_map(|row| &b[target.order.stored_row(row) * rank..][..rank]).copied();
+        let p: Vec<f32> = a.iter().map(|x| scale * x).collect();
+        if !p.iter().all(|x| x.is_finite()) {
+            let mend = "use a smaller scale";
+            return Err(self.error(&target.a.name, "scale * A is beyond what f32 holds".into(), mend));
+        }
+        Ok(Factors::new(c.collect(), p, rank, weight.cols()))
+    }
+
+    fn values(&self, stored: &Stored) -> Result<Vec<f32>> {
+        let file = match &self.file {
+            File::Gguf(file) => file.bytes(),
+            File::SafeTensors(file) => file.bytes(),
+        };
+        // Opening the container checked that the tensor lies within it.
+        let bytes = &file[stored.offset as usize..(stored.offset + stored.bytes) as usize];
+        let mut values = vec![0.0; stored.rows * stored.cols];
+        quant::decode(stored.dtype, bytes, &mut values)
+            .map_err(|e| self.error(&stored.name, e.to_string(), "write it again in F32, F16 or BF16"))?;
+        match values.iter().find(|x| !x.is_finite()) {
+            Some(x) => Err(self.error(&stored.name, format!("holds {x}"), "the adapter is damaged")),
+            None => Ok(values),
+        }
+    }
+
+    fn error(&self, tensor: &str, problem: String, mend: &str) -> Error {
+        Error::input(&self.path, format!("tensor '{}'", tensor.escape_debug()), problem, mend)
+    }
+}
+
+/// The two matrices of each target, while the names of a file are gone through.
+#[derive(Default)]
+struct Pairs(BTreeMap<String, [Option<Stored>; 2]>);
+
+impl Pairs {
+    /// Take `stored` as A (0) or B (1) of `name`.
+    fn put(&mut self, name: String, part: usize, stored: Stored) {
+        self.0.entry(name).or_default()[part] = Some(stored);
+    }
+
+    /// Every target with both matrices, which `finish` gives its order of rows and its scale.
+    fn finish(
+        self,
+        path: &Path,
+        finish: impl Fn(&str, Stored, Stored) -> Result<Target>,
+    ) -> Result<BTreeMap<String, Target>> {
+        let mut targets = BTreeMap::new();
+        for (name, pair) in self.0 {
+            let [Some(a), Some(b)] = pair else {
+                let place = format!("target '{}'", name.escape_debug());
+                let problem = "has only one of its two matrices";
+                return Err(Error::input(path, place, problem, "write the adapter again"));
+            };
+            let target = finish(&name, a, b)?;
+            targets.insert(name, target);
+        }
+        Ok(targets)
+    }
+}
+
+/// The shape of a matrix, `[rows, cols]`.
+fn matrix_shape(path: &Path, name: &str, shape: &[u64]) -> Result<(usize, usize)> {
+    match shape[..] {
+        [rows, cols] => Ok((rows as usize, cols as usize)),
+        _ => {
+            let place = format!("tensor '{}'", name.escape_debug());
+            let problem = format!("has {} dimensions, and a LoRA's matrices have two", shape.len());
+            Err(Error::input(path, place, problem, "only adapters of linear layers can be merged"))
+        }
+    }
+}

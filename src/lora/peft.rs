@@ -1,0 +1,186 @@
+//! A LoRA in a folder, as PEFT's `save_pretrained` leaves it.
+//!
+//! adapter_config.json gives `r`, `lora_alpha` and, for modules whose name ends as a key says (a regular expression),
+//! `rank_pattern` and `alpha_pattern`. The scale is `alpha / r`, with `use_rslora` `alpha / sqrt(r)` (Kalajdzievski
+//! 2023). Source: `LoraConfig`, `LoraLayer.update_layer` and `get_pattern_key` in peft.
+
+use std::path::Path;
+
+use curmerge_formats::safetensors::SafeTensors;
+use regex::Regex;
+use serde_json::{Map, Value as Json};
+
+use super::{File, Lora, Pairs, Stored, Target, matrix_shape};
+use crate::base::{Base, RowOrder};
+use crate::export::peft::{CONFIG, WEIGHTS};
+use crate::{Error, Result};
+
+const PREFIX: &str = "base_model.model.";
+const PARTS: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
+/// A configuration is a few kilobytes.
+const MAX_CONFIG: u64 = 1 << 24;
+
+pub(super) fn is_folder(path: &Path) -> bool {
+    path.join(CONFIG).is_file()
+}
+
+pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
+    let config_path = folder.join(CONFIG);
+    let config = Config::read(&config_path)?;
+    let path = folder.join(WEIGHTS);
+    let file = SafeTensors::open(&path)?;
+    let mut pairs = Pairs::default();
+    let table = base.architecture();
+    for tensor in file.tensors() {
+        let refuse = |problem: &str, mend: &str| {
+            let place = format!("tensor '{}'", tensor.name.escape_debug());
+            Err(Error::input(&path, place, problem, mend))
+        };
+        let stem = |part: usize| {
+            let module = tensor.name.strip_prefix(PREFIX)?.strip_suffix(PARTS[part])?;
+            Some((module, part))
+        };
+        let Some((module, part)) = stem(0).or(stem(1)) else {
+            return refuse("is not a LoRA matrix of a linear layer", "only adapters of these can be merged");
+        };
+        let canonical = table.of_hugging_face(module).map(|(name, _)| name);
+        let Some(name) = canonical.filter(|name| name.starts_with("blk.")) else {
+            return refuse(
+                "belongs to no linear layer of the base's blocks",
+                "use the base that it was trained on",
+            );
+        };
+        let (rows, cols) = matrix_shape(&path, &tensor.name, &tensor.shape)?;
+        let stored = Stored {
+            name: tensor.name.clone(),
+            dtype: tensor.dtype,
+            rows,
+            cols,
+            offset: tensor.offset,
+            bytes: tensor.bytes,
+        };
+        pairs.put(name, part, stored);
+    }
+    let targets = pairs.finish(&path, |name, a, b| {
+        // `of_hugging_face` made the name.
+        let (module, names) = table.to_hugging_face(name).unwrap_or_else(|| unreachable!("{name}"));
+        let order = match names.rotary_halves {
+            Some(heads) => RowOrder::rotary_halves(b.rows as u64, base.config().head_count(heads)),
+            None => Some(RowOrder::CANONICAL),
+        };
+        let order = order.ok_or_else(|| {
+            let problem = format!("{} rows are no whole number of heads", b.rows);
+            Error::input(
+                &path,
+                format!("tensor '{}'", b.name),
+                problem,
+                "use the base that it was trained on",
+            )
+        })?;
+        let scale = config.scale(&module, a.rows)?;
+        Ok(Target { a, b, order, scale })
+    })?;
+    Ok(Lora { path: folder.into(), file: File::SafeTensors(file), targets })
+}
+
+/// adapter_config.json, as far as it tells what the matrices mean.
+struct Config<'a> {
+    path: &'a Path,
+    alpha: f64,
+    alphas: Vec<(Regex, f64)>,
+    ranks: Vec<(Regex, f64)>,
+    rank: f64,
+    rslora: bool,
+}
+
+impl<'a> Config<'a> {
+    fn read(path: &'a Path) -> Result<Self> {
+        let refuse = |key: &str, problem: &str, mend: &str| Error::input(path, key, problem, mend);
+        let length = std::fs::metadata(path).map_err(|e| Error::io(path, "read", e))?.len();
+        if length > MAX_CONFIG {
+            return Err(Error::file(path, format!("has {length} bytes"), "name a PEFT folder"));
+        }
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+        let json: Map<String, Json> = serde_json::from_str(&text).map_err(|e| {
+            Error::line(path, e.line(), "is not JSON as PEFT writes it", "write the adapter again")
+        })?;
+        if json.get("peft_type").and_then(Json::as_str) != Some("LORA") {
+            return Err(refuse("peft_type", "is not LORA", "only LoRA adapters can be merged"));
+        }
+        for (key, what) in REFUSED {
+            if json.get(*key).is_some_and(|value| !is_off(value)) {
+                return Err(refuse(key, what, "merge it with PEFT's merge_and_unload instead"));
+            }
+        }
+        if let Some(how @ ("pissa" | "olora" | "corda" | "loftq")) =
+            json.get("init_lora_weights").and_then(Json::as_str).and_then(|s| s.split('_').next())
+        {
+            let problem = format!("'{how}' trained beside a changed base");
+            let mend = "save it with path_initial_model_for_weight_conversion, which makes it a plain LoRA";
+            return Err(refuse("init_lora_weights", &problem, mend));
+        }
+        let number = |key: &str, least: f64| {
+            let value = json.get(key).and_then(Json::as_f64).filter(|x| x.is_finite() && *x >= least);
+            value.ok_or_else(|| refuse(key, "missing or no number that can be", "write the adapter again"))
+        };
+        let patterns = |key: &str| match json.get(key) {
+            None | Some(Json::Null) => Ok(Vec::new()),
+            Some(Json::Object(entries)) => entries
+                .iter()
+                .map(|(pattern, value)| {
+                    let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$")).ok();
+                    regex.zip(value.as_f64()).ok_or_else(|| {
+                        let shown: String = pattern.chars().take(60).collect();
+                        let problem =
+                            format!("'{}' is no regular expression with a number", shown.escape_debug());
+                        refuse(key, &problem, "write the adapter again")
+                    })
+                })
+                .collect(),
+            Some(_) => Err(refuse(key, "is no object", "write the adapter again")),
+        };
+        Ok(Self {
+            path,
+            alpha: number("lora_alpha", f64::NEG_INFINITY)?,
+            alphas: patterns("alpha_pattern")?,
+            ranks: patterns("rank_pattern")?,
+            rank: number("r", 1.0)?,
+            rslora: json.get("use_rslora").and_then(Json::as_bool).unwrap_or(false),
+        })
+    }
+
+    /// The factor of `B A` of a module whose A has so many rows.
+    fn scale(&self, module: &str, rows: usize) -> Result<f32> {
+        let of = |patterns: &[(Regex, f64)], otherwise: f64| {
+            patterns.iter().find(|(regex, _)| regex.is_match(module)).map_or(otherwise, |(_, value)| *value)
+        };
+        let (alpha, rank) = (of(&self.alphas, self.alpha), of(&self.ranks, self.rank));
+        if rank != rows as f64 {
+            let problem = format!("gives {module} the rank {rank}, and its matrices have {rows}");
+            return Err(Error::file(self.path, problem, "write the adapter again"));
+        }
+        Ok((alpha / if self.rslora { rank.sqrt() } else { rank }) as f32)
+    }
+}
+
+/// What makes an adapter more than `B A` on linear layers, and why it cannot be merged.
+const REFUSED: &[(&str, &str)] = &[
+    ("use_dora", "DoRA also scales the columns of the sum"),
+    ("fan_in_fan_out", "the matrices are transposed"),
+    ("lora_bias", "biases were trained"),
+    ("bias", "biases were trained"),
+    ("modules_to_save", "whole modules were trained"),
+    ("trainable_token_indices", "embeddings were trained"),
+    ("target_parameters", "parameters that are no linear layers were trained"),
+    ("layer_replication", "the base's layers were repeated"),
+    ("alora_invocation_tokens", "it acts only behind certain tokens"),
+];
+
+fn is_off(value: &Json) -> bool {
+    match value {
+        Json::Null | Json::Bool(false) => true,
+        Json::String(text) => text == "none",
+        Json::Array(values) => values.is_empty(),
+        _ => false,
+    }
+}
