@@ -3,7 +3,7 @@
 //! `CURMERGE_MODELS=DIR CURMERGE_PYTHON=python CURMERGE_DATA=DIR cargo test --release --test large -- --ignored --nocapture`
 //!
 //! DIR/smollm2-hf and DIR/smollm2-135m-instruct.Q4_1.gguf hold equal weights; the interpreter has the packages of
-//! tests/clients/requirements.txt, torch and transformers; the data folder has sst2, mrpc and sentiment140 (JSONL) and
+//! tests/clients/requirements.txt, torch, transformers and peft; the data folder has sst2, mrpc and sentiment140 (JSONL) and
 //! wikitext2/wiki.test.raw.
 
 use std::collections::BTreeMap;
@@ -163,9 +163,14 @@ fn theirs(model: &Path, lora: Option<&Path>) -> Vec<BTreeMap<u32, f64>> {
     let mut words = vec![model.as_os_str(), out.as_os_str()];
     words.extend(lora.iter().flat_map(|l| [OsStr::new("--lora"), l.as_os_str()]));
     ask("log_probs.py", &words, json!(PROMPTS).to_string().as_bytes());
+    theirs_in(&out)
+}
+
+/// The log-probabilities in a script's answer.
+fn theirs_in(file: &Path) -> Vec<BTreeMap<u32, f64>> {
     let number = |(id, value): (&String, &Value)| (id.parse().unwrap(), value.as_f64().unwrap());
     let next = |answer: &Value| answer["log_probs"].as_object().unwrap().iter().map(number).collect();
-    answer(&out).as_array().unwrap().iter().map(next).collect()
+    answer(file).as_array().unwrap().iter().map(next).collect()
 }
 
 /// What curmerge says.
@@ -252,4 +257,41 @@ fn tokens_of_real_data_are_those_of_llama_cpp() {
         ask("tokens.py", &[quantized().as_os_str(), file.as_os_str()], &[]);
     }
     println!("{} texts have the same tokens, from GGUF and from Hugging Face", texts.len());
+}
+
+#[test]
+#[ignore = "needs CURMERGE_MODELS (shared/models/get.py) and CURMERGE_PYTHON with torch, transformers and peft"]
+fn peft_loads_what_export_writes() {
+    let base = Base::open(&folder()).unwrap();
+    let [adapter_file, exported, out] = ["peft.st", "peft", "peft.json"].map(|n| scratch().join(n));
+    random_adapter(&base).write(&adapter_file, &[]).unwrap();
+    curmerge!("export", adapter_file, "--base", folder(), "--format", "peft", "-o", exported, "--force")
+        .done();
+    let path = folder();
+    let words = ["log-probs".as_ref(), path.as_os_str(), exported.as_os_str(), out.as_os_str()];
+    ask("peft_client.py", &words, json!(PROMPTS).to_string().as_bytes());
+    let moved = difference(&ours(&folder(), None), &theirs_in(&out));
+    let off = difference(&ours(&folder(), Some(&adapter_file)), &theirs_in(&out));
+    println!(
+        "adapter, and LoRA in PEFT: log-probabilities differ by at most {off:.1e}; from the base by {moved:.2}"
+    );
+    assert!(off < 1e-3 && moved > 0.1, "{off} {moved}");
+}
+
+#[test]
+#[ignore = "needs CURMERGE_MODELS (shared/models/get.py) and CURMERGE_PYTHON with torch, transformers and peft"]
+fn peft_adapters_merge_as_peft_merges_them() {
+    let [lora, merged, out] = ["peft-lora", "peft-merged", "peft-merged.json"].map(|n| scratch().join(n));
+    for kind in ["plain", "rslora", "patterns"] {
+        let _ = std::fs::remove_dir_all(&lora);
+        let path = folder();
+        ask("peft_client.py", &["make".as_ref(), path.as_os_str(), lora.as_os_str(), kind.as_ref()], &[]);
+        curmerge!("merge", path, lora, "-o", merged, "--type", "f32", "--force").done();
+        let words =
+            ["merged".as_ref(), path.as_os_str(), lora.as_os_str(), merged.as_os_str(), out.as_os_str()];
+        ask("peft_client.py", &words, &[]);
+        let error = answer(&out)["error"].as_f64().unwrap();
+        println!("{kind}: {} matrices, error at most {error:.1e} of the change", answer(&out)["changed"]);
+        assert!(error < 1e-4 && answer(&out)["changed"] == 210, "{kind}: {error}");
+    }
 }

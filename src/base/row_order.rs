@@ -18,7 +18,8 @@ impl RowOrder {
     /// divided.
     pub fn rotary_halves(rows: u64, heads: usize) -> Option<Self> {
         let heads = heads as u64;
-        (heads > 0 && rows.is_multiple_of(2 * heads)).then(|| Self { head_rows: Some((rows / heads) as usize) })
+        (heads > 0 && rows.is_multiple_of(2 * heads))
+            .then(|| Self { head_rows: Some((rows / heads) as usize) })
     }
 
     /// Where the canonical row is stored.
