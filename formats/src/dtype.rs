@@ -247,14 +247,15 @@ impl DType {
     pub fn can_decode(self) -> bool {
         use DType::*;
         self.can_encode()
-            || matches!(self, Q1_0 | Q2_0 | Q2_K | Q3_K | TQ1_0 | TQ2_0 | MXFP4 | NVFP4 | IQ1_S | IQ1_M)
-            || matches!(self, IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S | IQ4_NL | IQ4_XS)
+            || matches!(self, Q1_0 | Q2_0 | TQ1_0 | TQ2_0 | NVFP4 | IQ1_S | IQ1_M)
+            || matches!(self, IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S)
     }
 
     /// Whether [`crate::encode`] writes the type.
     pub fn can_encode(self) -> bool {
         use DType::*;
-        matches!(self, F32 | F16 | BF16 | F64 | Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 | Q4_K | Q5_K | Q6_K)
+        matches!(self, F32 | F16 | BF16 | F64 | Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0)
+            || matches!(self, Q2_K | Q3_K | Q4_K | Q5_K | Q6_K | IQ4_NL | IQ4_XS | MXFP4)
     }
 }
 

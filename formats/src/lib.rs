@@ -28,5 +28,5 @@ pub use error::{Error, Result};
 pub use gguf::{Array, Gguf, GgufLayout, GgufTensor, NewTensor, Value};
 pub use mmap::MappedFile;
 pub use output::{OutputFile, OutputFolder};
-pub use quant::{QuantError, decode, encode};
+pub use quant::{QuantError, decode, encode, encode_weighted};
 pub use safetensors::{NewSafeTensor, SafeTensor, SafeTensors, SafeTensorsLayout, shard_index};

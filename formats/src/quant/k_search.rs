@@ -1,16 +1,32 @@
-//! The search for the scale of one sub-block that makes the weighted squared error least, as ggml's reference has it.
+//! The searches for the scale of one sub-block that makes the weighted squared error least, as ggml's reference has them.
 //!
-//! Source: `nearest_int`, `make_qx_quants` and `make_qkx2_quants` in ggml-quants.c. Sums run in single precision from
-//! the first value to the last: another order would round another way.
+//! Source: `nearest_int`, `make_qx_quants`, `make_q3_quants`, `make_qkx2_quants`, `make_qkx3_quants` and
+//! `make_qp_quants` in ggml-quants.c. Sums run in single precision from the first value to the last: another order would
+//! round another way.
 
 /// Sub-blocks whose greatest magnitude is below this are stored as zeros.
 pub(super) const NEGLIGIBLE: f32 = 1e-15;
 
-/// The nearest integer, ties to even: adding 1.5 * 2^23 leaves it in the low bits of the significand.
+/// Adding 1.5 * 2^23 to a number below 2^22 leaves its nearest integer, ties to even, in the low bits of the
+/// significand.
+const ROUNDER: f32 = 12_582_912.0;
+
+/// The nearest integer, ties to even.
 #[inline(always)]
 pub(super) fn nearest_int(value: f32) -> i32 {
-    let bits = (value + 12_582_912.0).to_bits() & 0x007f_ffff;
+    let bits = (value + ROUNDER).to_bits() & 0x007f_ffff;
     bits as i32 - 0x0040_0000
+}
+
+/// The value of greatest magnitude with its sign, the first of equals; `None` if all are negligible.
+pub(super) fn extreme<const N: usize>(x: &[f32; N]) -> Option<f32> {
+    let (mut magnitude, mut extreme) = (0f32, 0f32);
+    for &x in x {
+        if x.abs() > magnitude {
+            (magnitude, extreme) = (x.abs(), x);
+        }
+    }
+    (magnitude >= NEGLIGIBLE).then_some(extreme)
 }
 
 /// What [`symmetric_scale`] finds: `x[i] ~ scale * (levels[i] - half)`.
@@ -19,42 +35,91 @@ pub(super) struct Symmetric<const N: usize> {
     pub(super) levels: [u8; N],
 }
 
-/// The scale for levels `0..2 * half` with the error of `x[i]` weighted by `x[i]^2`.
-pub(super) fn symmetric_scale<const N: usize>(half: i32, x: &[f32; N]) -> Symmetric<N> {
-    let (mut magnitude, mut extreme) = (0f32, 0f32);
-    for &x in x {
-        if x.abs() > magnitude {
-            (magnitude, extreme) = (x.abs(), x);
-        }
-    }
-    if magnitude < NEGLIGIBLE {
-        return Symmetric { scale: 0.0, levels: [0; N] };
-    }
-    let level = |inverse: f32, x: f32| nearest_int(inverse * x).clamp(-half, half - 1);
-    let sums = |inverse: f32| {
-        let (mut with_x, mut with_l) = (0f32, 0f32);
-        for &x in x {
-            let l = level(inverse, x) as f32;
-            let w = x * x;
-            with_x += w * x * l;
-            with_l += w * l * l;
-        }
-        (with_x, with_l)
+/// The scale for levels `0..2 * half` with the error of `x[i]` weighted by `weights[i]`. `None` if the weights are so
+/// large that their sums overflow.
+pub(super) fn symmetric_scale<const N: usize>(
+    half: u8,
+    x: &[f32; N],
+    weights: &[f32; N],
+) -> Option<Symmetric<N>> {
+    /// The scale at which the extreme has the last level, and 9 steps to either side of it.
+    const TRIES: usize = 19;
+    /// One more, not looked at, for whole SIMD.
+    const LANES: usize = TRIES + 1;
+    let Some(extreme) = extreme(x) else {
+        return Some(Symmetric { scale: 0.0, levels: [0; N] });
     };
-    let mut best_inverse = -half as f32 / extreme;
-    let (with_x, with_l) = sums(best_inverse);
-    let mut scale = if with_l != 0.0 { with_x / with_l } else { 0.0 };
-    let mut best = scale * with_x;
-    for step in (-9..=9).filter(|&step| step != 0) {
-        let inverse = -(half as f32 + 0.1 * step as f32) / extreme;
-        let (with_x, with_l) = sums(inverse);
+    let half = f32::from(half);
+    let mut inverses = [-half / extreme; LANES];
+    for (inverse, step) in inverses[1..].iter_mut().zip((-9i8..=9).filter(|&step| step != 0)) {
+        *inverse = -(half + 0.1 * f32::from(step)) / extreme;
+    }
+    // All tries at once, so that the sums of each can run in order and the tries still become SIMD. No level is far from
+    // the range, so rounding and clamping floats gives what `nearest_int` would.
+    let level = |inverse: f32, x: f32| (inverse * x + ROUNDER - ROUNDER).clamp(-half, half - 1.0);
+    let (mut with_x, mut with_l) = ([0f32; LANES], [0f32; LANES]);
+    for (&x, &w) in x.iter().zip(weights) {
+        for ((inverse, with_x), with_l) in inverses.iter().zip(&mut with_x).zip(&mut with_l) {
+            let l = level(*inverse, x);
+            *with_x += w * x * l;
+            *with_l += w * l * l;
+        }
+    }
+    let mut best_inverse = inverses[0];
+    let mut scale = if with_l[0] != 0.0 { with_x[0] / with_l[0] } else { 0.0 };
+    let mut best = scale * with_x[0];
+    for ((&inverse, &with_x), &with_l) in inverses.iter().zip(&with_x).zip(&with_l).take(TRIES).skip(1) {
         if with_l > 0.0 && with_x * with_x > best * with_l {
             scale = with_x / with_l;
             best = scale * with_x;
             best_inverse = inverse;
         }
     }
-    Symmetric { scale, levels: x.map(|x| (level(best_inverse, x) + half) as u8) }
+    let levels = x.map(|x| (level(best_inverse, x) + half) as u8);
+    scale.is_finite().then_some(Symmetric { scale, levels })
+}
+
+/// The scale for levels `0..2 * half` with the error of `x[i]` weighted by `x[i]^2`, found by moving one level at a time
+/// for as long as that makes the error less, five rounds at most.
+pub(super) fn symmetric_descent<const N: usize>(half: u8, x: &[f32; N]) -> Option<Symmetric<N>> {
+    let Some(extreme) = extreme(x) else {
+        return Some(Symmetric { scale: 0.0, levels: [0; N] });
+    };
+    let half = i32::from(half);
+    let within = |level: i32| level.clamp(-half, half - 1) as f32;
+    let inverse = -half as f32 / extreme;
+    let mut levels = x.map(|x| within(nearest_int(inverse * x)));
+    let (mut with_x, mut with_l) = (0f32, 0f32);
+    for (&x, &l) in x.iter().zip(&levels) {
+        let w = x * x;
+        with_x += w * x * l;
+        with_l += w * l * l;
+    }
+    for _ in 0..5 {
+        let mut moved = false;
+        for (&x, l) in x.iter().zip(&mut levels) {
+            let w = x * x;
+            let mut others_x = with_x - w * x * *l;
+            if others_x > 0.0 {
+                let mut others_l = with_l - w * *l * *l;
+                let new = within(nearest_int(x * others_l / others_x));
+                if new != *l {
+                    others_x += w * x * new;
+                    others_l += w * new * new;
+                    if others_l > 0.0 && others_x * others_x * with_l > with_x * with_x * others_l {
+                        (*l, with_x, with_l) = (new, others_x, others_l);
+                        moved = true;
+                    }
+                }
+            }
+        }
+        if !moved {
+            break;
+        }
+    }
+    let scale = if with_l > 0.0 { with_x / with_l } else { 0.0 };
+    let levels = levels.map(|l| (l as i32 + half) as u8);
+    scale.is_finite().then_some(Symmetric { scale, levels })
 }
 
 /// What [`affine_scale`] finds: `x[i] ~ scale * levels[i] - minimum`.
@@ -65,12 +130,27 @@ pub(super) struct Affine<const N: usize> {
     pub(super) levels: [u8; N],
 }
 
+/// What error is to be least.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Least {
+    Squares,
+    Magnitudes,
+}
+
 /// The inverse scales tried: `(first + step * k + top) / (greatest - minimum)` for k from 0 to `steps`.
 pub(super) struct Tries {
     pub(super) first: f32,
     pub(super) step: f32,
     pub(super) steps: u32,
+    pub(super) least: Least,
+    /// Whether a level tried is brought into range before it is rounded. Without, one beyond 2^22, which arises when the
+    /// minimum comes near the greatest value, wraps round.
+    pub(super) bounded: bool,
 }
+
+/// Where there is an importance matrix, every type tries these.
+pub(super) const IMPORTANCE_TRIES: Tries =
+    Tries { first: -0.9, step: 0.05, steps: 36, least: Least::Squares, bounded: true };
 
 /// Scale and minimum for levels `0..=top` with the error of `x[i]` weighted by `weights[i]`.
 pub(super) fn affine_scale<const N: usize>(
@@ -92,28 +172,40 @@ pub(super) fn affine_scale<const N: usize>(
     if least > 0.0 {
         least = 0.0;
     }
-    if greatest == least {
+    if greatest <= least {
         return Affine { scale: 0.0, minimum: -least, levels: [0; N] };
     }
-    let levels_for = |inverse: f32, minimum: f32| {
-        x.map(|x| nearest_int(inverse * (x - minimum)).clamp(0, top.into()) as u8)
+    let levels_for = |inverse: f32, minimum: f32, bounded: bool| {
+        x.map(|x| {
+            let level = inverse * (x - minimum);
+            if bounded {
+                // The comparison sends NaN to 0.
+                let level = if level > 0.0 { level.min(top.into()) } else { 0.0 };
+                nearest_int(level) as u8
+            } else {
+                nearest_int(level).clamp(0, top.into()) as u8
+            }
+        })
     };
     let error = |scale: f32, minimum: f32, levels: &[u8; N]| {
         let mut sum = 0f32;
         for ((&l, &x), &w) in levels.iter().zip(x).zip(weights) {
             let difference = scale * f32::from(l) + minimum - x;
-            sum += w * (difference * difference);
+            sum += w * match tries.least {
+                Least::Squares => difference * difference,
+                Least::Magnitudes => difference.abs(),
+            };
         }
         sum
     };
     let inverse = f32::from(top) / (greatest - least);
     let (mut scale, mut minimum) = (1.0 / inverse, least);
-    let mut levels = levels_for(inverse, minimum);
+    let mut levels = levels_for(inverse, minimum, false);
     let mut best = error(scale, minimum, &levels);
     for k in 0..=tries.steps {
         // From the best minimum so far, not from the least value: the reference keeps both in one variable.
         let inverse = (tries.first + tries.step * k as f32 + f32::from(top)) / (greatest - minimum);
-        let tried = levels_for(inverse, minimum);
+        let tried = levels_for(inverse, minimum, tries.bounded);
         let (mut sum_l, mut sum_l2, mut sum_xl) = (0f32, 0f32, 0f32);
         for ((&l, &x), &w) in tried.iter().zip(x).zip(weights) {
             let l = f32::from(l);
@@ -136,6 +228,77 @@ pub(super) fn affine_scale<const N: usize>(
         }
     }
     Affine { scale, minimum: -minimum, levels }
+}
+
+/// What [`positive_scale`] finds: `x[i] ~ scale * levels[i]`.
+pub(super) struct Positive<const N: usize> {
+    pub(super) scale: f32,
+    pub(super) levels: [u8; N],
+}
+
+/// The scale for levels `0..=top` of numbers that are positive but for rounding, with the error of `x[i]` weighted by
+/// `weights[i]`. `None` if the weights are so large that their sums overflow.
+///
+/// A negative number gets a negative level, and that wraps round to 256 less as the reference's does.
+pub(super) fn positive_scale<const N: usize>(
+    top: u8,
+    x: &[f32; N],
+    weights: &[f32; N],
+) -> Option<Positive<N>> {
+    let greatest = x.iter().fold(0f32, |greatest, &x| if greatest > x { greatest } else { x });
+    if greatest < NEGLIGIBLE {
+        return Some(Positive { scale: 0.0, levels: [0; N] });
+    }
+    let level = |inverse: f32, x: f32| nearest_int(inverse * x).min(top.into());
+    let error = |scale: f32, level: &dyn Fn(f32) -> f32| {
+        let mut sum = 0f32;
+        for (&x, &w) in x.iter().zip(weights) {
+            let difference = x - scale * level(x);
+            sum += w * difference * difference;
+        }
+        sum
+    };
+    let mut best_inverse = f32::from(top) / greatest;
+    let mut best = error(1.0 / best_inverse, &|x| f32::from(nearest_int(best_inverse * x) as u8));
+    for step in (-4i8..=4).filter(|&step| step != 0) {
+        let inverse = (0.1 * f32::from(step) + f32::from(top)) / greatest;
+        let tried = error(1.0 / inverse, &|x| level(inverse, x) as f32);
+        if tried < best {
+            (best, best_inverse) = (tried, inverse);
+        }
+    }
+    let mut levels = [0u8; N];
+    let (mut with_x, mut with_l) = (0f32, 0f32);
+    for ((&x, &w), stored) in x.iter().zip(weights).zip(&mut levels) {
+        let l = level(best_inverse, x);
+        *stored = l as u8;
+        with_x += w * x * l as f32;
+        with_l += w * l as f32 * l as f32;
+    }
+    for _ in 0..5 {
+        let mut moved = false;
+        for ((&x, &w), stored) in x.iter().zip(weights).zip(&mut levels) {
+            let l = f32::from(*stored);
+            let mut others_x = with_x - w * x * l;
+            let mut others_l = with_l - w * l * l;
+            if others_x > 0.0 && others_l > 0.0 {
+                let new = nearest_int(x * others_l / others_x).min(top.into());
+                if new != i32::from(*stored) {
+                    others_x += w * x * new as f32;
+                    others_l += w * new as f32 * new as f32;
+                    if others_x * others_x * with_l > with_x * with_x * others_l {
+                        (*stored, with_x, with_l) = (new as u8, others_x, others_l);
+                        moved = true;
+                    }
+                }
+            }
+        }
+        if !moved {
+            break;
+        }
+    }
+    let scale = if with_l > 0.0 { with_x / with_l } else { 0.0 };
+    (with_x.is_finite() && with_l.is_finite() && scale.is_finite()).then_some(Positive { scale, levels })
 }
 
 #[cfg(test)]

@@ -421,6 +421,6 @@ mod tests {
         }
         assert_eq!(Grid::read(DType::F16, &[0; 6]), Ok(None));
         assert!(Grid::read(DType::Q4_0, &[0; 17]).is_err());
-        assert_eq!(Grid::read(DType::Q2_K, &[0; 84]), Err(QuantError::CannotEncode(DType::Q2_K)));
+        assert_eq!(Grid::read(DType::TQ2_0, &[0; 66]), Err(QuantError::CannotEncode(DType::TQ2_0)));
     }
 }

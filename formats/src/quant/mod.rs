@@ -1,25 +1,30 @@
 //! From stored blocks to `f32` and back.
 //!
 //! Decoders give, bit for bit, what ggml's `dequantize_row_*` and the PyPI package `gguf` give; encoders what ggml's
-//! `quantize_row_*_ref` give without an importance matrix, so a merged file rounds as llama-quantize would. That fixes
-//! the order of every operation: products and sums stand as the reference has them, and Rust never fuses them.
+//! `quantize_row_*_ref` give without an importance matrix and its `quantize_row_*_impl` with one, so a merged file rounds
+//! as llama-quantize would. That fixes the order of every operation: products and sums stand as the reference has them,
+//! and Rust never fuses them.
 //!
-//! [`float`] holds the float types, [`plain`] the blocks of 32 with one scale, [`k_decode`] and [`k_encode`] the
-//! super-blocks of 256 whose scales are themselves quantized. Only read are: [`lattice`], super-blocks of points of a
-//! [`codebook`]; [`uneven`], codes that look up their values; [`two_bit`], codes of at most two bits with one scale.
-//! `tests/quant_goldens.rs` compares with the references.
+//! [`float`] holds the float types, [`plain`] the blocks of 32 with one scale, [`k_decode`], [`k_affine`] and
+//! [`k_symmetric`] the super-blocks of 256 whose scales are themselves quantized, [`uneven`] and [`uneven_encode`] codes
+//! that look up their values. Only read are: [`lattice`], super-blocks of points of a [`codebook`]; [`two_bit`], codes of
+//! at most two bits with one scale. [`weighted`] is what an importance matrix adds. `tests/quant_goldens.rs` compares with
+//! the references.
 
 mod codebook;
 mod float;
+mod k_affine;
 mod k_decode;
-mod k_encode;
 mod k_scales;
 mod k_search;
+mod k_symmetric;
 mod keep;
 mod lattice;
 mod plain;
 mod two_bit;
 mod uneven;
+mod uneven_encode;
+mod weighted;
 
 use crate::dtype::DType;
 
@@ -34,7 +39,10 @@ pub enum QuantError {
     )]
     CannotDecode(DType),
     /// The type cannot be written.
-    #[error("{0} cannot be written; choose F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q4_K, Q5_1, Q5_0, Q4_1 or Q4_0")]
+    #[error(
+        "{0} cannot be written; choose F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q4_K, Q3_K, Q2_K, Q5_1, Q5_0, Q4_1, Q4_0, \
+         IQ4_XS, IQ4_NL or MXFP4"
+    )]
     CannotEncode(DType),
     /// The two slices do not hold the same whole number of blocks.
     #[error("{dtype}: {bytes} bytes do not hold {elements} values; give whole blocks of {}", dtype.block_elements())]
@@ -55,6 +63,43 @@ pub enum QuantError {
         index: usize,
         /// The value itself.
         value: f32,
+    },
+    /// The importance weights are not one for each column of whole rows.
+    #[error(
+        "{dtype}: {weights} importance weights do not fit {elements} values; give one for each column, whole blocks of \
+         {}, and whole rows",
+        dtype.block_elements()
+    )]
+    WeightCount {
+        /// The stored type.
+        dtype: DType,
+        /// Number of weights.
+        weights: usize,
+        /// Number of values.
+        elements: usize,
+    },
+    /// An importance weight is no weight.
+    #[error(
+        "importance weight {column} is {weight}, and must be finite and not negative; make the matrix again"
+    )]
+    Weight {
+        /// Position of the weight, counted from zero.
+        column: usize,
+        /// The weight itself.
+        weight: f32,
+    },
+    /// Importance weights are so large that the search for a scale overflows.
+    #[error(
+        "the importance weights from column {column} on are too large to encode value {index} as {dtype} by them; \
+         divide all weights by a power of two"
+    )]
+    WeightsTooLarge {
+        /// The stored type.
+        dtype: DType,
+        /// First column of the block, counted from zero.
+        column: usize,
+        /// Position of the block's value of greatest magnitude, counted from zero.
+        index: usize,
     },
 }
 
@@ -110,13 +155,7 @@ pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), QuantEr
 /// `dtype.bytes_for(values.len())`, [`QuantError::OutOfRange`] for a value that is not finite or would not be finite
 /// once stored. After an error `out` may hold some blocks already.
 pub fn encode(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), QuantError> {
-    if !dtype.can_encode() {
-        return Err(QuantError::CannotEncode(dtype));
-    }
-    check_length(dtype, out.len(), values.len())?;
-    if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-        return Err(QuantError::OutOfRange { dtype, index, value: values[index] });
-    }
+    check_encode(dtype, values, out)?;
     let encoded = match dtype {
         DType::F32 => float::encode_f32(values, out),
         DType::F16 => float::encode_f16(values, out),
@@ -127,12 +166,78 @@ pub fn encode(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), QuantE
         DType::Q5_0 => plain::encode_q5_0(values, out),
         DType::Q5_1 => plain::encode_q5_1(values, out),
         DType::Q8_0 => plain::encode_q8_0(values, out),
-        DType::Q4_K => k_encode::encode_q4_k(values, out),
-        DType::Q5_K => k_encode::encode_q5_k(values, out),
-        DType::Q6_K => k_encode::encode_q6_k(values, out),
+        DType::Q2_K => k_affine::encode_q2_k(values, None, out),
+        DType::Q3_K => k_symmetric::encode_q3_k(values, None, out),
+        DType::Q4_K => k_affine::encode_q4_k(values, None, out),
+        DType::Q5_K => k_affine::encode_q5_k(values, None, out),
+        DType::Q6_K => k_symmetric::encode_q6_k(values, None, out),
+        DType::IQ4_NL => uneven_encode::encode_iq4_nl(values, None, out),
+        DType::IQ4_XS => uneven_encode::encode_iq4_xs(values, None, out),
+        DType::MXFP4 => uneven_encode::encode_mxfp4(values, out),
         _ => return Err(QuantError::CannotEncode(dtype)),
     };
     encoded.map_err(|TooLarge { index }| QuantError::OutOfRange { dtype, index, value: values[index] })
+}
+
+/// Encodes whole rows of `weights.len()` values as [`encode`] does, but so that the errors of columns of great weight are
+/// small: `weights` is the importance matrix of the tensor, the same for every row. Floats, Q8_0 and MXFP4 do not make
+/// use of it.
+///
+/// # Errors
+/// As of [`encode`]; [`QuantError::WeightCount`] unless the values are whole rows and the rows whole blocks,
+/// [`QuantError::Weight`] for a weight that is negative or not finite, [`QuantError::WeightsTooLarge`] where sums of
+/// products with the weights are not finite.
+pub fn encode_weighted(
+    dtype: DType,
+    values: &[f32],
+    weights: &[f32],
+    out: &mut [u8],
+) -> Result<(), QuantError> {
+    check_encode(dtype, values, out)?;
+    let columns = weights.len();
+    if columns == 0
+        || !values.len().is_multiple_of(columns)
+        || !columns.is_multiple_of(dtype.block_elements())
+    {
+        return Err(QuantError::WeightCount { dtype, weights: columns, elements: values.len() });
+    }
+    if let Some(column) = weights.iter().position(|weight| !(weight.is_finite() && *weight >= 0.0)) {
+        return Err(QuantError::Weight { column, weight: weights[column] });
+    }
+    let encoded = match dtype {
+        DType::Q4_0 => weighted::encode_q4_0(values, weights, out),
+        DType::Q4_1 => weighted::encode_q4_1(values, weights, out),
+        DType::Q5_0 => weighted::encode_q5_0(values, weights, out),
+        DType::Q5_1 => weighted::encode_q5_1(values, weights, out),
+        DType::Q2_K => k_affine::encode_q2_k(values, Some(weights), out),
+        DType::Q3_K => k_symmetric::encode_q3_k(values, Some(weights), out),
+        DType::Q4_K => k_affine::encode_q4_k(values, Some(weights), out),
+        DType::Q5_K => k_affine::encode_q5_k(values, Some(weights), out),
+        DType::Q6_K => k_symmetric::encode_q6_k(values, Some(weights), out),
+        DType::IQ4_NL => uneven_encode::encode_iq4_nl(values, Some(weights), out),
+        DType::IQ4_XS => uneven_encode::encode_iq4_xs(values, Some(weights), out),
+        _ => return encode(dtype, values, out),
+    };
+    encoded.map_err(|TooLarge { index }| {
+        // The weights are to blame if the block can be stored without them.
+        let start = index - index % dtype.block_elements();
+        let block = &values[start..start + dtype.block_elements()];
+        match encode(dtype, block, &mut vec![0; dtype.block_bytes()]) {
+            Ok(()) => QuantError::WeightsTooLarge { dtype, column: start % columns, index },
+            Err(_) => QuantError::OutOfRange { dtype, index, value: values[index] },
+        }
+    })
+}
+
+fn check_encode(dtype: DType, values: &[f32], out: &[u8]) -> Result<(), QuantError> {
+    if !dtype.can_encode() {
+        return Err(QuantError::CannotEncode(dtype));
+    }
+    check_length(dtype, out.len(), values.len())?;
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(QuantError::OutOfRange { dtype, index, value: values[index] }),
+        None => Ok(()),
+    }
 }
 
 /// Calls `encode_block` on each block of `B` values with its `N` zeroed output bytes; where that gives `None`, a scale is
@@ -227,7 +332,7 @@ mod tests {
             assert_eq!(encoded.is_ok(), dtype.can_encode(), "{dtype}");
             let mut back = vec![0f32; values.len()];
             assert_eq!(decode(dtype, &bytes, &mut back).is_ok(), dtype.can_decode(), "{dtype}");
-            if dtype.can_encode() {
+            if dtype.can_encode() && dtype.can_decode() {
                 assert!(back.iter().all(|v| (v - 0.5).abs() < 0.05), "{dtype}: {back:?}");
             }
         }
@@ -248,7 +353,7 @@ mod tests {
             let at = values.len() - 3;
             let mut out = vec![0; dtype.bytes_for(values.len() as u64).unwrap() as usize];
             for hostile in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -f32::MAX] {
-                if hostile.is_finite() && matches!(dtype, DType::F32 | DType::F64) {
+                if hostile.is_finite() && matches!(dtype, DType::F32 | DType::F64 | DType::MXFP4) {
                     continue;
                 }
                 values[at] = hostile;

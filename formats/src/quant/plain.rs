@@ -131,19 +131,19 @@ fn inverse(d: f32) -> f32 {
 
 /// Truncation as x86 converts: out of range and NaN give `i32::MIN`, whose low byte is 0. Such a value arises where
 /// `d` is so small that `1 / d` is infinite; C leaves it open, and this is what llama.cpp's builds do.
-fn truncate(value: f32) -> i32 {
+pub(super) fn truncate(value: f32) -> i32 {
     if (-2_147_483_648.0..2_147_483_648.0).contains(&value) { value as i32 } else { i32::MIN }
 }
 
 /// Writes the low four bits of the 32 values of `q`.
-fn pack_nibbles(q: &[u8; BLOCK], qs: &mut [u8]) {
+pub(super) fn pack_nibbles(q: &[u8; BLOCK], qs: &mut [u8]) {
     for (j, byte) in qs.iter_mut().enumerate() {
         *byte = (q[j] & 15) | (q[j + HALF] << 4);
     }
 }
 
 /// Writes the fifth bits of the 32 values of `q`.
-fn pack_fifths(q: &[u8; BLOCK], qh: &mut [u8]) {
+pub(super) fn pack_fifths(q: &[u8; BLOCK], qh: &mut [u8]) {
     let bits = q.iter().enumerate().fold(0u32, |bits, (j, q)| bits | u32::from(q >> 4 & 1) << j);
     qh.copy_from_slice(&bits.to_le_bytes());
 }
