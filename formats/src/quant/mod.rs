@@ -88,12 +88,12 @@ pub enum QuantError {
         /// The weight itself.
         weight: f32,
     },
-    /// Importance weights are so large that the search for a scale overflows.
+    /// Without the importance weights the block can be stored, and with them its scale is too large or no number.
     #[error(
-        "the importance weights from column {column} on are too large to encode value {index} as {dtype} by them; \
-         divide all weights by a power of two"
+        "value {index} is in a block that {dtype} cannot hold with the importance weights from column {column} on; \
+         encode without them, or choose a wider type"
     )]
-    WeightsTooLarge {
+    WeightedScale {
         /// The stored type.
         dtype: DType,
         /// First column of the block, counted from zero.
@@ -185,7 +185,7 @@ pub fn encode(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), QuantE
 ///
 /// # Errors
 /// As of [`encode`]; [`QuantError::WeightCount`] unless the values are whole rows and the rows whole blocks,
-/// [`QuantError::Weight`] for a weight that is negative or not finite, [`QuantError::WeightsTooLarge`] where sums of
+/// [`QuantError::Weight`] for a weight that is negative or not finite, [`QuantError::WeightedScale`] where sums of
 /// products with the weights are not finite.
 pub fn encode_weighted(
     dtype: DType,
@@ -223,7 +223,7 @@ pub fn encode_weighted(
         let start = index - index % dtype.block_elements();
         let block = &values[start..start + dtype.block_elements()];
         match encode(dtype, block, &mut vec![0; dtype.block_bytes()]) {
-            Ok(()) => QuantError::WeightsTooLarge { dtype, column: start % columns, index },
+            Ok(()) => QuantError::WeightedScale { dtype, column: start % columns, index },
             Err(_) => QuantError::OutOfRange { dtype, index, value: values[index] },
         }
     })
@@ -353,7 +353,7 @@ mod tests {
             let at = values.len() - 3;
             let mut out = vec![0; dtype.bytes_for(values.len() as u64).unwrap() as usize];
             for hostile in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -f32::MAX] {
-                if hostile.is_finite() && matches!(dtype, DType::F32 | DType::F64 | DType::MXFP4) {
+                if hostile.is_finite() && matches!(dtype, DType::F32 | DType::F64) {
                     continue;
                 }
                 values[at] = hostile;

@@ -136,7 +136,7 @@ const MX_MIDDLES: [f32; 7] = [0.5, 1.5, 2.5, 3.5, 5.0, 7.0, 10.0];
 pub(super) fn encode_mxfp4(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge> {
     each_block::<SUB, 17>(values, out, |x, out| {
         let greatest = x.iter().fold(0f32, |greatest, x| if greatest < x.abs() { x.abs() } else { greatest });
-        out[0] = exponent(greatest);
+        out[0] = exponent(greatest)?;
         let middles = MX_MIDDLES.map(|middle| middle * half_power(out[0]));
         let q = x.map(|x| {
             let place = middles.iter().fold(0, |place, &middle| place + u8::from(x.abs() > middle));
@@ -149,9 +149,13 @@ pub(super) fn encode_mxfp4(values: &[f32], out: &mut [u8]) -> Result<(), TooLarg
 
 /// The stored exponent that makes `greatest` one of the largest magnitudes. The logarithm is rounded to single precision
 /// before its fraction is cut off: what lies just below a large power of two counts as that power. Below 2^-125 the
-/// byte wraps round, to a power beside which the values vanish.
-fn exponent(greatest: f32) -> u8 {
-    if greatest > 0.0 { truncate((f64::from(greatest).log2() as f32).floor() - 2.0 + 127.0) as u8 } else { 0 }
+/// byte wraps round, to a power beside which the values vanish. `None` if the largest magnitude would be infinite.
+fn exponent(greatest: f32) -> Option<u8> {
+    if greatest == 0.0 {
+        return Some(0);
+    }
+    let power = (f64::from(greatest).log2() as f32).floor();
+    (power < 128.0).then(|| truncate(power - 2.0 + 127.0) as u8)
 }
 
 /// `2^(exponent - 128)`.

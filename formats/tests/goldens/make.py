@@ -3,16 +3,23 @@
     python -m venv v && v/bin/pip install numpy==2.4.6 gguf==0.19.0 libgguf==0.2.2 && v/bin/python make.py
 
 values.f32     values that are ordinary, tiny, large, constant, zero, and on rounding ties, 256 a row
+weights.f32    importance weights of 768 columns, some zero: three rows of values.f32 are one row here
 TYPE.encoded   those values as ggml's reference quantizers in C (libgguf) store them
+TYPE.weighted  the same with the weights as importance matrix
 TYPE.blocks    blocks of random bytes, of zeros, and of ones, only their half-precision scales kept finite
 TYPE.decoded   those blocks as the Python package gguf and ggml's C code (libgguf) read them, f32
+imatrix.gguf   importance sums with counts as llama-imatrix writes them, and
+imatrix.dat    in the form it wrote before
 """
+
+import struct
 
 import gguf
 import libgguf
 import numpy as np
 
-ENCODED = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
+WEIGHTED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
+ENCODED = ["F16", "BF16", "Q8_0", "MXFP4", *WEIGHTED]
 # Where each block has its half-precision scales.
 SCALES = {
     "F16": [0], "BF16": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0],
@@ -64,10 +71,51 @@ def decoded(name: str, stored: np.ndarray) -> np.ndarray:
     return readings[0]
 
 
+def weights() -> np.ndarray:
+    rng = np.random.default_rng(20250103)
+    spread = rng.gamma(0.5, 2, 768) * (rng.random(768) < 0.9)
+    spread[512:] = 10 ** rng.uniform(-20, 6, 256)
+    return spread.astype(np.float32)
+
+
+def importance_matrices() -> None:
+    rng = np.random.default_rng(20250104)
+    sums = lambda *shape: rng.gamma(0.5, 200, shape).astype(np.float32)
+    # One matrix, and three experts of which one was never asked.
+    dense, experts = sums(1, 8), sums(3, 4)
+    counts = np.array([[5], [0], [37]], np.float32)
+    out = gguf.GGUFWriter("imatrix.gguf", "llama")
+    out.add_string("general.type", "imatrix")
+    out.add_array("imatrix.datasets", ["calibration.txt"])
+    out.add_uint32("imatrix.chunk_count", 3)
+    out.add_uint32("imatrix.chunk_size", 512)
+    out.add_tensor("blk.0.attn_q.weight.in_sum2", dense)
+    out.add_tensor("blk.0.attn_q.weight.counts", np.array([[1536]], np.float32))
+    out.add_tensor("blk.0.ffn_up_exps.weight.in_sum2", experts)
+    out.add_tensor("blk.0.ffn_up_exps.weight.counts", counts)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+
+    entries = {b"blk.0.attn_q.weight": (3, dense), b"output.weight": (0, sums(6))}
+    with open("imatrix.dat", "wb") as out:
+        out.write(struct.pack("<i", len(entries)))
+        for name, (calls, sums) in entries.items():
+            out.write(struct.pack("<i", len(name)) + name + struct.pack("<ii", calls, sums.size) + sums.tobytes())
+        out.write(struct.pack("<ii", 3, 15) + b"calibration.txt")
+
+
 inputs = values()
 inputs.tofile("values.f32")
 for name in ENCODED:
     libgguf.quantize_rows(inputs, gguf.GGMLQuantizationType[name].value).tofile(f"{name}.encoded")
+columns = weights()
+columns.tofile("weights.f32")
+for name in WEIGHTED:
+    rows = inputs.reshape(-1, columns.size)
+    libgguf.quantize_rows(rows, gguf.GGMLQuantizationType[name].value, columns).tofile(f"{name}.weighted")
+importance_matrices()
 for name in SCALES:
     stored = blocks(name)
     stored.tofile(f"{name}.blocks")
