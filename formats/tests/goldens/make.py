@@ -10,6 +10,7 @@ TYPE.blocks    blocks of random bytes, of zeros, and of ones, only their half-pr
 TYPE.decoded   those blocks as the Python package gguf and ggml's C code (libgguf) read them, f32
 imatrix.gguf   importance sums with counts as llama-imatrix writes them, and
 imatrix.dat    in the form it wrote before
+imatrix.f32    their weights as libgguf reads them: file by file, in the order of the names
 """
 
 import struct
@@ -104,6 +105,8 @@ def importance_matrices() -> None:
         for name, (calls, sums) in entries.items():
             out.write(struct.pack("<i", len(name)) + name + struct.pack("<ii", calls, sums.size) + sums.tobytes())
         out.write(struct.pack("<ii", 3, 15) + b"calibration.txt")
+    read = [libgguf.load_imatrix(f"imatrix.{form}") for form in ("gguf", "dat")]
+    np.concatenate([matrix[name] for matrix in read for name in sorted(matrix)]).tofile("imatrix.f32")
 
 
 inputs = values()
