@@ -208,7 +208,7 @@ fn requests_that_cannot_be_met_fail_before_anything_is_written() {
     assert!(refused(&gguf, None, "folder").contains(".gguf"));
     assert!(refused(&hf, None, "out.gguf").contains("folder"));
     assert!(refused(&hf, Some(DType::Q8_0), "out").contains("GGUF"));
-    assert!(refused(&gguf, Some(DType::Q2_K), "out.gguf").contains("Q2_K"));
+    assert!(refused(&gguf, Some(DType::TQ2_0), "out.gguf").contains("TQ2_0"));
     assert!(refused(&gguf, None, "tiny.gguf").contains("another output"));
     assert!(refused(&hf, None, "tiny-hf").contains("another output"));
     let mut other = adapter(&gguf, 0.1);

@@ -30,7 +30,7 @@ pub struct MergeArgs {
     /// The model to write: a name ending in .gguf for a GGUF base, a folder for a Hugging Face folder.
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
-    /// How to store the changed tensors: f32, f16, bf16, q8_0, q6_k, q5_k, q4_k, q5_1, q5_0, q4_1, q4_0 [default: as the base stores them].
+    /// How to store the changed tensors: f32, f16, bf16, q8_0, q6_k, q5_k, q4_k, q3_k, q2_k, q5_1, q5_0, q4_1, q4_0, iq4_xs, iq4_nl, mxfp4 [default: as the base stores them].
     #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
     pub dtype: Option<DType>,
     /// Multiplies the adapters' own scales.
@@ -47,7 +47,10 @@ pub struct MergeArgs {
 fn parse_type(name: &str) -> std::result::Result<DType, String> {
     DType::parse(name)
         .filter(|dtype| dtype.can_encode() && *dtype != DType::F64)
-        .ok_or_else(|| "use f32, f16, bf16, q8_0, q6_k, q5_k, q4_k, q5_1, q5_0, q4_1 or q4_0".into())
+        .ok_or_else(|| {
+            "use f32, f16, bf16, q8_0, q6_k, q5_k, q4_k, q3_k, q2_k, q5_1, q5_0, q4_1, q4_0, iq4_xs, iq4_nl or mxfp4"
+                .into()
+        })
 }
 
 /// An adapter, and how much of its change is wanted.
