@@ -28,6 +28,9 @@ fn main() -> std::io::Result<()> {
     let gguf = GgufLayout::new(3, 8, &keys, tensors).expect("a sound layout");
     write("gguf", &bytes(gguf.header(), gguf.file_bytes()))?;
 
+    // One entry, `a`, of one value.
+    write("imatrix", b"\x01\0\0\0\x01\0\0\0a\x02\0\0\0\x01\0\0\0\0\0\x80\x3f")?;
+
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     let tensors = [(DType::BF16, vec![2, 2]), (DType::F4, vec![2]), (DType::I64, vec![0])];
     let tensors = tensors
