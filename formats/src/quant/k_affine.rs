@@ -3,7 +3,7 @@
 //!
 //! Source: `quantize_row_q2_K_ref`, `quantize_row_q2_K_impl` and their neighbours in ggml-quants.c.
 
-use super::k_search::{Affine, IMPORTANCE_TRIES, Least, Tries, affine_scale, nearest_int, positive_scale};
+use super::k_search::{Affine, IMPORTANCE_TRIES, Least, Tries, affine_scales, nearest_int, positive_scale};
 use super::weighted::{each_weighted_block, error_weights, sum_of_squares, within_reach};
 use super::{TooLarge, f32_to_half, half_to_f32, k_scales};
 
@@ -11,7 +11,7 @@ const BLOCK: usize = 256;
 
 /// The fits of `S` sub-blocks of `N` values, and what their scales and minimums are rounded to.
 struct Fits<const S: usize, const N: usize> {
-    subs: [Affine<N>; S],
+    subs: Vec<Affine<N>>,
     d: f32,
     dmin: f32,
     scales: [u8; S],
@@ -27,8 +27,8 @@ fn fit<const S: usize, const N: usize>(
     weigh: impl Fn(&[f32; N]) -> [f32; N],
 ) -> Fits<S, N> {
     let (subs, _) = x.as_chunks::<N>();
-    let subs: [Affine<N>; S] =
-        std::array::from_fn(|j| affine_scale(top_level, &subs[j], &weigh(&subs[j]), tries));
+    let errors: [[f32; N]; S] = std::array::from_fn(|j| weigh(&subs[j]));
+    let subs = affine_scales(top_level, subs, &errors, tries);
     let (mut scale, mut minimum) = (0f32, 0f32);
     for sub in &subs {
         scale = if sub.scale > scale { sub.scale } else { scale };
@@ -57,14 +57,9 @@ fn fit_by_importance<const S: usize, const N: usize>(
 ) -> Option<Fits<S, N>> {
     let (subs, _) = x.as_chunks::<N>();
     let (importance, _) = importance.as_chunks::<N>();
-    let mut weights = [0f32; S];
-    let subs: [Affine<N>; S] = std::array::from_fn(|j| {
-        let errors = error_weights(&subs[j], &importance[j], mean_square);
-        for weight in errors {
-            weights[j] += weight;
-        }
-        affine_scale(top_level, &subs[j], &errors, &IMPORTANCE_TRIES)
-    });
+    let errors: [[f32; N]; S] = std::array::from_fn(|j| error_weights(&subs[j], &importance[j], mean_square));
+    let weights = errors.map(|errors| errors.into_iter().fold(0f32, |sum, weight| sum + weight));
+    let subs = affine_scales(top_level, subs, &errors, &IMPORTANCE_TRIES);
     let scales = positive_scale(top, &std::array::from_fn(|j| subs[j].scale), &weights)?;
     let minimums = positive_scale(top, &std::array::from_fn(|j| subs[j].minimum), &weights)?;
     Some(Fits {
@@ -85,7 +80,7 @@ fn levels<const S: usize, const N: usize>(
     dmin: u16,
 ) -> [[u8; N]; S] {
     let (subs, _) = x.as_chunks::<N>();
-    let mut levels = fits.subs.map(|sub| sub.levels);
+    let mut levels: [[u8; N]; S] = std::array::from_fn(|j| fits.subs[j].levels);
     for (j, levels) in levels.iter_mut().enumerate() {
         let scale = half_to_f32(d) * f32::from(fits.scales[j]);
         if scale == 0.0 {

@@ -122,7 +122,7 @@ pub(super) fn symmetric_descent<const N: usize>(half: u8, x: &[f32; N]) -> Optio
     scale.is_finite().then_some(Symmetric { scale, levels })
 }
 
-/// What [`affine_scale`] finds: `x[i] ~ scale * levels[i] - minimum`.
+/// What [`affine_scales`] finds: `x[i] ~ scale * levels[i] - minimum`.
 pub(super) struct Affine<const N: usize> {
     pub(super) scale: f32,
     /// Not negative: how far the lowest level lies below zero.
@@ -152,82 +152,134 @@ pub(super) struct Tries {
 pub(super) const IMPORTANCE_TRIES: Tries =
     Tries { first: -0.9, step: 0.05, steps: 36, least: Least::Squares, bounded: true };
 
-/// Scale and minimum for levels `0..=top` with the error of `x[i]` weighted by `weights[i]`.
-pub(super) fn affine_scale<const N: usize>(
+/// For each sub-block, scale and minimum for levels `0..=top` with the error of `x[j][i]` weighted by `weights[j][i]`.
+pub(super) fn affine_scales<const N: usize>(
     top: u8,
-    x: &[f32; N],
-    weights: &[f32; N],
+    x: &[[f32; N]],
+    weights: &[[f32; N]],
     tries: &Tries,
-) -> Affine<N> {
+) -> Vec<Affine<N>> {
+    let ((eights, rest), (weight_eights, weight_rest)) = (x.as_chunks::<8>(), weights.as_chunks::<8>());
+    let mut fits = Vec::with_capacity(x.len());
+    for (x, weights) in eights.iter().zip(weight_eights) {
+        fits.extend(affine_side_by_side(top, x, weights, tries));
+    }
+    for (x, weights) in rest.iter().zip(weight_rest) {
+        fits.extend(affine_side_by_side(top, &[*x], &[*weights], tries));
+    }
+    fits
+}
+
+/// [`affine_scales`] of `L` sub-blocks, one to a lane: the sums of each can run in order, and the loops still become
+/// SIMD.
+fn affine_side_by_side<const L: usize, const N: usize>(
+    top: u8,
+    x: &[[f32; N]; L],
+    weights: &[[f32; N]; L],
+    tries: &Tries,
+) -> [Affine<N>; L] {
+    let across = |subs: &[[f32; N]; L]| -> [[f32; L]; N] {
+        std::array::from_fn(|i| std::array::from_fn(|lane| subs[lane][i]))
+    };
+    let (x, weights) = (across(x), across(weights));
     let (mut least, mut greatest) = (x[0], x[0]);
     let mut sum_w = weights[0];
-    let mut sum_x = sum_w * x[0];
-    for (&x, &w) in x.iter().zip(weights).skip(1) {
-        least = if x < least { x } else { least };
-        greatest = if x > greatest { x } else { greatest };
-        sum_w += w;
-        sum_x += w * x;
+    let mut sum_x: [f32; L] = std::array::from_fn(|lane| sum_w[lane] * x[0][lane]);
+    for (x, w) in x.iter().zip(&weights).skip(1) {
+        for lane in 0..L {
+            least[lane] = if x[lane] < least[lane] { x[lane] } else { least[lane] };
+            greatest[lane] = if x[lane] > greatest[lane] { x[lane] } else { greatest[lane] };
+            sum_w[lane] += w[lane];
+            sum_x[lane] += w[lane] * x[lane];
+        }
     }
     // The minimum is stored without a sign, to be taken off.
-    if least > 0.0 {
-        least = 0.0;
+    for least in &mut least {
+        *least = if *least > 0.0 { 0.0 } else { *least };
     }
-    if greatest <= least {
-        return Affine { scale: 0.0, minimum: -least, levels: [0; N] };
-    }
-    let levels_for = |inverse: f32, minimum: f32, bounded: bool| {
-        x.map(|x| {
-            let level = inverse * (x - minimum);
-            if bounded {
-                // The comparison sends NaN to 0.
-                let level = if level > 0.0 { level.min(top.into()) } else { 0.0 };
-                nearest_int(level) as u8
-            } else {
-                nearest_int(level).clamp(0, top.into()) as u8
+    let errors = |scale: &[f32; L], minimum: &[f32; L], levels: &[[f32; L]; N]| {
+        let mut sums = [0f32; L];
+        for ((l, x), w) in levels.iter().zip(&x).zip(&weights) {
+            for lane in 0..L {
+                let difference = scale[lane] * l[lane] + minimum[lane] - x[lane];
+                let error = match tries.least {
+                    Least::Squares => difference * difference,
+                    Least::Magnitudes => difference.abs(),
+                };
+                sums[lane] += w[lane] * error;
             }
-        })
-    };
-    let error = |scale: f32, minimum: f32, levels: &[u8; N]| {
-        let mut sum = 0f32;
-        for ((&l, &x), &w) in levels.iter().zip(x).zip(weights) {
-            let difference = scale * f32::from(l) + minimum - x;
-            sum += w * match tries.least {
-                Least::Squares => difference * difference,
-                Least::Magnitudes => difference.abs(),
-            };
         }
-        sum
+        sums
     };
-    let inverse = f32::from(top) / (greatest - least);
-    let (mut scale, mut minimum) = (1.0 / inverse, least);
-    let mut levels = levels_for(inverse, minimum, false);
-    let mut best = error(scale, minimum, &levels);
+    let top = f32::from(top);
+    let (mut scale, mut minimum, mut levels) = ([0f32; L], least, [[0f32; L]; N]);
+    for lane in 0..L {
+        let inverse = top / (greatest[lane] - least[lane]);
+        scale[lane] = 1.0 / inverse;
+        for (level, x) in levels.iter_mut().zip(&x) {
+            level[lane] = level_at(inverse * (x[lane] - least[lane]), top);
+        }
+    }
+    let mut best = errors(&scale, &minimum, &levels);
     for k in 0..=tries.steps {
+        let span = tries.first + tries.step * k as f32 + top;
         // From the best minimum so far, not from the least value: the reference keeps both in one variable.
-        let inverse = (tries.first + tries.step * k as f32 + f32::from(top)) / (greatest - minimum);
-        let tried = levels_for(inverse, minimum, tries.bounded);
-        let (mut sum_l, mut sum_l2, mut sum_xl) = (0f32, 0f32, 0f32);
-        for ((&l, &x), &w) in tried.iter().zip(x).zip(weights) {
-            let l = f32::from(l);
-            sum_l += w * l;
-            sum_l2 += w * l * l;
-            sum_xl += w * l * x;
-        }
-        let determinant = sum_w * sum_l2 - sum_l * sum_l;
-        if determinant > 0.0 {
-            let mut tried_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant;
-            let mut tried_minimum = (sum_l2 * sum_x - sum_l * sum_xl) / determinant;
-            if tried_minimum > 0.0 {
-                tried_minimum = 0.0;
-                tried_scale = sum_xl / sum_l2;
+        let inverse: [f32; L] = std::array::from_fn(|lane| span / (greatest[lane] - minimum[lane]));
+        let mut tried = [[0f32; L]; N];
+        let (mut sum_l, mut sum_l2, mut sum_xl) = ([0f32; L], [0f32; L], [0f32; L]);
+        for ((tried, x), w) in tried.iter_mut().zip(&x).zip(&weights) {
+            for lane in 0..L {
+                let place = inverse[lane] * (x[lane] - minimum[lane]);
+                let l = if tries.bounded { bounded_level(place, top) } else { level_at(place, top) };
+                tried[lane] = l;
+                sum_l[lane] += w[lane] * l;
+                sum_l2[lane] += w[lane] * l * l;
+                sum_xl[lane] += w[lane] * l * x[lane];
             }
-            let tried_error = error(tried_scale, tried_minimum, &tried);
-            if tried_error < best {
-                (best, scale, minimum, levels) = (tried_error, tried_scale, tried_minimum, tried);
+        }
+        let (mut tried_scale, mut tried_minimum, mut sound) = ([0f32; L], [0f32; L], [false; L]);
+        for lane in 0..L {
+            let (sum_l, sum_l2, sum_xl) = (sum_l[lane], sum_l2[lane], sum_xl[lane]);
+            let determinant = sum_w[lane] * sum_l2 - sum_l * sum_l;
+            sound[lane] = determinant > 0.0;
+            tried_scale[lane] = (sum_w[lane] * sum_xl - sum_x[lane] * sum_l) / determinant;
+            tried_minimum[lane] = (sum_l2 * sum_x[lane] - sum_l * sum_xl) / determinant;
+            if tried_minimum[lane] > 0.0 {
+                (tried_scale[lane], tried_minimum[lane]) = (sum_xl / sum_l2, 0.0);
+            }
+        }
+        let tried_errors = errors(&tried_scale, &tried_minimum, &tried);
+        for lane in 0..L {
+            if sound[lane] && tried_errors[lane] < best[lane] {
+                best[lane] = tried_errors[lane];
+                scale[lane] = tried_scale[lane];
+                minimum[lane] = tried_minimum[lane];
+                for (level, tried) in levels.iter_mut().zip(&tried) {
+                    level[lane] = tried[lane];
+                }
             }
         }
     }
-    Affine { scale, minimum: -minimum, levels }
+    std::array::from_fn(|lane| {
+        if greatest[lane] <= least[lane] {
+            return Affine { scale: 0.0, minimum: -least[lane], levels: [0; N] };
+        }
+        let levels = std::array::from_fn(|i| levels[i][lane] as u8);
+        Affine { scale: scale[lane], minimum: -minimum[lane], levels }
+    })
+}
+
+/// The nearest of the levels `0..=top`, or any of them for what is beyond 2^22.
+#[inline(always)]
+fn level_at(place: f32, top: f32) -> f32 {
+    (nearest_int(place) as f32).clamp(0.0, top)
+}
+
+/// The nearest of the levels `0..=top`; 0 for NaN.
+#[inline(always)]
+fn bounded_level(place: f32, top: f32) -> f32 {
+    let place = if place > 0.0 { place } else { 0.0 };
+    (if place < top { place } else { top }) + ROUNDER - ROUNDER
 }
 
 /// What [`positive_scale`] finds: `x[i] ~ scale * levels[i]`.

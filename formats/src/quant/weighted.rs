@@ -3,11 +3,14 @@
 //!
 //! Source: `quantize_row_q4_0_impl` and its neighbours in ggml-quants.c.
 
-use super::k_search::{IMPORTANCE_TRIES, affine_scale, symmetric_scale};
+use super::k_search::{Affine, IMPORTANCE_TRIES, Symmetric, affine_scales, symmetric_scale};
 use super::plain::{pack_fifths, pack_nibbles};
 use super::{TooLarge, f32_to_half};
 
 const BLOCK: usize = 32;
+
+/// The values of a row, or their weights.
+type Blocks = [[f32; BLOCK]];
 
 /// More than any block can hold (65504 * 128 * 32, of Q6_K). Below it the squares of values do not overflow.
 const BEYOND: f32 = 1e9;
@@ -49,29 +52,49 @@ pub(super) fn each_weighted_block<const B: usize, const N: usize>(
     Ok(())
 }
 
-/// Calls `encode_block` on each block with its error weights, which depend on the whole row's mean square.
-fn each_row<const N: usize>(
+/// Calls `fit` on the blocks of each row and their error weights, which depend on the whole row's mean square, and
+/// `write` on each fit and its `N` bytes. Where that gives `None`, a scale is too large for half precision.
+fn each_row<F, const N: usize>(
     values: &[f32],
     importance: &[f32],
     out: &mut [u8],
-    encode_block: impl Fn(&[f32; BLOCK], &[f32; BLOCK], &mut [u8; N]) -> Option<()>,
+    fit: impl Fn(&Blocks, &Blocks) -> Vec<F>,
+    write: impl Fn(F, &mut [u8; N]) -> Option<()>,
 ) -> Result<(), TooLarge> {
     let columns = importance.len();
+    let (importance, _) = importance.as_chunks();
     let rows = values.chunks_exact(columns).zip(out.chunks_exact_mut(columns / BLOCK * N));
     for (number, (row, out)) in rows.enumerate() {
-        within_reach(row).ok_or_else(|| TooLarge::in_block(number * columns, row))?;
+        let start = number * columns;
+        within_reach(row).ok_or_else(|| TooLarge::in_block(start, row))?;
         let mean_square = sum_of_squares(row) / columns as f32;
-        each_weighted_block(row, Some(importance), out, |x, importance, out| {
-            encode_block(x, &error_weights(x, importance?, mean_square), out)
-        })
-        .map_err(|TooLarge { index }| TooLarge { index: number * columns + index })?;
+        let (blocks, _) = row.as_chunks();
+        let weights: Vec<_> = blocks
+            .iter()
+            .zip(importance)
+            .map(|(block, importance)| error_weights(block, importance, mean_square))
+            .collect();
+        let fits = fit(blocks, &weights).into_iter().zip(out.as_chunks_mut().0);
+        for (number, (fit, out)) in fits.enumerate() {
+            write(fit, out).ok_or_else(|| TooLarge::in_block(start + number * BLOCK, &blocks[number]))?;
+        }
     }
     Ok(())
 }
 
+/// The fits with a scale alone, for [`each_row`].
+fn symmetric(half: u8) -> impl Fn(&Blocks, &Blocks) -> Vec<Option<Symmetric<BLOCK>>> {
+    move |x, weights| x.iter().zip(weights).map(|(x, weights)| symmetric_scale(half, x, weights)).collect()
+}
+
+/// The fits with a scale and a minimum, for [`each_row`].
+fn affine(top: u8) -> impl Fn(&Blocks, &Blocks) -> Vec<Affine<BLOCK>> {
+    move |x, weights| affine_scales(top, x, weights, &IMPORTANCE_TRIES)
+}
+
 pub(super) fn encode_q4_0(values: &[f32], importance: &[f32], out: &mut [u8]) -> Result<(), TooLarge> {
-    each_row::<18>(values, importance, out, |x, weights, out| {
-        let fit = symmetric_scale(8, x, weights)?;
+    each_row::<_, 18>(values, importance, out, symmetric(8), |fit, out| {
+        let fit = fit?;
         out[..2].copy_from_slice(&f32_to_half(fit.scale)?.to_le_bytes());
         pack_nibbles(&fit.levels, &mut out[2..]);
         Some(())
@@ -79,8 +102,7 @@ pub(super) fn encode_q4_0(values: &[f32], importance: &[f32], out: &mut [u8]) ->
 }
 
 pub(super) fn encode_q4_1(values: &[f32], importance: &[f32], out: &mut [u8]) -> Result<(), TooLarge> {
-    each_row::<20>(values, importance, out, |x, weights, out| {
-        let fit = affine_scale(15, x, weights, &IMPORTANCE_TRIES);
+    each_row::<_, 20>(values, importance, out, affine(15), |fit, out| {
         out[..2].copy_from_slice(&f32_to_half(fit.scale)?.to_le_bytes());
         out[2..4].copy_from_slice(&f32_to_half(-fit.minimum)?.to_le_bytes());
         pack_nibbles(&fit.levels, &mut out[4..]);
@@ -89,8 +111,8 @@ pub(super) fn encode_q4_1(values: &[f32], importance: &[f32], out: &mut [u8]) ->
 }
 
 pub(super) fn encode_q5_0(values: &[f32], importance: &[f32], out: &mut [u8]) -> Result<(), TooLarge> {
-    each_row::<22>(values, importance, out, |x, weights, out| {
-        let fit = symmetric_scale(16, x, weights)?;
+    each_row::<_, 22>(values, importance, out, symmetric(16), |fit, out| {
+        let fit = fit?;
         out[..2].copy_from_slice(&f32_to_half(fit.scale)?.to_le_bytes());
         pack_fifths(&fit.levels, &mut out[2..6]);
         pack_nibbles(&fit.levels, &mut out[6..]);
@@ -99,8 +121,7 @@ pub(super) fn encode_q5_0(values: &[f32], importance: &[f32], out: &mut [u8]) ->
 }
 
 pub(super) fn encode_q5_1(values: &[f32], importance: &[f32], out: &mut [u8]) -> Result<(), TooLarge> {
-    each_row::<24>(values, importance, out, |x, weights, out| {
-        let fit = affine_scale(31, x, weights, &IMPORTANCE_TRIES);
+    each_row::<_, 24>(values, importance, out, affine(31), |fit, out| {
         out[..2].copy_from_slice(&f32_to_half(fit.scale)?.to_le_bytes());
         out[2..4].copy_from_slice(&f32_to_half(-fit.minimum)?.to_le_bytes());
         pack_fifths(&fit.levels, &mut out[4..8]);
