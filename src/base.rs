@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use curmerge_formats::detect::{Container, detect};
 use curmerge_formats::dtype::DType;
-use curmerge_formats::gguf::Gguf;
+use curmerge_formats::gguf::GgufModel;
 use curmerge_formats::safetensors::{SafeTensors, shard_index};
 
 use crate::arch::{self, Architecture};
@@ -28,8 +28,8 @@ pub use weight::Weight;
 /// The files that a model's tensors live in.
 #[derive(Debug)]
 pub enum Files {
-    /// One GGUF file.
-    Gguf(Gguf),
+    /// One GGUF file, or all splits of one.
+    Gguf(GgufModel),
     /// A Hugging Face folder: its safetensors files in the order of their names.
     HuggingFace(Vec<SafeTensors>),
 }
@@ -43,7 +43,7 @@ pub struct BaseTensor {
     pub dtype: DType,
     /// `[out, in]` for a matrix, `[n]` for a vector.
     pub shape: Vec<u64>,
-    /// Index of its file within [`Files::HuggingFace`]; 0 for GGUF.
+    /// Index of its file within [`Files`].
     pub file: usize,
     /// First byte, counted from the start of that file.
     pub offset: u64,
@@ -64,7 +64,7 @@ pub struct Base {
 }
 
 impl Base {
-    /// Open a GGUF file, a Hugging Face folder or `ollama:NAME[:TAG]`, told apart by content. Fails when the
+    /// Open a GGUF file (of several splits the first), a Hugging Face folder or `ollama:NAME[:TAG]`, told apart by content. Fails when the
     /// architecture is not known, or a tensor is missing or has a shape that the configuration does not allow.
     pub fn open(path: &Path) -> Result<Self> {
         let path = ollama::resolve(path)?;
@@ -104,45 +104,54 @@ impl Base {
     }
 
     fn open_gguf(path: &Path) -> Result<Self> {
-        let gguf = Gguf::open(path)?;
+        let model = GgufModel::open(path)?;
+        let gguf = model.first();
         let name = gguf.get("general.architecture").and_then(|v| v.as_str()).ok_or_else(|| {
             Error::input(path, "general.architecture", "missing", "this GGUF file is not a language model")
         })?;
         let architecture = arch::by_gguf_name(name).ok_or_else(|| unknown_architecture(path, name))?;
-        if gguf.get("split.count").and_then(|v| v.as_u64()).is_some_and(|parts| parts > 1) {
-            let mend = "join the parts with `llama-gguf-split --merge`; split files are not read yet";
-            return Err(Error::input(path, "split.count", "one of several parts of a model", mend));
-        }
-        let config = Config::from_gguf(&gguf, architecture)?;
+        let config = Config::from_gguf(&model, architecture)?;
         let mut tensors = BTreeMap::new();
-        for t in gguf.tensors() {
+        for (file, t) in model.tensors() {
             let canonical = t.name.strip_suffix(".weight").unwrap_or(&t.name).to_string();
             let tensor = BaseTensor {
                 stored_name: t.name.clone(),
                 dtype: t.dtype,
                 shape: t.shape(),
-                file: 0,
+                file,
                 offset: t.offset,
                 bytes: t.bytes,
                 rotary_halves: None,
             };
             tensors.insert(canonical, tensor);
         }
-        Ok(Self { path: path.into(), files: Files::Gguf(gguf), architecture, config, tensors })
+        Ok(Self { path: path.into(), files: Files::Gguf(model), architecture, config, tensors })
     }
 
     fn open_folder(folder: &Path) -> Result<Self> {
         let (architecture, config) = Config::from_folder(folder)?;
-        let names: Vec<String> = match shard_index(folder)? {
+        let index = shard_index(folder)?;
+        let names: Vec<&str> = match &index {
             Some(index) => {
-                index.into_values().collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+                index.values().collect::<std::collections::BTreeSet<_>>().into_iter().map(|n| &**n).collect()
             }
-            None => vec!["model.safetensors".into()],
+            None => vec!["model.safetensors"],
         };
         let files = names
             .iter()
             .map(|n| SafeTensors::open(&folder.join(n)))
             .collect::<std::result::Result<Vec<_>, _>>()?;
+        for (tensor, name) in index.iter().flatten() {
+            let held = names.binary_search(&name.as_str()).is_ok_and(|n| files[n].tensor(tensor).is_some());
+            if !held {
+                return Err(Error::input(
+                    folder.join(name),
+                    format!("tensor '{}'", tensor.escape_debug()),
+                    "not in this file, where the index says it is",
+                    "download the folder again",
+                ));
+            }
+        }
         let mut tensors = BTreeMap::new();
         for (file, shard) in files.iter().enumerate() {
             for t in shard.tensors() {
@@ -177,6 +186,15 @@ impl Base {
         &self.path
     }
 
+    /// What no output may replace: the file or folder that was opened, and every split beside it.
+    pub fn inputs(&self) -> Vec<&Path> {
+        let splits = match &self.files {
+            Files::Gguf(model) => model.files(),
+            Files::HuggingFace(_) => &[],
+        };
+        std::iter::once(self.path()).chain(splits.iter().map(|file| file.path())).collect()
+    }
+
     /// The files behind the tensors.
     pub fn files(&self) -> &Files {
         &self.files
@@ -204,7 +222,7 @@ impl Base {
     /// into an adapter.
     pub fn name(&self) -> String {
         let own = match &self.files {
-            Files::Gguf(gguf) => gguf.get("general.name").and_then(|v| v.as_str()),
+            Files::Gguf(model) => model.first().get("general.name").and_then(|v| v.as_str()),
             Files::HuggingFace(_) => None,
         };
         own.unwrap_or(self.architecture.gguf).to_string()
@@ -215,7 +233,7 @@ impl Base {
         const HOST: &str = "https://huggingface.co/";
         let Files::Gguf(gguf) = &self.files else { return None };
         let keys = ["general.repo_url", "general.source.url", "general.base_model.0.repo_url"];
-        let urls = keys.iter().filter_map(|key| gguf.get(key)?.as_str()?.strip_prefix(HOST));
+        let urls = keys.iter().filter_map(|key| gguf.first().get(key)?.as_str()?.strip_prefix(HOST));
         urls.map(|name| name.trim_end_matches('/').to_string())
             .find(|name| name.split('/').count() == 2 && !name.chars().any(char::is_control))
     }
@@ -223,7 +241,7 @@ impl Base {
     /// The folder's or file's tokenizer and chat template. Fails when it has tokens that the embedding has no row for.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let tokenizer = match &self.files {
-            Files::Gguf(gguf) => Tokenizer::from_gguf(gguf)
+            Files::Gguf(model) => Tokenizer::from_gguf(model.first())
                 .map_err(|source| Error::GgufTokenizer { path: self.path.clone(), source })?,
             Files::HuggingFace(_) => Tokenizer::from_hf_folder(&self.path)?,
         };
@@ -243,7 +261,7 @@ impl Base {
     /// The stored bytes of a tensor.
     pub fn bytes(&self, tensor: &BaseTensor) -> &[u8] {
         let file = match &self.files {
-            Files::Gguf(gguf) => gguf.bytes(),
+            Files::Gguf(model) => model.files()[tensor.file].bytes(),
             Files::HuggingFace(shards) => shards[tensor.file].bytes(),
         };
         // Opening the container checked that every tensor lies within its file.

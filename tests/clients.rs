@@ -307,3 +307,36 @@ fn client_quantized_merges_keep_what_was_learnt() {
         }
     }
 }
+
+#[test]
+fn client_splits_are_the_whole_model_in_llama_cpp_and_here() {
+    let made = made();
+    let (whole, splits) = (made.path("split-whole.gguf"), made.path("splits"));
+    curmerge!("merge", made.f32, made.adapter, "-o", whole).done();
+    let merge = curmerge!("merge", made.f32, made.adapter, "-o", splits, "--max-shard-size", "3M", "--json");
+    let first = PathBuf::from(merge.json()["model"].as_str().unwrap());
+    ask("gguf_splits.py", &["check".as_ref(), whole.as_os_str(), splits.as_os_str()], &[]);
+    let next = theirs(&whole, None);
+    assert_same("splits and whole file in llama.cpp", &theirs(&first, None), &next);
+    assert_same("splits in curmerge, whole file in llama.cpp", &ours(&first, None), &next);
+
+    // Splits that the package gguf wrote.
+    let (words, first) = (["write", "5"].map(OsStr::new), made.path("theirs-00001-of-00008.gguf"));
+    let out = made.path("theirs.gguf");
+    ask("gguf_splits.py", &[words[0], made.f32.as_os_str(), out.as_os_str(), words[1]], &[]);
+    assert_same("their splits", &theirs(&first, None), &ours(&first, None));
+    curmerge!("verify", made.adapter, "--base", first).done();
+    let joined = made.path("joined.gguf");
+    curmerge!("merge", first, made.adapter, "-o", joined).done();
+    assert!(std::fs::read(joined).unwrap() == std::fs::read(whole).unwrap());
+}
+
+#[test]
+fn client_a_folder_in_other_shards_is_the_same_model() {
+    let made = made();
+    let (own, shards) = (made.path("shards-own"), made.path("shards"));
+    curmerge!("merge", made.hf, made.adapter, "-o", own).done();
+    curmerge!("merge", made.hf, made.adapter, "-o", shards, "--max-shard-size", "2500KB").done();
+    ask("hf_shards.py", &[own.as_os_str(), shards.as_os_str(), "2500000".as_ref()], &[]);
+    assert_same("own shards and others", &ours(&own, None), &ours(&shards, None));
+}

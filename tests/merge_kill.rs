@@ -48,18 +48,26 @@ fn an_interrupted_merge_leaves_nothing_hidden_either() {
     });
 }
 
-/// Merges a file and a folder, again and again, and calls `end` with the process at one moment after the other.
+/// Merges a file and a folder, whole and in shards, again and again, and calls `end` with the process at one moment after the other.
 fn for_every_moment(end: impl Fn(&mut Child, &Path)) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     tiny::write_gguf(&at("tiny.gguf"), DType::Q4_K);
     tiny::write_folder(&at("tiny-hf"));
-    for (base, out) in [("tiny.gguf", "out.gguf"), ("tiny-hf", "out-hf")] {
+    let (whole, shards) = (&[][..], &["--max-shard-size", "200K"][..]);
+    for (base, out, size) in [
+        ("tiny.gguf", "out.gguf", whole),
+        ("tiny.gguf", "out-splits", shards),
+        ("tiny-hf", "out-hf", whole),
+        ("tiny-hf", "out-shards", shards),
+    ] {
         let (base, adapter, out) = (at(base), at("adapter.safetensors"), at(out));
         let select =
             ["select".as_ref(), base.as_path(), "--rank".as_ref(), "4".as_ref(), "-o".as_ref(), &adapter];
         assert!(curmerge(&select).status().unwrap().success());
-        let arguments = ["merge".as_ref(), base.as_path(), &adapter, "-o".as_ref(), &out, "--force".as_ref()];
+        let mut arguments =
+            vec!["merge".as_ref(), base.as_path(), &adapter, "-o".as_ref(), &out, "--force".as_ref()];
+        arguments.extend(size.iter().map(Path::new));
         let start = Instant::now();
         assert!(curmerge(&arguments).status().unwrap().success());
         let whole_run = start.elapsed();

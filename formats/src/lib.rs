@@ -26,7 +26,7 @@ pub use detect::{Container, detect};
 pub use digest::sha256_hex;
 pub use dtype::DType;
 pub use error::{Error, Result};
-pub use gguf::{Array, Gguf, GgufLayout, GgufTensor, NewTensor, Value};
+pub use gguf::{Array, Gguf, GgufLayout, GgufModel, GgufTensor, NewTensor, Value};
 pub use imatrix::Imatrix;
 pub use mmap::MappedFile;
 pub use output::{OutputFile, OutputFolder};

@@ -99,6 +99,27 @@ fn alignment_follows_its_key() {
 }
 
 #[test]
+fn version_2_is_read_as_version_3_is() {
+    let folder = TempDir::new().unwrap();
+    let mut bytes = sound();
+    bytes[4] = 2;
+    let (old, new) = (open(&folder, &bytes).unwrap(), open(&folder, &sound()).unwrap());
+    assert_eq!((old.version(), new.version()), (2, 3));
+    assert_eq!((old.metadata(), old.tensors()), (new.metadata(), new.tensors()));
+    let layout = GgufLayout::new(2, 32, &metadata(), tensors()).unwrap();
+    assert_eq!(layout.header(), &bytes[..layout.header().len()]);
+}
+
+#[test]
+fn a_big_endian_file_is_refused_with_its_mend() {
+    let folder = TempDir::new().unwrap();
+    // As version 3 has it: the magic as it is, every number turned.
+    let bytes = [&b"GGUF\0\0\0\x03"[..], &0u64.to_be_bytes(), &0u64.to_be_bytes()].concat();
+    let error = open(&folder, &bytes).unwrap_err().to_string();
+    assert!(error.contains("model.gguf: version: the file is big-endian; turn it with"), "{error}");
+}
+
+#[test]
 fn every_prefix_is_refused_in_one_line() {
     let folder = TempDir::new().unwrap();
     let bytes = sound();

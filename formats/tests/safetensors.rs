@@ -94,6 +94,48 @@ fn what_another_writer_wrote_is_read() {
 }
 
 #[test]
+fn every_type_of_another_writer_is_read() {
+    use safetensors::Dtype;
+    let all = [
+        Dtype::BOOL,
+        Dtype::F4,
+        Dtype::F6_E2M3,
+        Dtype::F6_E3M2,
+        Dtype::U8,
+        Dtype::I8,
+        Dtype::F8_E5M2,
+        Dtype::F8_E4M3,
+        Dtype::F8_E8M0,
+        Dtype::F8_E4M3FNUZ,
+        Dtype::F8_E5M2FNUZ,
+        Dtype::I16,
+        Dtype::U16,
+        Dtype::F16,
+        Dtype::BF16,
+        Dtype::I32,
+        Dtype::U32,
+        Dtype::F32,
+        Dtype::C64,
+        Dtype::F64,
+        Dtype::I64,
+        Dtype::U64,
+    ];
+    let folder = TempDir::new().unwrap();
+    for dtype in all {
+        let data: Vec<u8> = (0..2 * dtype.bitsize() as u8).collect();
+        let view = safetensors::tensor::TensorView::new(dtype, vec![4, 4], &data).unwrap();
+        let bytes = safetensors::serialize([("t", view)], None).unwrap();
+        let file = open(&folder, &bytes).unwrap();
+        let t = file.tensor("t").unwrap();
+        assert_eq!(
+            (t.dtype.name(), &t.shape[..], file.data(t)),
+            (&*dtype.to_string(), &[4, 4][..], &data[..])
+        );
+    }
+    assert_eq!(DType::all().filter(|dtype| dtype.safetensors_name().is_some()).count(), all.len());
+}
+
+#[test]
 fn every_prefix_is_refused_in_one_line() {
     let folder = TempDir::new().unwrap();
     let bytes = sound();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use curmerge_formats::gguf::Gguf;
+use curmerge_formats::gguf::GgufModel;
 use serde_json::Value as Json;
 
 use super::unknown_architecture;
@@ -104,7 +104,8 @@ impl RopeScaling {
 
 impl Config {
     /// From the `ARCH.*` keys of a GGUF file.
-    pub(super) fn from_gguf(gguf: &Gguf, architecture: &Architecture) -> Result<Self> {
+    pub(super) fn from_gguf(model: &GgufModel, architecture: &Architecture) -> Result<Self> {
+        let gguf = model.first();
         let path = gguf.path();
         let key = |name: &str| format!("{}.{name}", architecture.gguf);
         let number = |name: &str| gguf.get(&key(name)).and_then(|v| v.as_u64());
@@ -134,7 +135,7 @@ impl Config {
             ));
         }
         let rope_dim = number("rope.dimension_count").unwrap_or(head_dim);
-        let vocab = gguf.tensor("token_embd.weight").and_then(|t| t.dims.get(1).copied());
+        let vocab = model.tensor("token_embd.weight").and_then(|t| t.dims.get(1).copied());
         let rope_base = float("rope.freq_base").unwrap_or(10000.0);
         let scaling = match gguf.get(&key("rope.scaling.type")).and_then(|v| v.as_str()) {
             Some("none") => None,

@@ -75,7 +75,8 @@ pub struct BuildArgs {
 pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     check_numbers(args)?;
     let base = Base::open(&args.base)?;
-    let mut inputs: Vec<&Path> = vec![base.path(), &args.data];
+    let mut inputs: Vec<&Path> = base.inputs();
+    inputs.push(&args.data);
     inputs.extend(args.valid.as_deref());
     inputs.extend(args.init.as_deref());
     // Hours of training must not end at a folder that is not there.

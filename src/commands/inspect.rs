@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::detect::{Container, detect};
-use curmerge_formats::gguf::{Array, Gguf, Value};
+use curmerge_formats::gguf::{Array, GgufModel, Value};
 use curmerge_formats::safetensors::{SafeTensors, shard_index};
 use curmerge_formats::sha256_hex;
 use rayon::prelude::*;
@@ -65,25 +65,30 @@ pub fn run(args: &InspectArgs, json: bool) -> Result<()> {
 }
 
 fn of_gguf(path: &Path, hash: bool) -> Result<Contents> {
-    let gguf = Gguf::open(path)?;
+    let model = GgufModel::open(path)?;
+    let first = model.first();
     let entry = |(key, value): &(String, Value)| Entry {
         key: key.clone(),
         kind: value.type_name().into(),
         value: gguf_value(value),
     };
+    let form = match model.files().len() {
+        1 => "GGUF file".to_string(),
+        splits => format!("GGUF model in {splits} splits"),
+    };
+    let tensors: Vec<_> = model.tensors().collect();
     Ok(Contents {
         path: path.into(),
-        kind: format!("GGUF file, version {}, data aligned to {} bytes", gguf.version(), gguf.alignment()),
-        metadata: gguf.metadata().iter().map(entry).collect(),
-        tensors: gguf
-            .tensors()
+        kind: format!("{form}, version {}, data aligned to {} bytes", first.version(), first.alignment()),
+        metadata: first.metadata().iter().map(entry).collect(),
+        tensors: tensors
             .par_iter()
-            .map(|t| TensorLine {
+            .map(|&(file, t)| TensorLine {
                 name: t.name.clone(),
                 dtype: t.dtype.name().into(),
                 shape: t.shape(),
                 bytes: t.bytes,
-                sha256: hash.then(|| sha256_hex(gguf.data(t))),
+                sha256: hash.then(|| sha256_hex(model.files()[file].data(t))),
             })
             .collect(),
     })

@@ -21,18 +21,24 @@ const LISTED: usize = 10;
 /// Options of `curmerge merge`.
 #[derive(Clone, Debug, Args)]
 pub struct MergeArgs {
-    /// Base model: a GGUF file, a Hugging Face folder, or ollama:NAME[:TAG].
+    /// Base model: a GGUF file (of splits the first), a Hugging Face folder, or ollama:NAME[:TAG].
     pub base: PathBuf,
     /// The adapters, each with =FACTOR behind it to take only a part (or more) of its change: curmerge's own, PEFT LoRA
     /// folders, GGUF LoRA files.
     #[arg(required = true, value_name = "ADAPTER[=FACTOR]", value_parser = clap::builder::OsStringValueParser::new().map(|text| parse_part(&text)))]
     pub adapters: Vec<Part>,
-    /// The model to write: a name ending in .gguf for a GGUF base, a folder for a Hugging Face folder.
+    /// The model to write: a name ending in .gguf for a GGUF base, or with --max-shard-size a folder for its splits; a
+    /// folder for a Hugging Face folder.
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
     /// How to store the changed tensors: f32, f16, bf16, q8_0, q6_k, q5_k, q4_k, q3_k, q2_k, q5_1, q5_0, q4_1, q4_0, iq4_xs, iq4_nl, mxfp4 [default: as the base stores them].
     #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
     pub dtype: Option<DType>,
+    /// Most bytes of tensors in one file, such as 2G or 500M (powers of 1000). A GGUF model becomes splits that
+    /// llama.cpp opens, OUT/OUT-00001-of-00003.gguf and so on; a Hugging Face folder model-00001-of-00003.safetensors
+    /// and so on with an index. [default: one GGUF file, or the folder's own shards]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub max_shard_size: Option<u64>,
     /// Multiplies the adapters' own scales.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub scale: f32,
@@ -85,6 +91,19 @@ fn open(base: &Base, path: &Path, allow_other_base: bool) -> Result<Opened> {
     Ok(Opened::Cur(super::adapter_of(base, path, allow_other_base)?))
 }
 
+/// A number of bytes, with K, M, G or T behind it (or KB and so on, as Hugging Face writes them) of thousands.
+fn parse_size(text: &str) -> std::result::Result<u64, String> {
+    let upper = text.trim().to_ascii_uppercase();
+    let size = upper.strip_suffix('B').unwrap_or(&upper);
+    let units = [('K', 1000), ('M', 1_000_000), ('G', 1_000_000_000), ('T', 1_000_000_000_000u64)];
+    let (number, unit) = units
+        .iter()
+        .find_map(|&(letter, unit)| Some((size.strip_suffix(letter)?, unit)))
+        .unwrap_or((size, 1));
+    let bytes = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes.filter(|&bytes| bytes > 0).ok_or_else(|| "use a whole number such as 2G or 500M".into())
+}
+
 /// Merge and report.
 pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let base = Base::open(&args.base)?;
@@ -103,6 +122,7 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
         .collect();
     let options = MergeOptions {
         dtype: args.dtype,
+        max_shard_size: args.max_shard_size,
         force: args.force,
         protect: args.adapters.iter().map(|part| part.path.clone()).collect(),
     };
@@ -118,11 +138,12 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     if json {
         return terminal::print_json(&json!({
             "output": args.output,
+            "model": report.model,
             "tensors": report.worst_first(),
             "notes": report.notes,
         }));
     }
-    terminal::print(&(table(&report) + &format!("merged   {}\n", args.output.display())))
+    terminal::print(&(table(&report) + &format!("merged   {}\n", report.model.display())))
 }
 
 fn table(report: &MergeReport) -> String {
@@ -138,4 +159,21 @@ fn table(report: &MergeReport) -> String {
     }
     text + "survived: share of the change W + s C U R - W left after rounding; noise: what rounding added across it,\n\
             in sizes of the change; change: its size beside W\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_size;
+
+    #[test]
+    fn sizes_count_in_thousands() {
+        for (text, bytes) in
+            [("2G", 2_000_000_000), ("500M", 500_000_000), ("5gb", 5_000_000_000), ("7 KB", 7000), ("12", 12)]
+        {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "G", "B", "0", "0M", "-1G", "1.5G", "2GiB", "99999999999T", "1MM"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
 }

@@ -47,7 +47,7 @@ pub fn select(base: &Base, args: &SelectionArgs) -> Result<Adapter> {
 pub fn run(args: &SelectArgs, json: bool) -> Result<()> {
     let base = Base::open(&args.base)?;
     let adapter = select(&base, &args.selection)?;
-    adapter.write(&args.output, &[base.path()])?;
+    adapter.write(&args.output, &base.inputs())?;
     if json {
         let targets =
             adapter.targets.iter().map(|t| json!({ "name": t.name, "cols": t.cols, "rows": t.rows }));

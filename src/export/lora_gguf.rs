@@ -22,7 +22,7 @@ const ALIGNMENT: u64 = 32;
 /// Write the file; both matrices of a target in F32.
 pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]) -> Result<()> {
     let mut inputs = inputs.to_vec();
-    inputs.push(base.path());
+    inputs.extend(base.inputs());
     let alpha = adapter.rank as f32;
     let text = |text: &str| Value::String(text.into());
     let metadata: Vec<(String, Value)> = [

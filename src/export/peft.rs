@@ -34,7 +34,7 @@ struct Module<'a> {
 /// Write the folder; both matrices of a target in F32.
 pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path], force: bool) -> Result<()> {
     let mut inputs = inputs.to_vec();
-    inputs.push(base.path());
+    inputs.extend(base.inputs());
     let modules = adapter.targets.iter().map(|t| module(base, t)).collect::<Result<Vec<_>>>()?;
     let tensors = modules.iter().flat_map(|m| {
         let ([rows, cols], rank) = (m.target.shape, m.target.cols.len() as u64);

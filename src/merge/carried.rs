@@ -11,16 +11,18 @@ use super::pieces::Changes;
 use crate::report::terminal;
 use crate::{Error, Result};
 
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// Deeper folders are a mistake or a trap.
 const MAX_DEPTH: usize = 16;
 
 /// Copy all files of the base's folder but the safetensors files of the model into `folder`; the index gets the new
-/// total size. Returns a line for each file that a reader may stumble over.
+/// total size, or stays behind where the tensors were `regrouped` into other files. Returns a line for each file that a
+/// reader may stumble over.
 pub(super) fn carry(
     base: &Path,
     shards: &[SafeTensors],
     changes: &Changes<'_>,
+    regrouped: bool,
     folder: &OutputFolder,
 ) -> Result<Vec<String>> {
     let grown: i128 =
@@ -31,11 +33,16 @@ pub(super) fn carry(
     for file in &std::mem::take(&mut found.files) {
         let source = base.join(file);
         let target = folder.path().join(file);
-        if shards.iter().any(|s| s.path() == source) {
+        if shards.iter().any(|s| s.path() == source) || regrouped && file == Path::new(INDEX) {
+            continue;
+        }
+        let name = terminal::plain(&file.to_string_lossy());
+        if target.exists() {
+            // No shard of the base, but called like one of the output.
+            found.notes.push(format!("{name} was left out: a shard of the output has its name"));
             continue;
         }
         if is_weights(file) {
-            let name = terminal::plain(&file.to_string_lossy());
             found.notes.push(format!("{name} was carried along without the adapter"));
         }
         if let Some(parent) = target.parent() {
@@ -52,6 +59,17 @@ pub(super) fn carry(
     }
     found.notes.sort();
     Ok(found.notes)
+}
+
+/// The index in the base's folder, if it has one.
+pub(super) fn index(base: &Path) -> Result<Option<serde_json::Value>> {
+    let path = base.join(INDEX);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = fs::read(&path).map_err(|e| Error::io(&path, "read", e))?;
+    let parsed = serde_json::from_slice(&text);
+    parsed.map(Some).map_err(|_| Error::input(&path, "index", "not JSON", "download the folder again"))
 }
 
 /// What lies in a folder.

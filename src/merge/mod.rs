@@ -2,12 +2,13 @@
 //!
 //! Every tensor that the adapter leaves alone is copied byte for byte; the others are decoded, changed and rounded a few
 //! blocks of rows at a time ([`requantize`] says how), so that a merge needs some megabytes whatever the model's size.
-//! The output has the base's container, metadata, names and order.
+//! The output has the base's container, metadata, names and order, and where asked for the size of its files limited.
 
 mod carried;
 mod pieces;
 pub mod report;
 pub mod requantize;
+mod shards;
 mod tensor;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::output::{OutputFile, OutputFolder};
+use curmerge_formats::safetensors::SafeTensors;
 
 use crate::base::{Base, BaseTensor, Files};
 use crate::lora::Lora;
@@ -23,7 +25,7 @@ use crate::{Error, Result};
 
 pub use report::{MergeReport, TensorReport};
 
-use pieces::Changes;
+use pieces::{Changes, Piece};
 use tensor::{Adapted, Term};
 
 /// How to merge.
@@ -31,6 +33,9 @@ use tensor::{Adapted, Term};
 pub struct MergeOptions {
     /// The type of the changed tensors; `None` keeps each as the base stores it.
     pub dtype: Option<DType>,
+    /// Bytes of tensors that one file of the output may hold; `None` writes a GGUF model as one file and a folder in
+    /// the base's own shards.
+    pub max_shard_size: Option<u64>,
     /// Replace an output folder that stands.
     pub force: bool,
     /// Further files that the output must not replace, such as the adapter's.
@@ -47,8 +52,9 @@ pub enum Source<'a> {
     Lora(&'a Lora),
 }
 
-/// Write the merged model to `out`: a file for a GGUF base, a folder for a Hugging Face folder. Each source comes with a
-/// factor of its change; changes of one matrix add up.
+/// Write the merged model to `out`: a file for a GGUF base, or a folder of its splits where the size of files is
+/// limited, and a folder for a Hugging Face folder. Each source comes with a factor of its change; changes of one matrix
+/// add up.
 ///
 /// # Errors
 /// Before anything is written: an output whose ending asks for another container, a target that the base has not, a
@@ -61,7 +67,7 @@ pub fn merge(
     out: &Path,
     progress: impl Fn(usize, usize),
 ) -> Result<MergeReport> {
-    check_ending(base, out)?;
+    check_ending(base, options, out)?;
     let terms = terms(sources)?;
     let mut changes = Changes::new();
     for (name, terms) in &terms {
@@ -72,35 +78,46 @@ pub fn merge(
         check_type(base, name, tensor, dtype, weight.cols())?;
         changes.insert(tensor.stored_name.as_str(), Adapted { name, terms, weight, dtype });
     }
-    let mut inputs: Vec<&Path> = vec![base.path()];
+    let mut inputs: Vec<&Path> = base.inputs();
     inputs.extend(options.protect.iter().map(PathBuf::as_path));
 
-    let mut report = MergeReport::default();
-    let done = |tensors: &[TensorReport]| progress(tensors.len(), changes.len());
-    match base.files() {
-        Files::Gguf(gguf) => {
-            let mut file = OutputFile::create(out, &inputs)?;
-            let pieces = pieces::of_gguf(gguf, &changes)?;
-            pieces::write(&pieces, gguf.file(), base.path(), &mut file, |tensor| {
-                report.tensors.push(tensor);
-                done(&report.tensors);
-            })?;
-            file.commit()?;
+    let mut report = MergeReport { model: out.into(), ..Default::default() };
+    let mut write = |pieces: &[Piece<'_>], mut file: OutputFile| -> Result<()> {
+        pieces::write(pieces, base.path(), &mut file, |tensor| {
+            report.tensors.push(tensor);
+            progress(report.tensors.len(), changes.len());
+        })?;
+        Ok(file.commit()?)
+    };
+    match (base.files(), options.max_shard_size) {
+        (Files::Gguf(model), None) => {
+            let file = OutputFile::create(out, &inputs)?;
+            write(&pieces::of_gguf(model, &changes)?, file)?;
         }
-        Files::HuggingFace(shards) => {
+        (Files::Gguf(model), Some(limit)) => {
+            let splits = shards::of_gguf(model, &changes, limit, folder_name(out)?)?;
             let folder = OutputFolder::create(out, &inputs, options.force)?;
-            for shard in shards {
-                // Opened by a name that is UTF-8.
-                let name = shard.path().file_name().and_then(|n| n.to_str()).unwrap_or_default();
-                let mut file = folder.file(name)?;
-                let pieces = pieces::of_safetensors(shard, &changes)?;
-                pieces::write(&pieces, shard.file(), base.path(), &mut file, |tensor| {
-                    report.tensors.push(tensor);
-                    done(&report.tensors);
-                })?;
+            for (name, pieces) in &splits {
+                write(pieces, folder.file(name)?)?;
+            }
+            folder.commit()?;
+            report.model = out.join(&splits[0].0);
+        }
+        (Files::HuggingFace(files), limit) => {
+            let (shards, index) = match limit {
+                None => (own_shards(files, &changes)?, None),
+                Some(limit) => shards::of_safetensors(files, &changes, limit, carried::index(base.path())?)?,
+            };
+            let folder = OutputFolder::create(out, &inputs, options.force)?;
+            for (name, pieces) in &shards {
+                write(pieces, folder.file(name)?)?;
+            }
+            if let Some(index) = index {
+                let mut file = folder.file(carried::INDEX)?;
+                file.append(index.as_bytes())?;
                 file.commit()?;
             }
-            report.notes = carried::carry(base.path(), shards, &changes, &folder)?;
+            report.notes = carried::carry(base.path(), files, &changes, limit.is_some(), &folder)?;
             folder.commit()?;
         }
     }
@@ -131,20 +148,41 @@ fn terms<'a>(sources: &[(Source<'a>, f32)]) -> Result<BTreeMap<&'a str, Vec<Term
     Ok(terms)
 }
 
-/// What the output is follows from its ending, and must be what the base is.
-fn check_ending(base: &Base, out: &Path) -> Result<()> {
-    let ending = out.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
-    let problem = match (base.files(), ending.as_str()) {
-        (Files::Gguf(_), "gguf") => return Ok(()),
-        (Files::Gguf(_), _) => "the base is a GGUF file, and the output's name does not end in .gguf",
-        (Files::HuggingFace(_), "gguf" | "safetensors" | "onnx") => {
-            "the base is a Hugging Face folder, and the output's name ends like a file's"
-        }
-        (Files::HuggingFace(_), _) => return Ok(()),
+/// The files of a Hugging Face folder under their own names.
+fn own_shards<'a>(files: &'a [SafeTensors], changes: &Changes<'a>) -> Result<Vec<shards::NamedPieces<'a>>> {
+    let own = |file: &'a SafeTensors| {
+        // Opened by a name that is UTF-8.
+        let name = file.path().file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        Ok((name.to_string(), pieces::of_safetensors(file, changes)?))
     };
-    let mend = match base.files() {
-        Files::Gguf(_) => "give it that ending; other containers are not written yet",
-        Files::HuggingFace(_) => "name a folder; other containers are not written yet",
+    files.iter().map(own).collect()
+}
+
+/// The name that splits are called after.
+fn folder_name(out: &Path) -> Result<&str> {
+    out.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
+        Error::input(out, "output", "no name that splits can be called after", "name a new folder")
+    })
+}
+
+/// What the output is follows from its ending, and must be what the base is.
+fn check_ending(base: &Base, options: &MergeOptions, out: &Path) -> Result<()> {
+    let ending = out.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
+    let like_a_file = matches!(ending.as_str(), "gguf" | "safetensors" | "onnx");
+    let (problem, mend) = match (base.files(), options.max_shard_size) {
+        (Files::Gguf(_), None) if ending != "gguf" => (
+            "the base is a GGUF file, and the output's name does not end in .gguf",
+            "give it that ending; other containers are not written yet",
+        ),
+        (Files::Gguf(_), Some(_)) if like_a_file => (
+            "splits are written as a folder, so that all of them appear or none",
+            "name a folder for them, without an ending, or leave out --max-shard-size for one file",
+        ),
+        (Files::HuggingFace(_), _) if like_a_file => (
+            "the base is a Hugging Face folder, and the output's name ends like a file's",
+            "name a folder; other containers are not written yet",
+        ),
+        _ => return Ok(()),
     };
     Err(Error::input(out, "output", problem, mend))
 }

@@ -1,5 +1,7 @@
 //! How much of the adapter a merge carried through rounding, as measured on the bytes that were written.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 /// A tensor whose share lies below is worth a warning.
@@ -100,6 +102,8 @@ impl TensorReport {
 /// What became of the adapter, a line a target in the order of the output file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct MergeReport {
+    /// What a program that runs the merged model is given: the file or folder written, of splits the first.
+    pub model: PathBuf,
     /// The targets.
     pub tensors: Vec<TensorReport>,
     /// What happened to other files that whoever uses the output should know, a line each.
@@ -170,6 +174,7 @@ mod tests {
             change: 0.01,
         };
         let report = MergeReport {
+            model: "out.gguf".into(),
             tensors: vec![tensor("a", 1.0, 3.0), tensor("b", 1.001, 20.0), tensor("c", 0.3, 1.0)],
             notes: Vec::new(),
         };

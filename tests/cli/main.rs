@@ -11,6 +11,7 @@ mod hostile;
 mod interrupted;
 mod refused;
 mod repeated;
+mod splits;
 mod trained;
 
 use std::path::Path;

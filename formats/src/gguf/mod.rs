@@ -21,12 +21,14 @@
 
 mod parse;
 mod read;
+mod split;
 mod value;
 mod write;
 
 use crate::dtype::DType;
 
 pub use read::{Gguf, GgufTensor};
+pub use split::{GgufModel, split_metadata, split_name};
 pub use value::{Array, Value};
 pub use write::{GgufLayout, NewTensor};
 

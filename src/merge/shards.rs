@@ -1,0 +1,123 @@
+//! A merged model as files of limited size: splits of a GGUF file, or the shards of a Hugging Face folder.
+//!
+//! A file takes tensors in the base's order while their data keep to the limit, as llama.cpp's `gguf-split` and
+//! huggingface_hub count it: headers come on top, and a tensor beyond the limit has a file of its own. What fits one
+//! file is not numbered.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use curmerge_formats::gguf::{GgufModel, split_metadata, split_name};
+use curmerge_formats::safetensors::SafeTensors;
+use serde_json::{Value as Json, json};
+
+use super::pieces::{self, Changes, Piece};
+use crate::{Error, Result};
+
+/// A file of the output folder: its name and its content.
+pub(super) type NamedPieces<'a> = (String, Vec<Piece<'a>>);
+
+/// The splits of a merged GGUF model, called after `stem`; the first is what a loader is given.
+pub(super) fn of_gguf<'a>(
+    model: &'a GgufModel,
+    changes: &Changes<'a>,
+    limit: u64,
+    stem: &str,
+) -> Result<Vec<NamedPieces<'a>>> {
+    let (first, metadata, tensors) = (model.first(), model.whole_metadata(), pieces::tensors_of_gguf(model));
+    let sizes = tensors.iter().map(|(_, tensor)| {
+        let new = changes.get(tensor.name.as_str()).map_or(tensor.bytes, |c| c.output_bytes());
+        new.saturating_add(first.alignment() - 1) / first.alignment() * first.alignment()
+    });
+    let groups = groups(sizes, limit);
+    if let [_] = groups[..] {
+        let whole = pieces::of_gguf_tensors(first, &metadata, &tensors, changes)?;
+        return Ok(vec![(format!("{stem}.gguf"), whole)]);
+    }
+    let count = groups.len();
+    let split = |(index, group): (usize, &Range<usize>)| {
+        let metadata = split_metadata(&metadata, index, count, tensors.len())?;
+        let pieces = pieces::of_gguf_tensors(first, &metadata, &tensors[group.clone()], changes)?;
+        Ok((split_name(stem, index as u64, count as u64), pieces))
+    };
+    groups.iter().enumerate().map(split).collect()
+}
+
+/// The shards of a merged Hugging Face folder, and the text of their index if they need one. `index` is the base's.
+pub(super) fn of_safetensors<'a>(
+    files: &'a [SafeTensors],
+    changes: &Changes<'a>,
+    limit: u64,
+    index: Option<Json>,
+) -> Result<(Vec<NamedPieces<'a>>, Option<String>)> {
+    let mut metadata = BTreeMap::new();
+    let mut tensors = Vec::new();
+    for file in files {
+        for (key, text) in file.metadata() {
+            metadata.entry(key.clone()).or_insert_with(|| text.clone());
+        }
+        tensors.extend(file.tensors().iter().map(|tensor| (file, tensor)));
+    }
+    let size = |name: &str, stored: u64| changes.get(name).map_or(stored, |change| change.output_bytes());
+    let sizes = tensors.iter().map(|(_, tensor)| size(&tensor.name, tensor.bytes));
+    let total = sizes.clone().fold(0u64, u64::saturating_add);
+    let groups = groups(sizes, limit);
+    let count = groups.len();
+    let (mut shards, mut map) = (Vec::with_capacity(count), BTreeMap::new());
+    for (number, group) in groups.into_iter().enumerate() {
+        let name = match count {
+            1 => "model.safetensors".to_string(),
+            _ => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
+        };
+        let mut own = tensors[group].to_vec();
+        // Widest elements first, so that each tensor stands aligned to its own, as other readers map it.
+        own.sort_by_key(|(_, tensor)| {
+            std::cmp::Reverse(pieces::new_safe_tensor(tensor, changes).dtype.block_bytes())
+        });
+        map.extend(own.iter().map(|(_, tensor)| (tensor.name.as_str(), name.clone())));
+        shards.push((name, pieces::of_safetensors_tensors(&metadata, &own, changes)?));
+    }
+    if count == 1 {
+        return Ok((shards, None));
+    }
+    let mut kept = match index.as_ref().and_then(|index| index.get("metadata")) {
+        Some(Json::Object(kept)) => kept.clone(),
+        _ => serde_json::Map::new(),
+    };
+    kept.insert("total_size".into(), json!(total));
+    let text = serde_json::to_string_pretty(&json!({ "metadata": kept, "weight_map": map }));
+    let text = text.map_err(|e| Error::request(format!("the index: {e}"), "leave out --max-shard-size"))?;
+    Ok((shards, Some(text + "\n")))
+}
+
+/// Cuts a row of sizes into stretches whose sums keep to the limit where they can; one stretch for an empty row.
+fn groups(sizes: impl Iterator<Item = u64>, limit: u64) -> Vec<Range<usize>> {
+    let (mut groups, mut start, mut end, mut sum) = (Vec::new(), 0, 0, 0u64);
+    for size in sizes {
+        sum = sum.saturating_add(size);
+        if sum > limit && start < end {
+            groups.push(start..end);
+            (start, sum) = (end, size);
+        }
+        end += 1;
+    }
+    groups.push(start..end);
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::groups;
+
+    #[test]
+    fn groups_keep_to_the_limit_where_they_can() {
+        let cut = |sizes: &[u64], limit| {
+            groups(sizes.iter().copied(), limit).iter().map(|g| sizes[g.clone()].to_vec()).collect::<Vec<_>>()
+        };
+        assert_eq!(cut(&[3, 3, 3, 1], 6), [vec![3, 3], vec![3, 1]]);
+        assert_eq!(cut(&[9, 1, 9, 2, 2], 5), [vec![9], vec![1], vec![9], vec![2, 2]]);
+        assert_eq!(cut(&[1, 2], u64::MAX), [vec![1, 2]]);
+        assert_eq!(cut(&[u64::MAX, u64::MAX], 7), [[u64::MAX], [u64::MAX]]);
+        assert_eq!(cut(&[], 5), [Vec::<u64>::new()]);
+    }
+}
