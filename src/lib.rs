@@ -9,6 +9,7 @@
 pub mod arch;
 pub mod base;
 pub mod commands;
+pub mod convert;
 pub mod cur;
 pub mod error;
 pub mod eval;

@@ -2,6 +2,7 @@
 
 pub mod arguments;
 pub mod build;
+pub mod convert;
 pub mod demo;
 pub mod eval;
 pub mod export;
@@ -48,6 +49,8 @@ enum Command {
     Merge(merge::MergeArgs),
     /// Write an adapter in the form another program loads.
     Export(export::ExportArgs),
+    /// Write a model in other types.
+    Convert(convert::ConvertArgs),
     /// Measure perplexity and accuracy.
     Eval(eval::EvalArgs),
     /// Check every checksum of an adapter, and of its base.
@@ -73,6 +76,7 @@ pub fn run(line: &CommandLine) -> Result<()> {
         Command::Select(args) => select::run(args, line.json),
         Command::Merge(args) => merge::run(args, line.json),
         Command::Export(args) => export::run(args, line.json),
+        Command::Convert(args) => convert::run(args, line.json),
         Command::Eval(args) => eval::run(args, line.json),
         Command::Verify(args) => verify::run(args, line.json),
         Command::Inspect(args) => inspect::run(args, line.json),

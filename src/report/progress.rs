@@ -15,6 +15,15 @@ pub fn bar(label: &'static str, length: u64) -> ProgressBar {
     bar
 }
 
+/// A bar over bytes, after `label`; its length is set when it is known.
+pub fn bytes(label: &'static str) -> ProgressBar {
+    let template = "{prefix} {bar:32} {bytes}/{total_bytes} {eta} left";
+    let style = ProgressStyle::with_template(template).expect("the template is a constant");
+    let bar = ProgressBar::new(0).with_style(style).with_prefix(label);
+    bar.enable_steady_tick(Duration::from_millis(500));
+    bar
+}
+
 /// A sign of life and the time gone by, for work that has no count of pieces.
 pub fn spinner(label: &'static str) -> ProgressBar {
     let style =

@@ -6,6 +6,7 @@ mod fixture;
 #[path = "../support/program.rs"]
 mod program;
 
+mod converted;
 mod damaged;
 mod hostile;
 mod interrupted;

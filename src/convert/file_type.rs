@@ -1,0 +1,376 @@
+//! Which type each tensor of a file gets: llama-quantize's named mixtures, of one main type with more bits where a
+//! model is sensitive.
+//!
+//! The names, ids and choices are those of llama.cpp's `llama_ftype` and llama-quant.cpp (October 2026), as far as
+//! curmerge can write the types.
+
+use std::fmt;
+
+use curmerge_formats::dtype::DType;
+use curmerge_formats::gguf::{Array, GgufModel, GgufTensor, Value};
+
+/// A mixture that a whole file can be stored in.
+#[allow(non_camel_case_types, clippy::upper_case_acronyms)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[clap(rename_all = "snake_case")]
+pub enum FileType {
+    /// IEEE single precision throughout.
+    F32,
+    /// IEEE half precision, vectors in F32.
+    F16,
+    /// bfloat16, vectors in F32.
+    BF16,
+    /// 8.5 bits a weight.
+    #[clap(name = "q8_0")]
+    Q8_0,
+    /// 6.6 bits a weight.
+    #[clap(name = "q6_k")]
+    Q6_K,
+    /// 5.7 bits a weight: Q5_K, some Q6_K.
+    #[clap(name = "q5_k_m", alias = "q5_k")]
+    Q5_K_M,
+    /// 5.5 bits a weight: Q5_K.
+    #[clap(name = "q5_k_s")]
+    Q5_K_S,
+    /// 4.8 bits a weight: Q4_K, some Q6_K.
+    #[clap(name = "q4_k_m", alias = "q4_k")]
+    Q4_K_M,
+    /// 4.6 bits a weight: Q4_K, some Q5_K.
+    #[clap(name = "q4_k_s")]
+    Q4_K_S,
+    /// 4.3 bits a weight: Q3_K, some Q5_K.
+    #[clap(name = "q3_k_l")]
+    Q3_K_L,
+    /// 3.9 bits a weight: Q3_K, some Q4_K and Q5_K.
+    #[clap(name = "q3_k_m", alias = "q3_k")]
+    Q3_K_M,
+    /// 3.5 bits a weight: Q3_K.
+    #[clap(name = "q3_k_s")]
+    Q3_K_S,
+    /// 3 bits a weight: Q2_K, some Q3_K and Q4_K.
+    #[clap(name = "q2_k")]
+    Q2_K,
+    /// 2.8 bits a weight; needs an importance matrix.
+    #[clap(name = "q2_k_s")]
+    Q2_K_S,
+    /// 6 bits a weight.
+    #[clap(name = "q5_1")]
+    Q5_1,
+    /// 5.5 bits a weight.
+    #[clap(name = "q5_0")]
+    Q5_0,
+    /// 5 bits a weight.
+    #[clap(name = "q4_1")]
+    Q4_1,
+    /// 4.5 bits a weight.
+    #[clap(name = "q4_0")]
+    Q4_0,
+    /// 4.5 bits a weight, on uneven levels.
+    #[clap(name = "iq4_nl")]
+    IQ4_NL,
+    /// 4.3 bits a weight, on uneven levels.
+    #[clap(name = "iq4_xs")]
+    IQ4_XS,
+    /// Experts in MXFP4, all else in Q8_0.
+    #[clap(name = "mxfp4_moe")]
+    MXFP4_MOE,
+}
+
+impl fmt::Display for FileType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl FileType {
+    /// The number in `general.file_type`.
+    pub fn id(self) -> u32 {
+        self.facts().0
+    }
+
+    /// The type that most matrices get.
+    pub fn main_type(self) -> DType {
+        self.facts().1
+    }
+
+    fn facts(self) -> (u32, DType) {
+        match self {
+            FileType::F32 => (0, DType::F32),
+            FileType::F16 => (1, DType::F16),
+            FileType::Q4_0 => (2, DType::Q4_0),
+            FileType::Q4_1 => (3, DType::Q4_1),
+            FileType::Q8_0 => (7, DType::Q8_0),
+            FileType::Q5_0 => (8, DType::Q5_0),
+            FileType::Q5_1 => (9, DType::Q5_1),
+            FileType::Q2_K => (10, DType::Q2_K),
+            FileType::Q3_K_S => (11, DType::Q3_K),
+            FileType::Q3_K_M => (12, DType::Q3_K),
+            FileType::Q3_K_L => (13, DType::Q3_K),
+            FileType::Q4_K_S => (14, DType::Q4_K),
+            FileType::Q4_K_M => (15, DType::Q4_K),
+            FileType::Q5_K_S => (16, DType::Q5_K),
+            FileType::Q5_K_M => (17, DType::Q5_K),
+            FileType::Q6_K => (18, DType::Q6_K),
+            FileType::Q2_K_S => (21, DType::Q2_K),
+            FileType::IQ4_NL => (25, DType::IQ4_NL),
+            FileType::IQ4_XS => (30, DType::IQ4_XS),
+            FileType::BF16 => (32, DType::BF16),
+            FileType::MXFP4_MOE => (38, DType::MXFP4),
+        }
+    }
+}
+
+/// Architectures for which llama-quantize makes exceptions that are not known here.
+pub const EXCEPTIONS: &[&str] = &["falcon", "glm5-next", "bailingmoe3"];
+
+/// What the choice depends on beside the tensor itself.
+#[derive(Clone, Debug)]
+struct Model {
+    layers: usize,
+    /// Query heads to a key and value head.
+    sharing: u64,
+    experts: u64,
+    /// 80 layers with shared keys and values, Llama's 70B: attn_v is small and worth more bits.
+    seventy_billion: bool,
+    /// The embedding is also the output head.
+    tied: bool,
+    /// Tensors like attn_v.
+    values: usize,
+    imatrix: bool,
+}
+
+impl Model {
+    fn new(gguf: &GgufModel, imatrix: bool) -> Self {
+        let first = gguf.first();
+        let architecture = first.get("general.architecture").and_then(Value::as_str).unwrap_or_default();
+        let number = |key: &str| {
+            let value = first.get(&format!("{architecture}.{key}"))?;
+            // One number for all layers, or one for each.
+            value.as_u64().or_else(|| match value {
+                Value::Array(Array::I32(numbers)) => numbers.first().and_then(|&x| u64::try_from(x).ok()),
+                Value::Array(Array::U32(numbers)) => numbers.first().map(|&x| x.into()),
+                _ => None,
+            })
+        };
+        let heads = number("attention.head_count").unwrap_or(0);
+        let shared = number("attention.head_count_kv").unwrap_or(heads);
+        let layers = number("block_count").unwrap_or(0);
+        let names = || gguf.tensors().map(|(_, t)| t.name.as_str());
+        Self {
+            layers: layers as usize,
+            sharing: heads.checked_div(shared).unwrap_or(0),
+            experts: number("expert_count").unwrap_or(0),
+            seventy_billion: architecture == "llama" && layers == 80 && heads != shared,
+            tied: !names().any(|name| Part::of(name) == Part::Output),
+            values: names().filter(|name| Part::of(name) == Part::Value).count(),
+            imatrix,
+        }
+    }
+}
+
+/// What a tensor is for, as far as its type depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Output,
+    Embedding,
+    /// attn_v, or a matrix that it is a part of.
+    Value,
+    Key,
+    AttentionOutput,
+    Down,
+    Other,
+}
+
+impl Part {
+    fn of(name: &str) -> Self {
+        let has = |part: &str| name.contains(part);
+        match name {
+            "output.weight" => Part::Output,
+            "token_embd.weight" | "per_layer_token_embd.weight" => Part::Embedding,
+            _ if has("attn_qkv.weight") || has("attn_kv_b.weight") || has("attn_v.weight") => Part::Value,
+            _ if has("attn_k.weight") => Part::Key,
+            _ if has("attn_q.weight") => Part::Other,
+            _ if has("attn_output.weight") => Part::AttentionOutput,
+            _ if has("ffn_up") || has("ffn_gate") => Part::Other,
+            _ if has("ffn_down") => Part::Down,
+            _ => Part::Other,
+        }
+    }
+}
+
+/// A tensor's type in the new file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The type.
+    pub dtype: DType,
+    /// The type it would have, had it whole blocks of it.
+    pub instead_of: Option<DType>,
+}
+
+/// The type of every tensor of `gguf`, in its order, in a file of this type; `imatrix` says whether there is one.
+pub fn choose(gguf: &GgufModel, file_type: FileType, imatrix: bool) -> Vec<Choice> {
+    let model = Model::new(gguf, imatrix);
+    let tensors: Vec<&GgufTensor> = gguf.tensors().map(|(_, tensor)| tensor).collect();
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    // Choices by position count in llama.cpp's order: by layer, then by name.
+    order.sort_by_key(|&i| (layer(&tensors[i].name), tensors[i].name.as_str()));
+    let mut choices: Vec<Choice> =
+        tensors.iter().map(|t| Choice { dtype: t.dtype, instead_of: None }).collect();
+    let (mut values, mut downs) = (0, 0);
+    for i in order {
+        let tensor = tensors[i];
+        if !is_quantized(tensor) {
+            continue;
+        }
+        let main = file_type.main_type();
+        if main.block_elements() == 1 {
+            choices[i].dtype = main;
+            continue;
+        }
+        let part = Part::of(&tensor.name);
+        let place = match part {
+            Part::Value => values,
+            // With experts, layers may be out of order.
+            Part::Down if model.experts > 1 => layer(&tensor.name).max(0) as usize,
+            Part::Down => downs,
+            _ => 0,
+        };
+        let wanted = mixed(file_type, &model, tensor, part, place);
+        values += usize::from(part == Part::Value && file_type != FileType::MXFP4_MOE);
+        downs += usize::from(part == Part::Down && file_type != FileType::MXFP4_MOE);
+        let dtype = fitting(wanted, tensor.dims.first().copied().unwrap_or(0));
+        choices[i] = Choice { dtype, instead_of: (dtype != wanted).then_some(wanted) };
+    }
+    choices
+}
+
+/// -1 for a tensor of no layer.
+fn layer(name: &str) -> i64 {
+    let number = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map(|(number, _)| number);
+    number.and_then(|number| number.parse().ok()).unwrap_or(-1)
+}
+
+/// Whether llama-quantize converts the tensor at all: matrices that are weights, but for small or sensitive ones.
+fn is_quantized(tensor: &GgufTensor) -> bool {
+    const KEPT: &[&str] = &[
+        "_norm.weight",
+        "ffn_gate_inp.weight",
+        "ffn_gate_tid2eid.weight",
+        "altup",
+        "laurel",
+        "per_layer_model_proj",
+        "ssm_conv1d",
+        "shortconv.conv.weight",
+        "indexer.k_proj.weight",
+        "indexer.q_proj.weight",
+        "time_mix_first.weight",
+        "time_mix_w0.weight",
+        "time_mix_w1.weight",
+        "time_mix_w2.weight",
+        "time_mix_v0.weight",
+        "time_mix_v1.weight",
+        "time_mix_v2.weight",
+        "time_mix_a0.weight",
+        "time_mix_a1.weight",
+        "time_mix_a2.weight",
+        "time_mix_g1.weight",
+        "time_mix_g2.weight",
+        "time_mix_decay_w1.weight",
+        "time_mix_decay_w2.weight",
+        "time_mix_lerp_fused.weight",
+        "attn_rel_b.weight",
+        ".position_embd",
+        "sam.pos_embd",
+        "sam.neck.",
+        "sam.net_",
+        ".rel_pos",
+        ".patch_embd",
+        ".patch_merger",
+        "a.rvq.codebook",
+        "mm.a.code_embd",
+    ];
+    let name = tensor.name.as_str();
+    let dimensions = tensor.dims.iter().rposition(|&d| d != 1).map_or(1, |last| last + 1);
+    dimensions >= 2
+        && name.ends_with("weight")
+        && !matches!(name, "position_embd.weight" | "token_types.weight")
+        && !KEPT.iter().any(|part| name.contains(part))
+}
+
+/// The type by the mixture's rules; `place` counts the tensors of this part before it.
+fn mixed(file_type: FileType, model: &Model, tensor: &GgufTensor, part: Part, place: usize) -> DType {
+    use FileType as F;
+    let main = file_type.main_type();
+    let layers = model.layers;
+    // Every third layer, and all of the first and last eighth.
+    let more_bits = |i: usize, n: usize| i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;
+    if part == Part::Output || model.tied && part == Part::Embedding {
+        let whole = tensor.dims[0].is_multiple_of(main.block_elements() as u64);
+        return if whole && !matches!(file_type, F::Q8_0 | F::MXFP4_MOE) { DType::Q6_K } else { DType::Q8_0 };
+    }
+    if file_type == F::MXFP4_MOE {
+        let experts = tensor.dims.get(2).is_some_and(|&count| count > 1);
+        return if experts { DType::MXFP4 } else { DType::Q8_0 };
+    }
+    match part {
+        Part::Value if model.experts == 8 => DType::Q8_0,
+        Part::Value => {
+            let dtype = match file_type {
+                F::Q2_K if model.sharing < 4 => DType::Q3_K,
+                F::Q2_K => DType::Q4_K,
+                F::Q2_K_S if model.sharing >= 4 => DType::Q4_K,
+                F::Q3_K_M if place < 2 => DType::Q5_K,
+                F::Q3_K_M => DType::Q4_K,
+                F::Q3_K_L => DType::Q5_K,
+                F::IQ4_NL | F::IQ4_XS if model.sharing >= 4 => DType::Q5_K,
+                F::Q4_K_M | F::Q5_K_M if more_bits(place, model.values) => DType::Q6_K,
+                F::Q4_K_S if place < 4 => DType::Q5_K,
+                _ => main,
+            };
+            let raised = model.seventy_billion && matches!(dtype, DType::Q3_K | DType::Q4_K);
+            if raised { DType::Q5_K } else { dtype }
+        }
+        Part::Key if model.experts == 8 => DType::Q8_0,
+        Part::Down => match file_type {
+            F::Q2_K => DType::Q3_K,
+            F::Q2_K_S if place < layers / 8 => DType::Q4_K,
+            F::Q3_K_M if place < layers / 16 => DType::Q5_K,
+            F::Q3_K_M => DType::Q4_K,
+            F::Q3_K_L => DType::Q5_K,
+            F::Q4_K_M | F::Q5_K_M if more_bits(place, layers) => DType::Q6_K,
+            F::Q4_K_S if place < layers / 8 => DType::Q5_K,
+            F::IQ4_NL | F::IQ4_XS if !model.imatrix && place < layers / 8 => DType::Q5_K,
+            F::Q4_0 if model.imatrix && place < layers / 8 => DType::Q4_1,
+            F::Q5_0 if model.imatrix && place < layers / 8 => DType::Q5_1,
+            _ => main,
+        },
+        Part::AttentionOutput if model.experts == 8 => match file_type {
+            F::Q2_K | F::Q3_K_S | F::Q3_K_M | F::Q4_K_S | F::Q4_K_M | F::IQ4_NL | F::IQ4_XS => DType::Q5_K,
+            _ => main,
+        },
+        Part::AttentionOutput => match file_type {
+            F::Q2_K => DType::Q3_K,
+            F::Q3_K_M => DType::Q4_K,
+            F::Q3_K_L => DType::Q5_K,
+            _ => main,
+        },
+        Part::Output | Part::Embedding | Part::Key | Part::Other => main,
+    }
+}
+
+/// The type itself, or the nearest whose blocks rows of so many values are made of.
+fn fitting(dtype: DType, columns: u64) -> DType {
+    let whole = |dtype: DType| columns.is_multiple_of(dtype.block_elements() as u64);
+    if whole(dtype) {
+        return dtype;
+    }
+    let smaller = match dtype {
+        DType::IQ4_XS => DType::IQ4_NL,
+        DType::Q2_K | DType::Q3_K => DType::Q4_0,
+        DType::Q4_K => DType::Q5_0,
+        DType::Q5_K => DType::Q5_1,
+        DType::Q6_K => DType::Q8_0,
+        other => other,
+    };
+    if whole(smaller) { smaller } else { DType::F16 }
+}

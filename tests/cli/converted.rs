@@ -1,0 +1,90 @@
+//! Models in other types, and merges of adapters that other programs can load.
+
+use std::fs;
+
+use curmerge_formats::gguf::Gguf;
+use serde_json::Value;
+
+use crate::fixture::demo;
+use crate::{folder, small_adapter};
+
+#[test]
+fn a_converted_model_runs_and_says_what_it_is() {
+    let folder = folder();
+    let (wide, small) = (folder.path().join("f32.gguf"), folder.path().join("small.gguf"));
+    curmerge!("convert", demo("model.gguf"), wide, "--type", "f32").done();
+    let ran = curmerge!("convert", wide, small, "--type", "Q4_K_M", "--json").done();
+    assert_eq!(ran.stderr, "");
+    let answer: Value = ran.json();
+    assert_eq!(answer["type"], "Q4_K_M");
+    let bytes = fs::metadata(&small).unwrap().len();
+    assert!(
+        answer["bytes_after"].as_u64().unwrap() < bytes && bytes < fs::metadata(&wide).unwrap().len() / 5
+    );
+    let accuracy =
+        |model| curmerge!("eval", model, "--data", demo("test.jsonl"), "--json").json()["accuracy"].as_f64();
+    let (before, after) = (accuracy(demo("model.gguf")).unwrap(), accuracy(small.clone()).unwrap());
+    assert!((before - after).abs() < 0.05, "{before} {after}");
+
+    // The same values, back in the type they came in.
+    let back = folder.path().join("back.gguf");
+    curmerge!("convert", wide, back, "--type", "q8_0").done();
+    let (original, back) = (Gguf::open(&demo("model.gguf")).unwrap(), Gguf::open(&back).unwrap());
+    for tensor in original.tensors() {
+        let same = back.data(back.tensor(&tensor.name).unwrap()) == original.data(tensor);
+        assert!(same, "{}", tensor.name);
+    }
+    let again = curmerge!("convert", small, wide, "--type", "q5_0").done();
+    assert!(
+        again.stderr.starts_with("warning: ") && again.stderr.contains("quantized already"),
+        "{}",
+        again.stderr
+    );
+}
+
+#[test]
+fn what_cannot_be_converted_is_said() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let (model, out) = (demo("model.gguf"), path("out.gguf"));
+    let line = curmerge!("convert", model, path("out.bin"), "--type", "q8_0").refusal();
+    assert!(line.contains("out.bin") && line.contains(".gguf"), "{line}");
+    let line = curmerge!("convert", demo("train.jsonl"), out, "--type", "q8_0").refusal();
+    assert!(line.contains("train.jsonl") && line.contains("GGUF"), "{line}");
+    let line = curmerge!("convert", model, model, "--type", "q4_0").refusal();
+    assert!(line.contains("model.gguf"), "{line}");
+    let line = curmerge!("convert", model, out, "--type", "q4_0", "--imatrix", demo("train.jsonl")).refusal();
+    assert!(line.contains("train.jsonl"), "{line}");
+    assert_eq!(curmerge!("convert", model, out, "--type", "q9_k").status, Some(2));
+    assert!(!out.exists());
+}
+
+#[test]
+fn exported_adapters_are_merged_like_the_adapter() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let (model, adapter) = (demo("model.gguf"), path("adapter"));
+    small_adapter(&adapter);
+    curmerge!("export", adapter, "--base", model, "--format", "gguf", "-o", path("lora.gguf")).done();
+    curmerge!("export", adapter, "--base", model, "--format", "peft", "-o", path("peft")).done();
+    let merged = |adapters: &[&str]| {
+        let out = path("merged.gguf");
+        let mut words: Vec<std::ffi::OsString> = vec!["merge".into(), model.clone().into()];
+        words.extend(adapters.iter().map(|name| path(name).into()));
+        words.extend(["-o".into(), out.clone().into(), "--type".into(), "f32".into()]);
+        crate::program::run(&words.iter().map(|w| w.as_os_str()).collect::<Vec<_>>()).done();
+        fs::read(out).unwrap()
+    };
+    let right = merged(&["adapter"]);
+    assert!(merged(&["lora.gguf"]) == right);
+    assert!(merged(&["peft"]) == right);
+    assert!(merged(&["adapter=0.25", "peft=0.75"]) != merged(&["adapter=0.25"]));
+    let line = curmerge!("merge", model, path("peft"), "-o", path("m.gguf"), "--scale", "inf").refusal();
+    assert!(line.contains("inf"), "{line}");
+    // A folder that stands is not replaced unasked.
+    let line =
+        curmerge!("export", adapter, "--base", model, "--format", "peft", "-o", path("peft")).refusal();
+    assert!(line.contains("--force"), "{line}");
+    let line = curmerge!("merge", model, path("no=such"), "-o", path("m.gguf")).refusal();
+    assert!(line.contains("no=such"), "{line}");
+}
