@@ -8,7 +8,7 @@ use curmerge::base::Base;
 use curmerge::cur::{Selection, binding};
 use curmerge::export::{Format, export, peft};
 use curmerge::lora::Lora;
-use curmerge::merge::{MergeOptions, Source, merge};
+use curmerge::merge::{MergeOptions, Source, Storage, merge};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 use rand_chacha::ChaCha20Rng;
@@ -61,7 +61,7 @@ impl Fixture {
     fn merged(&self, base: &Base, sources: &[(Source<'_>, f32)]) -> Vec<u8> {
         let gguf = base.container() == "gguf";
         let out = self.path(if gguf { "out.gguf" } else { "out-hf" });
-        let options = MergeOptions { force: true, dtype: Some(DType::F32), ..Default::default() };
+        let options = MergeOptions { force: true, storage: Storage::Only(DType::F32), ..Default::default() };
         merge(base, sources, &options, &out, |_, _| {}).unwrap();
         if gguf {
             return fs::read(out).unwrap();

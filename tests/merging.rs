@@ -5,7 +5,7 @@ use std::path::Path;
 
 use curmerge::base::Base;
 use curmerge::cur::{Selection, binding};
-use curmerge::merge::{MergeOptions, MergeReport, Source, merge};
+use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 use rand_chacha::ChaCha20Rng;
@@ -33,7 +33,8 @@ fn adapter(base: &Base, size: f32) -> Adapter {
 }
 
 fn run(base: &Base, adapter: &Adapter, dtype: Option<DType>, out: &Path) -> MergeReport {
-    let options = MergeOptions { dtype, ..Default::default() };
+    let options =
+        MergeOptions { storage: dtype.map_or(Storage::AsStored, Storage::Only), ..Default::default() };
     merge(base, &[(Source::Cur(adapter), 2.0)], &options, out, |_, _| {}).unwrap()
 }
 
@@ -195,8 +196,9 @@ fn requests_that_cannot_be_met_fail_before_anything_is_written() {
     tiny::write_gguf(&path, DType::Q4_1);
     tiny::write_folder(&hf);
     let (gguf, hf) = (Base::open(&path).unwrap(), Base::open(&hf).unwrap());
-    let refused = |base: &Base, dtype, out: &str| {
-        let options = MergeOptions { dtype, ..Default::default() };
+    let refused = |base: &Base, dtype: Option<DType>, out: &str| {
+        let options =
+            MergeOptions { storage: dtype.map_or(Storage::AsStored, Storage::Only), ..Default::default() };
         let out = folder.path().join(out);
         let stood = out.exists();
         let message = merge(base, &[(Source::Cur(&adapter(base, 0.1)), 1.0)], &options, &out, |_, _| {})
@@ -246,4 +248,35 @@ fn a_changed_tensor_that_is_no_target_is_named() {
     let changed = Base::open(&changed).unwrap();
     binding::check(&changed, &adapter, false).unwrap();
     assert_eq!(binding::compare_others(&changed, &adapter), Some(vec!["blk.0.ffn_up".to_string()]));
+}
+
+#[test]
+fn tensors_are_widened_only_as_far_as_the_change_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, out) = (folder.path().join("tiny.gguf"), folder.path().join("out.gguf"));
+    tiny::write_gguf(&path, DType::Q4_1);
+    let base = Base::open(&path).unwrap();
+    let types = |size: f32, fidelity: f64| {
+        let options = MergeOptions { storage: Storage::Narrowest { fidelity }, ..Default::default() };
+        let report =
+            merge(&base, &[(Source::Cur(&adapter(&base, size)), 1.0)], &options, &out, |_, _| {}).unwrap();
+        for tensor in &report.tensors {
+            assert!(tensor.fidelity >= fidelity, "{tensor:?}");
+        }
+        let merged = Base::open(&out).unwrap();
+        report.tensors.iter().for_each(|t| assert_eq!(merged.tensors()[&t.name].dtype.name(), t.dtype));
+        report.tensors.iter().map(|t| t.dtype.clone()).collect::<Vec<_>>()
+    };
+    // Nothing asked for, nothing widened; nothing changed, nothing lost.
+    assert!(types(0.1, 0.0).iter().all(|t| t == "Q4_1"));
+    assert!(types(0.0, 1.0).iter().all(|t| t == "Q4_1"));
+    let bits = |types: &[String]| {
+        let bits = |t: &String| DType::parse(t).map(|d| d.block_bytes() * 1000 / d.block_elements()).unwrap();
+        types.iter().map(bits).sum::<usize>()
+    };
+    let (loose, strict, exact) = (types(0.1, 0.6), types(0.1, 0.99), types(0.1, 0.999_999));
+    assert!(bits(&loose) < bits(&strict) && bits(&strict) < bits(&exact), "{loose:?} {strict:?} {exact:?}");
+    assert!(exact.iter().all(|t| t == "F32"), "{exact:?}");
+    // A larger change needs fewer bits.
+    assert!(bits(&types(1.0, 0.99)) < bits(&strict));
 }

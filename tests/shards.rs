@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use curmerge::base::{Base, Files};
 use curmerge::cur::{Selection, binding};
-use curmerge::merge::{MergeOptions, MergeReport, Source, merge};
+use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{Gguf, GgufLayout, GgufModel, NewTensor, Value};
@@ -119,7 +119,11 @@ fn a_merge_is_the_same_however_its_files_are_cut() {
     assert_eq!(binding::compare_others(&split, &a), Some(vec![]));
 
     for dtype in [None, Some(DType::Q8_0)] {
-        let options = |size| MergeOptions { dtype, force: true, ..sized(size) };
+        let options = |size| MergeOptions {
+            storage: dtype.map_or(Storage::AsStored, Storage::Only),
+            force: true,
+            ..sized(size)
+        };
         let plain = run(&at("base.gguf"), 0.2, &options(None), &at("plain.gguf"));
         let joined = run(&first, 0.2, &options(None), &at("joined.gguf"));
         let cut = run(&first, 0.2, &options(Some(250_000)), &at("cut"));
@@ -138,8 +142,12 @@ fn alignment_and_version_are_kept() {
     for alignment in [8, 128, 4096] {
         let path = at("base.gguf");
         realign(&at("32.gguf"), &path, alignment);
-        let kept = |dtype, size, out: &str| {
-            let options = MergeOptions { dtype, force: true, ..sized(size) };
+        let kept = |dtype: Option<DType>, size, out: &str| {
+            let options = MergeOptions {
+                storage: dtype.map_or(Storage::AsStored, Storage::Only),
+                force: true,
+                ..sized(size)
+            };
             let model = GgufModel::open(&run(&path, 0.1, &options, &at(out)).model).unwrap();
             for file in model.files() {
                 assert_eq!((file.alignment(), file.version()), (alignment.into(), 2));
@@ -186,8 +194,8 @@ fn a_folder_is_cut_into_shards_of_a_size() {
     assert_eq!(index_of(&at("cut"))["metadata"], json!({ "total_size": total }));
     assert_eq!(fs::read_to_string(at("cut/extra/notes.txt")).unwrap(), "carried along");
 
-    let (one, f32) = (at("one"), Some(DType::F32));
-    let report = run(&at("cut"), 0.0, &MergeOptions { dtype: f32, ..sized(Some(1 << 40)) }, &one);
+    let (one, f32) = (at("one"), Storage::Only(DType::F32));
+    let report = run(&at("cut"), 0.0, &MergeOptions { storage: f32, ..sized(Some(1 << 40)) }, &one);
     assert_eq!(report.notes, Vec::<String>::new());
     let names = names(&one);
     assert_eq!(names, ["config.json", "extra", "model.safetensors", "tokenizer.json"]);

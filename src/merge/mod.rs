@@ -9,21 +9,22 @@ mod pieces;
 pub mod report;
 pub mod requantize;
 mod shards;
+mod storage;
 mod tensor;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::adapter::Adapter;
-use curmerge_formats::dtype::DType;
 use curmerge_formats::output::{OutputFile, OutputFolder};
 use curmerge_formats::safetensors::SafeTensors;
 
-use crate::base::{Base, BaseTensor, Files};
+use crate::base::{Base, Files};
 use crate::lora::Lora;
 use crate::{Error, Result};
 
 pub use report::{MergeReport, TensorReport};
+pub use storage::Storage;
 
 use pieces::{Changes, Piece};
 use tensor::{Adapted, Term};
@@ -31,8 +32,8 @@ use tensor::{Adapted, Term};
 /// How to merge.
 #[derive(Clone, Debug, Default)]
 pub struct MergeOptions {
-    /// The type of the changed tensors; `None` keeps each as the base stores it.
-    pub dtype: Option<DType>,
+    /// The types of the changed tensors.
+    pub storage: Storage,
     /// Bytes of tensors that one file of the output may hold; `None` writes a GGUF model as one file and a folder in
     /// the base's own shards.
     pub max_shard_size: Option<u64>,
@@ -74,9 +75,9 @@ pub fn merge(
         let weight = base.weight(name)?;
         // `weight` found it.
         let tensor = &base.tensors()[*name];
-        let dtype = options.dtype.unwrap_or(tensor.dtype);
-        check_type(base, name, tensor, dtype, weight.cols())?;
-        changes.insert(tensor.stored_name.as_str(), Adapted { name, terms, weight, dtype });
+        let mut adapted = Adapted { name, terms, weight, dtype: tensor.dtype };
+        adapted.dtype = storage::choose(options.storage, base, tensor, &adapted, base.path())?;
+        changes.insert(tensor.stored_name.as_str(), adapted);
     }
     let mut inputs: Vec<&Path> = base.inputs();
     inputs.extend(options.protect.iter().map(PathBuf::as_path));
@@ -185,26 +186,4 @@ fn check_ending(base: &Base, options: &MergeOptions, out: &Path) -> Result<()> {
         _ => return Ok(()),
     };
     Err(Error::input(out, "output", problem, mend))
-}
-
-fn check_type(base: &Base, name: &str, tensor: &BaseTensor, dtype: DType, cols: usize) -> Result<()> {
-    let refuse = |problem: String, mend: &str| {
-        Err(Error::input(base.path(), format!("tensor '{name}'"), problem, mend))
-    };
-    if !dtype.can_encode() {
-        if dtype == tensor.dtype {
-            let problem = format!("stored as {dtype}, which curmerge reads but does not write");
-            return refuse(problem, "choose how to store it with --type, for example q4_1 or q8_0");
-        }
-        return refuse(format!("cannot be written as {dtype}"), "choose f32, f16, bf16, q8_0 or q4_1");
-    }
-    if matches!(base.files(), Files::HuggingFace(_)) && dtype.safetensors_name().is_none() {
-        let problem = format!("safetensors files cannot hold {dtype}");
-        return refuse(problem, "merge into a GGUF file of this model, or use --type f32, f16 or bf16");
-    }
-    if dtype.bytes_for(cols as u64).is_none() {
-        let problem = format!("its rows of {cols} values are no whole number of {dtype} blocks");
-        return refuse(problem, "choose a type with smaller blocks, for example q8_0 or f16");
-    }
-    Ok(())
 }

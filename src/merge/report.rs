@@ -65,6 +65,14 @@ impl Sums {
         (across.max(0.0) / self.change).sqrt()
     }
 
+    /// `<Q - W, d> / (|Q - W| |d|)`: 1 where there was nothing to change, 0 where nothing moved.
+    pub fn fidelity(&self) -> f64 {
+        if self.change == 0.0 {
+            return 1.0;
+        }
+        if self.moved == 0.0 { 0.0 } else { self.moved_along / (self.moved * self.change).sqrt() }
+    }
+
     /// `|d| / |W|`
     pub fn relative_change(&self) -> f64 {
         if self.weight == 0.0 { 0.0 } else { (self.change / self.weight).sqrt() }
@@ -84,6 +92,8 @@ pub struct TensorReport {
     pub noise: f64,
     /// The size of the change beside the matrix: `|d| / |W|`.
     pub change: f64,
+    /// How alike what was written and the change are: the cosine of the angle between Q - W and d.
+    pub fidelity: f64,
 }
 
 impl TensorReport {
@@ -95,6 +105,7 @@ impl TensorReport {
             share: sums.share(),
             noise: sums.noise(),
             change: sums.relative_change(),
+            fidelity: sums.fidelity(),
         }
     }
 }
@@ -160,8 +171,9 @@ mod tests {
         assert_eq!((sums.share(), sums.noise()), (0.5, 3.0));
         assert_eq!(sums.error(), 0.25 + 9.0);
         assert_eq!(sums.relative_change(), 0.5);
+        assert_eq!(sums.fidelity(), 0.5 / 9.25f64.sqrt());
         let none = Sums::of_row(&[2.0], &[2.0], &[0.0]);
-        assert_eq!((none.share(), none.noise(), none.error()), (1.0, 0.0, 0.0));
+        assert_eq!((none.share(), none.noise(), none.error(), none.fidelity()), (1.0, 0.0, 0.0, 1.0));
     }
 
     #[test]
@@ -172,6 +184,7 @@ mod tests {
             share,
             noise,
             change: 0.01,
+            fidelity: 0.5,
         };
         let report = MergeReport {
             model: "out.gguf".into(),

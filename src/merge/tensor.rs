@@ -49,6 +49,15 @@ impl Adapted<'_> {
     /// Append the merged matrix, rows in the container's order; `path` is the base that errors name. Every row is
     /// rounded by itself, so neither blocks nor threads show in the result.
     pub(super) fn append_to(&self, out: &mut OutputFile, path: &Path) -> Result<TensorReport> {
+        self.each_block(path, |bytes| Ok(out.append(bytes)?))
+    }
+
+    /// What [`Self::append_to`] would tell.
+    pub(super) fn measure(&self, path: &Path) -> Result<TensorReport> {
+        self.each_block(path, |_| Ok(()))
+    }
+
+    fn each_block(&self, path: &Path, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<TensorReport> {
         let factors = self.factors(path)?;
         let (rows, cols) = (self.weight.rows(), self.weight.cols());
         let block = (BLOCK_VALUES / cols).max(1);
@@ -62,7 +71,7 @@ impl Adapted<'_> {
                 .collect();
             for block in done {
                 let (bytes, block_sums) = block?;
-                out.append(&bytes)?;
+                take(&bytes)?;
                 block_sums.iter().for_each(|s| sums.add(s));
             }
         }

@@ -1,0 +1,94 @@
+//! Which type a changed tensor is stored in.
+
+use std::path::Path;
+
+use curmerge_formats::dtype::DType;
+
+use super::tensor::Adapted;
+use crate::base::{Base, BaseTensor, Files};
+use crate::{Error, Result};
+
+/// How the changed tensors are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Storage {
+    /// Each as the base stores it.
+    #[default]
+    AsStored,
+    /// All in this type.
+    Only(DType),
+    /// Each as the base stores it if its change keeps this fidelity (see [`super::TensorReport::fidelity`]), else in the
+    /// narrowest wider type in which it does.
+    Narrowest {
+        /// From 0 to 1.
+        fidelity: f64,
+    },
+}
+
+/// Types that a tensor may be widened to, by bits and then by how fine they are. Each has been seen to be finer than
+/// those before it on matrices like a language model's.
+const WIDER: &[DType] = &[
+    DType::Q4_K,
+    DType::Q4_1,
+    DType::Q5_0,
+    DType::Q5_K,
+    DType::Q5_1,
+    DType::Q6_K,
+    DType::Q8_0,
+    DType::BF16,
+    DType::F16,
+    DType::F32,
+];
+
+/// The type for `adapted`, whose own `dtype` does not count yet; `path` is the base that errors name.
+pub(super) fn choose(
+    storage: Storage,
+    base: &Base,
+    tensor: &BaseTensor,
+    adapted: &Adapted<'_>,
+    path: &Path,
+) -> Result<DType> {
+    let columns = adapted.weight.cols();
+    let fidelity = match storage {
+        Storage::AsStored => return check(base, adapted.name, tensor, tensor.dtype, columns),
+        Storage::Only(dtype) => return check(base, adapted.name, tensor, dtype, columns),
+        Storage::Narrowest { fidelity } => fidelity,
+    };
+    let bits = |dtype: DType| dtype.block_bytes() as f64 / dtype.block_elements() as f64;
+    let wider = WIDER.iter().copied().filter(|&w| w != tensor.dtype && bits(w) >= bits(tensor.dtype));
+    let usable = |dtype: &DType| check(base, adapted.name, tensor, *dtype, columns).is_ok();
+    let mut candidates: Vec<DType> = [tensor.dtype].into_iter().chain(wider).filter(usable).collect();
+    let Some(last) = candidates.pop() else {
+        return check(base, adapted.name, tensor, tensor.dtype, columns);
+    };
+    for dtype in candidates {
+        // A value that a narrow type cannot hold is a reason for a wider one.
+        let kept = Adapted { dtype, ..*adapted }.measure(path);
+        if kept.is_ok_and(|kept| kept.fidelity >= fidelity) {
+            return Ok(dtype);
+        }
+    }
+    Ok(last)
+}
+
+/// The type itself, if the tensor can be written in it.
+fn check(base: &Base, name: &str, tensor: &BaseTensor, dtype: DType, cols: usize) -> Result<DType> {
+    let refuse = |problem: String, mend: &str| {
+        Err(Error::input(base.path(), format!("tensor '{name}'"), problem, mend))
+    };
+    if !dtype.can_encode() {
+        if dtype == tensor.dtype {
+            let problem = format!("stored as {dtype}, which curmerge reads but does not write");
+            return refuse(problem, "choose how to store it with --type, for example q4_1 or q8_0");
+        }
+        return refuse(format!("cannot be written as {dtype}"), "choose f32, f16, bf16, q8_0 or q4_1");
+    }
+    if matches!(base.files(), Files::HuggingFace(_)) && dtype.safetensors_name().is_none() {
+        let problem = format!("safetensors files cannot hold {dtype}");
+        return refuse(problem, "merge into a GGUF file of this model, or use --type f32, f16 or bf16");
+    }
+    if dtype.bytes_for(cols as u64).is_none() {
+        let problem = format!("its rows of {cols} values are no whole number of {dtype} blocks");
+        return refuse(problem, "choose a type with smaller blocks, for example q8_0 or f16");
+    }
+    Ok(dtype)
+}
