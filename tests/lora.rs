@@ -162,6 +162,16 @@ fn scales_are_as_peft_defines_them() {
     // Only whole parts of a name match.
     let part = |config: &mut Json| config["alpha_pattern"] = json!({ "_proj": 40, "q_proj": 10 });
     near(factor(part, "blk.0.attn_q"), 2.0);
+    // Of several that match the first in the file counts; `config` sorts, so the text is changed.
+    let folder = fixture.peft(true);
+    let path = folder.join(peft::CONFIG);
+    let text = fs::read_to_string(&path).unwrap();
+    let first = r#""alpha_pattern": { "v_proj": 40, "self_attn.v_proj": 10 }, "was": {"#;
+    fs::write(&path, text.replacen(r#""alpha_pattern": {"#, first, 1)).unwrap();
+    let weight = base.weight("blk.0.attn_v").unwrap();
+    let p = |lora: Lora| lora.factors("blk.0.attn_v", &weight, 1.0).unwrap().p[0];
+    let changed = p(Lora::open(&folder, &base).unwrap());
+    near(changed / p(with_config(&fixture, |_| ()).unwrap()), 10.0);
 }
 
 #[test]

@@ -4,10 +4,12 @@
 //! `rank_pattern` and `alpha_pattern`. The scale is `alpha / r`, with `use_rslora` `alpha / sqrt(r)` (Kalajdzievski
 //! 2023). Source: `LoraConfig`, `LoraLayer.update_layer` and `get_pattern_key` in peft.
 
+use std::fmt;
 use std::path::Path;
 
 use curmerge_formats::safetensors::SafeTensors;
 use regex::Regex;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value as Json};
 
 use super::{File, Lora, Pairs, Stored, Target, matrix_shape};
@@ -83,6 +85,45 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
     Ok(Lora { path: folder.into(), file: File::SafeTensors(file), targets })
 }
 
+/// The patterns of adapter_config.json.
+#[derive(serde::Deserialize)]
+struct Patterns {
+    #[serde(default)]
+    rank_pattern: InOrder,
+    #[serde(default)]
+    alpha_pattern: InOrder,
+}
+
+/// An object's entries in the order of the file: the first pattern that fits is PEFT's choice.
+#[derive(Default)]
+struct InOrder(Vec<(String, Json)>);
+
+impl<'de> Deserialize<'de> for InOrder {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = InOrder;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object or null")
+            }
+
+            fn visit_unit<E>(self) -> std::result::Result<InOrder, E> {
+                Ok(InOrder::default())
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> std::result::Result<InOrder, M::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(InOrder(entries))
+            }
+        }
+        deserializer.deserialize_any(Entries)
+    }
+}
+
 /// adapter_config.json, as far as it tells what the matrices mean.
 struct Config<'a> {
     path: &'a Path,
@@ -123,27 +164,27 @@ impl<'a> Config<'a> {
             let value = json.get(key).and_then(Json::as_f64).filter(|x| x.is_finite() && *x >= least);
             value.ok_or_else(|| refuse(key, "missing or no number that can be", "write the adapter again"))
         };
-        let patterns = |key: &str| match json.get(key) {
-            None | Some(Json::Null) => Ok(Vec::new()),
-            Some(Json::Object(entries)) => entries
-                .iter()
-                .map(|(pattern, value)| {
-                    let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$")).ok();
-                    regex.zip(value.as_f64()).ok_or_else(|| {
-                        let shown: String = pattern.chars().take(60).collect();
-                        let problem =
-                            format!("'{}' is no regular expression with a number", shown.escape_debug());
-                        refuse(key, &problem, "write the adapter again")
-                    })
+        // The keys above are known to be JSON, so this is too.
+        let ordered: Patterns = serde_json::from_str(&text).map_err(|_| {
+            refuse("rank_pattern or alpha_pattern", "is no object", "write the adapter again")
+        })?;
+        let patterns = |key: &str, entries: &InOrder| {
+            let entries = entries.0.iter().map(|(pattern, value)| {
+                let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$")).ok();
+                regex.zip(value.as_f64()).ok_or_else(|| {
+                    let shown: String = pattern.chars().take(60).collect();
+                    let problem =
+                        format!("'{}' is no regular expression with a number", shown.escape_debug());
+                    refuse(key, &problem, "write the adapter again")
                 })
-                .collect(),
-            Some(_) => Err(refuse(key, "is no object", "write the adapter again")),
+            });
+            entries.collect::<Result<Vec<_>>>()
         };
         Ok(Self {
             path,
             alpha: number("lora_alpha", f64::NEG_INFINITY)?,
-            alphas: patterns("alpha_pattern")?,
-            ranks: patterns("rank_pattern")?,
+            alphas: patterns("alpha_pattern", &ordered.alpha_pattern)?,
+            ranks: patterns("rank_pattern", &ordered.rank_pattern)?,
             rank: number("r", 1.0)?,
             rslora: json.get("use_rslora").and_then(Json::as_bool).unwrap_or(false),
         })
