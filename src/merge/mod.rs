@@ -83,8 +83,8 @@ pub fn merge(
     inputs.extend(options.protect.iter().map(PathBuf::as_path));
 
     let mut report = MergeReport { model: out.into(), ..Default::default() };
-    let mut write = |pieces: &[Piece<'_>], mut file: OutputFile| -> Result<()> {
-        pieces::write(pieces, base.path(), &mut file, |tensor| {
+    let mut write = |pieces: &[Piece<'_>], file: OutputFile| -> Result<()> {
+        pieces::write(pieces, base.path(), &file, |tensor| {
             report.tensors.push(tensor);
             progress(report.tensors.len(), changes.len());
         })?;

@@ -37,21 +37,51 @@ struct Move<'a> {
     change: Option<Adapted<'a>>,
 }
 
-/// Append the pieces in order. `base` is the model that errors name.
+impl Piece<'_> {
+    fn bytes(&self) -> u64 {
+        match self {
+            Piece::Bytes(bytes) => bytes.len() as u64,
+            Piece::Copy { len, .. } => *len,
+            Piece::Merge(adapted) => adapted.output_bytes(),
+        }
+    }
+}
+
+/// Write the pieces one behind the other: one thread copies while the others merge. `base` is the model that errors name.
 pub(super) fn write(
     pieces: &[Piece<'_>],
     base: &Path,
-    out: &mut OutputFile,
+    out: &OutputFile,
     mut done: impl FnMut(TensorReport),
 ) -> Result<()> {
-    for piece in pieces {
-        match piece {
-            Piece::Bytes(bytes) => out.append(bytes)?,
-            Piece::Copy { source, offset, len } => out.copy_from(source, *offset, *len)?,
-            Piece::Merge(adapted) => done(adapted.append_to(out, base)?),
+    let mut end = 0;
+    let placed: Vec<(u64, &Piece<'_>)> = pieces
+        .iter()
+        .map(|piece| {
+            let start = end;
+            end += piece.bytes();
+            (start, piece)
+        })
+        .collect();
+    let copy = || -> Result<()> {
+        for (place, piece) in &placed {
+            match piece {
+                Piece::Bytes(bytes) => out.write_all_at(*place, bytes)?,
+                Piece::Copy { source, offset, len } => out.copy_from_at(*place, source, *offset, *len)?,
+                Piece::Merge(_) => {}
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let copied = scope.spawn(copy);
+        for (place, piece) in &placed {
+            if let Piece::Merge(adapted) = piece {
+                done(adapted.write_at(*place, out, base)?);
+            }
+        }
+        copied.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// The pieces of a whole GGUF file: metadata and order of tensors as they are, but for keys that tell of splits.

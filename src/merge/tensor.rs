@@ -46,13 +46,17 @@ impl Adapted<'_> {
         self.dtype.bytes_for((self.weight.rows() * self.weight.cols()) as u64).unwrap_or(0)
     }
 
-    /// Append the merged matrix, rows in the container's order; `path` is the base that errors name. Every row is
-    /// rounded by itself, so neither blocks nor threads show in the result.
-    pub(super) fn append_to(&self, out: &mut OutputFile, path: &Path) -> Result<TensorReport> {
-        self.each_block(path, |bytes| Ok(out.append(bytes)?))
+    /// Write the merged matrix at `offset`, rows in the container's order; `path` is the base that errors name. Every row
+    /// is rounded by itself, so neither blocks nor threads show in the result.
+    pub(super) fn write_at(&self, mut offset: u64, out: &OutputFile, path: &Path) -> Result<TensorReport> {
+        self.each_block(path, |bytes| {
+            out.write_all_at(offset, bytes)?;
+            offset += bytes.len() as u64;
+            Ok(())
+        })
     }
 
-    /// What [`Self::append_to`] would tell.
+    /// What [`Self::write_at`] would tell.
     pub(super) fn measure(&self, path: &Path) -> Result<TensorReport> {
         self.each_block(path, |_| Ok(()))
     }

@@ -1,7 +1,7 @@
 //! One output file, written beside its name and renamed when it is whole.
 
 use std::fs::{File, Permissions};
-use std::io::{ErrorKind, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
@@ -26,8 +26,6 @@ pub struct OutputFile {
     unfinished: Unfinished,
     /// Where the next append goes.
     position: u64,
-    /// Where the system's cursor is.
-    cursor: u64,
 }
 
 impl OutputFile {
@@ -55,42 +53,46 @@ impl OutputFile {
             file,
             unfinished,
             position: 0,
-            cursor: 0,
         })
     }
 
     /// Writes all of `bytes` at `offset`, which may lie past the end; what is left out reads as zeros. The position of
-    /// appends stays.
-    pub fn write_all_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let written = self.seek(offset).and_then(|()| self.file.as_file_mut().write_all(bytes));
-        written.map_err(|error| self.write_error(error))?;
-        self.cursor = offset + bytes.len() as u64;
-        Ok(())
+    /// appends stays. Several threads may write at once.
+    pub fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        write_all_at(self.file.as_file(), offset, bytes)
+            .map_err(|error| Error::io(&self.path, "write", error))
     }
 
     /// Writes all of `bytes` at the position and moves it behind them.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.write_all_at(self.position, bytes)?;
-        self.position = self.cursor;
+        self.position += bytes.len() as u64;
         Ok(())
     }
 
-    /// Appends `len` bytes of `source` from `source_offset` on: on Linux within the kernel, which on some file systems
-    /// shares the disk's blocks, else by writing from the map.
+    /// Appends `len` bytes of `source` from `source_offset` on, as [`Self::copy_from_at`] does.
+    pub fn copy_from(&mut self, source: &MappedFile, source_offset: u64, len: u64) -> Result<()> {
+        self.copy_from_at(self.position, source, source_offset, len)?;
+        self.position += len;
+        Ok(())
+    }
+
+    /// Writes `len` bytes of `source` from `source_offset` on at `offset`: on Linux within the kernel, which on some file
+    /// systems shares the disk's blocks, else from the map. Several threads may write at once.
     ///
     /// # Errors
     /// [`Error::Io`], also if the range goes past the end of `source`.
-    pub fn copy_from(&mut self, source: &MappedFile, source_offset: u64, len: u64) -> Result<()> {
+    pub fn copy_from_at(&self, offset: u64, source: &MappedFile, source_offset: u64, len: u64) -> Result<()> {
         let end = source_offset.checked_add(len).filter(|&end| end <= source.bytes().len() as u64);
         let Some(end) = end else {
             let past = std::io::Error::new(ErrorKind::UnexpectedEof, "the range goes past its end");
             return Err(Error::io(source.path(), "copy", past));
         };
-        let copied = copy_in_kernel(source.file(), source_offset, self.file.as_file(), self.position, len);
-        self.position += copied;
+        let mut copied = copy_in_kernel(source.file(), source_offset, self.file.as_file(), offset, len);
         let rest = &source.bytes()[(source_offset + copied) as usize..end as usize];
         for chunk in rest.chunks(CHUNK) {
-            self.append(chunk)?;
+            self.write_all_at(offset + copied, chunk)?;
+            copied += chunk.len() as u64;
         }
         Ok(())
     }
@@ -110,20 +112,6 @@ impl OutputFile {
             .map_err(|refused| fail("rename the finished file to")(refused.error))?;
         sync_folder(&self.parent)
     }
-
-    fn seek(&mut self, offset: u64) -> std::io::Result<()> {
-        if self.cursor != offset {
-            // Unknown until the write that follows has succeeded, so that a failed one is not taken for done.
-            self.cursor = self.file.as_file_mut().seek(SeekFrom::Start(offset))?;
-        }
-        Ok(())
-    }
-
-    fn write_error(&mut self, error: std::io::Error) -> Error {
-        // Part of the bytes may have been written; the next write must seek.
-        self.cursor = u64::MAX;
-        Error::io(&self.path, "write", error)
-    }
 }
 
 impl Write for OutputFile {
@@ -138,6 +126,24 @@ impl Write for OutputFile {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_write(file, bytes, offset) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => (bytes, offset) = (&bytes[count..], offset + count as u64),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// An empty file in the target's folder, with the permissions that the target has or a new file gets.
