@@ -56,18 +56,12 @@ pub fn row(types: Types, stored: &[u8], w: &[f32], d: &[f32], out: &mut [u8]) ->
 
 /// Round on the grid of `base`, blocks of `dtype` that decode to `w` or nearly so.
 fn keep_grid(dtype: DType, base: &[u8], w: &[f32], d: &[f32], out: &mut [u8]) -> Result<Sums, QuantError> {
-    let grid = Grid::read(dtype, base)?;
-    let gain = match &grid {
-        Some(grid) => {
-            let mut present = vec![0.0; w.len()];
-            decode(dtype, base, &mut present)?;
-            gain(&Steps::new(grid, &present, w, d))
-        }
-        None => gain(&Floats { dtype, w, d }),
-    };
+    let Some(grid) = Grid::read(dtype, base)? else { return without_grid(dtype, w, d, out) };
+    let mut present = vec![0.0; w.len()];
+    decode(dtype, base, &mut present)?;
+    let gain = gain(&Steps::new(&grid, &present, w, d));
     encode_keeping_scales(dtype, base, &sum(w, d, gain), out)?;
     let kept = measure(dtype, w, d, out)?;
-    let Some(grid) = grid else { return Ok(kept) };
 
     let squared_steps: f64 = grid.steps.iter().map(|&s| f64::from(s) * f64::from(s)).sum();
     if kept.error() <= squared_steps * PLAIN_ERROR && PLAIN_SHARES.contains(&kept.share()) {
@@ -81,6 +75,17 @@ fn keep_grid(dtype: DType, base: &[u8], w: &[f32], d: &[f32], out: &mut [u8]) ->
         return Ok(measured);
     }
     Ok(kept)
+}
+
+/// Round where every value has its own exponent: nearly always the plain rounding keeps the change.
+fn without_grid(dtype: DType, w: &[f32], d: &[f32], out: &mut [u8]) -> Result<Sums, QuantError> {
+    encode(dtype, &sum(w, d, 1.0), out)?;
+    let plain = measure(dtype, w, d, out)?;
+    if (plain.share() - 1.0).abs() <= NEAR {
+        return Ok(plain);
+    }
+    encode(dtype, &sum(w, d, gain(&Floats { dtype, w, d })), out)?;
+    measure(dtype, w, d, out)
 }
 
 fn sum(w: &[f32], d: &[f32], gain: f32) -> Vec<f32> {
