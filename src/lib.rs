@@ -3,8 +3,9 @@
 //!
 //! The modules follow the way of the data: [`base`] opens a model over any container, [`cur`] chooses the columns and
 //! rows of each target matrix, [`model`] is the frozen transformer with its backward pass, [`train`] fits the small
-//! matrices U, [`merge`] and [`export`] write the result, [`eval`] measures it. Calls point downwards only: commands to
-//! train, merge, export and eval; these to model and cur; these to kernels and base; all to `curmerge-formats`.
+//! matrices U, [`merge`] and [`export`] write the result, [`eval`] measures it; [`lora`] reads adapters of other programs
+//! for merging, and [`convert`] stores a model in other types. Calls point downwards only: commands to train, merge,
+//! export, eval and convert; these to model, lora and cur; these to kernels and base; all to `curmerge-formats`.
 
 pub mod arch;
 pub mod base;

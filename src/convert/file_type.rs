@@ -303,7 +303,7 @@ fn mixed(file_type: FileType, model: &Model, tensor: &GgufTensor, part: Part, pl
     let main = file_type.main_type();
     let layers = model.layers;
     // Every third layer, and all of the first and last eighth.
-    let more_bits = |i: usize, n: usize| i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;
+    let more_bits = |i: usize, n: usize| i < n / 8 || i >= n.saturating_mul(7) / 8 || (i - n / 8) % 3 == 2;
     if part == Part::Output || model.tied && part == Part::Embedding {
         let whole = tensor.dims[0].is_multiple_of(main.block_elements() as u64);
         return if whole && !matches!(file_type, F::Q8_0 | F::MXFP4_MOE) { DType::Q6_K } else { DType::Q8_0 };
