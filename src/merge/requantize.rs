@@ -8,7 +8,9 @@
 //! too small for a step, the largest take a whole step and stand for the rest.
 
 use curmerge_formats::dtype::DType;
-use curmerge_formats::quant::{Grid, QuantError, decode, encode, encode_keeping_scales};
+use curmerge_formats::quant::{
+    EvenGrid, Grid, QuantError, UnevenGrid, decode, encode, encode_keeping_scales,
+};
 
 use super::report::Sums;
 
@@ -57,13 +59,21 @@ pub fn row(types: Types, stored: &[u8], w: &[f32], d: &[f32], out: &mut [u8]) ->
 /// Round on the grid of `base`, blocks of `dtype` that decode to `w` or nearly so.
 fn keep_grid(dtype: DType, base: &[u8], w: &[f32], d: &[f32], out: &mut [u8]) -> Result<Sums, QuantError> {
     let Some(grid) = Grid::read(dtype, base)? else { return without_grid(dtype, w, d, out) };
-    let mut present = vec![0.0; w.len()];
-    decode(dtype, base, &mut present)?;
-    let gain = gain(&Steps::new(&grid, &present, w, d));
+    let gain = match &grid {
+        Grid::Even(grid) => {
+            let mut present = vec![0.0; w.len()];
+            decode(dtype, base, &mut present)?;
+            gain(&Steps::new(grid, &present, w, d))
+        }
+        Grid::Uneven(grid) => gain(&Levels::new(grid, w, d)),
+    };
     encode_keeping_scales(dtype, base, &sum(w, d, gain), out)?;
     let kept = measure(dtype, w, d, out)?;
+    if !dtype.can_encode() {
+        return Ok(kept);
+    }
 
-    let squared_steps: f64 = grid.steps.iter().map(|&s| f64::from(s) * f64::from(s)).sum();
+    let squared_steps: f64 = grid.steps().iter().map(|&s| f64::from(s) * f64::from(s)).sum();
     if kept.error() <= squared_steps * PLAIN_ERROR && PLAIN_SHARES.contains(&kept.share()) {
         return Ok(kept);
     }
@@ -145,13 +155,8 @@ fn gain(row: &impl Survival) -> f32 {
     best
 }
 
-/// Rounding to whole steps of a block's grid.
-struct Steps<'a> {
-    grid: &'a Grid,
-    /// One over the step; 0 where there is no step.
-    inverses: Vec<f32>,
-    /// W less what the base's blocks decode to: zero but for another type.
-    residual: Vec<f32>,
+/// A change of a row as the searches on grids take it.
+struct Change {
     /// d over its greatest magnitude, so that no product of small numbers vanishes in f32.
     direction: Vec<f32>,
     greatest: f32,
@@ -159,18 +164,44 @@ struct Steps<'a> {
     full: f64,
 }
 
-impl<'a> Steps<'a> {
-    fn new(grid: &'a Grid, present: &[f32], w: &[f32], d: &[f32]) -> Self {
+impl Change {
+    fn new(d: &[f32]) -> Self {
         let greatest = d.iter().fold(0f32, |max, x| max.max(x.abs()));
         let direction: Vec<f32> = d.iter().map(|x| x / greatest).collect();
-        let inverse = |&step: &f32| if step == 0.0 { 0.0 } else { 1.0 / step };
+        let full = direction.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() * f64::from(greatest);
+        Self { direction, greatest, full }
+    }
+}
+
+/// One over each step; 0 where there is none, or too small a one for that.
+fn inverses(steps: &[f32]) -> Vec<f32> {
+    steps
+        .iter()
+        .map(|step| 1.0 / step)
+        .map(|inverse| if inverse.is_finite() { inverse } else { 0.0 })
+        .collect()
+}
+
+/// Numbers that the searches take at once.
+const LANES: usize = 8;
+
+/// Rounding to whole steps of a block's grid.
+struct Steps<'a> {
+    grid: &'a EvenGrid,
+    /// One over the steps.
+    inverses: Vec<f32>,
+    /// W less what the base's blocks decode to: zero but for another type.
+    residual: Vec<f32>,
+    change: Change,
+}
+
+impl<'a> Steps<'a> {
+    fn new(grid: &'a EvenGrid, present: &[f32], w: &[f32], d: &[f32]) -> Self {
         Self {
             grid,
-            inverses: grid.steps.iter().map(inverse).collect(),
+            inverses: inverses(&grid.steps),
             residual: w.iter().zip(present).map(|(w, p)| w - p).collect(),
-            full: direction.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() * f64::from(greatest),
-            direction,
-            greatest,
+            change: Change::new(d),
         }
     }
 }
@@ -179,15 +210,14 @@ impl Survival for Steps<'_> {
     fn share(&self, gain: f32) -> f64 {
         /// Adding and taking it away rounds to a whole number, in SIMD; codes are far below its 2^22.
         const ROUNDER: f32 = 12_582_912.0;
-        const LANES: usize = 8;
-        let gain = gain * self.greatest;
+        let gain = gain * self.change.greatest;
         let mut sums = [0f32; LANES];
         let (steps, _) = self.grid.steps.as_chunks::<LANES>();
         let (below, _) = self.grid.below.as_chunks::<LANES>();
         let (above, _) = self.grid.above.as_chunks::<LANES>();
         let (inverses, _) = self.inverses.as_chunks::<LANES>();
         let (residual, _) = self.residual.as_chunks::<LANES>();
-        let (direction, _) = self.direction.as_chunks::<LANES>();
+        let (direction, _) = self.change.direction.as_chunks::<LANES>();
         for i in 0..steps.len() {
             for l in 0..LANES {
                 let wanted = (residual[i][l] + gain * direction[i][l]) * inverses[i][l];
@@ -195,7 +225,51 @@ impl Survival for Steps<'_> {
                 sums[l] += (code * steps[i][l] - residual[i][l]) * direction[i][l];
             }
         }
-        sums.iter().map(|&s| f64::from(s)).sum::<f64>() / self.full
+        sums.iter().map(|&s| f64::from(s)).sum::<f64>() / self.change.full
+    }
+}
+
+/// Rounding to levels that a block's scale multiplies.
+struct Levels<'a> {
+    grid: &'a UnevenGrid,
+    /// One over the scales.
+    inverses: Vec<f32>,
+    w: &'a [f32],
+    change: Change,
+}
+
+impl<'a> Levels<'a> {
+    fn new(grid: &'a UnevenGrid, w: &'a [f32], d: &[f32]) -> Self {
+        Self { grid, inverses: inverses(&grid.scales), w, change: Change::new(d) }
+    }
+}
+
+impl Survival for Levels<'_> {
+    fn share(&self, gain: f32) -> f64 {
+        let gain = gain * self.change.greatest;
+        let levels = &self.grid.levels;
+        let middles: [f32; 15] = std::array::from_fn(|k| (levels[k] + levels[k + 1]) / 2.0);
+        let gaps: [f32; 15] = std::array::from_fn(|k| levels[k + 1] - levels[k]);
+        let mut sums = [0f32; LANES];
+        let (scales, _) = self.grid.scales.as_chunks::<LANES>();
+        let (inverses, _) = self.inverses.as_chunks::<LANES>();
+        let (w, _) = self.w.as_chunks::<LANES>();
+        let (direction, _) = self.change.direction.as_chunks::<LANES>();
+        for i in 0..scales.len() {
+            let wanted: [f32; LANES] =
+                std::array::from_fn(|l| (w[i][l] + gain * direction[i][l]) * inverses[i][l]);
+            // The gaps below add up to the level without rounding.
+            let mut level = [levels[0]; LANES];
+            for (middle, gap) in middles.iter().zip(gaps) {
+                for l in 0..LANES {
+                    level[l] += if wanted[l] >= *middle { gap } else { 0.0 };
+                }
+            }
+            for l in 0..LANES {
+                sums[l] += (level[l] * scales[i][l] - w[i][l]) * direction[i][l];
+            }
+        }
+        sums.iter().map(|&s| f64::from(s)).sum::<f64>() / self.change.full
     }
 }
 

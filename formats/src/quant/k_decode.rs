@@ -31,9 +31,7 @@ pub(super) fn decode_q3_k(bytes: &[u8], out: &mut [f32]) {
         let (hmask, qs, packed) = (&block[..32], &block[32..96], &block[96..108]);
         let d = half_at(block, 108);
         for (sub, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let low = packed[sub % 8] >> (sub / 8 * 4) & 15;
-            let high = packed[8 + sub % 4] >> (sub / 4 * 2) & 3;
-            let scale = d * (i32::from(low | high << 4) - 32) as f32;
+            let scale = d * q3_k_scale(packed, sub);
             let (start, shift) = (sub / 8 * 32 + sub % 2 * 16, sub / 2 % 4 * 2);
             let third = 1u8 << (sub / 2);
             let h = &hmask[sub % 2 * 16..sub % 2 * 16 + 16];
@@ -43,6 +41,14 @@ pub(super) fn decode_q3_k(bytes: &[u8], out: &mut [f32]) {
             }
         }
     }
+}
+
+/// The small scale of sub-block `sub` of a Q3_K block, from the 12 bytes of `scales`.
+#[inline(always)]
+pub(super) fn q3_k_scale(packed: &[u8], sub: usize) -> f32 {
+    let low = packed[sub % 8] >> (sub / 8 * 4) & 15;
+    let high = packed[8 + sub % 4] >> (sub / 4 * 2) & 3;
+    f32::from((low | high << 4) as i8 - 32)
 }
 
 /// The scales and minimums of the eight sub-blocks of a Q4_K or Q5_K block, multiplied out.

@@ -28,7 +28,7 @@ mod weighted;
 
 use crate::dtype::DType;
 
-pub use keep::{Grid, encode_keeping_scales};
+pub use keep::{EvenGrid, Grid, UnevenGrid, can_keep_scales, encode_keeping_scales};
 
 /// Why values could not be decoded or encoded.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

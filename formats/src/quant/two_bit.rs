@@ -56,10 +56,18 @@ pub(super) fn decode_tq1_0(bytes: &[u8], out: &mut [f32]) {
 /// digits: times 3, the whole part is a digit and the rest the fraction of those that follow.
 #[inline(always)]
 fn ternary_runs<const N: usize>(bytes: &[u8], d: f32, out: &mut [f32]) {
-    for (out, power) in out.as_chunks_mut::<N>().0.iter_mut().zip([1u8, 3, 9, 27, 81]) {
-        for (out, byte) in out.iter_mut().zip(bytes) {
-            let digit = (u16::from(byte.wrapping_mul(power)) * 3) >> 8;
-            *out = (i32::from(digit) - 1) as f32 * d;
+    for (out, power) in out.as_chunks_mut::<N>().0.iter_mut().zip(POWERS) {
+        for (out, &byte) in out.iter_mut().zip(bytes) {
+            *out = (i32::from(ternary_digit(byte, power)) - 1) as f32 * d;
         }
     }
+}
+
+/// With which the first to fifth digits of a byte are found.
+pub(super) const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
+
+/// The digit of `byte` that comes after a `power` of 3.
+#[inline(always)]
+pub(super) fn ternary_digit(byte: u8, power: u8) -> u8 {
+    ((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as u8
 }

@@ -7,12 +7,12 @@
 use super::half_at;
 
 /// What the codes of IQ4_NL and IQ4_XS stand for.
-static UNEVEN: [f32; 16] = [
+pub(super) const UNEVEN: [f32; 16] = [
     -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
 ];
 
 /// Twice what the codes of E2M1 stand for. Code 8 is a zero without sign.
-static E2M1: [f32; 16] =
+pub(super) const E2M1: [f32; 16] =
     [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
 
 /// Writes a run of `2 * qs.len()` values.
@@ -36,15 +36,19 @@ pub(super) fn decode_iq4_nl(bytes: &[u8], out: &mut [f32]) {
 /// 128; eight sub-blocks of 32 values.
 pub(super) fn decode_iq4_xs(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<136>().0.iter().zip(out.as_chunks_mut::<256>().0) {
-        let (d, scales_h) = (half_at(block, 0), u16::from_le_bytes([block[2], block[3]]));
         let subs = block[8..].as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<32>().0);
         for (sub, (qs, out)) in subs.enumerate() {
-            let low = block[4 + sub / 2] >> (sub % 2 * 4) & 15;
-            let high = scales_h >> (2 * sub) & 3;
-            let scale = d * (i32::from(u16::from(low) | high << 4) - 32) as f32;
-            run(scale, &UNEVEN, qs, out);
+            run(iq4_xs_scale(block, sub), &UNEVEN, qs, out);
         }
     }
+}
+
+/// The scale of sub-block `sub`, multiplied out.
+#[inline(always)]
+pub(super) fn iq4_xs_scale(block: &[u8], sub: usize) -> f32 {
+    let low = block[4 + sub / 2] >> (sub % 2 * 4) & 15;
+    let high = block[2 + sub / 4] >> (sub % 4 * 2) & 3;
+    half_at(block, 0) * f32::from((low | high << 4) as i8 - 32)
 }
 
 /// Stored: `e` (E8M0, a power of two), `qs` 16.
@@ -66,7 +70,7 @@ pub(super) fn decode_nvfp4(bytes: &[u8], out: &mut [f32]) {
 
 /// Two to the power of `e - 128`; 255 is no NaN here.
 #[inline(always)]
-fn half_of_e8m0(e: u8) -> f32 {
+pub(super) fn half_of_e8m0(e: u8) -> f32 {
     let e = u32::from(e);
     // The least two are subnormal.
     f32::from_bits(if e < 2 { 1 << (21 + e) } else { (e - 1) << 23 })
@@ -74,7 +78,7 @@ fn half_of_e8m0(e: u8) -> f32 {
 
 /// Half of the float with four bits of exponent and three of mantissa, whatever the eighth bit; but 0x7f, a NaN, is 0.
 #[inline(always)]
-fn half_of_ue4m3(bits: u8) -> f32 {
+pub(super) fn half_of_ue4m3(bits: u8) -> f32 {
     let (exponent, mantissa) = (u32::from(bits >> 3 & 15), u32::from(bits & 7));
     match (bits, exponent) {
         (0x7f, _) => 0.0,

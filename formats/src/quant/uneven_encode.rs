@@ -7,15 +7,11 @@
 
 use super::k_search::{extreme, nearest_int};
 use super::plain::{pack_nibbles, truncate};
+use super::uneven::UNEVEN as LEVELS;
 use super::weighted::{each_weighted_block, error_weights, sum_of_squares, within_reach};
 use super::{TooLarge, each_block, f32_to_half};
 
 const SUB: usize = 32;
-
-/// The levels of IQ4_NL and IQ4_XS.
-const LEVELS: [f32; 16] = [
-    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
-];
 
 /// The place in [`LEVELS`] of the level nearest to `x`, the upper of two; the last for NaN. All middles between
 /// neighbours are exact, so that to compare with them rounds as comparing the distances does.
