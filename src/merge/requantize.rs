@@ -5,7 +5,8 @@
 //! `<Q - W, d> / |d|^2`. So the row is rounded as Q(W + g d) on the grid of the base's own scales, with the gain g that
 //! brings the share nearest to 1. Among all choices of codes with that share, this one has the least error |Q - W - d|:
 //! with a Lagrange multiplier for the share, each code becomes the rounding of (1 + lambda) d. In words: of many changes
-//! too small for a step, the largest take a whole step and stand for the rest.
+//! too small for a step, the largest take a whole step and stand for the rest. That holds for levels of uneven distance
+//! as it does for even steps.
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::quant::{
@@ -305,13 +306,33 @@ mod tests {
         (0..COLS).map(|_| size * (0..12).map(|_| uniform(stream)).sum::<f32>()).collect()
     }
 
+    /// A row of `dtype`; where that has no encoder, on scales that fit values of a spread of 0.1.
+    fn stored_row(dtype: DType, values: &[f32]) -> Vec<u8> {
+        let mut stored = vec![0; dtype.bytes_for(COLS as u64).unwrap() as usize];
+        if dtype.can_encode() {
+            encode(dtype, values, &mut stored).unwrap();
+            return stored;
+        }
+        for block in stored.chunks_exact_mut(dtype.block_bytes()) {
+            // 0x2e66 is 0.1 and 0x10 of NVFP4 a 64th.
+            match dtype {
+                DType::NVFP4 => block[..4].fill(0x10),
+                DType::TQ1_0 | DType::TQ2_0 => {
+                    block[dtype.block_bytes() - 2..].copy_from_slice(&[0x66, 0x2e]);
+                }
+                _ => block[..2].copy_from_slice(&[0x66, 0x2e]),
+            }
+        }
+        encode_keeping_scales(dtype, &stored.clone(), values, &mut stored).unwrap();
+        stored
+    }
+
     /// Rows of `dtype` and a change of `size` times their spread; the sums of rounding with `round`.
     fn over_rows(dtype: DType, size: f32, round: impl Fn(&[u8], &[f32], &[f32], &mut [u8]) -> Sums) -> Sums {
         let mut stream = ChaCha20Rng::seed_from_u64(1);
         let mut sums = Sums::default();
         for _ in 0..64 {
-            let mut stored = vec![0; dtype.bytes_for(COLS as u64).unwrap() as usize];
-            encode(dtype, &normal(&mut stream, 0.1), &mut stored).unwrap();
+            let stored = stored_row(dtype, &normal(&mut stream, 0.1));
             let mut w = vec![0.0; COLS];
             decode(dtype, &stored, &mut w).unwrap();
             let d = normal(&mut stream, 0.1 * size);
@@ -328,10 +349,17 @@ mod tests {
 
     #[test]
     fn a_small_change_survives_where_plain_rounding_loses_it() {
-        for dtype in
-            [DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::Q4_K, DType::Q5_K, DType::Q6_K]
-        {
-            let size = if dtype == DType::Q6_K { 0.003 } else { 0.01 };
+        use DType::*;
+        for dtype in [
+            Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4, NVFP4, Q1_0, Q2_0,
+            TQ1_0, TQ2_0,
+        ] {
+            let size = match dtype {
+                Q6_K => 0.003,
+                // Single codes of a row are too much of a smaller change.
+                Q1_0 | Q2_0 | TQ1_0 | TQ2_0 => 0.03,
+                _ => 0.01,
+            };
             let plain = over_rows(dtype, size, |stored, w, d, out| {
                 encode_keeping_scales(dtype, stored, &sum(w, d, 1.0), out).unwrap();
                 measure(dtype, w, d, out).unwrap()
@@ -345,8 +373,16 @@ mod tests {
 
     #[test]
     fn a_change_larger_than_a_step_survives_with_little_noise() {
-        for dtype in [DType::Q8_0, DType::Q6_K, DType::Q4_K, DType::Q4_1, DType::BF16, DType::F16, DType::F32]
-        {
+        for dtype in [
+            DType::Q8_0,
+            DType::Q6_K,
+            DType::Q4_K,
+            DType::Q4_1,
+            DType::IQ4_XS,
+            DType::BF16,
+            DType::F16,
+            DType::F32,
+        ] {
             let kept = kept(dtype, 0.5);
             assert!((kept.share() - 1.0).abs() < 0.02, "{dtype}: {}", kept.share());
             assert!(kept.noise() < 0.3, "{dtype}: {}", kept.noise());
@@ -373,6 +409,9 @@ mod tests {
             (DType::BF16, DType::F16),
             (DType::BF16, DType::Q4_K),
             (DType::F32, DType::Q4_1),
+            (DType::F32, DType::IQ4_NL),
+            (DType::BF16, DType::MXFP4),
+            (DType::TQ2_0, DType::Q3_K),
         ] {
             let types = Types { stored, output };
             let sums = over_rows(stored, 0.01, |bytes, w, d, _| {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use curmerge_formats::dtype::DType;
+use curmerge_formats::quant::can_keep_scales;
 
 use super::tensor::Adapted;
 use crate::base::{Base, BaseTensor, Files};
@@ -75,8 +76,10 @@ fn check(base: &Base, name: &str, tensor: &BaseTensor, dtype: DType, cols: usize
     let refuse = |problem: String, mend: &str| {
         Err(Error::input(base.path(), format!("tensor '{name}'"), problem, mend))
     };
-    if !dtype.can_encode() {
-        if dtype == tensor.dtype {
+    // Of some types that have no encoder codes can still be changed.
+    let stays = dtype == tensor.dtype;
+    if !(dtype.can_encode() || stays && can_keep_scales(dtype)) {
+        if stays {
             let problem = format!("stored as {dtype}, which curmerge reads but does not write");
             return refuse(problem, "choose how to store it with --type, for example q4_1 or q8_0");
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{GgufLayout, NewTensor, Value};
-use curmerge_formats::quant::encode;
+use curmerge_formats::quant::{encode, encode_keeping_scales};
 use curmerge_formats::safetensors::{NewSafeTensor, SafeTensorsLayout};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -49,11 +49,24 @@ fn values(name: &str, shape: &[u64]) -> Vec<f32> {
 
 fn encoded(dtype: DType, values: &[f32]) -> Vec<u8> {
     let mut bytes = vec![0; dtype.bytes_for(values.len() as u64).unwrap() as usize];
-    encode(dtype, values, &mut bytes).unwrap();
+    if dtype.can_encode() {
+        encode(dtype, values, &mut bytes).unwrap();
+        return bytes;
+    }
+    // Scales to which the values fit: 0.05, and 1/128 before levels up to 12.
+    let scale = half::f16::from_f32(0.05).to_le_bytes();
+    for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
+        match dtype {
+            DType::NVFP4 => block[..4].fill(8),
+            DType::TQ1_0 | DType::TQ2_0 => block[dtype.block_bytes() - 2..].copy_from_slice(&scale),
+            _ => block[..2].copy_from_slice(&scale),
+        }
+    }
+    encode_keeping_scales(dtype, &bytes.clone(), values, &mut bytes).unwrap();
     bytes
 }
 
-/// Write the model as GGUF, its attention matrices in `dtype`, all else in F32.
+/// Write the model as GGUF, its attention matrices in `dtype`, of which codes must be writable, all else in F32.
 pub fn write_gguf(path: &Path, dtype: DType) {
     let number = |key: &str, value: u64| (format!("llama.{key}"), Value::U32(value as u32));
     let metadata = vec![
