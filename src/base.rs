@@ -64,8 +64,9 @@ pub struct Base {
 }
 
 impl Base {
-    /// Open a GGUF file (of several splits the first), a Hugging Face folder or `ollama:NAME[:TAG]`, told apart by content. Fails when the
-    /// architecture is not known, or a tensor is missing or has a shape that the configuration does not allow.
+    /// Open a GGUF file (of several splits the first), a Hugging Face folder or `ollama:NAME[:TAG]`, told apart by
+    /// content. Fails when the architecture is not known, or a tensor is missing or has a shape that the configuration
+    /// does not allow.
     pub fn open(path: &Path) -> Result<Self> {
         let path = ollama::resolve(path)?;
         let mut base = match detect(&path)? {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use curmerge::base::Base;
 use curmerge::cur::{Selection, binding};
-use curmerge::export::{Format, export, peft};
-use curmerge::lora::Lora;
+use curmerge::export::{Format, export};
+use curmerge::lora::{Lora, peft};
 use curmerge::merge::{MergeOptions, Source, Storage, merge};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;

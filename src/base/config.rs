@@ -5,8 +5,8 @@ use std::path::Path;
 use curmerge_formats::gguf::GgufModel;
 use serde_json::Value as Json;
 
-use super::unknown_architecture;
-use crate::arch::{self, Architecture, Heads};
+use super::{RowOrder, unknown_architecture};
+use crate::arch::{self, Architecture, Heads, TensorNames};
 use crate::{Error, Result};
 
 /// Dimensions beyond these are damage or an attack, not a model.
@@ -49,6 +49,14 @@ impl Config {
         match heads {
             Heads::Query => self.heads,
             Heads::KeyValue => self.kv_heads,
+        }
+    }
+
+    /// How Hugging Face orders the `rows` of a matrix with these names. None where they are no whole number of heads.
+    pub fn hugging_face_order(&self, names: &TensorNames, rows: u64) -> Option<RowOrder> {
+        match names.rotary_halves {
+            Some(heads) => RowOrder::rotary_halves(rows, self.head_count(heads)),
+            None => Some(RowOrder::CANONICAL),
         }
     }
 }

@@ -6,7 +6,8 @@ use clap::Args;
 use serde_json::json;
 
 use crate::base::Base;
-use crate::export::{Format, export, peft};
+use crate::export::{Format, export};
+use crate::lora::peft;
 use crate::report::terminal;
 use crate::{Error, Result};
 

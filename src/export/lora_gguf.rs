@@ -21,8 +21,6 @@ const ALIGNMENT: u64 = 32;
 
 /// Write the file; both matrices of a target in F32.
 pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]) -> Result<()> {
-    let mut inputs = inputs.to_vec();
-    inputs.extend(base.inputs());
     let alpha = adapter.rank as f32;
     let text = |text: &str| Value::String(text.into());
     let metadata: Vec<(String, Value)> = [
@@ -44,7 +42,7 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
         })
     });
     let layout = GgufLayout::new(VERSION, ALIGNMENT, &metadata, tensors.collect())?;
-    let mut file = OutputFile::create(out, &inputs)?;
+    let mut file = OutputFile::create(out, inputs)?;
     file.append(layout.header())?;
     for (target, places) in adapter.targets.iter().zip(layout.tensors().chunks_exact(2)) {
         let weight = base.weight(&target.name)?;

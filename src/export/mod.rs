@@ -1,7 +1,7 @@
 //! An adapter in the form that another program loads beside the untouched base.
 
 mod lora_gguf;
-pub mod peft;
+mod peft;
 
 use std::path::Path;
 
@@ -33,8 +33,9 @@ pub fn export(
     inputs: &[&Path],
     force: bool,
 ) -> Result<()> {
+    let inputs = [inputs, &base.inputs()].concat();
     match format {
-        Format::Gguf => lora_gguf::write(base, adapter, out, inputs),
-        Format::Peft => peft::write(base, adapter, out, inputs, force),
+        Format::Gguf => lora_gguf::write(base, adapter, out, &inputs),
+        Format::Peft => peft::write(base, adapter, out, &inputs, force),
     }
 }

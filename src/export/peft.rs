@@ -16,12 +16,8 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::base::{Base, RowOrder};
 use crate::cur::Factors;
+use crate::lora::peft::{CONFIG, WEIGHTS};
 use crate::{Error, Result};
-
-/// The file of the matrices.
-pub const WEIGHTS: &str = "adapter_model.safetensors";
-/// The file that says how they are meant.
-pub const CONFIG: &str = "adapter_config.json";
 
 /// One target as PEFT names it.
 struct Module<'a> {
@@ -33,8 +29,6 @@ struct Module<'a> {
 
 /// Write the folder; both matrices of a target in F32.
 pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path], force: bool) -> Result<()> {
-    let mut inputs = inputs.to_vec();
-    inputs.extend(base.inputs());
     let modules = adapter.targets.iter().map(|t| module(base, t)).collect::<Result<Vec<_>>>()?;
     let tensors = modules.iter().flat_map(|m| {
         let ([rows, cols], rank) = (m.target.shape, m.target.cols.len() as u64);
@@ -46,7 +40,7 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
     });
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     let layout = SafeTensorsLayout::new(&metadata, tensors.collect())?;
-    let folder = OutputFolder::create(out, &inputs, force)?;
+    let folder = OutputFolder::create(out, inputs, force)?;
     let mut file = folder.file(WEIGHTS)?;
     file.append(layout.header())?;
     for (module, places) in modules.iter().zip(layout.tensors().chunks_exact(2)) {
@@ -83,10 +77,7 @@ fn module<'a>(base: &Base, target: &'a AdapterTarget) -> Result<Module<'a>> {
         .architecture()
         .to_hugging_face(&target.name)
         .ok_or_else(|| refuse("has no name in Hugging Face's form of this architecture"))?;
-    let order = match names.rotary_halves {
-        Some(heads) => RowOrder::rotary_halves(target.shape[0], base.config().head_count(heads)),
-        None => Some(RowOrder::CANONICAL),
-    };
+    let order = base.config().hugging_face_order(names, target.shape[0]);
     let order = order.ok_or_else(|| refuse("its rows are no whole number of heads"))?;
     Ok(Module { target, name, order })
 }

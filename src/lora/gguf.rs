@@ -6,7 +6,7 @@ use std::path::Path;
 
 use curmerge_formats::gguf::{Gguf, Value};
 
-use super::{File, Lora, Pairs, Stored, Target, matrix_shape};
+use super::{File, Lora, Pairs, Stored, Target};
 use crate::base::{Base, RowOrder};
 use crate::{Error, Result};
 
@@ -49,16 +49,8 @@ pub(super) fn open(path: &Path, base: &Base) -> Result<Lora> {
             let problem = "is not a LoRA matrix of a linear layer";
             return Err(Error::input(path, place, problem, "only adapters of these can be merged"));
         };
-        let (rows, cols) = matrix_shape(path, &tensor.name, &tensor.shape())?;
-        let stored = Stored {
-            name: tensor.name.clone(),
-            dtype: tensor.dtype,
-            rows,
-            cols,
-            offset: tensor.offset,
-            bytes: tensor.bytes,
-        };
-        pairs.put(name.into(), part, stored);
+        let place = tensor.offset..tensor.offset + tensor.bytes;
+        pairs.put(name.into(), part, Stored::new(path, &tensor.name, tensor.dtype, &tensor.shape(), place)?);
     }
     let targets = pairs.finish(path, |_, a, b| {
         let scale = if alpha == 0.0 { 1.0 } else { alpha / b.cols as f32 };

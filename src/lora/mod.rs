@@ -5,9 +5,10 @@
 //! leaving a part of it out would quietly write another model.
 
 mod gguf;
-mod peft;
+pub mod peft;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::detect::{Container, detect};
@@ -43,9 +44,20 @@ struct Stored {
     dtype: DType,
     rows: usize,
     cols: usize,
-    /// First byte, from the start of the file.
-    offset: u64,
-    bytes: u64,
+    /// Its bytes, from the start of the file.
+    place: Range<u64>,
+}
+
+impl Stored {
+    /// Fails for a tensor that is no matrix; `path` is the file that the error names.
+    fn new(path: &Path, name: &str, dtype: DType, shape: &[u64], place: Range<u64>) -> Result<Self> {
+        let [rows, cols] = *shape else {
+            let problem = format!("has {} dimensions, and a LoRA's matrices have two", shape.len());
+            let tensor = format!("tensor '{}'", name.escape_debug());
+            return Err(Error::input(path, tensor, problem, "only adapters of linear layers can be merged"));
+        };
+        Ok(Self { name: name.into(), dtype, rows: rows as usize, cols: cols as usize, place })
+    }
 }
 
 /// What one matrix of the base gets.
@@ -130,7 +142,7 @@ impl Lora {
             File::SafeTensors(file) => file.bytes(),
         };
         // Opening the container checked that the tensor lies within it.
-        let bytes = &file[stored.offset as usize..(stored.offset + stored.bytes) as usize];
+        let bytes = &file[stored.place.start as usize..stored.place.end as usize];
         let mut values = vec![0.0; stored.rows * stored.cols];
         quant::decode(stored.dtype, bytes, &mut values)
             .map_err(|e| self.error(&stored.name, e.to_string(), "write it again in F32, F16 or BF16"))?;
@@ -172,17 +184,5 @@ impl Pairs {
             targets.insert(name, target);
         }
         Ok(targets)
-    }
-}
-
-/// The shape of a matrix, `[rows, cols]`.
-fn matrix_shape(path: &Path, name: &str, shape: &[u64]) -> Result<(usize, usize)> {
-    match shape[..] {
-        [rows, cols] => Ok((rows as usize, cols as usize)),
-        _ => {
-            let place = format!("tensor '{}'", name.escape_debug());
-            let problem = format!("has {} dimensions, and a LoRA's matrices have two", shape.len());
-            Err(Error::input(path, place, problem, "only adapters of linear layers can be merged"))
-        }
     }
 }

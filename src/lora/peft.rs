@@ -12,10 +12,14 @@ use regex::Regex;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value as Json};
 
-use super::{File, Lora, Pairs, Stored, Target, matrix_shape};
-use crate::base::{Base, RowOrder};
-use crate::export::peft::{CONFIG, WEIGHTS};
+use super::{File, Lora, Pairs, Stored, Target};
+use crate::base::Base;
 use crate::{Error, Result};
+
+/// The file of the matrices.
+pub const WEIGHTS: &str = "adapter_model.safetensors";
+/// The file that says how they are meant.
+pub const CONFIG: &str = "adapter_config.json";
 
 const PREFIX: &str = "base_model.model.";
 const PARTS: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
@@ -52,25 +56,13 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
                 "use the base that it was trained on",
             );
         };
-        let (rows, cols) = matrix_shape(&path, &tensor.name, &tensor.shape)?;
-        let stored = Stored {
-            name: tensor.name.clone(),
-            dtype: tensor.dtype,
-            rows,
-            cols,
-            offset: tensor.offset,
-            bytes: tensor.bytes,
-        };
-        pairs.put(name, part, stored);
+        let place = tensor.offset..tensor.offset + tensor.bytes;
+        pairs.put(name, part, Stored::new(&path, &tensor.name, tensor.dtype, &tensor.shape, place)?);
     }
     let targets = pairs.finish(&path, |name, a, b| {
         // `of_hugging_face` made the name.
         let (module, names) = table.to_hugging_face(name).unwrap_or_else(|| unreachable!("{name}"));
-        let order = match names.rotary_halves {
-            Some(heads) => RowOrder::rotary_halves(b.rows as u64, base.config().head_count(heads)),
-            None => Some(RowOrder::CANONICAL),
-        };
-        let order = order.ok_or_else(|| {
+        let order = base.config().hugging_face_order(names, b.rows as u64).ok_or_else(|| {
             let problem = format!("{} rows are no whole number of heads", b.rows);
             Error::input(
                 &path,

@@ -76,7 +76,7 @@ pub fn merge(
         // `weight` found it.
         let tensor = &base.tensors()[*name];
         let mut adapted = Adapted { name, terms, weight, dtype: tensor.dtype };
-        adapted.dtype = storage::choose(options.storage, base, tensor, &adapted, base.path())?;
+        adapted.dtype = storage::choose(options.storage, base, tensor, &adapted)?;
         changes.insert(tensor.stored_name.as_str(), adapted);
     }
     let mut inputs: Vec<&Path> = base.inputs();

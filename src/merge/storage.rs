@@ -1,7 +1,5 @@
 //! Which type a changed tensor is stored in.
 
-use std::path::Path;
-
 use curmerge_formats::dtype::DType;
 use curmerge_formats::quant::can_keep_scales;
 
@@ -40,13 +38,12 @@ const WIDER: &[DType] = &[
     DType::F32,
 ];
 
-/// The type for `adapted`, whose own `dtype` does not count yet; `path` is the base that errors name.
+/// The type for `adapted`, whose own `dtype` does not count yet.
 pub(super) fn choose(
     storage: Storage,
     base: &Base,
     tensor: &BaseTensor,
     adapted: &Adapted<'_>,
-    path: &Path,
 ) -> Result<DType> {
     let columns = adapted.weight.cols();
     let fidelity = match storage {
@@ -63,7 +60,7 @@ pub(super) fn choose(
     };
     for dtype in candidates {
         // A value that a narrow type cannot hold is a reason for a wider one.
-        let kept = Adapted { dtype, ..*adapted }.measure(path);
+        let kept = Adapted { dtype, ..*adapted }.measure(base.path());
         if kept.is_ok_and(|kept| kept.fidelity >= fidelity) {
             return Ok(dtype);
         }
