@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use curmerge::convert::{FileType, convert};
+use curmerge::convert::{FileType, retype};
 use curmerge_formats::digest::hex;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{Array, Gguf, GgufLayout, GgufModel, NewTensor, Value};
@@ -153,7 +153,7 @@ fn every_tensor_is_what_llama_quantize_makes_of_it() {
             [(shape.name.to_string(), None), (format!("{}, imatrix", shape.name), Some(&imatrix))]
         {
             for (kind, golden) in goldens[&case].as_object().unwrap() {
-                convert(&gguf, file_type(kind), imatrix, &out, &[&model], |_, _| ()).unwrap();
+                retype(&gguf, file_type(kind), imatrix, &out, &[&model], |_, _| ()).unwrap();
                 let found = Gguf::open(&out).unwrap();
                 let mut types = serde_json::Map::new();
                 let mut digest = Sha256::new();
@@ -181,7 +181,7 @@ fn what_cannot_be_converted_is_refused_before_anything_is_written() {
     write_model(&model, &MODELS[0]);
     let gguf = GgufModel::open(&model).unwrap();
     let refused = |gguf: &GgufModel, kind: &str, imatrix: Option<&Imatrix>, out: &Path| {
-        convert(gguf, file_type(kind), imatrix, out, &[&model], |_, _| ()).unwrap_err().to_string()
+        retype(gguf, file_type(kind), imatrix, out, &[&model], |_, _| ()).unwrap_err().to_string()
     };
     assert!(refused(&gguf, "Q2_K_S", None, &out).contains("--imatrix"));
     write_imatrix(&matrix, &MODELS[5]);
@@ -198,7 +198,7 @@ fn what_cannot_be_converted_is_refused_before_anything_is_written() {
     bytes[at..at + 4].fill(0xff);
     fs::write(path("layers.gguf"), bytes).unwrap();
     let many = GgufModel::open(&path("layers.gguf")).unwrap();
-    convert(&many, FileType::Q4_K_M, None, &out, &[], |_, _| ()).unwrap();
+    retype(&many, FileType::Q4_K_M, None, &out, &[], |_, _| ()).unwrap();
     fs::remove_file(&out).unwrap();
 
     // A value that is no number: found while writing, and nothing stands there afterwards.

@@ -9,7 +9,7 @@ use curmerge_formats::imatrix::Imatrix;
 use serde_json::json;
 
 use crate::base;
-use crate::convert::{ConvertReport, FileType, convert};
+use crate::convert::{ConvertReport, FileType, retype};
 use crate::report::{progress, terminal};
 use crate::{Error, Result};
 
@@ -44,7 +44,7 @@ pub fn run(args: &ConvertArgs, json: bool) -> Result<()> {
     let mut inputs: Vec<&Path> = gguf.files().iter().map(|file| file.path()).collect();
     inputs.extend(args.imatrix.as_deref());
     let bar = progress::bytes("converting");
-    let report = convert(&gguf, args.file_type, imatrix.as_ref(), &args.output, &inputs, |read, of| {
+    let report = retype(&gguf, args.file_type, imatrix.as_ref(), &args.output, &inputs, |read, of| {
         bar.set_length(of);
         bar.set_position(read);
     })?;

@@ -1,0 +1,228 @@
+//! A model in other types: every tensor decoded and encoded again, as llama-quantize does it.
+//!
+//! [`file_type`] says which type a tensor gets. Rows are read, converted and appended a few at a time, so that memory
+//! does not grow with the model. The bytes of every tensor are those that llama-quantize writes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use curmerge_formats::dtype::DType;
+use curmerge_formats::gguf::{Gguf, GgufLayout, GgufModel, GgufTensor, NewTensor, Value};
+use curmerge_formats::imatrix::Imatrix;
+use curmerge_formats::output::OutputFile;
+use curmerge_formats::quant;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::{Choice, FileType, file_type};
+use crate::{Error, Result};
+
+/// Values that one thread converts at a time; at least a row.
+const BLOCK_VALUES: usize = 1 << 16;
+/// Blocks in memory at a time, for each thread.
+const BLOCKS_A_THREAD: usize = 8;
+/// The version of ggml's quantized types (`GGML_QNT_VERSION`).
+const QUANTIZATION_VERSION: u32 = 2;
+
+/// What a conversion did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ConvertReport {
+    /// Bytes of all tensors before.
+    pub bytes_before: u64,
+    /// And after.
+    pub bytes_after: u64,
+    /// How many tensors have which type now.
+    pub types: BTreeMap<String, usize>,
+    /// What a user should know: one line each.
+    pub notes: Vec<String>,
+}
+
+/// Write `gguf` to `out` in the types of `file_type`, by the weights of `imatrix` if there is one. `progress` is told how
+/// many bytes of how many were read. `out` must be none of `inputs`.
+///
+/// # Errors
+/// Before anything is written: an architecture whose exceptions are not known; a tensor that cannot be decoded; no
+/// importance matrix where a type needs one, or one of another size. Later: a value that a type cannot hold, a full disk.
+/// After an error nothing stands at `out` that did not before.
+pub fn retype(
+    gguf: &GgufModel,
+    file_type: FileType,
+    imatrix: Option<&Imatrix>,
+    out: &Path,
+    inputs: &[&Path],
+    mut progress: impl FnMut(u64, u64),
+) -> Result<ConvertReport> {
+    let first = gguf.first();
+    let architecture = first.get("general.architecture").and_then(Value::as_str).unwrap_or_default();
+    if file_type::EXCEPTIONS.contains(&architecture) {
+        let problem =
+            format!("llama-quantize has rules of its own for '{architecture}', which curmerge has not");
+        let mend = "use llama-quantize for this model";
+        return Err(Error::input(first.path(), "general.architecture", problem, mend));
+    }
+    let choices = file_type::choose(gguf, file_type, imatrix.is_some());
+    let mut report = ConvertReport::default();
+    let tensors: Vec<Tensor<'_>> = gguf
+        .tensors()
+        .zip(&choices)
+        .map(|((file, stored), choice)| Tensor::new(&gguf.files()[file], stored, choice, file_type, imatrix))
+        .collect::<Result<_>>()?;
+    note(&tensors, &choices, &mut report.notes);
+
+    let new = tensors.iter().map(|t| NewTensor {
+        name: t.stored.name.clone(),
+        dtype: t.dtype,
+        dims: t.stored.dims.clone(),
+    });
+    let layout =
+        GgufLayout::new(first.version(), first.alignment(), &metadata(gguf, file_type), new.collect())?;
+    let mut file = OutputFile::create(out, inputs)?;
+    file.append(layout.header())?;
+    report.bytes_before = tensors.iter().map(|t| t.stored.bytes).sum();
+    let mut read = 0;
+    for (tensor, place) in tensors.iter().zip(layout.tensors()) {
+        file.append(&vec![0; (place.offset - file.position()) as usize])?;
+        tensor.append_to(&mut file)?;
+        report.bytes_after += place.bytes;
+        *report.types.entry(tensor.dtype.to_string()).or_default() += 1;
+        read += tensor.stored.bytes;
+        progress(read, report.bytes_before);
+    }
+    file.append(&vec![0; (layout.file_bytes() - file.position()) as usize])?;
+    file.commit()?;
+    Ok(report)
+}
+
+/// The keys of the model, with those that tell of its types behind them.
+fn metadata(gguf: &GgufModel, file_type: FileType) -> Vec<(String, Value)> {
+    let own = [("general.quantization_version", QUANTIZATION_VERSION), ("general.file_type", file_type.id())];
+    let mut metadata = gguf.whole_metadata();
+    metadata.retain(|(key, _)| own.iter().all(|(own, _)| own != key));
+    metadata.extend(own.map(|(key, value)| (key.to_string(), Value::U32(value))));
+    metadata
+}
+
+/// What the user should know of the choices.
+fn note(tensors: &[Tensor<'_>], choices: &[Choice], notes: &mut Vec<String>) {
+    let rounded = |dtype: DType| dtype.block_elements() > 1;
+    let quantized = |t: &&Tensor<'_>| t.changes() && rounded(t.stored.dtype) && rounded(t.dtype);
+    if let Some(tensor) = tensors.iter().find(quantized) {
+        notes.push(format!(
+            "{} and others are quantized already ({}); converting them again loses more than converting the original",
+            tensor.stored.name, tensor.stored.dtype
+        ));
+    }
+    let fallbacks: Vec<_> = tensors.iter().zip(choices).filter(|(_, c)| c.instead_of.is_some()).collect();
+    if let Some((tensor, Choice { dtype, instead_of: Some(wanted) })) = fallbacks.first() {
+        notes.push(format!(
+            "{} tensors have rows that are no whole blocks of the type they should get: {} is {dtype} instead of {wanted}",
+            fallbacks.len(),
+            tensor.stored.name
+        ));
+    }
+}
+
+/// One tensor of the old file and its new type.
+struct Tensor<'a> {
+    file: &'a Gguf,
+    stored: &'a GgufTensor,
+    dtype: DType,
+    /// One number for each column, for each expert.
+    weights: Option<&'a [f32]>,
+}
+
+impl<'a> Tensor<'a> {
+    fn new(
+        file: &'a Gguf,
+        stored: &'a GgufTensor,
+        choice: &Choice,
+        file_type: FileType,
+        imatrix: Option<&'a Imatrix>,
+    ) -> Result<Self> {
+        let error = |problem: String, mend: &str| {
+            let place = format!("tensor '{}'", stored.name.escape_debug());
+            Error::input(file.path(), place, problem, mend)
+        };
+        let mut tensor = Tensor { file, stored, dtype: choice.dtype, weights: None };
+        if !tensor.changes() {
+            return Ok(tensor);
+        }
+        if !stored.dtype.can_decode() {
+            let problem = format!("stored as {}, which curmerge does not read", stored.dtype);
+            return Err(error(problem, "convert a file in F32, F16 or BF16"));
+        }
+        tensor.weights = imatrix.and_then(|imatrix| imatrix.weights(&stored.name));
+        let edge = matches!(stored.name.as_str(), "token_embd.weight" | "output.weight");
+        let wanted = tensor.columns() * stored.dims.get(2).map_or(1, |&experts| experts as usize);
+        if let Some(weights) = tensor.weights.filter(|w| w.len() != wanted) {
+            // Calibration does not count how often a token is looked up.
+            if stored.name != "token_embd.weight" {
+                let problem = format!(
+                    "the importance matrix has {} weights for it, and it needs {wanted}",
+                    weights.len()
+                );
+                return Err(error(problem, "use the importance matrix of this model"));
+            }
+            tensor.weights = None;
+        }
+        if file_type == FileType::Q2_K_S && choice.dtype == DType::Q2_K && tensor.weights.is_none() && !edge {
+            let problem = "Q2_K_S is of no use without an importance matrix for it".to_string();
+            return Err(error(problem, "give one with --imatrix, or use q2_k"));
+        }
+        Ok(tensor)
+    }
+
+    fn changes(&self) -> bool {
+        self.dtype != self.stored.dtype
+    }
+
+    /// Values in a row.
+    fn columns(&self) -> usize {
+        self.stored.dims.first().map_or(1, |&columns| columns as usize)
+    }
+
+    fn append_to(&self, out: &mut OutputFile) -> Result<()> {
+        if !self.changes() {
+            return Ok(out.copy_from(self.file.file(), self.stored.offset, self.stored.bytes)?);
+        }
+        let columns = self.columns();
+        let rows = self.stored.dims[1..].iter().product::<u64>() as usize;
+        let block = (BLOCK_VALUES / columns.max(1)).max(1);
+        let starts: Vec<usize> = (0..rows).step_by(block).collect();
+        for batch in starts.chunks(BLOCKS_A_THREAD * rayon::current_num_threads()) {
+            let done: Vec<Result<Vec<u8>>> =
+                batch.par_iter().map(|&start| self.rows(start, block.min(rows - start))).collect();
+            for bytes in done {
+                out.append(&bytes?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `count` rows from `start` on, in the new type.
+    fn rows(&self, start: usize, count: usize) -> Result<Vec<u8>> {
+        let columns = self.columns();
+        let bytes_of = |dtype: DType| dtype.bytes_for(columns as u64).unwrap_or(0) as usize;
+        let (from, to) = (bytes_of(self.stored.dtype), bytes_of(self.dtype));
+        let stored = &self.file.data(self.stored)[start * from..][..count * from];
+        let mut values = vec![0.0; count * columns];
+        let mut bytes = vec![0; count * to];
+        let error = |e: quant::QuantError| {
+            let place = format!("tensor '{}', rows from {start}", self.stored.name.escape_debug());
+            Error::input(self.file.path(), place, e.to_string(), "or download the model again")
+        };
+        quant::decode(self.stored.dtype, stored, &mut values).map_err(error)?;
+        let Some(weights) = self.weights else {
+            quant::encode(self.dtype, &values, &mut bytes).map_err(error)?;
+            return Ok(bytes);
+        };
+        // Each expert has its own weights.
+        let rows_an_expert = self.stored.dims.get(1).map_or(1, |&rows| rows as usize);
+        for (i, (values, bytes)) in values.chunks(columns).zip(bytes.chunks_mut(to)).enumerate() {
+            let expert = (start + i) / rows_an_expert;
+            let weights = &weights[expert * columns..][..columns];
+            quant::encode_weighted(self.dtype, values, weights, bytes).map_err(error)?;
+        }
+        Ok(bytes)
+    }
+}
