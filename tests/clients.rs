@@ -292,7 +292,7 @@ fn client_quantized_merges_keep_what_was_learnt() {
     assert!(beside > base + 0.1, "training taught nothing: {base} {beside}");
     for (dtype, tolerance) in [("q8_0", 0.007), ("q4_1", 0.1)] {
         let merged = made.path(&format!("merged-{dtype}.gguf"));
-        curmerge!("merge", made.base, made.adapter, "-o", merged, "--type", dtype).done();
+        curmerge!("merge", made.base, made.adapter, "-o", merged, "--type-adapted", dtype).done();
         check_merge(
             &merge_report(&made.base, &made.adapter, &merged),
             &dtype.to_uppercase(),

@@ -286,7 +286,7 @@ fn peft_adapters_merge_as_peft_merges_them() {
         let _ = std::fs::remove_dir_all(&lora);
         let path = folder();
         ask("peft_client.py", &["make".as_ref(), path.as_os_str(), lora.as_os_str(), kind.as_ref()], &[]);
-        curmerge!("merge", path, lora, "-o", merged, "--type", "f32", "--force").done();
+        curmerge!("merge", path, lora, "-o", merged, "--type-adapted", "f32", "--force").done();
         let words =
             ["merged".as_ref(), path.as_os_str(), lora.as_os_str(), merged.as_os_str(), out.as_os_str()];
         ask("peft_client.py", &words, &[]);

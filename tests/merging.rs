@@ -4,10 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use curmerge::base::Base;
+use curmerge::convert::{FileType, retype};
 use curmerge::cur::{Selection, binding};
 use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
+use curmerge_formats::imatrix::Imatrix;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -290,4 +292,43 @@ fn tensors_are_widened_only_as_far_as_the_change_needs() {
     assert!(exact.iter().all(|t| t == "F32"), "{exact:?}");
     // A larger change needs fewer bits.
     assert!(bits(&types(1.0, 0.99)) < bits(&strict));
+}
+
+#[test]
+fn importance_weights_round_a_merged_file_as_they_round_a_converted_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    tiny::write_gguf(&path("tiny.gguf"), DType::F32);
+    // The older form of the file: attn_q and ffn_up, one call, weights from 0.5 on.
+    let mut matrix = 2i32.to_le_bytes().to_vec();
+    for name in ["blk.0.attn_q.weight", "blk.0.ffn_up.weight"] {
+        matrix.extend((name.len() as i32).to_le_bytes());
+        matrix.extend(name.as_bytes());
+        [1, tiny::D as i32].map(|number| matrix.extend(number.to_le_bytes()));
+        (0..tiny::D).for_each(|i| matrix.extend((0.5 + (i * i % 37) as f32).to_le_bytes()));
+    }
+    fs::write(path("imatrix.dat"), matrix).unwrap();
+    let (base, imatrix) =
+        (Base::open(&path("tiny.gguf")).unwrap(), Imatrix::open(&path("imatrix.dat")).unwrap());
+    let curmerge::base::Files::Gguf(model) = base.files() else { unreachable!() };
+    for with in [None, Some(&imatrix)] {
+        let (file_type, out) = (FileType::Q4_K_S, path("merged.gguf"));
+        retype(model, file_type, with, &path("converted.gguf"), &[], |_, _| ()).unwrap();
+        let options = MergeOptions { file_type: Some(file_type), imatrix: with, ..Default::default() };
+        let sources = |size| adapter(&base, size);
+        merge(&base, &[(Source::Cur(&sources(0.0)), 1.0)], &options, &out, |_, _| {}).unwrap();
+        assert!(fs::read(&out).unwrap() == fs::read(path("converted.gguf")).unwrap());
+        let report = merge(&base, &[(Source::Cur(&sources(0.3)), 1.0)], &options, &out, |_, _| {}).unwrap();
+        assert!(report.tensors.iter().all(|t| (t.share - 1.0).abs() < 0.1), "{:?}", report.tensors);
+        let weighted = fs::read(&out).unwrap();
+        merge(
+            &base,
+            &[(Source::Cur(&sources(0.3)), 1.0)],
+            &MergeOptions { imatrix: None, ..options },
+            &out,
+            |_, _| {},
+        )
+        .unwrap();
+        assert_eq!(fs::read(&out).unwrap() == weighted, with.is_none());
+    }
 }

@@ -31,11 +31,11 @@ fn adapter(base: &Base, u: f32) -> Adapter {
     }
 }
 
-fn sized(max_shard_size: Option<u64>) -> MergeOptions {
+fn sized(max_shard_size: Option<u64>) -> MergeOptions<'static> {
     MergeOptions { max_shard_size, ..Default::default() }
 }
 
-fn run(base: &Path, u: f32, options: &MergeOptions, out: &Path) -> MergeReport {
+fn run(base: &Path, u: f32, options: &MergeOptions<'_>, out: &Path) -> MergeReport {
     let base = Base::open(base).unwrap();
     merge(&base, &[(Source::Cur(&adapter(&base, u)), 1.0)], options, out, |_, _| {}).unwrap()
 }

@@ -3,17 +3,19 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
 use clap::builder::TypedValueParser;
+use clap::{Args, ValueEnum};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
+use curmerge_formats::imatrix::Imatrix;
 use serde_json::json;
 
-use crate::Result;
 use crate::base::Base;
+use crate::convert::FileType;
 use crate::lora::Lora;
 use crate::merge::{MergeOptions, MergeReport, Source, Storage, merge};
 use crate::report::{progress, terminal};
+use crate::{Error, Result};
 
 /// Tensors that the report lists; the others are like the last of them or better.
 const LISTED: usize = 10;
@@ -31,10 +33,18 @@ pub struct MergeArgs {
     /// folder for a Hugging Face folder.
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
-    /// How to store the changed tensors: f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, iq4_nl, iq4_xs,
-    /// mxfp4, q3_k or q2_k; or auto, each as narrow as --fidelity allows [default: as the base stores them].
-    #[arg(long = "type", alias = "type-adapted", value_name = "TYPE", value_parser = parse_type)]
-    pub storage: Option<Storage>,
+    /// What to store the whole of a GGUF file in, by llama-quantize's names (q4_k_m, q5_k_s, iq4_xs, f16, ... as of
+    /// convert); or auto: tensors that no adapter changes as they are, each of the others as narrow as --fidelity
+    /// allows [default: every tensor as the base stores it].
+    #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
+    pub file_type: Option<WholeType>,
+    /// How to store the changed tensors alone: f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, iq4_nl,
+    /// iq4_xs, mxfp4, q3_k or q2_k.
+    #[arg(long, value_name = "TYPE", value_parser = parse_adapted)]
+    pub type_adapted: Option<DType>,
+    /// Importance matrix for --type, as llama-imatrix writes it.
+    #[arg(long, value_name = "FILE", requires = "file_type")]
+    pub imatrix: Option<PathBuf>,
     /// With --type auto: the least cosine between what is written and the adapter's change.
     #[arg(long, default_value_t = 0.9, value_name = "COSINE", value_parser = parse_fidelity)]
     pub fidelity: f64,
@@ -54,15 +64,30 @@ pub struct MergeArgs {
     pub allow_other_base: bool,
 }
 
-fn parse_type(name: &str) -> std::result::Result<Storage, String> {
+/// What `--type` asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum WholeType {
+    /// `auto`
+    Auto,
+    /// A mixture of types.
+    Mixture(FileType),
+}
+
+fn parse_type(name: &str) -> std::result::Result<WholeType, String> {
     if name.eq_ignore_ascii_case("auto") {
-        // `run` puts in what --fidelity says.
-        return Ok(Storage::Narrowest { fidelity: 0.0 });
+        return Ok(WholeType::Auto);
     }
+    FileType::from_str(name, true).map(WholeType::Mixture).map_err(|_| {
+        let names = FileType::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let names: Vec<_> = names.map(|value| value.get_name().to_string()).collect();
+        format!("use auto, {}", names.join(", "))
+    })
+}
+
+fn parse_adapted(name: &str) -> std::result::Result<DType, String> {
     DType::parse(name)
         .filter(|dtype| dtype.can_encode() && *dtype != DType::F64)
-        .map(Storage::Only)
-        .ok_or_else(|| "use auto, or one of the types that `curmerge merge --help` lists".into())
+        .ok_or_else(|| "use one of the types that `curmerge merge --help` lists".into())
 }
 
 fn parse_fidelity(text: &str) -> std::result::Result<f64, String> {
@@ -131,14 +156,25 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
             (source, part.factor * args.scale)
         })
         .collect();
+    let imatrix = args.imatrix.as_ref().map(|path| Imatrix::open(path)).transpose()?;
     let options = MergeOptions {
-        storage: match args.storage {
-            Some(Storage::Narrowest { .. }) => Storage::Narrowest { fidelity: args.fidelity },
-            other => other.unwrap_or_default(),
+        file_type: match args.file_type {
+            Some(WholeType::Mixture(file_type)) => Some(file_type),
+            _ => None,
+        },
+        imatrix: imatrix.as_ref(),
+        storage: match (args.type_adapted, args.file_type) {
+            (Some(dtype), Some(WholeType::Auto)) => {
+                let problem = format!("--type auto and --type-adapted {dtype} ask for different things");
+                return Err(Error::request(problem, "leave one of them out"));
+            }
+            (Some(dtype), _) => Storage::Only(dtype),
+            (None, Some(WholeType::Auto)) => Storage::Narrowest { fidelity: args.fidelity },
+            _ => Storage::AsStored,
         },
         max_shard_size: args.max_shard_size,
         force: args.force,
-        protect: args.adapters.iter().map(|part| part.path.clone()).collect(),
+        protect: args.adapters.iter().map(|part| part.path.clone()).chain(args.imatrix.clone()).collect(),
     };
     let bar = progress::bar("merging", 0);
     let report = merge(&base, &sources, &options, &args.output, |done, of| {

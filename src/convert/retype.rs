@@ -53,6 +53,49 @@ pub fn retype(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<ConvertReport> {
     let first = gguf.first();
+    let tensors = retyped(gguf, file_type, imatrix)?;
+    let mut report = ConvertReport { notes: notes(&tensors), ..Default::default() };
+
+    let new = tensors.iter().map(|t| NewTensor {
+        name: t.tensor.name.clone(),
+        dtype: t.choice.dtype,
+        dims: t.tensor.dims.clone(),
+    });
+    let layout =
+        GgufLayout::new(first.version(), first.alignment(), &metadata(gguf, file_type), new.collect())?;
+    let mut file = OutputFile::create(out, inputs)?;
+    file.append(layout.header())?;
+    report.bytes_before = tensors.iter().map(|t| t.tensor.bytes).sum();
+    let mut read = 0;
+    for (tensor, place) in tensors.iter().zip(layout.tensors()) {
+        if tensor.changes() {
+            tensor.write_at(place.offset, &file)?;
+        } else {
+            let stored = tensor.tensor;
+            file.copy_from_at(place.offset, tensor.file.file(), stored.offset, stored.bytes)?;
+        }
+        let end = place.offset + place.bytes;
+        let padding = end.next_multiple_of(first.alignment()) - end;
+        file.write_all_at(end, &vec![0; padding as usize])?;
+        report.bytes_after += place.bytes;
+        *report.types.entry(tensor.choice.dtype.to_string()).or_default() += 1;
+        read += tensor.tensor.bytes;
+        progress(read, report.bytes_before);
+    }
+    file.commit()?;
+    Ok(report)
+}
+
+/// Every tensor of a model with the type that it gets, in the model's order.
+///
+/// # Errors
+/// Those that [`retype`] has before anything is written.
+pub(crate) fn retyped<'a>(
+    gguf: &'a GgufModel,
+    file_type: FileType,
+    imatrix: Option<&'a Imatrix>,
+) -> Result<Vec<Retyped<'a>>> {
+    let first = gguf.first();
     let architecture = first.get("general.architecture").and_then(Value::as_str).unwrap_or_default();
     if file_type::EXCEPTIONS.contains(&architecture) {
         let problem =
@@ -61,40 +104,14 @@ pub fn retype(
         return Err(Error::input(first.path(), "general.architecture", problem, mend));
     }
     let choices = file_type::choose(gguf, file_type, imatrix.is_some());
-    let mut report = ConvertReport::default();
-    let tensors: Vec<Tensor<'_>> = gguf
-        .tensors()
-        .zip(&choices)
-        .map(|((file, stored), choice)| Tensor::new(&gguf.files()[file], stored, choice, file_type, imatrix))
-        .collect::<Result<_>>()?;
-    note(&tensors, &choices, &mut report.notes);
-
-    let new = tensors.iter().map(|t| NewTensor {
-        name: t.stored.name.clone(),
-        dtype: t.dtype,
-        dims: t.stored.dims.clone(),
-    });
-    let layout =
-        GgufLayout::new(first.version(), first.alignment(), &metadata(gguf, file_type), new.collect())?;
-    let mut file = OutputFile::create(out, inputs)?;
-    file.append(layout.header())?;
-    report.bytes_before = tensors.iter().map(|t| t.stored.bytes).sum();
-    let mut read = 0;
-    for (tensor, place) in tensors.iter().zip(layout.tensors()) {
-        file.append(&vec![0; (place.offset - file.position()) as usize])?;
-        tensor.append_to(&mut file)?;
-        report.bytes_after += place.bytes;
-        *report.types.entry(tensor.dtype.to_string()).or_default() += 1;
-        read += tensor.stored.bytes;
-        progress(read, report.bytes_before);
-    }
-    file.append(&vec![0; (layout.file_bytes() - file.position()) as usize])?;
-    file.commit()?;
-    Ok(report)
+    let tensors = gguf.tensors().zip(choices);
+    tensors
+        .map(|((file, tensor), choice)| Retyped::new(&gguf.files()[file], tensor, choice, file_type, imatrix))
+        .collect()
 }
 
 /// The keys of the model, with those that tell of its types behind them.
-fn metadata(gguf: &GgufModel, file_type: FileType) -> Vec<(String, Value)> {
+pub(crate) fn metadata(gguf: &GgufModel, file_type: FileType) -> Vec<(String, Value)> {
     let own = [("general.quantization_version", QUANTIZATION_VERSION), ("general.file_type", file_type.id())];
     let mut metadata = gguf.whole_metadata();
     metadata.retain(|(key, _)| own.iter().all(|(own, _)| own != key));
@@ -103,39 +120,46 @@ fn metadata(gguf: &GgufModel, file_type: FileType) -> Vec<(String, Value)> {
 }
 
 /// What the user should know of the choices.
-fn note(tensors: &[Tensor<'_>], choices: &[Choice], notes: &mut Vec<String>) {
+pub(crate) fn notes(tensors: &[Retyped<'_>]) -> Vec<String> {
+    let mut notes = Vec::new();
     let rounded = |dtype: DType| dtype.block_elements() > 1;
-    let quantized = |t: &&Tensor<'_>| t.changes() && rounded(t.stored.dtype) && rounded(t.dtype);
-    if let Some(tensor) = tensors.iter().find(quantized) {
+    let quantized = |t: &&Retyped<'_>| t.changes() && rounded(t.tensor.dtype) && rounded(t.choice.dtype);
+    if let Some(Retyped { tensor, .. }) = tensors.iter().find(quantized) {
         notes.push(format!(
             "{} and others are quantized already ({}); converting them again loses more than converting the original",
-            tensor.stored.name, tensor.stored.dtype
+            tensor.name, tensor.dtype
         ));
     }
-    let fallbacks: Vec<_> = tensors.iter().zip(choices).filter(|(_, c)| c.instead_of.is_some()).collect();
-    if let Some((tensor, Choice { dtype, instead_of: Some(wanted) })) = fallbacks.first() {
+    let fallbacks: Vec<_> =
+        tensors.iter().filter_map(|t| Some((t.tensor, t.choice.dtype, t.choice.instead_of?))).collect();
+    if let Some((tensor, dtype, wanted)) = fallbacks.first() {
         notes.push(format!(
             "{} tensors have rows that are no whole blocks of the type they should get: {} is {dtype} instead of {wanted}",
             fallbacks.len(),
-            tensor.stored.name
+            tensor.name
         ));
     }
+    notes
 }
 
 /// One tensor of the old file and its new type.
-struct Tensor<'a> {
-    file: &'a Gguf,
-    stored: &'a GgufTensor,
-    dtype: DType,
-    /// One number for each column, for each expert.
-    weights: Option<&'a [f32]>,
+#[derive(Clone, Debug)]
+pub(crate) struct Retyped<'a> {
+    /// The file that holds it.
+    pub(crate) file: &'a Gguf,
+    /// As it is stored.
+    pub(crate) tensor: &'a GgufTensor,
+    /// What it becomes.
+    pub(crate) choice: Choice,
+    /// One importance for each column, for each expert.
+    pub(crate) weights: Option<&'a [f32]>,
 }
 
-impl<'a> Tensor<'a> {
+impl<'a> Retyped<'a> {
     fn new(
         file: &'a Gguf,
         stored: &'a GgufTensor,
-        choice: &Choice,
+        choice: Choice,
         file_type: FileType,
         imatrix: Option<&'a Imatrix>,
     ) -> Result<Self> {
@@ -143,7 +167,7 @@ impl<'a> Tensor<'a> {
             let place = format!("tensor '{}'", stored.name.escape_debug());
             Error::input(file.path(), place, problem, mend)
         };
-        let mut tensor = Tensor { file, stored, dtype: choice.dtype, weights: None };
+        let mut tensor = Retyped { file, tensor: stored, choice, weights: None };
         if !tensor.changes() {
             return Ok(tensor);
         }
@@ -165,35 +189,40 @@ impl<'a> Tensor<'a> {
             }
             tensor.weights = None;
         }
-        if file_type == FileType::Q2_K_S && choice.dtype == DType::Q2_K && tensor.weights.is_none() && !edge {
+        if file_type == FileType::Q2_K_S
+            && tensor.choice.dtype == DType::Q2_K
+            && tensor.weights.is_none()
+            && !edge
+        {
             let problem = "Q2_K_S is of no use without an importance matrix for it".to_string();
             return Err(error(problem, "give one with --imatrix, or use q2_k"));
         }
         Ok(tensor)
     }
 
-    fn changes(&self) -> bool {
-        self.dtype != self.stored.dtype
+    /// Whether its bytes are others afterwards.
+    pub(crate) fn changes(&self) -> bool {
+        self.choice.dtype != self.tensor.dtype
     }
 
     /// Values in a row.
     fn columns(&self) -> usize {
-        self.stored.dims.first().map_or(1, |&columns| columns as usize)
+        self.tensor.dims.first().map_or(1, |&columns| columns as usize)
     }
 
-    fn append_to(&self, out: &mut OutputFile) -> Result<()> {
-        if !self.changes() {
-            return Ok(out.copy_from(self.file.file(), self.stored.offset, self.stored.bytes)?);
-        }
+    /// Write the tensor in its new type at `offset`.
+    pub(crate) fn write_at(&self, mut offset: u64, out: &OutputFile) -> Result<()> {
         let columns = self.columns();
-        let rows = self.stored.dims[1..].iter().product::<u64>() as usize;
+        let rows = self.tensor.dims[1..].iter().product::<u64>() as usize;
         let block = (BLOCK_VALUES / columns.max(1)).max(1);
         let starts: Vec<usize> = (0..rows).step_by(block).collect();
         for batch in starts.chunks(BLOCKS_A_THREAD * rayon::current_num_threads()) {
             let done: Vec<Result<Vec<u8>>> =
                 batch.par_iter().map(|&start| self.rows(start, block.min(rows - start))).collect();
             for bytes in done {
-                out.append(&bytes?)?;
+                let bytes = bytes?;
+                out.write_all_at(offset, &bytes)?;
+                offset += bytes.len() as u64;
             }
         }
         Ok(())
@@ -202,26 +231,27 @@ impl<'a> Tensor<'a> {
     /// `count` rows from `start` on, in the new type.
     fn rows(&self, start: usize, count: usize) -> Result<Vec<u8>> {
         let columns = self.columns();
+        let (stored, dtype) = (self.tensor.dtype, self.choice.dtype);
         let bytes_of = |dtype: DType| dtype.bytes_for(columns as u64).unwrap_or(0) as usize;
-        let (from, to) = (bytes_of(self.stored.dtype), bytes_of(self.dtype));
-        let stored = &self.file.data(self.stored)[start * from..][..count * from];
+        let (from, to) = (bytes_of(stored), bytes_of(dtype));
+        let source = &self.file.data(self.tensor)[start * from..][..count * from];
         let mut values = vec![0.0; count * columns];
         let mut bytes = vec![0; count * to];
         let error = |e: quant::QuantError| {
-            let place = format!("tensor '{}', rows from {start}", self.stored.name.escape_debug());
+            let place = format!("tensor '{}', rows from {start}", self.tensor.name.escape_debug());
             Error::input(self.file.path(), place, e.to_string(), "or download the model again")
         };
-        quant::decode(self.stored.dtype, stored, &mut values).map_err(error)?;
+        quant::decode(stored, source, &mut values).map_err(error)?;
         let Some(weights) = self.weights else {
-            quant::encode(self.dtype, &values, &mut bytes).map_err(error)?;
+            quant::encode(dtype, &values, &mut bytes).map_err(error)?;
             return Ok(bytes);
         };
         // Each expert has its own weights.
-        let rows_an_expert = self.stored.dims.get(1).map_or(1, |&rows| rows as usize);
+        let rows_an_expert = self.tensor.dims.get(1).map_or(1, |&rows| rows as usize);
         for (i, (values, bytes)) in values.chunks(columns).zip(bytes.chunks_mut(to)).enumerate() {
             let expert = (start + i) / rows_an_expert;
             let weights = &weights[expert * columns..][..columns];
-            quant::encode_weighted(self.dtype, values, weights, bytes).map_err(error)?;
+            quant::encode_weighted(dtype, values, weights, bytes).map_err(error)?;
         }
         Ok(bytes)
     }

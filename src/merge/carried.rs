@@ -26,7 +26,7 @@ pub(super) fn carry(
     folder: &OutputFolder,
 ) -> Result<Vec<String>> {
     let grown: i128 =
-        changes.values().map(|c| i128::from(c.output_bytes()) - c.weight.stored_bytes().len() as i128).sum();
+        changes.values().map(|c| i128::from(c.output_bytes()) - i128::from(c.stored_bytes())).sum();
     let mut found = Found::default();
     found.walk(base, Path::new(""), 0)?;
     found.files.sort();

@@ -16,22 +16,30 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::adapter::Adapter;
+use curmerge_formats::gguf::Value;
+use curmerge_formats::imatrix::Imatrix;
 use curmerge_formats::output::{OutputFile, OutputFolder};
 use curmerge_formats::safetensors::SafeTensors;
 
 use crate::base::{Base, Files};
+use crate::convert::FileType;
+use crate::convert::retype::{self, Retyped};
 use crate::lora::Lora;
 use crate::{Error, Result};
 
 pub use report::{MergeReport, TensorReport};
 pub use storage::Storage;
 
-use pieces::{Changes, Piece};
+use pieces::{Change, Changes, Piece};
 use tensor::{Adapted, Term};
 
 /// How to merge.
 #[derive(Clone, Debug, Default)]
-pub struct MergeOptions {
+pub struct MergeOptions<'a> {
+    /// llama-quantize's mixture for the whole of a GGUF file; `None` leaves every tensor that no adapter changes as it is.
+    pub file_type: Option<FileType>,
+    /// Weights by which rounding errors of columns count in that mixture.
+    pub imatrix: Option<&'a Imatrix>,
     /// The types of the changed tensors.
     pub storage: Storage,
     /// Bytes of tensors that one file of the output may hold; `None` writes a GGUF model as one file and a folder in
@@ -64,39 +72,52 @@ pub enum Source<'a> {
 pub fn merge(
     base: &Base,
     sources: &[(Source<'_>, f32)],
-    options: &MergeOptions,
+    options: &MergeOptions<'_>,
     out: &Path,
     progress: impl Fn(usize, usize),
 ) -> Result<MergeReport> {
     check_ending(base, options, out)?;
     let terms = terms(sources)?;
-    let mut changes = Changes::new();
+    let mut report = MergeReport { model: out.into(), ..Default::default() };
+    let (mut changes, metadata) = match options.file_type {
+        Some(file_type) => {
+            let (changes, metadata, notes) = retyped(base, file_type, options.imatrix)?;
+            report.notes = notes;
+            (changes, Some(metadata))
+        }
+        None => (Changes::new(), None),
+    };
     for (name, terms) in &terms {
         let weight = base.weight(name)?;
         // `weight` found it.
         let tensor = &base.tensors()[*name];
-        let mut adapted = Adapted { name, terms, weight, dtype: tensor.dtype };
+        let mut adapted = Adapted { name, terms, weight, weights: None, dtype: tensor.dtype };
+        if let Some(Change::Retyped(retyped)) = changes.get(tensor.stored_name.as_str()) {
+            adapted.dtype = retyped.choice.dtype;
+            adapted.weights = retyped.weights;
+        }
         adapted.dtype = storage::choose(options.storage, base, tensor, &adapted)?;
-        changes.insert(tensor.stored_name.as_str(), adapted);
+        changes.insert(tensor.stored_name.as_str(), Change::Adapted(adapted));
     }
     let mut inputs: Vec<&Path> = base.inputs();
     inputs.extend(options.protect.iter().map(PathBuf::as_path));
 
-    let mut report = MergeReport { model: out.into(), ..Default::default() };
+    let (mut done, mut tensors) = (0, Vec::new());
     let mut write = |pieces: &[Piece<'_>], file: OutputFile| -> Result<()> {
         pieces::write(pieces, base.path(), &file, |tensor| {
-            report.tensors.push(tensor);
-            progress(report.tensors.len(), changes.len());
+            tensors.extend(tensor);
+            done += 1;
+            progress(done, changes.len());
         })?;
         Ok(file.commit()?)
     };
     match (base.files(), options.max_shard_size) {
         (Files::Gguf(model), None) => {
             let file = OutputFile::create(out, &inputs)?;
-            write(&pieces::of_gguf(model, &changes)?, file)?;
+            write(&pieces::of_gguf(model, metadata.as_deref(), &changes)?, file)?;
         }
         (Files::Gguf(model), Some(limit)) => {
-            let splits = shards::of_gguf(model, &changes, limit, folder_name(out)?)?;
+            let splits = shards::of_gguf(model, metadata.as_deref(), &changes, limit, folder_name(out)?)?;
             let folder = OutputFolder::create(out, &inputs, options.force)?;
             for (name, pieces) in &splits {
                 write(pieces, folder.file(name)?)?;
@@ -118,11 +139,30 @@ pub fn merge(
                 file.append(index.as_bytes())?;
                 file.commit()?;
             }
-            report.notes = carried::carry(base.path(), files, &changes, limit.is_some(), &folder)?;
+            report.notes.extend(carried::carry(base.path(), files, &changes, limit.is_some(), &folder)?);
             folder.commit()?;
         }
     }
+    report.tensors = tensors;
     Ok(report)
+}
+
+/// What a mixture makes of a base: the tensors whose types change, the metadata, and what the user should know.
+type Retyping<'a> = (Changes<'a>, Vec<(String, Value)>, Vec<String>);
+
+fn retyped<'a>(base: &'a Base, file_type: FileType, imatrix: Option<&'a Imatrix>) -> Result<Retyping<'a>> {
+    let Files::Gguf(model) = base.files() else {
+        let problem =
+            format!("{file_type} is a mixture of types for a whole GGUF file, and this is a folder");
+        let mend =
+            "store the changed tensors in another type with --type-adapted, or convert the folder first";
+        return Err(Error::input(base.path(), "container", problem, mend));
+    };
+    let tensors = retype::retyped(model, file_type, imatrix)?;
+    let notes = retype::notes(&tensors);
+    let changing = tensors.into_iter().filter(Retyped::changes);
+    let changes = changing.map(|t| (t.tensor.name.as_str(), Change::Retyped(t))).collect();
+    Ok((changes, retype::metadata(model, file_type), notes))
 }
 
 /// What each matrix gets, in the order of the sources.
@@ -167,7 +207,7 @@ fn folder_name(out: &Path) -> Result<&str> {
 }
 
 /// What the output is follows from its ending, and must be what the base is.
-fn check_ending(base: &Base, options: &MergeOptions, out: &Path) -> Result<()> {
+fn check_ending(base: &Base, options: &MergeOptions<'_>, out: &Path) -> Result<()> {
     let ending = out.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
     let like_a_file = matches!(ending.as_str(), "gguf" | "safetensors" | "onnx");
     let (problem, mend) = match (base.files(), options.max_shard_size) {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{Gguf, GgufLayout, GgufModel, GgufTensor, NewTensor, Value};
 use curmerge_formats::mmap::MappedFile;
 use curmerge_formats::output::OutputFile;
@@ -14,9 +15,55 @@ use curmerge_formats::safetensors::{NewSafeTensor, SafeTensor, SafeTensors, Safe
 use super::report::TensorReport;
 use super::tensor::Adapted;
 use crate::Result;
+use crate::convert::retype::Retyped;
 
-/// The matrices to change, by the name that the container gives them.
-pub(super) type Changes<'a> = BTreeMap<&'a str, Adapted<'a>>;
+/// The tensors to change, by the name that the container gives them.
+pub(super) type Changes<'a> = BTreeMap<&'a str, Change<'a>>;
+
+/// What becomes of a tensor that is not copied as it is.
+#[derive(Clone, Debug)]
+pub(super) enum Change<'a> {
+    /// Adapters change its values.
+    Adapted(Adapted<'a>),
+    /// It has the same values in another type.
+    Retyped(Retyped<'a>),
+}
+
+impl Change<'_> {
+    /// The type in the output.
+    fn dtype(&self) -> DType {
+        match self {
+            Change::Adapted(adapted) => adapted.dtype,
+            Change::Retyped(retyped) => retyped.choice.dtype,
+        }
+    }
+
+    fn changes_type(&self) -> bool {
+        match self {
+            Change::Adapted(adapted) => adapted.dtype != adapted.weight.dtype(),
+            Change::Retyped(retyped) => retyped.changes(),
+        }
+    }
+
+    /// Length of the tensor in the base.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        match self {
+            Change::Adapted(adapted) => adapted.weight.stored_bytes().len() as u64,
+            Change::Retyped(retyped) => retyped.tensor.bytes,
+        }
+    }
+
+    /// Length of the tensor in the output.
+    pub(super) fn output_bytes(&self) -> u64 {
+        match self {
+            Change::Adapted(adapted) => adapted.output_bytes(),
+            // The choice of the type saw to whole blocks.
+            Change::Retyped(Retyped { tensor, choice, .. }) => {
+                choice.dtype.bytes_for(tensor.dims.iter().product()).unwrap_or(0)
+            }
+        }
+    }
+}
 
 /// A stretch of the output file.
 pub(super) enum Piece<'a> {
@@ -24,8 +71,8 @@ pub(super) enum Piece<'a> {
     Bytes(Vec<u8>),
     /// Bytes of a file of the base.
     Copy { source: &'a MappedFile, offset: u64, len: u64 },
-    /// A merged matrix.
-    Merge(Adapted<'a>),
+    /// A changed tensor.
+    Change(Change<'a>),
 }
 
 /// Where a tensor lies in a file of the base and in the output.
@@ -34,7 +81,7 @@ struct Move<'a> {
     from: u64,
     len: u64,
     to: u64,
-    change: Option<Adapted<'a>>,
+    change: Option<Change<'a>>,
 }
 
 impl Piece<'_> {
@@ -42,17 +89,18 @@ impl Piece<'_> {
         match self {
             Piece::Bytes(bytes) => bytes.len() as u64,
             Piece::Copy { len, .. } => *len,
-            Piece::Merge(adapted) => adapted.output_bytes(),
+            Piece::Change(change) => change.output_bytes(),
         }
     }
 }
 
-/// Write the pieces one behind the other: one thread copies while the others merge. `base` is the model that errors name.
+/// Write the pieces one behind the other: one thread copies while the others compute. `base` is the model that errors name;
+/// `done` hears of every changed tensor, with a report if adapters changed it.
 pub(super) fn write(
     pieces: &[Piece<'_>],
     base: &Path,
     out: &OutputFile,
-    mut done: impl FnMut(TensorReport),
+    mut done: impl FnMut(Option<TensorReport>),
 ) -> Result<()> {
     let mut end = 0;
     let placed: Vec<(u64, &Piece<'_>)> = pieces
@@ -68,7 +116,7 @@ pub(super) fn write(
             match piece {
                 Piece::Bytes(bytes) => out.write_all_at(*place, bytes)?,
                 Piece::Copy { source, offset, len } => out.copy_from_at(*place, source, *offset, *len)?,
-                Piece::Merge(_) => {}
+                Piece::Change(_) => {}
             }
         }
         Ok(())
@@ -76,25 +124,36 @@ pub(super) fn write(
     std::thread::scope(|scope| {
         let copied = scope.spawn(copy);
         for (place, piece) in &placed {
-            if let Piece::Merge(adapted) = piece {
-                done(adapted.write_at(*place, out, base)?);
+            match piece {
+                Piece::Change(Change::Adapted(adapted)) => done(Some(adapted.write_at(*place, out, base)?)),
+                Piece::Change(Change::Retyped(retyped)) => {
+                    retyped.write_at(*place, out)?;
+                    done(None);
+                }
+                Piece::Bytes(_) | Piece::Copy { .. } => {}
             }
         }
         copied.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-/// The pieces of a whole GGUF file: metadata and order of tensors as they are, but for keys that tell of splits.
-pub(super) fn of_gguf<'a>(model: &'a GgufModel, changes: &Changes<'a>) -> Result<Vec<Piece<'a>>> {
+/// The pieces of a whole GGUF file with this metadata: the base's, so that they may be copied, if that is `None`. The
+/// order of tensors stays.
+pub(super) fn of_gguf<'a>(
+    model: &'a GgufModel,
+    metadata: Option<&[(String, Value)]>,
+    changes: &Changes<'a>,
+) -> Result<Vec<Piece<'a>>> {
     let first = model.first();
-    if let [gguf] = model.files() {
-        if !any_type_changes(changes.values()) {
+    match (model.files(), metadata) {
+        ([gguf], None) if !any_type_changes(changes.values()) => {
             let places = gguf.tensors().iter().map(|t| (t.offset, t.bytes, changes.get(t.name.as_str())));
-            return Ok(in_place(gguf.file(), places));
+            Ok(in_place(gguf.file(), places))
         }
-        return of_gguf_tensors(first, first.metadata(), &tensors_of_gguf(model), changes);
+        ([_], None) => of_gguf_tensors(first, first.metadata(), &tensors_of_gguf(model), changes),
+        (_, None) => of_gguf_tensors(first, &model.whole_metadata(), &tensors_of_gguf(model), changes),
+        (_, Some(metadata)) => of_gguf_tensors(first, metadata, &tensors_of_gguf(model), changes),
     }
-    of_gguf_tensors(first, &model.whole_metadata(), &tensors_of_gguf(model), changes)
 }
 
 /// A tensor of the base with its file.
@@ -109,7 +168,7 @@ pub(super) fn tensors_of_gguf(model: &GgufModel) -> Vec<GgufSource<'_>> {
 pub(super) fn new_gguf_tensor(tensor: &GgufTensor, changes: &Changes<'_>) -> NewTensor {
     NewTensor {
         name: tensor.name.clone(),
-        dtype: changes.get(tensor.name.as_str()).map_or(tensor.dtype, |c| c.dtype),
+        dtype: changes.get(tensor.name.as_str()).map_or(tensor.dtype, Change::dtype),
         dims: tensor.dims.clone(),
     }
 }
@@ -128,7 +187,7 @@ pub(super) fn of_gguf_tensors<'a>(
         from: old.offset,
         len: old.bytes,
         to: new.offset,
-        change: changes.get(old.name.as_str()).copied(),
+        change: changes.get(old.name.as_str()).cloned(),
     });
     Ok(moved(layout.header(), moves, layout.file_bytes()))
 }
@@ -151,7 +210,7 @@ pub(super) type SafeSource<'a> = (&'a SafeTensors, &'a SafeTensor);
 pub(super) fn new_safe_tensor(tensor: &SafeTensor, changes: &Changes<'_>) -> NewSafeTensor {
     NewSafeTensor {
         name: tensor.name.clone(),
-        dtype: changes.get(tensor.name.as_str()).map_or(tensor.dtype, |c| c.dtype),
+        dtype: changes.get(tensor.name.as_str()).map_or(tensor.dtype, Change::dtype),
         shape: tensor.shape.clone(),
     }
 }
@@ -169,30 +228,30 @@ pub(super) fn of_safetensors_tensors<'a>(
         from: old.offset,
         len: old.bytes,
         to: new.offset,
-        change: changes.get(old.name.as_str()).copied(),
+        change: changes.get(old.name.as_str()).cloned(),
     });
     Ok(moved(layout.header(), moves, layout.file_bytes()))
 }
 
-fn any_type_changes<'a, 'b: 'a>(mut changes: impl Iterator<Item = &'a Adapted<'b>>) -> bool {
-    changes.any(|c| c.dtype != c.weight.dtype())
+fn any_type_changes<'a, 'b: 'a>(mut changes: impl Iterator<Item = &'a Change<'b>>) -> bool {
+    changes.any(Change::changes_type)
 }
 
 /// The base's file with the changed tensors replaced where they stand.
 fn in_place<'a, 'c>(
     source: &'a MappedFile,
-    places: impl Iterator<Item = (u64, u64, Option<&'c Adapted<'a>>)>,
+    places: impl Iterator<Item = (u64, u64, Option<&'c Change<'a>>)>,
 ) -> Vec<Piece<'a>>
 where
     'a: 'c,
 {
     let mut changed: Vec<_> =
-        places.filter_map(|(offset, len, change)| Some((offset, len, *change?))).collect();
+        places.filter_map(|(offset, len, change)| Some((offset, len, change?.clone()))).collect();
     changed.sort_by_key(|(offset, _, _)| *offset);
     let (mut pieces, mut at) = (Vec::new(), 0);
     for (offset, len, change) in changed {
         pieces.push(Piece::Copy { source, offset: at, len: offset - at });
-        pieces.push(Piece::Merge(change));
+        pieces.push(Piece::Change(change));
         at = offset + len;
     }
     pieces.push(Piece::Copy { source, offset: at, len: source.bytes().len() as u64 - at });
@@ -205,9 +264,9 @@ fn moved<'a>(header: &[u8], moves: impl Iterator<Item = Move<'a>>, file_bytes: u
     let mut at = header.len() as u64;
     for Move { source, from, len, to, change } in moves {
         pieces.push(Piece::Bytes(vec![0; (to - at) as usize]));
-        at = to + change.map_or(len, |c| c.output_bytes());
+        at = to + change.as_ref().map_or(len, Change::output_bytes);
         pieces.push(match change {
-            Some(change) => Piece::Merge(change),
+            Some(change) => Piece::Change(change),
             None => Piece::Copy { source, offset: from, len },
         });
     }

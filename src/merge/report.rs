@@ -140,7 +140,7 @@ impl MergeReport {
         if let Some(worst) = low.iter().min_by(|a, b| a.share.total_cmp(&b.share)) {
             lines.push(format!(
                 "less than half of the adapter survived rounding in {} of {count} tensors, least in {} ({:.3}); \
-                 store them finer, for example with --type q8_0",
+                 store them finer, for example with --type-adapted q8_0",
                 low.len(),
                 worst.name,
                 worst.share
@@ -150,7 +150,7 @@ impl MergeReport {
         if let Some(worst) = noisy.iter().max_by(|a, b| a.noise.total_cmp(&b.noise)) {
             lines.push(format!(
                 "rounding added more than {HIGH_NOISE} times the adapter's own change in {} of {count} tensors, most \
-                 in {} ({:.1}); store them finer, for example with --type q8_0",
+                 in {} ({:.1}); store them finer, for example with --type-adapted q8_0",
                 noisy.len(),
                 worst.name,
                 worst.noise

@@ -10,7 +10,7 @@
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::quant::{
-    EvenGrid, Grid, QuantError, UnevenGrid, decode, encode, encode_keeping_scales,
+    EvenGrid, Grid, QuantError, UnevenGrid, decode, encode, encode_keeping_scales, encode_weighted,
 };
 
 use super::report::Sums;
@@ -25,18 +25,35 @@ const PLAIN_ERROR: f64 = 1.0 / 8.0;
 
 /// How one matrix is stored before and after.
 #[derive(Clone, Copy, Debug)]
-pub struct Types {
+pub struct Types<'a> {
     /// As the base stores it.
     pub stored: DType,
     /// As the output will.
     pub output: DType,
+    /// How much an error in each column counts where the type changes; all alike where there are none.
+    pub weights: Option<&'a [f32]>,
+}
+
+impl Types<'_> {
+    fn encode(&self, values: &[f32], out: &mut [u8]) -> Result<(), QuantError> {
+        match self.weights {
+            Some(weights) => encode_weighted(self.output, values, weights, out),
+            None => encode(self.output, values, out),
+        }
+    }
 }
 
 /// Round the row with values `w`, stored as `stored`, and change `d` into `out`. Returns what became of the change.
 ///
 /// # Errors
 /// [`QuantError::OutOfRange`] for a value that the output type cannot hold.
-pub fn row(types: Types, stored: &[u8], w: &[f32], d: &[f32], out: &mut [u8]) -> Result<Sums, QuantError> {
+pub fn row(
+    types: Types<'_>,
+    stored: &[u8],
+    w: &[f32],
+    d: &[f32],
+    out: &mut [u8],
+) -> Result<Sums, QuantError> {
     let greatest = d.iter().fold(0f32, |max, x| max.max(x.abs()));
     if types.stored == types.output {
         if greatest == 0.0 {
@@ -45,14 +62,14 @@ pub fn row(types: Types, stored: &[u8], w: &[f32], d: &[f32], out: &mut [u8]) ->
         }
         keep_grid(types.output, stored, w, d, out)
     } else {
-        encode(types.output, &sum(w, d, 1.0), out)?;
+        types.encode(&sum(w, d, 1.0), out)?;
         let plain = measure(types.output, w, d, out)?;
         if greatest == 0.0 || PLAIN_SHARES.contains(&plain.share()) {
             return Ok(plain);
         }
         // W itself may lie on the new type's grid (BF16 in F16), and then small changes vanish here too.
         let mut base = vec![0; out.len()];
-        encode(types.output, w, &mut base)?;
+        types.encode(w, &mut base)?;
         keep_grid(types.output, &base, w, d, out)
     }
 }
@@ -343,7 +360,7 @@ mod tests {
     }
 
     fn kept(dtype: DType, size: f32) -> Sums {
-        let types = Types { stored: dtype, output: dtype };
+        let types = Types { stored: dtype, output: dtype, weights: None };
         over_rows(dtype, size, |stored, w, d, out| row(types, stored, w, d, out).unwrap())
     }
 
@@ -413,7 +430,7 @@ mod tests {
             (DType::BF16, DType::MXFP4),
             (DType::TQ2_0, DType::Q3_K),
         ] {
-            let types = Types { stored, output };
+            let types = Types { stored, output, weights: None };
             let sums = over_rows(stored, 0.01, |bytes, w, d, _| {
                 let mut out = vec![0; output.bytes_for(COLS as u64).unwrap() as usize];
                 row(types, bytes, w, d, &mut out).unwrap()
@@ -425,7 +442,7 @@ mod tests {
     #[test]
     fn no_change_gives_the_stored_bytes_and_tiny_ones_end_the_search() {
         let dtype = DType::Q4_K;
-        let types = Types { stored: dtype, output: dtype };
+        let types = Types { stored: dtype, output: dtype, weights: None };
         over_rows(dtype, 0.0, |stored, w, d, out| {
             let sums = row(types, stored, w, d, out).unwrap();
             assert_eq!(stored, out);
@@ -437,7 +454,7 @@ mod tests {
 
     #[test]
     fn values_beyond_the_type_are_named() {
-        let types = Types { stored: DType::F16, output: DType::F16 };
+        let types = Types { stored: DType::F16, output: DType::F16, weights: None };
         let w = vec![60000.0; 4];
         let mut stored = vec![0; 8];
         encode(DType::F16, &w, &mut stored).unwrap();

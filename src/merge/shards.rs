@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use curmerge_formats::gguf::{GgufModel, split_metadata, split_name};
+use curmerge_formats::gguf::{GgufModel, Value, split_metadata, split_name};
 use curmerge_formats::safetensors::SafeTensors;
 use serde_json::{Value as Json, json};
 
@@ -17,14 +17,17 @@ use crate::{Error, Result};
 /// A file of the output folder: its name and its content.
 pub(super) type NamedPieces<'a> = (String, Vec<Piece<'a>>);
 
-/// The splits of a merged GGUF model, called after `stem`; the first is what a loader is given.
+/// The splits of a merged GGUF model, called after `stem`, with this metadata or the base's; the first is what a loader
+/// is given.
 pub(super) fn of_gguf<'a>(
     model: &'a GgufModel,
+    metadata: Option<&[(String, Value)]>,
     changes: &Changes<'a>,
     limit: u64,
     stem: &str,
 ) -> Result<Vec<NamedPieces<'a>>> {
-    let (first, metadata, tensors) = (model.first(), model.whole_metadata(), pieces::tensors_of_gguf(model));
+    let (first, tensors) = (model.first(), pieces::tensors_of_gguf(model));
+    let metadata = metadata.map_or_else(|| model.whole_metadata(), <[_]>::to_vec);
     let sizes = tensors.iter().map(|(_, tensor)| {
         let new = changes.get(tensor.name.as_str()).map_or(tensor.bytes, |c| c.output_bytes());
         new.saturating_add(first.alignment() - 1) / first.alignment() * first.alignment()

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// How the changed tensors are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Storage {
-    /// Each as the base stores it.
+    /// Each as the base stores it, or as the mixture of the whole file has it.
     #[default]
     AsStored,
     /// All in this type.
@@ -38,7 +38,7 @@ const WIDER: &[DType] = &[
     DType::F32,
 ];
 
-/// The type for `adapted`, whose own `dtype` does not count yet.
+/// The type for `adapted`, whose own `dtype` is what it has without a wish.
 pub(super) fn choose(
     storage: Storage,
     base: &Base,
@@ -47,7 +47,7 @@ pub(super) fn choose(
 ) -> Result<DType> {
     let columns = adapted.weight.cols();
     let fidelity = match storage {
-        Storage::AsStored => return check(base, adapted.name, tensor, tensor.dtype, columns),
+        Storage::AsStored => return check(base, adapted.name, tensor, adapted.dtype, columns),
         Storage::Only(dtype) => return check(base, adapted.name, tensor, dtype, columns),
         Storage::Narrowest { fidelity } => fidelity,
     };
@@ -78,13 +78,16 @@ fn check(base: &Base, name: &str, tensor: &BaseTensor, dtype: DType, cols: usize
     if !(dtype.can_encode() || stays && can_keep_scales(dtype)) {
         if stays {
             let problem = format!("stored as {dtype}, which curmerge reads but does not write");
-            return refuse(problem, "choose how to store it with --type, for example q4_1 or q8_0");
+            return refuse(problem, "choose how to store it with --type-adapted, for example q4_1 or q8_0");
         }
         return refuse(format!("cannot be written as {dtype}"), "choose f32, f16, bf16, q8_0 or q4_1");
     }
     if matches!(base.files(), Files::HuggingFace(_)) && dtype.safetensors_name().is_none() {
         let problem = format!("safetensors files cannot hold {dtype}");
-        return refuse(problem, "merge into a GGUF file of this model, or use --type f32, f16 or bf16");
+        return refuse(
+            problem,
+            "merge into a GGUF file of this model, or use --type-adapted f32, f16 or bf16",
+        );
     }
     if dtype.bytes_for(cols as u64).is_none() {
         let problem = format!("its rows of {cols} values are no whole number of {dtype} blocks");

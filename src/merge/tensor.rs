@@ -35,6 +35,8 @@ pub(super) struct Adapted<'a> {
     pub(super) terms: &'a [Term<'a>],
     /// The base's matrix.
     pub(super) weight: Weight<'a>,
+    /// How much a rounding error in each column counts, where the type changes.
+    pub(super) weights: Option<&'a [f32]>,
     /// The type it will be written in.
     pub(super) dtype: DType,
 }
@@ -98,7 +100,7 @@ impl Adapted<'_> {
         rows: std::ops::Range<usize>,
     ) -> Result<(Vec<u8>, Vec<Sums>)> {
         let (cols, stored_bytes) = (self.weight.cols(), self.weight.row_bytes());
-        let types = Types { stored: self.weight.dtype(), output: self.dtype };
+        let types = Types { stored: self.weight.dtype(), output: self.dtype, weights: self.weights };
         let row_bytes = self.output_bytes() as usize / self.weight.rows();
         let (mut w, mut d) = (vec![0.0; cols], vec![0.0; cols]);
         let mut bytes = vec![0; rows.len() * row_bytes];

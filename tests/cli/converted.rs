@@ -60,6 +60,44 @@ fn what_cannot_be_converted_is_said() {
 }
 
 #[test]
+fn a_merge_stores_the_whole_file_as_convert_does() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let (wide, none, adapter) = (path("f32.gguf"), path("none"), path("adapter"));
+    curmerge!("convert", demo("model.gguf"), wide, "--type", "f32").done();
+    small_adapter(&adapter);
+    curmerge!("select", wide, "-o", none).done();
+    for kind in ["q4_k_m", "Q8_0"] {
+        let (converted, merged) = (path("converted.gguf"), path("merged.gguf"));
+        curmerge!("convert", wide, converted, "--type", kind).done();
+        curmerge!("merge", wide, none, "-o", merged, "--type", kind).done();
+        assert!(fs::read(&merged).unwrap() == fs::read(&converted).unwrap(), "{kind}");
+
+        let base = curmerge!("merge", wide, adapter, "-o", merged, "--type", kind, "--json").done().json();
+        let adapted: Vec<&str> =
+            base["tensors"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
+        let (merged, converted) = (Gguf::open(&merged).unwrap(), Gguf::open(&converted).unwrap());
+        assert!(merged.metadata() == converted.metadata());
+        for tensor in converted.tensors() {
+            let other = merged.tensor(&tensor.name).unwrap();
+            assert_eq!((tensor.dtype, &tensor.dims), (other.dtype, &other.dims), "{}", tensor.name);
+            let changed = adapted.contains(&tensor.name.strip_suffix(".weight").unwrap_or_default());
+            assert_eq!(merged.data(other) != converted.data(tensor), changed, "{}", tensor.name);
+        }
+    }
+    let out = path("out.gguf");
+    let mixed =
+        curmerge!("merge", wide, adapter, "-o", out, "--type", "q4_0", "--type-adapted", "q8_0").done();
+    assert!(mixed.stdout.contains("Q8_0"), "{}", mixed.stdout);
+    let types = |name: &str| Gguf::open(&out).unwrap().tensor(name).unwrap().dtype.to_string();
+    assert_eq!(types("blk.0.attn_q.weight"), "Q8_0");
+    assert_eq!(types("blk.0.ffn_up.weight"), "Q4_0");
+    let line =
+        curmerge!("merge", wide, adapter, "-o", out, "--type", "auto", "--type-adapted", "q8_0").refusal();
+    assert!(line.contains("leave one of them out"), "{line}");
+}
+
+#[test]
 fn exported_adapters_are_merged_like_the_adapter() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
@@ -71,7 +109,7 @@ fn exported_adapters_are_merged_like_the_adapter() {
         let out = path("merged.gguf");
         let mut words: Vec<std::ffi::OsString> = vec!["merge".into(), model.clone().into()];
         words.extend(adapters.iter().map(|name| path(name).into()));
-        words.extend(["-o".into(), out.clone().into(), "--type".into(), "f32".into()]);
+        words.extend(["-o".into(), out.clone().into(), "--type-adapted".into(), "f32".into()]);
         crate::program::run(&words.iter().map(|w| w.as_os_str()).collect::<Vec<_>>()).done();
         fs::read(out).unwrap()
     };

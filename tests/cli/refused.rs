@@ -55,6 +55,8 @@ fn exit_statuses_are_0_1_and_2() {
         &["inspect", "x", "--threads", "many"],
         &["merge", "base", "adapter"],
         &["merge", "base", "adapter", "-o", "out.gguf", "--type", "q9_9"],
+        &["merge", "base", "adapter", "-o", "out.gguf", "--type-adapted", "q4_k_m"],
+        &["merge", "base", "adapter", "-o", "out.gguf", "--imatrix", "file"],
         &["export", "adapter", "--base", "base", "--format", "pdf", "-o", "out"],
         &["build", "base", "--data", "data", "-o", "out", "--rank", "0"],
         &["build", "base", "--data", "data", "-o", "out", "--rank", "-1"],
