@@ -304,7 +304,9 @@ fn importance_weights_round_a_merged_file_as_they_round_a_converted_one() {
     for name in ["blk.0.attn_q.weight", "blk.0.ffn_up.weight"] {
         matrix.extend((name.len() as i32).to_le_bytes());
         matrix.extend(name.as_bytes());
-        [1, tiny::D as i32].map(|number| matrix.extend(number.to_le_bytes()));
+        for number in [1, tiny::D as i32] {
+            matrix.extend(number.to_le_bytes());
+        }
         (0..tiny::D).for_each(|i| matrix.extend((0.5 + (i * i % 37) as f32).to_le_bytes()));
     }
     fs::write(path("imatrix.dat"), matrix).unwrap();
