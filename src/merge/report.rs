@@ -24,18 +24,32 @@ pub struct Sums {
 }
 
 impl Sums {
-    /// Over one row, in order.
+    /// Over one row: eight running sums of each, added up in order.
+    #[inline(always)]
     pub fn of_row(q: &[f32], w: &[f32], d: &[f32]) -> Self {
-        let mut sums = Self::default();
-        for ((&q, &w), &d) in q.iter().zip(w).zip(d) {
+        const LANES: usize = 8;
+        let mut lanes = [[0f64; LANES]; 4];
+        let mut add = |lane: usize, q: f32, w: f32, d: f32| {
             let (q, w, d) = (f64::from(q), f64::from(w), f64::from(d));
             let moved = q - w;
-            sums.moved_along += moved * d;
-            sums.moved += moved * moved;
-            sums.change += d * d;
-            sums.weight += w * w;
+            lanes[0][lane] += moved * d;
+            lanes[1][lane] += moved * moved;
+            lanes[2][lane] += d * d;
+            lanes[3][lane] += w * w;
+        };
+        let (q, rest_q) = q.as_chunks::<LANES>();
+        let (w, rest_w) = w.as_chunks::<LANES>();
+        let (d, rest_d) = d.as_chunks::<LANES>();
+        for ((q, w), d) in q.iter().zip(w).zip(d) {
+            for lane in 0..LANES {
+                add(lane, q[lane], w[lane], d[lane]);
+            }
         }
-        sums
+        for (lane, ((&q, &w), &d)) in rest_q.iter().zip(rest_w).zip(rest_d).enumerate() {
+            add(lane, q, w, d);
+        }
+        let [moved_along, moved, change, weight] = lanes.map(|lanes| lanes.iter().sum());
+        Self { moved_along, moved, change, weight }
     }
 
     /// Add those of further numbers.

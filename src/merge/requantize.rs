@@ -11,6 +11,7 @@
 use curmerge_formats::dtype::DType;
 use curmerge_formats::quant::{
     EvenGrid, Grid, QuantError, UnevenGrid, decode, encode, encode_keeping_scales, encode_weighted,
+    round_to_float,
 };
 
 use super::report::Sums;
@@ -112,7 +113,7 @@ fn without_grid(dtype: DType, w: &[f32], d: &[f32], out: &mut [u8]) -> Result<Su
     if (plain.share() - 1.0).abs() <= NEAR {
         return Ok(plain);
     }
-    encode(dtype, &sum(w, d, gain(&Floats { dtype, w, d })), out)?;
+    encode(dtype, &sum(w, d, gain(&Floats { dtype, w, change: Change::new(d) })), out)?;
     measure(dtype, w, d, out)
 }
 
@@ -120,10 +121,20 @@ fn sum(w: &[f32], d: &[f32], gain: f32) -> Vec<f32> {
     w.iter().zip(d).map(|(&w, &d)| w + gain * d).collect()
 }
 
+/// What became of the row, as `bytes` decode.
 fn measure(dtype: DType, w: &[f32], d: &[f32], bytes: &[u8]) -> Result<Sums, QuantError> {
-    let mut q = vec![0.0; w.len()];
-    decode(dtype, bytes, &mut q)?;
-    Ok(Sums::of_row(&q, w, d))
+    /// A multiple of every block's length.
+    const CHUNK: usize = 256;
+    let mut sums = Sums::default();
+    let chunk_bytes = CHUNK / dtype.block_elements() * dtype.block_bytes();
+    let chunks = bytes.chunks(chunk_bytes).zip(w.chunks(CHUNK)).zip(d.chunks(CHUNK));
+    for ((bytes, w), d) in chunks {
+        let mut q = [0.0; CHUNK];
+        let q = &mut q[..w.len()];
+        decode(dtype, bytes, q)?;
+        sums.add(&Sums::of_row(q, w, d));
+    }
+    Ok(sums)
 }
 
 /// What share of the change survives rounding of W + g d.
@@ -131,11 +142,12 @@ trait Survival {
     fn share(&self, gain: f32) -> f64;
 }
 
-/// The gain whose share is nearest to 1: the share rises with the gain, so by bisection of its logarithm. 1 where
+/// The gain whose share is nearest to 1: the share rises with the gain, so between a gain too small and
+/// one too large, on the scale of logarithms. 1 where
 /// nothing does better. The share jumps from code to code; of two gains alike the one nearer to 1 is kept.
 fn gain(row: &impl Survival) -> f32 {
     const DOUBLINGS: usize = 32;
-    const BISECTIONS: usize = 24;
+    const REFINEMENTS: usize = 24;
     let (mut best, mut distance) = (1f32, f64::INFINITY);
     let mut share_of = |gain: f32| {
         let share = row.share(gain);
@@ -150,25 +162,39 @@ fn gain(row: &impl Survival) -> f32 {
         return 1.0;
     }
     let raise = first < 1.0;
-    let (mut low, mut high) = (1f32, 1f32);
+    // Gains below and above the one sought, with their shares.
+    let (mut low, mut high) = ((1f32, first), (1f32, first));
     for _ in 0..DOUBLINGS {
         if raise {
-            (low, high) = (high, high * 2.0);
+            let above = high.0 * 2.0;
+            (low, high) = (high, (above, share_of(above)));
         } else {
-            (low, high) = (low / 2.0, low);
+            let below = low.0 / 2.0;
+            (low, high) = ((below, share_of(below)), low);
         }
-        let share = share_of(if raise { high } else { low });
+        let share = if raise { high.1 } else { low.1 };
+        if (share - 1.0).abs() <= NEAR {
+            return best;
+        }
         if raise && share >= 1.0 || !raise && share <= 1.0 {
             break;
         }
     }
-    for _ in 0..BISECTIONS {
-        let middle = (low * high).sqrt();
-        let share = share_of(middle);
-        if (share - 1.0).abs() <= NEAR || high / low < 1.0001 {
+    let mut halve = false;
+    for _ in 0..REFINEMENTS {
+        if high.0 / low.0 < 1.0001 {
             break;
         }
-        if share < 1.0 { low = middle } else { high = middle }
+        // Along the line between the ends in turn with the middle, since shares may jump.
+        let part = (1.0 - low.1) / (high.1 - low.1);
+        let part = if halve || !part.is_finite() { 0.5 } else { part.clamp(0.05, 0.95) };
+        halve = !halve;
+        let between = low.0 * (high.0 / low.0).powf(part as f32);
+        let share = share_of(between);
+        if (share - 1.0).abs() <= NEAR {
+            break;
+        }
+        *(if share < 1.0 { &mut low } else { &mut high }) = (between, share);
     }
     best
 }
@@ -295,16 +321,27 @@ impl Survival for Levels<'_> {
 struct Floats<'a> {
     dtype: DType,
     w: &'a [f32],
-    d: &'a [f32],
+    change: Change,
 }
 
 impl Survival for Floats<'_> {
     fn share(&self, gain: f32) -> f64 {
-        let mut bytes = vec![0; self.w.len() * self.dtype.block_bytes()];
-        // A gain that carries a value out of range is too large.
-        encode(self.dtype, &sum(self.w, self.d, gain), &mut bytes)
-            .and_then(|()| measure(self.dtype, self.w, self.d, &bytes))
-            .map_or(f64::INFINITY, |sums| sums.share())
+        const CHUNK: usize = 64;
+        let gain = gain * self.change.greatest;
+        let mut sums = [0f32; LANES];
+        for (w, direction) in self.w.chunks(CHUNK).zip(self.change.direction.chunks(CHUNK)) {
+            let mut rounded = [0.0; CHUNK];
+            let rounded = &mut rounded[..w.len()];
+            for ((rounded, w), direction) in rounded.iter_mut().zip(w).zip(direction) {
+                *rounded = w + gain * direction;
+            }
+            // A gain that carries a value out of range gives an infinite share, and is too large.
+            round_to_float(self.dtype, rounded);
+            for (i, ((rounded, w), direction)) in rounded.iter().zip(w).zip(direction).enumerate() {
+                sums[i % LANES] += (rounded - w) * direction;
+            }
+        }
+        sums.iter().map(|&s| f64::from(s)).sum::<f64>() / self.change.full
     }
 }
 

@@ -179,6 +179,16 @@ pub fn encode(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), QuantE
     encoded.map_err(|TooLarge { index }| QuantError::OutOfRange { dtype, index, value: values[index] })
 }
 
+/// Rounds each value to the nearest that `dtype`, a float type, holds, as [`encode`] and [`decode`] would; what is too
+/// large becomes infinite. Other types leave the values as they are.
+pub fn round_to_float(dtype: DType, values: &mut [f32]) {
+    match dtype {
+        DType::F16 => float::round_f16(values),
+        DType::BF16 => float::round_bf16(values),
+        _ => {}
+    }
+}
+
 /// Encodes whole rows of `weights.len()` values as [`encode`] does, but so that the errors of columns of great weight are
 /// small: `weights` is the importance matrix of the tensor, the same for every row. Floats, Q8_0 and MXFP4 do not make
 /// use of it.
@@ -234,6 +244,11 @@ fn check_encode(dtype: DType, values: &[f32], out: &[u8]) -> Result<(), QuantErr
         return Err(QuantError::CannotEncode(dtype));
     }
     check_length(dtype, out.len(), values.len())?;
+    // Without a branch a value, which compiles to wide instructions.
+    const INFINITE: u32 = f32::INFINITY.to_bits();
+    if values.iter().fold(0, |greatest: u32, value| greatest.max(value.abs().to_bits())) < INFINITE {
+        return Ok(());
+    }
     match values.iter().position(|value| !value.is_finite()) {
         Some(index) => Err(QuantError::OutOfRange { dtype, index, value: values[index] }),
         None => Ok(()),
