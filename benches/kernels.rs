@@ -108,8 +108,25 @@ fn gemm_crate(bencher: Bencher<'_, '_>, (m, n): (usize, usize)) {
             let (m, n) = (m as isize, n as isize);
             let threads = gemm::Parallelism::Rayon(0);
             gemm::gemm(
-                TOKENS, m as usize, n as usize, y.as_mut_ptr(), 1, m, false, x.as_ptr(), 1, n, w.as_ptr(), n, 1, 0.0,
-                1.0, false, false, false, threads,
+                TOKENS,
+                m as usize,
+                n as usize,
+                y.as_mut_ptr(),
+                1,
+                m,
+                false,
+                x.as_ptr(),
+                1,
+                n,
+                w.as_ptr(),
+                n,
+                1,
+                0.0,
+                1.0,
+                false,
+                false,
+                false,
+                threads,
             );
         }
     });

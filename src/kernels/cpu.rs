@@ -48,8 +48,7 @@ impl Cpu {
         {
             use std::is_x86_feature_detected as has;
             let avx2 = has!("avx2") && has!("fma");
-            let avx512 =
-                avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
+            let avx512 = avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
             if avx512 && has!("avx512bf16") {
                 return Cpu::Avx512bf16;
             }
@@ -119,7 +118,8 @@ fn with_avx2<R>(work: impl FnOnce() -> R) -> R {
 fn from_variable() -> Result<Option<Cpu>, String> {
     let Some(value) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) else { return Ok(None) };
     let value = value.to_string_lossy();
-    let level = Cpu::from_str(&value, true).map_err(|_| format!("{VARIABLE}: there is no level '{value}'"))?;
+    let level =
+        Cpu::from_str(&value, true).map_err(|_| format!("{VARIABLE}: there is no level '{value}'"))?;
     level.if_available().map(Some).map_err(|problem| format!("{VARIABLE}: {problem}"))
 }
 

@@ -71,7 +71,7 @@ pub fn multiply(c: ArrayViewMut2<f32>, accumulate: bool, a: &Rows<'_>, b: &Panel
 
 /// [`multiply`] on the calling thread alone, for the rows of `a` from `first_row` and the columns of `b` from the panel
 /// `first_panel`, as many as `c` has.
-pub(super) fn multiply_tile(
+pub fn multiply_tile(
     mut c: ArrayViewMut2<f32>,
     accumulate: bool,
     a: &Rows<'_>,

@@ -10,7 +10,7 @@ use super::spare;
 use crate::kernels::{Cpu, Precision};
 
 /// Rows that one thread rounds at a time.
-const CHUNK: usize = 16;
+const CHUNK: usize = 64;
 
 /// Rows `[m, k]` in the form that is multiplied.
 pub struct Rows<'x> {
@@ -47,13 +47,14 @@ impl<'x> Rows<'x> {
             #[cfg(target_arch = "x86_64")]
             Format::Bf16 => {
                 let mut rounded = spare::take(rows * depth);
-                rounded.par_chunks_mut((CHUNK * depth).max(1)).zip(slots.par_chunks((CHUNK * k).max(1))).for_each(
-                    |(rounded, rows)| {
+                rounded
+                    .par_chunks_mut((CHUNK * depth).max(1))
+                    .zip(slots.par_chunks((CHUNK * k).max(1)))
+                    .for_each(|(rounded, rows)| {
                         for (slots, row) in rounded.chunks_exact_mut(depth).zip(rows.chunks_exact(k)) {
                             kernel.slots(row, slots);
                         }
-                    },
-                );
+                    });
                 Slots::Rounded(rounded)
             }
         };

@@ -139,7 +139,8 @@ fn bfloat16_is_rounded_to_nearest_even() {
     if kernel.numbers() == 1 {
         return;
     }
-    let patterns = (0..4000u32).map(|i| f32::from_bits(0x3f80_0000 + i * 0x0800).copysign(if i % 2 == 0 { 1.0 } else { -1.0 }));
+    let patterns = (0..4000u32)
+        .map(|i| f32::from_bits(0x3f80_0000 + i * 0x0800).copysign(if i % 2 == 0 { 1.0 } else { -1.0 }));
     let x: Vec<f32> = patterns.chain([0.0, -0.0, 1e-30, -1e-30, 3.3e38, f32::INFINITY]).collect();
     let x = Array2::from_shape_vec((x.len(), 1), x).unwrap();
     let mut c = Array2::zeros((x.nrows(), 1));
