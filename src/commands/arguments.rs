@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cur::Selection;
+use crate::kernels::Precision;
 
 /// Which matrices a new adapter changes, and through which of their columns and rows.
 #[derive(Clone, Debug, Args)]
@@ -35,6 +36,15 @@ pub struct AdapterArgs {
     /// Use an adapter that was trained on other values of this model, such as another quantization.
     #[arg(long, requires = "adapter")]
     pub allow_other_base: bool,
+}
+
+/// How the model computes.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ComputeArgs {
+    /// Products with the model's matrices: f32, or bf16, which is faster where the processor has AVX-512 BF16 and the
+    /// same as f32 elsewhere.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub precision: Precision,
 }
 
 impl AdapterArgs {

@@ -73,12 +73,18 @@ impl<'a, T: Real> Block<'a, T> {
         })
     }
 
+    /// All matrices.
+    pub(super) fn linears_mut(&mut self) -> [&mut Linear<'a, T>; 7] {
+        [&mut self.q, &mut self.k, &mut self.v, &mut self.o, &mut self.gate, &mut self.up, &mut self.down]
+    }
+
     /// x `[tokens, d_model]` to q, k and v.
     pub(super) fn project(&self, x: ArrayView2<T>, rotary: &Rotary, angles: &Angles<T>) -> Projected<T> {
         let normed = self.attn_norm.forward(x);
-        let (mut q, zq) = self.q.forward(normed.view());
-        let (mut k, zk) = self.k.forward(normed.view());
-        let (v, zv) = self.v.forward(normed.view());
+        let (tokens, input) = (x.nrows(), self.q.input(normed.view()));
+        let (mut q, zq) = self.q.forward(tokens, &input);
+        let (mut k, zk) = self.k.forward(tokens, &input);
+        let (v, zv) = self.v.forward(tokens, &input);
         rotary.forward(&mut q, angles);
         rotary.forward(&mut k, angles);
         Projected { q, k, v, z: [zq, zk, zv] }
@@ -90,12 +96,15 @@ impl<'a, T: Real> Block<'a, T> {
     }
 
     fn finish_saving(&self, x: ArrayView2<T>, attended: ArrayView2<T>) -> (Array2<T>, Finished<T>) {
-        let (mut mid, zo) = self.o.forward(attended);
+        let tokens = x.nrows();
+        let (mut mid, zo) = self.o.forward(tokens, &self.o.input(attended));
         mid += &x;
         let normed = self.ffn_norm.forward(mid.view());
-        let (gate, zgate) = self.gate.forward(normed.view());
-        let (up, zup) = self.up.forward(normed.view());
-        let (mut y, zdown) = self.down.forward(feed_forward::forward(&gate, &up).view());
+        let input = self.gate.input(normed.view());
+        let (gate, zgate) = self.gate.forward(tokens, &input);
+        let (up, zup) = self.up.forward(tokens, &input);
+        let a = feed_forward::forward(&gate, &up);
+        let (mut y, zdown) = self.down.forward(tokens, &self.down.input(a.view()));
         y += &mid;
         (y, Finished { mid, gate, up, z: [zo, zgate, zup, zdown] })
     }

@@ -21,7 +21,7 @@ use curmerge_formats::adapter::AdapterTarget;
 use ndarray::{Array2, ArrayView2};
 
 use crate::base::{Base, Config, Weight};
-use crate::kernels::Real;
+use crate::kernels::{Precision, Real};
 use crate::{Error, Result};
 use attention::{Heads, Span};
 use block::{Block, Places};
@@ -123,6 +123,15 @@ impl<'a, T: Real> Transformer<'a, T> {
         })
     }
 
+    /// Compute the products with frozen matrices in this precision. Attention, norms and terms stay as they are.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        for block in &mut self.blocks {
+            block.linears_mut().into_iter().for_each(|linear| linear.precision = precision);
+        }
+        self.head.precision = precision;
+        self
+    }
+
     /// Put a CURLoRA term beside each target's matrix: C is gathered from the base, U is the target's. Gradients come in
     /// the order of `targets`. Fails for a name that is no matrix of the blocks, or indices outside it.
     pub fn attach(&mut self, targets: &[AdapterTarget], scale: f32) -> Result<()> {
@@ -173,7 +182,7 @@ impl<'a, T: Real> Transformer<'a, T> {
         let mut found: Vec<(usize, &mut Array2<T>)> = self
             .blocks
             .iter_mut()
-            .flat_map(|b| [&mut b.q, &mut b.k, &mut b.v, &mut b.o, &mut b.gate, &mut b.up, &mut b.down])
+            .flat_map(Block::linears_mut)
             .filter_map(|l| l.term.as_mut())
             .map(|t| (t.slot, &mut t.u))
             .collect();
