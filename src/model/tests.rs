@@ -247,6 +247,29 @@ fn token_by_token_gives_the_logits_of_one_pass() {
 }
 
 #[test]
+fn activations_that_are_computed_again_change_no_byte() {
+    with_model(|base| {
+        let mut model = Transformer::<f32>::new(base).unwrap();
+        model.attach(&targets(base, ""), 1.0).unwrap();
+        let (batch, tokens) = (batch(), batch().tokens().len());
+        let (spans, angles) = model.layout(&batch);
+        let places = model.places(&spans, &angles);
+        let x = model.embed(&batch.tokens);
+        let saved = model.blocks[0].forward_saving(x, &places).1;
+        assert_eq!(model.blocks[0].kept_numbers(model.heads()) * tokens, saved.numbers());
+        let all = model.activation_bytes_a_token() * tokens as u64;
+        assert_eq!(all, (LAYERS * saved.numbers() * size_of::<f32>()) as u64);
+
+        let right = model.gradients(&batch, 0.1);
+        for (bytes, first_kept) in [(0, LAYERS), (all - 1, 1), (all, 0), (u64::MAX, 0)] {
+            model.limit_activations(bytes);
+            assert_eq!(model.first_kept(tokens), first_kept);
+            assert_eq!(model.gradients(&batch, 0.1), right);
+        }
+    });
+}
+
+#[test]
 fn bytes_do_not_depend_on_the_thread_count() {
     with_model(|base| {
         let mut model = Transformer::<f32>::new(base).unwrap();
