@@ -80,38 +80,39 @@ impl Cpu {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
     }
 
-    /// Run `work` compiled for this level, so that its loops use the level's instructions. The results are the same
-    /// bytes at every level: Rust neither fuses nor reorders arithmetic.
+    /// Call `work`, compiled for this level, so that its loops use the level's instructions. It must be a function that is
+    /// always inlined: a closure need not be, and then is compiled for the least level. The results are the same bytes at
+    /// every level, since Rust neither fuses nor reorders arithmetic.
     ///
     /// # Panics
     /// When the processor has no such level.
     #[inline]
-    pub(super) fn run<R>(self, work: impl FnOnce() -> R) -> R {
+    pub(super) fn run<A, R>(self, work: impl Fn(A) -> R, arguments: A) -> R {
         #[cfg(target_arch = "x86_64")]
         {
-            assert!(self <= Self::current() || self <= Self::detected());
+            assert!(self <= Self::detected());
             // SAFETY: the processor has these instructions, as was just asserted.
             #[allow(unsafe_code)]
             match self {
-                Cpu::Avx512 | Cpu::Avx512bf16 => return unsafe { with_avx512(work) },
-                Cpu::Avx2 => return unsafe { with_avx2(work) },
+                Cpu::Avx512 | Cpu::Avx512bf16 => return unsafe { with_avx512(work, arguments) },
+                Cpu::Avx2 => return unsafe { with_avx2(work, arguments) },
                 Cpu::Portable => {}
             }
         }
-        work()
+        work(arguments)
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn with_avx512<R>(work: impl FnOnce() -> R) -> R {
-    work()
+fn with_avx512<A, R>(work: impl Fn(A) -> R, arguments: A) -> R {
+    work(arguments)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn with_avx2<R>(work: impl FnOnce() -> R) -> R {
-    work()
+fn with_avx2<A, R>(work: impl Fn(A) -> R, arguments: A) -> R {
+    work(arguments)
 }
 
 /// The level that the variable asks for.

@@ -5,6 +5,7 @@
 //! the least of its kind is found out at run time, in [`Cpu`].
 
 mod cpu;
+pub mod elementwise;
 mod matmul;
 mod product;
 mod real;

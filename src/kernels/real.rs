@@ -6,7 +6,7 @@ use std::ops::{AddAssign, DivAssign, MulAssign, Range, SubAssign};
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
-use super::{Matrix, Panels, Precision, Rows, matmul, matmul_single, product};
+use super::{Matrix, Panels, Precision, Rows, elementwise, matmul, matmul_single, product};
 
 /// `f32` for training, `f64` for checking gradients by finite differences.
 pub trait Real:
@@ -34,6 +34,9 @@ pub trait Real:
     /// For sums that need the wider type; exact.
     fn as_f64(self) -> f64;
 
+    /// e to the power of this; for f32 by arithmetic that becomes SIMD.
+    fn fast_exp(self) -> Self;
+
     /// Rows `[m, k]` for products of this precision, which is that of f32 alone.
     fn rows(x: ArrayView2<'_, Self>, precision: Precision) -> Self::Rows<'_>;
     /// The transpose of these rows of a matrix, for `x W^T`.
@@ -58,6 +61,10 @@ impl Real for f32 {
     }
     fn as_f64(self) -> f64 {
         f64::from(self)
+    }
+    #[inline(always)]
+    fn fast_exp(self) -> Self {
+        elementwise::exp_f32(self)
     }
     fn rows(x: ArrayView2<'_, Self>, precision: Precision) -> Rows<'_> {
         Rows::new(x, precision)
@@ -88,6 +95,10 @@ impl Real for f64 {
     }
     fn as_f64(self) -> f64 {
         self
+    }
+    #[inline(always)]
+    fn fast_exp(self) -> Self {
+        self.exp()
     }
     fn rows(x: ArrayView2<'_, Self>, _: Precision) -> ArrayView2<'_, Self> {
         x

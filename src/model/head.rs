@@ -12,7 +12,7 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
 use crate::base::Weight;
-use crate::kernels::{Precision, Real};
+use crate::kernels::{Precision, Real, elementwise};
 
 /// Numbers of a block of the vocabulary, in each of its two roles.
 const BLOCK_VALUES: usize = 1 << 20;
@@ -20,6 +20,8 @@ const BLOCK_VALUES: usize = 1 << 20;
 const BLOCK_ROWS: usize = 1536;
 /// Hidden states that one thread takes at a time: their logits of a block stay in its cache.
 const TILE: usize = 64;
+
+const CONTIGUOUS: &str = "rows of fresh arrays are contiguous";
 
 /// The frozen matrix `[vocab, d_model]` that turns normed hidden states into logits.
 #[derive(Clone, Debug)]
@@ -50,7 +52,7 @@ impl<T: Real> Running<T> {
     /// Turn the logits of a block into exp(l - max), 0 for the predicted token; what the sums before must be multiplied
     /// by, when that is not 1.
     fn add(&mut self, vocab: &Range<usize>, logits: &mut [T]) -> Option<T> {
-        let max = logits.iter().fold(self.max, |m, &x| m.max(x));
+        let max = elementwise::max(self.max, logits);
         let shrink = (max > self.max).then(|| (self.max - max).exp());
         if let Some(shrink) = shrink {
             self.max = max;
@@ -61,12 +63,7 @@ impl<T: Real> Running<T> {
             self.logit = own.as_f64();
             *own = T::neg_infinity();
         }
-        let mut sum = 0.0;
-        for x in logits {
-            *x = (*x - max).exp();
-            sum += x.as_f64();
-        }
-        self.others += sum;
+        self.others += elementwise::exp_shifted(logits, T::one(), max).as_f64();
         shrink
     }
 
@@ -150,10 +147,11 @@ impl<'a> Head<'a> {
                 let mut logits = Array2::zeros((rows.len(), vocab.len()));
                 T::multiply_here(logits.view_mut(), false, hidden, &w);
                 for (i, (row, mut logits)) in rows.iter_mut().zip(logits.rows_mut()).enumerate() {
-                    let logits = logits.as_slice_mut().expect("a fresh array");
+                    let logits = logits.as_slice_mut().expect(CONTIGUOUS);
                     let shrink = row.add(&vocab, logits);
                     if let (Some(shrink), Some(sums)) = (shrink, sums.as_mut()) {
-                        sums.row_mut(i).iter_mut().for_each(|x| *x *= shrink);
+                        let mut sums = sums.row_mut(i);
+                        elementwise::scale(sums.as_slice_mut().expect(CONTIGUOUS), shrink);
                     }
                 }
                 if let (Some(sums), Some(w)) = (sums, &upright) {
