@@ -254,7 +254,7 @@ pub(super) fn choose_among<'a>(
 }
 
 /// -1 for a tensor of no layer.
-fn layer(name: &str) -> i64 {
+pub(super) fn layer(name: &str) -> i64 {
     let number = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map(|(number, _)| number);
     number.and_then(|number| number.parse().ok()).unwrap_or(-1)
 }

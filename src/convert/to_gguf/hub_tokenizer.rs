@@ -50,14 +50,20 @@ impl HubTokenizer {
         let map = folder.object("special_tokens_map.json")?.filter(|_| listed.is_none()).unwrap_or_default();
         let special = special_tokens(&config, &map, json);
 
-        let known: HashSet<AddedToken> = library.get_added_tokens_decoder().into_values().collect();
-        let new: Vec<AddedToken> = added.into_values().filter(|token| !known.contains(token)).collect();
-        library.add_tokens(new).map_err(|e| error(e.to_string()))?;
-        let named = special.iter().map(|text| {
+        // A token that is added already stays as it is, be it named as special or not.
+        let known = library.get_added_tokens_decoder();
+        let known: HashSet<&AddedToken> = known.values().collect();
+        let mut new: Vec<AddedToken> = added.into_values().filter(|token| !known.contains(token)).collect();
+        new.iter_mut().for_each(|token| token.special |= special.contains(&token.content));
+        let mut there: HashSet<&str> = known.iter().map(|token| token.content.as_str()).collect();
+        let listed: Vec<String> = new.iter().map(|token| token.content.clone()).collect();
+        there.extend(listed.iter().map(String::as_str));
+        let named = special.iter().filter(|text| !there.contains(text.as_str())).map(|text| {
             let token = flags.get(text).cloned().unwrap_or_else(|| AddedToken::from(text.as_str(), true));
             token.special(true)
         });
-        library.add_special_tokens(named.collect::<Vec<_>>()).map_err(|e| error(e.to_string()))?;
+        new.extend(named);
+        library.add_tokens(new).map_err(|e| error(e.to_string()))?;
         Ok(Self { library, special })
     }
 

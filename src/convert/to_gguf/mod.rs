@@ -3,9 +3,9 @@
 //!
 //! Written after the converter of llama.cpp 11434 (October 2026) and transformers 5, which it reads tokenizers with. For
 //! `--type` f32, f16, bf16 and q8_0 the file is the converter's with that `--outtype`; without a type that of its `auto`.
-//! Any other type is what llama-quantize makes of the converter's F32 file. Of Q8_0 there are two meanings: both
-//! give the same tensors, and the file is the converter's, whose keys stand in another order than llama-quantize leaves
-//! them in.
+//! Any other type gives the file that llama-quantize makes of the converter's in F32. Q8_0 could mean either: both have
+//! the same tensors, and the file is the converter's, whose keys and tensors stand in another order than llama-quantize
+//! leaves them in.
 //!
 //! [`recipe`] has what is particular to an architecture.
 
@@ -97,6 +97,9 @@ pub fn to_gguf(
     vocabulary::set(&mut keys, folder, recipe, config.vocab, &mut report.notes)?;
     let mut metadata = keys.into_inner();
 
+    if !tensors::converter_writes(file_type) {
+        tensors::sort(&mut tensors);
+    }
     let headers = |tensors: &[tensors::Tensor<'_>]| tensors.iter().map(|tensor| tensor.header()).collect();
     let planned = GgufLayout::new(VERSION, ALIGNMENT, &metadata, headers(&tensors))?;
     let get = |key: &str| metadata.iter().find(|(known, _)| known == key).map(|(_, value)| value);

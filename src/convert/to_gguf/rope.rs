@@ -50,3 +50,26 @@ fn parameters(config: &Object) -> Option<&Object> {
 fn kind(rope: &Object) -> Option<&str> {
     ["rope_type", "type"].iter().find_map(|name| rope.get(*name)).and_then(Json::as_str)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Of Llama 3.2 1B, as torch 2 computes them. Of 102240 divisors for other settings torch rounds 23 otherwise, those
+    /// of one frequency whose power is halfway between two numbers.
+    #[test]
+    fn llama3_divisors_are_those_of_torch() {
+        let rope = json!({
+            "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        });
+        for config in [json!({"rope_parameters": rope}), json!({"rope_scaling": rope})] {
+            let factors = llama3_factors(config.as_object().unwrap(), 500000.0, 64).unwrap();
+            assert!(factors[..15].iter().all(|&factor| factor == 1.0));
+            assert_eq!(factors[15..18], [1.651_329_3, 3.292_262_8, 9.666_731]);
+            assert!(factors[18..].iter().all(|&factor| factor == 32.0) && factors.len() == 32);
+        }
+        assert_eq!(llama3_factors(json!({"rope_scaling": null}).as_object().unwrap(), 10000.0, 64), None);
+    }
+}

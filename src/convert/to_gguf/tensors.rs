@@ -104,6 +104,14 @@ pub(super) fn set_types<'a, 'v>(
     Ok(retype::fallbacks(planned.iter().map(|tensor| tensor.name.as_str()), &choices))
 }
 
+/// Puts the tensors in the order in which llama-quantize writes them: by layer, then by name.
+pub(super) fn sort(tensors: &mut [Tensor<'_>]) {
+    tensors.sort_by(|a, b| {
+        let layers = file_type::layer(&a.name).cmp(&file_type::layer(&b.name));
+        layers.then_with(|| a.name.cmp(&b.name))
+    });
+}
+
 /// Whether llama.cpp's converter itself has this `--outtype`.
 pub(super) fn converter_writes(file_type: FileType) -> bool {
     matches!(file_type, FileType::F32 | FileType::F16 | FileType::BF16 | FileType::Q8_0)

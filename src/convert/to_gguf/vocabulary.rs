@@ -24,6 +24,9 @@ pub(super) enum Source {
     ByteLevel,
 }
 
+/// llama.cpp joins pieces by their scores, and its converter gives all the same.
+const NO_SCORES: &str = "the folder has no tokenizer.model, and llama.cpp may split texts otherwise than the model learned: \
+     the scores that it goes by are there only";
 /// Score of an added token.
 const ADDED: f32 = -1000.0;
 /// Score of an id that no token has.
@@ -51,7 +54,10 @@ pub(super) fn set(
     let source = recipe.vocabularies.iter().find(has);
     match (source, &json) {
         (Some(Source::SentencePiece), _) => sentencepiece(keys, folder, &config, size)?,
-        (Some(Source::SentencePieceJson), Some(json)) => sentencepiece_json(keys, folder, json, size)?,
+        (Some(Source::SentencePieceJson), Some(json)) => {
+            notes.push(NO_SCORES.into());
+            sentencepiece_json(keys, folder, json, size)?;
+        }
         (Some(Source::ByteLevel), Some(json)) => byte_level(keys, folder, json, size, notes)?,
         _ => {
             let mend = "download the folder with tokenizer.json, or with tokenizer.model";
