@@ -1,6 +1,6 @@
 //! The `tokenizer.*` keys: which kind of vocabulary the folder has, and its tokens.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use curmerge_formats::gguf::Value;
 use serde_json::Value as Json;
@@ -173,7 +173,7 @@ fn byte_level(
     check_size(folder, greatest, size)?;
     let pre = pre_tokenizer::recognise(folder, &tokenizer, json, notes)?;
     let added = tokenizer.added();
-    let tokens = (0..size as u32).map(|id| {
+    let token = |id: u32| {
         let Some(text) = texts.remove(&id) else {
             return Piece { text: format!("[PAD{id}]"), score: 0.0, kind: spm::UNUSED };
         };
@@ -185,8 +185,10 @@ fn byte_level(
             tokenizer.encode(&text, false).and_then(|ids| tokenizer.decode(&ids)).unwrap_or(text)
         };
         added_piece(&plain, token.special || looks_special(&plain))
-    });
-    let (texts, kinds) = tokens.map(|token| (token.text, token.kind)).unzip();
+    };
+    let tokens: Vec<Piece> = (0..size as u32).map(token).collect();
+    check_unique(folder, &tokens)?;
+    let (texts, kinds) = tokens.into_iter().map(|token| (token.text, token.kind)).unzip();
     keys.text("tokenizer.ggml.model", "gpt2");
     keys.text("tokenizer.ggml.pre", pre);
     special_tokens::set_tokens(keys, texts, None, kinds);
@@ -194,20 +196,26 @@ fn byte_level(
 }
 
 fn set_pieces(keys: &mut Keys, folder: Folder<'_>, model: &str, tokens: Vec<Piece>) -> Result<()> {
-    let mut first: BTreeMap<&str, usize> = BTreeMap::new();
-    for (id, token) in tokens.iter().enumerate() {
-        if let Some(other) = first.insert(&token.text, id).filter(|_| !token.text.is_empty()) {
+    check_unique(folder, &tokens)?;
+    let scores = tokens.iter().map(|token| token.score).collect();
+    let (texts, kinds) = tokens.into_iter().map(|token| (token.text, token.kind)).unzip();
+    keys.text("tokenizer.ggml.model", model);
+    keys.text("tokenizer.ggml.pre", "default");
+    special_tokens::set_tokens(keys, texts, Some(scores), kinds);
+    Ok(())
+}
+
+/// llama.cpp aborts at a vocabulary with the same text twice.
+fn check_unique(folder: Folder<'_>, tokens: &[Piece]) -> Result<()> {
+    let mut first: HashMap<&str, usize> = HashMap::new();
+    for (id, token) in tokens.iter().enumerate().filter(|(_, token)| !token.text.is_empty()) {
+        if let Some(other) = first.insert(&token.text, id) {
             let text: String = token.text.chars().take(40).collect();
             let problem = format!("{text:?} is the token {other} and the token {id}");
             let mend = "llama.cpp cannot load such a vocabulary; download the folder again";
             return Err(Error::input(folder.path(), "vocabulary", problem, mend));
         }
     }
-    let scores = tokens.iter().map(|token| token.score).collect();
-    let (texts, kinds) = tokens.into_iter().map(|token| (token.text, token.kind)).unzip();
-    keys.text("tokenizer.ggml.model", model);
-    keys.text("tokenizer.ggml.pre", "default");
-    special_tokens::set_tokens(keys, texts, Some(scores), kinds);
     Ok(())
 }
 
