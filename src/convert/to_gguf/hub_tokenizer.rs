@@ -9,6 +9,8 @@ use super::folder::{Folder, Object};
 use crate::{Error, Result};
 
 const FILE: &str = "tokenizer.json";
+/// By this, anywhere in the file, transformers tells that tokens are bytes in GPT-2's spelling.
+const SPELLED: &[u8] = b"\"ByteLevel\"";
 /// Roles of tokens that tokenizer_config.json names one by one.
 const ROLES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
@@ -33,36 +35,26 @@ impl HubTokenizer {
 
         let config = folder.object("tokenizer_config.json")?.unwrap_or_default();
         let listed = config.get("added_tokens_decoder").and_then(Json::as_object);
+        let map = folder.object("special_tokens_map.json")?.filter(|_| listed.is_none()).unwrap_or_default();
+        let byte_level = bytes.windows(SPELLED.len()).any(|window| window == SPELLED);
+        let (named, more) = special_tokens(&config, &map, byte_level);
+
+        // The tokens that tokenizer_config.json lists, else the file's own; one with a role is special.
         let mut added: BTreeMap<u64, AddedToken> = BTreeMap::new();
         for (id, token) in listed.into_iter().flatten() {
-            if let (Ok(id), Some(token)) = (id.parse(), added_token(token)) {
-                added.insert(id, token);
-            }
+            added.extend(id.parse().ok().zip(added_token(token)));
         }
         let own = json.get("added_tokens").and_then(Json::as_array).filter(|_| listed.is_none());
-        let flags: HashMap<String, AddedToken> = own
-            .into_iter()
-            .flatten()
-            .filter_map(added_token)
-            .chain(added.values().cloned())
-            .map(|token| (token.content.clone(), token))
-            .collect();
-        let map = folder.object("special_tokens_map.json")?.filter(|_| listed.is_none()).unwrap_or_default();
-        let special = special_tokens(&config, &map, json);
-
-        // A token that is added already stays as it is, be it named as special or not.
-        let known = library.get_added_tokens_decoder();
-        let known: HashSet<&AddedToken> = known.values().collect();
-        let mut new: Vec<AddedToken> = added.into_values().filter(|token| !known.contains(token)).collect();
-        new.iter_mut().for_each(|token| token.special |= special.contains(&token.content));
-        let mut there: HashSet<&str> = known.iter().map(|token| token.content.as_str()).collect();
-        let listed: Vec<String> = new.iter().map(|token| token.content.clone()).collect();
-        there.extend(listed.iter().map(String::as_str));
-        let named = special.iter().filter(|text| !there.contains(text.as_str())).map(|text| {
-            let token = flags.get(text).cloned().unwrap_or_else(|| AddedToken::from(text.as_str(), true));
-            token.special(true)
-        });
-        new.extend(named);
+        for token in own.into_iter().flatten() {
+            added.extend(token.get("id").and_then(Json::as_u64).zip(added_token(token)));
+        }
+        let mut new: Vec<AddedToken> = added.into_values().collect();
+        new.iter_mut().for_each(|token| token.special |= named.contains(&token.content));
+        let there = library.get_added_tokens_decoder().into_values().chain(new.iter().cloned());
+        let there: HashSet<String> = there.map(|token| token.content).collect();
+        let special: Vec<String> = named.into_iter().chain(more).collect();
+        let missing = special.iter().filter(|text| !there.contains(*text));
+        new.extend(missing.map(|text| AddedToken::from(text.as_str(), true)));
         library.add_tokens(new).map_err(|e| error(e.to_string()))?;
         Ok(Self { library, special })
     }
@@ -101,13 +93,13 @@ impl HubTokenizer {
     }
 }
 
-/// The texts of the special tokens that the folder names, each once.
-fn special_tokens(config: &Object, map: &Object, json: &Object) -> Vec<String> {
+/// The texts of the tokens that have a role, and of those that are special besides, each once.
+fn special_tokens(config: &Object, map: &Object, byte_level: bool) -> (Vec<String>, Vec<String>) {
     let text = |token: &Json| token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned);
     let class = config.get("tokenizer_class").and_then(Json::as_str).unwrap_or("LlamaTokenizer");
     // transformers' LlamaTokenizer has these if the folder says nothing else, but it does not load byte-level files.
-    let spelled = class.starts_with("LlamaTokenizer") && !mentions(json, "ByteLevel", 0);
-    let mut found = Vec::new();
+    let spelled = class.starts_with("LlamaTokenizer") && !byte_level;
+    let mut named = Vec::new();
     for role in ROLES {
         let default = match role {
             "bos_token" => Some("<s>"),
@@ -115,33 +107,24 @@ fn special_tokens(config: &Object, map: &Object, json: &Object) -> Vec<String> {
             "unk_token" => Some("<unk>"),
             _ => None,
         };
-        let named = map.get(role).or_else(|| config.get(role));
         let default = || default.filter(|_| spelled).map(str::to_owned);
-        found.extend(named.map_or_else(default, text));
+        named.extend(map.get(role).or_else(|| config.get(role)).map_or_else(default, text));
     }
     // Roles of a model's own.
     let own = config.iter().filter(|(key, _)| key.ends_with("_token") && !ROLES.contains(&key.as_str()));
-    found.extend(own.filter_map(|(_, token)| token.as_str().map(str::to_owned)));
-    let more = ["extra_special_tokens", "additional_special_tokens"];
-    let more = more.iter().find_map(|name| map.get(*name).or_else(|| config.get(*name)));
-    match more {
-        Some(Json::Array(list)) => found.extend(list.iter().filter_map(text)),
-        Some(Json::Object(named)) => found.extend(named.values().filter_map(text)),
+    named.extend(own.filter_map(|(_, token)| token.as_str().map(str::to_owned)));
+    let lists = ["extra_special_tokens", "additional_special_tokens"];
+    let mut more = Vec::new();
+    match lists.iter().find_map(|name| map.get(*name).or_else(|| config.get(*name))) {
+        Some(Json::Array(list)) => more.extend(list.iter().filter_map(text)),
+        Some(Json::Object(roles)) => named.extend(roles.values().filter_map(text)),
         _ => {}
     }
     let mut seen = HashSet::new();
-    found.retain(|text| !text.is_empty() && seen.insert(text.clone()));
-    found
-}
-
-/// Whether a step of the pipeline has this type.
-fn mentions(object: &Object, kind: &str, depth: usize) -> bool {
-    let steps = ["decoder", "pre_tokenizer", "decoders", "pretokenizers"];
-    let inner = object.iter().filter(|(key, _)| steps.contains(&key.as_str())).map(|(_, value)| value);
-    let mut objects =
-        inner.flat_map(|value| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice));
-    object.get("type").and_then(Json::as_str) == Some(kind)
-        || depth < 8 && objects.any(|value| value.as_object().is_some_and(|o| mentions(o, kind, depth + 1)))
+    let mut unseen = |text: &String| !text.is_empty() && seen.insert(text.clone());
+    named.retain(&mut unseen);
+    more.retain(unseen);
+    (named, more)
 }
 
 fn added_token(token: &Json) -> Option<AddedToken> {
