@@ -4,7 +4,7 @@
 //!
 //! DIR/smollm2-hf and DIR/smollm2-135m-instruct.Q4_1.gguf hold equal weights; the interpreter has the packages of
 //! tests/clients/requirements.txt, torch, transformers and peft; the data folder has sst2, mrpc and sentiment140 (JSONL) and
-//! wikitext2/wiki.test.raw.
+//! wikitext2/wiki.test.raw. Conversion also needs CURMERGE_LLAMA_CPP, a source folder of llama.cpp (11434).
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -294,4 +294,29 @@ fn peft_adapters_merge_as_peft_merges_them() {
         println!("{kind}: {} matrices, error at most {error:.1e} of the change", answer(&out)["changed"]);
         assert!(error < 1e-4 && answer(&out)["changed"] == 210, "{kind}: {error}");
     }
+}
+
+#[test]
+#[ignore = "needs CURMERGE_MODELS (shared/models/get.py), CURMERGE_LLAMA_CPP, and CURMERGE_PYTHON with torch and transformers"]
+fn converted_folders_are_the_files_of_llama_cpps_converter() {
+    let (llama_cpp, path) = (named("CURMERGE_LLAMA_CPP"), folder());
+    let [own, right] = ["converted.gguf", "converter.gguf"].map(|name| scratch().join(name));
+    for outtype in ["auto", "f32", "f16", "bf16", "q8_0"] {
+        match outtype {
+            "auto" => curmerge!("convert", path, own).done(),
+            outtype => curmerge!("convert", path, own, "--type", outtype).done(),
+        };
+        let words = [llama_cpp.as_os_str(), path.as_os_str(), outtype.as_ref(), right.as_os_str()];
+        ask("converter.py", &words, &[]);
+        let [own, right] = [&own, &right].map(|file| std::fs::read(file).unwrap());
+        // Not assert_eq, which would print them.
+        assert!(own == right, "{outtype}: {} and {} bytes", own.len(), right.len());
+        println!("{outtype}: {} bytes, the same", own.len());
+    }
+    let text = data("wikitext2/wiki.test.raw");
+    let perplexity = |model: &Path| {
+        curmerge!("eval", model, "--perplexity", text, "--chunks", "2", "--json").json()["perplexity"].clone()
+    };
+    curmerge!("convert", path, own, "--type", "f32").done();
+    assert_eq!(perplexity(&path), perplexity(&own));
 }
