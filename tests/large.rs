@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 use curmerge::base::Base;
 use curmerge::cur::{Selection, binding};
 use curmerge::model::{Batch, Transformer};
+use curmerge::tokenizer::Message;
 use curmerge::train::data::{DataOptions, Dataset};
 use curmerge_formats::adapter::Adapter;
 use rand_chacha::ChaCha20Rng;
@@ -294,4 +295,56 @@ fn peft_adapters_merge_as_peft_merges_them() {
         println!("{kind}: {} matrices, error at most {error:.1e} of the change", answer(&out)["changed"]);
         assert!(error < 1e-4 && answer(&out)["changed"] == 210, "{kind}: {error}");
     }
+}
+
+#[test]
+#[ignore = "needs CURMERGE_MODELS (shared/models/get.py), CURMERGE_DATA, and CURMERGE_PYTHON with torch and transformers"]
+fn transformers_sees_the_same_model_in_a_folder_made_of_the_gguf_file() {
+    let [made, out, back] =
+        ["from-gguf", "from-gguf.json", "from-gguf-bf16"].map(|name| scratch().join(name));
+    curmerge!("convert", quantized(), made, "--type", "f32", "--force").done();
+    let mut texts: Vec<String> = include_str!("../fixtures/tokenizer/hard.jsonl")
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let wikitext = std::fs::read_to_string(data("wikitext2/wiki.test.raw")).unwrap();
+    texts.extend(wikitext.lines().map(str::to_owned));
+    let sst2 = std::fs::read_to_string(data("sst2/train.jsonl")).unwrap();
+    texts.extend(
+        sst2.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["prompt"].as_str().unwrap().into()),
+    );
+    let chat = [("user", "hi there"), ("assistant", "yes?"), ("user", "What is 2 + 2?")];
+    let turns: Vec<Value> =
+        chat.iter().map(|(role, content)| json!({ "role": role, "content": content })).collect();
+    let questions = json!({ "prompts": PROMPTS, "texts": texts, "chat": turns }).to_string();
+    ask("transformers_client.py", &[made.as_os_str(), out.as_os_str()], questions.as_bytes());
+    let theirs = answer(&out);
+
+    let tokenizer = Base::open(&quantized()).unwrap().tokenizer().unwrap();
+    for (text, ids) in texts.iter().zip(theirs["tokens"].as_array().unwrap()) {
+        assert_eq!(json!(tokenizer.encode(text, true).unwrap()), *ids, "{text:?}");
+    }
+    let messages = chat.map(|(role, content)| Message::new(role, content));
+    assert_eq!(theirs["chat"], tokenizer.chat_template().unwrap().render(&messages, true).unwrap());
+    let number = |(id, value): (&String, &Value)| (id.parse().unwrap(), value.as_f64().unwrap());
+    let next = |answer: &Value| answer["log_probs"].as_object().unwrap().iter().map(number).collect();
+    let log_probs: Vec<BTreeMap<u32, f64>> =
+        theirs["log_probs"].as_array().unwrap().iter().map(next).collect();
+    let off = difference(&ours(&quantized(), None), &log_probs);
+    println!("{} texts have the same tokens; log-probabilities differ by at most {off:.1e}", texts.len());
+    assert!(off < 1e-3, "{off}");
+
+    // The weights of smollm2-hf are these values in bfloat16.
+    curmerge!("convert", quantized(), back, "--type", "bf16", "--force").done();
+    let (made, own) = (Base::open(&back).unwrap(), Base::open(&folder()).unwrap());
+    assert!(made.tensors().keys().eq(own.tensors().keys()));
+    for (name, tensor) in made.tensors() {
+        assert!(made.bytes(tensor) == own.bytes(&own.tensors()[name]), "{name}");
+    }
+    assert_eq!(made.config(), &{
+        let mut config = own.config().clone();
+        // 9.999999747378752e-06 there, the f32 next to what was meant.
+        config.norm_eps = 1e-5;
+        config
+    });
 }

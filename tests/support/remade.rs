@@ -78,7 +78,8 @@ impl Remade {
     /// A SentencePiece vocabulary over the demo's text: the bytes, and every piece of a word that is frequent enough,
     /// the more frequent with the greater score.
     pub fn sentence_pieces(self, adds_space: bool) -> Self {
-        const SIZE: usize = 2000;
+        // With the last, one for each row of the embedding.
+        const SIZE: usize = 2047;
         let text = std::fs::read_to_string(demo("text.txt")).unwrap();
         let mut counts = BTreeMap::<String, usize>::new();
         for word in text.split_whitespace() {
