@@ -49,7 +49,7 @@ enum Command {
     Merge(merge::MergeArgs),
     /// Write an adapter in the form another program loads.
     Export(export::ExportArgs),
-    /// Write a model in other types.
+    /// Write a model in other types, or as a Hugging Face folder.
     Convert(convert::ConvertArgs),
     /// Measure perplexity and accuracy.
     Eval(eval::EvalArgs),
