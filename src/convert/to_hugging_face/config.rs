@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use curmerge_formats::dtype::DType;
-use curmerge_formats::gguf::{Gguf, Value};
+use curmerge_formats::gguf::Gguf;
 use serde_json::{Map, Value as Json, json};
 
 use super::rope;
 use crate::base::{Base, RopeScaling};
 use crate::tokenizer::Tokenizer;
-use crate::{Error, Result, arch};
+use crate::{Error, Result};
 
 /// What transformers calls a family, and says of it beside the dimensions.
 struct Family {
@@ -72,7 +72,8 @@ pub(super) fn config(base: &Base, dtype: DType, tokens: &Tokens) -> Result<Strin
     // Every architecture of the table has at least one of transformers' names.
     let (Some(family), Some(model_type)) = (family, architecture.hugging_face.first()) else {
         let problem = format!("no Hugging Face folder can be written of a {} model", architecture.gguf);
-        return Err(Error::input(base.path(), "architecture", problem, format!("use {}", arch::known())));
+        let known: Vec<&str> = FAMILIES.iter().map(|family| family.gguf).collect();
+        return Err(Error::input(base.path(), "architecture", problem, format!("use {}", known.join(", "))));
     };
     let c = base.config();
     if c.rope_dim != c.head_dim {
@@ -106,8 +107,14 @@ pub(super) fn config(base: &Base, dtype: DType, tokens: &Tokens) -> Result<Strin
         "rope_parameters": rope_parameters(scaling.as_ref(), rope_base),
         // Both as transformers before 5 reads them.
         "rope_theta": rope_base,
-        "rope_scaling": scaling.as_ref().map(|scaling| rope_parameters(Some(scaling), rope_base)),
+        "rope_scaling": null,
+        // The first of this form. Without it, large vocabularies are suspected of Mistral's mistakes.
+        "transformers_version": "5.0.0",
     });
+    if let Some(mut scaling) = scaling.as_ref().map(|scaling| rope_parameters(Some(scaling), rope_base)) {
+        scaling.as_object_mut().map(|members| members.remove("rope_theta"));
+        json["rope_scaling"] = scaling;
+    }
     for (name, value) in family.flags {
         json[*name] = (*value).into();
     }
@@ -179,14 +186,17 @@ fn rope_parameters(scaling: Option<&RopeScaling>, base: f64) -> Json {
     }
 }
 
-/// A key that is not there, or a text.
-pub(super) fn text<'a>(gguf: &'a Gguf, key: &str) -> Option<&'a str> {
-    gguf.get(key).and_then(Value::as_str)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::shortest;
+    use super::{FAMILIES, shortest};
+    use crate::arch;
+
+    #[test]
+    fn every_architecture_has_a_line() {
+        for architecture in arch::ALL {
+            assert!(FAMILIES.iter().any(|f| f.gguf == architecture.gguf), "{}", architecture.gguf);
+        }
+    }
 
     #[test]
     fn numbers_are_written_as_they_were_meant() {

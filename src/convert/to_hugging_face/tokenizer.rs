@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use curmerge_formats::gguf::Gguf;
+use curmerge_formats::gguf::{Gguf, Value};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value as Json, json};
 
-use super::config::{Tokens, pretty, text};
+use super::config::{Tokens, pretty};
 use super::{merges, pre_tokenizers};
 use crate::base::Base;
 use crate::tokenizer::{AlgorithmParts, Kind, Parts, Tokenizer, Vocabulary};
@@ -238,6 +238,8 @@ pub(super) fn settings(base: &Base, gguf: &Gguf, tokenizer: &Tokenizer, tokens: 
         "add_bos_token": tokenizer.adds_bos(),
         "add_eos_token": tokenizer.adds_eos(),
         "clean_up_tokenization_spaces": false,
+        // transformers before 5 adds types of tokens else, which these models refuse.
+        "model_input_names": ["input_ids", "attention_mask"],
     });
     let vocabulary = tokenizer.parts().map(|parts| parts.vocabulary);
     let named = [
@@ -252,7 +254,7 @@ pub(super) fn settings(base: &Base, gguf: &Gguf, tokenizer: &Tokenizer, tokens: 
         }
     }
     // chat_template.jinja says the same to transformers from 4.51 on.
-    if let Some(template) = text(gguf, "tokenizer.chat_template") {
+    if let Some(template) = gguf.get("tokenizer.chat_template").and_then(Value::as_str) {
         json["chat_template"] = template.into();
     }
     pretty(&json)
