@@ -53,3 +53,33 @@ impl AdapterArgs {
         AdapterArgs { adapter, scale: 1.0, allow_other_base: false }
     }
 }
+
+/// A number of bytes, with K, M, G or T behind it (or KB and so on, as Hugging Face writes them) of thousands.
+pub fn parse_size(text: &str) -> std::result::Result<u64, String> {
+    let upper = text.trim().to_ascii_uppercase();
+    let size = upper.strip_suffix('B').unwrap_or(&upper);
+    let units = [('K', 1000), ('M', 1_000_000), ('G', 1_000_000_000), ('T', 1_000_000_000_000u64)];
+    let (number, unit) = units
+        .iter()
+        .find_map(|&(letter, unit)| Some((size.strip_suffix(letter)?, unit)))
+        .unwrap_or((size, 1));
+    let bytes = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes.filter(|&bytes| bytes > 0).ok_or_else(|| "use a whole number such as 2G or 500M".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_size;
+
+    #[test]
+    fn sizes_count_in_thousands() {
+        for (text, bytes) in
+            [("2G", 2_000_000_000), ("500M", 500_000_000), ("5gb", 5_000_000_000), ("7 KB", 7000), ("12", 12)]
+        {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "G", "B", "0", "0M", "-1G", "1.5G", "2GiB", "99999999999T", "1MM"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+}

@@ -53,7 +53,7 @@ enum Command {
     Merge(merge::MergeArgs),
     /// Write an adapter in the form another program loads.
     Export(export::ExportArgs),
-    /// Write a model in other types, or a Hugging Face folder as a GGUF file.
+    /// Write a model in other types, or in the other container.
     Convert(convert::ConvertArgs),
     /// Measure perplexity and accuracy.
     Eval(eval::EvalArgs),

@@ -14,7 +14,7 @@ mod index;
 mod read;
 mod write;
 
-pub use index::shard_index;
+pub use index::{shard_index, shard_name};
 pub use read::{SafeTensor, SafeTensors};
 pub use write::{NewSafeTensor, SafeTensorsLayout};
 
