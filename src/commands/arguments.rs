@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use curmerge_formats::dtype::DType;
 
 use crate::cur::Selection;
+use crate::merge::Storage;
 
 /// Which matrices a new adapter changes, and through which of their columns and rows.
 #[derive(Clone, Debug, Args)]
@@ -42,4 +44,47 @@ impl AdapterArgs {
     pub fn plain(adapter: Option<PathBuf>) -> Self {
         AdapterArgs { adapter, scale: 1.0, allow_other_base: false }
     }
+}
+
+/// How a merge stores the tensors that it changes.
+#[derive(Clone, Debug, Args)]
+pub struct StorageArgs {
+    /// How to store the changed tensors: f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, iq4_nl, iq4_xs,
+    /// mxfp4, q3_k or q2_k; or auto, each as narrow as --fidelity allows [default: as the base stores them].
+    #[arg(long = "type", alias = "type-adapted", value_name = "TYPE", value_parser = parse_type)]
+    storage: Option<Storage>,
+    /// With --type auto: the least cosine between what is written and the adapter's change.
+    #[arg(long, default_value_t = 0.9, value_name = "COSINE", value_parser = parse_fidelity)]
+    fidelity: f64,
+}
+
+impl StorageArgs {
+    /// What was asked for.
+    pub fn storage(&self) -> Storage {
+        match self.storage {
+            Some(Storage::Narrowest { .. }) => Storage::Narrowest { fidelity: self.fidelity },
+            other => other.unwrap_or_default(),
+        }
+    }
+
+    /// Whether anything was asked for.
+    pub fn is_given(&self) -> bool {
+        self.storage.is_some()
+    }
+}
+
+fn parse_type(name: &str) -> Result<Storage, String> {
+    if name.eq_ignore_ascii_case("auto") {
+        // `StorageArgs::storage` puts in what --fidelity says.
+        return Ok(Storage::Narrowest { fidelity: 0.0 });
+    }
+    DType::parse(name)
+        .filter(|dtype| dtype.can_encode() && *dtype != DType::F64)
+        .map(Storage::Only)
+        .ok_or_else(|| "use auto, or one of the types that `curmerge merge --help` lists".into())
+}
+
+fn parse_fidelity(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|x| (0.0..=1.0).contains(x));
+    number.ok_or_else(|| "use a number from 0 to 1".into())
 }

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::TypedValueParser;
 use curmerge_formats::adapter::Adapter;
-use curmerge_formats::dtype::DType;
 use serde_json::json;
 
+use super::arguments::StorageArgs;
 use crate::Result;
 use crate::base::Base;
 use crate::lora::Lora;
-use crate::merge::{MergeOptions, MergeReport, Source, Storage, merge};
+use crate::merge::{MergeOptions, MergeReport, Source, merge};
 use crate::report::{progress, terminal};
 
 /// Tensors that the report lists; the others are like the last of them or better.
@@ -31,13 +31,9 @@ pub struct MergeArgs {
     /// folder for a Hugging Face folder.
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
-    /// How to store the changed tensors: f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, iq4_nl, iq4_xs,
-    /// mxfp4, q3_k or q2_k; or auto, each as narrow as --fidelity allows [default: as the base stores them].
-    #[arg(long = "type", alias = "type-adapted", value_name = "TYPE", value_parser = parse_type)]
-    pub storage: Option<Storage>,
-    /// With --type auto: the least cosine between what is written and the adapter's change.
-    #[arg(long, default_value_t = 0.9, value_name = "COSINE", value_parser = parse_fidelity)]
-    pub fidelity: f64,
+    /// Types of the changed tensors.
+    #[command(flatten)]
+    pub storage: StorageArgs,
     /// Most bytes of tensors in one file, such as 2G or 500M (powers of 1000). A GGUF model becomes splits that
     /// llama.cpp opens, OUT/OUT-00001-of-00003.gguf and so on; a Hugging Face folder model-00001-of-00003.safetensors
     /// and so on with an index. [default: one GGUF file, or the folder's own shards]
@@ -52,22 +48,6 @@ pub struct MergeArgs {
     /// Merge an adapter that was trained on other values of this model, such as another quantization.
     #[arg(long)]
     pub allow_other_base: bool,
-}
-
-fn parse_type(name: &str) -> std::result::Result<Storage, String> {
-    if name.eq_ignore_ascii_case("auto") {
-        // `run` puts in what --fidelity says.
-        return Ok(Storage::Narrowest { fidelity: 0.0 });
-    }
-    DType::parse(name)
-        .filter(|dtype| dtype.can_encode() && *dtype != DType::F64)
-        .map(Storage::Only)
-        .ok_or_else(|| "use auto, or one of the types that `curmerge merge --help` lists".into())
-}
-
-fn parse_fidelity(text: &str) -> std::result::Result<f64, String> {
-    let number = text.parse().ok().filter(|x| (0.0..=1.0).contains(x));
-    number.ok_or_else(|| "use a number from 0 to 1".into())
 }
 
 /// An adapter, and how much of its change is wanted.
@@ -132,10 +112,7 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
         })
         .collect();
     let options = MergeOptions {
-        storage: match args.storage {
-            Some(Storage::Narrowest { .. }) => Storage::Narrowest { fidelity: args.fidelity },
-            other => other.unwrap_or_default(),
-        },
+        storage: args.storage.storage(),
         max_shard_size: args.max_shard_size,
         force: args.force,
         protect: args.adapters.iter().map(|part| part.path.clone()).collect(),
@@ -160,7 +137,8 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     terminal::print(&(table(&report) + &format!("merged   {}\n", report.model.display())))
 }
 
-fn table(report: &MergeReport) -> String {
+/// The tensors that kept least, and what the figures mean.
+pub(super) fn table(report: &MergeReport) -> String {
     let worst = report.worst_first();
     let width = worst.iter().take(LISTED).map(|t| t.name.len()).max().unwrap_or(0);
     let mut text = format!("{:width$}  type   survived  noise  change\n", "tensor");

@@ -1,0 +1,129 @@
+//! A folder for `ollama create`: the merged model, and a Modelfile with the model's chat template in Ollama's language.
+//!
+//! Ollama knows Jinja templates only by resemblance to some two dozen of its own list (`template.Named`, by edit
+//! distance), and a model whose template resembles none gets bare prompts. So the Modelfile carries the template, with
+//! the texts at which answers end. `FROM` names the model beside it: the folder may be moved.
+//!
+//! The adapter is merged, not put beside the base with `ADAPTER`: Ollama's own engine, which runs more architectures
+//! with every version, refuses that ("loras are not yet implemented", runner/ollamarunner/runner.go).
+
+mod go_template;
+#[cfg(test)]
+mod tests;
+mod turns;
+
+use std::path::Path;
+
+use curmerge_formats::adapter::Adapter;
+use curmerge_formats::output::OutputFolder;
+
+use crate::base::{Base, Files};
+use crate::merge::{MergeOptions, MergeReport, Source, Storage, merge};
+use crate::tokenizer::{ChatTemplate, Tokenizer};
+use crate::{Error, Result};
+use turns::Turns;
+
+/// The merged model within the folder.
+pub const MODEL: &str = "model.gguf";
+/// The file that `ollama create -f` reads.
+pub const MODELFILE: &str = "Modelfile";
+
+/// What a Modelfile says besides `FROM`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prompts {
+    /// The model's chat template.
+    Chat {
+        /// In Go's language.
+        template: String,
+        /// Text at which an answer ends.
+        stops: Vec<String>,
+        /// Whether the template takes a system message.
+        takes_system: bool,
+    },
+    /// The prompt as it is: the model has no chat template.
+    Plain,
+    /// Nothing: the chat template could not be put in Ollama's form, for this reason.
+    Unknown(String),
+}
+
+/// What was written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// How much of the adapter each tensor carries.
+    pub merged: MergeReport,
+    /// How prompts are built.
+    pub prompts: Prompts,
+}
+
+/// Write the folder, its changed tensors stored as `storage` says. `progress` is told how many of how many are done.
+///
+/// # Errors
+/// A base that is no GGUF file; those of [`merge`] and of [`curmerge_formats::output`]. After an error nothing stands at
+/// `out` that did not before.
+pub fn write(
+    base: &Base,
+    adapter: &Adapter,
+    storage: Storage,
+    out: &Path,
+    inputs: &[&Path],
+    force: bool,
+    progress: impl Fn(usize, usize),
+) -> Result<Written> {
+    if !matches!(base.files(), Files::Gguf(_)) {
+        let problem = "a Hugging Face folder, and Ollama is given a GGUF file";
+        let mend = "write that with `curmerge convert FOLDER MODEL.gguf`, and name it as --base";
+        return Err(Error::file(base.path(), problem, mend));
+    }
+    let prompts = match base.tokenizer() {
+        Ok(tokenizer) => prompts(&tokenizer),
+        Err(error) => Prompts::Unknown(error.to_string()),
+    };
+    let inputs = [inputs, &base.inputs()].concat();
+    let folder = OutputFolder::create(out, &inputs, force)?;
+    let options = MergeOptions { storage, ..Default::default() };
+    let mut merged = merge(base, &[(Source::Cur(adapter), 1.0)], &options, &folder.path().join(MODEL), progress)?;
+    merged.model = out.join(MODEL);
+    let mut file = folder.file(MODELFILE)?;
+    file.append(modelfile(&prompts).as_bytes())?;
+    file.commit()?;
+    folder.commit()?;
+    Ok(Written { merged, prompts })
+}
+
+fn prompts(tokenizer: &Tokenizer) -> Prompts {
+    let Some(template) = tokenizer.chat_template() else { return Prompts::Plain };
+    // Ollama's tokenizers put BOS in front where the model's settings say so, as ours does.
+    let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos()).map(|id| tokenizer.decode(&[id]));
+    chat(template, bos.as_deref())
+}
+
+/// The prompts of a chat template; `bos` is the text of a token that the tokenizer adds by itself.
+fn chat(template: &ChatTemplate, bos: Option<&str>) -> Prompts {
+    match Turns::of(template, bos) {
+        Ok(turns) => Prompts::Chat {
+            template: go_template::of(&turns),
+            stops: turns.stops(),
+            takes_system: turns.takes_system,
+        },
+        Err(why) => Prompts::Unknown(why),
+    }
+}
+
+/// The Modelfile's text.
+fn modelfile(prompts: &Prompts) -> String {
+    let mut text = format!("FROM ./{MODEL}\n");
+    match prompts {
+        Prompts::Chat { template, stops, takes_system } => {
+            if !takes_system {
+                text += "# The model's own template has no place for a system message: it goes before the user's words.\n";
+            }
+            text += &format!("TEMPLATE \"\"\"{template}\"\"\"\n");
+            for stop in stops {
+                text += &format!("PARAMETER stop \"{stop}\"\n");
+            }
+        }
+        Prompts::Plain => text += "TEMPLATE {{ .Prompt }}\n",
+        Prompts::Unknown(_) => {}
+    }
+    text
+}
