@@ -19,8 +19,9 @@ pub enum Format {
     Gguf,
     /// A folder for PEFT.
     Peft,
-    /// A folder for `ollama create`: the merged model and a Modelfile with its chat template. There is no ADAPTER line,
-    /// for Ollama's own engine refuses adapters when the model is loaded.
+    /// A folder for `ollama create`: the merged model, and a Modelfile with its chat template. (Modelfiles may have an
+    /// ADAPTER line beside an untouched base, but Ollama's own engine fails to load such a model, seen with 0.17.4, and
+    /// from 0.34.1 on `ollama create` is said to refuse it.)
     Ollama,
 }
 

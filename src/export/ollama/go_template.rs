@@ -17,7 +17,8 @@ pub(super) fn of(turns: &Turns) -> String {
     let user = match &turns.system {
         System::First(system) => match (turns.first.strip_suffix(begin), system.after.strip_suffix(begin)) {
             (Some(start), Some(after)) => {
-                text += &either("{{ if .System }}", &around(&system.before, ".System", after), &literal(start));
+                text +=
+                    &either("{{ if .System }}", &around(&system.before, ".System", after), &literal(start));
                 text += EACH;
                 literal(begin)
             }
@@ -40,9 +41,12 @@ pub(super) fn of(turns: &Turns) -> String {
         }
     };
     let [user_end, answer, answer_end, prompt] =
-        [&turns.user.after, &turns.assistant.before, &turns.assistant.after, &turns.prompt].map(|t| literal(t));
+        [&turns.user.after, &turns.assistant.before, &turns.assistant.after, &turns.prompt]
+            .map(|t| literal(t));
     text += "{{ $last := eq (len (slice $.Messages $i)) 1 }}{{ if eq .Role \"user\" }}";
-    text += &format!("{user}{{{{ .Content }}}}{user_end}{{{{ else if eq .Role \"assistant\" }}}}{answer}{{{{ .Content }}}}");
+    text += &format!(
+        "{user}{{{{ .Content }}}}{user_end}{{{{ else if eq .Role \"assistant\" }}}}{answer}{{{{ .Content }}}}"
+    );
     text += &either("{{ if not $last }}", &answer_end, "");
     text += "{{ end }}";
     text += &either("{{ if and $last (ne .Role \"assistant\") }}", &prompt, "");

@@ -4,12 +4,11 @@
 //! distance), and a model whose template resembles none gets bare prompts. So the Modelfile carries the template, with
 //! the texts at which answers end. `FROM` names the model beside it: the folder may be moved.
 //!
-//! The adapter is merged, not put beside the base with `ADAPTER`: Ollama's own engine, which runs more architectures
-//! with every version, refuses that ("loras are not yet implemented", runner/ollamarunner/runner.go).
+//! The adapter is merged, not put beside the base with `ADAPTER`. Ollama 0.17.4 takes that line, and runs it where
+//! llama.cpp runs the model; its own engine, which has taken over more architectures with every version, then fails to
+//! load the model: "loras are not yet implemented". From 0.34.1 on `ollama create` itself is said to refuse the line.
 
 mod go_template;
-#[cfg(test)]
-mod tests;
 mod turns;
 
 use std::path::Path;
@@ -75,55 +74,59 @@ pub fn write(
         return Err(Error::file(base.path(), problem, mend));
     }
     let prompts = match base.tokenizer() {
-        Ok(tokenizer) => prompts(&tokenizer),
+        Ok(tokenizer) => Prompts::of(&tokenizer),
         Err(error) => Prompts::Unknown(error.to_string()),
     };
     let inputs = [inputs, &base.inputs()].concat();
     let folder = OutputFolder::create(out, &inputs, force)?;
     let options = MergeOptions { storage, ..Default::default() };
-    let mut merged = merge(base, &[(Source::Cur(adapter), 1.0)], &options, &folder.path().join(MODEL), progress)?;
+    let mut merged =
+        merge(base, &[(Source::Cur(adapter), 1.0)], &options, &folder.path().join(MODEL), progress)?;
     merged.model = out.join(MODEL);
     let mut file = folder.file(MODELFILE)?;
-    file.append(modelfile(&prompts).as_bytes())?;
+    file.append(prompts.modelfile().as_bytes())?;
     file.commit()?;
     folder.commit()?;
     Ok(Written { merged, prompts })
 }
 
-fn prompts(tokenizer: &Tokenizer) -> Prompts {
-    let Some(template) = tokenizer.chat_template() else { return Prompts::Plain };
-    // Ollama's tokenizers put BOS in front where the model's settings say so, as ours does.
-    let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos()).map(|id| tokenizer.decode(&[id]));
-    chat(template, bos.as_deref())
-}
-
-/// The prompts of a chat template; `bos` is the text of a token that the tokenizer adds by itself.
-fn chat(template: &ChatTemplate, bos: Option<&str>) -> Prompts {
-    match Turns::of(template, bos) {
-        Ok(turns) => Prompts::Chat {
-            template: go_template::of(&turns),
-            stops: turns.stops(),
-            takes_system: turns.takes_system,
-        },
-        Err(why) => Prompts::Unknown(why),
+impl Prompts {
+    /// Those of a model with this tokenizer.
+    fn of(tokenizer: &Tokenizer) -> Self {
+        let Some(template) = tokenizer.chat_template() else { return Prompts::Plain };
+        // Ollama puts BOS in front where the model's settings say so, as our tokenizer does.
+        let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos()).map(|id| tokenizer.decode(&[id]));
+        Self::of_template(template, bos.as_deref())
     }
-}
 
-/// The Modelfile's text.
-fn modelfile(prompts: &Prompts) -> String {
-    let mut text = format!("FROM ./{MODEL}\n");
-    match prompts {
-        Prompts::Chat { template, stops, takes_system } => {
-            if !takes_system {
-                text += "# The model's own template has no place for a system message: it goes before the user's words.\n";
-            }
-            text += &format!("TEMPLATE \"\"\"{template}\"\"\"\n");
-            for stop in stops {
-                text += &format!("PARAMETER stop \"{stop}\"\n");
-            }
+    /// Those of a chat template. `bos` is the text of a token that the tokenizer puts in front by itself.
+    pub fn of_template(template: &ChatTemplate, bos: Option<&str>) -> Self {
+        match Turns::of(template, bos) {
+            Ok(turns) => Prompts::Chat {
+                template: go_template::of(&turns),
+                stops: turns.stops(),
+                takes_system: turns.takes_system,
+            },
+            Err(why) => Prompts::Unknown(why),
         }
-        Prompts::Plain => text += "TEMPLATE {{ .Prompt }}\n",
-        Prompts::Unknown(_) => {}
     }
-    text
+
+    /// The text of a Modelfile for [`MODEL`].
+    pub fn modelfile(&self) -> String {
+        let mut text = format!("FROM ./{MODEL}\n");
+        match self {
+            Prompts::Chat { template, stops, takes_system } => {
+                if !takes_system {
+                    text += "# The model's own template has no place for a system message: it goes before the user's words.\n";
+                }
+                text += &format!("TEMPLATE \"\"\"{template}\"\"\"\n");
+                for stop in stops {
+                    text += &format!("PARAMETER stop \"{stop}\"\n");
+                }
+            }
+            Prompts::Plain => text += "TEMPLATE {{ .Prompt }}\n",
+            Prompts::Unknown(_) => {}
+        }
+        text
+    }
 }

@@ -88,7 +88,8 @@ impl Turns {
         }
         // Where a turn ends and the next begins shows in a conversation that stops there.
         let question = render(&conversation(&[user]), false)?;
-        let end = behind(&question, user).filter(|end| to_answer.starts_with(end) && to_prompt.starts_with(end));
+        let end =
+            behind(&question, user).filter(|end| to_answer.starts_with(end) && to_prompt.starts_with(end));
         let end = end.unwrap_or_else(|| common(to_answer, to_prompt));
         let answered = render(&conversation(&[user, answer]), false)?;
         let answer_end = common(to_user, behind(&answered, answer).unwrap_or(""));
@@ -132,7 +133,9 @@ impl Turns {
         let mut text = String::new();
         for (i, turn) in turns.iter().enumerate() {
             if turn.role == "assistant" {
-                text.extend([&self.assistant.before, &turn.content, &self.assistant.after].map(String::as_str));
+                text.extend(
+                    [&self.assistant.before, &turn.content, &self.assistant.after].map(String::as_str),
+                );
                 continue;
             }
             let last = turns[i + 1..].iter().all(|m| m.role != "user");
@@ -141,7 +144,12 @@ impl Turns {
                     text.extend([&around.before, system, &around.after]);
                 }
                 (System::Last(around), Some(system)) if last => {
-                    text.extend([if i == 0 { self.start() } else { "" }, &around.before, system, &around.after]);
+                    text.extend([
+                        if i == 0 { self.start() } else { "" },
+                        &around.before,
+                        system,
+                        &around.after,
+                    ]);
                 }
                 _ => text += if i == 0 { &self.first } else { &self.user.before },
             }
@@ -158,7 +166,8 @@ impl Turns {
     /// Text at which an answer has ended: the marks that begin and end turns.
     pub(super) fn stops(&self) -> Vec<String> {
         let (System::First(system) | System::Last(system)) = &self.system;
-        let marks = [&self.user.before, &self.assistant.after, &self.user.after, &self.prompt, &system.before];
+        let marks =
+            [&self.user.before, &self.assistant.after, &self.user.after, &self.prompt, &system.before];
         let mut stops: Vec<String> = Vec::new();
         for (i, text) in marks.into_iter().enumerate() {
             // A turn may begin with the end token of the one before, as llama 2's does, and the system's with BOS.
