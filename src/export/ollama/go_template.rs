@@ -68,7 +68,7 @@ fn either(condition: &str, then: &str, otherwise: &str) -> String {
 /// Text that the template writes as it is. A Modelfile drops what does not print, and ends at three quotation marks;
 /// Go begins an action at two braces. Such text becomes a Go string.
 fn literal(text: &str) -> String {
-    let plain = text.chars().all(|c| matches!(c, ' '..='~' | '\n'));
+    let plain = text.chars().all(|c| c == '\n' || is_kept(c));
     if plain && !text.contains("{{") && !text.ends_with('{') && !text.contains("\"\"\"") {
         return text.into();
     }
@@ -78,9 +78,19 @@ fn literal(text: &str) -> String {
         let _ = match c {
             '\n' => write!(quoted, "\\n"),
             '"' | '\\' => write!(quoted, "\\{c}"),
-            ' '..='~' => write!(quoted, "{c}"),
+            c if is_kept(c) => write!(quoted, "{c}"),
             c => write!(quoted, "\\U{:08x}", u32::from(c)),
         };
     }
     format!("{{{{ \"{quoted}\" }}}}")
+}
+
+/// Characters that a Modelfile surely keeps, of those that chat templates are made of: Latin, Greek, Cyrillic, Chinese,
+/// Japanese and Korean letters, and the two that DeepSeek's tokens have. Others are dropped unless Go's tables of Unicode
+/// say that they print.
+pub(super) fn is_kept(c: char) -> bool {
+    matches!(c,
+        ' '..='~' | '\u{a1}'..='\u{ac}' | '\u{ae}'..='\u{17f}' | '\u{391}'..='\u{3a1}' | '\u{3a3}'..='\u{3c9}'
+        | '\u{400}'..='\u{45f}' | '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}' | '\u{4e00}'..='\u{9fa5}'
+        | '\u{ac00}'..='\u{d7a3}' | '\u{ff5c}' | '\u{2581}')
 }

@@ -104,7 +104,7 @@ impl Prompts {
         match Turns::of(template, bos) {
             Ok(turns) => Prompts::Chat {
                 template: go_template::of(&turns),
-                stops: turns.stops(),
+                stops: turns.stops(template),
                 takes_system: turns.takes_system,
             },
             Err(why) => Prompts::Unknown(why),

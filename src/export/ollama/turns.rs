@@ -6,6 +6,7 @@
 //! understood. So no table of model families has to be kept, a model's own variant of a family is kept as it is, and so
 //! is a system message that the template adds by itself.
 
+use super::go_template::is_kept;
 use crate::tokenizer::{ChatTemplate, Message};
 
 /// The longest template that is written: a longer one holds more than marks of turns.
@@ -88,9 +89,7 @@ impl Turns {
         }
         // Where a turn ends and the next begins shows in a conversation that stops there.
         let question = render(&conversation(&[user]), false)?;
-        let end =
-            behind(&question, user).filter(|end| to_answer.starts_with(end) && to_prompt.starts_with(end));
-        let end = end.unwrap_or_else(|| common(to_answer, to_prompt));
+        let end = common(common(to_answer, to_prompt), behind(&question, user).unwrap_or(""));
         let answered = render(&conversation(&[user, answer]), false)?;
         let answer_end = common(to_user, behind(&answered, answer).unwrap_or(""));
         let (user_begin, prompt) = (&to_user[answer_end.len()..], &to_prompt[end.len()..]);
@@ -163,53 +162,55 @@ impl Turns {
         self.first.strip_suffix(&self.user.before).unwrap_or("")
     }
 
-    /// Text at which an answer has ended: the marks that begin and end turns.
-    pub(super) fn stops(&self) -> Vec<String> {
-        let (System::First(system) | System::Last(system)) = &self.system;
-        let marks =
-            [&self.user.before, &self.assistant.after, &self.user.after, &self.prompt, &system.before];
+    /// Text at which an answer has ended: what begins and ends turns in this template.
+    pub(super) fn stops(&self, template: &ChatTemplate) -> Vec<String> {
+        // A user's turn may begin with the end of the text before and the begin of a new one, as llama 2's does.
+        let (bos, eos) = (template.bos(), template.eos());
+        let user = self.user.before.trim_start();
+        let user = user.strip_prefix(eos).unwrap_or(user);
+        let user = user.strip_prefix(bos).unwrap_or(user);
+        let marks = [
+            headline(user).or(leading_token(user)),
+            leading_token(&self.assistant.after),
+            leading_token(&self.user.after),
+            headline(&self.prompt).or(leading_token(&self.prompt)),
+        ];
         let mut stops: Vec<String> = Vec::new();
-        for (i, text) in marks.into_iter().enumerate() {
-            // A turn may begin with the end token of the one before, as llama 2's does, and the system's with BOS.
-            let (token, rest) = leading_token(text);
-            let next = leading_token(rest).0;
-            let words = if i == 0 || i == 3 { headline(text) } else { None };
-            for stop in [token, next, words].into_iter().flatten().map(str::to_string) {
-                if !stops.contains(&stop) {
-                    stops.push(stop);
-                }
+        for mark in marks.into_iter().flatten().map(str::to_string) {
+            // Thoughts are for the model to begin and to end.
+            if !mark.to_lowercase().contains("think") && !stops.contains(&mark) {
+                stops.push(mark);
             }
         }
         stops
     }
 }
 
-/// The token that a text begins with, such as `<|im_end|>`, `</s>`, `<<SYS>>` or `[INST]`, and what follows it.
-fn leading_token(text: &str) -> (Option<&str>, &str) {
+/// The token that a text begins with, such as `<|im_end|>`, `</s>` or `[INST]`.
+fn leading_token(text: &str) -> Option<&str> {
     let text = text.trim_start();
-    let close = match text.chars().next() {
-        Some('<') => '>',
-        Some('[') => ']',
-        _ => return (None, text),
+    let close = match text.chars().next()? {
+        '<' => '>',
+        '[' => ']',
+        _ => return None,
     };
-    let Some(end) = text.find(close).map(|end| end + 1) else { return (None, text) };
-    let end = if text[end..].starts_with(close) { end + 1 } else { end };
-    let (token, rest) = text.split_at(end);
-    if token.len() > 2 && token.chars().all(may_stop) { (Some(token), rest) } else { (None, text) }
+    let token = &text[..text.find(close)? + 1];
+    (token.len() > 2 && is_mark(token)).then_some(token)
 }
 
 /// The words that begin a turn where no token does, such as `### Instruction:` or `USER:`. A bare word would end answers
 /// that only use it.
 fn headline(text: &str) -> Option<&str> {
     let line = text.trim_start().lines().next()?.trim();
-    let token = leading_token(line).0.is_some();
-    let marked = line.ends_with(':') || line.starts_with("###");
-    (!token && marked && line.len() > 3 && line.chars().all(|c| c == ' ' || may_stop(c))).then_some(line)
+    let words = line.find(':').map_or(line, |colon| &line[..=colon]);
+    let marked = words.ends_with(':') || words.starts_with("###");
+    let unlike_text = marked && !words.contains(['<', '[']) && words.len() > 3;
+    (unlike_text && is_mark(words)).then_some(words)
 }
 
-/// Characters that a Modelfile keeps as they are; the last two are in DeepSeek's tokens.
-fn may_stop(c: char) -> bool {
-    c.is_ascii_graphic() && c != '"' || c.is_alphanumeric() || matches!(c, '\u{ff5c}' | '\u{2581}')
+/// Whether this can stand in a Modelfile as text that ends an answer.
+fn is_mark(text: &str) -> bool {
+    text.len() <= 64 && text.chars().all(|c| is_kept(c) && c != '"')
 }
 
 /// Users and answers in turn.
@@ -260,8 +261,12 @@ fn behind<'a>(text: &'a str, mark: &str) -> Option<&'a str> {
     Some(text.split_once(mark)?.1)
 }
 
-/// The longest common beginning.
+/// The longest common beginning that does not end within a token.
 fn common<'a>(a: &'a str, b: &str) -> &'a str {
     let len = a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
-    &a[..len]
+    let same = &a[..len];
+    match same.rfind(['<', '[']) {
+        Some(open) if len < a.len().max(b.len()) && !same[open..].contains(['>', ']']) => &same[..open],
+        _ => same,
+    }
 }
