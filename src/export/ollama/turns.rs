@@ -5,6 +5,9 @@
 //! conversations, and proved on others: what is found must render them to the same text, or the template counts as not
 //! understood. So no table of model families has to be kept, a model's own variant of a family is kept as it is, and so
 //! is a system message that the template adds by itself.
+//!
+//! One thing is lost: where a template takes white space off both ends of what is said, Ollama's leaves it, for its Go
+//! templates have no function for that.
 
 use super::go_template::is_kept;
 use crate::tokenizer::{ChatTemplate, Message};
