@@ -173,6 +173,21 @@ fn a_standing_folder_is_replaced_by_force_only() {
 }
 
 #[test]
+fn a_folder_that_was_taken_away_is_not_made_anew() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = OutputFolder::create(&parent.path().join("out"), &[], false).unwrap();
+    for _ in 0..2 {
+        folder.subfolder(Path::new("a/b")).unwrap();
+        folder.subfolder(Path::new("")).unwrap();
+        assert!(folder.path().join("a/b").is_dir());
+    }
+    fs::remove_dir_all(folder.path()).unwrap();
+    let message = folder.subfolder(Path::new("a/b")).unwrap_err().to_string();
+    assert!(message.contains("create"), "{message}");
+    assert!(names(parent.path()).is_empty());
+}
+
+#[test]
 fn a_folder_that_appears_meanwhile_stays() {
     let parent = TempDir::new().unwrap();
     let path = parent.path().join("out");

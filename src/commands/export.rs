@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::arguments::StorageArgs;
 use super::merge;
-use crate::base::Base;
+use crate::base::{self, Base};
 use crate::export::ollama::{self, Prompts};
 use crate::export::{Format, export};
 use crate::lora::peft;
@@ -43,9 +43,10 @@ pub struct ExportArgs {
 
 /// Write the other form.
 pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
-    let base = Base::open(&args.base)?;
+    let mut base = Base::open(&args.base)?;
     let adapter = super::adapter_of(&base, &args.adapter, args.allow_other_base)?;
     if args.format == Format::Ollama {
+        let _scratch = super::as_gguf(&mut base, &args.output)?;
         return for_ollama(args, &base, &adapter, json);
     }
     if args.storage.is_given() {
@@ -70,7 +71,9 @@ fn for_ollama(args: &ExportArgs, base: &Base, adapter: &Adapter, json: bool) -> 
     let imatrix = args.storage.imatrix()?;
     let options = MergeOptions {
         force: args.force,
-        ..args.storage.options(imatrix.as_ref(), std::iter::once(args.adapter.clone()))?
+        ..args
+            .storage
+            .options(imatrix.as_ref(), [args.adapter.clone(), base::resolve(&args.base)?].into_iter())?
     };
     let written = ollama::write(base, adapter, &options, &args.output, |done, of| {
         bar.set_length(of as u64);

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::arguments::{StorageArgs, parse_size};
 use crate::Result;
-use crate::base::Base;
+use crate::base::{self, Base};
 use crate::lora::Lora;
 use crate::merge::{MergeOptions, MergeReport, Source, merge};
 use crate::report::{progress, terminal};
@@ -27,8 +27,8 @@ pub struct MergeArgs {
     /// folders, GGUF LoRA files.
     #[arg(required = true, value_name = "ADAPTER[=FACTOR]", value_parser = clap::builder::OsStringValueParser::new().map(|text| parse_part(&text)))]
     pub adapters: Vec<Part>,
-    /// The model to write: a name ending in .gguf for a GGUF base, or with --max-shard-size a folder for its splits; a
-    /// folder for a Hugging Face folder.
+    /// The model to write: a name ending in .gguf, or for a GGUF base with --max-shard-size a folder for its splits; a
+    /// folder for a Hugging Face folder as it is.
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
     /// Types of the changed tensors.
@@ -84,7 +84,9 @@ fn open(base: &Base, path: &Path, allow_other_base: bool) -> Result<Opened> {
 
 /// Merge and report.
 pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
-    let base = Base::open(&args.base)?;
+    let mut base = Base::open(&args.base)?;
+    let like_gguf = args.output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
+    let scratch = if like_gguf { super::as_gguf(&mut base, &args.output)? } else { None };
     let opened = args.adapters.iter().map(|part| open(&base, &part.path, args.allow_other_base));
     let opened = opened.collect::<Result<Vec<_>>>()?;
     let sources: Vec<(Source<'_>, f32)> = opened
@@ -99,11 +101,12 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
         })
         .collect();
     let imatrix = args.storage.imatrix()?;
-    let adapters = args.adapters.iter().map(|part| part.path.clone());
+    // The base that was named, not what was made of it.
+    let inputs = args.adapters.iter().map(|part| part.path.clone()).chain([base::resolve(&args.base)?]);
     let options = MergeOptions {
         max_shard_size: args.max_shard_size,
         force: args.force,
-        ..args.storage.options(imatrix.as_ref(), adapters)?
+        ..args.storage.options(imatrix.as_ref(), inputs)?
     };
     let bar = progress::bar("merging", 0);
     let report = merge(&base, &sources, &options, &args.output, |done, of| {
@@ -111,6 +114,7 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
+    drop(scratch);
     for line in report.warnings() {
         terminal::warn(&line);
     }

@@ -18,12 +18,16 @@ use std::path::Path;
 use arguments::AdapterArgs;
 use clap::{Parser, Subcommand};
 use curmerge_formats::adapter::Adapter;
+use curmerge_formats::dtype::DType;
+use curmerge_formats::output::OutputFolder;
 
-use crate::base::Base;
+use crate::base::{Base, Files};
+use crate::convert::to_hugging_face::natural_type;
+use crate::convert::{FileType, to_gguf};
 use crate::cur::binding;
 use crate::kernels::Cpu;
 use crate::model::Transformer;
-use crate::report::terminal;
+use crate::report::{progress, terminal};
 use crate::{Error, Result};
 
 /// Fine-tune a language model on disk with CURLoRA, and hand the result to llama.cpp or Ollama.
@@ -97,6 +101,33 @@ fn adapter_of(base: &Base, path: &Path, allow_other_base: bool) -> Result<Adapte
         terminal::warn(&warning);
     }
     Ok(adapter)
+}
+
+/// Puts in the place of a Hugging Face folder the GGUF file that it converts to, of the same values, in a hidden folder
+/// beside `out`, which is to be kept until the base is no longer needed.
+fn as_gguf(base: &mut Base, out: &Path) -> Result<Option<OutputFolder>> {
+    if !matches!(base.files(), Files::HuggingFace(_)) {
+        return Ok(None);
+    }
+    let file_type = match natural_type(base) {
+        DType::F16 => FileType::F16,
+        DType::BF16 => FileType::BF16,
+        _ => FileType::F32,
+    };
+    let mut beside = out.as_os_str().to_owned();
+    beside.push(".base");
+    let scratch = OutputFolder::create(Path::new(&beside), &[], false)?;
+    let file = scratch.path().join("base.gguf");
+    let options = to_gguf::Options { file_type: Some(file_type), imatrix: None };
+    let bar = progress::bytes("converting");
+    let (_, report) = to_gguf(base, &options, &file, &[], |read, of| {
+        bar.set_length(of);
+        bar.set_position(read);
+    })?;
+    bar.finish_and_clear();
+    report.notes.iter().for_each(|line| terminal::warn(line));
+    *base = Base::open(&file)?;
+    Ok(Some(scratch))
 }
 
 /// The base's model, with the adapter's terms when one is named and belongs to it.

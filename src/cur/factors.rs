@@ -6,6 +6,7 @@ use curmerge_formats::adapter::AdapterTarget;
 use rayon::prelude::*;
 
 use crate::base::Weight;
+use crate::kernels::Cpu;
 use crate::{Error, Result};
 
 /// `C` and `P` of one target; their product is the change of W.
@@ -79,12 +80,16 @@ impl Factors {
 
     /// The change of one canonical row of W into `out`, of length n: over the columns of C in order, in f32.
     pub fn change_of_row(&self, row: usize, out: &mut [f32]) {
-        out.fill(0.0);
-        let c = &self.c[row * self.rank..][..self.rank];
-        for (&c, p) in c.iter().zip(self.p.chunks_exact(self.cols)) {
-            for (out, &p) in out.iter_mut().zip(p) {
-                *out += c * p;
+        #[inline(always)]
+        fn add((c, p, out): (&[f32], &[f32], &mut [f32])) {
+            out.fill(0.0);
+            for (&c, p) in c.iter().zip(p.chunks_exact(out.len().max(1))) {
+                for (out, &p) in out.iter_mut().zip(p) {
+                    *out += c * p;
+                }
             }
         }
+        debug_assert_eq!(out.len(), self.cols);
+        Cpu::current().run(add, (&self.c[row * self.rank..][..self.rank], &self.p, out));
     }
 }

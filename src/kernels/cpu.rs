@@ -87,7 +87,7 @@ impl Cpu {
     /// # Panics
     /// When the processor has no such level.
     #[inline]
-    pub(super) fn run<A, R>(self, work: impl Fn(A) -> R, arguments: A) -> R {
+    pub(crate) fn run<A, R>(self, work: impl Fn(A) -> R, arguments: A) -> R {
         #[cfg(target_arch = "x86_64")]
         {
             assert!(self <= Self::detected());

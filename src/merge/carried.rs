@@ -45,9 +45,7 @@ pub(super) fn carry(
         if is_weights(file) {
             found.notes.push(format!("{name} was carried along without the adapter"));
         }
-        if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent).map_err(|e| Error::io(parent, "create", e))?;
-        }
+        folder.subfolder(file.parent().unwrap_or(Path::new("")))?;
         let mut copy = OutputFile::create(&target, &[])?;
         if grown != 0 && file == Path::new(INDEX) {
             copy.append(index_with_size(&source, grown)?.as_bytes())?;

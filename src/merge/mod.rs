@@ -221,7 +221,7 @@ fn check_ending(base: &Base, options: &MergeOptions<'_>, out: &Path) -> Result<(
         ),
         (Files::HuggingFace(_), _) if like_a_file => (
             "the base is a Hugging Face folder, and the output's name ends like a file's",
-            "name a folder; other containers are not written yet",
+            "name a folder, or convert the base first",
         ),
         _ => return Ok(()),
     };

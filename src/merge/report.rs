@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::kernels::Cpu;
+
 /// A tensor whose share lies below is worth a warning.
 const LOW_SHARE: f64 = 0.5;
 /// Noise above this is worth one: rounding then adds ten times the adapter's change in other directions, about what a
@@ -25,8 +27,12 @@ pub struct Sums {
 
 impl Sums {
     /// Over one row: eight running sums of each, added up in order.
-    #[inline(always)]
     pub fn of_row(q: &[f32], w: &[f32], d: &[f32]) -> Self {
+        Cpu::current().run(Self::in_lanes, (q, w, d))
+    }
+
+    #[inline(always)]
+    fn in_lanes((q, w, d): (&[f32], &[f32], &[f32])) -> Self {
         const LANES: usize = 8;
         let mut lanes = [[0f64; LANES]; 4];
         let mut add = |lane: usize, q: f32, w: f32, d: f32| {

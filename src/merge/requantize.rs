@@ -15,6 +15,7 @@ use curmerge_formats::quant::{
 };
 
 use super::report::Sums;
+use crate::kernels::Cpu;
 
 /// Shares this near to 1 are not improved further.
 const NEAR: f64 = 0.01;
@@ -142,6 +143,11 @@ trait Survival {
     fn share(&self, gain: f32) -> f64;
 }
 
+#[inline(always)]
+fn share<R: Survival>((row, gain): (&R, f32)) -> f64 {
+    row.share(gain)
+}
+
 /// The gain whose share is nearest to 1: the share rises with the gain, so between a gain too small and
 /// one too large, on the scale of logarithms. 1 where
 /// nothing does better. The share jumps from code to code; of two gains alike the one nearer to 1 is kept.
@@ -150,7 +156,7 @@ fn gain(row: &impl Survival) -> f32 {
     const REFINEMENTS: usize = 24;
     let (mut best, mut distance) = (1f32, f64::INFINITY);
     let mut share_of = |gain: f32| {
-        let share = row.share(gain);
+        let share = Cpu::current().run(share, (row, gain));
         if (share - 1.0).abs() < distance {
             (best, distance) = (gain, (share - 1.0).abs());
         }
@@ -251,6 +257,7 @@ impl<'a> Steps<'a> {
 }
 
 impl Survival for Steps<'_> {
+    #[inline(always)]
     fn share(&self, gain: f32) -> f64 {
         /// Adding and taking it away rounds to a whole number, in SIMD; codes are far below its 2^22.
         const ROUNDER: f32 = 12_582_912.0;
@@ -289,6 +296,7 @@ impl<'a> Levels<'a> {
 }
 
 impl Survival for Levels<'_> {
+    #[inline(always)]
     fn share(&self, gain: f32) -> f64 {
         let gain = gain * self.change.greatest;
         let levels = &self.grid.levels;
@@ -325,6 +333,7 @@ struct Floats<'a> {
 }
 
 impl Survival for Floats<'_> {
+    #[inline(always)]
     fn share(&self, gain: f32) -> f64 {
         const CHUNK: usize = 64;
         let gain = gain * self.change.greatest;

@@ -146,6 +146,33 @@ fn a_gguf_file_becomes_a_folder_that_runs_alike() {
 }
 
 #[test]
+fn a_folder_is_merged_into_a_gguf_file_in_one_step() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let (base, adapter) = (path("base"), path("adapter"));
+    curmerge!("convert", demo("model.gguf"), base, "--type", "bf16").done();
+    curmerge!("select", base, "-o", adapter).done();
+    curmerge!("build", base, "--data", demo("train.jsonl"), "--max-steps", "2", "-o", adapter).done();
+    curmerge!("convert", base, path("base.gguf"), "--type", "bf16").done();
+    for kind in ["bf16", "q4_0"] {
+        let (whole, steps) = (path("whole.gguf"), path("steps.gguf"));
+        curmerge!("merge", base, adapter, "-o", whole, "--type", kind).done();
+        curmerge!("merge", path("base.gguf"), adapter, "-o", steps, "--type", kind).done();
+        assert!(fs::read(whole).unwrap() == fs::read(steps).unwrap(), "{kind}");
+    }
+    curmerge!("export", adapter, "--base", base, "--format", "ollama", "-o", path("ollama")).done();
+    let exported = Gguf::open(&path("ollama").join("model.gguf")).unwrap();
+    assert_eq!(exported.tensors().len(), Gguf::open(&path("base.gguf")).unwrap().tensors().len());
+    let line = curmerge!("merge", base, adapter, "-o", base.join("tokenizer.json"), "--force").refusal();
+    assert!(line.contains("tokenizer.json"), "{line}");
+    // Nothing of the way there is left.
+    let names = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    assert_eq!(names, ["adapter", "base", "base.gguf", "ollama", "steps.gguf", "whole.gguf"]);
+}
+
+#[test]
 fn exported_adapters_are_merged_like_the_adapter() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);

@@ -45,5 +45,5 @@ fn a_type_is_for_ollama_alone() {
     small_adapter(&adapter);
     let (base, kind) = (demo("model.gguf"), "f16");
     let export = curmerge!("export", adapter, "--base", base, "--format", "gguf", "-o", out, "--type", kind);
-    assert!(export.refusal().contains("--type is for --format ollama"));
+    assert!(export.refusal().contains("for --format ollama"));
 }

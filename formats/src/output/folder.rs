@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, TempDir};
@@ -71,6 +72,25 @@ impl OutputFolder {
             return Err(Error::encode(place, "it is no plain name", "name a file of the folder itself"));
         }
         OutputFile::create(&self.path().join(name), &[])
+    }
+
+    /// Creates the folder `below`, a relative path, and those between in it. What stands already is left.
+    ///
+    /// # Errors
+    /// [`Error::Io`], also if the whole folder is gone: an interrupted program takes it away while another thread may
+    /// still be filling it, and must not find it made anew.
+    pub fn subfolder(&self, below: &Path) -> Result<()> {
+        let mut path = self.path().to_owned();
+        for name in below {
+            path.push(name);
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                    return Err(Error::io(&path, "create", error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Syncs every file in it to the disk, gives it its name, and syncs the folder above. A folder that is replaced is

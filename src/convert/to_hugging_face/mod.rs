@@ -76,11 +76,8 @@ pub fn to_hugging_face(
         write(folder.file(name)?, &text)?;
     }
     for (name, template) in templates(model.first(), &mut report.notes) {
-        let path = folder.path().join(name);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(|e| Error::io(parent, "create", e))?;
-        }
-        write(OutputFile::create(&path, &[])?, template)?;
+        folder.subfolder(name.parent().unwrap_or(Path::new("")))?;
+        write(OutputFile::create(&folder.path().join(name), &[])?, template)?;
     }
     folder.commit()?;
     Ok(report)
