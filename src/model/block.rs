@@ -38,7 +38,7 @@ pub(super) enum Kept<T> {
     /// Its input alone, from which the rest is computed once more.
     Input(Array2<T>),
     /// All of it.
-    Whole(Saved<T>),
+    Whole(Box<Saved<T>>),
 }
 
 /// What the backward pass needs of one block's forward pass. The inputs of the matrices are not among it.
@@ -160,7 +160,7 @@ impl<'a, T: Real> Block<'a, T> {
     /// What [`Self::forward_saving`] kept, or would have.
     pub(super) fn whole(&self, kept: Kept<T>, places: &Places<'_, T>) -> Saved<T> {
         match kept {
-            Kept::Whole(saved) => saved,
+            Kept::Whole(saved) => *saved,
             Kept::Input(x) => self.forward_saving(x, places).1,
         }
     }

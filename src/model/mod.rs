@@ -264,7 +264,7 @@ impl<'a, T: Real> Transformer<'a, T> {
             } else {
                 let (y, saved) = block.forward_saving(x, &places);
                 x = y;
-                kept.push(Kept::Whole(saved));
+                kept.push(Kept::Whole(Box::new(saved)));
             }
         }
         let predicting = select_rows(x.view(), batch);
