@@ -6,7 +6,7 @@ use curmerge_formats::adapter::AdapterTarget;
 use rayon::prelude::*;
 
 use crate::base::Weight;
-use crate::kernels::Cpu;
+use crate::kernels::{Cpu, Work};
 use crate::{Error, Result};
 
 /// `C` and `P` of one target; their product is the change of W.
@@ -80,16 +80,22 @@ impl Factors {
 
     /// The change of one canonical row of W into `out`, of length n: over the columns of C in order, in f32.
     pub fn change_of_row(&self, row: usize, out: &mut [f32]) {
-        #[inline(always)]
-        fn add((c, p, out): (&[f32], &[f32], &mut [f32])) {
-            out.fill(0.0);
-            for (&c, p) in c.iter().zip(p.chunks_exact(out.len().max(1))) {
-                for (out, &p) in out.iter_mut().zip(p) {
-                    *out += c * p;
+        struct Add<'x>(&'x [f32], &'x [f32], &'x mut [f32]);
+        impl Work for Add<'_> {
+            type Output = ();
+
+            #[inline(always)]
+            fn run(self) {
+                let Self(c, p, out) = self;
+                out.fill(0.0);
+                for (&c, p) in c.iter().zip(p.chunks_exact(out.len().max(1))) {
+                    for (out, &p) in out.iter_mut().zip(p) {
+                        *out += c * p;
+                    }
                 }
             }
         }
         debug_assert_eq!(out.len(), self.cols);
-        Cpu::current().run(add, (&self.c[row * self.rank..][..self.rank], &self.p, out));
+        Cpu::current().run(Add(&self.c[row * self.rank..][..self.rank], &self.p, out));
     }
 }

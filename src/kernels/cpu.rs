@@ -80,39 +80,47 @@ impl Cpu {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
     }
 
-    /// Call `work`, compiled for this level, so that its loops use the level's instructions. It must be a function that is
-    /// always inlined: a closure need not be, and then is compiled for the least level. The results are the same bytes at
-    /// every level, since Rust neither fuses nor reorders arithmetic.
+    /// Do `work`, compiled for this level, so that its loops use the level's instructions. The results are the same bytes
+    /// at every level, since Rust neither fuses nor reorders arithmetic.
     ///
     /// # Panics
     /// When the processor has no such level.
     #[inline]
-    pub(crate) fn run<A, R>(self, work: impl Fn(A) -> R, arguments: A) -> R {
+    pub(crate) fn run<W: Work>(self, work: W) -> W::Output {
         #[cfg(target_arch = "x86_64")]
         {
             assert!(self <= Self::detected());
             // SAFETY: the processor has these instructions, as was just asserted.
             #[allow(unsafe_code)]
             match self {
-                Cpu::Avx512 | Cpu::Avx512bf16 => return unsafe { with_avx512(work, arguments) },
-                Cpu::Avx2 => return unsafe { with_avx2(work, arguments) },
+                Cpu::Avx512 | Cpu::Avx512bf16 => return unsafe { with_avx512(work) },
+                Cpu::Avx2 => return unsafe { with_avx2(work) },
                 Cpu::Portable => {}
             }
         }
-        work(arguments)
+        work.run()
     }
+}
+
+/// Something to be compiled for each level. A closure would not do: the compiler need not inline it, and then compiles
+/// it for the least level alone.
+pub(crate) trait Work {
+    /// What comes of it.
+    type Output;
+    /// Do it; must be `#[inline(always)]`.
+    fn run(self) -> Self::Output;
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn with_avx512<A, R>(work: impl Fn(A) -> R, arguments: A) -> R {
-    work(arguments)
+fn with_avx512<W: Work>(work: W) -> W::Output {
+    work.run()
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn with_avx2<A, R>(work: impl Fn(A) -> R, arguments: A) -> R {
-    work(arguments)
+fn with_avx2<W: Work>(work: W) -> W::Output {
+    work.run()
 }
 
 /// The level that the variable asks for.

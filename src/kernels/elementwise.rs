@@ -2,7 +2,8 @@
 //!
 //! Sums are taken in lanes of fixed number, and nothing is fused, so the results are the same bytes at every level.
 
-use super::{Cpu, Real};
+use super::Real;
+use super::cpu::{Cpu, Work};
 
 /// Partial sums of a sum: as many as the widest vectors hold.
 const LANES: usize = 16;
@@ -69,128 +70,194 @@ fn sum_over<T: Real, S: Real>(a: &[T], b: &[T], c: &[T], term: impl Fn(T, T, T) 
 
 /// The greatest of `start` and all numbers that are not NaN.
 pub fn max<T: Real>(start: T, numbers: &[T]) -> T {
-    #[inline(always)]
-    fn work<T: Real>((start, numbers): (T, &[T])) -> T {
-        let greater = |a: T, b: T| if b > a { b } else { a };
-        let mut lanes = [start; LANES];
-        let (whole, rest) = numbers.as_chunks::<LANES>();
-        for chunk in whole {
-            for i in 0..LANES {
-                lanes[i] = greater(lanes[i], chunk[i]);
+    struct Max<'x, T>(T, &'x [T]);
+    impl<T: Real> Work for Max<'_, T> {
+        type Output = T;
+
+        #[inline(always)]
+        fn run(self) -> T {
+            let Self(start, numbers) = self;
+            let greater = |a: T, b: T| if b > a { b } else { a };
+            let mut lanes = [start; LANES];
+            let (whole, rest) = numbers.as_chunks::<LANES>();
+            for chunk in whole {
+                for i in 0..LANES {
+                    lanes[i] = greater(lanes[i], chunk[i]);
+                }
             }
+            rest.iter().chain(&lanes).fold(start, |a, &b| greater(a, b))
         }
-        rest.iter().chain(&lanes).fold(start, |a, &b| greater(a, b))
     }
-    Cpu::current().run(work, (start, numbers))
+    Cpu::current().run(Max(start, numbers))
 }
 
 /// Turn every x into exp(factor x - shift); the sum of all.
 pub fn exp_shifted<T: Real>(numbers: &mut [T], factor: T, shift: T) -> T {
-    #[inline(always)]
-    fn work<T: Real>((numbers, factor, shift): (&mut [T], T, T)) -> T {
-        for x in numbers.iter_mut() {
-            *x = (*x * factor - shift).fast_exp();
+    struct ExpShifted<'x, T>(&'x mut [T], T, T);
+    impl<T: Real> Work for ExpShifted<'_, T> {
+        type Output = T;
+
+        #[inline(always)]
+        fn run(self) -> T {
+            let Self(numbers, factor, shift) = self;
+            for x in numbers.iter_mut() {
+                *x = (*x * factor - shift).fast_exp();
+            }
+            sum_over(numbers, numbers, numbers, |x, _, _| x)
         }
-        sum_over(numbers, numbers, numbers, |x, _, _| x)
     }
-    Cpu::current().run(work, (numbers, factor, shift))
+    Cpu::current().run(ExpShifted(numbers, factor, shift))
 }
 
 /// The inner product.
 pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    #[inline(always)]
-    fn work<T: Real>((a, b): (&[T], &[T])) -> T {
-        sum_over(a, b, b, |a, b, _| a * b)
+    struct Dot<'x, T>(&'x [T], &'x [T]);
+    impl<T: Real> Work for Dot<'_, T> {
+        type Output = T;
+
+        #[inline(always)]
+        fn run(self) -> T {
+            let Self(a, b) = self;
+            sum_over(a, b, b, |a, b, _| a * b)
+        }
     }
-    Cpu::current().run(work, (a, b))
+    Cpu::current().run(Dot(a, b))
 }
 
 /// The sum of squares, in f64.
 pub fn square_sum<T: Real>(x: &[T]) -> f64 {
-    #[inline(always)]
-    fn work<T: Real>(x: &[T]) -> f64 {
-        sum_over(x, x, x, |x, _, _| x.as_f64() * x.as_f64())
+    struct SquareSum<'x, T>(&'x [T]);
+    impl<T: Real> Work for SquareSum<'_, T> {
+        type Output = f64;
+
+        #[inline(always)]
+        fn run(self) -> f64 {
+            let Self(x) = self;
+            sum_over(x, x, x, |x, _, _| x.as_f64() * x.as_f64())
+        }
     }
-    Cpu::current().run(work, x)
+    Cpu::current().run(SquareSum(x))
 }
 
 /// `out = silu(gate) up`.
 pub fn swiglu<T: Real>(gate: &[T], up: &[T], out: &mut [T]) {
-    #[inline(always)]
-    fn work<T: Real>((gate, up, out): (&[T], &[T], &mut [T])) {
-        for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
-            *out = gate * sigmoid(gate) * up;
+    struct SwiGlu<'x, T>(&'x [T], &'x [T], &'x mut [T]);
+    impl<T: Real> Work for SwiGlu<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            let Self(gate, up, out) = self;
+            for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
+                *out = gate * sigmoid(gate) * up;
+            }
         }
     }
-    Cpu::current().run(work, (gate, up, out));
+    Cpu::current().run(SwiGlu(gate, up, out));
 }
 
 /// From `d`, the gradient to silu(gate) up, those to gate, into `dgate`, and to up, into `d`.
 pub fn swiglu_backward<T: Real>(gate: &[T], up: &[T], d: &mut [T], dgate: &mut [T]) {
-    #[inline(always)]
-    fn work<T: Real>((gate, up, d, dgate): (&[T], &[T], &mut [T], &mut [T])) {
-        for (((dgate, d), &gate), &up) in dgate.iter_mut().zip(d).zip(gate).zip(up) {
-            let s = sigmoid(gate);
-            let g = *d;
-            *dgate = g * up * s * (T::one() + gate * (T::one() - s));
-            *d = g * gate * s;
+    struct SwiGluBackward<'x, T>(&'x [T], &'x [T], &'x mut [T], &'x mut [T]);
+    impl<T: Real> Work for SwiGluBackward<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            let Self(gate, up, d, dgate) = self;
+            for (((dgate, d), &gate), &up) in dgate.iter_mut().zip(d).zip(gate).zip(up) {
+                let s = sigmoid(gate);
+                let g = *d;
+                *dgate = g * up * s * (T::one() + gate * (T::one() - s));
+                *d = g * gate * s;
+            }
         }
     }
-    Cpu::current().run(work, (gate, up, d, dgate));
+    Cpu::current().run(SwiGluBackward(gate, up, d, dgate));
 }
 
 /// `ds = p (ds - dot) scale`: the gradient to scores behind a softmax p.
 pub fn softmax_backward<T: Real>(p: &[T], dot: T, scale: T, ds: &mut [T]) {
-    #[inline(always)]
-    fn work<T: Real>((p, dot, scale, ds): (&[T], T, T, &mut [T])) {
-        ds.iter_mut().zip(p).for_each(|(ds, &p)| *ds = p * (*ds - dot) * scale);
+    struct SoftmaxBackward<'x, T>(&'x [T], T, T, &'x mut [T]);
+    impl<T: Real> Work for SoftmaxBackward<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            let Self(p, dot, scale, ds) = self;
+            ds.iter_mut().zip(p).for_each(|(ds, &p)| *ds = p * (*ds - dot) * scale);
+        }
     }
-    Cpu::current().run(work, (p, dot, scale, ds));
+    Cpu::current().run(SoftmaxBackward(p, dot, scale, ds));
 }
 
 /// `x *= factor`.
 pub fn scale<T: Real>(x: &mut [T], factor: T) {
-    #[inline(always)]
-    fn work<T: Real>((x, factor): (&mut [T], T)) {
-        x.iter_mut().for_each(|x| *x *= factor);
+    struct Scale<'x, T>(&'x mut [T], T);
+    impl<T: Real> Work for Scale<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            let Self(x, factor) = self;
+            x.iter_mut().for_each(|x| *x *= factor);
+        }
     }
-    Cpu::current().run(work, (x, factor));
+    Cpu::current().run(Scale(x, factor));
 }
 
 /// `y = w x factor`.
 pub fn scaled_product<T: Real>(w: &[T], x: &[T], factor: T, y: &mut [T]) {
-    #[inline(always)]
-    fn work<T: Real>((w, x, factor, y): (&[T], &[T], T, &mut [T])) {
-        for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
-            *y = w * (x * factor);
+    struct ScaledProduct<'x, T>(&'x [T], &'x [T], T, &'x mut [T]);
+    impl<T: Real> Work for ScaledProduct<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            let Self(w, x, factor, y) = self;
+            for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
+                *y = w * (x * factor);
+            }
         }
     }
-    Cpu::current().run(work, (w, x, factor, y));
+    Cpu::current().run(ScaledProduct(w, x, factor, y));
 }
 
 /// `dx += i w dy - x i^3 mean(x w dy)`: RMSNorm's gradient, with the inverse i of a row's root mean square.
 pub fn rms_norm_backward<T: Real>(w: &[T], x: &[T], dy: &[T], inverse: T, dx: &mut [T]) {
-    #[inline(always)]
-    fn work<T: Real>((w, x, dy, inverse, dx): (&[T], &[T], &[T], T, &mut [T])) {
-        let pull = sum_over(x, w, dy, |x, w, dy| x * w * dy) * inverse * inverse * inverse;
-        let pull = pull / T::from_f64(w.len() as f64);
-        for (((dx, &x), &dy), &w) in dx.iter_mut().zip(x).zip(dy).zip(w) {
-            *dx += w * dy * inverse - x * pull;
+    struct RmsNormBackward<'x, T>(&'x [T], &'x [T], &'x [T], T, &'x mut [T]);
+    impl<T: Real> Work for RmsNormBackward<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            let Self(w, x, dy, inverse, dx) = self;
+            let pull = sum_over(x, w, dy, |x, w, dy| x * w * dy) * inverse * inverse * inverse;
+            let pull = pull / T::from_f64(w.len() as f64);
+            for (((dx, &x), &dy), &w) in dx.iter_mut().zip(x).zip(dy).zip(w) {
+                *dx += w * dy * inverse - x * pull;
+            }
         }
     }
-    Cpu::current().run(work, (w, x, dy, inverse, dx));
+    Cpu::current().run(RmsNormBackward(w, x, dy, inverse, dx));
 }
 
 /// Turn each pair of neighbours by its angle, of which the cosine and sine are given; backwards with `sign` -1.
 pub fn rotate<T: Real>(pairs: &mut [T], cos: &[T], sin: &[T], sign: T) {
-    #[inline(always)]
-    fn work<T: Real>((pairs, cos, sin, sign): (&mut [T], &[T], &[T], T)) {
-        for ((pair, &cos), &sin) in pairs.as_chunks_mut::<2>().0.iter_mut().zip(cos).zip(sin) {
-            let [a, b] = *pair;
-            *pair = [a * cos - sign * b * sin, b * cos + sign * a * sin];
+    struct Rotate<'x, T>(&'x mut [T], &'x [T], &'x [T], T);
+    impl<T: Real> Work for Rotate<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            let Self(pairs, cos, sin, sign) = self;
+            for ((pair, &cos), &sin) in pairs.as_chunks_mut::<2>().0.iter_mut().zip(cos).zip(sin) {
+                let [a, b] = *pair;
+                *pair = [a * cos - sign * b * sin, b * cos + sign * a * sin];
+            }
         }
     }
-    Cpu::current().run(work, (pairs, cos, sin, sign));
+    Cpu::current().run(Rotate(pairs, cos, sin, sign));
 }
 
 #[cfg(test)]
@@ -222,14 +289,19 @@ mod tests {
     #[test]
     fn every_level_gives_the_same_bytes() {
         let numbers: Vec<f32> = (0..1003).map(|i| ((i * 37) % 211) as f32 / 7.0 - 20.0).collect();
-        #[inline(always)]
-        fn work(numbers: &[f32]) -> Vec<u32> {
-            let mut out = numbers.to_vec();
-            out.iter_mut().for_each(|x| *x = exp_f32(*x) + sigmoid(*x));
-            out.push(sum_over(numbers, numbers, numbers, |a, b, c| a * b * c));
-            out.into_iter().map(f32::to_bits).collect()
+        struct All<'x>(&'x [f32]);
+        impl Work for All<'_> {
+            type Output = Vec<u32>;
+
+            #[inline(always)]
+            fn run(self) -> Vec<u32> {
+                let mut out = self.0.to_vec();
+                out.iter_mut().for_each(|x| *x = exp_f32(*x) + sigmoid(*x));
+                out.push(sum_over(self.0, self.0, self.0, |a, b, c| a * b * c));
+                out.into_iter().map(f32::to_bits).collect()
+            }
         }
-        let run = |cpu: Cpu| cpu.run(work, &numbers);
+        let run = |cpu: Cpu| cpu.run(All(&numbers));
         for cpu in Cpu::available() {
             assert_eq!(run(cpu), run(Cpu::Portable), "{cpu:?}");
         }

@@ -11,6 +11,7 @@ mod product;
 mod real;
 
 pub use cpu::Cpu;
+pub(crate) use cpu::Work;
 pub use matmul::{matmul, matmul_single};
 pub use product::{Matrix, Panels, Rows, multiply};
 pub use real::Real;

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::iter::Sum;
 use std::ops::{AddAssign, DivAssign, MulAssign, Range, SubAssign};
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 
 use super::{Matrix, Panels, Precision, Rows, elementwise, matmul, matmul_single, product};
 
@@ -43,9 +43,12 @@ pub trait Real:
     fn transposed(w: &impl Matrix, rows: Range<usize>, precision: Precision) -> Self::Panels;
     /// These rows of a matrix, for `g W`.
     fn upright(w: &impl Matrix, rows: Range<usize>, precision: Precision) -> Self::Panels;
+    /// Activations `[k, n]` to be multiplied from the left, as f32 or wider; for [`Self::multiply_here`].
+    fn panels(b: ArrayView2<'_, Self>) -> Self::Panels;
     /// `c = a b` or `c += a b`, on all threads.
     fn multiply(c: ArrayViewMut2<Self>, accumulate: bool, a: &Self::Rows<'_>, b: &Self::Panels);
-    /// [`Self::multiply`] on the calling thread alone.
+    /// [`Self::multiply`] on the calling thread alone. `b` may have more rows than `a` has columns, and more columns than
+    /// `c`; the first ones are used.
     fn multiply_here(c: ArrayViewMut2<Self>, accumulate: bool, a: &Self::Rows<'_>, b: &Self::Panels);
 }
 
@@ -74,6 +77,9 @@ impl Real for f32 {
     }
     fn upright(w: &impl Matrix, rows: Range<usize>, precision: Precision) -> Panels {
         Panels::upright(w, rows, precision)
+    }
+    fn panels(b: ArrayView2<'_, Self>) -> Panels {
+        Panels::of(b)
     }
     fn multiply(c: ArrayViewMut2<Self>, accumulate: bool, a: &Rows<'_>, b: &Panels) {
         product::multiply(c, accumulate, a, b);
@@ -115,10 +121,14 @@ impl Real for f64 {
         }
         dense
     }
+    fn panels(b: ArrayView2<'_, Self>) -> Array2<f64> {
+        b.to_owned()
+    }
     fn multiply(c: ArrayViewMut2<Self>, accumulate: bool, a: &ArrayView2<'_, Self>, b: &Array2<f64>) {
         matmul(c, accumulate, *a, b.view());
     }
     fn multiply_here(c: ArrayViewMut2<Self>, accumulate: bool, a: &ArrayView2<'_, Self>, b: &Array2<f64>) {
-        matmul_single(c, accumulate, *a, b.view());
+        let used = b.slice(s![..a.ncols(), ..c.ncols()]);
+        matmul_single(c, accumulate, *a, used);
     }
 }

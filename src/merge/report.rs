@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::kernels::Cpu;
+use crate::kernels::{Cpu, Work};
 
 /// A tensor whose share lies below is worth a warning.
 const LOW_SHARE: f64 = 0.5;
@@ -28,34 +28,7 @@ pub struct Sums {
 impl Sums {
     /// Over one row: eight running sums of each, added up in order.
     pub fn of_row(q: &[f32], w: &[f32], d: &[f32]) -> Self {
-        Cpu::current().run(Self::in_lanes, (q, w, d))
-    }
-
-    #[inline(always)]
-    fn in_lanes((q, w, d): (&[f32], &[f32], &[f32])) -> Self {
-        const LANES: usize = 8;
-        let mut lanes = [[0f64; LANES]; 4];
-        let mut add = |lane: usize, q: f32, w: f32, d: f32| {
-            let (q, w, d) = (f64::from(q), f64::from(w), f64::from(d));
-            let moved = q - w;
-            lanes[0][lane] += moved * d;
-            lanes[1][lane] += moved * moved;
-            lanes[2][lane] += d * d;
-            lanes[3][lane] += w * w;
-        };
-        let (q, rest_q) = q.as_chunks::<LANES>();
-        let (w, rest_w) = w.as_chunks::<LANES>();
-        let (d, rest_d) = d.as_chunks::<LANES>();
-        for ((q, w), d) in q.iter().zip(w).zip(d) {
-            for lane in 0..LANES {
-                add(lane, q[lane], w[lane], d[lane]);
-            }
-        }
-        for (lane, ((&q, &w), &d)) in rest_q.iter().zip(rest_w).zip(rest_d).enumerate() {
-            add(lane, q, w, d);
-        }
-        let [moved_along, moved, change, weight] = lanes.map(|lanes| lanes.iter().sum());
-        Self { moved_along, moved, change, weight }
+        Cpu::current().run(Row { q, w, d })
     }
 
     /// Add those of further numbers.
@@ -96,6 +69,45 @@ impl Sums {
     /// `|d| / |W|`
     pub fn relative_change(&self) -> f64 {
         if self.weight == 0.0 { 0.0 } else { (self.change / self.weight).sqrt() }
+    }
+}
+
+/// One row as it was written and as it was, and its change.
+struct Row<'a> {
+    q: &'a [f32],
+    w: &'a [f32],
+    d: &'a [f32],
+}
+
+impl Work for Row<'_> {
+    type Output = Sums;
+
+    #[inline(always)]
+    fn run(self) -> Sums {
+        const LANES: usize = 8;
+        let mut lanes = [[0f64; LANES]; 4];
+        let mut add = |lane: usize, q: f32, w: f32, d: f32| {
+            let (q, w, d) = (f64::from(q), f64::from(w), f64::from(d));
+            let moved = q - w;
+            lanes[0][lane] += moved * d;
+            lanes[1][lane] += moved * moved;
+            lanes[2][lane] += d * d;
+            lanes[3][lane] += w * w;
+        };
+        let Self { q, w, d } = self;
+        let (q, rest_q) = q.as_chunks::<LANES>();
+        let (w, rest_w) = w.as_chunks::<LANES>();
+        let (d, rest_d) = d.as_chunks::<LANES>();
+        for ((q, w), d) in q.iter().zip(w).zip(d) {
+            for lane in 0..LANES {
+                add(lane, q[lane], w[lane], d[lane]);
+            }
+        }
+        for (lane, ((&q, &w), &d)) in rest_q.iter().zip(rest_w).zip(rest_d).enumerate() {
+            add(lane, q, w, d);
+        }
+        let [moved_along, moved, change, weight] = lanes.map(|lanes| lanes.iter().sum());
+        Sums { moved_along, moved, change, weight }
     }
 }
 

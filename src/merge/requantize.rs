@@ -15,7 +15,7 @@ use curmerge_formats::quant::{
 };
 
 use super::report::Sums;
-use crate::kernels::Cpu;
+use crate::kernels::{Cpu, Work};
 
 /// Shares this near to 1 are not improved further.
 const NEAR: f64 = 0.01;
@@ -143,9 +143,19 @@ trait Survival {
     fn share(&self, gain: f32) -> f64;
 }
 
-#[inline(always)]
-fn share<R: Survival>((row, gain): (&R, f32)) -> f64 {
-    row.share(gain)
+/// A row and the gain that its share is asked for.
+struct Share<'a, R> {
+    row: &'a R,
+    gain: f32,
+}
+
+impl<R: Survival> Work for Share<'_, R> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        self.row.share(self.gain)
+    }
 }
 
 /// The gain whose share is nearest to 1: the share rises with the gain, so between a gain too small and
@@ -156,7 +166,7 @@ fn gain(row: &impl Survival) -> f32 {
     const REFINEMENTS: usize = 24;
     let (mut best, mut distance) = (1f32, f64::INFINITY);
     let mut share_of = |gain: f32| {
-        let share = Cpu::current().run(share, (row, gain));
+        let share = Cpu::current().run(Share { row, gain });
         if (share - 1.0).abs() < distance {
             (best, distance) = (gain, (share - 1.0).abs());
         }

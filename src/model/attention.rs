@@ -6,13 +6,15 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Zip, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
-use crate::kernels::{Real, elementwise, matmul_single};
+use crate::kernels::{Precision, Real, elementwise};
 
 /// Query rows whose scores are held at a time.
 const BLOCK: usize = 64;
+
+const CONTIGUOUS: &str = "rows of activations are contiguous";
 
 /// How the columns of q, k and v divide into heads.
 #[derive(Clone, Copy, Debug)]
@@ -81,22 +83,23 @@ fn forward_head<T: Real>(
     mut log_sums: ArrayViewMut2<T>,
 ) {
     let before = k.nrows() - q.nrows();
+    let (keys, values) = (T::panels(k.t()), T::panels(v));
     for start in (0..q.nrows()).step_by(BLOCK) {
         let end = (start + BLOCK).min(q.nrows());
         let seen = before + end;
         let mut scores = Array2::zeros((end - start, seen));
-        matmul_single(scores.view_mut(), false, q.slice(s![start..end, ..]), k.slice(s![..seen, ..]).t());
+        T::multiply_here(scores.view_mut(), false, &rows(q.slice(s![start..end, ..])), &keys);
         for (i, mut row) in scores.rows_mut().into_iter().enumerate() {
             let visible = before + start + i + 1;
-            let (row, hidden) = row.as_slice_mut().expect("a fresh array").split_at_mut(visible);
+            let (row, hidden) = row.as_slice_mut().expect(CONTIGUOUS).split_at_mut(visible);
             hidden.fill(T::zero());
             let max = elementwise::max(T::neg_infinity(), row) * scale;
             let sum = elementwise::exp_shifted(row, scale, max);
             let inverse = T::one() / sum;
-            row.iter_mut().for_each(|x| *x *= inverse);
+            elementwise::scale(row, inverse);
             log_sums[[0, start + i]] = max + sum.ln();
         }
-        matmul_single(out.slice_mut(s![start..end, ..]), false, scores.view(), v.slice(s![..seen, ..]));
+        T::multiply_here(out.slice_mut(s![start..end, ..]), false, &rows(scores.view()), &values);
     }
 }
 
@@ -135,13 +138,15 @@ pub fn backward<T: Real>(
         let rows = span.queries.clone();
         let k = pass.k.slice(s![rows.clone(), kv * heads.dim..(kv + 1) * heads.dim]);
         let v = pass.v.slice(s![rows.clone(), kv * heads.dim..(kv + 1) * heads.dim]);
+        let (keys, keys_upright, values) = (T::panels(k.t()), T::panels(k), T::panels(v.t()));
         for member in 0..heads.group() {
             let head = kv * heads.group() + member;
             let columns = head * heads.dim..(head + 1) * heads.dim;
             let one = OneHead {
                 q: pass.q.slice(s![rows.clone(), columns.clone()]),
-                k,
-                v,
+                keys: &keys,
+                keys_upright: &keys_upright,
+                values: &values,
                 out: pass.out.slice(s![rows.clone(), columns.clone()]),
                 dout: dout.slice(s![rows.clone(), columns]),
                 log_sums: pass.log_sums.slice(s![head..head + 1, rows.clone()]),
@@ -154,10 +159,12 @@ pub fn backward<T: Real>(
     (dq, dk, dv)
 }
 
-struct OneHead<'a, T> {
+struct OneHead<'a, T: Real> {
     q: ArrayView2<'a, T>,
-    k: ArrayView2<'a, T>,
-    v: ArrayView2<'a, T>,
+    /// K^T, K and V^T.
+    keys: &'a T::Panels,
+    keys_upright: &'a T::Panels,
+    values: &'a T::Panels,
     out: ArrayView2<'a, T>,
     dout: ArrayView2<'a, T>,
     log_sums: ArrayView2<'a, T>,
@@ -171,29 +178,34 @@ impl<T: Real> OneHead<'_, T> {
             let end = (start + BLOCK).min(self.q.nrows());
             let q = self.q.slice(s![start..end, ..]);
             let dout = self.dout.slice(s![start..end, ..]);
-            let (k, v) = (self.k.slice(s![..end, ..]), self.v.slice(s![..end, ..]));
             let mut p = Array2::zeros((end - start, end));
-            matmul_single(p.view_mut(), false, q, k.t());
+            T::multiply_here(p.view_mut(), false, &rows(q), self.keys);
             for (i, mut row) in p.rows_mut().into_iter().enumerate() {
                 let log_sum = self.log_sums[[0, start + i]];
-                let (row, hidden) = row.as_slice_mut().expect("a fresh array").split_at_mut(start + i + 1);
+                let (row, hidden) = row.as_slice_mut().expect(CONTIGUOUS).split_at_mut(start + i + 1);
                 hidden.fill(T::zero());
                 elementwise::exp_shifted(row, self.scale, log_sum);
             }
-            matmul_single(dv.slice_mut(s![..end, ..]), true, p.t(), dout);
+            T::multiply_here(dv.slice_mut(s![..end, ..]), true, &rows(p.t()), &T::panels(dout));
             let mut ds = Array2::zeros(p.dim());
-            matmul_single(ds.view_mut(), false, dout, v.t());
+            T::multiply_here(ds.view_mut(), false, &rows(dout), self.values);
             let out = self.out.slice(s![start..end, ..]);
             for (((mut ds, p), out), dout) in
                 ds.rows_mut().into_iter().zip(p.rows()).zip(out.rows()).zip(dout.rows())
             {
-                let dot: T = out.iter().zip(dout).map(|(&o, &d)| o * d).sum();
-                Zip::from(&mut ds).and(p).for_each(|ds, &p| *ds = p * (*ds - dot) * self.scale);
+                let [out, dout, p] = [out, dout, p].map(|row| row.to_slice().expect(CONTIGUOUS));
+                let dot = elementwise::dot(out, dout);
+                elementwise::softmax_backward(p, dot, self.scale, ds.as_slice_mut().expect(CONTIGUOUS));
             }
-            matmul_single(dq.slice_mut(s![start..end, ..]), false, ds.view(), k);
-            matmul_single(dk.slice_mut(s![..end, ..]), true, ds.t(), q);
+            T::multiply_here(dq.slice_mut(s![start..end, ..]), false, &rows(ds.view()), self.keys_upright);
+            T::multiply_here(dk.slice_mut(s![..end, ..]), true, &rows(ds.t()), &T::panels(q));
         }
     }
+}
+
+/// The left operand of attention's products, which stay f32.
+fn rows<T: Real>(x: ArrayView2<'_, T>) -> T::Rows<'_> {
+    T::rows(x, Precision::F32)
 }
 
 /// A view cut along an axis into pieces of these lengths, which fill it.

@@ -1,9 +1,8 @@
 //! What an instruction set can multiply: the shape of its tile, the form of its operands, and the tile itself behind
 //! lengths that are checked.
 
-use ndarray::ArrayViewMut2;
-
 use super::portable;
+use super::rows::Corner;
 use super::simd::Tile;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
@@ -20,7 +19,7 @@ pub(super) enum Format {
 }
 
 /// The most numbers that a tile gives, over all kernels.
-const MOST: usize = 8 * 48;
+const MOST: usize = 6 * 64;
 
 /// One instruction set's tile. Each number of a product is a sum of its own, in one order, whatever tile it falls in: so
 /// the cut into tiles never shows in the result.
@@ -65,48 +64,50 @@ impl Kernel {
         }
     }
 
-    /// `c = a b` or `c += a b`: `a` begins with as many rows as `c` has, each of `depth` slots, `a_stride` apart; `b` with
-    /// a panel of `depth` slots of each of [`Self::columns`] columns, of which those of `c` are wanted.
+    /// `c = a b` or `c += a b`: `a` has the rows of `c`; `b` begins with a panel of as many slots of each of
+    /// [`Self::columns`] columns, of which the first are those of `c`.
+    ///
+    /// # Safety
+    /// `c` must point to `a.rows` rows of `columns` numbers, `c_stride` apart, that nothing else refers to.
     ///
     /// # Panics
-    /// When a slice is shorter than that, or `c` larger than a tile or without contiguous rows.
+    /// When `b` is shorter than that, or there are more rows or columns than a tile has.
     #[allow(unsafe_code)]
-    pub fn tile(
+    pub unsafe fn tile(
         &self,
-        depth: usize,
-        a: &[u32],
-        a_stride: usize,
+        a: Corner<'_>,
         b: &[u32],
-        mut c: ArrayViewMut2<f32>,
+        c: *mut f32,
+        c_stride: isize,
+        columns: usize,
         accumulate: bool,
     ) {
-        let (rows, columns) = c.dim();
-        assert!((1..=self.rows()).contains(&rows) && (1..=self.columns).contains(&columns));
-        assert!(a.len() >= (rows - 1) * a_stride + depth && b.len() >= depth * self.columns);
-        let run = self.tiles[rows - 1];
-        let c_stride = c.strides()[0];
+        assert!(a.rows <= self.rows() && columns <= self.columns && b.len() >= a.depth * self.columns);
+        let run = self.tiles[a.rows - 1];
         let mut tile = Tile {
-            depth,
-            a: a.as_ptr(),
-            a_stride,
+            depth: a.depth,
+            a: a.first(),
+            a_stride: a.stride,
+            a_step: a.step,
             b: b.as_ptr(),
-            c: c.as_mut_ptr(),
-            c_stride: c_stride as usize,
+            c,
+            c_stride,
             accumulate,
         };
         if columns == self.columns {
-            assert!(c.strides()[1] == 1 && (c_stride >= 0 || rows == 1), "rows of a product are contiguous");
-            // SAFETY: `of` gave this kernel for a processor that has its instructions; the lengths were just checked,
-            // and `c` is borrowed mutably.
+            // SAFETY: `of` gave this kernel for a processor that has its instructions; `a` has the rows and slots that
+            // it says, `b` was just checked, and `c` is the caller's promise.
             unsafe { run(&tile) };
             return;
         }
         let mut whole = [0.0f32; MOST];
-        assert!(rows * self.columns <= MOST);
-        (tile.c, tile.c_stride, tile.accumulate) = (whole.as_mut_ptr(), self.columns, false);
+        assert!(a.rows * self.columns <= MOST);
+        (tile.c, tile.c_stride, tile.accumulate) = (whole.as_mut_ptr(), self.columns as isize, false);
         // SAFETY: as above, and `whole` has the rows of a tile one behind another.
         unsafe { run(&tile) };
-        for (mut c, sums) in c.rows_mut().into_iter().zip(whole.chunks_exact(self.columns)) {
+        for (i, sums) in whole.chunks_exact(self.columns).take(a.rows).enumerate() {
+            // SAFETY: the caller's promise.
+            let c = unsafe { std::slice::from_raw_parts_mut(c.offset(i as isize * c_stride), columns) };
             for (c, sum) in c.iter_mut().zip(sums) {
                 *c = if accumulate { *c + sum } else { *sum };
             }

@@ -20,7 +20,7 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use ndarray::{ArrayViewMut2, Axis, s};
+use ndarray::{ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
 pub use panels::{Matrix, Panels};
@@ -30,7 +30,7 @@ pub use rows::Rows;
 /// cache.
 const DEPTH: usize = 288;
 /// Rows of a tile that one thread computes: their slots of [`DEPTH`] stay in the second-level cache.
-const TILE_ROWS: usize = 256;
+const TILE_ROWS: usize = 264;
 /// The fewest rows that a tile is cut down to, to give every thread work.
 const LEAST_ROWS: usize = 32;
 /// Panels of a tile.
@@ -43,6 +43,10 @@ const TILES_A_THREAD: usize = 4;
 /// # Panics
 /// When the shapes do not fit, the rows of `c` are not contiguous, or the operands are made for different kernels.
 pub fn multiply(c: ArrayViewMut2<f32>, accumulate: bool, a: &Rows<'_>, b: &Panels) {
+    assert!(
+        a.rows == c.nrows() && a.depth == b.depth && b.columns == c.ncols(),
+        "the shapes of a product fit"
+    );
     let width = TILE_PANELS * b.kernel.columns;
     let across = c.ncols().div_ceil(width);
     let wanted = TILES_A_THREAD * rayon::current_num_threads();
@@ -70,7 +74,7 @@ pub fn multiply(c: ArrayViewMut2<f32>, accumulate: bool, a: &Rows<'_>, b: &Panel
 }
 
 /// [`multiply`] on the calling thread alone, for the rows of `a` from `first_row` and the columns of `b` from the panel
-/// `first_panel`, as many as `c` has.
+/// `first_panel`, as many as `c` has. Of longer panels, the slots that `a` has are used.
 pub fn multiply_tile(
     mut c: ArrayViewMut2<f32>,
     accumulate: bool,
@@ -82,22 +86,27 @@ pub fn multiply_tile(
     let kernel = b.kernel;
     let (height, width) = c.dim();
     assert!(std::ptr::eq(a.kernel, kernel), "both operands are made for one kernel");
-    assert!(a.depth == b.depth, "the rows have as many slots as the panels");
+    assert!(a.depth <= b.depth, "the panels have the slots of the rows");
     assert!(first_row + height <= a.rows && first_panel * kernel.columns + width <= b.columns);
     if a.depth == 0 && !accumulate {
         c.fill(0.0);
     }
-    let (slots, stride) = (a.slots(), a.stride);
+    assert!(c.strides()[1] == 1 || width <= 1, "rows of a product are contiguous");
+    let (numbers, stride) = (c.as_mut_ptr(), c.strides()[0]);
     for start in (0..a.depth).step_by(DEPTH) {
-        let depth = DEPTH.min(a.depth - start);
+        let slots = start..a.depth.min(start + DEPTH);
         for (panel, left) in (0..width).step_by(kernel.columns).enumerate() {
-            let right = width.min(left + kernel.columns);
+            let columns = kernel.columns.min(width - left);
             let b = &b.panel(first_panel + panel)[start * kernel.columns..];
             for row in (0..height).step_by(kernel.rows()) {
                 let below = height.min(row + kernel.rows());
-                let a = &slots[(first_row + row) * stride + start..];
-                let c = c.slice_mut(s![row..below, left..right]);
-                kernel.tile(depth, a, stride, b, c, accumulate || start > 0);
+                let a = a.corner(first_row + row..first_row + below, slots.clone());
+                // SAFETY: rows `row..below` and columns from `left` on are those of `c`, which is borrowed mutably.
+                #[allow(unsafe_code)]
+                unsafe {
+                    let c = numbers.offset(row as isize * stride).add(left);
+                    kernel.tile(a, b, c, stride, columns, accumulate || start > 0);
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{ArrayViewMut3, Axis};
+use ndarray::{ArrayView2, ArrayViewMut3, Axis};
 use rayon::prelude::*;
 
 use super::kernel::Kernel;
@@ -92,6 +92,25 @@ impl Panels {
                     }
                 }
             });
+        })
+    }
+
+    /// Activations `[k, n]` with any strides as the right operand of f32 products, on the calling thread alone.
+    pub fn of(b: ArrayView2<f32>) -> Self {
+        Self::of_with(Kernel::of(Cpu::current(), Precision::F32), b)
+    }
+
+    pub(super) fn of_with(kernel: &'static Kernel, b: ArrayView2<f32>) -> Self {
+        let (depth, columns) = b.dim();
+        assert_eq!(kernel.numbers(), 1, "activations are multiplied as f32");
+        Self::filled(kernel, depth, columns, |mut panels| {
+            let sources = b.axis_chunks_iter(Axis(1), kernel.columns);
+            for (mut panel, source) in panels.axis_iter_mut(Axis(0)).zip(sources) {
+                let (mut used, mut filling) = panel.view_mut().split_at(Axis(1), source.ncols());
+                filling.fill(0);
+                // ndarray goes through both in the order that suits their strides.
+                used.zip_mut_with(&source, |slot, x| *slot = x.to_bits());
+            }
         })
     }
 

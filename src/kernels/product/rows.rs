@@ -1,8 +1,10 @@
 //! The left operand: rows of activations.
 
 use std::borrow::Cow;
+use std::marker::PhantomData;
+use std::ops::Range;
 
-use ndarray::ArrayView2;
+use ndarray::{ArrayView2, Axis};
 use rayon::prelude::*;
 
 use super::kernel::{Format, Kernel};
@@ -18,15 +20,37 @@ pub struct Rows<'x> {
     pub(super) rows: usize,
     /// Slots that a product sums over.
     pub(super) depth: usize,
-    /// From one row to the next.
-    pub(super) stride: usize,
     slots: Slots<'x>,
 }
 
 enum Slots<'x> {
-    /// f32 as they lie.
-    Borrowed(Cow<'x, [f32]>),
+    /// f32 as they lie, with any strides.
+    View(ArrayView2<'x, f32>),
+    /// Row by row.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     Rounded(Vec<u32>),
+}
+
+/// Some slots of some rows.
+#[derive(Clone, Copy)]
+pub(super) struct Corner<'x> {
+    first: *const u32,
+    /// From one row to the next.
+    pub stride: isize,
+    /// From one slot of a row to the next.
+    pub step: isize,
+    /// How many rows there are.
+    pub rows: usize,
+    /// How many slots a row has.
+    pub depth: usize,
+    rows_of: PhantomData<&'x u32>,
+}
+
+impl Corner<'_> {
+    /// The first slot; the others are those that the strides lead to.
+    pub fn first(&self) -> *const u32 {
+        self.first
+    }
 }
 
 impl<'x> Rows<'x> {
@@ -37,43 +61,39 @@ impl<'x> Rows<'x> {
 
     pub(super) fn with(kernel: &'static Kernel, x: ArrayView2<'x, f32>) -> Self {
         let (rows, k) = x.dim();
-        let slots = match x.to_slice() {
-            Some(slice) => Cow::Borrowed(slice),
-            None => Cow::Owned(x.iter().copied().collect()),
-        };
         let depth = k.div_ceil(kernel.numbers());
         let slots = match kernel.format {
-            Format::F32 => Slots::Borrowed(slots),
+            Format::F32 => Slots::View(x),
             #[cfg(target_arch = "x86_64")]
             Format::Bf16 => {
                 let mut rounded = spare::take(rows * depth);
                 rounded
                     .par_chunks_mut((CHUNK * depth).max(1))
-                    .zip(slots.par_chunks((CHUNK * k).max(1)))
+                    .zip(x.axis_chunks_iter(Axis(0), CHUNK).into_par_iter())
                     .for_each(|(rounded, rows)| {
-                        for (slots, row) in rounded.chunks_exact_mut(depth).zip(rows.chunks_exact(k)) {
-                            kernel.slots(row, slots);
+                        for (slots, row) in rounded.chunks_exact_mut(depth).zip(rows.rows()) {
+                            let row =
+                                row.to_slice().map_or_else(|| row.iter().copied().collect(), Cow::Borrowed);
+                            kernel.slots(&row, slots);
                         }
                     });
                 Slots::Rounded(rounded)
             }
         };
-        Self { kernel, rows, depth, stride: depth, slots }
+        Self { kernel, rows, depth, slots }
     }
 
-    pub(super) fn slots(&self) -> &[u32] {
-        match &self.slots {
-            Slots::Borrowed(numbers) => bits(numbers),
-            Slots::Rounded(slots) => slots,
-        }
+    /// These rows and slots, at least one of each.
+    pub(super) fn corner(&self, rows: Range<usize>, slots: Range<usize>) -> Corner<'_> {
+        assert!(rows.start < rows.end && rows.end <= self.rows);
+        assert!(slots.start < slots.end && slots.end <= self.depth);
+        let (first, stride, step) = match &self.slots {
+            Slots::View(x) => (x.as_ptr().cast(), x.strides()[0], x.strides()[1]),
+            Slots::Rounded(rounded) => (rounded.as_ptr(), self.depth as isize, 1),
+        };
+        let first = first.wrapping_offset(rows.start as isize * stride + slots.start as isize * step);
+        Corner { first, stride, step, rows: rows.len(), depth: slots.len(), rows_of: PhantomData }
     }
-}
-
-/// The bits of numbers.
-#[allow(unsafe_code)]
-fn bits(numbers: &[f32]) -> &[u32] {
-    // SAFETY: f32 and u32 have one size and alignment, and every pattern of bits is a u32.
-    unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), numbers.len()) }
 }
 
 impl Drop for Rows<'_> {

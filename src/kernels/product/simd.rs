@@ -43,13 +43,15 @@ pub(super) struct Tile {
     /// Rows of slots, each of `depth`.
     pub a: *const u32,
     /// From one row of `a` to the next.
-    pub a_stride: usize,
+    pub a_stride: isize,
+    /// From one slot of a row of `a` to the next.
+    pub a_step: isize,
     /// A panel: for each slot of the sum, one slot a column.
     pub b: *const u32,
     /// The result, row by row.
     pub c: *mut f32,
     /// From one row of `c` to the next.
-    pub c_stride: usize,
+    pub c_stride: isize,
     /// Whether to add to `c`.
     pub accumulate: bool,
 }
@@ -64,20 +66,22 @@ pub(super) unsafe fn tile<S: Simd, const R: usize, const V: usize>(tile: &Tile) 
     unsafe {
         let mut sums = [[S::zero(); V]; R];
         let mut b = tile.b;
-        let rows: [*const u32; R] = from_fn(|i| tile.a.add(i * tile.a_stride));
-        for k in 0..tile.depth {
+        let rows: [*const u32; R] = from_fn(|i| tile.a.offset(i as isize * tile.a_stride));
+        let mut at = 0;
+        for _ in 0..tile.depth {
             let columns: [S::Vector; V] = from_fn(|j| S::load(b.add(j * S::LANES)));
             for (sums, row) in sums.iter_mut().zip(rows) {
-                let a = S::splat(row.add(k));
+                let a = S::splat(row.offset(at));
                 for (sum, column) in sums.iter_mut().zip(columns) {
                     *sum = S::multiply_add(*sum, a, column);
                 }
             }
+            at += tile.a_step;
             b = b.add(V * S::LANES);
         }
         for (i, sums) in sums.into_iter().enumerate() {
             for (j, sum) in sums.into_iter().enumerate() {
-                S::store(tile.c.add(i * tile.c_stride + j * S::LANES), sum, tile.accumulate);
+                S::store(tile.c.offset(i as isize * tile.c_stride).add(j * S::LANES), sum, tile.accumulate);
             }
         }
     }

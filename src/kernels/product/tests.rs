@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use ndarray::{Array2, ArrayView2, Axis, s};
 
 use super::kernel::Kernel;
-use super::{Matrix, Panels, Rows, multiply};
+use super::{Matrix, Panels, Rows, multiply, multiply_tile};
 use crate::kernels::{Cpu, Precision};
 
 struct Dense(Array2<f32>);
@@ -95,6 +95,24 @@ fn both_roles_equal_the_definition_on_ragged_shapes() {
             // The blocks of the sum are added one by one, so twice the product may round otherwise.
             let twice = (&c - &once * 2.0).mapv(f32::abs);
             assert!(twice.iter().all(|d| *d <= 1e-5 * k as f32), "{what}");
+        }
+    }
+}
+
+#[test]
+fn activations_multiply_with_any_strides_and_in_part() {
+    for (cpu, precision, kernel) in kernels().filter(|(_, _, kernel)| kernel.numbers() == 1) {
+        for (m, k, n) in SHAPES {
+            let what = format!("{cpu:?} {precision:?} [{m}, {k}] x [{k}, {n}]");
+            let (a, b) = (numbers(k, m + 2, 6), numbers(n + 2, k + 5, 7));
+            let panels = Panels::of_with(kernel, b.t());
+            let part = a.slice(s![.., 1..=m]);
+            let mut wide = Array2::from_elem((m, n + 3), f32::NAN);
+            let c = wide.slice_mut(s![.., 2..2 + n]);
+            multiply_tile(c, false, &Rows::with(kernel, part.t()), 0, &panels, 0);
+            let (a, b) = (part.t().mapv(f64::from), b.slice(s![..n, ..k]).mapv(f64::from));
+            check(wide.slice(s![.., 2..2 + n]), &a, b.t(), &what);
+            assert!(wide.slice(s![.., ..2]).iter().chain(wide.slice(s![.., 2 + n..])).all(|x| x.is_nan()));
         }
     }
 }

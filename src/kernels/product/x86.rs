@@ -140,13 +140,13 @@ unsafe fn avx2<const R: usize>(operands: &Tile) {
 #[target_feature(enable = "avx512f")]
 unsafe fn avx512<const R: usize>(operands: &Tile) {
     // SAFETY: see above.
-    unsafe { tile::<Avx512, R, 3>(operands) }
+    unsafe { tile::<Avx512, R, 4>(operands) }
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn avx512_bf16<const R: usize>(operands: &Tile) {
     // SAFETY: see above.
-    unsafe { tile::<Avx512Bf16, R, 3>(operands) }
+    unsafe { tile::<Avx512Bf16, R, 4>(operands) }
 }
 
 /// f32 products by AVX2: 12 of 16 registers hold sums.
@@ -159,23 +159,14 @@ pub(super) static AVX2: Kernel = Kernel {
 /// f32 products by AVX-512: 24 of 32 registers hold sums.
 pub(super) static AVX512: Kernel = Kernel {
     format: Format::F32,
-    columns: 48,
-    tiles: &[
-        avx512::<1>,
-        avx512::<2>,
-        avx512::<3>,
-        avx512::<4>,
-        avx512::<5>,
-        avx512::<6>,
-        avx512::<7>,
-        avx512::<8>,
-    ],
+    columns: 64,
+    tiles: &[avx512::<1>, avx512::<2>, avx512::<3>, avx512::<4>, avx512::<5>, avx512::<6>],
 };
 
 /// bfloat16 products by AVX-512 BF16.
 pub(super) static AVX512_BF16: Kernel = Kernel {
     format: Format::Bf16,
-    columns: 48,
+    columns: 64,
     tiles: &[
         avx512_bf16::<1>,
         avx512_bf16::<2>,
@@ -183,8 +174,6 @@ pub(super) static AVX512_BF16: Kernel = Kernel {
         avx512_bf16::<4>,
         avx512_bf16::<5>,
         avx512_bf16::<6>,
-        avx512_bf16::<7>,
-        avx512_bf16::<8>,
     ],
 };
 
