@@ -17,6 +17,8 @@ mod fixture;
 mod program;
 #[path = "support/python.rs"]
 mod python;
+#[path = "support/remade.rs"]
+mod remade;
 #[path = "support/venv.rs"]
 mod venv;
 
@@ -339,4 +341,36 @@ fn client_a_folder_in_other_shards_is_the_same_model() {
     curmerge!("merge", made.hf, made.adapter, "-o", shards, "--max-shard-size", "2500KB").done();
     ask("hf_shards.py", &[own.as_os_str(), shards.as_os_str(), "2500000".as_ref()], &[]);
     assert_same("own shards and others", &ours(&own, None), &ours(&shards, None));
+}
+
+#[test]
+fn client_tokens_of_a_folder_made_from_a_gguf_file_are_llama_cpps() {
+    let made = made();
+    let models = remade::PRE_TOKENIZERS.iter().map(|pre| {
+        let value = curmerge_formats::gguf::Value::String((*pre).into());
+        (*pre, remade::Remade::demo().set("tokenizer.ggml.pre", Some(value)))
+    });
+    let pieces = [("spaced", true), ("unspaced", false)]
+        .map(|(name, spaced)| (name, remade::Remade::demo().sentence_pieces(spaced)));
+    let mut pairs = Vec::new();
+    for (name, model) in models.chain(pieces) {
+        let [gguf, folder] = [format!("tokens-{name}.gguf"), format!("tokens-{name}")].map(|n| made.path(&n));
+        model.write(&gguf);
+        curmerge!("convert", gguf, folder).done();
+        pairs.extend([gguf, folder]);
+    }
+    let words: Vec<&OsStr> = pairs.iter().map(|path| path.as_os_str()).collect();
+    // llama.cpp's server takes no empty text.
+    let texts: Vec<String> = remade::texts().into_iter().filter(|text| !text.is_empty()).collect();
+    ask("hf_tokens.py", &words, json!(texts).to_string().as_bytes());
+}
+
+#[test]
+fn client_a_folder_made_from_a_gguf_file_is_the_same_model() {
+    let made = made();
+    let folder = made.path("from-gguf");
+    curmerge!("convert", made.base, folder, "--type", "f32", "--max-shard-size", "3M").done();
+    assert_same("GGUF in llama.cpp, and the folder", &theirs(&made.f32, None), &ours(&folder, None));
+    // As the script that writes a folder without curmerge has it.
+    ask("hf_shards.py", &[made.hf.as_os_str(), folder.as_os_str(), "3000000".as_ref()], &[]);
 }

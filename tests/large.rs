@@ -4,7 +4,7 @@
 //!
 //! DIR/smollm2-hf and DIR/smollm2-135m-instruct.Q4_1.gguf hold equal weights; the interpreter has the packages of
 //! tests/clients/requirements.txt, torch, transformers and peft; the data folder has sst2, mrpc and sentiment140 (JSONL) and
-//! wikitext2/wiki.test.raw.
+//! wikitext2/wiki.test.raw. Conversion also needs CURMERGE_LLAMA_CPP, a source folder of llama.cpp (11434).
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,20 +12,25 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use curmerge::base::Base;
+use curmerge::base::{Base, RopeScaling};
 use curmerge::cur::{Selection, binding};
 use curmerge::model::{Batch, Transformer};
+use curmerge::tokenizer::Message;
 use curmerge::train::data::{DataOptions, Dataset};
 use curmerge_formats::adapter::Adapter;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
+#[path = "support/fixture.rs"]
+mod fixture;
 #[macro_use]
 #[path = "support/program.rs"]
 mod program;
 #[path = "support/python.rs"]
 mod python;
+#[path = "support/remade.rs"]
+mod remade;
 
 const PROMPTS: &[&str] = &[
     "Review: celebrity cameos do not automatically equal laughs\nSentiment:",
@@ -168,9 +173,14 @@ fn theirs(model: &Path, lora: Option<&Path>) -> Vec<BTreeMap<u32, f64>> {
 
 /// The log-probabilities in a script's answer.
 fn theirs_in(file: &Path) -> Vec<BTreeMap<u32, f64>> {
+    log_probs_in(&answer(file))
+}
+
+/// The same, parsed.
+fn log_probs_in(answers: &Value) -> Vec<BTreeMap<u32, f64>> {
     let number = |(id, value): (&String, &Value)| (id.parse().unwrap(), value.as_f64().unwrap());
     let next = |answer: &Value| answer["log_probs"].as_object().unwrap().iter().map(number).collect();
-    answer(file).as_array().unwrap().iter().map(next).collect()
+    answers.as_array().unwrap().iter().map(next).collect()
 }
 
 /// What curmerge says.
@@ -293,5 +303,133 @@ fn peft_adapters_merge_as_peft_merges_them() {
         let error = answer(&out)["error"].as_f64().unwrap();
         println!("{kind}: {} matrices, error at most {error:.1e} of the change", answer(&out)["changed"]);
         assert!(error < 1e-4 && answer(&out)["changed"] == 210, "{kind}: {error}");
+    }
+}
+
+#[test]
+#[ignore = "needs CURMERGE_MODELS (shared/models/get.py), CURMERGE_LLAMA_CPP, and CURMERGE_PYTHON with torch and transformers"]
+fn converted_folders_are_the_files_of_llama_cpps_converter() {
+    let (llama_cpp, path) = (named("CURMERGE_LLAMA_CPP"), folder());
+    let [own, right] = ["converted.gguf", "converter.gguf"].map(|name| scratch().join(name));
+    for outtype in ["auto", "f32", "f16", "bf16", "q8_0"] {
+        match outtype {
+            "auto" => curmerge!("convert", path, own).done(),
+            outtype => curmerge!("convert", path, own, "--type", outtype).done(),
+        };
+        let words = [llama_cpp.as_os_str(), path.as_os_str(), outtype.as_ref(), right.as_os_str()];
+        ask("converter.py", &words, &[]);
+        let [own, right] = [&own, &right].map(|file| std::fs::read(file).unwrap());
+        // Not assert_eq, which would print them.
+        assert!(own == right, "{outtype}: {} and {} bytes", own.len(), right.len());
+        println!("{outtype}: {} bytes, the same", own.len());
+    }
+    let text = data("wikitext2/wiki.test.raw");
+    let perplexity = |model: &Path| {
+        curmerge!("eval", model, "--perplexity", text, "--chunks", "2", "--json").json()["perplexity"].clone()
+    };
+    curmerge!("convert", path, own, "--type", "f32").done();
+    assert_eq!(perplexity(&path), perplexity(&own));
+}
+
+#[test]
+#[ignore = "needs CURMERGE_MODELS (shared/models/get.py), CURMERGE_DATA, and CURMERGE_PYTHON with torch and transformers"]
+fn transformers_sees_the_same_model_in_a_folder_made_of_the_gguf_file() {
+    let [made, out, back] =
+        ["from-gguf", "from-gguf.json", "from-gguf-bf16"].map(|name| scratch().join(name));
+    curmerge!("convert", quantized(), made, "--type", "f32", "--force").done();
+    let mut texts: Vec<String> = include_str!("../fixtures/tokenizer/hard.jsonl")
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let wikitext = std::fs::read_to_string(data("wikitext2/wiki.test.raw")).unwrap();
+    texts.extend(wikitext.lines().map(str::to_owned));
+    let sst2 = std::fs::read_to_string(data("sst2/train.jsonl")).unwrap();
+    texts.extend(
+        sst2.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["prompt"].as_str().unwrap().into()),
+    );
+    let chat = [("user", "hi there"), ("assistant", "yes?"), ("user", "What is 2 + 2?")];
+    let turns: Vec<Value> =
+        chat.iter().map(|(role, content)| json!({ "role": role, "content": content })).collect();
+    let questions = json!({ "prompts": PROMPTS, "texts": texts, "chat": turns }).to_string();
+    ask("transformers_client.py", &[made.as_os_str(), out.as_os_str()], questions.as_bytes());
+    let theirs = answer(&out);
+
+    let tokenizer = Base::open(&quantized()).unwrap().tokenizer().unwrap();
+    for (text, ids) in texts.iter().zip(theirs["tokens"].as_array().unwrap()) {
+        assert_eq!(json!(tokenizer.encode(text, true).unwrap()), *ids, "{text:?}");
+    }
+    let messages = chat.map(|(role, content)| Message::new(role, content));
+    assert_eq!(theirs["chat"], tokenizer.chat_template().unwrap().render(&messages, true).unwrap());
+    let number = |(id, value): (&String, &Value)| (id.parse().unwrap(), value.as_f64().unwrap());
+    let next = |answer: &Value| answer["log_probs"].as_object().unwrap().iter().map(number).collect();
+    let log_probs: Vec<BTreeMap<u32, f64>> =
+        theirs["log_probs"].as_array().unwrap().iter().map(next).collect();
+    let off = difference(&ours(&quantized(), None), &log_probs);
+    println!("{} texts have the same tokens; log-probabilities differ by at most {off:.1e}", texts.len());
+    assert!(off < 1e-3, "{off}");
+
+    // The weights of smollm2-hf are these values in bfloat16.
+    curmerge!("convert", quantized(), back, "--type", "bf16", "--force").done();
+    let (made, own) = (Base::open(&back).unwrap(), Base::open(&folder()).unwrap());
+    assert!(made.tensors().keys().eq(own.tensors().keys()));
+    for (name, tensor) in made.tensors() {
+        assert!(made.bytes(tensor) == own.bytes(&own.tensors()[name]), "{name}");
+    }
+    assert_eq!(made.config(), &{
+        let mut config = own.config().clone();
+        // 9.999999747378752e-06 there, the f32 next to what was meant.
+        config.norm_eps = 1e-5;
+        config
+    });
+}
+
+#[test]
+#[ignore = "needs CURMERGE_PYTHON with torch and transformers"]
+fn transformers_sees_scaled_rotations_and_sentence_pieces() {
+    let rule = RopeScaling::Llama3 {
+        factor: 8.0,
+        low_frequency_factor: 1.0,
+        high_frequency_factor: 4.0,
+        original_context: 64.0,
+    };
+    let factors: Vec<f32> = rule.factors(10000.0, 32).iter().map(|&f| f as f32).collect();
+    let number = |value| Some(curmerge_formats::gguf::Value::F32(value));
+    let demo = remade::Remade::demo;
+    let models = [
+        ("llama3", demo().with("rope_freqs.weight", &[16], &factors)),
+        ("linear", demo().set("llama.rope.scaling.factor", number(4.0))),
+        ("pieces", demo().sentence_pieces(true)),
+    ];
+    let texts = remade::texts();
+    // Long enough for the slowest rotations to show.
+    let prompts: Vec<String> = texts.chunks(8).skip(5).take(3).map(|lines| lines.join(" ")).collect();
+    let chat = json!([{ "role": "user", "content": "hi" }]);
+    let questions = json!({ "prompts": prompts, "texts": texts, "chat": chat }).to_string();
+    for (name, model) in models {
+        let [gguf, made, out] =
+            [format!("{name}.gguf"), name.to_string(), format!("{name}.json")].map(|n| scratch().join(n));
+        model.write(&gguf);
+        curmerge!("convert", gguf, made, "--type", "f32", "--force").done();
+        ask("transformers_client.py", &[made.as_os_str(), out.as_os_str()], questions.as_bytes());
+        let (theirs, base) = (answer(&out), Base::open(&gguf).unwrap());
+        let (tokenizer, model) = (base.tokenizer().unwrap(), Transformer::<f32>::new(&base).unwrap());
+        for (text, ids) in texts.iter().zip(theirs["tokens"].as_array().unwrap()) {
+            assert_eq!(json!(tokenizer.encode(text, true).unwrap()), *ids, "{name}: {text:?}");
+        }
+        let mut worst = 0.0f64;
+        for (prompt, log_probs) in prompts.iter().zip(log_probs_in(&theirs["log_probs"])) {
+            let ids = tokenizer.encode(prompt, true).unwrap();
+            let mut batch = Batch::default();
+            let first = batch.push_sequence(&ids);
+            batch.predict(first + ids.len() - 1, 0);
+            let logits: Vec<f64> = model.logits(&batch).iter().map(|&x| x.into()).collect();
+            let total = logits.iter().map(|x| x.exp()).sum::<f64>().ln();
+            worst = logits
+                .iter()
+                .enumerate()
+                .fold(worst, |w, (id, x)| w.max((x - total - log_probs[&(id as u32)]).abs()));
+        }
+        println!("{name}: {} prompts, log-probabilities differ by at most {worst:.1e}", prompts.len());
+        assert!(worst < 1e-3 && !prompts.is_empty(), "{name}: {worst}");
     }
 }

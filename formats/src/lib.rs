@@ -20,6 +20,7 @@ pub mod mmap;
 pub mod output;
 pub mod quant;
 pub mod safetensors;
+pub mod shards;
 
 pub use adapter::{Adapter, AdapterTarget, BaseInfo, Training};
 pub use detect::{Container, detect};

@@ -2,9 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use curmerge_formats::dtype::DType;
+use curmerge_formats::imatrix::Imatrix;
 
+use crate::Error;
+use crate::convert::FileType;
 use crate::cur::Selection;
+use crate::kernels::Precision;
+use crate::merge::{MergeOptions, Storage};
 
 /// Which matrices a new adapter changes, and through which of their columns and rows.
 #[derive(Clone, Debug, Args)]
@@ -37,9 +43,134 @@ pub struct AdapterArgs {
     pub allow_other_base: bool,
 }
 
+/// How the model computes.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ComputeArgs {
+    /// Products with the model's matrices: f32, or bf16, which is faster where the processor has AVX-512 BF16 and the
+    /// same as f32 elsewhere.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub precision: Precision,
+}
+
 impl AdapterArgs {
     /// No adapter, or this one as it is.
     pub fn plain(adapter: Option<PathBuf>) -> Self {
         AdapterArgs { adapter, scale: 1.0, allow_other_base: false }
+    }
+}
+
+/// How a merge stores tensors.
+#[derive(Clone, Debug, Args)]
+pub struct StorageArgs {
+    /// What to store the whole of a GGUF file in, by llama-quantize's names (q4_k_m, q5_k_s, iq4_xs, f16, ... as of
+    /// convert); or auto: tensors that no adapter changes as they are, each of the others as narrow as --fidelity
+    /// allows [default: every tensor as the base stores it].
+    #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
+    file_type: Option<WholeType>,
+    /// How to store the changed tensors alone: f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, iq4_nl,
+    /// iq4_xs, mxfp4, q3_k or q2_k.
+    #[arg(long, value_name = "TYPE", value_parser = parse_adapted)]
+    type_adapted: Option<DType>,
+    /// Importance matrix for --type, as llama-imatrix writes it.
+    #[arg(long, value_name = "FILE", requires = "file_type")]
+    imatrix: Option<PathBuf>,
+    /// With --type auto: the least cosine between what is written and the adapter's change.
+    #[arg(long, default_value_t = 0.9, value_name = "COSINE", value_parser = parse_fidelity)]
+    fidelity: f64,
+}
+
+impl StorageArgs {
+    /// The importance matrix that [`Self::options`] takes, opened.
+    pub fn imatrix(&self) -> crate::Result<Option<Imatrix>> {
+        Ok(self.imatrix.as_ref().map(|path| Imatrix::open(path)).transpose()?)
+    }
+
+    /// What was asked for, as far as it is of storage. `protected` are files that the output must not replace.
+    pub fn options<'a>(
+        &self,
+        imatrix: Option<&'a Imatrix>,
+        protected: impl Iterator<Item = PathBuf>,
+    ) -> crate::Result<MergeOptions<'a>> {
+        let storage = match (self.type_adapted, self.file_type) {
+            (Some(dtype), Some(WholeType::Auto)) => {
+                let problem = format!("--type auto and --type-adapted {dtype} ask for different things");
+                return Err(Error::request(problem, "leave one of them out"));
+            }
+            (Some(dtype), _) => Storage::Only(dtype),
+            (None, Some(WholeType::Auto)) => Storage::Narrowest { fidelity: self.fidelity },
+            _ => Storage::AsStored,
+        };
+        let file_type = match self.file_type {
+            Some(WholeType::Mixture(file_type)) => Some(file_type),
+            _ => None,
+        };
+        let protect = protected.chain(self.imatrix.clone()).collect();
+        Ok(MergeOptions { file_type, imatrix, storage, protect, ..Default::default() })
+    }
+
+    /// Whether anything was asked for.
+    pub fn is_given(&self) -> bool {
+        self.file_type.is_some() || self.type_adapted.is_some()
+    }
+}
+
+/// What `--type` asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum WholeType {
+    /// `auto`
+    Auto,
+    /// A mixture of types.
+    Mixture(FileType),
+}
+
+fn parse_type(name: &str) -> Result<WholeType, String> {
+    if name.eq_ignore_ascii_case("auto") {
+        return Ok(WholeType::Auto);
+    }
+    FileType::from_str(name, true).map(WholeType::Mixture).map_err(|_| {
+        let names = FileType::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let names: Vec<_> = names.map(|value| value.get_name().to_string()).collect();
+        format!("use auto, {}", names.join(", "))
+    })
+}
+
+fn parse_adapted(name: &str) -> Result<DType, String> {
+    DType::parse(name)
+        .filter(|dtype| dtype.can_encode() && *dtype != DType::F64)
+        .ok_or_else(|| "use one of the types that `curmerge merge --help` lists".into())
+}
+
+fn parse_fidelity(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|x| (0.0..=1.0).contains(x));
+    number.ok_or_else(|| "use a number from 0 to 1".into())
+}
+
+/// A number of bytes, with K, M, G or T behind it (or KB and so on, as Hugging Face writes them) of thousands.
+pub fn parse_size(text: &str) -> std::result::Result<u64, String> {
+    let upper = text.trim().to_ascii_uppercase();
+    let size = upper.strip_suffix('B').unwrap_or(&upper);
+    let units = [('K', 1000), ('M', 1_000_000), ('G', 1_000_000_000), ('T', 1_000_000_000_000u64)];
+    let (number, unit) = units
+        .iter()
+        .find_map(|&(letter, unit)| Some((size.strip_suffix(letter)?, unit)))
+        .unwrap_or((size, 1));
+    let bytes = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes.filter(|&bytes| bytes > 0).ok_or_else(|| "use a whole number such as 2G or 500M".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_size;
+
+    #[test]
+    fn sizes_count_in_thousands() {
+        for (text, bytes) in
+            [("2G", 2_000_000_000), ("500M", 500_000_000), ("5gb", 5_000_000_000), ("7 KB", 7000), ("12", 12)]
+        {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "G", "B", "0", "0M", "-1G", "1.5G", "2GiB", "99999999999T", "1MM"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
     }
 }

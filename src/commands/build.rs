@@ -11,7 +11,7 @@ use curmerge_formats::adapter::{Adapter, Training};
 use curmerge_formats::output::OutputFile;
 use serde_json::json;
 
-use super::arguments::SelectionArgs;
+use super::arguments::{ComputeArgs, SelectionArgs};
 use super::interrupt;
 use super::select::select;
 use crate::base::Base;
@@ -84,6 +84,9 @@ pub struct BuildArgs {
     /// Teach the end-of-text token behind completions and texts.
     #[arg(long)]
     pub append_eos: bool,
+    /// How the model computes.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
     /// Go on training this adapter: its targets, indices and U.
     #[arg(long, value_name = "ADAPTER", conflicts_with_all = ["rank", "targets", "select", "scale"])]
     pub init: Option<PathBuf>,
@@ -119,7 +122,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let data = Dataset::read(&args.data, &tokenizer, &options)?;
     let valid = args.valid.as_ref().map(|path| Dataset::read(path, &tokenizer, &options)).transpose()?;
     let mut adapter = start(args, &base)?;
-    let mut model = Transformer::<f32>::new(&base)?;
+    let mut model = Transformer::<f32>::new(&base)?.with_precision(args.compute.precision);
     model.attach(&adapter.targets, adapter.scale)?;
     let options = train_options(args);
     let planned = options.steps(data.examples.len());

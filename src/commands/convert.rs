@@ -1,61 +1,75 @@
-//! `curmerge convert`: a model in other types.
+//! `curmerge convert`: a model in other types, or in another container.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use curmerge_formats::detect::{Container, detect};
+use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::GgufModel;
 use curmerge_formats::imatrix::Imatrix;
 use serde_json::json;
 
-use crate::base;
-use crate::convert::{ConvertReport, FileType, retype};
+use super::arguments::parse_size;
+use crate::base::{self, Base};
+use crate::convert::to_hugging_face::natural_type;
+use crate::convert::{ConvertReport, FileType, FolderOptions, retype, to_gguf, to_hugging_face};
 use crate::report::{progress, terminal};
 use crate::{Error, Result};
 
 /// Options of `curmerge convert`.
 #[derive(Clone, Debug, Args)]
 pub struct ConvertArgs {
-    /// The model: a GGUF file (of splits the first), or ollama:NAME[:TAG].
+    /// The model: a GGUF file (of splits the first), a Hugging Face folder, or ollama:NAME[:TAG].
     pub input: PathBuf,
-    /// The file to write, a name ending in .gguf.
+    /// What to write: a name ending in .gguf, or a folder as transformers loads it, a name without such an ending.
     pub output: PathBuf,
-    /// The types to store it in, by llama-quantize's names.
+    /// The types to store it in, by llama-quantize's names. A folder takes f32, f16 or bf16 [default for a folder as
+    /// input: its own half precision; as output: what the model is stored in, of a quantized one f16, which rounds its
+    /// values less than bf16, where f32 keeps them exactly].
     #[arg(long = "type", value_name = "TYPE", value_enum, ignore_case = true)]
-    pub file_type: FileType,
+    pub file_type: Option<FileType>,
     /// Importance matrix as llama-imatrix writes it: weights by which rounding errors of columns count.
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
+    /// Of a folder: most bytes of tensors in one file, such as 2G or 500M (powers of 1000) [default: 5G].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub max_shard_size: Option<u64>,
+    /// Replace a folder that stands.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Convert and report.
 pub fn run(args: &ConvertArgs, json: bool) -> Result<()> {
     let input = base::resolve(&args.input)?;
-    if detect(&input)? != Container::Gguf {
-        let mend = "name a GGUF file; convert_hf_to_gguf.py of llama.cpp makes one of a Hugging Face folder";
-        return Err(Error::input(&input, "container", "only GGUF files can be converted yet", mend));
-    }
-    if args.output.extension().is_none_or(|ending| !ending.eq_ignore_ascii_case("gguf")) {
-        let mend = "give it that ending; other containers are not written yet";
-        return Err(Error::input(&args.output, "output", "the name does not end in .gguf", mend));
-    }
-    let gguf = GgufModel::open(&input)?;
-    let imatrix = args.imatrix.as_ref().map(|path| Imatrix::open(path)).transpose()?;
-    let mut inputs: Vec<&Path> = gguf.files().iter().map(|file| file.path()).collect();
-    inputs.extend(args.imatrix.as_deref());
-    let bar = progress::bytes("converting");
-    let report = retype(&gguf, args.file_type, imatrix.as_ref(), &args.output, &inputs, |read, of| {
-        bar.set_length(of);
-        bar.set_position(read);
-    })?;
-    bar.finish_and_clear();
+    let container = detect(&input)?;
+    let ending = args.output.extension().map(|ending| ending.to_ascii_lowercase());
+    let ending = ending.as_ref().and_then(|ending| ending.to_str());
+    let (type_name, report) = match (container, ending) {
+        (Container::Gguf, Some("gguf")) => to_other_types(&input, args)?,
+        (Container::HfFolder, Some("gguf")) => folder_to_gguf(&input, args)?,
+        (_, Some("safetensors" | "onnx")) => {
+            let mend = "name a .gguf file, or a folder without such an ending";
+            return Err(Error::input(&args.output, "output", "the name ends like a single file's", mend));
+        }
+        (Container::Gguf, _) => to_folder(&input, args)?,
+        (Container::HfFolder, _) => {
+            let problem =
+                "a Hugging Face folder is converted into a GGUF file, and the name does not end in .gguf";
+            return Err(Error::input(&args.output, "output", problem, "give it that ending"));
+        }
+        _ => {
+            let mend = "name a GGUF file, or a Hugging Face folder";
+            return Err(Error::input(&input, "container", "it is not a model that can be converted", mend));
+        }
+    };
     for line in &report.notes {
         terminal::warn(line);
     }
     if json {
         return terminal::print_json(&json!({
             "output": args.output,
-            "type": args.file_type.to_string(),
+            "type": type_name,
             "bytes_before": report.bytes_before,
             "bytes_after": report.bytes_after,
             "types": report.types,
@@ -63,6 +77,82 @@ pub fn run(args: &ConvertArgs, json: bool) -> Result<()> {
         }));
     }
     terminal::print(&text(args, &report))
+}
+
+/// Refuses the options that only folders take.
+fn check_file_options(args: &ConvertArgs) -> Result<()> {
+    if args.max_shard_size.is_some() || args.force {
+        let problem = "--max-shard-size and --force are of folders";
+        return Err(Error::input(&args.output, "output", problem, "name a folder, or leave them out"));
+    }
+    Ok(())
+}
+
+fn imatrix(args: &ConvertArgs) -> Result<Option<Imatrix>> {
+    Ok(args.imatrix.as_ref().map(|path| Imatrix::open(path)).transpose()?)
+}
+
+fn to_other_types(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertReport)> {
+    check_file_options(args)?;
+    let Some(file_type) = args.file_type else {
+        let mend = "give --type, for example --type q4_k_m";
+        return Err(Error::input(&args.output, "output", "the types of the new file are not said", mend));
+    };
+    let gguf = GgufModel::open(input)?;
+    let imatrix = imatrix(args)?;
+    let mut inputs: Vec<&Path> = gguf.files().iter().map(|file| file.path()).collect();
+    inputs.extend(args.imatrix.as_deref());
+    let bar = progress::bytes("converting");
+    let report = retype(&gguf, file_type, imatrix.as_ref(), &args.output, &inputs, |read, of| {
+        bar.set_length(of);
+        bar.set_position(read);
+    })?;
+    bar.finish_and_clear();
+    Ok((file_type.to_string(), report))
+}
+
+fn folder_to_gguf(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertReport)> {
+    check_file_options(args)?;
+    let base = Base::open(input)?;
+    let imatrix = imatrix(args)?;
+    let options = to_gguf::Options { file_type: args.file_type, imatrix: imatrix.as_ref() };
+    let protect: Vec<PathBuf> = args.imatrix.iter().cloned().collect();
+    let bar = progress::bytes("converting");
+    let (file_type, report) = to_gguf(&base, &options, &args.output, &protect, |read, of| {
+        bar.set_length(of);
+        bar.set_position(read);
+    })?;
+    bar.finish_and_clear();
+    Ok((file_type.to_string(), report))
+}
+
+fn to_folder(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertReport)> {
+    if let Some(imatrix) = &args.imatrix {
+        let problem = "a folder is not quantized, and an importance matrix of no use";
+        return Err(Error::file(imatrix, problem, "leave out --imatrix, or name a .gguf file as output"));
+    }
+    let dtype = match args.file_type {
+        None => None,
+        Some(FileType::F32) => Some(DType::F32),
+        Some(FileType::F16) => Some(DType::F16),
+        Some(FileType::BF16) => Some(DType::BF16),
+        Some(other) => {
+            let problem = format!("a Hugging Face folder is not stored as {other}");
+            let mend = "use --type f32, f16 or bf16, or give the output's name the ending .gguf";
+            return Err(Error::input(&args.output, "output", problem, mend));
+        }
+    };
+    let base = Base::open(input)?;
+    let dtype = dtype.unwrap_or_else(|| natural_type(&base));
+    let options =
+        FolderOptions { dtype: Some(dtype), max_shard_size: args.max_shard_size, force: args.force };
+    let bar = progress::bytes("converting");
+    let report = to_hugging_face(&base, &args.output, &options, |read, of| {
+        bar.set_length(of);
+        bar.set_position(read);
+    })?;
+    bar.finish_and_clear();
+    Ok((dtype.to_string(), report))
 }
 
 fn text(args: &ConvertArgs, report: &ConvertReport) -> String {

@@ -104,7 +104,7 @@ pub fn run(args: &DemoArgs, json: bool) -> Result<()> {
         row("base", &before),
         row("base + adapter", &beside),
         row("merged", &after),
-        next_steps(&base, &merged, &lora),
+        next_steps(folder, &base, &adapter, &merged, &lora),
     ))
 }
 
@@ -131,14 +131,15 @@ fn scores(folder: &Path, model: &str, adapter: Option<&str>) -> Result<Scores> {
     })
 }
 
-fn next_steps(base: &str, merged: &str, lora: &str) -> String {
-    let model_file = if Path::new(merged).is_absolute() { merged.into() } else { format!("./{merged}") };
+fn next_steps(folder: &Path, base: &str, adapter: &str, merged: &str, lora: &str) -> String {
+    let ollama = folder.join("ollama").display().to_string();
     let prompt = "Definition: a large wild cat with a striped coat\\nKind:";
     format!(
         "Use the result:\n  \
          curmerge run {merged} -n 1 -p $'{prompt}'\n  \
          llama-completion -m {merged} -n 1 -e -p \"{prompt}\" -no-cnv\n  \
          llama-completion -m {base} --lora {lora} -n 1 -e -p \"{prompt}\" -no-cnv\n  \
-         printf 'FROM {model_file}\\n' > Modelfile && ollama create curmerge-demo -f Modelfile\n"
+         curmerge export {adapter} --base {base} --format ollama -o {ollama}\n  \
+         ollama create curmerge-demo -f {ollama}/Modelfile\n"
     )
 }

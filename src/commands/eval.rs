@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, json};
 
-use super::arguments::AdapterArgs;
+use super::arguments::{AdapterArgs, ComputeArgs};
 use crate::base::Base;
 use crate::eval::choices;
 use crate::eval::perplexity::{self, Perplexity};
@@ -34,6 +34,9 @@ pub struct EvalArgs {
     /// Only the first so many chunks of the text [default: all].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub chunks: Option<u32>,
+    /// How the model computes.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
     /// Tokens in a chunk of the text.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(4..))]
     pub ctx: u32,
@@ -43,7 +46,7 @@ pub struct EvalArgs {
 pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
     let base = Base::open(&args.base)?;
     let tokenizer = base.tokenizer()?;
-    let model = super::adapted_model(&base, &args.adapter)?;
+    let model = super::adapted_model(&base, &args.adapter)?.with_precision(args.compute.precision);
     let (mut fields, mut lines) = (Map::new(), String::new());
     if let Some(path) = &args.data {
         examples(&model, &tokenizer, path, &mut fields, &mut lines)?;

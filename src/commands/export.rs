@@ -3,12 +3,17 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
+use super::arguments::StorageArgs;
+use super::merge;
 use crate::base::Base;
+use crate::export::ollama::{self, Prompts};
 use crate::export::{Format, export};
 use crate::lora::peft;
-use crate::report::terminal;
+use crate::merge::MergeOptions;
+use crate::report::{progress, terminal};
 use crate::{Error, Result};
 
 /// Options of `curmerge export`.
@@ -22,9 +27,12 @@ pub struct ExportArgs {
     /// What to write.
     #[arg(long, value_enum)]
     pub format: Format,
-    /// Where to write it: a file, or for PEFT a folder.
+    /// Where to write it: a file, or for PEFT and Ollama a folder.
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
+    /// Types of the changed tensors in the model for Ollama.
+    #[command(flatten)]
+    pub storage: StorageArgs,
     /// Replace a folder that stands.
     #[arg(long)]
     pub force: bool,
@@ -37,14 +45,76 @@ pub struct ExportArgs {
 pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     let base = Base::open(&args.base)?;
     let adapter = super::adapter_of(&base, &args.adapter, args.allow_other_base)?;
+    if args.format == Format::Ollama {
+        return for_ollama(args, &base, &adapter, json);
+    }
+    if args.storage.is_given() {
+        let problem = "--type and --type-adapted are for --format ollama: the matrices of a LoRA are F32";
+        return Err(Error::request(problem, "leave them out"));
+    }
     export(&base, &adapter, args.format, &args.output, &[&args.adapter], args.force)?;
     let written = match args.format {
         Format::Gguf => args.output.clone(),
         Format::Peft => args.output.join(peft::WEIGHTS),
+        Format::Ollama => args.output.join(ollama::MODEL),
     };
     let bytes = std::fs::metadata(&written).map_err(|e| Error::io(&written, "read", e))?.len();
     if json {
         return terminal::print_json(&json!({ "output": args.output, "bytes": bytes }));
     }
     terminal::print(&format!("exported {} ({bytes} bytes)\n", args.output.display()))
+}
+
+fn for_ollama(args: &ExportArgs, base: &Base, adapter: &Adapter, json: bool) -> Result<()> {
+    let bar = progress::bar("merging", 0);
+    let imatrix = args.storage.imatrix()?;
+    let options = MergeOptions {
+        force: args.force,
+        ..args.storage.options(imatrix.as_ref(), std::iter::once(args.adapter.clone()))?
+    };
+    let written = ollama::write(base, adapter, &options, &args.output, |done, of| {
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    for line in written.merged.warnings() {
+        terminal::warn(&line);
+    }
+    if let Prompts::Unknown(why) = &written.prompts {
+        terminal::warn(&format!(
+            "{}: the chat template cannot be put in Ollama's form ({why}); Ollama will use one of its own if it knows \
+             this template, else bare prompts: add a TEMPLATE to the Modelfile",
+            base.path().display()
+        ));
+    }
+    let (prompts, stops) = match &written.prompts {
+        Prompts::Chat { stops, .. } => ("chat", stops.as_slice()),
+        Prompts::Plain => ("plain", &[][..]),
+        Prompts::Unknown(_) => ("unknown", &[][..]),
+    };
+    let file = args.output.join(ollama::MODELFILE);
+    if json {
+        return terminal::print_json(&json!({
+            "output": args.output,
+            "model": written.merged.model,
+            "modelfile": file,
+            "prompts": prompts,
+            "stops": stops,
+            "tensors": written.merged.worst_first(),
+        }));
+    }
+    let said = match &written.prompts {
+        Prompts::Chat { stops, .. } => {
+            let stops = terminal::plain(&stops.join(" "));
+            format!("prompts  through the model's chat template; answers end at {stops}\n")
+        }
+        Prompts::Plain => "prompts  as they are: the model has no chat template\n".to_string(),
+        Prompts::Unknown(_) => String::new(),
+    };
+    terminal::print(&format!(
+        "{}{said}exported {}\nuse it   ollama create NAME -f {}\n",
+        merge::table(&written.merged),
+        args.output.display(),
+        file.display()
+    ))
 }

@@ -3,19 +3,17 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use clap::builder::TypedValueParser;
-use clap::{Args, ValueEnum};
 use curmerge_formats::adapter::Adapter;
-use curmerge_formats::dtype::DType;
-use curmerge_formats::imatrix::Imatrix;
 use serde_json::json;
 
+use super::arguments::{StorageArgs, parse_size};
+use crate::Result;
 use crate::base::Base;
-use crate::convert::FileType;
 use crate::lora::Lora;
-use crate::merge::{MergeOptions, MergeReport, Source, Storage, merge};
+use crate::merge::{MergeOptions, MergeReport, Source, merge};
 use crate::report::{progress, terminal};
-use crate::{Error, Result};
 
 /// Tensors that the report lists; the others are like the last of them or better.
 const LISTED: usize = 10;
@@ -33,21 +31,9 @@ pub struct MergeArgs {
     /// folder for a Hugging Face folder.
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
-    /// What to store the whole of a GGUF file in, by llama-quantize's names (q4_k_m, q5_k_s, iq4_xs, f16, ... as of
-    /// convert); or auto: tensors that no adapter changes as they are, each of the others as narrow as --fidelity
-    /// allows [default: every tensor as the base stores it].
-    #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
-    pub file_type: Option<WholeType>,
-    /// How to store the changed tensors alone: f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, iq4_nl,
-    /// iq4_xs, mxfp4, q3_k or q2_k.
-    #[arg(long, value_name = "TYPE", value_parser = parse_adapted)]
-    pub type_adapted: Option<DType>,
-    /// Importance matrix for --type, as llama-imatrix writes it.
-    #[arg(long, value_name = "FILE", requires = "file_type")]
-    pub imatrix: Option<PathBuf>,
-    /// With --type auto: the least cosine between what is written and the adapter's change.
-    #[arg(long, default_value_t = 0.9, value_name = "COSINE", value_parser = parse_fidelity)]
-    pub fidelity: f64,
+    /// Types of the changed tensors.
+    #[command(flatten)]
+    pub storage: StorageArgs,
     /// Most bytes of tensors in one file, such as 2G or 500M (powers of 1000). A GGUF model becomes splits that
     /// llama.cpp opens, OUT/OUT-00001-of-00003.gguf and so on; a Hugging Face folder model-00001-of-00003.safetensors
     /// and so on with an index. [default: one GGUF file, or the folder's own shards]
@@ -62,37 +48,6 @@ pub struct MergeArgs {
     /// Merge an adapter that was trained on other values of this model, such as another quantization.
     #[arg(long)]
     pub allow_other_base: bool,
-}
-
-/// What `--type` asks for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum WholeType {
-    /// `auto`
-    Auto,
-    /// A mixture of types.
-    Mixture(FileType),
-}
-
-fn parse_type(name: &str) -> std::result::Result<WholeType, String> {
-    if name.eq_ignore_ascii_case("auto") {
-        return Ok(WholeType::Auto);
-    }
-    FileType::from_str(name, true).map(WholeType::Mixture).map_err(|_| {
-        let names = FileType::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-        let names: Vec<_> = names.map(|value| value.get_name().to_string()).collect();
-        format!("use auto, {}", names.join(", "))
-    })
-}
-
-fn parse_adapted(name: &str) -> std::result::Result<DType, String> {
-    DType::parse(name)
-        .filter(|dtype| dtype.can_encode() && *dtype != DType::F64)
-        .ok_or_else(|| "use one of the types that `curmerge merge --help` lists".into())
-}
-
-fn parse_fidelity(text: &str) -> std::result::Result<f64, String> {
-    let number = text.parse().ok().filter(|x| (0.0..=1.0).contains(x));
-    number.ok_or_else(|| "use a number from 0 to 1".into())
 }
 
 /// An adapter, and how much of its change is wanted.
@@ -127,19 +82,6 @@ fn open(base: &Base, path: &Path, allow_other_base: bool) -> Result<Opened> {
     Ok(Opened::Cur(super::adapter_of(base, path, allow_other_base)?))
 }
 
-/// A number of bytes, with K, M, G or T behind it (or KB and so on, as Hugging Face writes them) of thousands.
-fn parse_size(text: &str) -> std::result::Result<u64, String> {
-    let upper = text.trim().to_ascii_uppercase();
-    let size = upper.strip_suffix('B').unwrap_or(&upper);
-    let units = [('K', 1000), ('M', 1_000_000), ('G', 1_000_000_000), ('T', 1_000_000_000_000u64)];
-    let (number, unit) = units
-        .iter()
-        .find_map(|&(letter, unit)| Some((size.strip_suffix(letter)?, unit)))
-        .unwrap_or((size, 1));
-    let bytes = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-    bytes.filter(|&bytes| bytes > 0).ok_or_else(|| "use a whole number such as 2G or 500M".into())
-}
-
 /// Merge and report.
 pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let base = Base::open(&args.base)?;
@@ -156,25 +98,12 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
             (source, part.factor * args.scale)
         })
         .collect();
-    let imatrix = args.imatrix.as_ref().map(|path| Imatrix::open(path)).transpose()?;
+    let imatrix = args.storage.imatrix()?;
+    let adapters = args.adapters.iter().map(|part| part.path.clone());
     let options = MergeOptions {
-        file_type: match args.file_type {
-            Some(WholeType::Mixture(file_type)) => Some(file_type),
-            _ => None,
-        },
-        imatrix: imatrix.as_ref(),
-        storage: match (args.type_adapted, args.file_type) {
-            (Some(dtype), Some(WholeType::Auto)) => {
-                let problem = format!("--type auto and --type-adapted {dtype} ask for different things");
-                return Err(Error::request(problem, "leave one of them out"));
-            }
-            (Some(dtype), _) => Storage::Only(dtype),
-            (None, Some(WholeType::Auto)) => Storage::Narrowest { fidelity: args.fidelity },
-            _ => Storage::AsStored,
-        },
         max_shard_size: args.max_shard_size,
         force: args.force,
-        protect: args.adapters.iter().map(|part| part.path.clone()).chain(args.imatrix.clone()).collect(),
+        ..args.storage.options(imatrix.as_ref(), adapters)?
     };
     let bar = progress::bar("merging", 0);
     let report = merge(&base, &sources, &options, &args.output, |done, of| {
@@ -196,7 +125,8 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     terminal::print(&(table(&report) + &format!("merged   {}\n", report.model.display())))
 }
 
-fn table(report: &MergeReport) -> String {
+/// The tensors that kept least, and what the figures mean.
+pub(super) fn table(report: &MergeReport) -> String {
     let worst = report.worst_first();
     let width = worst.iter().take(LISTED).map(|t| t.name.len()).max().unwrap_or(0);
     let mut text = format!("{:width$}  type   survived  noise  change\n", "tensor");
@@ -209,21 +139,4 @@ fn table(report: &MergeReport) -> String {
     }
     text + "survived: share of the change W + s C U R - W left after rounding; noise: what rounding added across it,\n\
             in sizes of the change; change: its size beside W\n"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_size;
-
-    #[test]
-    fn sizes_count_in_thousands() {
-        for (text, bytes) in
-            [("2G", 2_000_000_000), ("500M", 500_000_000), ("5gb", 5_000_000_000), ("7 KB", 7000), ("12", 12)]
-        {
-            assert_eq!(parse_size(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "G", "B", "0", "0M", "-1G", "1.5G", "2GiB", "99999999999T", "1MM"] {
-            assert!(parse_size(text).is_err(), "{text}");
-        }
-    }
 }

@@ -21,6 +21,7 @@ use curmerge_formats::adapter::Adapter;
 
 use crate::base::Base;
 use crate::cur::binding;
+use crate::kernels::Cpu;
 use crate::model::Transformer;
 use crate::report::terminal;
 use crate::{Error, Result};
@@ -34,6 +35,9 @@ pub struct CommandLine {
     /// Threads to compute with [default: all]; results do not depend on it.
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
+    /// Use no instructions beyond these [default: all that the processor has]; CURMERGE_CPU says the same.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    cpu: Option<Cpu>,
     /// Print the result as JSON on standard output.
     #[arg(long, global = true)]
     json: bool,
@@ -49,7 +53,7 @@ enum Command {
     Merge(merge::MergeArgs),
     /// Write an adapter in the form another program loads.
     Export(export::ExportArgs),
-    /// Write a model in other types.
+    /// Write a model in other types, or in the other container.
     Convert(convert::ConvertArgs),
     /// Measure perplexity and accuracy.
     Eval(eval::EvalArgs),
@@ -70,6 +74,7 @@ pub fn run(line: &CommandLine) -> Result<()> {
             Error::request(format!("cannot start {threads} threads: {e}"), "use fewer --threads")
         })?;
     }
+    Cpu::choose(line.cpu).map_err(|problem| Error::request(problem, "leave out --cpu and CURMERGE_CPU"))?;
     interrupt::listen()?;
     match &line.command {
         Command::Build(args) => build::run(args, line.json),

@@ -140,11 +140,10 @@ struct Model {
 }
 
 impl Model {
-    fn new(gguf: &GgufModel, imatrix: bool) -> Self {
-        let first = gguf.first();
-        let architecture = first.get("general.architecture").and_then(Value::as_str).unwrap_or_default();
+    fn new<'a>(get: &dyn Fn(&str) -> Option<&'a Value>, tensors: &[&GgufTensor], imatrix: bool) -> Self {
+        let architecture = get("general.architecture").and_then(Value::as_str).unwrap_or_default();
         let number = |key: &str| {
-            let value = first.get(&format!("{architecture}.{key}"))?;
+            let value = get(&format!("{architecture}.{key}"))?;
             // One number for all layers, or one for each.
             value.as_u64().or_else(|| match value {
                 Value::Array(Array::I32(numbers)) => numbers.first().and_then(|&x| u64::try_from(x).ok()),
@@ -155,7 +154,7 @@ impl Model {
         let heads = number("attention.head_count").unwrap_or(0);
         let shared = number("attention.head_count_kv").unwrap_or(heads);
         let layers = number("block_count").unwrap_or(0);
-        let names = || gguf.tensors().map(|(_, t)| t.name.as_str());
+        let names = || tensors.iter().map(|t| t.name.as_str());
         Self {
             layers: layers as usize,
             sharing: heads.checked_div(shared).unwrap_or(0),
@@ -209,8 +208,18 @@ pub struct Choice {
 
 /// The type of every tensor of `gguf`, in its order, in a file of this type; `imatrix` says whether there is one.
 pub fn choose(gguf: &GgufModel, file_type: FileType, imatrix: bool) -> Vec<Choice> {
-    let model = Model::new(gguf, imatrix);
     let tensors: Vec<&GgufTensor> = gguf.tensors().map(|(_, tensor)| tensor).collect();
+    choose_among(&|key| gguf.first().get(key), &tensors, file_type, imatrix)
+}
+
+/// The same for a file that is not written yet: its metadata by key, and its tensors.
+pub(super) fn choose_among<'a>(
+    get: &dyn Fn(&str) -> Option<&'a Value>,
+    tensors: &[&GgufTensor],
+    file_type: FileType,
+    imatrix: bool,
+) -> Vec<Choice> {
+    let model = Model::new(get, tensors, imatrix);
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     // Choices by position count in llama.cpp's order: by layer, then by name.
     order.sort_by_key(|&i| (layer(&tensors[i].name), tensors[i].name.as_str()));
@@ -245,7 +254,7 @@ pub fn choose(gguf: &GgufModel, file_type: FileType, imatrix: bool) -> Vec<Choic
 }
 
 /// -1 for a tensor of no layer.
-fn layer(name: &str) -> i64 {
+pub(super) fn layer(name: &str) -> i64 {
     let number = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map(|(number, _)| number);
     number.and_then(|number| number.parse().ok()).unwrap_or(-1)
 }

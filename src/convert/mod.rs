@@ -1,9 +1,15 @@
 //! Models in other types and other containers.
 //!
 //! [`retype`] writes a GGUF file in other types, as llama-quantize does it; [`file_type`] says which type a tensor gets.
+//! [`to_gguf`] makes a GGUF file of a Hugging Face folder, as llama.cpp's converter does it, and [`to_hugging_face`] a
+//! folder for transformers of a GGUF file.
 
 pub mod file_type;
 pub mod retype;
+pub mod to_gguf;
+pub mod to_hugging_face;
 
 pub use file_type::{Choice, FileType};
 pub use retype::{ConvertReport, retype};
+pub use to_gguf::to_gguf;
+pub use to_hugging_face::{FolderOptions, to_hugging_face};

@@ -22,7 +22,7 @@ const BLOCK_VALUES: usize = 1 << 16;
 /// Blocks in memory at a time, for each thread.
 const BLOCKS_A_THREAD: usize = 8;
 /// The version of ggml's quantized types (`GGML_QNT_VERSION`).
-const QUANTIZATION_VERSION: u32 = 2;
+pub(super) const QUANTIZATION_VERSION: u32 = 2;
 
 /// What a conversion did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -61,8 +61,12 @@ pub fn retype(
         dtype: t.choice.dtype,
         dims: t.tensor.dims.clone(),
     });
-    let layout =
-        GgufLayout::new(first.version(), first.alignment(), &metadata(gguf, file_type), new.collect())?;
+    let layout = GgufLayout::new(
+        first.version(),
+        first.alignment(),
+        &metadata(gguf.whole_metadata(), file_type),
+        new.collect(),
+    )?;
     let mut file = OutputFile::create(out, inputs)?;
     file.append(layout.header())?;
     report.bytes_before = tensors.iter().map(|t| t.tensor.bytes).sum();
@@ -74,9 +78,7 @@ pub fn retype(
             let stored = tensor.tensor;
             file.copy_from_at(place.offset, tensor.file.file(), stored.offset, stored.bytes)?;
         }
-        let end = place.offset + place.bytes;
-        let padding = end.next_multiple_of(first.alignment()) - end;
-        file.write_all_at(end, &vec![0; padding as usize])?;
+        pad_behind(place, first.alignment(), &file)?;
         report.bytes_after += place.bytes;
         *report.types.entry(tensor.choice.dtype.to_string()).or_default() += 1;
         read += tensor.tensor.bytes;
@@ -110,10 +112,9 @@ pub(crate) fn retyped<'a>(
         .collect()
 }
 
-/// The keys of the model, with those that tell of its types behind them.
-pub(crate) fn metadata(gguf: &GgufModel, file_type: FileType) -> Vec<(String, Value)> {
+/// The keys of a model, with those that tell of its types behind them.
+pub(crate) fn metadata(mut metadata: Vec<(String, Value)>, file_type: FileType) -> Vec<(String, Value)> {
     let own = [("general.quantization_version", QUANTIZATION_VERSION), ("general.file_type", file_type.id())];
-    let mut metadata = gguf.whole_metadata();
     metadata.retain(|(key, _)| own.iter().all(|(own, _)| own != key));
     metadata.extend(own.map(|(key, value)| (key.to_string(), Value::U32(value))));
     metadata
@@ -130,16 +131,73 @@ pub(crate) fn notes(tensors: &[Retyped<'_>]) -> Vec<String> {
             tensor.name, tensor.dtype
         ));
     }
-    let fallbacks: Vec<_> =
-        tensors.iter().filter_map(|t| Some((t.tensor, t.choice.dtype, t.choice.instead_of?))).collect();
-    if let Some((tensor, dtype, wanted)) = fallbacks.first() {
-        notes.push(format!(
-            "{} tensors have rows that are no whole blocks of the type they should get: {} is {dtype} instead of {wanted}",
-            fallbacks.len(),
-            tensor.name
-        ));
-    }
+    notes.extend(fallbacks(tensors.iter().map(|t| (t.tensor.name.as_str(), &t.choice))));
     notes
+}
+
+/// What the user should know of tensors that cannot have the type they should.
+pub(super) fn fallbacks<'a>(choices: impl Iterator<Item = (&'a str, &'a Choice)>) -> Option<String> {
+    let fallbacks: Vec<_> = choices.filter(|(_, c)| c.instead_of.is_some()).collect();
+    let (name, Choice { dtype, instead_of: Some(wanted) }) = fallbacks.first()? else { return None };
+    Some(format!(
+        "{} tensors have rows that are no whole blocks of the type they should get: {name} is {dtype} instead of {wanted}",
+        fallbacks.len(),
+    ))
+}
+
+/// The `wanted` weights of a tensor that gets this type, if there are some; else what is wrong with them and the mend.
+pub(super) fn weights<'a>(
+    imatrix: Option<&'a Imatrix>,
+    name: &str,
+    wanted: usize,
+    dtype: DType,
+    file_type: FileType,
+) -> std::result::Result<Option<&'a [f32]>, (String, &'static str)> {
+    let mut weights = imatrix.and_then(|imatrix| imatrix.weights(name));
+    if let Some(found) = weights.filter(|w| w.len() != wanted) {
+        // Calibration does not count how often a token is looked up.
+        if name != "token_embd.weight" {
+            let problem =
+                format!("the importance matrix has {} weights for it, and it needs {wanted}", found.len());
+            return Err((problem, "use the importance matrix of this model"));
+        }
+        weights = None;
+    }
+    let edge = matches!(name, "token_embd.weight" | "output.weight");
+    if file_type == FileType::Q2_K_S && dtype == DType::Q2_K && weights.is_none() && !edge {
+        let problem = "Q2_K_S is of no use without an importance matrix for it".to_string();
+        return Err((problem, "give one with --imatrix, or use q2_k"));
+    }
+    Ok(weights)
+}
+
+/// Writes `rows` rows of so many columns from `offset` on, of which `block` makes some from a row on, in parallel and a few blocks at a
+/// time.
+pub(super) fn write_rows(
+    out: &OutputFile,
+    mut offset: u64,
+    rows: usize,
+    columns: usize,
+    block: impl Fn(usize, usize) -> Result<Vec<u8>> + Sync,
+) -> Result<()> {
+    let size = (BLOCK_VALUES / columns.max(1)).max(1);
+    let starts: Vec<usize> = (0..rows).step_by(size).collect();
+    for batch in starts.chunks(BLOCKS_A_THREAD * rayon::current_num_threads()) {
+        let done: Vec<Result<Vec<u8>>> =
+            batch.par_iter().map(|&start| block(start, size.min(rows - start))).collect();
+        for bytes in done {
+            let bytes = bytes?;
+            out.write_all_at(offset, &bytes)?;
+            offset += bytes.len() as u64;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the zeros that fill up the data of a tensor.
+pub(super) fn pad_behind(place: &GgufTensor, alignment: u64, out: &OutputFile) -> Result<()> {
+    let end = place.offset + place.bytes;
+    Ok(out.write_all_at(end, &vec![0; (end.next_multiple_of(alignment) - end) as usize])?)
 }
 
 /// One tensor of the old file and its new type.
@@ -175,28 +233,9 @@ impl<'a> Retyped<'a> {
             let problem = format!("stored as {}, which curmerge does not read", stored.dtype);
             return Err(error(problem, "convert a file in F32, F16 or BF16"));
         }
-        tensor.weights = imatrix.and_then(|imatrix| imatrix.weights(&stored.name));
-        let edge = matches!(stored.name.as_str(), "token_embd.weight" | "output.weight");
         let wanted = tensor.columns() * stored.dims.get(2).map_or(1, |&experts| experts as usize);
-        if let Some(weights) = tensor.weights.filter(|w| w.len() != wanted) {
-            // Calibration does not count how often a token is looked up.
-            if stored.name != "token_embd.weight" {
-                let problem = format!(
-                    "the importance matrix has {} weights for it, and it needs {wanted}",
-                    weights.len()
-                );
-                return Err(error(problem, "use the importance matrix of this model"));
-            }
-            tensor.weights = None;
-        }
-        if file_type == FileType::Q2_K_S
-            && tensor.choice.dtype == DType::Q2_K
-            && tensor.weights.is_none()
-            && !edge
-        {
-            let problem = "Q2_K_S is of no use without an importance matrix for it".to_string();
-            return Err(error(problem, "give one with --imatrix, or use q2_k"));
-        }
+        tensor.weights = weights(imatrix, &stored.name, wanted, tensor.choice.dtype, file_type)
+            .map_err(|(problem, mend)| error(problem, mend))?;
         Ok(tensor)
     }
 
@@ -211,21 +250,9 @@ impl<'a> Retyped<'a> {
     }
 
     /// Write the tensor in its new type at `offset`.
-    pub(crate) fn write_at(&self, mut offset: u64, out: &OutputFile) -> Result<()> {
-        let columns = self.columns();
+    pub(crate) fn write_at(&self, offset: u64, out: &OutputFile) -> Result<()> {
         let rows = self.tensor.dims[1..].iter().product::<u64>() as usize;
-        let block = (BLOCK_VALUES / columns.max(1)).max(1);
-        let starts: Vec<usize> = (0..rows).step_by(block).collect();
-        for batch in starts.chunks(BLOCKS_A_THREAD * rayon::current_num_threads()) {
-            let done: Vec<Result<Vec<u8>>> =
-                batch.par_iter().map(|&start| self.rows(start, block.min(rows - start))).collect();
-            for bytes in done {
-                let bytes = bytes?;
-                out.write_all_at(offset, &bytes)?;
-                offset += bytes.len() as u64;
-            }
-        }
-        Ok(())
+        write_rows(out, offset, rows, self.columns(), |start, count| self.rows(start, count))
     }
 
     /// `count` rows from `start` on, in the new type.

@@ -1,6 +1,7 @@
-//! An adapter in the form that another program loads beside the untouched base.
+//! An adapter in the form that another program loads: beside the untouched base, or for Ollama merged into it.
 
 mod lora_gguf;
+pub mod ollama;
 mod peft;
 
 use std::path::Path;
@@ -9,6 +10,7 @@ use curmerge_formats::adapter::Adapter;
 
 use crate::Result;
 use crate::base::Base;
+use crate::merge::MergeOptions;
 
 /// The forms an adapter can be written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -17,10 +19,14 @@ pub enum Format {
     Gguf,
     /// A folder for PEFT.
     Peft,
+    /// A folder for `ollama create`: the merged model, and a Modelfile with its chat template. (Modelfiles may have an
+    /// ADAPTER line beside an untouched base, but Ollama's own engine fails to load such a model, seen with 0.17.4, and
+    /// from 0.34.1 on `ollama create` is said to refuse it.)
+    Ollama,
 }
 
 /// Write the adapter to `out`, which must be none of `inputs` nor the base. `force` lets a folder replace one that
-/// stands.
+/// stands. What Ollama gets is merged as the base stores its tensors; [`ollama::write`] leaves the choice, and reports.
 ///
 /// # Errors
 /// A target that does not fit the base; those of [`curmerge_formats::output`]. After an error nothing stands at `out`
@@ -37,5 +43,10 @@ pub fn export(
     match format {
         Format::Gguf => lora_gguf::write(base, adapter, out, &inputs),
         Format::Peft => peft::write(base, adapter, out, &inputs, force),
+        Format::Ollama => {
+            let protect = inputs.iter().map(|path| path.to_path_buf()).collect();
+            let options = MergeOptions { force, protect, ..Default::default() };
+            ollama::write(base, adapter, &options, out, |_, _| ()).map(drop)
+        }
     }
 }

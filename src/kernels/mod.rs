@@ -1,10 +1,26 @@
 //! Arithmetic that the model is built of: matrix products and the number types they run on.
 //!
-//! The rest of the program never sees a pointer or an instruction set. Work is cut into tiles whose size does not depend
-//! on the number of threads, and each tile is computed by one thread, so results are the same bytes at any thread count.
+//! The rest of the program never sees a pointer or an instruction set. Work is cut into tiles, each computed by one
+//! thread, and no number depends on how: results are the same bytes at any thread count. What a processor can do beyond
+//! the least of its kind is found out at run time, in [`Cpu`].
 
+mod cpu;
+pub mod elementwise;
 mod matmul;
+mod product;
 mod real;
 
+pub use cpu::Cpu;
 pub use matmul::{matmul, matmul_single};
+pub use product::{Matrix, Panels, Rows, multiply};
 pub use real::Real;
+
+/// What the products of activations and stored matrices are computed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Precision {
+    /// Products of f32.
+    #[default]
+    F32,
+    /// Products of bfloat16, summed in f32; f32 where the processor has no such products.
+    Bf16,
+}

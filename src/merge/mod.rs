@@ -162,7 +162,7 @@ fn retyped<'a>(base: &'a Base, file_type: FileType, imatrix: Option<&'a Imatrix>
     let notes = retype::notes(&tensors);
     let changing = tensors.into_iter().filter(Retyped::changes);
     let changes = changing.map(|t| (t.tensor.name.as_str(), Change::Retyped(t))).collect();
-    Ok((changes, retype::metadata(model, file_type), notes))
+    Ok((changes, retype::metadata(model.whole_metadata(), file_type), notes))
 }
 
 /// What each matrix gets, in the order of the sources.

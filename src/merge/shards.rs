@@ -1,14 +1,13 @@
 //! A merged model as files of limited size: splits of a GGUF file, or the shards of a Hugging Face folder.
 //!
-//! A file takes tensors in the base's order while their data keep to the limit, as llama.cpp's `gguf-split` and
-//! huggingface_hub count it: headers come on top, and a tensor beyond the limit has a file of its own. What fits one
-//! file is not numbered.
+//! Tensors keep the base's order ([`groups`]). What fits one file is not numbered.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use curmerge_formats::gguf::{GgufModel, Value, split_metadata, split_name};
-use curmerge_formats::safetensors::SafeTensors;
+use curmerge_formats::safetensors::{SafeTensors, shard_name};
+use curmerge_formats::shards::groups;
 use serde_json::{Value as Json, json};
 
 use super::pieces::{self, Changes, Piece};
@@ -68,10 +67,7 @@ pub(super) fn of_safetensors<'a>(
     let count = groups.len();
     let (mut shards, mut map) = (Vec::with_capacity(count), BTreeMap::new());
     for (number, group) in groups.into_iter().enumerate() {
-        let name = match count {
-            1 => "model.safetensors".to_string(),
-            _ => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
-        };
+        let name = shard_name(number, count);
         let mut own = tensors[group].to_vec();
         // Widest elements first, so that each tensor stands aligned to its own, as other readers map it.
         own.sort_by_key(|(_, tensor)| {
@@ -91,36 +87,4 @@ pub(super) fn of_safetensors<'a>(
     let text = serde_json::to_string_pretty(&json!({ "metadata": kept, "weight_map": map }));
     let text = text.map_err(|e| Error::request(format!("the index: {e}"), "leave out --max-shard-size"))?;
     Ok((shards, Some(text + "\n")))
-}
-
-/// Cuts a row of sizes into stretches whose sums keep to the limit where they can; one stretch for an empty row.
-fn groups(sizes: impl Iterator<Item = u64>, limit: u64) -> Vec<Range<usize>> {
-    let (mut groups, mut start, mut end, mut sum) = (Vec::new(), 0, 0, 0u64);
-    for size in sizes {
-        sum = sum.saturating_add(size);
-        if sum > limit && start < end {
-            groups.push(start..end);
-            (start, sum) = (end, size);
-        }
-        end += 1;
-    }
-    groups.push(start..end);
-    groups
-}
-
-#[cfg(test)]
-mod tests {
-    use super::groups;
-
-    #[test]
-    fn groups_keep_to_the_limit_where_they_can() {
-        let cut = |sizes: &[u64], limit| {
-            groups(sizes.iter().copied(), limit).iter().map(|g| sizes[g.clone()].to_vec()).collect::<Vec<_>>()
-        };
-        assert_eq!(cut(&[3, 3, 3, 1], 6), [vec![3, 3], vec![3, 1]]);
-        assert_eq!(cut(&[9, 1, 9, 2, 2], 5), [vec![9], vec![1], vec![9], vec![2, 2]]);
-        assert_eq!(cut(&[1, 2], u64::MAX), [vec![1, 2]]);
-        assert_eq!(cut(&[u64::MAX, u64::MAX], 7), [[u64::MAX], [u64::MAX]]);
-        assert_eq!(cut(&[], 5), [Vec::<u64>::new()]);
-    }
 }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Zip, s};
 use rayon::prelude::*;
 
-use crate::kernels::{Real, matmul_single};
+use crate::kernels::{Real, elementwise, matmul_single};
 
 /// Query rows whose scores are held at a time.
 const BLOCK: usize = 64;
@@ -90,12 +90,8 @@ fn forward_head<T: Real>(
             let visible = before + start + i + 1;
             let (row, hidden) = row.as_slice_mut().expect("a fresh array").split_at_mut(visible);
             hidden.fill(T::zero());
-            let max = row.iter().fold(T::neg_infinity(), |m, &x| m.max(x)) * scale;
-            let mut sum = T::zero();
-            for x in row.iter_mut() {
-                *x = (*x * scale - max).exp();
-                sum += *x;
-            }
+            let max = elementwise::max(T::neg_infinity(), row) * scale;
+            let sum = elementwise::exp_shifted(row, scale, max);
             let inverse = T::one() / sum;
             row.iter_mut().for_each(|x| *x *= inverse);
             log_sums[[0, start + i]] = max + sum.ln();
@@ -182,7 +178,7 @@ impl<T: Real> OneHead<'_, T> {
                 let log_sum = self.log_sums[[0, start + i]];
                 let (row, hidden) = row.as_slice_mut().expect("a fresh array").split_at_mut(start + i + 1);
                 hidden.fill(T::zero());
-                row.iter_mut().for_each(|x| *x = (*x * self.scale - log_sum).exp());
+                elementwise::exp_shifted(row, self.scale, log_sum);
             }
             matmul_single(dv.slice_mut(s![..end, ..]), true, p.t(), dout);
             let mut ds = Array2::zeros(p.dim());

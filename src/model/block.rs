@@ -32,6 +32,15 @@ pub(super) struct Projected<T> {
     z: [Option<Array2<T>>; 3],
 }
 
+/// What is kept of one block's forward pass for the backward pass.
+#[derive(Debug)]
+pub(super) enum Kept<T> {
+    /// Its input alone, from which the rest is computed once more.
+    Input(Array2<T>),
+    /// All of it.
+    Whole(Saved<T>),
+}
+
 /// What the backward pass needs of one block's forward pass. The inputs of the matrices are not among it.
 #[derive(Debug)]
 pub(super) struct Saved<T> {
@@ -48,6 +57,17 @@ struct Finished<T> {
     gate: Array2<T>,
     up: Array2<T>,
     z: [Option<Array2<T>>; 4],
+}
+
+#[cfg(test)]
+impl<T> Saved<T> {
+    /// How many numbers it holds.
+    pub(super) fn numbers(&self) -> usize {
+        let (p, f) = (&self.projected, &self.finished);
+        let arrays = [&self.x, &p.q, &p.k, &p.v, &self.attended, &self.log_sums, &f.mid, &f.gate, &f.up];
+        let z = p.z.iter().chain(&f.z).flatten();
+        arrays.into_iter().chain(z).map(Array2::len).sum()
+    }
 }
 
 /// Where the tokens stand: shared by all blocks of a pass.
@@ -73,12 +93,18 @@ impl<'a, T: Real> Block<'a, T> {
         })
     }
 
+    /// All matrices.
+    pub(super) fn linears_mut(&mut self) -> [&mut Linear<'a, T>; 7] {
+        [&mut self.q, &mut self.k, &mut self.v, &mut self.o, &mut self.gate, &mut self.up, &mut self.down]
+    }
+
     /// x `[tokens, d_model]` to q, k and v.
     pub(super) fn project(&self, x: ArrayView2<T>, rotary: &Rotary, angles: &Angles<T>) -> Projected<T> {
         let normed = self.attn_norm.forward(x);
-        let (mut q, zq) = self.q.forward(normed.view());
-        let (mut k, zk) = self.k.forward(normed.view());
-        let (v, zv) = self.v.forward(normed.view());
+        let (tokens, input) = (x.nrows(), self.q.input(normed.view()));
+        let (mut q, zq) = self.q.forward(tokens, &input);
+        let (mut k, zk) = self.k.forward(tokens, &input);
+        let (v, zv) = self.v.forward(tokens, &input);
         rotary.forward(&mut q, angles);
         rotary.forward(&mut k, angles);
         Projected { q, k, v, z: [zq, zk, zv] }
@@ -90,12 +116,15 @@ impl<'a, T: Real> Block<'a, T> {
     }
 
     fn finish_saving(&self, x: ArrayView2<T>, attended: ArrayView2<T>) -> (Array2<T>, Finished<T>) {
-        let (mut mid, zo) = self.o.forward(attended);
+        let tokens = x.nrows();
+        let (mut mid, zo) = self.o.forward(tokens, &self.o.input(attended));
         mid += &x;
         let normed = self.ffn_norm.forward(mid.view());
-        let (gate, zgate) = self.gate.forward(normed.view());
-        let (up, zup) = self.up.forward(normed.view());
-        let (mut y, zdown) = self.down.forward(feed_forward::forward(&gate, &up).view());
+        let input = self.gate.input(normed.view());
+        let (gate, zgate) = self.gate.forward(tokens, &input);
+        let (up, zup) = self.up.forward(tokens, &input);
+        let a = feed_forward::forward(&gate, &up);
+        let (mut y, zdown) = self.down.forward(tokens, &self.down.input(a.view()));
         y += &mid;
         (y, Finished { mid, gate, up, z: [zo, zgate, zup, zdown] })
     }
@@ -115,6 +144,25 @@ impl<'a, T: Real> Block<'a, T> {
         let (attended, log_sums) = attention::forward(q, k, v, places.spans, places.heads);
         let (y, finished) = self.finish_saving(x.view(), attended.view());
         (y, Saved { x, projected, attended, log_sums, finished })
+    }
+
+    /// Numbers that [`Self::forward_saving`] keeps of a token.
+    pub(super) fn kept_numbers(&self, heads: Heads) -> usize {
+        let z = [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down]
+            .into_iter()
+            .filter_map(|linear| linear.term.as_ref())
+            .map(|term| term.rows.len());
+        let (d, ff) = (self.down.weight().rows(), self.down.weight().cols());
+        let (q, kv) = (heads.query * heads.dim, heads.key_value * heads.dim);
+        2 * d + 2 * q + 2 * kv + heads.query + 2 * ff + z.sum::<usize>()
+    }
+
+    /// What [`Self::forward_saving`] kept, or would have.
+    pub(super) fn whole(&self, kept: Kept<T>, places: &Places<'_, T>) -> Saved<T> {
+        match kept {
+            Kept::Whole(saved) => saved,
+            Kept::Input(x) => self.forward_saving(x, places).1,
+        }
     }
 
     /// From dy = dL/dy: adds the gradients of this block's terms, and gives dL/dx when `want_dx`; both

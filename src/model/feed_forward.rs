@@ -1,28 +1,34 @@
 //! SwiGLU's elementwise part (Shazeer 2020, arXiv 2002.05202): a = silu(gate) up, forward and backward.
 
-use ndarray::{Array2, Zip};
+use ndarray::Array2;
+use rayon::prelude::*;
 
-use crate::kernels::Real;
+use crate::kernels::{Real, elementwise};
 
-fn sigmoid<T: Real>(x: T) -> T {
-    T::one() / (T::one() + (-x).exp())
-}
+/// Numbers that one thread takes at a time.
+const CHUNK: usize = 1 << 14;
+
+const CONTIGUOUS: &str = "activations are row-major";
 
 /// gate, up `[tokens, ff]` to a `[tokens, ff]`.
 pub fn forward<T: Real>(gate: &Array2<T>, up: &Array2<T>) -> Array2<T> {
     let mut a = Array2::zeros(gate.dim());
-    Zip::from(&mut a).and(gate).and(up).par_for_each(|a, &gate, &up| *a = gate * sigmoid(gate) * up);
+    let (gate, up) = (gate.as_slice().expect(CONTIGUOUS), up.as_slice().expect(CONTIGUOUS));
+    let out = a.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
+    out.zip(gate.par_chunks(CHUNK))
+        .zip(up.par_chunks(CHUNK))
+        .for_each(|((out, gate), up)| elementwise::swiglu(gate, up, out));
     a
 }
 
 /// From da = dL/da and the forward pass's inputs: dL/dgate and dL/dup, all `[tokens, ff]`.
 pub fn backward<T: Real>(gate: &Array2<T>, up: &Array2<T>, mut da: Array2<T>) -> (Array2<T>, Array2<T>) {
     let mut dgate = Array2::zeros(gate.dim());
-    Zip::from(&mut dgate).and(&mut da).and(gate).and(up).par_for_each(|dgate, da, &gate, &up| {
-        let s = sigmoid(gate);
-        let g = *da;
-        *dgate = g * up * s * (T::one() + gate * (T::one() - s));
-        *da = g * gate * s;
-    });
+    let (gate, up) = (gate.as_slice().expect(CONTIGUOUS), up.as_slice().expect(CONTIGUOUS));
+    let out = dgate.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
+    let d = da.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
+    out.zip(d)
+        .zip(gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK)))
+        .for_each(|((dgate, d), (gate, up))| elementwise::swiglu_backward(gate, up, d, dgate));
     (dgate, da)
 }

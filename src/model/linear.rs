@@ -14,16 +14,15 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
-use rayon::prelude::*;
+use ndarray::{Array2, ArrayView2, s};
 
 use crate::base::Weight;
-use crate::kernels::{Real, matmul};
+use crate::kernels::{Matrix, Precision, Real, matmul};
 
-/// Numbers of a weight that are decoded at a time: 16 MiB of f32.
+/// Numbers of a weight that are decoded at a time: at most 16 MiB.
 const DECODED_VALUES: usize = 1 << 22;
-/// Rows that one thread decodes at a time.
-const DECODE_ROWS: usize = 32;
+/// Rows that are decoded at a time are a multiple of this, so that few tiles and blocks of sums are left ragged.
+const DECODED_ROWS: usize = 576;
 
 /// The trained part of a [`Linear`].
 #[derive(Clone, Debug)]
@@ -44,6 +43,8 @@ pub struct CurTerm<T> {
 #[derive(Clone, Debug)]
 pub struct Linear<'a, T> {
     weight: Weight<'a>,
+    /// How the products with the frozen matrix are computed.
+    pub precision: Precision,
     /// The trained term.
     pub term: Option<CurTerm<T>>,
 }
@@ -51,7 +52,7 @@ pub struct Linear<'a, T> {
 impl<'a, T: Real> Linear<'a, T> {
     /// The frozen matrix alone.
     pub fn new(weight: Weight<'a>) -> Self {
-        Self { weight, term: None }
+        Self { weight, precision: Precision::F32, term: None }
     }
 
     /// The frozen matrix.
@@ -59,12 +60,18 @@ impl<'a, T: Real> Linear<'a, T> {
         &self.weight
     }
 
-    /// x `[tokens, n]` to y `[tokens, m]`; also z `[tokens, r]`, which the backward pass needs, when there is a term.
-    pub fn forward(&self, x: ArrayView2<T>) -> (Array2<T>, Option<Array2<T>>) {
-        let mut y = Array2::zeros((x.nrows(), self.weight.rows()));
-        for_decoded_blocks(&self.weight, |rows, block| {
-            matmul(y.slice_mut(s![.., rows]), false, x, block.t());
-        });
+    /// x `[tokens, n]` as [`Self::forward`] takes it, for all matrices that read it in this precision.
+    pub fn input<'x>(&self, x: ArrayView2<'x, T>) -> T::Rows<'x> {
+        T::rows(x, self.precision)
+    }
+
+    /// x, `tokens` rows, to y `[tokens, m]`; also z `[tokens, r]`, which the backward pass needs, when there is a term.
+    pub fn forward(&self, tokens: usize, x: &T::Rows<'_>) -> (Array2<T>, Option<Array2<T>>) {
+        let mut y = Array2::zeros((tokens, self.weight.rows()));
+        for rows in self.blocks() {
+            let w = T::transposed(&self.weight, rows.clone(), self.precision);
+            T::multiply(y.slice_mut(s![.., rows]), false, x, &w);
+        }
         let z = self.term.as_ref().map(|term| {
             let z = gather(&y, &term.rows);
             let mut uz = Array2::zeros((z.nrows(), term.u.nrows()));
@@ -97,40 +104,32 @@ impl<'a, T: Real> Linear<'a, T> {
             }
         }
         if let Some(dx) = dx {
-            for_decoded_blocks(&self.weight, |rows, block| {
-                matmul(dx.view_mut(), true, g.slice(s![.., rows]), block);
-            });
+            for rows in self.blocks() {
+                let w = T::upright(&self.weight, rows.clone(), self.precision);
+                T::multiply(dx.view_mut(), true, &T::rows(g.slice(s![.., rows]), self.precision), &w);
+            }
         }
     }
-}
 
-/// Call `work` with consecutive row ranges of the matrix and their decoded values `[rows, cols]`, in order.
-pub(super) fn for_decoded_blocks<T: Real>(
-    weight: &Weight<'_>,
-    mut work: impl FnMut(Range<usize>, ArrayView2<T>),
-) {
-    let cols = weight.cols();
-    let block_rows = (DECODED_VALUES / cols).clamp(1, weight.rows());
-    let mut block = Array2::<T>::zeros((block_rows, cols));
-    for start in (0..weight.rows()).step_by(block_rows) {
-        let rows = start..(start + block_rows).min(weight.rows());
-        let mut block = block.slice_mut(s![..rows.len(), ..]);
-        decode(weight, rows.start, block.view_mut());
-        work(rows, block.view());
+    /// Rows of the matrix that are decoded together.
+    fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<T> {
+        let rows = self.weight.rows();
+        let most = (DECODED_VALUES / self.weight.cols()).max(1);
+        let step = if most > DECODED_ROWS { most - most % DECODED_ROWS } else { most };
+        (0..rows).step_by(step).map(move |start| start..(start + step).min(rows))
     }
 }
 
-fn decode<T: Real>(weight: &Weight<'_>, first: usize, mut out: ArrayViewMut2<T>) {
-    out.axis_chunks_iter_mut(Axis(0), DECODE_ROWS).into_par_iter().enumerate().for_each(
-        |(chunk, mut out)| {
-            let mut row = vec![0.0; weight.cols()];
-            for (i, mut out) in out.rows_mut().into_iter().enumerate() {
-                weight.decode_row(first + chunk * DECODE_ROWS + i, &mut row);
-                let out = out.as_slice_mut().expect("rows of a fresh array");
-                out.iter_mut().zip(&row).for_each(|(o, &v)| *o = T::from_f32(v));
-            }
-        },
-    );
+impl Matrix for Weight<'_> {
+    fn rows(&self) -> usize {
+        self.rows()
+    }
+    fn columns(&self) -> usize {
+        self.cols()
+    }
+    fn row(&self, row: usize, out: &mut [f32]) {
+        self.decode_row(row, out);
+    }
 }
 
 /// y[:, I] as `[tokens, r]`.

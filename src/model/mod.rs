@@ -21,10 +21,10 @@ use curmerge_formats::adapter::AdapterTarget;
 use ndarray::{Array2, ArrayView2};
 
 use crate::base::{Base, Config, Weight};
-use crate::kernels::Real;
+use crate::kernels::{Precision, Real};
 use crate::{Error, Result};
 use attention::{Heads, Span};
-use block::{Block, Places};
+use block::{Block, Kept, Places};
 pub use generate::Generator;
 use head::Head;
 pub use linear::{CurTerm, Linear};
@@ -85,6 +85,7 @@ pub struct Transformer<'a, T> {
     head: Head<'a>,
     rotary: Rotary,
     terms: Vec<(usize, String)>,
+    activation_bytes: u64,
 }
 
 impl<'a, T: Real> Transformer<'a, T> {
@@ -120,7 +121,50 @@ impl<'a, T: Real> Transformer<'a, T> {
             rotary: Rotary::new(&config),
             config,
             terms: Vec::new(),
+            activation_bytes: u64::MAX,
         })
+    }
+
+    /// Compute the products with frozen matrices in this precision. Attention, norms and terms stay as they are.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        for block in &mut self.blocks {
+            block.linears_mut().into_iter().for_each(|linear| linear.precision = precision);
+        }
+        self.head.precision = precision;
+        self
+    }
+
+    /// Keep at most so many bytes of activations for a backward pass, but always the input of each block that it goes
+    /// through; what is not kept is computed again, to the same numbers.
+    pub fn limit_activations(&mut self, bytes: u64) {
+        self.activation_bytes = bytes;
+    }
+
+    /// Bytes that a token's activations take when all are kept for the backward pass.
+    pub fn activation_bytes_a_token(&self) -> u64 {
+        let numbers = |block: &Block<'a, T>| block.kept_numbers(self.heads());
+        self.blocks[self.lowest()..].iter().map(numbers).sum::<usize>() as u64 * size_of::<T>() as u64
+    }
+
+    /// The lowest block that has a term: gradients go no further down.
+    fn lowest(&self) -> usize {
+        self.terms.iter().map(|(layer, _)| *layer).min().unwrap_or(self.blocks.len())
+    }
+
+    /// The first block whose activations are all kept; of those below it, which come last in the backward pass, only
+    /// the inputs.
+    fn first_kept(&self, tokens: usize) -> usize {
+        let bytes_of = |numbers: usize| (numbers * tokens * size_of::<T>()) as u64;
+        let lowest = self.lowest();
+        let input = bytes_of(self.config.d_model);
+        let mut left = self.activation_bytes.saturating_sub(input * (self.blocks.len() - lowest) as u64);
+        let mut first = self.blocks.len();
+        while first > lowest {
+            let more = bytes_of(self.blocks[first - 1].kept_numbers(self.heads())) - input;
+            let Some(rest) = left.checked_sub(more) else { break };
+            (left, first) = (rest, first - 1);
+        }
+        first
     }
 
     /// Put a CURLoRA term beside each target's matrix: C is gathered from the base, U is the target's. Gradients come in
@@ -173,7 +217,7 @@ impl<'a, T: Real> Transformer<'a, T> {
         let mut found: Vec<(usize, &mut Array2<T>)> = self
             .blocks
             .iter_mut()
-            .flat_map(|b| [&mut b.q, &mut b.k, &mut b.v, &mut b.o, &mut b.gate, &mut b.up, &mut b.down])
+            .flat_map(Block::linears_mut)
             .filter_map(|l| l.term.as_mut())
             .map(|t| (t.slot, &mut t.u))
             .collect();
@@ -208,16 +252,19 @@ impl<'a, T: Real> Transformer<'a, T> {
     pub fn gradients(&self, batch: &Batch, weight: f64) -> (Vec<f64>, Vec<Array2<T>>) {
         let (spans, angles) = self.layout(batch);
         let places = self.places(&spans, &angles);
-        let lowest = self.terms.iter().map(|(layer, _)| *layer).min().unwrap_or(self.blocks.len());
+        let (lowest, first_kept) = (self.lowest(), self.first_kept(batch.tokens.len()));
         let mut x = self.embed(&batch.tokens);
-        let mut saved = Vec::with_capacity(self.blocks.len() - lowest);
+        let mut kept = Vec::with_capacity(self.blocks.len() - lowest);
         for (layer, block) in self.blocks.iter().enumerate() {
             if layer < lowest {
                 x = block.forward(x, &places);
+            } else if layer < first_kept {
+                kept.push(Kept::Input(x.clone()));
+                x = block.forward(x, &places);
             } else {
-                let (y, kept) = block.forward_saving(x, &places);
+                let (y, saved) = block.forward_saving(x, &places);
                 x = y;
-                saved.push(kept);
+                kept.push(Kept::Whole(saved));
             }
         }
         let predicting = select_rows(x.view(), batch);
@@ -233,8 +280,9 @@ impl<'a, T: Real> Transformer<'a, T> {
         }
         let mut gradients = self.zero_gradients();
         for (layer, block) in self.blocks.iter().enumerate().skip(lowest).rev() {
-            let kept = saved.pop().expect("one a block from the lowest");
-            match block.backward(dx, kept, &places, &mut gradients, layer > lowest) {
+            let kept = kept.pop().expect("one a block from the lowest");
+            let saved = block.whole(kept, &places);
+            match block.backward(dx, saved, &places, &mut gradients, layer > lowest) {
                 Some(below) => dx = below,
                 None => break,
             }

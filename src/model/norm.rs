@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use crate::kernels::Real;
+use crate::kernels::{Real, elementwise};
 
 /// Token rows that one thread takes at a time.
 const TILE: usize = 16;
@@ -30,9 +30,7 @@ impl<T: Real> RmsNorm<T> {
                 for (mut y, x) in y.rows_mut().into_iter().zip(x.rows()) {
                     let (y, x) = (y.as_slice_mut().expect(CONTIGUOUS), x.to_slice().expect(CONTIGUOUS));
                     let inverse = self.inverse_rms(x);
-                    for ((y, &x), &w) in y.iter_mut().zip(x).zip(&self.weight) {
-                        *y = w * (x * inverse);
-                    }
+                    elementwise::scaled_product(&self.weight, x, inverse, y);
                 }
             });
         y
@@ -48,18 +46,12 @@ impl<T: Real> RmsNorm<T> {
                 for ((mut dx, x), dy) in dx.rows_mut().into_iter().zip(x.rows()).zip(dy.rows()) {
                     let (x, dy) = (x.to_slice().expect(CONTIGUOUS), dy.to_slice().expect(CONTIGUOUS));
                     let dx = dx.as_slice_mut().expect(CONTIGUOUS);
-                    let inverse = self.inverse_rms(x);
-                    let dot: T = x.iter().zip(dy).zip(&self.weight).map(|((&x, &dy), &w)| x * w * dy).sum();
-                    let pull = dot * inverse * inverse * inverse / T::from_f64(self.weight.len() as f64);
-                    for (((dx, &x), &dy), &w) in dx.iter_mut().zip(x).zip(dy).zip(&self.weight) {
-                        *dx += w * dy * inverse - x * pull;
-                    }
+                    elementwise::rms_norm_backward(&self.weight, x, dy, self.inverse_rms(x), dx);
                 }
             });
     }
 
     fn inverse_rms(&self, x: &[T]) -> T {
-        let square: f64 = x.iter().map(|x| x.as_f64() * x.as_f64()).sum();
-        T::from_f64(1.0 / (square / x.len() as f64 + self.eps).sqrt())
+        T::from_f64(1.0 / (elementwise::square_sum(x) / x.len() as f64 + self.eps).sqrt())
     }
 }

@@ -5,10 +5,12 @@ use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 
 use crate::base::Config;
-use crate::kernels::Real;
+use crate::kernels::{Real, elementwise};
 
 /// Token rows that one thread takes at a time.
 const TILE: usize = 16;
+
+const CONTIGUOUS: &str = "rows of products and angles are contiguous";
 
 /// The frequencies of a model.
 #[derive(Clone, Debug)]
@@ -59,13 +61,10 @@ impl Rotary {
         x.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter().enumerate().for_each(|(tile, mut rows)| {
             for (i, mut row) in rows.rows_mut().into_iter().enumerate() {
                 let (cos, sin) = (angles.cos.row(tile * TILE + i), angles.sin.row(tile * TILE + i));
-                let row = row.as_slice_mut().expect("rows of a product are contiguous");
+                let (cos, sin) = (cos.to_slice().expect(CONTIGUOUS), sin.to_slice().expect(CONTIGUOUS));
+                let row = row.as_slice_mut().expect(CONTIGUOUS);
                 for head in row.chunks_exact_mut(self.head_dim) {
-                    for ((pair, &cos), &sin) in head.chunks_exact_mut(2).zip(cos).zip(sin) {
-                        let (a, b) = (pair[0], pair[1]);
-                        pair[0] = a * cos - sign * b * sin;
-                        pair[1] = b * cos + sign * a * sin;
-                    }
+                    elementwise::rotate(head, cos, sin, sign);
                 }
             }
         });

@@ -198,7 +198,7 @@ fn a_term_equals_the_merged_matrix() {
         let r = dense(4, w.cols(), w.gather_rows(&target.rows));
         let u = dense(3, 4, target.u.clone());
         let merged = dense(w.rows(), w.cols(), w.vector()) + c.dot(&u).dot(&r) * f64::from(0.7f32);
-        assert!(distance(&q.forward(x.view()).0, &x.dot(&merged.t())) < 1e-12);
+        assert!(distance(&q.forward(5, &q.input(x.view())).0, &x.dot(&merged.t())) < 1e-12);
     });
 }
 
@@ -242,6 +242,29 @@ fn token_by_token_gives_the_logits_of_one_pass() {
         assert_eq!(generator.len(), tokens.len());
         for (a, b) in last.iter().zip(&whole) {
             assert!((a - b).abs() < 1e-12, "{a} {b}");
+        }
+    });
+}
+
+#[test]
+fn activations_that_are_computed_again_change_no_byte() {
+    with_model(|base| {
+        let mut model = Transformer::<f32>::new(base).unwrap();
+        model.attach(&targets(base, ""), 1.0).unwrap();
+        let (batch, tokens) = (batch(), batch().tokens().len());
+        let (spans, angles) = model.layout(&batch);
+        let places = model.places(&spans, &angles);
+        let x = model.embed(&batch.tokens);
+        let saved = model.blocks[0].forward_saving(x, &places).1;
+        assert_eq!(model.blocks[0].kept_numbers(model.heads()) * tokens, saved.numbers());
+        let all = model.activation_bytes_a_token() * tokens as u64;
+        assert_eq!(all, (LAYERS * saved.numbers() * size_of::<f32>()) as u64);
+
+        let right = model.gradients(&batch, 0.1);
+        for (bytes, first_kept) in [(0, LAYERS), (all - 1, 1), (all, 0), (u64::MAX, 0)] {
+            model.limit_activations(bytes);
+            assert_eq!(model.first_kept(tokens), first_kept);
+            assert_eq!(model.gradients(&batch, 0.1), right);
         }
     });
 }

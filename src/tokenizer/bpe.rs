@@ -35,6 +35,18 @@ impl Bpe {
         self.pre.adds_bos
     }
 
+    /// The pre-tokenizer.
+    pub(super) fn pre(&self) -> &PreTokenizer {
+        &self.pre
+    }
+
+    /// The lines of the merge list, each once, in the order of their ranks.
+    pub(super) fn merges(&self) -> Vec<&str> {
+        let mut lines: Vec<(u32, &str)> = self.ranks.iter().map(|(line, &rank)| (rank, &**line)).collect();
+        lines.sort_unstable();
+        lines.into_iter().map(|(_, line)| line).collect()
+    }
+
     /// Appends the tokens of `text`, which holds no special token.
     pub(super) fn encode(&self, text: &str, vocabulary: &Vocabulary, out: &mut Vec<u32>) {
         let mut seen: HashMap<&str, Vec<u32>> = HashMap::new();

@@ -64,6 +64,16 @@ impl ChatTemplate {
         ChatTemplate { environment: environment(source).map_err(|error| one_line(&error)), bos, eos }
     }
 
+    /// The text of the token that begins a text; empty if the model has none.
+    pub fn bos(&self) -> &str {
+        &self.bos
+    }
+
+    /// The text of the token that ends a text; empty if the model has none.
+    pub fn eos(&self) -> &str {
+        &self.eos
+    }
+
     /// The conversation as one text; with `add_generation_prompt`, the beginning of the assistant's next turn follows.
     ///
     /// # Errors
@@ -109,6 +119,10 @@ fn environment(source: String) -> Result<Environment<'static>, Error> {
     });
     environment.add_function("strftime_now", |format: &str| strftime(format));
     environment.add_filter("tojson", tojson);
+    // To minijinja nothing is iterable too, but templates ask that of `tools` before they count them.
+    environment.add_test("iterable", |value: &Value| {
+        !value.is_undefined() && !value.is_none() && value.try_iter().is_ok()
+    });
     environment.add_template_owned(NAME, without_generation_marks(&source))?;
     Ok(environment)
 }
@@ -272,6 +286,12 @@ mod tests {
         assert!(text.starts_with("<s>\nHi <b>|bTrue"), "{text}");
         assert!(text.contains("{\"role\": \"user\", \"content\": \" Hi <b> \"}"), "{text}");
         assert!(text.ends_with("26 Jul 20241</s>"), "{text}");
+    }
+
+    #[test]
+    fn nothing_is_not_iterable() {
+        let source = "{% for x in [tools, missing, 1, 'a', [], messages] %}{{ x is iterable }} {% endfor %}";
+        assert_eq!(render(source, &hello()).unwrap(), "False False False True True True ");
     }
 
     #[test]

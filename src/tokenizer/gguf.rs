@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use curmerge_formats::gguf::{Gguf, Value};
 
 use super::bpe::Bpe;
-use super::pretokenizer::PreTokenizer;
+use super::pretokenizer::{Cut, PreTokenizer};
 use super::special::{Part, Specials};
 use super::spm::{SPACE, Spm};
 use super::vocabulary::{Kind, Vocabulary, end_tokens};
@@ -127,6 +127,38 @@ fn flag(gguf: &Gguf, key: &str) -> Result<Option<bool>, TokenizerError> {
     typed(gguf, key, "true or false", Value::as_bool)
 }
 
+/// A GGUF file's tokenizer taken apart, to be written in another form.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    /// The tokens.
+    pub(crate) vocabulary: &'a Vocabulary,
+    /// How ordinary text is cut into them.
+    pub(crate) algorithm: AlgorithmParts<'a>,
+    /// Special tokens swallow the white space behind them.
+    strips: bool,
+}
+
+/// How text is cut into tokens.
+#[derive(Debug)]
+pub(crate) enum AlgorithmParts<'a> {
+    /// Byte-level byte-pair encoding.
+    ByteLevel {
+        /// What cuts a text into words.
+        cuts: Vec<Cut>,
+        /// A word that is a token is taken whole.
+        ignore_merges: bool,
+        /// Lines `left right`, each once, the first to be joined first.
+        merges: Vec<&'a str>,
+    },
+    /// SentencePiece's byte-pair encoding, by the scores of the vocabulary.
+    SentencePiece {
+        /// A text is given a space in front, at the start and behind special tokens.
+        adds_space: bool,
+        /// Stands for what the vocabulary cannot spell.
+        unknown: Option<u32>,
+    },
+}
+
 #[derive(Debug)]
 enum Algorithm {
     Bpe(Bpe),
@@ -139,6 +171,15 @@ pub(super) struct GgufTokenizer {
     vocabulary: Vocabulary,
     specials: Specials,
     algorithm: Algorithm,
+    /// Special tokens swallow the white space behind them.
+    strips: bool,
+}
+
+impl Parts<'_> {
+    /// Whether this special token swallows the white space behind it.
+    pub(crate) fn strips_right(&self, text: &str) -> bool {
+        self.strips && !KEEPS_SPACE.contains(&text)
+    }
 }
 
 impl GgufTokenizer {
@@ -202,7 +243,22 @@ impl GgufTokenizer {
                 ));
             }
         }
-        Ok((GgufTokenizer { vocabulary, specials, algorithm }, settings))
+        Ok((GgufTokenizer { vocabulary, specials, algorithm, strips }, settings))
+    }
+
+    /// The tokenizer taken apart.
+    pub(super) fn parts(&self) -> Parts<'_> {
+        let algorithm = match &self.algorithm {
+            Algorithm::Bpe(bpe) => AlgorithmParts::ByteLevel {
+                cuts: bpe.pre().cuts(),
+                ignore_merges: bpe.pre().ignore_merges,
+                merges: bpe.merges(),
+            },
+            Algorithm::Spm(spm) => {
+                AlgorithmParts::SentencePiece { adds_space: spm.adds_space, unknown: spm.unknown }
+            }
+        };
+        Parts { vocabulary: &self.vocabulary, algorithm, strips: self.strips }
     }
 
     /// The tokens of `text` where it stands behind `previous`.

@@ -24,8 +24,11 @@ use std::path::{Path, PathBuf};
 use curmerge_formats::gguf::{Gguf, Value};
 
 pub use chat::{ChatError, ChatTemplate, Message};
+pub(crate) use gguf::{AlgorithmParts, Parts};
 use gguf::{GgufTokenizer, Metadata};
 use hf::HfTokenizer;
+pub(crate) use pretokenizer::Cut;
+pub(crate) use vocabulary::{Kind, Vocabulary};
 
 /// What can be wrong with a tokenizer.
 #[derive(Debug, thiserror::Error)]
@@ -255,6 +258,14 @@ impl Tokenizer {
         match &self.source {
             Source::Gguf(tokenizer) => tokenizer.len(),
             Source::Hf(tokenizer) => tokenizer.len(),
+        }
+    }
+
+    /// A GGUF file's tokenizer taken apart; `None` of a folder's.
+    pub(crate) fn parts(&self) -> Option<Parts<'_>> {
+        match &self.source {
+            Source::Gguf(tokenizer) => Some(tokenizer.parts()),
+            Source::Hf(_) => None,
         }
     }
 

@@ -9,6 +9,17 @@ use regex::Regex;
 
 use super::TokenizerError;
 
+/// One step of a pre-tokenizer as the `tokenizers` library has it: its own where it has one, else a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// GPT-2's words, the pattern within the library's `ByteLevel`.
+    Gpt2Words,
+    /// Every digit on its own, the library's `Digits`.
+    Digits,
+    /// This pattern, in the dialect of both of the library's engines (Oniguruma and fancy-regex).
+    Pattern(String),
+}
+
 /// What is to be done about white space in front of a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spaces {
@@ -19,6 +30,13 @@ enum Spaces {
     /// The same, but a run that ends in a line break is complete.
     GiveUnlessNewline,
 }
+
+/// Letters but for ASCII's small ones, as TEKKEN and GPT4O write them.
+const LETTER_NOT_LOWER: &str = r"[\p{L}--[a-z]]";
+/// And but for ASCII's capitals.
+const LETTER_NOT_UPPER: &str = r"[\p{L}--[A-Z]]";
+/// East Asian characters but for white space, as deepseek-coder's stage writes them.
+const EAST_ASIAN: &str = r"[[\u{0800}-\u{9FA5}\u{AC00}-\u{D7FF}]--\s]";
 
 /// One pattern and its rule for white space.
 type Stage = (&'static str, Spaces);
@@ -179,6 +197,16 @@ impl PreTokenizer {
         Ok(PreTokenizer { stages, ignore_merges: family.ignore_merges, adds_bos: family.adds_bos })
     }
 
+    /// The stages in order, for a `tokenizer.json`.
+    pub(super) fn cuts(&self) -> Vec<Cut> {
+        let cut = |(regex, spaces): &(Regex, Spaces)| match (regex.as_str(), *spaces) {
+            stage if stage == GPT2 => Cut::Gpt2Words,
+            stage if stage == DIGIT => Cut::Digits,
+            (pattern, spaces) => Cut::Pattern(library_pattern(pattern, spaces)),
+        };
+        self.stages.iter().map(cut).collect()
+    }
+
     /// The words of `text` in order; joined they are the text again.
     pub(super) fn split<'a>(&self, text: &'a str) -> Vec<&'a str> {
         let mut pieces = vec![text];
@@ -190,6 +218,21 @@ impl PreTokenizer {
             pieces = finer;
         }
         pieces
+    }
+}
+
+/// The pattern with look-around where this crate has none: Oniguruma knows no class differences.
+fn library_pattern(pattern: &str, spaces: Spaces) -> String {
+    const DIFFERENCES: [(&str, &str); 3] = [
+        (LETTER_NOT_LOWER, r"(?:(?![a-z])\p{L})"),
+        (LETTER_NOT_UPPER, r"(?:(?![A-Z])\p{L})"),
+        (EAST_ASIAN, "(?:(?!\\s)[\u{0800}-\u{9FA5}\u{AC00}-\u{D7FF}])"),
+    ];
+    let plain =
+        DIFFERENCES.iter().fold(pattern.to_owned(), |text, (class, group)| text.replace(class, group));
+    match plain.strip_suffix(r"|\s+") {
+        Some(before) if spaces != Spaces::Plain => format!(r"{before}|\s+(?!\S)|\s+"),
+        _ => plain,
     }
 }
 

@@ -6,7 +6,7 @@ use super::TokenizerError;
 
 /// What a token is for, after `tokenizer.ggml.token_type` of the GGUF specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// A piece of ordinary text (1), or of a type the specification does not name.
     Normal,
     /// Stands for text the vocabulary cannot spell (2).
@@ -31,7 +31,7 @@ impl Kind {
     }
 
     /// Whether the token is found in raw text before anything else looks at it.
-    pub(super) fn is_special(self) -> bool {
+    pub(crate) fn is_special(self) -> bool {
         matches!(self, Kind::Unknown | Kind::Control | Kind::UserDefined)
     }
 }
@@ -73,7 +73,7 @@ const FILL_IN_TEXTS: [(&str, &[&str]); 3] = [
 
 /// The tokens of a GGUF file.
 #[derive(Debug)]
-pub(super) struct Vocabulary {
+pub(crate) struct Vocabulary {
     texts: Vec<String>,
     kinds: Vec<Kind>,
     scores: Vec<f32>,
@@ -135,32 +135,32 @@ impl Vocabulary {
     }
 
     /// How many tokens there are; ids lie below it.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.texts.len()
     }
 
     /// The id of the token that is spelled so.
-    pub(super) fn id(&self, text: &str) -> Option<u32> {
+    pub(crate) fn id(&self, text: &str) -> Option<u32> {
         self.ids.get(text).copied()
     }
 
     /// How the vocabulary spells a token.
-    pub(super) fn text(&self, id: u32) -> Option<&str> {
+    pub(crate) fn text(&self, id: u32) -> Option<&str> {
         self.texts.get(id as usize).map(String::as_str)
     }
 
     /// What a token is for; an id out of range is ordinary.
-    pub(super) fn kind(&self, id: u32) -> Kind {
+    pub(crate) fn kind(&self, id: u32) -> Kind {
         self.kinds.get(id as usize).copied().unwrap_or(Kind::Normal)
     }
 
     /// The score of a token, greater joined first; 0 for an id out of range.
-    pub(super) fn score(&self, id: u32) -> f32 {
+    pub(crate) fn score(&self, id: u32) -> f32 {
         self.scores.get(id as usize).copied().unwrap_or(0.0)
     }
 
     /// The ids and texts that are looked for in raw text.
-    pub(super) fn specials(&self) -> impl Iterator<Item = (u32, &str)> {
+    pub(crate) fn specials(&self) -> impl Iterator<Item = (u32, &str)> {
         (0u32..)
             .zip(&self.texts)
             .filter(|(id, _)| self.kind(*id).is_special())

@@ -98,6 +98,54 @@ fn a_merge_stores_the_whole_file_as_convert_does() {
 }
 
 #[test]
+fn a_gguf_file_becomes_a_folder_that_runs_alike() {
+    let folder = folder();
+    let (model, out, gguf) = (demo("model.gguf"), folder.path().join("v1.5"), folder.path().join("m.gguf"));
+    let ran = curmerge!("convert", model, out, "--json").done();
+    // Of a quantized model F16, and that is said to round.
+    assert!(ran.stderr.contains("rounded to F16") && ran.stderr.contains("--type f32"), "{}", ran.stderr);
+    assert_eq!(ran.json()["type"], "F16");
+    let line = curmerge!("convert", model, out, "--type", "f32").refusal();
+    assert!(line.contains("v1.5") && line.contains("--force"), "{line}");
+    let ran = curmerge!("convert", model, out, "--type", "F32", "--force", "--max-shard-size", "3M").done();
+    assert_eq!(ran.stderr, "");
+    assert!(ran.stdout.starts_with("tensors   38 F32\n"), "{}", ran.stdout);
+    assert!(out.join("model.safetensors.index.json").exists() && !out.join("model.safetensors").exists());
+    let next = |model: &std::path::Path| {
+        let prompt = "Definition: a large wild cat with a striped coat\nKind:";
+        curmerge!("run", model, "-p", prompt, "-n", "8", "--logprobs", "1", "--json").json()
+    };
+    let (a, b) = (next(&model), next(&out));
+    assert_eq!((&a["prompt_tokens"], &a["tokens"]), (&b["prompt_tokens"], &b["tokens"]));
+    let probability = |answer: &Value| answer["logprobs"][0][0][1].as_f64().unwrap();
+    assert!((probability(&a) - probability(&b)).abs() < 1e-6);
+    // An adapter of the one fits the other.
+    let adapter = folder.path().join("adapter");
+    small_adapter(&adapter);
+    curmerge!("verify", adapter, "--base", out).done();
+
+    let line = curmerge!("convert", model, out, "--type", "q4_k_m", "--force").refusal();
+    assert!(line.contains("Q4_K_M") && line.contains(".gguf"), "{line}");
+    let line = curmerge!("convert", model, folder.path().join("m.safetensors")).refusal();
+    assert!(line.contains("m.safetensors") && line.contains("folder"), "{line}");
+    let line = curmerge!("convert", model, folder.path()).refusal();
+    assert!(line.contains("--force"), "{line}");
+    let line = curmerge!("convert", model, folder.path().join("x"), "--imatrix", model).refusal();
+    assert!(line.contains("--imatrix"), "{line}");
+    let line = curmerge!("convert", model, gguf).refusal();
+    assert!(line.contains("m.gguf") && line.contains("--type"), "{line}");
+    let line = curmerge!("convert", model, gguf, "--type", "q8_0", "--force").refusal();
+    assert!(line.contains("--force"), "{line}");
+    // A folder that holds the input is not replaced by it.
+    let held = folder.path().join("held");
+    fs::create_dir(&held).unwrap();
+    fs::copy(&model, held.join("in.gguf")).unwrap();
+    let line = curmerge!("convert", held.join("in.gguf"), held, "--force").refusal();
+    assert!(line.contains("held"), "{line}");
+    assert!(held.join("in.gguf").exists());
+}
+
+#[test]
 fn exported_adapters_are_merged_like_the_adapter() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);

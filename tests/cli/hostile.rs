@@ -44,9 +44,15 @@ fn models_with_bytes_turned_over_are_refused_or_run() {
         places.iter().for_each(|&(at, bits)| bytes[at] ^= bits);
         let file = folder.path().join(format!("{number}.gguf"));
         fs::write(&file, bytes).unwrap();
-        for words in [vec!["inspect"], vec!["eval", "--data", small.to_str().unwrap()]] {
+        let converted = folder.path().join(format!("{number}"));
+        let convert = vec!["convert", "--type", "f32", converted.to_str().unwrap()];
+        for words in [vec!["inspect"], vec!["eval", "--data", small.to_str().unwrap()], convert] {
             let mut command = limited();
-            let output = command.args(&words).arg(&file).stdin(Stdio::null()).output().unwrap();
+            command.args(&words[..1]);
+            // The input stands before the output.
+            let places = if words[0] == "convert" { (Some(&file), None) } else { (None, Some(&file)) };
+            let output = command.args(places.0).args(&words[1..]).args(places.1);
+            let output = output.stdin(Stdio::null()).output().unwrap();
             let errors = String::from_utf8_lossy(&output.stderr);
             let told = format!("file {number}, bytes {places:?}, {words:?}: {:?}: {errors}", output.status);
             match output.status.code() {
@@ -62,6 +68,7 @@ fn models_with_bytes_turned_over_are_refused_or_run() {
             assert!(errors.chars().all(|c| c == '\n' || !c.is_control()), "{told:?}");
         }
         fs::remove_file(file).unwrap();
+        let _ = fs::remove_dir_all(converted);
     };
     std::thread::scope(|scope| {
         scope.spawn(work);

@@ -10,6 +10,7 @@ mod converted;
 mod damaged;
 mod hostile;
 mod interrupted;
+mod ollama;
 mod refused;
 mod repeated;
 mod splits;

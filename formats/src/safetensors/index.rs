@@ -45,6 +45,14 @@ pub fn shard_index(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
     Ok(Some(index.weight_map.0))
 }
 
+/// The name of a model's file `number`, from 0, of `count`: what fits one file is not numbered.
+pub fn shard_name(number: usize, count: usize) -> String {
+    match count {
+        1 => "model.safetensors".to_owned(),
+        _ => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
+    }
+}
+
 /// Whether `name` means one entry of a folder on every system, Windows with its `\` and `C:` included.
 fn is_plain_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();

@@ -1,0 +1,103 @@
+//! The chat template, or several by name.
+
+use curmerge_formats::gguf::{Array, Value};
+use serde_json::Value as Json;
+
+use super::folder::{Folder, Object};
+use super::keys::Keys;
+use crate::{Error, Result};
+
+/// One template, or several with their names.
+#[derive(Clone, Debug)]
+pub(super) enum Templates {
+    One(String),
+    Named(Vec<(String, String)>),
+}
+
+/// The templates of a folder: those in tokenizer_config.json, else those in files of their own.
+pub(super) fn read(folder: Folder<'_>, tokenizer_config: &Object) -> Result<Option<Templates>> {
+    match tokenizer_config.get("chat_template") {
+        Some(value) => Ok(of_json(value)),
+        None => of_files(folder),
+    }
+}
+
+fn of_json(value: &Json) -> Option<Templates> {
+    match value {
+        Json::String(text) => Some(Templates::One(text.clone())),
+        Json::Array(list) => {
+            let text = |entry: &Json, part: &str| entry.get(part).and_then(Json::as_str).map(str::to_owned);
+            let named = |entry| Some((text(entry, "name")?, text(entry, "template")?));
+            Some(Templates::Named(list.iter().filter_map(named).collect()))
+        }
+        _ => None,
+    }
+}
+
+fn of_files(folder: Folder<'_>) -> Result<Option<Templates>> {
+    if let Some(text) = folder.text("chat_template.jinja")? {
+        let more = additional(folder)?;
+        if more.is_empty() {
+            return Ok(Some(Templates::One(text)));
+        }
+        return Ok(Some(Templates::Named([("default".to_owned(), text)].into_iter().chain(more).collect())));
+    }
+    let older = folder.object("chat_template.json")?;
+    Ok(older.and_then(|json| of_json(json.get("chat_template")?)))
+}
+
+/// `additional_chat_templates/NAME.jinja`, by name: the order of a folder's entries is nobody's.
+fn additional(folder: Folder<'_>) -> Result<Vec<(String, String)>> {
+    const FOLDER: &str = "additional_chat_templates";
+    let path = folder.join(FOLDER);
+    if !path.is_dir() {
+        return Ok(Vec::new());
+    }
+    let fail = |error| Error::io(&path, "list", error);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&path).map_err(fail)? {
+        let name = entry.map_err(fail)?.file_name();
+        names.extend(name.to_str().and_then(|name| name.strip_suffix(".jinja")).map(str::to_owned));
+    }
+    names.sort();
+    let mut templates = Vec::new();
+    for name in names {
+        if let Some(text) = folder.text(&format!("{FOLDER}/{name}.jinja"))? {
+            templates.push((name, text));
+        }
+    }
+    Ok(templates)
+}
+
+impl Templates {
+    /// Sets the keys. Where several names are left, the converter lists them in the order of a Python set, which is
+    /// another in each run; here they are sorted.
+    pub(super) fn set(&self, keys: &mut Keys) {
+        let named = match self {
+            Templates::One(text) => return keys.text("tokenizer.chat_template", text),
+            Templates::Named(named) => named,
+        };
+        let mut default = None;
+        let mut names = Vec::new();
+        for (name, text) in named {
+            let name: String =
+                name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+            match name.as_str() {
+                "" => {}
+                "default" => default = Some(text),
+                _ => {
+                    keys.text(format!("tokenizer.chat_template.{name}"), text);
+                    names.push(name);
+                }
+            }
+        }
+        names.sort();
+        names.dedup();
+        if !names.is_empty() {
+            keys.set("tokenizer.chat_templates", Value::Array(Array::String(names)));
+        }
+        if let Some(text) = default {
+            keys.text("tokenizer.chat_template", text);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! A Hugging Face folder as a GGUF file, as llama.cpp's convert_hf_to_gguf.py writes it: the same keys in the same order,
+//! the same tensors, the same bytes.
+//!
+//! Written after the converter of llama.cpp 11434 (October 2026) and transformers 5, which it reads tokenizers with. For
+//! `--type` f32, f16, bf16 and q8_0 the file is the converter's with that `--outtype`; without a type that of its `auto`.
+//! Any other type gives the file that llama-quantize makes of the converter's in F32. Q8_0 could mean either: both have
+//! the same tensors, and the file is the converter's, whose keys and tensors stand in another order than llama-quantize
+//! leaves them in.
+//!
+//! [`recipe`] has what is particular to an architecture.
+
+mod chat_templates;
+mod folder;
+mod general;
+mod hub_tokenizer;
+mod hyperparameters;
+mod keys;
+mod model_card;
+mod model_name;
+mod pre_tokenizer;
+mod recipe;
+mod rope;
+mod sentencepiece;
+mod special_tokens;
+mod tensors;
+mod vocabulary;
+
+use std::path::{Path, PathBuf};
+
+use curmerge_formats::gguf::{GgufLayout, Value};
+use curmerge_formats::imatrix::Imatrix;
+use curmerge_formats::output::OutputFile;
+
+use super::retype::{self, QUANTIZATION_VERSION};
+use super::{ConvertReport, FileType};
+use crate::base::{Base, Files};
+use crate::{Error, Result};
+use folder::Folder;
+use keys::Keys;
+
+/// The GGUF format that is written, and the alignment of its tensors.
+const VERSION: u32 = 3;
+const ALIGNMENT: u64 = 32;
+
+/// How to convert a folder.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'a> {
+    /// The types to store it in; without one as the folder does, but for F32, which becomes F16.
+    pub file_type: Option<FileType>,
+    /// Weights by which rounding errors of columns count.
+    pub imatrix: Option<&'a Imatrix>,
+}
+
+/// Write the Hugging Face folder `base` to `out`, and say in which types. `progress` is told how many bytes of how many
+/// were read. `out` must be none of `protect` and no file of the folder.
+///
+/// # Errors
+/// Before anything is written: files of the folder that are missing or of another form; a vocabulary of a kind that is not
+/// known, a pre-tokenizer that llama.cpp has no name for; tensors that the architecture has not or that cannot be decoded;
+/// no importance matrix where a type needs one. Later: a value that a type cannot hold, a full disk. After an error nothing
+/// stands at `out` that did not before.
+pub fn to_gguf(
+    base: &Base,
+    options: &Options<'_>,
+    out: &Path,
+    protect: &[PathBuf],
+    mut progress: impl FnMut(u64, u64),
+) -> Result<(FileType, ConvertReport)> {
+    let folder = Folder::new(base.path());
+    let architecture = base.architecture().gguf;
+    let recipe = recipe::of(architecture).filter(|_| matches!(base.files(), Files::HuggingFace(_)));
+    let Some(recipe) = recipe else {
+        let problem =
+            format!("no Hugging Face folder of an architecture that is converted, but {architecture}");
+        return Err(Error::input(
+            base.path(),
+            "architecture",
+            problem,
+            "use convert_hf_to_gguf.py of llama.cpp",
+        ));
+    };
+    let json = folder.object("config.json")?.unwrap_or_default();
+    let config = base.config();
+    let factors = recipe.rope_tensor.then(|| rope::llama3_factors(&json, config.rope_base, config.head_dim));
+    let made = factors.flatten().map(|factors| ("rope_freqs.weight", factors));
+    let mut tensors = tensors::of(base, made.into_iter().collect())?;
+    let parameters = tensors.iter().map(tensors::Tensor::elements).sum();
+    let file_type = options.file_type.unwrap_or_else(|| tensors::guess(&tensors));
+
+    let mut report = ConvertReport::default();
+    let mut keys = Keys::default();
+    keys.text("general.architecture", architecture);
+    keys.text("general.type", "model");
+    general::set(&mut keys, folder, &json, parameters, &mut report.notes)?;
+    hyperparameters::set(&mut keys, architecture, config, &json, file_type.id());
+    keys.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
+    vocabulary::set(&mut keys, folder, recipe, config.vocab, &mut report.notes)?;
+    let mut metadata = keys.into_inner();
+
+    if !tensors::converter_writes(file_type) {
+        tensors::sort(&mut tensors);
+    }
+    let headers = |tensors: &[tensors::Tensor<'_>]| tensors.iter().map(|tensor| tensor.header()).collect();
+    let planned = GgufLayout::new(VERSION, ALIGNMENT, &metadata, headers(&tensors))?;
+    let get = |key: &str| metadata.iter().find(|(known, _)| known == key).map(|(_, value)| value);
+    let note = tensors::set_types(&mut tensors, planned.tensors(), &get, file_type, options.imatrix)?;
+    report.notes.extend(note);
+    if !tensors::converter_writes(file_type) {
+        metadata = retype::metadata(metadata, file_type);
+    }
+    let layout = GgufLayout::new(VERSION, ALIGNMENT, &metadata, headers(&tensors))?;
+
+    let inputs: Vec<&Path> = base.inputs().into_iter().chain(protect.iter().map(PathBuf::as_path)).collect();
+    let mut file = OutputFile::create(out, &inputs)?;
+    file.append(layout.header())?;
+    report.bytes_before = tensors.iter().map(tensors::Tensor::stored_bytes).sum();
+    let mut read = 0;
+    for (tensor, place) in tensors.iter().zip(layout.tensors()) {
+        tensor.write_at(place.offset, &file)?;
+        retype::pad_behind(place, ALIGNMENT, &file)?;
+        report.bytes_after += place.bytes;
+        *report.types.entry(tensor.dtype().to_string()).or_default() += 1;
+        read += tensor.stored_bytes();
+        progress(read, report.bytes_before);
+    }
+    file.commit()?;
+    Ok((file_type, report))
+}

@@ -1,0 +1,132 @@
+//! A SentencePiece model, `tokenizer.model`: the pieces of a small protobuf message.
+//!
+//! ```text
+//! ModelProto      1: SentencePiece, once for each piece       all else is of no use here
+//! SentencePiece   1: piece, a string   2: score, a float   3: type, an enum
+//! ```
+//! <https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto>; a field that is left out has its
+//! default. No crate: four of protobuf's wire types in fifty lines.
+
+/// What a piece is for, by SentencePiece's numbers, which are GGUF's.
+pub(super) const NORMAL: i32 = 1;
+pub(super) const UNKNOWN: i32 = 2;
+pub(super) const CONTROL: i32 = 3;
+pub(super) const USER_DEFINED: i32 = 4;
+pub(super) const UNUSED: i32 = 5;
+pub(super) const BYTE: i32 = 6;
+
+/// One piece of the vocabulary.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Piece {
+    pub(super) text: String,
+    pub(super) score: f32,
+    pub(super) kind: i32,
+}
+
+/// The pieces of a model in the order of their ids; else what is wrong, and at which byte.
+pub(super) fn parse(model: &[u8]) -> Result<Vec<Piece>, (usize, &'static str)> {
+    let mut pieces = Vec::new();
+    let mut message = Message { bytes: model, position: 0 };
+    while let Some((field, value)) = message.next()? {
+        if let (1, Wire::Bytes(bytes)) = (field, value) {
+            let start = message.position - bytes.len();
+            let piece = piece(bytes).map_err(|(position, problem)| (start + position, problem))?;
+            pieces.push(piece);
+        }
+    }
+    if pieces.is_empty() { Err((0, "a SentencePiece model without pieces")) } else { Ok(pieces) }
+}
+
+fn piece(bytes: &[u8]) -> Result<Piece, (usize, &'static str)> {
+    let mut piece = Piece { text: String::new(), score: 0.0, kind: NORMAL };
+    let mut message = Message { bytes, position: 0 };
+    while let Some((field, value)) = message.next()? {
+        match (field, value) {
+            (1, Wire::Bytes(text)) => {
+                let text = std::str::from_utf8(text);
+                piece.text = text.map_err(|_| (message.position, "a piece is not UTF-8"))?.to_owned();
+            }
+            (2, Wire::Four(bytes)) => piece.score = f32::from_le_bytes(bytes),
+            (3, Wire::Varint(kind)) => piece.kind = i32::try_from(kind).unwrap_or(NORMAL),
+            _ => {}
+        }
+    }
+    Ok(piece)
+}
+
+/// A field's value as it is stored.
+enum Wire<'a> {
+    Varint(u64),
+    Four([u8; 4]),
+    Eight,
+    Bytes(&'a [u8]),
+}
+
+/// The rest of a message.
+struct Message<'a> {
+    bytes: &'a [u8],
+    position: usize,
+}
+
+impl<'a> Message<'a> {
+    /// The next field's number and value.
+    fn next(&mut self) -> Result<Option<(u64, Wire<'a>)>, (usize, &'static str)> {
+        if self.position == self.bytes.len() {
+            return Ok(None);
+        }
+        let tag = self.varint()?;
+        let value = match tag & 7 {
+            0 => Wire::Varint(self.varint()?),
+            1 => self.take(8).map(|_| Wire::Eight)?,
+            2 => {
+                let length = self.varint()?;
+                Wire::Bytes(self.take(usize::try_from(length).unwrap_or(usize::MAX))?)
+            }
+            5 => {
+                let bytes = self.take(4)?.try_into();
+                Wire::Four(bytes.map_err(|_| (self.position, "cut short"))?)
+            }
+            _ => return Err((self.position, "no protobuf message")),
+        };
+        Ok(Some((tag >> 3, value)))
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a [u8], (usize, &'static str)> {
+        let rest = &self.bytes[self.position..];
+        let taken = rest.get(..count).ok_or((self.position, "a field goes past the end"))?;
+        self.position += count;
+        Ok(taken)
+    }
+
+    fn varint(&mut self) -> Result<u64, (usize, &'static str)> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.take(1)?[0];
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err((self.position, "a number of more than 64 bits"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_have_their_defaults_and_damage_is_named() {
+        // Two pieces; between them a field of another kind.
+        let model = b"\x0a\x0c\x0a\x03abc\x15\0\0\x80\xbf\x18\x02\x12\x01x\x0a\x03\x0a\x01d";
+        let expected = [
+            Piece { text: "abc".into(), score: -1.0, kind: UNKNOWN },
+            Piece { text: "d".into(), score: 0.0, kind: NORMAL },
+        ];
+        assert_eq!(parse(model).unwrap(), expected);
+        assert_eq!(parse(&model[..10]), Err((2, "a field goes past the end")));
+        assert!(parse(b"").is_err() && parse(b"IQ== 0\n").is_err());
+        assert!(parse(&[0xff; 30]).is_err());
+        assert!(parse(b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f").is_err());
+    }
+}

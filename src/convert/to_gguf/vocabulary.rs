@@ -1,0 +1,243 @@
+//! The `tokenizer.*` keys: which kind of vocabulary the folder has, and its tokens.
+
+use std::collections::HashMap;
+
+use curmerge_formats::gguf::Value;
+use serde_json::Value as Json;
+
+use super::folder::{Folder, Object};
+use super::hub_tokenizer::HubTokenizer;
+use super::keys::Keys;
+use super::recipe::{Extra, Recipe};
+use super::sentencepiece::{self as spm, Piece};
+use super::{pre_tokenizer, special_tokens};
+use crate::{Error, Result};
+
+/// Where a vocabulary is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// tokenizer.model, with pieces and their scores.
+    SentencePiece,
+    /// tokenizer.json of a SentencePiece model: merges with fallback to bytes.
+    SentencePieceJson,
+    /// tokenizer.json of byte-level BPE, the rest.
+    ByteLevel,
+}
+
+/// llama.cpp joins pieces by their scores, and its converter gives all the same.
+const NO_SCORES: &str = "the folder has no tokenizer.model, and llama.cpp may split texts otherwise than the model learned: \
+     the scores that it goes by are there only";
+/// Score of an added token.
+const ADDED: f32 = -1000.0;
+/// Score of an id that no token has.
+const PADDING: f32 = -10000.0;
+
+/// Sets the keys of a vocabulary for an embedding of `size` rows.
+pub(super) fn set(
+    keys: &mut Keys,
+    folder: Folder<'_>,
+    recipe: &Recipe,
+    size: usize,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let config = folder.object("tokenizer_config.json")?.unwrap_or_default();
+    let space = config.get("add_prefix_space").and_then(Json::as_bool).filter(|_| recipe.tells_space_prefix);
+    if let Some(adds) = space {
+        keys.set("tokenizer.ggml.add_space_prefix", Value::Bool(adds));
+    }
+    let json = folder.object("tokenizer.json")?;
+    let has = |source: &&Source| match source {
+        Source::SentencePiece => folder.join("tokenizer.model").is_file(),
+        Source::SentencePieceJson => json.as_ref().is_some_and(is_sentencepiece),
+        Source::ByteLevel => json.is_some(),
+    };
+    let source = recipe.vocabularies.iter().find(has);
+    match (source, &json) {
+        (Some(Source::SentencePiece), _) => sentencepiece(keys, folder, &config, size)?,
+        (Some(Source::SentencePieceJson), Some(json)) => {
+            notes.push(NO_SCORES.into());
+            sentencepiece_json(keys, folder, json, size)?;
+        }
+        (Some(Source::ByteLevel), Some(json)) => byte_level(keys, folder, json, size, notes)?,
+        _ => {
+            let mend = "download the folder with tokenizer.json, or with tokenizer.model";
+            return Err(Error::file(folder.path(), "the folder has no tokenizer", mend));
+        }
+    }
+    for (_, extra) in recipe.by_vocabulary_size.iter().filter(|(of, _)| *of == size) {
+        match *extra {
+            Extra::NoBos => keys.set("tokenizer.ggml.add_bos_token", Value::Bool(false)),
+            Extra::EndOfTurn(id) => keys.set("tokenizer.ggml.eot_token_id", Value::U32(id)),
+        }
+    }
+    Ok(())
+}
+
+/// Whether tokenizer.json was made of a SentencePiece model.
+fn is_sentencepiece(json: &Object) -> bool {
+    let model = json.get("model");
+    let part = |name: &str| model.and_then(|model| model.get(name));
+    part("type").and_then(Json::as_str) == Some("BPE")
+        && part("byte_fallback").and_then(Json::as_bool) == Some(true)
+        && json.get("decoder").and_then(|d| d.get("type")).and_then(Json::as_str) == Some("Sequence")
+}
+
+fn sentencepiece(keys: &mut Keys, folder: Folder<'_>, config: &Object, size: usize) -> Result<()> {
+    let path = folder.join("tokenizer.model");
+    let model = folder.bytes("tokenizer.model")?.unwrap_or_default();
+    let pieces = spm::parse(&model).map_err(|(position, problem)| {
+        let mend = "download it again; one of another program than SentencePiece, move out of the folder";
+        Error::input(&path, format!("byte {position}"), problem, mend)
+    })?;
+    drop(model);
+    let unused = |id: usize| Piece { text: format!("[PAD{id}]"), score: PADDING, kind: spm::UNUSED };
+    let mut tokens: Vec<Piece> = (0..size).map(unused).collect();
+    for (token, mut piece) in tokens.iter_mut().zip(pieces) {
+        // To the converter a piece that was defined by a user is as any other.
+        if !matches!(piece.kind, spm::UNKNOWN | spm::CONTROL | spm::UNUSED | spm::BYTE) {
+            piece.kind = spm::NORMAL;
+        }
+        *token = piece;
+    }
+    for (text, id) in folder.object("added_tokens.json")?.unwrap_or_default() {
+        if let Some(token) = id.as_u64().and_then(|id| tokens.get_mut(usize::try_from(id).ok()?)) {
+            *token = Piece { text, score: ADDED, kind: spm::USER_DEFINED };
+        }
+    }
+    for (id, added) in config.get("added_tokens_decoder").and_then(Json::as_object).into_iter().flatten() {
+        let Some(text) = added.get("content").and_then(Json::as_str) else { continue };
+        if let Some(token) = id.parse().ok().and_then(|id: usize| tokens.get_mut(id)) {
+            let control = added.get("special").and_then(Json::as_bool) == Some(true) || looks_special(text);
+            *token = added_piece(text, control);
+        }
+    }
+    let count = tokens.len();
+    set_pieces(keys, folder, "llama", tokens)?;
+    special_tokens::set(keys, folder, false, Some(count))
+}
+
+fn added_piece(text: &str, control: bool) -> Piece {
+    let (text, kind) = if control {
+        (text.to_owned(), spm::CONTROL)
+    } else {
+        // llama.cpp looks for such tokens in the text as it was given.
+        (text.replace('\u{2581}', " "), spm::USER_DEFINED)
+    };
+    Piece { text, score: ADDED, kind }
+}
+
+fn sentencepiece_json(keys: &mut Keys, folder: Folder<'_>, json: &Object, size: usize) -> Result<()> {
+    let tokenizer = HubTokenizer::open(folder, json)?;
+    let texts = tokenizer.tokens();
+    let base = tokenizer.base_size();
+    let is_special = |text: &str| tokenizer.special().iter().any(|special| special == text);
+    let kind = |text: &str| match () {
+        () if is_byte(text) => spm::BYTE,
+        () if is_special(text) => spm::CONTROL,
+        () => spm::NORMAL,
+    };
+    let mut tokens = Vec::new();
+    for id in 0..base.min(size + 1) {
+        let Some(text) = texts.get(&(id as u32)) else {
+            let problem = format!("no token has the id {id}");
+            return Err(Error::file(folder.join("tokenizer.json"), problem, "download the folder again"));
+        };
+        tokens.push(Piece { text: text.clone(), score: ADDED, kind: kind(text) });
+    }
+    for (_, token) in tokenizer.added().into_iter().filter(|(id, _)| *id as usize >= base) {
+        let kind = if is_special(&token.content) { spm::CONTROL } else { spm::USER_DEFINED };
+        tokens.push(Piece { text: token.content, score: ADDED, kind });
+    }
+    check_size(folder, tokens.len(), size)?;
+    let count = tokens.len();
+    set_pieces(keys, folder, "llama", tokens)?;
+    special_tokens::set(keys, folder, false, Some(count))
+}
+
+fn byte_level(
+    keys: &mut Keys,
+    folder: Folder<'_>,
+    json: &Object,
+    size: usize,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let model = json.get("model").and_then(|model| model.get("type")).and_then(Json::as_str).unwrap_or("");
+    if model != "BPE" {
+        let problem = format!("a tokenizer of the kind '{}'", model.escape_debug());
+        let mend = "curmerge converts BPE and SentencePiece vocabularies";
+        return Err(Error::input(folder.join("tokenizer.json"), "model", problem, mend));
+    }
+    let tokenizer = HubTokenizer::open(folder, json)?;
+    let mut texts = tokenizer.tokens();
+    let greatest = texts.keys().max().map_or(0, |&id| id as usize + 1);
+    check_size(folder, greatest, size)?;
+    let pre = pre_tokenizer::recognise(folder, &tokenizer, json, notes)?;
+    let added = tokenizer.added();
+    let token = |id: u32| {
+        let Some(text) = texts.remove(&id) else {
+            return Piece { text: format!("[PAD{id}]"), score: 0.0, kind: spm::UNUSED };
+        };
+        let Some(token) = added.get(&id) else { return Piece { text, score: 0.0, kind: spm::NORMAL } };
+        // llama.cpp looks for such tokens in the text as it was given.
+        let plain = if token.normalized {
+            text
+        } else {
+            tokenizer.encode(&text, false).and_then(|ids| tokenizer.decode(&ids)).unwrap_or(text)
+        };
+        added_piece(&plain, token.special || looks_special(&plain))
+    };
+    let tokens: Vec<Piece> = (0..size as u32).map(token).collect();
+    check_unique(folder, &tokens)?;
+    let (texts, kinds) = tokens.into_iter().map(|token| (token.text, token.kind)).unzip();
+    keys.text("tokenizer.ggml.model", "gpt2");
+    keys.text("tokenizer.ggml.pre", pre);
+    special_tokens::set_tokens(keys, texts, None, kinds);
+    special_tokens::set(keys, folder, true, None)
+}
+
+fn set_pieces(keys: &mut Keys, folder: Folder<'_>, model: &str, tokens: Vec<Piece>) -> Result<()> {
+    check_unique(folder, &tokens)?;
+    let scores = tokens.iter().map(|token| token.score).collect();
+    let (texts, kinds) = tokens.into_iter().map(|token| (token.text, token.kind)).unzip();
+    keys.text("tokenizer.ggml.model", model);
+    keys.text("tokenizer.ggml.pre", "default");
+    special_tokens::set_tokens(keys, texts, Some(scores), kinds);
+    Ok(())
+}
+
+/// llama.cpp aborts at a vocabulary with the same text twice.
+fn check_unique(folder: Folder<'_>, tokens: &[Piece]) -> Result<()> {
+    let mut first: HashMap<&str, usize> = HashMap::new();
+    for (id, token) in tokens.iter().enumerate().filter(|(_, token)| !token.text.is_empty()) {
+        if let Some(other) = first.insert(&token.text, id) {
+            let text: String = token.text.chars().take(40).collect();
+            let problem = format!("{text:?} is the token {other} and the token {id}");
+            let mend = "llama.cpp cannot load such a vocabulary; download the folder again";
+            return Err(Error::input(folder.path(), "vocabulary", problem, mend));
+        }
+    }
+    Ok(())
+}
+
+fn check_size(folder: Folder<'_>, tokens: usize, rows: usize) -> Result<()> {
+    if tokens <= rows {
+        return Ok(());
+    }
+    let problem = format!("{tokens} tokens, and the embedding has {rows} rows");
+    Err(Error::file(folder.join("tokenizer.json"), problem, "download the folder again"))
+}
+
+/// `<0xAB>`
+fn is_byte(text: &str) -> bool {
+    let digits = text.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+    digits.is_some_and(|digits| digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Whether an added token is a mark of the model's own, though its file does not say so.
+fn looks_special(text: &str) -> bool {
+    let within = |start: &str, end: &str| text.starts_with(start) && text.ends_with(end);
+    matches!(text, "<pad>" | "<mask>" | "<2mass>" | "[@BOS@]")
+        || within("<|", "|>")
+        || within("<｜", "｜>")
+        || within("<unused", ">")
+}

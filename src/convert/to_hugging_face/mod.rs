@@ -1,0 +1,113 @@
+//! A GGUF model as a Hugging Face folder that transformers loads, with the same tokens and logits.
+//!
+//! [`config`] says in config.json what GGUF's keys say (and [`rope`] what its table of rotary factors says), [`weights`]
+//! stores every tensor under transformers' name and in its order of rows, [`tokenizer`] writes the vocabulary as the
+//! `tokenizers` library reads it. All that can be refused is refused before anything is written; the folder appears whole.
+
+mod config;
+mod merges;
+mod pre_tokenizers;
+mod rope;
+mod tokenizer;
+mod weights;
+
+use std::path::{Path, PathBuf};
+
+use curmerge_formats::dtype::DType;
+use curmerge_formats::gguf::Gguf;
+use curmerge_formats::output::{OutputFile, OutputFolder};
+
+use super::ConvertReport;
+use crate::base::{Base, Files};
+use crate::{Error, Result};
+
+pub use weights::natural_type;
+
+/// The default of [`FolderOptions::max_shard_size`].
+pub const MAX_SHARD_SIZE: u64 = 5_000_000_000;
+
+/// How to write the folder.
+#[derive(Clone, Debug, Default)]
+pub struct FolderOptions {
+    /// F32, F16 or BF16; `None` for that of [`natural_type`].
+    pub dtype: Option<DType>,
+    /// Bytes of tensors that one file may hold; `None` for [`MAX_SHARD_SIZE`].
+    pub max_shard_size: Option<u64>,
+    /// Replace a folder that stands.
+    pub force: bool,
+}
+
+/// Write the model of a GGUF file as a Hugging Face folder. `progress` is told how many stored bytes of how many were
+/// converted.
+///
+/// # Errors
+/// Before anything is written: a base that is no GGUF file, a type that is none of the three, a tensor, tokenizer or
+/// rotary scaling that transformers' model has no form for. Later: a value that the type cannot hold, a full disk. After
+/// an error nothing stands at `out` that did not before.
+pub fn to_hugging_face(
+    base: &Base,
+    out: &Path,
+    options: &FolderOptions,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<ConvertReport> {
+    let Files::Gguf(model) = base.files() else {
+        let problem = "it is a Hugging Face folder already";
+        return Err(Error::file(base.path(), problem, "name a GGUF file"));
+    };
+    let dtype = options.dtype.unwrap_or_else(|| natural_type(base));
+    if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
+        let problem = format!("a Hugging Face folder is not stored as {dtype}");
+        return Err(Error::request(problem, "use --type f32, f16 or bf16, or an output that ends in .gguf"));
+    }
+    let mut report = ConvertReport::default();
+    let weights = weights::Plan::new(base, dtype, options.max_shard_size.unwrap_or(MAX_SHARD_SIZE))?;
+    let words = base.tokenizer()?;
+    let tokens = config::Tokens::new(base.path(), model.first(), &words)?;
+    let texts = [
+        ("config.json", config::config(base, dtype, &tokens)?),
+        ("generation_config.json", config::generation(&tokens)),
+        ("tokenizer.json", tokenizer::library(base.path(), &words, &mut report.notes)?),
+        ("tokenizer_config.json", tokenizer::settings(base, model.first(), &words, &tokens)),
+    ];
+
+    let folder = OutputFolder::create(out, &base.inputs(), options.force)?;
+    weights.write(&folder, &mut report, &mut progress)?;
+    for (name, text) in texts {
+        write(folder.file(name)?, &text)?;
+    }
+    for (name, template) in templates(model.first(), &mut report.notes) {
+        let path = folder.path().join(name);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|e| Error::io(parent, "create", e))?;
+        }
+        write(OutputFile::create(&path, &[])?, template)?;
+    }
+    folder.commit()?;
+    Ok(report)
+}
+
+fn write(mut file: OutputFile, text: &str) -> Result<()> {
+    file.append(text.as_bytes())?;
+    Ok(file.commit()?)
+}
+
+/// The files of the chat templates: the model's own, and those that it has for purposes by name.
+fn templates<'a>(gguf: &'a Gguf, notes: &mut Vec<String>) -> Vec<(PathBuf, &'a str)> {
+    let mut found = Vec::new();
+    for (key, value) in gguf.metadata() {
+        let (Some(rest), Some(text)) = (key.strip_prefix("tokenizer.chat_template"), value.as_str()) else {
+            continue;
+        };
+        let name = rest.strip_prefix('.').unwrap_or(rest);
+        // The name becomes a file's.
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if rest.is_empty() {
+            found.push(("chat_template.jinja".into(), text));
+        } else if rest.starts_with('.') && (1..=64).contains(&name.len()) && name.chars().all(plain) {
+            found.push((Path::new("additional_chat_templates").join(format!("{name}.jinja")), text));
+        } else {
+            notes.push(format!("{key} was left out: its name makes no file name"));
+        }
+    }
+    found
+}

@@ -1,0 +1,41 @@
+//! What cuts a text into words, as steps of a `tokenizer.json`.
+//!
+//! The steps are made of the very stages that curmerge cuts by, which are llama.cpp's: where llama.cpp differs from the
+//! model's own tokenizer, the folder's tokens are still those that the GGUF file had.
+
+use serde_json::{Value as Json, json};
+
+use crate::tokenizer::Cut;
+
+/// The `pre_tokenizer` of byte-level models. `ByteLevel` spells bytes as characters, so it comes last.
+pub(super) fn byte_level(cuts: &[Cut]) -> Json {
+    let (mut steps, last) = match cuts {
+        [before @ .., Cut::Gpt2Words] => (before.iter().map(step).collect::<Vec<_>>(), spelling(true)),
+        _ => (cuts.iter().map(step).collect(), spelling(false)),
+    };
+    if steps.is_empty() {
+        return last;
+    }
+    steps.push(last);
+    json!({ "type": "Sequence", "pretokenizers": steps })
+}
+
+fn step(cut: &Cut) -> Json {
+    match cut {
+        Cut::Gpt2Words => split(GPT2_WORDS),
+        Cut::Digits => json!({ "type": "Digits", "individual_digits": true }),
+        Cut::Pattern(pattern) => split(pattern),
+    }
+}
+
+/// The pattern within `ByteLevel`, for where it is not the last step.
+const GPT2_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+
+fn split(pattern: &str) -> Json {
+    json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false })
+}
+
+/// Bytes spelled as characters; `words` says whether it also cuts GPT-2's words.
+pub(super) fn spelling(words: bool) -> Json {
+    json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": words })
+}

@@ -1,0 +1,261 @@
+//! tokenizer.json and tokenizer_config.json.
+
+use std::path::Path;
+
+use curmerge_formats::gguf::{Gguf, Value};
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value as Json, json};
+
+use super::config::{Tokens, pretty};
+use super::{merges, pre_tokenizers};
+use crate::base::Base;
+use crate::tokenizer::{AlgorithmParts, Kind, Parts, Tokenizer, Vocabulary};
+use crate::{Error, Result};
+
+/// How SentencePiece writes a space.
+const SPACE: &str = "\u{2581}";
+
+/// A `tokenizer.json`, in the library's order of members.
+#[derive(Serialize)]
+struct Library<'a> {
+    version: &'static str,
+    truncation: (),
+    padding: (),
+    added_tokens: Vec<AddedToken<'a>>,
+    normalizer: Json,
+    pre_tokenizer: Json,
+    post_processor: Json,
+    decoder: Json,
+    model: Model<'a>,
+}
+
+/// A token that is found in raw text before anything else looks at it.
+#[derive(Serialize)]
+struct AddedToken<'a> {
+    id: u32,
+    content: &'a str,
+    single_word: bool,
+    lstrip: bool,
+    rstrip: bool,
+    normalized: bool,
+    special: bool,
+}
+
+/// Byte-pair encoding.
+#[derive(Serialize)]
+struct Model<'a> {
+    r#type: &'static str,
+    dropout: (),
+    unk_token: Option<&'a str>,
+    continuing_subword_prefix: (),
+    end_of_word_suffix: (),
+    fuse_unk: bool,
+    byte_fallback: bool,
+    ignore_merges: bool,
+    vocab: Ids<'a>,
+    merges: Vec<(&'a str, &'a str)>,
+}
+
+/// Every token and its id, in the order of ids.
+struct Ids<'a>(&'a Vocabulary);
+
+impl Serialize for Ids<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let ids = 0..self.0.len() as u32;
+        serializer.collect_map(ids.filter_map(|id| Some((self.0.text(id)?, id))))
+    }
+}
+
+/// The text of tokenizer.json.
+pub(super) fn library(path: &Path, tokenizer: &Tokenizer, notes: &mut Vec<String>) -> Result<String> {
+    let parts = tokenizer
+        .parts()
+        .ok_or_else(|| Error::file(path, "its tokenizer is no GGUF file's", "name a GGUF file"))?;
+    let vocabulary = parts.vocabulary;
+    let longest = (0..vocabulary.len() as u32).filter_map(|id| vocabulary.text(id)).map(str::len).max();
+    let library = match &parts.algorithm {
+        AlgorithmParts::ByteLevel { cuts, ignore_merges, merges } => Library {
+            pre_tokenizer: pre_tokenizers::byte_level(cuts),
+            decoder: pre_tokenizers::spelling(true),
+            ..plain(
+                &parts,
+                tokenizer,
+                Model {
+                    ignore_merges: *ignore_merges,
+                    merges: known(vocabulary, merges, notes),
+                    ..model(vocabulary)
+                },
+            )
+        },
+        AlgorithmParts::SentencePiece { .. } if longest.is_some_and(|bytes| bytes > merges::LONGEST) => {
+            let problem = format!("a token is longer than {} bytes", merges::LONGEST);
+            let mend = "no vocabulary has such: the file is damaged, fetch or convert it again";
+            return Err(Error::input(path, "tokenizer.ggml.tokens", problem, mend));
+        }
+        AlgorithmParts::SentencePiece { adds_space, unknown } => Library {
+            normalizer: spaces_as_marks(*adds_space),
+            decoder: marks_as_spaces(*adds_space),
+            ..plain(
+                &parts,
+                tokenizer,
+                Model {
+                    unk_token: unknown.and_then(|id| vocabulary.text(id)),
+                    fuse_unk: true,
+                    byte_fallback: true,
+                    merges: merges::by_score(vocabulary),
+                    ..model(vocabulary)
+                },
+            )
+        },
+    };
+    serde_json::to_string(&library)
+        .map(|text| text + "\n")
+        .map_err(|e| Error::input(path, "tokenizer", e.to_string(), "convert the model to GGUF again"))
+}
+
+/// What both algorithms have in common.
+fn plain<'a>(parts: &Parts<'a>, tokenizer: &Tokenizer, model: Model<'a>) -> Library<'a> {
+    Library {
+        version: "1.0",
+        truncation: (),
+        padding: (),
+        added_tokens: added(parts),
+        normalizer: Json::Null,
+        pre_tokenizer: Json::Null,
+        post_processor: around(parts.vocabulary, tokenizer),
+        decoder: Json::Null,
+        model,
+    }
+}
+
+fn model(vocabulary: &Vocabulary) -> Model<'_> {
+    Model {
+        r#type: "BPE",
+        dropout: (),
+        unk_token: None,
+        continuing_subword_prefix: (),
+        end_of_word_suffix: (),
+        fuse_unk: false,
+        byte_fallback: false,
+        ignore_merges: false,
+        vocab: Ids(vocabulary),
+        merges: Vec::new(),
+    }
+}
+
+fn added<'a>(parts: &Parts<'a>) -> Vec<AddedToken<'a>> {
+    let vocabulary = parts.vocabulary;
+    vocabulary
+        .specials()
+        .map(|(id, content)| AddedToken {
+            id,
+            content,
+            single_word: false,
+            lstrip: false,
+            rstrip: parts.strips_right(content),
+            normalized: false,
+            special: vocabulary.kind(id) != Kind::UserDefined,
+        })
+        .collect()
+}
+
+/// The merges whose parts and whole are tokens: of others the library would refuse the whole file.
+fn known<'a>(vocabulary: &Vocabulary, lines: &[&'a str], notes: &mut Vec<String>) -> Vec<(&'a str, &'a str)> {
+    let mut whole = String::new();
+    let mut pairs = Vec::with_capacity(lines.len());
+    for line in lines {
+        let Some((left, right)) = line.split_once(' ') else { continue };
+        whole.clear();
+        whole.extend([left, right]);
+        if [left, right, &whole].iter().all(|text| vocabulary.id(text).is_some()) {
+            pairs.push((left, right));
+        }
+    }
+    if pairs.len() < lines.len() {
+        notes.push(format!(
+            "{} of {} merges were left out: they join what is no token, or to what is none",
+            lines.len() - pairs.len(),
+            lines.len()
+        ));
+    }
+    pairs
+}
+
+fn spaces_as_marks(adds_space: bool) -> Json {
+    let replace = json!({ "type": "Replace", "pattern": { "String": " " }, "content": SPACE });
+    if !adds_space {
+        return replace;
+    }
+    json!({ "type": "Sequence", "normalizers": [{ "type": "Prepend", "prepend": SPACE }, replace] })
+}
+
+fn marks_as_spaces(adds_space: bool) -> Json {
+    let mut steps = vec![
+        json!({ "type": "Replace", "pattern": { "String": SPACE }, "content": " " }),
+        json!({ "type": "ByteFallback" }),
+        json!({ "type": "Fuse" }),
+    ];
+    if adds_space {
+        steps.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
+    }
+    json!({ "type": "Sequence", "decoders": steps })
+}
+
+/// BOS before and EOS behind a text, as the file asks.
+fn around(vocabulary: &Vocabulary, tokenizer: &Tokenizer) -> Json {
+    let token = |wanted: bool, id: Option<u32>| {
+        let id = id.filter(|_| wanted)?;
+        Some((id, vocabulary.text(id)?))
+    };
+    let bos = token(tokenizer.adds_bos(), tokenizer.bos());
+    let eos = token(tokenizer.adds_eos(), tokenizer.eos());
+    let with = |sequence: &str, kind: u8| {
+        let special = |(_, text): (u32, &str)| json!({ "SpecialToken": { "id": text, "type_id": kind } });
+        let mut all: Vec<Json> = bos.map(special).into_iter().collect();
+        all.push(json!({ "Sequence": { "id": sequence, "type_id": kind } }));
+        all.extend(eos.map(special));
+        all
+    };
+    let named: Map<String, Json> = [bos, eos]
+        .into_iter()
+        .flatten()
+        .map(|(id, text)| (text.to_owned(), json!({ "id": text, "ids": [id], "tokens": [text] })))
+        .collect();
+    json!({
+        "type": "TemplateProcessing",
+        "single": with("A", 0),
+        "pair": ([with("A", 0), with("B", 1)].concat()),
+        "special_tokens": named,
+    })
+}
+
+/// The text of tokenizer_config.json. The class is that which takes tokenizer.json as it stands: `LlamaTokenizer` of
+/// transformers 5 would build its own steps around the vocabulary.
+pub(super) fn settings(base: &Base, gguf: &Gguf, tokenizer: &Tokenizer, tokens: &Tokens) -> String {
+    let mut json = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": base.config().context,
+        "add_bos_token": tokenizer.adds_bos(),
+        "add_eos_token": tokenizer.adds_eos(),
+        "clean_up_tokenization_spaces": false,
+        // transformers before 5 adds types of tokens else, which these models refuse.
+        "model_input_names": ["input_ids", "attention_mask"],
+    });
+    let vocabulary = tokenizer.parts().map(|parts| parts.vocabulary);
+    let named = [
+        ("bos_token", tokens.bos),
+        ("eos_token", tokens.eos),
+        ("pad_token", tokens.pad),
+        ("unk_token", tokens.unknown),
+    ];
+    for (name, id) in named {
+        if let Some(text) = id.and_then(|id| vocabulary?.text(id)) {
+            json[name] = text.into();
+        }
+    }
+    // chat_template.jinja says the same to transformers from 4.51 on.
+    if let Some(template) = gguf.get("tokenizer.chat_template").and_then(Value::as_str) {
+        json["chat_template"] = template.into();
+    }
+    pretty(&json)
+}

@@ -1,0 +1,139 @@
+//! Which instructions this processor has, found out once, and the one place that code for more than the least of them
+//! is entered from.
+
+use std::sync::OnceLock;
+
+use clap::ValueEnum;
+
+/// The instruction sets that there are kernels for; each has all that those before it have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Cpu {
+    /// What the program was compiled for: any processor of the architecture.
+    Portable,
+    /// AVX2 with fused multiply-add.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// Products of bfloat16 pairs, on AVX-512.
+    Avx512bf16,
+}
+
+/// The variable that forces a lower level than the processor's, as `--cpu` does.
+const VARIABLE: &str = "CURMERGE_CPU";
+
+static CHOSEN: OnceLock<Cpu> = OnceLock::new();
+
+impl Cpu {
+    /// The level that this process computes with.
+    pub fn current() -> Self {
+        *CHOSEN.get_or_init(|| from_variable().ok().flatten().unwrap_or_else(Self::detected))
+    }
+
+    /// Compute with `wanted`, or what the environment variable `CURMERGE_CPU` says, or all that there is. Holds for the
+    /// whole process, so it must come before any computation.
+    ///
+    /// # Errors
+    /// What is wrong with the choice: a level that this processor has not, or a word that is no level.
+    pub fn choose(wanted: Option<Self>) -> Result<(), String> {
+        let level = match wanted {
+            Some(level) => level.if_available()?,
+            None => from_variable()?.unwrap_or_else(Self::detected),
+        };
+        if *CHOSEN.get_or_init(|| level) == level { Ok(()) } else { Err("computation has begun".into()) }
+    }
+
+    /// The highest level of this processor.
+    pub fn detected() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::is_x86_feature_detected as has;
+            let avx2 = has!("avx2") && has!("fma");
+            let avx512 = avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
+            if avx512 && has!("avx512bf16") {
+                return Cpu::Avx512bf16;
+            }
+            if avx512 {
+                return Cpu::Avx512;
+            }
+            if avx2 {
+                return Cpu::Avx2;
+            }
+        }
+        Cpu::Portable
+    }
+
+    /// The levels that this processor can be made to compute with, least first.
+    #[cfg(test)]
+    pub(super) fn available() -> impl Iterator<Item = Self> {
+        Self::value_variants().iter().copied().filter(|level| *level <= Self::detected())
+    }
+
+    fn if_available(self) -> Result<Self, String> {
+        let most = Self::detected();
+        if self <= most {
+            return Ok(self);
+        }
+        Err(format!("this processor has no {}; {} is the most", self.name(), most.name()))
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
+    }
+
+    /// Call `work`, compiled for this level, so that its loops use the level's instructions. It must be a function that is
+    /// always inlined: a closure need not be, and then is compiled for the least level. The results are the same bytes at
+    /// every level, since Rust neither fuses nor reorders arithmetic.
+    ///
+    /// # Panics
+    /// When the processor has no such level.
+    #[inline]
+    pub(super) fn run<A, R>(self, work: impl Fn(A) -> R, arguments: A) -> R {
+        #[cfg(target_arch = "x86_64")]
+        {
+            assert!(self <= Self::detected());
+            // SAFETY: the processor has these instructions, as was just asserted.
+            #[allow(unsafe_code)]
+            match self {
+                Cpu::Avx512 | Cpu::Avx512bf16 => return unsafe { with_avx512(work, arguments) },
+                Cpu::Avx2 => return unsafe { with_avx2(work, arguments) },
+                Cpu::Portable => {}
+            }
+        }
+        work(arguments)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn with_avx512<A, R>(work: impl Fn(A) -> R, arguments: A) -> R {
+    work(arguments)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn with_avx2<A, R>(work: impl Fn(A) -> R, arguments: A) -> R {
+    work(arguments)
+}
+
+/// The level that the variable asks for.
+fn from_variable() -> Result<Option<Cpu>, String> {
+    let Some(value) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let value = value.to_string_lossy();
+    let level =
+        Cpu::from_str(&value, true).map_err(|_| format!("{VARIABLE}: there is no level '{value}'"))?;
+    level.if_available().map(Some).map_err(|problem| format!("{VARIABLE}: {problem}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_below_the_processors_is_available_and_one_above_is_not() {
+        assert!(Cpu::available().all(|level| level.if_available() == Ok(level)));
+        assert_eq!(Cpu::available().last(), Some(Cpu::detected()));
+        for level in Cpu::value_variants().iter().filter(|level| **level > Cpu::detected()) {
+            assert!(level.if_available().unwrap_err().contains("this processor has no"));
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Loops over vectors of numbers, compiled for the processor's level.
+//!
+//! Sums are taken in lanes of fixed number, and nothing is fused, so the results are the same bytes at every level.
+
+use super::{Cpu, Real};
+
+/// Partial sums of a sum: as many as the widest vectors hold.
+const LANES: usize = 16;
+
+/// e to the power of x, within 2 units in the last place: the polynomial of Cephes' expf on what is left of x after
+/// multiples of ln 2, without a branch, so that loops over it become SIMD.
+#[inline(always)]
+pub(super) fn exp_f32(x: f32) -> f32 {
+    // Beyond these the result is 0 or infinite; NaN passes through both.
+    let x = if x < -104.0 { -104.0 } else { x };
+    let x = if x > 89.0 { 89.0 } else { x };
+    // Added to a number, this leaves its nearest integer in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    // ln 2 in two parts, of which the first times n is exact.
+    let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4;
+    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1] {
+        p = p * r + coefficient;
+    }
+    let p = p * (r * r) + r + 1.0;
+    // In two steps, since 2^n alone may be too large or too small for a float where the result is not.
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let half = n >> 1;
+    let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
+    p * power(half) * power(n.wrapping_sub(half))
+}
+
+#[inline(always)]
+fn sigmoid<T: Real>(x: T) -> T {
+    T::one() / (T::one() + (-x).fast_exp())
+}
+
+/// The sum of the lanes, pair by pair.
+#[inline(always)]
+fn fold<T: Real>(mut lanes: [T; LANES]) -> T {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = lanes[i] + lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// The sum of `term` over the numbers that stand at one place in three slices, in lanes.
+#[inline(always)]
+fn sum_over<T: Real, S: Real>(a: &[T], b: &[T], c: &[T], term: impl Fn(T, T, T) -> S) -> S {
+    let mut lanes = [S::zero(); LANES];
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    let (c, c_rest) = c.as_chunks::<LANES>();
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
+        for i in 0..LANES {
+            lanes[i] += term(a[i], b[i], c[i]);
+        }
+    }
+    let rest = a_rest.iter().zip(b_rest).zip(c_rest);
+    lanes.iter_mut().zip(rest).for_each(|(lane, ((&a, &b), &c))| *lane += term(a, b, c));
+    fold(lanes)
+}
+
+/// The greatest of `start` and all numbers that are not NaN.
+pub fn max<T: Real>(start: T, numbers: &[T]) -> T {
+    #[inline(always)]
+    fn work<T: Real>((start, numbers): (T, &[T])) -> T {
+        let greater = |a: T, b: T| if b > a { b } else { a };
+        let mut lanes = [start; LANES];
+        let (whole, rest) = numbers.as_chunks::<LANES>();
+        for chunk in whole {
+            for i in 0..LANES {
+                lanes[i] = greater(lanes[i], chunk[i]);
+            }
+        }
+        rest.iter().chain(&lanes).fold(start, |a, &b| greater(a, b))
+    }
+    Cpu::current().run(work, (start, numbers))
+}
+
+/// Turn every x into exp(factor x - shift); the sum of all.
+pub fn exp_shifted<T: Real>(numbers: &mut [T], factor: T, shift: T) -> T {
+    #[inline(always)]
+    fn work<T: Real>((numbers, factor, shift): (&mut [T], T, T)) -> T {
+        for x in numbers.iter_mut() {
+            *x = (*x * factor - shift).fast_exp();
+        }
+        sum_over(numbers, numbers, numbers, |x, _, _| x)
+    }
+    Cpu::current().run(work, (numbers, factor, shift))
+}
+
+/// The inner product.
+pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+    #[inline(always)]
+    fn work<T: Real>((a, b): (&[T], &[T])) -> T {
+        sum_over(a, b, b, |a, b, _| a * b)
+    }
+    Cpu::current().run(work, (a, b))
+}
+
+/// The sum of squares, in f64.
+pub fn square_sum<T: Real>(x: &[T]) -> f64 {
+    #[inline(always)]
+    fn work<T: Real>(x: &[T]) -> f64 {
+        sum_over(x, x, x, |x, _, _| x.as_f64() * x.as_f64())
+    }
+    Cpu::current().run(work, x)
+}
+
+/// `out = silu(gate) up`.
+pub fn swiglu<T: Real>(gate: &[T], up: &[T], out: &mut [T]) {
+    #[inline(always)]
+    fn work<T: Real>((gate, up, out): (&[T], &[T], &mut [T])) {
+        for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
+            *out = gate * sigmoid(gate) * up;
+        }
+    }
+    Cpu::current().run(work, (gate, up, out));
+}
+
+/// From `d`, the gradient to silu(gate) up, those to gate, into `dgate`, and to up, into `d`.
+pub fn swiglu_backward<T: Real>(gate: &[T], up: &[T], d: &mut [T], dgate: &mut [T]) {
+    #[inline(always)]
+    fn work<T: Real>((gate, up, d, dgate): (&[T], &[T], &mut [T], &mut [T])) {
+        for (((dgate, d), &gate), &up) in dgate.iter_mut().zip(d).zip(gate).zip(up) {
+            let s = sigmoid(gate);
+            let g = *d;
+            *dgate = g * up * s * (T::one() + gate * (T::one() - s));
+            *d = g * gate * s;
+        }
+    }
+    Cpu::current().run(work, (gate, up, d, dgate));
+}
+
+/// `ds = p (ds - dot) scale`: the gradient to scores behind a softmax p.
+pub fn softmax_backward<T: Real>(p: &[T], dot: T, scale: T, ds: &mut [T]) {
+    #[inline(always)]
+    fn work<T: Real>((p, dot, scale, ds): (&[T], T, T, &mut [T])) {
+        ds.iter_mut().zip(p).for_each(|(ds, &p)| *ds = p * (*ds - dot) * scale);
+    }
+    Cpu::current().run(work, (p, dot, scale, ds));
+}
+
+/// `x *= factor`.
+pub fn scale<T: Real>(x: &mut [T], factor: T) {
+    #[inline(always)]
+    fn work<T: Real>((x, factor): (&mut [T], T)) {
+        x.iter_mut().for_each(|x| *x *= factor);
+    }
+    Cpu::current().run(work, (x, factor));
+}
+
+/// `y = w x factor`.
+pub fn scaled_product<T: Real>(w: &[T], x: &[T], factor: T, y: &mut [T]) {
+    #[inline(always)]
+    fn work<T: Real>((w, x, factor, y): (&[T], &[T], T, &mut [T])) {
+        for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
+            *y = w * (x * factor);
+        }
+    }
+    Cpu::current().run(work, (w, x, factor, y));
+}
+
+/// `dx += i w dy - x i^3 mean(x w dy)`: RMSNorm's gradient, with the inverse i of a row's root mean square.
+pub fn rms_norm_backward<T: Real>(w: &[T], x: &[T], dy: &[T], inverse: T, dx: &mut [T]) {
+    #[inline(always)]
+    fn work<T: Real>((w, x, dy, inverse, dx): (&[T], &[T], &[T], T, &mut [T])) {
+        let pull = sum_over(x, w, dy, |x, w, dy| x * w * dy) * inverse * inverse * inverse;
+        let pull = pull / T::from_f64(w.len() as f64);
+        for (((dx, &x), &dy), &w) in dx.iter_mut().zip(x).zip(dy).zip(w) {
+            *dx += w * dy * inverse - x * pull;
+        }
+    }
+    Cpu::current().run(work, (w, x, dy, inverse, dx));
+}
+
+/// Turn each pair of neighbours by its angle, of which the cosine and sine are given; backwards with `sign` -1.
+pub fn rotate<T: Real>(pairs: &mut [T], cos: &[T], sin: &[T], sign: T) {
+    #[inline(always)]
+    fn work<T: Real>((pairs, cos, sin, sign): (&mut [T], &[T], &[T], T)) {
+        for ((pair, &cos), &sin) in pairs.as_chunks_mut::<2>().0.iter_mut().zip(cos).zip(sin) {
+            let [a, b] = *pair;
+            *pair = [a * cos - sign * b * sin, b * cos + sign * a * sin];
+        }
+    }
+    Cpu::current().run(work, (pairs, cos, sin, sign));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Units in the last place between a number and what it should be.
+    fn ulps(found: f32, right: f64) -> f64 {
+        let unit = f64::from((right as f32).abs().next_up() - (right as f32).abs());
+        (f64::from(found) - right).abs() / unit
+    }
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        let mut worst = 0.0f64;
+        for i in 0..2_000_000 {
+            let x = -104.0 + i as f32 * (192.7 / 2_000_000.0);
+            worst = worst.max(ulps(exp_f32(x), f64::from(x).exp()));
+        }
+        assert!(worst < 2.0, "{worst}");
+        assert_eq!(exp_f32(0.0), 1.0);
+        assert_eq!(exp_f32(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp_f32(-1e9), 0.0);
+        assert_eq!(exp_f32(f32::INFINITY), f32::INFINITY);
+        assert_eq!(exp_f32(88.8), f32::INFINITY);
+        assert!(exp_f32(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn every_level_gives_the_same_bytes() {
+        let numbers: Vec<f32> = (0..1003).map(|i| ((i * 37) % 211) as f32 / 7.0 - 20.0).collect();
+        #[inline(always)]
+        fn work(numbers: &[f32]) -> Vec<u32> {
+            let mut out = numbers.to_vec();
+            out.iter_mut().for_each(|x| *x = exp_f32(*x) + sigmoid(*x));
+            out.push(sum_over(numbers, numbers, numbers, |a, b, c| a * b * c));
+            out.into_iter().map(f32::to_bits).collect()
+        }
+        let run = |cpu: Cpu| cpu.run(work, &numbers);
+        for cpu in Cpu::available() {
+            assert_eq!(run(cpu), run(Cpu::Portable), "{cpu:?}");
+        }
+    }
+
+    #[test]
+    fn sums_and_the_maximum_take_every_number() {
+        for length in [0, 1, 15, 16, 17, 100] {
+            let a: Vec<f64> = (0..length).map(|i| f64::from(i) - 3.0).collect();
+            assert_eq!(dot(&a, &a), a.iter().map(|x| x * x).sum::<f64>());
+            assert_eq!(square_sum(&a), a.iter().map(|x| x * x).sum::<f64>());
+            assert_eq!(max(-2.5, &a), a.iter().fold(-2.5, |m, &x| x.max(m)));
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The arithmetic of matrix products, one type an instruction set, and the tile that all of them share.
+//!
+//! Operands are slots of 32 bits: one f32, or two neighbouring bfloat16 of which a product sums both at once. A slot of
+//! a row times a vector of slots, one a column of the result, added to a vector of f32 sums: that is all there is.
+
+#![allow(unsafe_code)]
+
+use std::array::from_fn;
+
+/// A few sums that are computed at once.
+pub(super) trait Simd {
+    /// A vector of slots or of f32 sums.
+    type Vector: Copy;
+    /// Slots of a vector.
+    const LANES: usize;
+
+    /// # Safety
+    /// The processor must have the instructions, here and below.
+    unsafe fn zero() -> Self::Vector;
+    /// # Safety
+    /// `from` must have [`Self::LANES`] slots.
+    unsafe fn load(from: *const u32) -> Self::Vector;
+    /// # Safety
+    /// `from` must have one slot.
+    unsafe fn splat(from: *const u32) -> Self::Vector;
+    /// `sum + a b`.
+    ///
+    /// # Safety
+    /// See [`Self::zero`].
+    unsafe fn multiply_add(sum: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// Store the sums, added to what stands there when `accumulate`.
+    ///
+    /// # Safety
+    /// `to` must have [`Self::LANES`] numbers.
+    unsafe fn store(to: *mut f32, sums: Self::Vector, accumulate: bool);
+}
+
+/// Operands of one tile: where they begin and how far their rows are apart.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    /// Slots that are summed over.
+    pub depth: usize,
+    /// Rows of slots, each of `depth`.
+    pub a: *const u32,
+    /// From one row of `a` to the next.
+    pub a_stride: usize,
+    /// A panel: for each slot of the sum, one slot a column.
+    pub b: *const u32,
+    /// The result, row by row.
+    pub c: *mut f32,
+    /// From one row of `c` to the next.
+    pub c_stride: usize,
+    /// Whether to add to `c`.
+    pub accumulate: bool,
+}
+
+/// `c = a b` or `c += a b` for `R` rows and `V` vectors of columns.
+///
+/// # Safety
+/// The processor must have the instructions of `S`, and the operands the sizes that `tile`, `R` and `V` say.
+#[inline(always)]
+pub(super) unsafe fn tile<S: Simd, const R: usize, const V: usize>(tile: &Tile) {
+    // SAFETY: `a` is read in R rows of `depth` slots, `b` in `depth` rows of V vectors, `c` in R rows of V vectors.
+    unsafe {
+        let mut sums = [[S::zero(); V]; R];
+        let mut b = tile.b;
+        let rows: [*const u32; R] = from_fn(|i| tile.a.add(i * tile.a_stride));
+        for k in 0..tile.depth {
+            let columns: [S::Vector; V] = from_fn(|j| S::load(b.add(j * S::LANES)));
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                let a = S::splat(row.add(k));
+                for (sum, column) in sums.iter_mut().zip(columns) {
+                    *sum = S::multiply_add(*sum, a, column);
+                }
+            }
+            b = b.add(V * S::LANES);
+        }
+        for (i, sums) in sums.into_iter().enumerate() {
+            for (j, sum) in sums.into_iter().enumerate() {
+                S::store(tile.c.add(i * tile.c_stride + j * S::LANES), sum, tile.accumulate);
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Memory of operands that are done with, for those to come: to ask the system for megabytes anew for each product would
+//! cost as much as to fill them.
+
+use std::sync::{Mutex, PoisonError};
+
+/// Buffers that are kept.
+const KEPT: usize = 8;
+
+static SPARE: Mutex<Vec<Vec<u32>>> = Mutex::new(Vec::new());
+
+/// A buffer of this length that holds anything.
+pub(super) fn take(length: usize) -> Vec<u32> {
+    let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+    // The smallest that is large enough, else the largest.
+    let fitting = (0..spare.len()).filter(|&i| spare[i].capacity() >= length);
+    let best = fitting
+        .min_by_key(|&i| spare[i].capacity())
+        .or_else(|| (0..spare.len()).max_by_key(|&i| spare[i].capacity()));
+    let mut buffer = best.map_or_else(Vec::new, |i| spare.swap_remove(i));
+    drop(spare);
+    if buffer.capacity() < length {
+        buffer = Vec::new();
+    }
+    buffer.resize(length, 0);
+    buffer
+}
+
+/// Keep a buffer for the next one who needs one.
+pub(super) fn give(buffer: Vec<u32>) {
+    let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+    if spare.len() < KEPT {
+        spare.push(buffer);
+    }
+}

@@ -1,0 +1,152 @@
+//! Every kernel that this processor has against sums in f64.
+
+use std::ops::Range;
+
+use clap::ValueEnum;
+use ndarray::{Array2, ArrayView2, Axis, s};
+
+use super::kernel::Kernel;
+use super::{Matrix, Panels, Rows, multiply};
+use crate::kernels::{Cpu, Precision};
+
+struct Dense(Array2<f32>);
+
+impl Matrix for Dense {
+    fn rows(&self) -> usize {
+        self.0.nrows()
+    }
+    fn columns(&self) -> usize {
+        self.0.ncols()
+    }
+    fn row(&self, row: usize, out: &mut [f32]) {
+        out.copy_from_slice(self.0.row(row).to_slice().unwrap());
+    }
+}
+
+fn numbers(rows: usize, columns: usize, seed: u32) -> Array2<f32> {
+    Array2::from_shape_fn((rows, columns), |(i, j)| {
+        let bits = (i as u32 * 7919 + j as u32 * 104_729 + seed).wrapping_mul(2_654_435_761);
+        (bits >> 8) as f32 / (1 << 23) as f32 - 1.0
+    })
+}
+
+fn kernels() -> impl Iterator<Item = (Cpu, Precision, &'static Kernel)> {
+    Cpu::available().flat_map(|cpu| {
+        Precision::value_variants().iter().map(move |&precision| (cpu, precision, Kernel::of(cpu, precision)))
+    })
+}
+
+/// What the kernel makes of a number.
+fn rounded(kernel: &Kernel, x: &Array2<f32>) -> Array2<f64> {
+    match kernel.numbers() {
+        1 => x.mapv(f64::from),
+        _ => x.mapv(|x| half::bf16::from_f32(x).to_f64()),
+    }
+}
+
+/// That `found` is `a b`, up to what f32 sums of so many products round: each of at most `k` additions by half a unit in
+/// the last place of a partial sum, which is no larger than the sum of magnitudes.
+fn check(found: ArrayView2<f32>, a: &Array2<f64>, b: ArrayView2<f64>, what: &str) {
+    let right = a.dot(&b);
+    let magnitude = a.mapv(f64::abs).dot(&b.mapv(f64::abs));
+    let most = (a.ncols() + 4) as f64 * f64::from(f32::EPSILON) / 2.0;
+    for ((at, found), magnitude) in found.indexed_iter().zip(&magnitude) {
+        let error = (f64::from(*found) - right[at]).abs();
+        assert!(error <= most * magnitude, "{what} at {at:?}: {found} for {}", right[at]);
+    }
+}
+
+/// Shapes `[m, k] x [k, n]` that leave rests in every way: rows, columns, slots and blocks of the sum.
+const SHAPES: [(usize, usize, usize); 8] = [
+    (1, 1, 1),
+    (1, 576, 192),
+    (3, 7, 5),
+    (8, 16, 48),
+    (13, 33, 97),
+    (70, 601, 55),
+    (257, 64, 200),
+    (5, 1201, 48),
+];
+
+#[test]
+fn both_roles_equal_the_definition_on_ragged_shapes() {
+    for (cpu, precision, kernel) in kernels() {
+        for (m, k, n) in SHAPES {
+            let what = format!("{cpu:?} {precision:?} [{m}, {k}] x [{k}, {n}]");
+            let x = numbers(m, k, 1);
+            let a = Rows::with(kernel, x.view());
+            let spare_rows = 3;
+            let w = Dense(numbers(n + spare_rows, k, 2));
+            let rows = 2..2 + n;
+            let used = rounded(kernel, &w.0.slice(s![rows.clone(), ..]).to_owned());
+            let mut c = Array2::from_elem((m, n), f32::NAN);
+            multiply(c.view_mut(), false, &a, &Panels::transposed_with(kernel, &w, rows));
+            check(c.view(), &rounded(kernel, &x), used.t(), &what);
+
+            let w = Dense(numbers(k + spare_rows, n, 3));
+            let rows = 1..1 + k;
+            let used = rounded(kernel, &w.0.slice(s![rows.clone(), ..]).to_owned());
+            c.fill(f32::NAN);
+            let b = Panels::upright_with(kernel, &w, rows);
+            multiply(c.view_mut(), false, &a, &b);
+            check(c.view(), &rounded(kernel, &x), used.view(), &what);
+            let once = c.clone();
+            multiply(c.view_mut(), true, &a, &b);
+            // The blocks of the sum are added one by one, so twice the product may round otherwise.
+            let twice = (&c - &once * 2.0).mapv(f32::abs);
+            assert!(twice.iter().all(|d| *d <= 1e-5 * k as f32), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_product_over_nothing_is_zero() {
+    for (_, _, kernel) in kernels() {
+        let (x, w) = (Array2::zeros((3, 0)), Dense(Array2::zeros((0, 5))));
+        let mut c = Array2::ones((3, 5));
+        multiply(c.view_mut(), false, &Rows::with(kernel, x.view()), &Panels::upright_with(kernel, &w, 0..0));
+        assert_eq!(c, Array2::<f32>::zeros((3, 5)));
+    }
+}
+
+#[test]
+fn a_number_does_not_depend_on_the_tile_or_the_threads() {
+    let (m, k, n) = (300, 700, 250);
+    let (x, w) = (numbers(m, k, 4), Dense(numbers(n, k, 5)));
+    for (cpu, precision, kernel) in kernels() {
+        let product = |rows: Range<usize>, columns: Range<usize>, threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut c = Array2::zeros((rows.len(), columns.len()));
+            pool.install(|| {
+                let a = Rows::with(kernel, x.slice(s![rows, ..]));
+                multiply(c.view_mut(), false, &a, &Panels::transposed_with(kernel, &w, columns));
+            });
+            c.mapv(f32::to_bits)
+        };
+        let whole = product(0..m, 0..n, 1);
+        assert_eq!(whole, product(0..m, 0..n, 2), "{cpu:?} {precision:?}");
+        assert_eq!(whole, product(0..m, 0..n, 7), "{cpu:?} {precision:?}");
+        let part = product(37..m, 11..n - 50, 2);
+        assert_eq!(whole.slice(s![37.., 11..n - 50]), part, "{cpu:?} {precision:?}");
+        assert_eq!(whole.row(299).insert_axis(Axis(0)), product(299..300, 0..n, 1));
+    }
+}
+
+#[test]
+fn bfloat16_is_rounded_to_nearest_even() {
+    // One product by 1 shows what a number was rounded to: ties both ways, carries, signs, and the largest numbers.
+    let kernel = Kernel::of(Cpu::detected(), Precision::Bf16);
+    if kernel.numbers() == 1 {
+        return;
+    }
+    let patterns = (0..4000u32)
+        .map(|i| f32::from_bits(0x3f80_0000 + i * 0x0800).copysign(if i % 2 == 0 { 1.0 } else { -1.0 }));
+    let x: Vec<f32> = patterns.chain([0.0, -0.0, 1e-30, -1e-30, 3.3e38, f32::INFINITY]).collect();
+    let x = Array2::from_shape_vec((x.len(), 1), x).unwrap();
+    let mut c = Array2::zeros((x.nrows(), 1));
+    let one = Dense(Array2::ones((1, 1)));
+    multiply(c.view_mut(), false, &Rows::with(kernel, x.view()), &Panels::upright_with(kernel, &one, 0..1));
+    for (x, c) in x.iter().zip(&c) {
+        assert_eq!(half::bf16::from_f32(*x).to_f32(), *c, "{x:e}");
+    }
+}

@@ -1,0 +1,245 @@
+//! Products by AVX2 and AVX-512.
+
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use super::kernel::{Format, Kernel};
+use super::simd::{Simd, Tile, tile};
+
+struct Avx2;
+
+impl Simd for Avx2 {
+    type Vector = __m256;
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    unsafe fn zero() -> __m256 {
+        // SAFETY: the caller's promise, here and below.
+        unsafe { _mm256_setzero_ps() }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_loadu_ps(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(from: *const u32) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_set1_ps(f32::from_bits(*from)) }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(sum: __m256, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_fmadd_ps(a, b, sum) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, sums: __m256, accumulate: bool) {
+        // SAFETY: see above.
+        unsafe {
+            let sums = if accumulate { _mm256_add_ps(_mm256_loadu_ps(to), sums) } else { sums };
+            _mm256_storeu_ps(to, sums);
+        }
+    }
+}
+
+struct Avx512;
+
+impl Simd for Avx512 {
+    type Vector = __m512;
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    unsafe fn zero() -> __m512 {
+        // SAFETY: the caller's promise, here and below.
+        unsafe { _mm512_setzero_ps() }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_loadu_ps(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(from: *const u32) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_set1_ps(f32::from_bits(*from)) }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(sum: __m512, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_fmadd_ps(a, b, sum) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, sums: __m512, accumulate: bool) {
+        // SAFETY: see above.
+        unsafe {
+            let sums = if accumulate { _mm512_add_ps(_mm512_loadu_ps(to), sums) } else { sums };
+            _mm512_storeu_ps(to, sums);
+        }
+    }
+}
+
+/// Slots are pairs of bfloat16, and sums f32.
+struct Avx512Bf16;
+
+impl Simd for Avx512Bf16 {
+    type Vector = __m512;
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    unsafe fn zero() -> __m512 {
+        // SAFETY: the caller's promise, here and below.
+        unsafe { Avx512::zero() }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> __m512 {
+        // SAFETY: see above.
+        unsafe { Avx512::load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(from: *const u32) -> __m512 {
+        // SAFETY: see above.
+        unsafe { Avx512::splat(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(sum: __m512, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see above; both types are 512 bits of anything.
+        unsafe {
+            _mm512_dpbf16_ps(
+                sum,
+                std::mem::transmute::<__m512, __m512bh>(a),
+                std::mem::transmute::<__m512, __m512bh>(b),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, sums: __m512, accumulate: bool) {
+        // SAFETY: see above.
+        unsafe { Avx512::store(to, sums, accumulate) }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<const R: usize>(operands: &Tile) {
+    // SAFETY: the instructions are those of this function; the sizes are the caller's promise, here and below.
+    unsafe { tile::<Avx2, R, 2>(operands) }
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn avx512<const R: usize>(operands: &Tile) {
+    // SAFETY: see above.
+    unsafe { tile::<Avx512, R, 3>(operands) }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn avx512_bf16<const R: usize>(operands: &Tile) {
+    // SAFETY: see above.
+    unsafe { tile::<Avx512Bf16, R, 3>(operands) }
+}
+
+/// f32 products by AVX2: 12 of 16 registers hold sums.
+pub(super) static AVX2: Kernel = Kernel {
+    format: Format::F32,
+    columns: 16,
+    tiles: &[avx2::<1>, avx2::<2>, avx2::<3>, avx2::<4>, avx2::<5>, avx2::<6>],
+};
+
+/// f32 products by AVX-512: 24 of 32 registers hold sums.
+pub(super) static AVX512: Kernel = Kernel {
+    format: Format::F32,
+    columns: 48,
+    tiles: &[
+        avx512::<1>,
+        avx512::<2>,
+        avx512::<3>,
+        avx512::<4>,
+        avx512::<5>,
+        avx512::<6>,
+        avx512::<7>,
+        avx512::<8>,
+    ],
+};
+
+/// bfloat16 products by AVX-512 BF16.
+pub(super) static AVX512_BF16: Kernel = Kernel {
+    format: Format::Bf16,
+    columns: 48,
+    tiles: &[
+        avx512_bf16::<1>,
+        avx512_bf16::<2>,
+        avx512_bf16::<3>,
+        avx512_bf16::<4>,
+        avx512_bf16::<5>,
+        avx512_bf16::<6>,
+        avx512_bf16::<7>,
+        avx512_bf16::<8>,
+    ],
+};
+
+/// Numbers of a row as slots of two bfloat16, rounded to the nearest, ties to even; subnormals become zero, as the
+/// products take them. The last slot of an odd row is filled up with zero.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn neighbours(row: &[f32], slots: &mut [u32]) {
+    let (whole, rest) = row.as_chunks::<32>();
+    let (whole_slots, rest_slots) = slots.split_at_mut(whole.len() * 16);
+    for (row, slots) in whole.iter().zip(whole_slots.as_chunks_mut::<16>().0) {
+        round_32(row, slots);
+    }
+    let (mut row, mut slots) = ([0.0; 32], [0; 16]);
+    row[..rest.len()].copy_from_slice(rest);
+    round_32(&row, &mut slots);
+    rest_slots.copy_from_slice(&slots[..rest_slots.len()]);
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn round_32(row: &[f32; 32], slots: &mut [u32; 16]) {
+    // SAFETY: the arrays are as long as what is loaded and stored.
+    unsafe {
+        let (low, high) = (_mm512_loadu_ps(row.as_ptr()), _mm512_loadu_ps(row.as_ptr().add(16)));
+        let rounded = _mm512_cvtne2ps_pbh(high, low);
+        _mm512_storeu_si512(slots.as_mut_ptr().cast(), std::mem::transmute::<__m512bh, __m512i>(rounded));
+    }
+}
+
+/// Two rows as slots of two bfloat16, of the first row and of the second, rounded as in [`neighbours`]; zeros where
+/// there is no second.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn stacked(first: &[f32], second: Option<&[f32]>, slots: &mut [u32]) {
+    let chunk = |row: &[f32], start: usize| {
+        let mut chunk = [0.0; 16];
+        let row = &row[start..row.len().min(start + 16)];
+        chunk[..row.len()].copy_from_slice(row);
+        chunk
+    };
+    for (i, slots) in slots.chunks_mut(16).enumerate() {
+        let second = second.map_or([0.0; 16], |second| chunk(second, i * 16));
+        let mut whole = [0; 16];
+        stack_16(&chunk(first, i * 16), &second, &mut whole);
+        slots.copy_from_slice(&whole[..slots.len()]);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn stack_16(first: &[f32; 16], second: &[f32; 16], slots: &mut [u32; 16]) {
+    // SAFETY: the arrays are as long as what is loaded and stored.
+    unsafe {
+        let round = |row: &[f32; 16]| {
+            let rounded = _mm512_cvtneps_pbh(_mm512_loadu_ps(row.as_ptr()));
+            _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(rounded))
+        };
+        let both = _mm512_or_si512(round(first), _mm512_slli_epi32::<16>(round(second)));
+        _mm512_storeu_si512(slots.as_mut_ptr().cast(), both);
+    }
+}
