@@ -149,7 +149,7 @@ pub fn train(
         if let Some(valid) = due.take_if(|_| !stopped) {
             let start = Instant::now();
             // Of the adapter that would be written now, so that the losses of a run compare.
-            shrink(model, &began, options.shrink);
+            set_shrunk(model, &state.matrices, &began, options.shrink);
             let loss = mean_loss(model, valid);
             set(model, &state.matrices);
             if !loss.is_finite() {
@@ -205,12 +205,12 @@ pub fn train(
             seconds: start.elapsed().as_secs_f64(),
         });
     };
-    let mut kept_steps = state.progress.steps();
-    if let (Some(matrices), Some((steps, _))) = (&state.best, patience::best(&state.progress.validation)) {
-        set(model, matrices);
-        kept_steps = steps;
-    }
-    shrink(model, &began, options.shrink);
+    let best = state.best.as_ref().zip(patience::best(&state.progress.validation));
+    let (kept, kept_steps) = match best {
+        Some((matrices, (steps, _))) => (matrices, steps),
+        None => (&state.matrices, state.progress.steps()),
+    };
+    set_shrunk(model, kept, &began, options.shrink);
     Ok(TrainReport { end, planned_steps: steps, progress: state.progress, kept_steps })
 }
 
@@ -228,8 +228,14 @@ fn set(model: &mut Transformer<'_, f32>, matrices: &[Array2<f32>]) {
     model.trained().into_iter().zip(matrices).for_each(|(u, value)| u.assign(value));
 }
 
-/// Multiply what each U gained since it was `began` by `factor`.
-fn shrink(model: &mut Transformer<'_, f32>, began: &[Array2<f32>], factor: f32) {
+/// Set each U to its value, what it gained since it was `began` multiplied by `factor`.
+fn set_shrunk(
+    model: &mut Transformer<'_, f32>,
+    matrices: &[Array2<f32>],
+    began: &[Array2<f32>],
+    factor: f32,
+) {
+    set(model, matrices);
     for (u, from) in model.trained().into_iter().zip(began) {
         u.zip_mut_with(from, |u, &from| *u = from + factor * (*u - from));
     }

@@ -47,6 +47,7 @@ pub(super) fn of(
         ("--clip", args.clip.to_string()),
         ("--max-seq-len", args.max_seq_len.to_string()),
         ("--append-eos", args.append_eos.to_string()),
+        ("--precision", format!("{:?}", args.compute.precision).to_lowercase()),
         ("--valid-every", number(args.valid_every)),
         ("--patience", number(args.patience)),
     ];
