@@ -1,5 +1,8 @@
 //! `curmerge build`: choose columns and rows, train U, write the adapter.
 
+mod identity;
+mod text;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,9 +17,12 @@ use super::select::select;
 use crate::base::Base;
 use crate::model::Transformer;
 use crate::report::{progress::TrainingProgress, terminal};
+use crate::train::checkpoint::CheckpointFile;
 use crate::train::data::{DataOptions, Dataset};
+use crate::train::metrics::MetricsFile;
 use crate::train::optimizer::AdamWOptions;
-use crate::train::{self, TrainOptions, TrainReport};
+use crate::train::tensorboard::EventFile;
+use crate::train::{self, End, Observer, TrainOptions, TrainReport};
 use crate::{Error, Result};
 
 /// Options of `curmerge build`.
@@ -27,9 +33,16 @@ pub struct BuildArgs {
     /// Training examples: JSONL with "text", "prompt" and "completion", or "messages"; or plain text.
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
-    /// Examples to measure the loss on after each epoch.
+    /// Examples to measure the loss on after each epoch and at the end.
     #[arg(long, value_name = "FILE")]
     pub valid: Option<PathBuf>,
+    /// Measure it every N steps instead, and at the end.
+    #[arg(long, value_name = "N", requires = "valid", value_parser = clap::value_parser!(u64).range(1..))]
+    pub valid_every: Option<u64>,
+    /// End when the loss on --valid has not got better for P measurements; the adapter is that of the best one, also of
+    /// a run that comes to its last step or is stopped.
+    #[arg(long, value_name = "P", requires = "valid", value_parser = clap::value_parser!(u64).range(1..))]
+    pub patience: Option<u64>,
     /// The adapter to write.
     #[arg(short, long, value_name = "ADAPTER")]
     pub output: PathBuf,
@@ -48,6 +61,11 @@ pub struct BuildArgs {
     /// Examples a step.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_size: u32,
+    /// Batches a step: the gradients of K batches are added up, of the mean loss over all their target tokens. The same,
+    /// byte for byte, as K times the --batch-size, since memory does not depend on that: what goes through the model at
+    /// a time is at most 1024 tokens or one example.
+    #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    pub grad_accum: u32,
     /// Peak learning rate; it warms up over a tenth of the steps and comes down along a cosine.
     #[arg(long, default_value_t = 1.5e-3)]
     pub lr: f64,
@@ -72,6 +90,22 @@ pub struct BuildArgs {
     /// Go on training this adapter: its targets, indices and U.
     #[arg(long, value_name = "ADAPTER", conflicts_with_all = ["rank", "targets", "select", "scale"])]
     pub init: Option<PathBuf>,
+    /// Every N steps, save what --resume needs in ADAPTER.checkpoint; so does Ctrl-C after its step. It is removed when
+    /// the run is over and the adapter stands.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub save_every: Option<u64>,
+    /// Go on from ADAPTER.checkpoint, with the same command line: on the same kind of processor the adapter will be the
+    /// same bytes as if the run had never stopped. Of the options only --threads, --save-every, --metrics and
+    /// --tensorboard may differ.
+    #[arg(long)]
+    pub resume: bool,
+    /// Log each step and validation as a line of JSON: step, epoch, loss, learning_rate, gradient_norm, tokens,
+    /// tokens_per_s and seconds of the step, or valid_loss. With --resume the lines of steps to be done again are cut.
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
+    /// Log the same for TensorBoard, in an event file in this folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub tensorboard: Option<PathBuf>,
 }
 
 /// Train an adapter.
@@ -82,8 +116,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     inputs.push(&args.data);
     inputs.extend(args.valid.as_deref());
     inputs.extend(args.init.as_deref());
-    // Hours of training must not end at a folder that is not there.
-    drop(OutputFile::create(&args.output, &inputs)?);
+    check_outputs(args, &inputs)?;
     let tokenizer = base.tokenizer()?;
     let options = DataOptions { max_seq_len: args.max_seq_len as usize, append_eos: args.append_eos };
     let data = Dataset::read(&args.data, &tokenizer, &options)?;
@@ -93,22 +126,47 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     model.attach(&adapter.targets, adapter.scale)?;
     let options = train_options(args);
     let planned = options.steps(data.examples.len());
+    let mut checkpoints = if args.save_every.is_some() || args.resume {
+        let identity = identity::of(args, &base, &adapter, &data, valid.as_ref())?;
+        Some(CheckpointFile::new(CheckpointFile::beside(&args.output), &inputs, identity))
+    } else {
+        None
+    };
+    let resumed = match &checkpoints {
+        Some(file) if args.resume => Some(file.read(options.adamw)?),
+        _ => None,
+    };
+    let resumed_at = resumed.as_ref().map(|state| state.progress.steps());
+    let earlier_tokens = resumed.as_ref().map_or(0, |state| state.progress.tokens);
     if !json {
-        introduce(&base, &data, &adapter, planned)?;
+        text::introduce(&base, &data, &adapter, planned, resumed_at)?;
     }
 
-    let mut progress = TrainingProgress::new(planned);
+    let mut progress = TrainingProgress::new(planned, resumed_at.unwrap_or(0));
+    let mut metrics = args.metrics.as_ref().map(|path| MetricsFile::open(path, resumed_at)).transpose()?;
+    let events = |folder| EventFile::create(folder, resumed_at.unwrap_or(0));
+    let mut events = args.tensorboard.as_deref().map(events).transpose()?;
+    let mut observers: Vec<&mut dyn Observer> = vec![&mut progress];
+    observers.extend(metrics.as_mut().map(|metrics| metrics as &mut dyn Observer));
+    observers.extend(events.as_mut().map(|events| events as &mut dyn Observer));
+    observers.extend(checkpoints.as_mut().map(|checkpoints| checkpoints as &mut dyn Observer));
     let start = Instant::now();
     let report = interrupt::while_training(|stop| {
-        train::train(&mut model, &data, valid.as_ref(), &options, stop, &mut progress)
+        train::train(&mut model, &data, valid.as_ref(), &options, resumed, stop, &mut observers)
     });
     let seconds = start.elapsed().as_secs_f64();
     progress.finish();
-    if report.diverged {
-        return Err(Error::request(
-            format!("the loss is no longer a number after {} steps; no adapter was written", report.steps),
-            "use a lower --lr",
-        ));
+    let report = report?;
+    if report.end == End::Diverged {
+        let steps = report.progress.steps();
+        let mend = match &checkpoints {
+            Some(file) if file.path().exists() => {
+                format!("delete {} and use a lower --lr", file.path().display())
+            }
+            _ => "use a lower --lr".into(),
+        };
+        let problem = format!("the loss is no longer a number after {steps} steps; no adapter was written");
+        return Err(Error::request(problem, mend));
     }
 
     for (target, u) in adapter.targets.iter_mut().zip(model.trained()) {
@@ -116,23 +174,54 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     }
     adapter.training = Some(record(args, &data, &report));
     adapter.write(&args.output, &inputs)?;
+    let checkpoint = checkpoints.as_ref().filter(|_| report.end == End::Stopped).map(CheckpointFile::path);
+    if let (Some(file), None) = (&checkpoints, checkpoint) {
+        file.remove()?;
+    }
+    let done = report.progress.steps() - resumed_at.unwrap_or(0);
+    let rate = (report.progress.tokens - earlier_tokens) as f64 / seconds;
     if json {
+        let validation = report.progress.validation.iter().map(|(s, l)| json!({"steps": s, "loss": l}));
         return terminal::print_json(&json!({
             "adapter": args.output,
-            "steps": report.steps,
+            "steps": report.progress.steps(),
             "planned_steps": report.planned_steps,
+            "kept_steps": report.kept_steps,
+            "resumed_at": resumed_at,
+            "end": text::end(report.end),
+            "checkpoint": checkpoint,
             "examples": data.examples.len(),
             "examples_cut": data.cut,
-            "tokens": report.tokens,
+            "tokens": report.progress.tokens,
             "seconds": seconds,
-            "tokens_per_s": report.tokens as f64 / seconds,
-            "loss": report.loss,
-            "losses": report.losses,
-            "validation": report.validation.iter().map(|(s, l)| json!({"steps": s, "loss": l})).collect::<Vec<_>>(),
+            "tokens_per_s": rate,
+            "loss": report.loss(),
+            "losses": report.progress.losses,
+            "validation": validation.collect::<Vec<_>>(),
             "trained_numbers": trained_numbers(&adapter),
         }));
     }
-    conclude(args, &report, seconds)
+    text::conclude(args, &report, &text::Pace { steps: done, seconds, rate }, checkpoint)
+}
+
+/// Hours of training must not end at a folder that is not there, nor take the place of what other hours gave.
+fn check_outputs(args: &BuildArgs, inputs: &[&Path]) -> Result<()> {
+    drop(OutputFile::create(&args.output, inputs)?);
+    let checkpoint = CheckpointFile::beside(&args.output);
+    if args.save_every.is_some() || args.resume {
+        drop(OutputFile::create(&checkpoint, inputs)?);
+        if !args.resume && checkpoint.exists() {
+            let problem = "a run that is not over left this checkpoint";
+            return Err(Error::file(checkpoint, problem, "go on from it with --resume, or delete it"));
+        }
+    }
+    if let Some(metrics) = &args.metrics {
+        if *metrics == args.output || *metrics == checkpoint {
+            return Err(Error::file(metrics, "is written otherwise", "name another file with --metrics"));
+        }
+        drop(OutputFile::create(metrics, inputs)?);
+    }
+    Ok(())
 }
 
 fn check_numbers(args: &BuildArgs) -> Result<()> {
@@ -160,81 +249,38 @@ fn train_options(args: &BuildArgs) -> TrainOptions {
     TrainOptions {
         epochs: args.epochs,
         max_steps: args.max_steps,
-        batch_size: args.batch_size as usize,
+        batch_size: usize::try_from(examples_a_step(args)).unwrap_or(usize::MAX),
         learning_rate: args.lr,
         adamw: AdamWOptions { weight_decay: args.weight_decay, ..Default::default() },
         clip: args.clip,
         shrink: args.shrink,
         seed: args.selection.seed,
+        valid_every: args.valid_every,
+        patience: args.patience,
+        save_every: args.save_every,
     }
+}
+
+fn examples_a_step(args: &BuildArgs) -> u64 {
+    u64::from(args.batch_size) * u64::from(args.grad_accum)
 }
 
 fn record(args: &BuildArgs, data: &Dataset, report: &TrainReport) -> Training {
     Training {
         data_sha256: data.sha256.clone(),
         examples: data.examples.len() as u64,
-        steps: report.steps,
+        steps: report.kept_steps,
         planned_steps: report.planned_steps,
         optimizer: "adamw".into(),
         learning_rate: args.lr,
-        batch_size: args.batch_size.into(),
+        batch_size: examples_a_step(args),
         max_seq_len: args.max_seq_len.into(),
-        final_loss: report.loss,
-        losses: Some(report.losses.clone()),
-        valid_loss: report.validation.last().map(|(_, loss)| *loss),
+        final_loss: report.loss(),
+        losses: Some(report.kept_losses().to_vec()),
+        valid_loss: report.kept_validation(),
     }
 }
 
 fn trained_numbers(adapter: &Adapter) -> usize {
     adapter.targets.iter().map(|t| t.u.len()).sum()
-}
-
-fn introduce(base: &Base, data: &Dataset, adapter: &Adapter, steps: u64) -> Result<()> {
-    let config = base.config();
-    let tokens: usize = data.examples.iter().map(|e| e.tokens.len()).sum();
-    let mut text = format!(
-        "base     {} ({}, {}, {} blocks of width {})\n",
-        terminal::plain(&base.name()),
-        base.architecture().gguf,
-        base.container(),
-        config.layers,
-        config.d_model,
-    );
-    let count = data.examples.len();
-    text += &format!("data     {count} examples, {tokens} tokens, loss on {}\n", data.target_tokens());
-    if data.cut > 0 {
-        text += &format!("         {} examples were longer than --max-seq-len and cut\n", data.cut);
-    }
-    if data.dropped > 0 {
-        text += &format!("         {} examples had nothing to learn from and were left out\n", data.dropped);
-    }
-    text += &format!(
-        "targets  {} matrices, rank {}, {} selection, seed {}: {} numbers to train\n",
-        adapter.targets.len(),
-        adapter.rank,
-        adapter.selection,
-        adapter.seed,
-        trained_numbers(adapter),
-    );
-    text += &format!("steps    {steps}\n");
-    terminal::print(&text)
-}
-
-fn conclude(args: &BuildArgs, report: &TrainReport, seconds: f64) -> Result<()> {
-    let mut text = String::new();
-    if report.steps < report.planned_steps {
-        text += &format!("stopped  at step {} of {}\n", report.steps, report.planned_steps);
-    }
-    let rate = report.tokens as f64 / seconds;
-    text += &format!("trained  {} steps in {seconds:.0} s, {rate:.0} tokens/s\n", report.steps);
-    if let (Some(first), true) = (report.losses.first(), report.loss.is_finite()) {
-        let before = if args.shrink == 1.0 { "" } else { ", before --shrink" };
-        text += &format!("loss     {first:.4} at first, {:.4} over the last steps{before}\n", report.loss);
-    }
-    for (steps, loss) in &report.validation {
-        text += &format!("valid    {loss:.4} after {steps} steps\n");
-    }
-    let bytes = std::fs::metadata(&args.output).map_err(|e| Error::io(&args.output, "read", e))?.len();
-    text += &format!("adapter  {} ({bytes} bytes)\n", args.output.display());
-    terminal::print(&text)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::train::{Observer, Step};
+use crate::train::{Observer, Step, Validation};
 
 /// A bar over `length` pieces of work, after `label`.
 pub fn bar(label: &'static str, length: u64) -> ProgressBar {
@@ -41,9 +41,11 @@ pub struct TrainingProgress {
 }
 
 impl TrainingProgress {
-    /// For a run of so many steps.
-    pub fn new(steps: u64) -> Self {
-        Self { bar: bar("training", steps), tokens: 0 }
+    /// For a run of so many steps, of which some are done already.
+    pub fn new(steps: u64, done: u64) -> Self {
+        let bar = bar("training", steps).with_position(done);
+        bar.reset_eta();
+        Self { bar, tokens: 0 }
     }
 
     /// Take the bar away.
@@ -56,11 +58,12 @@ impl Observer for TrainingProgress {
     fn step(&mut self, step: &Step) {
         self.tokens += step.tokens;
         let rate = self.tokens as f64 / self.bar.elapsed().as_secs_f64().max(1e-3);
-        self.bar.set_message(format!("loss {:.4}, {rate:.0} tokens/s,", step.loss));
+        self.bar.set_message(format!("loss {:.4}, {rate:.0} tokens/s,", step.recent_loss));
         self.bar.set_position(step.done);
     }
 
-    fn validation(&mut self, steps: u64, loss: f64) {
-        self.bar.println(format!("validation loss {loss:.4} after {steps} steps"));
+    fn validation(&mut self, validation: &Validation) {
+        let Validation { done, loss, .. } = validation;
+        self.bar.println(format!("validation loss {loss:.4} after {done} steps"));
     }
 }

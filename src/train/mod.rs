@@ -1,21 +1,32 @@
-//! Fitting the matrices U: epochs over shuffled examples, AdamW, warm-up and cosine, validation.
+//! Fitting the matrices U: epochs over shuffled examples, AdamW, warm-up and cosine, validation, patience.
 //!
-//! The loop knows neither files nor terminals: an [`Observer`] hears of every step, and a flag stops it after the step
-//! under way.
+//! The loop knows neither files nor terminals: [`Observer`]s hear of every step, and a flag stops it after the step
+//! under way. Between two steps a [`State`] is all there is to know, so a run that goes on from one gives what a run that
+//! never stopped gives.
 
 pub mod batches;
+pub mod checkpoint;
 pub mod data;
+pub mod metrics;
+mod observer;
 pub mod optimizer;
+pub mod patience;
 pub mod schedule;
+mod state;
+pub mod tensorboard;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use ndarray::Array2;
 
+use crate::Result;
 use crate::model::{Batch, Transformer};
 use data::{Dataset, Example};
-use optimizer::{AdamW, AdamWOptions};
+pub use observer::{Observer, Step, Validation};
+use optimizer::AdamWOptions;
 use schedule::Schedule;
+pub use state::{Progress, State};
 
 /// Share of a run's steps that warm up.
 const WARMUP_SHARE: f64 = 0.1;
@@ -42,126 +53,191 @@ pub struct TrainOptions {
     pub shrink: f32,
     /// Seed of the order of examples.
     pub seed: u64,
+    /// Steps between validations; an epoch if not given.
+    pub valid_every: Option<u64>,
+    /// End after so many validations without a better one, and keep the best.
+    pub patience: Option<u64>,
+    /// Steps between checkpoints.
+    pub save_every: Option<u64>,
 }
 
 impl TrainOptions {
     /// Steps that a run over `examples` takes.
     pub fn steps(&self, examples: usize) -> u64 {
-        let whole = self.epochs * examples.div_ceil(self.batch_size) as u64;
+        let whole = self.epochs.saturating_mul(self.steps_of_epoch(examples));
         self.max_steps.map_or(whole, |max| whole.min(max))
+    }
+
+    fn steps_of_epoch(&self, examples: usize) -> u64 {
+        examples.div_ceil(self.batch_size) as u64
     }
 }
 
-/// One step, as it ends.
-#[derive(Clone, Copy, Debug)]
-pub struct Step {
-    /// Steps done.
-    pub done: u64,
-    /// Mean loss of the last few steps, nats a target token.
-    pub loss: f64,
-    /// Tokens that this step put through the model.
-    pub tokens: u64,
-}
-
-/// Hears of a run as it goes.
-pub trait Observer {
-    /// A step is done.
-    fn step(&mut self, step: &Step);
-    /// The validation loss at a number of steps, nats a target token.
-    fn validation(&mut self, steps: u64, loss: f64);
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With its last step.
+    Planned,
+    /// As the validation loss no longer got better.
+    Patience,
+    /// It was told to stop, and can go on from its last state.
+    Stopped,
+    /// The loss or a gradient was no longer a number, and the run ended before that step.
+    Diverged,
 }
 
 /// What a run did.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TrainReport {
-    /// Steps done.
-    pub steps: u64,
+    /// How it ended.
+    pub end: End,
     /// Steps the schedule was made for.
     pub planned_steps: u64,
-    /// The loss or a gradient was no longer a number, and the run ended before that step.
-    pub diverged: bool,
-    /// Tokens that went through the model.
-    pub tokens: u64,
-    /// Mean training loss of the last steps, before U is shrunk, nats a target token.
-    pub loss: f64,
-    /// Mean training loss of each step.
-    pub losses: Vec<f64>,
-    /// Validation loss after each epoch and at the end, each of the shrunk U, with the number of steps.
-    pub validation: Vec<(u64, f64)>,
+    /// Every loss, also those of the runs that this one went on from.
+    pub progress: Progress,
+    /// After how many steps the model had the matrices that it has now: the last, or with patience the best.
+    pub kept_steps: u64,
 }
 
-/// Train the attached matrices of `model` until the run is over or `stop` is set. The result depends on the model, the
-/// data and the options alone, not on the number of threads.
+impl TrainReport {
+    /// Mean training loss of the steps up to the one that was kept, the last few of them, before U is shrunk.
+    pub fn loss(&self) -> f64 {
+        recent(self.kept_losses())
+    }
+
+    /// Mean training loss of each step up to the one that was kept.
+    pub fn kept_losses(&self) -> &[f64] {
+        &self.progress.losses[..self.kept_steps as usize]
+    }
+
+    /// The last validation loss up to the step that was kept.
+    pub fn kept_validation(&self) -> Option<f64> {
+        let until = |(steps, _): &&(u64, f64)| *steps <= self.kept_steps;
+        self.progress.validation.iter().rfind(until).map(|(_, loss)| *loss)
+    }
+}
+
+/// Train the attached matrices of `model` until the run is over or `stop` is set, from the beginning or from where an
+/// earlier run was. The result depends on the model, the data and the options alone, not on the number of threads, nor on
+/// how often the run was stopped and went on. Fails only if an observer cannot save a checkpoint.
 pub fn train(
     model: &mut Transformer<'_, f32>,
     data: &Dataset,
     valid: Option<&Dataset>,
     options: &TrainOptions,
+    resumed: Option<State>,
     stop: &AtomicBool,
     observer: &mut dyn Observer,
-) -> TrainReport {
+) -> Result<TrainReport> {
     let steps = options.steps(data.examples.len());
+    let steps_of_epoch = options.steps_of_epoch(data.examples.len());
     let warmup = (steps as f64 * WARMUP_SHARE).round() as u64;
     let schedule = Schedule { peak: options.learning_rate, warmup, steps };
-    let mut adam = AdamW::new(options.adamw, model.trained().iter().map(|u| u.dim()));
-    let mut report = TrainReport { planned_steps: steps, ..Default::default() };
-    let began: Vec<Array2<f32>> = model.trained().iter().map(|u| (*u).clone()).collect();
-    'run: for epoch in 0.. {
-        let order = batches::order(data.examples.len(), options.seed, epoch);
-        for batch in order.chunks(options.batch_size) {
-            if report.steps == steps || stop.load(Ordering::Relaxed) {
-                break 'run;
-            }
-            let examples: Vec<&Example> = batch.iter().map(|&i| &data.examples[i]).collect();
-            let (loss, mut gradients, tokens) = step_gradients(model, &examples);
-            let gradient_norm = optimizer::clip(&mut gradients, options.clip);
-            if !(loss + gradient_norm).is_finite() {
-                report.diverged = true;
-                break 'run;
-            }
-            let learning_rate = schedule.rate(report.steps);
-            adam.step(model.trained(), &gradients, learning_rate as f32);
-            report.steps += 1;
-            report.tokens += tokens;
-            report.losses.push(loss);
-            let recent = &report.losses[report.losses.len().saturating_sub(LOSS_WINDOW)..];
-            report.loss = recent.iter().sum::<f64>() / recent.len() as f64;
-            let step = Step { done: report.steps, loss: report.loss, tokens };
-            observer.step(&step);
-        }
-        if report.steps < steps && !stop.load(Ordering::Relaxed) && valid.is_some() {
+    let validate_every = options.valid_every.unwrap_or(steps_of_epoch);
+    let began = matrices(model);
+    let mut state = resumed.unwrap_or_else(|| State::new(options.adamw, began.clone()));
+    set(model, &state.matrices);
+    let resumed_at = state.progress.steps();
+    let mut order = (u64::MAX, Vec::new());
+    let end = loop {
+        let done = state.progress.steps();
+        let stopped = stop.load(Ordering::Relaxed);
+        let mut due = valid
+            .filter(|_| done > 0 && (done.is_multiple_of(validate_every) || done == steps))
+            .filter(|_| state.progress.validated() != Some(done));
+        // Whoever stops a run wants the adapter now.
+        if let Some(valid) = due.take_if(|_| !stopped) {
+            let start = Instant::now();
             // Of the adapter that would be written now, so that the losses of a run compare.
-            let grown: Vec<Array2<f32>> = model.trained().iter().map(|u| (*u).clone()).collect();
-            shrink(model, &began, options.shrink);
-            validate(model, valid, &mut report, observer);
-            model.trained().into_iter().zip(grown).for_each(|(u, grown)| *u = grown);
+            set_shrunk(model, &state.matrices, &began, options.shrink);
+            let loss = mean_loss(model, valid);
+            set(model, &state.matrices);
+            if !loss.is_finite() {
+                break End::Diverged;
+            }
+            state.progress.validation.push((done, loss));
+            if options.patience.is_some() && patience::is_best(&state.progress.validation) {
+                state.best = Some(state.matrices.clone());
+            }
+            let epoch = done as f64 / steps_of_epoch as f64;
+            observer.validation(&Validation { done, epoch, loss, seconds: start.elapsed().as_secs_f64() });
         }
-    }
-    shrink(model, &began, options.shrink);
-    // Whoever stops a run wants the adapter now.
-    if !stop.load(Ordering::Relaxed) && !report.diverged {
-        validate(model, valid, &mut report, observer);
-    }
-    report
+        if due.is_none() && done >= steps {
+            break End::Planned;
+        }
+        if due.is_none() && options.patience.is_some_and(|p| patience::is_over(&state.progress.validation, p))
+        {
+            break End::Patience;
+        }
+        if stopped {
+            observer.checkpoint(&state)?;
+            break End::Stopped;
+        }
+        if options.save_every.is_some_and(|every| done > resumed_at && done.is_multiple_of(every)) {
+            observer.checkpoint(&state)?;
+        }
+
+        let start = Instant::now();
+        let epoch = done / steps_of_epoch;
+        if order.0 != epoch {
+            order = (epoch, batches::order(data.examples.len(), options.seed, epoch));
+        }
+        let batch = order.1.chunks(options.batch_size).nth((done % steps_of_epoch) as usize).unwrap_or(&[]);
+        let examples: Vec<&Example> = batch.iter().map(|&i| &data.examples[i]).collect();
+        let (loss, mut gradients, tokens) = step_gradients(model, &examples);
+        let gradient_norm = optimizer::clip(&mut gradients, options.clip);
+        if !(loss + gradient_norm).is_finite() {
+            break End::Diverged;
+        }
+        let learning_rate = schedule.rate(done);
+        state.adam.step(state.matrices.iter_mut().collect(), &gradients, learning_rate as f32);
+        set(model, &state.matrices);
+        state.progress.tokens += tokens;
+        state.progress.losses.push(loss);
+        observer.step(&Step {
+            done: done + 1,
+            epoch: (done + 1) as f64 / steps_of_epoch as f64,
+            loss,
+            recent_loss: recent(&state.progress.losses),
+            learning_rate,
+            gradient_norm,
+            tokens,
+            seconds: start.elapsed().as_secs_f64(),
+        });
+    };
+    let best = state.best.as_ref().zip(patience::best(&state.progress.validation));
+    let (kept, kept_steps) = match best {
+        Some((matrices, (steps, _))) => (matrices, steps),
+        None => (&state.matrices, state.progress.steps()),
+    };
+    set_shrunk(model, kept, &began, options.shrink);
+    Ok(TrainReport { end, planned_steps: steps, progress: state.progress, kept_steps })
 }
 
-/// Multiply what each U gained since it was `began` by `factor`.
-fn shrink(model: &mut Transformer<'_, f32>, began: &[Array2<f32>], factor: f32) {
+/// The mean of the last few losses.
+fn recent(losses: &[f64]) -> f64 {
+    let recent = &losses[losses.len().saturating_sub(LOSS_WINDOW)..];
+    recent.iter().sum::<f64>() / recent.len().max(1) as f64
+}
+
+fn matrices(model: &mut Transformer<'_, f32>) -> Vec<Array2<f32>> {
+    model.trained().iter().map(|u| (*u).clone()).collect()
+}
+
+fn set(model: &mut Transformer<'_, f32>, matrices: &[Array2<f32>]) {
+    model.trained().into_iter().zip(matrices).for_each(|(u, value)| u.assign(value));
+}
+
+/// Set each U to its value, what it gained since it was `began` multiplied by `factor`.
+fn set_shrunk(
+    model: &mut Transformer<'_, f32>,
+    matrices: &[Array2<f32>],
+    began: &[Array2<f32>],
+    factor: f32,
+) {
+    set(model, matrices);
     for (u, from) in model.trained().into_iter().zip(began) {
         u.zip_mut_with(from, |u, &from| *u = from + factor * (*u - from));
-    }
-}
-
-fn validate(
-    model: &Transformer<'_, f32>,
-    valid: Option<&Dataset>,
-    report: &mut TrainReport,
-    observer: &mut dyn Observer,
-) {
-    if let Some(valid) = valid {
-        let loss = mean_loss(model, valid);
-        report.validation.push((report.steps, loss));
-        observer.validation(report.steps, loss);
     }
 }
 

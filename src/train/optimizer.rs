@@ -22,18 +22,37 @@ impl Default for AdamWOptions {
 }
 
 /// The running means of every matrix.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AdamW {
     options: AdamWOptions,
     steps: i32,
-    means: Vec<(Array2<f32>, Array2<f32>)>,
+    means: Vec<Means>,
+}
+
+/// The running means of one matrix, of its shape.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Means {
+    /// Of the gradients.
+    pub mean: Array2<f32>,
+    /// Of the squared gradients.
+    pub square: Array2<f32>,
 }
 
 impl AdamW {
     /// For matrices of these shapes `[c, r]`.
     pub fn new(options: AdamWOptions, shapes: impl IntoIterator<Item = (usize, usize)>) -> Self {
-        let means = shapes.into_iter().map(|s| (Array2::zeros(s), Array2::zeros(s))).collect();
-        Self { options, steps: 0, means }
+        let zeros = |shape| Means { mean: Array2::zeros(shape), square: Array2::zeros(shape) };
+        Self::after(options, 0, shapes.into_iter().map(zeros).collect())
+    }
+
+    /// As it was after so many steps.
+    pub fn after(options: AdamWOptions, steps: i32, means: Vec<Means>) -> Self {
+        Self { options, steps, means }
+    }
+
+    /// The running means, in the order of the shapes given to [`Self::new`].
+    pub fn means(&self) -> &[Means] {
+        &self.means
     }
 
     /// One step down `gradients`, in the order of the shapes given to [`Self::new`].
@@ -41,7 +60,7 @@ impl AdamW {
         self.steps += 1;
         let AdamWOptions { beta1, beta2, eps, weight_decay } = self.options;
         let (correction1, correction2) = (1.0 - beta1.powi(self.steps), 1.0 - beta2.powi(self.steps));
-        for ((u, g), (mean, square)) in matrices.into_iter().zip(gradients).zip(&mut self.means) {
+        for ((u, g), Means { mean, square }) in matrices.into_iter().zip(gradients).zip(&mut self.means) {
             Zip::from(u).and(g).and(mean).and(square).for_each(|u, &g, mean, square| {
                 *mean = beta1 * *mean + (1.0 - beta1) * g;
                 *square = beta2 * *square + (1.0 - beta2) * g * g;

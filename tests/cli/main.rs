@@ -6,6 +6,7 @@ mod fixture;
 #[path = "../support/program.rs"]
 mod program;
 
+mod checkpointed;
 mod converted;
 mod damaged;
 mod hostile;

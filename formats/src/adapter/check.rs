@@ -1,6 +1,7 @@
 //! What must hold of every adapter, whether read or to be written.
 
 use super::{Adapter, AdapterTarget};
+use crate::digest::is_digest;
 use crate::error::quoted;
 
 /// What does not hold: the place and the problem.
@@ -77,8 +78,4 @@ fn check_indices(what: &str, indices: &[u32], length: u64, rank: u32) -> Result<
         }
         _ => Ok(()),
     }
-}
-
-pub(super) fn is_digest(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

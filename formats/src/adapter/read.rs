@@ -6,16 +6,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-
-use super::check::{Fault, check, is_digest};
+use super::check::{Fault, check};
 use super::record::*;
 use super::{Adapter, AdapterTarget, BaseInfo};
-use crate::digest::{hex, sha256_hex};
 use crate::dtype::DType;
 use crate::error::{Error, FETCH_AGAIN, Result, json_problem, quoted};
 use crate::safetensors::SafeTensors;
 use crate::safetensors::header::Unique;
+use crate::safetensors::sealed::{verify_part, verify_seal};
 
 pub(super) fn read(path: &Path) -> Result<Adapter> {
     let file = SafeTensors::open(path)?;
@@ -31,7 +29,7 @@ pub(super) fn read(path: &Path) -> Result<Adapter> {
         .into_iter()
         .map(|(name, record)| read_target(&file, name, record))
         .collect::<Result<Vec<AdapterTarget>>>()?;
-    verify_whole(path, file.bytes(), header.text(SHA256)?)?;
+    verify_seal(&file)?;
 
     let adapter = Adapter {
         base: BaseInfo {
@@ -136,28 +134,6 @@ fn tensor<'a>(
         return Err(malformed(file.path(), place, problem));
     }
     let bytes = file.data(found);
-    verify(file.path(), place, digest, &sha256_hex(bytes))?;
+    verify_part(file.path(), place, digest, bytes)?;
     Ok(bytes.as_chunks::<4>().0)
-}
-
-/// Compares the digest of the whole file, its own digits read as zeros.
-fn verify_whole(path: &Path, bytes: &[u8], recorded: &str) -> Result<()> {
-    let data_start = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length) as usize + 8);
-    let at = digits_at(&bytes[..data_start])
-        .filter(|_| is_digest(recorded))
-        .ok_or_else(|| malformed(path, SHA256, "it does not stand in the header as curmerge writes it"))?;
-    let mut hash = Sha256::new();
-    hash.update(&bytes[..at]);
-    hash.update(NO_DIGITS);
-    hash.update(&bytes[at + NO_DIGITS.len()..]);
-    verify(path, "whole file".to_owned(), recorded, &hex(&hash.finalize()))
-}
-
-fn verify(path: &Path, place: String, expected: &str, found: &str) -> Result<()> {
-    if expected == found {
-        return Ok(());
-    }
-    // The recorded digest is a text out of the file: an error shows no more of it than a digest has.
-    let expected = if is_digest(expected) { expected.to_owned() } else { quoted(expected) };
-    Err(Error::Checksum { path: path.to_owned(), place, expected, found: found.to_owned() })
 }

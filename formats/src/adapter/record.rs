@@ -16,15 +16,11 @@ pub(super) const SELECTION: &str = "selection";
 pub(super) const SEED: &str = "seed";
 pub(super) const TARGETS: &str = "targets";
 pub(super) const TRAINING: &str = "training";
-pub(super) const SHA256: &str = "sha256";
 
 /// How the tensors of a target end.
 pub(super) const COLS: &str = ".cols";
 pub(super) const ROWS: &str = ".rows";
 pub(super) const U: &str = ".u";
-
-/// What the whole-file digest reads in place of its own digits.
-pub(super) const NO_DIGITS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// A target's entry in `targets`. Those of `cols`, `rows` and `u` are digests of its tensors in
 /// this file.
@@ -39,16 +35,4 @@ pub(super) struct TargetRecord {
     pub(super) u_sha256: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) sketch: Option<Vec<f32>>,
-}
-
-/// The place of the 64 digits of the whole-file digest in a header: between `"sha256":"` and `"`. Inside a text such
-/// quotes would stand escaped, so there is one place or, in a file that is not ours, none or several.
-pub(super) fn digits_at(header: &[u8]) -> Option<usize> {
-    let before = format!("\"{SHA256}\":\"");
-    let mut places =
-        header.windows(before.len()).enumerate().filter(|(_, window)| *window == before.as_bytes());
-    let (at, _) = places.next()?;
-    let start = at + before.len();
-    let ends = header.get(start + NO_DIGITS.len()) == Some(&b'"');
-    (places.next().is_none() && ends).then_some(start)
 }

@@ -8,7 +8,8 @@ use super::{Adapter, AdapterTarget, Training};
 use crate::digest::sha256_hex;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::safetensors::{NewSafeTensor, SafeTensorsLayout};
+use crate::safetensors::NewSafeTensor;
+use crate::safetensors::sealed::seal;
 
 pub(super) fn to_bytes(adapter: &Adapter) -> Result<Vec<u8>> {
     check(adapter)
@@ -40,26 +41,14 @@ pub(super) fn to_bytes(adapter: &Adapter) -> Result<Vec<u8>> {
     }
 
     // A name that occurs twice among the targets is refused here.
-    let layout = SafeTensorsLayout::new(&metadata(adapter, &records)?, tensors)?;
-    let mut file = layout.header().to_vec();
-    let at = digits_at(&file).ok_or_else(|| {
-        Error::encode(
-            "header",
-            "the place of the whole-file SHA-256 is not unique",
-            "shorten the base's name",
-        )
-    })?;
-    file.extend(data);
-    let digest = sha256_hex(&file);
-    file[at..at + digest.len()].copy_from_slice(digest.as_bytes());
-    Ok(file)
+    seal(metadata(adapter, &records)?, tensors, &data)
 }
 
 fn index_bytes(indices: &[u32]) -> Vec<u8> {
     indices.iter().flat_map(|index| index.to_le_bytes()).collect()
 }
 
-/// All texts of the header, with zeros for the digits of the whole-file digest.
+/// All texts of the header but the digest of the whole file.
 fn metadata(adapter: &Adapter, records: &BTreeMap<&str, TargetRecord>) -> Result<BTreeMap<String, String>> {
     let mut texts = BTreeMap::new();
     let mut put = |key: &str, text: String| texts.insert(key.to_owned(), text);
@@ -77,7 +66,6 @@ fn metadata(adapter: &Adapter, records: &BTreeMap<&str, TargetRecord>) -> Result
     if let Some(training) = &adapter.training {
         put(TRAINING, training_json(training)?);
     }
-    put(SHA256, NO_DIGITS.to_owned());
     Ok(texts)
 }
 

@@ -12,6 +12,7 @@
 pub(crate) mod header;
 mod index;
 mod read;
+pub mod sealed;
 mod write;
 
 pub use index::{shard_index, shard_name};

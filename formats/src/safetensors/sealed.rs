@@ -1,0 +1,88 @@
+//! Safetensors files that carry the SHA-256 of themselves, so that one flipped bit anywhere is found.
+//!
+//! The metadata's `sha256` is the digest of the whole file with its own 64 digits read as zeros. Digests of single
+//! tensors, from which damage gets a name, are the business of the file's own format.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::{NewSafeTensor, SafeTensors, SafeTensorsLayout};
+use crate::digest::{hex, is_digest, sha256_hex};
+use crate::error::{Error, FETCH_AGAIN, Result, quoted};
+
+/// The metadata's key for the digest of the whole file.
+const SHA256: &str = "sha256";
+
+/// What the digest reads in place of its own digits.
+const NO_DIGITS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The bytes of a file with these texts and tensors, whose data stand in `data` one behind another, and with its digest.
+///
+/// # Errors
+/// [`Error::Encode`] for what [`SafeTensorsLayout::new`] refuses.
+pub fn seal(
+    mut metadata: BTreeMap<String, String>,
+    tensors: Vec<NewSafeTensor>,
+    data: &[u8],
+) -> Result<Vec<u8>> {
+    metadata.insert(SHA256.to_owned(), NO_DIGITS.to_owned());
+    let layout = SafeTensorsLayout::new(&metadata, tensors)?;
+    let mut file = layout.header().to_vec();
+    let at = digits_at(&file).ok_or_else(|| {
+        Error::encode("header", "the place of the whole-file SHA-256 is not unique", "report this as a bug")
+    })?;
+    file.extend_from_slice(data);
+    let digest = sha256_hex(&file);
+    file[at..at + digest.len()].copy_from_slice(digest.as_bytes());
+    Ok(file)
+}
+
+/// Compares the digest that a file carries with its bytes.
+///
+/// # Errors
+/// [`Error::Checksum`] of the whole file; [`Error::Malformed`] if it carries no digest where [`seal`] puts it.
+pub fn verify_seal(file: &SafeTensors) -> Result<()> {
+    let (path, bytes) = (file.path(), file.bytes());
+    let recorded = file.metadata().get(SHA256).map_or("", String::as_str);
+    let data_start = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length) as usize + 8);
+    let at = digits_at(&bytes[..data_start]).filter(|_| is_digest(recorded)).ok_or_else(|| {
+        let problem = "it does not stand in the header as curmerge writes it";
+        Error::malformed(path, SHA256, problem, FETCH_AGAIN)
+    })?;
+    let mut hash = Sha256::new();
+    hash.update(&bytes[..at]);
+    hash.update(NO_DIGITS);
+    hash.update(&bytes[at + NO_DIGITS.len()..]);
+    compare(path, "whole file".to_owned(), recorded, &hex(&hash.finalize()))
+}
+
+/// Compares the digest recorded for a part of a file with that of its bytes.
+///
+/// # Errors
+/// [`Error::Checksum`] that names `place`.
+pub fn verify_part(path: &Path, place: String, recorded: &str, bytes: &[u8]) -> Result<()> {
+    compare(path, place, recorded, &sha256_hex(bytes))
+}
+
+fn compare(path: &Path, place: String, expected: &str, found: &str) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    // The recorded digest is a text out of the file: an error shows no more of it than a digest has.
+    let expected = if is_digest(expected) { expected.to_owned() } else { quoted(expected) };
+    Err(Error::Checksum { path: path.to_owned(), place, expected, found: found.to_owned() })
+}
+
+/// The place of the 64 digits in a header: between `"sha256":"` and `"`. Inside a text such quotes would stand escaped,
+/// so there is one place or, in a file that is not ours, none or several.
+fn digits_at(header: &[u8]) -> Option<usize> {
+    let before = format!("\"{SHA256}\":\"");
+    let mut places =
+        header.windows(before.len()).enumerate().filter(|(_, window)| *window == before.as_bytes());
+    let (at, _) = places.next()?;
+    let start = at + before.len();
+    let ends = header.get(start + NO_DIGITS.len()) == Some(&b'"');
+    (places.next().is_none() && ends).then_some(start)
+}

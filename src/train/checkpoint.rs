@@ -1,0 +1,280 @@
+//! The state of a run in a file, from which a run with the same options goes on.
+//!
+//! A safetensors file like the adapter. Each target has, under its canonical name, F32 tensors of the shape of its U:
+//! `NAME.u` (not shrunk), `NAME.mean` and `NAME.square` (AdamW's) and, with patience, `NAME.best` (U at the best
+//! validation). The metadata hold `format`, `version` and JSON texts: `progress`, `settings` and `base` (what a run must
+//! have in common with the one that is gone on with) and `digests` (the SHA-256 of each tensor, so that damage is named).
+//! `sha256` is that of the whole file. Where U began is not in it: that follows from the base and the settings, which
+//! hold the digest of an adapter that was begun with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use curmerge_formats::safetensors::sealed::{seal, verify_part, verify_seal};
+use curmerge_formats::{DType, NewSafeTensor, OutputFile, SafeTensors, sha256_hex};
+use ndarray::Array2;
+use serde::de::DeserializeOwned;
+
+use super::optimizer::{AdamW, AdamWOptions, Means};
+use super::{Observer, Progress, State};
+use crate::report::terminal;
+use crate::{Error, Result};
+
+const FORMAT: &str = "format";
+const FORMAT_NAME: &str = "curmerge-checkpoint";
+const VERSION: &str = "version";
+const VERSION_NUMBER: &str = "1";
+const PROGRESS: &str = "progress";
+const SETTINGS: &str = "settings";
+const BASE: &str = "base";
+const DIGESTS: &str = "digests";
+
+/// What is behind every difference that a run cannot go on over.
+const ANEW: &str = "or delete the checkpoint and begin anew without --resume";
+
+/// What decides a run's result. Two runs that agree in it are the same run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Identity {
+    /// Each option with its value, of a file its digest.
+    pub settings: BTreeMap<String, String>,
+    /// The SHA-256 of each tensor of the base, as stored.
+    pub base: BTreeMap<String, String>,
+    /// Name and shape `[c, r]` of each trained matrix, in the model's order.
+    pub trained: Vec<(String, (usize, usize))>,
+}
+
+/// The place of a run's checkpoints: one file, each new one in place of the one before.
+#[derive(Debug)]
+pub struct CheckpointFile<'a> {
+    path: PathBuf,
+    inputs: &'a [&'a Path],
+    identity: Identity,
+}
+
+impl<'a> CheckpointFile<'a> {
+    /// Where the checkpoint of a run that writes this adapter is.
+    pub fn beside(adapter: &Path) -> PathBuf {
+        let mut name = adapter.as_os_str().to_owned();
+        name.push(".checkpoint");
+        name.into()
+    }
+
+    /// For checkpoints of this run at `path`, which must be none of `inputs`.
+    pub fn new(path: PathBuf, inputs: &'a [&'a Path], identity: Identity) -> Self {
+        CheckpointFile { path, inputs, identity }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Write a state, whole or not at all.
+    pub fn write(&self, state: &State) -> Result<()> {
+        let bytes = to_bytes(&self.identity, state)?;
+        let mut file = OutputFile::create(&self.path, self.inputs)?;
+        file.append(&bytes)?;
+        Ok(file.commit()?)
+    }
+
+    /// The state to go on from. Fails if there is none, if it is damaged, or if it is of a run that would have had another
+    /// result; the error names the difference.
+    pub fn read(&self, options: AdamWOptions) -> Result<State> {
+        if !self.path.exists() {
+            let problem = "there is no checkpoint to go on from";
+            let mend = "give the command line of a run with --save-every, or leave out --resume to begin";
+            return Err(Error::file(&self.path, problem, mend));
+        }
+        let file = SafeTensors::open(&self.path).map_err(damaged)?;
+        let reader = Reader { file: &file };
+        reader.check_format()?;
+        reader.verify()?;
+        reader.compare(&self.identity)?;
+        reader.state(&self.identity, options)
+    }
+
+    /// Take the file away, when it is no longer of use.
+    pub fn remove(&self) -> Result<()> {
+        match std::fs::remove_file(&self.path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&self.path, "remove", e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Observer for CheckpointFile<'_> {
+    fn checkpoint(&mut self, state: &State) -> Result<()> {
+        self.write(state)
+    }
+}
+
+fn to_bytes(identity: &Identity, state: &State) -> Result<Vec<u8>> {
+    let mut tensors = Vec::new();
+    let mut data = Vec::new();
+    let mut digests = BTreeMap::new();
+    for (i, (target, (c, r))) in identity.trained.iter().enumerate() {
+        let Means { mean, square } = &state.adam.means()[i];
+        let parts = [("u", Some(&state.matrices[i])), ("mean", Some(mean)), ("square", Some(square))];
+        let best = ("best", state.best.as_ref().map(|best| &best[i]));
+        for (part, matrix) in parts.into_iter().chain([best]) {
+            let Some(matrix) = matrix else { continue };
+            let name = format!("{target}.{part}");
+            let bytes: Vec<u8> = matrix.iter().flat_map(|value| value.to_le_bytes()).collect();
+            digests.insert(name.clone(), sha256_hex(&bytes));
+            tensors.push(NewSafeTensor { name, dtype: DType::F32, shape: vec![*c as u64, *r as u64] });
+            data.extend(bytes);
+        }
+    }
+    let text = |key: &str, json: serde_json::Result<String>| -> Result<(String, String)> {
+        json.map(|json| (key.to_owned(), json))
+            .map_err(|e| Error::request(e.to_string(), "report this as a bug"))
+    };
+    let metadata = [
+        (FORMAT.to_owned(), FORMAT_NAME.to_owned()),
+        (VERSION.to_owned(), VERSION_NUMBER.to_owned()),
+        text(PROGRESS, serde_json::to_string(&state.progress))?,
+        text(SETTINGS, serde_json::to_string(&identity.settings))?,
+        text(BASE, serde_json::to_string(&identity.base))?,
+        text(DIGESTS, serde_json::to_string(&digests))?,
+    ];
+    Ok(seal(BTreeMap::from(metadata), tensors, &data)?)
+}
+
+/// An error of the container, with the mend that a checkpoint has.
+fn damaged(error: curmerge_formats::Error) -> Error {
+    use curmerge_formats::Error::{Checksum, Malformed};
+    match error {
+        Checksum { path, place, .. } => {
+            unusable(&path, place, "damaged: its SHA-256 is not the one recorded")
+        }
+        Malformed { path, place, problem, .. } => unusable(&path, place, problem),
+        other => other.into(),
+    }
+}
+
+fn unusable(path: &Path, place: impl Into<String>, problem: impl Into<String>) -> Error {
+    Error::input(path, place, problem, "delete the checkpoint and begin anew without --resume")
+}
+
+/// An open file, on the way to a [`State`].
+struct Reader<'a> {
+    file: &'a SafeTensors,
+}
+
+impl Reader<'_> {
+    fn check_format(&self) -> Result<()> {
+        if self.file.metadata().get(FORMAT).is_none_or(|format| format != FORMAT_NAME) {
+            let mend = "name another output with -o";
+            return Err(Error::file(self.file.path(), "is no checkpoint of curmerge build", mend));
+        }
+        match self.text(VERSION)? {
+            VERSION_NUMBER => Ok(()),
+            other => {
+                let problem =
+                    format!("version '{}' of checkpoints is not known", terminal::shortened(other, 20));
+                let mend = "go on with the curmerge that wrote it";
+                Err(Error::input(self.file.path(), VERSION, problem, mend))
+            }
+        }
+    }
+
+    fn text(&self, key: &str) -> Result<&str> {
+        let text = self.file.metadata().get(key);
+        text.map(String::as_str).ok_or_else(|| unusable(self.file.path(), key, "the key is missing"))
+    }
+
+    fn json<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
+        serde_json::from_str(self.text(key)?)
+            .map_err(|e| unusable(self.file.path(), key, terminal::shortened(&e.to_string(), 200)))
+    }
+
+    /// The tensors first: damage to one is then named, and what is left for the whole file to find is in the header.
+    fn verify(&self) -> Result<()> {
+        if let Ok(digests) = self.json::<BTreeMap<String, String>>(DIGESTS) {
+            for tensor in self.file.tensors() {
+                let place = format!("tensor '{}'", terminal::shortened(&tensor.name, 80));
+                if let Some(recorded) = digests.get(&tensor.name) {
+                    verify_part(self.file.path(), place, recorded, self.file.data(tensor))
+                        .map_err(damaged)?;
+                }
+            }
+        }
+        verify_seal(self.file).map_err(damaged)
+    }
+
+    fn compare(&self, now: &Identity) -> Result<()> {
+        let path = self.file.path();
+        let was: BTreeMap<String, String> = self.json(SETTINGS)?;
+        for key in was.keys().chain(now.settings.keys()).collect::<BTreeSet<_>>() {
+            let shown = |settings: &BTreeMap<String, String>| {
+                settings.get(key).map_or("not known".into(), |value| terminal::shortened(value, 40))
+            };
+            if was.get(key) != now.settings.get(key) {
+                let (was, is) = (shown(&was), shown(&now.settings));
+                let problem = format!("the run began with {was}, and now it is {is}");
+                let mend = format!("give what it began with, {ANEW}");
+                return Err(Error::input(path, terminal::shortened(key, 60), problem, mend));
+            }
+        }
+        let base: BTreeMap<String, String> = self.json(BASE)?;
+        let mut names = base.keys().chain(now.base.keys());
+        if let Some(name) = names.find(|&name| base.get(name) != now.base.get(name)) {
+            let problem = format!("its tensor '{}' is not as it was", terminal::shortened(name, 80));
+            return Err(Error::input(path, "base", problem, format!("give the base it began with, {ANEW}")));
+        }
+        let mut trained: BTreeSet<&str> = now.trained.iter().map(|(name, _)| name.as_str()).collect();
+        for tensor in self.file.tensors() {
+            let Some(name) = tensor.name.strip_suffix(".u") else { continue };
+            if !trained.remove(name) {
+                let problem = format!("the run began with '{}' too", terminal::shortened(name, 80));
+                let mend = format!("give the targets it began with, {ANEW}");
+                return Err(Error::input(path, "--targets", problem, mend));
+            }
+        }
+        if let Some(name) = trained.first() {
+            let problem = format!("the run began without '{name}'");
+            let mend = format!("give the targets it began with, {ANEW}");
+            return Err(Error::input(path, "--targets", problem, mend));
+        }
+        Ok(())
+    }
+
+    fn state(&self, now: &Identity, options: AdamWOptions) -> Result<State> {
+        let progress: Progress = self.json(PROGRESS)?;
+        let misfit = |problem: &str| unusable(self.file.path(), PROGRESS, problem);
+        let steps = i32::try_from(progress.steps()).map_err(|_| misfit("it has too many steps"))?;
+        let ascending = progress.validation.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        if !ascending || progress.validated() > Some(progress.steps()) {
+            return Err(misfit("its validations are not in the order of its steps"));
+        }
+        let all = |part: &str| -> Result<Vec<Array2<f32>>> {
+            now.trained
+                .iter()
+                .map(|(target, shape)| self.matrix(format!("{target}.{part}"), *shape))
+                .collect()
+        };
+        let means = all("mean")?.into_iter().zip(all("square")?);
+        let best = self.file.tensors().iter().any(|tensor| tensor.name.ends_with(".best"));
+        Ok(State {
+            progress,
+            matrices: all("u")?,
+            adam: AdamW::after(options, steps, means.map(|(mean, square)| Means { mean, square }).collect()),
+            best: best.then(|| all("best")).transpose()?,
+        })
+    }
+
+    fn matrix(&self, name: String, shape: (usize, usize)) -> Result<Array2<f32>> {
+        let misfit = || {
+            let problem = format!("it is missing, or not F32 of shape [{}, {}]", shape.0, shape.1);
+            unusable(self.file.path(), format!("tensor '{name}'"), problem)
+        };
+        let tensor =
+            self.file.tensor(&name).filter(|tensor| tensor.dtype == DType::F32).ok_or_else(misfit)?;
+        if tensor.shape != [shape.0 as u64, shape.1 as u64] {
+            return Err(misfit());
+        }
+        let (values, _) = self.file.data(tensor).as_chunks::<4>();
+        let values = values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        Array2::from_shape_vec(shape, values).map_err(|_| misfit())
+    }
+}

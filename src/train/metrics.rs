@@ -1,0 +1,136 @@
+//! The figures of a run as JSON lines, for `tail -f`, jq and plotting.
+//!
+//! A log and no result: it holds times. A line that cannot be written gives a warning and ends the log, not the run.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Observer, Step, Validation};
+use crate::report::terminal;
+use crate::{Error, Result};
+
+#[derive(Serialize)]
+struct StepLine {
+    step: u64,
+    epoch: f64,
+    loss: f64,
+    learning_rate: f64,
+    gradient_norm: f64,
+    tokens: u64,
+    tokens_per_s: f64,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct ValidationLine {
+    step: u64,
+    epoch: f64,
+    valid_loss: f64,
+    seconds: f64,
+}
+
+/// What a line of either kind has.
+#[derive(Deserialize)]
+struct AnyLine {
+    step: u64,
+}
+
+/// A file of lines that are on their way to the disk as soon as their step is done.
+#[derive(Debug)]
+pub struct MetricsFile {
+    path: PathBuf,
+    /// `None` once writing has failed.
+    file: Option<File>,
+}
+
+impl MetricsFile {
+    /// A new log in place of what stands there, or, after so many steps, the log that stands there without the lines of
+    /// later steps, which the run will take again.
+    pub fn open(path: &Path, resumed_at: Option<u64>) -> Result<Self> {
+        let fail = |action| move |source| Error::io(path, action, source);
+        let mut options = File::options();
+        options.write(true).create(true);
+        let mut file = match resumed_at {
+            None => options.truncate(true).open(path).map_err(fail("create"))?,
+            Some(_) => options.read(true).open(path).map_err(fail("open"))?,
+        };
+        if let Some(steps) = resumed_at {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).map_err(fail("read"))?;
+            let kept = kept_bytes(path, &bytes, steps)?;
+            file.set_len(kept).map_err(fail("cut back"))?;
+            file.seek(SeekFrom::Start(kept)).map_err(fail("write"))?;
+        }
+        Ok(MetricsFile { path: path.to_owned(), file: Some(file) })
+    }
+
+    fn append(&mut self, line: &impl Serialize) {
+        let Some(file) = &mut self.file else { return };
+        let written = serde_json::to_string(line).map_err(Into::into).and_then(|mut text| {
+            text.push('\n');
+            file.write_all(text.as_bytes())
+        });
+        if let Err(error) = written {
+            terminal::warn(&format!("{}: {error}; the run goes on without metrics", self.path.display()));
+            self.file = None;
+        }
+    }
+}
+
+/// Where the lines of later steps begin. A last line without its end is one that a kill cut short; any other that is no
+/// line of a log is of a file that is not ours to cut.
+fn kept_bytes(path: &Path, bytes: &[u8], steps: u64) -> Result<u64> {
+    let mut kept = 0;
+    for (number, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        if !line.ends_with(b"\n") {
+            break;
+        }
+        let line_of =
+            |_| Error::line(path, number + 1, "is no line of metrics", "name another file with --metrics");
+        let AnyLine { step } = serde_json::from_slice(line).map_err(line_of)?;
+        if step > steps {
+            break;
+        }
+        kept += line.len() as u64;
+    }
+    Ok(kept)
+}
+
+impl Observer for MetricsFile {
+    fn step(&mut self, step: &Step) {
+        self.append(&StepLine {
+            step: step.done,
+            epoch: step.epoch,
+            loss: step.loss,
+            learning_rate: step.learning_rate,
+            gradient_norm: step.gradient_norm,
+            tokens: step.tokens,
+            tokens_per_s: step.tokens_per_s(),
+            seconds: step.seconds,
+        });
+    }
+
+    fn validation(&mut self, validation: &Validation) {
+        let Validation { done, epoch, loss, seconds } = *validation;
+        self.append(&ValidationLine { step: done, epoch, valid_loss: loss, seconds });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_lines_are_cut_and_foreign_ones_refused() {
+        let path = Path::new("metrics.jsonl");
+        let lines = b"{\"step\":1}\n{\"step\":2}\n{\"step\":2,\"valid_loss\":1}\n{\"step\":3}\n{\"st";
+        let kept = |steps| kept_bytes(path, lines, steps).unwrap() as usize;
+        assert_eq!((kept(0), kept(1), kept(2), kept(9)), (0, 11, 48, 59));
+        assert_eq!(kept_bytes(path, b"", 5).unwrap(), 0);
+        let foreign = kept_bytes(path, b"{\"step\":1}\nshopping list\n", 5).unwrap_err().to_string();
+        assert!(foreign.contains("metrics.jsonl:2: "), "{foreign}");
+    }
+}

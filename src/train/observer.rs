@@ -1,0 +1,71 @@
+//! Who hears of a run as it goes: the progress bar, the logs, the checkpoints.
+
+use super::State;
+use crate::Result;
+
+/// One step, as it ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Steps done.
+    pub done: u64,
+    /// Passes over the data done, the last in part.
+    pub epoch: f64,
+    /// Mean loss of this step, nats a target token.
+    pub loss: f64,
+    /// Mean loss of the last few steps.
+    pub recent_loss: f64,
+    /// The rate it was taken with.
+    pub learning_rate: f64,
+    /// Joint norm of the gradients before they were clipped.
+    pub gradient_norm: f64,
+    /// Tokens that this step put through the model.
+    pub tokens: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl Step {
+    /// Tokens a second of this step.
+    pub fn tokens_per_s(&self) -> f64 {
+        self.tokens as f64 / self.seconds.max(1e-9)
+    }
+}
+
+/// A measurement on the validation examples.
+#[derive(Clone, Copy, Debug)]
+pub struct Validation {
+    /// Steps done.
+    pub done: u64,
+    /// Passes over the data done, the last in part.
+    pub epoch: f64,
+    /// Mean loss, nats a target token.
+    pub loss: f64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Hears of a run as it goes.
+pub trait Observer {
+    /// A step is done.
+    fn step(&mut self, _step: &Step) {}
+    /// The validation loss was measured.
+    fn validation(&mut self, _validation: &Validation) {}
+    /// A state to save; the run ends if that fails, since it could lose more than was promised.
+    fn checkpoint(&mut self, _state: &State) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Observer for Vec<&mut dyn Observer> {
+    fn step(&mut self, step: &Step) {
+        self.iter_mut().for_each(|observer| observer.step(step));
+    }
+
+    fn validation(&mut self, validation: &Validation) {
+        self.iter_mut().for_each(|observer| observer.validation(validation));
+    }
+
+    fn checkpoint(&mut self, state: &State) -> Result<()> {
+        self.iter_mut().try_for_each(|observer| observer.checkpoint(state))
+    }
+}
