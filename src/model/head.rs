@@ -18,8 +18,9 @@ use crate::kernels::{Precision, Real, elementwise};
 const BLOCK_VALUES: usize = 1 << 20;
 /// Most rows of such a block; a multiple of every tile.
 const BLOCK_ROWS: usize = 1536;
-/// Hidden states that one thread takes at a time: their logits of a block stay in its cache.
-const TILE: usize = 64;
+/// Hidden states that one thread takes at a time: their logits of a block stay in its cache. A multiple of
+/// the rows of a product's tile.
+const TILE: usize = 66;
 
 const CONTIGUOUS: &str = "rows of fresh arrays are contiguous";
 

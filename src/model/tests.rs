@@ -11,6 +11,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::{Batch, Generator, Transformer};
 use crate::base::Base;
+use crate::kernels::Precision;
 
 const D: u64 = 24;
 const HEADS: u64 = 4;
@@ -274,11 +275,35 @@ fn bytes_do_not_depend_on_the_thread_count() {
     with_model(|base| {
         let mut model = Transformer::<f32>::new(base).unwrap();
         model.attach(&targets(base, ""), 1.0).unwrap();
-        let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| model.gradients(&batch(), 0.1))
+        for precision in [Precision::F32, Precision::Bf16] {
+            model = model.with_precision(precision);
+            let run = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| model.gradients(&batch(), 0.1))
+            };
+            assert_eq!(run(1), run(2));
+            assert_eq!(run(1), run(4));
+        }
+    });
+}
+
+#[test]
+fn bfloat16_products_give_loss_and_gradients_near_those_of_f32() {
+    // A bfloat16 has 8 bits, so a product is off by up to 2^-8; sums of products of mixed signs by less than a tenth of
+    // their size, even behind two blocks.
+    with_model(|base| {
+        let run = |precision| {
+            let mut model = Transformer::<f32>::new(base).unwrap().with_precision(precision);
+            model.attach(&targets(base, ""), 0.7).unwrap();
+            model.gradients(&batch(), 0.1)
         };
-        assert_eq!(run(1), run(2));
-        assert_eq!(run(1), run(4));
+        let (exact, rounded) = (run(Precision::F32), run(Precision::Bf16));
+        for (a, b) in exact.0.iter().zip(&rounded.0) {
+            assert!((a - b).abs() < 0.05, "log-probability {b} for {a}");
+        }
+        for (slot, (a, b)) in exact.1.iter().zip(&rounded.1).enumerate() {
+            let error = distance(&b.mapv(f64::from), &a.mapv(f64::from));
+            assert!(error < 0.1, "slot {slot}: relative error {error}");
+        }
     });
 }

@@ -8,28 +8,22 @@ use super::simd::Tile;
 use super::x86;
 use crate::kernels::{Cpu, Precision};
 
-/// What a slot of an operand holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
-    /// One f32.
-    F32,
-    /// Two neighbours of the sum as bfloat16, the first in the low half.
-    #[cfg(target_arch = "x86_64")]
-    Bf16,
-}
-
 /// The most numbers that a tile gives, over all kernels.
 const MOST: usize = 6 * 64;
 
 /// One instruction set's tile. Each number of a product is a sum of its own, in one order, whatever tile it falls in: so
 /// the cut into tiles never shows in the result.
 pub(super) struct Kernel {
-    /// The form of operands.
-    pub format: Format,
+    /// Neighbours of the sum that a slot holds: one f32, or two bfloat16, the first in the low half.
+    pub numbers: usize,
     /// Columns of a tile.
     pub columns: usize,
     /// The tile of one row, of two rows, and so on.
     pub tiles: &'static [unsafe fn(&Tile)],
+    /// [`Self::slots`], for a processor with the instructions.
+    pub make_slots: unsafe fn(&[f32], &mut [u32]),
+    /// [`Self::stacked`], for a processor with the instructions.
+    pub make_stacked: unsafe fn(&[f32], Option<&[f32]>, &mut [u32]),
 }
 
 impl Kernel {
@@ -53,15 +47,6 @@ impl Kernel {
     /// Rows of the largest tile.
     pub fn rows(&self) -> usize {
         self.tiles.len()
-    }
-
-    /// Numbers of the sum that a slot holds.
-    pub fn numbers(&self) -> usize {
-        match self.format {
-            Format::F32 => 1,
-            #[cfg(target_arch = "x86_64")]
-            Format::Bf16 => 2,
-        }
     }
 
     /// `c = a b` or `c += a b`: `a` has the rows of `c`; `b` begins with a panel of as many slots of each of
@@ -118,15 +103,11 @@ impl Kernel {
     ///
     /// # Panics
     /// When `slots` has another length than that.
+    #[allow(unsafe_code)]
     pub fn slots(&self, row: &[f32], slots: &mut [u32]) {
-        assert_eq!(slots.len(), row.len().div_ceil(self.numbers()));
-        match self.format {
-            Format::F32 => slots.iter_mut().zip(row).for_each(|(slot, x)| *slot = x.to_bits()),
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `of` gave this kernel for a processor that has its instructions.
-            #[allow(unsafe_code)]
-            Format::Bf16 => unsafe { x86::neighbours(row, slots) },
-        }
+        assert_eq!(slots.len(), row.len().div_ceil(self.numbers));
+        // SAFETY: `of` gave this kernel for a processor that has its instructions, here and below.
+        unsafe { (self.make_slots)(row, slots) }
     }
 
     /// Neighbours of the sum that stand in different rows, as one slot a column: one row of f32, or two of bfloat16, of
@@ -134,14 +115,20 @@ impl Kernel {
     ///
     /// # Panics
     /// When the rows have other lengths than `slots`.
+    #[allow(unsafe_code)]
     pub fn stacked(&self, first: &[f32], second: Option<&[f32]>, slots: &mut [u32]) {
         assert!(first.len() == slots.len() && second.is_none_or(|second| second.len() == slots.len()));
-        match self.format {
-            Format::F32 => slots.iter_mut().zip(first).for_each(|(slot, x)| *slot = x.to_bits()),
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `of` gave this kernel for a processor that has its instructions.
-            #[allow(unsafe_code)]
-            Format::Bf16 => unsafe { x86::stacked(first, second, slots) },
-        }
+        // SAFETY: see above.
+        unsafe { (self.make_stacked)(first, second, slots) }
     }
+}
+
+/// [`Kernel::slots`] of f32.
+pub(super) fn bits(row: &[f32], slots: &mut [u32]) {
+    slots.iter_mut().zip(row).for_each(|(slot, x)| *slot = x.to_bits());
+}
+
+/// [`Kernel::stacked`] of f32.
+pub(super) fn stacked_bits(row: &[f32], _: Option<&[f32]>, slots: &mut [u32]) {
+    bits(row, slots);
 }

@@ -45,7 +45,7 @@ impl Panels {
     }
 
     pub(super) fn transposed_with(kernel: &'static Kernel, w: &impl Matrix, rows: Range<usize>) -> Self {
-        let depth = w.columns().div_ceil(kernel.numbers());
+        let depth = w.columns().div_ceil(kernel.numbers);
         Self::filled(kernel, depth, rows.len(), |mut panels| {
             panels.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(p, mut panel)| {
                 let first = rows.start + p * kernel.columns;
@@ -71,7 +71,7 @@ impl Panels {
     }
 
     pub(super) fn upright_with(kernel: &'static Kernel, w: &impl Matrix, rows: Range<usize>) -> Self {
-        let numbers = kernel.numbers();
+        let numbers = kernel.numbers;
         let depth = rows.len().div_ceil(numbers);
         Self::filled(kernel, depth, w.columns(), |mut panels| {
             let chunks = panels.axis_chunks_iter_mut(Axis(1), CHUNK / numbers).into_par_iter();
@@ -102,7 +102,7 @@ impl Panels {
 
     pub(super) fn of_with(kernel: &'static Kernel, b: ArrayView2<f32>) -> Self {
         let (depth, columns) = b.dim();
-        assert_eq!(kernel.numbers(), 1, "activations are multiplied as f32");
+        assert_eq!(kernel.numbers, 1, "activations are multiplied as f32");
         Self::filled(kernel, depth, columns, |mut panels| {
             let sources = b.axis_chunks_iter(Axis(1), kernel.columns);
             for (mut panel, source) in panels.axis_iter_mut(Axis(0)).zip(sources) {

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use super::kernel::{Format, Kernel};
+use super::kernel::{Kernel, bits, stacked_bits};
 use super::simd::{Simd, Tile, tile};
 
 /// Columns of a vector: two registers of 128 bits.
@@ -64,5 +64,10 @@ unsafe fn rows<const R: usize>(operands: &Tile) {
 }
 
 /// f32 products.
-pub(super) static F32: Kernel =
-    Kernel { format: Format::F32, columns: LANES, tiles: &[rows::<1>, rows::<2>, rows::<3>, rows::<4>] };
+pub(super) static F32: Kernel = Kernel {
+    numbers: 1,
+    make_slots: bits,
+    make_stacked: stacked_bits,
+    columns: LANES,
+    tiles: &[rows::<1>, rows::<2>, rows::<3>, rows::<4>],
+};

@@ -7,7 +7,7 @@ use std::ops::Range;
 use ndarray::{ArrayView2, Axis};
 use rayon::prelude::*;
 
-use super::kernel::{Format, Kernel};
+use super::kernel::Kernel;
 use super::spare;
 use crate::kernels::{Cpu, Precision};
 
@@ -27,7 +27,6 @@ enum Slots<'x> {
     /// f32 as they lie, with any strides.
     View(ArrayView2<'x, f32>),
     /// Row by row.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     Rounded(Vec<u32>),
 }
 
@@ -61,11 +60,10 @@ impl<'x> Rows<'x> {
 
     pub(super) fn with(kernel: &'static Kernel, x: ArrayView2<'x, f32>) -> Self {
         let (rows, k) = x.dim();
-        let depth = k.div_ceil(kernel.numbers());
-        let slots = match kernel.format {
-            Format::F32 => Slots::View(x),
-            #[cfg(target_arch = "x86_64")]
-            Format::Bf16 => {
+        let depth = k.div_ceil(kernel.numbers);
+        let slots = match kernel.numbers {
+            1 => Slots::View(x),
+            _ => {
                 let mut rounded = spare::take(rows * depth);
                 rounded
                     .par_chunks_mut((CHUNK * depth).max(1))

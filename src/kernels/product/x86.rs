@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{Format, Kernel};
+use super::kernel::{Kernel, bits, stacked_bits};
 use super::simd::{Simd, Tile, tile};
 
 struct Avx2;
@@ -151,21 +151,27 @@ unsafe fn avx512_bf16<const R: usize>(operands: &Tile) {
 
 /// f32 products by AVX2: 12 of 16 registers hold sums.
 pub(super) static AVX2: Kernel = Kernel {
-    format: Format::F32,
+    numbers: 1,
+    make_slots: bits,
+    make_stacked: stacked_bits,
     columns: 16,
     tiles: &[avx2::<1>, avx2::<2>, avx2::<3>, avx2::<4>, avx2::<5>, avx2::<6>],
 };
 
 /// f32 products by AVX-512: 24 of 32 registers hold sums.
 pub(super) static AVX512: Kernel = Kernel {
-    format: Format::F32,
+    numbers: 1,
+    make_slots: bits,
+    make_stacked: stacked_bits,
     columns: 64,
     tiles: &[avx512::<1>, avx512::<2>, avx512::<3>, avx512::<4>, avx512::<5>, avx512::<6>],
 };
 
 /// bfloat16 products by AVX-512 BF16.
 pub(super) static AVX512_BF16: Kernel = Kernel {
-    format: Format::Bf16,
+    numbers: 2,
+    make_slots: neighbours,
+    make_stacked: stacked,
     columns: 64,
     tiles: &[
         avx512_bf16::<1>,
