@@ -75,11 +75,11 @@ enum Opened {
     Lora(Lora),
 }
 
-fn open(base: &Base, path: &Path, allow_other_base: bool) -> Result<Opened> {
+fn open(base: &Base, path: &Path) -> Result<Opened> {
     if Lora::is_lora(path) {
         return Ok(Opened::Lora(Lora::open(path, base)?));
     }
-    Ok(Opened::Cur(super::adapter_of(base, path, allow_other_base)?))
+    Ok(Opened::Cur(Adapter::read(path)?))
 }
 
 /// Merge and report.
@@ -87,7 +87,7 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let mut base = Base::open(&args.base)?;
     let like_gguf = args.output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
     let scratch = if like_gguf { super::as_gguf(&mut base, &args.output)? } else { None };
-    let opened = args.adapters.iter().map(|part| open(&base, &part.path, args.allow_other_base));
+    let opened = args.adapters.iter().map(|part| open(&base, &part.path));
     let opened = opened.collect::<Result<Vec<_>>>()?;
     let sources: Vec<(Source<'_>, f32)> = opened
         .iter()
@@ -103,7 +103,14 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let imatrix = args.storage.imatrix()?;
     // The base that was named, not what was made of it.
     let inputs = args.adapters.iter().map(|part| part.path.clone()).chain([base::resolve(&args.base)?]);
+    let confirm = || {
+        opened.iter().try_for_each(|opened| match opened {
+            Opened::Cur(adapter) => super::check_base(&base, adapter, args.allow_other_base),
+            Opened::Lora(_) => Ok(()),
+        })
+    };
     let options = MergeOptions {
+        confirm: Some(&confirm),
         max_shard_size: args.max_shard_size,
         force: args.force,
         ..args.storage.options(imatrix.as_ref(), inputs)?

@@ -97,10 +97,16 @@ pub fn run(line: &CommandLine) -> Result<()> {
 /// The adapter in this file, if it belongs to the base; warns of an allowed other base.
 fn adapter_of(base: &Base, path: &Path, allow_other_base: bool) -> Result<Adapter> {
     let adapter = Adapter::read(path)?;
-    if let Some(warning) = binding::check(base, &adapter, allow_other_base)? {
+    check_base(base, &adapter, allow_other_base)?;
+    Ok(adapter)
+}
+
+/// Whether the adapter belongs to the base; warns of an allowed other base.
+fn check_base(base: &Base, adapter: &Adapter, allow_other_base: bool) -> Result<()> {
+    if let Some(warning) = binding::check(base, adapter, allow_other_base)? {
         terminal::warn(&warning);
     }
-    Ok(adapter)
+    Ok(())
 }
 
 /// Puts in the place of a Hugging Face folder the GGUF file that it converts to, of the same values, in a hidden folder

@@ -34,8 +34,11 @@ use pieces::{Change, Changes, Piece};
 use tensor::{Adapted, Term};
 
 /// How to merge.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct MergeOptions<'a> {
+    /// Called once before anything is computed, while what stays is copied already, to say whether the adapters belong
+    /// to the base: an error ends the merge.
+    pub confirm: Option<&'a dyn Fn() -> Result<()>>,
     /// llama-quantize's mixture for the whole of a GGUF file; `None` leaves every tensor that no adapter changes as it is.
     pub file_type: Option<FileType>,
     /// Weights by which rounding errors of columns count in that mixture.
@@ -54,8 +57,8 @@ pub struct MergeOptions<'a> {
 /// An adapter to merge.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
-    /// curmerge's own. Whether it belongs to the base is for [`crate::cur::binding::check`] to say; here only names and
-    /// shapes must fit.
+    /// curmerge's own. Whether it belongs to the base is for [`MergeOptions::confirm`] to say, by
+    /// [`crate::cur::binding::check`]; here only names and shapes must fit.
     Cur(&'a Adapter),
     /// A LoRA of another program.
     Lora(&'a Lora),
@@ -78,6 +81,12 @@ pub fn merge(
 ) -> Result<MergeReport> {
     check_ending(base, options, out)?;
     let terms = terms(sources)?;
+    let mut confirm = options.confirm;
+    let mut confirm = move || confirm.take().map_or(Ok(()), |confirm| confirm());
+    if matches!(options.storage, Storage::Narrowest { .. }) {
+        // Choosing computes already.
+        confirm()?;
+    }
     let mut report = MergeReport { model: out.into(), ..Default::default() };
     let (mut changes, metadata) = match options.file_type {
         Some(file_type) => {
@@ -104,7 +113,7 @@ pub fn merge(
 
     let (mut done, mut tensors) = (0, Vec::new());
     let mut write = |pieces: &[Piece<'_>], file: OutputFile| -> Result<()> {
-        pieces::write(pieces, base.path(), &file, |tensor| {
+        pieces::write(pieces, base.path(), &file, &mut confirm, |tensor| {
             tensors.extend(tensor);
             done += 1;
             progress(done, changes.len());

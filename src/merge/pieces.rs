@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{Gguf, GgufLayout, GgufModel, GgufTensor, NewTensor, Value};
@@ -16,6 +17,9 @@ use super::report::TensorReport;
 use super::tensor::Adapted;
 use crate::Result;
 use crate::convert::retype::Retyped;
+
+/// Bytes that are copied at a time. Most systems let one thread at a time write to a file.
+const COPIED_BYTES: usize = 4 << 20;
 
 /// The tensors to change, by the name that the container gives them.
 pub(super) type Changes<'a> = BTreeMap<&'a str, Change<'a>>;
@@ -94,12 +98,14 @@ impl Piece<'_> {
     }
 }
 
-/// Write the pieces one behind the other: one thread copies while the others compute. `base` is the model that errors name;
-/// `done` hears of every changed tensor, with a report if adapters changed it.
+/// Write the pieces one behind the other: one thread copies, while this one calls `confirm` and then, with the others of
+/// the pool, computes. `base` is the model that errors name; `done` hears of every changed tensor, with a report if
+/// adapters changed it. After an error no more is copied.
 pub(super) fn write(
     pieces: &[Piece<'_>],
     base: &Path,
     out: &OutputFile,
+    confirm: impl FnOnce() -> Result<()>,
     mut done: impl FnMut(Option<TensorReport>),
 ) -> Result<()> {
     let mut end = 0;
@@ -111,18 +117,27 @@ pub(super) fn write(
             (start, piece)
         })
         .collect();
+    let failed = AtomicBool::new(false);
     let copy = || -> Result<()> {
         for (place, piece) in &placed {
             match piece {
                 Piece::Bytes(bytes) => out.write_all_at(*place, bytes)?,
-                Piece::Copy { source, offset, len } => out.copy_from_at(*place, source, *offset, *len)?,
+                Piece::Copy { source, offset, len } => {
+                    for start in (0..*len).step_by(COPIED_BYTES) {
+                        if failed.load(Ordering::Relaxed) {
+                            return Ok(());
+                        }
+                        let len = (len - start).min(COPIED_BYTES as u64);
+                        out.copy_from_at(place + start, source, offset + start, len)?;
+                    }
+                }
                 Piece::Change(_) => {}
             }
         }
         Ok(())
     };
-    std::thread::scope(|scope| {
-        let copied = scope.spawn(copy);
+    let compute = || -> Result<()> {
+        confirm()?;
         for (place, piece) in &placed {
             match piece {
                 Piece::Change(Change::Adapted(adapted)) => done(Some(adapted.write_at(*place, out, base)?)),
@@ -133,7 +148,14 @@ pub(super) fn write(
                 Piece::Bytes(_) | Piece::Copy { .. } => {}
             }
         }
-        copied.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let copied = scope.spawn(copy);
+        let computed = compute();
+        failed.store(computed.is_err(), Ordering::Relaxed);
+        let copied = copied.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        computed.and(copied)
     })
 }
 
