@@ -82,7 +82,7 @@ pub fn merge(
     check_ending(base, options, out)?;
     let terms = terms(sources)?;
     let mut confirm = options.confirm;
-    let confirm = &mut move || confirm.take().map_or(Ok(()), |confirm| confirm());
+    let mut confirm = move || confirm.take().map_or(Ok(()), |confirm| confirm());
     if matches!(options.storage, Storage::Narrowest { .. }) {
         // Choosing computes already.
         confirm()?;
@@ -113,7 +113,7 @@ pub fn merge(
 
     let (mut done, mut tensors) = (0, Vec::new());
     let mut write = |pieces: &[Piece<'_>], file: OutputFile| -> Result<()> {
-        pieces::write(pieces, base.path(), &file, &mut *confirm, |tensor| {
+        pieces::write(pieces, base.path(), &file, &mut confirm, |tensor| {
             tensors.extend(tensor);
             done += 1;
             progress(done, changes.len());

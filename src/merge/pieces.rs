@@ -105,7 +105,7 @@ pub(super) fn write(
     pieces: &[Piece<'_>],
     base: &Path,
     out: &OutputFile,
-    confirm: impl FnOnce() -> Result<()>,
+    confirm: &mut dyn FnMut() -> Result<()>,
     mut done: impl FnMut(Option<TensorReport>),
 ) -> Result<()> {
     let mut end = 0;
