@@ -26,7 +26,7 @@ fn main() -> curmerge::Result<()> {
         return Ok(());
     };
     let base = Base::open(std::path::Path::new(path))?;
-    let targets = binding::prepare(&base, &base.targets("q,k,v")?, 16, Selection::Reference, 0)?;
+    let targets = binding::prepare(&base, &base.targets("q,k,v", None)?, 16, Selection::Reference, 0)?;
     let mut stream = ChaCha20Rng::seed_from_u64(0);
     let mut batch = Batch::default();
     for _ in 0..SEQUENCES {

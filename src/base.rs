@@ -9,6 +9,7 @@ mod row_order;
 mod weight;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::detect::{Container, detect};
@@ -298,18 +299,24 @@ impl Base {
         self.weight(if self.tensors.contains_key("output") { "output" } else { "token_embd" })
     }
 
-    /// The canonical names, sorted, of what `--targets` asks for: words of the architecture's table (`q,k,v`), `all`,
-    /// or canonical names.
-    pub fn targets(&self, spec: &str) -> Result<Vec<String>> {
+    /// The canonical names, sorted, of what `--targets` asks for: words of the architecture's table (`q,k,v`) or `all`,
+    /// in these blocks, in all of them if `None`; or canonical names.
+    pub fn targets(&self, spec: &str, layers: Option<RangeInclusive<usize>>) -> Result<Vec<String>> {
+        let count = self.config.layers;
+        let layers = layers.unwrap_or(0..=count.saturating_sub(1));
+        if *layers.end() >= count {
+            return Err(Error::request(
+                format!("{} has no block {}", self.path.display(), layers.end()),
+                format!("its blocks are 0 to {}", count.saturating_sub(1)),
+            ));
+        }
         let mut found = std::collections::BTreeSet::new();
         for word in spec.split(',').map(str::trim).filter(|w| !w.is_empty()) {
             let table = self.architecture.targets;
             let parts: Vec<&str> =
                 table.iter().filter(|(w, _)| word == "all" || *w == word).map(|(_, n)| *n).collect();
             if !parts.is_empty() {
-                found.extend(
-                    (0..self.config.layers).flat_map(|l| parts.iter().map(move |p| format!("blk.{l}.{p}"))),
-                );
+                found.extend(layers.clone().flat_map(|l| parts.iter().map(move |p| format!("blk.{l}.{p}"))));
             } else if self.is_adaptable(word) {
                 found.insert(word.to_string());
             } else {

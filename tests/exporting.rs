@@ -20,7 +20,7 @@ fn lora_has_llama_cpps_form_and_is_the_change() {
     let (path, out) = (folder.path().join("tiny-hf"), folder.path().join("lora.gguf"));
     tiny::write_folder(&path);
     let base = Base::open(&path).unwrap();
-    let names = base.targets("q,down").unwrap();
+    let names = base.targets("q,down", None).unwrap();
     let mut targets = binding::prepare(&base, &names, 6, Selection::Reference, 0).unwrap();
     for (i, target) in targets.iter_mut().enumerate() {
         // One target has fewer columns than the adapter's rank.

@@ -94,7 +94,7 @@ fn error(found: &[f64], right: &[f64]) -> f64 {
 
 /// Rank 16 on q, k and v of every block, with a random U that is not small.
 fn random_adapter(base: &Base) -> Adapter {
-    let names = base.targets("q,k,v").unwrap();
+    let names = base.targets("q,k,v", None).unwrap();
     let mut targets = binding::prepare(base, &names, 16, Selection::Inverse, 1).unwrap();
     let mut stream = ChaCha20Rng::seed_from_u64(4);
     for u in targets.iter_mut().flat_map(|target| &mut target.u) {

@@ -19,7 +19,7 @@ mod tiny;
 
 /// A random adapter of rank 5; if `uneven`, every other target has fewer columns.
 fn adapter(base: &Base, targets: &str, uneven: bool) -> Adapter {
-    let names = base.targets(targets).unwrap();
+    let names = base.targets(targets, None).unwrap();
     let mut targets = binding::prepare(base, &names, 5, Selection::Reference, 3).unwrap();
     let mut stream = ChaCha20Rng::seed_from_u64(9);
     for (i, target) in targets.iter_mut().enumerate() {
@@ -111,7 +111,11 @@ fn several_adapters_add_up() {
     let values = |bytes: Vec<u8>| -> Vec<f32> {
         fs::write(fixture.path("read.gguf"), bytes).unwrap();
         let merged = fixture.base("read.gguf");
-        base.targets("all").unwrap().iter().flat_map(|name| merged.weight(name).unwrap().vector()).collect()
+        base.targets("all", None)
+            .unwrap()
+            .iter()
+            .flat_map(|name| merged.weight(name).unwrap().vector())
+            .collect()
     };
     let of = |sources: &[(Source<'_>, f32)]| values(fixture.merged(&base, sources));
     let greatest = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));

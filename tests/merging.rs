@@ -26,7 +26,7 @@ const BLOCK_TYPES: [DType; 18] = {
 
 /// An adapter over q, k and v with random U of this size; 0 gives zeros.
 fn adapter(base: &Base, size: f32) -> Adapter {
-    let names = base.targets("q,k,v").unwrap();
+    let names = base.targets("q,k,v", None).unwrap();
     let mut targets = binding::prepare(base, &names, 5, Selection::Inverse, 3).unwrap();
     let mut stream = ChaCha20Rng::seed_from_u64(9);
     for target in &mut targets {

@@ -164,7 +164,7 @@ fn a_folder_of_templates_is_rendered_alike_or_not_at_all() {
 
 /// An adapter whose U is zero.
 fn adapter(base: &Base) -> Adapter {
-    let names = base.targets("q").unwrap();
+    let names = base.targets("q", None).unwrap();
     let targets = binding::prepare(base, &names, 4, Selection::Reference, 0).unwrap();
     Adapter {
         base: binding::base_info(base, &targets),

@@ -17,7 +17,7 @@ mod tiny;
 
 /// An adapter over q, k and v whose every U is this number.
 fn adapter(base: &Base, u: f32) -> Adapter {
-    let names = base.targets("q,k,v").unwrap();
+    let names = base.targets("q,k,v", None).unwrap();
     let mut targets = binding::prepare(base, &names, 5, Selection::Inverse, 3).unwrap();
     targets.iter_mut().for_each(|target| target.u.fill(u));
     Adapter {

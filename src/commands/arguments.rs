@@ -21,12 +21,27 @@ pub struct SelectionArgs {
     /// Matrices to adapt: q k v o gate up down, all, or canonical names, with commas between.
     #[arg(long, default_value = "q,k,v")]
     pub targets: String,
+    /// Only matrices of these blocks, counted from 0, such as 24-29: those below stay frozen, and what they give is
+    /// computed once for all epochs.
+    #[arg(long, value_name = "FIRST-LAST", value_parser = parse_layers)]
+    pub layers: Option<LayerRange>,
     /// How columns and rows are drawn.
     #[arg(long, value_enum, default_value_t = Selection::Reference)]
     pub select: Selection,
     /// Seed of the draw and, in training, of the order of examples.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+}
+
+/// Blocks of a model from the first to the last, both included.
+pub type LayerRange = std::ops::RangeInclusive<usize>;
+
+fn parse_layers(text: &str) -> Result<LayerRange, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.trim().parse(), last.trim().parse()) {
+        (Ok(first), Ok(last)) if first <= last => Ok(first..=last),
+        _ => Err("use for example 24-29, or one number".into()),
+    }
 }
 
 /// The adapter that a model is run with.

@@ -11,7 +11,7 @@ use curmerge_formats::adapter::{Adapter, Training};
 use curmerge_formats::output::OutputFile;
 use serde_json::json;
 
-use super::arguments::{ComputeArgs, SelectionArgs};
+use super::arguments::{ComputeArgs, SelectionArgs, parse_size};
 use super::interrupt;
 use super::select::select;
 use crate::base::Base;
@@ -72,6 +72,10 @@ pub struct BuildArgs {
     /// Share of U taken away a step, times the learning rate.
     #[arg(long, default_value_t = 0.0)]
     pub weight_decay: f32,
+    /// Most bytes of activations to keep for the backward pass, such as 500M or 4G; what is not kept is computed again,
+    /// which takes longer.
+    #[arg(long, default_value = "512M", value_name = "SIZE", value_parser = parse_size)]
+    pub memory: u64,
     /// Multiply what U gained by this at the end: less learnt, and much less forgotten.
     #[arg(long, default_value_t = 0.55)]
     pub shrink: f32,
@@ -88,7 +92,7 @@ pub struct BuildArgs {
     #[command(flatten)]
     pub compute: ComputeArgs,
     /// Go on training this adapter: its targets, indices and U.
-    #[arg(long, value_name = "ADAPTER", conflicts_with_all = ["rank", "targets", "select", "scale"])]
+    #[arg(long, value_name = "ADAPTER", conflicts_with_all = ["rank", "targets", "layers", "select", "scale"])]
     pub init: Option<PathBuf>,
     /// Every N steps, save what --resume needs in ADAPTER.checkpoint; so does Ctrl-C after its step. It is removed when
     /// the run is over and the adapter stands.
@@ -258,6 +262,11 @@ fn train_options(args: &BuildArgs) -> TrainOptions {
         valid_every: args.valid_every,
         patience: args.patience,
         save_every: args.save_every,
+        memory: args.memory,
+        scratch: match args.output.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
+        },
     }
 }
 

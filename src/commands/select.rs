@@ -27,7 +27,7 @@ pub struct SelectArgs {
 
 /// A new adapter of the base, with scale 1 and U = 0.
 pub fn select(base: &Base, args: &SelectionArgs) -> Result<Adapter> {
-    let names = base.targets(&args.targets)?;
+    let names = base.targets(&args.targets, args.layers.clone())?;
     let spinner = progress::spinner("choosing columns and rows");
     let targets = binding::prepare(base, &names, args.rank, args.select, args.seed)?;
     let base = binding::base_info(base, &targets);

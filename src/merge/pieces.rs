@@ -136,7 +136,7 @@ pub(super) fn write(
         }
         Ok(())
     };
-    let compute = || -> Result<()> {
+    let mut compute = || -> Result<()> {
         confirm()?;
         for (place, piece) in &placed {
             match piece {

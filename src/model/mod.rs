@@ -69,6 +69,11 @@ impl Batch {
         &self.tokens
     }
 
+    /// The rows of each sequence.
+    pub fn sequences(&self) -> &[Range<usize>] {
+        &self.sequences
+    }
+
     /// Pairs of a row of the pass and the token to be predicted there.
     pub fn predictions(&self) -> &[(usize, u32)] {
         &self.predictions
@@ -151,6 +156,20 @@ impl<'a, T: Real> Transformer<'a, T> {
         self.terms.iter().map(|(layer, _)| *layer).min().unwrap_or(self.blocks.len())
     }
 
+    /// Blocks below the lowest that has a term: what they give for a sequence never changes.
+    pub fn frozen_blocks(&self) -> usize {
+        self.lowest()
+    }
+
+    /// What the [frozen blocks](Self::frozen_blocks) make of a batch, `[tokens, d_model]`: each token's row depends on
+    /// its sequence alone.
+    pub fn frozen_part(&self, batch: &Batch) -> Array2<T> {
+        let (spans, angles) = self.layout(batch);
+        let places = self.places(&spans, &angles);
+        let below = &self.blocks[..self.lowest()];
+        below.iter().fold(self.embed(&batch.tokens), |x, block| block.forward(x, &places))
+    }
+
     /// The first block whose activations are all kept; of those below it, which come last in the backward pass, only
     /// the inputs.
     fn first_kept(&self, tokens: usize) -> usize {
@@ -227,21 +246,25 @@ impl<'a, T: Real> Transformer<'a, T> {
 
     /// The natural log-probability of each prediction of the batch, in order.
     pub fn log_probs(&self, batch: &Batch) -> Vec<f64> {
+        self.log_probs_from(self.frozen_part(batch), batch)
+    }
+
+    /// [`Self::log_probs`] from what [`Self::frozen_part`] gave for the batch.
+    pub fn log_probs_from(&self, x: Array2<T>, batch: &Batch) -> Vec<f64> {
         let tokens: Vec<u32> = batch.predictions.iter().map(|(_, token)| *token).collect();
-        self.head.log_probs(self.predicting(batch).view(), &tokens)
+        self.head.log_probs(self.predicting(x, batch).view(), &tokens)
     }
 
     /// All logits `[predictions, vocab]` of the batch.
     pub fn logits(&self, batch: &Batch) -> Array2<T> {
-        self.head.logits(self.predicting(batch).view())
+        self.head.logits(self.predicting(self.frozen_part(batch), batch).view())
     }
 
-    /// The normed hidden states at the batch's predictions, `[predictions, d_model]`.
-    fn predicting(&self, batch: &Batch) -> Array2<T> {
+    /// The normed hidden states at the batch's predictions, `[predictions, d_model]`, from its frozen part.
+    fn predicting(&self, mut x: Array2<T>, batch: &Batch) -> Array2<T> {
         let (spans, angles) = self.layout(batch);
         let places = self.places(&spans, &angles);
-        let mut x = self.embed(&batch.tokens);
-        for block in &self.blocks {
+        for block in &self.blocks[self.lowest()..] {
             x = block.forward(x, &places);
         }
         self.output_norm.forward(select_rows(x.view(), batch).view())
@@ -250,15 +273,17 @@ impl<'a, T: Real> Transformer<'a, T> {
     /// The log-probabilities of the batch's predictions, and the gradient of `-weight * sum(log_probs)` to each attached
     /// U, `[c, r]` each. The backward pass ends at the lowest block that has a term.
     pub fn gradients(&self, batch: &Batch, weight: f64) -> (Vec<f64>, Vec<Array2<T>>) {
+        self.gradients_from(self.frozen_part(batch), batch, weight)
+    }
+
+    /// [`Self::gradients`] from what [`Self::frozen_part`] gave for the batch.
+    pub fn gradients_from(&self, mut x: Array2<T>, batch: &Batch, weight: f64) -> (Vec<f64>, Vec<Array2<T>>) {
         let (spans, angles) = self.layout(batch);
         let places = self.places(&spans, &angles);
         let (lowest, first_kept) = (self.lowest(), self.first_kept(batch.tokens.len()));
-        let mut x = self.embed(&batch.tokens);
         let mut kept = Vec::with_capacity(self.blocks.len() - lowest);
-        for (layer, block) in self.blocks.iter().enumerate() {
-            if layer < lowest {
-                x = block.forward(x, &places);
-            } else if layer < first_kept {
+        for (layer, block) in self.blocks.iter().enumerate().skip(lowest) {
+            if layer < first_kept {
                 kept.push(Kept::Input(x.clone()));
                 x = block.forward(x, &places);
             } else {

@@ -86,7 +86,7 @@ fn with_model(work: impl FnOnce(&Base)) {
 /// Random terms on every matrix of both blocks, or on those whose name contains `only`.
 fn targets(base: &Base, only: &str) -> Vec<AdapterTarget> {
     let mut stream = ChaCha20Rng::seed_from_u64(2);
-    base.targets("all")
+    base.targets("all", None)
         .unwrap()
         .into_iter()
         .filter(|name| name.contains(only))

@@ -6,9 +6,25 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use super::data::Example;
 use crate::model::Batch;
 
-/// Tokens that go through the model at a time; a longer example goes alone. Activations take about
-/// `layers * (6 d_model + 3 ff) * 4` bytes a token.
-const PASS_TOKENS: usize = 1024;
+/// Most tokens that go through the model at a time; a longer example goes alone. More would not make products faster.
+pub const MOST_TOKENS: usize = 1024;
+/// Passes of fewer tokens spend too much on decoding the weights: rather are activations computed again.
+const LEAST_TOKENS: usize = 512;
+
+/// Tokens of a pass whose activations, of so many bytes a token, are to fit into `memory`.
+pub fn tokens_within(memory: u64, bytes_a_token: u64) -> usize {
+    let fitting = memory / bytes_a_token.max(1);
+    usize::try_from(fitting).unwrap_or(MOST_TOKENS).clamp(LEAST_TOKENS, MOST_TOKENS)
+}
+
+/// Examples that go through the model together.
+#[derive(Clone, Debug, Default)]
+pub struct Pass {
+    /// Their tokens, a sequence each.
+    pub batch: Batch,
+    /// Their indices.
+    pub examples: Vec<usize>,
+}
 
 /// The order of `count` examples in an epoch: Fisher and Yates' shuffle by ChaCha20, so the same on every machine.
 pub fn order(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
@@ -25,18 +41,24 @@ pub fn order(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
     order
 }
 
-/// Examples in passes of at most [`PASS_TOKENS`] tokens, in the given order.
-pub fn passes<'e>(examples: impl IntoIterator<Item = &'e Example>) -> Vec<Batch> {
+/// Examples with their indices in passes of at most `most` tokens, in the given order. An example that predicts nothing
+/// is left out.
+pub fn passes<'e>(examples: impl IntoIterator<Item = (usize, &'e Example)>, most: usize) -> Vec<Pass> {
     let mut passes = Vec::new();
-    let mut batch = Batch::default();
-    for example in examples {
-        if !batch.tokens().is_empty() && batch.tokens().len() + example.tokens.len() > PASS_TOKENS {
-            passes.push(std::mem::take(&mut batch));
+    let mut pass = Pass::default();
+    for (index, example) in examples {
+        let tokens = pass.batch.tokens().len();
+        if tokens > 0 && tokens + example.tokens.len() > most {
+            passes.push(std::mem::take(&mut pass));
         }
-        batch.push(&example.tokens, &example.targets);
+        let before = pass.batch.sequences().len();
+        pass.batch.push(&example.tokens, &example.targets);
+        if pass.batch.sequences().len() > before {
+            pass.examples.push(index);
+        }
     }
-    if !batch.tokens().is_empty() {
-        passes.push(batch);
+    if !pass.batch.tokens().is_empty() {
+        passes.push(pass);
     }
     passes
 }
@@ -57,12 +79,21 @@ mod tests {
     }
 
     #[test]
+    fn passes_are_as_long_as_memory_allows_and_products_need() {
+        assert_eq!(tokens_within(1 << 30, 1 << 20), 1024);
+        assert_eq!(tokens_within(600 << 20, 1 << 20), 600);
+        assert_eq!(tokens_within(1, 1 << 20), 512);
+        assert_eq!(tokens_within(u64::MAX, 0), 1024);
+    }
+
+    #[test]
     fn passes_hold_every_prediction_once() {
         let example = |length: usize| Example { tokens: vec![7; length], targets: vec![true; length] };
         let examples = [example(1000), example(30), example(3000), example(2)];
-        let passes = passes(&examples);
-        let sizes: Vec<usize> = passes.iter().map(|p| p.predictions().len()).collect();
+        let passes = passes(examples.iter().enumerate(), 1024);
+        let sizes: Vec<usize> = passes.iter().map(|p| p.batch.predictions().len()).collect();
         assert_eq!(sizes, [999, 29, 2999, 1]);
-        assert!(passes.iter().all(|p| p.tokens().len() == p.predictions().len()));
+        assert!(passes.iter().all(|p| p.batch.tokens().len() == p.batch.predictions().len()));
+        assert_eq!(passes.iter().map(|p| p.examples.clone()).collect::<Vec<_>>(), [[0], [1], [2], [3]]);
     }
 }

@@ -11,20 +11,24 @@ pub mod metrics;
 mod observer;
 pub mod optimizer;
 pub mod patience;
+mod prefix;
 pub mod schedule;
 mod state;
 pub mod tensorboard;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ndarray::Array2;
 
 use crate::Result;
-use crate::model::{Batch, Transformer};
-use data::{Dataset, Example};
+use crate::model::Transformer;
+use batches::Pass;
+use data::Dataset;
 pub use observer::{Observer, Step, Validation};
 use optimizer::AdamWOptions;
+use prefix::Prefix;
 use schedule::Schedule;
 pub use state::{Progress, State};
 
@@ -59,6 +63,10 @@ pub struct TrainOptions {
     pub patience: Option<u64>,
     /// Steps between checkpoints.
     pub save_every: Option<u64>,
+    /// Most bytes of activations to keep for a backward pass.
+    pub memory: u64,
+    /// A folder for what is kept from one epoch to the next.
+    pub scratch: PathBuf,
 }
 
 impl TrainOptions {
@@ -138,6 +146,13 @@ pub fn train(
     let mut state = resumed.unwrap_or_else(|| State::new(options.adamw, began.clone()));
     set(model, &state.matrices);
     let resumed_at = state.progress.steps();
+    model.limit_activations(options.memory);
+    let most = batches::tokens_within(options.memory, model.activation_bytes_a_token());
+    let mut prefix = Prefix::new(model, data.examples.len(), &options.scratch)?;
+    let mut valid_prefix = match valid {
+        Some(valid) => Prefix::new(model, valid.examples.len(), &options.scratch)?,
+        None => None,
+    };
     let mut order = (u64::MAX, Vec::new());
     let end = loop {
         let done = state.progress.steps();
@@ -150,7 +165,7 @@ pub fn train(
             let start = Instant::now();
             // Of the adapter that would be written now, so that the losses of a run compare.
             set_shrunk(model, &state.matrices, &began, options.shrink);
-            let loss = mean_loss(model, valid);
+            let loss = mean_loss_keeping(model, valid, valid_prefix.as_mut())?;
             set(model, &state.matrices);
             if !loss.is_finite() {
                 break End::Diverged;
@@ -183,8 +198,8 @@ pub fn train(
             order = (epoch, batches::order(data.examples.len(), options.seed, epoch));
         }
         let batch = order.1.chunks(options.batch_size).nth((done % steps_of_epoch) as usize).unwrap_or(&[]);
-        let examples: Vec<&Example> = batch.iter().map(|&i| &data.examples[i]).collect();
-        let (loss, mut gradients, tokens) = step_gradients(model, &examples);
+        let passes = batches::passes(batch.iter().map(|&i| (i, &data.examples[i])), most);
+        let (loss, mut gradients, tokens) = step_gradients(model, &passes, prefix.as_mut())?;
         let gradient_norm = optimizer::clip(&mut gradients, options.clip);
         if !(loss + gradient_norm).is_finite() {
             break End::Diverged;
@@ -243,23 +258,48 @@ fn set_shrunk(
 
 /// The mean loss over all target tokens of a data set, nats a token.
 pub fn mean_loss(model: &Transformer<'_, f32>, data: &Dataset) -> f64 {
-    let (mut sum, mut count) = (0.0, 0);
-    for pass in batches::passes(&data.examples) {
-        sum -= model.log_probs(&pass).iter().sum::<f64>();
-        count += pass.predictions().len();
-    }
-    sum / count as f64
+    // Without a file nothing can fail.
+    mean_loss_keeping(model, data, None).unwrap_or(f64::NAN)
 }
 
-/// The mean loss over the target tokens of these examples, its gradients, and the tokens of the pass.
-fn step_gradients(model: &Transformer<'_, f32>, examples: &[&Example]) -> (f64, Vec<Array2<f32>>, u64) {
-    let passes = batches::passes(examples.iter().copied());
-    let targets: usize = passes.iter().map(|p| p.predictions().len()).sum();
+fn mean_loss_keeping(
+    model: &Transformer<'_, f32>,
+    data: &Dataset,
+    mut prefix: Option<&mut Prefix>,
+) -> Result<f64> {
+    let (mut sum, mut count) = (0.0, 0);
+    for pass in batches::passes(data.examples.iter().enumerate(), batches::MOST_TOKENS) {
+        let x = frozen_part(model, &pass, &mut prefix)?;
+        sum -= model.log_probs_from(x, &pass.batch).iter().sum::<f64>();
+        count += pass.batch.predictions().len();
+    }
+    Ok(sum / count as f64)
+}
+
+fn frozen_part(
+    model: &Transformer<'_, f32>,
+    pass: &Pass,
+    prefix: &mut Option<&mut Prefix>,
+) -> Result<Array2<f32>> {
+    match prefix {
+        Some(prefix) => prefix.of(model, pass),
+        None => Ok(model.frozen_part(&pass.batch)),
+    }
+}
+
+/// The mean loss over the target tokens of these passes, its gradients, and the tokens of the passes.
+fn step_gradients(
+    model: &Transformer<'_, f32>,
+    passes: &[Pass],
+    mut prefix: Option<&mut Prefix>,
+) -> Result<(f64, Vec<Array2<f32>>, u64)> {
+    let targets: usize = passes.iter().map(|p| p.batch.predictions().len()).sum();
     let weight = 1.0 / targets as f64;
     let mut sum = 0.0;
     let mut total: Vec<Array2<f32>> = Vec::new();
-    for pass in &passes {
-        let (log_probs, gradients) = model.gradients(pass, weight);
+    for pass in passes {
+        let x = frozen_part(model, pass, &mut prefix)?;
+        let (log_probs, gradients) = model.gradients_from(x, &pass.batch, weight);
         sum -= log_probs.iter().sum::<f64>();
         if total.is_empty() {
             total = gradients;
@@ -267,5 +307,5 @@ fn step_gradients(model: &Transformer<'_, f32>, examples: &[&Example]) -> (f64, 
             total.iter_mut().zip(&gradients).for_each(|(t, g)| *t += g);
         }
     }
-    (sum * weight, total, passes.iter().map(|p: &Batch| p.tokens().len() as u64).sum())
+    Ok((sum * weight, total, passes.iter().map(|p| p.batch.tokens().len() as u64).sum()))
 }

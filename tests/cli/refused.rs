@@ -61,6 +61,8 @@ fn exit_statuses_are_0_1_and_2() {
         &["build", "base", "--data", "data", "-o", "out", "--rank", "0"],
         &["build", "base", "--data", "data", "-o", "out", "--rank", "-1"],
         &["build", "base", "--data", "data", "-o", "out", "--lr", "fast"],
+        &["build", "base", "--data", "data", "-o", "out", "--layers", "3-2"],
+        &["build", "base", "--data", "data", "-o", "out", "--memory", "much"],
         &["build", "base", "--data", "data", "-o", "out", "--batch-size", "0"],
         &["build", "base", "--data", "data", "-o", "out", "--select", "magic"],
         &["build", "base", "--data", "data", "-o", "out", "--init", "adapter", "--rank", "4"],

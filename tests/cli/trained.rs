@@ -245,3 +245,49 @@ fn the_demo_does_the_whole_job() {
     // A folder of an earlier demo is used again.
     assert!(fs::read(out.join("base.gguf")).unwrap() == fs::read(demo("model.gguf")).unwrap());
 }
+
+#[test]
+fn a_range_of_blocks_is_adapted_and_what_lies_below_is_computed_once() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let (model, data) = (demo("model.gguf"), demo("train.jsonl"));
+    let small = path("small.jsonl");
+    let lines: Vec<String> =
+        fs::read_to_string(data).unwrap().lines().take(64).map(|line| format!("{line}\n")).collect();
+    fs::write(&small, lines.concat()).unwrap();
+    let build = |out: &Path, memory: &str| {
+        curmerge!(
+            "build",
+            model,
+            "--data",
+            small,
+            "--valid",
+            small,
+            "--layers",
+            "2-3",
+            "--targets",
+            "v,down",
+            "--epochs",
+            "3",
+            "--memory",
+            memory,
+            "-o",
+            out,
+            "--json"
+        )
+        .json()
+    };
+    let (kept, again) = (path("kept"), path("again"));
+    let answer = build(&kept, "1G");
+    assert_eq!(answer["steps"], 24);
+    let validation = |epoch: usize| answer["validation"][epoch]["loss"].as_f64().unwrap();
+    assert!(validation(2) < validation(0), "{answer}");
+    // Activations computed again are the same numbers.
+    build(&again, "1");
+    let adapters = [&kept, &again].map(|file| Adapter::read(file).unwrap());
+    assert_eq!(adapters[0].targets, adapters[1].targets);
+    let names: Vec<&str> = adapters[0].targets.iter().map(|target| target.name.as_str()).collect();
+    assert_eq!(names, ["blk.2.attn_v", "blk.2.ffn_down", "blk.3.attn_v", "blk.3.ffn_down"]);
+    let line = curmerge!("select", model, "-o", path("x"), "--layers", "3-4").refusal();
+    assert!(line.contains("no block 4") && line.contains("0 to 3"), "{line}");
+}

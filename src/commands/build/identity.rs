@@ -48,6 +48,7 @@ pub(super) fn of(
         ("--max-seq-len", args.max_seq_len.to_string()),
         ("--append-eos", args.append_eos.to_string()),
         ("--precision", format!("{:?}", args.compute.precision).to_lowercase()),
+        ("--memory", args.memory.to_string()),
         ("--valid-every", number(args.valid_every)),
         ("--patience", number(args.patience)),
     ];
