@@ -156,24 +156,24 @@ pub fn swiglu<T: Real>(gate: &[T], up: &[T], out: &mut [T]) {
     Cpu::current().run(SwiGlu(gate, up, out));
 }
 
-/// From `d`, the gradient to silu(gate) up, those to gate, into `dgate`, and to up, into `d`.
-pub fn swiglu_backward<T: Real>(gate: &[T], up: &[T], d: &mut [T], dgate: &mut [T]) {
-    struct SwiGluBackward<'x, T>(&'x [T], &'x [T], &'x mut [T], &'x mut [T]);
+/// From `d`, the gradient to silu(gate) up, those to gate and up, in the places of `gate` and `d`.
+pub fn swiglu_backward<T: Real>(gate: &mut [T], up: &[T], d: &mut [T]) {
+    struct SwiGluBackward<'x, T>(&'x mut [T], &'x [T], &'x mut [T]);
     impl<T: Real> Work for SwiGluBackward<'_, T> {
         type Output = ();
 
         #[inline(always)]
         fn run(self) {
-            let Self(gate, up, d, dgate) = self;
-            for (((dgate, d), &gate), &up) in dgate.iter_mut().zip(d).zip(gate).zip(up) {
-                let s = sigmoid(gate);
+            let Self(gate, up, d) = self;
+            for ((gate, &up), d) in gate.iter_mut().zip(up).zip(d) {
+                let s = sigmoid(*gate);
                 let g = *d;
-                *dgate = g * up * s * (T::one() + gate * (T::one() - s));
-                *d = g * gate * s;
+                *d = g * *gate * s;
+                *gate = g * up * s * (T::one() + *gate * (T::one() - s));
             }
         }
     }
-    Cpu::current().run(SwiGluBackward(gate, up, d, dgate));
+    Cpu::current().run(SwiGluBackward(gate, up, d));
 }
 
 /// `ds = p (ds - dot) scale`: the gradient to scores behind a softmax p.

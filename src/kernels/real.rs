@@ -47,6 +47,12 @@ pub trait Real:
     fn panels(b: ArrayView2<'_, Self>) -> Self::Panels;
     /// `c = a b` or `c += a b`, on all threads.
     fn multiply(c: ArrayViewMut2<Self>, accumulate: bool, a: &Self::Rows<'_>, b: &Self::Panels);
+    /// The products of `a` and each of these panels side by side: `[m, columns]`, on all threads.
+    fn product(
+        a: &Self::Rows<'_>,
+        columns: usize,
+        panels: impl Iterator<Item = Self::Panels>,
+    ) -> Array2<Self>;
     /// [`Self::multiply`] on the calling thread alone. `b` may have more rows than `a` has columns, and more columns than
     /// `c`; the first ones are used.
     fn multiply_here(c: ArrayViewMut2<Self>, accumulate: bool, a: &Self::Rows<'_>, b: &Self::Panels);
@@ -83,6 +89,9 @@ impl Real for f32 {
     }
     fn multiply(c: ArrayViewMut2<Self>, accumulate: bool, a: &Rows<'_>, b: &Panels) {
         product::multiply(c, accumulate, a, b);
+    }
+    fn product(a: &Rows<'_>, columns: usize, panels: impl Iterator<Item = Panels>) -> Array2<f32> {
+        product::product(a, columns, panels)
     }
     fn multiply_here(c: ArrayViewMut2<Self>, accumulate: bool, a: &Rows<'_>, b: &Panels) {
         product::multiply_tile(c, accumulate, a, 0, b, 0);
@@ -126,6 +135,20 @@ impl Real for f64 {
     }
     fn multiply(c: ArrayViewMut2<Self>, accumulate: bool, a: &ArrayView2<'_, Self>, b: &Array2<f64>) {
         matmul(c, accumulate, *a, b.view());
+    }
+    fn product(
+        a: &ArrayView2<'_, Self>,
+        columns: usize,
+        panels: impl Iterator<Item = Array2<f64>>,
+    ) -> Array2<f64> {
+        let mut c = Array2::zeros((a.nrows(), columns));
+        let mut done = 0;
+        for panels in panels {
+            let part = done..done + panels.ncols();
+            done = part.end;
+            matmul(c.slice_mut(s![.., part]), false, *a, panels.view());
+        }
+        c
     }
     fn multiply_here(c: ArrayViewMut2<Self>, accumulate: bool, a: &ArrayView2<'_, Self>, b: &Array2<f64>) {
         let used = b.slice(s![..a.ncols(), ..c.ncols()]);

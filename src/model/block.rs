@@ -9,6 +9,8 @@ use super::norm::RmsNorm;
 use super::rotary::{Angles, Rotary};
 use crate::kernels::Real;
 
+const WANTED: &str = "a gradient that was asked for";
+
 /// The frozen weights of a block, with the trained terms beside them.
 #[derive(Clone, Debug)]
 pub struct Block<'a, T> {
@@ -101,10 +103,10 @@ impl<'a, T: Real> Block<'a, T> {
     /// x `[tokens, d_model]` to q, k and v.
     pub(super) fn project(&self, x: ArrayView2<T>, rotary: &Rotary, angles: &Angles<T>) -> Projected<T> {
         let normed = self.attn_norm.forward(x);
-        let (tokens, input) = (x.nrows(), self.q.input(normed.view()));
-        let (mut q, zq) = self.q.forward(tokens, &input);
-        let (mut k, zk) = self.k.forward(tokens, &input);
-        let (v, zv) = self.v.forward(tokens, &input);
+        let input = self.q.input(normed.view());
+        let (mut q, zq) = self.q.forward(&input);
+        let (mut k, zk) = self.k.forward(&input);
+        let (v, zv) = self.v.forward(&input);
         rotary.forward(&mut q, angles);
         rotary.forward(&mut k, angles);
         Projected { q, k, v, z: [zq, zk, zv] }
@@ -116,15 +118,14 @@ impl<'a, T: Real> Block<'a, T> {
     }
 
     fn finish_saving(&self, x: ArrayView2<T>, attended: ArrayView2<T>) -> (Array2<T>, Finished<T>) {
-        let tokens = x.nrows();
-        let (mut mid, zo) = self.o.forward(tokens, &self.o.input(attended));
+        let (mut mid, zo) = self.o.forward(&self.o.input(attended));
         mid += &x;
         let normed = self.ffn_norm.forward(mid.view());
         let input = self.gate.input(normed.view());
-        let (gate, zgate) = self.gate.forward(tokens, &input);
-        let (up, zup) = self.up.forward(tokens, &input);
+        let (gate, zgate) = self.gate.forward(&input);
+        let (up, zup) = self.up.forward(&input);
         let a = feed_forward::forward(&gate, &up);
-        let (mut y, zdown) = self.down.forward(tokens, &self.down.input(a.view()));
+        let (mut y, zdown) = self.down.forward(&self.down.input(a.view()));
         y += &mid;
         (y, Finished { mid, gate, up, z: [zo, zgate, zup, zdown] })
     }
@@ -183,8 +184,9 @@ impl<'a, T: Real> Block<'a, T> {
             return None;
         }
         let (dmid, zo) = dmid;
-        let mut dattended = Array2::zeros(attended.dim());
+        let mut dattended = None;
         self.o.backward(dmid.clone(), zo.as_ref(), gradients, Some(&mut dattended));
+        let dattended = dattended.expect(WANTED);
         let pass = attention::Forward {
             q: projected.q.view(),
             k: projected.k.view(),
@@ -195,11 +197,11 @@ impl<'a, T: Real> Block<'a, T> {
         let (mut dq, mut dk, dv) = attention::backward(&pass, dattended.view(), places.spans, places.heads);
         places.rotary.backward(&mut dq, places.angles);
         places.rotary.backward(&mut dk, places.angles);
-        let mut dnormed = want_dx.then(|| Array2::zeros(x.dim()));
+        let mut dnormed = None;
         let [zq, zk, zv] = &projected.z;
-        self.q.backward(dq, zq.as_ref(), gradients, dnormed.as_mut());
-        self.k.backward(dk, zk.as_ref(), gradients, dnormed.as_mut());
-        self.v.backward(dv, zv.as_ref(), gradients, dnormed.as_mut());
+        self.q.backward(dq, zq.as_ref(), gradients, want_dx.then_some(&mut dnormed));
+        self.k.backward(dk, zk.as_ref(), gradients, want_dx.then_some(&mut dnormed));
+        self.v.backward(dv, zv.as_ref(), gradients, want_dx.then_some(&mut dnormed));
         dnormed.map(|dnormed| {
             let mut dx = dmid;
             self.attn_norm.backward(x.view(), dnormed.view(), &mut dx);
@@ -215,14 +217,14 @@ impl<'a, T: Real> Block<'a, T> {
         gradients: &mut [Array2<T>],
     ) -> (Array2<T>, Option<Array2<T>>) {
         let Finished { mid, gate, up, z: [zo, zgate, zup, zdown] } = finished;
-        let mut da = Array2::zeros(gate.dim());
+        let mut da = None;
         self.down.backward(dy.clone(), zdown.as_ref(), gradients, Some(&mut da));
-        let (dgate, dup) = feed_forward::backward(&gate, &up, da);
-        let mut dnormed = Array2::zeros(mid.dim());
+        let (dgate, dup) = feed_forward::backward(gate, &up, da.expect(WANTED));
+        let mut dnormed = None;
         self.gate.backward(dgate, zgate.as_ref(), gradients, Some(&mut dnormed));
         self.up.backward(dup, zup.as_ref(), gradients, Some(&mut dnormed));
         let mut dmid = dy;
-        self.ffn_norm.backward(mid.view(), dnormed.view(), &mut dmid);
+        self.ffn_norm.backward(mid.view(), dnormed.expect(WANTED).view(), &mut dmid);
         (dmid, zo)
     }
 }

@@ -22,13 +22,10 @@ pub fn forward<T: Real>(gate: &Array2<T>, up: &Array2<T>) -> Array2<T> {
 }
 
 /// From da = dL/da and the forward pass's inputs: dL/dgate and dL/dup, all `[tokens, ff]`.
-pub fn backward<T: Real>(gate: &Array2<T>, up: &Array2<T>, mut da: Array2<T>) -> (Array2<T>, Array2<T>) {
-    let mut dgate = Array2::zeros(gate.dim());
-    let (gate, up) = (gate.as_slice().expect(CONTIGUOUS), up.as_slice().expect(CONTIGUOUS));
-    let out = dgate.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
+pub fn backward<T: Real>(mut gate: Array2<T>, up: &Array2<T>, mut da: Array2<T>) -> (Array2<T>, Array2<T>) {
+    let up = up.as_slice().expect(CONTIGUOUS).par_chunks(CHUNK);
+    let gates = gate.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
     let d = da.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
-    out.zip(d)
-        .zip(gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK)))
-        .for_each(|((dgate, d), (gate, up))| elementwise::swiglu_backward(gate, up, d, dgate));
-    (dgate, da)
+    gates.zip(d).zip(up).for_each(|((gate, d), up)| elementwise::swiglu_backward(gate, up, d));
+    (gate, da)
 }

@@ -65,13 +65,10 @@ impl<'a, T: Real> Linear<'a, T> {
         T::rows(x, self.precision)
     }
 
-    /// x, `tokens` rows, to y `[tokens, m]`; also z `[tokens, r]`, which the backward pass needs, when there is a term.
-    pub fn forward(&self, tokens: usize, x: &T::Rows<'_>) -> (Array2<T>, Option<Array2<T>>) {
-        let mut y = Array2::zeros((tokens, self.weight.rows()));
-        for rows in self.blocks() {
-            let w = T::transposed(&self.weight, rows.clone(), self.precision);
-            T::multiply(y.slice_mut(s![.., rows]), false, x, &w);
-        }
+    /// x `[tokens, n]` to y `[tokens, m]`; also z `[tokens, r]`, which the backward pass needs, when there is a term.
+    pub fn forward(&self, x: &T::Rows<'_>) -> (Array2<T>, Option<Array2<T>>) {
+        let panels = self.blocks().map(|rows| T::transposed(&self.weight, rows, self.precision));
+        let mut y = T::product(x, self.weight.rows(), panels);
         let z = self.term.as_ref().map(|term| {
             let z = gather(&y, &term.rows);
             let mut uz = Array2::zeros((z.nrows(), term.u.nrows()));
@@ -84,13 +81,13 @@ impl<'a, T: Real> Linear<'a, T> {
     }
 
     /// From g = dL/dy `[tokens, m]` and the z of the forward pass: adds dL/dU to its slot of `gradients`, and dL/dx
-    /// `[tokens, n]` to `dx` when that is wanted.
+    /// `[tokens, n]` to `dx` when that is wanted; nothing yet in it is as zeros.
     pub fn backward(
         &self,
         mut g: Array2<T>,
         z: Option<&Array2<T>>,
         gradients: &mut [Array2<T>],
-        dx: Option<&mut Array2<T>>,
+        dx: Option<&mut Option<Array2<T>>>,
     ) {
         if let (Some(term), Some(z)) = (&self.term, z) {
             let mut h = Array2::zeros((g.nrows(), term.c.ncols()));
@@ -103,10 +100,13 @@ impl<'a, T: Real> Linear<'a, T> {
                 scatter_add(&mut g, &term.rows, &v);
             }
         }
-        if let Some(dx) = dx {
-            for rows in self.blocks() {
-                let w = T::upright(&self.weight, rows.clone(), self.precision);
-                T::multiply(dx.view_mut(), true, &T::rows(g.slice(s![.., rows]), self.precision), &w);
+        let Some(sum) = dx else { return };
+        for rows in self.blocks() {
+            let w = T::upright(&self.weight, rows.clone(), self.precision);
+            let g = T::rows(g.slice(s![.., rows]), self.precision);
+            match sum {
+                Some(dx) => T::multiply(dx.view_mut(), true, &g, &w),
+                None => *sum = Some(T::product(&g, self.weight.cols(), std::iter::once(w))),
             }
         }
     }

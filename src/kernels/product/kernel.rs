@@ -53,7 +53,8 @@ impl Kernel {
     /// [`Self::columns`] columns, of which the first are those of `c`.
     ///
     /// # Safety
-    /// `c` must point to `a.rows` rows of `columns` numbers, `c_stride` apart, that nothing else refers to.
+    /// `c` must point to `a.rows` rows of `columns` numbers, `c_stride` apart, that nothing else refers to; to accumulate,
+    /// the numbers must be there.
     ///
     /// # Panics
     /// When `b` is shorter than that, or there are more rows or columns than a tile has.
@@ -91,10 +92,12 @@ impl Kernel {
         // SAFETY: as above, and `whole` has the rows of a tile one behind another.
         unsafe { run(&tile) };
         for (i, sums) in whole.chunks_exact(self.columns).take(a.rows).enumerate() {
-            // SAFETY: the caller's promise.
-            let c = unsafe { std::slice::from_raw_parts_mut(c.offset(i as isize * c_stride), columns) };
-            for (c, sum) in c.iter_mut().zip(sums) {
-                *c = if accumulate { *c + sum } else { *sum };
+            for (j, sum) in sums[..columns].iter().enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let c = c.offset(i as isize * c_stride).add(j);
+                    c.write(if accumulate { *c + sum } else { *sum });
+                }
             }
         }
     }
