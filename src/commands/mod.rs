@@ -50,7 +50,7 @@ pub struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Train an adapter for a base model on a file of examples.
-    Build(build::BuildArgs),
+    Build(Box<build::BuildArgs>),
     /// Choose an adapter's columns and rows, with U = 0.
     Select(select::SelectArgs),
     /// Write W + C U R into a new model.
