@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+use curmerge_formats::output::{Stretch, write_behind};
 use curmerge_formats::{Error, MappedFile, OutputFile, OutputFolder};
 use tempfile::TempDir;
 
@@ -210,4 +211,46 @@ fn a_folder_never_replaces_an_input() {
     }
     assert!(matches!(OutputFolder::create(&model, &[&file], true), Err(Error::SameFile { .. })));
     OutputFolder::create(&at("models/other"), &[&model], true).unwrap();
+}
+
+#[test]
+fn what_is_computed_is_written_among_what_is_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    // More than is copied at a time.
+    let long: Vec<u8> = (0..9 << 20).map(|i: u32| (i % 251) as u8).collect();
+    fs::write(at("source"), &long).unwrap();
+    let source = MappedFile::open(&at("source")).unwrap();
+    let len = long.len() as u64 - 5;
+    let stretches = [
+        (0, Stretch::Bytes(b"head")),
+        (4, Stretch::Copy { source: &source, offset: 5, len }),
+        (len + 204, Stretch::Bytes(b"end")),
+    ];
+    let file = OutputFile::create(&at("out"), &[]).unwrap();
+    let answer: Result<u8, Error> = write_behind(&file, &stretches, |queue| {
+        for i in 0..100u8 {
+            queue.write_at(len + 4 + 2 * u64::from(i), vec![i; 2])?;
+        }
+        Ok(7)
+    });
+    assert_eq!(answer.unwrap(), 7);
+    file.commit().unwrap();
+    let computed = (0..100).flat_map(|i| [i; 2]);
+    let right: Vec<u8> = b"head".iter().chain(&long[5..]).copied().chain(computed).chain(*b"end").collect();
+    assert!(fs::read(at("out")).unwrap() == right);
+
+    let file = OutputFile::create(&at("none"), &[]).unwrap();
+    let refused =
+        write_behind(&file, &stretches, |_| Err::<(), _>(Error::encode("place", "a reason", "a mend")));
+    assert!(refused.unwrap_err().to_string().contains("a reason"));
+    // A copy that fails is what is told, and not that the queue is closed.
+    let beyond = [(0, Stretch::Copy { source: &source, offset: len, len: 6 })];
+    let failed: Result<(), Error> = write_behind(&file, &beyond, |queue| {
+        while queue.write_at(0, vec![0; 1 << 16]).is_ok() {}
+        queue.write_at(0, Vec::new())
+    });
+    assert!(failed.unwrap_err().to_string().contains("goes past its end"));
+    drop(file);
+    assert_eq!(names(folder.path()), ["out", "source"]);
 }

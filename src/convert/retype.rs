@@ -9,7 +9,7 @@ use std::path::Path;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{Gguf, GgufLayout, GgufModel, GgufTensor, NewTensor, Value};
 use curmerge_formats::imatrix::Imatrix;
-use curmerge_formats::output::OutputFile;
+use curmerge_formats::output::{OutputFile, Queue, Stretch, write_behind};
 use curmerge_formats::quant;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -35,6 +35,14 @@ pub struct ConvertReport {
     pub types: BTreeMap<String, usize>,
     /// What a user should know: one line each.
     pub notes: Vec<String>,
+}
+
+impl ConvertReport {
+    /// Counts a tensor as it is in the new file.
+    pub(super) fn count(&mut self, place: &GgufTensor) {
+        self.bytes_after += place.bytes;
+        *self.types.entry(place.dtype.to_string()).or_default() += 1;
+    }
 }
 
 /// Write `gguf` to `out` in the types of `file_type`, by the weights of `imatrix` if there is one. `progress` is told how
@@ -67,25 +75,46 @@ pub fn retype(
         &metadata(gguf.whole_metadata(), file_type),
         new.collect(),
     )?;
-    let mut file = OutputFile::create(out, inputs)?;
-    file.append(layout.header())?;
+    let file = OutputFile::create(out, inputs)?;
+    let mut stretches = frame(&layout, first.alignment());
+    let moved = tensors.iter().zip(layout.tensors()).filter(|(tensor, _)| !tensor.changes());
+    stretches.extend(moved.map(|(tensor, place)| {
+        let &GgufTensor { offset, bytes: len, .. } = tensor.tensor;
+        (place.offset, Stretch::Copy { source: tensor.file.file(), offset, len })
+    }));
     report.bytes_before = tensors.iter().map(|t| t.tensor.bytes).sum();
     let mut read = 0;
-    for (tensor, place) in tensors.iter().zip(layout.tensors()) {
-        if tensor.changes() {
-            tensor.write_at(place.offset, &file)?;
-        } else {
-            let stored = tensor.tensor;
-            file.copy_from_at(place.offset, tensor.file.file(), stored.offset, stored.bytes)?;
+    write_behind(&file, &stretches, |queue| -> Result<()> {
+        for (tensor, place) in tensors.iter().zip(layout.tensors()) {
+            if tensor.changes() {
+                tensor.write_at(place.offset, queue)?;
+            }
+            report.count(place);
+            read += tensor.tensor.bytes;
+            progress(read, report.bytes_before);
         }
-        pad_behind(place, first.alignment(), &file)?;
-        report.bytes_after += place.bytes;
-        *report.types.entry(tensor.choice.dtype.to_string()).or_default() += 1;
-        read += tensor.tensor.bytes;
-        progress(read, report.bytes_before);
-    }
+        Ok(())
+    })?;
     file.commit()?;
     Ok(report)
+}
+
+/// The header of a file, and the zeros behind each tensor up to the next.
+pub(super) fn frame(layout: &GgufLayout, alignment: u64) -> Vec<(u64, Stretch<'_>)> {
+    const ZEROS: &[u8] = &[0; 1 << 16];
+    let padding = |place: &GgufTensor| {
+        let end = place.offset + place.bytes;
+        let mut left = end.next_multiple_of(alignment) - end;
+        let mut stretches = Vec::new();
+        while left > 0 {
+            let len = left.min(ZEROS.len() as u64);
+            left -= len;
+            stretches.push((end + left, Stretch::Bytes(&ZEROS[..len as usize])));
+        }
+        stretches
+    };
+    let paddings = layout.tensors().iter().flat_map(padding);
+    std::iter::once((0, Stretch::Bytes(layout.header()))).chain(paddings).collect()
 }
 
 /// Every tensor of a model with the type that it gets, in the model's order.
@@ -174,7 +203,7 @@ pub(super) fn weights<'a>(
 /// Writes `rows` rows of so many columns from `offset` on, of which `block` makes some from a row on, in parallel and a few blocks at a
 /// time.
 pub(super) fn write_rows(
-    out: &OutputFile,
+    out: &Queue<'_>,
     mut offset: u64,
     rows: usize,
     columns: usize,
@@ -186,18 +215,12 @@ pub(super) fn write_rows(
         let done: Vec<Result<Vec<u8>>> =
             batch.par_iter().map(|&start| block(start, size.min(rows - start))).collect();
         for bytes in done {
-            let bytes = bytes?;
-            out.write_all_at(offset, &bytes)?;
+            let (place, bytes) = (offset, bytes?);
             offset += bytes.len() as u64;
+            out.write_at(place, bytes)?;
         }
     }
     Ok(())
-}
-
-/// Writes the zeros that fill up the data of a tensor.
-pub(super) fn pad_behind(place: &GgufTensor, alignment: u64, out: &OutputFile) -> Result<()> {
-    let end = place.offset + place.bytes;
-    Ok(out.write_all_at(end, &vec![0; (end.next_multiple_of(alignment) - end) as usize])?)
 }
 
 /// One tensor of the old file and its new type.
@@ -250,7 +273,7 @@ impl<'a> Retyped<'a> {
     }
 
     /// Write the tensor in its new type at `offset`.
-    pub(crate) fn write_at(&self, offset: u64, out: &OutputFile) -> Result<()> {
+    pub(crate) fn write_at(&self, offset: u64, out: &Queue<'_>) -> Result<()> {
         let rows = self.tensor.dims[1..].iter().product::<u64>() as usize;
         write_rows(out, offset, rows, self.columns(), |start, count| self.rows(start, count))
     }

@@ -5,6 +5,7 @@
 //! The output has the base's container, metadata, names and order, and where asked for the size of its files limited.
 
 mod carried;
+mod gain;
 mod pieces;
 pub mod report;
 pub mod requantize;

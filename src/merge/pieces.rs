@@ -5,21 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{Gguf, GgufLayout, GgufModel, GgufTensor, NewTensor, Value};
 use curmerge_formats::mmap::MappedFile;
-use curmerge_formats::output::OutputFile;
+use curmerge_formats::output::{OutputFile, Stretch, write_behind};
 use curmerge_formats::safetensors::{NewSafeTensor, SafeTensor, SafeTensors, SafeTensorsLayout};
 
 use super::report::TensorReport;
 use super::tensor::Adapted;
 use crate::Result;
 use crate::convert::retype::Retyped;
-
-/// Bytes that are copied at a time. Most systems let one thread at a time write to a file.
-const COPIED_BYTES: usize = 4 << 20;
 
 /// The tensors to change, by the name that the container gives them.
 pub(super) type Changes<'a> = BTreeMap<&'a str, Change<'a>>;
@@ -98,9 +94,9 @@ impl Piece<'_> {
     }
 }
 
-/// Write the pieces one behind the other: one thread copies, while this one calls `confirm` and then, with the others of
-/// the pool, computes. `base` is the model that errors name; `done` hears of every changed tensor, with a report if
-/// adapters changed it. After an error no more is copied.
+/// Write the pieces one behind the other: one thread copies and writes, while this one calls `confirm` and then, with the
+/// others of the pool, computes. `base` is the model that errors name; `done` hears of every changed tensor, with a report
+/// if adapters changed it.
 pub(super) fn write(
     pieces: &[Piece<'_>],
     base: &Path,
@@ -108,54 +104,29 @@ pub(super) fn write(
     confirm: &mut dyn FnMut() -> Result<()>,
     mut done: impl FnMut(Option<TensorReport>),
 ) -> Result<()> {
-    let mut end = 0;
-    let placed: Vec<(u64, &Piece<'_>)> = pieces
-        .iter()
-        .map(|piece| {
-            let start = end;
-            end += piece.bytes();
-            (start, piece)
-        })
-        .collect();
-    let failed = AtomicBool::new(false);
-    let copy = || -> Result<()> {
-        for (place, piece) in &placed {
-            match piece {
-                Piece::Bytes(bytes) => out.write_all_at(*place, bytes)?,
-                Piece::Copy { source, offset, len } => {
-                    for start in (0..*len).step_by(COPIED_BYTES) {
-                        if failed.load(Ordering::Relaxed) {
-                            return Ok(());
-                        }
-                        let len = (len - start).min(COPIED_BYTES as u64);
-                        out.copy_from_at(place + start, source, offset + start, len)?;
-                    }
-                }
-                Piece::Change(_) => {}
+    let (mut stretches, mut changes, mut place) = (Vec::new(), Vec::new(), 0);
+    for piece in pieces {
+        match piece {
+            Piece::Bytes(bytes) => stretches.push((place, Stretch::Bytes(bytes))),
+            &Piece::Copy { source, offset, len } => {
+                stretches.push((place, Stretch::Copy { source, offset, len }));
             }
+            Piece::Change(change) => changes.push((place, change)),
         }
-        Ok(())
-    };
-    let mut compute = || -> Result<()> {
+        place += piece.bytes();
+    }
+    write_behind(out, &stretches, |queue| {
         confirm()?;
-        for (place, piece) in &placed {
-            match piece {
-                Piece::Change(Change::Adapted(adapted)) => done(Some(adapted.write_at(*place, out, base)?)),
-                Piece::Change(Change::Retyped(retyped)) => {
-                    retyped.write_at(*place, out)?;
+        for (place, change) in changes {
+            match change {
+                Change::Adapted(adapted) => done(Some(adapted.write_at(place, queue, base)?)),
+                Change::Retyped(retyped) => {
+                    retyped.write_at(place, queue)?;
                     done(None);
                 }
-                Piece::Bytes(_) | Piece::Copy { .. } => {}
             }
         }
         Ok(())
-    };
-    std::thread::scope(|scope| {
-        let copied = scope.spawn(copy);
-        let computed = compute();
-        failed.store(computed.is_err(), Ordering::Relaxed);
-        let copied = copied.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        computed.and(copied)
     })
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use curmerge_formats::adapter::AdapterTarget;
 use curmerge_formats::dtype::DType;
-use curmerge_formats::output::OutputFile;
+use curmerge_formats::output::Queue;
 use rayon::prelude::*;
 
 use super::report::{Sums, TensorReport};
@@ -50,11 +50,11 @@ impl Adapted<'_> {
 
     /// Write the merged matrix at `offset`, rows in the container's order; `path` is the base that errors name. Every row
     /// is rounded by itself, so neither blocks nor threads show in the result.
-    pub(super) fn write_at(&self, mut offset: u64, out: &OutputFile, path: &Path) -> Result<TensorReport> {
+    pub(super) fn write_at(&self, mut offset: u64, out: &Queue<'_>, path: &Path) -> Result<TensorReport> {
         self.each_block(path, |bytes| {
-            out.write_all_at(offset, bytes)?;
+            let place = offset;
             offset += bytes.len() as u64;
-            Ok(())
+            Ok(out.write_at(place, bytes)?)
         })
     }
 
@@ -63,7 +63,7 @@ impl Adapted<'_> {
         self.each_block(path, |_| Ok(()))
     }
 
-    fn each_block(&self, path: &Path, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<TensorReport> {
+    fn each_block(&self, path: &Path, mut take: impl FnMut(Vec<u8>) -> Result<()>) -> Result<TensorReport> {
         let factors = self.factors(path)?;
         let (rows, cols) = (self.weight.rows(), self.weight.cols());
         let block = (BLOCK_VALUES / cols).max(1);
@@ -77,7 +77,7 @@ impl Adapted<'_> {
                 .collect();
             for block in done {
                 let (bytes, block_sums) = block?;
-                take(&bytes)?;
+                take(bytes)?;
                 block_sums.iter().for_each(|s| sums.add(s));
             }
         }

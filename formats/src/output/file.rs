@@ -59,8 +59,12 @@ impl OutputFile {
     /// Writes all of `bytes` at `offset`, which may lie past the end; what is left out reads as zeros. The position of
     /// appends stays. Several threads may write at once.
     pub fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        write_all_at(self.file.as_file(), offset, bytes)
-            .map_err(|error| Error::io(&self.path, "write", error))
+        write_all_at(self.file.as_file(), offset, bytes).map_err(|error| self.error(error))
+    }
+
+    /// What a write that failed is told by.
+    pub(super) fn error(&self, error: std::io::Error) -> Error {
+        Error::io(&self.path, "write", error)
     }
 
     /// Writes all of `bytes` at the position and moves it behind them.

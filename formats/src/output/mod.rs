@@ -5,11 +5,13 @@
 //! begins with `.curmerge-`; [`remove_unfinished`] spares the user that at Ctrl-C). An output that would replace one of its own inputs is refused before a byte is written,
 //! by whatever name, link or path it is called.
 
+mod behind;
 mod file;
 mod folder;
 mod target;
 mod unfinished;
 
+pub use behind::{Queue, Stretch, write_behind};
 pub use file::OutputFile;
 pub use folder::OutputFolder;
 pub use unfinished::remove_unfinished;

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 use curmerge_formats::gguf::{GgufLayout, Value};
 use curmerge_formats::imatrix::Imatrix;
-use curmerge_formats::output::OutputFile;
+use curmerge_formats::output::{OutputFile, write_behind};
 
 use super::retype::{self, QUANTIZATION_VERSION};
 use super::{ConvertReport, FileType};
@@ -111,18 +111,21 @@ pub fn to_gguf(
     let layout = GgufLayout::new(VERSION, ALIGNMENT, &metadata, headers(&tensors))?;
 
     let inputs: Vec<&Path> = base.inputs().into_iter().chain(protect.iter().map(PathBuf::as_path)).collect();
-    let mut file = OutputFile::create(out, &inputs)?;
-    file.append(layout.header())?;
+    let file = OutputFile::create(out, &inputs)?;
+    let mut stretches = retype::frame(&layout, ALIGNMENT);
+    let places = || tensors.iter().zip(layout.tensors());
+    stretches.extend(places().filter_map(|(tensor, place)| Some((place.offset, tensor.copied()?))));
     report.bytes_before = tensors.iter().map(tensors::Tensor::stored_bytes).sum();
     let mut read = 0;
-    for (tensor, place) in tensors.iter().zip(layout.tensors()) {
-        tensor.write_at(place.offset, &file)?;
-        retype::pad_behind(place, ALIGNMENT, &file)?;
-        report.bytes_after += place.bytes;
-        *report.types.entry(tensor.dtype().to_string()).or_default() += 1;
-        read += tensor.stored_bytes();
-        progress(read, report.bytes_before);
-    }
+    write_behind(&file, &stretches, |queue| -> Result<()> {
+        for (tensor, place) in places() {
+            tensor.write_at(place.offset, queue)?;
+            report.count(place);
+            read += tensor.stored_bytes();
+            progress(read, report.bytes_before);
+        }
+        Ok(())
+    })?;
     file.commit()?;
     Ok((file_type, report))
 }

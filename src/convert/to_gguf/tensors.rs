@@ -3,7 +3,7 @@
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{GgufTensor, NewTensor, Value};
 use curmerge_formats::imatrix::Imatrix;
-use curmerge_formats::output::OutputFile;
+use curmerge_formats::output::{Queue, Stretch};
 use curmerge_formats::quant;
 use curmerge_formats::safetensors::SafeTensors;
 
@@ -133,11 +133,6 @@ impl Tensor<'_> {
         NewTensor { name: self.name.clone(), dtype: self.dtype, dims: self.dims.clone() }
     }
 
-    /// The type it gets.
-    pub(super) fn dtype(&self) -> DType {
-        self.dtype
-    }
-
     /// How many numbers it has.
     pub(super) fn elements(&self) -> u64 {
         // The folder's reader has checked that they are no more than the bytes of a file.
@@ -171,18 +166,26 @@ impl Tensor<'_> {
         }
     }
 
-    /// Writes its bytes at `offset`.
-    pub(super) fn write_at(&self, offset: u64, out: &OutputFile) -> Result<()> {
+    /// Its bytes, where they are those of the folder.
+    pub(super) fn copied(&self) -> Option<Stretch<'_>> {
         match &self.values {
-            Values::Made(values) => {
-                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                Ok(out.write_all_at(offset, &bytes)?)
-            }
             Values::Stored { file, tensor, .. }
                 if tensor.dtype == self.dtype && tensor.rotary_halves.is_none() =>
             {
-                Ok(out.copy_from_at(offset, file.file(), tensor.offset, tensor.bytes)?)
+                Some(Stretch::Copy { source: file.file(), offset: tensor.offset, len: tensor.bytes })
             }
+            _ => None,
+        }
+    }
+
+    /// Computes its bytes, to stand at `offset`, unless they are [copied](Self::copied).
+    pub(super) fn write_at(&self, offset: u64, out: &Queue<'_>) -> Result<()> {
+        match &self.values {
+            Values::Made(values) => {
+                let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                Ok(out.write_at(offset, bytes)?)
+            }
+            Values::Stored { .. } if self.copied().is_some() => Ok(()),
             Values::Stored { weight, .. } => {
                 let rows = |start, count| self.rows(weight, start, count);
                 retype::write_rows(out, offset, weight.rows(), self.columns(), rows)

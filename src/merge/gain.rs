@@ -1,0 +1,237 @@
+//! The gain g at which the rounding of W + g d keeps the whole change d: its share rises with g.
+
+use curmerge_formats::dtype::DType;
+use curmerge_formats::quant::{EvenGrid, UnevenGrid, round_to_float};
+
+use crate::kernels::{Cpu, Work};
+
+/// Shares this near to 1 are not improved further.
+pub(super) const NEAR: f64 = 0.01;
+
+/// What share of the change survives rounding of W + g d.
+pub(super) trait Survival {
+    fn share(&self, gain: f32) -> f64;
+}
+
+/// A row and the gain that its share is asked for.
+struct Share<'a, R> {
+    row: &'a R,
+    gain: f32,
+}
+
+impl<R: Survival> Work for Share<'_, R> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        self.row.share(self.gain)
+    }
+}
+
+/// The gain whose share is nearest to 1, sought between a gain too small and one too large, on the scale of logarithms; 1
+/// where nothing does better. The share jumps from code to code; of two gains alike the one nearer to 1 is kept.
+pub(super) fn gain(row: &impl Survival) -> f32 {
+    const DOUBLINGS: usize = 32;
+    const REFINEMENTS: usize = 24;
+    let (mut best, mut distance) = (1f32, f64::INFINITY);
+    let mut share_of = |gain: f32| {
+        let share = Cpu::current().run(Share { row, gain });
+        if (share - 1.0).abs() < distance {
+            (best, distance) = (gain, (share - 1.0).abs());
+        }
+        share
+    };
+    let first = share_of(1.0);
+    // A whole change that is out of range must fail, and not be shrunk until it fits.
+    if (first - 1.0).abs() <= NEAR || !first.is_finite() {
+        return 1.0;
+    }
+    let raise = first < 1.0;
+    // Gains below and above the one sought, with their shares.
+    let (mut low, mut high) = ((1f32, first), (1f32, first));
+    for _ in 0..DOUBLINGS {
+        if raise {
+            let above = high.0 * 2.0;
+            (low, high) = (high, (above, share_of(above)));
+        } else {
+            let below = low.0 / 2.0;
+            (low, high) = ((below, share_of(below)), low);
+        }
+        let share = if raise { high.1 } else { low.1 };
+        if (share - 1.0).abs() <= NEAR {
+            return best;
+        }
+        if raise && share >= 1.0 || !raise && share <= 1.0 {
+            break;
+        }
+    }
+    let mut halve = false;
+    for _ in 0..REFINEMENTS {
+        if high.0 / low.0 < 1.0001 {
+            break;
+        }
+        // Along the line between the ends in turn with the middle, since shares may jump.
+        let part = (1.0 - low.1) / (high.1 - low.1);
+        let part = if halve || !part.is_finite() { 0.5 } else { part.clamp(0.05, 0.95) };
+        halve = !halve;
+        let between = low.0 * (high.0 / low.0).powf(part as f32);
+        let share = share_of(between);
+        if (share - 1.0).abs() <= NEAR {
+            break;
+        }
+        *(if share < 1.0 { &mut low } else { &mut high }) = (between, share);
+    }
+    best
+}
+
+/// A change of a row as the searches on grids take it.
+pub(super) struct Change {
+    /// d over its greatest magnitude, so that no product of small numbers vanishes in f32.
+    direction: Vec<f32>,
+    greatest: f32,
+    /// |d|^2 over that magnitude.
+    full: f64,
+}
+
+impl Change {
+    pub(super) fn new(d: &[f32]) -> Self {
+        let greatest = d.iter().fold(0f32, |max, x| max.max(x.abs()));
+        let direction: Vec<f32> = d.iter().map(|x| x / greatest).collect();
+        let full = direction.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() * f64::from(greatest);
+        Self { direction, greatest, full }
+    }
+}
+
+/// One over each step; 0 where there is none, or too small a one for that.
+fn inverses(steps: &[f32]) -> Vec<f32> {
+    steps
+        .iter()
+        .map(|step| 1.0 / step)
+        .map(|inverse| if inverse.is_finite() { inverse } else { 0.0 })
+        .collect()
+}
+
+/// Numbers that the searches take at once.
+const LANES: usize = 8;
+
+/// Rounding to whole steps of a block's grid.
+pub(super) struct Steps<'a> {
+    grid: &'a EvenGrid,
+    /// One over the steps.
+    inverses: Vec<f32>,
+    /// W less what the base's blocks decode to: zero but for another type.
+    residual: Vec<f32>,
+    change: Change,
+}
+
+impl<'a> Steps<'a> {
+    pub(super) fn new(grid: &'a EvenGrid, present: &[f32], w: &[f32], d: &[f32]) -> Self {
+        Self {
+            grid,
+            inverses: inverses(&grid.steps),
+            residual: w.iter().zip(present).map(|(w, p)| w - p).collect(),
+            change: Change::new(d),
+        }
+    }
+}
+
+impl Survival for Steps<'_> {
+    #[inline(always)]
+    fn share(&self, gain: f32) -> f64 {
+        /// Adding and taking it away rounds to a whole number, in SIMD; codes are far below its 2^22.
+        const ROUNDER: f32 = 12_582_912.0;
+        let gain = gain * self.change.greatest;
+        let mut sums = [0f32; LANES];
+        let (steps, _) = self.grid.steps.as_chunks::<LANES>();
+        let (below, _) = self.grid.below.as_chunks::<LANES>();
+        let (above, _) = self.grid.above.as_chunks::<LANES>();
+        let (inverses, _) = self.inverses.as_chunks::<LANES>();
+        let (residual, _) = self.residual.as_chunks::<LANES>();
+        let (direction, _) = self.change.direction.as_chunks::<LANES>();
+        for i in 0..steps.len() {
+            for l in 0..LANES {
+                let wanted = (residual[i][l] + gain * direction[i][l]) * inverses[i][l];
+                let code = (wanted.max(-below[i][l]).min(above[i][l]) + ROUNDER) - ROUNDER;
+                sums[l] += (code * steps[i][l] - residual[i][l]) * direction[i][l];
+            }
+        }
+        sums.iter().map(|&s| f64::from(s)).sum::<f64>() / self.change.full
+    }
+}
+
+/// Rounding to levels that a block's scale multiplies.
+pub(super) struct Levels<'a> {
+    grid: &'a UnevenGrid,
+    /// One over the scales.
+    inverses: Vec<f32>,
+    w: &'a [f32],
+    change: Change,
+}
+
+impl<'a> Levels<'a> {
+    pub(super) fn new(grid: &'a UnevenGrid, w: &'a [f32], d: &[f32]) -> Self {
+        Self { grid, inverses: inverses(&grid.scales), w, change: Change::new(d) }
+    }
+}
+
+impl Survival for Levels<'_> {
+    #[inline(always)]
+    fn share(&self, gain: f32) -> f64 {
+        let gain = gain * self.change.greatest;
+        let levels = &self.grid.levels;
+        let middles: [f32; 15] = std::array::from_fn(|k| (levels[k] + levels[k + 1]) / 2.0);
+        let gaps: [f32; 15] = std::array::from_fn(|k| levels[k + 1] - levels[k]);
+        let mut sums = [0f32; LANES];
+        let (scales, _) = self.grid.scales.as_chunks::<LANES>();
+        let (inverses, _) = self.inverses.as_chunks::<LANES>();
+        let (w, _) = self.w.as_chunks::<LANES>();
+        let (direction, _) = self.change.direction.as_chunks::<LANES>();
+        for i in 0..scales.len() {
+            let wanted: [f32; LANES] =
+                std::array::from_fn(|l| (w[i][l] + gain * direction[i][l]) * inverses[i][l]);
+            // The gaps below add up to the level without rounding.
+            let mut level = [levels[0]; LANES];
+            for (middle, gap) in middles.iter().zip(gaps) {
+                for l in 0..LANES {
+                    level[l] += if wanted[l] >= *middle { gap } else { 0.0 };
+                }
+            }
+            for l in 0..LANES {
+                sums[l] += (level[l] * scales[i][l] - w[i][l]) * direction[i][l];
+            }
+        }
+        sums.iter().map(|&s| f64::from(s)).sum::<f64>() / self.change.full
+    }
+}
+
+/// Rounding to the nearest number of a float type, whose steps grow with the value.
+pub(super) struct Floats<'a> {
+    /// That type.
+    pub(super) dtype: DType,
+    /// W.
+    pub(super) w: &'a [f32],
+    /// d.
+    pub(super) change: Change,
+}
+
+impl Survival for Floats<'_> {
+    #[inline(always)]
+    fn share(&self, gain: f32) -> f64 {
+        const CHUNK: usize = 64;
+        let gain = gain * self.change.greatest;
+        let mut sums = [0f32; LANES];
+        for (w, direction) in self.w.chunks(CHUNK).zip(self.change.direction.chunks(CHUNK)) {
+            let mut rounded = [0.0; CHUNK];
+            let rounded = &mut rounded[..w.len()];
+            for ((rounded, w), direction) in rounded.iter_mut().zip(w).zip(direction) {
+                *rounded = w + gain * direction;
+            }
+            // A gain that carries a value out of range gives an infinite share, and is too large.
+            round_to_float(self.dtype, rounded);
+            for (i, ((rounded, w), direction)) in rounded.iter().zip(w).zip(direction).enumerate() {
+                sums[i % LANES] += (rounded - w) * direction;
+            }
+        }
+        sums.iter().map(|&s| f64::from(s)).sum::<f64>() / self.change.full
+    }
+}
