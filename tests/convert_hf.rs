@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use curmerge_formats::gguf::Gguf;
 use curmerge_formats::sha256_hex;
@@ -14,6 +14,10 @@ use serde_json::{Value as Json, json};
 #[macro_use]
 #[path = "support/program.rs"]
 mod program;
+#[path = "support/limited.rs"]
+mod limited;
+
+use limited::limited;
 
 const SMOL: &str = "Tiny-Smol-0.1M-Instruct-v2";
 
@@ -183,9 +187,6 @@ fn a_readme_that_is_no_yaml_is_left_out_and_told() {
     assert!(Gguf::open(&out).unwrap().get("general.license").is_none());
 }
 
-/// Address space that the program may use, in KiB.
-const MEMORY: u32 = 2 << 20;
-
 #[test]
 fn folders_with_bytes_turned_over_are_refused_or_converted() {
     let scratch = tempfile::tempdir().unwrap();
@@ -244,19 +245,4 @@ fn folders_with_bytes_turned_over_are_refused_or_converted() {
         converted > 20 && refused > 20,
         "{converted} converted, {refused} refused: the test shows little"
     );
-}
-
-/// The program with little memory and one thread.
-fn limited() -> Command {
-    let program = env!("CARGO_BIN_EXE_curmerge");
-    if cfg!(target_os = "linux") {
-        let mut command = Command::new("sh");
-        let limit = format!("ulimit -v {MEMORY}; exec \"$0\" --threads 1 \"$@\"");
-        command.args(["-c", &limit, program]);
-        command
-    } else {
-        let mut command = Command::new(program);
-        command.args(["--threads", "1"]);
-        command
-    }
 }

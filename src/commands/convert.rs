@@ -103,10 +103,7 @@ fn to_other_types(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertRe
     let mut inputs: Vec<&Path> = gguf.files().iter().map(|file| file.path()).collect();
     inputs.extend(args.imatrix.as_deref());
     let bar = progress::bytes("converting");
-    let report = retype(&gguf, file_type, imatrix.as_ref(), &args.output, &inputs, |read, of| {
-        bar.set_length(of);
-        bar.set_position(read);
-    })?;
+    let report = retype(&gguf, file_type, imatrix.as_ref(), &args.output, &inputs, progress::follow(&bar))?;
     bar.finish_and_clear();
     Ok((file_type.to_string(), report))
 }
@@ -118,10 +115,7 @@ fn folder_to_gguf(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertRe
     let options = to_gguf::Options { file_type: args.file_type, imatrix: imatrix.as_ref() };
     let protect: Vec<PathBuf> = args.imatrix.iter().cloned().collect();
     let bar = progress::bytes("converting");
-    let (file_type, report) = to_gguf(&base, &options, &args.output, &protect, |read, of| {
-        bar.set_length(of);
-        bar.set_position(read);
-    })?;
+    let (file_type, report) = to_gguf(&base, &options, &args.output, &protect, progress::follow(&bar))?;
     bar.finish_and_clear();
     Ok((file_type.to_string(), report))
 }
@@ -147,10 +141,7 @@ fn to_folder(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertReport)
     let options =
         FolderOptions { dtype: Some(dtype), max_shard_size: args.max_shard_size, force: args.force };
     let bar = progress::bytes("converting");
-    let report = to_hugging_face(&base, &args.output, &options, |read, of| {
-        bar.set_length(of);
-        bar.set_position(read);
-    })?;
+    let report = to_hugging_face(&base, &args.output, &options, progress::follow(&bar))?;
     bar.finish_and_clear();
     Ok((dtype.to_string(), report))
 }

@@ -75,10 +75,7 @@ fn for_ollama(args: &ExportArgs, base: &Base, adapter: &Adapter, json: bool) -> 
             .storage
             .options(imatrix.as_ref(), [args.adapter.clone(), base::resolve(&args.base)?].into_iter())?
     };
-    let written = ollama::write(base, adapter, &options, &args.output, |done, of| {
-        bar.set_length(of as u64);
-        bar.set_position(done as u64);
-    })?;
+    let written = ollama::write(base, adapter, &options, &args.output, progress::follow(&bar))?;
     bar.finish_and_clear();
     for line in written.merged.warnings() {
         terminal::warn(&line);

@@ -116,10 +116,7 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
         ..args.storage.options(imatrix.as_ref(), inputs)?
     };
     let bar = progress::bar("merging", 0);
-    let report = merge(&base, &sources, &options, &args.output, |done, of| {
-        bar.set_length(of as u64);
-        bar.set_position(done as u64);
-    })?;
+    let report = merge(&base, &sources, &options, &args.output, progress::follow(&bar))?;
     bar.finish_and_clear();
     drop(scratch);
     for line in report.warnings() {

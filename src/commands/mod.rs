@@ -126,10 +126,7 @@ fn as_gguf(base: &mut Base, out: &Path) -> Result<Option<OutputFolder>> {
     let file = scratch.path().join("base.gguf");
     let options = to_gguf::Options { file_type: Some(file_type), imatrix: None };
     let bar = progress::bytes("converting");
-    let (_, report) = to_gguf(base, &options, &file, &[], |read, of| {
-        bar.set_length(of);
-        bar.set_position(read);
-    })?;
+    let (_, report) = to_gguf(base, &options, &file, &[], progress::follow(&bar))?;
     bar.finish_and_clear();
     report.notes.iter().for_each(|line| terminal::warn(line));
     *base = Base::open(&file)?;

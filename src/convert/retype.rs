@@ -76,7 +76,7 @@ pub fn retype(
         new.collect(),
     )?;
     let file = OutputFile::create(out, inputs)?;
-    let mut stretches = frame(&layout, first.alignment());
+    let mut stretches = frame(&layout);
     let moved = tensors.iter().zip(layout.tensors()).filter(|(tensor, _)| !tensor.changes());
     stretches.extend(moved.map(|(tensor, place)| {
         let &GgufTensor { offset, bytes: len, .. } = tensor.tensor;
@@ -99,22 +99,14 @@ pub fn retype(
     Ok(report)
 }
 
-/// The header of a file, and the zeros behind each tensor up to the next.
-pub(super) fn frame(layout: &GgufLayout, alignment: u64) -> Vec<(u64, Stretch<'_>)> {
-    const ZEROS: &[u8] = &[0; 1 << 16];
-    let padding = |place: &GgufTensor| {
-        let end = place.offset + place.bytes;
-        let mut left = end.next_multiple_of(alignment) - end;
-        let mut stretches = Vec::new();
-        while left > 0 {
-            let len = left.min(ZEROS.len() as u64);
-            left -= len;
-            stretches.push((end + left, Stretch::Bytes(&ZEROS[..len as usize])));
-        }
-        stretches
-    };
-    let paddings = layout.tensors().iter().flat_map(padding);
-    std::iter::once((0, Stretch::Bytes(layout.header()))).chain(paddings).collect()
+/// The header of a file, and the end of the zeros behind its last tensor; those between tensors need no writing.
+pub(super) fn frame(layout: &GgufLayout) -> Vec<(u64, Stretch<'_>)> {
+    let mut stretches = vec![(0, Stretch::Bytes(layout.header()))];
+    let end = layout.file_bytes();
+    if layout.tensors().last().is_some_and(|last| last.offset + last.bytes < end) {
+        stretches.push((end - 1, Stretch::Bytes(&[0])));
+    }
+    stretches
 }
 
 /// Every tensor of a model with the type that it gets, in the model's order.

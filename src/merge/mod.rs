@@ -78,7 +78,7 @@ pub fn merge(
     sources: &[(Source<'_>, f32)],
     options: &MergeOptions<'_>,
     out: &Path,
-    progress: impl Fn(usize, usize),
+    progress: impl Fn(u64, u64),
 ) -> Result<MergeReport> {
     check_ending(base, options, out)?;
     let terms = terms(sources)?;
@@ -117,7 +117,7 @@ pub fn merge(
         pieces::write(pieces, base.path(), &file, &mut confirm, |tensor| {
             tensors.extend(tensor);
             done += 1;
-            progress(done, changes.len());
+            progress(done, changes.len() as u64);
         })?;
         Ok(file.commit()?)
     };

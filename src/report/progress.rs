@@ -24,6 +24,14 @@ pub fn bytes(label: &'static str) -> ProgressBar {
     bar
 }
 
+/// Shows on a bar how much of how much is done.
+pub fn follow(bar: &ProgressBar) -> impl Fn(u64, u64) {
+    |done, of| {
+        bar.set_length(of);
+        bar.set_position(done);
+    }
+}
+
 /// A sign of life and the time gone by, for work that has no count of pieces.
 pub fn spinner(label: &'static str) -> ProgressBar {
     let style =

@@ -148,11 +148,13 @@ pub fn train(
     let resumed_at = state.progress.steps();
     model.limit_activations(options.memory);
     let most = batches::tokens_within(options.memory, model.activation_bytes_a_token());
-    let mut prefix = Prefix::new(model, data.examples.len(), &options.scratch)?;
-    let mut valid_prefix = match valid {
-        Some(valid) => Prefix::new(model, valid.examples.len(), &options.scratch)?,
-        None => None,
+    // What is seen once need not be kept.
+    let keep = |model: &Transformer<'_, f32>, data: Option<&Dataset>| match data {
+        Some(data) => Prefix::new(model, data.examples.len(), &options.scratch),
+        None => Ok(None),
     };
+    let mut prefix = keep(model, Some(data).filter(|_| steps > steps_of_epoch))?;
+    let mut valid_prefix = keep(model, valid.filter(|_| steps > validate_every))?;
     let mut order = (u64::MAX, Vec::new());
     let end = loop {
         let done = state.progress.steps();

@@ -2,7 +2,7 @@
 //! huge allocation.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,12 +11,11 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::fixture::demo;
 use crate::folder;
+use crate::limited::limited;
 
 /// Where the demo model's metadata, vocabulary and list of tensors lie, and the first of its weights.
 const HEADER: u32 = 64 << 10;
 const FILES: usize = 300;
-/// Address space that the program may use, in KiB: enough for the sound model, nothing to spare for gigabytes.
-const MEMORY: u32 = 2 << 20;
 
 #[test]
 fn models_with_bytes_turned_over_are_refused_or_run() {
@@ -77,19 +76,4 @@ fn models_with_bytes_turned_over_are_refused_or_run() {
     let [run, refused] = *statuses.lock().unwrap();
     println!("{run} runs succeeded, {refused} were refused");
     assert!(run > 20 && refused > 20, "{run} runs succeeded, {refused} were refused: the test shows little");
-}
-
-/// The program with little memory and one thread.
-fn limited() -> Command {
-    let program = env!("CARGO_BIN_EXE_curmerge");
-    if cfg!(target_os = "linux") {
-        let mut command = Command::new("sh");
-        let limit = format!("ulimit -v {MEMORY}; exec \"$0\" --threads 1 \"$@\"");
-        command.args(["-c", &limit, program]);
-        command
-    } else {
-        let mut command = Command::new(program);
-        command.args(["--threads", "1"]);
-        command
-    }
 }

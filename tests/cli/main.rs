@@ -2,6 +2,8 @@
 
 #[path = "../support/fixture.rs"]
 mod fixture;
+#[path = "../support/limited.rs"]
+mod limited;
 #[macro_use]
 #[path = "../support/program.rs"]
 mod program;

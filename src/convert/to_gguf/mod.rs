@@ -112,7 +112,7 @@ pub fn to_gguf(
 
     let inputs: Vec<&Path> = base.inputs().into_iter().chain(protect.iter().map(PathBuf::as_path)).collect();
     let file = OutputFile::create(out, &inputs)?;
-    let mut stretches = retype::frame(&layout, ALIGNMENT);
+    let mut stretches = retype::frame(&layout);
     let places = || tensors.iter().zip(layout.tensors());
     stretches.extend(places().filter_map(|(tensor, place)| Some((place.offset, tensor.copied()?))));
     report.bytes_before = tensors.iter().map(tensors::Tensor::stored_bytes).sum();

@@ -64,7 +64,7 @@ pub fn write(
     adapter: &Adapter,
     options: &MergeOptions<'_>,
     out: &Path,
-    progress: impl Fn(usize, usize),
+    progress: impl Fn(u64, u64),
 ) -> Result<Written> {
     if !matches!(base.files(), Files::Gguf(_)) {
         let problem = "a Hugging Face folder, and Ollama is given a GGUF file";

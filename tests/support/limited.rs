@@ -1,0 +1,21 @@
+//! The program with limits, for files that ask for too much.
+
+use std::process::Command;
+
+/// Address space that the program may use, in KiB: enough for the sound models, nothing to spare for gigabytes.
+const MEMORY: u32 = 2 << 20;
+
+/// The program with little memory and one thread.
+pub fn limited() -> Command {
+    let program = env!("CARGO_BIN_EXE_curmerge");
+    if cfg!(target_os = "linux") {
+        let mut command = Command::new("sh");
+        let limit = format!("ulimit -v {MEMORY}; exec \"$0\" --threads 1 \"$@\"");
+        command.args(["-c", &limit, program]);
+        command
+    } else {
+        let mut command = Command::new(program);
+        command.args(["--threads", "1"]);
+        command
+    }
+}
