@@ -25,6 +25,8 @@ fn main() -> curmerge::Result<()> {
         println!("give a model: cargo bench --bench step -- MODEL.gguf [f32|bf16]...");
         return Ok(());
     };
+    let pool = rayon::ThreadPoolBuilder::new().use_current_thread();
+    pool.build_global().expect("the first pool of this process");
     let base = Base::open(std::path::Path::new(path))?;
     let targets = binding::prepare(&base, &base.targets("q,k,v", None)?, 16, Selection::Reference, 0)?;
     let mut stream = ChaCha20Rng::seed_from_u64(0);

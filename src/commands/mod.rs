@@ -73,11 +73,11 @@ enum Command {
 
 /// Carry out a parsed command line.
 pub fn run(line: &CommandLine) -> Result<()> {
-    if let Some(threads) = line.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global().map_err(|e| {
-            Error::request(format!("cannot start {threads} threads: {e}"), "use fewer --threads")
-        })?;
-    }
+    // This thread computes too, so that work need not be handed over, and waited for, between what it does alone.
+    let threads = line.threads.map_or(0, usize::from);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
+    pool.build_global()
+        .map_err(|e| Error::request(format!("cannot start the threads: {e}"), "use fewer --threads"))?;
     Cpu::choose(line.cpu).map_err(|problem| Error::request(problem, "leave out --cpu and CURMERGE_CPU"))?;
     interrupt::listen()?;
     match &line.command {

@@ -33,6 +33,9 @@ pub(super) trait Simd {
     /// # Safety
     /// `to` must have [`Self::LANES`] numbers.
     unsafe fn store(to: *mut f32, sums: Self::Vector, accumulate: bool);
+    /// Have the cache line of `at` near by the time it is stored to.
+    #[inline(always)]
+    fn expect_store(_at: *const f32) {}
 }
 
 /// Operands of one tile: where they begin and how far their rows are apart.
@@ -67,6 +70,11 @@ pub(super) unsafe fn tile<S: Simd, const R: usize, const V: usize>(tile: &Tile) 
         let mut sums = [[S::zero(); V]; R];
         let mut b = tile.b;
         let rows: [*const u32; R] = from_fn(|i| tile.a.offset(i as isize * tile.a_stride));
+        for i in 0..R {
+            for j in 0..V {
+                S::expect_store(tile.c.wrapping_offset(i as isize * tile.c_stride).wrapping_add(j * S::LANES));
+            }
+        }
         let mut at = 0;
         for _ in 0..tile.depth {
             let columns: [S::Vector; V] = from_fn(|j| S::load(b.add(j * S::LANES)));

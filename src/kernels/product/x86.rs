@@ -85,6 +85,12 @@ impl Simd for Avx512 {
             _mm512_storeu_ps(to, sums);
         }
     }
+
+    #[inline(always)]
+    fn expect_store(at: *const f32) {
+        // SAFETY: a prefetch may be of any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
 }
 
 /// Slots are pairs of bfloat16, and sums f32.
@@ -128,6 +134,11 @@ impl Simd for Avx512Bf16 {
     unsafe fn store(to: *mut f32, sums: __m512, accumulate: bool) {
         // SAFETY: see above.
         unsafe { Avx512::store(to, sums, accumulate) }
+    }
+
+    #[inline(always)]
+    fn expect_store(at: *const f32) {
+        Avx512::expect_store(at);
     }
 }
 
