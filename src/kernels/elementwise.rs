@@ -206,6 +206,56 @@ pub fn scale<T: Real>(x: &mut [T], factor: T) {
     Cpu::current().run(Scale(x, factor));
 }
 
+/// `sum += x`.
+pub fn add<T: Real>(sum: &mut [T], x: &[T]) {
+    struct Add<'x, T>(&'x mut [T], &'x [T]);
+    impl<T: Real> Work for Add<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            self.0.iter_mut().zip(self.1).for_each(|(sum, &x)| *sum += x);
+        }
+    }
+    Cpu::current().run(Add(sum, x));
+}
+
+/// The upper halves of f32 that are nearest, ties to even: bfloat16.
+pub fn round<T: Real>(numbers: &[T], rounded: &mut [u16]) {
+    struct Round<'x, T>(&'x [T], &'x mut [u16]);
+    impl<T: Real> Work for Round<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            for (rounded, x) in self.1.iter_mut().zip(self.0) {
+                let bits = (x.as_f64() as f32).to_bits();
+                let up = 0x7fff + ((bits >> 16) & 1);
+                // Rounding up must not make a NaN infinite.
+                let nan = bits & 0x7fff_ffff > 0x7f80_0000;
+                *rounded = if nan { (bits >> 16) as u16 | 0x40 } else { (bits.wrapping_add(up) >> 16) as u16 };
+            }
+        }
+    }
+    Cpu::current().run(Round(numbers, rounded));
+}
+
+/// What [`round`] left of numbers.
+pub fn unround<T: Real>(rounded: &[u16], numbers: &mut [T]) {
+    struct Unround<'x, T>(&'x [u16], &'x mut [T]);
+    impl<T: Real> Work for Unround<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            for (x, &rounded) in self.1.iter_mut().zip(self.0) {
+                *x = T::from_f32(f32::from_bits(u32::from(rounded) << 16));
+            }
+        }
+    }
+    Cpu::current().run(Unround(rounded, numbers));
+}
+
 /// `y = w x factor`.
 pub fn scaled_product<T: Real>(w: &[T], x: &[T], factor: T, y: &mut [T]) {
     struct ScaledProduct<'x, T>(&'x [T], &'x [T], T, &'x mut [T]);
@@ -284,6 +334,21 @@ mod tests {
         assert_eq!(exp_f32(f32::INFINITY), f32::INFINITY);
         assert_eq!(exp_f32(88.8), f32::INFINITY);
         assert!(exp_f32(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn rounding_is_that_of_bfloat16() {
+        let specials = [0.0, -0.0, f32::INFINITY, -1.5e-42, 3.4e38, 1.003_906_3, 1.011_718_8, -7.1];
+        let numbers: Vec<f32> = specials.into_iter().chain((0..1000).map(|i| (i as f32 - 400.0) / 77.7)).collect();
+        let mut rounded = vec![0; numbers.len()];
+        round(&numbers, &mut rounded);
+        let mut back = vec![0.0f32; numbers.len()];
+        unround(&rounded, &mut back);
+        for (x, back) in numbers.iter().zip(back) {
+            assert_eq!(half::bf16::from_f32(*x).to_f32().to_bits(), back.to_bits(), "{x}");
+        }
+        round(&[f32::from_bits(0x7fff_ffff)], &mut rounded[..1]);
+        assert!(half::bf16::from_bits(rounded[0]).is_nan());
     }
 
     #[test]

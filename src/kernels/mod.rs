@@ -9,12 +9,14 @@ pub mod elementwise;
 mod matmul;
 mod product;
 mod real;
+mod stored;
 
 pub use cpu::Cpu;
 pub(crate) use cpu::Work;
 pub use matmul::{matmul, matmul_single};
 pub use product::{Matrix, Panels, Rows, multiply};
 pub use real::Real;
+pub use stored::Stored;
 
 /// What the products of activations and stored matrices are computed in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

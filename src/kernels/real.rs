@@ -1,10 +1,11 @@
 //! The number types that the model computes in.
 
+use std::borrow::Borrow;
 use std::fmt::Debug;
 use std::iter::Sum;
 use std::ops::{AddAssign, DivAssign, MulAssign, Range, SubAssign};
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, CowArray, Ix2, s};
 
 use super::{Matrix, Panels, Precision, Rows, elementwise, matmul, matmul_single, product};
 
@@ -43,15 +44,29 @@ pub trait Real:
     fn transposed(w: &impl Matrix, rows: Range<usize>, precision: Precision) -> Self::Panels;
     /// These rows of a matrix, for `g W`.
     fn upright(w: &impl Matrix, rows: Range<usize>, precision: Precision) -> Self::Panels;
-    /// Activations `[k, n]` to be multiplied from the left, as f32 or wider; for [`Self::multiply_here`].
-    fn panels(b: ArrayView2<'_, Self>) -> Self::Panels;
+    /// `[m, k]` rows that `make` writes one by one, given which it is, for products of this precision.
+    fn rows_made(
+        shape: (usize, usize),
+        precision: Precision,
+        make: impl Fn(usize, &mut [Self]) + Sync,
+    ) -> Self::Rows<'static>;
+    /// The transpose of activations `[k, m]` as [`Self::rows`], on the calling thread alone.
+    fn rows_across(x: ArrayView2<'_, Self>, precision: Precision) -> Self::Rows<'_>;
+    /// Activations `[k, n]` to be multiplied from the left, on the calling thread alone; for [`Self::multiply_here`].
+    fn panels(b: ArrayView2<'_, Self>, precision: Precision) -> Self::Panels;
+    /// The transpose of activations `[n, k]` as [`Self::panels`].
+    fn panels_across(b: ArrayView2<'_, Self>, precision: Precision) -> Self::Panels;
+    /// Bytes of the panels of a matrix of so many rows and columns, in either role.
+    fn panel_bytes(rows: usize, columns: usize, precision: Precision) -> u64;
+    /// Whether what is kept of activations is rounded to bfloat16, as products of this precision take them.
+    fn keeps_rounded(precision: Precision) -> bool;
     /// `c = a b` or `c += a b`, on all threads.
     fn multiply(c: ArrayViewMut2<Self>, accumulate: bool, a: &Self::Rows<'_>, b: &Self::Panels);
     /// The products of `a` and each of these panels side by side: `[m, columns]`, on all threads.
     fn product(
         a: &Self::Rows<'_>,
         columns: usize,
-        panels: impl Iterator<Item = Self::Panels>,
+        panels: impl IntoIterator<Item = impl Borrow<Self::Panels>>,
     ) -> Array2<Self>;
     /// [`Self::multiply`] on the calling thread alone. `b` may have more rows than `a` has columns, and more columns than
     /// `c`; the first ones are used.
@@ -84,13 +99,36 @@ impl Real for f32 {
     fn upright(w: &impl Matrix, rows: Range<usize>, precision: Precision) -> Panels {
         Panels::upright(w, rows, precision)
     }
-    fn panels(b: ArrayView2<'_, Self>) -> Panels {
-        Panels::of(b)
+    fn rows_made(
+        shape: (usize, usize),
+        precision: Precision,
+        make: impl Fn(usize, &mut [Self]) + Sync,
+    ) -> Rows<'static> {
+        Rows::made(shape, precision, make)
+    }
+    fn rows_across(x: ArrayView2<'_, Self>, precision: Precision) -> Rows<'_> {
+        Rows::across(x, precision)
+    }
+    fn panels(b: ArrayView2<'_, Self>, precision: Precision) -> Panels {
+        Panels::of(b, precision)
+    }
+    fn panels_across(b: ArrayView2<'_, Self>, precision: Precision) -> Panels {
+        Panels::across(b, precision)
+    }
+    fn panel_bytes(rows: usize, columns: usize, precision: Precision) -> u64 {
+        Panels::bytes(rows, columns, precision)
+    }
+    fn keeps_rounded(precision: Precision) -> bool {
+        product::rounds(precision)
     }
     fn multiply(c: ArrayViewMut2<Self>, accumulate: bool, a: &Rows<'_>, b: &Panels) {
         product::multiply(c, accumulate, a, b);
     }
-    fn product(a: &Rows<'_>, columns: usize, panels: impl Iterator<Item = Panels>) -> Array2<f32> {
+    fn product(
+        a: &Rows<'_>,
+        columns: usize,
+        panels: impl IntoIterator<Item = impl Borrow<Panels>>,
+    ) -> Array2<f32> {
         product::product(a, columns, panels)
     }
     fn multiply_here(c: ArrayViewMut2<Self>, accumulate: bool, a: &Rows<'_>, b: &Panels) {
@@ -99,7 +137,7 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
-    type Rows<'x> = ArrayView2<'x, f64>;
+    type Rows<'x> = CowArray<'x, f64, Ix2>;
     type Panels = Array2<f64>;
 
     fn from_f32(value: f32) -> Self {
@@ -115,8 +153,8 @@ impl Real for f64 {
     fn fast_exp(self) -> Self {
         self.exp()
     }
-    fn rows(x: ArrayView2<'_, Self>, _: Precision) -> ArrayView2<'_, Self> {
-        x
+    fn rows(x: ArrayView2<'_, Self>, _: Precision) -> CowArray<'_, Self, Ix2> {
+        x.into()
     }
     fn transposed(w: &impl Matrix, rows: Range<usize>, precision: Precision) -> Array2<f64> {
         Self::upright(w, rows, precision).reversed_axes()
@@ -130,28 +168,52 @@ impl Real for f64 {
         }
         dense
     }
-    fn panels(b: ArrayView2<'_, Self>) -> Array2<f64> {
+    fn rows_made(
+        shape: (usize, usize),
+        _: Precision,
+        make: impl Fn(usize, &mut [Self]) + Sync,
+    ) -> CowArray<'static, Self, Ix2> {
+        let mut rows = Array2::zeros(shape);
+        rows.rows_mut().into_iter().enumerate().for_each(|(i, mut row)| {
+            make(i, row.as_slice_mut().expect("rows of a fresh array are contiguous"));
+        });
+        rows.into()
+    }
+    fn rows_across(x: ArrayView2<'_, Self>, _: Precision) -> CowArray<'_, Self, Ix2> {
+        x.reversed_axes().into()
+    }
+    fn panels(b: ArrayView2<'_, Self>, _: Precision) -> Array2<f64> {
         b.to_owned()
     }
-    fn multiply(c: ArrayViewMut2<Self>, accumulate: bool, a: &ArrayView2<'_, Self>, b: &Array2<f64>) {
-        matmul(c, accumulate, *a, b.view());
+    fn panels_across(b: ArrayView2<'_, Self>, _: Precision) -> Array2<f64> {
+        b.t().to_owned()
+    }
+    fn panel_bytes(rows: usize, columns: usize, _: Precision) -> u64 {
+        (rows * columns * size_of::<f64>()) as u64
+    }
+    fn keeps_rounded(_: Precision) -> bool {
+        false
+    }
+    fn multiply(c: ArrayViewMut2<Self>, accumulate: bool, a: &CowArray<'_, Self, Ix2>, b: &Array2<f64>) {
+        matmul(c, accumulate, a.view(), b.view());
     }
     fn product(
-        a: &ArrayView2<'_, Self>,
+        a: &CowArray<'_, Self, Ix2>,
         columns: usize,
-        panels: impl Iterator<Item = Array2<f64>>,
+        panels: impl IntoIterator<Item = impl Borrow<Array2<f64>>>,
     ) -> Array2<f64> {
         let mut c = Array2::zeros((a.nrows(), columns));
         let mut done = 0;
         for panels in panels {
+            let panels = panels.borrow();
             let part = done..done + panels.ncols();
             done = part.end;
-            matmul(c.slice_mut(s![.., part]), false, *a, panels.view());
+            matmul(c.slice_mut(s![.., part]), false, a.view(), panels.view());
         }
         c
     }
-    fn multiply_here(c: ArrayViewMut2<Self>, accumulate: bool, a: &ArrayView2<'_, Self>, b: &Array2<f64>) {
+    fn multiply_here(c: ArrayViewMut2<Self>, accumulate: bool, a: &CowArray<'_, Self, Ix2>, b: &Array2<f64>) {
         let used = b.slice(s![..a.ncols(), ..c.ncols()]);
-        matmul_single(c, accumulate, *a, used);
+        matmul_single(c, accumulate, a.view(), used);
     }
 }

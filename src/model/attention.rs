@@ -1,22 +1,22 @@
 //! Causal grouped-query attention over ragged sequences, forward and backward.
 //!
-//! Sequences lie one behind another in the rows, without padding; each attends within itself. Queries go in blocks, so
-//! that scores never take more than `BLOCK` rows, and the backward pass computes them again from the logarithm of the
-//! softmax's sum (as FlashAttention does, arXiv 2205.14135).
+//! Sequences lie one behind another in the rows, without padding; each attends within itself, and to a context that it may
+//! share with others. Queries go in blocks, so that scores never take more than `BLOCK` rows, and the backward pass
+//! computes them again from the logarithm of the softmax's sum (as FlashAttention does, arXiv 2205.14135).
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, CowArray, Ix2, concatenate, s};
 use rayon::prelude::*;
 
-use crate::kernels::{Precision, Real, elementwise};
+use crate::kernels::{Precision, Real, Stored, elementwise};
 
 /// Query rows whose scores are held at a time.
 const BLOCK: usize = 64;
 
 const CONTIGUOUS: &str = "rows of activations are contiguous";
 
-/// How the columns of q, k and v divide into heads.
+/// How the columns of q, k and v divide into heads, and how they are multiplied.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads {
     /// Query heads.
@@ -25,6 +25,8 @@ pub struct Heads {
     pub key_value: usize,
     /// Width of a head.
     pub dim: usize,
+    /// What products are computed in.
+    pub precision: Precision,
 }
 
 impl Heads {
@@ -35,15 +37,44 @@ impl Heads {
     fn scale<T: Real>(&self) -> T {
         T::from_f64(1.0 / (self.dim as f64).sqrt())
     }
+
+    /// The columns of a head.
+    fn columns(&self, head: usize) -> Range<usize> {
+        head * self.dim..(head + 1) * self.dim
+    }
+
+    /// Every span with each of so many heads, by their indices.
+    fn of_spans(spans: &[Span], heads: usize) -> Vec<(usize, usize)> {
+        (0..spans.len()).flat_map(|span| (0..heads).map(move |head| (span, head))).collect()
+    }
 }
 
-/// One sequence: its rows in q, and its rows in k and v, of which the last query sees all.
+/// One sequence.
 #[derive(Clone, Debug)]
 pub struct Span {
-    /// Rows of q; spans follow each other without a gap.
+    /// Its rows in q; spans follow each other without a gap.
     pub queries: Range<usize>,
-    /// Rows of k and v: at least as many.
-    pub keys: Range<usize>,
+    /// Rows of k and v before its own, which all its queries see.
+    pub context: Range<usize>,
+    /// Its own rows in k and v, one a query; each query sees its own and those before.
+    pub own: Range<usize>,
+}
+
+impl Span {
+    /// How many keys its last query sees.
+    fn keys(&self) -> usize {
+        self.context.len() + self.own.len()
+    }
+
+    /// The rows of its keys or values.
+    fn seen<'x, T: Real>(&self, x: ArrayView2<'x, T>) -> CowArray<'x, T, Ix2> {
+        let own = x.slice_move(s![self.own.clone(), ..]);
+        if self.context.is_empty() {
+            return own.into();
+        }
+        let context = x.slice_move(s![self.context.clone(), ..]);
+        concatenate(Axis(0), &[context, own]).expect("the same width").into()
+    }
 }
 
 /// Attend. q `[tokens, query * dim]`, k and v `[keys, key_value * dim]` to the output `[tokens, query * dim]` and the
@@ -55,157 +86,209 @@ pub fn forward<T: Real>(
     spans: &[Span],
     heads: Heads,
 ) -> (Array2<T>, Array2<T>) {
+    let operands: Vec<(T::Panels, T::Panels)> = Heads::of_spans(spans, heads.key_value)
+        .into_par_iter()
+        .map(|(span, kv)| {
+            let seen = |x: ArrayView2<'_, T>| {
+                spans[span].seen(x.slice_move(s![.., heads.columns(kv)])).into_owned()
+            };
+            (T::panels_across(seen(k).view(), heads.precision), T::panels(seen(v).view(), heads.precision))
+        })
+        .collect();
     let mut out = Array2::zeros(q.dim());
     let mut log_sums = Array2::zeros((heads.query, q.nrows()));
     let outs = tile(&mut out, spans, heads.dim, heads.query);
     let sums = split(log_sums.view_mut(), Axis(1), spans.iter().map(|s| s.queries.len()))
         .into_iter()
         .flat_map(|rows| split(rows, Axis(0), std::iter::repeat_n(1, heads.query)));
-    let places = spans.iter().flat_map(|span| (0..heads.query).map(move |head| (span, head)));
-    let tasks: Vec<_> = places.zip(outs).zip(sums).collect();
+    let tasks: Vec<_> =
+        Heads::of_spans(spans, heads.query).into_iter().zip(outs).zip(sums).collect();
     tasks.into_par_iter().for_each(|(((span, head), out), sums)| {
-        let kv = head / heads.group();
-        let q = q.slice(s![span.queries.clone(), head * heads.dim..(head + 1) * heads.dim]);
-        let columns = kv * heads.dim..(kv + 1) * heads.dim;
-        let k = k.slice(s![span.keys.clone(), columns.clone()]);
-        let v = v.slice(s![span.keys.clone(), columns]);
-        forward_head(q, k, v, heads.scale(), out, sums);
+        let (keys, values) = &operands[span * heads.key_value + head / heads.group()];
+        let span = &spans[span];
+        let q = q.slice(s![span.queries.clone(), heads.columns(head)]);
+        forward_head(q, keys, values, span, heads, out, sums);
     });
     (out, log_sums)
 }
 
 fn forward_head<T: Real>(
     q: ArrayView2<T>,
-    k: ArrayView2<T>,
-    v: ArrayView2<T>,
-    scale: T,
+    keys: &T::Panels,
+    values: &T::Panels,
+    span: &Span,
+    heads: Heads,
     mut out: ArrayViewMut2<T>,
     mut log_sums: ArrayViewMut2<T>,
 ) {
-    let before = k.nrows() - q.nrows();
-    let (keys, values) = (T::panels(k.t()), T::panels(v));
+    let scale = heads.scale();
+    let mut space = Array2::zeros((BLOCK.min(q.nrows()), span.keys()));
     for start in (0..q.nrows()).step_by(BLOCK) {
         let end = (start + BLOCK).min(q.nrows());
-        let seen = before + end;
-        let mut scores = Array2::zeros((end - start, seen));
-        T::multiply_here(scores.view_mut(), false, &rows(q.slice(s![start..end, ..])), &keys);
+        let before = span.context.len() + start;
+        let mut scores = space.slice_mut(s![..end - start, ..before + end - start]);
+        let rows = T::rows(q.slice_move(s![start..end, ..]), heads.precision);
+        T::multiply_here(scores.view_mut(), false, &rows, keys);
         for (i, mut row) in scores.rows_mut().into_iter().enumerate() {
-            let visible = before + start + i + 1;
-            let (row, hidden) = row.as_slice_mut().expect(CONTIGUOUS).split_at_mut(visible);
+            let (row, hidden) = row.as_slice_mut().expect(CONTIGUOUS).split_at_mut(before + i + 1);
             hidden.fill(T::zero());
             let max = elementwise::max(T::neg_infinity(), row) * scale;
             let sum = elementwise::exp_shifted(row, scale, max);
-            let inverse = T::one() / sum;
-            elementwise::scale(row, inverse);
+            elementwise::scale(row, T::one() / sum);
             log_sums[[0, start + i]] = max + sum.ln();
         }
-        T::multiply_here(out.slice_mut(s![start..end, ..]), false, &rows(scores.view()), &values);
+        let rows = T::rows(scores.view(), heads.precision);
+        T::multiply_here(out.slice_mut(s![start..end, ..]), false, &rows, values);
     }
 }
 
 /// What the forward pass saw and gave.
 pub struct Forward<'a, T> {
     /// `[tokens, query * dim]`.
-    pub q: ArrayView2<'a, T>,
+    pub q: &'a Stored<T>,
     /// `[tokens, key_value * dim]`.
-    pub k: ArrayView2<'a, T>,
+    pub k: &'a Stored<T>,
     /// `[tokens, key_value * dim]`.
-    pub v: ArrayView2<'a, T>,
-    /// `[tokens, query * dim]`.
-    pub out: ArrayView2<'a, T>,
+    pub v: &'a Stored<T>,
     /// `[query, tokens]`.
     pub log_sums: ArrayView2<'a, T>,
 }
 
-/// From dout = dL/dout: dL/dq, dL/dk and dL/dv, shaped as q, k and v. Every span's keys are its queries' rows. One task a
-/// sequence and key head: its query heads add to dk and dv in a fixed order.
+/// From dout = dL/dout: dL/dq, dL/dk and dL/dv, shaped as q, k and v. Every span's own keys are its queries' rows. What
+/// the query heads of a key head, and the spans of a context, add to dk and dv is added in a fixed order.
 pub fn backward<T: Real>(
     pass: &Forward<'_, T>,
     dout: ArrayView2<T>,
     spans: &[Span],
     heads: Heads,
 ) -> (Array2<T>, Array2<T>, Array2<T>) {
-    let (mut dq, mut dk, mut dv) =
-        (Array2::zeros(pass.q.dim()), Array2::zeros(pass.k.dim()), Array2::zeros(pass.v.dim()));
-    let width = heads.group() * heads.dim;
-    let places = spans.iter().flat_map(|span| (0..heads.key_value).map(move |kv| (span, kv)));
-    let tasks: Vec<_> = places
-        .zip(tile(&mut dq, spans, width, heads.key_value))
-        .zip(tile(&mut dk, spans, heads.dim, heads.key_value))
-        .zip(tile(&mut dv, spans, heads.dim, heads.key_value))
+    let (width, kv_width) = (heads.query * heads.dim, heads.key_value * heads.dim);
+    let operands: Vec<Operands<T>> = Heads::of_spans(spans, heads.key_value)
+        .into_par_iter()
+        .map(|(span, kv)| {
+            let rows = [spans[span].context.clone(), spans[span].own.clone()];
+            let [k, v] = [pass.k, pass.v].map(|x| part(x, kv_width, &rows, heads.columns(kv)));
+            Operands {
+                keys: T::panels_across(k.view(), heads.precision),
+                keys_upright: T::panels(k.view(), heads.precision),
+                values: T::panels_across(v.view(), heads.precision),
+            }
+        })
         .collect();
-    tasks.into_par_iter().for_each(|((((span, kv), mut dq), mut dk), mut dv)| {
-        let rows = span.queries.clone();
-        let k = pass.k.slice(s![rows.clone(), kv * heads.dim..(kv + 1) * heads.dim]);
-        let v = pass.v.slice(s![rows.clone(), kv * heads.dim..(kv + 1) * heads.dim]);
-        let (keys, keys_upright, values) = (T::panels(k.t()), T::panels(k), T::panels(v.t()));
-        for member in 0..heads.group() {
-            let head = kv * heads.group() + member;
-            let columns = head * heads.dim..(head + 1) * heads.dim;
+    let mut dq = Array2::zeros((dout.nrows(), width));
+    let tasks: Vec<_> = Heads::of_spans(spans, heads.query)
+        .into_iter()
+        .zip(tile(&mut dq, spans, heads.dim, heads.query))
+        .collect();
+    let parts: Vec<[Array2<T>; 2]> = tasks
+        .into_par_iter()
+        .map(|((span, head), dq)| {
+            let operands = &operands[span * heads.key_value + head / heads.group()];
+            let (span, columns) = (&spans[span], heads.columns(head));
+            let rows = std::slice::from_ref(&span.queries);
             let one = OneHead {
-                q: pass.q.slice(s![rows.clone(), columns.clone()]),
-                keys: &keys,
-                keys_upright: &keys_upright,
-                values: &values,
-                out: pass.out.slice(s![rows.clone(), columns.clone()]),
-                dout: dout.slice(s![rows.clone(), columns]),
-                log_sums: pass.log_sums.slice(s![head..head + 1, rows.clone()]),
-                scale: heads.scale(),
+                q: part(pass.q, width, rows, columns.clone()),
+                operands,
+                dout: dout.slice(s![span.queries.clone(), columns]),
+                log_sums: pass.log_sums.slice(s![head, span.queries.clone()]),
+                context: span.context.len(),
+                heads,
             };
-            let dq = dq.slice_mut(s![.., member * heads.dim..(member + 1) * heads.dim]);
-            one.backward(dq, dk.view_mut(), dv.view_mut());
-        }
+            one.backward(dq)
+        })
+        .collect();
+    let [dk, dv] = [0, 1].map(|which| {
+        let mut sum = Array2::zeros((dout.nrows(), kv_width));
+        let columns = split(sum.view_mut(), Axis(1), std::iter::repeat_n(heads.dim, heads.key_value));
+        columns.into_par_iter().enumerate().for_each(|(kv, mut sum)| {
+            for (i, span) in spans.iter().enumerate() {
+                let first = i * heads.query + kv * heads.group();
+                for part in &parts[first..first + heads.group()] {
+                    let (context, own) = part[which].view().split_at(Axis(0), span.context.len());
+                    add(sum.slice_mut(s![span.context.clone(), ..]), context);
+                    add(sum.slice_mut(s![span.own.clone(), ..]), own);
+                }
+            }
+        });
+        sum
     });
     (dq, dk, dv)
 }
 
-struct OneHead<'a, T: Real> {
-    q: ArrayView2<'a, T>,
-    /// K^T, K and V^T.
-    keys: &'a T::Panels,
-    keys_upright: &'a T::Panels,
-    values: &'a T::Panels,
-    out: ArrayView2<'a, T>,
-    dout: ArrayView2<'a, T>,
-    log_sums: ArrayView2<'a, T>,
-    scale: T,
-}
-
-impl<T: Real> OneHead<'_, T> {
-    /// With P the softmax: dV += P^T dO, dS = P (dO V^T - rowsum(dO O)), dQ = s dS K, dK += s dS^T Q.
-    fn backward(&self, mut dq: ArrayViewMut2<T>, mut dk: ArrayViewMut2<T>, mut dv: ArrayViewMut2<T>) {
-        for start in (0..self.q.nrows()).step_by(BLOCK) {
-            let end = (start + BLOCK).min(self.q.nrows());
-            let q = self.q.slice(s![start..end, ..]);
-            let dout = self.dout.slice(s![start..end, ..]);
-            let mut p = Array2::zeros((end - start, end));
-            T::multiply_here(p.view_mut(), false, &rows(q), self.keys);
-            for (i, mut row) in p.rows_mut().into_iter().enumerate() {
-                let log_sum = self.log_sums[[0, start + i]];
-                let (row, hidden) = row.as_slice_mut().expect(CONTIGUOUS).split_at_mut(start + i + 1);
-                hidden.fill(T::zero());
-                elementwise::exp_shifted(row, self.scale, log_sum);
-            }
-            T::multiply_here(dv.slice_mut(s![..end, ..]), true, &rows(p.t()), &T::panels(dout));
-            let mut ds = Array2::zeros(p.dim());
-            T::multiply_here(ds.view_mut(), false, &rows(dout), self.values);
-            let out = self.out.slice(s![start..end, ..]);
-            for (((mut ds, p), out), dout) in
-                ds.rows_mut().into_iter().zip(p.rows()).zip(out.rows()).zip(dout.rows())
-            {
-                let [out, dout, p] = [out, dout, p].map(|row| row.to_slice().expect(CONTIGUOUS));
-                let dot = elementwise::dot(out, dout);
-                elementwise::softmax_backward(p, dot, self.scale, ds.as_slice_mut().expect(CONTIGUOUS));
-            }
-            T::multiply_here(dq.slice_mut(s![start..end, ..]), false, &rows(ds.view()), self.keys_upright);
-            T::multiply_here(dk.slice_mut(s![..end, ..]), true, &rows(ds.t()), &T::panels(q));
-        }
+fn add<T: Real>(mut sum: ArrayViewMut2<T>, x: ArrayView2<T>) {
+    for (mut sum, x) in sum.rows_mut().into_iter().zip(x.rows()) {
+        elementwise::add(sum.as_slice_mut().expect(CONTIGUOUS), x.to_slice().expect(CONTIGUOUS));
     }
 }
 
-/// The left operand of attention's products, which stay f32.
-fn rows<T: Real>(x: ArrayView2<'_, T>) -> T::Rows<'_> {
-    T::rows(x, Precision::F32)
+/// These columns of these rows of an array that is `width` wide.
+fn part<T: Real>(x: &Stored<T>, width: usize, rows: &[Range<usize>], columns: Range<usize>) -> Array2<T> {
+    let mut numbers = Vec::with_capacity(rows.iter().map(Range::len).sum::<usize>() * columns.len());
+    let mut space = Vec::new();
+    for row in rows.iter().cloned().flatten() {
+        let place = row * width + columns.start..row * width + columns.end;
+        numbers.extend_from_slice(x.get(place, &mut space));
+    }
+    Array2::from_shape_vec((numbers.len() / columns.len(), columns.len()), numbers).expect("whole rows")
+}
+
+/// K^T, K and V^T of a span and a key head.
+struct Operands<T: Real> {
+    keys: T::Panels,
+    keys_upright: T::Panels,
+    values: T::Panels,
+}
+
+struct OneHead<'a, T: Real> {
+    q: Array2<T>,
+    operands: &'a Operands<T>,
+    dout: ArrayView2<'a, T>,
+    log_sums: ArrayView1<'a, T>,
+    /// Keys before the first query's own.
+    context: usize,
+    heads: Heads,
+}
+
+impl<T: Real> OneHead<'_, T> {
+    /// With P the softmax: dV = P^T dO, dS = P (dO V^T - rowsum(P dO V^T)), dQ = s dS K, dK = s dS^T Q. Writes dq and
+    /// gives dk and dv, `[keys, dim]` each.
+    fn backward(&self, mut dq: ArrayViewMut2<T>) -> [Array2<T>; 2] {
+        let (tokens, dim) = self.q.dim();
+        let (scale, precision) = (self.heads.scale(), self.heads.precision);
+        let keys = self.context + tokens;
+        let [mut dk, mut dv] = [0, 1].map(|_| Array2::zeros((keys, dim)));
+        let [mut p_space, mut ds_space] = [0, 1].map(|_| Array2::zeros((BLOCK.min(tokens), keys)));
+        for start in (0..tokens).step_by(BLOCK) {
+            let end = (start + BLOCK).min(tokens);
+            let before = self.context + start;
+            let seen = before + end - start;
+            let q = self.q.slice(s![start..end, ..]);
+            let dout = self.dout.slice(s![start..end, ..]);
+            let mut p = p_space.slice_mut(s![..end - start, ..seen]);
+            T::multiply_here(p.view_mut(), false, &T::rows(q, precision), &self.operands.keys);
+            let mut ds = ds_space.slice_mut(s![..end - start, ..seen]);
+            T::multiply_here(ds.view_mut(), false, &T::rows(dout, precision), &self.operands.values);
+            for (i, (mut p, mut ds)) in p.rows_mut().into_iter().zip(ds.rows_mut()).enumerate() {
+                let (p, ds) = (p.as_slice_mut().expect(CONTIGUOUS), ds.as_slice_mut().expect(CONTIGUOUS));
+                let (p, hidden) = p.split_at_mut(before + i + 1);
+                let (ds, hidden_ds) = ds.split_at_mut(before + i + 1);
+                hidden.fill(T::zero());
+                hidden_ds.fill(T::zero());
+                elementwise::exp_shifted(p, scale, self.log_sums[start + i]);
+                elementwise::softmax_backward(p, elementwise::dot(p, ds), scale, ds);
+            }
+            let (p, ds) = (p.view(), ds.view());
+            let below = |x: &mut Array2<T>, rows: ArrayView2<'_, T>, of: ArrayView2<'_, T>| {
+                let x = x.slice_mut(s![..seen, ..]);
+                T::multiply_here(x, true, &T::rows_across(rows, precision), &T::panels(of, precision));
+            };
+            below(&mut dv, p, dout);
+            below(&mut dk, ds, q);
+            let dq = dq.slice_mut(s![start..end, ..]);
+            T::multiply_here(dq, false, &T::rows(ds, precision), &self.operands.keys_upright);
+        }
+        [dk, dv]
+    }
 }
 
 /// A view cut along an axis into pieces of these lengths, which fill it.

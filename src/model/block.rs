@@ -1,19 +1,26 @@
 //! One transformer block: attention and feed-forward part, each behind a norm and added to the residual stream.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2};
+use rayon::prelude::*;
 
 use super::attention::{self, Heads, Span};
 use super::feed_forward;
 use super::linear::Linear;
 use super::norm::RmsNorm;
 use super::rotary::{Angles, Rotary};
-use crate::kernels::Real;
+use crate::kernels::{Real, Stored, elementwise};
+#[cfg(test)]
+use crate::kernels::Precision;
 
+/// Token rows that one thread takes at a time.
+const TILE: usize = 16;
+
+const CONTIGUOUS: &str = "activations are row-major";
 const WANTED: &str = "a gradient that was asked for";
 
 /// The frozen weights of a block, with the trained terms beside them.
 #[derive(Clone, Debug)]
-pub struct Block<'a, T> {
+pub struct Block<'a, T: Real> {
     pub(super) attn_norm: RmsNorm<T>,
     pub(super) q: Linear<'a, T>,
     pub(super) k: Linear<'a, T>,
@@ -31,8 +38,11 @@ pub(super) struct Projected<T> {
     pub q: Array2<T>,
     pub k: Array2<T>,
     pub v: Array2<T>,
-    z: [Option<Array2<T>>; 3],
+    z: Z<T, 3>,
 }
+
+/// What some matrices gave at the rows of their terms.
+type Z<T, const N: usize> = [Option<Array2<T>>; N];
 
 /// What is kept of one block's forward pass for the backward pass.
 #[derive(Debug)]
@@ -46,29 +56,35 @@ pub(super) enum Kept<T> {
 /// What the backward pass needs of one block's forward pass. The inputs of the matrices are not among it.
 #[derive(Debug)]
 pub(super) struct Saved<T> {
-    x: Array2<T>,
-    projected: Projected<T>,
-    attended: Array2<T>,
+    x: Stored<T>,
+    q: Stored<T>,
+    k: Stored<T>,
+    v: Stored<T>,
+    z: Z<T, 3>,
     log_sums: Array2<T>,
     finished: Finished<T>,
+    /// The rows that the block gave, when not all.
+    wanted: Option<Vec<usize>>,
 }
 
 #[derive(Debug)]
 struct Finished<T> {
-    mid: Array2<T>,
-    gate: Array2<T>,
-    up: Array2<T>,
-    z: [Option<Array2<T>>; 4],
+    mid: Stored<T>,
+    gate: Stored<T>,
+    up: Stored<T>,
+    z: Z<T, 4>,
 }
 
 #[cfg(test)]
-impl<T> Saved<T> {
-    /// How many numbers it holds.
-    pub(super) fn numbers(&self) -> usize {
-        let (p, f) = (&self.projected, &self.finished);
-        let arrays = [&self.x, &p.q, &p.k, &p.v, &self.attended, &self.log_sums, &f.mid, &f.gate, &f.up];
-        let z = p.z.iter().chain(&f.z).flatten();
-        arrays.into_iter().chain(z).map(Array2::len).sum()
+impl<T: Real> Saved<T> {
+    /// How many bytes it holds.
+    pub(super) fn bytes(&self, precision: Precision) -> u64 {
+        let f = &self.finished;
+        let stored = [&self.x, &self.q, &self.k, &self.v, &f.mid, &f.gate, &f.up];
+        let z = self.z.iter().chain(&f.z).flatten();
+        let whole: usize = z.chain([&self.log_sums]).map(Array2::len).sum();
+        let stored: usize = stored.into_iter().map(Stored::len).sum();
+        stored as u64 * Stored::<T>::bytes_a_number(precision) + (whole * size_of::<T>()) as u64
     }
 }
 
@@ -102,8 +118,7 @@ impl<'a, T: Real> Block<'a, T> {
 
     /// x `[tokens, d_model]` to q, k and v.
     pub(super) fn project(&self, x: ArrayView2<T>, rotary: &Rotary, angles: &Angles<T>) -> Projected<T> {
-        let normed = self.attn_norm.forward(x);
-        let input = self.q.input(normed.view());
+        let input = self.attn_norm.rows(x, self.q.precision());
         let (mut q, zq) = self.q.forward(&input);
         let (mut k, zk) = self.k.forward(&input);
         let (v, zv) = self.v.forward(&input);
@@ -114,55 +129,84 @@ impl<'a, T: Real> Block<'a, T> {
 
     /// The block's output from its input and what attention gave, both `[tokens, ...]`.
     pub(super) fn finish(&self, x: ArrayView2<T>, attended: ArrayView2<T>) -> Array2<T> {
-        self.finish_saving(x, attended).0
+        self.finish_saving(x, attended, |_| ()).0
     }
 
-    fn finish_saving(&self, x: ArrayView2<T>, attended: ArrayView2<T>) -> (Array2<T>, Finished<T>) {
+    /// [`Self::finish`]; `keep` may keep what it came by.
+    fn finish_saving<K>(
+        &self,
+        x: ArrayView2<T>,
+        attended: ArrayView2<T>,
+        keep: impl FnOnce(([Array2<T>; 3], Z<T, 4>)) -> K,
+    ) -> (Array2<T>, K) {
         let (mut mid, zo) = self.o.forward(&self.o.input(attended));
-        mid += &x;
-        let normed = self.ffn_norm.forward(mid.view());
-        let input = self.gate.input(normed.view());
+        add(&mut mid, x);
+        let input = self.ffn_norm.rows(mid.view(), self.gate.precision());
         let (gate, zgate) = self.gate.forward(&input);
         let (up, zup) = self.up.forward(&input);
-        let a = feed_forward::forward(&gate, &up);
-        let (mut y, zdown) = self.down.forward(&self.down.input(a.view()));
-        y += &mid;
-        (y, Finished { mid, gate, up, z: [zo, zgate, zup, zdown] })
+        drop(input);
+        let (mut y, zdown) = self.down.forward(&feed_forward::forward(&gate, &up, self.down.precision()));
+        add(&mut y, mid.view());
+        (y, keep(([mid, gate, up], [zo, zgate, zup, zdown])))
     }
 
-    /// `[tokens, d_model]` to `[tokens, d_model]`, keeping nothing.
-    pub(super) fn forward(&self, x: Array2<T>, places: &Places<'_, T>) -> Array2<T> {
+    /// `[tokens, d_model]` to the same, or to those rows that are `wanted` of it, keeping nothing.
+    pub(super) fn forward(
+        &self,
+        x: Array2<T>,
+        places: &Places<'_, T>,
+        wanted: Option<&[usize]>,
+    ) -> Array2<T> {
         let p = self.project(x.view(), places.rotary, places.angles);
         let (attended, _) =
             attention::forward(p.q.view(), p.k.view(), p.v.view(), places.spans, places.heads);
-        self.finish(x.view(), attended.view())
+        self.finish(select(x.view(), wanted).view(), select(attended.view(), wanted).view())
     }
 
     /// [`Self::forward`], keeping what [`Self::backward`] needs.
-    pub(super) fn forward_saving(&self, x: Array2<T>, places: &Places<'_, T>) -> (Array2<T>, Saved<T>) {
-        let projected = self.project(x.view(), places.rotary, places.angles);
-        let (q, k, v) = (projected.q.view(), projected.k.view(), projected.v.view());
-        let (attended, log_sums) = attention::forward(q, k, v, places.spans, places.heads);
-        let (y, finished) = self.finish_saving(x.view(), attended.view());
-        (y, Saved { x, projected, attended, log_sums, finished })
+    pub(super) fn forward_saving(
+        &self,
+        x: Array2<T>,
+        places: &Places<'_, T>,
+        wanted: Option<&[usize]>,
+    ) -> (Array2<T>, Saved<T>) {
+        let Projected { q, k, v, z } = self.project(x.view(), places.rotary, places.angles);
+        let (attended, log_sums) =
+            attention::forward(q.view(), k.view(), v.view(), places.spans, places.heads);
+        let stored = |x| Stored::keep(x, places.heads.precision);
+        let [q, k, v] = [q, k, v].map(stored);
+        let (from, attended) = (select(x.view(), wanted), select(attended.view(), wanted));
+        let (y, finished) = self.finish_saving(from.view(), attended.view(), |(activations, z)| {
+            let [mid, gate, up] = activations.map(stored);
+            Finished { mid, gate, up, z }
+        });
+        drop(from);
+        let wanted = wanted.map(<[usize]>::to_vec);
+        (y, Saved { x: stored(x), q, k, v, z, log_sums, finished, wanted })
     }
 
-    /// Numbers that [`Self::forward_saving`] keeps of a token.
-    pub(super) fn kept_numbers(&self, heads: Heads) -> usize {
+    /// Bytes that [`Self::forward_saving`] keeps of a token.
+    pub(super) fn kept_bytes(&self, heads: Heads) -> u64 {
         let z = [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down]
             .into_iter()
             .filter_map(|linear| linear.term.as_ref())
             .map(|term| term.rows.len());
         let (d, ff) = (self.down.weight().rows(), self.down.weight().cols());
         let (q, kv) = (heads.query * heads.dim, heads.key_value * heads.dim);
-        2 * d + 2 * q + 2 * kv + heads.query + 2 * ff + z.sum::<usize>()
+        let (stored, whole) = (2 * d + q + 2 * kv + 2 * ff, heads.query + z.sum::<usize>());
+        stored as u64 * Stored::<T>::bytes_a_number(heads.precision) + (whole * size_of::<T>()) as u64
     }
 
     /// What [`Self::forward_saving`] kept, or would have.
-    pub(super) fn whole(&self, kept: Kept<T>, places: &Places<'_, T>) -> Saved<T> {
+    pub(super) fn whole(
+        &self,
+        kept: Kept<T>,
+        places: &Places<'_, T>,
+        wanted: Option<&[usize]>,
+    ) -> Saved<T> {
         match kept {
             Kept::Whole(saved) => *saved,
-            Kept::Input(x) => self.forward_saving(x, places).1,
+            Kept::Input(x) => self.forward_saving(x, places, wanted).1,
         }
     }
 
@@ -176,35 +220,28 @@ impl<'a, T: Real> Block<'a, T> {
         gradients: &mut [Array2<T>],
         want_dx: bool,
     ) -> Option<Array2<T>> {
-        let Saved { x, projected, attended, log_sums, finished } = saved;
-        let dmid = self.feed_forward_backward(dy, finished, gradients);
+        let Saved { x, q, k, v, z: [zq, zk, zv], log_sums, finished, wanted } = saved;
+        let (dmid, zo) = self.feed_forward_backward(dy, finished, gradients);
         let attention_trains = [&self.q, &self.k, &self.v].iter().any(|l| l.term.is_some());
         if !want_dx && !attention_trains {
-            self.o.backward(dmid.0, dmid.1.as_ref(), gradients, None);
+            self.o.backward(dmid, zo.as_ref(), gradients, None);
             return None;
         }
-        let (dmid, zo) = dmid;
         let mut dattended = None;
         self.o.backward(dmid.clone(), zo.as_ref(), gradients, Some(&mut dattended));
-        let dattended = dattended.expect(WANTED);
-        let pass = attention::Forward {
-            q: projected.q.view(),
-            k: projected.k.view(),
-            v: projected.v.view(),
-            out: attended.view(),
-            log_sums: log_sums.view(),
-        };
+        let tokens = log_sums.ncols();
+        let dattended = spread(dattended.expect(WANTED), wanted.as_deref(), tokens);
+        let pass = attention::Forward { q: &q, k: &k, v: &v, log_sums: log_sums.view() };
         let (mut dq, mut dk, dv) = attention::backward(&pass, dattended.view(), places.spans, places.heads);
         places.rotary.backward(&mut dq, places.angles);
         places.rotary.backward(&mut dk, places.angles);
         let mut dnormed = None;
-        let [zq, zk, zv] = &projected.z;
         self.q.backward(dq, zq.as_ref(), gradients, want_dx.then_some(&mut dnormed));
         self.k.backward(dk, zk.as_ref(), gradients, want_dx.then_some(&mut dnormed));
         self.v.backward(dv, zv.as_ref(), gradients, want_dx.then_some(&mut dnormed));
         dnormed.map(|dnormed| {
-            let mut dx = dmid;
-            self.attn_norm.backward(x.view(), dnormed.view(), &mut dx);
+            let mut dx = spread(dmid, wanted.as_deref(), tokens);
+            self.attn_norm.backward(&x, dnormed.view(), &mut dx);
             dx
         })
     }
@@ -219,12 +256,37 @@ impl<'a, T: Real> Block<'a, T> {
         let Finished { mid, gate, up, z: [zo, zgate, zup, zdown] } = finished;
         let mut da = None;
         self.down.backward(dy.clone(), zdown.as_ref(), gradients, Some(&mut da));
-        let (dgate, dup) = feed_forward::backward(gate, &up, da.expect(WANTED));
+        let (dgate, dup) = feed_forward::backward(&gate, &up, da.expect(WANTED));
         let mut dnormed = None;
         self.gate.backward(dgate, zgate.as_ref(), gradients, Some(&mut dnormed));
         self.up.backward(dup, zup.as_ref(), gradients, Some(&mut dnormed));
         let mut dmid = dy;
-        self.ffn_norm.backward(mid.view(), dnormed.expect(WANTED).view(), &mut dmid);
+        self.ffn_norm.backward(&mid, dnormed.expect(WANTED).view(), &mut dmid);
         (dmid, zo)
     }
+}
+
+/// `sum += x`, on all threads.
+fn add<T: Real>(sum: &mut Array2<T>, x: ArrayView2<T>) {
+    let rows = sum.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter().zip(x.axis_chunks_iter(Axis(0), TILE));
+    rows.for_each(|(mut sum, x)| {
+        let x = x.to_slice().expect(CONTIGUOUS);
+        elementwise::add(sum.as_slice_mut().expect(CONTIGUOUS), x);
+    });
+}
+
+/// These rows, or all.
+fn select<'x, T: Real>(x: ArrayView2<'x, T>, rows: Option<&[usize]>) -> CowArray<'x, T, Ix2> {
+    match rows {
+        Some(rows) if rows.len() < x.nrows() => x.select(Axis(0), rows).into(),
+        _ => x.into(),
+    }
+}
+
+/// The inverse of [`select`]: `[tokens, n]` with zeros in the other rows.
+fn spread<T: Real>(x: Array2<T>, rows: Option<&[usize]>, tokens: usize) -> Array2<T> {
+    let Some(rows) = rows.filter(|rows| rows.len() < tokens) else { return x };
+    let mut all = Array2::zeros((tokens, x.ncols()));
+    rows.iter().zip(x.rows()).for_each(|(&row, x)| all.row_mut(row).assign(&x));
+    all
 }

@@ -3,29 +3,33 @@
 use ndarray::Array2;
 use rayon::prelude::*;
 
-use crate::kernels::{Real, elementwise};
+use crate::kernels::{Precision, Real, Stored, elementwise};
 
 /// Numbers that one thread takes at a time.
-const CHUNK: usize = 1 << 14;
+const CHUNK: usize = 1 << 12;
 
 const CONTIGUOUS: &str = "activations are row-major";
 
-/// gate, up `[tokens, ff]` to a `[tokens, ff]`.
-pub fn forward<T: Real>(gate: &Array2<T>, up: &Array2<T>) -> Array2<T> {
-    let mut a = Array2::zeros(gate.dim());
-    let (gate, up) = (gate.as_slice().expect(CONTIGUOUS), up.as_slice().expect(CONTIGUOUS));
-    let out = a.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
-    out.zip(gate.par_chunks(CHUNK))
-        .zip(up.par_chunks(CHUNK))
-        .for_each(|((out, gate), up)| elementwise::swiglu(gate, up, out));
-    a
+/// gate, up `[tokens, ff]` to a `[tokens, ff]`, ready for products of this precision.
+pub fn forward<T: Real>(gate: &Array2<T>, up: &Array2<T>, precision: Precision) -> T::Rows<'static> {
+    T::rows_made(gate.dim(), precision, |i, out| {
+        let (gate, up) = (gate.row(i), up.row(i));
+        let (gate, up) = (gate.to_slice().expect(CONTIGUOUS), up.to_slice().expect(CONTIGUOUS));
+        elementwise::swiglu(gate, up, out);
+    })
 }
 
 /// From da = dL/da and the forward pass's inputs: dL/dgate and dL/dup, all `[tokens, ff]`.
-pub fn backward<T: Real>(mut gate: Array2<T>, up: &Array2<T>, mut da: Array2<T>) -> (Array2<T>, Array2<T>) {
-    let up = up.as_slice().expect(CONTIGUOUS).par_chunks(CHUNK);
-    let gates = gate.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
+pub fn backward<T: Real>(gate: &Stored<T>, up: &Stored<T>, mut da: Array2<T>) -> (Array2<T>, Array2<T>) {
+    let mut dgate = Array2::zeros(da.dim());
+    let gates = dgate.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
     let d = da.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
-    gates.zip(d).zip(up).for_each(|((gate, d), up)| elementwise::swiglu_backward(gate, up, d));
-    (gate, da)
+    gates.zip(d).enumerate().for_each(|(i, (dgate, d))| {
+        let place = i * CHUNK..i * CHUNK + d.len();
+        let (mut gate_space, mut up_space) = (Vec::new(), Vec::new());
+        let (gate, up) = (gate.get(place.clone(), &mut gate_space), up.get(place, &mut up_space));
+        dgate.copy_from_slice(gate);
+        elementwise::swiglu_backward(dgate, up, d);
+    });
+    (dgate, da)
 }

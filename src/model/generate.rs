@@ -8,7 +8,7 @@ use crate::kernels::Real;
 
 /// A sequence in the making over a model.
 #[derive(Debug)]
-pub struct Generator<'m, 'a, T> {
+pub struct Generator<'m, 'a, T: Real> {
     model: &'m Transformer<'a, T>,
     /// Keys and values of each block, `[length, kv_heads * head_dim]`.
     past: Vec<(Array2<T>, Array2<T>)>,
@@ -39,7 +39,7 @@ impl<'m, 'a, T: Real> Generator<'m, 'a, T> {
         let total = self.length + tokens.len();
         let positions: Vec<usize> = (self.length..total).collect();
         let angles = model.rotary.angles(&positions);
-        let span = [Span { queries: 0..tokens.len(), keys: 0..total }];
+        let span = [Span { queries: 0..tokens.len(), context: 0..self.length, own: self.length..total }];
         let mut x = model.embed(tokens);
         for (block, (keys, values)) in model.blocks.iter().zip(&mut self.past) {
             let p = block.project(x.view(), &model.rotary, &angles);

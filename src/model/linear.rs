@@ -13,6 +13,7 @@
 //! So the input x need not be kept for the backward pass, and C U R is never formed.
 
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use ndarray::{Array2, ArrayView2, s};
 
@@ -41,23 +42,64 @@ pub struct CurTerm<T> {
 
 /// y = x W^T, plus the CURLoRA term when there is one.
 #[derive(Clone, Debug)]
-pub struct Linear<'a, T> {
+pub struct Linear<'a, T: Real> {
     weight: Weight<'a>,
     /// How the products with the frozen matrix are computed.
-    pub precision: Precision,
+    precision: Precision,
+    /// W^T and W, ready for products, where there is room to keep them.
+    kept: [Option<KeptPanels<T>>; 2],
     /// The trained term.
     pub term: Option<CurTerm<T>>,
+}
+
+/// A matrix in one of its roles, made ready by the first pass; clones share it.
+struct KeptPanels<T: Real>(Arc<OnceLock<Vec<T::Panels>>>);
+
+impl<T: Real> Clone for KeptPanels<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: Real> std::fmt::Debug for KeptPanels<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.get().is_some() { "kept" } else { "to be kept" })
+    }
 }
 
 impl<'a, T: Real> Linear<'a, T> {
     /// The frozen matrix alone.
     pub fn new(weight: Weight<'a>) -> Self {
-        Self { weight, precision: Precision::F32, term: None }
+        Self { weight, precision: Precision::F32, kept: [None, None], term: None }
     }
 
     /// The frozen matrix.
     pub fn weight(&self) -> &Weight<'a> {
         &self.weight
+    }
+
+    /// Compute the products with the frozen matrix in this precision.
+    pub fn set_precision(&mut self, precision: Precision) {
+        (self.precision, self.kept) = (precision, [None, None]);
+    }
+
+    /// How the products with the frozen matrix are computed.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Keep W^T and W ready for products where they are `wanted` and fit into what is `left` of the memory for that.
+    pub fn keep_panels(&mut self, wanted: [bool; 2], left: &mut u64) {
+        let bytes = T::panel_bytes(self.weight.rows(), self.weight.cols(), self.precision);
+        for (kept, wanted) in self.kept.iter_mut().zip(wanted) {
+            match left.checked_sub(bytes).filter(|_| wanted) {
+                Some(rest) => {
+                    *left = rest;
+                    kept.get_or_insert_with(|| KeptPanels(Arc::default()));
+                }
+                None => *kept = None,
+            }
+        }
     }
 
     /// x `[tokens, n]` as [`Self::forward`] takes it, for all matrices that read it in this precision.
@@ -68,7 +110,10 @@ impl<'a, T: Real> Linear<'a, T> {
     /// x `[tokens, n]` to y `[tokens, m]`; also z `[tokens, r]`, which the backward pass needs, when there is a term.
     pub fn forward(&self, x: &T::Rows<'_>) -> (Array2<T>, Option<Array2<T>>) {
         let panels = self.blocks().map(|rows| T::transposed(&self.weight, rows, self.precision));
-        let mut y = T::product(x, self.weight.rows(), panels);
+        let mut y = match &self.kept[0] {
+            Some(kept) => T::product(x, self.weight.rows(), kept.0.get_or_init(|| panels.collect())),
+            None => T::product(x, self.weight.rows(), panels),
+        };
         let z = self.term.as_ref().map(|term| {
             let z = gather(&y, &term.rows);
             let mut uz = Array2::zeros((z.nrows(), term.u.nrows()));
@@ -101,12 +146,15 @@ impl<'a, T: Real> Linear<'a, T> {
             }
         }
         let Some(sum) = dx else { return };
-        for rows in self.blocks() {
-            let w = T::upright(&self.weight, rows.clone(), self.precision);
+        let upright = |rows| T::upright(&self.weight, rows, self.precision);
+        let kept = self.kept[1].as_ref().map(|kept| kept.0.get_or_init(|| self.blocks().map(upright).collect()));
+        for (i, rows) in self.blocks().enumerate() {
+            let made = kept.is_none().then(|| upright(rows.clone()));
+            let w = kept.map(|kept| &kept[i]).or(made.as_ref()).expect("either is there");
             let g = T::rows(g.slice(s![.., rows]), self.precision);
             match sum {
-                Some(dx) => T::multiply(dx.view_mut(), true, &g, &w),
-                None => *sum = Some(T::product(&g, self.weight.cols(), std::iter::once(w))),
+                Some(dx) => T::multiply(dx.view_mut(), true, &g, w),
+                None => *sum = Some(T::product(&g, self.weight.cols(), [w])),
             }
         }
     }

@@ -4,6 +4,7 @@
 //! generic over [`Real`], so that gradients can be checked by finite differences in f64.
 
 mod attention;
+mod batch;
 mod block;
 mod feed_forward;
 mod generate;
@@ -15,15 +16,14 @@ mod sampler;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
-
 use curmerge_formats::adapter::AdapterTarget;
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, Axis};
 
 use crate::base::{Base, Config, Weight};
-use crate::kernels::{Precision, Real};
+use crate::kernels::{Precision, Real, Stored};
 use crate::{Error, Result};
 use attention::{Heads, Span};
+pub use batch::{Batch, rows_read};
 use block::{Block, Kept, Places};
 pub use generate::Generator;
 use head::Head;
@@ -32,57 +32,9 @@ use norm::RmsNorm;
 use rotary::Rotary;
 pub use sampler::Sampler;
 
-/// Sequences that go through the model together.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    tokens: Vec<u32>,
-    sequences: Vec<Range<usize>>,
-    predictions: Vec<(usize, u32)>,
-}
-
-impl Batch {
-    /// Add a sequence; `predicted[i]` asks for the probability of `tokens[i]` after those before it. Tokens behind the
-    /// last row that predicts something are left out of the pass.
-    pub fn push(&mut self, tokens: &[u32], predicted: &[bool]) {
-        let Some(last) = (1..tokens.len()).rev().find(|&i| predicted[i]) else { return };
-        let first = self.push_sequence(&tokens[..last]);
-        for i in (1..=last).filter(|&i| predicted[i]) {
-            self.predict(first + i - 1, tokens[i]);
-        }
-    }
-
-    /// Add a sequence (at least one token) that nothing is predicted from yet; the row of its first token.
-    pub fn push_sequence(&mut self, tokens: &[u32]) -> usize {
-        let first = self.tokens.len();
-        self.tokens.extend(tokens);
-        self.sequences.push(first..self.tokens.len());
-        first
-    }
-
-    /// Ask for the probability of `token` after the token in this row.
-    pub fn predict(&mut self, row: usize, token: u32) {
-        self.predictions.push((row, token));
-    }
-
-    /// Tokens that go through the model.
-    pub fn tokens(&self) -> &[u32] {
-        &self.tokens
-    }
-
-    /// The rows of each sequence.
-    pub fn sequences(&self) -> &[Range<usize>] {
-        &self.sequences
-    }
-
-    /// Pairs of a row of the pass and the token to be predicted there.
-    pub fn predictions(&self) -> &[(usize, u32)] {
-        &self.predictions
-    }
-}
-
 /// A llama-architecture model over borrowed weights.
 #[derive(Clone, Debug)]
-pub struct Transformer<'a, T> {
+pub struct Transformer<'a, T: Real> {
     config: Config,
     embedding: Weight<'a>,
     blocks: Vec<Block<'a, T>>,
@@ -91,6 +43,7 @@ pub struct Transformer<'a, T> {
     rotary: Rotary,
     terms: Vec<(usize, String)>,
     activation_bytes: u64,
+    precision: Precision,
 }
 
 impl<'a, T: Real> Transformer<'a, T> {
@@ -127,13 +80,16 @@ impl<'a, T: Real> Transformer<'a, T> {
             config,
             terms: Vec::new(),
             activation_bytes: u64::MAX,
+            precision: Precision::F32,
         })
     }
 
-    /// Compute the products with frozen matrices in this precision. Attention, norms and terms stay as they are.
+    /// Compute the products with frozen matrices and those of attention in this precision, and keep activations in it.
+    /// Norms, terms and sums stay as they are.
     pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         for block in &mut self.blocks {
-            block.linears_mut().into_iter().for_each(|linear| linear.precision = precision);
+            block.linears_mut().into_iter().for_each(|linear| linear.set_precision(precision));
         }
         self.head.precision = precision;
         self
@@ -147,13 +103,26 @@ impl<'a, T: Real> Transformer<'a, T> {
 
     /// Bytes that a token's activations take when all are kept for the backward pass.
     pub fn activation_bytes_a_token(&self) -> u64 {
-        let numbers = |block: &Block<'a, T>| block.kept_numbers(self.heads());
-        self.blocks[self.lowest()..].iter().map(numbers).sum::<usize>() as u64 * size_of::<T>() as u64
+        self.blocks[self.lowest()..].iter().map(|block| block.kept_bytes(self.heads())).sum()
     }
 
-    /// The lowest block that has a term: gradients go no further down.
+    /// Keep frozen matrices ready for products from one pass to the next, as far as they fit into so many bytes; the
+    /// others are decoded anew for each pass.
+    pub fn keep_weights(&mut self, bytes: u64) {
+        let (mut left, lowest) = (bytes, self.lowest());
+        for (layer, block) in self.blocks.iter_mut().enumerate() {
+            for (part, linear) in block.linears_mut().into_iter().enumerate() {
+                // The gradient to the input of the lowest block, which q, k and v read, is not needed.
+                let back = layer > lowest || layer == lowest && part > 2;
+                linear.keep_panels([true, back], &mut left);
+            }
+        }
+    }
+
+    /// The lowest block that has a term: gradients go no further down. Without terms the last one.
     fn lowest(&self) -> usize {
-        self.terms.iter().map(|(layer, _)| *layer).min().unwrap_or(self.blocks.len())
+        let last = self.blocks.len().saturating_sub(1);
+        self.terms.iter().map(|(layer, _)| *layer).min().unwrap_or(last)
     }
 
     /// Blocks below the lowest that has a term: what they give for a sequence never changes.
@@ -167,20 +136,20 @@ impl<'a, T: Real> Transformer<'a, T> {
         let (spans, angles) = self.layout(batch);
         let places = self.places(&spans, &angles);
         let below = &self.blocks[..self.lowest()];
-        below.iter().fold(self.embed(&batch.tokens), |x, block| block.forward(x, &places))
+        below.iter().fold(self.embed(batch.tokens()), |x, block| block.forward(x, &places, None))
     }
 
     /// The first block whose activations are all kept; of those below it, which come last in the backward pass, only
     /// the inputs.
     fn first_kept(&self, tokens: usize) -> usize {
-        let bytes_of = |numbers: usize| (numbers * tokens * size_of::<T>()) as u64;
+        let tokens = tokens as u64;
         let lowest = self.lowest();
-        let input = bytes_of(self.config.d_model);
+        let input = (self.config.d_model * size_of::<T>()) as u64 * tokens;
         let mut left = self.activation_bytes.saturating_sub(input * (self.blocks.len() - lowest) as u64);
         let mut first = self.blocks.len();
         while first > lowest {
-            let more = bytes_of(self.blocks[first - 1].kept_numbers(self.heads())) - input;
-            let Some(rest) = left.checked_sub(more) else { break };
+            let all = self.blocks[first - 1].kept_bytes(self.heads()) * tokens;
+            let Some(rest) = left.checked_sub(all.saturating_sub(input)) else { break };
             (left, first) = (rest, first - 1);
         }
         first
@@ -251,7 +220,7 @@ impl<'a, T: Real> Transformer<'a, T> {
 
     /// [`Self::log_probs`] from what [`Self::frozen_part`] gave for the batch.
     pub fn log_probs_from(&self, x: Array2<T>, batch: &Batch) -> Vec<f64> {
-        let tokens: Vec<u32> = batch.predictions.iter().map(|(_, token)| *token).collect();
+        let tokens: Vec<u32> = batch.predictions().iter().map(|(_, token)| *token).collect();
         self.head.log_probs(self.predicting(x, batch).view(), &tokens)
     }
 
@@ -264,10 +233,12 @@ impl<'a, T: Real> Transformer<'a, T> {
     fn predicting(&self, mut x: Array2<T>, batch: &Batch) -> Array2<T> {
         let (spans, angles) = self.layout(batch);
         let places = self.places(&spans, &angles);
-        for block in &self.blocks[self.lowest()..] {
-            x = block.forward(x, &places);
+        let rows = batch.predicting_rows();
+        let last = self.blocks.len() - 1;
+        for (layer, block) in self.blocks.iter().enumerate().skip(self.lowest()) {
+            x = block.forward(x, &places, (layer == last).then_some(&rows));
         }
-        self.output_norm.forward(select_rows(x.view(), batch).view())
+        self.output_norm.forward(at_predictions(x.view(), &rows, batch).view())
     }
 
     /// The log-probabilities of the batch's predictions, and the gradient of `-weight * sum(log_probs)` to each attached
@@ -280,33 +251,36 @@ impl<'a, T: Real> Transformer<'a, T> {
     pub fn gradients_from(&self, mut x: Array2<T>, batch: &Batch, weight: f64) -> (Vec<f64>, Vec<Array2<T>>) {
         let (spans, angles) = self.layout(batch);
         let places = self.places(&spans, &angles);
-        let (lowest, first_kept) = (self.lowest(), self.first_kept(batch.tokens.len()));
+        let (lowest, first_kept) = (self.lowest(), self.first_kept(batch.tokens().len()));
         let mut kept = Vec::with_capacity(self.blocks.len() - lowest);
+        let (rows, last) = (batch.predicting_rows(), self.blocks.len() - 1);
+        // Of the last block's output, only these rows are looked at.
+        let wanted = |layer: usize| (layer == last).then_some(&rows[..]);
         for (layer, block) in self.blocks.iter().enumerate().skip(lowest) {
             if layer < first_kept {
                 kept.push(Kept::Input(x.clone()));
-                x = block.forward(x, &places);
+                x = block.forward(x, &places, wanted(layer));
             } else {
-                let (y, saved) = block.forward_saving(x, &places);
+                let (y, saved) = block.forward_saving(x, &places, wanted(layer));
                 x = y;
                 kept.push(Kept::Whole(Box::new(saved)));
             }
         }
-        let predicting = select_rows(x.view(), batch);
+        let predicting = at_predictions(x.view(), &rows, batch);
         let normed = self.output_norm.forward(predicting.view());
-        let tokens: Vec<u32> = batch.predictions.iter().map(|(_, token)| *token).collect();
+        let tokens: Vec<u32> = batch.predictions().iter().map(|(_, token)| *token).collect();
         let (log_probs, dnormed) = self.head.loss_backward(normed.view(), &tokens, weight);
         let mut dpredicting = Array2::zeros(predicting.dim());
-        self.output_norm.backward(predicting.view(), dnormed.view(), &mut dpredicting);
+        self.output_norm.backward(&Stored::Whole(predicting), dnormed.view(), &mut dpredicting);
         let mut dx = Array2::zeros(x.dim());
-        for ((row, _), d) in batch.predictions.iter().zip(dpredicting.rows()) {
-            let mut row = dx.row_mut(*row);
+        for ((row, _), d) in batch.predictions().iter().zip(dpredicting.rows()) {
+            let mut row = dx.row_mut(place_of(&rows, *row));
             row += &d;
         }
         let mut gradients = self.zero_gradients();
         for (layer, block) in self.blocks.iter().enumerate().skip(lowest).rev() {
             let kept = kept.pop().expect("one a block from the lowest");
-            let saved = block.whole(kept, &places);
+            let saved = block.whole(kept, &places, wanted(layer));
             match block.backward(dx, saved, &places, &mut gradients, layer > lowest) {
                 Some(below) => dx = below,
                 None => break,
@@ -339,8 +313,13 @@ impl<'a, T: Real> Transformer<'a, T> {
     }
 
     fn layout(&self, batch: &Batch) -> (Vec<Span>, rotary::Angles<T>) {
-        let spans = batch.sequences.iter().map(|s| Span { queries: s.clone(), keys: s.clone() }).collect();
-        let positions: Vec<usize> = batch.sequences.iter().flat_map(|s| 0..s.len()).collect();
+        let sequences = batch.sequences().iter().zip(batch.contexts());
+        let spans = sequences
+            .clone()
+            .map(|(own, context)| Span { queries: own.clone(), context: context.clone(), own: own.clone() })
+            .collect();
+        let positions: Vec<usize> =
+            sequences.flat_map(|(own, context)| context.len()..context.len() + own.len()).collect();
         (spans, self.rotary.angles(&positions))
     }
 
@@ -349,14 +328,21 @@ impl<'a, T: Real> Transformer<'a, T> {
     }
 
     fn heads(&self) -> Heads {
-        Heads { query: self.config.heads, key_value: self.config.kv_heads, dim: self.config.head_dim }
+        Heads {
+            query: self.config.heads,
+            key_value: self.config.kv_heads,
+            dim: self.config.head_dim,
+            precision: self.precision,
+        }
     }
 }
 
-fn select_rows<T: Real>(x: ArrayView2<T>, batch: &Batch) -> Array2<T> {
-    let mut out = Array2::zeros((batch.predictions.len(), x.ncols()));
-    for (mut out, (row, _)) in out.rows_mut().into_iter().zip(&batch.predictions) {
-        out.assign(&x.row(*row));
-    }
-    out
+/// The rows of `x`, which has those that `rows` lists, that each prediction of the batch is made from.
+fn at_predictions<T: Real>(x: ArrayView2<T>, rows: &[usize], batch: &Batch) -> Array2<T> {
+    let places: Vec<usize> = batch.predictions().iter().map(|(row, _)| place_of(rows, *row)).collect();
+    x.select(Axis(0), &places)
+}
+
+fn place_of(rows: &[usize], row: usize) -> usize {
+    rows.binary_search(&row).expect("a row that something is predicted from")
 }

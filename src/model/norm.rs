@@ -1,9 +1,9 @@
 //! RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467), forward and backward.
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use crate::kernels::{Real, elementwise};
+use crate::kernels::{Precision, Real, Stored, elementwise};
 
 /// Token rows that one thread takes at a time.
 const TILE: usize = 16;
@@ -23,29 +23,35 @@ impl<T: Real> RmsNorm<T> {
     /// y = w x / rms(x), row by row: `[tokens, n]` to `[tokens, n]`.
     pub fn forward(&self, x: ArrayView2<T>) -> Array2<T> {
         let mut y = Array2::zeros(x.dim());
-        y.axis_chunks_iter_mut(Axis(0), TILE)
-            .into_par_iter()
-            .zip(x.axis_chunks_iter(Axis(0), TILE))
-            .for_each(|(mut y, x)| {
-                for (mut y, x) in y.rows_mut().into_iter().zip(x.rows()) {
-                    let (y, x) = (y.as_slice_mut().expect(CONTIGUOUS), x.to_slice().expect(CONTIGUOUS));
-                    let inverse = self.inverse_rms(x);
-                    elementwise::scaled_product(&self.weight, x, inverse, y);
-                }
-            });
+        let rows = y.rows_mut().into_iter().zip(x.rows());
+        rows.for_each(|(mut y, x)| self.row(x, y.as_slice_mut().expect(CONTIGUOUS)));
         y
+    }
+
+    /// [`Self::forward`], ready for products of this precision.
+    pub fn rows(&self, x: ArrayView2<T>, precision: Precision) -> T::Rows<'static> {
+        T::rows_made(x.dim(), precision, |i, y| self.row(x.row(i), y))
+    }
+
+    fn row(&self, x: ArrayView1<T>, y: &mut [T]) {
+        let x = x.to_slice().expect(CONTIGUOUS);
+        elementwise::scaled_product(&self.weight, x, self.inverse_rms(x), y);
     }
 
     /// `dx` += dL/dx from the input x and dy = dL/dy, all `[tokens, n]`:
     /// dx = i (w dy) - x i^3 mean(x w dy), with i = 1 / rms(x).
-    pub fn backward(&self, x: ArrayView2<T>, dy: ArrayView2<T>, dx: &mut Array2<T>) {
+    pub fn backward(&self, x: &Stored<T>, dy: ArrayView2<T>, dx: &mut Array2<T>) {
+        let n = dx.ncols();
         dx.axis_chunks_iter_mut(Axis(0), TILE)
             .into_par_iter()
-            .zip(x.axis_chunks_iter(Axis(0), TILE).into_par_iter().zip(dy.axis_chunks_iter(Axis(0), TILE)))
-            .for_each(|(mut dx, (x, dy))| {
-                for ((mut dx, x), dy) in dx.rows_mut().into_iter().zip(x.rows()).zip(dy.rows()) {
-                    let (x, dy) = (x.to_slice().expect(CONTIGUOUS), dy.to_slice().expect(CONTIGUOUS));
-                    let dx = dx.as_slice_mut().expect(CONTIGUOUS);
+            .zip(dy.axis_chunks_iter(Axis(0), TILE))
+            .enumerate()
+            .for_each(|(tile, (mut dx, dy))| {
+                let mut space = Vec::new();
+                let first = tile * TILE * n;
+                let x = x.get(first..first + dx.len(), &mut space);
+                for ((mut dx, x), dy) in dx.rows_mut().into_iter().zip(x.chunks_exact(n)).zip(dy.rows()) {
+                    let (dy, dx) = (dy.to_slice().expect(CONTIGUOUS), dx.as_slice_mut().expect(CONTIGUOUS));
                     elementwise::rms_norm_backward(&self.weight, x, dy, self.inverse_rms(x), dx);
                 }
             });

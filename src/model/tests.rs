@@ -210,10 +210,10 @@ fn sequences_of_a_batch_do_not_see_each_other() {
         let together = model.log_probs(&batch());
         let mut alone = Vec::new();
         let whole = batch();
-        for sequence in &whole.sequences {
+        for sequence in whole.sequences() {
             let mut batch = Batch::default();
-            batch.push_sequence(&whole.tokens[sequence.clone()]);
-            for (row, token) in whole.predictions.iter().filter(|(row, _)| sequence.contains(row)) {
+            batch.push_sequence(&whole.tokens()[sequence.clone()]);
+            for (row, token) in whole.predictions().iter().filter(|(row, _)| sequence.contains(row)) {
                 batch.predict(row - sequence.start, *token);
             }
             alone.extend(model.log_probs(&batch));
@@ -255,11 +255,11 @@ fn activations_that_are_computed_again_change_no_byte() {
         let (batch, tokens) = (batch(), batch().tokens().len());
         let (spans, angles) = model.layout(&batch);
         let places = model.places(&spans, &angles);
-        let x = model.embed(&batch.tokens);
-        let saved = model.blocks[0].forward_saving(x, &places).1;
-        assert_eq!(model.blocks[0].kept_numbers(model.heads()) * tokens, saved.numbers());
+        let x = model.embed(batch.tokens());
+        let saved = model.blocks[0].forward_saving(x, &places, None).1;
+        assert_eq!(model.blocks[0].kept_bytes(model.heads()) * tokens as u64, saved.bytes(Precision::F32));
         let all = model.activation_bytes_a_token() * tokens as u64;
-        assert_eq!(all, (LAYERS * saved.numbers() * size_of::<f32>()) as u64);
+        assert_eq!(all, LAYERS as u64 * saved.bytes(Precision::F32));
 
         let right = model.gradients(&batch, 0.1);
         for (bytes, first_kept) in [(0, LAYERS), (all - 1, 1), (all, 0), (u64::MAX, 0)] {

@@ -1,6 +1,8 @@
 //! What an instruction set can multiply: the shape of its tile, the form of its operands, and the tile itself behind
 //! lengths that are checked.
 
+use ndarray::ArrayViewMut2;
+
 use super::portable;
 use super::rows::Corner;
 use super::simd::Tile;
@@ -24,7 +26,12 @@ pub(super) struct Kernel {
     pub make_slots: unsafe fn(&[f32], &mut [u32]),
     /// [`Self::stacked`], for a processor with the instructions.
     pub make_stacked: unsafe fn(&[f32], Option<&[f32]>, &mut [u32]),
+    /// For a processor with the instructions: turn 16 rows of 16 slots, `depth` apart, into lines `stride` apart.
+    pub turn_16: unsafe fn(rows: *const u32, depth: usize, lines: *mut u32, stride: usize),
 }
+
+/// Slots that [`Kernel::turn_16`] turns in either direction.
+const TURNED: usize = 16;
 
 impl Kernel {
     /// The best kernel of this level. Products of bfloat16 are f32 products where the processor has none.
@@ -113,6 +120,29 @@ impl Kernel {
         unsafe { (self.make_slots)(row, slots) }
     }
 
+    /// Rows of slots, one behind another, as the columns of `lines`.
+    ///
+    /// # Panics
+    /// When the numbers of slots differ, or the slots of a line are not contiguous.
+    #[allow(unsafe_code)]
+    pub fn turn(&self, rows: &[u32], mut lines: ArrayViewMut2<u32>) {
+        let (depth, columns) = lines.dim();
+        assert!(rows.len() >= columns * depth && (lines.strides()[1] == 1 || columns < 2));
+        assert!(lines.strides()[0] >= columns as isize);
+        let whole = if columns == TURNED { depth - depth % TURNED } else { 0 };
+        let stride = lines.strides()[0].unsigned_abs();
+        for k in (0..whole).step_by(TURNED) {
+            // SAFETY: 16 rows of `depth` slots, of which 16 from `k` on are there, and as many lines of 16; `of` gave this
+            // kernel for a processor that has its instructions.
+            unsafe {
+                (self.turn_16)(rows.as_ptr().add(k), depth, lines.as_mut_ptr().add(k * stride), stride);
+            }
+        }
+        for (k, mut line) in lines.rows_mut().into_iter().enumerate().skip(whole) {
+            line.iter_mut().enumerate().for_each(|(i, slot)| *slot = rows[i * depth + k]);
+        }
+    }
+
     /// Neighbours of the sum that stand in different rows, as one slot a column: one row of f32, or two of bfloat16, of
     /// which the second may be missing.
     ///
@@ -123,6 +153,20 @@ impl Kernel {
         assert!(first.len() == slots.len() && second.is_none_or(|second| second.len() == slots.len()));
         // SAFETY: see above.
         unsafe { (self.make_stacked)(first, second, slots) }
+    }
+}
+
+/// [`Kernel::turn_16`] in plain Rust.
+///
+/// # Safety
+/// `rows` must have 16 rows of 16 slots, `lines` 16 lines of 16.
+#[allow(unsafe_code)]
+pub(super) unsafe fn turn_16(rows: *const u32, depth: usize, lines: *mut u32, stride: usize) {
+    for k in 0..TURNED {
+        for i in 0..TURNED {
+            // SAFETY: the caller's promise.
+            unsafe { *lines.add(k * stride + i) = *rows.add(i * depth + k) };
+        }
     }
 }
 

@@ -20,11 +20,13 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use std::borrow::Borrow;
 use std::mem::MaybeUninit;
 
 use ndarray::{Array2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
+use super::{Cpu, Precision};
 pub use panels::{Matrix, Panels};
 pub use rows::Rows;
 
@@ -39,6 +41,11 @@ const LEAST_ROWS: usize = 32;
 const TILE_PANELS: usize = 4;
 /// Tiles that each thread should find.
 const TILES_A_THREAD: usize = 4;
+
+/// Whether products of this precision round their operands to bfloat16 on this processor.
+pub fn rounds(precision: Precision) -> bool {
+    kernel::Kernel::of(Cpu::current(), precision).numbers == 2
+}
 
 /// `c = a b` or `c += a b`, on all threads: `[m, k] x [k, n] -> [m, n]`.
 ///
@@ -55,14 +62,19 @@ pub fn multiply(c: ArrayViewMut2<f32>, accumulate: bool, a: &Rows<'_>, b: &Panel
 /// # Panics
 /// See [`multiply`]; or when the panels do not have `columns` columns together.
 #[allow(unsafe_code)]
-pub fn product(a: &Rows<'_>, columns: usize, panels: impl Iterator<Item = Panels>) -> Array2<f32> {
+pub fn product(
+    a: &Rows<'_>,
+    columns: usize,
+    panels: impl IntoIterator<Item = impl Borrow<Panels>>,
+) -> Array2<f32> {
     // Not set to zero first: that is one thread's work, and would take as long as some of the products.
     let mut c = Array2::uninit((a.rows, columns));
     let mut rest = c.view_mut();
     for panels in panels {
+        let panels = panels.borrow();
         let (part, after) = rest.split_at(Axis(1), panels.columns);
         // SAFETY: nothing is accumulated.
-        unsafe { multiply_any(part, false, a, &panels) };
+        unsafe { multiply_any(part, false, a, panels) };
         rest = after;
     }
     assert!(rest.is_empty(), "the panels have all columns");

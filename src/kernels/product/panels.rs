@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{ArrayView2, ArrayViewMut3, Axis};
+use ndarray::{ArrayView2, ArrayViewMut2, ArrayViewMut3, Axis};
 use rayon::prelude::*;
 
 use super::kernel::Kernel;
@@ -11,6 +11,8 @@ use crate::kernels::{Cpu, Precision};
 
 /// Rows of a matrix that one thread decodes at a time; even, so that two rows can share a slot.
 const CHUNK: usize = 16;
+
+const CONTIGUOUS: &str = "columns of a panel are contiguous";
 
 /// A matrix whose rows can be had as f32, such as a stored tensor.
 pub trait Matrix: Sync {
@@ -47,25 +49,13 @@ impl Panels {
     pub(super) fn transposed_with(kernel: &'static Kernel, w: &impl Matrix, rows: Range<usize>) -> Self {
         let depth = w.columns().div_ceil(kernel.numbers);
         Self::filled(kernel, depth, rows.len(), |mut panels| {
-            panels.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(p, mut panel)| {
+            panels.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(p, panel)| {
                 let first = rows.start + p * kernel.columns;
                 let mut row = vec![0.0; w.columns()];
-                let mut slots = vec![0; CHUNK * depth];
-                for (c, mut columns) in panel.axis_chunks_iter_mut(Axis(1), CHUNK).enumerate() {
-                    for (i, slots) in slots.chunks_exact_mut(depth.max(1)).enumerate() {
-                        let at = first + c * CHUNK + i;
-                        if at < rows.end && i < columns.ncols() {
-                            w.row(at, &mut row);
-                            kernel.slots(&row, slots);
-                        } else {
-                            slots.fill(0);
-                        }
-                    }
-                    for (k, mut line) in columns.rows_mut().into_iter().enumerate() {
-                        let line = line.as_slice_mut().expect("columns of a panel are contiguous");
-                        line.iter_mut().enumerate().for_each(|(i, slot)| *slot = slots[i * depth + k]);
-                    }
-                }
+                fill_columns(kernel, panel, rows.end - first, |column, slots| {
+                    w.row(first + column, &mut row);
+                    kernel.slots(&row, slots);
+                });
             });
         })
     }
@@ -87,7 +77,7 @@ impl Panels {
                     }
                     for (p, mut slots) in line.rows_mut().into_iter().enumerate() {
                         let columns = p * kernel.columns..(p + 1) * kernel.columns;
-                        let slots = slots.as_slice_mut().expect("columns of a panel are contiguous");
+                        let slots = slots.as_slice_mut().expect(CONTIGUOUS);
                         kernel.stacked(&first[columns.clone()], two.then_some(&second[columns]), slots);
                     }
                 }
@@ -95,23 +85,56 @@ impl Panels {
         })
     }
 
-    /// Activations `[k, n]` with any strides as the right operand of f32 products, on the calling thread alone.
-    pub fn of(b: ArrayView2<f32>) -> Self {
-        Self::of_with(Kernel::of(Cpu::current(), Precision::F32), b)
+    /// Activations `[k, n]`, whose rows are contiguous, as the right operand, on the calling thread alone.
+    pub fn of(b: ArrayView2<f32>, precision: Precision) -> Self {
+        Self::of_with(Kernel::of(Cpu::current(), precision), b)
     }
 
     pub(super) fn of_with(kernel: &'static Kernel, b: ArrayView2<f32>) -> Self {
-        let (depth, columns) = b.dim();
-        assert_eq!(kernel.numbers, 1, "activations are multiplied as f32");
+        let (k, columns) = b.dim();
+        let depth = k.div_ceil(kernel.numbers);
+        let row = |k: usize, columns: Range<usize>| {
+            &b.row(k).to_slice().expect("rows of activations are contiguous")[columns]
+        };
         Self::filled(kernel, depth, columns, |mut panels| {
-            let sources = b.axis_chunks_iter(Axis(1), kernel.columns);
-            for (mut panel, source) in panels.axis_iter_mut(Axis(0)).zip(sources) {
-                let (mut used, mut filling) = panel.view_mut().split_at(Axis(1), source.ncols());
-                filling.fill(0);
-                // ndarray goes through both in the order that suits their strides.
-                used.zip_mut_with(&source, |slot, x| *slot = x.to_bits());
+            for (p, mut panel) in panels.axis_iter_mut(Axis(0)).enumerate() {
+                let source = p * kernel.columns..columns.min((p + 1) * kernel.columns);
+                for (line, mut slots) in panel.rows_mut().into_iter().enumerate() {
+                    let first = line * kernel.numbers;
+                    let second = (kernel.numbers == 2 && first + 1 < k).then(|| row(first + 1, source.clone()));
+                    let slots = slots.as_slice_mut().expect(CONTIGUOUS);
+                    let (used, filling) = slots.split_at_mut(source.len());
+                    kernel.stacked(row(first, source.clone()), second, used);
+                    filling.fill(0);
+                }
             }
         })
+    }
+
+    /// The transpose of activations `[n, k]`, whose rows are contiguous, as the right operand, on the calling thread
+    /// alone.
+    pub fn across(b: ArrayView2<f32>, precision: Precision) -> Self {
+        Self::across_with(Kernel::of(Cpu::current(), precision), b)
+    }
+
+    pub(super) fn across_with(kernel: &'static Kernel, b: ArrayView2<f32>) -> Self {
+        let (columns, k) = b.dim();
+        Self::filled(kernel, k.div_ceil(kernel.numbers), columns, |mut panels| {
+            for (p, panel) in panels.axis_iter_mut(Axis(0)).enumerate() {
+                let first = p * kernel.columns;
+                fill_columns(kernel, panel, columns - first, |column, slots| {
+                    let row = b.row(first + column);
+                    kernel.slots(row.to_slice().expect("rows of activations are contiguous"), slots);
+                });
+            }
+        })
+    }
+
+    /// Bytes that so many rows and columns take, in either role.
+    pub fn bytes(rows: usize, columns: usize, precision: Precision) -> u64 {
+        let kernel = Kernel::of(Cpu::current(), precision);
+        let slots = rows.max(columns).next_multiple_of(kernel.columns).max(1);
+        (rows.min(columns) * slots).div_ceil(kernel.numbers) as u64 * size_of::<u32>() as u64
     }
 
     /// Panels whose slots `[panels, depth, columns of one]` are all written by `fill`.
@@ -131,6 +154,30 @@ impl Panels {
     pub(super) fn panel(&self, panel: usize) -> &[u32] {
         let size = self.depth * self.kernel.columns;
         &self.slots[panel * size..(panel + 1) * size]
+    }
+}
+
+/// Fill a panel `[depth, columns]` column by column: `column` writes the slots of one; those from `columns` on are zero.
+fn fill_columns(
+    kernel: &Kernel,
+    mut panel: ArrayViewMut2<u32>,
+    columns: usize,
+    mut column: impl FnMut(usize, &mut [u32]),
+) {
+    let depth = panel.nrows();
+    if depth == 0 {
+        return;
+    }
+    let mut slots = vec![0; CHUNK * depth];
+    for (c, mut part) in panel.axis_chunks_iter_mut(Axis(1), CHUNK).enumerate() {
+        for (i, slots) in slots.chunks_exact_mut(depth).enumerate() {
+            if c * CHUNK + i < columns {
+                column(c * CHUNK + i, slots);
+            } else {
+                slots.fill(0);
+            }
+        }
+        kernel.turn(&slots, part.view_mut());
     }
 }
 

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use super::kernel::{Kernel, bits, stacked_bits};
+use super::kernel::{Kernel, bits, stacked_bits, turn_16};
 use super::simd::{Simd, Tile, tile};
 
 /// Columns of a vector: two registers of 128 bits.
@@ -68,6 +68,7 @@ pub(super) static F32: Kernel = Kernel {
     numbers: 1,
     make_slots: bits,
     make_stacked: stacked_bits,
+    turn_16: turn_16,
     columns: LANES,
     tiles: &[rows::<1>, rows::<2>, rows::<3>, rows::<4>],
 };

@@ -1,23 +1,25 @@
 //! Memory of operands that are done with, for those to come: to ask the system for megabytes anew for each product would
 //! cost as much as to fill them.
 
-use std::sync::{Mutex, PoisonError};
+use std::cell::RefCell;
 
-/// Buffers that are kept.
+/// Buffers that each thread keeps.
 const KEPT: usize = 8;
 
-static SPARE: Mutex<Vec<Vec<u32>>> = Mutex::new(Vec::new());
+thread_local! {
+    static SPARE: RefCell<Vec<Vec<u32>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A buffer of this length that holds anything.
 pub(super) fn take(length: usize) -> Vec<u32> {
-    let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
-    // The smallest that is large enough, else the largest.
-    let fitting = (0..spare.len()).filter(|&i| spare[i].capacity() >= length);
-    let best = fitting
-        .min_by_key(|&i| spare[i].capacity())
-        .or_else(|| (0..spare.len()).max_by_key(|&i| spare[i].capacity()));
-    let mut buffer = best.map_or_else(Vec::new, |i| spare.swap_remove(i));
-    drop(spare);
+    let mut buffer = SPARE.with_borrow_mut(|spare| {
+        // The smallest that is large enough, else the largest.
+        let fitting = (0..spare.len()).filter(|&i| spare[i].capacity() >= length);
+        let best = fitting
+            .min_by_key(|&i| spare[i].capacity())
+            .or_else(|| (0..spare.len()).max_by_key(|&i| spare[i].capacity()));
+        best.map_or_else(Vec::new, |i| spare.swap_remove(i))
+    });
     if buffer.capacity() < length {
         buffer = Vec::new();
     }
@@ -27,8 +29,11 @@ pub(super) fn take(length: usize) -> Vec<u32> {
 
 /// Keep a buffer for the next one who needs one.
 pub(super) fn give(buffer: Vec<u32>) {
-    let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
-    if spare.len() < KEPT {
-        spare.push(buffer);
-    }
+    // A thread that ends has nothing to come.
+    let _ = SPARE.try_with(|spare| {
+        let mut spare = spare.borrow_mut();
+        if spare.len() < KEPT {
+            spare.push(buffer);
+        }
+    });
 }

@@ -100,20 +100,49 @@ fn both_roles_equal_the_definition_on_ragged_shapes() {
 }
 
 #[test]
-fn activations_multiply_with_any_strides_and_in_part() {
-    for (cpu, precision, kernel) in kernels().filter(|(_, _, kernel)| kernel.numbers == 1) {
+fn activations_multiply_in_every_role_and_in_part() {
+    for (cpu, precision, kernel) in kernels() {
         for (m, k, n) in SHAPES {
             let what = format!("{cpu:?} {precision:?} [{m}, {k}] x [{k}, {n}]");
-            let (a, b) = (numbers(k, m + 2, 6), numbers(n + 2, k + 5, 7));
-            let panels = Panels::of_with(kernel, b.t());
-            let part = a.slice(s![.., 1..=m]);
+            // The right operand has more columns than are wanted, and more slots than the left.
+            let (a, b) = (numbers(m, k + 2, 6), numbers(k + 5, n + 2, 7));
+            let part = a.slice(s![.., 1..=k]);
             let mut wide = Array2::from_elem((m, n + 3), f32::NAN);
-            let c = wide.slice_mut(s![.., 2..2 + n]);
-            multiply_tile(c, false, &Rows::with(kernel, part.t()), 0, &panels, 0);
-            let (a, b) = (part.t().mapv(f64::from), b.slice(s![..n, ..k]).mapv(f64::from));
-            check(wide.slice(s![.., 2..2 + n]), &a, b.t(), &what);
-            assert!(wide.slice(s![.., ..2]).iter().chain(wide.slice(s![.., 2 + n..])).all(|x| x.is_nan()));
+            let (exact_a, exact_b) = (rounded(kernel, &part.to_owned()), rounded(kernel, &b));
+            for turned in [false, true] {
+                let turned_a = part.t().as_standard_layout().to_owned();
+                let turned_b = b.t().as_standard_layout().to_owned();
+                let rows = if turned {
+                    Rows::across_with(kernel, turned_a.view())
+                } else {
+                    Rows::with(kernel, part)
+                };
+                let panels = if turned {
+                    Panels::across_with(kernel, turned_b.view())
+                } else {
+                    Panels::of_with(kernel, b.view())
+                };
+                multiply_tile(wide.slice_mut(s![.., 2..2 + n]), false, &rows, 0, &panels, 0);
+                let found = wide.slice(s![.., 2..2 + n]);
+                check(found, &exact_a, exact_b.slice(s![..k, ..n]), &what);
+                assert!(wide.slice(s![.., ..2]).iter().chain(wide.slice(s![.., 2 + n..])).all(|x| x.is_nan()));
+            }
         }
+    }
+}
+
+#[test]
+fn made_rows_are_those_of_an_array() {
+    let x = numbers(70, 33, 8);
+    for precision in Precision::value_variants() {
+        let b = Panels::of(x.slice(s![..33, ..20]), *precision);
+        let made = Rows::made(x.dim(), *precision, |i, row| row.copy_from_slice(x.row(i).to_slice().unwrap()));
+        let product = |rows: &Rows<'_>| {
+            let mut c = Array2::zeros((70, 20));
+            multiply(c.view_mut(), false, rows, &b);
+            c
+        };
+        assert_eq!(product(&made), product(&Rows::new(x.view(), *precision)));
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{Kernel, bits, stacked_bits};
+use super::kernel::{Kernel, bits, stacked_bits, turn_16};
 use super::simd::{Simd, Tile, tile};
 
 struct Avx2;
@@ -165,6 +165,7 @@ pub(super) static AVX2: Kernel = Kernel {
     numbers: 1,
     make_slots: bits,
     make_stacked: stacked_bits,
+    turn_16: turn_16,
     columns: 16,
     tiles: &[avx2::<1>, avx2::<2>, avx2::<3>, avx2::<4>, avx2::<5>, avx2::<6>],
 };
@@ -174,6 +175,7 @@ pub(super) static AVX512: Kernel = Kernel {
     numbers: 1,
     make_slots: bits,
     make_stacked: stacked_bits,
+    turn_16: avx512_turn_16,
     columns: 64,
     tiles: &[avx512::<1>, avx512::<2>, avx512::<3>, avx512::<4>, avx512::<5>, avx512::<6>],
 };
@@ -183,6 +185,7 @@ pub(super) static AVX512_BF16: Kernel = Kernel {
     numbers: 2,
     make_slots: neighbours,
     make_stacked: stacked,
+    turn_16: avx512_turn_16,
     columns: 64,
     tiles: &[
         avx512_bf16::<1>,
@@ -223,29 +226,67 @@ fn round_32(row: &[f32; 32], slots: &mut [u32; 16]) {
 /// there is no second.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn stacked(first: &[f32], second: Option<&[f32]>, slots: &mut [u32]) {
-    let chunk = |row: &[f32], start: usize| {
-        let mut chunk = [0.0; 16];
-        let row = &row[start..row.len().min(start + 16)];
-        chunk[..row.len()].copy_from_slice(row);
-        chunk
-    };
-    for (i, slots) in slots.chunks_mut(16).enumerate() {
-        let second = second.map_or([0.0; 16], |second| chunk(second, i * 16));
-        let mut whole = [0; 16];
-        stack_16(&chunk(first, i * 16), &second, &mut whole);
-        slots.copy_from_slice(&whole[..slots.len()]);
+    let length = slots.len();
+    assert!(first.len() == length && second.is_none_or(|second| second.len() == length));
+    for start in (0..length).step_by(16) {
+        let mask = u16::MAX >> (16 - (length - start).min(16));
+        let rounded = |row: &[f32]| {
+            // SAFETY: the mask leaves out what is behind the end of a row.
+            let numbers = unsafe { _mm512_maskz_loadu_ps(mask, row.as_ptr().add(start)) };
+            let rounded = _mm512_cvtneps_pbh(numbers);
+            // SAFETY: both types are 256 bits of anything.
+            _mm512_cvtepu16_epi32(unsafe { std::mem::transmute::<__m256bh, __m256i>(rounded) })
+        };
+        let high = second.map_or(_mm512_setzero_si512(), |row| _mm512_slli_epi32::<16>(rounded(row)));
+        let both = _mm512_or_si512(rounded(first), high);
+        // SAFETY: as above.
+        unsafe { _mm512_mask_storeu_epi32(slots.as_mut_ptr().add(start).cast(), mask, both) };
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn stack_16(first: &[f32; 16], second: &[f32; 16], slots: &mut [u32; 16]) {
-    // SAFETY: the arrays are as long as what is loaded and stored.
-    unsafe {
-        let round = |row: &[f32; 16]| {
-            let rounded = _mm512_cvtneps_pbh(_mm512_loadu_ps(row.as_ptr()));
-            _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(rounded))
-        };
-        let both = _mm512_or_si512(round(first), _mm512_slli_epi32::<16>(round(second)));
-        _mm512_storeu_si512(slots.as_mut_ptr().cast(), both);
+/// Turn 16 rows of 16 slots, `depth` apart, into lines `stride` apart.
+///
+/// # Safety
+/// `rows` must have 16 rows of 16 slots, `lines` 16 lines of 16.
+#[target_feature(enable = "avx512f")]
+unsafe fn avx512_turn_16(rows: *const u32, depth: usize, lines: *mut u32, stride: usize) {
+    let mut v = [_mm512_setzero_si512(); 16];
+    for (i, v) in v.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *v = unsafe { _mm512_loadu_si512(rows.add(i * depth).cast()) };
+    }
+    // Four rounds, each of which swaps one bit of the number of a row with one of the number of a slot: two within the
+    // quarters of a vector, two of whole quarters.
+    let mut pairs = v;
+    for i in 0..8 {
+        pairs[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+        pairs[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+    }
+    let mut fours = pairs;
+    for i in 0..4 {
+        let at = |j: usize| pairs[4 * i + j];
+        fours[4 * i] = _mm512_unpacklo_epi64(at(0), at(2));
+        fours[4 * i + 1] = _mm512_unpackhi_epi64(at(0), at(2));
+        fours[4 * i + 2] = _mm512_unpacklo_epi64(at(1), at(3));
+        fours[4 * i + 3] = _mm512_unpackhi_epi64(at(1), at(3));
+    }
+    // `fours[4 i + j]` has, in quarter q, the slots 4 q + j of rows 4 i to 4 i + 3.
+    for j in 0..4 {
+        let at = |i: usize| fours[4 * i + j];
+        let (even_low, odd_low) =
+            (_mm512_shuffle_i32x4::<0x88>(at(0), at(1)), _mm512_shuffle_i32x4::<0xdd>(at(0), at(1)));
+        let (even_high, odd_high) =
+            (_mm512_shuffle_i32x4::<0x88>(at(2), at(3)), _mm512_shuffle_i32x4::<0xdd>(at(2), at(3)));
+        // Each holds quarters of two rows' groups: q = 0 and 2, or 1 and 3.
+        let turned = [
+            _mm512_shuffle_i32x4::<0x88>(even_low, even_high),
+            _mm512_shuffle_i32x4::<0x88>(odd_low, odd_high),
+            _mm512_shuffle_i32x4::<0xdd>(even_low, even_high),
+            _mm512_shuffle_i32x4::<0xdd>(odd_low, odd_high),
+        ];
+        for (q, line) in turned.into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_storeu_si512(lines.add((4 * q + j) * stride).cast(), line) };
+        }
     }
 }
