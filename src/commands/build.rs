@@ -72,9 +72,9 @@ pub struct BuildArgs {
     /// Share of U taken away a step, times the learning rate.
     #[arg(long, default_value_t = 0.0)]
     pub weight_decay: f32,
-    /// Most bytes of activations to keep for the backward pass, such as 500M or 4G; what is not kept is computed again,
-    /// which takes longer.
-    #[arg(long, default_value = "512M", value_name = "SIZE", value_parser = parse_size)]
+    /// Most bytes to keep, such as 500M or 4G: activations for the backward pass, then weights that are ready for products.
+    /// What is not kept is computed again, to the same numbers, which takes longer.
+    #[arg(long, default_value = "400M", value_name = "SIZE", value_parser = parse_size)]
     pub memory: u64,
     /// Multiply what U gained by this at the end: less learnt, and much less forgotten.
     #[arg(long, default_value_t = 0.55)]

@@ -233,7 +233,8 @@ pub fn round<T: Real>(numbers: &[T], rounded: &mut [u16]) {
                 let up = 0x7fff + ((bits >> 16) & 1);
                 // Rounding up must not make a NaN infinite.
                 let nan = bits & 0x7fff_ffff > 0x7f80_0000;
-                *rounded = if nan { (bits >> 16) as u16 | 0x40 } else { (bits.wrapping_add(up) >> 16) as u16 };
+                *rounded =
+                    if nan { (bits >> 16) as u16 | 0x40 } else { (bits.wrapping_add(up) >> 16) as u16 };
             }
         }
     }
@@ -339,7 +340,8 @@ mod tests {
     #[test]
     fn rounding_is_that_of_bfloat16() {
         let specials = [0.0, -0.0, f32::INFINITY, -1.5e-42, 3.4e38, 1.003_906_3, 1.011_718_8, -7.1];
-        let numbers: Vec<f32> = specials.into_iter().chain((0..1000).map(|i| (i as f32 - 400.0) / 77.7)).collect();
+        let numbers: Vec<f32> =
+            specials.into_iter().chain((0..1000).map(|i| (i as f32 - 400.0) / 77.7)).collect();
         let mut rounded = vec![0; numbers.len()];
         round(&numbers, &mut rounded);
         let mut back = vec![0.0f32; numbers.len()];

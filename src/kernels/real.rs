@@ -56,6 +56,8 @@ pub trait Real:
     fn panels(b: ArrayView2<'_, Self>, precision: Precision) -> Self::Panels;
     /// The transpose of activations `[n, k]` as [`Self::panels`].
     fn panels_across(b: ArrayView2<'_, Self>, precision: Precision) -> Self::Panels;
+    /// The same panels in no more memory than they need.
+    fn kept(panels: Self::Panels) -> Self::Panels;
     /// Bytes of the panels of a matrix of so many rows and columns, in either role.
     fn panel_bytes(rows: usize, columns: usize, precision: Precision) -> u64;
     /// Whether what is kept of activations is rounded to bfloat16, as products of this precision take them.
@@ -114,6 +116,9 @@ impl Real for f32 {
     }
     fn panels_across(b: ArrayView2<'_, Self>, precision: Precision) -> Panels {
         Panels::across(b, precision)
+    }
+    fn kept(panels: Panels) -> Panels {
+        panels.kept()
     }
     fn panel_bytes(rows: usize, columns: usize, precision: Precision) -> u64 {
         Panels::bytes(rows, columns, precision)
@@ -187,6 +192,9 @@ impl Real for f64 {
     }
     fn panels_across(b: ArrayView2<'_, Self>, _: Precision) -> Array2<f64> {
         b.t().to_owned()
+    }
+    fn kept(panels: Array2<f64>) -> Array2<f64> {
+        panels
     }
     fn panel_bytes(rows: usize, columns: usize, _: Precision) -> u64 {
         (rows * columns * size_of::<f64>()) as u64

@@ -89,9 +89,8 @@ pub fn forward<T: Real>(
     let operands: Vec<(T::Panels, T::Panels)> = Heads::of_spans(spans, heads.key_value)
         .into_par_iter()
         .map(|(span, kv)| {
-            let seen = |x: ArrayView2<'_, T>| {
-                spans[span].seen(x.slice_move(s![.., heads.columns(kv)])).into_owned()
-            };
+            let seen =
+                |x: ArrayView2<'_, T>| spans[span].seen(x.slice_move(s![.., heads.columns(kv)])).into_owned();
             (T::panels_across(seen(k).view(), heads.precision), T::panels(seen(v).view(), heads.precision))
         })
         .collect();
@@ -101,8 +100,7 @@ pub fn forward<T: Real>(
     let sums = split(log_sums.view_mut(), Axis(1), spans.iter().map(|s| s.queries.len()))
         .into_iter()
         .flat_map(|rows| split(rows, Axis(0), std::iter::repeat_n(1, heads.query)));
-    let tasks: Vec<_> =
-        Heads::of_spans(spans, heads.query).into_iter().zip(outs).zip(sums).collect();
+    let tasks: Vec<_> = Heads::of_spans(spans, heads.query).into_iter().zip(outs).zip(sums).collect();
     tasks.into_par_iter().for_each(|(((span, head), out), sums)| {
         let (keys, values) = &operands[span * heads.key_value + head / heads.group()];
         let span = &spans[span];

@@ -33,7 +33,8 @@ impl Batch {
             0..0
         };
         for (read, (tokens, predicted)) in read.into_iter().zip(sequences) {
-            let own = if read.len() > shared { self.push_behind(context.clone(), &read[shared..]) } else { 0 };
+            let own =
+                if read.len() > shared { self.push_behind(context.clone(), &read[shared..]) } else { 0 };
             for i in (0..read.len()).filter(|&i| predicted[i + 1]) {
                 let row = if i < shared { context.start + i } else { own + i - shared };
                 self.predict(row, tokens[i + 1]);
@@ -109,7 +110,11 @@ mod tests {
         batch.push(&[9, 8], &[false, true]);
         let all = [true; 5];
         let last = [false, false, false, true, false];
-        batch.push_sharing(&[(&[1, 2, 3, 4, 5], &last), (&[1, 2, 6, 7, 8], &all), (&[1, 2, 3, 4, 5], &[false; 5])]);
+        batch.push_sharing(&[
+            (&[1, 2, 3, 4, 5], &last),
+            (&[1, 2, 6, 7, 8], &all),
+            (&[1, 2, 3, 4, 5], &[false; 5]),
+        ]);
         assert_eq!(batch.tokens(), [9, 1, 2, 3, 6, 7]);
         assert_eq!(batch.sequences(), [0..1, 1..3, 3..4, 4..6]);
         assert_eq!(batch.contexts(), [0..0, 0..0, 1..3, 1..3]);

@@ -8,9 +8,9 @@ use super::feed_forward;
 use super::linear::Linear;
 use super::norm::RmsNorm;
 use super::rotary::{Angles, Rotary};
-use crate::kernels::{Real, Stored, elementwise};
 #[cfg(test)]
 use crate::kernels::Precision;
+use crate::kernels::{Real, Stored, elementwise};
 
 /// Token rows that one thread takes at a time.
 const TILE: usize = 16;
@@ -198,12 +198,7 @@ impl<'a, T: Real> Block<'a, T> {
     }
 
     /// What [`Self::forward_saving`] kept, or would have.
-    pub(super) fn whole(
-        &self,
-        kept: Kept<T>,
-        places: &Places<'_, T>,
-        wanted: Option<&[usize]>,
-    ) -> Saved<T> {
+    pub(super) fn whole(&self, kept: Kept<T>, places: &Places<'_, T>, wanted: Option<&[usize]>) -> Saved<T> {
         match kept {
             Kept::Whole(saved) => *saved,
             Kept::Input(x) => self.forward_saving(x, places, wanted).1,

@@ -111,7 +111,9 @@ impl<'a, T: Real> Linear<'a, T> {
     pub fn forward(&self, x: &T::Rows<'_>) -> (Array2<T>, Option<Array2<T>>) {
         let panels = self.blocks().map(|rows| T::transposed(&self.weight, rows, self.precision));
         let mut y = match &self.kept[0] {
-            Some(kept) => T::product(x, self.weight.rows(), kept.0.get_or_init(|| panels.collect())),
+            Some(kept) => {
+                T::product(x, self.weight.rows(), kept.0.get_or_init(|| panels.map(T::kept).collect()))
+            }
             None => T::product(x, self.weight.rows(), panels),
         };
         let z = self.term.as_ref().map(|term| {
@@ -147,7 +149,9 @@ impl<'a, T: Real> Linear<'a, T> {
         }
         let Some(sum) = dx else { return };
         let upright = |rows| T::upright(&self.weight, rows, self.precision);
-        let kept = self.kept[1].as_ref().map(|kept| kept.0.get_or_init(|| self.blocks().map(upright).collect()));
+        let kept = self.kept[1]
+            .as_ref()
+            .map(|kept| kept.0.get_or_init(|| self.blocks().map(upright).map(T::kept).collect()));
         for (i, rows) in self.blocks().enumerate() {
             let made = kept.is_none().then(|| upright(rows.clone()));
             let w = kept.map(|kept| &kept[i]).or(made.as_ref()).expect("either is there");

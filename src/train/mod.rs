@@ -24,7 +24,7 @@ use ndarray::Array2;
 
 use crate::Result;
 use crate::model::Transformer;
-use batches::Pass;
+use batches::{Cut, Pass};
 use data::Dataset;
 pub use observer::{Observer, Step, Validation};
 use optimizer::AdamWOptions;
@@ -63,7 +63,7 @@ pub struct TrainOptions {
     pub patience: Option<u64>,
     /// Steps between checkpoints.
     pub save_every: Option<u64>,
-    /// Most bytes of activations to keep for a backward pass.
+    /// Most bytes to keep: activations for a backward pass, then weights that are ready for products.
     pub memory: u64,
     /// A folder for what is kept from one epoch to the next.
     pub scratch: PathBuf,
@@ -147,7 +147,10 @@ pub fn train(
     set(model, &state.matrices);
     let resumed_at = state.progress.steps();
     model.limit_activations(options.memory);
-    let most = batches::tokens_within(options.memory, model.activation_bytes_a_token());
+    let bytes_a_token = model.activation_bytes_a_token();
+    let most = batches::tokens_within(options.memory, bytes_a_token);
+    let largest = batches::largest_pass(&data.examples, options.batch_size, options.seed, steps, most) as u64;
+    model.keep_weights(options.memory.saturating_sub(bytes_a_token.saturating_mul(largest)));
     // What is seen once need not be kept.
     let keep = |model: &Transformer<'_, f32>, data: Option<&Dataset>| match data {
         Some(data) => Prefix::new(model, data.examples.len(), &options.scratch),
@@ -200,8 +203,11 @@ pub fn train(
             order = (epoch, batches::order(data.examples.len(), options.seed, epoch));
         }
         let batch = order.1.chunks(options.batch_size).nth((done % steps_of_epoch) as usize).unwrap_or(&[]);
-        let passes = batches::passes(batch.iter().map(|&i| (i, &data.examples[i])), most);
-        let (loss, mut gradients, tokens) = step_gradients(model, &passes, prefix.as_mut())?;
+        // What is kept of an example is the same in any company.
+        let cut = Cut { most, share: prefix.is_none() };
+        let passes = batches::passes(batch.iter().map(|&i| (i, &data.examples[i])), cut);
+        let (loss, mut gradients) = step_gradients(model, &passes, prefix.as_mut())?;
+        let tokens = batch.iter().map(|&i| data.examples[i].tokens.len() as u64).sum();
         let gradient_norm = optimizer::clip(&mut gradients, options.clip);
         if !(loss + gradient_norm).is_finite() {
             break End::Diverged;
@@ -270,7 +276,8 @@ fn mean_loss_keeping(
     mut prefix: Option<&mut Prefix>,
 ) -> Result<f64> {
     let (mut sum, mut count) = (0.0, 0);
-    for pass in batches::passes(data.examples.iter().enumerate(), batches::MOST_TOKENS) {
+    let cut = Cut { most: batches::MOST_TOKENS, share: prefix.is_none() };
+    for pass in batches::passes(data.examples.iter().enumerate(), cut) {
         let x = frozen_part(model, &pass, &mut prefix)?;
         sum -= model.log_probs_from(x, &pass.batch).iter().sum::<f64>();
         count += pass.batch.predictions().len();
@@ -289,12 +296,12 @@ fn frozen_part(
     }
 }
 
-/// The mean loss over the target tokens of these passes, its gradients, and the tokens of the passes.
+/// The mean loss over the target tokens of these passes, and its gradients.
 fn step_gradients(
     model: &Transformer<'_, f32>,
     passes: &[Pass],
     mut prefix: Option<&mut Prefix>,
-) -> Result<(f64, Vec<Array2<f32>>, u64)> {
+) -> Result<(f64, Vec<Array2<f32>>)> {
     let targets: usize = passes.iter().map(|p| p.batch.predictions().len()).sum();
     let weight = 1.0 / targets as f64;
     let mut sum = 0.0;
@@ -309,5 +316,5 @@ fn step_gradients(
             total.iter_mut().zip(&gradients).for_each(|(t, g)| *t += g);
         }
     }
-    Ok((sum * weight, total, passes.iter().map(|p| p.batch.tokens().len() as u64).sum()))
+    Ok((sum * weight, total))
 }

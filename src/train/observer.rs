@@ -18,7 +18,7 @@ pub struct Step {
     pub learning_rate: f64,
     /// Joint norm of the gradients before they were clipped.
     pub gradient_norm: f64,
-    /// Tokens that this step put through the model.
+    /// Tokens of this step's examples.
     pub tokens: u64,
     /// How long it took.
     pub seconds: f64,

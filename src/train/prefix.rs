@@ -35,7 +35,8 @@ impl Prefix {
         Ok(Some(Self { file, folder: folder.into(), width, places, end: 0 }))
     }
 
-    /// The hidden states `[tokens, d_model]` that the first adapted block takes for a pass of these examples.
+    /// The hidden states `[tokens, d_model]` that the first adapted block takes for a pass of these examples, which share
+    /// nothing.
     pub fn of(&mut self, model: &Transformer<'_, f32>, pass: &Pass) -> Result<Array2<f32>> {
         self.read_or_compute(model, pass).map_err(|e| Error::io(&self.folder, "keep hidden states in", e))
     }
@@ -98,7 +99,7 @@ mod tests {
         let examples = [example(40), example(7), example(23), example(64)];
         let pass = |indices: &[usize]| {
             let examples = indices.iter().map(|&i| (i, &examples[i]));
-            batches::passes(examples, 1000).remove(0)
+            batches::passes(examples, batches::Cut { most: 1000, share: false }).remove(0)
         };
         let mut prefix = Prefix::new(&model, examples.len(), folder.path()).unwrap().unwrap();
         for indices in [&[1, 3][..], &[0, 3, 2], &[3, 2, 1, 0], &[2]] {

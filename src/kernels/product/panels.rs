@@ -101,7 +101,8 @@ impl Panels {
                 let source = p * kernel.columns..columns.min((p + 1) * kernel.columns);
                 for (line, mut slots) in panel.rows_mut().into_iter().enumerate() {
                     let first = line * kernel.numbers;
-                    let second = (kernel.numbers == 2 && first + 1 < k).then(|| row(first + 1, source.clone()));
+                    let second =
+                        (kernel.numbers == 2 && first + 1 < k).then(|| row(first + 1, source.clone()));
                     let slots = slots.as_slice_mut().expect(CONTIGUOUS);
                     let (used, filling) = slots.split_at_mut(source.len());
                     kernel.stacked(row(first, source.clone()), second, used);
@@ -128,6 +129,12 @@ impl Panels {
                 });
             }
         })
+    }
+
+    /// The same in no more memory than they need, to be kept for long.
+    pub fn kept(mut self) -> Self {
+        self.slots.shrink_to_fit();
+        self
     }
 
     /// Bytes that so many rows and columns take, in either role.

@@ -72,7 +72,9 @@ pub(super) unsafe fn tile<S: Simd, const R: usize, const V: usize>(tile: &Tile) 
         let rows: [*const u32; R] = from_fn(|i| tile.a.offset(i as isize * tile.a_stride));
         for i in 0..R {
             for j in 0..V {
-                S::expect_store(tile.c.wrapping_offset(i as isize * tile.c_stride).wrapping_add(j * S::LANES));
+                S::expect_store(
+                    tile.c.wrapping_offset(i as isize * tile.c_stride).wrapping_add(j * S::LANES),
+                );
             }
         }
         let mut at = 0;

@@ -125,7 +125,9 @@ fn activations_multiply_in_every_role_and_in_part() {
                 multiply_tile(wide.slice_mut(s![.., 2..2 + n]), false, &rows, 0, &panels, 0);
                 let found = wide.slice(s![.., 2..2 + n]);
                 check(found, &exact_a, exact_b.slice(s![..k, ..n]), &what);
-                assert!(wide.slice(s![.., ..2]).iter().chain(wide.slice(s![.., 2 + n..])).all(|x| x.is_nan()));
+                assert!(
+                    wide.slice(s![.., ..2]).iter().chain(wide.slice(s![.., 2 + n..])).all(|x| x.is_nan())
+                );
             }
         }
     }
@@ -136,7 +138,8 @@ fn made_rows_are_those_of_an_array() {
     let x = numbers(70, 33, 8);
     for precision in Precision::value_variants() {
         let b = Panels::of(x.slice(s![..33, ..20]), *precision);
-        let made = Rows::made(x.dim(), *precision, |i, row| row.copy_from_slice(x.row(i).to_slice().unwrap()));
+        let made =
+            Rows::made(x.dim(), *precision, |i, row| row.copy_from_slice(x.row(i).to_slice().unwrap()));
         let product = |rows: &Rows<'_>| {
             let mut c = Array2::zeros((70, 20));
             multiply(c.view_mut(), false, rows, &b);
