@@ -9,6 +9,7 @@ pub mod elementwise;
 mod matmul;
 mod product;
 mod real;
+mod spare;
 mod stored;
 
 pub use cpu::Cpu;

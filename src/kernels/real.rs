@@ -5,8 +5,9 @@ use std::fmt::Debug;
 use std::iter::Sum;
 use std::ops::{AddAssign, DivAssign, MulAssign, Range, SubAssign};
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, CowArray, Ix2, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, CowArray, Ix2, s};
 
+use super::spare::Spare;
 use super::{Matrix, Panels, Precision, Rows, elementwise, matmul, matmul_single, product};
 
 /// `f32` for training, `f64` for checking gradients by finite differences.
@@ -37,6 +38,11 @@ pub trait Real:
 
     /// e to the power of this; for f32 by arithmetic that becomes SIMD.
     fn fast_exp(self) -> Self;
+
+    /// An array that holds anything, in memory that another one is done with where there is such.
+    fn space(shape: (usize, usize)) -> Array2<Self>;
+    /// Leave an array that is done with to [`Self::space`].
+    fn done(array: Array2<Self>);
 
     /// Rows `[m, k]` for products of this precision, which is that of f32 alone.
     fn rows(x: ArrayView2<'_, Self>, precision: Precision) -> Self::Rows<'_>;
@@ -75,6 +81,9 @@ pub trait Real:
     fn multiply_here(c: ArrayViewMut2<Self>, accumulate: bool, a: &Self::Rows<'_>, b: &Self::Panels);
 }
 
+/// Arrays of activations between uses.
+static SPARE: Spare<f32> = Spare::new(1 << 25);
+
 impl Real for f32 {
     type Rows<'x> = Rows<'x>;
     type Panels = Panels;
@@ -91,6 +100,13 @@ impl Real for f32 {
     #[inline(always)]
     fn fast_exp(self) -> Self {
         elementwise::exp_f32(self)
+    }
+    fn space(shape: (usize, usize)) -> Array2<f32> {
+        let numbers = SPARE.take(shape.0 * shape.1);
+        Array2::from_shape_vec(shape, numbers).expect("as many numbers")
+    }
+    fn done(array: Array2<f32>) {
+        SPARE.give(array.into_raw_vec_and_offset().0);
     }
     fn rows(x: ArrayView2<'_, Self>, precision: Precision) -> Rows<'_> {
         Rows::new(x, precision)
@@ -134,7 +150,16 @@ impl Real for f32 {
         columns: usize,
         panels: impl IntoIterator<Item = impl Borrow<Panels>>,
     ) -> Array2<f32> {
-        product::product(a, columns, panels)
+        let mut c = Self::space((a.rows(), columns));
+        let mut rest = c.view_mut();
+        for panels in panels {
+            let panels = panels.borrow();
+            let (part, after) = rest.split_at(Axis(1), panels.columns());
+            product::multiply(part, false, a, panels);
+            rest = after;
+        }
+        assert!(rest.is_empty(), "the panels have all columns");
+        c
     }
     fn multiply_here(c: ArrayViewMut2<Self>, accumulate: bool, a: &Rows<'_>, b: &Panels) {
         product::multiply_tile(c, accumulate, a, 0, b, 0);
@@ -158,6 +183,10 @@ impl Real for f64 {
     fn fast_exp(self) -> Self {
         self.exp()
     }
+    fn space(shape: (usize, usize)) -> Array2<f64> {
+        Array2::zeros(shape)
+    }
+    fn done(_: Array2<f64>) {}
     fn rows(x: ArrayView2<'_, Self>, _: Precision) -> CowArray<'_, Self, Ix2> {
         x.into()
     }

@@ -1,34 +1,27 @@
 //! Activations that are kept for later, in half the room where products round them anyway.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
 use ndarray::Array2;
 use rayon::prelude::*;
 
+use super::spare::Spare;
 use super::{Precision, Real, elementwise};
 
 /// Numbers that one thread rounds at a time.
 const CHUNK: usize = 1 << 14;
-/// Memory of arrays that are done with is kept in pieces of a multiple of this, to fit others of nearly the same size.
-const GRAIN: usize = 1 << 14;
-/// Numbers that are kept so, at most.
-const MOST_SPARE: usize = 1 << 29;
+/// What was kept in earlier steps.
+static SPARE: Spare<u16> = Spare::new(1 << 29);
 
 const CONTIGUOUS: &str = "activations are row-major";
 
 /// An array `[rows, columns]` as it was, or rounded to bfloat16.
 #[derive(Debug)]
-pub enum Stored<T> {
+pub enum Stored<T: Real> {
     /// As it was.
     Whole(Array2<T>),
     /// The upper halves of f32, rounded to the nearest.
-    Rounded {
-        /// Row by row, and whatever behind.
-        numbers: Vec<u16>,
-        /// How many there are.
-        length: usize,
-    },
+    Rounded(Vec<u16>),
 }
 
 impl<T: Real> Stored<T> {
@@ -38,10 +31,11 @@ impl<T: Real> Stored<T> {
             return Self::Whole(x);
         }
         let values = x.as_slice().expect(CONTIGUOUS);
-        let mut numbers = take(values.len());
+        let mut numbers = SPARE.take(values.len());
         let chunks = numbers.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
-        chunks.for_each(|(numbers, values)| elementwise::round(values, &mut numbers[..values.len()]));
-        Self::Rounded { numbers, length: values.len() }
+        chunks.for_each(|(numbers, values)| elementwise::round(values, numbers));
+        T::done(x);
+        Self::Rounded(numbers)
     }
 
     /// Bytes of a kept number.
@@ -53,7 +47,16 @@ impl<T: Real> Stored<T> {
     pub fn len(&self) -> usize {
         match self {
             Self::Whole(x) => x.len(),
-            Self::Rounded { length, .. } => *length,
+            Self::Rounded(numbers) => numbers.len(),
+        }
+    }
+
+    /// Write those numbers from `first` on to `out`.
+    pub fn read(&self, first: usize, out: &mut [T]) {
+        let range = first..first + out.len();
+        match self {
+            Self::Whole(x) => out.copy_from_slice(&x.as_slice().expect(CONTIGUOUS)[range]),
+            Self::Rounded(numbers) => elementwise::unround(&numbers[range], out),
         }
     }
 
@@ -61,7 +64,7 @@ impl<T: Real> Stored<T> {
     pub fn get<'s>(&'s self, range: Range<usize>, space: &'s mut Vec<T>) -> &'s [T] {
         match self {
             Self::Whole(x) => &x.as_slice().expect(CONTIGUOUS)[range],
-            Self::Rounded { numbers, .. } => {
+            Self::Rounded(numbers) => {
                 space.resize(range.len(), T::zero());
                 elementwise::unround(&numbers[range], space);
                 space
@@ -70,33 +73,11 @@ impl<T: Real> Stored<T> {
     }
 }
 
-impl<T> Drop for Stored<T> {
+impl<T: Real> Drop for Stored<T> {
     fn drop(&mut self) {
-        if let Self::Rounded { numbers, .. } = self {
-            give(std::mem::take(numbers));
+        match self {
+            Self::Whole(x) => T::done(std::mem::take(x)),
+            Self::Rounded(numbers) => SPARE.give(std::mem::take(numbers)),
         }
-    }
-}
-
-/// Arrays that are done with: each step keeps as many again, and new memory must first be emptied by the system.
-static SPARE: Mutex<Vec<Vec<u16>>> = Mutex::new(Vec::new());
-
-/// At least so many numbers, of any value.
-fn take(length: usize) -> Vec<u16> {
-    let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
-    let fits = |numbers: &Vec<u16>| numbers.len() >= length && numbers.len() <= 2 * length.max(GRAIN);
-    let found = (0..spare.len()).filter(|&i| fits(&spare[i])).min_by_key(|&i| spare[i].len());
-    if let Some(found) = found {
-        return spare.swap_remove(found);
-    }
-    // Steps differ in their tokens: what is too small now will not be wanted soon.
-    spare.pop();
-    vec![0; length.next_multiple_of(GRAIN)]
-}
-
-fn give(numbers: Vec<u16>) {
-    let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
-    if spare.iter().map(Vec::len).sum::<usize>() + numbers.len() <= MOST_SPARE {
-        spare.push(numbers);
     }
 }

@@ -94,7 +94,7 @@ pub fn forward<T: Real>(
             (T::panels_across(seen(k).view(), heads.precision), T::panels(seen(v).view(), heads.precision))
         })
         .collect();
-    let mut out = Array2::zeros(q.dim());
+    let mut out = T::space(q.dim());
     let mut log_sums = Array2::zeros((heads.query, q.nrows()));
     let outs = tile(&mut out, spans, heads.dim, heads.query);
     let sums = split(log_sums.view_mut(), Axis(1), spans.iter().map(|s| s.queries.len()))
@@ -141,7 +141,7 @@ fn forward_head<T: Real>(
 }
 
 /// What the forward pass saw and gave.
-pub struct Forward<'a, T> {
+pub struct Forward<'a, T: Real> {
     /// `[tokens, query * dim]`.
     pub q: &'a Stored<T>,
     /// `[tokens, key_value * dim]`.
@@ -173,7 +173,7 @@ pub fn backward<T: Real>(
             }
         })
         .collect();
-    let mut dq = Array2::zeros((dout.nrows(), width));
+    let mut dq = T::space((dout.nrows(), width));
     let tasks: Vec<_> = Heads::of_spans(spans, heads.query)
         .into_iter()
         .zip(tile(&mut dq, spans, heads.dim, heads.query))
@@ -196,9 +196,10 @@ pub fn backward<T: Real>(
         })
         .collect();
     let [dk, dv] = [0, 1].map(|which| {
-        let mut sum = Array2::zeros((dout.nrows(), kv_width));
+        let mut sum = T::space((dout.nrows(), kv_width));
         let columns = split(sum.view_mut(), Axis(1), std::iter::repeat_n(heads.dim, heads.key_value));
         columns.into_par_iter().enumerate().for_each(|(kv, mut sum)| {
+            sum.fill(T::zero());
             for (i, span) in spans.iter().enumerate() {
                 let first = i * heads.query + kv * heads.group();
                 for part in &parts[first..first + heads.group()] {

@@ -46,7 +46,7 @@ type Z<T, const N: usize> = [Option<Array2<T>>; N];
 
 /// What is kept of one block's forward pass for the backward pass.
 #[derive(Debug)]
-pub(super) enum Kept<T> {
+pub(super) enum Kept<T: Real> {
     /// Its input alone, from which the rest is computed once more.
     Input(Array2<T>),
     /// All of it.
@@ -55,7 +55,7 @@ pub(super) enum Kept<T> {
 
 /// What the backward pass needs of one block's forward pass. The inputs of the matrices are not among it.
 #[derive(Debug)]
-pub(super) struct Saved<T> {
+pub(super) struct Saved<T: Real> {
     x: Stored<T>,
     q: Stored<T>,
     k: Stored<T>,
@@ -68,7 +68,7 @@ pub(super) struct Saved<T> {
 }
 
 #[derive(Debug)]
-struct Finished<T> {
+struct Finished<T: Real> {
     mid: Stored<T>,
     gate: Stored<T>,
     up: Stored<T>,
@@ -175,12 +175,13 @@ impl<'a, T: Real> Block<'a, T> {
             attention::forward(q.view(), k.view(), v.view(), places.spans, places.heads);
         let stored = |x| Stored::keep(x, places.heads.precision);
         let [q, k, v] = [q, k, v].map(stored);
-        let (from, attended) = (select(x.view(), wanted), select(attended.view(), wanted));
-        let (y, finished) = self.finish_saving(from.view(), attended.view(), |(activations, z)| {
+        let (from, attending) = (select(x.view(), wanted), select(attended.view(), wanted));
+        let (y, finished) = self.finish_saving(from.view(), attending.view(), |(activations, z)| {
             let [mid, gate, up] = activations.map(stored);
             Finished { mid, gate, up, z }
         });
-        drop(from);
+        drop((from, attending));
+        T::done(attended);
         let wanted = wanted.map(<[usize]>::to_vec);
         (y, Saved { x: stored(x), q, k, v, z, log_sums, finished, wanted })
     }
@@ -219,24 +220,26 @@ impl<'a, T: Real> Block<'a, T> {
         let (dmid, zo) = self.feed_forward_backward(dy, finished, gradients);
         let attention_trains = [&self.q, &self.k, &self.v].iter().any(|l| l.term.is_some());
         if !want_dx && !attention_trains {
-            self.o.backward(dmid, zo.as_ref(), gradients, None);
+            self.o.backward(dmid.into(), zo.as_ref(), gradients, None);
             return None;
         }
         let mut dattended = None;
-        self.o.backward(dmid.clone(), zo.as_ref(), gradients, Some(&mut dattended));
+        self.o.backward(dmid.view().into(), zo.as_ref(), gradients, Some(&mut dattended));
         let tokens = log_sums.ncols();
         let dattended = spread(dattended.expect(WANTED), wanted.as_deref(), tokens);
         let pass = attention::Forward { q: &q, k: &k, v: &v, log_sums: log_sums.view() };
         let (mut dq, mut dk, dv) = attention::backward(&pass, dattended.view(), places.spans, places.heads);
+        T::done(dattended);
         places.rotary.backward(&mut dq, places.angles);
         places.rotary.backward(&mut dk, places.angles);
         let mut dnormed = None;
-        self.q.backward(dq, zq.as_ref(), gradients, want_dx.then_some(&mut dnormed));
-        self.k.backward(dk, zk.as_ref(), gradients, want_dx.then_some(&mut dnormed));
-        self.v.backward(dv, zv.as_ref(), gradients, want_dx.then_some(&mut dnormed));
+        self.q.backward(dq.into(), zq.as_ref(), gradients, want_dx.then_some(&mut dnormed));
+        self.k.backward(dk.into(), zk.as_ref(), gradients, want_dx.then_some(&mut dnormed));
+        self.v.backward(dv.into(), zv.as_ref(), gradients, want_dx.then_some(&mut dnormed));
         dnormed.map(|dnormed| {
             let mut dx = spread(dmid, wanted.as_deref(), tokens);
             self.attn_norm.backward(&x, dnormed.view(), &mut dx);
+            T::done(dnormed);
             dx
         })
     }
@@ -250,13 +253,15 @@ impl<'a, T: Real> Block<'a, T> {
     ) -> (Array2<T>, Option<Array2<T>>) {
         let Finished { mid, gate, up, z: [zo, zgate, zup, zdown] } = finished;
         let mut da = None;
-        self.down.backward(dy.clone(), zdown.as_ref(), gradients, Some(&mut da));
+        self.down.backward(dy.view().into(), zdown.as_ref(), gradients, Some(&mut da));
         let (dgate, dup) = feed_forward::backward(&gate, &up, da.expect(WANTED));
         let mut dnormed = None;
-        self.gate.backward(dgate, zgate.as_ref(), gradients, Some(&mut dnormed));
-        self.up.backward(dup, zup.as_ref(), gradients, Some(&mut dnormed));
+        self.gate.backward(dgate.into(), zgate.as_ref(), gradients, Some(&mut dnormed));
+        self.up.backward(dup.into(), zup.as_ref(), gradients, Some(&mut dnormed));
         let mut dmid = dy;
-        self.ffn_norm.backward(&mid, dnormed.expect(WANTED).view(), &mut dmid);
+        let dnormed = dnormed.expect(WANTED);
+        self.ffn_norm.backward(&mid, dnormed.view(), &mut dmid);
+        T::done(dnormed);
         (dmid, zo)
     }
 }

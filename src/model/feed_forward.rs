@@ -21,15 +21,14 @@ pub fn forward<T: Real>(gate: &Array2<T>, up: &Array2<T>, precision: Precision) 
 
 /// From da = dL/da and the forward pass's inputs: dL/dgate and dL/dup, all `[tokens, ff]`.
 pub fn backward<T: Real>(gate: &Stored<T>, up: &Stored<T>, mut da: Array2<T>) -> (Array2<T>, Array2<T>) {
-    let mut dgate = Array2::zeros(da.dim());
+    let mut dgate = T::space(da.dim());
     let gates = dgate.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
     let d = da.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
     gates.zip(d).enumerate().for_each(|(i, (dgate, d))| {
-        let place = i * CHUNK..i * CHUNK + d.len();
-        let (mut gate_space, mut up_space) = (Vec::new(), Vec::new());
-        let (gate, up) = (gate.get(place.clone(), &mut gate_space), up.get(place, &mut up_space));
-        dgate.copy_from_slice(gate);
-        elementwise::swiglu_backward(dgate, up, d);
+        let first = i * CHUNK;
+        let mut space = Vec::new();
+        gate.read(first, dgate);
+        elementwise::swiglu_backward(dgate, up.get(first..first + d.len(), &mut space), d);
     });
     (dgate, da)
 }

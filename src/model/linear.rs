@@ -15,15 +15,19 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2, s};
+use rayon::prelude::*;
 
 use crate::base::Weight;
-use crate::kernels::{Matrix, Precision, Real, matmul};
+use crate::kernels::{Matrix, Precision, Real, matmul, matmul_single};
 
 /// Numbers of a weight that are decoded at a time: at most 16 MiB.
 const DECODED_VALUES: usize = 1 << 22;
 /// Rows that are decoded at a time are a multiple of this, so that few tiles and blocks of sums are left ragged.
 const DECODED_ROWS: usize = 576;
+
+/// Token rows of a term that one thread takes at a time.
+const TILE: usize = 64;
 
 /// The trained part of a [`Linear`].
 #[derive(Clone, Debug)]
@@ -116,14 +120,7 @@ impl<'a, T: Real> Linear<'a, T> {
             }
             None => T::product(x, self.weight.rows(), panels),
         };
-        let z = self.term.as_ref().map(|term| {
-            let z = gather(&y, &term.rows);
-            let mut uz = Array2::zeros((z.nrows(), term.u.nrows()));
-            matmul(uz.view_mut(), false, z.view(), term.u.t());
-            uz *= term.scale;
-            matmul(y.view_mut(), true, uz.view(), term.c.t());
-            z
-        });
+        let z = self.term.as_ref().map(|term| term.forward(&mut y));
         (y, z)
     }
 
@@ -131,21 +128,14 @@ impl<'a, T: Real> Linear<'a, T> {
     /// `[tokens, n]` to `dx` when that is wanted; nothing yet in it is as zeros.
     pub fn backward(
         &self,
-        mut g: Array2<T>,
+        g: CowArray<T, Ix2>,
         z: Option<&Array2<T>>,
         gradients: &mut [Array2<T>],
         dx: Option<&mut Option<Array2<T>>>,
     ) {
+        let mut g = g;
         if let (Some(term), Some(z)) = (&self.term, z) {
-            let mut h = Array2::zeros((g.nrows(), term.c.ncols()));
-            matmul(h.view_mut(), false, g.view(), term.c.view());
-            h *= term.scale;
-            matmul(gradients[term.slot].view_mut(), true, h.t(), z.view());
-            if dx.is_some() {
-                let mut v = Array2::zeros((h.nrows(), term.u.ncols()));
-                matmul(v.view_mut(), false, h.view(), term.u.view());
-                scatter_add(&mut g, &term.rows, &v);
-            }
+            term.backward(&mut g, z, &mut gradients[term.slot], dx.is_some());
         }
         let Some(sum) = dx else { return };
         let upright = |rows| T::upright(&self.weight, rows, self.precision);
@@ -161,6 +151,10 @@ impl<'a, T: Real> Linear<'a, T> {
                 None => *sum = Some(T::product(&g, self.weight.cols(), [w])),
             }
         }
+        if g.is_view() {
+            return;
+        }
+        T::done(g.into_owned());
     }
 
     /// Rows of the matrix that are decoded together.
@@ -184,18 +178,40 @@ impl Matrix for Weight<'_> {
     }
 }
 
-/// y[:, I] as `[tokens, r]`.
-fn gather<T: Real>(y: &Array2<T>, index: &[u32]) -> Array2<T> {
-    let mut z = Array2::zeros((y.nrows(), index.len()));
-    for (mut z, y) in z.rows_mut().into_iter().zip(y.rows()) {
-        z.iter_mut().zip(index).for_each(|(z, &i)| *z = y[i as usize]);
+impl<T: Real> CurTerm<T> {
+    /// Adds the term's part to y0 `[tokens, m]`; z `[tokens, r]`.
+    fn forward(&self, y: &mut Array2<T>) -> Array2<T> {
+        let mut z = Array2::zeros((y.nrows(), self.rows.len()));
+        let tiles = y.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter();
+        tiles.zip(z.axis_chunks_iter_mut(Axis(0), TILE)).for_each(|(mut y, mut z)| {
+            for (mut z, y) in z.rows_mut().into_iter().zip(y.rows()) {
+                z.iter_mut().zip(&self.rows).for_each(|(z, &i)| *z = y[i as usize]);
+            }
+            let mut uz = Array2::zeros((z.nrows(), self.u.nrows()));
+            matmul_single(uz.view_mut(), false, z.view(), self.u.t());
+            uz *= self.scale;
+            matmul_single(y.view_mut(), true, uz.view(), self.c.t());
+        });
+        z
     }
-    z
-}
 
-/// g[:, I] += v.
-fn scatter_add<T: Real>(g: &mut Array2<T>, index: &[u32], v: &Array2<T>) {
-    for (mut g, v) in g.rows_mut().into_iter().zip(v.rows()) {
-        v.iter().zip(index).for_each(|(&v, &i)| g[i as usize] += v);
+    /// Adds dL/dU to `gradient`, and to g `[tokens, m]` what the term makes of it on its way through W, when that is
+    /// wanted.
+    fn backward(&self, g: &mut CowArray<T, Ix2>, z: &Array2<T>, gradient: &mut Array2<T>, want_dx: bool) {
+        let mut h = Array2::zeros((g.nrows(), self.c.ncols()));
+        matmul(h.view_mut(), false, g.view(), self.c.view());
+        h *= self.scale;
+        matmul(gradient.view_mut(), true, h.t(), z.view());
+        if !want_dx {
+            return;
+        }
+        let tiles = g.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter();
+        tiles.zip(h.axis_chunks_iter(Axis(0), TILE)).for_each(|(mut g, h)| {
+            let mut v = Array2::zeros((h.nrows(), self.u.ncols()));
+            matmul_single(v.view_mut(), false, h, self.u.view());
+            for (mut g, v) in g.rows_mut().into_iter().zip(v.rows()) {
+                v.iter().zip(&self.rows).for_each(|(&v, &i)| g[i as usize] += v);
+            }
+        });
     }
 }

@@ -20,10 +20,7 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use std::borrow::Borrow;
-use std::mem::MaybeUninit;
-
-use ndarray::{Array2, ArrayViewMut2, Axis};
+use ndarray::{ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
 use super::{Cpu, Precision};
@@ -51,48 +48,7 @@ pub fn rounds(precision: Precision) -> bool {
 ///
 /// # Panics
 /// When the shapes do not fit, the rows of `c` are not contiguous, or the operands are made for different kernels.
-#[allow(unsafe_code)]
 pub fn multiply(c: ArrayViewMut2<f32>, accumulate: bool, a: &Rows<'_>, b: &Panels) {
-    // SAFETY: the numbers of `c` are there.
-    unsafe { multiply_any(c, accumulate, a, b) }
-}
-
-/// `[m, columns]`: the products of `a` and each of these panels side by side, on all threads.
-///
-/// # Panics
-/// See [`multiply`]; or when the panels do not have `columns` columns together.
-#[allow(unsafe_code)]
-pub fn product(
-    a: &Rows<'_>,
-    columns: usize,
-    panels: impl IntoIterator<Item = impl Borrow<Panels>>,
-) -> Array2<f32> {
-    // Not set to zero first: that is one thread's work, and would take as long as some of the products.
-    let mut c = Array2::uninit((a.rows, columns));
-    let mut rest = c.view_mut();
-    for panels in panels {
-        let panels = panels.borrow();
-        let (part, after) = rest.split_at(Axis(1), panels.columns);
-        // SAFETY: nothing is accumulated.
-        unsafe { multiply_any(part, false, a, panels) };
-        rest = after;
-    }
-    assert!(rest.is_empty(), "the panels have all columns");
-    // SAFETY: `multiply_any` has written the columns of each of the panels, and these are all.
-    unsafe { c.assume_init() }
-}
-
-/// Where products may be written.
-trait Place: Send {}
-impl Place for f32 {}
-impl Place for MaybeUninit<f32> {}
-
-/// [`multiply`] into numbers that need not be there yet. Writes all of `c`.
-///
-/// # Safety
-/// To accumulate, the numbers must be there.
-#[allow(unsafe_code)]
-unsafe fn multiply_any<P: Place>(c: ArrayViewMut2<P>, accumulate: bool, a: &Rows<'_>, b: &Panels) {
     assert!(
         a.rows == c.nrows() && a.depth == b.depth && b.columns == c.ncols(),
         "the shapes of a product fit"
@@ -120,34 +76,14 @@ unsafe fn multiply_any<P: Place>(c: ArrayViewMut2<P>, accumulate: bool, a: &Rows
             tiles.push((tile, i * height, j * TILE_PANELS));
         }
     }
-    tiles.into_par_iter().for_each(|(tile, row, panel)| {
-        // SAFETY: the caller's promise.
-        unsafe { multiply_tile_any(tile, accumulate, a, row, b, panel) }
-    });
+    tiles.into_par_iter().for_each(|(tile, row, panel)| multiply_tile(tile, accumulate, a, row, b, panel));
 }
 
 /// [`multiply`] on the calling thread alone, for the rows of `a` from `first_row` and the columns of `b` from the panel
 /// `first_panel`, as many as `c` has. Of longer panels, the slots that `a` has are used.
 #[allow(unsafe_code)]
 pub fn multiply_tile(
-    c: ArrayViewMut2<f32>,
-    accumulate: bool,
-    a: &Rows<'_>,
-    first_row: usize,
-    b: &Panels,
-    first_panel: usize,
-) {
-    // SAFETY: the numbers of `c` are there.
-    unsafe { multiply_tile_any(c, accumulate, a, first_row, b, first_panel) }
-}
-
-/// [`multiply_tile`] into numbers that need not be there yet. Writes all of `c`.
-///
-/// # Safety
-/// To accumulate, the numbers must be there.
-#[allow(unsafe_code)]
-unsafe fn multiply_tile_any<P: Place>(
-    mut c: ArrayViewMut2<P>,
+    mut c: ArrayViewMut2<f32>,
     accumulate: bool,
     a: &Rows<'_>,
     first_row: usize,
@@ -160,7 +96,7 @@ unsafe fn multiply_tile_any<P: Place>(
     assert!(a.depth <= b.depth, "the panels have the slots of the rows");
     assert!(first_row + height <= a.rows && first_panel * kernel.columns + width <= b.columns);
     assert!(c.strides()[1] == 1 || width <= 1, "rows of a product are contiguous");
-    let (numbers, stride) = (c.as_mut_ptr().cast::<f32>(), c.strides()[0]);
+    let (numbers, stride) = (c.as_mut_ptr(), c.strides()[0]);
     if a.depth == 0 && !accumulate {
         for row in 0..height {
             // SAFETY: a row of `c`, which is borrowed mutably.
@@ -175,8 +111,7 @@ unsafe fn multiply_tile_any<P: Place>(
             for row in (0..height).step_by(kernel.rows()) {
                 let below = height.min(row + kernel.rows());
                 let a = a.corner(first_row + row..first_row + below, slots.clone());
-                // SAFETY: rows `row..below` and columns from `left` on are those of `c`, which is borrowed mutably; they
-                // are read only to accumulate, which is the caller's promise or comes after they were written.
+                // SAFETY: rows `row..below` and columns from `left` on are those of `c`, which is borrowed mutably.
                 unsafe {
                     let c = numbers.offset(row as isize * stride).add(left);
                     kernel.tile(a, b, c, stride, columns, accumulate || start > 0);

@@ -73,6 +73,11 @@ impl<'x> Rows<'x> {
         })
     }
 
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// The transpose of `x` `[k, m]`, whose rows are contiguous, on the calling thread alone.
     pub fn across(x: ArrayView2<'x, f32>, precision: Precision) -> Self {
         Self::across_with(Kernel::of(Cpu::current(), precision), x)
