@@ -114,7 +114,7 @@ fn command(json: bool, words: &[&str]) -> Result<()> {
         terminal::print(&format!("\n$ curmerge {}\n", words.join(" ")))?;
     }
     let program = if json { &["curmerge", "--json"][..] } else { &["curmerge"] };
-    super::run(&CommandLine::parse_from(program.iter().chain(words)))
+    super::carry_out(&CommandLine::parse_from(program.iter().chain(words)))
 }
 
 fn scores(folder: &Path, model: &str, adapter: Option<&str>) -> Result<Scores> {

@@ -80,6 +80,11 @@ pub fn run(line: &CommandLine) -> Result<()> {
         .map_err(|e| Error::request(format!("cannot start the threads: {e}"), "use fewer --threads"))?;
     Cpu::choose(line.cpu).map_err(|problem| Error::request(problem, "leave out --cpu and CURMERGE_CPU"))?;
     interrupt::listen()?;
+    carry_out(line)
+}
+
+/// [`run`] in a process that is set up.
+fn carry_out(line: &CommandLine) -> Result<()> {
     match &line.command {
         Command::Build(args) => build::run(args, line.json),
         Command::Select(args) => select::run(args, line.json),

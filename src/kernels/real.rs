@@ -56,6 +56,12 @@ pub trait Real:
         precision: Precision,
         make: impl Fn(usize, &mut [Self]) + Sync,
     ) -> Self::Rows<'static>;
+    /// [`Self::rows_made`] for two operands of one shape whose rows are made together.
+    fn rows_made_in_pairs(
+        shape: (usize, usize),
+        precision: Precision,
+        make: impl Fn(usize, &mut [Self], &mut [Self]) + Sync,
+    ) -> [Self::Rows<'static>; 2];
     /// The transpose of activations `[k, m]` as [`Self::rows`], on the calling thread alone.
     fn rows_across(x: ArrayView2<'_, Self>, precision: Precision) -> Self::Rows<'_>;
     /// Activations `[k, n]` to be multiplied from the left, on the calling thread alone; for [`Self::multiply_here`].
@@ -123,6 +129,13 @@ impl Real for f32 {
         make: impl Fn(usize, &mut [Self]) + Sync,
     ) -> Rows<'static> {
         Rows::made(shape, precision, make)
+    }
+    fn rows_made_in_pairs(
+        shape: (usize, usize),
+        precision: Precision,
+        make: impl Fn(usize, &mut [Self], &mut [Self]) + Sync,
+    ) -> [Rows<'static>; 2] {
+        Rows::made_in_pairs(shape, precision, make)
     }
     fn rows_across(x: ArrayView2<'_, Self>, precision: Precision) -> Rows<'_> {
         Rows::across(x, precision)
@@ -212,6 +225,18 @@ impl Real for f64 {
             make(i, row.as_slice_mut().expect("rows of a fresh array are contiguous"));
         });
         rows.into()
+    }
+    fn rows_made_in_pairs(
+        shape: (usize, usize),
+        _: Precision,
+        make: impl Fn(usize, &mut [Self], &mut [Self]) + Sync,
+    ) -> [CowArray<'static, Self, Ix2>; 2] {
+        let [mut first, mut second] = [(); 2].map(|()| Array2::zeros(shape));
+        for (i, (mut one, mut other)) in first.rows_mut().into_iter().zip(second.rows_mut()).enumerate() {
+            let row = "rows of a fresh array are contiguous";
+            make(i, one.as_slice_mut().expect(row), other.as_slice_mut().expect(row));
+        }
+        [first.into(), second.into()]
     }
     fn rows_across(x: ArrayView2<'_, Self>, _: Precision) -> CowArray<'_, Self, Ix2> {
         x.reversed_axes().into()

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 use super::spare::Spare;
@@ -30,25 +30,38 @@ impl<T: Real> Stored<T> {
         if !T::keeps_rounded(precision) {
             return Self::Whole(x);
         }
-        let values = x.as_slice().expect(CONTIGUOUS);
+        let kept = Self::copy(x.view(), precision);
+        T::done(x);
+        kept
+    }
+
+    /// [`Self::keep`] of a copy.
+    pub fn copy(x: ArrayView2<T>, precision: Precision) -> Self {
+        if !T::keeps_rounded(precision) {
+            let mut copy = T::space(x.dim());
+            copy.assign(&x);
+            return Self::Whole(copy);
+        }
+        let values = x.to_slice().expect(CONTIGUOUS);
         let mut numbers = SPARE.take(values.len());
         let chunks = numbers.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
         chunks.for_each(|(numbers, values)| elementwise::round(values, numbers));
-        T::done(x);
         Self::Rounded(numbers)
+    }
+
+    /// Bytes that it takes.
+    #[cfg(test)]
+    pub fn bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::Whole(x) => x.len() * size_of::<T>(),
+            Self::Rounded(numbers) => numbers.len() * size_of::<u16>(),
+        };
+        bytes as u64
     }
 
     /// Bytes of a kept number.
     pub fn bytes_a_number(precision: Precision) -> u64 {
         if T::keeps_rounded(precision) { size_of::<u16>() as u64 } else { size_of::<T>() as u64 }
-    }
-
-    /// Numbers that are kept.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Whole(x) => x.len(),
-            Self::Rounded(numbers) => numbers.len(),
-        }
     }
 
     /// Write those numbers from `first` on to `out`.

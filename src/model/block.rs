@@ -1,6 +1,6 @@
 //! One transformer block: attention and feed-forward part, each behind a norm and added to the residual stream.
 
-use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2};
+use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use super::attention::{self, Heads, Span};
@@ -8,8 +8,6 @@ use super::feed_forward;
 use super::linear::Linear;
 use super::norm::RmsNorm;
 use super::rotary::{Angles, Rotary};
-#[cfg(test)]
-use crate::kernels::Precision;
 use crate::kernels::{Real, Stored, elementwise};
 
 /// Token rows that one thread takes at a time.
@@ -78,13 +76,11 @@ struct Finished<T: Real> {
 #[cfg(test)]
 impl<T: Real> Saved<T> {
     /// How many bytes it holds.
-    pub(super) fn bytes(&self, precision: Precision) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         let f = &self.finished;
-        let stored = [&self.x, &self.q, &self.k, &self.v, &f.mid, &f.gate, &f.up];
-        let z = self.z.iter().chain(&f.z).flatten();
-        let whole: usize = z.chain([&self.log_sums]).map(Array2::len).sum();
-        let stored: usize = stored.into_iter().map(Stored::len).sum();
-        stored as u64 * Stored::<T>::bytes_a_number(precision) + (whole * size_of::<T>()) as u64
+        let stored = [&self.x, &self.q, &self.k, &self.v, &f.mid, &f.gate, &f.up].map(Stored::bytes);
+        let whole: usize = self.z.iter().chain(&f.z).flatten().chain([&self.log_sums]).map(Array2::len).sum();
+        stored.iter().sum::<u64>() + (whole * size_of::<T>()) as u64
     }
 }
 
@@ -128,26 +124,27 @@ impl<'a, T: Real> Block<'a, T> {
     }
 
     /// The block's output from its input and what attention gave, both `[tokens, ...]`.
-    pub(super) fn finish(&self, x: ArrayView2<T>, attended: ArrayView2<T>) -> Array2<T> {
-        self.finish_saving(x, attended, |_| ()).0
+    pub(super) fn finish(&self, x: Array2<T>, attended: ArrayView2<T>) -> Array2<T> {
+        self.finish_keeping(x, attended, |_| (), |_, _, _, _| ()).0
     }
 
-    /// [`Self::finish`]; `keep` may keep what it came by.
-    fn finish_saving<K>(
+    /// [`Self::finish`], and what is kept of the sum between its parts, and of gate, up and z.
+    fn finish_keeping<M, K>(
         &self,
-        x: ArrayView2<T>,
+        mut x: Array2<T>,
         attended: ArrayView2<T>,
-        keep: impl FnOnce(([Array2<T>; 3], Z<T, 4>)) -> K,
+        keep_mid: impl FnOnce(ArrayView2<T>) -> M,
+        keep: impl FnOnce(M, Array2<T>, Array2<T>, Z<T, 4>) -> K,
     ) -> (Array2<T>, K) {
-        let (mut mid, zo) = self.o.forward(&self.o.input(attended));
-        add(&mut mid, x);
-        let input = self.ffn_norm.rows(mid.view(), self.gate.precision());
+        let zo = add_product(&mut x, &self.o, &self.o.input(attended));
+        let mid = keep_mid(x.view());
+        let input = self.ffn_norm.rows(x.view(), self.gate.precision());
         let (gate, zgate) = self.gate.forward(&input);
         let (up, zup) = self.up.forward(&input);
         drop(input);
-        let (mut y, zdown) = self.down.forward(&feed_forward::forward(&gate, &up, self.down.precision()));
-        add(&mut y, mid.view());
-        (y, keep(([mid, gate, up], [zo, zgate, zup, zdown])))
+        let a = feed_forward::forward(&gate, &up, self.down.precision());
+        let zdown = add_product(&mut x, &self.down, &a);
+        (x, keep(mid, gate, up, [zo, zgate, zup, zdown]))
     }
 
     /// `[tokens, d_model]` to the same, or to those rows that are `wanted` of it, keeping nothing.
@@ -160,7 +157,8 @@ impl<'a, T: Real> Block<'a, T> {
         let p = self.project(x.view(), places.rotary, places.angles);
         let (attended, _) =
             attention::forward(p.q.view(), p.k.view(), p.v.view(), places.spans, places.heads);
-        self.finish(select(x.view(), wanted).view(), select(attended.view(), wanted).view())
+        let attended = select(attended, wanted);
+        self.finish(select(x, wanted), attended.view())
     }
 
     /// [`Self::forward`], keeping what [`Self::backward`] needs.
@@ -173,17 +171,20 @@ impl<'a, T: Real> Block<'a, T> {
         let Projected { q, k, v, z } = self.project(x.view(), places.rotary, places.angles);
         let (attended, log_sums) =
             attention::forward(q.view(), k.view(), v.view(), places.spans, places.heads);
-        let stored = |x| Stored::keep(x, places.heads.precision);
-        let [q, k, v] = [q, k, v].map(stored);
-        let (from, attending) = (select(x.view(), wanted), select(attended.view(), wanted));
-        let (y, finished) = self.finish_saving(from.view(), attending.view(), |(activations, z)| {
-            let [mid, gate, up] = activations.map(stored);
-            Finished { mid, gate, up, z }
-        });
-        drop((from, attending));
+        let precision = places.heads.precision;
+        let keep = |x| Stored::keep(x, precision);
+        let [q, k, v] = [q, k, v].map(keep);
+        let kept = Stored::copy(x.view(), precision);
+        let attended = select(attended, wanted);
+        let (y, finished) = self.finish_keeping(
+            select(x, wanted),
+            attended.view(),
+            |mid| Stored::copy(mid, precision),
+            |mid, gate, up, z| Finished { mid, gate: keep(gate), up: keep(up), z },
+        );
         T::done(attended);
         let wanted = wanted.map(<[usize]>::to_vec);
-        (y, Saved { x: stored(x), q, k, v, z, log_sums, finished, wanted })
+        (y, Saved { x: kept, q, k, v, z, log_sums, finished, wanted })
     }
 
     /// Bytes that [`Self::forward_saving`] keeps of a token.
@@ -254,10 +255,18 @@ impl<'a, T: Real> Block<'a, T> {
         let Finished { mid, gate, up, z: [zo, zgate, zup, zdown] } = finished;
         let mut da = None;
         self.down.backward(dy.view().into(), zdown.as_ref(), gradients, Some(&mut da));
-        let (dgate, dup) = feed_forward::backward(&gate, &up, da.expect(WANTED));
+        let da = da.expect(WANTED);
         let mut dnormed = None;
-        self.gate.backward(dgate.into(), zgate.as_ref(), gradients, Some(&mut dnormed));
-        self.up.backward(dup.into(), zup.as_ref(), gradients, Some(&mut dnormed));
+        if self.gate.takes_rows() && self.up.takes_rows() {
+            let [dgate, dup] = feed_forward::backward_rows(&gate, &up, &da, self.gate.precision());
+            T::done(da);
+            self.gate.backward_rows(&dgate, &mut dnormed);
+            self.up.backward_rows(&dup, &mut dnormed);
+        } else {
+            let (dgate, dup) = feed_forward::backward(&gate, &up, da);
+            self.gate.backward(dgate.into(), zgate.as_ref(), gradients, Some(&mut dnormed));
+            self.up.backward(dup.into(), zup.as_ref(), gradients, Some(&mut dnormed));
+        }
         let mut dmid = dy;
         let dnormed = dnormed.expect(WANTED);
         self.ffn_norm.backward(&mid, dnormed.view(), &mut dmid);
@@ -275,11 +284,23 @@ fn add<T: Real>(sum: &mut Array2<T>, x: ArrayView2<T>) {
     });
 }
 
+/// `sum += x W^T`, with the term when there is one; its z.
+fn add_product<T: Real>(sum: &mut Array2<T>, linear: &Linear<'_, T>, x: &T::Rows<'_>) -> Option<Array2<T>> {
+    if linear.term.is_none() {
+        linear.forward_onto(sum, x);
+        return None;
+    }
+    let (y, z) = linear.forward(x);
+    add(sum, y.view());
+    T::done(y);
+    z
+}
+
 /// These rows, or all.
-fn select<'x, T: Real>(x: ArrayView2<'x, T>, rows: Option<&[usize]>) -> CowArray<'x, T, Ix2> {
+fn select<T: Real>(x: Array2<T>, rows: Option<&[usize]>) -> Array2<T> {
     match rows {
-        Some(rows) if rows.len() < x.nrows() => x.select(Axis(0), rows).into(),
-        _ => x.into(),
+        Some(rows) if rows.len() < x.nrows() => x.select(Axis(0), rows),
+        _ => x,
     }
 }
 

@@ -47,7 +47,7 @@ impl<'m, 'a, T: Real> Generator<'m, 'a, T> {
             values.append(Axis(0), p.v.view()).expect("the same width");
             let (attended, _) =
                 attention::forward(p.q.view(), keys.view(), values.view(), &span, model.heads());
-            x = block.finish(x.view(), attended.view());
+            x = block.finish(x, attended.view());
         }
         self.length = total;
         let last = model.output_norm.forward(x.slice(s![-1.., ..]));

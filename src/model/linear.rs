@@ -124,6 +124,21 @@ impl<'a, T: Real> Linear<'a, T> {
         (y, z)
     }
 
+    /// y `[tokens, m]` + x W^T from `y`, without a term.
+    pub fn forward_onto(&self, y: &mut Array2<T>, x: &T::Rows<'_>) {
+        assert!(self.term.is_none(), "a term needs x W^T alone");
+        let made = |rows| T::transposed(&self.weight, rows, self.precision);
+        let kept = self.kept[0].as_ref();
+        let kept = kept.map(|kept| kept.0.get_or_init(|| self.blocks().map(made).map(T::kept).collect()));
+        for (i, rows) in self.blocks().enumerate() {
+            let y = y.slice_mut(s![.., rows.clone()]);
+            match kept {
+                Some(kept) => T::multiply(y, true, x, &kept[i]),
+                None => T::multiply(y, true, x, &made(rows)),
+            }
+        }
+    }
+
     /// From g = dL/dy `[tokens, m]` and the z of the forward pass: adds dL/dU to its slot of `gradients`, and dL/dx
     /// `[tokens, n]` to `dx` when that is wanted; nothing yet in it is as zeros.
     pub fn backward(
@@ -146,15 +161,34 @@ impl<'a, T: Real> Linear<'a, T> {
             let made = kept.is_none().then(|| upright(rows.clone()));
             let w = kept.map(|kept| &kept[i]).or(made.as_ref()).expect("either is there");
             let g = T::rows(g.slice(s![.., rows]), self.precision);
-            match sum {
-                Some(dx) => T::multiply(dx.view_mut(), true, &g, w),
-                None => *sum = Some(T::product(&g, self.weight.cols(), [w])),
-            }
+            self.add_input_gradient(&g, w, sum);
         }
         if g.is_view() {
             return;
         }
         T::done(g.into_owned());
+    }
+
+    /// Whether [`Self::backward_rows`] can take the gradient.
+    pub fn takes_rows(&self) -> bool {
+        self.term.is_none() && self.blocks().nth(1).is_none()
+    }
+
+    /// [`Self::backward`] from a gradient that is ready for products, to a matrix that [takes](Self::takes_rows) such.
+    pub fn backward_rows(&self, g: &T::Rows<'_>, dx: &mut Option<Array2<T>>) {
+        let rows = 0..self.weight.rows();
+        let made = || T::upright(&self.weight, rows, self.precision);
+        match &self.kept[1] {
+            Some(kept) => self.add_input_gradient(g, &kept.0.get_or_init(|| vec![T::kept(made())])[0], dx),
+            None => self.add_input_gradient(g, &made(), dx),
+        }
+    }
+
+    fn add_input_gradient(&self, g: &T::Rows<'_>, w: &T::Panels, dx: &mut Option<Array2<T>>) {
+        match dx {
+            Some(dx) => T::multiply(dx.view_mut(), true, g, w),
+            None => *dx = Some(T::product(g, self.weight.cols(), [w])),
+        }
     }
 
     /// Rows of the matrix that are decoded together.

@@ -248,24 +248,62 @@ fn token_by_token_gives_the_logits_of_one_pass() {
 }
 
 #[test]
-fn activations_that_are_computed_again_change_no_byte() {
+fn activations_and_weights_that_are_computed_again_change_no_byte() {
     with_model(|base| {
-        let mut model = Transformer::<f32>::new(base).unwrap();
-        model.attach(&targets(base, ""), 1.0).unwrap();
-        let (batch, tokens) = (batch(), batch().tokens().len());
-        let (spans, angles) = model.layout(&batch);
-        let places = model.places(&spans, &angles);
-        let x = model.embed(batch.tokens());
-        let saved = model.blocks[0].forward_saving(x, &places, None).1;
-        assert_eq!(model.blocks[0].kept_bytes(model.heads()) * tokens as u64, saved.bytes(Precision::F32));
-        let all = model.activation_bytes_a_token() * tokens as u64;
-        assert_eq!(all, LAYERS as u64 * saved.bytes(Precision::F32));
+        for precision in [Precision::F32, Precision::Bf16] {
+            let mut model = Transformer::<f32>::new(base).unwrap().with_precision(precision);
+            model.attach(&targets(base, ""), 1.0).unwrap();
+            let (batch, tokens) = (batch(), batch().tokens().len());
+            let (spans, angles) = model.layout(&batch);
+            let places = model.places(&spans, &angles);
+            let x = model.embed(batch.tokens());
+            let saved = model.blocks[0].forward_saving(x, &places, None).1;
+            assert_eq!(model.blocks[0].kept_bytes(model.heads()) * tokens as u64, saved.bytes());
+            let all = model.activation_bytes_a_token() * tokens as u64;
+            assert_eq!(all, LAYERS as u64 * saved.bytes());
 
-        let right = model.gradients(&batch, 0.1);
-        for (bytes, first_kept) in [(0, LAYERS), (all - 1, 1), (all, 0), (u64::MAX, 0)] {
-            model.limit_activations(bytes);
-            assert_eq!(model.first_kept(tokens), first_kept);
-            assert_eq!(model.gradients(&batch, 0.1), right);
+            let right = model.gradients(&batch, 0.1);
+            for (bytes, first_kept) in [(0, LAYERS), (all - 1, 1), (all, 0), (u64::MAX, 0)] {
+                model.limit_activations(bytes);
+                assert_eq!(model.first_kept(tokens), first_kept);
+                assert_eq!(model.gradients(&batch, 0.1), right);
+            }
+            for bytes in [40_000, u64::MAX] {
+                model.keep_weights(bytes);
+                assert_eq!(model.gradients(&batch, 0.1), right);
+                assert_eq!(model.gradients(&batch, 0.1), right);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_shared_beginning_gives_what_each_sequence_gives_alone() {
+    with_model(|base| {
+        let mut stream = ChaCha20Rng::seed_from_u64(4);
+        let beginning: Vec<u32> = (0..69).map(|_| stream.next_u32() % VOCAB as u32).collect();
+        let sequences: Vec<Vec<u32>> = [vec![1, 2, 3], vec![2; 70], vec![4, 5]]
+            .into_iter()
+            .map(|own| [&beginning[..], &own].concat())
+            .collect();
+        let predicted = |tokens: &Vec<u32>| (0..tokens.len()).map(|i| i > 66).collect::<Vec<_>>();
+        let flags: Vec<Vec<bool>> = sequences.iter().map(predicted).collect();
+        let all: Vec<(&[u32], &[bool])> =
+            sequences.iter().zip(&flags).map(|(tokens, flags)| (&tokens[..], &flags[..])).collect();
+        let (mut apart, mut together) = (Batch::default(), Batch::default());
+        all.iter().for_each(|(tokens, flags)| apart.push(tokens, flags));
+        together.push_sharing(&all);
+        assert_eq!(together.tokens().len(), 69 + 2 + 69 + 1);
+        for only in ["", "blk.1.attn_v"] {
+            let mut model = Transformer::<f64>::new(base).unwrap();
+            model.attach(&targets(base, only), 0.7).unwrap();
+            let (right, found) = (model.gradients(&apart, 0.1), model.gradients(&together, 0.1));
+            for (a, b) in right.0.iter().zip(&found.0) {
+                assert!((a - b).abs() < 1e-12, "{a} {b}");
+            }
+            for (a, b) in right.1.iter().zip(&found.1) {
+                assert!(distance(b, a) < 1e-12);
+            }
         }
     });
 }

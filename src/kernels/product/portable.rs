@@ -68,7 +68,7 @@ pub(super) static F32: Kernel = Kernel {
     numbers: 1,
     make_slots: bits,
     make_stacked: stacked_bits,
-    turn_16: turn_16,
+    turn_16,
     columns: LANES,
     tiles: &[rows::<1>, rows::<2>, rows::<3>, rows::<4>],
 };

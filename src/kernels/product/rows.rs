@@ -146,6 +146,32 @@ impl Rows<'static> {
     }
 }
 
+impl Rows<'static> {
+    /// [`Self::made`] for two operands of one shape whose rows are made together.
+    pub fn made_in_pairs(
+        (m, k): (usize, usize),
+        precision: Precision,
+        make: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+    ) -> [Self; 2] {
+        let kernel = Kernel::of(Cpu::current(), precision);
+        let depth = k.div_ceil(kernel.numbers);
+        let [mut first, mut second] = [(); 2].map(|()| spare::take(m * depth));
+        if depth > 0 {
+            let chunks = first.par_chunks_mut(CHUNK * depth).zip(second.par_chunks_mut(CHUNK * depth));
+            chunks.enumerate().for_each(|(chunk, (first, second))| {
+                let (mut one, mut other) = (vec![0.0; k], vec![0.0; k]);
+                let slots = first.chunks_exact_mut(depth).zip(second.chunks_exact_mut(depth));
+                for (i, (first, second)) in slots.enumerate() {
+                    make(chunk * CHUNK + i, &mut one, &mut other);
+                    kernel.slots(&one, first);
+                    kernel.slots(&other, second);
+                }
+            });
+        }
+        [first, second].map(|slots| Self { kernel, rows: m, depth, slots: Slots::Packed(slots) })
+    }
+}
+
 impl Drop for Rows<'_> {
     fn drop(&mut self) {
         if let Slots::Packed(slots) | Slots::Across(slots) = &mut self.slots {

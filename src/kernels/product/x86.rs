@@ -165,7 +165,7 @@ pub(super) static AVX2: Kernel = Kernel {
     numbers: 1,
     make_slots: bits,
     make_stacked: stacked_bits,
-    turn_16: turn_16,
+    turn_16,
     columns: 16,
     tiles: &[avx2::<1>, avx2::<2>, avx2::<3>, avx2::<4>, avx2::<5>, avx2::<6>],
 };
