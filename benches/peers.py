@@ -8,8 +8,9 @@ wikitext2/wiki.test.raw, TORCH_TRAIN is shared/bench/torch_train.py; this interp
 Rank 16 on q, k and v of SmolLM2-135M, all processors. Two kinds of work:
 
 - 4 x 256: four texts of 256 tokens a step, loss on every token (the peer: random tokens); the fastest step after the first.
-- SST-2: 256 examples in steps of 16, loss on completions; all steps after the first. The peer counts every real token,
-  curmerge one fewer an example, since nothing is predicted from its last.
+- SST-2: 256 examples in steps of 16, loss on completions; all steps after the first.
+
+Both count the tokens of the examples, no padding.
 
 Each pair runs RUNS times in turn after one run that does not count; the table gives medians of tokens a second, and the
 ratio pair by pair.
@@ -89,7 +90,7 @@ def main():
         examples = (args.data / "sst2/train.jsonl").read_text().splitlines()[:256]
         sst2.write_text("\n".join(examples) + "\n")
         for precision in ("f32", "bf16"):
-            ours = Ours(args.curmerge, quantized, whole, precision, 4, scratch, ["--max-seq-len", 257])
+            ours = Ours(args.curmerge, quantized, whole, precision, 4, scratch, ["--max-seq-len", 256])
             peer = Peer(args.torch_train, folder, precision, 4, ["--seq", 256])
             compare(f"4 x 256, {precision}", ours, peer, True, args.runs)
         for precision in ("f32", "bf16"):
