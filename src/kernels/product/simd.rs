@@ -72,16 +72,29 @@ pub(super) unsafe fn tile<S: Simd, const R: usize, const V: usize>(tile: &Tile) 
         let rows: [*const u32; R] = from_fn(|i| tile.a.offset(i as isize * tile.a_stride));
         for i in 0..R {
             for j in 0..V {
-                S::expect_store(tile.c.wrapping_offset(i as isize * tile.c_stride).wrapping_add(j * S::LANES));
+                S::expect_store(
+                    tile.c.wrapping_offset(i as isize * tile.c_stride).wrapping_add(j * S::LANES),
+                );
             }
         }
         let mut at = 0;
         for _ in 0..tile.depth {
-            let columns: [S::Vector; V] = from_fn(|j| S::load(b.add(j * S::LANES)));
-            for (sums, row) in sums.iter_mut().zip(rows) {
-                let a = S::splat(row.offset(at));
-                for (sum, column) in sums.iter_mut().zip(columns) {
-                    *sum = S::multiply_add(*sum, a, column);
+            // What is fewer is held in registers while the others come one by one.
+            if R < V {
+                let held: [S::Vector; R] = from_fn(|i| S::splat(rows[i].offset(at)));
+                for j in 0..V {
+                    let column = S::load(b.add(j * S::LANES));
+                    for (sums, row) in sums.iter_mut().zip(held) {
+                        sums[j] = S::multiply_add(sums[j], row, column);
+                    }
+                }
+            } else {
+                let held: [S::Vector; V] = from_fn(|j| S::load(b.add(j * S::LANES)));
+                for (sums, row) in sums.iter_mut().zip(rows) {
+                    let row = S::splat(row.offset(at));
+                    for (sum, column) in sums.iter_mut().zip(held) {
+                        *sum = S::multiply_add(*sum, row, column);
+                    }
                 }
             }
             at += tile.a_step;
