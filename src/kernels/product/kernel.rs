@@ -1,6 +1,8 @@
 //! What an instruction set can multiply: the shape of its tile, the form of its operands, and the tile itself behind
 //! lengths that are checked.
 
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::portable;
 use super::rows::Corner;
 use super::simd::Tile;
@@ -40,7 +42,9 @@ impl Kernel {
             (Cpu::Avx512bf16 | Cpu::Avx512, _) => &x86::AVX512,
             #[cfg(target_arch = "x86_64")]
             (Cpu::Avx2, _) => &x86::AVX2,
-            _ => &portable::F32,
+            #[cfg(target_arch = "aarch64")]
+            (Cpu::Neon, _) => &neon::F32,
+            (Cpu::Portable, _) => &portable::F32,
         }
     }
 
