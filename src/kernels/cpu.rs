@@ -5,16 +5,22 @@ use std::sync::OnceLock;
 
 use clap::ValueEnum;
 
-/// The instruction sets that there are kernels for; each has all that those before it have.
+/// The instruction sets of this architecture that there are kernels for; each has all that those before it have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Cpu {
     /// What the program was compiled for: any processor of the architecture.
     Portable,
+    /// Products by NEON, which every such processor has and other loops are compiled for at any level.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     /// AVX2 with fused multiply-add.
+    #[cfg(target_arch = "x86_64")]
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
+    #[cfg(target_arch = "x86_64")]
     Avx512,
     /// Products of bfloat16 pairs, on AVX-512.
+    #[cfg(target_arch = "x86_64")]
     Avx512bf16,
 }
 
@@ -59,7 +65,11 @@ impl Cpu {
                 return Cpu::Avx2;
             }
         }
-        Cpu::Portable
+        #[cfg(target_arch = "aarch64")]
+        let every = Cpu::Neon;
+        #[cfg(not(target_arch = "aarch64"))]
+        let every = Cpu::Portable;
+        every
     }
 
     /// The levels that this processor can be made to compute with, least first.

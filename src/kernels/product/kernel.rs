@@ -3,6 +3,8 @@
 
 use ndarray::ArrayViewMut2;
 
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::portable;
 use super::rows::Corner;
 use super::simd::Tile;
@@ -47,7 +49,9 @@ impl Kernel {
             (Cpu::Avx512bf16 | Cpu::Avx512, _) => &x86::AVX512,
             #[cfg(target_arch = "x86_64")]
             (Cpu::Avx2, _) => &x86::AVX2,
-            _ => &portable::F32,
+            #[cfg(target_arch = "aarch64")]
+            (Cpu::Neon, _) => &neon::F32,
+            (Cpu::Portable, _) => &portable::F32,
         }
     }
 

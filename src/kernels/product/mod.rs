@@ -10,6 +10,8 @@
 //! is cut or on the number of threads.
 
 mod kernel;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod panels;
 mod portable;
 mod rows;

@@ -5,8 +5,13 @@
 use super::kernel::{Kernel, bits, stacked_bits, turn_16};
 use super::simd::{Simd, Tile, tile};
 
-/// Columns of a vector: two registers of 128 bits.
-const LANES: usize = 8;
+/// Columns of a vector: a register of 128 bits.
+const LANES: usize = 4;
+/// Vectors of a tile's columns. Two rows of them, the two numbers that are multiplied, a vector of columns and a product
+/// fill the 16 registers of the least x86-64. Without fused multiply-add the rest of the loop competes with the arithmetic,
+/// and a wide tile has the least of it: a number of the left operand, which is loaded and then copied to every lane, takes
+/// two instructions, and a vector of columns one.
+const VECTORS: usize = 6;
 
 struct Portable;
 
@@ -60,7 +65,7 @@ impl Simd for Portable {
 
 unsafe fn rows<const R: usize>(operands: &Tile) {
     // SAFETY: plain Rust runs everywhere; the sizes are the caller's promise.
-    unsafe { tile::<Portable, R, 1>(operands) }
+    unsafe { tile::<Portable, R, VECTORS>(operands) }
 }
 
 /// f32 products.
@@ -69,6 +74,6 @@ pub(super) static F32: Kernel = Kernel {
     make_slots: bits,
     make_stacked: stacked_bits,
     turn_16,
-    columns: LANES,
-    tiles: &[rows::<1>, rows::<2>, rows::<3>, rows::<4>],
+    columns: VECTORS * LANES,
+    tiles: &[rows::<1>, rows::<2>],
 };

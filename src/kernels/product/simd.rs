@@ -33,6 +33,20 @@ pub(super) trait Simd {
     /// # Safety
     /// `to` must have [`Self::LANES`] numbers.
     unsafe fn store(to: *mut f32, sums: Self::Vector, accumulate: bool);
+    /// Add to the sums of rows whose slots are neighbours the products of their first few, and say how many: a multiple of
+    /// [`Self::LANES`] where the processor can multiply by one lane of a vector, and so need not splat it; else 0.
+    ///
+    /// # Safety
+    /// Each row must have `depth` slots, and `b` as many times V vectors.
+    #[inline(always)]
+    unsafe fn by_lanes<const R: usize, const V: usize>(
+        _sums: &mut [[Self::Vector; V]; R],
+        _rows: [*const u32; R],
+        _b: *const u32,
+        _depth: usize,
+    ) -> usize {
+        0
+    }
     /// Have the cache line of `at` near by the time it is stored to.
     #[inline(always)]
     fn expect_store(_at: *const f32) {}
@@ -68,7 +82,6 @@ pub(super) unsafe fn tile<S: Simd, const R: usize, const V: usize>(tile: &Tile) 
     // SAFETY: `a` is read in R rows of `depth` slots, `b` in `depth` rows of V vectors, `c` in R rows of V vectors.
     unsafe {
         let mut sums = [[S::zero(); V]; R];
-        let mut b = tile.b;
         let rows: [*const u32; R] = from_fn(|i| tile.a.offset(i as isize * tile.a_stride));
         for i in 0..R {
             for j in 0..V {
@@ -77,13 +90,26 @@ pub(super) unsafe fn tile<S: Simd, const R: usize, const V: usize>(tile: &Tile) 
                 );
             }
         }
-        let mut at = 0;
-        for _ in 0..tile.depth {
-            let columns: [S::Vector; V] = from_fn(|j| S::load(b.add(j * S::LANES)));
-            for (sums, row) in sums.iter_mut().zip(rows) {
-                let a = S::splat(row.offset(at));
-                for (sum, column) in sums.iter_mut().zip(columns) {
-                    *sum = S::multiply_add(*sum, a, column);
+        let done = if tile.a_step == 1 { S::by_lanes(&mut sums, rows, tile.b, tile.depth) } else { 0 };
+        let mut b = tile.b.add(done * V * S::LANES);
+        let mut at = done as isize * tile.a_step;
+        for _ in done..tile.depth {
+            // What is fewer is held in registers while the others come one by one.
+            if R < V {
+                let held: [S::Vector; R] = from_fn(|i| S::splat(rows[i].offset(at)));
+                for j in 0..V {
+                    let column = S::load(b.add(j * S::LANES));
+                    for (sums, row) in sums.iter_mut().zip(held) {
+                        sums[j] = S::multiply_add(sums[j], row, column);
+                    }
+                }
+            } else {
+                let held: [S::Vector; V] = from_fn(|j| S::load(b.add(j * S::LANES)));
+                for (sums, row) in sums.iter_mut().zip(rows) {
+                    let row = S::splat(row.offset(at));
+                    for (sum, column) in sums.iter_mut().zip(held) {
+                        *sum = S::multiply_add(*sum, row, column);
+                    }
                 }
             }
             at += tile.a_step;

@@ -150,6 +150,28 @@ fn made_rows_are_those_of_an_array() {
 }
 
 #[test]
+fn a_number_does_not_depend_on_the_strides() {
+    for (cpu, precision, kernel) in kernels().filter(|(_, _, kernel)| kernel.numbers == 1) {
+        for (m, k, n) in SHAPES {
+            let (a, b) = (numbers(m, k, 8), Panels::of_with(kernel, numbers(k, n, 9).view()));
+            let product = |a: ArrayView2<f32>| {
+                let mut c = Array2::zeros((m, n));
+                multiply(c.view_mut(), false, &Rows::with(kernel, a), &b);
+                c.mapv(f32::to_bits)
+            };
+            let mut by_columns = Array2::zeros((k, m));
+            by_columns.assign(&a.t());
+            let mut wide = Array2::zeros((m, 3 * k));
+            wide.slice_mut(s![.., ..;3]).assign(&a);
+            let whole = product(a.view());
+            let what = format!("{cpu:?} {precision:?} [{m}, {k}] x [{k}, {n}]");
+            assert_eq!(whole, product(by_columns.t()), "{what}");
+            assert_eq!(whole, product(wide.slice(s![.., ..;3])), "{what}");
+        }
+    }
+}
+
+#[test]
 fn a_product_over_nothing_is_zero() {
     for (_, _, kernel) in kernels() {
         let (x, w) = (Array2::zeros((3, 0)), Dense(Array2::zeros((0, 5))));
