@@ -34,7 +34,7 @@ pub fn prepare(
     selection: Selection,
     seed: u64,
 ) -> Result<Vec<AdapterTarget>> {
-    names
+    let made: Vec<Result<AdapterTarget>> = names
         .par_iter()
         .map(|name| {
             let weight = base.weight(name)?;
@@ -51,7 +51,9 @@ pub fn prepare(
                 rows: indices.rows,
             })
         })
-        .collect()
+        .collect();
+    // Of several errors the first in order, not in time.
+    made.into_iter().collect()
 }
 
 /// The base as an adapter with these targets records it, with digests of all its other tensors' stored bytes.

@@ -1,11 +1,10 @@
 //! The number types that the model computes in.
 
-use std::borrow::Borrow;
 use std::fmt::Debug;
 use std::iter::Sum;
 use std::ops::{AddAssign, DivAssign, MulAssign, Range, SubAssign};
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, CowArray, Ix2, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, CowArray, Ix2, s};
 
 use super::spare::Spare;
 use super::{Matrix, Panels, Precision, Rows, elementwise, matmul, matmul_single, product};
@@ -46,6 +45,8 @@ pub trait Real:
 
     /// Rows `[m, k]` for products of this precision, which is that of f32 alone.
     fn rows(x: ArrayView2<'_, Self>, precision: Precision) -> Self::Rows<'_>;
+    /// How many rows there are.
+    fn row_count(rows: &Self::Rows<'_>) -> usize;
     /// The transpose of these rows of a matrix, for `x W^T`.
     fn transposed(w: &impl Matrix, rows: Range<usize>, precision: Precision) -> Self::Panels;
     /// These rows of a matrix, for `g W`.
@@ -56,12 +57,6 @@ pub trait Real:
         precision: Precision,
         make: impl Fn(usize, &mut [Self]) + Sync,
     ) -> Self::Rows<'static>;
-    /// [`Self::rows_made`] for two operands of one shape whose rows are made together.
-    fn rows_made_in_pairs(
-        shape: (usize, usize),
-        precision: Precision,
-        make: impl Fn(usize, &mut [Self], &mut [Self]) + Sync,
-    ) -> [Self::Rows<'static>; 2];
     /// The transpose of activations `[k, m]` as [`Self::rows`], on the calling thread alone.
     fn rows_across(x: ArrayView2<'_, Self>, precision: Precision) -> Self::Rows<'_>;
     /// Activations `[k, n]` to be multiplied from the left, on the calling thread alone; for [`Self::multiply_here`].
@@ -76,12 +71,6 @@ pub trait Real:
     fn keeps_rounded(precision: Precision) -> bool;
     /// `c = a b` or `c += a b`, on all threads.
     fn multiply(c: ArrayViewMut2<Self>, accumulate: bool, a: &Self::Rows<'_>, b: &Self::Panels);
-    /// The products of `a` and each of these panels side by side: `[m, columns]`, on all threads.
-    fn product(
-        a: &Self::Rows<'_>,
-        columns: usize,
-        panels: impl IntoIterator<Item = impl Borrow<Self::Panels>>,
-    ) -> Array2<Self>;
     /// [`Self::multiply`] on the calling thread alone. `b` may have more rows than `a` has columns, and more columns than
     /// `c`; the first ones are used.
     fn multiply_here(c: ArrayViewMut2<Self>, accumulate: bool, a: &Self::Rows<'_>, b: &Self::Panels);
@@ -117,6 +106,9 @@ impl Real for f32 {
     fn rows(x: ArrayView2<'_, Self>, precision: Precision) -> Rows<'_> {
         Rows::new(x, precision)
     }
+    fn row_count(rows: &Rows<'_>) -> usize {
+        rows.rows()
+    }
     fn transposed(w: &impl Matrix, rows: Range<usize>, precision: Precision) -> Panels {
         Panels::transposed(w, rows, precision)
     }
@@ -129,13 +121,6 @@ impl Real for f32 {
         make: impl Fn(usize, &mut [Self]) + Sync,
     ) -> Rows<'static> {
         Rows::made(shape, precision, make)
-    }
-    fn rows_made_in_pairs(
-        shape: (usize, usize),
-        precision: Precision,
-        make: impl Fn(usize, &mut [Self], &mut [Self]) + Sync,
-    ) -> [Rows<'static>; 2] {
-        Rows::made_in_pairs(shape, precision, make)
     }
     fn rows_across(x: ArrayView2<'_, Self>, precision: Precision) -> Rows<'_> {
         Rows::across(x, precision)
@@ -157,22 +142,6 @@ impl Real for f32 {
     }
     fn multiply(c: ArrayViewMut2<Self>, accumulate: bool, a: &Rows<'_>, b: &Panels) {
         product::multiply(c, accumulate, a, b);
-    }
-    fn product(
-        a: &Rows<'_>,
-        columns: usize,
-        panels: impl IntoIterator<Item = impl Borrow<Panels>>,
-    ) -> Array2<f32> {
-        let mut c = Self::space((a.rows(), columns));
-        let mut rest = c.view_mut();
-        for panels in panels {
-            let panels = panels.borrow();
-            let (part, after) = rest.split_at(Axis(1), panels.columns());
-            product::multiply(part, false, a, panels);
-            rest = after;
-        }
-        assert!(rest.is_empty(), "the panels have all columns");
-        c
     }
     fn multiply_here(c: ArrayViewMut2<Self>, accumulate: bool, a: &Rows<'_>, b: &Panels) {
         product::multiply_tile(c, accumulate, a, 0, b, 0);
@@ -203,6 +172,9 @@ impl Real for f64 {
     fn rows(x: ArrayView2<'_, Self>, _: Precision) -> CowArray<'_, Self, Ix2> {
         x.into()
     }
+    fn row_count(rows: &CowArray<'_, Self, Ix2>) -> usize {
+        rows.nrows()
+    }
     fn transposed(w: &impl Matrix, rows: Range<usize>, precision: Precision) -> Array2<f64> {
         Self::upright(w, rows, precision).reversed_axes()
     }
@@ -226,18 +198,6 @@ impl Real for f64 {
         });
         rows.into()
     }
-    fn rows_made_in_pairs(
-        shape: (usize, usize),
-        _: Precision,
-        make: impl Fn(usize, &mut [Self], &mut [Self]) + Sync,
-    ) -> [CowArray<'static, Self, Ix2>; 2] {
-        let [mut first, mut second] = [(); 2].map(|()| Array2::zeros(shape));
-        for (i, (mut one, mut other)) in first.rows_mut().into_iter().zip(second.rows_mut()).enumerate() {
-            let row = "rows of a fresh array are contiguous";
-            make(i, one.as_slice_mut().expect(row), other.as_slice_mut().expect(row));
-        }
-        [first.into(), second.into()]
-    }
     fn rows_across(x: ArrayView2<'_, Self>, _: Precision) -> CowArray<'_, Self, Ix2> {
         x.reversed_axes().into()
     }
@@ -258,21 +218,6 @@ impl Real for f64 {
     }
     fn multiply(c: ArrayViewMut2<Self>, accumulate: bool, a: &CowArray<'_, Self, Ix2>, b: &Array2<f64>) {
         matmul(c, accumulate, a.view(), b.view());
-    }
-    fn product(
-        a: &CowArray<'_, Self, Ix2>,
-        columns: usize,
-        panels: impl IntoIterator<Item = impl Borrow<Array2<f64>>>,
-    ) -> Array2<f64> {
-        let mut c = Array2::zeros((a.nrows(), columns));
-        let mut done = 0;
-        for panels in panels {
-            let panels = panels.borrow();
-            let part = done..done + panels.ncols();
-            done = part.end;
-            matmul(c.slice_mut(s![.., part]), false, a.view(), panels.view());
-        }
-        c
     }
     fn multiply_here(c: ArrayViewMut2<Self>, accumulate: bool, a: &CowArray<'_, Self, Ix2>, b: &Array2<f64>) {
         let used = b.slice(s![..a.ncols(), ..c.ncols()]);

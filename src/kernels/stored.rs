@@ -64,7 +64,7 @@ impl<T: Real> Stored<T> {
         if T::keeps_rounded(precision) { size_of::<u16>() as u64 } else { size_of::<T>() as u64 }
     }
 
-    /// Write those numbers from `first` on to `out`.
+    /// Write the numbers from `first` on, counted row by row, to `out`.
     pub fn read(&self, first: usize, out: &mut [T]) {
         let range = first..first + out.len();
         match self {

@@ -68,12 +68,15 @@ impl Span {
 
     /// The rows of its keys or values.
     fn seen<'x, T: Real>(&self, x: ArrayView2<'x, T>) -> CowArray<'x, T, Ix2> {
-        let own = x.slice_move(s![self.own.clone(), ..]);
         if self.context.is_empty() {
-            return own.into();
+            return x.slice_move(s![self.own.clone(), ..]).into();
         }
-        let context = x.slice_move(s![self.context.clone(), ..]);
-        concatenate(Axis(0), &[context, own]).expect("the same width").into()
+        // As those of one sequence that is read token by token.
+        if self.context.end == self.own.start {
+            return x.slice_move(s![self.context.start..self.own.end, ..]).into();
+        }
+        let parts = [&self.context, &self.own].map(|rows| x.slice(s![rows.clone(), ..]));
+        concatenate(Axis(0), &parts).expect("the same width").into()
     }
 }
 
@@ -89,9 +92,8 @@ pub fn forward<T: Real>(
     let operands: Vec<(T::Panels, T::Panels)> = Heads::of_spans(spans, heads.key_value)
         .into_par_iter()
         .map(|(span, kv)| {
-            let seen =
-                |x: ArrayView2<'_, T>| spans[span].seen(x.slice_move(s![.., heads.columns(kv)])).into_owned();
-            (T::panels_across(seen(k).view(), heads.precision), T::panels(seen(v).view(), heads.precision))
+            let [k, v] = [k, v].map(|x| spans[span].seen(x.slice_move(s![.., heads.columns(kv)])));
+            (T::panels_across(k.view(), heads.precision), T::panels(v.view(), heads.precision))
         })
         .collect();
     let mut out = T::space(q.dim());

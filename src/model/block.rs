@@ -8,7 +8,7 @@ use super::feed_forward;
 use super::linear::Linear;
 use super::norm::RmsNorm;
 use super::rotary::{Angles, Rotary};
-use crate::kernels::{Real, Stored, elementwise};
+use crate::kernels::{Precision, Real, Stored, elementwise};
 
 /// Token rows that one thread takes at a time.
 const TILE: usize = 16;
@@ -125,26 +125,29 @@ impl<'a, T: Real> Block<'a, T> {
 
     /// The block's output from its input and what attention gave, both `[tokens, ...]`.
     pub(super) fn finish(&self, x: Array2<T>, attended: ArrayView2<T>) -> Array2<T> {
-        self.finish_keeping(x, attended, |_| (), |_, _, _, _| ()).0
+        self.finish_keeping(x, attended, None).0
     }
 
-    /// [`Self::finish`], and what is kept of the sum between its parts, and of gate, up and z.
-    fn finish_keeping<M, K>(
+    /// [`Self::finish`], and what is kept of it for products of the given precision.
+    fn finish_keeping(
         &self,
         mut x: Array2<T>,
         attended: ArrayView2<T>,
-        keep_mid: impl FnOnce(ArrayView2<T>) -> M,
-        keep: impl FnOnce(M, Array2<T>, Array2<T>, Z<T, 4>) -> K,
-    ) -> (Array2<T>, K) {
+        keep: Option<Precision>,
+    ) -> (Array2<T>, Option<Finished<T>>) {
         let zo = add_product(&mut x, &self.o, &self.o.input(attended));
-        let mid = keep_mid(x.view());
+        let mid = keep.map(|precision| Stored::copy(x.view(), precision));
         let input = self.ffn_norm.rows(x.view(), self.gate.precision());
         let (gate, zgate) = self.gate.forward(&input);
         let (up, zup) = self.up.forward(&input);
         drop(input);
         let a = feed_forward::forward(&gate, &up, self.down.precision());
         let zdown = add_product(&mut x, &self.down, &a);
-        (x, keep(mid, gate, up, [zo, zgate, zup, zdown]))
+        let finished = keep.zip(mid).map(|(precision, mid)| {
+            let [gate, up] = [gate, up].map(|x| Stored::keep(x, precision));
+            Finished { mid, gate, up, z: [zo, zgate, zup, zdown] }
+        });
+        (x, finished)
     }
 
     /// `[tokens, d_model]` to the same, or to those rows that are `wanted` of it, keeping nothing.
@@ -172,16 +175,11 @@ impl<'a, T: Real> Block<'a, T> {
         let (attended, log_sums) =
             attention::forward(q.view(), k.view(), v.view(), places.spans, places.heads);
         let precision = places.heads.precision;
-        let keep = |x| Stored::keep(x, precision);
-        let [q, k, v] = [q, k, v].map(keep);
+        let [q, k, v] = [q, k, v].map(|x| Stored::keep(x, precision));
         let kept = Stored::copy(x.view(), precision);
         let attended = select(attended, wanted);
-        let (y, finished) = self.finish_keeping(
-            select(x, wanted),
-            attended.view(),
-            |mid| Stored::copy(mid, precision),
-            |mid, gate, up, z| Finished { mid, gate: keep(gate), up: keep(up), z },
-        );
+        let (y, finished) = self.finish_keeping(select(x, wanted), attended.view(), Some(precision));
+        let finished = finished.expect("it was to be kept");
         T::done(attended);
         let wanted = wanted.map(<[usize]>::to_vec);
         (y, Saved { x: kept, q, k, v, z, log_sums, finished, wanted })
@@ -255,18 +253,10 @@ impl<'a, T: Real> Block<'a, T> {
         let Finished { mid, gate, up, z: [zo, zgate, zup, zdown] } = finished;
         let mut da = None;
         self.down.backward(dy.view().into(), zdown.as_ref(), gradients, Some(&mut da));
-        let da = da.expect(WANTED);
+        let (dgate, dup) = feed_forward::backward(&gate, &up, da.expect(WANTED));
         let mut dnormed = None;
-        if self.gate.takes_rows() && self.up.takes_rows() {
-            let [dgate, dup] = feed_forward::backward_rows(&gate, &up, &da, self.gate.precision());
-            T::done(da);
-            self.gate.backward_rows(&dgate, &mut dnormed);
-            self.up.backward_rows(&dup, &mut dnormed);
-        } else {
-            let (dgate, dup) = feed_forward::backward(&gate, &up, da);
-            self.gate.backward(dgate.into(), zgate.as_ref(), gradients, Some(&mut dnormed));
-            self.up.backward(dup.into(), zup.as_ref(), gradients, Some(&mut dnormed));
-        }
+        self.gate.backward(dgate.into(), zgate.as_ref(), gradients, Some(&mut dnormed));
+        self.up.backward(dup.into(), zup.as_ref(), gradients, Some(&mut dnormed));
         let mut dmid = dy;
         let dnormed = dnormed.expect(WANTED);
         self.ffn_norm.backward(&mid, dnormed.view(), &mut dmid);

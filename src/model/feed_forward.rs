@@ -32,19 +32,3 @@ pub fn backward<T: Real>(gate: &Stored<T>, up: &Stored<T>, mut da: Array2<T>) ->
     });
     (dgate, da)
 }
-
-/// [`backward`], ready for products of this precision.
-pub fn backward_rows<T: Real>(
-    gate: &Stored<T>,
-    up: &Stored<T>,
-    da: &Array2<T>,
-    precision: Precision,
-) -> [T::Rows<'static>; 2] {
-    let ff = da.ncols();
-    T::rows_made_in_pairs(da.dim(), precision, |i, dgate, dup| {
-        let mut space = Vec::new();
-        gate.read(i * ff, dgate);
-        dup.copy_from_slice(da.row(i).to_slice().expect(CONTIGUOUS));
-        elementwise::swiglu_backward(dgate, up.get(i * ff..(i + 1) * ff, &mut space), dup);
-    })
-}

@@ -113,13 +113,8 @@ impl<'a, T: Real> Linear<'a, T> {
 
     /// x `[tokens, n]` to y `[tokens, m]`; also z `[tokens, r]`, which the backward pass needs, when there is a term.
     pub fn forward(&self, x: &T::Rows<'_>) -> (Array2<T>, Option<Array2<T>>) {
-        let panels = self.blocks().map(|rows| T::transposed(&self.weight, rows, self.precision));
-        let mut y = match &self.kept[0] {
-            Some(kept) => {
-                T::product(x, self.weight.rows(), kept.0.get_or_init(|| panels.map(T::kept).collect()))
-            }
-            None => T::product(x, self.weight.rows(), panels),
-        };
+        let mut y = T::space((T::row_count(x), self.weight.rows()));
+        self.multiply(&mut y, false, x);
         let z = self.term.as_ref().map(|term| term.forward(&mut y));
         (y, z)
     }
@@ -127,15 +122,30 @@ impl<'a, T: Real> Linear<'a, T> {
     /// y `[tokens, m]` + x W^T from `y`, without a term.
     pub fn forward_onto(&self, y: &mut Array2<T>, x: &T::Rows<'_>) {
         assert!(self.term.is_none(), "a term needs x W^T alone");
-        let made = |rows| T::transposed(&self.weight, rows, self.precision);
-        let kept = self.kept[0].as_ref();
-        let kept = kept.map(|kept| kept.0.get_or_init(|| self.blocks().map(made).map(T::kept).collect()));
-        for (i, rows) in self.blocks().enumerate() {
-            let y = y.slice_mut(s![.., rows.clone()]);
-            match kept {
-                Some(kept) => T::multiply(y, true, x, &kept[i]),
-                None => T::multiply(y, true, x, &made(rows)),
+        self.multiply(y, true, x);
+    }
+
+    /// `y = x W^T` or `y += x W^T`.
+    fn multiply(&self, y: &mut Array2<T>, accumulate: bool, x: &T::Rows<'_>) {
+        let make = |rows| T::transposed(&self.weight, rows, self.precision);
+        self.each_block(&self.kept[0], make, |rows, w| {
+            T::multiply(y.slice_mut(s![.., rows]), accumulate, x, w);
+        });
+    }
+
+    /// Do something with every block of the matrix in one of its roles: as it is kept, or made for the moment.
+    fn each_block(
+        &self,
+        kept: &Option<KeptPanels<T>>,
+        make: impl Fn(Range<usize>) -> T::Panels,
+        mut work: impl FnMut(Range<usize>, &T::Panels),
+    ) {
+        match kept {
+            Some(kept) => {
+                let kept = kept.0.get_or_init(|| self.blocks().map(|rows| T::kept(make(rows))).collect());
+                self.blocks().zip(kept).for_each(|(rows, w)| work(rows, w));
             }
+            None => self.blocks().for_each(|rows| work(rows.clone(), &make(rows))),
         }
     }
 
@@ -143,51 +153,24 @@ impl<'a, T: Real> Linear<'a, T> {
     /// `[tokens, n]` to `dx` when that is wanted; nothing yet in it is as zeros.
     pub fn backward(
         &self,
-        g: CowArray<T, Ix2>,
+        mut g: CowArray<T, Ix2>,
         z: Option<&Array2<T>>,
         gradients: &mut [Array2<T>],
         dx: Option<&mut Option<Array2<T>>>,
     ) {
-        let mut g = g;
         if let (Some(term), Some(z)) = (&self.term, z) {
             term.backward(&mut g, z, &mut gradients[term.slot], dx.is_some());
         }
         let Some(sum) = dx else { return };
-        let upright = |rows| T::upright(&self.weight, rows, self.precision);
-        let kept = self.kept[1]
-            .as_ref()
-            .map(|kept| kept.0.get_or_init(|| self.blocks().map(upright).map(T::kept).collect()));
-        for (i, rows) in self.blocks().enumerate() {
-            let made = kept.is_none().then(|| upright(rows.clone()));
-            let w = kept.map(|kept| &kept[i]).or(made.as_ref()).expect("either is there");
-            let g = T::rows(g.slice(s![.., rows]), self.precision);
-            self.add_input_gradient(&g, w, sum);
-        }
-        if g.is_view() {
-            return;
-        }
-        T::done(g.into_owned());
-    }
-
-    /// Whether [`Self::backward_rows`] can take the gradient.
-    pub fn takes_rows(&self) -> bool {
-        self.term.is_none() && self.blocks().nth(1).is_none()
-    }
-
-    /// [`Self::backward`] from a gradient that is ready for products, to a matrix that [takes](Self::takes_rows) such.
-    pub fn backward_rows(&self, g: &T::Rows<'_>, dx: &mut Option<Array2<T>>) {
-        let rows = 0..self.weight.rows();
-        let made = || T::upright(&self.weight, rows, self.precision);
-        match &self.kept[1] {
-            Some(kept) => self.add_input_gradient(g, &kept.0.get_or_init(|| vec![T::kept(made())])[0], dx),
-            None => self.add_input_gradient(g, &made(), dx),
-        }
-    }
-
-    fn add_input_gradient(&self, g: &T::Rows<'_>, w: &T::Panels, dx: &mut Option<Array2<T>>) {
-        match dx {
-            Some(dx) => T::multiply(dx.view_mut(), true, g, w),
-            None => *dx = Some(T::product(g, self.weight.cols(), [w])),
+        let make = |rows| T::upright(&self.weight, rows, self.precision);
+        self.each_block(&self.kept[1], make, |rows, w| {
+            let part = T::rows(g.slice(s![.., rows]), self.precision);
+            let accumulate = sum.is_some();
+            let dx = sum.get_or_insert_with(|| T::space((g.nrows(), self.weight.cols())));
+            T::multiply(dx.view_mut(), accumulate, &part, w);
+        });
+        if !g.is_view() {
+            T::done(g.into_owned());
         }
     }
 

@@ -43,7 +43,6 @@ pub struct Transformer<'a, T: Real> {
     rotary: Rotary,
     terms: Vec<(usize, String)>,
     activation_bytes: u64,
-    precision: Precision,
 }
 
 impl<'a, T: Real> Transformer<'a, T> {
@@ -80,14 +79,12 @@ impl<'a, T: Real> Transformer<'a, T> {
             config,
             terms: Vec::new(),
             activation_bytes: u64::MAX,
-            precision: Precision::F32,
         })
     }
 
     /// Compute the products with frozen matrices and those of attention in this precision, and keep activations in it.
     /// Norms, terms and sums stay as they are.
     pub fn with_precision(mut self, precision: Precision) -> Self {
-        self.precision = precision;
         for block in &mut self.blocks {
             block.linears_mut().into_iter().for_each(|linear| linear.set_precision(precision));
         }
@@ -332,7 +329,7 @@ impl<'a, T: Real> Transformer<'a, T> {
             query: self.config.heads,
             key_value: self.config.kv_heads,
             dim: self.config.head_dim,
-            precision: self.precision,
+            precision: self.head.precision,
         }
     }
 }

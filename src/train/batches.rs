@@ -94,7 +94,8 @@ fn groups<'e>(
     groups
 }
 
-/// The most tokens that a pass of a run reads, none shared, in its first [`EPOCHS_LOOKED_AT`] epochs: of so many steps of `batch_size` examples, cut at `most`.
+/// The most tokens that a pass of a run reads, none shared, in its first [`EPOCHS_LOOKED_AT`] epochs: of so many steps of
+/// `batch_size` examples, cut at `most`.
 pub fn largest_pass(examples: &[Example], batch_size: usize, seed: u64, steps: u64, most: usize) -> usize {
     let steps_of_epoch = examples.len().div_ceil(batch_size) as u64;
     let read = |(_, example): &(usize, &Example)| rows_read(&example.tokens, &example.targets);

@@ -142,8 +142,8 @@ impl Kernel {
                 (self.turn_16)(rows.as_ptr().add(k), depth, lines.as_mut_ptr().add(k * stride), stride);
             }
         }
-        for (k, mut line) in lines.rows_mut().into_iter().enumerate().skip(whole) {
-            line.iter_mut().enumerate().for_each(|(i, slot)| *slot = rows[i * depth + k]);
+        for k in whole..depth {
+            lines.row_mut(k).iter_mut().enumerate().for_each(|(i, slot)| *slot = rows[i * depth + k]);
         }
     }
 

@@ -3,8 +3,8 @@
 //!
 //! The left operand is [`Rows`], activations: for f32 the numbers as they lie, for bfloat16 a rounded copy. The right one
 //! is [`Panels`], made of a stored matrix as it is decoded, in either of two roles: the matrix itself or its transpose.
-//! `kernel` says what a processor can multiply, `simd` holds the one tile that all of them share, `portable` and `x86`
-//! the instructions.
+//! `kernel` says what a processor can multiply, `simd` holds the one tile that all of them share, `portable`, `x86`
+//! and `neon` the instructions.
 //!
 //! Sums run over all of the inner dimension in order, in blocks of fixed size, so that no result depends on how the work
 //! is cut or on the number of threads.

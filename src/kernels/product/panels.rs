@@ -131,11 +131,6 @@ impl Panels {
         })
     }
 
-    /// Columns that are not filling.
-    pub fn columns(&self) -> usize {
-        self.columns
-    }
-
     /// The same in no more memory than they need, to be kept for long.
     pub fn kept(mut self) -> Self {
         self.slots.shrink_to_fit();

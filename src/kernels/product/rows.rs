@@ -66,7 +66,8 @@ impl<'x> Rows<'x> {
             return Self { kernel, rows, depth, slots: Slots::View(x) };
         }
         Self::packed(kernel, x.dim(), |first, chunk, depth| {
-            for (slots, row) in chunk.chunks_exact_mut(depth).zip(x.rows().into_iter().skip(first)) {
+            for (i, slots) in chunk.chunks_exact_mut(depth).enumerate() {
+                let row = x.row(first + i);
                 let row = row.to_slice().map_or_else(|| row.iter().copied().collect(), Cow::Borrowed);
                 kernel.slots(&row, slots);
             }
@@ -143,32 +144,6 @@ impl Rows<'static> {
                 kernel.slots(&row, slots);
             }
         })
-    }
-}
-
-impl Rows<'static> {
-    /// [`Self::made`] for two operands of one shape whose rows are made together.
-    pub fn made_in_pairs(
-        (m, k): (usize, usize),
-        precision: Precision,
-        make: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
-    ) -> [Self; 2] {
-        let kernel = Kernel::of(Cpu::current(), precision);
-        let depth = k.div_ceil(kernel.numbers);
-        let [mut first, mut second] = [(); 2].map(|()| spare::take(m * depth));
-        if depth > 0 {
-            let chunks = first.par_chunks_mut(CHUNK * depth).zip(second.par_chunks_mut(CHUNK * depth));
-            chunks.enumerate().for_each(|(chunk, (first, second))| {
-                let (mut one, mut other) = (vec![0.0; k], vec![0.0; k]);
-                let slots = first.chunks_exact_mut(depth).zip(second.chunks_exact_mut(depth));
-                for (i, (first, second)) in slots.enumerate() {
-                    make(chunk * CHUNK + i, &mut one, &mut other);
-                    kernel.slots(&one, first);
-                    kernel.slots(&other, second);
-                }
-            });
-        }
-        [first, second].map(|slots| Self { kernel, rows: m, depth, slots: Slots::Packed(slots) })
     }
 }
 
