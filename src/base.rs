@@ -3,13 +3,15 @@
 //! Everything stays in the mapped file in the type it is stored in; [`Weight`] decodes rows on demand, in the canonical
 //! layout (GGUF's row order, `[out, in]`), so that nothing above this module knows which container it came from.
 
+mod check;
 mod config;
 mod ollama;
 mod row_order;
+mod targets;
+mod tensors;
 mod weight;
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::detect::{Container, detect};
@@ -21,9 +23,10 @@ use crate::arch::{self, Architecture};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
-pub use config::{Config, RopeScaling};
+pub use config::{Config, Experts, LongRope, Rope, RopeScaling};
 pub use ollama::resolve;
 pub use row_order::RowOrder;
+pub use tensors::{Place, layer_part};
 pub use weight::Weight;
 
 /// The files that a model's tensors live in.
@@ -52,6 +55,10 @@ pub struct BaseTensor {
     pub bytes: u64,
     /// Heads whose two rotary halves the container keeps apart, where the canonical layout interleaves them.
     pub rotary_halves: Option<usize>,
+    /// Whether the container stores the matrix as `[in, out]`.
+    pub transposed: bool,
+    /// Whether the container stores one less than the numbers.
+    pub less_one: bool,
 }
 
 /// An open base model.
@@ -60,6 +67,8 @@ pub struct Base {
     path: PathBuf,
     files: Files,
     architecture: &'static Architecture,
+    /// The architecture as GGUF names it, or as the container does when it is not known.
+    architecture_name: String,
     config: Config,
     tensors: BTreeMap<String, BaseTensor>,
 }
@@ -69,8 +78,19 @@ impl Base {
     /// content. Fails when the architecture is not known, or a tensor is missing or has a shape that the configuration
     /// does not allow.
     pub fn open(path: &Path) -> Result<Self> {
+        let base = Self::open_any(path)?;
+        if base.is_known() {
+            Ok(base)
+        } else {
+            Err(unknown_architecture(&base.path, &base.architecture_name))
+        }
+    }
+
+    /// [`Self::open`] also where the architecture is not known: such a base has tensors by the names that its container
+    /// gives them, and nothing else.
+    pub fn open_any(path: &Path) -> Result<Self> {
         let path = ollama::resolve(path)?;
-        let mut base = match detect(&path)? {
+        let base = match detect(&path)? {
             Container::Gguf => Self::open_gguf(&path)?,
             Container::HfFolder => Self::open_folder(&path)?,
             Container::SafeTensors => {
@@ -98,9 +118,8 @@ impl Base {
                 ));
             }
         };
-        base.check_shapes()?;
-        if let Some(factors) = base.rope_frequency_factors()? {
-            base.config.rope_factors = Some(factors);
+        if base.is_known() {
+            base.check_tensors()?;
         }
         Ok(base)
     }
@@ -111,8 +130,13 @@ impl Base {
         let name = gguf.get("general.architecture").and_then(|v| v.as_str()).ok_or_else(|| {
             Error::input(path, "general.architecture", "missing", "this GGUF file is not a language model")
         })?;
-        let architecture = arch::by_gguf_name(name).ok_or_else(|| unknown_architecture(path, name))?;
-        let config = Config::from_gguf(&model, architecture)?;
+        let experts = gguf.get(&format!("{name}.expert_count")).and_then(|v| v.as_u64());
+        let known = arch::by_gguf_name(name, experts.is_some_and(|count| count > 0));
+        let (architecture, config) = match known {
+            Some(architecture) => (architecture, Config::from_gguf(&model, architecture)?),
+            None => (arch::UNKNOWN, Config::unknown()),
+        };
+        let architecture_name = name.to_string();
         let mut tensors = BTreeMap::new();
         for (file, t) in model.tensors() {
             let canonical = t.name.strip_suffix(".weight").unwrap_or(&t.name).to_string();
@@ -124,14 +148,21 @@ impl Base {
                 offset: t.offset,
                 bytes: t.bytes,
                 rotary_halves: None,
+                transposed: false,
+                less_one: false,
             };
             tensors.insert(canonical, tensor);
         }
-        Ok(Self { path: path.into(), files: Files::Gguf(model), architecture, config, tensors })
+        let files = Files::Gguf(model);
+        Ok(Self { path: path.into(), files, architecture, architecture_name, config, tensors })
     }
 
     fn open_folder(folder: &Path) -> Result<Self> {
-        let (architecture, config) = Config::from_folder(folder)?;
+        let model_type = config::model_type(folder)?;
+        let (architecture, architecture_name, config) = match arch::by_model_type(&model_type) {
+            Some(known) => (known, known.gguf.to_string(), Config::from_folder(folder, known)?),
+            None => (arch::UNKNOWN, model_type, Config::unknown()),
+        };
         let index = shard_index(folder)?;
         let names: Vec<&str> = match &index {
             Some(index) => {
@@ -157,10 +188,17 @@ impl Base {
         let mut tensors = BTreeMap::new();
         for (file, shard) in files.iter().enumerate() {
             for t in shard.tensors() {
-                let stem = t.name.strip_suffix(".weight").unwrap_or(&t.name);
-                let (canonical, names) = architecture
-                    .of_hugging_face(stem)
-                    .map_or_else(|| (t.name.clone(), None), |(c, n)| (c, Some(n)));
+                let (stem, bias) = match t.name.strip_suffix(".bias") {
+                    Some(stem) => (stem, ".bias"),
+                    None => (t.name.strip_suffix(".weight").unwrap_or(&t.name), ""),
+                };
+                let (canonical, names) = match architecture.of_hugging_face(stem) {
+                    Some((name, names)) if bias.is_empty() || names.bias.is_some() => {
+                        (name + bias, Some(names))
+                    }
+                    _ if architecture.gguf.is_empty() => (format!("{stem}{bias}"), None),
+                    _ => (t.name.clone(), None),
+                };
                 let tensor = BaseTensor {
                     stored_name: t.name.clone(),
                     dtype: t.dtype,
@@ -169,6 +207,8 @@ impl Base {
                     offset: t.offset,
                     bytes: t.bytes,
                     rotary_halves: names.and_then(|n| n.rotary_halves).map(|h| config.head_count(h)),
+                    transposed: names.is_some_and(|n| n.transposed) && bias.is_empty(),
+                    less_one: names.is_some_and(|n| n.less_one),
                 };
                 if tensors.insert(canonical, tensor).is_some() {
                     return Err(Error::input(
@@ -180,7 +220,8 @@ impl Base {
                 }
             }
         }
-        Ok(Self { path: folder.into(), files: Files::HuggingFace(files), architecture, config, tensors })
+        let files = Files::HuggingFace(files);
+        Ok(Self { path: folder.into(), files, architecture, architecture_name, config, tensors })
     }
 
     /// The file or folder that was opened.
@@ -207,6 +248,16 @@ impl Base {
         self.architecture
     }
 
+    /// The architecture as GGUF names it, or as the container does when it is not known.
+    pub fn architecture_name(&self) -> &str {
+        &self.architecture_name
+    }
+
+    /// Whether the model's architecture is known: what is not has tensors and nothing else.
+    pub fn is_known(&self) -> bool {
+        !self.architecture.gguf.is_empty()
+    }
+
     /// The model's dimensions and options.
     pub fn config(&self) -> &Config {
         &self.config
@@ -227,7 +278,7 @@ impl Base {
             Files::Gguf(model) => model.first().get("general.name").and_then(|v| v.as_str()),
             Files::HuggingFace(_) => None,
         };
-        own.unwrap_or(self.architecture.gguf).to_string()
+        own.unwrap_or(&self.architecture_name).to_string()
     }
 
     /// Where Hugging Face has the model (`owner/name`), if the base says so.
@@ -269,143 +320,6 @@ impl Base {
         // Opening the container checked that every tensor lies within its file.
         &file[tensor.offset as usize..(tensor.offset + tensor.bytes) as usize]
     }
-
-    /// The matrix or vector of this canonical name. Fails when it is missing, of a type that cannot be decoded, or
-    /// scaled by another tensor.
-    pub fn weight(&self, name: &str) -> Result<Weight<'_>> {
-        let tensor = self
-            .tensors
-            .get(name)
-            .ok_or_else(|| self.error(name, "the model has no such tensor", "see `curmerge inspect`"))?;
-        if !tensor.dtype.can_decode() {
-            return Err(self.error(
-                name,
-                &format!("stored as {}, which curmerge cannot decode", tensor.dtype.name()),
-                "use the model as F32, F16 or BF16 or in any quantized type that llama.cpp runs",
-            ));
-        }
-        // llama.cpp multiplies by it what the matrix gives; files with NVFP4 have such tensors.
-        if self.tensors.contains_key(&format!("{name}.scale")) {
-            let problem = "its scale is a tensor of its own, which curmerge does not read";
-            return Err(self.error(name, problem, "use the model in another type, for example Q8_0 or F16"));
-        }
-        Weight::new(tensor, self.bytes(tensor)).ok_or_else(|| {
-            self.error(name, "neither a matrix nor a vector", "this model's form is not known")
-        })
-    }
-
-    /// The matrix that turns hidden states into logits, `[vocab, d_model]`: `output`, or the tied `token_embd`.
-    pub fn output_head(&self) -> Result<Weight<'_>> {
-        self.weight(if self.tensors.contains_key("output") { "output" } else { "token_embd" })
-    }
-
-    /// The canonical names, sorted, of what `--targets` asks for: words of the architecture's table (`q,k,v`) or `all`,
-    /// in these blocks, in all of them if `None`; or canonical names.
-    pub fn targets(&self, spec: &str, layers: Option<RangeInclusive<usize>>) -> Result<Vec<String>> {
-        let count = self.config.layers;
-        let layers = layers.unwrap_or(0..=count.saturating_sub(1));
-        if *layers.end() >= count {
-            return Err(Error::request(
-                format!("{} has no block {}", self.path.display(), layers.end()),
-                format!("its blocks are 0 to {}", count.saturating_sub(1)),
-            ));
-        }
-        let mut found = std::collections::BTreeSet::new();
-        for word in spec.split(',').map(str::trim).filter(|w| !w.is_empty()) {
-            let table = self.architecture.targets;
-            let parts: Vec<&str> =
-                table.iter().filter(|(w, _)| word == "all" || *w == word).map(|(_, n)| *n).collect();
-            if !parts.is_empty() {
-                found.extend(layers.clone().flat_map(|l| parts.iter().map(move |p| format!("blk.{l}.{p}"))));
-            } else if self.is_adaptable(word) {
-                found.insert(word.to_string());
-            } else {
-                let words: Vec<&str> = table.iter().map(|(w, _)| *w).collect();
-                return Err(Error::request(
-                    format!("'{word}' is not a target of {}", self.path.display()),
-                    format!("use {}, all, or canonical names such as blk.0.attn_q", words.join(", ")),
-                ));
-            }
-        }
-        if found.is_empty() {
-            return Err(Error::request("--targets names nothing", "use for example --targets q,k,v"));
-        }
-        Ok(found.into_iter().collect())
-    }
-
-    fn is_adaptable(&self, name: &str) -> bool {
-        let layer_part =
-            name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map(|(_, part)| part);
-        self.tensors.contains_key(name)
-            && self.architecture.targets.iter().any(|(_, p)| Some(*p) == layer_part)
-    }
-
-    fn error(&self, name: &str, problem: &str, mend: &str) -> Error {
-        Error::input(&self.path, format!("tensor '{name}'"), problem, mend)
-    }
-
-    /// Every tensor that the forward pass reads must be there with the shape that the configuration gives it.
-    fn check_shapes(&self) -> Result<()> {
-        let c = &self.config;
-        let (d, ff) = (c.d_model as u64, c.ff as u64);
-        let (q, kv) = ((c.heads * c.head_dim) as u64, (c.kv_heads * c.head_dim) as u64);
-        self.check("token_embd", &[c.vocab as u64, d])?;
-        self.check("output_norm", &[d])?;
-        if self.tensors.contains_key("output") {
-            self.check("output", &[c.vocab as u64, d])?;
-        }
-        for layer in 0..c.layers {
-            let parts: [(&str, &[u64]); 9] = [
-                ("attn_norm", &[d]),
-                ("attn_q", &[q, d]),
-                ("attn_k", &[kv, d]),
-                ("attn_v", &[kv, d]),
-                ("attn_output", &[d, q]),
-                ("ffn_norm", &[d]),
-                ("ffn_gate", &[ff, d]),
-                ("ffn_up", &[ff, d]),
-                ("ffn_down", &[d, ff]),
-            ];
-            for (part, shape) in parts {
-                self.check(&format!("blk.{layer}.{part}"), shape)?;
-            }
-        }
-        // A bias would silently be left out.
-        match self.tensors.keys().find(|k| k.ends_with(".bias")) {
-            Some(name) => {
-                Err(self.error(name, "this llama variant has biases", "biases are not supported yet"))
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn check(&self, name: &str, shape: &[u64]) -> Result<()> {
-        let tensor = self.tensors.get(name).ok_or_else(|| {
-            self.error(name, "missing", "the file is incomplete or not the model it says; download it again")
-        })?;
-        if tensor.shape == shape {
-            return Ok(());
-        }
-        let problem = format!("shape {:?} where the configuration says {shape:?}", tensor.shape);
-        Err(self.error(name, &problem, "the file is damaged or of another architecture; download it again"))
-    }
-
-    /// Llama 3.x in GGUF: one divisor a rotary frequency, in the tensor `rope_freqs.weight`.
-    fn rope_frequency_factors(&self) -> Result<Option<Vec<f64>>> {
-        if !self.tensors.contains_key("rope_freqs") {
-            return Ok(None);
-        }
-        self.check("rope_freqs", &[self.config.rope_dim as u64 / 2])?;
-        let factors = self.weight("rope_freqs")?.vector();
-        if factors.iter().any(|f| !f.is_finite() || *f <= 0.0) {
-            return Err(self.error(
-                "rope_freqs",
-                "a factor is not a positive number",
-                "download the file again",
-            ));
-        }
-        Ok(Some(factors.into_iter().map(f64::from).collect()))
-    }
 }
 
 fn unknown_architecture(path: &Path, name: &str) -> Error {
@@ -413,6 +327,9 @@ fn unknown_architecture(path: &Path, name: &str) -> Error {
         path,
         "architecture",
         format!("'{}' is not known", name.escape_debug()),
-        format!("curmerge knows {}", arch::known()),
+        format!(
+            "curmerge knows {}; of other models it can `select` and `merge` matrices by their names",
+            arch::known()
+        ),
     )
 }

@@ -235,7 +235,8 @@ fn rotary_scaling_becomes_the_rule_it_was_made_by() {
     }
     // Where transformers 5 looks, and where those before it do.
     assert_eq!((&config["rope_parameters"]["rope_theta"], &config["rope_theta"]), (&5e5.into(), &5e5.into()));
-    assert_eq!(Base::open(&made.out()).unwrap().config().rope_factors, Some(rule.factors(500000.0, 32)));
+    let rope = Base::open(&made.out()).unwrap().config().rope.clone();
+    assert_eq!(rope.unwrap().factors, Some(rule.factors(500000.0, 32)));
 
     let linear = Remade::demo().set("llama.rope.scaling.factor", Some(Value::F32(4.0)));
     let config = convert(&linear, None).json("config.json");

@@ -1,40 +1,48 @@
-//! Llama 1 to 3, SmolLM2, TinyLlama and what else is built like them: RMSNorm, rotary embeddings, grouped-query
-//! attention, SwiGLU. Names from llama.cpp's gguf-py constants and transformers' modeling_llama.
+//! Llama 1 to 3, SmolLM2, TinyLlama, Mistral and what else is built like them: RMSNorm, rotary embeddings,
+//! grouped-query attention, SwiGLU; and Mixtral, whose feed-forward part is a mixture of experts.
 
-use super::{Architecture, Heads, TensorNames};
-
-const fn plain(canonical: &'static str, hugging_face: &'static str) -> TensorNames {
-    TensorNames { canonical, hugging_face, rotary_halves: None }
-}
-
-const fn rotary(canonical: &'static str, hugging_face: &'static str, heads: Heads) -> TensorNames {
-    TensorNames { canonical, hugging_face, rotary_halves: Some(heads) }
-}
+use super::groups::{
+    ATTENTION_NEIGHBOURS, ATTENTION_TARGETS, ENDS, FEED_FORWARD_BIASED, MIXTRAL_EXPERTS, NORMS_BEFORE,
+    TARGETS,
+};
+use super::{Activation, Architecture, NormKind, Positions};
 
 pub(super) const LLAMA: Architecture = Architecture {
     gguf: "llama",
     hugging_face: &["llama"],
-    tensors: &[
-        plain("token_embd", "model.embed_tokens"),
-        plain("output_norm", "model.norm"),
-        plain("output", "lm_head"),
-        plain("blk.{}.attn_norm", "model.layers.{}.input_layernorm"),
-        rotary("blk.{}.attn_q", "model.layers.{}.self_attn.q_proj", Heads::Query),
-        rotary("blk.{}.attn_k", "model.layers.{}.self_attn.k_proj", Heads::KeyValue),
-        plain("blk.{}.attn_v", "model.layers.{}.self_attn.v_proj"),
-        plain("blk.{}.attn_output", "model.layers.{}.self_attn.o_proj"),
-        plain("blk.{}.ffn_norm", "model.layers.{}.post_attention_layernorm"),
-        plain("blk.{}.ffn_gate", "model.layers.{}.mlp.gate_proj"),
-        plain("blk.{}.ffn_up", "model.layers.{}.mlp.up_proj"),
-        plain("blk.{}.ffn_down", "model.layers.{}.mlp.down_proj"),
+    tensors: &[ENDS, NORMS_BEFORE, ATTENTION_NEIGHBOURS, FEED_FORWARD_BIASED],
+    targets: TARGETS,
+    fused: &[],
+    prefixes: &[],
+    config_keys: &[],
+    config_defaults: &[],
+    norm: NormKind::Rms,
+    positions: Positions::RotaryNeighbours,
+    activation: Activation::Silu,
+    scales_embedding: false,
+    windows: None,
+    scaled_by_width: &[],
+};
+
+/// In GGUF a llama, and llama.cpp then knows no window.
+pub(super) const MISTRAL: Architecture = Architecture {
+    hugging_face: &["mistral"],
+    config_defaults: &[("sliding_window", 4096.0), ("num_key_value_heads", 8.0)],
+    ..LLAMA
+};
+
+pub(super) const MIXTRAL: Architecture = Architecture {
+    hugging_face: &["mixtral"],
+    tensors: &[ENDS, NORMS_BEFORE, ATTENTION_NEIGHBOURS, MIXTRAL_EXPERTS],
+    targets: ATTENTION_TARGETS,
+    config_keys: &[("num_experts", "num_local_experts"), ("moe_intermediate_size", "intermediate_size")],
+    config_defaults: &[
+        ("rope_theta", 1e6),
+        ("num_local_experts", 8.0),
+        ("num_experts_per_tok", 2.0),
+        ("num_key_value_heads", 8.0),
+        ("rms_norm_eps", 1e-5),
+        ("norm_topk_prob", 1.0),
     ],
-    targets: &[
-        ("q", "attn_q"),
-        ("k", "attn_k"),
-        ("v", "attn_v"),
-        ("o", "attn_output"),
-        ("gate", "ffn_gate"),
-        ("up", "ffn_up"),
-        ("down", "ffn_down"),
-    ],
+    ..LLAMA
 };

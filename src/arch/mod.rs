@@ -1,9 +1,21 @@
-//! One table per architecture: what each container calls a tensor, and which rows are stored in another order.
+//! One table per architecture: what each container calls a tensor, its shape, how it is stored, and the options of the
+//! arithmetic.
 //!
-//! Canonical tensor names are GGUF's, without `.weight` (`blk.0.attn_q`). An architecture is data: to add one, add a
-//! table, not code.
+//! Canonical tensor names are GGUF's, without `.weight` (`blk.0.attn_q`); a part of a matrix that a container stores
+//! together with others has its name in brackets (`blk.0.attn_qkv[q]`, `blk.0.ffn_up_exps[3]`). An architecture is data:
+//! to add one, add a table, not code.
 
+mod gemma;
+mod gpt2;
+mod granite;
+mod groups;
 mod llama;
+pub mod names;
+mod olmo2;
+mod phi3;
+mod qwen;
+
+pub use names::TensorNames;
 
 /// Whose head count divides the rows of a permuted matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,18 +26,76 @@ pub enum Heads {
     KeyValue,
 }
 
-/// How one canonical tensor is stored by Hugging Face.
-#[derive(Clone, Copy, Debug)]
-pub struct TensorNames {
-    /// Canonical name; `{}` stands for the layer's number.
-    pub canonical: &'static str,
-    /// Hugging Face's name, with the same `{}`.
-    pub hugging_face: &'static str,
-    /// Hugging Face keeps the two rotary halves of each head apart where GGUF interleaves them.
-    pub rotary_halves: Option<Heads>,
+/// A dimension of a tensor, which the configuration knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Rows of the embedding.
+    Vocab,
+    /// Positions that have learned embeddings.
+    Context,
+    /// Width of the residual stream.
+    Model,
+    /// All query heads.
+    Query,
+    /// All key heads, or all value heads.
+    KeyValue,
+    /// Query, key and value heads together.
+    Qkv,
+    /// One head.
+    Head,
+    /// Width of the feed-forward part.
+    Ff,
+    /// Gate and up together.
+    GateUp,
+    /// Number of experts.
+    Experts,
+    /// Width of one expert.
+    ExpertFf,
 }
 
-/// The names and shapes of a model family.
+/// How the residual stream is normed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// By the root mean square.
+    Rms,
+    /// By mean and variance, with a bias.
+    Layer,
+}
+
+/// How a token knows its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Positions {
+    /// Rotary embeddings; the two entries that turn together are neighbours in the canonical layout.
+    RotaryNeighbours,
+    /// Rotary embeddings; they stand half the rotated length apart.
+    RotaryHalves,
+    /// One learned vector a position, added to the token's.
+    Learned,
+}
+
+/// The feed-forward part's nonlinearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// x sigmoid(x).
+    Silu,
+    /// GELU by its tanh formula (`gelu_pytorch_tanh`, `gelu_new`).
+    Gelu,
+}
+
+/// Sliding windows as llama.cpp has them for an architecture.
+#[derive(Clone, Copy, Debug)]
+pub struct Windows {
+    /// Every so many blocks, the last one sees everything; the others see a window.
+    pub period: usize,
+    /// The window's length, where the file does not say.
+    pub length: Option<usize>,
+    /// Base of the windowed blocks' rotary frequencies, where it is another and the file does not say.
+    pub rope_base: Option<f64>,
+    /// Whether the windowed blocks' frequencies are stretched as the others' are.
+    pub scaled: bool,
+}
+
+/// The names, shapes and options of a model family.
 #[derive(Debug)]
 pub struct Architecture {
     /// `general.architecture` in GGUF, and the prefix of its keys.
@@ -33,45 +103,96 @@ pub struct Architecture {
     /// `model_type` values in Hugging Face's config.json.
     pub hugging_face: &'static [&'static str],
     /// Every tensor the model reads.
-    pub tensors: &'static [TensorNames],
-    /// What `--targets` may name: the short word and the canonical name after `blk.N.`.
+    pub tensors: &'static [&'static [TensorNames]],
+    /// What `--targets` may name: the short word, which is the matrix's role, and the canonical name after `blk.N.`.
     pub targets: &'static [(&'static str, &'static str)],
+    /// Matrices that hold several roles: the canonical name after `blk.N.`, and its parts from the first row on.
+    pub fused: &'static [(&'static str, &'static [(&'static str, Size)])],
+    /// Beginnings of names in Hugging Face folders, and what the tables have instead.
+    pub prefixes: &'static [(&'static str, &'static str)],
+    /// Keys of config.json that are called otherwise than in llama's: llama's, and this family's.
+    pub config_keys: &'static [(&'static str, &'static str)],
+    /// What transformers takes for keys that config.json lacks.
+    pub config_defaults: &'static [(&'static str, f64)],
+    /// How the residual stream is normed.
+    pub norm: NormKind,
+    /// How a token knows its place.
+    pub positions: Positions,
+    /// The feed-forward part's nonlinearity.
+    pub activation: Activation,
+    /// Whether embeddings are multiplied by the root of their width.
+    pub scales_embedding: bool,
+    /// Sliding windows, where llama.cpp has them.
+    pub windows: Option<Windows>,
+    /// Numbers of blocks of the models whose attention is scaled by the model's width over its heads, not by the head's.
+    pub scaled_by_width: &'static [usize],
 }
 
 impl Architecture {
-    /// The canonical name of what Hugging Face calls so (without `.weight`), and its line of the table.
+    /// Every line of the table.
+    pub fn names(&'static self) -> impl Iterator<Item = &'static TensorNames> {
+        self.tensors.iter().copied().flatten()
+    }
+
+    /// The canonical name of what Hugging Face calls so (without `.weight` or `.bias`), and its line of the table.
     pub fn of_hugging_face(&'static self, name: &str) -> Option<(String, &'static TensorNames)> {
-        self.renamed(name, |names| (names.hugging_face, names.canonical))
+        let plain = self
+            .prefixes
+            .iter()
+            .find_map(|(theirs, ours)| name.strip_prefix(theirs).map(|rest| format!("{ours}{rest}")));
+        let name = plain.as_deref().unwrap_or(name);
+        self.names().find_map(|n| Some((names::renamed(name, n.hugging_face, n.canonical)?, n)))
     }
 
     /// Hugging Face's name (without `.weight`) of the canonical one, and its line of the table.
     pub fn to_hugging_face(&'static self, name: &str) -> Option<(String, &'static TensorNames)> {
-        self.renamed(name, |names| (names.canonical, names.hugging_face))
+        self.names().find_map(|n| Some((names::renamed(name, n.canonical, n.hugging_face)?, n)))
     }
 
-    fn renamed(
-        &'static self,
-        name: &str,
-        from_to: impl Fn(&'static TensorNames) -> (&'static str, &'static str),
-    ) -> Option<(String, &'static TensorNames)> {
-        self.tensors.iter().find_map(|names| {
-            let (from, to) = from_to(names);
-            let Some((before, after)) = from.split_once("{}") else {
-                return (from == name).then(|| (to.to_string(), names));
-            };
-            let layer = name.strip_prefix(before)?.strip_suffix(after)?;
-            let number: usize = layer.parse().ok()?;
-            (number.to_string() == layer).then(|| (to.replace("{}", layer), names))
+    /// The line of the table for this canonical name (without `.bias`); of a tensor that stacks experts, that of its
+    /// parts.
+    pub fn line(&'static self, name: &str) -> Option<&'static TensorNames> {
+        self.names().find(|n| {
+            let whole = n.canonical.strip_suffix("[{}]");
+            names::fits(name, n.canonical) || whole.is_some_and(|whole| names::fits(name, whole))
         })
+    }
+
+    /// The canonical name, after `blk.N.`, of the matrix that has this role.
+    pub fn target(&self, role: &str) -> Option<&'static str> {
+        self.targets.iter().find(|(word, _)| *word == role).map(|(_, name)| *name)
+    }
+
+    /// What this family's config.json calls a key of llama's.
+    pub fn config_key<'k>(&self, key: &'k str) -> &'k str {
+        self.config_keys.iter().find(|(llama, _)| *llama == key).map_or(key, |(_, own)| own)
     }
 }
 
 /// All architectures that curmerge knows.
-pub const ALL: &[&Architecture] = &[&llama::LLAMA];
+pub const ALL: &[&Architecture] = &[
+    &llama::LLAMA,
+    &llama::MISTRAL,
+    &llama::MIXTRAL,
+    &qwen::QWEN2,
+    &qwen::QWEN3,
+    &qwen::QWEN3_MOE,
+    &gemma::GEMMA2,
+    &gemma::GEMMA3,
+    &phi3::PHI3,
+    &gpt2::GPT2,
+    &olmo2::OLMO2,
+    &granite::GRANITE,
+];
 
-/// The architecture that GGUF names so.
-pub fn by_gguf_name(name: &str) -> Option<&'static Architecture> {
-    ALL.iter().copied().find(|a| a.gguf == name)
+/// The architecture of a model that is none of these, of which tensors alone are known.
+pub const UNKNOWN: &Architecture =
+    &Architecture { gguf: "", hugging_face: &[], tensors: &[], targets: &[], ..llama::LLAMA };
+
+/// The architecture that GGUF names so; two share the name of llama, told apart by whether the file has experts.
+pub fn by_gguf_name(name: &str, has_experts: bool) -> Option<&'static Architecture> {
+    let of_name = |a: &&'static Architecture| a.gguf == name && (a.has_experts() == has_experts);
+    ALL.iter().copied().find(of_name).or_else(|| ALL.iter().copied().find(|a| a.gguf == name))
 }
 
 /// The architecture that Hugging Face's `model_type` names so.
@@ -81,5 +202,14 @@ pub fn by_model_type(name: &str) -> Option<&'static Architecture> {
 
 /// The known names, for an error message.
 pub fn known() -> String {
-    ALL.iter().map(|a| a.gguf).collect::<Vec<_>>().join(", ")
+    let mut names: Vec<&str> = ALL.iter().flat_map(|a| a.hugging_face).copied().collect();
+    names.sort_unstable();
+    names.join(", ")
+}
+
+impl Architecture {
+    /// Whether the feed-forward part is a mixture of experts.
+    pub fn has_experts(&'static self) -> bool {
+        self.names().any(|n| n.shape.first() == Some(&Size::Experts))
+    }
 }

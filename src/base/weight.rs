@@ -12,45 +12,77 @@ use super::{BaseTensor, RowOrder};
 /// Rows are decoded in blocks of about so many numbers (1 MiB of f32) where a whole matrix is streamed.
 const STREAM_VALUES: usize = 1 << 18;
 
-/// A borrowed tensor of the base, `[rows, cols]` = `[out, in]`; a vector is one row.
+/// A borrowed tensor of the base, or a part of one, `[rows, cols]` = `[out, in]`; a vector is one row.
 #[derive(Clone, Copy, Debug)]
 pub struct Weight<'a> {
     dtype: DType,
     rows: usize,
     cols: usize,
+    /// Bytes from one stored row to the next.
     row_bytes: usize,
     bytes: &'a [u8],
     order: RowOrder,
+    /// Of a matrix that is stored as `[in, out]`, the stored column that its first row is.
+    transposed: Option<usize>,
 }
 
 impl<'a> Weight<'a> {
-    /// None for a tensor of another rank, or whose rows are not whole blocks of its type.
-    pub(super) fn new(tensor: &BaseTensor, bytes: &'a [u8]) -> Option<Self> {
-        let (rows, cols) = match tensor.shape[..] {
+    /// These rows of a tensor with the given bytes; one of experts counts the rows of all of them. None for a tensor of
+    /// another rank, or whose rows are not whole blocks of its type.
+    pub(super) fn new(tensor: &BaseTensor, part: Option<Range<u64>>, bytes: &'a [u8]) -> Option<Self> {
+        let (stored_rows, stored_cols) = match tensor.shape[..] {
             [n] => (1, n),
             [rows, cols] => (rows, cols),
+            [experts, rows, cols] => (experts.checked_mul(rows)?, cols),
             _ => return None,
         };
-        let row_bytes = tensor.dtype.bytes_for(cols)?;
-        let fits = rows.checked_mul(row_bytes) == Some(bytes.len() as u64);
+        let row_bytes = tensor.dtype.bytes_for(stored_cols)? as usize;
+        if stored_rows.checked_mul(row_bytes as u64) != Some(bytes.len() as u64) {
+            return None;
+        }
+        let (rows, cols) =
+            if tensor.transposed { (stored_cols, stored_rows) } else { (stored_rows, stored_cols) };
         let order = match tensor.rotary_halves {
             Some(heads) => RowOrder::rotary_halves(rows, heads)?,
             None => RowOrder::CANONICAL,
         };
-        fits.then_some(Self {
-            dtype: tensor.dtype,
-            rows: rows as usize,
-            cols: cols as usize,
-            row_bytes: row_bytes as usize,
-            bytes,
-            order,
-        })
+        let whole = 0..rows;
+        let part = part.unwrap_or(whole.clone());
+        // The rows of a part lie together only where none are permuted.
+        if part.end > rows || part != whole && order != RowOrder::CANONICAL {
+            return None;
+        }
+        let (first, rows) = (part.start as usize, (part.end - part.start) as usize);
+        let bytes = if tensor.transposed { bytes } else { &bytes[first * row_bytes..][..rows * row_bytes] };
+        let transposed = tensor.transposed.then_some(first);
+        // Elements are gathered one by one from there.
+        if transposed.is_some() && tensor.dtype.block_elements() != 1 {
+            return None;
+        }
+        Some(Self { dtype: tensor.dtype, rows, cols: cols as usize, row_bytes, bytes, order, transposed })
     }
 
     /// A matrix of f32 bytes (little-endian, row-major) that no container stands behind.
     pub fn from_f32_bytes(rows: usize, cols: usize, bytes: &'a [u8]) -> Self {
         assert_eq!(bytes.len(), rows * cols * 4, "a matrix of f32 has four bytes a number");
-        Self { dtype: DType::F32, rows, cols, row_bytes: cols * 4, bytes, order: RowOrder::CANONICAL }
+        let order = RowOrder::CANONICAL;
+        Self { dtype: DType::F32, rows, cols, row_bytes: cols * 4, bytes, order, transposed: None }
+    }
+
+    /// The whole matrix as it lies in the container, rows in the order that it stores them; and whether that is the
+    /// transpose.
+    pub fn as_stored(&self) -> (Self, bool) {
+        match self.transposed {
+            None => (Self { order: RowOrder::CANONICAL, ..*self }, false),
+            Some(_) => {
+                let (rows, cols) = (self.cols, self.row_bytes / self.element_bytes());
+                (Self { rows, cols, order: RowOrder::CANONICAL, transposed: None, ..*self }, true)
+            }
+        }
+    }
+
+    fn element_bytes(&self) -> usize {
+        self.dtype.block_bytes()
     }
 
     /// Outputs: rows of the matrix.
@@ -73,6 +105,11 @@ impl<'a> Weight<'a> {
         self.row_bytes
     }
 
+    /// Whether the container stores the matrix as `[in, out]`.
+    pub fn is_transposed(&self) -> bool {
+        self.transposed.is_some()
+    }
+
     /// The stored bytes, in the container's row order.
     pub fn stored_bytes(&self) -> &'a [u8] {
         self.bytes
@@ -90,9 +127,16 @@ impl<'a> Weight<'a> {
 
     /// Decode one canonical row into `out`, of length [`Self::cols`].
     pub fn decode_row(&self, canonical: usize, out: &mut [f32]) {
+        const CHECKED: &str = "Weight::new checked the type and the length of a row";
+        if let Some(first) = self.transposed {
+            let size = self.element_bytes();
+            let column = (first + canonical) * size;
+            let rows = self.bytes.chunks_exact(self.row_bytes);
+            let gathered: Vec<u8> = rows.flat_map(|row| &row[column..column + size]).copied().collect();
+            return quant::decode(self.dtype, &gathered, out).expect(CHECKED);
+        }
         let start = self.stored_row(canonical) * self.row_bytes;
-        quant::decode(self.dtype, &self.bytes[start..start + self.row_bytes], out)
-            .expect("Weight::new checked the type and the length of a row");
+        quant::decode(self.dtype, &self.bytes[start..start + self.row_bytes], out).expect(CHECKED);
     }
 
     /// Decode canonical rows into `out`, row-major, `rows.len() * cols` numbers.
@@ -150,9 +194,15 @@ impl<'a> Weight<'a> {
         out
     }
 
-    /// SHA-256 of the stored bytes, in hexadecimal.
+    /// SHA-256 of the stored bytes in their order, in hexadecimal.
     pub fn stored_sha256(&self) -> String {
-        curmerge_formats::sha256_hex(self.bytes)
+        let Some(first) = self.transposed else { return curmerge_formats::sha256_hex(self.bytes) };
+        let size = self.element_bytes();
+        let mut hash = Sha256::new();
+        for row in self.bytes.chunks_exact(self.row_bytes) {
+            hash.update(&row[first * size..][..self.rows * size]);
+        }
+        curmerge_formats::digest::hex(&hash.finalize())
     }
 
     /// SHA-256 of the values as little-endian f32 in the canonical layout, in hexadecimal. The same for equal values in

@@ -33,8 +33,21 @@ pub(super) fn exp_f32(x: f32) -> f32 {
     p * power(half) * power(n.wrapping_sub(half))
 }
 
+/// The hyperbolic tangent, within 3 units in the last place: Cephes' tanhf, its polynomial near 0, without a branch.
 #[inline(always)]
-fn sigmoid<T: Real>(x: T) -> T {
+pub(super) fn tanh_f32(x: f32) -> f32 {
+    let z = x * x;
+    let mut p = -5.704_988_7e-3;
+    for coefficient in [2.063_908_8e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1] {
+        p = p * z + coefficient;
+    }
+    let near = p * z * x + x;
+    let far = (1.0 - 2.0 / (exp_f32(2.0 * x.abs()) + 1.0)).copysign(x);
+    if x.abs() < 0.625 { near } else { far }
+}
+
+#[inline(always)]
+pub(super) fn sigmoid<T: Real>(x: T) -> T {
     T::one() / (T::one() + (-x).fast_exp())
 }
 
@@ -53,7 +66,7 @@ fn fold<T: Real>(mut lanes: [T; LANES]) -> T {
 
 /// The sum of `term` over the numbers that stand at one place in three slices, in lanes.
 #[inline(always)]
-fn sum_over<T: Real, S: Real>(a: &[T], b: &[T], c: &[T], term: impl Fn(T, T, T) -> S) -> S {
+pub(super) fn sum_over<T: Real, S: Real>(a: &[T], b: &[T], c: &[T], term: impl Fn(T, T, T) -> S) -> S {
     let mut lanes = [S::zero(); LANES];
     let (a, a_rest) = a.as_chunks::<LANES>();
     let (b, b_rest) = b.as_chunks::<LANES>();
@@ -139,43 +152,6 @@ pub fn square_sum<T: Real>(x: &[T]) -> f64 {
     Cpu::current().run(SquareSum(x))
 }
 
-/// `out = silu(gate) up`.
-pub fn swiglu<T: Real>(gate: &[T], up: &[T], out: &mut [T]) {
-    struct SwiGlu<'x, T>(&'x [T], &'x [T], &'x mut [T]);
-    impl<T: Real> Work for SwiGlu<'_, T> {
-        type Output = ();
-
-        #[inline(always)]
-        fn run(self) {
-            let Self(gate, up, out) = self;
-            for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
-                *out = gate * sigmoid(gate) * up;
-            }
-        }
-    }
-    Cpu::current().run(SwiGlu(gate, up, out));
-}
-
-/// From `d`, the gradient to silu(gate) up, those to gate and up, in the places of `gate` and `d`.
-pub fn swiglu_backward<T: Real>(gate: &mut [T], up: &[T], d: &mut [T]) {
-    struct SwiGluBackward<'x, T>(&'x mut [T], &'x [T], &'x mut [T]);
-    impl<T: Real> Work for SwiGluBackward<'_, T> {
-        type Output = ();
-
-        #[inline(always)]
-        fn run(self) {
-            let Self(gate, up, d) = self;
-            for ((gate, &up), d) in gate.iter_mut().zip(up).zip(d) {
-                let s = sigmoid(*gate);
-                let g = *d;
-                *d = g * *gate * s;
-                *gate = g * up * s * (T::one() + *gate * (T::one() - s));
-            }
-        }
-    }
-    Cpu::current().run(SwiGluBackward(gate, up, d));
-}
-
 /// `ds = p (ds - dot) scale`: the gradient to scores behind a softmax p.
 pub fn softmax_backward<T: Real>(p: &[T], dot: T, scale: T, ds: &mut [T]) {
     struct SoftmaxBackward<'x, T>(&'x [T], T, T, &'x mut [T]);
@@ -257,42 +233,6 @@ pub fn unround<T: Real>(rounded: &[u16], numbers: &mut [T]) {
     Cpu::current().run(Unround(rounded, numbers));
 }
 
-/// `y = w x factor`.
-pub fn scaled_product<T: Real>(w: &[T], x: &[T], factor: T, y: &mut [T]) {
-    struct ScaledProduct<'x, T>(&'x [T], &'x [T], T, &'x mut [T]);
-    impl<T: Real> Work for ScaledProduct<'_, T> {
-        type Output = ();
-
-        #[inline(always)]
-        fn run(self) {
-            let Self(w, x, factor, y) = self;
-            for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
-                *y = w * (x * factor);
-            }
-        }
-    }
-    Cpu::current().run(ScaledProduct(w, x, factor, y));
-}
-
-/// `dx += i w dy - x i^3 mean(x w dy)`: RMSNorm's gradient, with the inverse i of a row's root mean square.
-pub fn rms_norm_backward<T: Real>(w: &[T], x: &[T], dy: &[T], inverse: T, dx: &mut [T]) {
-    struct RmsNormBackward<'x, T>(&'x [T], &'x [T], &'x [T], T, &'x mut [T]);
-    impl<T: Real> Work for RmsNormBackward<'_, T> {
-        type Output = ();
-
-        #[inline(always)]
-        fn run(self) {
-            let Self(w, x, dy, inverse, dx) = self;
-            let pull = sum_over(x, w, dy, |x, w, dy| x * w * dy) * inverse * inverse * inverse;
-            let pull = pull / T::from_f64(w.len() as f64);
-            for (((dx, &x), &dy), &w) in dx.iter_mut().zip(x).zip(dy).zip(w) {
-                *dx += w * dy * inverse - x * pull;
-            }
-        }
-    }
-    Cpu::current().run(RmsNormBackward(w, x, dy, inverse, dx));
-}
-
 /// Turn each pair of neighbours by its angle, of which the cosine and sine are given; backwards with `sign` -1.
 pub fn rotate<T: Real>(pairs: &mut [T], cos: &[T], sin: &[T], sign: T) {
     struct Rotate<'x, T>(&'x mut [T], &'x [T], &'x [T], T);
@@ -309,6 +249,58 @@ pub fn rotate<T: Real>(pairs: &mut [T], cos: &[T], sin: &[T], sign: T) {
         }
     }
     Cpu::current().run(Rotate(pairs, cos, sin, sign));
+}
+
+/// [`rotate`] where the two numbers of a pair stand half the length apart.
+pub fn rotate_halves<T: Real>(head: &mut [T], cos: &[T], sin: &[T], sign: T) {
+    struct RotateHalves<'x, T>(&'x mut [T], &'x [T], &'x [T], T);
+    impl<T: Real> Work for RotateHalves<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            let Self(head, cos, sin, sign) = self;
+            let (first, second) = head.split_at_mut(cos.len());
+            for (((a, b), &cos), &sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+                (*a, *b) = (*a * cos - sign * *b * sin, *b * cos + sign * *a * sin);
+            }
+        }
+    }
+    Cpu::current().run(RotateHalves(head, cos, sin, sign));
+}
+
+/// Turn every x into `cap tanh(factor x / cap)`.
+pub fn soft_cap<T: Real>(x: &mut [T], factor: T, cap: T) {
+    struct SoftCap<'x, T>(&'x mut [T], T, T);
+    impl<T: Real> Work for SoftCap<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            let Self(x, factor, cap) = self;
+            let inner = factor / cap;
+            x.iter_mut().for_each(|x| *x = cap * (*x * inner).fast_tanh());
+        }
+    }
+    Cpu::current().run(SoftCap(x, factor, cap));
+}
+
+/// From what [`soft_cap`] gave for a factor of 1, its derivatives there: `d *= 1 - (x / cap)^2`.
+pub fn soft_cap_backward<T: Real>(capped: &[T], cap: T, d: &mut [T]) {
+    struct SoftCapBackward<'x, T>(&'x [T], T, &'x mut [T]);
+    impl<T: Real> Work for SoftCapBackward<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            let Self(capped, cap, d) = self;
+            for (d, &x) in d.iter_mut().zip(capped) {
+                let t = x / cap;
+                *d *= T::one() - t * t;
+            }
+        }
+    }
+    Cpu::current().run(SoftCapBackward(capped, cap, d));
 }
 
 #[cfg(test)]
@@ -335,6 +327,18 @@ mod tests {
         assert_eq!(exp_f32(f32::INFINITY), f32::INFINITY);
         assert_eq!(exp_f32(88.8), f32::INFINITY);
         assert!(exp_f32(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn tanh_is_within_three_units_in_the_last_place() {
+        let mut worst = 0.0f64;
+        for i in 0..2_000_000 {
+            let x = -10.0 + i as f32 * 1e-5;
+            worst = worst.max(ulps(tanh_f32(x), f64::from(x).tanh()));
+        }
+        assert!(worst < 3.0, "{worst}");
+        assert_eq!((tanh_f32(0.0), tanh_f32(100.0), tanh_f32(-1e30)), (0.0, 1.0, -1.0));
+        assert!(tanh_f32(f32::NAN).is_nan());
     }
 
     #[test]

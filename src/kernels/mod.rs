@@ -4,9 +4,11 @@
 //! thread, and no number depends on how: results are the same bytes at any thread count. What a processor can do beyond
 //! the least of its kind is found out at run time, in [`Cpu`].
 
+pub mod activation;
 mod cpu;
 pub mod elementwise;
 mod matmul;
+pub mod norms;
 mod product;
 mod real;
 mod spare;

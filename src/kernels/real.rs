@@ -37,6 +37,8 @@ pub trait Real:
 
     /// e to the power of this; for f32 by arithmetic that becomes SIMD.
     fn fast_exp(self) -> Self;
+    /// The hyperbolic tangent; for f32 by arithmetic that becomes SIMD.
+    fn fast_tanh(self) -> Self;
 
     /// An array that holds anything, in memory that another one is done with where there is such.
     fn space(shape: (usize, usize)) -> Array2<Self>;
@@ -95,6 +97,10 @@ impl Real for f32 {
     #[inline(always)]
     fn fast_exp(self) -> Self {
         elementwise::exp_f32(self)
+    }
+    #[inline(always)]
+    fn fast_tanh(self) -> Self {
+        elementwise::tanh_f32(self)
     }
     fn space(shape: (usize, usize)) -> Array2<f32> {
         let numbers = SPARE.take(shape.0 * shape.1);
@@ -164,6 +170,10 @@ impl Real for f64 {
     #[inline(always)]
     fn fast_exp(self) -> Self {
         self.exp()
+    }
+    #[inline(always)]
+    fn fast_tanh(self) -> Self {
+        self.tanh()
     }
     fn space(shape: (usize, usize)) -> Array2<f64> {
         Array2::zeros(shape)

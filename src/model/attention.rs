@@ -1,4 +1,4 @@
-//! Causal grouped-query attention over ragged sequences, forward and backward.
+//! Causal grouped-query attention over ragged sequences, in windows where there are such, forward and backward.
 //!
 //! Sequences lie one behind another in the rows, without padding; each attends within itself, and to a context that it may
 //! share with others. Queries go in blocks, so that scores never take more than `BLOCK` rows, and the backward pass
@@ -25,6 +25,12 @@ pub struct Heads {
     pub key_value: usize,
     /// Width of a head.
     pub dim: usize,
+    /// What scores are multiplied by.
+    pub scale: f64,
+    /// Scores s become `cap tanh(s / cap)`.
+    pub cap: Option<f64>,
+    /// How many keys, its own and those before, a query sees; all when `None`.
+    pub window: Option<usize>,
     /// What products are computed in.
     pub precision: Precision,
 }
@@ -34,8 +40,18 @@ impl Heads {
         self.query / self.key_value
     }
 
-    fn scale<T: Real>(&self) -> T {
-        T::from_f64(1.0 / (self.dim as f64).sqrt())
+    /// Turn products of q and k into scores, but for the factor that is returned.
+    fn score<T: Real>(&self, products: &mut [T]) -> T {
+        let scale = T::from_f64(self.scale);
+        let Some(cap) = self.cap else { return scale };
+        elementwise::soft_cap(products, scale, T::from_f64(cap));
+        T::one()
+    }
+
+    /// The keys that the query behind `before` others sees.
+    fn seen(&self, before: usize) -> Range<usize> {
+        let first = self.window.map_or(0, |window| (before + 1).saturating_sub(window));
+        first..before + 1
     }
 
     /// The columns of a head.
@@ -121,7 +137,6 @@ fn forward_head<T: Real>(
     mut out: ArrayViewMut2<T>,
     mut log_sums: ArrayViewMut2<T>,
 ) {
-    let scale = heads.scale();
     let mut space = Array2::zeros((BLOCK.min(q.nrows()), span.keys()));
     for start in (0..q.nrows()).step_by(BLOCK) {
         let end = (start + BLOCK).min(q.nrows());
@@ -130,8 +145,8 @@ fn forward_head<T: Real>(
         let rows = T::rows(q.slice_move(s![start..end, ..]), heads.precision);
         T::multiply_here(scores.view_mut(), false, &rows, keys);
         for (i, mut row) in scores.rows_mut().into_iter().enumerate() {
-            let (row, hidden) = row.as_slice_mut().expect(CONTIGUOUS).split_at_mut(before + i + 1);
-            hidden.fill(T::zero());
+            let row = only(row.as_slice_mut().expect(CONTIGUOUS), heads.seen(before + i));
+            let scale = heads.score(row);
             let max = elementwise::max(T::neg_infinity(), row) * scale;
             let sum = elementwise::exp_shifted(row, scale, max);
             elementwise::scale(row, T::one() / sum);
@@ -140,6 +155,13 @@ fn forward_head<T: Real>(
         let rows = T::rows(scores.view(), heads.precision);
         T::multiply_here(out.slice_mut(s![start..end, ..]), false, &rows, values);
     }
+}
+
+/// These of a row's numbers; the others become zeros.
+fn only<T: Real>(row: &mut [T], seen: Range<usize>) -> &mut [T] {
+    row[..seen.start].fill(T::zero());
+    row[seen.end..].fill(T::zero());
+    &mut row[seen]
 }
 
 /// What the forward pass saw and gave.
@@ -255,10 +277,11 @@ impl<T: Real> OneHead<'_, T> {
     /// gives dk and dv, `[keys, dim]` each.
     fn backward(&self, mut dq: ArrayViewMut2<T>) -> [Array2<T>; 2] {
         let (tokens, dim) = self.q.dim();
-        let (scale, precision) = (self.heads.scale(), self.heads.precision);
+        let (precision, cap) = (self.heads.precision, self.heads.cap.map(T::from_f64));
         let keys = self.context + tokens;
         let [mut dk, mut dv] = [0, 1].map(|_| Array2::zeros((keys, dim)));
         let [mut p_space, mut ds_space] = [0, 1].map(|_| Array2::zeros((BLOCK.min(tokens), keys)));
+        let mut capped = Vec::new();
         for start in (0..tokens).step_by(BLOCK) {
             let end = (start + BLOCK).min(tokens);
             let before = self.context + start;
@@ -271,12 +294,17 @@ impl<T: Real> OneHead<'_, T> {
             T::multiply_here(ds.view_mut(), false, &T::rows(dout, precision), &self.operands.values);
             for (i, (mut p, mut ds)) in p.rows_mut().into_iter().zip(ds.rows_mut()).enumerate() {
                 let (p, ds) = (p.as_slice_mut().expect(CONTIGUOUS), ds.as_slice_mut().expect(CONTIGUOUS));
-                let (p, hidden) = p.split_at_mut(before + i + 1);
-                let (ds, hidden_ds) = ds.split_at_mut(before + i + 1);
-                hidden.fill(T::zero());
-                hidden_ds.fill(T::zero());
-                elementwise::exp_shifted(p, scale, self.log_sums[start + i]);
+                let visible = self.heads.seen(before + i);
+                let (p, ds) = (only(p, visible.clone()), only(ds, visible));
+                let factor = self.heads.score(p);
+                capped.clear();
+                capped.extend_from_slice(if cap.is_some() { p } else { &[] });
+                elementwise::exp_shifted(p, factor, self.log_sums[start + i]);
+                let scale = T::from_f64(self.heads.scale);
                 elementwise::softmax_backward(p, elementwise::dot(p, ds), scale, ds);
+                if let Some(cap) = cap {
+                    elementwise::soft_cap_backward(&capped, cap, ds);
+                }
             }
             let (p, ds) = (p.view(), ds.view());
             let below = |x: &mut Array2<T>, rows: ArrayView2<'_, T>, of: ArrayView2<'_, T>| {

@@ -75,6 +75,12 @@ impl Batch {
         &self.contexts
     }
 
+    /// Where each token stands in its sequence, context included, from 0.
+    pub fn positions(&self) -> Vec<usize> {
+        let sequences = self.sequences.iter().zip(&self.contexts);
+        sequences.flat_map(|(own, context)| context.len()..context.len() + own.len()).collect()
+    }
+
     /// Pairs of a row of the pass and the token to be predicted there.
     pub fn predictions(&self) -> &[(usize, u32)] {
         &self.predictions

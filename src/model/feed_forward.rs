@@ -1,9 +1,12 @@
-//! SwiGLU's elementwise part (Shazeer 2020, arXiv 2002.05202): a = silu(gate) up, forward and backward.
+//! The feed-forward part's nonlinearity, forward and backward: a = f(gate) up (Shazeer 2020, arXiv 2002.05202), or
+//! a = f(up) where there is no gate.
 
 use ndarray::Array2;
 use rayon::prelude::*;
 
-use crate::kernels::{Precision, Real, Stored, elementwise};
+use crate::arch::Activation;
+use crate::kernels::activation::{Gelu, Silu, gated, gated_backward, plain, plain_backward};
+use crate::kernels::{Precision, Real, Stored};
 
 /// Numbers that one thread takes at a time.
 const CHUNK: usize = 1 << 12;
@@ -11,24 +14,61 @@ const CHUNK: usize = 1 << 12;
 const CONTIGUOUS: &str = "activations are row-major";
 
 /// gate, up `[tokens, ff]` to a `[tokens, ff]`, ready for products of this precision.
-pub fn forward<T: Real>(gate: &Array2<T>, up: &Array2<T>, precision: Precision) -> T::Rows<'static> {
-    T::rows_made(gate.dim(), precision, |i, out| {
-        let (gate, up) = (gate.row(i), up.row(i));
-        let (gate, up) = (gate.to_slice().expect(CONTIGUOUS), up.to_slice().expect(CONTIGUOUS));
-        elementwise::swiglu(gate, up, out);
+pub fn forward<T: Real>(
+    activation: Activation,
+    gate: Option<&Array2<T>>,
+    up: &Array2<T>,
+    precision: Precision,
+) -> T::Rows<'static> {
+    T::rows_made(up.dim(), precision, |i, out| {
+        let up = up.row(i);
+        let gate = gate.map(|gate| gate.row(i));
+        let gate = gate.as_ref().map(|gate| gate.to_slice().expect(CONTIGUOUS));
+        value(activation, gate, up.to_slice().expect(CONTIGUOUS), out);
     })
 }
 
-/// From da = dL/da and the forward pass's inputs: dL/dgate and dL/dup, all `[tokens, ff]`.
-pub fn backward<T: Real>(gate: &Stored<T>, up: &Stored<T>, mut da: Array2<T>) -> (Array2<T>, Array2<T>) {
-    let mut dgate = T::space(da.dim());
-    let gates = dgate.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
+/// f(gate) up, or f(up).
+pub(super) fn value<T: Real>(activation: Activation, gate: Option<&[T]>, up: &[T], out: &mut [T]) {
+    match (activation, gate) {
+        (Activation::Silu, Some(gate)) => gated::<Silu, T>(gate, up, out),
+        (Activation::Gelu, Some(gate)) => gated::<Gelu, T>(gate, up, out),
+        (Activation::Silu, None) => plain::<Silu, T>(up, out),
+        (Activation::Gelu, None) => plain::<Gelu, T>(up, out),
+    }
+}
+
+/// From da = dL/da and the forward pass's inputs: dL/dgate, where there is one, and dL/dup, all `[tokens, ff]`.
+pub fn backward<T: Real>(
+    activation: Activation,
+    gate: Option<&Stored<T>>,
+    up: &Stored<T>,
+    mut da: Array2<T>,
+) -> (Option<Array2<T>>, Array2<T>) {
+    let shape = da.dim();
     let d = da.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
+    let Some(gate) = gate else {
+        d.enumerate().for_each(|(i, d)| {
+            let mut space = Vec::new();
+            let up = up.get(i * CHUNK..i * CHUNK + d.len(), &mut space);
+            match activation {
+                Activation::Silu => plain_backward::<Silu, T>(up, d),
+                Activation::Gelu => plain_backward::<Gelu, T>(up, d),
+            }
+        });
+        return (None, da);
+    };
+    let mut dgate = T::space(shape);
+    let gates = dgate.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
     gates.zip(d).enumerate().for_each(|(i, (dgate, d))| {
         let first = i * CHUNK;
         let mut space = Vec::new();
         gate.read(first, dgate);
-        elementwise::swiglu_backward(dgate, up.get(first..first + d.len(), &mut space), d);
+        let up = up.get(first..first + d.len(), &mut space);
+        match activation {
+            Activation::Silu => gated_backward::<Silu, T>(dgate, up, d),
+            Activation::Gelu => gated_backward::<Gelu, T>(dgate, up, d),
+        }
     });
-    (dgate, da)
+    (Some(dgate), da)
 }

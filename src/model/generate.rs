@@ -38,15 +38,15 @@ impl<'m, 'a, T: Real> Generator<'m, 'a, T> {
         let model = self.model;
         let total = self.length + tokens.len();
         let positions: Vec<usize> = (self.length..total).collect();
-        let angles = model.rotary.angles(&positions);
+        let angles = model.angles(&positions);
         let span = [Span { queries: 0..tokens.len(), context: 0..self.length, own: self.length..total }];
-        let mut x = model.embed(tokens);
+        let mut x = model.embed(tokens, &positions);
         for (block, (keys, values)) in model.blocks.iter().zip(&mut self.past) {
-            let p = block.project(x.view(), &model.rotary, &angles);
+            let p = block.project(x.view(), &model.rotaries, &angles);
             keys.append(Axis(0), p.k.view()).expect("the same width");
             values.append(Axis(0), p.v.view()).expect("the same width");
             let (attended, _) =
-                attention::forward(p.q.view(), keys.view(), values.view(), &span, model.heads());
+                attention::forward(p.q.view(), keys.view(), values.view(), &span, block.heads(model.heads()));
             x = block.finish(x, attended.view());
         }
         self.length = total;

@@ -28,6 +28,10 @@ const CONTIGUOUS: &str = "rows of fresh arrays are contiguous";
 #[derive(Clone, Debug)]
 pub struct Head<'a> {
     weight: Weight<'a>,
+    /// What logits are multiplied by.
+    scale: f64,
+    /// Logits l become `cap tanh(l / cap)`.
+    cap: Option<f64>,
     /// How the products with the matrix are computed.
     pub precision: Precision,
 }
@@ -79,9 +83,24 @@ impl<T: Real> Running<T> {
 }
 
 impl<'a> Head<'a> {
-    /// A head over this matrix.
-    pub fn new(weight: Weight<'a>) -> Self {
-        Self { weight, precision: Precision::F32 }
+    /// A head over this matrix; its products are multiplied by `scale`, and perhaps capped.
+    pub fn new(weight: Weight<'a>, scale: f64, cap: Option<f64>) -> Self {
+        Self { weight, scale, cap, precision: Precision::F32 }
+    }
+
+    /// Turn products into logits.
+    fn finish<T: Real>(&self, products: &mut [T]) {
+        let scale = T::from_f64(self.scale);
+        match self.cap {
+            Some(cap) => elementwise::soft_cap(products, scale, T::from_f64(cap)),
+            None if self.scale != 1.0 => elementwise::scale(products, scale),
+            None => {}
+        }
+    }
+
+    /// The derivative of a logit to its product, but for the scale.
+    fn slope(&self, logit: f64) -> f64 {
+        self.cap.map_or(1.0, |cap| 1.0 - (logit / cap) * (logit / cap))
     }
 
     /// All logits `[rows, vocab]` of a few hidden states `[rows, d_model]`.
@@ -92,6 +111,8 @@ impl<'a> Head<'a> {
             let w = T::transposed(&self.weight, vocab.clone(), self.precision);
             T::multiply(logits.slice_mut(s![.., vocab]), false, &hidden, &w);
         }
+        let rows = logits.axis_iter_mut(Axis(0)).into_par_iter();
+        rows.for_each(|mut row| self.finish(row.as_slice_mut().expect(CONTIGUOUS)));
         logits
     }
 
@@ -115,8 +136,9 @@ impl<'a> Head<'a> {
             || vec![0.0; self.weight.cols()],
             |own, (mut d, row)| {
                 self.weight.decode_row(row.token, own);
-                let factor = weight / (row.others + row.own());
-                let (all, own_factor) = (T::from_f64(factor), T::from_f64(-factor * row.others));
+                let factor = self.scale * weight / (row.others + row.own());
+                let own_slope = self.slope(row.logit);
+                let (all, own_factor) = (T::from_f64(factor), T::from_f64(-factor * row.others * own_slope));
                 d.iter_mut().zip(own).for_each(|(d, &mut w)| *d = all * *d + own_factor * T::from_f32(w));
             },
         );
@@ -147,9 +169,16 @@ impl<'a> Head<'a> {
             tiles.for_each(|((rows, hidden), sums)| {
                 let mut logits = Array2::zeros((rows.len(), vocab.len()));
                 T::multiply_here(logits.view_mut(), false, hidden, &w);
+                let mut capped = Vec::new();
                 for (i, (row, mut logits)) in rows.iter_mut().zip(logits.rows_mut()).enumerate() {
                     let logits = logits.as_slice_mut().expect(CONTIGUOUS);
+                    self.finish(logits);
+                    capped.clear();
+                    capped.extend_from_slice(if backward && self.cap.is_some() { logits } else { &[] });
                     let shrink = row.add(&vocab, logits);
+                    if let Some(cap) = self.cap.filter(|_| backward) {
+                        elementwise::soft_cap_backward(&capped, T::from_f64(cap), logits);
+                    }
                     if let (Some(shrink), Some(sums)) = (shrink, sums.as_mut()) {
                         let mut sums = sums.row_mut(i);
                         elementwise::scale(sums.as_slice_mut().expect(CONTIGUOUS), shrink);

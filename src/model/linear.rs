@@ -19,15 +19,17 @@ use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2, s};
 use rayon::prelude::*;
 
 use crate::base::Weight;
-use crate::kernels::{Matrix, Precision, Real, matmul, matmul_single};
+use crate::kernels::{Matrix, Precision, Real, elementwise, matmul, matmul_single};
 
 /// Numbers of a weight that are decoded at a time: at most 16 MiB.
 const DECODED_VALUES: usize = 1 << 22;
 /// Rows that are decoded at a time are a multiple of this, so that few tiles and blocks of sums are left ragged.
 const DECODED_ROWS: usize = 576;
 
-/// Token rows of a term that one thread takes at a time.
+/// Token rows of a term or a bias that one thread takes at a time.
 const TILE: usize = 64;
+
+const CONTIGUOUS: &str = "rows of products are contiguous";
 
 /// The trained part of a [`Linear`].
 #[derive(Clone, Debug)]
@@ -44,7 +46,7 @@ pub struct CurTerm<T> {
     pub scale: T,
 }
 
-/// y = x W^T, plus the CURLoRA term when there is one.
+/// y = x W^T, plus the CURLoRA term and the bias where there are such.
 #[derive(Clone, Debug)]
 pub struct Linear<'a, T: Real> {
     weight: Weight<'a>,
@@ -52,6 +54,8 @@ pub struct Linear<'a, T: Real> {
     precision: Precision,
     /// W^T and W, ready for products, where there is room to keep them.
     kept: [Option<KeptPanels<T>>; 2],
+    /// Added to every row of what the matrix and the term give: `[m]`.
+    bias: Option<Vec<T>>,
     /// The trained term.
     pub term: Option<CurTerm<T>>,
 }
@@ -72,9 +76,9 @@ impl<T: Real> std::fmt::Debug for KeptPanels<T> {
 }
 
 impl<'a, T: Real> Linear<'a, T> {
-    /// The frozen matrix alone.
-    pub fn new(weight: Weight<'a>) -> Self {
-        Self { weight, precision: Precision::F32, kept: [None, None], term: None }
+    /// The frozen matrix `[m, n]` and its bias `[m]`.
+    pub fn new(weight: Weight<'a>, bias: Option<Vec<T>>) -> Self {
+        Self { weight, precision: Precision::F32, kept: [None, None], bias, term: None }
     }
 
     /// The frozen matrix.
@@ -116,6 +120,7 @@ impl<'a, T: Real> Linear<'a, T> {
         let mut y = T::space((T::row_count(x), self.weight.rows()));
         self.multiply(&mut y, false, x);
         let z = self.term.as_ref().map(|term| term.forward(&mut y));
+        self.add_bias(&mut y);
         (y, z)
     }
 
@@ -123,6 +128,15 @@ impl<'a, T: Real> Linear<'a, T> {
     pub fn forward_onto(&self, y: &mut Array2<T>, x: &T::Rows<'_>) {
         assert!(self.term.is_none(), "a term needs x W^T alone");
         self.multiply(y, true, x);
+        self.add_bias(y);
+    }
+
+    fn add_bias(&self, y: &mut Array2<T>) {
+        let Some(bias) = &self.bias else { return };
+        y.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter().for_each(|mut rows| {
+            let rows = rows.rows_mut().into_iter();
+            rows.for_each(|mut y| elementwise::add(y.as_slice_mut().expect(CONTIGUOUS), bias));
+        });
     }
 
     /// `y = x W^T` or `y += x W^T`.

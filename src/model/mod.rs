@@ -6,11 +6,15 @@
 mod attention;
 mod batch;
 mod block;
+mod build;
+mod dense;
+mod experts;
 mod feed_forward;
 mod generate;
 mod head;
 mod linear;
 mod norm;
+mod residual;
 mod rotary;
 mod sampler;
 #[cfg(test)]
@@ -19,7 +23,8 @@ mod tests;
 use curmerge_formats::adapter::AdapterTarget;
 use ndarray::{Array2, ArrayView2, Axis};
 
-use crate::base::{Base, Config, Weight};
+use crate::arch::Architecture;
+use crate::base::{Config, Weight, layer_part};
 use crate::kernels::{Precision, Real, Stored};
 use crate::{Error, Result};
 use attention::{Heads, Span};
@@ -28,66 +33,32 @@ use block::{Block, Kept, Places};
 pub use generate::Generator;
 use head::Head;
 pub use linear::{CurTerm, Linear};
-use norm::RmsNorm;
-use rotary::Rotary;
+use norm::Norm;
+use rotary::{Angles, Rotary};
 pub use sampler::Sampler;
 
-/// A llama-architecture model over borrowed weights.
+/// A decoder over borrowed weights.
 #[derive(Clone, Debug)]
 pub struct Transformer<'a, T: Real> {
     config: Config,
+    architecture: &'static Architecture,
     embedding: Weight<'a>,
+    /// Learned vectors of positions, `[context, d_model]`.
+    positions: Option<Weight<'a>>,
     blocks: Vec<Block<'a, T>>,
-    output_norm: RmsNorm<T>,
+    output_norm: Norm<T>,
     head: Head<'a>,
-    rotary: Rotary,
+    /// That of all blocks, and another of those with a window where the model has such.
+    rotaries: Vec<Rotary>,
     terms: Vec<(usize, String)>,
     activation_bytes: u64,
 }
 
 impl<'a, T: Real> Transformer<'a, T> {
-    /// The frozen model of an open base.
-    pub fn new(base: &'a Base) -> Result<Self> {
-        let config = base.config().clone();
-        let norm = |name: &str| -> Result<RmsNorm<T>> {
-            let weight = base.weight(name)?.vector().into_iter().map(T::from_f32).collect();
-            Ok(RmsNorm { weight, eps: config.norm_eps })
-        };
-        let blocks = (0..config.layers)
-            .map(|layer| {
-                let name = |part: &str| format!("blk.{layer}.{part}");
-                let linear = |part: &str| base.weight(&name(part)).map(Linear::new);
-                Ok(Block {
-                    attn_norm: norm(&name("attn_norm"))?,
-                    q: linear("attn_q")?,
-                    k: linear("attn_k")?,
-                    v: linear("attn_v")?,
-                    o: linear("attn_output")?,
-                    ffn_norm: norm(&name("ffn_norm"))?,
-                    gate: linear("ffn_gate")?,
-                    up: linear("ffn_up")?,
-                    down: linear("ffn_down")?,
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Self {
-            embedding: base.weight("token_embd")?,
-            blocks,
-            output_norm: norm("output_norm")?,
-            head: Head::new(base.output_head()?),
-            rotary: Rotary::new(&config),
-            config,
-            terms: Vec::new(),
-            activation_bytes: u64::MAX,
-        })
-    }
-
     /// Compute the products with frozen matrices and those of attention in this precision, and keep activations in it.
     /// Norms, terms and sums stay as they are.
     pub fn with_precision(mut self, precision: Precision) -> Self {
-        for block in &mut self.blocks {
-            block.linears_mut().into_iter().for_each(|linear| linear.set_precision(precision));
-        }
+        self.blocks.iter_mut().for_each(|block| block.set_precision(precision));
         self.head.precision = precision;
         self
     }
@@ -108,7 +79,7 @@ impl<'a, T: Real> Transformer<'a, T> {
     pub fn keep_weights(&mut self, bytes: u64) {
         let (mut left, lowest) = (bytes, self.lowest());
         for (layer, block) in self.blocks.iter_mut().enumerate() {
-            for (part, linear) in block.linears_mut().into_iter().enumerate() {
+            for (part, linear) in block.adaptable_mut().into_iter().enumerate() {
                 // The gradient to the input of the lowest block, which q, k and v read, is not needed.
                 let back = layer > lowest || layer == lowest && part > 2;
                 linear.keep_panels([true, back], &mut left);
@@ -133,7 +104,9 @@ impl<'a, T: Real> Transformer<'a, T> {
         let (spans, angles) = self.layout(batch);
         let places = self.places(&spans, &angles);
         let below = &self.blocks[..self.lowest()];
-        below.iter().fold(self.embed(batch.tokens()), |x, block| block.forward(x, &places, None))
+        below
+            .iter()
+            .fold(self.embed(batch.tokens(), &batch.positions()), |x, block| block.forward(x, &places, None))
     }
 
     /// The first block whose activations are all kept; of those below it, which come last in the backward pass, only
@@ -161,13 +134,11 @@ impl<'a, T: Real> Transformer<'a, T> {
                 let mend = "the adapter belongs to another model; use the base that it was trained on";
                 Error::request(format!("target '{}' {problem}", target.name.escape_debug()), mend)
             };
-            let (layer, linear) = target
-                .name
-                .strip_prefix("blk.")
-                .and_then(|rest| rest.split_once('.'))
+            let roles = self.architecture.targets;
+            let (layer, linear) = layer_part(&target.name)
                 .and_then(|(layer, part)| {
-                    let layer: usize = layer.parse().ok()?;
-                    Some((layer, self.blocks.get_mut(layer)?.linear_mut(part)?))
+                    let (role, _) = roles.iter().find(|(_, name)| *name == part)?;
+                    Some((layer, self.blocks.get_mut(layer)?.linear_mut(role)?))
                 })
                 .ok_or_else(|| refuse("is not a matrix of this model"))?;
             let weight = linear.weight();
@@ -202,7 +173,7 @@ impl<'a, T: Real> Transformer<'a, T> {
         let mut found: Vec<(usize, &mut Array2<T>)> = self
             .blocks
             .iter_mut()
-            .flat_map(Block::linears_mut)
+            .flat_map(Block::adaptable_mut)
             .filter_map(|l| l.term.as_mut())
             .map(|t| (t.slot, &mut t.u))
             .collect();
@@ -287,48 +258,53 @@ impl<'a, T: Real> Transformer<'a, T> {
     }
 
     fn zero_gradients(&self) -> Vec<Array2<T>> {
-        let mut shapes: Vec<_> = self
-            .blocks
-            .iter()
-            .flat_map(|b| [&b.q, &b.k, &b.v, &b.o, &b.gate, &b.up, &b.down])
-            .filter_map(|l| l.term.as_ref())
-            .map(|t| (t.slot, t.u.dim()))
-            .collect();
+        let mut shapes: Vec<_> = self.blocks.iter().flat_map(Block::terms).collect();
         shapes.sort_unstable();
         shapes.into_iter().map(|(_, shape)| Array2::zeros(shape)).collect()
     }
 
-    /// Rows of the embedding: `[tokens, d_model]`.
-    fn embed(&self, tokens: &[u32]) -> Array2<T> {
+    /// Rows of the embedding, scaled, and where positions have learned vectors those too: `[tokens, d_model]`.
+    fn embed(&self, tokens: &[u32], positions: &[usize]) -> Array2<T> {
         let mut row = vec![0.0; self.config.d_model];
-        let mut x = Array2::zeros((tokens.len(), self.config.d_model));
-        for (mut x, &token) in x.rows_mut().into_iter().zip(tokens) {
+        let mut x = T::space((tokens.len(), self.config.d_model));
+        let scale = T::from_f64(self.config.embedding_scale);
+        for ((mut x, &token), &position) in x.rows_mut().into_iter().zip(tokens).zip(positions) {
             self.embedding.decode_row(token as usize, &mut row);
-            x.iter_mut().zip(&row).for_each(|(x, &v)| *x = T::from_f32(v));
+            x.iter_mut().zip(&row).for_each(|(x, &v)| *x = scale * T::from_f32(v));
+            if let Some(learned) = &self.positions {
+                learned.decode_row(position, &mut row);
+                x.iter_mut().zip(&row).for_each(|(x, &v)| *x += T::from_f32(v));
+            }
         }
         x
     }
 
-    fn layout(&self, batch: &Batch) -> (Vec<Span>, rotary::Angles<T>) {
+    /// The sequences of a batch, and where their tokens stand.
+    fn layout(&self, batch: &Batch) -> (Vec<Span>, Vec<Angles<T>>) {
         let sequences = batch.sequences().iter().zip(batch.contexts());
         let spans = sequences
-            .clone()
             .map(|(own, context)| Span { queries: own.clone(), context: context.clone(), own: own.clone() })
             .collect();
-        let positions: Vec<usize> =
-            sequences.flat_map(|(own, context)| context.len()..context.len() + own.len()).collect();
-        (spans, self.rotary.angles(&positions))
+        (spans, self.angles(&batch.positions()))
     }
 
-    fn places<'p>(&'p self, spans: &'p [Span], angles: &'p rotary::Angles<T>) -> Places<'p, T> {
-        Places { spans, angles, rotary: &self.rotary, heads: self.heads() }
+    fn angles(&self, positions: &[usize]) -> Vec<Angles<T>> {
+        self.rotaries.iter().map(|rotary| rotary.angles(positions)).collect()
     }
 
+    fn places<'p>(&'p self, spans: &'p [Span], angles: &'p [Angles<T>]) -> Places<'p, T> {
+        Places { spans, angles, rotaries: &self.rotaries, heads: self.heads() }
+    }
+
+    /// How all blocks attend, but for windows.
     fn heads(&self) -> Heads {
         Heads {
             query: self.config.heads,
             key_value: self.config.kv_heads,
             dim: self.config.head_dim,
+            scale: self.config.attention_scale,
+            cap: self.config.attention_cap,
+            window: None,
             precision: self.head.precision,
         }
     }

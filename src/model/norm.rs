@@ -1,63 +1,96 @@
-//! RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467), forward and backward.
+//! RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467) and LayerNorm (Ba et al. 2016, arXiv 1607.06450), forward and
+//! backward: of whole rows, or of each head within a row.
 
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use crate::kernels::{Precision, Real, Stored, elementwise};
+use crate::kernels::{Precision, Real, Stored, elementwise, norms};
 
 /// Token rows that one thread takes at a time.
 const TILE: usize = 16;
 
 const CONTIGUOUS: &str = "activations are row-major";
 
-/// A frozen RMSNorm.
+/// A frozen norm.
 #[derive(Clone, Debug)]
-pub struct RmsNorm<T> {
+pub struct Norm<T> {
     /// One factor a channel: `[n]`.
     pub weight: Vec<T>,
-    /// Added to the mean square.
+    /// Of a LayerNorm, what is added to each channel: `[n]`. An RMSNorm has none.
+    pub bias: Option<Vec<T>>,
+    /// Added to the mean square, or to the variance.
     pub eps: f64,
 }
 
-impl<T: Real> RmsNorm<T> {
-    /// y = w x / rms(x), row by row: `[tokens, n]` to `[tokens, n]`.
+/// x `[tokens, n]`, normed where there is a norm, ready for products of this precision.
+pub fn rows<T: Real>(norm: Option<&Norm<T>>, x: ArrayView2<T>, precision: Precision) -> T::Rows<'static> {
+    T::rows_made(x.dim(), precision, |i, y| match norm {
+        Some(norm) => norm.row(x.row(i), y),
+        None => y.copy_from_slice(x.row(i).to_slice().expect(CONTIGUOUS)),
+    })
+}
+
+impl<T: Real> Norm<T> {
+    /// y = w x / rms(x), or w (x - mean(x)) / std(x) + b, row by row: `[tokens, n]` to `[tokens, n]`.
     pub fn forward(&self, x: ArrayView2<T>) -> Array2<T> {
-        let mut y = Array2::zeros(x.dim());
-        let rows = y.rows_mut().into_iter().zip(x.rows());
-        rows.for_each(|(mut y, x)| self.row(x, y.as_slice_mut().expect(CONTIGUOUS)));
+        let mut y = T::space(x.dim());
+        let tiles =
+            y.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter().zip(x.axis_chunks_iter(Axis(0), TILE));
+        tiles.for_each(|(mut y, x)| {
+            let rows = y.rows_mut().into_iter().zip(x.rows());
+            rows.for_each(|(mut y, x)| self.row(x, y.as_slice_mut().expect(CONTIGUOUS)));
+        });
         y
     }
 
-    /// [`Self::forward`], ready for products of this precision.
-    pub fn rows(&self, x: ArrayView2<T>, precision: Precision) -> T::Rows<'static> {
-        T::rows_made(x.dim(), precision, |i, y| self.row(x.row(i), y))
-    }
-
+    /// One row, or each head of it.
     fn row(&self, x: ArrayView1<T>, y: &mut [T]) {
-        let x = x.to_slice().expect(CONTIGUOUS);
-        elementwise::scaled_product(&self.weight, x, self.inverse_rms(x), y);
+        let n = self.weight.len();
+        let x = x.to_slice().expect(CONTIGUOUS).chunks_exact(n);
+        for (x, y) in x.zip(y.chunks_exact_mut(n)) {
+            match &self.bias {
+                None => norms::scaled_product(&self.weight, x, self.inverse_rms(x), y),
+                Some(bias) => {
+                    let (mean, inverse) = self.moments(x);
+                    norms::layer_norm(&self.weight, bias, x, mean, inverse, y);
+                }
+            }
+        }
     }
 
-    /// `dx` += dL/dx from the input x and dy = dL/dy, all `[tokens, n]`:
-    /// dx = i (w dy) - x i^3 mean(x w dy), with i = 1 / rms(x).
+    /// `dx` += dL/dx from the input x and dy = dL/dy, all `[tokens, n]` or `[tokens, heads * n]`.
+    /// RMSNorm: dx = i (w dy) - x i^3 mean(x w dy), with i = 1 / rms(x).
     pub fn backward(&self, x: &Stored<T>, dy: ArrayView2<T>, dx: &mut Array2<T>) {
-        let n = dx.ncols();
+        let (n, width) = (self.weight.len(), dx.ncols());
         dx.axis_chunks_iter_mut(Axis(0), TILE)
             .into_par_iter()
             .zip(dy.axis_chunks_iter(Axis(0), TILE))
             .enumerate()
             .for_each(|(tile, (mut dx, dy))| {
                 let mut space = Vec::new();
-                let first = tile * TILE * n;
+                let first = tile * TILE * width;
                 let x = x.get(first..first + dx.len(), &mut space);
-                for ((mut dx, x), dy) in dx.rows_mut().into_iter().zip(x.chunks_exact(n)).zip(dy.rows()) {
-                    let (dy, dx) = (dy.to_slice().expect(CONTIGUOUS), dx.as_slice_mut().expect(CONTIGUOUS));
-                    elementwise::rms_norm_backward(&self.weight, x, dy, self.inverse_rms(x), dx);
+                let dx = dx.as_slice_mut().expect(CONTIGUOUS).chunks_exact_mut(n);
+                let dy = dy.to_slice().expect(CONTIGUOUS).chunks_exact(n);
+                for ((dx, x), dy) in dx.zip(x.chunks_exact(n)).zip(dy) {
+                    match &self.bias {
+                        None => norms::rms_norm_backward(&self.weight, x, dy, self.inverse_rms(x), dx),
+                        Some(_) => {
+                            let (mean, inverse) = self.moments(x);
+                            norms::layer_norm_backward(&self.weight, x, dy, mean, inverse, dx);
+                        }
+                    }
                 }
             });
     }
 
     fn inverse_rms(&self, x: &[T]) -> T {
         T::from_f64(1.0 / (elementwise::square_sum(x) / x.len() as f64 + self.eps).sqrt())
+    }
+
+    /// The mean, and the inverse of the standard deviation.
+    fn moments(&self, x: &[T]) -> (T, T) {
+        let (mean, spread) = norms::mean_and_spread(x);
+        (T::from_f64(mean), T::from_f64(1.0 / (spread / x.len() as f64 + self.eps).sqrt()))
     }
 }

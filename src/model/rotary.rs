@@ -1,10 +1,11 @@
 //! Rotary position embeddings (Su et al. 2021, arXiv 2104.09864) on the canonical layout, where the two entries that
-//! turn together are neighbours.
+//! turn together are neighbours or stand half the rotated length apart.
 
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 
-use crate::base::Config;
+use crate::arch::Positions;
+use crate::base::{Config, Rope};
 use crate::kernels::{Real, elementwise};
 
 /// Token rows that one thread takes at a time.
@@ -12,11 +13,14 @@ const TILE: usize = 16;
 
 const CONTIGUOUS: &str = "rows of products and angles are contiguous";
 
-/// The frequencies of a model.
+/// The frequencies of a model, or of some of its blocks.
 #[derive(Clone, Debug)]
 pub struct Rotary {
     /// Radians a position, one a pair of entries: `[rope_dim / 2]`.
     frequencies: Vec<f64>,
+    /// What cosines and sines are multiplied by.
+    amplitude: f64,
+    positions: Positions,
     head_dim: usize,
 }
 
@@ -28,13 +32,10 @@ pub struct Angles<T> {
 }
 
 impl Rotary {
-    /// base^(-2i / rope_dim), divided by the model's factors when it has them.
-    pub fn new(config: &Config) -> Self {
-        let frequency = |i: usize| {
-            let plain = config.rope_base.powf(-2.0 * i as f64 / config.rope_dim as f64);
-            plain / config.rope_factors.as_ref().map_or(1.0, |f| f[i])
-        };
-        Self { frequencies: (0..config.rope_dim / 2).map(frequency).collect(), head_dim: config.head_dim }
+    /// For sequences of at most `context` tokens.
+    pub fn new(config: &Config, rope: &Rope, positions: Positions, context: usize) -> Self {
+        let frequencies = rope.frequencies(context);
+        Self { frequencies, amplitude: rope.amplitude, positions, head_dim: config.head_dim }
     }
 
     /// The angles of tokens at these positions.
@@ -42,8 +43,8 @@ impl Rotary {
         let angle = |(token, pair): (usize, usize)| positions[token] as f64 * self.frequencies[pair];
         let shape = (positions.len(), self.frequencies.len());
         Angles {
-            cos: Array2::from_shape_fn(shape, |at| T::from_f64(angle(at).cos())),
-            sin: Array2::from_shape_fn(shape, |at| T::from_f64(angle(at).sin())),
+            cos: Array2::from_shape_fn(shape, |at| T::from_f64(self.amplitude * angle(at).cos())),
+            sin: Array2::from_shape_fn(shape, |at| T::from_f64(self.amplitude * angle(at).sin())),
         }
     }
 
@@ -52,7 +53,7 @@ impl Rotary {
         self.turn(x, angles, T::one());
     }
 
-    /// Turn a gradient back: a rotation's transpose is its inverse.
+    /// Turn a gradient back: by the transpose.
     pub fn backward<T: Real>(&self, dx: &mut Array2<T>, angles: &Angles<T>) {
         self.turn(dx, angles, -T::one());
     }
@@ -64,7 +65,13 @@ impl Rotary {
                 let (cos, sin) = (cos.to_slice().expect(CONTIGUOUS), sin.to_slice().expect(CONTIGUOUS));
                 let row = row.as_slice_mut().expect(CONTIGUOUS);
                 for head in row.chunks_exact_mut(self.head_dim) {
-                    elementwise::rotate(head, cos, sin, sign);
+                    match self.positions {
+                        Positions::RotaryNeighbours => elementwise::rotate(head, cos, sin, sign),
+                        Positions::RotaryHalves => {
+                            elementwise::rotate_halves(&mut head[..2 * cos.len()], cos, sin, sign);
+                        }
+                        Positions::Learned => {}
+                    }
                 }
             }
         });

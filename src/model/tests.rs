@@ -256,7 +256,7 @@ fn activations_and_weights_that_are_computed_again_change_no_byte() {
             let (batch, tokens) = (batch(), batch().tokens().len());
             let (spans, angles) = model.layout(&batch);
             let places = model.places(&spans, &angles);
-            let x = model.embed(batch.tokens());
+            let x = model.embed(batch.tokens(), &batch.positions());
             let saved = model.blocks[0].forward_saving(x, &places, None).1;
             assert_eq!(model.blocks[0].kept_bytes(model.heads()) * tokens as u64, saved.bytes());
             let all = model.activation_bytes_a_token() * tokens as u64;

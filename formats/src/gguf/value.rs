@@ -186,6 +186,14 @@ impl Value {
         }
     }
 
+    /// An array of truth values.
+    pub fn as_bools(&self) -> Option<&[bool]> {
+        match self {
+            Value::Array(Array::Bool(v)) => Some(v),
+            _ => None,
+        }
+    }
+
     /// The name of the type, such as `u32`, `string` or `array of i32`.
     pub fn type_name(&self) -> &'static str {
         match self {

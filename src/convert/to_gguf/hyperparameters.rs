@@ -23,7 +23,9 @@ pub(super) fn set(keys: &mut Keys, architecture: &str, config: &Config, json: &O
         keys.text(key("rope.scaling.type"), "linear");
         keys.set(key("rope.scaling.factor"), Value::F32(factor));
     }
-    keys.set(key("rope.freq_base"), Value::F32(config.rope_base as f32));
+    if let Some(rope) = &config.rope {
+        keys.set(key("rope.freq_base"), Value::F32(rope.base as f32));
+    }
     keys.set(key("attention.layer_norm_rms_epsilon"), Value::F32(config.norm_eps as f32));
     number(keys, "attention.key_length", config.head_dim);
     number(keys, "attention.value_length", config.head_dim);

@@ -81,8 +81,9 @@ pub fn to_gguf(
     };
     let json = folder.object("config.json")?.unwrap_or_default();
     let config = base.config();
-    let factors = recipe.rope_tensor.then(|| rope::llama3_factors(&json, config.rope_base, config.head_dim));
-    let made = factors.flatten().map(|factors| ("rope_freqs.weight", factors));
+    let rope = config.rope.as_ref().filter(|_| recipe.rope_tensor);
+    let factors = rope.and_then(|rope| rope::llama3_factors(&json, rope.base, config.head_dim));
+    let made = factors.map(|factors| ("rope_freqs.weight", factors));
     let mut tensors = tensors::of(base, made.into_iter().collect())?;
     let parameters = tensors.iter().map(tensors::Tensor::elements).sum();
     let file_type = options.file_type.unwrap_or_else(|| tensors::guess(&tensors));

@@ -76,13 +76,14 @@ pub(super) fn config(base: &Base, dtype: DType, tokens: &Tokens) -> Result<Strin
         return Err(Error::input(base.path(), "architecture", problem, format!("use {}", known.join(", "))));
     };
     let c = base.config();
-    if c.rope_dim != c.head_dim {
-        let problem = format!("it rotates {} of the {} entries of a head", c.rope_dim, c.head_dim);
+    let (rope_base, rope_dim) = c.rope.as_ref().map_or((10000.0, 0), |rope| (rope.base, rope.dim));
+    if rope_dim != c.head_dim {
+        let problem = format!("it rotates {rope_dim} of the {} entries of a head", c.head_dim);
         let mend = "transformers' model rotates them all: use the GGUF file as it is";
         return Err(Error::input(base.path(), "rope.dimension_count", problem, mend));
     }
     let scaling = rope::scaling(base)?;
-    let rope_base = shortest(c.rope_base);
+    let rope_base = shortest(rope_base);
     let mut json = json!({
         "architectures": [family.class],
         "model_type": model_type,

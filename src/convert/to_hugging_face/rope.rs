@@ -15,8 +15,8 @@ const SAME: f64 = 2e-5;
 
 /// The rule that gives the model's rotary factors; `None` if it scales none.
 pub(super) fn scaling(base: &Base) -> Result<Option<RopeScaling>> {
-    let config = base.config();
-    let Some(factors) = &config.rope_factors else { return Ok(None) };
+    let Some(rope) = &base.config().rope else { return Ok(None) };
+    let Some(factors) = &rope.factors else { return Ok(None) };
     let number = |key: &str| match base.files() {
         crate::base::Files::Gguf(model) => model.first().get(key).and_then(|value| value.as_f64()),
         crate::base::Files::HuggingFace(_) => None,
@@ -30,7 +30,7 @@ pub(super) fn scaling(base: &Base) -> Result<Option<RopeScaling>> {
     if base.tensors().contains_key("rope_freqs") && linear {
         return error("the file has rotary factors, and a linear scaling beside them");
     }
-    match recover(factors, config.rope_base, config.rope_dim, number(&key("original_context_length"))) {
+    match recover(factors, rope.base, rope.dim, number(&key("original_context_length"))) {
         Some(RopeScaling::Linear { factor: 1.0 }) => Ok(None),
         Some(scaling) => Ok(Some(scaling)),
         None => error("its rotary factors do not follow the rule of Llama 3"),

@@ -236,7 +236,7 @@ fn place(base: &Base, canonical: &str) -> (usize, usize, usize) {
         Some(layer) => canonical.replacen(&format!("blk.{layer}."), "blk.{}.", 1),
         None => canonical.to_string(),
     };
-    let line = base.architecture().tensors.iter().position(|names| names.canonical == pattern);
+    let line = base.architecture().names().position(|names| names.canonical == pattern);
     let part = match canonical {
         "token_embd" => 0,
         _ if layer.is_some() => 1,

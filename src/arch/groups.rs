@@ -1,0 +1,98 @@
+//! Lines that several families share. Names from llama.cpp's gguf-py constants and transformers' modeling files.
+
+use super::Heads::{KeyValue as KeyValueHeads, Query as QueryHeads};
+use super::Size::{ExpertFf, Experts, Ff, Head, KeyValue, Model, Query, Vocab};
+use super::TensorNames;
+
+const fn line(
+    canonical: &'static str,
+    hugging_face: &'static str,
+    shape: &'static [super::Size],
+) -> TensorNames {
+    TensorNames::new(canonical, hugging_face, shape)
+}
+
+/// Where tokens come in and go out.
+pub(super) const ENDS: &[TensorNames] = &[
+    line("token_embd", "model.embed_tokens", &[Vocab, Model]),
+    line("output_norm", "model.norm", &[Model]),
+    line("output", "lm_head", &[Vocab, Model]).optional(),
+];
+
+/// A norm before attention, another before the feed-forward part.
+pub(super) const NORMS_BEFORE: &[TensorNames] = &[
+    line("blk.{}.attn_norm", "model.layers.{}.input_layernorm", &[Model]),
+    line("blk.{}.ffn_norm", "model.layers.{}.post_attention_layernorm", &[Model]),
+];
+
+/// A norm of each head of q and of k.
+pub(super) const HEAD_NORMS: &[TensorNames] = &[
+    line("blk.{}.attn_q_norm", "model.layers.{}.self_attn.q_norm", &[Head]),
+    line("blk.{}.attn_k_norm", "model.layers.{}.self_attn.k_norm", &[Head]),
+];
+
+/// q and k with rotary neighbours, v and o.
+pub(super) const ATTENTION_NEIGHBOURS: &[TensorNames] = &[
+    line("blk.{}.attn_q", "model.layers.{}.self_attn.q_proj", &[Query, Model])
+        .rotary(QueryHeads)
+        .may_be_biased(),
+    line("blk.{}.attn_k", "model.layers.{}.self_attn.k_proj", &[KeyValue, Model])
+        .rotary(KeyValueHeads)
+        .may_be_biased(),
+    line("blk.{}.attn_v", "model.layers.{}.self_attn.v_proj", &[KeyValue, Model]).may_be_biased(),
+    OUTPUT.may_be_biased(),
+];
+
+/// q, k, v and o, none of them permuted or biased.
+pub(super) const ATTENTION: &[TensorNames] = &[
+    line("blk.{}.attn_q", "model.layers.{}.self_attn.q_proj", &[Query, Model]),
+    line("blk.{}.attn_k", "model.layers.{}.self_attn.k_proj", &[KeyValue, Model]),
+    line("blk.{}.attn_v", "model.layers.{}.self_attn.v_proj", &[KeyValue, Model]),
+    OUTPUT,
+];
+
+/// What heads gave, back to the model's width.
+pub(super) const OUTPUT: TensorNames =
+    line("blk.{}.attn_output", "model.layers.{}.self_attn.o_proj", &[Model, Query]);
+
+/// A gated feed-forward part.
+pub(super) const FEED_FORWARD: &[TensorNames] = &[
+    line("blk.{}.ffn_gate", "model.layers.{}.mlp.gate_proj", &[Ff, Model]),
+    line("blk.{}.ffn_up", "model.layers.{}.mlp.up_proj", &[Ff, Model]),
+    line("blk.{}.ffn_down", "model.layers.{}.mlp.down_proj", &[Model, Ff]),
+];
+
+/// [`FEED_FORWARD`], of which some models have biases.
+pub(super) const FEED_FORWARD_BIASED: &[TensorNames] =
+    &[FEED_FORWARD[0].may_be_biased(), FEED_FORWARD[1].may_be_biased(), FEED_FORWARD[2].may_be_biased()];
+
+/// Experts as mixtral's folders name them.
+pub(super) const MIXTRAL_EXPERTS: &[TensorNames] = &[
+    line("blk.{}.ffn_gate_inp", "model.layers.{}.block_sparse_moe.gate", &[Experts, Model]),
+    line("blk.{}.ffn_gate_exps[{}]", "model.layers.{}.block_sparse_moe.experts.{}.w1", &[ExpertFf, Model]),
+    line("blk.{}.ffn_up_exps[{}]", "model.layers.{}.block_sparse_moe.experts.{}.w3", &[ExpertFf, Model]),
+    line("blk.{}.ffn_down_exps[{}]", "model.layers.{}.block_sparse_moe.experts.{}.w2", &[Model, ExpertFf]),
+];
+
+/// Experts as qwen's folders name them.
+pub(super) const QWEN_EXPERTS: &[TensorNames] = &[
+    line("blk.{}.ffn_gate_inp", "model.layers.{}.mlp.gate", &[Experts, Model]),
+    line("blk.{}.ffn_gate_exps[{}]", "model.layers.{}.mlp.experts.{}.gate_proj", &[ExpertFf, Model]),
+    line("blk.{}.ffn_up_exps[{}]", "model.layers.{}.mlp.experts.{}.up_proj", &[ExpertFf, Model]),
+    line("blk.{}.ffn_down_exps[{}]", "model.layers.{}.mlp.experts.{}.down_proj", &[Model, ExpertFf]),
+];
+
+/// The matrices of attention.
+pub(super) const ATTENTION_TARGETS: &[(&str, &str)] =
+    &[("q", "attn_q"), ("k", "attn_k"), ("v", "attn_v"), ("o", "attn_output")];
+
+/// Those and the matrices of a gated feed-forward part.
+pub(super) const TARGETS: &[(&str, &str)] = &[
+    ("q", "attn_q"),
+    ("k", "attn_k"),
+    ("v", "attn_v"),
+    ("o", "attn_output"),
+    ("gate", "ffn_gate"),
+    ("up", "ffn_up"),
+    ("down", "ffn_down"),
+];

@@ -1,0 +1,100 @@
+//! Whether a base has what its architecture's table lists, in the shapes that its configuration gives, and nothing that
+//! would silently be left out.
+
+use super::{Base, Files};
+use crate::Result;
+use crate::arch::names::Presence;
+use crate::arch::{Size, TensorNames};
+
+impl Base {
+    /// Check every tensor that the forward pass reads.
+    pub(super) fn check_tensors(&self) -> Result<()> {
+        let experts = self.config.experts.map_or(0, |experts| experts.count);
+        for line in self.architecture.names() {
+            let places = line.canonical.matches("{}").count();
+            let layers = if places > 0 { 0..self.config.layers } else { 0..1 };
+            for layer in layers {
+                let name = line.canonical.replacen("{}", &layer.to_string(), 1);
+                if places < 2 {
+                    self.check_line(line, &name)?;
+                }
+                for expert in 0..if places < 2 { 0 } else { experts } {
+                    self.check_line(line, &name.replacen("{}", &expert.to_string(), 1))?;
+                }
+            }
+        }
+        self.check_unread()
+    }
+
+    fn check_line(&self, line: &TensorNames, name: &str) -> Result<()> {
+        if line.presence == Presence::Sometimes && self.place(name).is_none() {
+            return Ok(());
+        }
+        self.check(name, line.shape)?;
+        let bias = format!("{name}.bias");
+        match line.bias {
+            Some(Presence::Sometimes) if !self.tensors.contains_key(&bias) => Ok(()),
+            None => Ok(()),
+            Some(_) => self.check(&bias, &line.shape[..1]),
+        }
+    }
+
+    fn check(&self, name: &str, shape: &[Size]) -> Result<()> {
+        let place = self.place(name).ok_or_else(|| {
+            self.error(name, "missing", "the file is incomplete or not the model it says; download it again")
+        })?;
+        let wanted: Vec<u64> = shape.iter().map(|&size| self.config.size(size) as u64).collect();
+        let mut found = place.tensor.shape.clone();
+        if place.tensor.transposed {
+            found.reverse();
+        }
+        if place.rows.is_some() && found.len() == 3 {
+            found.remove(0);
+        }
+        if found == wanted {
+            return Ok(());
+        }
+        let problem = format!("shape {found:?} where the configuration says {wanted:?}");
+        Err(self.error(name, &problem, "the file is damaged or of another architecture; download it again"))
+    }
+
+    /// A tensor of a block that no table lists would silently be left out.
+    fn check_unread(&self) -> Result<()> {
+        let of_blocks: &[&str] = match self.files {
+            Files::Gguf(_) => &["blk."],
+            Files::HuggingFace(_) => {
+                &["model.layers.", "transformer.h.", "h.", "language_model.model.layers."]
+            }
+        };
+        // Masks and frequencies that older programs stored, which are made anew.
+        let made_anew = [
+            "rotary_emb.inv_freq",
+            ".attn.bias",
+            ".attn.masked_bias",
+            "rot_embd",
+            "rope_freqs",
+            ".scale",
+            ".input_scale",
+        ];
+        for (name, tensor) in &self.tensors {
+            let stem = name.strip_suffix(".bias");
+            let line = self.architecture.line(stem.unwrap_or(name));
+            let read = line.is_some_and(|line| stem.is_none() || line.bias.is_some());
+            let beyond = super::layer_part(name).is_some_and(|(layer, _)| layer >= self.config.layers);
+            let stored = tensor.stored_name.strip_suffix(".weight").unwrap_or(&tensor.stored_name);
+            let of_block =
+                name.starts_with("blk.") || of_blocks.iter().any(|prefix| stored.starts_with(prefix));
+            if of_block && !made_anew.iter().any(|end| stored.ends_with(end)) && (!read || beyond)
+                || !of_block && name == "output.bias"
+            {
+                let problem = format!("'{}' models have none that curmerge knows", self.architecture.gguf);
+                return Err(self.error(
+                    name,
+                    &problem,
+                    "this variant of the architecture is not supported yet",
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+//! What `--targets` asks for.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use super::{Base, layer_part};
+use crate::{Error, Result};
+
+impl Base {
+    /// The canonical names, sorted, of what `--targets` asks for: words of the architecture's table (`q,k,v`) or `all`,
+    /// in these blocks, in all of them if `None`; or canonical names, a fused matrix for all of its parts. Of a model
+    /// whose architecture is not known, any matrix by its name.
+    pub fn targets(&self, spec: &str, layers: Option<RangeInclusive<usize>>) -> Result<Vec<String>> {
+        let count = self.config.layers;
+        if let Some(layers) = &layers
+            && *layers.end() >= count
+        {
+            return Err(Error::request(
+                format!("{} has no block {}", self.path.display(), layers.end()),
+                format!("its blocks are 0 to {}", count.saturating_sub(1)),
+            ));
+        }
+        let layers = layers.map_or(0..count, |layers| *layers.start()..*layers.end() + 1);
+        let table = self.architecture.targets;
+        let mut found = BTreeSet::new();
+        for word in spec.split(',').map(str::trim).filter(|w| !w.is_empty()) {
+            let parts: Vec<&str> =
+                table.iter().filter(|(w, _)| word == "all" || *w == word).map(|(_, n)| *n).collect();
+            if !parts.is_empty() {
+                found.extend(layers.clone().flat_map(|l| parts.iter().map(move |p| format!("blk.{l}.{p}"))));
+                continue;
+            }
+            let named = self.named_targets(word);
+            if named.is_empty() {
+                return Err(self.no_target(word));
+            }
+            found.extend(named);
+        }
+        if found.is_empty() {
+            return Err(Error::request("--targets names nothing", "use for example --targets q,k,v"));
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// The matrices that a canonical name stands for.
+    fn named_targets(&self, name: &str) -> Vec<String> {
+        if !self.is_known() {
+            let matrix = self.tensors.get(name).is_some_and(|tensor| tensor.shape.len() == 2);
+            return if matrix { vec![name.to_string()] } else { Vec::new() };
+        }
+        let listed = |name: &str| {
+            let part = layer_part(name).map(|(_, part)| part);
+            self.place(name).is_some() && self.architecture.targets.iter().any(|(_, p)| Some(*p) == part)
+        };
+        let parts = self.parts(name).into_iter().map(|(part, _)| part);
+        std::iter::once(name.to_string()).chain(parts).filter(|name| listed(name)).collect()
+    }
+
+    fn no_target(&self, word: &str) -> Error {
+        let problem = format!("'{word}' is not a target of {}", self.path.display());
+        if !self.is_known() {
+            let matrix = self.tensors.iter().find(|(_, tensor)| tensor.shape.len() == 2);
+            let example = matrix.map_or("see `curmerge inspect`", |(name, _)| name.as_str());
+            let mend =
+                format!("its architecture is not known; name its matrices in --targets, such as {example}");
+            return Error::request(problem, mend);
+        }
+        let words: Vec<&str> = self.architecture.targets.iter().map(|(w, _)| *w).collect();
+        let example = self.architecture.targets.first().map_or("attn_q", |(_, name)| name);
+        Error::request(
+            problem,
+            format!("use {}, all, or canonical names such as blk.0.{example}", words.join(", ")),
+        )
+    }
+}

@@ -1,0 +1,95 @@
+//! Loops of norms over one row, compiled for the processor's level as those of `elementwise` are.
+
+use super::Real;
+use super::cpu::{Cpu, Work};
+use super::elementwise::sum_over;
+
+/// `y = w x factor`.
+pub fn scaled_product<T: Real>(w: &[T], x: &[T], factor: T, y: &mut [T]) {
+    struct ScaledProduct<'x, T>(&'x [T], &'x [T], T, &'x mut [T]);
+    impl<T: Real> Work for ScaledProduct<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            let Self(w, x, factor, y) = self;
+            for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
+                *y = w * (x * factor);
+            }
+        }
+    }
+    Cpu::current().run(ScaledProduct(w, x, factor, y));
+}
+
+/// `dx += i w dy - x i^3 mean(x w dy)`: RMSNorm's gradient, with the inverse i of a row's root mean square.
+pub fn rms_norm_backward<T: Real>(w: &[T], x: &[T], dy: &[T], inverse: T, dx: &mut [T]) {
+    struct RmsNormBackward<'x, T>(&'x [T], &'x [T], &'x [T], T, &'x mut [T]);
+    impl<T: Real> Work for RmsNormBackward<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            let Self(w, x, dy, inverse, dx) = self;
+            let pull = sum_over(x, w, dy, |x, w, dy| x * w * dy) * inverse * inverse * inverse;
+            let pull = pull / T::from_f64(w.len() as f64);
+            for (((dx, &x), &dy), &w) in dx.iter_mut().zip(x).zip(dy).zip(w) {
+                *dx += w * dy * inverse - x * pull;
+            }
+        }
+    }
+    Cpu::current().run(RmsNormBackward(w, x, dy, inverse, dx));
+}
+
+/// The mean of a row, and the sum of its squared distances from it, in f64.
+pub fn mean_and_spread<T: Real>(x: &[T]) -> (f64, f64) {
+    struct MeanAndSpread<'x, T>(&'x [T]);
+    impl<T: Real> Work for MeanAndSpread<'_, T> {
+        type Output = (f64, f64);
+
+        #[inline(always)]
+        fn run(self) -> (f64, f64) {
+            let Self(x) = self;
+            let mean = sum_over(x, x, x, |x, _, _| x.as_f64()) / x.len() as f64;
+            (mean, sum_over(x, x, x, |x, _, _| (x.as_f64() - mean) * (x.as_f64() - mean)))
+        }
+    }
+    Cpu::current().run(MeanAndSpread(x))
+}
+
+/// `y = w (x - mean) factor + b`.
+pub fn layer_norm<T: Real>(w: &[T], b: &[T], x: &[T], mean: T, factor: T, y: &mut [T]) {
+    struct LayerNorm<'x, T>(&'x [T], &'x [T], &'x [T], T, T, &'x mut [T]);
+    impl<T: Real> Work for LayerNorm<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            let Self(w, b, x, mean, factor, y) = self;
+            for (((y, &x), &w), &b) in y.iter_mut().zip(x).zip(w).zip(b) {
+                *y = w * ((x - mean) * factor) + b;
+            }
+        }
+    }
+    Cpu::current().run(LayerNorm(w, b, x, mean, factor, y));
+}
+
+/// `dx += i (w dy - mean(w dy) - n mean(w dy n))` with `n = (x - mean) i`: LayerNorm's gradient, with the inverse i of a
+/// row's standard deviation.
+pub fn layer_norm_backward<T: Real>(w: &[T], x: &[T], dy: &[T], mean: T, inverse: T, dx: &mut [T]) {
+    struct LayerNormBackward<'x, T>(&'x [T], &'x [T], &'x [T], T, T, &'x mut [T]);
+    impl<T: Real> Work for LayerNormBackward<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            let Self(w, x, dy, mean, inverse, dx) = self;
+            let count = T::from_f64(w.len() as f64);
+            let level = sum_over(w, dy, x, |w, dy, _| w * dy) / count;
+            let pull = sum_over(w, dy, x, |w, dy, x| w * dy * ((x - mean) * inverse)) / count;
+            for (((dx, &x), &dy), &w) in dx.iter_mut().zip(x).zip(dy).zip(w) {
+                *dx += inverse * (w * dy - level - (x - mean) * inverse * pull);
+            }
+        }
+    }
+    Cpu::current().run(LayerNormBackward(w, x, dy, mean, inverse, dx));
+}

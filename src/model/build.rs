@@ -1,0 +1,157 @@
+//! The transformer of a base: which parts its blocks have is what its architecture's table lists.
+
+use super::Transformer;
+use super::block::{Block, FeedForward};
+use super::dense::Dense;
+use super::experts::{Expert, Experts};
+use super::head::Head;
+use super::linear::Linear;
+use super::norm::Norm;
+use super::residual::Residual;
+use super::rotary::Rotary;
+use crate::arch::{NormKind, Positions};
+use crate::base::Base;
+use crate::kernels::Real;
+use crate::{Error, Result};
+
+impl<'a, T: Real> Transformer<'a, T> {
+    /// The frozen model of an open base. Fails when its architecture is not known.
+    pub fn new(base: &'a Base) -> Result<Self> {
+        if !base.is_known() {
+            let problem = format!("'{}' is not known", base.architecture_name().escape_debug());
+            return Err(Error::input(base.path(), "architecture", problem, "use a model of a known one"));
+        }
+        let config = base.config().clone();
+        let parts = Parts { base };
+        let output_norm = parts.norm("output_norm")?.ok_or_else(|| {
+            Error::input(base.path(), "tensor 'output_norm'", "missing", "download the file again")
+        })?;
+        let positions = match base.architecture().positions {
+            Positions::Learned => Some(base.weight("position_embd")?),
+            _ => None,
+        };
+        let blocks = (0..config.layers).map(|layer| parts.block(layer)).collect::<Result<_>>()?;
+        let mut model = Self {
+            embedding: base.weight("token_embd")?,
+            positions,
+            blocks,
+            output_norm,
+            head: Head::new(base.output_head()?, config.logit_scale, config.logit_cap),
+            architecture: base.architecture(),
+            rotaries: Vec::new(),
+            config,
+            terms: Vec::new(),
+            activation_bytes: u64::MAX,
+        };
+        model.for_context(0);
+        Ok(model)
+    }
+
+    /// Expect sequences of at most so many tokens: models that turn positions otherwise in long contexts (LongRoPE) do so
+    /// in all of them where this is beyond what they were first trained on, as llama.cpp does by the size of its context.
+    pub fn for_context(&mut self, tokens: usize) {
+        let ropes = self.config.rope.iter().chain(&self.config.local_rope);
+        let rotary = |rope| Rotary::new(&self.config, rope, self.architecture.positions, tokens);
+        self.rotaries = ropes.map(rotary).collect();
+    }
+}
+
+/// Parts of blocks by canonical name.
+struct Parts<'a> {
+    base: &'a Base,
+}
+
+impl<'a> Parts<'a> {
+    fn block<T: Real>(&self, layer: usize) -> Result<Block<'a, T>> {
+        let config = self.base.config();
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let role = |role: &str| self.role(layer, role);
+        let needed = |word: &str| {
+            role(word)?.ok_or_else(|| {
+                let problem = format!("the architecture has no matrix for {word}");
+                Error::input(self.base.path(), name(word), problem, "this is a defect of curmerge; report it")
+            })
+        };
+        let residual = |norm: Option<Norm<T>>| Residual { norm, scale: T::from_f64(config.residual_scale) };
+        let feed_forward = match config.experts {
+            Some(_) => FeedForward::Experts(self.experts(layer)?),
+            None => FeedForward::Dense(Dense {
+                gate: role("gate")?,
+                up: needed("up")?,
+                down: needed("down")?,
+                activation: self.base.architecture().activation,
+            }),
+        };
+        let window = config.window_of(layer);
+        let rotary =
+            config.rope.as_ref().map(|_| usize::from(window.is_some() && config.local_rope.is_some()));
+        Ok(Block {
+            attn_norm: self.norm(&name("attn_norm"))?,
+            q: needed("q")?,
+            k: needed("k")?,
+            v: needed("v")?,
+            head_norms: match (self.norm(&name("attn_q_norm"))?, self.norm(&name("attn_k_norm"))?) {
+                (Some(q), Some(k)) => Some([q, k]),
+                _ => None,
+            },
+            o: needed("o")?,
+            attn_residual: residual(self.norm(&name("post_attention_norm"))?),
+            ffn_norm: self.norm(&name("ffn_norm"))?,
+            feed_forward,
+            ffn_residual: residual(self.norm(&name("post_ffw_norm"))?),
+            window,
+            rotary,
+        })
+    }
+
+    /// The matrix of this role, where the architecture has one.
+    fn role<T: Real>(&self, layer: usize, role: &str) -> Result<Option<Linear<'a, T>>> {
+        let part = self.base.architecture().target(role);
+        part.map(|part| self.linear(&format!("blk.{layer}.{part}"))).transpose()
+    }
+
+    fn linear<T: Real>(&self, name: &str) -> Result<Linear<'a, T>> {
+        let bias = match self.base.has_bias(name) {
+            true => Some(numbers(self.base.vector(&format!("{name}.bias"))?)),
+            false => None,
+        };
+        Ok(Linear::new(self.base.weight(name)?, bias))
+    }
+
+    /// The norm of this name, where the architecture has one.
+    fn norm<T: Real>(&self, name: &str) -> Result<Option<Norm<T>>> {
+        let architecture = self.base.architecture();
+        if architecture.line(name).is_none() {
+            return Ok(None);
+        }
+        let bias = match architecture.norm {
+            NormKind::Layer => Some(numbers(self.base.vector(&format!("{name}.bias"))?)),
+            NormKind::Rms => None,
+        };
+        Ok(Some(Norm { weight: numbers(self.base.vector(name)?), bias, eps: self.base.config().norm_eps }))
+    }
+
+    fn experts<T: Real>(&self, layer: usize) -> Result<Experts<'a, T>> {
+        let config = self.base.config().experts;
+        let (count, used) = config.map_or((0, 0), |e| (e.count, e.used));
+        let matrix = |part: &str, expert: usize| self.linear(&format!("blk.{layer}.{part}[{expert}]"));
+        let expert = |expert| {
+            Ok(Expert {
+                gate: matrix("ffn_gate_exps", expert)?,
+                up: matrix("ffn_up_exps", expert)?,
+                down: matrix("ffn_down_exps", expert)?,
+            })
+        };
+        Ok(Experts {
+            router: self.linear(&format!("blk.{layer}.ffn_gate_inp"))?,
+            experts: (0..count).map(expert).collect::<Result<_>>()?,
+            used,
+            normalized: config.is_some_and(|e| e.normalized),
+            activation: self.base.architecture().activation,
+        })
+    }
+}
+
+fn numbers<T: Real>(values: Vec<f32>) -> Vec<T> {
+    values.into_iter().map(T::from_f32).collect()
+}
