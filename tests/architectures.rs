@@ -35,7 +35,7 @@ fn logits<T: Real>(family: &Family, container: Container) -> Vec<Vec<f64>> {
     let mut model = Transformer::<T>::new(&base).unwrap();
     let mut rows = Vec::new();
     for sequence in family.sequences() {
-        model.for_context(sequence.ids.len());
+        model.for_context(sequence.ids.len()).unwrap();
         let mut batch = Batch::default();
         batch.push_sequence(&sequence.ids);
         sequence.places.iter().for_each(|&place| batch.predict(place, 0));
@@ -121,7 +121,7 @@ fn check_gradients<T: Real>(name: &str, tolerances: impl Fn(Container) -> [f64; 
         let before: f64 = batches
             .iter()
             .map(|(context, batch)| {
-                model.for_context(*context);
+                model.for_context(*context).unwrap();
                 -model.log_probs(batch).iter().sum::<f64>()
             })
             .sum();
@@ -132,7 +132,7 @@ fn check_gradients<T: Real>(name: &str, tolerances: impl Fn(Container) -> [f64; 
         let mut loss = 0.0;
         let mut gradients: Vec<Vec<f64>> = targets.iter().map(|target| vec![0.0; target.u.len()]).collect();
         for (context, batch) in &batches {
-            model.for_context(*context);
+            model.for_context(*context).unwrap();
             let (log_probs, found) = model.gradients(batch, 1.0);
             loss -= log_probs.iter().sum::<f64>();
             for (sum, found) in gradients.iter_mut().zip(&found) {
