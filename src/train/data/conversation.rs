@@ -22,7 +22,7 @@ pub(super) fn example(
     let mut tokens: Vec<u32> = Vec::new();
     let mut targets: Vec<bool> = Vec::new();
     let mut done = 0;
-    for (i, _) in messages.iter().enumerate().filter(|(_, message)| message.role == "assistant") {
+    for (i, _) in messages.iter().enumerate().filter(|(_, message)| message.role() == "assistant") {
         let before = render(template, &messages[..i], true)?;
         let after = render(template, &messages[..=i], false)?;
         if before.len() < done || !after.starts_with(&before) || !whole.starts_with(&after) {
