@@ -252,5 +252,17 @@ mod tests {
         let loops = "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}";
         assert!(render(loops, &hello()).is_err());
         assert!(render("{{ 'x' * 9999999999 }}", &hello()).is_err());
+        assert!(render("{{ 'x'.ljust(9999999999) }}", &hello()).is_err());
+        // A list that holds itself many times over.
+        let list = "{% set ns = namespace(x=[messages]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+        for written in
+            ["{{ ns.x }}", "{{ ns.x | string }}", "{{ ns.x | tojson }}", "{{ ns.x | tojson(indent=16) }}"]
+        {
+            assert!(render(&format!("{list}{written}"), &hello()).is_err(), "{written}");
+        }
+        let deep =
+            "{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}";
+        assert!(render(&format!("{deep}{{{{ ns.x | tojson }}}}"), &hello()).is_err());
+        assert!(render(&format!("{deep}{{{{ ns.x }}}}"), &hello()).is_err());
     }
 }

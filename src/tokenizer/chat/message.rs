@@ -83,6 +83,12 @@ impl Message {
     }
 }
 
+impl Serialize for Message {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
+    }
+}
+
 /// What a template sees besides the messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variables {

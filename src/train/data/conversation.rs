@@ -107,7 +107,7 @@ impl Renderer<'_> {
         let targets = match marks {
             // Of the ranges in `after`, those of this turn; they may begin with the generation prompt.
             Some(ranges) if text == after => ranges.into_iter().filter(|range| range.end > begin).collect(),
-            _ => vec![begin..begin + stop.unwrap_or(text.len() - begin)],
+            _ => std::iter::once(begin..begin + stop.unwrap_or(text.len() - begin)).collect(),
         };
         Ok(Turn { text, targets, begin, ends: stop.is_some() })
     }
