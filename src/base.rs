@@ -263,6 +263,11 @@ impl Base {
         &self.config
     }
 
+    /// The longest sequence that the model can read at all, where there is a bound: where positions have learned vectors.
+    pub fn most_tokens(&self) -> Option<usize> {
+        (self.architecture.positions == arch::Positions::Learned).then_some(self.config.context)
+    }
+
     /// `gguf` or `safetensors`.
     pub fn container(&self) -> &'static str {
         match self.files {

@@ -51,7 +51,7 @@ impl<'a, T: Real> Transformer<'a, T> {
     /// in all of them where this is beyond what they were first trained on, as llama.cpp does by the size of its context.
     /// Fails when the model has learned vectors of fewer positions.
     pub fn for_context(&mut self, tokens: usize) -> Result<()> {
-        if let Some(most) = self.most_tokens().filter(|&most| most < tokens) {
+        if let Some(most) = self.positions.as_ref().map(Weight::rows).filter(|&most| most < tokens) {
             let problem = format!("a sequence of {tokens} tokens, and the model has {most} positions");
             return Err(Error::request(problem, format!("use sequences of at most {most} tokens")));
         }
@@ -59,11 +59,6 @@ impl<'a, T: Real> Transformer<'a, T> {
         let rotary = |rope| Rotary::new(&self.config, rope, self.architecture.positions, tokens);
         self.rotaries = ropes.map(rotary).collect();
         Ok(())
-    }
-
-    /// The longest sequence that the model can read at all, where there is a bound: where positions have learned vectors.
-    pub fn most_tokens(&self) -> Option<usize> {
-        self.positions.as_ref().map(Weight::rows)
     }
 }
 

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use curmerge_formats::gguf::{Gguf, Value};
 
-pub use chat::{ChatError, ChatTemplate, Message};
+pub use chat::{ChatError, ChatTemplate, Conversation, Message, Variables};
 pub(crate) use gguf::{AlgorithmParts, Parts};
 use gguf::{GgufTokenizer, Metadata};
 use hf::HfTokenizer;
