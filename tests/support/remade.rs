@@ -28,6 +28,22 @@ pub const PRE_TOKENIZERS: &[&str] = &[
     "default",
     "bloom",
     "viking",
+    "glm4",
+    "jais-2",
+    "ufakzeka",
+    "laguna",
+    "minicpm5",
+    "exaone-moe",
+    "granite-embed-multi-97m",
+    "tiny_aya",
+    "youtu",
+    "kimi-k2",
+    "deepseek-llm",
+    "deepseek-v3",
+    "spark2_5",
+    "afmoe",
+    "superbpe",
+    "chameleon",
 ];
 
 /// A GGUF file in parts.
