@@ -80,13 +80,13 @@ impl<'a> Parts<'a> {
         };
         let residual = |norm: Option<Norm<T>>| Residual { norm, scale: T::from_f64(config.residual_scale) };
         let feed_forward = match config.experts {
-            Some(_) => FeedForward::Experts(self.experts(layer)?),
-            None => FeedForward::Dense(Dense {
+            Some(_) => FeedForward::Experts(Box::new(self.experts(layer)?)),
+            None => FeedForward::Dense(Box::new(Dense {
                 gate: role("gate")?,
                 up: needed("up")?,
                 down: needed("down")?,
                 activation: self.base.architecture().activation,
-            }),
+            })),
         };
         let window = config.window_of(layer);
         let rotary =

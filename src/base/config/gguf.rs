@@ -104,7 +104,7 @@ impl Config {
         let Some(window) = given.or(windows.length).filter(|&length| length > 0) else { return };
         let pattern = get("attention.sliding_window_pattern");
         let period = pattern.and_then(Value::as_u64).map_or(windows.period, |n| n as usize);
-        let by_period = |layer: usize| period == 0 || (layer + 1) % period != 0;
+        let by_period = |layer: usize| period == 0 || !(layer + 1).is_multiple_of(period);
         let listed =
             pattern.and_then(Value::as_bools).filter(|list| list.len() >= self.layers.min(super::MAX_LAYERS));
         let layers = 0..self.layers.min(super::MAX_LAYERS);

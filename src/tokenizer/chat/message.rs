@@ -125,6 +125,32 @@ pub(super) fn object(parts: Vec<(Value, Value)>) -> Value {
     Value::from(Serde(Parts(parts)))
 }
 
+/// JSON with its keys in order.
+fn parse(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text).map(plain_numbers)
+}
+
+/// Where a crate of the same build turns serde_json's `arbitrary_precision` on, fractions come as objects with this one
+/// key.
+fn plain_numbers(value: Value) -> Value {
+    const NUMBER: &str = "$serde_json::private::Number";
+    match value.kind() {
+        ValueKind::Seq => value.try_iter().into_iter().flatten().map(plain_numbers).collect(),
+        ValueKind::Map => {
+            let keys: Vec<Value> = value.try_iter().into_iter().flatten().collect();
+            let part = |key: &Value| value.get_item(key).unwrap_or_default();
+            if let [key] = &keys[..]
+                && key.as_str() == Some(NUMBER)
+                && let Some(number) = part(key).as_str().and_then(|text| text.parse::<f64>().ok())
+            {
+                return Value::from(number);
+            }
+            object(keys.iter().map(|key| (key.clone(), plain_numbers(part(key)))).collect())
+        }
+        _ => value,
+    }
+}
+
 fn size(value: &Value) -> usize {
     match value.kind() {
         ValueKind::String => value.as_str().map_or(0, str::len),
@@ -167,8 +193,7 @@ impl Conversation {
     /// What is wrong, and how it should be.
     pub fn from_json(text: &str) -> Result<Self, (String, &'static str)> {
         let turns = "make it a list of {\"role\", \"content\"} objects";
-        let row: Value = serde_json::from_str(text)
-            .map_err(|error| (error.to_string(), "write one JSON object a line"))?;
+        let row = parse(text).map_err(|error| (error.to_string(), "write one JSON object a line"))?;
         let part =
             |name: &str| row.get_attr(name).ok().filter(|part| !part.is_undefined() && !part.is_none());
         let list = part("messages").unwrap_or_default();
@@ -189,7 +214,7 @@ impl Conversation {
         let objects = |name: &str| {
             let mut list = part(name).unwrap_or_else(|| Value::from(()));
             if let (Some(text), "tools") = (list.as_str(), name) {
-                let parsed = serde_json::from_str(text);
+                let parsed = parse(text);
                 list = parsed.map_err(|_| {
                     (format!("\"{name}\" is a text, but no JSON"), "make it a list of JSON schemas")
                 })?;
