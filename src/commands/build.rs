@@ -122,11 +122,13 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     inputs.extend(args.init.as_deref());
     check_outputs(args, &inputs)?;
     let tokenizer = base.tokenizer()?;
-    let options = DataOptions { max_seq_len: args.max_seq_len as usize, append_eos: args.append_eos };
+    let mut model = Transformer::<f32>::new(&base)?.with_precision(args.compute.precision);
+    let max_seq_len = model.most_tokens().unwrap_or(usize::MAX).min(args.max_seq_len as usize);
+    model.for_context(max_seq_len)?;
+    let options = DataOptions { max_seq_len, append_eos: args.append_eos };
     let data = Dataset::read(&args.data, &tokenizer, &options)?;
     let valid = args.valid.as_ref().map(|path| Dataset::read(path, &tokenizer, &options)).transpose()?;
     let mut adapter = start(args, &base)?;
-    let mut model = Transformer::<f32>::new(&base)?.with_precision(args.compute.precision);
     model.attach(&adapter.targets, adapter.scale)?;
     let options = train_options(args);
     let planned = options.steps(data.examples.len());
