@@ -74,7 +74,8 @@ fn examples(
 ) -> Result<()> {
     if data::has_choices(path)? {
         let examples = data::read_choices(path, tokenizer)?;
-        let lengths = examples.iter().flat_map(|e| e.choices.iter().map(|choice| e.prompt.len() + choice.len()));
+        let lengths =
+            examples.iter().flat_map(|e| e.choices.iter().map(|choice| e.prompt.len() + choice.len()));
         model.for_context(lengths.max().unwrap_or(0)).map_err(|e| e.in_file(path))?;
         let bar = progress::bar("choices", examples.len() as u64);
         let result = choices::accuracy(model, &examples, |done, _| bar.set_position(done as u64));
