@@ -137,7 +137,7 @@ fn rope(model: &GgufModel, architecture: &Architecture, head_dim: usize) -> Resu
         Some(other) => return Err(unknown_scaling(gguf.path(), &key("scaling.type"), other)),
     };
     // Before the dimensions are checked, no tensor may be made by them.
-    let pairs = dim.min(head_dim) / 2;
+    let pairs = dim.min(head_dim).min(super::MAX_HEAD_DIM) / 2;
     let stretched =
         |factors: Vec<f64>| factors.into_iter().map(|factor| factor * linear.unwrap_or(1.0)).collect();
     let own = vector(model, "rope_freqs", pairs)?.or(vector(model, "rope_factors_short", pairs)?);
