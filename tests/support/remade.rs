@@ -1,4 +1,4 @@
-//! The demo model written again with other metadata, another vocabulary, other types.
+//! The demo model, or another, written again with other metadata, another vocabulary, other types.
 
 #![allow(dead_code)] // Each test program uses a part.
 
@@ -56,7 +56,12 @@ pub struct Remade {
 impl Remade {
     /// The demo model as it is.
     pub fn demo() -> Self {
-        let gguf = Gguf::open(&demo("model.gguf")).unwrap();
+        Self::of(&demo("model.gguf"))
+    }
+
+    /// A file as it is.
+    pub fn of(path: &Path) -> Self {
+        let gguf = Gguf::open(path).unwrap();
         let tensor = |t: &curmerge_formats::GgufTensor| {
             let new = NewTensor { name: t.name.clone(), dtype: t.dtype, dims: t.dims.clone() };
             (new, gguf.data(t).to_vec())
