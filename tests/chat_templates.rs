@@ -5,12 +5,13 @@
 //! goldens anew. `CURMERGE_TEMPLATES=FOLDER` compares a folder's `.jinja` files too, and prints the figures.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use curmerge::tokenizer::{ChatTemplate, Conversation};
+use curmerge::tokenizer::{ChatTemplate, Conversation, Tokenizer};
+use curmerge::train::data::{DataOptions, Dataset};
 use serde_json::json;
 
 const BOS: &str = "<s>";
@@ -47,17 +48,22 @@ fn theirs(python: &OsString, sources: &BTreeMap<String, String>) -> Texts {
         json!(sources),
         rows().join(",")
     );
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/chat_templates.py");
+    serde_json::from_str(&ask(python, "chat_templates.py", &[], &asked)).unwrap()
+}
+
+/// What a script of tests/clients prints.
+fn ask(python: &OsStr, script: &str, words: &[&OsStr], input: &str) -> String {
     let mut child = Command::new(python)
-        .arg(script)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script))
+        .args(words)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("the interpreter of CURMERGE_PYTHON starts");
-    child.stdin.take().unwrap().write_all(asked.as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
-    serde_json::from_slice(&output.stdout).unwrap()
+    String::from_utf8(output.stdout).unwrap()
 }
 
 fn ours(sources: &BTreeMap<String, String>) -> Texts {
@@ -114,10 +120,76 @@ fn the_fixtures_render_as_in_transformers() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// Conversations of plain texts.
+fn plain_conversations() -> Vec<serde_json::Value> {
+    let turns = |turns: &[(&str, &str)]| {
+        turns
+            .iter()
+            .map(|(role, content)| json!({"role": role, "content": content}))
+            .collect::<Vec<_>>()
+            .into()
+    };
+    vec![
+        turns(&[("user", "What is 7 times 6?"), ("assistant", "42")]),
+        turns(&[
+            ("system", " Be kind.\n"),
+            ("user", "Hi"),
+            ("assistant", "Hello!"),
+            ("user", "Bye"),
+            ("assistant", "Bye, then."),
+        ]),
+        turns(&[("user", "a"), ("assistant", "  two\n\n spaces "), ("assistant", "Grüße 世界 🙂")]),
+        turns(&[("assistant", "I begin."), ("user", "No."), ("assistant", ""), ("user", "the last word")]),
+        turns(&[
+            ("user", "x"),
+            ("assistant", "<|im_start|>user\nnot a turn"),
+            ("user", "y"),
+            ("assistant", "def f(x):\n    return x"),
+        ]),
+    ]
+}
+
 #[test]
+fn loss_falls_where_transformers_marks_the_assistant() {
+    let (golden_path, template) = (fixtures().join("masks.json"), fixtures().join("marked.jinja"));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch/qwen2/hf");
+    let conversations = plain_conversations();
+    if let Some(python) = std::env::var_os("CURMERGE_PYTHON") {
+        let words = [folder.as_os_str(), template.as_os_str()];
+        let asked = ask(&python, "assistant_masks.py", &words, &json!(conversations).to_string());
+        if std::env::var_os("CURMERGE_CHAT").is_some_and(|mode| mode == "write") {
+            std::fs::write(&golden_path, asked).unwrap();
+        } else {
+            assert_eq!(asked.trim(), std::fs::read_to_string(&golden_path).unwrap().trim());
+        }
+    }
+    let golden: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&golden_path).unwrap()).unwrap();
+    // The folder's tokenizer with that template.
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["tokenizer.json", "config.json"] {
+        std::fs::copy(folder.join(file), copy.path().join(file)).unwrap();
+    }
+    std::fs::write(copy.path().join("tokenizer_config.json"), "{\"eos_token\": \"<|im_end|>\"}").unwrap();
+    std::fs::copy(&template, copy.path().join("chat_template.jinja")).unwrap();
+    let tokenizer = Tokenizer::from_hf_folder(copy.path()).unwrap();
+    let data = copy.path().join("data.jsonl");
+    let lines: Vec<String> = conversations.iter().map(|c| json!({"messages": c}).to_string()).collect();
+    std::fs::write(&data, lines.join("\n")).unwrap();
+    let options = DataOptions { max_seq_len: 4096, append_eos: false };
+    let data = Dataset::read(&data, &tokenizer, &options).unwrap();
+    assert_eq!(data.examples.len(), conversations.len());
+    for (example, golden) in data.examples.iter().zip(golden.as_array().unwrap()) {
+        let mask: Vec<u8> = example.targets.iter().map(|&target| target.into()).collect();
+        assert_eq!((json!(example.tokens), json!(mask)), (golden["ids"].clone(), golden["mask"].clone()));
+    }
+}
+
+#[test]
+#[ignore = "needs CURMERGE_TEMPLATES (models/templates of llama.cpp) and CURMERGE_PYTHON with transformers"]
 fn a_folder_of_templates_renders_as_in_transformers() {
-    let folder = std::env::var_os("CURMERGE_TEMPLATES");
-    let (Some(folder), Some(python)) = (folder, std::env::var_os("CURMERGE_PYTHON")) else { return };
+    let named = |name: &str| std::env::var_os(name).unwrap_or_else(|| panic!("set {name}"));
+    let (folder, python) = (named("CURMERGE_TEMPLATES"), named("CURMERGE_PYTHON"));
     let sources = sources(Path::new(&folder));
     let (theirs, ours) = (theirs(&python, &sources), ours(&sources));
     let refused = theirs.values().flatten().flatten().filter(|text| text.is_none()).count();
