@@ -45,8 +45,9 @@ class Llama:
 
     def log_probs(self, tokens, count):
         """The `count` likeliest tokens after these, as {id: natural log-probability}."""
+        # The server gives them before sampling, but none beside a token that ends the text, or is a part of a character.
         answer = self.ask("/completion", prompt=tokens, n_predict=1, n_probs=count, temperature=0.0,
-                          cache_prompt=False)
+                          cache_prompt=False, logit_bias=[["a", 1000.0]])
         return {t["id"]: t["logprob"] for t in answer["completion_probabilities"][0]["top_logprobs"]}
 
     def greedy(self, tokens, count):

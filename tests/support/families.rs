@@ -1,0 +1,113 @@
+//! The models of fixtures/arch, one a kind of architecture, and what other programs say of them.
+
+#![allow(dead_code)] // Each test program uses a part.
+
+use std::path::{Path, PathBuf};
+
+use curmerge_formats::SafeTensors;
+use serde_json::Value;
+
+/// Calls a macro with the fixtures of the architectures that curmerge knows: a name for a module, and the folder's.
+#[macro_export]
+macro_rules! each_family {
+    ($call:ident) => {
+        $call! {
+            llama2: "llama2",
+            llama3: "llama3",
+        }
+    };
+}
+
+/// One folder of fixtures/arch; its README.md describes what is in it.
+#[derive(Debug)]
+pub struct Family {
+    pub folder: PathBuf,
+    /// goldens.json
+    pub goldens: Value,
+    arrays: SafeTensors,
+}
+
+/// A sequence of the goldens.
+#[derive(Debug)]
+pub struct Sequence {
+    pub ids: Vec<u32>,
+    /// Whether each token is to be predicted.
+    pub predicted: Vec<bool>,
+    /// The tokens after which there are logits.
+    pub places: Vec<usize>,
+}
+
+/// A container that holds the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Container {
+    Folder,
+    Gguf,
+}
+
+impl Family {
+    pub fn open(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch").join(name);
+        let goldens = serde_json::from_slice(&std::fs::read(folder.join("goldens.json")).unwrap()).unwrap();
+        let arrays = SafeTensors::open(&folder.join("goldens.safetensors")).unwrap();
+        Self { folder, goldens, arrays }
+    }
+
+    pub fn path(&self, container: Container) -> PathBuf {
+        self.folder.join(match container {
+            Container::Folder => "hf",
+            Container::Gguf => "model.gguf",
+        })
+    }
+
+    /// Whether a GGUF file says less than the folder, so that the two are different models.
+    pub fn gguf_differs(&self) -> bool {
+        self.goldens.get("gguf").is_some()
+    }
+
+    /// The name under which the goldens have what transformers makes of this container.
+    pub fn reading(&self, container: Container) -> &'static str {
+        if container == Container::Gguf && self.gguf_differs() { "gguf" } else { "folder" }
+    }
+
+    pub fn sequences(&self) -> Vec<Sequence> {
+        let sequence = |s: &Value| {
+            let ids = integers(&s["ids"]);
+            let predicted: Vec<bool> = integers(&s["mask"]).into_iter().map(|m| m == 1).collect();
+            let places = integers(&s["places"]).into_iter().map(|p| p as usize).collect();
+            assert_eq!(ids.len(), predicted.len());
+            Sequence { ids, predicted, places }
+        };
+        self.goldens["sequences"].as_array().unwrap().iter().map(sequence).collect()
+    }
+
+    /// The rows of an array of goldens.safetensors: one a place of each sequence in turn.
+    pub fn rows(&self, name: &str) -> Vec<Vec<f64>> {
+        let tensor = self.arrays.tensor(name).unwrap_or_else(|| panic!("goldens have no {name}"));
+        let values = self.arrays.data(tensor).as_chunks::<4>().0.iter();
+        let values: Vec<f64> = values.map(|bytes| f64::from(f32::from_le_bytes(*bytes))).collect();
+        values.chunks(*tensor.shape.last().unwrap() as usize).map(<[f64]>::to_vec).collect()
+    }
+}
+
+/// All numbers of an array or an array of arrays, row by row.
+pub fn numbers(value: &Value) -> Vec<f64> {
+    match value {
+        Value::Array(items) => items.iter().flat_map(numbers).collect(),
+        number => vec![number.as_f64().expect("a number")],
+    }
+}
+
+pub fn integers(value: &Value) -> Vec<u32> {
+    numbers(value).into_iter().map(|x| x as u32).collect()
+}
+
+/// The largest difference, relative to the largest number of `right`.
+pub fn error(found: impl IntoIterator<Item = f64>, right: &[f64]) -> f64 {
+    let found: Vec<f64> = found.into_iter().collect();
+    assert_eq!(found.len(), right.len());
+    let largest = right.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+    let differences = found.iter().zip(right).map(|(a, b)| (a - b).abs());
+    // `max` passes over NaN, which must not count as equal.
+    let worst = differences.map(|d| if d.is_nan() { f64::INFINITY } else { d }).fold(0.0, f64::max);
+    worst / largest
+}
