@@ -197,6 +197,11 @@ const QWEN2: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*",
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
+const GPT4O: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
 const DIGITS: &str = "digits";
 
 /// Pipelines, whether words that are tokens are taken whole, and the name of what llama.cpp does likewise.
@@ -206,6 +211,7 @@ const PIPELINES: &[(&[&str], bool, &str)] = &[
     (&[LLAMA3], true, "llama-bpe"),
     (&[LLAMA3], false, "smaug-bpe"),
     (&[QWEN2], false, "qwen2"),
+    (&[GPT4O], false, "gpt-4o"),
 ];
 
 /// The name of the tokenizer's pre-tokenizer.
@@ -227,10 +233,14 @@ pub(super) fn recognise(
     }
     let whole_words = json.get("model").and_then(|model| model.get("ignore_merges")?.as_bool()) == Some(true);
     let steps = steps(json.get("pre_tokenizer"));
-    // An accent composed or a space replaced beforehand is nothing that llama.cpp does.
-    let plain = json.get("normalizer").is_none_or(Json::is_null);
-    let same = |(pipeline, whole, _): &&(&[&str], bool, &str)| {
-        plain && *whole == whole_words && steps.as_deref().is_some_and(|steps| steps == *pipeline)
+    // An accent composed or a space replaced beforehand is nothing that llama.cpp does, and of Qwen's the converter takes
+    // no notice.
+    let normalizer = json.get("normalizer").filter(|normalizer| !normalizer.is_null());
+    let composes = normalizer.is_some_and(|n| n.get("type").and_then(Json::as_str) == Some("NFC"));
+    let same = |(pipeline, whole, name): &&(&[&str], bool, &str)| {
+        (normalizer.is_none() || composes && *name == "qwen2")
+            && *whole == whole_words
+            && steps.as_deref().is_some_and(|steps| steps == *pipeline)
     };
     let Some((.., name)) = PIPELINES.iter().find(same) else {
         let problem =
