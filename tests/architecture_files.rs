@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::gguf::{Gguf, Value};
+use curmerge_formats::sha256_hex;
 use serde_json::{Value as Json, json};
 
 #[macro_use]
@@ -97,5 +98,85 @@ fn files_are_those_of_the_converter() {
             let bytes = |path: &Path| fs::read(path).unwrap();
             assert!(bytes(&out) == bytes(&fixture(name).join("model.gguf")), "{name}: the file's bytes");
         }
+    }
+}
+
+#[test]
+fn files_of_other_types_are_those_of_the_converter_and_of_llama_quantize() {
+    let goldens: Json = serde_json::from_slice(&fs::read(fixture("converted.json")).unwrap()).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out.gguf");
+    let mut compared = 0;
+    for name in ALL {
+        let folder = sayable(name, scratch.path());
+        for (file_type, digest) in goldens[name].as_object().unwrap() {
+            match file_type.as_str() {
+                "auto" => curmerge!("convert", folder, out).done(),
+                file_type => curmerge!("convert", folder, out, "--type", file_type).done(),
+            };
+            let found = sha256_hex(&fs::read(&out).unwrap());
+            assert_eq!(found, digest.as_str().unwrap(), "{name} as {file_type}");
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 105, "fifteen folders in seven types");
+}
+
+/// The one line of a refusal, which must say all of these, and nothing written.
+#[track_caller]
+fn refused(folder: &Path, parts: &[&str]) {
+    let out = folder.with_extension("gguf");
+    let ran = curmerge!("convert", folder, out, "--type", "f32");
+    let line = ran.stderr.trim_end();
+    assert!(ran.status == Some(1) && line.starts_with("error: ") && !line.contains('\n'), "{ran:?}");
+    assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+    assert!(!out.exists());
+}
+
+#[test]
+fn what_a_file_cannot_say_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let refuse =
+        |name: &str, keys: Json, parts: &[&str]| refused(&changed(name, scratch.path(), keys), parts);
+    refuse("gemma2", json!({}), &["config.json", "query_pre_attn_scalar", "gemma2"]);
+    let scale = json!(32);
+    let gemma2 = |key: &str, value: Json| json!({"query_pre_attn_scalar": scale, key: value});
+    refuse("gemma2", gemma2("rope_theta", json!(20000.0)), &["rope_theta", "20000"]);
+    refuse("gemma2", gemma2("attn_logit_softcapping", Json::Null), &["attn_logit_softcapping", "null"]);
+    refuse("gemma2", gemma2("layer_types", json!(vec!["full_attention"; 4])), &["layer_types", "no block"]);
+    refuse(
+        "gemma2",
+        gemma2("layer_types", json!(vec!["sliding_attention"; 4])),
+        &["layer_types", "other blocks"],
+    );
+    refuse("gemma3", json!({"attn_logit_softcapping": 5.0}), &["attn_logit_softcapping", "5"]);
+    refuse("gemma3", json!({"sliding_window_pattern": 3}), &["layer_types", "every 6th"]);
+    let linear = json!({"rope_type": "linear", "factor": 2.0, "rope_theta": 300.0});
+    let both = json!({"full_attention": linear, "sliding_attention": linear});
+    refuse("gemma3-linear", json!({"rope_parameters": both}), &["rope_parameters", "window"]);
+    let llama3 = json!({
+        "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    });
+    refuse("qwen2", json!({"rope_scaling": llama3}), &["rope_parameters", "'llama3'"]);
+    refuse(
+        "phi3",
+        json!({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
+        &["rope_parameters", "'linear'"],
+    );
+    let mut long: Json =
+        serde_json::from_slice(&fs::read(fixture("phi3-long").join("hf/config.json")).unwrap()).unwrap();
+    long["rope_scaling"]["attention_factor"] = json!(2.0);
+    refuse("phi3-long", json!({"rope_scaling": long["rope_scaling"]}), &["attention_factor", "2"]);
+    refuse("qwen3moe", json!({"norm_topk_prob": false}), &["norm_topk_prob"]);
+    refuse("llama2", json!({"residual_multiplier": 0.5}), &["multipliers"]);
+}
+
+#[test]
+fn windows_that_llama_cpp_leaves_out_are_told() {
+    let scratch = tempfile::tempdir().unwrap();
+    for (name, window) in [("mistral", "7 tokens"), ("phi3", "9 tokens")] {
+        let ran = curmerge!("convert", fixture(name).join("hf"), scratch.path().join("out.gguf")).done();
+        assert!(ran.stderr.contains(window), "{name}: {}", ran.stderr);
     }
 }
