@@ -1,16 +1,22 @@
 //! Folders of every architecture into GGUF files, against those that llama.cpp's converter made of them, and back:
 //! `fixtures/arch/README.md` says what the folders are.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use curmerge::base::Base;
+use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{Gguf, Value};
+use curmerge_formats::safetensors::{SafeTensor, SafeTensors};
 use curmerge_formats::sha256_hex;
 use serde_json::{Value as Json, json};
 
 #[macro_use]
 #[path = "support/program.rs"]
 mod program;
+#[path = "support/python.rs"]
+mod python;
 
 /// Every fixture.
 const ALL: [&str; 15] = [
@@ -178,5 +184,111 @@ fn windows_that_llama_cpp_leaves_out_are_told() {
     for (name, window) in [("mistral", "7 tokens"), ("phi3", "9 tokens")] {
         let ran = curmerge!("convert", fixture(name).join("hf"), scratch.path().join("out.gguf")).done();
         assert!(ran.stderr.contains(window), "{name}: {}", ran.stderr);
+    }
+}
+
+/// Every tensor of a folder: its type, shape and bytes.
+fn tensors_of(folder: &Path) -> BTreeMap<String, (DType, Vec<u64>, Vec<u8>)> {
+    let file = SafeTensors::open(&folder.join("model.safetensors")).unwrap();
+    let tensor = |t: &SafeTensor| {
+        let bytes = file.bytes()[t.offset as usize..(t.offset + t.bytes) as usize].to_vec();
+        (t.name.clone(), (t.dtype, t.shape.clone(), bytes))
+    };
+    file.tensors().iter().map(tensor).collect()
+}
+
+/// The fixtures whose tokenizer.json the converter takes, where tokenizer.model is not there.
+fn converts_without_pieces(name: &str) -> bool {
+    !name.starts_with("gemma") && name != "phi3"
+}
+
+#[test]
+fn folders_made_of_the_files_are_the_folders() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (folder, out) = (scratch.path().join("made"), scratch.path().join("out.gguf"));
+    for name in ALL {
+        let model = fixture(name).join("model.gguf");
+        let answer = curmerge!("convert", model, folder, "--force", "--json").done().json();
+        assert_eq!(answer["type"], "BF16", "{name}");
+        let (ours, theirs) = (tensors_of(&folder), tensors_of(&fixture(name).join("hf")));
+        assert!(ours.keys().eq(theirs.keys()), "{name}: {:?}", ours.keys());
+        for (tensor, (dtype, shape, bytes)) in &ours {
+            let other = &theirs[tensor];
+            assert_eq!((dtype, shape), (&other.0, &other.1), "{name}: {tensor}");
+            assert!(*bytes == other.2, "{name}: the bytes of {tensor}");
+        }
+        // What the file does not say, the folder made of it cannot.
+        let mut wanted = Base::open(&sayable(name, scratch.path())).unwrap().config().clone();
+        if name == "mistral" {
+            (wanted.window, wanted.windowed) = (None, Vec::new());
+        }
+        assert_eq!(*Base::open(&folder).unwrap().config(), wanted, "{name}");
+        if !converts_without_pieces(name) {
+            let ran = curmerge!("convert", folder, out, "--type", "bf16");
+            assert!(
+                ran.status == Some(1) && ran.stderr.contains("tokenizer.model"),
+                "{name}: {}",
+                ran.stderr
+            );
+            continue;
+        }
+        curmerge!("convert", folder, out, "--type", "bf16").done();
+        let (again, model) = (Gguf::open(&out).unwrap(), Gguf::open(&model).unwrap());
+        let of_architecture = |gguf: &Gguf| -> BTreeMap<String, String> {
+            let all = gguf
+                .metadata()
+                .iter()
+                .filter(|(key, _)| !key.starts_with("tokenizer.") && key != "general.name");
+            all.map(|(key, value)| (key.clone(), format!("{value:?}"))).collect()
+        };
+        assert_eq!(of_architecture(&again), of_architecture(&model), "{name}");
+        assert_eq!(again.tensors().len(), model.tensors().len(), "{name}");
+        for tensor in again.tensors() {
+            let other = model.tensor(&tensor.name).unwrap();
+            assert!(
+                tensor.dtype == other.dtype && again.data(tensor) == model.data(other),
+                "{name}: {}",
+                tensor.name
+            );
+        }
+    }
+}
+
+/// `CURMERGE_PYTHON=python cargo test --release --test architecture_files -- --ignored`
+#[test]
+#[ignore = "needs CURMERGE_PYTHON with torch and transformers"]
+fn transformers_loads_the_folders_and_gives_the_logits() {
+    let python = std::env::var_os("CURMERGE_PYTHON").expect("set CURMERGE_PYTHON to an interpreter");
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = |name: &str| scratch.path().join(name);
+    let goldens = |name: &str| -> Json {
+        serde_json::from_slice(&fs::read(fixture(name).join("goldens.json")).unwrap()).unwrap()
+    };
+    let mut asked = serde_json::Map::new();
+    for name in ALL {
+        curmerge!("convert", fixture(name).join("model.gguf"), folder(name)).done();
+        asked.insert(folder(name).display().to_string(), goldens(name)["sequences"].clone());
+    }
+    let (input, output) = (folder("asked.json"), folder("found.json"));
+    fs::write(&input, Json::from(asked).to_string()).unwrap();
+    python::run(python.as_ref(), "hf_logits.py", &[input.as_os_str(), output.as_os_str()], b"");
+    let found: Json = serde_json::from_slice(&fs::read(&output).unwrap()).unwrap();
+    for name in ALL {
+        let found = &found[folder(name).display().to_string()];
+        assert_eq!(found["unused"], json!([]), "{name}");
+        let file = SafeTensors::open(&fixture(name).join("goldens.safetensors")).unwrap();
+        // What phi3's file says of the window llama.cpp does not read, but the folder made of it has it.
+        let of_file = file.tensor("gguf.logits").filter(|_| name != "phi3");
+        let golden = of_file.or(file.tensor("folder.logits")).unwrap();
+        let bytes = &file.bytes()[golden.offset as usize..(golden.offset + golden.bytes) as usize];
+        let wanted: Vec<f32> =
+            bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        let rows = found["rows"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+        let rows: Vec<f32> = rows.map(|logit| logit.as_f64().unwrap() as f32).collect();
+        assert_eq!(rows.len(), wanted.len(), "{name}");
+        let largest = wanted.iter().fold(0.0f32, |most, logit| most.max(logit.abs()));
+        let off = rows.iter().zip(&wanted).fold(0.0f32, |most, (a, b)| most.max((a - b).abs())) / largest;
+        println!("{name:14} {off:.1e}");
+        assert!(off < 3e-5, "{name}: {off}");
     }
 }

@@ -221,6 +221,14 @@ impl PreTokenizer {
     }
 }
 
+/// Every pre-tokenizer: a name, whether a word that is a token is taken whole, and the steps.
+pub(crate) fn all() -> impl Iterator<Item = (&'static str, bool, Vec<Cut>)> {
+    FAMILIES.iter().filter_map(|family| {
+        let name = *family.names.first()?;
+        Some((name, family.ignore_merges, PreTokenizer::named(name).ok()?.cuts()))
+    })
+}
+
 /// The pattern with look-around where this crate has none: Oniguruma knows no class differences.
 fn library_pattern(pattern: &str, spaces: Spaces) -> String {
     const DIFFERENCES: [(&str, &str); 3] = [

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use super::folder::{Folder, Object};
 use super::hub_tokenizer::HubTokenizer;
+use crate::tokenizer::{Cut, pre_tokenizers};
 use crate::{Error, Result};
 
 /// The text whose ids are hashed.
@@ -242,7 +243,13 @@ pub(super) fn recognise(
             && *whole == whole_words
             && steps.as_deref().is_some_and(|steps| steps == *pipeline)
     };
-    let Some((.., name)) = PIPELINES.iter().find(same) else {
+    let known = PIPELINES.iter().find(same).map(|(.., name)| *name);
+    // A folder that curmerge made of a GGUF file has the steps as this program spells them.
+    let own = || {
+        let mut all = pre_tokenizers().filter(|(_, whole, _)| normalizer.is_none() && *whole == whole_words);
+        all.find(|(.., cuts)| steps.as_deref().is_some_and(|steps| are(steps, cuts))).map(|(name, ..)| name)
+    };
+    let Some(name) = known.or_else(own) else {
         let problem =
             format!("llama.cpp has no name for its pre-tokenizer (ids of the check text hash to {hash})");
         let mend =
@@ -253,6 +260,16 @@ pub(super) fn recognise(
         "llama.cpp's converter does not know this tokenizer; its pipeline is that of '{name}', which was written"
     ));
     Ok(name)
+}
+
+/// Whether the steps are these.
+fn are(steps: &[&str], cuts: &[Cut]) -> bool {
+    let same = |(step, cut): (&&str, &Cut)| match cut {
+        Cut::Gpt2Words => *step == GPT2,
+        Cut::Digits => *step == DIGITS,
+        Cut::Pattern(pattern) => step == pattern,
+    };
+    steps.len() == cuts.len() && steps.iter().zip(cuts).all(same)
 }
 
 /// The regular expressions of a pipeline that ends in byte-level spelling; `None` if it has other steps.

@@ -51,7 +51,10 @@ pub(super) fn set(
     let json = folder.object("tokenizer.json")?;
     let has = |source: &&Source| match source {
         Source::SentencePiece => folder.join("tokenizer.model").is_file(),
-        Source::Phi3 => config.get("tokenizer_class").and_then(Json::as_str) != Some("GPT2Tokenizer"),
+        Source::Phi3 => {
+            let class = config.get("tokenizer_class").and_then(Json::as_str);
+            class != Some("GPT2Tokenizer") && folder.join("tokenizer.model").is_file()
+        }
         Source::SentencePieceJson => json.as_ref().is_some_and(is_sentencepiece),
         Source::ByteLevel => json.is_some(),
     };
@@ -63,7 +66,7 @@ pub(super) fn set(
                 keys.set("tokenizer.ggml.add_space_prefix", Value::Bool(false));
             }
         }
-        (Some(Source::Phi3), _) if folder.join("tokenizer.model").is_file() => {
+        (Some(Source::Phi3), _) => {
             sentencepiece(keys, folder, size, |tokens| add_for_phi3(tokens, &config, json.as_ref()))?;
         }
         (Some(Source::SentencePieceJson), Some(json)) => {
@@ -200,6 +203,11 @@ fn byte_level(
     size: usize,
     notes: &mut Vec<String>,
 ) -> Result<()> {
+    if is_sentencepiece(json) {
+        let problem = "made of a SentencePiece model, whose scores llama.cpp needs";
+        let mend = "put the model's tokenizer.model into the folder";
+        return Err(Error::file(folder.join("tokenizer.json"), problem, mend));
+    }
     let model = json.get("model").and_then(|model| model.get("type")).and_then(Json::as_str).unwrap_or("");
     if model != "BPE" {
         let problem = format!("a tokenizer of the kind '{}'", model.escape_debug());

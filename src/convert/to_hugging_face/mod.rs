@@ -1,10 +1,11 @@
 //! A GGUF model as a Hugging Face folder that transformers loads, with the same tokens and logits.
 //!
-//! [`config`] says in config.json what GGUF's keys say (and [`rope`] what its table of rotary factors says), [`weights`]
-//! stores every tensor under transformers' name and in its order of rows, [`tokenizer`] writes the vocabulary as the
+//! [`config`] says in config.json what GGUF's keys say ([`family`] what is particular to a class of transformers, [`rope`]
+//! what the table of rotary factors says), [`weights`] stores every tensor under transformers' name, as its class has it, [`tokenizer`] writes the vocabulary as the
 //! `tokenizers` library reads it. All that can be refused is refused before anything is written; the folder appears whole.
 
 mod config;
+mod family;
 mod merges;
 mod pre_tokenizers;
 mod rope;
@@ -64,7 +65,7 @@ pub fn to_hugging_face(
     let words = base.tokenizer()?;
     let tokens = config::Tokens::new(base.path(), model.first(), &words)?;
     let texts = [
-        ("config.json", config::config(base, dtype, &tokens)?),
+        ("config.json", config::config(base, model.first(), dtype, &tokens)?),
         ("generation_config.json", config::generation(&tokens)),
         ("tokenizer.json", tokenizer::library(base.path(), &words, &mut report.notes)?),
         ("tokenizer_config.json", tokenizer::settings(base, model.first(), &words, &tokens)),
