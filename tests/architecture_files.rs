@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use curmerge::base::Base;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{Gguf, Value};
-use curmerge_formats::safetensors::{SafeTensor, SafeTensors};
+use curmerge_formats::safetensors::{NewSafeTensor, SafeTensor, SafeTensors, SafeTensorsLayout};
 use curmerge_formats::sha256_hex;
 use serde_json::{Value as Json, json};
 
@@ -107,25 +107,101 @@ fn files_are_those_of_the_converter() {
     }
 }
 
+/// The digests of what the converter and llama-quantize make of a folder in each type, against those of its own files.
+fn same_in_every_type(name: &str, folder: &Path, out: &Path) -> usize {
+    let goldens: Json = serde_json::from_slice(&fs::read(fixture("converted.json")).unwrap()).unwrap();
+    let goldens = goldens[name].as_object().unwrap();
+    for (file_type, digest) in goldens {
+        match file_type.as_str() {
+            "auto" => curmerge!("convert", folder, out).done(),
+            file_type => curmerge!("convert", folder, out, "--type", file_type).done(),
+        };
+        let found = sha256_hex(&fs::read(out).unwrap());
+        assert_eq!(found, digest.as_str().unwrap(), "{name} as {file_type}");
+    }
+    goldens.len()
+}
+
 #[test]
 fn files_of_other_types_are_those_of_the_converter_and_of_llama_quantize() {
-    let goldens: Json = serde_json::from_slice(&fs::read(fixture("converted.json")).unwrap()).unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let out = scratch.path().join("out.gguf");
-    let mut compared = 0;
-    for name in ALL {
-        let folder = sayable(name, scratch.path());
-        for (file_type, digest) in goldens[name].as_object().unwrap() {
-            match file_type.as_str() {
-                "auto" => curmerge!("convert", folder, out).done(),
-                file_type => curmerge!("convert", folder, out, "--type", file_type).done(),
-            };
-            let found = sha256_hex(&fs::read(&out).unwrap());
-            assert_eq!(found, digest.as_str().unwrap(), "{name} as {file_type}");
-            compared += 1;
-        }
+    let compared = ALL.map(|name| same_in_every_type(name, &sayable(name, scratch.path()), &out));
+    assert_eq!(compared, [7; 15]);
+}
+
+type Tensors = BTreeMap<String, (DType, Vec<u64>, Vec<u8>)>;
+
+/// Writes the tensors of a folder.
+fn write_tensors(folder: &Path, tensors: &Tensors) {
+    let new = tensors.iter().map(|(name, (dtype, shape, _))| NewSafeTensor {
+        name: name.clone(),
+        dtype: *dtype,
+        shape: shape.clone(),
+    });
+    let layout = SafeTensorsLayout::new(&BTreeMap::new(), new.collect()).unwrap();
+    let all = tensors.values().map(|(.., bytes)| &bytes[..]);
+    let bytes: Vec<&[u8]> = std::iter::once(layout.header()).chain(all).collect();
+    fs::write(folder.join("model.safetensors"), bytes.concat()).unwrap();
+}
+
+#[test]
+fn biases_go_there_and_back() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = changed("llama2", scratch.path(), json!({"attention_bias": true, "mlp_bias": true}));
+    let mut tensors = tensors_of(&folder);
+    let matrices: Vec<(String, u64)> = tensors
+        .iter()
+        .filter_map(|(name, (_, shape, _))| Some((name.strip_suffix("_proj.weight")?.to_owned(), shape[0])))
+        .collect();
+    for (name, rows) in matrices {
+        // The upper half of an f32.
+        let value = |i: u64| ((((i % 7) as f32 / 4.0 - 0.5).to_bits() >> 16) as u16).to_le_bytes();
+        let bytes = (0..rows).flat_map(value).collect();
+        tensors.insert(format!("{name}_proj.bias"), (DType::BF16, vec![rows], bytes));
     }
-    assert_eq!(compared, 105, "fifteen folders in seven types");
+    write_tensors(&folder, &tensors);
+    let (out, back) = (scratch.path().join("out.gguf"), scratch.path().join("back"));
+    same_in_every_type("biases", &folder, &out);
+    curmerge!("convert", folder, out, "--type", "bf16").done();
+    curmerge!("convert", out, back).done();
+    assert!(tensors_of(&back) == tensors);
+    assert_eq!(Base::open(&back).unwrap().config(), Base::open(&folder).unwrap().config());
+    // transformers has them of all matrices of attention, or of none.
+    tensors.retain(|name, _| !name.ends_with("o_proj.bias"));
+    write_tensors(&folder, &tensors);
+    curmerge!("convert", folder, out, "--type", "bf16").done();
+    let ran = curmerge!("convert", out, scratch.path().join("none"));
+    assert!(ran.status == Some(1) && ran.stderr.contains("attention_bias"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_part_that_sees_is_left_out() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = changed("gemma3", scratch.path(), json!({}));
+    let config: Json = serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
+    let vision = json!({"model_type": "siglip_vision_model", "hidden_size": 32});
+    let config = json!({
+        "architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": config,
+        "vision_config": vision,
+    });
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let inner = tensors_of(&folder);
+    let ones = (DType::BF16, vec![32], [0x80, 0x3f].repeat(32));
+    let of_sight =
+        ["vision_tower.vision_model.post_layernorm.weight", "multi_modal_projector.mm_soft_emb_norm.weight"];
+    for names in [
+        |name: &str| format!("language_model.{name}"),
+        |name: &str| name.replacen("model.", "model.language_model.", 1),
+    ] {
+        let mut tensors: Tensors = inner.iter().map(|(name, tensor)| (names(name), tensor.clone())).collect();
+        tensors.extend(of_sight.map(|name| (name.to_owned(), ones.clone())));
+        write_tensors(&folder, &tensors);
+        let out = scratch.path().join("out.gguf");
+        same_in_every_type("seeing", &folder, &out);
+        let ran = curmerge!("convert", folder, out, "--type", "bf16").done();
+        assert!(ran.stderr.contains("2 tensors of a part that sees"), "{}", ran.stderr);
+    }
 }
 
 /// The one line of a refusal, which must say all of these, and nothing written.
@@ -188,7 +264,7 @@ fn windows_that_llama_cpp_leaves_out_are_told() {
 }
 
 /// Every tensor of a folder: its type, shape and bytes.
-fn tensors_of(folder: &Path) -> BTreeMap<String, (DType, Vec<u64>, Vec<u8>)> {
+fn tensors_of(folder: &Path) -> Tensors {
     let file = SafeTensors::open(&folder.join("model.safetensors")).unwrap();
     let tensor = |t: &SafeTensor| {
         let bytes = file.bytes()[t.offset as usize..(t.offset + t.bytes) as usize].to_vec();

@@ -60,6 +60,13 @@ pub(super) fn check(base: &Base, recipe: &Recipe, json: &Object, notes: &mut Vec
     if recipe.no_head && !tied && base.tensors().contains_key("output") {
         return refuse("tie_word_embeddings", "the output head is another than the embedding".into());
     }
+    let sees = |name: &str| recipe.left_out.iter().any(|start| name.starts_with(start));
+    let seeing = base.tensors().values().filter(|tensor| sees(&tensor.stored_name)).count();
+    if seeing > 0 {
+        notes.push(format!(
+            "{seeing} tensors of a part that sees were left out: the file is the language model alone"
+        ));
+    }
     if let Some((key, problem)) = rotary(base, recipe, json) {
         return refuse(key, problem);
     }
