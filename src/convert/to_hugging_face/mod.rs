@@ -2,13 +2,14 @@
 //!
 //! [`config`] says in config.json what GGUF's keys say ([`family`] what is particular to a class of transformers, [`rope`]
 //! what the table of rotary factors says), [`weights`] stores every tensor under transformers' name, as its class has it, [`tokenizer`] writes the vocabulary as the
-//! `tokenizers` library reads it. All that can be refused is refused before anything is written; the folder appears whole.
+//! `tokenizers` library reads it, and [`sentencepiece`] its scores. All that can be refused is refused before anything is written; the folder appears whole.
 
 mod config;
 mod family;
 mod merges;
 mod pre_tokenizers;
 mod rope;
+mod sentencepiece;
 mod tokenizer;
 mod weights;
 
@@ -74,18 +75,21 @@ pub fn to_hugging_face(
     let folder = OutputFolder::create(out, &base.inputs(), options.force)?;
     weights.write(&folder, &mut report, &mut progress)?;
     for (name, text) in texts {
-        write(folder.file(name)?, &text)?;
+        write(folder.file(name)?, text.as_bytes())?;
+    }
+    if let Some(model) = sentencepiece::model(model.first(), &words, &tokens) {
+        write(folder.file("tokenizer.model")?, &model)?;
     }
     for (name, template) in templates(model.first(), &mut report.notes) {
         folder.subfolder(name.parent().unwrap_or(Path::new("")))?;
-        write(OutputFile::create(&folder.path().join(name), &[])?, template)?;
+        write(OutputFile::create(&folder.path().join(name), &[])?, template.as_bytes())?;
     }
     folder.commit()?;
     Ok(report)
 }
 
-fn write(mut file: OutputFile, text: &str) -> Result<()> {
-    file.append(text.as_bytes())?;
+fn write(mut file: OutputFile, bytes: &[u8]) -> Result<()> {
+    file.append(bytes)?;
     Ok(file.commit()?)
 }
 
