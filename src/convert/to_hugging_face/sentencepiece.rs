@@ -5,6 +5,7 @@
 //! ModelProto      1: SentencePiece, once for each piece       2: TrainerSpec       3: NormalizerSpec
 //! SentencePiece   1: piece, a string   2: score, a float   3: type, an enum
 //! TrainerSpec     3: model_type, 2 for BPE   35: byte_fallback   40 to 43: unk_id, bos_id, eos_id, pad_id
+//!                 45 to 48: their pieces
 //! NormalizerSpec  1: name   3: add_dummy_prefix   4: remove_extra_whitespaces   5: escape_whitespaces
 //! ```
 //! <https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto>
@@ -52,9 +53,13 @@ pub(super) fn model(gguf: &Gguf, tokenizer: &Tokenizer, tokens: &Tokens) -> Opti
     let mut trainer = Message::default();
     trainer.number(3, 2);
     trainer.number(35, u64::from(spelled == 256));
-    for (field, id) in [(40, Some(unknown)), (41, tokens.bos), (42, tokens.eos), (43, tokens.pad)] {
+    let roles = [Some(unknown), tokens.bos, tokens.eos, tokens.pad];
+    for (field, id) in (40..).zip(roles) {
         // As a protobuf int32 has -1, which is none.
         trainer.number(field, id.map_or(u64::MAX, u64::from));
+    }
+    for (field, text) in (45..).zip(roles.map(|id| vocabulary.text(id?))) {
+        trainer.bytes(field, text.unwrap_or_default().as_bytes());
     }
     model.bytes(2, &trainer.0);
     let mut normalizer = Message::default();
