@@ -1,8 +1,8 @@
-//! Writes the tokens of texts as JSON lines {"text", "ids"}, for `tests/clients/tokens.py` to compare with llama.cpp's:
+//! Writes the tokens of texts as JSON lines {"text", "ids", "ordinary"}, for `tests/clients/tokens.py` to compare with llama.cpp's:
 //!
 //! `cargo run --release --example tokens -- MODEL FILE... > TOKENS.jsonl`
 //!
-//! MODEL is a GGUF file or a Hugging Face folder. Of a JSONL file come the strings of each object, and prompt and
+//! `ordinary` are the ids with control tokens' texts as ordinary text. MODEL is a GGUF file or a Hugging Face folder. Of a JSONL file come the strings of each object, and prompt and
 //! completion joined; of any other the whole text and each of its lines. Hard strings are always among them.
 
 use std::error::Error;
@@ -71,7 +71,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bytes: usize = texts.iter().map(String::len).sum();
     eprintln!("{} texts of {bytes} bytes in {:.2} s", texts.len(), start.elapsed().as_secs_f64());
     for (text, ids) in texts.iter().zip(&ids) {
-        writeln!(out, "{}", json!({ "text": text, "ids": ids }))?;
+        let ordinary = tokenizer.encode_ordinary(text, false)?;
+        writeln!(out, "{}", json!({ "text": text, "ids": ids, "ordinary": ordinary }))?;
     }
     Ok(())
 }

@@ -79,11 +79,8 @@ impl Base {
     /// does not allow.
     pub fn open(path: &Path) -> Result<Self> {
         let base = Self::open_any(path)?;
-        if base.is_known() {
-            Ok(base)
-        } else {
-            Err(unknown_architecture(&base.path, &base.architecture_name))
-        }
+        base.must_be_known()?;
+        Ok(base)
     }
 
     /// [`Self::open`] also where the architecture is not known: such a base has tensors by the names that its container
@@ -258,9 +255,27 @@ impl Base {
         !self.architecture.gguf.is_empty()
     }
 
+    /// Fails, naming those that are known, where the architecture is not: more than tensors is then needed.
+    pub fn must_be_known(&self) -> Result<()> {
+        if self.is_known() {
+            return Ok(());
+        }
+        let problem = format!("'{}' is not known", self.architecture_name.escape_debug());
+        let mend = format!(
+            "curmerge knows {}; of other models it can `select` and `merge` matrices by their names",
+            arch::known()
+        );
+        Err(Error::input(&self.path, "architecture", problem, mend))
+    }
+
     /// The model's dimensions and options.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The longest sequence that the model can read at all, where there is a bound: where positions have learned vectors.
+    pub fn most_tokens(&self) -> Option<usize> {
+        (self.architecture.positions == arch::Positions::Learned).then_some(self.config.context)
     }
 
     /// `gguf` or `safetensors`.
@@ -320,16 +335,4 @@ impl Base {
         // Opening the container checked that every tensor lies within its file.
         &file[tensor.offset as usize..(tensor.offset + tensor.bytes) as usize]
     }
-}
-
-fn unknown_architecture(path: &Path, name: &str) -> Error {
-    Error::input(
-        path,
-        "architecture",
-        format!("'{}' is not known", name.escape_debug()),
-        format!(
-            "curmerge knows {}; of other models it can `select` and `merge` matrices by their names",
-            arch::known()
-        ),
-    )
 }

@@ -15,9 +15,10 @@ use families::{Container, Family, error, integers, numbers};
 /// What float64 leaves where logits are stored as F32, or options and rotary factors are, as in a GGUF file.
 const EXACT: f64 = 1e-6;
 
-/// What it leaves of loss and gradients, which the goldens have with twelve digits.
-fn exact(container: Container) -> f64 {
-    if container == Container::Gguf { EXACT } else { 1e-8 }
+/// What it leaves of loss and gradients, which the goldens have with twelve digits. Gemma's norms are one more than what
+/// the folder stores, rounded to F32 as in a GGUF file.
+fn exact(name: &str, container: Container) -> f64 {
+    if container == Container::Gguf || name.starts_with("gemma") { EXACT } else { 1e-8 }
 }
 
 fn containers() -> [Container; 2] {
@@ -31,13 +32,17 @@ fn base(family: &Family, container: Container) -> Base {
 /// The logits at the places of the goldens.
 fn logits<T: Real>(family: &Family, container: Container) -> Vec<Vec<f64>> {
     let base = base(family, container);
-    let model = Transformer::<T>::new(&base).unwrap();
-    let mut batch = Batch::default();
+    let mut model = Transformer::<T>::new(&base).unwrap();
+    let mut rows = Vec::new();
     for sequence in family.sequences() {
-        let first = batch.push_sequence(&sequence.ids);
-        sequence.places.iter().for_each(|place| batch.predict(first + place, 0));
+        model.for_context(sequence.ids.len()).unwrap();
+        let mut batch = Batch::default();
+        batch.push_sequence(&sequence.ids);
+        sequence.places.iter().for_each(|&place| batch.predict(place, 0));
+        let logits = model.logits(&batch);
+        rows.extend(logits.rows().into_iter().map(|row| row.iter().map(|x| x.as_f64()).collect()));
     }
-    model.logits(&batch).rows().into_iter().map(|row| row.iter().map(|x| x.as_f64()).collect()).collect()
+    rows
 }
 
 #[track_caller]
@@ -98,26 +103,48 @@ fn targets(family: &Family) -> Vec<AdapterTarget> {
 
 fn check_gradients<T: Real>(name: &str, tolerances: impl Fn(Container) -> [f64; 2]) {
     let family = Family::open(name);
-    let mut batch = Batch::default();
-    family.sequences().iter().for_each(|sequence| batch.push(&sequence.ids, &sequence.predicted));
+    // Together, but for those of a model that turns positions otherwise in long sequences.
+    let mut batches: Vec<(usize, Batch)> = Vec::new();
+    for sequence in family.sequences() {
+        if name.ends_with("long") || batches.is_empty() {
+            batches.push((sequence.ids.len(), Batch::default()));
+        }
+        let (_, batch) = batches.last_mut().unwrap();
+        batch.push(&sequence.ids, &sequence.predicted);
+    }
     let scale = family.goldens["scale"].as_f64().unwrap() as f32;
     for container in containers() {
         let [loss_tolerance, tolerance] = tolerances(container);
         let right = &family.goldens[family.reading(container)];
         let base = base(&family, container);
         let mut model = Transformer::<T>::new(&base).unwrap();
-        let before = -model.log_probs(&batch).iter().sum::<f64>();
+        let before: f64 = batches
+            .iter()
+            .map(|(context, batch)| {
+                model.for_context(*context).unwrap();
+                -model.log_probs(batch).iter().sum::<f64>()
+            })
+            .sum();
         let before = error([before], &numbers(&right["base_loss"]));
         assert!(before < loss_tolerance, "{container:?}: loss without terms: {before:e}");
         let targets = targets(&family);
         model.attach(&targets, scale).unwrap_or_else(|e| panic!("{e}"));
-        let (log_probs, gradients) = model.gradients(&batch, 1.0);
-        let with = error([-log_probs.iter().sum::<f64>()], &numbers(&right["loss"]));
+        let mut loss = 0.0;
+        let mut gradients: Vec<Vec<f64>> = targets.iter().map(|target| vec![0.0; target.u.len()]).collect();
+        for (context, batch) in &batches {
+            model.for_context(*context).unwrap();
+            let (log_probs, found) = model.gradients(batch, 1.0);
+            loss -= log_probs.iter().sum::<f64>();
+            for (sum, found) in gradients.iter_mut().zip(&found) {
+                sum.iter_mut().zip(found).for_each(|(sum, x)| *sum += x.as_f64());
+            }
+        }
+        let with = error([loss], &numbers(&right["loss"]));
         assert!(with < loss_tolerance, "{container:?}: loss with terms: {with:e}");
         assert_eq!(targets.len(), gradients.len());
         for (target, gradient) in targets.iter().zip(&gradients) {
             let right = numbers(&right["gradients"][&target.name]);
-            let error = error(gradient.iter().map(|x| x.as_f64()), &right);
+            let error = error(gradient.iter().copied(), &right);
             println!("{container:?}, {:<20} {error:.1e}", target.name);
             assert!(error < tolerance, "{container:?}: gradient of {}: {error:e}", target.name);
         }
@@ -152,7 +179,7 @@ macro_rules! tests {
 
             #[test]
             fn gradients_equal_those_of_torch() {
-                check_gradients::<f64>($name, |container| [exact(container); 2]);
+                check_gradients::<f64>($name, |container| [exact($name, container); 2]);
                 check_gradients::<f32>($name, |_| [1e-4, 1e-3]);
             }
 

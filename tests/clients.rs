@@ -1,7 +1,6 @@
 //! The demo model and its adapter in the hands of other programs: llama.cpp, and the reference packages of GGUF and
 //! safetensors, from PyPI. Every name begins with `client_`, to be skipped where there is no Python.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,6 +14,8 @@ mod fixture;
 #[macro_use]
 #[path = "support/program.rs"]
 mod program;
+#[path = "support/next.rs"]
+mod next;
 #[path = "support/python.rs"]
 mod python;
 #[path = "support/remade.rs"]
@@ -23,6 +24,8 @@ mod remade;
 mod venv;
 
 use fixture::demo;
+use next::{Next, difference};
+use venv::{answer, ask};
 
 /// What the model is asked to go on from: the task's form, plain English, and what tokenizers stumble over.
 const PROMPTS: &[&str] = &[
@@ -80,73 +83,14 @@ fn train(base: &Path, adapter: &Path, targets: &str) {
     program::run(&[&["build".as_ref(), base.as_os_str()], &files[..], &words[..]].concat()).done();
 }
 
-fn ask(script: &str, words: &[&OsStr], input: &[u8]) {
-    python::run(venv::python(), script, words, input);
-}
-
-/// Run a script that writes its answer to a file, which is the word "OUT".
-fn answer(script: &str, words: &[&OsStr], input: &[u8]) -> Value {
-    let out = tempfile::NamedTempFile::new().unwrap();
-    let words: Vec<&OsStr> =
-        words.iter().map(|w| if *w == "OUT" { out.path().as_os_str() } else { w }).collect();
-    ask(script, &words, input);
-    serde_json::from_slice(&std::fs::read(out.path()).unwrap()).unwrap()
-}
-
-/// The tokens of a prompt, and the log-probability of each token that may come next.
-#[derive(Debug)]
-struct Next {
-    ids: Vec<u32>,
-    log_probs: BTreeMap<u32, f64>,
-}
-
 /// What curmerge says of [`PROMPTS`].
 fn ours(model: &Path, adapter: Option<&Path>) -> Vec<Next> {
-    let next = |prompt: &&str| {
-        let mut words: Vec<&OsStr> = vec!["run".as_ref(), model.as_os_str(), "--json".as_ref()];
-        words.extend(["-n", "1", "--logprobs", "1000000", "-p", prompt].map(OsStr::new));
-        words.extend(adapter.iter().flat_map(|a| [OsStr::new("--adapter"), a.as_os_str()]));
-        let answer = program::run(&words).json();
-        Next {
-            ids: serde_json::from_value(answer["prompt_tokens"].clone()).unwrap(),
-            log_probs: serde_json::from_value::<Vec<(u32, f64)>>(answer["logprobs"][0].clone())
-                .unwrap()
-                .into_iter()
-                .collect(),
-        }
-    };
-    PROMPTS.iter().map(next).collect()
+    next::ours(model, adapter, PROMPTS)
 }
 
 /// What llama.cpp says of them.
 fn theirs(model: &Path, lora: Option<&Path>) -> Vec<Next> {
-    let mut words = vec![model.as_os_str(), OsStr::new("OUT")];
-    words.extend(lora.iter().flat_map(|l| [OsStr::new("--lora"), l.as_os_str()]));
-    let answers = answer("log_probs.py", &words, json!(PROMPTS).to_string().as_bytes());
-    let number = |(id, value): (&String, &Value)| (id.parse().unwrap(), value.as_f64().unwrap());
-    let next = |answer: &Value| Next {
-        ids: serde_json::from_value(answer["ids"].clone()).unwrap(),
-        log_probs: answer["log_probs"].as_object().unwrap().iter().map(number).collect(),
-    };
-    answers.as_array().unwrap().iter().map(next).collect()
-}
-
-/// The largest difference of log-probabilities, over the whole vocabulary after every prompt.
-fn difference(a: &[Next], b: &[Next]) -> f64 {
-    assert_eq!((a.len(), b.len()), (PROMPTS.len(), PROMPTS.len()));
-    let mut largest = 0.0f64;
-    for (a, b) in a.iter().zip(b) {
-        assert_eq!(a.ids, b.ids, "tokens of a prompt");
-        assert!(
-            a.log_probs.len() > 1000 && a.log_probs.keys().eq(b.log_probs.keys()),
-            "the whole vocabulary"
-        );
-        for (x, y) in a.log_probs.values().zip(b.log_probs.values()) {
-            assert!(x.is_finite() && y.is_finite());
-            largest = largest.max((x - y).abs());
-        }
-    }
-    largest
+    next::theirs(model, lora, PROMPTS)
 }
 
 #[track_caller]

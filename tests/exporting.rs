@@ -56,7 +56,8 @@ fn lora_has_llama_cpps_form_and_is_the_change() {
         let factors = Factors::of_target(base.path(), &weight, target, adapter.scale).unwrap();
         let mut change = vec![0.0; n];
         for i in 0..m {
-            factors.change_of_row(i, &mut change);
+            change.fill(0.0);
+            factors.add_to_row(i, &mut change);
             for (j, &right) in change.iter().enumerate() {
                 let product: f32 = (0..rank).map(|k| b[i * rank + k] * a[k * n + j]).sum();
                 // llama.cpp multiplies by alpha / rank.

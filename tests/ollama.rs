@@ -107,7 +107,7 @@ fn check_renderings(
         };
         assert_eq!(answer["stops"], json!(stops), "{name}");
         for (i, conversation) in conversations.iter().enumerate() {
-            if conversation[0].role == "system" && !takes_system {
+            if conversation[0].role() == "system" && !takes_system {
                 continue;
             }
             let own = templates[name].render(conversation, true).unwrap();

@@ -17,11 +17,14 @@ fn hard_strings_have_the_tokens_of_llama_cpp_and_come_back() {
     for line in goldens.lines() {
         let golden: serde_json::Value = serde_json::from_str(line).unwrap();
         let text = golden["text"].as_str().unwrap();
-        let ids: Vec<u32> = serde_json::from_value(golden["ids"].clone()).unwrap();
+        let [ids, ordinary]: [Vec<u32>; 2] =
+            ["ids", "ordinary"].map(|name| serde_json::from_value(golden[name].clone()).unwrap());
         assert_eq!(tokenizer.encode(text, false).unwrap(), ids, "{text:?}");
+        assert_eq!(tokenizer.encode_ordinary(text, false).unwrap(), ordinary, "{text:?}");
         assert_eq!(tokenizer.decode(&ids), text);
+        assert_eq!(tokenizer.decode(&ordinary), text);
     }
-    assert!(goldens.lines().count() > 30);
+    assert!(goldens.lines().count() > 70);
 }
 
 #[test]

@@ -62,9 +62,13 @@ impl Base {
     fn check_unread(&self) -> Result<()> {
         let of_blocks: &[&str] = match self.files {
             Files::Gguf(_) => &["blk."],
-            Files::HuggingFace(_) => {
-                &["model.layers.", "transformer.h.", "h.", "language_model.model.layers."]
-            }
+            Files::HuggingFace(_) => &[
+                "model.layers.",
+                "transformer.h.",
+                "h.",
+                "language_model.model.layers.",
+                "model.language_model.layers.",
+            ],
         };
         // Masks and frequencies that older programs stored, which are made anew.
         let made_anew = [

@@ -38,6 +38,12 @@ impl Base {
         Some(Place { name, tensor, rows: Some(rows) })
     }
 
+    /// [`Self::place`] of what must be there.
+    pub fn find(&self, name: &str) -> Result<Place<'_>> {
+        self.place(name)
+            .ok_or_else(|| self.error(name, "the model has no such tensor", "see `curmerge inspect`"))
+    }
+
     /// The parts of a matrix that holds several: their names, canonical and in brackets, and rows.
     pub fn parts(&self, name: &str) -> Vec<(String, Range<u64>)> {
         let part = |(part, _): &(&str, Size)| Some((format!("{name}[{part}]"), self.fused_rows(name, part)?));
@@ -64,9 +70,7 @@ impl Base {
     /// The matrix or vector of this canonical name. Fails when it is missing, of a type that cannot be decoded, or
     /// scaled by another tensor.
     pub fn weight(&self, name: &str) -> Result<Weight<'_>> {
-        let place = self
-            .place(name)
-            .ok_or_else(|| self.error(name, "the model has no such tensor", "see `curmerge inspect`"))?;
+        let place = self.find(name)?;
         let tensor = place.tensor;
         if !tensor.dtype.can_decode() {
             return Err(self.error(

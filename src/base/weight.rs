@@ -22,8 +22,10 @@ pub struct Weight<'a> {
     row_bytes: usize,
     bytes: &'a [u8],
     order: RowOrder,
-    /// Of a matrix that is stored as `[in, out]`, the stored column that its first row is.
-    transposed: Option<usize>,
+    /// Whether the matrix is stored as `[in, out]`.
+    transposed: bool,
+    /// The first stored column that belongs to it: of a part of a transposed matrix, or of the transpose of one.
+    column: usize,
 }
 
 impl<'a> Weight<'a> {
@@ -55,31 +57,60 @@ impl<'a> Weight<'a> {
         }
         let (first, rows) = (part.start as usize, (part.end - part.start) as usize);
         let bytes = if tensor.transposed { bytes } else { &bytes[first * row_bytes..][..rows * row_bytes] };
-        let transposed = tensor.transposed.then_some(first);
-        // Elements are gathered one by one from there.
-        if transposed.is_some() && tensor.dtype.block_elements() != 1 {
+        // Elements of a column lie apart.
+        if tensor.transposed && tensor.dtype.block_elements() != 1 {
             return None;
         }
-        Some(Self { dtype: tensor.dtype, rows, cols: cols as usize, row_bytes, bytes, order, transposed })
+        let (transposed, column) = (tensor.transposed, if tensor.transposed { first } else { 0 });
+        Some(Self {
+            dtype: tensor.dtype,
+            rows,
+            cols: cols as usize,
+            row_bytes,
+            bytes,
+            order,
+            transposed,
+            column,
+        })
     }
 
     /// A matrix of f32 bytes (little-endian, row-major) that no container stands behind.
     pub fn from_f32_bytes(rows: usize, cols: usize, bytes: &'a [u8]) -> Self {
         assert_eq!(bytes.len(), rows * cols * 4, "a matrix of f32 has four bytes a number");
         let order = RowOrder::CANONICAL;
-        Self { dtype: DType::F32, rows, cols, row_bytes: cols * 4, bytes, order, transposed: None }
+        Self {
+            dtype: DType::F32,
+            rows,
+            cols,
+            row_bytes: cols * 4,
+            bytes,
+            order,
+            transposed: false,
+            column: 0,
+        }
     }
 
     /// The whole matrix as it lies in the container, rows in the order that it stores them; and whether that is the
     /// transpose.
     pub fn as_stored(&self) -> (Self, bool) {
-        match self.transposed {
-            None => (Self { order: RowOrder::CANONICAL, ..*self }, false),
-            Some(_) => {
-                let (rows, cols) = (self.cols, self.row_bytes / self.element_bytes());
-                (Self { rows, cols, order: RowOrder::CANONICAL, transposed: None, ..*self }, true)
-            }
+        let stored = Self { order: RowOrder::CANONICAL, ..*self };
+        if !self.transposed {
+            return (stored, false);
         }
+        let (rows, cols) = (self.cols, self.row_bytes / self.element_bytes());
+        (Self { rows, cols, transposed: false, column: 0, ..stored }, true)
+    }
+
+    /// Of a matrix that is stored as `[in, out]`, the transpose of these rows, which is read faster than they are.
+    pub fn stored_transpose(&self, rows: Range<usize>) -> Option<Self> {
+        let column = self.column + rows.start;
+        self.transposed.then(|| Self {
+            rows: self.cols,
+            cols: rows.len(),
+            transposed: false,
+            column,
+            ..*self
+        })
     }
 
     fn element_bytes(&self) -> usize {
@@ -108,7 +139,7 @@ impl<'a> Weight<'a> {
 
     /// Whether the container stores the matrix as `[in, out]`.
     pub fn is_transposed(&self) -> bool {
-        self.transposed.is_some()
+        self.transposed
     }
 
     /// The stored bytes, in the container's row order.
@@ -129,15 +160,20 @@ impl<'a> Weight<'a> {
     /// Decode one canonical row into `out`, of length [`Self::cols`].
     pub fn decode_row(&self, canonical: usize, out: &mut [f32]) {
         const CHECKED: &str = "Weight::new checked the type and the length of a row";
-        if let Some(first) = self.transposed {
+        if self.transposed {
             let size = self.element_bytes();
-            let column = (first + canonical) * size;
+            let column = (self.column + canonical) * size;
             let rows = self.bytes.chunks_exact(self.row_bytes);
             let gathered: Vec<u8> = rows.flat_map(|row| &row[column..column + size]).copied().collect();
             return quant::decode(self.dtype, &gathered, out).expect(CHECKED);
         }
-        let start = self.stored_row(canonical) * self.row_bytes;
-        quant::decode(self.dtype, &self.bytes[start..start + self.row_bytes], out).expect(CHECKED);
+        let row = &self.bytes[self.stored_row(canonical) * self.row_bytes..][..self.row_bytes];
+        // Only where elements are stored one by one is there more in a row than belongs to the matrix.
+        let row = match self.dtype.block_elements() {
+            1 => &row[self.column * self.element_bytes()..][..self.cols * self.element_bytes()],
+            _ => row,
+        };
+        quant::decode(self.dtype, row, out).expect(CHECKED);
     }
 
     /// Decode canonical rows into `out`, row-major, `rows.len() * cols` numbers.
@@ -197,11 +233,13 @@ impl<'a> Weight<'a> {
 
     /// SHA-256 of the stored bytes in their order, in hexadecimal.
     pub fn stored_sha256(&self) -> String {
-        let Some(first) = self.transposed else { return curmerge_formats::sha256_hex(self.bytes) };
+        if !self.transposed {
+            return curmerge_formats::sha256_hex(self.bytes);
+        }
         let size = self.element_bytes();
         let mut hash = Sha256::new();
         for row in self.bytes.chunks_exact(self.row_bytes) {
-            hash.update(&row[first * size..][..self.rows * size]);
+            hash.update(&row[self.column * size..][..self.rows * size]);
         }
         curmerge_formats::digest::hex(&hash.finalize())
     }

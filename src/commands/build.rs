@@ -1,6 +1,7 @@
 //! `curmerge build`: choose columns and rows, train U, write the adapter.
 
 mod identity;
+mod sample;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -30,7 +31,8 @@ use crate::{Error, Result};
 pub struct BuildArgs {
     /// Base model: a GGUF file, a Hugging Face folder, or ollama:NAME[:TAG].
     pub base: PathBuf,
-    /// Training examples: JSONL with "text", "prompt" and "completion", or "messages"; or plain text.
+    /// Training examples: JSONL with "text", "prompt" and "completion", or "messages" (beside which "tools", "documents" and
+    /// "chat_template_kwargs" may stand); or plain text.
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
     /// Examples to measure the loss on after each epoch and at the end.
@@ -43,8 +45,19 @@ pub struct BuildArgs {
     /// a run that comes to its last step or is stopped.
     #[arg(long, value_name = "P", requires = "valid", value_parser = clap::value_parser!(u64).range(1..))]
     pub patience: Option<u64>,
+    /// Print the first example as the model will see it, with the tokens that the loss falls on marked, and train nothing.
+    #[arg(long)]
+    pub show_sample: bool,
+    // With --show-sample there is none, and the default stands for it, never used.
     /// The adapter to write.
-    #[arg(short, long, value_name = "ADAPTER")]
+    #[arg(
+        short,
+        long,
+        value_name = "ADAPTER",
+        required = false,
+        required_unless_present = "show_sample",
+        default_value_if("show_sample", "true", "-")
+    )]
     pub output: PathBuf,
     /// Which columns and rows.
     #[command(flatten)]
@@ -116,17 +129,23 @@ pub struct BuildArgs {
 pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     check_numbers(args)?;
     let base = Base::open(&args.base)?;
+    let max_seq_len = base.most_tokens().unwrap_or(usize::MAX).min(args.max_seq_len as usize);
+    let options = DataOptions { max_seq_len, append_eos: args.append_eos };
+    if args.show_sample {
+        let tokenizer = base.tokenizer()?;
+        return sample::show(&Dataset::read(&args.data, &tokenizer, &options)?, &tokenizer, json);
+    }
     let mut inputs: Vec<&Path> = base.inputs();
     inputs.push(&args.data);
     inputs.extend(args.valid.as_deref());
     inputs.extend(args.init.as_deref());
     check_outputs(args, &inputs)?;
     let tokenizer = base.tokenizer()?;
-    let options = DataOptions { max_seq_len: args.max_seq_len as usize, append_eos: args.append_eos };
     let data = Dataset::read(&args.data, &tokenizer, &options)?;
     let valid = args.valid.as_ref().map(|path| Dataset::read(path, &tokenizer, &options)).transpose()?;
     let mut adapter = start(args, &base)?;
     let mut model = Transformer::<f32>::new(&base)?.with_precision(args.compute.precision);
+    model.for_context(max_seq_len)?;
     model.attach(&adapter.targets, adapter.scale)?;
     let options = train_options(args);
     let planned = options.steps(data.examples.len());

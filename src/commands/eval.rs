@@ -46,13 +46,13 @@ pub struct EvalArgs {
 pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
     let base = Base::open(&args.base)?;
     let tokenizer = base.tokenizer()?;
-    let model = super::adapted_model(&base, &args.adapter)?.with_precision(args.compute.precision);
+    let mut model = super::adapted_model(&base, &args.adapter)?.with_precision(args.compute.precision);
     let (mut fields, mut lines) = (Map::new(), String::new());
     if let Some(path) = &args.data {
-        examples(&model, &tokenizer, path, &mut fields, &mut lines)?;
+        examples(&mut model, &tokenizer, path, &mut fields, &mut lines)?;
     }
     if let Some(path) = &args.perplexity {
-        let p = text(&model, &tokenizer, path, args)?;
+        let p = text(&mut model, &tokenizer, path, args)?;
         lines += &format!(
             "perplexity {:.4} +/- {:.4} ({} predictions in {} chunks of {})\n",
             p.perplexity, p.standard_error, p.predictions, p.chunks, args.ctx
@@ -66,7 +66,7 @@ pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
 }
 
 fn examples(
-    model: &Transformer<'_, f32>,
+    model: &mut Transformer<'_, f32>,
     tokenizer: &Tokenizer,
     path: &Path,
     fields: &mut Map<String, serde_json::Value>,
@@ -74,6 +74,9 @@ fn examples(
 ) -> Result<()> {
     if data::has_choices(path)? {
         let examples = data::read_choices(path, tokenizer)?;
+        let lengths =
+            examples.iter().flat_map(|e| e.choices.iter().map(|choice| e.prompt.len() + choice.len()));
+        model.for_context(lengths.max().unwrap_or(0)).map_err(|e| e.in_file(path))?;
         let bar = progress::bar("choices", examples.len() as u64);
         let result = choices::accuracy(model, &examples, |done, _| bar.set_position(done as u64));
         bar.finish_and_clear();
@@ -85,6 +88,7 @@ fn examples(
     } else {
         let options = DataOptions { max_seq_len: model.config().context, append_eos: false };
         let data = Dataset::read(path, tokenizer, &options)?;
+        model.for_context(data.examples.iter().map(|e| e.tokens.len()).max().unwrap_or(0))?;
         let loss = mean_loss(model, &data);
         *lines += &format!("loss {loss:.4} nats a target token of {} examples\n", data.examples.len());
         fields.insert("loss".into(), json!(loss));
@@ -94,7 +98,7 @@ fn examples(
 }
 
 fn text(
-    model: &Transformer<'_, f32>,
+    model: &mut Transformer<'_, f32>,
     tokenizer: &Tokenizer,
     path: &Path,
     args: &EvalArgs,
@@ -104,6 +108,7 @@ fn text(
         let place = format!("byte {}", e.utf8_error().valid_up_to());
         Error::input(path, place, "not UTF-8", "convert the text to UTF-8")
     })?;
+    model.for_context(args.ctx as usize)?;
     let chunks = args.chunks.map(|c| c as usize);
     let mut bar = None;
     let result = perplexity::perplexity(model, tokenizer, &text, args.ctx as usize, chunks, |done, of| {

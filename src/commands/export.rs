@@ -43,7 +43,10 @@ pub struct ExportArgs {
 
 /// Write the other form.
 pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
-    let mut base = Base::open(&args.base)?;
+    let mut base = Base::open_any(&args.base)?;
+    if args.format != Format::Gguf {
+        base.must_be_known()?;
+    }
     let adapter = super::adapter_of(&base, &args.adapter, args.allow_other_base)?;
     if args.format == Format::Ollama {
         let _scratch = super::as_gguf(&mut base, &args.output)?;

@@ -84,7 +84,7 @@ fn open(base: &Base, path: &Path) -> Result<Opened> {
 
 /// Merge and report.
 pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
-    let mut base = Base::open(&args.base)?;
+    let mut base = Base::open_any(&args.base)?;
     let like_gguf = args.output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
     let scratch = if like_gguf { super::as_gguf(&mut base, &args.output)? } else { None };
     let opened = args.adapters.iter().map(|part| open(&base, &part.path));
@@ -136,11 +136,12 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
 /// The tensors that kept least, and what the figures mean.
 pub(super) fn table(report: &MergeReport) -> String {
     let worst = report.worst_first();
-    let width = worst.iter().take(LISTED).map(|t| t.name.len()).max().unwrap_or(0);
+    let width = worst.iter().take(LISTED).map(|t| t.label().len()).max().unwrap_or(0);
     let mut text = format!("{:width$}  type   survived  noise  change\n", "tensor");
     for t in worst.iter().take(LISTED) {
         let (share, change) = (100.0 * t.share, 100.0 * t.change);
-        text += &format!("{:width$}  {:5} {share:7.1} %  {:5.2}  {change:.3} %\n", t.name, t.dtype, t.noise);
+        let name = t.label();
+        text += &format!("{name:width$}  {:5} {share:7.1} %  {:5.2}  {change:.3} %\n", t.dtype, t.noise);
     }
     if worst.len() > LISTED {
         text += &format!("and {} more that kept as much or more\n", worst.len() - LISTED);

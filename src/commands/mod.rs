@@ -120,6 +120,7 @@ fn as_gguf(base: &mut Base, out: &Path) -> Result<Option<OutputFolder>> {
     if !matches!(base.files(), Files::HuggingFace(_)) {
         return Ok(None);
     }
+    base.must_be_known()?;
     let file_type = match natural_type(base) {
         DType::F16 => FileType::F16,
         DType::BF16 => FileType::BF16,

@@ -58,13 +58,14 @@ pub fn run(args: &RunArgs, json: bool) -> Result<()> {
     }
     let base = Base::open(&args.base)?;
     let tokenizer = base.tokenizer()?;
-    let model = super::adapted_model(&base, &args.adapter)?;
+    let mut model = super::adapted_model(&base, &args.adapter)?;
     let prompt = prompt_tokens(args, &tokenizer)?;
     let context = base.config().context;
     if prompt.len() >= context {
         let problem = format!("the prompt has {} tokens, and the model's context {context}", prompt.len());
         return Err(Error::request(problem, "give a shorter prompt"));
     }
+    model.for_context(context.min(prompt.len() + args.max_tokens))?;
     let mut sampler = Sampler::new(args.temperature, args.top_k, args.top_p, args.seed);
     let mut generator = Generator::new(&model);
     let (mut written, mut likeliest) = (Vec::new(), Vec::new());

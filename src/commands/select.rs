@@ -45,7 +45,7 @@ pub fn select(base: &Base, args: &SelectionArgs) -> Result<Adapter> {
 
 /// Choose and write.
 pub fn run(args: &SelectArgs, json: bool) -> Result<()> {
-    let base = Base::open(&args.base)?;
+    let base = Base::open_any(&args.base)?;
     let adapter = select(&base, &args.selection)?;
     adapter.write(&args.output, &base.inputs())?;
     if json {

@@ -29,7 +29,7 @@ pub fn run(args: &VerifyArgs, json: bool) -> Result<()> {
     let mut text = format!("adapter  {}: sound, {} targets\n", args.adapter.display(), adapter.targets.len());
     let (mut differing, mut others_compared) = (Vec::new(), args.base.is_some());
     if let Some(path) = &args.base {
-        let base = Base::open(path)?;
+        let base = Base::open_any(path)?;
         let targets = binding::compare_targets(&base, &adapter);
         let count = |kind| targets.iter().filter(|&&l| l == kind).count();
         text += &format!(

@@ -3,12 +3,14 @@
 //! Equal values pass whatever the container, because C and R are then the same numbers. Anything else is refused, since
 //! a merge would quietly write another change than the one that was trained.
 
+use std::collections::HashSet;
+
 use curmerge_formats::adapter::{Adapter, AdapterTarget, BaseInfo};
 use rayon::prelude::*;
 
 use super::sketch::{distance, sketch};
 use super::{Selection, select};
-use crate::base::Base;
+use crate::base::{Base, BaseTensor};
 use crate::report::terminal;
 use crate::{Error, Result};
 
@@ -56,18 +58,34 @@ pub fn prepare(
     made.into_iter().collect()
 }
 
-/// The base as an adapter with these targets records it, with digests of all its other tensors' stored bytes.
+/// The base as an adapter with these targets records it, with digests of the stored bytes of all that is no target: other
+/// tensors, and the other parts of a tensor of which some parts are targets. Parts that have no names of the table's, as
+/// experts, are recorded with the whole tensor.
 pub fn base_info(base: &Base, targets: &[AdapterTarget]) -> BaseInfo {
-    let others: Vec<_> =
-        base.tensors().iter().filter(|(name, _)| targets.iter().all(|t| t.name != **name)).collect();
+    let adapted: HashSet<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+    let mut others: Vec<(String, Option<&BaseTensor>)> = Vec::new();
+    for (name, tensor) in base.tensors().iter().filter(|(name, _)| !adapted.contains(name.as_str())) {
+        let parts = base.parts(name);
+        if parts.iter().any(|(part, _)| adapted.contains(part.as_str())) {
+            let rest = parts.into_iter().filter(|(part, _)| !adapted.contains(part.as_str()));
+            others.extend(rest.map(|(part, _)| (part, None)));
+        } else {
+            others.push((name.clone(), Some(tensor)));
+        }
+    }
+    let digests = others.into_par_iter().filter_map(|(name, tensor)| {
+        let digest = match tensor {
+            Some(tensor) => curmerge_formats::sha256_hex(base.bytes(tensor)),
+            // That a part cannot be read says no less of the base than another digest.
+            None => base.weight(&name).ok()?.stored_sha256(),
+        };
+        Some((name, digest))
+    });
     BaseInfo {
         name: base.name(),
-        architecture: base.architecture().gguf.into(),
+        architecture: base.architecture_name().into(),
         container: base.container().into(),
-        other_tensors: others
-            .par_iter()
-            .map(|(name, tensor)| ((*name).clone(), curmerge_formats::sha256_hex(base.bytes(tensor))))
-            .collect(),
+        other_tensors: digests.collect(),
     }
 }
 
@@ -91,11 +109,11 @@ pub fn compare_targets(base: &Base, adapter: &Adapter) -> Vec<Likeness> {
         .collect()
 }
 
-/// Names of the base's other tensors that are missing, new, or differ in a byte from those recorded. `None` when the
+/// Names of the base's other tensors, and of parts beside the targets, that are missing, new, or differ in a byte from those recorded. `None` when the
 /// adapter was made on another container or on other types, whose bytes say nothing about this base's.
 pub fn compare_others(base: &Base, adapter: &Adapter) -> Option<Vec<String>> {
     let stored_otherwise = |target: &AdapterTarget| {
-        base.tensors().get(&target.name).is_some_and(|tensor| tensor.dtype.name() != target.stored_dtype)
+        base.place(&target.name).is_some_and(|place| place.tensor.dtype.name() != target.stored_dtype)
     };
     if adapter.base.container != base.container() || adapter.targets.iter().any(stored_otherwise) {
         return None;
@@ -115,9 +133,10 @@ pub fn compare_others(base: &Base, adapter: &Adapter) -> Option<Vec<String>> {
 /// Refuse an adapter that was made on another model: every target must have its shape and the same bytes or values.
 /// With `allow_other_base` other values only give a warning, returned, of how far C and R are from those trained on.
 pub fn check(base: &Base, adapter: &Adapter, allow_other_base: bool) -> Result<Option<String>> {
-    if adapter.base.architecture != base.architecture().gguf {
+    if adapter.base.architecture != base.architecture_name() {
         let made_on = terminal::shortened(&adapter.base.architecture, 40);
-        let problem = format!("'{}', and the adapter was made on '{made_on}'", base.architecture().gguf);
+        let own = terminal::shortened(base.architecture_name(), 40);
+        let problem = format!("'{own}', and the adapter was made on '{made_on}'");
         return Err(Error::input(base.path(), "architecture", problem, "use the adapter's own base"));
     }
     let mut other = Vec::new();

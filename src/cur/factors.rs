@@ -29,17 +29,12 @@ impl Factors {
         Self { c, p, rank, cols }
     }
 
-    /// One pair of factors for the sum of several changes of one matrix.
-    pub fn joined(mut parts: Vec<Factors>) -> Self {
-        if parts.len() == 1 {
-            return parts.remove(0);
-        }
-        let rank = parts.iter().map(|part| part.rank).sum();
-        let (rows, cols) = parts.first().map_or((0, 0), |part| (part.c.len() / part.rank.max(1), part.cols));
-        let row_of = |row: usize| parts.iter().flat_map(move |part| &part.c[row * part.rank..][..part.rank]);
-        let c = (0..rows).flat_map(row_of).copied().collect();
-        let p = parts.iter().flat_map(|part| &part.p).copied().collect();
-        Self::new(c, p, rank, cols)
+    /// The factors of the transpose, `P^T C^T`.
+    pub fn transposed(&self) -> Self {
+        let rows = self.c.len() / self.rank.max(1);
+        let c = (0..self.cols).flat_map(|col| (0..self.rank).map(move |k| self.p[k * self.cols + col]));
+        let p = (0..self.rank).flat_map(|k| (0..rows).map(move |row| self.c[row * self.rank + k]));
+        Self::new(c.collect(), p.collect(), self.rank, rows)
     }
 
     /// The factors of `target` over the base's matrix, with the adapter's scale (or a multiple of it). Fails when the
@@ -78,8 +73,8 @@ impl Factors {
         Ok(Self::new(weight.gather_columns(&target.cols), p, rank, n))
     }
 
-    /// The change of one canonical row of W into `out`, of length n: over the columns of C in order, in f32.
-    pub fn change_of_row(&self, row: usize, out: &mut [f32]) {
+    /// Add the change of one canonical row of W to `out`, of length n: over the columns of C in order, in f32.
+    pub fn add_to_row(&self, row: usize, out: &mut [f32]) {
         struct Add<'x>(&'x [f32], &'x [f32], &'x mut [f32]);
         impl Work for Add<'_> {
             type Output = ();
@@ -87,7 +82,6 @@ impl Factors {
             #[inline(always)]
             fn run(self) {
                 let Self(c, p, out) = self;
-                out.fill(0.0);
                 for (&c, p) in c.iter().zip(p.chunks_exact(out.len().max(1))) {
                     for (out, &p) in out.iter_mut().zip(p) {
                         *out += c * p;

@@ -2,7 +2,7 @@
 //!
 //! The text is cut into chunks of `ctx` tokens that do not overlap, a rest is left out; the first token of a chunk is
 //! replaced by BOS where the model's tokenizer adds one; only the second half of each chunk counts, so that every
-//! prediction has at least `ctx / 2` tokens before it.
+//! prediction has at least `ctx / 2` tokens before it. Control tokens' texts within the text are text as any other.
 
 use serde::Serialize;
 
@@ -42,7 +42,7 @@ pub fn perplexity<T: Real>(
     if ctx < 4 {
         return Err(Error::request(format!("a context of {ctx} tokens has no second half"), "use --ctx 512"));
     }
-    let tokens = tokenizer.encode(text, true)?;
+    let tokens = tokenizer.encode_ordinary(text, true)?;
     let chunks = (tokens.len() / ctx).min(max_chunks.unwrap_or(usize::MAX));
     if chunks == 0 {
         return Err(Error::request(

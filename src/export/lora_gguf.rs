@@ -3,7 +3,8 @@
 //! llama.cpp computes `y + alpha / rank * B (A x)`, rank being B's row length. A has ggml's dimensions `[n, rank]` and B
 //! `[rank, m]`, under the matrix's name with `.lora_a` and `.lora_b` behind. It asks for `general.type`,
 //! `general.architecture`, `adapter.type` and `adapter.lora.alpha` (f32) and refuses other tensors
-//! (`llama_adapter_lora_init` in llama-adapter.cpp). Here B = C and A = s U R times rank / alpha, in GGUF's order of rows.
+//! (`llama_adapter_lora_init` in llama-adapter.cpp). Here B = C and A = s U R times rank / alpha, in GGUF's order of rows;
+//! a fused matrix has the factors of all its parts.
 
 use std::path::Path;
 
@@ -12,19 +13,24 @@ use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{GgufLayout, NewTensor, Value};
 use curmerge_formats::output::OutputFile;
 
+use super::targets::matrices;
 use crate::Result;
-use crate::base::Base;
-use crate::cur::Factors;
+use crate::base::{Base, Files};
 
 const VERSION: u32 = 3;
 const ALIGNMENT: u64 = 32;
 
-/// Write the file; both matrices of a target in F32.
+/// Write the file; both factors of a matrix in F32.
 pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]) -> Result<()> {
+    if let (false, Files::HuggingFace(_)) = (base.is_known(), base.files()) {
+        // What GGUF calls the folder's tensors is not known.
+        base.must_be_known()?;
+    }
+    let matrices = matrices(base, adapter)?;
     let alpha = adapter.rank as f32;
     let text = |text: &str| Value::String(text.into());
     let metadata: Vec<(String, Value)> = [
-        ("general.architecture", text(base.architecture().gguf)),
+        ("general.architecture", text(base.architecture_name())),
         ("general.type", text("adapter")),
         ("general.name", text(&adapter.base.name)),
         ("adapter.type", text("lora")),
@@ -32,11 +38,14 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
     ]
     .map(|(key, value)| (key.to_string(), value))
     .into();
-    let tensors = adapter.targets.iter().flat_map(|target| {
-        let [m, n] = target.shape;
-        let rank = target.cols.len() as u64;
+    let tensors = matrices.iter().flat_map(|matrix| {
+        let [m, n, rank] = [matrix.rows, matrix.cols, matrix.rank()].map(|x| x as u64);
+        let name = match base.files() {
+            Files::Gguf(_) => matrix.place.tensor.stored_name.clone(),
+            Files::HuggingFace(_) => format!("{}.weight", matrix.name),
+        };
         [("lora_a", vec![n, rank]), ("lora_b", vec![rank, m])].map(|(part, dims)| NewTensor {
-            name: format!("{}.weight.{part}", target.name),
+            name: format!("{name}.{part}"),
             dtype: DType::F32,
             dims,
         })
@@ -44,11 +53,9 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
     let layout = GgufLayout::new(VERSION, ALIGNMENT, &metadata, tensors.collect())?;
     let mut file = OutputFile::create(out, inputs)?;
     file.append(layout.header())?;
-    for (target, places) in adapter.targets.iter().zip(layout.tensors().chunks_exact(2)) {
-        let weight = base.weight(&target.name)?;
-        // A target may have fewer columns than the adapter's rank, and has the same alpha.
-        let scale = adapter.scale * target.cols.len() as f32 / alpha;
-        let factors = Factors::of_target(base.path(), &weight, target, scale)?;
+    for (matrix, places) in matrices.iter().zip(layout.tensors().chunks_exact(2)) {
+        // Whatever its rank, a matrix has the same alpha.
+        let factors = matrix.factors(base, adapter.scale * matrix.rank() as f32 / alpha)?;
         for (values, place) in [&factors.p, &factors.c].into_iter().zip(places) {
             let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
             file.write_all_at(place.offset, &bytes)?;

@@ -3,6 +3,7 @@
 mod lora_gguf;
 pub mod ollama;
 mod peft;
+mod targets;
 
 use std::path::Path;
 

@@ -2,36 +2,41 @@
 //!
 //! PEFT computes `y + lora_alpha / r * B (A x)`, A `[r, n]` and B `[m, r]` under
 //! `base_model.model.MODULE.lora_A.weight` and `.lora_B.weight`, rows in Hugging Face's order (`LoraConfig`,
-//! `LoraLayer.update_layer` and `get_peft_model_state_dict` in peft). Here B = C and A = s U R, and alpha is r. Module
-//! names and the order of rows come from the architecture's table, so a GGUF base serves as well as a folder.
+//! `LoraLayer.update_layer` and `get_peft_model_state_dict` in peft); so also of modules that store `[in, out]`, as
+//! `fan_in_fan_out` says. Here B = C and A = s U R, of a fused matrix those of all its parts, and alpha is r: that of the
+//! largest rank, since some programs make room for no more. Module names and the order of rows come from the
+//! architecture's table, so a GGUF base serves as well as a folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use curmerge_formats::adapter::{Adapter, AdapterTarget};
+use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::output::OutputFolder;
 use curmerge_formats::safetensors::{NewSafeTensor, SafeTensorsLayout};
 use serde_json::{Map, Value as Json, json};
 
+use super::targets::{Matrix, matrices};
 use crate::base::{Base, RowOrder};
-use crate::cur::Factors;
 use crate::lora::peft::{CONFIG, WEIGHTS};
 use crate::{Error, Result};
 
-/// One target as PEFT names it.
+/// One matrix as PEFT names it.
 struct Module<'a> {
-    target: &'a AdapterTarget,
+    matrix: Matrix<'a>,
     /// `model.layers.0.self_attn.q_proj`
     name: String,
     order: RowOrder,
+    /// Whether the module stores it as `[in, out]`.
+    transposed: bool,
 }
 
-/// Write the folder; both matrices of a target in F32.
+/// Write the folder; both factors of a matrix in F32.
 pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path], force: bool) -> Result<()> {
-    let modules = adapter.targets.iter().map(|t| module(base, t)).collect::<Result<Vec<_>>>()?;
+    let matrices = matrices(base, adapter)?;
+    let modules = matrices.into_iter().map(|m| module(base, m)).collect::<Result<Vec<_>>>()?;
     let tensors = modules.iter().flat_map(|m| {
-        let ([rows, cols], rank) = (m.target.shape, m.target.cols.len() as u64);
+        let [rows, cols, rank] = [m.matrix.rows, m.matrix.cols, m.matrix.rank()].map(|x| x as u64);
         [("lora_A", vec![rank, cols]), ("lora_B", vec![rows, rank])].map(|(part, shape)| NewSafeTensor {
             name: format!("base_model.model.{}.{part}.weight", m.name),
             dtype: DType::F32,
@@ -44,9 +49,8 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
     let mut file = folder.file(WEIGHTS)?;
     file.append(layout.header())?;
     for (module, places) in modules.iter().zip(layout.tensors().chunks_exact(2)) {
-        let weight = base.weight(&module.target.name)?;
-        let factors = Factors::of_target(base.path(), &weight, module.target, adapter.scale)?;
-        let b = (0..weight.rows()).flat_map(|stored| {
+        let factors = module.matrix.factors(base, adapter.scale)?;
+        let b = (0..module.matrix.rows).flat_map(|stored| {
             let row = module.order.canonical_row(stored);
             &factors.c[row * factors.rank..][..factors.rank]
         });
@@ -60,7 +64,7 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
     }
     file.commit()?;
     let mut file = folder.file(CONFIG)?;
-    let config = serde_json::to_string_pretty(&config(base, adapter, &modules)).unwrap_or_default();
+    let config = serde_json::to_string_pretty(&config(base, &modules)).unwrap_or_default();
     file.append(config.as_bytes())?;
     file.append(b"\n")?;
     file.commit()?;
@@ -68,40 +72,41 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
     Ok(())
 }
 
-fn module<'a>(base: &Base, target: &'a AdapterTarget) -> Result<Module<'a>> {
+fn module<'a>(base: &Base, matrix: Matrix<'a>) -> Result<Module<'a>> {
     let refuse = |problem: &str| {
-        let place = format!("tensor '{}'", target.name);
+        let place = format!("tensor '{}'", matrix.name);
         Error::input(base.path(), place, problem, "use the base that the adapter was made on")
     };
     let (name, names) = base
         .architecture()
-        .to_hugging_face(&target.name)
+        .to_hugging_face(matrix.name)
         .ok_or_else(|| refuse("has no name in Hugging Face's form of this architecture"))?;
-    let order = base.config().hugging_face_order(names, target.shape[0]);
+    let order = base.config().hugging_face_order(names, matrix.rows as u64);
     let order = order.ok_or_else(|| refuse("its rows are no whole number of heads"))?;
-    Ok(Module { target, name, order })
+    Ok(Module { matrix, name, order, transposed: names.transposed })
 }
 
 /// adapter_config.json: what PEFT's `LoraConfig` reads, and the rest as it would write it.
-fn config(base: &Base, adapter: &Adapter, modules: &[Module<'_>]) -> Json {
-    // Modules of another rank than the adapter's, each with an alpha of its rank.
+fn config(base: &Base, modules: &[Module<'_>]) -> Json {
+    let largest = modules.iter().map(|m| m.matrix.rank()).max().unwrap_or_default();
+    // Modules of another rank, each with an alpha of its rank.
     let others: Map<String, Json> = modules
         .iter()
-        .filter(|m| m.target.cols.len() != adapter.rank as usize)
-        .map(|m| (m.name.clone(), json!(m.target.cols.len())))
+        .filter(|m| m.matrix.rank() != largest)
+        .map(|m| (m.name.clone(), json!(m.matrix.rank())))
         .collect();
     json!({
         "alpha_pattern": others,
         "base_model_name_or_path": base.hugging_face_repository(),
         "bias": "none",
-        "fan_in_fan_out": false,
+        "fan_in_fan_out": modules.iter().any(|m| m.transposed),
         "inference_mode": true,
         "init_lora_weights": true,
-        "lora_alpha": adapter.rank,
+        "lora_alpha": largest,
         "lora_dropout": 0.0,
         "modules_to_save": null,
         "peft_type": "LORA",
-        "r": adapter.rank,
+        "r": largest,
         "rank_pattern": others,
         "target_modules": target_modules(base, modules),
         "task_type": "CAUSAL_LM",

@@ -38,7 +38,7 @@ pub(super) fn exp_f32(x: f32) -> f32 {
 pub(super) fn tanh_f32(x: f32) -> f32 {
     let z = x * x;
     let mut p = -5.704_988_7e-3;
-    for coefficient in [2.063_908_8e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1] {
+    for coefficient in [2.063_908_8e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
         p = p * z + coefficient;
     }
     let near = p * z * x + x;

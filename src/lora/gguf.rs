@@ -29,8 +29,8 @@ pub(super) fn open(path: &Path, base: &Base) -> Result<Lora> {
     if text(&gguf, "adapter.type") != Some("lora") {
         return refuse("adapter.type", "is not 'lora'", "only LoRA adapters can be merged");
     }
-    if text(&gguf, "general.architecture") != Some(base.architecture().gguf) {
-        let problem = format!("is not the base's, '{}'", base.architecture().gguf);
+    if text(&gguf, "general.architecture") != Some(base.architecture_name()) {
+        let problem = format!("is not the base's, '{}'", base.architecture_name().escape_debug());
         return refuse("general.architecture", &problem, "use the base that it was trained on");
     }
     if gguf.get("adapter.alora.invocation_tokens").is_some() {
@@ -50,7 +50,8 @@ pub(super) fn open(path: &Path, base: &Base) -> Result<Lora> {
             return Err(Error::input(path, place, problem, "only adapters of these can be merged"));
         };
         let place = tensor.offset..tensor.offset + tensor.bytes;
-        pairs.put(name.into(), part, Stored::new(path, &tensor.name, tensor.dtype, &tensor.shape(), place)?);
+        let stored = Stored::new(path, &tensor.name, tensor.dtype, &tensor.shape(), place)?;
+        pairs.put(path, name.into(), part, stored)?;
     }
     let targets = pairs.finish(path, |_, a, b| {
         let scale = if alpha == 0.0 { 1.0 } else { alpha / b.cols as f32 };

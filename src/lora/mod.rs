@@ -163,8 +163,18 @@ struct Pairs(BTreeMap<String, [Option<Stored>; 2]>);
 
 impl Pairs {
     /// Take `stored` as A (0) or B (1) of `name`.
-    fn put(&mut self, name: String, part: usize, stored: Stored) {
-        self.0.entry(name).or_default()[part] = Some(stored);
+    ///
+    /// # Errors
+    /// The file has it already, under another name.
+    fn put(&mut self, path: &Path, name: String, part: usize, stored: Stored) -> Result<()> {
+        let place = format!("tensor '{}'", stored.name.escape_debug());
+        match self.0.entry(name).or_default()[part].replace(stored) {
+            None => Ok(()),
+            Some(other) => {
+                let problem = format!("means the same as '{}'", other.name.escape_debug());
+                Err(Error::input(path, place, problem, "write the adapter again"))
+            }
+        }
     }
 
     /// Every target with both matrices, which `finish` gives its order of rows and its scale.

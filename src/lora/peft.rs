@@ -2,7 +2,8 @@
 //!
 //! adapter_config.json gives `r`, `lora_alpha` and, for modules whose name ends as a key says (a regular expression),
 //! `rank_pattern` and `alpha_pattern`. The scale is `alpha / r`, with `use_rslora` `alpha / sqrt(r)` (Kalajdzievski
-//! 2023). Source: `LoraConfig`, `LoraLayer.update_layer` and `get_pattern_key` in peft.
+//! 2023). A is `[r, in]` and B `[out, r]` also where a module stores `[in, out]`: `fan_in_fan_out` says so of the module
+//! alone, and PEFT mends it where it is wrong. Source: `LoraConfig`, `LoraLayer.update_layer` and `get_pattern_key` in peft.
 
 use std::fmt;
 use std::path::Path;
@@ -13,7 +14,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value as Json};
 
 use super::{File, Lora, Pairs, Stored, Target};
-use crate::base::Base;
+use crate::base::{Base, RowOrder};
 use crate::{Error, Result};
 
 /// The file of the matrices.
@@ -25,6 +26,11 @@ const PREFIX: &str = "base_model.model.";
 const PARTS: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
 /// A configuration is a few kilobytes.
 const MAX_CONFIG: u64 = 1 << 24;
+
+/// The module that a tensor called so is A (0) or B (1) of.
+fn module(tensor: &str, part: usize) -> Option<&str> {
+    tensor.strip_prefix(PREFIX)?.strip_suffix(PARTS[part])
+}
 
 pub(super) fn is_folder(path: &Path) -> bool {
     path.join(CONFIG).is_file()
@@ -42,27 +48,32 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
             let place = format!("tensor '{}'", tensor.name.escape_debug());
             Err(Error::input(&path, place, problem, mend))
         };
-        let stem = |part: usize| {
-            let module = tensor.name.strip_prefix(PREFIX)?.strip_suffix(PARTS[part])?;
-            Some((module, part))
-        };
+        let stem = |part| Some((module(&tensor.name, part)?, part));
         let Some((module, part)) = stem(0).or(stem(1)) else {
             return refuse("is not a LoRA matrix of a linear layer", "only adapters of these can be merged");
         };
-        let canonical = table.of_hugging_face(module).map(|(name, _)| name);
-        let Some(name) = canonical.filter(|name| name.starts_with("blk.")) else {
+        let canonical = match base.is_known() {
+            true => {
+                table.of_hugging_face(module).map(|(name, _)| name).filter(|name| name.starts_with("blk."))
+            }
+            false => base.place(module).map(|place| place.name.to_string()),
+        };
+        let Some(name) = canonical else {
             return refuse(
                 "belongs to no linear layer of the base's blocks",
                 "use the base that it was trained on",
             );
         };
         let place = tensor.offset..tensor.offset + tensor.bytes;
-        pairs.put(name, part, Stored::new(&path, &tensor.name, tensor.dtype, &tensor.shape, place)?);
+        let stored = Stored::new(&path, &tensor.name, tensor.dtype, &tensor.shape, place)?;
+        pairs.put(&path, name, part, stored)?;
     }
     let targets = pairs.finish(&path, |name, a, b| {
-        // `of_hugging_face` made the name.
-        let (module, names) = table.to_hugging_face(name).unwrap_or_else(|| unreachable!("{name}"));
-        let order = base.config().hugging_face_order(names, b.rows as u64).ok_or_else(|| {
+        let order = match table.line(name) {
+            Some(line) => base.config().hugging_face_order(line, b.rows as u64),
+            None => Some(RowOrder::CANONICAL),
+        };
+        let order = order.ok_or_else(|| {
             let problem = format!("{} rows are no whole number of heads", b.rows);
             Error::input(
                 &path,
@@ -71,7 +82,8 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
                 "use the base that it was trained on",
             )
         })?;
-        let scale = config.scale(&module, a.rows)?;
+        // Patterns are of modules' own names.
+        let scale = config.scale(module(&a.name, 0).unwrap_or_default(), a.rows)?;
         Ok(Target { a, b, order, scale })
     })?;
     Ok(Lora { path: folder.into(), file: File::SafeTensors(file), targets })
@@ -199,7 +211,6 @@ impl<'a> Config<'a> {
 /// What makes an adapter more than `B A` on linear layers, and why it cannot be merged.
 const REFUSED: &[(&str, &str)] = &[
     ("use_dora", "DoRA also scales the columns of the sum"),
-    ("fan_in_fan_out", "the matrices are transposed"),
     ("lora_bias", "biases were trained"),
     ("bias", "biases were trained"),
     ("modules_to_save", "whole modules were trained"),

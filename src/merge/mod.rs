@@ -12,8 +12,8 @@ pub mod requantize;
 mod shards;
 mod storage;
 mod tensor;
+mod terms;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::adapter::Adapter;
@@ -32,7 +32,7 @@ pub use report::{MergeReport, TensorReport};
 pub use storage::Storage;
 
 use pieces::{Change, Changes, Piece};
-use tensor::{Adapted, Term};
+use tensor::Adapted;
 
 /// How to merge.
 #[derive(Clone, Default)]
@@ -81,7 +81,7 @@ pub fn merge(
     progress: impl Fn(u64, u64),
 ) -> Result<MergeReport> {
     check_ending(base, options, out)?;
-    let terms = terms(sources)?;
+    let terms = terms::by_tensor(base, sources)?;
     let mut confirm = options.confirm;
     let mut confirm = move || confirm.take().map_or(Ok(()), |confirm| confirm());
     if matches!(options.storage, Storage::Narrowest { .. }) {
@@ -99,7 +99,7 @@ pub fn merge(
     };
     for (name, terms) in &terms {
         let weight = base.weight(name)?;
-        // `weight` found it.
+        // `by_tensor` found it.
         let tensor = &base.tensors()[*name];
         let mut adapted = Adapted { name, terms, weight, weights: None, dtype: tensor.dtype };
         if let Some(Change::Retyped(retyped)) = changes.get(tensor.stored_name.as_str()) {
@@ -173,30 +173,6 @@ fn retyped<'a>(base: &'a Base, file_type: FileType, imatrix: Option<&'a Imatrix>
     let changing = tensors.into_iter().filter(Retyped::changes);
     let changes = changing.map(|t| (t.tensor.name.as_str(), Change::Retyped(t))).collect();
     Ok((changes, retype::metadata(model.whole_metadata(), file_type), notes))
-}
-
-/// What each matrix gets, in the order of the sources.
-fn terms<'a>(sources: &[(Source<'a>, f32)]) -> Result<BTreeMap<&'a str, Vec<Term<'a>>>> {
-    let mut terms = BTreeMap::<&str, Vec<Term<'_>>>::new();
-    for &(source, factor) in sources {
-        let scale = if let Source::Cur(adapter) = source { adapter.scale * factor } else { factor };
-        if !scale.is_finite() {
-            return Err(Error::request(
-                format!("a scale of {scale} cannot be used"),
-                "give a finite --scale",
-            ));
-        }
-        match source {
-            Source::Cur(adapter) => adapter
-                .targets
-                .iter()
-                .for_each(|target| terms.entry(&target.name).or_default().push(Term::Cur { target, scale })),
-            Source::Lora(lora) => lora
-                .targets()
-                .for_each(|name| terms.entry(name).or_default().push(Term::Lora { lora, scale })),
-        }
-    }
-    Ok(terms)
 }
 
 /// The files of a Hugging Face folder under their own names.

@@ -111,11 +111,14 @@ impl Work for Row<'_> {
     }
 }
 
-/// What became of the change of one matrix.
+/// What became of the change of one tensor.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TensorReport {
     /// Canonical name.
     pub name: String,
+    /// The parts of the tensor that were changed, where not all of it was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<String>,
     /// The type it was written in.
     pub dtype: String,
     /// How much of the change survived rounding, in its own direction: `<Q - W, d> / |d|^2`, 1 for all of it.
@@ -130,9 +133,10 @@ pub struct TensorReport {
 
 impl TensorReport {
     /// From the sums over the whole matrix.
-    pub fn new(name: &str, dtype: &str, sums: &Sums) -> Self {
+    pub fn new(name: &str, parts: Vec<String>, dtype: &str, sums: &Sums) -> Self {
         Self {
             name: name.into(),
+            parts,
             dtype: dtype.into(),
             share: sums.share(),
             noise: sums.noise(),
@@ -140,21 +144,29 @@ impl TensorReport {
             fidelity: sums.fidelity(),
         }
     }
+
+    /// The name with the parts, such as `blk.0.attn_qkv[q,v]`.
+    pub fn label(&self) -> String {
+        match self.parts.as_slice() {
+            [] => self.name.clone(),
+            parts => format!("{}[{}]", self.name, parts.join(",")),
+        }
+    }
 }
 
-/// What became of the adapter, a line a target in the order of the output file.
+/// What became of the adapter, a line a changed tensor in the order of the output file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct MergeReport {
     /// What a program that runs the merged model is given: the file or folder written, of splits the first.
     pub model: PathBuf,
-    /// The targets.
+    /// The changed tensors.
     pub tensors: Vec<TensorReport>,
     /// What happened to other files that whoever uses the output should know, a line each.
     pub notes: Vec<String>,
 }
 
 impl MergeReport {
-    /// The targets, those that lost most (or gained most) of their change first, then the noisiest.
+    /// The changed tensors, those that lost most (or gained most) of their change first, then the noisiest.
     pub fn worst_first(&self) -> Vec<&TensorReport> {
         let mut tensors: Vec<_> = self.tensors.iter().collect();
         let off = |t: &TensorReport| (t.share - 1.0).abs();
@@ -174,7 +186,7 @@ impl MergeReport {
                 "less than half of the adapter survived rounding in {} of {count} tensors, least in {} ({:.3}); \
                  store them finer, for example with --type-adapted q8_0",
                 low.len(),
-                worst.name,
+                worst.label(),
                 worst.share
             ));
         }
@@ -184,7 +196,7 @@ impl MergeReport {
                 "rounding added more than {HIGH_NOISE} times the adapter's own change in {} of {count} tensors, most \
                  in {} ({:.1}); store them finer, for example with --type-adapted q8_0",
                 noisy.len(),
-                worst.name,
+                worst.label(),
                 worst.noise
             ));
         }
@@ -212,6 +224,7 @@ mod tests {
     fn worst_comes_first_and_is_warned_of() {
         let tensor = |name: &str, share, noise| TensorReport {
             name: name.into(),
+            parts: Vec::new(),
             dtype: "Q4_0".into(),
             share,
             noise,

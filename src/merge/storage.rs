@@ -45,7 +45,7 @@ pub(super) fn choose(
     tensor: &BaseTensor,
     adapted: &Adapted<'_>,
 ) -> Result<DType> {
-    let columns = adapted.weight.cols();
+    let columns = adapted.weight.as_stored().0.cols();
     let fidelity = match storage {
         Storage::AsStored => return check(base, adapted.name, tensor, adapted.dtype, columns),
         Storage::Only(dtype) => return check(base, adapted.name, tensor, dtype, columns),

@@ -36,8 +36,8 @@ pub struct Block<'a, T: Real> {
 /// The second part of a block.
 #[derive(Clone, Debug)]
 pub(super) enum FeedForward<'a, T: Real> {
-    Dense(Dense<'a, T>),
-    Experts(Experts<'a, T>),
+    Dense(Box<Dense<'a, T>>),
+    Experts(Box<Experts<'a, T>>),
 }
 
 /// What attention reads: `[tokens, heads * dim]` each, q and k already normed and rotated.

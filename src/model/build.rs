@@ -10,7 +10,7 @@ use super::norm::Norm;
 use super::residual::Residual;
 use super::rotary::Rotary;
 use crate::arch::{NormKind, Positions};
-use crate::base::Base;
+use crate::base::{Base, Weight};
 use crate::kernels::Real;
 use crate::{Error, Result};
 
@@ -43,16 +43,22 @@ impl<'a, T: Real> Transformer<'a, T> {
             terms: Vec::new(),
             activation_bytes: u64::MAX,
         };
-        model.for_context(0);
+        model.for_context(0)?;
         Ok(model)
     }
 
     /// Expect sequences of at most so many tokens: models that turn positions otherwise in long contexts (LongRoPE) do so
     /// in all of them where this is beyond what they were first trained on, as llama.cpp does by the size of its context.
-    pub fn for_context(&mut self, tokens: usize) {
+    /// Fails when the model has learned vectors of fewer positions.
+    pub fn for_context(&mut self, tokens: usize) -> Result<()> {
+        if let Some(most) = self.positions.as_ref().map(Weight::rows).filter(|&most| most < tokens) {
+            let problem = format!("a sequence of {tokens} tokens, and the model has {most} positions");
+            return Err(Error::request(problem, format!("use sequences of at most {most} tokens")));
+        }
         let ropes = self.config.rope.iter().chain(&self.config.local_rope);
         let rotary = |rope| Rotary::new(&self.config, rope, self.architecture.positions, tokens);
         self.rotaries = ropes.map(rotary).collect();
+        Ok(())
     }
 }
 
@@ -74,13 +80,13 @@ impl<'a> Parts<'a> {
         };
         let residual = |norm: Option<Norm<T>>| Residual { norm, scale: T::from_f64(config.residual_scale) };
         let feed_forward = match config.experts {
-            Some(_) => FeedForward::Experts(self.experts(layer)?),
-            None => FeedForward::Dense(Dense {
+            Some(_) => FeedForward::Experts(Box::new(self.experts(layer)?)),
+            None => FeedForward::Dense(Box::new(Dense {
                 gate: role("gate")?,
                 up: needed("up")?,
                 down: needed("down")?,
                 activation: self.base.architecture().activation,
-            }),
+            })),
         };
         let window = config.window_of(layer);
         let rotary =

@@ -141,7 +141,10 @@ impl<'a, T: Real> Linear<'a, T> {
 
     /// `y = x W^T` or `y += x W^T`.
     fn multiply(&self, y: &mut Array2<T>, accumulate: bool, x: &T::Rows<'_>) {
-        let make = |rows| T::transposed(&self.weight, rows, self.precision);
+        let make = |rows: Range<usize>| match self.weight.stored_transpose(rows.clone()) {
+            Some(stored) => T::upright(&stored, 0..stored.rows(), self.precision),
+            None => T::transposed(&self.weight, rows, self.precision),
+        };
         self.each_block(&self.kept[0], make, |rows, w| {
             T::multiply(y.slice_mut(s![.., rows]), accumulate, x, w);
         });
@@ -176,7 +179,10 @@ impl<'a, T: Real> Linear<'a, T> {
             term.backward(&mut g, z, &mut gradients[term.slot], dx.is_some());
         }
         let Some(sum) = dx else { return };
-        let make = |rows| T::upright(&self.weight, rows, self.precision);
+        let make = |rows: Range<usize>| match self.weight.stored_transpose(rows.clone()) {
+            Some(stored) => T::transposed(&stored, 0..stored.rows(), self.precision),
+            None => T::upright(&self.weight, rows, self.precision),
+        };
         self.each_block(&self.kept[1], make, |rows, w| {
             let part = T::rows(g.slice(s![.., rows]), self.precision);
             let accumulate = sum.is_some();

@@ -1,20 +1,33 @@
-//! Byte-level byte-pair encoding (GPT-2's), with the ids that llama.cpp gives.
+//! Byte-pair encoding by a list of merges, GPT-2's over bytes and Gemma 4's over characters, with the ids that llama.cpp
+//! gives.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use super::byte_level;
 use super::merge::merge_characters;
 use super::pretokenizer::PreTokenizer;
-use super::vocabulary::Vocabulary;
+use super::spm::SPACE;
+use super::vocabulary::{Vocabulary, byte_token};
 
 /// Longest word, in bytes, whose tokens are remembered within one text: words repeat, long ones hardly.
 const REMEMBERED: usize = 48;
 
-/// The merge list and the pre-tokenizer of a byte-level vocabulary.
+/// How tokens are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// As bytes, each by a character of its own.
+    Bytes,
+    /// As characters, a space as `▁`; what no token spells, as its bytes `<0xAB>`.
+    Characters,
+}
+
+/// The merge list and the pre-tokenizer of a vocabulary.
 #[derive(Debug)]
 pub(super) struct Bpe {
     pre: PreTokenizer,
+    pub(super) spelling: Spelling,
     /// Rank of a merge by its line in the file, `left right`. Spelled text holds no space, so a line that has one
     /// elsewhere is never looked up, and does no harm.
     ranks: HashMap<String, u32>,
@@ -22,17 +35,12 @@ pub(super) struct Bpe {
 
 impl Bpe {
     /// `merges` are the lines of `tokenizer.ggml.merges`; of equal lines the first counts.
-    pub(super) fn new(pre: PreTokenizer, merges: Vec<String>) -> Self {
+    pub(super) fn new(pre: PreTokenizer, spelling: Spelling, merges: Vec<String>) -> Self {
         let mut ranks = HashMap::with_capacity(merges.len());
         for (rank, merge) in (0u32..).zip(merges) {
             ranks.entry(merge).or_insert(rank);
         }
-        Bpe { pre, ranks }
-    }
-
-    /// Whether a text begins with BOS when the file does not say.
-    pub(super) fn adds_bos(&self) -> bool {
-        self.pre.adds_bos
+        Bpe { pre, spelling, ranks }
     }
 
     /// The pre-tokenizer.
@@ -49,6 +57,13 @@ impl Bpe {
 
     /// Appends the tokens of `text`, which holds no special token.
     pub(super) fn encode(&self, text: &str, vocabulary: &Vocabulary, out: &mut Vec<u32>) {
+        match self.spelling {
+            Spelling::Bytes => self.encode_words(text, vocabulary, out),
+            Spelling::Characters => self.encode_words(&text.replace(' ', SPACE), vocabulary, out),
+        }
+    }
+
+    fn encode_words(&self, text: &str, vocabulary: &Vocabulary, out: &mut Vec<u32>) {
         let mut seen: HashMap<&str, Vec<u32>> = HashMap::new();
         for word in self.pre.split(text) {
             if word.len() > REMEMBERED {
@@ -65,8 +80,11 @@ impl Bpe {
     }
 
     fn encode_word(&self, word: &str, vocabulary: &Vocabulary, out: &mut Vec<u32>) {
-        let spelled = byte_level::spell(word);
-        if let (true, Some(id)) = (self.pre.ignore_merges, vocabulary.id(&spelled)) {
+        let (spelled, whole) = match self.spelling {
+            Spelling::Bytes => (Cow::Owned(byte_level::spell(word)), self.pre.ignore_merges),
+            Spelling::Characters => (Cow::Borrowed(word), word.starts_with('\n')),
+        };
+        if let (true, Some(id)) = (whole, vocabulary.id(&spelled)) {
             out.push(id);
             return;
         }
@@ -77,10 +95,16 @@ impl Bpe {
             self.ranks.get(&line).map(|&rank| Reverse(rank))
         });
         for piece in pieces {
-            match vocabulary.id(piece) {
-                Some(id) => out.push(id),
+            match (vocabulary.id(piece), self.spelling) {
+                (Some(id), _) => out.push(id),
                 // As llama.cpp: what the vocabulary cannot spell falls back to its ASCII characters, else is lost.
-                None => out.extend(piece.chars().filter_map(|c| vocabulary.id(c.encode_utf8(&mut [0; 4])))),
+                (None, Spelling::Bytes) => {
+                    let ascii = piece.chars().filter(char::is_ascii);
+                    out.extend(ascii.filter_map(|c| vocabulary.id(c.encode_utf8(&mut [0; 4]))));
+                }
+                (None, Spelling::Characters) => {
+                    out.extend(piece.bytes().filter_map(|byte| vocabulary.id(&byte_token(byte))));
+                }
             }
         }
     }

@@ -1,16 +1,26 @@
 //! A model's own chat template (Jinja), rendered as Hugging Face transformers renders it.
 //!
 //! Templates come with the model and are written against transformers: `trim_blocks` and `lstrip_blocks` are on,
-//! Python's string methods are there, and so are `raise_exception`, `strftime_now` and a `tojson` that leaves HTML
-//! alone. A template from the internet is hostile: the work and memory of a rendering are bounded.
+//! Python's string methods are there, and so are `raise_exception`, `strftime_now`, `{% generation %}` and a `tojson` that
+//! leaves HTML alone ([`python`]). A template from the internet is hostile: the work and memory of a rendering are
+//! bounded.
 //!
 //! `strftime_now` gives the time 2024-07-26 00:00:00, always: an adapter must not depend on the day it was trained.
 //! That day is the one that Llama 3's own template falls back to.
 
+mod generation;
+mod json;
+mod message;
+mod python;
+mod strings;
+
+use std::ops::Range;
+
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, context};
-use serde::Serialize;
+use minijinja::value::Value;
+use minijinja::{AutoEscape, Environment, Error};
+
+pub use message::{Conversation, Message, Variables};
 
 /// What a rendering may cost, in minijinja's fuel: about one an instruction, and one for 64 bytes of data. It bounds
 /// the memory to some 64 MB; a conversation of a thousand turns takes less than a tenth of it.
@@ -21,22 +31,6 @@ const RENDERED_SPARE: usize = 1 << 20;
 
 /// The name of the template within the environment; without an ending, so that nothing is escaped.
 const NAME: &str = "chat_template";
-
-/// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant`, or what the template knows.
-    pub role: String,
-    /// What is said.
-    pub content: String,
-}
-
-impl Message {
-    /// A turn from its parts.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Message { role: role.into(), content: content.into() }
-    }
-}
 
 /// A chat template could not be parsed, or failed at a conversation.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +47,7 @@ pub struct ChatError {
 pub struct ChatTemplate {
     /// Why the template cannot be used; kept, for a model can be used without it.
     environment: Result<Environment<'static>, String>,
+    has_marks: bool,
     bos: String,
     eos: String,
 }
@@ -61,7 +56,14 @@ impl ChatTemplate {
     /// Parses a template. `bos` and `eos` are the texts of these tokens, empty if the model has none. A template that
     /// cannot be parsed fails when it is rendered.
     pub fn new(source: String, bos: String, eos: String) -> Self {
-        ChatTemplate { environment: environment(source).map_err(|error| one_line(&error)), bos, eos }
+        // Jinja reads any line's end as this one.
+        let (source, has_marks) = generation::as_calls(&source.replace("\r\n", "\n").replace('\r', "\n"));
+        ChatTemplate {
+            environment: environment(source).map_err(|error| one_line(&error)),
+            has_marks,
+            bos,
+            eos,
+        }
     }
 
     /// The text of the token that begins a text; empty if the model has none.
@@ -79,25 +81,71 @@ impl ChatTemplate {
     /// # Errors
     /// If the template cannot be parsed, refuses these messages, or works without end.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ChatError> {
+        self.render_with(messages, &Variables::default(), add_generation_prompt)
+    }
+
+    /// [`render`](Self::render) with what else the template is to see, such as tools.
+    ///
+    /// # Errors
+    /// Those of [`render`](Self::render).
+    pub fn render_with(
+        &self,
+        messages: &[Message],
+        variables: &Variables,
+        add_generation_prompt: bool,
+    ) -> Result<String, ChatError> {
+        self.run(messages, variables, add_generation_prompt, None)
+    }
+
+    /// What the template marks as the assistant's with `{% generation %}`: ranges of bytes of the rendering without
+    /// generation prompt, which is given as `text`. `None` if the template has no such marks, or builds on what is
+    /// between them so that they have no place in the text.
+    ///
+    /// # Errors
+    /// Those of [`render`](Self::render).
+    pub fn marked(
+        &self,
+        messages: &[Message],
+        variables: &Variables,
+        text: &str,
+    ) -> Result<Option<Vec<Range<usize>>>, ChatError> {
+        let Some(marks) = generation::unused_marks(text).filter(|_| self.has_marks) else { return Ok(None) };
+        let marked = self.run(messages, variables, false, Some(marks))?;
+        Ok(generation::take_out(&marked, marks).filter(|(plain, _)| plain == text).map(|(_, ranges)| ranges))
+    }
+
+    fn run(
+        &self,
+        messages: &[Message],
+        variables: &Variables,
+        add_generation_prompt: bool,
+        marks: Option<generation::Marks>,
+    ) -> Result<String, ChatError> {
         let environment = self.environment.as_ref().map_err(|problem| ChatError {
             problem: problem.clone(),
             mend: "the template cannot be read: use prompt and completion instead of messages",
         })?;
-        let variables = context! {
-            messages => Value::from(Serde(messages)),
-            add_generation_prompt,
-            bos_token => self.bos.as_str(),
-            eos_token => self.eos.as_str(),
-            tools => (),
-            documents => (),
-        };
-        let text = environment.get_template(NAME).and_then(|template| template.render(variables)).map_err(
-            |error| ChatError {
-                problem: one_line(&error),
-                mend: "change the messages to what the template takes, or use prompt and completion",
-            },
-        )?;
-        let said: usize = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
+        // What the model does not have is not defined, as in transformers.
+        let special = [("bos_token", &self.bos), ("eos_token", &self.eos)]
+            .into_iter()
+            .filter(|(_, text)| !text.is_empty());
+        let mut seen: Vec<(Value, Value)> =
+            special.map(|(name, text)| (name.into(), text.as_str().into())).collect();
+        seen.extend(variables.others.iter().map(|(name, value)| (name.as_str().into(), value.clone())));
+        seen.push(("messages".into(), messages.iter().map(Message::value).collect()));
+        seen.push(("tools".into(), variables.tools.clone()));
+        seen.push(("documents".into(), variables.documents.clone()));
+        seen.push(("add_generation_prompt".into(), add_generation_prompt.into()));
+        seen.extend(marks.map(|marks| (generation::MARKS.into(), marks.value())));
+        let seen = message::object(seen);
+        let text =
+            environment.get_template(NAME).and_then(|template| template.render(seen)).map_err(|error| {
+                ChatError {
+                    problem: one_line(&error),
+                    mend: "change the messages to what the template takes, or use prompt and completion",
+                }
+            })?;
+        let said = messages.iter().map(Message::size).sum::<usize>() + variables.size();
         if text.len() > RENDERED_TIMES * said + RENDERED_SPARE {
             return Err(ChatError {
                 problem: format!("it makes {} bytes of messages of {said}", text.len()),
@@ -112,125 +160,11 @@ fn environment(source: String) -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_fuel(Some(FUEL));
-    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, message))
-    });
-    environment.add_function("strftime_now", |format: &str| strftime(format));
-    environment.add_filter("tojson", tojson);
-    // To minijinja nothing is iterable too, but templates ask that of `tools` before they count them.
-    environment.add_test("iterable", |value: &Value| {
-        !value.is_undefined() && !value.is_none() && value.try_iter().is_ok()
-    });
-    environment.add_template_owned(NAME, without_generation_marks(&source))?;
+    python::add_to(&mut environment);
+    environment.add_function(generation::FUNCTION, generation::mark);
+    environment.add_template_owned(NAME, source)?;
     Ok(environment)
-}
-
-/// Transformers' `{% generation %}` marks the assistant's text for its own use; here it is a block that does nothing.
-fn without_generation_marks(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let Some(end) = rest[start + 2..].find("%}").map(|end| start + 2 + end) else { break };
-        let inside = &rest[start + 2..end];
-        let word = inside.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
-        let instead = match word {
-            "generation" => "if true",
-            "endgeneration" => "endif",
-            _ => word,
-        };
-        out.push_str(&rest[..start + 2]);
-        match inside.find(word) {
-            Some(at) if instead != word => {
-                out.push_str(&inside[..at]);
-                out.push_str(instead);
-                out.push_str(&inside[at + word.len()..]);
-            }
-            _ => out.push_str(inside),
-        }
-        out.push_str("%}");
-        rest = &rest[end + 2..];
-    }
-    out.push_str(rest);
-    out
-}
-
-/// C's `strftime` at the fixed time that the module's opening gives; a code that is not known stands for itself.
-fn strftime(format: &str) -> String {
-    let mut out = String::with_capacity(format.len() + 16);
-    let mut characters = format.chars();
-    while let Some(character) = characters.next() {
-        if character != '%' {
-            out.push(character);
-            continue;
-        }
-        match characters.next() {
-            Some('Y') => out.push_str("2024"),
-            Some('y') => out.push_str("24"),
-            Some('m') => out.push_str("07"),
-            Some('d') => out.push_str("26"),
-            Some('b' | 'h') => out.push_str("Jul"),
-            Some('B') => out.push_str("July"),
-            Some('a') => out.push_str("Fri"),
-            Some('A') => out.push_str("Friday"),
-            Some('j') => out.push_str("208"),
-            Some('H' | 'M' | 'S') => out.push_str("00"),
-            Some('I') => out.push_str("12"),
-            Some('p') => out.push_str("AM"),
-            Some('F') => out.push_str("2024-07-26"),
-            Some('T') => out.push_str("00:00:00"),
-            Some('%') | None => out.push('%'),
-            Some(other) => out.extend(['%', other]),
-        }
-    }
-    out
-}
-
-/// Python's `json.dumps(value, ensure_ascii=False, indent=indent)`.
-fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    // Both are transformers' parameters; the first is always as if false, the second has no effect on message order.
-    let _: Option<bool> = options.get("ensure_ascii")?;
-    let _: Option<bool> = options.get("sort_keys")?;
-    options.assert_all_used()?;
-    let mut out = Vec::new();
-    let written = match indent {
-        Some(width) => {
-            let indent = " ".repeat(width.min(16));
-            let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
-            value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))
-        }
-        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, PythonSpacing)),
-    };
-    let failed = |problem: String| Error::new(ErrorKind::BadSerialization, problem);
-    written.map_err(|error| failed(error.to_string()))?;
-    String::from_utf8(out).map(Value::from).map_err(|error| failed(error.to_string()))
-}
-
-/// JSON on one line with a space behind commas and colons.
-struct PythonSpacing;
-
-impl serde_json::ser::Formatter for PythonSpacing {
-    fn begin_array_value<W: std::io::Write + ?Sized>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: std::io::Write + ?Sized>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: std::io::Write + ?Sized>(&mut self, out: &mut W) -> std::io::Result<()> {
-        out.write_all(b": ")
-    }
 }
 
 /// An error of minijinja in one line of moderate length, with the line of the template where it arose.
@@ -291,7 +225,7 @@ mod tests {
     #[test]
     fn nothing_is_not_iterable() {
         let source = "{% for x in [tools, missing, 1, 'a', [], messages] %}{{ x is iterable }} {% endfor %}";
-        assert_eq!(render(source, &hello()).unwrap(), "False False False True True True ");
+        assert_eq!(render(source, &hello()).unwrap(), "False True False True True True ");
     }
 
     #[test]
@@ -318,5 +252,17 @@ mod tests {
         let loops = "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}";
         assert!(render(loops, &hello()).is_err());
         assert!(render("{{ 'x' * 9999999999 }}", &hello()).is_err());
+        assert!(render("{{ 'x'.ljust(9999999999) }}", &hello()).is_err());
+        // A list that holds itself many times over.
+        let list = "{% set ns = namespace(x=[messages]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+        for written in
+            ["{{ ns.x }}", "{{ ns.x | string }}", "{{ ns.x | tojson }}", "{{ ns.x | tojson(indent=16) }}"]
+        {
+            assert!(render(&format!("{list}{written}"), &hello()).is_err(), "{written}");
+        }
+        let deep =
+            "{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}";
+        assert!(render(&format!("{deep}{{{{ ns.x | tojson }}}}"), &hello()).is_err());
+        assert!(render(&format!("{deep}{{{{ ns.x }}}}"), &hello()).is_err());
     }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use curmerge_formats::gguf::{Gguf, Value};
 
-use super::bpe::Bpe;
+use super::bpe::{Bpe, Spelling};
 use super::pretokenizer::{Cut, PreTokenizer};
 use super::special::{Part, Specials};
 use super::spm::{SPACE, Spm};
 use super::vocabulary::{Kind, Vocabulary, end_tokens};
-use super::{Settings, TokenizerError, byte_level};
+use super::{Marks, Settings, TokenizerError, byte_level};
 
 /// What a GGUF file says of its tokenizer, before any of it is believed. Absent arrays are empty.
 #[derive(Clone, Debug, Default)]
@@ -150,6 +150,8 @@ pub(crate) enum AlgorithmParts<'a> {
         /// Lines `left right`, each once, the first to be joined first.
         merges: Vec<&'a str>,
     },
+    /// Byte-pair encoding over characters, as Gemma 4 has it.
+    Characters,
     /// SentencePiece's byte-pair encoding, by the scores of the vocabulary.
     SentencePiece {
         /// A text is given a space in front, at the start and behind special tokens.
@@ -170,6 +172,8 @@ enum Algorithm {
 pub(super) struct GgufTokenizer {
     vocabulary: Vocabulary,
     specials: Specials,
+    /// Those of `specials` that are found even where marks are ordinary text.
+    user_defined: Specials,
     algorithm: Algorithm,
     /// Special tokens swallow the white space behind them.
     strips: bool,
@@ -200,9 +204,11 @@ impl GgufTokenizer {
         let ends = end_tokens(named, |text| vocabulary.id(text), |key| id(key, None).ok().flatten());
 
         let (algorithm, adds_bos) = match metadata.model.as_str() {
-            "gpt2" => {
-                // Files older than the key are of llama.cpp's first BPE models, which `default` stands for.
-                let pre = PreTokenizer::named(metadata.pre.as_deref().unwrap_or("default"))?;
+            model @ ("gpt2" | "gemma4") => {
+                let (pre, spelling) = match model {
+                    "gemma4" => (PreTokenizer::gemma4()?, Spelling::Characters),
+                    _ => (PreTokenizer::named(metadata.pre.as_deref().unwrap_or(OLDEST))?, Spelling::Bytes),
+                };
                 let merges = metadata.merges.ok_or_else(|| {
                     TokenizerError::bad(
                         "tokenizer.ggml.merges",
@@ -210,9 +216,8 @@ impl GgufTokenizer {
                         "the tokenizer is incomplete: convert the model again",
                     )
                 })?;
-                let bpe = Bpe::new(pre, merges);
-                let adds_bos = bpe.adds_bos();
-                (Algorithm::Bpe(bpe), adds_bos)
+                let adds_bos = pre.adds_bos;
+                (Algorithm::Bpe(Bpe::new(pre, spelling, merges)), adds_bos)
             }
             "llama" => {
                 (Algorithm::Spm(Spm { adds_space: metadata.add_space.unwrap_or(true), unknown }), true)
@@ -221,13 +226,15 @@ impl GgufTokenizer {
         };
 
         let strips = strips_right(&metadata.name);
-        let specials = Specials::new(
-            vocabulary.specials().map(|(id, text)| (id, text, strips && !KEEPS_SPACE.contains(&text))),
-        )?;
+        let strip = |(id, text)| (id, text, strips && !KEEPS_SPACE.contains(&text));
+        let specials = Specials::new(vocabulary.specials().map(strip))?;
+        let user_defined = vocabulary.specials().filter(|(id, _)| !vocabulary.kind(*id).is_mark());
+        let user_defined = Specials::new(user_defined.map(strip))?;
         let settings = Settings {
             bos,
             eos,
-            adds_bos: metadata.add_bos.unwrap_or(adds_bos),
+            // Gemma 4's files have said false by mistake, which llama.cpp mends.
+            adds_bos: metadata.model == "gemma4" || metadata.add_bos.unwrap_or(adds_bos),
             adds_eos: metadata.add_eos.unwrap_or(false),
             ends,
         };
@@ -243,12 +250,13 @@ impl GgufTokenizer {
                 ));
             }
         }
-        Ok((GgufTokenizer { vocabulary, specials, algorithm, strips }, settings))
+        Ok((GgufTokenizer { vocabulary, specials, user_defined, algorithm, strips }, settings))
     }
 
     /// The tokenizer taken apart.
     pub(super) fn parts(&self) -> Parts<'_> {
         let algorithm = match &self.algorithm {
+            Algorithm::Bpe(bpe) if bpe.spelling == Spelling::Characters => AlgorithmParts::Characters,
             Algorithm::Bpe(bpe) => AlgorithmParts::ByteLevel {
                 cuts: bpe.pre().cuts(),
                 ignore_merges: bpe.pre().ignore_merges,
@@ -262,10 +270,19 @@ impl GgufTokenizer {
     }
 
     /// The tokens of `text` where it stands behind `previous`.
-    pub(super) fn encode_after(&self, previous: Option<u32>, text: &str) -> Result<Vec<u32>, TokenizerError> {
+    pub(super) fn encode_after(
+        &self,
+        previous: Option<u32>,
+        text: &str,
+        marks: Marks,
+    ) -> Result<Vec<u32>, TokenizerError> {
         let mut out = Vec::with_capacity(text.len() / 3 + 1);
         let mut after_special = previous.is_none_or(|id| self.vocabulary.kind(id).is_special());
-        for part in self.specials.split(text) {
+        let specials = match marks {
+            Marks::Tokens => &self.specials,
+            Marks::Text => &self.user_defined,
+        };
+        for part in specials.split(text) {
             match part {
                 Part::Token(id) => {
                     out.push(id);
@@ -294,8 +311,10 @@ impl GgufTokenizer {
                 Some(byte) => vec![byte],
                 None => text.as_bytes().to_vec(),
             },
-            (Kind::Normal, Algorithm::Bpe(_)) => byte_level::unspell(text),
-            (Kind::Normal, Algorithm::Spm(_)) => text.replace(SPACE, " ").into_bytes(),
+            (Kind::Normal, Algorithm::Bpe(bpe)) if bpe.spelling == Spelling::Bytes => {
+                byte_level::unspell(text)
+            }
+            (Kind::Normal, _) => text.replace(SPACE, " ").into_bytes(),
         }
     }
 
@@ -315,6 +334,9 @@ impl GgufTokenizer {
         self.vocabulary.text(id)
     }
 }
+
+/// Stands for `tokenizer.ggml.pre` in files older than the key, which are of llama.cpp's first BPE models.
+const OLDEST: &str = "default";
 
 /// Tokens of Phi-3 that keep the white space behind them.
 const KEEPS_SPACE: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 use tokenizers::tokenizer::Tokenizer as Library;
@@ -21,12 +22,16 @@ const DAMAGED: &str = "the file is damaged: fetch the folder again";
 #[derive(Debug)]
 pub(super) struct HfTokenizer {
     library: Library,
+    /// The library that takes special tokens for text; made when it is first asked.
+    ordinary: OnceLock<Library>,
     /// Tokens that are found in raw text before anything else, with their texts.
     added: HashMap<u32, String>,
     /// Ordinary tokens are written in GPT-2's spelling of bytes, not with `▁` and `<0xAB>`.
     byte_level: bool,
     /// A text is given a space in front.
     adds_space: bool,
+    /// The post-processor says that nothing is put around a text: it is `ByteLevel`.
+    adds_none: bool,
     /// One more than the greatest id.
     size: usize,
 }
@@ -61,7 +66,12 @@ pub(super) fn open(folder: &Path) -> Result<(HfTokenizer, Settings, Option<ChatT
     let bos = special("bos_token", "bos_token_id")?;
     let eos = special("eos_token", "eos_token_id")?;
     let (before, after) = tokenizer.around()?;
-    let flag = |name: &str| config.get(name).and_then(Value::as_bool);
+    // The post-processor decides, as it does in transformers 5 and in llama.cpp's converter; where it is silent, the flag.
+    let adds = |put: Option<u32>, token: Option<u32>, flag: &str| match put {
+        Some(put) => Some(put) == token,
+        None if tokenizer.adds_none => false,
+        None => config.get(flag).and_then(Value::as_bool).unwrap_or(false) && token.is_some(),
+    };
     let named: BTreeSet<u32> = ids(generation.get("eos_token_id"))
         .chain(ids(model.get("eos_token_id")))
         .chain(eos)
@@ -70,8 +80,8 @@ pub(super) fn open(folder: &Path) -> Result<(HfTokenizer, Settings, Option<ChatT
     let settings = Settings {
         bos,
         eos,
-        adds_bos: flag("add_bos_token").unwrap_or(bos.is_some() && before == bos),
-        adds_eos: flag("add_eos_token").unwrap_or(eos.is_some() && after == eos),
+        adds_bos: adds(before, bos, "add_bos_token"),
+        adds_eos: adds(after, eos, "add_eos_token"),
         ends: end_tokens(named, |text| tokenizer.library.token_to_id(text), |_| None),
     };
     let text = |id: Option<u32>| id.and_then(|id| tokenizer.library.id_to_token(id)).unwrap_or_default();
@@ -132,10 +142,12 @@ impl HfTokenizer {
         let greatest = library.get_vocab(true).into_values().max();
         let mut tokenizer = HfTokenizer {
             library,
+            ordinary: OnceLock::new(),
             added,
             byte_level: mentions_byte_level(json.get("decoder"))
                 || mentions_byte_level(json.get("pre_tokenizer")),
             adds_space: false,
+            adds_none: mentions_byte_level(json.get("post_processor")),
             size: greatest.map_or(0, |id| id as usize + 1),
         };
         if tokenizer.size == 0 {
@@ -151,10 +163,17 @@ impl HfTokenizer {
     }
 
     fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        self.library
-            .encode_fast(text, false)
-            .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(|error| TokenizerError::Encode { problem: error.to_string().replace('\n', " ") })
+        ids_of(&self.library, text)
+    }
+
+    /// The tokens of `text`, in which special tokens' texts are text as any other.
+    pub(super) fn encode_ordinary(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let library = self.ordinary.get_or_init(|| {
+            let mut library = self.library.clone();
+            library.set_encode_special_tokens(true);
+            library
+        });
+        ids_of(library, text)
     }
 
     /// What the post-processor puts before and behind a text: at most one token each is looked at.
@@ -209,6 +228,13 @@ impl HfTokenizer {
     pub(super) fn len(&self) -> usize {
         self.size
     }
+}
+
+fn ids_of(library: &Library, text: &str) -> Result<Vec<u32>, TokenizerError> {
+    library
+        .encode_fast(text, false)
+        .map(|encoding| encoding.get_ids().to_vec())
+        .map_err(|error| TokenizerError::Encode { problem: error.to_string().replace('\n', " ") })
 }
 
 /// Whether a step of the pipeline, or one inside it, is `ByteLevel`.

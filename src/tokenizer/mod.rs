@@ -5,7 +5,10 @@
 //! written here, after llama.cpp's), a Hugging Face folder as `tokenizer.json` ([`Tokenizer::from_hf_folder`], through
 //! the `tokenizers` crate). Either may bring a chat template ([`ChatTemplate`]).
 //!
-//! Special tokens that stand in a text are taken as such, as llama.cpp's server does it.
+//! Special tokens that stand in a text are taken as such, as llama.cpp's server does it; only [`encode_ordinary`]
+//! reads their texts as any other, as its measuring programs do.
+//!
+//! [`encode_ordinary`]: Tokenizer::encode_ordinary
 
 mod bpe;
 mod byte_level;
@@ -23,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 use curmerge_formats::gguf::{Gguf, Value};
 
-pub use chat::{ChatError, ChatTemplate, Message};
+pub use chat::{ChatError, ChatTemplate, Conversation, Message, Variables};
 pub(crate) use gguf::{AlgorithmParts, Parts};
 use gguf::{GgufTokenizer, Metadata};
 use hf::HfTokenizer;
@@ -45,8 +48,8 @@ pub enum TokenizerError {
     },
     /// `tokenizer.ggml.model` names an algorithm that is not written here.
     #[error(
-        "tokenizer: tokenizer.ggml.model is {name:?}, known are \"gpt2\" (byte-level BPE) and \"llama\" (SentencePiece \
-         BPE); use a base model with one of these"
+        "tokenizer: tokenizer.ggml.model is {name:?}, known are \"gpt2\" (byte-level BPE), \"llama\" (SentencePiece \
+         BPE) and \"gemma4\"; use a base model with one of these"
     )]
     UnknownModel {
         /// The value of the key.
@@ -54,13 +57,13 @@ pub enum TokenizerError {
     },
     /// `tokenizer.ggml.pre` names a pre-tokenizer that is not written here.
     #[error(
-        "tokenizer: tokenizer.ggml.pre is {name:?}, known are {known}; use the model's Hugging Face folder"
+        "tokenizer: tokenizer.ggml.pre is {name:?}, none of the {known} that are known; use the model's Hugging Face folder"
     )]
     UnknownPre {
         /// The value of the key.
         name: String,
-        /// The values that are known, by alphabet.
-        known: String,
+        /// How many values are known.
+        known: usize,
     },
     /// A file of a Hugging Face folder cannot be read, or says what cannot be.
     #[error("{}: {problem}; {mend}", path.display())]
@@ -105,6 +108,15 @@ struct Settings {
     adds_bos: bool,
     adds_eos: bool,
     ends: BTreeSet<u32>,
+}
+
+/// What the texts of a model's own marks (control tokens) are where they stand in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Marks {
+    /// The marks.
+    Tokens,
+    /// Text as any other.
+    Text,
 }
 
 #[derive(Debug)]
@@ -155,16 +167,33 @@ impl Tokenizer {
     /// # Errors
     /// If the vocabulary cannot spell the text.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
-        let mut ids = self.encode_after(&[], text)?;
-        if add_special {
-            if let (true, Some(bos)) = (self.settings.adds_bos, self.settings.bos) {
-                ids.insert(0, bos);
-            }
-            if let (true, Some(eos)) = (self.settings.adds_eos, self.settings.eos) {
-                ids.push(eos);
-            }
+        let ids = self.encode_after(&[], text)?;
+        Ok(if add_special { self.around(ids) } else { ids })
+    }
+
+    /// The tokens of `text`, in which control tokens' texts are text as any other: so llama-perplexity reads a text,
+    /// and it keeps text of unknown origin from ending a turn. User-defined tokens are found as ever. `add_special` as
+    /// in [`encode`](Self::encode).
+    ///
+    /// # Errors
+    /// If the vocabulary cannot spell the text.
+    pub fn encode_ordinary(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
+        let ids = match &self.source {
+            Source::Gguf(tokenizer) => tokenizer.encode_after(None, text, Marks::Text),
+            Source::Hf(tokenizer) => tokenizer.encode_ordinary(text),
+        }?;
+        Ok(if add_special { self.around(ids) } else { ids })
+    }
+
+    /// The ids with BOS and EOS around them if the model's settings say so.
+    fn around(&self, mut ids: Vec<u32>) -> Vec<u32> {
+        if let (true, Some(bos)) = (self.settings.adds_bos, self.settings.bos) {
+            ids.insert(0, bos);
         }
-        Ok(ids)
+        if let (true, Some(eos)) = (self.settings.adds_eos, self.settings.eos) {
+            ids.push(eos);
+        }
+        ids
     }
 
     /// The tokens of `text` where it stands behind the tokens `previous`, without BOS and EOS: SentencePiece models put
@@ -175,7 +204,7 @@ impl Tokenizer {
     pub fn encode_after(&self, previous: &[u32], text: &str) -> Result<Vec<u32>, TokenizerError> {
         let last = previous.last().copied();
         match &self.source {
-            Source::Gguf(tokenizer) => tokenizer.encode_after(last, text),
+            Source::Gguf(tokenizer) => tokenizer.encode_after(last, text, Marks::Tokens),
             Source::Hf(tokenizer) => tokenizer.encode_after(last, text),
         }
     }

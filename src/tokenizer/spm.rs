@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use super::TokenizerError;
 use super::merge::merge_characters;
-use super::vocabulary::Vocabulary;
+use super::vocabulary::{Vocabulary, byte_token};
 
 /// How SentencePiece writes a space.
 pub(super) const SPACE: &str = "\u{2581}";
@@ -73,7 +73,7 @@ impl Spm {
     fn byte_token(&self, byte: u8, vocabulary: &Vocabulary) -> Result<u32, TokenizerError> {
         let bare = char::from(byte);
         vocabulary
-            .id(&format!("<0x{byte:02X}>"))
+            .id(&byte_token(byte))
             .or_else(|| bare.is_ascii().then(|| vocabulary.id(bare.encode_utf8(&mut [0; 4])))?)
             .or(self.unknown)
             .ok_or_else(|| {

@@ -32,12 +32,17 @@ impl Kind {
 
     /// Whether the token is found in raw text before anything else looks at it.
     pub(crate) fn is_special(self) -> bool {
-        matches!(self, Kind::Unknown | Kind::Control | Kind::UserDefined)
+        self.is_mark() || self == Kind::UserDefined
+    }
+
+    /// Whether the token's text is ordinary text where marks are not looked for.
+    pub(super) fn is_mark(self) -> bool {
+        matches!(self, Kind::Unknown | Kind::Control)
     }
 }
 
 /// Texts that end a generation wherever a vocabulary has them: the list of llama.cpp's `llama-vocab.cpp`.
-const END_TEXTS: [&str; 20] = [
+const END_TEXTS: [&str; 22] = [
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",
@@ -57,7 +62,9 @@ const END_TEXTS: [&str; 20] = [
     "<end_of_utterance>",
     "<eos>",
     "<turn|>",
+    "<|tool_response>",
     "<｜end▁of▁sentence｜>",
+    "[e~[",
 ];
 
 /// Padding, repository and file marks of code models, which end a generation too: groups of equal meaning, of each of
@@ -70,6 +77,37 @@ const FILL_IN_TEXTS: [(&str, &[&str]); 3] = [
     ),
     ("tokenizer.ggml.fim_sep_token_id", &["<|file_sep|>"]),
 ];
+
+/// Marks of code models around what is to be filled in; they end nothing.
+const GAP_TEXTS: [&str; 24] = [
+    "<|fim_prefix|>",
+    "<fim-prefix>",
+    "<fim_prefix>",
+    "<｜fim▁begin｜>",
+    "<PRE>",
+    "▁<PRE>",
+    "<|code_prefix|>",
+    "<|prefix|>",
+    "<|fim_suffix|>",
+    "<fim-suffix>",
+    "<fim_suffix>",
+    "<｜fim▁hole｜>",
+    "<SUF>",
+    "▁<SUF>",
+    "<|code_suffix|>",
+    "<|suffix|>",
+    "<|fim_middle|>",
+    "<fim-middle>",
+    "<fim_middle>",
+    "<｜fim▁end｜>",
+    "<MID>",
+    "▁<MID>",
+    "<|code_middle|>",
+    "<|middle|>",
+];
+
+/// Marks of the harmony format, which llama.cpp takes wherever they stand.
+const HARMONY_TEXTS: [&str; 4] = ["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
 
 /// The tokens of a GGUF file.
 #[derive(Debug)]
@@ -126,10 +164,19 @@ impl Vocabulary {
             }
         }
         // Converters have marked these as ordinary text by mistake; llama.cpp mends that, and so must we.
-        for text in END_TEXTS.iter().chain(FILL_IN_TEXTS.iter().flat_map(|(_, group)| group.iter())) {
-            if let Some(&id) = ids.get(*text) {
-                kinds[id as usize] = Kind::Control;
-            }
+        let fill_in = FILL_IN_TEXTS.iter().flat_map(|(_, group)| group.iter());
+        let id = |text: &str| ids.get(text).copied();
+        for id in END_TEXTS.iter().chain(fill_in).chain(&GAP_TEXTS).filter_map(|text| id(text)) {
+            kinds[id as usize] = Kind::Control;
+        }
+        for id in HARMONY_TEXTS.iter().filter_map(|text| id(text)) {
+            kinds[id as usize] = Kind::UserDefined;
+        }
+        if let Some(end) = end_of_message(id) {
+            kinds[end as usize] = Kind::UserDefined;
+        }
+        if let Some(end) = ordinary_end(id) {
+            kinds[end as usize] = Kind::Normal;
         }
         Ok(Vocabulary { texts, kinds, scores, ids })
     }
@@ -159,13 +206,18 @@ impl Vocabulary {
         self.scores.get(id as usize).copied().unwrap_or(0.0)
     }
 
-    /// The ids and texts that are looked for in raw text.
+    /// The ids and texts that are looked for in raw text before anything else looks at it.
     pub(crate) fn specials(&self) -> impl Iterator<Item = (u32, &str)> {
         (0u32..)
             .zip(&self.texts)
             .filter(|(id, _)| self.kind(*id).is_special())
             .map(|(id, t)| (id, t.as_str()))
     }
+}
+
+/// How a vocabulary with fallback to bytes writes a byte.
+pub(super) fn byte_token(byte: u8) -> String {
+    format!("<0x{byte:02X}>")
 }
 
 /// The tokens that end a generation, as llama.cpp finds them: those of `named` (the file's own end tokens) and those
@@ -181,13 +233,22 @@ pub(super) fn end_tokens(
         ends.extend(key(name).or_else(by_text));
     }
     ends.extend(named);
-    // In the harmony format <|end|> closes one message of several, not the answer.
-    let has = |text: &str| id(text).is_some();
-    let harmony = (has("<|return|>") && has("<|call|>")) || (has("<|flush|>") && has("<|calls|>"));
-    if let (true, Some(end)) = (harmony, id("<|end|>")) {
-        ends.remove(&end);
+    for id in [end_of_message(&id), ordinary_end(&id)].into_iter().flatten() {
+        ends.remove(&id);
     }
     ends
+}
+
+/// `<|end|>` where it closes one message of several, as in the harmony format, and not the answer.
+fn end_of_message(id: impl Fn(&str) -> Option<u32>) -> Option<u32> {
+    let has = |text: &str| id(text).is_some();
+    let calls = has("<|call|>") || has("<|calls|>");
+    id("<|end|>").filter(|_| calls && (has("<|return|>") || has("<|flush|>")))
+}
+
+/// `</s>` where it is text as any other: Gemma 4 and PLaMo have ends of their own.
+fn ordinary_end(id: impl Fn(&str) -> Option<u32>) -> Option<u32> {
+    id("</s>").filter(|_| id("<|tool_response>").is_some() || id("<|plamo:eos|>").is_some())
 }
 
 /// A token's text, cut for an error message.

@@ -1,7 +1,8 @@
 //! Training and test examples: from a file to tokens, and which of them the loss falls on.
 //!
 //! JSON lines, one object a line, as mlx-lm and TRL take them: `{"text"}`, `{"prompt", "completion"}` (with `"choices"`
-//! for [`read_choices`]) or `{"messages": [{"role", "content"}]}`; or plain text. Loss falls on all of a text, on
+//! for [`read_choices`]) or `{"messages": [{"role", "content"}]}`, beside which may stand what else the chat template
+//! takes (`"tools"`, `"documents"`, `"chat_template_kwargs"`); or plain text. Loss falls on all of a text, on
 //! completions, and on the assistant's turns.
 //!
 //! A prompt and its completion are tokenized each by itself and joined, so that a prompt is the same tokens in training,
@@ -66,6 +67,8 @@ pub struct Dataset {
     pub examples: Vec<Example>,
     /// How many examples were longer than `max_seq_len` and are cut short. (A plain text is divided, not cut.)
     pub cut: usize,
+    /// Whether the first of `examples` is.
+    pub first_is_cut: bool,
     /// How many were left out because no target was left in them.
     pub dropped: usize,
     /// SHA-256 of the file's bytes, hex.
@@ -92,7 +95,7 @@ impl Dataset {
             ));
         }
         let (content, sha256) = open(path)?;
-        let mut dataset = Dataset { examples: Vec::new(), cut: 0, dropped: 0, sha256 };
+        let mut dataset = Dataset { examples: Vec::new(), cut: 0, first_is_cut: false, dropped: 0, sha256 };
         match content {
             Content::Plain(text) => {
                 dataset.examples = windows(&text, tokenizer, options)
@@ -101,17 +104,21 @@ impl Dataset {
             Content::Rows(rows) => {
                 // Collected in order first: which of several errors is told must not depend on the threads.
                 let made: Vec<_> =
-                    rows.par_iter().map(|(line, row)| (line, example(row, tokenizer, options))).collect();
-                for (&line, example) in made {
-                    let (mut example, cut) = example.map_err(|problem| problem.at(path, line))?;
-                    dataset.cut += usize::from(cut);
-                    if let Some(first) = example.targets.first_mut() {
-                        *first = false;
-                    }
-                    if example.targets.contains(&true) {
+                    rows.par_iter().map(|(line, row)| (line, examples(row, tokenizer, options))).collect();
+                for (&line, made) in made {
+                    for (mut example, cut) in made.map_err(|problem| problem.at(path, line))? {
+                        dataset.cut += usize::from(cut);
+                        if let Some(first) = example.targets.first_mut() {
+                            *first = false;
+                        }
+                        if !example.targets.contains(&true) {
+                            dataset.dropped += 1;
+                            continue;
+                        }
+                        if dataset.examples.is_empty() {
+                            dataset.first_is_cut = cut;
+                        }
                         dataset.examples.push(example);
-                    } else {
-                        dataset.dropped += 1;
                     }
                 }
             }
@@ -193,8 +200,13 @@ fn open(path: &Path) -> Result<(Content, String), Error> {
     Ok((rows::parse(path, &bytes)?, sha256))
 }
 
-/// The example of a row, and whether it was cut short.
-fn example(row: &Row, tokenizer: &Tokenizer, options: &DataOptions) -> Result<(Example, bool), Problem> {
+/// The examples of a row, and whether each was cut short. A conversation may make several, or none; see
+/// [`conversation`].
+fn examples(
+    row: &Row,
+    tokenizer: &Tokenizer,
+    options: &DataOptions,
+) -> Result<Vec<(Example, bool)>, Problem> {
     let max = options.max_seq_len;
     match row {
         Row::Text(text) => {
@@ -203,16 +215,17 @@ fn example(row: &Row, tokenizer: &Tokenizer, options: &DataOptions) -> Result<(E
                 append_eos(&mut tokens, tokenizer, options);
             }
             let targets = vec![true; tokens.len()];
-            Ok(keep_start(Example { tokens, targets }, max))
+            Ok(vec![keep_start(Example { tokens, targets }, max)])
         }
-        Row::Chat(messages) => {
-            Ok(keep_start(conversation::example(messages, tokenizer, options.append_eos)?, max))
+        Row::Chat(conversation) => {
+            let made = conversation::examples(conversation, tokenizer, options.append_eos)?;
+            Ok(made.into_iter().map(|example| keep_start(example, max)).collect())
         }
         Row::Pair { prompt, completion, .. } => {
             let prompt = prompt_tokens(prompt, tokenizer)?;
             let mut completion = tokenizer.encode_after(&prompt, completion)?;
             append_eos(&mut completion, tokenizer, options);
-            Ok(keep_end(prompt, completion, tokenizer, max))
+            Ok(vec![keep_end(prompt, completion, tokenizer, max)])
         }
     }
 }

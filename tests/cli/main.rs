@@ -16,6 +16,7 @@ mod interrupted;
 mod ollama;
 mod refused;
 mod repeated;
+mod sampled;
 mod splits;
 mod trained;
 

@@ -3,7 +3,7 @@
 
     log_probs.py MODEL.gguf OUT.json [--lora LORA.gguf] < PROMPTS.json
 
-PROMPTS.json is a list of strings. OUT.json becomes a list of {"ids", "log_probs": {id: natural logarithm}}.
+PROMPTS.json is a list of strings, each of fewer than 256 tokens. OUT.json becomes a list of {"ids", "log_probs": {id: natural logarithm}}.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def main():
     p.add_argument("--lora")
     a = p.parse_args()
     vocabulary = len(gguf.GGUFReader(a.model).fields["tokenizer.ggml.tokens"].data)
-    llama = Llama(a.model, a.lora)
+    llama = Llama(a.model, a.lora, context=256)
     answers = []
     for prompt in json.load(sys.stdin):
         ids = llama.ask("/tokenize", content=prompt, add_special=True, parse_special=True)["tokens"]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""PEFT itself, for tests/large.rs.
+"""PEFT itself, for tests/large.rs and tests/fused.rs.
 
     peft_client.py log-probs FOLDER ADAPTER OUT.json < prompts.json
         OUT.json becomes [{"log_probs": {token id: natural log-probability after the prompt}}].
@@ -8,6 +8,9 @@
     peft_client.py merged FOLDER ADAPTER MERGED OUT.json
         OUT.json becomes {"error": the greatest of |found - right| / |right - base| over the changed matrices, "changed":
         their number}, right by merge_and_unload in float32, found in the folder MERGED.
+    peft_client.py same FOLDER ADAPTER MERGED OUT.json
+        OUT.json becomes {"off": the greatest difference of logits between FOLDER with ADAPTER and the folder MERGED,
+        "moved": that between FOLDER alone and MERGED}, in float32.
 """
 
 import json
@@ -63,6 +66,16 @@ def merged(folder, adapter, found, out):
     json.dump({"error": worst, "changed": changed}, open(out, "w", encoding="utf-8"))
 
 
+def same(folder, adapter, merged, out):
+    ids = torch.arange(3, 27).reshape(2, 12)
+    with torch.no_grad():
+        found = load(merged)(input_ids=ids).logits
+        right = PeftModel.from_pretrained(load(folder), adapter).eval()(input_ids=ids).logits
+        base = load(folder)(input_ids=ids).logits
+    answer = {"off": (found - right).abs().max().item(), "moved": (found - base).abs().max().item()}
+    json.dump(answer, open(out, "w", encoding="utf-8"))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    {"log-probs": log_probs, "make": make, "merged": merged}[sys.argv[1]](*sys.argv[2:])
+    {"log-probs": log_probs, "make": make, "merged": merged, "same": same}[sys.argv[1]](*sys.argv[2:])

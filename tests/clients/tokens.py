@@ -4,7 +4,7 @@
     tokens.py MODEL.gguf TOKENS.jsonl
 
 TOKENS.jsonl holds one {"text": ..., "ids": [...]} a line, as `cargo run --example tokens` writes it: without BOS and
-EOS, special tokens in the text parsed. llama.cpp runs inside the PyPI package xllamacpp, whose server is asked through
+EOS, special tokens in the text parsed; and "ordinary": [...], if asked for, with control tokens as ordinary text. llama.cpp runs inside the PyPI package xllamacpp, whose server is asked through
 /tokenize. Exit status: 0 all equal, 1 any difference, 2 wrong usage.
 """
 
@@ -27,8 +27,8 @@ def serve(model):
     return xllamacpp.Server(params)
 
 
-def tokenize(connection, text):
-    body = json.dumps({"content": text, "add_special": False, "parse_special": True})
+def tokenize(connection, text, parse_special=True):
+    body = json.dumps({"content": text, "add_special": False, "parse_special": parse_special})
     connection.request("POST", "/tokenize", body, {"Content-Type": "application/json"})
     answer = connection.getresponse()
     content = answer.read()
@@ -55,16 +55,20 @@ def main():
     with open(sys.argv[2], encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             item = json.loads(line)
-            theirs = tokenize(connection, item["text"])
             texts += 1
-            tokens += len(theirs)
-            if theirs != item["ids"]:
-                wrong += 1
-                at = first_difference(item["ids"], theirs)
-                if wrong <= 20:
-                    print(f"line {number}: {item['text'][:80]!r} differs at token {at}:"
-                          f" curmerge {item['ids'][at:at + 8]}, llama.cpp {theirs[at:at + 8]}")
-    print(f"{texts} texts, {tokens} tokens, {wrong} texts differ")
+            for name, parse_special in (("ids", True), ("ordinary", False)):
+                ours = item.get(name)
+                if ours is None:
+                    continue
+                theirs = tokenize(connection, item["text"], parse_special)
+                tokens += len(theirs)
+                if theirs != ours:
+                    wrong += 1
+                    at = first_difference(ours, theirs)
+                    if wrong <= 20:
+                        print(f"line {number}: {name} of {item['text'][:80]!r} differ at token {at}:"
+                              f" curmerge {ours[at:at + 8]}, llama.cpp {theirs[at:at + 8]}")
+    print(f"{texts} texts, {tokens} tokens, {wrong} differences")
     return 1 if wrong or not texts else 0
 
 

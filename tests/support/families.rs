@@ -14,6 +14,19 @@ macro_rules! each_family {
         $call! {
             llama2: "llama2",
             llama3: "llama3",
+            mistral: "mistral",
+            mixtral: "mixtral",
+            qwen2: "qwen2",
+            qwen3: "qwen3",
+            qwen3moe: "qwen3moe",
+            gemma2: "gemma2",
+            gemma3: "gemma3",
+            gemma3_linear: "gemma3-linear",
+            phi3: "phi3",
+            phi3_long: "phi3-long",
+            gpt2: "gpt2",
+            olmo2: "olmo2",
+            granite: "granite",
         }
     };
 }

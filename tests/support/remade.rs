@@ -1,4 +1,4 @@
-//! The demo model written again with other metadata, another vocabulary, other types.
+//! The demo model, or another, written again with other metadata, another vocabulary, other types.
 
 #![allow(dead_code)] // Each test program uses a part.
 
@@ -28,6 +28,22 @@ pub const PRE_TOKENIZERS: &[&str] = &[
     "default",
     "bloom",
     "viking",
+    "glm4",
+    "jais-2",
+    "ufakzeka",
+    "laguna",
+    "minicpm5",
+    "exaone-moe",
+    "granite-embed-multi-97m",
+    "tiny_aya",
+    "youtu",
+    "kimi-k2",
+    "deepseek-llm",
+    "deepseek-v3",
+    "spark2_5",
+    "afmoe",
+    "superbpe",
+    "chameleon",
 ];
 
 /// A GGUF file in parts.
@@ -40,7 +56,12 @@ pub struct Remade {
 impl Remade {
     /// The demo model as it is.
     pub fn demo() -> Self {
-        let gguf = Gguf::open(&demo("model.gguf")).unwrap();
+        Self::of(&demo("model.gguf"))
+    }
+
+    /// A file as it is.
+    pub fn of(path: &Path) -> Self {
+        let gguf = Gguf::open(path).unwrap();
         let tensor = |t: &curmerge_formats::GgufTensor| {
             let new = NewTensor { name: t.name.clone(), dtype: t.dtype, dims: t.dims.clone() };
             (new, gguf.data(t).to_vec())
@@ -115,6 +136,21 @@ impl Remade {
             .set(&key("unknown_token_id"), Some(Value::U32(0)))
             .set(&key("padding_token_id"), None)
             .set(&key("add_space_prefix"), Some(Value::Bool(adds_space)))
+    }
+
+    /// The vocabulary of another file, for which every value of the embedding is 0.
+    pub fn with_vocabulary_of(mut self, other: &Gguf) -> Self {
+        let theirs = |key: &str| key.starts_with("tokenizer.") || key == "general.name";
+        self.metadata.retain(|(key, _)| !theirs(key));
+        self.metadata.extend(other.metadata().iter().filter(|(key, _)| theirs(key)).cloned());
+        let tokens = other.get("tokenizer.ggml.tokens").and_then(Value::as_strings).unwrap().len() as u64;
+        let of_tokens = |name: &str| name == "token_embd.weight" || name == "output.weight";
+        for (tensor, bytes) in self.tensors.iter_mut().filter(|(tensor, _)| of_tokens(&tensor.name)) {
+            tensor.dims[1] = tokens;
+            tensor.dtype = DType::Q8_0;
+            *bytes = vec![0; DType::Q8_0.bytes_for(tensor.dims.iter().product()).unwrap() as usize];
+        }
+        self.set("llama.vocab_size", None)
     }
 
     /// Write the file.

@@ -1,9 +1,11 @@
 //! A virtual environment with the packages of tests/clients/requirements.txt, made once and kept in the target folder.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::python::scripts;
@@ -32,6 +34,22 @@ pub fn python() -> &'static Path {
         }
         interpreter(&folder)
     })
+}
+
+/// Run a script of tests/clients in it.
+#[track_caller]
+pub fn ask(script: &str, words: &[&OsStr], input: &[u8]) {
+    crate::python::run(python(), script, words, input);
+}
+
+/// Run a script that writes its answer to a file, which is the word "OUT".
+#[track_caller]
+pub fn answer(script: &str, words: &[&OsStr], input: &[u8]) -> Value {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let words: Vec<&OsStr> =
+        words.iter().map(|w| if *w == "OUT" { out.path().as_os_str() } else { w }).collect();
+    ask(script, &words, input);
+    serde_json::from_slice(&std::fs::read(out.path()).unwrap()).unwrap()
 }
 
 fn interpreter(folder: &Path) -> PathBuf {

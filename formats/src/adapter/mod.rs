@@ -83,7 +83,8 @@ pub struct BaseInfo {
     pub architecture: String,
     /// `gguf`, `safetensors` or `onnx`.
     pub container: String,
-    /// Name to SHA-256 (hex) of the stored bytes, for the tensors that are not targets.
+    /// Name to SHA-256 (hex) of the stored bytes, for the tensors that are not targets, and parts (`NAME[PART]`) that are
+    /// not beside those that are.
     pub other_tensors: BTreeMap<String, String>,
 }
 

@@ -104,7 +104,7 @@ impl Config {
         let Some(window) = given.or(windows.length).filter(|&length| length > 0) else { return };
         let pattern = get("attention.sliding_window_pattern");
         let period = pattern.and_then(Value::as_u64).map_or(windows.period, |n| n as usize);
-        let by_period = |layer: usize| period == 0 || (layer + 1) % period != 0;
+        let by_period = |layer: usize| period == 0 || !(layer + 1).is_multiple_of(period);
         let listed =
             pattern.and_then(Value::as_bools).filter(|list| list.len() >= self.layers.min(super::MAX_LAYERS));
         let layers = 0..self.layers.min(super::MAX_LAYERS);
@@ -137,7 +137,7 @@ fn rope(model: &GgufModel, architecture: &Architecture, head_dim: usize) -> Resu
         Some(other) => return Err(unknown_scaling(gguf.path(), &key("scaling.type"), other)),
     };
     // Before the dimensions are checked, no tensor may be made by them.
-    let pairs = dim.min(head_dim) / 2;
+    let pairs = dim.min(head_dim).min(super::MAX_HEAD_DIM) / 2;
     let stretched =
         |factors: Vec<f64>| factors.into_iter().map(|factor| factor * linear.unwrap_or(1.0)).collect();
     let own = vector(model, "rope_freqs", pairs)?.or(vector(model, "rope_factors_short", pairs)?);

@@ -135,6 +135,10 @@ pub(super) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_d
     };
     let part = lookup("partial_rotary_factor").as_f64().unwrap_or(1.0);
     let mut made = Rope::plain(base, (head_dim as f64 * part) as usize);
+    // Before anything is made of that length.
+    if head_dim > super::MAX_HEAD_DIM {
+        return Err(bad("head length".into(), format!("{head_dim} is out of range")));
+    }
     if made.dim > head_dim || made.dim == 0 {
         return Err(bad("partial_rotary_factor".into(), format!("{part} is no part of a head")));
     }

@@ -87,6 +87,10 @@ pub(super) fn library(path: &Path, tokenizer: &Tokenizer, notes: &mut Vec<String
                 },
             )
         },
+        AlgorithmParts::Characters => {
+            let mend = "take the folder of the original model";
+            return Err(Error::file(path, "Gemma 4's tokenizer is not written as tokenizer.json", mend));
+        }
         AlgorithmParts::SentencePiece { .. } if longest.is_some_and(|bytes| bytes > merges::LONGEST) => {
             let problem = format!("a token is longer than {} bytes", merges::LONGEST);
             let mend = "no vocabulary has such: the file is damaged, fetch or convert it again";

@@ -130,18 +130,19 @@ impl Turns {
 
     /// What the Go template that is made of this writes, as Ollama calls it: up to the answer that is to come.
     fn render(&self, messages: &[Message]) -> String {
-        let system = messages.iter().find(|m| m.role == "system").map(|m| m.content.as_str());
-        let turns: Vec<&Message> = messages.iter().filter(|m| m.role != "system").collect();
+        let content = |message: &Message| message.content().unwrap_or_default();
+        let system = messages.iter().find(|m| m.role() == "system").map(content);
+        let turns: Vec<&Message> = messages.iter().filter(|m| m.role() != "system").collect();
         let mut text = String::new();
         for (i, turn) in turns.iter().enumerate() {
-            if turn.role == "assistant" {
+            if turn.role() == "assistant" {
                 text.extend(
-                    [&self.assistant.before, &turn.content, &self.assistant.after].map(String::as_str),
+                    [&self.assistant.before, &content(turn), &self.assistant.after].map(String::as_str),
                 );
                 continue;
             }
-            let last = turns[i + 1..].iter().all(|m| m.role != "user");
-            match (&self.system, system) {
+            let last = turns[i + 1..].iter().all(|m| m.role() != "user");
+            match (&self.system, system.as_deref()) {
                 (System::First(around), Some(system)) if i == 0 => {
                     text.extend([&around.before, system, &around.after]);
                 }
@@ -155,7 +156,7 @@ impl Turns {
                 }
                 _ => text += if i == 0 { &self.first } else { &self.user.before },
             }
-            text.extend([turn.content.as_str(), &self.user.after]);
+            text.extend([content(turn).as_str(), &self.user.after]);
         }
         text + &self.prompt
     }

@@ -1,65 +1,228 @@
 //! A conversation as tokens, and which of them the assistant has to learn.
 //!
-//! A chat template is a program, and does not say which of its output is the assistant's. But a turn of the assistant
-//! is what the rendering grows by when the turn is added to a rendering that ends in the generation prompt; that is
-//! also what the model will have to write after that prompt. A template that rewrites what it rendered before has no
-//! such turns, and is refused.
+//! A chat template is a program, and does not say which of its output is the assistant's. But what the model is given
+//! before a turn is the rendering of the turns before it with the generation prompt, and what it has to write is what
+//! the rendering grows by when the turn is added, up to the token at which generation stops. Turns whose contexts go on
+//! from one another are one example. A template may write earlier turns otherwise than it wrote them as the last
+//! (Qwen3's leaves out the reasoning of turns before the last question): then a turn begins another example, so that
+//! each is learnt in the very context in which the model will be asked for it.
+//!
+//! A template that marks the assistant's text itself (`{% generation %}`) is believed: those are the targets, as in TRL.
+
+use std::ops::Range;
 
 use super::{Example, Problem};
-use crate::tokenizer::{ChatTemplate, Message, Tokenizer};
+use crate::tokenizer::{ChatTemplate, Conversation, Message, Tokenizer, Variables};
 
-/// The tokens of a conversation, with the assistant's turns as targets: their content and the token that ends them.
+/// A turn of the assistant where it is the last of a rendering.
+struct Turn {
+    /// The context and the turn.
+    text: String,
+    /// Bytes of `text` to learn.
+    targets: Vec<Range<usize>>,
+    /// Where the context ends.
+    begin: usize,
+    /// Whether the turn ends with a token at which generation stops.
+    ends: bool,
+}
+
+impl Turn {
+    /// What a text that goes on from this turn begins with. What the template writes behind the end of the turn may
+    /// depend on what follows.
+    fn learnt(&self) -> &str {
+        &self.text[..self.targets.last().map_or(self.begin, |range| range.end)]
+    }
+}
+
+/// The examples of a conversation, with the assistant's turns as targets: their content and the token that ends them.
 /// With `append_eos`, EOS follows a last turn for which the template writes no end.
-pub(super) fn example(
-    messages: &[Message],
+pub(super) fn examples(
+    conversation: &Conversation,
     tokenizer: &Tokenizer,
     append_eos: bool,
-) -> Result<Example, Problem> {
+) -> Result<Vec<Example>, Problem> {
     let template = tokenizer.chat_template().ok_or_else(|| {
         Problem::new("has messages, but the model has no chat template", "use prompt and completion instead")
     })?;
-    let whole = render(template, messages, false)?;
-    let mut tokens: Vec<u32> = Vec::new();
-    let mut targets: Vec<bool> = Vec::new();
-    let mut done = 0;
-    for (i, _) in messages.iter().enumerate().filter(|(_, message)| message.role == "assistant") {
-        let before = render(template, &messages[..i], true)?;
-        let after = render(template, &messages[..=i], false)?;
-        if before.len() < done || !after.starts_with(&before) || !whole.starts_with(&after) {
-            return Err(Problem::new(
-                format!("the chat template rewrites what stands before or in \"messages\"[{i}]"),
-                "keep one assistant turn, the last, or use prompt and completion",
+    let Conversation { messages, variables } = conversation;
+    let renderer = Renderer { template, tokenizer, messages, variables };
+    let whole = renderer.render(messages.len(), false)?;
+    let mut examples = Vec::new();
+    // The turns of one example; the text of the last begins with what is learnt of the others.
+    let mut turns: Vec<Turn> = Vec::new();
+    for (i, _) in messages.iter().enumerate().filter(|(_, message)| message.role() == "assistant") {
+        let turn = renderer.turn(i, turns.last())?;
+        if turns.last().is_some_and(|last| !turn.text[..turn.begin].starts_with(last.learnt())) {
+            examples.push(example(&turns, None, tokenizer, false)?);
+            turns.clear();
+        }
+        turns.push(turn);
+    }
+    let Some(last) = turns.last() else {
+        // Nothing to learn; it is counted among those left out.
+        examples.push(example(&[], Some(&whole), tokenizer, false)?);
+        return Ok(examples);
+    };
+    let eos =
+        append_eos && !last.ends && messages.last().is_some_and(|message| message.role() == "assistant");
+    let whole = Some(whole.as_str()).filter(|whole| !eos && whole.starts_with(last.learnt()));
+    examples.push(example(&turns, whole, tokenizer, eos)?);
+    Ok(examples)
+}
+
+struct Renderer<'a> {
+    template: &'a ChatTemplate,
+    tokenizer: &'a Tokenizer,
+    messages: &'a [Message],
+    variables: &'a Variables,
+}
+
+impl Renderer<'_> {
+    /// The first `count` messages.
+    fn render(&self, count: usize, prompt: bool) -> Result<String, Problem> {
+        self.render_these(&self.messages[..count], prompt)
+    }
+
+    fn render_these(&self, messages: &[Message], prompt: bool) -> Result<String, Problem> {
+        let text = self.template.render_with(messages, self.variables, prompt);
+        text.map_err(|error| Problem::new(error.problem, error.mend))
+    }
+
+    /// The assistant's turn `i`.
+    fn turn(&self, i: usize, previous: Option<&Turn>) -> Result<Turn, Problem> {
+        let after = self.render(i + 1, false)?;
+        let earlier = previous.map_or("", Turn::learnt);
+        let (text, begin) = match self.render(i, true) {
+            Ok(before) if after.starts_with(&before) => (after.clone(), before.len()),
+            Ok(before) => self.rejoined(i, &before, &after)?,
+            // Templates look at the first message, though there be none, and refuse what does not end with a question.
+            Err(problem) => match self.behind_header(i, earlier.len(), &after) {
+                Some(begin) => (after.clone(), begin),
+                None => return Err(problem),
+            },
+        };
+        let stop = self.stop(&text[begin..])?;
+        let marks = self.template.marked(&self.messages[..=i], self.variables, &after);
+        let marks = marks.map_err(|error| Problem::new(error.problem, error.mend))?;
+        let targets = match marks {
+            // Of the ranges in `after`, those of this turn; they may begin with the generation prompt.
+            Some(ranges) if text == after => ranges.into_iter().filter(|range| range.end > begin).collect(),
+            _ => std::iter::once(begin..begin + stop.unwrap_or(text.len() - begin)).collect(),
+        };
+        Ok(Turn { text, targets, begin, ends: stop.is_some() })
+    }
+
+    /// The text and the begin of a turn before which the template writes something else than in the context in which the
+    /// model is asked.
+    fn rejoined(&self, i: usize, before: &str, after: &str) -> Result<(String, usize), Problem> {
+        // Where the turn itself begins shows another turn in its place.
+        let content = self.messages[i].content().unwrap_or_default();
+        let other = if content.trim_start().starts_with('#') { "$" } else { "#" };
+        let mut replaced = self.messages[..i].to_vec();
+        replaced.push(Message::new("assistant", other));
+        let own = self.render_these(&replaced, false).map(|other| common(after, &other)).unwrap_or(0);
+        let own = after[..own].trim_end().len();
+        // If the question and what stands behind it are the same, the model is to be asked with what stands before it:
+        // some templates put the system message there, at the last turn only.
+        let question = i.checked_sub(1).and_then(|i| self.messages[i].content()).unwrap_or_default();
+        let asked = before.trim_end();
+        let same = asked.len() - common_end(asked, &after[..own]);
+        if !question.trim().is_empty() && asked[same..].contains(question.trim()) {
+            return Ok((
+                before.to_owned()
+                    + after[own..].strip_prefix(&before[asked.len()..]).unwrap_or(&after[own..]),
+                before.len(),
             ));
         }
-        append(&mut tokens, tokenizer, &whole[done..before.len()])?;
-        targets.resize(tokens.len(), false);
-        append(&mut tokens, tokenizer, &whole[before.len()..after.len()])?;
-        let turn = targets.len();
-        // What the template writes behind the end token, such as a line break, the model never has to write.
-        let end = tokens[turn..].iter().rposition(|&token| tokenizer.is_end(token));
-        if let (true, None, true, Some(eos)) = (append_eos, end, i + 1 == messages.len(), tokenizer.eos()) {
-            tokens.push(eos);
+        // Else the prompt begins the answer in another way, such as with reasoning that is not in the data: what is
+        // learnt begins where they part, behind the turns before.
+        let open = self.render(i, false)?;
+        let parted = common(before, after);
+        if after.starts_with(&open) && parted >= open.len() {
+            return Ok((after.to_owned(), parted));
         }
-        targets.resize(end.map_or(tokens.len(), |end| turn + end + 1), true);
-        targets.resize(tokens.len(), false);
-        done = after.len();
+        Err(Problem::new(
+            format!("the chat template rewrites what stands before \"messages\"[{i}] when it adds it"),
+            "use prompt and completion",
+        ))
     }
-    append(&mut tokens, tokenizer, &whole[done..])?;
-    targets.resize(tokens.len(), false);
+
+    /// Where in `after` the turn `i` begins behind the generation prompt, looked for from `start` on.
+    fn behind_header(&self, i: usize, start: usize, after: &str) -> Option<usize> {
+        let prompted = self.render(i + 1, true).ok()?;
+        let header = prompted.strip_prefix(after).filter(|header| !header.is_empty())?;
+        let start = (start..after.len()).find(|&at| after.is_char_boundary(at))?;
+        Some(start + after[start..].find(header)? + header.len())
+    }
+
+    /// How many bytes of a turn there are up to the token at which generation stops; what the template writes behind it,
+    /// such as a line break, the model never has to write.
+    fn stop(&self, turn: &str) -> Result<Option<usize>, Problem> {
+        let mut ends: Vec<String> = Vec::new();
+        for token in self.tokenizer.encode_rendered(turn)? {
+            if self.tokenizer.is_end(token) {
+                ends.push(String::from_utf8_lossy(&self.tokenizer.token_bytes(token)).into_owned());
+            }
+        }
+        let mut stop = None;
+        let mut rest = turn.len();
+        // From the last one back over those with only white space between.
+        for end in ends.iter().rev() {
+            let Some(at) = turn[..rest].rfind(end.as_str()) else { break };
+            let stands = at + end.len();
+            if stop.is_some() && !turn[stands..rest].trim().is_empty() {
+                break;
+            }
+            stop = Some(stands);
+            rest = at;
+        }
+        Ok(stop)
+    }
+}
+
+/// The example of turns that share a text: that of the last, or `whole` which goes on from it.
+fn example(
+    turns: &[Turn],
+    whole: Option<&str>,
+    tokenizer: &Tokenizer,
+    eos: bool,
+) -> Result<Example, Problem> {
+    let text = whole.or(turns.last().map(|turn| turn.text.as_str())).unwrap_or_default();
+    let (mut tokens, mut targets): (Vec<u32>, Vec<bool>) = (Vec::new(), Vec::new());
+    // Where the model is asked its context is tokenized by itself, so a token never lies across the begin of a turn.
+    let mut stretch = |range: Range<usize>, learnt: bool| -> Result<(), Problem> {
+        let text = &text[range];
+        let more = if tokens.is_empty() {
+            tokenizer.encode_rendered(text)
+        } else {
+            tokenizer.encode_after(&tokens, text)
+        };
+        tokens.extend(more.map_err(Problem::from)?);
+        targets.resize(tokens.len(), learnt);
+        Ok(())
+    };
+    let mut done = 0;
+    for range in turns.iter().flat_map(|turn| &turn.targets) {
+        stretch(done..range.start.max(done), false)?;
+        stretch(range.start.max(done)..range.end, true)?;
+        done = range.end;
+    }
+    stretch(done..text.len(), false)?;
+    if let (true, Some(eos)) = (eos, tokenizer.eos()) {
+        tokens.push(eos);
+        targets.push(true);
+    }
     Ok(Example { tokens, targets })
 }
 
-fn render(template: &ChatTemplate, messages: &[Message], prompt: bool) -> Result<String, Problem> {
-    template.render(messages, prompt).map_err(|error| Problem::new(error.problem, error.mend))
+/// How many bytes two texts have in common at their beginnings.
+fn common(a: &str, b: &str) -> usize {
+    let same = a.chars().zip(b.chars()).take_while(|(a, b)| a == b);
+    same.map(|(c, _)| c.len_utf8()).sum()
 }
 
-/// Appends the tokens of the next stretch of the rendering.
-fn append(tokens: &mut Vec<u32>, tokenizer: &Tokenizer, text: &str) -> Result<(), Problem> {
-    let more = if tokens.is_empty() {
-        tokenizer.encode_rendered(text)
-    } else {
-        tokenizer.encode_after(tokens, text)
-    };
-    tokens.extend(more.map_err(Problem::from)?);
-    Ok(())
+/// How many bytes two texts have in common at their ends.
+fn common_end(a: &str, b: &str) -> usize {
+    let same = a.chars().rev().zip(b.chars().rev()).take_while(|(a, b)| a == b);
+    same.map(|(c, _)| c.len_utf8()).sum()
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::Error;
-use crate::tokenizer::Message;
+use crate::tokenizer::Conversation;
 
 /// What one line holds.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,8 +14,8 @@ pub(super) enum Row {
     Text(String),
     /// `{"prompt", "completion"}`, with `"choices"` or without.
     Pair { prompt: String, completion: String, choices: Option<Vec<String>> },
-    /// `{"messages"}`.
-    Chat(Vec<Message>),
+    /// `{"messages"}`, with `"tools"` and so on or without.
+    Chat(Conversation),
 }
 
 /// The content of a data file.
@@ -81,7 +81,7 @@ fn row(path: &Path, number: usize, line: &str) -> Result<Row, Error> {
             choices: choices(&object).map_err(|problem| bad(problem, "make it a list of strings"))?,
         }),
         (false, false, true) => {
-            messages(&object).map(Row::Chat).map_err(|(problem, mend)| bad(problem, mend))
+            Conversation::from_json(line).map(Row::Chat).map_err(|(problem, mend)| bad(problem, mend))
         }
         (false, false, false) => Err(bad("has no \"text\", \"prompt\" or \"messages\"".into(), KINDS)),
         _ => Err(bad("mixes \"text\", \"prompt\"/\"completion\" and \"messages\"".into(), KINDS)),
@@ -102,24 +102,6 @@ fn choices(object: &Map<String, Value>) -> Result<Option<Vec<String>>, String> {
         })
         .collect::<Result<_, _>>()
         .map(Some)
-}
-
-fn messages(object: &Map<String, Value>) -> Result<Vec<Message>, (String, &'static str)> {
-    let form = "make it a list of {\"role\", \"content\"}, both strings";
-    let list = match object.get("messages") {
-        Some(Value::Array(list)) if list.is_empty() => return Err(("\"messages\" is empty".into(), form)),
-        Some(Value::Array(list)) => list,
-        other => return Err((format!("\"messages\" is {}", other.map_or("missing", kind)), form)),
-    };
-    let part = |i: usize, message: &Value, key: &str| match message.get(key) {
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(other) => Err((format!("\"messages\"[{i}].{key} is {}", kind(other)), form)),
-        None => Err((format!("\"messages\"[{i}] has no \"{key}\""), form)),
-    };
-    list.iter()
-        .enumerate()
-        .map(|(i, message)| Ok(Message::new(part(i, message, "role")?, part(i, message, "content")?)))
-        .collect()
 }
 
 /// What a JSON value is, for an error message.
@@ -166,9 +148,16 @@ mod tests {
             ("{\"prompt\": \"a\", \"completion\": \"b\", \"choices\": [1]}", "\"choices\"[0] is a number"),
             ("{\"messages\": []}", "empty"),
             ("{\"messages\": {}}", "an object"),
-            ("{\"messages\": [{\"role\": \"user\"}]}", "\"messages\"[0] has no \"content\""),
-            ("{\"messages\": [{\"role\": \"user\", \"content\": []}]}", "content is a list"),
-            ("{\"messages\": [3]}", "has no \"role\""),
+            ("{\"messages\": [{\"role\": 1}]}", "\"messages\"[0].role is a number"),
+            ("{\"messages\": [{\"role\": \"user\"}], \"tools\": {}}", "\"tools\" is no list of objects"),
+            ("{\"messages\": [{\"role\": \"user\"}], \"tools\": \"[\"}", "\"tools\" is a text, but no JSON"),
+            (
+                "{\"messages\": [{\"role\": \"user\"}], \"documents\": [1]}",
+                "\"documents\" is no list of objects",
+            ),
+            ("{\"messages\": [{\"role\": \"user\"}], \"chat_template_kwargs\": 1}", "kwargs\" is a number"),
+            ("{\"messages\": [3]}", "\"messages\"[0] is a number"),
+            ("{\"messages\": [{}]}", "\"messages\"[0] has no \"role\""),
         ] {
             let error = rows(&format!("{{\"text\":\"ok\"}}\n{line}\n")).unwrap_err();
             assert!(error.starts_with("d.jsonl:2: ") && error.contains(wanted), "{line}: {error}");

@@ -130,11 +130,93 @@ fn a_turn_without_an_end_gets_eos() {
     assert_eq!(shown(&data.examples[0], &tokenizer), "assistant: [b\n<|im_end|>]");
 }
 
+/// The examples of one conversation, shown.
+fn conversation(row: &str, template: &str) -> Vec<String> {
+    let tokenizer = byte_level(false, Some(template));
+    let data = read(row, &tokenizer, 9999).unwrap();
+    data.examples.iter().map(|example| shown(example, &tokenizer)).collect()
+}
+
+const TWO: &str = "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\", \"thinking\": \"t\"}, \
+    {\"role\": \"user\", \"content\": \"r\"}, {\"role\": \"assistant\", \"content\": \"b\", \"thinking\": \"u\"}]}";
+
 #[test]
-fn a_template_that_rewrites_earlier_turns_is_refused() {
-    let template = "{% for m in messages %}{{ m.content if loop.last else '...' }}|{% endfor %}";
-    let line = "{\"messages\": [{\"role\": \"assistant\", \"content\": \"b\"}, {\"role\": \"user\", \"content\": \"c\"}]}";
-    let error = read(line, &byte_level(false, Some(template)), 99).unwrap_err();
+fn each_turn_is_learnt_in_its_own_context_where_earlier_turns_are_rewritten() {
+    let template = include_str!("../../../fixtures/chat/reasoning.jinja");
+    assert_eq!(
+        conversation(TWO, template),
+        [
+            "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n[<think>\nt\n</think>\n\na<|im_end|>]\n",
+            "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n\
+             <|im_start|>user\nr<|im_end|>\n<|im_start|>assistant\n[<think>\nu\n</think>\n\nb<|im_end|>]\n",
+        ]
+    );
+    // A call and the answer that follows from its result, without reasoning: the first is written anew behind it.
+    let calls = "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"reasoning_content\": \"t\", \"tool_calls\": \
+        [{\"name\": \"f\", \"arguments\": {\"z\": 1, \"a\": 2.0}}]}, {\"role\": \"tool\", \"content\": \"5\"}, {\"role\": \"assistant\", \"content\": \"five\"}, \
+        {\"role\": \"user\", \"content\": \"thanks\"}]}";
+    assert_eq!(
+        conversation(calls, template),
+        ["<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n[<think>\nt\n</think>\n\n<tool_call>\n\
+          {\"name\": \"f\", \"arguments\": {\"z\": 1, \"a\": 2.0}}\n</tool_call><|im_end|>]\n\
+          <|im_start|>user\n<tool_response>\n5\n</tool_response><|im_end|>\n\
+          <|im_start|>assistant\n[<think>\n\n</think>\n\nfive<|im_end|>]\n"]
+    );
+}
+
+#[test]
+fn marks_of_the_assistants_text_say_the_same() {
+    let marked = include_str!("../../../fixtures/chat/marked.jinja");
+    let bare = marked.replace("{%- generation %}", "").replace("{%- endgeneration %}", "");
+    assert!(!bare.contains("generation %}") && conversation(TWO, marked) == conversation(TWO, &bare));
+    assert!(conversation(TWO, marked)[0].ends_with("<|im_start|>assistant\n[b<|im_end|>]\n"));
+    // Marks are believed where they say otherwise, and a set within is not seen behind.
+    let header = "{% for m in messages %}{% generation %}{% set x = 1 %}{{ m.role }}{% endgeneration %}{{ x }}{{ m.content }};{% endfor %}";
+    let one = "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}]}";
+    assert_eq!(conversation(one, header), ["userq;[assistant]a;[<|im_end|>]"]);
+}
+
+#[test]
+fn a_turn_is_joined_to_the_context_in_which_it_is_asked_for() {
+    // The system message stands at the last turn only, so it is lost when the answer is added.
+    let template = "{% set s = messages[0].content %}{% for m in messages[1:] %}{% if m.role == 'user' %}\
+        [{{ s ~ '/' if loop.last }}{{ m.content }}]{% else %} {{ m.content }}<|im_end|>{% endif %}{% endfor %}";
+    let row = "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", \"content\": \"q\"}, \
+        {\"role\": \"assistant\", \"content\": \"a\"}, {\"role\": \"user\", \"content\": \"r\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}";
+    assert_eq!(conversation(row, template), ["[s/q][ a<|im_end|>]", "[q] a<|im_end|>[s/r][ b<|im_end|>]"]);
+    // The prompt opens reasoning that the data do not have.
+    let template = "{% for m in messages %}{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}\
+        {% if add_generation_prompt %}assistant:<think>{% endif %}";
+    assert_eq!(
+        conversation(row, template)[0],
+        "system:s<|im_end|>user:q<|im_end|>assistant:[a<|im_end|>]user:r<|im_end|>assistant:[b<|im_end|>]"
+    );
+}
+
+#[test]
+fn generation_stops_at_the_first_end_and_a_first_turn_needs_no_question() {
+    // As Phi's: the text ends once more behind the last turn.
+    let template = "{{ messages[0].role[0] }}{% for m in messages %}<|im_start|>{{ m.role }}:{{ m.content }}<|im_end|>\n{% endfor %}\
+        {% if add_generation_prompt %}<|im_start|>assistant:{% else %}<|endoftext|>{% endif %}";
+    assert_eq!(
+        conversation(TWO, template),
+        ["u<|im_start|>user:q<|im_end|>\n<|im_start|>assistant:[a<|im_end|>]\n\
+          <|im_start|>user:r<|im_end|>\n<|im_start|>assistant:[b<|im_end|>]\n<|endoftext|>"]
+    );
+    // Two answers on end, and one before any question, where this template fails.
+    let row = "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}";
+    let template = template.replace("{% else %}<|endoftext|>", "");
+    assert_eq!(
+        conversation(row, &template),
+        ["a<|im_start|>assistant:[a<|im_end|>]\n<|im_start|>assistant:[b<|im_end|>]\n"]
+    );
+}
+
+#[test]
+fn a_conversation_that_cannot_be_rendered_is_refused() {
+    let line = "{\"messages\": [{\"role\": \"user\", \"content\": \"b\"}, {\"role\": \"assistant\", \"content\": \"c\"}]}";
+    let counted = "{% for m in messages %}{{ messages | length }}{{ m.role }}{{ loop.index }}{% endfor %}";
+    let error = read(line, &byte_level(false, Some(counted)), 99).unwrap_err();
     assert!(error.contains("d.jsonl:1: the chat template rewrites"), "{error}");
     let error = read(line, &byte_level(false, None), 99).unwrap_err();
     assert!(error.contains("no chat template"), "{error}");

@@ -1,5 +1,7 @@
 //! Gradients against finite differences in f64, and what must not change the result.
 
+mod families;
+
 use std::path::Path;
 
 use curmerge_formats::adapter::AdapterTarget;

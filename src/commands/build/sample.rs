@@ -1,0 +1,59 @@
+//! `curmerge build --show-sample`: the first example as the model will see it.
+
+use std::io::IsTerminal;
+
+use serde_json::json;
+
+use crate::report::terminal;
+use crate::tokenizer::Tokenizer;
+use crate::train::data::{Dataset, Example};
+use crate::{Error, Result};
+
+/// Before and behind tokens that the loss falls on, in a pipe.
+const BRACKETS: [&str; 2] = ["«", "»"];
+/// The same on a terminal: shown in reverse.
+const REVERSE: [&str; 2] = ["\u{1b}[7m", "\u{1b}[27m"];
+
+/// Print the first example of the data, after all that is done to it, with its loss tokens marked.
+pub(super) fn show(data: &Dataset, tokenizer: &Tokenizer, json: bool) -> Result<()> {
+    let Some(example) = data.examples.first() else {
+        return Err(Error::request("the data has no example", "give it one"));
+    };
+    let loss = example.targets.iter().filter(|&&target| target).count();
+    if json {
+        return terminal::print_json(&json!({
+            "text": tokenizer.decode(&example.tokens),
+            "tokens": example.tokens,
+            "loss": example.targets,
+            "loss_tokens": loss,
+            "cut": data.first_is_cut,
+            "examples": data.examples.len(),
+        }));
+    }
+    let [begin, end] = if std::io::stdout().is_terminal() { REVERSE } else { BRACKETS };
+    let cut = if data.first_is_cut { ", cut to --max-seq-len" } else { "" };
+    let (tokens, examples) = (example.tokens.len(), data.examples.len());
+    let mut text = marked(example, tokenizer, begin, end);
+    text += &format!(
+        "\n\nfirst of {examples} examples: {tokens} tokens, loss on {loss} between {begin} and {end}{cut}\n"
+    );
+    terminal::print(&text)
+}
+
+/// The text of the example with the tokens that the loss falls on between `begin` and `end`. Line ends stay; other
+/// control characters are escaped.
+fn marked(example: &Example, tokenizer: &Tokenizer, begin: &str, end: &str) -> String {
+    let mut out = String::new();
+    let mut from = 0;
+    for run in example.targets.chunk_by(|a, b| a == b) {
+        // A run's bytes together: a character may be several tokens.
+        let tokens = &example.tokens[from..from + run.len()];
+        let bytes: Vec<u8> = tokens.iter().flat_map(|&token| tokenizer.token_bytes(token)).collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let shown: Vec<String> = text.split('\n').map(terminal::plain).collect();
+        let shown = shown.join("\n");
+        out += &if run[0] { format!("{begin}{shown}{end}") } else { shown };
+        from += run.len();
+    }
+    out
+}

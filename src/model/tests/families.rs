@@ -1,0 +1,184 @@
+//! What must hold of every architecture: gradients against finite differences in f64, and what must not change a result.
+//! The models are those of fixtures/arch, which tests/architectures.rs compares with other programs.
+
+use std::path::Path;
+
+use curmerge_formats::adapter::AdapterTarget;
+use ndarray::Array2;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use super::{Batch, Generator, Transformer, distance, loss, uniform};
+use crate::base::Base;
+use crate::kernels::Precision;
+
+const FAMILIES: &[&str] = &[
+    "gemma2",
+    "gemma3",
+    "gemma3-linear",
+    "gpt2",
+    "granite",
+    "llama2",
+    "llama3",
+    "mistral",
+    "mixtral",
+    "olmo2",
+    "phi3",
+    "phi3-long",
+    "qwen2",
+    "qwen3",
+    "qwen3moe",
+];
+
+fn each_family(work: impl Fn(&str, &Base)) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch");
+    for name in FAMILIES {
+        for container in ["model.gguf", "hf"] {
+            let base = Base::open(&folder.join(name).join(container)).unwrap();
+            work(&format!("{name}/{container}"), &base);
+        }
+    }
+}
+
+/// Random terms on every matrix that may have one.
+fn targets(base: &Base) -> Vec<AdapterTarget> {
+    let mut stream = ChaCha20Rng::seed_from_u64(2);
+    let names = base.targets("all", None).unwrap();
+    let target = |name: String| {
+        let weight = base.weight(&name).unwrap();
+        AdapterTarget {
+            shape: [weight.rows() as u64, weight.cols() as u64],
+            cols: vec![1, 4, 5],
+            rows: vec![0, 3, 7, 11],
+            u: (0..12).map(|_| 0.3 * uniform(&mut stream)).collect(),
+            stored_dtype: weight.dtype().name().into(),
+            stored_sha256: String::new(),
+            values_sha256: String::new(),
+            sketch: None,
+            name,
+        }
+    };
+    names.into_iter().map(target).collect()
+}
+
+/// Two sequences with a common beginning and one alone, all longer than a window; the loss falls on some tokens.
+fn sequences(base: &Base) -> Vec<Vec<u32>> {
+    let mut stream = ChaCha20Rng::seed_from_u64(3);
+    let vocab = base.config().vocab as u32;
+    let mut tokens = |count: usize| (0..count).map(|_| stream.next_u32() % vocab).collect::<Vec<_>>();
+    let beginning = tokens(17);
+    vec![[&beginning[..], &tokens(9)].concat(), [&beginning[..], &tokens(5)].concat(), tokens(30)]
+}
+
+fn predicted(tokens: &[u32]) -> Vec<bool> {
+    (0..tokens.len()).map(|i| i > 12).collect()
+}
+
+fn batch(base: &Base) -> Batch {
+    let mut batch = Batch::default();
+    sequences(base).iter().for_each(|tokens| batch.push(tokens, &predicted(tokens)));
+    batch
+}
+
+#[test]
+fn gradients_equal_finite_differences() {
+    const STEP: f64 = 1e-5;
+    each_family(|name, base| {
+        let mut model = Transformer::<f64>::new(base).unwrap();
+        model.attach(&targets(base), 0.7).unwrap();
+        let batch = batch(base);
+        let (log_probs, gradients) = model.gradients(&batch, 0.1);
+        assert_eq!(log_probs, model.log_probs(&batch), "{name}");
+        let size = |gradient: &Array2<f64>| gradient.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+        for (slot, gradient) in gradients.iter().enumerate() {
+            for at in [(slot % 3, slot % 4), ((slot + 1) % 3, (slot + 2) % 4)] {
+                let mut shifted = |by: f64| {
+                    model.trained()[slot][at] += by;
+                    let loss = loss(&model, &batch);
+                    model.trained()[slot][at] -= by;
+                    loss
+                };
+                let numeric = (shifted(STEP) - shifted(-STEP)) / (2.0 * STEP);
+                let error = (gradient[at] - numeric).abs() / size(gradient);
+                assert!(error < 1e-6, "{name}, slot {slot} at {at:?}: {} {numeric}", gradient[at]);
+            }
+        }
+    });
+}
+
+#[test]
+fn token_by_token_gives_the_logits_of_one_pass() {
+    each_family(|name, base| {
+        let mut model = Transformer::<f64>::new(base).unwrap();
+        model.attach(&targets(base), 0.5).unwrap();
+        let tokens = &sequences(base)[2];
+        let mut batch = Batch::default();
+        batch.push_sequence(tokens);
+        batch.predict(tokens.len() - 1, 0);
+        let whole = model.logits(&batch).row(0).to_owned();
+        let mut generator = Generator::new(&model);
+        generator.read(&tokens[..13]);
+        let mut last = generator.read(&tokens[13..14]);
+        for token in &tokens[14..] {
+            last = generator.read(&[*token]);
+        }
+        for (a, b) in last.iter().zip(&whole) {
+            assert!((a - b).abs() < 1e-11 * b.abs().max(1.0), "{name}: {a} {b}");
+        }
+    });
+}
+
+#[test]
+fn a_shared_beginning_gives_what_each_sequence_gives_alone() {
+    each_family(|name, base| {
+        let mut model = Transformer::<f64>::new(base).unwrap();
+        model.attach(&targets(base), 0.7).unwrap();
+        let sequences = sequences(base);
+        let flags: Vec<Vec<bool>> = sequences.iter().map(|tokens| predicted(tokens)).collect();
+        let all: Vec<(&[u32], &[bool])> =
+            sequences.iter().zip(&flags).map(|(tokens, flags)| (&tokens[..], &flags[..])).collect();
+        let (mut apart, mut together) = (Batch::default(), Batch::default());
+        all[..2].iter().for_each(|(tokens, flags)| apart.push(tokens, flags));
+        together.push_sharing(&all[..2]);
+        assert!(together.tokens().len() < apart.tokens().len());
+        let (right, found) = (model.gradients(&apart, 0.1), model.gradients(&together, 0.1));
+        for (a, b) in right.0.iter().zip(&found.0) {
+            assert!((a - b).abs() < 1e-11, "{name}: {a} {b}");
+        }
+        for (a, b) in right.1.iter().zip(&found.1) {
+            assert!(distance(b, a) < 1e-10, "{name}");
+        }
+    });
+}
+
+#[test]
+fn what_is_computed_again_or_by_more_threads_changes_no_byte() {
+    each_family(|name, base| {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let mut model = Transformer::<f32>::new(base).unwrap().with_precision(precision);
+            model.attach(&targets(base), 1.0).unwrap();
+            let batch = batch(base);
+            let tokens = batch.tokens().len() as u64;
+            let (spans, angles) = model.layout(&batch);
+            let places = model.places(&spans, &angles);
+            let x = model.embed(batch.tokens(), &batch.positions());
+            let saved = model.blocks[0].forward_saving(x, &places, None).1;
+            assert_eq!(model.blocks[0].kept_bytes(model.heads()) * tokens, saved.bytes(), "{name}");
+            let right = model.gradients(&batch, 0.1);
+            let all = model.activation_bytes_a_token() * tokens;
+            for bytes in [0, all - 1, all] {
+                model.limit_activations(bytes);
+                assert_eq!(model.gradients(&batch, 0.1), right, "{name}");
+            }
+            for bytes in [40_000, u64::MAX] {
+                model.keep_weights(bytes);
+                assert_eq!(model.gradients(&batch, 0.1), right, "{name}");
+                assert_eq!(model.gradients(&batch, 0.1), right, "{name}");
+            }
+            for threads in [1, 2, 4] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                assert_eq!(pool.install(|| model.gradients(&batch, 0.1)), right, "{name}");
+            }
+        }
+    });
+}

@@ -1,0 +1,193 @@
+//! Methods of Python's strings that minijinja-contrib lacks, or has otherwise.
+
+use minijinja::value::{Kwargs, Tuple, Value, from_args};
+use minijinja::{Error, ErrorKind, State};
+
+/// The result of a string's method; `None` if it is none of these.
+pub(super) fn method(
+    state: &State<'_, '_>,
+    text: &str,
+    name: &str,
+    arguments: &[Value],
+) -> Result<Option<Value>, Error> {
+    let bad = |problem: &'static str| Err(Error::new(ErrorKind::InvalidOperation, problem));
+    Ok(Some(match name {
+        "strip" | "lstrip" | "rstrip" => {
+            let (chars,): (Option<&str>,) = from_args(arguments)?;
+            strip(text, chars, name != "rstrip", name != "lstrip").into()
+        }
+        "split" | "rsplit" => {
+            let (separator, limit, options): (Option<&str>, Option<i64>, Kwargs) = from_args(arguments)?;
+            let separator = separator.or(options.get("sep")?);
+            let limit = limit.or(options.get("maxsplit")?).and_then(|limit| usize::try_from(limit).ok());
+            options.assert_all_used()?;
+            if separator == Some("") {
+                return bad("empty separator");
+            }
+            list(split(text, separator, limit.unwrap_or(usize::MAX), name == "rsplit"))
+        }
+        "splitlines" => {
+            let (keep, options): (Option<bool>, Kwargs) = from_args(arguments)?;
+            let keep = keep.or(options.get("keepends")?).unwrap_or(false);
+            options.assert_all_used()?;
+            list(lines(text, keep))
+        }
+        "partition" | "rpartition" => {
+            let (separator,): (&str,) = from_args(arguments)?;
+            let last = name == "rpartition";
+            let parts = if last { text.rsplit_once(separator) } else { text.split_once(separator) };
+            let parts = match parts {
+                Some((before, behind)) => [before, separator, behind],
+                None if last => ["", "", text],
+                None => [text, "", ""],
+            };
+            Value::from(Tuple::from(parts.map(Value::from)))
+        }
+        "removeprefix" | "removesuffix" => {
+            let (part,): (&str,) = from_args(arguments)?;
+            let rest = if name == "removeprefix" { text.strip_prefix(part) } else { text.strip_suffix(part) };
+            rest.unwrap_or(text).into()
+        }
+        "index" => {
+            let (part,): (&str,) = from_args(arguments)?;
+            match text.find(part) {
+                Some(at) => text[..at].chars().count().into(),
+                None => return bad("substring not found"),
+            }
+        }
+        "title" => {
+            let () = from_args(arguments)?;
+            title(text).into()
+        }
+        "ljust" | "rjust" | "center" | "zfill" => {
+            let (width, fill): (usize, Option<&str>) = from_args(arguments)?;
+            let missing = width.saturating_sub(text.chars().count());
+            state.consume_fuel(missing as u64 / 16)?;
+            let before = match name {
+                "ljust" => 0,
+                "center" => missing / 2 + (missing & width & 1),
+                _ => missing,
+            };
+            let fill = fill.unwrap_or(if name == "zfill" { "0" } else { " " });
+            let (sign, text) = match text.strip_prefix(['-', '+']) {
+                Some(rest) if name == "zfill" => text.split_at(text.len() - rest.len()),
+                _ => ("", text),
+            };
+            format!("{sign}{}{text}{}", fill.repeat(before), fill.repeat(missing - before)).into()
+        }
+        _ => return Ok(None),
+    }))
+}
+
+fn list(parts: Vec<&str>) -> Value {
+    parts.into_iter().collect()
+}
+
+/// White space to Python, which counts the separators of ASCII to it.
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
+
+/// The text without these characters at its ends, or without white space.
+pub(super) fn strip<'a>(text: &'a str, chars: Option<&str>, left: bool, right: bool) -> &'a str {
+    let taken = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
+    let text = if left { text.trim_start_matches(taken) } else { text };
+    if right { text.trim_end_matches(taken) } else { text }
+}
+
+fn split<'a>(text: &'a str, separator: Option<&str>, limit: usize, from_right: bool) -> Vec<&'a str> {
+    let Some(separator) = separator else { return words(text, limit, from_right) };
+    let count = limit.saturating_add(1);
+    if !from_right {
+        return text.splitn(count, separator).collect();
+    }
+    let mut parts: Vec<&str> = text.rsplitn(count, separator).collect();
+    parts.reverse();
+    parts
+}
+
+/// What white space separates, so many words from one end; the rest is one part, with the white space at its far end.
+fn words(text: &str, limit: usize, from_right: bool) -> Vec<&str> {
+    let mut parts: Vec<&str> = Vec::new();
+    let near = |text| strip(text, None, !from_right, from_right);
+    let mut rest = near(text);
+    while !rest.is_empty() {
+        let found = if from_right { rest.rfind(is_space) } else { rest.find(is_space) };
+        let Some(at) = found.filter(|_| parts.len() < limit) else {
+            parts.push(rest);
+            break;
+        };
+        let (left, right) = rest.split_at(at);
+        let (word, others) = if from_right { (strip(right, None, true, false), left) } else { (left, right) };
+        parts.push(word);
+        rest = near(others);
+    }
+    if from_right {
+        parts.reverse();
+    }
+    parts
+}
+
+fn lines(text: &str, keep: bool) -> Vec<&str> {
+    let ends = |c: char| {
+        matches!(
+            c,
+            '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}'
+        )
+    };
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(ends) {
+        let end = &rest[at..];
+        let width = if end.starts_with("\r\n") { 2 } else { end.chars().next().map_or(0, char::len_utf8) };
+        found.push(&rest[..if keep { at + width } else { at }]);
+        rest = &rest[at + width..];
+    }
+    found.extend(Some(rest).filter(|rest| !rest.is_empty()));
+    found
+}
+
+fn title(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut within = false;
+    for c in text.chars() {
+        if within {
+            out.extend(c.to_lowercase());
+        } else {
+            out.extend(c.to_uppercase());
+        }
+        within = c.is_alphabetic();
+    }
+    out
+}
+
+/// Python's `repr` of a string.
+pub(super) fn represent(text: &str, out: &mut String) {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    out.push(quote);
+    for c in text.chars() {
+        match c {
+            '\\' => *out += "\\\\",
+            '\n' => *out += "\\n",
+            '\r' => *out += "\\r",
+            '\t' => *out += "\\t",
+            c if c == quote => out.extend(['\\', c]),
+            ' '..='~' => out.push(c),
+            c if is_printable(c) => out.push(c),
+            c => {
+                let code = u32::from(c);
+                *out += &match code {
+                    0..0x100 => format!("\\x{code:02x}"),
+                    0x100..0x10000 => format!("\\u{code:04x}"),
+                    _ => format!("\\U{code:08x}"),
+                };
+            }
+        }
+    }
+    out.push(quote);
+}
+
+/// Rust escapes in a string, behind its first character, what Python does not print.
+fn is_printable(c: char) -> bool {
+    !format!("{:?}", String::from_iter(['a', c])).contains('\\')
+}
