@@ -163,7 +163,7 @@ fn what_cannot_be_converted_is_named() {
     refused(&folder, &["tokenizer.model", "past the end"]);
     let folder = smol();
     edit(&folder, "config.json", |json| json["model_type"] = json!("mamba"));
-    refused(&folder, &["config.json", "'mamba'"]);
+    refused(&folder, &["architecture", "'mamba'"]);
     // A tensor that the architecture has not.
     let folder = smol();
     let path = folder.join("model.safetensors");

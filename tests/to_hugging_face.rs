@@ -263,6 +263,15 @@ fn what_has_no_form_is_refused() {
     assert!(line.contains("bias"), "{line}");
     let line = refusal(&demo().set("llama.rope.dimension_count", Some(Value::U32(16))), None);
     assert!(line.contains("rope.dimension_count") && line.contains("16 of the 32"), "{line}");
+    for (key, said) in [
+        ("llama.attention.scale", "attention.scale"),
+        ("llama.residual_scale", "residuals or logits are scaled"),
+        ("llama.logit_scale", "residuals or logits are scaled"),
+        ("llama.attn_logit_softcapping", "soft caps"),
+    ] {
+        let line = refusal(&demo().set(key, Some(Value::F32(0.5))), None);
+        assert!(line.contains(said) && line.contains("LlamaForCausalLM"), "{line}");
+    }
     let line = refusal(&demo().set("tokenizer.ggml.pre", Some(Value::String("mmbert".into()))), None);
     assert!(line.contains("\"mmbert\""), "{line}");
     let line = refusal(&demo().set("tokenizer.ggml.model", Some(Value::String("t5".into()))), None);

@@ -2,5 +2,9 @@
 
 use super::{Architecture, llama};
 
-pub(super) const GRANITE: Architecture =
-    Architecture { gguf: "granite", hugging_face: &["granite"], ..llama::LLAMA };
+pub(super) const GRANITE: Architecture = Architecture {
+    gguf: "granite",
+    hugging_face: &["granite"],
+    config_defaults: &[("attention_multiplier", 1.0)],
+    ..llama::LLAMA
+};

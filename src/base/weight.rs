@@ -45,8 +45,9 @@ impl<'a> Weight<'a> {
         let (rows, cols) =
             if tensor.transposed { (stored_cols, stored_rows) } else { (stored_rows, stored_cols) };
         let order = match tensor.rotary_halves {
-            Some(heads) => RowOrder::rotary_halves(rows, heads)?,
-            None => RowOrder::CANONICAL,
+            // A bias is one row; `Base::vector` puts its entries in order.
+            Some(heads) if tensor.shape.len() > 1 => RowOrder::rotary_halves(rows, heads)?,
+            _ => RowOrder::CANONICAL,
         };
         let whole = 0..rows;
         let part = part.unwrap_or(whole.clone());

@@ -30,7 +30,7 @@ pub use chat::{ChatError, ChatTemplate, Conversation, Message, Variables};
 pub(crate) use gguf::{AlgorithmParts, Parts};
 use gguf::{GgufTokenizer, Metadata};
 use hf::HfTokenizer;
-pub(crate) use pretokenizer::Cut;
+pub(crate) use pretokenizer::{Cut, all as pre_tokenizers};
 pub(crate) use vocabulary::{Kind, Vocabulary};
 
 /// What can be wrong with a tokenizer.

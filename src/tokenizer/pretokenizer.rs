@@ -99,6 +99,14 @@ impl PreTokenizer {
     }
 }
 
+/// Every pre-tokenizer: a name, whether a word that is a token is taken whole, and the steps.
+pub(crate) fn all() -> impl Iterator<Item = (&'static str, bool, Vec<Cut>)> {
+    FAMILIES.iter().filter_map(|family| {
+        let name = *family.names.first()?;
+        Some((name, family.ignore_merges, PreTokenizer::of(family)?.cuts()))
+    })
+}
+
 /// The pattern with its categories as llama.cpp's Unicode has them.
 fn with_old_categories(pattern: &str) -> String {
     ["L", "M", "N", "P", "S"].iter().fold(pattern.to_owned(), |text, category| {

@@ -212,6 +212,9 @@ impl Config {
         }
         // Beyond every sequence that there may be, a window hides nothing.
         self.window = self.window.filter(|_| self.windowed.contains(&true));
+        if self.window.is_none() {
+            self.windowed.clear();
+        }
         Ok(self)
     }
 }

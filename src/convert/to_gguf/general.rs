@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use super::folder::{Folder, Object};
 use super::keys::Keys;
 use super::model_card;
-use super::model_name::{ModelName, size_label, title};
+use super::model_name::{ModelName, Size, title};
 use crate::Result;
 
 /// The kind of a number under `general.sampling`.
@@ -59,12 +59,12 @@ const CARD: &[(&str, &[&str])] = &[
 const ORIGIN: &[&str] =
     &["name", "author", "version", "organization", "description", "url", "doi", "uuid", "repo_url"];
 
-/// Sets the keys of a model with so many parameters. What a user should know is added to `notes`.
+/// Sets the keys of a model of this size. What a user should know is added to `notes`.
 pub(super) fn set(
     keys: &mut Keys,
     folder: Folder<'_>,
     config: &Object,
-    parameters: u64,
+    size: Size,
     notes: &mut Vec<String>,
 ) -> Result<()> {
     let (card, unreadable) = model_card::read(folder)?;
@@ -75,7 +75,8 @@ pub(super) fn set(
     if let Ok(Some(generation)) = folder.object("generation_config.json") {
         sampling(keys, &generation);
     }
-    let said = names(folder, config, &card, parameters);
+    let parameters = size.parameters;
+    let said = names(folder, config, &card, size);
     for (key, value) in CARD.iter().map(|(key, _)| *key).zip(&said) {
         if let Some(value) = value {
             keys.text(format!("general.{key}"), value);
@@ -90,7 +91,7 @@ pub(super) fn set(
 }
 
 /// The values of [`CARD`]'s keys.
-fn names(folder: Folder<'_>, config: &Object, card: &Object, parameters: u64) -> Vec<Option<String>> {
+fn names(folder: Folder<'_>, config: &Object, card: &Object, model: Size) -> Vec<Option<String>> {
     let of_card = |name: &&str| match card.get(*name)? {
         Json::Array(list) if *name == "license" => {
             Some(list.iter().filter_map(Json::as_str).collect::<Vec<_>>().join(","))
@@ -103,7 +104,7 @@ fn names(folder: Folder<'_>, config: &Object, card: &Object, parameters: u64) ->
     let path =
         config.get("_name_or_path").and_then(Json::as_str).filter(|path| path.matches('/').count() <= 1);
     for id in path.map(str::to_owned).into_iter().chain([folder.name()]) {
-        let name = ModelName::parse(&id, parameters);
+        let name = ModelName::parse(&id, model.parameters);
         for ((key, _), value) in CARD.iter().zip(&mut said) {
             let guess = match *key {
                 "name" => name.full.as_deref().map(title),
@@ -120,8 +121,8 @@ fn names(folder: Folder<'_>, config: &Object, card: &Object, parameters: u64) ->
         }
     }
     let size = CARD.iter().zip(&mut said).find(|((key, _), _)| *key == "size_label");
-    if let Some((_, size)) = size.filter(|(_, size)| size.is_none() && parameters > 0) {
-        *size = Some(size_label(parameters));
+    if let Some((_, size)) = size.filter(|(_, size)| size.is_none() && model.parameters > 0) {
+        *size = Some(model.label());
     }
     said
 }

@@ -1,35 +1,116 @@
 //! The `ARCH.*` keys: the model's dimensions, as config.json has them.
 
 use curmerge_formats::gguf::Value;
+use serde_json::Value as Json;
 
 use super::folder::Object;
 use super::keys::Keys;
+use super::recipe::{Key, Recipe};
 use super::rope;
 use crate::base::Config;
 
-/// Sets the keys; `file_type` is the number in `general.file_type`.
+/// Sets the keys that the recipe lists; `file_type` is the number in `general.file_type`.
 ///
 /// transformers fills in what config.json leaves out before the converter sees it, and so [`Config`] does.
-pub(super) fn set(keys: &mut Keys, architecture: &str, config: &Config, json: &Object, file_type: u32) {
-    let key = |name: &str| format!("{architecture}.{name}");
-    let number = |keys: &mut Keys, name: &str, value: usize| keys.set(key(name), Value::U32(value as u32));
-    number(keys, "block_count", config.layers);
-    number(keys, "context_length", config.context);
-    number(keys, "embedding_length", config.d_model);
-    number(keys, "feed_forward_length", config.ff);
-    number(keys, "attention.head_count", config.heads);
-    number(keys, "attention.head_count_kv", config.kv_heads);
-    if let Some(factor) = rope::linear_factor(json) {
-        keys.text(key("rope.scaling.type"), "linear");
-        keys.set(key("rope.scaling.factor"), Value::F32(factor));
+pub(super) fn set(keys: &mut Keys, recipe: &Recipe, config: &Config, json: &Object, file_type: u32) {
+    let mut writer = Writer { keys, architecture: recipe.architecture };
+    let json_number = |name: &str| json.get(name).and_then(Json::as_f64);
+    for key in recipe.keys {
+        match key {
+            Key::Blocks => writer.count("block_count", config.layers),
+            Key::Context => writer.count("context_length", config.context),
+            Key::OriginalContext => {
+                if let Some(original) = rope::original_context(json) {
+                    writer.count("rope.scaling.original_context_length", original);
+                }
+            }
+            Key::Width => writer.count("embedding_length", config.d_model),
+            Key::FeedForward => writer.count("feed_forward_length", config.ff),
+            Key::Heads => writer.count("attention.head_count", config.heads),
+            Key::HeadsOfKeys => writer.count("attention.head_count_kv", config.kv_heads),
+            Key::LinearScaling => {
+                if let Some(factor) = rope::linear_factor(json) {
+                    let name = writer.name("rope.scaling.type");
+                    writer.keys.text(name, "linear");
+                    writer.float("rope.scaling.factor", Some(factor));
+                }
+            }
+            Key::RopeBase => writer.float("rope.freq_base", config.rope.as_ref().map(|rope| rope.base)),
+            Key::LocalRopeBase => {
+                let local = config.local_rope.as_ref().or(config.rope.as_ref());
+                writer.float("rope.freq_base_swa", local.map(|rope| rope.base));
+            }
+            Key::RmsEpsilon => writer.float("attention.layer_norm_rms_epsilon", Some(config.norm_eps)),
+            Key::LayerEpsilon => writer.float("attention.layer_norm_epsilon", Some(config.norm_eps)),
+            Key::Experts => {
+                if let Some(experts) = config.experts {
+                    writer.count("expert_count", experts.count);
+                    writer.count("expert_used_count", experts.used);
+                }
+            }
+            Key::ExpertFeedForward => {
+                if let Some(experts) = config.experts {
+                    writer.count("expert_feed_forward_length", experts.ff);
+                }
+            }
+            Key::GivenHeadLengths if json_number("head_dim").is_none() => {}
+            Key::HeadLengths | Key::GivenHeadLengths => {
+                writer.count("attention.key_length", config.head_dim);
+                writer.count("attention.value_length", config.head_dim);
+            }
+            Key::FileType => writer.keys.set("general.file_type", Value::U32(file_type)),
+            Key::Vocabulary => writer.count("vocab_size", config.vocab),
+            Key::RopeDimensions => {
+                writer.count(
+                    "rope.dimension_count",
+                    config.rope.as_ref().map_or(config.head_dim, |rope| rope.dim),
+                );
+            }
+            Key::AttentionCap => writer.float("attn_logit_softcapping", config.attention_cap),
+            Key::LogitCap | Key::GivenLogitCap => writer.float("final_logit_softcapping", config.logit_cap),
+            Key::Window => {
+                if let Some(window) = config.window {
+                    writer.count("attention.sliding_window", window);
+                }
+            }
+            Key::WindowOrNone => {
+                writer.count(
+                    "attention.sliding_window",
+                    json_number("sliding_window").map_or(0, |n| n as usize),
+                );
+            }
+            Key::Scales => {
+                let names = [
+                    ("attention.scale", "attention_multiplier"),
+                    ("embedding_scale", "embedding_multiplier"),
+                    ("residual_scale", "residual_multiplier"),
+                    ("logit_scale", "logits_scaling"),
+                ];
+                for (name, theirs) in names {
+                    writer.float(name, Some(json_number(theirs).unwrap_or(1.0)));
+                }
+            }
+        }
     }
-    if let Some(rope) = &config.rope {
-        keys.set(key("rope.freq_base"), Value::F32(rope.base as f32));
+}
+
+struct Writer<'k> {
+    keys: &'k mut Keys,
+    architecture: &'static str,
+}
+
+impl Writer<'_> {
+    fn name(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture)
     }
-    keys.set(key("attention.layer_norm_rms_epsilon"), Value::F32(config.norm_eps as f32));
-    number(keys, "attention.key_length", config.head_dim);
-    number(keys, "attention.value_length", config.head_dim);
-    keys.set("general.file_type", Value::U32(file_type));
-    number(keys, "vocab_size", config.vocab);
-    number(keys, "rope.dimension_count", config.head_dim);
+
+    fn count(&mut self, name: &str, value: usize) {
+        self.keys.set(self.name(name), Value::U32(value as u32));
+    }
+
+    fn float(&mut self, name: &str, value: Option<f64>) {
+        if let Some(value) = value {
+            self.keys.set(self.name(name), Value::F32(value as f32));
+        }
+    }
 }

@@ -9,6 +9,7 @@
 //!
 //! [`recipe`] has what is particular to an architecture.
 
+mod carried;
 mod chat_templates;
 mod folder;
 mod general;
@@ -33,10 +34,12 @@ use curmerge_formats::output::{OutputFile, write_behind};
 
 use super::retype::{self, QUANTIZATION_VERSION};
 use super::{ConvertReport, FileType};
-use crate::base::{Base, Files};
+use crate::base::{Base, Config, Files};
 use crate::{Error, Result};
-use folder::Folder;
+use folder::{Folder, Object};
 use keys::Keys;
+use recipe::{Recipe, Stretching};
+use serde_json::Value as Json;
 
 /// The GGUF format that is written, and the alignment of its tensors.
 const VERSION: u32 = 3;
@@ -67,11 +70,9 @@ pub fn to_gguf(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<(FileType, ConvertReport)> {
     let folder = Folder::new(base.path());
-    let architecture = base.architecture().gguf;
-    let recipe = recipe::of(architecture).filter(|_| matches!(base.files(), Files::HuggingFace(_)));
+    let recipe = recipe::of(base.architecture()).filter(|_| matches!(base.files(), Files::HuggingFace(_)));
     let Some(recipe) = recipe else {
-        let problem =
-            format!("no Hugging Face folder of an architecture that is converted, but {architecture}");
+        let problem = "no Hugging Face folder of an architecture that is converted";
         return Err(Error::input(
             base.path(),
             "architecture",
@@ -79,21 +80,24 @@ pub fn to_gguf(
             "use convert_hf_to_gguf.py of llama.cpp",
         ));
     };
-    let json = folder.object("config.json")?.unwrap_or_default();
+    let mut report = ConvertReport::default();
+    let json = language_model(folder.object("config.json")?.unwrap_or_default());
     let config = base.config();
-    let rope = config.rope.as_ref().filter(|_| recipe.rope_tensor);
-    let factors = rope.and_then(|rope| rope::llama3_factors(&json, rope.base, config.head_dim));
-    let made = factors.map(|factors| ("rope_freqs.weight", factors));
-    let mut tensors = tensors::of(base, made.into_iter().collect())?;
-    let parameters = tensors.iter().map(tensors::Tensor::elements).sum();
+    carried::check(base, recipe, &json, &mut report.notes)?;
+    let mut tensors = tensors::of(base, recipe, rope_tensors(recipe, config, &json))?;
+    let size = tensors::size(&tensors);
     let file_type = options.file_type.unwrap_or_else(|| tensors::guess(&tensors));
 
-    let mut report = ConvertReport::default();
     let mut keys = Keys::default();
-    keys.text("general.architecture", architecture);
+    keys.text("general.architecture", recipe.architecture);
+    // The converter knows it once it has made the tensors of factors.
+    if let Some(rope) = config.rope.as_ref().filter(|rope| rope.long.is_some()) {
+        let key = format!("{}.rope.scaling.attn_factor", recipe.architecture);
+        keys.set(key, Value::F32(rope.amplitude as f32));
+    }
     keys.text("general.type", "model");
-    general::set(&mut keys, folder, &json, parameters, &mut report.notes)?;
-    hyperparameters::set(&mut keys, architecture, config, &json, file_type.id());
+    general::set(&mut keys, folder, &json, size, &mut report.notes)?;
+    hyperparameters::set(&mut keys, recipe, config, &json, file_type.id());
     keys.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
     vocabulary::set(&mut keys, folder, recipe, config.vocab, &mut report.notes)?;
     let mut metadata = keys.into_inner();
@@ -115,7 +119,7 @@ pub fn to_gguf(
     let file = OutputFile::create(out, &inputs)?;
     let mut stretches = retype::frame(&layout);
     let places = || tensors.iter().zip(layout.tensors());
-    stretches.extend(places().filter_map(|(tensor, place)| Some((place.offset, tensor.copied()?))));
+    stretches.extend(places().flat_map(|(tensor, place)| tensor.copied(place.offset)));
     report.bytes_before = tensors.iter().map(tensors::Tensor::stored_bytes).sum();
     let mut read = 0;
     write_behind(&file, &stretches, |queue| -> Result<()> {
@@ -129,4 +133,27 @@ pub fn to_gguf(
     })?;
     file.commit()?;
     Ok((file_type, report))
+}
+
+/// config.json's keys, with those of the language model in one that also sees in their place.
+fn language_model(mut json: Object) -> Object {
+    if let Some(Json::Object(text)) = json.remove("text_config") {
+        json.extend(text);
+    }
+    json
+}
+
+/// The tensors that say how rotary frequencies are stretched.
+fn rope_tensors(recipe: &Recipe, config: &Config, json: &Object) -> Vec<(&'static str, Vec<f32>)> {
+    let Some(rope) = &config.rope else { return Vec::new() };
+    let single = |factors: &[f64]| factors.iter().map(|&factor| factor as f32).collect();
+    if let (Some(short), Some(long)) = (&rope.factors, &rope.long) {
+        return vec![
+            ("rope_factors_long.weight", single(&long.factors)),
+            ("rope_factors_short.weight", single(short)),
+        ];
+    }
+    let factors = rope::llama3_factors(json, rope.base, config.head_dim)
+        .filter(|_| recipe.stretching.contains(&Stretching::Llama3));
+    factors.into_iter().map(|factors| ("rope_freqs.weight", factors)).collect()
 }

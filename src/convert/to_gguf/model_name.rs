@@ -211,8 +211,29 @@ fn capitals(word: &str) -> String {
     out
 }
 
+/// How large a model is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Size {
+    /// All its numbers.
+    pub(super) parameters: u64,
+    /// Those that are there once, and of the experts one's.
+    pub(super) with_one_expert: u64,
+    /// How many experts there are; 0 where there are none.
+    pub(super) experts: u64,
+}
+
+impl Size {
+    /// As names of files have it: `135M`, `8x7B`.
+    pub(super) fn label(&self) -> String {
+        match self.experts {
+            0 => size_label(self.parameters),
+            experts => format!("{experts}x{}", size_label(self.with_one_expert)),
+        }
+    }
+}
+
 /// A number of parameters in few digits: `135M`, `1.2B`.
-pub(super) fn size_label(parameters: u64) -> String {
+fn size_label(parameters: u64) -> String {
     let count = parameters as f64;
     let (scaled, unit) = match count {
         _ if count > 1e12 => (count * 1e-12, 'T'),

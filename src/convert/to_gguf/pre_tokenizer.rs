@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use super::folder::{Folder, Object};
 use super::hub_tokenizer::HubTokenizer;
+use crate::tokenizer::{Cut, pre_tokenizers};
 use crate::{Error, Result};
 
 /// The text whose ids are hashed.
@@ -197,6 +198,11 @@ const QWEN2: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*",
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
+const GPT4O: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
 const DIGITS: &str = "digits";
 
 /// Pipelines, whether words that are tokens are taken whole, and the name of what llama.cpp does likewise.
@@ -206,6 +212,7 @@ const PIPELINES: &[(&[&str], bool, &str)] = &[
     (&[LLAMA3], true, "llama-bpe"),
     (&[LLAMA3], false, "smaug-bpe"),
     (&[QWEN2], false, "qwen2"),
+    (&[GPT4O], false, "gpt-4o"),
 ];
 
 /// The name of the tokenizer's pre-tokenizer.
@@ -227,12 +234,22 @@ pub(super) fn recognise(
     }
     let whole_words = json.get("model").and_then(|model| model.get("ignore_merges")?.as_bool()) == Some(true);
     let steps = steps(json.get("pre_tokenizer"));
-    // An accent composed or a space replaced beforehand is nothing that llama.cpp does.
-    let plain = json.get("normalizer").is_none_or(Json::is_null);
-    let same = |(pipeline, whole, _): &&(&[&str], bool, &str)| {
-        plain && *whole == whole_words && steps.as_deref().is_some_and(|steps| steps == *pipeline)
+    // An accent composed or a space replaced beforehand is nothing that llama.cpp does, and of Qwen's the converter takes
+    // no notice.
+    let normalizer = json.get("normalizer").filter(|normalizer| !normalizer.is_null());
+    let composes = normalizer.is_some_and(|n| n.get("type").and_then(Json::as_str) == Some("NFC"));
+    let same = |(pipeline, whole, name): &&(&[&str], bool, &str)| {
+        (normalizer.is_none() || composes && *name == "qwen2")
+            && *whole == whole_words
+            && steps.as_deref().is_some_and(|steps| steps == *pipeline)
     };
-    let Some((.., name)) = PIPELINES.iter().find(same) else {
+    let known = PIPELINES.iter().find(same).map(|(.., name)| *name);
+    // A folder that curmerge made of a GGUF file has the steps as this program spells them.
+    let own = || {
+        let mut all = pre_tokenizers().filter(|(_, whole, _)| normalizer.is_none() && *whole == whole_words);
+        all.find(|(.., cuts)| steps.as_deref().is_some_and(|steps| are(steps, cuts))).map(|(name, ..)| name)
+    };
+    let Some(name) = known.or_else(own) else {
         let problem =
             format!("llama.cpp has no name for its pre-tokenizer (ids of the check text hash to {hash})");
         let mend =
@@ -243,6 +260,16 @@ pub(super) fn recognise(
         "llama.cpp's converter does not know this tokenizer; its pipeline is that of '{name}', which was written"
     ));
     Ok(name)
+}
+
+/// Whether the steps are these.
+fn are(steps: &[&str], cuts: &[Cut]) -> bool {
+    let same = |(step, cut): (&&str, &Cut)| match cut {
+        Cut::Gpt2Words => *step == GPT2,
+        Cut::Digits => *step == DIGITS,
+        Cut::Pattern(pattern) => step == pattern,
+    };
+    steps.len() == cuts.len() && steps.iter().zip(cuts).all(same)
 }
 
 /// The regular expressions of a pipeline that ends in byte-level spelling; `None` if it has other steps.

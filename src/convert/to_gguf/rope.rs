@@ -36,15 +36,30 @@ pub(super) fn llama3_factors(config: &Object, base: f64, head_dim: usize) -> Opt
 }
 
 /// The divisor of all frequencies, where there is one.
-pub(super) fn linear_factor(config: &Object) -> Option<f32> {
+pub(super) fn linear_factor(config: &Object) -> Option<f64> {
     let rope = parameters(config)?;
     let factor = rope.get("factor").and_then(Json::as_f64)?;
-    (kind(rope)? == "linear").then_some(factor as f32)
+    (kind(rope)? == "linear").then_some(factor)
 }
 
+/// The context before frequencies are stretched, of a phi3.
+pub(super) fn original_context(config: &Object) -> Option<usize> {
+    const NAME: &str = "original_max_position_embeddings";
+    let given = parameters(config).and_then(|rope| rope.get(NAME)).or_else(|| config.get(NAME));
+    // transformers' own, where config.json says nothing.
+    given.map_or(Some(4096), |number| number.as_u64().and_then(|n| usize::try_from(n).ok()))
+}
+
+/// How config.json says that frequencies are stretched; `None` if not at all.
+pub(super) fn stretching(config: &Object) -> Option<&str> {
+    kind(parameters(config)?).filter(|kind| *kind != "default")
+}
+
+/// What config.json says of rotary embeddings; of two kinds of blocks, those that see everything.
 fn parameters(config: &Object) -> Option<&Object> {
     let named = |name: &str| config.get(name).and_then(Json::as_object);
-    named("rope_parameters").or_else(|| named("rope_scaling"))
+    let rope = named("rope_parameters").or_else(|| named("rope_scaling"))?;
+    Some(rope.get("full_attention").and_then(Json::as_object).unwrap_or(rope))
 }
 
 fn kind(rope: &Object) -> Option<&str> {

@@ -1,25 +1,42 @@
 //! The tensors of the file: which there are, in which order and type, and their bytes.
 
+use std::collections::BTreeMap;
+
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{GgufTensor, NewTensor, Value};
 use curmerge_formats::imatrix::Imatrix;
 use curmerge_formats::output::{Queue, Stretch};
 use curmerge_formats::quant;
 use curmerge_formats::safetensors::SafeTensors;
+use half::f16;
 
-use crate::base::{Base, BaseTensor, Files, Weight};
+use super::model_name::Size;
+use super::recipe::Recipe;
+use crate::base::{Base, BaseTensor, Files, Weight, layer_part};
 use crate::convert::{Choice, FileType, file_type, retype};
 use crate::{Error, Result};
 
 /// Tensors that old folders have and nobody needs.
-const LEFT_OUT: [&str; 3] = [".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq"];
+const LEFT_OUT: [&str; 5] =
+    [".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq", ".attn.masked_bias", ".attn.bias"];
+/// Matrices, after `blk.N.` if they are of a block, that the converter keeps in F32.
+const IN_F32: [&str; 2] = ["position_embd.weight", "ffn_gate_inp.weight"];
 
 /// Where a tensor's values come from.
 enum Values<'a> {
     /// Computed: one row.
     Made(Vec<f32>),
-    /// Stored in this file of the folder.
-    Stored { file: &'a SafeTensors, tensor: &'a BaseTensor, weight: Weight<'a> },
+    /// Stored in a file of the folder.
+    Stored(Stored<'a>),
+    /// The same matrix of every expert.
+    Experts(Vec<Stored<'a>>),
+}
+
+/// A tensor of the folder.
+struct Stored<'a> {
+    file: &'a SafeTensors,
+    tensor: &'a BaseTensor,
+    weight: Weight<'a>,
 }
 
 /// A tensor to be written.
@@ -32,42 +49,113 @@ pub(super) struct Tensor<'a> {
     weights: Option<&'a [f32]>,
 }
 
+impl<'a> Tensor<'a> {
+    fn new(name: String, dims: Vec<u64>, values: Values<'a>) -> Self {
+        Tensor { name, dims, values, dtype: DType::F32, weights: None }
+    }
+}
+
 /// The tensors in the converter's order, all in F32: what it makes itself, then each file's by name.
-pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>) -> Result<Vec<Tensor<'a>>> {
-    let mut tensors: Vec<Tensor<'a>> = made
-        .into_iter()
-        .map(|(name, values)| Tensor {
-            name: name.to_owned(),
-            dims: vec![values.len() as u64],
-            values: Values::Made(values),
-            dtype: DType::F32,
-            weights: None,
-        })
-        .collect();
+pub(super) fn of<'a>(
+    base: &'a Base,
+    recipe: &Recipe,
+    made: Vec<(&str, Vec<f32>)>,
+) -> Result<Vec<Tensor<'a>>> {
+    let vector = |name: &str, values: Vec<f32>| {
+        Tensor::new(name.to_owned(), vec![values.len() as u64], Values::Made(values))
+    };
+    let mut tensors: Vec<Tensor<'a>> = made.into_iter().map(|(name, values)| vector(name, values)).collect();
     let files: &[SafeTensors] = match base.files() {
         Files::HuggingFace(files) => files,
         Files::Gguf(_) => &[],
     };
     let mut stored: Vec<(&String, &BaseTensor)> = base.tensors().iter().collect();
-    stored.retain(|(_, tensor)| !LEFT_OUT.iter().any(|ending| tensor.stored_name.ends_with(ending)));
+    stored.retain(|(canonical, tensor)| {
+        let name = &tensor.stored_name;
+        let masks = LEFT_OUT.iter().any(|ending| name.ends_with(ending));
+        let seeing = recipe.left_out.iter().any(|start| name.starts_with(start));
+        !(masks || seeing || recipe.no_head && *canonical == "output")
+    });
     stored.sort_by_key(|(_, tensor)| (tensor.file, &tensor.stored_name));
+    // How many parts of a block's experts have come.
+    let mut parts: BTreeMap<usize, usize> = BTreeMap::new();
     for (canonical, tensor) in stored {
-        let stem = tensor.stored_name.strip_suffix(".weight");
-        if stem.is_none_or(|stem| base.architecture().of_hugging_face(stem).is_none()) {
+        let (stem, ending) = match canonical.strip_suffix(".bias") {
+            Some(stem) => (stem, ".bias"),
+            None => (&canonical[..], ".weight"),
+        };
+        let line = base.architecture().line(stem).filter(|_| tensor.stored_name.ends_with(ending));
+        if line.is_none_or(|line| ending == ".bias" && line.bias.is_none()) {
             let place = format!("tensor '{}'", tensor.stored_name.escape_debug());
             let problem = format!("no part of the {} architecture", base.architecture().gguf);
             let mend = "a quantized, adapted or changed model cannot be converted; use the original";
             return Err(Error::input(files[tensor.file].path(), place, problem, mend));
         }
-        tensors.push(Tensor {
-            name: format!("{canonical}.weight"),
-            dims: tensor.shape.iter().rev().copied().collect(),
-            values: Values::Stored { file: &files[tensor.file], tensor, weight: base.weight(canonical)? },
-            dtype: DType::F32,
-            weights: None,
-        });
+        let stored = |name: &str| -> Result<Stored<'a>> {
+            let missing = || {
+                let mend = "the folder is incomplete; download it again";
+                Error::input(base.path(), format!("tensor '{name}'"), "missing", mend)
+            };
+            let tensor = base.tensors().get(name).ok_or_else(missing)?;
+            Ok(Stored { file: &files[tensor.file], tensor, weight: base.weight(name)? })
+        };
+        let experts = base.config().experts.map_or(0, |experts| experts.count);
+        if let (true, Some((layer, _))) = (canonical.ends_with(']'), layer_part(canonical)) {
+            // The converter writes them when the last of a block has come.
+            let come = parts.entry(layer).or_default();
+            *come += 1;
+            if *come == recipe.experts.len() * experts {
+                for part in recipe.experts {
+                    let name = format!("blk.{layer}.{part}");
+                    let all = (0..experts).map(|expert| stored(&format!("{name}[{expert}]")));
+                    let all = all.collect::<Result<Vec<_>>>()?;
+                    let mut dims: Vec<u64> = tensor_dims(&all[0]);
+                    dims.push(experts as u64);
+                    tensors.push(Tensor::new(format!("{name}.weight"), dims, Values::Experts(all)));
+                }
+            }
+            continue;
+        }
+        let name = format!("{stem}{ending}");
+        // Short, and other numbers than are stored, or in another order.
+        if tensor.shape.len() == 1 && (tensor.less_one || tensor.rotary_halves.is_some()) {
+            let mut values = base.vector(canonical)?;
+            if tensor.dtype == DType::F16 {
+                // Where the converter adds in half precision.
+                values.iter_mut().for_each(|value| *value = f16::from_f32(*value).to_f32());
+            }
+            tensors.push(vector(&name, values));
+            continue;
+        }
+        let stored = stored(canonical)?;
+        tensors.push(Tensor::new(name, tensor_dims(&stored), Values::Stored(stored)));
     }
     Ok(tensors)
+}
+
+fn tensor_dims(stored: &Stored<'_>) -> Vec<u64> {
+    let mut dims = stored.tensor.shape.clone();
+    if !stored.tensor.transposed {
+        dims.reverse();
+    }
+    dims
+}
+
+/// How large the model of these tensors is.
+pub(super) fn size(tensors: &[Tensor<'_>]) -> Size {
+    let mut size = Size::default();
+    for tensor in tensors {
+        let elements: u64 = tensor.dims.iter().product();
+        size.parameters += elements;
+        size.with_one_expert += match &tensor.values {
+            Values::Experts(all) => {
+                size.experts = all.len() as u64;
+                elements / size.experts.max(1)
+            }
+            _ => elements,
+        };
+    }
+    size
 }
 
 /// The converter's `auto`: half precision of the kind that the first matrix in either has.
@@ -118,7 +206,8 @@ pub(super) fn converter_writes(file_type: FileType) -> bool {
 }
 
 fn converted(tensor: &GgufTensor, file_type: FileType) -> Choice {
-    if tensor.dims.len() <= 1 || tensor.name.ends_with("_norm.weight") {
+    let name = layer_part(&tensor.name).map_or(&tensor.name[..], |(_, part)| part);
+    if tensor.dims.len() <= 1 || name.ends_with("_norm.weight") || IN_F32.contains(&name) {
         return Choice { dtype: DType::F32, instead_of: None };
     }
     let wanted = file_type.main_type();
@@ -133,25 +222,21 @@ impl Tensor<'_> {
         NewTensor { name: self.name.clone(), dtype: self.dtype, dims: self.dims.clone() }
     }
 
-    /// How many numbers it has.
-    pub(super) fn elements(&self) -> u64 {
-        // The folder's reader has checked that they are no more than the bytes of a file.
-        self.dims.iter().product()
+    fn parts(&self) -> &[Stored<'_>] {
+        match &self.values {
+            Values::Made(_) => &[],
+            Values::Stored(stored) => std::slice::from_ref(stored),
+            Values::Experts(all) => all,
+        }
     }
 
     /// Bytes in the folder.
     pub(super) fn stored_bytes(&self) -> u64 {
-        match &self.values {
-            Values::Made(_) => 0,
-            Values::Stored { tensor, .. } => tensor.bytes,
-        }
+        self.parts().iter().map(|part| part.tensor.bytes).sum()
     }
 
     fn stored_type(&self) -> Option<DType> {
-        match &self.values {
-            Values::Made(_) => None,
-            Values::Stored { tensor, .. } => Some(tensor.dtype),
-        }
+        Some(self.parts().first()?.tensor.dtype)
     }
 
     fn columns(&self) -> usize {
@@ -160,43 +245,47 @@ impl Tensor<'_> {
 
     fn error(&self, problem: String, mend: &str) -> Error {
         let place = format!("tensor '{}'", self.name);
-        match &self.values {
-            Values::Made(_) => Error::request(format!("{place}: {problem}"), mend),
-            Values::Stored { file, .. } => Error::input(file.path(), place, problem, mend),
+        match self.parts().first() {
+            None => Error::request(format!("{place}: {problem}"), mend),
+            Some(part) => Error::input(part.file.path(), place, problem, mend),
         }
     }
 
-    /// Its bytes, where they are those of the folder.
-    pub(super) fn copied(&self) -> Option<Stretch<'_>> {
-        match &self.values {
-            Values::Stored { file, tensor, .. }
-                if tensor.dtype == self.dtype && tensor.rotary_halves.is_none() =>
-            {
-                Some(Stretch::Copy { source: file.file(), offset: tensor.offset, len: tensor.bytes })
-            }
-            _ => None,
-        }
+    /// Where its parts stand, from `offset` on.
+    fn places(&self, offset: u64) -> impl Iterator<Item = (u64, &Stored<'_>)> {
+        let row = self.dtype.bytes_for(self.columns() as u64).unwrap_or(0);
+        self.parts().iter().scan(offset, move |next, part| {
+            let here = *next;
+            *next += row * part.weight.rows() as u64;
+            Some((here, part))
+        })
     }
 
-    /// Computes its bytes, to stand at `offset`, unless they are [copied](Self::copied).
+    /// Its bytes that are those of the folder, and where they are to stand if it begins at `offset`.
+    pub(super) fn copied(&self, offset: u64) -> Vec<(u64, Stretch<'_>)> {
+        let copied = self.places(offset).filter(|(_, part)| part.is_as_written(self.dtype));
+        copied.map(|(place, part)| (place, part.stretch())).collect()
+    }
+
+    /// Computes its bytes, to stand at `offset`, but for those that are [copied](Self::copied).
     pub(super) fn write_at(&self, offset: u64, out: &Queue<'_>) -> Result<()> {
-        match &self.values {
-            Values::Made(values) => {
-                let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                Ok(out.write_at(offset, bytes)?)
-            }
-            Values::Stored { .. } if self.copied().is_some() => Ok(()),
-            Values::Stored { weight, .. } => {
-                let rows = |start, count| self.rows(weight, start, count);
-                retype::write_rows(out, offset, weight.rows(), self.columns(), rows)
+        if let Values::Made(values) = &self.values {
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            return Ok(out.write_at(offset, bytes)?);
+        }
+        for (number, (place, part)) in self.places(offset).enumerate() {
+            if !part.is_as_written(self.dtype) {
+                let rows = |start, count| self.rows(number, &part.weight, start, count);
+                retype::write_rows(out, place, part.weight.rows(), self.columns(), rows)?;
             }
         }
+        Ok(())
     }
 
-    /// `count` canonical rows from `start` on, in the new type.
-    fn rows(&self, weight: &Weight<'_>, start: usize, count: usize) -> Result<Vec<u8>> {
+    /// `count` canonical rows of a part from `start` on, in the new type.
+    fn rows(&self, part: usize, weight: &Weight<'_>, start: usize, count: usize) -> Result<Vec<u8>> {
         let columns = self.columns();
-        if weight.dtype() == self.dtype {
+        if weight.dtype() == self.dtype && !weight.is_transposed() {
             let row = |row| {
                 &weight.stored_bytes()[weight.stored_row(row) * weight.row_bytes()..][..weight.row_bytes()]
             };
@@ -205,7 +294,12 @@ impl Tensor<'_> {
         let mut values = vec![0.0; count * columns];
         weight.decode_rows(start..start + count, &mut values);
         let mut bytes = vec![0; self.dtype.bytes_for(columns as u64).unwrap_or(0) as usize * count];
-        let encoded = match self.weights {
+        // One importance for each column, for each expert.
+        let weights = self.weights.and_then(|weights| {
+            let own = weights.get(part * columns..(part + 1) * columns);
+            own.or(weights.get(..columns))
+        });
+        let encoded = match weights {
             Some(weights) => quant::encode_weighted(self.dtype, &values, weights, &mut bytes),
             None => quant::encode(self.dtype, &values, &mut bytes),
         };
@@ -213,5 +307,16 @@ impl Tensor<'_> {
             self.error(format!("rows from {start}: {error}"), "or use another --type, such as bf16 or f32")
         })?;
         Ok(bytes)
+    }
+}
+
+impl Stored<'_> {
+    /// Whether the folder has its bytes as they are to be written in this type.
+    fn is_as_written(&self, dtype: DType) -> bool {
+        self.tensor.dtype == dtype && self.tensor.rotary_halves.is_none() && !self.tensor.transposed
+    }
+
+    fn stretch(&self) -> Stretch<'_> {
+        Stretch::Copy { source: self.file.file(), offset: self.tensor.offset, len: self.tensor.bytes }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::folder::{Folder, Object};
 use super::hub_tokenizer::HubTokenizer;
 use super::keys::Keys;
-use super::recipe::{Extra, Recipe};
+use super::recipe::{Extra, Recipe, SpacePrefix};
 use super::sentencepiece::{self as spm, Piece};
 use super::{pre_tokenizer, special_tokens};
 use crate::{Error, Result};
@@ -18,6 +18,8 @@ use crate::{Error, Result};
 pub(super) enum Source {
     /// tokenizer.model, with pieces and their scores.
     SentencePiece,
+    /// The same with the added tokens as phi3's class has them, unless the folder says that it is byte-level.
+    Phi3,
     /// tokenizer.json of a SentencePiece model: merges with fallback to bytes.
     SentencePieceJson,
     /// tokenizer.json of byte-level BPE, the rest.
@@ -41,19 +43,32 @@ pub(super) fn set(
     notes: &mut Vec<String>,
 ) -> Result<()> {
     let config = folder.object("tokenizer_config.json")?.unwrap_or_default();
-    let space = config.get("add_prefix_space").and_then(Json::as_bool).filter(|_| recipe.tells_space_prefix);
+    let told = recipe.space_prefix == SpacePrefix::AsTheFolder;
+    let space = config.get("add_prefix_space").and_then(Json::as_bool).filter(|_| told);
     if let Some(adds) = space {
         keys.set("tokenizer.ggml.add_space_prefix", Value::Bool(adds));
     }
     let json = folder.object("tokenizer.json")?;
     let has = |source: &&Source| match source {
         Source::SentencePiece => folder.join("tokenizer.model").is_file(),
+        Source::Phi3 => {
+            let class = config.get("tokenizer_class").and_then(Json::as_str);
+            class != Some("GPT2Tokenizer") && folder.join("tokenizer.model").is_file()
+        }
         Source::SentencePieceJson => json.as_ref().is_some_and(is_sentencepiece),
         Source::ByteLevel => json.is_some(),
     };
     let source = recipe.vocabularies.iter().find(has);
     match (source, &json) {
-        (Some(Source::SentencePiece), _) => sentencepiece(keys, folder, &config, size)?,
+        (Some(Source::SentencePiece), _) => {
+            sentencepiece(keys, folder, size, |tokens| add_listed(tokens, &config))?;
+            if recipe.space_prefix == SpacePrefix::No {
+                keys.set("tokenizer.ggml.add_space_prefix", Value::Bool(false));
+            }
+        }
+        (Some(Source::Phi3), _) => {
+            sentencepiece(keys, folder, size, |tokens| add_for_phi3(tokens, &config, json.as_ref()))?;
+        }
         (Some(Source::SentencePieceJson), Some(json)) => {
             notes.push(NO_SCORES.into());
             sentencepiece_json(keys, folder, json, size)?;
@@ -82,7 +97,13 @@ fn is_sentencepiece(json: &Object) -> bool {
         && json.get("decoder").and_then(|d| d.get("type")).and_then(Json::as_str) == Some("Sequence")
 }
 
-fn sentencepiece(keys: &mut Keys, folder: Folder<'_>, config: &Object, size: usize) -> Result<()> {
+/// The pieces of tokenizer.model, among which `add` puts the added tokens.
+fn sentencepiece(
+    keys: &mut Keys,
+    folder: Folder<'_>,
+    size: usize,
+    add: impl FnOnce(&mut [Piece]),
+) -> Result<()> {
     let path = folder.join("tokenizer.model");
     let model = folder.bytes("tokenizer.model")?.unwrap_or_default();
     let pieces = spm::parse(&model).map_err(|(position, problem)| {
@@ -104,6 +125,14 @@ fn sentencepiece(keys: &mut Keys, folder: Folder<'_>, config: &Object, size: usi
             *token = Piece { text, score: ADDED, kind: spm::USER_DEFINED };
         }
     }
+    add(&mut tokens);
+    let count = tokens.len();
+    set_pieces(keys, folder, "llama", tokens)?;
+    special_tokens::set(keys, folder, false, Some(count))
+}
+
+/// The added tokens that tokenizer_config.json lists.
+fn add_listed(tokens: &mut [Piece], config: &Object) {
     for (id, added) in config.get("added_tokens_decoder").and_then(Json::as_object).into_iter().flatten() {
         let Some(text) = added.get("content").and_then(Json::as_str) else { continue };
         if let Some(token) = id.parse().ok().and_then(|id: usize| tokens.get_mut(id)) {
@@ -111,9 +140,22 @@ fn sentencepiece(keys: &mut Keys, folder: Folder<'_>, config: &Object, size: usi
             *token = added_piece(text, control);
         }
     }
-    let count = tokens.len();
-    set_pieces(keys, folder, "llama", tokens)?;
-    special_tokens::set(keys, folder, false, Some(count))
+}
+
+/// The same, and those of tokenizer.json, as they are written there.
+fn add_for_phi3(tokens: &mut [Piece], config: &Object, json: Option<&Object>) {
+    let listed = config.get("added_tokens_decoder").and_then(Json::as_object).into_iter().flatten();
+    let listed = listed.map(|(id, added)| (id.parse().ok(), added));
+    let own = json.and_then(|json| json.get("added_tokens")?.as_array()).into_iter().flatten();
+    let own = own.map(|added| (added.get("id").and_then(Json::as_u64), added));
+    for (id, added) in listed.chain(own) {
+        let token = id.and_then(|id| tokens.get_mut(usize::try_from(id).ok()?));
+        if let (Some(token), Some(text)) = (token, added.get("content").and_then(Json::as_str)) {
+            let control = added.get("special").and_then(Json::as_bool) == Some(true);
+            let kind = if control { spm::CONTROL } else { spm::USER_DEFINED };
+            *token = Piece { text: text.to_owned(), score: ADDED, kind };
+        }
+    }
 }
 
 fn added_piece(text: &str, control: bool) -> Piece {
@@ -161,6 +203,11 @@ fn byte_level(
     size: usize,
     notes: &mut Vec<String>,
 ) -> Result<()> {
+    if is_sentencepiece(json) {
+        let problem = "made of a SentencePiece model, whose scores llama.cpp needs";
+        let mend = "put the model's tokenizer.model into the folder";
+        return Err(Error::file(folder.join("tokenizer.json"), problem, mend));
+    }
     let model = json.get("model").and_then(|model| model.get("type")).and_then(Json::as_str).unwrap_or("");
     if model != "BPE" {
         let problem = format!("a tokenizer of the kind '{}'", model.escape_debug());

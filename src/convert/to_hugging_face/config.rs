@@ -6,28 +6,11 @@ use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::Gguf;
 use serde_json::{Map, Value as Json, json};
 
-use super::rope;
-use crate::base::{Base, RopeScaling};
+use super::{family, rope};
+use crate::arch::Positions;
+use crate::base::Base;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
-
-/// What transformers calls a family, and says of it beside the dimensions.
-struct Family {
-    /// `general.architecture` in GGUF.
-    gguf: &'static str,
-    /// The class of the model in transformers.
-    class: &'static str,
-    /// What is the same of all models that curmerge opens.
-    flags: &'static [(&'static str, bool)],
-    activation: &'static str,
-}
-
-const FAMILIES: &[Family] = &[Family {
-    gguf: "llama",
-    class: "LlamaForCausalLM",
-    flags: &[("attention_bias", false), ("mlp_bias", false)],
-    activation: "silu",
-}];
 
 /// The tokens that the configurations name.
 #[derive(Debug, Default)]
@@ -66,60 +49,62 @@ impl Tokens {
 }
 
 /// The text of config.json.
-pub(super) fn config(base: &Base, dtype: DType, tokens: &Tokens) -> Result<String> {
+pub(super) fn config(base: &Base, gguf: &Gguf, dtype: DType, tokens: &Tokens) -> Result<String> {
     let architecture = base.architecture();
-    let family = FAMILIES.iter().find(|family| family.gguf == architecture.gguf);
-    // Every architecture of the table has at least one of transformers' names.
-    let (Some(family), Some(model_type)) = (family, architecture.hugging_face.first()) else {
+    let Some(family) = family::of(architecture) else {
         let problem = format!("no Hugging Face folder can be written of a {} model", architecture.gguf);
-        let known: Vec<&str> = FAMILIES.iter().map(|family| family.gguf).collect();
-        return Err(Error::input(base.path(), "architecture", problem, format!("use {}", known.join(", "))));
+        let mend = "use the GGUF file as it is";
+        return Err(Error::input(base.path(), "architecture", problem, mend));
     };
+    family::check(base, family)?;
     let c = base.config();
-    let (rope_base, rope_dim) = c.rope.as_ref().map_or((10000.0, 0), |rope| (rope.base, rope.dim));
-    if rope_dim != c.head_dim {
-        let problem = format!("it rotates {rope_dim} of the {} entries of a head", c.head_dim);
-        let mend = "transformers' model rotates them all: use the GGUF file as it is";
-        return Err(Error::input(base.path(), "rope.dimension_count", problem, mend));
-    }
-    let scaling = rope::scaling(base)?;
-    let rope_base = shortest(rope_base);
-    let mut json = json!({
-        "architectures": [family.class],
-        "model_type": model_type,
-        "dtype": torch_name(dtype),
-        // Its name in transformers before 4.56.
-        "torch_dtype": torch_name(dtype),
-        "vocab_size": c.vocab,
-        "hidden_size": c.d_model,
-        "intermediate_size": c.ff,
-        "num_hidden_layers": c.layers,
-        "num_attention_heads": c.heads,
-        "num_key_value_heads": c.kv_heads,
-        "head_dim": c.head_dim,
-        "hidden_act": family.activation,
-        "max_position_embeddings": c.context,
-        "rms_norm_eps": shortest(c.norm_eps),
-        "tie_word_embeddings": !base.tensors().contains_key("output"),
-        "use_cache": true,
-        "bos_token_id": tokens.bos,
-        "eos_token_id": tokens.eos,
-        "pad_token_id": tokens.pad,
-        "rope_parameters": rope_parameters(scaling.as_ref(), rope_base),
-        // Both as transformers before 5 reads them.
-        "rope_theta": rope_base,
-        "rope_scaling": null,
-        // The first of this form. Without it, large vocabularies are suspected of Mistral's mistakes.
-        "transformers_version": "5.0.0",
-    });
-    if let Some(mut scaling) = scaling.as_ref().map(|scaling| rope_parameters(Some(scaling), rope_base)) {
-        scaling.as_object_mut().map(|members| members.remove("rope_theta"));
-        json["rope_scaling"] = scaling;
+    let mut json = Map::new();
+    let mut set = |name: &str, value: Json| drop(json.insert(architecture.config_key(name).into(), value));
+    set("architectures", json!([family.class]));
+    set("model_type", architecture.hugging_face.first().copied().into());
+    set("dtype", torch_name(dtype).into());
+    // Its name in transformers before 4.56.
+    set("torch_dtype", torch_name(dtype).into());
+    set("vocab_size", c.vocab.into());
+    set("hidden_size", c.d_model.into());
+    set("num_hidden_layers", c.layers.into());
+    set("num_attention_heads", c.heads.into());
+    set("max_position_embeddings", c.context.into());
+    set("rms_norm_eps", shortest(c.norm_eps).into());
+    set("tie_word_embeddings", (!base.tensors().contains_key("output")).into());
+    set("use_cache", true.into());
+    set("bos_token_id", tokens.bos.into());
+    set("eos_token_id", tokens.eos.into());
+    set("pad_token_id", tokens.pad.into());
+    for (name, activation) in family.activation {
+        set(name, (*activation).into());
     }
     for (name, value) in family.flags {
-        json[*name] = (*value).into();
+        set(name, (*value).into());
     }
-    Ok(pretty(&json))
+    match architecture.positions {
+        Positions::Learned => {
+            set("n_ctx", c.context.into());
+            set("intermediate_size", if c.ff == 4 * c.d_model { Json::Null } else { c.ff.into() });
+        }
+        _ => {
+            set("num_key_value_heads", c.kv_heads.into());
+            if family.has_head_dim || c.head_dim * c.heads != c.d_model {
+                set("head_dim", c.head_dim.into());
+            }
+            set("intermediate_size", c.ff.into());
+        }
+    }
+    if let Some(experts) = c.experts {
+        set("num_experts", experts.count.into());
+        set("num_experts_per_tok", experts.used.into());
+        set("moe_intermediate_size", experts.ff.into());
+    }
+    json.extend(family::options(base, gguf, family));
+    json.extend(rope::keys(base, gguf)?);
+    // The first of this form. Without it, large vocabularies are suspected of Mistral's mistakes.
+    json.insert("transformers_version".into(), "5.0.0".into());
+    Ok(pretty(&json.into()))
 }
 
 /// The text of generation_config.json.
@@ -157,7 +142,7 @@ fn torch_name(dtype: DType) -> &'static str {
 }
 
 /// GGUF stores `1e-5` as an f32; the decimal number that was meant is the shortest that is the same f32.
-fn shortest(number: f64) -> f64 {
+pub(super) fn shortest(number: f64) -> f64 {
     let single = number as f32;
     if f64::from(single) != number {
         return number;
@@ -165,39 +150,9 @@ fn shortest(number: f64) -> f64 {
     single.to_string().parse().unwrap_or(number)
 }
 
-fn rope_parameters(scaling: Option<&RopeScaling>, base: f64) -> Json {
-    match *scaling.unwrap_or(&RopeScaling::Linear { factor: 1.0 }) {
-        RopeScaling::Linear { factor: 1.0 } => json!({ "rope_type": "default", "rope_theta": base }),
-        RopeScaling::Linear { factor } => {
-            json!({ "rope_type": "linear", "rope_theta": base, "factor": shortest(factor) })
-        }
-        RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_context } => {
-            let whole = original_context.fract() == 0.0;
-            json!({
-                "rope_type": "llama3",
-                "rope_theta": base,
-                "factor": shortest(factor),
-                "low_freq_factor": low_frequency_factor,
-                "high_freq_factor": high_frequency_factor,
-                // transformers wants a whole number here.
-                "original_max_position_embeddings":
-                    if whole { Json::from(original_context as u64) } else { original_context.into() },
-            })
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{FAMILIES, shortest};
-    use crate::arch;
-
-    #[test]
-    fn every_architecture_has_a_line() {
-        for architecture in arch::ALL {
-            assert!(FAMILIES.iter().any(|f| f.gguf == architecture.gguf), "{}", architecture.gguf);
-        }
-    }
+    use super::shortest;
 
     #[test]
     fn numbers_are_written_as_they_were_meant() {

@@ -1,13 +1,15 @@
 //! A GGUF model as a Hugging Face folder that transformers loads, with the same tokens and logits.
 //!
-//! [`config`] says in config.json what GGUF's keys say (and [`rope`] what its table of rotary factors says), [`weights`]
-//! stores every tensor under transformers' name and in its order of rows, [`tokenizer`] writes the vocabulary as the
-//! `tokenizers` library reads it. All that can be refused is refused before anything is written; the folder appears whole.
+//! [`config`] says in config.json what GGUF's keys say ([`family`] what is particular to a class of transformers, [`rope`]
+//! what the table of rotary factors says), [`weights`] stores every tensor under transformers' name, as its class has it, [`tokenizer`] writes the vocabulary as the
+//! `tokenizers` library reads it, and [`sentencepiece`] its scores. All that can be refused is refused before anything is written; the folder appears whole.
 
 mod config;
+mod family;
 mod merges;
 mod pre_tokenizers;
 mod rope;
+mod sentencepiece;
 mod tokenizer;
 mod weights;
 
@@ -64,7 +66,7 @@ pub fn to_hugging_face(
     let words = base.tokenizer()?;
     let tokens = config::Tokens::new(base.path(), model.first(), &words)?;
     let texts = [
-        ("config.json", config::config(base, dtype, &tokens)?),
+        ("config.json", config::config(base, model.first(), dtype, &tokens)?),
         ("generation_config.json", config::generation(&tokens)),
         ("tokenizer.json", tokenizer::library(base.path(), &words, &mut report.notes)?),
         ("tokenizer_config.json", tokenizer::settings(base, model.first(), &words, &tokens)),
@@ -73,18 +75,21 @@ pub fn to_hugging_face(
     let folder = OutputFolder::create(out, &base.inputs(), options.force)?;
     weights.write(&folder, &mut report, &mut progress)?;
     for (name, text) in texts {
-        write(folder.file(name)?, &text)?;
+        write(folder.file(name)?, text.as_bytes())?;
+    }
+    if let Some(model) = sentencepiece::model(model.first(), &words, &tokens) {
+        write(folder.file("tokenizer.model")?, &model)?;
     }
     for (name, template) in templates(model.first(), &mut report.notes) {
         folder.subfolder(name.parent().unwrap_or(Path::new("")))?;
-        write(OutputFile::create(&folder.path().join(name), &[])?, template)?;
+        write(OutputFile::create(&folder.path().join(name), &[])?, template.as_bytes())?;
     }
     folder.commit()?;
     Ok(report)
 }
 
-fn write(mut file: OutputFile, text: &str) -> Result<()> {
-    file.append(text.as_bytes())?;
+fn write(mut file: OutputFile, bytes: &[u8]) -> Result<()> {
+    file.append(bytes)?;
     Ok(file.commit()?)
 }
 

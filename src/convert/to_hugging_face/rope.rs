@@ -1,4 +1,4 @@
-//! Which rule of transformers the rotary factors of a GGUF file follow.
+//! How heads rotate: the keys of config.json, and which rule of transformers the factors of a GGUF file follow.
 //!
 //! convert_hf_to_gguf.py turns Llama 3.1's rule into a table, one divisor a frequency (`rope_freqs.weight`), and drops
 //! its parameters. They are found again from the table: where `1 / divisor` passes from 1 to `1 / factor` it is a
@@ -7,15 +7,134 @@
 
 use std::f64::consts::PI;
 
-use crate::base::{Base, RopeScaling};
+use curmerge_formats::gguf::{Gguf, Value};
+use serde_json::{Map, Value as Json, json};
+
+use super::config::shortest;
+use crate::base::{Base, Rope, RopeScaling};
 use crate::{Error, Result};
 
 /// Divisors in f32, some computed in f32, are equal up to this share.
 const SAME: f64 = 2e-5;
 
+/// The keys of config.json that say how heads rotate: `rope_parameters`, and what transformers before 5 reads.
+///
+/// # Errors
+/// Frequencies that no rule of transformers gives; heads that rotate in part, where the class turns all of them.
+pub(super) fn keys(base: &Base, gguf: &Gguf) -> Result<Map<String, Json>> {
+    let config = base.config();
+    let Some(rope) = &config.rope else { return Ok(Map::new()) };
+    let mut json = Map::new();
+    let theta = shortest(rope.base);
+    let phi = base.architecture().gguf == "phi3";
+    if rope.dim != config.head_dim && !phi {
+        let problem = format!("it rotates {} of the {} entries of a head", rope.dim, config.head_dim);
+        let mend = "transformers' model rotates them all: use the GGUF file as it is";
+        return Err(Error::input(base.path(), "rope.dimension_count", problem, mend));
+    }
+    if phi {
+        let key = "phi3.rope.scaling.original_context_length";
+        let original = gguf.get(key).and_then(Value::as_u64).unwrap_or(config.context as u64);
+        json.insert("original_max_position_embeddings".into(), original.into());
+        json.insert("partial_rotary_factor".into(), part(rope.dim, config.head_dim).into());
+    }
+    let (mut parameters, older) = match &rope.long {
+        Some(_) => {
+            let (parameters, older) = long(base, rope)?;
+            (parameters, Some(older))
+        }
+        None => {
+            let scaling = scaling(base, rope)?;
+            let parameters = parameters(scaling.as_ref(), theta);
+            let mut older = parameters.clone();
+            older.remove("rope_theta");
+            (parameters, scaling.map(|_| older))
+        }
+    };
+    if phi {
+        parameters.insert("partial_rotary_factor".into(), part(rope.dim, config.head_dim).into());
+    }
+    json.insert("rope_theta".into(), theta.into());
+    json.insert("rope_scaling".into(), older.map_or(Json::Null, Json::from));
+    let parameters = match base.architecture().windows.and_then(|windows| windows.rope_base) {
+        Some(_) => {
+            let local = config.local_rope.as_ref().unwrap_or(rope);
+            let scaling = self::scaling(base, local)?;
+            json.insert("rope_local_base_freq".into(), shortest(local.base).into());
+            json!({
+                "full_attention": parameters,
+                "sliding_attention": self::parameters(scaling.as_ref(), shortest(local.base)),
+            })
+        }
+        None => parameters.into(),
+    };
+    json.insert("rope_parameters".into(), parameters);
+    Ok(json)
+}
+
+/// The share of a head that is rotated, as transformers multiplies it back.
+fn part(dim: usize, head_dim: usize) -> f64 {
+    let part = dim as f64 / head_dim as f64;
+    if ((head_dim as f64 * part) as usize) < dim { part.next_up() } else { part }
+}
+
+/// Two sets of factors, as `rope_parameters` and as `rope_scaling`.
+fn long(base: &Base, rope: &Rope) -> Result<(Map<String, Json>, Map<String, Json>)> {
+    let config = base.config();
+    let list = |factors: &[f64]| -> Json { factors.iter().map(|&factor| shortest(factor)).collect() };
+    let (Some(short), Some(long)) = (&rope.factors, &rope.long) else {
+        let problem = "factors for long contexts, and none for short ones";
+        return Err(Error::input(
+            base.path(),
+            "tensor 'rope_factors_long'",
+            problem,
+            "download the file again",
+        ));
+    };
+    let mut older = Map::new();
+    // Exactly these three, or transformers before 5 refuses them.
+    older.insert("type".into(), "longrope".into());
+    older.insert("short_factor".into(), list(short));
+    older.insert("long_factor".into(), list(&long.factors));
+    let mut parameters = older.clone();
+    parameters.remove("type");
+    parameters.insert("rope_type".into(), "longrope".into());
+    parameters.insert("rope_theta".into(), shortest(rope.base).into());
+    parameters.insert("original_max_position_embeddings".into(), long.original_context.into());
+    let growth = config.context as f64 / long.original_context as f64;
+    let usual =
+        if growth > 1.0 { (1.0 + growth.ln() / (long.original_context as f64).ln()).sqrt() } else { 1.0 };
+    if (rope.amplitude / usual - 1.0).abs() > 1e-6 {
+        parameters.insert("attention_factor".into(), shortest(rope.amplitude).into());
+    }
+    Ok((parameters, older))
+}
+
+fn parameters(scaling: Option<&RopeScaling>, base: f64) -> Map<String, Json> {
+    let json = match *scaling.unwrap_or(&RopeScaling::Linear { factor: 1.0 }) {
+        RopeScaling::Linear { factor: 1.0 } => json!({ "rope_type": "default", "rope_theta": base }),
+        RopeScaling::Linear { factor } => {
+            json!({ "rope_type": "linear", "rope_theta": base, "factor": shortest(factor) })
+        }
+        RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_context } => {
+            let whole = original_context.fract() == 0.0;
+            json!({
+                "rope_type": "llama3",
+                "rope_theta": base,
+                "factor": shortest(factor),
+                "low_freq_factor": low_frequency_factor,
+                "high_freq_factor": high_frequency_factor,
+                // transformers wants a whole number here.
+                "original_max_position_embeddings":
+                    if whole { Json::from(original_context as u64) } else { original_context.into() },
+            })
+        }
+    };
+    json.as_object().cloned().unwrap_or_default()
+}
+
 /// The rule that gives the model's rotary factors; `None` if it scales none.
-pub(super) fn scaling(base: &Base) -> Result<Option<RopeScaling>> {
-    let Some(rope) = &base.config().rope else { return Ok(None) };
+fn scaling(base: &Base, rope: &Rope) -> Result<Option<RopeScaling>> {
     let Some(factors) = &rope.factors else { return Ok(None) };
     let number = |key: &str| match base.files() {
         crate::base::Files::Gguf(model) => model.first().get(key).and_then(|value| value.as_f64()),

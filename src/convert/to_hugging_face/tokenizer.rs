@@ -245,11 +245,32 @@ pub(super) fn settings(base: &Base, gguf: &Gguf, tokenizer: &Tokenizer, tokens: 
         // transformers before 5 adds types of tokens else, which these models refuse.
         "model_input_names": ["input_ids", "attention_mask"],
     });
-    let vocabulary = tokenizer.parts().map(|parts| parts.vocabulary);
+    let parts = tokenizer.parts();
+    if let Some(parts) =
+        parts.as_ref().filter(|p| matches!(p.algorithm, AlgorithmParts::SentencePiece { .. }))
+    {
+        // tokenizer.model does not tell these from other pieces.
+        let listed = added(parts).into_iter().map(|token| {
+            let id = token.id.to_string();
+            let token = json!({
+                "content": token.content,
+                "lstrip": token.lstrip,
+                "normalized": token.normalized,
+                "rstrip": token.rstrip,
+                "single_word": token.single_word,
+                "special": token.special,
+            });
+            (id, token)
+        });
+        json["added_tokens_decoder"] = Json::Object(listed.collect());
+    }
+    let vocabulary = parts.map(|parts| parts.vocabulary);
+    // A piece of ordinary text would become a mark by it, and vanish from answers; config.json has its id all the same.
+    let is_mark = |&id: &u32| vocabulary.is_some_and(|vocabulary| vocabulary.kind(id).is_special());
     let named = [
         ("bos_token", tokens.bos),
         ("eos_token", tokens.eos),
-        ("pad_token", tokens.pad),
+        ("pad_token", tokens.pad.filter(is_mark)),
         ("unk_token", tokens.unknown),
     ];
     for (name, id) in named {

@@ -14,7 +14,8 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use super::config::pretty;
-use crate::base::{Base, RowOrder, Weight};
+use crate::arch::TensorNames;
+use crate::base::{Base, RowOrder, Weight, layer_part};
 use crate::convert::ConvertReport;
 use crate::{Error, Result};
 
@@ -29,7 +30,12 @@ const INDEX: &str = "model.safetensors.index.json";
 /// the same of F32, F16 and BF16, F32 where these are mixed. Decoded blocks fit neither half type exactly, and F16 has
 /// three bits more.
 pub fn natural_type(base: &Base) -> DType {
-    let matrices = || base.tensors().values().filter(|tensor| tensor.shape.len() > 1).map(|t| t.dtype);
+    // These two llama.cpp's converter keeps in F32, whatever the folder had.
+    let kept = |name: &str| name == "position_embd" || name.ends_with(".ffn_gate_inp");
+    let matrices = || {
+        let all = base.tensors().iter().filter(|(name, tensor)| tensor.shape.len() > 1 && !kept(name));
+        all.map(|(_, tensor)| tensor.dtype)
+    };
     let first = matrices().next().unwrap_or(DType::F32);
     if !matrices().all(|dtype| matches!(dtype, DType::F32 | DType::F16 | DType::BF16)) {
         return DType::F16;
@@ -46,11 +52,25 @@ pub(super) struct Plan<'a> {
 }
 
 struct Tensor<'a> {
-    canonical: &'a str,
+    /// Where transformers has it.
+    place: Place,
     name: String,
-    shape: &'a [u64],
-    weight: Weight<'a>,
-    order: RowOrder,
+    shape: Vec<u64>,
+    stored_bytes: u64,
+    values: Values<'a>,
+}
+
+/// Where transformers has a tensor: the embedding, the layers, the norm, the head; the layer; the line of the table.
+type Place = (usize, usize, usize);
+
+/// How a tensor's values come of those in the GGUF file.
+enum Values<'a> {
+    /// Its rows, in another order.
+    Rows(Weight<'a>, RowOrder),
+    /// Its columns.
+    Transposed(Weight<'a>),
+    /// Computed: a vector.
+    Vector(Vec<f32>),
 }
 
 /// How far rounding moved values.
@@ -67,31 +87,22 @@ impl<'a> Plan<'a> {
     pub(super) fn new(base: &'a Base, dtype: DType, limit: u64) -> Result<Self> {
         let mut tensors = Vec::new();
         for (canonical, stored) in base.tensors() {
-            // What config.json says of the first, and nothing reads of the second.
-            if canonical == "rope_freqs" || canonical.ends_with("rot_embd") {
+            // What config.json says of these, and nothing reads of the last.
+            let said = ["rope_freqs", "rope_factors_long", "rope_factors_short"];
+            if said.contains(&&canonical[..]) || canonical.ends_with("rot_embd") {
                 continue;
             }
-            let error = |problem: &str| {
-                let mend = "transformers' model has no place for it: use the GGUF file as it is";
-                Err(Error::input(
-                    base.path(),
-                    format!("tensor '{}'", canonical.escape_debug()),
-                    problem,
-                    mend,
-                ))
-            };
-            let Some((name, names)) = base.architecture().to_hugging_face(canonical) else {
-                return error(&format!("no tensor of a {} model in transformers", base.architecture().gguf));
-            };
-            let weight = base.weight(canonical)?;
-            let rows = weight.rows() as u64;
-            let Some(order) = base.config().hugging_face_order(names, rows) else {
-                return error("its rows are no whole number of heads");
-            };
-            let name = format!("{name}.weight");
-            tensors.push(Tensor { canonical, name, shape: &stored.shape, weight, order });
+            // One of experts is many there.
+            match stored.shape[..] {
+                [experts, _, _] => {
+                    for expert in 0..experts {
+                        tensors.push(Tensor::new(base, &format!("{canonical}[{expert}]"))?);
+                    }
+                }
+                _ => tensors.push(Tensor::new(base, canonical)?),
+            }
         }
-        tensors.sort_by_cached_key(|tensor| place(base, tensor.canonical));
+        tensors.sort_by_key(|tensor| tensor.place);
         let plan = Plan { base, dtype, shards: Vec::new() };
         let groups = groups(tensors.iter().map(|t| plan.bytes(t)), limit);
         let mut rest = tensors.into_iter();
@@ -101,8 +112,7 @@ impl<'a> Plan<'a> {
 
     /// Bytes of a tensor as written.
     fn bytes(&self, tensor: &Tensor<'_>) -> u64 {
-        let values = tensor.weight.rows() as u64 * tensor.weight.cols() as u64;
-        values * self.dtype.block_bytes() as u64
+        tensor.shape.iter().product::<u64>() * self.dtype.block_bytes() as u64
     }
 
     pub(super) fn write(
@@ -112,7 +122,7 @@ impl<'a> Plan<'a> {
         progress: &mut impl FnMut(u64, u64),
     ) -> Result<()> {
         let tensors = || self.shards.iter().flatten();
-        report.bytes_before = tensors().map(|t| t.weight.stored_bytes().len() as u64).sum();
+        report.bytes_before = tensors().map(|t| t.stored_bytes).sum();
         let mut map = BTreeMap::new();
         let (mut read, mut rounding) = (0, Rounding::default());
         for (number, shard) in self.shards.iter().enumerate() {
@@ -120,7 +130,7 @@ impl<'a> Plan<'a> {
             let new = shard.iter().map(|tensor| NewSafeTensor {
                 name: tensor.name.clone(),
                 dtype: self.dtype,
-                shape: tensor.shape.to_vec(),
+                shape: tensor.shape.clone(),
             });
             // transformers before 5 refuses a file that does not say so.
             let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
@@ -129,7 +139,7 @@ impl<'a> Plan<'a> {
             file.append(layout.header())?;
             for tensor in shard {
                 rounding = rounding.and(self.append(tensor, &mut file)?);
-                read += tensor.weight.stored_bytes().len() as u64;
+                read += tensor.stored_bytes;
                 progress(read, report.bytes_before);
                 report.bytes_after += self.bytes(tensor);
                 *report.types.entry(self.dtype.to_string()).or_default() += 1;
@@ -148,13 +158,43 @@ impl<'a> Plan<'a> {
     }
 
     fn append(&self, tensor: &Tensor<'_>, file: &mut OutputFile) -> Result<Rounding> {
-        let rows = tensor.weight.rows();
-        let block = (BLOCK_VALUES / tensor.weight.cols().max(1)).max(1);
+        let transposed;
+        let (rows, cols) = match &tensor.values {
+            Values::Rows(weight, _) => (weight.rows(), weight.cols()),
+            Values::Transposed(weight) => {
+                transposed = transpose(weight);
+                return self.append_values(tensor, &transposed, weight.rows(), file);
+            }
+            Values::Vector(values) => return self.append_values(tensor, values, values.len(), file),
+        };
+        let block = (BLOCK_VALUES / cols.max(1)).max(1);
         let starts: Vec<usize> = (0..rows).step_by(block).collect();
+        self.append_blocks(&starts, |start| self.rows(tensor, start, block.min(rows - start)), file)
+    }
+
+    /// These values, rows of so many.
+    fn append_values(
+        &self,
+        tensor: &Tensor<'_>,
+        values: &[f32],
+        cols: usize,
+        file: &mut OutputFile,
+    ) -> Result<Rounding> {
+        let block = (BLOCK_VALUES / cols.max(1)).max(1) * cols;
+        let starts: Vec<usize> = (0..values.len()).step_by(block.max(1)).collect();
+        let part = |start: usize| &values[start..(start + block).min(values.len())];
+        self.append_blocks(&starts, |start| self.encode(tensor, start / cols, part(start)), file)
+    }
+
+    fn append_blocks(
+        &self,
+        starts: &[usize],
+        make: impl Fn(usize) -> Result<(Vec<u8>, Rounding)> + Sync,
+        file: &mut OutputFile,
+    ) -> Result<Rounding> {
         let mut rounding = Rounding::default();
         for batch in starts.chunks(BLOCKS_A_THREAD * rayon::current_num_threads()) {
-            let done: Vec<Result<(Vec<u8>, Rounding)>> =
-                batch.par_iter().map(|&start| self.rows(tensor, start, block.min(rows - start))).collect();
+            let done: Vec<Result<(Vec<u8>, Rounding)>> = batch.par_iter().map(|&start| make(start)).collect();
             for block in done {
                 let (bytes, moved) = block?;
                 file.append(&bytes)?;
@@ -166,34 +206,103 @@ impl<'a> Plan<'a> {
 
     /// `count` rows from `start` on, as Hugging Face counts them.
     fn rows(&self, tensor: &Tensor<'_>, start: usize, count: usize) -> Result<(Vec<u8>, Rounding)> {
-        let weight = &tensor.weight;
-        let canonical = (start..start + count).map(|row| tensor.order.canonical_row(row));
-        let mut rounding = Rounding { values: (count * weight.cols()) as u64, ..Default::default() };
+        let Values::Rows(weight, order) = &tensor.values else { return Ok(Default::default()) };
+        let canonical = (start..start + count).map(|row| order.canonical_row(row));
         if weight.dtype() == self.dtype {
             let bytes = weight.row_bytes();
             let row = |row: usize| &weight.stored_bytes()[weight.stored_row(row) * bytes..][..bytes];
+            let rounding = Rounding { values: (count * weight.cols()) as u64, ..Default::default() };
             return Ok((canonical.flat_map(row).copied().collect(), rounding));
         }
         let mut values = vec![0.0; count * weight.cols()];
         for (row, out) in canonical.zip(values.chunks_exact_mut(weight.cols())) {
             weight.decode_row(row, out);
         }
+        self.encode(tensor, start, &values)
+    }
+
+    /// Values from a row on, in the type that is wanted.
+    fn encode(&self, tensor: &Tensor<'_>, row: usize, values: &[f32]) -> Result<(Vec<u8>, Rounding)> {
+        let mut rounding = Rounding { values: values.len() as u64, ..Default::default() };
         let mut bytes = vec![0; values.len() * self.dtype.block_bytes()];
         let error = |e: quant::QuantError| {
-            let place = format!("tensor '{}', rows from {start}", tensor.name);
+            let place = format!("tensor '{}', rows from {row}", tensor.name);
             let mend = match e {
                 quant::QuantError::OutOfRange { value, .. } if value.is_finite() => "use --type bf16 or f32",
                 _ => "download the model again",
             };
             Error::input(self.base.path(), place, e.to_string(), mend)
         };
-        quant::encode(self.dtype, &values, &mut bytes).map_err(error)?;
+        quant::encode(self.dtype, values, &mut bytes).map_err(error)?;
         if self.dtype != DType::F32 {
             let mut back = vec![0.0; values.len()];
             quant::decode(self.dtype, &bytes, &mut back).map_err(error)?;
-            rounding.compare(&values, &back);
+            rounding.compare(values, &back);
         }
         Ok((bytes, rounding))
+    }
+}
+
+/// All values of a matrix, column by column.
+fn transpose(weight: &Weight<'_>) -> Vec<f32> {
+    let (rows, cols) = (weight.rows(), weight.cols());
+    let mut values = vec![0.0; rows * cols];
+    let mut row = vec![0.0; cols];
+    for r in 0..rows {
+        weight.decode_row(r, &mut row);
+        for (c, value) in row.iter().enumerate() {
+            values[c * rows + r] = *value;
+        }
+    }
+    values
+}
+
+impl<'a> Tensor<'a> {
+    /// The tensor of this canonical name, of an expert that of the one expert.
+    fn new(base: &'a Base, canonical: &str) -> Result<Self> {
+        let error = |problem: &str| {
+            let mend = "transformers' model has no place for it: use the GGUF file as it is";
+            let place = format!("tensor '{}'", canonical.escape_debug());
+            Error::input(base.path(), place, problem, mend)
+        };
+        let (stem, ending) = match canonical.strip_suffix(".bias") {
+            Some(stem) => (stem, "bias"),
+            None => (canonical, "weight"),
+        };
+        let known = base.architecture().to_hugging_face(stem);
+        let known = known.filter(|(_, line)| ending == "weight" || line.bias.is_some());
+        let Some((name, line)) = known else {
+            let problem = format!("no tensor of a {} model in transformers", base.architecture().gguf);
+            return Err(error(&problem));
+        };
+        let heads = || error("its rows are no whole number of heads");
+        let weight = base.weight(canonical)?;
+        let vector = weight.rows() == 1 && line.shape.len() == 1 || ending == "bias";
+        let values = if vector && (line.less_one && ending == "weight" || line.rotary_halves.is_some()) {
+            let mut values = weight.vector();
+            if line.less_one {
+                values.iter_mut().for_each(|value| *value -= 1.0);
+            }
+            let order = base.config().hugging_face_order(line, values.len() as u64).ok_or_else(heads)?;
+            Values::Vector((0..values.len()).map(|entry| values[order.canonical_row(entry)]).collect())
+        } else if line.transposed && !vector {
+            Values::Transposed(weight)
+        } else {
+            let order = match vector {
+                true => RowOrder::CANONICAL,
+                false => base.config().hugging_face_order(line, weight.rows() as u64).ok_or_else(heads)?,
+            };
+            Values::Rows(weight, order)
+        };
+        let (rows, cols) = (weight.rows() as u64, weight.cols() as u64);
+        let shape = match (vector, line.transposed) {
+            (true, _) => vec![cols],
+            (false, true) => vec![cols, rows],
+            (false, false) => vec![rows, cols],
+        };
+        let stored_bytes = weight.stored_bytes().len() as u64;
+        let place = place(base, canonical, line);
+        Ok(Tensor { place, name: format!("{name}.{ending}"), shape, stored_bytes, values })
     }
 }
 
@@ -228,20 +337,14 @@ impl Rounding {
     }
 }
 
-/// Where transformers has a tensor: the embedding, the layers, the norm, the head.
-fn place(base: &Base, canonical: &str) -> (usize, usize, usize) {
-    let layer: Option<usize> =
-        canonical.strip_prefix("blk.").and_then(|rest| rest.split_once('.')?.0.parse().ok());
-    let pattern = match layer {
-        Some(layer) => canonical.replacen(&format!("blk.{layer}."), "blk.{}.", 1),
-        None => canonical.to_string(),
-    };
-    let line = base.architecture().names().position(|names| names.canonical == pattern);
-    let part = match canonical {
-        "token_embd" => 0,
+fn place(base: &Base, canonical: &str, line: &'static TensorNames) -> Place {
+    let layer = layer_part(canonical).map(|(layer, _)| layer);
+    let number = base.architecture().names().position(|other| other.canonical == line.canonical);
+    let part = match line.canonical {
+        "token_embd" | "position_embd" => 0,
         _ if layer.is_some() => 1,
         "output" => 3,
         _ => 2,
     };
-    (part, layer.unwrap_or(0), line.unwrap_or(0))
+    (part, layer.unwrap_or(0), number.unwrap_or(0))
 }
