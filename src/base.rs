@@ -148,7 +148,11 @@ impl Base {
                 transposed: false,
                 less_one: false,
             };
-            tensors.insert(canonical, tensor);
+            if tensors.insert(canonical, tensor).is_some() {
+                let place = format!("tensor '{}'", t.name.escape_debug());
+                let problem = "there with and without `.weight`";
+                return Err(Error::input(path, place, problem, "download the file again"));
+            }
         }
         let files = Files::Gguf(model);
         Ok(Self { path: path.into(), files, architecture, architecture_name, config, tensors })
@@ -314,11 +318,10 @@ impl Base {
             Files::HuggingFace(_) => Tokenizer::from_hf_folder(&self.path)?,
         };
         let (tokens, rows) = (tokenizer.vocab_size(), self.config.vocab);
-        if tokens > rows {
+        tokenizer.for_embedding(rows).ok_or_else(|| {
             let problem = format!("{tokens} tokens, and the embedding has {rows} rows");
-            return Err(Error::input(&self.path, "tokenizer", problem, "download the model again"));
-        }
-        Ok(tokenizer)
+            Error::input(&self.path, "tokenizer", problem, "download the model again")
+        })
     }
 
     /// Every tensor by canonical name; one that the architecture does not name keeps its stored name.

@@ -267,7 +267,6 @@ fn what_has_no_form_is_refused() {
         ("llama.attention.scale", "attention.scale"),
         ("llama.residual_scale", "residuals or logits are scaled"),
         ("llama.logit_scale", "residuals or logits are scaled"),
-        ("llama.attn_logit_softcapping", "soft caps"),
     ] {
         let line = refusal(&demo().set(key, Some(Value::F32(0.5))), None);
         assert!(line.contains(said) && line.contains("LlamaForCausalLM"), "{line}");

@@ -30,6 +30,7 @@ pub(super) const GEMMA2: Architecture = Architecture {
     config_defaults: &[
         ("head_dim", 256.0),
         ("query_pre_attn_scalar", 256.0),
+        ("max_position_embeddings", 8192.0),
         ("sliding_window", 4096.0),
         ("sliding_window_pattern", 2.0),
         ("attn_logit_softcapping", 50.0),
@@ -38,6 +39,7 @@ pub(super) const GEMMA2: Architecture = Architecture {
     positions: Positions::RotaryHalves,
     activation: Activation::Gelu,
     scales_embedding: true,
+    soft_caps: Some([Some(50.0), Some(30.0)]),
     windows: Some(Windows { period: 2, length: Some(4096), rope_base: None, scaled: true }),
     scaled_by_width: &[46],
     ..llama::LLAMA
@@ -64,6 +66,7 @@ pub(super) const GEMMA3: Architecture = Architecture {
         ("sliding_window", 4096.0),
         ("sliding_window_pattern", 6.0),
     ],
+    soft_caps: Some([None, None]),
     windows: Some(Windows { period: 6, length: None, rope_base: Some(1e4), scaled: false }),
     scaled_by_width: &[62],
     ..GEMMA2

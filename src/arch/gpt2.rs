@@ -47,7 +47,7 @@ pub(super) const GPT2: Architecture = Architecture {
         ("max_position_embeddings", "n_positions"),
         ("rms_norm_eps", "layer_norm_epsilon"),
     ],
-    config_defaults: &[("layer_norm_epsilon", 1e-5)],
+    config_defaults: &[("layer_norm_epsilon", 1e-5), ("n_positions", 1024.0)],
     norm: NormKind::Layer,
     positions: Positions::Learned,
     activation: Activation::Gelu,

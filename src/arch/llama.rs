@@ -20,6 +20,7 @@ pub(super) const LLAMA: Architecture = Architecture {
     positions: Positions::RotaryNeighbours,
     activation: Activation::Silu,
     scales_embedding: false,
+    soft_caps: None,
     windows: None,
     scaled_by_width: &[],
 };
@@ -27,7 +28,11 @@ pub(super) const LLAMA: Architecture = Architecture {
 /// In GGUF a llama, and llama.cpp then knows no window.
 pub(super) const MISTRAL: Architecture = Architecture {
     hugging_face: &["mistral"],
-    config_defaults: &[("sliding_window", 4096.0), ("num_key_value_heads", 8.0)],
+    config_defaults: &[
+        ("sliding_window", 4096.0),
+        ("num_key_value_heads", 8.0),
+        ("max_position_embeddings", 131_072.0),
+    ],
     ..LLAMA
 };
 
@@ -38,6 +43,7 @@ pub(super) const MIXTRAL: Architecture = Architecture {
     config_keys: &[("num_experts", "num_local_experts"), ("moe_intermediate_size", "intermediate_size")],
     config_defaults: &[
         ("rope_theta", 1e6),
+        ("max_position_embeddings", 131_072.0),
         ("num_local_experts", 8.0),
         ("num_experts_per_tok", 2.0),
         ("num_key_value_heads", 8.0),

@@ -122,6 +122,9 @@ pub struct Architecture {
     pub activation: Activation,
     /// Whether embeddings are multiplied by the root of their width.
     pub scales_embedding: bool,
+    /// The soft caps of attention's scores and of logits where a GGUF file gives none, in families that have such; an
+    /// attention without a default has none, whatever the file says.
+    pub soft_caps: Option<[Option<f64>; 2]>,
     /// Sliding windows, where llama.cpp has them.
     pub windows: Option<Windows>,
     /// Numbers of blocks of the models whose attention is scaled by the model's width over its heads, not by the head's.
@@ -161,6 +164,11 @@ impl Architecture {
     /// The canonical name, after `blk.N.`, of the matrix that has this role.
     pub fn target(&self, role: &str) -> Option<&'static str> {
         self.targets.iter().find(|(word, _)| *word == role).map(|(_, name)| *name)
+    }
+
+    /// Whether the feed-forward part is a mixture of experts.
+    pub fn has_experts(&'static self) -> bool {
+        self.names().any(|n| n.shape.first() == Some(&Size::Experts))
     }
 
     /// What this family's config.json calls a key of llama's.
@@ -205,11 +213,4 @@ pub fn known() -> String {
     let mut names: Vec<&str> = ALL.iter().flat_map(|a| a.hugging_face).copied().collect();
     names.sort_unstable();
     names.join(", ")
-}
-
-impl Architecture {
-    /// Whether the feed-forward part is a mixture of experts.
-    pub fn has_experts(&'static self) -> bool {
-        self.names().any(|n| n.shape.first() == Some(&Size::Experts))
-    }
 }

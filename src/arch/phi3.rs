@@ -28,7 +28,7 @@ pub(super) const PHI3: Architecture = Architecture {
         ("attn_qkv", &[("q", Query), ("k", KeyValue), ("v", KeyValue)]),
         ("ffn_up", &[("gate", Ff), ("up", Ff)]),
     ],
-    config_defaults: &[("original_max_position_embeddings", 4096.0), ("rms_norm_eps", 1e-5)],
+    config_defaults: &[("max_position_embeddings", 4096.0), ("rms_norm_eps", 1e-5)],
     positions: Positions::RotaryHalves,
     ..llama::LLAMA
 };

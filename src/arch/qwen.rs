@@ -12,6 +12,7 @@ pub(super) const QWEN2: Architecture = Architecture {
     gguf: "qwen2",
     hugging_face: &["qwen2"],
     tensors: &[ENDS, NORMS_BEFORE, BIASED_ATTENTION, FEED_FORWARD],
+    config_defaults: &[("sliding_window", 4096.0), ("max_position_embeddings", 32768.0)],
     positions: Positions::RotaryHalves,
     ..llama::LLAMA
 };
@@ -20,7 +21,7 @@ pub(super) const QWEN3: Architecture = Architecture {
     gguf: "qwen3",
     hugging_face: &["qwen3"],
     tensors: &[ENDS, NORMS_BEFORE, HEAD_NORMS, ATTENTION, FEED_FORWARD],
-    config_defaults: &[("head_dim", 128.0)],
+    config_defaults: &[("head_dim", 128.0), ("sliding_window", 4096.0), ("max_position_embeddings", 32768.0)],
     ..QWEN2
 };
 
@@ -29,6 +30,6 @@ pub(super) const QWEN3_MOE: Architecture = Architecture {
     hugging_face: &["qwen3_moe"],
     tensors: &[ENDS, NORMS_BEFORE, HEAD_NORMS, ATTENTION, QWEN_EXPERTS],
     targets: ATTENTION_TARGETS,
-    config_defaults: &[],
+    config_defaults: &[("sliding_window", 4096.0), ("max_position_embeddings", 32768.0)],
     ..QWEN2
 };

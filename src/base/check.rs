@@ -48,7 +48,8 @@ impl Base {
         if place.tensor.transposed {
             found.reverse();
         }
-        if place.rows.is_some() && found.len() == 3 {
+        let experts = self.config.experts.map_or(0, |experts| experts.count as u64);
+        if place.rows.is_some() && found.len() == 3 && found[0] == experts {
             found.remove(0);
         }
         if found == wanted {
@@ -58,45 +59,42 @@ impl Base {
         Err(self.error(name, &problem, "the file is damaged or of another architecture; download it again"))
     }
 
-    /// A tensor of a block that no table lists would silently be left out.
+    /// A tensor of a block that no table lists, or a bias of what has none, would silently be left out.
     fn check_unread(&self) -> Result<()> {
-        let of_blocks: &[&str] = match self.files {
-            Files::Gguf(_) => &["blk."],
-            Files::HuggingFace(_) => &[
-                "model.layers.",
-                "transformer.h.",
-                "h.",
-                "language_model.model.layers.",
-                "model.language_model.layers.",
-            ],
+        // Masks and frequencies that older programs stored, which are made anew; and in GGUF files scales, which are
+        // refused where the matrix is read.
+        let (of_blocks, passed): (&[&str], &[&str]) = match self.files {
+            Files::Gguf(_) => (&["blk."], &["rot_embd", "rope_freqs", ".scale", ".input_scale"]),
+            Files::HuggingFace(_) => (
+                &[
+                    "model.layers.",
+                    "transformer.h.",
+                    "h.",
+                    "language_model.model.layers.",
+                    "model.language_model.layers.",
+                ],
+                &["rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"],
+            ),
         };
-        // Masks and frequencies that older programs stored, which are made anew.
-        let made_anew = [
-            "rotary_emb.inv_freq",
-            ".attn.bias",
-            ".attn.masked_bias",
-            "rot_embd",
-            "rope_freqs",
-            ".scale",
-            ".input_scale",
-        ];
         for (name, tensor) in &self.tensors {
-            let stem = name.strip_suffix(".bias");
-            let line = self.architecture.line(stem.unwrap_or(name));
-            let read = line.is_some_and(|line| stem.is_none() || line.bias.is_some());
-            let beyond = super::layer_part(name).is_some_and(|(layer, _)| layer >= self.config.layers);
             let stored = tensor.stored_name.strip_suffix(".weight").unwrap_or(&tensor.stored_name);
-            let of_block =
-                name.starts_with("blk.") || of_blocks.iter().any(|prefix| stored.starts_with(prefix));
-            if of_block && !made_anew.iter().any(|end| stored.ends_with(end)) && (!read || beyond)
-                || !of_block && name == "output.bias"
-            {
+            if passed.iter().any(|end| stored.ends_with(end)) {
+                continue;
+            }
+            let line = |name: &str| match self.files {
+                Files::Gguf(_) => self.architecture.line(name),
+                Files::HuggingFace(_) => self.architecture.of_hugging_face(name).map(|(_, line)| line),
+            };
+            let read = match stored.strip_suffix(".bias") {
+                Some(stem) => line(stem).map(|line| line.bias.is_some()),
+                None => line(stored).map(|_| true),
+            };
+            let of_block = of_blocks.iter().any(|prefix| stored.starts_with(prefix));
+            let beyond = super::layer_part(name).is_some_and(|(layer, _)| layer >= self.config.layers);
+            if read == Some(false) || of_block && (read.is_none() || beyond) {
                 let problem = format!("'{}' models have none that curmerge knows", self.architecture.gguf);
-                return Err(self.error(
-                    name,
-                    &problem,
-                    "this variant of the architecture is not supported yet",
-                ));
+                let mend = "this variant of the architecture is not supported yet";
+                return Err(self.error(name, &problem, mend));
             }
         }
         Ok(())

@@ -45,7 +45,10 @@ impl Base {
     /// The matrices that a canonical name stands for.
     fn named_targets(&self, name: &str) -> Vec<String> {
         if !self.is_known() {
-            let matrix = self.tensors.get(name).is_some_and(|tensor| tensor.shape.len() == 2);
+            let matrix = self
+                .tensors
+                .get(name)
+                .is_some_and(|tensor| tensor.shape.len() == 2 && !tensor.shape.contains(&0));
             return if matrix { vec![name.to_string()] } else { Vec::new() };
         }
         let listed = |name: &str| {

@@ -55,6 +55,9 @@ impl<'a> Weight<'a> {
         if part.end > rows || part != whole && order != RowOrder::CANONICAL {
             return None;
         }
+        if part.is_empty() || cols == 0 {
+            return None;
+        }
         let (first, rows) = (part.start as usize, (part.end - part.start) as usize);
         let bytes = if tensor.transposed { bytes } else { &bytes[first * row_bytes..][..rows * row_bytes] };
         // Elements of a column lie apart.

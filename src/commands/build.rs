@@ -145,7 +145,8 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let valid = args.valid.as_ref().map(|path| Dataset::read(path, &tokenizer, &options)).transpose()?;
     let mut adapter = start(args, &base)?;
     let mut model = Transformer::<f32>::new(&base)?.with_precision(args.compute.precision);
-    model.for_context(max_seq_len)?;
+    let read = data.examples.iter().chain(valid.iter().flat_map(|valid| &valid.examples));
+    model.for_context(read.map(|example| example.tokens.len()).max().unwrap_or(0))?;
     model.attach(&adapter.targets, adapter.scale)?;
     let options = train_options(args);
     let planned = options.steps(data.examples.len());

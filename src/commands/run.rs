@@ -65,7 +65,7 @@ pub fn run(args: &RunArgs, json: bool) -> Result<()> {
         let problem = format!("the prompt has {} tokens, and the model's context {context}", prompt.len());
         return Err(Error::request(problem, "give a shorter prompt"));
     }
-    model.for_context(context.min(prompt.len() + args.max_tokens))?;
+    model.for_context(context.min(prompt.len().saturating_add(args.max_tokens)))?;
     let mut sampler = Sampler::new(args.temperature, args.top_k, args.top_p, args.seed);
     let mut generator = Generator::new(&model);
     let (mut written, mut likeliest) = (Vec::new(), Vec::new());

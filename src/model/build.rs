@@ -17,10 +17,7 @@ use crate::{Error, Result};
 impl<'a, T: Real> Transformer<'a, T> {
     /// The frozen model of an open base. Fails when its architecture is not known.
     pub fn new(base: &'a Base) -> Result<Self> {
-        if !base.is_known() {
-            let problem = format!("'{}' is not known", base.architecture_name().escape_debug());
-            return Err(Error::input(base.path(), "architecture", problem, "use a model of a known one"));
-        }
+        base.must_be_known()?;
         let config = base.config().clone();
         let parts = Parts { base };
         let output_norm = parts.norm("output_norm")?.ok_or_else(|| {

@@ -75,7 +75,7 @@ impl<'a, T: Real> Transformer<'a, T> {
     }
 
     /// Keep frozen matrices ready for products from one pass to the next, as far as they fit into so many bytes; the
-    /// others are decoded anew for each pass.
+    /// others, and experts always, are decoded anew for each pass.
     pub fn keep_weights(&mut self, bytes: u64) {
         let (mut left, lowest) = (bytes, self.lowest());
         for (layer, block) in self.blocks.iter_mut().enumerate() {

@@ -219,6 +219,11 @@ impl HfTokenizer {
         }
     }
 
+    /// Whether this is a token that is found in raw text before anything else.
+    pub(super) fn is_added(&self, id: u32) -> bool {
+        self.added.contains_key(&id)
+    }
+
     /// Whether the text of `ids` begins with a space that encoding put there.
     pub(super) fn begins_with_added_space(&self, ids: &[u32]) -> bool {
         self.adds_space && ids.first().is_some_and(|id| !self.added.contains_key(id))

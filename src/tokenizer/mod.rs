@@ -81,6 +81,12 @@ pub enum TokenizerError {
         /// The `tokenizers` crate's reason.
         problem: String,
     },
+    /// A token of the text is one that the model has no embedding for.
+    #[error("tokenizer: the text has {text}, for which the model has no embedding; leave it out")]
+    NoEmbedding {
+        /// The token's text.
+        text: String,
+    },
     /// The chat template failed.
     #[error(transparent)]
     Chat(#[from] ChatError),
@@ -131,6 +137,8 @@ pub struct Tokenizer {
     source: Source,
     settings: Settings,
     chat: Option<ChatTemplate>,
+    /// Ids from here on have no row of the embedding.
+    rows: usize,
 }
 
 impl Tokenizer {
@@ -149,7 +157,7 @@ impl Tokenizer {
         let text =
             |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default().to_owned();
         let chat = template.map(|source| ChatTemplate::new(source, text(settings.bos), text(settings.eos)));
-        Ok(Tokenizer { source: Source::Gguf(Box::new(tokenizer)), settings, chat })
+        Ok(Tokenizer { source: Source::Gguf(Box::new(tokenizer)), settings, chat, rows: usize::MAX })
     }
 
     /// The tokenizer of a Hugging Face folder: `tokenizer.json`, and what `tokenizer_config.json`,
@@ -159,7 +167,30 @@ impl Tokenizer {
     /// If `tokenizer.json` is missing, or one of the files is not what it should be.
     pub fn from_hf_folder(folder: &Path) -> Result<Self, TokenizerError> {
         let (tokenizer, settings, chat) = hf::open(folder)?;
-        Ok(Tokenizer { source: Source::Hf(Box::new(tokenizer)), settings, chat })
+        Ok(Tokenizer { source: Source::Hf(Box::new(tokenizer)), settings, chat, rows: usize::MAX })
+    }
+
+    /// The same for an embedding of so many rows: a text with a token that has none is then an error. Of a folder, added
+    /// tokens may have none (Gemma 3's for images, where the model does not see); `None` if others have none.
+    pub(crate) fn for_embedding(self, rows: usize) -> Option<Self> {
+        let beyond = u32::try_from(rows).ok()?..u32::try_from(self.vocab_size()).ok()?;
+        let spared = |id: u32| match &self.source {
+            Source::Gguf(_) => false,
+            Source::Hf(tokenizer) => tokenizer.is_added(id) && ![self.bos(), self.eos()].contains(&Some(id)),
+        };
+        // More than a few are another model's vocabulary.
+        let fits = beyond.len() <= 64 && beyond.into_iter().all(spared);
+        fits.then_some(Tokenizer { rows, ..self })
+    }
+
+    fn within(&self, ids: Vec<u32>) -> Result<Vec<u32>, TokenizerError> {
+        match ids.iter().find(|&&id| id as usize >= self.rows) {
+            None => Ok(ids),
+            Some(&id) => {
+                let text = String::from_utf8_lossy(&self.token_bytes(id)).escape_debug().to_string();
+                Err(TokenizerError::NoEmbedding { text })
+            }
+        }
     }
 
     /// The tokens of `text`. With `add_special`, BOS and EOS are put around it if the model's settings say so.
@@ -182,6 +213,7 @@ impl Tokenizer {
             Source::Gguf(tokenizer) => tokenizer.encode_after(None, text, Marks::Text),
             Source::Hf(tokenizer) => tokenizer.encode_ordinary(text),
         }?;
+        let ids = self.within(ids)?;
         Ok(if add_special { self.around(ids) } else { ids })
     }
 
@@ -203,10 +235,10 @@ impl Tokenizer {
     /// If the vocabulary cannot spell the text.
     pub fn encode_after(&self, previous: &[u32], text: &str) -> Result<Vec<u32>, TokenizerError> {
         let last = previous.last().copied();
-        match &self.source {
+        self.within(match &self.source {
             Source::Gguf(tokenizer) => tokenizer.encode_after(last, text, Marks::Tokens),
             Source::Hf(tokenizer) => tokenizer.encode_after(last, text),
-        }
+        }?)
     }
 
     /// The tokens of a conversation that the chat template has rendered: BOS comes first if the model wants it, but

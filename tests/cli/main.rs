@@ -19,6 +19,7 @@ mod repeated;
 mod sampled;
 mod splits;
 mod trained;
+mod variants;
 
 use std::path::Path;
 

@@ -34,7 +34,7 @@ fn build_refused(base: &Path, data: &Path, words: &[&str]) -> String {
 
 /// The refusal must say all of these.
 #[track_caller]
-fn assert_says(line: &str, parts: &[&str]) {
+pub fn assert_says(line: &str, parts: &[&str]) {
     assert!(parts.iter().all(|part| line.contains(part)), "{line}");
 }
 
@@ -177,7 +177,7 @@ fn lines_that_are_no_examples_are_named() {
     fs::write(&data, [good.as_bytes(), b"{\"text\": \"\xff\"}\n"].concat()).unwrap();
     assert_says(&build_refused(&demo("model.gguf"), &data, &[]), &[":2: ", "UTF-8"]);
     // llama.cpp would read such bytes as U+FFFD or one by one; a text in Latin-1 is a mistake that must not be learned.
-    let plain = file.path().join("latin1.txt");
+    let plain = folder.path().join("latin1.txt");
     fs::write(&plain, b"caf\xc3\xa9\ncaf\xe9\n").unwrap();
     assert_says(&build_refused(&demo("model.gguf"), &plain, &[]), &["latin1.txt:2: ", "UTF-8"]);
     let line = curmerge!("eval", demo("model.gguf"), "--perplexity", plain).refusal();

@@ -60,15 +60,18 @@ impl Config {
         let vocab = model.tensor("token_embd.weight").and_then(|t| t.dims.get(1).copied());
         let vocab = vocab.ok_or_else(|| Error::input(path, "tensor 'token_embd'", "missing", DAMAGED))?;
         let eps = match architecture.norm {
-            NormKind::Rms => float("attention.layer_norm_rms_epsilon").unwrap_or(1e-5),
-            NormKind::Layer => float("attention.layer_norm_epsilon").unwrap_or(1e-5),
+            NormKind::Rms => "attention.layer_norm_rms_epsilon",
+            NormKind::Layer => "attention.layer_norm_epsilon",
         };
+        let eps =
+            float(eps).ok_or_else(|| Error::input(path, key(eps), "missing or not a number", DAMAGED))?;
         let scale_width =
             if architecture.scaled_by_width.contains(&layers) { d_model / heads.max(1) } else { head_dim };
         let rope = match architecture.positions {
             Positions::Learned => None,
             _ => Some(rope(model, architecture, head_dim)?),
         };
+        let caps = architecture.soft_caps;
         let mut config = Self {
             layers,
             d_model,
@@ -81,8 +84,10 @@ impl Config {
             context: number("context_length").unwrap_or(2048),
             rope,
             attention_scale: float("attention.scale").unwrap_or(1.0 / (scale_width as f64).sqrt()),
-            attention_cap: float("attn_logit_softcapping").filter(|&cap| cap != 0.0),
-            logit_cap: float("final_logit_softcapping").filter(|&cap| cap != 0.0),
+            attention_cap: caps.and_then(|[cap, _]| Some(float("attn_logit_softcapping").unwrap_or(cap?))),
+            logit_cap: caps
+                .and_then(|[_, cap]| float("final_logit_softcapping").or(cap))
+                .filter(|&cap| cap != 0.0),
             embedding_scale: float("embedding_scale").unwrap_or(1.0),
             residual_scale: float("residual_scale").filter(|&scale| scale != 0.0).unwrap_or(1.0),
             logit_scale: 1.0 / float("logit_scale").unwrap_or(1.0),
@@ -133,7 +138,9 @@ fn rope(model: &GgufModel, architecture: &Architecture, head_dim: usize) -> Resu
     let linear = match gguf.get(&key("scaling.type")).and_then(Value::as_str) {
         Some("none" | "longrope") => None,
         // llama.cpp's default type is linear.
-        None | Some("linear") => float("scaling.factor").filter(|&factor| factor != 0.0),
+        None | Some("linear") => {
+            float("scaling.factor").or(float("scale_linear")).filter(|&factor| factor != 0.0)
+        }
         Some(other) => return Err(unknown_scaling(gguf.path(), &key("scaling.type"), other)),
     };
     // Before the dimensions are checked, no tensor may be made by them.
@@ -146,8 +153,8 @@ fn rope(model: &GgufModel, architecture: &Architecture, head_dim: usize) -> Resu
         let context = gguf.get(&format!("{}.context_length", architecture.gguf)).and_then(Value::as_u64);
         let original = number("scaling.original_context_length").or(context).unwrap_or(0);
         rope.long = Some(LongRope { factors: stretched(factors), original_context: original as usize });
-        rope.amplitude = float("scaling.attn_factor").unwrap_or(1.0);
     }
+    rope.amplitude = float("scaling.attn_factor").unwrap_or(1.0);
     Ok(rope)
 }
 

@@ -218,11 +218,12 @@ impl Fields {
         // Qwen's windows begin behind the lower blocks, and are off unless they are asked for.
         let asked = self.json["use_sliding_window"].as_bool() == Some(true);
         let first = self.count("max_window_layers").unwrap_or(if asked { 28 } else { 0 });
-        let qwen = self.architecture.is_some_and(|a| a.gguf.starts_with("qwen"));
-        let windowed = |layer: usize| match period {
-            Some(period) => period == 0 || !(layer + 1).is_multiple_of(period),
-            None if qwen => asked && layer >= first,
-            None => true,
+        let family = self.architecture.map_or("", |a| a.gguf);
+        let windowed = |layer: usize| match (period, family) {
+            (Some(period), _) => period == 0 || !(layer + 1).is_multiple_of(period),
+            (None, "qwen2" | "qwen3") => asked && layer >= first,
+            (None, "qwen3moe") => asked,
+            (None, _) => true,
         };
         (0..layers).map(windowed).collect()
     }

@@ -17,7 +17,8 @@ pub use rope::{LongRope, Rope, RopeScaling};
 const MAX_DIMENSION: usize = 1 << 24;
 const MAX_HEAD_DIM: usize = 1 << 14;
 const MAX_LAYERS: usize = 1 << 12;
-const MAX_EXPERTS: usize = 1 << 12;
+/// Experts of all blocks together.
+const MAX_EXPERTS: usize = 1 << 17;
 
 /// What the transformer's arithmetic needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -183,7 +184,7 @@ impl Config {
         }
         if let Some(experts) = self.experts
             && (experts.count == 0
-                || experts.count > MAX_EXPERTS
+                || experts.count > MAX_EXPERTS / self.layers
                 || !(1..=experts.count).contains(&experts.used))
         {
             return bad("experts", format!("{} of {} are used", experts.used, experts.count));
