@@ -16,8 +16,7 @@ use crate::error::{Error, Result, quoted};
 use crate::mmap::MappedFile;
 use crate::output::OutputFile;
 
-/// Smaller tensors stay in the model file when its weights are moved out, as onnx's own writer has it: shapes and axes,
-/// which readers want at hand.
+/// Where smaller tensors stay unless said otherwise, as onnx's own writer has it.
 const MIN_EXTERNAL: u64 = 1024;
 
 /// Offsets of tensors moved out of the model file, as onnx.proto advises for mapping.
@@ -48,6 +47,9 @@ pub struct RewriteOptions {
     pub external: String,
     /// Bytes that the model file may have, [`MAX_MODEL`] unless given; 0 moves out what can be.
     pub max_model_bytes: u64,
+    /// Tensors of fewer bytes, 1024 unless given, stay in the model file when its weights are moved out: shapes and axes,
+    /// which readers want at hand.
+    pub min_external: u64,
     /// New locations for external files by their [`super::ExternalFile::location`]; others keep theirs. A model written
     /// into the folder of its base needs them.
     pub locations: BTreeMap<String, String>,
@@ -56,7 +58,12 @@ pub struct RewriteOptions {
 impl RewriteOptions {
     /// The options of a model that keeps its external files' names, with a location for a new one.
     pub fn new(external: impl Into<String>) -> Self {
-        RewriteOptions { external: external.into(), max_model_bytes: MAX_MODEL, locations: BTreeMap::new() }
+        RewriteOptions {
+            external: external.into(),
+            max_model_bytes: MAX_MODEL,
+            min_external: MIN_EXTERNAL,
+            locations: BTreeMap::new(),
+        }
     }
 }
 
@@ -182,7 +189,7 @@ pub fn rewrite<'a>(
 
     let mut pieces = assemble(&model.message(), model.file(), &edits)?;
     if total(&pieces) > options.max_model_bytes {
-        let out = move_out(model, &changed, &locations, &options.external, &mut edits)?;
+        let out = move_out(model, &changed, &locations, options, &mut edits)?;
         if !out.pieces.is_empty() {
             files.push(out);
             pieces = assemble(&model.message(), model.file(), &edits)?;
@@ -279,9 +286,10 @@ fn move_out<'a>(
     model: &'a Onnx,
     changed: &BTreeMap<usize, New<'_>>,
     taken: &[String],
-    location: &str,
+    options: &RewriteOptions,
     edits: &mut Edits<'a>,
 ) -> Result<NewFile<'a>> {
+    let location = options.external.as_str();
     check_new_location(location, taken)?;
     let (mut pieces, mut end) = (Vec::new(), 0u64);
     for tensor in &model.graph().initializers {
@@ -295,7 +303,7 @@ fn move_out<'a>(
             (None, Storage::Typed) => continue,
         };
         let bytes = piece.bytes();
-        if bytes < MIN_EXTERNAL {
+        if bytes < options.min_external {
             continue;
         }
         let offset = end.next_multiple_of(ALIGNMENT);
