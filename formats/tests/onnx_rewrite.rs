@@ -31,8 +31,11 @@ fn f32s(count: usize, first: f32) -> Vec<u8> {
     (0..count).flat_map(|i| (first + i as f32).to_le_bytes()).collect()
 }
 
-/// The values of every tensor but those named.
-fn others(model: &Onnx, but: &[&str]) -> BTreeMap<String, (ElementType, Vec<u64>, Option<Vec<u8>>)> {
+/// What a tensor holds; no values where they are texts.
+type Held = (ElementType, Vec<u64>, Option<Vec<u8>>);
+
+/// What every tensor but those named holds.
+fn others(model: &Onnx, but: &[&str]) -> BTreeMap<String, Held> {
     let tensors = model.tensors().into_iter().filter(|tensor| !but.contains(&tensor.name.as_str()));
     tensors
         .map(|t| {
