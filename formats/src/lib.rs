@@ -1,6 +1,6 @@
 //! Containers and number formats of language models.
 //!
-//! This crate opens what a model comes in (GGUF, safetensors, a Hugging Face folder), turns stored blocks into `f32`
+//! This crate opens what a model comes in (GGUF, safetensors, a Hugging Face folder, ONNX), turns stored blocks into `f32`
 //! and back, writes the same containers, and reads and writes curmerge's adapter file. It knows no model and no
 //! training.
 //!
@@ -17,6 +17,7 @@ pub mod error;
 pub mod gguf;
 pub mod imatrix;
 pub mod mmap;
+pub mod onnx;
 pub mod output;
 pub mod quant;
 pub mod safetensors;
@@ -30,6 +31,7 @@ pub use error::{Error, Result};
 pub use gguf::{Array, Gguf, GgufLayout, GgufModel, GgufTensor, NewTensor, Value};
 pub use imatrix::Imatrix;
 pub use mmap::MappedFile;
+pub use onnx::Onnx;
 pub use output::{OutputFile, OutputFolder};
 pub use quant::{QuantError, decode, encode, encode_weighted};
 pub use safetensors::{NewSafeTensor, SafeTensor, SafeTensors, SafeTensorsLayout, shard_index};

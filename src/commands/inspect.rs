@@ -7,6 +7,7 @@ use clap::Args;
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::detect::{Container, detect};
 use curmerge_formats::gguf::{Array, GgufModel, Value};
+use curmerge_formats::onnx::{Dimension, ElementType, Onnx, Storage, ValueInfo, ValueType};
 use curmerge_formats::safetensors::{SafeTensors, shard_index};
 use curmerge_formats::sha256_hex;
 use rayon::prelude::*;
@@ -24,7 +25,7 @@ const FIRST_VALUES: usize = 4;
 /// Options of `curmerge inspect`.
 #[derive(Clone, Debug, Args)]
 pub struct InspectArgs {
-    /// A GGUF file, a safetensors file, a Hugging Face folder, ollama:NAME[:TAG] or an adapter.
+    /// A GGUF file, a safetensors file, a Hugging Face folder, an ONNX file, ollama:NAME[:TAG] or an adapter.
     pub file: PathBuf,
     /// Show whole checksums.
     #[arg(long)]
@@ -51,12 +52,13 @@ pub fn run(args: &InspectArgs, json: bool) -> Result<()> {
                 path: file,
             }
         }
-        Container::Onnx | Container::Unknown => {
+        Container::Onnx => of_onnx(&file, hash)?,
+        Container::Unknown => {
             return Err(Error::input(
                 &file,
                 "container",
                 "not a kind of file that curmerge reads",
-                "name a GGUF file, a safetensors file, a Hugging Face folder or an adapter",
+                "name a GGUF file, a safetensors file, a Hugging Face folder, an ONNX file or an adapter",
             ));
         }
     };
@@ -152,6 +154,67 @@ fn of_adapter(path: &Path, hash: bool) -> Result<Contents> {
         metadata,
         tensors: lines(&file, hash),
     })
+}
+
+/// Initializers are the tensors; texts among them have no checksum.
+fn of_onnx(path: &Path, hash: bool) -> Result<Contents> {
+    let model = Onnx::open(path)?;
+    let entry = |key: String, value: Json| Entry { key, kind: json_kind(&value).into(), value };
+    let mut metadata = Vec::new();
+    let (producer, version) = model.producer();
+    if !producer.is_empty() {
+        metadata.push(entry("producer".into(), json!(format!("{producer} {version}").trim_end())));
+    }
+    metadata.extend(model.opsets().iter().map(|(domain, version)| {
+        let domain = if domain.is_empty() { "ai.onnx" } else { domain };
+        entry(format!("opset {domain}"), json!(version))
+    }));
+    let graph = model.graph();
+    metadata.push(entry("nodes".into(), json!(graph.nodes.len())));
+    metadata.extend(graph.inputs.iter().map(|v| entry(format!("input {}", v.name), json!(onnx_type(v)))));
+    metadata.extend(graph.outputs.iter().map(|v| entry(format!("output {}", v.name), json!(onnx_type(v)))));
+    let files = model.external_files().iter();
+    metadata.extend(files.map(|external| {
+        let bytes = external.file.bytes().len();
+        entry(format!("external file {}", external.location), json!(format!("{bytes} bytes")))
+    }));
+    metadata.extend(model.metadata().iter().map(|(key, text)| entry(format!("metadata {key}"), json!(text))));
+    let tensors = graph.initializers.par_iter().map(|t| {
+        let digest = match t.storage {
+            _ if !hash => None,
+            Storage::Typed if t.element == ElementType::STRING => None,
+            _ => Some(sha256_hex(&model.data(t)?)),
+        };
+        Ok(TensorLine {
+            name: t.name.clone(),
+            dtype: t.element.name().into(),
+            shape: t.dims.clone(),
+            bytes: t.bytes,
+            sha256: digest,
+        })
+    });
+    Ok(Contents {
+        path: path.into(),
+        kind: format!("ONNX file, IR version {}", model.ir_version()),
+        metadata,
+        tensors: tensors.collect::<Result<_>>()?,
+    })
+}
+
+/// Such as `INT64 [batch, 8, ?]`.
+fn onnx_type(value: &ValueInfo) -> String {
+    match &value.value_type {
+        Some(ValueType::Tensor { element, shape: Some(shape) }) => {
+            let length = |dimension: &Dimension| match dimension {
+                Dimension::Fixed(length) => length.to_string(),
+                Dimension::Named(name) => name.clone(),
+                Dimension::Unknown => "?".into(),
+            };
+            format!("{element} [{}]", shape.iter().map(length).collect::<Vec<_>>().join(", "))
+        }
+        Some(ValueType::Tensor { element, shape: None }) => format!("{element} of any shape"),
+        _ => "no tensor".into(),
+    }
 }
 
 fn lines(file: &SafeTensors, hash: bool) -> Vec<TensorLine> {

@@ -64,9 +64,10 @@ impl Contents {
         }
         text += &format!("\ntensors ({})\n", self.tensors.len());
         let width = longest(self.tensors.iter().map(|t| terminal::plain(&t.name)));
+        let kinds = self.tensors.iter().map(|t| t.dtype.len()).max().unwrap_or(0).max(5);
         for t in &self.tensors {
             let (name, shape) = (terminal::plain(&t.name), format!("{:?}", t.shape));
-            text += &format!("  {name:width$}  {:5}  {shape:15}  {:>11}", t.dtype, t.bytes);
+            text += &format!("  {name:width$}  {:kinds$}  {shape:15}  {:>11}", t.dtype, t.bytes);
             if let Some(digest) = &t.sha256 {
                 text += "  ";
                 text += if full_digests { digest } else { &digest[..SHORT_DIGEST.min(digest.len())] };
@@ -75,7 +76,7 @@ impl Contents {
         }
         text += "\ntypes\n";
         for (dtype, (count, bytes)) in self.totals() {
-            text += &format!("  {dtype:5}  {count:>5} tensors  {bytes:>13} bytes\n");
+            text += &format!("  {dtype:kinds$}  {count:>5} tensors  {bytes:>13} bytes\n");
         }
         text
     }

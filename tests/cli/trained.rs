@@ -221,6 +221,23 @@ fn inspect_shows_models_and_adapters() {
 }
 
 #[test]
+fn inspect_shows_onnx_models() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/onnx/external.onnx");
+    let shown = curmerge!("inspect", file, "--json").json();
+    assert_eq!(shown["metadata"]["input x"]["value"], "FLOAT [2, 4]");
+    assert_eq!(shown["metadata"]["opset ai.onnx"]["value"], 21);
+    assert_eq!(shown["metadata"]["external file part/bias.data"]["value"], "28 bytes");
+    let tensors = shown["tensors"].as_array().unwrap();
+    assert_eq!((tensors.len(), &tensors[1]["shape"]), (4, &serde_json::json!([3, 6])));
+    assert!(tensors.iter().all(|t| t["sha256"].as_str().unwrap().len() == 64));
+    let kinds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/onnx/kinds.onnx");
+    let text = curmerge!("inspect", kinds).done().stdout;
+    for part in ["w.raw", "FLOAT16", "output y", "FLOAT [batch, 3]", "metadata author"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
 fn the_demo_does_the_whole_job() {
     let folder = folder();
     let out = folder.path().join("demo");

@@ -28,6 +28,9 @@ fn main() -> std::io::Result<()> {
     let gguf = GgufLayout::new(3, 8, &keys, tensors).expect("a sound layout");
     write("gguf", &bytes(gguf.header(), gguf.file_bytes()))?;
 
+    let onnx = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/onnx/kinds.onnx");
+    write("onnx", &std::fs::read(onnx)?)?;
+
     // One entry, `a`, of one value.
     write("imatrix", b"\x01\0\0\0\x01\0\0\0a\x02\0\0\0\x01\0\0\0\0\0\x80\x3f")?;
 
