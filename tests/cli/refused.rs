@@ -176,6 +176,12 @@ fn lines_that_are_no_examples_are_named() {
     }
     fs::write(&data, [good.as_bytes(), b"{\"text\": \"\xff\"}\n"].concat()).unwrap();
     assert_says(&build_refused(&demo("model.gguf"), &data, &[]), &[":2: ", "UTF-8"]);
+    // llama.cpp would read such bytes as U+FFFD or one by one; a text in Latin-1 is a mistake that must not be learned.
+    let plain = folder.path().join("latin1.txt");
+    fs::write(&plain, b"caf\xc3\xa9\ncaf\xe9\n").unwrap();
+    assert_says(&build_refused(&demo("model.gguf"), &plain, &[]), &["latin1.txt:2: ", "UTF-8"]);
+    let line = curmerge!("eval", demo("model.gguf"), "--perplexity", plain).refusal();
+    assert_says(&line, &["latin1.txt", "byte 9", "UTF-8"]);
     for nothing in ["", "\n\n", "{\"text\": \"\"}\n", "{\"prompt\": \"a\", \"completion\": \"\"}\n"] {
         fs::write(&data, nothing).unwrap();
         assert_says(&build_refused(&demo("model.gguf"), &data, &[]), &[data.to_str().unwrap()]);
