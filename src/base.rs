@@ -23,7 +23,7 @@ use crate::arch::{self, Architecture};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
-pub use config::{Config, Experts, LongRope, Rope, RopeScaling};
+pub use config::{Config, Experts, LongRope, Rope, RopeScaling, long_amplitude};
 pub use ollama::resolve;
 pub use row_order::RowOrder;
 pub use tensors::{Place, layer_part};

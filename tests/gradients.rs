@@ -11,8 +11,11 @@ use serde_json::Value;
 
 #[path = "support/fixture.rs"]
 mod fixture;
+#[path = "support/goldens.rs"]
+mod golden_numbers;
 
 use fixture::demo;
+use golden_numbers::{error, integers as ids, numbers};
 
 /// What nine digits leave.
 const EXACT: f64 = 1e-8;
@@ -23,29 +26,6 @@ fn goldens() -> Value {
 
 fn base() -> Base {
     Base::open(&demo("model.gguf")).unwrap()
-}
-
-/// All numbers of an array or an array of arrays, row by row.
-fn numbers(value: &Value) -> Vec<f64> {
-    match value {
-        Value::Array(items) => items.iter().flat_map(numbers).collect(),
-        number => vec![number.as_f64().expect("a number")],
-    }
-}
-
-fn ids(value: &Value) -> Vec<u32> {
-    numbers(value).into_iter().map(|x| x as u32).collect()
-}
-
-/// The largest difference, relative to the largest number of `right`.
-fn error(found: impl IntoIterator<Item = f64>, right: &[f64]) -> f64 {
-    let found: Vec<f64> = found.into_iter().collect();
-    assert_eq!(found.len(), right.len());
-    let largest = right.iter().fold(0.0f64, |m, x| m.max(x.abs()));
-    let differences = found.iter().zip(right).map(|(a, b)| (a - b).abs());
-    // `max` passes over NaN, which must not count as equal.
-    let worst = differences.map(|d| if d.is_nan() { f64::INFINITY } else { d }).fold(0.0, f64::max);
-    worst / largest
 }
 
 /// The adapter of the goldens: seven targets, one of each kind, with a U that is not zero.

@@ -95,6 +95,11 @@ pub struct Windows {
     pub scaled: bool,
 }
 
+/// Whether a block has the window where every so many blocks, the last one sees everything; in all of them where that is 0.
+pub fn is_windowed(layer: usize, period: usize) -> bool {
+    period == 0 || !(layer + 1).is_multiple_of(period)
+}
+
 /// The names, shapes and options of a model family.
 #[derive(Debug)]
 pub struct Architecture {
@@ -159,6 +164,13 @@ impl Architecture {
             let whole = n.canonical.strip_suffix("[{}]");
             names::fits(name, n.canonical) || whole.is_some_and(|whole| names::fits(name, whole))
         })
+    }
+
+    /// What attention's scores are multiplied by in a model of these dimensions, where nothing says otherwise.
+    pub fn attention_scale(&self, layers: usize, d_model: usize, heads: usize, head_dim: usize) -> f64 {
+        let by_width = self.scaled_by_width.contains(&layers);
+        let width = if by_width { d_model / heads.max(1) } else { head_dim };
+        1.0 / (width as f64).sqrt()
     }
 
     /// The canonical name, after `blk.N.`, of the matrix that has this role.

@@ -179,7 +179,7 @@ fn of_onnx(path: &Path, hash: bool) -> Result<Contents> {
         entry(format!("external file {}", external.location), json!(format!("{bytes} bytes")))
     }));
     metadata.extend(model.metadata().iter().map(|(key, text)| entry(format!("metadata {key}"), json!(text))));
-    let tensors = graph.initializers.par_iter().map(|t| {
+    let tensors = graph.initializers.par_iter().map(|t| -> Result<TensorLine> {
         let digest = match t.storage {
             _ if !hash => None,
             Storage::Typed if t.element == ElementType::STRING => None,
@@ -197,7 +197,8 @@ fn of_onnx(path: &Path, hash: bool) -> Result<Contents> {
         path: path.into(),
         kind: format!("ONNX file, IR version {}", model.ir_version()),
         metadata,
-        tensors: tensors.collect::<Result<_>>()?,
+        // Of several errors the first in order, not in time.
+        tensors: tensors.collect::<Vec<_>>().into_iter().collect::<Result<_>>()?,
     })
 }
 

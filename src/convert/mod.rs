@@ -9,7 +9,15 @@ pub mod retype;
 pub mod to_gguf;
 pub mod to_hugging_face;
 
+use crate::base::layer_part;
+
 pub use file_type::{Choice, FileType};
 pub use retype::{ConvertReport, retype};
 pub use to_gguf::to_gguf;
 pub use to_hugging_face::{FolderOptions, to_hugging_face};
+
+/// Whether llama.cpp's converter keeps a matrix of this canonical name in F32, whatever the folder has.
+fn in_f32(name: &str) -> bool {
+    let part = layer_part(name).map_or(name, |(_, part)| part);
+    matches!(part, "position_embd" | "ffn_gate_inp")
+}

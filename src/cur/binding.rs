@@ -109,8 +109,9 @@ pub fn compare_targets(base: &Base, adapter: &Adapter) -> Vec<Likeness> {
         .collect()
 }
 
-/// Names of the base's other tensors, and of parts beside the targets, that are missing, new, or differ in a byte from those recorded. `None` when the
-/// adapter was made on another container or on other types, whose bytes say nothing about this base's.
+/// Names of the base's other tensors, and of parts beside the targets, that are missing, new, or differ in a byte from
+/// those recorded. `None` when the adapter was made on another container or on other types, whose bytes say nothing about
+/// this base's.
 pub fn compare_others(base: &Base, adapter: &Adapter) -> Option<Vec<String>> {
     let stored_otherwise = |target: &AdapterTarget| {
         base.place(&target.name).is_some_and(|place| place.tensor.dtype.name() != target.stored_dtype)

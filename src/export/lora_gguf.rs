@@ -22,8 +22,8 @@ const ALIGNMENT: u64 = 32;
 
 /// Write the file; both factors of a matrix in F32.
 pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]) -> Result<()> {
-    if let (false, Files::HuggingFace(_)) = (base.is_known(), base.files()) {
-        // What GGUF calls the folder's tensors is not known.
+    if matches!(base.files(), Files::HuggingFace(_)) {
+        // Else it is not known what GGUF calls the tensors.
         base.must_be_known()?;
     }
     let matrices = matrices(base, adapter)?;

@@ -76,7 +76,7 @@ impl Adapted<'_> {
 
     /// The bytes of some rows in the container's order, and each row's sums.
     fn block(&self, path: &Path, sum: &Sum, rows: std::ops::Range<usize>) -> Result<(Vec<u8>, Vec<Sums>)> {
-        let (stored, transposed) = self.weight.as_stored();
+        let (stored, _) = self.weight.as_stored();
         let (cols, stored_bytes) = (stored.cols(), stored.row_bytes());
         let row_bytes = self.output_bytes() as usize / stored.rows();
         // Each expert has its own weights.
@@ -86,7 +86,8 @@ impl Adapted<'_> {
         let mut bytes = vec![0; rows.len() * row_bytes];
         let mut sums = Vec::with_capacity(rows.len());
         for (stored_row, out) in rows.zip(bytes.chunks_exact_mut(row_bytes)) {
-            let row = if transposed { stored_row } else { self.weight.canonical_row(stored_row) };
+            // Of a transpose no row is moved.
+            let row = self.weight.canonical_row(stored_row);
             stored.decode_row(stored_row, &mut w);
             sum.of_row(row, &mut d);
             let weights = self.weights.map(|weights| &weights[stored_row / rows_an_expert * cols..][..cols]);

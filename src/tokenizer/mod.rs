@@ -31,6 +31,7 @@ pub(crate) use gguf::{AlgorithmParts, Parts};
 use gguf::{GgufTokenizer, Metadata};
 use hf::HfTokenizer;
 pub(crate) use pretokenizer::{Cut, all as pre_tokenizers};
+pub(crate) use spm::SPACE;
 pub(crate) use vocabulary::{Kind, Vocabulary};
 
 /// What can be wrong with a tokenizer.

@@ -10,7 +10,7 @@ use super::merge::merge_characters;
 use super::vocabulary::{Vocabulary, byte_token};
 
 /// How SentencePiece writes a space.
-pub(super) const SPACE: &str = "\u{2581}";
+pub(crate) const SPACE: &str = "\u{2581}";
 
 /// The settings of a SentencePiece vocabulary.
 #[derive(Debug)]

@@ -7,6 +7,8 @@ mod limited;
 #[macro_use]
 #[path = "../support/program.rs"]
 mod program;
+#[path = "../support/refusal.rs"]
+mod refusal;
 
 mod checkpointed;
 mod converted;

@@ -4,19 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::fixture::demo;
-use crate::program::{Ran, run};
+use crate::program::run;
 use crate::{folder, small_adapter};
-
-impl Ran {
-    /// The one line that a refusal must be: exit status 1, no panic.
-    #[track_caller]
-    pub fn refusal(self) -> String {
-        let line = self.stderr.strip_suffix('\n').unwrap_or(&self.stderr);
-        let one = line.starts_with("error: ") && !line.contains('\n');
-        assert!(one && self.status == Some(1), "curmerge {}\n{:?}: {}", self.words, self.status, self.stderr);
-        line.to_string()
-    }
-}
 
 /// The refusal of `curmerge build BASE --data DATA -o OUT` with these further words; nothing may be written.
 #[track_caller]

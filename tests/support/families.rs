@@ -7,6 +7,12 @@ use std::path::{Path, PathBuf};
 use curmerge_formats::SafeTensors;
 use serde_json::Value;
 
+#[path = "goldens.rs"]
+mod goldens;
+
+#[allow(unused_imports)] // As above.
+pub use goldens::{error, integers, numbers};
+
 /// Calls a macro with the fixtures of the architectures that curmerge knows: a name for a module, and the folder's.
 #[macro_export]
 macro_rules! each_family {
@@ -100,27 +106,4 @@ impl Family {
         let values: Vec<f64> = values.map(|bytes| f64::from(f32::from_le_bytes(*bytes))).collect();
         values.chunks(*tensor.shape.last().unwrap() as usize).map(<[f64]>::to_vec).collect()
     }
-}
-
-/// All numbers of an array or an array of arrays, row by row.
-pub fn numbers(value: &Value) -> Vec<f64> {
-    match value {
-        Value::Array(items) => items.iter().flat_map(numbers).collect(),
-        number => vec![number.as_f64().expect("a number")],
-    }
-}
-
-pub fn integers(value: &Value) -> Vec<u32> {
-    numbers(value).into_iter().map(|x| x as u32).collect()
-}
-
-/// The largest difference, relative to the largest number of `right`.
-pub fn error(found: impl IntoIterator<Item = f64>, right: &[f64]) -> f64 {
-    let found: Vec<f64> = found.into_iter().collect();
-    assert_eq!(found.len(), right.len());
-    let largest = right.iter().fold(0.0f64, |m, x| m.max(x.abs()));
-    let differences = found.iter().zip(right).map(|(a, b)| (a - b).abs());
-    // `max` passes over NaN, which must not count as equal.
-    let worst = differences.map(|d| if d.is_nan() { f64::INFINITY } else { d }).fold(0.0, f64::max);
-    worst / largest
 }

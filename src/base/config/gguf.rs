@@ -5,7 +5,7 @@ use curmerge_formats::gguf::{GgufModel, Value};
 
 use super::rope::{LongRope, Rope, unknown_scaling};
 use super::{Config, Experts};
-use crate::arch::{Architecture, NormKind, Positions};
+use crate::arch::{Architecture, NormKind, Positions, is_windowed};
 use crate::{Error, Result};
 
 const DAMAGED: &str = "the file is damaged; download it again";
@@ -65,8 +65,6 @@ impl Config {
         };
         let eps =
             float(eps).ok_or_else(|| Error::input(path, key(eps), "missing or not a number", DAMAGED))?;
-        let scale_width =
-            if architecture.scaled_by_width.contains(&layers) { d_model / heads.max(1) } else { head_dim };
         let rope = match architecture.positions {
             Positions::Learned => None,
             _ => Some(rope(model, architecture, head_dim)?),
@@ -83,7 +81,8 @@ impl Config {
             norm_eps: eps,
             context: number("context_length").unwrap_or(2048),
             rope,
-            attention_scale: float("attention.scale").unwrap_or(1.0 / (scale_width as f64).sqrt()),
+            attention_scale: float("attention.scale")
+                .unwrap_or_else(|| architecture.attention_scale(layers, d_model, heads, head_dim)),
             attention_cap: caps.and_then(|[cap, _]| Some(float("attn_logit_softcapping").unwrap_or(cap?))),
             logit_cap: caps
                 .and_then(|[_, cap]| float("final_logit_softcapping").or(cap))
@@ -109,12 +108,12 @@ impl Config {
         let Some(window) = given.or(windows.length).filter(|&length| length > 0) else { return };
         let pattern = get("attention.sliding_window_pattern");
         let period = pattern.and_then(Value::as_u64).map_or(windows.period, |n| n as usize);
-        let by_period = |layer: usize| period == 0 || !(layer + 1).is_multiple_of(period);
-        let listed =
-            pattern.and_then(Value::as_bools).filter(|list| list.len() >= self.layers.min(super::MAX_LAYERS));
-        let layers = 0..self.layers.min(super::MAX_LAYERS);
-        self.windowed =
-            layers.map(|layer| listed.as_ref().map_or(by_period(layer), |list| list[layer])).collect();
+        // Before the dimensions are checked, no list may be made by them.
+        let layers = self.layers.min(super::MAX_LAYERS);
+        self.windowed = match pattern.and_then(Value::as_bools).and_then(|list| list.get(..layers)) {
+            Some(listed) => listed.to_vec(),
+            None => (0..layers).map(|layer| is_windowed(layer, period)).collect(),
+        };
         self.window = Some(window);
         let Some(rope) = &self.rope else { return };
         let mut local = rope.clone();

@@ -6,18 +6,28 @@ use serde_json::Value as Json;
 
 use super::rope::{self, Rope};
 use super::{Config, Experts};
-use crate::arch::{Activation, Architecture, Positions};
+use crate::arch::{Activation, Architecture, Positions, is_windowed};
 use crate::{Error, Result};
 
 /// `model_type` in config.json. Fails when there is no such file or it is not JSON.
 pub(in crate::base) fn model_type(folder: &Path) -> Result<String> {
-    Ok(Fields::open(folder)?.json["model_type"].as_str().unwrap_or("").to_string())
+    Ok(read(folder)?.1["model_type"].as_str().unwrap_or("").to_string())
+}
+
+/// The path and the content of config.json.
+fn read(folder: &Path) -> Result<(PathBuf, Json)> {
+    let path = folder.join("config.json");
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
+    let json = serde_json::from_str(&text).map_err(|e| {
+        Error::input(&path, format!("line {}", e.line()), "not JSON", "download the folder again")
+    })?;
+    Ok((path, json))
 }
 
 impl Config {
     /// From config.json in a Hugging Face folder of this architecture.
     pub(in crate::base) fn from_folder(folder: &Path, architecture: &'static Architecture) -> Result<Self> {
-        let fields = Fields::of_language_model(folder, architecture)?;
+        let fields = Fields::open(folder, architecture)?;
         fields.refuse_variants()?;
         let (layers, d_model, heads) = (
             fields.needed("num_hidden_layers")?,
@@ -72,38 +82,28 @@ impl Config {
 struct Fields {
     path: PathBuf,
     json: Json,
-    architecture: Option<&'static Architecture>,
+    architecture: &'static Architecture,
 }
 
 impl Fields {
-    fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
-        let json: Json = serde_json::from_str(&text).map_err(|e| {
-            Error::input(&path, format!("line {}", e.line()), "not JSON", "download the folder again")
-        })?;
-        Ok(Self { path, json, architecture: None })
-    }
-
     /// Those of the language model, in one that also sees.
-    fn of_language_model(folder: &Path, architecture: &'static Architecture) -> Result<Self> {
-        let mut fields = Self::open(folder)?;
-        fields.architecture = Some(architecture);
-        if fields.json["text_config"].is_object() {
-            fields.json = fields.json["text_config"].take();
+    fn open(folder: &Path, architecture: &'static Architecture) -> Result<Self> {
+        let (path, mut json) = read(folder)?;
+        if json["text_config"].is_object() {
+            json = json["text_config"].take();
         }
-        Ok(fields)
+        Ok(Self { path, json, architecture })
     }
 
     /// The number of what llama calls `key`, or the family's default.
     fn number(&self, key: &str) -> Option<f64> {
-        let own = self.architecture.map_or(key, |a| a.config_key(key));
+        let own = self.architecture.config_key(key);
         // A null that is written means that there is none.
         match self.json.get(own) {
             Some(value) => value.as_f64(),
             None => {
-                let defaults = self.architecture.map_or(&[][..], |a| a.config_defaults);
-                defaults.iter().find(|(name, _)| *name == own).map(|(_, number)| *number)
+                let mut defaults = self.architecture.config_defaults.iter();
+                defaults.find(|(name, _)| *name == own).map(|(_, number)| *number)
             }
         }
     }
@@ -114,10 +114,9 @@ impl Fields {
 
     fn needed(&self, key: &str) -> Result<usize> {
         self.count(key).ok_or_else(|| {
-            let own = self.architecture.map_or(key, |a| a.config_key(key));
             Error::input(
                 &self.path,
-                own,
+                self.architecture.config_key(key),
                 "missing or not a whole number",
                 "the file is damaged; download it again",
             )
@@ -133,8 +132,7 @@ impl Fields {
                 "this variant of the architecture is not supported yet",
             ))
         };
-        let activation = self.architecture.map_or(Activation::Silu, |a| a.activation);
-        let known: &[&str] = match activation {
+        let known: &[&str] = match self.architecture.activation {
             Activation::Silu => &["silu", "swish"],
             Activation::Gelu => &["gelu_pytorch_tanh", "gelu_new"],
         };
@@ -218,9 +216,8 @@ impl Fields {
         // Qwen's windows begin behind the lower blocks, and are off unless they are asked for.
         let asked = self.json["use_sliding_window"].as_bool() == Some(true);
         let first = self.count("max_window_layers").unwrap_or(if asked { 28 } else { 0 });
-        let family = self.architecture.map_or("", |a| a.gguf);
-        let windowed = |layer: usize| match (period, family) {
-            (Some(period), _) => period == 0 || !(layer + 1).is_multiple_of(period),
+        let windowed = |layer: usize| match (period, self.architecture.gguf) {
+            (Some(period), _) => is_windowed(layer, period),
             (None, "qwen2" | "qwen3") => asked && layer >= first,
             (None, "qwen3moe") => asked,
             (None, _) => true,

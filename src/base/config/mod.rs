@@ -11,7 +11,7 @@ use crate::arch::{Heads, Size, TensorNames};
 use crate::{Error, Result};
 
 pub(super) use hugging_face::model_type;
-pub use rope::{LongRope, Rope, RopeScaling};
+pub use rope::{LongRope, Rope, RopeScaling, long_amplitude};
 
 /// Dimensions beyond these are damage or an attack, not a model.
 const MAX_DIMENSION: usize = 1 << 24;

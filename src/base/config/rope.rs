@@ -118,7 +118,7 @@ impl RopeScaling {
 }
 
 /// What transformers multiplies cosines and sines by when contexts grow from `original` to `context` tokens.
-pub(super) fn long_amplitude(context: f64, original: f64) -> f64 {
+pub fn long_amplitude(context: f64, original: f64) -> f64 {
     let growth = context / original;
     if growth > 1.0 { (1.0 + growth.ln() / original.ln()).sqrt() } else { 1.0 }
 }

@@ -6,7 +6,8 @@
 use super::folder::Object;
 use super::recipe::{Key, Recipe, Stretching};
 use super::rope;
-use crate::base::{Base, Config};
+use crate::arch::is_windowed;
+use crate::base::{Base, Config, long_amplitude};
 use crate::{Error, Result};
 
 /// Refuses what would be lost; what a user should know is added to `notes`.
@@ -17,12 +18,8 @@ pub(super) fn check(base: &Base, recipe: &Recipe, json: &Object, notes: &mut Vec
         Err(Error::input(base.path().join("config.json"), key, problem, mend))
     };
     let has = |key: Key| recipe.keys.contains(&key);
-    let width = if base.architecture().scaled_by_width.contains(&config.layers) {
-        config.d_model / config.heads
-    } else {
-        config.head_dim
-    };
-    let scale = 1.0 / (width as f64).sqrt();
+    let scale =
+        base.architecture().attention_scale(config.layers, config.d_model, config.heads, config.head_dim);
     if !has(Key::Scales) && (config.attention_scale / scale - 1.0).abs() > 1e-6 {
         let problem = format!("attention's scores are scaled by {}, not {scale}", config.attention_scale);
         return refuse("query_pre_attn_scalar", problem);
@@ -99,9 +96,7 @@ fn rotary(base: &Base, recipe: &Recipe, json: &Object) -> Option<(&'static str, 
         return Some(("partial_rotary_factor", problem));
     }
     if let Some(long) = &rope.long {
-        let growth = config.context as f64 / long.original_context as f64;
-        let usual =
-            if growth > 1.0 { (1.0 + growth.ln() / (long.original_context as f64).ln()).sqrt() } else { 1.0 };
+        let usual = long_amplitude(config.context as f64, long.original_context as f64);
         if (rope.amplitude / usual - 1.0).abs() > 1e-6 {
             return Some(("attention_factor", format!("it is {}, not {usual}", rope.amplitude)));
         }
@@ -130,8 +125,8 @@ fn windows(base: &Base, notes: &mut Vec<String>) -> Option<String> {
         let length = known.length?;
         return Some(format!("no block has a window, where llama.cpp takes one of {length}"));
     };
-    let by_period = |layer: usize| !(layer + 1).is_multiple_of(known.period);
-    let usual = config.windowed.iter().enumerate().all(|(layer, &windowed)| windowed == by_period(layer));
+    let mut layers = config.windowed.iter().enumerate();
+    let usual = layers.all(|(layer, &windowed)| windowed == is_windowed(layer, known.period));
     let every = known.period;
     (!usual).then(|| format!("the window of {window} is in other blocks than all but every {every}th"))
 }

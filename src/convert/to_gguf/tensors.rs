@@ -13,15 +13,12 @@ use half::f16;
 use super::model_name::Size;
 use super::recipe::Recipe;
 use crate::base::{Base, BaseTensor, Files, Weight, layer_part};
-use crate::convert::{Choice, FileType, file_type, retype};
+use crate::convert::{Choice, FileType, file_type, in_f32, retype};
 use crate::{Error, Result};
 
 /// Tensors that old folders have and nobody needs.
 const LEFT_OUT: [&str; 5] =
     [".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq", ".attn.masked_bias", ".attn.bias"];
-/// Matrices, after `blk.N.` if they are of a block, that the converter keeps in F32.
-const IN_F32: [&str; 2] = ["position_embd.weight", "ffn_gate_inp.weight"];
-
 /// Where a tensor's values come from.
 enum Values<'a> {
     /// Computed: one row.
@@ -206,8 +203,8 @@ pub(super) fn converter_writes(file_type: FileType) -> bool {
 }
 
 fn converted(tensor: &GgufTensor, file_type: FileType) -> Choice {
-    let name = layer_part(&tensor.name).map_or(&tensor.name[..], |(_, part)| part);
-    if tensor.dims.len() <= 1 || name.ends_with("_norm.weight") || IN_F32.contains(&name) {
+    let name = tensor.name.strip_suffix(".weight").unwrap_or(&tensor.name);
+    if tensor.dims.len() <= 1 || name.ends_with("_norm") || in_f32(name) {
         return Choice { dtype: DType::F32, instead_of: None };
     }
     let wanted = file_type.main_type();

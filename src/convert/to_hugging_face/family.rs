@@ -4,7 +4,7 @@ use curmerge_formats::gguf::{Gguf, Value};
 use serde_json::{Map, Value as Json, json};
 
 use super::config::shortest;
-use crate::arch::{Architecture, Windows};
+use crate::arch::{Architecture, Windows, is_windowed};
 use crate::base::Base;
 use crate::{Error, Result};
 
@@ -264,7 +264,7 @@ pub(super) fn options(base: &Base, gguf: &Gguf, family: &Family) -> Map<String, 
 fn period(windowed: &[bool], usual: Windows) -> Option<usize> {
     [1, usual.period].into_iter().find(|&period| {
         let mut layers = windowed.iter().enumerate();
-        layers.all(|(layer, &windowed)| windowed != (layer + 1).is_multiple_of(period))
+        layers.all(|(layer, &windowed)| windowed == is_windowed(layer, period))
     })
 }
 

@@ -1,8 +1,9 @@
 //! A GGUF model as a Hugging Face folder that transformers loads, with the same tokens and logits.
 //!
 //! [`config`] says in config.json what GGUF's keys say ([`family`] what is particular to a class of transformers, [`rope`]
-//! what the table of rotary factors says), [`weights`] stores every tensor under transformers' name, as its class has it, [`tokenizer`] writes the vocabulary as the
-//! `tokenizers` library reads it, and [`sentencepiece`] its scores. All that can be refused is refused before anything is written; the folder appears whole.
+//! what the table of rotary factors says), [`weights`] stores every tensor under transformers' name, as its class has it,
+//! [`tokenizer`] writes the vocabulary as the `tokenizers` library reads it, and [`sentencepiece`] its scores. All that can
+//! be refused is refused before anything is written; the folder appears whole.
 
 mod config;
 mod family;

@@ -11,7 +11,7 @@ use curmerge_formats::gguf::{Gguf, Value};
 use serde_json::{Map, Value as Json, json};
 
 use super::config::shortest;
-use crate::base::{Base, Rope, RopeScaling};
+use crate::base::{Base, Rope, RopeScaling, long_amplitude};
 use crate::{Error, Result};
 
 /// Divisors in f32, some computed in f32, are equal up to this share.
@@ -80,7 +80,6 @@ fn part(dim: usize, head_dim: usize) -> f64 {
 
 /// Two sets of factors, as `rope_parameters` and as `rope_scaling`.
 fn long(base: &Base, rope: &Rope) -> Result<(Map<String, Json>, Map<String, Json>)> {
-    let config = base.config();
     let list = |factors: &[f64]| -> Json { factors.iter().map(|&factor| shortest(factor)).collect() };
     let (Some(short), Some(long)) = (&rope.factors, &rope.long) else {
         let problem = "factors for long contexts, and none for short ones";
@@ -101,9 +100,7 @@ fn long(base: &Base, rope: &Rope) -> Result<(Map<String, Json>, Map<String, Json
     parameters.insert("rope_type".into(), "longrope".into());
     parameters.insert("rope_theta".into(), shortest(rope.base).into());
     parameters.insert("original_max_position_embeddings".into(), long.original_context.into());
-    let growth = config.context as f64 / long.original_context as f64;
-    let usual =
-        if growth > 1.0 { (1.0 + growth.ln() / (long.original_context as f64).ln()).sqrt() } else { 1.0 };
+    let usual = long_amplitude(base.config().context as f64, long.original_context as f64);
     if (rope.amplitude / usual - 1.0).abs() > 1e-6 {
         parameters.insert("attention_factor".into(), shortest(rope.amplitude).into());
     }

@@ -9,11 +9,8 @@ use serde_json::{Map, Value as Json, json};
 use super::config::{Tokens, pretty};
 use super::{merges, pre_tokenizers};
 use crate::base::Base;
-use crate::tokenizer::{AlgorithmParts, Kind, Parts, Tokenizer, Vocabulary};
+use crate::tokenizer::{AlgorithmParts, Kind, Parts, SPACE, Tokenizer, Vocabulary};
 use crate::{Error, Result};
-
-/// How SentencePiece writes a space.
-const SPACE: &str = "\u{2581}";
 
 /// A `tokenizer.json`, in the library's order of members.
 #[derive(Serialize)]

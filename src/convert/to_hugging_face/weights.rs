@@ -16,7 +16,7 @@ use serde_json::json;
 use super::config::pretty;
 use crate::arch::TensorNames;
 use crate::base::{Base, RowOrder, Weight, layer_part};
-use crate::convert::ConvertReport;
+use crate::convert::{ConvertReport, in_f32};
 use crate::{Error, Result};
 
 /// Values that one thread converts at a time; at least a row.
@@ -30,10 +30,8 @@ const INDEX: &str = "model.safetensors.index.json";
 /// the same of F32, F16 and BF16, F32 where these are mixed. Decoded blocks fit neither half type exactly, and F16 has
 /// three bits more.
 pub fn natural_type(base: &Base) -> DType {
-    // These two llama.cpp's converter keeps in F32, whatever the folder had.
-    let kept = |name: &str| name == "position_embd" || name.ends_with(".ffn_gate_inp");
     let matrices = || {
-        let all = base.tensors().iter().filter(|(name, tensor)| tensor.shape.len() > 1 && !kept(name));
+        let all = base.tensors().iter().filter(|(name, tensor)| tensor.shape.len() > 1 && !in_f32(name));
         all.map(|(_, tensor)| tensor.dtype)
     };
     let first = matrices().next().unwrap_or(DType::F32);
