@@ -48,8 +48,14 @@ impl Tokens {
     }
 }
 
-/// The text of config.json.
-pub(super) fn config(base: &Base, gguf: &Gguf, dtype: DType, tokens: &Tokens) -> Result<String> {
+/// The text of config.json; what a user should know is added to `notes`.
+pub(super) fn config(
+    base: &Base,
+    gguf: &Gguf,
+    dtype: DType,
+    tokens: &Tokens,
+    notes: &mut Vec<String>,
+) -> Result<String> {
     let architecture = base.architecture();
     let Some(family) = family::of(architecture) else {
         let problem = format!("no Hugging Face folder can be written of a {} model", architecture.gguf);
@@ -57,6 +63,7 @@ pub(super) fn config(base: &Base, gguf: &Gguf, dtype: DType, tokens: &Tokens) ->
         return Err(Error::input(base.path(), "architecture", problem, mend));
     };
     family::check(base, family)?;
+    notes.extend(family::note(base, gguf, family));
     let c = base.config();
     let mut json = Map::new();
     let mut set = |name: &str, value: Json| drop(json.insert(architecture.config_key(name).into(), value));

@@ -67,7 +67,7 @@ pub fn to_hugging_face(
     let words = base.tokenizer()?;
     let tokens = config::Tokens::new(base.path(), model.first(), &words)?;
     let texts = [
-        ("config.json", config::config(base, model.first(), dtype, &tokens)?),
+        ("config.json", config::config(base, model.first(), dtype, &tokens, &mut report.notes)?),
         ("generation_config.json", config::generation(&tokens)),
         ("tokenizer.json", tokenizer::library(base.path(), &words, &mut report.notes)?),
         ("tokenizer_config.json", tokenizer::settings(base, model.first(), &words, &tokens)),
