@@ -102,11 +102,9 @@ fn a_value_that_holds_itself_many_times_over_is_bounded() {
         assert!(render(&grown(step, 40)).is_err(), "{step}");
     }
     // Short of what would not be made at all.
-    for step in ["[it, it]", "(it, {'a': it})"] {
-        let made = grown(step, 13);
-        for used in USES {
-            render(&format!("{made}{{% for i in range(99999) %}}{used}{{% endfor %}}")).ok();
-        }
+    let made = grown("(it, {'a': it})", 13);
+    for used in USES {
+        render(&format!("{made}{{% for i in range(99999) %}}{used}{{% endfor %}}")).ok();
     }
 }
 
@@ -319,6 +317,9 @@ fn what_templates_do_is_still_done() {
     ] {
         assert_eq!(render(source).as_deref(), Ok(text), "{source}");
     }
+    assert!(
+        render("{% for tool in tools %}{% endfor %}").unwrap_err().contains("none cannot be looped over")
+    );
     assert!(render("\n\n{{ nothing.at.all }}").unwrap_err().contains("line 3"));
     assert!(render("{{ 1 | missing }}").unwrap_err().contains("missing"));
 }

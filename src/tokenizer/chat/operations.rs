@@ -216,9 +216,12 @@ pub(super) fn held(value: Value) -> Result<Value, Error> {
     if is_state(&value) { Err(bad(WITHIN)) } else { Ok(value) }
 }
 
-/// What is looped over: the keys of a map are gathered first.
+/// What is looped over: the keys of a map are gathered first. To Python nothing is no empty list.
 fn over(state: &mut State<'_, '_>, values: Vec<Value>) -> Result<Value, Error> {
     let value = only(values);
+    if value.is_none() {
+        return Err(bad("none cannot be looped over"));
+    }
     if value.kind() == ValueKind::Map {
         pay_for(state, value.len().unwrap_or(0), ITEM as usize)?;
     }

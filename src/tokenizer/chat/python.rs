@@ -1,7 +1,7 @@
 //! What a template finds in transformers beside Jinja itself, and where minijinja differs from Jinja2 and Python.
 //!
-//! What still differs: to minijinja `none` is an empty list in a loop, `%` does not format, the default of a macro's
-//! parameter does not see the parameters before it, and `safe` does nothing. Calls with `*` or `**`, templates within
+//! What still differs: `%` does not format, the default of a macro's
+//! parameter does not see the parameters before it, `safe` does nothing, and what Python makes a generator is a list. Calls with `*` or `**`, templates within
 //! templates, and a namespace within another value are refused.
 
 use minijinja::value::{Kwargs, Value, ValueKind};
