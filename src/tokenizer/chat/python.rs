@@ -1,8 +1,8 @@
 //! What a template finds in transformers beside Jinja itself, and where minijinja differs from Jinja2 and Python.
 //!
-//! What still differs: `%` does not format, the default of a macro's
-//! parameter does not see the parameters before it, `safe` does nothing, and what Python makes a generator is a list. Calls with `*` or `**`, templates within
-//! templates, and a namespace within another value are refused.
+//! What still differs: `%` does not format, the default of a macro's parameter does not see the parameters before it,
+//! `safe` does nothing, and what Python makes a generator is a list. Calls with `*` or `**`, templates within templates,
+//! and a namespace within another value are refused.
 
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
