@@ -152,6 +152,8 @@ pub fn merge(
             report.notes.extend(carried::carry(base.path(), files, &changes, limit.is_some(), &folder)?);
             folder.commit()?;
         }
+        // `check_ending` refused it.
+        (Files::Onnx(_), _) => {}
     }
     report.tensors = tensors;
     Ok(report)
@@ -208,6 +210,10 @@ fn check_ending(base: &Base, options: &MergeOptions<'_>, out: &Path) -> Result<(
         (Files::HuggingFace(_), _) if like_a_file => (
             "the base is a Hugging Face folder, and the output's name ends like a file's",
             "name a folder, or convert the base first",
+        ),
+        (Files::Onnx(_), _) => (
+            "the base is an ONNX file, which is not merged into yet",
+            "merge into the GGUF file or the Hugging Face folder of the same model",
         ),
         _ => return Ok(()),
     };

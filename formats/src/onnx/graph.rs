@@ -56,6 +56,8 @@ pub struct Node {
     pub outputs: Vec<String>,
     /// Its attributes.
     pub attributes: Vec<Attribute>,
+    /// The texts of its `metadata_props`, where exporters say which module it comes from.
+    pub metadata: Vec<(String, String)>,
 }
 
 /// A named attribute of a node.
@@ -153,6 +155,11 @@ impl Node {
             Some(AttributeValue::Int(value)) => Some(*value),
             _ => None,
         }
+    }
+
+    /// Whether it is this operator of the standard set.
+    pub fn is_standard(&self, op_type: &str) -> bool {
+        matches!(self.domain.as_str(), "" | "ai.onnx") && self.op_type == op_type
     }
 
     /// The graphs within the node.
@@ -271,6 +278,7 @@ fn read_node(message: &Message, depth: usize, files: &mut ExternalFiles) -> Resu
                 node.attributes.push(read_attribute(&attribute, depth, files)?);
             }
             7 => message.once(&field, &mut domain, text()?)?,
+            9 => node.metadata.push(tensor::read_entry(&message.message(&field, "metadata_props")?)?),
             _ => {}
         }
     }

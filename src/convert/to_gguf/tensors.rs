@@ -64,7 +64,7 @@ pub(super) fn of<'a>(
     let mut tensors: Vec<Tensor<'a>> = made.into_iter().map(|(name, values)| vector(name, values)).collect();
     let files: &[SafeTensors] = match base.files() {
         Files::HuggingFace(files) => files,
-        Files::Gguf(_) => &[],
+        Files::Gguf(_) | Files::Onnx(_) => &[],
     };
     let mut stored: Vec<(&String, &BaseTensor)> = base.tensors().iter().collect();
     stored.retain(|(canonical, tensor)| {

@@ -135,7 +135,7 @@ fn scaling(base: &Base, rope: &Rope) -> Result<Option<RopeScaling>> {
     let Some(factors) = &rope.factors else { return Ok(None) };
     let number = |key: &str| match base.files() {
         crate::base::Files::Gguf(model) => model.first().get(key).and_then(|value| value.as_f64()),
-        crate::base::Files::HuggingFace(_) => None,
+        _ => None,
     };
     let key = |name: &str| format!("{}.rope.scaling.{name}", base.architecture().gguf);
     let error = |problem: &str| {
