@@ -28,6 +28,7 @@ use crate::convert::retype::{self, Retyped};
 use crate::lora::Lora;
 use crate::{Error, Result};
 
+pub(crate) use carried::carry_companions;
 pub use report::{MergeReport, TensorReport};
 pub use storage::Storage;
 

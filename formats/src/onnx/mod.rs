@@ -26,6 +26,7 @@ mod rewrite;
 mod tensor;
 mod values;
 mod wire;
+mod write;
 
 pub use element::ElementType;
 pub use external::ExternalFile;
@@ -35,6 +36,7 @@ pub use graph::{
 pub use read::Onnx;
 pub use rewrite::{Change, NewFile, Piece, RewriteOptions, rewrite};
 pub use tensor::{OnnxTensor, Storage};
+pub use write::{NewGraph, NewOnnx, NewOnnxTensor, OnnxLayout, OnnxPlace};
 
 /// Bytes that a protobuf message may have: readers count them in a signed 32-bit integer.
 pub const MAX_MODEL: u64 = i32::MAX as u64;

@@ -17,13 +17,14 @@ mod weights;
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::dtype::DType;
-use curmerge_formats::gguf::Gguf;
+use curmerge_formats::gguf::{Gguf, GgufModel};
 use curmerge_formats::output::{OutputFile, OutputFolder};
 
 use super::ConvertReport;
 use crate::base::{Base, Files};
 use crate::{Error, Result};
 
+pub(super) use weights::Rounding;
 pub use weights::natural_type;
 
 /// The default of [`FolderOptions::max_shard_size`].
@@ -64,29 +65,40 @@ pub fn to_hugging_face(
     }
     let mut report = ConvertReport::default();
     let weights = weights::Plan::new(base, dtype, options.max_shard_size.unwrap_or(MAX_SHARD_SIZE))?;
-    let words = base.tokenizer()?;
-    let tokens = config::Tokens::new(base.path(), model.first(), &words)?;
-    let texts = [
-        ("config.json", config::config(base, model.first(), dtype, &tokens)?),
-        ("generation_config.json", config::generation(&tokens)),
-        ("tokenizer.json", tokenizer::library(base.path(), &words, &mut report.notes)?),
-        ("tokenizer_config.json", tokenizer::settings(base, model.first(), &words, &tokens)),
-    ];
+    let companions = companions(base, model, dtype, &mut report.notes)?;
 
     let folder = OutputFolder::create(out, &base.inputs(), options.force)?;
     weights.write(&folder, &mut report, &mut progress)?;
-    for (name, text) in texts {
-        write(folder.file(name)?, text.as_bytes())?;
-    }
-    if let Some(model) = sentencepiece::model(model.first(), &words, &tokens) {
-        write(folder.file("tokenizer.model")?, &model)?;
-    }
-    for (name, template) in templates(model.first(), &mut report.notes) {
+    for (name, bytes) in companions {
         folder.subfolder(name.parent().unwrap_or(Path::new("")))?;
-        write(OutputFile::create(&folder.path().join(name), &[])?, template.as_bytes())?;
+        write(OutputFile::create(&folder.path().join(name), &[])?, &bytes)?;
     }
     folder.commit()?;
     Ok(report)
+}
+
+/// What a folder of the model has beside its weights, which are of this type: names and contents.
+///
+/// # Errors
+/// A tokenizer, an option or a rotary scaling that transformers' model has no form for.
+pub(super) fn companions(
+    base: &Base,
+    model: &GgufModel,
+    dtype: DType,
+    notes: &mut Vec<String>,
+) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let gguf = model.first();
+    let words = base.tokenizer()?;
+    let tokens = config::Tokens::new(base.path(), gguf, &words)?;
+    let mut files: Vec<(PathBuf, Vec<u8>)> = vec![
+        ("config.json".into(), config::config(base, gguf, dtype, &tokens)?.into()),
+        ("generation_config.json".into(), config::generation(&tokens).into()),
+        ("tokenizer.json".into(), tokenizer::library(base.path(), &words, notes)?.into()),
+        ("tokenizer_config.json".into(), tokenizer::settings(base, gguf, &words, &tokens).into()),
+    ];
+    files.extend(sentencepiece::model(gguf, &words, &tokens).map(|model| ("tokenizer.model".into(), model)));
+    files.extend(templates(gguf, notes).into_iter().map(|(name, text)| (name, text.into())));
+    Ok(files)
 }
 
 fn write(mut file: OutputFile, bytes: &[u8]) -> Result<()> {

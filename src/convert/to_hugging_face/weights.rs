@@ -73,7 +73,7 @@ enum Values<'a> {
 
 /// How far rounding moved values.
 #[derive(Clone, Copy, Debug, Default)]
-struct Rounding {
+pub(in crate::convert) struct Rounding {
     values: u64,
     changed: u64,
     /// Sums of squares of the changes and of the values.
@@ -209,8 +209,7 @@ impl<'a> Plan<'a> {
         if weight.dtype() == self.dtype {
             let bytes = weight.row_bytes();
             let row = |row: usize| &weight.stored_bytes()[weight.stored_row(row) * bytes..][..bytes];
-            let rounding = Rounding { values: (count * weight.cols()) as u64, ..Default::default() };
-            return Ok((canonical.flat_map(row).copied().collect(), rounding));
+            return Ok((canonical.flat_map(row).copied().collect(), Rounding::of(count * weight.cols())));
         }
         let mut values = vec![0.0; count * weight.cols()];
         for (row, out) in canonical.zip(values.chunks_exact_mut(weight.cols())) {
@@ -221,7 +220,7 @@ impl<'a> Plan<'a> {
 
     /// Values from a row on, in the type that is wanted.
     fn encode(&self, tensor: &Tensor<'_>, row: usize, values: &[f32]) -> Result<(Vec<u8>, Rounding)> {
-        let mut rounding = Rounding { values: values.len() as u64, ..Default::default() };
+        let mut rounding = Rounding::of(values.len());
         let mut bytes = vec![0; values.len() * self.dtype.block_bytes()];
         let error = |e: quant::QuantError| {
             let place = format!("tensor '{}', rows from {row}", tensor.name);
@@ -305,7 +304,13 @@ impl<'a> Tensor<'a> {
 }
 
 impl Rounding {
-    fn compare(&mut self, before: &[f32], after: &[f32]) {
+    /// Of so many values that stay as they are.
+    pub(in crate::convert) fn of(values: usize) -> Self {
+        Rounding { values: values as u64, ..Default::default() }
+    }
+
+    /// Counts what became of values.
+    pub(in crate::convert) fn compare(&mut self, before: &[f32], after: &[f32]) {
         for (&before, &after) in before.iter().zip(after) {
             let change = f64::from(after) - f64::from(before);
             self.changed += u64::from(change != 0.0);
@@ -314,7 +319,8 @@ impl Rounding {
         }
     }
 
-    fn and(self, other: Self) -> Self {
+    /// Of these and others.
+    pub(in crate::convert) fn and(self, other: Self) -> Self {
         Rounding {
             values: self.values + other.values,
             changed: self.changed + other.changed,
@@ -323,7 +329,8 @@ impl Rounding {
         }
     }
 
-    fn note(&self, dtype: DType) -> Option<String> {
+    /// What the user should know of it.
+    pub(in crate::convert) fn note(&self, dtype: impl std::fmt::Display) -> Option<String> {
         (self.changed > 0).then(|| {
             format!(
                 "{} of {} values were rounded to {dtype}, by {:.4} % of their size (root mean square); --type f32 is exact",

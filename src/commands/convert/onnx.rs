@@ -1,0 +1,84 @@
+//! `curmerge convert` into ONNX: one file, or a folder with it.
+
+use std::path::Path;
+
+use clap::{Args, ValueEnum};
+
+use super::ConvertArgs;
+use crate::base::Base;
+use crate::convert::{ConvertReport, OnnxOptions, OnnxType, to_onnx, to_onnx_folder};
+use crate::report::progress;
+use crate::{Error, Result};
+
+/// What a folder is written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FolderFormat {
+    /// transformers: safetensors.
+    Safetensors,
+    /// onnxruntime, optimum and transformers.js: model.onnx.
+    Onnx,
+}
+
+/// Options of ONNX outputs.
+#[derive(Clone, Debug, Args)]
+pub struct OnnxArgs {
+    /// What a folder is written for [default: safetensors].
+    #[arg(long, value_enum)]
+    pub format: Option<FolderFormat>,
+    /// Of an ONNX model: store the weights in a file beside it also below 2 GB, as OUT.onnx_data.
+    #[arg(long)]
+    pub external_data: bool,
+}
+
+impl OnnxArgs {
+    /// Whether the output is an ONNX model, alone or in a folder.
+    pub(super) fn wanted(&self, ending: Option<&str>) -> bool {
+        ending == Some("onnx") || self.format == Some(FolderFormat::Onnx)
+    }
+
+    /// Refuses these options for other outputs.
+    pub(super) fn must_be_unused(&self, output: &Path, ending: Option<&str>) -> Result<()> {
+        if self.external_data {
+            let problem = "--external-data is of ONNX models";
+            return Err(Error::input(output, "output", problem, "name a .onnx file, or leave it out"));
+        }
+        if self.format.is_some() && ending == Some("gguf") {
+            let problem = "--format is of folders";
+            return Err(Error::input(output, "output", problem, "name a folder, or leave it out"));
+        }
+        Ok(())
+    }
+}
+
+/// Convert into ONNX; the type, and what was done.
+pub(super) fn convert(
+    input: &Path,
+    args: &ConvertArgs,
+    ending: Option<&str>,
+) -> Result<(String, ConvertReport)> {
+    let alone = ending == Some("onnx");
+    let refuse = |problem: &str, mend: &str| Err(Error::input(&args.output, "output", problem, mend));
+    if alone && (args.force || args.onnx.format == Some(FolderFormat::Safetensors)) {
+        return refuse("--force and --format safetensors are of folders", "name a folder, or leave them out");
+    }
+    if !alone && ending == Some("gguf") {
+        return refuse("the name ends like a GGUF file's", "name a folder, or leave out --format");
+    }
+    if args.max_shard_size.is_some() {
+        return refuse("--max-shard-size is of safetensors files", "leave it out");
+    }
+    if let Some(imatrix) = &args.imatrix {
+        let problem = "ONNX models are quantized without an importance matrix";
+        return Err(Error::file(imatrix, problem, "leave out --imatrix"));
+    }
+    let file_type = args.file_type.map(OnnxType::of).transpose()?.unwrap_or_default();
+    let options = OnnxOptions { file_type, external_data: args.onnx.external_data, force: args.force };
+    let base = Base::open(input)?;
+    let bar = progress::bytes("converting");
+    let report = match alone {
+        true => to_onnx(&base, &args.output, &options, progress::follow(&bar))?,
+        false => to_onnx_folder(&base, &args.output, &options, progress::follow(&bar))?,
+    };
+    bar.finish_and_clear();
+    Ok((file_type.to_string(), report))
+}
