@@ -76,6 +76,7 @@ impl<'a> Builder<'a> {
             inputs: owned(inputs),
             outputs: owned(outputs),
             attributes,
+            metadata: Vec::new(),
         });
     }
 
