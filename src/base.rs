@@ -288,6 +288,11 @@ impl Base {
         if self.is_known() {
             return Ok(());
         }
+        if self.architecture_name.is_empty() && matches!(self.files, Files::Onnx(_)) {
+            let problem = "neither config.json nor genai_config.json lies beside it to say what it is";
+            let mend = "put the model's config.json beside it";
+            return Err(Error::input(&self.path, "architecture", problem, mend));
+        }
         let problem = format!("'{}' is not known", self.architecture_name.escape_debug());
         let mend = format!(
             "curmerge knows {}; of other models it can `select` and `merge` matrices by their names",

@@ -30,7 +30,7 @@ pub const SINGLE: &[(&str, &str)] = &[
 ];
 
 /// Last parts of names that say nothing of the module: `q_proj.MatMul.weight_Q4` is `q_proj`.
-pub const ENDINGS: &[&str] = &["weight", "bias", "qweight", "scales", "MatMul", "Add", "layernorm"];
+pub const ENDINGS: &[&str] = &["weight", "bias", "qweight", "MatMul", "Add", "layernorm"];
 
 /// Beginnings of such parts: `weight_Q4`, `weight_quantized`.
 pub const ENDING_STARTS: &[&str] = &["weight_", "bias_", "MatMul_"];

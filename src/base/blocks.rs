@@ -223,12 +223,8 @@ mod tests {
     #[test]
     fn values_are_code_less_zero_point_times_scale() {
         // Two rows of 20 columns: two blocks of 16 each, the second filled up.
-        let tensors = |zeros| BlockTensors {
-            bits: 4,
-            block: 16,
-            scales: stretch(DType::F32),
-            zero_points: zeros,
-        };
+        let tensors =
+            |zeros| BlockTensors { bits: 4, block: 16, scales: stretch(DType::F32), zero_points: zeros };
         let scales: Vec<u8> = [1f32, 2.0, 0.5, -1.0].iter().flat_map(|s| s.to_le_bytes()).collect();
         let codes: Vec<u8> = (0..16).map(|i| i | (15 - i) << 4).collect();
         let plain = Blocks::new(&tensors(None), 20, |_| &scales);

@@ -18,7 +18,11 @@ impl Matrix for Weight<'_> {
 }
 
 /// The transpose of these rows, for `x W^T`.
-pub(super) fn transposed<T: Real>(weight: &Weight<'_>, rows: Range<usize>, precision: Precision) -> T::Panels {
+pub(super) fn transposed<T: Real>(
+    weight: &Weight<'_>,
+    rows: Range<usize>,
+    precision: Precision,
+) -> T::Panels {
     match weight.stored_transpose(rows.clone()) {
         Some(stored) => T::upright(&stored, 0..stored.rows(), precision),
         None => T::transposed(weight, rows, precision),

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use curmerge_formats::onnx::{AttributeValue, Node, Onnx};
 use serde_json::Value as Json;
 
-use super::rope::Rope;
 use super::Config;
+use super::rope::Rope;
 use crate::arch::{Architecture, NormKind, Positions};
 use crate::{Error, Result};
 
@@ -33,8 +33,9 @@ impl GenaiConfig {
             return Ok(None);
         }
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
-        let json = serde_json::from_str(&text)
-            .map_err(|e| Error::input(&path, format!("line {}", e.line()), "not JSON", "export the model again"))?;
+        let json = serde_json::from_str(&text).map_err(|e| {
+            Error::input(&path, format!("line {}", e.line()), "not JSON", "export the model again")
+        })?;
         Ok(Some(Self { path, json }))
     }
 
@@ -119,8 +120,11 @@ impl<'a> Graph<'a> {
 
     /// The number that the norms add to the mean square: as it was before it was rounded to f32.
     fn epsilon(&self) -> Result<f64> {
-        let norms =
-            self.nodes(&["SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", "RMSNormalization"]);
+        let norms = self.nodes(&[
+            "SimplifiedLayerNormalization",
+            "SkipSimplifiedLayerNormalization",
+            "RMSNormalization",
+        ]);
         let epsilons: Vec<f32> = norms.filter_map(|node| float(node, "epsilon")).collect();
         match epsilons.first() {
             Some(first) if epsilons.iter().all(|epsilon| epsilon == first) => Ok(decimal(*first)),
@@ -157,7 +161,8 @@ impl<'a> Graph<'a> {
     fn ropes(&self, windowed: &[bool], head_dim: usize) -> Result<(Rope, Option<Rope>)> {
         // Cosines and sines of each block, as attention or the rotation before it takes them.
         let of = |operator: &'static [&'static str], at: usize| -> Vec<[&'a str; 2]> {
-            let pair = |node: &'a Node| Some([node.inputs.get(at)?.as_str(), node.inputs.get(at + 1)?.as_str()]);
+            let pair =
+                |node: &'a Node| Some([node.inputs.get(at)?.as_str(), node.inputs.get(at + 1)?.as_str()]);
             self.nodes(operator).filter_map(pair).filter(|[cos, _]| !cos.is_empty()).collect()
         };
         let mut caches = of(&["GroupQueryAttention"], 7);
@@ -171,7 +176,8 @@ impl<'a> Graph<'a> {
         }
         let both: Vec<_> = caches.iter().zip(windowed).collect();
         let one = |wanted: bool| {
-            let mut of: Vec<_> = both.iter().filter(|(_, w)| **w == wanted).map(|(cache, _)| **cache).collect();
+            let mut of: Vec<_> =
+                both.iter().filter(|(_, w)| **w == wanted).map(|(cache, _)| **cache).collect();
             of.dedup();
             of
         };

@@ -143,7 +143,9 @@ impl Draft {
 
     /// Find its bytes.
     fn tensor(self, model: &mut OnnxModel) -> Result<BaseTensor> {
-        let [whole] = &model.place(&[(self.name, self.tensor)])?[..] else { unreachable!("one is asked for") };
+        let [whole] = &model.place(&[(self.name, self.tensor)])?[..] else {
+            unreachable!("one is asked for")
+        };
         let beside = model.place(&self.beside)?;
         let mut beside = beside.into_iter();
         let blocks = self.blocks.zip(beside.next()).map(|((bits, block), scales)| BlockTensors {
@@ -285,7 +287,8 @@ fn put(path: &Path, used: &Use<'_>, named: &Named, config: &Config, found: &mut 
             }
         }
         if let Some(other) = found.get(&name).filter(|other| !other.is_same(&draft)) {
-            let problem = format!("both '{}' and '{}' are it", other.name.escape_debug(), draft.name.escape_debug());
+            let problem =
+                format!("both '{}' and '{}' are it", other.name.escape_debug(), draft.name.escape_debug());
             let mend = "this variant of the architecture is not supported yet";
             return Err(Error::input(path, format!("tensor '{name}'"), problem, mend));
         }

@@ -97,7 +97,8 @@ pub(in crate::base) fn file_in(path: PathBuf) -> Result<PathBuf> {
         [file] => Ok(file.clone()),
         [first, second, ..] => {
             let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let problem = format!("it has {} ONNX files, such as {} and {}", found.len(), name(first), name(second));
+            let problem =
+                format!("it has {} ONNX files, such as {} and {}", found.len(), name(first), name(second));
             Err(Error::file(path, problem, "name one of them"))
         }
     }

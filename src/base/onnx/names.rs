@@ -112,12 +112,7 @@ fn of_module(architecture: &'static Architecture, module: &str) -> Option<Named>
 }
 
 /// The matrix of a role in the block of a module that fits the pattern.
-fn of_role(
-    architecture: &'static Architecture,
-    module: &str,
-    pattern: &str,
-    role: &str,
-) -> Option<Part> {
+fn of_role(architecture: &'static Architecture, module: &str, pattern: &str, role: &str) -> Option<Part> {
     let own = architecture.target(role)?;
     let canonical = renamed(module, pattern, "blk.{}.")? + own;
     if let Some(line) = architecture.line(&canonical) {

@@ -139,8 +139,17 @@ impl<'m> Reader<'m> {
                     uses.extend(self.vector(input, role)?);
                 }
             }
-            "MatMulInteger" | "QLinearMatMul" | "QGemm" | "DynamicQuantizeMatMul" | "MatMulIntegerToFloat"
-            | "MatMulBnb4" | "MatMulFpQ4" | "MatMulNBitsMlp" | "MatMulNBitsQkv" | "MoE" | "QMoE" => {
+            "MatMulInteger"
+            | "QLinearMatMul"
+            | "QGemm"
+            | "DynamicQuantizeMatMul"
+            | "MatMulIntegerToFloat"
+            | "MatMulBnb4"
+            | "MatMulFpQ4"
+            | "MatMulNBitsMlp"
+            | "MatMulNBitsQkv"
+            | "MoE"
+            | "QMoE" => {
                 if node.inputs.iter().any(|input| self.onnx.constant(input).is_some()) {
                     return Err(self.error("its weights are in a form that is not read", UNQUANTIZED));
                 }
@@ -257,9 +266,9 @@ impl<'m> Reader<'m> {
 
     fn lookup(&self) -> Result<Option<Use<'m>>> {
         let along = self.node.int("axis").unwrap_or(0);
-        let found = self.constant(0, false)?.filter(|found| {
-            along == 0 && found.tensor.dims.len() == 2 && is_float(found.tensor.element)
-        });
+        let found = self
+            .constant(0, false)?
+            .filter(|found| along == 0 && found.tensor.dims.len() == 2 && is_float(found.tensor.element));
         Ok(found.map(|found| {
             let transposed = found.flipped;
             self.found(found, Role::Lookup, transposed)
