@@ -22,7 +22,8 @@ use onnx::OnnxArgs;
 /// Options of `curmerge convert`.
 #[derive(Clone, Debug, Args)]
 pub struct ConvertArgs {
-    /// The model: a GGUF file (of splits the first), a Hugging Face folder, or ollama:NAME[:TAG].
+    /// The model: a GGUF file (of splits the first), a Hugging Face folder, an ONNX file with its configuration and
+    /// tokenizer beside it or a folder with one, or ollama:NAME[:TAG].
     pub input: PathBuf,
     /// What to write: a name ending in .gguf or .onnx, or a folder as transformers loads it (with --format onnx, as
     /// onnxruntime and transformers.js do), a name without such an ending.
@@ -58,21 +59,23 @@ pub fn run(args: &ConvertArgs, json: bool) -> Result<()> {
         args.onnx.must_be_unused(&args.output, ending)?;
     }
     let (type_name, report) = match (container, ending) {
-        (Container::Gguf | Container::HfFolder, _) if to_onnx => onnx::convert(&input, args, ending)?,
+        (Container::Gguf | Container::HfFolder | Container::Onnx, _) if to_onnx => {
+            onnx::convert(&input, args, ending)?
+        }
         (Container::Gguf, Some("gguf")) => to_other_types(&input, args)?,
-        (Container::HfFolder, Some("gguf")) => folder_to_gguf(&input, args)?,
+        (Container::HfFolder | Container::Onnx, Some("gguf")) => folder_to_gguf(&input, args)?,
         (_, Some("safetensors")) => {
             let mend = "name a .gguf or .onnx file, or a folder without such an ending";
             return Err(Error::input(&args.output, "output", "the name ends like a single file's", mend));
         }
-        (Container::Gguf, _) => to_folder(&input, args)?,
+        (Container::Gguf | Container::Onnx, _) => to_folder(&input, args)?,
         (Container::HfFolder, _) => {
             let problem =
                 "a Hugging Face folder is converted into a GGUF file, and the name does not end in .gguf";
             return Err(Error::input(&args.output, "output", problem, "give it that ending"));
         }
         _ => {
-            let mend = "name a GGUF file, or a Hugging Face folder";
+            let mend = "name a GGUF or ONNX file, or a Hugging Face folder";
             return Err(Error::input(&input, "container", "it is not a model that can be converted", mend));
         }
     };

@@ -155,7 +155,7 @@ fn biases(base: &Base, names: &[&str]) -> usize {
 pub(super) fn check(base: &Base, family: &Family) -> Result<()> {
     let config = base.config();
     let refuse = |place: &str, problem: String| {
-        let mend = format!("transformers' {} has no form for it: use the GGUF file as it is", family.class);
+        let mend = format!("transformers' {} has no form for it: use the model as it is", family.class);
         Err(Error::input(base.path(), place, problem, mend))
     };
     let has = |option| family.options.contains(&option);
@@ -163,7 +163,8 @@ pub(super) fn check(base: &Base, family: &Family) -> Result<()> {
         if config.attention_cap.is_some() || config.logit_cap.is_some() {
             return refuse("soft caps", "scores or logits are capped".into());
         }
-        if config.windowed.contains(&true) {
+        let whole = has(Optional::Window) && !config.windowed.contains(&false);
+        if config.windowed.contains(&true) && !whole {
             return refuse("attention.sliding_window", "some blocks have a sliding window".into());
         }
         if config.local_rope.is_some() {
@@ -205,7 +206,7 @@ pub(super) fn check(base: &Base, family: &Family) -> Result<()> {
 }
 
 /// The keys of the options that the class has.
-pub(super) fn options(base: &Base, gguf: &Gguf, family: &Family) -> Map<String, Json> {
+pub(super) fn options(base: &Base, gguf: Option<&Gguf>, family: &Family) -> Map<String, Json> {
     let config = base.config();
     let mut json = Map::new();
     let mut set = |name: &str, value: Json| drop(json.insert(name.into(), value));
@@ -226,7 +227,10 @@ pub(super) fn options(base: &Base, gguf: &Gguf, family: &Family) -> Map<String, 
             }
             Optional::Window => {
                 let key = format!("{}.attention.sliding_window", base.architecture().gguf);
-                let window = gguf.get(&key).and_then(Value::as_u64).filter(|&window| window > 0);
+                let window = match gguf {
+                    Some(gguf) => gguf.get(&key).and_then(Value::as_u64).filter(|&window| window > 0),
+                    None => config.window.map(|window| window as u64),
+                };
                 set("sliding_window", window.into());
             }
             Optional::WindowOff => {

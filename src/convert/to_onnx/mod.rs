@@ -21,7 +21,7 @@ use curmerge_formats::output::{OutputFile, OutputFolder};
 use serde_json::{Map, Value as Json};
 
 use super::to_hugging_face::{Rounding, companions};
-use super::{ConvertReport, FileType};
+use super::{ConvertReport, FileType, onnx_companions};
 use crate::base::{Base, Files};
 use crate::merge::carry_companions;
 use crate::{Error, Result};
@@ -145,6 +145,7 @@ pub fn to_onnx_folder(
             let path = base.path().join(CONFIG);
             vec![(CONFIG.into(), std::fs::read(&path).map_err(|e| Error::io(&path, "read", e))?)]
         }
+        Files::Onnx(model) => onnx_companions::made(base, model, dtype)?,
     };
     for (_, config) in files.iter_mut().filter(|(name, _)| name == Path::new(CONFIG)) {
         with_settings(config, &settings(options.file_type, plan.is_external()));
@@ -153,6 +154,9 @@ pub fn to_onnx_folder(
     let folder = OutputFolder::create(out, &base.inputs(), options.force)?;
     if let Files::HuggingFace(_) = base.files() {
         notes.extend(carry_companions(base.path(), &folder, |name| name == Path::new(CONFIG))?);
+    }
+    if let Files::Onnx(model) = base.files() {
+        notes.extend(carry_companions(model.folder(), &folder, onnx_companions::stays)?);
     }
     for (name, bytes) in files {
         folder.subfolder(name.parent().unwrap_or(Path::new("")))?;
