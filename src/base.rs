@@ -41,7 +41,7 @@ pub enum Files {
     /// A Hugging Face folder: its safetensors files in the order of their names.
     HuggingFace(Vec<SafeTensors>),
     /// An ONNX file, with the files that hold its tensors.
-    Onnx(OnnxModel),
+    Onnx(Box<OnnxModel>),
 }
 
 /// The outputs that a matrix has within a tensor, stored as `[in, out]`, that holds those of several.
@@ -244,7 +244,7 @@ impl Base {
     fn open_onnx(path: &Path) -> Result<Self> {
         let opened = onnx::open(path)?;
         let onnx::Opened { model, architecture, architecture_name, config, tensors } = opened;
-        let files = Files::Onnx(model);
+        let files = Files::Onnx(Box::new(model));
         Ok(Self { path: path.into(), files, architecture, architecture_name, config, tensors })
     }
 

@@ -75,6 +75,20 @@ pub(super) fn error(path: &Path, node: &Node, problem: impl Into<String>, mend: 
 }
 
 const UNQUANTIZED: &str = "export the model unquantized, or quantized for MatMulNBits";
+/// Products whose weights are in other forms.
+const UNREAD: &[&str] = &[
+    "MatMulInteger",
+    "QLinearMatMul",
+    "QGemm",
+    "DynamicQuantizeMatMul",
+    "MatMulIntegerToFloat",
+    "MatMulBnb4",
+    "MatMulFpQ4",
+    "MatMulNBitsMlp",
+    "MatMulNBitsQkv",
+    "MoE",
+    "QMoE",
+];
 const AGAIN: &str = "export the model again";
 
 /// One node.
@@ -139,24 +153,16 @@ impl<'m> Reader<'m> {
                     uses.extend(self.vector(input, role)?);
                 }
             }
-            "MatMulInteger"
-            | "QLinearMatMul"
-            | "QGemm"
-            | "DynamicQuantizeMatMul"
-            | "MatMulIntegerToFloat"
-            | "MatMulBnb4"
-            | "MatMulFpQ4"
-            | "MatMulNBitsMlp"
-            | "MatMulNBitsQkv"
-            | "MoE"
-            | "QMoE" => {
-                if node.inputs.iter().any(|input| self.onnx.constant(input).is_some()) {
-                    return Err(self.error("its weights are in a form that is not read", UNQUANTIZED));
-                }
+            unread if UNREAD.contains(&unread) && self.has_constants() => {
+                return Err(self.error("its weights are in a form that is not read", UNQUANTIZED));
             }
             _ => {}
         }
         Ok(())
+    }
+
+    fn has_constants(&self) -> bool {
+        self.node.inputs.iter().any(|input| self.onnx.constant(input).is_some())
     }
 
     fn error(&self, problem: impl Into<String>, mend: &str) -> Error {
