@@ -44,7 +44,7 @@ pub enum Files {
     Onnx(Box<OnnxModel>),
 }
 
-/// The outputs that a matrix has within a tensor, stored as `[in, out]`, that holds those of several.
+/// The outputs that a matrix has within a tensor that holds those of several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
     /// The first of them.
@@ -76,7 +76,7 @@ pub struct BaseTensor {
     pub less_one: bool,
     /// Where the codes of a matrix in blocks have their scales.
     pub blocks: Option<BlockTensors>,
-    /// Its place, where it is stored as `[in, out]` with others beside it; offset and bytes are then those of all.
+    /// Its place, where it is stored with others as one; offset and bytes are then those of all.
     pub slice: Option<Slice>,
 }
 

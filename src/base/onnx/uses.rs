@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use curmerge_formats::dtype::DType;
-use curmerge_formats::onnx::{AttributeValue, ElementType, Node, Onnx, OnnxTensor};
+use curmerge_formats::onnx::{AttributeValue, ElementType, Graph, Node, Onnx, OnnxTensor};
 
 use crate::{Error, Result};
 
@@ -152,6 +152,10 @@ impl<'m> Reader<'m> {
                     let role = if one { Role::Factor { less_one: true } } else { Role::Bias };
                     uses.extend(self.vector(input, role)?);
                 }
+            }
+            "If" | "Loop" | "Scan" if node.graphs().any(has_products) => {
+                let mend = "use the model with past that has one graph (no decoder_model_merged.onnx)";
+                return Err(self.error("its branches have products of their own", mend));
             }
             unread if UNREAD.contains(&unread) && self.has_constants() => {
                 return Err(self.error("its weights are in a form that is not read", UNQUANTIZED));
@@ -368,6 +372,14 @@ impl<'m> Reader<'m> {
         let blocks = Some(BlockUse { shape, bits, block, scales, zero_points });
         Ok(Some(Use { blocks, ..self.found(found, role, false) }))
     }
+}
+
+/// Whether a graph within a node multiplies matrices.
+fn has_products(graph: &Graph) -> bool {
+    let product = |node: &Node| {
+        ["MatMul", "Gemm", "MatMulNBits"].contains(&node.op_type.as_str()) || node.graphs().any(has_products)
+    };
+    graph.nodes.iter().any(product)
 }
 
 /// Whether it is a type of weights.
