@@ -40,10 +40,10 @@ pub enum Files {
     /// A Hugging Face folder: its safetensors files in the order of their names.
     HuggingFace(Vec<SafeTensors>),
     /// An ONNX file, with the files that hold its tensors.
-    Onnx(OnnxModel),
+    Onnx(Box<OnnxModel>),
 }
 
-/// The outputs that a matrix has within a tensor, stored as `[in, out]`, that holds those of several.
+/// The outputs that a matrix has within a tensor that holds those of several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
     /// The first of them.
@@ -75,7 +75,7 @@ pub struct BaseTensor {
     pub less_one: bool,
     /// Where the codes of a matrix in blocks have their scales.
     pub blocks: Option<BlockTensors>,
-    /// Its place, where it is stored as `[in, out]` with others beside it; offset and bytes are then those of all.
+    /// Its place, where it is stored with others as one; offset and bytes are then those of all.
     pub slice: Option<Slice>,
 }
 
@@ -262,7 +262,7 @@ impl Base {
     fn open_onnx(path: &Path) -> Result<Self> {
         let opened = onnx::open(path)?;
         let onnx::Opened { model, architecture, architecture_name, config, tensors } = opened;
-        let files = Files::Onnx(model);
+        let files = Files::Onnx(Box::new(model));
         Ok(Self { path: path.into(), files, architecture, architecture_name, config, tensors })
     }
 

@@ -51,35 +51,6 @@ impl BlockTensors {
         self.block * self.bits / 8
     }
 
-    /// Bytes of a row's scales.
-    pub fn scale_row_bytes(&self, cols: u64) -> u64 {
-        cols.div_ceil(self.block as u64) * self.scales.dtype.block_bytes() as u64
-    }
-
-    /// Bytes of a row's zero points, stored as `dtype`.
-    pub fn zero_row_bytes(&self, cols: u64, dtype: DType) -> u64 {
-        let blocks = cols.div_ceil(self.block as u64);
-        match dtype {
-            DType::U8 => (blocks * self.bits as u64).div_ceil(8),
-            float => blocks * float.block_bytes() as u64,
-        }
-    }
-
-    /// The same of these rows of a matrix with so many columns.
-    pub fn of_rows(&self, rows: Range<u64>, cols: u64) -> Self {
-        let part = |stretch: &Stretch, row_bytes: u64| Stretch {
-            offset: stretch.offset + rows.start * row_bytes,
-            bytes: (rows.end - rows.start) * row_bytes,
-            ..stretch.clone()
-        };
-        let zeros = |zeros: &Stretch| part(zeros, self.zero_row_bytes(cols, zeros.dtype));
-        Self {
-            scales: part(&self.scales, self.scale_row_bytes(cols)),
-            zero_points: self.zero_points.as_ref().map(zeros),
-            ..*self
-        }
-    }
-
     /// What the form is called in reports and adapters.
     pub fn name(&self) -> String {
         format!("INT{}/{}", self.bits, self.block)

@@ -44,14 +44,18 @@ impl<'a> Weight<'a> {
         bytes: &'a [u8],
         blocks: Option<Blocks<'a>>,
     ) -> Option<Self> {
-        let (stored_rows, cols) = match tensor.shape[..] {
+        let (rows, cols) = match tensor.shape[..] {
             [n] => (1, n),
             [rows, cols] => (rows, cols),
             [experts, rows, cols] => (experts.checked_mul(rows)?, cols),
             _ => return None,
         };
-        // Of a slice a stored row holds more than belongs to it.
-        let (first, stored_cols) = tensor.slice.as_ref().map_or((0, cols), |slice| (slice.start, slice.of));
+        // Of a slice more is stored than belongs to it: rows before and behind, or more in every row.
+        let (first, stored_rows, stored_cols) = match &tensor.slice {
+            None => (0, rows, cols),
+            Some(slice) if tensor.transposed => (slice.start, rows, slice.of),
+            Some(slice) => (slice.start, slice.of, cols),
+        };
         let row_bytes = match &tensor.blocks {
             Some(blocks) => blocks.row_bytes(stored_cols),
             None => tensor.dtype.bytes_for(stored_cols)?,
@@ -59,7 +63,7 @@ impl<'a> Weight<'a> {
         if stored_rows.checked_mul(row_bytes as u64) != Some(bytes.len() as u64) {
             return None;
         }
-        let (rows, cols) = if tensor.transposed { (cols, stored_rows) } else { (stored_rows, cols) };
+        let (rows, cols) = if tensor.transposed { (cols, rows) } else { (rows, cols) };
         let order = match tensor.rotary_halves {
             // A bias is one row; `Base::vector` puts its entries in order.
             Some(heads) if tensor.shape.len() > 1 => RowOrder::rotary_halves(rows, heads)?,
@@ -78,7 +82,11 @@ impl<'a> Weight<'a> {
         if tensor.transposed && (tensor.dtype.block_elements() != 1 || blocks.is_some()) {
             return None;
         }
-        let (from, rows) = (part.start as usize, (part.end - part.start) as usize);
+        let end = first.checked_add(part.end)?;
+        if end > if tensor.transposed { stored_cols } else { stored_rows } {
+            return None;
+        }
+        let (from, rows) = ((first + part.start) as usize, (part.end - part.start) as usize);
         let bytes = if tensor.transposed { bytes } else { &bytes[from * row_bytes..][..rows * row_bytes] };
         Some(Self {
             dtype: tensor.dtype,
@@ -89,7 +97,7 @@ impl<'a> Weight<'a> {
             order,
             blocks: blocks.map(|blocks| blocks.of_rows(from..from + rows)),
             transposed: tensor.transposed,
-            column: if tensor.transposed { first as usize + from } else { 0 },
+            column: if tensor.transposed { from } else { 0 },
             columns: (RowOrder::CANONICAL, 0),
         })
     }

@@ -163,7 +163,7 @@ impl Node {
     }
 
     /// The graphs within the node.
-    pub(super) fn graphs(&self) -> impl Iterator<Item = &Graph> {
+    pub fn graphs(&self) -> impl Iterator<Item = &Graph> {
         self.attributes.iter().flat_map(|attribute| match &attribute.value {
             AttributeValue::Graph(graph) => std::slice::from_ref(graph),
             AttributeValue::Graphs(graphs) => graphs,

@@ -143,18 +143,15 @@ impl Draft {
 
     /// Find its bytes.
     fn tensor(self, model: &mut OnnxModel) -> Result<BaseTensor> {
-        let [whole] = &model.place(&[(self.name, self.tensor)])?[..] else {
-            unreachable!("one is asked for")
-        };
-        let beside = model.place(&self.beside)?;
-        let mut beside = beside.into_iter();
+        let Stretch { stored_name, dtype, file, offset, bytes } = model.place(&self.name, &self.tensor)?;
+        let beside = self.beside.iter().map(|(name, tensor)| model.place(name, tensor));
+        let mut beside = beside.collect::<Result<Vec<_>>>()?.into_iter();
         let blocks = self.blocks.zip(beside.next()).map(|((bits, block), scales)| BlockTensors {
             bits,
             block,
             scales,
             zero_points: beside.next(),
         });
-        let Stretch { stored_name, dtype, file, offset, bytes } = whole.clone();
         let mut tensor = BaseTensor {
             stored_name,
             dtype,
@@ -169,16 +166,15 @@ impl Draft {
             slice: None,
         };
         let Some((start, rows)) = self.part else { return Ok(tensor) };
-        if tensor.transposed {
-            tensor.slice = Some(Slice { start, of: std::mem::replace(&mut tensor.shape[1], rows) });
-            return Ok(tensor);
+        let of = std::mem::replace(&mut tensor.shape[usize::from(self.transposed)], rows);
+        match tensor.shape.len() {
+            // Entries of a vector lie together.
+            1 => {
+                let entry = tensor.bytes / of.max(1);
+                (tensor.offset, tensor.bytes) = (tensor.offset + start * entry, rows * entry);
+            }
+            _ => tensor.slice = Some(Slice { start, of }),
         }
-        // Whole rows, or entries of a vector, lie together.
-        let all = std::mem::replace(&mut tensor.shape[0], rows);
-        let row_bytes = tensor.bytes / all.max(1);
-        (tensor.offset, tensor.bytes) = (tensor.offset + start * row_bytes, rows * row_bytes);
-        let cols = tensor.shape.last().copied().unwrap_or(0);
-        tensor.blocks = tensor.blocks.map(|blocks| blocks.of_rows(start..start + rows, cols));
         Ok(tensor)
     }
 }

@@ -43,12 +43,8 @@ impl OnnxModel {
         }
     }
 
-    /// Where the bytes of each of these tensors lie: it, with the name of its value.
-    pub(super) fn place(&mut self, tensors: &[(String, OnnxTensor)]) -> Result<Vec<Stretch>> {
-        tensors.iter().map(|(name, tensor)| self.place_one(name, tensor)).collect()
-    }
-
-    fn place_one(&mut self, name: &str, tensor: &OnnxTensor) -> Result<Stretch> {
+    /// Where the bytes of a tensor lie that the value of this name is.
+    pub(super) fn place(&mut self, name: &str, tensor: &OnnxTensor) -> Result<Stretch> {
         let (file, offset) = match self.onnx.position(tensor)? {
             Some((file, offset)) => (file.map_or(0, |file| file + 1), offset),
             None => {

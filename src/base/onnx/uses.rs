@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use curmerge_formats::dtype::DType;
-use curmerge_formats::onnx::{AttributeValue, ElementType, Node, Onnx, OnnxTensor};
+use curmerge_formats::onnx::{AttributeValue, ElementType, Graph, Node, Onnx, OnnxTensor};
 
 use crate::{Error, Result};
 
@@ -75,6 +75,20 @@ pub(super) fn error(path: &Path, node: &Node, problem: impl Into<String>, mend: 
 }
 
 const UNQUANTIZED: &str = "export the model unquantized, or quantized for MatMulNBits";
+/// Products whose weights are in other forms.
+const UNREAD: &[&str] = &[
+    "MatMulInteger",
+    "QLinearMatMul",
+    "QGemm",
+    "DynamicQuantizeMatMul",
+    "MatMulIntegerToFloat",
+    "MatMulBnb4",
+    "MatMulFpQ4",
+    "MatMulNBitsMlp",
+    "MatMulNBitsQkv",
+    "MoE",
+    "QMoE",
+];
 const AGAIN: &str = "export the model again";
 
 /// One node.
@@ -139,24 +153,20 @@ impl<'m> Reader<'m> {
                     uses.extend(self.vector(input, role)?);
                 }
             }
-            "MatMulInteger"
-            | "QLinearMatMul"
-            | "QGemm"
-            | "DynamicQuantizeMatMul"
-            | "MatMulIntegerToFloat"
-            | "MatMulBnb4"
-            | "MatMulFpQ4"
-            | "MatMulNBitsMlp"
-            | "MatMulNBitsQkv"
-            | "MoE"
-            | "QMoE" => {
-                if node.inputs.iter().any(|input| self.onnx.constant(input).is_some()) {
-                    return Err(self.error("its weights are in a form that is not read", UNQUANTIZED));
-                }
+            "If" | "Loop" | "Scan" if node.graphs().any(has_products) => {
+                let mend = "use the model with past that has one graph (no decoder_model_merged.onnx)";
+                return Err(self.error("its branches have products of their own", mend));
+            }
+            unread if UNREAD.contains(&unread) && self.has_constants() => {
+                return Err(self.error("its weights are in a form that is not read", UNQUANTIZED));
             }
             _ => {}
         }
         Ok(())
+    }
+
+    fn has_constants(&self) -> bool {
+        self.node.inputs.iter().any(|input| self.onnx.constant(input).is_some())
     }
 
     fn error(&self, problem: impl Into<String>, mend: &str) -> Error {
@@ -362,6 +372,14 @@ impl<'m> Reader<'m> {
         let blocks = Some(BlockUse { shape, bits, block, scales, zero_points });
         Ok(Some(Use { blocks, ..self.found(found, role, false) }))
     }
+}
+
+/// Whether a graph within a node multiplies matrices.
+fn has_products(graph: &Graph) -> bool {
+    let product = |node: &Node| {
+        ["MatMul", "Gemm", "MatMulNBits"].contains(&node.op_type.as_str()) || node.graphs().any(has_products)
+    };
+    graph.nodes.iter().any(product)
 }
 
 /// Whether it is a type of weights.
