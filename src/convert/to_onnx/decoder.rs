@@ -69,8 +69,7 @@ impl Decoder<'_> {
         let int64 = ElementType::INT64;
         let ids = self.b.input("input_ids", int64, &[named(BATCH), named(SEQUENCE)]);
         self.b.input("attention_mask", int64, &[named(BATCH), named(TOTAL)]);
-        // The one operator counts positions itself, by one set of frequencies.
-        if !genai || config.rope.as_ref().is_some_and(|rope| rope.long.is_some()) {
+        if !genai || !grouped::turns_itself(config) {
             self.b.input("position_ids", int64, &[named(BATCH), named(SEQUENCE)]);
         }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::MODEL;
 use crate::base::Base;
+use crate::{Error, Result};
 
 /// Its name.
 pub(super) const CONFIG: &str = "genai_config.json";
@@ -14,8 +15,29 @@ pub(super) const CONFIG: &str = "genai_config.json";
 const SEARCH: &[(&str, f64)] =
     &[("temperature", 1.0), ("top_k", 50.0), ("top_p", 1.0), ("repetition_penalty", 1.0)];
 
+/// The models that onnxruntime-genai (0.18) knows by these names of Hugging Face's.
+const KNOWN: &[&str] = &["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "granite"];
+
+/// Its name of a base's architecture.
+///
+/// # Errors
+/// Where it has none.
+pub(super) fn model_type(base: &Base) -> Result<&'static str> {
+    let name = base.architecture().hugging_face.first().copied().unwrap_or_default();
+    if KNOWN.contains(&name) {
+        return Ok(name);
+    }
+    let problem = format!("onnxruntime-genai runs no {name} models");
+    Err(Error::input(base.path(), "architecture", problem, "leave out --genai, for onnxruntime itself"))
+}
+
 /// Its text, with special tokens and choices of generation_config.json, or else of config.json.
-pub(super) fn config(base: &Base, config: &[u8], generation: Option<&[u8]>, graph: &NewGraph) -> String {
+pub(super) fn config(
+    base: &Base,
+    config: &[u8],
+    generation: Option<&[u8]>,
+    graph: &NewGraph,
+) -> Result<String> {
     let parse = |text: &[u8]| serde_json::from_slice::<Json>(text).unwrap_or_default();
     let (config, generation) = (parse(config), parse(generation.unwrap_or_default()));
     let said = |key: &str| {
@@ -30,8 +52,11 @@ pub(super) fn config(base: &Base, config: &[u8], generation: Option<&[u8]>, grap
     inputs.insert("past_key_names".into(), "past_key_values.%d.key".into());
     inputs.insert("past_value_names".into(), "past_key_values.%d.value".into());
     let eos = said("eos_token_id");
-    let first_eos = eos.as_array().and_then(|list| list.first()).unwrap_or(&eos).clone();
-    let pad = Some(said("pad_token_id")).filter(|pad| !pad.is_null()).unwrap_or(first_eos);
+    let end = eos.as_array().and_then(|list| list.first()).unwrap_or(&eos);
+    // It refuses null: what a model has not is its end.
+    let or_end = |key: &str| Some(said(key)).filter(|id| !id.is_null()).unwrap_or_else(|| end.clone());
+    let mut tokens = vec![("bos_token_id", or_end("bos_token_id")), ("eos_token_id", eos.clone())];
+    tokens.push(("pad_token_id", or_end("pad_token_id")));
     let mut search = Map::new();
     for &(key, usual) in SEARCH {
         let value = said(key).as_f64().unwrap_or(usual);
@@ -42,12 +67,9 @@ pub(super) fn config(base: &Base, config: &[u8], generation: Option<&[u8]>, grap
     search.insert("max_length".into(), dimensions.context.into());
     search.insert("num_beams".into(), 1.into());
     search.insert("past_present_share_buffer".into(), true.into());
-    let json = json!({
+    let mut json = json!({
         "model": {
-            "type": base.architecture().hugging_face.first(),
-            "bos_token_id": said("bos_token_id"),
-            "eos_token_id": eos,
-            "pad_token_id": pad,
+            "type": model_type(base)?,
             "context_length": dimensions.context,
             "vocab_size": dimensions.vocab,
             "decoder": {
@@ -68,5 +90,8 @@ pub(super) fn config(base: &Base, config: &[u8], generation: Option<&[u8]>, grap
         },
         "search": search,
     });
-    format!("{json:#}\n")
+    for (key, id) in tokens.into_iter().filter(|(_, id)| !id.is_null()) {
+        json["model"][key] = id;
+    }
+    Ok(format!("{json:#}\n"))
 }

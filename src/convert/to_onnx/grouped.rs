@@ -2,7 +2,8 @@
 //! cache (also in a buffer of fixed length), masks and multiplies.
 //!
 //! It counts positions from the lengths of the sequences, which it takes to be padded behind. Where longer contexts have
-//! other frequencies, q and k are turned before it, by `position_ids`.
+//! other frequencies, or heads are not of whole 16 entries as it turns them, q and k are turned before it, by
+//! `position_ids`.
 
 use curmerge_formats::onnx::ElementType;
 
@@ -10,7 +11,7 @@ use super::builder::{MICROSOFT, Value, float, int, ints};
 use super::decoder::Decoder;
 use super::matrix::{Angles, Form, Matrix, Source};
 use crate::Result;
-use crate::base::Rope;
+use crate::base::{Config, Rope};
 
 /// What the blocks have in common.
 pub(super) struct Shared {
@@ -28,6 +29,12 @@ enum Turn {
     Inside([Value; 2]),
     /// Before it, with those of the positions at hand.
     Before([Value; 2]),
+}
+
+/// Whether the operator turns q and k of this model itself.
+pub(super) fn turns_itself(config: &Config) -> bool {
+    let fits = |rope: &Rope| rope.long.is_none() && rope.dim.is_multiple_of(16);
+    config.head_dim.is_multiple_of(16) && config.rope.iter().chain(&config.local_rope).all(fits)
 }
 
 impl Shared {
@@ -57,7 +64,7 @@ impl Shared {
 
 impl Decoder<'_> {
     fn turn(&mut self, name: &str, rope: &Rope) -> Turn {
-        if rope.long.is_some() {
+        if !turns_itself(self.base.config()) {
             return Turn::Before(self.angles(&format!("/model/{name}"), rope));
         }
         let positions = self.base.config().context;

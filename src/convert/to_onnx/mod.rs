@@ -161,7 +161,7 @@ pub fn to_onnx_folder(
             |name: &str| files.iter().find(|(own, _)| own == Path::new(name)).map(|(_, bytes)| bytes.clone());
         let generation = of_file(GENERATION).or_else(|| std::fs::read(base.path().join(GENERATION)).ok());
         let config = of_file(CONFIG).unwrap_or_default();
-        let text = genai::config(base, &config, generation.as_deref(), &plan.model.graph);
+        let text = genai::config(base, &config, generation.as_deref(), &plan.model.graph)?;
         files.push((genai::CONFIG.into(), text.into()));
     }
 
