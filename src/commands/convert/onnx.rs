@@ -28,6 +28,10 @@ pub struct OnnxArgs {
     /// Of an ONNX model: store the weights in a file beside it also below 2 GB, as OUT.onnx_data.
     #[arg(long)]
     pub external_data: bool,
+    /// Of a folder in ONNX: make the model for onnxruntime-genai, with the operator GroupQueryAttention and
+    /// genai_config.json.
+    #[arg(long)]
+    pub genai: bool,
 }
 
 impl OnnxArgs {
@@ -38,9 +42,14 @@ impl OnnxArgs {
 
     /// Refuses these options for other outputs.
     pub(super) fn must_be_unused(&self, output: &Path, ending: Option<&str>) -> Result<()> {
-        if self.external_data {
-            let problem = "--external-data is of ONNX models";
-            return Err(Error::input(output, "output", problem, "name a .onnx file, or leave it out"));
+        if self.external_data || self.genai {
+            let problem = "--external-data and --genai are of ONNX models";
+            return Err(Error::input(
+                output,
+                "output",
+                problem,
+                "name a .onnx file or give --format onnx, or leave them out",
+            ));
         }
         if self.format.is_some() && ending == Some("gguf") {
             let problem = "--format is of folders";
@@ -58,8 +67,9 @@ pub(super) fn convert(
 ) -> Result<(String, ConvertReport)> {
     let alone = ending == Some("onnx");
     let refuse = |problem: &str, mend: &str| Err(Error::input(&args.output, "output", problem, mend));
-    if alone && (args.force || args.onnx.format == Some(FolderFormat::Safetensors)) {
-        return refuse("--force and --format safetensors are of folders", "name a folder, or leave them out");
+    if alone && (args.force || args.onnx.genai || args.onnx.format == Some(FolderFormat::Safetensors)) {
+        let problem = "--force, --genai and --format safetensors are of folders";
+        return refuse(problem, "name a folder without such an ending, or leave them out");
     }
     if !alone && ending == Some("gguf") {
         return refuse("the name ends like a GGUF file's", "name a folder, or leave out --format");
@@ -72,7 +82,8 @@ pub(super) fn convert(
         return Err(Error::file(imatrix, problem, "leave out --imatrix"));
     }
     let file_type = args.file_type.map(OnnxType::of).transpose()?.unwrap_or_default();
-    let options = OnnxOptions { file_type, external_data: args.onnx.external_data, force: args.force };
+    let OnnxArgs { external_data, genai, .. } = args.onnx;
+    let options = OnnxOptions { file_type, external_data, genai, force: args.force };
     let base = Base::open(input)?;
     let bar = progress::bytes("converting");
     let report = match alone {

@@ -76,7 +76,7 @@ impl Decoder<'_> {
     }
 
     /// Cosines and sines of every position, `[batch, 1, sequence, rotated]`, the second half as the first.
-    fn angles(&mut self, path: &str, rope: &Rope) -> [Value; 2] {
+    pub(super) fn angles(&mut self, path: &str, rope: &Rope) -> [Value; 2] {
         let at = |op: &str| format!("{path}/{op}");
         let frequencies = self.frequencies(path, rope);
         let positions = self.b.node_with(
@@ -162,7 +162,7 @@ impl Decoder<'_> {
     }
 
     /// `[batch, sequence, heads * dim]` as `[batch, heads, sequence, dim]`, normed where q and k are.
-    fn headed(&mut self, layer: usize, word: &str, x: Value, heads: i64) -> Result<Value> {
+    pub(super) fn headed(&mut self, layer: usize, word: &str, x: Value, heads: i64) -> Result<Value> {
         let dim = self.base.config().head_dim as i64;
         let path = format!("/model/layers.{layer}/self_attn/{word}");
         let norm = format!("blk.{layer}.attn_{word}_norm");
@@ -190,7 +190,7 @@ impl Decoder<'_> {
 
     /// Turns the leading entries of every head of `x` `[batch, heads, sequence, dim]`; the two that turn together stand
     /// half the rotated length apart.
-    fn turned(&mut self, path: &str, x: Value, [cos, sin]: &[Value; 2]) -> Value {
+    pub(super) fn turned(&mut self, path: &str, x: Value, [cos, sin]: &[Value; 2]) -> Value {
         let at = |op: &str| format!("{path}/{op}");
         let config = self.base.config();
         let dim = config.head_dim as i64;

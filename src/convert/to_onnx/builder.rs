@@ -30,6 +30,11 @@ pub(super) fn int(name: &str, value: i64) -> Attribute {
     Attribute { name: name.into(), value: AttributeValue::Int(value) }
 }
 
+/// An attribute that is a float.
+pub(super) fn float(name: &str, value: f64) -> Attribute {
+    Attribute { name: name.into(), value: AttributeValue::Float(value as f32) }
+}
+
 /// An attribute that is a list of integers.
 pub(super) fn ints(name: &str, values: &[i64]) -> Attribute {
     Attribute { name: name.into(), value: AttributeValue::Ints(values.to_vec()) }

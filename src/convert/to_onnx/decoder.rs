@@ -6,8 +6,8 @@
 use curmerge_formats::onnx::{Dimension, ElementType};
 
 use super::builder::{Builder, MICROSOFT, Value, int, ints};
-use super::matrix::{Form, Matrix};
-use super::{OnnxType, attention};
+use super::matrix::{Form, Matrix, Source};
+use super::{OnnxOptions, OnnxType, attention, grouped};
 use crate::arch::{Activation, NormKind, Positions};
 use crate::base::Base;
 use crate::{Error, Result};
@@ -17,6 +17,12 @@ pub(super) struct Decoder<'a> {
     pub(super) base: &'a Base,
     pub(super) b: Builder<'a>,
     file_type: OnnxType,
+}
+
+/// What the blocks' attentions have in common.
+enum Shared {
+    Plain(attention::Shared),
+    Grouped(grouped::Shared),
 }
 
 /// A dimension with a name.
@@ -38,7 +44,7 @@ pub(super) fn path(module: &str) -> String {
 ///
 /// # Errors
 /// A mixture of experts, LayerNorm or learned positions; a tensor that cannot be decoded.
-pub(super) fn decoder(base: &Base, file_type: OnnxType) -> Result<Builder<'_>> {
+pub(super) fn decoder<'a>(base: &'a Base, options: &OnnxOptions) -> Result<Builder<'a>> {
     let architecture = base.architecture();
     let refuse = |what: &str| {
         let problem =
@@ -51,24 +57,30 @@ pub(super) fn decoder(base: &Base, file_type: OnnxType) -> Result<Builder<'_>> {
     if architecture.norm != NormKind::Rms || architecture.positions == Positions::Learned {
         return refuse("LayerNorm or learned positions");
     }
+    let file_type = options.file_type;
     let mut decoder = Decoder { base, b: Builder::new(file_type.products()), file_type };
-    decoder.model()?;
+    decoder.model(options.genai)?;
     Ok(decoder.b)
 }
 
 impl Decoder<'_> {
-    fn model(&mut self) -> Result<()> {
+    fn model(&mut self, genai: bool) -> Result<()> {
         let config = self.base.config();
         let int64 = ElementType::INT64;
         let ids = self.b.input("input_ids", int64, &[named(BATCH), named(SEQUENCE)]);
         self.b.input("attention_mask", int64, &[named(BATCH), named(TOTAL)]);
-        self.b.input("position_ids", int64, &[named(BATCH), named(SEQUENCE)]);
+        if !genai || !grouped::turns_itself(config) {
+            self.b.input("position_ids", int64, &[named(BATCH), named(SEQUENCE)]);
+        }
 
         let embedding = self.whole("token_embd", Form::Rows(self.b.products))?;
         let rows = self.b.node("/model/embed_tokens/Gather", "Gather", &[&embedding, &ids]);
         let mut x = self.b.to_float("/model/embed_tokens", rows);
         x = self.scaled("/model/embed_tokens/Mul", x, config.embedding_scale);
-        let shared = attention::Shared::new(self);
+        let shared = match genai {
+            true => Shared::Grouped(grouped::Shared::new(self)),
+            false => Shared::Plain(attention::Shared::new(self)),
+        };
         for layer in 0..config.layers {
             x = self.block(layer, x, &shared)?;
         }
@@ -76,10 +88,13 @@ impl Decoder<'_> {
         self.head(x, &embedding)
     }
 
-    fn block(&mut self, layer: usize, x: Value, shared: &attention::Shared) -> Result<Value> {
+    fn block(&mut self, layer: usize, x: Value, shared: &Shared) -> Result<Value> {
         let name = |part: &str| format!("blk.{layer}.{part}");
         let normed = self.norm_if_any(&name("attn_norm"), x.clone())?;
-        let y = self.attention(layer, normed, shared)?;
+        let y = match shared {
+            Shared::Plain(shared) => self.attention(layer, normed, shared)?,
+            Shared::Grouped(shared) => self.grouped_attention(layer, normed, shared)?,
+        };
         let x = self.residual(layer, "attention", x, y, &name("post_attention_norm"))?;
         let normed = self.norm_if_any(&name("ffn_norm"), x.clone())?;
         let y = self.feed_forward(layer, normed)?;
@@ -289,7 +304,7 @@ impl Decoder<'_> {
         let name = format!("{}.weight", self.module(canonical)?);
         let weight = self.base.weight(canonical)?;
         let order = self.order(canonical, weight.rows() as u64)?;
-        Ok(self.b.matrix(&name, Matrix { name: name.clone(), weight, order, form }))
+        Ok(self.b.matrix(&name, Matrix { name: name.clone(), source: Source::Stored(weight, order), form }))
     }
 
     /// Hugging Face's name of what has this canonical name.

@@ -1,6 +1,8 @@
 //! The values of a matrix on their way into the model: rows, columns, or blocks of four bits, decoded a tile at a time,
 //! so that memory does not grow with the model.
 
+use std::ops::Range;
+
 use curmerge_formats::dtype::DType;
 use curmerge_formats::onnx::{ElementType, OnnxPlace};
 use curmerge_formats::output::{OutputFile, write_behind};
@@ -19,15 +21,32 @@ const TILE_ROWS: usize = 4096;
 /// Tiles in memory at a time, for each thread.
 const TILES_A_THREAD: usize = 2;
 
-/// A matrix of the base, and how the model has it.
+/// A matrix, and how the model has it.
 #[derive(Clone, Debug)]
 pub(super) struct Matrix<'a> {
     /// Its name in errors.
     pub(super) name: String,
-    pub(super) weight: Weight<'a>,
-    /// Hugging Face's order of its rows.
-    pub(super) order: RowOrder,
+    pub(super) source: Source<'a>,
     pub(super) form: Form,
+}
+
+/// Where the values of a matrix come from.
+#[derive(Clone, Debug)]
+pub(super) enum Source<'a> {
+    /// A matrix of the base, with Hugging Face's order of its rows.
+    Stored(Weight<'a>, RowOrder),
+    /// Cosines or sines of rotary embeddings, a row for each position.
+    Angles(Angles),
+}
+
+/// `amplitude cos(position frequency)`, or the sine.
+#[derive(Clone, Debug)]
+pub(super) struct Angles {
+    pub(super) positions: usize,
+    /// Radians a position.
+    pub(super) frequencies: Vec<f64>,
+    pub(super) amplitude: f64,
+    pub(super) of: fn(f64) -> f64,
 }
 
 /// How a model has a matrix `[out, in]`.
@@ -56,9 +75,18 @@ pub(super) struct Sinks<'a> {
 type Made = Vec<(usize, u64, Vec<u8>)>;
 
 impl Matrix<'_> {
-    /// `[out, in]`.
+    /// `[out, in]`, or rows and columns.
     pub(super) fn shape(&self) -> [u64; 2] {
-        [self.weight.rows() as u64, self.weight.cols() as u64]
+        let [rows, cols] = self.source.shape();
+        [rows as u64, cols as u64]
+    }
+
+    /// Bytes that the base stores it in.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        match &self.source {
+            Source::Stored(weight, _) => weight.stored_bytes().len() as u64,
+            Source::Angles(_) => 0,
+        }
     }
 
     /// Initializers that it takes.
@@ -104,11 +132,11 @@ impl Matrix<'_> {
     }
 
     /// Parts of the matrix that are converted by themselves: rows and columns.
-    fn tiles(&self) -> Vec<[std::ops::Range<usize>; 2]> {
-        let (rows, cols) = (self.weight.rows(), self.weight.cols());
+    fn tiles(&self) -> Vec<[Range<usize>; 2]> {
+        let [rows, cols] = self.source.shape();
         let (high, wide) = match self.form {
             Form::Columns(_) => {
-                let block = self.weight.dtype().block_elements().max(32);
+                let block = self.source.dtype().block_elements().max(32);
                 let high = TILE_ROWS.min(rows);
                 (high, (TILE_VALUES / high / block).max(1) * block)
             }
@@ -124,7 +152,7 @@ impl Matrix<'_> {
             .collect()
     }
 
-    fn tile(&self, [rows, cols]: &[std::ops::Range<usize>; 2]) -> Result<(Made, Rounding)> {
+    fn tile(&self, [rows, cols]: &[Range<usize>; 2]) -> Result<(Made, Rounding)> {
         let width = cols.len();
         match self.form {
             Form::Rows(element) => {
@@ -139,33 +167,24 @@ impl Matrix<'_> {
                     .collect();
                 let (bytes, rounding) = self.encode(element, rows.start, &turned)?;
                 let part = rows.len() * size(element);
-                let at = |c: usize| ((cols.start + c) * self.weight.rows() + rows.start) * size(element);
+                let at = |c: usize| ((cols.start + c) * self.source.shape()[0] + rows.start) * size(element);
                 let parts = bytes.chunks_exact(part).enumerate();
                 Ok((parts.map(|(c, bytes)| (0, at(c) as u64, bytes.to_vec())).collect(), rounding))
             }
             Form::Blocks { scales, zero_points } => {
-                let packed = match zero_points {
-                    false if self.weight.dtype() == DType::Q4_0 => {
-                        let bytes = self.weight.row_bytes();
-                        let stored = rows.clone().flat_map(|row| {
-                            let at = self.weight.stored_row(self.order.canonical_row(row)) * bytes;
-                            &self.weight.stored_bytes()[at..at + bytes]
-                        });
-                        blocks::of_q4_0(&stored.copied().collect::<Vec<u8>>())
-                    }
-                    false => {
+                let packed = match self.source.q4_0(rows).filter(|_| !zero_points) {
+                    Some(stored) => blocks::of_q4_0(&stored),
+                    None if zero_points => blocks::rounded(&self.values(rows, cols), width),
+                    None => {
                         let values = self.values(rows, cols);
                         let mut bytes = vec![0; values.len() / 32 * DType::Q4_0.block_bytes()];
                         let error = |e| self.error(rows.start, e);
                         quant::encode(DType::Q4_0, &values, &mut bytes).map_err(error)?;
                         blocks::of_q4_0(&bytes)
                     }
-                    true => blocks::rounded(&self.values(rows, cols), width),
                 };
                 let mut rounding = Rounding::of(rows.len() * width);
-                if self.weight.dtype() != DType::Q4_0 || zero_points {
-                    rounding.compare(&self.values(rows, cols), &packed.values(width));
-                }
+                rounding.compare(&self.values(rows, cols), &packed.values(width));
                 let blocks = width / 32;
                 let (scale_bytes, _) = self.encode(scales, rows.start, &packed.scales)?;
                 let mut made = vec![
@@ -180,11 +199,11 @@ impl Matrix<'_> {
         }
     }
 
-    /// These rows, as Hugging Face counts them, and columns.
-    fn values(&self, rows: &std::ops::Range<usize>, cols: &std::ops::Range<usize>) -> Vec<f32> {
+    /// These rows and columns.
+    fn values(&self, rows: &Range<usize>, cols: &Range<usize>) -> Vec<f32> {
         let mut values = vec![0.0; rows.len() * cols.len()];
         for (row, out) in rows.clone().zip(values.chunks_exact_mut(cols.len())) {
-            self.weight.decode_part(self.order.canonical_row(row), cols.clone(), out);
+            self.source.decode(row, cols.clone(), out);
         }
         values
     }
@@ -208,6 +227,43 @@ impl Matrix<'_> {
             _ => "download the model again",
         };
         Error::request(format!("tensor '{}', rows from {row}: {error}", self.name), mend)
+    }
+}
+
+impl Source<'_> {
+    fn shape(&self) -> [usize; 2] {
+        match self {
+            Source::Stored(weight, _) => [weight.rows(), weight.cols()],
+            Source::Angles(angles) => [angles.positions, angles.frequencies.len()],
+        }
+    }
+
+    fn dtype(&self) -> DType {
+        match self {
+            Source::Stored(weight, _) => weight.dtype(),
+            Source::Angles(_) => DType::F32,
+        }
+    }
+
+    /// Some columns of a row, as Hugging Face counts them.
+    fn decode(&self, row: usize, cols: Range<usize>, out: &mut [f32]) {
+        match self {
+            Source::Stored(weight, order) => weight.decode_part(order.canonical_row(row), cols, out),
+            Source::Angles(Angles { frequencies, amplitude, of, .. }) => {
+                let angle = |frequency: &f64| (amplitude * of(row as f64 * frequency)) as f32;
+                out.iter_mut().zip(&frequencies[cols]).for_each(|(out, frequency)| *out = angle(frequency));
+            }
+        }
+    }
+
+    /// The stored bytes of these rows, where they are blocks of Q4_0.
+    fn q4_0(&self, rows: &Range<usize>) -> Option<Vec<u8>> {
+        let Source::Stored(weight, order) = self else { return None };
+        let bytes = weight.row_bytes();
+        let row = |row: usize| {
+            &weight.stored_bytes()[weight.stored_row(order.canonical_row(row)) * bytes..][..bytes]
+        };
+        (weight.dtype() == DType::Q4_0).then(|| rows.clone().flat_map(row).copied().collect())
     }
 }
 

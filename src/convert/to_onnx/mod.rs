@@ -11,6 +11,8 @@ mod attention;
 mod blocks;
 mod builder;
 mod decoder;
+mod genai;
+mod grouped;
 mod matrix;
 
 use std::path::Path;
@@ -26,7 +28,7 @@ use crate::base::{Base, Files};
 use crate::merge::carry_companions;
 use crate::{Error, Result};
 use builder::{Builder, MICROSOFT};
-use matrix::{Form, Sinks};
+use matrix::{Form, Sinks, Source};
 
 /// The version of the standard operators, and that of ONNX's file format.
 const OPSET: i64 = 14;
@@ -34,6 +36,7 @@ const IR_VERSION: i64 = 8;
 /// The model within a folder.
 pub const MODEL: &str = "model.onnx";
 const CONFIG: &str = "config.json";
+const GENERATION: &str = "generation_config.json";
 
 /// What the matrices of an ONNX model are stored in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +59,9 @@ pub struct OnnxOptions {
     pub file_type: OnnxType,
     /// Whether the weights go into a file beside the model also where one file could hold them.
     pub external_data: bool,
+    /// Whether the model is for onnxruntime-genai: attention in the one operator GroupQueryAttention, without
+    /// `position_ids`; a folder then has genai_config.json.
+    pub genai: bool,
     /// Replace a folder that stands.
     pub force: bool,
 }
@@ -111,7 +117,7 @@ pub fn to_onnx(
     options: &OnnxOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<ConvertReport> {
-    let graph = decoder::decoder(base, options.file_type)?;
+    let graph = decoder::decoder(base, options)?;
     let name = out.file_name().map(|name| format!("{}_data", name.to_string_lossy())).unwrap_or_default();
     let plan = Plan::new(graph, options, &name)?;
     let inputs = base.inputs();
@@ -134,7 +140,7 @@ pub fn to_onnx_folder(
     options: &OnnxOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<ConvertReport> {
-    let graph = decoder::decoder(base, options.file_type)?;
+    let graph = decoder::decoder(base, options)?;
     let external = format!("{MODEL}_data");
     let plan = Plan::new(graph, options, &external)?;
     let mut notes = Vec::new();
@@ -151,9 +157,19 @@ pub fn to_onnx_folder(
         with_settings(config, &settings(options.file_type, plan.is_external()));
     }
 
+    if options.genai {
+        let of_file =
+            |name: &str| files.iter().find(|(own, _)| own == Path::new(name)).map(|(_, bytes)| bytes.clone());
+        let generation = of_file(GENERATION).or_else(|| std::fs::read(base.path().join(GENERATION)).ok());
+        let config = of_file(CONFIG).unwrap_or_default();
+        let text = genai::config(base, &config, generation.as_deref(), &plan.model.graph)?;
+        files.push((genai::CONFIG.into(), text.into()));
+    }
+
     let folder = OutputFolder::create(out, &base.inputs(), options.force)?;
     if let Files::HuggingFace(_) = base.files() {
-        notes.extend(carry_companions(base.path(), &folder, |name| name == Path::new(CONFIG))?);
+        let made: Vec<_> = files.iter().map(|(name, _)| name.clone()).collect();
+        notes.extend(carry_companions(base.path(), &folder, |name| made.iter().any(|own| own == name))?);
     }
     if let Files::Onnx(model) = base.files() {
         notes.extend(carry_companions(model.folder(), &folder, onnx_companions::stays)?);
@@ -238,8 +254,7 @@ impl<'a> Plan<'a> {
         progress: &mut impl FnMut(u64, u64),
     ) -> Result<ConvertReport> {
         let mut report = ConvertReport::default();
-        let stored = |matrix: &matrix::Matrix<'_>| matrix.weight.stored_bytes().len() as u64;
-        report.bytes_before = self.matrices.iter().map(|(_, matrix)| stored(matrix)).sum();
+        report.bytes_before = self.matrices.iter().map(|(_, matrix)| matrix.stored_bytes()).sum();
         report.bytes_after = self.layout.places().iter().map(|place| place.bytes).sum();
         for (offset, bytes) in self.layout.frame() {
             model.write_all_at(offset, bytes)?;
@@ -247,8 +262,10 @@ impl<'a> Plan<'a> {
         let sinks = Sinks { model: &model, external: external.as_ref() };
         let (mut read, mut rounding) = (0, Rounding::default());
         for (first, matrix) in &self.matrices {
-            rounding = rounding.and(matrix.write(&self.layout.places()[*first..], &sinks)?);
-            read += stored(matrix);
+            let moved = matrix.write(&self.layout.places()[*first..], &sinks)?;
+            let Source::Stored(..) = matrix.source else { continue };
+            rounding = rounding.and(moved);
+            read += matrix.stored_bytes();
             progress(read, report.bytes_before);
             let name = match matrix.form {
                 Form::Blocks { .. } => options.file_type.to_string(),
