@@ -3,7 +3,7 @@
 //! Everything stays in the mapped file in the type it is stored in; [`Weight`] decodes rows on demand, in the canonical
 //! layout (GGUF's row order, `[out, in]`), so that nothing above this module knows which container it came from.
 
-mod blocks;
+pub mod blocks;
 mod check;
 mod config;
 mod ollama;

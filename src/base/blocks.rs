@@ -53,7 +53,7 @@ impl BlockTensors {
 
     /// What the form is called in reports and adapters.
     pub fn name(&self) -> String {
-        format!("INT{}/{}", self.bits, self.block)
+        name(self.bits, self.block)
     }
 }
 
@@ -98,6 +98,35 @@ impl<'a> Blocks<'a> {
         self.block
     }
 
+    /// How scales are stored.
+    pub fn scale_dtype(&self) -> DType {
+        self.scale_dtype
+    }
+
+    /// How zero points are stored, where there are such: packed codes if it is [`DType::U8`].
+    pub fn zero_dtype(&self) -> Option<DType> {
+        self.zeros.map(|(dtype, _)| dtype)
+    }
+
+    /// The stored scales of a stored row.
+    pub fn stored_scales(&self, row: usize) -> &'a [u8] {
+        let width = self.scale_row_bytes();
+        &self.scales[row * width..][..width]
+    }
+
+    /// The stored zero points of a stored row.
+    pub fn stored_zero_points(&self, row: usize) -> &'a [u8] {
+        self.zeros.map_or(&[], |(dtype, bytes)| {
+            let width = self.zero_row_bytes(dtype);
+            &bytes[row * width..][..width]
+        })
+    }
+
+    /// What the form is called in reports and adapters.
+    pub fn name(&self) -> String {
+        name(self.bits, self.block)
+    }
+
     /// The same of these rows.
     pub(super) fn of_rows(&self, rows: Range<usize>) -> Self {
         let part = |bytes: &'a [u8], row: usize| &bytes[rows.start * row..rows.end * row];
@@ -126,22 +155,15 @@ impl<'a> Blocks<'a> {
 
     /// The scales of a stored row, one a block.
     pub fn scales_of(&self, row: usize, out: &mut [f32]) {
-        let width = self.scale_row_bytes();
-        quant::decode(self.scale_dtype, &self.scales[row * width..][..width], out).expect(CHECKED);
+        quant::decode(self.scale_dtype, self.stored_scales(row), out).expect(CHECKED);
     }
 
     /// The zero points of a stored row, one a block.
     pub fn zero_points_of(&self, row: usize, out: &mut [f32]) {
         match self.zeros {
             None => out.fill((1u32 << (self.bits - 1)) as f32),
-            Some((DType::U8, bytes)) => {
-                let width = self.zero_row_bytes(DType::U8);
-                unpack(self.bits, &bytes[row * width..][..width], out);
-            }
-            Some((float, bytes)) => {
-                let width = self.zero_row_bytes(float);
-                quant::decode(float, &bytes[row * width..][..width], out).expect(CHECKED);
-            }
+            Some((DType::U8, _)) => unpack(self.bits, self.stored_zero_points(row), out),
+            Some((float, _)) => quant::decode(float, self.stored_zero_points(row), out).expect(CHECKED),
         }
     }
 
@@ -160,8 +182,19 @@ impl<'a> Blocks<'a> {
 
 const CHECKED: &str = "opening the model checked types and lengths";
 
+fn name(bits: usize, block: usize) -> String {
+    format!("INT{bits}/{block}")
+}
+
+/// Whole numbers as codes, the reverse of [`unpack`]; a byte that is not filled has zeros above.
+pub fn pack(bits: usize, values: &[f32], codes: &mut [u8]) {
+    for (code, values) in codes.iter_mut().zip(values.chunks(8 / bits)) {
+        *code = values.iter().enumerate().fold(0, |byte, (i, &value)| byte | (value as u8) << (i * bits));
+    }
+}
+
 /// Codes as numbers, the lowest bits of a byte first.
-fn unpack(bits: usize, codes: &[u8], out: &mut [f32]) {
+pub fn unpack(bits: usize, codes: &[u8], out: &mut [f32]) {
     match bits {
         2 => unpack_bits::<2, 4>(codes, out),
         4 => unpack_bits::<4, 2>(codes, out),
@@ -219,5 +252,12 @@ mod tests {
         assert_eq!(out, [0.0, 1.0, 2.0, 3.0]);
         unpack(8, &[1, 128, 255, 7], &mut out);
         assert_eq!(out, [1.0, 128.0, 255.0, 7.0]);
+        for bits in [2, 4, 8] {
+            let codes: Vec<u8> = (0..16).map(|i| i * 17).collect();
+            let (mut values, mut packed) = (vec![0.0; 128 / bits], vec![0; 16]);
+            unpack(bits, &codes, &mut values);
+            pack(bits, &values, &mut packed);
+            assert_eq!(packed, codes);
+        }
     }
 }

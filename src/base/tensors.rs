@@ -85,11 +85,28 @@ impl Base {
             let problem = "its scale is a tensor of its own, which curmerge does not read";
             return Err(self.error(name, problem, "use the model in another type, for example Q8_0 or F16"));
         }
+        self.open_weight(tensor, place.rows.clone()).ok_or_else(|| {
+            self.error(name, "neither a matrix nor a vector", "this model's form is not known")
+        })
+    }
+
+    fn open_weight(&self, tensor: &BaseTensor, rows: Option<Range<u64>>) -> Option<Weight<'_>> {
         let blocks = tensor.blocks.as_ref().map(|blocks| {
             let cols = tensor.shape.last().copied().unwrap_or(0);
             Blocks::new(blocks, cols, |part| self.stretch(part.file, part.offset, part.bytes))
         });
-        Weight::new(tensor, place.rows.clone(), self.bytes(tensor), blocks).ok_or_else(|| {
+        Weight::new(tensor, rows, self.bytes(tensor), blocks)
+    }
+
+    /// All that is stored in a tensor that [`Self::weight`] can read, rows in the container's order.
+    pub fn stored_weight(&self, name: &str) -> Result<Weight<'_>> {
+        self.weight(name)?;
+        let mut whole = self.find(name)?.tensor.clone();
+        whole.rotary_halves = None;
+        if let Some(slice) = whole.slice.take() {
+            whole.shape[usize::from(whole.transposed)] = slice.of;
+        }
+        self.open_weight(&whole, None).ok_or_else(|| {
             self.error(name, "neither a matrix nor a vector", "this model's form is not known")
         })
     }

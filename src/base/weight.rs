@@ -188,6 +188,11 @@ impl<'a> Weight<'a> {
         self.bytes
     }
 
+    /// Whether the container stores rows in another order than the canonical one.
+    pub fn is_permuted(&self) -> bool {
+        self.order != RowOrder::CANONICAL
+    }
+
     /// Where the container stores a canonical row.
     pub fn stored_row(&self, canonical: usize) -> usize {
         self.order.stored_row(canonical)
