@@ -137,7 +137,9 @@ fn described(dims: [u8; 2], kind: u8) -> Vec<u8> {
 #[test]
 fn wrong_dimensions_and_types_are_refused() {
     let folder = folder();
-    for (dims, kind) in [([32, 33], 1), ([0, 32], 1), ([64, 16], 1), ([32, 32], 7), ([32, 32], 10), ([32, 32], 99)] {
+    for (dims, kind) in
+        [([32, 33], 1), ([0, 32], 1), ([64, 16], 1), ([32, 32], 7), ([32, 32], 10), ([32, 32], 99)]
+    {
         let model = export(GENAI, folder.path());
         patch(&model.join("model.onnx"), &described([32, 32], 1), &described(dims, kind));
         let line = refusal(&model);
@@ -161,7 +163,8 @@ fn field(number: u64, payload: &[u8]) -> Vec<u8> {
 
 /// A model with one initializer of these dimensions.
 fn with_dims(dims: &[i64]) -> Vec<u8> {
-    let mut tensor: Vec<u8> = dims.iter().flat_map(|&dim| [vec![0x08], varint(dim as u64)].concat()).collect();
+    let mut tensor: Vec<u8> =
+        dims.iter().flat_map(|&dim| [vec![0x08], varint(dim as u64)].concat()).collect();
     tensor.extend([&[0x10, 1][..], &field(8, b"model.embed_tokens.weight"), &field(9, &[0; 16])].concat());
     let opset = field(8, &[0x10, 17]);
     [&[0x08, 8][..], &opset, &field(7, &field(5, &tensor))].concat()
@@ -199,7 +202,8 @@ fn what_lies_beside_a_model_must_be_there() {
 fn a_configuration_of_another_model_is_refused() {
     let folder = folder();
     let model = export(OPTIMUM, folder.path());
-    for (from, to) in [("\"vocab_size\": 40", "\"vocab_size\": 41"), ("\"head_dim\": 16", "\"head_dim\": 8")] {
+    for (from, to) in [("\"vocab_size\": 40", "\"vocab_size\": 41"), ("\"head_dim\": 16", "\"head_dim\": 8")]
+    {
         let model = export(OPTIMUM, folder.path());
         patch(&model.join("config.json"), from.as_bytes(), to.as_bytes());
         assert!(refusal(&model).contains("tensor"), "{to}");
