@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use curmerge_formats::onnx::{
-    Change, MAX_MODEL, NewFile, Node, Onnx, OnnxTensor, Piece, RewriteOptions, rewrite,
-};
+use curmerge_formats::onnx::{Change, NewFile, Node, Onnx, OnnxTensor, Piece, RewriteOptions, rewrite};
 use curmerge_formats::output::{OutputFile, Queue, Stretch, write_behind};
 
 use super::MergeOptions;
@@ -156,20 +154,26 @@ fn rewrite_options(onnx: &Onnx, out: &Path) -> Result<RewriteOptions> {
         Error::input(out, "output", "no name that files can be called after", "name a .onnx file")
     })?;
     let before = name(onnx.path());
-    let mut options = RewriteOptions::new(format!("{own}.data"));
-    options.max_model_bytes = MAX_MODEL;
+    let mut options = RewriteOptions::new(String::new());
+    let mut taken = vec![own.clone()];
     for file in onnx.external_files() {
         let location = &file.location;
         let basename = location.rsplit('/').next().unwrap_or(location);
         if before.as_ref() == Some(&own) && basename == location {
+            taken.push(location.clone());
             continue;
         }
         let rest = before.as_ref().and_then(|before| basename.strip_prefix(before.as_str()));
         let mut new = rest.map_or_else(|| format!("{own}.{basename}"), |rest| format!("{own}{rest}"));
-        while new == own || new == options.external || options.locations.values().any(|taken| *taken == new) {
+        while taken.contains(&new) {
             new += "_";
         }
+        taken.push(new.clone());
         options.locations.insert(location.clone(), new);
+    }
+    options.external = format!("{own}.data");
+    while taken.contains(&options.external) {
+        options.external += "_";
     }
     Ok(options)
 }
