@@ -100,7 +100,7 @@ impl<'a> Builder<'a> {
     }
 
     /// What a product gave, in FLOAT.
-    pub(super) fn to_float(&mut self, path: &str, value: Value) -> Value {
+    pub(super) fn float_of(&mut self, path: &str, value: Value) -> Value {
         self.cast(&format!("{path}/Cast_1"), value, self.products, ElementType::FLOAT)
     }
 

@@ -85,7 +85,7 @@ impl Decoder<'_> {
 
         let embedding = self.whole("token_embd", Form::Rows(self.b.products))?;
         let rows = self.b.node("/model/embed_tokens/Gather", "Gather", &[&embedding, &ids]);
-        let mut x = self.b.to_float("/model/embed_tokens", rows);
+        let mut x = self.b.float_of("/model/embed_tokens", rows);
         x = self.scaled("/model/embed_tokens/Mul", x, config.embedding_scale);
         let shared = match genai {
             true => Shared::Grouped(grouped::Shared::new(self)),
@@ -114,7 +114,7 @@ impl Decoder<'_> {
     /// What a part gave, `[.., d_model]` in the type of products, normed where there is such a norm, added to `x`.
     fn residual(&mut self, layer: usize, part: &str, x: Value, y: Value, norm: &str) -> Result<Value> {
         let path = format!("/model/layers.{layer}/{part}_residual");
-        let y = self.b.to_float(&path, y);
+        let y = self.b.float_of(&path, y);
         let y = self.norm_if_any(norm, y)?;
         let y = self.scaled(&format!("{path}/Mul"), y, self.base.config().residual_scale);
         Ok(self.b.node(&format!("{path}/Add"), "Add", &[&x, &y]))
@@ -139,7 +139,7 @@ impl Decoder<'_> {
             }
             // x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), in FLOAT: a cube soon leaves the range of FLOAT16.
             Activation::Gelu => {
-                let x = self.b.to_float(path, x);
+                let x = self.b.float_of(path, x);
                 let mut number = |value| self.b.number(value, ElementType::FLOAT);
                 let (three, cubic, one, half) = (number(3.0), number(0.044715), number(1.0), number(0.5));
                 let root = number((2.0 / std::f64::consts::PI).sqrt());
@@ -178,7 +178,7 @@ impl Decoder<'_> {
         };
         let mut logits = logits;
         if config.logit_scale != 1.0 || config.logit_cap.is_some() {
-            logits = self.b.to_float("/lm_head", logits);
+            logits = self.b.float_of("/lm_head", logits);
             logits = self.scaled("/lm_head/Mul", logits, config.logit_scale);
             logits = self.capped("/lm_head", logits, config.logit_cap);
             logits = self.b.cast("/lm_head/Cast_2", logits, ElementType::FLOAT, self.b.products);
@@ -321,7 +321,7 @@ impl Decoder<'_> {
             self.b.tensor(name, float, &dims, &[]);
             self.b.late_input(name, float, &shape);
         }
-        let x = self.b.to_float(&format!("{path}/lora_A"), x.clone());
+        let x = self.b.float_of(&format!("{path}/lora_A"), x.clone());
         let inner = self.b.node(&format!("{path}/lora_A/MatMul"), "MatMul", &[&x, &a]);
         let change = self.b.node(&format!("{path}/lora_B/MatMul"), "MatMul", &[&inner, &b]);
         let change = self.b.for_products(&format!("{path}/lora_B"), change);

@@ -256,9 +256,11 @@ impl<'a> Plan<'a> {
         options: &OnnxOptions,
         progress: &mut impl FnMut(u64, u64),
     ) -> Result<ConvertReport> {
-        let mut report = ConvertReport::default();
-        report.bytes_before = self.matrices.iter().map(|(_, matrix)| matrix.stored_bytes()).sum();
-        report.bytes_after = self.layout.places().iter().map(|place| place.bytes).sum();
+        let mut report = ConvertReport {
+            bytes_before: self.matrices.iter().map(|(_, matrix)| matrix.stored_bytes()).sum(),
+            bytes_after: self.layout.places().iter().map(|place| place.bytes).sum(),
+            ..Default::default()
+        };
         for (offset, bytes) in self.layout.frame() {
             model.write_all_at(offset, bytes)?;
         }
