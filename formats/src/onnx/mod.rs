@@ -17,6 +17,7 @@
 //! TensorProto: dims, data_type, name, and raw_data, or float_data, int32_data, ..., or external_data
 //! ```
 
+mod adapter;
 mod element;
 mod external;
 mod graph;
@@ -28,6 +29,7 @@ mod values;
 mod wire;
 mod write;
 
+pub use adapter::OnnxAdapterLayout;
 pub use element::ElementType;
 pub use external::ExternalFile;
 pub use graph::{

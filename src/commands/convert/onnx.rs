@@ -32,6 +32,10 @@ pub struct OnnxArgs {
     /// genai_config.json.
     #[arg(long)]
     pub genai: bool,
+    /// Of an ONNX model: give it inputs for LoRAs beside these matrices, by the words of --targets such as q,v. Without
+    /// an adapter it runs as it is; `export --format onnx-adapter` makes adapters for it.
+    #[arg(long, value_name = "TARGETS")]
+    pub lora_inputs: Option<String>,
 }
 
 impl OnnxArgs {
@@ -42,8 +46,8 @@ impl OnnxArgs {
 
     /// Refuses these options for other outputs.
     pub(super) fn must_be_unused(&self, output: &Path, ending: Option<&str>) -> Result<()> {
-        if self.external_data || self.genai {
-            let problem = "--external-data and --genai are of ONNX models";
+        if self.external_data || self.genai || self.lora_inputs.is_some() {
+            let problem = "--external-data, --genai and --lora-inputs are of ONNX models";
             return Err(Error::input(
                 output,
                 "output",
@@ -82,8 +86,8 @@ pub(super) fn convert(
         return Err(Error::file(imatrix, problem, "leave out --imatrix"));
     }
     let file_type = args.file_type.map(OnnxType::of).transpose()?.unwrap_or_default();
-    let OnnxArgs { external_data, genai, .. } = args.onnx;
-    let options = OnnxOptions { file_type, external_data, genai, force: args.force };
+    let OnnxArgs { external_data, genai, lora_inputs, .. } = args.onnx.clone();
+    let options = OnnxOptions { file_type, external_data, genai, lora_inputs, force: args.force };
     let base = Base::open(input)?;
     let bar = progress::bytes("converting");
     let report = match alone {

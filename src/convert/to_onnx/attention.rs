@@ -144,7 +144,7 @@ impl Decoder<'_> {
         let k = self.b.node_with(&at("Transpose"), "Transpose", &[&k], vec![ints("perm", &[0, 1, 3, 2])]);
         let scores = self.b.node(&at("MatMul"), "MatMul", &[&q, &k]);
         let scores = self.b.node(&at("Reshape_1"), "Reshape", &[&scores, &apart]);
-        let scores = self.b.to_float(&at("scores"), scores);
+        let scores = self.b.float_of(&at("scores"), scores);
         let mut scores = self.capped(&at("scores"), scores, config.attention_cap);
         if let Some(mask) = &shared.masks[windowed] {
             scores = self.b.node(&at("Add"), "Add", &[&scores, mask]);
@@ -183,7 +183,7 @@ impl Decoder<'_> {
 
     /// A norm of what is in the type of products.
     pub(super) fn normed(&mut self, path: &str, norm: &str, x: Value) -> Result<Value> {
-        let x = self.b.to_float(path, x);
+        let x = self.b.float_of(path, x);
         let x = self.norm(norm, x)?;
         Ok(self.b.for_products(path, x))
     }

@@ -23,6 +23,8 @@ pub(super) struct Builder<'a> {
     /// What products are computed in: FLOAT or FLOAT16. The residual stream, norms and softmax are FLOAT.
     pub(super) products: ElementType,
     constants: BTreeSet<Value>,
+    /// Inputs that come behind all others.
+    late: Vec<ValueInfo>,
 }
 
 /// An attribute that is an integer.
@@ -43,7 +45,7 @@ pub(super) fn ints(name: &str, values: &[i64]) -> Attribute {
 impl<'a> Builder<'a> {
     pub(super) fn new(products: ElementType) -> Self {
         let graph = NewGraph { name: "main_graph".into(), ..Default::default() };
-        Builder { graph, matrices: Vec::new(), products, constants: BTreeSet::new() }
+        Builder { graph, matrices: Vec::new(), products, constants: BTreeSet::new(), late: Vec::new() }
     }
 
     /// A node of a standard operator; the value that it gives.
@@ -99,7 +101,7 @@ impl<'a> Builder<'a> {
     }
 
     /// What a product gave, in FLOAT.
-    pub(super) fn to_float(&mut self, path: &str, value: Value) -> Value {
+    pub(super) fn float_of(&mut self, path: &str, value: Value) -> Value {
         self.cast(&format!("{path}/Cast_1"), value, self.products, ElementType::FLOAT)
     }
 
@@ -186,6 +188,16 @@ impl<'a> Builder<'a> {
     pub(super) fn input(&mut self, name: &str, element: ElementType, shape: &[Dimension]) -> Value {
         self.graph.inputs.push(info(name, element, shape));
         name.into()
+    }
+
+    /// An input that comes behind all others.
+    pub(super) fn late_input(&mut self, name: &str, element: ElementType, shape: &[Dimension]) {
+        self.late.push(info(name, element, shape));
+    }
+
+    /// Appends the late inputs.
+    pub(super) fn end_inputs(&mut self) {
+        self.graph.inputs.append(&mut self.late);
     }
 
     /// An output of the graph.

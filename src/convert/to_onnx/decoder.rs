@@ -3,11 +3,13 @@
 //! Which parts a block has is what its architecture's table lists, as in [`crate::model`]. Norms, softmax and the residual
 //! stream are computed in FLOAT also where products are in FLOAT16, whose range the residual stream of some models leaves.
 
+use std::collections::BTreeSet;
+
 use curmerge_formats::onnx::{Dimension, ElementType};
 
 use super::builder::{Builder, MICROSOFT, Value, int, ints};
 use super::matrix::{Form, Matrix, Source};
-use super::{OnnxOptions, OnnxType, attention, grouped};
+use super::{OnnxOptions, OnnxType, attention, grouped, lora_inputs};
 use crate::arch::{Activation, NormKind, Positions};
 use crate::base::Base;
 use crate::{Error, Result};
@@ -17,6 +19,8 @@ pub(super) struct Decoder<'a> {
     pub(super) base: &'a Base,
     pub(super) b: Builder<'a>,
     file_type: OnnxType,
+    /// Canonical names of the matrices that have inputs for a LoRA, whole ones.
+    adapted: BTreeSet<String>,
 }
 
 /// What the blocks' attentions have in common.
@@ -58,7 +62,13 @@ pub(super) fn decoder<'a>(base: &'a Base, options: &OnnxOptions) -> Result<Build
         return refuse("LayerNorm or learned positions");
     }
     let file_type = options.file_type;
-    let mut decoder = Decoder { base, b: Builder::new(file_type.products()), file_type };
+    let adapted = match &options.lora_inputs {
+        Some(words) => base.targets(words, None)?,
+        None => Vec::new(),
+    };
+    let whole = |name: String| name.split('[').next().map(str::to_string);
+    let adapted = adapted.into_iter().filter_map(whole).collect();
+    let mut decoder = Decoder { base, b: Builder::new(file_type.products()), file_type, adapted };
     decoder.model(options.genai)?;
     Ok(decoder.b)
 }
@@ -75,7 +85,7 @@ impl Decoder<'_> {
 
         let embedding = self.whole("token_embd", Form::Rows(self.b.products))?;
         let rows = self.b.node("/model/embed_tokens/Gather", "Gather", &[&embedding, &ids]);
-        let mut x = self.b.to_float("/model/embed_tokens", rows);
+        let mut x = self.b.float_of("/model/embed_tokens", rows);
         x = self.scaled("/model/embed_tokens/Mul", x, config.embedding_scale);
         let shared = match genai {
             true => Shared::Grouped(grouped::Shared::new(self)),
@@ -104,7 +114,7 @@ impl Decoder<'_> {
     /// What a part gave, `[.., d_model]` in the type of products, normed where there is such a norm, added to `x`.
     fn residual(&mut self, layer: usize, part: &str, x: Value, y: Value, norm: &str) -> Result<Value> {
         let path = format!("/model/layers.{layer}/{part}_residual");
-        let y = self.b.to_float(&path, y);
+        let y = self.b.float_of(&path, y);
         let y = self.norm_if_any(norm, y)?;
         let y = self.scaled(&format!("{path}/Mul"), y, self.base.config().residual_scale);
         Ok(self.b.node(&format!("{path}/Add"), "Add", &[&x, &y]))
@@ -129,7 +139,7 @@ impl Decoder<'_> {
             }
             // x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), in FLOAT: a cube soon leaves the range of FLOAT16.
             Activation::Gelu => {
-                let x = self.b.to_float(path, x);
+                let x = self.b.float_of(path, x);
                 let mut number = |value| self.b.number(value, ElementType::FLOAT);
                 let (three, cubic, one, half) = (number(3.0), number(0.044715), number(1.0), number(0.5));
                 let root = number((2.0 / std::f64::consts::PI).sqrt());
@@ -168,7 +178,7 @@ impl Decoder<'_> {
         };
         let mut logits = logits;
         if config.logit_scale != 1.0 || config.logit_cap.is_some() {
-            logits = self.b.to_float("/lm_head", logits);
+            logits = self.b.float_of("/lm_head", logits);
             logits = self.scaled("/lm_head/Mul", logits, config.logit_scale);
             logits = self.capped("/lm_head", logits, config.logit_cap);
             logits = self.b.cast("/lm_head/Cast_2", logits, ElementType::FLOAT, self.b.products);
@@ -177,6 +187,7 @@ impl Decoder<'_> {
         let vocab = Dimension::Fixed(config.vocab as u64);
         let products = self.b.products;
         self.b.output("logits", products, &[named(BATCH), named(SEQUENCE), vocab]);
+        self.b.end_inputs();
         // The caches come behind the logits.
         self.b.graph.outputs.rotate_right(1);
         Ok(())
@@ -283,6 +294,9 @@ impl Decoder<'_> {
                 self.b.node(&format!("{path}/MatMul"), "MatMul", &[x, &weight])
             }
         };
+        if self.adapted.contains(canonical) {
+            y = self.adapted(&module, [cols as u64, rows as u64], x, y);
+        }
         if self.base.has_bias(canonical) {
             let values = self.base.vector(&format!("{canonical}.bias"))?;
             let order = self.order(canonical, values.len() as u64)?;
@@ -292,6 +306,26 @@ impl Decoder<'_> {
             y = self.b.node(&format!("{path}/Add"), "Add", &[&y, &bias]);
         }
         Ok(y)
+    }
+
+    /// `y + (x A) B` with A and B as inputs, which by default have rank 0 and add nothing. They are FLOAT whatever the
+    /// type of products, so that one adapter serves models of all types.
+    fn adapted(&mut self, module: &str, [cols, rows]: [u64; 2], x: &Value, y: Value) -> Value {
+        let path = path(module);
+        let (fixed, rank) = (Dimension::Fixed, || named("lora_rank"));
+        let [a, b] = lora_inputs(module);
+        let float = ElementType::FLOAT;
+        for (name, dims, shape) in
+            [(&a, [cols, 0], [fixed(cols), rank()]), (&b, [0, rows], [rank(), fixed(rows)])]
+        {
+            self.b.tensor(name, float, &dims, &[]);
+            self.b.late_input(name, float, &shape);
+        }
+        let x = self.b.float_of(&format!("{path}/lora_A"), x.clone());
+        let inner = self.b.node(&format!("{path}/lora_A/MatMul"), "MatMul", &[&x, &a]);
+        let change = self.b.node(&format!("{path}/lora_B/MatMul"), "MatMul", &[&inner, &b]);
+        let change = self.b.for_products(&format!("{path}/lora_B"), change);
+        self.b.node(&format!("{path}/lora/Add"), "Add", &[&y, &change])
     }
 
     /// A matrix that is one initializer.

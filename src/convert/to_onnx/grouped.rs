@@ -68,8 +68,8 @@ impl Decoder<'_> {
             return Turn::Before(self.angles(&format!("/model/{name}"), rope));
         }
         let positions = self.base.config().context;
-        let functions: [(&str, fn(f64) -> f64); 2] = [("cos", f64::cos), ("sin", f64::sin)];
-        Turn::Inside(functions.map(|(word, of)| {
+        Turn::Inside(["cos", "sin"].map(|word| {
+            let of = if word == "cos" { f64::cos } else { f64::sin };
             // A constant, not a weight.
             let name = format!("/model/{name}/{word}_cache");
             let frequencies = rope.frequencies(0);

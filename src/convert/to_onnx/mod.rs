@@ -62,8 +62,15 @@ pub struct OnnxOptions {
     /// Whether the model is for onnxruntime-genai: attention in the one operator GroupQueryAttention, without
     /// `position_ids`; a folder then has genai_config.json.
     pub genai: bool,
+    /// Matrices beside which the model has inputs for a LoRA, in words of `--targets`.
+    pub lora_inputs: Option<String>,
     /// Replace a folder that stands.
     pub force: bool,
+}
+
+/// The inputs for the LoRA of a module: A `[in, rank]` and B `[rank, out]`.
+pub(crate) fn lora_inputs(module: &str) -> [String; 2] {
+    ["lora_A", "lora_B"].map(|part| format!("{module}.{part}.weight"))
 }
 
 impl OnnxType {
@@ -253,9 +260,11 @@ impl<'a> Plan<'a> {
         options: &OnnxOptions,
         progress: &mut impl FnMut(u64, u64),
     ) -> Result<ConvertReport> {
-        let mut report = ConvertReport::default();
-        report.bytes_before = self.matrices.iter().map(|(_, matrix)| matrix.stored_bytes()).sum();
-        report.bytes_after = self.layout.places().iter().map(|place| place.bytes).sum();
+        let mut report = ConvertReport {
+            bytes_before: self.matrices.iter().map(|(_, matrix)| matrix.stored_bytes()).sum(),
+            bytes_after: self.layout.places().iter().map(|place| place.bytes).sum(),
+            ..Default::default()
+        };
         for (offset, bytes) in self.layout.frame() {
             model.write_all_at(offset, bytes)?;
         }
