@@ -3,9 +3,11 @@
 //! Everything stays in the mapped file in the type it is stored in; [`Weight`] decodes rows on demand, in the canonical
 //! layout (GGUF's row order, `[out, in]`), so that nothing above this module knows which container it came from.
 
+pub mod blocks;
 mod check;
 mod config;
 mod ollama;
+mod onnx;
 mod row_order;
 mod targets;
 mod tensors;
@@ -23,8 +25,9 @@ use crate::arch::{self, Architecture};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
+pub use blocks::{BlockTensors, Blocks, Stretch};
 pub use config::{Config, Experts, LongRope, Rope, RopeScaling, long_amplitude};
-pub use ollama::resolve;
+pub use onnx::OnnxModel;
 pub use row_order::RowOrder;
 pub use tensors::{Place, layer_part};
 pub use weight::Weight;
@@ -36,6 +39,17 @@ pub enum Files {
     Gguf(GgufModel),
     /// A Hugging Face folder: its safetensors files in the order of their names.
     HuggingFace(Vec<SafeTensors>),
+    /// An ONNX file, with the files that hold its tensors.
+    Onnx(Box<OnnxModel>),
+}
+
+/// The outputs that a matrix has within a tensor that holds those of several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// The first of them.
+    pub start: u64,
+    /// All outputs of the tensor.
+    pub of: u64,
 }
 
 /// Where one tensor of the base is stored, and under which names.
@@ -43,9 +57,9 @@ pub enum Files {
 pub struct BaseTensor {
     /// The name in the container (`blk.0.attn_q.weight`, `model.layers.0.self_attn.q_proj.weight`).
     pub stored_name: String,
-    /// How its numbers are stored.
+    /// How its numbers are stored; of a matrix in blocks, their codes.
     pub dtype: DType,
-    /// `[out, in]` for a matrix, `[n]` for a vector.
+    /// As it is stored, slowest first: `[out, in]` for a matrix unless it is transposed, `[n]` for a vector.
     pub shape: Vec<u64>,
     /// Index of its file within [`Files`].
     pub file: usize,
@@ -59,6 +73,29 @@ pub struct BaseTensor {
     pub transposed: bool,
     /// Whether the container stores one less than the numbers.
     pub less_one: bool,
+    /// Where the codes of a matrix in blocks have their scales.
+    pub blocks: Option<BlockTensors>,
+    /// Its place, where it is stored with others as one; offset and bytes are then those of all.
+    pub slice: Option<Slice>,
+}
+
+impl BaseTensor {
+    /// Bytes of its own numbers: of one that is stored with others its share, of one in blocks with scales and zero points.
+    pub fn own_bytes(&self) -> u64 {
+        let share = |slice: &Slice| self.bytes / slice.of.max(1) * self.shape.last().copied().unwrap_or(0);
+        let beside =
+            self.blocks.iter().flat_map(|blocks| [Some(&blocks.scales), blocks.zero_points.as_ref()]);
+        self.slice.as_ref().map_or(self.bytes, share) + beside.flatten().map(|part| part.bytes).sum::<u64>()
+    }
+}
+
+/// The file or folder of this name: of `ollama:NAME[:TAG]` the blob in Ollama's store, of a folder whose only weights are
+/// one ONNX file that file, else the path as it is.
+///
+/// # Errors
+/// A name that Ollama's store has not; a folder with several ONNX files and nothing else.
+pub fn resolve(path: &Path) -> Result<PathBuf> {
+    onnx::file_in(ollama::resolve(path)?)
 }
 
 /// An open base model.
@@ -74,8 +111,8 @@ pub struct Base {
 }
 
 impl Base {
-    /// Open a GGUF file (of several splits the first), a Hugging Face folder or `ollama:NAME[:TAG]`, told apart by
-    /// content. Fails when the architecture is not known, or a tensor is missing or has a shape that the configuration
+    /// Open a GGUF file (of several splits the first), a Hugging Face folder, an ONNX file with its configuration beside
+    /// it, a folder with one, or `ollama:NAME[:TAG]`, told apart by content. Fails when the architecture is not known, or a tensor is missing or has a shape that the configuration
     /// does not allow.
     pub fn open(path: &Path) -> Result<Self> {
         let base = Self::open_any(path)?;
@@ -86,7 +123,7 @@ impl Base {
     /// [`Self::open`] also where the architecture is not known: such a base has tensors by the names that its container
     /// gives them, and nothing else.
     pub fn open_any(path: &Path) -> Result<Self> {
-        let path = ollama::resolve(path)?;
+        let path = resolve(path)?;
         let base = match detect(&path)? {
             Container::Gguf => Self::open_gguf(&path)?,
             Container::HfFolder => Self::open_folder(&path)?,
@@ -98,20 +135,13 @@ impl Base {
                     "name the Hugging Face folder that holds it together with config.json and tokenizer.json",
                 ));
             }
-            Container::Onnx => {
-                return Err(Error::input(
-                    path,
-                    "container",
-                    "ONNX models are not supported yet",
-                    "use the GGUF file or the Hugging Face folder of the same model",
-                ));
-            }
+            Container::Onnx => Self::open_onnx(&path)?,
             Container::Unknown => {
                 return Err(Error::input(
                     path,
                     "container",
-                    "neither a GGUF file nor a Hugging Face folder",
-                    "name a .gguf file, or a folder with config.json and model.safetensors",
+                    "neither a GGUF or ONNX file nor a Hugging Face folder",
+                    "name a .gguf or .onnx file, or a folder with config.json and model.safetensors",
                 ));
             }
         };
@@ -147,6 +177,8 @@ impl Base {
                 rotary_halves: None,
                 transposed: false,
                 less_one: false,
+                blocks: None,
+                slice: None,
             };
             if tensors.insert(canonical, tensor).is_some() {
                 let place = format!("tensor '{}'", t.name.escape_debug());
@@ -210,6 +242,8 @@ impl Base {
                     rotary_halves: names.and_then(|n| n.rotary_halves).map(|h| config.head_count(h)),
                     transposed: names.is_some_and(|n| n.transposed) && bias.is_empty(),
                     less_one: names.is_some_and(|n| n.less_one),
+                    blocks: None,
+                    slice: None,
                 };
                 if tensors.insert(canonical, tensor).is_some() {
                     return Err(Error::input(
@@ -225,18 +259,26 @@ impl Base {
         Ok(Self { path: folder.into(), files, architecture, architecture_name, config, tensors })
     }
 
+    fn open_onnx(path: &Path) -> Result<Self> {
+        let opened = onnx::open(path)?;
+        let onnx::Opened { model, architecture, architecture_name, config, tensors } = opened;
+        let files = Files::Onnx(Box::new(model));
+        Ok(Self { path: path.into(), files, architecture, architecture_name, config, tensors })
+    }
+
     /// The file or folder that was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What no output may replace: the file or folder that was opened, and every split beside it.
+    /// What no output may replace: the file or folder that was opened, and the files that belong to it.
     pub fn inputs(&self) -> Vec<&Path> {
-        let splits = match &self.files {
-            Files::Gguf(model) => model.files(),
-            Files::HuggingFace(_) => &[],
+        let others: Vec<&Path> = match &self.files {
+            Files::Gguf(model) => model.files().iter().map(|file| file.path()).collect(),
+            Files::HuggingFace(_) => Vec::new(),
+            Files::Onnx(model) => model.onnx().external_files().iter().map(|f| f.file.path()).collect(),
         };
-        std::iter::once(self.path()).chain(splits.iter().map(|file| file.path())).collect()
+        std::iter::once(self.path()).chain(others).collect()
     }
 
     /// The files behind the tensors.
@@ -264,6 +306,11 @@ impl Base {
         if self.is_known() {
             return Ok(());
         }
+        if self.architecture_name.is_empty() && matches!(self.files, Files::Onnx(_)) {
+            let problem = "neither config.json nor genai_config.json lies beside it to say what it is";
+            let mend = "put the model's config.json beside it";
+            return Err(Error::input(&self.path, "architecture", problem, mend));
+        }
         let problem = format!("'{}' is not known", self.architecture_name.escape_debug());
         let mend = format!(
             "curmerge knows {}; of other models it can `select`, `merge`, `verify` and `export --format gguf` matrices \
@@ -283,11 +330,12 @@ impl Base {
         (self.architecture.positions == arch::Positions::Learned).then_some(self.config.context)
     }
 
-    /// `gguf` or `safetensors`.
+    /// `gguf`, `safetensors` or `onnx`.
     pub fn container(&self) -> &'static str {
         match self.files {
             Files::Gguf(_) => "gguf",
             Files::HuggingFace(_) => "safetensors",
+            Files::Onnx(_) => "onnx",
         }
     }
 
@@ -296,7 +344,7 @@ impl Base {
     pub fn name(&self) -> String {
         let own = match &self.files {
             Files::Gguf(model) => model.first().get("general.name").and_then(|v| v.as_str()),
-            Files::HuggingFace(_) => None,
+            Files::HuggingFace(_) | Files::Onnx(_) => None,
         };
         own.unwrap_or(&self.architecture_name).to_string()
     }
@@ -317,6 +365,7 @@ impl Base {
             Files::Gguf(model) => Tokenizer::from_gguf(model.first())
                 .map_err(|source| Error::GgufTokenizer { path: self.path.clone(), source })?,
             Files::HuggingFace(_) => Tokenizer::from_hf_folder(&self.path)?,
+            Files::Onnx(model) => Tokenizer::from_hf_folder(model.folder())?,
         };
         let (tokens, rows) = (tokenizer.vocab_size(), self.config.vocab);
         tokenizer.for_embedding(rows).ok_or_else(|| {
@@ -330,13 +379,19 @@ impl Base {
         &self.tensors
     }
 
-    /// The stored bytes of a tensor.
+    /// The stored bytes of a tensor; of one that holds several matrices all, and of one in blocks the codes.
     pub fn bytes(&self, tensor: &BaseTensor) -> &[u8] {
+        self.stretch(tensor.file, tensor.offset, tensor.bytes)
+    }
+
+    /// Bytes of one of the files.
+    fn stretch(&self, file: usize, offset: u64, bytes: u64) -> &[u8] {
         let file = match &self.files {
-            Files::Gguf(model) => model.files()[tensor.file].bytes(),
-            Files::HuggingFace(shards) => shards[tensor.file].bytes(),
+            Files::Gguf(model) => model.files()[file].bytes(),
+            Files::HuggingFace(shards) => shards[file].bytes(),
+            Files::Onnx(model) => model.bytes(file),
         };
         // Opening the container checked that every tensor lies within its file.
-        &file[tensor.offset as usize..(tensor.offset + tensor.bytes) as usize]
+        &file[offset as usize..(offset + bytes) as usize]
     }
 }

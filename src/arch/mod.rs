@@ -12,6 +12,7 @@ mod groups;
 mod llama;
 pub mod names;
 mod olmo2;
+pub mod onnx;
 mod phi3;
 mod qwen;
 

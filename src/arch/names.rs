@@ -83,7 +83,7 @@ impl TensorNames {
 }
 
 /// `name` under the pattern `to`, if it fits `from`: the same numbers in place of `{}`.
-pub(super) fn renamed(name: &str, from: &str, to: &str) -> Option<String> {
+pub(crate) fn renamed(name: &str, from: &str, to: &str) -> Option<String> {
     let mut numbers = numbers(name, from)?.into_iter();
     let mut parts = to.split("{}");
     let first = parts.next()?.to_string();

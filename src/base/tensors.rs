@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::blocks::Blocks;
 use super::{Base, BaseTensor, RowOrder, Weight};
 use crate::arch::Size;
 use crate::{Error, Result};
@@ -50,7 +51,7 @@ impl Base {
         self.fused(name).iter().filter_map(part).collect()
     }
 
-    fn fused(&self, name: &str) -> &'static [(&'static str, Size)] {
+    pub(super) fn fused(&self, name: &str) -> &'static [(&'static str, Size)] {
         let layer_part = layer_part(name).map_or("", |(_, part)| part);
         self.architecture.fused.iter().find(|(name, _)| *name == layer_part).map_or(&[], |(_, parts)| parts)
     }
@@ -72,7 +73,7 @@ impl Base {
     pub fn weight(&self, name: &str) -> Result<Weight<'_>> {
         let place = self.find(name)?;
         let tensor = place.tensor;
-        if !tensor.dtype.can_decode() {
+        if tensor.blocks.is_none() && !tensor.dtype.can_decode() {
             return Err(self.error(
                 name,
                 &format!("stored as {}, which curmerge cannot decode", tensor.dtype.name()),
@@ -84,7 +85,28 @@ impl Base {
             let problem = "its scale is a tensor of its own, which curmerge does not read";
             return Err(self.error(name, problem, "use the model in another type, for example Q8_0 or F16"));
         }
-        Weight::new(tensor, place.rows.clone(), self.bytes(tensor)).ok_or_else(|| {
+        self.open_weight(tensor, place.rows.clone()).ok_or_else(|| {
+            self.error(name, "neither a matrix nor a vector", "this model's form is not known")
+        })
+    }
+
+    fn open_weight(&self, tensor: &BaseTensor, rows: Option<Range<u64>>) -> Option<Weight<'_>> {
+        let blocks = tensor.blocks.as_ref().map(|blocks| {
+            let cols = tensor.shape.last().copied().unwrap_or(0);
+            Blocks::new(blocks, cols, |part| self.stretch(part.file, part.offset, part.bytes))
+        });
+        Weight::new(tensor, rows, self.bytes(tensor), blocks)
+    }
+
+    /// All that is stored in a tensor that [`Self::weight`] can read, rows in the container's order.
+    pub fn stored_weight(&self, name: &str) -> Result<Weight<'_>> {
+        self.weight(name)?;
+        let mut whole = self.find(name)?.tensor.clone();
+        whole.rotary_halves = None;
+        if let Some(slice) = whole.slice.take() {
+            whole.shape[usize::from(whole.transposed)] = slice.of;
+        }
+        self.open_weight(&whole, None).ok_or_else(|| {
             self.error(name, "neither a matrix nor a vector", "this model's form is not known")
         })
     }

@@ -7,10 +7,13 @@ use curmerge_formats::quant;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::blocks::Blocks;
 use super::{BaseTensor, RowOrder};
 
 /// Rows are decoded in blocks of about so many numbers (1 MiB of f32) where a whole matrix is streamed.
 const STREAM_VALUES: usize = 1 << 18;
+
+const CHECKED: &str = "Weight::new checked the type and the length of a row";
 
 /// A borrowed tensor of the base, or a part of one, `[rows, cols]` = `[out, in]`; a vector is one row.
 #[derive(Clone, Copy, Debug)]
@@ -22,28 +25,45 @@ pub struct Weight<'a> {
     row_bytes: usize,
     bytes: &'a [u8],
     order: RowOrder,
+    /// Scales and zero points, where the bytes are codes of blocks.
+    blocks: Option<Blocks<'a>>,
     /// Whether the matrix is stored as `[in, out]`.
     transposed: bool,
     /// The first stored column that belongs to it: of a part of a transposed matrix, or of the transpose of one.
     column: usize,
+    /// Of the transpose of one: the order of its columns, and which of them is the first.
+    columns: (RowOrder, usize),
 }
 
 impl<'a> Weight<'a> {
     /// These rows of a tensor with the given bytes; one of experts counts the rows of all of them. None for a tensor of
     /// another rank, or whose rows are not whole blocks of its type.
-    pub(super) fn new(tensor: &BaseTensor, part: Option<Range<u64>>, bytes: &'a [u8]) -> Option<Self> {
-        let (stored_rows, stored_cols) = match tensor.shape[..] {
+    pub(super) fn new(
+        tensor: &BaseTensor,
+        part: Option<Range<u64>>,
+        bytes: &'a [u8],
+        blocks: Option<Blocks<'a>>,
+    ) -> Option<Self> {
+        let (rows, cols) = match tensor.shape[..] {
             [n] => (1, n),
             [rows, cols] => (rows, cols),
             [experts, rows, cols] => (experts.checked_mul(rows)?, cols),
             _ => return None,
         };
-        let row_bytes = tensor.dtype.bytes_for(stored_cols)? as usize;
+        // Of a slice more is stored than belongs to it: rows before and behind, or more in every row.
+        let (first, stored_rows, stored_cols) = match &tensor.slice {
+            None => (0, rows, cols),
+            Some(slice) if tensor.transposed => (slice.start, rows, slice.of),
+            Some(slice) => (slice.start, slice.of, cols),
+        };
+        let row_bytes = match &tensor.blocks {
+            Some(blocks) => blocks.row_bytes(stored_cols),
+            None => tensor.dtype.bytes_for(stored_cols)?,
+        } as usize;
         if stored_rows.checked_mul(row_bytes as u64) != Some(bytes.len() as u64) {
             return None;
         }
-        let (rows, cols) =
-            if tensor.transposed { (stored_cols, stored_rows) } else { (stored_rows, stored_cols) };
+        let (rows, cols) = if tensor.transposed { (cols, rows) } else { (rows, cols) };
         let order = match tensor.rotary_halves {
             // A bias is one row; `Base::vector` puts its entries in order.
             Some(heads) if tensor.shape.len() > 1 => RowOrder::rotary_halves(rows, heads)?,
@@ -58,13 +78,16 @@ impl<'a> Weight<'a> {
         if part.is_empty() || cols == 0 {
             return None;
         }
-        let (first, rows) = (part.start as usize, (part.end - part.start) as usize);
-        let bytes = if tensor.transposed { bytes } else { &bytes[first * row_bytes..][..rows * row_bytes] };
         // Elements of a column lie apart.
-        if tensor.transposed && tensor.dtype.block_elements() != 1 {
+        if tensor.transposed && (tensor.dtype.block_elements() != 1 || blocks.is_some()) {
             return None;
         }
-        let (transposed, column) = (tensor.transposed, if tensor.transposed { first } else { 0 });
+        let end = first.checked_add(part.end)?;
+        if end > if tensor.transposed { stored_cols } else { stored_rows } {
+            return None;
+        }
+        let (from, rows) = ((first + part.start) as usize, (part.end - part.start) as usize);
+        let bytes = if tensor.transposed { bytes } else { &bytes[from * row_bytes..][..rows * row_bytes] };
         Some(Self {
             dtype: tensor.dtype,
             rows,
@@ -72,8 +95,10 @@ impl<'a> Weight<'a> {
             row_bytes,
             bytes,
             order,
-            transposed,
-            column,
+            blocks: blocks.map(|blocks| blocks.of_rows(from..from + rows)),
+            transposed: tensor.transposed,
+            column: if tensor.transposed { from } else { 0 },
+            columns: (RowOrder::CANONICAL, 0),
         })
     }
 
@@ -88,13 +113,15 @@ impl<'a> Weight<'a> {
             row_bytes: cols * 4,
             bytes,
             order,
+            blocks: None,
             transposed: false,
             column: 0,
+            columns: (order, 0),
         }
     }
 
-    /// The whole matrix as it lies in the container, rows in the order that it stores them; and whether that is the
-    /// transpose.
+    /// The whole tensor as it lies in the container, rows in the order that it stores them; and whether that is the
+    /// transpose. Of a slice that is all that is stored with it.
     pub fn as_stored(&self) -> (Self, bool) {
         let stored = Self { order: RowOrder::CANONICAL, ..*self };
         if !self.transposed {
@@ -106,12 +133,18 @@ impl<'a> Weight<'a> {
 
     /// Of a matrix that is stored as `[in, out]`, the transpose of these rows, which is read faster than they are.
     pub fn stored_transpose(&self, rows: Range<usize>) -> Option<Self> {
-        let column = self.column + rows.start;
-        self.transposed.then(|| Self {
+        if !self.transposed {
+            return None;
+        }
+        let span = self.order.span(rows.clone());
+        Some(Self {
             rows: self.cols,
             cols: rows.len(),
+            order: RowOrder::CANONICAL,
             transposed: false,
-            column,
+            // Whole heads, among whose columns those of the rows are.
+            column: self.column + span.start,
+            columns: (self.order, rows.start - span.start),
             ..*self
         })
     }
@@ -130,9 +163,14 @@ impl<'a> Weight<'a> {
         self.cols
     }
 
-    /// How the numbers are stored.
+    /// How the numbers are stored; of a matrix in blocks, their codes.
     pub fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    /// What turns the stored codes of a matrix in blocks into numbers.
+    pub fn blocks(&self) -> Option<&Blocks<'a>> {
+        self.blocks.as_ref()
     }
 
     /// Bytes of one stored row.
@@ -150,6 +188,11 @@ impl<'a> Weight<'a> {
         self.bytes
     }
 
+    /// Whether the container stores rows in another order than the canonical one.
+    pub fn is_permuted(&self) -> bool {
+        self.order != RowOrder::CANONICAL
+    }
+
     /// Where the container stores a canonical row.
     pub fn stored_row(&self, canonical: usize) -> usize {
         self.order.stored_row(canonical)
@@ -162,25 +205,71 @@ impl<'a> Weight<'a> {
 
     /// Decode one canonical row into `out`, of length [`Self::cols`].
     pub fn decode_row(&self, canonical: usize, out: &mut [f32]) {
-        const CHECKED: &str = "Weight::new checked the type and the length of a row";
         if self.transposed {
             let size = self.element_bytes();
-            let column = (self.column + canonical) * size;
+            let column = (self.column + self.stored_row(canonical)) * size;
             let rows = self.bytes.chunks_exact(self.row_bytes);
             let gathered: Vec<u8> = rows.flat_map(|row| &row[column..column + size]).copied().collect();
             return quant::decode(self.dtype, &gathered, out).expect(CHECKED);
         }
-        let row = &self.bytes[self.stored_row(canonical) * self.row_bytes..][..self.row_bytes];
+        let stored = self.stored_row(canonical);
+        let row = &self.bytes[stored * self.row_bytes..][..self.row_bytes];
+        if let Some(blocks) = &self.blocks {
+            return blocks.decode_row(stored, row, out);
+        }
+        let (order, first) = self.columns;
+        if order != RowOrder::CANONICAL {
+            let span = order.span(first..first + self.cols);
+            let mut stored = vec![0.0; span.len()];
+            self.decode_elements(row, span.start, &mut stored);
+            out.iter_mut().enumerate().for_each(|(i, out)| *out = stored[order.stored_row(first + i)]);
+            return;
+        }
         // Only where elements are stored one by one is there more in a row than belongs to the matrix.
-        let row = match self.dtype.block_elements() {
-            1 => &row[self.column * self.element_bytes()..][..self.cols * self.element_bytes()],
-            _ => row,
-        };
-        quant::decode(self.dtype, row, out).expect(CHECKED);
+        match self.dtype.block_elements() {
+            1 => self.decode_elements(row, 0, out),
+            _ => quant::decode(self.dtype, row, out).expect(CHECKED),
+        }
+    }
+
+    /// Decode elements of a stored row, the first of them so many behind [`Self::column`].
+    fn decode_elements(&self, row: &[u8], first: usize, out: &mut [f32]) {
+        let size = self.element_bytes();
+        let bytes = &row[(self.column + first) * size..][..out.len() * size];
+        quant::decode(self.dtype, bytes, out).expect(CHECKED);
+    }
+
+    /// Decode some columns of one canonical row into `out`, a number for each; only those where the type's blocks allow.
+    pub fn decode_part(&self, canonical: usize, cols: Range<usize>, out: &mut [f32]) {
+        let block = self.dtype.block_elements();
+        if cols == (0..self.cols) || !cols.start.is_multiple_of(block) || !cols.end.is_multiple_of(block) {
+            let mut row = vec![0.0; self.cols];
+            self.decode_row(canonical, &mut row);
+            return out.copy_from_slice(&row[cols]);
+        }
+        if self.transposed {
+            let bytes = &self.bytes[cols.start * self.row_bytes..cols.end * self.row_bytes];
+            return Self { cols: cols.len(), bytes, ..*self }.decode_row(canonical, out);
+        }
+        let size = self.element_bytes();
+        let start = self.stored_row(canonical) * self.row_bytes + (self.column + cols.start) / block * size;
+        let bytes = &self.bytes[start..start + cols.len() / block * size];
+        quant::decode(self.dtype, bytes, out).expect("whole blocks of a row that Weight::new checked");
     }
 
     /// Decode canonical rows into `out`, row-major, `rows.len() * cols` numbers.
     pub fn decode_rows(&self, rows: Range<usize>, out: &mut [f32]) {
+        // A few are gathered sooner.
+        let many = rows.len() > 4;
+        if let Some(transpose) = self.stored_transpose(rows.clone()).filter(|_| many) {
+            // Stored rows in order, so that each is read once.
+            let mut values = vec![0.0; rows.len()];
+            for column in 0..self.cols {
+                transpose.decode_row(column, &mut values);
+                out[column..].iter_mut().step_by(self.cols).zip(&values).for_each(|(out, &v)| *out = v);
+            }
+            return;
+        }
         for (row, out) in rows.zip(out.chunks_exact_mut(self.cols)) {
             self.decode_row(row, out);
         }
@@ -212,6 +301,14 @@ impl<'a> Weight<'a> {
     /// These columns as a row-major `[rows, cols.len()]` matrix.
     pub fn gather_columns(&self, cols: &[u32]) -> Vec<f32> {
         let mut out = vec![0.0; self.rows * cols.len()];
+        if let Some(transpose) = self.stored_transpose(0..self.rows) {
+            let mut column = vec![0.0; self.rows];
+            for (j, &c) in cols.iter().enumerate() {
+                transpose.decode_row(c as usize, &mut column);
+                out[j..].iter_mut().step_by(cols.len()).zip(&column).for_each(|(out, &v)| *out = v);
+            }
+            return out;
+        }
         let block = self.block_rows();
         out.par_chunks_mut((block * cols.len()).max(1)).enumerate().for_each(|(b, out)| {
             let mut row = vec![0.0; self.cols];
@@ -234,8 +331,13 @@ impl<'a> Weight<'a> {
         out
     }
 
-    /// SHA-256 of the stored bytes in their order, in hexadecimal.
+    /// SHA-256 of the stored bytes in their order, in hexadecimal; of a matrix in blocks codes, scales and zero points.
     pub fn stored_sha256(&self) -> String {
+        if let Some(blocks) = &self.blocks {
+            let mut hash = Sha256::new_with_prefix(self.bytes);
+            blocks.stored_bytes().iter().for_each(|bytes| hash.update(bytes));
+            return curmerge_formats::digest::hex(&hash.finalize());
+        }
         if !self.transposed {
             return curmerge_formats::sha256_hex(self.bytes);
         }

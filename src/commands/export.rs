@@ -21,7 +21,7 @@ use crate::{Error, Result};
 pub struct ExportArgs {
     /// The adapter.
     pub adapter: PathBuf,
-    /// Base model: a GGUF file, a Hugging Face folder, or ollama:NAME[:TAG].
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or ollama:NAME[:TAG].
     #[arg(long)]
     pub base: PathBuf,
     /// What to write.
@@ -58,7 +58,7 @@ pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     }
     export(&base, &adapter, args.format, &args.output, &[&args.adapter], args.force)?;
     let written = match args.format {
-        Format::Gguf => args.output.clone(),
+        Format::Gguf | Format::OnnxAdapter => args.output.clone(),
         Format::Peft => args.output.join(peft::WEIGHTS),
         Format::Ollama => args.output.join(ollama::MODEL),
     };

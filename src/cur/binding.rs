@@ -45,7 +45,7 @@ pub fn prepare(
                 name: name.clone(),
                 u: vec![0.0; indices.cols.len() * indices.rows.len()],
                 shape: [weight.rows() as u64, weight.cols() as u64],
-                stored_dtype: weight.dtype().name().into(),
+                stored_dtype: base.find(name)?.tensor.type_name(),
                 stored_sha256: weight.stored_sha256(),
                 values_sha256: weight.values_sha256(),
                 sketch: Some(sketch(&weight, &indices.cols, &indices.rows)),
@@ -75,9 +75,11 @@ pub fn base_info(base: &Base, targets: &[AdapterTarget]) -> BaseInfo {
     }
     let digests = others.into_par_iter().filter_map(|(name, tensor)| {
         let digest = match tensor {
-            Some(tensor) => curmerge_formats::sha256_hex(base.bytes(tensor)),
+            Some(tensor) if tensor.blocks.is_none() && tensor.slice.is_none() => {
+                curmerge_formats::sha256_hex(base.bytes(tensor))
+            }
             // That a part cannot be read says no less of the base than another digest.
-            None => base.weight(&name).ok()?.stored_sha256(),
+            _ => base.weight(&name).ok()?.stored_sha256(),
         };
         Some((name, digest))
     });
@@ -114,7 +116,7 @@ pub fn compare_targets(base: &Base, adapter: &Adapter) -> Vec<Likeness> {
 /// this base's.
 pub fn compare_others(base: &Base, adapter: &Adapter) -> Option<Vec<String>> {
     let stored_otherwise = |target: &AdapterTarget| {
-        base.place(&target.name).is_some_and(|place| place.tensor.dtype.name() != target.stored_dtype)
+        base.place(&target.name).is_some_and(|place| place.tensor.type_name() != target.stored_dtype)
     };
     if adapter.base.container != base.container() || adapter.targets.iter().any(stored_otherwise) {
         return None;

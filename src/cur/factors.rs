@@ -29,6 +29,16 @@ impl Factors {
         Self { c, p, rank, cols }
     }
 
+    /// The same with the rows of C moved: `to` says where each goes.
+    pub fn with_rows_moved(mut self, to: impl Fn(usize) -> usize) -> Self {
+        let mut c = vec![0.0; self.c.len()];
+        for (row, values) in self.c.chunks_exact(self.rank.max(1)).enumerate() {
+            c[to(row) * self.rank..][..self.rank].copy_from_slice(values);
+        }
+        self.c = c;
+        self
+    }
+
     /// The factors of the transpose, `P^T C^T`.
     pub fn transposed(&self) -> Self {
         let rows = self.c.len() / self.rank.max(1);

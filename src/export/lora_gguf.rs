@@ -22,7 +22,7 @@ const ALIGNMENT: u64 = 32;
 
 /// Write the file; both factors of a matrix in F32.
 pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]) -> Result<()> {
-    if matches!(base.files(), Files::HuggingFace(_)) {
+    if !matches!(base.files(), Files::Gguf(_)) {
         // Else it is not known what GGUF calls the tensors.
         base.must_be_known()?;
     }
@@ -42,7 +42,7 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
         let [m, n, rank] = [matrix.rows, matrix.cols, matrix.rank()].map(|x| x as u64);
         let name = match base.files() {
             Files::Gguf(_) => matrix.place.tensor.stored_name.clone(),
-            Files::HuggingFace(_) => format!("{}.weight", matrix.name),
+            Files::HuggingFace(_) | Files::Onnx(_) => format!("{}.weight", matrix.name),
         };
         [("lora_a", vec![n, rank]), ("lora_b", vec![rank, m])].map(|(part, dims)| NewTensor {
             name: format!("{name}.{part}"),

@@ -4,8 +4,10 @@
 //! blocks of rows at a time ([`requantize`] says how), so that a merge needs some megabytes whatever the model's size.
 //! The output has the base's container, metadata, names and order, and where asked for the size of its files limited.
 
+mod blocks;
 mod carried;
 mod gain;
+mod onnx;
 mod pieces;
 pub mod report;
 pub mod requantize;
@@ -28,6 +30,7 @@ use crate::convert::retype::{self, Retyped};
 use crate::lora::Lora;
 use crate::{Error, Result};
 
+pub(crate) use carried::carry_companions;
 pub use report::{MergeReport, TensorReport};
 pub use storage::Storage;
 
@@ -65,7 +68,7 @@ pub enum Source<'a> {
     Lora(&'a Lora),
 }
 
-/// Write the merged model to `out`: a file for a GGUF base, or a folder of its splits where the size of files is
+/// Write the merged model to `out`: a file for a GGUF or ONNX base, or a folder of its splits where the size of files is
 /// limited, and a folder for a Hugging Face folder. Each source comes with a factor of its change; changes of one matrix
 /// add up.
 ///
@@ -89,6 +92,14 @@ pub fn merge(
         confirm()?;
     }
     let mut report = MergeReport { model: out.into(), ..Default::default() };
+    if let (Files::Onnx(model), None) = (base.files(), options.file_type) {
+        let terms = terms::by_stored_tensor(base, terms);
+        onnx::write(base, model, &terms, options, out, &mut confirm, |tensor, count| {
+            report.tensors.push(tensor);
+            progress(report.tensors.len() as u64, count);
+        })?;
+        return Ok(report);
+    }
     let (mut changes, metadata) = match options.file_type {
         Some(file_type) => {
             let (changes, metadata, notes) = retyped(base, file_type, options.imatrix)?;
@@ -152,6 +163,8 @@ pub fn merge(
             report.notes.extend(carried::carry(base.path(), files, &changes, limit.is_some(), &folder)?);
             folder.commit()?;
         }
+        // Done above, and a mixture is refused.
+        (Files::Onnx(_), _) => {}
     }
     report.tensors = tensors;
     Ok(report)
@@ -162,10 +175,8 @@ type Retyping<'a> = (Changes<'a>, Vec<(String, Value)>, Vec<String>);
 
 fn retyped<'a>(base: &'a Base, file_type: FileType, imatrix: Option<&'a Imatrix>) -> Result<Retyping<'a>> {
     let Files::Gguf(model) = base.files() else {
-        let problem =
-            format!("{file_type} is a mixture of types for a whole GGUF file, and this is a folder");
-        let mend =
-            "store the changed tensors in another type with --type-adapted, or convert the folder first";
+        let problem = format!("{file_type} is a mixture of types for a whole GGUF file, and this is none");
+        let mend = "store the changed tensors in another type with --type-adapted, or convert the base first";
         return Err(Error::input(base.path(), "container", problem, mend));
     };
     let tensors = retype::retyped(model, file_type, imatrix)?;
@@ -208,6 +219,14 @@ fn check_ending(base: &Base, options: &MergeOptions<'_>, out: &Path) -> Result<(
         (Files::HuggingFace(_), _) if like_a_file => (
             "the base is a Hugging Face folder, and the output's name ends like a file's",
             "name a folder, or convert the base first",
+        ),
+        (Files::Onnx(_), None) if ending != "onnx" => (
+            "the base is an ONNX file, and the output's name does not end in .onnx",
+            "give it that ending, or convert the base first",
+        ),
+        (Files::Onnx(_), Some(_)) => (
+            "an ONNX model is one file, with its weights beside it where they are large",
+            "leave out --max-shard-size",
         ),
         _ => return Ok(()),
     };

@@ -15,10 +15,10 @@ use super::gain::{Change, Floats, Levels, NEAR, Steps, gain};
 use super::report::Sums;
 
 /// Shares within which encoding with new scales may be taken instead.
-const PLAIN_SHARES: std::ops::RangeInclusive<f64> = 0.9..=1.1;
+pub(super) const PLAIN_SHARES: std::ops::RangeInclusive<f64> = 0.9..=1.1;
 /// Encoding with new scales costs an error of about a twelfth of a squared step a value, so it is tried only where the
 /// old scales cost more than this part of it.
-const PLAIN_ERROR: f64 = 1.0 / 8.0;
+pub(super) const PLAIN_ERROR: f64 = 1.0 / 8.0;
 
 /// How one matrix is stored before and after.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,6 @@
 //! One changed matrix as a stream: a few blocks of rows at a time are decoded, changed, rounded and appended.
 
+use std::ops::Range;
 use std::path::Path;
 
 use curmerge_formats::dtype::DType;
@@ -52,31 +53,29 @@ impl Adapted<'_> {
         self.each_block(path, |_| Ok(()))
     }
 
-    fn each_block(&self, path: &Path, mut take: impl FnMut(Vec<u8>) -> Result<()>) -> Result<TensorReport> {
+    /// The matrix as [`Self::write_at`] has it, block by block.
+    pub(super) fn each_block(
+        &self,
+        path: &Path,
+        mut take: impl FnMut(Vec<u8>) -> Result<()>,
+    ) -> Result<TensorReport> {
         let (stored, transposed) = self.weight.as_stored();
         let sum = Sum::of(self.terms, transposed, path)?;
-        let (rows, cols) = (stored.rows(), stored.cols());
-        let block = (BLOCK_VALUES / cols).max(1);
-        let starts: Vec<usize> = (0..rows).step_by(block).collect();
         let mut sums = Sums::default();
-        // Only so many blocks are in memory at a time.
-        for batch in starts.chunks(2 * rayon::current_num_threads()) {
-            let done: Vec<Result<(Vec<u8>, Vec<Sums>)>> = batch
-                .par_iter()
-                .map(|&start| self.block(path, &sum, start..(start + block).min(rows)))
-                .collect();
-            for block in done {
-                let (bytes, block_sums) = block?;
-                take(bytes)?;
+        in_blocks(
+            &stored,
+            |rows| self.block(path, &sum, rows),
+            |(bytes, block_sums)| {
                 block_sums.iter().for_each(|s| sums.add(s));
-            }
-        }
+                take(bytes)
+            },
+        )?;
         Ok(TensorReport::new(self.name, terms::parts(self.terms), self.dtype.name(), &sums))
     }
 
     /// The bytes of some rows in the container's order, and each row's sums.
-    fn block(&self, path: &Path, sum: &Sum, rows: std::ops::Range<usize>) -> Result<(Vec<u8>, Vec<Sums>)> {
-        let (stored, _) = self.weight.as_stored();
+    fn block(&self, path: &Path, sum: &Sum, rows: Range<usize>) -> Result<(Vec<u8>, Vec<Sums>)> {
+        let (stored, transposed) = self.weight.as_stored();
         let (cols, stored_bytes) = (stored.cols(), stored.row_bytes());
         let row_bytes = self.output_bytes() as usize / stored.rows();
         // Each expert has its own weights.
@@ -86,14 +85,14 @@ impl Adapted<'_> {
         let mut bytes = vec![0; rows.len() * row_bytes];
         let mut sums = Vec::with_capacity(rows.len());
         for (stored_row, out) in rows.zip(bytes.chunks_exact_mut(row_bytes)) {
-            // Of a transpose no row is moved.
-            let row = self.weight.canonical_row(stored_row);
             stored.decode_row(stored_row, &mut w);
-            sum.of_row(row, &mut d);
+            sum.of_row(stored_row, &mut d);
             let weights = self.weights.map(|weights| &weights[stored_row / rows_an_expert * cols..][..cols]);
             let types = Types { stored: stored.dtype(), output: self.dtype, weights };
             let bytes = &stored.stored_bytes()[stored_row * stored_bytes..][..stored_bytes];
             let rounded = requantize::row(types, bytes, &w, &d, out).map_err(|e| {
+                // Of a transpose no row is moved.
+                let row = if transposed { stored_row } else { self.weight.canonical_row(stored_row) };
                 let place = format!("tensor '{}', row {row}", self.name);
                 Error::input(path, place, e.to_string(), "or train with a lower --lr")
             })?;
@@ -101,4 +100,21 @@ impl Adapted<'_> {
         }
         Ok((bytes, sums))
     }
+}
+
+/// What `work` makes of blocks of the rows of a stored matrix, in parallel, to `take` in their order.
+pub(super) fn in_blocks<T: Send>(
+    stored: &Weight<'_>,
+    work: impl Fn(Range<usize>) -> Result<T> + Sync,
+    mut take: impl FnMut(T) -> Result<()>,
+) -> Result<()> {
+    let (rows, block) = (stored.rows(), (BLOCK_VALUES / stored.cols()).max(1));
+    let starts: Vec<usize> = (0..rows).step_by(block).collect();
+    // Only so many blocks are in memory at a time.
+    for batch in starts.chunks(2 * rayon::current_num_threads()) {
+        let done: Vec<Result<T>> =
+            batch.par_iter().map(|&start| work(start..(start + block).min(rows))).collect();
+        done.into_iter().try_for_each(|block| take(block?))?;
+    }
+    Ok(())
 }

@@ -75,7 +75,31 @@ pub(super) fn parts(terms: &[Term<'_>]) -> Vec<String> {
     parts.into_iter().map(|(_, part)| part.to_string()).collect()
 }
 
-/// The change of a whole tensor: thin factors, each within its rows and columns.
+/// The same by the tensors that the container stores, which may hold several of these: name, and what each gets, its rows
+/// counted within all that is stored.
+pub(super) fn by_stored_tensor<'a>(
+    base: &'a Base,
+    terms: BTreeMap<&'a str, Vec<Term<'a>>>,
+) -> BTreeMap<&'a str, Vec<Term<'a>>> {
+    let mut stored = BTreeMap::<&str, Vec<Term<'_>>>::new();
+    for (name, terms) in terms {
+        let tensor = &base.tensors()[name];
+        let all = stored.entry(&tensor.stored_name).or_default();
+        let Some(slice) = &tensor.slice else {
+            all.extend(terms);
+            continue;
+        };
+        let start = slice.start as usize;
+        all.extend(terms.into_iter().map(|term| Term {
+            rows: term.rows.start + start..term.rows.end + start,
+            part: Some(name),
+            ..term
+        }));
+    }
+    stored
+}
+
+/// The change of a whole tensor, its rows as they are stored: thin factors, each within its rows and columns.
 pub(super) struct Sum(Vec<Placed>);
 
 struct Placed {
@@ -92,6 +116,11 @@ impl Sum {
                 Change::Cur(target) => Factors::of_target(path, &term.weight, target, term.scale)?,
                 Change::Lora(lora, name) => lora.factors(name, &term.weight, term.scale)?,
             };
+            // Of permuted rows a term changes all.
+            let factors = match term.weight.is_permuted() {
+                true => factors.with_rows_moved(|row| term.weight.stored_row(row)),
+                false => factors,
+            };
             let (rows, cols) = (term.rows.clone(), 0..term.weight.cols());
             Ok(match transposed {
                 false => Placed { rows, cols, factors },
@@ -101,7 +130,7 @@ impl Sum {
         placed.collect::<Result<_>>().map(Sum)
     }
 
-    /// The change of one row into `out`: term by term.
+    /// The change of one stored row into `out`: term by term.
     pub(super) fn of_row(&self, row: usize, out: &mut [f32]) {
         out.fill(0.0);
         for placed in self.0.iter().filter(|placed| placed.rows.contains(&row)) {

@@ -11,6 +11,7 @@ use std::ops::Range;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
+use super::panels;
 use crate::base::Weight;
 use crate::kernels::{Precision, Real, elementwise};
 
@@ -108,7 +109,7 @@ impl<'a> Head<'a> {
         let mut logits = Array2::zeros((hidden.nrows(), self.weight.rows()));
         let hidden = T::rows(hidden, self.precision);
         for vocab in self.blocks() {
-            let w = T::transposed(&self.weight, vocab.clone(), self.precision);
+            let w = panels::transposed::<T>(&self.weight, vocab.clone(), self.precision);
             T::multiply(logits.slice_mut(s![.., vocab]), false, &hidden, &w);
         }
         let rows = logits.axis_iter_mut(Axis(0)).into_par_iter();
@@ -158,8 +159,8 @@ impl<'a> Head<'a> {
         let hidden: Vec<T::Rows<'_>> =
             hidden.axis_chunks_iter(Axis(0), TILE).map(|tile| T::rows(tile, self.precision)).collect();
         for vocab in self.blocks() {
-            let w = T::transposed(&self.weight, vocab.clone(), self.precision);
-            let upright = backward.then(|| T::upright(&self.weight, vocab.clone(), self.precision));
+            let w = panels::transposed::<T>(&self.weight, vocab.clone(), self.precision);
+            let upright = backward.then(|| panels::upright::<T>(&self.weight, vocab.clone(), self.precision));
             let mut sums: Vec<Option<ArrayViewMut2<T>>> = if backward {
                 sums.axis_chunks_iter_mut(Axis(0), TILE).map(Some).collect()
             } else {

@@ -18,8 +18,9 @@ use std::sync::{Arc, OnceLock};
 use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2, s};
 use rayon::prelude::*;
 
+use super::panels;
 use crate::base::Weight;
-use crate::kernels::{Matrix, Precision, Real, elementwise, matmul, matmul_single};
+use crate::kernels::{Precision, Real, elementwise, matmul, matmul_single};
 
 /// Numbers of a weight that are decoded at a time: at most 16 MiB.
 const DECODED_VALUES: usize = 1 << 22;
@@ -141,10 +142,7 @@ impl<'a, T: Real> Linear<'a, T> {
 
     /// `y = x W^T` or `y += x W^T`.
     fn multiply(&self, y: &mut Array2<T>, accumulate: bool, x: &T::Rows<'_>) {
-        let make = |rows: Range<usize>| match self.weight.stored_transpose(rows.clone()) {
-            Some(stored) => T::upright(&stored, 0..stored.rows(), self.precision),
-            None => T::transposed(&self.weight, rows, self.precision),
-        };
+        let make = |rows| panels::transposed::<T>(&self.weight, rows, self.precision);
         self.each_block(&self.kept[0], make, |rows, w| {
             T::multiply(y.slice_mut(s![.., rows]), accumulate, x, w);
         });
@@ -179,10 +177,7 @@ impl<'a, T: Real> Linear<'a, T> {
             term.backward(&mut g, z, &mut gradients[term.slot], dx.is_some());
         }
         let Some(sum) = dx else { return };
-        let make = |rows: Range<usize>| match self.weight.stored_transpose(rows.clone()) {
-            Some(stored) => T::transposed(&stored, 0..stored.rows(), self.precision),
-            None => T::upright(&self.weight, rows, self.precision),
-        };
+        let make = |rows| panels::upright::<T>(&self.weight, rows, self.precision);
         self.each_block(&self.kept[1], make, |rows, w| {
             let part = T::rows(g.slice(s![.., rows]), self.precision);
             let accumulate = sum.is_some();
@@ -200,18 +195,6 @@ impl<'a, T: Real> Linear<'a, T> {
         let most = (DECODED_VALUES / self.weight.cols()).max(1);
         let step = if most > DECODED_ROWS { most - most % DECODED_ROWS } else { most };
         (0..rows).step_by(step).map(move |start| start..(start + step).min(rows))
-    }
-}
-
-impl Matrix for Weight<'_> {
-    fn rows(&self) -> usize {
-        self.rows()
-    }
-    fn columns(&self) -> usize {
-        self.cols()
-    }
-    fn row(&self, row: usize, out: &mut [f32]) {
-        self.decode_row(row, out);
     }
 }
 

@@ -14,6 +14,7 @@ mod generate;
 mod head;
 mod linear;
 mod norm;
+mod panels;
 mod residual;
 mod rotary;
 mod sampler;

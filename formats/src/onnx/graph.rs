@@ -56,6 +56,8 @@ pub struct Node {
     pub outputs: Vec<String>,
     /// Its attributes.
     pub attributes: Vec<Attribute>,
+    /// The texts of its `metadata_props`, where exporters say which module it comes from.
+    pub metadata: Vec<(String, String)>,
 }
 
 /// A named attribute of a node.
@@ -155,8 +157,13 @@ impl Node {
         }
     }
 
+    /// Whether it is this operator of the standard set.
+    pub fn is_standard(&self, op_type: &str) -> bool {
+        matches!(self.domain.as_str(), "" | "ai.onnx") && self.op_type == op_type
+    }
+
     /// The graphs within the node.
-    pub(super) fn graphs(&self) -> impl Iterator<Item = &Graph> {
+    pub fn graphs(&self) -> impl Iterator<Item = &Graph> {
         self.attributes.iter().flat_map(|attribute| match &attribute.value {
             AttributeValue::Graph(graph) => std::slice::from_ref(graph),
             AttributeValue::Graphs(graphs) => graphs,
@@ -271,6 +278,7 @@ fn read_node(message: &Message, depth: usize, files: &mut ExternalFiles) -> Resu
                 node.attributes.push(read_attribute(&attribute, depth, files)?);
             }
             7 => message.once(&field, &mut domain, text()?)?,
+            9 => node.metadata.push(tensor::read_entry(&message.message(&field, "metadata_props")?)?),
             _ => {}
         }
     }

@@ -145,9 +145,8 @@ impl Onnx {
     pub fn constant(&self, name: &str) -> Option<&OnnxTensor> {
         let given = || {
             let node = self.producer_of(name)?;
-            let standard = matches!(node.domain.as_str(), "" | "ai.onnx") && node.op_type == "Constant";
             match node.attribute("value") {
-                Some(AttributeValue::Tensor(tensor)) if standard => Some(tensor),
+                Some(AttributeValue::Tensor(tensor)) if node.is_standard("Constant") => Some(tensor),
                 _ => None,
             }
         };

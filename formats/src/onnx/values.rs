@@ -29,6 +29,23 @@ impl Onnx {
         }
     }
 
+    /// Where the bytes that [`Onnx::data`] gives lie: in this one of [`Onnx::external_files`] or, if that is `None`, in the
+    /// model file, from this byte on. `None` if they are copied.
+    ///
+    /// # Errors
+    /// Those of [`Onnx::data`].
+    pub fn position(&self, tensor: &OnnxTensor) -> Result<Option<(Option<usize>, u64)>> {
+        Ok(match (&tensor.storage, self.data(tensor)?) {
+            (_, Cow::Owned(_)) => None,
+            (&Storage::External { file, offset }, _) => Some((Some(file), offset)),
+            (&Storage::Raw { offset }, _) => Some((None, offset)),
+            (Storage::Typed, Cow::Borrowed(bytes)) => {
+                let distance = bytes.as_ptr().addr().checked_sub(self.bytes().as_ptr().addr());
+                distance.map(|distance| (None, distance as u64))
+            }
+        })
+    }
+
     /// The values of a tensor as `f32`, in its own order.
     ///
     /// # Errors

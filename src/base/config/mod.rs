@@ -2,6 +2,7 @@
 
 mod gguf;
 mod hugging_face;
+mod onnx;
 mod rope;
 
 use std::path::Path;
@@ -11,6 +12,7 @@ use crate::arch::{Heads, Size, TensorNames};
 use crate::{Error, Result};
 
 pub(super) use hugging_face::model_type;
+pub(super) use onnx::GenaiConfig;
 pub use rope::{LongRope, Rope, RopeScaling, long_amplitude};
 
 /// Dimensions beyond these are damage or an attack, not a model.

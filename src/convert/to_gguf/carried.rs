@@ -1,9 +1,9 @@
-//! What a folder means and a GGUF file of its architecture cannot say.
+//! What a folder or ONNX model means and a GGUF file of its architecture cannot say.
 //!
 //! The converter leaves such things out without a word, and llama.cpp then runs another model. Here they are refused;
 //! but for windows, which change nothing in texts no longer than they are: of these the user is told.
 
-use super::folder::Object;
+use super::folder::{Folder, Object};
 use super::recipe::{Key, Recipe, Stretching};
 use super::rope;
 use crate::arch::is_windowed;
@@ -11,11 +11,17 @@ use crate::base::{Base, Config, long_amplitude};
 use crate::{Error, Result};
 
 /// Refuses what would be lost; what a user should know is added to `notes`.
-pub(super) fn check(base: &Base, recipe: &Recipe, json: &Object, notes: &mut Vec<String>) -> Result<()> {
+pub(super) fn check(
+    base: &Base,
+    folder: Folder<'_>,
+    recipe: &Recipe,
+    json: &Object,
+    notes: &mut Vec<String>,
+) -> Result<()> {
     let config = base.config();
     let refuse = |key: &str, problem: String| {
-        let mend = format!("llama.cpp's {} has no form for it: use the folder as it is", recipe.architecture);
-        Err(Error::input(base.path().join("config.json"), key, problem, mend))
+        let mend = format!("llama.cpp's {} has no form for it: use the model as it is", recipe.architecture);
+        Err(Error::input(folder.join("config.json"), key, problem, mend))
     };
     let has = |key: Key| recipe.keys.contains(&key);
     let scale =

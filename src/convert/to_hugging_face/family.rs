@@ -155,7 +155,7 @@ fn biases(base: &Base, names: &[&str]) -> usize {
 pub(super) fn check(base: &Base, family: &Family) -> Result<()> {
     let config = base.config();
     let refuse = |place: &str, problem: String| {
-        let mend = format!("transformers' {} has no form for it: use the GGUF file as it is", family.class);
+        let mend = format!("transformers' {} has no form for it: use the model as it is", family.class);
         Err(Error::input(base.path(), place, problem, mend))
     };
     let has = |option| family.options.contains(&option);
@@ -167,7 +167,8 @@ pub(super) fn check(base: &Base, family: &Family) -> Result<()> {
             };
             return refuse(key, format!("it is {cap}"));
         }
-        if config.windowed.contains(&true) {
+        let whole = has(Optional::Window) && !config.windowed.contains(&false);
+        if config.windowed.contains(&true) && !whole {
             return refuse("attention.sliding_window", "some blocks have a sliding window".into());
         }
         if config.local_rope.is_some() {
@@ -214,17 +215,20 @@ pub(super) fn check(base: &Base, family: &Family) -> Result<()> {
     Ok(())
 }
 
-/// The window that the file names.
-fn window(base: &Base, gguf: &Gguf) -> Option<u64> {
+/// The window of the model; of a GGUF file that which it names, whether llama.cpp heeds it or not.
+fn window(base: &Base, gguf: Option<&Gguf>) -> Option<u64> {
+    let Some(gguf) = gguf else { return base.config().window.map(|window| window as u64) };
     let key = format!("{}.attention.sliding_window", base.architecture().gguf);
     gguf.get(&key).and_then(Value::as_u64).filter(|&window| window > 0)
 }
 
 /// What transformers makes of the folder and llama.cpp does not of the file.
-pub(super) fn note(base: &Base, gguf: &Gguf, family: &Family) -> Option<String> {
+pub(super) fn note(base: &Base, gguf: &Gguf) -> Option<String> {
+    let family = of(base.architecture())?;
     // Where llama.cpp has windows, they are the same.
     let heeded = base.architecture().windows.is_some() || !family.options.contains(&Optional::Window);
-    let window = window(base, gguf).filter(|&window| !heeded && window < base.config().context as u64)?;
+    let window =
+        window(base, Some(gguf)).filter(|&window| !heeded && window < base.config().context as u64)?;
     Some(format!(
         "transformers lets the model see {window} tokens in a sliding window, which llama.cpp does not know of its \
          architecture: longer texts give other logits there than the file's"
@@ -232,7 +236,7 @@ pub(super) fn note(base: &Base, gguf: &Gguf, family: &Family) -> Option<String> 
 }
 
 /// The keys of the options that the class has.
-pub(super) fn options(base: &Base, gguf: &Gguf, family: &Family) -> Map<String, Json> {
+pub(super) fn options(base: &Base, gguf: Option<&Gguf>, family: &Family) -> Map<String, Json> {
     let config = base.config();
     let mut json = Map::new();
     let mut set = |name: &str, value: Json| drop(json.insert(name.into(), value));

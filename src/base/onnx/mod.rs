@@ -1,0 +1,294 @@
+//! A base in an ONNX file: which tensors of the graph are the model's matrices and vectors.
+//!
+//! Exporters rename tensors (`onnx::MatMul_1234`), fold transposes into them, join matrices and quantize them in blocks.
+//! So a tensor is known by what uses it: [`uses`] finds what nodes do with constants, and [`names`] the module from the
+//! tensor's name or, where that says nothing, from the path of the node.
+
+mod model;
+mod names;
+mod uses;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use curmerge_formats::onnx::{Node, Onnx, OnnxTensor};
+
+use super::blocks::{BlockTensors, Stretch};
+use super::{BaseTensor, Config, Slice, config};
+use crate::arch::{self, Architecture};
+use crate::{Error, Result};
+
+pub use model::OnnxModel;
+pub(super) use model::file_in;
+use names::{Named, Part};
+use uses::{Role, Use};
+
+/// What a base is made of.
+pub(super) struct Opened {
+    pub(super) model: OnnxModel,
+    pub(super) architecture: &'static Architecture,
+    pub(super) architecture_name: String,
+    pub(super) config: Config,
+    pub(super) tensors: BTreeMap<String, BaseTensor>,
+}
+
+/// Open a model file with what lies beside it.
+pub(super) fn open(path: &Path) -> Result<Opened> {
+    let mut model = OnnxModel::open(path)?;
+    let (folder, onnx) = (model.folder(), model.onnx());
+    let uses = uses::all(onnx)?;
+    let (mut architecture, mut name, mut made) = (arch::UNKNOWN, String::new(), Config::unknown());
+    if folder.join("config.json").is_file() {
+        name = config::model_type(folder)?;
+        if let Some(known) = arch::by_model_type(&name) {
+            (architecture, made) = (known, Config::from_folder(folder, known)?);
+        }
+    } else if let Some(genai) = config::GenaiConfig::open(folder)? {
+        name = genai.model_type().to_string();
+        if let Some(known) = arch::by_model_type(&name) {
+            (architecture, made) = (known, genai.config(onnx, known, feed_forward(&uses, known))?);
+        }
+    }
+    if !architecture.gguf.is_empty() {
+        name = architecture.gguf.to_string();
+        check_rotation(onnx)?;
+    }
+    let found = match architecture.gguf {
+        "" => of_unknown(&uses),
+        _ => of_known(path, &uses, architecture, &made)?,
+    };
+    let tensors = found.into_iter().map(|(name, found)| Ok((name, found.tensor(&mut model)?)));
+    let tensors = tensors.collect::<Result<_>>()?;
+    Ok(Opened { model, architecture, architecture_name: name, config: made, tensors })
+}
+
+/// Rows of q and k are expected in Hugging Face's order: the halves that turn together apart.
+fn check_rotation(onnx: &Onnx) -> Result<()> {
+    let mut nodes = onnx.graph().nodes.iter();
+    let interleaved = |node: &&Node| {
+        let flag = ["interleaved", "rotary_interleaved"].iter().any(|name| node.int(name) == Some(1));
+        flag && ["RotaryEmbedding", "GroupQueryAttention"].contains(&node.op_type.as_str())
+    };
+    match nodes.find(interleaved) {
+        Some(node) => {
+            let problem = "it turns neighbouring entries of heads, which is not read";
+            Err(uses::error(onnx.path(), node, problem, "export the model again without interleaving"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The width of the first block's feed-forward part: the inputs of the matrix behind it.
+fn feed_forward(uses: &[Use<'_>], architecture: &'static Architecture) -> Option<usize> {
+    let down = Part { canonical: "blk.0.ffn_down".into(), line: None, rows: arch::Size::Model };
+    let found = uses.iter().filter(|used| used.role == Role::Matrix).find(|used| {
+        let mut modules = names::of_initializer(used.name).into_iter().chain(names::of_node(used.node));
+        modules.any(|module| {
+            names::canonical(architecture, &module).is_some_and(|named| named.parts.contains(&down))
+        })
+    })?;
+    let draft = Draft::new(found);
+    usize::try_from(*draft.shape.get(usize::from(!draft.transposed))?).ok()
+}
+
+/// A tensor before it is known where its bytes lie.
+#[derive(Clone, Debug)]
+struct Draft {
+    name: String,
+    tensor: OnnxTensor,
+    /// The names of scales and zero points, and they.
+    beside: Vec<(String, OnnxTensor)>,
+    blocks: Option<(usize, usize)>,
+    shape: Vec<u64>,
+    transposed: bool,
+    less_one: bool,
+    rotary_halves: Option<usize>,
+    /// The first of its outputs and their number, where the tensor has others besides.
+    part: Option<(u64, u64)>,
+}
+
+impl Draft {
+    fn new(used: &Use<'_>) -> Self {
+        let tensor = used.tensor.clone();
+        let vector = matches!(used.role, Role::Factor { .. } | Role::Bias);
+        let shape = match &used.blocks {
+            Some(blocks) => blocks.shape.to_vec(),
+            None if vector => vec![tensor.elements()],
+            None => tensor.dims.clone(),
+        };
+        let owned = |(name, tensor): (&str, &OnnxTensor)| (name.to_string(), tensor.clone());
+        let beside = used.blocks.iter().flat_map(|blocks| [Some(blocks.scales), blocks.zero_points]);
+        Self {
+            name: used.name.to_string(),
+            beside: beside.flatten().map(owned).collect(),
+            blocks: used.blocks.map(|blocks| (blocks.bits, blocks.block)),
+            tensor,
+            shape,
+            transposed: used.transposed,
+            less_one: used.role == Role::Factor { less_one: true },
+            rotary_halves: None,
+            part: None,
+        }
+    }
+
+    /// Outputs of the whole tensor.
+    fn outputs(&self) -> u64 {
+        self.shape.get(usize::from(self.transposed)).copied().unwrap_or(0)
+    }
+
+    /// Whether both are the same numbers of the file.
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.name, self.transposed, self.part) == (&other.name, other.transposed, other.part)
+    }
+
+    /// Find its bytes.
+    fn tensor(self, model: &mut OnnxModel) -> Result<BaseTensor> {
+        let Stretch { stored_name, dtype, file, offset, bytes } = model.place(&self.name, &self.tensor)?;
+        let beside = self.beside.iter().map(|(name, tensor)| model.place(name, tensor));
+        let mut beside = beside.collect::<Result<Vec<_>>>()?.into_iter();
+        let blocks = self.blocks.zip(beside.next()).map(|((bits, block), scales)| BlockTensors {
+            bits,
+            block,
+            scales,
+            zero_points: beside.next(),
+        });
+        let mut tensor = BaseTensor {
+            stored_name,
+            dtype,
+            shape: self.shape,
+            file,
+            offset,
+            bytes,
+            rotary_halves: self.rotary_halves,
+            transposed: self.transposed,
+            less_one: self.less_one,
+            blocks,
+            slice: None,
+        };
+        let Some((start, rows)) = self.part else { return Ok(tensor) };
+        let of = std::mem::replace(&mut tensor.shape[usize::from(self.transposed)], rows);
+        match tensor.shape.len() {
+            // Entries of a vector lie together.
+            1 => {
+                let entry = tensor.bytes / of.max(1);
+                (tensor.offset, tensor.bytes) = (tensor.offset + start * entry, rows * entry);
+            }
+            _ => tensor.slice = Some(Slice { start, of }),
+        }
+        Ok(tensor)
+    }
+}
+
+type Drafts = BTreeMap<String, Draft>;
+
+/// The matrices of a model that is not known, by their own names or, where these are numbers, by what uses them.
+fn of_unknown(uses: &[Use<'_>]) -> Drafts {
+    let mut found = Drafts::new();
+    for used in uses.iter().filter(|used| used.role == Role::Matrix) {
+        let draft = Draft::new(used);
+        if found.values().any(|other| other.name == draft.name) {
+            continue;
+        }
+        let own = names::of_initializer(used.name).map(|_| {
+            let stem = used.name.strip_suffix(".weight").unwrap_or(used.name);
+            stem.to_string()
+        });
+        let by_node = || names::of_node(used.node).into_iter().find(|module| !module.is_empty());
+        let name = own.or_else(by_node).filter(|name| !found.contains_key(name));
+        found.insert(name.unwrap_or_else(|| used.name.to_string()), draft);
+    }
+    found
+}
+
+/// The tensors of a model that is known.
+fn of_known(
+    path: &Path,
+    uses: &[Use<'_>],
+    architecture: &'static Architecture,
+    config: &Config,
+) -> Result<Drafts> {
+    let mut found = Drafts::new();
+    for used in uses {
+        let fits = |named: &Named| match used.role {
+            Role::Lookup => named.is_lookup(),
+            Role::Matrix => named.is_matrix() && !named.is_lookup(),
+            Role::Factor { .. } => !named.is_matrix(),
+            Role::Bias => true,
+        };
+        let known = |module: String| names::canonical(architecture, &module).filter(fits);
+        let named = names::of_initializer(used.name)
+            .and_then(known)
+            .or_else(|| names::of_node(used.node).into_iter().find_map(known));
+        match named {
+            Some(named) => put(path, used, &named, config, &mut found)?,
+            None if used.role == Role::Matrix => unknown_matrix(path, used, architecture, &mut found)?,
+            None => {}
+        }
+    }
+    // The head that is the embedding is no tensor of its own.
+    if let (Some(head), Some(embedding)) = (found.get("output"), found.get("token_embd"))
+        && head.is_same(embedding)
+    {
+        found.remove("output");
+    }
+    Ok(found)
+}
+
+/// A matrix that has no name of the table's is left out only where it is the embedding, used as the head.
+fn unknown_matrix(
+    path: &Path,
+    used: &Use<'_>,
+    architecture: &Architecture,
+    found: &mut Drafts,
+) -> Result<()> {
+    let draft = Draft::new(used);
+    if found.get("token_embd").is_some_and(|embedding| draft.is_same(embedding)) {
+        return Ok(());
+    }
+    let problem = format!(
+        "it multiplies by '{}', and '{}' models have no such matrix that curmerge knows",
+        used.name.escape_debug(),
+        architecture.gguf
+    );
+    Err(uses::error(path, used.node, problem, "this variant of the architecture is not supported yet"))
+}
+
+/// Note a tensor under its names.
+fn put(path: &Path, used: &Use<'_>, named: &Named, config: &Config, found: &mut Drafts) -> Result<()> {
+    let draft = Draft::new(used);
+    let single = named.parts.len() == 1;
+    let rows = named.rows(config);
+    if !single && draft.outputs() != rows {
+        let place = format!("tensor '{}'", used.name.escape_debug());
+        let problem = format!("{} outputs where the configuration says {rows}", draft.outputs());
+        let mend = "the configuration beside it is of another model, or the file is damaged";
+        return Err(Error::input(path, place, problem, mend));
+    }
+    let mut start = 0;
+    for Part { canonical, line, rows } in &named.parts {
+        let rows = config.size(*rows) as u64;
+        let mut draft = draft.clone();
+        if !single {
+            draft.part = Some((start, rows));
+        }
+        start += rows;
+        draft.rotary_halves = line.and_then(|line| line.rotary_halves).map(|heads| config.head_count(heads));
+        let mut name = canonical.clone();
+        if used.role == Role::Bias {
+            name += ".bias";
+            if line.is_none_or(|line| line.bias.is_none()) {
+                let problem = format!("it adds a bias to {canonical}, which has none that curmerge knows");
+                let mend = "this variant of the architecture is not supported yet";
+                return Err(uses::error(path, used.node, problem, mend));
+            }
+        }
+        if let Some(other) = found.get(&name).filter(|other| !other.is_same(&draft)) {
+            let problem =
+                format!("both '{}' and '{}' are it", other.name.escape_debug(), draft.name.escape_debug());
+            let mend = "this variant of the architecture is not supported yet";
+            return Err(Error::input(path, format!("tensor '{name}'"), problem, mend));
+        }
+        found.insert(name, draft);
+    }
+    Ok(())
+}

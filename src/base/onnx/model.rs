@@ -1,0 +1,117 @@
+//! An open ONNX file with the bytes of its tensors, and the folder that its configuration and tokenizer lie in.
+
+use std::path::{Path, PathBuf};
+
+use curmerge_formats::dtype::DType;
+use curmerge_formats::onnx::{Onnx, OnnxTensor};
+
+use crate::base::Stretch;
+use crate::{Error, Result};
+
+/// An open ONNX model.
+#[derive(Debug)]
+pub struct OnnxModel {
+    onnx: Onnx,
+    /// The bytes of tensors that the file holds in another form.
+    copied: Vec<Vec<u8>>,
+    folder: PathBuf,
+}
+
+impl OnnxModel {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let onnx = Onnx::open(path)?;
+        Ok(Self { onnx, copied: Vec::new(), folder: folder_of(path) })
+    }
+
+    /// The model as its container has it.
+    pub fn onnx(&self) -> &Onnx {
+        &self.onnx
+    }
+
+    /// Where its configuration and tokenizer lie: beside it, or a folder up where it lies in one called `onnx`.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The bytes of a file: the model's, those beside it, and what was copied of tensors in another form.
+    pub fn bytes(&self, file: usize) -> &[u8] {
+        let external = self.onnx.external_files();
+        match file.checked_sub(1) {
+            None => self.onnx.bytes(),
+            Some(file) if file < external.len() => external[file].file.bytes(),
+            Some(file) => &self.copied[file - external.len()],
+        }
+    }
+
+    /// Where the bytes of a tensor lie that the value of this name is.
+    pub(super) fn place(&mut self, name: &str, tensor: &OnnxTensor) -> Result<Stretch> {
+        let (file, offset) = match self.onnx.position(tensor)? {
+            Some((file, offset)) => (file.map_or(0, |file| file + 1), offset),
+            None => {
+                self.copied.push(self.onnx.data(tensor)?.into_owned());
+                (self.onnx.external_files().len() + self.copied.len(), 0)
+            }
+        };
+        let dtype = tensor.element.dtype().unwrap_or(DType::U8);
+        Ok(Stretch { stored_name: name.to_string(), dtype, file, offset, bytes: tensor.bytes })
+    }
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let configured = |folder: &Path| CONFIGS.iter().any(|name| folder.join(name).is_file());
+    // As transformers.js lays models out.
+    let within = folder.canonicalize().is_ok_and(|folder| folder.file_name().is_some_and(|n| n == "onnx"));
+    let above = folder.join("..");
+    if !configured(folder) && within && configured(&above) { above } else { folder.to_path_buf() }
+}
+
+/// Files that say what a model is.
+const CONFIGS: &[&str] = &["config.json", "genai_config.json"];
+
+/// The ONNX file of a folder that has no weights of another kind; any other path as it is.
+///
+/// # Errors
+/// A folder with several ONNX files; one that cannot be read.
+pub(in crate::base) fn file_in(path: PathBuf) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path);
+    }
+    let (mut found, safetensors) = list(&path)?;
+    let below = path.join("onnx");
+    if found.is_empty() && below.is_dir() {
+        found = list(&below)?.0;
+    }
+    if safetensors {
+        return Ok(path);
+    }
+    match found.as_slice() {
+        [] => Ok(path),
+        [file] => Ok(file.clone()),
+        [first, second, ..] => {
+            let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let problem =
+                format!("it has {} ONNX files, such as {} and {}", found.len(), name(first), name(second));
+            Err(Error::file(path, problem, "name one of them"))
+        }
+    }
+}
+
+/// The ONNX files of a folder by name, and whether it has safetensors files.
+fn list(folder: &Path) -> Result<(Vec<PathBuf>, bool)> {
+    let fail = |e| Error::io(folder, "list", e);
+    let (mut found, mut safetensors) = (Vec::new(), false);
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        match path.extension().and_then(|ending| ending.to_str()) {
+            Some("onnx") if path.is_file() => found.push(path),
+            Some("safetensors") => safetensors = true,
+            _ => {}
+        }
+    }
+    found.sort();
+    Ok((found, safetensors))
+}

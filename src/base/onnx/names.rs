@@ -1,0 +1,171 @@
+//! From what exporters write to canonical names: names of initializers, paths of nodes, scopes of modules.
+
+use curmerge_formats::onnx::Node;
+
+use crate::arch::names::renamed;
+use crate::arch::{Architecture, Size, TensorNames, onnx as table};
+use crate::base::Config;
+
+/// What a tensor is to the architecture.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Named {
+    /// Its canonical name, or those of the matrices that it holds one behind the other.
+    pub(super) parts: Vec<Part>,
+}
+
+/// One matrix or vector.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    /// Its canonical name.
+    pub(super) canonical: String,
+    /// Its line of the table; none where the architecture joins it with others.
+    pub(super) line: Option<&'static TensorNames>,
+    /// Its outputs.
+    pub(super) rows: Size,
+}
+
+impl PartialEq for Part {
+    fn eq(&self, other: &Self) -> bool {
+        self.canonical == other.canonical
+    }
+}
+
+impl Named {
+    /// Whether these are looked up by a token's number or place.
+    pub(super) fn is_lookup(&self) -> bool {
+        matches!(self.parts.as_slice(), [part] if ["token_embd", "position_embd"].contains(&&*part.canonical))
+    }
+
+    /// Whether these are matrices, and not vectors.
+    pub(super) fn is_matrix(&self) -> bool {
+        self.parts.iter().all(|part| part.line.is_none_or(|line| line.shape.len() == 2))
+    }
+
+    /// Rows of all of it.
+    pub(super) fn rows(&self, config: &Config) -> u64 {
+        self.parts.iter().map(|part| config.size(part.rows) as u64).sum()
+    }
+}
+
+/// The module of an initializer's name, or nothing where the name is a number's.
+pub(super) fn of_initializer(name: &str) -> Option<String> {
+    (!is_number(name)).then(|| without_endings(name.split('.').collect()))
+}
+
+/// Whether an exporter made up the name: `onnx::MatMul_1234`, `val_12`, `1234`.
+pub(super) fn is_number(name: &str) -> bool {
+    let end = name.rsplit(['_', ':']).next().unwrap_or(name);
+    let made_up = name.contains("::") || !name.contains('.');
+    made_up && !end.is_empty() && end.chars().all(|c| c.is_ascii_digit())
+}
+
+/// The modules that a node may belong to: by its path (`/model/layers.0/self_attn/q_proj/MatMul`), and by the scopes that
+/// PyTorch's newer exporter notes.
+pub(super) fn of_node(node: &Node) -> Vec<String> {
+    const SCOPES: &str = "pkg.torch.onnx.name_scopes";
+    let mut found = Vec::new();
+    if let Some((path, _operator)) = node.name.rsplit_once('/') {
+        let path = path.split('/').filter(|part| !part.is_empty());
+        found.push(without_endings(path.flat_map(|part| part.split('.')).collect()));
+    }
+    // A list of texts as Python prints it: the modules from the outermost on, and what is computed there.
+    let scopes = node.metadata.iter().filter(|(key, _)| key == SCOPES);
+    found.extend(scopes.filter_map(|(_, list)| {
+        let texts: Vec<&str> = list.split('\'').skip(1).step_by(2).collect();
+        texts.len().checked_sub(2).map(|last| without_endings(texts[last].split('.').collect()))
+    }));
+    found
+}
+
+fn without_endings(mut parts: Vec<&str>) -> String {
+    let is_ending = |part: &str| {
+        table::ENDINGS.contains(&part) || table::ENDING_STARTS.iter().any(|start| part.starts_with(start))
+    };
+    while parts.len() > 1 && parts.last().is_some_and(|part| is_ending(part)) {
+        parts.pop();
+    }
+    parts.join(".")
+}
+
+/// What the architecture has for a module, which may lie within others of an exporter's own.
+pub(super) fn canonical(architecture: &'static Architecture, module: &str) -> Option<Named> {
+    let starts = std::iter::once(0).chain(module.match_indices('.').map(|(dot, _)| dot + 1));
+    starts.map(|start| &module[start..]).find_map(|module| of_module(architecture, module))
+}
+
+fn of_module(architecture: &'static Architecture, module: &str) -> Option<Named> {
+    let alias = table::ALIASES.iter().find_map(|(theirs, ours)| renamed(module, theirs, ours));
+    let module = alias.as_deref().unwrap_or(module);
+    if let Some((canonical, line)) = architecture.of_hugging_face(module) {
+        let rows = *line.shape.first()?;
+        return Some(Named { parts: vec![Part { canonical, line: Some(line), rows }] });
+    }
+    let joined = table::JOINED.iter().find_map(|(pattern, roles)| {
+        let parts = roles.iter().map(|role| of_role(architecture, module, pattern, role));
+        parts.collect::<Option<Vec<_>>>()
+    });
+    let single = || {
+        let mut all = table::SINGLE.iter();
+        all.find_map(|(pattern, role)| Some(vec![of_role(architecture, module, pattern, role)?]))
+    };
+    Some(Named { parts: joined.or_else(single)? })
+}
+
+/// The matrix of a role in the block of a module that fits the pattern.
+fn of_role(architecture: &'static Architecture, module: &str, pattern: &str, role: &str) -> Option<Part> {
+    let own = architecture.target(role)?;
+    let canonical = renamed(module, pattern, "blk.{}.")? + own;
+    if let Some(line) = architecture.line(&canonical) {
+        return Some(Part { canonical, line: Some(line), rows: *line.shape.first()? });
+    }
+    let (whole, part) = own.strip_suffix(']')?.split_once('[')?;
+    let (_, parts) = architecture.fused.iter().find(|(name, _)| *name == whole)?;
+    let (_, rows) = parts.iter().find(|(name, _)| *name == part)?;
+    Some(Part { canonical, line: None, rows: *rows })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::by_model_type;
+
+    fn names(model_type: &str, module: &str) -> Vec<String> {
+        let named = canonical(by_model_type(model_type).unwrap(), module);
+        named.map_or(Vec::new(), |named| named.parts.into_iter().map(|part| part.canonical).collect())
+    }
+
+    #[test]
+    fn modules_of_every_exporter_are_found() {
+        let whole = |name: &str| vec![name.to_string()];
+        assert_eq!(names("llama", "model.layers.3.self_attn.q_proj"), whole("blk.3.attn_q"));
+        assert_eq!(names("llama", "model.model.layers.3.mlp.up_proj"), whole("blk.3.ffn_up"));
+        assert_eq!(names("llama", "model.layers.30.final_norm_layernorm"), whole("output_norm"));
+        assert_eq!(
+            names("llama", "model.layers.3.attn.qkv_proj"),
+            ["blk.3.attn_q", "blk.3.attn_k", "blk.3.attn_v"]
+        );
+        assert_eq!(names("phi3", "model.layers.3.attn.qkv_proj"), whole("blk.3.attn_qkv"));
+        assert_eq!(names("phi3", "model.layers.3.mlp.up_proj"), whole("blk.3.ffn_up[up]"));
+        assert_eq!(names("phi3", "model.layers.3.attn.k_proj"), whole("blk.3.attn_qkv[k]"));
+        assert_eq!(names("gpt2", "transformer.h.1.attn.c_attn"), whole("blk.1.attn_qkv"));
+        assert!(names("llama", "model.layers.3.self_attn.q_proj.lora_A").is_empty());
+    }
+
+    #[test]
+    fn names_and_paths_give_modules() {
+        let of = |name: &str| of_initializer(name).unwrap();
+        assert_eq!(of("model.layers.0.attn.q_proj.MatMul.weight_Q4"), "model.layers.0.attn.q_proj");
+        assert_eq!(of("model.layers.0.attn.q_norm.layernorm.weight"), "model.layers.0.attn.q_norm");
+        for number in ["onnx::MatMul_1234", "val_12", "1234"] {
+            assert_eq!(of_initializer(number), None, "{number}");
+        }
+        let scopes = "['', 'model', 'model.layers.0', 'model.layers.0.mlp.up_proj', 'linear_5']";
+        let node = Node {
+            name: "/model/layers.0/self_attn/q_proj/MatMul".into(),
+            metadata: vec![("pkg.torch.onnx.name_scopes".into(), scopes.into())],
+            ..Node::default()
+        };
+        assert_eq!(of_node(&node), ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj"]);
+        assert!(of_node(&Node { name: "node_linear_5".into(), ..Node::default() }).is_empty());
+    }
+}

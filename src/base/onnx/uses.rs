@@ -1,0 +1,393 @@
+//! What the nodes of a graph do with constant tensors: multiply by them, look rows up in them, add them.
+
+use std::path::Path;
+
+use curmerge_formats::dtype::DType;
+use curmerge_formats::onnx::{AttributeValue, ElementType, Graph, Node, Onnx, OnnxTensor};
+
+use crate::{Error, Result};
+
+/// Nodes between a weight and its use; more are a circle.
+const MAX_STEPS: usize = 32;
+const MAX_BLOCK: i64 = 1 << 16;
+
+/// A use of a constant tensor.
+#[derive(Clone, Debug)]
+pub(super) struct Use<'m> {
+    /// The node that uses it.
+    pub(super) node: &'m Node,
+    /// The name of the value that it is.
+    pub(super) name: &'m str,
+    /// The tensor.
+    pub(super) tensor: &'m OnnxTensor,
+    /// For what.
+    pub(super) role: Role,
+    /// Of a matrix, whether it is stored as `[in, out]`, or what is looked up in as `[width, rows]`.
+    pub(super) transposed: bool,
+    /// What its codes mean, where it is quantized.
+    pub(super) blocks: Option<BlockUse<'m>>,
+}
+
+/// For what a tensor is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A matrix that activations are multiplied by.
+    Matrix,
+    /// Vectors that are looked up by number.
+    Lookup,
+    /// A vector that activations are multiplied by, or that is made one by adding 1.
+    Factor {
+        /// Whether 1 is added.
+        less_one: bool,
+    },
+    /// A vector that is added.
+    Bias,
+}
+
+/// The tensors and options of a matrix in blocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlockUse<'m> {
+    /// Outputs and inputs.
+    pub(super) shape: [u64; 2],
+    /// Bits of a code.
+    pub(super) bits: usize,
+    /// Inputs of a block.
+    pub(super) block: usize,
+    /// The name of the scales, and they.
+    pub(super) scales: (&'m str, &'m OnnxTensor),
+    /// Zero points likewise.
+    pub(super) zero_points: Option<(&'m str, &'m OnnxTensor)>,
+}
+
+/// All uses, in the order of the graph's nodes.
+pub(super) fn all(onnx: &Onnx) -> Result<Vec<Use<'_>>> {
+    let mut uses = Vec::new();
+    for node in &onnx.graph().nodes {
+        Reader { onnx, node }.read(&mut uses)?;
+    }
+    Ok(uses)
+}
+
+/// An error about a node.
+pub(super) fn error(path: &Path, node: &Node, problem: impl Into<String>, mend: &str) -> Error {
+    let place = format!("{} node '{}'", node.op_type.escape_debug(), node.name.escape_debug());
+    Error::input(path, place, problem, mend)
+}
+
+const UNQUANTIZED: &str = "export the model unquantized, or quantized for MatMulNBits";
+/// Products whose weights are in other forms.
+const UNREAD: &[&str] = &[
+    "MatMulInteger",
+    "QLinearMatMul",
+    "QGemm",
+    "DynamicQuantizeMatMul",
+    "MatMulIntegerToFloat",
+    "MatMulBnb4",
+    "MatMulFpQ4",
+    "MatMulNBitsMlp",
+    "MatMulNBitsQkv",
+    "MoE",
+    "QMoE",
+];
+const AGAIN: &str = "export the model again";
+
+/// One node.
+struct Reader<'m> {
+    onnx: &'m Onnx,
+    node: &'m Node,
+}
+
+/// A constant behind an input.
+struct Found<'m> {
+    name: &'m str,
+    tensor: &'m OnnxTensor,
+    /// Whether it comes transposed.
+    flipped: bool,
+}
+
+impl<'m> Reader<'m> {
+    fn read(&self, uses: &mut Vec<Use<'m>>) -> Result<()> {
+        let node = self.node;
+        let microsoft = node.domain == "com.microsoft";
+        let standard = matches!(node.domain.as_str(), "" | "ai.onnx");
+        match node.op_type.as_str() {
+            "MatMul" if standard => uses.extend(self.matrix(false)?),
+            "FusedMatMul" if microsoft => {
+                let flipped = node.int("transB").unwrap_or(0) != 0;
+                self.must_be_one("alpha", uses.len(), self.matrix(flipped)?, uses)?;
+            }
+            "Gemm" if standard => {
+                let flipped = node.int("transB").unwrap_or(0) != 0;
+                self.must_be_one("alpha", uses.len(), self.matrix(flipped)?, uses)?;
+                let bias = self.vector(2, Role::Bias)?;
+                self.must_be_one("beta", uses.len(), bias, uses)?;
+            }
+            "MatMulNBits" if microsoft => {
+                uses.extend(self.blocks()?);
+                uses.extend(self.vector(5, Role::Bias)?);
+            }
+            "Gather" if standard => uses.extend(self.lookup()?),
+            "GatherBlockQuantized" if microsoft => uses.extend(self.lookup_in_blocks()?),
+            "LayerNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization" => {
+                uses.extend(self.vector(1, Role::Factor { less_one: false })?);
+                uses.extend(self.vector(2, Role::Bias)?);
+            }
+            "SkipSimplifiedLayerNormalization" if microsoft => {
+                uses.extend(self.vector(2, Role::Factor { less_one: false })?);
+                self.no_input(3)?;
+            }
+            "SkipLayerNormalization" if microsoft => {
+                uses.extend(self.vector(2, Role::Factor { less_one: false })?);
+                uses.extend(self.vector(3, Role::Bias)?);
+                self.no_input(4)?;
+            }
+            "Mul" if standard => {
+                for input in 0..2 {
+                    uses.extend(self.vector(input, Role::Factor { less_one: false })?);
+                }
+            }
+            "Add" if standard => {
+                for input in 0..2 {
+                    let one = self.is_one(1 - input)?;
+                    let role = if one { Role::Factor { less_one: true } } else { Role::Bias };
+                    uses.extend(self.vector(input, role)?);
+                }
+            }
+            "If" | "Loop" | "Scan" if node.graphs().any(has_products) => {
+                let mend = "use the model with past that has one graph (no decoder_model_merged.onnx)";
+                return Err(self.error("its branches have products of their own", mend));
+            }
+            unread if UNREAD.contains(&unread) && self.has_constants() => {
+                return Err(self.error("its weights are in a form that is not read", UNQUANTIZED));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn has_constants(&self) -> bool {
+        self.node.inputs.iter().any(|input| self.onnx.constant(input).is_some())
+    }
+
+    fn error(&self, problem: impl Into<String>, mend: &str) -> Error {
+        error(self.onnx.path(), self.node, problem, mend)
+    }
+
+    /// Takes the use if the factor that the operator multiplies by is 1.
+    fn must_be_one(
+        &self,
+        attribute: &str,
+        at: usize,
+        found: Option<Use<'m>>,
+        uses: &mut Vec<Use<'m>>,
+    ) -> Result<()> {
+        let one = !matches!(self.node.attribute(attribute), Some(AttributeValue::Float(x)) if *x != 1.0);
+        if found.is_some() && !one {
+            return Err(self.error(format!("its {attribute} is not 1"), AGAIN));
+        }
+        uses.splice(at..at, found);
+        Ok(())
+    }
+
+    fn no_input(&self, index: usize) -> Result<()> {
+        match self.input(index) {
+            Some(_) => Err(self.error(format!("it has an input {index}, which is not read"), AGAIN)),
+            None => Ok(()),
+        }
+    }
+
+    /// The name of an input that is not left out.
+    fn input(&self, index: usize) -> Option<&'m str> {
+        self.node.inputs.get(index).map(String::as_str).filter(|name| !name.is_empty())
+    }
+
+    /// The constant that an input is, perhaps in another type, transposed or, where that is said, in another shape.
+    fn constant(&self, index: usize, reshaped: bool) -> Result<Option<Found<'m>>> {
+        let (Some(mut name), mut flipped) = (self.input(index), false) else { return Ok(None) };
+        for _ in 0..MAX_STEPS {
+            if let Some(tensor) = self.onnx.constant(name) {
+                return Ok(Some(Found { name, tensor, flipped }));
+            }
+            let Some(node) = self.onnx.producer_of(name) else { return Ok(None) };
+            let source = match node.op_type.as_str() {
+                "Transpose" => match node.attribute("perm") {
+                    // Without it all dimensions are reversed.
+                    None => true,
+                    Some(AttributeValue::Ints(perm)) => perm == &[1, 0],
+                    Some(_) => false,
+                }
+                .then(|| flipped = !flipped),
+                "Cast" | "Identity" => Some(()),
+                "Reshape" => reshaped.then_some(()),
+                "DequantizeLinear" => {
+                    if node.inputs.first().is_some_and(|input| self.onnx.constant(input).is_some()) {
+                        return Err(self.error("its weights come from DequantizeLinear", UNQUANTIZED));
+                    }
+                    None
+                }
+                _ => None,
+            };
+            match (source, node.inputs.first()) {
+                (Some(()), Some(input)) => name = input,
+                _ => return Ok(None),
+            }
+        }
+        Err(self.error(format!("its input {index} comes through a circle of nodes"), AGAIN))
+    }
+
+    fn found(&self, found: Found<'m>, role: Role, transposed: bool) -> Use<'m> {
+        let Found { name, tensor, .. } = found;
+        Use { node: self.node, name, tensor, role, transposed, blocks: None }
+    }
+
+    /// The second input of a product, if it is a constant matrix.
+    fn matrix(&self, flipped: bool) -> Result<Option<Use<'m>>> {
+        let Some(found) = self.constant(1, false)? else { return Ok(None) };
+        // Rotary frequencies are multiplied as matrices of one row or column.
+        if found.tensor.dims.len() != 2 || found.tensor.dims.iter().any(|&dim| dim < 2) {
+            return Ok(None);
+        }
+        let transposed = found.flipped == flipped;
+        Ok(Some(self.found(found, Role::Matrix, transposed)))
+    }
+
+    fn vector(&self, index: usize, role: Role) -> Result<Option<Use<'m>>> {
+        let found = self.constant(index, false)?.filter(|found| {
+            let (dims, floats) = (&found.tensor.dims, is_float(found.tensor.element));
+            floats && found.tensor.elements() > 1 && dims.iter().filter(|&&dim| dim != 1).count() == 1
+        });
+        Ok(found.map(|found| self.found(found, role, false)))
+    }
+
+    /// Whether an input is the number 1.
+    fn is_one(&self, index: usize) -> Result<bool> {
+        if let Some(node) = self.input(index).and_then(|name| self.onnx.producer_of(name))
+            && let Some(AttributeValue::Float(value)) = node.attribute("value_float")
+        {
+            return Ok(node.is_standard("Constant") && *value == 1.0);
+        }
+        let found = self.constant(index, false)?;
+        let single = found.filter(|f| f.tensor.elements() == 1 && is_float(f.tensor.element));
+        Ok(match single {
+            Some(found) => self.onnx.decode(found.tensor)? == [1.0],
+            None => false,
+        })
+    }
+
+    fn lookup(&self) -> Result<Option<Use<'m>>> {
+        let along = self.node.int("axis").unwrap_or(0);
+        let found = self
+            .constant(0, false)?
+            .filter(|found| along == 0 && found.tensor.dims.len() == 2 && is_float(found.tensor.element));
+        Ok(found.map(|found| {
+            let transposed = found.flipped;
+            self.found(found, Role::Lookup, transposed)
+        }))
+    }
+
+    /// An attribute that must be a whole number from 1 on.
+    fn size(&self, name: &str) -> Result<u64> {
+        let size = self.node.int(name).and_then(|size| u64::try_from(size).ok());
+        size.filter(|size| (1..1 << 40).contains(size)).ok_or_else(|| {
+            self.error(format!("its {name} is missing or out of range"), "download the model again")
+        })
+    }
+
+    /// The matrix of MatMulNBits.
+    fn blocks(&self) -> Result<Option<Use<'m>>> {
+        let Some(found) = self.constant(1, true)? else { return Ok(None) };
+        if self.input(4).is_some() {
+            let problem = "its columns are in another order (g_idx), which onnxruntime no longer advises";
+            return Err(self.error(problem, "quantize the model without act-order"));
+        }
+        if self.node.int("weight_prepacked").unwrap_or(0) != 0 {
+            return Err(self.error("its codes are packed for one kind of GPU", "use the model for CPU"));
+        }
+        let shape = [self.size("N")?, self.size("K")?];
+        self.block_use(found, Role::Matrix, shape, [2, 3], self.node.int("bits").unwrap_or(4))
+    }
+
+    /// The table of GatherBlockQuantized.
+    fn lookup_in_blocks(&self) -> Result<Option<Use<'m>>> {
+        let Some(found) = self.constant(0, true)? else { return Ok(None) };
+        let bits = self.node.int("bits").unwrap_or(4);
+        let last = matches!(self.node.int("quantize_axis").unwrap_or(1), 1 | -1);
+        let rows = match self.constant(2, false)?.map(|scales| scales.tensor.dims.as_slice()) {
+            Some(&[rows, _]) if rows > 0 && last && self.node.int("gather_axis").unwrap_or(0) == 0 => rows,
+            _ => return Err(self.error("its blocks do not lie along the rows of a matrix", UNQUANTIZED)),
+        };
+        let cols = (found.tensor.bytes / rows).checked_mul(8).map(|all| all / bits.max(1) as u64);
+        self.block_use(found, Role::Lookup, [rows, cols.unwrap_or(0)], [2, 3], bits)
+    }
+
+    /// A quantized matrix with its scales and zero points at these inputs, checked to fit.
+    fn block_use(
+        &self,
+        found: Found<'m>,
+        role: Role,
+        shape: [u64; 2],
+        [scales, zeros]: [usize; 2],
+        bits: i64,
+    ) -> Result<Option<Use<'m>>> {
+        let damaged = |problem: String| self.error(problem, "download the model again");
+        let block = self.node.int("block_size").unwrap_or(0);
+        if ![2, 4, 8].contains(&bits) {
+            return Err(self.error(format!("codes of {bits} bits are not read"), UNQUANTIZED));
+        }
+        if !(16..=MAX_BLOCK).contains(&block) || block.count_ones() != 1 {
+            return Err(damaged(format!("its block_size is {block}, which is no power of 2 from 16 on")));
+        }
+        let [rows, cols] = shape;
+        let blocks = cols.div_ceil(block as u64);
+        let sized = |what: &str, have: u64, a_row: u64| match rows.checked_mul(a_row) {
+            Some(needed) if needed == have => Ok(()),
+            _ => Err(damaged(format!("its {what} have {have} values, not {a_row} for each of {rows} rows"))),
+        };
+        let code_bytes = |count: u64| (count * bits as u64).div_ceil(8);
+        if found.flipped || found.tensor.element != ElementType::UINT8 {
+            let problem = format!("its codes are {}, and not UINT8 in their own order", found.tensor.element);
+            return Err(self.error(problem, UNQUANTIZED));
+        }
+        sized("codes", found.tensor.elements(), code_bytes(blocks * block as u64))?;
+        let constant = |index: usize, what: &str| -> Result<(&'m str, &'m OnnxTensor)> {
+            let found = self.constant(index, false)?;
+            let found = found.ok_or_else(|| damaged(format!("its {what} are missing or no constant")))?;
+            Ok((found.name, found.tensor))
+        };
+        let scales = constant(scales, "scales")?;
+        if !is_scale(scales.1.element) {
+            return Err(damaged(format!("its scales are {}", scales.1.element)));
+        }
+        sized("scales", scales.1.elements(), blocks)?;
+        let zero_points = self.input(zeros).map(|_| constant(zeros, "zero points")).transpose()?;
+        match zero_points {
+            Some((_, zeros)) if zeros.element == ElementType::UINT8 => {
+                sized("zero points", zeros.elements(), code_bytes(blocks))?;
+            }
+            Some((_, zeros)) if is_scale(zeros.element) => sized("zero points", zeros.elements(), blocks)?,
+            Some((_, zeros)) => return Err(damaged(format!("its zero points are {}", zeros.element))),
+            None => {}
+        }
+        let (bits, block) = (bits as usize, block as usize);
+        let blocks = Some(BlockUse { shape, bits, block, scales, zero_points });
+        Ok(Some(Use { blocks, ..self.found(found, role, false) }))
+    }
+}
+
+/// Whether a graph within a node multiplies matrices.
+fn has_products(graph: &Graph) -> bool {
+    let product = |node: &Node| {
+        ["MatMul", "Gemm", "MatMulNBits"].contains(&node.op_type.as_str()) || node.graphs().any(has_products)
+    };
+    graph.nodes.iter().any(product)
+}
+
+/// Whether it is a type of weights.
+fn is_float(element: ElementType) -> bool {
+    matches!(element.dtype(), Some(DType::F32 | DType::F16 | DType::BF16 | DType::F64))
+}
+
+/// Whether it is a type of scales.
+fn is_scale(element: ElementType) -> bool {
+    is_float(element) && element != ElementType::DOUBLE
+}

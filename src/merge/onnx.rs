@@ -1,0 +1,258 @@
+//! Merging into an ONNX model: of its files only the values of changed tensors are other bytes.
+//!
+//! A matrix in blocks is three tensors, which may lie in different files; what belongs to a file that is not yet written
+//! waits in memory. External files are renamed before the model that names them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use curmerge_formats::onnx::{Change, NewFile, Node, Onnx, OnnxTensor, Piece, RewriteOptions, rewrite};
+use curmerge_formats::output::{OutputFile, Queue, Stretch, write_behind};
+
+use super::MergeOptions;
+use super::blocks;
+use super::report::TensorReport;
+use super::storage::Storage;
+use super::tensor::Adapted;
+use super::terms::Term;
+use crate::base::{Base, BaseTensor, OnnxModel};
+use crate::{Error, Result};
+
+/// Nodes between a tensor and those that use its values.
+const MAX_STEPS: usize = 32;
+
+/// A changed matrix, and the positions among the changes of what it is stored as.
+struct Job<'a> {
+    adapted: Adapted<'a>,
+    /// Its values or codes, and of blocks the scales and zero points.
+    changes: Vec<usize>,
+}
+
+/// Write the merged model and the files beside it. `terms` are by the names of stored tensors; `done` hears of every
+/// changed one.
+pub(super) fn write(
+    base: &Base,
+    model: &OnnxModel,
+    terms: &BTreeMap<&str, Vec<Term<'_>>>,
+    options: &MergeOptions<'_>,
+    out: &Path,
+    confirm: &mut dyn FnMut() -> Result<()>,
+    mut done: impl FnMut(TensorReport, u64),
+) -> Result<()> {
+    let onnx = model.onnx();
+    let (mut changes, mut jobs) = (Vec::new(), Vec::new());
+    for (name, terms) in terms {
+        let (canonical, tensor) = sole_user(base, name)?;
+        check_storage(base, canonical, tensor, options.storage)?;
+        let weight = base.stored_weight(canonical)?;
+        let label = if tensor.slice.is_some() { name } else { canonical };
+        let adapted = Adapted { name: label, terms, weight, weights: None, dtype: tensor.dtype };
+        let beside =
+            tensor.blocks.iter().flat_map(|blocks| [Some(&blocks.scales), blocks.zero_points.as_ref()]);
+        let names = std::iter::once(*name).chain(beside.flatten().map(|part| part.stored_name.as_str()));
+        let first = changes.len();
+        for name in names {
+            changes.push(change(base, onnx, name)?);
+        }
+        jobs.push(Job { adapted, changes: (first..changes.len()).collect() });
+    }
+    let files = rewrite(onnx, &changes, &rewrite_options(onnx, out)?)?;
+    let mut inputs: Vec<&Path> = base.inputs();
+    inputs.extend(options.protect.iter().map(PathBuf::as_path));
+    let folder = out.parent().unwrap_or(Path::new(""));
+    let path = |file: &NewFile<'_>| file.location.as_ref().map_or(out.to_path_buf(), |l| folder.join(l));
+    let outputs = files.iter().map(|file| Ok(OutputFile::create(&path(file), &inputs)?));
+    let outputs = outputs.collect::<Result<Vec<_>>>()?;
+
+    let count = jobs.len() as u64;
+    let mut merging = Merging { base, jobs, waiting: BTreeMap::new() };
+    for (file, output) in files.iter().zip(&outputs) {
+        merging.write(file, output, confirm, &mut |report| done(report, count))?;
+    }
+    // An older model of this name must not be read with the new values.
+    if outputs.len() > 1 && out.exists() {
+        let standing = out.canonicalize().map_err(|e| Error::io(out, "resolve the path", e))?;
+        std::fs::remove_file(&standing).map_err(|e| Error::io(out, "remove", e))?;
+    }
+    // The model's own file is the last.
+    outputs.into_iter().try_for_each(|output| Ok(output.commit()?))
+}
+
+/// The matrix that is stored under this name, or one of those that are. Fails where the tensor is more than that.
+fn sole_user<'b>(base: &'b Base, name: &str) -> Result<(&'b str, &'b BaseTensor)> {
+    let mut found = base.tensors().iter().filter(|(_, tensor)| tensor.stored_name == name);
+    let (canonical, tensor) = found.next().ok_or_else(|| {
+        Error::input(base.path(), format!("tensor '{name}'"), "missing", "download the model again")
+    })?;
+    // Slices do not overlap.
+    match found.next() {
+        Some((other, _)) if tensor.slice.is_none() => {
+            let problem = format!("it is also {other}, which a merge would change too");
+            let mend = "export the model again without sharing weights";
+            Err(Error::input(base.path(), format!("tensor '{canonical}'"), problem, mend))
+        }
+        _ => Ok((canonical, tensor)),
+    }
+}
+
+/// Types are fixed by the graph.
+fn check_storage(base: &Base, name: &str, tensor: &BaseTensor, storage: Storage) -> Result<()> {
+    let same = match storage {
+        Storage::AsStored => true,
+        Storage::Only(dtype) => tensor.blocks.is_none() && tensor.dtype == dtype,
+        Storage::Narrowest { .. } => false,
+    };
+    if same {
+        return Ok(());
+    }
+    let problem =
+        format!("the graph takes it as {}, and a merge leaves the graph as it is", tensor.type_name());
+    let mend = "leave out --type and --type-adapted";
+    Err(Error::input(base.path(), format!("tensor '{name}'"), problem, mend))
+}
+
+/// The change of the constant of this name, which one node uses.
+fn change<'m>(base: &Base, onnx: &'m Onnx, name: &str) -> Result<Change<'m>> {
+    let refuse = |problem: String| {
+        let mend = "export the model again without sharing weights";
+        Error::input(base.path(), format!("tensor '{}'", name.escape_debug()), problem, mend)
+    };
+    let tensor: &OnnxTensor = onnx.constant(name).ok_or_else(|| refuse("no constant".into()))?;
+    let mut users = Vec::new();
+    find_users(onnx, name, MAX_STEPS, &mut users);
+    if let [one, other, ..] = users[..] {
+        let called = |node: &Node| format!("{} '{}'", node.op_type.escape_debug(), node.name.escape_debug());
+        return Err(refuse(format!(
+            "{} and {} both use it, and a merge changes one",
+            called(one),
+            called(other)
+        )));
+    }
+    Ok(Change { tensor, element: tensor.element, dims: tensor.dims.clone() })
+}
+
+/// The nodes that use a value for more than its form.
+fn find_users<'m>(onnx: &'m Onnx, name: &str, steps: usize, found: &mut Vec<&'m Node>) {
+    for node in onnx.users_of(name) {
+        match node.op_type.as_str() {
+            "Transpose" | "Cast" | "Identity" | "Reshape" if steps > 0 => {
+                node.outputs.iter().for_each(|output| find_users(onnx, output, steps - 1, found));
+            }
+            _ => found.push(node),
+        }
+        // More tell no more.
+        if found.len() > 1 {
+            return;
+        }
+    }
+}
+
+/// Files beside the model keep their names where the model keeps its own, and else are called after it.
+fn rewrite_options(onnx: &Onnx, out: &Path) -> Result<RewriteOptions> {
+    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_string);
+    let own = name(out).ok_or_else(|| {
+        Error::input(out, "output", "no name that files can be called after", "name a .onnx file")
+    })?;
+    let before = name(onnx.path());
+    let mut options = RewriteOptions::new(String::new());
+    let mut taken = vec![own.clone()];
+    for file in onnx.external_files() {
+        let location = &file.location;
+        let basename = location.rsplit('/').next().unwrap_or(location);
+        if before.as_ref() == Some(&own) && basename == location {
+            taken.push(location.clone());
+            continue;
+        }
+        let rest = before.as_ref().and_then(|before| basename.strip_prefix(before.as_str()));
+        let mut new = rest.map_or_else(|| format!("{own}.{basename}"), |rest| format!("{own}{rest}"));
+        while taken.contains(&new) {
+            new += "_";
+        }
+        taken.push(new.clone());
+        options.locations.insert(location.clone(), new);
+    }
+    options.external = format!("{own}.data");
+    while taken.contains(&options.external) {
+        options.external += "_";
+    }
+    Ok(options)
+}
+
+/// A merge on its way through the files.
+struct Merging<'a> {
+    base: &'a Base,
+    /// What is not yet computed.
+    jobs: Vec<Job<'a>>,
+    /// What is computed for files to come, by the position of its change.
+    waiting: BTreeMap<usize, Vec<u8>>,
+}
+
+impl Merging<'_> {
+    fn write(
+        &mut self,
+        file: &NewFile<'_>,
+        output: &OutputFile,
+        confirm: &mut dyn FnMut() -> Result<()>,
+        done: &mut dyn FnMut(TensorReport),
+    ) -> Result<()> {
+        let (mut stretches, mut places, mut place) = (Vec::new(), BTreeMap::new(), 0);
+        for piece in &file.pieces {
+            match piece {
+                Piece::Bytes(bytes) => stretches.push((place, Stretch::Bytes(bytes))),
+                &Piece::Copy { source, offset, len } => {
+                    stretches.push((place, Stretch::Copy { source, offset, len }));
+                }
+                Piece::Change { index, .. } => {
+                    places.insert(*index, place);
+                }
+            }
+            place += piece.bytes();
+        }
+        write_behind(output, &stretches, |queue| {
+            confirm()?;
+            for (index, place) in &places {
+                if let Some(bytes) = self.waiting.remove(index) {
+                    queue.write_at(*place, bytes)?;
+                }
+            }
+            let here = |job: &Job<'_>| job.changes.iter().any(|index| places.contains_key(index));
+            let (now, later) = std::mem::take(&mut self.jobs).into_iter().partition(here);
+            self.jobs = later;
+            let mut now: Vec<Job<'_>> = now;
+            // In the order in which they lie in the file.
+            now.sort_by_key(|job| job.changes.iter().filter_map(|index| places.get(index)).min().copied());
+            now.iter().try_for_each(|job| self.compute(job, &places, queue).map(&mut *done))
+        })
+    }
+
+    /// Merge a matrix; what belongs to another file waits.
+    fn compute(
+        &mut self,
+        job: &Job<'_>,
+        places: &BTreeMap<usize, u64>,
+        queue: &Queue<'_>,
+    ) -> Result<TensorReport> {
+        let mut written = vec![0u64; job.changes.len()];
+        let waiting = &mut self.waiting;
+        let mut put = |part: usize, bytes: Vec<u8>| -> Result<()> {
+            let Some(index) = job.changes.get(part) else { return Ok(()) };
+            match places.get(index) {
+                Some(place) => {
+                    let at = place + written[part];
+                    written[part] += bytes.len() as u64;
+                    Ok(queue.write_at(at, bytes)?)
+                }
+                None => {
+                    waiting.entry(*index).or_default().extend(bytes);
+                    Ok(())
+                }
+            }
+        };
+        match job.adapted.weight.blocks() {
+            Some(own) => blocks::merge(&job.adapted, own, self.base.path(), |parts| {
+                parts.into_iter().enumerate().try_for_each(|(part, bytes)| put(part, bytes))
+            }),
+            None => job.adapted.each_block(self.base.path(), |bytes| put(0, bytes)),
+        }
+    }
+}

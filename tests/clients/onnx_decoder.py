@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Check a decoder with onnx's checker and run it in onnxruntime: onnx_decoder.py MODEL.onnx OUT [ADAPTER] < SEQUENCES
+
+SEQUENCES is JSON: lists of token ids. OUT becomes JSON: {"logits": one list of rows a sequence, "cached": how far the
+logits are when a sequence is read in parts through the cache, "padded": when all are read at once with padding before
+them, "adapted": with an adapter, the logits while it is active}, distances relative to the largest logit."""
+
+import json
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+
+MODEL, OUT, *ADAPTER = sys.argv[1:]
+SEQUENCES = json.load(sys.stdin)
+
+
+def check():
+    onnx.checker.check_model(MODEL, full_check=True)
+    model = onnx.load(MODEL, load_external_data=False)
+    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    names = [value.name for value in model.graph.input if ".lora_" not in value.name]
+    loras = [value.name for value in model.graph.input if ".lora_" in value.name]
+    assert bool(loras) == bool(ADAPTER)
+    layers = (len(names) - 3) // 2
+    cache = [f"{layer}.{what}" for layer in range(layers) for what in ("key", "value")]
+    assert names == ["input_ids", "attention_mask", "position_ids"] + [f"past_key_values.{c}" for c in cache], names
+    outputs = [value.name for value in inferred.graph.output]
+    assert outputs == ["logits"] + [f"present.{c}" for c in cache], outputs
+    return onnx_types(model, layers)
+
+
+def onnx_types(model, layers):
+    """The type and shape of the cache's inputs."""
+    first = model.graph.input[3].type.tensor_type
+    heads, dim = first.shape.dim[1].dim_value, first.shape.dim[3].dim_value
+    return onnx.helper.tensor_dtype_to_np_dtype(first.elem_type), heads, dim, layers
+
+
+DTYPE, HEADS, DIM, LAYERS = check()
+SESSION = onnxruntime.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
+
+
+def empty(batch):
+    return [np.zeros((batch, HEADS, 0, DIM), DTYPE) for _ in range(2 * LAYERS)]
+
+
+def run(ids, mask, positions, past, options=None):
+    inputs = [np.array(x, np.int64) for x in (ids, mask, positions)] + past
+    names = [value.name for value in SESSION.get_inputs()][: len(inputs)]
+    logits, *present = SESSION.run(None, dict(zip(names, inputs)), options)
+    assert logits.dtype == DTYPE and all(p.shape[2] == len(mask[0]) for p in present)
+    return logits.astype(np.float64), present
+
+
+def whole(ids, options=None):
+    return run([ids], [[1] * len(ids)], [range(len(ids))], empty(1), options)[0][0]
+
+
+def in_parts(ids, first):
+    """`first` tokens at once, the others one by one."""
+    rows, past, start = [], empty(1), 0
+    for end in [first, *range(first + 1, len(ids) + 1)]:
+        logits, past = run([ids[start:end]], [[1] * end], [range(start, end)], past)
+        rows.extend(logits[0])
+        start = end
+    return np.array(rows)
+
+
+def padded(sequences):
+    """All sequences behind padding, as one batch."""
+    length = max(map(len, sequences))
+    pads = [length - len(ids) for ids in sequences]
+    ids = [[0] * pad + ids for pad, ids in zip(pads, sequences)]
+    mask = [[0] * pad + [1] * (length - pad) for pad in pads]
+    positions = [[0] * pad + list(range(length - pad)) for pad in pads]
+    logits, _ = run(ids, mask, positions, empty(len(ids)))
+    return [rows[pad:] for rows, pad in zip(logits, pads)]
+
+
+def apart(a, b):
+    return float(np.max([np.abs(x - y).max() / np.abs(y).max() for x, y in zip(a, b)]))
+
+
+LOGITS = [whole(ids) for ids in SEQUENCES]
+SHORT = [ids[:96] for ids in SEQUENCES]
+RIGHT = [whole(ids) for ids in SHORT]
+answer = {
+    "logits": [rows.tolist() for rows in LOGITS],
+    "cached": apart([in_parts(ids, len(ids) // 2) for ids in SHORT], RIGHT),
+    "padded": apart(padded(SHORT), RIGHT),
+}
+if ADAPTER:
+    adapter, options = onnxruntime.LoraAdapter(), onnxruntime.RunOptions()
+    adapter.Load(ADAPTER[0])
+    options.add_active_adapter(adapter)
+    answer["adapted"] = [whole(ids, options).tolist() for ids in SEQUENCES]
+    # Another run is without it.
+    assert all((whole(ids) == rows).all() for ids, rows in zip(SEQUENCES, LOGITS))
+with open(OUT, "w") as file:
+    json.dump(answer, file)

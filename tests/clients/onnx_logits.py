@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""Logits of ONNX decoders by onnxruntime: onnx_logits.py OUT.json < JOBS
+
+JOBS: a JSON list of {"model": path, "ids": [tokens], "head": width of a head, "decode": tokens to write greedily}.
+OUT.json: a list of {"logits": after the last of the ids, "last": the greatest after each, "written": what was written}, in
+the order of the jobs; {"error": text} for a model that onnxruntime does not run."""
+
+import json
+import os
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+
+TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+
+
+def session(path):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    model = onnx.load(path, load_external_data=False)
+    levels = [a for node in model.graph.node for a in node.attribute if a.name == "accuracy_level"]
+    if levels:
+        # Without it activations are not rounded to 8 bits.
+        onnx.external_data_helper.load_external_data_for_model(model, os.path.dirname(path))
+        for level in levels:
+            level.i = 0
+        path = model.SerializeToString()
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def run(model, ids, head):
+    """Logits [len(ids), vocab] of a model without a past."""
+    feed = {}
+    for value in model.get_inputs():
+        kind = TYPES[value.type]
+        if value.name == "input_ids":
+            feed[value.name] = np.array([ids], kind)
+        elif value.name == "position_ids":
+            feed[value.name] = np.arange(len(ids), dtype=kind)[None]
+        elif value.name == "attention_mask":
+            feed[value.name] = np.ones((1, len(ids)), kind)
+        elif "past" in value.name:
+            batch, heads, _, width = value.shape
+            feed[value.name] = np.zeros((1, heads, 0, width if isinstance(width, int) else head), kind)
+        else:
+            # Factors that a LoRA is given in.
+            feed[value.name] = np.zeros([d if isinstance(d, int) else 0 for d in value.shape], kind)
+    return model.run(["logits"], feed)[0][0].astype(np.float32)
+
+
+def answer(job):
+    model = session(job["model"])
+    ids, head = list(job["ids"]), job["head"]
+    logits = run(model, ids, head)
+    written = []
+    for _ in range(job["decode"]):
+        written.append(int(run(model, ids + written, head)[-1].argmax()))
+    return {"logits": logits[-1].tolist(), "last": logits.max(-1).tolist(), "written": written}
+
+
+def answer_or_error(job):
+    try:
+        return answer(job)
+    except Exception as error:
+        return {"error": str(error)}
+
+
+jobs = json.load(sys.stdin)
+with open(sys.argv[1], "w") as out:
+    json.dump([answer_or_error(job) for job in jobs], out)
