@@ -10,6 +10,8 @@ use curmerge::convert::{
     FileType, FolderOptions, OnnxOptions, OnnxType, to_gguf, to_hugging_face, to_onnx, to_onnx_folder,
 };
 use curmerge_formats::dtype::DType;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value as Json;
 
 /// Those that ONNX models by curmerge have a form for, and GGUF files; gemma2's fixture no GGUF file has.
@@ -202,4 +204,41 @@ fn a_model_within_a_folder_is_found() {
     as_folder(scratch.path(), &out, DType::F32);
     assert_eq!(digests(&open(&out)), digests(&open(&tiny("hf"))));
     assert!(!out.join("onnx").exists());
+}
+
+/// Models with a few bytes changed, at random places and in ways that matter to protobuf: an error of one line, or values.
+#[test]
+fn changed_bytes_never_panic() {
+    let rounds: u32 = std::env::var("CURMERGE_ROUNDS").map_or(150, |rounds| rounds.parse().unwrap());
+    let mut random = ChaCha20Rng::seed_from_u64(7);
+    for name in ["optimum", "genai-fp32", "genai-int4", "torch-dynamo"] {
+        let scratch = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(tiny(name)).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), scratch.path().join(entry.file_name())).unwrap();
+        }
+        let file = scratch.path().join("model.onnx");
+        let whole = fs::read(&file).unwrap();
+        for round in 0..rounds {
+            let mut bytes = whole.clone();
+            for _ in 0..1 + random.next_u32() % 3 {
+                let at = random.next_u32() as usize % bytes.len();
+                bytes[at] = match random.next_u32() % 4 {
+                    0 => bytes[at] ^ 1 << (random.next_u32() % 8),
+                    1 => bytes[at].wrapping_add(1),
+                    2 => [0, 1, 127, 128, 255][random.next_u32() as usize % 5],
+                    _ => bytes[random.next_u32() as usize % bytes.len()],
+                };
+            }
+            fs::write(&file, bytes).unwrap();
+            match Base::open_any(&file) {
+                Ok(base) => {
+                    base.tensors().keys().filter_map(|name| base.weight(name).ok()).for_each(|weight| {
+                        weight.stream().for_each(drop);
+                    })
+                }
+                Err(error) => assert!(!error.to_string().contains('\n'), "{name}, round {round}: {error}"),
+            }
+        }
+    }
 }
