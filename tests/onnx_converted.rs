@@ -92,16 +92,28 @@ fn a_folder_of_an_onnx_model_has_its_companions() {
     let scratch = tempfile::tempdir().unwrap();
     let [onnx, back] = ["onnx", "back"].map(|n| place(&scratch, n));
     as_onnx(&family("gemma3"), &onnx, OnnxType::F16);
-    fs::write(onnx.join("other.onnx_data"), b"weights").unwrap();
+    for other in ["other.onnx_data", "photograph.jpg", "genai_config.json"] {
+        fs::write(onnx.join(other), b"{}").unwrap();
+    }
+    fs::create_dir(onnx.join("additional_chat_templates")).unwrap();
+    fs::write(onnx.join("additional_chat_templates/tools.jinja"), b"{{ tools }}").unwrap();
     as_folder(&onnx, &back, DType::F16);
     let mut names: Vec<String> = fs::read_dir(&back)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();
-    let wanted =
-        ["config.json", "model.safetensors", "tokenizer.json", "tokenizer.model", "tokenizer_config.json"];
-    assert_eq!(names.iter().filter(|n| *n != "generation_config.json").collect::<Vec<_>>(), wanted);
+    let wanted = [
+        "additional_chat_templates",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+    ];
+    assert_eq!(names, wanted);
+    assert!(back.join("additional_chat_templates/tools.jinja").is_file());
     let config: Json = serde_json::from_slice(&fs::read(back.join("config.json")).unwrap()).unwrap();
     assert_eq!((&config["dtype"], &config["torch_dtype"]), (&"float16".into(), &"float16".into()));
     assert_eq!(config["tie_word_embeddings"], true);

@@ -158,7 +158,7 @@ pub fn to_onnx_folder(
             let path = base.path().join(CONFIG);
             vec![(CONFIG.into(), std::fs::read(&path).map_err(|e| Error::io(&path, "read", e))?)]
         }
-        Files::Onnx(model) => onnx_companions::made(base, model, dtype)?,
+        Files::Onnx(model) => onnx_companions::companions(base, model, dtype, &mut notes)?,
     };
     for (_, config) in files.iter_mut().filter(|(name, _)| name == Path::new(CONFIG)) {
         with_settings(config, &settings(options.file_type, plan.is_external()));
@@ -177,9 +177,6 @@ pub fn to_onnx_folder(
     if let Files::HuggingFace(_) = base.files() {
         let made: Vec<_> = files.iter().map(|(name, _)| name.clone()).collect();
         notes.extend(carry_companions(base.path(), &folder, |name| made.iter().any(|own| own == name))?);
-    }
-    if let Files::Onnx(model) = base.files() {
-        notes.extend(carry_companions(model.folder(), &folder, onnx_companions::stays)?);
     }
     for (name, bytes) in files {
         folder.subfolder(name.parent().unwrap_or(Path::new("")))?;
