@@ -45,7 +45,9 @@ pub(super) fn write(
         let (canonical, tensor) = sole_user(base, name)?;
         check_storage(base, canonical, tensor, options.storage)?;
         let weight = base.stored_weight(canonical)?;
-        let label = if tensor.slice.is_some() { name } else { canonical };
+        // Of several, the block that they are in.
+        let block = canonical.rsplit_once('.').map_or(canonical, |(block, _)| block);
+        let label = if tensor.slice.is_some() { block } else { canonical };
         let adapted = Adapted { name: label, terms, weight, weights: None, dtype: tensor.dtype };
         let beside =
             tensor.blocks.iter().flat_map(|blocks| [Some(&blocks.scales), blocks.zero_points.as_ref()]);
