@@ -194,6 +194,12 @@ fn blocks_are_decoded_and_their_damage_told() {
     // The first byte of the row's codes is 3 * 8 * 37 = 888, and its zero point 3.
     assert_eq!(row[..2], [(8.0 - 3.0) * scales[0], (7.0 - 3.0) * scales[0]]);
 
+    let biased = open(&in_blocks(|graph| {
+        graph.floats("bias", &[FF]);
+        nbits(graph, &["x", "codes", "scales", "", "", "bias"], FF as i64, 4, 16);
+    }));
+    assert_eq!(biased.unwrap().vector("blk.0.ffn_gate.bias").unwrap().len(), FF as usize);
+
     let bad = |words: &[&str], change: &dyn Fn(&mut Graph)| refused(&in_blocks(change), words);
     let rows = FF as i64;
     bad(&["MatMulNBits", "scales are missing"], &|g| nbits(g, &["x", "codes", "none"], rows, 4, 16));
