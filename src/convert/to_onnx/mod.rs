@@ -18,7 +18,7 @@ mod matrix;
 use std::path::Path;
 
 use curmerge_formats::dtype::DType;
-use curmerge_formats::onnx::{ElementType, NewOnnx, OnnxLayout};
+use curmerge_formats::onnx::{ElementType, NewOnnx, NewOnnxTensor, OnnxLayout};
 use curmerge_formats::output::{OutputFile, OutputFolder};
 use serde_json::{Map, Value as Json};
 
@@ -282,7 +282,9 @@ impl<'a> Plan<'a> {
             *report.types.entry(name).or_default() += 1;
         }
         let vectors = self.model.graph.initializers.iter();
-        let vectors = vectors.filter(|tensor| tensor.values.is_some() && !tensor.name.starts_with('/'));
+        // Neither constants of the graph nor the places for a LoRA.
+        let own = |tensor: &&NewOnnxTensor| !tensor.name.starts_with('/') && !tensor.dims.contains(&0);
+        let vectors = vectors.filter(|tensor| tensor.values.is_some()).filter(own);
         for vector in vectors {
             *report.types.entry(vector.element.dtype().map_or("", DType::name).into()).or_default() += 1;
         }
