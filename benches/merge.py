@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Merging and converting beside their peers, whole processes in turn.
 
-    merge.py CURMERGE MODELS LLAMA_BIN [--runs 5] [--seven-billion DIR]
+    merge.py CURMERGE MODELS LLAMA_BIN [--runs 5] [--seven-billion DIR] [--onnx MODEL.onnx]
 
 CURMERGE is the release program, MODELS the folder that shared/models/get.py filled, LLAMA_BIN the folder of
 llama-export-lora and llama-quantize; this interpreter has numpy, gguf, torch, transformers and peft. Each pair runs in
 turn, A B A B, after one run that does not count; the table gives medians, and the ratio of wall time pair by pair.
 CURMERGE syncs what it writes to the disk, the peers do not; in rows "without sync" eatmydata (Debian's package) makes
 that call do nothing. With --seven-billion only the merges into files of Llama 2 7B's shape are measured, which
-benches/llama_7b.py makes in DIR, of 21 GB, with as much again for the outputs.
+benches/llama_7b.py makes in DIR, of 21 GB, with as much again for the outputs; with --onnx those into an ONNX model with its
+weights inside, first of q, k and v and then of all targets.
 """
 
 import argparse
@@ -76,8 +77,12 @@ def compare_merge(base, adapter, lora, out, curmerge, llama, runs):
     """A merge beside llama-export-lora and a bare copy."""
     merge = [curmerge, "merge", base, adapter, "-o", out, "--threads", 2]
     export_lora = [llama / "llama-export-lora", "-m", base, "--lora", lora, "-o", out, "-t", 2]
-    name = base.stem
-    compare(f"merge into {name}, llama-export-lora", merge, export_lora, out, runs)
+    compare(f"merge into {base.stem}, llama-export-lora", merge, export_lora, out, runs)
+    compare_copy(base, merge, out, runs)
+
+
+def compare_copy(base, merge, out, runs):
+    name = base.parent.name if base.suffix == ".onnx" else base.stem
     compare(f"merge into {name}, cp and sync", merge, ["sh", "-c", f"cp {base} {out} && sync {out}"], out, runs)
     compare(f"merge into {name} without sync, cp", ["eatmydata", *merge], ["cp", base, out], out, runs)
 
@@ -104,6 +109,15 @@ def small(curmerge, models, llama, runs, scratch):
         compare(f"convert F32 to {kind}, llama-quantize", convert, quantize, out, runs)
 
 
+def onnx(curmerge, base, runs, scratch):
+    (scratch / "text.txt").write_text("A merge is measured with an adapter that changes something.\n" * 8)
+    for targets in ("q,k,v", "all"):
+        adapter, out = scratch / "onnx.st", scratch / "out.onnx"
+        build = [curmerge, "build", base, "--data", scratch / "text.txt", "--epochs", "4", "--targets", targets]
+        subprocess.run([str(w) for w in (*build, "-o", adapter)], check=True, stdout=subprocess.DEVNULL)
+        compare_copy(base, [curmerge, "merge", base, adapter, "-o", out, "--threads", 2], out, runs)
+
+
 def seven_billion(curmerge, folder, llama, runs):
     folder.mkdir(parents=True, exist_ok=True)
     at = lambda name: folder / name
@@ -128,6 +142,7 @@ def main():
         parser.add_argument(name, type=pathlib.Path)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seven-billion", type=pathlib.Path, metavar="DIR")
+    parser.add_argument("--onnx", type=pathlib.Path, metavar="MODEL.onnx")
     args = parser.parse_args()
     curmerge, models, llama = (path.resolve() for path in (args.curmerge, args.models, args.llama_bin))
     print(f"{os.cpu_count()} processors, medians of {args.runs}: wall, processor, peak resident, peak anonymous\n")
@@ -135,6 +150,8 @@ def main():
     if args.seven_billion:
         return seven_billion(curmerge, args.seven_billion.resolve(), llama, args.runs)
     with tempfile.TemporaryDirectory(dir=models.parent) as scratch:
+        if args.onnx:
+            return onnx(curmerge, args.onnx.resolve(), args.runs, pathlib.Path(scratch))
         small(curmerge, models, llama, args.runs, pathlib.Path(scratch))
 
 

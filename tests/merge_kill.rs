@@ -5,8 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use curmerge_formats::OutputFile;
 use curmerge_formats::dtype::DType;
+use curmerge_formats::onnx::{Onnx, RewriteOptions, rewrite};
+use onnx_writer::Graph;
 
+#[path = "support/onnx_writer.rs"]
+mod onnx_writer;
 mod tiny;
 
 /// Moments, spread over the time a merge takes, at which one is killed.
@@ -48,22 +53,42 @@ fn an_interrupted_merge_leaves_nothing_hidden_either() {
     });
 }
 
+/// A model of two matrices, which are in a file beside it.
+fn write_onnx(path: &Path) {
+    let mut graph = Graph::default();
+    for name in ["first", "second"] {
+        graph.floats(&format!("{name}.weight"), &[256, 512]);
+        graph.node("MatMul", "", &["x", &format!("{name}.weight")], &[]);
+    }
+    let whole = path.with_extension("whole");
+    fs::write(&whole, graph.model()).unwrap();
+    let options = RewriteOptions { max_model_bytes: 0, ..RewriteOptions::new("tiny.onnx.data") };
+    for file in rewrite(&Onnx::open(&whole).unwrap(), &[], &options).unwrap() {
+        let name = file.location.as_deref().unwrap_or("tiny.onnx");
+        let mut out = OutputFile::create(&path.with_file_name(name), &[]).unwrap();
+        file.write(&mut out, |_| unreachable!("nothing changes")).unwrap();
+        out.commit().unwrap();
+    }
+}
+
 /// Merges a file and a folder, whole and in shards, again and again, and calls `end` with the process at one moment after the other.
 fn for_every_moment(end: impl Fn(&mut Child, &Path)) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     tiny::write_gguf(&at("tiny.gguf"), DType::Q4_K);
     tiny::write_folder(&at("tiny-hf"));
+    write_onnx(&at("tiny.onnx"));
     let (whole, shards) = (&[][..], &["--max-shard-size", "200K"][..]);
-    for (base, out, size) in [
-        ("tiny.gguf", "out.gguf", whole),
-        ("tiny.gguf", "out-splits", shards),
-        ("tiny-hf", "out-hf", whole),
-        ("tiny-hf", "out-shards", shards),
+    for (base, out, size, targets) in [
+        ("tiny.gguf", "out.gguf", whole, "q,k,v"),
+        ("tiny.gguf", "out-splits", shards, "q,k,v"),
+        ("tiny-hf", "out-hf", whole, "q,k,v"),
+        ("tiny-hf", "out-shards", shards, "q,k,v"),
+        ("tiny.onnx", "out.onnx", whole, "first,second"),
     ] {
         let (base, adapter, out) = (at(base), at("adapter.safetensors"), at(out));
-        let select =
-            ["select".as_ref(), base.as_path(), "--rank".as_ref(), "4".as_ref(), "-o".as_ref(), &adapter];
+        let mut select = vec!["select".as_ref(), base.as_path(), "-o".as_ref(), adapter.as_path()];
+        select.extend(["--rank", "4", "--targets", targets].map(Path::new));
         assert!(curmerge(&select).status().unwrap().success());
         let mut arguments =
             vec!["merge".as_ref(), base.as_path(), &adapter, "-o".as_ref(), &out, "--force".as_ref()];
@@ -72,6 +97,9 @@ fn for_every_moment(end: impl Fn(&mut Child, &Path)) {
         assert!(curmerge(&arguments).status().unwrap().success());
         let whole_run = start.elapsed();
         let complete = snapshot(&out);
+        // Of a model with its weights beside it both are there, or not the model.
+        let beside = out.with_extension("onnx.data");
+        let complete_beside = snapshot(&beside);
         if out.is_dir() {
             fs::remove_dir_all(&out).unwrap()
         } else {
@@ -85,6 +113,7 @@ fn for_every_moment(end: impl Fn(&mut Child, &Path)) {
             child.wait().unwrap();
             let left = snapshot(&out);
             assert!(left.is_none() || left == complete, "killed after {kill}/{KILLS} of {whole_run:?}");
+            assert!(left.is_none() || snapshot(&beside) == complete_beside, "killed after {kill}/{KILLS}");
         }
     }
 }

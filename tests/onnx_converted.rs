@@ -10,6 +10,8 @@ use curmerge::convert::{
     FileType, FolderOptions, OnnxOptions, OnnxType, to_gguf, to_hugging_face, to_onnx, to_onnx_folder,
 };
 use curmerge_formats::dtype::DType;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value as Json;
 
 /// Those that ONNX models by curmerge have a form for, and GGUF files; gemma2's fixture no GGUF file has.
@@ -90,16 +92,28 @@ fn a_folder_of_an_onnx_model_has_its_companions() {
     let scratch = tempfile::tempdir().unwrap();
     let [onnx, back] = ["onnx", "back"].map(|n| place(&scratch, n));
     as_onnx(&family("gemma3"), &onnx, OnnxType::F16);
-    fs::write(onnx.join("other.onnx_data"), b"weights").unwrap();
+    for other in ["other.onnx_data", "photograph.jpg", "genai_config.json"] {
+        fs::write(onnx.join(other), b"{}").unwrap();
+    }
+    fs::create_dir(onnx.join("additional_chat_templates")).unwrap();
+    fs::write(onnx.join("additional_chat_templates/tools.jinja"), b"{{ tools }}").unwrap();
     as_folder(&onnx, &back, DType::F16);
     let mut names: Vec<String> = fs::read_dir(&back)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();
-    let wanted =
-        ["config.json", "model.safetensors", "tokenizer.json", "tokenizer.model", "tokenizer_config.json"];
-    assert_eq!(names.iter().filter(|n| *n != "generation_config.json").collect::<Vec<_>>(), wanted);
+    let wanted = [
+        "additional_chat_templates",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+    ];
+    assert_eq!(names, wanted);
+    assert!(back.join("additional_chat_templates/tools.jinja").is_file());
     let config: Json = serde_json::from_slice(&fs::read(back.join("config.json")).unwrap()).unwrap();
     assert_eq!((&config["dtype"], &config["torch_dtype"]), (&"float16".into(), &"float16".into()));
     assert_eq!(config["tie_word_embeddings"], true);
@@ -202,4 +216,41 @@ fn a_model_within_a_folder_is_found() {
     as_folder(scratch.path(), &out, DType::F32);
     assert_eq!(digests(&open(&out)), digests(&open(&tiny("hf"))));
     assert!(!out.join("onnx").exists());
+}
+
+/// Models with a few bytes changed, at random places and in ways that matter to protobuf: an error of one line, or values.
+#[test]
+fn changed_bytes_never_panic() {
+    let rounds: u32 = std::env::var("CURMERGE_ROUNDS").map_or(150, |rounds| rounds.parse().unwrap());
+    let mut random = ChaCha20Rng::seed_from_u64(7);
+    for name in ["optimum", "genai-fp32", "genai-int4", "torch-dynamo"] {
+        let scratch = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(tiny(name)).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), scratch.path().join(entry.file_name())).unwrap();
+        }
+        let file = scratch.path().join("model.onnx");
+        let whole = fs::read(&file).unwrap();
+        for round in 0..rounds {
+            let mut bytes = whole.clone();
+            for _ in 0..1 + random.next_u32() % 3 {
+                let at = random.next_u32() as usize % bytes.len();
+                bytes[at] = match random.next_u32() % 4 {
+                    0 => bytes[at] ^ 1 << (random.next_u32() % 8),
+                    1 => bytes[at].wrapping_add(1),
+                    2 => [0, 1, 127, 128, 255][random.next_u32() as usize % 5],
+                    _ => bytes[random.next_u32() as usize % bytes.len()],
+                };
+            }
+            fs::write(&file, bytes).unwrap();
+            match Base::open_any(&file) {
+                Ok(base) => {
+                    base.tensors().keys().filter_map(|name| base.weight(name).ok()).for_each(|weight| {
+                        weight.stream().for_each(drop);
+                    })
+                }
+                Err(error) => assert!(!error.to_string().contains('\n'), "{name}, round {round}: {error}"),
+            }
+        }
+    }
 }

@@ -54,9 +54,12 @@ fn answer(python: &Path, script: &str, words: &[&OsStr], input: &Value) -> Value
 }
 
 /// What curmerge generates after each prompt: its tokens, and the new ones.
-fn ours(model: &Path, prompts: &[&str]) -> Vec<[Vec<u32>; 2]> {
+fn ours(model: &Path, adapter: Option<&Path>, prompts: &[&str]) -> Vec<[Vec<u32>; 2]> {
     let generate = |prompt: &&str| {
-        let answer = curmerge!("run", model, "-n", COUNT, "--json", "-p", prompt).json();
+        let mut words = vec![OsStr::new("run"), model.as_os_str()];
+        words.extend(["-n", COUNT, "--json", "-p", prompt].map(OsStr::new));
+        words.extend(adapter.iter().flat_map(|adapter| [OsStr::new("--adapter"), adapter.as_os_str()]));
+        let answer = program::run(&words).json();
         ["prompt_tokens", "tokens"].map(|key| serde_json::from_value(answer[key].clone()).unwrap())
     };
     prompts.iter().map(generate).collect()
@@ -66,7 +69,7 @@ fn ours(model: &Path, prompts: &[&str]) -> Vec<[Vec<u32>; 2]> {
 fn assert_same_logits(what: &str, source: &Path, folder: &Path, scratch: &Path) {
     let onnx = scratch.join("model.onnx");
     curmerge!("convert", source, onnx).done();
-    let [ids, _] = ours(source, &PROMPTS[..1]).swap_remove(0);
+    let [ids, _] = ours(source, None, &PROMPTS[..1]).swap_remove(0);
     let words = [onnx.as_os_str(), OsStr::new("OUT")];
     let found = venv::answer("onnx_decoder.py", &words, json!([ids]).to_string().as_bytes());
     let asked = scratch.join("asked.json");
@@ -106,17 +109,21 @@ fn assert_same_tokens(what: &str, source: &Path, prompts: &[&str], scratch: &Pat
     let mut words: Vec<&OsStr> = vec!["convert".as_ref(), source.as_os_str(), folder.as_os_str()];
     words.extend(["--format", "onnx", "--genai", "--force"].iter().chain(options).map(OsStr::new));
     program::run(&words).done();
-    let ours = ours(source, prompts);
+    let ours = ours(source, None, prompts);
     let ids: Vec<&Vec<u32>> = ours.iter().map(|[prompt, _]| prompt).collect();
     let words = [folder.as_os_str(), OsStr::new("OUT"), OsStr::new(COUNT)];
     let found = answer(&named("CURMERGE_GENAI_PYTHON"), "onnx_genai.py", &words, &json!(ids));
+    assert_generated(what, &ours, &found);
+}
+
+fn assert_generated(what: &str, ours: &[[Vec<u32>; 2]], found: &Value) {
     for ([_, right], found) in ours.iter().zip(found.as_array().unwrap()) {
         let mut found: Vec<u32> = serde_json::from_value(found["tokens"].clone()).unwrap();
         // It gives the end of the text too.
         found.truncate(if found.len() == right.len() + 1 { right.len() } else { found.len() });
         assert_eq!(&found, right, "{what}");
     }
-    println!("{what}: {} prompts, the same tokens", prompts.len());
+    println!("{what}: {} prompts, the same tokens", ours.len());
 }
 
 #[test]
@@ -154,7 +161,7 @@ fn genai_generates_the_same_tokens_by_real_models() {
     let words: Vec<&OsStr> = words.iter().map(|word| word.as_os_str()).collect();
     // Its own tokenizer opens the folder too.
     let found = answer(&named("CURMERGE_GENAI_PYTHON"), "onnx_genai.py", &words, &json!(PROMPTS));
-    for ([ids, _], found) in ours(&smol, PROMPTS).iter().zip(found.as_array().unwrap()) {
+    for ([ids, _], found) in ours(&smol, None, PROMPTS).iter().zip(found.as_array().unwrap()) {
         assert_eq!(found["prompt"], json!(ids));
     }
 
@@ -163,4 +170,31 @@ fn genai_generates_the_same_tokens_by_real_models() {
     assert_same_tokens("SmolLM2, Q4_0", &four, PROMPTS, scratch.path(), &["--type", "q4_0"]);
     let gemma = model("gemma-3-270m.Q4_K_M.gguf");
     assert_same_tokens("Gemma 3", &gemma, PROMPTS, scratch.path(), &[]);
+}
+
+#[test]
+#[ignore = "needs real models"]
+fn genai_generates_the_same_tokens_with_an_adapter() {
+    let scratch = tempfile::tempdir().unwrap();
+    let [data, adapter, exported, folder] =
+        ["data.jsonl", "adapter", "a.onnx_adapter", "genai"].map(|name| scratch.path().join(name));
+    let lines = [
+        r#"{"prompt": "The river is", "completion": " red in the morning"}"#,
+        r#"{"prompt": "The capital of Norway", "completion": " is Oslo."}"#,
+    ];
+    std::fs::write(&data, lines.join("\n")).unwrap();
+    let smol = model("smollm2-hf");
+    let build: Vec<&OsStr> = vec!["build".as_ref(), smol.as_os_str(), "--data".as_ref(), data.as_os_str()];
+    let options = ["--targets", "q,v", "--lr", "0.02", "--epochs", "4", "--shrink", "1"].map(OsStr::new);
+    let out = [OsStr::new("-o"), adapter.as_os_str()];
+    program::run(&[&build[..], &options, &out].concat()).done();
+    curmerge!("convert", smol, folder, "--format", "onnx", "--genai", "--lora-inputs", "q,v").done();
+    curmerge!("export", adapter, "--base", smol, "--format", "onnx-adapter", "-o", exported).done();
+    let [with, without] = [Some(adapter.as_path()), None].map(|adapter| ours(&smol, adapter, PROMPTS));
+    assert_ne!(with, without, "an adapter that changes nothing shows nothing");
+    let python = named("CURMERGE_GENAI_PYTHON");
+    let words = [folder.as_os_str(), OsStr::new("OUT"), OsStr::new(COUNT), exported.as_os_str()];
+    let ids: Vec<&Vec<u32>> = with.iter().map(|[prompt, _]| prompt).collect();
+    assert_generated("without", &without, &answer(&python, "onnx_genai.py", &words[..3], &json!(ids)));
+    assert_generated("with the adapter", &with, &answer(&python, "onnx_genai.py", &words, &json!(ids)));
 }

@@ -24,12 +24,12 @@ fn named(variable: &str) -> PathBuf {
         .into()
 }
 
-/// The folders with a model, by name, that CURMERGE_ONLY is part of.
+/// The folders, by name, that CURMERGE_ONLY is part of.
 fn folders() -> Vec<PathBuf> {
     let only = std::env::var("CURMERGE_ONLY").unwrap_or_default();
     let entries = std::fs::read_dir(named("CURMERGE_ONNX")).unwrap();
     let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    found.retain(|path| path.join("model.onnx").is_file() && path.to_string_lossy().contains(&only));
+    found.retain(|path| path.is_dir() && path.to_string_lossy().contains(&only));
     found.sort();
     found
 }
@@ -48,7 +48,7 @@ fn ask(jobs: &[Value]) -> Vec<Value> {
 }
 
 fn job(path: &Path, base: &Base, ids: &[u32], decode: usize) -> Value {
-    json!({ "model": path.join("model.onnx"), "ids": ids, "head": base.config().head_dim, "decode": decode })
+    json!({ "model": path, "ids": ids, "head": base.config().head_dim, "decode": decode })
 }
 
 /// How far logits may be off: what the model itself rounds.
@@ -77,7 +77,7 @@ fn logits_equal_those_of_onnxruntime() {
             }
         };
         let ids = ids(&base);
-        let answer = ask(&[job(&folder, &base, &ids, 0)]).remove(0);
+        let answer = ask(&[job(base.path(), &base, &ids, 0)]).remove(0);
         if let Some(error) = answer["error"].as_str() {
             println!("{name}: onnxruntime: {error}");
             continue;
@@ -108,8 +108,7 @@ fn merged_models_write_in_onnxruntime_what_base_and_adapter_write() {
         let report = merge(&base, &[(Source::Cur(&adapter), 1.0)], &options, &out, |_, _| {}).unwrap();
         let worst = report.worst_first()[0].clone();
         let ids = ids(&base);
-        let job = json!({ "model": out, "ids": ids, "head": base.config().head_dim, "decode": WRITTEN });
-        let answer = ask(&[job]).remove(0);
+        let answer = ask(&[job(&out, &base, &ids, WRITTEN)]).remove(0);
         if let Some(error) = answer["error"].as_str() {
             println!("{name}: onnxruntime: {error}");
             continue;
@@ -127,7 +126,7 @@ fn merged_models_write_in_onnxruntime_what_base_and_adapter_write() {
         let merged = Base::open(&out).unwrap();
         let merged = Transformer::new(&merged).unwrap();
         let (again, _) = logits(&merged, &ids);
-        let quantized = ["int4", "int8", "q4"].iter().any(|kind| name.contains(kind));
+        let quantized = ["int4", "int8", "q4", "q8"].iter().any(|kind| name.contains(kind));
         // What a merge rounds is not what the adapter beside the base does.
         let own = if quantized { &merged } else { &model };
         let theirs: Vec<u64> = serde_json::from_value(answer["written"].clone()).unwrap();

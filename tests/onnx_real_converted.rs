@@ -17,9 +17,6 @@ mod python;
 
 /// What curmerge refuses of them, and why.
 const REFUSED: &[(&str, &str)] = &[
-    // The cap of the logits is a few nodes of the graph; Granite's multipliers likewise.
-    ("gemma2-genai", "it says too little of a gemma2 model"),
-    ("granite-genai", "it says too little of a granite model"),
     // Frequencies for short and long contexts are chosen by an If.
     ("phi3-long-genai", "it is no constant"),
     ("-dynamic8", "MatMulInteger"),

@@ -52,8 +52,16 @@ impl Base {
     }
 
     fn check(&self, name: &str, shape: &[Size]) -> Result<()> {
-        let place = self.place(name).ok_or_else(|| {
-            self.error(name, "missing", "the file is incomplete or not the model it says; download it again")
+        let place = self.place(name).ok_or_else(|| match self.files {
+            Files::Onnx(_) => {
+                let mend =
+                    "export the model again by optimum, torch.onnx or onnxruntime-genai, not fused further";
+                self.error(name, "missing: no name or path in the graph leads to it", mend)
+            }
+            _ => {
+                let mend = "the file is incomplete or not the model it says; download it again";
+                self.error(name, "missing", mend)
+            }
         })?;
         let wanted: Vec<u64> = shape.iter().map(|&size| self.config.size(size) as u64).collect();
         let mut found = place.tensor.shape.clone();

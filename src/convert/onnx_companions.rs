@@ -14,8 +14,23 @@ const GENAI_CONFIG: &str = "genai_config.json";
 const GENERATION: &str = "generation_config.json";
 /// Members of config.json that say where an ONNX model is and how it runs.
 const OF_ONNX: [&str; 1] = ["transformers.js_config"];
-/// Files that only an ONNX model has, by the last part of the name.
-const ENDINGS: [&str; 4] = ["onnx", "onnx_data", "data", "ort"];
+/// Files that come along into a folder for transformers. Whatever else lies beside a model may not belong to it.
+const BESIDE: [&str; 13] = [
+    GENERATION,
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "README.md",
+    "LICENSE",
+    "LICENSE.txt",
+];
+const TEMPLATES: &str = "additional_chat_templates";
 
 /// The configuration of an ONNX base as config.json has it: the one beside it, or what genai_config.json and the graph say.
 /// `None` for other containers.
@@ -80,28 +95,53 @@ pub(super) fn has_own_head(base: &Base, config: &Map<String, Json>) -> Result<bo
     Ok(!rows.all(|((_, a), (_, b))| a == b))
 }
 
-/// The files of a folder for transformers that are made: config.json for weights of this type, and of what an
-/// onnxruntime-genai model says generation_config.json.
+/// What a folder for transformers has beside the weights, which are of this type: config.json, generation_config.json, and
+/// the files of the tokenizer as they lie beside the model; names and contents. Where that has no tokenizer, `notes` says so.
 ///
 /// # Errors
-/// Those of [`configuration_of`].
-pub(super) fn made(base: &Base, model: &OnnxModel, dtype: DType) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+/// Those of [`configuration_of`]; a file that cannot be read.
+pub(super) fn companions(
+    base: &Base,
+    model: &OnnxModel,
+    dtype: DType,
+    notes: &mut Vec<String>,
+) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     let mut config = configuration(base, model)?;
     for key in ["dtype", "torch_dtype"] {
         config.insert(key.into(), torch_name(dtype).into());
     }
     config.insert("tie_word_embeddings".into(), (!has_own_head(base, &config)?).into());
     config.retain(|key, _| !OF_ONNX.contains(&key.as_str()));
-    let mut files = vec![(CONFIG.into(), pretty(&config.into()).into())];
-    if !model.folder().join(GENERATION).exists() {
+    let mut files: Vec<(PathBuf, Vec<u8>)> = vec![(CONFIG.into(), pretty(&config.into()).into())];
+    for name in BESIDE.iter().map(PathBuf::from).chain(templates(model.folder())?) {
+        let path = model.folder().join(&name);
+        if path.is_file() {
+            let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, "read", e))?;
+            files.push((name, bytes));
+        }
+    }
+    let has = |name: &str| files.iter().any(|(known, _)| known == Path::new(name));
+    if !has("tokenizer.json") && !has("tokenizer.model") {
+        notes.push("no tokenizer lies beside the ONNX model, and none is in the folder".into());
+    }
+    if !has(GENERATION) {
         files.push((GENERATION.into(), generation(&tokens(model)?).into()));
     }
     Ok(files)
 }
 
-/// Whether a file beside the model, relative to its folder, is of no use without it, or is one of those that are made.
-pub(super) fn stays(file: &Path) -> bool {
-    let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or("");
-    let named = |name: &str| file == Path::new(name);
-    ENDINGS.contains(&ending) || file.starts_with("onnx") || named(CONFIG) || named(GENAI_CONFIG)
+/// Chat templates that have names.
+fn templates(folder: &Path) -> Result<Vec<PathBuf>> {
+    let within = folder.join(TEMPLATES);
+    if !within.is_dir() {
+        return Ok(Vec::new());
+    }
+    let fail = |e| Error::io(&within, "list", e);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(&within).map_err(fail)? {
+        let name = Path::new(TEMPLATES).join(entry.map_err(fail)?.file_name());
+        found.extend(Some(name).filter(|name| name.extension().is_some_and(|ending| ending == "jinja")));
+    }
+    found.sort();
+    Ok(found)
 }

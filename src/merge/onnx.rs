@@ -3,7 +3,7 @@
 //! A matrix in blocks is three tensors, which may lie in different files; what belongs to a file that is not yet written
 //! waits in memory. External files are renamed before the model that names them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::onnx::{Change, NewFile, Node, Onnx, OnnxTensor, Piece, RewriteOptions, rewrite};
@@ -17,9 +17,6 @@ use super::tensor::Adapted;
 use super::terms::Term;
 use crate::base::{Base, BaseTensor, OnnxModel};
 use crate::{Error, Result};
-
-/// Nodes between a tensor and those that use its values.
-const MAX_STEPS: usize = 32;
 
 /// A changed matrix, and the positions among the changes of what it is stored as.
 struct Job<'a> {
@@ -45,7 +42,9 @@ pub(super) fn write(
         let (canonical, tensor) = sole_user(base, name)?;
         check_storage(base, canonical, tensor, options.storage)?;
         let weight = base.stored_weight(canonical)?;
-        let label = if tensor.slice.is_some() { name } else { canonical };
+        // Of several, the block that they are in.
+        let block = canonical.rsplit_once('.').map_or(canonical, |(block, _)| block);
+        let label = if tensor.slice.is_some() { block } else { canonical };
         let adapted = Adapted { name: label, terms, weight, weights: None, dtype: tensor.dtype };
         let beside =
             tensor.blocks.iter().flat_map(|blocks| [Some(&blocks.scales), blocks.zero_points.as_ref()]);
@@ -112,15 +111,13 @@ fn check_storage(base: &Base, name: &str, tensor: &BaseTensor, storage: Storage)
 }
 
 /// The change of the constant of this name, which one node uses.
-fn change<'m>(base: &Base, onnx: &'m Onnx, name: &str) -> Result<Change<'m>> {
+fn change<'m>(base: &Base, onnx: &'m Onnx, name: &'m str) -> Result<Change<'m>> {
     let refuse = |problem: String| {
         let mend = "export the model again without sharing weights";
         Error::input(base.path(), format!("tensor '{}'", name.escape_debug()), problem, mend)
     };
     let tensor: &OnnxTensor = onnx.constant(name).ok_or_else(|| refuse("no constant".into()))?;
-    let mut users = Vec::new();
-    find_users(onnx, name, MAX_STEPS, &mut users);
-    if let [one, other, ..] = users[..] {
+    if let [one, other] = users(onnx, name)[..] {
         let called = |node: &Node| format!("{} '{}'", node.op_type.escape_debug(), node.name.escape_debug());
         return Err(refuse(format!(
             "{} and {} both use it, and a merge changes one",
@@ -131,20 +128,23 @@ fn change<'m>(base: &Base, onnx: &'m Onnx, name: &str) -> Result<Change<'m>> {
     Ok(Change { tensor, element: tensor.element, dims: tensor.dims.clone() })
 }
 
-/// The nodes that use a value for more than its form.
-fn find_users<'m>(onnx: &'m Onnx, name: &str, steps: usize, found: &mut Vec<&'m Node>) {
-    for node in onnx.users_of(name) {
-        match node.op_type.as_str() {
-            "Transpose" | "Cast" | "Identity" | "Reshape" if steps > 0 => {
-                node.outputs.iter().for_each(|output| find_users(onnx, output, steps - 1, found));
+/// The nodes that use a value for more than its form, at most two of them.
+fn users<'m>(onnx: &'m Onnx, name: &'m str) -> Vec<&'m Node> {
+    let (mut found, mut seen, mut names) = (Vec::new(), BTreeSet::from([name]), vec![name]);
+    while let Some(name) = names.pop() {
+        for node in onnx.users_of(name) {
+            match node.op_type.as_str() {
+                "Transpose" | "Cast" | "Identity" | "Reshape" => {
+                    names.extend(node.outputs.iter().map(String::as_str).filter(|name| seen.insert(name)));
+                }
+                _ => found.push(node),
             }
-            _ => found.push(node),
-        }
-        // More tell no more.
-        if found.len() > 1 {
-            return;
+            if found.len() > 1 {
+                return found;
+            }
         }
     }
+    found
 }
 
 /// Files beside the model keep their names where the model keeps its own, and else are called after it.

@@ -179,25 +179,31 @@ impl MergeReport {
     /// One line for each thing that whoever uses the output should know.
     pub fn warnings(&self) -> Vec<String> {
         let mut lines = self.notes.clone();
+        // In an ONNX model types stay.
+        let mend = |worst: &TensorReport| match worst.dtype.starts_with("INT") {
+            true => "merge into the model unquantized, and quantize that",
+            false => "store them finer, for example with --type-adapted q8_0",
+        };
         let count = self.tensors.len();
         let low: Vec<_> = self.tensors.iter().filter(|t| t.share < LOW_SHARE).collect();
         if let Some(worst) = low.iter().min_by(|a, b| a.share.total_cmp(&b.share)) {
             lines.push(format!(
-                "less than half of the adapter survived rounding in {} of {count} tensors, least in {} ({:.3}); \
-                 store them finer, for example with --type-adapted q8_0",
+                "less than half of the adapter survived rounding in {} of {count} tensors, least in {} ({:.3}); {}",
                 low.len(),
                 worst.label(),
-                worst.share
+                worst.share,
+                mend(worst)
             ));
         }
         let noisy: Vec<_> = self.tensors.iter().filter(|t| t.noise > HIGH_NOISE).collect();
         if let Some(worst) = noisy.iter().max_by(|a, b| a.noise.total_cmp(&b.noise)) {
             lines.push(format!(
                 "rounding added more than {HIGH_NOISE} times the adapter's own change in {} of {count} tensors, most \
-                 in {} ({:.1}); store them finer, for example with --type-adapted q8_0",
+                 in {} ({:.1}); {}",
                 noisy.len(),
                 worst.label(),
-                worst.noise
+                worst.noise,
+                mend(worst)
             ));
         }
         lines

@@ -89,10 +89,10 @@ pub(super) fn by_stored_tensor<'a>(
             all.extend(terms);
             continue;
         };
-        let start = slice.start as usize;
+        let (start, part) = (slice.start as usize, name.rsplit('.').next());
         all.extend(terms.into_iter().map(|term| Term {
             rows: term.rows.start + start..term.rows.end + start,
-            part: Some(name),
+            part,
             ..term
         }));
     }

@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
-"""What onnxruntime-genai generates, greedily: onnx_genai.py FOLDER OUT COUNT < PROMPTS
+"""What onnxruntime-genai generates, greedily: onnx_genai.py FOLDER OUT COUNT [ADAPTER] < PROMPTS
 
 PROMPTS is JSON: a list of token ids, or a text, for each prompt. OUT becomes JSON: a list of {"prompt", "tokens"} with
-COUNT tokens each, or fewer where the model ends."""
+COUNT tokens each, or fewer where the model ends, with the adapter if one is given."""
 
 import json
 import sys
 
 import onnxruntime_genai
 
-FOLDER, OUT, COUNT = sys.argv[1:]
+FOLDER, OUT, COUNT, *ADAPTER = sys.argv[1:]
 MODEL = onnxruntime_genai.Model(FOLDER)
+if ADAPTER:
+    ADAPTERS = onnxruntime_genai.Adapters(MODEL)
+    ADAPTERS.load(ADAPTER[0], "adapter")
 
 
 def generate(prompt):
@@ -18,6 +21,8 @@ def generate(prompt):
     parameters = onnxruntime_genai.GeneratorParams(MODEL)
     parameters.set_search_options(do_sample=False, max_length=len(ids) + int(COUNT))
     generator = onnxruntime_genai.Generator(MODEL, parameters)
+    if ADAPTER:
+        generator.set_active_adapter(ADAPTERS, "adapter")
     generator.append_tokens(ids)
     tokens = []
     while not generator.is_done():

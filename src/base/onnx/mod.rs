@@ -8,7 +8,7 @@ mod model;
 mod names;
 mod uses;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use curmerge_formats::onnx::{Node, Onnx, OnnxTensor};
@@ -183,12 +183,9 @@ type Drafts = BTreeMap<String, Draft>;
 
 /// The matrices of a model that is not known, by their own names or, where these are numbers, by what uses them.
 fn of_unknown(uses: &[Use<'_>]) -> Drafts {
-    let mut found = Drafts::new();
-    for used in uses.iter().filter(|used| used.role == Role::Matrix) {
+    let (mut found, mut seen) = (Drafts::new(), BTreeSet::new());
+    for used in uses.iter().filter(|used| used.role == Role::Matrix && seen.insert(used.name)) {
         let draft = Draft::new(used);
-        if found.values().any(|other| other.name == draft.name) {
-            continue;
-        }
         let own = names::of_initializer(used.name).map(|_| {
             let stem = used.name.strip_suffix(".weight").unwrap_or(used.name);
             stem.to_string()
@@ -216,8 +213,10 @@ fn of_known(
             Role::Bias => true,
         };
         let known = |module: String| names::canonical(architecture, &module).filter(fits);
+        let parameter = || names::of_parameter(architecture, used.name).filter(fits);
         let named = names::of_initializer(used.name)
             .and_then(known)
+            .or_else(parameter)
             .or_else(|| names::of_node(used.node).into_iter().find_map(known));
         match named {
             Some(named) => put(path, used, &named, config, &mut found)?,

@@ -93,6 +93,20 @@ pub(super) fn canonical(architecture: &'static Architecture, module: &str) -> Op
     starts.map(|start| &module[start..]).find_map(|module| of_module(architecture, module))
 }
 
+/// What the architecture has for a parameter as PyTorch's newer exporter first called it:
+/// `p_model_layers_0_self_attn_q_proj_weight`.
+pub(super) fn of_parameter(architecture: &'static Architecture, name: &str) -> Option<Named> {
+    let module = name.strip_prefix("p_")?;
+    let module = module.strip_suffix("_weight").or_else(|| module.strip_suffix("_bias"))?;
+    let starts = std::iter::once(0).chain(module.match_indices('_').map(|(at, _)| at + 1));
+    starts.map(|start| &module[start..]).find_map(|module| {
+        let dotted = architecture
+            .names()
+            .find_map(|line| renamed(module, &line.hugging_face.replace('.', "_"), line.hugging_face))?;
+        of_module(architecture, &dotted)
+    })
+}
+
 fn of_module(architecture: &'static Architecture, module: &str) -> Option<Named> {
     let alias = table::ALIASES.iter().find_map(|(theirs, ours)| renamed(module, theirs, ours));
     let module = alias.as_deref().unwrap_or(module);
@@ -149,6 +163,10 @@ mod tests {
         assert_eq!(names("phi3", "model.layers.3.attn.k_proj"), whole("blk.3.attn_qkv[k]"));
         assert_eq!(names("gpt2", "transformer.h.1.attn.c_attn"), whole("blk.1.attn_qkv"));
         assert!(names("llama", "model.layers.3.self_attn.q_proj.lora_A").is_empty());
+        let llama = by_model_type("llama").unwrap();
+        let parameter = of_parameter(llama, "p_model_model_layers_12_self_attn_q_proj_weight").unwrap();
+        assert_eq!(parameter.parts[0].canonical, "blk.12.attn_q");
+        assert_eq!(of_parameter(llama, "p_model_layers_12_self_attn_q_proj_lora_weight"), None);
     }
 
     #[test]

@@ -22,7 +22,6 @@ use curmerge_formats::output::{OutputFile, OutputFolder};
 
 use super::{ConvertReport, onnx_companions};
 use crate::base::{Base, Files};
-use crate::merge::carry_companions;
 use crate::{Error, Result};
 
 pub(super) use config::{Tokens, config as derived_config, generation, pretty, torch_name};
@@ -77,14 +76,11 @@ pub fn to_hugging_face(
             report.notes.extend(family::note(base, model.first()));
             companions(base, model, dtype, &mut report.notes)?
         }
-        Files::Onnx(model) => onnx_companions::made(base, model, dtype)?,
+        Files::Onnx(model) => onnx_companions::companions(base, model, dtype, &mut report.notes)?,
         Files::HuggingFace(_) => Vec::new(),
     };
 
     let folder = OutputFolder::create(out, &base.inputs(), options.force)?;
-    if let Files::Onnx(model) = base.files() {
-        report.notes.extend(carry_companions(model.folder(), &folder, onnx_companions::stays)?);
-    }
     weights.write(&folder, &mut report, &mut progress)?;
     for (name, bytes) in companions {
         folder.subfolder(name.parent().unwrap_or(Path::new("")))?;

@@ -4,7 +4,7 @@
 use curmerge_formats::dtype::DType;
 
 /// Rows of blocks.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Packed {
     /// 16 bytes a block.
     pub(super) numbers: Vec<u8>,
@@ -16,12 +16,16 @@ pub(super) struct Packed {
 
 /// The same values as blocks of ggml's Q4_0, whose number i stands beside number i + 16 and whose zero is 8.
 pub(super) fn of_q4_0(stored: &[u8]) -> Packed {
-    let block = DType::Q4_0.block_bytes();
-    let mut packed = Packed { numbers: Vec::new(), scales: Vec::new(), zero_points: Vec::new() };
-    for block in stored.chunks_exact(block) {
+    let blocks = stored.chunks_exact(DType::Q4_0.block_bytes());
+    let mut packed = Packed { numbers: Vec::with_capacity(16 * blocks.len()), ..Packed::default() };
+    for block in blocks {
         packed.scales.push(half::f16::from_le_bytes([block[0], block[1]]).to_f32());
-        let number = |i: usize| if i < 16 { block[2 + i] & 15 } else { block[2 + i - 16] >> 4 };
-        packed.numbers.extend((0..16).map(|i| number(2 * i) | number(2 * i + 1) << 4));
+        let mut numbers = [0; 16];
+        for (i, &[even, odd]) in block[2..].as_chunks::<2>().0.iter().enumerate() {
+            numbers[i] = even & 15 | odd << 4;
+            numbers[i + 8] = even >> 4 | odd & 0xf0;
+        }
+        packed.numbers.extend(numbers);
     }
     packed
 }
@@ -29,7 +33,7 @@ pub(super) fn of_q4_0(stored: &[u8]) -> Packed {
 /// Values rounded to 16 even levels between the least and the greatest of each block, zero among them. `cols` is the
 /// length of a row.
 pub(super) fn rounded(values: &[f32], cols: usize) -> Packed {
-    let mut packed = Packed { numbers: Vec::new(), scales: Vec::new(), zero_points: Vec::new() };
+    let mut packed = Packed::default();
     for row in values.chunks_exact(cols) {
         let mut zeros = Vec::with_capacity(cols / 32);
         for block in row.chunks_exact(32) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::onnx::{ElementType, OnnxPlace};
-use curmerge_formats::output::{OutputFile, write_behind};
+use curmerge_formats::output::OutputFile;
 use curmerge_formats::quant;
 use rayon::prelude::*;
 
@@ -16,10 +16,9 @@ use crate::{Error, Result};
 
 /// Values that one thread converts at a time.
 const TILE_VALUES: usize = 1 << 18;
-/// Rows of a tile whose columns are written: a column's part is then a few pages long.
-const TILE_ROWS: usize = 4096;
-/// Tiles in memory at a time, for each thread.
-const TILES_A_THREAD: usize = 2;
+/// Values of a tile whose columns are written: high, so that a column's part, which lies apart from the next unless it is
+/// all of it, is long.
+const TURNED_VALUES: usize = 1 << 19;
 
 /// A matrix, and how the model has it.
 #[derive(Clone, Debug)]
@@ -89,46 +88,19 @@ impl Matrix<'_> {
         }
     }
 
-    /// Initializers that it takes.
-    fn tensors(&self) -> usize {
-        match self.form {
-            Form::Rows(_) | Form::Columns(_) => 1,
-            Form::Blocks { zero_points, .. } => 2 + usize::from(zero_points),
-        }
-    }
-
-    /// Writes its values to the places of its initializers, the first of which these are.
+    /// Writes its values to the places of its initializers, the first of which these are: tile by tile, each by the
+    /// thread that makes it.
     pub(super) fn write(&self, places: &[OnnxPlace], sinks: &Sinks<'_>) -> Result<Rounding> {
-        let places = &places[..self.tensors()];
-        let external = places.first().is_some_and(|place| place.external);
-        // Those of one matrix may stand in both files, small ones in the model.
-        let same = places.iter().all(|place| place.external == external);
-        if same {
-            let file = if external { sinks.external.unwrap_or(sinks.model) } else { sinks.model };
-            return write_behind(file, &[], |queue| {
-                self.make(&|tensor, offset, bytes| Ok(queue.write_at(places[tensor].offset + offset, bytes)?))
-            });
-        }
-        self.make(&|tensor, offset, bytes| {
-            let place = places[tensor];
-            let file = sinks.external.filter(|_| place.external).unwrap_or(sinks.model);
-            Ok(file.write_all_at(place.offset + offset, &bytes)?)
-        })
-    }
-
-    /// Hands all bytes to `write`, with the initializer that they are of and their place in it.
-    fn make(&self, write: &dyn Fn(usize, u64, Vec<u8>) -> Result<()>) -> Result<Rounding> {
-        let mut rounding = Rounding::default();
-        let tiles = self.tiles();
-        for batch in tiles.chunks(TILES_A_THREAD * rayon::current_num_threads()) {
-            let done: Vec<Result<(Made, Rounding)>> = batch.par_iter().map(|tile| self.tile(tile)).collect();
-            for tile in done {
-                let (made, moved) = tile?;
-                rounding = rounding.and(moved);
-                made.into_iter().try_for_each(|(tensor, offset, bytes)| write(tensor, offset, bytes))?;
+        let write = |tile: &[Range<usize>; 2]| {
+            let (made, rounding) = self.tile(tile)?;
+            for (tensor, offset, bytes) in made {
+                let file = sinks.external.filter(|_| places[tensor].external).unwrap_or(sinks.model);
+                file.write_all_at(places[tensor].offset + offset, &bytes)?;
             }
-        }
-        Ok(rounding)
+            Ok(rounding)
+        };
+        let done: Vec<Result<Rounding>> = self.tiles().par_iter().map(write).collect();
+        done.into_iter().try_fold(Rounding::default(), |all, tile| Ok(all.and(tile?)))
     }
 
     /// Parts of the matrix that are converted by themselves: rows and columns.
@@ -137,7 +109,7 @@ impl Matrix<'_> {
         let (high, wide) = match self.form {
             Form::Columns(_) => {
                 let block = self.source.dtype().block_elements().max(32);
-                let high = TILE_ROWS.min(rows);
+                let high = (TURNED_VALUES / block).min(rows);
                 (high, (TILE_VALUES / high / block).max(1) * block)
             }
             _ => ((TILE_VALUES / cols.max(1)).max(1), cols),
@@ -160,31 +132,30 @@ impl Matrix<'_> {
                 Ok((vec![(0, (rows.start * width * size(element)) as u64, bytes)], rounding))
             }
             Form::Columns(element) => {
-                let values = self.values(rows, cols);
-                let turned: Vec<f32> = (0..width)
-                    .flat_map(|c| (0..rows.len()).map(move |r| (r, c)))
-                    .map(|(r, c)| values[r * width + c])
-                    .collect();
+                let turned = transposed(&self.values(rows, cols), rows.len());
                 let (bytes, rounding) = self.encode(element, rows.start, &turned)?;
-                let part = rows.len() * size(element);
-                let at = |c: usize| ((cols.start + c) * self.source.shape()[0] + rows.start) * size(element);
-                let parts = bytes.chunks_exact(part).enumerate();
-                Ok((parts.map(|(c, bytes)| (0, at(c) as u64, bytes.to_vec())).collect(), rounding))
+                let height = self.source.shape()[0];
+                let at = |c: usize| (((cols.start + c) * height + rows.start) * size(element)) as u64;
+                if rows.len() == height {
+                    return Ok((vec![(0, at(0), bytes)], rounding));
+                }
+                let columns = bytes.chunks_exact(rows.len() * size(element)).enumerate();
+                Ok((columns.map(|(c, bytes)| (0, at(c), bytes.to_vec())).collect(), rounding))
             }
             Form::Blocks { scales, zero_points } => {
+                let mut rounding = Rounding::of(rows.len() * width);
                 let packed = match self.source.q4_0(rows).filter(|_| !zero_points) {
                     Some(stored) => blocks::of_q4_0(&stored),
-                    None if zero_points => blocks::rounded(&self.values(rows, cols), width),
                     None => {
                         let values = self.values(rows, cols);
-                        let mut bytes = vec![0; values.len() / 32 * DType::Q4_0.block_bytes()];
-                        let error = |e| self.error(rows.start, e);
-                        quant::encode(DType::Q4_0, &values, &mut bytes).map_err(error)?;
-                        blocks::of_q4_0(&bytes)
+                        let packed = match zero_points {
+                            true => blocks::rounded(&values, width),
+                            false => blocks::of_q4_0(&self.as_q4_0(rows.start, &values)?),
+                        };
+                        rounding.compare(&values, &packed.values(width));
+                        packed
                     }
                 };
-                let mut rounding = Rounding::of(rows.len() * width);
-                rounding.compare(&self.values(rows, cols), &packed.values(width));
                 let blocks = width / 32;
                 let (scale_bytes, _) = self.encode(scales, rows.start, &packed.scales)?;
                 let mut made = vec![
@@ -219,6 +190,13 @@ impl Matrix<'_> {
             rounding.compare(values, &back);
         }
         Ok((bytes, rounding))
+    }
+
+    /// Values from a row on as blocks of Q4_0.
+    fn as_q4_0(&self, row: usize, values: &[f32]) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; values.len() / 32 * DType::Q4_0.block_bytes()];
+        quant::encode(DType::Q4_0, values, &mut bytes).map_err(|e| self.error(row, e))?;
+        Ok(bytes)
     }
 
     fn error(&self, row: usize, error: quant::QuantError) -> Error {
@@ -259,12 +237,33 @@ impl Source<'_> {
     /// The stored bytes of these rows, where they are blocks of Q4_0.
     fn q4_0(&self, rows: &Range<usize>) -> Option<Vec<u8>> {
         let Source::Stored(weight, order) = self else { return None };
+        if weight.dtype() != DType::Q4_0 {
+            return None;
+        }
         let bytes = weight.row_bytes();
-        let row = |row: usize| {
-            &weight.stored_bytes()[weight.stored_row(order.canonical_row(row)) * bytes..][..bytes]
-        };
-        (weight.dtype() == DType::Q4_0).then(|| rows.clone().flat_map(row).copied().collect())
+        let mut stored = Vec::with_capacity(rows.len() * bytes);
+        for row in rows.clone() {
+            let at = weight.stored_row(order.canonical_row(row)) * bytes;
+            stored.extend_from_slice(&weight.stored_bytes()[at..at + bytes]);
+        }
+        Some(stored)
     }
+}
+
+/// `[rows, cols]` as `[cols, rows]`, a few rows at a time, as many as a line of the cache has room for.
+fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
+    const AT_ONCE: usize = 16;
+    let cols = values.len() / rows.max(1);
+    let mut turned = vec![0.0; values.len()];
+    for (block, values) in values.chunks(AT_ONCE * cols).enumerate() {
+        for (col, out) in turned.chunks_exact_mut(rows).enumerate() {
+            let out = &mut out[block * AT_ONCE..];
+            for (out, row) in out.iter_mut().zip(values.chunks_exact(cols)) {
+                *out = row[col];
+            }
+        }
+    }
+    turned
 }
 
 /// Bytes of one value.

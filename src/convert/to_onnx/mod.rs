@@ -18,7 +18,7 @@ mod matrix;
 use std::path::Path;
 
 use curmerge_formats::dtype::DType;
-use curmerge_formats::onnx::{ElementType, NewOnnx, OnnxLayout};
+use curmerge_formats::onnx::{ElementType, NewOnnx, NewOnnxTensor, OnnxLayout};
 use curmerge_formats::output::{OutputFile, OutputFolder};
 use serde_json::{Map, Value as Json};
 
@@ -158,7 +158,7 @@ pub fn to_onnx_folder(
             let path = base.path().join(CONFIG);
             vec![(CONFIG.into(), std::fs::read(&path).map_err(|e| Error::io(&path, "read", e))?)]
         }
-        Files::Onnx(model) => onnx_companions::made(base, model, dtype)?,
+        Files::Onnx(model) => onnx_companions::companions(base, model, dtype, &mut notes)?,
     };
     for (_, config) in files.iter_mut().filter(|(name, _)| name == Path::new(CONFIG)) {
         with_settings(config, &settings(options.file_type, plan.is_external()));
@@ -177,9 +177,6 @@ pub fn to_onnx_folder(
     if let Files::HuggingFace(_) = base.files() {
         let made: Vec<_> = files.iter().map(|(name, _)| name.clone()).collect();
         notes.extend(carry_companions(base.path(), &folder, |name| made.iter().any(|own| own == name))?);
-    }
-    if let Files::Onnx(model) = base.files() {
-        notes.extend(carry_companions(model.folder(), &folder, onnx_companions::stays)?);
     }
     for (name, bytes) in files {
         folder.subfolder(name.parent().unwrap_or(Path::new("")))?;
@@ -285,7 +282,9 @@ impl<'a> Plan<'a> {
             *report.types.entry(name).or_default() += 1;
         }
         let vectors = self.model.graph.initializers.iter();
-        let vectors = vectors.filter(|tensor| tensor.values.is_some() && !tensor.name.starts_with('/'));
+        // Neither constants of the graph nor the places for a LoRA.
+        let own = |tensor: &&NewOnnxTensor| !tensor.name.starts_with('/') && !tensor.dims.contains(&0);
+        let vectors = vectors.filter(|tensor| tensor.values.is_some()).filter(own);
         for vector in vectors {
             *report.types.entry(vector.element.dtype().map_or("", DType::name).into()).or_default() += 1;
         }

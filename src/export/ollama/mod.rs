@@ -67,8 +67,8 @@ pub fn write(
     progress: impl Fn(u64, u64),
 ) -> Result<Written> {
     if !matches!(base.files(), Files::Gguf(_)) {
-        let problem = "a Hugging Face folder, and Ollama is given a GGUF file";
-        let mend = "write that with `curmerge convert FOLDER MODEL.gguf`, and name it as --base";
+        let problem = "no GGUF file, which Ollama is given";
+        let mend = "write one with `curmerge convert MODEL MODEL.gguf`, and name it as --base";
         return Err(Error::file(base.path(), problem, mend));
     }
     let prompts = match base.tokenizer() {

@@ -1,0 +1,464 @@
+//! ONNX models as bases: which tensors are found under which names, merges into them, and models that are refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use curmerge::base::Base;
+use curmerge::cur::{Selection, binding};
+use curmerge::export::{Format, export};
+use curmerge::lora::Lora;
+use curmerge::merge::{MergeOptions, Source, Storage, merge};
+use curmerge_formats::adapter::Adapter;
+use curmerge_formats::dtype::DType;
+use tempfile::TempDir;
+
+#[path = "support/onnx_writer.rs"]
+mod onnx_writer;
+
+use onnx_writer::{FLOAT16, Graph, INT8, INT32, UINT8, Value};
+
+const D: u64 = 16;
+const FF: u64 = 32;
+const VOCAB: u64 = 6;
+const CONFIG: &str = r#"{"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 6, "rms_norm_eps": 1e-5}"#;
+
+/// The parts of a block with their outputs and inputs.
+const MATRICES: &[(&str, u64, u64)] = &[
+    ("self_attn.q_proj", D, D),
+    ("self_attn.k_proj", D / 2, D),
+    ("self_attn.v_proj", D / 2, D),
+    ("self_attn.o_proj", D, D),
+    ("mlp.gate_proj", FF, D),
+    ("mlp.up_proj", FF, D),
+    ("mlp.down_proj", D, FF),
+];
+
+fn path_of(part: &str) -> String {
+    format!("/model/layers.0/{}", part.replace('.', "/"))
+}
+
+/// Everything of a llama but the matrices of these parts, as TorchScript's exporter leaves it.
+fn llama_without(parts: &[&str]) -> Graph {
+    let mut graph = Graph::default();
+    graph.floats("model.embed_tokens.weight", &[VOCAB, D]);
+    graph.node("Gather", "/model/embed_tokens/Gather", &["model.embed_tokens.weight", "input_ids"], &[]);
+    for norm in ["model.layers.0.input_layernorm", "model.layers.0.post_attention_layernorm", "model.norm"] {
+        let weight = format!("{norm}.weight");
+        graph.floats(&weight, &[D]);
+        graph.node("Mul", &format!("/{}/Mul_1", norm.replace('.', "/")), &[&weight, "x"], &[]);
+    }
+    for (i, (part, outputs, inputs)) in MATRICES.iter().enumerate() {
+        if !parts.contains(part) {
+            let name = format!("onnx::MatMul_{i}");
+            graph.floats(&name, &[*inputs, *outputs]);
+            graph.node("MatMul", &format!("{}/MatMul", path_of(part)), &["x", &name], &[]);
+        }
+    }
+    if !parts.contains(&"lm_head") {
+        let turned = [("perm", Value::Ints(vec![1, 0]))];
+        let head = graph.node("Transpose", "Transpose_9", &["model.embed_tokens.weight"], &turned);
+        graph.node("MatMul", "/lm_head/MatMul", &["x", &head], &[]);
+    }
+    graph
+}
+
+fn llama() -> Graph {
+    llama_without(&[])
+}
+
+fn write(graph: &Graph, config: Option<&str>) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    fs::write(&path, graph.model()).unwrap();
+    if let Some(config) = config {
+        fs::write(folder.path().join("config.json"), config).unwrap();
+    }
+    (folder, path)
+}
+
+fn open(graph: &Graph) -> Result<Base, String> {
+    let (_folder, path) = write(graph, Some(CONFIG));
+    Base::open(&path).map_err(|error| error.to_string())
+}
+
+#[track_caller]
+fn refused(graph: &Graph, words: &[&str]) {
+    let error = open(graph).expect_err("it is refused");
+    assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    assert!(!error.contains('\n') && error.contains("model.onnx"), "{error}");
+}
+
+/// The numbers of a matrix, row by row.
+fn values(base: &Base, name: &str) -> Vec<f32> {
+    base.weight(name).unwrap().vector()
+}
+
+#[test]
+fn names_paths_and_scopes_lead_to_the_same_matrices() {
+    let plain = open(&llama()).unwrap();
+    assert!(!plain.tensors().contains_key("output"), "the head is the embedding");
+    let names: Vec<&String> = plain.tensors().keys().collect();
+    assert_eq!(names.len(), MATRICES.len() + 4, "{names:?}");
+
+    // The same matrix under other names and operators.
+    let part = "self_attn.k_proj";
+    let own = values(&plain, "blk.0.attn_k");
+    let transposed: Vec<u8> = {
+        let stored = plain.weight("blk.0.attn_k").unwrap().as_stored().0.vector();
+        let (inputs, outputs) = (D as usize, D as usize / 2);
+        let of = |output: usize, input: usize| stored[input * outputs + output];
+        (0..outputs).flat_map(|o| (0..inputs).flat_map(move |i| of(o, i).to_le_bytes())).collect()
+    };
+    let data: Vec<u8> = {
+        let stored = plain.weight("blk.0.attn_k").unwrap().as_stored().0.vector();
+        stored.iter().flat_map(|x| x.to_le_bytes()).collect()
+    };
+    let scopes = "['', 'model', 'model.layers.0', 'model.layers.0.self_attn.k_proj', 'linear_1']";
+    let wrapped =
+        "['', 'model', 'model.model.layers.0', 'model.model.layers.0.self_attn.k_proj', 'linear_1']";
+    let key = "pkg.torch.onnx.name_scopes";
+    let mut named = llama_without(&[part]);
+    named.tensor("model.layers.0.attn.k_proj.MatMul.weight", 1, &[D, D / 2], &data);
+    named.node("MatMul", "node_MatMul_7", &["x", "model.layers.0.attn.k_proj.MatMul.weight"], &[]);
+    let mut scoped = llama_without(&[part]);
+    scoped.tensor("val_7", 1, &[D, D / 2], &data);
+    scoped.node_to("MatMul", "node_linear_7", &["x", "val_7"], "y", &[], &[(key, scopes)]);
+    let mut within = llama_without(&[part]);
+    within.tensor("val_7", 1, &[D, D / 2], &data);
+    within.node_to("MatMul", "node_linear_7", &["x", "val_7"], "y", &[], &[(key, wrapped)]);
+    let mut behind = llama_without(&[part]);
+    behind.tensor("model.model.layers.0.self_attn.k_proj.weight", 1, &[D / 2, D], &transposed);
+    let identity = behind.node("Identity", "i", &["model.model.layers.0.self_attn.k_proj.weight"], &[]);
+    let turned = behind.node("Transpose", "t", &[&identity], &[("perm", Value::Ints(vec![1, 0]))]);
+    behind.node("MatMul", "m", &["x", &turned], &[]);
+    let mut gemm = llama_without(&[part]);
+    gemm.tensor("onnx::Gemm_7", 1, &[D / 2, D], &transposed);
+    let name = format!("{}/Gemm", path_of(part));
+    gemm.node("Gemm", &name, &["x", "onnx::Gemm_7"], &[("transB", Value::Int(1))]);
+    for (graph, how) in
+        [(named, "builder"), (scoped, "scopes"), (within, "wrapped"), (behind, "transposed"), (gemm, "gemm")]
+    {
+        let base = open(&graph).unwrap_or_else(|error| panic!("{how}: {error}"));
+        assert_eq!(values(&base, "blk.0.attn_k"), own, "{how}");
+        assert!(base.tensors().keys().eq(plain.tensors().keys()), "{how}");
+    }
+}
+
+#[test]
+fn a_head_of_its_own_and_half_precision_are_read() {
+    let mut copied = llama_without(&["self_attn.q_proj", "lm_head"]);
+    copied.floats("onnx::MatMul_99", &[D, VOCAB]);
+    copied.node("MatMul", "/lm_head/MatMul", &["x", "onnx::MatMul_99"], &[]);
+    let halves: Vec<u8> =
+        (0..D * D).flat_map(|i| half::f16::from_f32(i as f32 / 64.0).to_le_bytes()).collect();
+    copied.tensor("q", FLOAT16, &[D, D], &halves);
+    let cast = copied.node("Cast", "c", &["q"], &[("to", Value::Int(1))]);
+    copied.node("MatMul", "/model/layers.0/self_attn/q_proj/MatMul", &["x", &cast], &[]);
+    let base = open(&copied).unwrap();
+    assert_eq!(base.tensors()["output"].stored_name, "onnx::MatMul_99");
+    // Entries of heads of 8: rows 0 and 4 of the stored halves are neighbours.
+    let q = values(&base, "blk.0.attn_q");
+    assert_eq!((q[0], q[D as usize], q[D as usize + 1]), (0.0, 4.0 / 64.0, 20.0 / 64.0));
+}
+
+fn in_blocks(change: impl Fn(&mut Graph)) -> Graph {
+    let part = "mlp.gate_proj";
+    let mut graph = llama_without(&[part]);
+    let codes: Vec<u8> = (0..FF * D / 2).map(|i| (i * 37) as u8).collect();
+    graph.tensor("codes", UINT8, &[FF, 1, D / 2], &codes);
+    graph.floats("scales", &[FF, 1]);
+    graph.tensor("zeros", UINT8, &[FF, 1], &(0..FF).map(|i| i as u8 % 16).collect::<Vec<_>>());
+    change(&mut graph);
+    graph
+}
+
+fn nbits(graph: &mut Graph, inputs: &[&str], n: i64, bits: i64, block: i64) {
+    let attributes = [
+        ("N", Value::Int(n)),
+        ("K", Value::Int(D as i64)),
+        ("bits", Value::Int(bits)),
+        ("block_size", Value::Int(block)),
+    ];
+    graph.node("MatMulNBits", "/model/layers.0/mlp/gate_proj/MatMul_Q4", inputs, &attributes);
+}
+
+#[test]
+fn blocks_are_decoded_and_their_damage_told() {
+    let all = ["x", "codes", "scales", "zeros"];
+    let good = open(&in_blocks(|graph| nbits(graph, &all, FF as i64, 4, 16))).unwrap();
+    let gate = good.weight("blk.0.ffn_gate").unwrap();
+    let (mut row, mut scales) = ([0.0; D as usize], [0.0]);
+    gate.decode_row(3, &mut row);
+    gate.blocks().unwrap().scales_of(3, &mut scales);
+    // The first byte of the row's codes is 3 * 8 * 37 = 888, and its zero point 3.
+    assert_eq!(row[..2], [(8.0 - 3.0) * scales[0], (7.0 - 3.0) * scales[0]]);
+
+    let biased = open(&in_blocks(|graph| {
+        graph.floats("bias", &[FF]);
+        nbits(graph, &["x", "codes", "scales", "", "", "bias"], FF as i64, 4, 16);
+    }));
+    assert_eq!(biased.unwrap().vector("blk.0.ffn_gate.bias").unwrap().len(), FF as usize);
+
+    let bad = |words: &[&str], change: &dyn Fn(&mut Graph)| refused(&in_blocks(change), words);
+    let rows = FF as i64;
+    bad(&["MatMulNBits", "scales are missing"], &|g| nbits(g, &["x", "codes", "none"], rows, 4, 16));
+    bad(&["MatMulNBits", "scales have 31"], &|g| {
+        g.floats("scales", &[FF - 1, 1]);
+        nbits(g, &all, rows, 4, 16);
+    });
+    bad(&["codes have 256"], &|g| nbits(g, &["x", "codes", "scales"], 64, 4, 16));
+    bad(&["MatMulNBits", "codes have 256"], &|g| nbits(g, &["x", "codes", "scales"], 1 << 39, 4, 16));
+    bad(&["N is missing or out of range"], &|g| nbits(g, &["x", "codes", "scales"], i64::MIN, 4, 16));
+    bad(&["3 bits"], &|g| nbits(g, &["x", "codes", "scales"], rows, 3, 16));
+    bad(&["block_size is 24"], &|g| nbits(g, &["x", "codes", "scales"], rows, 4, 24));
+    bad(&["block_size is 8"], &|g| nbits(g, &["x", "codes", "scales"], rows, 4, 8));
+    bad(&["codes have 256"], &|g| nbits(g, &["x", "codes", "scales"], rows, 8, 16));
+    bad(&["scales are INT32"], &|g| {
+        g.tensor("scales", INT32, &[FF, 1], &[0; 4 * FF as usize]);
+        nbits(g, &all, rows, 4, 16);
+    });
+    bad(&["zero points have 31"], &|g| {
+        g.tensor("zeros", UINT8, &[FF - 1], &[0; FF as usize - 1]);
+        nbits(g, &all, rows, 4, 16);
+    });
+    bad(&["g_idx"], &|g| nbits(g, &["x", "codes", "scales", "", "zeros"], rows, 4, 16));
+    bad(&["codes are INT8"], &|g| {
+        g.tensor("codes", INT8, &[FF, 1, D / 2], &[0; (FF * D / 2) as usize]);
+        nbits(g, &all, rows, 4, 16);
+    });
+}
+
+#[test]
+fn joined_matrices_are_slices_and_must_fit() {
+    let parts = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
+    let joined = |outputs: u64| {
+        let mut graph = llama_without(&parts);
+        graph.floats("model.layers.0.attn.qkv_proj.MatMul.weight", &[D, outputs]);
+        let inputs = ["x", "model.layers.0.attn.qkv_proj.MatMul.weight"];
+        graph.node("MatMul", "/model/layers.0/attn/qkv_proj/MatMul", &inputs, &[]);
+        graph
+    };
+    let base = open(&joined(2 * D)).unwrap();
+    let whole = base.stored_weight("blk.0.attn_k").unwrap();
+    assert_eq!((whole.rows(), whole.cols()), (2 * D as usize, D as usize));
+    // Canonical row 1 of k is the fifth of its head's eight, behind the rows of q.
+    let mut row = [0.0; D as usize];
+    whole.decode_row(D as usize + 4, &mut row);
+    assert_eq!(values(&base, "blk.0.attn_k")[D as usize..2 * D as usize], row);
+    let digests = ["q", "k", "v"].map(|p| base.weight(&format!("blk.0.attn_{p}")).unwrap().stored_sha256());
+    assert!(digests[0] != digests[1] && digests[1] != digests[2]);
+    refused(&joined(2 * D + 1), &["33 outputs where the configuration says 32"]);
+}
+
+#[test]
+fn models_that_cannot_be_read_are_refused() {
+    let q = "/model/layers.0/self_attn/q_proj/MatMul";
+    let without = || llama_without(&["self_attn.q_proj"]);
+    refused(&without(), &["blk.0.attn_q", "missing"]);
+
+    let mut graph = without();
+    graph.floats("cube", &[2, D, D / 2]);
+    graph.node("MatMul", q, &["x", "cube"], &[]);
+    refused(&graph, &["blk.0.attn_q", "missing"]);
+
+    let mut graph = without();
+    graph.floats("q", &[D, D + 2]);
+    graph.node("MatMul", q, &["x", "q"], &[]);
+    refused(&graph, &["blk.0.attn_q", "shape [18, 16] where the configuration says [16, 16]"]);
+
+    let mut graph = without();
+    graph.node_to("Identity", "a", &["two"], "one", &[], &[]);
+    graph.node_to("Identity", "b", &["one"], "two", &[], &[]);
+    graph.node("MatMul", q, &["x", "one"], &[]);
+    refused(&graph, &["q_proj/MatMul", "circle"]);
+
+    let mut graph = without();
+    graph.tensor("q8", INT8, &[D, D], &[1; (D * D) as usize]);
+    graph.floats("s", &[1]);
+    let dequantized = graph.node("DequantizeLinear", "dq", &["q8", "s"], &[]);
+    graph.node("MatMul", q, &["x", &dequantized], &[]);
+    refused(&graph, &["q_proj/MatMul", "DequantizeLinear", "MatMulNBits"]);
+
+    let mut graph = without();
+    graph.tensor("q8", INT8, &[D, D], &[1; (D * D) as usize]);
+    graph.node("MatMulInteger", &format!("{q}_quant"), &["x8", "q8"], &[]);
+    refused(&graph, &["MatMulInteger", "export the model"]);
+
+    let mut graph = llama();
+    graph.floats("lora", &[D, 4]);
+    graph.node("MatMul", "/model/layers.0/self_attn/q_proj/lora_A/MatMul", &["x", "lora"], &[]);
+    refused(&graph, &["lora_A", "'llama' models have no such matrix"]);
+
+    let mut graph = llama();
+    graph.floats("other", &[D, D]);
+    graph.node("MatMul", &format!("{q}_1"), &["x", "other"], &[]);
+    refused(&graph, &["blk.0.attn_q", "'onnx::MatMul_0' and 'other'"]);
+
+    let mut graph = llama();
+    graph.floats("b", &[D]);
+    graph.node("Add", "/model/layers.0/input_layernorm/Add", &["x", "b"], &[]);
+    refused(&graph, &["bias", "blk.0.attn_norm"]);
+
+    let mut graph = llama();
+    graph.node("RotaryEmbedding", "rope", &["x", "cos", "sin"], &[("interleaved", Value::Int(1))]);
+    refused(&graph, &["RotaryEmbedding", "interleaving"]);
+
+    let mut graph = without();
+    graph.floats("q", &[D, D]);
+    let attributes = [("alpha", Value::Float(0.5))];
+    graph.node("Gemm", "/model/layers.0/self_attn/q_proj/Gemm", &["x", "q"], &attributes);
+    refused(&graph, &["Gemm", "alpha is not 1"]);
+
+    let mut graph = Graph::default();
+    let branch = [("then_branch", Value::Graph(llama())), ("else_branch", Value::Graph(llama()))];
+    graph.node("If", "optimum::if", &["use_cache_branch"], &branch);
+    refused(&graph, &["If", "decoder_model_merged"]);
+}
+
+#[test]
+fn what_lies_beside_the_model_says_what_it_is() {
+    let (folder, path) = write(&llama(), None);
+    let error = Base::open(&path).unwrap_err().to_string();
+    assert!(error.contains("put the model's config.json beside it"), "{error}");
+    fs::write(folder.path().join("genai_config.json"), "{").unwrap();
+    assert!(Base::open(&path).unwrap_err().to_string().contains("genai_config.json"));
+    fs::write(folder.path().join("config.json"), CONFIG).unwrap();
+    assert_eq!(Base::open(&path).unwrap().container(), "onnx");
+    // A folder with one such file is that; of two one must be named.
+    assert_eq!(Base::open(folder.path()).unwrap().path(), path);
+    fs::copy(&path, folder.path().join("other.onnx")).unwrap();
+    let error = Base::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("model.onnx and other.onnx"), "{error}");
+    // As transformers.js lays it out.
+    let below = folder.path().join("onnx");
+    fs::create_dir(&below).unwrap();
+    fs::rename(&path, below.join("model.onnx")).unwrap();
+    fs::remove_file(folder.path().join("other.onnx")).unwrap();
+    assert!(Base::open(folder.path()).is_ok() && Base::open(&below.join("model.onnx")).is_ok());
+}
+
+fn adapter(base: &Base, targets: &str) -> Adapter {
+    let names = base.targets(targets, None).unwrap();
+    let mut targets = binding::prepare(base, &names, 2, Selection::Inverse, 0).unwrap();
+    targets.iter_mut().for_each(|target| target.u.fill(0.25));
+    Adapter {
+        base: binding::base_info(base, &targets),
+        rank: 2,
+        scale: 1.0,
+        selection: "inverse".into(),
+        seed: 0,
+        training: None,
+        targets,
+    }
+}
+
+fn merged(base: &Base, targets: &str, options: &MergeOptions<'_>, out: &Path) -> Result<(), String> {
+    let adapter = adapter(base, targets);
+    let report = merge(base, &[(Source::Cur(&adapter), 1.0)], options, out, |_, _| {});
+    report.map(drop).map_err(|error| error.to_string())
+}
+
+#[test]
+fn models_that_are_not_known_have_matrices_by_name() {
+    let mut graph = Graph::default();
+    for (name, node, dims) in [
+        ("encoder.dense.weight", "MatMul_1", [D, FF]),
+        ("onnx::MatMul_5", "/encoder/out/MatMul", [FF, D]),
+        // The module that its path names is taken.
+        ("onnx::MatMul_6", "/encoder/out/MatMul_1", [D, D]),
+    ] {
+        graph.floats(name, &dims);
+        graph.node("MatMul", node, &["x", name], &[]);
+    }
+    let (folder, path) = write(&graph, None);
+    let base = Base::open_any(&path).unwrap();
+    let names: Vec<&str> = base.tensors().keys().map(String::as_str).collect();
+    assert_eq!(names, ["encoder.dense", "encoder.out", "onnx::MatMul_6"]);
+    let out = folder.path().join("merged.onnx");
+    merged(&base, "encoder.dense,encoder.out", &MergeOptions::default(), &out).unwrap();
+    let after = Base::open_any(&out).unwrap();
+    assert_eq!(values(&base, "onnx::MatMul_6"), values(&after, "onnx::MatMul_6"));
+    for (name, target) in adapter(&base, "encoder.dense,encoder.out").targets.iter().map(|t| (&t.name, t)) {
+        let (before, after) = (values(&base, name), values(&after, name));
+        let weight = base.weight(name).unwrap();
+        let (c, r) = (weight.gather_columns(&target.cols), weight.gather_rows(&target.rows));
+        for (i, (before, after)) in before.iter().zip(&after).enumerate() {
+            let (row, col) = (i / weight.cols(), i % weight.cols());
+            let change: f32 = (0..2)
+                .flat_map(|k| (0..2).map(move |l| (k, l)))
+                .map(|(k, l)| c[row * 2 + k] * 0.25 * r[l * weight.cols() + col])
+                .sum();
+            assert!((before + change - after).abs() < 1e-5, "{name} {i}");
+        }
+    }
+}
+
+#[test]
+fn exported_adapters_merge_to_the_same_bytes() {
+    let parts = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
+    let mut graph = llama_without(&parts);
+    graph.floats("model.layers.0.attn.qkv_proj.MatMul.weight", &[D, 2 * D]);
+    let joined = ["x", "model.layers.0.attn.qkv_proj.MatMul.weight"];
+    graph.node("MatMul", "/model/layers.0/attn/qkv_proj/MatMul", &joined, &[]);
+    let (folder, path) = write(&graph, Some(CONFIG));
+    let base = Base::open(&path).unwrap();
+    let (adapter, out) = (adapter(&base, "all"), folder.path().join("out.onnx"));
+    let merged = |sources: &[(Source<'_>, f32)]| {
+        let report = merge(&base, sources, &MergeOptions::default(), &out, |_, _| {}).unwrap();
+        (fs::read(&out).unwrap(), report)
+    };
+    let (right, report) = merged(&[(Source::Cur(&adapter), 1.0)]);
+    let labels: Vec<String> = report.tensors.iter().map(|tensor| tensor.label()).collect();
+    assert!(labels.contains(&"blk.0[attn_q,attn_k,attn_v]".to_string()), "{labels:?}");
+    assert_ne!(right, fs::read(&path).unwrap());
+    for (format, name) in [(Format::Gguf, "lora.gguf"), (Format::Peft, "peft")] {
+        let lora = folder.path().join(name);
+        export(&base, &adapter, format, &lora, &[], true).unwrap();
+        let lora = Lora::open(&lora, &base).unwrap();
+        assert!(merged(&[(Source::Lora(&lora), 1.0)]).0 == right, "{name}");
+        // Two halves are the whole, but for rounding.
+        let halves = [(Source::Lora(&lora), 0.5), (Source::Cur(&adapter), 0.5)];
+        fs::write(folder.path().join("halves.onnx"), merged(&halves).0).unwrap();
+        fs::write(folder.path().join("right.onnx"), &right).unwrap();
+        let open = |name: &str| Base::open(&folder.path().join(name)).unwrap();
+        let (halves, whole) = (open("halves.onnx"), open("right.onnx"));
+        for target in &adapter.targets {
+            let pairs = values(&halves, &target.name).into_iter().zip(values(&whole, &target.name));
+            assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-6), "{}", target.name);
+        }
+    }
+}
+
+#[test]
+fn merges_that_cannot_be_are_refused_and_leave_nothing() {
+    let (folder, path) = write(&llama(), Some(CONFIG));
+    let base = Base::open(&path).unwrap();
+    let out = folder.path().join("out.onnx");
+    let plain = MergeOptions::default();
+    let refused = |targets: &str, options: &MergeOptions<'_>, out: &Path, words: &[&str]| {
+        let error = merged(&base, targets, options, out).expect_err("it is refused");
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    };
+    refused("q", &plain, &folder.path().join("out.gguf"), &["does not end in .onnx"]);
+    refused("q", &plain, &folder.path().join("out"), &["does not end in .onnx"]);
+    refused("q", &plain, &path, &["model.onnx"]);
+    let shards = MergeOptions { max_shard_size: Some(1000), ..Default::default() };
+    refused("q", &shards, &out, &["--max-shard-size"]);
+    let half = MergeOptions { storage: Storage::Only(DType::F16), ..Default::default() };
+    refused("q", &half, &out, &["F32", "--type-adapted"]);
+    let narrowest = MergeOptions { storage: Storage::Narrowest { fidelity: 0.9 }, ..Default::default() };
+    refused("q", &narrowest, &out, &["leaves the graph as it is"]);
+    let same = MergeOptions { storage: Storage::Only(DType::F32), ..Default::default() };
+    merged(&base, "q", &same, &out).unwrap();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+
+    // Two products with one matrix.
+    let mut shared = llama();
+    shared.node("Softmax", "elsewhere", &["onnx::MatMul_0"], &[]);
+    let (folder, path) = write(&shared, Some(CONFIG));
+    let base = Base::open(&path).unwrap();
+    let error = merged(&base, "q", &plain, &folder.path().join("out.onnx")).unwrap_err();
+    assert!(error.contains("Softmax 'elsewhere' both use it"), "{error}");
+    merged(&base, "k", &plain, &folder.path().join("out.onnx")).unwrap();
+}
