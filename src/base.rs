@@ -27,7 +27,6 @@ use crate::{Error, Result};
 
 pub use blocks::{BlockTensors, Blocks, Stretch};
 pub use config::{Config, Experts, LongRope, Rope, RopeScaling, long_amplitude};
-pub use ollama::resolve;
 pub use onnx::OnnxModel;
 pub use row_order::RowOrder;
 pub use tensors::{Place, layer_part};
@@ -80,6 +79,25 @@ pub struct BaseTensor {
     pub slice: Option<Slice>,
 }
 
+impl BaseTensor {
+    /// Bytes of its own numbers: of one that is stored with others its share, of one in blocks with scales and zero points.
+    pub fn own_bytes(&self) -> u64 {
+        let share = |slice: &Slice| self.bytes / slice.of.max(1) * self.shape.last().copied().unwrap_or(0);
+        let beside =
+            self.blocks.iter().flat_map(|blocks| [Some(&blocks.scales), blocks.zero_points.as_ref()]);
+        self.slice.as_ref().map_or(self.bytes, share) + beside.flatten().map(|part| part.bytes).sum::<u64>()
+    }
+}
+
+/// The file or folder of this name: of `ollama:NAME[:TAG]` the blob in Ollama's store, of a folder whose only weights are
+/// one ONNX file that file, else the path as it is.
+///
+/// # Errors
+/// A name that Ollama's store has not; a folder with several ONNX files and nothing else.
+pub fn resolve(path: &Path) -> Result<PathBuf> {
+    onnx::file_in(ollama::resolve(path)?)
+}
+
 /// An open base model.
 #[derive(Debug)]
 pub struct Base {
@@ -105,7 +123,7 @@ impl Base {
     /// [`Self::open`] also where the architecture is not known: such a base has tensors by the names that its container
     /// gives them, and nothing else.
     pub fn open_any(path: &Path) -> Result<Self> {
-        let path = onnx::file_in(ollama::resolve(path)?)?;
+        let path = resolve(path)?;
         let base = match detect(&path)? {
             Container::Gguf => Self::open_gguf(&path)?,
             Container::HfFolder => Self::open_folder(&path)?,
@@ -295,7 +313,8 @@ impl Base {
         }
         let problem = format!("'{}' is not known", self.architecture_name.escape_debug());
         let mend = format!(
-            "curmerge knows {}; of other models it can `select` and `merge` matrices by their names",
+            "curmerge knows {}; of other models it can `select`, `merge`, `verify` and `export --format gguf` matrices \
+             by their names",
             arch::known()
         );
         Err(Error::input(&self.path, "architecture", problem, mend))

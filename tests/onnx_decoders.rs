@@ -24,7 +24,7 @@ use decoder::{adapter, error, logits, numbers, written};
 const IDS: [u32; 10] = [5, 42, 79, 116, 153, 190, 227, 264, 301, 18];
 const WRITTEN: usize = 12;
 
-/// The fixture, and the form that onnx_decoder.py gives it.
+/// The fixture, and the form that onnx_forms.py gives it.
 const DENSE: &[(&str, &str)] = &[
     ("qwen2", "plain"),
     ("qwen2", "named,external"),
@@ -52,7 +52,7 @@ fn make(root: &Path, fixture: &str, form: &str) -> PathBuf {
         std::fs::copy(source.join(file), folder.join(file)).unwrap();
     }
     let path = folder.join("model.onnx");
-    venv::ask("onnx_decoder.py", &[source.as_os_str(), OsStr::new(form), path.as_os_str()], &[]);
+    venv::ask("onnx_forms.py", &[source.as_os_str(), OsStr::new(form), path.as_os_str()], &[]);
     path
 }
 

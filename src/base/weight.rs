@@ -239,6 +239,26 @@ impl<'a> Weight<'a> {
         quant::decode(self.dtype, bytes, out).expect(CHECKED);
     }
 
+    /// Decode some columns of one canonical row into `out`, a number for each; only those where the type's blocks allow.
+    pub fn decode_part(&self, canonical: usize, cols: Range<usize>, out: &mut [f32]) {
+        let block = self.dtype.block_elements();
+        // Bytes are codes, of which whole rows are read.
+        let whole = cols == (0..self.cols) || self.dtype == DType::U8;
+        if whole || !cols.start.is_multiple_of(block) || !cols.end.is_multiple_of(block) {
+            let mut row = vec![0.0; self.cols];
+            self.decode_row(canonical, &mut row);
+            return out.copy_from_slice(&row[cols]);
+        }
+        if self.transposed {
+            let bytes = &self.bytes[cols.start * self.row_bytes..cols.end * self.row_bytes];
+            return Self { cols: cols.len(), bytes, ..*self }.decode_row(canonical, out);
+        }
+        let size = self.element_bytes();
+        let start = self.stored_row(canonical) * self.row_bytes + (self.column + cols.start) / block * size;
+        let bytes = &self.bytes[start..start + cols.len() / block * size];
+        quant::decode(self.dtype, bytes, out).expect("whole blocks of a row that Weight::new checked");
+    }
+
     /// Decode canonical rows into `out`, row-major, `rows.len() * cols` numbers.
     pub fn decode_rows(&self, rows: Range<usize>, out: &mut [f32]) {
         // A few are gathered sooner.

@@ -1,5 +1,7 @@
 //! `curmerge convert`: a model in other types, or in another container.
 
+mod onnx;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -15,17 +17,21 @@ use crate::convert::to_hugging_face::natural_type;
 use crate::convert::{ConvertReport, FileType, FolderOptions, retype, to_gguf, to_hugging_face};
 use crate::report::{progress, terminal};
 use crate::{Error, Result};
+use onnx::OnnxArgs;
 
 /// Options of `curmerge convert`.
 #[derive(Clone, Debug, Args)]
 pub struct ConvertArgs {
-    /// The model: a GGUF file (of splits the first), a Hugging Face folder, or ollama:NAME[:TAG].
+    /// The model: a GGUF file (of splits the first), a Hugging Face folder, an ONNX file with its configuration and
+    /// tokenizer beside it or a folder with one, or ollama:NAME[:TAG].
     pub input: PathBuf,
-    /// What to write: a name ending in .gguf, or a folder as transformers loads it, a name without such an ending.
+    /// What to write: a name ending in .gguf or .onnx, or a folder as transformers loads it (with --format onnx, as
+    /// onnxruntime and transformers.js do), a name without such an ending.
     pub output: PathBuf,
     /// The types to store it in, by llama-quantize's names. A folder takes f32, f16 or bf16 [default for a folder as
     /// input: its own half precision; as output: what the model is stored in, of a quantized one f16, which rounds its
-    /// values less than bf16, where f32 keeps them exactly].
+    /// values less than bf16, where f32 keeps them exactly]. ONNX takes f32 [default], f16, q4_0 and q4_1: matrices of
+    /// blocks in four bits.
     #[arg(long = "type", value_name = "TYPE", value_enum, ignore_case = true)]
     pub file_type: Option<FileType>,
     /// Importance matrix as llama-imatrix writes it: weights by which rounding errors of columns count.
@@ -37,6 +43,9 @@ pub struct ConvertArgs {
     /// Replace a folder that stands.
     #[arg(long)]
     pub force: bool,
+    /// Options of ONNX outputs.
+    #[command(flatten)]
+    pub onnx: OnnxArgs,
 }
 
 /// Convert and report.
@@ -45,21 +54,28 @@ pub fn run(args: &ConvertArgs, json: bool) -> Result<()> {
     let container = detect(&input)?;
     let ending = args.output.extension().map(|ending| ending.to_ascii_lowercase());
     let ending = ending.as_ref().and_then(|ending| ending.to_str());
+    let to_onnx = args.onnx.wanted(ending);
+    if !to_onnx {
+        args.onnx.must_be_unused(&args.output, ending)?;
+    }
     let (type_name, report) = match (container, ending) {
+        (Container::Gguf | Container::HfFolder | Container::Onnx, _) if to_onnx => {
+            onnx::convert(&input, args, ending)?
+        }
         (Container::Gguf, Some("gguf")) => to_other_types(&input, args)?,
-        (Container::HfFolder, Some("gguf")) => folder_to_gguf(&input, args)?,
-        (_, Some("safetensors" | "onnx")) => {
-            let mend = "name a .gguf file, or a folder without such an ending";
+        (Container::HfFolder | Container::Onnx, Some("gguf")) => folder_to_gguf(&input, args)?,
+        (_, Some("safetensors")) => {
+            let mend = "name a .gguf or .onnx file, or a folder without such an ending";
             return Err(Error::input(&args.output, "output", "the name ends like a single file's", mend));
         }
-        (Container::Gguf, _) => to_folder(&input, args)?,
+        (Container::Gguf | Container::Onnx, _) => to_folder(&input, args)?,
         (Container::HfFolder, _) => {
             let problem =
                 "a Hugging Face folder is converted into a GGUF file, and the name does not end in .gguf";
             return Err(Error::input(&args.output, "output", problem, "give it that ending"));
         }
         _ => {
-            let mend = "name a GGUF file, or a Hugging Face folder";
+            let mend = "name a GGUF or ONNX file, or a Hugging Face folder";
             return Err(Error::input(&input, "container", "it is not a model that can be converted", mend));
         }
     };

@@ -58,7 +58,7 @@ pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     }
     export(&base, &adapter, args.format, &args.output, &[&args.adapter], args.force)?;
     let written = match args.format {
-        Format::Gguf => args.output.clone(),
+        Format::Gguf | Format::OnnxAdapter => args.output.clone(),
         Format::Peft => args.output.join(peft::WEIGHTS),
         Format::Ollama => args.output.join(ollama::MODEL),
     };

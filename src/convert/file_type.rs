@@ -63,7 +63,7 @@ pub enum FileType {
     #[clap(name = "q4_1")]
     Q4_1,
     /// 4.5 bits a weight.
-    #[clap(name = "q4_0")]
+    #[clap(name = "q4_0", alias = "q4")]
     Q4_0,
     /// 4.5 bits a weight, on uneven levels.
     #[clap(name = "iq4_nl")]

@@ -2,6 +2,7 @@
 
 mod lora_gguf;
 pub mod ollama;
+mod onnx_adapter;
 mod peft;
 mod targets;
 
@@ -20,6 +21,8 @@ pub enum Format {
     Gguf,
     /// A folder for PEFT.
     Peft,
+    /// A file for onnxruntime, beside a base that `convert --lora-inputs` made.
+    OnnxAdapter,
     /// A folder for `ollama create`: the merged model, and a Modelfile with its chat template. (Modelfiles may have an
     /// ADAPTER line beside an untouched base, but Ollama's own engine fails to load such a model, seen with 0.17.4, and
     /// from 0.34.1 on `ollama create` is said to refuse it.)
@@ -44,6 +47,7 @@ pub fn export(
     match format {
         Format::Gguf => lora_gguf::write(base, adapter, out, &inputs),
         Format::Peft => peft::write(base, adapter, out, &inputs, force),
+        Format::OnnxAdapter => onnx_adapter::write(base, adapter, out, &inputs),
         Format::Ollama => {
             let protect = inputs.iter().map(|path| path.to_path_buf()).collect();
             let options = MergeOptions { force, protect, ..Default::default() };

@@ -21,12 +21,12 @@ use crate::base::{Base, RowOrder};
 use crate::lora::peft::{CONFIG, WEIGHTS};
 use crate::{Error, Result};
 
-/// One matrix as PEFT names it.
-struct Module<'a> {
-    matrix: Matrix<'a>,
+/// One matrix as Hugging Face names it.
+pub(super) struct Module<'a> {
+    pub(super) matrix: Matrix<'a>,
     /// `model.layers.0.self_attn.q_proj`
-    name: String,
-    order: RowOrder,
+    pub(super) name: String,
+    pub(super) order: RowOrder,
     /// Whether the module stores it as `[in, out]`.
     transposed: bool,
 }
@@ -72,7 +72,11 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
     Ok(())
 }
 
-fn module<'a>(base: &Base, matrix: Matrix<'a>) -> Result<Module<'a>> {
+/// The module of a matrix.
+///
+/// # Errors
+/// One that has no name there, or whose rows are no whole heads.
+pub(super) fn module<'a>(base: &Base, matrix: Matrix<'a>) -> Result<Module<'a>> {
     let refuse = |problem: &str| {
         let place = format!("tensor '{}'", matrix.name);
         Error::input(base.path(), place, problem, "use the base that the adapter was made on")

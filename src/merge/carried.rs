@@ -45,18 +45,45 @@ pub(super) fn carry(
         if is_weights(file) {
             found.notes.push(format!("{name} was carried along without the adapter"));
         }
-        folder.subfolder(file.parent().unwrap_or(Path::new("")))?;
-        let mut copy = OutputFile::create(&target, &[])?;
         if grown != 0 && file == Path::new(INDEX) {
+            folder.subfolder(file.parent().unwrap_or(Path::new("")))?;
+            let mut copy = OutputFile::create(&target, &[])?;
             copy.append(index_with_size(&source, grown)?.as_bytes())?;
+            copy.commit()?;
         } else {
-            let mapped = MappedFile::open(&source)?;
-            copy.copy_from(&mapped, 0, mapped.bytes().len() as u64)?;
+            copy(&source, file, folder)?;
         }
-        copy.commit()?;
     }
     found.notes.sort();
     Ok(found.notes)
+}
+
+/// Copy all files of a folder but weights in any form, their index and those that `skipped` names. Returns a line for
+/// each that was left out.
+pub(crate) fn carry_companions(
+    base: &Path,
+    folder: &OutputFolder,
+    skipped: impl Fn(&Path) -> bool,
+) -> Result<Vec<String>> {
+    let mut found = Found::default();
+    found.walk(base, Path::new(""), 0)?;
+    found.files.sort();
+    for file in found.files.iter().filter(|file| !is_weights(file) && *file != Path::new(INDEX)) {
+        if !skipped(file) {
+            copy(&base.join(file), file, folder)?;
+        }
+    }
+    found.notes.sort();
+    Ok(found.notes)
+}
+
+/// Copy a file to a relative path of the folder.
+pub(super) fn copy(source: &Path, file: &Path, folder: &OutputFolder) -> Result<()> {
+    folder.subfolder(file.parent().unwrap_or(Path::new("")))?;
+    let mut copy = OutputFile::create(&folder.path().join(file), &[])?;
+    let mapped = MappedFile::open(source)?;
+    copy.copy_from(&mapped, 0, mapped.bytes().len() as u64)?;
+    Ok(copy.commit()?)
 }
 
 /// The index in the base's folder, if it has one.

@@ -16,6 +16,7 @@ mod damaged;
 mod hostile;
 mod interrupted;
 mod ollama;
+mod onnx;
 mod refused;
 mod repeated;
 mod sampled;

@@ -1,194 +1,102 @@
 #!/usr/bin/env python3
-"""Write a Hugging Face folder as an ONNX decoder in some form: onnx_decoder.py FOLDER FORM OUT.onnx
+"""Check a decoder with onnx's checker and run it in onnxruntime: onnx_decoder.py MODEL.onnx OUT [ADAPTER] < SEQUENCES
 
-FOLDER holds a llama or qwen2 without scaled rotary embeddings, in one safetensors file. FORM is one or several, with commas
-between, of: plain (matrices [in, out] under numbers, as TorchScript's exporter leaves them), named (as [out, in] under their
-own names behind Transpose), gemm (the same for Gemm with transB), packed (q, k and v in one), external (weights in
-OUT.onnx.data), typed (weights in float_data), half (weights in float16 behind Cast), and for MatMulNBits codes of nbits2,
-nbits4 or nbits8, with zero points zeros (packed) or fzeros (floats), wide blocks of 64, and hscales (scales in float16
-behind Cast)."""
+SEQUENCES is JSON: lists of token ids. OUT becomes JSON: {"logits": one list of rows a sequence, "cached": how far the
+logits are when a sequence is read in parts through the cache, "padded": when all are read at once with padding before
+them, "adapted": with an adapter, the logits while it is active}, distances relative to the largest logit."""
 
 import json
-import pathlib
 import sys
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+import onnxruntime
 
-FOLDER, FORM, OUT = pathlib.Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3]
-CONFIG = json.loads((FOLDER / "config.json").read_text())
-LAYERS, HEADS = CONFIG["num_hidden_layers"], CONFIG["num_attention_heads"]
-KV = CONFIG.get("num_key_value_heads", HEADS)
-HEAD = CONFIG.get("head_dim") or CONFIG["hidden_size"] // HEADS
-BITS = next((int(form[5:]) for form in FORM if form.startswith("nbits")), 0)
-BLOCK = 64 if "wide" in FORM else 16
-
-nodes, initializers = [], []
+MODEL, OUT, *ADAPTER = sys.argv[1:]
+SEQUENCES = json.load(sys.stdin)
 
 
-def bfloat16(path):
-    """The tensors of a safetensors file, which numpy has no type for, as float32."""
-    data = path.read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header.pop("__metadata__", None)
-    for name, entry in header.items():
-        begin, end = (8 + length + at for at in entry["data_offsets"])
-        assert entry["dtype"] == "BF16", entry
-        wide = np.frombuffer(data[begin:end], "<u2").astype("<u4") << 16
-        yield name, wide.view("<f4").reshape(entry["shape"])
+def check():
+    onnx.checker.check_model(MODEL, full_check=True)
+    model = onnx.load(MODEL, load_external_data=False)
+    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    names = [value.name for value in model.graph.input if ".lora_" not in value.name]
+    loras = [value.name for value in model.graph.input if ".lora_" in value.name]
+    assert bool(loras) == bool(ADAPTER)
+    layers = (len(names) - 3) // 2
+    cache = [f"{layer}.{what}" for layer in range(layers) for what in ("key", "value")]
+    assert names == ["input_ids", "attention_mask", "position_ids"] + [f"past_key_values.{c}" for c in cache], names
+    outputs = [value.name for value in inferred.graph.output]
+    assert outputs == ["logits"] + [f"present.{c}" for c in cache], outputs
+    return onnx_types(model, layers)
 
 
-WEIGHTS = dict(bfloat16(FOLDER / "model.safetensors"))
+def onnx_types(model, layers):
+    """The type and shape of the cache's inputs."""
+    first = model.graph.input[3].type.tensor_type
+    heads, dim = first.shape.dim[1].dim_value, first.shape.dim[3].dim_value
+    return onnx.helper.tensor_dtype_to_np_dtype(first.elem_type), heads, dim, layers
 
 
-def node(op, inputs, name, outputs=1, domain="", **attributes):
-    outputs = [f"{name}_output_{i}" for i in range(outputs)]
-    nodes.append(helper.make_node(op, inputs, outputs, name=name, domain=domain, **attributes))
-    return outputs[0]
+DTYPE, HEADS, DIM, LAYERS = check()
+SESSION = onnxruntime.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
 
 
-def constant(name, array):
-    if "typed" in FORM and array.dtype == np.float32 and array.ndim > 1:
-        tensor = helper.make_tensor(name, TensorProto.FLOAT, array.shape, array.flatten().tolist())
-    else:
-        tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
-    initializers.append(tensor)
-    return name
+def empty(batch):
+    return [np.zeros((batch, HEADS, 0, DIM), DTYPE) for _ in range(2 * LAYERS)]
 
 
-def pack(codes):
-    """Codes [..., n] as bytes, the lowest bits first."""
-    each = 8 // BITS
-    codes = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, -codes.shape[-1] % each)])
-    codes = codes.reshape(*codes.shape[:-1], -1, each).astype(np.uint32)
-    return (codes << (BITS * np.arange(each, dtype=np.uint32))).sum(-1).astype(np.uint8)
+def run(ids, mask, positions, past, options=None):
+    inputs = [np.array(x, np.int64) for x in (ids, mask, positions)] + past
+    names = [value.name for value in SESSION.get_inputs()][: len(inputs)]
+    logits, *present = SESSION.run(None, dict(zip(names, inputs)), options)
+    assert logits.dtype == DTYPE and all(p.shape[2] == len(mask[0]) for p in present)
+    return logits.astype(np.float64), present
 
 
-def blocks(x, w, path, name):
-    rows, cols = w.shape
-    most = 2**BITS - 1
-    groups = np.pad(w, [(0, 0), (0, -cols % BLOCK)]).reshape(rows, -1, BLOCK)
-    if "zeros" in FORM or "fzeros" in FORM:
-        low, high = groups.min(-1).clip(max=0), groups.max(-1).clip(min=0)
-        scales = np.maximum((high - low) / most, 1e-6).astype(np.float32)
-        zeros = np.clip(-low / scales, 0, most).astype(np.float32)
-        zeros = zeros if "fzeros" in FORM else zeros.round()
-    else:
-        scales = np.maximum(np.abs(groups).max(-1) / (most // 2 + 1), 1e-6).astype(np.float32)
-        zeros = np.full_like(scales, most // 2 + 1)
-    if "hscales" in FORM:
-        scales = scales.astype(np.float16)
-    codes = np.clip((groups / scales[..., None].astype(np.float32) + zeros[..., None]).round(), 0, most)
-    scale = constant(f"{name}.weight_scales", scales)
-    if "hscales" in FORM:
-        scale = node("Cast", [scale], f"{path}/Cast", to=TensorProto.FLOAT)
-    inputs = [x, constant(f"{name}.weight_Q{BITS}", pack(codes)), scale]
-    if "zeros" in FORM:
-        inputs.append(constant(f"{name}.weight_zp", pack(zeros)))
-    elif "fzeros" in FORM:
-        inputs.append(constant(f"{name}.weight_zp", zeros))
-    return node(
-        "MatMulNBits", inputs, f"{path}/MatMul_Q{BITS}", domain="com.microsoft", K=cols, N=rows, bits=BITS, block_size=BLOCK
-    )
+def whole(ids, options=None):
+    return run([ids], [[1] * len(ids)], [range(len(ids))], empty(1), options)[0][0]
 
 
-def linear(x, w, path, name):
-    """x w^T with the matrix under this name, used by a node of this path."""
-    if BITS:
-        return blocks(x, w, path, f"{name}.MatMul")
-    if "gemm" in FORM:
-        # Gemm takes matrices alone: all tokens are rows.
-        flat = node("Reshape", [x, constant(f"{path}/rows", np.array([-1, w.shape[1]]))], f"{path}/Flat")
-        product = node("Gemm", [flat, constant(f"{name}.weight", w)], f"{path}/Gemm", transB=1)
-        return node("Reshape", [product, constant(f"{path}/batch", np.array([1, -1, w.shape[0]]))], f"{path}/Batch")
-    if "named" in FORM:
-        value = node("Transpose", [constant(f"{name}.weight", w)], f"{path}/Transpose", perm=[1, 0])
-    elif "half" in FORM:
-        value = constant(f"{name}.weight", w.T.astype(np.float16))
-        value = node("Cast", [value], f"{path}/Cast", to=TensorProto.FLOAT)
-    else:
-        value = constant(f"onnx::MatMul_{len(initializers) + 1000}", w.T)
-    return node("MatMul", [x, value], f"{path}/MatMul")
+def in_parts(ids, first):
+    """`first` tokens at once, the others one by one."""
+    rows, past, start = [], empty(1), 0
+    for end in [first, *range(first + 1, len(ids) + 1)]:
+        logits, past = run([ids[start:end]], [[1] * end], [range(start, end)], past)
+        rows.extend(logits[0])
+        start = end
+    return np.array(rows)
 
 
-def biased(x, names, path, name):
-    biases = [WEIGHTS[f"{n}.bias"] for n in names if f"{n}.bias" in WEIGHTS]
-    if not biases:
-        return x
-    return node("Add", [constant(f"{name}.bias", np.concatenate(biases)), x], f"{path}/Add")
+def padded(sequences):
+    """All sequences behind padding, as one batch."""
+    length = max(map(len, sequences))
+    pads = [length - len(ids) for ids in sequences]
+    ids = [[0] * pad + ids for pad, ids in zip(pads, sequences)]
+    mask = [[0] * pad + [1] * (length - pad) for pad in pads]
+    positions = [[0] * pad + list(range(length - pad)) for pad in pads]
+    logits, _ = run(ids, mask, positions, empty(len(ids)))
+    return [rows[pad:] for rows, pad in zip(logits, pads)]
 
 
-def norm(x, name):
-    scale = constant(f"{name}.weight", WEIGHTS[f"{name}.weight"])
-    return node("RMSNormalization", [x, scale], f"/{name}/Norm", axis=-1, epsilon=CONFIG["rms_norm_eps"])
+def apart(a, b):
+    return float(np.max([np.abs(x - y).max() / np.abs(y).max() for x, y in zip(a, b)]))
 
 
-def projections(x, layer):
-    own = [f"model.layers.{layer}.self_attn.{part}_proj" for part in "qkv"]
-    path = f"/model/layers.{layer}/self_attn"
-    matrices = [WEIGHTS[f"{name}.weight"] for name in own]
-    if "packed" not in FORM:
-        paths = [f"{path}/{part}_proj" for part in "qkv"]
-        return [biased(linear(x, w, p, n), [n], p, n) for w, p, n in zip(matrices, paths, own)]
-    name = f"model.layers.{layer}.attn.qkv_proj"
-    path = f"/model/layers.{layer}/attn/qkv_proj"
-    joined = biased(linear(x, np.concatenate(matrices), path, name), own, path, name)
-    sizes = constant(f"{path}/sizes", np.array([len(w) for w in matrices]))
-    outputs = [f"{path}/Split_output_{i}" for i in range(3)]
-    nodes.append(helper.make_node("Split", [joined, sizes], outputs, name=f"{path}/Split", axis=-1))
-    return outputs
-
-
-def attention(x, layer, positions):
-    q, k, v = projections(x, layer)
-    path = f"/model/layers.{layer}/self_attn"
-    q = node("RotaryEmbedding", [q, "cos_cache", "sin_cache", positions], f"{path}/q_rotary", num_heads=HEADS)
-    k = node("RotaryEmbedding", [k, "cos_cache", "sin_cache", positions], f"{path}/k_rotary", num_heads=KV)
-    y = node("Attention", [q, k, v], f"{path}/Attention", is_causal=1, q_num_heads=HEADS, kv_num_heads=KV)
-    name = f"model.layers.{layer}.self_attn.o_proj"
-    return linear(y, WEIGHTS[f"{name}.weight"], f"{path}/o_proj", name)
-
-
-def feed_forward(x, layer):
-    def part(x, part):
-        name = f"model.layers.{layer}.mlp.{part}_proj"
-        return linear(x, WEIGHTS[f"{name}.weight"], f"/model/layers.{layer}/mlp/{part}_proj", name)
-
-    path = f"/model/layers.{layer}/mlp"
-    gate = part(x, "gate")
-    gate = node("Mul", [gate, node("Sigmoid", [gate], f"{path}/act_fn/Sigmoid")], f"{path}/act_fn/Mul")
-    return part(node("Mul", [gate, part(x, "up")], f"{path}/Mul"), "down")
-
-
-def graph():
-    theta = CONFIG.get("rope_theta") or CONFIG["rope_parameters"]["rope_theta"]
-    angles = np.outer(np.arange(64), theta ** (-np.arange(0, HEAD, 2) / HEAD))
-    constant("cos_cache", np.cos(angles).astype(np.float32))
-    constant("sin_cache", np.sin(angles).astype(np.float32))
-    embedding = constant("model.embed_tokens.weight", WEIGHTS["model.embed_tokens.weight"])
-    x = node("Gather", [embedding, "input_ids"], "/model/embed_tokens/Gather")
-    for layer in range(LAYERS):
-        normed = norm(x, f"model.layers.{layer}.input_layernorm")
-        x = node("Add", [x, attention(normed, layer, "position_ids")], f"/model/layers.{layer}/Add")
-        normed = norm(x, f"model.layers.{layer}.post_attention_layernorm")
-        x = node("Add", [x, feed_forward(normed, layer)], f"/model/layers.{layer}/Add_1")
-    x = norm(x, "model.norm")
-    if "lm_head.weight" in WEIGHTS:
-        head = node("Transpose", [constant("lm_head.weight", WEIGHTS["lm_head.weight"])], "/lm_head/Transpose")
-    else:
-        head = node("Transpose", [embedding], "Transpose_1", perm=[1, 0])
-    nodes.append(helper.make_node("MatMul", [x, head], ["logits"], name="/lm_head/MatMul"))
-    tokens = [helper.make_tensor_value_info(n, TensorProto.INT64, ["batch", "length"]) for n in ("input_ids", "position_ids")]
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "length", None])
-    return helper.make_graph(nodes, "decoder", tokens, [logits], initializers)
-
-
-opsets = [helper.make_opsetid("", 23), helper.make_opsetid("com.microsoft", 1)]
-model = helper.make_model(graph(), opset_imports=opsets, ir_version=10, producer_name="onnx_decoder.py")
-if "external" in FORM:
-    name = pathlib.Path(OUT).name + ".data"
-    onnx.save(model, OUT, save_as_external_data=True, location=name, size_threshold=256)
-else:
-    onnx.save(model, OUT)
+LOGITS = [whole(ids) for ids in SEQUENCES]
+SHORT = [ids[:96] for ids in SEQUENCES]
+RIGHT = [whole(ids) for ids in SHORT]
+answer = {
+    "logits": [rows.tolist() for rows in LOGITS],
+    "cached": apart([in_parts(ids, len(ids) // 2) for ids in SHORT], RIGHT),
+    "padded": apart(padded(SHORT), RIGHT),
+}
+if ADAPTER:
+    adapter, options = onnxruntime.LoraAdapter(), onnxruntime.RunOptions()
+    adapter.Load(ADAPTER[0])
+    options.add_active_adapter(adapter)
+    answer["adapted"] = [whole(ids, options).tolist() for ids in SEQUENCES]
+    # Another run is without it.
+    assert all((whole(ids) == rows).all() for ids, rows in zip(SEQUENCES, LOGITS))
+with open(OUT, "w") as file:
+    json.dump(answer, file)

@@ -17,6 +17,7 @@
 //! TensorProto: dims, data_type, name, and raw_data, or float_data, int32_data, ..., or external_data
 //! ```
 
+mod adapter;
 mod element;
 mod external;
 mod graph;
@@ -26,7 +27,9 @@ mod rewrite;
 mod tensor;
 mod values;
 mod wire;
+mod write;
 
+pub use adapter::OnnxAdapterLayout;
 pub use element::ElementType;
 pub use external::ExternalFile;
 pub use graph::{
@@ -35,6 +38,7 @@ pub use graph::{
 pub use read::Onnx;
 pub use rewrite::{Change, NewFile, Piece, RewriteOptions, rewrite};
 pub use tensor::{OnnxTensor, Storage};
+pub use write::{NewGraph, NewOnnx, NewOnnxTensor, OnnxLayout, OnnxPlace};
 
 /// Bytes that a protobuf message may have: readers count them in a signed 32-bit integer.
 pub const MAX_MODEL: u64 = i32::MAX as u64;

@@ -17,7 +17,7 @@ use crate::mmap::MappedFile;
 use crate::output::OutputFile;
 
 /// Where smaller tensors stay unless said otherwise, as onnx's own writer has it.
-const MIN_EXTERNAL: u64 = 1024;
+pub(super) const MIN_EXTERNAL: u64 = 1024;
 
 /// Offsets of tensors moved out of the model file, as onnx.proto advises for mapping.
 const ALIGNMENT: u64 = 4096;

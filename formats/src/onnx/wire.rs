@@ -257,6 +257,12 @@ pub(super) fn put_int(out: &mut Vec<u8>, number: u32, value: i64) {
     put_varint(out, value as u64);
 }
 
+/// Appends a field that is a float.
+pub(super) fn put_float(out: &mut Vec<u8>, number: u32, value: f32) {
+    put_varint(out, u64::from(number) << 3 | 5);
+    out.extend(value.to_le_bytes());
+}
+
 /// Appends key and length of a field of `length` bytes, which are to follow.
 pub(super) fn put_head(out: &mut Vec<u8>, number: u32, length: u64) {
     put_varint(out, u64::from(number) << 3 | 2);

@@ -53,9 +53,7 @@ impl GenaiConfig {
     ) -> Result<Config> {
         let whole = architecture.positions != Positions::Learned
             && architecture.norm == NormKind::Rms
-            && !architecture.has_experts()
-            && architecture.soft_caps.is_none_or(|[_, logits]| logits.is_none())
-            && architecture.gguf != "granite";
+            && !architecture.has_experts();
         if !whole {
             let problem = format!("it says too little of a {} model", architecture.gguf);
             return Err(Error::input(&self.path, "type", problem, MEND));
@@ -83,10 +81,13 @@ impl GenaiConfig {
             windowed,
             attention_scale: graph.number("scale")?.unwrap_or(1.0 / (head_dim as f64).sqrt()),
             attention_cap: graph.number("softcap")?,
+            logit_cap: graph.factor("/lm_head/softcap/")?,
             embedding_scale: match architecture.scales_embedding {
                 true => f64::from((d_model as f32).sqrt()),
-                false => 1.0,
+                false => graph.factor("/model/embed_tokens/Mul")?.unwrap_or(1.0),
             },
+            residual_scale: graph.factor("/residual_mul/")?.unwrap_or(1.0),
+            logit_scale: graph.factor("/lm_head/Mul")?.unwrap_or(1.0),
             ..Config::unknown()
         };
         config.checked(&self.path)
@@ -139,6 +140,24 @@ impl<'a> Graph<'a> {
             return Err(self.error("attention", format!("its {name} is another in some blocks")));
         }
         Ok(numbers.first().filter(|number| **number != 0.0).map(|number| decimal(*number)))
+    }
+
+    /// The constant that nodes by which this name of the builder's goes multiply or divide by, if there are such.
+    fn factor(&self, name: &str) -> Result<Option<f64>> {
+        let nodes = self.nodes(&["Mul", "Div"]).filter(|node| node.name.contains(name));
+        let mut found = None;
+        for node in nodes {
+            let constant = node.inputs.iter().find_map(|input| self.onnx.constant(input));
+            let number = match constant.map(|constant| self.onnx.decode(constant)).transpose()?.as_deref() {
+                Some(&[number]) => decimal(number),
+                _ => return Err(self.error(name, "it is by no constant number")),
+            };
+            if found.is_some_and(|found| found != number) {
+                return Err(self.error(name, "it is by several numbers"));
+            }
+            found = Some(number);
+        }
+        Ok(found)
     }
 
     /// Which blocks have a window, and how long it is.

@@ -1,9 +1,9 @@
-//! What a folder means and a GGUF file of its architecture cannot say.
+//! What a folder or ONNX model means and a GGUF file of its architecture cannot say.
 //!
 //! The converter leaves such things out without a word, and llama.cpp then runs another model. Here they are refused;
 //! but for windows, which change nothing in texts no longer than they are: of these the user is told.
 
-use super::folder::Object;
+use super::folder::{Folder, Object};
 use super::recipe::{Key, Recipe, Stretching};
 use super::rope;
 use crate::arch::is_windowed;
@@ -11,11 +11,17 @@ use crate::base::{Base, Config, long_amplitude};
 use crate::{Error, Result};
 
 /// Refuses what would be lost; what a user should know is added to `notes`.
-pub(super) fn check(base: &Base, recipe: &Recipe, json: &Object, notes: &mut Vec<String>) -> Result<()> {
+pub(super) fn check(
+    base: &Base,
+    folder: Folder<'_>,
+    recipe: &Recipe,
+    json: &Object,
+    notes: &mut Vec<String>,
+) -> Result<()> {
     let config = base.config();
     let refuse = |key: &str, problem: String| {
-        let mend = format!("llama.cpp's {} has no form for it: use the folder as it is", recipe.architecture);
-        Err(Error::input(base.path().join("config.json"), key, problem, mend))
+        let mend = format!("llama.cpp's {} has no form for it: use the model as it is", recipe.architecture);
+        Err(Error::input(folder.join("config.json"), key, problem, mend))
     };
     let has = |key: Key| recipe.keys.contains(&key);
     let scale =
@@ -25,9 +31,14 @@ pub(super) fn check(base: &Base, recipe: &Recipe, json: &Object, notes: &mut Vec
         return refuse("query_pre_attn_scalar", problem);
     }
     if !has(Key::Scales) {
-        let multiplies = !base.architecture().scales_embedding && config.embedding_scale != 1.0;
-        if multiplies || config.residual_scale != 1.0 || config.logit_scale != 1.0 {
-            return refuse("multipliers", "embeddings, residuals or logits are scaled".into());
+        let embedding = if base.architecture().scales_embedding { 1.0 } else { config.embedding_scale };
+        let scales = [
+            ("embedding_multiplier", embedding),
+            ("residual_multiplier", config.residual_scale),
+            ("logits_scaling", 1.0 / config.logit_scale),
+        ];
+        if let Some((key, scale)) = scales.into_iter().find(|&(_, scale)| scale != 1.0) {
+            return refuse(key, format!("it is {scale}, not 1"));
         }
     }
     let told = has(Key::HeadLengths) || has(Key::GivenHeadLengths) && json.contains_key("head_dim");

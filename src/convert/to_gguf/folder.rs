@@ -12,27 +12,36 @@ pub(super) type Object = Map<String, Json>;
 
 /// A Hugging Face folder.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Folder<'a>(&'a Path);
+pub(super) struct Folder<'a> {
+    path: &'a Path,
+    /// What is read instead of config.json.
+    config: Option<&'a Object>,
+}
 
 impl<'a> Folder<'a> {
     pub(super) fn new(path: &'a Path) -> Self {
-        Self(path)
+        Self { path, config: None }
+    }
+
+    /// The folder with this as its config.json.
+    pub(super) fn with_config(path: &'a Path, config: &'a Object) -> Self {
+        Self { path, config: Some(config) }
     }
 
     /// The folder itself.
     pub(super) fn path(&self) -> &'a Path {
-        self.0
+        self.path
     }
 
     /// The path of one of its files.
     pub(super) fn join(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path.join(name)
     }
 
     /// What the folder is called, of `.` too.
     pub(super) fn name(&self) -> String {
-        let own = || self.0.file_name().map(|name| name.to_string_lossy().into_owned());
-        let real = || Some(self.0.canonicalize().ok()?.file_name()?.to_string_lossy().into_owned());
+        let own = || self.path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let real = || Some(self.path.canonicalize().ok()?.file_name()?.to_string_lossy().into_owned());
         own().or_else(real).unwrap_or_default()
     }
 
@@ -57,6 +66,9 @@ impl<'a> Folder<'a> {
 
     /// The object of a JSON file; `None` if there is no such file.
     pub(super) fn object(&self, name: &str) -> Result<Option<Object>> {
+        if let Some(config) = self.config.filter(|_| name == "config.json") {
+            return Ok(Some(config.clone()));
+        }
         let Some(bytes) = self.bytes(name)? else { return Ok(None) };
         let parsed: std::result::Result<Object, _> = serde_json::from_slice(&bytes);
         parsed.map(Some).map_err(|error| {

@@ -1,4 +1,4 @@
-//! A Hugging Face folder as a GGUF file, as llama.cpp's convert_hf_to_gguf.py writes it: the same keys in the same order,
+//! A Hugging Face folder, or an ONNX model with what lies beside it, as a GGUF file, as llama.cpp's convert_hf_to_gguf.py writes it: the same keys in the same order,
 //! the same tensors, the same bytes.
 //!
 //! Written after the converter of llama.cpp 11434 (October 2026) and transformers 5, which it reads tokenizers with. For
@@ -32,6 +32,7 @@ use curmerge_formats::gguf::{GgufLayout, Value};
 use curmerge_formats::imatrix::Imatrix;
 use curmerge_formats::output::{OutputFile, write_behind};
 
+use super::onnx_companions;
 use super::retype::{self, QUANTIZATION_VERSION};
 use super::{ConvertReport, FileType};
 use crate::base::{Base, Config, Files};
@@ -54,7 +55,7 @@ pub struct Options<'a> {
     pub imatrix: Option<&'a Imatrix>,
 }
 
-/// Write the Hugging Face folder `base` to `out`, and say in which types. `progress` is told how many bytes of how many
+/// Write the Hugging Face folder or ONNX model `base` to `out`, and say in which types. `progress` is told how many bytes of how many
 /// were read. `out` must be none of `protect` and no file of the folder.
 ///
 /// # Errors
@@ -69,10 +70,14 @@ pub fn to_gguf(
     protect: &[PathBuf],
     mut progress: impl FnMut(u64, u64),
 ) -> Result<(FileType, ConvertReport)> {
-    let folder = Folder::new(base.path());
-    let recipe = recipe::of(base.architecture()).filter(|_| matches!(base.files(), Files::HuggingFace(_)));
+    let configuration = onnx_companions::configuration_of(base)?;
+    let folder = match (base.files(), &configuration) {
+        (Files::Onnx(model), Some(config)) => Folder::with_config(model.folder(), config),
+        _ => Folder::new(base.path()),
+    };
+    let recipe = recipe::of(base.architecture()).filter(|_| !matches!(base.files(), Files::Gguf(_)));
     let Some(recipe) = recipe else {
-        let problem = "no Hugging Face folder of an architecture that is converted";
+        let problem = "no Hugging Face folder or ONNX model of an architecture that is converted";
         return Err(Error::input(
             base.path(),
             "architecture",
@@ -83,8 +88,9 @@ pub fn to_gguf(
     let mut report = ConvertReport::default();
     let json = language_model(folder.object("config.json")?.unwrap_or_default());
     let config = base.config();
-    carried::check(base, recipe, &json, &mut report.notes)?;
-    let mut tensors = tensors::of(base, recipe, rope_tensors(recipe, config, &json))?;
+    carried::check(base, folder, recipe, &json, &mut report.notes)?;
+    let own_head = !recipe.no_head && onnx_companions::has_own_head(base, &json)?;
+    let mut tensors = tensors::of(base, recipe, rope_tensors(recipe, config, &json), own_head)?;
     let size = tensors::size(&tensors);
     let file_type = options.file_type.unwrap_or_else(|| tensors::guess(&tensors));
 

@@ -1,19 +1,21 @@
 //! The tensors of the file: which there are, in which order and type, and their bytes.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{GgufTensor, NewTensor, Value};
 use curmerge_formats::imatrix::Imatrix;
+use curmerge_formats::mmap::MappedFile;
 use curmerge_formats::output::{Queue, Stretch};
 use curmerge_formats::quant;
-use curmerge_formats::safetensors::SafeTensors;
 use half::f16;
 
 use super::model_name::Size;
 use super::recipe::Recipe;
 use crate::base::{Base, BaseTensor, Files, Weight, layer_part};
-use crate::convert::{Choice, FileType, file_type, in_f32, retype};
+use crate::convert::{Choice, FileType, file_type, in_f32, retype, whole};
 use crate::{Error, Result};
 
 /// Tensors that old folders have and nobody needs.
@@ -23,15 +25,19 @@ const LEFT_OUT: [&str; 5] =
 enum Values<'a> {
     /// Computed: one row.
     Made(Vec<f32>),
-    /// Stored in a file of the folder.
+    /// Stored in the base.
     Stored(Stored<'a>),
     /// The same matrix of every expert.
     Experts(Vec<Stored<'a>>),
+    /// Matrices that are stored apart, one behind the other.
+    Parts(Vec<Stored<'a>>),
 }
 
-/// A tensor of the folder.
+/// A tensor of the base.
 struct Stored<'a> {
-    file: &'a SafeTensors,
+    path: &'a Path,
+    /// The file to copy it from, where that holds it as the converter would write it.
+    file: Option<&'a MappedFile>,
     tensor: &'a BaseTensor,
     weight: Weight<'a>,
 }
@@ -52,50 +58,87 @@ impl<'a> Tensor<'a> {
     }
 }
 
-/// The tensors in the converter's order, all in F32: what it makes itself, then each file's by name.
+/// A tensor of the base under the name that a Hugging Face folder has for it.
+struct Named<'a> {
+    name: String,
+    canonical: &'a str,
+    tensor: &'a BaseTensor,
+}
+
+/// The tensors as a folder has them: with an ONNX model under the names of transformers, those of a matrix that is stored
+/// in parts all under its name.
+fn named<'a>(base: &'a Base, canonical: &'a str, tensor: &'a BaseTensor) -> Named<'a> {
+    let mut name = tensor.stored_name.clone();
+    if let Files::Onnx(_) = base.files() {
+        let (stem, ending) = stem_and_ending(canonical);
+        let whole = whole(base, stem).unwrap_or(stem);
+        if let Some((theirs, _)) = base.architecture().to_hugging_face(whole) {
+            name = theirs + ending;
+        }
+    }
+    Named { name, canonical, tensor }
+}
+
+fn stem_and_ending(canonical: &str) -> (&str, &'static str) {
+    match canonical.strip_suffix(".bias") {
+        Some(stem) => (stem, ".bias"),
+        None => (canonical, ".weight"),
+    }
+}
+
+/// The tensors in the converter's order, all in F32: what it makes itself, then each file's by name. `own_head` says
+/// whether an output head is one of them.
 pub(super) fn of<'a>(
     base: &'a Base,
     recipe: &Recipe,
     made: Vec<(&str, Vec<f32>)>,
+    own_head: bool,
 ) -> Result<Vec<Tensor<'a>>> {
     let vector = |name: &str, values: Vec<f32>| {
         Tensor::new(name.to_owned(), vec![values.len() as u64], Values::Made(values))
     };
     let mut tensors: Vec<Tensor<'a>> = made.into_iter().map(|(name, values)| vector(name, values)).collect();
-    let files: &[SafeTensors] = match base.files() {
-        Files::HuggingFace(files) => files,
-        Files::Gguf(_) | Files::Onnx(_) => &[],
-    };
-    let mut stored: Vec<(&String, &BaseTensor)> = base.tensors().iter().collect();
-    stored.retain(|(canonical, tensor)| {
-        let name = &tensor.stored_name;
+    let mut all: Vec<Named<'a>> =
+        base.tensors().iter().map(|(canonical, tensor)| named(base, canonical, tensor)).collect();
+    all.retain(|Named { name, canonical, .. }| {
         let masks = LEFT_OUT.iter().any(|ending| name.ends_with(ending));
         let seeing = recipe.left_out.iter().any(|start| name.starts_with(start));
-        !(masks || seeing || recipe.no_head && *canonical == "output")
+        !(masks || seeing || !own_head && *canonical == "output")
     });
-    stored.sort_by_key(|(_, tensor)| (tensor.file, &tensor.stored_name));
+    let by_file = matches!(base.files(), Files::HuggingFace(_));
+    all.sort_by(|a, b| {
+        let files = if by_file { a.tensor.file.cmp(&b.tensor.file) } else { Ordering::Equal };
+        files.then_with(|| a.name.cmp(&b.name))
+    });
+    let stored = |name: &str| -> Result<Stored<'a>> {
+        let missing = || {
+            let mend = "the model is incomplete; download or export it again";
+            Error::input(base.path(), format!("tensor '{name}'"), "missing", mend)
+        };
+        Ok(Stored::new(base, base.tensors().get(name).ok_or_else(missing)?, base.weight(name)?))
+    };
     // How many parts of a block's experts have come.
     let mut parts: BTreeMap<usize, usize> = BTreeMap::new();
-    for (canonical, tensor) in stored {
-        let (stem, ending) = match canonical.strip_suffix(".bias") {
-            Some(stem) => (stem, ".bias"),
-            None => (&canonical[..], ".weight"),
-        };
-        let line = base.architecture().line(stem).filter(|_| tensor.stored_name.ends_with(ending));
+    for Named { name, canonical, tensor } in &all {
+        let (stem, ending) = stem_and_ending(canonical);
+        if let Some(whole) = whole(base, stem).filter(|_| ending == ".weight") {
+            let name = format!("{whole}{ending}");
+            if tensors.iter().all(|tensor| tensor.name != name) {
+                let parts = base.parts(whole);
+                let parts = parts.iter().map(|(part, _)| stored(part)).collect::<Result<Vec<_>>>()?;
+                let rows = parts.iter().map(|part| part.weight.rows() as u64).sum();
+                let dims = vec![parts[0].weight.cols() as u64, rows];
+                tensors.push(Tensor::new(name, dims, Values::Parts(parts)));
+            }
+            continue;
+        }
+        let line = base.architecture().line(stem).filter(|_| name.ends_with(ending));
         if line.is_none_or(|line| ending == ".bias" && line.bias.is_none()) {
             let place = format!("tensor '{}'", tensor.stored_name.escape_debug());
             let problem = format!("no part of the {} architecture", base.architecture().gguf);
             let mend = "a quantized, adapted or changed model cannot be converted; use the original";
-            return Err(Error::input(files[tensor.file].path(), place, problem, mend));
+            return Err(Error::input(file_path(base, tensor), place, problem, mend));
         }
-        let stored = |name: &str| -> Result<Stored<'a>> {
-            let missing = || {
-                let mend = "the folder is incomplete; download it again";
-                Error::input(base.path(), format!("tensor '{name}'"), "missing", mend)
-            };
-            let tensor = base.tensors().get(name).ok_or_else(missing)?;
-            Ok(Stored { file: &files[tensor.file], tensor, weight: base.weight(name)? })
-        };
         let experts = base.config().experts.map_or(0, |experts| experts.count);
         if let (true, Some((layer, _))) = (canonical.ends_with(']'), layer_part(canonical)) {
             // The converter writes them when the last of a block has come.
@@ -128,6 +171,14 @@ pub(super) fn of<'a>(
         tensors.push(Tensor::new(name, tensor_dims(&stored), Values::Stored(stored)));
     }
     Ok(tensors)
+}
+
+/// The file that a tensor is stored in; of an ONNX model the model's.
+fn file_path<'a>(base: &'a Base, tensor: &BaseTensor) -> &'a Path {
+    match base.files() {
+        Files::HuggingFace(files) => files[tensor.file].path(),
+        Files::Gguf(_) | Files::Onnx(_) => base.path(),
+    }
 }
 
 fn tensor_dims(stored: &Stored<'_>) -> Vec<u64> {
@@ -223,13 +274,13 @@ impl Tensor<'_> {
         match &self.values {
             Values::Made(_) => &[],
             Values::Stored(stored) => std::slice::from_ref(stored),
-            Values::Experts(all) => all,
+            Values::Experts(all) | Values::Parts(all) => all,
         }
     }
 
-    /// Bytes in the folder.
+    /// Bytes in the base.
     pub(super) fn stored_bytes(&self) -> u64 {
-        self.parts().iter().map(|part| part.tensor.bytes).sum()
+        self.parts().iter().map(|part| part.tensor.own_bytes()).sum()
     }
 
     fn stored_type(&self) -> Option<DType> {
@@ -244,7 +295,7 @@ impl Tensor<'_> {
         let place = format!("tensor '{}'", self.name);
         match self.parts().first() {
             None => Error::request(format!("{place}: {problem}"), mend),
-            Some(part) => Error::input(part.file.path(), place, problem, mend),
+            Some(part) => Error::input(part.path, place, problem, mend),
         }
     }
 
@@ -260,8 +311,11 @@ impl Tensor<'_> {
 
     /// Its bytes that are those of the folder, and where they are to stand if it begins at `offset`.
     pub(super) fn copied(&self, offset: u64) -> Vec<(u64, Stretch<'_>)> {
-        let copied = self.places(offset).filter(|(_, part)| part.is_as_written(self.dtype));
-        copied.map(|(place, part)| (place, part.stretch())).collect()
+        let copied = self.places(offset).filter_map(|(place, part)| {
+            let source = part.as_written(self.dtype)?;
+            Some((place, Stretch::Copy { source, offset: part.tensor.offset, len: part.tensor.bytes }))
+        });
+        copied.collect()
     }
 
     /// Computes its bytes, to stand at `offset`, but for those that are [copied](Self::copied).
@@ -271,7 +325,7 @@ impl Tensor<'_> {
             return Ok(out.write_at(offset, bytes)?);
         }
         for (number, (place, part)) in self.places(offset).enumerate() {
-            if !part.is_as_written(self.dtype) {
+            if part.as_written(self.dtype).is_none() {
                 let rows = |start, count| self.rows(number, &part.weight, start, count);
                 retype::write_rows(out, place, part.weight.rows(), self.columns(), rows)?;
             }
@@ -282,7 +336,7 @@ impl Tensor<'_> {
     /// `count` canonical rows of a part from `start` on, in the new type.
     fn rows(&self, part: usize, weight: &Weight<'_>, start: usize, count: usize) -> Result<Vec<u8>> {
         let columns = self.columns();
-        if weight.dtype() == self.dtype && !weight.is_transposed() {
+        if weight.dtype() == self.dtype && !weight.is_transposed() && weight.blocks().is_none() {
             let row = |row| {
                 &weight.stored_bytes()[weight.stored_row(row) * weight.row_bytes()..][..weight.row_bytes()]
             };
@@ -307,13 +361,18 @@ impl Tensor<'_> {
     }
 }
 
-impl Stored<'_> {
-    /// Whether the folder has its bytes as they are to be written in this type.
-    fn is_as_written(&self, dtype: DType) -> bool {
-        self.tensor.dtype == dtype && self.tensor.rotary_halves.is_none() && !self.tensor.transposed
+impl<'a> Stored<'a> {
+    fn new(base: &'a Base, tensor: &'a BaseTensor, weight: Weight<'a>) -> Self {
+        let file = match base.files() {
+            Files::HuggingFace(files) => Some(files[tensor.file].file()),
+            Files::Gguf(_) | Files::Onnx(_) => None,
+        };
+        Stored { path: file_path(base, tensor), file, tensor, weight }
     }
 
-    fn stretch(&self) -> Stretch<'_> {
-        Stretch::Copy { source: self.file.file(), offset: self.tensor.offset, len: self.tensor.bytes }
+    /// The file that has its bytes as they are to be written in this type.
+    fn as_written(&self, dtype: DType) -> Option<&'a MappedFile> {
+        let same = self.tensor.dtype == dtype && self.tensor.rotary_halves.is_none();
+        self.file.filter(|_| same && !self.tensor.transposed)
     }
 }

@@ -14,7 +14,7 @@ use crate::{Error, Result};
 
 /// The tokens that the configurations name.
 #[derive(Debug, Default)]
-pub(super) struct Tokens {
+pub(in crate::convert) struct Tokens {
     pub(super) bos: Option<u32>,
     pub(super) eos: Option<u32>,
     pub(super) pad: Option<u32>,
@@ -24,6 +24,11 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
+    /// These; of several ends the first is that of sequences.
+    pub(in crate::convert) fn named(bos: Option<u32>, pad: Option<u32>, ends: Vec<u32>) -> Self {
+        Tokens { bos, eos: ends.first().copied(), pad, unknown: None, ends }
+    }
+
     pub(super) fn new(path: &Path, gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Self> {
         let count = tokenizer.vocab_size();
         let id = |name: &str| {
@@ -48,12 +53,20 @@ impl Tokens {
     }
 }
 
-/// The text of config.json.
-pub(super) fn config(base: &Base, gguf: &Gguf, dtype: DType, tokens: &Tokens) -> Result<String> {
+/// The content of config.json, of what the model's configuration and, of a GGUF file, some of its keys say.
+///
+/// # Errors
+/// An option that transformers' class has no form for.
+pub(in crate::convert) fn config(
+    base: &Base,
+    gguf: Option<&Gguf>,
+    dtype: DType,
+    tokens: &Tokens,
+) -> Result<Map<String, Json>> {
     let architecture = base.architecture();
     let Some(family) = family::of(architecture) else {
         let problem = format!("no Hugging Face folder can be written of a {} model", architecture.gguf);
-        let mend = "use the GGUF file as it is";
+        let mend = "use the model as it is";
         return Err(Error::input(base.path(), "architecture", problem, mend));
     };
     family::check(base, family)?;
@@ -104,11 +117,11 @@ pub(super) fn config(base: &Base, gguf: &Gguf, dtype: DType, tokens: &Tokens) ->
     json.extend(rope::keys(base, gguf)?);
     // The first of this form. Without it, large vocabularies are suspected of Mistral's mistakes.
     json.insert("transformers_version".into(), "5.0.0".into());
-    Ok(pretty(&json.into()))
+    Ok(json)
 }
 
 /// The text of generation_config.json.
-pub(super) fn generation(tokens: &Tokens) -> String {
+pub(in crate::convert) fn generation(tokens: &Tokens) -> String {
     let mut json = Map::new();
     let mut set = |name: &str, value: Option<Json>| {
         if let Some(value) = value {
@@ -129,11 +142,12 @@ pub(super) fn generation(tokens: &Tokens) -> String {
 }
 
 /// Indented, with the line's end that editors expect.
-pub(super) fn pretty(json: &Json) -> String {
+pub(in crate::convert) fn pretty(json: &Json) -> String {
     format!("{json:#}\n")
 }
 
-fn torch_name(dtype: DType) -> &'static str {
+/// What PyTorch calls a type.
+pub(in crate::convert) fn torch_name(dtype: DType) -> &'static str {
     match dtype {
         DType::F16 => "float16",
         DType::BF16 => "bfloat16",

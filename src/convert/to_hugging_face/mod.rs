@@ -1,4 +1,4 @@
-//! A GGUF model as a Hugging Face folder that transformers loads, with the same tokens and logits.
+//! A GGUF or ONNX model as a Hugging Face folder that transformers loads, with the same tokens and logits.
 //!
 //! [`config`] says in config.json what GGUF's keys say ([`family`] what is particular to a class of transformers, [`rope`]
 //! what the table of rotary factors says), [`weights`] stores every tensor under transformers' name, as its class has it,
@@ -17,13 +17,15 @@ mod weights;
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::dtype::DType;
-use curmerge_formats::gguf::Gguf;
+use curmerge_formats::gguf::{Gguf, GgufModel};
 use curmerge_formats::output::{OutputFile, OutputFolder};
 
-use super::ConvertReport;
+use super::{ConvertReport, onnx_companions};
 use crate::base::{Base, Files};
 use crate::{Error, Result};
 
+pub(super) use config::{Tokens, config as derived_config, generation, pretty, torch_name};
+pub(super) use weights::Rounding;
 pub use weights::natural_type;
 
 /// The default of [`FolderOptions::max_shard_size`].
@@ -40,11 +42,11 @@ pub struct FolderOptions {
     pub force: bool,
 }
 
-/// Write the model of a GGUF file as a Hugging Face folder. `progress` is told how many stored bytes of how many were
+/// Write the model of a GGUF or ONNX file as a Hugging Face folder; of an ONNX model the files of its tokenizer come along. `progress` is told how many stored bytes of how many were
 /// converted.
 ///
 /// # Errors
-/// Before anything is written: a base that is no GGUF file, a type that is none of the three, a tensor, tokenizer or
+/// Before anything is written: a base that is a folder already, a type that is none of the three, a tensor, tokenizer or
 /// rotary scaling that transformers' model has no form for. Later: a value that the type cannot hold, a full disk. After
 /// an error nothing stands at `out` that did not before.
 pub fn to_hugging_face(
@@ -53,40 +55,63 @@ pub fn to_hugging_face(
     options: &FolderOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<ConvertReport> {
-    let Files::Gguf(model) = base.files() else {
+    if let Files::HuggingFace(_) = base.files() {
         let problem = "it is a Hugging Face folder already";
-        return Err(Error::file(base.path(), problem, "name a GGUF file"));
-    };
+        return Err(Error::file(base.path(), problem, "name a GGUF or ONNX file"));
+    }
     let dtype = options.dtype.unwrap_or_else(|| natural_type(base));
     if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
         let problem = format!("a Hugging Face folder is not stored as {dtype}");
         return Err(Error::request(problem, "use --type f32, f16 or bf16, or an output that ends in .gguf"));
     }
     let mut report = ConvertReport::default();
-    let weights = weights::Plan::new(base, dtype, options.max_shard_size.unwrap_or(MAX_SHARD_SIZE))?;
-    let words = base.tokenizer()?;
-    let tokens = config::Tokens::new(base.path(), model.first(), &words)?;
-    let texts = [
-        ("config.json", config::config(base, model.first(), dtype, &tokens)?),
-        ("generation_config.json", config::generation(&tokens)),
-        ("tokenizer.json", tokenizer::library(base.path(), &words, &mut report.notes)?),
-        ("tokenizer_config.json", tokenizer::settings(base, model.first(), &words, &tokens)),
-    ];
+    let own_head = match onnx_companions::configuration_of(base)? {
+        Some(config) => onnx_companions::has_own_head(base, &config)?,
+        None => true,
+    };
+    let limit = options.max_shard_size.unwrap_or(MAX_SHARD_SIZE);
+    let weights = weights::Plan::new(base, dtype, limit, own_head)?;
+    let companions = match base.files() {
+        Files::Gguf(model) => {
+            report.notes.extend(family::note(base, model.first()));
+            companions(base, model, dtype, &mut report.notes)?
+        }
+        Files::Onnx(model) => onnx_companions::companions(base, model, dtype, &mut report.notes)?,
+        Files::HuggingFace(_) => Vec::new(),
+    };
 
     let folder = OutputFolder::create(out, &base.inputs(), options.force)?;
     weights.write(&folder, &mut report, &mut progress)?;
-    for (name, text) in texts {
-        write(folder.file(name)?, text.as_bytes())?;
-    }
-    if let Some(model) = sentencepiece::model(model.first(), &words, &tokens) {
-        write(folder.file("tokenizer.model")?, &model)?;
-    }
-    for (name, template) in templates(model.first(), &mut report.notes) {
+    for (name, bytes) in companions {
         folder.subfolder(name.parent().unwrap_or(Path::new("")))?;
-        write(OutputFile::create(&folder.path().join(name), &[])?, template.as_bytes())?;
+        write(OutputFile::create(&folder.path().join(name), &[])?, &bytes)?;
     }
     folder.commit()?;
     Ok(report)
+}
+
+/// What a folder of the model has beside its weights, which are of this type: names and contents.
+///
+/// # Errors
+/// A tokenizer, an option or a rotary scaling that transformers' model has no form for.
+pub(super) fn companions(
+    base: &Base,
+    model: &GgufModel,
+    dtype: DType,
+    notes: &mut Vec<String>,
+) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let gguf = model.first();
+    let words = base.tokenizer()?;
+    let tokens = config::Tokens::new(base.path(), gguf, &words)?;
+    let mut files: Vec<(PathBuf, Vec<u8>)> = vec![
+        ("config.json".into(), pretty(&config::config(base, Some(gguf), dtype, &tokens)?.into()).into()),
+        ("generation_config.json".into(), config::generation(&tokens).into()),
+        ("tokenizer.json".into(), tokenizer::library(base.path(), &words, notes)?.into()),
+        ("tokenizer_config.json".into(), tokenizer::settings(base, gguf, &words, &tokens).into()),
+    ];
+    files.extend(sentencepiece::model(gguf, &words, &tokens).map(|model| ("tokenizer.model".into(), model)));
+    files.extend(templates(gguf, notes).into_iter().map(|(name, text)| (name, text.into())));
+    Ok(files)
 }
 
 fn write(mut file: OutputFile, bytes: &[u8]) -> Result<()> {

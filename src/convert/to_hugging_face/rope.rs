@@ -11,17 +11,19 @@ use curmerge_formats::gguf::{Gguf, Value};
 use serde_json::{Map, Value as Json, json};
 
 use super::config::shortest;
-use crate::base::{Base, Rope, RopeScaling, long_amplitude};
+use crate::base::{Base, Files, Rope, RopeScaling, long_amplitude};
 use crate::{Error, Result};
 
 /// Divisors in f32, some computed in f32, are equal up to this share.
 const SAME: f64 = 2e-5;
+/// Those that were told from cosines and sines, perhaps of half precision, up to this.
+const SAME_MEASURED: f64 = 5e-3;
 
 /// The keys of config.json that say how heads rotate: `rope_parameters`, and what transformers before 5 reads.
 ///
 /// # Errors
 /// Frequencies that no rule of transformers gives; heads that rotate in part, where the class turns all of them.
-pub(super) fn keys(base: &Base, gguf: &Gguf) -> Result<Map<String, Json>> {
+pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>> {
     let config = base.config();
     let Some(rope) = &config.rope else { return Ok(Map::new()) };
     let mut json = Map::new();
@@ -29,12 +31,14 @@ pub(super) fn keys(base: &Base, gguf: &Gguf) -> Result<Map<String, Json>> {
     let phi = base.architecture().gguf == "phi3";
     if rope.dim != config.head_dim && !phi {
         let problem = format!("it rotates {} of the {} entries of a head", rope.dim, config.head_dim);
-        let mend = "transformers' model rotates them all: use the GGUF file as it is";
+        let mend = "transformers' model rotates them all: use the model as it is";
         return Err(Error::input(base.path(), "rope.dimension_count", problem, mend));
     }
     if phi {
         let key = "phi3.rope.scaling.original_context_length";
-        let original = gguf.get(key).and_then(Value::as_u64).unwrap_or(config.context as u64);
+        let told = gguf.and_then(|gguf| gguf.get(key)).and_then(Value::as_u64);
+        let long = rope.long.as_ref().map(|long| long.original_context as u64);
+        let original = told.or(long).unwrap_or(config.context as u64);
         json.insert("original_max_position_embeddings".into(), original.into());
         json.insert("partial_rotary_factor".into(), part(rope.dim, config.head_dim).into());
     }
@@ -134,31 +138,42 @@ fn parameters(scaling: Option<&RopeScaling>, base: f64) -> Map<String, Json> {
 fn scaling(base: &Base, rope: &Rope) -> Result<Option<RopeScaling>> {
     let Some(factors) = &rope.factors else { return Ok(None) };
     let number = |key: &str| match base.files() {
-        crate::base::Files::Gguf(model) => model.first().get(key).and_then(|value| value.as_f64()),
+        Files::Gguf(model) => model.first().get(key).and_then(|value| value.as_f64()),
         _ => None,
     };
     let key = |name: &str| format!("{}.rope.scaling.{name}", base.architecture().gguf);
     let error = |problem: &str| {
-        let mend = "transformers' model has no form for it: use the GGUF file as it is";
+        let mend = "transformers' model has no form for it: use the model as it is";
         Err(Error::input(base.path(), "tensor 'rope_freqs'", problem, mend))
     };
     let linear = number(&key("factor")).is_some_and(|factor| factor != 1.0);
     if base.tensors().contains_key("rope_freqs") && linear {
         return error("the file has rotary factors, and a linear scaling beside them");
     }
-    match recover(factors, rope.base, rope.dim, number(&key("original_context_length"))) {
+    let same = if matches!(base.files(), Files::Onnx(_)) { SAME_MEASURED } else { SAME };
+    match recover(factors, rope.base, rope.dim, number(&key("original_context_length")), same) {
         Some(RopeScaling::Linear { factor: 1.0 }) => Ok(None),
         Some(scaling) => Ok(Some(scaling)),
         None => error("its rotary factors do not follow the rule of Llama 3"),
     }
 }
 
-fn recover(factors: &[f64], base: f64, rope_dim: usize, context: Option<f64>) -> Option<RopeScaling> {
-    let (&first, &last) = (factors.first()?, factors.last()?);
-    if factors.iter().all(|f| *f == first) {
-        return Some(RopeScaling::Linear { factor: first });
+/// The rule that gives factors which are known up to the share `same`.
+fn recover(
+    factors: &[f64],
+    base: f64,
+    rope_dim: usize,
+    context: Option<f64>,
+    same: f64,
+) -> Option<RopeScaling> {
+    let near = |a: f64, b: f64| (a - b).abs() <= same * b.abs();
+    // A whole number is what was meant.
+    let meant = |factor: f64| if near(factor, factor.round()) { factor.round() } else { factor };
+    let (&first, last) = (factors.first()?, meant(*factors.last()?));
+    if factors.iter().all(|f| *f == first || same > SAME && near(*f, first)) {
+        return Some(RopeScaling::Linear { factor: meant(first) });
     }
-    candidates(factors, base, rope_dim, context)
+    candidates(factors, base, rope_dim, context, same)
         .into_iter()
         .map(|(high, original_context)| RopeScaling::Llama3 {
             factor: last,
@@ -168,21 +183,27 @@ fn recover(factors: &[f64], base: f64, rope_dim: usize, context: Option<f64>) ->
         })
         .find(|rule| {
             let found = rule.factors(base, rope_dim);
-            found.iter().zip(factors).all(|(a, b)| (a - b).abs() <= SAME * b.abs())
+            found.iter().zip(factors).all(|(a, b)| near(*a, *b))
         })
 }
 
 /// Values of `high_freq_factor` and of the original context that may have given the factors, the likeliest first.
-fn candidates(factors: &[f64], base: f64, rope_dim: usize, context: Option<f64>) -> Vec<(f64, f64)> {
+fn candidates(
+    factors: &[f64],
+    base: f64,
+    rope_dim: usize,
+    context: Option<f64>,
+    same: f64,
+) -> Vec<(f64, f64)> {
     // Llama 3.1 to 3.3, all sizes.
     let mut found = vec![(4.0, 8192.0)];
     found.extend(context.map(|context| (4.0, context)));
     let last = factors[factors.len() - 1];
     let frequency = |i: usize| base.powf(-2.0 * i as f64 / rope_dim as f64);
     let kept = |i: usize| (1.0 / factors[i] - 1.0 / last) / (1.0 - 1.0 / last);
-    let high_end = factors.iter().take_while(|f| (**f - 1.0).abs() <= SAME).count();
+    let high_end = factors.iter().take_while(|f| (**f - 1.0).abs() <= same).count();
     let low_end =
-        factors.len() - factors.iter().rev().take_while(|f| (**f - last).abs() <= SAME * last).count();
+        factors.len() - factors.iter().rev().take_while(|f| (**f - last).abs() <= same * last).count();
     let mut guess = |high: f64, context: f64| {
         // As written in a configuration, then as measured.
         for high in [high.round(), (2.0 * high).round() / 2.0, high] {
@@ -222,7 +243,7 @@ mod tests {
 
     fn again(rule: &RopeScaling, base: f64, dim: usize) -> Option<RopeScaling> {
         let stored: Vec<f64> = rule.factors(base, dim).iter().map(|&f| f64::from(f as f32)).collect();
-        recover(&stored, base, dim, None)
+        recover(&stored, base, dim, None, SAME)
     }
 
     fn llama3(factor: f64, low: f64, high: f64, original_context: f64) -> RopeScaling {
@@ -254,6 +275,15 @@ mod tests {
     }
 
     #[test]
+    fn llama3_is_found_among_measured_factors() {
+        let rule = llama3(32.0, 1.0, 4.0, 8192.0);
+        let off = |(i, factor): (usize, &f64)| factor * (1.0 + 1e-3 * [1.0, -0.7, 0.4][i % 3]);
+        let measured: Vec<f64> = rule.factors(5e5, 64).iter().enumerate().map(off).collect();
+        assert_eq!(recover(&measured, 5e5, 64, None, SAME_MEASURED), Some(rule));
+        assert_eq!(recover(&measured, 5e5, 64, None, SAME), None);
+    }
+
+    #[test]
     fn few_frequencies_suffice() {
         for dim in [4, 6, 8, 16] {
             for rule in
@@ -268,11 +298,11 @@ mod tests {
 
     #[test]
     fn other_tables_are_none_of_llama3() {
-        assert_eq!(recover(&[2.0; 8], 1e4, 16, None), Some(RopeScaling::Linear { factor: 2.0 }));
+        assert_eq!(recover(&[2.0; 8], 1e4, 16, None, SAME), Some(RopeScaling::Linear { factor: 2.0 }));
         for table in
             [&[1.0, 3.0, 2.0, 4.0, 8.0][..], &[8.0, 1.0], &[1.0, 1.1, 1.2, 8.0, 8.0], &[1.0, 1e30, 8.0]]
         {
-            assert_eq!(recover(table, 1e4, 2 * table.len(), None), None, "{table:?}");
+            assert_eq!(recover(table, 1e4, 2 * table.len(), None, SAME), None, "{table:?}");
         }
     }
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::config::pretty;
 use crate::arch::TensorNames;
 use crate::base::{Base, RowOrder, Weight, layer_part};
-use crate::convert::{ConvertReport, in_f32};
+use crate::convert::{ConvertReport, in_f32, whole};
 use crate::{Error, Result};
 
 /// Values that one thread converts at a time; at least a row.
@@ -61,10 +61,12 @@ struct Tensor<'a> {
 /// Where transformers has a tensor: the embedding, the layers, the norm, the head; the layer; the line of the table.
 type Place = (usize, usize, usize);
 
-/// How a tensor's values come of those in the GGUF file.
+/// How a tensor's values come of those in the base.
 enum Values<'a> {
     /// Its rows, in another order.
     Rows(Weight<'a>, RowOrder),
+    /// Those of matrices that are stored apart, one behind the other.
+    Parts(Vec<Weight<'a>>),
     /// Its columns.
     Transposed(Weight<'a>),
     /// Computed: a vector.
@@ -73,7 +75,7 @@ enum Values<'a> {
 
 /// How far rounding moved values.
 #[derive(Clone, Copy, Debug, Default)]
-struct Rounding {
+pub(in crate::convert) struct Rounding {
     values: u64,
     changed: u64,
     /// Sums of squares of the changes and of the values.
@@ -82,12 +84,21 @@ struct Rounding {
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(base: &'a Base, dtype: DType, limit: u64) -> Result<Self> {
+    /// `own_head` says whether an output head is one of the tensors.
+    pub(super) fn new(base: &'a Base, dtype: DType, limit: u64, own_head: bool) -> Result<Self> {
         let mut tensors = Vec::new();
         for (canonical, stored) in base.tensors() {
             // What config.json says of these, and nothing reads of the last.
             let said = ["rope_freqs", "rope_factors_long", "rope_factors_short"];
-            if said.contains(&&canonical[..]) || canonical.ends_with("rot_embd") {
+            let head = canonical == "output" && !own_head;
+            if said.contains(&&canonical[..]) || canonical.ends_with("rot_embd") || head {
+                continue;
+            }
+            // Here a matrix of several is one, which stands for all of them.
+            if let Some(whole) = whole(base, canonical) {
+                if base.parts(whole).first().is_some_and(|(first, _)| first == canonical) {
+                    tensors.push(Tensor::of_parts(base, whole)?);
+                }
                 continue;
             }
             // One of experts is many there.
@@ -159,6 +170,7 @@ impl<'a> Plan<'a> {
         let transposed;
         let (rows, cols) = match &tensor.values {
             Values::Rows(weight, _) => (weight.rows(), weight.cols()),
+            Values::Parts(parts) => (parts.iter().map(Weight::rows).sum(), parts[0].cols()),
             Values::Transposed(weight) => {
                 transposed = transpose(weight);
                 return self.append_values(tensor, &transposed, weight.rows(), file);
@@ -204,15 +216,32 @@ impl<'a> Plan<'a> {
 
     /// `count` rows from `start` on, as Hugging Face counts them.
     fn rows(&self, tensor: &Tensor<'_>, start: usize, count: usize) -> Result<(Vec<u8>, Rounding)> {
+        if let Values::Parts(parts) = &tensor.values {
+            let mut values = vec![0.0; count * parts[0].cols()];
+            let mut first = 0;
+            for part in parts {
+                let rows = start.max(first)..(start + count).min(first + part.rows());
+                if !rows.is_empty() {
+                    let out =
+                        &mut values[(rows.start - start) * part.cols()..(rows.end - start) * part.cols()];
+                    part.decode_rows(rows.start - first..rows.end - first, out);
+                }
+                first += part.rows();
+            }
+            return self.encode(tensor, start, &values);
+        }
         let Values::Rows(weight, order) = &tensor.values else { return Ok(Default::default()) };
         let canonical = (start..start + count).map(|row| order.canonical_row(row));
-        if weight.dtype() == self.dtype {
+        if weight.dtype() == self.dtype && !weight.is_transposed() && weight.blocks().is_none() {
             let bytes = weight.row_bytes();
             let row = |row: usize| &weight.stored_bytes()[weight.stored_row(row) * bytes..][..bytes];
-            let rounding = Rounding { values: (count * weight.cols()) as u64, ..Default::default() };
-            return Ok((canonical.flat_map(row).copied().collect(), rounding));
+            return Ok((canonical.flat_map(row).copied().collect(), Rounding::of(count * weight.cols())));
         }
         let mut values = vec![0.0; count * weight.cols()];
+        if *order == RowOrder::CANONICAL {
+            weight.decode_rows(start..start + count, &mut values);
+            return self.encode(tensor, start, &values);
+        }
         for (row, out) in canonical.zip(values.chunks_exact_mut(weight.cols())) {
             weight.decode_row(row, out);
         }
@@ -221,7 +250,7 @@ impl<'a> Plan<'a> {
 
     /// Values from a row on, in the type that is wanted.
     fn encode(&self, tensor: &Tensor<'_>, row: usize, values: &[f32]) -> Result<(Vec<u8>, Rounding)> {
-        let mut rounding = Rounding { values: values.len() as u64, ..Default::default() };
+        let mut rounding = Rounding::of(values.len());
         let mut bytes = vec![0; values.len() * self.dtype.block_bytes()];
         let error = |e: quant::QuantError| {
             let place = format!("tensor '{}', rows from {row}", tensor.name);
@@ -259,7 +288,7 @@ impl<'a> Tensor<'a> {
     /// The tensor of this canonical name, of an expert that of the one expert.
     fn new(base: &'a Base, canonical: &str) -> Result<Self> {
         let error = |problem: &str| {
-            let mend = "transformers' model has no place for it: use the GGUF file as it is";
+            let mend = "transformers' model has no place for it: use the model as it is";
             let place = format!("tensor '{}'", canonical.escape_debug());
             Error::input(base.path(), place, problem, mend)
         };
@@ -277,7 +306,7 @@ impl<'a> Tensor<'a> {
         let weight = base.weight(canonical)?;
         let vector = weight.rows() == 1 && line.shape.len() == 1 || ending == "bias";
         let values = if vector && (line.less_one && ending == "weight" || line.rotary_halves.is_some()) {
-            let mut values = weight.vector();
+            let mut values = base.vector(canonical)?;
             if line.less_one {
                 values.iter_mut().for_each(|value| *value -= 1.0);
             }
@@ -298,14 +327,38 @@ impl<'a> Tensor<'a> {
             (false, true) => vec![cols, rows],
             (false, false) => vec![rows, cols],
         };
-        let stored_bytes = weight.stored_bytes().len() as u64;
+        let whole = base.tensors().get(canonical).map(|tensor| tensor.own_bytes());
+        let stored_bytes = whole.unwrap_or(weight.stored_bytes().len() as u64);
         let place = place(base, canonical, line);
         Ok(Tensor { place, name: format!("{name}.{ending}"), shape, stored_bytes, values })
+    }
+
+    /// The matrix of this canonical name, whose parts are stored apart.
+    fn of_parts(base: &'a Base, whole: &str) -> Result<Self> {
+        let parts = base.parts(whole).into_iter().map(|(part, _)| base.weight(&part));
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        let known = base.architecture().to_hugging_face(whole);
+        let (name, line) = known.expect("the architecture has a line for a matrix that it has in one");
+        let rows = parts.iter().map(|part| part.rows() as u64).sum();
+        let stored_bytes = parts.iter().map(|part| part.stored_bytes().len() as u64).sum();
+        Ok(Tensor {
+            place: place(base, whole, line),
+            name: format!("{name}.weight"),
+            shape: vec![rows, parts[0].cols() as u64],
+            stored_bytes,
+            values: Values::Parts(parts),
+        })
     }
 }
 
 impl Rounding {
-    fn compare(&mut self, before: &[f32], after: &[f32]) {
+    /// Of so many values that stay as they are.
+    pub(in crate::convert) fn of(values: usize) -> Self {
+        Rounding { values: values as u64, ..Default::default() }
+    }
+
+    /// Counts what became of values.
+    pub(in crate::convert) fn compare(&mut self, before: &[f32], after: &[f32]) {
         for (&before, &after) in before.iter().zip(after) {
             let change = f64::from(after) - f64::from(before);
             self.changed += u64::from(change != 0.0);
@@ -314,7 +367,8 @@ impl Rounding {
         }
     }
 
-    fn and(self, other: Self) -> Self {
+    /// Of these and others.
+    pub(in crate::convert) fn and(self, other: Self) -> Self {
         Rounding {
             values: self.values + other.values,
             changed: self.changed + other.changed,
@@ -323,7 +377,8 @@ impl Rounding {
         }
     }
 
-    fn note(&self, dtype: DType) -> Option<String> {
+    /// What the user should know of it.
+    pub(in crate::convert) fn note(&self, dtype: impl std::fmt::Display) -> Option<String> {
         (self.changed > 0).then(|| {
             format!(
                 "{} of {} values were rounded to {dtype}, by {:.4} % of their size (root mean square); --type f32 is exact",

@@ -1,0 +1,163 @@
+//! What an ONNX model is beside its graph: the configuration as config.json has it, and the files of its tokenizer.
+
+use std::path::{Path, PathBuf};
+
+use curmerge_formats::dtype::DType;
+use serde_json::{Map, Value as Json};
+
+use super::to_hugging_face::{Tokens, derived_config, generation, pretty, torch_name};
+use crate::base::{Base, Files, OnnxModel};
+use crate::{Error, Result};
+
+const CONFIG: &str = "config.json";
+const GENAI_CONFIG: &str = "genai_config.json";
+const GENERATION: &str = "generation_config.json";
+/// Members of config.json that say where an ONNX model is and how it runs.
+const OF_ONNX: [&str; 1] = ["transformers.js_config"];
+/// Files that come along into a folder for transformers. Whatever else lies beside a model may not belong to it.
+const BESIDE: [&str; 13] = [
+    GENERATION,
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "README.md",
+    "LICENSE",
+    "LICENSE.txt",
+];
+const TEMPLATES: &str = "additional_chat_templates";
+
+/// The configuration of an ONNX base as config.json has it: the one beside it, or what genai_config.json and the graph say.
+/// `None` for other containers.
+///
+/// # Errors
+/// A file that is not JSON; an option that transformers has no form for.
+pub(super) fn configuration_of(base: &Base) -> Result<Option<Map<String, Json>>> {
+    match base.files() {
+        Files::Onnx(model) => configuration(base, model).map(Some),
+        Files::Gguf(_) | Files::HuggingFace(_) => Ok(None),
+    }
+}
+
+fn configuration(base: &Base, model: &OnnxModel) -> Result<Map<String, Json>> {
+    if let Some(config) = object(&model.folder().join(CONFIG))? {
+        return Ok(config);
+    }
+    derived_config(base, None, DType::F32, &tokens(model)?)
+}
+
+/// The tokens that genai_config.json names.
+fn tokens(model: &OnnxModel) -> Result<Tokens> {
+    let genai = object(&model.folder().join(GENAI_CONFIG))?.unwrap_or_default();
+    let id = |value: &Json| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids = |name: &str| -> Vec<u32> {
+        match genai.get("model").and_then(|model| model.get(name)) {
+            Some(Json::Array(ids)) => ids.iter().filter_map(id).collect(),
+            value => value.and_then(id).into_iter().collect(),
+        }
+    };
+    let first = |name| ids(name).first().copied();
+    let ends = ids("eos_token_id");
+    Ok(Tokens::named(first("bos_token_id"), first("pad_token_id"), ends))
+}
+
+/// The object of a JSON file, if there is such a file.
+fn object(path: &Path) -> Result<Option<Map<String, Json>>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+        Error::input(path, format!("line {}", e.line()), "not a JSON object", "export the model again")
+    })
+}
+
+/// Whether the model has an output head that is not its embedding. An exporter may store both, transposed, of a model that
+/// ties them: then the head is told from the embedding by its numbers.
+///
+/// # Errors
+/// A tensor that cannot be decoded.
+pub(super) fn has_own_head(base: &Base, config: &Map<String, Json>) -> Result<bool> {
+    let apart = config.get("tie_word_embeddings").and_then(Json::as_bool) == Some(false);
+    if !base.tensors().contains_key("output") || apart || !matches!(base.files(), Files::Onnx(_)) {
+        return Ok(base.tensors().contains_key("output"));
+    }
+    let (head, embedding) = (base.weight("output")?, base.weight("token_embd")?);
+    if (head.rows(), head.cols()) != (embedding.rows(), embedding.cols()) {
+        return Ok(true);
+    }
+    let mut rows = head.stream().zip(embedding.stream());
+    Ok(!rows.all(|((_, a), (_, b))| a == b))
+}
+
+/// What a folder for transformers has beside the weights, which are of this type: config.json, generation_config.json, and
+/// the files of the tokenizer as they lie beside the model; names and contents. Where that has no tokenizer, `notes` says so.
+///
+/// # Errors
+/// Those of [`configuration_of`]; a file that cannot be read.
+pub(super) fn companions(
+    base: &Base,
+    model: &OnnxModel,
+    dtype: DType,
+    notes: &mut Vec<String>,
+) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let mut config = configuration(base, model)?;
+    for key in ["dtype", "torch_dtype"] {
+        config.insert(key.into(), torch_name(dtype).into());
+    }
+    config.insert("tie_word_embeddings".into(), (!has_own_head(base, &config)?).into());
+    config.retain(|key, _| !OF_ONNX.contains(&key.as_str()));
+    let mut files: Vec<(PathBuf, Vec<u8>)> = vec![(CONFIG.into(), pretty(&config.into()).into())];
+    for name in beside(model.folder())? {
+        let path = model.folder().join(&name);
+        let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, "read", e))?;
+        files.push((name, bytes));
+    }
+    let has = |name: &str| files.iter().any(|(known, _)| known == Path::new(name));
+    if !has("tokenizer.json") && !has("tokenizer.model") {
+        notes.push("no tokenizer lies beside the ONNX model, and none is in the folder".into());
+    }
+    if !has(GENERATION) {
+        files.push((GENERATION.into(), generation(&tokens(model)?).into()));
+    }
+    Ok(files)
+}
+
+/// The files of a model's folder that belong to an ONNX model beside its graph and weights, relative to the folder.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub(crate) fn of_folder(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found: Vec<PathBuf> = [CONFIG, GENAI_CONFIG].into_iter().map(PathBuf::from).collect();
+    found.retain(|name| folder.join(name).is_file());
+    found.extend(beside(folder)?);
+    Ok(found)
+}
+
+/// Those that any model may have.
+fn beside(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found: Vec<PathBuf> = BESIDE.iter().map(PathBuf::from).chain(templates(folder)?).collect();
+    found.retain(|name| folder.join(name).is_file());
+    Ok(found)
+}
+
+/// Chat templates that have names.
+fn templates(folder: &Path) -> Result<Vec<PathBuf>> {
+    let within = folder.join(TEMPLATES);
+    if !within.is_dir() {
+        return Ok(Vec::new());
+    }
+    let fail = |e| Error::io(&within, "list", e);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(&within).map_err(fail)? {
+        let name = Path::new(TEMPLATES).join(entry.map_err(fail)?.file_name());
+        found.extend(Some(name).filter(|name| name.extension().is_some_and(|ending| ending == "jinja")));
+    }
+    found.sort();
+    Ok(found)
+}

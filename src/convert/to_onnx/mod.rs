@@ -1,0 +1,315 @@
+//! A model as an ONNX graph that onnxruntime runs, with the inputs and outputs that optimum and transformers.js expect.
+//!
+//! [`decoder`] builds the graph over any base ([`attention`] a part of it) with a [`builder`]; of matrices it says only in
+//! which form they are wanted, and [`matrix`] streams their values into the file ([`blocks`] those of four bits). Weights
+//! have Hugging Face's names, and nodes the paths of its modules.
+//!
+//! The operators are those of opset 14, which every onnxruntime since 2021 and onnxruntime-web have, and for four-bit
+//! matrices MatMulNBits, onnxruntime's own.
+
+mod attention;
+mod blocks;
+mod builder;
+mod decoder;
+mod genai;
+mod grouped;
+mod matrix;
+
+use std::path::Path;
+
+use curmerge_formats::dtype::DType;
+use curmerge_formats::onnx::{ElementType, NewOnnx, NewOnnxTensor, OnnxLayout};
+use curmerge_formats::output::{OutputFile, OutputFolder};
+use serde_json::{Map, Value as Json};
+
+use super::to_hugging_face::{Rounding, companions};
+use super::{ConvertReport, FileType, onnx_companions};
+use crate::base::{Base, Files};
+use crate::merge::carry_companions;
+use crate::{Error, Result};
+use builder::{Builder, MICROSOFT};
+use matrix::{Form, Sinks, Source};
+
+/// The version of the standard operators, and that of ONNX's file format.
+const OPSET: i64 = 14;
+const IR_VERSION: i64 = 8;
+/// The model within a folder.
+pub const MODEL: &str = "model.onnx";
+const CONFIG: &str = "config.json";
+const GENERATION: &str = "generation_config.json";
+
+/// What the matrices of an ONNX model are stored in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnnxType {
+    /// FLOAT throughout.
+    #[default]
+    F32,
+    /// Matrices, products and caches in FLOAT16.
+    F16,
+    /// Matrices but the embedding in blocks of 32 four-bit numbers around zero, as Q4_0 has them; the rest in FLOAT.
+    Q4_0,
+    /// Likewise, each block with a zero of its own.
+    Q4_1,
+}
+
+/// How to write the model.
+#[derive(Clone, Debug, Default)]
+pub struct OnnxOptions {
+    /// What matrices are stored in.
+    pub file_type: OnnxType,
+    /// Whether the weights go into a file beside the model also where one file could hold them.
+    pub external_data: bool,
+    /// Whether the model is for onnxruntime-genai: attention in the one operator GroupQueryAttention, without
+    /// `position_ids`; a folder then has genai_config.json.
+    pub genai: bool,
+    /// Matrices beside which the model has inputs for a LoRA, in words of `--targets`.
+    pub lora_inputs: Option<String>,
+    /// Replace a folder that stands.
+    pub force: bool,
+}
+
+/// The inputs for the LoRA of a module: A `[in, rank]` and B `[rank, out]`.
+pub(crate) fn lora_inputs(module: &str) -> [String; 2] {
+    ["lora_A", "lora_B"].map(|part| format!("{module}.{part}.weight"))
+}
+
+impl OnnxType {
+    /// The type of this name.
+    ///
+    /// # Errors
+    /// A type that ONNX models by curmerge have not.
+    pub fn of(file_type: FileType) -> Result<Self> {
+        match file_type {
+            FileType::F32 => Ok(OnnxType::F32),
+            FileType::F16 => Ok(OnnxType::F16),
+            FileType::Q4_0 => Ok(OnnxType::Q4_0),
+            FileType::Q4_1 => Ok(OnnxType::Q4_1),
+            other => {
+                let problem = format!("an ONNX model is not stored as {other}");
+                Err(Error::request(problem, "use --type f32, f16, q4_0 or q4_1"))
+            }
+        }
+    }
+
+    /// What products are computed in.
+    fn products(self) -> ElementType {
+        if self == OnnxType::F16 { ElementType::FLOAT16 } else { ElementType::FLOAT }
+    }
+
+    /// Of types of four bits, whether each block has a zero of its own.
+    fn blocks(self) -> Option<bool> {
+        match self {
+            OnnxType::F32 | OnnxType::F16 => None,
+            OnnxType::Q4_0 => Some(false),
+            OnnxType::Q4_1 => Some(true),
+        }
+    }
+}
+
+impl std::fmt::Display for OnnxType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// Write a base as one ONNX model, with `OUT_data` beside it where its weights pass 2 GB or are wanted there. `progress`
+/// is told how many stored bytes of how many were converted.
+///
+/// # Errors
+/// Before anything is written: an architecture that the graph has no form for, a tensor that cannot be decoded. Later: a
+/// value that the type cannot hold, a full disk. After an error nothing stands at `out` that did not before.
+pub fn to_onnx(
+    base: &Base,
+    out: &Path,
+    options: &OnnxOptions,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<ConvertReport> {
+    let graph = decoder::decoder(base, options)?;
+    let name = out.file_name().map(|name| format!("{}_data", name.to_string_lossy())).unwrap_or_default();
+    let plan = Plan::new(graph, options, &name)?;
+    let inputs = base.inputs();
+    let model = OutputFile::create(out, &inputs)?;
+    let external = match plan.is_external() {
+        true => Some(OutputFile::create(&out.with_file_name(&name), &inputs)?),
+        false => None,
+    };
+    plan.write(model, external, options, &mut progress)
+}
+
+/// Write a base as a folder: [`MODEL`] with its configuration and tokenizer as transformers has them, made of a GGUF
+/// file's metadata or carried along from a folder.
+///
+/// # Errors
+/// Those of [`to_onnx`]; a tokenizer or option of a GGUF file that transformers has no form for; a folder that stands.
+pub fn to_onnx_folder(
+    base: &Base,
+    out: &Path,
+    options: &OnnxOptions,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<ConvertReport> {
+    let graph = decoder::decoder(base, options)?;
+    let external = format!("{MODEL}_data");
+    let plan = Plan::new(graph, options, &external)?;
+    let mut notes = Vec::new();
+    let dtype = if options.file_type == OnnxType::F16 { DType::F16 } else { DType::F32 };
+    let mut files = match base.files() {
+        Files::Gguf(model) => companions(base, model, dtype, &mut notes)?,
+        Files::HuggingFace(_) => {
+            let path = base.path().join(CONFIG);
+            vec![(CONFIG.into(), std::fs::read(&path).map_err(|e| Error::io(&path, "read", e))?)]
+        }
+        Files::Onnx(model) => onnx_companions::companions(base, model, dtype, &mut notes)?,
+    };
+    for (_, config) in files.iter_mut().filter(|(name, _)| name == Path::new(CONFIG)) {
+        with_settings(config, &settings(options.file_type, plan.is_external()));
+    }
+
+    if options.genai {
+        let of_file =
+            |name: &str| files.iter().find(|(own, _)| own == Path::new(name)).map(|(_, bytes)| bytes.clone());
+        let generation = of_file(GENERATION).or_else(|| std::fs::read(base.path().join(GENERATION)).ok());
+        let config = of_file(CONFIG).unwrap_or_default();
+        let text = genai::config(base, &config, generation.as_deref(), &plan.model.graph)?;
+        files.push((genai::CONFIG.into(), text.into()));
+    }
+
+    let folder = OutputFolder::create(out, &base.inputs(), options.force)?;
+    if let Files::HuggingFace(_) = base.files() {
+        let made: Vec<_> = files.iter().map(|(name, _)| name.clone()).collect();
+        notes.extend(carry_companions(base.path(), &folder, |name| made.iter().any(|own| own == name))?);
+    }
+    for (name, bytes) in files {
+        folder.subfolder(name.parent().unwrap_or(Path::new("")))?;
+        let mut file = OutputFile::create(&folder.path().join(name), &[])?;
+        file.append(&bytes)?;
+        file.commit()?;
+    }
+    let data = plan.is_external().then(|| folder.file(&external)).transpose()?;
+    let mut report = plan.write(folder.file(MODEL)?, data, options, &mut progress)?;
+    report.notes.extend(notes);
+    folder.commit()?;
+    Ok(report)
+}
+
+/// What transformers.js should know: that the one model there is has the plain name, the type of its cache, and whether
+/// there is an external file.
+fn settings(file_type: OnnxType, external: bool) -> Json {
+    let mut settings = Map::new();
+    settings.insert("dtype".into(), "fp32".into());
+    if file_type == OnnxType::F16 {
+        settings.insert("kv_cache_dtype".into(), "float16".into());
+    }
+    if external {
+        settings.insert("use_external_data_format".into(), true.into());
+    }
+    settings.into()
+}
+
+/// Puts the settings of transformers.js at the end of a config.json that has none, and changes nothing else of it.
+fn with_settings(config: &mut Vec<u8>, settings: &Json) {
+    const KEY: &str = "transformers.js_config";
+    let has = serde_json::from_slice::<Json>(config).is_ok_and(|config| config.get(KEY).is_some());
+    let end = config.iter().rposition(|&byte| byte == b'}').filter(|_| !has);
+    let Some(end) = end else { return };
+    let before = config[..end].trim_ascii_end().len();
+    let member = format!(",\n  \"{KEY}\": {settings}\n");
+    config.splice(before..end, member.into_bytes());
+}
+
+/// A model that is ready to be written.
+struct Plan<'a> {
+    model: NewOnnx,
+    matrices: Vec<(usize, matrix::Matrix<'a>)>,
+    layout: OnnxLayout,
+}
+
+impl<'a> Plan<'a> {
+    /// With `external` as the name of the file beside the model, if it needs one.
+    fn new(builder: Builder<'a>, options: &OnnxOptions, external: &str) -> Result<Self> {
+        let mut opsets = vec![(String::new(), OPSET)];
+        if builder.graph.nodes.iter().any(|node| node.domain == MICROSOFT) {
+            opsets.push((MICROSOFT.into(), 1));
+        }
+        let model = NewOnnx {
+            ir_version: IR_VERSION,
+            producer: ("curmerge".into(), env!("CARGO_PKG_VERSION").into()),
+            opsets,
+            metadata: Vec::new(),
+            graph: builder.graph,
+        };
+        let layout = match OnnxLayout::new(&model, None) {
+            Ok(layout) if !options.external_data => layout,
+            // Too large for one file.
+            _ => OnnxLayout::new(&model, Some(external))?,
+        };
+        Ok(Plan { model, matrices: builder.matrices, layout })
+    }
+
+    fn is_external(&self) -> bool {
+        self.layout.external_bytes() > 0
+    }
+
+    /// Writes and commits the files, the model last.
+    fn write(
+        &self,
+        model: OutputFile,
+        external: Option<OutputFile>,
+        options: &OnnxOptions,
+        progress: &mut impl FnMut(u64, u64),
+    ) -> Result<ConvertReport> {
+        let mut report = ConvertReport {
+            bytes_before: self.matrices.iter().map(|(_, matrix)| matrix.stored_bytes()).sum(),
+            bytes_after: self.layout.places().iter().map(|place| place.bytes).sum(),
+            ..Default::default()
+        };
+        for (offset, bytes) in self.layout.frame() {
+            model.write_all_at(offset, bytes)?;
+        }
+        let sinks = Sinks { model: &model, external: external.as_ref() };
+        let (mut read, mut rounding) = (0, Rounding::default());
+        for (first, matrix) in &self.matrices {
+            let moved = matrix.write(&self.layout.places()[*first..], &sinks)?;
+            let Source::Stored(..) = matrix.source else { continue };
+            rounding = rounding.and(moved);
+            read += matrix.stored_bytes();
+            progress(read, report.bytes_before);
+            let name = match matrix.form {
+                Form::Blocks { .. } => options.file_type.to_string(),
+                Form::Rows(element) | Form::Columns(element) => {
+                    element.dtype().map_or("", DType::name).into()
+                }
+            };
+            *report.types.entry(name).or_default() += 1;
+        }
+        let vectors = self.model.graph.initializers.iter();
+        // Neither constants of the graph nor the places for a LoRA.
+        let own = |tensor: &&NewOnnxTensor| !tensor.name.starts_with('/') && !tensor.dims.contains(&0);
+        let vectors = vectors.filter(|tensor| tensor.values.is_some()).filter(own);
+        for vector in vectors {
+            *report.types.entry(vector.element.dtype().map_or("", DType::name).into()).or_default() += 1;
+        }
+        report.notes.extend(rounding.note(options.file_type));
+        if let Some(external) = external {
+            external.commit()?;
+        }
+        model.commit()?;
+        Ok(report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn settings_stand_at_the_end_of_the_configuration() {
+        let mut config = b"{\n  \"a\": {}\n}\n".to_vec();
+        with_settings(&mut config, &json!({ "dtype": "fp32" }));
+        let right = "{\n  \"a\": {},\n  \"transformers.js_config\": {\"dtype\":\"fp32\"}\n}\n";
+        assert_eq!(String::from_utf8(config.clone()).unwrap(), right);
+        with_settings(&mut config, &json!({ "dtype": "other" }));
+        assert_eq!(String::from_utf8(config).unwrap(), right);
+    }
+}

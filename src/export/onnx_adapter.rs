@@ -1,0 +1,53 @@
+//! A LoRA as onnxruntime takes it for one run of a model that has inputs for it (`RunOptions.add_active_adapter`).
+//!
+//! The model computes `y + (x A) B` with A `[n, rank]` and B `[rank, m]` as inputs `MODULE.lora_A.weight` and
+//! `MODULE.lora_B.weight`, by Hugging Face's names of the modules and its order of rows, as Olive names them and
+//! `convert --lora-inputs` makes them. Here A is the transpose of s U R and B that of C, of a fused matrix those of all
+//! its parts.
+
+use std::path::Path;
+
+use curmerge_formats::adapter::Adapter;
+use curmerge_formats::onnx::{ElementType, NewOnnxTensor, OnnxAdapterLayout};
+use curmerge_formats::output::OutputFile;
+
+use super::peft::{Module, module};
+use super::targets::matrices;
+use crate::Result;
+use crate::base::Base;
+use crate::convert::to_onnx::lora_inputs;
+
+/// Whose versions the file may give; nothing here counts them.
+const VERSION: i32 = 1;
+
+/// Write the file; both factors of a matrix in FLOAT.
+pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]) -> Result<()> {
+    let matrices = matrices(base, adapter)?;
+    let modules = matrices.into_iter().map(|m| module(base, m)).collect::<Result<Vec<_>>>()?;
+    let parameters = modules.iter().flat_map(|Module { matrix, name, .. }| {
+        let [rows, cols, rank] = [matrix.rows, matrix.cols, matrix.rank()].map(|x| x as u64);
+        let dims = [vec![cols, rank], vec![rank, rows]];
+        lora_inputs(name).into_iter().zip(dims).map(|(name, dims)| NewOnnxTensor {
+            name,
+            element: ElementType::FLOAT,
+            dims,
+            values: None,
+        })
+    });
+    let layout = OnnxAdapterLayout::new(VERSION, VERSION, &parameters.collect::<Vec<_>>())?;
+    let file = OutputFile::create(out, inputs)?;
+    for (offset, bytes) in layout.frame() {
+        file.write_all_at(offset, bytes)?;
+    }
+    for (Module { matrix, order, .. }, places) in modules.iter().zip(layout.places().chunks_exact(2)) {
+        let factors = matrix.factors(base, adapter.scale)?;
+        let rank = factors.rank;
+        let a = (0..matrix.cols).flat_map(|col| (0..rank).map(move |r| (r, col)));
+        let a = a.flat_map(|(r, col)| factors.p[r * matrix.cols + col].to_le_bytes());
+        let b = (0..rank).flat_map(|r| (0..matrix.rows).map(move |row| (r, row)));
+        let b = b.flat_map(|(r, row)| factors.c[order.canonical_row(row) * rank + r].to_le_bytes());
+        file.write_all_at(places[0].offset, &a.collect::<Vec<u8>>())?;
+        file.write_all_at(places[1].offset, &b.collect::<Vec<u8>>())?;
+    }
+    Ok(file.commit()?)
+}
