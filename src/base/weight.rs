@@ -242,8 +242,8 @@ impl<'a> Weight<'a> {
     /// Decode some columns of one canonical row into `out`, a number for each; only those where the type's blocks allow.
     pub fn decode_part(&self, canonical: usize, cols: Range<usize>, out: &mut [f32]) {
         let block = self.dtype.block_elements();
-        // Bytes are codes, of which whole rows are read.
-        let whole = cols == (0..self.cols) || self.dtype == DType::U8;
+        // Codes of blocks are read by whole rows.
+        let whole = cols == (0..self.cols) || self.blocks.is_some();
         if whole || !cols.start.is_multiple_of(block) || !cols.end.is_multiple_of(block) {
             let mut row = vec![0.0; self.cols];
             self.decode_row(canonical, &mut row);
