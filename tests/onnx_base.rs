@@ -394,6 +394,109 @@ fn models_that_are_not_known_have_matrices_by_name() {
     }
 }
 
+const GENAI: &str = r#"{"model": {"type": "llama", "context_length": 64, "vocab_size": 6, "decoder": {"head_size": 8,
+    "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "num_key_value_heads": 1}}}"#;
+
+/// What the graph of onnxruntime-genai's builder has besides: epsilon, and cosines and sines of this base.
+fn genai(base: f64, window: i64) -> Graph {
+    let mut graph = llama();
+    let epsilon = [("epsilon", Value::Float(1e-5))];
+    graph.node("SimplifiedLayerNormalization", "n", &["x", "model.norm.weight"], &epsilon);
+    for (name, function) in [("cos", f64::cos as fn(f64) -> f64), ("sin", f64::sin)] {
+        let angles = (0..64).flat_map(|p| (0..4).map(move |i| f64::from(p) * base.powf(-f64::from(i) / 4.0)));
+        let data: Vec<u8> = angles.flat_map(|angle| (function(angle) as f32).to_le_bytes()).collect();
+        graph.tensor(&format!("{name}_cache"), 1, &[64, 4], &data);
+    }
+    let inputs = ["q", "", "", "pk", "pv", "s", "t", "cos_cache", "sin_cache"];
+    let attributes = [
+        ("scale", Value::Float(0.25)),
+        ("local_window_size", Value::Int(window)),
+        ("do_rotary", Value::Int(1)),
+    ];
+    graph.node("GroupQueryAttention", "/model/layers.0/attn/GroupQueryAttention", &inputs, &attributes);
+    graph
+}
+
+#[test]
+fn genai_config_and_graph_give_the_configuration() {
+    let open = |graph: &Graph, genai: &str| {
+        let (folder, path) = write(graph, None);
+        fs::write(folder.path().join("genai_config.json"), genai).unwrap();
+        Base::open(&path).map_err(|error| error.to_string())
+    };
+    let base = open(&genai(50_000.0, -1), GENAI).unwrap();
+    let config = base.config();
+    let rope = config.rope.as_ref().unwrap();
+    assert_eq!((rope.base, rope.dim, rope.amplitude, &rope.factors), (50_000.0, 8, 1.0, &None));
+    assert_eq!((config.norm_eps, config.attention_scale, config.attention_cap), (1e-5, 0.25, None));
+    assert_eq!((config.ff, config.context, config.window), (FF as usize, 64, None));
+    let windowed = open(&genai(10_000.0, 16), GENAI).unwrap();
+    assert_eq!((windowed.config().window, &windowed.config().windowed), (Some(16), &vec![true]));
+
+    let bad = |graph: &Graph, genai: &str, words: &[&str]| {
+        let error = open(graph, genai).expect_err("it is refused");
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    };
+    let mut moved = genai(50_000.0, -1);
+    moved.tensor("sin_cache", 1, &[64, 4], &[0; 1024]);
+    bad(&moved, GENAI, &["cos_cache", "put the model's config.json beside it"]);
+    let mut wide = genai(50_000.0, -1);
+    ["cos_cache", "sin_cache"].iter().for_each(|name| wide.floats(name, &[16, 16]));
+    bad(&wide, GENAI, &["wider than a head"]);
+    let mut second = genai(50_000.0, -1);
+    let epsilon = [("epsilon", Value::Float(1e-6))];
+    second.node("SimplifiedLayerNormalization", "m", &["x", "model.norm.weight"], &epsilon);
+    bad(&second, GENAI, &["norms", "several"]);
+    bad(&llama(), GENAI, &["attention", "0 nodes of 1 blocks"]);
+    bad(&genai(50_000.0, -1), &GENAI.replace("\"head_size\": 8", "\"head_size\": -8"), &["head_size"]);
+    bad(&genai(50_000.0, -1), &GENAI.replace("16", "18"), &["shape"]);
+    bad(&genai(50_000.0, -1), &GENAI.replace("_layers\": 1", "_layers\": 99999999999"), &["99999999999"]);
+    bad(&genai(50_000.0, -1), &GENAI.replace("\"llama\"", "\"gpt2\""), &["too little of a gpt2"]);
+    bad(&genai(50_000.0, -1), &GENAI.replace("\"llama\"", "\"whale\""), &["'whale' is not known"]);
+}
+
+#[test]
+fn every_way_of_reading_gives_the_same_numbers() {
+    let parts = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
+    let mut joined = llama_without(&parts);
+    joined.floats("model.layers.0.attn.qkv_proj.MatMul.weight", &[D, 2 * D]);
+    let inputs = ["x", "model.layers.0.attn.qkv_proj.MatMul.weight"];
+    joined.node("MatMul", "/model/layers.0/attn/qkv_proj/MatMul", &inputs, &[]);
+    let blocks = in_blocks(|graph| nbits(graph, &["x", "codes", "scales", "zeros"], FF as i64, 4, 16));
+    for (graph, names) in [
+        (llama(), vec!["blk.0.attn_q", "blk.0.attn_k", "blk.0.attn_v", "token_embd"]),
+        (joined, vec!["blk.0.attn_q", "blk.0.attn_k", "blk.0.attn_v"]),
+        (blocks, vec!["blk.0.ffn_gate"]),
+    ] {
+        let base = open(&graph).unwrap();
+        for name in names {
+            let weight = base.weight(name).unwrap();
+            let (rows, cols) = (weight.rows(), weight.cols());
+            let mut all = vec![0.0; rows * cols];
+            all.chunks_exact_mut(cols).enumerate().for_each(|(row, out)| weight.decode_row(row, out));
+            // Within a head and across heads; few rows and many.
+            for range in [0..rows, 1..rows, 3..rows.min(5), 2..rows - 1] {
+                let mut some = vec![0.0; range.len() * cols];
+                weight.decode_rows(range.clone(), &mut some);
+                assert_eq!(some, all[range.start * cols..range.end * cols], "{name} {range:?}");
+                let Some(transpose) = weight.stored_transpose(range.clone()) else { continue };
+                let mut column = vec![0.0; range.len()];
+                transpose.decode_row(7, &mut column);
+                let right: Vec<f32> = range.map(|row| all[row * cols + 7]).collect();
+                assert_eq!(column, right, "{name}");
+            }
+            let streamed: Vec<f32> = weight.stream().flat_map(|(_, values)| values).collect();
+            assert_eq!(streamed, all, "{name}");
+            assert_eq!(
+                weight.gather_rows(&[2, 5]),
+                [&all[2 * cols..3 * cols], &all[5 * cols..6 * cols]].concat()
+            );
+            let columns: Vec<f32> = all.chunks_exact(cols).flat_map(|row| [row[1], row[9]]).collect();
+            assert_eq!(weight.gather_columns(&[1, 9]), columns, "{name}");
+        }
+    }
+}
+
 #[test]
 fn exported_adapters_merge_to_the_same_bytes() {
     let parts = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];

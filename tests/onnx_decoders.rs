@@ -176,3 +176,30 @@ fn client_decoders_in_blocks_are_read_run_and_merged_into() {
         );
     }
 }
+
+#[test]
+fn client_matrices_in_blocks_are_what_onnxruntime_makes_of_them() {
+    let root = tempfile::tempdir().unwrap();
+    for (fixture, form) in BLOCKS {
+        let model = make(root.path(), fixture, form);
+        let words = [model.as_os_str(), OsStr::new("OUT")];
+        let matrices: BTreeMap<String, Vec<Vec<f64>>> =
+            serde_json::from_value(venv::answer("onnx_blocks.py", &words, &[])).unwrap();
+        let base = Base::open(&model).unwrap();
+        let mut seen = 0;
+        for (name, tensor) in base.tensors() {
+            let Some(right) = matrices.get(&tensor.stored_name) else { continue };
+            let weight = base.stored_weight(name).unwrap();
+            let values = weight.vector();
+            for (i, row) in right.iter().enumerate() {
+                for (o, &right) in row.iter().enumerate() {
+                    let own = f64::from(values[o * weight.cols() + i]);
+                    // The product may be summed as code times scale less zero point times scale.
+                    assert!((own - right).abs() <= 1e-6 * right.abs().max(0.1), "{form} {name} {i} {o}");
+                }
+            }
+            seen += 1;
+        }
+        assert!(seen >= matrices.len() && seen > 0, "{form}: {seen} of {}", matrices.len());
+    }
+}

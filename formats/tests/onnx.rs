@@ -1,5 +1,6 @@
 //! ONNX models, sound and hostile. What the onnx package says of the sound ones stands in fixtures/onnx/goldens.json.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,13 @@ fn tensors_are_what_the_onnx_package_says() {
             };
             let data = model.data(tensor).unwrap();
             assert_eq!((raw, tensor.bytes), (sha256_hex(&data).as_str(), data.len() as u64), "{place}");
+            match model.position(tensor).unwrap() {
+                Some((file, offset)) => {
+                    let file = file.map_or(model.bytes(), |file| model.external_files()[file].file.bytes());
+                    assert_eq!(file[offset as usize..][..data.len()], *data, "{place}");
+                }
+                None => assert!(matches!(data, Cow::Owned(_)), "{place}"),
+            }
             let decoded = model.decode(tensor).map(|values| {
                 sha256_hex(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())
             });
