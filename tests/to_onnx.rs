@@ -365,6 +365,12 @@ fn weights_beside_the_model_are_the_same() {
     assert_eq!(weights(&whole), weights(&apart));
     let onnx = Onnx::open(&apart).unwrap();
     assert_eq!(onnx.external_files()[0].location, "apart.onnx_data");
+    curmerge!("convert", source, apart, "--external-data", "--type", "f16").done();
+    let halves = Onnx::open(&apart).unwrap();
+    assert_eq!(
+        halves.initializer("model.layers.0.mlp.up_proj.weight").unwrap().element,
+        ElementType::FLOAT16
+    );
     // With one thread the same bytes.
     let again = out.path().join("again.onnx");
     curmerge!("convert", source, again, "--threads", "1").done();

@@ -133,7 +133,17 @@ pub fn to_onnx(
         true => Some(OutputFile::create(&out.with_file_name(&name), &inputs)?),
         false => None,
     };
-    plan.write(model, external, options, &mut progress)
+    let report = plan.write(&model, external.as_ref(), options, &mut progress)?;
+    if let Some(external) = external {
+        // An older model of this name must not be read with the new values.
+        if out.exists() {
+            let standing = out.canonicalize().map_err(|e| Error::io(out, "resolve the path", e))?;
+            std::fs::remove_file(&standing).map_err(|e| Error::io(out, "remove", e))?;
+        }
+        external.commit()?;
+    }
+    model.commit()?;
+    Ok(report)
 }
 
 /// Write a base as a folder: [`MODEL`] with its configuration and tokenizer as transformers has them, made of a GGUF
@@ -185,8 +195,11 @@ pub fn to_onnx_folder(
         file.commit()?;
     }
     let data = plan.is_external().then(|| folder.file(&external)).transpose()?;
-    let mut report = plan.write(folder.file(MODEL)?, data, options, &mut progress)?;
+    let model = folder.file(MODEL)?;
+    let mut report = plan.write(&model, data.as_ref(), options, &mut progress)?;
     report.notes.extend(notes);
+    data.map(OutputFile::commit).transpose()?;
+    model.commit()?;
     folder.commit()?;
     Ok(report)
 }
@@ -249,11 +262,11 @@ impl<'a> Plan<'a> {
         self.layout.external_bytes() > 0
     }
 
-    /// Writes and commits the files, the model last.
+    /// Writes all of the files, which are still to be committed.
     fn write(
         &self,
-        model: OutputFile,
-        external: Option<OutputFile>,
+        model: &OutputFile,
+        external: Option<&OutputFile>,
         options: &OnnxOptions,
         progress: &mut impl FnMut(u64, u64),
     ) -> Result<ConvertReport> {
@@ -265,7 +278,7 @@ impl<'a> Plan<'a> {
         for (offset, bytes) in self.layout.frame() {
             model.write_all_at(offset, bytes)?;
         }
-        let sinks = Sinks { model: &model, external: external.as_ref() };
+        let sinks = Sinks { model, external };
         let (mut read, mut rounding) = (0, Rounding::default());
         for (first, matrix) in &self.matrices {
             let moved = matrix.write(&self.layout.places()[*first..], &sinks)?;
@@ -289,10 +302,6 @@ impl<'a> Plan<'a> {
             *report.types.entry(vector.element.dtype().map_or("", DType::name).into()).or_default() += 1;
         }
         report.notes.extend(rounding.note(options.file_type));
-        if let Some(external) = external {
-            external.commit()?;
-        }
-        model.commit()?;
         Ok(report)
     }
 }
