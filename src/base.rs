@@ -313,7 +313,8 @@ impl Base {
         }
         let problem = format!("'{}' is not known", self.architecture_name.escape_debug());
         let mend = format!(
-            "curmerge knows {}; of other models it can `select` and `merge` matrices by their names",
+            "curmerge knows {}; of other models it can `select`, `merge`, `verify` and `export --format gguf` matrices \
+             by their names",
             arch::known()
         );
         Err(Error::input(&self.path, "architecture", problem, mend))

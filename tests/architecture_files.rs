@@ -241,7 +241,7 @@ fn what_a_file_cannot_say_is_refused() {
     long["rope_scaling"]["attention_factor"] = json!(2.0);
     refuse("phi3-long", json!({"rope_scaling": long["rope_scaling"]}), &["attention_factor", "2"]);
     refuse("qwen3moe", json!({"norm_topk_prob": false}), &["norm_topk_prob"]);
-    refuse("llama2", json!({"residual_multiplier": 0.5}), &["multipliers"]);
+    refuse("llama2", json!({"residual_multiplier": 0.5}), &["residual_multiplier", "0.5"]);
 }
 
 #[test]

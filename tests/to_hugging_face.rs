@@ -186,6 +186,27 @@ fn the_configuration_is_the_models() {
     assert!(made.report.notes.iter().any(|note| note.contains("../x")), "{:?}", made.report.notes);
 }
 
+/// llama.cpp knows no window of Phi 3, and transformers heeds the one that config.json names.
+#[test]
+fn windows_that_only_transformers_heeds_are_told() {
+    let told = |window: u32| {
+        let path = Path::new("fixtures/arch/phi3/model.gguf");
+        let model = Remade::of(path).set("phi3.attention.sliding_window", Some(Value::U32(window)));
+        let made = convert(&model, None);
+        let set = made.json("config.json")["sliding_window"].as_u64() == Some(u64::from(window));
+        (
+            set,
+            made.report
+                .notes
+                .iter()
+                .any(|note| note.contains(&format!("{window} tokens in a sliding window"))),
+        )
+    };
+    let context = Base::open(Path::new("fixtures/arch/phi3/model.gguf")).unwrap().config().context as u32;
+    assert_eq!(told(context - 1), (true, true));
+    assert_eq!(told(context), (true, false));
+}
+
 #[test]
 fn chats_are_written_alike() {
     let made = convert(&Remade::demo(), None);
@@ -264,9 +285,9 @@ fn what_has_no_form_is_refused() {
     let line = refusal(&demo().set("llama.rope.dimension_count", Some(Value::U32(16))), None);
     assert!(line.contains("rope.dimension_count") && line.contains("16 of the 32"), "{line}");
     for (key, said) in [
-        ("llama.attention.scale", "attention.scale"),
-        ("llama.residual_scale", "residuals or logits are scaled"),
-        ("llama.logit_scale", "residuals or logits are scaled"),
+        ("llama.attention.scale", "attention.scale: attention's scores are scaled by 0.5"),
+        ("llama.residual_scale", "residual_scale: it is 0.5"),
+        ("llama.logit_scale", "logit_scale: it is 0.5"),
     ] {
         let line = refusal(&demo().set(key, Some(Value::F32(0.5))), None);
         assert!(line.contains(said) && line.contains("LlamaForCausalLM"), "{line}");

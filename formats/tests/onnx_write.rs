@@ -22,7 +22,7 @@ fn node(op_type: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>
         inputs: inputs.iter().map(|&name| name.into()).collect(),
         outputs: vec![output.into()],
         attributes,
-        metadata: Vec::new(),
+        metadata: vec![("from".into(), output.into())],
     }
 }
 

@@ -26,6 +26,35 @@ use crate::train::tensorboard::EventFile;
 use crate::train::{self, End, Observer, TrainOptions, TrainReport};
 use crate::{Error, Result};
 
+/// What says nothing about how an example is made.
+const OF_A_TRAINING: [&str; 25] = [
+    "output",
+    "valid",
+    "valid_every",
+    "patience",
+    "rank",
+    "targets",
+    "layers",
+    "select",
+    "seed",
+    "scale",
+    "epochs",
+    "max_steps",
+    "batch_size",
+    "grad_accum",
+    "lr",
+    "weight_decay",
+    "memory",
+    "shrink",
+    "clip",
+    "precision",
+    "init",
+    "save_every",
+    "resume",
+    "metrics",
+    "tensorboard",
+];
+
 /// Options of `curmerge build`.
 #[derive(Clone, Debug, Args)]
 pub struct BuildArgs {
@@ -45,20 +74,13 @@ pub struct BuildArgs {
     /// a run that comes to its last step or is stopped.
     #[arg(long, value_name = "P", requires = "valid", value_parser = clap::value_parser!(u64).range(1..))]
     pub patience: Option<u64>,
-    /// Print the first example as the model will see it, with the tokens that the loss falls on marked, and train nothing.
-    #[arg(long)]
+    /// Print the first example as the model will see it, with the tokens that the loss falls on marked, and train nothing:
+    /// no option of a training goes with it.
+    #[arg(long, conflicts_with_all = OF_A_TRAINING)]
     pub show_sample: bool,
-    // With --show-sample there is none, and the default stands for it, never used.
     /// The adapter to write.
-    #[arg(
-        short,
-        long,
-        value_name = "ADAPTER",
-        required = false,
-        required_unless_present = "show_sample",
-        default_value_if("show_sample", "true", "-")
-    )]
-    pub output: PathBuf,
+    #[arg(short, long, value_name = "ADAPTER", required_unless_present = "show_sample")]
+    pub output: Option<PathBuf>,
     /// Which columns and rows.
     #[command(flatten)]
     pub selection: SelectionArgs,
@@ -133,13 +155,17 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let options = DataOptions { max_seq_len, append_eos: args.append_eos };
     if args.show_sample {
         let tokenizer = base.tokenizer()?;
-        return sample::show(&Dataset::read(&args.data, &tokenizer, &options)?, &tokenizer, json);
+        let (example, is_cut) = Dataset::first(&args.data, &tokenizer, &options)?;
+        return sample::show(&example, is_cut, &tokenizer, json);
     }
+    let Some(output) = args.output.as_deref() else {
+        return Err(Error::request("the adapter has no name", "give it one with --output"));
+    };
     let mut inputs: Vec<&Path> = base.inputs();
     inputs.push(&args.data);
     inputs.extend(args.valid.as_deref());
     inputs.extend(args.init.as_deref());
-    check_outputs(args, &inputs)?;
+    check_outputs(args, output, &inputs)?;
     let tokenizer = base.tokenizer()?;
     let data = Dataset::read(&args.data, &tokenizer, &options)?;
     let valid = args.valid.as_ref().map(|path| Dataset::read(path, &tokenizer, &options)).transpose()?;
@@ -148,11 +174,11 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let read = data.examples.iter().chain(valid.iter().flat_map(|valid| &valid.examples));
     model.for_context(read.map(|example| example.tokens.len()).max().unwrap_or(0))?;
     model.attach(&adapter.targets, adapter.scale)?;
-    let options = train_options(args);
+    let options = train_options(args, output);
     let planned = options.steps(data.examples.len());
     let mut checkpoints = if args.save_every.is_some() || args.resume {
         let identity = identity::of(args, &base, &adapter, &data, valid.as_ref())?;
-        Some(CheckpointFile::new(CheckpointFile::beside(&args.output), &inputs, identity))
+        Some(CheckpointFile::new(CheckpointFile::beside(output), &inputs, identity))
     } else {
         None
     };
@@ -197,7 +223,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
         target.u = u.iter().copied().collect();
     }
     adapter.training = Some(record(args, &data, &report));
-    adapter.write(&args.output, &inputs)?;
+    adapter.write(output, &inputs)?;
     let checkpoint = checkpoints.as_ref().filter(|_| report.end == End::Stopped).map(CheckpointFile::path);
     if let (Some(file), None) = (&checkpoints, checkpoint) {
         file.remove()?;
@@ -207,7 +233,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     if json {
         let validation = report.progress.validation.iter().map(|(s, l)| json!({"steps": s, "loss": l}));
         return terminal::print_json(&json!({
-            "adapter": args.output,
+            "adapter": output,
             "steps": report.progress.steps(),
             "planned_steps": report.planned_steps,
             "kept_steps": report.kept_steps,
@@ -225,13 +251,13 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
             "trained_numbers": trained_numbers(&adapter),
         }));
     }
-    text::conclude(args, &report, &text::Pace { steps: done, seconds, rate }, checkpoint)
+    text::conclude(args, output, &report, &text::Pace { steps: done, seconds, rate }, checkpoint)
 }
 
 /// Hours of training must not end at a folder that is not there, nor take the place of what other hours gave.
-fn check_outputs(args: &BuildArgs, inputs: &[&Path]) -> Result<()> {
-    drop(OutputFile::create(&args.output, inputs)?);
-    let checkpoint = CheckpointFile::beside(&args.output);
+fn check_outputs(args: &BuildArgs, output: &Path, inputs: &[&Path]) -> Result<()> {
+    drop(OutputFile::create(output, inputs)?);
+    let checkpoint = CheckpointFile::beside(output);
     if args.save_every.is_some() || args.resume {
         drop(OutputFile::create(&checkpoint, inputs)?);
         if !args.resume && checkpoint.exists() {
@@ -240,7 +266,7 @@ fn check_outputs(args: &BuildArgs, inputs: &[&Path]) -> Result<()> {
         }
     }
     if let Some(metrics) = &args.metrics {
-        if *metrics == args.output || *metrics == checkpoint {
+        if metrics == output || *metrics == checkpoint {
             return Err(Error::file(metrics, "is written otherwise", "name another file with --metrics"));
         }
         drop(OutputFile::create(metrics, inputs)?);
@@ -269,7 +295,7 @@ fn start(args: &BuildArgs, base: &Base) -> Result<Adapter> {
     Ok(Adapter { scale: args.scale, ..select(base, &args.selection)? })
 }
 
-fn train_options(args: &BuildArgs) -> TrainOptions {
+fn train_options(args: &BuildArgs, output: &Path) -> TrainOptions {
     TrainOptions {
         epochs: args.epochs,
         max_steps: args.max_steps,
@@ -283,7 +309,7 @@ fn train_options(args: &BuildArgs) -> TrainOptions {
         patience: args.patience,
         save_every: args.save_every,
         memory: args.memory,
-        scratch: match args.output.parent() {
+        scratch: match output.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => PathBuf::from("."),
         },

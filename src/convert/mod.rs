@@ -5,7 +5,7 @@
 //! folder for transformers of a GGUF file. [`to_onnx`] makes an ONNX model of either.
 
 pub mod file_type;
-mod onnx_companions;
+pub(crate) mod onnx_companions;
 pub mod retype;
 pub mod to_gguf;
 pub mod to_hugging_face;

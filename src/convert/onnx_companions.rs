@@ -113,12 +113,10 @@ pub(super) fn companions(
     config.insert("tie_word_embeddings".into(), (!has_own_head(base, &config)?).into());
     config.retain(|key, _| !OF_ONNX.contains(&key.as_str()));
     let mut files: Vec<(PathBuf, Vec<u8>)> = vec![(CONFIG.into(), pretty(&config.into()).into())];
-    for name in BESIDE.iter().map(PathBuf::from).chain(templates(model.folder())?) {
+    for name in beside(model.folder())? {
         let path = model.folder().join(&name);
-        if path.is_file() {
-            let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, "read", e))?;
-            files.push((name, bytes));
-        }
+        let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, "read", e))?;
+        files.push((name, bytes));
     }
     let has = |name: &str| files.iter().any(|(known, _)| known == Path::new(name));
     if !has("tokenizer.json") && !has("tokenizer.model") {
@@ -128,6 +126,24 @@ pub(super) fn companions(
         files.push((GENERATION.into(), generation(&tokens(model)?).into()));
     }
     Ok(files)
+}
+
+/// The files of a model's folder that belong to an ONNX model beside its graph and weights, relative to the folder.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub(crate) fn of_folder(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found: Vec<PathBuf> = [CONFIG, GENAI_CONFIG].into_iter().map(PathBuf::from).collect();
+    found.retain(|name| folder.join(name).is_file());
+    found.extend(beside(folder)?);
+    Ok(found)
+}
+
+/// Those that any model may have.
+fn beside(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found: Vec<PathBuf> = BESIDE.iter().map(PathBuf::from).chain(templates(folder)?).collect();
+    found.retain(|name| folder.join(name).is_file());
+    Ok(found)
 }
 
 /// Chat templates that have names.

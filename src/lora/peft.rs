@@ -3,7 +3,7 @@
 //! adapter_config.json gives `r`, `lora_alpha` and, for modules whose name ends as a key says (a regular expression),
 //! `rank_pattern` and `alpha_pattern`. The scale is `alpha / r`, with `use_rslora` `alpha / sqrt(r)` (Kalajdzievski
 //! 2023). A is `[r, in]` and B `[out, r]` also where a module stores `[in, out]`: `fan_in_fan_out` says so of the module
-//! alone, and PEFT mends it where it is wrong. Source: `LoraConfig`, `LoraLayer.update_layer` and `get_pattern_key` in peft.
+//! alone, and PEFT mends it where it is wrong; so it matters only where the architecture is not known. Source: `LoraConfig`, `LoraLayer.update_layer` and `get_pattern_key` in peft.
 
 use std::fmt;
 use std::path::Path;
@@ -43,6 +43,14 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
     let file = SafeTensors::open(&path)?;
     let mut pairs = Pairs::default();
     let table = base.architecture();
+    // Of a square matrix nothing else would tell.
+    if config.fan_in_fan_out && !base.is_known() {
+        let name = base.architecture_name().escape_debug();
+        let problem =
+            format!("is true, and '{name}' is not known: its modules may be stored either way round");
+        let mend = "merge it with PEFT's merge_and_unload instead";
+        return Err(Error::input(config_path, "fan_in_fan_out", problem, mend));
+    }
     for tensor in file.tensors() {
         let refuse = |problem: &str, mend: &str| {
             let place = format!("tensor '{}'", tensor.name.escape_debug());
@@ -136,6 +144,7 @@ struct Config<'a> {
     ranks: Vec<(Regex, f64)>,
     rank: f64,
     rslora: bool,
+    fan_in_fan_out: bool,
 }
 
 impl<'a> Config<'a> {
@@ -184,13 +193,15 @@ impl<'a> Config<'a> {
             });
             entries.collect::<Result<Vec<_>>>()
         };
+        let flag = |key: &str| json.get(key).and_then(Json::as_bool).unwrap_or(false);
         Ok(Self {
             path,
             alpha: number("lora_alpha", f64::NEG_INFINITY)?,
             alphas: patterns("alpha_pattern", &ordered.alpha_pattern)?,
             ranks: patterns("rank_pattern", &ordered.rank_pattern)?,
             rank: number("r", 1.0)?,
-            rslora: json.get("use_rslora").and_then(Json::as_bool).unwrap_or(false),
+            rslora: flag("use_rslora"),
+            fan_in_fan_out: flag("fan_in_fan_out"),
         })
     }
 

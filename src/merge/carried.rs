@@ -78,7 +78,7 @@ pub(crate) fn carry_companions(
 }
 
 /// Copy a file to a relative path of the folder.
-fn copy(source: &Path, file: &Path, folder: &OutputFolder) -> Result<()> {
+pub(super) fn copy(source: &Path, file: &Path, folder: &OutputFolder) -> Result<()> {
     folder.subfolder(file.parent().unwrap_or(Path::new("")))?;
     let mut copy = OutputFile::create(&folder.path().join(file), &[])?;
     let mapped = MappedFile::open(source)?;

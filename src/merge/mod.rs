@@ -68,8 +68,9 @@ pub enum Source<'a> {
     Lora(&'a Lora),
 }
 
-/// Write the merged model to `out`: a file for a GGUF or ONNX base, or a folder of its splits where the size of files is
-/// limited, and a folder for a Hugging Face folder. Each source comes with a factor of its change; changes of one matrix
+/// Write the merged model to `out`: a file for a GGUF base, or a folder of its splits where the size of files is limited; a
+/// folder for a Hugging Face folder; for an ONNX base a file (with one beside it where the base's weights are apart), or
+/// where `out` has not its ending a folder that has the configurations and the tokenizer too. Each source comes with a factor of its change; changes of one matrix
 /// add up.
 ///
 /// # Errors
@@ -94,10 +95,16 @@ pub fn merge(
     let mut report = MergeReport { model: out.into(), ..Default::default() };
     if let (Files::Onnx(model), None) = (base.files(), options.file_type) {
         let terms = terms::by_stored_tensor(base, terms);
-        onnx::write(base, model, &terms, options, out, &mut confirm, |tensor, count| {
-            report.tensors.push(tensor);
-            progress(report.tensors.len() as u64, count);
-        })?;
+        let tensors = &mut report.tensors;
+        let done = |tensor, count| {
+            tensors.push(tensor);
+            progress(tensors.len() as u64, count);
+        };
+        if ending(out) == "onnx" {
+            onnx::write(base, model, &terms, options, out, &mut confirm, done)?;
+        } else {
+            report.model = onnx::write_folder(base, model, &terms, options, out, &mut confirm, done)?;
+        }
         return Ok(report);
     }
     let (mut changes, metadata) = match options.file_type {
@@ -203,9 +210,14 @@ fn folder_name(out: &Path) -> Result<&str> {
     })
 }
 
+/// The ending of the output's name.
+fn ending(out: &Path) -> String {
+    out.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase()
+}
+
 /// What the output is follows from its ending, and must be what the base is.
 fn check_ending(base: &Base, options: &MergeOptions<'_>, out: &Path) -> Result<()> {
-    let ending = out.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
+    let ending = ending(out);
     let like_a_file = matches!(ending.as_str(), "gguf" | "safetensors" | "onnx");
     let (problem, mend) = match (base.files(), options.max_shard_size) {
         (Files::Gguf(_), None) if ending != "gguf" => (
@@ -220,9 +232,9 @@ fn check_ending(base: &Base, options: &MergeOptions<'_>, out: &Path) -> Result<(
             "the base is a Hugging Face folder, and the output's name ends like a file's",
             "name a folder, or convert the base first",
         ),
-        (Files::Onnx(_), None) if ending != "onnx" => (
-            "the base is an ONNX file, and the output's name does not end in .onnx",
-            "give it that ending, or convert the base first",
+        (Files::Onnx(_), None) if like_a_file && ending != "onnx" => (
+            "the base is an ONNX file, and the output's name ends like another container's",
+            "name a .onnx file, or a folder for it, its configuration and tokenizer, or convert the base first",
         ),
         (Files::Onnx(_), Some(_)) => (
             "an ONNX model is one file, with its weights beside it where they are large",

@@ -7,15 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::onnx::{Change, NewFile, Node, Onnx, OnnxTensor, Piece, RewriteOptions, rewrite};
-use curmerge_formats::output::{OutputFile, Queue, Stretch, write_behind};
+use curmerge_formats::output::{OutputFile, OutputFolder, Queue, Stretch, write_behind};
 
 use super::MergeOptions;
-use super::blocks;
 use super::report::TensorReport;
 use super::storage::Storage;
 use super::tensor::Adapted;
 use super::terms::Term;
+use super::{blocks, carried};
 use crate::base::{Base, BaseTensor, OnnxModel};
+use crate::convert::onnx_companions;
 use crate::{Error, Result};
 
 /// A changed matrix, and the positions among the changes of what it is stored as.
@@ -75,6 +76,32 @@ pub(super) fn write(
     }
     // The model's own file is the last.
     outputs.into_iter().try_for_each(|output| Ok(output.commit()?))
+}
+
+/// [`write`] the merged model under its own name into a folder, and what belongs to it: configurations and tokenizer.
+/// Returns where the model is.
+pub(super) fn write_folder(
+    base: &Base,
+    model: &OnnxModel,
+    terms: &BTreeMap<&str, Vec<Term<'_>>>,
+    options: &MergeOptions<'_>,
+    out: &Path,
+    confirm: &mut dyn FnMut() -> Result<()>,
+    done: impl FnMut(TensorReport, u64),
+) -> Result<PathBuf> {
+    let mut inputs: Vec<&Path> = base.inputs();
+    inputs.extend(options.protect.iter().map(PathBuf::as_path));
+    let folder = OutputFolder::create(out, &inputs, options.force)?;
+    let name = model.onnx().path().file_name().unwrap_or_default();
+    // As transformers.js lays models out.
+    let own = if model.is_in_subfolder() { Path::new("onnx").join(name) } else { PathBuf::from(name) };
+    folder.subfolder(own.parent().unwrap_or(Path::new("")))?;
+    write(base, model, terms, options, &folder.path().join(&own), confirm, done)?;
+    for name in onnx_companions::of_folder(model.folder())? {
+        carried::copy(&model.folder().join(&name), &name, &folder)?;
+    }
+    folder.commit()?;
+    Ok(out.join(own))
 }
 
 /// The matrix that is stored under this name, or one of those that are. Fails where the tensor is more than that.

@@ -3,7 +3,7 @@
 //! Templates come with the model and are written against transformers: `trim_blocks` and `lstrip_blocks` are on,
 //! Python's string methods are there, and so are `raise_exception`, `strftime_now`, `{% generation %}` and a `tojson` that
 //! leaves HTML alone ([`python`]). A template from the internet is hostile: the work and memory of a rendering are
-//! bounded.
+//! bounded ([`program`], [`operations`]).
 //!
 //! `strftime_now` gives the time 2024-07-26 00:00:00, always: an adapter must not depend on the day it was trained.
 //! That day is the one that Llama 3's own template falls back to.
@@ -11,6 +11,8 @@
 mod generation;
 mod json;
 mod message;
+mod operations;
+mod program;
 mod python;
 mod strings;
 
@@ -19,18 +21,17 @@ use std::ops::Range;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error};
+use program::Program;
 
 pub use message::{Conversation, Message, Variables};
 
-/// What a rendering may cost, in minijinja's fuel: about one an instruction, and one for 64 bytes of data. It bounds
-/// the memory to some 64 MB; a conversation of a thousand turns takes less than a tenth of it.
+/// What a rendering may cost, in minijinja's fuel: about one an instruction, and one for 64 bytes of data or a look at
+/// four items. It bounds the time to some seconds and the texts and lists that are made to 64 MB, to which come, for each
+/// rendering at work, a copy while one is put together and what the values of short lists take beside their places.
 const FUEL: u64 = 1_000_000;
 /// A rendering may be so many times as long as the messages, and [`RENDERED_SPARE`] bytes more: templates repeat little.
 const RENDERED_TIMES: usize = 16;
 const RENDERED_SPARE: usize = 1 << 20;
-
-/// The name of the template within the environment; without an ending, so that nothing is escaped.
-const NAME: &str = "chat_template";
 
 /// A chat template could not be parsed, or failed at a conversation.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +47,7 @@ pub struct ChatError {
 #[derive(Debug)]
 pub struct ChatTemplate {
     /// Why the template cannot be used; kept, for a model can be used without it.
-    environment: Result<Environment<'static>, String>,
+    program: Result<Program, String>,
     has_marks: bool,
     bos: String,
     eos: String,
@@ -59,7 +60,9 @@ impl ChatTemplate {
         // Jinja reads any line's end as this one.
         let (source, has_marks) = generation::as_calls(&source.replace("\r\n", "\n").replace('\r', "\n"));
         ChatTemplate {
-            environment: environment(source).map_err(|error| one_line(&error)),
+            program: environment()
+                .and_then(|environment| Program::new(&source, environment))
+                .map_err(|error| one_line(&error)),
             has_marks,
             bos,
             eos,
@@ -121,7 +124,7 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         marks: Option<generation::Marks>,
     ) -> Result<String, ChatError> {
-        let environment = self.environment.as_ref().map_err(|problem| ChatError {
+        let program = self.program.as_ref().map_err(|problem| ChatError {
             problem: problem.clone(),
             mend: "the template cannot be read: use prompt and completion instead of messages",
         })?;
@@ -138,13 +141,10 @@ impl ChatTemplate {
         seen.push(("add_generation_prompt".into(), add_generation_prompt.into()));
         seen.extend(marks.map(|marks| (generation::MARKS.into(), marks.value())));
         let seen = message::object(seen);
-        let text =
-            environment.get_template(NAME).and_then(|template| template.render(seen)).map_err(|error| {
-                ChatError {
-                    problem: one_line(&error),
-                    mend: "change the messages to what the template takes, or use prompt and completion",
-                }
-            })?;
+        let text = program.run(seen).map_err(|error| ChatError {
+            problem: one_line(&error),
+            mend: "change the messages to what the template takes, or use prompt and completion",
+        })?;
         let said = messages.iter().map(Message::size).sum::<usize>() + variables.size();
         if text.len() > RENDERED_TIMES * said + RENDERED_SPARE {
             return Err(ChatError {
@@ -156,14 +156,13 @@ impl ChatTemplate {
     }
 }
 
-fn environment(source: String) -> Result<Environment<'static>, Error> {
+fn environment() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_fuel(Some(FUEL));
     python::add_to(&mut environment);
     environment.add_function(generation::FUNCTION, generation::mark);
-    environment.add_template_owned(NAME, source)?;
     Ok(environment)
 }
 

@@ -11,6 +11,8 @@
 mod conversation;
 mod rows;
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -67,8 +69,6 @@ pub struct Dataset {
     pub examples: Vec<Example>,
     /// How many examples were longer than `max_seq_len` and are cut short. (A plain text is divided, not cut.)
     pub cut: usize,
-    /// Whether the first of `examples` is.
-    pub first_is_cut: bool,
     /// How many were left out because no target was left in them.
     pub dropped: usize,
     /// SHA-256 of the file's bytes, hex.
@@ -87,15 +87,9 @@ impl Dataset {
     /// If the file cannot be read, is empty, is not UTF-8, or a line is not one of the three kinds; if it has messages
     /// and the model no chat template that fits; if no example has a target.
     pub fn read(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<Self, Error> {
-        if options.max_seq_len < 2 {
-            return Err(Error::file(
-                path,
-                format!("cannot be learnt from in sequences of {} tokens", options.max_seq_len),
-                "use --max-seq-len of at least 2",
-            ));
-        }
+        check(path, options)?;
         let (content, sha256) = open(path)?;
-        let mut dataset = Dataset { examples: Vec::new(), cut: 0, first_is_cut: false, dropped: 0, sha256 };
+        let mut dataset = Dataset { examples: Vec::new(), cut: 0, dropped: 0, sha256 };
         match content {
             Content::Plain(text) => {
                 dataset.examples = windows(&text, tokenizer, options)
@@ -106,34 +100,103 @@ impl Dataset {
                 let made: Vec<_> =
                     rows.par_iter().map(|(line, row)| (line, examples(row, tokenizer, options))).collect();
                 for (&line, made) in made {
-                    for (mut example, cut) in made.map_err(|problem| problem.at(path, line))? {
+                    for (example, cut) in made.map_err(|problem| problem.at(path, line))? {
                         dataset.cut += usize::from(cut);
-                        if let Some(first) = example.targets.first_mut() {
-                            *first = false;
-                        }
-                        if !example.targets.contains(&true) {
+                        let Some(example) = learnable(example) else {
                             dataset.dropped += 1;
                             continue;
-                        }
-                        if dataset.examples.is_empty() {
-                            dataset.first_is_cut = cut;
-                        }
+                        };
                         dataset.examples.push(example);
                     }
                 }
             }
         }
-        if dataset.examples.is_empty() {
-            let mend = "give it completions, assistant turns or longer texts, or raise --max-seq-len";
-            return Err(Error::file(path, "has no example with anything to learn", mend));
+        if dataset.examples.is_empty() { Err(nothing_to_learn(path)) } else { Ok(dataset) }
+    }
+
+    /// The first example that [`read`](Self::read) gives, and whether it is cut short. Nothing behind it is read.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read), of what comes before the example.
+    pub fn first(
+        path: &Path,
+        tokenizer: &Tokenizer,
+        options: &DataOptions,
+    ) -> Result<(Example, bool), Error> {
+        check(path, options)?;
+        let failed = |source| Error::io(path, "read the examples", source);
+        let mut file = BufReader::new(File::open(path).map_err(failed)?);
+        let (mut bytes, mut begun) = (Vec::new(), false);
+        for number in 1.. {
+            bytes.clear();
+            if file.read_until(b'\n', &mut bytes).map_err(failed)? == 0 {
+                break;
+            }
+            let line =
+                if number == 1 { bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes) } else { &bytes };
+            let line = str::from_utf8(line).map_err(|_| rows::not_utf8(path, number))?;
+            if line.trim().is_empty() {
+                continue;
+            }
+            if !begun && !rows::is_json_lines(path, line) {
+                return first_window(path, tokenizer, options);
+            }
+            begun = true;
+            let row = rows::row(path, number, line.strip_suffix('\n').unwrap_or(line))?;
+            let made = examples(&row, tokenizer, options).map_err(|problem| problem.at(path, number))?;
+            let found = made.into_iter().find_map(|(example, cut)| Some((learnable(example)?, cut)));
+            if let Some(found) = found {
+                return Ok(found);
+            }
         }
-        Ok(dataset)
+        Err(if begun { nothing_to_learn(path) } else { rows::empty(path) })
     }
 
     /// How many tokens of all examples are targets.
     pub fn target_tokens(&self) -> usize {
         self.examples.iter().flat_map(|example| &example.targets).filter(|&&target| target).count()
     }
+}
+
+fn check(path: &Path, options: &DataOptions) -> Result<(), Error> {
+    if options.max_seq_len >= 2 {
+        return Ok(());
+    }
+    Err(Error::file(
+        path,
+        format!("cannot be learnt from in sequences of {} tokens", options.max_seq_len),
+        "use --max-seq-len of at least 2",
+    ))
+}
+
+fn nothing_to_learn(path: &Path) -> Error {
+    let mend = "give it completions, assistant turns or longer texts, or raise --max-seq-len";
+    Error::file(path, "has no example with anything to learn", mend)
+}
+
+/// The example as it is learnt, if it has a target: nothing predicts the first token.
+fn learnable(mut example: Example) -> Option<Example> {
+    if let Some(first) = example.targets.first_mut() {
+        *first = false;
+    }
+    example.targets.contains(&true).then_some(example)
+}
+
+/// The first window of a plain text.
+fn first_window(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<(Example, bool), Error> {
+    let Content::Plain(all) = open(path)?.0 else { return Err(nothing_to_learn(path)) };
+    // Far more than fills a window: where the text ends here changes no token of it.
+    let most = options.max_seq_len.saturating_mul(64).min(all.len());
+    let part = (0..=most).rev().find(|&at| all.is_char_boundary(at)).unwrap_or(0);
+    for text in [&all[..part], &all] {
+        let made = windows(text, tokenizer, options);
+        let made = made.map_err(|problem| Error::file(path, problem.problem, problem.mend))?;
+        let is_full = |first: &Example| first.tokens.len() == options.max_seq_len;
+        if let Some(first) = made.into_iter().next().filter(|first| is_full(first) || all == text) {
+            return Ok((first, false));
+        }
+    }
+    Err(nothing_to_learn(path))
 }
 
 /// A prompt with its possible answers.

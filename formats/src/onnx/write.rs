@@ -282,6 +282,7 @@ fn node_message(node: &Node) -> Result<Vec<u8>> {
     if !node.domain.is_empty() {
         put_bytes(&mut message, 7, node.domain.as_bytes());
     }
+    node.metadata.iter().for_each(|(key, value)| put_bytes(&mut message, 9, &entry(key, value)));
     Ok(message)
 }
 

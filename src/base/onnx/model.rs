@@ -33,6 +33,11 @@ impl OnnxModel {
         &self.folder
     }
 
+    /// Whether they lie a folder up.
+    pub fn is_in_subfolder(&self) -> bool {
+        self.folder.ends_with("..")
+    }
+
     /// The bytes of a file: the model's, those beside it, and what was copied of tensors in another form.
     pub fn bytes(&self, file: usize) -> &[u8] {
         let external = self.onnx.external_files();

@@ -4,21 +4,18 @@ use std::io::IsTerminal;
 
 use serde_json::json;
 
+use crate::Result;
 use crate::report::terminal;
 use crate::tokenizer::Tokenizer;
-use crate::train::data::{Dataset, Example};
-use crate::{Error, Result};
+use crate::train::data::Example;
 
 /// Before and behind tokens that the loss falls on, in a pipe.
 const BRACKETS: [&str; 2] = ["«", "»"];
 /// The same on a terminal: shown in reverse.
 const REVERSE: [&str; 2] = ["\u{1b}[7m", "\u{1b}[27m"];
 
-/// Print the first example of the data, after all that is done to it, with its loss tokens marked.
-pub(super) fn show(data: &Dataset, tokenizer: &Tokenizer, json: bool) -> Result<()> {
-    let Some(example) = data.examples.first() else {
-        return Err(Error::request("the data has no example", "give it one"));
-    };
+/// Print an example, after all that is done to it, with its loss tokens marked.
+pub(super) fn show(example: &Example, is_cut: bool, tokenizer: &Tokenizer, json: bool) -> Result<()> {
     let loss = example.targets.iter().filter(|&&target| target).count();
     if json {
         return terminal::print_json(&json!({
@@ -26,17 +23,14 @@ pub(super) fn show(data: &Dataset, tokenizer: &Tokenizer, json: bool) -> Result<
             "tokens": example.tokens,
             "loss": example.targets,
             "loss_tokens": loss,
-            "cut": data.first_is_cut,
-            "examples": data.examples.len(),
+            "cut": is_cut,
         }));
     }
     let [begin, end] = if std::io::stdout().is_terminal() { REVERSE } else { BRACKETS };
-    let cut = if data.first_is_cut { ", cut to --max-seq-len" } else { "" };
-    let (tokens, examples) = (example.tokens.len(), data.examples.len());
+    let cut = if is_cut { ", cut to --max-seq-len" } else { "" };
+    let tokens = example.tokens.len();
     let mut text = marked(example, tokenizer, begin, end);
-    text += &format!(
-        "\n\nfirst of {examples} examples: {tokens} tokens, loss on {loss} between {begin} and {end}{cut}\n"
-    );
+    text += &format!("\n\nfirst example: {tokens} tokens, loss on {loss} between {begin} and {end}{cut}\n");
     terminal::print(&text)
 }
 

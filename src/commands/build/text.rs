@@ -71,6 +71,7 @@ pub(super) fn introduce(
 
 pub(super) fn conclude(
     args: &BuildArgs,
+    output: &Path,
     report: &TrainReport,
     pace: &Pace,
     checkpoint: Option<&Path>,
@@ -96,8 +97,8 @@ pub(super) fn conclude(
     if report.kept_steps < steps {
         text += &format!("kept     the matrices after step {}, the best on --valid\n", report.kept_steps);
     }
-    let bytes = std::fs::metadata(&args.output).map_err(|e| Error::io(&args.output, "read", e))?.len();
-    text += &format!("adapter  {} ({bytes} bytes)\n", args.output.display());
+    let bytes = std::fs::metadata(output).map_err(|e| Error::io(output, "read", e))?.len();
+    text += &format!("adapter  {} ({bytes} bytes)\n", output.display());
     if let Some(checkpoint) = checkpoint {
         text += &format!("to go on {}: the same command line with --resume\n", checkpoint.display());
     }

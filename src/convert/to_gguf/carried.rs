@@ -31,9 +31,14 @@ pub(super) fn check(
         return refuse("query_pre_attn_scalar", problem);
     }
     if !has(Key::Scales) {
-        let multiplies = !base.architecture().scales_embedding && config.embedding_scale != 1.0;
-        if multiplies || config.residual_scale != 1.0 || config.logit_scale != 1.0 {
-            return refuse("multipliers", "embeddings, residuals or logits are scaled".into());
+        let embedding = if base.architecture().scales_embedding { 1.0 } else { config.embedding_scale };
+        let scales = [
+            ("embedding_multiplier", embedding),
+            ("residual_multiplier", config.residual_scale),
+            ("logits_scaling", 1.0 / config.logit_scale),
+        ];
+        if let Some((key, scale)) = scales.into_iter().find(|&(_, scale)| scale != 1.0) {
+            return refuse(key, format!("it is {scale}, not 1"));
         }
     }
     let told = has(Key::HeadLengths) || has(Key::GivenHeadLengths) && json.contains_key("head_dim");

@@ -161,7 +161,11 @@ pub(super) fn check(base: &Base, family: &Family) -> Result<()> {
     let has = |option| family.options.contains(&option);
     if !has(Optional::Gemma) {
         if config.attention_cap.is_some() || config.logit_cap.is_some() {
-            return refuse("soft caps", "scores or logits are capped".into());
+            let (key, cap) = match config.attention_cap {
+                Some(cap) => ("attn_logit_softcapping", cap),
+                None => ("final_logit_softcapping", config.logit_cap.unwrap_or_default()),
+            };
+            return refuse(key, format!("it is {cap}"));
         }
         let whole = has(Optional::Window) && !config.windowed.contains(&false);
         if config.windowed.contains(&true) && !whole {
@@ -177,9 +181,15 @@ pub(super) fn check(base: &Base, family: &Family) -> Result<()> {
             let problem = format!("attention's scores are scaled by {}, not {usual}", config.attention_scale);
             return refuse("attention.scale", problem);
         }
-        let multiplies = !base.architecture().scales_embedding && config.embedding_scale != 1.0;
-        if multiplies || config.residual_scale != 1.0 || config.logit_scale != 1.0 {
-            return refuse("scales", "embeddings, residuals or logits are scaled".into());
+        let embedding = if base.architecture().scales_embedding { 1.0 } else { config.embedding_scale };
+        let scales = [
+            ("embedding_scale", embedding),
+            ("residual_scale", config.residual_scale),
+            // GGUF stores the divisor.
+            ("logit_scale", 1.0 / config.logit_scale),
+        ];
+        if let Some((key, scale)) = scales.into_iter().find(|&(_, scale)| scale != 1.0) {
+            return refuse(key, format!("it is {scale}"));
         }
     }
     if has(Optional::Biases) {
@@ -205,6 +215,26 @@ pub(super) fn check(base: &Base, family: &Family) -> Result<()> {
     Ok(())
 }
 
+/// The window of the model; of a GGUF file that which it names, whether llama.cpp heeds it or not.
+fn window(base: &Base, gguf: Option<&Gguf>) -> Option<u64> {
+    let Some(gguf) = gguf else { return base.config().window.map(|window| window as u64) };
+    let key = format!("{}.attention.sliding_window", base.architecture().gguf);
+    gguf.get(&key).and_then(Value::as_u64).filter(|&window| window > 0)
+}
+
+/// What transformers makes of the folder and llama.cpp does not of the file.
+pub(super) fn note(base: &Base, gguf: &Gguf) -> Option<String> {
+    let family = of(base.architecture())?;
+    // Where llama.cpp has windows, they are the same.
+    let heeded = base.architecture().windows.is_some() || !family.options.contains(&Optional::Window);
+    let window =
+        window(base, Some(gguf)).filter(|&window| !heeded && window < base.config().context as u64)?;
+    Some(format!(
+        "transformers lets the model see {window} tokens in a sliding window, which llama.cpp does not know of its \
+         architecture: longer texts give other logits there than the file's"
+    ))
+}
+
 /// The keys of the options that the class has.
 pub(super) fn options(base: &Base, gguf: Option<&Gguf>, family: &Family) -> Map<String, Json> {
     let config = base.config();
@@ -225,14 +255,7 @@ pub(super) fn options(base: &Base, gguf: Option<&Gguf>, family: &Family) -> Map<
                 // Once divided and once multiplied, it is an f32 again.
                 set("logits_scaling", shortest(f64::from(divisor as f32)).into());
             }
-            Optional::Window => {
-                let key = format!("{}.attention.sliding_window", base.architecture().gguf);
-                let window = match gguf {
-                    Some(gguf) => gguf.get(&key).and_then(Value::as_u64).filter(|&window| window > 0),
-                    None => config.window.map(|window| window as u64),
-                };
-                set("sliding_window", window.into());
-            }
+            Optional::Window => set("sliding_window", window(base, gguf).into()),
             Optional::WindowOff => {
                 set("use_sliding_window", false.into());
                 set("sliding_window", Json::Null);

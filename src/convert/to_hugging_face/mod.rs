@@ -72,7 +72,10 @@ pub fn to_hugging_face(
     let limit = options.max_shard_size.unwrap_or(MAX_SHARD_SIZE);
     let weights = weights::Plan::new(base, dtype, limit, own_head)?;
     let companions = match base.files() {
-        Files::Gguf(model) => companions(base, model, dtype, &mut report.notes)?,
+        Files::Gguf(model) => {
+            report.notes.extend(family::note(base, model.first()));
+            companions(base, model, dtype, &mut report.notes)?
+        }
         Files::Onnx(model) => onnx_companions::companions(base, model, dtype, &mut report.notes)?,
         Files::HuggingFace(_) => Vec::new(),
     };

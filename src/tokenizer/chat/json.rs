@@ -3,8 +3,7 @@
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
-/// So deep may what is written be nested, less than fills a thread's stack; Python stops at about as much.
-pub(super) const DEPTH: usize = 200;
+use super::operations::DEPTH;
 
 /// The filter `tojson` as transformers has it: `json.dumps(value, ensure_ascii=False)`, with Python's own parameters.
 pub(super) fn tojson(state: &State<'_, '_>, value: &Value, options: Kwargs) -> Result<Value, Error> {

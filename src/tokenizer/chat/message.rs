@@ -3,6 +3,8 @@
 use minijinja::value::{Serde, Value, ValueKind};
 use serde::{Serialize, Serializer};
 
+use super::{generation, operations};
+
 /// Names of a message's reasoning; templates read the first, older data and gpt-oss have the others. Transformers gives a
 /// template the first two, whichever of them a message has.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
@@ -175,6 +177,31 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// Variables that a rendering has of its own. Python would say that they are given twice.
+const OWN: [&str; 7] = [
+    "messages",
+    "tools",
+    "documents",
+    "add_generation_prompt",
+    operations::ONE,
+    generation::FUNCTION,
+    generation::MARKS,
+];
+/// What transformers takes for instructions where a line names them, and a template does not see.
+const INSTRUCTIONS: [&str; 11] = [
+    "conversation",
+    "chat_template",
+    "continue_final_message",
+    "tokenize",
+    "padding",
+    "truncation",
+    "max_length",
+    "return_tensors",
+    "return_dict",
+    "return_assistant_tokens_mask",
+    "tokenizer_kwargs",
+];
+
 /// A conversation: a row of a data file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conversation {
@@ -244,12 +271,22 @@ impl Conversation {
             }
         };
         let named = |name: Value| {
-            (name.as_str().unwrap_or_default().to_owned(), others.get_item(&name).unwrap_or_default())
+            let value = others.get_item(&name).unwrap_or_default();
+            let name = name.as_str().unwrap_or_default().to_owned();
+            let mend = match name.as_str() {
+                "tools" | "documents" => "put it beside \"messages\" instead",
+                own if OWN.contains(&own) || INSTRUCTIONS.contains(&own) => "leave it out",
+                _ => return Ok((name, value)),
+            };
+            Err((
+                format!("\"chat_template_kwargs\" has \"{name}\", which is no variable of the template's"),
+                mend,
+            ))
         };
         let variables = Variables {
             tools: objects("tools")?,
             documents: objects("documents")?,
-            others: names.into_iter().flatten().map(named).collect(),
+            others: names.into_iter().flatten().map(named).collect::<Result<_, _>>()?,
         };
         Ok(Conversation { messages, variables })
     }

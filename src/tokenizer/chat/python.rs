@@ -1,12 +1,13 @@
 //! What a template finds in transformers beside Jinja itself, and where minijinja differs from Jinja2 and Python.
 //!
-//! What still differs: to minijinja `none` is an empty list in a loop, `%` does not format, the default of a macro's
-//! parameter does not see the parameters before it, and `safe` does nothing.
+//! What still differs: `%` does not format, the default of a macro's parameter does not see the parameters before it,
+//! `safe` does nothing, and what Python makes a generator is a list. Calls with `*` or `**`, templates within templates,
+//! and a namespace within another value are refused.
 
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 
-use super::{json, strings};
+use super::{json, operations, strings};
 
 /// Functions, filters, tests and methods that a template may use.
 pub(super) fn add_to(environment: &mut Environment<'_>) {
@@ -14,20 +15,42 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
         // A String takes all that is written.
         let written = match value.as_str() {
             Some(text) => out.write_str(text),
-            None => out.write_str(&str(state, value)?),
+            None => out.write_str(&text(state, value)?),
         };
         written.map_err(Error::from)
     });
     environment.set_unknown_method_callback(method);
-    environment.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, message.to_string()))
-    });
+    environment.add_function(
+        "raise_exception",
+        |state: &State<'_, '_>, message: &Value| -> Result<Value, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, text(state, message)?))
+        },
+    );
     environment.add_function("strftime_now", |format: &str| strftime(format));
     environment.add_filter("tojson", json::tojson);
-    environment.add_filter("string", |state: &State<'_, '_>, value: &Value| str(state, value));
-    environment.add_filter("trim", |state: &State<'_, '_>, value: &Value, chars: Option<&str>| {
-        Ok::<_, Error>(strings::strip(&str(state, value)?, chars, true, true).to_owned())
+    environment.add_filter("string", |state: &State<'_, '_>, value: &Value| text(state, value));
+    environment.add_filter("pprint", |state: &State<'_, '_>, value: &Value| {
+        let mut out = String::new();
+        represent(state, value, 0, &mut out).map(|()| out)
     });
+    environment.add_filter("trim", |state: &State<'_, '_>, value: &Value, chars: Option<&str>| {
+        let text = text(state, value)?;
+        strings::pay_to_strip(state, &text, chars)?;
+        Ok::<_, Error>(strings::strip(&text, chars, true, true).to_owned())
+    });
+    environment.add_filter(
+        "split",
+        |state: &State<'_, '_>, text: &str, separator: Option<&str>, limit: Option<i64>| {
+            let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+            strings::split(state, text, separator, limit.unwrap_or(usize::MAX), false)
+        },
+    );
+    environment.add_filter("lines", |state: &State<'_, '_>, text: &str| strings::lines(state, text, false));
+    environment.add_filter("sum", operations::sum);
+    environment.add_function("namespace", operations::namespace);
+    environment.add_function("dict", operations::dict);
+    // Jinja has it not, and it writes all that there is.
+    environment.remove_global("debug");
     environment.add_filter("int", int);
     // To minijinja nothing is iterable too, but templates ask that of `tools` before they count them.
     environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
@@ -90,10 +113,10 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, arguments: &[Val
 ///
 /// # Errors
 /// If it is too long for the fuel that is left.
-fn str(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
+pub(super) fn text(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
     match value.kind() {
         ValueKind::Number => Ok(json::number(value)),
-        ValueKind::Seq | ValueKind::Map => {
+        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {
             let mut out = String::new();
             represent(state, value, 0, &mut out)?;
             Ok(out)
@@ -104,20 +127,24 @@ fn str(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
 
 /// Python's `repr(value)`.
 fn represent(state: &State<'_, '_>, value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
-    if depth > json::DEPTH {
+    if depth > operations::DEPTH {
         return Err(Error::new(ErrorKind::BadSerialization, "what is to be written is nested too deeply"));
     }
     let before = out.len();
     match value.kind() {
         ValueKind::Number => *out += &json::number(value),
         ValueKind::String => strings::represent(value.as_str().unwrap_or_default(), out),
-        ValueKind::Seq if !value.is_tuple() => {
-            out.push('[');
-            for (i, item) in value.try_iter()?.enumerate() {
-                *out += if i > 0 { ", " } else { "" };
-                represent(state, &item, depth + 1, out)?;
+        ValueKind::Seq | ValueKind::Iterable => {
+            let [begin, end] = if value.is_tuple() { ["(", ")"] } else { ["[", "]"] };
+            *out += begin;
+            let mut count = 0;
+            for item in value.try_iter()?.checked() {
+                *out += if count > 0 { ", " } else { "" };
+                represent(state, &item?, depth + 1, out)?;
+                count += 1;
             }
-            out.push(']');
+            *out += if value.is_tuple() && count == 1 { "," } else { "" };
+            *out += end;
         }
         ValueKind::Map => {
             out.push('{');
@@ -129,6 +156,7 @@ fn represent(state: &State<'_, '_>, value: &Value, depth: usize, out: &mut Strin
             }
             out.push('}');
         }
+        // None, True and False, and objects that are no more than a name.
         _ => *out += &format!("{value:?}"),
     }
     // A short list may hold itself many times over. Each byte is paid for at every level, which are few.

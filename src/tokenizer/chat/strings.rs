@@ -3,6 +3,8 @@
 use minijinja::value::{Kwargs, Tuple, Value, from_args};
 use minijinja::{Error, ErrorKind, State};
 
+use super::operations;
+
 /// The result of a string's method; `None` if it is none of these.
 pub(super) fn method(
     state: &State<'_, '_>,
@@ -14,6 +16,7 @@ pub(super) fn method(
     Ok(Some(match name {
         "strip" | "lstrip" | "rstrip" => {
             let (chars,): (Option<&str>,) = from_args(arguments)?;
+            pay_to_strip(state, text, chars)?;
             strip(text, chars, name != "rstrip", name != "lstrip").into()
         }
         "split" | "rsplit" => {
@@ -24,13 +27,13 @@ pub(super) fn method(
             if separator == Some("") {
                 return bad("empty separator");
             }
-            list(split(text, separator, limit.unwrap_or(usize::MAX), name == "rsplit"))
+            split(state, text, separator, limit.unwrap_or(usize::MAX), name == "rsplit")?
         }
         "splitlines" => {
             let (keep, options): (Option<bool>, Kwargs) = from_args(arguments)?;
             let keep = keep.or(options.get("keepends")?).unwrap_or(false);
             options.assert_all_used()?;
-            list(lines(text, keep))
+            lines(state, text, keep)?
         }
         "partition" | "rpartition" => {
             let (separator,): (&str,) = from_args(arguments)?;
@@ -54,6 +57,27 @@ pub(super) fn method(
                 Some(at) => text[..at].chars().count().into(),
                 None => return bad("substring not found"),
             }
+        }
+        // A width in the format may be any, and a value may be asked for many times.
+        "format" => {
+            let wide = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+            let wide =
+                wide.fold(0, |sum: usize, digits| sum.saturating_add(digits.parse().unwrap_or(usize::MAX)));
+            operations::pay_for(state, wide, 1)?;
+            let within = text.split('}').any(|field| field.replace("{{", "").matches('{').count() > 1);
+            if within {
+                return bad("a format within a format");
+            }
+            for _ in text.matches('{') {
+                operations::pay(state, arguments)?;
+            }
+            return Ok(None);
+        }
+        "join" => {
+            if let [values] = arguments {
+                operations::pay_for(state, values.len().unwrap_or(0), 32 + text.len())?;
+            }
+            return Ok(None);
         }
         "title" => {
             let () = from_args(arguments)?;
@@ -79,8 +103,17 @@ pub(super) fn method(
     }))
 }
 
-fn list(parts: Vec<&str>) -> Value {
-    parts.into_iter().collect()
+/// Each part of a text is a value of its own, of a few words. Those of a long text are paid for before they are made.
+fn pay_for_parts(state: &State<'_, '_>, count: usize) -> Result<(), Error> {
+    operations::pay_for(state, count, 64)
+}
+
+/// Each character at the ends is looked for among the characters.
+///
+/// # Errors
+/// If there is not enough fuel left.
+pub(super) fn pay_to_strip(state: &State<'_, '_>, text: &str, chars: Option<&str>) -> Result<(), Error> {
+    operations::pay_for(state, text.len(), chars.map_or(0, str::len) / 16)
 }
 
 /// White space to Python, which counts the separators of ASCII to it.
@@ -95,15 +128,29 @@ pub(super) fn strip<'a>(text: &'a str, chars: Option<&str>, left: bool, right: b
     if right { text.trim_end_matches(taken) } else { text }
 }
 
-fn split<'a>(text: &'a str, separator: Option<&str>, limit: usize, from_right: bool) -> Vec<&'a str> {
-    let Some(separator) = separator else { return words(text, limit, from_right) };
+/// Python's `split` or `rsplit`.
+///
+/// # Errors
+/// If there is not enough fuel left.
+pub(super) fn split(
+    state: &State<'_, '_>,
+    text: &str,
+    separator: Option<&str>,
+    limit: usize,
+    from_right: bool,
+) -> Result<Value, Error> {
+    let Some(separator) = separator else {
+        pay_for_parts(state, text.split_whitespace().take(limit).count())?;
+        return Ok(words(text, limit, from_right).into_iter().collect());
+    };
+    pay_for_parts(state, text.matches(separator).take(limit).count())?;
     let count = limit.saturating_add(1);
     if !from_right {
-        return text.splitn(count, separator).collect();
+        return Ok(text.splitn(count, separator).collect());
     }
     let mut parts: Vec<&str> = text.rsplitn(count, separator).collect();
     parts.reverse();
-    parts
+    Ok(parts.into_iter().collect())
 }
 
 /// What white space separates, so many words from one end; the rest is one part, with the white space at its far end.
@@ -128,13 +175,18 @@ fn words(text: &str, limit: usize, from_right: bool) -> Vec<&str> {
     parts
 }
 
-fn lines(text: &str, keep: bool) -> Vec<&str> {
+/// Python's `splitlines`.
+///
+/// # Errors
+/// If there is not enough fuel left.
+pub(super) fn lines(state: &State<'_, '_>, text: &str, keep: bool) -> Result<Value, Error> {
     let ends = |c: char| {
         matches!(
             c,
             '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}'
         )
     };
+    pay_for_parts(state, text.matches(ends).count())?;
     let mut found = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find(ends) {
@@ -144,7 +196,7 @@ fn lines(text: &str, keep: bool) -> Vec<&str> {
         rest = &rest[at + width..];
     }
     found.extend(Some(rest).filter(|rest| !rest.is_empty()));
-    found
+    Ok(found.into_iter().collect())
 }
 
 fn title(text: &str) -> String {

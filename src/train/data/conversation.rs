@@ -48,25 +48,27 @@ pub(super) fn examples(
     let renderer = Renderer { template, tokenizer, messages, variables };
     let whole = renderer.render(messages.len(), false)?;
     let mut examples = Vec::new();
-    // The turns of one example; the text of the last begins with what is learnt of the others.
-    let mut turns: Vec<Turn> = Vec::new();
+    // What is learnt of the turns of one example, and the last of them, whose text begins with all that.
+    let mut targets: Vec<Range<usize>> = Vec::new();
+    let mut last: Option<Turn> = None;
     for (i, _) in messages.iter().enumerate().filter(|(_, message)| message.role() == "assistant") {
-        let turn = renderer.turn(i, turns.last())?;
-        if turns.last().is_some_and(|last| !turn.text[..turn.begin].starts_with(last.learnt())) {
-            examples.push(example(&turns, None, tokenizer, false)?);
-            turns.clear();
+        let turn = renderer.turn(i, last.as_ref())?;
+        if let Some(last) = last.filter(|last| !turn.text[..turn.begin].starts_with(last.learnt())) {
+            examples.push(example(&targets, &last.text, tokenizer, false)?);
+            targets.clear();
         }
-        turns.push(turn);
+        targets.extend_from_slice(&turn.targets);
+        last = Some(turn);
     }
-    let Some(last) = turns.last() else {
+    let Some(last) = last else {
         // Nothing to learn; it is counted among those left out.
-        examples.push(example(&[], Some(&whole), tokenizer, false)?);
+        examples.push(example(&[], &whole, tokenizer, false)?);
         return Ok(examples);
     };
     let eos =
         append_eos && !last.ends && messages.last().is_some_and(|message| message.role() == "assistant");
-    let whole = Some(whole.as_str()).filter(|whole| !eos && whole.starts_with(last.learnt()));
-    examples.push(example(&turns, whole, tokenizer, eos)?);
+    let text = if !eos && whole.starts_with(last.learnt()) { &whole } else { &last.text };
+    examples.push(example(&targets, text, tokenizer, eos)?);
     Ok(examples)
 }
 
@@ -115,13 +117,7 @@ impl Renderer<'_> {
     /// The text and the begin of a turn before which the template writes something else than in the context in which the
     /// model is asked.
     fn rejoined(&self, i: usize, before: &str, after: &str) -> Result<(String, usize), Problem> {
-        // Where the turn itself begins shows another turn in its place.
-        let content = self.messages[i].content().unwrap_or_default();
-        let other = if content.trim_start().starts_with('#') { "$" } else { "#" };
-        let mut replaced = self.messages[..i].to_vec();
-        replaced.push(Message::new("assistant", other));
-        let own = self.render_these(&replaced, false).map(|other| common(after, &other)).unwrap_or(0);
-        let own = after[..own].trim_end().len();
+        let own = after[..self.parted(i, after)].trim_end().len();
         // If the question and what stands behind it are the same, the model is to be asked with what stands before it:
         // some templates put the system message there, at the last turn only.
         let question = i.checked_sub(1).and_then(|i| self.messages[i].content()).unwrap_or_default();
@@ -147,12 +143,23 @@ impl Renderer<'_> {
         ))
     }
 
-    /// Where in `after` the turn `i` begins behind the generation prompt, looked for from `start` on.
+    /// Where in `after` the turn `i` itself begins, which another turn in its place shows; 0 if the template refuses
+    /// that.
+    fn parted(&self, i: usize, after: &str) -> usize {
+        let content = self.messages[i].content().unwrap_or_default();
+        let other = if content.trim_start().starts_with('#') { "$" } else { "#" };
+        let mut replaced = self.messages[..i].to_vec();
+        replaced.push(Message::new("assistant", other));
+        self.render_these(&replaced, false).map(|other| common(after, &other)).unwrap_or(0)
+    }
+
+    /// Where in `after` the turn `i` begins behind the generation prompt, which stands behind `start`. What the messages
+    /// before say may look like that prompt: it is the last one before the turn itself.
     fn behind_header(&self, i: usize, start: usize, after: &str) -> Option<usize> {
         let prompted = self.render(i + 1, true).ok()?;
         let header = prompted.strip_prefix(after).filter(|header| !header.is_empty())?;
-        let start = (start..after.len()).find(|&at| after.is_char_boundary(at))?;
-        Some(start + after[start..].find(header)? + header.len())
+        let before = after.get(start..self.parted(i, after))?;
+        Some(start + before.rfind(header)? + header.len())
     }
 
     /// How many bytes of a turn there are up to the token at which generation stops; what the template writes behind it,
@@ -180,14 +187,13 @@ impl Renderer<'_> {
     }
 }
 
-/// The example of turns that share a text: that of the last, or `whole` which goes on from it.
+/// The example of turns that share a text, of which the `ranges` are learnt.
 fn example(
-    turns: &[Turn],
-    whole: Option<&str>,
+    ranges: &[Range<usize>],
+    text: &str,
     tokenizer: &Tokenizer,
     eos: bool,
 ) -> Result<Example, Problem> {
-    let text = whole.or(turns.last().map(|turn| turn.text.as_str())).unwrap_or_default();
     let (mut tokens, mut targets): (Vec<u32>, Vec<bool>) = (Vec::new(), Vec::new());
     // Where the model is asked its context is tokenized by itself, so a token never lies across the begin of a turn.
     let mut stretch = |range: Range<usize>, learnt: bool| -> Result<(), Problem> {
@@ -202,7 +208,7 @@ fn example(
         Ok(())
     };
     let mut done = 0;
-    for range in turns.iter().flat_map(|turn| &turn.targets) {
+    for range in ranges {
         stretch(done..range.start.max(done), false)?;
         stretch(range.start.max(done)..range.end, true)?;
         done = range.end;

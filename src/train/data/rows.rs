@@ -34,18 +34,12 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Content, Error> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
-        Error::line(path, line, "is not UTF-8", "convert the file to UTF-8")
+        not_utf8(path, line)
     })?;
     if text.trim().is_empty() {
-        return Err(Error::file(path, "is empty", "give it at least one example"));
+        return Err(empty(path));
     }
-    let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    let json_lines = match ending.as_str() {
-        "txt" => false,
-        "json" | "jsonl" => true,
-        _ => text.trim_start().starts_with('{'),
-    };
-    if !json_lines {
+    if !is_json_lines(path, text) {
         return Ok(Content::Plain(text.to_owned()));
     }
     let lines = text.split('\n').zip(1..).filter(|(line, _)| !line.trim().is_empty());
@@ -55,7 +49,28 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Content, Error> {
         .map(Content::Rows)
 }
 
-fn row(path: &Path, number: usize, line: &str) -> Result<Row, Error> {
+/// The error of a line that is not UTF-8.
+pub(super) fn not_utf8(path: &Path, line: usize) -> Error {
+    Error::line(path, line, "is not UTF-8", "convert the file to UTF-8")
+}
+
+/// The error of a file in which there is nothing.
+pub(super) fn empty(path: &Path) -> Error {
+    Error::file(path, "is empty", "give it at least one example")
+}
+
+/// Whether a data file that begins so is JSON lines.
+pub(super) fn is_json_lines(path: &Path, text: &str) -> bool {
+    let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    match ending.as_str() {
+        "txt" => false,
+        "json" | "jsonl" => true,
+        _ => text.trim_start().starts_with('{'),
+    }
+}
+
+/// Reads one line.
+pub(super) fn row(path: &Path, number: usize, line: &str) -> Result<Row, Error> {
     let bad = |problem: String, mend: &'static str| Error::line(path, number, problem, mend);
     let value: Value = serde_json::from_str(line).map_err(|error| {
         // The crate counts lines within the string; only the column says anything here.
@@ -156,6 +171,18 @@ mod tests {
                 "\"documents\" is no list of objects",
             ),
             ("{\"messages\": [{\"role\": \"user\"}], \"chat_template_kwargs\": 1}", "kwargs\" is a number"),
+            (
+                "{\"messages\": [{\"role\": \"user\"}], \"chat_template_kwargs\": {\"a\": 1, \"tools\": []}}",
+                "\"tools\", which is no variable of the template's; put it beside",
+            ),
+            (
+                "{\"messages\": [{\"role\": \"user\"}], \"chat_template_kwargs\": {\"_generation_marks\": \"ab\"}}",
+                "\"_generation_marks\", which is no variable of the template's; leave it out",
+            ),
+            (
+                "{\"messages\": [{\"role\": \"user\"}], \"chat_template_kwargs\": {\"add_generation_prompt\": true}}",
+                "\"add_generation_prompt\", which is",
+            ),
             ("{\"messages\": [3]}", "\"messages\"[0] is a number"),
             ("{\"messages\": [{}]}", "\"messages\"[0] has no \"role\""),
         ] {
