@@ -1,6 +1,7 @@
 //! From genai_config.json beside an ONNX model, as onnxruntime-genai's builder writes it, and for what that leaves out
 //! from the graph: the width of the feed-forward part from its matrix, epsilon from norms, windows, scale and cap from
-//! attention's nodes, rotary frequencies from their cosines and sines.
+//! attention's nodes, multipliers and the cap of logits from the builder's nodes for them, rotary frequencies from their
+//! cosines and sines.
 
 use std::path::{Path, PathBuf};
 
