@@ -82,10 +82,11 @@ pub struct BaseTensor {
 impl BaseTensor {
     /// Bytes of its own numbers: of one that is stored with others its share, of one in blocks with scales and zero points.
     pub fn own_bytes(&self) -> u64 {
-        let share = |slice: &Slice| self.bytes / slice.of.max(1) * self.shape.last().copied().unwrap_or(0);
+        let outputs = self.shape.get(usize::from(self.transposed)).copied().unwrap_or(0);
+        let share = |bytes: u64| self.slice.as_ref().map_or(bytes, |slice| bytes / slice.of.max(1) * outputs);
         let beside =
             self.blocks.iter().flat_map(|blocks| [Some(&blocks.scales), blocks.zero_points.as_ref()]);
-        self.slice.as_ref().map_or(self.bytes, share) + beside.flatten().map(|part| part.bytes).sum::<u64>()
+        share(self.bytes) + beside.flatten().map(|part| share(part.bytes)).sum::<u64>()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use curmerge::base::Base;
+use curmerge::base::{Base, Files};
 
 #[allow(dead_code)]
 #[path = "support/onnx_llama.rs"]
@@ -92,6 +92,36 @@ fn a_head_of_its_own_and_half_precision_are_read() {
     // Entries of heads of 8: rows 0 and 4 of the stored halves are neighbours.
     let q = values(&base, "blk.0.attn_q");
     assert_eq!((q[0], q[D as usize], q[D as usize + 1]), (0.0, 4.0 / 64.0, 20.0 / 64.0));
+}
+
+/// A bias is one whatever it is called and wherever it stands, and is not left out.
+#[test]
+fn biases_of_products_are_read_or_refused() {
+    let mut added = llama();
+    added.floats("b", &[D]);
+    let product =
+        added.node("MatMul", "/model/layers.0/self_attn/q_proj/MatMul", &["x", "onnx::MatMul_0"], &[]);
+    added.node("Add", "n", &["b", &product], &[]);
+    let base = open(&added).unwrap();
+    assert_eq!(base.tensors()["blk.0.attn_q.bias"].stored_name, "b");
+    let mut fused = llama();
+    fused.floats("bias", &[2 * D]);
+    let inputs = ["q", "k", "v", "bias"];
+    fused.node("MultiHeadAttention", "a", &inputs, &[]);
+    refused(&fused, &["MultiHeadAttention", "input 3"]);
+}
+
+/// PyTorch's exporter gives equal tensors one name.
+#[test]
+fn a_shared_tensor_is_what_each_node_calls_it() {
+    let mut graph = llama();
+    graph.remove("model.norm.weight");
+    let config = CONFIG;
+    let (_folder, path) = write(&graph, Some(config));
+    assert!(Base::open(&path).is_err());
+    graph.node("Mul", "/model/norm/Mul_1", &["model.layers.0.input_layernorm.weight", "x"], &[]);
+    let base = open(&graph).unwrap();
+    assert_eq!(base.tensors()["output_norm"].stored_name, "model.layers.0.input_layernorm.weight");
 }
 
 fn in_blocks(change: impl Fn(&mut Graph)) -> Graph {
@@ -329,6 +359,23 @@ fn genai_config_and_graph_give_the_configuration() {
     bad(&genai(50_000.0, -1), &GENAI.replace("_layers\": 1", "_layers\": 99999999999"), &["99999999999"]);
     bad(&genai(50_000.0, -1), &GENAI.replace("\"llama\"", "\"gpt2\""), &["too little of a gpt2"]);
     bad(&genai(50_000.0, -1), &GENAI.replace("\"llama\"", "\"whale\""), &["'whale' is not known"]);
+}
+
+/// What lies beside a model are adapters too; and a folder up is not always one called onnx.
+#[test]
+fn folders_of_models_are_told_apart() {
+    let (folder, path) = write(&llama(), Some(CONFIG));
+    fs::write(folder.path().join("adapter.safetensors"), "").unwrap();
+    assert_eq!(Base::open(folder.path()).unwrap().container(), "onnx");
+    let within = |path: &std::path::Path| match Base::open(path).unwrap().files() {
+        Files::Onnx(model) => model.is_in_subfolder(),
+        _ => unreachable!(),
+    };
+    fs::create_dir(folder.path().join("below")).unwrap();
+    assert!(!within(&path) && !within(&folder.path().join("below/../model.onnx")));
+    fs::create_dir(folder.path().join("onnx")).unwrap();
+    fs::rename(&path, folder.path().join("onnx/model.onnx")).unwrap();
+    assert!(within(&folder.path().join("onnx/model.onnx")));
 }
 
 #[test]

@@ -50,6 +50,8 @@ fn models_that_are_not_known_have_matrices_by_name() {
         ("onnx::MatMul_5", "/encoder/out/MatMul", [FF, D]),
         // The module that its path names is taken.
         ("onnx::MatMul_6", "/encoder/out/MatMul_1", [D, D]),
+        // So is the name without its ending.
+        ("encoder.dense", "MatMul_2", [D, D]),
     ] {
         graph.floats(name, &dims);
         graph.node("MatMul", node, &["x", name], &[]);
@@ -57,7 +59,7 @@ fn models_that_are_not_known_have_matrices_by_name() {
     let (folder, path) = write(&graph, None);
     let base = Base::open_any(&path).unwrap();
     let names: Vec<&str> = base.tensors().keys().map(String::as_str).collect();
-    assert_eq!(names, ["encoder.dense", "encoder.out", "onnx::MatMul_6"]);
+    assert_eq!(names, ["encoder.dense", "encoder.dense_", "encoder.out", "onnx::MatMul_6"]);
     let out = folder.path().join("merged.onnx");
     merged(&base, "encoder.dense,encoder.out", &MergeOptions::default(), &out).unwrap();
     let after = Base::open_any(&out).unwrap();
@@ -176,6 +178,15 @@ fn merges_that_cannot_be_are_refused_and_leave_nothing() {
     let same = MergeOptions { storage: Storage::Only(DType::F32), ..Default::default() };
     merged(&base, "q", &same, &out).unwrap();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+
+    // Weights of that name beside another model stay what they are.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let data = elsewhere.path().join("model.onnx.data");
+    fs::write(&data, "another's").unwrap();
+    let base = Base::open(Path::new("fixtures/onnx_models/tiny/genai-fp32")).unwrap();
+    merged(&base, "q", &plain, &elsewhere.path().join("model.onnx")).unwrap();
+    assert!(fs::read(&data).unwrap() == b"another's");
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 3);
 
     // Two products with one matrix.
     let mut shared = llama();

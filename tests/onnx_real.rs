@@ -4,9 +4,9 @@
 //!
 //! The interpreter has onnxruntime.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use curmerge::base::Base;
+use curmerge::base::{Base, Files};
 use curmerge::merge::{MergeOptions, Source, merge};
 use curmerge::model::Transformer;
 use serde_json::{Value, json};
@@ -15,28 +15,22 @@ use serde_json::{Value, json};
 mod decoder;
 #[path = "support/python.rs"]
 mod python;
+#[allow(dead_code)]
+#[path = "support/real_exports.rs"]
+mod real_exports;
 
 use decoder::{adapter, error, logits, numbers, written};
-
-fn named(variable: &str) -> PathBuf {
-    std::env::var_os(variable)
-        .unwrap_or_else(|| panic!("set {variable}; tests/onnx_real.rs says to what"))
-        .into()
-}
-
-/// The folders, by name, that CURMERGE_ONLY is part of.
-fn folders() -> Vec<PathBuf> {
-    let only = std::env::var("CURMERGE_ONLY").unwrap_or_default();
-    let entries = std::fs::read_dir(named("CURMERGE_ONNX")).unwrap();
-    let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    found.retain(|path| path.is_dir() && path.to_string_lossy().contains(&only));
-    found.sort();
-    found
-}
+use real_exports::{bases, named, ran};
 
 /// Tokens of no meaning that the model has.
 fn ids(base: &Base) -> Vec<u32> {
     (0..12).map(|i| (i * 37 + 5) % base.config().vocab as u32).collect()
+}
+
+/// Where the model's configuration lies.
+fn base_folder(base: &Base) -> &Path {
+    let Files::Onnx(model) = base.files() else { panic!("an ONNX model") };
+    model.folder()
 }
 
 /// What onnxruntime says of some models.
@@ -65,21 +59,11 @@ fn tolerance(name: &str) -> f64 {
 #[test]
 #[ignore = "needs CURMERGE_ONNX and CURMERGE_PYTHON with onnxruntime"]
 fn logits_equal_those_of_onnxruntime() {
-    let (mut bad, mut refused) = (Vec::new(), Vec::new());
-    for folder in folders() {
-        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-        let base = match Base::open(&folder) {
-            Ok(base) => base,
-            Err(error) => {
-                println!("{name}: {error}");
-                refused.push(name);
-                continue;
-            }
-        };
+    let mut bad = Vec::new();
+    for (name, base) in bases() {
         let ids = ids(&base);
         let answer = ask(&[job(base.path(), &base, &ids, 0)]).remove(0);
-        if let Some(error) = answer["error"].as_str() {
-            println!("{name}: onnxruntime: {error}");
+        if !ran(&name, &answer) {
             continue;
         }
         let (last, greatest) = logits(&Transformer::new(&base).unwrap(), &ids);
@@ -98,9 +82,7 @@ fn logits_equal_those_of_onnxruntime() {
 fn merged_models_write_in_onnxruntime_what_base_and_adapter_write() {
     const WRITTEN: usize = 8;
     let mut bad = Vec::new();
-    for folder in folders() {
-        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-        let Ok(base) = Base::open(&folder) else { continue };
+    for (name, base) in bases() {
         let adapter = adapter(&base);
         let scratch = tempfile::tempdir().unwrap();
         let out = scratch.path().join("merged.onnx");
@@ -109,8 +91,7 @@ fn merged_models_write_in_onnxruntime_what_base_and_adapter_write() {
         let worst = report.worst_first()[0].clone();
         let ids = ids(&base);
         let answer = ask(&[job(&out, &base, &ids, WRITTEN)]).remove(0);
-        if let Some(error) = answer["error"].as_str() {
-            println!("{name}: onnxruntime: {error}");
+        if !ran(&name, &answer) {
             continue;
         }
         let mut model = Transformer::new(&base).unwrap();
@@ -119,8 +100,9 @@ fn merged_models_write_in_onnxruntime_what_base_and_adapter_write() {
         let right = numbers(&answer["logits"]);
         // The merged model as curmerge reads it, with the configuration of its base.
         for file in ["config.json", "genai_config.json"] {
-            if folder.join(file).is_file() {
-                std::fs::copy(folder.join(file), scratch.path().join(file)).unwrap();
+            let beside = base_folder(&base).join(file);
+            if beside.is_file() {
+                std::fs::copy(beside, scratch.path().join(file)).unwrap();
             }
         }
         let merged = Base::open(&out).unwrap();

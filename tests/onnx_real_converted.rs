@@ -14,13 +14,11 @@ use serde_json::{Value, json};
 
 #[path = "support/python.rs"]
 mod python;
+#[path = "support/real_exports.rs"]
+mod real_exports;
 
-/// What curmerge refuses of them, and why.
-const REFUSED: &[(&str, &str)] = &[
-    // Frequencies for short and long contexts are chosen by an If.
-    ("phi3-long-genai", "it is no constant"),
-    ("-dynamic8", "MatMulInteger"),
-];
+use real_exports::{bases, expected, named, ran};
+
 /// What GGUF files have no form for, and what no tokenizer is there for.
 const NO_GGUF: &[(&str, &str)] = &[
     ("gemma2-", "query_pre_attn_scalar"),
@@ -30,25 +28,6 @@ const NO_GGUF: &[(&str, &str)] = &[
     ("llama3-genai-", "do not follow the rule of Llama 3"),
 ];
 const NO_FOLDER: &[(&str, &str)] = &[("llama3-genai-", "do not follow the rule of Llama 3")];
-
-fn named(variable: &str) -> PathBuf {
-    std::env::var_os(variable)
-        .unwrap_or_else(|| panic!("set {variable}; tests/onnx_real_converted.rs says to what"))
-        .into()
-}
-
-/// The folders with a model, by name, that CURMERGE_ONLY is part of.
-fn folders() -> Vec<PathBuf> {
-    let only = std::env::var("CURMERGE_ONLY").unwrap_or_default();
-    let entries = std::fs::read_dir(named("CURMERGE_ONNX")).unwrap();
-    let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    found.retain(|path| {
-        let model = path.join("model.onnx").is_file() || path.join("onnx").is_dir();
-        model && path.to_string_lossy().contains(&only)
-    });
-    found.sort();
-    found
-}
 
 /// Tokens of no meaning that the model has; no more than its window has where a GGUF file has none.
 fn ids(base: &Base) -> Vec<u32> {
@@ -98,21 +77,15 @@ fn tolerance(name: &str, by: &str) -> f64 {
     }
 }
 
-/// Whether this is a refusal that is listed; panics at others.
-fn expected(name: &str, error: &curmerge::Error, list: &[(&str, &str)]) {
-    let text = error.to_string();
-    let listed = list.iter().any(|(model, problem)| name.contains(model) && text.contains(problem));
-    assert!(listed, "{name}: {text}");
-    println!("{name}: refused: {text}");
-}
-
 /// The conversion to a GGUF file and to a folder, where there is one.
 fn converted(name: &str, base: &Base, scratch: &Path) -> [Option<PathBuf>; 2] {
     let (file, folder) = (scratch.join("model.gguf"), scratch.join("folder"));
     let options = to_gguf::Options { file_type: Some(FileType::F32), imatrix: None };
-    let gguf = to_gguf(base, &options, &file, &[], |_, _| ()).map_err(|e| expected(name, &e, NO_GGUF));
+    let gguf =
+        to_gguf(base, &options, &file, &[], |_, _| ()).map_err(|e| expected(name, &e.to_string(), NO_GGUF));
     let options = FolderOptions { dtype: Some(DType::F32), ..Default::default() };
-    let hub = to_hugging_face(base, &folder, &options, |_, _| ()).map_err(|e| expected(name, &e, NO_FOLDER));
+    let hub = to_hugging_face(base, &folder, &options, |_, _| ())
+        .map_err(|e| expected(name, &e.to_string(), NO_FOLDER));
     [gguf.ok().map(|_| file), hub.ok().map(|_| folder)]
 }
 
@@ -120,20 +93,11 @@ fn converted(name: &str, base: &Base, scratch: &Path) -> [Option<PathBuf>; 2] {
 #[ignore = "needs CURMERGE_ONNX and CURMERGE_PYTHON with onnxruntime, xllamacpp, torch and transformers"]
 fn llama_cpp_and_transformers_run_what_comes_of_real_exports() {
     let mut bad = Vec::new();
-    for path in folders() {
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let base = match Base::open(&path) {
-            Ok(base) => base,
-            Err(error) => {
-                expected(&name, &error, REFUSED);
-                continue;
-            }
-        };
+    for (name, base) in bases() {
         let ids = ids(&base);
         let job = json!({ "model": base.path(), "ids": ids, "head": base.config().head_dim, "decode": 0 });
         let own = ask("onnx_logits.py", &[job]);
-        if let Some(error) = own["error"].as_str() {
-            println!("{name}: onnxruntime: {error}");
+        if !ran(&name, &own) {
             continue;
         }
         let right = log_softmax(&numbers(&own["logits"]));

@@ -242,8 +242,8 @@ impl<'a> Weight<'a> {
     /// Decode some columns of one canonical row into `out`, a number for each; only those where the type's blocks allow.
     pub fn decode_part(&self, canonical: usize, cols: Range<usize>, out: &mut [f32]) {
         let block = self.dtype.block_elements();
-        // Codes of blocks are read by whole rows.
-        let whole = cols == (0..self.cols) || self.blocks.is_some();
+        // Codes of blocks, and columns in another order, are read by whole rows.
+        let whole = cols == (0..self.cols) || self.blocks.is_some() || self.columns.0 != RowOrder::CANONICAL;
         if whole || !cols.start.is_multiple_of(block) || !cols.end.is_multiple_of(block) {
             let mut row = vec![0.0; self.cols];
             self.decode_row(canonical, &mut row);

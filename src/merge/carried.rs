@@ -136,7 +136,9 @@ impl Found {
 /// Whether the file holds weights in a form that is not merged into, which a loader might prefer.
 fn is_weights(path: &Path) -> bool {
     let ending = path.extension().and_then(|e| e.to_str());
-    matches!(ending, Some("bin" | "pth" | "pt" | "gguf" | "onnx" | "h5" | "safetensors"))
+    // Beside an ONNX model lie model.onnx_data, model.onnx_data_1 or model.onnx.data.
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.contains(".onnx") || matches!(ending, Some("bin" | "pth" | "pt" | "gguf" | "h5" | "safetensors"))
 }
 
 /// The text of the index with its `total_size` grown by so many bytes, and nothing else changed.

@@ -94,6 +94,7 @@ pub fn merge(
     }
     let mut report = MergeReport { model: out.into(), ..Default::default() };
     if let (Files::Onnx(model), None) = (base.files(), options.file_type) {
+        report.types_are_fixed = true;
         let terms = terms::by_stored_tensor(base, terms);
         let tensors = &mut report.tensors;
         let done = |tensor, count| {

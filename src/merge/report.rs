@@ -163,6 +163,9 @@ pub struct MergeReport {
     pub tensors: Vec<TensorReport>,
     /// What happened to other files that whoever uses the output should know, a line each.
     pub notes: Vec<String>,
+    /// Whether the base's container leaves no choice of types.
+    #[serde(skip)]
+    pub types_are_fixed: bool,
 }
 
 impl MergeReport {
@@ -179,8 +182,7 @@ impl MergeReport {
     /// One line for each thing that whoever uses the output should know.
     pub fn warnings(&self) -> Vec<String> {
         let mut lines = self.notes.clone();
-        // In an ONNX model types stay.
-        let mend = |worst: &TensorReport| match worst.dtype.starts_with("INT") {
+        let mend = match self.types_are_fixed {
             true => "merge into the model unquantized, and quantize that",
             false => "store them finer, for example with --type-adapted q8_0",
         };
@@ -192,7 +194,7 @@ impl MergeReport {
                 low.len(),
                 worst.label(),
                 worst.share,
-                mend(worst)
+                mend
             ));
         }
         let noisy: Vec<_> = self.tensors.iter().filter(|t| t.noise > HIGH_NOISE).collect();
@@ -203,7 +205,7 @@ impl MergeReport {
                 noisy.len(),
                 worst.label(),
                 worst.noise,
-                mend(worst)
+                mend
             ));
         }
         lines
@@ -237,15 +239,18 @@ mod tests {
             change: 0.01,
             fidelity: 0.5,
         };
-        let report = MergeReport {
+        let mut report = MergeReport {
             model: "out.gguf".into(),
             tensors: vec![tensor("a", 1.0, 3.0), tensor("b", 1.001, 20.0), tensor("c", 0.3, 1.0)],
-            notes: Vec::new(),
+            ..Default::default()
         };
         let order: String = report.worst_first().iter().map(|t| t.name.as_str()).collect();
         assert_eq!(order, "cba");
         let warnings = report.warnings();
         assert!(warnings[0].contains("1 of 3 tensors, least in c (0.300)"), "{warnings:?}");
         assert!(warnings[1].contains("most in b (20.0)"), "{warnings:?}");
+        assert!(warnings[0].contains("--type-adapted"), "{warnings:?}");
+        report.types_are_fixed = true;
+        assert!(!report.warnings()[0].contains("--type"), "{warnings:?}");
     }
 }

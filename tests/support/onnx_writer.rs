@@ -64,7 +64,8 @@ impl Graph {
         attributes: &[(&str, Value)],
         metadata: &[(&str, &str)],
     ) {
-        const MICROSOFT: &[&str] = &["MatMulNBits", "GatherBlockQuantized", "GroupQueryAttention"];
+        const MICROSOFT: &[&str] =
+            &["MatMulNBits", "GatherBlockQuantized", "GroupQueryAttention", "MultiHeadAttention"];
         let mut node = Vec::new();
         inputs.iter().for_each(|input| bytes(1, input.as_bytes(), &mut node));
         bytes(2, output.as_bytes(), &mut node);

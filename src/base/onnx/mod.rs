@@ -192,7 +192,11 @@ fn of_unknown(uses: &[Use<'_>]) -> Drafts {
         });
         let by_node = || names::of_node(used.node).into_iter().find(|module| !module.is_empty());
         let name = own.or_else(by_node).filter(|name| !found.contains_key(name));
-        found.insert(name.unwrap_or_else(|| used.name.to_string()), draft);
+        let mut name = name.unwrap_or_else(|| used.name.to_string());
+        while found.contains_key(&name) {
+            name.push('_');
+        }
+        found.insert(name, draft);
     }
     found
 }
@@ -205,7 +209,7 @@ fn of_known(
     config: &Config,
 ) -> Result<Drafts> {
     let mut found = Drafts::new();
-    for used in uses {
+    let named = |used: &Use<'_>| {
         let fits = |named: &Named| match used.role {
             Role::Lookup => named.is_lookup(),
             Role::Matrix => named.is_matrix() && !named.is_lookup(),
@@ -214,11 +218,22 @@ fn of_known(
         };
         let known = |module: String| names::canonical(architecture, &module).filter(fits);
         let parameter = || names::of_parameter(architecture, used.name).filter(fits);
-        let named = names::of_initializer(used.name)
-            .and_then(known)
-            .or_else(parameter)
-            .or_else(|| names::of_node(used.node).into_iter().find_map(known));
-        match named {
+        // Exporters give tensors of equal values one name, but nodes their own.
+        let by_node = names::of_node(used.node).into_iter().find_map(known);
+        by_node.or_else(|| names::of_initializer(used.name).and_then(known)).or_else(parameter)
+    };
+    let products: BTreeMap<&str, &Use<'_>> = uses
+        .iter()
+        .filter(|used| used.role == Role::Matrix)
+        .filter_map(|used| Some((used.node.outputs.first()?.as_str(), used)))
+        .collect();
+    for used in uses {
+        // What is added to a product is its bias, whatever it is called.
+        let product = || {
+            let inputs = used.node.inputs.iter().filter(|_| used.role == Role::Bias);
+            inputs.filter_map(|input| products.get(input.as_str())).find_map(|product| named(product))
+        };
+        match named(used).or_else(product) {
             Some(named) => put(path, used, &named, config, &mut found)?,
             None if used.role == Role::Matrix => unknown_matrix(path, used, architecture, &mut found)?,
             None => {}

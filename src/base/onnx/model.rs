@@ -1,5 +1,6 @@
 //! An open ONNX file with the bytes of its tensors, and the folder that its configuration and tokenizer lie in.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::dtype::DType;
@@ -14,13 +15,17 @@ pub struct OnnxModel {
     onnx: Onnx,
     /// The bytes of tensors that the file holds in another form.
     copied: Vec<Vec<u8>>,
+    /// Where the tensors lie that were asked for, by name.
+    places: BTreeMap<String, (usize, u64)>,
     folder: PathBuf,
+    in_subfolder: bool,
 }
 
 impl OnnxModel {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let onnx = Onnx::open(path)?;
-        Ok(Self { onnx, copied: Vec::new(), folder: folder_of(path) })
+        let (folder, in_subfolder) = folder_of(path);
+        Ok(Self { onnx, copied: Vec::new(), places: BTreeMap::new(), folder, in_subfolder })
     }
 
     /// The model as its container has it.
@@ -35,7 +40,7 @@ impl OnnxModel {
 
     /// Whether they lie a folder up.
     pub fn is_in_subfolder(&self) -> bool {
-        self.folder.ends_with("..")
+        self.in_subfolder
     }
 
     /// The bytes of a file: the model's, those beside it, and what was copied of tensors in another form.
@@ -50,11 +55,18 @@ impl OnnxModel {
 
     /// Where the bytes of a tensor lie that the value of this name is.
     pub(super) fn place(&mut self, name: &str, tensor: &OnnxTensor) -> Result<Stretch> {
-        let (file, offset) = match self.onnx.position(tensor)? {
-            Some((file, offset)) => (file.map_or(0, |file| file + 1), offset),
+        let (file, offset) = match self.places.get(name) {
+            Some(&place) => place,
             None => {
-                self.copied.push(self.onnx.data(tensor)?.into_owned());
-                (self.onnx.external_files().len() + self.copied.len(), 0)
+                let place = match self.onnx.position(tensor)? {
+                    Some((file, offset)) => (file.map_or(0, |file| file + 1), offset),
+                    None => {
+                        self.copied.push(self.onnx.data(tensor)?.into_owned());
+                        (self.onnx.external_files().len() + self.copied.len(), 0)
+                    }
+                };
+                self.places.insert(name.to_string(), place);
+                place
             }
         };
         let dtype = tensor.element.dtype().unwrap_or(DType::U8);
@@ -62,7 +74,8 @@ impl OnnxModel {
     }
 }
 
-fn folder_of(path: &Path) -> PathBuf {
+/// The folder of the configuration, and whether it is not the file's own.
+fn folder_of(path: &Path) -> (PathBuf, bool) {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -71,7 +84,8 @@ fn folder_of(path: &Path) -> PathBuf {
     // As transformers.js lays models out.
     let within = folder.canonicalize().is_ok_and(|folder| folder.file_name().is_some_and(|n| n == "onnx"));
     let above = folder.join("..");
-    if !configured(folder) && within && configured(&above) { above } else { folder.to_path_buf() }
+    let up = !configured(folder) && within && configured(&above);
+    (if up { above } else { folder.to_path_buf() }, up)
 }
 
 /// Files that say what a model is.
@@ -105,16 +119,17 @@ pub(in crate::base) fn file_in(path: PathBuf) -> Result<PathBuf> {
     }
 }
 
-/// The ONNX files of a folder by name, and whether it has safetensors files.
+/// The ONNX files of a folder by name, and whether it has a model in safetensors files.
 fn list(folder: &Path) -> Result<(Vec<PathBuf>, bool)> {
     let fail = |e| Error::io(folder, "list", e);
     let (mut found, mut safetensors) = (Vec::new(), false);
     for entry in std::fs::read_dir(folder).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
-        match path.extension().and_then(|ending| ending.to_str()) {
-            Some("onnx") if path.is_file() => found.push(path),
-            Some("safetensors") => safetensors = true,
-            _ => {}
+        let name = path.file_name().unwrap_or_default();
+        // An adapter is a safetensors file too.
+        safetensors |= name == "model.safetensors" || name == "model.safetensors.index.json";
+        if path.extension().is_some_and(|ending| ending == "onnx") && path.is_file() {
+            found.push(path);
         }
     }
     found.sort();

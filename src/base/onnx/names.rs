@@ -87,10 +87,20 @@ fn without_endings(mut parts: Vec<&str>) -> String {
     parts.join(".")
 }
 
+/// So many parts of a module's name are looked at, its last.
+const MAX_PARTS: usize = 32;
+
+/// The ends of a name in parts, the longest first.
+fn ends(name: &str, between: char) -> impl Iterator<Item = &str> {
+    let starts = name.rmatch_indices(between).map(|(at, _)| at + 1);
+    let mut starts: Vec<usize> = starts.chain(std::iter::once(0)).take(MAX_PARTS).collect();
+    starts.reverse();
+    starts.into_iter().map(|start| &name[start..])
+}
+
 /// What the architecture has for a module, which may lie within others of an exporter's own.
 pub(super) fn canonical(architecture: &'static Architecture, module: &str) -> Option<Named> {
-    let starts = std::iter::once(0).chain(module.match_indices('.').map(|(dot, _)| dot + 1));
-    starts.map(|start| &module[start..]).find_map(|module| of_module(architecture, module))
+    ends(module, '.').find_map(|module| of_module(architecture, module))
 }
 
 /// What the architecture has for a parameter as PyTorch's newer exporter first called it:
@@ -98,8 +108,7 @@ pub(super) fn canonical(architecture: &'static Architecture, module: &str) -> Op
 pub(super) fn of_parameter(architecture: &'static Architecture, name: &str) -> Option<Named> {
     let module = name.strip_prefix("p_")?;
     let module = module.strip_suffix("_weight").or_else(|| module.strip_suffix("_bias"))?;
-    let starts = std::iter::once(0).chain(module.match_indices('_').map(|(at, _)| at + 1));
-    starts.map(|start| &module[start..]).find_map(|module| {
+    ends(module, '_').find_map(|module| {
         let dotted = architecture
             .names()
             .find_map(|line| renamed(module, &line.hugging_face.replace('.', "_"), line.hugging_face))?;
@@ -167,6 +176,14 @@ mod tests {
         let parameter = of_parameter(llama, "p_model_model_layers_12_self_attn_q_proj_weight").unwrap();
         assert_eq!(parameter.parts[0].canonical, "blk.12.attn_q");
         assert_eq!(of_parameter(llama, "p_model_layers_12_self_attn_q_proj_lora_weight"), None);
+    }
+
+    /// Each of its ends is tried, and there are five million.
+    #[test]
+    fn a_long_name_is_no_long_work() {
+        let name = "h.".repeat(5 << 20) + "q";
+        assert!(canonical(by_model_type("gpt2").unwrap(), &name).is_none());
+        assert_eq!(names("llama", &("x.".repeat(3) + "model.layers.3.mlp.up_proj")), ["blk.3.ffn_up"]);
     }
 
     #[test]

@@ -141,6 +141,8 @@ impl<'m> Reader<'m> {
                 uses.extend(self.vector(3, Role::Bias)?);
                 self.no_input(4)?;
             }
+            // Biases of q, k and v as one.
+            "MultiHeadAttention" if microsoft && self.constant(3, false)?.is_some() => self.no_input(3)?,
             "Mul" if standard => {
                 for input in 0..2 {
                     uses.extend(self.vector(input, Role::Factor { less_one: false })?);
@@ -304,7 +306,8 @@ impl<'m> Reader<'m> {
             return Err(self.error("its codes are packed for one kind of GPU", "use the model for CPU"));
         }
         let shape = [self.size("N")?, self.size("K")?];
-        self.block_use(found, Role::Matrix, shape, [2, 3], self.node.int("bits").unwrap_or(4))
+        let (bits, block) = (self.node.int("bits").unwrap_or(4), self.node.int("block_size").unwrap_or(0));
+        self.block_use(found, Role::Matrix, shape, [2, 3], bits, block)
     }
 
     /// The table of GatherBlockQuantized.
@@ -317,7 +320,16 @@ impl<'m> Reader<'m> {
             _ => return Err(self.error("its blocks do not lie along the rows of a matrix", UNQUANTIZED)),
         };
         let cols = (found.tensor.bytes / rows).checked_mul(8).map(|all| all / bits.max(1) as u64);
-        self.block_use(found, Role::Lookup, [rows, cols.unwrap_or(0)], [2, 3], bits)
+        let block = self.node.int("block_size").unwrap_or(128);
+        let used = self.block_use(found, Role::Lookup, [rows, cols.unwrap_or(0)], [2, 3], bits, block)?;
+        if let Some(Use { blocks: Some(BlockUse { zero_points: Some((_, zeros)), shape, .. }), .. }) = &used {
+            // Where a row's do not fill bytes, onnxruntime's versions differ on where the next row's begin.
+            let a_row = shape[1].div_ceil(block as u64) * bits as u64;
+            if zeros.element == ElementType::UINT8 && !a_row.is_multiple_of(8) {
+                return Err(self.error("zero points of a row do not fill bytes", UNQUANTIZED));
+            }
+        }
+        Ok(used)
     }
 
     /// A quantized matrix with its scales and zero points at these inputs, checked to fit.
@@ -328,9 +340,9 @@ impl<'m> Reader<'m> {
         shape: [u64; 2],
         [scales, zeros]: [usize; 2],
         bits: i64,
+        block: i64,
     ) -> Result<Option<Use<'m>>> {
         let damaged = |problem: String| self.error(problem, "download the model again");
-        let block = self.node.int("block_size").unwrap_or(0);
         if ![2, 4, 8].contains(&bits) {
             return Err(self.error(format!("codes of {bits} bits are not read"), UNQUANTIZED));
         }

@@ -1,0 +1,64 @@
+//! The real ONNX models that fixtures/onnx_models/make.py made, and which of them are known not to be read or run.
+
+use std::path::PathBuf;
+
+use curmerge::base::Base;
+
+/// What curmerge refuses of them, and why.
+const REFUSED: &[(&str, &str)] = &[
+    // Frequencies for short and long contexts are chosen by an If.
+    ("phi3-long-genai", "it is no constant"),
+    ("-dynamic8", "MatMulInteger"),
+];
+/// What onnxruntime does not run of them.
+const NOT_RUN: &[(&str, &str)] = &[("llama2-genai", ""), ("gemma2-genai-", "")];
+
+/// The value of an environment variable that the test needs.
+pub fn named(variable: &str) -> PathBuf {
+    std::env::var_os(variable)
+        .unwrap_or_else(|| panic!("set {variable}; the test's file says to what"))
+        .into()
+}
+
+/// The models by name, those that CURMERGE_ONLY is part of and curmerge opens. Panics at a refusal that is not listed, and
+/// where there is no model.
+pub fn bases() -> Vec<(String, Base)> {
+    let only = std::env::var("CURMERGE_ONLY").unwrap_or_default();
+    let entries = std::fs::read_dir(named("CURMERGE_ONNX")).unwrap();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    found.retain(|path| {
+        let model = path.join("model.onnx").is_file() || path.join("onnx").is_dir();
+        model && path.to_string_lossy().contains(&only)
+    });
+    found.sort();
+    assert!(!found.is_empty(), "no model; fixtures/onnx_models/make.py makes them");
+    let open = |path: PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        match Base::open(&path) {
+            Ok(base) => Some((name, base)),
+            Err(error) => {
+                expected(&name, &error.to_string(), REFUSED);
+                None
+            }
+        }
+    };
+    found.into_iter().filter_map(open).collect()
+}
+
+/// Panics at a refusal that is not listed.
+#[track_caller]
+pub fn expected(name: &str, error: &str, list: &[(&str, &str)]) {
+    let listed = list.iter().any(|(model, problem)| name.contains(model) && error.contains(problem));
+    assert!(listed, "{name}: {error}");
+    println!("{name}: refused: {error}");
+}
+
+/// Whether onnxruntime ran the model. Panics where it did not and ought to.
+#[track_caller]
+pub fn ran(name: &str, answer: &serde_json::Value) -> bool {
+    match answer["error"].as_str() {
+        Some(error) => expected(name, error, NOT_RUN),
+        None => return true,
+    }
+    false
+}
