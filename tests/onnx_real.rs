@@ -50,6 +50,8 @@ fn tolerance(name: &str) -> f64 {
     match name {
         // onnxruntime computes in half precision.
         _ if name.contains("fp16") || name.contains("q4f16") => 2e-2,
+        // The builder writes the factor of embeddings with two decimals: with the whole of it the error is 1e-6.
+        _ if name.starts_with("gemma") && name.contains("genai") => 2e-3,
         // transformers exports it by an attention that has no soft cap.
         "gemma2-optimum" => 1.0,
         _ => 1e-3,
