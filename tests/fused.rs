@@ -369,25 +369,13 @@ fn a_flipped_bit_in_any_part_is_named() {
     }
 }
 
-/// The folder of a family under a name that no table has.
-fn renamed(family: &str, name: &str, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(Family::open(family).path(Container::Folder)).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
-    let config = fs::read_to_string(to.join("config.json")).unwrap();
-    fs::write(to.join("config.json"), config.replace(&format!("\"{family}\""), &format!("\"{name}\"")))
-        .unwrap();
-}
-
 /// phi3 under a name that no table has, as GGUF and as a folder; its attention's and its feed-forward part's matrices.
 fn unknown(folder: &Path) -> [(PathBuf, [&'static str; 2]); 2] {
     let family = Family::open("phi3");
     let (gguf, hf) = (folder.join("phi9.gguf"), folder.join("phi9"));
     let name = Some(Value::String("phi9".into()));
     Remade::of(&family.path(Container::Gguf)).set("general.architecture", name).write(&gguf);
-    renamed("phi3", "phi9", &hf);
+    families::renamed("phi3", "phi9", &hf);
     [
         (gguf, ["blk.0.attn_qkv", "blk.1.ffn_down"]),
         (hf, ["model.layers.0.self_attn.qkv_proj", "model.layers.1.mlp.down_proj"]),
@@ -456,35 +444,6 @@ fn matrices_of_unknown_architectures_are_selected_and_merged_by_name() {
         };
         assert!(refused.stderr.contains(problem), "{}", refused.stderr);
     }
-}
-
-/// Which way round an unknown model stores a square matrix only the adapter could say, and it says it of all modules.
-#[test]
-fn peft_adapters_of_transposed_modules_need_a_known_architecture() {
-    let folder = tempfile::tempdir().unwrap();
-    let [base, adapter_file, peft, out] =
-        ["gpt9", "adapter.st", "peft", "merged"].map(|name| folder.path().join(name));
-    renamed("gpt2", "gpt9", &base);
-    let family = Family::open("gpt2");
-    let known = Base::open(&family.path(Container::Folder)).unwrap();
-    let mut adapter = adapter(&family, &known, "o");
-    adapter.targets.retain(|target| target.name == "blk.0.attn_output");
-    adapter.write(&adapter_file, &[]).unwrap();
-    curmerge!("export", adapter_file, "--base", known.path(), "--format", "peft", "-o", peft).done();
-    let merge = || curmerge!("merge", base, peft, "-o", out, "--type-adapted", "f32");
-    let refused = merge();
-    assert_eq!(refused.status, Some(1));
-    for part in ["adapter_config.json", "fan_in_fan_out", "'gpt9' is not known"] {
-        assert!(refused.stderr.contains(part), "{}", refused.stderr);
-    }
-    assert!(!out.exists());
-
-    let config = peft.join("adapter_config.json");
-    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
-    assert_eq!(json["fan_in_fan_out"], true);
-    json["fan_in_fan_out"] = false.into();
-    fs::write(&config, json.to_string()).unwrap();
-    merge().done();
 }
 
 #[test]

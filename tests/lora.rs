@@ -15,6 +15,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde_json::{Value as Json, json};
 
+#[path = "support/families.rs"]
+mod families;
 mod tiny;
 
 /// A random adapter of rank 5; if `uneven`, every other target has fewer columns.
@@ -238,4 +240,31 @@ fn damaged_loras_are_errors() {
     assert!(header("base_model", "fast_model").contains("is not a LoRA matrix"));
     let gguf = |path: &Path| Lora::open(path, &base).unwrap_err().to_string();
     assert!(gguf(&fixture.path("tiny.gguf")).contains("general.type"));
+}
+
+/// Which way round an unknown model stores a square matrix only the adapter could say, and it says it of all modules.
+#[test]
+fn loras_of_transposed_modules_need_a_known_architecture() {
+    let folder = tempfile::tempdir().unwrap();
+    let [unknown, lora, out] = ["gpt9", "peft", "merged"].map(|name| folder.path().join(name));
+    families::renamed("gpt2", "gpt9", &unknown);
+    let known = families::Family::open("gpt2").path(families::Container::Folder);
+    let known = Base::open(&known).unwrap();
+    let mut adapter = adapter(&known, "o", false);
+    adapter.targets.truncate(1);
+    assert_eq!(adapter.targets[0].shape[0], adapter.targets[0].shape[1]);
+    export(&known, &adapter, Format::Peft, &lora, &[], true).unwrap();
+    let unknown = Base::open_any(&unknown).unwrap();
+    let error = Lora::open(&lora, &unknown).unwrap_err().to_string();
+    for part in ["adapter_config.json", "fan_in_fan_out", "'gpt9' is not known"] {
+        assert!(error.contains(part), "{error}");
+    }
+
+    let config = lora.join(peft::CONFIG);
+    let mut json: Json = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    assert_eq!(json["fan_in_fan_out"], true);
+    json["fan_in_fan_out"] = false.into();
+    fs::write(&config, json.to_string()).unwrap();
+    let lora = Lora::open(&lora, &unknown).unwrap();
+    merge(&unknown, &[(Source::Lora(&lora), 1.0)], &MergeOptions::default(), &out, |_, _| {}).unwrap();
 }

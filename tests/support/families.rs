@@ -107,3 +107,15 @@ impl Family {
         values.chunks(*tensor.shape.last().unwrap() as usize).map(<[f64]>::to_vec).collect()
     }
 }
+
+/// Writes the Hugging Face folder of a family under a name that no table has.
+pub fn renamed(family: &str, name: &str, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(Family::open(family).path(Container::Folder)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+    let config = std::fs::read_to_string(to.join("config.json")).unwrap();
+    let config = config.replace(&format!("\"{family}\""), &format!("\"{name}\""));
+    std::fs::write(to.join("config.json"), config).unwrap();
+}
