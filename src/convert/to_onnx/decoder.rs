@@ -312,7 +312,8 @@ impl Decoder<'_> {
     /// type of products, so that one adapter serves models of all types.
     fn adapted(&mut self, module: &str, [cols, rows]: [u64; 2], x: &Value, y: Value) -> Value {
         let path = path(module);
-        let (fixed, rank) = (Dimension::Fixed, || named("lora_rank"));
+        // A name of the module's own: onnxruntime takes dimensions of one name for equal, and an adapter leaves modules out.
+        let (fixed, rank) = (Dimension::Fixed, || named(&format!("{module}.lora_rank")));
         let [a, b] = lora_inputs(module);
         let float = ElementType::FLOAT;
         for (name, dims, shape) in
