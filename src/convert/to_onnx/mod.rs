@@ -22,7 +22,7 @@ use curmerge_formats::onnx::{ElementType, NewOnnx, NewOnnxTensor, OnnxLayout};
 use curmerge_formats::output::{OutputFile, OutputFolder};
 use serde_json::{Map, Value as Json};
 
-use super::to_hugging_face::{Rounding, companions};
+use super::to_hugging_face::{Rounding, companions, pretty};
 use super::{ConvertReport, FileType, onnx_companions};
 use crate::base::{Base, Files};
 use crate::merge::carry_companions;
@@ -206,7 +206,7 @@ pub fn to_onnx_folder(
 
 /// What transformers.js should know: that the one model there is has the plain name, the type of its cache, and whether
 /// there is an external file.
-fn settings(file_type: OnnxType, external: bool) -> Json {
+fn settings(file_type: OnnxType, external: bool) -> Map<String, Json> {
     let mut settings = Map::new();
     settings.insert("dtype".into(), "fp32".into());
     if file_type == OnnxType::F16 {
@@ -215,17 +215,27 @@ fn settings(file_type: OnnxType, external: bool) -> Json {
     if external {
         settings.insert("use_external_data_format".into(), true.into());
     }
-    settings.into()
+    settings
 }
 
-/// Puts the settings of transformers.js at the end of a config.json that has none, and changes nothing else of it.
-fn with_settings(config: &mut Vec<u8>, settings: &Json) {
+/// Gives a config.json the settings of transformers.js: where it has some, in place of those of the same names and of none
+/// that [`settings`] leaves out; else at the end, and nothing else of the text changes.
+fn with_settings(config: &mut Vec<u8>, settings: &Map<String, Json>) {
     const KEY: &str = "transformers.js_config";
-    let has = serde_json::from_slice::<Json>(config).is_ok_and(|config| config.get(KEY).is_some());
-    let end = config.iter().rposition(|&byte| byte == b'}').filter(|_| !has);
-    let Some(end) = end else { return };
+    const OWN: [&str; 3] = ["dtype", "kv_cache_dtype", "use_external_data_format"];
+    let Ok(mut json) = serde_json::from_slice::<Map<String, Json>>(config) else { return };
+    if let Some(standing) = json.get_mut(KEY) {
+        let mut members = standing.as_object().cloned().unwrap_or_default();
+        members.retain(|name, _| !OWN.contains(&name.as_str()));
+        members.extend(settings.clone());
+        *standing = members.into();
+        *config = pretty(&json.into()).into();
+        return;
+    }
+    let Some(end) = config.iter().rposition(|&byte| byte == b'}') else { return };
     let before = config[..end].trim_ascii_end().len();
-    let member = format!(",\n  \"{KEY}\": {settings}\n");
+    let comma = if json.is_empty() { "" } else { "," };
+    let member = format!("{comma}\n  \"{KEY}\": {}\n", Json::from(settings.clone()));
     config.splice(before..end, member.into_bytes());
 }
 
@@ -313,12 +323,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_stand_at_the_end_of_the_configuration() {
-        let mut config = b"{\n  \"a\": {}\n}\n".to_vec();
-        with_settings(&mut config, &json!({ "dtype": "fp32" }));
+    fn settings_stand_at_the_end_of_a_configuration_without() {
+        let with = |config: &str| {
+            let mut config = config.as_bytes().to_vec();
+            with_settings(&mut config, &settings(OnnxType::F32, false));
+            String::from_utf8(config).unwrap()
+        };
         let right = "{\n  \"a\": {},\n  \"transformers.js_config\": {\"dtype\":\"fp32\"}\n}\n";
-        assert_eq!(String::from_utf8(config.clone()).unwrap(), right);
-        with_settings(&mut config, &json!({ "dtype": "other" }));
-        assert_eq!(String::from_utf8(config).unwrap(), right);
+        assert_eq!(with("{\n  \"a\": {}\n}\n"), right);
+        assert_eq!(with("{ }"), "{\n  \"transformers.js_config\": {\"dtype\":\"fp32\"}\n}");
+        assert_eq!(with("no JSON }"), "no JSON }");
+    }
+
+    #[test]
+    fn settings_stand_in_place_of_others() {
+        let with = |standing: Json, settings: Map<String, Json>| -> Json {
+            let mut config =
+                json!({ "a": 1e-5, "transformers.js_config": standing }).to_string().into_bytes();
+            with_settings(&mut config, &settings);
+            let config: Json = serde_json::from_slice(&config).unwrap();
+            assert_eq!(config["a"], 1e-5);
+            config["transformers.js_config"].clone()
+        };
+        // SmolLM2's own.
+        let standing = json!({ "kv_cache_dtype": { "fp16": "float16" } });
+        let half = json!({ "dtype": "fp32", "kv_cache_dtype": "float16", "use_external_data_format": true });
+        assert_eq!(with(standing.clone(), settings(OnnxType::F16, true)), half);
+        assert_eq!(with(standing, settings(OnnxType::F32, false)), json!({ "dtype": "fp32" }));
+        let standing = json!({ "use_external_data_format": true, "device": "webgpu", "dtype": "q4" });
+        let right = json!({ "device": "webgpu", "dtype": "fp32" });
+        assert_eq!(with(standing, settings(OnnxType::Q4_0, false)), right);
+        assert_eq!(with(json!(null), settings(OnnxType::Q4_0, false)), json!({ "dtype": "fp32" }));
     }
 }
