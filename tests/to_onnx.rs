@@ -389,12 +389,9 @@ fn weights_beside_the_model_are_the_same() {
 #[test]
 fn folders_have_what_programs_open_them_with() {
     let out = tempfile::tempdir().unwrap();
-    let (family, source) = (Family::open("llama3"), out.path().join("source"));
-    std::fs::create_dir_all(source.join("extra")).unwrap();
-    for entry in std::fs::read_dir(family.path(Container::Folder)).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, source.join(path.file_name().unwrap())).unwrap();
-    }
+    let family = Family::open("llama3");
+    let source = copied(&family, &out.path().join("source"), |_| ());
+    std::fs::create_dir(source.join("extra")).unwrap();
     std::fs::write(source.join("extra/notes.txt"), "kept").unwrap();
     std::fs::write(source.join("pytorch_model.bin"), "weights in another form").unwrap();
     let made = out.path().join("made");
@@ -469,6 +466,43 @@ fn what_cannot_be_made_is_refused_before_anything_is_written() {
     let large = source.path().join("large.gguf");
     Remade::of(&llama).with("blk.0.attn_v.weight", &[64, 32], &[7e4; 2048]).write(&large);
     with(&large, &onnx, &["--type", "f16"], "model.layers.0.self_attn.v_proj.weight");
+    // Vectors and blocks of four bits, too.
+    let qwen = Family::open("qwen2");
+    Remade::of(&qwen.path(Container::Gguf)).with("blk.0.attn_v.bias", &[16], &[7e4; 16]).write(&large);
+    with(
+        &large,
+        &onnx,
+        &["--type", "f16"],
+        "v_proj.bias', rows from 0: value 0 is 70000, which F16 cannot hold",
+    );
+    for (name, dims, option, says) in [
+        ("attn_norm", &[64][..], "f32", "input_layernorm.weight', rows from 0: value 1 is NaN"),
+        ("attn_v", &[64, 32], "q4_1", "v_proj.weight', rows from 0: value 1 is NaN, which Q4_1 cannot hold"),
+    ] {
+        let mut values = vec![1.0; dims.iter().product::<u64>() as usize];
+        values[1] = f32::NAN;
+        Remade::of(&llama).with(&format!("blk.0.{name}.weight"), dims, &values).write(&large);
+        with(&large, &onnx, &["--type", option], says);
+    }
+    // Each position takes a row of cosines.
+    let long = copied(&qwen, &source.path().join("long"), |config| {
+        config["max_position_embeddings"] = json!((1 << 20) + 1);
+    });
+    with(&long, &folder, &["--format", "onnx", "--genai"], "lower max_position_embeddings of config.json");
+}
+
+/// A copy of a fixture's folder with another configuration.
+fn copied(family: &Family, copy: &Path, change: impl FnOnce(&mut Value)) -> PathBuf {
+    std::fs::create_dir(copy).unwrap();
+    for entry in std::fs::read_dir(family.path(Container::Folder)).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, copy.join(path.file_name().unwrap())).unwrap();
+    }
+    let path = copy.join("config.json");
+    let mut config = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(&mut config);
+    std::fs::write(path, config.to_string()).unwrap();
+    copy.to_path_buf()
 }
 
 #[test]

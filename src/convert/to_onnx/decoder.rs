@@ -88,8 +88,8 @@ impl Decoder<'_> {
         let mut x = self.b.float_of("/model/embed_tokens", rows);
         x = self.scaled("/model/embed_tokens/Mul", x, config.embedding_scale);
         let shared = match genai {
-            true => Shared::Grouped(grouped::Shared::new(self)),
-            false => Shared::Plain(attention::Shared::new(self)),
+            true => Shared::Grouped(grouped::Shared::new(self)?),
+            false => Shared::Plain(attention::Shared::new(self)?),
         };
         for layer in 0..config.layers {
             x = self.block(layer, x, &shared)?;
@@ -224,8 +224,12 @@ impl Decoder<'_> {
     pub(super) fn norm(&mut self, canonical: &str, x: Value) -> Result<Value> {
         let module = self.module(canonical)?;
         let values = self.base.vector(canonical)?;
-        let weight =
-            self.b.tensor(&format!("{module}.weight"), ElementType::FLOAT, &[values.len() as u64], &values);
+        let weight = self.b.tensor(
+            &format!("{module}.weight"),
+            ElementType::FLOAT,
+            &[values.len() as u64],
+            &values,
+        )?;
         let path = path(&module);
         let at = |op: &str| format!("{path}/{op}");
         let two = self.b.number(2.0, ElementType::FLOAT);
@@ -295,14 +299,14 @@ impl Decoder<'_> {
             }
         };
         if self.adapted.contains(canonical) {
-            y = self.adapted(&module, [cols as u64, rows as u64], x, y);
+            y = self.adapted(&module, [cols as u64, rows as u64], x, y)?;
         }
         if self.base.has_bias(canonical) {
             let values = self.base.vector(&format!("{canonical}.bias"))?;
             let order = self.order(canonical, values.len() as u64)?;
             let values: Vec<f32> =
                 (0..values.len()).map(|entry| values[order.canonical_row(entry)]).collect();
-            let bias = self.b.tensor(&format!("{module}.bias"), products, &[values.len() as u64], &values);
+            let bias = self.b.tensor(&format!("{module}.bias"), products, &[values.len() as u64], &values)?;
             y = self.b.node(&format!("{path}/Add"), "Add", &[&y, &bias]);
         }
         Ok(y)
@@ -310,7 +314,7 @@ impl Decoder<'_> {
 
     /// `y + (x A) B` with A and B as inputs, which by default have rank 0 and add nothing. They are FLOAT whatever the
     /// type of products, so that one adapter serves models of all types.
-    fn adapted(&mut self, module: &str, [cols, rows]: [u64; 2], x: &Value, y: Value) -> Value {
+    fn adapted(&mut self, module: &str, [cols, rows]: [u64; 2], x: &Value, y: Value) -> Result<Value> {
         let path = path(module);
         // A name of the module's own: onnxruntime takes dimensions of one name for equal, and an adapter leaves modules out.
         let (fixed, rank) = (Dimension::Fixed, || named(&format!("{module}.lora_rank")));
@@ -319,14 +323,14 @@ impl Decoder<'_> {
         for (name, dims, shape) in
             [(&a, [cols, 0], [fixed(cols), rank()]), (&b, [0, rows], [rank(), fixed(rows)])]
         {
-            self.b.tensor(name, float, &dims, &[]);
+            self.b.tensor(name, float, &dims, &[])?;
             self.b.late_input(name, float, &shape);
         }
         let x = self.b.float_of(&format!("{path}/lora_A"), x.clone());
         let inner = self.b.node(&format!("{path}/lora_A/MatMul"), "MatMul", &[&x, &a]);
         let change = self.b.node(&format!("{path}/lora_B/MatMul"), "MatMul", &[&inner, &b]);
         let change = self.b.for_products(&format!("{path}/lora_B"), change);
-        self.b.node(&format!("{path}/lora/Add"), "Add", &[&y, &change])
+        Ok(self.b.node(&format!("{path}/lora/Add"), "Add", &[&y, &change]))
     }
 
     /// A matrix that is one initializer.

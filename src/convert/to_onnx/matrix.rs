@@ -149,7 +149,7 @@ impl Matrix<'_> {
                     None => {
                         let values = self.values(rows, cols);
                         let packed = match zero_points {
-                            true => blocks::rounded(&values, width),
+                            true => blocks::rounded(&values, width).map_err(|e| self.error(rows.start, e))?,
                             false => blocks::of_q4_0(&self.as_q4_0(rows.start, &values)?),
                         };
                         rounding.compare(&values, &packed.values(width));
@@ -181,7 +181,7 @@ impl Matrix<'_> {
 
     fn encode(&self, element: ElementType, row: usize, values: &[f32]) -> Result<(Vec<u8>, Rounding)> {
         let mut rounding = Rounding::of(values.len());
-        let dtype = if element == ElementType::FLOAT16 { DType::F16 } else { DType::F32 };
+        let dtype = float_type(element);
         let mut bytes = vec![0; values.len() * size(element)];
         quant::encode(dtype, values, &mut bytes).map_err(|e| self.error(row, e))?;
         if dtype != DType::F32 {
@@ -200,12 +200,26 @@ impl Matrix<'_> {
     }
 
     fn error(&self, row: usize, error: quant::QuantError) -> Error {
-        let mend = match error {
-            quant::QuantError::OutOfRange { value, .. } if value.is_finite() => "use --type f32",
-            _ => "download the model again",
-        };
-        Error::request(format!("tensor '{}', rows from {row}: {error}", self.name), mend)
+        cannot_hold(&self.name, row, error)
     }
+}
+
+/// The values of a small tensor as FLOAT or FLOAT16.
+///
+/// # Errors
+/// A value that is not finite, or not in that type.
+pub(super) fn encoded(name: &str, element: ElementType, values: &[f32]) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; values.len() * size(element)];
+    quant::encode(float_type(element), values, &mut bytes).map_err(|e| cannot_hold(name, 0, e))?;
+    Ok(bytes)
+}
+
+fn cannot_hold(name: &str, row: usize, error: quant::QuantError) -> Error {
+    let mend = match error {
+        quant::QuantError::OutOfRange { value, .. } if value.is_finite() => "use --type f32",
+        _ => "download the model again",
+    };
+    Error::request(format!("tensor '{name}', rows from {row}: {error}"), mend)
 }
 
 impl Source<'_> {
@@ -264,6 +278,11 @@ fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
         }
     }
     turned
+}
+
+/// What curmerge calls FLOAT or FLOAT16.
+fn float_type(element: ElementType) -> DType {
+    if element == ElementType::FLOAT16 { DType::F16 } else { DType::F32 }
 }
 
 /// Bytes of one value.
