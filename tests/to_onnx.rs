@@ -423,6 +423,42 @@ fn folders_have_what_programs_open_them_with() {
 }
 
 #[test]
+fn of_a_model_that_sees_the_language_model_is_written() {
+    let out = tempfile::tempdir().unwrap();
+    let family = Family::open("gemma3");
+    let mut text = Value::Null;
+    let source = copied(&family, &out.path().join("source"), |config| {
+        text = config.take();
+        let mut inner = text.clone();
+        inner.as_object_mut().unwrap().retain(|key, _| key != "architectures" && key != "eos_token_id");
+        *config = json!({
+            "architectures": ["Gemma3ForConditionalGeneration"],
+            "model_type": "gemma3",
+            "eos_token_id": [1, 106],
+            "text_config": inner,
+            "vision_config": { "hidden_size": 8 },
+        });
+    });
+    for name in ["preprocessor_config.json", "processor_config.json", "notes.txt"] {
+        std::fs::write(source.join(name), "{}").unwrap();
+    }
+    let made = out.path().join("made");
+    let ran = curmerge!("convert", source, made, "--format", "onnx", "--genai", "--json").json();
+    assert!(ran["notes"].to_string().contains("preprocessor_config.json"), "{ran}");
+    let read =
+        |name: &str| -> Value { serde_json::from_slice(&std::fs::read(made.join(name)).unwrap()).unwrap() };
+    let mut config = read("config.json");
+    config.as_object_mut().unwrap().remove("transformers.js_config").unwrap();
+    // Its architectures and model_type are those of the text model.
+    text["eos_token_id"] = json!([1, 106]);
+    assert_eq!(config, text);
+    let genai = &read("genai_config.json")["model"];
+    assert_eq!((&genai["bos_token_id"], &genai["eos_token_id"]), (&json!(2), &json!([1, 106])));
+    assert!(made.join("notes.txt").is_file() && made.join("tokenizer.json").is_file());
+    assert!(!made.join("preprocessor_config.json").exists() && !made.join("processor_config.json").exists());
+}
+
+#[test]
 fn what_cannot_be_made_is_refused_before_anything_is_written() {
     let out = tempfile::tempdir().unwrap();
     let at = |name: &str| out.path().join(name);

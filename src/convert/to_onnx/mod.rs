@@ -22,7 +22,7 @@ use curmerge_formats::onnx::{ElementType, NewOnnx, NewOnnxTensor, OnnxLayout};
 use curmerge_formats::output::{OutputFile, OutputFolder};
 use serde_json::{Map, Value as Json};
 
-use super::to_hugging_face::{Rounding, companions, pretty};
+use super::to_hugging_face::{Rounding, class, companions, pretty};
 use super::{ConvertReport, FileType, onnx_companions};
 use crate::base::{Base, Files};
 use crate::merge::carry_companions;
@@ -37,6 +37,20 @@ const IR_VERSION: i64 = 8;
 pub const MODEL: &str = "model.onnx";
 const CONFIG: &str = "config.json";
 const GENERATION: &str = "generation_config.json";
+
+/// What a folder has for images.
+const OF_IMAGES: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
+/// What the config.json of a model that also sees may say beside its language model's part, of that too.
+const OF_BOTH: [&str; 8] = [
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "tie_word_embeddings",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "transformers.js_config",
+];
 
 /// What the matrices of an ONNX model are stored in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -170,7 +184,13 @@ pub fn to_onnx_folder(
         }
         Files::Onnx(model) => onnx_companions::companions(base, model, dtype, &mut notes)?,
     };
+    let mut sees = false;
     for (_, config) in files.iter_mut().filter(|(name, _)| name == Path::new(CONFIG)) {
+        if let Some(text) = language_model(base, config) {
+            (sees, *config) = (true, text);
+            let files = OF_IMAGES.join(" and ");
+            notes.push(format!("only the language model is written, {files} are left behind"));
+        }
         with_settings(config, &settings(options.file_type, plan.is_external()));
     }
 
@@ -186,7 +206,9 @@ pub fn to_onnx_folder(
     let folder = OutputFolder::create(out, &base.inputs(), options.force)?;
     if let Files::HuggingFace(_) = base.files() {
         let made: Vec<_> = files.iter().map(|(name, _)| name.clone()).collect();
-        notes.extend(carry_companions(base.path(), &folder, |name| made.iter().any(|own| own == name))?);
+        notes.extend(carry_companions(base.path(), &folder, |name| {
+            made.iter().any(|own| own == name) || sees && OF_IMAGES.iter().any(|file| name == Path::new(file))
+        })?);
     }
     for (name, bytes) in files {
         folder.subfolder(name.parent().unwrap_or(Path::new("")))?;
@@ -216,6 +238,23 @@ fn settings(file_type: OnnxType, external: bool) -> Map<String, Json> {
         settings.insert("use_external_data_format".into(), true.into());
     }
     settings
+}
+
+/// The config.json of the language model within one that also sees, as the one of a text model.
+fn language_model(base: &Base, config: &[u8]) -> Option<Vec<u8>> {
+    let whole: Map<String, Json> = serde_json::from_slice(config).ok()?;
+    let mut text = whole.get("text_config")?.as_object()?.clone();
+    for key in OF_BOTH {
+        if let (Some(value), None | Some(Json::Null)) = (whole.get(key), text.get(key)) {
+            text.insert(key.into(), value.clone());
+        }
+    }
+    let name = base.architecture().hugging_face.first()?;
+    text.insert("model_type".into(), (*name).into());
+    if let Some(class) = class(base.architecture()) {
+        text.insert("architectures".into(), vec![class].into());
+    }
+    Some(pretty(&text.into()).into())
 }
 
 /// Gives a config.json the settings of transformers.js: where it has some, in place of those of the same names and of none
@@ -292,7 +331,9 @@ impl<'a> Plan<'a> {
         let (mut read, mut rounding) = (0, Rounding::default());
         for (first, matrix) in &self.matrices {
             let moved = matrix.write(&self.layout.places()[*first..], &sinks)?;
-            let Source::Stored(..) = matrix.source else { continue };
+            if let Source::Angles(_) = matrix.source {
+                continue;
+            }
             rounding = rounding.and(moved);
             read += matrix.stored_bytes();
             progress(read, report.bytes_before);
