@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use curmerge_formats::onnx::{Dimension, ElementType};
 
+use super::super::onnx_companions;
 use super::builder::{Builder, MICROSOFT, Value, int, ints};
 use super::matrix::{Form, Matrix, Source};
 use super::{OnnxOptions, OnnxType, attention, grouped, lora_inputs};
@@ -73,7 +74,7 @@ pub(super) fn decoder<'a>(base: &'a Base, options: &OnnxOptions) -> Result<Build
     Ok(decoder.b)
 }
 
-impl Decoder<'_> {
+impl<'a> Decoder<'a> {
     fn model(&mut self, genai: bool) -> Result<()> {
         let config = self.base.config();
         let int64 = ElementType::INT64;
@@ -161,7 +162,9 @@ impl Decoder<'_> {
     fn head(&mut self, x: Value, embedding: &Value) -> Result<()> {
         let config = self.base.config();
         let x = self.b.for_products("/lm_head", x);
-        let logits = if self.base.tensors().contains_key("output") {
+        // Without a configuration the numbers tell.
+        let stated = onnx_companions::configuration_of(self.base).ok().flatten().unwrap_or_default();
+        let logits = if onnx_companions::has_own_head(self.base, &stated)? {
             self.linear("output", &x)?
         } else {
             let flat = self.b.ints(&[-1, config.d_model as i64]);
@@ -273,8 +276,7 @@ impl Decoder<'_> {
         let module = self.module(canonical)?;
         let path = path(&module);
         let products = self.b.products;
-        let weight = self.base.weight(canonical)?;
-        let (rows, cols) = (weight.rows() as i64, weight.cols() as i64);
+        let [rows, cols] = self.source(canonical)?.shape().map(|n| n as i64);
         let form = match self.file_type.blocks() {
             Some(zero_points) if cols % 32 == 0 => Form::Blocks { scales: products, zero_points },
             _ => Form::Columns(products),
@@ -341,9 +343,21 @@ impl Decoder<'_> {
     /// The initializers of a matrix.
     fn stored(&mut self, canonical: &str, form: Form) -> Result<Vec<Value>> {
         let name = format!("{}.weight", self.module(canonical)?);
+        let source = self.source(canonical)?;
+        Ok(self.b.matrix(&name, Matrix { name: name.clone(), source, form }))
+    }
+
+    /// Where the values of a matrix are, which may be stored in parts: ONNX models have those of q, k and v apart also
+    /// where the architecture has them in one.
+    fn source(&self, canonical: &str) -> Result<Source<'a>> {
+        let parts = self.base.parts(canonical);
+        if self.base.place(canonical).is_none() && !parts.is_empty() {
+            let parts = parts.iter().map(|(part, _)| self.base.weight(part));
+            return Ok(Source::Parts(parts.collect::<Result<_>>()?));
+        }
         let weight = self.base.weight(canonical)?;
         let order = self.order(canonical, weight.rows() as u64)?;
-        Ok(self.b.matrix(&name, Matrix { name: name.clone(), source: Source::Stored(weight, order), form }))
+        Ok(Source::Stored(weight, order))
     }
 
     /// Hugging Face's name of what has this canonical name.

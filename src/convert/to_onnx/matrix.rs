@@ -34,6 +34,8 @@ pub(super) struct Matrix<'a> {
 pub(super) enum Source<'a> {
     /// A matrix of the base, with Hugging Face's order of its rows.
     Stored(Weight<'a>, RowOrder),
+    /// A matrix of the base that is stored in parts, its rows one part behind another.
+    Parts(Vec<Weight<'a>>),
     /// Cosines or sines of rotary embeddings, a row for each position.
     Angles(Angles),
 }
@@ -84,6 +86,7 @@ impl Matrix<'_> {
     pub(super) fn stored_bytes(&self) -> u64 {
         match &self.source {
             Source::Stored(weight, _) => weight.stored_bytes().len() as u64,
+            Source::Parts(parts) => parts.iter().map(|part| part.stored_bytes().len() as u64).sum(),
             Source::Angles(_) => 0,
         }
     }
@@ -222,10 +225,12 @@ fn cannot_hold(name: &str, row: usize, error: quant::QuantError) -> Error {
     Error::request(format!("tensor '{name}', rows from {row}: {error}"), mend)
 }
 
-impl Source<'_> {
-    fn shape(&self) -> [usize; 2] {
+impl<'a> Source<'a> {
+    /// Rows and columns.
+    pub(super) fn shape(&self) -> [usize; 2] {
         match self {
             Source::Stored(weight, _) => [weight.rows(), weight.cols()],
+            Source::Parts(parts) => [parts.iter().map(Weight::rows).sum(), parts[0].cols()],
             Source::Angles(angles) => [angles.positions, angles.frequencies.len()],
         }
     }
@@ -233,14 +238,40 @@ impl Source<'_> {
     fn dtype(&self) -> DType {
         match self {
             Source::Stored(weight, _) => weight.dtype(),
+            Source::Parts(parts) => {
+                let types = parts.iter().map(Weight::dtype);
+                types.max_by_key(|dtype| dtype.block_elements()).unwrap_or(DType::F32)
+            }
             Source::Angles(_) => DType::F32,
+        }
+    }
+
+    /// The stored matrix that has a row, as Hugging Face counts them, and the row within that.
+    fn stored(&self, row: usize) -> Option<(&Weight<'a>, usize)> {
+        match self {
+            Source::Stored(weight, order) => Some((weight, order.canonical_row(row))),
+            Source::Parts(parts) => {
+                let mut row = row;
+                for part in parts {
+                    if row < part.rows() {
+                        return Some((part, row));
+                    }
+                    row -= part.rows();
+                }
+                None
+            }
+            Source::Angles(_) => None,
         }
     }
 
     /// Some columns of a row, as Hugging Face counts them.
     fn decode(&self, row: usize, cols: Range<usize>, out: &mut [f32]) {
         match self {
-            Source::Stored(weight, order) => weight.decode_part(order.canonical_row(row), cols, out),
+            Source::Stored(..) | Source::Parts(_) => {
+                if let Some((weight, row)) = self.stored(row) {
+                    weight.decode_part(row, cols, out);
+                }
+            }
             Source::Angles(Angles { frequencies, amplitude, of, .. }) => {
                 let angle = |frequency: &f64| (amplitude * of(row as f64 * frequency)) as f32;
                 out.iter_mut().zip(&frequencies[cols]).for_each(|(out, frequency)| *out = angle(frequency));
@@ -250,14 +281,11 @@ impl Source<'_> {
 
     /// The stored bytes of these rows, where they are blocks of Q4_0.
     fn q4_0(&self, rows: &Range<usize>) -> Option<Vec<u8>> {
-        let Source::Stored(weight, order) = self else { return None };
-        if weight.dtype() != DType::Q4_0 {
-            return None;
-        }
-        let bytes = weight.row_bytes();
-        let mut stored = Vec::with_capacity(rows.len() * bytes);
+        let mut stored = Vec::new();
         for row in rows.clone() {
-            let at = weight.stored_row(order.canonical_row(row)) * bytes;
+            let (weight, row) = self.stored(row).filter(|(weight, _)| weight.dtype() == DType::Q4_0)?;
+            let bytes = weight.row_bytes();
+            let at = weight.stored_row(row) * bytes;
             stored.extend_from_slice(&weight.stored_bytes()[at..at + bytes]);
         }
         Some(stored)
