@@ -17,7 +17,6 @@ use serde_json::Value as Json;
 #[allow(dead_code)]
 #[path = "support/onnx_llama.rs"]
 mod onnx_llama;
-#[allow(dead_code)]
 #[path = "support/onnx_writer.rs"]
 mod onnx_writer;
 
