@@ -7,7 +7,6 @@ use curmerge::base::{Base, Files};
 #[allow(dead_code)]
 #[path = "support/onnx_llama.rs"]
 mod onnx_llama;
-#[allow(dead_code)]
 #[path = "support/onnx_writer.rs"]
 mod onnx_writer;
 

@@ -14,6 +14,12 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value as Json;
 
+#[allow(dead_code)]
+#[path = "support/onnx_llama.rs"]
+mod onnx_llama;
+#[path = "support/onnx_writer.rs"]
+mod onnx_writer;
+
 /// Those that ONNX models by curmerge have a form for, and GGUF files; gemma2's fixture no GGUF file has.
 const FAMILIES: &[&str] = &[
     "llama2",
@@ -118,6 +124,40 @@ fn a_folder_of_an_onnx_model_has_its_companions() {
     assert_eq!((&config["dtype"], &config["torch_dtype"]), (&"float16".into(), &"float16".into()));
     assert_eq!(config["tie_word_embeddings"], true);
     assert!(config.get("transformers.js_config").is_none());
+}
+
+/// Exporters store q, k and v of a phi3 apart, and of tied models the embedding again as the head, transposed.
+#[test]
+fn what_exporters_store_apart_or_twice_is_stored_once() {
+    use onnx_llama::{CONFIG, D, VOCAB, llama, llama_without, values, write};
+
+    let scratch = tempfile::tempdir().unwrap();
+    let config = CONFIG.replace("llama", "phi3");
+    let (tied, _) = write(&llama(), Some(&config));
+    let embedding = values(&open(tied.path()), "token_embd");
+    let (rows, cols) = (VOCAB as usize, D as usize);
+    let column = |col: usize| (0..rows).map(move |row| row * cols + col);
+    let turned: Vec<u8> = (0..cols).flat_map(column).flat_map(|at| embedding[at].to_le_bytes()).collect();
+    let mut graph = llama_without(&["lm_head"]);
+    graph.tensor("onnx::head", 1, &[D, VOCAB], &turned);
+    graph.node("MatMul", "/lm_head/MatMul", &["x", "onnx::head"], &[]);
+    let (twice, _) = write(&graph, Some(&config));
+    let (base, made) = (open(twice.path()), place(&scratch, "made"));
+    assert!(base.tensors().contains_key("output") && !base.tensors().contains_key("blk.0.attn_qkv"));
+
+    as_onnx(twice.path(), &made, OnnxType::F32);
+    let found = open(&made);
+    assert!(!found.tensors().contains_key("output"), "the head is the embedding");
+    assert!(found.tensors().contains_key("blk.0.attn_qkv") && found.tensors().contains_key("blk.0.ffn_up"));
+    for name in base.targets("all", None).unwrap() {
+        assert_eq!(values(&found, &name), values(&base, &name), "{name}");
+    }
+    // A configuration that says they are apart is believed.
+    let apart = config.replace('{', "{\"tie_word_embeddings\": false,");
+    let (apart, _) = write(&graph, Some(&apart));
+    let own = place(&scratch, "own");
+    as_onnx(apart.path(), &own, OnnxType::F32);
+    assert!(open(&own).tensors().contains_key("output"));
 }
 
 #[test]

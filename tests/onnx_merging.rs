@@ -14,7 +14,6 @@ use curmerge_formats::dtype::DType;
 #[allow(dead_code)]
 #[path = "support/onnx_llama.rs"]
 mod onnx_llama;
-#[allow(dead_code)]
 #[path = "support/onnx_writer.rs"]
 mod onnx_writer;
 

@@ -2,7 +2,7 @@
 //! onnx's checker and onnxruntime. Names of tests that ask those begin with `client_`, to be skipped where there is no
 //! Python.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -299,10 +299,10 @@ fn client_onnxruntime_runs_models_in_half_precision() {
     }
 }
 
-/// An adapter of all matrices whose U is not small, written.
-fn adapter(base: &Path, out: &Path) -> Adapter {
+/// An adapter of these matrices whose U is not small, written.
+fn adapter(base: &Path, targets: &str, out: &Path) -> Adapter {
     let base = Base::open(base).unwrap();
-    let names = base.targets("all", None).unwrap();
+    let names = base.targets(targets, None).unwrap();
     let mut targets = binding::prepare(&base, &names, 3, Selection::Reference, 1).unwrap();
     for (i, u) in targets.iter_mut().flat_map(|target| &mut target.u).enumerate() {
         *u = ((i * 7 % 11) as f32 - 5.0) * 0.1;
@@ -325,15 +325,19 @@ fn client_onnxruntime_applies_adapters_to_models_with_inputs_for_them() {
     let out = tempfile::tempdir().unwrap();
     let [file, model, exported] =
         ["adapter", "model.onnx", "a.onnx_adapter"].map(|name| out.path().join(name));
-    for (name, options, tolerance) in [
-        ("llama3", &[][..], 1e-3),
-        ("qwen3", &[], 1e-3),
-        ("gemma3", &[], 1e-3),
-        ("phi3", &[], 1e-3),
-        ("llama2", &["--type", "f16"], 2e-2),
+    for (name, targets, options, tolerance) in [
+        ("llama3", "all", &[][..], 1e-3),
+        ("qwen3", "all", &[], 1e-3),
+        ("gemma3", "all", &[], 1e-3),
+        ("phi3", "all", &[], 1e-3),
+        ("llama2", "all", &["--type", "f16"], 2e-2),
+        // The other modules keep inputs of rank 0.
+        ("llama3", "v", &[], 1e-3),
+        ("llama3", "down", &[], 1e-3),
+        ("qwen3", "v", &[], 1e-3),
     ] {
         let (family, source) = (Family::open(name), Family::open(name).path(Container::Gguf));
-        let adapter = adapter(&source, &file);
+        let adapter = adapter(&source, targets, &file);
         let format = "onnx-adapter";
         curmerge!("export", file, "--base", source, "--format", format, "-o", exported).done();
         let mut words = vec![OsStr::new("convert"), source.as_os_str(), model.as_os_str()];
@@ -347,9 +351,14 @@ fn client_onnxruntime_applies_adapters_to_models_with_inputs_for_them() {
         let (without, with) = (apart(&answer, &base), rows_apart(&answer["adapted"], &right));
         let moved = rows_apart(&answer["adapted"], &base);
         println!(
-            "{name}: {without:.1e} without, {with:.1e} with the adapter, which moves logits by {moved:.1e}"
+            "{name}: {without:.1e} without, {with:.1e} with the adapter of {targets}, which moves logits by {moved:.1e}"
         );
         assert!(without < tolerance && with < tolerance, "{name}: {without:e} without, {with:e} with it");
+        // Each rank may differ from all others.
+        let onnx = Onnx::open(&model).unwrap();
+        let inputs = onnx.graph().inputs.iter().filter(|input| input.name.ends_with("lora_A.weight"));
+        let ranks: Vec<String> = inputs.map(|input| format!("{:?}", input.value_type)).collect();
+        assert_eq!(ranks.iter().collect::<BTreeSet<_>>().len(), ranks.len(), "{ranks:?}");
         assert!(moved > 0.1, "{name}: an adapter that moves logits by {moved:e} shows nothing");
     }
 }
@@ -380,12 +389,9 @@ fn weights_beside_the_model_are_the_same() {
 #[test]
 fn folders_have_what_programs_open_them_with() {
     let out = tempfile::tempdir().unwrap();
-    let (family, source) = (Family::open("llama3"), out.path().join("source"));
-    std::fs::create_dir_all(source.join("extra")).unwrap();
-    for entry in std::fs::read_dir(family.path(Container::Folder)).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, source.join(path.file_name().unwrap())).unwrap();
-    }
+    let family = Family::open("llama3");
+    let source = copied(&family, &out.path().join("source"), |_| ());
+    std::fs::create_dir(source.join("extra")).unwrap();
     std::fs::write(source.join("extra/notes.txt"), "kept").unwrap();
     std::fs::write(source.join("pytorch_model.bin"), "weights in another form").unwrap();
     let made = out.path().join("made");
@@ -414,6 +420,42 @@ fn folders_have_what_programs_open_them_with() {
     assert!(refused.contains("already exists"), "{refused}");
     curmerge!("convert", source, made, "--format", "onnx", "--force").done();
     assert!(!made.join("model.onnx_data").exists());
+}
+
+#[test]
+fn of_a_model_that_sees_the_language_model_is_written() {
+    let out = tempfile::tempdir().unwrap();
+    let family = Family::open("gemma3");
+    let mut text = Value::Null;
+    let source = copied(&family, &out.path().join("source"), |config| {
+        text = config.take();
+        let mut inner = text.clone();
+        inner.as_object_mut().unwrap().retain(|key, _| key != "architectures" && key != "eos_token_id");
+        *config = json!({
+            "architectures": ["Gemma3ForConditionalGeneration"],
+            "model_type": "gemma3",
+            "eos_token_id": [1, 106],
+            "text_config": inner,
+            "vision_config": { "hidden_size": 8 },
+        });
+    });
+    for name in ["preprocessor_config.json", "processor_config.json", "notes.txt"] {
+        std::fs::write(source.join(name), "{}").unwrap();
+    }
+    let made = out.path().join("made");
+    let ran = curmerge!("convert", source, made, "--format", "onnx", "--genai", "--json").json();
+    assert!(ran["notes"].to_string().contains("preprocessor_config.json"), "{ran}");
+    let read =
+        |name: &str| -> Value { serde_json::from_slice(&std::fs::read(made.join(name)).unwrap()).unwrap() };
+    let mut config = read("config.json");
+    config.as_object_mut().unwrap().remove("transformers.js_config").unwrap();
+    // Its architectures and model_type are those of the text model.
+    text["eos_token_id"] = json!([1, 106]);
+    assert_eq!(config, text);
+    let genai = &read("genai_config.json")["model"];
+    assert_eq!((&genai["bos_token_id"], &genai["eos_token_id"]), (&json!(2), &json!([1, 106])));
+    assert!(made.join("notes.txt").is_file() && made.join("tokenizer.json").is_file());
+    assert!(!made.join("preprocessor_config.json").exists() && !made.join("processor_config.json").exists());
 }
 
 #[test]
@@ -460,6 +502,43 @@ fn what_cannot_be_made_is_refused_before_anything_is_written() {
     let large = source.path().join("large.gguf");
     Remade::of(&llama).with("blk.0.attn_v.weight", &[64, 32], &[7e4; 2048]).write(&large);
     with(&large, &onnx, &["--type", "f16"], "model.layers.0.self_attn.v_proj.weight");
+    // Vectors and blocks of four bits, too.
+    let qwen = Family::open("qwen2");
+    Remade::of(&qwen.path(Container::Gguf)).with("blk.0.attn_v.bias", &[16], &[7e4; 16]).write(&large);
+    with(
+        &large,
+        &onnx,
+        &["--type", "f16"],
+        "v_proj.bias', rows from 0: value 0 is 70000, which F16 cannot hold",
+    );
+    for (name, dims, option, says) in [
+        ("attn_norm", &[64][..], "f32", "input_layernorm.weight', rows from 0: value 1 is NaN"),
+        ("attn_v", &[64, 32], "q4_1", "v_proj.weight', rows from 0: value 1 is NaN, which Q4_1 cannot hold"),
+    ] {
+        let mut values = vec![1.0; dims.iter().product::<u64>() as usize];
+        values[1] = f32::NAN;
+        Remade::of(&llama).with(&format!("blk.0.{name}.weight"), dims, &values).write(&large);
+        with(&large, &onnx, &["--type", option], says);
+    }
+    // Each position takes a row of cosines.
+    let long = copied(&qwen, &source.path().join("long"), |config| {
+        config["max_position_embeddings"] = json!((1 << 20) + 1);
+    });
+    with(&long, &folder, &["--format", "onnx", "--genai"], "lower max_position_embeddings of config.json");
+}
+
+/// A copy of a fixture's folder with another configuration.
+fn copied(family: &Family, copy: &Path, change: impl FnOnce(&mut Value)) -> PathBuf {
+    std::fs::create_dir(copy).unwrap();
+    for entry in std::fs::read_dir(family.path(Container::Folder)).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, copy.join(path.file_name().unwrap())).unwrap();
+    }
+    let path = copy.join("config.json");
+    let mut config = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(&mut config);
+    std::fs::write(path, config.to_string()).unwrap();
+    copy.to_path_buf()
 }
 
 #[test]

@@ -21,6 +21,7 @@ use curmerge_formats::gguf::{Gguf, GgufModel};
 use curmerge_formats::output::{OutputFile, OutputFolder};
 
 use super::{ConvertReport, onnx_companions};
+use crate::arch::Architecture;
 use crate::base::{Base, Files};
 use crate::{Error, Result};
 
@@ -112,6 +113,11 @@ pub(super) fn companions(
     files.extend(sentencepiece::model(gguf, &words, &tokens).map(|model| ("tokenizer.model".into(), model)));
     files.extend(templates(gguf, notes).into_iter().map(|(name, text)| (name, text.into())));
     Ok(files)
+}
+
+/// What transformers calls the class of an architecture's text models.
+pub(super) fn class(architecture: &Architecture) -> Option<&'static str> {
+    family::of(architecture).map(|family| family.class)
 }
 
 fn write(mut file: OutputFile, bytes: &[u8]) -> Result<()> {

@@ -19,18 +19,20 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(decoder: &mut Decoder<'_>) -> Self {
+    /// # Errors
+    /// Frequencies that are not finite.
+    pub(super) fn new(decoder: &mut Decoder<'_>) -> Result<Self> {
         let config = decoder.base.config();
         let windowed: Vec<bool> = (0..config.layers).map(|layer| config.window_of(layer).is_some()).collect();
         let (some, all) = (windowed.contains(&true), !windowed.contains(&false));
         let masks = decoder.masks(config.window.filter(|_| some), !all);
         let mut angles = [const { None }; 2];
-        angles[0] = config.rope.as_ref().map(|rope| decoder.angles("/model/rotary_emb", rope));
+        angles[0] = config.rope.as_ref().map(|rope| decoder.angles("/model/rotary_emb", rope)).transpose()?;
         angles[1] = match &config.local_rope {
-            Some(rope) if some => Some(decoder.angles("/model/rotary_emb_local", rope)),
+            Some(rope) if some => Some(decoder.angles("/model/rotary_emb_local", rope)?),
             _ => angles[0].clone(),
         };
-        Shared { angles, masks }
+        Ok(Shared { angles, masks })
     }
 }
 
@@ -76,9 +78,9 @@ impl Decoder<'_> {
     }
 
     /// Cosines and sines of every position, `[batch, 1, sequence, rotated]`, the second half as the first.
-    pub(super) fn angles(&mut self, path: &str, rope: &Rope) -> [Value; 2] {
+    pub(super) fn angles(&mut self, path: &str, rope: &Rope) -> Result<[Value; 2]> {
         let at = |op: &str| format!("{path}/{op}");
-        let frequencies = self.frequencies(path, rope);
+        let frequencies = self.frequencies(path, rope)?;
         let positions = self.b.node_with(
             &at("Cast_2"),
             "Cast",
@@ -90,29 +92,29 @@ impl Decoder<'_> {
         let angles = self.b.node(&at("Mul"), "Mul", &[&positions, &frequencies]);
         let angles = self.b.node_with(&at("Concat"), "Concat", &[&angles, &angles], vec![int("axis", -1)]);
         let angles = self.b.node(&at("Unsqueeze_1"), "Unsqueeze", &[&angles, &head]);
-        ["Cos", "Sin"].map(|op| {
+        Ok(["Cos", "Sin"].map(|op| {
             let value = self.b.node(&at(op), op, &[&angles]);
             let value = self.scaled(&at(&format!("{op}/Mul")), value, rope.amplitude);
             self.b.for_products(&at(op), value)
-        })
+        }))
     }
 
     /// The frequencies `[1, 1, rotated / 2]`: where longer contexts have others, by the greatest position.
-    fn frequencies(&mut self, path: &str, rope: &Rope) -> Value {
+    fn frequencies(&mut self, path: &str, rope: &Rope) -> Result<Value> {
         let at = |op: &str| format!("{path}/{op}");
         let mut tensor = |name: &str, context: usize| {
             let values: Vec<f32> = rope.frequencies(context).iter().map(|&x| x as f32).collect();
             self.b.tensor(&at(name), ElementType::FLOAT, &[1, 1, values.len() as u64], &values)
         };
-        let short = tensor("inv_freq", 0);
-        let Some(long) = &rope.long else { return short };
-        let other = tensor("long_inv_freq", usize::MAX);
+        let short = tensor("inv_freq", 0)?;
+        let Some(long) = &rope.long else { return Ok(short) };
+        let other = tensor("long_inv_freq", usize::MAX)?;
         let original = self.b.int(long.original_context as i64);
         let greatest = vec![int("keepdims", 0)];
         let greatest = self.b.node_with(&at("ReduceMax"), "ReduceMax", &["position_ids"], greatest);
         // A context of so many tokens ends at a position one less.
         let is_long = self.b.node(&at("GreaterOrEqual"), "GreaterOrEqual", &[&greatest, &original]);
-        self.b.node(&at("Where"), "Where", &[&is_long, &other, &short])
+        Ok(self.b.node(&at("Where"), "Where", &[&is_long, &other, &short]))
     }
 
     /// What attention makes of `x` `[batch, sequence, d_model]` in FLOAT, in the type of products.

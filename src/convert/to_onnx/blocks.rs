@@ -2,6 +2,7 @@
 //! 2i + 1 in the upper; a value is `scale * (number - zero)`. Zeros stand two to a byte, each row from a new byte on.
 
 use curmerge_formats::dtype::DType;
+use curmerge_formats::quant::QuantError;
 
 /// Rows of blocks.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,7 +33,13 @@ pub(super) fn of_q4_0(stored: &[u8]) -> Packed {
 
 /// Values rounded to 16 even levels between the least and the greatest of each block, zero among them. `cols` is the
 /// length of a row.
-pub(super) fn rounded(values: &[f32], cols: usize) -> Packed {
+///
+/// # Errors
+/// A value that is NaN or infinite.
+pub(super) fn rounded(values: &[f32], cols: usize) -> Result<Packed, QuantError> {
+    if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+        return Err(QuantError::OutOfRange { dtype: DType::Q4_1, index, value: values[index] });
+    }
     let mut packed = Packed::default();
     for row in values.chunks_exact(cols) {
         let mut zeros = Vec::with_capacity(cols / 32);
@@ -50,7 +57,7 @@ pub(super) fn rounded(values: &[f32], cols: usize) -> Packed {
         }
         packed.zero_points.extend(zeros.chunks(2).map(|pair| pair[0] | pair.get(1).unwrap_or(&0) << 4));
     }
-    packed
+    Ok(packed)
 }
 
 impl Packed {
@@ -104,12 +111,27 @@ mod tests {
 
     #[test]
     fn rounded_values_are_within_half_a_step() {
-        let packed = rounded(&values(), 96);
+        let packed = rounded(&values(), 96).unwrap();
         assert_eq!(packed.zero_points.len(), 4, "a row of three blocks takes two bytes");
         for (i, (found, right)) in packed.values(96).iter().zip(values()).enumerate() {
-            // The zero itself is rounded by up to half a step as well.
-            assert!((found - right).abs() <= packed.scales[i / 32] * 1.001, "{found} for {right}");
+            // Values and the zero are rounded to whole steps by themselves. The ends of a block lie 15 steps apart, so that
+            // their numbers do too, but where both lie between two steps: then one is moved by half a step the other way.
+            assert!((found - right).abs() <= packed.scales[i / 32] * 0.5001, "{found} for {right}");
         }
         assert!(packed.values(96)[32..64].iter().all(|&x| x == 0.0));
+        // Both ends between two steps.
+        let mut ends = [0.0; 32];
+        (ends[0], ends[1]) = (-2.5, 12.5);
+        assert_eq!(rounded(&ends, 32).unwrap().values(32)[..3], [-3.0, 12.0, 0.0]);
+    }
+
+    #[test]
+    fn values_that_no_block_holds_are_refused() {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut values = values();
+            values[100] = value;
+            let error = rounded(&values, 96).unwrap_err();
+            assert!(matches!(error, QuantError::OutOfRange { index: 100, .. }), "{error}");
+        }
     }
 }

@@ -7,7 +7,8 @@ use curmerge_formats::onnx::{
     Attribute, AttributeValue, Dimension, ElementType, NewGraph, NewOnnxTensor, Node, ValueInfo, ValueType,
 };
 
-use super::matrix::{Form, Matrix};
+use super::matrix::{Form, Matrix, encoded};
+use crate::Result;
 
 /// The domain of onnxruntime's own operators.
 pub(super) const MICROSOFT: &str = "com.microsoft";
@@ -137,16 +138,19 @@ impl<'a> Builder<'a> {
     }
 
     /// A small tensor of FLOAT or FLOAT16 under a name of its own.
-    pub(super) fn tensor(&mut self, name: &str, element: ElementType, dims: &[u64], values: &[f32]) -> Value {
-        let bytes = match element {
-            ElementType::FLOAT16 => {
-                values.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect()
-            }
-            _ => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        };
-        let (dims, values) = (dims.to_vec(), Some(bytes));
+    ///
+    /// # Errors
+    /// A value that the type cannot hold.
+    pub(super) fn tensor(
+        &mut self,
+        name: &str,
+        element: ElementType,
+        dims: &[u64],
+        values: &[f32],
+    ) -> Result<Value> {
+        let (dims, values) = (dims.to_vec(), Some(encoded(name, element, values)?));
         self.graph.initializers.push(NewOnnxTensor { name: name.into(), element, dims, values });
-        name.into()
+        Ok(name.into())
     }
 
     /// A matrix, as the initializers of its form: their names.

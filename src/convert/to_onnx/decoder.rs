@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use curmerge_formats::onnx::{Dimension, ElementType};
 
+use super::super::onnx_companions;
 use super::builder::{Builder, MICROSOFT, Value, int, ints};
 use super::matrix::{Form, Matrix, Source};
 use super::{OnnxOptions, OnnxType, attention, grouped, lora_inputs};
@@ -73,7 +74,7 @@ pub(super) fn decoder<'a>(base: &'a Base, options: &OnnxOptions) -> Result<Build
     Ok(decoder.b)
 }
 
-impl Decoder<'_> {
+impl<'a> Decoder<'a> {
     fn model(&mut self, genai: bool) -> Result<()> {
         let config = self.base.config();
         let int64 = ElementType::INT64;
@@ -88,8 +89,8 @@ impl Decoder<'_> {
         let mut x = self.b.float_of("/model/embed_tokens", rows);
         x = self.scaled("/model/embed_tokens/Mul", x, config.embedding_scale);
         let shared = match genai {
-            true => Shared::Grouped(grouped::Shared::new(self)),
-            false => Shared::Plain(attention::Shared::new(self)),
+            true => Shared::Grouped(grouped::Shared::new(self)?),
+            false => Shared::Plain(attention::Shared::new(self)?),
         };
         for layer in 0..config.layers {
             x = self.block(layer, x, &shared)?;
@@ -161,7 +162,9 @@ impl Decoder<'_> {
     fn head(&mut self, x: Value, embedding: &Value) -> Result<()> {
         let config = self.base.config();
         let x = self.b.for_products("/lm_head", x);
-        let logits = if self.base.tensors().contains_key("output") {
+        // Without a configuration the numbers tell.
+        let stated = onnx_companions::configuration_of(self.base).ok().flatten().unwrap_or_default();
+        let logits = if onnx_companions::has_own_head(self.base, &stated)? {
             self.linear("output", &x)?
         } else {
             let flat = self.b.ints(&[-1, config.d_model as i64]);
@@ -224,8 +227,12 @@ impl Decoder<'_> {
     pub(super) fn norm(&mut self, canonical: &str, x: Value) -> Result<Value> {
         let module = self.module(canonical)?;
         let values = self.base.vector(canonical)?;
-        let weight =
-            self.b.tensor(&format!("{module}.weight"), ElementType::FLOAT, &[values.len() as u64], &values);
+        let weight = self.b.tensor(
+            &format!("{module}.weight"),
+            ElementType::FLOAT,
+            &[values.len() as u64],
+            &values,
+        )?;
         let path = path(&module);
         let at = |op: &str| format!("{path}/{op}");
         let two = self.b.number(2.0, ElementType::FLOAT);
@@ -269,8 +276,7 @@ impl Decoder<'_> {
         let module = self.module(canonical)?;
         let path = path(&module);
         let products = self.b.products;
-        let weight = self.base.weight(canonical)?;
-        let (rows, cols) = (weight.rows() as i64, weight.cols() as i64);
+        let [rows, cols] = self.source(canonical)?.shape().map(|n| n as i64);
         let form = match self.file_type.blocks() {
             Some(zero_points) if cols % 32 == 0 => Form::Blocks { scales: products, zero_points },
             _ => Form::Columns(products),
@@ -295,14 +301,14 @@ impl Decoder<'_> {
             }
         };
         if self.adapted.contains(canonical) {
-            y = self.adapted(&module, [cols as u64, rows as u64], x, y);
+            y = self.adapted(&module, [cols as u64, rows as u64], x, y)?;
         }
         if self.base.has_bias(canonical) {
             let values = self.base.vector(&format!("{canonical}.bias"))?;
             let order = self.order(canonical, values.len() as u64)?;
             let values: Vec<f32> =
                 (0..values.len()).map(|entry| values[order.canonical_row(entry)]).collect();
-            let bias = self.b.tensor(&format!("{module}.bias"), products, &[values.len() as u64], &values);
+            let bias = self.b.tensor(&format!("{module}.bias"), products, &[values.len() as u64], &values)?;
             y = self.b.node(&format!("{path}/Add"), "Add", &[&y, &bias]);
         }
         Ok(y)
@@ -310,22 +316,23 @@ impl Decoder<'_> {
 
     /// `y + (x A) B` with A and B as inputs, which by default have rank 0 and add nothing. They are FLOAT whatever the
     /// type of products, so that one adapter serves models of all types.
-    fn adapted(&mut self, module: &str, [cols, rows]: [u64; 2], x: &Value, y: Value) -> Value {
+    fn adapted(&mut self, module: &str, [cols, rows]: [u64; 2], x: &Value, y: Value) -> Result<Value> {
         let path = path(module);
-        let (fixed, rank) = (Dimension::Fixed, || named("lora_rank"));
+        // A name of the module's own: onnxruntime takes dimensions of one name for equal, and an adapter leaves modules out.
+        let (fixed, rank) = (Dimension::Fixed, || named(&format!("{module}.lora_rank")));
         let [a, b] = lora_inputs(module);
         let float = ElementType::FLOAT;
         for (name, dims, shape) in
             [(&a, [cols, 0], [fixed(cols), rank()]), (&b, [0, rows], [rank(), fixed(rows)])]
         {
-            self.b.tensor(name, float, &dims, &[]);
+            self.b.tensor(name, float, &dims, &[])?;
             self.b.late_input(name, float, &shape);
         }
         let x = self.b.float_of(&format!("{path}/lora_A"), x.clone());
         let inner = self.b.node(&format!("{path}/lora_A/MatMul"), "MatMul", &[&x, &a]);
         let change = self.b.node(&format!("{path}/lora_B/MatMul"), "MatMul", &[&inner, &b]);
         let change = self.b.for_products(&format!("{path}/lora_B"), change);
-        self.b.node(&format!("{path}/lora/Add"), "Add", &[&y, &change])
+        Ok(self.b.node(&format!("{path}/lora/Add"), "Add", &[&y, &change]))
     }
 
     /// A matrix that is one initializer.
@@ -336,9 +343,21 @@ impl Decoder<'_> {
     /// The initializers of a matrix.
     fn stored(&mut self, canonical: &str, form: Form) -> Result<Vec<Value>> {
         let name = format!("{}.weight", self.module(canonical)?);
+        let source = self.source(canonical)?;
+        Ok(self.b.matrix(&name, Matrix { name: name.clone(), source, form }))
+    }
+
+    /// Where the values of a matrix are, which may be stored in parts: ONNX models have those of q, k and v apart also
+    /// where the architecture has them in one.
+    fn source(&self, canonical: &str) -> Result<Source<'a>> {
+        let parts = self.base.parts(canonical);
+        if self.base.place(canonical).is_none() && !parts.is_empty() {
+            let parts = parts.iter().map(|(part, _)| self.base.weight(part));
+            return Ok(Source::Parts(parts.collect::<Result<_>>()?));
+        }
         let weight = self.base.weight(canonical)?;
         let order = self.order(canonical, weight.rows() as u64)?;
-        Ok(self.b.matrix(&name, Matrix { name: name.clone(), source: Source::Stored(weight, order), form }))
+        Ok(Source::Stored(weight, order))
     }
 
     /// Hugging Face's name of what has this canonical name.

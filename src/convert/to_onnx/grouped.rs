@@ -10,8 +10,11 @@ use curmerge_formats::onnx::ElementType;
 use super::builder::{MICROSOFT, Value, float, int, ints};
 use super::decoder::Decoder;
 use super::matrix::{Angles, Form, Matrix, Source};
-use crate::Result;
 use crate::base::{Config, Rope};
+use crate::{Error, Result};
+
+/// Rows of cosines, one for each position, that a model may have: eight times those of today's long contexts.
+const MAX_POSITIONS: usize = 1 << 20;
 
 /// What the blocks have in common.
 pub(super) struct Shared {
@@ -38,7 +41,9 @@ pub(super) fn turns_itself(config: &Config) -> bool {
 }
 
 impl Shared {
-    pub(super) fn new(decoder: &mut Decoder<'_>) -> Self {
+    /// # Errors
+    /// A model without rotary positions; a context longer than the operator's cosines should be.
+    pub(super) fn new(decoder: &mut Decoder<'_>) -> Result<Self> {
         let at = |op: &str| format!("/model/attn_mask_reformat/{op}");
         let b = &mut decoder.b;
         let int32 = || vec![int("to", ElementType::INT32.id())];
@@ -52,23 +57,33 @@ impl Shared {
         let total = b.node(&at("Gather"), "Gather", &[&shape, &one]);
         let total = b.node_with(&at("Gather/Cast"), "Cast", &[&total], int32());
         let config = decoder.base.config();
-        let plain = Rope::plain(1.0, config.head_dim);
-        let global = decoder.turn("rotary_emb", config.rope.as_ref().unwrap_or(&plain));
+        let Some(rope) = &config.rope else {
+            let problem = "it has no rotary positions, which models for onnxruntime-genai by curmerge have";
+            let mend = "leave out --genai, for onnxruntime itself";
+            return Err(Error::input(decoder.base.path(), "architecture", problem, mend));
+        };
+        let global = decoder.turn("rotary_emb", rope)?;
         let local = match &config.local_rope {
-            Some(rope) => decoder.turn("rotary_emb_local", rope),
+            Some(rope) => decoder.turn("rotary_emb_local", rope)?,
             None => global.clone(),
         };
-        Shared { last, total, turns: [global, local] }
+        Ok(Shared { last, total, turns: [global, local] })
     }
 }
 
 impl Decoder<'_> {
-    fn turn(&mut self, name: &str, rope: &Rope) -> Turn {
+    fn turn(&mut self, name: &str, rope: &Rope) -> Result<Turn> {
         if !turns_itself(self.base.config()) {
-            return Turn::Before(self.angles(&format!("/model/{name}"), rope));
+            return Ok(Turn::Before(self.angles(&format!("/model/{name}"), rope)?));
         }
         let positions = self.base.config().context;
-        Turn::Inside(["cos", "sin"].map(|word| {
+        if positions > MAX_POSITIONS {
+            let problem =
+                format!("{positions} positions, of which a model for onnxruntime-genai has a row each");
+            let mend = format!("lower max_position_embeddings of config.json to at most {MAX_POSITIONS}");
+            return Err(Error::input(self.base.path(), "context length", problem, mend));
+        }
+        Ok(Turn::Inside(["cos", "sin"].map(|word| {
             let of = if word == "cos" { f64::cos } else { f64::sin };
             // A constant, not a weight.
             let name = format!("/model/{name}/{word}_cache");
@@ -76,7 +91,7 @@ impl Decoder<'_> {
             let source = Source::Angles(Angles { positions, frequencies, amplitude: rope.amplitude, of });
             let form = Form::Rows(self.b.products);
             self.b.matrix(&name, Matrix { name: name.clone(), source, form }).swap_remove(0)
-        }))
+        })))
     }
 
     /// What attention makes of `x` `[batch, sequence, d_model]` in FLOAT, in the type of products.

@@ -34,6 +34,8 @@ pub(super) struct Matrix<'a> {
 pub(super) enum Source<'a> {
     /// A matrix of the base, with Hugging Face's order of its rows.
     Stored(Weight<'a>, RowOrder),
+    /// A matrix of the base that is stored in parts, its rows one part behind another.
+    Parts(Vec<Weight<'a>>),
     /// Cosines or sines of rotary embeddings, a row for each position.
     Angles(Angles),
 }
@@ -84,6 +86,7 @@ impl Matrix<'_> {
     pub(super) fn stored_bytes(&self) -> u64 {
         match &self.source {
             Source::Stored(weight, _) => weight.stored_bytes().len() as u64,
+            Source::Parts(parts) => parts.iter().map(|part| part.stored_bytes().len() as u64).sum(),
             Source::Angles(_) => 0,
         }
     }
@@ -149,7 +152,7 @@ impl Matrix<'_> {
                     None => {
                         let values = self.values(rows, cols);
                         let packed = match zero_points {
-                            true => blocks::rounded(&values, width),
+                            true => blocks::rounded(&values, width).map_err(|e| self.error(rows.start, e))?,
                             false => blocks::of_q4_0(&self.as_q4_0(rows.start, &values)?),
                         };
                         rounding.compare(&values, &packed.values(width));
@@ -181,7 +184,7 @@ impl Matrix<'_> {
 
     fn encode(&self, element: ElementType, row: usize, values: &[f32]) -> Result<(Vec<u8>, Rounding)> {
         let mut rounding = Rounding::of(values.len());
-        let dtype = if element == ElementType::FLOAT16 { DType::F16 } else { DType::F32 };
+        let dtype = float_type(element);
         let mut bytes = vec![0; values.len() * size(element)];
         quant::encode(dtype, values, &mut bytes).map_err(|e| self.error(row, e))?;
         if dtype != DType::F32 {
@@ -200,18 +203,34 @@ impl Matrix<'_> {
     }
 
     fn error(&self, row: usize, error: quant::QuantError) -> Error {
-        let mend = match error {
-            quant::QuantError::OutOfRange { value, .. } if value.is_finite() => "use --type f32",
-            _ => "download the model again",
-        };
-        Error::request(format!("tensor '{}', rows from {row}: {error}", self.name), mend)
+        cannot_hold(&self.name, row, error)
     }
 }
 
-impl Source<'_> {
-    fn shape(&self) -> [usize; 2] {
+/// The values of a small tensor as FLOAT or FLOAT16.
+///
+/// # Errors
+/// A value that is not finite, or not in that type.
+pub(super) fn encoded(name: &str, element: ElementType, values: &[f32]) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; values.len() * size(element)];
+    quant::encode(float_type(element), values, &mut bytes).map_err(|e| cannot_hold(name, 0, e))?;
+    Ok(bytes)
+}
+
+fn cannot_hold(name: &str, row: usize, error: quant::QuantError) -> Error {
+    let mend = match error {
+        quant::QuantError::OutOfRange { value, .. } if value.is_finite() => "use --type f32",
+        _ => "download the model again",
+    };
+    Error::request(format!("tensor '{name}', rows from {row}: {error}"), mend)
+}
+
+impl<'a> Source<'a> {
+    /// Rows and columns.
+    pub(super) fn shape(&self) -> [usize; 2] {
         match self {
             Source::Stored(weight, _) => [weight.rows(), weight.cols()],
+            Source::Parts(parts) => [parts.iter().map(Weight::rows).sum(), parts[0].cols()],
             Source::Angles(angles) => [angles.positions, angles.frequencies.len()],
         }
     }
@@ -219,14 +238,40 @@ impl Source<'_> {
     fn dtype(&self) -> DType {
         match self {
             Source::Stored(weight, _) => weight.dtype(),
+            Source::Parts(parts) => {
+                let types = parts.iter().map(Weight::dtype);
+                types.max_by_key(|dtype| dtype.block_elements()).unwrap_or(DType::F32)
+            }
             Source::Angles(_) => DType::F32,
+        }
+    }
+
+    /// The stored matrix that has a row, as Hugging Face counts them, and the row within that.
+    fn stored(&self, row: usize) -> Option<(&Weight<'a>, usize)> {
+        match self {
+            Source::Stored(weight, order) => Some((weight, order.canonical_row(row))),
+            Source::Parts(parts) => {
+                let mut row = row;
+                for part in parts {
+                    if row < part.rows() {
+                        return Some((part, row));
+                    }
+                    row -= part.rows();
+                }
+                None
+            }
+            Source::Angles(_) => None,
         }
     }
 
     /// Some columns of a row, as Hugging Face counts them.
     fn decode(&self, row: usize, cols: Range<usize>, out: &mut [f32]) {
         match self {
-            Source::Stored(weight, order) => weight.decode_part(order.canonical_row(row), cols, out),
+            Source::Stored(..) | Source::Parts(_) => {
+                if let Some((weight, row)) = self.stored(row) {
+                    weight.decode_part(row, cols, out);
+                }
+            }
             Source::Angles(Angles { frequencies, amplitude, of, .. }) => {
                 let angle = |frequency: &f64| (amplitude * of(row as f64 * frequency)) as f32;
                 out.iter_mut().zip(&frequencies[cols]).for_each(|(out, frequency)| *out = angle(frequency));
@@ -236,14 +281,11 @@ impl Source<'_> {
 
     /// The stored bytes of these rows, where they are blocks of Q4_0.
     fn q4_0(&self, rows: &Range<usize>) -> Option<Vec<u8>> {
-        let Source::Stored(weight, order) = self else { return None };
-        if weight.dtype() != DType::Q4_0 {
-            return None;
-        }
-        let bytes = weight.row_bytes();
-        let mut stored = Vec::with_capacity(rows.len() * bytes);
+        let mut stored = Vec::new();
         for row in rows.clone() {
-            let at = weight.stored_row(order.canonical_row(row)) * bytes;
+            let (weight, row) = self.stored(row).filter(|(weight, _)| weight.dtype() == DType::Q4_0)?;
+            let bytes = weight.row_bytes();
+            let at = weight.stored_row(row) * bytes;
             stored.extend_from_slice(&weight.stored_bytes()[at..at + bytes]);
         }
         Some(stored)
@@ -264,6 +306,11 @@ fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
         }
     }
     turned
+}
+
+/// What curmerge calls FLOAT or FLOAT16.
+fn float_type(element: ElementType) -> DType {
+    if element == ElementType::FLOAT16 { DType::F16 } else { DType::F32 }
 }
 
 /// Bytes of one value.

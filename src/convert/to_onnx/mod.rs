@@ -22,7 +22,7 @@ use curmerge_formats::onnx::{ElementType, NewOnnx, NewOnnxTensor, OnnxLayout};
 use curmerge_formats::output::{OutputFile, OutputFolder};
 use serde_json::{Map, Value as Json};
 
-use super::to_hugging_face::{Rounding, companions};
+use super::to_hugging_face::{Rounding, class, companions, pretty};
 use super::{ConvertReport, FileType, onnx_companions};
 use crate::base::{Base, Files};
 use crate::merge::carry_companions;
@@ -37,6 +37,20 @@ const IR_VERSION: i64 = 8;
 pub const MODEL: &str = "model.onnx";
 const CONFIG: &str = "config.json";
 const GENERATION: &str = "generation_config.json";
+
+/// What a folder has for images.
+const OF_IMAGES: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
+/// What the config.json of a model that also sees may say beside its language model's part, of that too.
+const OF_BOTH: [&str; 8] = [
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "tie_word_embeddings",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "transformers.js_config",
+];
 
 /// What the matrices of an ONNX model are stored in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -170,7 +184,13 @@ pub fn to_onnx_folder(
         }
         Files::Onnx(model) => onnx_companions::companions(base, model, dtype, &mut notes)?,
     };
+    let mut sees = false;
     for (_, config) in files.iter_mut().filter(|(name, _)| name == Path::new(CONFIG)) {
+        if let Some(text) = language_model(base, config) {
+            (sees, *config) = (true, text);
+            let files = OF_IMAGES.join(" and ");
+            notes.push(format!("only the language model is written, {files} are left behind"));
+        }
         with_settings(config, &settings(options.file_type, plan.is_external()));
     }
 
@@ -186,7 +206,9 @@ pub fn to_onnx_folder(
     let folder = OutputFolder::create(out, &base.inputs(), options.force)?;
     if let Files::HuggingFace(_) = base.files() {
         let made: Vec<_> = files.iter().map(|(name, _)| name.clone()).collect();
-        notes.extend(carry_companions(base.path(), &folder, |name| made.iter().any(|own| own == name))?);
+        notes.extend(carry_companions(base.path(), &folder, |name| {
+            made.iter().any(|own| own == name) || sees && OF_IMAGES.iter().any(|file| name == Path::new(file))
+        })?);
     }
     for (name, bytes) in files {
         folder.subfolder(name.parent().unwrap_or(Path::new("")))?;
@@ -206,7 +228,7 @@ pub fn to_onnx_folder(
 
 /// What transformers.js should know: that the one model there is has the plain name, the type of its cache, and whether
 /// there is an external file.
-fn settings(file_type: OnnxType, external: bool) -> Json {
+fn settings(file_type: OnnxType, external: bool) -> Map<String, Json> {
     let mut settings = Map::new();
     settings.insert("dtype".into(), "fp32".into());
     if file_type == OnnxType::F16 {
@@ -215,17 +237,44 @@ fn settings(file_type: OnnxType, external: bool) -> Json {
     if external {
         settings.insert("use_external_data_format".into(), true.into());
     }
-    settings.into()
+    settings
 }
 
-/// Puts the settings of transformers.js at the end of a config.json that has none, and changes nothing else of it.
-fn with_settings(config: &mut Vec<u8>, settings: &Json) {
+/// The config.json of the language model within one that also sees, as the one of a text model.
+fn language_model(base: &Base, config: &[u8]) -> Option<Vec<u8>> {
+    let whole: Map<String, Json> = serde_json::from_slice(config).ok()?;
+    let mut text = whole.get("text_config")?.as_object()?.clone();
+    for key in OF_BOTH {
+        if let (Some(value), None | Some(Json::Null)) = (whole.get(key), text.get(key)) {
+            text.insert(key.into(), value.clone());
+        }
+    }
+    let name = base.architecture().hugging_face.first()?;
+    text.insert("model_type".into(), (*name).into());
+    if let Some(class) = class(base.architecture()) {
+        text.insert("architectures".into(), vec![class].into());
+    }
+    Some(pretty(&text.into()).into())
+}
+
+/// Gives a config.json the settings of transformers.js: where it has some, in place of those of the same names and of none
+/// that [`settings`] leaves out; else at the end, and nothing else of the text changes.
+fn with_settings(config: &mut Vec<u8>, settings: &Map<String, Json>) {
     const KEY: &str = "transformers.js_config";
-    let has = serde_json::from_slice::<Json>(config).is_ok_and(|config| config.get(KEY).is_some());
-    let end = config.iter().rposition(|&byte| byte == b'}').filter(|_| !has);
-    let Some(end) = end else { return };
+    const OWN: [&str; 3] = ["dtype", "kv_cache_dtype", "use_external_data_format"];
+    let Ok(mut json) = serde_json::from_slice::<Map<String, Json>>(config) else { return };
+    if let Some(standing) = json.get_mut(KEY) {
+        let mut members = standing.as_object().cloned().unwrap_or_default();
+        members.retain(|name, _| !OWN.contains(&name.as_str()));
+        members.extend(settings.clone());
+        *standing = members.into();
+        *config = pretty(&json.into()).into();
+        return;
+    }
+    let Some(end) = config.iter().rposition(|&byte| byte == b'}') else { return };
     let before = config[..end].trim_ascii_end().len();
-    let member = format!(",\n  \"{KEY}\": {settings}\n");
+    let comma = if json.is_empty() { "" } else { "," };
+    let member = format!("{comma}\n  \"{KEY}\": {}\n", Json::from(settings.clone()));
     config.splice(before..end, member.into_bytes());
 }
 
@@ -282,7 +331,9 @@ impl<'a> Plan<'a> {
         let (mut read, mut rounding) = (0, Rounding::default());
         for (first, matrix) in &self.matrices {
             let moved = matrix.write(&self.layout.places()[*first..], &sinks)?;
-            let Source::Stored(..) = matrix.source else { continue };
+            if let Source::Angles(_) = matrix.source {
+                continue;
+            }
             rounding = rounding.and(moved);
             read += matrix.stored_bytes();
             progress(read, report.bytes_before);
@@ -313,12 +364,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_stand_at_the_end_of_the_configuration() {
-        let mut config = b"{\n  \"a\": {}\n}\n".to_vec();
-        with_settings(&mut config, &json!({ "dtype": "fp32" }));
+    fn settings_stand_at_the_end_of_a_configuration_without() {
+        let with = |config: &str| {
+            let mut config = config.as_bytes().to_vec();
+            with_settings(&mut config, &settings(OnnxType::F32, false));
+            String::from_utf8(config).unwrap()
+        };
         let right = "{\n  \"a\": {},\n  \"transformers.js_config\": {\"dtype\":\"fp32\"}\n}\n";
-        assert_eq!(String::from_utf8(config.clone()).unwrap(), right);
-        with_settings(&mut config, &json!({ "dtype": "other" }));
-        assert_eq!(String::from_utf8(config).unwrap(), right);
+        assert_eq!(with("{\n  \"a\": {}\n}\n"), right);
+        assert_eq!(with("{ }"), "{\n  \"transformers.js_config\": {\"dtype\":\"fp32\"}\n}");
+        assert_eq!(with("no JSON }"), "no JSON }");
+    }
+
+    #[test]
+    fn settings_stand_in_place_of_others() {
+        let with = |standing: Json, settings: Map<String, Json>| -> Json {
+            let mut config =
+                json!({ "a": 1e-5, "transformers.js_config": standing }).to_string().into_bytes();
+            with_settings(&mut config, &settings);
+            let config: Json = serde_json::from_slice(&config).unwrap();
+            assert_eq!(config["a"], 1e-5);
+            config["transformers.js_config"].clone()
+        };
+        // SmolLM2's own.
+        let standing = json!({ "kv_cache_dtype": { "fp16": "float16" } });
+        let half = json!({ "dtype": "fp32", "kv_cache_dtype": "float16", "use_external_data_format": true });
+        assert_eq!(with(standing.clone(), settings(OnnxType::F16, true)), half);
+        assert_eq!(with(standing, settings(OnnxType::F32, false)), json!({ "dtype": "fp32" }));
+        let standing = json!({ "use_external_data_format": true, "device": "webgpu", "dtype": "q4" });
+        let right = json!({ "device": "webgpu", "dtype": "fp32" });
+        assert_eq!(with(standing, settings(OnnxType::Q4_0, false)), right);
+        assert_eq!(with(json!(null), settings(OnnxType::Q4_0, false)), json!({ "dtype": "fp32" }));
     }
 }
