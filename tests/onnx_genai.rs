@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 #[allow(dead_code)]
 #[path = "support/decoder.rs"]
 mod decoder;
-#[allow(dead_code)]
 #[path = "support/families.rs"]
 mod families;
 #[allow(dead_code)]
