@@ -178,15 +178,6 @@ fn merges_that_cannot_be_are_refused_and_leave_nothing() {
     merged(&base, "q", &same, &out).unwrap();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
 
-    // Weights of that name beside another model stay what they are.
-    let elsewhere = tempfile::tempdir().unwrap();
-    let data = elsewhere.path().join("model.onnx.data");
-    fs::write(&data, "another's").unwrap();
-    let base = Base::open(Path::new("fixtures/onnx_models/tiny/genai-fp32")).unwrap();
-    merged(&base, "q", &plain, &elsewhere.path().join("model.onnx")).unwrap();
-    assert!(fs::read(&data).unwrap() == b"another's");
-    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 3);
-
     // Two products with one matrix.
     let mut shared = llama();
     shared.node("Softmax", "elsewhere", &["onnx::MatMul_0"], &[]);

@@ -181,27 +181,25 @@ fn rewrite_options(onnx: &Onnx, out: &Path) -> Result<RewriteOptions> {
         Error::input(out, "output", "no name that files can be called after", "name a .onnx file")
     })?;
     let before = name(onnx.path());
-    // Without the model that they belong to, files of a name are another's.
-    let others = |name: &str| !out.exists() && out.with_file_name(name).exists();
     let mut options = RewriteOptions::new(String::new());
     let mut taken = vec![own.clone()];
     for file in onnx.external_files() {
         let location = &file.location;
         let basename = location.rsplit('/').next().unwrap_or(location);
-        if before.as_ref() == Some(&own) && basename == location && !others(location) {
+        if before.as_ref() == Some(&own) && basename == location {
             taken.push(location.clone());
             continue;
         }
         let rest = before.as_ref().and_then(|before| basename.strip_prefix(before.as_str()));
         let mut new = rest.map_or_else(|| format!("{own}.{basename}"), |rest| format!("{own}{rest}"));
-        while taken.contains(&new) || others(&new) {
+        while taken.contains(&new) {
             new += "_";
         }
         taken.push(new.clone());
         options.locations.insert(location.clone(), new);
     }
     options.external = format!("{own}.data");
-    while taken.contains(&options.external) || others(&options.external) {
+    while taken.contains(&options.external) {
         options.external += "_";
     }
     Ok(options)
