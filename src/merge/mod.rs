@@ -58,6 +58,13 @@ pub struct MergeOptions<'a> {
     pub protect: Vec<PathBuf>,
 }
 
+impl MergeOptions<'_> {
+    /// The files that an output must not replace.
+    fn inputs<'a>(&'a self, base: &'a Base) -> Vec<&'a Path> {
+        base.inputs().into_iter().chain(self.protect.iter().map(PathBuf::as_path)).collect()
+    }
+}
+
 /// An adapter to merge.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
@@ -70,8 +77,8 @@ pub enum Source<'a> {
 
 /// Write the merged model to `out`: a file for a GGUF base, or a folder of its splits where the size of files is limited; a
 /// folder for a Hugging Face folder; for an ONNX base a file (with one beside it where the base's weights are apart), or
-/// where `out` has not its ending a folder that has the configurations and the tokenizer too. Each source comes with a factor of its change; changes of one matrix
-/// add up.
+/// where `out` has not its ending a folder that has the configurations and the tokenizer too. Each source comes with a
+/// factor of its change; changes of one matrix add up.
 ///
 /// # Errors
 /// Before anything is written: an output whose ending asks for another container, a target that the base has not, a
@@ -95,16 +102,17 @@ pub fn merge(
     let mut report = MergeReport { model: out.into(), ..Default::default() };
     if let (Files::Onnx(model), None) = (base.files(), options.file_type) {
         report.types_are_fixed = true;
-        let terms = terms::by_stored_tensor(base, terms);
+        let terms = &terms::by_stored_tensor(base, terms);
+        let merging = onnx::Merge { base, model, terms, options };
         let tensors = &mut report.tensors;
         let done = |tensor, count| {
             tensors.push(tensor);
             progress(tensors.len() as u64, count);
         };
         if ending(out) == "onnx" {
-            onnx::write(base, model, &terms, options, out, &mut confirm, done)?;
+            merging.write(out, &mut confirm, done)?;
         } else {
-            report.model = onnx::write_folder(base, model, &terms, options, out, &mut confirm, done)?;
+            report.model = merging.write_folder(out, &mut confirm, done)?;
         }
         return Ok(report);
     }
@@ -128,8 +136,7 @@ pub fn merge(
         adapted.dtype = storage::choose(options.storage, base, tensor, &adapted)?;
         changes.insert(tensor.stored_name.as_str(), Change::Adapted(adapted));
     }
-    let mut inputs: Vec<&Path> = base.inputs();
-    inputs.extend(options.protect.iter().map(PathBuf::as_path));
+    let inputs = options.inputs(base);
 
     let (mut done, mut tensors) = (0, Vec::new());
     let mut write = |pieces: &[Piece<'_>], file: OutputFile| -> Result<()> {

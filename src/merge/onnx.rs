@@ -26,98 +26,108 @@ struct Job<'a> {
     changes: Vec<usize>,
 }
 
-/// Write the merged model and the files beside it. `terms` are by the names of stored tensors; `done` hears of every
-/// changed one.
-pub(super) fn write(
-    base: &Base,
-    model: &OnnxModel,
-    terms: &BTreeMap<&str, Vec<Term<'_>>>,
-    options: &MergeOptions<'_>,
-    out: &Path,
-    confirm: &mut dyn FnMut() -> Result<()>,
-    mut done: impl FnMut(TensorReport, u64),
-) -> Result<()> {
-    let onnx = model.onnx();
-    let (mut changes, mut jobs) = (Vec::new(), Vec::new());
-    for (name, terms) in terms {
-        let (canonical, tensor) = sole_user(base, name)?;
-        check_storage(base, canonical, tensor, options.storage)?;
-        let weight = base.stored_weight(canonical)?;
-        // Of several, the block that they are in.
-        let block = canonical.rsplit_once('.').map_or(canonical, |(block, _)| block);
-        let label = if tensor.slice.is_some() { block } else { canonical };
-        let adapted = Adapted { name: label, terms, weight, weights: None, dtype: tensor.dtype };
-        let beside =
-            tensor.blocks.iter().flat_map(|blocks| [Some(&blocks.scales), blocks.zero_points.as_ref()]);
-        let names = std::iter::once(*name).chain(beside.flatten().map(|part| part.stored_name.as_str()));
-        let first = changes.len();
-        for name in names {
-            changes.push(change(base, onnx, name)?);
-        }
-        jobs.push(Job { adapted, changes: (first..changes.len()).collect() });
-    }
-    let files = rewrite(onnx, &changes, &rewrite_options(onnx, out)?)?;
-    let mut inputs: Vec<&Path> = base.inputs();
-    inputs.extend(options.protect.iter().map(PathBuf::as_path));
-    let folder = out.parent().unwrap_or(Path::new(""));
-    let path = |file: &NewFile<'_>| file.location.as_ref().map_or(out.to_path_buf(), |l| folder.join(l));
-    let outputs = files.iter().map(|file| Ok(OutputFile::create(&path(file), &inputs)?));
-    let outputs = outputs.collect::<Result<Vec<_>>>()?;
-
-    let count = jobs.len() as u64;
-    let mut merging = Merging { base, jobs, waiting: BTreeMap::new() };
-    for (file, output) in files.iter().zip(&outputs) {
-        merging.write(file, output, confirm, &mut |report| done(report, count))?;
-    }
-    // An older model of this name must not be read with the new values.
-    if outputs.len() > 1 && out.exists() {
-        let standing = out.canonicalize().map_err(|e| Error::io(out, "resolve the path", e))?;
-        std::fs::remove_file(&standing).map_err(|e| Error::io(out, "remove", e))?;
-    }
-    // The model's own file is the last.
-    outputs.into_iter().try_for_each(|output| Ok(output.commit()?))
+/// A merge into an ONNX base.
+#[derive(Clone, Copy)]
+pub(super) struct Merge<'a> {
+    pub(super) base: &'a Base,
+    pub(super) model: &'a OnnxModel,
+    /// What is added, by the names of stored tensors.
+    pub(super) terms: &'a BTreeMap<&'a str, Vec<Term<'a>>>,
+    pub(super) options: &'a MergeOptions<'a>,
 }
 
-/// [`write`] the merged model under its own name into a folder, and what belongs to it: configurations and tokenizer.
-/// Returns where the model is.
-pub(super) fn write_folder(
-    base: &Base,
-    model: &OnnxModel,
-    terms: &BTreeMap<&str, Vec<Term<'_>>>,
-    options: &MergeOptions<'_>,
-    out: &Path,
-    confirm: &mut dyn FnMut() -> Result<()>,
-    done: impl FnMut(TensorReport, u64),
-) -> Result<PathBuf> {
-    let mut inputs: Vec<&Path> = base.inputs();
-    inputs.extend(options.protect.iter().map(PathBuf::as_path));
-    let folder = OutputFolder::create(out, &inputs, options.force)?;
-    let name = model.onnx().path().file_name().unwrap_or_default();
-    // As transformers.js lays models out.
-    let own = if model.is_in_subfolder() { Path::new("onnx").join(name) } else { PathBuf::from(name) };
-    folder.subfolder(own.parent().unwrap_or(Path::new("")))?;
-    write(base, model, terms, options, &folder.path().join(&own), confirm, done)?;
-    for name in onnx_companions::of_folder(model.folder())? {
-        carried::copy(&model.folder().join(&name), &name, &folder)?;
+impl Merge<'_> {
+    /// Write the merged model and the files beside it; `done` hears of every changed tensor, and how many there are.
+    pub(super) fn write(
+        &self,
+        out: &Path,
+        confirm: &mut dyn FnMut() -> Result<()>,
+        mut done: impl FnMut(TensorReport, u64),
+    ) -> Result<()> {
+        let Merge { base, model, terms, options } = *self;
+        let onnx = model.onnx();
+        let mut users = BTreeMap::<&str, Vec<(&str, &BaseTensor)>>::new();
+        for (canonical, tensor) in base.tensors() {
+            users.entry(&tensor.stored_name).or_default().push((canonical, tensor));
+        }
+        let (mut changes, mut jobs) = (Vec::new(), Vec::new());
+        for (name, terms) in terms {
+            let (canonical, tensor) = sole_user(base, name, users.get(name).map_or(&[], Vec::as_slice))?;
+            check_storage(base, canonical, tensor, options.storage)?;
+            let weight = base.stored_weight(canonical)?;
+            // Of several, the block that they are in.
+            let block = canonical.rsplit_once('.').map_or(canonical, |(block, _)| block);
+            let label = if tensor.slice.is_some() { block } else { canonical };
+            let adapted = Adapted { name: label, terms, weight, weights: None, dtype: tensor.dtype };
+            let beside =
+                tensor.blocks.iter().flat_map(|blocks| [Some(&blocks.scales), blocks.zero_points.as_ref()]);
+            let names = std::iter::once(*name).chain(beside.flatten().map(|part| part.stored_name.as_str()));
+            let first = changes.len();
+            for name in names {
+                changes.push(change(base, onnx, name)?);
+            }
+            jobs.push(Job { adapted, changes: (first..changes.len()).collect() });
+        }
+        let files = rewrite(onnx, &changes, &rewrite_options(onnx, out)?)?;
+        let inputs = options.inputs(base);
+        let folder = out.parent().unwrap_or(Path::new(""));
+        let path = |file: &NewFile<'_>| file.location.as_ref().map_or(out.to_path_buf(), |l| folder.join(l));
+        let outputs = files.iter().map(|file| Ok(OutputFile::create(&path(file), &inputs)?));
+        let mut outputs = outputs.collect::<Result<Vec<_>>>()?;
+
+        let count = jobs.len() as u64;
+        let mut merging = Merging { base, jobs, waiting: BTreeMap::new() };
+        for (file, output) in files.iter().zip(&outputs) {
+            merging.write(file, output, confirm, &mut |report| done(report, count))?;
+        }
+        // The model's own file is the last.
+        match outputs.pop() {
+            Some(model) => Ok(model.commit_behind(outputs)?),
+            None => Ok(()),
+        }
     }
-    folder.commit()?;
-    Ok(out.join(own))
+
+    /// [`Self::write`] the merged model under its own name into a folder, and what belongs to it: configurations and
+    /// tokenizer. Returns where the model is.
+    pub(super) fn write_folder(
+        &self,
+        out: &Path,
+        confirm: &mut dyn FnMut() -> Result<()>,
+        done: impl FnMut(TensorReport, u64),
+    ) -> Result<PathBuf> {
+        let Merge { base, model, options, .. } = *self;
+        let folder = OutputFolder::create(out, &options.inputs(base), options.force)?;
+        let name = model.onnx().path().file_name().unwrap_or_default();
+        // As transformers.js lays models out.
+        let own = if model.is_in_subfolder() { Path::new("onnx").join(name) } else { PathBuf::from(name) };
+        folder.subfolder(own.parent().unwrap_or(Path::new("")))?;
+        self.write(&folder.path().join(&own), confirm, done)?;
+        for name in onnx_companions::of_folder(model.folder())? {
+            carried::copy(&model.folder().join(&name), &name, &folder)?;
+        }
+        folder.commit()?;
+        Ok(out.join(own))
+    }
 }
 
 /// The matrix that is stored under this name, or one of those that are. Fails where the tensor is more than that.
-fn sole_user<'b>(base: &'b Base, name: &str) -> Result<(&'b str, &'b BaseTensor)> {
-    let mut found = base.tensors().iter().filter(|(_, tensor)| tensor.stored_name == name);
-    let (canonical, tensor) = found.next().ok_or_else(|| {
-        Error::input(base.path(), format!("tensor '{name}'"), "missing", "download the model again")
-    })?;
-    // Slices do not overlap.
-    match found.next() {
-        Some((other, _)) if tensor.slice.is_none() => {
+fn sole_user<'b>(
+    base: &Base,
+    name: &str,
+    users: &[(&'b str, &'b BaseTensor)],
+) -> Result<(&'b str, &'b BaseTensor)> {
+    match *users {
+        [] => {
+            let place = format!("tensor '{name}'");
+            Err(Error::input(base.path(), place, "missing", "download the model again"))
+        }
+        // Slices do not overlap.
+        [(canonical, tensor), (other, _), ..] if tensor.slice.is_none() => {
             let problem = format!("it is also {other}, which a merge would change too");
             let mend = "export the model again without sharing weights";
             Err(Error::input(base.path(), format!("tensor '{canonical}'"), problem, mend))
         }
-        _ => Ok((canonical, tensor)),
+        [user, ..] => Ok(user),
     }
 }
 

@@ -106,6 +106,19 @@ impl OutputFile {
         self.position
     }
 
+    /// [`Self::commit`] behind files that this one names. Where there are such, an older file of its name goes first: it
+    /// must not be read with what they hold now.
+    pub fn commit_behind(self, named: impl IntoIterator<Item = OutputFile>) -> Result<()> {
+        for (number, file) in named.into_iter().enumerate() {
+            if number == 0 && self.target.exists() {
+                let removed = std::fs::remove_file(&self.target);
+                removed.map_err(|error| Error::io(&self.path, "remove", error))?;
+            }
+            file.commit()?;
+        }
+        self.commit()
+    }
+
     /// Syncs the file to the disk, gives it its name, and syncs the folder.
     pub fn commit(self) -> Result<()> {
         let path = &self.path;
