@@ -96,7 +96,8 @@ pub(super) fn has_own_head(base: &Base, config: &Map<String, Json>) -> Result<bo
 }
 
 /// What a folder for transformers has beside the weights, which are of this type: config.json, generation_config.json, and
-/// the files of the tokenizer as they lie beside the model; names and contents. Where that has no tokenizer, `notes` says so.
+/// the files of the tokenizer as they lie beside the model; names and contents. `own_head` is what [`has_own_head`] says.
+/// Where the model has no tokenizer, `notes` says so.
 ///
 /// # Errors
 /// Those of [`configuration_of`]; a file that cannot be read.
@@ -104,13 +105,14 @@ pub(super) fn companions(
     base: &Base,
     model: &OnnxModel,
     dtype: DType,
+    own_head: bool,
     notes: &mut Vec<String>,
 ) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     let mut config = configuration(base, model)?;
     for key in ["dtype", "torch_dtype"] {
         config.insert(key.into(), torch_name(dtype).into());
     }
-    config.insert("tie_word_embeddings".into(), (!has_own_head(base, &config)?).into());
+    config.insert("tie_word_embeddings".into(), (!own_head).into());
     config.retain(|key, _| !OF_ONNX.contains(&key.as_str()));
     let mut files: Vec<(PathBuf, Vec<u8>)> = vec![(CONFIG.into(), pretty(&config.into()).into())];
     for name in beside(model.folder())? {

@@ -2,7 +2,7 @@
 //!
 //! Exporters rename tensors (`onnx::MatMul_1234`), fold transposes into them, join matrices and quantize them in blocks.
 //! So a tensor is known by what uses it: [`uses`] finds what nodes do with constants, and [`names`] the module from the
-//! tensor's name or, where that says nothing, from the path of the node.
+//! path of the node or, where that says nothing, from the tensor's name.
 
 mod model;
 mod names;
@@ -81,12 +81,10 @@ fn check_rotation(onnx: &Onnx) -> Result<()> {
 /// The width of the first block's feed-forward part: the inputs of the matrix behind it.
 fn feed_forward(uses: &[Use<'_>], architecture: &'static Architecture) -> Option<usize> {
     let down = Part { canonical: "blk.0.ffn_down".into(), line: None, rows: arch::Size::Model };
-    let found = uses.iter().filter(|used| used.role == Role::Matrix).find(|used| {
-        let mut modules = names::of_initializer(used.name).into_iter().chain(names::of_node(used.node));
-        modules.any(|module| {
-            names::canonical(architecture, &module).is_some_and(|named| named.parts.contains(&down))
-        })
-    })?;
+    let found = uses
+        .iter()
+        .filter(|used| used.role == Role::Matrix)
+        .find(|used| named(architecture, used).is_some_and(|named| named.parts.contains(&down)))?;
     let draft = Draft::new(found);
     usize::try_from(*draft.shape.get(usize::from(!draft.transposed))?).ok()
 }
@@ -201,6 +199,21 @@ fn of_unknown(uses: &[Use<'_>]) -> Drafts {
     found
 }
 
+/// What the architecture has for a use.
+fn named(architecture: &'static Architecture, used: &Use<'_>) -> Option<Named> {
+    let fits = |named: &Named| match used.role {
+        Role::Lookup => named.is_lookup(),
+        Role::Matrix => named.is_matrix() && !named.is_lookup(),
+        Role::Factor { .. } => !named.is_matrix(),
+        Role::Bias => true,
+    };
+    let known = |module: String| names::canonical(architecture, &module).filter(fits);
+    let parameter = || names::of_parameter(architecture, used.name).filter(fits);
+    // Exporters give tensors of equal values one name, but nodes their own.
+    let by_node = names::of_node(used.node).into_iter().find_map(known);
+    by_node.or_else(|| names::of_initializer(used.name).and_then(known)).or_else(parameter)
+}
+
 /// The tensors of a model that is known.
 fn of_known(
     path: &Path,
@@ -209,19 +222,6 @@ fn of_known(
     config: &Config,
 ) -> Result<Drafts> {
     let mut found = Drafts::new();
-    let named = |used: &Use<'_>| {
-        let fits = |named: &Named| match used.role {
-            Role::Lookup => named.is_lookup(),
-            Role::Matrix => named.is_matrix() && !named.is_lookup(),
-            Role::Factor { .. } => !named.is_matrix(),
-            Role::Bias => true,
-        };
-        let known = |module: String| names::canonical(architecture, &module).filter(fits);
-        let parameter = || names::of_parameter(architecture, used.name).filter(fits);
-        // Exporters give tensors of equal values one name, but nodes their own.
-        let by_node = names::of_node(used.node).into_iter().find_map(known);
-        by_node.or_else(|| names::of_initializer(used.name).and_then(known)).or_else(parameter)
-    };
     let products: BTreeMap<&str, &Use<'_>> = uses
         .iter()
         .filter(|used| used.role == Role::Matrix)
@@ -231,9 +231,11 @@ fn of_known(
         // What is added to a product is its bias, whatever it is called.
         let product = || {
             let inputs = used.node.inputs.iter().filter(|_| used.role == Role::Bias);
-            inputs.filter_map(|input| products.get(input.as_str())).find_map(|product| named(product))
+            inputs
+                .filter_map(|input| products.get(input.as_str()))
+                .find_map(|product| named(architecture, product))
         };
-        match named(used).or_else(product) {
+        match named(architecture, used).or_else(product) {
             Some(named) => put(path, used, &named, config, &mut found)?,
             None if used.role == Role::Matrix => unknown_matrix(path, used, architecture, &mut found)?,
             None => {}

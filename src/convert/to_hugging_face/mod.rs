@@ -43,8 +43,8 @@ pub struct FolderOptions {
     pub force: bool,
 }
 
-/// Write the model of a GGUF or ONNX file as a Hugging Face folder; of an ONNX model the files of its tokenizer come along. `progress` is told how many stored bytes of how many were
-/// converted.
+/// Write the model of a GGUF or ONNX file as a Hugging Face folder; of an ONNX model the files of its tokenizer come along.
+/// `progress` is told how many stored bytes of how many were converted.
 ///
 /// # Errors
 /// Before anything is written: a base that is a folder already, a type that is none of the three, a tensor, tokenizer or
@@ -77,16 +77,13 @@ pub fn to_hugging_face(
             report.notes.extend(family::note(base, model.first()));
             companions(base, model, dtype, &mut report.notes)?
         }
-        Files::Onnx(model) => onnx_companions::companions(base, model, dtype, &mut report.notes)?,
+        Files::Onnx(model) => onnx_companions::companions(base, model, dtype, own_head, &mut report.notes)?,
         Files::HuggingFace(_) => Vec::new(),
     };
 
     let folder = OutputFolder::create(out, &base.inputs(), options.force)?;
     weights.write(&folder, &mut report, &mut progress)?;
-    for (name, bytes) in companions {
-        folder.subfolder(name.parent().unwrap_or(Path::new("")))?;
-        write(OutputFile::create(&folder.path().join(name), &[])?, &bytes)?;
-    }
+    write_companions(&folder, companions)?;
     folder.commit()?;
     Ok(report)
 }
@@ -120,9 +117,15 @@ pub(super) fn class(architecture: &Architecture) -> Option<&'static str> {
     family::of(architecture).map(|family| family.class)
 }
 
-fn write(mut file: OutputFile, bytes: &[u8]) -> Result<()> {
-    file.append(bytes)?;
-    Ok(file.commit()?)
+/// Write files of these names and contents into a folder.
+pub(super) fn write_companions(folder: &OutputFolder, files: Vec<(PathBuf, Vec<u8>)>) -> Result<()> {
+    for (name, bytes) in files {
+        folder.subfolder(name.parent().unwrap_or(Path::new("")))?;
+        let mut file = OutputFile::create(&folder.path().join(name), &[])?;
+        file.append(&bytes)?;
+        file.commit()?;
+    }
+    Ok(())
 }
 
 /// The files of the chat templates: the model's own, and those that it has for purposes by name.

@@ -45,11 +45,11 @@ pub(super) fn path(module: &str) -> String {
     format!("/{}", module.replace('.', "/")).replace("/layers/", "/layers.")
 }
 
-/// The graph of a base's decoder.
+/// The graph of a base's decoder, and whether its output head is a matrix of its own.
 ///
 /// # Errors
 /// A mixture of experts, LayerNorm or learned positions; a tensor that cannot be decoded.
-pub(super) fn decoder<'a>(base: &'a Base, options: &OnnxOptions) -> Result<Builder<'a>> {
+pub(super) fn decoder<'a>(base: &'a Base, options: &OnnxOptions) -> Result<(Builder<'a>, bool)> {
     let architecture = base.architecture();
     let refuse = |what: &str| {
         let problem =
@@ -70,12 +70,12 @@ pub(super) fn decoder<'a>(base: &'a Base, options: &OnnxOptions) -> Result<Build
     let whole = |name: String| name.split('[').next().map(str::to_string);
     let adapted = adapted.into_iter().filter_map(whole).collect();
     let mut decoder = Decoder { base, b: Builder::new(file_type.products()), file_type, adapted };
-    decoder.model(options.genai)?;
-    Ok(decoder.b)
+    let own_head = decoder.model(options.genai)?;
+    Ok((decoder.b, own_head))
 }
 
 impl<'a> Decoder<'a> {
-    fn model(&mut self, genai: bool) -> Result<()> {
+    fn model(&mut self, genai: bool) -> Result<bool> {
         let config = self.base.config();
         let int64 = ElementType::INT64;
         let ids = self.b.input("input_ids", int64, &[named(BATCH), named(SEQUENCE)]);
@@ -158,13 +158,14 @@ impl<'a> Decoder<'a> {
     }
 
     /// Logits of all positions, from the matrix of the embedding where the model has none for them. That matrix then
-    /// stands in the file once: Gemm reads it as `[out, in]`, as Gather does.
-    fn head(&mut self, x: Value, embedding: &Value) -> Result<()> {
+    /// stands in the file once: Gemm reads it as `[out, in]`, as Gather does. Returns whether it has one.
+    fn head(&mut self, x: Value, embedding: &Value) -> Result<bool> {
         let config = self.base.config();
         let x = self.b.for_products("/lm_head", x);
         // Without a configuration the numbers tell.
         let stated = onnx_companions::configuration_of(self.base).ok().flatten().unwrap_or_default();
-        let logits = if onnx_companions::has_own_head(self.base, &stated)? {
+        let own_head = onnx_companions::has_own_head(self.base, &stated)?;
+        let logits = if own_head {
             self.linear("output", &x)?
         } else {
             let flat = self.b.ints(&[-1, config.d_model as i64]);
@@ -193,7 +194,7 @@ impl<'a> Decoder<'a> {
         self.b.end_inputs();
         // The caches come behind the logits.
         self.b.graph.outputs.rotate_right(1);
-        Ok(())
+        Ok(own_head)
     }
 
     /// `x` in FLOAT times a factor, where that is not 1.

@@ -22,7 +22,7 @@ use curmerge_formats::onnx::{ElementType, NewOnnx, NewOnnxTensor, OnnxLayout};
 use curmerge_formats::output::{OutputFile, OutputFolder};
 use serde_json::{Map, Value as Json};
 
-use super::to_hugging_face::{Rounding, class, companions, pretty};
+use super::to_hugging_face::{Rounding, class, companions, pretty, write_companions};
 use super::{ConvertReport, FileType, onnx_companions};
 use crate::base::{Base, Files};
 use crate::merge::carry_companions;
@@ -138,7 +138,7 @@ pub fn to_onnx(
     options: &OnnxOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<ConvertReport> {
-    let graph = decoder::decoder(base, options)?;
+    let (graph, _) = decoder::decoder(base, options)?;
     let name = out.file_name().map(|name| format!("{}_data", name.to_string_lossy())).unwrap_or_default();
     let plan = Plan::new(graph, options, &name)?;
     let inputs = base.inputs();
@@ -148,15 +148,7 @@ pub fn to_onnx(
         false => None,
     };
     let report = plan.write(&model, external.as_ref(), options, &mut progress)?;
-    if let Some(external) = external {
-        // An older model of this name must not be read with the new values.
-        if out.exists() {
-            let standing = out.canonicalize().map_err(|e| Error::io(out, "resolve the path", e))?;
-            std::fs::remove_file(&standing).map_err(|e| Error::io(out, "remove", e))?;
-        }
-        external.commit()?;
-    }
-    model.commit()?;
+    model.commit_behind(external)?;
     Ok(report)
 }
 
@@ -171,7 +163,7 @@ pub fn to_onnx_folder(
     options: &OnnxOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<ConvertReport> {
-    let graph = decoder::decoder(base, options)?;
+    let (graph, own_head) = decoder::decoder(base, options)?;
     let external = format!("{MODEL}_data");
     let plan = Plan::new(graph, options, &external)?;
     let mut notes = Vec::new();
@@ -182,7 +174,7 @@ pub fn to_onnx_folder(
             let path = base.path().join(CONFIG);
             vec![(CONFIG.into(), std::fs::read(&path).map_err(|e| Error::io(&path, "read", e))?)]
         }
-        Files::Onnx(model) => onnx_companions::companions(base, model, dtype, &mut notes)?,
+        Files::Onnx(model) => onnx_companions::companions(base, model, dtype, own_head, &mut notes)?,
     };
     let mut sees = false;
     for (_, config) in files.iter_mut().filter(|(name, _)| name == Path::new(CONFIG)) {
@@ -210,18 +202,12 @@ pub fn to_onnx_folder(
             made.iter().any(|own| own == name) || sees && OF_IMAGES.iter().any(|file| name == Path::new(file))
         })?);
     }
-    for (name, bytes) in files {
-        folder.subfolder(name.parent().unwrap_or(Path::new("")))?;
-        let mut file = OutputFile::create(&folder.path().join(name), &[])?;
-        file.append(&bytes)?;
-        file.commit()?;
-    }
+    write_companions(&folder, files)?;
     let data = plan.is_external().then(|| folder.file(&external)).transpose()?;
     let model = folder.file(MODEL)?;
     let mut report = plan.write(&model, data.as_ref(), options, &mut progress)?;
     report.notes.extend(notes);
-    data.map(OutputFile::commit).transpose()?;
-    model.commit()?;
+    model.commit_behind(data)?;
     folder.commit()?;
     Ok(report)
 }
