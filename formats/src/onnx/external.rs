@@ -6,6 +6,9 @@ use std::path::{Component, Path, PathBuf};
 use crate::error::{Error, Result, quoted};
 use crate::mmap::MappedFile;
 
+/// Smaller tensors (in bytes) stay in the model file by default, as onnx's own writer has it.
+pub(super) const MIN_EXTERNAL: u64 = 1024;
+
 /// A file that holds tensors of a model.
 #[derive(Debug)]
 pub struct ExternalFile {

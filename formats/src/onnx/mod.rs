@@ -21,7 +21,6 @@ mod adapter;
 mod element;
 mod external;
 mod graph;
-mod layout;
 mod read;
 mod rewrite;
 mod tensor;
@@ -36,7 +35,7 @@ pub use graph::{
     Attribute, AttributeValue, Dimension, Function, Graph, Node, SparseTensor, ValueInfo, ValueType,
 };
 pub use read::Onnx;
-pub use rewrite::{Change, NewFile, Piece, RewriteOptions, rewrite};
+pub use rewrite::{NewFile, Replacement, RewriteOptions, rewrite};
 pub use tensor::{OnnxTensor, Storage};
 pub use write::{NewGraph, NewOnnx, NewOnnxTensor, OnnxLayout, OnnxPlace};
 

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 
 use super::MAX_MODEL;
 use super::element::ElementType;
-use super::external::check_location;
+use super::external::{MIN_EXTERNAL, check_location};
 use super::graph::{Attribute, AttributeValue, Dimension, Node, ValueInfo, ValueType};
-use super::rewrite::MIN_EXTERNAL;
 use super::tensor::elements;
 use super::wire::{put_bytes, put_float, put_head, put_int};
 use crate::error::{Error, Result, quoted};
