@@ -20,6 +20,7 @@ pub mod lora;
 pub mod merge;
 pub mod model;
 pub mod report;
+pub mod rewrite;
 pub mod tokenizer;
 pub mod train;
 

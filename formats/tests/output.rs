@@ -226,7 +226,7 @@ fn what_is_computed_is_written_among_what_is_copied() {
     pieces.extend([
         Piece::Bytes(b"head".to_vec()),
         Piece::Copy { source: &source, offset: 5, len },
-        Piece::New { index: 0, len: 200 },
+        Piece::Computed { index: 0, len: 200 },
         Piece::Bytes(b"end".to_vec()),
     ]);
     assert_eq!(pieces.bytes(), len + 207);
@@ -274,7 +274,7 @@ fn pieces_join_and_keep_their_places() {
     let replaced = Pieces::in_place(&source, [(0, 2, 0), (2, 2, 1), (7, 2, 2)]);
     assert_eq!((replaced.iter().count(), write(&replaced)), (5, b"aabb456cc9".to_vec()));
     let copy = |offset, len| Piece::Copy { source: &source, offset, len };
-    let placed = [(4, copy(0, 2)), (6, copy(2, 3)), (12, Piece::New { index: 3, len: 2 })];
+    let placed = [(4, copy(0, 2)), (6, copy(2, 3)), (12, Piece::Computed { index: 3, len: 2 })];
     let laid_out = Pieces::laid_out(b"head", placed, 16);
     // The two copies are adjacent in both files.
     assert_eq!((laid_out.iter().count(), laid_out.bytes()), (5, 16));

@@ -20,7 +20,7 @@ pub enum Piece<'a> {
         len: u64,
     },
     /// New values, computed while the file is written.
-    New {
+    Computed {
         /// The number by which the caller knows them.
         index: usize,
         /// Length in bytes.
@@ -33,7 +33,7 @@ impl Piece<'_> {
     pub fn bytes(&self) -> u64 {
         match self {
             Piece::Bytes(bytes) => bytes.len() as u64,
-            Piece::Copy { len, .. } | Piece::New { len, .. } => *len,
+            Piece::Copy { len, .. } | Piece::Computed { len, .. } => *len,
         }
     }
 }
@@ -46,13 +46,15 @@ pub struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    /// The file `source` with some of its ranges replaced by new values of the same length: `(offset, len, index)`, by
-    /// ascending offset and without overlaps.
+    /// The file `source` with some of its ranges replaced by new values of the same length: `(offset, len, index)`,
+    /// without overlaps.
     pub fn in_place(source: &'a MappedFile, replaced: impl IntoIterator<Item = (u64, u64, usize)>) -> Self {
+        let mut replaced: Vec<_> = replaced.into_iter().collect();
+        replaced.sort_unstable();
         let mut pieces = Self::default();
         for (offset, len, index) in replaced {
             pieces.push(Piece::Copy { source, offset: pieces.bytes, len: offset - pieces.bytes });
-            pieces.push(Piece::New { index, len });
+            pieces.push(Piece::Computed { index, len });
         }
         let rest = source.bytes().len() as u64 - pieces.bytes;
         pieces.push(Piece::Copy { source, offset: pieces.bytes, len: rest });
@@ -128,7 +130,7 @@ impl<'a> Pieces<'a> {
             match piece {
                 Piece::Bytes(bytes) => file.append(bytes)?,
                 Piece::Copy { source, offset, len } => file.copy_from(source, *offset, *len)?,
-                Piece::New { index, len } => {
+                Piece::Computed { index, len } => {
                     let bytes = values(*index)?;
                     if bytes.len() as u64 != *len {
                         let problem = format!("{} bytes, and {len} were laid out", bytes.len());

@@ -31,7 +31,7 @@ impl Queue<'_> {
     }
 }
 
-/// Writes `pieces` to `file` while `compute` runs and queues the values of every [`Piece::New`] at its offset. After an
+/// Writes `pieces` to `file` while `compute` runs and queues the values of every [`Piece::Computed`] at its offset. After an
 /// error of `compute` nothing more is copied.
 ///
 /// # Errors
@@ -75,7 +75,7 @@ fn write_all(
                     file.copy_from_at(place + start, source, offset + start, len)?;
                 }
             }
-            Piece::New { .. } => {}
+            Piece::Computed { .. } => {}
         }
     }
     computed.iter().try_for_each(|(place, bytes)| file.write_all_at(place, &bytes))

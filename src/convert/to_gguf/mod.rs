@@ -30,12 +30,13 @@ use std::path::{Path, PathBuf};
 
 use curmerge_formats::gguf::{GgufLayout, Value};
 use curmerge_formats::imatrix::Imatrix;
-use curmerge_formats::output::{OutputFile, write_behind};
+use curmerge_formats::output::{OutputFile, Pieces};
 
 use super::onnx_companions;
 use super::retype::{self, QUANTIZATION_VERSION};
 use super::{ConvertReport, FileType};
 use crate::base::{Base, Config, Files};
+use crate::rewrite::{ComputedTensors, Hooks, Writer};
 use crate::{Error, Result};
 use folder::{Folder, Object};
 use keys::Keys;
@@ -122,21 +123,24 @@ pub fn to_gguf(
     let layout = GgufLayout::new(VERSION, ALIGNMENT, &metadata, headers(&tensors))?;
 
     let inputs: Vec<&Path> = base.inputs().into_iter().chain(protect.iter().map(PathBuf::as_path)).collect();
-    let file = OutputFile::create(out, &inputs)?;
-    let mut stretches = retype::frame(&layout);
-    let places = || tensors.iter().zip(layout.tensors());
-    stretches.extend(places().flat_map(|(tensor, place)| tensor.copied(place.offset)));
     report.bytes_before = tensors.iter().map(tensors::Tensor::stored_bytes).sum();
+    layout.tensors().iter().for_each(|place| report.count(place.dtype, place.bytes));
+    let (mut new, mut placed) = (ComputedTensors::default(), Vec::new());
+    for (tensor, place) in tensors.iter().zip(layout.tensors()) {
+        let indices = new.push(tensor, tensor.parts().len());
+        placed.extend(tensor.pieces(place.offset, indices));
+    }
+    let pieces = Pieces::laid_out(layout.header(), placed, layout.file_bytes());
     let mut read = 0;
-    write_behind(&file, &stretches, |queue| -> Result<()> {
-        for (tensor, place) in places() {
-            tensor.write_at(place.offset, queue)?;
-            report.count(place);
+    let hooks = Hooks {
+        confirm: None,
+        done: &mut |tensor: &&tensors::Tensor<'_>, ()| {
             read += tensor.stored_bytes();
             progress(read, report.bytes_before);
-        }
-        Ok(())
-    })?;
+        },
+    };
+    let file = OutputFile::create(out, &inputs)?;
+    Writer::new(&new, hooks).write(&pieces, &file)?;
     file.commit()?;
     Ok((file_type, report))
 }

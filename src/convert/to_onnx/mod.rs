@@ -25,7 +25,7 @@ use serde_json::{Map, Value as Json};
 use super::to_hugging_face::{Rounding, class, companions, pretty, write_companions};
 use super::{ConvertReport, FileType, onnx_companions};
 use crate::base::{Base, Files};
-use crate::merge::carry_companions;
+use crate::rewrite::copy_companions;
 use crate::{Error, Result};
 use builder::{Builder, MICROSOFT};
 use matrix::{Form, Sinks, Source};
@@ -196,17 +196,19 @@ pub fn to_onnx_folder(
     }
 
     let folder = OutputFolder::create(out, &base.inputs(), options.force)?;
+    let mut copied = Vec::new();
     if let Files::HuggingFace(_) = base.files() {
         let made: Vec<_> = files.iter().map(|(name, _)| name.clone()).collect();
-        notes.extend(carry_companions(base.path(), &folder, |name| {
+        copied = copy_companions(base.path(), &folder, |name| {
             made.iter().any(|own| own == name) || sees && OF_IMAGES.iter().any(|file| name == Path::new(file))
-        })?);
+        })?;
     }
     write_companions(&folder, files)?;
     let data = plan.is_external().then(|| folder.file(&external)).transpose()?;
     let model = folder.file(MODEL)?;
     let mut report = plan.write(&model, data.as_ref(), options, &mut progress)?;
     report.notes.extend(notes);
+    report.companions = copied;
     model.commit_behind(data)?;
     folder.commit()?;
     Ok(report)

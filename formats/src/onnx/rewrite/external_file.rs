@@ -95,7 +95,7 @@ fn moved<'a>(source: &'a MappedFile, blocks: &[Block]) -> (Pieces<'a>, Vec<Reloc
         let to = pieces.bytes().next_multiple_of(alignment);
         pieces.pad_to(to);
         pieces.push(match block.new {
-            Some(index) => Piece::New { index, len: block.len },
+            Some(index) => Piece::Computed { index, len: block.len },
             None => Piece::Copy { source, offset: block.from, len: block.len },
         });
         relocated.extend(block.tensors.iter().map(|&(message, distance, bytes)| Relocated {

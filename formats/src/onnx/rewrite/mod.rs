@@ -55,7 +55,7 @@ impl RewriteOptions {
 pub struct NewFile<'a> {
     /// Its path relative to the model's folder; `None` for the model file itself.
     pub location: Option<String>,
-    /// Its content. [`Piece::New`] has the position of its values among the replacements, as raw little-endian data.
+    /// Its content. [`Piece::Computed`] has the position of its values among the replacements, as raw little-endian data.
     pub pieces: Pieces<'a>,
 }
 
@@ -78,7 +78,7 @@ pub fn rewrite<'a>(
     let (mut files, mut edits) = (Vec::new(), Edits::new());
     for (file, location) in locations.iter().enumerate() {
         let (pieces, placed) = external_file(model, file, &tensors);
-        let touched = pieces.iter().any(|piece| matches!(piece, Piece::New { .. }));
+        let touched = pieces.iter().any(|piece| matches!(piece, Piece::Computed { .. }));
         for relocated in placed {
             let tensor = tensors.all[&relocated.message];
             let replacement = tensors.new.get(&relocated.message).map(|new| new.replacement);
@@ -95,7 +95,7 @@ pub fn rewrite<'a>(
         files.push(NewFile { location: Some(location.clone()), pieces });
     }
     for (&message, new) in tensors.new.iter().filter(|(message, _)| !is_external(tensors.all[*message])) {
-        let values = Values::Inline(Piece::New { index: new.index, len: new.bytes });
+        let values = Values::Inline(Piece::Computed { index: new.index, len: new.bytes });
         edits.insert(message, content(model, tensors.all[&message], Some(new.replacement), values)?);
     }
 
@@ -158,7 +158,7 @@ fn move_out<'a>(
         let new = tensors.new.get(&message);
         let piece = match (new, &tensor.storage) {
             (_, Storage::External { .. }) => continue,
-            (Some(new), _) => Piece::New { index: new.index, len: new.bytes },
+            (Some(new), _) => Piece::Computed { index: new.index, len: new.bytes },
             (None, &Storage::Raw { offset }) => {
                 Piece::Copy { source: model.file(), offset, len: tensor.bytes }
             }
