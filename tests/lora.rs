@@ -214,7 +214,7 @@ fn damaged_loras_are_errors() {
     let folder = fixture.peft(false);
     let open = || Lora::open(&folder, &base).map_err(|e| e.to_string());
     fs::write(folder.join(peft::CONFIG), "{").unwrap();
-    assert!(open().unwrap_err().contains("adapter_config.json:1"));
+    assert!(open().unwrap_err().contains("adapter_config.json: line 1"));
     fixture.peft(false);
     let weights = folder.join(peft::WEIGHTS);
     let sound = fs::read(&weights).unwrap();

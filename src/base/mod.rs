@@ -6,6 +6,7 @@
 pub mod blocks;
 mod check;
 mod config;
+pub mod folder;
 mod ollama;
 mod onnx;
 mod row_order;
@@ -21,8 +22,8 @@ use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::GgufModel;
 use curmerge_formats::safetensors::{SafeTensors, shard_index};
 
+use self::folder::Folder;
 use crate::arch::{self, Architecture};
-use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 pub use blocks::{BlockTensors, Blocks, Stretch};
@@ -192,9 +193,9 @@ impl Base {
     }
 
     fn open_folder(folder: &Path) -> Result<Self> {
-        let model_type = config::model_type(folder)?;
+        let model_type = config::model_type(Folder::new(folder))?;
         let (architecture, architecture_name, config) = match arch::by_model_type(&model_type) {
-            Some(known) => (known, known.gguf.to_string(), Config::from_folder(folder, known)?),
+            Some(known) => (known, known.gguf.to_string(), Config::from_folder(Folder::new(folder), known)?),
             None => (arch::UNKNOWN, model_type, Config::unknown()),
         };
         let index = shard_index(folder)?;
@@ -358,21 +359,6 @@ impl Base {
         let urls = keys.iter().filter_map(|key| gguf.first().get(key)?.as_str()?.strip_prefix(HOST));
         urls.map(|name| name.trim_end_matches('/').to_string())
             .find(|name| name.split('/').count() == 2 && !name.chars().any(char::is_control))
-    }
-
-    /// The folder's or file's tokenizer and chat template. Fails when it has tokens that the embedding has no row for.
-    pub fn tokenizer(&self) -> Result<Tokenizer> {
-        let tokenizer = match &self.files {
-            Files::Gguf(model) => Tokenizer::from_gguf(model.first())
-                .map_err(|source| Error::GgufTokenizer { path: self.path.clone(), source })?,
-            Files::HuggingFace(_) => Tokenizer::from_hf_folder(&self.path)?,
-            Files::Onnx(model) => Tokenizer::from_hf_folder(model.folder())?,
-        };
-        let (tokens, rows) = (tokenizer.vocab_size(), self.config.vocab);
-        tokenizer.for_embedding(rows).ok_or_else(|| {
-            let problem = format!("{tokens} tokens, and the embedding has {rows} rows");
-            Error::input(&self.path, "tokenizer", problem, "download the model again")
-        })
     }
 
     /// Every tensor by canonical name; one that the architecture does not name keeps its stored name.
