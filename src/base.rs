@@ -72,7 +72,7 @@ pub struct BaseTensor {
     /// Whether the container stores the matrix as `[in, out]`.
     pub transposed: bool,
     /// Whether the container stores one less than the numbers.
-    pub less_one: bool,
+    pub unit_offset: bool,
     /// Where the codes of a matrix in blocks have their scales.
     pub blocks: Option<BlockTensors>,
     /// Its place, where it is stored with others as one; offset and bytes are then those of all.
@@ -177,7 +177,7 @@ impl Base {
                 bytes: t.bytes,
                 rotary_halves: None,
                 transposed: false,
-                less_one: false,
+                unit_offset: false,
                 blocks: None,
                 slice: None,
             };
@@ -242,7 +242,7 @@ impl Base {
                     bytes: t.bytes,
                     rotary_halves: names.and_then(|n| n.rotary_halves).map(|h| config.head_count(h)),
                     transposed: names.is_some_and(|n| n.transposed) && bias.is_empty(),
-                    less_one: names.is_some_and(|n| n.less_one),
+                    unit_offset: names.is_some_and(|n| n.unit_offset),
                     blocks: None,
                     slice: None,
                 };

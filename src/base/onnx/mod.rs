@@ -99,7 +99,7 @@ struct Draft {
     blocks: Option<(usize, usize)>,
     shape: Vec<u64>,
     transposed: bool,
-    less_one: bool,
+    unit_offset: bool,
     rotary_halves: Option<usize>,
     /// The first of its outputs and their number, where the tensor has others besides.
     part: Option<(u64, u64)>,
@@ -123,7 +123,7 @@ impl Draft {
             tensor,
             shape,
             transposed: used.transposed,
-            less_one: used.role == Role::Factor { less_one: true },
+            unit_offset: used.role == Role::Factor { unit_offset: true },
             rotary_halves: None,
             part: None,
         }
@@ -159,7 +159,7 @@ impl Draft {
             bytes,
             rotary_halves: self.rotary_halves,
             transposed: self.transposed,
-            less_one: self.less_one,
+            unit_offset: self.unit_offset,
             blocks,
             slice: None,
         };

@@ -305,9 +305,9 @@ impl<'a> Tensor<'a> {
         let heads = || error("its rows are no whole number of heads");
         let weight = base.weight(canonical)?;
         let vector = weight.rows() == 1 && line.shape.len() == 1 || ending == "bias";
-        let values = if vector && (line.less_one && ending == "weight" || line.rotary_halves.is_some()) {
+        let values = if vector && (line.unit_offset && ending == "weight" || line.rotary_halves.is_some()) {
             let mut values = base.vector(canonical)?;
-            if line.less_one {
+            if line.unit_offset {
                 values.iter_mut().for_each(|value| *value -= 1.0);
             }
             let order = base.config().hugging_face_order(line, values.len() as u64).ok_or_else(heads)?;
