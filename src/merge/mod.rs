@@ -58,7 +58,7 @@ pub struct MergeOptions<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
     /// curmerge's own. Here only names and shapes must fit; [`MergeOptions::confirm`] decides whether it belongs to the
-    /// base, by [`crate::cur::binding::check`].
+    /// base, by [`crate::cur::fingerprint::check`].
     Cur(&'a Adapter),
     /// A LoRA of another program.
     Lora(&'a Lora),

@@ -9,8 +9,8 @@ use super::gain::{Steps, gain};
 use super::report::{Sums, TensorReport};
 use super::requantize::{PLAIN_ERROR, PLAIN_SHARES};
 use super::tensor::Adapted;
-use crate::base::Blocks;
-use crate::base::blocks::{pack, unpack};
+use crate::base::NBits;
+use crate::base::nbits::{pack, unpack};
 use crate::rewrite::in_blocks;
 use crate::{Error, Result};
 
@@ -21,7 +21,7 @@ type Written = [Vec<u8>; 3];
 /// any, as part 2.
 pub(super) fn compute(
     adapted: &Adapted<'_>,
-    blocks: &Blocks<'_>,
+    blocks: &NBits<'_>,
     put: &mut dyn FnMut(usize, Vec<u8>) -> Result<()>,
 ) -> Result<TensorReport> {
     // Such a matrix is never transposed.
@@ -54,7 +54,7 @@ pub(super) fn compute(
 
 /// A stored row with its values and their change.
 struct Row<'a> {
-    blocks: &'a Blocks<'a>,
+    blocks: &'a NBits<'a>,
     row: usize,
     codes: &'a [u8],
     w: &'a [f32],
@@ -90,7 +90,7 @@ fn round_row(row: &Row<'_>) -> std::result::Result<(Written, Sums), String> {
 impl Row<'_> {
     /// Values of a row whose last block is padded.
     fn padded_len(&self) -> usize {
-        self.w.len().next_multiple_of(self.blocks.block())
+        self.w.len().next_multiple_of(self.blocks.block_size())
     }
 
     fn max_code(&self) -> f32 {
@@ -99,14 +99,14 @@ impl Row<'_> {
 
     /// One number per block.
     fn per_block(&self, read: impl Fn(&mut [f32])) -> Vec<f32> {
-        let mut numbers = vec![0.0; self.padded_len() / self.blocks.block()];
+        let mut numbers = vec![0.0; self.padded_len() / self.blocks.block_size()];
         read(&mut numbers);
         numbers
     }
 
     /// The candidate with these codes (whole numbers, padded), scales and zero points.
     fn candidate(&self, codes: &[f32], scales: &[f32], zeros: &[f32], stored: [Vec<u8>; 2]) -> Candidate {
-        let blocks = codes.chunks(self.blocks.block()).zip(scales.iter().zip(zeros));
+        let blocks = codes.chunks(self.blocks.block_size()).zip(scales.iter().zip(zeros));
         let values = blocks.flat_map(|(codes, (scale, zero))| codes.iter().map(move |c| (c - zero) * scale));
         let q: Vec<f32> = values.take(self.w.len()).collect();
         let mut packed = vec![0; self.codes.len()];
@@ -123,7 +123,7 @@ impl Row<'_> {
         let scales = self.per_block(|out| blocks.scales_of(self.row, out));
         let zeros = self.per_block(|out| blocks.zero_points_of(self.row, out));
         let grid = EvenGrid {
-            steps: scales.iter().flat_map(|&s| std::iter::repeat_n(s, blocks.block())).collect(),
+            steps: scales.iter().flat_map(|&s| std::iter::repeat_n(s, blocks.block_size())).collect(),
             above: codes.iter().map(|code| self.max_code() - code).collect(),
             below: codes.clone(),
         };
@@ -151,7 +151,7 @@ impl Row<'_> {
         let middle = (max + 1.0) / 2.0;
         let values: Vec<f32> = self.w.iter().zip(self.d).map(|(w, d)| w + d).collect();
         let (mut scales, mut zeros): (Vec<f32>, Vec<f32>) = values
-            .chunks(blocks.block())
+            .chunks(blocks.block_size())
             .map(|values| {
                 if blocks.zero_dtype().is_none() {
                     let greatest =
@@ -176,7 +176,7 @@ impl Row<'_> {
             Some(float) => stored_as(float, &mut zeros)?,
         };
         let mut codes = vec![0.0; self.padded_len()];
-        let blocks = codes.chunks_mut(blocks.block()).zip(values.chunks(blocks.block()));
+        let blocks = codes.chunks_mut(blocks.block_size()).zip(values.chunks(blocks.block_size()));
         for ((codes, values), (&scale, &zero)) in blocks.zip(scales.iter().zip(&zeros)) {
             codes.fill(middle);
             if scale != 0.0 {

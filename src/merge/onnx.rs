@@ -33,8 +33,7 @@ pub(super) fn write(
         let block = canonical.rsplit_once('.').map_or(canonical, |(block, _)| block);
         let label = if tensor.slice.is_some() { block } else { canonical };
         let adapted = adapted(base, label, deltas, canonical, tensor)?;
-        let beside =
-            tensor.blocks.iter().flat_map(|blocks| [Some(&blocks.scales), blocks.zero_points.as_ref()]);
+        let beside = tensor.nbits.iter().flat_map(|nbits| [Some(&nbits.scales), nbits.zero_points.as_ref()]);
         new.replace(
             std::iter::once(*name).chain(beside.flatten().map(|part| part.stored_name.as_str())),
             adapted,
@@ -90,7 +89,7 @@ fn sole_user<'b>(
 fn check_storage(base: &Base, name: &str, tensor: &BaseTensor, storage: Storage) -> Result<()> {
     let same = match storage {
         Storage::AsStored => true,
-        Storage::Only(dtype) => tensor.blocks.is_none() && tensor.dtype == dtype,
+        Storage::Only(dtype) => tensor.nbits.is_none() && tensor.dtype == dtype,
         Storage::Narrowest { .. } => false,
     };
     if same {

@@ -40,8 +40,8 @@ impl ComputedTensor for Adapted<'_> {
     /// The merged matrix as the container stores it: its order of rows, or its transpose. Every stored row is rounded by
     /// itself, so the result depends neither on blocks nor on threads.
     fn compute(&self, put: &mut dyn FnMut(usize, Vec<u8>) -> Result<()>) -> Result<TensorReport> {
-        if let Some(blocks) = self.weight.blocks() {
-            return nbits::compute(self, blocks, put);
+        if let Some(nbits) = self.weight.nbits() {
+            return nbits::compute(self, nbits, put);
         }
         let (stored, transposed) = self.weight.as_stored();
         let sum = DeltaSum::new(self.deltas, transposed, self.path)?;

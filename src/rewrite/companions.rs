@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use curmerge_formats::mmap::MappedFile;
 use curmerge_formats::output::{OutputFile, OutputFolder};
-use curmerge_formats::safetensors::SHARD_INDEX;
 use serde::Serialize;
 
 use super::shard_index;
+use crate::base::folder::SAFETENSORS_INDEX;
 use crate::{Error, Result};
 
 /// Deeper folders are a mistake or a trap.
@@ -52,9 +52,9 @@ pub(super) fn copy_folder(
             noted.push(Companion::NameTaken(file));
             continue;
         }
-        if growth != 0 && file == Path::new(SHARD_INDEX) {
+        if growth != 0 && file == Path::new(SAFETENSORS_INDEX) {
             let mut index = OutputFile::create(&target, &[])?;
-            index.append(shard_index::grown(&source, growth)?.as_bytes())?;
+            index.append(shard_index::grown(base, growth)?.as_bytes())?;
             index.commit()?;
         } else {
             copy(&source, &file, folder)?;
@@ -78,7 +78,7 @@ pub fn copy_companions(
     skipped: impl Fn(&Path) -> bool,
 ) -> Result<Vec<Companion>> {
     let Found { files, noted } = Found::in_folder(base)?;
-    for file in files.iter().filter(|file| !is_weights(file) && *file != Path::new(SHARD_INDEX)) {
+    for file in files.iter().filter(|file| !is_weights(file) && *file != Path::new(SAFETENSORS_INDEX)) {
         if !skipped(file) {
             copy(&base.join(file), file, folder)?;
         }

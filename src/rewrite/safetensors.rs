@@ -6,9 +6,7 @@ use std::path::Path;
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::output::{OutputFolder, Piece, Pieces};
-use curmerge_formats::safetensors::{
-    NewSafeTensor, SHARD_INDEX, SafeTensor, SafeTensors, SafeTensorsLayout, shard_name,
-};
+use curmerge_formats::safetensors::{NewSafeTensor, SafeTensor, SafeTensors, SafeTensorsLayout, shard_name};
 use curmerge_formats::shards::groups;
 
 use super::companions::{self, Companion};
@@ -17,6 +15,7 @@ use super::shard_index;
 use super::tensors::{ComputedTensor, ComputedTensors};
 use super::writer::{Hooks, Writer};
 use crate::Result;
+use crate::base::folder::SAFETENSORS_INDEX;
 
 /// Writes the folder `base`, whose tensors are in `files`, with new tensors and everything else that it holds. Returns
 /// the companions that are not in the output as one may expect.
@@ -43,11 +42,11 @@ pub fn write<T: ComputedTensor>(
         file.commit()?;
     }
     if let Some(index) = index {
-        let mut file = folder.file(SHARD_INDEX)?;
+        let mut file = folder.file(SAFETENSORS_INDEX)?;
         file.append(index.as_bytes())?;
         file.commit()?;
     }
-    let own_index = base.join(SHARD_INDEX);
+    let own_index = base.join(SAFETENSORS_INDEX);
     let companions = companions::copy_folder(base, &folder, growth(files, new), |path| {
         files.iter().any(|file| file.path() == path) || to.max_shard_bytes.is_some() && path == own_index
     })?;

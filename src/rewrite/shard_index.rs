@@ -1,18 +1,18 @@
 //! The index of a Hugging Face folder whose tensors are in several files, `model.safetensors.index.json`.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
-use curmerge_formats::safetensors::SHARD_INDEX;
 use serde_json::{Value as Json, json};
 
+use crate::base::folder::{Folder, SAFETENSORS_INDEX};
 use crate::{Error, Result};
 
 /// The text of an index: the file of each tensor and the bytes of all, with the other members of `metadata` that the
 /// index of `base` has.
 pub(super) fn text(base: &Path, files: &BTreeMap<&str, String>, total_bytes: u64) -> Result<String> {
-    let mut metadata = match read(base)?.as_ref().and_then(|index| index.get("metadata")) {
+    let index = Folder::new(base).object(SAFETENSORS_INDEX)?;
+    let mut metadata = match index.as_ref().and_then(|index| index.get("metadata")) {
         Some(Json::Object(metadata)) => metadata.clone(),
         _ => serde_json::Map::new(),
     };
@@ -22,20 +22,9 @@ pub(super) fn text(base: &Path, files: &BTreeMap<&str, String>, total_bytes: u64
     Ok(text + "\n")
 }
 
-/// The index in the folder, if it has one.
-fn read(folder: &Path) -> Result<Option<Json>> {
-    let path = folder.join(SHARD_INDEX);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let text = fs::read(&path).map_err(|e| Error::io(&path, "read", e))?;
-    let parsed = serde_json::from_slice(&text);
-    parsed.map(Some).map_err(|_| Error::input(&path, "index", "not JSON", "download the folder again"))
-}
-
-/// The text of an index with its `total_size` changed by `growth` bytes, and nothing else.
-pub(super) fn grown(path: &Path, growth: i128) -> Result<String> {
-    let text = fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
+/// The text of the index in the folder `base` with its `total_size` changed by `growth` bytes, and nothing else.
+pub(super) fn grown(base: &Path, growth: i128) -> Result<String> {
+    let text = Folder::new(base).text(SAFETENSORS_INDEX)?.unwrap_or_default();
     Ok(with_growth(&text, growth).unwrap_or(text))
 }
 

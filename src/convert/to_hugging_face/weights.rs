@@ -8,12 +8,13 @@ use std::ops::Range;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::output::{OutputFolder, Piece, Pieces};
 use curmerge_formats::quant;
-use curmerge_formats::safetensors::{NewSafeTensor, SHARD_INDEX, SafeTensorsLayout, shard_name};
+use curmerge_formats::safetensors::{NewSafeTensor, SafeTensorsLayout, shard_name};
 use curmerge_formats::shards::groups;
 use serde_json::json;
 
 use super::config::pretty;
 use crate::arch::TensorNames;
+use crate::base::folder::SAFETENSORS_INDEX;
 use crate::base::{Base, RowOrder, Weight, layer_part};
 use crate::convert::{ConvertReport, in_f32, whole};
 use crate::rewrite::{ComputedTensor, ComputedTensors, Hooks, Writer, in_blocks};
@@ -163,7 +164,7 @@ impl<'a> Plan<'a> {
         }
         if self.shards.len() > 1 {
             let index = json!({ "metadata": { "total_size": report.bytes_after }, "weight_map": map });
-            let mut file = folder.file(SHARD_INDEX)?;
+            let mut file = folder.file(SAFETENSORS_INDEX)?;
             file.append(pretty(&index).as_bytes())?;
             file.commit()?;
         }
@@ -231,7 +232,7 @@ impl Rounded<'_> {
     /// Rows of a matrix, as Hugging Face counts them.
     fn rows(&self, weight: &Weight<'_>, order: RowOrder, rows: Range<usize>) -> Result<(Vec<u8>, Rounding)> {
         let canonical = rows.clone().map(|row| order.canonical_row(row));
-        if weight.dtype() == self.plan.dtype && !weight.is_transposed() && weight.blocks().is_none() {
+        if weight.dtype() == self.plan.dtype && !weight.is_transposed() && weight.nbits().is_none() {
             let bytes = weight.row_bytes();
             let row = |row: usize| &weight.stored_bytes()[weight.stored_row(row) * bytes..][..bytes];
             let unchanged = Rounding::of(rows.len() * weight.cols());
@@ -306,9 +307,9 @@ impl<'a> Tensor<'a> {
         let heads = || error("its rows are no whole number of heads");
         let weight = base.weight(canonical)?;
         let vector = weight.rows() == 1 && line.shape.len() == 1 || ending == "bias";
-        let values = if vector && (line.less_one && ending == "weight" || line.rotary_halves.is_some()) {
+        let values = if vector && (line.unit_offset && ending == "weight" || line.rotary_halves.is_some()) {
             let mut values = base.vector(canonical)?;
-            if line.less_one {
+            if line.unit_offset {
                 values.iter_mut().for_each(|value| *value -= 1.0);
             }
             let order = base.config().hugging_face_order(line, values.len() as u64).ok_or_else(heads)?;
