@@ -93,7 +93,7 @@ fn logits_and_gradients_equal_those_of_torch() {
     adapter.write(&adapter_file, &[]).unwrap();
     let train: Vec<Value> = examples
         .iter()
-        .map(|e| json!({ "ids": e.tokens, "mask": e.targets.iter().map(|&t| u8::from(t)).collect::<Vec<_>>() }))
+        .map(|e| json!({ "ids": e.tokens, "mask": e.loss_mask.iter().map(|&t| u8::from(t)).collect::<Vec<_>>() }))
         .collect();
     let content = json!({ "logits": examples[0].tokens, "train": train });
     std::fs::write(&questions, content.to_string()).unwrap();
@@ -113,7 +113,7 @@ fn logits_and_gradients_equal_those_of_torch() {
 
     model.attach(&adapter.targets, adapter.scale).unwrap();
     let mut batch = Batch::default();
-    examples.iter().for_each(|e| batch.push(&e.tokens, &e.targets));
+    examples.iter().for_each(|e| batch.push(&e.tokens, &e.loss_mask));
     let weight = 1.0 / batch.predictions().len() as f64;
     let (log_probs, gradients) = model.gradients(&batch, weight);
     let loss = -weight * log_probs.iter().sum::<f64>();

@@ -1,7 +1,7 @@
 //! Adapters with a known U, made without training.
 
 use curmerge::base::Base;
-use curmerge::cur::{Selection, binding};
+use curmerge::cur::{Selection, fingerprint};
 use curmerge_formats::adapter::{Adapter, AdapterTarget};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -42,10 +42,10 @@ impl Recipe<'_> {
         names: &[String],
         fill: impl FnMut((usize, &mut AdapterTarget)),
     ) -> Adapter {
-        let mut targets = binding::prepare(base, names, self.rank, self.selection, self.seed).unwrap();
+        let mut targets = fingerprint::prepare(base, names, self.rank, self.selection, self.seed).unwrap();
         targets.iter_mut().enumerate().for_each(fill);
         Adapter {
-            base: binding::base_info(base, &targets),
+            base: fingerprint::base_info(base, &targets),
             rank: self.rank,
             scale: self.scale,
             selection: self.selection.to_string(),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use curmerge::base::{Base, Files};
-use curmerge::cur::binding;
+use curmerge::cur::fingerprint;
 use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
@@ -105,8 +105,8 @@ fn a_merge_is_the_same_however_its_files_are_cut() {
     a.write(&at("a"), &[]).unwrap();
     b.write(&at("b"), &[]).unwrap();
     assert!(fs::read(at("a")).unwrap() == fs::read(at("b")).unwrap());
-    binding::check(&split, &a, false).unwrap();
-    assert_eq!(binding::compare_others(&split, &a), Some(vec![]));
+    fingerprint::check(&split, &a, false).unwrap();
+    assert_eq!(fingerprint::compare_others(&split, &a), Some(vec![]));
 
     for dtype in [None, Some(DType::Q8_0)] {
         let options = |size| MergeOptions {
