@@ -4,7 +4,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::data::Example;
-use crate::model::{Batch, rows_read};
+use crate::model::{Batch, input_tokens};
 
 /// Most tokens that go through the model at a time; a longer example goes alone. More would not make products faster.
 pub const MOST_TOKENS: usize = 1024;
@@ -60,7 +60,7 @@ pub fn passes<'e>(examples: impl IntoIterator<Item = (usize, &'e Example)>, cut:
         let sequences: Vec<(&[u32], &[bool])> =
             group.iter().map(|(_, example)| (&example.tokens[..], &example.targets[..])).collect();
         if cut.share {
-            batch.push_sharing(&sequences);
+            batch.push_with_shared_prefix(&sequences);
         } else {
             sequences.iter().for_each(|(tokens, targets)| batch.push(tokens, targets));
         }
@@ -78,7 +78,7 @@ fn groups<'e>(
     let mut groups: Vec<Vec<(usize, &Example)>> = Vec::new();
     let mut tokens = 0;
     for (index, example) in examples {
-        let own = rows_read(&example.tokens, &example.targets);
+        let own = input_tokens(&example.tokens, &example.targets);
         if own == 0 {
             continue;
         }
@@ -98,7 +98,7 @@ fn groups<'e>(
 /// `batch_size` examples, cut at `most`.
 pub fn largest_pass(examples: &[Example], batch_size: usize, seed: u64, steps: u64, most: usize) -> usize {
     let steps_of_epoch = examples.len().div_ceil(batch_size) as u64;
-    let read = |(_, example): &(usize, &Example)| rows_read(&example.tokens, &example.targets);
+    let read = |(_, example): &(usize, &Example)| input_tokens(&example.tokens, &example.targets);
     let mut largest = 0;
     for epoch in 0..steps.div_ceil(steps_of_epoch.max(1)).min(EPOCHS_LOOKED_AT) {
         let left = usize::try_from(steps - epoch * steps_of_epoch).unwrap_or(usize::MAX);

@@ -147,10 +147,10 @@ pub fn train(
     set(model, &state.matrices);
     let resumed_at = state.progress.steps();
     model.limit_activations(options.memory);
-    let bytes_a_token = model.activation_bytes_a_token();
+    let bytes_a_token = model.activation_bytes_per_token();
     let most = batches::tokens_within(options.memory, bytes_a_token);
     let largest = batches::largest_pass(&data.examples, options.batch_size, options.seed, steps, most) as u64;
-    model.keep_weights(options.memory.saturating_sub(bytes_a_token.saturating_mul(largest)));
+    model.cache_packed_weights(options.memory.saturating_sub(bytes_a_token.saturating_mul(largest)));
     // What is seen once need not be kept.
     let keep = |model: &Transformer<'_, f32>, data: Option<&Dataset>| match data {
         Some(data) => Prefix::new(model, data.examples.len(), &options.scratch),
@@ -244,11 +244,11 @@ fn recent(losses: &[f64]) -> f64 {
 }
 
 fn matrices(model: &mut Transformer<'_, f32>) -> Vec<Array2<f32>> {
-    model.trained().iter().map(|u| (*u).clone()).collect()
+    model.trainable_mut().iter().map(|u| (*u).clone()).collect()
 }
 
 fn set(model: &mut Transformer<'_, f32>, matrices: &[Array2<f32>]) {
-    model.trained().into_iter().zip(matrices).for_each(|(u, value)| u.assign(value));
+    model.trainable_mut().into_iter().zip(matrices).for_each(|(u, value)| u.assign(value));
 }
 
 /// Set each U to its value, what it gained since it was `began` multiplied by `factor`.
@@ -259,7 +259,7 @@ fn set_shrunk(
     factor: f32,
 ) {
     set(model, matrices);
-    for (u, from) in model.trained().into_iter().zip(began) {
+    for (u, from) in model.trainable_mut().into_iter().zip(began) {
         u.zip_mut_with(from, |u, &from| *u = from + factor * (*u - from));
     }
 }
@@ -278,21 +278,21 @@ fn mean_loss_keeping(
     let (mut sum, mut count) = (0.0, 0);
     let cut = Cut { most: batches::MOST_TOKENS, share: prefix.is_none() };
     for pass in batches::passes(data.examples.iter().enumerate(), cut) {
-        let x = frozen_part(model, &pass, &mut prefix)?;
+        let x = forward_frozen(model, &pass, &mut prefix)?;
         sum -= model.log_probs_from(x, &pass.batch).iter().sum::<f64>();
         count += pass.batch.predictions().len();
     }
     Ok(sum / count as f64)
 }
 
-fn frozen_part(
+fn forward_frozen(
     model: &Transformer<'_, f32>,
     pass: &Pass,
     prefix: &mut Option<&mut Prefix>,
 ) -> Result<Array2<f32>> {
     match prefix {
         Some(prefix) => prefix.of(model, pass),
-        None => Ok(model.frozen_part(&pass.batch)),
+        None => Ok(model.forward_frozen(&pass.batch)),
     }
 }
 
@@ -307,7 +307,7 @@ fn step_gradients(
     let mut sum = 0.0;
     let mut total: Vec<Array2<f32>> = Vec::new();
     for pass in passes {
-        let x = frozen_part(model, pass, &mut prefix)?;
+        let x = forward_frozen(model, pass, &mut prefix)?;
         let (log_probs, gradients) = model.gradients_from(x, &pass.batch, weight);
         sum -= log_probs.iter().sum::<f64>();
         if total.is_empty() {

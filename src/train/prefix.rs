@@ -45,7 +45,7 @@ impl Prefix {
         let places: Vec<Option<u64>> = pass.examples.iter().map(|&example| self.places[example]).collect();
         let sequences = pass.batch.sequences();
         if places.contains(&None) {
-            let x = model.frozen_part(&pass.batch);
+            let x = model.forward_frozen(&pass.batch);
             for (&example, rows) in pass.examples.iter().zip(sequences) {
                 if self.places[example].is_none() {
                     let values = x.slice(s![rows.clone(), ..]);
@@ -104,7 +104,7 @@ mod tests {
         let mut prefix = Prefix::new(&model, examples.len(), folder.path()).unwrap().unwrap();
         for indices in [&[1, 3][..], &[0, 3, 2], &[3, 2, 1, 0], &[2]] {
             let pass = pass(indices);
-            let right = model.frozen_part(&pass.batch);
+            let right = model.forward_frozen(&pass.batch);
             assert_eq!(prefix.of(&model, &pass).unwrap(), right, "{indices:?}");
             let from = model.gradients_from(right, &pass.batch, 0.1);
             assert_eq!(model.gradients(&pass.batch, 0.1), from);
