@@ -99,10 +99,10 @@ impl<'a, T: Real> Linear<'a, T> {
 
     /// Keep packed copies of W^T and W from one pass to the next, each if it is `wanted` and fits into the `remaining`
     /// bytes, which then shrink by its size.
-    pub fn cache_packed(&mut self, output_rows: [bool; 2], remaining: &mut u64) {
+    pub fn cache_packed(&mut self, wanted: [bool; 2], remaining: &mut u64) {
         let bytes = T::packed_bytes(self.weight.rows(), self.weight.cols(), self.precision);
-        for (packed, output_rows) in self.packed.iter_mut().zip(output_rows) {
-            match remaining.checked_sub(bytes).filter(|_| output_rows) {
+        for (packed, wanted) in self.packed.iter_mut().zip(wanted) {
+            match remaining.checked_sub(bytes).filter(|_| wanted) {
                 Some(rest) => {
                     *remaining = rest;
                     packed.get_or_insert_with(|| PackedCache(Arc::default()));

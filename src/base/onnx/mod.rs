@@ -13,7 +13,8 @@ use std::path::Path;
 
 use curmerge_formats::onnx::{Node, Onnx, OnnxTensor};
 
-use super::blocks::{BlockTensors, Stretch};
+use super::folder::{CONFIG, Folder};
+use super::nbits::{NBitsTensors, StoredTensor};
 use super::{BaseTensor, Config, Slice, config};
 use crate::arch::{self, Architecture};
 use crate::{Error, Result};
@@ -35,10 +36,10 @@ pub(super) struct Opened {
 /// Open a model file with what lies beside it.
 pub(super) fn open(path: &Path) -> Result<Opened> {
     let mut model = OnnxModel::open(path)?;
-    let (folder, onnx) = (model.folder(), model.onnx());
+    let (folder, onnx) = (Folder::new(model.folder()), model.onnx());
     let uses = uses::all(onnx)?;
     let (mut architecture, mut name, mut made) = (arch::UNKNOWN, String::new(), Config::unknown());
-    if folder.join("config.json").is_file() {
+    if folder.has(CONFIG) {
         name = config::model_type(folder)?;
         if let Some(known) = arch::by_model_type(&name) {
             (architecture, made) = (known, Config::from_folder(folder, known)?);
@@ -96,10 +97,10 @@ struct Draft {
     tensor: OnnxTensor,
     /// The names of scales and zero points, and they.
     beside: Vec<(String, OnnxTensor)>,
-    blocks: Option<(usize, usize)>,
+    nbits: Option<(usize, usize)>,
     shape: Vec<u64>,
     transposed: bool,
-    less_one: bool,
+    unit_offset: bool,
     rotary_halves: Option<usize>,
     /// The first of its outputs and their number, where the tensor has others besides.
     part: Option<(u64, u64)>,
@@ -109,21 +110,21 @@ impl Draft {
     fn new(used: &Use<'_>) -> Self {
         let tensor = used.tensor.clone();
         let vector = matches!(used.role, Role::Factor { .. } | Role::Bias);
-        let shape = match &used.blocks {
-            Some(blocks) => blocks.shape.to_vec(),
+        let shape = match &used.nbits {
+            Some(nbits) => nbits.shape.to_vec(),
             None if vector => vec![tensor.elements()],
             None => tensor.dims.clone(),
         };
         let owned = |(name, tensor): (&str, &OnnxTensor)| (name.to_string(), tensor.clone());
-        let beside = used.blocks.iter().flat_map(|blocks| [Some(blocks.scales), blocks.zero_points]);
+        let beside = used.nbits.iter().flat_map(|nbits| [Some(nbits.scales), nbits.zero_points]);
         Self {
             name: used.name.to_string(),
             beside: beside.flatten().map(owned).collect(),
-            blocks: used.blocks.map(|blocks| (blocks.bits, blocks.block)),
+            nbits: used.nbits.map(|nbits| (nbits.bits, nbits.block_size)),
             tensor,
             shape,
             transposed: used.transposed,
-            less_one: used.role == Role::Factor { less_one: true },
+            unit_offset: used.role == Role::Factor { unit_offset: true },
             rotary_halves: None,
             part: None,
         }
@@ -141,12 +142,13 @@ impl Draft {
 
     /// Find its bytes.
     fn tensor(self, model: &mut OnnxModel) -> Result<BaseTensor> {
-        let Stretch { stored_name, dtype, file, offset, bytes } = model.place(&self.name, &self.tensor)?;
+        let StoredTensor { stored_name, dtype, file, offset, bytes } =
+            model.place(&self.name, &self.tensor)?;
         let beside = self.beside.iter().map(|(name, tensor)| model.place(name, tensor));
         let mut beside = beside.collect::<Result<Vec<_>>>()?.into_iter();
-        let blocks = self.blocks.zip(beside.next()).map(|((bits, block), scales)| BlockTensors {
+        let nbits = self.nbits.zip(beside.next()).map(|((bits, block_size), scales)| NBitsTensors {
             bits,
-            block,
+            block_size,
             scales,
             zero_points: beside.next(),
         });
@@ -159,8 +161,8 @@ impl Draft {
             bytes,
             rotary_halves: self.rotary_halves,
             transposed: self.transposed,
-            less_one: self.less_one,
-            blocks,
+            unit_offset: self.unit_offset,
+            nbits,
             slice: None,
         };
         let Some((start, rows)) = self.part else { return Ok(tensor) };

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use curmerge_formats::dtype::DType;
 use curmerge_formats::onnx::{Onnx, OnnxTensor};
 
-use crate::base::Stretch;
+use crate::base::StoredTensor;
+use crate::base::folder::{CONFIG, GENAI_CONFIG, SAFETENSORS_INDEX};
 use crate::{Error, Result};
 
 /// An open ONNX model.
@@ -54,7 +55,7 @@ impl OnnxModel {
     }
 
     /// Where the bytes of a tensor lie that the value of this name is.
-    pub(super) fn place(&mut self, name: &str, tensor: &OnnxTensor) -> Result<Stretch> {
+    pub(super) fn place(&mut self, name: &str, tensor: &OnnxTensor) -> Result<StoredTensor> {
         let (file, offset) = match self.places.get(name) {
             Some(&place) => place,
             None => {
@@ -70,7 +71,7 @@ impl OnnxModel {
             }
         };
         let dtype = tensor.element.dtype().unwrap_or(DType::U8);
-        Ok(Stretch { stored_name: name.to_string(), dtype, file, offset, bytes: tensor.bytes })
+        Ok(StoredTensor { stored_name: name.to_string(), dtype, file, offset, bytes: tensor.bytes })
     }
 }
 
@@ -89,7 +90,7 @@ fn folder_of(path: &Path) -> (PathBuf, bool) {
 }
 
 /// Files that say what a model is.
-const CONFIGS: &[&str] = &["config.json", "genai_config.json"];
+const CONFIGS: &[&str] = &[CONFIG, GENAI_CONFIG];
 
 /// The ONNX file of a folder that has no weights of another kind; any other path as it is.
 ///
@@ -127,7 +128,7 @@ fn list(folder: &Path) -> Result<(Vec<PathBuf>, bool)> {
         let path = entry.map_err(fail)?.path();
         let name = path.file_name().unwrap_or_default();
         // An adapter is a safetensors file too.
-        safetensors |= name == "model.safetensors" || name == "model.safetensors.index.json";
+        safetensors |= name == "model.safetensors" || name == SAFETENSORS_INDEX;
         if path.extension().is_some_and(|ending| ending == "onnx") && path.is_file() {
             found.push(path);
         }
