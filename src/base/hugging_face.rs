@@ -1,27 +1,93 @@
-//! From config.json in a Hugging Face folder, with transformers' defaults.
+//! A base in a Hugging Face folder: its tensors, and its configuration from config.json with transformers' defaults.
 
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
+use curmerge_formats::safetensors::{SafeTensors, shard_index};
 use serde_json::Value as Json;
 
+use super::config::{Config, Experts, MAX_LAYERS};
+use super::folder::{CONFIG, Folder};
+use super::opened::Opened;
 use super::rope::{self, Rope};
-use super::{Config, Experts};
-use crate::arch::{Activation, Architecture, Positions, is_windowed};
-use crate::base::folder::{CONFIG, Folder};
+use super::tensor::BaseTensor;
+use crate::arch::{self, Activation, Architecture, Positions, is_windowed};
 use crate::{Error, Result};
 
+/// Open a folder with config.json and safetensors files.
+pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
+    let model_type = model_type(Folder::new(folder))?;
+    let (architecture, architecture_name, config) = match arch::by_model_type(&model_type) {
+        Some(known) => (known, known.gguf.to_string(), Config::from_folder(Folder::new(folder), known)?),
+        None => (arch::UNKNOWN, model_type, Config::unknown()),
+    };
+    let index = shard_index(folder)?;
+    let names: Vec<&str> = match &index {
+        Some(index) => index.values().collect::<BTreeSet<_>>().into_iter().map(|n| &**n).collect(),
+        None => vec!["model.safetensors"],
+    };
+    let files = names
+        .iter()
+        .map(|n| SafeTensors::open(&folder.join(n)))
+        .collect::<std::result::Result<Vec<_>, _>>()?;
+    for (tensor, name) in index.iter().flatten() {
+        let held = names.binary_search(&name.as_str()).is_ok_and(|n| files[n].tensor(tensor).is_some());
+        if !held {
+            return Err(Error::input(
+                folder.join(name),
+                format!("tensor '{}'", tensor.escape_debug()),
+                "not in this file, where the index says it is",
+                "download the folder again",
+            ));
+        }
+    }
+    let mut tensors = BTreeMap::new();
+    for (file, shard) in files.iter().enumerate() {
+        for t in shard.tensors() {
+            let (stem, bias) = match t.name.strip_suffix(".bias") {
+                Some(stem) => (stem, ".bias"),
+                None => (t.name.strip_suffix(".weight").unwrap_or(&t.name), ""),
+            };
+            let (canonical, names) = match architecture.of_hugging_face(stem) {
+                Some((name, names)) if bias.is_empty() || names.bias.is_some() => (name + bias, Some(names)),
+                _ if architecture.gguf.is_empty() => (format!("{stem}{bias}"), None),
+                _ => (t.name.clone(), None),
+            };
+            let tensor = BaseTensor {
+                stored_name: t.name.clone(),
+                dtype: t.dtype,
+                shape: t.shape.clone(),
+                file,
+                offset: t.offset,
+                bytes: t.bytes,
+                rotary_halves: names.and_then(|n| n.rotary_halves).map(|h| config.head_count(h)),
+                transposed: names.is_some_and(|n| n.transposed) && bias.is_empty(),
+                unit_offset: names.is_some_and(|n| n.unit_offset),
+                nbits: None,
+                slice: None,
+            };
+            if tensors.insert(canonical, tensor).is_some() {
+                return Err(Error::input(
+                    shard.path(),
+                    format!("tensor '{}'", t.name),
+                    "stored twice in this folder's files",
+                    "download the folder again",
+                ));
+            }
+        }
+    }
+    Ok(Opened { files, architecture, architecture_name, config, tensors })
+}
+
 /// `model_type` in config.json. Fails when there is no such file or it is not a JSON object.
-pub(in crate::base) fn model_type(folder: Folder<'_>) -> Result<String> {
+pub(super) fn model_type(folder: Folder<'_>) -> Result<String> {
     let config = folder.config()?;
     Ok(config.get("model_type").and_then(Json::as_str).unwrap_or_default().to_string())
 }
 
 impl Config {
     /// From config.json in a Hugging Face folder of this architecture.
-    pub(in crate::base) fn from_folder(
-        folder: Folder<'_>,
-        architecture: &'static Architecture,
-    ) -> Result<Self> {
+    pub(super) fn from_folder(folder: Folder<'_>, architecture: &'static Architecture) -> Result<Self> {
         let fields = Fields::open(folder, architecture)?;
         fields.refuse_variants()?;
         let (layers, d_model, heads) = (
@@ -67,7 +133,7 @@ impl Config {
         if architecture.scales_embedding {
             config.embedding_scale = f64::from((d_model as f32).sqrt());
         }
-        config.windowed = fields.windowed(layers.min(super::MAX_LAYERS));
+        config.windowed = fields.windowed(layers.min(MAX_LAYERS));
         config.window = fields.count("sliding_window").filter(|_| config.windowed.contains(&true));
         config.checked(&fields.path)
     }
