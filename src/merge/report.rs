@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::kernels::{Cpu, Work};
+use crate::kernels::{Cpu, Multiversion};
 use crate::rewrite::Companion;
 
 /// Sums of products over some values of one matrix: W as the base stores it, d its change, Q as written.
@@ -23,7 +23,7 @@ pub struct Sums {
 impl Sums {
     /// Over one row: eight running sums each, added up in order.
     pub fn of_row(q: &[f32], w: &[f32], d: &[f32]) -> Self {
-        Cpu::current().run(Row { q, w, d })
+        Cpu::current().dispatch(Row { q, w, d })
     }
 
     /// Adds the sums of further values.
@@ -74,7 +74,7 @@ struct Row<'a> {
     d: &'a [f32],
 }
 
-impl Work for Row<'_> {
+impl Multiversion for Row<'_> {
     type Output = Sums;
 
     #[inline(always)]

@@ -66,7 +66,7 @@ fn write_files<T: ComputedTensor>(
     }
     // The model's own file is the last.
     match outputs.pop() {
-        Some(model) => Ok(model.commit_behind(outputs)?),
+        Some(model) => Ok(model.commit_after(outputs)?),
         None => Ok(()),
     }
 }

@@ -147,7 +147,7 @@ pub fn to_onnx(
         false => None,
     };
     let report = plan.write(&model, external.as_ref(), options, &mut progress)?;
-    model.commit_behind(external)?;
+    model.commit_after(external)?;
     Ok(report)
 }
 
@@ -209,7 +209,7 @@ pub fn to_onnx_folder(
     let mut report = plan.write(&model, data.as_ref(), options, &mut progress)?;
     report.notes.extend(notes);
     report.companions = copied;
-    model.commit_behind(data)?;
+    model.commit_after(data)?;
     folder.commit()?;
     Ok(report)
 }
