@@ -7,8 +7,8 @@ use crate::merge::MergeReport;
 const MAX_LISTED: usize = 10;
 /// A share below this is worth a warning.
 const LOW_SHARE: f64 = 0.5;
-/// Noise above this is worth a warning: rounding then adds ten times the adapter's change in other directions, about what
-/// a change of a hundredth of a quantization step costs.
+/// Noise above this is worth a warning: rounding then adds ten times the adapter's change in other
+/// directions, about what a change of a hundredth of a quantization step costs.
 const HIGH_NOISE: f64 = 10.0;
 
 /// The tensors that kept least of their change, and what the figures mean.

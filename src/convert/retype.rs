@@ -1,6 +1,7 @@
 //! A GGUF model in other types: its tensors decoded and encoded again, as llama-quantize does it.
 //!
-//! [`file_type`] says which type a tensor gets. The bytes of every tensor are those that llama-quantize writes.
+//! [`file_type`] says which type a tensor gets. The bytes of every tensor are those that llama-quantize
+//! writes.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -42,13 +43,13 @@ impl ConvertReport {
     }
 }
 
-/// Writes `gguf` to `out` in the types of `file_type`, by the weights of `imatrix` if there is one. `progress` is told how
-/// many bytes of how many were converted. `out` must be none of `inputs`.
+/// Writes `gguf` to `out` in the types of `file_type`, by the weights of `imatrix` if there is one.
+/// `progress` is told how many bytes of how many were converted. `out` must be none of `inputs`.
 ///
 /// # Errors
-/// Before anything is written: an architecture whose exceptions are not known; a tensor that cannot be decoded; a type
-/// that needs an importance matrix without one, or with one of another size. Later: a value that a type cannot hold, a
-/// full disk. After an error `out` is as it was before.
+/// Before anything is written: an architecture whose exceptions are not known; a tensor that cannot be
+/// decoded; a type that needs an importance matrix without one, or with one of another size. Later: a value
+/// that a type cannot hold, a full disk. After an error `out` is as it was before.
 pub fn retype(
     gguf: &GgufModel,
     file_type: FileType,
@@ -137,7 +138,8 @@ pub(super) fn fallbacks<'a>(choices: impl Iterator<Item = (&'a str, &'a Choice)>
     ))
 }
 
-/// The `wanted` weights of a tensor that gets this type, if there are some; else what is wrong with them and what to do.
+/// The `wanted` weights of a tensor that gets this type, if there are some; else what is wrong with them and
+/// what to do.
 pub(super) fn weights<'a>(
     imatrix: Option<&'a Imatrix>,
     name: &str,

@@ -1,8 +1,8 @@
 //! LoRA adapters of other programs, to be merged: PEFT's folders and llama.cpp's GGUF files.
 //!
-//! The change of a matrix is `scale B A`. Both thin matrices stay in the mapped file until their target is merged. Adapters
-//! that do more (DoRA, trained biases or embeddings, PiSSA's changed base) are refused: a merge without that part would
-//! silently write another model.
+//! The change of a matrix is `scale B A`. Both thin matrices stay in the mapped file until their target is
+//! merged. Adapters that do more (DoRA, trained biases or embeddings, PiSSA's changed base) are refused: a
+//! merge without that part would silently write another model.
 
 mod gguf;
 pub mod peft;
@@ -73,7 +73,8 @@ struct Target {
 }
 
 impl Lora {
-    /// Whether this is a LoRA of another program: a folder with PEFT's configuration, or a GGUF file of type adapter.
+    /// Whether this is a LoRA of another program: a folder with PEFT's configuration, or a GGUF file of type
+    /// adapter.
     pub fn is_lora(path: &Path) -> bool {
         peft::is_folder(path)
             || matches!(detect(path), Ok(Container::Gguf))
@@ -83,7 +84,8 @@ impl Lora {
     /// Opens a LoRA for this base.
     ///
     /// # Errors
-    /// A damaged file; another kind of adapter; a target that the base does not have, or has in another shape.
+    /// A damaged file; another kind of adapter; a target that the base does not have, or has in another
+    /// shape.
     pub fn open(path: &Path, base: &Base) -> Result<Self> {
         let lora = if path.is_dir() { peft::open(path, base)? } else { gguf::open(path, base)? };
         for (name, target) in &lora.targets {
@@ -115,8 +117,8 @@ impl Lora {
         self.targets.keys().map(String::as_str)
     }
 
-    /// B, and A times `factor` times the adapter's own scale, of one of [`Self::targets`]. The rows of B are in canonical
-    /// order.
+    /// B, and A times `factor` times the adapter's own scale, of one of [`Self::targets`]. The rows of B are
+    /// in canonical order.
     ///
     /// # Errors
     /// No such target; a number that is not finite.

@@ -1,10 +1,10 @@
 //! A LoRA in a folder, as PEFT's `save_pretrained` writes it.
 //!
 //! adapter_config.json has `r` and `lora_alpha`, and for modules whose name ends as a regular expression says
-//! `rank_pattern` and `alpha_pattern`. The scale is `alpha / r`, with `use_rslora` `alpha / sqrt(r)` (Kalajdzievski
-//! 2023). A is `[r, in]` and B `[out, r]`, also for a module that stores `[in, out]`: `fan_in_fan_out` is about the module
-//! alone, and PEFT corrects it if it is wrong, so it matters only for unknown architectures. Source: `LoraConfig`,
-//! `LoraLayer.update_layer` and `get_pattern_key` in peft.
+//! `rank_pattern` and `alpha_pattern`. The scale is `alpha / r`, with `use_rslora` `alpha / sqrt(r)`
+//! (Kalajdzievski 2023). A is `[r, in]` and B `[out, r]`, also for a module that stores `[in, out]`:
+//! `fan_in_fan_out` is about the module alone, and PEFT corrects it if it is wrong, so it matters only for
+//! unknown architectures. Source: `LoraConfig`, `LoraLayer.update_layer` and `get_pattern_key` in peft.
 
 use std::fmt;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! What adapters add to the tensors of a base: deltas of a whole tensor, or of the parts of one that holds several
-//! matrices.
+//! What adapters add to the tensors of a base: deltas of a whole tensor, or of the parts of one that holds
+//! several matrices.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -65,7 +65,8 @@ pub(super) fn by_tensor<'a>(
     Ok(deltas)
 }
 
-/// The names of the parts that the deltas change, in the order of their rows; none if a delta changes the whole tensor.
+/// The names of the parts that the deltas change, in the order of their rows; none if a delta changes the
+/// whole tensor.
 pub(super) fn parts(deltas: &[Delta<'_>]) -> Vec<String> {
     let mut parts: Vec<(usize, &str)> = Vec::new();
     for delta in deltas {
@@ -77,8 +78,8 @@ pub(super) fn parts(deltas: &[Delta<'_>]) -> Vec<String> {
     parts.into_iter().map(|(_, part)| part.to_string()).collect()
 }
 
-/// The deltas of each stored tensor, which may hold several of the base's: by the name in the container, with rows counted
-/// within the stored tensor.
+/// The deltas of each stored tensor, which may hold several of the base's: by the name in the container, with
+/// rows counted within the stored tensor.
 pub(super) fn by_stored_tensor<'a>(
     base: &'a Base,
     deltas: &BTreeMap<&'a str, Vec<Delta<'a>>>,
@@ -101,7 +102,8 @@ pub(super) fn by_stored_tensor<'a>(
     stored
 }
 
-/// The sum of the deltas of one tensor, its rows in stored order: thin factors, each within its rows and columns.
+/// The sum of the deltas of one tensor, its rows in stored order: thin factors, each within its rows and
+/// columns.
 pub(super) struct DeltaSum(Vec<Placed>);
 
 struct Placed {
@@ -111,7 +113,8 @@ struct Placed {
 }
 
 impl DeltaSum {
-    /// The sum of these deltas, or its transpose if the tensor is stored so. `path` is the base that errors name.
+    /// The sum of these deltas, or its transpose if the tensor is stored so. `path` is the base that errors
+    /// name.
     ///
     /// # Errors
     /// Factors that are not finite.

@@ -28,9 +28,9 @@ impl<R: Survival> Multiversion for Share<'_, R> {
     }
 }
 
-/// The gain whose share is nearest to 1, or 1 if no other does better. The search brackets it between a gain that is too
-/// small and one that is too large, on a logarithmic scale. The share jumps from code to code; of two equal shares the
-/// gain nearer to 1 is kept.
+/// The gain whose share is nearest to 1, or 1 if no other does better. The search brackets it between a gain
+/// that is too small and one that is too large, on a logarithmic scale. The share jumps from code to code; of
+/// two equal shares the gain nearer to 1 is kept.
 pub(super) fn gain(row: &impl Survival) -> f32 {
     const DOUBLINGS: usize = 32;
     const REFINEMENTS: usize = 24;

@@ -1,4 +1,5 @@
-//! Merging into a GGUF model: adapted tensors, and with a mixture of types the tensors that it stores in another type.
+//! Merging into a GGUF model: adapted tensors, and with a mixture of types the tensors that it stores in
+//! another type.
 
 use std::collections::BTreeMap;
 

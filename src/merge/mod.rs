@@ -1,8 +1,9 @@
 //! `W + s C U R`, and LoRA adapters of other programs, as a new model file.
 //!
-//! Over [`crate::rewrite`]: tensors that no adapter changes are copied byte for byte, and the others are decoded, changed
-//! and rounded a few blocks of rows at a time ([`requantize`] says how). So a merge needs some megabytes, whatever the
-//! size of the model. The output has the base's container, metadata, names and order.
+//! Over [`crate::rewrite`]: tensors that no adapter changes are copied byte for byte, and the others are
+//! decoded, changed and rounded a few blocks of rows at a time ([`requantize`] says how). So a merge needs
+//! some megabytes, whatever the size of the model. The output has the base's container, metadata, names and
+//! order.
 
 mod deltas;
 mod folder;
@@ -36,17 +37,18 @@ use tensor::Adapted;
 /// How to merge.
 #[derive(Clone, Default)]
 pub struct MergeOptions<'a> {
-    /// Says whether the adapters belong to the base; an error ends the merge. Called once, before anything is computed and
-    /// while unchanged tensors are already being copied.
+    /// Says whether the adapters belong to the base; an error ends the merge. Called once, before anything is
+    /// computed and while unchanged tensors are already being copied.
     pub confirm: Option<&'a dyn Fn() -> Result<()>>,
-    /// llama-quantize's mixture of types for a whole GGUF file; `None` copies every tensor that no adapter changes.
+    /// llama-quantize's mixture of types for a whole GGUF file; `None` copies every tensor that no adapter
+    /// changes.
     pub file_type: Option<FileType>,
     /// How much rounding errors of each column count in that mixture.
     pub imatrix: Option<&'a Imatrix>,
     /// The types of the changed tensors.
     pub storage: Storage,
-    /// Limit of the tensors in one output file, in bytes; `None` writes a GGUF model as one file and a folder in the
-    /// base's own shards.
+    /// Limit of the tensors in one output file, in bytes; `None` writes a GGUF model as one file and a folder
+    /// in the base's own shards.
     pub max_shard_size: Option<u64>,
     /// Replace an existing output folder.
     pub force: bool,
@@ -57,8 +59,8 @@ pub struct MergeOptions<'a> {
 /// An adapter to merge.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
-    /// curmerge's own. Here only names and shapes must fit; [`MergeOptions::confirm`] decides whether it belongs to the
-    /// base, by [`crate::cur::fingerprint::check`].
+    /// curmerge's own. Here only names and shapes must fit; [`MergeOptions::confirm`] decides whether it
+    /// belongs to the base, by [`crate::cur::fingerprint::check`].
     Cur(&'a Adapter),
     /// A LoRA of another program.
     Lora(&'a Lora),
@@ -91,18 +93,19 @@ impl Merge<'_> {
     }
 }
 
-/// Writes the merged model to `out`. Each source comes with a factor of its change; changes of one matrix add up.
+/// Writes the merged model to `out`. Each source comes with a factor of its change; changes of one matrix add
+/// up.
 ///
-/// A GGUF base becomes a file, or with a limited size of files a folder of splits. A Hugging Face folder becomes a folder.
-/// An ONNX base becomes a file, with others beside it if the base has its weights apart; or, if `out` does not end in
-/// .onnx, a folder that also has the configuration and the tokenizer.
+/// A GGUF base becomes a file, or with a limited size of files a folder of splits. A Hugging Face folder
+/// becomes a folder. An ONNX base becomes a file, with others beside it if the base has its weights apart;
+/// or, if `out` does not end in .onnx, a folder that also has the configuration and the tokenizer.
 ///
 /// `progress` is told how many of how many changed tensors are done.
 ///
 /// # Errors
-/// Before anything is written: an output whose ending asks for another container, a target that the base does not have, a
-/// type that cannot be written or does not divide a row. Later: a changed value that its type cannot hold, a full disk.
-/// After an error `out` is as it was before.
+/// Before anything is written: an output whose ending asks for another container, a target that the base does
+/// not have, a type that cannot be written or does not divide a row. Later: a changed value that its type
+/// cannot hold, a full disk. After an error `out` is as it was before.
 pub fn merge(
     base: &Base,
     sources: &[(Source<'_>, f32)],

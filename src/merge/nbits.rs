@@ -1,5 +1,6 @@
-//! Rounding a changed matrix in the blocks of MatMulNBits, as [`super::requantize`] rounds other types: on the block's own
-//! scales and zero points, with the gain that keeps the change; with new ones where a row has moved too far for those.
+//! Rounding a changed matrix in the blocks of MatMulNBits, as [`super::requantize`] rounds other types: on
+//! the block's own scales and zero points, with the gain that keeps the change; with new ones where a row has
+//! moved too far for those.
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::quant::{EvenGrid, decode, encode};
@@ -17,8 +18,8 @@ use crate::{Error, Result};
 /// Codes, scales and zero points of some rows, each as it is stored.
 type Written = [Vec<u8>; 3];
 
-/// Merges a matrix in blocks. `put` takes the codes as part 0, the scales as part 1 and the zero points, if there are
-/// any, as part 2.
+/// Merges a matrix in blocks. `put` takes the codes as part 0, the scales as part 1 and the zero points, if
+/// there are any, as part 2.
 pub(super) fn compute(
     adapted: &Adapted<'_>,
     blocks: &NBits<'_>,
@@ -144,8 +145,8 @@ impl Row<'_> {
         (self.candidate(&codes, &scales, &zeros, stored.map(<[u8]>::to_vec)), steps)
     }
 
-    /// W + d in new blocks. Without zero points the scale comes from the value of greatest magnitude, else from the range
-    /// of the values. `None` if a scale cannot be stored.
+    /// W + d in new blocks. Without zero points the scale comes from the value of greatest magnitude, else
+    /// from the range of the values. `None` if a scale cannot be stored.
     fn on_new_scales(&self) -> Option<Candidate> {
         let (blocks, max) = (self.blocks, self.max_code());
         let middle = (max + 1.0) / 2.0;

@@ -64,7 +64,8 @@ fn adapted<'a>(
     Ok(Adapted { name: label, deltas, weight, importance: None, dtype: tensor.dtype, path: base.path() })
 }
 
-/// The matrix that is stored under this name, or one of several. Fails if a merge would change another matrix too.
+/// The matrix that is stored under this name, or one of several. Fails if a merge would change another matrix
+/// too.
 fn sole_user<'b>(
     base: &Base,
     name: &str,

@@ -1,12 +1,12 @@
 //! Rounding one changed row so that the change survives.
 //!
-//! Rounding W + d to the nearest code loses every change smaller than half a quantization step. Of a small adapter on a
-//! 4-bit matrix that is nearly all. What counts is the share of the change that survives in its own direction,
-//! `<Q - W, d> / |d|^2`. So the row is rounded as Q(W + g d) on the grid of the base's own scales, with the gain g that
-//! brings the share nearest to 1. Among all choices of codes with that share, this one has the least error |Q - W - d|:
-//! with a Lagrange multiplier for the share, each code becomes the rounding of (1 + lambda) d. In words: of many changes
-//! too small for a step, the largest take a whole step on behalf of the rest. This holds for uneven levels as for even
-//! steps.
+//! Rounding W + d to the nearest code loses every change smaller than half a quantization step. Of a small
+//! adapter on a 4-bit matrix that is nearly all. What counts is the share of the change that survives in its
+//! own direction, `<Q - W, d> / |d|^2`. So the row is rounded as Q(W + g d) on the grid of the base's own
+//! scales, with the gain g that brings the share nearest to 1. Among all choices of codes with that share,
+//! this one has the least error |Q - W - d|: with a Lagrange multiplier for the share, each code becomes the
+//! rounding of (1 + lambda) d. In words: of many changes too small for a step, the largest take a whole step
+//! on behalf of the rest. This holds for uneven levels as for even steps.
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::quant::{Grid, QuantError, decode, encode, encode_keeping_scales, encode_weighted};
@@ -16,8 +16,8 @@ use super::report::Sums;
 
 /// Shares within which encoding with new scales may be taken instead.
 pub(super) const PLAIN_SHARES: std::ops::RangeInclusive<f64> = 0.9..=1.1;
-/// Encoding with new scales costs about a twelfth of a squared step per value. It is tried only where the old scales cost
-/// more than this fraction of a squared step.
+/// Encoding with new scales costs about a twelfth of a squared step per value. It is tried only where the old
+/// scales cost more than this fraction of a squared step.
 pub(super) const PLAIN_ERROR: f64 = 1.0 / 8.0;
 
 /// How one matrix is stored before and after.
@@ -40,7 +40,8 @@ impl Types<'_> {
     }
 }
 
-/// Rounds the row with values `w`, stored as `stored`, and its change `d` into `out`. Returns what became of the change.
+/// Rounds the row with values `w`, stored as `stored`, and its change `d` into `out`. Returns what became of
+/// the change.
 ///
 /// # Errors
 /// [`QuantError::OutOfRange`] for a value that the output type cannot hold.

@@ -15,16 +15,16 @@ pub enum Storage {
     AsStored,
     /// All in this type.
     Only(DType),
-    /// Each as the base stores it if its change keeps this fidelity (see [`super::TensorReport::fidelity`]); else in the
-    /// narrowest wider type that keeps it.
+    /// Each as the base stores it if its change keeps this fidelity (see [`super::TensorReport::fidelity`]);
+    /// else in the narrowest wider type that keeps it.
     Narrowest {
         /// From 0 to 1.
         fidelity: f64,
     },
 }
 
-/// Types that a tensor may be widened to, by bits and then by precision. On matrices of language models each measured
-/// finer than those before it.
+/// Types that a tensor may be widened to, by bits and then by precision. On matrices of language models each
+/// measured finer than those before it.
 const WIDER: &[DType] = &[
     DType::Q4_K,
     DType::Q4_1,

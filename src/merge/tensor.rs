@@ -1,4 +1,5 @@
-//! A matrix that adapters change, as a stream: a few blocks of rows at a time are decoded, changed and rounded.
+//! A matrix that adapters change, as a stream: a few blocks of rows at a time are decoded, changed and
+//! rounded.
 
 use std::ops::Range;
 use std::path::Path;
@@ -37,8 +38,8 @@ impl ComputedTensor for Adapted<'_> {
         self.dtype
     }
 
-    /// The merged matrix as the container stores it: its order of rows, or its transpose. Every stored row is rounded by
-    /// itself, so the result depends neither on blocks nor on threads.
+    /// The merged matrix as the container stores it: its order of rows, or its transpose. Every stored row is
+    /// rounded by itself, so the result depends neither on blocks nor on threads.
     fn compute(&self, put: &mut dyn FnMut(usize, Vec<u8>) -> Result<()>) -> Result<TensorReport> {
         if let Some(nbits) = self.weight.nbits() {
             return nbits::compute(self, nbits, put);

@@ -34,8 +34,9 @@ impl Companion {
     }
 }
 
-/// Copies all files of a Hugging Face folder except those that `skipped` names, which are given with their full path.
-/// The size in the index changes by `growth` bytes. Returns what a reader may stumble over, sorted by path.
+/// Copies all files of a Hugging Face folder except those that `skipped` names, which are given with their
+/// full path. The size in the index changes by `growth` bytes. Returns what a reader may stumble over, sorted
+/// by path.
 pub(super) fn copy_folder(
     base: &Path,
     folder: &OutputFolder,
@@ -67,8 +68,8 @@ pub(super) fn copy_folder(
     Ok(noted)
 }
 
-/// Copies all files of a Hugging Face folder except weights in any form, their index, and the files that `skipped` names
-/// by their path within the folder. Returns what was left out besides these.
+/// Copies all files of a Hugging Face folder except weights in any form, their index, and the files that
+/// `skipped` names by their path within the folder. Returns what was left out besides these.
 ///
 /// # Errors
 /// A file that cannot be read or written; folders nested too deep.
@@ -119,8 +120,8 @@ impl Found {
         for entry in fs::read_dir(&folder).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             let (path, below) = (entry.path(), below.join(entry.file_name()));
-            // Hugging Face's cache keeps files as links into a store, so links to files are followed. Links to folders
-            // are not: one to `/` would copy the disk.
+            // Hugging Face's cache keeps files as links into a store, so links to files are followed. Links
+            // to folders are not: one to `/` would copy the disk.
             let kind = fs::metadata(&path).map_err(|e| Error::io(&path, "open", e))?;
             let is_link = entry.file_type().map_err(fail)?.is_symlink();
             if kind.is_file() {

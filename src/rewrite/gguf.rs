@@ -13,13 +13,13 @@ use super::tensors::{ComputedTensor, ComputedTensors};
 use super::writer::{Hooks, Writer};
 use crate::{Error, Result};
 
-/// Writes a model with new tensors and with this metadata, or its own if that is `None`: as one file, or as a folder of
-/// splits where their size is limited. Returns the file that a loader is given, of splits the first. The order of the
-/// tensors stays.
+/// Writes a model with new tensors and with this metadata, or its own if that is `None`: as one file, or as a
+/// folder of splits where their size is limited. Returns the file that a loader is given, of splits the
+/// first. The order of the tensors stays.
 ///
 /// # Errors
-/// A tensor that GGUF cannot hold; a folder without a name; those of `hooks` and the tensors; a full disk. After an error
-/// the destination is as it was before.
+/// A tensor that GGUF cannot hold; a folder without a name; those of `hooks` and the tensors; a full disk.
+/// After an error the destination is as it was before.
 pub fn write<T: ComputedTensor>(
     model: &GgufModel,
     metadata: Option<&[(String, Value)]>,
@@ -105,7 +105,8 @@ fn laid_out<'a, T: ComputedTensor>(
     Ok(Pieces::laid_out(layout.header(), placed, layout.file_bytes()))
 }
 
-/// The splits of the model, called after `stem`: name and pieces of each. A model that fits one file is not numbered.
+/// The splits of the model, called after `stem`: name and pieces of each. A model that fits one file is not
+/// numbered.
 fn splits<'a, T: ComputedTensor>(
     model: &'a GgufModel,
     metadata: Option<&[(String, Value)]>,

@@ -1,6 +1,7 @@
 //! An ONNX model with new values in some of its tensors. Types, shapes and the graph stay.
 //!
-//! A model may keep tensors in files beside it. Those are renamed into place before the model that names them.
+//! A model may keep tensors in files beside it. Those are renamed into place before the model that names
+//! them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,12 +16,13 @@ use super::writer::{Hooks, Writer};
 use crate::base::OnnxModel;
 use crate::{Error, Result};
 
-/// Writes a model with new values: to a name that ends in .onnx the model and its external files, else to a folder, as
-/// transformers.js lays it out, with `companions`, files of the model's own folder. Returns where the model file is.
+/// Writes a model with new values: to a name that ends in .onnx the model and its external files, else to a
+/// folder, as transformers.js lays it out, with `companions`, files of the model's own folder. Returns where
+/// the model file is.
 ///
 /// # Errors
-/// A replaced tensor that is no constant, or that several nodes use; an output without a name; those of `hooks` and the
-/// tensors; a full disk. After an error the destination is as it was before.
+/// A replaced tensor that is no constant, or that several nodes use; an output without a name; those of
+/// `hooks` and the tensors; a full disk. After an error the destination is as it was before.
 pub fn write<T: ComputedTensor>(
     model: &OnnxModel,
     new: &ComputedTensors<'_, T>,
@@ -105,7 +107,8 @@ fn users<'m>(onnx: &'m Onnx, name: &str) -> Vec<&'m Node> {
     found
 }
 
-/// The names of the files beside the model. They stay where the model keeps its own name, and are else called after it.
+/// The names of the files beside the model. They stay where the model keeps its own name, and are else called
+/// after it.
 fn file_names(onnx: &Onnx, out: &Path) -> Result<RewriteOptions> {
     let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_string);
     let own = name(out).ok_or_else(|| {

@@ -11,8 +11,8 @@ const BLOCK_VALUES: usize = 1 << 16;
 /// Blocks in memory at a time, for each thread.
 const BLOCKS_PER_THREAD: usize = 8;
 
-/// Computes blocks of the rows of a `[rows, cols]` matrix with `compute`, in parallel, and passes each result to `take`
-/// in the order of the rows. The blocks do not depend on the number of threads.
+/// Computes blocks of the rows of a `[rows, cols]` matrix with `compute`, in parallel, and passes each result
+/// to `take` in the order of the rows. The blocks do not depend on the number of threads.
 ///
 /// # Errors
 /// The first error in the order of the rows, of `compute` or of `take`.

@@ -17,12 +17,12 @@ use super::writer::{Hooks, Writer};
 use crate::Result;
 use crate::base::folder::SAFETENSORS_INDEX;
 
-/// Writes the folder `base`, whose tensors are in `files`, with new tensors and everything else that it holds. Returns
-/// the companions that are not in the output as one may expect.
+/// Writes the folder `base`, whose tensors are in `files`, with new tensors and everything else that it
+/// holds. Returns the companions that are not in the output as one may expect.
 ///
 /// # Errors
-/// A tensor that safetensors cannot hold; an index that is not JSON; those of `hooks` and the tensors; a full disk. After
-/// an error the destination is as it was before.
+/// A tensor that safetensors cannot hold; an index that is not JSON; those of `hooks` and the tensors; a full
+/// disk. After an error the destination is as it was before.
 pub fn write<T: ComputedTensor>(
     base: &Path,
     files: &[SafeTensors],
@@ -91,8 +91,8 @@ fn own_files<'a, T: ComputedTensor>(
     files.iter().map(own).collect()
 }
 
-/// The pieces of one file. Its own bytes stay where they are if only values change; `__metadata__` and the order of the
-/// data stay in any case.
+/// The pieces of one file. Its own bytes stay where they are if only values change; `__metadata__` and the
+/// order of the data stay in any case.
 fn own_file<'a, T: ComputedTensor>(
     file: &'a SafeTensors,
     new: &ComputedTensors<'_, T>,
@@ -150,7 +150,8 @@ fn regrouped<'a, T: ComputedTensor>(
     for (number, group) in groups.into_iter().enumerate() {
         let name = shard_name(number, count);
         let mut own = tensors[group].to_vec();
-        // Widest elements first, so that every tensor is aligned to its own, as readers that map the file need it.
+        // Widest elements first, so that every tensor is aligned to its own, as readers that map the file
+        // need it.
         own.sort_by_key(|(_, tensor)| Reverse(new_dtype(tensor, new).block_bytes()));
         map.extend(own.iter().map(|(_, tensor)| (tensor.name.as_str(), name.clone())));
         shards.push((name, laid_out(&metadata, &own, new)?));

@@ -8,8 +8,8 @@ use serde_json::{Value as Json, json};
 use crate::base::folder::{Folder, SAFETENSORS_INDEX};
 use crate::{Error, Result};
 
-/// The text of an index: the file of each tensor and the bytes of all, with the other members of `metadata` that the
-/// index of `base` has.
+/// The text of an index: the file of each tensor and the bytes of all, with the other members of `metadata`
+/// that the index of `base` has.
 pub(super) fn text(base: &Path, files: &BTreeMap<&str, String>, total_bytes: u64) -> Result<String> {
     let index = Folder::new(base).object(SAFETENSORS_INDEX)?;
     let mut metadata = match index.as_ref().and_then(|index| index.get("metadata")) {
@@ -22,7 +22,8 @@ pub(super) fn text(base: &Path, files: &BTreeMap<&str, String>, total_bytes: u64
     Ok(text + "\n")
 }
 
-/// The text of the index in the folder `base` with its `total_size` changed by `growth` bytes, and nothing else.
+/// The text of the index in the folder `base` with its `total_size` changed by `growth` bytes, and nothing
+/// else.
 pub(super) fn grown(base: &Path, growth: i128) -> Result<String> {
     let text = Folder::new(base).text(SAFETENSORS_INDEX)?.unwrap_or_default();
     Ok(with_growth(&text, growth).unwrap_or(text))

@@ -16,8 +16,8 @@ pub trait ComputedTensor {
     /// The type that it is stored in.
     fn dtype(&self) -> DType;
 
-    /// Computes the tensor. `put` takes the next bytes of one of its parts. Most tensors have the one part 0; a matrix in
-    /// blocks of an ONNX model is stored as several tensors, its parts.
+    /// Computes the tensor. `put` takes the next bytes of one of its parts. Most tensors have the one part 0;
+    /// a matrix in blocks of an ONNX model is stored as several tensors, its parts.
     ///
     /// # Errors
     /// A value that the type cannot hold; those of `put`.
@@ -61,7 +61,8 @@ impl<'a, T> ComputedTensors<'a, T> {
         indices
     }
 
-    /// Adds a tensor that replaces tensors of a model, one for each part, by the names that the container gives them.
+    /// Adds a tensor that replaces tensors of a model, one for each part, by the names that the container
+    /// gives them.
     pub fn replace(&mut self, names: impl IntoIterator<Item = &'a str>, tensor: T) {
         let (number, start) = (self.tensors.len(), self.parts);
         let named = names.into_iter().enumerate();
@@ -74,7 +75,8 @@ impl<'a, T> ComputedTensors<'a, T> {
         self.names.get(name).map(|&(tensor, index)| (&self.tensors[tensor].0, index))
     }
 
-    /// The piece of the tensor of this name: `len` bytes of new values if it is replaced, else the `stored` ones.
+    /// The piece of the tensor of this name: `len` bytes of new values if it is replaced, else the `stored`
+    /// ones.
     pub fn piece<'p>(&self, name: &str, len: u64, stored: Piece<'p>) -> Piece<'p> {
         self.get(name).map_or(stored, |(_, index)| Piece::Computed { index, len })
     }

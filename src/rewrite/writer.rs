@@ -10,15 +10,15 @@ use crate::Result;
 
 /// What a caller is told while a model is written.
 pub struct Hooks<'h, T: ComputedTensor> {
-    /// Called once, before the first tensor is computed and while unchanged bytes are already being copied. An error ends
-    /// the writing.
+    /// Called once, before the first tensor is computed and while unchanged bytes are already being copied.
+    /// An error ends the writing.
     pub confirm: Option<&'h dyn Fn() -> Result<()>>,
     /// Called after each tensor, with what computing it returned, in the order of the files.
     pub done: &'h mut dyn FnMut(&T, T::Outcome),
 }
 
-/// Writes the files of an output. A tensor is computed for the first file that holds one of its parts; parts that belong
-/// to later files wait in memory.
+/// Writes the files of an output. A tensor is computed for the first file that holds one of its parts; parts
+/// that belong to later files wait in memory.
 pub struct Writer<'w, 'h, T: ComputedTensor> {
     /// Tensors still to be computed, with the indices of their parts.
     pending: Vec<(&'w T, Range<usize>)>,

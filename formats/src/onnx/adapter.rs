@@ -7,8 +7,9 @@
 //! Parameter: name, dims [int64], data_type (ONNX's numbers), raw_data [uint8] aligned to 8 bytes
 //! ```
 //!
-//! The buffer is laid out by hand: all sizes are known before the values are, and a builder would hold all values in
-//! memory. Offsets count forward from their own position, except those from a table back to its vtable.
+//! The buffer is laid out by hand: all sizes are known before the values are, and a builder would hold all
+//! values in memory. Offsets count forward from their own position, except those from a table back to its
+//! vtable.
 
 use std::collections::BTreeSet;
 
@@ -38,11 +39,12 @@ pub struct OnnxAdapterLayout {
 }
 
 impl OnnxAdapterLayout {
-    /// Lays out an adapter of these versions, which the user chooses. Each parameter has the name of its input. Values that
-    /// are given become part of the frame.
+    /// Lays out an adapter of these versions, which the user chooses. Each parameter has the name of its
+    /// input. Values that are given become part of the frame.
     ///
     /// # Errors
-    /// [`Error::Encode`] for a name used twice, texts, values that do not fit their shape, and more than 2 GB.
+    /// [`Error::Encode`] for a name used twice, texts, values that do not fit their shape, and more than 2
+    /// GB.
     pub fn new(adapter_version: i32, model_version: i32, parameters: &[NewOnnxTensor]) -> Result<Self> {
         let mut names = BTreeSet::new();
         let table = |at: u64, vtable: u64, fields: [u32; 4]| {

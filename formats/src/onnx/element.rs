@@ -134,7 +134,8 @@ impl ElementType {
         self.facts().name
     }
 
-    /// The same type by this crate's name for it, if it has one: that of the type with the same bytes in other containers.
+    /// The same type by this crate's name for it, if it has one: that of the type with the same bytes in
+    /// other containers.
     pub fn dtype(self) -> Option<DType> {
         self.facts().dtype
     }
@@ -144,8 +145,8 @@ impl ElementType {
         Self::all().find(|element| element.dtype() == Some(dtype))
     }
 
-    /// Bytes that `elements` values take as raw data. A byte holds two 4-bit or four 2-bit values, the first lowest, so the
-    /// last byte may be partly filled. `None` for texts and for more than a `u64` holds.
+    /// Bytes that `elements` values take as raw data. A byte holds two 4-bit or four 2-bit values, the first
+    /// lowest, so the last byte may be partly filled. `None` for texts and for more than a `u64` holds.
     pub fn bytes_for(self, elements: u64) -> Option<u64> {
         match self.facts().bits {
             0 => None,
@@ -158,8 +159,8 @@ impl ElementType {
         self.facts().field
     }
 
-    /// Entries of that field that `elements` values take, and bytes of raw data per entry. 6-bit floats take one entry each
-    /// and are packed only as raw data: for them the second number is 0.
+    /// Entries of that field that `elements` values take, and bytes of raw data per entry. 6-bit floats take
+    /// one entry each and are packed only as raw data: for them the second number is 0.
     pub(super) fn entries_for(self, elements: u64) -> Option<(u64, usize)> {
         match (self.field(), self.facts().bits) {
             (TypedField::String, _) => Some((elements, 0)),

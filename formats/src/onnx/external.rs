@@ -1,4 +1,5 @@
-//! Files beside a model that hold the bytes of its tensors. They must lie in the model's folder; each is mapped once.
+//! Files beside a model that hold the bytes of its tensors. They must lie in the model's folder; each is
+//! mapped once.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -29,8 +30,8 @@ pub(super) struct Place {
 /// The external files of a model while it is read.
 pub(super) struct ExternalFiles<'a> {
     model: &'a Path,
-    /// The folders that a file may lie in, canonical: the folder of the model's path and the folder of the real file. They
-    /// differ where a cache keeps links, as Hugging Face's does. Resolved when first needed.
+    /// The folders that a file may lie in, canonical: the folder of the model's path and the folder of the
+    /// real file. They differ where a cache keeps links, as Hugging Face's does. Resolved when first needed.
     folders: Option<Vec<PathBuf>>,
     pub(super) files: Vec<ExternalFile>,
     /// Positions by location, and by canonical path.
@@ -51,7 +52,8 @@ impl<'a> ExternalFiles<'a> {
         }
     }
 
-    /// Opens the file that the entries of a tensor at `place` name, and checks that its `needed` bytes lie in it.
+    /// Opens the file that the entries of a tensor at `place` name, and checks that its `needed` bytes lie in
+    /// it.
     pub(super) fn place(&mut self, place: &str, entries: &[(String, String)], needed: u64) -> Result<Place> {
         let model = self.model;
         let malformed = |problem: String| Error::malformed(model, place, problem, MEND);

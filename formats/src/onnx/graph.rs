@@ -1,4 +1,5 @@
-//! The graph of an ONNX model: nodes with their attributes, tensors, inputs and outputs, and graphs within nodes.
+//! The graph of an ONNX model: nodes with their attributes, tensors, inputs and outputs, and graphs within
+//! nodes.
 
 use std::collections::BTreeSet;
 

@@ -36,11 +36,11 @@ impl Onnx {
     /// Maps and checks a model file and the files beside it that hold its tensors.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Malformed`] for anything against the format: lengths beyond their message or file,
-    /// numbers that do not end, text that is not UTF-8, graphs nested too deep, names used twice, negative or
-    /// overflowing dimensions, tensors whose bytes do not fit their shape, external files that are missing, too short
-    /// or outside the model's folder; [`Error::Unsupported`] for a file beyond 2 GB, which no reader takes, and for
-    /// unknown element types.
+    /// [`Error::Io`]; [`Error::Malformed`] for anything against the format: lengths beyond their message or
+    /// file, numbers that do not end, text that is not UTF-8, graphs nested too deep, names used twice,
+    /// negative or overflowing dimensions, tensors whose bytes do not fit their shape, external files that
+    /// are missing, too short or outside the model's folder; [`Error::Unsupported`] for a file beyond 2 GB,
+    /// which no reader takes, and for unknown element types.
     pub fn open(path: &Path) -> Result<Self> {
         let file = MappedFile::open(path)?;
         let size = file.bytes().len() as u64;
@@ -140,8 +140,8 @@ impl Onnx {
         self.initializers.get(name).map(|&position| &self.graph.initializers[position])
     }
 
-    /// The tensor that is the constant value of this name: an initializer, or the tensor of a Constant node. Constants that
-    /// are single numbers or texts are attributes of [`Onnx::producer_of`].
+    /// The tensor that is the constant value of this name: an initializer, or the tensor of a Constant node.
+    /// Constants that are single numbers or texts are attributes of [`Onnx::producer_of`].
     pub fn constant(&self, name: &str) -> Option<&OnnxTensor> {
         let given = || {
             let node = self.producer_of(name)?;
@@ -249,8 +249,8 @@ fn read_opset(message: &Message) -> Result<(String, i64)> {
     Ok((domain.unwrap_or_default(), version.unwrap_or(0)))
 }
 
-/// Records the inputs of a node and of its nested graphs, each value once. A name that only a nested graph defines may be
-/// recorded too.
+/// Records the inputs of a node and of its nested graphs, each value once. A name that only a nested graph
+/// defines may be recorded too.
 fn note_users(node: &Node, position: usize, users: &mut BTreeMap<String, Vec<usize>>) {
     for input in node.inputs.iter().filter(|input| !input.is_empty()) {
         let of = users.entry(input.clone()).or_default();

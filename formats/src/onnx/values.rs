@@ -9,12 +9,12 @@ use crate::error::{Error, Result, quoted};
 use crate::quant;
 
 impl Onnx {
-    /// The values of a tensor of this model as `raw_data` holds them: little-endian, [`OnnxTensor::bytes`] long. They are
-    /// copied only if a typed field holds them in another form.
+    /// The values of a tensor of this model as `raw_data` holds them: little-endian, [`OnnxTensor::bytes`]
+    /// long. They are copied only if a typed field holds them in another form.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for texts, and for 6-bit floats that are not raw data; [`Error::Malformed`] for numbers
-    /// in a typed field that the element type cannot hold.
+    /// [`Error::Unsupported`] for texts, and for 6-bit floats that are not raw data; [`Error::Malformed`] for
+    /// numbers in a typed field that the element type cannot hold.
     ///
     /// # Panics
     /// If `tensor` is of another model and lies beyond this one.
@@ -29,8 +29,8 @@ impl Onnx {
         }
     }
 
-    /// Where the bytes of [`Onnx::data`] lie: the position of their file in [`Onnx::external_files`], or `None` for the model
-    /// file, and their offset. `None` if they are copied.
+    /// Where the bytes of [`Onnx::data`] lie: the position of their file in [`Onnx::external_files`], or
+    /// `None` for the model file, and their offset. `None` if they are copied.
     ///
     /// # Errors
     /// Those of [`Onnx::data`].

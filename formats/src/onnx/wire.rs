@@ -52,8 +52,8 @@ impl Value {
     }
 }
 
-/// Reads a varint at `at` of `bytes`: its value and the position after it. `None` if the bytes end first or it has more
-/// than 64 bits.
+/// Reads a varint at `at` of `bytes`: its value and the position after it. `None` if the bytes end first or
+/// it has more than 64 bits.
 pub(super) fn varint(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
     let mut value = 0;
     for (index, &byte) in bytes.get(at..)?.iter().take(10).enumerate() {
@@ -232,8 +232,8 @@ impl<'a> Message<'a> {
         Ok(())
     }
 
-    /// Sets a field that may occur once. In protobuf the last one wins, or messages are merged; no writer of models relies
-    /// on that, and replacing the bytes of a field needs one position for it.
+    /// Sets a field that may occur once. In protobuf the last one wins, or messages are merged; no writer of
+    /// models relies on that, and replacing the bytes of a field needs one position for it.
     pub(super) fn once<T>(&self, field: &Field, slot: &mut Option<T>, value: T) -> Result<()> {
         if slot.replace(value).is_some() {
             return Err(self.malformed_at(field.range.start, format!("field {} occurs twice", field.number)));

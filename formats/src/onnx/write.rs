@@ -1,5 +1,5 @@
-//! Laying out a new model before any weight is at hand: every byte except those of the large tensors, and the place of
-//! each of these. The caller writes the weights there, in any order and in any parts.
+//! Laying out a new model before any weight is at hand: every byte except those of the large tensors, and the
+//! place of each of these. The caller writes the weights there, in any order and in any parts.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,8 @@ pub struct NewOnnxTensor {
     pub element: ElementType,
     /// Lengths, slowest first.
     pub dims: Vec<u64>,
-    /// Its values as raw little-endian data, to be stored in the model file; `None` if they are written later.
+    /// Its values as raw little-endian data, to be stored in the model file; `None` if they are written
+    /// later.
     pub values: Option<Vec<u8>>,
 }
 
@@ -84,14 +85,14 @@ pub struct OnnxLayout {
 }
 
 impl OnnxLayout {
-    /// Lays out a model. `external` is the location of an external file, a path relative to the model's folder. Tensors of
-    /// 1 KiB and more whose values come later go there, aligned so that onnxruntime maps them. Without it all tensors go into
-    /// the model file.
+    /// Lays out a model. `external` is the location of an external file, a path relative to the model's
+    /// folder. Tensors of 1 KiB and more whose values come later go there, aligned so that onnxruntime maps
+    /// them. Without it all tensors go into the model file.
     ///
     /// # Errors
-    /// [`Error::Encode`] for a name used twice or empty, a shape that overflows, values that do not fit their shape, an
-    /// attribute that is a tensor, a graph or a type, a location that leads out of the model's folder, and a model file
-    /// beyond [`MAX_MODEL`].
+    /// [`Error::Encode`] for a name used twice or empty, a shape that overflows, values that do not fit their
+    /// shape, an attribute that is a tensor, a graph or a type, a location that leads out of the model's
+    /// folder, and a model file beyond [`MAX_MODEL`].
     pub fn new(model: &NewOnnx, external: Option<&str>) -> Result<Self> {
         if let Some(location) = external {
             check_location(location).map_err(|problem| {

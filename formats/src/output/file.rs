@@ -29,12 +29,13 @@ pub struct OutputFile {
 }
 
 impl OutputFile {
-    /// Begins a file that will be called `path`. An existing file is replaced on commit and passes on its permissions. If
-    /// `path` is a link, the file that it leads to is replaced.
+    /// Begins a file that will be called `path`. An existing file is replaced on commit and passes on its
+    /// permissions. If `path` is a link, the file that it leads to is replaced.
     ///
     /// # Errors
-    /// [`Error::SameFile`] if `path` is, by any name or link, one of `inputs` or a file within an input folder;
-    /// [`Error::WrongKind`] if `path` is a folder, device or pipe; [`Error::Io`] if its folder is missing or not writable.
+    /// [`Error::SameFile`] if `path` is, by any name or link, one of `inputs` or a file within an input
+    /// folder; [`Error::WrongKind`] if `path` is a folder, device or pipe; [`Error::Io`] if its folder is
+    /// missing or not writable.
     pub fn create(path: &Path, inputs: &[&Path]) -> Result<Self> {
         let target = Target::find(path)?;
         if let Some(existing) = &target.existing
@@ -56,8 +57,8 @@ impl OutputFile {
         })
     }
 
-    /// Writes all of `bytes` at `offset`, which may lie past the end; gaps read as zeros. The position of appends does not
-    /// change. Several threads may write at once.
+    /// Writes all of `bytes` at `offset`, which may lie past the end; gaps read as zeros. The position of
+    /// appends does not change. Several threads may write at once.
     pub fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         write_all_at(self.file.as_file(), offset, bytes).map_err(|error| self.error(error))
     }
@@ -81,8 +82,8 @@ impl OutputFile {
         Ok(())
     }
 
-    /// Writes `len` bytes of `source` from `source_offset` at `offset`: on Linux within the kernel, which on some file
-    /// systems shares the disk's blocks; elsewhere from the map. Several threads may write at once.
+    /// Writes `len` bytes of `source` from `source_offset` at `offset`: on Linux within the kernel, which on
+    /// some file systems shares the disk's blocks; elsewhere from the map. Several threads may write at once.
     ///
     /// # Errors
     /// [`Error::Io`], also if the range goes past the end of `source`.
@@ -106,8 +107,8 @@ impl OutputFile {
         self.position
     }
 
-    /// Commits the files that this one names, then this one. An existing file of its name is removed first, since it must
-    /// not be read together with their new content.
+    /// Commits the files that this one names, then this one. An existing file of its name is removed first,
+    /// since it must not be read together with their new content.
     pub fn commit_after(self, named: impl IntoIterator<Item = OutputFile>) -> Result<()> {
         for (number, file) in named.into_iter().enumerate() {
             if number == 0 && self.target.exists() {
@@ -181,8 +182,8 @@ fn temporary(target: &Target) -> std::io::Result<NamedTempFile> {
     Ok(file)
 }
 
-/// Copies as many bytes as the kernel does and returns their number; 0 if it does not copy at all, as between two file
-/// systems on old kernels.
+/// Copies as many bytes as the kernel does and returns their number; 0 if it does not copy at all, as between
+/// two file systems on old kernels.
 #[cfg(target_os = "linux")]
 fn copy_in_kernel(source: &File, mut from: u64, target: &File, mut to: u64, len: u64) -> u64 {
     let mut copied = 0;

@@ -28,9 +28,9 @@ impl OutputFolder {
     /// Begins a folder that will be called `path`, beside it.
     ///
     /// # Errors
-    /// [`Error::Exists`] if `path` exists, unless it is a folder and `force` is given; the folder is then replaced on
-    /// commit. [`Error::WrongKind`] if it is a file; [`Error::SameFile`] if it is, holds or lies in one of `inputs`;
-    /// [`Error::Io`] if its parent folder is missing or not writable.
+    /// [`Error::Exists`] if `path` exists, unless it is a folder and `force` is given; the folder is then
+    /// replaced on commit. [`Error::WrongKind`] if it is a file; [`Error::SameFile`] if it is, holds or lies
+    /// in one of `inputs`; [`Error::Io`] if its parent folder is missing or not writable.
     pub fn create(path: &Path, inputs: &[&Path], force: bool) -> Result<Self> {
         let target = Target::find(path)?;
         refuse_input_folder(path, &target, inputs)?;
@@ -77,8 +77,8 @@ impl OutputFolder {
     /// Creates the folder `below`, a relative path, with its parents. Existing ones stay.
     ///
     /// # Errors
-    /// [`Error::Io`], also if the whole folder is gone: an interrupted program removes it while another thread may still be
-    /// filling it, and that thread must not create it again.
+    /// [`Error::Io`], also if the whole folder is gone: an interrupted program removes it while another
+    /// thread may still be filling it, and that thread must not create it again.
     pub fn subfolder(&self, below: &Path) -> Result<()> {
         let mut path = self.path().to_owned();
         for name in below {
@@ -93,8 +93,8 @@ impl OutputFolder {
         Ok(())
     }
 
-    /// Syncs every file in it to the disk, gives it its name, and syncs the parent folder. A folder that it replaces is
-    /// moved aside first and removed last.
+    /// Syncs every file in it to the disk, gives it its name, and syncs the parent folder. A folder that it
+    /// replaces is moved aside first and removed last.
     pub fn commit(self) -> Result<()> {
         let path = &self.path;
         let fail = |action| move |error| Error::io(path, action, error);
@@ -125,7 +125,8 @@ impl OutputFolder {
             let old = aside.path().join("replaced");
             fs::rename(&self.target, &old).map_err(fail("move aside"))?;
             fs::rename(new, &self.target).map_err(|error| {
-                // Move it back. If even that fails, the old folder must not be removed with its temporary parent.
+                // Move it back. If even that fails, the old folder must not be removed with its temporary
+                // parent.
                 if fs::rename(&old, &self.target).is_err() {
                     aside.disable_cleanup(true);
                 }

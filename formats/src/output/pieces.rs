@@ -1,5 +1,5 @@
-//! The content of an output file as consecutive pieces: bytes at hand, ranges of other files, and values that are
-//! computed while the file is written.
+//! The content of an output file as consecutive pieces: bytes at hand, ranges of other files, and values that
+//! are computed while the file is written.
 
 use super::OutputFile;
 use crate::error::{Error, Result};
@@ -46,8 +46,8 @@ pub struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    /// The file `source` with some of its ranges replaced by new values of the same length: `(offset, len, index)`,
-    /// without overlaps.
+    /// The file `source` with some of its ranges replaced by new values of the same length: `(offset, len,
+    /// index)`, without overlaps.
     pub fn in_place(source: &'a MappedFile, replaced: impl IntoIterator<Item = (u64, u64, usize)>) -> Self {
         let mut replaced: Vec<_> = replaced.into_iter().collect();
         replaced.sort_unstable();
@@ -77,8 +77,8 @@ impl<'a> Pieces<'a> {
         pieces
     }
 
-    /// Appends a piece. It joins the last one where both are bytes or adjacent ranges of one file; an empty range is
-    /// dropped.
+    /// Appends a piece. It joins the last one where both are bytes or adjacent ranges of one file; an empty
+    /// range is dropped.
     pub fn push(&mut self, piece: Piece<'a>) {
         self.bytes += piece.bytes();
         match (self.pieces.last_mut(), piece) {
@@ -120,7 +120,8 @@ impl<'a> Pieces<'a> {
     /// Appends them to a file one by one. `values` returns the new values of an index.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Encode`] if `values` returns another length than that of the piece; those of `values`.
+    /// [`Error::Io`]; [`Error::Encode`] if `values` returns another length than that of the piece; those of
+    /// `values`.
     pub fn write(
         &self,
         file: &mut OutputFile,

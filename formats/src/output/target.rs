@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The path of an output with all links resolved, so that the rename replaces the file that the user means and not the link
-/// to it.
+/// The path of an output with all links resolved, so that the rename replaces the file that the user means
+/// and not the link to it.
 pub(super) struct Target {
     /// The folder that holds it, canonical.
     pub(super) parent: PathBuf,
@@ -94,8 +94,8 @@ pub(super) fn refuse_input_folder(output: &Path, target: &Target, inputs: &[&Pat
     Ok(())
 }
 
-/// Calls `visit` on every ordinary file below `folder`; does nothing if it is not a folder. Links to files count; links to
-/// folders are not followed, since they may form a circle.
+/// Calls `visit` on every ordinary file below `folder`; does nothing if it is not a folder. Links to files
+/// count; links to folders are not followed, since they may form a circle.
 pub(super) fn walk(folder: &Path, visit: &mut impl FnMut(&Path)) -> Result<()> {
     let fail = |error| Error::io(folder, "list the folder", error);
     if !folder.is_dir() {

@@ -49,8 +49,8 @@ impl Drop for Unfinished {
     }
 }
 
-/// Removes every output that this process has begun and not committed. For a program about to end: afterwards, beginning or
-/// committing an output does not return.
+/// Removes every output that this process has begun and not committed. For a program about to end:
+/// afterwards, beginning or committing an output does not return.
 pub fn remove_unfinished() {
     let paths = all();
     for path in paths.iter() {
@@ -59,8 +59,8 @@ pub fn remove_unfinished() {
     std::mem::forget(paths);
 }
 
-/// One attempt may not be enough, since another thread may be filling or clearing the folder until the program ends. What
-/// cannot be removed stays.
+/// One attempt may not be enough, since another thread may be filling or clearing the folder until the
+/// program ends. What cannot be removed stays.
 fn remove(path: &Path) {
     for _ in 0..ATTEMPTS {
         let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };

@@ -1,7 +1,7 @@
 //! Write-behind: one thread copies and writes while the others compute.
 //!
-//! Most systems let one thread at a time write to a file. Threads that wrote their own results would wait for the one
-//! that copies.
+//! Most systems let one thread at a time write to a file. Threads that wrote their own results would wait for
+//! the one that copies.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -31,8 +31,8 @@ impl Queue<'_> {
     }
 }
 
-/// Writes `pieces` to `file` while `compute` runs and queues the values of every [`Piece::Computed`] at its offset. After an
-/// error of `compute` nothing more is copied.
+/// Writes `pieces` to `file` while `compute` runs and queues the values of every [`Piece::Computed`] at its
+/// offset. After an error of `compute` nothing more is copied.
 ///
 /// # Errors
 /// Those of the writes; those of `compute`.

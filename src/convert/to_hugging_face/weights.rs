@@ -1,6 +1,7 @@
 //! The tensors as safetensors: transformers' names, its order of rows, one element type.
 //!
-//! Rows that are stored in the wanted type already are copied bit for bit; the others are decoded and rounded.
+//! Rows that are stored in the wanted type already are copied bit for bit; the others are decoded and
+//! rounded.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,8 +21,9 @@ use crate::convert::{ConvertReport, in_f32, whole};
 use crate::rewrite::{ComputedTensor, ComputedTensors, Hooks, Writer, in_blocks};
 use crate::{Error, Result};
 
-/// The narrowest type that loses least of the model's matrices: their own if all are in F32, F16 or BF16, and F32 if these
-/// are mixed. For quantized matrices it is F16: neither half type holds decoded blocks exactly, and F16 has three bits more.
+/// The narrowest type that loses least of the model's matrices: their own if all are in F32, F16 or BF16, and
+/// F32 if these are mixed. For quantized matrices it is F16: neither half type holds decoded blocks exactly,
+/// and F16 has three bits more.
 pub fn natural_type(base: &Base) -> DType {
     let matrices = || {
         let all = base.tensors().iter().filter(|(name, tensor)| tensor.shape.len() > 1 && !in_f32(name));
@@ -51,7 +53,8 @@ struct Tensor<'a> {
     values: Values<'a>,
 }
 
-/// The place of a tensor in transformers' order: embedding, layers, norm or head; the layer; the line of the table.
+/// The place of a tensor in transformers' order: embedding, layers, norm or head; the layer; the line of the
+/// table.
 type Place = (usize, usize, usize);
 
 /// How the values of a tensor derive from the base's.

@@ -29,8 +29,8 @@ struct Block {
     tensors: Vec<(usize, u64, u64)>,
 }
 
-/// The pieces of the external file number `file`, and where each of its tensors then lies. The layout stays where no
-/// size changes; else tensors move, each to an offset as aligned as its old one.
+/// The pieces of the external file number `file`, and where each of its tensors then lies. The layout stays
+/// where no size changes; else tensors move, each to an offset as aligned as its old one.
 pub(super) fn external_file<'a>(
     model: &'a Onnx,
     file: usize,
@@ -60,7 +60,8 @@ pub(super) fn external_file<'a>(
     moved(source, &blocks)
 }
 
-/// Whether all new values have the old length and share no byte with another tensor. `placed` is sorted by offset.
+/// Whether all new values have the old length and share no byte with another tensor. `placed` is sorted by
+/// offset.
 fn new_values_fit(placed: &[(u64, u64, usize)], tensors: &Tensors<'_, '_>) -> bool {
     let same_size = |&(_, bytes, message): &(u64, u64, usize)| {
         tensors.new.get(&message).is_none_or(|new| new.bytes == bytes)

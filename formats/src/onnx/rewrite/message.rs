@@ -25,8 +25,8 @@ pub(super) enum Values<'a, 'l> {
     External { location: &'l str, relocated: Relocated },
 }
 
-/// The `TensorProto` with its values at another place, and with the type and shape of `replacement`. Every other field
-/// keeps its bytes and its place in the message.
+/// The `TensorProto` with its values at another place, and with the type and shape of `replacement`. Every
+/// other field keeps its bytes and its place in the message.
 pub(super) fn content<'a>(
     model: &'a Onnx,
     tensor: &OnnxTensor,
@@ -157,8 +157,8 @@ fn entries(message: &Message, location: &str, to: &Relocated) -> Result<Vec<u8>>
     Ok(bytes)
 }
 
-/// A message with the contents of some messages within it replaced. The lengths of the messages around those are
-/// written anew where they change.
+/// A message with the contents of some messages within it replaced. The lengths of the messages around those
+/// are written anew where they change.
 pub(super) fn assemble<'a>(
     message: &Message,
     source: &'a MappedFile,

@@ -1,8 +1,8 @@
 //! The same model with new values for some of its tensors.
 //!
-//! Of the model file only the fields of those tensors and the lengths of the messages around them are written anew. A
-//! tensor that keeps its type and size is replaced where it is. An external file keeps its layout where no size changes;
-//! else its tensors move, each to an offset as aligned as its old one.
+//! Of the model file only the fields of those tensors and the lengths of the messages around them are written
+//! anew. A tensor that keeps its type and size is replaced where it is. An external file keeps its layout
+//! where no size changes; else its tensors move, each to an offset as aligned as its old one.
 
 mod external_file;
 mod message;
@@ -30,11 +30,11 @@ pub struct RewriteOptions {
     pub external: String,
     /// Limit of the model file in bytes; 0 moves out every weight that can be. [`MAX_MODEL`] by default.
     pub max_model_bytes: u64,
-    /// Tensors of fewer bytes stay in the model file when its weights move out: readers want shapes and axes at hand.
-    /// 1024 by default.
+    /// Tensors of fewer bytes stay in the model file when its weights move out: readers want shapes and axes
+    /// at hand. 1024 by default.
     pub min_external: u64,
-    /// New locations of external files by their [`super::ExternalFile::location`]; others keep theirs. A model that is
-    /// written into the folder of its base needs them.
+    /// New locations of external files by their [`super::ExternalFile::location`]; others keep theirs. A
+    /// model that is written into the folder of its base needs them.
     pub locations: BTreeMap<String, String>,
 }
 
@@ -55,18 +55,19 @@ impl RewriteOptions {
 pub struct NewFile<'a> {
     /// Its path relative to the model's folder; `None` for the model file itself.
     pub location: Option<String>,
-    /// Its content. [`Piece::Computed`] has the position of its values among the replacements, as raw little-endian data.
+    /// Its content. [`Piece::Computed`] has the position of its values among the replacements, as raw
+    /// little-endian data.
     pub pieces: Pieces<'a>,
 }
 
-/// The files of a model with new values for some tensors: the external files in the order of [`Onnx::external_files`],
-/// then a new one if it is needed, and the model file last, so that a file exists before the model names it. An external
-/// file without new values is one piece.
+/// The files of a model with new values for some tensors: the external files in the order of
+/// [`Onnx::external_files`], then a new one if it is needed, and the model file last, so that a file exists
+/// before the model names it. An external file without new values is one piece.
 ///
 /// # Errors
-/// [`Error::Encode`] for a tensor that is not the model's, is replaced twice or holds texts; for dimensions that
-/// overflow; for a location that is taken or leads out of the folder; for a model file that is too large even with its
-/// weights outside.
+/// [`Error::Encode`] for a tensor that is not the model's, is replaced twice or holds texts; for dimensions
+/// that overflow; for a location that is taken or leads out of the folder; for a model file that is too large
+/// even with its weights outside.
 pub fn rewrite<'a>(
     model: &'a Onnx,
     replacements: &[Replacement<'_>],
