@@ -61,7 +61,10 @@ fn explain(path: &Path, error: &SafeTensorError, header: &Header, data_start: u6
             let own = header.entries.get(name).map_or((0, 0), |entry| entry.data_offsets);
             let before = offsets().filter(|other| *other < own).max().map_or(0, |(_, end)| end);
             let (begin, end) = (own.0 + data_start, before + data_start);
-            (place(name), format!("its data begin at byte {begin}, and must at {end}, after the tensor before it"))
+            (
+                place(name),
+                format!("its data begin at byte {begin}, and must at {end}, after the tensor before it"),
+            )
         }
         TensorInvalidInfo | ValidationOverflow | MisalignedSlice => {
             let misfit = header.entries.iter().find_map(|(name, entry)| Some((place(name), misfit(entry)?)));
