@@ -1,13 +1,13 @@
 //! A linear layer: a frozen matrix, optionally with a bias and a CURLoRA term.
 //!
-//! With W `[m, n]`, C = W[:, J] `[m, c]`, R = W[I, :] `[r, n]` and U `[c, r]`, for rows of tokens x `[tokens,
-//! n]` (arXiv 2408.14572; that R x is a gather is curmerge's own observation):
+//! With W `[m, n]`, C = W[:, J] `[m, c]`, R = W[I, :] `[r, n]` and U `[c, r]`, for rows of tokens x
+//! `[tokens, n]` (arXiv 2408.14572; that R x is a gather is curmerge's own observation):
 //!
 //! ```text
-//! y0 = x W^T           z  = y0[:, I]            R x is already in the base product: a gather, not a product
+//! y0 = x W^T             z  = y0[:, I]          R x is already in the base product: a gather, not a product
 //! y  = y0 + s z U^T C^T
-//! h  = g C               dU = s h^T z             g = dL/dy
-//! dx = (g + s scatter_I(h U)) W                   since R^T v = W^T scatter_I(v)
+//! h  = g C               dU = s h^T z           g = dL/dy
+//! dx = (g + s scatter_I(h U)) W                 since R^T v = W^T scatter_I(v)
 //! ```
 //!
 //! So the input x is not saved for the backward pass, and C U R is never formed.

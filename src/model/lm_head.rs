@@ -4,9 +4,9 @@
 //! With W `[vocab, d_model]` and hidden states h, the logits are l = h W^T. The loss of a row is -log p_t
 //! with p = softmax(l), and its gradient with respect to h is (sum over v of p_v W_v) - W_t. Both sums over
 //! the vocabulary are taken in one pass by an online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867):
-//! relative to the maximum so far, and scaled down when a greater logit comes, as FlashAttention does (arXiv
-//! 2205.14135). So every logit is computed once. The target token's own part, (p_t - 1) W_t, is added last:
-//! with p_t near 1, it would be a small difference of large sums.
+//! relative to the maximum so far, and scaled down when a greater logit comes, as FlashAttention does
+//! (arXiv 2205.14135). So every logit is computed once. The target token's own part, (p_t - 1) W_t, is added
+//! last: with p_t near 1, it would be a small difference of large sums.
 
 use std::ops::Range;
 

@@ -1,5 +1,5 @@
-//! A dense feed-forward network: down(f(gate(x)) up(x)), which is SwiGLU for f = SiLU (Shazeer 2020, arXiv
-//! 2002.05202), or down(f(up(x))) without a gate.
+//! A dense feed-forward network: down(f(gate(x)) up(x)), which is SwiGLU for f = SiLU (Shazeer 2020,
+//! arXiv 2002.05202), or down(f(up(x))) without a gate.
 
 use ndarray::{Array2, CowArray, Ix2};
 
