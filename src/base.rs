@@ -194,7 +194,7 @@ impl Base {
     fn open_folder(folder: &Path) -> Result<Self> {
         let model_type = config::model_type(folder)?;
         let (architecture, architecture_name, config) = match arch::by_model_type(&model_type) {
-            Some(known) => (known, known.gguf.to_string(), Config::from_folder(folder, known)?),
+            Some(known) => (known, known.name.to_string(), Config::from_folder(folder, known)?),
             None => (arch::UNKNOWN, model_type, Config::unknown()),
         };
         let index = shard_index(folder)?;
@@ -230,7 +230,7 @@ impl Base {
                     Some((name, names)) if bias.is_empty() || names.bias.is_some() => {
                         (name + bias, Some(names))
                     }
-                    _ if architecture.gguf.is_empty() => (format!("{stem}{bias}"), None),
+                    _ if architecture.name.is_empty() => (format!("{stem}{bias}"), None),
                     _ => (t.name.clone(), None),
                 };
                 let tensor = BaseTensor {
@@ -299,7 +299,7 @@ impl Base {
 
     /// Whether the model's architecture is known: what is not has tensors and nothing else.
     pub fn is_known(&self) -> bool {
-        !self.architecture.gguf.is_empty()
+        !self.architecture.name.is_empty()
     }
 
     /// Fails, naming those that are known, where the architecture is not: more than tensors is then needed.
@@ -328,7 +328,7 @@ impl Base {
 
     /// The longest sequence that the model can read at all, where there is a bound: where positions have learned vectors.
     pub fn most_tokens(&self) -> Option<usize> {
-        (self.architecture.positions == arch::Positions::Learned).then_some(self.config.context)
+        (self.architecture.forward.positions == arch::Positions::Learned).then_some(self.config.context)
     }
 
     /// `gguf`, `safetensors` or `onnx`.

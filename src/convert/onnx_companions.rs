@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use curmerge_formats::dtype::DType;
 use serde_json::{Map, Value as Json};
 
-use super::to_hugging_face::{Tokens, derived_config, generation, pretty, torch_name};
+use super::config_json::{self, Tokens, generation, pretty, torch_name};
 use crate::base::{Base, Files, OnnxModel};
 use crate::{Error, Result};
 
@@ -48,7 +48,7 @@ fn configuration(base: &Base, model: &OnnxModel) -> Result<Map<String, Json>> {
     if let Some(config) = object(&model.folder().join(CONFIG))? {
         return Ok(config);
     }
-    derived_config(base, None, DType::F32, &tokens(model)?)
+    config_json::config(base, None, DType::F32, &tokens(model)?)
 }
 
 /// The tokens that genai_config.json names.

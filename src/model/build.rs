@@ -23,7 +23,7 @@ impl<'a, T: Real> Transformer<'a, T> {
         let output_norm = parts.norm("output_norm")?.ok_or_else(|| {
             Error::input(base.path(), "tensor 'output_norm'", "missing", "download the file again")
         })?;
-        let positions = match base.architecture().positions {
+        let positions = match base.architecture().forward.positions {
             Positions::Learned => Some(base.weight("position_embd")?),
             _ => None,
         };
@@ -53,7 +53,7 @@ impl<'a, T: Real> Transformer<'a, T> {
             return Err(Error::request(problem, format!("use sequences of at most {most} tokens")));
         }
         let ropes = self.config.rope.iter().chain(&self.config.local_rope);
-        let rotary = |rope| Rotary::new(&self.config, rope, self.architecture.positions, tokens);
+        let rotary = |rope| Rotary::new(&self.config, rope, self.architecture.forward.positions, tokens);
         self.rotaries = ropes.map(rotary).collect();
         Ok(())
     }
@@ -82,7 +82,7 @@ impl<'a> Parts<'a> {
                 gate: role("gate")?,
                 up: needed("up")?,
                 down: needed("down")?,
-                activation: self.base.architecture().activation,
+                activation: self.base.architecture().forward.activation,
             })),
         };
         let window = config.window_of(layer);
@@ -127,7 +127,7 @@ impl<'a> Parts<'a> {
         if architecture.line(name).is_none() {
             return Ok(None);
         }
-        let bias = match architecture.norm {
+        let bias = match architecture.forward.norm {
             NormKind::Layer => Some(numbers(self.base.vector(&format!("{name}.bias"))?)),
             NormKind::Rms => None,
         };
@@ -150,7 +150,7 @@ impl<'a> Parts<'a> {
             experts: (0..count).map(expert).collect::<Result<_>>()?,
             used,
             normalized: config.is_some_and(|e| e.normalized),
-            activation: self.base.architecture().activation,
+            activation: self.base.architecture().forward.activation,
         })
     }
 }

@@ -5,11 +5,8 @@
 //! [`tokenizer`] writes the vocabulary as the `tokenizers` library reads it, and [`sentencepiece`] its scores. All that can
 //! be refused is refused before anything is written; the folder appears whole.
 
-mod config;
-mod family;
 mod merges;
 mod pre_tokenizers;
-mod rope;
 mod sentencepiece;
 mod tokenizer;
 mod weights;
@@ -20,12 +17,11 @@ use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{Gguf, GgufModel};
 use curmerge_formats::output::{OutputFile, OutputFolder};
 
+use super::config_json::{self, Tokens, pretty};
 use super::{ConvertReport, onnx_companions};
-use crate::arch::Architecture;
 use crate::base::{Base, Files};
 use crate::{Error, Result};
 
-pub(super) use config::{Tokens, config as derived_config, generation, pretty, torch_name};
 pub(super) use weights::Rounding;
 pub use weights::natural_type;
 
@@ -74,7 +70,7 @@ pub fn to_hugging_face(
     let weights = weights::Plan::new(base, dtype, limit, own_head)?;
     let companions = match base.files() {
         Files::Gguf(model) => {
-            report.notes.extend(family::note(base, model.first()));
+            report.notes.extend(config_json::window_note(base, model.first()));
             companions(base, model, dtype, &mut report.notes)?
         }
         Files::Onnx(model) => onnx_companions::companions(base, model, dtype, own_head, &mut report.notes)?,
@@ -100,21 +96,16 @@ pub(super) fn companions(
 ) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     let gguf = model.first();
     let words = base.tokenizer()?;
-    let tokens = config::Tokens::new(base.path(), gguf, &words)?;
+    let tokens = Tokens::of_gguf(base.path(), gguf, &words)?;
     let mut files: Vec<(PathBuf, Vec<u8>)> = vec![
-        ("config.json".into(), pretty(&config::config(base, Some(gguf), dtype, &tokens)?.into()).into()),
-        ("generation_config.json".into(), config::generation(&tokens).into()),
+        ("config.json".into(), pretty(&config_json::config(base, Some(gguf), dtype, &tokens)?.into()).into()),
+        ("generation_config.json".into(), config_json::generation(&tokens).into()),
         ("tokenizer.json".into(), tokenizer::library(base.path(), &words, notes)?.into()),
         ("tokenizer_config.json".into(), tokenizer::settings(base, gguf, &words, &tokens).into()),
     ];
     files.extend(sentencepiece::model(gguf, &words, &tokens).map(|model| ("tokenizer.model".into(), model)));
     files.extend(templates(gguf, notes).into_iter().map(|(name, text)| (name, text.into())));
     Ok(files)
-}
-
-/// What transformers calls the class of an architecture's text models.
-pub(super) fn class(architecture: &Architecture) -> Option<&'static str> {
-    family::of(architecture).map(|family| family.class)
 }
 
 /// Write files of these names and contents into a folder.

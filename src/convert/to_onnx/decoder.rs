@@ -53,13 +53,13 @@ pub(super) fn decoder<'a>(base: &'a Base, options: &OnnxOptions) -> Result<(Buil
     let architecture = base.architecture();
     let refuse = |what: &str| {
         let problem =
-            format!("a {} model has {what}, which ONNX models by curmerge have not", architecture.gguf);
+            format!("a {} model has {what}, which ONNX models by curmerge have not", architecture.name);
         Err(Error::input(base.path(), "architecture", problem, "convert it into a GGUF file or a folder"))
     };
     if base.config().experts.is_some() {
         return refuse("experts");
     }
-    if architecture.norm != NormKind::Rms || architecture.positions == Positions::Learned {
+    if architecture.forward.norm != NormKind::Rms || architecture.forward.positions == Positions::Learned {
         return refuse("LayerNorm or learned positions");
     }
     let file_type = options.file_type;
@@ -133,7 +133,7 @@ impl<'a> Decoder<'a> {
 
     fn activation(&mut self, path: &str, x: Value) -> Value {
         let at = |op: &str| format!("{path}/{op}");
-        match self.base.architecture().activation {
+        match self.base.architecture().forward.activation {
             Activation::Silu => {
                 let gate = self.b.node(&at("Sigmoid"), "Sigmoid", &[&x]);
                 self.b.node(&at("Mul"), "Mul", &[&x, &gate])

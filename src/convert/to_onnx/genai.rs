@@ -15,18 +15,16 @@ pub(super) const CONFIG: &str = "genai_config.json";
 const SEARCH: &[(&str, f64)] =
     &[("temperature", 1.0), ("top_k", 50.0), ("top_p", 1.0), ("repetition_penalty", 1.0)];
 
-/// The models that onnxruntime-genai (0.18) knows by these names of Hugging Face's.
-const KNOWN: &[&str] = &["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "granite"];
-
-/// Its name of a base's architecture.
+/// `model.type` of a base.
 ///
 /// # Errors
-/// Where it has none.
+/// An architecture that onnxruntime-genai does not run.
 pub(super) fn model_type(base: &Base) -> Result<&'static str> {
-    let name = base.architecture().hugging_face.first().copied().unwrap_or_default();
-    if KNOWN.contains(&name) {
+    let architecture = base.architecture();
+    if let Some(name) = architecture.onnx.genai_type {
         return Ok(name);
     }
+    let name = architecture.hugging_face.model_types.first().copied().unwrap_or_default();
     let problem = format!("onnxruntime-genai runs no {name} models");
     Err(Error::input(base.path(), "architecture", problem, "leave out --genai, for onnxruntime itself"))
 }

@@ -22,7 +22,8 @@ use curmerge_formats::onnx::{ElementType, NewOnnx, NewOnnxTensor, OnnxLayout};
 use curmerge_formats::output::{OutputFile, OutputFolder};
 use serde_json::{Map, Value as Json};
 
-use super::to_hugging_face::{Rounding, class, companions, pretty, write_companions};
+use super::config_json::pretty;
+use super::to_hugging_face::{Rounding, companions, write_companions};
 use super::{ConvertReport, FileType, onnx_companions};
 use crate::base::{Base, Files};
 use crate::merge::carry_companions;
@@ -235,11 +236,9 @@ fn language_model(base: &Base, config: &[u8]) -> Option<Vec<u8>> {
             text.insert(key.into(), value.clone());
         }
     }
-    let name = base.architecture().hugging_face.first()?;
-    text.insert("model_type".into(), (*name).into());
-    if let Some(class) = class(base.architecture()) {
-        text.insert("architectures".into(), vec![class].into());
-    }
+    let class = &base.architecture().hugging_face;
+    text.insert("model_type".into(), (*class.model_types.first()?).into());
+    text.insert("architectures".into(), vec![class.class].into());
     Some(pretty(&text.into()).into())
 }
 
