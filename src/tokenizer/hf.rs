@@ -15,6 +15,10 @@ use super::gguf::byte_of;
 use super::spm::SPACE;
 use super::vocabulary::end_tokens;
 use super::{Settings, TokenizerError, byte_level};
+use crate::base::folder::{
+    CHAT_TEMPLATE, CHAT_TEMPLATE_JSON, CONFIG, Folder, GENERATION_CONFIG, Object, SPECIAL_TOKENS_MAP,
+    TOKENIZER, TOKENIZER_CONFIG,
+};
 
 const DAMAGED: &str = "the file is damaged: fetch the folder again";
 
@@ -37,21 +41,20 @@ pub(super) struct HfTokenizer {
 }
 
 /// Opens the folder: the tokenizer, the tokens around a text, and the chat template.
-pub(super) fn open(folder: &Path) -> Result<(HfTokenizer, Settings, Option<ChatTemplate>), TokenizerError> {
-    let path = folder.join("tokenizer.json");
-    let bytes = std::fs::read(&path).map_err(|error| {
+pub(super) fn open(folder: Folder<'_>) -> crate::Result<(HfTokenizer, Settings, Option<ChatTemplate>)> {
+    let path = folder.join(TOKENIZER);
+    let bytes = folder.bytes(TOKENIZER)?.ok_or_else(|| {
         let help = "save the model with AutoTokenizer.save_pretrained, which writes tokenizer.json";
-        TokenizerError::file(&path, error, help)
+        TokenizerError::file(&path, "missing", help)
     })?;
     let tokenizer = HfTokenizer::from_json(&path, &bytes)?;
 
-    let config = read_json(&folder.join("tokenizer_config.json"))?;
-    let map = read_json(&folder.join("special_tokens_map.json"))?;
-    let model = read_json(&folder.join("config.json"))?;
-    let generation = read_json(&folder.join("generation_config.json"))?;
+    let read = |name: &str| folder.object(name).map(Option::unwrap_or_default);
+    let (config, map) = (read(TOKENIZER_CONFIG)?, read(SPECIAL_TOKENS_MAP)?);
+    let (model, generation) = (read(CONFIG)?, read(GENERATION_CONFIG)?);
 
     let special = |name: &str, id_name: &str| -> Result<Option<u32>, TokenizerError> {
-        for (file, values) in [("tokenizer_config.json", &config), ("special_tokens_map.json", &map)] {
+        for (file, values) in [(TOKENIZER_CONFIG, &config), (SPECIAL_TOKENS_MAP, &map)] {
             let Some(value) = values.get(name) else { continue };
             if value.is_null() {
                 return Ok(None);
@@ -89,16 +92,6 @@ pub(super) fn open(folder: &Path) -> Result<(HfTokenizer, Settings, Option<ChatT
     Ok((tokenizer, settings, chat))
 }
 
-/// The object in a JSON file; empty if there is no such file.
-fn read_json(path: &Path) -> Result<serde_json::Map<String, Value>, TokenizerError> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(serde_json::Map::new()),
-        Err(error) => return Err(TokenizerError::file(path, error, "make the file readable")),
-    };
-    serde_json::from_slice(&bytes).map_err(|error| TokenizerError::file(path, error, DAMAGED))
-}
-
 /// A token id, or a list of them.
 fn ids(value: Option<&Value>) -> impl Iterator<Item = u32> + '_ {
     let many = value.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
@@ -106,17 +99,11 @@ fn ids(value: Option<&Value>) -> impl Iterator<Item = u32> + '_ {
 }
 
 /// The chat template: its own file, else in the tokenizer's settings, where it may be one of several by name.
-fn template(
-    folder: &Path,
-    config: &serde_json::Map<String, Value>,
-) -> Result<Option<String>, TokenizerError> {
-    let path = folder.join("chat_template.jinja");
-    match std::fs::read_to_string(&path) {
-        Ok(source) => return Ok(Some(source)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(TokenizerError::file(&path, error, "make it readable UTF-8 text")),
+fn template(folder: Folder<'_>, config: &Object) -> crate::Result<Option<String>> {
+    if let Some(source) = folder.text(CHAT_TEMPLATE)? {
+        return Ok(Some(source));
     }
-    let older = read_json(&folder.join("chat_template.json"))?;
+    let older = folder.object(CHAT_TEMPLATE_JSON)?.unwrap_or_default();
     Ok(match config.get("chat_template").or_else(|| older.get("chat_template")) {
         Some(Value::String(source)) => Some(source.clone()),
         Some(Value::Array(list)) => {

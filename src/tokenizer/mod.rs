@@ -10,6 +10,7 @@
 //!
 //! [`encode_ordinary`]: Tokenizer::encode_ordinary
 
+mod base;
 mod bpe;
 mod byte_level;
 pub mod chat;
@@ -26,6 +27,7 @@ use std::path::{Path, PathBuf};
 
 use curmerge_formats::gguf::{Gguf, Value};
 
+use crate::base::folder::Folder;
 pub use chat::{ChatError, ChatTemplate, Conversation, Message, Variables};
 pub(crate) use gguf::{AlgorithmParts, Parts};
 use gguf::{GgufTokenizer, Metadata};
@@ -166,8 +168,8 @@ impl Tokenizer {
     ///
     /// # Errors
     /// If `tokenizer.json` is missing, or one of the files is not what it should be.
-    pub fn from_hf_folder(folder: &Path) -> Result<Self, TokenizerError> {
-        let (tokenizer, settings, chat) = hf::open(folder)?;
+    pub fn from_hf_folder(folder: &Path) -> crate::Result<Self> {
+        let (tokenizer, settings, chat) = hf::open(Folder::new(folder))?;
         Ok(Tokenizer { source: Source::Hf(Box::new(tokenizer)), settings, chat, rows: usize::MAX })
     }
 

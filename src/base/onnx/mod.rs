@@ -14,6 +14,7 @@ use std::path::Path;
 use curmerge_formats::onnx::{Node, Onnx, OnnxTensor};
 
 use super::blocks::{BlockTensors, Stretch};
+use super::folder::{CONFIG, Folder};
 use super::{BaseTensor, Config, Slice, config};
 use crate::arch::{self, Architecture};
 use crate::{Error, Result};
@@ -35,10 +36,10 @@ pub(super) struct Opened {
 /// Open a model file with what lies beside it.
 pub(super) fn open(path: &Path) -> Result<Opened> {
     let mut model = OnnxModel::open(path)?;
-    let (folder, onnx) = (model.folder(), model.onnx());
+    let (folder, onnx) = (Folder::new(model.folder()), model.onnx());
     let uses = uses::all(onnx)?;
     let (mut architecture, mut name, mut made) = (arch::UNKNOWN, String::new(), Config::unknown());
-    if folder.join("config.json").is_file() {
+    if folder.has(CONFIG) {
         name = config::model_type(folder)?;
         if let Some(known) = arch::by_model_type(&name) {
             (architecture, made) = (known, Config::from_folder(folder, known)?);

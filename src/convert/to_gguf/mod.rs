@@ -10,7 +10,6 @@
 //! What differs between architectures is in [`Architecture::converter`](crate::arch::Architecture::converter).
 
 mod chat_templates;
-mod folder;
 mod general;
 mod hub_tokenizer;
 mod hyperparameters;
@@ -35,9 +34,9 @@ use super::onnx_companions;
 use super::retype::{self, QUANTIZATION_VERSION};
 use super::{ConvertReport, FileType};
 use crate::arch::{Converter, RopeType};
+use crate::base::folder::{self, Folder, Object};
 use crate::base::{Base, Config, Files};
 use crate::{Error, Result};
-use folder::{Folder, Object};
 use keys::Keys;
 use serde_json::Value as Json;
 
@@ -86,7 +85,7 @@ pub fn to_gguf(
     let architecture = base.architecture();
     let converter = &architecture.converter;
     let mut report = ConvertReport::default();
-    let json = language_model(folder.object("config.json")?.unwrap_or_default());
+    let json = language_model(folder.object(folder::CONFIG)?.unwrap_or_default());
     let config = base.config();
     unsupported::check(base, folder, &json, &mut report.notes)?;
     let own_head = converter.writes_head && onnx_companions::has_own_head(base, &json)?;

@@ -3,9 +3,9 @@
 //! The converter leaves such things out without a word, and llama.cpp then runs another model. Here they are refused;
 //! but for windows, which change nothing in texts no longer than they are: of these the user is told.
 
-use super::folder::{Folder, Object};
 use super::rope;
 use crate::arch::{Architecture, Key, RopeType, is_windowed};
+use crate::base::folder::{self, Folder, Object};
 use crate::base::{Base, Config, long_amplitude};
 use crate::{Error, Result};
 
@@ -15,7 +15,7 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
     let converter = &architecture.converter;
     let refuse = |key: &str, problem: String| {
         let help = format!("llama.cpp's {} has no form for it: use the model as it is", architecture.name);
-        Err(Error::input(folder.join("config.json"), key, problem, help))
+        Err(Error::input(folder.join(folder::CONFIG), key, problem, help))
     };
     let has = |key: Key| converter.keys.contains(&key);
     let scale = architecture.attention_scale(config.layers, config.d_model, config.heads, config.head_dim);
