@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Base, Files};
+use super::model::{Base, Files};
+use super::tensors::layer_part;
 use crate::Result;
 use crate::arch::{self, Presence, Size, TensorNames};
 
@@ -109,7 +110,7 @@ impl Base {
                 None => line(stored).map(|_| true),
             };
             let of_block = of_blocks.iter().any(|prefix| stored.starts_with(prefix.as_str()));
-            let beyond = super::layer_part(name).is_some_and(|(layer, _)| layer >= self.config.layers);
+            let beyond = layer_part(name).is_some_and(|(layer, _)| layer >= self.config.layers);
             if read == Some(false) || of_block && (read.is_none() || beyond) {
                 let problem = format!("'{}' models have none that curmerge knows", self.architecture.name);
                 let help = "this variant of the architecture is not supported yet";

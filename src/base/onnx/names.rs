@@ -3,7 +3,7 @@
 use curmerge_formats::onnx::Node;
 
 use crate::arch::{Architecture, Size, TensorNames, exporters, renamed};
-use crate::base::Config;
+use crate::base::config::Config;
 
 /// What a tensor is to the architecture.
 #[derive(Clone, Debug, PartialEq)]

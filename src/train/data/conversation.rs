@@ -194,7 +194,7 @@ fn example(
     tokenizer: &Tokenizer,
     eos: bool,
 ) -> Result<Example, Problem> {
-    let (mut tokens, mut targets): (Vec<u32>, Vec<bool>) = (Vec::new(), Vec::new());
+    let (mut tokens, mut loss_mask): (Vec<u32>, Vec<bool>) = (Vec::new(), Vec::new());
     // Where the model is asked its context is tokenized by itself, so a token never lies across the begin of a turn.
     let mut stretch = |range: Range<usize>, learnt: bool| -> Result<(), Problem> {
         let text = &text[range];
@@ -204,7 +204,7 @@ fn example(
             tokenizer.encode_after(&tokens, text)
         };
         tokens.extend(more.map_err(Problem::from)?);
-        targets.resize(tokens.len(), learnt);
+        loss_mask.resize(tokens.len(), learnt);
         Ok(())
     };
     let mut done = 0;
@@ -216,9 +216,9 @@ fn example(
     stretch(done..text.len(), false)?;
     if let (true, Some(eos)) = (eos, tokenizer.eos()) {
         tokens.push(eos);
-        targets.push(true);
+        loss_mask.push(true);
     }
-    Ok(Example { tokens, targets })
+    Ok(Example { tokens, loss_mask })
 }
 
 /// How many bytes two texts have in common at their beginnings.

@@ -1,0 +1,371 @@
+//! Training and test examples: from a file to tokens, and which of them the loss falls on.
+//!
+//! JSON lines, one object a line, as mlx-lm and TRL take them: `{"text"}`, `{"prompt", "completion"}` (with `"choices"`
+//! for [`read_choices`]) or `{"messages": [{"role", "content"}]}`, beside which may stand what else the chat template
+//! takes (`"tools"`, `"documents"`, `"chat_template_kwargs"`); or plain text. Loss falls on all of a text, on
+//! completions, and on the assistant's turns.
+//!
+//! A prompt and its completion are tokenized each by itself and joined, so that a prompt is the same tokens in training,
+//! in evaluation and when the model is asked.
+
+mod conversation;
+mod records;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use crate::Error;
+use crate::tokenizer::{Tokenizer, TokenizerError};
+use records::{Content, Record};
+
+/// What is wrong with an example, before its line is known.
+struct Problem {
+    problem: String,
+    help: String,
+}
+
+impl Problem {
+    fn new(problem: impl Into<String>, help: impl Into<String>) -> Self {
+        Problem { problem: problem.into(), help: help.into() }
+    }
+
+    fn at(self, path: &Path, line: usize) -> Error {
+        Error::line(path, line, self.problem, self.help)
+    }
+}
+
+impl From<TokenizerError> for Problem {
+    fn from(error: TokenizerError) -> Self {
+        Problem::new(error.to_string(), "or leave the example out")
+    }
+}
+
+/// One sequence to train on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// Token ids, at most `max_seq_len`.
+    pub tokens: Vec<u32>,
+    /// As long as `tokens`: whether the loss falls on predicting `tokens[i]` from those before it. The first is never
+    /// a target.
+    pub loss_mask: Vec<bool>,
+}
+
+/// How examples are made.
+#[derive(Clone, Copy, Debug)]
+pub struct DataOptions {
+    /// Greatest length of an example, in tokens; at least 2.
+    pub max_seq_len: usize,
+    /// Whether EOS follows a completion or a text, as a target.
+    pub append_eos: bool,
+}
+
+/// The examples of a file, in its order.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    /// Each with at least one target.
+    pub examples: Vec<Example>,
+    /// How many examples were longer than `max_seq_len` and are cut short. (A plain text is divided, not cut.)
+    pub cut: usize,
+    /// How many were left out because no target was left in them.
+    pub dropped: usize,
+    /// SHA-256 of the file's bytes, hex.
+    pub sha256: String,
+}
+
+impl Dataset {
+    /// Reads a data file.
+    ///
+    /// Of an example that is too long, the start is kept; of a prompt with a completion, the end: the prompt loses its
+    /// start (BOS stays), and only a completion that alone is too long loses its end. A plain text is divided into
+    /// windows of `max_seq_len` tokens, each begun with BOS if the model's settings add it, else with the last token of
+    /// the window before, so that every token but the first is a target once.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is empty, is not UTF-8, or a line is not one of the three kinds; if it has messages
+    /// and the model no chat template that fits; if no example has a target.
+    pub fn read(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<Self, Error> {
+        check(path, options)?;
+        let (content, sha256) = open(path)?;
+        let mut dataset = Dataset { examples: Vec::new(), cut: 0, dropped: 0, sha256 };
+        match content {
+            Content::Plain(text) => {
+                dataset.examples = windows(&text, tokenizer, options)
+                    .map_err(|problem| Error::file(path, problem.problem, problem.help))?;
+            }
+            Content::Records(records) => {
+                // Collected in order first: which of several errors is told must not depend on the threads.
+                let made: Vec<_> = records
+                    .par_iter()
+                    .map(|(line, record)| (line, examples(record, tokenizer, options)))
+                    .collect();
+                for (&line, made) in made {
+                    for (example, cut) in made.map_err(|problem| problem.at(path, line))? {
+                        dataset.cut += usize::from(cut);
+                        let Some(example) = learnable(example) else {
+                            dataset.dropped += 1;
+                            continue;
+                        };
+                        dataset.examples.push(example);
+                    }
+                }
+            }
+        }
+        if dataset.examples.is_empty() { Err(nothing_to_learn(path)) } else { Ok(dataset) }
+    }
+
+    /// The first example that [`read`](Self::read) gives, and whether it is cut short. Nothing behind it is read.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read), of what comes before the example.
+    pub fn first(
+        path: &Path,
+        tokenizer: &Tokenizer,
+        options: &DataOptions,
+    ) -> Result<(Example, bool), Error> {
+        check(path, options)?;
+        let failed = |source| Error::io(path, "read the examples", source);
+        let mut file = BufReader::new(File::open(path).map_err(failed)?);
+        let (mut bytes, mut begun) = (Vec::new(), false);
+        for number in 1.. {
+            bytes.clear();
+            if file.read_until(b'\n', &mut bytes).map_err(failed)? == 0 {
+                break;
+            }
+            let line =
+                if number == 1 { bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes) } else { &bytes };
+            let line = str::from_utf8(line).map_err(|_| records::not_utf8(path, number))?;
+            if line.trim().is_empty() {
+                continue;
+            }
+            if !begun && !records::is_json_lines(path, line) {
+                return first_window(path, tokenizer, options);
+            }
+            begun = true;
+            let record = records::record(path, number, line.strip_suffix('\n').unwrap_or(line))?;
+            let made = examples(&record, tokenizer, options).map_err(|problem| problem.at(path, number))?;
+            let found = made.into_iter().find_map(|(example, cut)| Some((learnable(example)?, cut)));
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
+        Err(if begun { nothing_to_learn(path) } else { records::empty(path) })
+    }
+
+    /// How many tokens of all examples are targets.
+    pub fn target_tokens(&self) -> usize {
+        self.examples.iter().flat_map(|example| &example.loss_mask).filter(|&&target| target).count()
+    }
+}
+
+fn check(path: &Path, options: &DataOptions) -> Result<(), Error> {
+    if options.max_seq_len >= 2 {
+        return Ok(());
+    }
+    Err(Error::file(
+        path,
+        format!("cannot be learnt from in sequences of {} tokens", options.max_seq_len),
+        "use --max-seq-len of at least 2",
+    ))
+}
+
+fn nothing_to_learn(path: &Path) -> Error {
+    let help = "give it completions, assistant turns or longer texts, or raise --max-seq-len";
+    Error::file(path, "has no example with anything to learn", help)
+}
+
+/// The example as it is learnt, if it has a target: nothing predicts the first token.
+fn learnable(mut example: Example) -> Option<Example> {
+    if let Some(first) = example.loss_mask.first_mut() {
+        *first = false;
+    }
+    example.loss_mask.contains(&true).then_some(example)
+}
+
+/// The first window of a plain text.
+fn first_window(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<(Example, bool), Error> {
+    let Content::Plain(all) = open(path)?.0 else { return Err(nothing_to_learn(path)) };
+    // Far more than fills a window: where the text ends here changes no token of it.
+    let most = options.max_seq_len.saturating_mul(64).min(all.len());
+    let part = (0..=most).rev().find(|&at| all.is_char_boundary(at)).unwrap_or(0);
+    for text in [&all[..part], &all] {
+        let made = windows(text, tokenizer, options);
+        let made = made.map_err(|problem| Error::file(path, problem.problem, problem.help))?;
+        let is_full = |first: &Example| first.tokens.len() == options.max_seq_len;
+        if let Some(first) = made.into_iter().next().filter(|first| is_full(first) || all == text) {
+            return Ok((first, false));
+        }
+    }
+    Err(nothing_to_learn(path))
+}
+
+/// A prompt with its possible answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChoiceExample {
+    /// Tokens of the prompt, with BOS if the model's settings add it.
+    pub prompt: Vec<u32>,
+    /// Tokens of each answer, none of them empty.
+    pub choices: Vec<Vec<u32>>,
+    /// Which of `choices` is right.
+    pub answer: usize,
+}
+
+/// Reads a file of `{"prompt", "completion", "choices"}` to score by likelihood.
+///
+/// # Errors
+/// If the file cannot be read, or a line has no prompt, no choices, an empty choice, or a completion that is not one
+/// of its choices.
+pub fn read_choices(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<ChoiceExample>, Error> {
+    let wanted = "give each line {\"prompt\", \"completion\", \"choices\": [...]}";
+    let (content, _) = open(path)?;
+    let Content::Records(records) = content else {
+        return Err(Error::file(path, "is plain text, which has no choices", wanted));
+    };
+    let made: Vec<_> =
+        records.par_iter().map(|(line, record)| (line, choice_example(record, tokenizer))).collect();
+    made.into_iter().map(|(&line, example)| example.map_err(|problem| problem.at(path, line))).collect()
+}
+
+/// Whether the first example of a file has `"choices"`, so that it can be scored by [`read_choices`].
+///
+/// # Errors
+/// If the file cannot be read or is not a data file.
+pub fn has_choices(path: &Path) -> Result<bool, Error> {
+    let Content::Records(records) = open(path)?.0 else { return Ok(false) };
+    Ok(matches!(records.first(), Some((_, Record::Pair { choices: Some(_), .. }))))
+}
+
+fn choice_example(record: &Record, tokenizer: &Tokenizer) -> Result<ChoiceExample, Problem> {
+    let Record::Pair { prompt, completion, choices: Some(choices) } = record else {
+        return Err(Problem::new(
+            "has no \"choices\" beside a \"prompt\"",
+            "list the possible completions there",
+        ));
+    };
+    let answer = choices.iter().position(|choice| choice == completion).ok_or_else(|| {
+        let shown: String = completion.chars().take(40).collect();
+        Problem::new(format!("the completion {shown:?} is not one of the choices"), "add it to \"choices\"")
+    })?;
+    let prompt = prompt_tokens(prompt, tokenizer)?;
+    if prompt.is_empty() {
+        return Err(Problem::new("the prompt is empty", "give it some text"));
+    }
+    let choices: Vec<Vec<u32>> =
+        choices.iter().map(|choice| tokenizer.encode_after(&prompt, choice)).collect::<Result<_, _>>()?;
+    if let Some(empty) = choices.iter().position(Vec::is_empty) {
+        return Err(Problem::new(format!("\"choices\"[{empty}] is empty"), "give it some text"));
+    }
+    Ok(ChoiceExample { prompt, choices, answer })
+}
+
+fn open(path: &Path) -> Result<(Content, String), Error> {
+    let bytes = std::fs::read(path).map_err(|source| Error::io(path, "read the examples", source))?;
+    let sha256 = curmerge_formats::sha256_hex(&bytes);
+    Ok((records::parse(path, &bytes)?, sha256))
+}
+
+/// The examples of a record, and whether each was cut short. A conversation may make several, or none; see
+/// [`conversation`].
+fn examples(
+    record: &Record,
+    tokenizer: &Tokenizer,
+    options: &DataOptions,
+) -> Result<Vec<(Example, bool)>, Problem> {
+    let max = options.max_seq_len;
+    match record {
+        Record::Text(text) => {
+            let mut tokens = tokenizer.encode(text, true)?;
+            if !tokenizer.adds_eos() {
+                append_eos(&mut tokens, tokenizer, options);
+            }
+            let loss_mask = vec![true; tokens.len()];
+            Ok(vec![keep_start(Example { tokens, loss_mask }, max)])
+        }
+        Record::Chat(conversation) => {
+            let made = conversation::examples(conversation, tokenizer, options.append_eos)?;
+            Ok(made.into_iter().map(|example| keep_start(example, max)).collect())
+        }
+        Record::Pair { prompt, completion, .. } => {
+            let prompt = prompt_tokens(prompt, tokenizer)?;
+            let mut completion = tokenizer.encode_after(&prompt, completion)?;
+            append_eos(&mut completion, tokenizer, options);
+            Ok(vec![keep_end(prompt, completion, tokenizer, max)])
+        }
+    }
+}
+
+/// The tokens of a prompt: as the model's settings begin a text, but not as they end one, for it goes on.
+fn prompt_tokens(prompt: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, TokenizerError> {
+    let mut tokens = tokenizer.encode(prompt, true)?;
+    if tokenizer.adds_eos() {
+        tokens.pop();
+    }
+    Ok(tokens)
+}
+
+fn append_eos(tokens: &mut Vec<u32>, tokenizer: &Tokenizer, options: &DataOptions) {
+    if let (true, Some(eos)) = (options.append_eos, tokenizer.eos()) {
+        tokens.push(eos);
+    }
+}
+
+fn keep_start(mut example: Example, max: usize) -> (Example, bool) {
+    let cut = example.tokens.len() > max;
+    example.tokens.truncate(max);
+    example.loss_mask.truncate(max);
+    (example, cut)
+}
+
+/// Joins prompt and completion, and takes what is too much from the prompt's start behind BOS, then, with one token of
+/// the prompt left, from the completion's end.
+fn keep_end(
+    mut prompt: Vec<u32>,
+    mut completion: Vec<u32>,
+    tokenizer: &Tokenizer,
+    max: usize,
+) -> (Example, bool) {
+    let cut = prompt.len() + completion.len() > max;
+    if cut {
+        let bos = usize::from(tokenizer.adds_bos()).min(prompt.len());
+        let least = bos.max(1).min(prompt.len());
+        let keep = max.saturating_sub(completion.len()).max(least).min(prompt.len());
+        prompt.drain(bos..bos + prompt.len() - keep);
+        completion.truncate(max - prompt.len());
+    }
+    let mut loss_mask = vec![false; prompt.len()];
+    loss_mask.resize(prompt.len() + completion.len(), true);
+    prompt.append(&mut completion);
+    (Example { tokens: prompt, loss_mask }, cut)
+}
+
+/// A plain text as windows; see [`Dataset::read`].
+fn windows(text: &str, tokenizer: &Tokenizer, options: &DataOptions) -> Result<Vec<Example>, Problem> {
+    let mut tokens = tokenizer.encode_after(&[], text)?;
+    append_eos(&mut tokens, tokenizer, options);
+    let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
+    // A window is one token of context and up to this many targets.
+    let step = options.max_seq_len - 1;
+    let (mut context, rest) = match (bos, tokens.split_first()) {
+        (Some(bos), _) => (bos, &tokens[..]),
+        (None, Some((&first, rest))) => (first, rest),
+        (None, None) => return Ok(Vec::new()),
+    };
+    let mut examples = Vec::with_capacity(rest.len() / step + 1);
+    for chunk in rest.chunks(step) {
+        let mut window = Vec::with_capacity(chunk.len() + 1);
+        window.push(context);
+        window.extend_from_slice(chunk);
+        let mut loss_mask = vec![true; window.len()];
+        loss_mask[0] = false;
+        if let (None, Some(&last)) = (bos, chunk.last()) {
+            context = last;
+        }
+        examples.push(Example { tokens: window, loss_mask });
+    }
+    Ok(examples)
+}
+
+#[cfg(test)]
+mod tests;
