@@ -24,7 +24,7 @@ impl<T: Real> Transformer<'_, T> {
                 let help = "the adapter belongs to another model; use the base that it was trained on";
                 Error::request(format!("target '{}' {problem}", target.name.escape_debug()), help)
             };
-            let roles = self.architecture.targets;
+            let roles = self.architecture.tensors.targets;
             let (layer, linear) = layer_part(&target.name)
                 .and_then(|(layer, part)| {
                     let (role, _) = roles.iter().find(|(_, name)| *name == part)?;

@@ -1,21 +1,65 @@
-//! From the `ARCH.*` keys of a GGUF file, with llama.cpp's defaults.
+//! A base in a GGUF file: its tensors, and its configuration from the `ARCH.*` keys with llama.cpp's defaults.
+
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{GgufModel, Value};
 
-use super::rope::{LongRope, Rope, unknown_scaling};
-use super::{Config, Experts};
-use crate::arch::{Architecture, NormKind, Positions, is_windowed};
+use super::config::{Config, Experts, MAX_LAYERS};
+use super::opened::Opened;
+use super::rope::{LongRope, MAX_HEAD_DIM, Rope, unknown_scaling};
+use super::tensor::BaseTensor;
+use crate::arch::{self, Architecture, NormKind, Positions, is_windowed};
 use crate::{Error, Result};
 
 const DAMAGED: &str = "the file is damaged; download it again";
 
+/// Open a GGUF file, of a split model the first.
+pub(super) fn open(path: &Path) -> Result<Opened<GgufModel>> {
+    let model = GgufModel::open(path)?;
+    let gguf = model.first();
+    let name = gguf.get("general.architecture").and_then(|v| v.as_str()).ok_or_else(|| {
+        Error::input(path, "general.architecture", "missing", "this GGUF file is not a language model")
+    })?;
+    let experts = gguf.get(&format!("{name}.expert_count")).and_then(|v| v.as_u64());
+    let known = arch::by_gguf_name(name, experts.is_some_and(|count| count > 0));
+    let (architecture, config) = match known {
+        Some(architecture) => (architecture, Config::from_gguf(&model, architecture)?),
+        None => (arch::UNKNOWN, Config::unknown()),
+    };
+    let architecture_name = name.to_string();
+    let mut tensors = BTreeMap::new();
+    for (file, t) in model.tensors() {
+        let canonical = t.name.strip_suffix(".weight").unwrap_or(&t.name).to_string();
+        let tensor = BaseTensor {
+            stored_name: t.name.clone(),
+            dtype: t.dtype,
+            shape: t.shape(),
+            file,
+            offset: t.offset,
+            bytes: t.bytes,
+            rotary_halves: None,
+            transposed: false,
+            unit_offset: false,
+            nbits: None,
+            slice: None,
+        };
+        if tensors.insert(canonical, tensor).is_some() {
+            let place = format!("tensor '{}'", t.name.escape_debug());
+            let problem = "there with and without `.weight`";
+            return Err(Error::input(path, place, problem, "download the file again"));
+        }
+    }
+    Ok(Opened { files: model, architecture, architecture_name, config, tensors })
+}
+
 impl Config {
     /// From the `ARCH.*` keys of a GGUF file.
-    pub(in crate::base) fn from_gguf(model: &GgufModel, architecture: &'static Architecture) -> Result<Self> {
+    fn from_gguf(model: &GgufModel, architecture: &'static Architecture) -> Result<Self> {
         let gguf = model.first();
         let path = gguf.path();
-        let key = |name: &str| format!("{}.{name}", architecture.gguf);
+        let key = |name: &str| format!("{}.{name}", architecture.name);
         let get = |name: &str| gguf.get(&key(name));
         let number = |name: &str| get(name).and_then(Value::as_u64).map(|n| n as usize);
         let float = |name: &str| get(name).and_then(Value::as_f64);
@@ -59,17 +103,17 @@ impl Config {
         };
         let vocab = model.tensor("token_embd.weight").and_then(|t| t.dims.get(1).copied());
         let vocab = vocab.ok_or_else(|| Error::input(path, "tensor 'token_embd'", "missing", DAMAGED))?;
-        let eps = match architecture.norm {
+        let eps = match architecture.forward.norm {
             NormKind::Rms => "attention.layer_norm_rms_epsilon",
             NormKind::Layer => "attention.layer_norm_epsilon",
         };
         let eps =
             float(eps).ok_or_else(|| Error::input(path, key(eps), "missing or not a number", DAMAGED))?;
-        let rope = match architecture.positions {
+        let rope = match architecture.forward.positions {
             Positions::Learned => None,
             _ => Some(rope(model, architecture, head_dim)?),
         };
-        let caps = architecture.soft_caps;
+        let caps = architecture.gguf.soft_caps;
         let mut config = Self {
             layers,
             d_model,
@@ -93,7 +137,7 @@ impl Config {
             experts,
             ..Self::unknown()
         };
-        if architecture.scales_embedding {
+        if architecture.forward.scales_embedding {
             config.embedding_scale = f64::from((d_model as f32).sqrt());
         }
         config.windows(model, architecture);
@@ -102,14 +146,14 @@ impl Config {
 
     /// The sliding windows, where llama.cpp gives the architecture any.
     fn windows(&mut self, model: &GgufModel, architecture: &Architecture) {
-        let Some(windows) = architecture.windows else { return };
-        let get = |name: &str| model.first().get(&format!("{}.{name}", architecture.gguf));
+        let Some(windows) = architecture.gguf.windows else { return };
+        let get = |name: &str| model.first().get(&format!("{}.{name}", architecture.name));
         let given = get("attention.sliding_window").and_then(Value::as_u64).map(|n| n as usize);
         let Some(window) = given.or(windows.length).filter(|&length| length > 0) else { return };
         let pattern = get("attention.sliding_window_pattern");
         let period = pattern.and_then(Value::as_u64).map_or(windows.period, |n| n as usize);
         // Before the dimensions are checked, no list may be made by them.
-        let layers = self.layers.min(super::MAX_LAYERS);
+        let layers = self.layers.min(MAX_LAYERS);
         self.windowed = match pattern.and_then(Value::as_bools).and_then(|list| list.get(..layers)) {
             Some(listed) => listed.to_vec(),
             None => (0..layers).map(|layer| is_windowed(layer, period)).collect(),
@@ -129,7 +173,7 @@ impl Config {
 
 fn rope(model: &GgufModel, architecture: &Architecture, head_dim: usize) -> Result<Rope> {
     let gguf = model.first();
-    let key = |name: &str| format!("{}.rope.{name}", architecture.gguf);
+    let key = |name: &str| format!("{}.rope.{name}", architecture.name);
     let number = |name: &str| gguf.get(&key(name)).and_then(Value::as_u64);
     let float = |name: &str| gguf.get(&key(name)).and_then(Value::as_f64);
     let dim = number("dimension_count").map_or(head_dim, |dim| dim as usize);
@@ -143,13 +187,13 @@ fn rope(model: &GgufModel, architecture: &Architecture, head_dim: usize) -> Resu
         Some(other) => return Err(unknown_scaling(gguf.path(), &key("scaling.type"), other)),
     };
     // Before the dimensions are checked, no tensor may be made by them.
-    let pairs = dim.min(head_dim).min(super::MAX_HEAD_DIM) / 2;
+    let pairs = dim.min(head_dim).min(MAX_HEAD_DIM) / 2;
     let stretched =
         |factors: Vec<f64>| factors.into_iter().map(|factor| factor * linear.unwrap_or(1.0)).collect();
     let own = vector(model, "rope_freqs", pairs)?.or(vector(model, "rope_factors_short", pairs)?);
     rope.factors = own.or_else(|| linear.map(|_| vec![1.0; pairs])).map(stretched);
     if let Some(factors) = vector(model, "rope_factors_long", pairs)? {
-        let context = gguf.get(&format!("{}.context_length", architecture.gguf)).and_then(Value::as_u64);
+        let context = gguf.get(&format!("{}.context_length", architecture.name)).and_then(Value::as_u64);
         let original = number("scaling.original_context_length").or(context).unwrap_or(0);
         rope.long = Some(LongRope { factors: stretched(factors), original_context: original as usize });
     }

@@ -1,24 +1,15 @@
 //! A model's dimensions and options, from GGUF metadata or from config.json.
 
-mod gguf;
-mod hugging_face;
-mod onnx;
-mod rope;
-
 use std::path::Path;
 
-use super::RowOrder;
+use super::rope::{MAX_HEAD_DIM, Rope};
+use super::row_order::RowOrder;
 use crate::arch::{HeadKind, Size, TensorNames};
 use crate::{Error, Result};
 
-pub(super) use hugging_face::model_type;
-pub(super) use onnx::GenaiConfig;
-pub use rope::{LongRope, Rope, RopeScaling, long_amplitude};
-
 /// Dimensions beyond these are damage or an attack, not a model.
 const MAX_DIMENSION: usize = 1 << 24;
-const MAX_HEAD_DIM: usize = 1 << 14;
-const MAX_LAYERS: usize = 1 << 12;
+pub(super) const MAX_LAYERS: usize = 1 << 12;
 /// Experts of all blocks together.
 const MAX_EXPERTS: usize = 1 << 17;
 
@@ -152,7 +143,7 @@ impl Config {
         self.window.filter(|_| self.windowed.get(layer) == Some(&true))
     }
 
-    fn checked(mut self, path: &Path) -> Result<Self> {
+    pub(super) fn checked(mut self, path: &Path) -> Result<Self> {
         let bad = |place: &str, problem: String| {
             Err(Error::input(path, place, problem, "the file is damaged; download it again"))
         };

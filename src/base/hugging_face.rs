@@ -1,27 +1,93 @@
-//! From config.json in a Hugging Face folder, with transformers' defaults.
+//! A base in a Hugging Face folder: its tensors, and its configuration from config.json with transformers' defaults.
 
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
+use curmerge_formats::safetensors::{SafeTensors, shard_index};
 use serde_json::Value as Json;
 
+use super::config::{Config, Experts, MAX_LAYERS};
+use super::folder::{CONFIG, Folder};
+use super::opened::Opened;
 use super::rope::{self, Rope};
-use super::{Config, Experts};
-use crate::arch::{Activation, Architecture, Positions, is_windowed};
-use crate::base::folder::{CONFIG, Folder};
+use super::tensor::BaseTensor;
+use crate::arch::{self, Activation, Architecture, Positions, WindowedLayers, is_windowed};
 use crate::{Error, Result};
 
+/// Open a folder with config.json and safetensors files.
+pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
+    let model_type = model_type(Folder::new(folder))?;
+    let (architecture, architecture_name, config) = match arch::by_model_type(&model_type) {
+        Some(known) => (known, known.name.to_string(), Config::from_folder(Folder::new(folder), known)?),
+        None => (arch::UNKNOWN, model_type, Config::unknown()),
+    };
+    let index = shard_index(folder)?;
+    let names: Vec<&str> = match &index {
+        Some(index) => index.values().collect::<BTreeSet<_>>().into_iter().map(|n| &**n).collect(),
+        None => vec!["model.safetensors"],
+    };
+    let files = names
+        .iter()
+        .map(|n| SafeTensors::open(&folder.join(n)))
+        .collect::<std::result::Result<Vec<_>, _>>()?;
+    for (tensor, name) in index.iter().flatten() {
+        let held = names.binary_search(&name.as_str()).is_ok_and(|n| files[n].tensor(tensor).is_some());
+        if !held {
+            return Err(Error::input(
+                folder.join(name),
+                format!("tensor '{}'", tensor.escape_debug()),
+                "not in this file, where the index says it is",
+                "download the folder again",
+            ));
+        }
+    }
+    let mut tensors = BTreeMap::new();
+    for (file, shard) in files.iter().enumerate() {
+        for t in shard.tensors() {
+            let (stem, bias) = match t.name.strip_suffix(".bias") {
+                Some(stem) => (stem, ".bias"),
+                None => (t.name.strip_suffix(".weight").unwrap_or(&t.name), ""),
+            };
+            let (canonical, names) = match architecture.of_hugging_face(stem) {
+                Some((name, names)) if bias.is_empty() || names.bias.is_some() => (name + bias, Some(names)),
+                _ if architecture.name.is_empty() => (format!("{stem}{bias}"), None),
+                _ => (t.name.clone(), None),
+            };
+            let tensor = BaseTensor {
+                stored_name: t.name.clone(),
+                dtype: t.dtype,
+                shape: t.shape.clone(),
+                file,
+                offset: t.offset,
+                bytes: t.bytes,
+                rotary_halves: names.and_then(|n| n.rotary_halves).map(|h| config.head_count(h)),
+                transposed: names.is_some_and(|n| n.transposed) && bias.is_empty(),
+                unit_offset: names.is_some_and(|n| n.unit_offset),
+                nbits: None,
+                slice: None,
+            };
+            if tensors.insert(canonical, tensor).is_some() {
+                return Err(Error::input(
+                    shard.path(),
+                    format!("tensor '{}'", t.name),
+                    "stored twice in this folder's files",
+                    "download the folder again",
+                ));
+            }
+        }
+    }
+    Ok(Opened { files, architecture, architecture_name, config, tensors })
+}
+
 /// `model_type` in config.json. Fails when there is no such file or it is not a JSON object.
-pub(in crate::base) fn model_type(folder: Folder<'_>) -> Result<String> {
+pub(super) fn model_type(folder: Folder<'_>) -> Result<String> {
     let config = folder.config()?;
     Ok(config.get("model_type").and_then(Json::as_str).unwrap_or_default().to_string())
 }
 
 impl Config {
     /// From config.json in a Hugging Face folder of this architecture.
-    pub(in crate::base) fn from_folder(
-        folder: Folder<'_>,
-        architecture: &'static Architecture,
-    ) -> Result<Self> {
+    pub(super) fn from_folder(folder: Folder<'_>, architecture: &'static Architecture) -> Result<Self> {
         let fields = Fields::open(folder, architecture)?;
         fields.refuse_variants()?;
         let (layers, d_model, heads) = (
@@ -34,11 +100,12 @@ impl Config {
         let ff = match fields.count("intermediate_size") {
             Some(ff) => ff,
             None if experts.is_some() => fields.needed("moe_intermediate_size")?,
-            // GPT-2's, where n_inner is null.
-            None if architecture.positions == Positions::Learned => 4 * d_model,
-            None => fields.needed("intermediate_size")?,
+            None => match architecture.hugging_face.ff_ratio {
+                Some(ratio) => ratio * d_model,
+                None => fields.needed("intermediate_size")?,
+            },
         };
-        let (rope, local_rope) = match architecture.positions {
+        let (rope, local_rope) = match architecture.forward.positions {
             Positions::Learned => (None, None),
             _ => fields.ropes(head_dim)?,
         };
@@ -64,10 +131,10 @@ impl Config {
             experts,
             ..Self::unknown()
         };
-        if architecture.scales_embedding {
+        if architecture.forward.scales_embedding {
             config.embedding_scale = f64::from((d_model as f32).sqrt());
         }
-        config.windowed = fields.windowed(layers.min(super::MAX_LAYERS));
+        config.windowed = fields.windowed(layers.min(MAX_LAYERS));
         config.window = fields.count("sliding_window").filter(|_| config.windowed.contains(&true));
         config.checked(&fields.path)
     }
@@ -92,14 +159,12 @@ impl Fields {
 
     /// The number of what llama calls `key`, or the family's default.
     fn number(&self, key: &str) -> Option<f64> {
-        let own = self.architecture.config_key(key);
+        let class = &self.architecture.hugging_face;
+        let own = class.key(key);
         // A null that is written means that there is none.
         match self.json.get(own) {
             Some(value) => value.as_f64(),
-            None => {
-                let mut defaults = self.architecture.config_defaults.iter();
-                defaults.find(|(name, _)| *name == own).map(|(_, number)| *number)
-            }
+            None => class.default(own),
         }
     }
 
@@ -111,7 +176,7 @@ impl Fields {
         self.count(key).ok_or_else(|| {
             Error::input(
                 &self.path,
-                self.architecture.config_key(key),
+                self.architecture.hugging_face.key(key),
                 "missing or not a whole number",
                 "the file is damaged; download it again",
             )
@@ -127,7 +192,7 @@ impl Fields {
                 "this variant of the architecture is not supported yet",
             ))
         };
-        let known: &[&str] = match self.architecture.activation {
+        let known: &[&str] = match self.architecture.forward.activation {
             Activation::Silu => &["silu", "swish"],
             Activation::Gelu => &["gelu_pytorch_tanh", "gelu_new"],
         };
@@ -198,9 +263,8 @@ impl Fields {
 
     /// Which blocks have a sliding window.
     fn windowed(&self, layers: usize) -> Vec<bool> {
-        // These take no notice of such a key.
-        let none = matches!(self.json["model_type"].as_str(), Some("llama" | "olmo2" | "granite"));
-        if none || self.json["use_sliding_window"].as_bool() == Some(false) {
+        let class = self.architecture.hugging_face.windows;
+        if class == WindowedLayers::None || self.json["use_sliding_window"].as_bool() == Some(false) {
             return vec![false; layers];
         }
         if let Some(kinds) = self.json["layer_types"].as_array() {
@@ -208,13 +272,12 @@ impl Fields {
             return (0..layers).map(|layer| kind(layer) == Some("sliding_attention")).collect();
         }
         let period = self.count("sliding_window_pattern");
-        // Qwen's windows begin behind the lower blocks, and are off unless they are asked for.
         let asked = self.json["use_sliding_window"].as_bool() == Some(true);
         let first = self.count("max_window_layers").unwrap_or(if asked { 28 } else { 0 });
-        let windowed = |layer: usize| match (period, self.architecture.gguf) {
+        let windowed = |layer: usize| match (period, class) {
             (Some(period), _) => is_windowed(layer, period),
-            (None, "qwen2" | "qwen3") => asked && layer >= first,
-            (None, "qwen3moe") => asked,
+            (None, WindowedLayers::SwitchedUpper) => asked && layer >= first,
+            (None, WindowedLayers::Switched) => asked,
             (None, _) => true,
         };
         (0..layers).map(windowed).collect()

@@ -6,6 +6,9 @@ use serde_json::Value as Json;
 
 use crate::{Error, Result};
 
+/// Wider heads are damage or an attack, not a model; nothing is allocated for them.
+pub(super) const MAX_HEAD_DIM: usize = 1 << 14;
+
 /// Rotary embeddings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
@@ -136,7 +139,7 @@ pub(super) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_d
     let part = lookup("partial_rotary_factor").as_f64().unwrap_or(1.0);
     let mut made = Rope::plain(base, (head_dim as f64 * part) as usize);
     // Before anything is made of that length.
-    if head_dim > super::MAX_HEAD_DIM {
+    if head_dim > MAX_HEAD_DIM {
         return Err(bad("head length".into(), format!("{head_dim} is out of range")));
     }
     if made.dim > head_dim || made.dim == 0 {

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use curmerge_formats::onnx::{AttributeValue, Node, Onnx};
 use serde_json::Value as Json;
 
-use super::Config;
-use super::rope::Rope;
 use crate::arch::{Architecture, NormKind, Positions};
+use crate::base::config::Config;
 use crate::base::folder::{Folder, GENAI_CONFIG};
+use crate::base::rope::Rope;
 use crate::{Error, Result};
 
 /// Angles of this many radians off are those of the same cache: sines and cosines of f32 angles, rounded to f16.
@@ -21,35 +21,35 @@ const ANGLE_ERROR_A_POSITION: f64 = 3e-7;
 const MEND: &str = "put the model's config.json beside it";
 
 /// A genai_config.json.
-pub(in crate::base) struct GenaiConfig {
+pub(super) struct GenaiConfig {
     path: PathBuf,
     json: Json,
 }
 
 impl GenaiConfig {
     /// That of a folder, if it has one.
-    pub(in crate::base) fn open(folder: Folder<'_>) -> Result<Option<Self>> {
+    pub(super) fn open(folder: Folder<'_>) -> Result<Option<Self>> {
         let json = folder.object(GENAI_CONFIG)?;
         Ok(json.map(|json| Self { path: folder.join(GENAI_CONFIG), json: json.into() }))
     }
 
     /// The model's family, as Hugging Face's `model_type` calls it.
-    pub(in crate::base) fn model_type(&self) -> &str {
+    pub(super) fn model_type(&self) -> &str {
         self.json["model"]["type"].as_str().unwrap_or("")
     }
 
     /// The configuration of a model of this architecture whose feed-forward part has this width.
-    pub(in crate::base) fn config(
+    pub(super) fn config(
         &self,
         onnx: &Onnx,
         architecture: &'static Architecture,
         ff: Option<usize>,
     ) -> Result<Config> {
-        let whole = architecture.positions != Positions::Learned
-            && architecture.norm == NormKind::Rms
+        let whole = architecture.forward.positions != Positions::Learned
+            && architecture.forward.norm == NormKind::Rms
             && !architecture.has_experts();
         if !whole {
-            let problem = format!("it says too little of a {} model", architecture.gguf);
+            let problem = format!("it says too little of a {} model", architecture.name);
             return Err(Error::input(&self.path, "type", problem, MEND));
         }
         let decoder = &self.json["model"]["decoder"];
@@ -76,7 +76,7 @@ impl GenaiConfig {
             attention_scale: graph.number("scale")?.unwrap_or(1.0 / (head_dim as f64).sqrt()),
             attention_cap: graph.number("softcap")?,
             logit_cap: graph.factor("/lm_head/softcap/")?,
-            embedding_scale: match architecture.scales_embedding {
+            embedding_scale: match architecture.forward.scales_embedding {
                 true => f64::from((d_model as f32).sqrt()),
                 false => graph.factor("/model/embed_tokens/Mul")?.unwrap_or(1.0),
             },
@@ -306,8 +306,8 @@ fn decimal(value: f32) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rope::RopeScaling;
     use super::*;
+    use crate::base::rope::RopeScaling;
 
     /// Cosines and sines as torch computes them.
     fn cache(rope: &Rope, positions: usize) -> [Vec<f32>; 2] {
