@@ -55,7 +55,7 @@ fn write_files<T: ComputedTensor>(
     inputs: &[&Path],
     hooks: Hooks<'_, T>,
 ) -> Result<()> {
-    let replacements = new.names().into_iter().map(|name| replacement(onnx, name));
+    let replacements = new.names().iter().map(|name| replacement(onnx, name));
     let replacements = replacements.collect::<Result<Vec<_>>>()?;
     let files = rewrite(onnx, &replacements, &file_names(onnx, out)?)?;
     let folder = out.parent().unwrap_or(Path::new(""));

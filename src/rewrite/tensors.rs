@@ -41,14 +41,16 @@ impl<T: ComputedTensor> ComputedTensor for &T {
 #[derive(Clone, Debug)]
 pub struct ComputedTensors<'a, T> {
     tensors: Vec<(T, Range<usize>)>,
-    /// The tensor and the index of each named part.
-    names: BTreeMap<&'a str, (usize, usize)>,
+    /// The position of the tensor, and the index of the part, that replace the tensor of a name.
+    replaced: BTreeMap<&'a str, (usize, usize)>,
+    /// The names of replaced tensors, by the index of the part.
+    names: Vec<&'a str>,
     parts: usize,
 }
 
 impl<T> Default for ComputedTensors<'_, T> {
     fn default() -> Self {
-        Self { tensors: Vec::new(), names: BTreeMap::new(), parts: 0 }
+        Self { tensors: Vec::new(), replaced: BTreeMap::new(), names: Vec::new(), parts: 0 }
     }
 }
 
@@ -64,15 +66,17 @@ impl<'a, T> ComputedTensors<'a, T> {
     /// Adds a tensor that replaces tensors of a model, one for each part, by the names that the container
     /// gives them.
     pub fn replace(&mut self, names: impl IntoIterator<Item = &'a str>, tensor: T) {
-        let (number, start) = (self.tensors.len(), self.parts);
-        let named = names.into_iter().enumerate();
-        let count = named.map(|(part, name)| self.names.insert(name, (number, start + part))).count();
+        let (position, start, before) = (self.tensors.len(), self.parts, self.names.len());
+        self.names.extend(names);
+        let own = &self.names[before..];
+        let count = own.len();
+        self.replaced.extend(own.iter().zip(start..).map(|(&name, index)| (name, (position, index))));
         self.push(tensor, count);
     }
 
     /// The tensor that replaces the one of this name, and the index of its part.
     pub fn get(&self, name: &str) -> Option<(&T, usize)> {
-        self.names.get(name).map(|&(tensor, index)| (&self.tensors[tensor].0, index))
+        self.replaced.get(name).map(|&(tensor, index)| (&self.tensors[tensor].0, index))
     }
 
     /// The piece of the tensor of this name: `len` bytes of new values if it is replaced, else the `stored`
@@ -82,10 +86,8 @@ impl<'a, T> ComputedTensors<'a, T> {
     }
 
     /// The names of the replaced tensors, by the index of the part.
-    pub fn names(&self) -> Vec<&'a str> {
-        let mut names: Vec<_> = self.names.iter().map(|(&name, &(_, index))| (index, name)).collect();
-        names.sort_unstable();
-        names.into_iter().map(|(_, name)| name).collect()
+    pub fn names(&self) -> &[&'a str] {
+        &self.names
     }
 
     /// The number of tensors.

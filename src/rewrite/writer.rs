@@ -94,3 +94,65 @@ impl<'w, 'h, T: ComputedTensor> Writer<'w, 'h, T> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use curmerge_formats::dtype::DType;
+
+    use super::*;
+
+    /// A tensor whose parts are two bytes each.
+    struct Letters(&'static str);
+
+    impl ComputedTensor for Letters {
+        type Outcome = usize;
+
+        fn dtype(&self) -> DType {
+            DType::U8
+        }
+
+        fn compute(&self, put: &mut dyn FnMut(usize, Vec<u8>) -> Result<()>) -> Result<usize> {
+            for repeat in 0..2 {
+                for (part, letter) in self.0.bytes().enumerate() {
+                    put(part, vec![letter + repeat])?;
+                }
+            }
+            Ok(self.0.len())
+        }
+    }
+
+    #[test]
+    fn a_part_waits_for_its_file_and_a_tensor_is_computed_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tensors = ComputedTensors::default();
+        for letters in ["a", "ko", "x"] {
+            tensors.push(Letters(letters), letters.len());
+        }
+        // Parts by index: a, k, o, x. The second tensor has a part in each file.
+        let new = |index| Piece::Computed { index, len: 2 };
+        let files = [Pieces::laid_out(b"1", [(1, new(3)), (3, new(1))], 5), {
+            let mut pieces = Pieces::default();
+            pieces.extend([new(2), new(0)]);
+            pieces
+        }];
+        let (confirmed, mut order) = (Cell::new(0), String::new());
+        let confirm = || {
+            confirmed.set(confirmed.get() + 1);
+            Ok(())
+        };
+        let hooks = Hooks { confirm: Some(&confirm), done: &mut |tensor: &Letters, _| order += tensor.0 };
+        let mut writer = Writer::new(&tensors, hooks);
+        let mut written = Vec::new();
+        for (number, pieces) in files.iter().enumerate() {
+            let path = folder.path().join(number.to_string());
+            let file = OutputFile::create(&path, &[]).unwrap();
+            writer.write(pieces, &file).unwrap();
+            file.commit().unwrap();
+            written.push(std::fs::read(path).unwrap());
+        }
+        assert_eq!(written, [b"1xykl".to_vec(), b"opab".to_vec()]);
+        assert_eq!((order.as_str(), confirmed.get()), ("xkoa", 1));
+    }
+}

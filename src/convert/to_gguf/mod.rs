@@ -1,13 +1,14 @@
-//! A Hugging Face folder, or an ONNX model with what lies beside it, as a GGUF file, as llama.cpp's convert_hf_to_gguf.py writes it: the same keys in the same order,
-//! the same tensors, the same bytes.
+//! A Hugging Face folder, or an ONNX model with what lies beside it, as a GGUF file, as llama.cpp's
+//! convert_hf_to_gguf.py writes it: the same keys in the same order, the same tensors, the same bytes.
 //!
-//! Written after the converter of llama.cpp 11434 (October 2026) and transformers 5, which it reads tokenizers with. For
-//! `--type` f32, f16, bf16 and q8_0 the file is the converter's with that `--outtype`; without a type that of its `auto`.
-//! Any other type gives the file that llama-quantize makes of the converter's in F32. Q8_0 could mean either: both have
-//! the same tensors, and the file is the converter's, whose keys and tensors stand in another order than llama-quantize
-//! leaves them in.
+//! Written after the converter of llama.cpp 11434 (October 2026) and transformers 5, which it reads
+//! tokenizers with. For `--type` f32, f16, bf16 and q8_0 the file is the converter's with that `--outtype`;
+//! without a type that of its `auto`. Any other type gives the file that llama-quantize makes of the
+//! converter's in F32. Q8_0 could mean either: both have the same tensors, and the file is the converter's,
+//! whose keys and tensors stand in another order than llama-quantize leaves them in.
 //!
-//! What differs between architectures is in [`Architecture::converter`](crate::arch::Architecture::converter).
+//! What differs between architectures is in
+//! [`Architecture::converter`](crate::arch::Architecture::converter).
 
 mod chat_templates;
 mod general;
@@ -28,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 use curmerge_formats::gguf::{GgufLayout, Value};
 use curmerge_formats::imatrix::Imatrix;
-use curmerge_formats::output::{OutputFile, Pieces};
+use curmerge_formats::output::{OutputFile, Piece, Pieces};
 
 use super::onnx_companions;
 use super::retype::{self, QUANTIZATION_VERSION};
@@ -54,14 +55,14 @@ pub struct Options<'a> {
     pub imatrix: Option<&'a Imatrix>,
 }
 
-/// Write the Hugging Face folder or ONNX model `base` to `out`, and say in which types. `progress` is told how many bytes of how many
-/// were read. `out` must be none of `protect` and no file of the folder.
+/// Writes the Hugging Face folder or ONNX model `base` to `out` and returns its types. `progress` is told how
+/// many stored bytes of how many were converted. `out` must be none of `protect` and no file of the folder.
 ///
 /// # Errors
-/// Before anything is written: files of the folder that are missing or of another form; a vocabulary of a kind that is not
-/// known, a pre-tokenizer that llama.cpp has no name for; tensors that the architecture has not or that cannot be decoded;
-/// no importance matrix where a type needs one. Later: a value that a type cannot hold, a full disk. After an error nothing
-/// stands at `out` that did not before.
+/// Before anything is written: files of the folder that are missing or of another form; a vocabulary of a
+/// kind that is not known, a pre-tokenizer that llama.cpp has no name for; tensors that the architecture has
+/// not or that cannot be decoded; no importance matrix where a type needs one. Later: a value that a type
+/// cannot hold, a full disk. After an error nothing stands at `out` that did not before.
 pub fn to_gguf(
     base: &Base,
     options: &Options<'_>,
@@ -124,10 +125,14 @@ pub fn to_gguf(
     let inputs: Vec<&Path> = base.inputs().into_iter().chain(protect.iter().map(PathBuf::as_path)).collect();
     report.bytes_before = tensors.iter().map(tensors::Tensor::stored_bytes).sum();
     layout.tensors().iter().for_each(|place| report.count(place.dtype, place.bytes));
-    let (mut new, mut placed) = (ComputedTensors::default(), Vec::new());
+    let (mut new, mut placed, mut total) = (ComputedTensors::default(), Vec::new(), 0);
     for (tensor, place) in tensors.iter().zip(layout.tensors()) {
         let indices = new.push(tensor, tensor.parts().len());
-        placed.extend(tensor.pieces(place.offset, indices));
+        let own = tensor.pieces(place.offset, indices);
+        if own.iter().any(|(_, piece)| matches!(piece, Piece::Computed { .. })) {
+            total += tensor.stored_bytes();
+        }
+        placed.extend(own);
     }
     let pieces = Pieces::laid_out(layout.header(), placed, layout.file_bytes());
     let mut read = 0;
@@ -135,7 +140,7 @@ pub fn to_gguf(
         confirm: None,
         done: &mut |tensor: &&tensors::Tensor<'_>, ()| {
             read += tensor.stored_bytes();
-            progress(read, report.bytes_before);
+            progress(read, total);
         },
     };
     let file = OutputFile::create(out, &inputs)?;
