@@ -1,5 +1,5 @@
-//! Checks that a base has the tensors of its architecture's table, in the shapes that its configuration gives, and no
-//! tensor that would silently be ignored.
+//! Checks that a base has the tensors of its architecture's table, in the shapes that its configuration
+//! gives, and no tensor that would silently be ignored.
 
 use super::model::{Base, Files};
 use super::tensors::layer_part;
@@ -80,11 +80,11 @@ impl Base {
         Err(self.error(name, &problem, "the file is damaged or of another architecture; download it again"))
     }
 
-    /// Refuse a tensor of a block that no table lists, and a bias that the table does not allow: they would silently be
-    /// ignored.
+    /// Refuse a tensor of a block that no table lists, and a bias that the table does not allow: they would
+    /// silently be ignored.
     fn check_unread(&self) -> Result<()> {
-        // Masks and frequencies that older programs stored are computed instead. Scales in GGUF files are refused when
-        // their matrix is read.
+        // Masks and frequencies that older programs stored are computed instead. Scales in GGUF files are
+        // refused when their matrix is read.
         let (of_blocks, passed): (&[&str], &[&str]) = match self.files {
             Files::Gguf(_) => (&["blk."], &["rot_embd", "rope_freqs", ".scale", ".input_scale"]),
             Files::HuggingFace(_) => (

@@ -98,7 +98,8 @@ impl Base {
         &self.config
     }
 
-    /// The longest sequence that the model can read, in tokens. Only learned position embeddings set such a limit.
+    /// The longest sequence that the model can read, in tokens. Only learned position embeddings set such a
+    /// limit.
     pub fn max_tokens(&self) -> Option<usize> {
         (self.architecture.positions == arch::Positions::Learned).then_some(self.config.context)
     }
@@ -112,8 +113,8 @@ impl Base {
         }
     }
 
-    /// The model's own name: `general.name` in GGUF, else its architecture. Never its path, which must not be written to
-    /// an adapter.
+    /// The model's own name: `general.name` in GGUF, else its architecture. Never its path, which must not be
+    /// written to an adapter.
     pub fn name(&self) -> String {
         let own = match &self.files {
             Files::Gguf(model) => model.first().get("general.name").and_then(|v| v.as_str()),
@@ -137,8 +138,8 @@ impl Base {
         &self.tensors
     }
 
-    /// The stored bytes of a tensor: all of them for a tensor that joins several matrices, and only the codes for one with
-    /// [`BaseTensor::nbits`].
+    /// The stored bytes of a tensor: all of them for a tensor that joins several matrices, and only the codes
+    /// for one with [`BaseTensor::nbits`].
     pub fn bytes(&self, tensor: &BaseTensor) -> &[u8] {
         self.stored_bytes(tensor.file, tensor.offset, tensor.bytes)
     }

@@ -1,8 +1,8 @@
-//! Matrices in the form of onnxruntime's MatMulNBits: codes of 2, 4 or 8 bits in one tensor, a scale per block in a
-//! second, and optionally a zero point per block in a third.
+//! Matrices in the form of onnxruntime's MatMulNBits: codes of 2, 4 or 8 bits in one tensor, a scale per
+//! block in a second, and optionally a zero point per block in a third.
 //!
-//! A value is `(code - zero point) scale`. Codes are packed lowest bits first, and each row is a whole number of blocks.
-//! Zero points are packed likewise, each row padded to whole bytes, or are floats
+//! A value is `(code - zero point) scale`. Codes are packed lowest bits first, and each row is a whole number
+//! of blocks. Zero points are packed likewise, each row padded to whole bytes, or are floats
 //! (<https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md>).
 
 use std::ops::Range;

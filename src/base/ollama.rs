@@ -1,8 +1,8 @@
 //! `ollama:NAME[:TAG]`: the GGUF blob of a model in Ollama's local store.
 //!
-//! The store has a JSON manifest per tag, at `manifests/registry.ollama.ai/library/NAME/TAG`. A name may include another
-//! registry and owner (`hf.co/OWNER/NAME`). The manifest's layer of media type `application/vnd.ollama.image.model` names
-//! the file `blobs/sha256-...`.
+//! The store has a JSON manifest per tag, at `manifests/registry.ollama.ai/library/NAME/TAG`. A name may
+//! include another registry and owner (`hf.co/OWNER/NAME`). The manifest's layer of media type
+//! `application/vnd.ollama.image.model` names the file `blobs/sha256-...`.
 
 use std::path::{Path, PathBuf};
 

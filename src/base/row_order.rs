@@ -1,7 +1,7 @@
 //! The order in which a container stores the rows of a matrix.
 //!
-//! GGUF's order is the canonical one. For llama's q and k, Hugging Face stores the two rotary halves of each head apart,
-//! while GGUF interleaves them (`LlamaModel.permute` in convert_hf_to_gguf.py).
+//! GGUF's order is the canonical one. For llama's q and k, Hugging Face stores the two rotary halves of each
+//! head apart, while GGUF interleaves them (`LlamaModel.permute` in convert_hf_to_gguf.py).
 
 use std::ops::Range;
 
@@ -16,8 +16,8 @@ impl RowOrder {
     /// GGUF's order.
     pub const CANONICAL: Self = Self { head_rows: None };
 
-    /// The order of a matrix with `rows` rows in `heads` heads that stores the rotary halves of each head apart. `None` if
-    /// the heads do not divide into halves.
+    /// The order of a matrix with `rows` rows in `heads` heads that stores the rotary halves of each head
+    /// apart. `None` if the heads do not divide into halves.
     pub fn rotary_halves(rows: u64, heads: usize) -> Option<Self> {
         let heads = heads as u64;
         (heads > 0 && rows.is_multiple_of(2 * heads))

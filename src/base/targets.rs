@@ -8,9 +8,10 @@ use super::tensors::layer_part;
 use crate::{Error, Result};
 
 impl Base {
-    /// The canonical names, sorted, that `spec` selects. It is a comma-separated list of words of the architecture's table
-    /// (`q,k,v`), `all`, or canonical names; a fused matrix stands for all of its parts. Words select matrices in `layers`,
-    /// or in every block if that is `None`. If the architecture is not known, any matrix can be named.
+    /// The canonical names, sorted, that `spec` selects. It is a comma-separated list of words of the
+    /// architecture's table (`q,k,v`), `all`, or canonical names; a fused matrix stands for all of its parts.
+    /// Words select matrices in `layers`, or in every block if that is `None`. If the architecture is not
+    /// known, any matrix can be named.
     ///
     /// # Errors
     /// A block that the model does not have; a word or name that selects nothing.

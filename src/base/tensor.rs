@@ -1,6 +1,8 @@
-//! How one tensor of a base is stored: its name in the container, its type, its shape and where its bytes are.
+//! How one tensor of a base is stored: its name in the container, its type, its shape and where its bytes
+//! are.
 //!
-//! The scales and zero points of a matrix in MatMulNBits' form are tensors of their own; [`super::nbits`] decodes them.
+//! The scales and zero points of a matrix in MatMulNBits' form are tensors of their own; [`super::nbits`]
+//! decodes them.
 
 use curmerge_formats::dtype::DType;
 
@@ -70,8 +72,8 @@ pub struct BaseTensor {
     pub stored_name: String,
     /// The type of its numbers, or of its codes for a matrix with [`Self::nbits`].
     pub dtype: DType,
-    /// The stored shape, slowest dimension first: `[out, in]` for a matrix (`[in, out]` if transposed), `[n]` for a vector,
-    /// `[experts, out, in]` for the matrices of all experts.
+    /// The stored shape, slowest dimension first: `[out, in]` for a matrix (`[in, out]` if transposed), `[n]`
+    /// for a vector, `[experts, out, in]` for the matrices of all experts.
     pub shape: Vec<u64>,
     /// Index of its file within [`super::Files`].
     pub file: usize,
@@ -79,8 +81,8 @@ pub struct BaseTensor {
     pub offset: u64,
     /// Length in bytes.
     pub bytes: u64,
-    /// The number of heads if the container stores the two rotary halves of each head apart. The canonical layout
-    /// interleaves them.
+    /// The number of heads if the container stores the two rotary halves of each head apart. The canonical
+    /// layout interleaves them.
     pub rotary_halves: Option<usize>,
     /// Whether the container stores the matrix as `[in, out]`.
     pub transposed: bool,
@@ -88,12 +90,14 @@ pub struct BaseTensor {
     pub unit_offset: bool,
     /// Scales and zero points, if the tensor holds codes of MatMulNBits.
     pub nbits: Option<NBitsTensors>,
-    /// Its outputs within a tensor that joins several matrices. Offset and bytes are then those of the whole tensor.
+    /// Its outputs within a tensor that joins several matrices. Offset and bytes are then those of the whole
+    /// tensor.
     pub slice: Option<Slice>,
 }
 
 impl BaseTensor {
-    /// Bytes of its own numbers, with scales and zero points; its share only of a tensor that joins several matrices.
+    /// Bytes of its own numbers, with scales and zero points; its share only of a tensor that joins several
+    /// matrices.
     pub fn own_bytes(&self) -> u64 {
         let outputs = self.shape.get(usize::from(self.transposed)).copied().unwrap_or(0);
         let share = |bytes: u64| self.slice.as_ref().map_or(bytes, |slice| bytes / slice.of.max(1) * outputs);

@@ -17,13 +17,14 @@ pub struct Place<'a> {
     pub name: &'a str,
     /// The tensor.
     pub tensor: &'a BaseTensor,
-    /// The rows in the canonical layout, or `None` for all. A tensor of experts counts the rows of all of them.
+    /// The rows in the canonical layout, or `None` for all. A tensor of experts counts the rows of all of
+    /// them.
     pub rows: Option<Range<u64>>,
 }
 
 impl Base {
-    /// The place of the matrix or vector with this canonical name: the tensor of that name, or for `NAME[PART]` the rows of
-    /// that part.
+    /// The place of the matrix or vector with this canonical name: the tensor of that name, or for
+    /// `NAME[PART]` the rows of that part.
     pub fn place(&self, name: &str) -> Option<Place<'_>> {
         if let Some((name, tensor)) = self.tensors.get_key_value(name) {
             return Some(Place { name, tensor, rows: None });
@@ -77,7 +78,8 @@ impl Base {
     /// The matrix or vector with this canonical name, `[out, in]` or `[n]`.
     ///
     /// # Errors
-    /// It is missing, of a type that cannot be decoded, scaled by another tensor, or neither a matrix nor a vector.
+    /// It is missing, of a type that cannot be decoded, scaled by another tensor, or neither a matrix nor a
+    /// vector.
     pub fn weight(&self, name: &str) -> Result<Weight<'_>> {
         let place = self.find(name)?;
         let tensor = place.tensor;
@@ -122,8 +124,8 @@ impl Base {
         })
     }
 
-    /// The numbers of a vector `[n]` in the canonical layout: the weight of a norm, or a bias (`NAME.bias`, where NAME may
-    /// be a part).
+    /// The numbers of a vector `[n]` in the canonical layout: the weight of a norm, or a bias (`NAME.bias`,
+    /// where NAME may be a part).
     ///
     /// # Errors
     /// Those of [`Self::weight`]; a bias whose length is not a whole number of heads.
@@ -155,7 +157,8 @@ impl Base {
         self.tensors.contains_key(&format!("{whole}.bias"))
     }
 
-    /// The matrix that turns hidden states into logits, `[vocab, d_model]`: `output`, or `token_embd` if they are tied.
+    /// The matrix that turns hidden states into logits, `[vocab, d_model]`: `output`, or `token_embd` if they
+    /// are tied.
     ///
     /// # Errors
     /// Those of [`Self::weight`].

@@ -1,8 +1,8 @@
 //! A base in an ONNX file: which tensors of the graph are the model's matrices and vectors.
 //!
-//! Exporters rename tensors (`onnx::MatMul_1234`), fold transposes into them, join matrices and quantize them in blocks.
-//! So a tensor is known by what uses it: [`uses`] finds what nodes do with constants, and [`names`] the module from the
-//! path of the node or, where that says nothing, from the tensor's name.
+//! Exporters rename tensors (`onnx::MatMul_1234`), fold transposes into them, join matrices and quantize them
+//! in blocks. So a tensor is known by what uses it: [`uses`] finds what nodes do with constants, and
+//! [`names`] the module from the path of the node or, where that says nothing, from the tensor's name.
 
 mod genai;
 mod model;
@@ -176,7 +176,8 @@ impl Draft {
 
 type Drafts = BTreeMap<String, Draft>;
 
-/// The matrices of a model that is not known, by their own names or, where these are numbers, by what uses them.
+/// The matrices of a model that is not known, by their own names or, where these are numbers, by what uses
+/// them.
 fn of_unknown(uses: &[Use<'_>]) -> Drafts {
     let (mut found, mut seen) = (Drafts::new(), BTreeSet::new());
     for used in uses.iter().filter(|used| used.role == Role::Matrix && seen.insert(used.name)) {

@@ -1,4 +1,5 @@
-//! An open ONNX file with the bytes of its tensors, and the folder that its configuration and tokenizer lie in.
+//! An open ONNX file with the bytes of its tensors, and the folder that its configuration and tokenizer lie
+//! in.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,7 +35,8 @@ impl OnnxModel {
         &self.onnx
     }
 
-    /// Where its configuration and tokenizer lie: beside it, or a folder up where it lies in one called `onnx`.
+    /// Where its configuration and tokenizer lie: beside it, or a folder up where it lies in one called
+    /// `onnx`.
     pub fn folder(&self) -> &Path {
         &self.folder
     }

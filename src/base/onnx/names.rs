@@ -59,8 +59,8 @@ pub(super) fn is_number(name: &str) -> bool {
     made_up && !end.is_empty() && end.chars().all(|c| c.is_ascii_digit())
 }
 
-/// The modules that a node may belong to: by its path (`/model/layers.0/self_attn/q_proj/MatMul`), and by the scopes that
-/// PyTorch's newer exporter notes.
+/// The modules that a node may belong to: by its path (`/model/layers.0/self_attn/q_proj/MatMul`), and by the
+/// scopes that PyTorch's newer exporter notes.
 pub(super) fn of_node(node: &Node) -> Vec<String> {
     const SCOPES: &str = "pkg.torch.onnx.name_scopes";
     let mut found = Vec::new();
