@@ -68,7 +68,7 @@ impl Base {
 
     /// Whether the model's architecture is known. An unknown one has tensors and nothing else.
     pub fn is_known(&self) -> bool {
-        !self.architecture.gguf.is_empty()
+        !self.architecture.name.is_empty()
     }
 
     /// Require a known architecture, for callers that need more than tensors.
@@ -86,7 +86,7 @@ impl Base {
         }
         let problem = format!("'{}' is not known", self.architecture_name.escape_debug());
         let help = format!(
-            "curmerge knows {}; of other models it can `select`, `merge`, `verify` and `export --format gguf` matrices \
+            "curmerge knows {}; for other models it can `select`, `merge`, `verify` and `export --format gguf` matrices \
              by their names",
             arch::known()
         );
@@ -101,7 +101,7 @@ impl Base {
     /// The longest sequence that the model can read, in tokens. Only learned position embeddings set such a
     /// limit.
     pub fn max_tokens(&self) -> Option<usize> {
-        (self.architecture.positions == arch::Positions::Learned).then_some(self.config.context)
+        (self.architecture.forward.positions == arch::Positions::Learned).then_some(self.config.context)
     }
 
     /// `gguf`, `safetensors` or `onnx`.

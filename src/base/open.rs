@@ -27,7 +27,8 @@ impl Base {
     /// # fn main() -> curmerge::Result<()> {
     /// let base = curmerge::base::Base::open("fixtures/demo/model.gguf".as_ref())?;
     /// let query = base.weight("blk.0.attn_q")?;
-    /// assert_eq!((query.rows(), query.cols()), (base.config().heads * base.config().head_dim, base.config().d_model));
+    /// assert_eq!(query.rows(), base.config().heads * base.config().head_dim);
+    /// assert_eq!(query.cols(), base.config().d_model);
     /// # Ok(())
     /// # }
     /// ```
