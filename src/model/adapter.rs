@@ -11,12 +11,12 @@ use crate::kernels::Real;
 use crate::{Error, Result};
 
 impl<T: Real> Transformer<'_, T> {
-    /// Attach a CURLoRA term to each target's matrix: C is gathered from the base, U is the target's. Gradients have the
-    /// order of `targets`.
+    /// Attach a CURLoRA term to each target's matrix: C is gathered from the base, U is the target's.
+    /// Gradients have the order of `targets`.
     ///
     /// # Errors
-    /// When a name is not that of an adaptable matrix of the blocks, an index is outside the matrix, or U has another
-    /// shape.
+    /// When a name is not that of an adaptable matrix of the blocks, an index is outside the matrix, or U has
+    /// another shape.
     pub fn attach(&mut self, targets: &[AdapterTarget], scale: f32) -> Result<()> {
         for target in targets {
             let slot = self.terms.len();

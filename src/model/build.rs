@@ -48,9 +48,9 @@ impl<'a, T: Real> Transformer<'a, T> {
         Ok(model)
     }
 
-    /// Prepare for sequences of at most this many tokens. Models with LongRoPE use their long frequencies for all
-    /// sequences when `tokens` exceeds the context that they were first trained on, as llama.cpp does by the size of its
-    /// context.
+    /// Prepare for sequences of at most this many tokens. Models with LongRoPE use their long frequencies for
+    /// all sequences when `tokens` exceeds the context that they were first trained on, as llama.cpp does by
+    /// the size of its context.
     ///
     /// # Errors
     /// When the model has learned position embeddings for fewer positions.
