@@ -17,7 +17,8 @@ use crate::arch::TensorNames;
 use crate::base::folder::SAFETENSORS_INDEX;
 use crate::base::{Base, RowOrder, Weight, layer_part};
 use crate::convert::config_json::pretty;
-use crate::convert::{ConvertReport, in_f32, whole};
+use crate::convert::file_type::stays_f32;
+use crate::convert::retype::ConvertReport;
 use crate::rewrite::{ComputedTensor, ComputedTensors, Hooks, Writer, in_blocks};
 use crate::{Error, Result};
 
@@ -26,7 +27,7 @@ use crate::{Error, Result};
 /// and F16 has three bits more.
 pub fn natural_type(base: &Base) -> DType {
     let matrices = || {
-        let all = base.tensors().iter().filter(|(name, tensor)| tensor.shape.len() > 1 && !in_f32(name));
+        let all = base.tensors().iter().filter(|(name, tensor)| tensor.shape.len() > 1 && !stays_f32(name));
         all.map(|(_, tensor)| tensor.dtype)
     };
     let first = matrices().next().unwrap_or(DType::F32);
@@ -91,7 +92,7 @@ impl<'a> Plan<'a> {
                 continue;
             }
             // Matrices that transformers has as one are written with the first of them.
-            if let Some(whole) = whole(base, canonical) {
+            if let Some(whole) = base.whole_of(canonical) {
                 if base.parts(whole).first().is_some_and(|(first, _)| first == canonical) {
                     tensors.push(Tensor::of_parts(base, whole)?);
                 }
