@@ -1,4 +1,4 @@
-//! An adapter as the bytes of its file.
+//! Encodes an adapter as the bytes of its file.
 
 use std::collections::BTreeMap;
 

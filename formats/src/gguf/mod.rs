@@ -18,8 +18,8 @@
 //! zeros up to a multiple of `general.alignment` (32 unless given), then the data, each tensor so aligned
 //! ```
 //!
-//! Versions 2 and 3 are alike but for big-endian files, which version 3 allows and nobody has; version 1 counted in
-//! `u32` and llama.cpp no longer reads it.
+//! Versions 2 and 3 differ only in big-endian files, which version 3 allows and nobody uses. Version 1 counted in `u32`;
+//! llama.cpp no longer reads it.
 
 mod parse;
 mod read;
@@ -42,10 +42,11 @@ const ALIGNMENT_KEY: &str = "general.alignment";
 /// The alignment of a file that has no [`ALIGNMENT_KEY`].
 const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// More than any file has use for. Padding of that length is allocated, so a file must not choose it freely.
+/// The largest alignment accepted, more than any file needs. Padding of that length is allocated, so a file must not
+/// choose it freely.
 const MAX_ALIGNMENT: u64 = 1 << 24;
 
-/// More dimensions than this ggml does not have.
+/// The most dimensions that ggml has.
 const MAX_DIMS: usize = 4;
 
 /// Bytes that a tensor takes, or what is wrong with its dimensions.

@@ -1,4 +1,4 @@
-//! Opening a GGUF file: the whole header is read and checked once, the tensors' bytes stay mapped.
+//! Opens a GGUF file: reads and checks the whole header once, and leaves the tensors' bytes mapped.
 
 use std::path::Path;
 
@@ -101,7 +101,7 @@ impl Gguf {
         self.version
     }
 
-    /// What the offset of each tensor is a multiple of, in bytes; a power of two.
+    /// The alignment of each tensor's offset in bytes, a power of two.
     pub fn alignment(&self) -> u64 {
         self.alignment
     }
@@ -212,7 +212,7 @@ fn read_alignment(path: &Path, metadata: &[(String, Value)]) -> Result<u64> {
     }
 }
 
-/// Reads one tensor's entry. Its `offset` is from the start of the data as yet.
+/// Reads one tensor's entry. Its `offset` counts from the start of the data until [`place_tensors`] runs.
 fn read_tensor(cursor: &mut Cursor, number: u64, alignment: u64) -> Result<GgufTensor> {
     let place = format!("tensor number {number}");
     let name = cursor.string(&place)?;

@@ -1,4 +1,4 @@
-//! Metadata values, each in the very type it is stored in.
+//! Metadata values, each in the type it is stored in.
 
 /// A metadata value in the type it is stored in.
 #[derive(Clone, Debug, PartialEq)]

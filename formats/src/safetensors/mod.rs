@@ -26,8 +26,8 @@ pub use index::{shard_index, shard_name};
 pub use read::{SafeTensor, SafeTensors};
 pub use write::{NewSafeTensor, SafeTensorsLayout};
 
-/// Longer headers (in bytes) other readers refuse.
+/// The longest header in bytes that other readers accept.
 const MAX_HEADER: usize = 100_000_000;
 
-/// The name in the header that stands for no tensor.
+/// The one name in the header that is not a tensor.
 const METADATA: &str = "__metadata__";
