@@ -21,8 +21,8 @@ pub enum Container {
     Unknown,
 }
 
-/// Detects what the file or folder `path` holds from its first bytes. The answer says which reader to try; only that
-/// reader checks the file.
+/// Detects what the file or folder `path` holds from its first bytes. The answer says which reader to try;
+/// only that reader checks the file.
 ///
 /// # Errors
 /// [`Error::Io`] if there is nothing at `path` or it cannot be read.
@@ -57,8 +57,8 @@ fn detect_bytes(start: &[u8], length: u64) -> Container {
     if is_onnx_start(start) { Container::Onnx } else { Container::Unknown }
 }
 
-/// Whether a protobuf message begins as a `ModelProto` does: first `ir_version` (field 1, a small number), then one of
-/// the fields 2 to 8 or 14, 20 or 25 that may follow (onnx.proto).
+/// Whether a protobuf message begins as a `ModelProto` does: first `ir_version` (field 1, a small number),
+/// then one of the fields 2 to 8 or 14, 20 or 25 that may follow (onnx.proto).
 fn is_onnx_start(start: &[u8]) -> bool {
     let [0x08, 1..=99, key, rest @ ..] = start else { return false };
     let (field, wire) = match (key, rest) {
@@ -82,7 +82,8 @@ mod tests {
         assert_eq!(detect_bytes(b"GGUF\x03\0\0\0", 8), Container::Gguf);
         assert_eq!(detect_bytes(b"\x02\0\0\0\0\0\0\0{}", 10), Container::SafeTensors);
         assert_eq!(detect_bytes(b"\x0b\0\0\0\0\0\0\0{}", 10), Container::Unknown);
-        // As `onnx.helper.make_model` writes them: a graph, or first a producer's name; functions are field 25.
+        // As `onnx.helper.make_model` writes them: a graph, or first a producer's name; functions are field
+        // 25.
         assert_eq!(detect_bytes(b"\x08\x0a:\x05", 100), Container::Onnx);
         assert_eq!(detect_bytes(b"\x08\x07\x12\x07pytorch", 100), Container::Onnx);
         assert_eq!(detect_bytes(b"\x08\x0a\xca\x01\x05", 100), Container::Onnx);

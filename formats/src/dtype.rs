@@ -1,8 +1,9 @@
 //! The number formats of stored tensors in one table: ggml's types, and those that only safetensors has.
 //!
-//! Ids, names and block sizes of the ggml types are what `ggml_type_name`, `ggml_blck_size` and `ggml_type_size` of
-//! llama.cpp (October 2026) answer; missing ids belong to types that ggml removed. The PyPI package `gguf` 0.19 agrees
-//! except for Q8_1, to which it gives 40 bytes, and Q2_0, which it does not know. The other names are safetensors' own.
+//! Ids, names and block sizes of the ggml types are what `ggml_type_name`, `ggml_blck_size` and
+//! `ggml_type_size` of llama.cpp (October 2026) answer; missing ids belong to types that ggml removed. The
+//! PyPI package `gguf` 0.19 agrees except for Q8_1, to which it gives 40 bytes, and Q2_0, which it does not
+//! know. The other names are safetensors' own.
 
 /// How a tensor's values are stored. A block is the smallest unit that can be decoded by itself.
 #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
@@ -242,8 +243,8 @@ impl DType {
         (elements / block).checked_mul(self.block_bytes() as u64)
     }
 
-    /// Whether [`crate::decode`] reads the type: every type whose weights llama.cpp reads. It leaves out Q8_1 and Q8_K, which
-    /// no file has, and integers, which are weights only with scales stored elsewhere.
+    /// Whether [`crate::decode`] reads the type: every type whose weights llama.cpp reads. It leaves out Q8_1
+    /// and Q8_K, which no file has, and integers, which are weights only with scales stored elsewhere.
     pub fn can_decode(self) -> bool {
         use DType::*;
         self.can_encode()

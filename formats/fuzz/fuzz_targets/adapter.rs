@@ -1,5 +1,5 @@
-//! Any bytes as an adapter, with corrected digests so that the checks after them are reached. The result is an error of
-//! one line, or an adapter that survives being written and read again.
+//! Any bytes as an adapter, with corrected digests so that the checks after them are reached. The result is
+//! an error of one line, or an adapter that survives being written and read again.
 #![no_main]
 
 use curmerge_formats::{Adapter, SafeTensors, sha256_hex};

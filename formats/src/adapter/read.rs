@@ -1,7 +1,7 @@
 //! Reads an adapter and verifies every byte of its file.
 //!
-//! The digests of the tensors are checked before the digest of the whole file. So damage to a tensor is named, and the
-//! whole-file digest is left with damage to the header.
+//! The digests of the tensors are checked before the digest of the whole file. So damage to a tensor is
+//! named, and the whole-file digest is left with damage to the header.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -22,7 +22,8 @@ pub(super) const COLS: &str = ".cols";
 pub(super) const ROWS: &str = ".rows";
 pub(super) const U: &str = ".u";
 
-/// A target's entry in `targets`. `cols_sha256`, `rows_sha256` and `u_sha256` are digests of its tensors in this file.
+/// A target's entry in `targets`. `cols_sha256`, `rows_sha256` and `u_sha256` are digests of its tensors in
+/// this file.
 #[derive(Serialize, Deserialize)]
 pub(super) struct TargetRecord {
     pub(super) shape: [u64; 2],

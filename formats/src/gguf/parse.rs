@@ -1,5 +1,5 @@
-//! Reads the primitive parts of a GGUF header from bytes that may be hostile. No read goes past the end, and nothing is
-//! allocated for a count until the bytes that it promises are known to exist.
+//! Reads the primitive parts of a GGUF header from bytes that may be hostile. No read goes past the end, and
+//! nothing is allocated for a count until the bytes that it promises are known to exist.
 
 use std::path::Path;
 
@@ -51,7 +51,8 @@ impl<'a> Cursor<'a> {
         self.take(count as usize * size, place)
     }
 
-    /// Checks that `count` items of at least `size` bytes each can follow, so that a vector of them may be allocated.
+    /// Checks that `count` items of at least `size` bytes each can follow, so that a vector of them may be
+    /// allocated.
     pub(super) fn check_count(&self, count: u64, size: usize, place: &str) -> Result<()> {
         let room = self.remaining() / size;
         if count > room as u64 {

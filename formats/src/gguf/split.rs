@@ -1,10 +1,10 @@
 //! A model split into several GGUF files by llama.cpp's `gguf-split`.
 //!
-//! The files are named `NAME-00001-of-00003.gguf` and so on. Each is a GGUF file with some of the tensors and three keys:
-//! `split.no` (u16, from 0), `split.count` (u16) and `split.tensors.count` (i32, the total over all files). The first has
-//! all other metadata too. A loader gets the first file and finds the others by name (`llama_model_loader` and
-//! `llama_split_path` of llama.cpp). `gguf-split --merge` leaves a `split.count` of 0 in the
-//! whole file, so only a count above 1 means splits.
+//! The files are named `NAME-00001-of-00003.gguf` and so on. Each is a GGUF file with some of the tensors and
+//! three keys: `split.no` (u16, from 0), `split.count` (u16) and `split.tensors.count` (i32, the total over
+//! all files). The first has all other metadata too. A loader gets the first file and finds the others by
+//! name (`llama_model_loader` and `llama_split_path` of llama.cpp). `gguf-split --merge` leaves a
+//! `split.count` of 0 in the whole file, so only a count above 1 means splits.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -25,12 +25,13 @@ pub struct GgufModel {
 }
 
 impl GgufModel {
-    /// Opens a whole GGUF file, or the first split together with all others, which must be in the same folder.
+    /// Opens a whole GGUF file, or the first split together with all others, which must be in the same
+    /// folder.
     ///
     /// # Errors
-    /// Those of [`Gguf::open`] for each file; [`Error::Malformed`] for a split that is not the first, one whose name
-    /// does not say its number, a split that is missing or of another model, a tensor in two of them, and a number of
-    /// tensors other than the first file's `split.tensors.count`.
+    /// Those of [`Gguf::open`] for each file; [`Error::Malformed`] for a split that is not the first, one
+    /// whose name does not say its number, a split that is missing or of another model, a tensor in two of
+    /// them, and a number of tensors other than the first file's `split.tensors.count`.
     pub fn open(path: &Path) -> Result<Self> {
         let first = Gguf::open(path)?;
         let count = match first.get(COUNT_KEY) {
@@ -89,8 +90,8 @@ pub fn split_name(stem: &str, index: u64, count: u64) -> String {
     stem.to_owned() + &split_ending(index, count)
 }
 
-/// The metadata of a split, `index` from 0, of a model whose whole file has `metadata` without split keys: all of it in
-/// the first, the alignment in every one.
+/// The metadata of a split, `index` from 0, of a model whose whole file has `metadata` without split keys:
+/// all of it in the first, the alignment in every one.
 ///
 /// # Errors
 /// [`Error::Encode`] for more splits or tensors than the keys' types can count.

@@ -31,7 +31,8 @@ pub enum Value {
     F64(f64),
 }
 
-/// An array of one type. GGUF's own text allows arrays of arrays; ggml reads none, and neither does this crate.
+/// An array of one type. GGUF's own text allows arrays of arrays; ggml reads none, and neither does this
+/// crate.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Array {
     /// Unsigned 8-bit integers.

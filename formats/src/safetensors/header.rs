@@ -1,5 +1,5 @@
-//! The header's JSON, with every name checked to occur once: the crate `safetensors` keeps the last of two tensors of one
-//! name.
+//! The header's JSON, with every name checked to occur once: the crate `safetensors` keeps the last of two
+//! tensors of one name.
 
 use std::collections::BTreeMap;
 use std::fmt;

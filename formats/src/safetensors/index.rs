@@ -18,12 +18,13 @@ struct Index {
     weight_map: Unique<String>,
 }
 
-/// Reads a model folder's `model.safetensors.index.json`, which maps each tensor to the file that holds it. `None` if the
-/// folder has no index, because the model is one file.
+/// Reads a model folder's `model.safetensors.index.json`, which maps each tensor to the file that holds it.
+/// `None` if the folder has no index, because the model is one file.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Malformed`] for JSON of another form, a tensor named twice, or a file name that is more than
-/// a plain name, which could lead out of the folder. Whether the files are there and hold the tensors is not checked.
+/// [`Error::Io`]; [`Error::Malformed`] for JSON of another form, a tensor named twice, or a file name that is
+/// more than a plain name, which could lead out of the folder. Whether the files are there and hold the
+/// tensors is not checked.
 pub fn shard_index(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
     let path = folder.join(INDEX);
     let file = match MappedFile::open(&path) {

@@ -1,7 +1,7 @@
 //! Safetensors files that carry their own SHA-256, so that one flipped bit anywhere is found.
 //!
-//! The metadata's `sha256` is the digest of the whole file with its own 64 digits read as zeros. Digests of single
-//! tensors, which locate damage, belong to the format that uses this one.
+//! The metadata's `sha256` is the digest of the whole file with its own 64 digits read as zeros. Digests of
+//! single tensors, which locate damage, belong to the format that uses this one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +18,8 @@ const SHA256: &str = "sha256";
 /// What the digest reads in place of its own digits.
 const NO_DIGITS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// The bytes of a file with this metadata, these tensors and its digest. `data` holds the tensors' bytes in order.
+/// The bytes of a file with this metadata, these tensors and its digest. `data` holds the tensors' bytes in
+/// order.
 ///
 /// # Errors
 /// [`Error::Encode`] for what [`SafeTensorsLayout::new`] refuses.
@@ -42,7 +43,8 @@ pub fn seal(
 /// Compares the digest that a file carries with its bytes.
 ///
 /// # Errors
-/// [`Error::Checksum`] of the whole file; [`Error::Malformed`] if it carries no digest where [`seal`] puts it.
+/// [`Error::Checksum`] of the whole file; [`Error::Malformed`] if it carries no digest where [`seal`] puts
+/// it.
 pub fn verify_seal(file: &SafeTensors) -> Result<()> {
     let (path, bytes) = (file.path(), file.bytes());
     let recorded = file.metadata().get(SHA256).map_or("", String::as_str);
@@ -75,8 +77,8 @@ fn compare(path: &Path, place: String, expected: &str, found: &str) -> Result<()
     Err(Error::Checksum { path: path.to_owned(), place, expected, found: found.to_owned() })
 }
 
-/// The position of the 64 digits in a header, between `"sha256":"` and `"`. Quotes within a text are escaped, so our files
-/// have exactly one such position. Other files may have none or several.
+/// The position of the 64 digits in a header, between `"sha256":"` and `"`. Quotes within a text are escaped,
+/// so our files have exactly one such position. Other files may have none or several.
 fn digits_at(header: &[u8]) -> Option<usize> {
     let before = format!("\"{SHA256}\":\"");
     let mut places =

@@ -36,8 +36,8 @@ pub struct InspectArgs {
     /// Skip the tensors' checksums.
     #[arg(long)]
     pub no_checksums: bool,
-    /// Read the header of a GGUF file with the crate gguf-rs too and compare names, shapes, types, offsets and metadata;
-    /// exit with 1 if the two readers disagree.
+    /// Read the header of a GGUF file with the crate gguf-rs too and compare names, shapes, types, offsets
+    /// and metadata; exit with 1 if the two readers disagree.
     #[arg(long)]
     pub second_opinion: bool,
 }
