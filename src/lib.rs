@@ -19,8 +19,14 @@ pub mod kernels;
 pub mod lora;
 pub mod merge;
 pub mod model;
-pub mod report;
 pub mod tokenizer;
 pub mod train;
 
+pub use base::Base;
+pub use cur::{Selection, SelectionOptions, new_adapter};
+pub use curmerge_formats::Adapter;
 pub use error::{Error, Result};
+pub use merge::{MergeOptions, Source, merge};
+pub use model::Transformer;
+pub use train::data::{DataOptions, Dataset};
+pub use train::{TrainOptions, Trainer};

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// What can go wrong with a container, an adapter or an output.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The operating system refused a file operation.
     #[error("{}: cannot {action}: {source}", path.display())]

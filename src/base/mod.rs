@@ -311,7 +311,11 @@ impl Base {
         if self.architecture_name.is_empty() && matches!(self.files, Files::Onnx(_)) {
             let problem = "neither config.json nor genai_config.json lies beside it to say what it is";
             let help = "put the model's config.json beside it";
-            return Err(Error::input(&self.path, "architecture", problem, help));
+            return Err(Error::UnknownArchitecture {
+                path: self.path.clone(),
+                problem: problem.into(),
+                help: help.into(),
+            });
         }
         let problem = format!("'{}' is not known", self.architecture_name.escape_debug());
         let help = format!(
@@ -319,7 +323,7 @@ impl Base {
              by their names",
             arch::known()
         );
-        Err(Error::input(&self.path, "architecture", problem, help))
+        Err(Error::UnknownArchitecture { path: self.path.clone(), problem, help })
     }
 
     /// The model's dimensions and options.

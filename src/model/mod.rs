@@ -169,6 +169,16 @@ impl<'a, T: Real> Transformer<'a, T> {
         &self.config
     }
 
+    /// Copies the U of each attached term back into the targets that were given to [`Self::attach`].
+    pub fn store(&mut self, targets: &mut [AdapterTarget])
+    where
+        T: Into<f32>,
+    {
+        for (target, u) in targets.iter_mut().zip(self.trained()) {
+            target.u = u.iter().map(|&u| u.into()).collect();
+        }
+    }
+
     /// The U `[c, r]` of each attached term, in the order of [`Self::attach`].
     pub fn trained(&mut self) -> Vec<&mut Array2<T>> {
         let mut found: Vec<(usize, &mut Array2<T>)> = self

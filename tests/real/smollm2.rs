@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use curmerge::base::{Base, RopeScaling};
-use curmerge::cur::{Selection, fingerprint};
+use curmerge::cur::{self, Selection, fingerprint};
 use curmerge::model::{Batch, Transformer};
 use curmerge::tokenizer::Message;
 use curmerge::train::data::{DataOptions, Dataset};
@@ -101,7 +101,7 @@ fn error(found: &[f64], right: &[f64]) -> f64 {
 /// Rank 16 on q, k and v of every block, with a random U that is not small.
 fn random_adapter(base: &Base) -> Adapter {
     let names = base.targets("q,k,v", None).unwrap();
-    let mut targets = fingerprint::prepare(base, &names, 16, Selection::Inverse, 1).unwrap();
+    let mut targets = cur::new_targets(base, &names, 16, Selection::Inverse, 1).unwrap();
     let mut stream = ChaCha20Rng::seed_from_u64(4);
     for u in targets.iter_mut().flat_map(|target| &mut target.u) {
         *u = 0.05 * ((stream.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0);

@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use curmerge::base::Base;
-use curmerge::cur::{Selection, fingerprint};
+use curmerge::cur::{self, Selection, fingerprint};
 use curmerge::export::ollama::{Prompts, write};
 use curmerge::merge::MergeOptions;
 use curmerge::tokenizer::{ChatTemplate, Message};
@@ -160,7 +160,7 @@ fn a_folder_of_templates_is_rendered_alike_or_not_at_all() {
 /// An adapter whose U is zero.
 fn adapter(base: &Base) -> Adapter {
     let names = base.targets("q", None).unwrap();
-    let targets = fingerprint::prepare(base, &names, 4, Selection::Reference, 0).unwrap();
+    let targets = cur::new_targets(base, &names, 4, Selection::Reference, 0).unwrap();
     Adapter {
         base: fingerprint::base_info(base, &targets),
         rank: 4,

@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use curmerge::Error;
 use curmerge::base::Base;
+use curmerge::commands::report::errors;
 use curmerge::convert::{FileType, retype};
-use curmerge::cur::{Selection, fingerprint};
+use curmerge::cur::{self, Selection, fingerprint};
 use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
@@ -27,7 +29,7 @@ const BLOCK_TYPES: [DType; 18] = {
 /// An adapter over q, k and v with random U of this size; 0 gives zeros.
 fn adapter(base: &Base, size: f32) -> Adapter {
     let names = base.targets("q,k,v", None).unwrap();
-    let mut targets = fingerprint::prepare(base, &names, 5, Selection::Inverse, 3).unwrap();
+    let mut targets = cur::new_targets(base, &names, 5, Selection::Inverse, 3).unwrap();
     let mut stream = ChaCha20Rng::seed_from_u64(9);
     for target in &mut targets {
         target.u.fill_with(|| size * tiny::uniform(&mut stream));
@@ -240,7 +242,9 @@ fn another_quantization_needs_a_word() {
     tiny::write_gguf(&b, DType::Q4_1);
     let (a, b) = (Base::open(&a).unwrap(), Base::open(&b).unwrap());
     let adapter = adapter(&a, 0.1);
-    let message = fingerprint::check(&b, &adapter, false).unwrap_err().to_string();
+    let error = fingerprint::check(&b, &adapter, false).unwrap_err();
+    assert!(matches!(error, Error::OtherValues { .. }), "{error:?}");
+    let message = errors::line(&error);
     assert!(message.contains("blk.0.attn_k") && message.contains("--allow-other-base"), "{message}");
     fingerprint::check(&b, &adapter, true).unwrap();
     // The other tensors of another quantization differ as a matter of course.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use curmerge::base::Base;
 use curmerge::convert::{FileType, retype};
-use curmerge::cur::{Selection, fingerprint};
+use curmerge::cur::{self, Selection, fingerprint};
 use curmerge::export::{Format, export};
 use curmerge::lora::Lora;
 use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
@@ -92,7 +92,7 @@ fn adapter(family: &Family, base: &Base, words: &str) -> Adapter {
     let goldens = &family.goldens["targets"];
     let names: Vec<String> =
         base.targets(words, None).unwrap().into_iter().filter(|name| goldens.get(name).is_some()).collect();
-    let mut targets = fingerprint::prepare(base, &names, 4, Selection::Reference, 0).unwrap();
+    let mut targets = cur::new_targets(base, &names, 4, Selection::Reference, 0).unwrap();
     for target in &mut targets {
         let golden = &goldens[&target.name];
         assert_eq!(integers(&golden["shape"]), target.shape.map(|n| n as u32), "{}", target.name);

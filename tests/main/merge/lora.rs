@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use curmerge::base::Base;
-use curmerge::cur::{Selection, fingerprint};
+use curmerge::cur::{self, Selection, fingerprint};
 use curmerge::export::{Format, export};
 use curmerge::lora::{Lora, peft};
 use curmerge::merge::{MergeOptions, Source, Storage, merge};
@@ -20,7 +20,7 @@ use crate::support::{families, tiny};
 /// A random adapter of rank 5; if `uneven`, every other target has fewer columns.
 fn adapter(base: &Base, targets: &str, uneven: bool) -> Adapter {
     let names = base.targets(targets, None).unwrap();
-    let mut targets = fingerprint::prepare(base, &names, 5, Selection::Reference, 3).unwrap();
+    let mut targets = cur::new_targets(base, &names, 5, Selection::Reference, 3).unwrap();
     let mut stream = ChaCha20Rng::seed_from_u64(9);
     for (i, target) in targets.iter_mut().enumerate() {
         target.cols.truncate(5 - usize::from(uneven) * (i % 2));

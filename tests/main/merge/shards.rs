@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use curmerge::base::{Base, Files};
-use curmerge::cur::{Selection, fingerprint};
+use curmerge::cur::{self, Selection, fingerprint};
 use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
@@ -18,7 +18,7 @@ use crate::support::tiny;
 /// An adapter over q, k and v whose every U is this number.
 fn adapter(base: &Base, u: f32) -> Adapter {
     let names = base.targets("q,k,v", None).unwrap();
-    let mut targets = fingerprint::prepare(base, &names, 5, Selection::Inverse, 3).unwrap();
+    let mut targets = cur::new_targets(base, &names, 5, Selection::Inverse, 3).unwrap();
     targets.iter_mut().for_each(|target| target.u.fill(u));
     Adapter {
         base: fingerprint::base_info(base, &targets),
