@@ -45,7 +45,7 @@ pub fn train(
         if trainer.validation_is_due() && !stopped {
             observer.validation(&trainer.validate()?);
         }
-        if trainer.end().is_some() {
+        if !trainer.validation_is_due() && trainer.end().is_some() {
             break;
         }
         if stopped || trainer.checkpoint_is_due() {

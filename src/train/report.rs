@@ -15,7 +15,7 @@ pub enum End {
     Planned,
     /// Because the validation loss no longer improved.
     Patience,
-    /// Because it was stopped. It can be resumed from its last state.
+    /// Before its last step or validation. It can be resumed from its last state.
     Stopped,
 }
 

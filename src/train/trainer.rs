@@ -132,16 +132,14 @@ impl<'t, 'b> Trainer<'t, 'b> {
         self.options.save_every.is_some_and(|every| done > self.resumed_at && done.is_multiple_of(every))
     }
 
-    /// How the run has ended, if no step is left. A due validation comes first, as it can decide that.
+    /// How the run has ended, if no step is left. Ask after a due validation, which can decide it.
     pub fn end(&self) -> Option<End> {
-        let Some(patience) = self.options.patience else { return self.planned_end() };
-        let over = !self.validation_is_due() && patience::is_over(&self.state.progress.validation, patience);
-        self.planned_end().or(over.then_some(End::Patience))
-    }
-
-    fn planned_end(&self) -> Option<End> {
-        let over = !self.validation_is_due() && self.state.progress.steps() >= self.schedule.steps;
-        over.then_some(End::Planned)
+        let progress = &self.state.progress;
+        if progress.steps() >= self.schedule.steps {
+            return Some(End::Planned);
+        }
+        let over = self.options.patience.is_some_and(|p| patience::is_over(&progress.validation, p));
+        over.then_some(End::Patience)
     }
 
     /// Measures the validation loss of the adapter that would be written now, so that the losses of a run compare.
@@ -219,7 +217,7 @@ impl<'t, 'b> Trainer<'t, 'b> {
     /// Ends the run, whether or not steps are left, and leaves the model with the matrices to keep: the last ones, or
     /// with patience the best, with what they gained shrunk.
     pub fn finish(self) -> TrainReport {
-        let end = self.end().unwrap_or(End::Stopped);
+        let end = self.end().filter(|_| !self.validation_is_due()).unwrap_or(End::Stopped);
         let best = self.state.best.as_ref().zip(patience::best(&self.state.progress.validation));
         let (kept, kept_steps) = match best {
             Some((matrices, (steps, _))) => (matrices, steps),
