@@ -1,10 +1,10 @@
-//! Matrix products of SmolLM2-135M's shapes: `cargo bench --bench kernels`. An item is a floating-point operation, so
-//! the fastest of a row in Gitem/s is GFLOP/s.
+//! Matrix products of SmolLM2-135M's shapes: `cargo bench --bench kernels`. An item is a floating-point
+//! operation, so Gitem/s are GFLOP/s.
 //!
-//! `packed` multiplies operands that are ready, `whole` makes them first as a training step does, `gemm_crate` is the
-//! peer: the gemm crate on all threads, on dense f32.
+//! `packed` multiplies packed operands, `whole` packs them first as a training step does, and `back` does so
+//! for the backward pass. `gemm_crate` is the peer: the gemm crate on all threads, with dense f32.
 
-use curmerge::kernels::{Matrix, Panels, Precision, Rows, multiply};
+use curmerge::kernels::{Matrix, PackedLhs, PackedRhs, Precision, multiply};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use ndarray::Array2;
@@ -13,10 +13,10 @@ fn main() {
     divan::main();
 }
 
-/// Tokens of a pass.
+/// The tokens of a micro-batch.
 const TOKENS: usize = 1024;
 
-/// `[m, n]` of W: attention's q and o, its k and v, gate and up, down, and a block of the head.
+/// `[m, n]` of W: q and o, k and v, gate and up, down, and a block of the LM head.
 const SHAPES: [(usize, usize); 5] = [(576, 576), (192, 576), (1536, 576), (576, 1536), (6144, 576)];
 
 struct Dense(Array2<f32>);
@@ -43,7 +43,8 @@ fn flops((m, n): (usize, usize)) -> ItemsCount {
 
 fn packed(bencher: Bencher<'_, '_>, (m, n): (usize, usize), precision: Precision) {
     let (x, w) = (numbers(TOKENS, n), Dense(numbers(m, n)));
-    let (a, b) = (Rows::new(x.view(), precision), Panels::transposed(&w, 0..m, precision));
+    let (a, b) =
+        (PackedLhs::pack(x.view(), precision), PackedRhs::from_matrix_transposed(&w, 0..m, precision));
     let mut y = Array2::zeros((TOKENS, m));
     bencher.counter(flops((m, n))).bench_local(|| multiply(y.view_mut(), false, &a, &b));
 }
@@ -52,8 +53,8 @@ fn whole(bencher: Bencher<'_, '_>, (m, n): (usize, usize), precision: Precision)
     let (x, w) = (numbers(TOKENS, n), Dense(numbers(m, n)));
     let mut y = Array2::zeros((TOKENS, m));
     bencher.counter(flops((m, n))).bench_local(|| {
-        let b = Panels::transposed(&w, 0..m, precision);
-        multiply(y.view_mut(), false, &Rows::new(x.view(), precision), &b);
+        let b = PackedRhs::from_matrix_transposed(&w, 0..m, precision);
+        multiply(y.view_mut(), false, &PackedLhs::pack(x.view(), precision), &b);
     });
 }
 
@@ -62,8 +63,8 @@ fn whole_back(bencher: Bencher<'_, '_>, (m, n): (usize, usize), precision: Preci
     let (g, w) = (numbers(TOKENS, m), Dense(numbers(m, n)));
     let mut dx = Array2::zeros((TOKENS, n));
     bencher.counter(flops((m, n))).bench_local(|| {
-        let b = Panels::upright(&w, 0..m, precision);
-        multiply(dx.view_mut(), false, &Rows::new(g.view(), precision), &b);
+        let b = PackedRhs::from_matrix(&w, 0..m, precision);
+        multiply(dx.view_mut(), false, &PackedLhs::pack(g.view(), precision), &b);
     });
 }
 
@@ -103,7 +104,8 @@ fn gemm_crate(bencher: Bencher<'_, '_>, (m, n): (usize, usize)) {
     let (x, w) = (numbers(TOKENS, n), numbers(m, n));
     let mut y = Array2::<f32>::zeros((TOKENS, m));
     bencher.counter(flops((m, n))).bench_local(|| {
-        // SAFETY: three dense row-major matrices of [TOKENS, m], [TOKENS, n] and [m, n], the last read transposed.
+        // SAFETY: three dense row-major matrices of [TOKENS, m], [TOKENS, n] and [m, n], the last read
+        // transposed.
         unsafe {
             let (m, n) = (m as isize, n as isize);
             let threads = gemm::Parallelism::Rayon(0);

@@ -2,8 +2,11 @@
 
 use std::ops::Range;
 
-use super::blocks::Blocks;
-use super::{Base, BaseTensor, RowOrder, Weight};
+use super::model::Base;
+use super::nbits::NBits;
+use super::row_order::RowOrder;
+use super::tensor::BaseTensor;
+use super::weight::Weight;
 use crate::arch::Size;
 use crate::{Error, Result};
 
@@ -53,7 +56,7 @@ impl Base {
 
     pub(super) fn fused(&self, name: &str) -> &'static [(&'static str, Size)] {
         let layer_part = layer_part(name).map_or("", |(_, part)| part);
-        self.architecture.fused.iter().find(|(name, _)| *name == layer_part).map_or(&[], |(_, parts)| parts)
+        self.architecture.parts(layer_part)
     }
 
     fn fused_rows(&self, name: &str, part: &str) -> Option<Range<u64>> {
@@ -73,7 +76,7 @@ impl Base {
     pub fn weight(&self, name: &str) -> Result<Weight<'_>> {
         let place = self.find(name)?;
         let tensor = place.tensor;
-        if tensor.blocks.is_none() && !tensor.dtype.can_decode() {
+        if tensor.nbits.is_none() && !tensor.dtype.can_decode() {
             return Err(self.error(
                 name,
                 &format!("stored as {}, which curmerge cannot decode", tensor.dtype.name()),
@@ -91,11 +94,11 @@ impl Base {
     }
 
     fn open_weight(&self, tensor: &BaseTensor, rows: Option<Range<u64>>) -> Option<Weight<'_>> {
-        let blocks = tensor.blocks.as_ref().map(|blocks| {
+        let nbits = tensor.nbits.as_ref().map(|nbits| {
             let cols = tensor.shape.last().copied().unwrap_or(0);
-            Blocks::new(blocks, cols, |part| self.stretch(part.file, part.offset, part.bytes))
+            NBits::new(nbits, cols, |part| self.stored_bytes(part.file, part.offset, part.bytes))
         });
-        Weight::new(tensor, rows, self.bytes(tensor), blocks)
+        Weight::new(tensor, rows, self.bytes(tensor), nbits)
     }
 
     /// All that is stored in a tensor that [`Self::weight`] can read, rows in the container's order.

@@ -61,6 +61,6 @@ fn hidden_states(
 ) -> Result<Array2<f32>> {
     match cache {
         Some(cache) => cache.hidden_states(model, micro_batch),
-        None => Ok(model.frozen_part(&micro_batch.batch)),
+        None => Ok(model.forward_frozen(&micro_batch.batch)),
     }
 }

@@ -83,12 +83,12 @@ impl<'t, 'b> Trainer<'t, 'b> {
         let initial = matrices(model);
         set(model, &state.matrices);
         model.limit_activations(options.memory);
-        let bytes_a_token = model.activation_bytes_a_token();
+        let bytes_a_token = model.activation_bytes_per_token();
         let max_tokens = batches::tokens_within(options.memory, bytes_a_token);
         let (batch_size, seed) = (options.batch_size, options.seed);
         let largest =
             batches::largest_micro_batch(&data.examples, batch_size, seed, steps, max_tokens) as u64;
-        model.keep_weights(options.memory.saturating_sub(bytes_a_token.saturating_mul(largest)));
+        model.cache_packed_weights(options.memory.saturating_sub(bytes_a_token.saturating_mul(largest)));
         // What is read only once is not worth caching.
         let cache = |model: &Transformer<'_, f32>, data: Option<&Dataset>| match data {
             Some(data) => FrozenCache::new(model, data.examples.len(), &options.scratch),
@@ -230,11 +230,11 @@ impl<'t, 'b> Trainer<'t, 'b> {
 }
 
 fn matrices(model: &mut Transformer<'_, f32>) -> Vec<Array2<f32>> {
-    model.trained().iter().map(|u| (*u).clone()).collect()
+    model.trainable_mut().iter().map(|u| (*u).clone()).collect()
 }
 
 fn set(model: &mut Transformer<'_, f32>, matrices: &[Array2<f32>]) {
-    model.trained().into_iter().zip(matrices).for_each(|(u, value)| u.assign(value));
+    model.trainable_mut().into_iter().zip(matrices).for_each(|(u, value)| u.assign(value));
 }
 
 /// Sets each U to its value, with what it gained since `initial` multiplied by `factor`.
@@ -245,7 +245,7 @@ fn set_shrunk(
     factor: f32,
 ) {
     set(model, matrices);
-    for (u, from) in model.trained().into_iter().zip(initial) {
+    for (u, from) in model.trainable_mut().into_iter().zip(initial) {
         u.zip_mut_with(from, |u, &from| *u = from + factor * (*u - from));
     }
 }

@@ -4,6 +4,7 @@
 //! So a tensor is known by what uses it: [`uses`] finds what nodes do with constants, and [`names`] the module from the
 //! path of the node or, where that says nothing, from the tensor's name.
 
+mod genai;
 mod model;
 mod names;
 mod uses;
@@ -13,54 +14,48 @@ use std::path::Path;
 
 use curmerge_formats::onnx::{Node, Onnx, OnnxTensor};
 
-use super::blocks::{BlockTensors, Stretch};
+use super::config::Config;
 use super::folder::{CONFIG, Folder};
-use super::{BaseTensor, Config, Slice, config};
+use super::hugging_face;
+use super::opened::Opened;
+use super::tensor::{BaseTensor, NBitsTensors, Slice, StoredTensor};
 use crate::arch::{self, Architecture};
 use crate::{Error, Result};
 
+use genai::GenaiConfig;
 pub use model::OnnxModel;
 pub(super) use model::file_in;
 use names::{Named, Part};
 use uses::{Role, Use};
 
-/// What a base is made of.
-pub(super) struct Opened {
-    pub(super) model: OnnxModel,
-    pub(super) architecture: &'static Architecture,
-    pub(super) architecture_name: String,
-    pub(super) config: Config,
-    pub(super) tensors: BTreeMap<String, BaseTensor>,
-}
-
 /// Open a model file with what lies beside it.
-pub(super) fn open(path: &Path) -> Result<Opened> {
+pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
     let mut model = OnnxModel::open(path)?;
     let (folder, onnx) = (Folder::new(model.folder()), model.onnx());
     let uses = uses::all(onnx)?;
     let (mut architecture, mut name, mut made) = (arch::UNKNOWN, String::new(), Config::unknown());
     if folder.has(CONFIG) {
-        name = config::model_type(folder)?;
+        name = hugging_face::model_type(folder)?;
         if let Some(known) = arch::by_model_type(&name) {
             (architecture, made) = (known, Config::from_folder(folder, known)?);
         }
-    } else if let Some(genai) = config::GenaiConfig::open(folder)? {
+    } else if let Some(genai) = GenaiConfig::open(folder)? {
         name = genai.model_type().to_string();
         if let Some(known) = arch::by_model_type(&name) {
             (architecture, made) = (known, genai.config(onnx, known, feed_forward(&uses, known))?);
         }
     }
-    if !architecture.gguf.is_empty() {
-        name = architecture.gguf.to_string();
+    if !architecture.name.is_empty() {
+        name = architecture.name.to_string();
         check_rotation(onnx)?;
     }
-    let found = match architecture.gguf {
+    let found = match architecture.name {
         "" => of_unknown(&uses),
         _ => of_known(path, &uses, architecture, &made)?,
     };
     let tensors = found.into_iter().map(|(name, found)| Ok((name, found.tensor(&mut model)?)));
     let tensors = tensors.collect::<Result<_>>()?;
-    Ok(Opened { model, architecture, architecture_name: name, config: made, tensors })
+    Ok(Opened { files: model, architecture, architecture_name: name, config: made, tensors })
 }
 
 /// Rows of q and k are expected in Hugging Face's order: the halves that turn together apart.
@@ -97,7 +92,7 @@ struct Draft {
     tensor: OnnxTensor,
     /// The names of scales and zero points, and they.
     beside: Vec<(String, OnnxTensor)>,
-    blocks: Option<(usize, usize)>,
+    nbits: Option<(usize, usize)>,
     shape: Vec<u64>,
     transposed: bool,
     unit_offset: bool,
@@ -110,17 +105,17 @@ impl Draft {
     fn new(used: &Use<'_>) -> Self {
         let tensor = used.tensor.clone();
         let vector = matches!(used.role, Role::Factor { .. } | Role::Bias);
-        let shape = match &used.blocks {
-            Some(blocks) => blocks.shape.to_vec(),
+        let shape = match &used.nbits {
+            Some(nbits) => nbits.shape.to_vec(),
             None if vector => vec![tensor.elements()],
             None => tensor.dims.clone(),
         };
         let owned = |(name, tensor): (&str, &OnnxTensor)| (name.to_string(), tensor.clone());
-        let beside = used.blocks.iter().flat_map(|blocks| [Some(blocks.scales), blocks.zero_points]);
+        let beside = used.nbits.iter().flat_map(|nbits| [Some(nbits.scales), nbits.zero_points]);
         Self {
             name: used.name.to_string(),
             beside: beside.flatten().map(owned).collect(),
-            blocks: used.blocks.map(|blocks| (blocks.bits, blocks.block)),
+            nbits: used.nbits.map(|nbits| (nbits.bits, nbits.block_size)),
             tensor,
             shape,
             transposed: used.transposed,
@@ -142,12 +137,13 @@ impl Draft {
 
     /// Find its bytes.
     fn tensor(self, model: &mut OnnxModel) -> Result<BaseTensor> {
-        let Stretch { stored_name, dtype, file, offset, bytes } = model.place(&self.name, &self.tensor)?;
+        let StoredTensor { stored_name, dtype, file, offset, bytes } =
+            model.place(&self.name, &self.tensor)?;
         let beside = self.beside.iter().map(|(name, tensor)| model.place(name, tensor));
         let mut beside = beside.collect::<Result<Vec<_>>>()?.into_iter();
-        let blocks = self.blocks.zip(beside.next()).map(|((bits, block), scales)| BlockTensors {
+        let nbits = self.nbits.zip(beside.next()).map(|((bits, block_size), scales)| NBitsTensors {
             bits,
-            block,
+            block_size,
             scales,
             zero_points: beside.next(),
         });
@@ -161,7 +157,7 @@ impl Draft {
             rotary_halves: self.rotary_halves,
             transposed: self.transposed,
             unit_offset: self.unit_offset,
-            blocks,
+            nbits,
             slice: None,
         };
         let Some((start, rows)) = self.part else { return Ok(tensor) };
@@ -265,7 +261,7 @@ fn unknown_matrix(
     let problem = format!(
         "it multiplies by '{}', and '{}' models have no such matrix that curmerge knows",
         used.name.escape_debug(),
-        architecture.gguf
+        architecture.name
     );
     Err(uses::error(path, used.node, problem, "this variant of the architecture is not supported yet"))
 }

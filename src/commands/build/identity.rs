@@ -30,7 +30,7 @@ pub(super) fn of(
     };
     let mut settings = args.training.settings();
     settings.extend([
-        ("base", format!("{} ({}, {})", base.name(), base.architecture().gguf, base.container())),
+        ("base", format!("{} ({}, {})", base.name(), base.architecture().name, base.container())),
         ("--data", digest(&data.sha256)),
         ("--valid", valid.map_or_else(none, |valid| digest(&valid.sha256))),
         ("--init", init),

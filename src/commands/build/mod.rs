@@ -75,7 +75,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     args.training.check()?;
     let base = Base::open(&args.base)?;
     let ExampleArgs { max_seq_len, append_eos } = args.examples;
-    let max_seq_len = base.most_tokens().unwrap_or(usize::MAX).min(max_seq_len as usize);
+    let max_seq_len = base.max_tokens().unwrap_or(usize::MAX).min(max_seq_len as usize);
     let data_options = DataOptions { max_seq_len, append_eos };
     if args.show_sample {
         let tokenizer = base.tokenizer()?;

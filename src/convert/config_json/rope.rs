@@ -1,0 +1,311 @@
+//! How heads rotate: the keys of config.json, and which rule of transformers the factors of a GGUF file follow.
+//!
+//! convert_hf_to_gguf.py turns Llama 3.1's rule into a table, one divisor a frequency (`rope_freqs.weight`), and drops
+//! its parameters. They are found again from the table: where `1 / divisor` passes from 1 to `1 / factor` it is a
+//! straight line in the frequency, whose slope and height give the two bounds but for a common scale, which the rule
+//! does not depend on; `low_freq_factor` is 1 in every published model. What is found must give the table again.
+
+use std::f64::consts::PI;
+
+use curmerge_formats::gguf::{Gguf, Value};
+use serde_json::{Map, Value as Json, json};
+
+use super::decimal::shortest;
+use crate::arch::ClassOption;
+use crate::base::{Base, Files, Rope, RopeScaling, long_amplitude};
+use crate::{Error, Result};
+
+/// Divisors in f32, some computed in f32, are equal up to this share.
+const SAME: f64 = 2e-5;
+/// Those that were told from cosines and sines, perhaps of half precision, up to this.
+const SAME_MEASURED: f64 = 5e-3;
+
+/// The keys of config.json that say how heads rotate: `rope_parameters`, and what transformers before 5 reads.
+///
+/// # Errors
+/// Frequencies that no rule of transformers gives; heads that rotate in part, where the class turns all of them.
+pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>> {
+    let config = base.config();
+    let Some(rope) = &config.rope else { return Ok(Map::new()) };
+    let mut json = Map::new();
+    let theta = shortest(rope.base);
+    let class = &base.architecture().hugging_face;
+    let partial = class.options.contains(&ClassOption::PartialRotary);
+    if rope.dim != config.head_dim && !partial {
+        let problem = format!("it rotates {} of the {} entries of a head", rope.dim, config.head_dim);
+        let help = "transformers' model rotates them all: use the model as it is";
+        return Err(Error::input(base.path(), "rope.dimension_count", problem, help));
+    }
+    if class.options.contains(&ClassOption::OriginalContext) {
+        let key = format!("{}.rope.scaling.original_context_length", base.architecture().name);
+        let given = gguf.and_then(|gguf| gguf.get(&key)).and_then(Value::as_u64);
+        let long = rope.long.as_ref().map(|long| long.original_context as u64);
+        let original = given.or(long).unwrap_or(config.context as u64);
+        json.insert("original_max_position_embeddings".into(), original.into());
+    }
+    if partial {
+        json.insert("partial_rotary_factor".into(), part(rope.dim, config.head_dim).into());
+    }
+    let (mut parameters, older) = match &rope.long {
+        Some(_) => {
+            let (parameters, older) = long(base, rope)?;
+            (parameters, Some(older))
+        }
+        None => {
+            let scaling = scaling(base, rope)?;
+            let parameters = parameters(scaling.as_ref(), theta);
+            let mut older = parameters.clone();
+            older.remove("rope_theta");
+            (parameters, scaling.map(|_| older))
+        }
+    };
+    if partial {
+        parameters.insert("partial_rotary_factor".into(), part(rope.dim, config.head_dim).into());
+    }
+    json.insert("rope_theta".into(), theta.into());
+    json.insert("rope_scaling".into(), older.map_or(Json::Null, Json::from));
+    let parameters = if class.options.contains(&ClassOption::LocalRope) {
+        let local = config.local_rope.as_ref().unwrap_or(rope);
+        let scaling = self::scaling(base, local)?;
+        json.insert("rope_local_base_freq".into(), shortest(local.base).into());
+        json!({
+            "full_attention": parameters,
+            "sliding_attention": self::parameters(scaling.as_ref(), shortest(local.base)),
+        })
+    } else {
+        parameters.into()
+    };
+    json.insert("rope_parameters".into(), parameters);
+    Ok(json)
+}
+
+/// The share of a head that is rotated, as transformers multiplies it back.
+fn part(dim: usize, head_dim: usize) -> f64 {
+    let part = dim as f64 / head_dim as f64;
+    if ((head_dim as f64 * part) as usize) < dim { part.next_up() } else { part }
+}
+
+/// Two sets of factors, as `rope_parameters` and as `rope_scaling`.
+fn long(base: &Base, rope: &Rope) -> Result<(Map<String, Json>, Map<String, Json>)> {
+    let list = |factors: &[f64]| -> Json { factors.iter().map(|&factor| shortest(factor)).collect() };
+    let (Some(short), Some(long)) = (&rope.factors, &rope.long) else {
+        let problem = "factors for long contexts, and none for short ones";
+        return Err(Error::input(
+            base.path(),
+            "tensor 'rope_factors_long'",
+            problem,
+            "download the file again",
+        ));
+    };
+    let mut older = Map::new();
+    // Exactly these three, or transformers before 5 refuses them.
+    older.insert("type".into(), "longrope".into());
+    older.insert("short_factor".into(), list(short));
+    older.insert("long_factor".into(), list(&long.factors));
+    let mut parameters = older.clone();
+    parameters.remove("type");
+    parameters.insert("rope_type".into(), "longrope".into());
+    parameters.insert("rope_theta".into(), shortest(rope.base).into());
+    parameters.insert("original_max_position_embeddings".into(), long.original_context.into());
+    let usual = long_amplitude(base.config().context as f64, long.original_context as f64);
+    if (rope.amplitude / usual - 1.0).abs() > 1e-6 {
+        parameters.insert("attention_factor".into(), shortest(rope.amplitude).into());
+    }
+    Ok((parameters, older))
+}
+
+fn parameters(scaling: Option<&RopeScaling>, base: f64) -> Map<String, Json> {
+    let json = match *scaling.unwrap_or(&RopeScaling::Linear { factor: 1.0 }) {
+        RopeScaling::Linear { factor: 1.0 } => json!({ "rope_type": "default", "rope_theta": base }),
+        RopeScaling::Linear { factor } => {
+            json!({ "rope_type": "linear", "rope_theta": base, "factor": shortest(factor) })
+        }
+        RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_context } => {
+            let whole = original_context.fract() == 0.0;
+            json!({
+                "rope_type": "llama3",
+                "rope_theta": base,
+                "factor": shortest(factor),
+                "low_freq_factor": low_frequency_factor,
+                "high_freq_factor": high_frequency_factor,
+                // transformers wants a whole number here.
+                "original_max_position_embeddings":
+                    if whole { Json::from(original_context as u64) } else { original_context.into() },
+            })
+        }
+    };
+    json.as_object().cloned().unwrap_or_default()
+}
+
+/// The rule that gives the model's rotary factors; `None` if it scales none.
+fn scaling(base: &Base, rope: &Rope) -> Result<Option<RopeScaling>> {
+    let Some(factors) = &rope.factors else { return Ok(None) };
+    let number = |key: &str| match base.files() {
+        Files::Gguf(model) => model.first().get(key).and_then(|value| value.as_f64()),
+        _ => None,
+    };
+    let key = |name: &str| format!("{}.rope.scaling.{name}", base.architecture().name);
+    let error = |problem: &str| {
+        let help = "transformers' model has no form for it: use the model as it is";
+        Err(Error::input(base.path(), "tensor 'rope_freqs'", problem, help))
+    };
+    let linear = number(&key("factor")).is_some_and(|factor| factor != 1.0);
+    if base.tensors().contains_key("rope_freqs") && linear {
+        return error("the file has rotary factors, and a linear scaling beside them");
+    }
+    let same = if matches!(base.files(), Files::Onnx(_)) { SAME_MEASURED } else { SAME };
+    match recover(factors, rope.base, rope.dim, number(&key("original_context_length")), same) {
+        Some(RopeScaling::Linear { factor: 1.0 }) => Ok(None),
+        Some(scaling) => Ok(Some(scaling)),
+        None => error("its rotary factors do not follow the rule of Llama 3"),
+    }
+}
+
+/// The rule that gives factors which are known up to the share `same`.
+fn recover(
+    factors: &[f64],
+    base: f64,
+    rope_dim: usize,
+    context: Option<f64>,
+    same: f64,
+) -> Option<RopeScaling> {
+    let near = |a: f64, b: f64| (a - b).abs() <= same * b.abs();
+    // A whole number is what was meant.
+    let meant = |factor: f64| if near(factor, factor.round()) { factor.round() } else { factor };
+    let (&first, last) = (factors.first()?, meant(*factors.last()?));
+    if factors.iter().all(|f| *f == first || same > SAME && near(*f, first)) {
+        return Some(RopeScaling::Linear { factor: meant(first) });
+    }
+    candidates(factors, base, rope_dim, context, same)
+        .into_iter()
+        .map(|(high, original_context)| RopeScaling::Llama3 {
+            factor: last,
+            low_frequency_factor: 1.0,
+            high_frequency_factor: high,
+            original_context,
+        })
+        .find(|rule| {
+            let found = rule.factors(base, rope_dim);
+            found.iter().zip(factors).all(|(a, b)| near(*a, *b))
+        })
+}
+
+/// Values of `high_freq_factor` and of the original context that may have given the factors, the likeliest first.
+fn candidates(
+    factors: &[f64],
+    base: f64,
+    rope_dim: usize,
+    context: Option<f64>,
+    same: f64,
+) -> Vec<(f64, f64)> {
+    // Llama 3.1 to 3.3, all sizes.
+    let mut found = vec![(4.0, 8192.0)];
+    found.extend(context.map(|context| (4.0, context)));
+    let last = factors[factors.len() - 1];
+    let frequency = |i: usize| base.powf(-2.0 * i as f64 / rope_dim as f64);
+    let kept = |i: usize| (1.0 / factors[i] - 1.0 / last) / (1.0 - 1.0 / last);
+    let high_end = factors.iter().take_while(|f| (**f - 1.0).abs() <= same).count();
+    let low_end =
+        factors.len() - factors.iter().rev().take_while(|f| (**f - last).abs() <= same * last).count();
+    let mut guess = |high: f64, context: f64| {
+        // As written in a configuration, then as measured.
+        for high in [high.round(), (2.0 * high).round() / 2.0, high] {
+            for context in [(context / 1024.0).round() * 1024.0, context.round(), context] {
+                found.push((high, context));
+            }
+        }
+    };
+    match low_end.saturating_sub(high_end) {
+        0 if high_end > 0 && high_end < factors.len() => {
+            // A jump: any bounds do between which no frequency lies.
+            let (short, long) = (2.0 * PI / frequency(high_end - 1), 2.0 * PI / frequency(high_end));
+            guess(long / short * 0.9, long * 0.95);
+        }
+        0 => {}
+        1 => {
+            // One number for two unknowns.
+            for high in [4.0, 2.0, 8.0, 16.0, 32.0] {
+                guess(high, 2.0 * PI / frequency(high_end) * (kept(high_end) * (high - 1.0) + 1.0));
+            }
+        }
+        _ => {
+            let (i, j) = (high_end, low_end - 1);
+            let slope = (kept(i) - kept(j)) / (frequency(i) - frequency(j));
+            let height = kept(i) - slope * frequency(i);
+            let high = 1.0 - 1.0 / height;
+            guess(high, slope * 2.0 * PI * (high - 1.0));
+        }
+    }
+    found.retain(|(high, context)| high.is_finite() && *high > 1.0 && context.is_finite() && *context > 0.0);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn again(rule: &RopeScaling, base: f64, dim: usize) -> Option<RopeScaling> {
+        let stored: Vec<f64> = rule.factors(base, dim).iter().map(|&f| f64::from(f as f32)).collect();
+        recover(&stored, base, dim, None, SAME)
+    }
+
+    fn llama3(factor: f64, low: f64, high: f64, original_context: f64) -> RopeScaling {
+        RopeScaling::Llama3 {
+            factor,
+            low_frequency_factor: low,
+            high_frequency_factor: high,
+            original_context,
+        }
+    }
+
+    #[test]
+    fn llama3_is_found_again() {
+        for factor in [8.0, 32.0] {
+            for dim in [64, 128] {
+                let rule = llama3(factor, 1.0, 4.0, 8192.0);
+                assert_eq!(again(&rule, 500000.0, dim), Some(rule));
+            }
+        }
+        for (rule, base) in [
+            (llama3(4.0, 1.0, 8.0, 2048.0), 1e6),
+            (llama3(16.0, 1.0, 4.5, 4000.0), 10000.0),
+            (llama3(2.0, 1.0, 2.0, 1024.0), 1e4),
+        ] {
+            assert_eq!(again(&rule, base, 128), Some(rule));
+        }
+        // A common scale of all three makes the same rule.
+        assert_eq!(again(&llama3(8.0, 2.0, 8.0, 16384.0), 5e5, 128), Some(llama3(8.0, 1.0, 4.0, 8192.0)));
+    }
+
+    #[test]
+    fn llama3_is_found_among_measured_factors() {
+        let rule = llama3(32.0, 1.0, 4.0, 8192.0);
+        let off = |(i, factor): (usize, &f64)| factor * (1.0 + 1e-3 * [1.0, -0.7, 0.4][i % 3]);
+        let measured: Vec<f64> = rule.factors(5e5, 64).iter().enumerate().map(off).collect();
+        assert_eq!(recover(&measured, 5e5, 64, None, SAME_MEASURED), Some(rule));
+        assert_eq!(recover(&measured, 5e5, 64, None, SAME), None);
+    }
+
+    #[test]
+    fn few_frequencies_suffice() {
+        for dim in [4, 6, 8, 16] {
+            for rule in
+                [llama3(8.0, 1.0, 4.0, 300.0), llama3(8.0, 1.0, 4.0, 40.0), llama3(3.0, 1.0, 3.0, 1000.0)]
+            {
+                let found = again(&rule, 10000.0, dim).unwrap_or_else(|| panic!("{rule:?} of {dim}"));
+                let (a, b) = (found.factors(10000.0, dim), rule.factors(10000.0, dim));
+                assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-4 * b), "{a:?} {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_tables_are_none_of_llama3() {
+        assert_eq!(recover(&[2.0; 8], 1e4, 16, None, SAME), Some(RopeScaling::Linear { factor: 2.0 }));
+        for table in
+            [&[1.0, 3.0, 2.0, 4.0, 8.0][..], &[8.0, 1.0], &[1.0, 1.1, 1.2, 8.0, 8.0], &[1.0, 1e30, 8.0]]
+        {
+            assert_eq!(recover(table, 1e4, 2 * table.len(), None, SAME), None, "{table:?}");
+        }
+    }
+}

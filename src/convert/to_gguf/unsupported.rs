@@ -1,0 +1,136 @@
+//! What a folder or ONNX model means and a GGUF file of its architecture cannot say.
+//!
+//! The converter leaves such things out without a word, and llama.cpp then runs another model. Here they are refused;
+//! but for windows, which change nothing in texts no longer than they are: of these the user is told.
+
+use super::rope;
+use crate::arch::{Architecture, Key, RopeType, is_windowed};
+use crate::base::folder::{self, Folder, Object};
+use crate::base::{Base, Config, long_amplitude};
+use crate::{Error, Result};
+
+/// Refuses what would be lost; what a user should know is added to `notes`.
+pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut Vec<String>) -> Result<()> {
+    let (architecture, config) = (base.architecture(), base.config());
+    let converter = &architecture.converter;
+    let refuse = |key: &str, problem: String| {
+        let help = format!("llama.cpp's {} has no form for it: use the model as it is", architecture.name);
+        Err(Error::input(folder.join(folder::CONFIG), key, problem, help))
+    };
+    let has = |key: Key| converter.keys.contains(&key);
+    let scale = architecture.attention_scale(config.layers, config.d_model, config.heads, config.head_dim);
+    if !has(Key::Scales) && (config.attention_scale / scale - 1.0).abs() > 1e-6 {
+        let problem = format!("attention's scores are scaled by {}, not {scale}", config.attention_scale);
+        return refuse("query_pre_attn_scalar", problem);
+    }
+    if !has(Key::Scales) {
+        let embedding = if architecture.forward.scales_embedding { 1.0 } else { config.embedding_scale };
+        let scales = [
+            ("embedding_multiplier", embedding),
+            ("residual_multiplier", config.residual_scale),
+            ("logits_scaling", 1.0 / config.logit_scale),
+        ];
+        if let Some((key, scale)) = scales.into_iter().find(|&(_, scale)| scale != 1.0) {
+            return refuse(key, format!("it is {scale}, not 1"));
+        }
+    }
+    let told = has(Key::HeadLengths) || has(Key::GivenHeadLengths) && json.contains_key("head_dim");
+    if !told && config.head_dim * config.heads != config.d_model {
+        let problem =
+            format!("{} heads of {} are not {} wide", config.heads, config.head_dim, config.d_model);
+        return refuse("head_dim", problem);
+    }
+    let caps = [
+        ("attn_logit_softcapping", config.attention_cap, has(Key::AttentionCap), has(Key::AttentionCap)),
+        (
+            "final_logit_softcapping",
+            config.logit_cap,
+            has(Key::LogitCap) || has(Key::GivenLogitCap),
+            has(Key::LogitCap),
+        ),
+    ];
+    for (key, cap, may, must) in caps {
+        if cap.is_some() && !may || cap.is_none() && must {
+            return refuse(key, format!("it is {}", cap.map_or("null".into(), |cap| cap.to_string())));
+        }
+    }
+    if config.experts.is_some_and(|experts| !experts.normalized) {
+        return refuse("norm_topk_prob", "the weights of a token's experts do not sum to 1".into());
+    }
+    let tied = json.get("tie_word_embeddings").and_then(|tied| tied.as_bool()) != Some(false);
+    if !converter.writes_head && !tied && base.tensors().contains_key("output") {
+        return refuse("tie_word_embeddings", "the output head is another than the embedding".into());
+    }
+    let sees = |name: &str| converter.dropped_prefixes.iter().any(|start| name.starts_with(start));
+    let seeing = base.tensors().values().filter(|tensor| sees(&tensor.stored_name)).count();
+    if seeing > 0 {
+        notes.push(format!(
+            "{seeing} tensors of a part that sees were left out: the file is the language model alone"
+        ));
+    }
+    if let Some((key, problem)) = rotary(architecture, config, json) {
+        return refuse(key, problem);
+    }
+    if let Some(problem) = windows(base, notes) {
+        return refuse("layer_types", problem);
+    }
+    Ok(())
+}
+
+/// What cannot be said of the rotary embeddings: the key and the problem.
+fn rotary(architecture: &Architecture, config: &Config, json: &Object) -> Option<(&'static str, String)> {
+    let rope = config.rope.as_ref()?;
+    let has = |key: Key| architecture.converter.keys.contains(&key);
+    let kind = rope::scaling(json);
+    let form = match kind {
+        None => None,
+        Some("linear") => Some(RopeType::Linear),
+        Some("longrope" | "su") => Some(RopeType::LongRope),
+        Some(_) => Some(RopeType::Llama3),
+    };
+    if form.is_some_and(|form| !architecture.converter.rope_types.contains(&form)) {
+        let kind = kind.unwrap_or_default().escape_debug();
+        return Some(("rope_parameters", format!("frequencies are stretched by the rule '{kind}'")));
+    }
+    if !has(Key::RopeBase) && rope.base != 10000.0 {
+        return Some(("rope_theta", format!("it is {}, not 10000", rope.base)));
+    }
+    if !has(Key::PartialRopeDimensions) && rope.dim != config.head_dim {
+        let problem = format!("{} of the {} entries of a head are rotated", rope.dim, config.head_dim);
+        return Some(("partial_rotary_factor", problem));
+    }
+    if let Some(long) = &rope.long {
+        let usual = long_amplitude(config.context as f64, long.original_context as f64);
+        if (rope.amplitude / usual - 1.0).abs() > 1e-6 {
+            return Some(("attention_factor", format!("it is {}, not {usual}", rope.amplitude)));
+        }
+    }
+    let local = has(Key::LocalRopeBase);
+    let same = match &config.local_rope {
+        Some(rope) => local && rope.factors.is_none() && rope.dim == config.head_dim,
+        None => !local || rope.factors.is_none() || config.window.is_none(),
+    };
+    (!same).then(|| ("rope_parameters", "blocks with a window have frequencies of their own".into()))
+}
+
+/// What cannot be said of sliding windows.
+fn windows(base: &Base, notes: &mut Vec<String>) -> Option<String> {
+    let config: &Config = base.config();
+    let Some(known) = base.architecture().gguf.windows else {
+        if let Some(window) = config.window.filter(|&window| window < config.context) {
+            notes.push(format!(
+                "the model sees {window} tokens in a sliding window, which llama.cpp does not know of its \
+                 architecture: longer texts give other logits there"
+            ));
+        }
+        return None;
+    };
+    let Some(window) = config.window else {
+        let length = known.length?;
+        return Some(format!("no block has a window, where llama.cpp takes one of {length}"));
+    };
+    let mut layers = config.windowed.iter().enumerate();
+    let usual = layers.all(|(layer, &windowed)| windowed == is_windowed(layer, known.period));
+    let every = known.period;
+    (!usual).then(|| format!("the window of {window} is in other blocks than all but every {every}th"))
+}
