@@ -1,7 +1,7 @@
-//! An adapter from its file, every byte of it verified.
+//! Reads an adapter and verifies every byte of its file.
 //!
-//! The digests of the tensors are checked before that of the whole file: damage to a tensor is then named, and what is
-//! left for the whole file to find lies in the header.
+//! The digests of the tensors are checked before the digest of the whole file. So damage to a tensor is
+//! named, and the whole-file digest is left with damage to the header.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::check::{Fault, check};
 use super::record::*;
 use super::{Adapter, AdapterTarget, BaseInfo};
 use crate::dtype::DType;
-use crate::error::{Error, FETCH_AGAIN, Result, json_problem, quoted};
+use crate::error::{Error, FETCH_AGAIN, Result, one_line, quoted};
 use crate::safetensors::SafeTensors;
 use crate::safetensors::header::Unique;
 use crate::safetensors::sealed::{verify_part, verify_seal};
@@ -91,7 +91,7 @@ impl Header<'_> {
     }
 
     fn json<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<T> {
-        serde_json::from_str(self.text(key)?).map_err(|error| malformed(self.path, key, json_problem(&error)))
+        serde_json::from_str(self.text(key)?).map_err(|error| malformed(self.path, key, one_line(&error)))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Opening a GGUF file: the whole header is read and checked once, the tensors' bytes stay mapped.
+//! Opens a GGUF file: reads and checks the whole header once, and leaves the tensors' bytes mapped.
 
 use std::path::Path;
 
@@ -20,6 +20,8 @@ pub struct Gguf {
     keys: Vec<usize>,
     /// Positions in `tensors`, sorted by name.
     names: Vec<usize>,
+    /// Length of the header, without the padding before the data.
+    header_bytes: usize,
 }
 
 /// A tensor of a GGUF file.
@@ -29,7 +31,8 @@ pub struct GgufTensor {
     pub name: String,
     /// How its values are stored.
     pub dtype: DType,
-    /// Lengths in ggml's order, none of them zero: `dims[0]` is the row length. At most four; none for a scalar.
+    /// Lengths in ggml's order, none of them zero: `dims[0]` is the row length. At most four; none for a
+    /// scalar.
     pub dims: Vec<u64>,
     /// First byte, from the start of the file.
     pub offset: u64,
@@ -48,10 +51,10 @@ impl Gguf {
     /// Maps and checks a file.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Malformed`] for anything against the format: a count, length or offset beyond the file,
-    /// a name used twice, an alignment that is no power of two, dimensions that overflow or are no whole number of
-    /// blocks, tensors that are unaligned or overlap, text that is not UTF-8; [`Error::Unsupported`] for version 1,
-    /// big-endian files, arrays of arrays and unknown tensor types.
+    /// [`Error::Io`]; [`Error::Malformed`] for anything against the format: a count, length or offset beyond
+    /// the file, a name used twice, an alignment that is no power of two, dimensions that overflow or are no
+    /// whole number of blocks, tensors that are unaligned or overlap, text that is not UTF-8;
+    /// [`Error::Unsupported`] for version 1, big-endian files, arrays of arrays and unknown tensor types.
     pub fn open(path: &Path) -> Result<Self> {
         let file = MappedFile::open(path)?;
         let mut cursor = Cursor { path, bytes: file.bytes(), at: 0 };
@@ -84,8 +87,9 @@ impl Gguf {
         let names = sorted_positions(&tensors, |tensor| &tensor.name).map_err(|name| {
             Error::malformed(path, format!("tensor {}", quoted(name)), "occurs twice", FETCH_AGAIN)
         })?;
-        place_tensors(path, &mut tensors, cursor.at as u64, alignment, file.bytes().len() as u64)?;
-        Ok(Gguf { version, alignment, metadata, tensors, keys, names, file })
+        let header_bytes = cursor.at;
+        place_tensors(path, &mut tensors, header_bytes as u64, alignment, file.bytes().len() as u64)?;
+        Ok(Gguf { version, alignment, metadata, tensors, keys, names, header_bytes, file })
     }
 
     /// The path as it was given to [`Gguf::open`].
@@ -98,9 +102,19 @@ impl Gguf {
         self.version
     }
 
-    /// What the offset of each tensor is a multiple of, in bytes; a power of two.
+    /// The alignment of each tensor's offset in bytes, a power of two.
     pub fn alignment(&self) -> u64 {
         self.alignment
+    }
+
+    /// Length of the header in bytes, without the padding before the data.
+    pub(super) fn header_bytes(&self) -> usize {
+        self.header_bytes
+    }
+
+    /// The byte at which the data start.
+    pub(super) fn data_start(&self) -> u64 {
+        data_start(self.header_bytes as u64, self.alignment)
     }
 
     /// All keys with their values, in the order of the file.
@@ -199,7 +213,7 @@ fn read_alignment(path: &Path, metadata: &[(String, Value)]) -> Result<u64> {
     }
 }
 
-/// Reads one tensor's entry. Its `offset` is from the start of the data as yet.
+/// Reads one tensor's entry. Its `offset` counts from the start of the data until [`place_tensors`] runs.
 fn read_tensor(cursor: &mut Cursor, number: u64, alignment: u64) -> Result<GgufTensor> {
     let place = format!("tensor number {number}");
     let name = cursor.string(&place)?;
@@ -235,6 +249,11 @@ fn read_tensor(cursor: &mut Cursor, number: u64, alignment: u64) -> Result<GgufT
     }
 }
 
+fn data_start(header_end: u64, alignment: u64) -> u64 {
+    // Cannot overflow: the header ends within a file in memory, and the alignment is a `u32`.
+    header_end.next_multiple_of(alignment)
+}
+
 /// Makes the offsets count from the start of the file, and checks that the tensors lie in the file and apart.
 fn place_tensors(
     path: &Path,
@@ -243,8 +262,7 @@ fn place_tensors(
     alignment: u64,
     file_bytes: u64,
 ) -> Result<()> {
-    // Cannot overflow: the header ends within a file in memory, and the alignment is a `u32`.
-    let data_start = header_end.next_multiple_of(alignment);
+    let data_start = data_start(header_end, alignment);
     let place = |tensor: &GgufTensor| format!("tensor {}", quoted(&tensor.name));
     for tensor in tensors.iter_mut() {
         let start = tensor.offset.checked_add(data_start);
