@@ -1,7 +1,7 @@
 //! What is told of files beside a model.
 
+use crate::commands::report::terminal;
 use crate::convert::ConvertReport;
-use crate::report::terminal;
 use crate::rewrite::Companion;
 
 /// One line on a file that is not in the output as one may expect.

@@ -12,9 +12,9 @@ use super::arguments::{StorageArgs, parse_size};
 use super::merged;
 use crate::Result;
 use crate::base::{self, Base};
+use crate::commands::report::{progress, terminal};
 use crate::lora::Lora;
 use crate::merge::{MergeOptions, Source, merge};
-use crate::report::{progress, terminal};
 
 /// Options of `curmerge merge`.
 #[derive(Clone, Debug, Args)]
