@@ -1,12 +1,11 @@
-//! Which instructions this processor has, found out once, and the one place that code for more than the least of them
-//! is entered from.
+//! CPU dispatch: detects once which instructions the processor has, and is the only place from which code
+//! compiled for more than the baseline is entered. (Matrix products choose their micro-kernel by the same
+//! level.)
 
 use std::sync::OnceLock;
 
-use clap::ValueEnum;
-
 /// The instruction sets of this architecture that there are kernels for; each has all that those before it have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cpu {
     /// What the program was compiled for: any processor of the architecture.
     Portable,
@@ -30,16 +29,30 @@ const VARIABLE: &str = "CURMERGE_CPU";
 static CHOSEN: OnceLock<Cpu> = OnceLock::new();
 
 impl Cpu {
+    /// Every level of this architecture, least first.
+    pub const ALL: &[Self] = &[
+        Self::Portable,
+        #[cfg(target_arch = "aarch64")]
+        Self::Neon,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512bf16,
+    ];
+
     /// The level that this process computes with.
     pub fn current() -> Self {
         *CHOSEN.get_or_init(|| from_variable().ok().flatten().unwrap_or_else(Self::detected))
     }
 
-    /// Compute with `wanted`, or what the environment variable `CURMERGE_CPU` says, or all that there is. Holds for the
-    /// whole process, so it must come before any computation.
+    /// Compute with the level `wanted`, else with that of the environment variable `CURMERGE_CPU`, else with the
+    /// highest. The choice holds for the whole process and must be made before any computation.
     ///
     /// # Errors
-    /// What is wrong with the choice: a level that this processor has not, or a word that is no level.
+    /// What is wrong with the choice: the processor does not have the level, no level has that name, or
+    /// computation has begun.
     pub fn choose(wanted: Option<Self>) -> Result<(), String> {
         let level = match wanted {
             Some(level) => level.if_available()?,
@@ -75,7 +88,7 @@ impl Cpu {
     /// The levels that this processor can be made to compute with, least first.
     #[cfg(test)]
     pub(super) fn available() -> impl Iterator<Item = Self> {
-        Self::value_variants().iter().copied().filter(|level| *level <= Self::detected())
+        Self::ALL.iter().copied().filter(|level| *level <= Self::detected())
     }
 
     fn if_available(self) -> Result<Self, String> {
@@ -86,21 +99,32 @@ impl Cpu {
         Err(format!("this processor has no {}; {} is the most", self.name(), most.name()))
     }
 
-    fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
+    /// The name on the command line and in `CURMERGE_CPU`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cpu::Portable => "portable",
+            #[cfg(target_arch = "aarch64")]
+            Cpu::Neon => "neon",
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx512bf16 => "avx512bf16",
+        }
     }
 
-    /// Do `work`, compiled for this level, so that its loops use the level's instructions. The results are the same bytes
-    /// at every level, since Rust neither fuses nor reorders arithmetic.
+    /// Run `work` as compiled for this level, so that its loops use the level's instructions. The results are the
+    /// same bytes at every level, since Rust neither fuses nor reorders arithmetic.
     ///
     /// # Panics
-    /// When the processor has no such level.
+    /// When the processor does not have this level.
     #[inline]
     pub(crate) fn dispatch<W: Multiversion>(self, work: W) -> W::Output {
         #[cfg(target_arch = "x86_64")]
         {
             assert!(self <= Self::detected());
-            // SAFETY: the processor has these instructions, as was just asserted.
+            // SAFETY: the processor has these instructions, as just asserted.
             #[allow(unsafe_code)]
             match self {
                 Cpu::Avx512 | Cpu::Avx512bf16 => return unsafe { with_avx512(work) },
@@ -112,12 +136,12 @@ impl Cpu {
     }
 }
 
-/// Something to be compiled for each level. A closure would not do: the compiler need not inline it, and then compiles
-/// it for the least level alone.
+/// Code to compile once for each level (function multiversioning). A closure would not do: the compiler may
+/// choose not to inline it, and then compiles it for the baseline alone.
 pub(crate) trait Multiversion {
-    /// What comes of it.
+    /// The result.
     type Output;
-    /// Do it; must be `#[inline(always)]`.
+    /// Run the code; must be `#[inline(always)]`.
     fn run(self) -> Self::Output;
 }
 
@@ -133,12 +157,12 @@ fn with_avx2<W: Multiversion>(work: W) -> W::Output {
     work.run()
 }
 
-/// The level that the variable asks for.
+/// The level that the environment variable asks for.
 fn from_variable() -> Result<Option<Cpu>, String> {
     let Some(value) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) else { return Ok(None) };
     let value = value.to_string_lossy();
-    let level =
-        Cpu::from_str(&value, true).map_err(|_| format!("{VARIABLE}: there is no level '{value}'"))?;
+    let level = Cpu::ALL.iter().find(|level| value.eq_ignore_ascii_case(level.name()));
+    let level = level.ok_or_else(|| format!("{VARIABLE}: there is no level '{value}'"))?;
     level.if_available().map(Some).map_err(|problem| format!("{VARIABLE}: {problem}"))
 }
 
@@ -150,7 +174,7 @@ mod tests {
     fn a_level_below_the_processors_is_available_and_one_above_is_not() {
         assert!(Cpu::available().all(|level| level.if_available() == Ok(level)));
         assert_eq!(Cpu::available().last(), Some(Cpu::detected()));
-        for level in Cpu::value_variants().iter().filter(|level| **level > Cpu::detected()) {
+        for level in Cpu::ALL.iter().filter(|level| **level > Cpu::detected()) {
             assert!(level.if_available().unwrap_err().contains("this processor has no"));
         }
     }
