@@ -309,16 +309,16 @@ impl Base {
         }
         if self.architecture_name.is_empty() && matches!(self.files, Files::Onnx(_)) {
             let problem = "neither config.json nor genai_config.json lies beside it to say what it is";
-            let mend = "put the model's config.json beside it";
-            return Err(Error::input(&self.path, "architecture", problem, mend));
+            let help = "put the model's config.json beside it";
+            return Err(Error::input(&self.path, "architecture", problem, help));
         }
         let problem = format!("'{}' is not known", self.architecture_name.escape_debug());
-        let mend = format!(
+        let help = format!(
             "curmerge knows {}; of other models it can `select`, `merge`, `verify` and `export --format gguf` matrices \
              by their names",
             arch::known()
         );
-        Err(Error::input(&self.path, "architecture", problem, mend))
+        Err(Error::input(&self.path, "architecture", problem, help))
     }
 
     /// The model's dimensions and options.

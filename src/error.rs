@@ -1,4 +1,4 @@
-//! The one error of the program: every variant prints as a single line that names the file, the place and the mend.
+//! The one error of the program. Every variant prints as one line: the file, the place, and what to do.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub enum Error {
         source: crate::tokenizer::TokenizerError,
     },
     /// A line of a file of examples.
-    #[error("{}:{line}: {problem}; {mend}", path.display())]
+    #[error("{}:{line}: {problem}; {help}", path.display())]
     Line {
         /// The file.
         path: PathBuf,
@@ -29,10 +29,10 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
         /// What the user can do.
-        mend: String,
+        help: String,
     },
     /// A model, adapter or other input that can be read but not used as asked.
-    #[error("{}: {place}: {problem}; {mend}", path.display())]
+    #[error("{}: {place}: {problem}; {help}", path.display())]
     Input {
         /// The file or folder.
         path: PathBuf,
@@ -41,25 +41,25 @@ pub enum Error {
         /// What is wrong there.
         problem: String,
         /// What the user can do.
-        mend: String,
+        help: String,
     },
     /// The same of a file as a whole.
-    #[error("{}: {problem}; {mend}", path.display())]
+    #[error("{}: {problem}; {help}", path.display())]
     File {
         /// The file or folder.
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
         /// What the user can do.
-        mend: String,
+        help: String,
     },
     /// A request that no file is to blame for.
-    #[error("{problem}; {mend}")]
+    #[error("{problem}; {help}")]
     Request {
         /// What cannot be done.
         problem: String,
         /// What the user can do instead.
-        mend: String,
+        help: String,
     },
     /// The operating system refused a file operation.
     #[error("{}: cannot {action}: {source}", path.display())]
@@ -82,14 +82,14 @@ impl Error {
         path: impl Into<PathBuf>,
         place: impl Into<String>,
         problem: impl Into<String>,
-        mend: impl Into<String>,
+        help: impl Into<String>,
     ) -> Self {
-        Error::Input { path: path.into(), place: place.into(), problem: problem.into(), mend: mend.into() }
+        Error::Input { path: path.into(), place: place.into(), problem: problem.into(), help: help.into() }
     }
 
     /// An [`Error::Request`] from its parts.
-    pub fn request(problem: impl Into<String>, mend: impl Into<String>) -> Self {
-        Error::Request { problem: problem.into(), mend: mend.into() }
+    pub fn request(problem: impl Into<String>, help: impl Into<String>) -> Self {
+        Error::Request { problem: problem.into(), help: help.into() }
     }
 
     /// An [`Error::Line`] from its parts.
@@ -97,20 +97,20 @@ impl Error {
         path: impl Into<PathBuf>,
         line: usize,
         problem: impl Into<String>,
-        mend: impl Into<String>,
+        help: impl Into<String>,
     ) -> Self {
-        Error::Line { path: path.into(), line, problem: problem.into(), mend: mend.into() }
+        Error::Line { path: path.into(), line, problem: problem.into(), help: help.into() }
     }
 
     /// An [`Error::File`] from its parts.
-    pub fn file(path: impl Into<PathBuf>, problem: impl Into<String>, mend: impl Into<String>) -> Self {
-        Error::File { path: path.into(), problem: problem.into(), mend: mend.into() }
+    pub fn file(path: impl Into<PathBuf>, problem: impl Into<String>, help: impl Into<String>) -> Self {
+        Error::File { path: path.into(), problem: problem.into(), help: help.into() }
     }
 
     /// The same error, naming the file that it was found in, if it named none.
     pub fn in_file(self, path: impl Into<PathBuf>) -> Self {
         match self {
-            Error::Request { problem, mend } => Error::File { path: path.into(), problem, mend },
+            Error::Request { problem, help } => Error::File { path: path.into(), problem, help },
             other => other,
         }
     }

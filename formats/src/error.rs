@@ -1,4 +1,4 @@
-//! The one error of the crate: each prints as a single line that names the file, the place and the mend.
+//! The one error of the crate: each prints as a single line that names the file, the place and what to do.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file breaks the rules of its format.
-    #[error("{}: {place}: {problem}; {mend}", path.display())]
+    #[error("{}: {place}: {problem}; {help}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -25,10 +25,10 @@ pub enum Error {
         /// What is wrong there.
         problem: String,
         /// What the user can do.
-        mend: String,
+        help: String,
     },
     /// The file is sound but uses something this crate does not read.
-    #[error("{}: {place}: {problem}; {mend}", path.display())]
+    #[error("{}: {place}: {problem}; {help}", path.display())]
     Unsupported {
         /// The file.
         path: PathBuf,
@@ -37,7 +37,7 @@ pub enum Error {
         /// What is not read.
         problem: String,
         /// What the user can do.
-        mend: String,
+        help: String,
     },
     /// Stored bytes do not have the digest that was recorded for them.
     #[error(
@@ -55,14 +55,14 @@ pub enum Error {
         found: String,
     },
     /// What was asked to be written cannot be expressed in the format.
-    #[error("{place}: {problem}; {mend}")]
+    #[error("{place}: {problem}; {help}")]
     Encode {
         /// The tensor or key.
         place: String,
         /// Why it cannot be written.
         problem: String,
         /// What the user can do.
-        mend: String,
+        help: String,
     },
     /// The output stands already and may not be replaced.
     #[error("{}: already exists; name another output, or replace it with --force", path.display())]
@@ -102,13 +102,13 @@ impl Error {
         path: &Path,
         place: impl Into<String>,
         problem: impl Into<String>,
-        mend: impl Into<String>,
+        help: impl Into<String>,
     ) -> Self {
         Error::Malformed {
             path: path.to_owned(),
             place: place.into(),
             problem: problem.into(),
-            mend: mend.into(),
+            help: help.into(),
         }
     }
 
@@ -117,19 +117,19 @@ impl Error {
         path: &Path,
         place: impl Into<String>,
         problem: impl Into<String>,
-        mend: impl Into<String>,
+        help: impl Into<String>,
     ) -> Self {
         Error::Unsupported {
             path: path.to_owned(),
             place: place.into(),
             problem: problem.into(),
-            mend: mend.into(),
+            help: help.into(),
         }
     }
 
     /// An [`Error::Encode`] from its parts.
-    pub fn encode(place: impl Into<String>, problem: impl Into<String>, mend: impl Into<String>) -> Self {
-        Error::Encode { place: place.into(), problem: problem.into(), mend: mend.into() }
+    pub fn encode(place: impl Into<String>, problem: impl Into<String>, help: impl Into<String>) -> Self {
+        Error::Encode { place: place.into(), problem: problem.into(), help: help.into() }
     }
 }
 
@@ -151,7 +151,7 @@ pub(crate) fn json_problem(error: &serde_json::Error) -> String {
         .collect()
 }
 
-/// The mend for a file that breaks its format's rules.
+/// What to do about a file that breaks its format's rules.
 pub(crate) const FETCH_AGAIN: &str = "the file is damaged or cut short: fetch or convert it again";
 
 #[cfg(test)]

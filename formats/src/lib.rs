@@ -6,7 +6,7 @@
 //!
 //! A file from the internet is hostile: every length, offset, count, dimension and string is checked before it is
 //! used, and nothing is allocated that the file's own size does not justify. Bad input gives an [`Error`], which is one
-//! line that names the file, the place and the mend. Weights stay in the mapped file; outputs appear whole or not at
+//! line that names the file, the place and what to do. Weights stay in the mapped file; outputs appear whole or not at
 //! all.
 
 pub mod adapter;

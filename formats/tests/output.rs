@@ -242,7 +242,7 @@ fn what_is_computed_is_written_among_what_is_copied() {
 
     let file = OutputFile::create(&at("none"), &[]).unwrap();
     let refused =
-        write_behind(&file, &stretches, |_| Err::<(), _>(Error::encode("place", "a reason", "a mend")));
+        write_behind(&file, &stretches, |_| Err::<(), _>(Error::encode("place", "a reason", "what to do")));
     assert!(refused.unwrap_err().to_string().contains("a reason"));
     // A copy that fails is what is told, and not that the queue is closed.
     let beyond = [(0, Stretch::Copy { source: &source, offset: len, len: 6 })];

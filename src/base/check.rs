@@ -54,13 +54,13 @@ impl Base {
     fn check(&self, name: &str, shape: &[Size]) -> Result<()> {
         let place = self.place(name).ok_or_else(|| match self.files {
             Files::Onnx(_) => {
-                let mend =
+                let help =
                     "export the model again by optimum, torch.onnx or onnxruntime-genai, not fused further";
-                self.error(name, "missing: no name or path in the graph leads to it", mend)
+                self.error(name, "missing: no name or path in the graph leads to it", help)
             }
             _ => {
-                let mend = "the file is incomplete or not the model it says; download it again";
-                self.error(name, "missing", mend)
+                let help = "the file is incomplete or not the model it says; download it again";
+                self.error(name, "missing", help)
             }
         })?;
         let wanted: Vec<u64> = shape.iter().map(|&size| self.config.size(size) as u64).collect();
@@ -115,8 +115,8 @@ impl Base {
             let beyond = super::layer_part(name).is_some_and(|(layer, _)| layer >= self.config.layers);
             if read == Some(false) || of_block && (read.is_none() || beyond) {
                 let problem = format!("'{}' models have none that curmerge knows", self.architecture.gguf);
-                let mend = "this variant of the architecture is not supported yet";
-                return Err(self.error(name, &problem, mend));
+                let help = "this variant of the architecture is not supported yet";
+                return Err(self.error(name, &problem, help));
             }
         }
         Ok(())

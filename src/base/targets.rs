@@ -64,9 +64,9 @@ impl Base {
         if !self.is_known() {
             let matrix = self.tensors.iter().find(|(_, tensor)| tensor.shape.len() == 2);
             let example = matrix.map_or("see `curmerge inspect`", |(name, _)| name.as_str());
-            let mend =
+            let help =
                 format!("its architecture is not known; name its matrices in --targets, such as {example}");
-            return Error::request(problem, mend);
+            return Error::request(problem, help);
         }
         let words: Vec<&str> = self.architecture.targets.iter().map(|(w, _)| *w).collect();
         let example = self.architecture.targets.first().map_or("attn_q", |(_, name)| name);

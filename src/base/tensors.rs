@@ -146,8 +146,8 @@ impl Base {
         self.weight(if self.tensors.contains_key("output") { "output" } else { "token_embd" })
     }
 
-    pub(super) fn error(&self, name: &str, problem: &str, mend: &str) -> Error {
-        Error::input(&self.path, format!("tensor '{name}'"), problem, mend)
+    pub(super) fn error(&self, name: &str, problem: &str, help: &str) -> Error {
+        Error::input(&self.path, format!("tensor '{name}'"), problem, help)
     }
 }
 

@@ -87,7 +87,7 @@ impl Renderer<'_> {
 
     fn render_these(&self, messages: &[Message], prompt: bool) -> Result<String, Problem> {
         let text = self.template.render_with(messages, self.variables, prompt);
-        text.map_err(|error| Problem::new(error.problem, error.mend))
+        text.map_err(|error| Problem::new(error.problem, error.help))
     }
 
     /// The assistant's turn `i`.
@@ -105,7 +105,7 @@ impl Renderer<'_> {
         };
         let stop = self.stop(&text[begin..])?;
         let marks = self.template.marked(&self.messages[..=i], self.variables, &after);
-        let marks = marks.map_err(|error| Problem::new(error.problem, error.mend))?;
+        let marks = marks.map_err(|error| Problem::new(error.problem, error.help))?;
         let targets = match marks {
             // Of the ranges in `after`, those of this turn; they may begin with the generation prompt.
             Some(ranges) if text == after => ranges.into_iter().filter(|range| range.end > begin).collect(),

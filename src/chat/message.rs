@@ -273,14 +273,14 @@ impl Conversation {
         let named = |name: Value| {
             let value = others.get_item(&name).unwrap_or_default();
             let name = name.as_str().unwrap_or_default().to_owned();
-            let mend = match name.as_str() {
+            let help = match name.as_str() {
                 "tools" | "documents" => "put it beside \"messages\" instead",
                 own if OWN.contains(&own) || INSTRUCTIONS.contains(&own) => "leave it out",
                 _ => return Ok((name, value)),
             };
             Err((
                 format!("\"chat_template_kwargs\" has \"{name}\", which is no variable of the template's"),
-                mend,
+                help,
             ))
         };
         let variables = Variables {

@@ -35,12 +35,12 @@ const RENDERED_SPARE: usize = 1 << 20;
 
 /// A chat template could not be parsed, or failed at a conversation.
 #[derive(Debug, thiserror::Error)]
-#[error("chat template: {problem}; {mend}")]
+#[error("chat template: {problem}; {help}")]
 pub struct ChatError {
     /// The template's or minijinja's reason, in one line.
     pub problem: String,
     /// What the user can do.
-    pub mend: &'static str,
+    pub help: &'static str,
 }
 
 /// A model's chat template.
@@ -126,7 +126,7 @@ impl ChatTemplate {
     ) -> Result<String, ChatError> {
         let program = self.program.as_ref().map_err(|problem| ChatError {
             problem: problem.clone(),
-            mend: "the template cannot be read: use prompt and completion instead of messages",
+            help: "the template cannot be read: use prompt and completion instead of messages",
         })?;
         // What the model does not have is not defined, as in transformers.
         let special = [("bos_token", &self.bos), ("eos_token", &self.eos)]
@@ -143,13 +143,13 @@ impl ChatTemplate {
         let seen = message::object(seen);
         let text = program.run(seen).map_err(|error| ChatError {
             problem: one_line(&error),
-            mend: "change the messages to what the template takes, or use prompt and completion",
+            help: "change the messages to what the template takes, or use prompt and completion",
         })?;
         let said = messages.iter().map(Message::size).sum::<usize>() + variables.size();
         if text.len() > RENDERED_TIMES * said + RENDERED_SPARE {
             return Err(ChatError {
                 problem: format!("it makes {} bytes of messages of {said}", text.len()),
-                mend: "the template cannot be trusted: use prompt and completion instead of messages",
+                help: "the template cannot be trusted: use prompt and completion instead of messages",
             });
         }
         Ok(text)

@@ -209,14 +209,14 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let report = report?;
     if report.end == End::Diverged {
         let steps = report.progress.steps();
-        let mend = match &checkpoints {
+        let help = match &checkpoints {
             Some(file) if file.path().exists() => {
                 format!("delete {} and use a lower --lr", file.path().display())
             }
             _ => "use a lower --lr".into(),
         };
         let problem = format!("the loss is no longer a number after {steps} steps; no adapter was written");
-        return Err(Error::request(problem, mend));
+        return Err(Error::request(problem, help));
     }
 
     for (target, u) in adapter.targets.iter_mut().zip(model.trained()) {
@@ -277,8 +277,8 @@ fn check_outputs(args: &BuildArgs, output: &Path, inputs: &[&Path]) -> Result<()
 fn check_numbers(args: &BuildArgs) -> Result<()> {
     let positive = |name: &str, x: f64, zero_allowed: bool| {
         let fits = x.is_finite() && (x > 0.0 || zero_allowed && x == 0.0);
-        let mend = "give a positive number";
-        if fits { Ok(()) } else { Err(Error::request(format!("--{name} {x} cannot be used"), mend)) }
+        let help = "give a positive number";
+        if fits { Ok(()) } else { Err(Error::request(format!("--{name} {x} cannot be used"), help)) }
     };
     positive("lr", args.lr, false)?;
     positive("clip", args.clip, false)?;

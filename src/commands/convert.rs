@@ -65,8 +65,8 @@ pub fn run(args: &ConvertArgs, json: bool) -> Result<()> {
         (Container::Gguf, Some("gguf")) => to_other_types(&input, args)?,
         (Container::HfFolder | Container::Onnx, Some("gguf")) => folder_to_gguf(&input, args)?,
         (_, Some("safetensors")) => {
-            let mend = "name a .gguf or .onnx file, or a folder without such an ending";
-            return Err(Error::input(&args.output, "output", "the name ends like a single file's", mend));
+            let help = "name a .gguf or .onnx file, or a folder without such an ending";
+            return Err(Error::input(&args.output, "output", "the name ends like a single file's", help));
         }
         (Container::Gguf | Container::Onnx, _) => to_folder(&input, args)?,
         (Container::HfFolder, _) => {
@@ -75,8 +75,8 @@ pub fn run(args: &ConvertArgs, json: bool) -> Result<()> {
             return Err(Error::input(&args.output, "output", problem, "give it that ending"));
         }
         _ => {
-            let mend = "name a GGUF or ONNX file, or a Hugging Face folder";
-            return Err(Error::input(&input, "container", "it is not a model that can be converted", mend));
+            let help = "name a GGUF or ONNX file, or a Hugging Face folder";
+            return Err(Error::input(&input, "container", "it is not a model that can be converted", help));
         }
     };
     for line in &report.notes {
@@ -111,8 +111,8 @@ fn imatrix(args: &ConvertArgs) -> Result<Option<Imatrix>> {
 fn to_other_types(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertReport)> {
     check_file_options(args)?;
     let Some(file_type) = args.file_type else {
-        let mend = "give --type, for example --type q4_k_m";
-        return Err(Error::input(&args.output, "output", "the types of the new file are not said", mend));
+        let help = "give --type, for example --type q4_k_m";
+        return Err(Error::input(&args.output, "output", "the types of the new file are not said", help));
     };
     let gguf = GgufModel::open(input)?;
     let imatrix = imatrix(args)?;
@@ -148,8 +148,8 @@ fn to_folder(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertReport)
         Some(FileType::BF16) => Some(DType::BF16),
         Some(other) => {
             let problem = format!("a Hugging Face folder is not stored as {other}");
-            let mend = "use --type f32, f16 or bf16, or give the output's name the ending .gguf";
-            return Err(Error::input(&args.output, "output", problem, mend));
+            let help = "use --type f32, f16 or bf16, or give the output's name the ending .gguf";
+            return Err(Error::input(&args.output, "output", problem, help));
         }
     };
     let base = Base::open(input)?;

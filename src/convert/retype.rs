@@ -123,8 +123,8 @@ pub(crate) fn retyped<'a>(
     if file_type::EXCEPTIONS.contains(&architecture) {
         let problem =
             format!("llama-quantize has rules of its own for '{architecture}', which curmerge has not");
-        let mend = "use llama-quantize for this model";
-        return Err(Error::input(first.path(), "general.architecture", problem, mend));
+        let help = "use llama-quantize for this model";
+        return Err(Error::input(first.path(), "general.architecture", problem, help));
     }
     let choices = file_type::choose(gguf, file_type, imatrix.is_some());
     let tensors = gguf.tensors().zip(choices);
@@ -166,7 +166,7 @@ pub(super) fn fallbacks<'a>(choices: impl Iterator<Item = (&'a str, &'a Choice)>
     ))
 }
 
-/// The `wanted` weights of a tensor that gets this type, if there are some; else what is wrong with them and the mend.
+/// The `wanted` weights of a tensor that gets this type, if there are some; else what is wrong with them and what to do.
 pub(super) fn weights<'a>(
     imatrix: Option<&'a Imatrix>,
     name: &str,
@@ -236,9 +236,9 @@ impl<'a> Retyped<'a> {
         file_type: FileType,
         imatrix: Option<&'a Imatrix>,
     ) -> Result<Self> {
-        let error = |problem: String, mend: &str| {
+        let error = |problem: String, help: &str| {
             let place = format!("tensor '{}'", stored.name.escape_debug());
-            Error::input(file.path(), place, problem, mend)
+            Error::input(file.path(), place, problem, help)
         };
         let mut tensor = Retyped { file, tensor: stored, choice, weights: None };
         if !tensor.changes() {
@@ -250,7 +250,7 @@ impl<'a> Retyped<'a> {
         }
         let wanted = tensor.columns() * stored.dims.get(2).map_or(1, |&experts| experts as usize);
         tensor.weights = weights(imatrix, &stored.name, wanted, tensor.choice.dtype, file_type)
-            .map_err(|(problem, mend)| error(problem, mend))?;
+            .map_err(|(problem, help)| error(problem, help))?;
         Ok(tensor)
     }
 

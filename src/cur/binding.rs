@@ -144,9 +144,9 @@ pub fn check(base: &Base, adapter: &Adapter, allow_other_base: bool) -> Result<O
     }
     let mut other = Vec::new();
     for (target, likeness) in adapter.targets.iter().zip(compare_targets(base, adapter)) {
-        let refuse = |problem: String, mend: &str| {
+        let refuse = |problem: String, help: &str| {
             let place = format!("tensor '{}'", target.name);
-            Err(Error::input(base.path(), place, problem, mend))
+            Err(Error::input(base.path(), place, problem, help))
         };
         match likeness {
             Likeness::Bytes | Likeness::Values => {}

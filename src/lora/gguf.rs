@@ -22,7 +22,7 @@ pub(super) fn is_lora(gguf: &Gguf) -> bool {
 
 pub(super) fn open(path: &Path, base: &Base) -> Result<Lora> {
     let gguf = Gguf::open(path)?;
-    let refuse = |key: &str, problem: &str, mend: &str| Err(Error::input(path, key, problem, mend));
+    let refuse = |key: &str, problem: &str, help: &str| Err(Error::input(path, key, problem, help));
     if !is_lora(&gguf) {
         return refuse("general.type", "is not 'adapter'", "name an adapter, not a model");
     }

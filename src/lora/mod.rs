@@ -130,8 +130,8 @@ impl Lora {
         let c = (0..weight.rows()).flat_map(|row| &b[target.order.stored_row(row) * rank..][..rank]).copied();
         let p: Vec<f32> = a.iter().map(|x| scale * x).collect();
         if !p.iter().all(|x| x.is_finite()) {
-            let mend = "use a smaller scale";
-            return Err(self.error(&target.a.name, "scale * A is beyond what f32 holds".into(), mend));
+            let help = "use a smaller scale";
+            return Err(self.error(&target.a.name, "scale * A is beyond what f32 holds".into(), help));
         }
         Ok(Factors::new(c.collect(), p, rank, weight.cols()))
     }
@@ -152,8 +152,8 @@ impl Lora {
         }
     }
 
-    fn error(&self, tensor: &str, problem: String, mend: &str) -> Error {
-        Error::input(&self.path, format!("tensor '{}'", tensor.escape_debug()), problem, mend)
+    fn error(&self, tensor: &str, problem: String, help: &str) -> Error {
+        Error::input(&self.path, format!("tensor '{}'", tensor.escape_debug()), problem, help)
     }
 }
 

@@ -48,13 +48,13 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
         let name = base.architecture_name().escape_debug();
         let problem =
             format!("is true, and '{name}' is not known: its modules may be stored either way round");
-        let mend = "merge it with PEFT's merge_and_unload instead";
-        return Err(Error::input(config_path, "fan_in_fan_out", problem, mend));
+        let help = "merge it with PEFT's merge_and_unload instead";
+        return Err(Error::input(config_path, "fan_in_fan_out", problem, help));
     }
     for tensor in file.tensors() {
-        let refuse = |problem: &str, mend: &str| {
+        let refuse = |problem: &str, help: &str| {
             let place = format!("tensor '{}'", tensor.name.escape_debug());
-            Err(Error::input(&path, place, problem, mend))
+            Err(Error::input(&path, place, problem, help))
         };
         let stem = |part| Some((module(&tensor.name, part)?, part));
         let Some((module, part)) = stem(0).or(stem(1)) else {
@@ -149,7 +149,7 @@ struct Config<'a> {
 
 impl<'a> Config<'a> {
     fn read(path: &'a Path) -> Result<Self> {
-        let refuse = |key: &str, problem: &str, mend: &str| Error::input(path, key, problem, mend);
+        let refuse = |key: &str, problem: &str, help: &str| Error::input(path, key, problem, help);
         let length = std::fs::metadata(path).map_err(|e| Error::io(path, "read", e))?.len();
         if length > MAX_CONFIG {
             return Err(Error::file(path, format!("has {length} bytes"), "name a PEFT folder"));
@@ -170,8 +170,8 @@ impl<'a> Config<'a> {
             json.get("init_lora_weights").and_then(Json::as_str).and_then(|s| s.split('_').next())
         {
             let problem = format!("'{how}' trained beside a changed base");
-            let mend = "save it with path_initial_model_for_weight_conversion, which makes it a plain LoRA";
-            return Err(refuse("init_lora_weights", &problem, mend));
+            let help = "save it with path_initial_model_for_weight_conversion, which makes it a plain LoRA";
+            return Err(refuse("init_lora_weights", &problem, help));
         }
         let number = |key: &str, least: f64| {
             let value = json.get(key).and_then(Json::as_f64).filter(|x| x.is_finite() && *x >= least);

@@ -123,8 +123,8 @@ impl Found {
                 self.notes.push(format!("{name} was left out: it is no ordinary file or folder"));
             } else if entry.file_name() != ".git" {
                 if depth == MAX_DEPTH {
-                    let mend = "name the folder of the model itself";
-                    return Err(Error::input(&path, "folder", "nested too deep", mend));
+                    let help = "name the folder of the model itself";
+                    return Err(Error::input(&path, "folder", "nested too deep", help));
                 }
                 self.walk(root, &below, depth + 1)?;
             }

@@ -191,8 +191,8 @@ type Retyping<'a> = (Changes<'a>, Vec<(String, Value)>, Vec<String>);
 fn retyped<'a>(base: &'a Base, file_type: FileType, imatrix: Option<&'a Imatrix>) -> Result<Retyping<'a>> {
     let Files::Gguf(model) = base.files() else {
         let problem = format!("{file_type} is a mixture of types for a whole GGUF file, and this is none");
-        let mend = "store the changed tensors in another type with --type-adapted, or convert the base first";
-        return Err(Error::input(base.path(), "container", problem, mend));
+        let help = "store the changed tensors in another type with --type-adapted, or convert the base first";
+        return Err(Error::input(base.path(), "container", problem, help));
     };
     let tensors = retype::retyped(model, file_type, imatrix)?;
     let notes = retype::notes(&tensors);
@@ -227,7 +227,7 @@ fn ending(out: &Path) -> String {
 fn check_ending(base: &Base, options: &MergeOptions<'_>, out: &Path) -> Result<()> {
     let ending = ending(out);
     let like_a_file = matches!(ending.as_str(), "gguf" | "safetensors" | "onnx");
-    let (problem, mend) = match (base.files(), options.max_shard_size) {
+    let (problem, help) = match (base.files(), options.max_shard_size) {
         (Files::Gguf(_), None) if ending != "gguf" => (
             "the base is a GGUF file, and the output's name does not end in .gguf",
             "give it that ending; other containers are not written yet",
@@ -250,5 +250,5 @@ fn check_ending(base: &Base, options: &MergeOptions<'_>, out: &Path) -> Result<(
         ),
         _ => return Ok(()),
     };
-    Err(Error::input(out, "output", problem, mend))
+    Err(Error::input(out, "output", problem, help))
 }

@@ -124,8 +124,8 @@ fn sole_user<'b>(
         // Slices do not overlap.
         [(canonical, tensor), (other, _), ..] if tensor.slice.is_none() => {
             let problem = format!("it is also {other}, which a merge would change too");
-            let mend = "export the model again without sharing weights";
-            Err(Error::input(base.path(), format!("tensor '{canonical}'"), problem, mend))
+            let help = "export the model again without sharing weights";
+            Err(Error::input(base.path(), format!("tensor '{canonical}'"), problem, help))
         }
         [user, ..] => Ok(user),
     }
@@ -143,15 +143,15 @@ fn check_storage(base: &Base, name: &str, tensor: &BaseTensor, storage: Storage)
     }
     let problem =
         format!("the graph takes it as {}, and a merge leaves the graph as it is", tensor.type_name());
-    let mend = "leave out --type and --type-adapted";
-    Err(Error::input(base.path(), format!("tensor '{name}'"), problem, mend))
+    let help = "leave out --type and --type-adapted";
+    Err(Error::input(base.path(), format!("tensor '{name}'"), problem, help))
 }
 
 /// The change of the constant of this name, which one node uses.
 fn change<'m>(base: &Base, onnx: &'m Onnx, name: &'m str) -> Result<Change<'m>> {
     let refuse = |problem: String| {
-        let mend = "export the model again without sharing weights";
-        Error::input(base.path(), format!("tensor '{}'", name.escape_debug()), problem, mend)
+        let help = "export the model again without sharing weights";
+        Error::input(base.path(), format!("tensor '{}'", name.escape_debug()), problem, help)
     };
     let tensor: &OnnxTensor = onnx.constant(name).ok_or_else(|| refuse("no constant".into()))?;
     if let [one, other] = users(onnx, name)[..] {

@@ -182,7 +182,7 @@ impl MergeReport {
     /// One line for each thing that whoever uses the output should know.
     pub fn warnings(&self) -> Vec<String> {
         let mut lines = self.notes.clone();
-        let mend = match self.types_are_fixed {
+        let help = match self.types_are_fixed {
             true => "merge into the model unquantized, and quantize that",
             false => "store them finer, for example with --type-adapted q8_0",
         };
@@ -194,7 +194,7 @@ impl MergeReport {
                 low.len(),
                 worst.label(),
                 worst.share,
-                mend
+                help
             ));
         }
         let noisy: Vec<_> = self.tensors.iter().filter(|t| t.noise > HIGH_NOISE).collect();
@@ -205,7 +205,7 @@ impl MergeReport {
                 noisy.len(),
                 worst.label(),
                 worst.noise,
-                mend
+                help
             ));
         }
         lines

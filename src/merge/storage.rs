@@ -70,8 +70,8 @@ pub(super) fn choose(
 
 /// The type itself, if the tensor can be written in it.
 fn check(base: &Base, name: &str, tensor: &BaseTensor, dtype: DType, cols: usize) -> Result<DType> {
-    let refuse = |problem: String, mend: &str| {
-        Err(Error::input(base.path(), format!("tensor '{name}'"), problem, mend))
+    let refuse = |problem: String, help: &str| {
+        Err(Error::input(base.path(), format!("tensor '{name}'"), problem, help))
     };
     // Of some types that have no encoder codes can still be changed.
     let stays = dtype == tensor.dtype;

@@ -132,8 +132,8 @@ impl<'a, T: Real> Transformer<'a, T> {
         for target in targets {
             let slot = self.terms.len();
             let refuse = |problem: &str| {
-                let mend = "the adapter belongs to another model; use the base that it was trained on";
-                Error::request(format!("target '{}' {problem}", target.name.escape_debug()), mend)
+                let help = "the adapter belongs to another model; use the base that it was trained on";
+                Error::request(format!("target '{}' {problem}", target.name.escape_debug()), help)
             };
             let roles = self.architecture.targets;
             let (layer, linear) = layer_part(&target.name)

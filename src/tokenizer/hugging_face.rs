@@ -40,8 +40,8 @@ pub(super) struct HfTokenizer {
 pub(super) fn open(folder: &Path) -> Result<(HfTokenizer, Settings, Option<ChatTemplate>), TokenizerError> {
     let path = folder.join("tokenizer.json");
     let bytes = std::fs::read(&path).map_err(|error| {
-        let mend = "save the model with AutoTokenizer.save_pretrained, which writes tokenizer.json";
-        TokenizerError::file(&path, error, mend)
+        let help = "save the model with AutoTokenizer.save_pretrained, which writes tokenizer.json";
+        TokenizerError::file(&path, error, help)
     })?;
     let tokenizer = HfTokenizer::from_json(&path, &bytes)?;
 

@@ -38,14 +38,14 @@ pub(crate) use vocabulary::{Kind, Vocabulary};
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     /// A metadata key of a GGUF file is missing, of the wrong type, or inconsistent.
-    #[error("tokenizer: {key}: {problem}; {mend}")]
+    #[error("tokenizer: {key}: {problem}; {help}")]
     Key {
         /// The metadata key.
         key: String,
         /// What is wrong with it.
         problem: String,
         /// What the user can do.
-        mend: &'static str,
+        help: &'static str,
     },
     /// `tokenizer.ggml.model` names an algorithm that is not written here.
     #[error(
@@ -67,14 +67,14 @@ pub enum TokenizerError {
         known: usize,
     },
     /// A file of a Hugging Face folder cannot be read, or says what cannot be.
-    #[error("{}: {problem}; {mend}", path.display())]
+    #[error("{}: {problem}; {help}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// What is wrong, with the place if it is known.
         problem: String,
         /// What the user can do.
-        mend: &'static str,
+        help: &'static str,
     },
     /// The tokenizer of a Hugging Face folder failed at a text.
     #[error("tokenizer: cannot encode the text: {problem}; use the model's GGUF file")]
@@ -97,13 +97,13 @@ pub enum TokenizerError {
 }
 
 impl TokenizerError {
-    fn bad(key: &str, problem: impl Into<String>, mend: &'static str) -> Self {
-        TokenizerError::Key { key: key.to_owned(), problem: problem.into(), mend }
+    fn bad(key: &str, problem: impl Into<String>, help: &'static str) -> Self {
+        TokenizerError::Key { key: key.to_owned(), problem: problem.into(), help }
     }
 
-    fn file(path: &Path, problem: impl std::fmt::Display, mend: &'static str) -> Self {
+    fn file(path: &Path, problem: impl std::fmt::Display, help: &'static str) -> Self {
         let problem = problem.to_string().replace(['\n', '\r'], " ");
-        TokenizerError::File { path: path.to_owned(), problem, mend }
+        TokenizerError::File { path: path.to_owned(), problem, help }
     }
 }
 

@@ -82,8 +82,8 @@ impl<'a> CheckpointFile<'a> {
     pub fn read(&self, options: AdamWOptions) -> Result<State> {
         if !self.path.exists() {
             let problem = "there is no checkpoint to go on from";
-            let mend = "give the command line of a run with --save-every, or leave out --resume to begin";
-            return Err(Error::file(&self.path, problem, mend));
+            let help = "give the command line of a run with --save-every, or leave out --resume to begin";
+            return Err(Error::file(&self.path, problem, help));
         }
         let file = SafeTensors::open(&self.path).map_err(damaged)?;
         let reader = Reader { file: &file };
@@ -140,7 +140,7 @@ fn to_bytes(identity: &Identity, state: &State) -> Result<Vec<u8>> {
     Ok(seal(BTreeMap::from(metadata), tensors, &data)?)
 }
 
-/// An error of the container, with the mend that a checkpoint has.
+/// An error of the container, with what to do about a checkpoint.
 fn damaged(error: curmerge_formats::Error) -> Error {
     use curmerge_formats::Error::{Checksum, Malformed};
     match error {
@@ -164,16 +164,16 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn check_format(&self) -> Result<()> {
         if self.file.metadata().get(FORMAT).is_none_or(|format| format != FORMAT_NAME) {
-            let mend = "name another output with -o";
-            return Err(Error::file(self.file.path(), "is no checkpoint of curmerge build", mend));
+            let help = "name another output with -o";
+            return Err(Error::file(self.file.path(), "is no checkpoint of curmerge build", help));
         }
         match self.text(VERSION)? {
             VERSION_NUMBER => Ok(()),
             other => {
                 let problem =
                     format!("version '{}' of checkpoints is not known", terminal::shortened(other, 20));
-                let mend = "go on with the curmerge that wrote it";
-                Err(Error::input(self.file.path(), VERSION, problem, mend))
+                let help = "go on with the curmerge that wrote it";
+                Err(Error::input(self.file.path(), VERSION, problem, help))
             }
         }
     }
@@ -212,8 +212,8 @@ impl Reader<'_> {
             if was.get(key) != now.settings.get(key) {
                 let (was, is) = (shown(&was), shown(&now.settings));
                 let problem = format!("the run began with {was}, and now it is {is}");
-                let mend = format!("give what it began with, {ANEW}");
-                return Err(Error::input(path, terminal::shortened(key, 60), problem, mend));
+                let help = format!("give what it began with, {ANEW}");
+                return Err(Error::input(path, terminal::shortened(key, 60), problem, help));
             }
         }
         let base: BTreeMap<String, String> = self.json(BASE)?;
@@ -227,14 +227,14 @@ impl Reader<'_> {
             let Some(name) = tensor.name.strip_suffix(".u") else { continue };
             if !trained.remove(name) {
                 let problem = format!("the run began with '{}' too", terminal::shortened(name, 80));
-                let mend = format!("give the targets it began with, {ANEW}");
-                return Err(Error::input(path, "--targets", problem, mend));
+                let help = format!("give the targets it began with, {ANEW}");
+                return Err(Error::input(path, "--targets", problem, help));
             }
         }
         if let Some(name) = trained.first() {
             let problem = format!("the run began without '{name}'");
-            let mend = format!("give the targets it began with, {ANEW}");
-            return Err(Error::input(path, "--targets", problem, mend));
+            let help = format!("give the targets it began with, {ANEW}");
+            return Err(Error::input(path, "--targets", problem, help));
         }
         Ok(())
     }

@@ -24,16 +24,16 @@ use rows::{Content, Row};
 /// What is wrong with an example, before its line is known.
 struct Problem {
     problem: String,
-    mend: String,
+    help: String,
 }
 
 impl Problem {
-    fn new(problem: impl Into<String>, mend: impl Into<String>) -> Self {
-        Problem { problem: problem.into(), mend: mend.into() }
+    fn new(problem: impl Into<String>, help: impl Into<String>) -> Self {
+        Problem { problem: problem.into(), help: help.into() }
     }
 
     fn at(self, path: &Path, line: usize) -> Error {
-        Error::line(path, line, self.problem, self.mend)
+        Error::line(path, line, self.problem, self.help)
     }
 }
 
@@ -93,7 +93,7 @@ impl Dataset {
         match content {
             Content::Plain(text) => {
                 dataset.examples = windows(&text, tokenizer, options)
-                    .map_err(|problem| Error::file(path, problem.problem, problem.mend))?;
+                    .map_err(|problem| Error::file(path, problem.problem, problem.help))?;
             }
             Content::Rows(rows) => {
                 // Collected in order first: which of several errors is told must not depend on the threads.
@@ -170,8 +170,8 @@ fn check(path: &Path, options: &DataOptions) -> Result<(), Error> {
 }
 
 fn nothing_to_learn(path: &Path) -> Error {
-    let mend = "give it completions, assistant turns or longer texts, or raise --max-seq-len";
-    Error::file(path, "has no example with anything to learn", mend)
+    let help = "give it completions, assistant turns or longer texts, or raise --max-seq-len";
+    Error::file(path, "has no example with anything to learn", help)
 }
 
 /// The example as it is learnt, if it has a target: nothing predicts the first token.
@@ -190,7 +190,7 @@ fn first_window(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Re
     let part = (0..=most).rev().find(|&at| all.is_char_boundary(at)).unwrap_or(0);
     for text in [&all[..part], &all] {
         let made = windows(text, tokenizer, options);
-        let made = made.map_err(|problem| Error::file(path, problem.problem, problem.mend))?;
+        let made = made.map_err(|problem| Error::file(path, problem.problem, problem.help))?;
         let is_full = |first: &Example| first.tokens.len() == options.max_seq_len;
         if let Some(first) = made.into_iter().next().filter(|first| is_full(first) || all == text) {
             return Ok((first, false));

@@ -44,9 +44,9 @@ impl GgufModel {
         check_is_first(&first, name, count)?;
         let Some(stem) = name.strip_suffix(&split_ending(0, count)) else {
             let problem = format!("the first of {count} splits, called {}", quoted(name));
-            let mend =
+            let help =
                 format!("rename it to end in {}: the others are found by name", split_ending(0, count));
-            return Err(Error::malformed(path, "file name", problem, mend));
+            return Err(Error::malformed(path, "file name", problem, help));
         };
         let mut files = vec![first];
         for index in 1..count {
@@ -130,8 +130,8 @@ fn number(file: &Gguf, key: &str) -> Result<u64> {
     })
 }
 
-fn malformed(file: &Gguf, key: &str, problem: String, mend: &str) -> Error {
-    Error::malformed(file.path(), format!("key {key:?}"), problem, mend)
+fn malformed(file: &Gguf, key: &str, problem: String, help: &str) -> Error {
+    Error::malformed(file.path(), format!("key {key:?}"), problem, help)
 }
 
 fn check_is_first(file: &Gguf, name: &str, count: u64) -> Result<()> {
@@ -144,14 +144,14 @@ fn check_is_first(file: &Gguf, name: &str, count: u64) -> Result<()> {
         return Err(malformed(file, NUMBER_KEY, problem, FETCH_AGAIN));
     }
     let problem = format!("the file is split {} of {count}", index + 1);
-    let mend = match name.strip_suffix(&split_ending(index, count)) {
+    let help = match name.strip_suffix(&split_ending(index, count)) {
         Some(stem) => {
             let first = file.path().with_file_name(split_name(stem, 0, count));
             format!("name the first, {}", first.display())
         }
         None => format!("name the first, which ends in {}", split_ending(0, count)),
     };
-    Err(malformed(file, NUMBER_KEY, problem, &mend))
+    Err(malformed(file, NUMBER_KEY, problem, &help))
 }
 
 /// Opens a split that is not the first, and checks that it is the one its name says.
@@ -159,8 +159,8 @@ fn open_other(path: &Path, first: &str, index: u64, count: u64) -> Result<Gguf> 
     let file = Gguf::open(path).map_err(|error| match error {
         Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
             let place = format!("split {} of {count}", index + 1);
-            let mend = format!("download it into the folder of {}", quoted(first));
-            Error::malformed(path, place, "missing", mend)
+            let help = format!("download it into the folder of {}", quoted(first));
+            Error::malformed(path, place, "missing", help)
         }
         other => other,
     })?;
@@ -168,8 +168,8 @@ fn open_other(path: &Path, first: &str, index: u64, count: u64) -> Result<Gguf> 
         let found = number(&file, key)?;
         if found != wanted {
             let problem = format!("{found}, and beside {} it must be {wanted}", quoted(first));
-            let mend = "download all splits of one model again";
-            return Err(malformed(&file, key, problem, mend));
+            let help = "download all splits of one model again";
+            return Err(malformed(&file, key, problem, help));
         }
     }
     Ok(file)
@@ -182,16 +182,16 @@ fn check_tensors(files: &[Gguf]) -> Result<()> {
             if let Some(other) = holders.insert(tensor.name.as_str(), file.path()) {
                 let place = format!("tensor {}", quoted(&tensor.name));
                 let problem = format!("also in {}", other.display());
-                let mend = "download all splits of one model again";
-                return Err(Error::malformed(file.path(), place, problem, mend));
+                let help = "download all splits of one model again";
+                return Err(Error::malformed(file.path(), place, problem, help));
             }
         }
     }
     let promised = number(&files[0], TENSORS_KEY)?;
     if promised != holders.len() as u64 {
         let problem = format!("{promised}, and the {} splits hold {} tensors", files.len(), holders.len());
-        let mend = "download all splits of one model again";
-        return Err(malformed(&files[0], TENSORS_KEY, problem, mend));
+        let help = "download all splits of one model again";
+        return Err(malformed(&files[0], TENSORS_KEY, problem, help));
     }
     Ok(())
 }

@@ -138,7 +138,7 @@ fn check_file(version: u32, alignment: u64, metadata: &[(String, Value)]) -> Res
 
 /// The ggml id and the length in bytes of a tensor that can be written.
 fn check_tensor(tensor: &NewTensor) -> Result<(u32, u64)> {
-    let fail = |problem: String, mend: &str| Err(Error::encode(tensor_place(&tensor.name), problem, mend));
+    let fail = |problem: String, help: &str| Err(Error::encode(tensor_place(&tensor.name), problem, help));
     if tensor.name.is_empty() || tensor.name.len() > MAX_NAME {
         let problem =
             format!("the name has {} bytes, and llama.cpp takes 1 to {MAX_NAME}", tensor.name.len());

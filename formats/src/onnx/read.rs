@@ -46,8 +46,8 @@ impl Onnx {
         let size = file.bytes().len() as u64;
         if size > MAX_MODEL {
             let problem = format!("the model has {size} bytes, and protobuf's readers take {MAX_MODEL}");
-            let mend = "export it again with its weights as external data";
-            return Err(Error::unsupported(path, "whole file", problem, mend));
+            let help = "export it again with its weights as external data";
+            return Err(Error::unsupported(path, "whole file", problem, help));
         }
         let mut files = ExternalFiles::new(path);
         let message = Source { path, bytes: file.bytes() }.message("ModelProto");

@@ -95,8 +95,8 @@ impl OnnxLayout {
     pub fn new(model: &NewOnnx, external: Option<&str>) -> Result<Self> {
         if let Some(location) = external {
             check_location(location).map_err(|problem| {
-                let mend = "name a file beside the model";
-                Error::encode(format!("external file {}", quoted(location)), problem, mend)
+                let help = "name a file beside the model";
+                Error::encode(format!("external file {}", quoted(location)), problem, help)
             })?;
         }
         check_names(model)?;

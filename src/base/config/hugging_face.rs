@@ -166,8 +166,8 @@ impl Fields {
         let dense = self.json["mlp_only_layers"].as_array().is_some_and(|layers| !layers.is_empty());
         if sparse_step != 1 || dense {
             let problem = "some blocks have no experts";
-            let mend = "this variant of the architecture is not supported yet";
-            return Err(Error::input(&self.path, "decoder_sparse_step", problem, mend));
+            let help = "this variant of the architecture is not supported yet";
+            return Err(Error::input(&self.path, "decoder_sparse_step", problem, help));
         }
         Ok(Experts {
             count: self.needed("num_experts")?,

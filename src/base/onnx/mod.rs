@@ -277,8 +277,8 @@ fn put(path: &Path, used: &Use<'_>, named: &Named, config: &Config, found: &mut 
     if !single && draft.outputs() != rows {
         let place = format!("tensor '{}'", used.name.escape_debug());
         let problem = format!("{} outputs where the configuration says {rows}", draft.outputs());
-        let mend = "the configuration beside it is of another model, or the file is damaged";
-        return Err(Error::input(path, place, problem, mend));
+        let help = "the configuration beside it is of another model, or the file is damaged";
+        return Err(Error::input(path, place, problem, help));
     }
     let mut start = 0;
     for Part { canonical, line, rows } in &named.parts {
@@ -294,15 +294,15 @@ fn put(path: &Path, used: &Use<'_>, named: &Named, config: &Config, found: &mut 
             name += ".bias";
             if line.is_none_or(|line| line.bias.is_none()) {
                 let problem = format!("it adds a bias to {canonical}, which has none that curmerge knows");
-                let mend = "this variant of the architecture is not supported yet";
-                return Err(uses::error(path, used.node, problem, mend));
+                let help = "this variant of the architecture is not supported yet";
+                return Err(uses::error(path, used.node, problem, help));
             }
         }
         if let Some(other) = found.get(&name).filter(|other| !other.is_same(&draft)) {
             let problem =
                 format!("both '{}' and '{}' are it", other.name.escape_debug(), draft.name.escape_debug());
-            let mend = "this variant of the architecture is not supported yet";
-            return Err(Error::input(path, format!("tensor '{name}'"), problem, mend));
+            let help = "this variant of the architecture is not supported yet";
+            return Err(Error::input(path, format!("tensor '{name}'"), problem, help));
         }
         found.insert(name, draft);
     }

@@ -69,9 +69,9 @@ pub(super) fn all(onnx: &Onnx) -> Result<Vec<Use<'_>>> {
 }
 
 /// An error about a node.
-pub(super) fn error(path: &Path, node: &Node, problem: impl Into<String>, mend: &str) -> Error {
+pub(super) fn error(path: &Path, node: &Node, problem: impl Into<String>, help: &str) -> Error {
     let place = format!("{} node '{}'", node.op_type.escape_debug(), node.name.escape_debug());
-    Error::input(path, place, problem, mend)
+    Error::input(path, place, problem, help)
 }
 
 const UNQUANTIZED: &str = "export the model unquantized, or quantized for MatMulNBits";
@@ -156,8 +156,8 @@ impl<'m> Reader<'m> {
                 }
             }
             "If" | "Loop" | "Scan" if node.graphs().any(has_products) => {
-                let mend = "use the model with past that has one graph (no decoder_model_merged.onnx)";
-                return Err(self.error("its branches have products of their own", mend));
+                let help = "use the model with past that has one graph (no decoder_model_merged.onnx)";
+                return Err(self.error("its branches have products of their own", help));
             }
             unread if UNREAD.contains(&unread) && self.has_constants() => {
                 return Err(self.error("its weights are in a form that is not read", UNQUANTIZED));
@@ -171,8 +171,8 @@ impl<'m> Reader<'m> {
         self.node.inputs.iter().any(|input| self.onnx.constant(input).is_some())
     }
 
-    fn error(&self, problem: impl Into<String>, mend: &str) -> Error {
-        error(self.onnx.path(), self.node, problem, mend)
+    fn error(&self, problem: impl Into<String>, help: &str) -> Error {
+        error(self.onnx.path(), self.node, problem, help)
     }
 
     /// Takes the use if the factor that the operator multiplies by is 1.

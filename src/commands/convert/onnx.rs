@@ -70,7 +70,7 @@ pub(super) fn convert(
     ending: Option<&str>,
 ) -> Result<(String, ConvertReport)> {
     let alone = ending == Some("onnx");
-    let refuse = |problem: &str, mend: &str| Err(Error::input(&args.output, "output", problem, mend));
+    let refuse = |problem: &str, help: &str| Err(Error::input(&args.output, "output", problem, help));
     if alone && (args.force || args.onnx.genai || args.onnx.format == Some(FolderFormat::Safetensors)) {
         let problem = "--force, --genai and --format safetensors are of folders";
         return refuse(problem, "name a folder without such an ending, or leave them out");

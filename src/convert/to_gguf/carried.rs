@@ -20,8 +20,8 @@ pub(super) fn check(
 ) -> Result<()> {
     let config = base.config();
     let refuse = |key: &str, problem: String| {
-        let mend = format!("llama.cpp's {} has no form for it: use the model as it is", recipe.architecture);
-        Err(Error::input(folder.join("config.json"), key, problem, mend))
+        let help = format!("llama.cpp's {} has no form for it: use the model as it is", recipe.architecture);
+        Err(Error::input(folder.join("config.json"), key, problem, help))
     };
     let has = |key: Key| recipe.keys.contains(&key);
     let scale =

@@ -252,9 +252,9 @@ pub(super) fn recognise(
     let Some(name) = known.or_else(own) else {
         let problem =
             format!("llama.cpp has no name for its pre-tokenizer (ids of the check text hash to {hash})");
-        let mend =
+        let help =
             "llama.cpp cannot split texts as this model does, or a later version than 11434 must be asked";
-        return Err(Error::input(path, "pre_tokenizer", problem, mend));
+        return Err(Error::input(path, "pre_tokenizer", problem, help));
     };
     notes.push(format!(
         "llama.cpp's converter does not know this tokenizer; its pipeline is that of '{name}', which was written"

@@ -264,8 +264,8 @@ fn merges(folder: Folder<'_>, tokenizer: Option<&Object>) -> Result<Vec<String>>
         .map(|(rank, value)| {
             merge(value).ok_or_else(|| {
                 let place = format!("model.merges[{rank}]");
-                let mend = "download the folder again";
-                Error::input(folder.join("tokenizer.json"), place, "neither a text nor a pair of texts", mend)
+                let help = "download the folder again";
+                Error::input(folder.join("tokenizer.json"), place, "neither a text nor a pair of texts", help)
             })
         })
         .collect()

@@ -112,8 +112,8 @@ pub(super) fn of<'a>(
     });
     let stored = |name: &str| -> Result<Stored<'a>> {
         let missing = || {
-            let mend = "the model is incomplete; download or export it again";
-            Error::input(base.path(), format!("tensor '{name}'"), "missing", mend)
+            let help = "the model is incomplete; download or export it again";
+            Error::input(base.path(), format!("tensor '{name}'"), "missing", help)
         };
         Ok(Stored::new(base, base.tensors().get(name).ok_or_else(missing)?, base.weight(name)?))
     };
@@ -136,8 +136,8 @@ pub(super) fn of<'a>(
         if line.is_none_or(|line| ending == ".bias" && line.bias.is_none()) {
             let place = format!("tensor '{}'", tensor.stored_name.escape_debug());
             let problem = format!("no part of the {} architecture", base.architecture().gguf);
-            let mend = "a quantized, adapted or changed model cannot be converted; use the original";
-            return Err(Error::input(file_path(base, tensor), place, problem, mend));
+            let help = "a quantized, adapted or changed model cannot be converted; use the original";
+            return Err(Error::input(file_path(base, tensor), place, problem, help));
         }
         let experts = base.config().experts.map_or(0, |experts| experts.count);
         if let (true, Some((layer, _))) = (canonical.ends_with(']'), layer_part(canonical)) {
@@ -234,7 +234,7 @@ pub(super) fn set_types<'a, 'v>(
         tensor.dtype = choice.dtype;
         if choice.dtype != DType::F32 {
             let weights = retype::weights(imatrix, &tensor.name, tensor.columns(), choice.dtype, file_type);
-            tensor.weights = weights.map_err(|(problem, mend)| tensor.error(problem, mend))?;
+            tensor.weights = weights.map_err(|(problem, help)| tensor.error(problem, help))?;
         }
     }
     Ok(retype::fallbacks(planned.iter().map(|tensor| tensor.name.as_str()).zip(&choices)))
@@ -291,11 +291,11 @@ impl Tensor<'_> {
         self.dims.first().map_or(1, |&columns| columns as usize)
     }
 
-    fn error(&self, problem: String, mend: &str) -> Error {
+    fn error(&self, problem: String, help: &str) -> Error {
         let place = format!("tensor '{}'", self.name);
         match self.parts().first() {
-            None => Error::request(format!("{place}: {problem}"), mend),
-            Some(part) => Error::input(part.path, place, problem, mend),
+            None => Error::request(format!("{place}: {problem}"), help),
+            Some(part) => Error::input(part.path, place, problem, help),
         }
     }
 

@@ -76,8 +76,8 @@ pub(super) fn set(
         }
         (Some(Source::ByteLevel), Some(json)) => byte_level(keys, folder, json, size, notes)?,
         _ => {
-            let mend = "download the folder with tokenizer.json, or with tokenizer.model";
-            return Err(Error::file(folder.path(), "the folder has no tokenizer", mend));
+            let help = "download the folder with tokenizer.json, or with tokenizer.model";
+            return Err(Error::file(folder.path(), "the folder has no tokenizer", help));
         }
     }
     for (_, extra) in recipe.by_vocabulary_size.iter().filter(|(of, _)| *of == size) {
@@ -108,8 +108,8 @@ fn sentencepiece(
     let path = folder.join("tokenizer.model");
     let model = folder.bytes("tokenizer.model")?.unwrap_or_default();
     let pieces = spm::parse(&model).map_err(|(position, problem)| {
-        let mend = "download it again; one of another program than SentencePiece, move out of the folder";
-        Error::input(&path, format!("byte {position}"), problem, mend)
+        let help = "download it again; one of another program than SentencePiece, move out of the folder";
+        Error::input(&path, format!("byte {position}"), problem, help)
     })?;
     drop(model);
     let unused = |id: usize| Piece { text: format!("[PAD{id}]"), score: PADDING, kind: spm::UNUSED };
@@ -206,14 +206,14 @@ fn byte_level(
 ) -> Result<()> {
     if is_sentencepiece(json) {
         let problem = "made of a SentencePiece model, whose scores llama.cpp needs";
-        let mend = "put the model's tokenizer.model into the folder";
-        return Err(Error::file(folder.join("tokenizer.json"), problem, mend));
+        let help = "put the model's tokenizer.model into the folder";
+        return Err(Error::file(folder.join("tokenizer.json"), problem, help));
     }
     let model = json.get("model").and_then(|model| model.get("type")).and_then(Json::as_str).unwrap_or("");
     if model != "BPE" {
         let problem = format!("a tokenizer of the kind '{}'", model.escape_debug());
-        let mend = "curmerge converts BPE and SentencePiece vocabularies";
-        return Err(Error::input(folder.join("tokenizer.json"), "model", problem, mend));
+        let help = "curmerge converts BPE and SentencePiece vocabularies";
+        return Err(Error::input(folder.join("tokenizer.json"), "model", problem, help));
     }
     let tokenizer = HubTokenizer::open(folder, json)?;
     let mut texts = tokenizer.tokens();
@@ -260,8 +260,8 @@ fn check_unique(folder: Folder<'_>, tokens: &[Piece]) -> Result<()> {
         if let Some(other) = first.insert(&token.text, id) {
             let text: String = token.text.chars().take(40).collect();
             let problem = format!("{text:?} is the token {other} and the token {id}");
-            let mend = "llama.cpp cannot load such a vocabulary; download the folder again";
-            return Err(Error::input(folder.path(), "vocabulary", problem, mend));
+            let help = "llama.cpp cannot load such a vocabulary; download the folder again";
+            return Err(Error::input(folder.path(), "vocabulary", problem, help));
         }
     }
     Ok(())

@@ -66,8 +66,8 @@ pub(in crate::convert) fn config(
     let architecture = base.architecture();
     let Some(family) = family::of(architecture) else {
         let problem = format!("no Hugging Face folder can be written of a {} model", architecture.gguf);
-        let mend = "use the model as it is";
-        return Err(Error::input(base.path(), "architecture", problem, mend));
+        let help = "use the model as it is";
+        return Err(Error::input(base.path(), "architecture", problem, help));
     };
     family::check(base, family)?;
     let c = base.config();

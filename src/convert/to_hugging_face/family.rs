@@ -155,8 +155,8 @@ fn biases(base: &Base, names: &[&str]) -> usize {
 pub(super) fn check(base: &Base, family: &Family) -> Result<()> {
     let config = base.config();
     let refuse = |place: &str, problem: String| {
-        let mend = format!("transformers' {} has no form for it: use the model as it is", family.class);
-        Err(Error::input(base.path(), place, problem, mend))
+        let help = format!("transformers' {} has no form for it: use the model as it is", family.class);
+        Err(Error::input(base.path(), place, problem, help))
     };
     let has = |option| family.options.contains(&option);
     if !has(Optional::Gemma) {

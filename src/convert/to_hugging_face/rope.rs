@@ -31,8 +31,8 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
     let phi = base.architecture().gguf == "phi3";
     if rope.dim != config.head_dim && !phi {
         let problem = format!("it rotates {} of the {} entries of a head", rope.dim, config.head_dim);
-        let mend = "transformers' model rotates them all: use the model as it is";
-        return Err(Error::input(base.path(), "rope.dimension_count", problem, mend));
+        let help = "transformers' model rotates them all: use the model as it is";
+        return Err(Error::input(base.path(), "rope.dimension_count", problem, help));
     }
     if phi {
         let key = "phi3.rope.scaling.original_context_length";
@@ -143,8 +143,8 @@ fn scaling(base: &Base, rope: &Rope) -> Result<Option<RopeScaling>> {
     };
     let key = |name: &str| format!("{}.rope.scaling.{name}", base.architecture().gguf);
     let error = |problem: &str| {
-        let mend = "transformers' model has no form for it: use the model as it is";
-        Err(Error::input(base.path(), "tensor 'rope_freqs'", problem, mend))
+        let help = "transformers' model has no form for it: use the model as it is";
+        Err(Error::input(base.path(), "tensor 'rope_freqs'", problem, help))
     };
     let linear = number(&key("factor")).is_some_and(|factor| factor != 1.0);
     if base.tensors().contains_key("rope_freqs") && linear {

@@ -85,13 +85,13 @@ pub(super) fn library(path: &Path, tokenizer: &Tokenizer, notes: &mut Vec<String
             )
         },
         AlgorithmParts::Characters => {
-            let mend = "take the folder of the original model";
-            return Err(Error::file(path, "Gemma 4's tokenizer is not written as tokenizer.json", mend));
+            let help = "take the folder of the original model";
+            return Err(Error::file(path, "Gemma 4's tokenizer is not written as tokenizer.json", help));
         }
         AlgorithmParts::SentencePiece { .. } if longest.is_some_and(|bytes| bytes > merges::LONGEST) => {
             let problem = format!("a token is longer than {} bytes", merges::LONGEST);
-            let mend = "no vocabulary has such: the file is damaged, fetch or convert it again";
-            return Err(Error::input(path, "tokenizer.ggml.tokens", problem, mend));
+            let help = "no vocabulary has such: the file is damaged, fetch or convert it again";
+            return Err(Error::input(path, "tokenizer.ggml.tokens", problem, help));
         }
         AlgorithmParts::SentencePiece { adds_space, unknown } => Library {
             normalizer: spaces_as_marks(*adds_space),

@@ -254,11 +254,11 @@ impl<'a> Plan<'a> {
         let mut bytes = vec![0; values.len() * self.dtype.block_bytes()];
         let error = |e: quant::QuantError| {
             let place = format!("tensor '{}', rows from {row}", tensor.name);
-            let mend = match e {
+            let help = match e {
                 quant::QuantError::OutOfRange { value, .. } if value.is_finite() => "use --type bf16 or f32",
                 _ => "download the model again",
             };
-            Error::input(self.base.path(), place, e.to_string(), mend)
+            Error::input(self.base.path(), place, e.to_string(), help)
         };
         quant::encode(self.dtype, values, &mut bytes).map_err(error)?;
         if self.dtype != DType::F32 {
@@ -288,9 +288,9 @@ impl<'a> Tensor<'a> {
     /// The tensor of this canonical name, of an expert that of the one expert.
     fn new(base: &'a Base, canonical: &str) -> Result<Self> {
         let error = |problem: &str| {
-            let mend = "transformers' model has no place for it: use the model as it is";
+            let help = "transformers' model has no place for it: use the model as it is";
             let place = format!("tensor '{}'", canonical.escape_debug());
-            Error::input(base.path(), place, problem, mend)
+            Error::input(base.path(), place, problem, help)
         };
         let (stem, ending) = match canonical.strip_suffix(".bias") {
             Some(stem) => (stem, "bias"),

@@ -59,8 +59,8 @@ impl Shared {
         let config = decoder.base.config();
         let Some(rope) = &config.rope else {
             let problem = "it has no rotary positions, which models for onnxruntime-genai by curmerge have";
-            let mend = "leave out --genai, for onnxruntime itself";
-            return Err(Error::input(decoder.base.path(), "architecture", problem, mend));
+            let help = "leave out --genai, for onnxruntime itself";
+            return Err(Error::input(decoder.base.path(), "architecture", problem, help));
         };
         let global = decoder.turn("rotary_emb", rope)?;
         let local = match &config.local_rope {
@@ -80,8 +80,8 @@ impl Decoder<'_> {
         if positions > MAX_POSITIONS {
             let problem =
                 format!("{positions} positions, of which a model for onnxruntime-genai has a row each");
-            let mend = format!("lower max_position_embeddings of config.json to at most {MAX_POSITIONS}");
-            return Err(Error::input(self.base.path(), "context length", problem, mend));
+            let help = format!("lower max_position_embeddings of config.json to at most {MAX_POSITIONS}");
+            return Err(Error::input(self.base.path(), "context length", problem, help));
         }
         Ok(Turn::Inside(["cos", "sin"].map(|word| {
             let of = if word == "cos" { f64::cos } else { f64::sin };

@@ -218,11 +218,11 @@ pub(super) fn encoded(name: &str, element: ElementType, values: &[f32]) -> Resul
 }
 
 fn cannot_hold(name: &str, row: usize, error: quant::QuantError) -> Error {
-    let mend = match error {
+    let help = match error {
         quant::QuantError::OutOfRange { value, .. } if value.is_finite() => "use --type f32",
         _ => "download the model again",
     };
-    Error::request(format!("tensor '{name}', rows from {row}: {error}"), mend)
+    Error::request(format!("tensor '{name}', rows from {row}: {error}"), help)
 }
 
 impl<'a> Source<'a> {

@@ -68,8 +68,8 @@ pub fn write(
 ) -> Result<Written> {
     if !matches!(base.files(), Files::Gguf(_)) {
         let problem = "no GGUF file, which Ollama is given";
-        let mend = "write one with `curmerge convert MODEL MODEL.gguf`, and name it as --base";
-        return Err(Error::file(base.path(), problem, mend));
+        let help = "write one with `curmerge convert MODEL MODEL.gguf`, and name it as --base";
+        return Err(Error::file(base.path(), problem, help));
     }
     let prompts = match base.tokenizer() {
         Ok(tokenizer) => Prompts::of(&tokenizer),

@@ -71,7 +71,7 @@ pub(super) fn is_json_lines(path: &Path, text: &str) -> bool {
 
 /// Reads one line.
 pub(super) fn row(path: &Path, number: usize, line: &str) -> Result<Row, Error> {
-    let bad = |problem: String, mend: &'static str| Error::line(path, number, problem, mend);
+    let bad = |problem: String, help: &'static str| Error::line(path, number, problem, help);
     let value: Value = serde_json::from_str(line).map_err(|error| {
         // The crate counts lines within the string; only the column says anything here.
         let reason = error.to_string();
@@ -96,7 +96,7 @@ pub(super) fn row(path: &Path, number: usize, line: &str) -> Result<Row, Error> 
             choices: choices(&object).map_err(|problem| bad(problem, "make it a list of strings"))?,
         }),
         (false, false, true) => {
-            Conversation::from_json(line).map(Row::Chat).map_err(|(problem, mend)| bad(problem, mend))
+            Conversation::from_json(line).map(Row::Chat).map_err(|(problem, help)| bad(problem, help))
         }
         (false, false, false) => Err(bad("has no \"text\", \"prompt\" or \"messages\"".into(), KINDS)),
         _ => Err(bad("mixes \"text\", \"prompt\"/\"completion\" and \"messages\"".into(), KINDS)),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_names_its_line_and_a_mend() {
+    fn each_fault_names_its_line_and_what_to_do() {
         for (line, wanted) in [
             ("{\"text\": 1}", "\"text\" is a number"),
             ("{\"text\": \"a\"", "bad JSON at column"),
