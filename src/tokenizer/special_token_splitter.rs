@@ -1,34 +1,37 @@
-//! Finds special tokens in raw text, before any merging looks at it.
+//! Cuts special tokens out of raw text, before the algorithm encodes the rest.
 //!
-//! llama.cpp goes through the special tokens longest first, and cuts each occurrence out of what text is left. Taking
-//! all occurrences at once, sorted by (longest token, leftmost), and keeping those that overlap none kept before gives
-//! the same cut in one pass over the text, however many special tokens a file declares.
+//! llama.cpp takes the special tokens longest first, and cuts each occurrence out of the remaining text. This file finds
+//! all occurrences at once, sorts them by (longest token, leftmost), and keeps those that overlap none kept before. That
+//! gives the same cuts in one pass over the text, however many special tokens a file declares.
 
 use std::collections::BTreeMap;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
-use super::TokenizerError;
+use super::error::TokenizerError;
 
-/// A stretch of a text: ordinary, or one special token.
+/// A fragment of a text: ordinary text, or one special token.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Part<'a> {
-    /// Text to be split into tokens by the model's algorithm; never empty.
+pub(super) enum Fragment<'a> {
+    /// Text for the algorithm to encode; never empty.
     Text(&'a str),
-    /// A special token that stood in the text.
+    /// A special token found in the text.
     Token(u32),
 }
 
-/// The special tokens of a vocabulary, ready to be looked for.
+/// Finds the special tokens of a vocabulary.
 #[derive(Debug)]
-pub(super) struct Specials {
+pub(super) struct SpecialTokenSplitter {
     automaton: AhoCorasick,
-    /// Of each pattern, the longest first: the token, and whether it swallows the white space behind it.
+    /// Of each pattern, the longest first: the token, and whether it absorbs the white space after it.
     tokens: Vec<(u32, bool)>,
 }
 
-impl Specials {
-    /// `tokens` are (id, text, whether white space behind the token is dropped).
+impl SpecialTokenSplitter {
+    /// `tokens` are (id, text, whether the token absorbs the white space after it).
+    ///
+    /// # Errors
+    /// If there are too many.
     pub(super) fn new<'a>(
         tokens: impl IntoIterator<Item = (u32, &'a str, bool)>,
     ) -> Result<Self, TokenizerError> {
@@ -38,17 +41,17 @@ impl Specials {
             .kind(Some(AhoCorasickKind::ContiguousNFA))
             .build(tokens.iter().map(|(_, text, _)| text))
             .map_err(|error| {
-                TokenizerError::bad(
+                TokenizerError::key(
                     "tokenizer.ggml.token_type",
                     format!("too many special tokens: {error}"),
                     "the file is damaged: fetch or convert it again",
                 )
             })?;
-        Ok(Specials { automaton, tokens: tokens.into_iter().map(|(id, _, strip)| (id, strip)).collect() })
+        Ok(SpecialTokenSplitter { automaton, tokens: tokens.into_iter().map(|(id, _, strip)| (id, strip)).collect() })
     }
 
-    /// The parts of `text` in order.
-    pub(super) fn split<'a>(&self, text: &'a str) -> Vec<Part<'a>> {
+    /// The fragments of `text` in order.
+    pub(super) fn split<'a>(&self, text: &'a str) -> Vec<Fragment<'a>> {
         let mut found: Vec<(usize, usize, usize)> = self
             .automaton
             .find_overlapping_iter(text)
@@ -56,34 +59,34 @@ impl Specials {
             .collect();
         found.sort_unstable();
 
-        // Stretches taken so far: start -> (end, token).
-        let mut taken: BTreeMap<usize, (usize, u32)> = BTreeMap::new();
+        // Occurrences kept so far: start -> (end, token).
+        let mut kept: BTreeMap<usize, (usize, u32)> = BTreeMap::new();
         for (pattern, start, mut end) in found {
-            let before = taken.range(..end).next_back();
-            if before.is_some_and(|(_, &(taken_end, _))| taken_end > start) {
+            let before = kept.range(..end).next_back();
+            if before.is_some_and(|(_, &(kept_end, _))| kept_end > start) {
                 continue;
             }
             let (id, strip) = self.tokens[pattern];
             if strip {
-                let limit = taken.range(end..).next().map_or(text.len(), |(&next, _)| next);
+                let limit = kept.range(end..).next().map_or(text.len(), |(&next, _)| next);
                 end += text.as_bytes()[end..limit].iter().take_while(|b| is_c_space(**b)).count();
             }
-            taken.insert(start, (end, id));
+            kept.insert(start, (end, id));
         }
 
-        let mut parts = Vec::with_capacity(2 * taken.len() + 1);
+        let mut fragments = Vec::with_capacity(2 * kept.len() + 1);
         let mut done = 0;
-        for (start, (end, id)) in taken {
+        for (start, (end, id)) in kept {
             if start > done {
-                parts.push(Part::Text(&text[done..start]));
+                fragments.push(Fragment::Text(&text[done..start]));
             }
-            parts.push(Part::Token(id));
+            fragments.push(Fragment::Token(id));
             done = end;
         }
         if done < text.len() {
-            parts.push(Part::Text(&text[done..]));
+            fragments.push(Fragment::Text(&text[done..]));
         }
-        parts
+        fragments
     }
 }
 
@@ -98,17 +101,17 @@ mod tests {
 
     #[test]
     fn the_longest_token_wins_even_from_the_right() {
-        let specials = Specials::new([(1, "<a>", false), (2, "a><bbb", false), (3, "", false)]).unwrap();
-        assert_eq!(specials.split("<a><bbb<a>"), [Part::Text("<"), Part::Token(2), Part::Token(1)]);
-        assert_eq!(specials.split("x<a>é"), [Part::Text("x"), Part::Token(1), Part::Text("é")]);
-        assert_eq!(specials.split(""), []);
+        let splitter = SpecialTokenSplitter::new([(1, "<a>", false), (2, "a><bbb", false), (3, "", false)]).unwrap();
+        assert_eq!(splitter.split("<a><bbb<a>"), [Fragment::Text("<"), Fragment::Token(2), Fragment::Token(1)]);
+        assert_eq!(splitter.split("x<a>é"), [Fragment::Text("x"), Fragment::Token(1), Fragment::Text("é")]);
+        assert_eq!(splitter.split(""), []);
     }
 
     #[test]
-    fn white_space_is_swallowed_up_to_the_next_token() {
-        let specials = Specials::new([(1, "<|end|>", true), (2, " \n", false)]).unwrap();
-        assert_eq!(specials.split("<|end|> \n x"), [Part::Token(1), Part::Text("x")]);
-        let none = Specials::new([]).unwrap();
-        assert_eq!(none.split("abc"), [Part::Text("abc")]);
+    fn white_space_is_absorbed_up_to_the_next_token() {
+        let splitter = SpecialTokenSplitter::new([(1, "<|end|>", true), (2, " \n", false)]).unwrap();
+        assert_eq!(splitter.split("<|end|> \n x"), [Fragment::Token(1), Fragment::Text("x")]);
+        let none = SpecialTokenSplitter::new([]).unwrap();
+        assert_eq!(none.split("abc"), [Fragment::Text("abc")]);
     }
 }

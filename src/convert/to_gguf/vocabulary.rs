@@ -11,7 +11,7 @@ use super::keys::Keys;
 use super::recipe::{Extra, Recipe, SpacePrefix};
 use super::sentencepiece::{self as spm, Piece};
 use super::{pre_tokenizer, special_tokens};
-use crate::tokenizer::SPACE;
+use crate::tokenizer::METASPACE;
 use crate::{Error, Result};
 
 /// Where a vocabulary is.
@@ -164,7 +164,7 @@ fn added_piece(text: &str, control: bool) -> Piece {
         (text.to_owned(), spm::CONTROL)
     } else {
         // llama.cpp looks for such tokens in the text as it was given.
-        (text.replace(SPACE, " "), spm::USER_DEFINED)
+        (text.replace(METASPACE, " "), spm::USER_DEFINED)
     };
     Piece { text, score: ADDED, kind }
 }
