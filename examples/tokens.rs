@@ -1,4 +1,4 @@
-//! Writes the tokens of texts as JSON lines {"text", "ids", "ordinary"}, for `tests/clients/tokens.py` to compare with llama.cpp's:
+//! Writes the tokens of texts as JSON lines {"text", "ids", "ordinary"}, for `tests/scripts/tokens.py` to compare with llama.cpp's:
 //!
 //! `cargo run --release --example tokens -- MODEL FILE... > TOKENS.jsonl`
 //!

@@ -9,6 +9,7 @@
 
 pub mod arch;
 pub mod base;
+pub mod chat;
 pub mod commands;
 pub mod convert;
 pub mod cur;

@@ -5,7 +5,7 @@ use super::Size::{Head, Model};
 use super::groups::{ATTENTION, ENDS, FEED_FORWARD};
 use super::{Activation, Architecture, Positions, TensorNames, Windows, llama};
 
-const OUTER: &[TensorNames] = &[ENDS[0], ENDS[1].less_one(), ENDS[2]];
+const OUTER: &[TensorNames] = &[ENDS[0], ENDS[1].unit_offset(), ENDS[2]];
 
 const NORMS: &[TensorNames] = &[
     norm("blk.{}.attn_norm", "model.layers.{}.input_layernorm"),
@@ -15,12 +15,12 @@ const NORMS: &[TensorNames] = &[
 ];
 
 const HEAD_NORMS: &[TensorNames] = &[
-    TensorNames::new("blk.{}.attn_q_norm", "model.layers.{}.self_attn.q_norm", &[Head]).less_one(),
-    TensorNames::new("blk.{}.attn_k_norm", "model.layers.{}.self_attn.k_norm", &[Head]).less_one(),
+    TensorNames::new("blk.{}.attn_q_norm", "model.layers.{}.self_attn.q_norm", &[Head]).unit_offset(),
+    TensorNames::new("blk.{}.attn_k_norm", "model.layers.{}.self_attn.k_norm", &[Head]).unit_offset(),
 ];
 
 const fn norm(canonical: &'static str, hugging_face: &'static str) -> TensorNames {
-    TensorNames::new(canonical, hugging_face, &[Model]).less_one()
+    TensorNames::new(canonical, hugging_face, &[Model]).unit_offset()
 }
 
 pub(super) const GEMMA2: Architecture = Architecture {
@@ -36,7 +36,7 @@ pub(super) const GEMMA2: Architecture = Architecture {
         ("attn_logit_softcapping", 50.0),
         ("final_logit_softcapping", 30.0),
     ],
-    positions: Positions::RotaryHalves,
+    positions: Positions::RopeHalf,
     activation: Activation::Gelu,
     scales_embedding: true,
     soft_caps: Some([Some(50.0), Some(30.0)]),

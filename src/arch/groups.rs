@@ -1,6 +1,6 @@
 //! Lines that several families share. Names from llama.cpp's gguf-py constants and transformers' modeling files.
 
-use super::Heads::{KeyValue as KeyValueHeads, Query as QueryHeads};
+use super::HeadKind::{KeyValue as KeyValueHeads, Query as QueryHeads};
 use super::Size::{ExpertFf, Experts, Ff, Head, KeyValue, Model, Query, Vocab};
 use super::TensorNames;
 

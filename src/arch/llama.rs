@@ -17,7 +17,7 @@ pub(super) const LLAMA: Architecture = Architecture {
     config_keys: &[],
     config_defaults: &[],
     norm: NormKind::Rms,
-    positions: Positions::RotaryNeighbours,
+    positions: Positions::RopeInterleaved,
     activation: Activation::Silu,
     scales_embedding: false,
     soft_caps: None,

@@ -20,7 +20,7 @@ pub use names::TensorNames;
 
 /// Whose head count divides the rows of a permuted matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heads {
+pub enum HeadKind {
     /// The query heads.
     Query,
     /// The key and value heads.
@@ -67,9 +67,9 @@ pub enum NormKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Positions {
     /// Rotary embeddings; the two entries that turn together are neighbours in the canonical layout.
-    RotaryNeighbours,
+    RopeInterleaved,
     /// Rotary embeddings; they stand half the rotated length apart.
-    RotaryHalves,
+    RopeHalf,
     /// One learned vector a position, added to the token's.
     Learned,
 }

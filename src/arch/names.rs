@@ -1,6 +1,6 @@
 //! One line of a table: a tensor, under both of its names.
 
-use super::{Heads, Size};
+use super::{HeadKind, Size};
 
 /// How one canonical tensor is stored.
 #[derive(Clone, Copy, Debug)]
@@ -12,11 +12,11 @@ pub struct TensorNames {
     /// `[out, in]` of a matrix, `[n]` of a vector.
     pub shape: &'static [Size],
     /// Hugging Face keeps the two rotary halves of each head apart where GGUF interleaves them.
-    pub rotary_halves: Option<Heads>,
+    pub rotary_halves: Option<HeadKind>,
     /// Hugging Face stores the matrix as `[in, out]`.
     pub transposed: bool,
     /// Hugging Face stores one less than what the norm multiplies by.
-    pub less_one: bool,
+    pub unit_offset: bool,
     /// Whether there may be, or must be, a bias beside it.
     pub bias: Option<Presence>,
     /// Whether the tensor itself must be there.
@@ -45,13 +45,13 @@ impl TensorNames {
             shape,
             rotary_halves: None,
             transposed: false,
-            less_one: false,
+            unit_offset: false,
             bias: None,
             presence: Presence::Always,
         }
     }
 
-    pub(super) const fn rotary(mut self, heads: Heads) -> Self {
+    pub(super) const fn rotary(mut self, heads: HeadKind) -> Self {
         self.rotary_halves = Some(heads);
         self
     }
@@ -61,8 +61,8 @@ impl TensorNames {
         self
     }
 
-    pub(super) const fn less_one(mut self) -> Self {
-        self.less_one = true;
+    pub(super) const fn unit_offset(mut self) -> Self {
+        self.unit_offset = true;
         self
     }
 

@@ -16,7 +16,7 @@ pub(super) const OLMO2: Architecture = Architecture {
     hugging_face: &["olmo2"],
     tensors: &[ENDS, NORMS, ATTENTION, FEED_FORWARD],
     config_defaults: &[("rms_norm_eps", 1e-5)],
-    positions: Positions::RotaryHalves,
+    positions: Positions::RopeHalf,
     windows: Some(Windows { period: 4, length: None, rope_base: None, scaled: false }),
     ..llama::LLAMA
 };

@@ -29,6 +29,6 @@ pub(super) const PHI3: Architecture = Architecture {
         ("ffn_up", &[("gate", Ff), ("up", Ff)]),
     ],
     config_defaults: &[("max_position_embeddings", 4096.0), ("rms_norm_eps", 1e-5)],
-    positions: Positions::RotaryHalves,
+    positions: Positions::RopeHalf,
     ..llama::LLAMA
 };

@@ -13,7 +13,7 @@ pub(super) const QWEN2: Architecture = Architecture {
     hugging_face: &["qwen2"],
     tensors: &[ENDS, NORMS_BEFORE, BIASED_ATTENTION, FEED_FORWARD],
     config_defaults: &[("sliding_window", 4096.0), ("max_position_embeddings", 32768.0)],
-    positions: Positions::RotaryHalves,
+    positions: Positions::RopeHalf,
     ..llama::LLAMA
 };
 

@@ -116,7 +116,7 @@ impl Base {
     pub fn vector(&self, name: &str) -> Result<Vec<f32>> {
         let Some(matrix) = name.strip_suffix(".bias") else {
             let mut values = self.weight(name)?.vector();
-            if self.tensors.get(name).is_some_and(|tensor| tensor.less_one) {
+            if self.tensors.get(name).is_some_and(|tensor| tensor.unit_offset) {
                 values.iter_mut().for_each(|value| *value += 1.0);
             }
             return Ok(values);

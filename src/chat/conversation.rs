@@ -87,8 +87,7 @@ impl Conversation {
     /// # Errors
     /// If the text is not such an object.
     pub fn from_json(text: &str) -> Result<Self, InvalidConversation> {
-        let row =
-            parse(text).map_err(|error| invalid(error.to_string(), "write one JSON object a line"))?;
+        let row = parse(text).map_err(|error| invalid(error.to_string(), "write one JSON object a line"))?;
         let part =
             |name: &str| row.get_attr(name).ok().filter(|part| !part.is_undefined() && !part.is_none());
         Ok(Conversation {
@@ -157,7 +156,8 @@ fn others(kwargs: &Value) -> Result<Vec<(String, Value)>, InvalidConversation> {
             name if SET_BY_RENDERING.contains(&name) || CALL_ARGUMENTS.contains(&name) => "leave it out",
             _ => return Ok((name, value)),
         };
-        let problem = format!("\"chat_template_kwargs\" has \"{name}\", which is not a variable of the template");
+        let problem =
+            format!("\"chat_template_kwargs\" has \"{name}\", which is not a variable of the template");
         Err(invalid(problem, help))
     };
     names.into_iter().flatten().map(variable).collect()

@@ -4,9 +4,9 @@
 //! [`Conversation`] is a row of a data file, [`tokenize`] turns one into tokens with a loss mask, which marks the
 //! assistant's turns. `jinja` runs templates, which come from the internet, with bounded work and memory.
 
+mod base;
 mod conversation;
 mod error;
-mod from_base;
 mod generation;
 mod jinja;
 mod loss_mask;

@@ -44,12 +44,7 @@ impl ChatTemplate {
             environment.add_function(generation::FUNCTION, generation::mark);
             Program::new(&source, environment)
         };
-        ChatTemplate {
-            program: compile().map_err(|error| one_line(&error)),
-            has_generation_blocks,
-            bos,
-            eos,
-        }
+        ChatTemplate { program: compile().map_err(|error| one_line(&error)), has_generation_blocks, bos, eos }
     }
 
     /// The text of the BOS token; empty if the model has none.
@@ -109,9 +104,13 @@ impl ChatTemplate {
         variables: &Variables,
         text: &str,
     ) -> Result<Option<Vec<Range<usize>>>, ChatError> {
-        let Some(marks) = generation::unused_marks(text).filter(|_| self.has_generation_blocks) else { return Ok(None) };
+        let Some(marks) = generation::unused_marks(text).filter(|_| self.has_generation_blocks) else {
+            return Ok(None);
+        };
         let marked = self.run(messages, variables, false, Some(marks))?;
-        Ok(generation::remove_marks(&marked, marks).filter(|(plain, _)| plain == text).map(|(_, ranges)| ranges))
+        Ok(generation::remove_marks(&marked, marks)
+            .filter(|(plain, _)| plain == text)
+            .map(|(_, ranges)| ranges))
     }
 
     fn run(

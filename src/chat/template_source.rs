@@ -1,14 +1,14 @@
 //! Where a model keeps its chat template.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use curmerge_formats::gguf::{Gguf, Value};
 use serde_json::Value as Json;
 
 use super::template::ChatTemplate;
-use crate::tokenizer::{Tokenizer, read_json};
-use crate::{Error, Result};
+use crate::Result;
+use crate::base::folder::{CHAT_TEMPLATE, CHAT_TEMPLATE_JSON, Folder, TOKENIZER_CONFIG};
+use crate::tokenizer::Tokenizer;
 
 impl ChatTemplate {
     /// The template in the metadata of a GGUF file, if it has one. `tokenizer` is that of the same file.
@@ -23,7 +23,7 @@ impl ChatTemplate {
     /// # Errors
     /// If one of the files cannot be read.
     pub fn from_hf_folder(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<Self>> {
-        Ok(source_in_folder(folder)?.map(|source| Self::for_tokenizer(source, tokenizer)))
+        Ok(source_in_folder(Folder::new(folder))?.map(|source| Self::for_tokenizer(source, tokenizer)))
     }
 
     fn for_tokenizer(source: String, tokenizer: &Tokenizer) -> Self {
@@ -33,20 +33,16 @@ impl ChatTemplate {
 }
 
 /// The template's own file takes precedence over the tokenizer's settings, which may hold several templates by name.
-fn source_in_folder(folder: &Path) -> Result<Option<String>> {
-    let path = folder.join("chat_template.jinja");
-    match std::fs::read_to_string(&path) {
-        Ok(source) => return Ok(Some(source)),
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(Error::file(path, error.to_string(), "make it readable UTF-8 text")),
+fn source_in_folder(folder: Folder<'_>) -> Result<Option<String>> {
+    if let Some(source) = folder.text(CHAT_TEMPLATE)? {
+        return Ok(Some(source));
     }
-    let config = read_json(&folder.join("tokenizer_config.json"))?;
-    let older = read_json(&folder.join("chat_template.json"))?;
+    let config = folder.object(TOKENIZER_CONFIG)?.unwrap_or_default();
+    let older = folder.object(CHAT_TEMPLATE_JSON)?.unwrap_or_default();
     Ok(match config.get("chat_template").or_else(|| older.get("chat_template")) {
         Some(Json::String(source)) => Some(source.clone()),
         Some(Json::Array(list)) => {
-            let named =
-                |name: &str| list.iter().find(|t| t.get("name").and_then(Json::as_str) == Some(name));
+            let named = |name: &str| list.iter().find(|t| t.get("name").and_then(Json::as_str) == Some(name));
             let chosen = named("default").or_else(|| list.first());
             chosen.and_then(|t| t.get("template")).and_then(Json::as_str).map(str::to_owned)
         }

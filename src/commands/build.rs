@@ -155,7 +155,8 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let options = DataOptions { max_seq_len, append_eos: args.append_eos };
     if args.show_sample {
         let tokenizer = base.tokenizer()?;
-        let (example, is_cut) = Dataset::first(&args.data, &tokenizer, &options)?;
+        let template = base.chat_template(&tokenizer)?;
+        let (example, is_cut) = Dataset::first(&args.data, &tokenizer, template.as_ref(), &options)?;
         return sample::show(&example, is_cut, &tokenizer, json);
     }
     let Some(output) = args.output.as_deref() else {
@@ -167,8 +168,10 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     inputs.extend(args.init.as_deref());
     check_outputs(args, output, &inputs)?;
     let tokenizer = base.tokenizer()?;
-    let data = Dataset::read(&args.data, &tokenizer, &options)?;
-    let valid = args.valid.as_ref().map(|path| Dataset::read(path, &tokenizer, &options)).transpose()?;
+    let template = base.chat_template(&tokenizer)?;
+    let read = |path: &PathBuf| Dataset::read(path, &tokenizer, template.as_ref(), &options);
+    let data = read(&args.data)?;
+    let valid = args.valid.as_ref().map(read).transpose()?;
     let mut adapter = start(args, &base)?;
     let mut model = Transformer::<f32>::new(&base)?.with_precision(args.compute.precision);
     let read = data.examples.iter().chain(valid.iter().flat_map(|valid| &valid.examples));

@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use serde_json::{Value as Json, json};
 
 use crate::base;
+use crate::base::folder::Folder;
 use crate::report::contents::{Contents, Entry, TensorLine};
 use crate::report::{progress, terminal};
 use crate::{Error, Result};
@@ -101,16 +102,9 @@ fn of_folder(folder: &Path, hash: bool) -> Result<Contents> {
         Some(index) => index.into_values().collect::<BTreeSet<_>>().into_iter().collect(),
         None => vec!["model.safetensors".into()],
     };
-    let path = folder.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
-    let config: Json = serde_json::from_str(&text).map_err(|e| {
-        Error::input(&path, format!("line {}", e.line()), "not JSON", "download the folder again")
-    })?;
-    let metadata = config.as_object().into_iter().flatten().map(|(key, value)| Entry {
-        key: key.clone(),
-        kind: json_kind(value).into(),
-        value: value.clone(),
-    });
+    let config = Folder::new(folder).config()?;
+    let metadata =
+        config.into_iter().map(|(key, value)| Entry { key, kind: json_kind(&value).into(), value });
     let mut tensors = Vec::new();
     for name in &names {
         tensors.extend(lines(&SafeTensors::open(&folder.join(name))?, hash));

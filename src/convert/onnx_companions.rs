@@ -3,49 +3,46 @@
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::dtype::DType;
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 
 use super::to_hugging_face::{Tokens, derived_config, generation, pretty, torch_name};
+use crate::Result;
+use crate::base::folder::{self, Folder, Object};
 use crate::base::{Base, Files, OnnxModel};
-use crate::{Error, Result};
 
-const CONFIG: &str = "config.json";
-const GENAI_CONFIG: &str = "genai_config.json";
-const GENERATION: &str = "generation_config.json";
 /// Members of config.json that say where an ONNX model is and how it runs.
 const OF_ONNX: [&str; 1] = ["transformers.js_config"];
 /// Files that come along into a folder for transformers. Whatever else lies beside a model may not belong to it.
 const BESIDE: [&str; 13] = [
-    GENERATION,
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
+    folder::GENERATION_CONFIG,
+    folder::TOKENIZER,
+    folder::SENTENCEPIECE,
+    folder::TOKENIZER_CONFIG,
+    folder::SPECIAL_TOKENS_MAP,
+    folder::ADDED_TOKENS,
     "vocab.json",
     "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
+    folder::CHAT_TEMPLATE,
+    folder::CHAT_TEMPLATE_JSON,
     "README.md",
     "LICENSE",
     "LICENSE.txt",
 ];
-const TEMPLATES: &str = "additional_chat_templates";
 
 /// The configuration of an ONNX base as config.json has it: the one beside it, or what genai_config.json and the graph say.
 /// `None` for other containers.
 ///
 /// # Errors
 /// A file that is not JSON; an option that transformers has no form for.
-pub(super) fn configuration_of(base: &Base) -> Result<Option<Map<String, Json>>> {
+pub(super) fn configuration_of(base: &Base) -> Result<Option<Object>> {
     match base.files() {
         Files::Onnx(model) => configuration(base, model).map(Some),
         Files::Gguf(_) | Files::HuggingFace(_) => Ok(None),
     }
 }
 
-fn configuration(base: &Base, model: &OnnxModel) -> Result<Map<String, Json>> {
-    if let Some(config) = object(&model.folder().join(CONFIG))? {
+fn configuration(base: &Base, model: &OnnxModel) -> Result<Object> {
+    if let Some(config) = Folder::new(model.folder()).object(folder::CONFIG)? {
         return Ok(config);
     }
     derived_config(base, None, DType::F32, &tokens(model)?)
@@ -53,7 +50,7 @@ fn configuration(base: &Base, model: &OnnxModel) -> Result<Map<String, Json>> {
 
 /// The tokens that genai_config.json names.
 fn tokens(model: &OnnxModel) -> Result<Tokens> {
-    let genai = object(&model.folder().join(GENAI_CONFIG))?.unwrap_or_default();
+    let genai = Folder::new(model.folder()).object(folder::GENAI_CONFIG)?.unwrap_or_default();
     let id = |value: &Json| value.as_u64().and_then(|id| u32::try_from(id).ok());
     let ids = |name: &str| -> Vec<u32> {
         match genai.get("model").and_then(|model| model.get(name)) {
@@ -66,23 +63,12 @@ fn tokens(model: &OnnxModel) -> Result<Tokens> {
     Ok(Tokens::named(first("bos_token_id"), first("pad_token_id"), ends))
 }
 
-/// The object of a JSON file, if there is such a file.
-fn object(path: &Path) -> Result<Option<Map<String, Json>>> {
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|e| {
-        Error::input(path, format!("line {}", e.line()), "not a JSON object", "export the model again")
-    })
-}
-
 /// Whether the model has an output head that is not its embedding. An exporter may store both, transposed, of a model that
 /// ties them: then the head is told from the embedding by its numbers.
 ///
 /// # Errors
 /// A tensor that cannot be decoded.
-pub(super) fn has_own_head(base: &Base, config: &Map<String, Json>) -> Result<bool> {
+pub(super) fn has_own_head(base: &Base, config: &Object) -> Result<bool> {
     let apart = config.get("tie_word_embeddings").and_then(Json::as_bool) == Some(false);
     if !base.tensors().contains_key("output") || apart || !matches!(base.files(), Files::Onnx(_)) {
         return Ok(base.tensors().contains_key("output"));
@@ -114,18 +100,18 @@ pub(super) fn companions(
     }
     config.insert("tie_word_embeddings".into(), (!own_head).into());
     config.retain(|key, _| !OF_ONNX.contains(&key.as_str()));
-    let mut files: Vec<(PathBuf, Vec<u8>)> = vec![(CONFIG.into(), pretty(&config.into()).into())];
-    for name in beside(model.folder())? {
-        let path = model.folder().join(&name);
-        let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, "read", e))?;
-        files.push((name, bytes));
+    let mut files: Vec<(PathBuf, Vec<u8>)> = vec![(folder::CONFIG.into(), pretty(&config.into()).into())];
+    let folder = Folder::new(model.folder());
+    for name in beside(folder)? {
+        let bytes = folder.bytes(&name)?;
+        files.extend(bytes.map(|bytes| (name, bytes)));
     }
     let has = |name: &str| files.iter().any(|(known, _)| known == Path::new(name));
-    if !has("tokenizer.json") && !has("tokenizer.model") {
+    if !has(folder::TOKENIZER) && !has(folder::SENTENCEPIECE) {
         notes.push("no tokenizer lies beside the ONNX model, and none is in the folder".into());
     }
-    if !has(GENERATION) {
-        files.push((GENERATION.into(), generation(&tokens(model)?).into()));
+    if !has(folder::GENERATION_CONFIG) {
+        files.push((folder::GENERATION_CONFIG.into(), generation(&tokens(model)?).into()));
     }
     Ok(files)
 }
@@ -135,31 +121,19 @@ pub(super) fn companions(
 /// # Errors
 /// A folder that cannot be read.
 pub(crate) fn of_folder(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut found: Vec<PathBuf> = [CONFIG, GENAI_CONFIG].into_iter().map(PathBuf::from).collect();
-    found.retain(|name| folder.join(name).is_file());
+    let folder = Folder::new(folder);
+    let mut found: Vec<PathBuf> =
+        [folder::CONFIG, folder::GENAI_CONFIG].into_iter().map(PathBuf::from).collect();
+    found.retain(|name| folder.has(name));
     found.extend(beside(folder)?);
     Ok(found)
 }
 
 /// Those that any model may have.
-fn beside(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut found: Vec<PathBuf> = BESIDE.iter().map(PathBuf::from).chain(templates(folder)?).collect();
-    found.retain(|name| folder.join(name).is_file());
-    Ok(found)
-}
-
-/// Chat templates that have names.
-fn templates(folder: &Path) -> Result<Vec<PathBuf>> {
-    let within = folder.join(TEMPLATES);
-    if !within.is_dir() {
-        return Ok(Vec::new());
-    }
-    let fail = |e| Error::io(&within, "list", e);
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(&within).map_err(fail)? {
-        let name = Path::new(TEMPLATES).join(entry.map_err(fail)?.file_name());
-        found.extend(Some(name).filter(|name| name.extension().is_some_and(|ending| ending == "jinja")));
-    }
-    found.sort();
+fn beside(folder: Folder<'_>) -> Result<Vec<PathBuf>> {
+    let templates = folder.additional_chat_templates()?;
+    let templates = templates.iter().map(|name| folder::additional_chat_template(name));
+    let mut found: Vec<PathBuf> = BESIDE.iter().map(PathBuf::from).chain(templates).collect();
+    found.retain(|name| folder.has(name));
     Ok(found)
 }

@@ -11,9 +11,10 @@ use std::path::Path;
 use curmerge_formats::safetensors::SafeTensors;
 use regex::Regex;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 
 use super::{File, Lora, Pairs, Stored, Target};
+use crate::base::folder::Folder;
 use crate::base::{Base, RowOrder};
 use crate::{Error, Result};
 
@@ -24,8 +25,6 @@ pub const CONFIG: &str = "adapter_config.json";
 
 const PREFIX: &str = "base_model.model.";
 const PARTS: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
-/// A configuration is a few kilobytes.
-const MAX_CONFIG: u64 = 1 << 24;
 
 /// The module that a tensor called so is A (0) or B (1) of.
 fn module(tensor: &str, part: usize) -> Option<&str> {
@@ -38,7 +37,7 @@ pub(super) fn is_folder(path: &Path) -> bool {
 
 pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
     let config_path = folder.join(CONFIG);
-    let config = Config::read(&config_path)?;
+    let config = Config::read(Folder::new(folder), &config_path)?;
     let path = folder.join(WEIGHTS);
     let file = SafeTensors::open(&path)?;
     let mut pairs = Pairs::default();
@@ -148,16 +147,9 @@ struct Config<'a> {
 }
 
 impl<'a> Config<'a> {
-    fn read(path: &'a Path) -> Result<Self> {
+    fn read(folder: Folder<'_>, path: &'a Path) -> Result<Self> {
         let refuse = |key: &str, problem: &str, help: &str| Error::input(path, key, problem, help);
-        let length = std::fs::metadata(path).map_err(|e| Error::io(path, "read", e))?.len();
-        if length > MAX_CONFIG {
-            return Err(Error::file(path, format!("has {length} bytes"), "name a PEFT folder"));
-        }
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
-        let json: Map<String, Json> = serde_json::from_str(&text).map_err(|e| {
-            Error::line(path, e.line(), "is not JSON as PEFT writes it", "write the adapter again")
-        })?;
+        let json = folder.object(CONFIG)?.unwrap_or_default();
         if json.get("peft_type").and_then(Json::as_str) != Some("LORA") {
             return Err(refuse("peft_type", "is not LORA", "only LoRA adapters can be merged"));
         }
@@ -177,7 +169,7 @@ impl<'a> Config<'a> {
             let value = json.get(key).and_then(Json::as_f64).filter(|x| x.is_finite() && *x >= least);
             value.ok_or_else(|| refuse(key, "missing or no number that can be", "write the adapter again"))
         };
-        // The keys above are known to be JSON, so this is too.
+        let text = folder.text(CONFIG)?.unwrap_or_default();
         let ordered: Patterns = serde_json::from_str(&text).map_err(|_| {
             refuse("rank_pattern or alpha_pattern", "is no object", "write the adapter again")
         })?;

@@ -8,10 +8,10 @@ use curmerge_formats::output::{OutputFile, OutputFolder};
 use curmerge_formats::safetensors::SafeTensors;
 
 use super::pieces::Changes;
+use crate::base::folder::{Folder, SAFETENSORS_INDEX as INDEX};
 use crate::report::terminal;
 use crate::{Error, Result};
 
-pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// Deeper folders are a mistake or a trap.
 const MAX_DEPTH: usize = 16;
 
@@ -48,7 +48,8 @@ pub(super) fn carry(
         if grown != 0 && file == Path::new(INDEX) {
             folder.subfolder(file.parent().unwrap_or(Path::new("")))?;
             let mut copy = OutputFile::create(&target, &[])?;
-            copy.append(index_with_size(&source, grown)?.as_bytes())?;
+            let index = Folder::new(base).text(INDEX)?.unwrap_or_default();
+            copy.append(with_size(&index, grown).unwrap_or(index).as_bytes())?;
             copy.commit()?;
         } else {
             copy(&source, file, folder)?;
@@ -84,17 +85,6 @@ pub(super) fn copy(source: &Path, file: &Path, folder: &OutputFolder) -> Result<
     let mapped = MappedFile::open(source)?;
     copy.copy_from(&mapped, 0, mapped.bytes().len() as u64)?;
     Ok(copy.commit()?)
-}
-
-/// The index in the base's folder, if it has one.
-pub(super) fn index(base: &Path) -> Result<Option<serde_json::Value>> {
-    let path = base.join(INDEX);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let text = fs::read(&path).map_err(|e| Error::io(&path, "read", e))?;
-    let parsed = serde_json::from_slice(&text);
-    parsed.map(Some).map_err(|_| Error::input(&path, "index", "not JSON", "download the folder again"))
 }
 
 /// What lies in a folder.
@@ -141,13 +131,8 @@ fn is_weights(path: &Path) -> bool {
     name.contains(".onnx") || matches!(ending, Some("bin" | "pth" | "pt" | "gguf" | "h5" | "safetensors"))
 }
 
-/// The text of the index with its `total_size` grown by so many bytes, and nothing else changed.
-fn index_with_size(path: &Path, grown: i128) -> Result<String> {
-    let text = fs::read_to_string(path).map_err(|e| Error::io(path, "read", e))?;
-    Ok(with_size(&text, grown).unwrap_or(text))
-}
-
-/// None when there is no such number.
+/// The text of the index with its `total_size` grown by so many bytes and nothing else changed; `None` where it has no
+/// such number.
 fn with_size(text: &str, grown: i128) -> Option<String> {
     const KEY: &str = "\"total_size\"";
     let after = text.find(KEY)? + KEY.len();

@@ -24,6 +24,7 @@ use curmerge_formats::imatrix::Imatrix;
 use curmerge_formats::output::{OutputFile, OutputFolder};
 use curmerge_formats::safetensors::SafeTensors;
 
+use crate::base::folder::{Folder, SAFETENSORS_INDEX};
 use crate::base::{Base, Files};
 use crate::convert::FileType;
 use crate::convert::retype::{self, Retyped};
@@ -164,14 +165,19 @@ pub fn merge(
         (Files::HuggingFace(files), limit) => {
             let (shards, index) = match limit {
                 None => (own_shards(files, &changes)?, None),
-                Some(limit) => shards::of_safetensors(files, &changes, limit, carried::index(base.path())?)?,
+                Some(limit) => shards::of_safetensors(
+                    files,
+                    &changes,
+                    limit,
+                    Folder::new(base.path()).object(SAFETENSORS_INDEX)?,
+                )?,
             };
             let folder = OutputFolder::create(out, &inputs, options.force)?;
             for (name, pieces) in &shards {
                 write(pieces, folder.file(name)?)?;
             }
             if let Some(index) = index {
-                let mut file = folder.file(carried::INDEX)?;
+                let mut file = folder.file(SAFETENSORS_INDEX)?;
                 file.append(index.as_bytes())?;
                 file.commit()?;
             }

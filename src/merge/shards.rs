@@ -11,6 +11,7 @@ use curmerge_formats::shards::groups;
 use serde_json::{Value as Json, json};
 
 use super::pieces::{self, Changes, Piece};
+use crate::base::folder::Object;
 use crate::{Error, Result};
 
 /// A file of the output folder: its name and its content.
@@ -50,7 +51,7 @@ pub(super) fn of_safetensors<'a>(
     files: &'a [SafeTensors],
     changes: &Changes<'a>,
     limit: u64,
-    index: Option<Json>,
+    index: Option<Object>,
 ) -> Result<(Vec<NamedPieces<'a>>, Option<String>)> {
     let mut metadata = BTreeMap::new();
     let mut tensors = Vec::new();

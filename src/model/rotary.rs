@@ -66,8 +66,8 @@ impl Rotary {
                 let row = row.as_slice_mut().expect(CONTIGUOUS);
                 for head in row.chunks_exact_mut(self.head_dim) {
                     match self.positions {
-                        Positions::RotaryNeighbours => elementwise::rotate(head, cos, sin, sign),
-                        Positions::RotaryHalves => {
+                        Positions::RopeInterleaved => elementwise::rotate(head, cos, sin, sign),
+                        Positions::RopeHalf => {
                             elementwise::rotate_halves(&mut head[..2 * cos.len()], cos, sin, sign);
                         }
                         Positions::Learned => {}

@@ -10,6 +10,7 @@ use super::hugging_face::{self, HfTokenizer};
 use super::metadata::Metadata;
 use super::parts::TokenizerParts;
 use super::special_tokens::SpecialTokens;
+use crate::base::folder::Folder;
 
 #[derive(Debug)]
 enum Source {
@@ -46,9 +47,13 @@ impl Tokenizer {
     ///
     /// # Errors
     /// If `tokenizer.json` is missing, or the content of one of the files is invalid.
-    pub fn from_hf_folder(folder: &Path) -> Result<Self, TokenizerError> {
-        let (tokenizer, special) = hugging_face::open(folder)?;
-        Ok(Tokenizer { source: Source::HuggingFace(Box::new(tokenizer)), special, embedding_rows: usize::MAX })
+    pub fn from_hf_folder(folder: &Path) -> crate::Result<Self> {
+        let (tokenizer, special) = hugging_face::open(Folder::new(folder))?;
+        Ok(Tokenizer {
+            source: Source::HuggingFace(Box::new(tokenizer)),
+            special,
+            embedding_rows: usize::MAX,
+        })
     }
 
     /// The same tokenizer for an embedding of `rows` rows: encoding a text fails at a token beyond them. In a folder,

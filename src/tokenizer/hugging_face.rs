@@ -15,6 +15,9 @@ use super::error::TokenizerError;
 use super::metaspace::{METASPACE, parse_byte_token};
 use super::special_tokens::SpecialTokens;
 use super::well_known::end_of_generation;
+use crate::base::folder::{
+    CONFIG, Folder, GENERATION_CONFIG, SPECIAL_TOKENS_MAP, TOKENIZER, TOKENIZER_CONFIG,
+};
 
 const DAMAGED: &str = "the file is damaged: fetch the folder again";
 
@@ -37,21 +40,20 @@ pub(super) struct HfTokenizer {
 }
 
 /// Opens the folder: the tokenizer, and the special tokens around a text.
-pub(super) fn open(folder: &Path) -> Result<(HfTokenizer, SpecialTokens), TokenizerError> {
-    let path = folder.join("tokenizer.json");
-    let bytes = std::fs::read(&path).map_err(|error| {
+pub(super) fn open(folder: Folder<'_>) -> crate::Result<(HfTokenizer, SpecialTokens)> {
+    let path = folder.join(TOKENIZER);
+    let bytes = folder.bytes(TOKENIZER)?.ok_or_else(|| {
         let help = "save the model with AutoTokenizer.save_pretrained, which writes tokenizer.json";
-        TokenizerError::file(&path, error, help)
+        TokenizerError::file(&path, "missing", help)
     })?;
     let tokenizer = HfTokenizer::from_json(&path, &bytes)?;
 
-    let config = read_json(&folder.join("tokenizer_config.json"))?;
-    let map = read_json(&folder.join("special_tokens_map.json"))?;
-    let model = read_json(&folder.join("config.json"))?;
-    let generation = read_json(&folder.join("generation_config.json"))?;
+    let read = |name: &str| folder.object(name).map(Option::unwrap_or_default);
+    let (config, map) = (read(TOKENIZER_CONFIG)?, read(SPECIAL_TOKENS_MAP)?);
+    let (model, generation) = (read(CONFIG)?, read(GENERATION_CONFIG)?);
 
     let special = |name: &str, id_name: &str| -> Result<Option<u32>, TokenizerError> {
-        for (file, values) in [("tokenizer_config.json", &config), ("special_tokens_map.json", &map)] {
+        for (file, values) in [(TOKENIZER_CONFIG, &config), (SPECIAL_TOKENS_MAP, &map)] {
             let Some(value) = values.get(name) else { continue };
             if value.is_null() {
                 return Ok(None);
@@ -85,16 +87,6 @@ pub(super) fn open(folder: &Path) -> Result<(HfTokenizer, SpecialTokens), Tokeni
         end_of_generation: end_of_generation(named, |text| tokenizer.library.token_to_id(text), |_| None),
     };
     Ok((tokenizer, special))
-}
-
-/// The object in a JSON file; empty if there is no such file.
-pub(crate) fn read_json(path: &Path) -> Result<serde_json::Map<String, Value>, TokenizerError> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(serde_json::Map::new()),
-        Err(error) => return Err(TokenizerError::file(path, error, "make the file readable")),
-    };
-    serde_json::from_slice(&bytes).map_err(|error| TokenizerError::file(path, error, DAMAGED))
 }
 
 /// The token ids of a value that is one id or a list of ids.
@@ -153,10 +145,7 @@ impl HfTokenizer {
     /// The tokens that the post-processor adds before and after a text; of several, the outermost.
     fn around(&self) -> Result<(Option<u32>, Option<u32>), TokenizerError> {
         let bare = self.encode_plain("a")?;
-        let full = self
-            .library
-            .encode_fast("a", true)
-            .map_err(TokenizerError::encode)?;
+        let full = self.library.encode_fast("a", true).map_err(TokenizerError::encode)?;
         let full = full.get_ids();
         let extra = full.len().saturating_sub(bare.len());
         let start = (0..=extra).find(|&at| full[at..].starts_with(&bare)).unwrap_or(0);

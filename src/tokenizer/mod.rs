@@ -13,11 +13,11 @@
 //! `metadata`, cuts special tokens out of the text (`special_token_splitter`) and encodes the rest by `bpe` (merges) or
 //! `sentencepiece` (scores), which share the loop of `merge` and the `vocabulary`.
 
+mod base;
 mod bpe;
 mod byte_level;
 mod codec;
 mod error;
-mod from_base;
 mod gguf;
 mod hugging_face;
 mod merge;
@@ -34,7 +34,6 @@ mod well_known;
 
 pub use codec::Tokenizer;
 pub use error::TokenizerError;
-pub(crate) use hugging_face::read_json;
 pub(crate) use metaspace::METASPACE;
 pub(crate) use parts::{Algorithm, TokenizerParts};
 pub(crate) use pre_tokenizer::{LibraryStep, pre_tokenizers};

@@ -50,7 +50,8 @@ impl SentencePieceBpe {
         vocabulary: &Vocabulary,
         out: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
-        let mut spelled = if self.add_space_prefix && after_special { METASPACE.to_owned() } else { String::new() };
+        let mut spelled =
+            if self.add_space_prefix && after_special { METASPACE.to_owned() } else { String::new() };
         spelled.push_str(&text.replace(' ', METASPACE));
         let mut joined = String::new();
         let pieces = merge_characters(&spelled, |left, right| {

@@ -47,7 +47,10 @@ impl SpecialTokenSplitter {
                     "the file is damaged: fetch or convert it again",
                 )
             })?;
-        Ok(SpecialTokenSplitter { automaton, tokens: tokens.into_iter().map(|(id, _, strip)| (id, strip)).collect() })
+        Ok(SpecialTokenSplitter {
+            automaton,
+            tokens: tokens.into_iter().map(|(id, _, strip)| (id, strip)).collect(),
+        })
     }
 
     /// The fragments of `text` in order.
@@ -101,8 +104,12 @@ mod tests {
 
     #[test]
     fn the_longest_token_wins_even_from_the_right() {
-        let splitter = SpecialTokenSplitter::new([(1, "<a>", false), (2, "a><bbb", false), (3, "", false)]).unwrap();
-        assert_eq!(splitter.split("<a><bbb<a>"), [Fragment::Text("<"), Fragment::Token(2), Fragment::Token(1)]);
+        let splitter =
+            SpecialTokenSplitter::new([(1, "<a>", false), (2, "a><bbb", false), (3, "", false)]).unwrap();
+        assert_eq!(
+            splitter.split("<a><bbb<a>"),
+            [Fragment::Text("<"), Fragment::Token(2), Fragment::Token(1)]
+        );
         assert_eq!(splitter.split("x<a>é"), [Fragment::Text("x"), Fragment::Token(1), Fragment::Text("é")]);
         assert_eq!(splitter.split(""), []);
     }

@@ -44,8 +44,9 @@ impl Vocabulary {
             return Err(short("tokenizer.ggml.scores", scores.len()));
         }
         scores.resize(count, 0.0);
-        let mut types: Vec<TokenType> =
-            (0..count).map(|i| types.get(i).map_or(TokenType::Normal, |&t| TokenType::from_gguf(t))).collect();
+        let mut types: Vec<TokenType> = (0..count)
+            .map(|i| types.get(i).map_or(TokenType::Normal, |&t| TokenType::from_gguf(t)))
+            .collect();
 
         let mut ids = HashMap::with_capacity(count);
         for (i, text) in texts.iter_mut().enumerate() {

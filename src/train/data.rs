@@ -8,7 +8,6 @@
 //! A prompt and its completion are tokenized each by itself and joined, so that a prompt is the same tokens in training,
 //! in evaluation and when the model is asked.
 
-mod conversation;
 mod rows;
 
 use std::fs::File;
@@ -18,6 +17,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use crate::Error;
+use crate::chat::{self, ChatError, ChatTemplate, MaskedTokens};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use rows::{Content, Row};
 
@@ -34,6 +34,12 @@ impl Problem {
 
     fn at(self, path: &Path, line: usize) -> Error {
         Error::line(path, line, self.problem, self.help)
+    }
+}
+
+impl From<ChatError> for Problem {
+    fn from(error: ChatError) -> Self {
+        Problem::new(error.problem(), error.help())
     }
 }
 
@@ -76,7 +82,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads a data file.
+    /// Reads a data file. `template` is the model's chat template, which only conversations need.
     ///
     /// Of an example that is too long, the start is kept; of a prompt with a completion, the end: the prompt loses its
     /// start (BOS stays), and only a completion that alone is too long loses its end. A plain text is divided into
@@ -86,7 +92,12 @@ impl Dataset {
     /// # Errors
     /// If the file cannot be read, is empty, is not UTF-8, or a line is not one of the three kinds; if it has messages
     /// and the model no chat template that fits; if no example has a target.
-    pub fn read(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<Self, Error> {
+    pub fn read(
+        path: &Path,
+        tokenizer: &Tokenizer,
+        template: Option<&ChatTemplate>,
+        options: &DataOptions,
+    ) -> Result<Self, Error> {
         check(path, options)?;
         let (content, sha256) = open(path)?;
         let mut dataset = Dataset { examples: Vec::new(), cut: 0, dropped: 0, sha256 };
@@ -97,8 +108,10 @@ impl Dataset {
             }
             Content::Rows(rows) => {
                 // Collected in order first: which of several errors is told must not depend on the threads.
-                let made: Vec<_> =
-                    rows.par_iter().map(|(line, row)| (line, examples(row, tokenizer, options))).collect();
+                let made: Vec<_> = rows
+                    .par_iter()
+                    .map(|(line, row)| (line, examples(row, tokenizer, template, options)))
+                    .collect();
                 for (&line, made) in made {
                     for (example, cut) in made.map_err(|problem| problem.at(path, line))? {
                         dataset.cut += usize::from(cut);
@@ -121,6 +134,7 @@ impl Dataset {
     pub fn first(
         path: &Path,
         tokenizer: &Tokenizer,
+        template: Option<&ChatTemplate>,
         options: &DataOptions,
     ) -> Result<(Example, bool), Error> {
         check(path, options)?;
@@ -143,7 +157,8 @@ impl Dataset {
             }
             begun = true;
             let row = rows::row(path, number, line.strip_suffix('\n').unwrap_or(line))?;
-            let made = examples(&row, tokenizer, options).map_err(|problem| problem.at(path, number))?;
+            let made =
+                examples(&row, tokenizer, template, options).map_err(|problem| problem.at(path, number))?;
             let found = made.into_iter().find_map(|(example, cut)| Some((learnable(example)?, cut)));
             if let Some(found) = found {
                 return Ok(found);
@@ -263,11 +278,11 @@ fn open(path: &Path) -> Result<(Content, String), Error> {
     Ok((rows::parse(path, &bytes)?, sha256))
 }
 
-/// The examples of a row, and whether each was cut short. A conversation may make several, or none; see
-/// [`conversation`].
+/// The examples of a row, and whether each was cut short. A conversation may make several; see [`chat::tokenize`].
 fn examples(
     row: &Row,
     tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
     options: &DataOptions,
 ) -> Result<Vec<(Example, bool)>, Problem> {
     let max = options.max_seq_len;
@@ -281,8 +296,10 @@ fn examples(
             Ok(vec![keep_start(Example { tokens, targets }, max)])
         }
         Row::Chat(conversation) => {
-            let made = conversation::examples(conversation, tokenizer, options.append_eos)?;
-            Ok(made.into_iter().map(|example| keep_start(example, max)).collect())
+            let template = template.ok_or(ChatError::NoTemplate)?;
+            let made = chat::tokenize(conversation, template, tokenizer, options.append_eos)?;
+            let example = |MaskedTokens { tokens, loss_mask }| Example { tokens, targets: loss_mask };
+            Ok(made.into_iter().map(|made| keep_start(example(made), max)).collect())
         }
         Row::Pair { prompt, completion, .. } => {
             let prompt = prompt_tokens(prompt, tokenizer)?;

@@ -1,17 +1,11 @@
 //! The models of fixtures/arch, one a kind of architecture, and what other programs say of them.
 
-#![allow(dead_code)] // Each test program uses a part.
-
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::SafeTensors;
 use serde_json::Value;
 
-#[path = "goldens.rs"]
-mod goldens;
-
-#[allow(unused_imports)] // As above.
-pub use goldens::{error, integers, numbers};
+use super::goldens::integers;
 
 /// Calls a macro with the fixtures of the architectures that curmerge knows: a name for a module, and the folder's.
 #[macro_export]

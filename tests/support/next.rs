@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::{program, venv};
+use crate::support::{program, venv};
 
 /// The tokens of a prompt, and the log-probability of each token that may come next.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use curmerge::base::Base;
 use tempfile::TempDir;
 
-use crate::onnx_writer::{Graph, Value};
+use crate::support::onnx_writer::{Graph, Value};
 
 pub const D: u64 = 16;
 pub const FF: u64 = 32;

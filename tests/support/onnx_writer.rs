@@ -1,7 +1,5 @@
 //! ONNX models written field by field, sound and not.
 
-#![allow(dead_code)] // Each test program uses a part.
-
 /// A value of an attribute.
 #[derive(Clone, Debug)]
 pub enum Value {

@@ -56,6 +56,6 @@ pub fn run(words: &[&OsStr]) -> Ran {
 /// `curmerge!("eval", path, "--json")`: run the program with these words to its end.
 macro_rules! curmerge {
     ($($word:expr),+ $(,)?) => {
-        $crate::program::run(&[$(std::ffi::OsStr::new(&$word)),+])
+        $crate::support::program::run(&[$(std::ffi::OsStr::new(&$word)),+])
     };
 }

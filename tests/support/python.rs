@@ -1,11 +1,11 @@
-//! Python programs of the field, asked by the scripts of tests/clients.
+//! Python programs of the field, asked by the scripts of tests/scripts.
 
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Run a script of tests/clients with the interpreter `python`, and give it `input`.
+/// Run a script of tests/scripts with the interpreter `python`, and give it `input`.
 #[track_caller]
 pub fn run(python: &Path, script: &str, words: &[&OsStr], input: &[u8]) {
     let path = scripts().join(script);
@@ -36,5 +36,5 @@ pub fn run(python: &Path, script: &str, words: &[&OsStr], input: &[u8]) {
 
 /// The folder of the scripts.
 pub fn scripts() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts")
 }

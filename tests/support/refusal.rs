@@ -1,6 +1,6 @@
 //! What the program says when it refuses.
 
-use crate::program::Ran;
+use crate::support::program::Ran;
 
 impl Ran {
     /// The one line of a refusal with status 1.

@@ -1,7 +1,5 @@
 //! The demo model, or another, written again with other metadata, another vocabulary, other types.
 
-#![allow(dead_code)] // Each test program uses a part.
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -9,7 +7,7 @@ use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{Array, Gguf, GgufLayout, NewTensor, Value};
 use curmerge_formats::quant::{decode, encode};
 
-use crate::fixture::demo;
+use crate::support::fixture::demo;
 
 /// One name of each kind of pre-tokenizer that curmerge knows.
 pub const PRE_TOKENIZERS: &[&str] = &[
@@ -169,7 +167,7 @@ impl Remade {
 
 /// Strings that tokenizers stumble over, and lines of the demo's text.
 pub fn texts() -> Vec<String> {
-    let hard = include_str!("../../fixtures/tokenizer/hard.jsonl");
+    let hard = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/tokenizer/hard.jsonl"));
     let mut texts: Vec<String> = hard.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for text in [
         "",

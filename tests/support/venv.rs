@@ -1,4 +1,4 @@
-//! A virtual environment with the packages of tests/clients/requirements.txt, made once and kept in the target folder.
+//! A virtual environment with the packages of tests/scripts/requirements.txt, made once and kept in the target folder.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::python::scripts;
+use crate::support::python::scripts;
 
 /// Its interpreter. The first call installs the packages from PyPI.
 ///
@@ -36,10 +36,10 @@ pub fn python() -> &'static Path {
     })
 }
 
-/// Run a script of tests/clients in it.
+/// Run a script of tests/scripts in it.
 #[track_caller]
 pub fn ask(script: &str, words: &[&OsStr], input: &[u8]) {
-    crate::python::run(python(), script, words, input);
+    crate::support::python::run(python(), script, words, input);
 }
 
 /// Run a script that writes its answer to a file, which is the word "OUT".

@@ -9,7 +9,7 @@
 //! [`k_symmetric`] the super-blocks of 256 whose scales are themselves quantized, [`uneven`] and [`uneven_encode`] codes
 //! that look up their values. Only read are: [`lattice`], super-blocks of points of a [`codebook`]; [`two_bit`], codes of
 //! at most two bits with one scale. [`keep`] writes codes, of these too, on scales that stand. [`weighted`] is what an
-//! importance matrix adds. `tests/quant_goldens.rs` compares with the references.
+//! importance matrix adds. `tests/main/quant_goldens.rs` compares with the references.
 
 mod codebook;
 mod float;

@@ -1,32 +1,27 @@
 //! From config.json in a Hugging Face folder, with transformers' defaults.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value as Json;
 
 use super::rope::{self, Rope};
 use super::{Config, Experts};
 use crate::arch::{Activation, Architecture, Positions, is_windowed};
+use crate::base::folder::{CONFIG, Folder};
 use crate::{Error, Result};
 
-/// `model_type` in config.json. Fails when there is no such file or it is not JSON.
-pub(in crate::base) fn model_type(folder: &Path) -> Result<String> {
-    Ok(read(folder)?.1["model_type"].as_str().unwrap_or("").to_string())
-}
-
-/// The path and the content of config.json.
-fn read(folder: &Path) -> Result<(PathBuf, Json)> {
-    let path = folder.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
-    let json = serde_json::from_str(&text).map_err(|e| {
-        Error::input(&path, format!("line {}", e.line()), "not JSON", "download the folder again")
-    })?;
-    Ok((path, json))
+/// `model_type` in config.json. Fails when there is no such file or it is not a JSON object.
+pub(in crate::base) fn model_type(folder: Folder<'_>) -> Result<String> {
+    let config = folder.config()?;
+    Ok(config.get("model_type").and_then(Json::as_str).unwrap_or_default().to_string())
 }
 
 impl Config {
     /// From config.json in a Hugging Face folder of this architecture.
-    pub(in crate::base) fn from_folder(folder: &Path, architecture: &'static Architecture) -> Result<Self> {
+    pub(in crate::base) fn from_folder(
+        folder: Folder<'_>,
+        architecture: &'static Architecture,
+    ) -> Result<Self> {
         let fields = Fields::open(folder, architecture)?;
         fields.refuse_variants()?;
         let (layers, d_model, heads) = (
@@ -87,8 +82,8 @@ struct Fields {
 
 impl Fields {
     /// Those of the language model, in one that also sees.
-    fn open(folder: &Path, architecture: &'static Architecture) -> Result<Self> {
-        let (path, mut json) = read(folder)?;
+    fn open(folder: Folder<'_>, architecture: &'static Architecture) -> Result<Self> {
+        let (path, mut json) = (folder.join(CONFIG), Json::from(folder.config()?));
         if json["text_config"].is_object() {
             json = json["text_config"].take();
         }

@@ -8,7 +8,7 @@ mod rope;
 use std::path::Path;
 
 use super::RowOrder;
-use crate::arch::{Heads, Size, TensorNames};
+use crate::arch::{HeadKind, Size, TensorNames};
 use crate::{Error, Result};
 
 pub(super) use hugging_face::model_type;
@@ -108,10 +108,10 @@ impl Config {
     }
 
     /// How many heads of this kind a layer has.
-    pub fn head_count(&self, heads: Heads) -> usize {
+    pub fn head_count(&self, heads: HeadKind) -> usize {
         match heads {
-            Heads::Query => self.heads,
-            Heads::KeyValue => self.kv_heads,
+            HeadKind::Query => self.heads,
+            HeadKind::KeyValue => self.kv_heads,
         }
     }
 

@@ -3,7 +3,7 @@
 //! attention's nodes, multipliers and the cap of logits from the builder's nodes for them, rotary frequencies from their
 //! cosines and sines.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use curmerge_formats::onnx::{AttributeValue, Node, Onnx};
 use serde_json::Value as Json;
@@ -11,9 +11,9 @@ use serde_json::Value as Json;
 use super::Config;
 use super::rope::Rope;
 use crate::arch::{Architecture, NormKind, Positions};
+use crate::base::folder::{Folder, GENAI_CONFIG};
 use crate::{Error, Result};
 
-const FILE: &str = "genai_config.json";
 /// Angles of this many radians off are those of the same cache: sines and cosines of f32 angles, rounded to f16.
 const ANGLE_ERROR: f64 = 2e-3;
 /// And so much more for each position, from frequencies rounded to f32.
@@ -28,16 +28,9 @@ pub(in crate::base) struct GenaiConfig {
 
 impl GenaiConfig {
     /// That of a folder, if it has one.
-    pub(in crate::base) fn open(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join(FILE);
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
-        let json = serde_json::from_str(&text).map_err(|e| {
-            Error::input(&path, format!("line {}", e.line()), "not JSON", "export the model again")
-        })?;
-        Ok(Some(Self { path, json }))
+    pub(in crate::base) fn open(folder: Folder<'_>) -> Result<Option<Self>> {
+        let json = folder.object(GENAI_CONFIG)?;
+        Ok(json.map(|json| Self { path: folder.join(GENAI_CONFIG), json: json.into() }))
     }
 
     /// The model's family, as Hugging Face's `model_type` calls it.

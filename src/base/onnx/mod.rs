@@ -14,6 +14,7 @@ use std::path::Path;
 use curmerge_formats::onnx::{Node, Onnx, OnnxTensor};
 
 use super::blocks::{BlockTensors, Stretch};
+use super::folder::{CONFIG, Folder};
 use super::{BaseTensor, Config, Slice, config};
 use crate::arch::{self, Architecture};
 use crate::{Error, Result};
@@ -35,10 +36,10 @@ pub(super) struct Opened {
 /// Open a model file with what lies beside it.
 pub(super) fn open(path: &Path) -> Result<Opened> {
     let mut model = OnnxModel::open(path)?;
-    let (folder, onnx) = (model.folder(), model.onnx());
+    let (folder, onnx) = (Folder::new(model.folder()), model.onnx());
     let uses = uses::all(onnx)?;
     let (mut architecture, mut name, mut made) = (arch::UNKNOWN, String::new(), Config::unknown());
-    if folder.join("config.json").is_file() {
+    if folder.has(CONFIG) {
         name = config::model_type(folder)?;
         if let Some(known) = arch::by_model_type(&name) {
             (architecture, made) = (known, Config::from_folder(folder, known)?);
@@ -99,7 +100,7 @@ struct Draft {
     blocks: Option<(usize, usize)>,
     shape: Vec<u64>,
     transposed: bool,
-    less_one: bool,
+    unit_offset: bool,
     rotary_halves: Option<usize>,
     /// The first of its outputs and their number, where the tensor has others besides.
     part: Option<(u64, u64)>,
@@ -123,7 +124,7 @@ impl Draft {
             tensor,
             shape,
             transposed: used.transposed,
-            less_one: used.role == Role::Factor { less_one: true },
+            unit_offset: used.role == Role::Factor { unit_offset: true },
             rotary_halves: None,
             part: None,
         }
@@ -159,7 +160,7 @@ impl Draft {
             bytes,
             rotary_halves: self.rotary_halves,
             transposed: self.transposed,
-            less_one: self.less_one,
+            unit_offset: self.unit_offset,
             blocks,
             slice: None,
         };

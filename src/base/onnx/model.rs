@@ -7,6 +7,7 @@ use curmerge_formats::dtype::DType;
 use curmerge_formats::onnx::{Onnx, OnnxTensor};
 
 use crate::base::Stretch;
+use crate::base::folder::{CONFIG, GENAI_CONFIG, SAFETENSORS_INDEX};
 use crate::{Error, Result};
 
 /// An open ONNX model.
@@ -89,7 +90,7 @@ fn folder_of(path: &Path) -> (PathBuf, bool) {
 }
 
 /// Files that say what a model is.
-const CONFIGS: &[&str] = &["config.json", "genai_config.json"];
+const CONFIGS: &[&str] = &[CONFIG, GENAI_CONFIG];
 
 /// The ONNX file of a folder that has no weights of another kind; any other path as it is.
 ///
@@ -127,7 +128,7 @@ fn list(folder: &Path) -> Result<(Vec<PathBuf>, bool)> {
         let path = entry.map_err(fail)?.path();
         let name = path.file_name().unwrap_or_default();
         // An adapter is a safetensors file too.
-        safetensors |= name == "model.safetensors" || name == "model.safetensors.index.json";
+        safetensors |= name == "model.safetensors" || name == SAFETENSORS_INDEX;
         if path.extension().is_some_and(|ending| ending == "onnx") && path.is_file() {
             found.push(path);
         }

@@ -38,7 +38,7 @@ pub(super) enum Role {
     /// A vector that activations are multiplied by, or that is made one by adding 1.
     Factor {
         /// Whether 1 is added.
-        less_one: bool,
+        unit_offset: bool,
     },
     /// A vector that is added.
     Bias,
@@ -129,15 +129,15 @@ impl<'m> Reader<'m> {
             "Gather" if standard => uses.extend(self.lookup()?),
             "GatherBlockQuantized" if microsoft => uses.extend(self.lookup_in_blocks()?),
             "LayerNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization" => {
-                uses.extend(self.vector(1, Role::Factor { less_one: false })?);
+                uses.extend(self.vector(1, Role::Factor { unit_offset: false })?);
                 uses.extend(self.vector(2, Role::Bias)?);
             }
             "SkipSimplifiedLayerNormalization" if microsoft => {
-                uses.extend(self.vector(2, Role::Factor { less_one: false })?);
+                uses.extend(self.vector(2, Role::Factor { unit_offset: false })?);
                 self.no_input(3)?;
             }
             "SkipLayerNormalization" if microsoft => {
-                uses.extend(self.vector(2, Role::Factor { less_one: false })?);
+                uses.extend(self.vector(2, Role::Factor { unit_offset: false })?);
                 uses.extend(self.vector(3, Role::Bias)?);
                 self.no_input(4)?;
             }
@@ -145,13 +145,13 @@ impl<'m> Reader<'m> {
             "MultiHeadAttention" if microsoft && self.constant(3, false)?.is_some() => self.no_input(3)?,
             "Mul" if standard => {
                 for input in 0..2 {
-                    uses.extend(self.vector(input, Role::Factor { less_one: false })?);
+                    uses.extend(self.vector(input, Role::Factor { unit_offset: false })?);
                 }
             }
             "Add" if standard => {
                 for input in 0..2 {
                     let one = self.is_one(1 - input)?;
-                    let role = if one { Role::Factor { less_one: true } } else { Role::Bias };
+                    let role = if one { Role::Factor { unit_offset: true } } else { Role::Bias };
                     uses.extend(self.vector(input, role)?);
                 }
             }

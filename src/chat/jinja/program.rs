@@ -212,9 +212,12 @@ fn guard(
         Instruction::CallMethod(name, n) => out.extend(named(Op::Method, name, n)?),
         Instruction::PushLoop(_) => out.extend([call(Op::Iterate, 1), instruction.clone()]),
         // A namespace must not contain a namespace: it might contain itself, and never be freed.
-        Instruction::SetAttr(_) => {
-            out.extend([Instruction::Swap, call(Op::NamespaceItem, 1), Instruction::Swap, instruction.clone()])
-        }
+        Instruction::SetAttr(_) => out.extend([
+            Instruction::Swap,
+            call(Op::NamespaceItem, 1),
+            Instruction::Swap,
+            instruction.clone(),
+        ]),
         Instruction::UnpackLists(_)
         | Instruction::MergeKwargs(_)
         | Instruction::CallFunction(_, None)

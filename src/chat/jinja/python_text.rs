@@ -27,7 +27,12 @@ pub(super) fn python_text(state: &State<'_, '_>, value: &Value) -> Result<String
 ///
 /// # Errors
 /// Those of [`python_text`]; a value that is nested too deeply.
-pub(super) fn represent(state: &State<'_, '_>, value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+pub(super) fn represent(
+    state: &State<'_, '_>,
+    value: &Value,
+    depth: usize,
+    out: &mut String,
+) -> Result<(), Error> {
     if depth > MAX_DEPTH {
         return Err(Error::new(ErrorKind::BadSerialization, "the value to write is nested too deeply"));
     }

@@ -3,10 +3,10 @@
 //! The converter leaves such things out without a word, and llama.cpp then runs another model. Here they are refused;
 //! but for windows, which change nothing in texts no longer than they are: of these the user is told.
 
-use super::folder::{Folder, Object};
 use super::recipe::{Key, Recipe, Stretching};
 use super::rope;
 use crate::arch::is_windowed;
+use crate::base::folder::{self, Folder, Object};
 use crate::base::{Base, Config, long_amplitude};
 use crate::{Error, Result};
 
@@ -21,7 +21,7 @@ pub(super) fn check(
     let config = base.config();
     let refuse = |key: &str, problem: String| {
         let help = format!("llama.cpp's {} has no form for it: use the model as it is", recipe.architecture);
-        Err(Error::input(folder.join("config.json"), key, problem, help))
+        Err(Error::input(folder.join(folder::CONFIG), key, problem, help))
     };
     let has = |key: Key| recipe.keys.contains(&key);
     let scale =

@@ -3,9 +3,9 @@
 use curmerge_formats::gguf::{Array, Value};
 use serde_json::Value as Json;
 
-use super::folder::{Folder, Object};
 use super::keys::Keys;
-use crate::{Error, Result};
+use crate::Result;
+use crate::base::folder::{self, Folder, Object};
 
 /// One template, or several with their names.
 #[derive(Clone, Debug)]
@@ -35,34 +35,22 @@ fn of_json(value: &Json) -> Option<Templates> {
 }
 
 fn of_files(folder: Folder<'_>) -> Result<Option<Templates>> {
-    if let Some(text) = folder.text("chat_template.jinja")? {
+    if let Some(text) = folder.text_with_newlines(folder::CHAT_TEMPLATE)? {
         let more = additional(folder)?;
         if more.is_empty() {
             return Ok(Some(Templates::One(text)));
         }
         return Ok(Some(Templates::Named([("default".to_owned(), text)].into_iter().chain(more).collect())));
     }
-    let older = folder.object("chat_template.json")?;
+    let older = folder.object(folder::CHAT_TEMPLATE_JSON)?;
     Ok(older.and_then(|json| of_json(json.get("chat_template")?)))
 }
 
-/// `additional_chat_templates/NAME.jinja`, by name: the order of a folder's entries is nobody's.
+/// `additional_chat_templates/NAME.jinja`, sorted by name.
 fn additional(folder: Folder<'_>) -> Result<Vec<(String, String)>> {
-    const FOLDER: &str = "additional_chat_templates";
-    let path = folder.join(FOLDER);
-    if !path.is_dir() {
-        return Ok(Vec::new());
-    }
-    let fail = |error| Error::io(&path, "list", error);
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(&path).map_err(fail)? {
-        let name = entry.map_err(fail)?.file_name();
-        names.extend(name.to_str().and_then(|name| name.strip_suffix(".jinja")).map(str::to_owned));
-    }
-    names.sort();
     let mut templates = Vec::new();
-    for name in names {
-        if let Some(text) = folder.text(&format!("{FOLDER}/{name}.jinja"))? {
+    for name in folder.additional_chat_templates()? {
+        if let Some(text) = folder.text_with_newlines(folder::additional_chat_template(&name))? {
             templates.push((name, text));
         }
     }

@@ -6,11 +6,11 @@
 use curmerge_formats::gguf::Value;
 use serde_json::Value as Json;
 
-use super::folder::{Folder, Object};
 use super::keys::Keys;
 use super::model_card;
 use super::model_name::{ModelName, Size, title};
 use crate::Result;
+use crate::base::folder::{self, Folder, Object};
 
 /// The kind of a number under `general.sampling`.
 #[derive(Clone, Copy)]
@@ -72,7 +72,7 @@ pub(super) fn set(
         notes.push("the head of README.md is not YAML: what it says of the model was left out".into());
     }
     // The converter goes on without one that is not JSON.
-    if let Ok(Some(generation)) = folder.object("generation_config.json") {
+    if let Ok(Some(generation)) = folder.object(folder::GENERATION_CONFIG) {
         sampling(keys, &generation);
     }
     let parameters = size.parameters;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde_json::Value as Json;
 use tokenizers::tokenizer::{AddedToken, Tokenizer as Library};
 
-use super::folder::{Folder, Object};
+use crate::base::folder::{self, Folder, Object};
 use crate::{Error, Result};
 
 const FILE: &str = "tokenizer.json";
@@ -33,9 +33,9 @@ impl HubTokenizer {
         library.with_padding(None);
         library.with_truncation(None).map_err(|e| error(e.to_string()))?;
 
-        let config = folder.object("tokenizer_config.json")?.unwrap_or_default();
+        let config = folder.object(folder::TOKENIZER_CONFIG)?.unwrap_or_default();
         let listed = config.get("added_tokens_decoder").and_then(Json::as_object);
-        let map = folder.object("special_tokens_map.json")?.filter(|_| listed.is_none()).unwrap_or_default();
+        let map = folder.object(folder::SPECIAL_TOKENS_MAP)?.filter(|_| listed.is_none()).unwrap_or_default();
         let byte_level = bytes.windows(SPELLED.len()).any(|window| window == SPELLED);
         let (named, more) = special_tokens(&config, &map, byte_level);
 

@@ -11,7 +11,6 @@
 
 mod carried;
 mod chat_templates;
-mod folder;
 mod general;
 mod hub_tokenizer;
 mod hyperparameters;
@@ -35,9 +34,9 @@ use curmerge_formats::output::{OutputFile, write_behind};
 use super::onnx_companions;
 use super::retype::{self, QUANTIZATION_VERSION};
 use super::{ConvertReport, FileType};
+use crate::base::folder::{self, Folder, Object};
 use crate::base::{Base, Config, Files};
 use crate::{Error, Result};
-use folder::{Folder, Object};
 use keys::Keys;
 use recipe::{Recipe, Stretching};
 use serde_json::Value as Json;
@@ -86,7 +85,7 @@ pub fn to_gguf(
         ));
     };
     let mut report = ConvertReport::default();
-    let json = language_model(folder.object("config.json")?.unwrap_or_default());
+    let json = language_model(folder.object(folder::CONFIG)?.unwrap_or_default());
     let config = base.config();
     carried::check(base, folder, recipe, &json, &mut report.notes)?;
     let own_head = !recipe.no_head && onnx_companions::has_own_head(base, &json)?;

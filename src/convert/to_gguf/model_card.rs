@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use saphyr_parser::{Event, Parser, ScalarStyle};
 use serde_json::Value as Json;
 
-use super::folder::{Folder, Object};
 use crate::Result;
+use crate::base::folder::{Folder, Object};
 
 /// Deeper nesting is no model card.
 const MAX_DEPTH: usize = 64;
@@ -18,7 +18,7 @@ const MAX_VALUES: usize = 1 << 18;
 
 /// The model card, which is empty where there is none, and whether there is one that cannot be read.
 pub(super) fn read(folder: Folder<'_>) -> Result<(Object, bool)> {
-    let Some(text) = folder.text("README.md")? else { return Ok((Object::new(), false)) };
+    let Some(text) = folder.text_with_newlines("README.md")? else { return Ok((Object::new(), false)) };
     let mut lines = text.lines();
     if lines.next() != Some("---") {
         return Ok((Object::new(), false));

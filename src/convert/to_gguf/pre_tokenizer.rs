@@ -8,8 +8,8 @@
 use curmerge_formats::sha256_hex;
 use serde_json::Value as Json;
 
-use super::folder::{Folder, Object};
 use super::hub_tokenizer::HubTokenizer;
+use crate::base::folder::{self, Folder, Object};
 use crate::tokenizer::{LibraryStep, pre_tokenizers};
 use crate::{Error, Result};
 
@@ -222,7 +222,7 @@ pub(super) fn recognise(
     json: &Object,
     notes: &mut Vec<String>,
 ) -> Result<&'static str> {
-    let path = folder.join("tokenizer.json");
+    let path = folder.join(folder::TOKENIZER);
     let ids = tokenizer
         .encode(TEXT, true)
         .ok_or_else(|| Error::file(&path, "a text cannot be encoded with it", "download the folder again"))?;

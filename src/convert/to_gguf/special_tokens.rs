@@ -8,8 +8,8 @@ use curmerge_formats::gguf::{Array, Value};
 use serde_json::Value as Json;
 
 use super::chat_templates;
-use super::folder::{Folder, Object};
 use super::keys::Keys;
+use crate::base::folder::{self, Folder, Object};
 use crate::{Error, Result};
 
 /// The roles of tokens, and the key of each; `cls` has none.
@@ -39,8 +39,8 @@ pub(super) fn set(
     with_merges: bool,
     limit: Option<usize>,
 ) -> Result<()> {
-    let tokenizer = folder.object("tokenizer.json")?;
-    let config = folder.object("tokenizer_config.json")?;
+    let tokenizer = folder.object(folder::TOKENIZER)?;
+    let config = folder.object(folder::TOKENIZER_CONFIG)?;
     if with_merges {
         keys.texts("tokenizer.ggml.merges", merges(folder, tokenizer.as_ref())?);
     }
@@ -73,7 +73,7 @@ pub(super) fn set(
             put(role, text.and_then(|text| added_id(tokenizer.as_ref()?, text)));
         }
     }
-    let model = folder.object("config.json")?.unwrap_or_default();
+    let model = folder.object(folder::CONFIG)?.unwrap_or_default();
     for role in roles() {
         put(role, model.get(&format!("{role}_token_id")).and_then(Json::as_u64));
     }
@@ -241,7 +241,7 @@ fn merges(folder: Folder<'_>, tokenizer: Option<&Object>) -> Result<Vec<String>>
     let list =
         tokenizer.and_then(|t| t.get("model")?.get("merges")?.as_array()).map_or(&[][..], Vec::as_slice);
     if list.is_empty() {
-        let text = folder.text("merges.txt")?.unwrap_or_default();
+        let text = folder.text_with_newlines("merges.txt")?.unwrap_or_default();
         let pairs = text.lines().enumerate().filter(|(i, line)| *i > 0 || !line.starts_with('#'));
         let pair = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
             [left, right] => Some(format!("{left} {right}")),
@@ -265,7 +265,12 @@ fn merges(folder: Folder<'_>, tokenizer: Option<&Object>) -> Result<Vec<String>>
             merge(value).ok_or_else(|| {
                 let place = format!("model.merges[{rank}]");
                 let help = "download the folder again";
-                Error::input(folder.join("tokenizer.json"), place, "neither a text nor a pair of texts", help)
+                Error::input(
+                    folder.join(folder::TOKENIZER),
+                    place,
+                    "neither a text nor a pair of texts",
+                    help,
+                )
             })
         })
         .collect()

@@ -158,7 +158,7 @@ pub(super) fn of<'a>(
         }
         let name = format!("{stem}{ending}");
         // Short, and other numbers than are stored, or in another order.
-        if tensor.shape.len() == 1 && (tensor.less_one || tensor.rotary_halves.is_some()) {
+        if tensor.shape.len() == 1 && (tensor.unit_offset || tensor.rotary_halves.is_some()) {
             let mut values = base.vector(canonical)?;
             if tensor.dtype == DType::F16 {
                 // Where the converter adds in half precision.

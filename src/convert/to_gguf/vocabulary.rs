@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use curmerge_formats::gguf::Value;
 use serde_json::Value as Json;
 
-use super::folder::{Folder, Object};
 use super::hub_tokenizer::HubTokenizer;
 use super::keys::Keys;
 use super::recipe::{Extra, Recipe, SpacePrefix};
 use super::sentencepiece::{self as spm, Piece};
 use super::{pre_tokenizer, special_tokens};
+use crate::base::folder::{self, Folder, Object};
 use crate::tokenizer::METASPACE;
 use crate::{Error, Result};
 
@@ -43,18 +43,18 @@ pub(super) fn set(
     size: usize,
     notes: &mut Vec<String>,
 ) -> Result<()> {
-    let config = folder.object("tokenizer_config.json")?.unwrap_or_default();
+    let config = folder.object(folder::TOKENIZER_CONFIG)?.unwrap_or_default();
     let told = recipe.space_prefix == SpacePrefix::AsTheFolder;
     let space = config.get("add_prefix_space").and_then(Json::as_bool).filter(|_| told);
     if let Some(adds) = space {
         keys.set("tokenizer.ggml.add_space_prefix", Value::Bool(adds));
     }
-    let json = folder.object("tokenizer.json")?;
+    let json = folder.object(folder::TOKENIZER)?;
     let has = |source: &&Source| match source {
-        Source::SentencePiece => folder.join("tokenizer.model").is_file(),
+        Source::SentencePiece => folder.has(folder::SENTENCEPIECE),
         Source::Phi3 => {
             let class = config.get("tokenizer_class").and_then(Json::as_str);
-            class != Some("GPT2Tokenizer") && folder.join("tokenizer.model").is_file()
+            class != Some("GPT2Tokenizer") && folder.has(folder::SENTENCEPIECE)
         }
         Source::SentencePieceJson => json.as_ref().is_some_and(is_sentencepiece),
         Source::ByteLevel => json.is_some(),
@@ -105,8 +105,8 @@ fn sentencepiece(
     size: usize,
     add: impl FnOnce(&mut [Piece]),
 ) -> Result<()> {
-    let path = folder.join("tokenizer.model");
-    let model = folder.bytes("tokenizer.model")?.unwrap_or_default();
+    let path = folder.join(folder::SENTENCEPIECE);
+    let model = folder.bytes(folder::SENTENCEPIECE)?.unwrap_or_default();
     let pieces = spm::parse(&model).map_err(|(position, problem)| {
         let help = "download it again; one of another program than SentencePiece, move out of the folder";
         Error::input(&path, format!("byte {position}"), problem, help)
@@ -121,7 +121,7 @@ fn sentencepiece(
         }
         *token = piece;
     }
-    for (text, id) in folder.object("added_tokens.json")?.unwrap_or_default() {
+    for (text, id) in folder.object(folder::ADDED_TOKENS)?.unwrap_or_default() {
         if let Some(token) = id.as_u64().and_then(|id| tokens.get_mut(usize::try_from(id).ok()?)) {
             *token = Piece { text, score: ADDED, kind: spm::USER_DEFINED };
         }
@@ -183,7 +183,7 @@ fn sentencepiece_json(keys: &mut Keys, folder: Folder<'_>, json: &Object, size: 
     for id in 0..base.min(size + 1) {
         let Some(text) = texts.get(&(id as u32)) else {
             let problem = format!("no token has the id {id}");
-            return Err(Error::file(folder.join("tokenizer.json"), problem, "download the folder again"));
+            return Err(Error::file(folder.join(folder::TOKENIZER), problem, "download the folder again"));
         };
         tokens.push(Piece { text: text.clone(), score: ADDED, kind: kind(text) });
     }
@@ -207,13 +207,13 @@ fn byte_level(
     if is_sentencepiece(json) {
         let problem = "made of a SentencePiece model, whose scores llama.cpp needs";
         let help = "put the model's tokenizer.model into the folder";
-        return Err(Error::file(folder.join("tokenizer.json"), problem, help));
+        return Err(Error::file(folder.join(folder::TOKENIZER), problem, help));
     }
     let model = json.get("model").and_then(|model| model.get("type")).and_then(Json::as_str).unwrap_or("");
     if model != "BPE" {
         let problem = format!("a tokenizer of the kind '{}'", model.escape_debug());
         let help = "curmerge converts BPE and SentencePiece vocabularies";
-        return Err(Error::input(folder.join("tokenizer.json"), "model", problem, help));
+        return Err(Error::input(folder.join(folder::TOKENIZER), "model", problem, help));
     }
     let tokenizer = HubTokenizer::open(folder, json)?;
     let mut texts = tokenizer.tokens();
@@ -272,7 +272,7 @@ fn check_size(folder: Folder<'_>, tokens: usize, rows: usize) -> Result<()> {
         return Ok(());
     }
     let problem = format!("{tokens} tokens, and the embedding has {rows} rows");
-    Err(Error::file(folder.join("tokenizer.json"), problem, "download the folder again"))
+    Err(Error::file(folder.join(folder::TOKENIZER), problem, "download the folder again"))
 }
 
 /// `<0xAB>`

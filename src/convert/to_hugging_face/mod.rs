@@ -22,6 +22,7 @@ use curmerge_formats::output::{OutputFile, OutputFolder};
 
 use super::{ConvertReport, onnx_companions};
 use crate::arch::Architecture;
+use crate::base::folder;
 use crate::base::{Base, Files};
 use crate::{Error, Result};
 
@@ -102,12 +103,14 @@ pub(super) fn companions(
     let words = base.tokenizer()?;
     let tokens = config::Tokens::new(base.path(), gguf, &words)?;
     let mut files: Vec<(PathBuf, Vec<u8>)> = vec![
-        ("config.json".into(), pretty(&config::config(base, Some(gguf), dtype, &tokens)?.into()).into()),
-        ("generation_config.json".into(), config::generation(&tokens).into()),
-        ("tokenizer.json".into(), tokenizer::library(base.path(), &words, notes)?.into()),
-        ("tokenizer_config.json".into(), tokenizer::settings(base, gguf, &words, &tokens).into()),
+        (folder::CONFIG.into(), pretty(&config::config(base, Some(gguf), dtype, &tokens)?.into()).into()),
+        (folder::GENERATION_CONFIG.into(), config::generation(&tokens).into()),
+        (folder::TOKENIZER.into(), tokenizer::library(base.path(), &words, notes)?.into()),
+        (folder::TOKENIZER_CONFIG.into(), tokenizer::settings(base, gguf, &words, &tokens).into()),
     ];
-    files.extend(sentencepiece::model(gguf, &words, &tokens).map(|model| ("tokenizer.model".into(), model)));
+    files.extend(
+        sentencepiece::model(gguf, &words, &tokens).map(|model| (folder::SENTENCEPIECE.into(), model)),
+    );
     files.extend(templates(gguf, notes).into_iter().map(|(name, text)| (name, text.into())));
     Ok(files)
 }
@@ -139,9 +142,9 @@ fn templates<'a>(gguf: &'a Gguf, notes: &mut Vec<String>) -> Vec<(PathBuf, &'a s
         // The name becomes a file's.
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if rest.is_empty() {
-            found.push(("chat_template.jinja".into(), text));
+            found.push((folder::CHAT_TEMPLATE.into(), text));
         } else if rest.starts_with('.') && (1..=64).contains(&name.len()) && name.chars().all(plain) {
-            found.push((Path::new("additional_chat_templates").join(format!("{name}.jinja")), text));
+            found.push((folder::additional_chat_template(name), text));
         } else {
             notes.push(format!("{key} was left out: its name makes no file name"));
         }

@@ -10,7 +10,9 @@ use crate::tokenizer::LibraryStep;
 /// The `pre_tokenizer` of byte-level models. `ByteLevel` spells bytes as characters, so it comes last.
 pub(super) fn byte_level(cuts: &[LibraryStep]) -> Json {
     let (mut steps, last) = match cuts {
-        [before @ .., LibraryStep::Gpt2Words] => (before.iter().map(step).collect::<Vec<_>>(), spelling(true)),
+        [before @ .., LibraryStep::Gpt2Words] => {
+            (before.iter().map(step).collect::<Vec<_>>(), spelling(true))
+        }
         _ => (cuts.iter().map(step).collect(), spelling(false)),
     };
     if steps.is_empty() {

@@ -243,8 +243,7 @@ pub(super) fn settings(base: &Base, gguf: &Gguf, tokenizer: &Tokenizer, tokens: 
         "model_input_names": ["input_ids", "attention_mask"],
     });
     let parts = tokenizer.parts();
-    if let Some(parts) =
-        parts.as_ref().filter(|p| matches!(p.algorithm, Algorithm::SentencePieceBpe { .. }))
+    if let Some(parts) = parts.as_ref().filter(|p| matches!(p.algorithm, Algorithm::SentencePieceBpe { .. }))
     {
         // tokenizer.model does not tell these from other pieces.
         let listed = added(parts).into_iter().map(|token| {

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::config::pretty;
 use crate::arch::TensorNames;
+use crate::base::folder::SAFETENSORS_INDEX;
 use crate::base::{Base, RowOrder, Weight, layer_part};
 use crate::convert::{ConvertReport, in_f32, whole};
 use crate::{Error, Result};
@@ -24,7 +25,6 @@ const BLOCK_VALUES: usize = 1 << 16;
 /// Blocks in memory at a time, for each thread.
 const BLOCKS_A_THREAD: usize = 4;
 /// The name of the list of shards.
-const INDEX: &str = "model.safetensors.index.json";
 
 /// The type that loses least of what the model's matrices hold, in no more bytes than that takes: their own where all have
 /// the same of F32, F16 and BF16, F32 where these are mixed. Decoded blocks fit neither half type exactly, and F16 has
@@ -158,7 +158,7 @@ impl<'a> Plan<'a> {
         }
         if self.shards.len() > 1 {
             let index = json!({ "metadata": { "total_size": report.bytes_after }, "weight_map": map });
-            let mut file = folder.file(INDEX)?;
+            let mut file = folder.file(SAFETENSORS_INDEX)?;
             file.append(pretty(&index).as_bytes())?;
             file.commit()?;
         }
@@ -305,9 +305,9 @@ impl<'a> Tensor<'a> {
         let heads = || error("its rows are no whole number of heads");
         let weight = base.weight(canonical)?;
         let vector = weight.rows() == 1 && line.shape.len() == 1 || ending == "bias";
-        let values = if vector && (line.less_one && ending == "weight" || line.rotary_halves.is_some()) {
+        let values = if vector && (line.unit_offset && ending == "weight" || line.rotary_halves.is_some()) {
             let mut values = base.vector(canonical)?;
-            if line.less_one {
+            if line.unit_offset {
                 values.iter_mut().for_each(|value| *value -= 1.0);
             }
             let order = base.config().hugging_face_order(line, values.len() as u64).ok_or_else(heads)?;

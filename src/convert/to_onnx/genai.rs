@@ -9,7 +9,6 @@ use crate::base::Base;
 use crate::{Error, Result};
 
 /// Its name.
-pub(super) const CONFIG: &str = "genai_config.json";
 
 /// How tokens are chosen where generation_config.json does not say.
 const SEARCH: &[(&str, f64)] =

@@ -24,6 +24,7 @@ use serde_json::{Map, Value as Json};
 
 use super::to_hugging_face::{Rounding, class, companions, pretty, write_companions};
 use super::{ConvertReport, FileType, onnx_companions};
+use crate::base::folder::{CONFIG, Folder, GENAI_CONFIG, GENERATION_CONFIG};
 use crate::base::{Base, Files};
 use crate::merge::carry_companions;
 use crate::{Error, Result};
@@ -35,8 +36,6 @@ const OPSET: i64 = 14;
 const IR_VERSION: i64 = 8;
 /// The model within a folder.
 pub const MODEL: &str = "model.onnx";
-const CONFIG: &str = "config.json";
-const GENERATION: &str = "generation_config.json";
 
 /// What a folder has for images.
 const OF_IMAGES: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
@@ -171,8 +170,8 @@ pub fn to_onnx_folder(
     let mut files = match base.files() {
         Files::Gguf(model) => companions(base, model, dtype, &mut notes)?,
         Files::HuggingFace(_) => {
-            let path = base.path().join(CONFIG);
-            vec![(CONFIG.into(), std::fs::read(&path).map_err(|e| Error::io(&path, "read", e))?)]
+            let config = Folder::new(base.path()).bytes(CONFIG)?.unwrap_or_default();
+            vec![(CONFIG.into(), config)]
         }
         Files::Onnx(model) => onnx_companions::companions(base, model, dtype, own_head, &mut notes)?,
     };
@@ -189,10 +188,11 @@ pub fn to_onnx_folder(
     if options.genai {
         let of_file =
             |name: &str| files.iter().find(|(own, _)| own == Path::new(name)).map(|(_, bytes)| bytes.clone());
-        let generation = of_file(GENERATION).or_else(|| std::fs::read(base.path().join(GENERATION)).ok());
+        let beside = || Folder::new(base.path()).bytes(GENERATION_CONFIG).ok().flatten();
+        let generation = of_file(GENERATION_CONFIG).or_else(beside);
         let config = of_file(CONFIG).unwrap_or_default();
         let text = genai::config(base, &config, generation.as_deref(), &plan.model.graph)?;
-        files.push((genai::CONFIG.into(), text.into()));
+        files.push((GENAI_CONFIG.into(), text.into()));
     }
 
     let folder = OutputFolder::create(out, &base.inputs(), options.force)?;

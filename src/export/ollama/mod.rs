@@ -17,8 +17,8 @@ use curmerge_formats::adapter::Adapter;
 use curmerge_formats::output::OutputFolder;
 
 use crate::base::{Base, Files};
+use crate::chat::ChatTemplate;
 use crate::merge::{MergeOptions, MergeReport, Source, merge};
-use crate::tokenizer::{ChatTemplate, Tokenizer};
 use crate::{Error, Result};
 use turns::Turns;
 
@@ -71,10 +71,7 @@ pub fn write(
         let help = "write one with `curmerge convert MODEL MODEL.gguf`, and name it as --base";
         return Err(Error::file(base.path(), problem, help));
     }
-    let prompts = match base.tokenizer() {
-        Ok(tokenizer) => Prompts::of(&tokenizer),
-        Err(error) => Prompts::Unknown(error.to_string()),
-    };
+    let prompts = Prompts::of(base).unwrap_or_else(|error| Prompts::Unknown(error.to_string()));
     let mut inputs = base.inputs();
     inputs.extend(options.protect.iter().map(PathBuf::as_path));
     let folder = OutputFolder::create(out, &inputs, options.force)?;
@@ -89,12 +86,13 @@ pub fn write(
 }
 
 impl Prompts {
-    /// Those of a model with this tokenizer.
-    fn of(tokenizer: &Tokenizer) -> Self {
-        let Some(template) = tokenizer.chat_template() else { return Prompts::Plain };
+    /// Those of a model.
+    fn of(base: &Base) -> Result<Self> {
+        let tokenizer = base.tokenizer()?;
+        let Some(template) = base.chat_template(&tokenizer)? else { return Ok(Prompts::Plain) };
         // Ollama puts BOS in front where the model's settings say so, as our tokenizer does.
         let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos()).map(|id| tokenizer.decode(&[id]));
-        Self::of_template(template, bos.as_deref())
+        Ok(Self::of_template(&template, bos.as_deref()))
     }
 
     /// Those of a chat template. `bos` is the text of a token that the tokenizer puts in front by itself.

@@ -10,7 +10,7 @@
 //! templates have no function for that.
 
 use super::go_template::is_kept;
-use crate::tokenizer::{ChatTemplate, Message};
+use crate::chat::{ChatTemplate, Message};
 
 /// The longest template that is written: a longer one holds more than marks of turns.
 const LONGEST: usize = 1 << 16;
@@ -60,7 +60,7 @@ impl Turns {
     /// In a few words, why the template is more than fixed text around turns.
     pub(super) fn of(template: &ChatTemplate, bos: Option<&str>) -> Result<Self, String> {
         let render = |messages: &[Message], prompt| -> Result<String, String> {
-            let text = template.render(messages, prompt).map_err(|error| error.problem)?;
+            let text = template.render(messages, prompt).map_err(|error| error.problem())?;
             if text.len() > LONGEST {
                 return Err(format!("it writes {} bytes for a few words", text.len()));
             }

@@ -1,5 +1,5 @@
 //! What must hold of every architecture: gradients against finite differences in f64, and what must not change a result.
-//! The models are those of fixtures/arch, which tests/architectures.rs compares with other programs.
+//! The models are those of fixtures/arch, which tests/main/model/architectures.rs compares with other programs.
 
 use std::path::Path;
 

@@ -30,7 +30,8 @@ const fn whole_words(names: &'static [&'static str], stages: &'static [Stage]) -
     Family { names, stages, ignore_merges: true, adds_bos: false }
 }
 
-pub(super) const GPT2: Stage = (r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+", GiveBack);
+pub(super) const GPT2: Stage =
+    (r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+", GiveBack);
 pub(super) const DIGIT: Stage = (r"\p{N}", Whole);
 const DIGITS: Stage = (r"\p{N}+", Whole);
 const TO_THREE_DIGITS: Stage = (r"\p{N}{1,3}", Whole);

@@ -34,7 +34,9 @@ fn library_pattern(pattern: &str, rule: SplitRule) -> String {
     }
     let pattern = without_differences(pattern);
     match (pattern.strip_suffix(r"|\s+"), rule) {
-        (Some(before), SplitRule::GiveBack | SplitRule::GiveBackUnlessNewline) => format!(r"{before}|\s+(?!\S)|\s+"),
+        (Some(before), SplitRule::GiveBack | SplitRule::GiveBackUnlessNewline) => {
+            format!(r"{before}|\s+(?!\S)|\s+")
+        }
         (Some(before), SplitRule::GiveBackAndSplitPowersOfTwo) => {
             let runs: String = (2..=9).rev().map(|power| format!(r"|\s{{{}}}(?!\S)", 1 << power)).collect();
             format!(r"{before}{runs}|\s{{1,2}}(?!\S)|\s")

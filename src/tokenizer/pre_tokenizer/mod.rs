@@ -12,5 +12,5 @@ mod pipeline;
 mod split;
 
 pub(crate) use library::LibraryStep;
-pub(crate) use pipeline::pre_tokenizers;
 pub(super) use pipeline::PreTokenizer;
+pub(crate) use pipeline::pre_tokenizers;

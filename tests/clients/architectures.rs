@@ -1,0 +1,103 @@
+//! Every architecture in the hands of real llama.cpp: a base, its merged model, and the base with an exported LoRA. Every
+//! name begins with `client_`, to be skipped where there is no Python.
+
+use std::path::{Path, PathBuf};
+
+use crate::support::families::{Container, Family};
+use crate::support::next::{Next, difference, ours, theirs};
+use crate::support::venv;
+
+/// Longer than the windows of the models, shorter than the contexts.
+const PROMPTS: &[&str] = &[
+    "The quick brown fox",
+    "In the evening, when the wind comes from the west",
+    "def add(a, b):\n    return a",
+    "Grüße! 世界 12345",
+];
+/// What they learn: too little to be of use, and enough to be seen.
+const DATA: &str = r#"{"prompt": "The river is", "completion": " red in the morning"}
+{"prompt": "The capital of Norway", "completion": " is Oslo."}
+"#;
+
+/// Largest difference of log-probabilities that arithmetic in another order may make.
+const SAME: f64 = 1e-4;
+/// And that llama.cpp's table of GELU in F16 makes.
+const GELU_TABLE: f64 = 1e-2;
+
+struct Made {
+    folder: PathBuf,
+    family: Family,
+}
+
+impl Made {
+    /// In F32, the base's values.
+    fn f32(&self) -> PathBuf {
+        self.folder.join("f32.gguf")
+    }
+
+    fn adapter(&self) -> PathBuf {
+        self.folder.join("adapter.safetensors")
+    }
+}
+
+/// A file in F32, since llama.cpp rounds activations where weights are BF16, and an adapter of all targets.
+fn made(name: &str) -> Made {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("architectures").join(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let made = Made { folder, family: Family::open(name) };
+    let (base, data) = (made.family.path(Container::Gguf), made.folder.join("data.jsonl"));
+    venv::ask("to_f32.py", &[base.as_os_str(), made.f32().as_os_str()], &[]);
+    std::fs::write(&data, DATA).unwrap();
+    let adapter = made.adapter();
+    curmerge!("build", base, "--data", data, "-o", adapter, "--targets", "all", "--rank", "4", "--lr", "0.1")
+        .done();
+    made
+}
+
+#[track_caller]
+fn assert_same(what: &str, a: &[Next], b: &[Next], tolerance: f64) {
+    let difference = difference(a, b);
+    println!("{what}: log-probabilities differ by at most {difference:.1e}");
+    assert!(difference < tolerance, "{what}: log-probabilities differ by {difference}");
+}
+
+fn check(name: &str, gelu_table: bool) {
+    let made = made(name);
+    let llama = if gelu_table { GELU_TABLE } else { SAME };
+    let (f32, adapter) = (made.f32(), made.adapter());
+    let (merged, lora) = (made.folder.join("merged.gguf"), made.folder.join("lora.gguf"));
+    let base = ours(&f32, None, PROMPTS);
+    assert_same("base in llama.cpp", &base, &theirs(&f32, None, PROMPTS), llama);
+    curmerge!("merge", f32, adapter, "-o", merged).done();
+    curmerge!("export", adapter, "--base", f32, "--format", "gguf", "-o", lora).done();
+    let adapted = ours(&f32, Some(&adapter), PROMPTS);
+    assert_same("merged", &adapted, &ours(&merged, None, PROMPTS), SAME);
+    assert_same("merged in llama.cpp", &adapted, &theirs(&merged, None, PROMPTS), llama);
+    assert_same("LoRA in llama.cpp", &adapted, &theirs(&f32, Some(&lora), PROMPTS), llama);
+    let moved = difference(&adapted, &base);
+    assert!(moved > 0.1, "an adapter that changes so little ({moved}) shows nothing");
+
+    // The same adapter on the folder.
+    let (folder, merged) = (made.family.path(Container::Folder), made.folder.join("merged"));
+    curmerge!("verify", adapter, "--base", folder).done();
+    curmerge!("merge", folder, adapter, "-o", merged, "--type-adapted", "f32").done();
+    let adapted = ours(&folder, Some(&adapter), PROMPTS);
+    assert_same("merged folder", &adapted, &ours(&merged, None, PROMPTS), SAME);
+    if !made.family.gguf_differs() {
+        assert_same("folder", &ours(&folder, None, PROMPTS), &base, SAME);
+    }
+}
+
+macro_rules! tests {
+    ($($module:ident: $name:literal),* $(,)?) => {
+        $(mod $module {
+            #[test]
+            fn client_llama_cpp_gives_the_same_probabilities() {
+                super::check($name, $name.starts_with("gemma") || $name == "gpt2");
+            }
+        })*
+    };
+}
+
+each_family!(tests);

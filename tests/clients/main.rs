@@ -1,0 +1,14 @@
+//! Models and adapters in the hands of llama.cpp, gguf, safetensors, onnx and onnxruntime: the real ones, from PyPI, in a
+//! virtual environment that the first run makes under target/.
+
+#[allow(dead_code)] // Each test binary uses a part.
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod architectures;
+mod demo;
+mod onnx_decoders;
+mod onnx_genai;
+mod onnx_rewritten;
+mod to_onnx;

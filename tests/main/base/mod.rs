@@ -1,0 +1,3 @@
+//! Base models in every container.
+
+mod onnx;

@@ -1,0 +1,4 @@
+//! Chat templates.
+
+mod hostile;
+mod templates;

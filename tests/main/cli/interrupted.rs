@@ -1,0 +1,114 @@
+//! Killed or interrupted at any moment, the program leaves whole files or none (merge_kill.rs: where none stood before).
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use curmerge_formats::adapter::Adapter;
+
+use super::{folder, small_adapter};
+use crate::support::fixture::demo;
+use crate::support::program::program;
+
+/// The names in a folder that are not temporary ones.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.retain(|name| !name.starts_with(".curmerge-"));
+    names.sort();
+    names
+}
+
+#[test]
+fn a_killed_merge_leaves_the_file_that_stood_there() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let (adapter, out) = (path("adapter"), path("out.gguf"));
+    small_adapter(&adapter);
+    let merge = || {
+        let mut command = program();
+        command.arg("merge").args([&demo("model.gguf"), &adapter]).arg("-o").arg(&out);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let start = Instant::now();
+    assert!(merge().status().unwrap().success());
+    let whole_time = start.elapsed();
+    let new = fs::read(&out).unwrap();
+    let old = b"what stood here before";
+    let mut killed = 0;
+    for step in 0..24 {
+        fs::write(&out, old).unwrap();
+        let mut child = merge().spawn().unwrap();
+        std::thread::sleep(whole_time * step / 20);
+        child.kill().unwrap();
+        killed += u32::from(!child.wait().unwrap().success());
+        let found = fs::read(&out).unwrap();
+        assert!(found == old || found == new, "after {step}/20 of {whole_time:?}: {} bytes", found.len());
+        assert_eq!(names(folder.path()), ["adapter", "out.gguf"]);
+    }
+    assert!(killed > 5, "only {killed} merges were killed before their end");
+    // What the killed ones left does not stand in the way.
+    assert!(merge().status().unwrap().success());
+    assert!(fs::read(&out).unwrap() == new);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_build_writes_what_it_has() {
+    let folder = folder();
+    let (adapter, merged) = (folder.path().join("adapter"), folder.path().join("merged.gguf"));
+    let mut child = program()
+        .arg("build")
+        .arg(demo("model.gguf"))
+        .arg("--data")
+        .arg(demo("train.jsonl"))
+        .arg("-o")
+        .arg(&adapter)
+        .args(["--epochs", "1000", "--batch-size", "2"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It says how many steps it plans just before it begins.
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().starts_with("steps ")));
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let rest: Vec<String> = said.map(|line| line.unwrap()).collect();
+    let mut errors = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert!(child.wait().unwrap().success(), "{errors}");
+    assert!(errors.contains("stopping after this step") && !errors.contains("panicked"), "{errors}");
+    assert!(rest.iter().any(|line| line.starts_with("stopped ")), "{rest:?}");
+
+    let training = Adapter::read(&adapter).unwrap().training.unwrap();
+    assert!(training.steps >= 1 && training.steps < training.planned_steps, "{training:?}");
+    assert_eq!(names(folder.path()), ["adapter"]);
+    curmerge!("verify", adapter, "--base", demo("model.gguf")).done();
+    curmerge!("merge", demo("model.gguf"), adapter, "-o", merged).done();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    for words in [vec!["inspect"], vec!["inspect", "--json"], vec!["inspect", "--full"]] {
+        let mut child = program()
+            .args(words)
+            .arg(demo("model.gguf"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // One byte is read, then the pipe is closed, as `head -c 1` does.
+        child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+        let mut errors = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        child.wait().unwrap();
+        assert!(errors.is_empty(), "{errors}");
+    }
+}

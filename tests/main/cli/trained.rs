@@ -1,0 +1,310 @@
+//! Training and measuring: every kind of data, going on, validation, and the demo that does all of it.
+
+use std::fs;
+use std::path::Path;
+
+use curmerge_formats::adapter::Adapter;
+use serde_json::Value;
+
+use super::{folder, small_adapter};
+use crate::support::fixture::demo;
+
+#[test]
+fn every_kind_of_data_trains() {
+    let folder = folder();
+    let text = "a small bird that lives near water and eats fish";
+    // A line, and whether it is longer than the 24 tokens that are asked for.
+    let kinds = [
+        ("text.jsonl", format!("{{\"text\": \"{text}\"}}\n"), false),
+        ("long.jsonl", format!("{{\"text\": \"{text}; {text}\"}}\n"), true),
+        (
+            "pairs.jsonl",
+            format!("{{\"prompt\": \"Definition: {text}\\nKind:\", \"completion\": \" animal\"}}\n"),
+            false,
+        ),
+        (
+            "long-pairs.jsonl",
+            format!("{{\"prompt\": \"{text}; {text}\", \"completion\": \" animal\"}}\n"),
+            true,
+        ),
+        (
+            "chat.jsonl",
+            format!(
+                "{{\"messages\": [{{\"role\": \"user\", \"content\": \"a bird\"}}, \
+                 {{\"role\": \"assistant\", \"content\": \"{text}\"}}]}}\n"
+            ),
+            true,
+        ),
+        ("plain.txt", format!("{text}\n"), false),
+        ("no-ending", format!("{text}\n"), false),
+    ];
+    for (name, content, long) in kinds {
+        let (data, out) = (folder.path().join(name), folder.path().join("adapter"));
+        fs::write(&data, content.repeat(8)).unwrap();
+        let base = demo("model.gguf");
+        let answer = curmerge!(
+            "build",
+            base,
+            "--data",
+            data,
+            "--valid",
+            data,
+            "-o",
+            out,
+            "--targets",
+            "all",
+            "--lr",
+            "0.02",
+            "--epochs",
+            "6",
+            "--batch-size",
+            "4",
+            "--max-seq-len",
+            "24",
+            "--json"
+        )
+        .json();
+        let losses: Vec<f64> = serde_json::from_value(answer["losses"].clone()).unwrap();
+        assert_eq!(losses.len() as u64, answer["steps"].as_u64().unwrap(), "{name}");
+        let (first, last) = (losses[0], losses[losses.len() - 1]);
+        assert!(last < 0.9 * first, "{name}: loss from {first} to {last}");
+        let validation = answer["validation"].as_array().unwrap();
+        assert_eq!(validation.len(), 6, "{name}: one validation an epoch");
+        let valid = |i: usize| validation[i]["loss"].as_f64().unwrap();
+        assert!(valid(5) < valid(0), "{name}: {validation:?}");
+        let cut = answer["examples_cut"].as_u64().unwrap();
+        assert_eq!(cut, if long { 8 } else { 0 }, "{name}: examples cut");
+        assert_eq!(Adapter::read(&out).unwrap().training.unwrap().losses, Some(losses));
+    }
+}
+
+#[test]
+fn init_goes_on_training() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let (first, second) = (path("first"), path("second"));
+    small_adapter(&first);
+    let (base, data) = (demo("model.gguf"), demo("train.jsonl"));
+    curmerge!(
+        "build",
+        base,
+        "--data",
+        data,
+        "-o",
+        second,
+        "--init",
+        first,
+        "--max-steps",
+        "1",
+        "--lr",
+        "1e-9"
+    )
+    .done();
+    let (a, b) = (Adapter::read(&first).unwrap(), Adapter::read(&second).unwrap());
+    assert_eq!((a.rank, a.targets.len()), (b.rank, b.targets.len()));
+    for (a, b) in a.targets.iter().zip(&b.targets) {
+        assert_eq!((&a.name, &a.rows, &a.cols), (&b.name, &b.rows, &b.cols));
+        assert!(a.u.iter().any(|u| *u != 0.0));
+        let moved = a.u.iter().zip(&b.u).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(moved < 1e-6, "{}: U did not begin where it was left, but {moved} away", a.name);
+    }
+    // An adapter for other values of the model is not gone on with.
+    let other = path("other.gguf");
+    let mut bytes = fs::read(&base).unwrap();
+    let tensor =
+        curmerge_formats::gguf::Gguf::open(&base).unwrap().tensor("blk.0.attn_q.weight").unwrap().offset;
+    bytes[tensor as usize + 2] ^= 1;
+    fs::write(&other, bytes).unwrap();
+    let line = curmerge!("build", other, "--data", data, "-o", path("third"), "--init", first).refusal();
+    assert!(line.contains("'blk.0.attn_q'"), "{line}");
+}
+
+#[test]
+fn max_steps_and_epochs_count() {
+    let folder = folder();
+    let (data, out) = (folder.path().join("data.txt"), folder.path().join("adapter"));
+    fs::write(&data, "one two three four five six seven eight nine ten ".repeat(20)).unwrap();
+    let steps = |words: [&str; 4]| {
+        let base = demo("model.gguf");
+        let [a, b, c, d] = words;
+        let ran = curmerge!(
+            "build",
+            base,
+            "--data",
+            data,
+            "-o",
+            out,
+            "--max-seq-len",
+            "32",
+            "--batch-size",
+            "2",
+            a,
+            b,
+            c,
+            d,
+            "--json"
+        );
+        let answer = ran.json();
+        (answer["steps"].as_u64().unwrap(), answer["examples"].as_u64().unwrap())
+    };
+    let (one, examples) = steps(["--epochs", "1", "--seed", "0"]);
+    assert_eq!(one, examples.div_ceil(2));
+    assert_eq!(steps(["--epochs", "2", "--seed", "0"]).0, 2 * one);
+    assert_eq!(steps(["--epochs", "2", "--max-steps", "3"]).0, 3);
+}
+
+#[test]
+fn eval_prints_its_figures() {
+    let folder = folder();
+    let (base, text, test) = (demo("model.gguf"), demo("text.txt"), demo("test.jsonl"));
+    let both = curmerge!(
+        "eval",
+        base,
+        "--perplexity",
+        text,
+        "--ctx",
+        "128",
+        "--chunks",
+        "4",
+        "--data",
+        test,
+        "--json"
+    )
+    .json();
+    assert_eq!(both["chunks"], 4);
+    assert_eq!(both["perplexity_predictions"], 4 * 63);
+    let perplexity = both["perplexity"].as_f64().unwrap();
+    assert!(perplexity > 1.0 && perplexity < 500.0, "{perplexity}");
+    let lines = fs::read_to_string(&test).unwrap().lines().count();
+    assert_eq!(both["examples"], lines);
+    let accuracy = both["accuracy"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&accuracy) && (accuracy * lines as f64).fract() < 1e-9);
+
+    let ran = curmerge!("eval", base, "--perplexity", text, "--ctx", "128", "--chunks", "4").done();
+    assert!(ran.stdout.starts_with(&format!("perplexity {perplexity:.4} +/- ")), "{}", ran.stdout);
+    let ran = curmerge!("eval", base, "--data", test).done();
+    assert!(
+        ran.stdout.starts_with(&format!("accuracy {accuracy:.4} of {lines} examples\n")),
+        "{}",
+        ran.stdout
+    );
+    let pairs = demo("train.jsonl");
+    let few = folder.path().join("few.jsonl");
+    let first: Vec<String> =
+        fs::read_to_string(&pairs).unwrap().lines().take(40).map(str::to_owned).collect();
+    fs::write(&few, first.join("\n")).unwrap();
+    let loss = curmerge!("eval", base, "--data", few, "--json").json();
+    assert_eq!(loss["examples"], 40);
+    assert!(loss["loss"].as_f64().unwrap() > 0.0);
+    let line = curmerge!("eval", base, "--perplexity", few, "--ctx", "1000000").refusal();
+    assert!(line.contains("--ctx"), "{line}");
+}
+
+#[test]
+fn inspect_shows_models_and_adapters() {
+    let folder = folder();
+    let adapter = folder.path().join("adapter");
+    small_adapter(&adapter);
+    let sha = |file: &Path, words: &[&str]| -> Value {
+        let mut all = vec![std::ffi::OsStr::new("inspect"), file.as_os_str(), "--json".as_ref()];
+        all.extend(words.iter().map(std::ffi::OsStr::new));
+        crate::support::program::run(&all).json()
+    };
+    let model = sha(&demo("model.gguf"), &[]);
+    assert!(model["tensors"].as_array().unwrap().iter().all(|t| t["sha256"].as_str().unwrap().len() == 64));
+    sha(&demo("model.gguf"), &["--no-checksums"]);
+    assert!(!sha(&adapter, &[])["tensors"].as_array().unwrap().is_empty());
+    let text = curmerge!("inspect", adapter).done().stdout;
+    for part in ["blk.0.ffn_down.u", "F32", "curmerge demo", "rank"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn inspect_shows_onnx_models() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/onnx/external.onnx");
+    let shown = curmerge!("inspect", file, "--json").json();
+    assert_eq!(shown["metadata"]["input x"]["value"], "FLOAT [2, 4]");
+    assert_eq!(shown["metadata"]["opset ai.onnx"]["value"], 21);
+    assert_eq!(shown["metadata"]["external file part/bias.data"]["value"], "28 bytes");
+    let tensors = shown["tensors"].as_array().unwrap();
+    assert_eq!((tensors.len(), &tensors[1]["shape"]), (4, &serde_json::json!([3, 6])));
+    assert!(tensors.iter().all(|t| t["sha256"].as_str().unwrap().len() == 64));
+    let kinds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/onnx/kinds.onnx");
+    let text = curmerge!("inspect", kinds).done().stdout;
+    for part in ["w.raw", "FLOAT16", "output y", "FLOAT [batch, 3]", "metadata author"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn the_demo_does_the_whole_job() {
+    let folder = folder();
+    let out = folder.path().join("demo");
+    let ran = curmerge!("demo", "-o", out).done();
+    for line in ["$ curmerge build ", "$ curmerge merge ", "$ curmerge export ", "\nmerged ", "\ndone in "] {
+        assert!(ran.stdout.contains(line), "{line}: {}", ran.stdout);
+    }
+    let score = |name: &str| -> (f64, f64) {
+        let line = ran.stdout.lines().rev().find(|line| line.starts_with(name));
+        let numbers: Vec<f64> =
+            line.unwrap().split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        (numbers[0], numbers[1])
+    };
+    let [base, beside, merged] = ["base  ", "base + adapter", "merged  "].map(score);
+    println!("accuracy and perplexity: base {base:?}, with the adapter {beside:?}, merged {merged:?}");
+    assert!(beside.0 > base.0 + 0.1 && merged.0 > base.0 + 0.1, "nothing was learnt: {base:?} {merged:?}");
+    assert!((merged.0 - beside.0).abs() <= 0.02, "the merge is not the adapter: {beside:?} {merged:?}");
+    for name in ["base.gguf", "adapter.safetensors", "merged.gguf", "lora.gguf"] {
+        curmerge!("inspect", out.join(name)).done();
+    }
+    curmerge!("verify", out.join("adapter.safetensors"), "--base", out.join("base.gguf")).done();
+    // A folder of an earlier demo is used again.
+    assert!(fs::read(out.join("base.gguf")).unwrap() == fs::read(demo("model.gguf")).unwrap());
+}
+
+#[test]
+fn a_range_of_blocks_is_adapted_and_what_lies_below_is_computed_once() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let (model, data) = (demo("model.gguf"), demo("train.jsonl"));
+    let small = path("small.jsonl");
+    let lines: Vec<String> =
+        fs::read_to_string(data).unwrap().lines().take(64).map(|line| format!("{line}\n")).collect();
+    fs::write(&small, lines.concat()).unwrap();
+    let build = |out: &Path, memory: &str| {
+        curmerge!(
+            "build",
+            model,
+            "--data",
+            small,
+            "--valid",
+            small,
+            "--layers",
+            "2-3",
+            "--targets",
+            "v,down",
+            "--epochs",
+            "3",
+            "--memory",
+            memory,
+            "-o",
+            out,
+            "--json"
+        )
+        .json()
+    };
+    let (kept, again) = (path("kept"), path("again"));
+    let answer = build(&kept, "1G");
+    assert_eq!(answer["steps"], 24);
+    let validation = |epoch: usize| answer["validation"][epoch]["loss"].as_f64().unwrap();
+    assert!(validation(2) < validation(0), "{answer}");
+    // Activations computed again are the same numbers.
+    build(&again, "1");
+    let adapters = [&kept, &again].map(|file| Adapter::read(file).unwrap());
+    assert_eq!(adapters[0].targets, adapters[1].targets);
+    let names: Vec<&str> = adapters[0].targets.iter().map(|target| target.name.as_str()).collect();
+    assert_eq!(names, ["blk.2.attn_v", "blk.2.ffn_down", "blk.3.attn_v", "blk.3.ffn_down"]);
+    let line = curmerge!("select", model, "-o", path("x"), "--layers", "3-4").refusal();
+    assert!(line.contains("no block 4") && line.contains("0 to 3"), "{line}");
+}

@@ -1,0 +1,100 @@
+//! Models that are nearly what an architecture's table says: refused, where something would silently be left out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::folder;
+use super::refused::assert_says;
+
+/// A copy of a folder of fixtures/arch.
+fn copy_of(name: &str, to: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch").join(name).join("hf");
+    let copy = to.join(name);
+    fs::create_dir(&copy).unwrap();
+    for file in fs::read_dir(&source).unwrap().map(|entry| entry.unwrap()) {
+        fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+    }
+    copy
+}
+
+fn change(file: &Path, change: impl FnOnce(&mut Value)) {
+    let mut json = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    change(&mut json);
+    fs::write(file, json.to_string()).unwrap();
+}
+
+/// Put a tensor of zeros in F32 behind the others.
+fn add_tensor(folder: &Path, name: &str, shape: &[usize]) {
+    let file = folder.join("model.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    let (length, rest) = bytes.split_at(8);
+    let length = u64::from_le_bytes(length.try_into().unwrap()) as usize;
+    let (header, data) = rest.split_at(length);
+    let mut header: Value = serde_json::from_slice(header).unwrap();
+    let size = 4 * shape.iter().product::<usize>();
+    header[name] = json!({"dtype": "F32", "shape": shape, "data_offsets": [data.len(), data.len() + size]});
+    let header = header.to_string();
+    let length = (header.len() as u64).to_le_bytes();
+    fs::write(&file, [&length[..], header.as_bytes(), data, &vec![0; size]].concat()).unwrap();
+}
+
+#[test]
+fn tensors_that_would_be_left_out_are_refused() {
+    let added: &[(&str, &str, &[usize])] = &[
+        ("qwen3", "model.layers.0.self_attn.q_proj.bias", &[64]),
+        ("qwen3", "model.layers.1.self_attn.q_proj.scale", &[1]),
+        ("qwen3", "model.layers.7.self_attn.q_proj.weight", &[64, 32]),
+        ("qwen2", "lm_head.bias", &[320]),
+        ("qwen2", "model.norm.bias", &[32]),
+        ("gpt2", "transformer.h.0.attn.c_new.weight", &[4, 4]),
+    ];
+    for &(family, name, shape) in added {
+        let folder = folder();
+        let model = copy_of(family, folder.path());
+        curmerge!("run", model, "-p", "a", "-n", "1").done();
+        add_tensor(&model, name, shape);
+        let line = curmerge!("run", model, "-p", "a", "-n", "1").refusal();
+        assert_says(&line, &["tensor", "not supported"]);
+    }
+}
+
+#[test]
+fn added_tokens_may_have_no_embedding() {
+    let folder = folder();
+    let model = copy_of("qwen3", folder.path());
+    let config: Value = serde_json::from_slice(&fs::read(model.join("config.json")).unwrap()).unwrap();
+    let rows = config["vocab_size"].as_u64().unwrap();
+    let token = json!({"id": rows, "content": "<image>", "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": true});
+    change(&model.join("tokenizer.json"), |json| {
+        let taken = |token: &Value| token["id"].as_u64().unwrap();
+        let last = json["added_tokens"].as_array().unwrap().iter().map(taken).max().unwrap();
+        // The crate numbers added tokens on from the last.
+        let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+        for id in last.max(vocab.len() as u64) + 1..rows {
+            vocab.insert(format!("filling{id}"), json!(id));
+        }
+        json["added_tokens"].as_array_mut().unwrap().push(token);
+    });
+    curmerge!("run", model, "-p", "a", "-n", "1").done();
+    assert_says(
+        &curmerge!("run", model, "-p", "a <image>", "-n", "1").refusal(),
+        &["<image>", "no embedding"],
+    );
+}
+
+#[test]
+fn matrices_of_nothing_are_no_targets() {
+    let folder = folder();
+    let model = copy_of("qwen3", folder.path());
+    change(&model.join("config.json"), |json| json["model_type"] = json!("other"));
+    add_tensor(&model, "nothing", &[4, 0]);
+    let out = folder.path().join("a.safetensors");
+    for name in ["nothing", "model.norm"] {
+        let line = curmerge!("select", model, "--targets", name, "--rank", "2", "-o", out).refusal();
+        assert_says(&line, &[name, "not a target"]);
+    }
+    curmerge!("select", model, "--targets", "model.layers.0.mlp.up_proj", "--rank", "2", "-o", out).done();
+}

@@ -1,0 +1,364 @@
+//! Folders of every architecture into GGUF files, against those that llama.cpp's converter made of them, and back:
+//! `fixtures/arch/README.md` says what the folders are.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use curmerge::base::Base;
+use curmerge_formats::dtype::DType;
+use curmerge_formats::gguf::{Gguf, Value};
+use curmerge_formats::safetensors::{NewSafeTensor, SafeTensor, SafeTensors, SafeTensorsLayout};
+use curmerge_formats::sha256_hex;
+use serde_json::{Value as Json, json};
+
+use crate::support::python;
+
+macro_rules! names {
+    ($($module:ident: $name:literal),* $(,)?) => { [$($name),*] };
+}
+/// Every fixture.
+const ALL: [&str; 15] = each_family!(names);
+/// Pre-tokenizers that split texts alike: what the converter was told that its hash says, and the name that curmerge knows
+/// the pipeline by, as no hash of a vocabulary so small is known.
+const ALIKE: [(&str, &str); 2] = [("dbrx", "smaug-bpe"), ("refact", "smollm")];
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch").join(name)
+}
+
+/// A copy of a folder, named as the converter was given it, with keys of config.json changed.
+fn changed(name: &str, scratch: &Path, keys: Json) -> PathBuf {
+    let folder = scratch.join(name).join("hf");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    for entry in fs::read_dir(fixture(name).join("hf")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+    }
+    let path = folder.join("config.json");
+    let mut json: Json = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for (key, value) in keys.as_object().unwrap() {
+        json[key] = value.clone();
+    }
+    fs::write(path, json.to_string()).unwrap();
+    folder
+}
+
+/// The folder of a fixture, but for what a GGUF file cannot say of it, and of which the converter says nothing.
+fn sayable(name: &str, scratch: &Path) -> PathBuf {
+    match name {
+        "gemma2" => changed(name, scratch, json!({"query_pre_attn_scalar": 32})),
+        _ => fixture(name).join("hf"),
+    }
+}
+
+#[test]
+fn files_are_those_of_the_converter() {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out.gguf");
+    for name in ALL {
+        curmerge!("convert", sayable(name, scratch.path()), out, "--type", "bf16").done();
+        let (ours, theirs) =
+            (Gguf::open(&out).unwrap(), Gguf::open(&fixture(name).join("model.gguf")).unwrap());
+        let keys = |gguf: &Gguf| gguf.metadata().to_vec();
+        let (mut keys_of_ours, keys_of_theirs) = (keys(&ours), keys(&theirs));
+        for ((key, value), (_, other)) in keys_of_ours.iter_mut().zip(&keys_of_theirs) {
+            let same =
+                |(told, known): &&(&str, &str)| other.as_str() == Some(told) && value.as_str() == Some(known);
+            if let Some((told, _)) = ALIKE.iter().find(same).filter(|_| key == "tokenizer.ggml.pre") {
+                *value = Value::String((*told).into());
+            }
+        }
+        for (our, their) in keys_of_ours.iter().zip(&keys_of_theirs) {
+            assert_eq!(our, their, "{name}");
+        }
+        assert_eq!(keys_of_ours.len(), keys_of_theirs.len(), "{name}");
+        let tensors = |gguf: &Gguf| -> Vec<_> {
+            let all = gguf.tensors().iter();
+            all.map(|t| (t.name.clone(), t.dtype, t.dims.clone(), gguf.data(t).to_vec())).collect()
+        };
+        for (our, their) in tensors(&ours).iter().zip(&tensors(&theirs)) {
+            assert_eq!((&our.0, our.1, &our.2), (&their.0, their.1, &their.2), "{name}");
+            assert!(our.3 == their.3, "{name}: the bytes of {}", our.0);
+        }
+        assert_eq!(ours.tensors().len(), theirs.tensors().len(), "{name}");
+        if keys(&ours) == keys_of_theirs {
+            let bytes = |path: &Path| fs::read(path).unwrap();
+            assert!(bytes(&out) == bytes(&fixture(name).join("model.gguf")), "{name}: the file's bytes");
+        }
+    }
+}
+
+/// The digests of what the converter and llama-quantize make of a folder in each type, against those of its own files.
+fn same_in_every_type(name: &str, folder: &Path, out: &Path) -> usize {
+    let goldens: Json = serde_json::from_slice(&fs::read(fixture("converted.json")).unwrap()).unwrap();
+    let goldens = goldens[name].as_object().unwrap();
+    for (file_type, digest) in goldens {
+        match file_type.as_str() {
+            "auto" => curmerge!("convert", folder, out).done(),
+            file_type => curmerge!("convert", folder, out, "--type", file_type).done(),
+        };
+        let found = sha256_hex(&fs::read(out).unwrap());
+        assert_eq!(found, digest.as_str().unwrap(), "{name} as {file_type}");
+    }
+    goldens.len()
+}
+
+#[test]
+fn files_of_other_types_are_those_of_the_converter_and_of_llama_quantize() {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out.gguf");
+    let compared = ALL.map(|name| same_in_every_type(name, &sayable(name, scratch.path()), &out));
+    assert_eq!(compared, [7; 15]);
+}
+
+type Tensors = BTreeMap<String, (DType, Vec<u64>, Vec<u8>)>;
+
+/// Writes the tensors of a folder.
+fn write_tensors(folder: &Path, tensors: &Tensors) {
+    let new = tensors.iter().map(|(name, (dtype, shape, _))| NewSafeTensor {
+        name: name.clone(),
+        dtype: *dtype,
+        shape: shape.clone(),
+    });
+    let layout = SafeTensorsLayout::new(&BTreeMap::new(), new.collect()).unwrap();
+    let all = tensors.values().map(|(.., bytes)| &bytes[..]);
+    let bytes: Vec<&[u8]> = std::iter::once(layout.header()).chain(all).collect();
+    fs::write(folder.join("model.safetensors"), bytes.concat()).unwrap();
+}
+
+#[test]
+fn biases_go_there_and_back() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = changed("llama2", scratch.path(), json!({"attention_bias": true, "mlp_bias": true}));
+    let mut tensors = tensors_of(&folder);
+    let matrices: Vec<(String, u64)> = tensors
+        .iter()
+        .filter_map(|(name, (_, shape, _))| Some((name.strip_suffix("_proj.weight")?.to_owned(), shape[0])))
+        .collect();
+    for (name, rows) in matrices {
+        // The upper half of an f32.
+        let value = |i: u64| ((((i % 7) as f32 / 4.0 - 0.5).to_bits() >> 16) as u16).to_le_bytes();
+        let bytes = (0..rows).flat_map(value).collect();
+        tensors.insert(format!("{name}_proj.bias"), (DType::BF16, vec![rows], bytes));
+    }
+    write_tensors(&folder, &tensors);
+    let (out, back) = (scratch.path().join("out.gguf"), scratch.path().join("back"));
+    same_in_every_type("biases", &folder, &out);
+    curmerge!("convert", folder, out, "--type", "bf16").done();
+    curmerge!("convert", out, back).done();
+    assert!(tensors_of(&back) == tensors);
+    assert_eq!(Base::open(&back).unwrap().config(), Base::open(&folder).unwrap().config());
+    // transformers has them of all matrices of attention, or of none.
+    tensors.retain(|name, _| !name.ends_with("o_proj.bias"));
+    write_tensors(&folder, &tensors);
+    curmerge!("convert", folder, out, "--type", "bf16").done();
+    let ran = curmerge!("convert", out, scratch.path().join("none"));
+    assert!(ran.status == Some(1) && ran.stderr.contains("attention_bias"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_part_that_sees_is_left_out() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = changed("gemma3", scratch.path(), json!({}));
+    let config: Json = serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
+    let vision = json!({"model_type": "siglip_vision_model", "hidden_size": 32});
+    let config = json!({
+        "architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": config,
+        "vision_config": vision,
+    });
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let inner = tensors_of(&folder);
+    let ones = (DType::BF16, vec![32], [0x80, 0x3f].repeat(32));
+    let of_sight =
+        ["vision_tower.vision_model.post_layernorm.weight", "multi_modal_projector.mm_soft_emb_norm.weight"];
+    for names in [
+        |name: &str| format!("language_model.{name}"),
+        |name: &str| name.replacen("model.", "model.language_model.", 1),
+    ] {
+        let mut tensors: Tensors = inner.iter().map(|(name, tensor)| (names(name), tensor.clone())).collect();
+        tensors.extend(of_sight.map(|name| (name.to_owned(), ones.clone())));
+        write_tensors(&folder, &tensors);
+        let out = scratch.path().join("out.gguf");
+        same_in_every_type("seeing", &folder, &out);
+        let ran = curmerge!("convert", folder, out, "--type", "bf16").done();
+        assert!(ran.stderr.contains("2 tensors of a part that sees"), "{}", ran.stderr);
+    }
+}
+
+/// The one line of a refusal, which must say all of these, and nothing written.
+#[track_caller]
+fn refused(folder: &Path, parts: &[&str]) {
+    let out = folder.with_extension("gguf");
+    let line = curmerge!("convert", folder, out, "--type", "f32").refusal();
+    assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+    assert!(!out.exists());
+}
+
+#[test]
+fn what_a_file_cannot_say_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let refuse =
+        |name: &str, keys: Json, parts: &[&str]| refused(&changed(name, scratch.path(), keys), parts);
+    refuse("gemma2", json!({}), &["config.json", "query_pre_attn_scalar", "gemma2"]);
+    let scale = json!(32);
+    let gemma2 = |key: &str, value: Json| json!({"query_pre_attn_scalar": scale, key: value});
+    refuse("gemma2", gemma2("rope_theta", json!(20000.0)), &["rope_theta", "20000"]);
+    refuse("gemma2", gemma2("attn_logit_softcapping", Json::Null), &["attn_logit_softcapping", "null"]);
+    refuse("gemma2", gemma2("layer_types", json!(vec!["full_attention"; 4])), &["layer_types", "no block"]);
+    refuse(
+        "gemma2",
+        gemma2("layer_types", json!(vec!["sliding_attention"; 4])),
+        &["layer_types", "other blocks"],
+    );
+    refuse("gemma3", json!({"attn_logit_softcapping": 5.0}), &["attn_logit_softcapping", "5"]);
+    refuse("gemma3", json!({"sliding_window_pattern": 3}), &["layer_types", "every 6th"]);
+    let linear = json!({"rope_type": "linear", "factor": 2.0, "rope_theta": 300.0});
+    let both = json!({"full_attention": linear, "sliding_attention": linear});
+    refuse("gemma3-linear", json!({"rope_parameters": both}), &["rope_parameters", "window"]);
+    let llama3 = json!({
+        "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    });
+    refuse("qwen2", json!({"rope_scaling": llama3}), &["rope_parameters", "'llama3'"]);
+    refuse(
+        "phi3",
+        json!({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
+        &["rope_parameters", "'linear'"],
+    );
+    let mut long: Json =
+        serde_json::from_slice(&fs::read(fixture("phi3-long").join("hf/config.json")).unwrap()).unwrap();
+    long["rope_scaling"]["attention_factor"] = json!(2.0);
+    refuse("phi3-long", json!({"rope_scaling": long["rope_scaling"]}), &["attention_factor", "2"]);
+    refuse("qwen3moe", json!({"norm_topk_prob": false}), &["norm_topk_prob"]);
+    refuse("llama2", json!({"residual_multiplier": 0.5}), &["residual_multiplier", "0.5"]);
+}
+
+#[test]
+fn windows_that_llama_cpp_leaves_out_are_told() {
+    let scratch = tempfile::tempdir().unwrap();
+    for (name, window) in [("mistral", "7 tokens"), ("phi3", "9 tokens")] {
+        let ran = curmerge!("convert", fixture(name).join("hf"), scratch.path().join("out.gguf")).done();
+        assert!(ran.stderr.contains(window), "{name}: {}", ran.stderr);
+    }
+}
+
+/// Every tensor of a folder: its type, shape and bytes.
+fn tensors_of(folder: &Path) -> Tensors {
+    let file = SafeTensors::open(&folder.join("model.safetensors")).unwrap();
+    let tensor = |t: &SafeTensor| {
+        let bytes = file.bytes()[t.offset as usize..(t.offset + t.bytes) as usize].to_vec();
+        (t.name.clone(), (t.dtype, t.shape.clone(), bytes))
+    };
+    file.tensors().iter().map(tensor).collect()
+}
+
+/// Keys that a folder made of a GGUF file does not lead to again, or in other words: of several names of a pre-tokenizer
+/// the first, and what no model reads.
+const LOST: [&str; 3] =
+    ["tokenizer.ggml.pre", "tokenizer.ggml.add_sep_token", "tokenizer.ggml.seperator_token_id"];
+
+#[test]
+fn folders_made_of_the_files_are_the_folders() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (folder, out) = (scratch.path().join("made"), scratch.path().join("out.gguf"));
+    for name in ALL {
+        let model = fixture(name).join("model.gguf");
+        let answer = curmerge!("convert", model, folder, "--force", "--json").done().json();
+        assert_eq!(answer["type"], "BF16", "{name}");
+        let (ours, theirs) = (tensors_of(&folder), tensors_of(&fixture(name).join("hf")));
+        assert!(ours.keys().eq(theirs.keys()), "{name}: {:?}", ours.keys());
+        for (tensor, (dtype, shape, bytes)) in &ours {
+            let other = &theirs[tensor];
+            assert_eq!((dtype, shape), (&other.0, &other.1), "{name}: {tensor}");
+            assert!(*bytes == other.2, "{name}: the bytes of {tensor}");
+        }
+        // What the file does not say, the folder made of it cannot.
+        let mut wanted = Base::open(&sayable(name, scratch.path())).unwrap().config().clone();
+        if name == "mistral" {
+            (wanted.window, wanted.windowed) = (None, Vec::new());
+        }
+        assert_eq!(*Base::open(&folder).unwrap().config(), wanted, "{name}");
+        let words = [&model, &folder].map(|path| Base::open(path).unwrap().tokenizer().unwrap());
+        for text in [
+            "Some words, 12345 of them.\n\n\tGrüße  日本 🙂 <|im_end|>",
+            " it's  the end</s><end_of_turn>",
+            "",
+        ] {
+            let [of_file, of_folder] =
+                words.each_ref().map(|tokenizer| tokenizer.encode(text, true).unwrap());
+            assert_eq!(of_file, of_folder, "{name}: {text:?}");
+        }
+        curmerge!("convert", folder, out, "--type", "bf16").done();
+        let (again, model) = (Gguf::open(&out).unwrap(), Gguf::open(&model).unwrap());
+        let said = |gguf: &Gguf| -> BTreeMap<String, String> {
+            let all =
+                gguf.metadata().iter().filter(|(key, _)| key != "general.name" && !LOST.contains(&&key[..]));
+            let text = |value: &Value| match value.as_i32s() {
+                // A token that is not used is one as any other in a folder.
+                Some(kinds) => {
+                    format!(
+                        "{:?}",
+                        kinds.iter().map(|&kind| if kind == 5 { 1 } else { kind }).collect::<Vec<_>>()
+                    )
+                }
+                None => format!("{value:?}"),
+            };
+            all.map(|(key, value)| (key.clone(), text(value))).collect()
+        };
+        let (keys, wanted) = (said(&again), said(&model));
+        assert!(keys.keys().eq(wanted.keys()), "{name}: {:?}", keys.keys());
+        for (key, value) in &keys {
+            assert_eq!(*value, wanted[key], "{name}: {key}");
+        }
+        assert_eq!(again.tensors().len(), model.tensors().len(), "{name}");
+        for tensor in again.tensors() {
+            let other = model.tensor(&tensor.name).unwrap();
+            assert!(
+                tensor.dtype == other.dtype && again.data(tensor) == model.data(other),
+                "{name}: {}",
+                tensor.name
+            );
+        }
+    }
+}
+
+/// `CURMERGE_PYTHON=python cargo test --release --test architecture_files -- --ignored`
+#[test]
+#[ignore = "needs CURMERGE_PYTHON with torch and transformers"]
+fn transformers_loads_the_folders_and_gives_the_logits() {
+    let python = std::env::var_os("CURMERGE_PYTHON").expect("set CURMERGE_PYTHON to an interpreter");
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = |name: &str| scratch.path().join(name);
+    let goldens = |name: &str| -> Json {
+        serde_json::from_slice(&fs::read(fixture(name).join("goldens.json")).unwrap()).unwrap()
+    };
+    let mut asked = serde_json::Map::new();
+    for name in ALL {
+        curmerge!("convert", fixture(name).join("model.gguf"), folder(name)).done();
+        asked.insert(folder(name).display().to_string(), goldens(name)["sequences"].clone());
+    }
+    let (input, output) = (folder("asked.json"), folder("found.json"));
+    fs::write(&input, Json::from(asked).to_string()).unwrap();
+    python::run(python.as_ref(), "hf_logits.py", &[input.as_os_str(), output.as_os_str()], b"");
+    let found: Json = serde_json::from_slice(&fs::read(&output).unwrap()).unwrap();
+    for name in ALL {
+        let found = &found[folder(name).display().to_string()];
+        assert_eq!(found["unused"], json!([]), "{name}");
+        let file = SafeTensors::open(&fixture(name).join("goldens.safetensors")).unwrap();
+        // What phi3's file says of the window llama.cpp does not read, but the folder made of it has it.
+        let of_file = file.tensor("gguf.logits").filter(|_| name != "phi3");
+        let golden = of_file.or(file.tensor("folder.logits")).unwrap();
+        let bytes = &file.bytes()[golden.offset as usize..(golden.offset + golden.bytes) as usize];
+        let wanted: Vec<f32> =
+            bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        let rows = found["rows"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+        let rows: Vec<f32> = rows.map(|logit| logit.as_f64().unwrap() as f32).collect();
+        assert_eq!(rows.len(), wanted.len(), "{name}");
+        let largest = wanted.iter().fold(0.0f32, |most, logit| most.max(logit.abs()));
+        let off = rows.iter().zip(&wanted).fold(0.0f32, |most, (a, b)| most.max((a - b).abs())) / largest;
+        println!("{name:14} {off:.1e}");
+        assert!(off < 3e-5, "{name}: {off}");
+    }
+}

@@ -1,0 +1,8 @@
+//! Conversions between containers and types.
+
+mod architectures;
+mod from_onnx;
+mod onnx_folders;
+mod retype;
+mod to_gguf;
+mod to_hugging_face;

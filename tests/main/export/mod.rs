@@ -1,0 +1,4 @@
+//! Exports of adapters.
+
+mod lora;
+mod ollama;

@@ -1,0 +1,15 @@
+//! Everything that needs nothing but this repository.
+
+#[allow(dead_code)] // Each test binary uses a part.
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod base;
+mod chat;
+mod cli;
+mod convert;
+mod export;
+mod merge;
+mod model;
+mod tokenizer;

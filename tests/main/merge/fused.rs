@@ -1,0 +1,488 @@
+//! Matrices that hold several, matrices that a folder stores as `[in, out]`, and matrices of architectures that curmerge
+//! does not know: merged, they are `W + s C U R` in the rows of their parts, here computed in f64 from the files.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use curmerge::base::Base;
+use curmerge::convert::{FileType, retype};
+use curmerge::cur::{Selection, binding};
+use curmerge::export::{Format, export};
+use curmerge::lora::Lora;
+use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
+use curmerge_formats::adapter::{Adapter, AdapterTarget};
+use curmerge_formats::dtype::DType;
+use curmerge_formats::gguf::{Gguf, Value};
+use curmerge_formats::quant::decode;
+use curmerge_formats::safetensors::SafeTensors;
+
+use crate::support::families::{Container, Family};
+use crate::support::goldens::{integers, numbers};
+use crate::support::remade::Remade;
+use crate::support::{families, python};
+
+const FUSED: [&str; 3] = ["phi3", "phi3-long", "gpt2"];
+const CONTAINERS: [Container; 2] = [Container::Folder, Container::Gguf];
+
+/// A matrix as `[out, in]`.
+#[derive(PartialEq)]
+struct Matrix {
+    cols: usize,
+    values: Vec<f64>,
+}
+
+/// The matrix with this canonical name (no part) of a fixture or of what a merge made of it, straight from the file.
+fn read(model: &Path, family: &str, name: &str) -> Matrix {
+    if model.is_file() {
+        let gguf = Gguf::open(model).unwrap();
+        let tensor = gguf.tensor(&format!("{name}.weight")).unwrap();
+        return values(tensor.dtype, &tensor.shape(), gguf.data(tensor));
+    }
+    let (layer, part) = name.strip_prefix("blk.").unwrap().split_once('.').unwrap();
+    let stored = match (family, part) {
+        ("gpt2", "attn_qkv") => format!("transformer.h.{layer}.attn.c_attn.weight"),
+        ("gpt2", "attn_output") => format!("transformer.h.{layer}.attn.c_proj.weight"),
+        ("gpt2", "ffn_up") => format!("transformer.h.{layer}.mlp.c_fc.weight"),
+        ("gpt2", "ffn_down") => format!("transformer.h.{layer}.mlp.c_proj.weight"),
+        (_, "attn_qkv") => format!("model.layers.{layer}.self_attn.qkv_proj.weight"),
+        (_, "attn_output") => format!("model.layers.{layer}.self_attn.o_proj.weight"),
+        (_, "ffn_up") => format!("model.layers.{layer}.mlp.gate_up_proj.weight"),
+        (_, "ffn_down") => format!("model.layers.{layer}.mlp.down_proj.weight"),
+        other => panic!("{other:?}"),
+    };
+    let file = SafeTensors::open(&model.join("model.safetensors")).unwrap();
+    let tensor = file.tensor(&stored).unwrap();
+    let found = values(tensor.dtype, &tensor.shape, file.data(tensor));
+    if family != "gpt2" {
+        return found;
+    }
+    let (rows, cols) = (found.cols, found.values.len() / found.cols);
+    let turned = (0..rows).flat_map(|i| (0..cols).map(move |j| (i, j)));
+    Matrix { cols, values: turned.map(|(i, j)| found.values[j * rows + i]).collect() }
+}
+
+fn values(dtype: DType, shape: &[u64], bytes: &[u8]) -> Matrix {
+    let mut values = vec![0.0; shape.iter().product::<u64>() as usize];
+    decode(dtype, bytes, &mut values).unwrap();
+    Matrix { cols: shape[1] as usize, values: values.into_iter().map(f64::from).collect() }
+}
+
+/// The tensor that a target lies in, and its first row there, by the fixture's config.json.
+fn place(family: &Family, target: &str) -> (String, usize) {
+    let Some((whole, part)) = target.split_once('[') else { return (target.into(), 0) };
+    let text = fs::read(family.folder.join("hf/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let size = |key: &str| config[key].as_u64().map(|n| n as usize);
+    let width = size("hidden_size").or(size("n_embd")).unwrap();
+    let kv =
+        size("num_key_value_heads").map_or(width, |kv| width / size("num_attention_heads").unwrap() * kv);
+    let first = match part {
+        "q]" | "gate]" => 0,
+        "k]" => width,
+        "v]" => width + kv,
+        "up]" => size("intermediate_size").unwrap(),
+        other => panic!("{other}"),
+    };
+    (whole.into(), first)
+}
+
+/// The adapter of the goldens, of the targets of these words.
+fn adapter(family: &Family, base: &Base, words: &str) -> Adapter {
+    let goldens = &family.goldens["targets"];
+    let names: Vec<String> =
+        base.targets(words, None).unwrap().into_iter().filter(|name| goldens.get(name).is_some()).collect();
+    let mut targets = binding::prepare(base, &names, 4, Selection::Reference, 0).unwrap();
+    for target in &mut targets {
+        let golden = &goldens[&target.name];
+        assert_eq!(integers(&golden["shape"]), target.shape.map(|n| n as u32), "{}", target.name);
+        target.cols = integers(&golden["cols"]);
+        target.rows = integers(&golden["rows"]);
+        target.u = numbers(&golden["u"]).into_iter().map(|x| x as f32).collect();
+    }
+    made(base, targets, family.goldens["scale"].as_f64().unwrap() as f32)
+}
+
+fn made(base: &Base, targets: Vec<AdapterTarget>, scale: f32) -> Adapter {
+    let base = binding::base_info(base, &targets);
+    Adapter { base, rank: 4, scale, selection: "reference".into(), seed: 0, training: None, targets }
+}
+
+/// Add `s C U R` of a target whose first row is `first`.
+fn add(w: &Matrix, to: &mut Matrix, first: usize, target: &AdapterTarget, scale: f64) {
+    let n = w.cols;
+    for i in first..first + target.shape[0] as usize {
+        for j in 0..n {
+            for (k, &col) in target.cols.iter().enumerate() {
+                for (l, &row) in target.rows.iter().enumerate() {
+                    to.values[i * n + j] += scale
+                        * w.values[i * n + col as usize]
+                        * f64::from(target.u[k * target.rows.len() + l])
+                        * w.values[(first + row as usize) * n + j];
+                }
+            }
+        }
+    }
+}
+
+fn run(base: &Base, sources: &[(Source<'_>, f32)], storage: Storage, out: &Path) -> MergeReport {
+    let options = MergeOptions { storage, force: true, ..Default::default() };
+    merge(base, sources, &options, out, |_, _| {}).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn out(folder: &Path, container: Container, name: &str) -> PathBuf {
+    folder.join(if container == Container::Gguf { format!("{name}.gguf") } else { name.into() })
+}
+
+#[track_caller]
+fn assert_near(what: &str, found: &Matrix, right: &Matrix, tolerance: f64) {
+    assert_eq!((found.cols, found.values.len()), (right.cols, right.values.len()), "{what}");
+    let greatest = found.values.iter().zip(&right.values).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
+    assert!(greatest <= tolerance, "{what}: {greatest:e}");
+}
+
+/// The canonical names of the tensors of the targets.
+fn tensors(family: &Family, adapter: &Adapter) -> Vec<String> {
+    let mut names: Vec<String> = adapter.targets.iter().map(|t| place(family, &t.name).0).collect();
+    names.dedup();
+    names
+}
+
+#[test]
+fn parts_are_changed_in_their_rows_and_nothing_else_is() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, words) in FUSED.into_iter().flat_map(|name| [(name, "all"), (name, "q,v,up,o")]) {
+        let family = Family::open(name);
+        let mut merged_of = Vec::new();
+        for container in CONTAINERS {
+            let (path, out) = (family.path(container), out(folder.path(), container, "merged"));
+            let base = Base::open(&path).unwrap();
+            let adapter = adapter(&family, &base, words);
+            let report = run(&base, &[(Source::Cur(&adapter), 0.5)], Storage::Only(DType::F32), &out);
+            let tensors = tensors(&family, &adapter);
+            assert_eq!(report.tensors.len(), tensors.len());
+            for tensor in &tensors {
+                let w = read(&path, name, tensor);
+                let mut right = Matrix { cols: w.cols, values: w.values.clone() };
+                for target in &adapter.targets {
+                    let (whole, first) = place(&family, &target.name);
+                    if whole == *tensor {
+                        add(&w, &mut right, first, target, f64::from(adapter.scale) * 0.5);
+                    }
+                }
+                assert!(right != w, "{name} {tensor}");
+                let found = read(&out, name, tensor);
+                assert_near(&format!("{name} {container:?} {tensor}"), &found, &right, 1e-6);
+                // Rows of parts that are no targets stay what they are.
+                for (i, (w, right)) in w.values.iter().zip(&right.values).enumerate() {
+                    assert!(w != right || found.values[i] == *w, "{name} {tensor} {i}");
+                }
+                let told = report.tensors.iter().find(|t| t.name == *tensor).unwrap();
+                let parts = match (tensor.ends_with("qkv"), words) {
+                    (true, "all") => "[q,k,v]",
+                    (true, _) => "[q,v]",
+                    _ if !name.starts_with("phi3") || !tensor.ends_with("ffn_up") => "",
+                    (_, "all") => "[gate,up]",
+                    _ => "[up]",
+                };
+                assert_eq!(told.label(), format!("{tensor}{parts}"));
+                assert!((told.share - 1.0).abs() < 1e-4 && told.change > 0.0, "{told:?}");
+            }
+            let merged = Base::open(&out).unwrap();
+            for (other, stored) in base.tensors().iter().filter(|(name, _)| !tensors.contains(name)) {
+                assert!(base.bytes(stored) == merged.bytes(&merged.tensors()[other]), "{name} {other}");
+            }
+            merged_of.push(tensors.iter().map(|t| read(&out, name, t).values).collect::<Vec<_>>());
+        }
+        // Of a transposed matrix too, the very same numbers.
+        assert!(merged_of[0] == merged_of[1], "{name}: folder and GGUF file");
+    }
+}
+
+#[test]
+fn stored_types_are_kept_and_rows_of_other_parts_are_not_rounded_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in FUSED {
+        let family = Family::open(name);
+        for container in CONTAINERS {
+            let (path, out) = (family.path(container), out(folder.path(), container, "merged"));
+            let base = Base::open(&path).unwrap();
+            let adapter = adapter(&family, &base, "all");
+            let report = run(&base, &[(Source::Cur(&adapter), 0.1)], Storage::AsStored, &out);
+            for tensor in &report.tensors {
+                assert!((tensor.share - 1.0).abs() < 0.02 && tensor.dtype == "BF16", "{name} {tensor:?}");
+            }
+            Base::open(&out).unwrap();
+        }
+        let base = Base::open(&family.path(Container::Gguf)).unwrap();
+        let curmerge::base::Files::Gguf(model) = base.files() else { unreachable!() };
+        let quantized = folder.path().join("q8_0.gguf");
+        retype(model, FileType::Q8_0, None, &quantized, &[], |_, _| ()).unwrap();
+        let (base, out) = (Base::open(&quantized).unwrap(), folder.path().join("merged.gguf"));
+        let adapter = adapter(&family, &base, "v");
+        let report = run(&base, &[(Source::Cur(&adapter), 1.0)], Storage::AsStored, &out);
+        assert!(report.tensors.iter().all(|t| (t.share - 1.0).abs() < 0.1 && t.dtype == "Q8_0"));
+        let merged = Base::open(&out).unwrap();
+        for part in ["q", "k", "v"] {
+            let [before, after] = [&base, &merged].map(|base| {
+                let weight = base.weight(&format!("blk.0.attn_qkv[{part}]")).unwrap();
+                weight.stored_bytes().to_vec()
+            });
+            assert_eq!(before == after, part != "v", "{name} {part}");
+        }
+    }
+}
+
+#[test]
+fn fused_tensors_take_a_mixture_of_types_or_as_many_bits_as_they_need() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in FUSED {
+        let family = Family::open(name);
+        let base = Base::open(&family.path(Container::Gguf)).unwrap();
+        let adapter = adapter(&family, &base, "q,v,down");
+        let sources = [(Source::Cur(&adapter), 1.0)];
+        let options = MergeOptions { file_type: Some(FileType::Q4_K_M), ..Default::default() };
+        let report = merge(&base, &sources, &options, &path("mixture.gguf"), |_, _| {}).unwrap();
+        let merged = Base::open(&path("mixture.gguf")).unwrap();
+        for tensor in &report.tensors {
+            assert!((tensor.share - 1.0).abs() < 0.15, "{name} {tensor:?}");
+            assert_eq!(merged.tensors()[&tensor.name].dtype.name(), tensor.dtype);
+            assert!(tensor.dtype.starts_with('Q'), "{tensor:?}");
+        }
+        let narrowest = |fidelity| {
+            let out = path("narrowest.gguf");
+            run(&merged, &sources, Storage::Narrowest { fidelity }, &out).tensors
+        };
+        assert!(narrowest(0.99).iter().all(|t| t.fidelity >= 0.99));
+        assert!(narrowest(0.0).iter().zip(&report.tensors).all(|(t, was)| t.dtype == was.dtype));
+    }
+}
+
+#[test]
+fn exported_loras_and_several_adapters_join_into_one_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in FUSED {
+        let family = Family::open(name);
+        for container in CONTAINERS {
+            let base = Base::open(&family.path(container)).unwrap();
+            let (all, some) = (adapter(&family, &base, "all"), adapter(&family, &base, "k,o"));
+            export(&base, &all, Format::Peft, &path("peft"), &[], true).unwrap();
+            export(&base, &all, Format::Gguf, &path("lora.gguf"), &[], true).unwrap();
+            let merged = |file: &str, sources: &[(Source<'_>, f32)]| {
+                let out = out(folder.path(), container, file);
+                run(&base, sources, Storage::Only(DType::F32), &out);
+                let read = |tensor: &String| read(&out, name, tensor);
+                tensors(&family, &all).iter().map(read).collect::<Vec<Matrix>>()
+            };
+            let near = |what: &str, a: &[Matrix], b: &[Matrix]| {
+                a.iter()
+                    .zip(b)
+                    .for_each(|(a, b)| assert_near(&format!("{name} {container:?} {what}"), a, b, 1e-6));
+            };
+            let own = merged("own", &[(Source::Cur(&all), 0.5)]);
+            let loras = ["peft", "lora.gguf"].map(|lora| Lora::open(&path(lora), &base).unwrap());
+            for (lora, what) in loras.iter().zip(["PEFT", "GGUF"]) {
+                assert_eq!(lora.targets().collect::<Vec<_>>().len(), tensors(&family, &all).len());
+                near(what, &merged("lora", &[(Source::Lora(lora), 0.5)]), &own);
+            }
+            let both = merged("both", &[(Source::Cur(&some), 1.0), (Source::Lora(&loras[0]), 0.5)]);
+            let (some, none) = (merged("some", &[(Source::Cur(&some), 1.0)]), merged("none", &[]));
+            for (((both, own), some), none) in both.iter().zip(&own).zip(&some).zip(&none) {
+                let sum = own.values.iter().zip(&some.values).zip(&none.values).map(|((a, b), w)| a + b - w);
+                let right = Matrix { cols: own.cols, values: sum.collect() };
+                assert_near(&format!("{name} {container:?} both"), both, &right, 1e-6);
+            }
+            assert!(both[0] != own[0]);
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_any_part_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in FUSED {
+        let family = Family::open(name);
+        for container in CONTAINERS {
+            let base = Base::open(&family.path(container)).unwrap();
+            let adapter = adapter(&family, &base, "q,v,down");
+            let others: Vec<&String> =
+                adapter.base.other_tensors.keys().filter(|name| name.contains("attn_qkv")).collect();
+            assert!(others.iter().any(|name| *name == "blk.0.attn_qkv[k]"), "{others:?}");
+            assert!(!others.iter().any(|name| name.contains("[q]") || name.ends_with("qkv")), "{others:?}");
+            assert_eq!(binding::compare_others(&base, &adapter), Some(Vec::new()));
+            assert!(binding::compare_targets(&base, &adapter).iter().all(|l| *l == binding::Likeness::Bytes));
+            binding::check(&base, &adapter, false).unwrap();
+
+            // In the first row of the stored tensor, of gpt2's folder a number of k; else in the first row of k.
+            let tensor = &base.tensors()["blk.0.attn_qkv"];
+            let first = place(&family, "blk.0.attn_qkv[k]").1 as u64;
+            let per_row = if tensor.transposed { 2 } else { 2 * tensor.shape[1] };
+            let copy = folder.path().join(format!("{name}-{container:?}.gguf"));
+            let file = match container {
+                Container::Gguf => copy.clone(),
+                Container::Folder => {
+                    fs::create_dir_all(&copy).unwrap();
+                    for entry in fs::read_dir(family.path(container)).unwrap() {
+                        let entry = entry.unwrap();
+                        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+                    }
+                    copy.join("model.safetensors")
+                }
+            };
+            let original = match container {
+                Container::Gguf => family.path(container),
+                Container::Folder => family.path(container).join("model.safetensors"),
+            };
+            let mut bytes = fs::read(original).unwrap();
+            let at = (tensor.offset + first * per_row) as usize;
+            bytes[at] ^= 1;
+            fs::write(&file, &bytes).unwrap();
+            let changed = Base::open(&copy).unwrap();
+            binding::check(&changed, &adapter, false).unwrap();
+            let named = Some(vec!["blk.0.attn_qkv[k]".to_string()]);
+            assert_eq!(binding::compare_others(&changed, &adapter), named);
+            drop(changed);
+            // One row earlier it is q's.
+            bytes[at] ^= 1;
+            bytes[at - per_row as usize] ^= 1;
+            fs::write(&file, &bytes).unwrap();
+            let error = binding::check(&Base::open(&copy).unwrap(), &adapter, false).unwrap_err().to_string();
+            assert!(error.contains("blk.0.attn_qkv[q]"), "{error}");
+        }
+        let [folder, gguf] = CONTAINERS.map(|container| Base::open(&family.path(container)).unwrap());
+        binding::check(&gguf, &adapter(&family, &folder, "all"), false).unwrap();
+        binding::check(&folder, &adapter(&family, &gguf, "all"), false).unwrap();
+        assert_eq!(binding::compare_others(&gguf, &adapter(&family, &folder, "q")), None);
+    }
+}
+
+/// phi3 under a name that no table has, as GGUF and as a folder; its attention's and its feed-forward part's matrices.
+fn unknown(folder: &Path) -> [(PathBuf, [&'static str; 2]); 2] {
+    let family = Family::open("phi3");
+    let (gguf, hf) = (folder.join("phi9.gguf"), folder.join("phi9"));
+    let name = Some(Value::String("phi9".into()));
+    Remade::of(&family.path(Container::Gguf)).set("general.architecture", name).write(&gguf);
+    families::renamed("phi3", "phi9", &hf);
+    [
+        (gguf, ["blk.0.attn_qkv", "blk.1.ffn_down"]),
+        (hf, ["model.layers.0.self_attn.qkv_proj", "model.layers.1.mlp.down_proj"]),
+    ]
+}
+
+#[test]
+fn matrices_of_unknown_architectures_are_selected_and_merged_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for (base, names) in unknown(folder.path()) {
+        let [adapter_file, data, lora] = ["adapter.st", "data.jsonl", "lora.gguf"].map(&path);
+        let words = names.join(",");
+        curmerge!("select", base, "-o", adapter_file, "--targets", words, "--rank", "4").done();
+        let mut adapter = Adapter::read(&adapter_file).unwrap();
+        assert_eq!(adapter.base.architecture, "phi9");
+        for target in &mut adapter.targets {
+            (0..16).for_each(|i| target.u[i] = (i as f32 - 7.0) / 8.0);
+        }
+        adapter.write(&adapter_file, &[]).unwrap();
+        assert_eq!(curmerge!("verify", adapter_file, "--base", base, "--json").json()["sound"], true);
+        curmerge!("inspect", base).done();
+        let out = path(if base.is_file() { "merged.gguf" } else { "merged" });
+        curmerge!("merge", base, adapter_file, "-o", out, "--type-adapted", "f32").done();
+        for (target, canonical) in adapter.targets.iter().zip(["blk.0.attn_qkv", "blk.1.ffn_down"]) {
+            let w = read(&base, "phi3", canonical);
+            let mut right = Matrix { cols: w.cols, values: w.values.clone() };
+            add(&w, &mut right, 0, target, 1.0);
+            assert!(right != w);
+            assert_near(canonical, &read(&out, "phi3", canonical), &right, 1e-6);
+        }
+        let merged = curmerge!("merge", base, lora, "-o", path("none.gguf"));
+        assert_ne!(merged.status, Some(0));
+        let exported = curmerge!("export", adapter_file, "--base", base, "--format", "gguf", "-o", lora);
+        if base.is_file() {
+            exported.done();
+            curmerge!("merge", base, lora, "-o", path("with-lora.gguf"), "--type-adapted", "f32").done();
+            let [a, b] = [&out, &path("with-lora.gguf")].map(|file| read(file, "phi3", "blk.0.attn_qkv"));
+            assert_near("LoRA", &b, &a, 1e-6);
+        } else {
+            assert!(exported.stderr.contains("'phi9' is not known"), "{}", exported.stderr);
+        }
+        fs::remove_file(&lora).ok();
+
+        fs::write(&data, "{\"text\": \"a\"}\n").unwrap();
+        for refused in [
+            curmerge!("build", base, "--data", data, "-o", path("trained.st")),
+            curmerge!("eval", base, "--data", data),
+            curmerge!("run", base, "-p", "a"),
+            curmerge!("export", adapter_file, "--base", base, "--format", "peft", "-o", path("peft")),
+        ] {
+            assert_eq!(refused.status, Some(1));
+            for known in ["'phi9' is not known", "gemma3", "gpt2", "phi3", "qwen3_moe"] {
+                assert!(refused.stderr.contains(known), "{}", refused.stderr);
+            }
+        }
+        let refused = curmerge!("select", base, "-o", adapter_file, "--targets", "q,v");
+        assert!(refused.stderr.contains("'q' is not a target"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("name its matrices"), "{}", refused.stderr);
+        // Its adapters are not those of the model that it is called after.
+        let own = Family::open("phi3").path(if base.is_file() { Container::Gguf } else { Container::Folder });
+        let refused = curmerge!("merge", own, adapter_file, "-o", out);
+        let problem = match base.is_file() {
+            true => "'phi3', and the adapter was made on 'phi9'",
+            false => "the model has no such tensor",
+        };
+        assert!(refused.stderr.contains(problem), "{}", refused.stderr);
+    }
+}
+
+#[test]
+#[ignore = "needs CURMERGE_PYTHON with torch, transformers and peft"]
+fn peft_agrees_on_fused_and_transposed_matrices() {
+    let python = PathBuf::from(std::env::var_os("CURMERGE_PYTHON").expect("set CURMERGE_PYTHON"));
+    let folder = tempfile::tempdir().unwrap();
+    let [adapter_file, exported, merged, lora, out] =
+        ["adapter.st", "peft", "merged", "lora", "out.json"].map(|name| folder.path().join(name));
+    let ask = |words: &[&OsStr]| {
+        python::run(&python, "peft_client.py", words, &[]);
+    };
+    let answer = || -> serde_json::Value { serde_json::from_slice(&fs::read(&out).unwrap()).unwrap() };
+    for name in ["phi3", "gpt2", "llama2", "gemma3", "qwen3moe"] {
+        let family = Family::open(name);
+        let path = family.path(Container::Folder);
+        for (words, container) in ["all", "q,v,o"].into_iter().flat_map(|w| CONTAINERS.map(|c| (w, c))) {
+            let base = Base::open(&family.path(container)).unwrap();
+            adapter(&family, &base, words).write(&adapter_file, &[]).unwrap();
+            let base = family.path(container);
+            curmerge!("export", adapter_file, "--base", base, "--format", "peft", "-o", exported, "--force")
+                .done();
+            curmerge!("merge", path, adapter_file, "-o", merged, "--type-adapted", "f32", "--force").done();
+            ask(&[
+                "same".as_ref(),
+                path.as_os_str(),
+                exported.as_os_str(),
+                merged.as_os_str(),
+                out.as_os_str(),
+            ]);
+            let (off, moved) = (answer()["off"].as_f64().unwrap(), answer()["moved"].as_f64().unwrap());
+            println!("{name} {words} {container:?}: logits off by {off:.1e}, moved by {moved:.1e}");
+            assert!(off < 1e-4 && moved > 1e-2, "{name} {words} {container:?}: {off} {moved}");
+        }
+        // Of experts transformers keeps parameters without modules, and PEFT's adapters of those are refused.
+        let kinds: &[&str] = if name == "qwen3moe" { &[] } else { &["plain", "rslora", "patterns"] };
+        for kind in kinds {
+            fs::remove_dir_all(&lora).ok();
+            ask(&["make".as_ref(), path.as_os_str(), lora.as_os_str(), OsStr::new(kind)]);
+            curmerge!("merge", path, lora, "-o", merged, "--type-adapted", "f32", "--force").done();
+            ask(&[
+                "merged".as_ref(),
+                path.as_os_str(),
+                lora.as_os_str(),
+                merged.as_os_str(),
+                out.as_os_str(),
+            ]);
+            let error = answer()["error"].as_f64().unwrap();
+            println!("{name} {kind}: {} matrices, error at most {error:.1e}", answer()["changed"]);
+            assert!(error < 1e-4 && answer()["changed"].as_u64() >= Some(8), "{name} {kind}: {error}");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! LoRA adapters of other programs, merged. What `export` writes is one: merged, it gives the very bytes that the
+//! adapter itself gives. tests/large.rs asks PEFT itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use curmerge::base::Base;
+use curmerge::cur::{Selection, binding};
+use curmerge::export::{Format, export};
+use curmerge::lora::{Lora, peft};
+use curmerge::merge::{MergeOptions, Source, Storage, merge};
+use curmerge_formats::adapter::Adapter;
+use curmerge_formats::dtype::DType;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng;
+use serde_json::{Value as Json, json};
+
+use crate::support::{families, tiny};
+
+/// A random adapter of rank 5; if `uneven`, every other target has fewer columns.
+fn adapter(base: &Base, targets: &str, uneven: bool) -> Adapter {
+    let names = base.targets(targets, None).unwrap();
+    let mut targets = binding::prepare(base, &names, 5, Selection::Reference, 3).unwrap();
+    let mut stream = ChaCha20Rng::seed_from_u64(9);
+    for (i, target) in targets.iter_mut().enumerate() {
+        target.cols.truncate(5 - usize::from(uneven) * (i % 2));
+        target.u = (0..target.cols.len() * 5).map(|_| 0.3 * tiny::uniform(&mut stream)).collect();
+    }
+    Adapter {
+        base: binding::base_info(base, &targets),
+        rank: 5,
+        scale: 0.5,
+        selection: "reference".into(),
+        seed: 3,
+        training: None,
+        targets,
+    }
+}
+
+struct Fixture {
+    folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        tiny::write_gguf(&folder.path().join("tiny.gguf"), DType::F32);
+        tiny::write_folder(&folder.path().join("tiny-hf"));
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn base(&self, name: &str) -> Base {
+        Base::open(&self.path(name)).unwrap()
+    }
+
+    /// The bytes of a merge.
+    fn merged(&self, base: &Base, sources: &[(Source<'_>, f32)]) -> Vec<u8> {
+        let gguf = base.container() == "gguf";
+        let out = self.path(if gguf { "out.gguf" } else { "out-hf" });
+        let options = MergeOptions { force: true, storage: Storage::Only(DType::F32), ..Default::default() };
+        merge(base, sources, &options, &out, |_, _| {}).unwrap();
+        if gguf {
+            return fs::read(out).unwrap();
+        }
+        let files = fs::read_dir(out).unwrap().map(|entry| entry.unwrap().path());
+        let mut shards: Vec<_> =
+            files.filter(|f| f.extension().is_some_and(|e| e == "safetensors")).collect();
+        shards.sort();
+        shards.iter().flat_map(|shard| fs::read(shard).unwrap()).collect()
+    }
+
+    /// A PEFT folder of the tiny model, made of the GGUF file.
+    fn peft(&self, uneven: bool) -> PathBuf {
+        let (base, out) = (self.base("tiny.gguf"), self.path("peft"));
+        export(&base, &adapter(&base, "q,v", uneven), Format::Peft, &out, &[], true).unwrap();
+        out
+    }
+}
+
+#[test]
+fn exported_adapters_merge_to_the_same_bytes() {
+    let fixture = Fixture::new();
+    for base in ["tiny.gguf", "tiny-hf"] {
+        let base = fixture.base(base);
+        // From either container: the order of rows of q and k is PEFT's or GGUF's, whatever the base's.
+        for exporting in ["tiny.gguf", "tiny-hf"] {
+            let exporting = fixture.base(exporting);
+            // GGUF has one alpha for all ranks, so an uneven A is multiplied and divided by a number that rounds.
+            for (format, out, uneven) in [(Format::Gguf, "lora.gguf", false), (Format::Peft, "peft", true)] {
+                let (adapter, out) = (adapter(&base, "all", uneven), fixture.path(out));
+                let right = fixture.merged(&base, &[(Source::Cur(&adapter), 2.0)]);
+                export(&exporting, &adapter, format, &out, &[], true).unwrap();
+                assert!(Lora::is_lora(&out));
+                let lora = Lora::open(&out, &base).unwrap();
+                assert!(fixture.merged(&base, &[(Source::Lora(&lora), 2.0)]) == right, "{}", out.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn several_adapters_add_up() {
+    let fixture = Fixture::new();
+    let base = fixture.base("tiny.gguf");
+    let (some, all) = (adapter(&base, "q,v", true), adapter(&base, "all", true));
+    let lora = Lora::open(&fixture.peft(true), &base).unwrap();
+    let values = |bytes: Vec<u8>| -> Vec<f32> {
+        fs::write(fixture.path("read.gguf"), bytes).unwrap();
+        let merged = fixture.base("read.gguf");
+        base.targets("all", None)
+            .unwrap()
+            .iter()
+            .flat_map(|name| merged.weight(name).unwrap().vector())
+            .collect()
+    };
+    let of = |sources: &[(Source<'_>, f32)]| values(fixture.merged(&base, sources));
+    let greatest = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    let plain = of(&[]);
+    let both = of(&[(Source::Cur(&all), 1.0), (Source::Lora(&lora), 0.5)]);
+    let (first, second) = (of(&[(Source::Cur(&all), 1.0)]), of(&[(Source::Cur(&some), 0.5)]));
+    let sum: Vec<f32> = plain.iter().zip(&first).zip(&second).map(|((p, a), b)| a + b - p).collect();
+    assert!(greatest(&both, &sum) < 1e-6, "{}", greatest(&both, &sum));
+    assert!(greatest(&both, &first) > 1e-3 && greatest(&both, &second) > 1e-3);
+    let undone = of(&[(Source::Cur(&some), 0.5), (Source::Lora(&lora), -0.5)]);
+    assert!(greatest(&undone, &plain) < 1e-6);
+}
+
+/// Open the fixture's PEFT folder after its configuration was changed.
+fn with_config(fixture: &Fixture, change: impl Fn(&mut Json)) -> Result<Lora, String> {
+    let folder = fixture.peft(true);
+    let path = folder.join(peft::CONFIG);
+    let mut config: Json = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut config);
+    fs::write(&path, config.to_string()).unwrap();
+    Lora::open(&folder, &fixture.base("tiny.gguf")).map_err(|e| e.to_string())
+}
+
+#[test]
+fn scales_are_as_peft_defines_them() {
+    let fixture = Fixture::new();
+    let base = fixture.base("tiny.gguf");
+    let factor = |change: fn(&mut Json), name: &str| {
+        let weight = base.weight(name).unwrap();
+        let p = |lora: Lora| lora.factors(name, &weight, 1.0).unwrap().p;
+        let (changed, plain) =
+            (with_config(&fixture, change).unwrap(), with_config(&fixture, |_| ()).unwrap());
+        let (changed, plain) = (p(changed), p(plain));
+        let index = (0..plain.len()).max_by(|&a, &b| plain[a].abs().total_cmp(&plain[b].abs())).unwrap();
+        changed[index] / plain[index]
+    };
+    // q has rank 5, v has 4 by rank_pattern and alpha_pattern.
+    let near = |found: f32, right: f32| assert!((found - right).abs() < 1e-5 * right, "{found} {right}");
+    let rslora = |config: &mut Json| config["use_rslora"] = json!(true);
+    near(factor(rslora, "blk.0.attn_q"), 5f32.sqrt());
+    near(factor(rslora, "blk.0.attn_v"), 4f32.sqrt());
+    let alpha = |config: &mut Json| config["lora_alpha"] = json!(15.0);
+    near(factor(alpha, "blk.0.attn_q"), 3.0);
+    near(factor(alpha, "blk.0.attn_v"), 1.0);
+    let pattern = |config: &mut Json| config["alpha_pattern"] = json!({ "self_attn.[qv]_proj": 40 });
+    near(factor(pattern, "blk.0.attn_q"), 8.0);
+    near(factor(pattern, "blk.0.attn_v"), 10.0);
+    // Only whole parts of a name match.
+    let part = |config: &mut Json| config["alpha_pattern"] = json!({ "_proj": 40, "q_proj": 10 });
+    near(factor(part, "blk.0.attn_q"), 2.0);
+    // Of several that match the first in the file counts; `config` sorts, so the text is changed.
+    let folder = fixture.peft(true);
+    let path = folder.join(peft::CONFIG);
+    let text = fs::read_to_string(&path).unwrap();
+    let first = r#""alpha_pattern": { "v_proj": 40, "self_attn.v_proj": 10 }, "was": {"#;
+    fs::write(&path, text.replacen(r#""alpha_pattern": {"#, first, 1)).unwrap();
+    let weight = base.weight("blk.0.attn_v").unwrap();
+    let p = |lora: Lora| lora.factors("blk.0.attn_v", &weight, 1.0).unwrap().p[0];
+    let changed = p(Lora::open(&folder, &base).unwrap());
+    near(changed / p(with_config(&fixture, |_| ()).unwrap()), 10.0);
+}
+
+#[test]
+fn what_is_more_than_a_lora_is_refused_and_named() {
+    let fixture = Fixture::new();
+    let refused = |key: &str, value: Json| {
+        let error = with_config(&fixture, |config| config[key] = value.clone()).unwrap_err();
+        assert!(error.contains("adapter_config.json") && error.contains(key), "{error}");
+    };
+    refused("use_dora", json!(true));
+    refused("bias", json!("lora_only"));
+    refused("lora_bias", json!(true));
+    refused("modules_to_save", json!(["lm_head"]));
+    refused("trainable_token_indices", json!([1, 2]));
+    refused("target_parameters", json!(["experts.gate_up_proj"]));
+    refused("alora_invocation_tokens", json!([5]));
+    refused("init_lora_weights", json!("pissa_niter_4"));
+    refused("peft_type", json!("IA3"));
+    refused("lora_alpha", json!("many"));
+    refused("r", json!(0));
+    refused("rank_pattern", json!({ "(": 4 }));
+    refused("alpha_pattern", json!([3]));
+    let error = with_config(&fixture, |config| config["rank_pattern"] = json!({})).unwrap_err();
+    assert!(error.contains("rank 5") && error.contains("v_proj"), "{error}");
+    assert!(with_config(&fixture, |config| config["bias"] = Json::Null).is_ok());
+    // PEFT's matrices are the same whatever the module's are.
+    assert!(with_config(&fixture, |config| config["fan_in_fan_out"] = json!(true)).is_ok());
+}
+
+#[test]
+fn damaged_loras_are_errors() {
+    let fixture = Fixture::new();
+    let base = fixture.base("tiny.gguf");
+    let folder = fixture.peft(false);
+    let open = || Lora::open(&folder, &base).map_err(|e| e.to_string());
+    fs::write(folder.join(peft::CONFIG), "{").unwrap();
+    assert!(open().unwrap_err().contains("adapter_config.json: line 1"));
+    fixture.peft(false);
+    let weights = folder.join(peft::WEIGHTS);
+    let sound = fs::read(&weights).unwrap();
+    let header = |from: &str, to: &str| {
+        assert_eq!(from.len(), to.len());
+        let text = from.as_bytes();
+        let mut bytes = sound.clone();
+        for at in 0..sound.len() - text.len() {
+            if &sound[at..][..text.len()] == text {
+                bytes[at..][..text.len()].copy_from_slice(to.as_bytes());
+            }
+        }
+        fs::write(&weights, bytes).unwrap();
+        open().unwrap_err()
+    };
+    assert!(header("q_proj.lora_A", "q_proj.lora_X").contains("lora_X"));
+    assert!(header("q_proj.lora_A", "k_proj.lora_A").contains("one of its two"));
+    assert!(header("layers.0", "layers.7").contains("blk.7.attn_q"));
+    let error = header("[5,256]", "[256,5]");
+    assert!(error.contains("rank 5, and its matrices have 256"), "{error}");
+    let error = header("v_proj", "o_proj");
+    assert!(error.contains("beside a matrix of [256, 256]"), "{error}");
+    assert!(header("base_model", "fast_model").contains("is not a LoRA matrix"));
+    let gguf = |path: &Path| Lora::open(path, &base).unwrap_err().to_string();
+    assert!(gguf(&fixture.path("tiny.gguf")).contains("general.type"));
+}
+
+/// Which way round an unknown model stores a square matrix only the adapter could say, and it says it of all modules.
+#[test]
+fn loras_of_transposed_modules_need_a_known_architecture() {
+    let folder = tempfile::tempdir().unwrap();
+    let [unknown, lora, out] = ["gpt9", "peft", "merged"].map(|name| folder.path().join(name));
+    families::renamed("gpt2", "gpt9", &unknown);
+    let known = families::Family::open("gpt2").path(families::Container::Folder);
+    let known = Base::open(&known).unwrap();
+    let mut adapter = adapter(&known, "o", false);
+    adapter.targets.truncate(1);
+    assert_eq!(adapter.targets[0].shape[0], adapter.targets[0].shape[1]);
+    export(&known, &adapter, Format::Peft, &lora, &[], true).unwrap();
+    let unknown = Base::open_any(&unknown).unwrap();
+    let error = Lora::open(&lora, &unknown).unwrap_err().to_string();
+    for part in ["adapter_config.json", "fan_in_fan_out", "'gpt9' is not known"] {
+        assert!(error.contains(part), "{error}");
+    }
+
+    let config = lora.join(peft::CONFIG);
+    let mut json: Json = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    assert_eq!(json["fan_in_fan_out"], true);
+    json["fan_in_fan_out"] = false.into();
+    fs::write(&config, json.to_string()).unwrap();
+    let lora = Lora::open(&lora, &unknown).unwrap();
+    merge(&unknown, &[(Source::Lora(&lora), 1.0)], &MergeOptions::default(), &out, |_, _| {}).unwrap();
+}

@@ -1,0 +1,8 @@
+//! Merging adapters into models.
+
+mod definition;
+mod fused;
+mod kill;
+mod lora;
+mod onnx;
+mod shards;

@@ -1,0 +1,4 @@
+//! The transformer against other programs' numbers.
+
+mod architectures;
+mod gradients;

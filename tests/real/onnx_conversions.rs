@@ -1,0 +1,117 @@
+//! Real exports of ONNX decoders converted: what llama.cpp computes of the GGUF file and transformers of the folder is what
+//! onnxruntime computes of the model itself. Not run by default:
+//!
+//! `CURMERGE_ONNX=DIR CURMERGE_PYTHON=python [CURMERGE_ONLY=llama] cargo test --release --test onnx_real_converted -- --ignored --nocapture`
+//!
+//! DIR is what fixtures/onnx_models/make.py made; the interpreter has onnx, onnxruntime, xllamacpp, torch and transformers.
+
+use std::path::{Path, PathBuf};
+
+use curmerge::base::Base;
+use curmerge::convert::{FileType, FolderOptions, to_gguf, to_hugging_face};
+use curmerge_formats::dtype::DType;
+use serde_json::{Value, json};
+
+use crate::support::python;
+use crate::support::real_exports::{bases, expected, named, ran};
+
+/// What GGUF files have no form for, and what no tokenizer is there for.
+const NO_GGUF: &[(&str, &str)] = &[
+    ("gemma2-", "query_pre_attn_scalar"),
+    ("phi3-genai-", "SentencePiece"),
+    ("tiny-", "no tokenizer"),
+    // Made up so that no frequency is kept: base and factors cannot be told apart.
+    ("llama3-genai-", "do not follow the rule of Llama 3"),
+];
+const NO_FOLDER: &[(&str, &str)] = &[("llama3-genai-", "do not follow the rule of Llama 3")];
+
+/// Tokens of no meaning that the model has; no more than its window has where a GGUF file has none.
+fn ids(base: &Base) -> Vec<u32> {
+    let config = base.config();
+    let windowed = config.window.filter(|_| ["llama", "phi3"].contains(&base.architecture().gguf));
+    let count = windowed.unwrap_or(12).min(12) as u32;
+    (0..count).map(|i| (i * 37 + 5) % config.vocab as u32).collect()
+}
+
+fn ask(script: &str, jobs: &[Value]) -> Value {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let input = serde_json::to_vec(jobs).unwrap();
+    python::run(&named("CURMERGE_PYTHON"), script, &[out.path().as_os_str()], &input);
+    let mut answers: Vec<Value> = serde_json::from_slice(&std::fs::read(out.path()).unwrap()).unwrap();
+    answers.remove(0)
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn log_softmax(logits: &[f64]) -> Vec<f64> {
+    let greatest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = logits.iter().map(|logit| (logit - greatest).exp()).sum();
+    logits.iter().map(|logit| logit - greatest - sum.ln()).collect()
+}
+
+/// The largest difference, relative to the largest number of `right`.
+fn error(found: &[f64], right: &[f64]) -> f64 {
+    assert_eq!(found.len(), right.len());
+    let largest = |numbers: &mut dyn Iterator<Item = f64>| {
+        numbers.map(|x| if x.is_nan() { f64::INFINITY } else { x.abs() }).fold(0.0, f64::max)
+    };
+    largest(&mut found.iter().zip(right).map(|(a, b)| a - b)) / largest(&mut right.iter().copied())
+}
+
+/// How far log-probabilities may be off.
+fn tolerance(name: &str, by: &str) -> f64 {
+    match (name, by) {
+        // onnxruntime computes in half precision.
+        _ if name.contains("fp16") || name.contains("q4f16") => 2e-2,
+        // optimum exports it by an attention that has no soft cap.
+        ("gemma2-optimum", _) => 1.0,
+        // llama.cpp takes GELU from a table of F16.
+        (_, "llama") if name.starts_with("gemma") || name.starts_with("gpt2") => 2e-3,
+        _ => 1e-3,
+    }
+}
+
+/// The conversion to a GGUF file and to a folder, where there is one.
+fn converted(name: &str, base: &Base, scratch: &Path) -> [Option<PathBuf>; 2] {
+    let (file, folder) = (scratch.join("model.gguf"), scratch.join("folder"));
+    let options = to_gguf::Options { file_type: Some(FileType::F32), imatrix: None };
+    let gguf =
+        to_gguf(base, &options, &file, &[], |_, _| ()).map_err(|e| expected(name, &e.to_string(), NO_GGUF));
+    let options = FolderOptions { dtype: Some(DType::F32), ..Default::default() };
+    let hub = to_hugging_face(base, &folder, &options, |_, _| ())
+        .map_err(|e| expected(name, &e.to_string(), NO_FOLDER));
+    [gguf.ok().map(|_| file), hub.ok().map(|_| folder)]
+}
+
+#[test]
+#[ignore = "needs CURMERGE_ONNX and CURMERGE_PYTHON with onnxruntime, xllamacpp, torch and transformers"]
+fn llama_cpp_and_transformers_run_what_comes_of_real_exports() {
+    let mut bad = Vec::new();
+    for (name, base) in bases() {
+        let ids = ids(&base);
+        let job = json!({ "model": base.path(), "ids": ids, "head": base.config().head_dim, "decode": 0 });
+        let own = ask("onnx_logits.py", &[job]);
+        if !ran(&name, &own) {
+            continue;
+        }
+        let right = log_softmax(&numbers(&own["logits"]));
+        let scratch = tempfile::tempdir().unwrap();
+        let [gguf, folder] = converted(&name, &base, scratch.path());
+        // By the folder's name llama.cpp looks for Phi-3's own tokens, which this fixture has not.
+        let gguf = gguf.filter(|_| !name.starts_with("phi3-long"));
+        let job = json!({ "gguf": gguf, "folder": folder, "ids": ids, "vocab": base.config().vocab });
+        let theirs = ask("onnx_converted.py", &[job]);
+        for by in ["llama", "transformers"].into_iter().filter(|by| !theirs[by].is_null()) {
+            let worst = error(&numbers(&theirs[by]), &right);
+            println!("{name}: {by} differs by {worst:.1e}");
+            if worst.is_nan() || worst > tolerance(&name, by) {
+                bad.push((name.clone(), by, worst));
+            }
+        }
+        let odd = theirs["odd"].as_array().is_some_and(|odd| !odd.is_empty());
+        assert!(!odd, "{name}: {}", theirs["odd"]);
+    }
+    assert!(bad.is_empty(), "{bad:?}");
+}

@@ -1,0 +1,126 @@
+//! Real exports of ONNX decoders, in a folder of model folders, against onnxruntime. Not run by default:
+//!
+//! `CURMERGE_ONNX=DIR CURMERGE_PYTHON=python cargo test --release --test onnx_real -- --ignored --nocapture`
+//!
+//! The interpreter has onnxruntime.
+
+use std::path::Path;
+
+use curmerge::base::{Base, Files};
+use curmerge::merge::{MergeOptions, Source, merge};
+use curmerge::model::Transformer;
+use serde_json::{Value, json};
+
+use crate::support::decoder::{adapter, error, logits, numbers, written};
+use crate::support::python;
+use crate::support::real_exports::{bases, named, ran};
+
+/// Tokens of no meaning that the model has.
+fn ids(base: &Base) -> Vec<u32> {
+    (0..12).map(|i| (i * 37 + 5) % base.config().vocab as u32).collect()
+}
+
+/// Where the model's configuration lies.
+fn base_folder(base: &Base) -> &Path {
+    let Files::Onnx(model) = base.files() else { panic!("an ONNX model") };
+    model.folder()
+}
+
+/// What onnxruntime says of some models.
+fn ask(jobs: &[Value]) -> Vec<Value> {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let input = serde_json::to_vec(jobs).unwrap();
+    python::run(&named("CURMERGE_PYTHON"), "onnx_logits.py", &[out.path().as_os_str()], &input);
+    serde_json::from_slice(&std::fs::read(out.path()).unwrap()).unwrap()
+}
+
+fn job(path: &Path, base: &Base, ids: &[u32], decode: usize) -> Value {
+    json!({ "model": path, "ids": ids, "head": base.config().head_dim, "decode": decode })
+}
+
+/// How far logits may be off: what the model itself rounds.
+fn tolerance(name: &str) -> f64 {
+    match name {
+        // onnxruntime computes in half precision.
+        _ if name.contains("fp16") || name.contains("q4f16") => 2e-2,
+        // The builder writes the factor of embeddings with two decimals: with the whole of it the error is 1e-6.
+        _ if name.starts_with("gemma") && name.contains("genai") => 2e-3,
+        // transformers exports it by an attention that has no soft cap.
+        "gemma2-optimum" => 1.0,
+        _ => 1e-3,
+    }
+}
+
+#[test]
+#[ignore = "needs CURMERGE_ONNX and CURMERGE_PYTHON with onnxruntime"]
+fn logits_equal_those_of_onnxruntime() {
+    let mut bad = Vec::new();
+    for (name, base) in bases() {
+        let ids = ids(&base);
+        let answer = ask(&[job(base.path(), &base, &ids, 0)]).remove(0);
+        if !ran(&name, &answer) {
+            continue;
+        }
+        let (last, greatest) = logits(&Transformer::new(&base).unwrap(), &ids);
+        let worst =
+            error(&last, &numbers(&answer["logits"])).max(error(&greatest, &numbers(&answer["last"])));
+        println!("{name}: relative error {worst:.1e}");
+        if worst > tolerance(&name) {
+            bad.push(name);
+        }
+    }
+    assert!(bad.is_empty(), "{bad:?}");
+}
+
+#[test]
+#[ignore = "needs CURMERGE_ONNX and CURMERGE_PYTHON with onnxruntime"]
+fn merged_models_write_in_onnxruntime_what_base_and_adapter_write() {
+    const WRITTEN: usize = 8;
+    let mut bad = Vec::new();
+    for (name, base) in bases() {
+        let adapter = adapter(&base);
+        let scratch = tempfile::tempdir().unwrap();
+        let out = scratch.path().join("merged.onnx");
+        let options = MergeOptions::default();
+        let report = merge(&base, &[(Source::Cur(&adapter), 1.0)], &options, &out, |_, _| {}).unwrap();
+        let worst = report.worst_first()[0].clone();
+        let ids = ids(&base);
+        let answer = ask(&[job(&out, &base, &ids, WRITTEN)]).remove(0);
+        if !ran(&name, &answer) {
+            continue;
+        }
+        let mut model = Transformer::new(&base).unwrap();
+        model.attach(&adapter.targets, adapter.scale).unwrap();
+        let (beside, _) = logits(&model, &ids);
+        let right = numbers(&answer["logits"]);
+        // The merged model as curmerge reads it, with the configuration of its base.
+        for file in ["config.json", "genai_config.json"] {
+            let beside = base_folder(&base).join(file);
+            if beside.is_file() {
+                std::fs::copy(beside, scratch.path().join(file)).unwrap();
+            }
+        }
+        let merged = Base::open(&out).unwrap();
+        let merged = Transformer::new(&merged).unwrap();
+        let (again, _) = logits(&merged, &ids);
+        let quantized = ["int4", "int8", "q4", "q8"].iter().any(|kind| name.contains(kind));
+        // What a merge rounds is not what the adapter beside the base does.
+        let own = if quantized { &merged } else { &model };
+        let theirs: Vec<u64> = serde_json::from_value(answer["written"].clone()).unwrap();
+        let same = written(own, &ids, WRITTEN) == theirs;
+        let (beside, again) = (error(&beside, &right), error(&again, &right));
+        println!(
+            "{name}: {beside:.1e} beside, {again:.1e} merged, written {}; survived {:.3}, noise {:.2} in {}",
+            if same { "alike" } else { "otherwise" },
+            worst.share,
+            worst.noise,
+            worst.name
+        );
+        let far = if quantized { again } else { beside };
+        let exact = !name.contains("16") && name != "gemma2-optimum";
+        if far > tolerance(&name) || exact && !same || (worst.share - 1.0).abs() > 0.1 {
+            bad.push(name);
+        }
+    }
+    assert!(bad.is_empty(), "{bad:?}");
+}

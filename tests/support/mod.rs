@@ -1,0 +1,19 @@
+//! What the tests share: one module per need.
+
+pub mod decoder;
+#[macro_use]
+pub mod families;
+pub mod fixture;
+pub mod goldens;
+pub mod limited;
+pub mod next;
+pub mod onnx_llama;
+pub mod onnx_writer;
+#[macro_use]
+pub mod program;
+pub mod python;
+pub mod real_exports;
+pub mod refusal;
+pub mod remade;
+pub mod tiny;
+pub mod venv;
