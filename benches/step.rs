@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use curmerge::base::Base;
-use curmerge::cur::{Selection, binding};
+use curmerge::cur::{Selection, fingerprint};
 use curmerge::kernels::{Matrix, Panels, Precision, Rows, multiply};
 use curmerge::model::{Batch, Transformer};
 use ndarray::Array2;
@@ -31,7 +31,7 @@ fn main() -> curmerge::Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().use_current_thread();
     pool.build_global().expect("the first pool of this process");
     let base = Base::open(std::path::Path::new(path))?;
-    let targets = binding::prepare(&base, &base.targets("q,k,v", None)?, 16, Selection::Reference, 0)?;
+    let targets = fingerprint::prepare(&base, &base.targets("q,k,v", None)?, 16, Selection::Reference, 0)?;
     let mut stream = ChaCha20Rng::seed_from_u64(0);
     let mut batch = Batch::default();
     for _ in 0..SEQUENCES {

@@ -3,10 +3,10 @@
 //! Everything stays in the mapped file in the type it is stored in; [`Weight`] decodes rows on demand, in the canonical
 //! layout (GGUF's row order, `[out, in]`), so that nothing above this module knows which container it came from.
 
-pub mod blocks;
 mod check;
 mod config;
 pub mod folder;
+pub mod nbits;
 mod ollama;
 mod onnx;
 mod row_order;
@@ -26,8 +26,8 @@ use self::folder::Folder;
 use crate::arch::{self, Architecture};
 use crate::{Error, Result};
 
-pub use blocks::{BlockTensors, Blocks, Stretch};
 pub use config::{Config, Experts, LongRope, Rope, RopeScaling, long_amplitude};
+pub use nbits::{NBits, NBitsTensors, StoredTensor};
 pub use onnx::OnnxModel;
 pub use row_order::RowOrder;
 pub use tensors::{Place, layer_part};
@@ -75,7 +75,7 @@ pub struct BaseTensor {
     /// Whether the container stores one less than the numbers.
     pub unit_offset: bool,
     /// Where the codes of a matrix in blocks have their scales.
-    pub blocks: Option<BlockTensors>,
+    pub nbits: Option<NBitsTensors>,
     /// Its place, where it is stored with others as one; offset and bytes are then those of all.
     pub slice: Option<Slice>,
 }
@@ -85,8 +85,7 @@ impl BaseTensor {
     pub fn own_bytes(&self) -> u64 {
         let outputs = self.shape.get(usize::from(self.transposed)).copied().unwrap_or(0);
         let share = |bytes: u64| self.slice.as_ref().map_or(bytes, |slice| bytes / slice.of.max(1) * outputs);
-        let beside =
-            self.blocks.iter().flat_map(|blocks| [Some(&blocks.scales), blocks.zero_points.as_ref()]);
+        let beside = self.nbits.iter().flat_map(|nbits| [Some(&nbits.scales), nbits.zero_points.as_ref()]);
         share(self.bytes) + beside.flatten().map(|part| share(part.bytes)).sum::<u64>()
     }
 }
@@ -179,7 +178,7 @@ impl Base {
                 rotary_halves: None,
                 transposed: false,
                 unit_offset: false,
-                blocks: None,
+                nbits: None,
                 slice: None,
             };
             if tensors.insert(canonical, tensor).is_some() {
@@ -244,7 +243,7 @@ impl Base {
                     rotary_halves: names.and_then(|n| n.rotary_halves).map(|h| config.head_count(h)),
                     transposed: names.is_some_and(|n| n.transposed) && bias.is_empty(),
                     unit_offset: names.is_some_and(|n| n.unit_offset),
-                    blocks: None,
+                    nbits: None,
                     slice: None,
                 };
                 if tensors.insert(canonical, tensor).is_some() {
@@ -328,7 +327,7 @@ impl Base {
     }
 
     /// The longest sequence that the model can read at all, where there is a bound: where positions have learned vectors.
-    pub fn most_tokens(&self) -> Option<usize> {
+    pub fn max_tokens(&self) -> Option<usize> {
         (self.architecture.positions == arch::Positions::Learned).then_some(self.config.context)
     }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::blocks::Blocks;
+use super::nbits::NBits;
 use super::{Base, BaseTensor, RowOrder, Weight};
 use crate::arch::Size;
 use crate::{Error, Result};
@@ -73,7 +73,7 @@ impl Base {
     pub fn weight(&self, name: &str) -> Result<Weight<'_>> {
         let place = self.find(name)?;
         let tensor = place.tensor;
-        if tensor.blocks.is_none() && !tensor.dtype.can_decode() {
+        if tensor.nbits.is_none() && !tensor.dtype.can_decode() {
             return Err(self.error(
                 name,
                 &format!("stored as {}, which curmerge cannot decode", tensor.dtype.name()),
@@ -91,11 +91,11 @@ impl Base {
     }
 
     fn open_weight(&self, tensor: &BaseTensor, rows: Option<Range<u64>>) -> Option<Weight<'_>> {
-        let blocks = tensor.blocks.as_ref().map(|blocks| {
+        let nbits = tensor.nbits.as_ref().map(|nbits| {
             let cols = tensor.shape.last().copied().unwrap_or(0);
-            Blocks::new(blocks, cols, |part| self.stretch(part.file, part.offset, part.bytes))
+            NBits::new(nbits, cols, |part| self.stretch(part.file, part.offset, part.bytes))
         });
-        Weight::new(tensor, rows, self.bytes(tensor), blocks)
+        Weight::new(tensor, rows, self.bytes(tensor), nbits)
     }
 
     /// All that is stored in a tensor that [`Self::weight`] can read, rows in the container's order.

@@ -7,7 +7,7 @@ use curmerge_formats::quant;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::blocks::Blocks;
+use super::nbits::NBits;
 use super::{BaseTensor, RowOrder};
 
 /// Rows are decoded in blocks of about so many numbers (1 MiB of f32) where a whole matrix is streamed.
@@ -26,7 +26,7 @@ pub struct Weight<'a> {
     bytes: &'a [u8],
     order: RowOrder,
     /// Scales and zero points, where the bytes are codes of blocks.
-    blocks: Option<Blocks<'a>>,
+    nbits: Option<NBits<'a>>,
     /// Whether the matrix is stored as `[in, out]`.
     transposed: bool,
     /// The first stored column that belongs to it: of a part of a transposed matrix, or of the transpose of one.
@@ -42,7 +42,7 @@ impl<'a> Weight<'a> {
         tensor: &BaseTensor,
         part: Option<Range<u64>>,
         bytes: &'a [u8],
-        blocks: Option<Blocks<'a>>,
+        nbits: Option<NBits<'a>>,
     ) -> Option<Self> {
         let (rows, cols) = match tensor.shape[..] {
             [n] => (1, n),
@@ -56,8 +56,8 @@ impl<'a> Weight<'a> {
             Some(slice) if tensor.transposed => (slice.start, rows, slice.of),
             Some(slice) => (slice.start, slice.of, cols),
         };
-        let row_bytes = match &tensor.blocks {
-            Some(blocks) => blocks.row_bytes(stored_cols),
+        let row_bytes = match &tensor.nbits {
+            Some(nbits) => nbits.row_bytes(stored_cols),
             None => tensor.dtype.bytes_for(stored_cols)?,
         } as usize;
         if stored_rows.checked_mul(row_bytes as u64) != Some(bytes.len() as u64) {
@@ -79,7 +79,7 @@ impl<'a> Weight<'a> {
             return None;
         }
         // Elements of a column lie apart.
-        if tensor.transposed && (tensor.dtype.block_elements() != 1 || blocks.is_some()) {
+        if tensor.transposed && (tensor.dtype.block_elements() != 1 || nbits.is_some()) {
             return None;
         }
         let end = first.checked_add(part.end)?;
@@ -95,7 +95,7 @@ impl<'a> Weight<'a> {
             row_bytes,
             bytes,
             order,
-            blocks: blocks.map(|blocks| blocks.of_rows(from..from + rows)),
+            nbits: nbits.map(|nbits| nbits.of_rows(from..from + rows)),
             transposed: tensor.transposed,
             column: if tensor.transposed { from } else { 0 },
             columns: (RowOrder::CANONICAL, 0),
@@ -113,7 +113,7 @@ impl<'a> Weight<'a> {
             row_bytes: cols * 4,
             bytes,
             order,
-            blocks: None,
+            nbits: None,
             transposed: false,
             column: 0,
             columns: (order, 0),
@@ -169,8 +169,8 @@ impl<'a> Weight<'a> {
     }
 
     /// What turns the stored codes of a matrix in blocks into numbers.
-    pub fn blocks(&self) -> Option<&Blocks<'a>> {
-        self.blocks.as_ref()
+    pub fn nbits(&self) -> Option<&NBits<'a>> {
+        self.nbits.as_ref()
     }
 
     /// Bytes of one stored row.
@@ -214,8 +214,8 @@ impl<'a> Weight<'a> {
         }
         let stored = self.stored_row(canonical);
         let row = &self.bytes[stored * self.row_bytes..][..self.row_bytes];
-        if let Some(blocks) = &self.blocks {
-            return blocks.decode_row(stored, row, out);
+        if let Some(nbits) = &self.nbits {
+            return nbits.decode_row(stored, row, out);
         }
         let (order, first) = self.columns;
         if order != RowOrder::CANONICAL {
@@ -243,7 +243,7 @@ impl<'a> Weight<'a> {
     pub fn decode_part(&self, canonical: usize, cols: Range<usize>, out: &mut [f32]) {
         let block = self.dtype.block_elements();
         // Codes of blocks, and columns in another order, are read by whole rows.
-        let whole = cols == (0..self.cols) || self.blocks.is_some() || self.columns.0 != RowOrder::CANONICAL;
+        let whole = cols == (0..self.cols) || self.nbits.is_some() || self.columns.0 != RowOrder::CANONICAL;
         if whole || !cols.start.is_multiple_of(block) || !cols.end.is_multiple_of(block) {
             let mut row = vec![0.0; self.cols];
             self.decode_row(canonical, &mut row);
@@ -335,9 +335,9 @@ impl<'a> Weight<'a> {
 
     /// SHA-256 of the stored bytes in their order, in hexadecimal; of a matrix in blocks codes, scales and zero points.
     pub fn stored_sha256(&self) -> String {
-        if let Some(blocks) = &self.blocks {
+        if let Some(nbits) = &self.nbits {
             let mut hash = Sha256::new_with_prefix(self.bytes);
-            blocks.stored_bytes().iter().for_each(|bytes| hash.update(bytes));
+            nbits.stored_bytes().iter().for_each(|bytes| hash.update(bytes));
             return curmerge_formats::digest::hex(&hash.finalize());
         }
         if !self.transposed {

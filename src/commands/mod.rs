@@ -24,7 +24,7 @@ use curmerge_formats::output::OutputFolder;
 use crate::base::{Base, Files};
 use crate::convert::to_hugging_face::natural_type;
 use crate::convert::{FileType, to_gguf};
-use crate::cur::binding;
+use crate::cur::fingerprint;
 use crate::kernels::Cpu;
 use crate::model::Transformer;
 use crate::report::{progress, terminal};
@@ -108,7 +108,7 @@ fn adapter_of(base: &Base, path: &Path, allow_other_base: bool) -> Result<Adapte
 
 /// Whether the adapter belongs to the base; warns of an allowed other base.
 fn check_base(base: &Base, adapter: &Adapter, allow_other_base: bool) -> Result<()> {
-    if let Some(warning) = binding::check(base, adapter, allow_other_base)? {
+    if let Some(warning) = fingerprint::check(base, adapter, allow_other_base)? {
         terminal::warn(&warning);
     }
     Ok(())

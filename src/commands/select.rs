@@ -9,7 +9,7 @@ use serde_json::json;
 use super::arguments::SelectionArgs;
 use crate::Result;
 use crate::base::Base;
-use crate::cur::binding;
+use crate::cur::fingerprint;
 use crate::report::{progress, terminal};
 
 /// Options of `curmerge select`.
@@ -29,8 +29,8 @@ pub struct SelectArgs {
 pub fn select(base: &Base, args: &SelectionArgs) -> Result<Adapter> {
     let names = base.targets(&args.targets, args.layers.clone())?;
     let spinner = progress::spinner("choosing columns and rows");
-    let targets = binding::prepare(base, &names, args.rank, args.select, args.seed)?;
-    let base = binding::base_info(base, &targets);
+    let targets = fingerprint::prepare(base, &names, args.rank, args.select, args.seed)?;
+    let base = fingerprint::base_info(base, &targets);
     spinner.finish_and_clear();
     Ok(Adapter {
         base,

@@ -7,7 +7,7 @@ use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
 use crate::base::Base;
-use crate::cur::binding::{self, Likeness};
+use crate::cur::fingerprint::{self, Likeness};
 use crate::report::{progress, terminal};
 use crate::{Error, Result};
 
@@ -30,7 +30,7 @@ pub fn run(args: &VerifyArgs, json: bool) -> Result<()> {
     let (mut differing, mut others_compared) = (Vec::new(), args.base.is_some());
     if let Some(path) = &args.base {
         let base = Base::open_any(path)?;
-        let targets = binding::compare_targets(&base, &adapter);
+        let targets = fingerprint::compare_targets(&base, &adapter);
         let count = |kind| targets.iter().filter(|&&l| l == kind).count();
         text += &format!(
             "targets  {} with the same bytes, {} with the same values in another form\n",
@@ -47,7 +47,7 @@ pub fn run(args: &VerifyArgs, json: bool) -> Result<()> {
             }
             differing.push(target.name.clone());
         }
-        match binding::compare_others(&base, &adapter) {
+        match fingerprint::compare_others(&base, &adapter) {
             None => {
                 others_compared = false;
                 text += "others   not compared: the adapter was made on another container or type\n";

@@ -4,8 +4,8 @@
 //! container or machine. So it uses + - * / (and the exactly rounded square root) in f64 in a fixed order, and nothing
 //! else.
 
-pub mod binding;
 mod factors;
+pub mod fingerprint;
 mod importance;
 mod leverage;
 mod sampling;

@@ -10,8 +10,8 @@ use super::report::{Sums, TensorReport};
 use super::requantize::{PLAIN_ERROR, PLAIN_SHARES};
 use super::tensor::{Adapted, in_blocks};
 use super::terms::{self, Sum};
-use crate::base::Blocks;
-use crate::base::blocks::{pack, unpack};
+use crate::base::NBits;
+use crate::base::nbits::{pack, unpack};
 use crate::{Error, Result};
 use curmerge_formats::dtype::DType;
 
@@ -22,7 +22,7 @@ pub(super) type Written = [Vec<u8>; 3];
 /// errors name.
 pub(super) fn merge(
     adapted: &Adapted<'_>,
-    blocks: &Blocks<'_>,
+    blocks: &NBits<'_>,
     path: &Path,
     mut take: impl FnMut(Written) -> Result<()>,
 ) -> Result<TensorReport> {
@@ -55,7 +55,7 @@ pub(super) fn merge(
 
 /// A stored row with its values and their change.
 struct Row<'a> {
-    blocks: &'a Blocks<'a>,
+    blocks: &'a NBits<'a>,
     row: usize,
     codes: &'a [u8],
     w: &'a [f32],
@@ -91,7 +91,7 @@ fn round_row(row: &Row<'_>) -> std::result::Result<(Written, Sums), String> {
 impl Row<'_> {
     /// Values of a row with its last block filled up.
     fn filled(&self) -> usize {
-        self.w.len().next_multiple_of(self.blocks.block())
+        self.w.len().next_multiple_of(self.blocks.block_size())
     }
 
     fn greatest_code(&self) -> f32 {
@@ -100,14 +100,14 @@ impl Row<'_> {
 
     /// One number a block.
     fn a_block(&self, read: impl Fn(&mut [f32])) -> Vec<f32> {
-        let mut numbers = vec![0.0; self.filled() / self.blocks.block()];
+        let mut numbers = vec![0.0; self.filled() / self.blocks.block_size()];
         read(&mut numbers);
         numbers
     }
 
     /// The candidate with these codes (whole numbers, filled up), scales and zero points.
     fn candidate(&self, codes: &[f32], scales: &[f32], zeros: &[f32], stored: [Vec<u8>; 2]) -> Candidate {
-        let blocks = codes.chunks(self.blocks.block()).zip(scales.iter().zip(zeros));
+        let blocks = codes.chunks(self.blocks.block_size()).zip(scales.iter().zip(zeros));
         let values = blocks.flat_map(|(codes, (scale, zero))| codes.iter().map(move |c| (c - zero) * scale));
         let q: Vec<f32> = values.take(self.w.len()).collect();
         let mut packed = vec![0; self.codes.len()];
@@ -124,7 +124,7 @@ impl Row<'_> {
         let scales = self.a_block(|out| blocks.scales_of(self.row, out));
         let zeros = self.a_block(|out| blocks.zero_points_of(self.row, out));
         let grid = EvenGrid {
-            steps: scales.iter().flat_map(|&s| std::iter::repeat_n(s, blocks.block())).collect(),
+            steps: scales.iter().flat_map(|&s| std::iter::repeat_n(s, blocks.block_size())).collect(),
             above: codes.iter().map(|code| self.greatest_code() - code).collect(),
             below: codes.clone(),
         };
@@ -152,7 +152,7 @@ impl Row<'_> {
         let middle = (most + 1.0) / 2.0;
         let values: Vec<f32> = self.w.iter().zip(self.d).map(|(w, d)| w + d).collect();
         let (mut scales, mut zeros): (Vec<f32>, Vec<f32>) = values
-            .chunks(blocks.block())
+            .chunks(blocks.block_size())
             .map(|values| {
                 if blocks.zero_dtype().is_none() {
                     let greatest =
@@ -177,7 +177,7 @@ impl Row<'_> {
             Some(float) => stored_as(float, &mut zeros)?,
         };
         let mut codes = vec![0.0; self.filled()];
-        let blocks = codes.chunks_mut(blocks.block()).zip(values.chunks(blocks.block()));
+        let blocks = codes.chunks_mut(blocks.block_size()).zip(values.chunks(blocks.block_size()));
         for ((codes, values), (&scale, &zero)) in blocks.zip(scales.iter().zip(&zeros)) {
             codes.fill(middle);
             if scale != 0.0 {

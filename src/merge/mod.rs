@@ -70,7 +70,7 @@ impl MergeOptions<'_> {
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
     /// curmerge's own. Whether it belongs to the base is for [`MergeOptions::confirm`] to say, by
-    /// [`crate::cur::binding::check`]; here only names and shapes must fit.
+    /// [`crate::cur::fingerprint::check`]; here only names and shapes must fit.
     Cur(&'a Adapter),
     /// A LoRA of another program.
     Lora(&'a Lora),

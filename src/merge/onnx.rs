@@ -60,7 +60,7 @@ impl Merge<'_> {
             let label = if tensor.slice.is_some() { block } else { canonical };
             let adapted = Adapted { name: label, terms, weight, weights: None, dtype: tensor.dtype };
             let beside =
-                tensor.blocks.iter().flat_map(|blocks| [Some(&blocks.scales), blocks.zero_points.as_ref()]);
+                tensor.nbits.iter().flat_map(|nbits| [Some(&nbits.scales), nbits.zero_points.as_ref()]);
             let names = std::iter::once(*name).chain(beside.flatten().map(|part| part.stored_name.as_str()));
             let first = changes.len();
             for name in names {
@@ -135,7 +135,7 @@ fn sole_user<'b>(
 fn check_storage(base: &Base, name: &str, tensor: &BaseTensor, storage: Storage) -> Result<()> {
     let same = match storage {
         Storage::AsStored => true,
-        Storage::Only(dtype) => tensor.blocks.is_none() && tensor.dtype == dtype,
+        Storage::Only(dtype) => tensor.nbits.is_none() && tensor.dtype == dtype,
         Storage::Narrowest { .. } => false,
     };
     if same {
@@ -285,7 +285,7 @@ impl Merging<'_> {
                 }
             }
         };
-        match job.adapted.weight.blocks() {
+        match job.adapted.weight.nbits() {
             Some(own) => blocks::merge(&job.adapted, own, self.base.path(), |parts| {
                 parts.into_iter().enumerate().try_for_each(|(part, bytes)| put(part, bytes))
             }),

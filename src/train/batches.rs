@@ -1,4 +1,4 @@
-//! Which examples a step takes, and how a step is cut to fit memory.
+//! Which examples a step takes, and how a step is divided to fit memory.
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -6,30 +6,32 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use super::data::Example;
 use crate::model::{Batch, rows_read};
 
-/// Most tokens that go through the model at a time; a longer example goes alone. More would not make products faster.
-pub const MOST_TOKENS: usize = 1024;
-/// Passes of fewer tokens spend too much on decoding the weights: rather are activations computed again.
-const LEAST_TOKENS: usize = 512;
+/// Upper limit of the tokens of a micro-batch; a longer example forms one alone. Larger ones do not make matrix
+/// products faster.
+pub const MAX_TOKENS: usize = 1024;
+/// Smaller micro-batches spend too much time on decoding the weights. Below this, activations are recomputed instead.
+const MIN_TOKENS: usize = 512;
 
-/// Epochs after which none will have a much larger pass than those before.
-const EPOCHS_LOOKED_AT: u64 = 16;
+/// Epochs that [`largest_micro_batch`] looks at. Later ones are unlikely to hold a much larger one.
+const EPOCHS_EXAMINED: u64 = 16;
 
-/// Tokens of a pass whose activations, of so many bytes a token, are to fit into `memory`.
+/// How many tokens a micro-batch may have so that its activations, of `bytes_a_token` each, fit into `memory` bytes.
 pub fn tokens_within(memory: u64, bytes_a_token: u64) -> usize {
     let fitting = memory / bytes_a_token.max(1);
-    usize::try_from(fitting).unwrap_or(MOST_TOKENS).clamp(LEAST_TOKENS, MOST_TOKENS)
+    usize::try_from(fitting).unwrap_or(MAX_TOKENS).clamp(MIN_TOKENS, MAX_TOKENS)
 }
 
-/// Examples that go through the model together.
+/// Examples that go through the model together. A step accumulates the gradients of its micro-batches.
 #[derive(Clone, Debug, Default)]
-pub struct Pass {
-    /// Their tokens, a sequence each.
+pub struct MicroBatch {
+    /// Their tokens, one sequence for each example.
     pub batch: Batch,
-    /// Their indices.
+    /// Their indices in the data set.
     pub examples: Vec<usize>,
 }
 
-/// The order of `count` examples in an epoch: Fisher and Yates' shuffle by ChaCha20, so the same on every machine.
+/// The order of `count` examples in an epoch: a Fisher-Yates shuffle driven by ChaCha20, so it is the same on every
+/// machine.
 pub fn order(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -38,51 +40,55 @@ pub fn order(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut stream = ChaCha20Rng::from_seed(key);
     let mut order: Vec<usize> = (0..count).collect();
     for last in (1..count).rev() {
-        // The bias of a 64-bit remainder is beyond notice for any number of examples.
+        // The bias of a 64-bit remainder is negligible for any number of examples.
         order.swap(last, (stream.next_u64() % (last as u64 + 1)) as usize);
     }
     order
 }
 
-/// How examples are cut into passes.
+/// How examples are divided into micro-batches.
 #[derive(Clone, Copy, Debug)]
-pub struct Cut {
-    /// Most tokens of a pass.
-    pub most: usize,
-    /// Whether the examples of a pass share what they begin with.
-    pub share: bool,
+pub struct BatchLimits {
+    /// Upper limit of the tokens of a micro-batch that holds several examples.
+    pub max_tokens: usize,
+    /// Whether the examples of a micro-batch share the prefix that all of them have.
+    pub share_prefixes: bool,
 }
 
-/// Examples with their indices in passes, in the given order. An example that predicts nothing is left out.
-pub fn passes<'e>(examples: impl IntoIterator<Item = (usize, &'e Example)>, cut: Cut) -> Vec<Pass> {
+/// Divides examples, given with their indices, into micro-batches in the given order. An example that predicts nothing
+/// is left out.
+pub fn micro_batches<'e>(
+    examples: impl IntoIterator<Item = (usize, &'e Example)>,
+    limits: BatchLimits,
+) -> Vec<MicroBatch> {
     let of = |group: Vec<(usize, &Example)>| {
         let mut batch = Batch::default();
         let sequences: Vec<(&[u32], &[bool])> =
-            group.iter().map(|(_, example)| (&example.tokens[..], &example.targets[..])).collect();
-        if cut.share {
+            group.iter().map(|(_, example)| (&example.tokens[..], &example.loss_mask[..])).collect();
+        if limits.share_prefixes {
             batch.push_sharing(&sequences);
         } else {
-            sequences.iter().for_each(|(tokens, targets)| batch.push(tokens, targets));
+            sequences.iter().for_each(|(tokens, loss_mask)| batch.push(tokens, loss_mask));
         }
-        Pass { batch, examples: group.iter().map(|(index, _)| *index).collect() }
+        MicroBatch { batch, examples: group.iter().map(|(index, _)| *index).collect() }
     };
-    groups(examples, cut.most).into_iter().map(of).collect()
+    groups(examples, limits.max_tokens).into_iter().map(of).collect()
 }
 
-/// Examples that predict something in groups of at most `most` tokens that are read, in the given order; a longer one
-/// goes alone.
+/// Groups the examples that predict something, in the given order. The model reads at most `max_tokens` tokens of a
+/// group; a longer example forms a group alone.
 fn groups<'e>(
     examples: impl IntoIterator<Item = (usize, &'e Example)>,
-    most: usize,
+    max_tokens: usize,
 ) -> Vec<Vec<(usize, &'e Example)>> {
     let mut groups: Vec<Vec<(usize, &Example)>> = Vec::new();
     let mut tokens = 0;
     for (index, example) in examples {
-        let own = rows_read(&example.tokens, &example.targets);
+        let own = rows_read(&example.tokens, &example.loss_mask);
         if own == 0 {
             continue;
         }
-        match groups.last_mut().filter(|_| tokens + own <= most) {
+        match groups.last_mut().filter(|_| tokens + own <= max_tokens) {
             Some(group) => group.push((index, example)),
             None => {
                 groups.push(vec![(index, example)]);
@@ -94,16 +100,22 @@ fn groups<'e>(
     groups
 }
 
-/// The most tokens that a pass of a run reads, none shared, in its first [`EPOCHS_LOOKED_AT`] epochs: of so many steps of
-/// `batch_size` examples, cut at `most`.
-pub fn largest_pass(examples: &[Example], batch_size: usize, seed: u64, steps: u64, most: usize) -> usize {
+/// The number of tokens that the model reads of the largest micro-batch in a run's first [`EPOCHS_EXAMINED`] epochs,
+/// without shared prefixes. The run takes `steps` steps of `batch_size` examples, each divided at `max_tokens`.
+pub fn largest_micro_batch(
+    examples: &[Example],
+    batch_size: usize,
+    seed: u64,
+    steps: u64,
+    max_tokens: usize,
+) -> usize {
     let steps_of_epoch = examples.len().div_ceil(batch_size) as u64;
-    let read = |(_, example): &(usize, &Example)| rows_read(&example.tokens, &example.targets);
+    let read = |(_, example): &(usize, &Example)| rows_read(&example.tokens, &example.loss_mask);
     let mut largest = 0;
-    for epoch in 0..steps.div_ceil(steps_of_epoch.max(1)).min(EPOCHS_LOOKED_AT) {
-        let left = usize::try_from(steps - epoch * steps_of_epoch).unwrap_or(usize::MAX);
-        for batch in order(examples.len(), seed, epoch).chunks(batch_size).take(left) {
-            for group in groups(batch.iter().map(|&i| (i, &examples[i])), most) {
+    for epoch in 0..steps.div_ceil(steps_of_epoch.max(1)).min(EPOCHS_EXAMINED) {
+        let remaining = usize::try_from(steps - epoch * steps_of_epoch).unwrap_or(usize::MAX);
+        for batch in order(examples.len(), seed, epoch).chunks(batch_size).take(remaining) {
+            for group in groups(batch.iter().map(|&i| (i, &examples[i])), max_tokens) {
                 largest = largest.max(group.iter().map(read).sum());
             }
         }
@@ -114,6 +126,10 @@ pub fn largest_pass(examples: &[Example], batch_size: usize, seed: u64, steps: u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn example(length: usize) -> Example {
+        Example { tokens: vec![7; length], loss_mask: vec![true; length] }
+    }
 
     #[test]
     fn an_order_is_a_permutation_of_its_seed_and_epoch() {
@@ -127,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn passes_are_as_long_as_memory_allows_and_products_need() {
+    fn micro_batches_are_as_long_as_memory_allows_and_products_need() {
         assert_eq!(tokens_within(1 << 30, 1 << 20), 1024);
         assert_eq!(tokens_within(600 << 20, 1 << 20), 600);
         assert_eq!(tokens_within(1, 1 << 20), 512);
@@ -135,45 +151,43 @@ mod tests {
     }
 
     #[test]
-    fn passes_hold_every_prediction_once() {
-        let example = |length: usize| Example { tokens: vec![7; length], targets: vec![true; length] };
+    fn micro_batches_hold_every_prediction_once() {
         let examples = [example(1000), example(30), example(3000), example(2)];
-        let cut = Cut { most: 1024, share: false };
-        let passes = passes(examples.iter().enumerate(), cut);
-        let sizes: Vec<usize> = passes.iter().map(|p| p.batch.predictions().len()).collect();
+        let limits = BatchLimits { max_tokens: 1024, share_prefixes: false };
+        let made = micro_batches(examples.iter().enumerate(), limits);
+        let sizes: Vec<usize> = made.iter().map(|m| m.batch.predictions().len()).collect();
         assert_eq!(sizes, [999, 29, 2999, 1]);
-        assert!(passes.iter().all(|p| p.batch.tokens().len() == p.batch.predictions().len()));
-        assert_eq!(passes.iter().map(|p| p.examples.clone()).collect::<Vec<_>>(), [[0], [1], [2], [3]]);
+        assert!(made.iter().all(|m| m.batch.tokens().len() == m.batch.predictions().len()));
+        assert_eq!(made.iter().map(|m| m.examples.clone()).collect::<Vec<_>>(), [[0], [1], [2], [3]]);
     }
 
     #[test]
-    fn the_largest_pass_of_a_run_is_found() {
-        let example = |length: usize| Example { tokens: vec![7; length], targets: vec![true; length] };
+    fn the_largest_micro_batch_of_a_run_is_found() {
         let examples: Vec<Example> = (2..40).map(example).collect();
-        let passes_of = |epoch: u64, steps: usize| {
+        let largest_of = |epoch: u64, steps: usize| {
             let order = order(examples.len(), 3, epoch);
-            let batches = order.chunks(8).take(steps).map(<[usize]>::to_vec).collect::<Vec<_>>();
-            let cut = Cut { most: 120, share: false };
-            let passes = batches
-                .into_iter()
-                .flat_map(|batch| passes(batch.iter().map(|&i| (i, &examples[i])), cut))
-                .map(|pass| pass.batch.tokens().len());
-            passes.max().unwrap()
+            let limits = BatchLimits { max_tokens: 120, share_prefixes: false };
+            let made = order
+                .chunks(8)
+                .take(steps)
+                .flat_map(|batch| micro_batches(batch.iter().map(|&i| (i, &examples[i])), limits));
+            made.map(|m| m.batch.tokens().len()).max().unwrap()
         };
-        assert_eq!(largest_pass(&examples, 8, 3, 2, 120), passes_of(0, 2));
-        assert_eq!(largest_pass(&examples, 8, 3, 8, 120), passes_of(0, 5).max(passes_of(1, 3)));
-        assert_eq!(largest_pass(&[], 8, 3, 0, 120), 0);
+        assert_eq!(largest_micro_batch(&examples, 8, 3, 2, 120), largest_of(0, 2));
+        assert_eq!(largest_micro_batch(&examples, 8, 3, 8, 120), largest_of(0, 5).max(largest_of(1, 3)));
+        assert_eq!(largest_micro_batch(&[], 8, 3, 0, 120), 0);
     }
 
     #[test]
-    fn examples_of_a_pass_share_their_beginning() {
+    fn examples_of_a_micro_batch_share_their_prefix() {
         let example = |last: u32| Example {
             tokens: vec![1, 2, 3, last, 4],
-            targets: vec![false, true, true, true, true],
+            loss_mask: vec![false, true, true, true, true],
         };
         let examples = [example(5), example(6), example(7)];
-        let passes = passes(examples.iter().enumerate(), Cut { most: 100, share: true });
-        assert_eq!(passes[0].batch.tokens(), [1, 2, 3, 5, 6, 7]);
-        assert_eq!(passes[0].batch.predictions().len(), 12);
+        let limits = BatchLimits { max_tokens: 100, share_prefixes: true };
+        let made = micro_batches(examples.iter().enumerate(), limits);
+        assert_eq!(made[0].batch.tokens(), [1, 2, 3, 5, 6, 7]);
+        assert_eq!(made[0].batch.predictions().len(), 12);
     }
 }

@@ -7,11 +7,11 @@
 pub mod batches;
 pub mod checkpoint;
 pub mod data;
+mod frozen_cache;
 pub mod metrics;
 mod observer;
 pub mod optimizer;
 pub mod patience;
-mod prefix;
 pub mod schedule;
 mod state;
 pub mod tensorboard;
@@ -24,11 +24,11 @@ use ndarray::Array2;
 
 use crate::Result;
 use crate::model::Transformer;
-use batches::{Cut, Pass};
+use batches::{BatchLimits, MicroBatch};
 use data::Dataset;
+use frozen_cache::FrozenCache;
 pub use observer::{Observer, Step, Validation};
 use optimizer::AdamWOptions;
-use prefix::Prefix;
 use schedule::Schedule;
 pub use state::{Progress, State};
 
@@ -148,16 +148,18 @@ pub fn train(
     let resumed_at = state.progress.steps();
     model.limit_activations(options.memory);
     let bytes_a_token = model.activation_bytes_a_token();
-    let most = batches::tokens_within(options.memory, bytes_a_token);
-    let largest = batches::largest_pass(&data.examples, options.batch_size, options.seed, steps, most) as u64;
+    let max_tokens = batches::tokens_within(options.memory, bytes_a_token);
+    let largest =
+        batches::largest_micro_batch(&data.examples, options.batch_size, options.seed, steps, max_tokens)
+            as u64;
     model.keep_weights(options.memory.saturating_sub(bytes_a_token.saturating_mul(largest)));
     // What is seen once need not be kept.
     let keep = |model: &Transformer<'_, f32>, data: Option<&Dataset>| match data {
-        Some(data) => Prefix::new(model, data.examples.len(), &options.scratch),
+        Some(data) => FrozenCache::new(model, data.examples.len(), &options.scratch),
         None => Ok(None),
     };
-    let mut prefix = keep(model, Some(data).filter(|_| steps > steps_of_epoch))?;
-    let mut valid_prefix = keep(model, valid.filter(|_| steps > validate_every))?;
+    let mut cache = keep(model, Some(data).filter(|_| steps > steps_of_epoch))?;
+    let mut valid_cache = keep(model, valid.filter(|_| steps > validate_every))?;
     let mut order = (u64::MAX, Vec::new());
     let end = loop {
         let done = state.progress.steps();
@@ -170,7 +172,7 @@ pub fn train(
             let start = Instant::now();
             // Of the adapter that would be written now, so that the losses of a run compare.
             set_shrunk(model, &state.matrices, &began, options.shrink);
-            let loss = mean_loss_keeping(model, valid, valid_prefix.as_mut())?;
+            let loss = mean_loss_keeping(model, valid, valid_cache.as_mut())?;
             set(model, &state.matrices);
             if !loss.is_finite() {
                 break End::Diverged;
@@ -204,9 +206,9 @@ pub fn train(
         }
         let batch = order.1.chunks(options.batch_size).nth((done % steps_of_epoch) as usize).unwrap_or(&[]);
         // What is kept of an example is the same in any company.
-        let cut = Cut { most, share: prefix.is_none() };
-        let passes = batches::passes(batch.iter().map(|&i| (i, &data.examples[i])), cut);
-        let (loss, mut gradients) = step_gradients(model, &passes, prefix.as_mut())?;
+        let limits = BatchLimits { max_tokens, share_prefixes: cache.is_none() };
+        let micro_batches = batches::micro_batches(batch.iter().map(|&i| (i, &data.examples[i])), limits);
+        let (loss, mut gradients) = step_gradients(model, &micro_batches, cache.as_mut())?;
         let tokens = batch.iter().map(|&i| data.examples[i].tokens.len() as u64).sum();
         let gradient_norm = optimizer::clip(&mut gradients, options.clip);
         if !(loss + gradient_norm).is_finite() {
@@ -273,42 +275,42 @@ pub fn mean_loss(model: &Transformer<'_, f32>, data: &Dataset) -> f64 {
 fn mean_loss_keeping(
     model: &Transformer<'_, f32>,
     data: &Dataset,
-    mut prefix: Option<&mut Prefix>,
+    mut cache: Option<&mut FrozenCache>,
 ) -> Result<f64> {
     let (mut sum, mut count) = (0.0, 0);
-    let cut = Cut { most: batches::MOST_TOKENS, share: prefix.is_none() };
-    for pass in batches::passes(data.examples.iter().enumerate(), cut) {
-        let x = frozen_part(model, &pass, &mut prefix)?;
-        sum -= model.log_probs_from(x, &pass.batch).iter().sum::<f64>();
-        count += pass.batch.predictions().len();
+    let limits = BatchLimits { max_tokens: batches::MAX_TOKENS, share_prefixes: cache.is_none() };
+    for micro_batch in batches::micro_batches(data.examples.iter().enumerate(), limits) {
+        let x = frozen_part(model, &micro_batch, &mut cache)?;
+        sum -= model.log_probs_from(x, &micro_batch.batch).iter().sum::<f64>();
+        count += micro_batch.batch.predictions().len();
     }
     Ok(sum / count as f64)
 }
 
 fn frozen_part(
     model: &Transformer<'_, f32>,
-    pass: &Pass,
-    prefix: &mut Option<&mut Prefix>,
+    micro_batch: &MicroBatch,
+    cache: &mut Option<&mut FrozenCache>,
 ) -> Result<Array2<f32>> {
-    match prefix {
-        Some(prefix) => prefix.of(model, pass),
-        None => Ok(model.frozen_part(&pass.batch)),
+    match cache {
+        Some(cache) => cache.hidden_states(model, micro_batch),
+        None => Ok(model.frozen_part(&micro_batch.batch)),
     }
 }
 
-/// The mean loss over the target tokens of these passes, and its gradients.
+/// The mean loss over the target tokens of these micro-batches, and its gradients.
 fn step_gradients(
     model: &Transformer<'_, f32>,
-    passes: &[Pass],
-    mut prefix: Option<&mut Prefix>,
+    micro_batches: &[MicroBatch],
+    mut cache: Option<&mut FrozenCache>,
 ) -> Result<(f64, Vec<Array2<f32>>)> {
-    let targets: usize = passes.iter().map(|p| p.batch.predictions().len()).sum();
+    let targets: usize = micro_batches.iter().map(|p| p.batch.predictions().len()).sum();
     let weight = 1.0 / targets as f64;
     let mut sum = 0.0;
     let mut total: Vec<Array2<f32>> = Vec::new();
-    for pass in passes {
-        let x = frozen_part(model, pass, &mut prefix)?;
-        let (log_probs, gradients) = model.gradients_from(x, &pass.batch, weight);
+    for micro_batch in micro_batches {
+        let x = frozen_part(model, micro_batch, &mut cache)?;
+        let (log_probs, gradients) = model.gradients_from(x, &micro_batch.batch, weight);
         sum -= log_probs.iter().sum::<f64>();
         if total.is_empty() {
             total = gradients;

@@ -97,7 +97,7 @@ fn targets(base: &Base) -> Vec<String> {
     let names = base.targets("all", None).unwrap();
     let tensors = names.iter().map(|name| base.find(name).unwrap().tensor);
     let stored = |tensor: &curmerge::base::BaseTensor| {
-        let blocks = tensor.blocks.iter().flat_map(|blocks| {
+        let blocks = tensor.nbits.iter().flat_map(|blocks| {
             std::iter::once(&blocks.scales).chain(&blocks.zero_points).map(|part| part.stored_name.clone())
         });
         std::iter::once(tensor.stored_name.clone()).chain(blocks).collect::<Vec<_>>()

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use curmerge::base::Base;
-use curmerge::cur::{Selection, binding};
+use curmerge::cur::{Selection, fingerprint};
 use curmerge::model::{Batch, Transformer};
 use curmerge_formats::SafeTensors;
 use curmerge_formats::adapter::Adapter;
@@ -291,12 +291,12 @@ fn client_onnxruntime_runs_models_in_half_precision() {
 fn adapter(base: &Path, targets: &str, out: &Path) -> Adapter {
     let base = Base::open(base).unwrap();
     let names = base.targets(targets, None).unwrap();
-    let mut targets = binding::prepare(&base, &names, 3, Selection::Reference, 1).unwrap();
+    let mut targets = fingerprint::prepare(&base, &names, 3, Selection::Reference, 1).unwrap();
     for (i, u) in targets.iter_mut().flat_map(|target| &mut target.u).enumerate() {
         *u = ((i * 7 % 11) as f32 - 5.0) * 0.1;
     }
     let adapter = Adapter {
-        base: binding::base_info(&base, &targets),
+        base: fingerprint::base_info(&base, &targets),
         rank: 3,
         scale: 0.5,
         selection: "reference".into(),

@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 
 use curmerge::base::{Base, RopeScaling};
 use curmerge::chat::Message;
-use curmerge::cur::{Selection, binding};
+use curmerge::cur::{Selection, fingerprint};
 use curmerge::model::{Batch, Transformer};
 use curmerge::train::data::{DataOptions, Dataset};
 use curmerge_formats::adapter::Adapter;
@@ -101,13 +101,13 @@ fn error(found: &[f64], right: &[f64]) -> f64 {
 /// Rank 16 on q, k and v of every block, with a random U that is not small.
 fn random_adapter(base: &Base) -> Adapter {
     let names = base.targets("q,k,v", None).unwrap();
-    let mut targets = binding::prepare(base, &names, 16, Selection::Inverse, 1).unwrap();
+    let mut targets = fingerprint::prepare(base, &names, 16, Selection::Inverse, 1).unwrap();
     let mut stream = ChaCha20Rng::seed_from_u64(4);
     for u in targets.iter_mut().flat_map(|target| &mut target.u) {
         *u = 0.05 * ((stream.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0);
     }
     Adapter {
-        base: binding::base_info(base, &targets),
+        base: fingerprint::base_info(base, &targets),
         rank: 16,
         scale: 0.5,
         selection: "inverse".into(),
@@ -132,7 +132,7 @@ fn logits_and_gradients_equal_those_of_torch() {
     adapter.write(&adapter_file, &[]).unwrap();
     let train: Vec<Value> = examples
         .iter()
-        .map(|e| json!({ "ids": e.tokens, "mask": e.targets.iter().map(|&t| u8::from(t)).collect::<Vec<_>>() }))
+        .map(|e| json!({ "ids": e.tokens, "mask": e.loss_mask.iter().map(|&t| u8::from(t)).collect::<Vec<_>>() }))
         .collect();
     let content = json!({ "logits": examples[0].tokens, "train": train });
     std::fs::write(&questions, content.to_string()).unwrap();
@@ -152,7 +152,7 @@ fn logits_and_gradients_equal_those_of_torch() {
 
     model.attach(&adapter.targets, adapter.scale).unwrap();
     let mut batch = Batch::default();
-    examples.iter().for_each(|e| batch.push(&e.tokens, &e.targets));
+    examples.iter().for_each(|e| batch.push(&e.tokens, &e.loss_mask));
     let weight = 1.0 / batch.predictions().len() as f64;
     let (log_probs, gradients) = model.gradients(&batch, weight);
     let loss = -weight * log_probs.iter().sum::<f64>();

@@ -1,7 +1,7 @@
 //! What a model says after some tokens, and an adapter that makes it say something else.
 
 use curmerge::base::Base;
-use curmerge::cur::{Selection, binding};
+use curmerge::cur::{Selection, fingerprint};
 use curmerge::model::{Batch, Transformer};
 use curmerge_formats::adapter::Adapter;
 use rand_chacha::ChaCha20Rng;
@@ -35,13 +35,13 @@ pub fn numbers(value: &Value) -> Vec<f64> {
 /// An adapter of every matrix whose U is not small.
 pub fn adapter(base: &Base) -> Adapter {
     let names = base.targets("all", None).unwrap();
-    let mut targets = binding::prepare(base, &names, 4, Selection::Inverse, 1).unwrap();
+    let mut targets = fingerprint::prepare(base, &names, 4, Selection::Inverse, 1).unwrap();
     let mut stream = ChaCha20Rng::seed_from_u64(4);
     for u in targets.iter_mut().flat_map(|target| &mut target.u) {
         *u = 0.5 * ((stream.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0);
     }
     Adapter {
-        base: binding::base_info(base, &targets),
+        base: fingerprint::base_info(base, &targets),
         rank: 4,
         scale: 0.5,
         selection: "inverse".into(),

@@ -13,8 +13,8 @@ use std::path::Path;
 
 use curmerge_formats::onnx::{Node, Onnx, OnnxTensor};
 
-use super::blocks::{BlockTensors, Stretch};
 use super::folder::{CONFIG, Folder};
+use super::nbits::{NBitsTensors, StoredTensor};
 use super::{BaseTensor, Config, Slice, config};
 use crate::arch::{self, Architecture};
 use crate::{Error, Result};
@@ -97,7 +97,7 @@ struct Draft {
     tensor: OnnxTensor,
     /// The names of scales and zero points, and they.
     beside: Vec<(String, OnnxTensor)>,
-    blocks: Option<(usize, usize)>,
+    nbits: Option<(usize, usize)>,
     shape: Vec<u64>,
     transposed: bool,
     unit_offset: bool,
@@ -110,17 +110,17 @@ impl Draft {
     fn new(used: &Use<'_>) -> Self {
         let tensor = used.tensor.clone();
         let vector = matches!(used.role, Role::Factor { .. } | Role::Bias);
-        let shape = match &used.blocks {
-            Some(blocks) => blocks.shape.to_vec(),
+        let shape = match &used.nbits {
+            Some(nbits) => nbits.shape.to_vec(),
             None if vector => vec![tensor.elements()],
             None => tensor.dims.clone(),
         };
         let owned = |(name, tensor): (&str, &OnnxTensor)| (name.to_string(), tensor.clone());
-        let beside = used.blocks.iter().flat_map(|blocks| [Some(blocks.scales), blocks.zero_points]);
+        let beside = used.nbits.iter().flat_map(|nbits| [Some(nbits.scales), nbits.zero_points]);
         Self {
             name: used.name.to_string(),
             beside: beside.flatten().map(owned).collect(),
-            blocks: used.blocks.map(|blocks| (blocks.bits, blocks.block)),
+            nbits: used.nbits.map(|nbits| (nbits.bits, nbits.block_size)),
             tensor,
             shape,
             transposed: used.transposed,
@@ -142,12 +142,13 @@ impl Draft {
 
     /// Find its bytes.
     fn tensor(self, model: &mut OnnxModel) -> Result<BaseTensor> {
-        let Stretch { stored_name, dtype, file, offset, bytes } = model.place(&self.name, &self.tensor)?;
+        let StoredTensor { stored_name, dtype, file, offset, bytes } =
+            model.place(&self.name, &self.tensor)?;
         let beside = self.beside.iter().map(|(name, tensor)| model.place(name, tensor));
         let mut beside = beside.collect::<Result<Vec<_>>>()?.into_iter();
-        let blocks = self.blocks.zip(beside.next()).map(|((bits, block), scales)| BlockTensors {
+        let nbits = self.nbits.zip(beside.next()).map(|((bits, block_size), scales)| NBitsTensors {
             bits,
-            block,
+            block_size,
             scales,
             zero_points: beside.next(),
         });
@@ -161,7 +162,7 @@ impl Draft {
             rotary_halves: self.rotary_halves,
             transposed: self.transposed,
             unit_offset: self.unit_offset,
-            blocks,
+            nbits,
             slice: None,
         };
         let Some((start, rows)) = self.part else { return Ok(tensor) };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use curmerge_formats::dtype::DType;
 use curmerge_formats::onnx::{Onnx, OnnxTensor};
 
-use crate::base::Stretch;
+use crate::base::StoredTensor;
 use crate::base::folder::{CONFIG, GENAI_CONFIG, SAFETENSORS_INDEX};
 use crate::{Error, Result};
 
@@ -55,7 +55,7 @@ impl OnnxModel {
     }
 
     /// Where the bytes of a tensor lie that the value of this name is.
-    pub(super) fn place(&mut self, name: &str, tensor: &OnnxTensor) -> Result<Stretch> {
+    pub(super) fn place(&mut self, name: &str, tensor: &OnnxTensor) -> Result<StoredTensor> {
         let (file, offset) = match self.places.get(name) {
             Some(&place) => place,
             None => {
@@ -71,7 +71,7 @@ impl OnnxModel {
             }
         };
         let dtype = tensor.element.dtype().unwrap_or(DType::U8);
-        Ok(Stretch { stored_name: name.to_string(), dtype, file, offset, bytes: tensor.bytes })
+        Ok(StoredTensor { stored_name: name.to_string(), dtype, file, offset, bytes: tensor.bytes })
     }
 }
 

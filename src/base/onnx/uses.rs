@@ -25,7 +25,7 @@ pub(super) struct Use<'m> {
     /// Of a matrix, whether it is stored as `[in, out]`, or what is looked up in as `[width, rows]`.
     pub(super) transposed: bool,
     /// What its codes mean, where it is quantized.
-    pub(super) blocks: Option<BlockUse<'m>>,
+    pub(super) nbits: Option<NBitsUse<'m>>,
 }
 
 /// For what a tensor is used.
@@ -46,13 +46,13 @@ pub(super) enum Role {
 
 /// The tensors and options of a matrix in blocks.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BlockUse<'m> {
+pub(super) struct NBitsUse<'m> {
     /// Outputs and inputs.
     pub(super) shape: [u64; 2],
     /// Bits of a code.
     pub(super) bits: usize,
     /// Inputs of a block.
-    pub(super) block: usize,
+    pub(super) block_size: usize,
     /// The name of the scales, and they.
     pub(super) scales: (&'m str, &'m OnnxTensor),
     /// Zero points likewise.
@@ -123,11 +123,11 @@ impl<'m> Reader<'m> {
                 self.must_be_one("beta", uses.len(), bias, uses)?;
             }
             "MatMulNBits" if microsoft => {
-                uses.extend(self.blocks()?);
+                uses.extend(self.nbits_matrix()?);
                 uses.extend(self.vector(5, Role::Bias)?);
             }
             "Gather" if standard => uses.extend(self.lookup()?),
-            "GatherBlockQuantized" if microsoft => uses.extend(self.lookup_in_blocks()?),
+            "GatherBlockQuantized" if microsoft => uses.extend(self.nbits_lookup()?),
             "LayerNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization" => {
                 uses.extend(self.vector(1, Role::Factor { unit_offset: false })?);
                 uses.extend(self.vector(2, Role::Bias)?);
@@ -239,7 +239,7 @@ impl<'m> Reader<'m> {
 
     fn found(&self, found: Found<'m>, role: Role, transposed: bool) -> Use<'m> {
         let Found { name, tensor, .. } = found;
-        Use { node: self.node, name, tensor, role, transposed, blocks: None }
+        Use { node: self.node, name, tensor, role, transposed, nbits: None }
     }
 
     /// The second input of a product, if it is a constant matrix.
@@ -296,7 +296,7 @@ impl<'m> Reader<'m> {
     }
 
     /// The matrix of MatMulNBits.
-    fn blocks(&self) -> Result<Option<Use<'m>>> {
+    fn nbits_matrix(&self) -> Result<Option<Use<'m>>> {
         let Some(found) = self.constant(1, true)? else { return Ok(None) };
         if self.input(4).is_some() {
             let problem = "its columns are in another order (g_idx), which onnxruntime no longer advises";
@@ -307,11 +307,11 @@ impl<'m> Reader<'m> {
         }
         let shape = [self.size("N")?, self.size("K")?];
         let (bits, block) = (self.node.int("bits").unwrap_or(4), self.node.int("block_size").unwrap_or(0));
-        self.block_use(found, Role::Matrix, shape, [2, 3], bits, block)
+        self.nbits_use(found, Role::Matrix, shape, [2, 3], bits, block)
     }
 
     /// The table of GatherBlockQuantized.
-    fn lookup_in_blocks(&self) -> Result<Option<Use<'m>>> {
+    fn nbits_lookup(&self) -> Result<Option<Use<'m>>> {
         let Some(found) = self.constant(0, true)? else { return Ok(None) };
         let bits = self.node.int("bits").unwrap_or(4);
         let last = matches!(self.node.int("quantize_axis").unwrap_or(1), 1 | -1);
@@ -321,8 +321,8 @@ impl<'m> Reader<'m> {
         };
         let cols = (found.tensor.bytes / rows).checked_mul(8).map(|all| all / bits.max(1) as u64);
         let block = self.node.int("block_size").unwrap_or(128);
-        let used = self.block_use(found, Role::Lookup, [rows, cols.unwrap_or(0)], [2, 3], bits, block)?;
-        if let Some(Use { blocks: Some(BlockUse { zero_points: Some((_, zeros)), shape, .. }), .. }) = &used {
+        let used = self.nbits_use(found, Role::Lookup, [rows, cols.unwrap_or(0)], [2, 3], bits, block)?;
+        if let Some(Use { nbits: Some(NBitsUse { zero_points: Some((_, zeros)), shape, .. }), .. }) = &used {
             // Where a row's do not fill bytes, onnxruntime's versions differ on where the next row's begin.
             let a_row = shape[1].div_ceil(block as u64) * bits as u64;
             if zeros.element == ElementType::UINT8 && !a_row.is_multiple_of(8) {
@@ -333,7 +333,7 @@ impl<'m> Reader<'m> {
     }
 
     /// A quantized matrix with its scales and zero points at these inputs, checked to fit.
-    fn block_use(
+    fn nbits_use(
         &self,
         found: Found<'m>,
         role: Role,
@@ -381,8 +381,8 @@ impl<'m> Reader<'m> {
             None => {}
         }
         let (bits, block) = (bits as usize, block as usize);
-        let blocks = Some(BlockUse { shape, bits, block, scales, zero_points });
-        Ok(Some(Use { blocks, ..self.found(found, role, false) }))
+        let nbits = Some(NBitsUse { shape, bits, block_size: block, scales, zero_points });
+        Ok(Some(Use { nbits, ..self.found(found, role, false) }))
     }
 }
 

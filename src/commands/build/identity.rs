@@ -7,7 +7,7 @@ use curmerge_formats::sha256_hex;
 
 use super::{BuildArgs, examples_a_step};
 use crate::base::Base;
-use crate::cur::binding;
+use crate::cur::fingerprint;
 use crate::train::checkpoint::Identity;
 use crate::train::data::Dataset;
 use crate::{Error, Result};
@@ -63,7 +63,7 @@ pub(super) fn of(
 /// A new adapter holds the digest of every tensor of the base already; one that was begun with may be of another container.
 fn base_digests(base: &Base, adapter: &Adapter, init: bool) -> BTreeMap<String, String> {
     if init {
-        return binding::base_info(base, &[]).other_tensors;
+        return fingerprint::base_info(base, &[]).other_tensors;
     }
     let targets = adapter.targets.iter().map(|target| (target.name.clone(), target.stored_sha256.clone()));
     adapter.base.other_tensors.clone().into_iter().chain(targets).collect()

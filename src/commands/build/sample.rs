@@ -16,12 +16,12 @@ const REVERSE: [&str; 2] = ["\u{1b}[7m", "\u{1b}[27m"];
 
 /// Print an example, after all that is done to it, with its loss tokens marked.
 pub(super) fn show(example: &Example, is_cut: bool, tokenizer: &Tokenizer, json: bool) -> Result<()> {
-    let loss = example.targets.iter().filter(|&&target| target).count();
+    let loss = example.loss_mask.iter().filter(|&&target| target).count();
     if json {
         return terminal::print_json(&json!({
             "text": tokenizer.decode(&example.tokens),
             "tokens": example.tokens,
-            "loss": example.targets,
+            "loss": example.loss_mask,
             "loss_tokens": loss,
             "cut": is_cut,
         }));
@@ -39,7 +39,7 @@ pub(super) fn show(example: &Example, is_cut: bool, tokenizer: &Tokenizer, json:
 fn marked(example: &Example, tokenizer: &Tokenizer, begin: &str, end: &str) -> String {
     let mut out = String::new();
     let mut from = 0;
-    for run in example.targets.chunk_by(|a, b| a == b) {
+    for run in example.loss_mask.chunk_by(|a, b| a == b) {
         // A run's bytes together: a character may be several tokens.
         let tokens = &example.tokens[from..from + run.len()];
         let bytes: Vec<u8> = tokens.iter().flat_map(|&token| tokenizer.token_bytes(token)).collect();

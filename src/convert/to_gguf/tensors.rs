@@ -336,7 +336,7 @@ impl Tensor<'_> {
     /// `count` canonical rows of a part from `start` on, in the new type.
     fn rows(&self, part: usize, weight: &Weight<'_>, start: usize, count: usize) -> Result<Vec<u8>> {
         let columns = self.columns();
-        if weight.dtype() == self.dtype && !weight.is_transposed() && weight.blocks().is_none() {
+        if weight.dtype() == self.dtype && !weight.is_transposed() && weight.nbits().is_none() {
             let row = |row| {
                 &weight.stored_bytes()[weight.stored_row(row) * weight.row_bytes()..][..weight.row_bytes()]
             };

@@ -232,7 +232,7 @@ impl<'a> Plan<'a> {
         }
         let Values::Rows(weight, order) = &tensor.values else { return Ok(Default::default()) };
         let canonical = (start..start + count).map(|row| order.canonical_row(row));
-        if weight.dtype() == self.dtype && !weight.is_transposed() && weight.blocks().is_none() {
+        if weight.dtype() == self.dtype && !weight.is_transposed() && weight.nbits().is_none() {
             let bytes = weight.row_bytes();
             let row = |row: usize| &weight.stored_bytes()[weight.stored_row(row) * bytes..][..bytes];
             return Ok((canonical.flat_map(row).copied().collect(), Rounding::of(count * weight.cols())));

@@ -43,7 +43,7 @@ fn read(text: &str, tokenizer: &Tokenizer, max: usize) -> Result<Dataset, String
 fn shown(example: &Example, tokenizer: &Tokenizer) -> String {
     let mut out = String::new();
     let mut inside = false;
-    for (&token, &target) in example.tokens.iter().zip(&example.targets) {
+    for (&token, &target) in example.tokens.iter().zip(&example.loss_mask) {
         if target != inside {
             out.push(if target { '[' } else { ']' });
             inside = target;

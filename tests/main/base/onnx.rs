@@ -145,7 +145,7 @@ fn blocks_are_decoded_and_their_damage_told() {
     let gate = good.weight("blk.0.ffn_gate").unwrap();
     let (mut row, mut scales) = ([0.0; D as usize], [0.0]);
     gate.decode_row(3, &mut row);
-    gate.blocks().unwrap().scales_of(3, &mut scales);
+    gate.nbits().unwrap().scales_of(3, &mut scales);
     // The first byte of the row's codes is 3 * 8 * 37 = 888, and its zero point 3.
     assert_eq!(row[..2], [(8.0 - 3.0) * scales[0], (7.0 - 3.0) * scales[0]]);
 

@@ -182,7 +182,7 @@ fn loss_falls_where_transformers_marks_the_assistant() {
     let data = Dataset::read(&data, &tokenizer, template.as_ref(), &options).unwrap();
     assert_eq!(data.examples.len(), conversations.len());
     for (example, golden) in data.examples.iter().zip(golden.as_array().unwrap()) {
-        let mask: Vec<u8> = example.targets.iter().map(|&target| target.into()).collect();
+        let mask: Vec<u8> = example.loss_mask.iter().map(|&target| target.into()).collect();
         assert_eq!((json!(example.tokens), json!(mask)), (golden["ids"].clone(), golden["mask"].clone()));
     }
 }

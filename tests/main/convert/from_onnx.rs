@@ -187,7 +187,7 @@ fn four_bit_blocks_become_those_of_q4_0() {
     let (gguf, onnx) = (open(&file), open(&onnx));
     let mut compared = 0;
     for (name, tensor) in gguf.tensors() {
-        let blocks = onnx.tensors().get(name).is_some_and(|tensor| tensor.blocks.is_some());
+        let blocks = onnx.tensors().get(name).is_some_and(|tensor| tensor.nbits.is_some());
         if tensor.dtype == DType::Q4_0 && blocks {
             compared += 1;
             let [a, b] = [&gguf, &onnx].map(|base| base.weight(name).unwrap().values_sha256());

@@ -1,7 +1,7 @@
 //! The LoRA for llama.cpp: what it demands of the file, and that B A is the change `s C U R`.
 
 use curmerge::base::Base;
-use curmerge::cur::{Factors, Selection, binding};
+use curmerge::cur::{Factors, Selection, fingerprint};
 use curmerge::export::{Format, export};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
@@ -21,14 +21,14 @@ fn lora_has_llama_cpps_form_and_is_the_change() {
     tiny::write_folder(&path);
     let base = Base::open(&path).unwrap();
     let names = base.targets("q,down", None).unwrap();
-    let mut targets = binding::prepare(&base, &names, 6, Selection::Reference, 0).unwrap();
+    let mut targets = fingerprint::prepare(&base, &names, 6, Selection::Reference, 0).unwrap();
     for (i, target) in targets.iter_mut().enumerate() {
         // One target has fewer columns than the adapter's rank.
         target.cols.truncate(6 - 2 * i);
         target.u = (0..target.cols.len() * 6).map(|k| (k % 5) as f32 - 1.5).collect();
     }
     let adapter = Adapter {
-        base: binding::base_info(&base, &targets),
+        base: fingerprint::base_info(&base, &targets),
         rank: 6,
         scale: 0.25,
         selection: "reference".into(),

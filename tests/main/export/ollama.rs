@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use curmerge::base::Base;
 use curmerge::chat::{ChatTemplate, Message};
-use curmerge::cur::{Selection, binding};
+use curmerge::cur::{Selection, fingerprint};
 use curmerge::export::ollama::{Prompts, write};
 use curmerge::merge::MergeOptions;
 use curmerge_formats::adapter::Adapter;
@@ -160,9 +160,9 @@ fn a_folder_of_templates_is_rendered_alike_or_not_at_all() {
 /// An adapter whose U is zero.
 fn adapter(base: &Base) -> Adapter {
     let names = base.targets("q", None).unwrap();
-    let targets = binding::prepare(base, &names, 4, Selection::Reference, 0).unwrap();
+    let targets = fingerprint::prepare(base, &names, 4, Selection::Reference, 0).unwrap();
     Adapter {
-        base: binding::base_info(base, &targets),
+        base: fingerprint::base_info(base, &targets),
         rank: 4,
         scale: 1.0,
         selection: "reference".into(),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use curmerge::base::Base;
 use curmerge::convert::{FileType, retype};
-use curmerge::cur::{Selection, binding};
+use curmerge::cur::{Selection, fingerprint};
 use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
@@ -27,13 +27,13 @@ const BLOCK_TYPES: [DType; 18] = {
 /// An adapter over q, k and v with random U of this size; 0 gives zeros.
 fn adapter(base: &Base, size: f32) -> Adapter {
     let names = base.targets("q,k,v", None).unwrap();
-    let mut targets = binding::prepare(base, &names, 5, Selection::Inverse, 3).unwrap();
+    let mut targets = fingerprint::prepare(base, &names, 5, Selection::Inverse, 3).unwrap();
     let mut stream = ChaCha20Rng::seed_from_u64(9);
     for target in &mut targets {
         target.u.fill_with(|| size * tiny::uniform(&mut stream));
     }
     Adapter {
-        base: binding::base_info(base, &targets),
+        base: fingerprint::base_info(base, &targets),
         rank: 5,
         scale: 0.5,
         selection: "inverse".into(),
@@ -122,8 +122,8 @@ fn the_same_adapter_fits_both_containers_and_means_the_same() {
             .count(),
         1
     );
-    binding::check(&hf, &of_gguf, false).unwrap();
-    binding::check(&gguf, &of_hf, false).unwrap();
+    fingerprint::check(&hf, &of_gguf, false).unwrap();
+    fingerprint::check(&gguf, &of_hf, false).unwrap();
     let (a, b) = (folder.path().join("a.gguf"), folder.path().join("b"));
     run(&gguf, &of_hf, None, &a);
     run(&hf, &of_gguf, None, &b);
@@ -228,7 +228,7 @@ fn requests_that_cannot_be_met_fail_before_anything_is_written() {
     assert!(refused(&hf, None, "tiny-hf").contains("another output"));
     let mut other = adapter(&gguf, 0.1);
     other.targets[0].shape[0] += 2;
-    let message = binding::check(&gguf, &other, true).unwrap_err().to_string();
+    let message = fingerprint::check(&gguf, &other, true).unwrap_err().to_string();
     assert!(message.contains(&other.targets[0].name), "{message}");
 }
 
@@ -240,12 +240,12 @@ fn another_quantization_needs_a_word() {
     tiny::write_gguf(&b, DType::Q4_1);
     let (a, b) = (Base::open(&a).unwrap(), Base::open(&b).unwrap());
     let adapter = adapter(&a, 0.1);
-    let message = binding::check(&b, &adapter, false).unwrap_err().to_string();
+    let message = fingerprint::check(&b, &adapter, false).unwrap_err().to_string();
     assert!(message.contains("blk.0.attn_k") && message.contains("--allow-other-base"), "{message}");
-    binding::check(&b, &adapter, true).unwrap();
+    fingerprint::check(&b, &adapter, true).unwrap();
     // The other tensors of another quantization differ as a matter of course.
-    assert_eq!(binding::compare_others(&b, &adapter), None);
-    assert_eq!(binding::compare_others(&a, &adapter), Some(vec![]));
+    assert_eq!(fingerprint::compare_others(&b, &adapter), None);
+    assert_eq!(fingerprint::compare_others(&a, &adapter), Some(vec![]));
 }
 
 #[test]
@@ -259,8 +259,8 @@ fn a_changed_tensor_that_is_no_target_is_named() {
     bytes[base.tensors()["blk.0.ffn_up"].offset as usize] ^= 1;
     fs::write(&changed, bytes).unwrap();
     let changed = Base::open(&changed).unwrap();
-    binding::check(&changed, &adapter, false).unwrap();
-    assert_eq!(binding::compare_others(&changed, &adapter), Some(vec!["blk.0.ffn_up".to_string()]));
+    fingerprint::check(&changed, &adapter, false).unwrap();
+    assert_eq!(fingerprint::compare_others(&changed, &adapter), Some(vec!["blk.0.ffn_up".to_string()]));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use curmerge::base::Base;
 use curmerge::convert::{FileType, retype};
-use curmerge::cur::{Selection, binding};
+use curmerge::cur::{Selection, fingerprint};
 use curmerge::export::{Format, export};
 use curmerge::lora::Lora;
 use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
@@ -92,7 +92,7 @@ fn adapter(family: &Family, base: &Base, words: &str) -> Adapter {
     let goldens = &family.goldens["targets"];
     let names: Vec<String> =
         base.targets(words, None).unwrap().into_iter().filter(|name| goldens.get(name).is_some()).collect();
-    let mut targets = binding::prepare(base, &names, 4, Selection::Reference, 0).unwrap();
+    let mut targets = fingerprint::prepare(base, &names, 4, Selection::Reference, 0).unwrap();
     for target in &mut targets {
         let golden = &goldens[&target.name];
         assert_eq!(integers(&golden["shape"]), target.shape.map(|n| n as u32), "{}", target.name);
@@ -104,7 +104,7 @@ fn adapter(family: &Family, base: &Base, words: &str) -> Adapter {
 }
 
 fn made(base: &Base, targets: Vec<AdapterTarget>, scale: f32) -> Adapter {
-    let base = binding::base_info(base, &targets);
+    let base = fingerprint::base_info(base, &targets);
     Adapter { base, rank: 4, scale, selection: "reference".into(), seed: 0, training: None, targets }
 }
 
@@ -311,9 +311,13 @@ fn a_flipped_bit_in_any_part_is_named() {
                 adapter.base.other_tensors.keys().filter(|name| name.contains("attn_qkv")).collect();
             assert!(others.iter().any(|name| *name == "blk.0.attn_qkv[k]"), "{others:?}");
             assert!(!others.iter().any(|name| name.contains("[q]") || name.ends_with("qkv")), "{others:?}");
-            assert_eq!(binding::compare_others(&base, &adapter), Some(Vec::new()));
-            assert!(binding::compare_targets(&base, &adapter).iter().all(|l| *l == binding::Likeness::Bytes));
-            binding::check(&base, &adapter, false).unwrap();
+            assert_eq!(fingerprint::compare_others(&base, &adapter), Some(Vec::new()));
+            assert!(
+                fingerprint::compare_targets(&base, &adapter)
+                    .iter()
+                    .all(|l| *l == fingerprint::Likeness::Bytes)
+            );
+            fingerprint::check(&base, &adapter, false).unwrap();
 
             // In the first row of the stored tensor, of gpt2's folder a number of k; else in the first row of k.
             let tensor = &base.tensors()["blk.0.attn_qkv"];
@@ -340,21 +344,22 @@ fn a_flipped_bit_in_any_part_is_named() {
             bytes[at] ^= 1;
             fs::write(&file, &bytes).unwrap();
             let changed = Base::open(&copy).unwrap();
-            binding::check(&changed, &adapter, false).unwrap();
+            fingerprint::check(&changed, &adapter, false).unwrap();
             let named = Some(vec!["blk.0.attn_qkv[k]".to_string()]);
-            assert_eq!(binding::compare_others(&changed, &adapter), named);
+            assert_eq!(fingerprint::compare_others(&changed, &adapter), named);
             drop(changed);
             // One row earlier it is q's.
             bytes[at] ^= 1;
             bytes[at - per_row as usize] ^= 1;
             fs::write(&file, &bytes).unwrap();
-            let error = binding::check(&Base::open(&copy).unwrap(), &adapter, false).unwrap_err().to_string();
+            let error =
+                fingerprint::check(&Base::open(&copy).unwrap(), &adapter, false).unwrap_err().to_string();
             assert!(error.contains("blk.0.attn_qkv[q]"), "{error}");
         }
         let [folder, gguf] = CONTAINERS.map(|container| Base::open(&family.path(container)).unwrap());
-        binding::check(&gguf, &adapter(&family, &folder, "all"), false).unwrap();
-        binding::check(&folder, &adapter(&family, &gguf, "all"), false).unwrap();
-        assert_eq!(binding::compare_others(&gguf, &adapter(&family, &folder, "q")), None);
+        fingerprint::check(&gguf, &adapter(&family, &folder, "all"), false).unwrap();
+        fingerprint::check(&folder, &adapter(&family, &gguf, "all"), false).unwrap();
+        assert_eq!(fingerprint::compare_others(&gguf, &adapter(&family, &folder, "q")), None);
     }
 }
 

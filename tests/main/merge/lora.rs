@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use curmerge::base::Base;
-use curmerge::cur::{Selection, binding};
+use curmerge::cur::{Selection, fingerprint};
 use curmerge::export::{Format, export};
 use curmerge::lora::{Lora, peft};
 use curmerge::merge::{MergeOptions, Source, Storage, merge};
@@ -20,14 +20,14 @@ use crate::support::{families, tiny};
 /// A random adapter of rank 5; if `uneven`, every other target has fewer columns.
 fn adapter(base: &Base, targets: &str, uneven: bool) -> Adapter {
     let names = base.targets(targets, None).unwrap();
-    let mut targets = binding::prepare(base, &names, 5, Selection::Reference, 3).unwrap();
+    let mut targets = fingerprint::prepare(base, &names, 5, Selection::Reference, 3).unwrap();
     let mut stream = ChaCha20Rng::seed_from_u64(9);
     for (i, target) in targets.iter_mut().enumerate() {
         target.cols.truncate(5 - usize::from(uneven) * (i % 2));
         target.u = (0..target.cols.len() * 5).map(|_| 0.3 * tiny::uniform(&mut stream)).collect();
     }
     Adapter {
-        base: binding::base_info(base, &targets),
+        base: fingerprint::base_info(base, &targets),
         rank: 5,
         scale: 0.5,
         selection: "reference".into(),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use curmerge::base::Base;
-use curmerge::cur::{Selection, binding};
+use curmerge::cur::{Selection, fingerprint};
 use curmerge::export::{Format, export};
 use curmerge::lora::Lora;
 use curmerge::merge::{MergeOptions, Source, Storage, merge};
@@ -16,10 +16,10 @@ use crate::support::onnx_writer::Graph;
 
 fn adapter(base: &Base, targets: &str) -> Adapter {
     let names = base.targets(targets, None).unwrap();
-    let mut targets = binding::prepare(base, &names, 2, Selection::Inverse, 0).unwrap();
+    let mut targets = fingerprint::prepare(base, &names, 2, Selection::Inverse, 0).unwrap();
     targets.iter_mut().for_each(|target| target.u.fill(0.25));
     Adapter {
-        base: binding::base_info(base, &targets),
+        base: fingerprint::base_info(base, &targets),
         rank: 2,
         scale: 1.0,
         selection: "inverse".into(),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use curmerge::base::{Base, Files};
-use curmerge::cur::{Selection, binding};
+use curmerge::cur::{Selection, fingerprint};
 use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
@@ -18,10 +18,10 @@ use crate::support::tiny;
 /// An adapter over q, k and v whose every U is this number.
 fn adapter(base: &Base, u: f32) -> Adapter {
     let names = base.targets("q,k,v", None).unwrap();
-    let mut targets = binding::prepare(base, &names, 5, Selection::Inverse, 3).unwrap();
+    let mut targets = fingerprint::prepare(base, &names, 5, Selection::Inverse, 3).unwrap();
     targets.iter_mut().for_each(|target| target.u.fill(u));
     Adapter {
-        base: binding::base_info(base, &targets),
+        base: fingerprint::base_info(base, &targets),
         rank: 5,
         scale: 1.0,
         selection: "inverse".into(),
@@ -115,8 +115,8 @@ fn a_merge_is_the_same_however_its_files_are_cut() {
     a.write(&at("a"), &[]).unwrap();
     b.write(&at("b"), &[]).unwrap();
     assert!(fs::read(at("a")).unwrap() == fs::read(at("b")).unwrap());
-    binding::check(&split, &a, false).unwrap();
-    assert_eq!(binding::compare_others(&split, &a), Some(vec![]));
+    fingerprint::check(&split, &a, false).unwrap();
+    assert_eq!(fingerprint::compare_others(&split, &a), Some(vec![]));
 
     for dtype in [None, Some(DType::Q8_0)] {
         let options = |size| MergeOptions {

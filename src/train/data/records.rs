@@ -9,7 +9,7 @@ use crate::chat::Conversation;
 
 /// What one line holds.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Row {
+pub(super) enum Record {
     /// `{"text"}`: language modelling.
     Text(String),
     /// `{"prompt", "completion"}`, with `"choices"` or without.
@@ -20,8 +20,8 @@ pub(super) enum Row {
 
 /// The content of a data file.
 pub(super) enum Content {
-    /// JSON lines: (line number from 1, row).
-    Rows(Vec<(usize, Row)>),
+    /// JSON lines: (line number from 1, record).
+    Records(Vec<(usize, Record)>),
     /// One plain text.
     Plain(String),
 }
@@ -44,9 +44,9 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Content, Error> {
     }
     let lines = text.split('\n').zip(1..).filter(|(line, _)| !line.trim().is_empty());
     lines
-        .map(|(line, number)| Ok((number, row(path, number, line)?)))
+        .map(|(line, number)| Ok((number, record(path, number, line)?)))
         .collect::<Result<_, _>>()
-        .map(Content::Rows)
+        .map(Content::Records)
 }
 
 /// The error of a line that is not UTF-8.
@@ -70,7 +70,7 @@ pub(super) fn is_json_lines(path: &Path, text: &str) -> bool {
 }
 
 /// Reads one line.
-pub(super) fn row(path: &Path, number: usize, line: &str) -> Result<Row, Error> {
+pub(super) fn record(path: &Path, number: usize, line: &str) -> Result<Record, Error> {
     let bad = |problem: String, help: &'static str| Error::line(path, number, problem, help);
     let value: Value = serde_json::from_str(line).map_err(|error| {
         // The crate counts lines within the string; only the column says anything here.
@@ -89,14 +89,14 @@ pub(super) fn row(path: &Path, number: usize, line: &str) -> Result<Row, Error> 
     };
     let pair = has("prompt") || has("completion");
     match (has("text"), pair, has("messages")) {
-        (true, false, false) => Ok(Row::Text(string("text")?)),
-        (false, true, false) => Ok(Row::Pair {
+        (true, false, false) => Ok(Record::Text(string("text")?)),
+        (false, true, false) => Ok(Record::Pair {
             prompt: string("prompt")?,
             completion: string("completion")?,
             choices: choices(&object).map_err(|problem| bad(problem, "make it a list of strings"))?,
         }),
         (false, false, true) => {
-            Conversation::from_json(line).map(Row::Chat).map_err(|error| bad(error.problem, error.help))
+            Conversation::from_json(line).map(Record::Chat).map_err(|error| bad(error.problem, error.help))
         }
         (false, false, false) => Err(bad("has no \"text\", \"prompt\" or \"messages\"".into(), KINDS)),
         _ => Err(bad("mixes \"text\", \"prompt\"/\"completion\" and \"messages\"".into(), KINDS)),
@@ -135,9 +135,9 @@ fn kind(value: &Value) -> &'static str {
 mod tests {
     use super::*;
 
-    fn rows(text: &str) -> Result<Vec<(usize, Row)>, String> {
+    fn records(text: &str) -> Result<Vec<(usize, Record)>, String> {
         match parse(Path::new("d.jsonl"), text.as_bytes()) {
-            Ok(Content::Rows(rows)) => Ok(rows),
+            Ok(Content::Records(records)) => Ok(records),
             Ok(Content::Plain(_)) => panic!("plain"),
             Err(error) => Err(error.to_string()),
         }
@@ -145,8 +145,8 @@ mod tests {
 
     #[test]
     fn a_byte_order_mark_crlf_and_blank_lines_are_borne() {
-        let got = rows("\u{feff}{\"text\":\"a\"}\r\n\r\n  \n{\"text\":\"b\", \"id\": 7}").unwrap();
-        assert_eq!(got, [(1, Row::Text("a".into())), (4, Row::Text("b".into()))]);
+        let got = records("\u{feff}{\"text\":\"a\"}\r\n\r\n  \n{\"text\":\"b\", \"id\": 7}").unwrap();
+        assert_eq!(got, [(1, Record::Text("a".into())), (4, Record::Text("b".into()))]);
     }
 
     #[test]
@@ -186,7 +186,7 @@ mod tests {
             ("{\"messages\": [3]}", "\"messages\"[0] is a number"),
             ("{\"messages\": [{}]}", "\"messages\"[0] has no \"role\""),
         ] {
-            let error = rows(&format!("{{\"text\":\"ok\"}}\n{line}\n")).unwrap_err();
+            let error = records(&format!("{{\"text\":\"ok\"}}\n{line}\n")).unwrap_err();
             assert!(error.starts_with("d.jsonl:2: ") && error.contains(wanted), "{line}: {error}");
             assert!(!error.contains('\n'));
         }
@@ -194,8 +194,8 @@ mod tests {
 
     #[test]
     fn deep_nesting_is_an_error_not_a_crash() {
-        assert!(rows(&"[".repeat(100_000)).is_err());
-        assert!(rows(&format!("{{\"text\":{}", "[".repeat(100_000))).is_err());
+        assert!(records(&"[".repeat(100_000)).is_err());
+        assert!(records(&format!("{{\"text\":{}", "[".repeat(100_000))).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! A prompt and its completion are tokenized each by itself and joined, so that a prompt is the same tokens in training,
 //! in evaluation and when the model is asked.
 
-mod rows;
+mod records;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use crate::Error;
 use crate::chat::{self, ChatError, ChatTemplate, MaskedTokens};
 use crate::tokenizer::{Tokenizer, TokenizerError};
-use rows::{Content, Row};
+use records::{Content, Record};
 
 /// What is wrong with an example, before its line is known.
 struct Problem {
@@ -56,7 +56,7 @@ pub struct Example {
     pub tokens: Vec<u32>,
     /// As long as `tokens`: whether the loss falls on predicting `tokens[i]` from those before it. The first is never
     /// a target.
-    pub targets: Vec<bool>,
+    pub loss_mask: Vec<bool>,
 }
 
 /// How examples are made.
@@ -106,11 +106,11 @@ impl Dataset {
                 dataset.examples = windows(&text, tokenizer, options)
                     .map_err(|problem| Error::file(path, problem.problem, problem.help))?;
             }
-            Content::Rows(rows) => {
+            Content::Records(records) => {
                 // Collected in order first: which of several errors is told must not depend on the threads.
-                let made: Vec<_> = rows
+                let made: Vec<_> = records
                     .par_iter()
-                    .map(|(line, row)| (line, examples(row, tokenizer, template, options)))
+                    .map(|(line, record)| (line, examples(record, tokenizer, template, options)))
                     .collect();
                 for (&line, made) in made {
                     for (example, cut) in made.map_err(|problem| problem.at(path, line))? {
@@ -148,28 +148,28 @@ impl Dataset {
             }
             let line =
                 if number == 1 { bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes) } else { &bytes };
-            let line = str::from_utf8(line).map_err(|_| rows::not_utf8(path, number))?;
+            let line = str::from_utf8(line).map_err(|_| records::not_utf8(path, number))?;
             if line.trim().is_empty() {
                 continue;
             }
-            if !begun && !rows::is_json_lines(path, line) {
+            if !begun && !records::is_json_lines(path, line) {
                 return first_window(path, tokenizer, options);
             }
             begun = true;
-            let row = rows::row(path, number, line.strip_suffix('\n').unwrap_or(line))?;
-            let made =
-                examples(&row, tokenizer, template, options).map_err(|problem| problem.at(path, number))?;
+            let record = records::record(path, number, line.strip_suffix('\n').unwrap_or(line))?;
+            let made = examples(&record, tokenizer, template, options)
+                .map_err(|problem| problem.at(path, number))?;
             let found = made.into_iter().find_map(|(example, cut)| Some((learnable(example)?, cut)));
             if let Some(found) = found {
                 return Ok(found);
             }
         }
-        Err(if begun { nothing_to_learn(path) } else { rows::empty(path) })
+        Err(if begun { nothing_to_learn(path) } else { records::empty(path) })
     }
 
     /// How many tokens of all examples are targets.
     pub fn target_tokens(&self) -> usize {
-        self.examples.iter().flat_map(|example| &example.targets).filter(|&&target| target).count()
+        self.examples.iter().flat_map(|example| &example.loss_mask).filter(|&&target| target).count()
     }
 }
 
@@ -191,10 +191,10 @@ fn nothing_to_learn(path: &Path) -> Error {
 
 /// The example as it is learnt, if it has a target: nothing predicts the first token.
 fn learnable(mut example: Example) -> Option<Example> {
-    if let Some(first) = example.targets.first_mut() {
+    if let Some(first) = example.loss_mask.first_mut() {
         *first = false;
     }
-    example.targets.contains(&true).then_some(example)
+    example.loss_mask.contains(&true).then_some(example)
 }
 
 /// The first window of a plain text.
@@ -233,10 +233,11 @@ pub struct ChoiceExample {
 pub fn read_choices(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<ChoiceExample>, Error> {
     let wanted = "give each line {\"prompt\", \"completion\", \"choices\": [...]}";
     let (content, _) = open(path)?;
-    let Content::Rows(rows) = content else {
+    let Content::Records(records) = content else {
         return Err(Error::file(path, "is plain text, which has no choices", wanted));
     };
-    let made: Vec<_> = rows.par_iter().map(|(line, row)| (line, choice_example(row, tokenizer))).collect();
+    let made: Vec<_> =
+        records.par_iter().map(|(line, record)| (line, choice_example(record, tokenizer))).collect();
     made.into_iter().map(|(&line, example)| example.map_err(|problem| problem.at(path, line))).collect()
 }
 
@@ -245,12 +246,12 @@ pub fn read_choices(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<ChoiceExam
 /// # Errors
 /// If the file cannot be read or is not a data file.
 pub fn has_choices(path: &Path) -> Result<bool, Error> {
-    let Content::Rows(rows) = open(path)?.0 else { return Ok(false) };
-    Ok(matches!(rows.first(), Some((_, Row::Pair { choices: Some(_), .. }))))
+    let Content::Records(records) = open(path)?.0 else { return Ok(false) };
+    Ok(matches!(records.first(), Some((_, Record::Pair { choices: Some(_), .. }))))
 }
 
-fn choice_example(row: &Row, tokenizer: &Tokenizer) -> Result<ChoiceExample, Problem> {
-    let Row::Pair { prompt, completion, choices: Some(choices) } = row else {
+fn choice_example(record: &Record, tokenizer: &Tokenizer) -> Result<ChoiceExample, Problem> {
+    let Record::Pair { prompt, completion, choices: Some(choices) } = record else {
         return Err(Problem::new(
             "has no \"choices\" beside a \"prompt\"",
             "list the possible completions there",
@@ -275,33 +276,33 @@ fn choice_example(row: &Row, tokenizer: &Tokenizer) -> Result<ChoiceExample, Pro
 fn open(path: &Path) -> Result<(Content, String), Error> {
     let bytes = std::fs::read(path).map_err(|source| Error::io(path, "read the examples", source))?;
     let sha256 = curmerge_formats::sha256_hex(&bytes);
-    Ok((rows::parse(path, &bytes)?, sha256))
+    Ok((records::parse(path, &bytes)?, sha256))
 }
 
-/// The examples of a row, and whether each was cut short. A conversation may make several; see [`chat::tokenize`].
+/// The examples of a record, and whether each was cut short. A conversation may make several; see [`chat::tokenize`].
 fn examples(
-    row: &Row,
+    record: &Record,
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
     options: &DataOptions,
 ) -> Result<Vec<(Example, bool)>, Problem> {
     let max = options.max_seq_len;
-    match row {
-        Row::Text(text) => {
+    match record {
+        Record::Text(text) => {
             let mut tokens = tokenizer.encode(text, true)?;
             if !tokenizer.adds_eos() {
                 append_eos(&mut tokens, tokenizer, options);
             }
-            let targets = vec![true; tokens.len()];
-            Ok(vec![keep_start(Example { tokens, targets }, max)])
+            let loss_mask = vec![true; tokens.len()];
+            Ok(vec![keep_start(Example { tokens, loss_mask }, max)])
         }
-        Row::Chat(conversation) => {
+        Record::Chat(conversation) => {
             let template = template.ok_or(ChatError::NoTemplate)?;
             let made = chat::tokenize(conversation, template, tokenizer, options.append_eos)?;
-            let example = |MaskedTokens { tokens, loss_mask }| Example { tokens, targets: loss_mask };
+            let example = |MaskedTokens { tokens, loss_mask }| Example { tokens, loss_mask };
             Ok(made.into_iter().map(|made| keep_start(example(made), max)).collect())
         }
-        Row::Pair { prompt, completion, .. } => {
+        Record::Pair { prompt, completion, .. } => {
             let prompt = prompt_tokens(prompt, tokenizer)?;
             let mut completion = tokenizer.encode_after(&prompt, completion)?;
             append_eos(&mut completion, tokenizer, options);
@@ -328,7 +329,7 @@ fn append_eos(tokens: &mut Vec<u32>, tokenizer: &Tokenizer, options: &DataOption
 fn keep_start(mut example: Example, max: usize) -> (Example, bool) {
     let cut = example.tokens.len() > max;
     example.tokens.truncate(max);
-    example.targets.truncate(max);
+    example.loss_mask.truncate(max);
     (example, cut)
 }
 
@@ -348,10 +349,10 @@ fn keep_end(
         prompt.drain(bos..bos + prompt.len() - keep);
         completion.truncate(max - prompt.len());
     }
-    let mut targets = vec![false; prompt.len()];
-    targets.resize(prompt.len() + completion.len(), true);
+    let mut loss_mask = vec![false; prompt.len()];
+    loss_mask.resize(prompt.len() + completion.len(), true);
     prompt.append(&mut completion);
-    (Example { tokens: prompt, targets }, cut)
+    (Example { tokens: prompt, loss_mask }, cut)
 }
 
 /// A plain text as windows; see [`Dataset::read`].
@@ -371,12 +372,12 @@ fn windows(text: &str, tokenizer: &Tokenizer, options: &DataOptions) -> Result<V
         let mut window = Vec::with_capacity(chunk.len() + 1);
         window.push(context);
         window.extend_from_slice(chunk);
-        let mut targets = vec![true; window.len()];
-        targets[0] = false;
+        let mut loss_mask = vec![true; window.len()];
+        loss_mask[0] = false;
         if let (None, Some(&last)) = (bos, chunk.last()) {
             context = last;
         }
-        examples.push(Example { tokens: window, targets });
+        examples.push(Example { tokens: window, loss_mask });
     }
     Ok(examples)
 }

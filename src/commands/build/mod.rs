@@ -151,7 +151,7 @@ pub struct BuildArgs {
 pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     check_numbers(args)?;
     let base = Base::open(&args.base)?;
-    let max_seq_len = base.most_tokens().unwrap_or(usize::MAX).min(args.max_seq_len as usize);
+    let max_seq_len = base.max_tokens().unwrap_or(usize::MAX).min(args.max_seq_len as usize);
     let options = DataOptions { max_seq_len, append_eos: args.append_eos };
     if args.show_sample {
         let tokenizer = base.tokenizer()?;

@@ -14,7 +14,7 @@ use super::BaseTensor;
 
 /// Where a tensor that belongs to another lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stretch {
+pub struct StoredTensor {
     /// Its name in the container.
     pub stored_name: String,
     /// How its numbers are stored.
@@ -29,59 +29,59 @@ pub struct Stretch {
 
 /// How the codes of a matrix become numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BlockTensors {
+pub struct NBitsTensors {
     /// Bits of a code: 2, 4 or 8.
     pub bits: usize,
     /// Columns of a block; the last of a row may be filled up.
-    pub block: usize,
+    pub block_size: usize,
     /// One scale a block.
-    pub scales: Stretch,
+    pub scales: StoredTensor,
     /// One zero point a block: packed codes where it is [`DType::U8`], else floats.
-    pub zero_points: Option<Stretch>,
+    pub zero_points: Option<StoredTensor>,
 }
 
-impl BlockTensors {
+impl NBitsTensors {
     /// Bytes of a row's codes.
     pub fn row_bytes(&self, cols: u64) -> u64 {
-        cols.div_ceil(self.block as u64) * self.block_bytes() as u64
+        cols.div_ceil(self.block_size as u64) * self.block_bytes() as u64
     }
 
     /// Bytes of a block's codes.
     pub fn block_bytes(&self) -> usize {
-        self.block * self.bits / 8
+        self.block_size * self.bits / 8
     }
 
     /// What the form is called in reports and adapters.
     pub fn name(&self) -> String {
-        name(self.bits, self.block)
+        name(self.bits, self.block_size)
     }
 }
 
 impl BaseTensor {
     /// How its numbers are stored: the type's name, or that of its form of blocks.
     pub fn type_name(&self) -> String {
-        self.blocks.as_ref().map_or_else(|| self.dtype.name().to_string(), BlockTensors::name)
+        self.nbits.as_ref().map_or_else(|| self.dtype.name().to_string(), NBitsTensors::name)
     }
 }
 
 /// The scales and zero points of a borrowed matrix in blocks.
 #[derive(Clone, Copy, Debug)]
-pub struct Blocks<'a> {
+pub struct NBits<'a> {
     bits: usize,
-    block: usize,
-    blocks_a_row: usize,
+    block_size: usize,
+    blocks_per_row: usize,
     scale_dtype: DType,
     scales: &'a [u8],
     zeros: Option<(DType, &'a [u8])>,
 }
 
-impl<'a> Blocks<'a> {
+impl<'a> NBits<'a> {
     /// Of a matrix with so many columns. `bytes` gives what a stretch holds.
-    pub(super) fn new(tensors: &BlockTensors, cols: u64, bytes: impl Fn(&Stretch) -> &'a [u8]) -> Self {
+    pub(super) fn new(tensors: &NBitsTensors, cols: u64, bytes: impl Fn(&StoredTensor) -> &'a [u8]) -> Self {
         Self {
             bits: tensors.bits,
-            block: tensors.block,
-            blocks_a_row: cols.div_ceil(tensors.block as u64) as usize,
+            block_size: tensors.block_size,
+            blocks_per_row: cols.div_ceil(tensors.block_size as u64) as usize,
             scale_dtype: tensors.scales.dtype,
             scales: bytes(&tensors.scales),
             zeros: tensors.zero_points.as_ref().map(|zeros| (zeros.dtype, bytes(zeros))),
@@ -94,8 +94,8 @@ impl<'a> Blocks<'a> {
     }
 
     /// Columns of a block.
-    pub fn block(&self) -> usize {
-        self.block
+    pub fn block_size(&self) -> usize {
+        self.block_size
     }
 
     /// How scales are stored.
@@ -124,7 +124,7 @@ impl<'a> Blocks<'a> {
 
     /// What the form is called in reports and adapters.
     pub fn name(&self) -> String {
-        name(self.bits, self.block)
+        name(self.bits, self.block_size)
     }
 
     /// The same of these rows.
@@ -138,13 +138,13 @@ impl<'a> Blocks<'a> {
     }
 
     fn scale_row_bytes(&self) -> usize {
-        self.blocks_a_row * self.scale_dtype.block_bytes()
+        self.blocks_per_row * self.scale_dtype.block_bytes()
     }
 
     fn zero_row_bytes(&self, dtype: DType) -> usize {
         match dtype {
-            DType::U8 => (self.blocks_a_row * self.bits).div_ceil(8),
-            float => self.blocks_a_row * float.block_bytes(),
+            DType::U8 => (self.blocks_per_row * self.bits).div_ceil(8),
+            float => self.blocks_per_row * float.block_bytes(),
         }
     }
 
@@ -169,10 +169,10 @@ impl<'a> Blocks<'a> {
 
     /// Decode the codes of a stored row.
     pub(super) fn decode_row(&self, row: usize, codes: &[u8], out: &mut [f32]) {
-        let (mut scales, mut zeros) = (vec![0.0; self.blocks_a_row], vec![0.0; self.blocks_a_row]);
+        let (mut scales, mut zeros) = (vec![0.0; self.blocks_per_row], vec![0.0; self.blocks_per_row]);
         self.scales_of(row, &mut scales);
         self.zero_points_of(row, &mut zeros);
-        let blocks = codes.chunks_exact(self.block * self.bits / 8).zip(out.chunks_mut(self.block));
+        let blocks = codes.chunks_exact(self.block_size * self.bits / 8).zip(out.chunks_mut(self.block_size));
         for ((codes, out), (scale, zero)) in blocks.zip(scales.into_iter().zip(zeros)) {
             unpack(self.bits, codes, out);
             out.iter_mut().for_each(|value| *value = (*value - zero) * scale);
@@ -182,8 +182,8 @@ impl<'a> Blocks<'a> {
 
 const CHECKED: &str = "opening the model checked types and lengths";
 
-fn name(bits: usize, block: usize) -> String {
-    format!("INT{bits}/{block}")
+fn name(bits: usize, block_size: usize) -> String {
+    format!("INT{bits}/{block_size}")
 }
 
 /// Whole numbers as codes, the reverse of [`unpack`]; a byte that is not filled has zeros above.
@@ -220,26 +220,26 @@ fn unpack_bits<const BITS: usize, const A_BYTE: usize>(codes: &[u8], out: &mut [
 mod tests {
     use super::*;
 
-    fn stretch(dtype: DType) -> Stretch {
-        Stretch { stored_name: String::new(), dtype, file: 0, offset: 0, bytes: 0 }
+    fn stored(dtype: DType) -> StoredTensor {
+        StoredTensor { stored_name: String::new(), dtype, file: 0, offset: 0, bytes: 0 }
     }
 
     #[test]
     fn values_are_code_less_zero_point_times_scale() {
         // Two rows of 20 columns: two blocks of 16 each, the second filled up.
         let tensors =
-            |zeros| BlockTensors { bits: 4, block: 16, scales: stretch(DType::F32), zero_points: zeros };
+            |zeros| NBitsTensors { bits: 4, block_size: 16, scales: stored(DType::F32), zero_points: zeros };
         let scales: Vec<u8> = [1f32, 2.0, 0.5, -1.0].iter().flat_map(|s| s.to_le_bytes()).collect();
         let codes: Vec<u8> = (0..16).map(|i| i | (15 - i) << 4).collect();
-        let plain = Blocks::new(&tensors(None), 20, |_| &scales);
+        let plain = NBits::new(&tensors(None), 20, |_| &scales);
         let mut out = [0.0; 20];
         plain.decode_row(0, &codes, &mut out);
         assert_eq!(out[..4], [-8.0, 7.0, -7.0, 6.0]);
         assert_eq!(out[16..], [0.0, -2.0, 2.0, -4.0]);
 
         let zeros = [0x31u8, 0x0f];
-        let bytes = |s: &Stretch| if s.dtype == DType::U8 { &zeros[..] } else { &scales[..] };
-        let packed = Blocks::new(&tensors(Some(stretch(DType::U8))), 20, bytes);
+        let bytes = |s: &StoredTensor| if s.dtype == DType::U8 { &zeros[..] } else { &scales[..] };
+        let packed = NBits::new(&tensors(Some(stored(DType::U8))), 20, bytes);
         packed.of_rows(1..2).decode_row(0, &codes, &mut out);
         assert_eq!(out[..4], [-7.5, 0.0, -7.0, -0.5]);
         assert_eq!(out[16], -8.0);

@@ -75,7 +75,7 @@ pub fn base_info(base: &Base, targets: &[AdapterTarget]) -> BaseInfo {
     }
     let digests = others.into_par_iter().filter_map(|(name, tensor)| {
         let digest = match tensor {
-            Some(tensor) if tensor.blocks.is_none() && tensor.slice.is_none() => {
+            Some(tensor) if tensor.nbits.is_none() && tensor.slice.is_none() => {
                 curmerge_formats::sha256_hex(base.bytes(tensor))
             }
             // That a part cannot be read says no less of the base than another digest.
