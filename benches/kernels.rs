@@ -4,7 +4,7 @@
 //! `packed` multiplies operands that are ready, `whole` makes them first as a training step does, `gemm_crate` is the
 //! peer: the gemm crate on all threads, on dense f32.
 
-use curmerge::kernels::{Matrix, Panels, Precision, Rows, multiply};
+use curmerge::kernels::{Matrix, PackedLhs, PackedRhs, Precision, multiply};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use ndarray::Array2;
@@ -43,7 +43,8 @@ fn flops((m, n): (usize, usize)) -> ItemsCount {
 
 fn packed(bencher: Bencher<'_, '_>, (m, n): (usize, usize), precision: Precision) {
     let (x, w) = (numbers(TOKENS, n), Dense(numbers(m, n)));
-    let (a, b) = (Rows::new(x.view(), precision), Panels::transposed(&w, 0..m, precision));
+    let (a, b) =
+        (PackedLhs::pack(x.view(), precision), PackedRhs::from_matrix_transposed(&w, 0..m, precision));
     let mut y = Array2::zeros((TOKENS, m));
     bencher.counter(flops((m, n))).bench_local(|| multiply(y.view_mut(), false, &a, &b));
 }
@@ -52,8 +53,8 @@ fn whole(bencher: Bencher<'_, '_>, (m, n): (usize, usize), precision: Precision)
     let (x, w) = (numbers(TOKENS, n), Dense(numbers(m, n)));
     let mut y = Array2::zeros((TOKENS, m));
     bencher.counter(flops((m, n))).bench_local(|| {
-        let b = Panels::transposed(&w, 0..m, precision);
-        multiply(y.view_mut(), false, &Rows::new(x.view(), precision), &b);
+        let b = PackedRhs::from_matrix_transposed(&w, 0..m, precision);
+        multiply(y.view_mut(), false, &PackedLhs::pack(x.view(), precision), &b);
     });
 }
 
@@ -62,8 +63,8 @@ fn whole_back(bencher: Bencher<'_, '_>, (m, n): (usize, usize), precision: Preci
     let (g, w) = (numbers(TOKENS, m), Dense(numbers(m, n)));
     let mut dx = Array2::zeros((TOKENS, n));
     bencher.counter(flops((m, n))).bench_local(|| {
-        let b = Panels::upright(&w, 0..m, precision);
-        multiply(dx.view_mut(), false, &Rows::new(g.view(), precision), &b);
+        let b = PackedRhs::from_matrix(&w, 0..m, precision);
+        multiply(dx.view_mut(), false, &PackedLhs::pack(g.view(), precision), &b);
     });
 }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 use curmerge::base::Base;
 use curmerge::cur::{Selection, fingerprint};
-use curmerge::kernels::{Matrix, Panels, Precision, Rows, multiply};
+use curmerge::kernels::{Matrix, PackedLhs, PackedRhs, Precision, multiply};
 use curmerge::model::{Batch, Transformer};
 use ndarray::Array2;
 use rand_chacha::ChaCha20Rng;
@@ -48,7 +48,7 @@ fn main() -> curmerge::Result<()> {
         let mut model = Transformer::<f32>::new(&base)?.with_precision(precision);
         model.attach(&targets, 1.0)?;
         model.limit_activations(MEMORY);
-        model.keep_weights(MEMORY.saturating_sub(model.activation_bytes_a_token() * tokens as u64));
+        model.cache_packed_weights(MEMORY.saturating_sub(model.activation_bytes_per_token() * tokens as u64));
         let step = || {
             model.gradients(&batch, 1.0 / tokens as f64);
         };
@@ -95,7 +95,8 @@ fn products(base: &Base, precision: Precision, tokens: usize) -> (f64, f64) {
     let blocks = config.vocab as f64 / block.0 as f64;
     let time = |m: usize, n: usize| {
         let (x, w) = (Array2::from_elem((tokens, n), 0.5), Filled(m, n));
-        let (a, b) = (Rows::new(x.view(), precision), Panels::transposed(&w, 0..m, precision));
+        let (a, b) =
+            (PackedLhs::pack(x.view(), precision), PackedRhs::from_matrix_transposed(&w, 0..m, precision));
         let mut y = Array2::zeros((tokens, m));
         times(|| multiply(y.view_mut(), false, &a, &b)).1
     };

@@ -64,7 +64,6 @@ class Plan:
         self.add("merge", base, adapter, "-o", f"{out}.adapted.gguf", "--type-adapted", "q8_0")
         self.add("merge", base, adapter, "-o", f"{out}.auto.gguf", "--type", "auto")
         self.add("merge", base, f"{adapter}=0.5", f"{adapter}=0.25", "-o", f"{out}.two.gguf")
-        self.add("merge", base, adapter, "-o", f"{out}.split.gguf", "--max-shard-size", "100K")
         self.add("merge", base, adapter, "-o", f"{out}.shards", "--max-shard-size", "100K")
         self.exports(base, adapter, out)
         self.add("merge", base, f"{out}.lora.gguf", "-o", f"{out}.lora-merged.gguf")
@@ -73,19 +72,21 @@ class Plan:
             self.add("convert", base, f"{out}.{file_type}.gguf", "--type", file_type)
             self.add("merge", f"{out}.{file_type}.gguf", adapter, "-o", f"{out}.{file_type}.merged.gguf",
                      "--allow-other-base")
-        self.add("convert", base, f"{out}.plain.gguf")
-        self.add("convert", base, f"{out}.folder")
-        self.add("convert", f"{out}.plain.gguf", f"{out}.back", "--type", "f32")
-        self.add("convert", f"{out}.back", f"{out}.again.gguf")
+        if base.is_file():
+            self.add("convert", base, f"{out}.folder")
+        else:
+            self.add("convert", base, f"{out}.plain.gguf")
+        self.add("convert", f"{out}.f16.gguf", f"{out}.back")
+        self.add("convert", f"{out}.q4_k_m.gguf", f"{out}.back-f32", "--type", "f32")
+        self.add("convert", f"{out}.back-f32", f"{out}.again.gguf")
         for file_type in ["f32", "f16", "q4_0", "q4_1"]:
             self.add("convert", base, f"{out}.{file_type}.onnx", "--type", file_type)
-        self.add("convert", base, f"{out}.external.onnx", "--external-data")
+        self.add("convert", base, f"{out}.external", "--format", "onnx", "--external-data")
         self.add("convert", base, f"{out}.inputs.onnx", "--lora-inputs", "q,v")
         self.add("convert", base, f"{out}.optimum", "--format", "onnx")
         self.add("convert", base, f"{out}.genai", "--format", "onnx", "--genai", "--type", "q4")
-        for folder in ["optimum", "genai"]:
+        for folder in ["optimum", "external", "genai"]:
             self.onnx(f"{out}.{folder}/model.onnx", adapter, f"{out}.{folder}")
-        self.add("merge", f"{out}.external.onnx", adapter, "-o", f"{out}.external-merged.onnx", "--allow-other-base")
 
     def onnx(self, model, adapter, out):
         """An ONNX model as a base."""
@@ -95,13 +96,11 @@ class Plan:
         self.add("merge", model, adapter, "-o", f"{out}.merged.onnx", "--allow-other-base")
 
     def exported(self, model):
-        """An ONNX model that another program exported."""
-        out, adapter = "{out}/exported", "{out}/exported.adapter.safetensors"
+        """An ONNX model that another program exported. It has no tokenizer, so nothing trains it."""
+        out = "{out}/exported"
         self.selections(model, out)
-        self.add("build", model, "--data", "{out}/train.jsonl", "-o", adapter, "--rank", "2", "--max-steps", "2",
-                 "--batch-size", "4", "--lr", "0.02")
-        self.onnx(model, adapter, out)
-        self.exports(model, adapter, out)
+        self.onnx(model, f"{out}.uniform.safetensors", out)
+        self.exports(model, f"{out}.uniform.safetensors", out)
 
     def demo(self):
         """Every option of build that changes an adapter."""

@@ -1,7 +1,8 @@
 //! Whether a base has what its architecture's table lists, in the shapes that its configuration gives, and nothing that
 //! would silently be left out.
 
-use super::{Base, Files};
+use super::model::{Base, Files};
+use super::tensors::layer_part;
 use crate::Result;
 use crate::arch::names::Presence;
 use crate::arch::{Size, TensorNames};
@@ -112,7 +113,7 @@ impl Base {
                 None => line(stored).map(|_| true),
             };
             let of_block = of_blocks.iter().any(|prefix| stored.starts_with(prefix));
-            let beyond = super::layer_part(name).is_some_and(|(layer, _)| layer >= self.config.layers);
+            let beyond = layer_part(name).is_some_and(|(layer, _)| layer >= self.config.layers);
             if read == Some(false) || of_block && (read.is_none() || beyond) {
                 let problem = format!("'{}' models have none that curmerge knows", self.architecture.gguf);
                 let help = "this variant of the architecture is not supported yet";

@@ -10,59 +10,7 @@ use std::ops::Range;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::quant;
 
-use super::BaseTensor;
-
-/// Where a tensor that belongs to another lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredTensor {
-    /// Its name in the container.
-    pub stored_name: String,
-    /// How its numbers are stored.
-    pub dtype: DType,
-    /// Index of its file.
-    pub file: usize,
-    /// First byte, counted from the start of that file.
-    pub offset: u64,
-    /// Length in bytes.
-    pub bytes: u64,
-}
-
-/// How the codes of a matrix become numbers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NBitsTensors {
-    /// Bits of a code: 2, 4 or 8.
-    pub bits: usize,
-    /// Columns of a block; the last of a row may be filled up.
-    pub block_size: usize,
-    /// One scale a block.
-    pub scales: StoredTensor,
-    /// One zero point a block: packed codes where it is [`DType::U8`], else floats.
-    pub zero_points: Option<StoredTensor>,
-}
-
-impl NBitsTensors {
-    /// Bytes of a row's codes.
-    pub fn row_bytes(&self, cols: u64) -> u64 {
-        cols.div_ceil(self.block_size as u64) * self.block_bytes() as u64
-    }
-
-    /// Bytes of a block's codes.
-    pub fn block_bytes(&self) -> usize {
-        self.block_size * self.bits / 8
-    }
-
-    /// What the form is called in reports and adapters.
-    pub fn name(&self) -> String {
-        name(self.bits, self.block_size)
-    }
-}
-
-impl BaseTensor {
-    /// How its numbers are stored: the type's name, or that of its form of blocks.
-    pub fn type_name(&self) -> String {
-        self.nbits.as_ref().map_or_else(|| self.dtype.name().to_string(), NBitsTensors::name)
-    }
-}
+use super::tensor::{NBitsTensors, StoredTensor, nbits_name};
 
 /// The scales and zero points of a borrowed matrix in blocks.
 #[derive(Clone, Copy, Debug)]
@@ -124,7 +72,7 @@ impl<'a> NBits<'a> {
 
     /// What the form is called in reports and adapters.
     pub fn name(&self) -> String {
-        name(self.bits, self.block_size)
+        nbits_name(self.bits, self.block_size)
     }
 
     /// The same of these rows.
@@ -181,10 +129,6 @@ impl<'a> NBits<'a> {
 }
 
 const CHECKED: &str = "opening the model checked types and lengths";
-
-fn name(bits: usize, block_size: usize) -> String {
-    format!("INT{bits}/{block_size}")
-}
 
 /// Whole numbers as codes, the reverse of [`unpack`]; a byte that is not filled has zeros above.
 pub fn pack(bits: usize, values: &[f32], codes: &mut [u8]) {

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use super::{Base, layer_part};
+use super::model::Base;
+use super::tensors::layer_part;
 use crate::{Error, Result};
 
 impl Base {

@@ -2,8 +2,11 @@
 
 use std::ops::Range;
 
+use super::model::Base;
 use super::nbits::NBits;
-use super::{Base, BaseTensor, RowOrder, Weight};
+use super::row_order::RowOrder;
+use super::tensor::BaseTensor;
+use super::weight::Weight;
 use crate::arch::Size;
 use crate::{Error, Result};
 
@@ -93,7 +96,7 @@ impl Base {
     fn open_weight(&self, tensor: &BaseTensor, rows: Option<Range<u64>>) -> Option<Weight<'_>> {
         let nbits = tensor.nbits.as_ref().map(|nbits| {
             let cols = tensor.shape.last().copied().unwrap_or(0);
-            NBits::new(nbits, cols, |part| self.stretch(part.file, part.offset, part.bytes))
+            NBits::new(nbits, cols, |part| self.stored_bytes(part.file, part.offset, part.bytes))
         });
         Weight::new(tensor, rows, self.bytes(tensor), nbits)
     }

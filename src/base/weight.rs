@@ -8,7 +8,8 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::nbits::NBits;
-use super::{BaseTensor, RowOrder};
+use super::row_order::RowOrder;
+use super::tensor::BaseTensor;
 
 /// Rows are decoded in blocks of about so many numbers (1 MiB of f32) where a whole matrix is streamed.
 const STREAM_VALUES: usize = 1 << 18;

@@ -6,7 +6,7 @@ use curmerge_formats::adapter::AdapterTarget;
 use rayon::prelude::*;
 
 use crate::base::Weight;
-use crate::kernels::{Cpu, Work};
+use crate::kernels::{Cpu, Multiversion};
 use crate::{Error, Result};
 
 /// `C` and `P` of one target; their product is the change of W.
@@ -86,7 +86,7 @@ impl Factors {
     /// Add the change of one canonical row of W to `out`, of length n: over the columns of C in order, in f32.
     pub fn add_to_row(&self, row: usize, out: &mut [f32]) {
         struct Add<'x>(&'x [f32], &'x [f32], &'x mut [f32]);
-        impl Work for Add<'_> {
+        impl Multiversion for Add<'_> {
             type Output = ();
 
             #[inline(always)]
@@ -100,6 +100,6 @@ impl Factors {
             }
         }
         debug_assert_eq!(out.len(), self.cols);
-        Cpu::current().run(Add(&self.c[row * self.rank..][..self.rank], &self.p, out));
+        Cpu::current().dispatch(Add(&self.c[row * self.rank..][..self.rank], &self.p, out));
     }
 }

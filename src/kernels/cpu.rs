@@ -96,7 +96,7 @@ impl Cpu {
     /// # Panics
     /// When the processor has no such level.
     #[inline]
-    pub(crate) fn run<W: Work>(self, work: W) -> W::Output {
+    pub(crate) fn dispatch<W: Multiversion>(self, work: W) -> W::Output {
         #[cfg(target_arch = "x86_64")]
         {
             assert!(self <= Self::detected());
@@ -114,7 +114,7 @@ impl Cpu {
 
 /// Something to be compiled for each level. A closure would not do: the compiler need not inline it, and then compiles
 /// it for the least level alone.
-pub(crate) trait Work {
+pub(crate) trait Multiversion {
     /// What comes of it.
     type Output;
     /// Do it; must be `#[inline(always)]`.
@@ -123,13 +123,13 @@ pub(crate) trait Work {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn with_avx512<W: Work>(work: W) -> W::Output {
+fn with_avx512<W: Multiversion>(work: W) -> W::Output {
     work.run()
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn with_avx2<W: Work>(work: W) -> W::Output {
+fn with_avx2<W: Multiversion>(work: W) -> W::Output {
     work.run()
 }
 

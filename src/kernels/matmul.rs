@@ -6,7 +6,7 @@
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
-use super::Real;
+use super::real::Real;
 
 /// Rows of a tile of the product.
 const TILE_ROWS: usize = 192;

@@ -1,32 +1,32 @@
-//! Arithmetic that the model is built of: matrix products and the number types they run on.
+//! The arithmetic that the model is built of: number types, matrix products, and vector loops.
 //!
-//! The rest of the program never sees a pointer or an instruction set. Work is cut into tiles, each computed by one
-//! thread, and no number depends on how: results are the same bytes at any thread count. What a processor can do beyond
-//! the least of its kind is found out at run time, in [`Cpu`].
+//! Code above this module sees no pointer and no instruction set. [`Cpu`] detects at run time which instructions the
+//! processor has. Work is cut into tiles, one thread for each, and no result depends on the cut: bytes are the same at
+//! any thread count.
+//!
+//! From the bottom up: [`Cpu`], [`Precision`], buffer pools and packed [products](multiply); the number types, [`Real`];
+//! loops over vectors of them; and arrays [saved](SavedActivation) for the backward pass.
 
 pub mod activation;
+pub mod bf16;
 mod cpu;
 pub mod elementwise;
+mod math;
 mod matmul;
 pub mod norms;
+mod pool;
+mod precision;
 mod product;
 mod real;
-mod spare;
-mod stored;
+pub mod reduce;
+pub mod rope;
+mod saved_activation;
+pub mod softmax;
 
 pub use cpu::Cpu;
-pub(crate) use cpu::Work;
+pub(crate) use cpu::Multiversion;
 pub use matmul::{matmul, matmul_single};
-pub use product::{Matrix, Panels, Rows, multiply};
+pub use precision::Precision;
+pub use product::{Matrix, PackedLhs, PackedRhs, multiply};
 pub use real::Real;
-pub use stored::Stored;
-
-/// What the products of activations and stored matrices are computed in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Precision {
-    /// Products of f32.
-    #[default]
-    F32,
-    /// Products of bfloat16, summed in f32; f32 where the processor has no such products.
-    Bf16,
-}
+pub use saved_activation::SavedActivation;

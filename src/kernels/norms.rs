@@ -1,13 +1,13 @@
-//! Loops of norms over one row, compiled for the processor's level as those of `elementwise` are.
+//! Loops of RMSNorm and LayerNorm over one row, compiled for each CPU level.
 
-use super::Real;
-use super::cpu::{Cpu, Work};
-use super::elementwise::sum_over;
+use super::cpu::{Cpu, Multiversion};
+use super::real::Real;
+use super::reduce::sum_over;
 
 /// `y = w x factor`.
 pub fn scaled_product<T: Real>(w: &[T], x: &[T], factor: T, y: &mut [T]) {
     struct ScaledProduct<'x, T>(&'x [T], &'x [T], T, &'x mut [T]);
-    impl<T: Real> Work for ScaledProduct<'_, T> {
+    impl<T: Real> Multiversion for ScaledProduct<'_, T> {
         type Output = ();
 
         #[inline(always)]
@@ -18,13 +18,13 @@ pub fn scaled_product<T: Real>(w: &[T], x: &[T], factor: T, y: &mut [T]) {
             }
         }
     }
-    Cpu::current().run(ScaledProduct(w, x, factor, y));
+    Cpu::current().dispatch(ScaledProduct(w, x, factor, y));
 }
 
 /// `dx += i w dy - x i^3 mean(x w dy)`: RMSNorm's gradient, with the inverse i of a row's root mean square.
 pub fn rms_norm_backward<T: Real>(w: &[T], x: &[T], dy: &[T], inverse: T, dx: &mut [T]) {
     struct RmsNormBackward<'x, T>(&'x [T], &'x [T], &'x [T], T, &'x mut [T]);
-    impl<T: Real> Work for RmsNormBackward<'_, T> {
+    impl<T: Real> Multiversion for RmsNormBackward<'_, T> {
         type Output = ();
 
         #[inline(always)]
@@ -37,13 +37,13 @@ pub fn rms_norm_backward<T: Real>(w: &[T], x: &[T], dy: &[T], inverse: T, dx: &m
             }
         }
     }
-    Cpu::current().run(RmsNormBackward(w, x, dy, inverse, dx));
+    Cpu::current().dispatch(RmsNormBackward(w, x, dy, inverse, dx));
 }
 
 /// The mean of a row, and the sum of its squared distances from it, in f64.
-pub fn mean_and_spread<T: Real>(x: &[T]) -> (f64, f64) {
-    struct MeanAndSpread<'x, T>(&'x [T]);
-    impl<T: Real> Work for MeanAndSpread<'_, T> {
+pub fn mean_and_squared_deviation<T: Real>(x: &[T]) -> (f64, f64) {
+    struct MeanAndSquaredDeviation<'x, T>(&'x [T]);
+    impl<T: Real> Multiversion for MeanAndSquaredDeviation<'_, T> {
         type Output = (f64, f64);
 
         #[inline(always)]
@@ -53,13 +53,13 @@ pub fn mean_and_spread<T: Real>(x: &[T]) -> (f64, f64) {
             (mean, sum_over(x, x, x, |x, _, _| (x.as_f64() - mean) * (x.as_f64() - mean)))
         }
     }
-    Cpu::current().run(MeanAndSpread(x))
+    Cpu::current().dispatch(MeanAndSquaredDeviation(x))
 }
 
 /// `y = w (x - mean) factor + b`.
 pub fn layer_norm<T: Real>(w: &[T], b: &[T], x: &[T], mean: T, factor: T, y: &mut [T]) {
     struct LayerNorm<'x, T>(&'x [T], &'x [T], &'x [T], T, T, &'x mut [T]);
-    impl<T: Real> Work for LayerNorm<'_, T> {
+    impl<T: Real> Multiversion for LayerNorm<'_, T> {
         type Output = ();
 
         #[inline(always)]
@@ -70,14 +70,14 @@ pub fn layer_norm<T: Real>(w: &[T], b: &[T], x: &[T], mean: T, factor: T, y: &mu
             }
         }
     }
-    Cpu::current().run(LayerNorm(w, b, x, mean, factor, y));
+    Cpu::current().dispatch(LayerNorm(w, b, x, mean, factor, y));
 }
 
 /// `dx += i (w dy - mean(w dy) - n mean(w dy n))` with `n = (x - mean) i`: LayerNorm's gradient, with the inverse i of a
 /// row's standard deviation.
 pub fn layer_norm_backward<T: Real>(w: &[T], x: &[T], dy: &[T], mean: T, inverse: T, dx: &mut [T]) {
     struct LayerNormBackward<'x, T>(&'x [T], &'x [T], &'x [T], T, T, &'x mut [T]);
-    impl<T: Real> Work for LayerNormBackward<'_, T> {
+    impl<T: Real> Multiversion for LayerNormBackward<'_, T> {
         type Output = ();
 
         #[inline(always)]
@@ -91,5 +91,5 @@ pub fn layer_norm_backward<T: Real>(w: &[T], x: &[T], dy: &[T], mean: T, inverse
             }
         }
     }
-    Cpu::current().run(LayerNormBackward(w, x, dy, mean, inverse, dx));
+    Cpu::current().dispatch(LayerNormBackward(w, x, dy, mean, inverse, dx));
 }

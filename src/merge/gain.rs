@@ -3,7 +3,7 @@
 use curmerge_formats::dtype::DType;
 use curmerge_formats::quant::{EvenGrid, UnevenGrid, round_to_float};
 
-use crate::kernels::{Cpu, Work};
+use crate::kernels::{Cpu, Multiversion};
 
 /// Shares this near to 1 are not improved further.
 pub(super) const NEAR: f64 = 0.01;
@@ -19,7 +19,7 @@ struct Share<'a, R> {
     gain: f32,
 }
 
-impl<R: Survival> Work for Share<'_, R> {
+impl<R: Survival> Multiversion for Share<'_, R> {
     type Output = f64;
 
     #[inline(always)]
@@ -35,7 +35,7 @@ pub(super) fn gain(row: &impl Survival) -> f32 {
     const REFINEMENTS: usize = 24;
     let (mut best, mut distance) = (1f32, f64::INFINITY);
     let mut share_of = |gain: f32| {
-        let share = Cpu::current().run(Share { row, gain });
+        let share = Cpu::current().dispatch(Share { row, gain });
         if (share - 1.0).abs() < distance {
             (best, distance) = (gain, (share - 1.0).abs());
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::kernels::{Cpu, Work};
+use crate::kernels::{Cpu, Multiversion};
 
 /// A tensor whose share lies below is worth a warning.
 const LOW_SHARE: f64 = 0.5;
@@ -28,7 +28,7 @@ pub struct Sums {
 impl Sums {
     /// Over one row: eight running sums of each, added up in order.
     pub fn of_row(q: &[f32], w: &[f32], d: &[f32]) -> Self {
-        Cpu::current().run(Row { q, w, d })
+        Cpu::current().dispatch(Row { q, w, d })
     }
 
     /// Add those of further numbers.
@@ -79,7 +79,7 @@ struct Row<'a> {
     d: &'a [f32],
 }
 
-impl Work for Row<'_> {
+impl Multiversion for Row<'_> {
     type Output = Sums;
 
     #[inline(always)]

@@ -1,57 +1,57 @@
-//! What goes through the model together.
+//! A batch of sequences.
 
 use std::ops::Range;
 
-/// Sequences that go through the model together, and what is asked of them.
+/// Sequences that pass through the model together, and the predictions wanted of them.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     tokens: Vec<u32>,
+    /// The rows of each sequence.
     sequences: Vec<Range<usize>>,
-    /// The rows that each sequence stands behind: none, or another sequence.
-    contexts: Vec<Range<usize>>,
+    /// The rows that precede each sequence: none, or those of another sequence.
+    shared_prefixes: Vec<Range<usize>>,
     predictions: Vec<(usize, u32)>,
 }
 
 impl Batch {
-    /// Add a sequence; `predicted[i]` asks for the probability of `tokens[i]` after those before it. Tokens behind the
-    /// last row that predicts something are left out of the pass.
-    pub fn push(&mut self, tokens: &[u32], predicted: &[bool]) {
-        self.push_sharing(&[(tokens, predicted)]);
+    /// Add a sequence. `loss_mask[i]` asks for the probability of `tokens[i]` given the tokens before it. Tokens after the
+    /// last row that predicts something are left out.
+    pub fn push(&mut self, tokens: &[u32], loss_mask: &[bool]) {
+        self.push_with_shared_prefix(&[(tokens, loss_mask)]);
     }
 
-    /// [`Self::push`] for each of these, which begin alike: the tokens that all of them begin with go through the model
-    /// once, as a sequence of their own.
-    pub fn push_sharing(&mut self, sequences: &[(&[u32], &[bool])]) {
+    /// [`Self::push`] for each of these sequences. The longest prefix that all of them share passes through the model
+    /// once, as a sequence of its own.
+    pub fn push_with_shared_prefix(&mut self, sequences: &[(&[u32], &[bool])]) {
         let read: Vec<&[u32]> =
-            sequences.iter().map(|(tokens, predicted)| &tokens[..rows_read(tokens, predicted)]).collect();
+            sequences.iter().map(|(tokens, loss_mask)| &tokens[..input_tokens(tokens, loss_mask)]).collect();
         let used: Vec<&[u32]> = read.iter().copied().filter(|tokens| !tokens.is_empty()).collect();
-        let shared = if used.len() > 1 { shared_beginning(&used) } else { 0 };
-        let context = if shared > 0 {
+        let shared = if used.len() > 1 { common_prefix_len(&used) } else { 0 };
+        let prefix = if shared > 0 {
             let first = self.push_sequence(&used[0][..shared]);
             first..first + shared
         } else {
             0..0
         };
-        for (read, (tokens, predicted)) in read.into_iter().zip(sequences) {
-            let own =
-                if read.len() > shared { self.push_behind(context.clone(), &read[shared..]) } else { 0 };
-            for i in (0..read.len()).filter(|&i| predicted[i + 1]) {
-                let row = if i < shared { context.start + i } else { own + i - shared };
+        for (read, (tokens, loss_mask)) in read.into_iter().zip(sequences) {
+            let own = if read.len() > shared { self.push_after(prefix.clone(), &read[shared..]) } else { 0 };
+            for i in (0..read.len()).filter(|&i| loss_mask[i + 1]) {
+                let row = if i < shared { prefix.start + i } else { own + i - shared };
                 self.predict(row, tokens[i + 1]);
             }
         }
     }
 
-    /// Add a sequence (at least one token) that nothing is predicted from yet; the row of its first token.
+    /// Add a sequence (at least one token) without predictions. Returns the row of its first token.
     pub fn push_sequence(&mut self, tokens: &[u32]) -> usize {
-        self.push_behind(0..0, tokens)
+        self.push_after(0..0, tokens)
     }
 
-    fn push_behind(&mut self, context: Range<usize>, tokens: &[u32]) -> usize {
+    fn push_after(&mut self, prefix: Range<usize>, tokens: &[u32]) -> usize {
         let first = self.tokens.len();
         self.tokens.extend(tokens);
         self.sequences.push(first..self.tokens.len());
-        self.contexts.push(context);
+        self.shared_prefixes.push(prefix);
         first
     }
 
@@ -60,7 +60,7 @@ impl Batch {
         self.predictions.push((row, token));
     }
 
-    /// Tokens that go through the model.
+    /// The tokens that pass through the model.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -70,23 +70,23 @@ impl Batch {
         &self.sequences
     }
 
-    /// The rows that each sequence stands behind, as if they were its beginning: none, or those of a sequence before it.
-    pub fn contexts(&self) -> &[Range<usize>] {
-        &self.contexts
+    /// The prefix of each sequence: no rows, or those of an earlier sequence, which it shares with others.
+    pub fn shared_prefixes(&self) -> &[Range<usize>] {
+        &self.shared_prefixes
     }
 
-    /// Where each token stands in its sequence, context included, from 0.
+    /// The position of each token in its sequence, prefix included, from 0.
     pub fn positions(&self) -> Vec<usize> {
-        let sequences = self.sequences.iter().zip(&self.contexts);
-        sequences.flat_map(|(own, context)| context.len()..context.len() + own.len()).collect()
+        let sequences = self.sequences.iter().zip(&self.shared_prefixes);
+        sequences.flat_map(|(own, prefix)| prefix.len()..prefix.len() + own.len()).collect()
     }
 
-    /// Pairs of a row of the pass and the token to be predicted there.
+    /// Pairs of a row and the token whose probability is wanted there.
     pub fn predictions(&self) -> &[(usize, u32)] {
         &self.predictions
     }
 
-    /// The rows that something is predicted from, in order, each once.
+    /// The rows that something is predicted from, in order and without repetition.
     pub fn predicting_rows(&self) -> Vec<usize> {
         let mut rows: Vec<usize> = self.predictions.iter().map(|(row, _)| *row).collect();
         rows.sort_unstable();
@@ -95,13 +95,13 @@ impl Batch {
     }
 }
 
-/// Tokens that must be read to make these predictions.
-pub fn rows_read(tokens: &[u32], predicted: &[bool]) -> usize {
-    (1..tokens.len()).rev().find(|&i| predicted[i]).unwrap_or(0)
+/// How many of a sequence's tokens the model must read to make its predictions (see [`Batch::push`]).
+pub fn input_tokens(tokens: &[u32], loss_mask: &[bool]) -> usize {
+    (1..tokens.len()).rev().find(|&i| loss_mask[i]).unwrap_or(0)
 }
 
-/// How many tokens all of these begin with.
-fn shared_beginning(sequences: &[&[u32]]) -> usize {
+/// The length of the longest prefix that all of these share.
+fn common_prefix_len(sequences: &[&[u32]]) -> usize {
     let with = |other: &&[u32]| sequences[0].iter().zip(*other).take_while(|(a, b)| a == b).count();
     sequences.iter().map(with).min().unwrap_or(0)
 }
@@ -116,14 +116,14 @@ mod tests {
         batch.push(&[9, 8], &[false, true]);
         let all = [true; 5];
         let last = [false, false, false, true, false];
-        batch.push_sharing(&[
+        batch.push_with_shared_prefix(&[
             (&[1, 2, 3, 4, 5], &last),
             (&[1, 2, 6, 7, 8], &all),
             (&[1, 2, 3, 4, 5], &[false; 5]),
         ]);
         assert_eq!(batch.tokens(), [9, 1, 2, 3, 6, 7]);
         assert_eq!(batch.sequences(), [0..1, 1..3, 3..4, 4..6]);
-        assert_eq!(batch.contexts(), [0..0, 0..0, 1..3, 1..3]);
+        assert_eq!(batch.shared_prefixes(), [0..0, 0..0, 1..3, 1..3]);
         assert_eq!(batch.predictions(), [(0, 8), (3, 4), (1, 2), (2, 6), (4, 7), (5, 8)]);
         assert_eq!(batch.predicting_rows(), [0, 1, 2, 3, 4, 5]);
     }
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_sequence_may_be_the_beginning_of_the_others() {
         let mut batch = Batch::default();
-        batch.push_sharing(&[(&[1, 2, 3], &[true; 3]), (&[1, 2, 4, 5], &[true; 4])]);
+        batch.push_with_shared_prefix(&[(&[1, 2, 3], &[true; 3]), (&[1, 2, 4, 5], &[true; 4])]);
         assert_eq!(batch.tokens(), [1, 2, 4]);
         assert_eq!(batch.sequences(), [0..2, 2..3]);
         assert_eq!(batch.predictions(), [(0, 2), (1, 3), (0, 2), (1, 4), (2, 5)]);

@@ -1,161 +1,138 @@
-//! One transformer block: attention and feed-forward part, each with its norms, added to the residual stream.
+//! One transformer block: attention and a feed-forward network, each with its norms, added to the residual stream.
 
 use ndarray::{Array2, ArrayView2, Axis};
 
-use super::attention::{self, Heads, Span};
-use super::dense::{self, Dense};
-use super::experts::{self, Experts};
+use super::attention::{self, AttentionConfig, SequenceRows};
+use super::feed_forward::{FeedForward, FeedForwardActivations};
 use super::linear::Linear;
 use super::norm::{self, Norm};
 use super::residual::{Residual, add};
-use super::rotary::{Angles, Rotary};
-use crate::kernels::{Precision, Real, Stored};
+use super::rope::{CosSin, RotaryEmbedding};
+use crate::kernels::{Precision, Real, SavedActivation};
 
 const WANTED: &str = "a gradient that was asked for";
 
-/// The frozen weights of a block, with the trained terms beside them.
+/// The frozen weights of a block, and the CURLoRA terms of its matrices.
 #[derive(Clone, Debug)]
 pub struct Block<'a, T: Real> {
     pub(super) attn_norm: Option<Norm<T>>,
     pub(super) q: Linear<'a, T>,
     pub(super) k: Linear<'a, T>,
     pub(super) v: Linear<'a, T>,
-    /// Of q and of k, before they are rotated.
-    pub(super) head_norms: Option<[Norm<T>; 2]>,
+    /// QK-norm: of each head of q and of k, before RoPE.
+    pub(super) qk_norms: Option<[Norm<T>; 2]>,
     pub(super) o: Linear<'a, T>,
     pub(super) attn_residual: Residual<T>,
     pub(super) ffn_norm: Option<Norm<T>>,
     pub(super) feed_forward: FeedForward<'a, T>,
     pub(super) ffn_residual: Residual<T>,
-    /// How many tokens a token sees.
+    /// The length of the sliding window.
     pub(super) window: Option<usize>,
-    /// Which of the model's rotary embeddings turns q and k.
-    pub(super) rotary: Option<usize>,
+    /// Which of the model's rotary embeddings rotates q and k.
+    pub(super) rope: Option<usize>,
 }
 
-/// The second part of a block.
-#[derive(Clone, Debug)]
-pub(super) enum FeedForward<'a, T: Real> {
-    Dense(Box<Dense<'a, T>>),
-    Experts(Box<Experts<'a, T>>),
-}
-
-/// What attention reads: `[tokens, heads * dim]` each, q and k already normed and rotated.
+/// What attention reads: `[tokens, heads * head_dim]` each, q and k after QK-norm and RoPE.
 #[derive(Clone, Debug)]
 pub(super) struct Projected<T> {
     pub q: Array2<T>,
     pub k: Array2<T>,
     pub v: Array2<T>,
-    /// q and k before their norms, where they have such.
-    raw: Option<[Array2<T>; 2]>,
+    /// q and k before QK-norm, where there is one.
+    before_norm: Option<[Array2<T>; 2]>,
     z: Z<T, 3>,
 }
 
-/// What some matrices gave at the rows of their terms.
+/// The z of the terms of some matrices (see [`linear`](super::linear)).
 type Z<T, const N: usize> = [Option<Array2<T>>; N];
 
-/// What is kept of one block's forward pass for the backward pass.
+/// What remains of a block's forward pass until its backward pass.
 #[derive(Debug)]
-pub(super) enum Kept<T: Real> {
-    /// Its input alone, from which the rest is computed once more.
+pub(super) enum Checkpoint<T: Real> {
+    /// The input alone; the backward pass recomputes the activations from it.
     Input(Array2<T>),
-    /// All of it.
-    Whole(Box<Saved<T>>),
+    /// All activations that the backward pass needs.
+    Activations(Box<BlockActivations<T>>),
 }
 
-/// What the backward pass needs of one block's forward pass. The inputs of the matrices are not among it.
+/// The activations of a block that its backward pass needs. The inputs of matrices are not among them.
 #[derive(Debug)]
-pub(super) struct Saved<T: Real> {
-    x: Stored<T>,
-    q: Stored<T>,
-    k: Stored<T>,
-    v: Stored<T>,
-    raw: Option<[Stored<T>; 2]>,
+pub(super) struct BlockActivations<T: Real> {
+    /// The block's input, `[tokens, d_model]`.
+    x: SavedActivation<T>,
+    q: SavedActivation<T>,
+    k: SavedActivation<T>,
+    v: SavedActivation<T>,
+    before_norm: Option<[SavedActivation<T>; 2]>,
     z: Z<T, 3>,
+    /// The log-sum-exp of attention's scores, `[query_heads, tokens]`.
     log_sums: Array2<T>,
-    finished: Finished<T>,
-    /// The rows that the block gave, when not all.
-    wanted: Option<Vec<usize>>,
+    after_attention: AfterAttention<T>,
+    /// The rows that the block returned, when not all.
+    output_rows: Option<Vec<usize>>,
 }
 
+/// The activations after attention, of the output rows alone.
 #[derive(Debug)]
-struct Finished<T: Real> {
-    /// What the attention's output matrix gave, where a norm follows.
-    attn_out: Option<Stored<T>>,
-    mid: Stored<T>,
-    feed_forward: KeptFeedForward<T>,
-    /// What the feed-forward part gave, where a norm follows.
-    ffn_out: Option<Stored<T>>,
+struct AfterAttention<T: Real> {
+    /// The output of `o`, where a norm follows.
+    attn_out: Option<SavedActivation<T>>,
+    /// The residual stream between attention and the feed-forward network.
+    mid: SavedActivation<T>,
+    feed_forward: FeedForwardActivations<T>,
+    /// The output of the feed-forward network, where a norm follows.
+    ffn_out: Option<SavedActivation<T>>,
     zo: Option<Array2<T>>,
     zdown: Option<Array2<T>>,
 }
 
-#[derive(Debug)]
-enum KeptFeedForward<T: Real> {
-    Dense(dense::Kept<T>),
-    Experts(experts::Kept<T>),
-}
-
 #[cfg(test)]
-impl<T: Real> Saved<T> {
-    /// How many bytes of activations it holds.
+impl<T: Real> BlockActivations<T> {
+    /// The bytes of activations that it holds.
     pub(super) fn bytes(&self) -> u64 {
-        let f = &self.finished;
-        let stored = [&self.x, &self.q, &self.k, &self.v, &f.mid].into_iter();
-        let stored = stored.chain(self.raw.iter().flatten()).chain(&f.attn_out).chain(&f.ffn_out);
-        let z = self.z.iter().flatten().chain(&f.zo).chain(&f.zdown).chain([&self.log_sums]);
-        let inner = match &f.feed_forward {
-            KeptFeedForward::Dense(kept) => kept.bytes(),
-            KeptFeedForward::Experts(kept) => kept.bytes(),
-        };
-        stored.map(Stored::bytes).sum::<u64>()
-            + inner
+        let after = &self.after_attention;
+        let saved = [&self.x, &self.q, &self.k, &self.v, &after.mid].into_iter();
+        let saved =
+            saved.chain(self.before_norm.iter().flatten()).chain(&after.attn_out).chain(&after.ffn_out);
+        let z = self.z.iter().flatten().chain(&after.zo).chain(&after.zdown).chain([&self.log_sums]);
+        saved.map(SavedActivation::bytes).sum::<u64>()
+            + after.feed_forward.bytes()
             + (z.map(Array2::len).sum::<usize>() * size_of::<T>()) as u64
     }
 }
 
-/// Where the tokens stand: shared by all blocks of a pass.
-pub(super) struct Places<'a, T> {
-    pub spans: &'a [Span],
-    /// One for each of `rotaries`.
-    pub angles: &'a [Angles<T>],
-    pub rotaries: &'a [Rotary],
-    pub heads: Heads,
+/// What attention needs to know of a batch's sequences; shared by all blocks of a pass.
+pub(super) struct AttentionMetadata<'a, T> {
+    pub sequences: &'a [SequenceRows],
+    /// One for each of `ropes`.
+    pub cos_sin: &'a [CosSin<T>],
+    pub ropes: &'a [RotaryEmbedding],
+    /// That of all blocks, without windows.
+    pub config: AttentionConfig,
 }
 
 impl<'a, T: Real> Block<'a, T> {
-    /// The matrix that has this role: `q`, `k`, `v`, `o`, `gate`, `up` or `down`.
+    /// The matrix of this role: `q`, `k`, `v`, `o`, `gate`, `up` or `down`.
     pub(super) fn linear_mut(&mut self, role: &str) -> Option<&mut Linear<'a, T>> {
         match role {
             "q" => Some(&mut self.q),
             "k" => Some(&mut self.k),
             "v" => Some(&mut self.v),
             "o" => Some(&mut self.o),
-            _ => match (&mut self.feed_forward, role) {
-                (FeedForward::Dense(dense), "gate") => dense.gate.as_mut(),
-                (FeedForward::Dense(dense), "up") => Some(&mut dense.up),
-                (FeedForward::Dense(dense), "down") => Some(&mut dense.down),
-                _ => None,
-            },
+            _ => self.feed_forward.linear_mut(role),
         }
     }
 
-    /// The matrices that terms may stand beside, in the order in which they are read.
+    /// The matrices that may have a term, in the order in which a pass reads them.
     pub(super) fn adaptable_mut(&mut self) -> Vec<&mut Linear<'a, T>> {
         let mut linears = vec![&mut self.q, &mut self.k, &mut self.v, &mut self.o];
-        if let FeedForward::Dense(dense) = &mut self.feed_forward {
-            linears.extend(&mut dense.gate);
-            linears.extend([&mut dense.up, &mut dense.down]);
-        }
+        linears.extend(self.feed_forward.adaptable_mut());
         linears
     }
 
     fn adaptable(&self) -> Vec<&Linear<'a, T>> {
         let mut linears = vec![&self.q, &self.k, &self.v, &self.o];
-        if let FeedForward::Dense(dense) = &self.feed_forward {
-            linears.extend(&dense.gate);
-            linears.extend([&dense.up, &dense.down]);
-        }
+        linears.extend(self.feed_forward.adaptable());
         linears
     }
 
@@ -169,116 +146,104 @@ impl<'a, T: Real> Block<'a, T> {
 
     /// Compute all products in this precision.
     pub(super) fn set_precision(&mut self, precision: Precision) {
-        self.adaptable_mut().into_iter().for_each(|linear| linear.set_precision(precision));
-        if let FeedForward::Experts(experts) = &mut self.feed_forward {
-            experts.linears_mut().for_each(|linear| linear.set_precision(precision));
-        }
+        let attention = [&mut self.q, &mut self.k, &mut self.v, &mut self.o];
+        attention.into_iter().for_each(|linear| linear.set_precision(precision));
+        self.feed_forward.set_precision(precision);
     }
 
     /// x `[tokens, d_model]` to q, k and v.
     pub(super) fn project(
         &self,
         x: ArrayView2<T>,
-        rotaries: &[Rotary],
-        angles: &[Angles<T>],
+        ropes: &[RotaryEmbedding],
+        cos_sin: &[CosSin<T>],
     ) -> Projected<T> {
-        let input = norm::rows(self.attn_norm.as_ref(), x, self.q.precision());
+        let input = norm::pack(self.attn_norm.as_ref(), x, self.q.precision());
         let (mut q, zq) = self.q.forward(&input);
         let (mut k, zk) = self.k.forward(&input);
         let (v, zv) = self.v.forward(&input);
-        let raw = self.head_norms.as_ref().map(|[q_norm, k_norm]| {
-            let normed = [q_norm.forward(q.view()), k_norm.forward(k.view())];
-            let [new_q, new_k] = normed;
-            [std::mem::replace(&mut q, new_q), std::mem::replace(&mut k, new_k)]
+        let before_norm = self.qk_norms.as_ref().map(|[q_norm, k_norm]| {
+            let [normed_q, normed_k] = [q_norm.forward(q.view()), k_norm.forward(k.view())];
+            [std::mem::replace(&mut q, normed_q), std::mem::replace(&mut k, normed_k)]
         });
-        if let Some(i) = self.rotary {
-            rotaries[i].forward(&mut q, &angles[i]);
-            rotaries[i].forward(&mut k, &angles[i]);
+        if let Some(i) = self.rope {
+            ropes[i].forward(&mut q, &cos_sin[i]);
+            ropes[i].forward(&mut k, &cos_sin[i]);
         }
-        Projected { q, k, v, raw, z: [zq, zk, zv] }
+        Projected { q, k, v, before_norm, z: [zq, zk, zv] }
     }
 
-    /// How this block attends.
-    pub(super) fn heads(&self, of_model: Heads) -> Heads {
-        Heads { window: self.window, ..of_model }
+    /// The attention of this block, from that of the model.
+    pub(super) fn attention_config(&self, of_model: AttentionConfig) -> AttentionConfig {
+        AttentionConfig { window: self.window, ..of_model }
     }
 
-    /// The block's output from its input and what attention gave, both `[tokens, ...]`.
+    /// The block's output `[tokens, d_model]` from its input x `[tokens, d_model]` and the output of attention
+    /// `[tokens, query_heads * head_dim]`.
     pub(super) fn finish(&self, x: Array2<T>, attended: ArrayView2<T>) -> Array2<T> {
-        self.finish_keeping(x, attended, None).0
+        self.finish_saving(x, attended, None).0
     }
 
-    /// [`Self::finish`], and what is kept of it for products of the given precision.
-    fn finish_keeping(
+    /// [`Self::finish`]; with a precision, also the activations, saved for products of that precision.
+    fn finish_saving(
         &self,
         mut x: Array2<T>,
         attended: ArrayView2<T>,
-        keep: Option<Precision>,
-    ) -> (Array2<T>, Option<Finished<T>>) {
+        save: Option<Precision>,
+    ) -> (Array2<T>, Option<AfterAttention<T>>) {
         let (zo, attn_out) = self.attn_residual.add_product(&mut x, &self.o, &self.o.input(attended));
-        let mid = keep.map(|precision| Stored::copy(x.view(), precision));
-        let (kept, zdown, ffn_out) = match &self.feed_forward {
-            FeedForward::Dense(dense) => {
-                let input = norm::rows(self.ffn_norm.as_ref(), x.view(), dense.up.precision());
-                let (a, kept) = dense.forward(&input, keep);
-                drop(input);
-                let (zdown, out) = self.ffn_residual.add_product(&mut x, &dense.down, &a);
-                (kept.map(KeptFeedForward::Dense), zdown, out)
-            }
-            FeedForward::Experts(experts) => {
-                let normed = self.ffn_norm.as_ref().map(|norm| norm.forward(x.view()));
-                let (y, kept) =
-                    experts.forward(normed.as_ref().map_or(x.view(), |normed| normed.view()), keep);
-                let out = self.ffn_residual.add(&mut x, y);
-                (kept.map(KeptFeedForward::Experts), None, out)
-            }
-        };
-        let finished = keep.zip(mid).zip(kept).map(|((precision, mid), feed_forward)| {
+        let mid = save.map(|precision| SavedActivation::save_copy(x.view(), precision));
+        let (feed_forward, zdown, ffn_out) =
+            self.feed_forward.add_to(&mut x, self.ffn_norm.as_ref(), &self.ffn_residual, save);
+        let saved = save.zip(mid).zip(feed_forward).map(|((precision, mid), feed_forward)| {
             let [attn_out, ffn_out] =
-                [attn_out, ffn_out].map(|out| out.map(|out| Stored::keep(out, precision)));
-            Finished { attn_out, mid, feed_forward, ffn_out, zo, zdown }
+                [attn_out, ffn_out].map(|out| out.map(|out| SavedActivation::save(out, precision)));
+            AfterAttention { attn_out, mid, feed_forward, ffn_out, zo, zdown }
         });
-        (x, finished)
+        (x, saved)
     }
 
-    /// `[tokens, d_model]` to the same, or to those rows that are `wanted` of it, keeping nothing.
+    /// `[tokens, d_model]` to the same, or to `output_rows` of it alone; saves nothing.
     pub(super) fn forward(
         &self,
         x: Array2<T>,
-        places: &Places<'_, T>,
-        wanted: Option<&[usize]>,
+        metadata: &AttentionMetadata<'_, T>,
+        output_rows: Option<&[usize]>,
     ) -> Array2<T> {
-        let p = self.project(x.view(), places.rotaries, places.angles);
-        let heads = self.heads(places.heads);
-        let (attended, _) = attention::forward(p.q.view(), p.k.view(), p.v.view(), places.spans, heads);
-        let attended = select(attended, wanted);
-        self.finish(select(x, wanted), attended.view())
+        let p = self.project(x.view(), metadata.ropes, metadata.cos_sin);
+        let config = self.attention_config(metadata.config);
+        let (attended, _) =
+            attention::forward(p.q.view(), p.k.view(), p.v.view(), metadata.sequences, config);
+        let attended = gather_rows(attended, output_rows);
+        self.finish(gather_rows(x, output_rows), attended.view())
     }
 
-    /// [`Self::forward`], keeping what [`Self::backward`] needs.
+    /// [`Self::forward`], saving the activations that [`Self::backward`] needs.
     pub(super) fn forward_saving(
         &self,
         x: Array2<T>,
-        places: &Places<'_, T>,
-        wanted: Option<&[usize]>,
-    ) -> (Array2<T>, Saved<T>) {
-        let Projected { q, k, v, raw, z } = self.project(x.view(), places.rotaries, places.angles);
-        let heads = self.heads(places.heads);
-        let (attended, log_sums) = attention::forward(q.view(), k.view(), v.view(), places.spans, heads);
-        let precision = heads.precision;
-        let [q, k, v] = [q, k, v].map(|x| Stored::keep(x, precision));
-        let raw = raw.map(|raw| raw.map(|x| Stored::keep(x, precision)));
-        let kept = Stored::copy(x.view(), precision);
-        let attended = select(attended, wanted);
-        let (y, finished) = self.finish_keeping(select(x, wanted), attended.view(), Some(precision));
-        let finished = finished.expect("it was to be kept");
-        T::done(attended);
-        let wanted = wanted.map(<[usize]>::to_vec);
-        (y, Saved { x: kept, q, k, v, raw, z, log_sums, finished, wanted })
+        metadata: &AttentionMetadata<'_, T>,
+        output_rows: Option<&[usize]>,
+    ) -> (Array2<T>, BlockActivations<T>) {
+        let Projected { q, k, v, before_norm, z } = self.project(x.view(), metadata.ropes, metadata.cos_sin);
+        let config = self.attention_config(metadata.config);
+        let (attended, log_sums) =
+            attention::forward(q.view(), k.view(), v.view(), metadata.sequences, config);
+        let precision = config.precision;
+        let [q, k, v] = [q, k, v].map(|x| SavedActivation::save(x, precision));
+        let before_norm = before_norm.map(|both| both.map(|x| SavedActivation::save(x, precision)));
+        let saved_x = SavedActivation::save_copy(x.view(), precision);
+        let attended = gather_rows(attended, output_rows);
+        let (y, after_attention) =
+            self.finish_saving(gather_rows(x, output_rows), attended.view(), Some(precision));
+        let after_attention = after_attention.expect("a precision to save in was given");
+        T::recycle(attended);
+        let output_rows = output_rows.map(<[usize]>::to_vec);
+        (y, BlockActivations { x: saved_x, q, k, v, before_norm, z, log_sums, after_attention, output_rows })
     }
 
-    /// Bytes that [`Self::forward_saving`] keeps of a token.
-    pub(super) fn kept_bytes(&self, heads: Heads) -> u64 {
+    /// The bytes of activations that [`Self::forward_saving`] saves for each token.
+    pub(super) fn activation_bytes(&self, config: AttentionConfig) -> u64 {
         let z: usize = self
             .adaptable()
             .iter()
@@ -286,49 +251,53 @@ impl<'a, T: Real> Block<'a, T> {
             .map(|term| term.rows.len())
             .sum();
         let d = self.o.weight().rows();
-        let (q, kv) = (heads.query * heads.dim, heads.key_value * heads.dim);
-        let raw = if self.head_norms.is_some() { q + kv } else { 0 };
+        let (q, kv) = (config.query_heads * config.head_dim, config.kv_heads * config.head_dim);
+        let before_norm = if self.qk_norms.is_some() { q + kv } else { 0 };
         let outs = [&self.attn_residual, &self.ffn_residual].iter().filter(|r| r.norm.is_some()).count() * d;
-        let (inner, inner_whole) = match &self.feed_forward {
-            FeedForward::Dense(dense) => {
-                (dense.down.weight().cols() * (1 + usize::from(dense.gate.is_some())), 0)
-            }
-            FeedForward::Experts(experts) => experts.kept_numbers(),
-        };
-        let (stored, whole) = (2 * d + q + 2 * kv + raw + outs + inner, heads.query + z + inner_whole);
-        stored as u64 * Stored::<T>::bytes_a_number(heads.precision) + (whole * size_of::<T>()) as u64
+        let (inner, inner_full) = self.feed_forward.activation_values();
+        let saved = 2 * d + q + 2 * kv + before_norm + outs + inner;
+        let full = config.query_heads + z + inner_full;
+        saved as u64 * SavedActivation::<T>::bytes_per_value(config.precision)
+            + (full * size_of::<T>()) as u64
     }
 
-    /// What [`Self::forward_saving`] kept, or would have.
-    pub(super) fn whole(&self, kept: Kept<T>, places: &Places<'_, T>, wanted: Option<&[usize]>) -> Saved<T> {
-        match kept {
-            Kept::Whole(saved) => *saved,
-            Kept::Input(x) => self.forward_saving(x, places, wanted).1,
+    /// The activations of a checkpoint: as saved, or recomputed from the input.
+    pub(super) fn restore(
+        &self,
+        checkpoint: Checkpoint<T>,
+        metadata: &AttentionMetadata<'_, T>,
+        output_rows: Option<&[usize]>,
+    ) -> BlockActivations<T> {
+        match checkpoint {
+            Checkpoint::Activations(saved) => *saved,
+            Checkpoint::Input(x) => self.forward_saving(x, metadata, output_rows).1,
         }
     }
 
-    /// From dy = dL/dy: adds the gradients of this block's terms, and gives dL/dx when `want_dx`; both
-    /// `[tokens, d_model]`.
+    /// From dy = dL/dy of the output rows: adds the gradients of this block's terms, and returns dL/dx
+    /// `[tokens, d_model]` when `want_dx`.
     pub(super) fn backward(
         &self,
         dy: Array2<T>,
-        saved: Saved<T>,
-        places: &Places<'_, T>,
+        saved: BlockActivations<T>,
+        metadata: &AttentionMetadata<'_, T>,
         gradients: &mut [Array2<T>],
         want_dx: bool,
     ) -> Option<Array2<T>> {
-        let Saved { x, q, k, v, raw, z: [zq, zk, zv], log_sums, finished, wanted } = saved;
-        let Finished { attn_out, mid, feed_forward, ffn_out, zo, zdown } = finished;
+        let BlockActivations {
+            x,
+            q,
+            k,
+            v,
+            before_norm,
+            z: [zq, zk, zv],
+            log_sums,
+            after_attention,
+            output_rows,
+        } = saved;
+        let AfterAttention { attn_out, mid, feed_forward, ffn_out, zo, zdown } = after_attention;
         let dffn = self.ffn_residual.backward(dy.view(), ffn_out.as_ref());
-        let dnormed = match (&self.feed_forward, feed_forward) {
-            (FeedForward::Dense(dense), KeptFeedForward::Dense(kept)) => {
-                dense.backward(dffn, kept, zdown.as_ref(), gradients)
-            }
-            (FeedForward::Experts(experts), KeptFeedForward::Experts(kept)) => {
-                experts.backward(dffn.view(), kept)
-            }
-            _ => unreachable!("what was kept is this block's"),
-        };
+        let dnormed = self.feed_forward.backward(dffn, feed_forward, zdown.as_ref(), gradients);
         let mut dmid = dy;
         norm_backward(self.ffn_norm.as_ref(), &mid, dnormed, &mut dmid);
         let dout = self.attn_residual.backward(dmid.view(), attn_out.as_ref());
@@ -340,20 +309,21 @@ impl<'a, T: Real> Block<'a, T> {
         let mut dattended = None;
         self.o.backward(dout, zo.as_ref(), gradients, Some(&mut dattended));
         let tokens = log_sums.ncols();
-        let dattended = spread(dattended.expect(WANTED), wanted.as_deref(), tokens);
-        let pass = attention::Forward { q: &q, k: &k, v: &v, log_sums: log_sums.view() };
-        let heads = self.heads(places.heads);
-        let (mut dq, mut dk, dv) = attention::backward(&pass, dattended.view(), places.spans, heads);
-        T::done(dattended);
-        if let Some(i) = self.rotary {
-            places.rotaries[i].backward(&mut dq, &places.angles[i]);
-            places.rotaries[i].backward(&mut dk, &places.angles[i]);
+        let dattended = scatter_rows(dattended.expect(WANTED), output_rows.as_deref(), tokens);
+        let forward = attention::ForwardActivations { q: &q, k: &k, v: &v, log_sums: log_sums.view() };
+        let config = self.attention_config(metadata.config);
+        let (mut dq, mut dk, dv) =
+            attention::backward(&forward, dattended.view(), metadata.sequences, config);
+        T::recycle(dattended);
+        if let Some(i) = self.rope {
+            metadata.ropes[i].backward(&mut dq, &metadata.cos_sin[i]);
+            metadata.ropes[i].backward(&mut dk, &metadata.cos_sin[i]);
         }
-        if let (Some([q_norm, k_norm]), Some([q, k])) = (&self.head_norms, &raw) {
+        if let (Some([q_norm, k_norm]), Some([q, k])) = (&self.qk_norms, &before_norm) {
             for (norm, x, d) in [(q_norm, q, &mut dq), (k_norm, k, &mut dk)] {
-                let mut before = Array2::zeros(d.dim());
-                norm.backward(x, d.view(), &mut before);
-                T::done(std::mem::replace(d, before));
+                let mut dx = Array2::zeros(d.dim());
+                norm.backward(x, d.view(), &mut dx);
+                T::recycle(std::mem::replace(d, dx));
             }
         }
         let mut dnormed = None;
@@ -361,32 +331,37 @@ impl<'a, T: Real> Block<'a, T> {
         self.k.backward(dk.into(), zk.as_ref(), gradients, want_dx.then_some(&mut dnormed));
         self.v.backward(dv.into(), zv.as_ref(), gradients, want_dx.then_some(&mut dnormed));
         dnormed.map(|dnormed| {
-            let mut dx = spread(dmid, wanted.as_deref(), tokens);
+            let mut dx = scatter_rows(dmid, output_rows.as_deref(), tokens);
             norm_backward(self.attn_norm.as_ref(), &x, dnormed, &mut dx);
             dx
         })
     }
 }
 
-/// Adds to `dx` what comes through a norm of x from dL/dnormed, or through none.
-fn norm_backward<T: Real>(norm: Option<&Norm<T>>, x: &Stored<T>, dnormed: Array2<T>, dx: &mut Array2<T>) {
+/// Adds to `dx` the gradient through a norm of x, from dL/dnormed; without a norm, dL/dnormed itself.
+fn norm_backward<T: Real>(
+    norm: Option<&Norm<T>>,
+    x: &SavedActivation<T>,
+    dnormed: Array2<T>,
+    dx: &mut Array2<T>,
+) {
     match norm {
         Some(norm) => norm.backward(x, dnormed.view(), dx),
         None => add(dx, dnormed.view()),
     }
-    T::done(dnormed);
+    T::recycle(dnormed);
 }
 
 /// These rows, or all.
-fn select<T: Real>(x: Array2<T>, rows: Option<&[usize]>) -> Array2<T> {
+fn gather_rows<T: Real>(x: Array2<T>, rows: Option<&[usize]>) -> Array2<T> {
     match rows {
         Some(rows) if rows.len() < x.nrows() => x.select(Axis(0), rows),
         _ => x,
     }
 }
 
-/// The inverse of [`select`]: `[tokens, n]` with zeros in the other rows.
-fn spread<T: Real>(x: Array2<T>, rows: Option<&[usize]>, tokens: usize) -> Array2<T> {
+/// The transpose of [`gather_rows`]: `[tokens, n]` with zeros in the other rows.
+fn scatter_rows<T: Real>(x: Array2<T>, rows: Option<&[usize]>, tokens: usize) -> Array2<T> {
     let Some(rows) = rows.filter(|rows| rows.len() < tokens) else { return x };
     let mut all = Array2::zeros((tokens, x.ncols()));
     rows.iter().zip(x.rows()).for_each(|(&row, x)| all.row_mut(row).assign(&x));

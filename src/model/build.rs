@@ -1,21 +1,25 @@
-//! The transformer of a base: which parts its blocks have is what its architecture's table lists.
+//! Builds the transformer of a base. The architecture's table says which parts the blocks have.
 
-use super::Transformer;
-use super::block::{Block, FeedForward};
-use super::dense::Dense;
-use super::experts::{Expert, Experts};
-use super::head::Head;
+use super::block::Block;
+use super::feed_forward::FeedForward;
 use super::linear::Linear;
+use super::lm_head::LmHead;
+use super::mixture::{Expert, MixtureOfExperts};
+use super::mlp::Mlp;
 use super::norm::Norm;
 use super::residual::Residual;
-use super::rotary::Rotary;
+use super::rope::RotaryEmbedding;
+use super::transformer::Transformer;
 use crate::arch::{NormKind, Positions};
 use crate::base::{Base, Weight};
 use crate::kernels::Real;
 use crate::{Error, Result};
 
 impl<'a, T: Real> Transformer<'a, T> {
-    /// The frozen model of an open base. Fails when its architecture is not known.
+    /// The frozen model of an open base.
+    ///
+    /// # Errors
+    /// When its architecture is not known, or a tensor is missing.
     pub fn new(base: &'a Base) -> Result<Self> {
         base.must_be_known()?;
         let config = base.config().clone();
@@ -33,9 +37,9 @@ impl<'a, T: Real> Transformer<'a, T> {
             positions,
             blocks,
             output_norm,
-            head: Head::new(base.output_head()?, config.logit_scale, config.logit_cap),
+            head: LmHead::new(base.output_head()?, config.logit_scale, config.logit_cap),
             architecture: base.architecture(),
-            rotaries: Vec::new(),
+            ropes: Vec::new(),
             config,
             terms: Vec::new(),
             activation_bytes: u64::MAX,
@@ -44,22 +48,25 @@ impl<'a, T: Real> Transformer<'a, T> {
         Ok(model)
     }
 
-    /// Expect sequences of at most so many tokens: models that turn positions otherwise in long contexts (LongRoPE) do so
-    /// in all of them where this is beyond what they were first trained on, as llama.cpp does by the size of its context.
-    /// Fails when the model has learned vectors of fewer positions.
+    /// Prepare for sequences of at most this many tokens. Models with LongRoPE use their long frequencies for all
+    /// sequences when `tokens` exceeds the context that they were first trained on, as llama.cpp does by the size of its
+    /// context.
+    ///
+    /// # Errors
+    /// When the model has learned position embeddings for fewer positions.
     pub fn for_context(&mut self, tokens: usize) -> Result<()> {
-        if let Some(most) = self.positions.as_ref().map(Weight::rows).filter(|&most| most < tokens) {
-            let problem = format!("a sequence of {tokens} tokens, and the model has {most} positions");
-            return Err(Error::request(problem, format!("use sequences of at most {most} tokens")));
+        if let Some(max) = self.positions.as_ref().map(Weight::rows).filter(|&max| max < tokens) {
+            let problem = format!("a sequence of {tokens} tokens, and the model has {max} positions");
+            return Err(Error::request(problem, format!("use sequences of at most {max} tokens")));
         }
         let ropes = self.config.rope.iter().chain(&self.config.local_rope);
-        let rotary = |rope| Rotary::new(&self.config, rope, self.architecture.positions, tokens);
-        self.rotaries = ropes.map(rotary).collect();
+        let rope = |rope| RotaryEmbedding::new(&self.config, rope, self.architecture.positions, tokens);
+        self.ropes = ropes.map(rope).collect();
         Ok(())
     }
 }
 
-/// Parts of blocks by canonical name.
+/// Reads parts of blocks by canonical name.
 struct Parts<'a> {
     base: &'a Base,
 }
@@ -77,8 +84,8 @@ impl<'a> Parts<'a> {
         };
         let residual = |norm: Option<Norm<T>>| Residual { norm, scale: T::from_f64(config.residual_scale) };
         let feed_forward = match config.experts {
-            Some(_) => FeedForward::Experts(Box::new(self.experts(layer)?)),
-            None => FeedForward::Dense(Box::new(Dense {
+            Some(_) => FeedForward::Mixture(Box::new(self.experts(layer)?)),
+            None => FeedForward::Mlp(Box::new(Mlp {
                 gate: role("gate")?,
                 up: needed("up")?,
                 down: needed("down")?,
@@ -86,14 +93,13 @@ impl<'a> Parts<'a> {
             })),
         };
         let window = config.window_of(layer);
-        let rotary =
-            config.rope.as_ref().map(|_| usize::from(window.is_some() && config.local_rope.is_some()));
+        let rope = config.rope.as_ref().map(|_| usize::from(window.is_some() && config.local_rope.is_some()));
         Ok(Block {
             attn_norm: self.norm(&name("attn_norm"))?,
             q: needed("q")?,
             k: needed("k")?,
             v: needed("v")?,
-            head_norms: match (self.norm(&name("attn_q_norm"))?, self.norm(&name("attn_k_norm"))?) {
+            qk_norms: match (self.norm(&name("attn_q_norm"))?, self.norm(&name("attn_k_norm"))?) {
                 (Some(q), Some(k)) => Some([q, k]),
                 _ => None,
             },
@@ -103,11 +109,11 @@ impl<'a> Parts<'a> {
             feed_forward,
             ffn_residual: residual(self.norm(&name("post_ffw_norm"))?),
             window,
-            rotary,
+            rope,
         })
     }
 
-    /// The matrix of this role, where the architecture has one.
+    /// The matrix of this role, if the architecture has one.
     fn role<T: Real>(&self, layer: usize, role: &str) -> Result<Option<Linear<'a, T>>> {
         let part = self.base.architecture().target(role);
         part.map(|part| self.linear(&format!("blk.{layer}.{part}"))).transpose()
@@ -121,7 +127,7 @@ impl<'a> Parts<'a> {
         Ok(Linear::new(self.base.weight(name)?, bias))
     }
 
-    /// The norm of this name, where the architecture has one.
+    /// The norm of this name, if the architecture has one.
     fn norm<T: Real>(&self, name: &str) -> Result<Option<Norm<T>>> {
         let architecture = self.base.architecture();
         if architecture.line(name).is_none() {
@@ -134,9 +140,9 @@ impl<'a> Parts<'a> {
         Ok(Some(Norm { weight: numbers(self.base.vector(name)?), bias, eps: self.base.config().norm_eps }))
     }
 
-    fn experts<T: Real>(&self, layer: usize) -> Result<Experts<'a, T>> {
+    fn experts<T: Real>(&self, layer: usize) -> Result<MixtureOfExperts<'a, T>> {
         let config = self.base.config().experts;
-        let (count, used) = config.map_or((0, 0), |e| (e.count, e.used));
+        let (count, top_k) = config.map_or((0, 0), |e| (e.count, e.used));
         let matrix = |part: &str, expert: usize| self.linear(&format!("blk.{layer}.{part}[{expert}]"));
         let expert = |expert| {
             Ok(Expert {
@@ -145,11 +151,11 @@ impl<'a> Parts<'a> {
                 down: matrix("ffn_down_exps", expert)?,
             })
         };
-        Ok(Experts {
+        Ok(MixtureOfExperts {
             router: self.linear(&format!("blk.{layer}.ffn_gate_inp"))?,
             experts: (0..count).map(expert).collect::<Result<_>>()?,
-            used,
-            normalized: config.is_some_and(|e| e.normalized),
+            top_k,
+            normalize_top_k: config.is_some_and(|e| e.normalized),
             activation: self.base.architecture().activation,
         })
     }

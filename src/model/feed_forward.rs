@@ -1,74 +1,135 @@
-//! The feed-forward part's nonlinearity, forward and backward: a = f(gate) up (Shazeer 2020, arXiv 2002.05202), or
-//! a = f(up) where there is no gate.
+//! The feed-forward network (FFN) of a block: one dense MLP, or a mixture of experts.
 
-use ndarray::Array2;
-use rayon::prelude::*;
+use ndarray::{Array2, CowArray, Ix2};
 
-use crate::arch::Activation;
-use crate::kernels::activation::{Gelu, Silu, gated, gated_backward, plain, plain_backward};
-use crate::kernels::{Precision, Real, Stored};
+use super::linear::Linear;
+use super::mixture::{MixtureActivations, MixtureOfExperts};
+use super::mlp::{Mlp, MlpActivations};
+use super::norm::{self, Norm};
+use super::residual::Residual;
+use crate::kernels::{Precision, Real};
 
-/// Numbers that one thread takes at a time.
-const CHUNK: usize = 1 << 12;
-
-const CONTIGUOUS: &str = "activations are row-major";
-
-/// gate, up `[tokens, ff]` to a `[tokens, ff]`, ready for products of this precision.
-pub fn forward<T: Real>(
-    activation: Activation,
-    gate: Option<&Array2<T>>,
-    up: &Array2<T>,
-    precision: Precision,
-) -> T::Rows<'static> {
-    T::rows_made(up.dim(), precision, |i, out| {
-        let up = up.row(i);
-        let gate = gate.map(|gate| gate.row(i));
-        let gate = gate.as_ref().map(|gate| gate.to_slice().expect(CONTIGUOUS));
-        value(activation, gate, up.to_slice().expect(CONTIGUOUS), out);
-    })
+/// The second part of a block.
+#[derive(Clone, Debug)]
+pub enum FeedForward<'a, T: Real> {
+    /// One MLP for all tokens.
+    Mlp(Box<Mlp<'a, T>>),
+    /// Several MLPs, of which a router chooses a few for each token.
+    Mixture(Box<MixtureOfExperts<'a, T>>),
 }
 
-/// f(gate) up, or f(up).
-pub(super) fn value<T: Real>(activation: Activation, gate: Option<&[T]>, up: &[T], out: &mut [T]) {
-    match (activation, gate) {
-        (Activation::Silu, Some(gate)) => gated::<Silu, T>(gate, up, out),
-        (Activation::Gelu, Some(gate)) => gated::<Gelu, T>(gate, up, out),
-        (Activation::Silu, None) => plain::<Silu, T>(up, out),
-        (Activation::Gelu, None) => plain::<Gelu, T>(up, out),
+/// The activations that the backward pass needs.
+#[derive(Debug)]
+pub enum FeedForwardActivations<T: Real> {
+    /// Of an MLP.
+    Mlp(MlpActivations<T>),
+    /// Of a mixture of experts.
+    Mixture(MixtureActivations<T>),
+}
+
+#[cfg(test)]
+impl<T: Real> FeedForwardActivations<T> {
+    /// The bytes of activations that it holds.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Mlp(saved) => saved.bytes(),
+            Self::Mixture(saved) => saved.bytes(),
+        }
     }
 }
 
-/// From da = dL/da and the forward pass's inputs: dL/dgate, where there is one, and dL/dup, all `[tokens, ff]`.
-pub fn backward<T: Real>(
-    activation: Activation,
-    gate: Option<&Stored<T>>,
-    up: &Stored<T>,
-    mut da: Array2<T>,
-) -> (Option<Array2<T>>, Array2<T>) {
-    let shape = da.dim();
-    let d = da.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
-    let Some(gate) = gate else {
-        d.enumerate().for_each(|(i, d)| {
-            let mut space = Vec::new();
-            let up = up.get(i * CHUNK..i * CHUNK + d.len(), &mut space);
-            match activation {
-                Activation::Silu => plain_backward::<Silu, T>(up, d),
-                Activation::Gelu => plain_backward::<Gelu, T>(up, d),
-            }
-        });
-        return (None, da);
-    };
-    let mut dgate = T::space(shape);
-    let gates = dgate.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
-    gates.zip(d).enumerate().for_each(|(i, (dgate, d))| {
-        let first = i * CHUNK;
-        let mut space = Vec::new();
-        gate.read(first, dgate);
-        let up = up.get(first..first + d.len(), &mut space);
-        match activation {
-            Activation::Silu => gated_backward::<Silu, T>(dgate, up, d),
-            Activation::Gelu => gated_backward::<Gelu, T>(dgate, up, d),
+/// The activations, if saved; the z of the down projection's term; and the output, where a norm follows it.
+type Saved<T> = (Option<FeedForwardActivations<T>>, Option<Array2<T>>, Option<Array2<T>>);
+
+impl<'a, T: Real> FeedForward<'a, T> {
+    /// The matrix of this role: `gate`, `up` or `down`. Those of experts are always frozen and have none.
+    pub fn linear_mut(&mut self, role: &str) -> Option<&mut Linear<'a, T>> {
+        match (self, role) {
+            (Self::Mlp(mlp), "gate") => mlp.gate.as_mut(),
+            (Self::Mlp(mlp), "up") => Some(&mut mlp.up),
+            (Self::Mlp(mlp), "down") => Some(&mut mlp.down),
+            _ => None,
         }
-    });
-    (Some(dgate), da)
+    }
+
+    /// The matrices that may have a term, in the order in which a pass reads them.
+    pub fn adaptable_mut(&mut self) -> Vec<&mut Linear<'a, T>> {
+        match self {
+            Self::Mlp(mlp) => mlp.gate.iter_mut().chain([&mut mlp.up, &mut mlp.down]).collect(),
+            Self::Mixture(_) => Vec::new(),
+        }
+    }
+
+    /// [`Self::adaptable_mut`], shared.
+    pub fn adaptable(&self) -> Vec<&Linear<'a, T>> {
+        match self {
+            Self::Mlp(mlp) => mlp.gate.iter().chain([&mlp.up, &mlp.down]).collect(),
+            Self::Mixture(_) => Vec::new(),
+        }
+    }
+
+    /// Compute all products in this precision.
+    pub fn set_precision(&mut self, precision: Precision) {
+        match self {
+            Self::Mlp(_) => {
+                self.adaptable_mut().into_iter().for_each(|linear| linear.set_precision(precision));
+            }
+            Self::Mixture(mixture) => {
+                mixture.linears_mut().for_each(|linear| linear.set_precision(precision));
+            }
+        }
+    }
+
+    /// Values saved of a token for the backward pass: those that may be rounded to bfloat16, and others.
+    pub fn activation_values(&self) -> (usize, usize) {
+        match self {
+            Self::Mlp(mlp) => (mlp.down.weight().cols() * (1 + usize::from(mlp.gate.is_some())), 0),
+            Self::Mixture(mixture) => mixture.activation_values(),
+        }
+    }
+
+    /// Adds the network's output for the normed x to x `[tokens, d_model]` through the residual connection. With a
+    /// precision, also saves the activations for products of that precision.
+    pub fn add_to(
+        &self,
+        x: &mut Array2<T>,
+        norm: Option<&Norm<T>>,
+        residual: &Residual<T>,
+        save: Option<Precision>,
+    ) -> Saved<T> {
+        match self {
+            Self::Mlp(mlp) => {
+                let input = norm::pack(norm, x.view(), mlp.up.precision());
+                let (a, saved) = mlp.forward(&input, save);
+                drop(input);
+                let (zdown, out) = residual.add_product(x, &mlp.down, &a);
+                (saved.map(FeedForwardActivations::Mlp), zdown, out)
+            }
+            Self::Mixture(mixture) => {
+                let normed = norm.map(|norm| norm.forward(x.view()));
+                let input = normed.as_ref().map_or(x.view(), |normed| normed.view());
+                let (y, saved) = mixture.forward(input, save);
+                let out = residual.add(x, y);
+                (saved.map(FeedForwardActivations::Mixture), None, out)
+            }
+        }
+    }
+
+    /// dL/dx `[tokens, d_model]` with respect to the normed input, from g = dL/dy and the z of the down projection's
+    /// term; adds the gradients of terms.
+    pub fn backward(
+        &self,
+        g: CowArray<T, Ix2>,
+        saved: FeedForwardActivations<T>,
+        zdown: Option<&Array2<T>>,
+        gradients: &mut [Array2<T>],
+    ) -> Array2<T> {
+        match (self, saved) {
+            (Self::Mlp(mlp), FeedForwardActivations::Mlp(saved)) => mlp.backward(g, saved, zdown, gradients),
+            (Self::Mixture(mixture), FeedForwardActivations::Mixture(saved)) => {
+                mixture.backward(g.view(), saved)
+            }
+            _ => unreachable!("the activations are those of this network"),
+        }
+    }
 }

@@ -1,17 +1,17 @@
-//! One token after another, with the keys and values of those before kept.
+//! Autoregressive decoding with a KV cache.
 
 use ndarray::{Array1, Array2, Axis, s};
 
-use super::Transformer;
-use super::attention::{self, Span};
+use super::attention::{self, SequenceRows};
+use super::transformer::Transformer;
 use crate::kernels::Real;
 
-/// A sequence in the making over a model.
+/// A sequence that a model extends token by token.
 #[derive(Debug)]
 pub struct Generator<'m, 'a, T: Real> {
     model: &'m Transformer<'a, T>,
-    /// Keys and values of each block, `[length, kv_heads * head_dim]`.
-    past: Vec<(Array2<T>, Array2<T>)>,
+    /// The keys and values of each block, `[length, kv_heads * head_dim]`.
+    kv_cache: Vec<(Array2<T>, Array2<T>)>,
     length: usize,
 }
 
@@ -20,10 +20,10 @@ impl<'m, 'a, T: Real> Generator<'m, 'a, T> {
     pub fn new(model: &'m Transformer<'a, T>) -> Self {
         let width = model.config.kv_heads * model.config.head_dim;
         let empty = || (Array2::zeros((0, width)), Array2::zeros((0, width)));
-        Self { model, past: model.blocks.iter().map(|_| empty()).collect(), length: 0 }
+        Self { model, kv_cache: model.blocks.iter().map(|_| empty()).collect(), length: 0 }
     }
 
-    /// Tokens so far.
+    /// The number of tokens so far.
     pub fn len(&self) -> usize {
         self.length
     }
@@ -33,20 +33,26 @@ impl<'m, 'a, T: Real> Generator<'m, 'a, T> {
         self.length == 0
     }
 
-    /// Read these tokens (at least one) behind the others; the logits `[vocab]` of what comes next.
+    /// Append these tokens (at least one); returns the logits `[vocab]` of the next token.
     pub fn read(&mut self, tokens: &[u32]) -> Array1<T> {
         let model = self.model;
         let total = self.length + tokens.len();
         let positions: Vec<usize> = (self.length..total).collect();
-        let angles = model.angles(&positions);
-        let span = [Span { queries: 0..tokens.len(), context: 0..self.length, own: self.length..total }];
+        let cos_sin = model.cos_sin(&positions);
+        let sequence =
+            [SequenceRows { queries: 0..tokens.len(), prefix: 0..self.length, own: self.length..total }];
         let mut x = model.embed(tokens, &positions);
-        for (block, (keys, values)) in model.blocks.iter().zip(&mut self.past) {
-            let p = block.project(x.view(), &model.rotaries, &angles);
+        for (block, (keys, values)) in model.blocks.iter().zip(&mut self.kv_cache) {
+            let p = block.project(x.view(), &model.ropes, &cos_sin);
             keys.append(Axis(0), p.k.view()).expect("the same width");
             values.append(Axis(0), p.v.view()).expect("the same width");
-            let (attended, _) =
-                attention::forward(p.q.view(), keys.view(), values.view(), &span, block.heads(model.heads()));
+            let (attended, _) = attention::forward(
+                p.q.view(),
+                keys.view(),
+                values.view(),
+                &sequence,
+                block.attention_config(model.attention_config()),
+            );
             x = block.finish(x, attended.view());
         }
         self.length = total;

@@ -1,7 +1,7 @@
-//! A frozen matrix, with or without a CURLoRA term beside it.
+//! A linear layer: a frozen matrix, optionally with a bias and a CURLoRA term.
 //!
-//! With W `[m, n]`, C = W[:, J] `[m, c]`, R = W[I, :] `[r, n]` and U `[c, r]`, on rows of tokens (arXiv 2408.14572; the
-//! gathers are curmerge's own):
+//! With W `[m, n]`, C = W[:, J] `[m, c]`, R = W[I, :] `[r, n]` and U `[c, r]`, for rows of tokens x `[tokens, n]`
+//! (arXiv 2408.14572; that R x is a gather is curmerge's own observation):
 //!
 //! ```text
 //! y0 = x W^T             z  = y0[:, I]            R x is already in the base product: a gather, not a product
@@ -10,7 +10,7 @@
 //! dx = (g + s scatter_I(h U)) W                   since R^T v = W^T scatter_I(v)
 //! ```
 //!
-//! So the input x need not be kept for the backward pass, and C U R is never formed.
+//! So the input x is not saved for the backward pass, and C U R is never formed.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -18,16 +18,16 @@ use std::sync::{Arc, OnceLock};
 use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2, s};
 use rayon::prelude::*;
 
-use super::panels;
+use super::packing;
 use crate::base::Weight;
 use crate::kernels::{Precision, Real, elementwise, matmul, matmul_single};
 
-/// Numbers of a weight that are decoded at a time: at most 16 MiB.
+/// Values of a weight that are decoded at a time: at most 16 MiB.
 const DECODED_VALUES: usize = 1 << 22;
-/// Rows that are decoded at a time are a multiple of this, so that few tiles and blocks of sums are left ragged.
+/// Rows decoded at a time are a multiple of this, so that few tiles and blocks of k are ragged.
 const DECODED_ROWS: usize = 576;
 
-/// Token rows of a term or a bias that one thread takes at a time.
+/// Token rows of a term or a bias that one thread processes at a time.
 const TILE: usize = 64;
 
 const CONTIGUOUS: &str = "rows of products are contiguous";
@@ -35,7 +35,7 @@ const CONTIGUOUS: &str = "rows of products are contiguous";
 /// The trained part of a [`Linear`].
 #[derive(Clone, Debug)]
 pub struct CurTerm<T> {
-    /// Place of its gradient in the list that the backward pass fills.
+    /// The index of its gradient in the list that the backward pass fills.
     pub slot: usize,
     /// The rows I of W: `[r]`.
     pub rows: Vec<u32>,
@@ -47,39 +47,39 @@ pub struct CurTerm<T> {
     pub scale: T,
 }
 
-/// y = x W^T, plus the CURLoRA term and the bias where there are such.
+/// y = x W^T, plus the CURLoRA term and the bias if there are any.
 #[derive(Clone, Debug)]
 pub struct Linear<'a, T: Real> {
     weight: Weight<'a>,
-    /// How the products with the frozen matrix are computed.
+    /// What the products with the frozen matrix are computed in.
     precision: Precision,
-    /// W^T and W, ready for products, where there is room to keep them.
-    kept: [Option<KeptPanels<T>>; 2],
-    /// Added to every row of what the matrix and the term give: `[m]`.
+    /// W^T and W packed for products, where memory was granted for them.
+    packed: [Option<PackedCache<T>>; 2],
+    /// Added to every row of y: `[m]`.
     bias: Option<Vec<T>>,
     /// The trained term.
     pub term: Option<CurTerm<T>>,
 }
 
-/// A matrix in one of its roles, made ready by the first pass; clones share it.
-struct KeptPanels<T: Real>(Arc<OnceLock<Vec<T::Panels>>>);
+/// A packed matrix, filled by the first pass that needs it; clones share it.
+struct PackedCache<T: Real>(Arc<OnceLock<Vec<T::PackedRhs>>>);
 
-impl<T: Real> Clone for KeptPanels<T> {
+impl<T: Real> Clone for PackedCache<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<T: Real> std::fmt::Debug for KeptPanels<T> {
+impl<T: Real> std::fmt::Debug for PackedCache<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.get().is_some() { "kept" } else { "to be kept" })
+        f.write_str(if self.0.get().is_some() { "packed" } else { "empty" })
     }
 }
 
 impl<'a, T: Real> Linear<'a, T> {
     /// The frozen matrix `[m, n]` and its bias `[m]`.
     pub fn new(weight: Weight<'a>, bias: Option<Vec<T>>) -> Self {
-        Self { weight, precision: Precision::F32, kept: [None, None], bias, term: None }
+        Self { weight, precision: Precision::F32, packed: [None, None], bias, term: None }
     }
 
     /// The frozen matrix.
@@ -89,44 +89,45 @@ impl<'a, T: Real> Linear<'a, T> {
 
     /// Compute the products with the frozen matrix in this precision.
     pub fn set_precision(&mut self, precision: Precision) {
-        (self.precision, self.kept) = (precision, [None, None]);
+        (self.precision, self.packed) = (precision, [None, None]);
     }
 
-    /// How the products with the frozen matrix are computed.
+    /// What the products with the frozen matrix are computed in.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// Keep W^T and W ready for products where they are `wanted` and fit into what is `left` of the memory for that.
-    pub fn keep_panels(&mut self, wanted: [bool; 2], left: &mut u64) {
-        let bytes = T::panel_bytes(self.weight.rows(), self.weight.cols(), self.precision);
-        for (kept, wanted) in self.kept.iter_mut().zip(wanted) {
-            match left.checked_sub(bytes).filter(|_| wanted) {
+    /// Keep packed copies of W^T and W from one pass to the next, each if it is `wanted` and fits into the `remaining`
+    /// bytes, which then shrink by its size.
+    pub fn cache_packed(&mut self, wanted: [bool; 2], remaining: &mut u64) {
+        let bytes = T::packed_bytes(self.weight.rows(), self.weight.cols(), self.precision);
+        for (packed, wanted) in self.packed.iter_mut().zip(wanted) {
+            match remaining.checked_sub(bytes).filter(|_| wanted) {
                 Some(rest) => {
-                    *left = rest;
-                    kept.get_or_insert_with(|| KeptPanels(Arc::default()));
+                    *remaining = rest;
+                    packed.get_or_insert_with(|| PackedCache(Arc::default()));
                 }
-                None => *kept = None,
+                None => *packed = None,
             }
         }
     }
 
-    /// x `[tokens, n]` as [`Self::forward`] takes it, for all matrices that read it in this precision.
-    pub fn input<'x>(&self, x: ArrayView2<'x, T>) -> T::Rows<'x> {
-        T::rows(x, self.precision)
+    /// Pack x `[tokens, n]` for [`Self::forward`] of this layer and of all others that read x in the same precision.
+    pub fn input<'x>(&self, x: ArrayView2<'x, T>) -> T::PackedLhs<'x> {
+        T::pack_lhs(x, self.precision)
     }
 
-    /// x `[tokens, n]` to y `[tokens, m]`; also z `[tokens, r]`, which the backward pass needs, when there is a term.
-    pub fn forward(&self, x: &T::Rows<'_>) -> (Array2<T>, Option<Array2<T>>) {
-        let mut y = T::space((T::row_count(x), self.weight.rows()));
+    /// x `[tokens, n]` to y `[tokens, m]`; with a term also z `[tokens, r]`, which the backward pass needs.
+    pub fn forward(&self, x: &T::PackedLhs<'_>) -> (Array2<T>, Option<Array2<T>>) {
+        let mut y = T::pooled((T::lhs_rows(x), self.weight.rows()));
         self.multiply(&mut y, false, x);
         let z = self.term.as_ref().map(|term| term.forward(&mut y));
         self.add_bias(&mut y);
         (y, z)
     }
 
-    /// y `[tokens, m]` + x W^T from `y`, without a term.
-    pub fn forward_onto(&self, y: &mut Array2<T>, x: &T::Rows<'_>) {
+    /// `y += x W^T` plus the bias, for y `[tokens, m]`; for layers without a term.
+    pub fn forward_onto(&self, y: &mut Array2<T>, x: &T::PackedLhs<'_>) {
         assert!(self.term.is_none(), "a term needs x W^T alone");
         self.multiply(y, true, x);
         self.add_bias(y);
@@ -141,31 +142,33 @@ impl<'a, T: Real> Linear<'a, T> {
     }
 
     /// `y = x W^T` or `y += x W^T`.
-    fn multiply(&self, y: &mut Array2<T>, accumulate: bool, x: &T::Rows<'_>) {
-        let make = |rows| panels::transposed::<T>(&self.weight, rows, self.precision);
-        self.each_block(&self.kept[0], make, |rows, w| {
+    fn multiply(&self, y: &mut Array2<T>, accumulate: bool, x: &T::PackedLhs<'_>) {
+        let pack = |rows| packing::weight_transposed::<T>(&self.weight, rows, self.precision);
+        self.for_each_row_block(&self.packed[0], pack, |rows, w| {
             T::multiply(y.slice_mut(s![.., rows]), accumulate, x, w);
         });
     }
 
-    /// Do something with every block of the matrix in one of its roles: as it is kept, or made for the moment.
-    fn each_block(
+    /// Call `work` with each block of rows and its packed matrix: from the cache, or packed for the moment by `pack`.
+    fn for_each_row_block(
         &self,
-        kept: &Option<KeptPanels<T>>,
-        make: impl Fn(Range<usize>) -> T::Panels,
-        mut work: impl FnMut(Range<usize>, &T::Panels),
+        cache: &Option<PackedCache<T>>,
+        pack: impl Fn(Range<usize>) -> T::PackedRhs,
+        mut work: impl FnMut(Range<usize>, &T::PackedRhs),
     ) {
-        match kept {
-            Some(kept) => {
-                let kept = kept.0.get_or_init(|| self.blocks().map(|rows| T::kept(make(rows))).collect());
-                self.blocks().zip(kept).for_each(|(rows, w)| work(rows, w));
+        match cache {
+            Some(cache) => {
+                let packed = cache
+                    .0
+                    .get_or_init(|| self.row_blocks().map(|rows| T::shrink_to_fit(pack(rows))).collect());
+                self.row_blocks().zip(packed).for_each(|(rows, w)| work(rows, w));
             }
-            None => self.blocks().for_each(|rows| work(rows.clone(), &make(rows))),
+            None => self.row_blocks().for_each(|rows| work(rows.clone(), &pack(rows))),
         }
     }
 
     /// From g = dL/dy `[tokens, m]` and the z of the forward pass: adds dL/dU to its slot of `gradients`, and dL/dx
-    /// `[tokens, n]` to `dx` when that is wanted; nothing yet in it is as zeros.
+    /// `[tokens, n]` to `dx` if given; `None` in it counts as zeros.
     pub fn backward(
         &self,
         mut g: CowArray<T, Ix2>,
@@ -177,29 +180,29 @@ impl<'a, T: Real> Linear<'a, T> {
             term.backward(&mut g, z, &mut gradients[term.slot], dx.is_some());
         }
         let Some(sum) = dx else { return };
-        let make = |rows| panels::upright::<T>(&self.weight, rows, self.precision);
-        self.each_block(&self.kept[1], make, |rows, w| {
-            let part = T::rows(g.slice(s![.., rows]), self.precision);
+        let pack = |rows| packing::weight::<T>(&self.weight, rows, self.precision);
+        self.for_each_row_block(&self.packed[1], pack, |rows, w| {
+            let part = T::pack_lhs(g.slice(s![.., rows]), self.precision);
             let accumulate = sum.is_some();
-            let dx = sum.get_or_insert_with(|| T::space((g.nrows(), self.weight.cols())));
+            let dx = sum.get_or_insert_with(|| T::pooled((g.nrows(), self.weight.cols())));
             T::multiply(dx.view_mut(), accumulate, &part, w);
         });
         if !g.is_view() {
-            T::done(g.into_owned());
+            T::recycle(g.into_owned());
         }
     }
 
-    /// Rows of the matrix that are decoded together.
-    fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<T> {
+    /// The blocks of rows that are decoded together.
+    fn row_blocks(&self) -> impl Iterator<Item = Range<usize>> + use<T> {
         let rows = self.weight.rows();
-        let most = (DECODED_VALUES / self.weight.cols()).max(1);
-        let step = if most > DECODED_ROWS { most - most % DECODED_ROWS } else { most };
+        let max_rows = (DECODED_VALUES / self.weight.cols()).max(1);
+        let step = if max_rows > DECODED_ROWS { max_rows - max_rows % DECODED_ROWS } else { max_rows };
         (0..rows).step_by(step).map(move |start| start..(start + step).min(rows))
     }
 }
 
 impl<T: Real> CurTerm<T> {
-    /// Adds the term's part to y0 `[tokens, m]`; z `[tokens, r]`.
+    /// Adds s z U^T C^T to y0 `[tokens, m]`, and returns z `[tokens, r]`.
     fn forward(&self, y: &mut Array2<T>) -> Array2<T> {
         let mut z = Array2::zeros((y.nrows(), self.rows.len()));
         let tiles = y.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter();
@@ -215,8 +218,7 @@ impl<T: Real> CurTerm<T> {
         z
     }
 
-    /// Adds dL/dU to `gradient`, and to g `[tokens, m]` what the term makes of it on its way through W, when that is
-    /// wanted.
+    /// Adds dL/dU to `gradient`; when `want_dx`, also adds s scatter_I(h U) to g `[tokens, m]`.
     fn backward(&self, g: &mut CowArray<T, Ix2>, z: &Array2<T>, gradient: &mut Array2<T>, want_dx: bool) {
         let mut h = Array2::zeros((g.nrows(), self.c.ncols()));
         matmul(h.view_mut(), false, g.view(), self.c.view());

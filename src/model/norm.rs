@@ -1,12 +1,12 @@
 //! RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467) and LayerNorm (Ba et al. 2016, arXiv 1607.06450), forward and
-//! backward: of whole rows, or of each head within a row.
+//! backward, over whole rows or over each head of a row.
 
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use crate::kernels::{Precision, Real, Stored, elementwise, norms};
+use crate::kernels::{Precision, Real, SavedActivation, norms, reduce};
 
-/// Token rows that one thread takes at a time.
+/// Token rows that one thread processes at a time.
 const TILE: usize = 16;
 
 const CONTIGUOUS: &str = "activations are row-major";
@@ -14,17 +14,21 @@ const CONTIGUOUS: &str = "activations are row-major";
 /// A frozen norm.
 #[derive(Clone, Debug)]
 pub struct Norm<T> {
-    /// One factor a channel: `[n]`.
+    /// The factor of each channel: `[n]`.
     pub weight: Vec<T>,
-    /// Of a LayerNorm, what is added to each channel: `[n]`. An RMSNorm has none.
+    /// The bias of a LayerNorm: `[n]`. An RMSNorm has none.
     pub bias: Option<Vec<T>>,
     /// Added to the mean square, or to the variance.
     pub eps: f64,
 }
 
-/// x `[tokens, n]`, normed where there is a norm, ready for products of this precision.
-pub fn rows<T: Real>(norm: Option<&Norm<T>>, x: ArrayView2<T>, precision: Precision) -> T::Rows<'static> {
-    T::rows_made(x.dim(), precision, |i, y| match norm {
+/// Pack x `[tokens, n]`, normed where there is a norm, for products of this precision.
+pub fn pack<T: Real>(
+    norm: Option<&Norm<T>>,
+    x: ArrayView2<T>,
+    precision: Precision,
+) -> T::PackedLhs<'static> {
+    T::pack_lhs_from_fn(x.dim(), precision, |i, y| match norm {
         Some(norm) => norm.row(x.row(i), y),
         None => y.copy_from_slice(x.row(i).to_slice().expect(CONTIGUOUS)),
     })
@@ -33,7 +37,7 @@ pub fn rows<T: Real>(norm: Option<&Norm<T>>, x: ArrayView2<T>, precision: Precis
 impl<T: Real> Norm<T> {
     /// y = w x / rms(x), or w (x - mean(x)) / std(x) + b, row by row: `[tokens, n]` to `[tokens, n]`.
     pub fn forward(&self, x: ArrayView2<T>) -> Array2<T> {
-        let mut y = T::space(x.dim());
+        let mut y = T::pooled(x.dim());
         let tiles =
             y.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter().zip(x.axis_chunks_iter(Axis(0), TILE));
         tiles.for_each(|(mut y, x)| {
@@ -58,9 +62,9 @@ impl<T: Real> Norm<T> {
         }
     }
 
-    /// `dx` += dL/dx from the input x and dy = dL/dy, all `[tokens, n]` or `[tokens, heads * n]`.
+    /// `dx += dL/dx` from the input x and dy = dL/dy, all `[tokens, n]` or `[tokens, heads * n]`.
     /// RMSNorm: dx = i (w dy) - x i^3 mean(x w dy), with i = 1 / rms(x).
-    pub fn backward(&self, x: &Stored<T>, dy: ArrayView2<T>, dx: &mut Array2<T>) {
+    pub fn backward(&self, x: &SavedActivation<T>, dy: ArrayView2<T>, dx: &mut Array2<T>) {
         let (n, width) = (self.weight.len(), dx.ncols());
         dx.axis_chunks_iter_mut(Axis(0), TILE)
             .into_par_iter()
@@ -85,12 +89,12 @@ impl<T: Real> Norm<T> {
     }
 
     fn inverse_rms(&self, x: &[T]) -> T {
-        T::from_f64(1.0 / (elementwise::square_sum(x) / x.len() as f64 + self.eps).sqrt())
+        T::from_f64(1.0 / (reduce::square_sum(x) / x.len() as f64 + self.eps).sqrt())
     }
 
-    /// The mean, and the inverse of the standard deviation.
+    /// The mean, and the inverse standard deviation.
     fn moments(&self, x: &[T]) -> (T, T) {
-        let (mean, spread) = norms::mean_and_spread(x);
-        (T::from_f64(mean), T::from_f64(1.0 / (spread / x.len() as f64 + self.eps).sqrt()))
+        let (mean, deviation) = norms::mean_and_squared_deviation(x);
+        (T::from_f64(mean), T::from_f64(1.0 / (deviation / x.len() as f64 + self.eps).sqrt()))
     }
 }

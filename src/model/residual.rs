@@ -1,13 +1,14 @@
-//! How what a part of a block gives joins the residual stream: perhaps normed, perhaps scaled, added.
+//! Residual connections: the output of attention or of the feed-forward network is added to the residual stream,
+//! optionally after a norm and a scale.
 
 use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
 
 use super::linear::Linear;
 use super::norm::Norm;
-use crate::kernels::{Real, Stored, elementwise};
+use crate::kernels::{Real, SavedActivation, elementwise};
 
-/// Token rows that one thread takes at a time.
+/// Token rows that one thread processes at a time.
 const TILE: usize = 16;
 
 const CONTIGUOUS: &str = "activations are row-major";
@@ -15,19 +16,20 @@ const CONTIGUOUS: &str = "activations are row-major";
 /// x + scale norm(y).
 #[derive(Clone, Debug)]
 pub struct Residual<T> {
-    /// The norm behind the part.
+    /// The post-norm of y.
     pub norm: Option<Norm<T>>,
-    /// The factor behind that.
+    /// The factor of the normed y.
     pub scale: T,
 }
 
 impl<T: Real> Residual<T> {
-    /// Adds to x `[tokens, d_model]` what a matrix makes of `rows`; its z, and where there is a norm its y.
+    /// Adds y, the product of `rows` and a matrix, to x `[tokens, d_model]`. Returns the z of the matrix's term, and y
+    /// where the backward pass needs it.
     pub fn add_product(
         &self,
         x: &mut Array2<T>,
         linear: &Linear<'_, T>,
-        rows: &T::Rows<'_>,
+        rows: &T::PackedLhs<'_>,
     ) -> (Option<Array2<T>>, Option<Array2<T>>) {
         if self.norm.is_none() && self.scale == T::one() && linear.term.is_none() {
             linear.forward_onto(x, rows);
@@ -37,20 +39,20 @@ impl<T: Real> Residual<T> {
         (z, self.add(x, y))
     }
 
-    /// Adds y to x, both `[tokens, d_model]`; y again, where the backward pass needs it.
+    /// Adds y to x, both `[tokens, d_model]`. Returns y where the backward pass needs it.
     pub fn add(&self, x: &mut Array2<T>, y: Array2<T>) -> Option<Array2<T>> {
-        let (mut added, kept) = match &self.norm {
+        let (mut added, saved) = match &self.norm {
             Some(norm) => (norm.forward(y.view()), Some(y)),
             None => (y, None),
         };
         scale(&mut added, self.scale);
         add(x, added.view());
-        T::done(added);
-        kept
+        T::recycle(added);
+        saved
     }
 
     /// dL/dy from g = dL/d(x + scale norm(y)) and the y of the forward pass.
-    pub fn backward<'g>(&self, g: ArrayView2<'g, T>, y: Option<&Stored<T>>) -> CowArray<'g, T, Ix2> {
+    pub fn backward<'g>(&self, g: ArrayView2<'g, T>, y: Option<&SavedActivation<T>>) -> CowArray<'g, T, Ix2> {
         if self.norm.is_none() && self.scale == T::one() {
             return g.into();
         }

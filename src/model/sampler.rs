@@ -1,9 +1,9 @@
-//! Choosing the next token from logits.
+//! Sampling of the next token from logits.
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// Greedy, or a draw from the likeliest tokens.
+/// Greedy decoding, or temperature sampling with top-k and top-p.
 #[derive(Debug)]
 pub struct Sampler {
     temperature: f32,
@@ -13,13 +13,13 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// `temperature` 0 is greedy; otherwise a draw among the `top_k` likeliest (0: all), cut to the fewest that hold
-    /// `top_p` of the probability.
+    /// `temperature` 0 is greedy. Otherwise tokens are sampled among the `top_k` most probable (0: all), cut to the smallest
+    /// set that has `top_p` of their probability (nucleus sampling).
     pub fn new(temperature: f32, top_k: usize, top_p: f32, seed: u64) -> Self {
         Self { temperature, top_k, top_p, stream: ChaCha20Rng::seed_from_u64(seed) }
     }
 
-    /// The index of the chosen logit; ties go to the first.
+    /// The index of the chosen logit. Greedily, the first of equal ones.
     pub fn choose(&mut self, logits: &[f32]) -> u32 {
         let greedy = (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
         if self.temperature <= 0.0 {

@@ -4,7 +4,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::data::Example;
-use crate::model::{Batch, rows_read};
+use crate::model::{Batch, input_tokens};
 
 /// Upper limit of the tokens of a micro-batch; a longer example forms one alone. Larger ones do not make matrix
 /// products faster.
@@ -66,7 +66,7 @@ pub fn micro_batches<'e>(
         let sequences: Vec<(&[u32], &[bool])> =
             group.iter().map(|(_, example)| (&example.tokens[..], &example.loss_mask[..])).collect();
         if limits.share_prefixes {
-            batch.push_sharing(&sequences);
+            batch.push_with_shared_prefix(&sequences);
         } else {
             sequences.iter().for_each(|(tokens, loss_mask)| batch.push(tokens, loss_mask));
         }
@@ -84,7 +84,7 @@ fn groups<'e>(
     let mut groups: Vec<Vec<(usize, &Example)>> = Vec::new();
     let mut tokens = 0;
     for (index, example) in examples {
-        let own = rows_read(&example.tokens, &example.loss_mask);
+        let own = input_tokens(&example.tokens, &example.loss_mask);
         if own == 0 {
             continue;
         }
@@ -110,7 +110,7 @@ pub fn largest_micro_batch(
     max_tokens: usize,
 ) -> usize {
     let steps_of_epoch = examples.len().div_ceil(batch_size) as u64;
-    let read = |(_, example): &(usize, &Example)| rows_read(&example.tokens, &example.loss_mask);
+    let read = |(_, example): &(usize, &Example)| input_tokens(&example.tokens, &example.loss_mask);
     let mut largest = 0;
     for epoch in 0..steps.div_ceil(steps_of_epoch.max(1)).min(EPOCHS_EXAMINED) {
         let remaining = usize::try_from(steps - epoch * steps_of_epoch).unwrap_or(usize::MAX);

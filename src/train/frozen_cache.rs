@@ -55,7 +55,7 @@ impl FrozenCache {
     ) -> std::io::Result<Array2<f32>> {
         let offsets: Vec<Option<u64>> = examples.iter().map(|&example| self.offsets[example]).collect();
         if offsets.contains(&None) {
-            let x = model.frozen_part(batch);
+            let x = model.forward_frozen(batch);
             for (&example, rows) in examples.iter().zip(batch.sequences()) {
                 if self.offsets[example].is_none() {
                     let values = x.slice(s![rows.clone(), ..]);
@@ -119,7 +119,7 @@ mod tests {
         let mut cache = FrozenCache::new(&model, examples.len(), folder.path()).unwrap().unwrap();
         for indices in [&[1, 3][..], &[0, 3, 2], &[3, 2, 1, 0], &[2]] {
             let micro_batch = micro_batch(indices);
-            let right = model.frozen_part(&micro_batch.batch);
+            let right = model.forward_frozen(&micro_batch.batch);
             assert_eq!(cache.hidden_states(&model, &micro_batch).unwrap(), right, "{indices:?}");
             let from = model.gradients_from(right, &micro_batch.batch, 0.1);
             assert_eq!(model.gradients(&micro_batch.batch, 0.1), from);

@@ -147,12 +147,12 @@ pub fn train(
     set(model, &state.matrices);
     let resumed_at = state.progress.steps();
     model.limit_activations(options.memory);
-    let bytes_a_token = model.activation_bytes_a_token();
+    let bytes_a_token = model.activation_bytes_per_token();
     let max_tokens = batches::tokens_within(options.memory, bytes_a_token);
     let largest =
         batches::largest_micro_batch(&data.examples, options.batch_size, options.seed, steps, max_tokens)
             as u64;
-    model.keep_weights(options.memory.saturating_sub(bytes_a_token.saturating_mul(largest)));
+    model.cache_packed_weights(options.memory.saturating_sub(bytes_a_token.saturating_mul(largest)));
     // What is seen once need not be kept.
     let keep = |model: &Transformer<'_, f32>, data: Option<&Dataset>| match data {
         Some(data) => FrozenCache::new(model, data.examples.len(), &options.scratch),
@@ -246,11 +246,11 @@ fn recent(losses: &[f64]) -> f64 {
 }
 
 fn matrices(model: &mut Transformer<'_, f32>) -> Vec<Array2<f32>> {
-    model.trained().iter().map(|u| (*u).clone()).collect()
+    model.trainable_mut().iter().map(|u| (*u).clone()).collect()
 }
 
 fn set(model: &mut Transformer<'_, f32>, matrices: &[Array2<f32>]) {
-    model.trained().into_iter().zip(matrices).for_each(|(u, value)| u.assign(value));
+    model.trainable_mut().into_iter().zip(matrices).for_each(|(u, value)| u.assign(value));
 }
 
 /// Set each U to its value, what it gained since it was `began` multiplied by `factor`.
@@ -261,7 +261,7 @@ fn set_shrunk(
     factor: f32,
 ) {
     set(model, matrices);
-    for (u, from) in model.trained().into_iter().zip(began) {
+    for (u, from) in model.trainable_mut().into_iter().zip(began) {
         u.zip_mut_with(from, |u, &from| *u = from + factor * (*u - from));
     }
 }
@@ -280,21 +280,21 @@ fn mean_loss_keeping(
     let (mut sum, mut count) = (0.0, 0);
     let limits = BatchLimits { max_tokens: batches::MAX_TOKENS, share_prefixes: cache.is_none() };
     for micro_batch in batches::micro_batches(data.examples.iter().enumerate(), limits) {
-        let x = frozen_part(model, &micro_batch, &mut cache)?;
+        let x = forward_frozen(model, &micro_batch, &mut cache)?;
         sum -= model.log_probs_from(x, &micro_batch.batch).iter().sum::<f64>();
         count += micro_batch.batch.predictions().len();
     }
     Ok(sum / count as f64)
 }
 
-fn frozen_part(
+fn forward_frozen(
     model: &Transformer<'_, f32>,
     micro_batch: &MicroBatch,
     cache: &mut Option<&mut FrozenCache>,
 ) -> Result<Array2<f32>> {
     match cache {
         Some(cache) => cache.hidden_states(model, micro_batch),
-        None => Ok(model.frozen_part(&micro_batch.batch)),
+        None => Ok(model.forward_frozen(&micro_batch.batch)),
     }
 }
 
@@ -309,7 +309,7 @@ fn step_gradients(
     let mut sum = 0.0;
     let mut total: Vec<Array2<f32>> = Vec::new();
     for micro_batch in micro_batches {
-        let x = frozen_part(model, micro_batch, &mut cache)?;
+        let x = forward_frozen(model, micro_batch, &mut cache)?;
         let (log_probs, gradients) = model.gradients_from(x, &micro_batch.batch, weight);
         sum -= log_probs.iter().sum::<f64>();
         if total.is_empty() {

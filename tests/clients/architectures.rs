@@ -93,7 +93,7 @@ macro_rules! tests {
     ($($module:ident: $name:literal),* $(,)?) => {
         $(mod $module {
             #[test]
-            fn client_llama_cpp_gives_the_same_probabilities() {
+            fn llama_cpp_gives_the_same_probabilities() {
                 super::check($name, $name.starts_with("gemma") || $name == "gpt2");
             }
         })*

@@ -124,7 +124,7 @@ fn their_accuracy(model: &Path, lora: Option<&Path>) -> f64 {
 }
 
 #[test]
-fn client_llama_cpp_has_the_same_tokens() {
+fn llama_cpp_has_the_same_tokens() {
     let mut texts: Vec<String> = PROMPTS.iter().map(|p| p.to_string()).collect();
     let hard = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/tokenizer/hard.jsonl"));
     texts.extend(hard.lines().map(|line| serde_json::from_str::<String>(line).unwrap()));
@@ -144,7 +144,7 @@ fn client_llama_cpp_has_the_same_tokens() {
 }
 
 #[test]
-fn client_llama_cpp_gives_the_same_probabilities() {
+fn llama_cpp_gives_the_same_probabilities() {
     let made = made();
     assert_same("base in F32", &ours(&made.f32, None), &theirs(&made.f32, None));
     assert_same("F32 and Q8_0", &ours(&made.f32, None), &ours(&made.base, None));
@@ -152,7 +152,7 @@ fn client_llama_cpp_gives_the_same_probabilities() {
 }
 
 #[test]
-fn client_adapter_merged_file_and_lora_are_one_model() {
+fn adapter_merged_file_and_lora_are_one_model() {
     let made = made();
     let (merged, lora) = (made.path("merged-f32.gguf"), made.path("lora.gguf"));
     curmerge!("merge", made.f32, made.adapter, "-o", merged).done();
@@ -171,7 +171,7 @@ fn client_adapter_merged_file_and_lora_are_one_model() {
 }
 
 #[test]
-fn client_merged_gguf_is_the_base_plus_the_change() {
+fn merged_gguf_is_the_base_plus_the_change() {
     let made = made();
     let merged = made.path("merged-checked.gguf");
     curmerge!("merge", made.f32, made.adapter, "-o", merged).done();
@@ -179,7 +179,7 @@ fn client_merged_gguf_is_the_base_plus_the_change() {
 }
 
 #[test]
-fn client_merged_folder_is_the_base_plus_the_change() {
+fn merged_folder_is_the_base_plus_the_change() {
     let made = made();
     let (folder, gguf) = (made.path("merged-hf"), made.path("merged-hf.gguf"));
     curmerge!("merge", made.hf, made.adapter, "-o", folder).done();
@@ -189,7 +189,7 @@ fn client_merged_folder_is_the_base_plus_the_change() {
 }
 
 #[test]
-fn client_containers_of_equal_values_have_the_same_rows_and_columns() {
+fn containers_of_equal_values_have_the_same_rows_and_columns() {
     let made = made();
     let chosen = |base: &Path, name: &str| {
         let out = made.path(name);
@@ -206,7 +206,7 @@ fn client_containers_of_equal_values_have_the_same_rows_and_columns() {
 }
 
 #[test]
-fn client_an_adapter_trained_on_a_folder_fits_the_gguf_file() {
+fn an_adapter_trained_on_a_folder_fits_the_gguf_file() {
     let made = made();
     let adapter = made.path("from-hf.safetensors");
     let data = demo("train.jsonl");
@@ -218,7 +218,7 @@ fn client_an_adapter_trained_on_a_folder_fits_the_gguf_file() {
 }
 
 #[test]
-fn client_quantized_merges_keep_what_was_learnt() {
+fn quantized_merges_keep_what_was_learnt() {
     let made = made();
     let (base, beside) = (accuracy(&made.base, None), accuracy(&made.base, Some(&made.adapter)));
     println!("accuracy: base {base:.3}, with the adapter {beside:.3}");
@@ -242,7 +242,7 @@ fn client_quantized_merges_keep_what_was_learnt() {
 }
 
 #[test]
-fn client_splits_are_the_whole_model_in_llama_cpp_and_here() {
+fn splits_are_the_whole_model_in_llama_cpp_and_here() {
     let made = made();
     let (whole, splits) = (made.path("split-whole.gguf"), made.path("splits"));
     curmerge!("merge", made.f32, made.adapter, "-o", whole).done();
@@ -265,7 +265,7 @@ fn client_splits_are_the_whole_model_in_llama_cpp_and_here() {
 }
 
 #[test]
-fn client_a_folder_in_other_shards_is_the_same_model() {
+fn a_folder_in_other_shards_is_the_same_model() {
     let made = made();
     let (own, shards) = (made.path("shards-own"), made.path("shards"));
     curmerge!("merge", made.hf, made.adapter, "-o", own).done();
@@ -275,7 +275,7 @@ fn client_a_folder_in_other_shards_is_the_same_model() {
 }
 
 #[test]
-fn client_tokens_of_a_folder_made_from_a_gguf_file_are_llama_cpps() {
+fn tokens_of_a_folder_made_from_a_gguf_file_are_llama_cpps() {
     let made = made();
     let models = remade::PRE_TOKENIZERS.iter().map(|pre| {
         let value = curmerge_formats::gguf::Value::String((*pre).into());
@@ -297,7 +297,7 @@ fn client_tokens_of_a_folder_made_from_a_gguf_file_are_llama_cpps() {
 }
 
 #[test]
-fn client_a_folder_made_from_a_gguf_file_is_the_same_model() {
+fn a_folder_made_from_a_gguf_file_is_the_same_model() {
     let made = made();
     let folder = made.path("from-gguf");
     curmerge!("convert", made.base, folder, "--type", "f32", "--max-shard-size", "3M").done();

@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use curmerge::base::Base;
 use curmerge::merge::{MergeOptions, MergeReport, Source, merge};
 use curmerge::model::Transformer;
+use curmerge_formats::adapter::Adapter;
 use curmerge_formats::onnx::Onnx;
 use serde_json::{Value, json};
 
-use crate::support::decoder::{adapter, error, logits, numbers, written};
+use crate::support::adapter::{Recipe, random};
+use crate::support::decoder::{logits, written};
+use crate::support::goldens::{error, numbers};
 use crate::support::venv;
 
 const IDS: [u32; 10] = [5, 42, 79, 116, 153, 190, 227, 264, 301, 18];
@@ -65,10 +68,15 @@ fn ask(models: &[PathBuf]) -> Vec<Value> {
 }
 
 fn check(name: &str, model: &Transformer<f32>, answer: &Value, tolerance: f64) {
-    let worst = error(&logits(model, &IDS).0, &numbers(&answer["logits"]));
+    let worst = error(logits(model, &IDS).0, &numbers(&answer["logits"]));
     assert!(worst < tolerance, "{name}: {worst:e}");
     let theirs: Vec<u64> = serde_json::from_value(answer["written"].clone()).unwrap();
     assert_eq!(written(model, &IDS, WRITTEN), theirs, "{name}");
+}
+
+/// An adapter of every matrix whose U is not small.
+fn adapter(base: &Base) -> Adapter {
+    Recipe::default().adapter(base, random(0.5, 4))
 }
 
 fn merged(base: &Base, out: &Path) -> MergeReport {
@@ -106,7 +114,7 @@ fn targets(base: &Base) -> Vec<String> {
 }
 
 #[test]
-fn client_dense_decoders_are_read_run_and_merged_into() {
+fn dense_decoders_are_read_run_and_merged_into() {
     let root = tempfile::tempdir().unwrap();
     let models: Vec<PathBuf> = DENSE.iter().map(|(f, form)| make(root.path(), f, form)).collect();
     let outs: Vec<PathBuf> = models.iter().map(|model| model.with_file_name("merged.onnx")).collect();
@@ -137,13 +145,13 @@ fn client_dense_decoders_are_read_run_and_merged_into() {
         let adapter = adapter(base);
         model.attach(&adapter.targets, adapter.scale).unwrap();
         check(&format!("merged {fixture} {form}"), &model, merged, 1e-3);
-        let change = error(&numbers(&merged["logits"]), &numbers(&plain["logits"]));
+        let change = error(numbers(&merged["logits"]), &numbers(&plain["logits"]));
         assert!(change > 0.05, "the adapter changes {change}");
     }
 }
 
 #[test]
-fn client_decoders_in_blocks_are_read_run_and_merged_into() {
+fn decoders_in_blocks_are_read_run_and_merged_into() {
     let root = tempfile::tempdir().unwrap();
     let models: Vec<PathBuf> = BLOCKS.iter().map(|(f, form)| make(root.path(), f, form)).collect();
     let outs: Vec<PathBuf> = models.iter().map(|model| model.with_file_name("merged.onnx")).collect();
@@ -171,7 +179,7 @@ fn client_decoders_in_blocks_are_read_run_and_merged_into() {
 }
 
 #[test]
-fn client_matrices_in_blocks_are_what_onnxruntime_makes_of_them() {
+fn matrices_in_blocks_are_what_onnxruntime_makes_of_them() {
     let root = tempfile::tempdir().unwrap();
     for (fixture, form) in BLOCKS {
         let model = make(root.path(), fixture, form);

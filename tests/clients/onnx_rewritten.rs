@@ -33,7 +33,7 @@ fn write(fixture: &str, names: &[&str], out: &Path, options: &RewriteOptions) {
 }
 
 #[test]
-fn client_onnxruntime_runs_rewritten_models() {
+fn onnxruntime_runs_rewritten_models() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let plain = RewriteOptions::new("new.data");

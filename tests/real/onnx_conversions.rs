@@ -1,9 +1,5 @@
 //! Real exports of ONNX decoders converted: what llama.cpp computes of the GGUF file and transformers of the folder is what
-//! onnxruntime computes of the model itself. Not run by default:
-//!
-//! `CURMERGE_ONNX=DIR CURMERGE_PYTHON=python [CURMERGE_ONLY=llama] cargo test --release --test onnx_real_converted -- --ignored --nocapture`
-//!
-//! DIR is what fixtures/onnx_models/make.py made; the interpreter has onnx, onnxruntime, xllamacpp, torch and transformers.
+//! onnxruntime computes of the model itself. `CURMERGE_ONLY=llama` takes the models whose names have this part.
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +8,9 @@ use curmerge::convert::{FileType, FolderOptions, to_gguf, to_hugging_face};
 use curmerge_formats::dtype::DType;
 use serde_json::{Value, json};
 
-use crate::support::python;
-use crate::support::real_exports::{bases, expected, named, ran};
+use crate::support::environment;
+use crate::support::goldens::{error, log_softmax, numbers};
+use crate::support::real_exports::{bases, expected, ran};
 
 /// What GGUF files have no form for, and what no tokenizer is there for.
 const NO_GGUF: &[(&str, &str)] = &[
@@ -33,31 +30,9 @@ fn ids(base: &Base) -> Vec<u32> {
     (0..count).map(|i| (i * 37 + 5) % config.vocab as u32).collect()
 }
 
-fn ask(script: &str, jobs: &[Value]) -> Value {
-    let out = tempfile::NamedTempFile::new().unwrap();
-    let input = serde_json::to_vec(jobs).unwrap();
-    python::run(&named("CURMERGE_PYTHON"), script, &[out.path().as_os_str()], &input);
-    let mut answers: Vec<Value> = serde_json::from_slice(&std::fs::read(out.path()).unwrap()).unwrap();
-    answers.remove(0)
-}
-
-fn numbers(value: &Value) -> Vec<f64> {
-    serde_json::from_value(value.clone()).unwrap()
-}
-
-fn log_softmax(logits: &[f64]) -> Vec<f64> {
-    let greatest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let sum: f64 = logits.iter().map(|logit| (logit - greatest).exp()).sum();
-    logits.iter().map(|logit| logit - greatest - sum.ln()).collect()
-}
-
-/// The largest difference, relative to the largest number of `right`.
-fn error(found: &[f64], right: &[f64]) -> f64 {
-    assert_eq!(found.len(), right.len());
-    let largest = |numbers: &mut dyn Iterator<Item = f64>| {
-        numbers.map(|x| if x.is_nan() { f64::INFINITY } else { x.abs() }).fold(0.0, f64::max)
-    };
-    largest(&mut found.iter().zip(right).map(|(a, b)| a - b)) / largest(&mut right.iter().copied())
+fn ask(script: &str, job: Value) -> Value {
+    let answers = environment::answer(script, &["OUT".as_ref()], json!([job]).to_string().as_bytes());
+    answers[0].clone()
 }
 
 /// How far log-probabilities may be off.
@@ -92,7 +67,7 @@ fn llama_cpp_and_transformers_run_what_comes_of_real_exports() {
     for (name, base) in bases() {
         let ids = ids(&base);
         let job = json!({ "model": base.path(), "ids": ids, "head": base.config().head_dim, "decode": 0 });
-        let own = ask("onnx_logits.py", &[job]);
+        let own = ask("onnx_logits.py", job);
         if !ran(&name, &own) {
             continue;
         }
@@ -102,9 +77,9 @@ fn llama_cpp_and_transformers_run_what_comes_of_real_exports() {
         // By the folder's name llama.cpp looks for Phi-3's own tokens, which this fixture has not.
         let gguf = gguf.filter(|_| !name.starts_with("phi3-long"));
         let job = json!({ "gguf": gguf, "folder": folder, "ids": ids, "vocab": base.config().vocab });
-        let theirs = ask("onnx_converted.py", &[job]);
+        let theirs = ask("onnx_converted.py", job);
         for by in ["llama", "transformers"].into_iter().filter(|by| !theirs[by].is_null()) {
-            let worst = error(&numbers(&theirs[by]), &right);
+            let worst = error(numbers(&theirs[by]), &right);
             println!("{name}: {by} differs by {worst:.1e}");
             if worst.is_nan() || worst > tolerance(&name, by) {
                 bad.push((name.clone(), by, worst));

@@ -1,8 +1,4 @@
-//! Real exports of ONNX decoders, in a folder of model folders, against onnxruntime. Not run by default:
-//!
-//! `CURMERGE_ONNX=DIR CURMERGE_PYTHON=python cargo test --release --test onnx_real -- --ignored --nocapture`
-//!
-//! The interpreter has onnxruntime.
+//! Real exports of ONNX decoders, in the folder that CURMERGE_ONNX names, against onnxruntime.
 
 use std::path::Path;
 
@@ -11,9 +7,11 @@ use curmerge::merge::{MergeOptions, Source, merge};
 use curmerge::model::Transformer;
 use serde_json::{Value, json};
 
-use crate::support::decoder::{adapter, error, logits, numbers, written};
-use crate::support::python;
-use crate::support::real_exports::{bases, named, ran};
+use crate::support::adapter::{Recipe, random};
+use crate::support::decoder::{logits, written};
+use crate::support::environment;
+use crate::support::goldens::{error, numbers};
+use crate::support::real_exports::{bases, ran};
 
 /// Tokens of no meaning that the model has.
 fn ids(base: &Base) -> Vec<u32> {
@@ -26,12 +24,11 @@ fn base_folder(base: &Base) -> &Path {
     model.folder()
 }
 
-/// What onnxruntime says of some models.
-fn ask(jobs: &[Value]) -> Vec<Value> {
-    let out = tempfile::NamedTempFile::new().unwrap();
-    let input = serde_json::to_vec(jobs).unwrap();
-    python::run(&named("CURMERGE_PYTHON"), "onnx_logits.py", &[out.path().as_os_str()], &input);
-    serde_json::from_slice(&std::fs::read(out.path()).unwrap()).unwrap()
+/// What onnxruntime says of a model.
+fn ask(job: &Value) -> Value {
+    let answers =
+        environment::answer("onnx_logits.py", &["OUT".as_ref()], json!([job]).to_string().as_bytes());
+    answers[0].clone()
 }
 
 fn job(path: &Path, base: &Base, ids: &[u32], decode: usize) -> Value {
@@ -57,13 +54,12 @@ fn logits_equal_those_of_onnxruntime() {
     let mut bad = Vec::new();
     for (name, base) in bases() {
         let ids = ids(&base);
-        let answer = ask(&[job(base.path(), &base, &ids, 0)]).remove(0);
+        let answer = ask(&job(base.path(), &base, &ids, 0));
         if !ran(&name, &answer) {
             continue;
         }
         let (last, greatest) = logits(&Transformer::new(&base).unwrap(), &ids);
-        let worst =
-            error(&last, &numbers(&answer["logits"])).max(error(&greatest, &numbers(&answer["last"])));
+        let worst = error(last, &numbers(&answer["logits"])).max(error(greatest, &numbers(&answer["last"])));
         println!("{name}: relative error {worst:.1e}");
         if worst > tolerance(&name) {
             bad.push(name);
@@ -78,14 +74,14 @@ fn merged_models_write_in_onnxruntime_what_base_and_adapter_write() {
     const WRITTEN: usize = 8;
     let mut bad = Vec::new();
     for (name, base) in bases() {
-        let adapter = adapter(&base);
+        let adapter = Recipe::default().adapter(&base, random(0.5, 4));
         let scratch = tempfile::tempdir().unwrap();
         let out = scratch.path().join("merged.onnx");
         let options = MergeOptions::default();
         let report = merge(&base, &[(Source::Cur(&adapter), 1.0)], &options, &out, |_, _| {}).unwrap();
         let worst = report.worst_first()[0].clone();
         let ids = ids(&base);
-        let answer = ask(&[job(&out, &base, &ids, WRITTEN)]).remove(0);
+        let answer = ask(&job(&out, &base, &ids, WRITTEN));
         if !ran(&name, &answer) {
             continue;
         }
@@ -108,7 +104,7 @@ fn merged_models_write_in_onnxruntime_what_base_and_adapter_write() {
         let own = if quantized { &merged } else { &model };
         let theirs: Vec<u64> = serde_json::from_value(answer["written"].clone()).unwrap();
         let same = written(own, &ids, WRITTEN) == theirs;
-        let (beside, again) = (error(&beside, &right), error(&again, &right));
+        let (beside, again) = (error(beside, &right), error(again, &right));
         println!(
             "{name}: {beside:.1e} beside, {again:.1e} merged, written {}; survived {:.3}, noise {:.2} in {}",
             if same { "alike" } else { "otherwise" },

@@ -1,9 +1,4 @@
-//! ONNX models of real ones, SmolLM2-135M-Instruct and Gemma 3 270M, against transformers and onnxruntime-genai. Not run
-//! by default:
-//!
-//! `CURMERGE_MODELS=DIR CURMERGE_PYTHON=python CURMERGE_GENAI_PYTHON=python cargo test --release --test onnx_large -- --ignored --nocapture`
-//!
-//! DIR and the first interpreter are those of tests/large.rs; the second has onnxruntime-genai 0.18.
+//! ONNX models of real ones, SmolLM2-135M-Instruct and Gemma 3 270M, against transformers and onnxruntime-genai.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -11,6 +6,7 @@ use std::path::{Path, PathBuf};
 use curmerge_formats::dtype::DType;
 use serde_json::{Value, json};
 
+use crate::support::environment::{self, named};
 use crate::support::families::{Container, Family};
 use crate::support::goldens::error;
 use crate::support::remade::Remade;
@@ -24,21 +20,13 @@ const PROMPTS: &[&str] = &[
 /// Tokens that are generated after each.
 const COUNT: &str = "24";
 
-fn named(variable: &str) -> PathBuf {
-    let value = std::env::var_os(variable);
-    value.unwrap_or_else(|| panic!("set {variable}; tests/onnx_large.rs says to what")).into()
-}
-
 fn model(name: &str) -> PathBuf {
     named("CURMERGE_MODELS").join(name)
 }
 
-fn answer(python: &Path, script: &str, words: &[&OsStr], input: &Value) -> Value {
-    let out = tempfile::NamedTempFile::new().unwrap();
-    let words: Vec<&OsStr> =
-        words.iter().map(|word| if *word == "OUT" { out.path().as_os_str() } else { word }).collect();
-    python::run(python, script, &words, input.to_string().as_bytes());
-    serde_json::from_slice(&std::fs::read(out.path()).unwrap()).unwrap()
+/// What onnxruntime-genai says.
+fn ask_genai(words: &[&OsStr], input: &Value) -> Value {
+    python::answer(&named("CURMERGE_GENAI_PYTHON"), "onnx_genai.py", words, input.to_string().as_bytes())
 }
 
 /// What curmerge generates after each prompt: its tokens, and the new ones.
@@ -68,7 +56,7 @@ fn assert_same_logits(what: &str, source: &Path, folder: &Path, scratch: &Path) 
     )
     .unwrap();
     let words = [asked.as_os_str(), OsStr::new("OUT")];
-    let right = answer(&named("CURMERGE_PYTHON"), "hf_logits.py", &words, &Value::Null);
+    let right = environment::answer("hf_logits.py", &words, b"null");
     let rows = |value: &Value| serde_json::from_value::<Vec<Vec<f64>>>(value.clone()).unwrap();
     let (found_rows, right) = (rows(&found["logits"][0]), rows(&right[folder.to_str().unwrap()]["rows"]));
     assert_eq!((found_rows.len(), right.len()), (ids.len(), ids.len()));
@@ -100,7 +88,7 @@ fn assert_same_tokens(what: &str, source: &Path, prompts: &[&str], scratch: &Pat
     let ours = ours(source, None, prompts);
     let ids: Vec<&Vec<u32>> = ours.iter().map(|[prompt, _]| prompt).collect();
     let words = [folder.as_os_str(), OsStr::new("OUT"), OsStr::new(COUNT)];
-    let found = answer(&named("CURMERGE_GENAI_PYTHON"), "onnx_genai.py", &words, &json!(ids));
+    let found = ask_genai(&words, &json!(ids));
     assert_generated(what, &ours, &found);
 }
 
@@ -148,7 +136,7 @@ fn genai_generates_the_same_tokens_by_real_models() {
     let words = [scratch.path().join("genai").into_os_string(), "OUT".into(), COUNT.into()];
     let words: Vec<&OsStr> = words.iter().map(|word| word.as_os_str()).collect();
     // Its own tokenizer opens the folder too.
-    let found = answer(&named("CURMERGE_GENAI_PYTHON"), "onnx_genai.py", &words, &json!(PROMPTS));
+    let found = ask_genai(&words, &json!(PROMPTS));
     for ([ids, _], found) in ours(&smol, None, PROMPTS).iter().zip(found.as_array().unwrap()) {
         assert_eq!(found["prompt"], json!(ids));
     }
@@ -180,9 +168,8 @@ fn genai_generates_the_same_tokens_with_an_adapter() {
     curmerge!("export", adapter, "--base", smol, "--format", "onnx-adapter", "-o", exported).done();
     let [with, without] = [Some(adapter.as_path()), None].map(|adapter| ours(&smol, adapter, PROMPTS));
     assert_ne!(with, without, "an adapter that changes nothing shows nothing");
-    let python = named("CURMERGE_GENAI_PYTHON");
     let words = [folder.as_os_str(), OsStr::new("OUT"), OsStr::new(COUNT), exported.as_os_str()];
     let ids: Vec<&Vec<u32>> = with.iter().map(|[prompt, _]| prompt).collect();
-    assert_generated("without", &without, &answer(&python, "onnx_genai.py", &words[..3], &json!(ids)));
-    assert_generated("with the adapter", &with, &answer(&python, "onnx_genai.py", &words, &json!(ids)));
+    assert_generated("without", &without, &ask_genai(&words[..3], &json!(ids)));
+    assert_generated("with the adapter", &with, &ask_genai(&words, &json!(ids)));
 }

@@ -1,10 +1,4 @@
-//! A real model, SmolLM2-135M-Instruct, against transformers, torch and llama.cpp. Not run by default:
-//!
-//! `CURMERGE_MODELS=DIR CURMERGE_PYTHON=python CURMERGE_DATA=DIR cargo test --release --test large -- --ignored --nocapture`
-//!
-//! DIR/smollm2-hf and DIR/smollm2-135m-instruct.Q4_1.gguf hold equal weights, gemma-3-270m.Q4_K_M.gguf is beside them; the interpreter has the packages of
-//! tests/scripts/requirements.txt, torch, transformers and peft; the data folder has sst2, mrpc and sentiment140 (JSONL) and
-//! wikitext2/wiki.test.raw. Conversion also needs CURMERGE_LLAMA_CPP, a source folder of llama.cpp (11434).
+//! Real models, SmolLM2-135M-Instruct and Gemma 3 270M, against transformers, torch, PEFT and llama.cpp.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -14,15 +8,15 @@ use std::sync::OnceLock;
 
 use curmerge::base::{Base, RopeScaling};
 use curmerge::chat::Message;
-use curmerge::cur::{Selection, fingerprint};
 use curmerge::model::{Batch, Transformer};
 use curmerge::train::data::{DataOptions, Dataset};
 use curmerge_formats::adapter::Adapter;
-use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::support::{program, python, remade};
+use crate::support::adapter::{Recipe, random};
+use crate::support::environment::{ask, named};
+use crate::support::goldens::error;
+use crate::support::{program, remade};
 
 const PROMPTS: &[&str] = &[
     "Review: celebrity cameos do not automatically equal laughs\nSentiment:",
@@ -34,10 +28,6 @@ const PROMPTS: &[&str] = &[
 const WIKITEXT: f64 = 27.84;
 /// And for those of Gemma 3 270M in Q4_K_M.
 const GEMMA_WIKITEXT: f64 = 18.6004;
-
-fn named(variable: &str) -> PathBuf {
-    std::env::var_os(variable).unwrap_or_else(|| panic!("set {variable}; tests/large.rs says to what")).into()
-}
 
 fn folder() -> PathBuf {
     named("CURMERGE_MODELS").join("smollm2-hf")
@@ -80,41 +70,13 @@ fn as_f32(model: &Path, name: &str) -> PathBuf {
     path
 }
 
-fn ask(script: &str, words: &[&OsStr], input: &[u8]) {
-    python::run(&named("CURMERGE_PYTHON"), script, words, input);
-}
-
 fn answer(file: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
 }
 
-/// The largest difference, relative to the largest number of `right`.
-fn error(found: &[f64], right: &[f64]) -> f64 {
-    assert_eq!(found.len(), right.len());
-    let largest = |numbers: &mut dyn Iterator<Item = f64>| {
-        numbers.map(|x| if x.is_nan() { f64::INFINITY } else { x.abs() }).fold(0.0, f64::max)
-    };
-    let worst = largest(&mut found.iter().zip(right).map(|(a, b)| a - b));
-    worst / largest(&mut right.iter().copied())
-}
-
 /// Rank 16 on q, k and v of every block, with a random U that is not small.
 fn random_adapter(base: &Base) -> Adapter {
-    let names = base.targets("q,k,v", None).unwrap();
-    let mut targets = fingerprint::prepare(base, &names, 16, Selection::Inverse, 1).unwrap();
-    let mut stream = ChaCha20Rng::seed_from_u64(4);
-    for u in targets.iter_mut().flat_map(|target| &mut target.u) {
-        *u = 0.05 * ((stream.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0);
-    }
-    Adapter {
-        base: fingerprint::base_info(base, &targets),
-        rank: 16,
-        scale: 0.5,
-        selection: "inverse".into(),
-        seed: 1,
-        training: None,
-        targets,
-    }
+    Recipe { targets: "q,k,v", rank: 16, ..Default::default() }.adapter(base, random(0.05, 4))
 }
 
 #[test]
@@ -146,7 +108,7 @@ fn logits_and_gradients_equal_those_of_torch() {
     batch.predict(first + examples[0].tokens.len() - 1, 0);
     let logits: Vec<f64> = model.logits(&batch).iter().map(|&x| x.into()).collect();
     let right: Vec<f64> = serde_json::from_value(torch["logits"].clone()).unwrap();
-    let worst = error(&logits, &right);
+    let worst = error(logits, &right);
     println!("logits: relative error {worst:.1e}");
     assert!(worst < 1e-4, "logits: {worst:e}");
 
@@ -157,12 +119,12 @@ fn logits_and_gradients_equal_those_of_torch() {
     let (log_probs, gradients) = model.gradients(&batch, weight);
     let loss = -weight * log_probs.iter().sum::<f64>();
     println!("loss {loss:.6}, by torch {:.6}", torch["loss"].as_f64().unwrap());
-    assert!(error(&[loss], &[torch["loss"].as_f64().unwrap()]) < 1e-4);
+    assert!(error([loss], &[torch["loss"].as_f64().unwrap()]) < 1e-4);
     let mut worst: (f64, &str) = (0.0, "");
     for (target, gradient) in adapter.targets.iter().zip(&gradients) {
         let right: Vec<Vec<f64>> = serde_json::from_value(torch["gradients"][&target.name].clone()).unwrap();
         let found: Vec<f64> = gradient.iter().map(|&x| x.into()).collect();
-        let error = error(&found, &right.concat());
+        let error = error(found, &right.concat());
         worst = if error > worst.0 { (error, &target.name) } else { worst };
         assert!(error < 1e-4, "gradient of {}: {error:e}", target.name);
     }

@@ -1,9 +1,5 @@
-//! llama.cpp's vocabulary-only files, with its own test vectors and with llama.cpp itself. Not run by default:
-//!
-//! `CURMERGE_LLAMA_CPP=DIR CURMERGE_PYTHON=python cargo test --release --test vocabularies -- --ignored --nocapture`
-//!
-//! DIR is a source folder of llama.cpp (11434), whose models/ has the files; the interpreter has the packages of
-//! tests/scripts/requirements.txt, and only the second test asks for it.
+//! llama.cpp's vocabulary-only files, with its own test vectors and with llama.cpp itself. The files are in models/ of the
+//! source folder that CURMERGE_LLAMA_CPP names.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,7 +8,8 @@ use curmerge::tokenizer::Tokenizer;
 use curmerge_formats::gguf::Gguf;
 use serde_json::json;
 
-use crate::support::{python, remade};
+use crate::support::environment::{self, named};
+use crate::support::remade;
 
 /// Vocabularies with vectors.
 const WITH_VECTORS: &[&str] = &[
@@ -37,12 +34,6 @@ const BARE: &[&str] = &["aquila", "baichuan", "gpt-neox"];
 const OF_ENCODERS: &[&str] = &["bert-bge", "nomic-bert-moe"];
 /// What stands between two texts of a file of vectors.
 const SEPARATOR: &str = "\n__ggml_vocab_test__\n";
-
-fn named(variable: &str) -> PathBuf {
-    std::env::var_os(variable)
-        .unwrap_or_else(|| panic!("set {variable}; tests/vocabularies.rs says to what"))
-        .into()
-}
 
 fn models() -> PathBuf {
     named("CURMERGE_LLAMA_CPP").join("models")
@@ -99,7 +90,7 @@ fn hard_texts_have_the_tokens_of_llama_cpp() {
             writeln!(out, "{}", json!({ "text": text, "ids": ids, "ordinary": ordinary })).unwrap();
         }
         out.into_inner().unwrap();
-        python::run(&named("CURMERGE_PYTHON"), "tokens.py", &[model.as_os_str(), tokens.as_os_str()], &[]);
+        environment::ask("tokens.py", &[model.as_os_str(), tokens.as_os_str()], &[]);
         println!("{name}: the tokens are llama.cpp's");
     }
 }

@@ -2,10 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use curmerge::base::Base;
+use curmerge::cur::Selection;
 use curmerge_formats::SafeTensors;
+use curmerge_formats::adapter::Adapter;
 use serde_json::Value;
 
-use super::goldens::integers;
+use super::adapter::Recipe;
+use super::goldens::{integers, numbers};
 
 /// Calls a macro with the fixtures of the architectures that curmerge knows: a name for a module, and the folder's.
 #[macro_export]
@@ -30,6 +34,18 @@ macro_rules! each_family {
         }
     };
 }
+
+macro_rules! names {
+    ($($module:ident: $name:literal),* $(,)?) => { [$($name),*] };
+}
+/// The folder of every fixture.
+pub const ALL: [&str; 15] = each_family!(names);
+
+/// Both containers of each fixture.
+pub const CONTAINERS: [Container; 2] = [Container::Folder, Container::Gguf];
+
+/// The fixtures from which tests make models for onnxruntime-genai.
+pub const GENAI: [&str; 6] = ["llama3", "mistral", "qwen3", "gemma2", "gemma3", "phi3"];
 
 /// One folder of fixtures/arch; its README.md describes what is in it.
 #[derive(Debug)]
@@ -91,6 +107,22 @@ impl Family {
             Sequence { ids, predicted, places }
         };
         self.goldens["sequences"].as_array().unwrap().iter().map(sequence).collect()
+    }
+
+    /// The adapter of the goldens, of the targets of these words.
+    pub fn adapter(&self, base: &Base, words: &str) -> Adapter {
+        let goldens = &self.goldens["targets"];
+        let mut names = base.targets(words, None).unwrap();
+        names.retain(|name| goldens.get(name).is_some());
+        let scale = self.goldens["scale"].as_f64().unwrap() as f32;
+        let recipe = Recipe { scale, selection: Selection::Reference, seed: 0, ..Default::default() };
+        recipe.adapter_of(base, &names, |(_, target)| {
+            let golden = &goldens[&target.name];
+            assert_eq!(integers(&golden["shape"]), target.shape.map(|n| n as u32), "{}", target.name);
+            target.cols = integers(&golden["cols"]);
+            target.rows = integers(&golden["rows"]);
+            target.u = numbers(&golden["u"]).into_iter().map(|x| x as f32).collect();
+        })
     }
 
     /// The rows of an array of goldens.safetensors: one a place of each sequence in turn.

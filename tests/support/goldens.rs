@@ -24,3 +24,10 @@ pub fn error(found: impl IntoIterator<Item = f64>, right: &[f64]) -> f64 {
     let worst = differences.map(|d| if d.is_nan() { f64::INFINITY } else { d }).fold(0.0, f64::max);
     worst / largest
 }
+
+/// Log-probabilities of logits.
+pub fn log_softmax(logits: &[f64]) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum = logits.iter().map(|x| (x - largest).exp()).sum::<f64>().ln() + largest;
+    logits.iter().map(|x| x - sum).collect()
+}

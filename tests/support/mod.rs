@@ -1,13 +1,19 @@
 //! What the tests share: one module per need.
 
+pub mod adapter;
+pub mod chat;
 pub mod decoder;
+pub mod environment;
 #[macro_use]
 pub mod families;
 pub mod fixture;
 pub mod goldens;
 pub mod limited;
 pub mod next;
+pub mod ollama;
 pub mod onnx_llama;
+#[macro_use]
+pub mod onnx_weights;
 pub mod onnx_writer;
 #[macro_use]
 pub mod program;

@@ -5,9 +5,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Run a script of tests/scripts with the interpreter `python`, and give it `input`.
+use serde_json::Value;
+
+/// Run a script of tests/scripts with the interpreter `python`, and give it `input`. Returns what it prints.
 #[track_caller]
-pub fn run(python: &Path, script: &str, words: &[&OsStr], input: &[u8]) {
+pub fn run(python: &Path, script: &str, words: &[&OsStr], input: &[u8]) -> String {
     let path = scripts().join(script);
     let mut child = Command::new(python)
         .arg(path)
@@ -32,6 +34,17 @@ pub fn run(python: &Path, script: &str, words: &[&OsStr], input: &[u8]) {
         text(&output.stdout),
         text(&output.stderr)
     );
+    String::from_utf8(output.stdout).expect("the script prints UTF-8")
+}
+
+/// Run a script that writes its answer to a file, which is the word "OUT".
+#[track_caller]
+pub fn answer(python: &Path, script: &str, words: &[&OsStr], input: &[u8]) -> Value {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let words: Vec<&OsStr> =
+        words.iter().map(|word| if *word == "OUT" { out.path().as_os_str() } else { word }).collect();
+    run(python, script, &words, input);
+    serde_json::from_slice(&std::fs::read(out.path()).unwrap()).unwrap()
 }
 
 /// The folder of the scripts.

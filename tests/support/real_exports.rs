@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use curmerge::base::Base;
 
+use super::environment::named;
+
 /// What curmerge refuses of them, and why.
 const REFUSED: &[(&str, &str)] = &[
     // Frequencies for short and long contexts are chosen by an If.
@@ -12,13 +14,6 @@ const REFUSED: &[(&str, &str)] = &[
 ];
 /// What onnxruntime does not run of them.
 const NOT_RUN: &[(&str, &str)] = &[("llama2-genai", ""), ("gemma2-genai-", "")];
-
-/// The value of an environment variable that the test needs.
-pub fn named(variable: &str) -> PathBuf {
-    std::env::var_os(variable)
-        .unwrap_or_else(|| panic!("set {variable}; the test's file says to what"))
-        .into()
-}
 
 /// The models by name, those that CURMERGE_ONLY is part of and curmerge opens. Panics at a refusal that is not listed, and
 /// where there is no model.

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::support::python::scripts;
+use super::python;
 
 /// Its interpreter. The first call installs the packages from PyPI.
 ///
@@ -17,7 +17,7 @@ use crate::support::python::scripts;
 pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
-        let requirements = scripts().join("requirements.txt");
+        let requirements = python::scripts().join("requirements.txt");
         let wanted = std::fs::read(&requirements).expect("requirements.txt");
         let stamp: String =
             Sha256::digest(&wanted).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
@@ -39,17 +39,13 @@ pub fn python() -> &'static Path {
 /// Run a script of tests/scripts in it.
 #[track_caller]
 pub fn ask(script: &str, words: &[&OsStr], input: &[u8]) {
-    crate::support::python::run(python(), script, words, input);
+    python::run(python(), script, words, input);
 }
 
 /// Run a script that writes its answer to a file, which is the word "OUT".
 #[track_caller]
 pub fn answer(script: &str, words: &[&OsStr], input: &[u8]) -> Value {
-    let out = tempfile::NamedTempFile::new().unwrap();
-    let words: Vec<&OsStr> =
-        words.iter().map(|w| if *w == "OUT" { out.path().as_os_str() } else { w }).collect();
-    ask(script, &words, input);
-    serde_json::from_slice(&std::fs::read(out.path()).unwrap()).unwrap()
+    python::answer(python(), script, words, input)
 }
 
 fn interpreter(folder: &Path) -> PathBuf {
@@ -68,7 +64,7 @@ fn make(folder: &Path, requirements: &Path) {
 fn step(command: &mut Command) {
     let need = "these tests ask real llama.cpp and gguf from PyPI: they need Python 3.10 or newer as python3, with \
                 its venv module (Debian: apt install python3-venv), and a network for the first run; \
-                without them, run `cargo test --release -- --skip client_`";
+                without them, run `cargo test --release --workspace --lib --test main`";
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}\n{need}"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {}\n{said}\n{need}", output.status);

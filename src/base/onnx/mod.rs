@@ -4,6 +4,7 @@
 //! So a tensor is known by what uses it: [`uses`] finds what nodes do with constants, and [`names`] the module from the
 //! path of the node or, where that says nothing, from the tensor's name.
 
+mod genai;
 mod model;
 mod names;
 mod uses;
@@ -13,38 +14,32 @@ use std::path::Path;
 
 use curmerge_formats::onnx::{Node, Onnx, OnnxTensor};
 
+use super::config::Config;
 use super::folder::{CONFIG, Folder};
-use super::nbits::{NBitsTensors, StoredTensor};
-use super::{BaseTensor, Config, Slice, config};
+use super::hugging_face;
+use super::opened::Opened;
+use super::tensor::{BaseTensor, NBitsTensors, Slice, StoredTensor};
 use crate::arch::{self, Architecture};
 use crate::{Error, Result};
 
+use genai::GenaiConfig;
 pub use model::OnnxModel;
 pub(super) use model::file_in;
 use names::{Named, Part};
 use uses::{Role, Use};
 
-/// What a base is made of.
-pub(super) struct Opened {
-    pub(super) model: OnnxModel,
-    pub(super) architecture: &'static Architecture,
-    pub(super) architecture_name: String,
-    pub(super) config: Config,
-    pub(super) tensors: BTreeMap<String, BaseTensor>,
-}
-
 /// Open a model file with what lies beside it.
-pub(super) fn open(path: &Path) -> Result<Opened> {
+pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
     let mut model = OnnxModel::open(path)?;
     let (folder, onnx) = (Folder::new(model.folder()), model.onnx());
     let uses = uses::all(onnx)?;
     let (mut architecture, mut name, mut made) = (arch::UNKNOWN, String::new(), Config::unknown());
     if folder.has(CONFIG) {
-        name = config::model_type(folder)?;
+        name = hugging_face::model_type(folder)?;
         if let Some(known) = arch::by_model_type(&name) {
             (architecture, made) = (known, Config::from_folder(folder, known)?);
         }
-    } else if let Some(genai) = config::GenaiConfig::open(folder)? {
+    } else if let Some(genai) = GenaiConfig::open(folder)? {
         name = genai.model_type().to_string();
         if let Some(known) = arch::by_model_type(&name) {
             (architecture, made) = (known, genai.config(onnx, known, feed_forward(&uses, known))?);
@@ -60,7 +55,7 @@ pub(super) fn open(path: &Path) -> Result<Opened> {
     };
     let tensors = found.into_iter().map(|(name, found)| Ok((name, found.tensor(&mut model)?)));
     let tensors = tensors.collect::<Result<_>>()?;
-    Ok(Opened { model, architecture, architecture_name: name, config: made, tensors })
+    Ok(Opened { files: model, architecture, architecture_name: name, config: made, tensors })
 }
 
 /// Rows of q and k are expected in Hugging Face's order: the halves that turn together apart.

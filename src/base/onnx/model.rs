@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use curmerge_formats::dtype::DType;
 use curmerge_formats::onnx::{Onnx, OnnxTensor};
 
-use crate::base::StoredTensor;
 use crate::base::folder::{CONFIG, GENAI_CONFIG, SAFETENSORS_INDEX};
+use crate::base::tensor::StoredTensor;
 use crate::{Error, Result};
 
 /// An open ONNX model.

@@ -4,7 +4,7 @@ use curmerge_formats::onnx::Node;
 
 use crate::arch::names::renamed;
 use crate::arch::{Architecture, Size, TensorNames, onnx as table};
-use crate::base::Config;
+use crate::base::config::Config;
 
 /// What a tensor is to the architecture.
 #[derive(Clone, Debug, PartialEq)]

@@ -222,7 +222,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
         return Err(Error::request(problem, help));
     }
 
-    for (target, u) in adapter.targets.iter_mut().zip(model.trained()) {
+    for (target, u) in adapter.targets.iter_mut().zip(model.trainable_mut()) {
         target.u = u.iter().copied().collect();
     }
     adapter.training = Some(record(args, &data, &report));

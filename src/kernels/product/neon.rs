@@ -5,7 +5,8 @@
 use std::arch::aarch64::*;
 use std::array::from_fn;
 
-use super::kernel::{Kernel, bits, stacked_bits, turn_16};
+use super::micro_kernel::MicroKernel;
+use super::portable::{interleave_f32, pack_f32, transpose_16x16};
 use super::simd::{Simd, Tile, tile};
 
 struct Neon;
@@ -47,9 +48,9 @@ impl Simd for Neon {
         }
     }
 
-    // A splat takes the place of a multiplication on many processors; a lane costs nothing.
+    // On many processors a splat occupies the multiplier; multiplying by a lane costs nothing extra.
     #[inline(always)]
-    unsafe fn by_lanes<const R: usize, const V: usize>(
+    unsafe fn add_by_lanes<const R: usize, const V: usize>(
         sums: &mut [[float32x4_t; V]; R],
         rows: [*const u32; R],
         b: *const u32,
@@ -57,7 +58,7 @@ impl Simd for Neon {
     ) -> usize {
         let whole = depth - depth % Self::LANES;
         for at in (0..whole).step_by(Self::LANES) {
-            // SAFETY: see above; slots from `at` on are as many as there are lanes, in each row and in `b`.
+            // SAFETY: see above; from `at` on each row has a slot for each lane, and `b` a line.
             unsafe {
                 let slots: [float32x4_t; R] = from_fn(|i| Self::load(rows[i].add(at)));
                 let b = b.add(at * V * Self::LANES);
@@ -71,7 +72,7 @@ impl Simd for Neon {
     }
 }
 
-/// Add to the sums the products of this lane of each row's slots and this line of `b`.
+/// Add the products of this lane of each row's slots and this line of `b` to the sums.
 ///
 /// # Safety
 /// `b` must have four lines of V vectors.
@@ -98,12 +99,12 @@ unsafe fn rows<const R: usize>(operands: &Tile) {
     unsafe { tile::<Neon, R, 2>(operands) }
 }
 
-/// f32 products: of 32 registers, 16 hold sums, 8 the next slots of each row, and 2 or 4 columns.
-pub(super) static F32: Kernel = Kernel {
-    numbers: 1,
-    make_slots: bits,
-    make_stacked: stacked_bits,
-    turn_16,
-    columns: 8,
+/// f32 products: of 32 registers, 16 hold sums, 8 the next slots of each row, and 2 or 4 vectors of columns.
+pub(super) static F32: MicroKernel = MicroKernel {
+    values_per_slot: 1,
+    pack_row: pack_f32,
+    interleave_rows: interleave_f32,
+    transpose_16x16,
+    nr: 8,
     tiles: &[rows::<1>, rows::<2>, rows::<3>, rows::<4>, rows::<5>, rows::<6>, rows::<7>, rows::<8>],
 };

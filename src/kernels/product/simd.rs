@@ -1,13 +1,14 @@
-//! The arithmetic of matrix products, one type an instruction set, and the tile that all of them share.
+//! The body of every micro-kernel, generic over the instruction set.
 //!
-//! Operands are slots of 32 bits: one f32, or two neighbouring bfloat16 of which a product sums both at once. A slot of
-//! a row times a vector of slots, one a column of the result, added to a vector of f32 sums: that is all there is.
+//! Operands are slots of 32 bits: one f32, or two bfloat16 that are consecutive along k and are multiplied and summed
+//! together. A slot of a row of A, broadcast, times a vector of slots of B (one for each column of C) is added to a
+//! vector of f32 sums. Nothing else is computed.
 
 #![allow(unsafe_code)]
 
 use std::array::from_fn;
 
-/// A few sums that are computed at once.
+/// The vector instructions that a micro-kernel needs.
 pub(super) trait Simd {
     /// A vector of slots or of f32 sums.
     type Vector: Copy;
@@ -28,18 +29,19 @@ pub(super) trait Simd {
     /// # Safety
     /// See [`Self::zero`].
     unsafe fn multiply_add(sum: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// Store the sums, added to what stands there when `accumulate`.
+    /// Store the sums, added to the values at `to` when `accumulate`.
     ///
     /// # Safety
-    /// `to` must have [`Self::LANES`] numbers.
+    /// `to` must have [`Self::LANES`] values.
     unsafe fn store(to: *mut f32, sums: Self::Vector, accumulate: bool);
-    /// Add to the sums of rows whose slots are neighbours the products of their first few, and say how many: a multiple of
-    /// [`Self::LANES`] where the processor can multiply by one lane of a vector, and so need not splat it; else 0.
+    /// For rows whose slots are contiguous: add the products of the first slots to the sums, and return how many slots
+    /// that was. A multiple of [`Self::LANES`] on processors that multiply by one lane of a vector and so need no splat;
+    /// 0 on others.
     ///
     /// # Safety
     /// Each row must have `depth` slots, and `b` as many times V vectors.
     #[inline(always)]
-    unsafe fn by_lanes<const R: usize, const V: usize>(
+    unsafe fn add_by_lanes<const R: usize, const V: usize>(
         _sums: &mut [[Self::Vector; V]; R],
         _rows: [*const u32; R],
         _b: *const u32,
@@ -47,25 +49,25 @@ pub(super) trait Simd {
     ) -> usize {
         0
     }
-    /// Have the cache line of `at` near by the time it is stored to.
+    /// Prefetch the cache line of `at`, which is stored to at the end of the tile.
     #[inline(always)]
-    fn expect_store(_at: *const f32) {}
+    fn prefetch_store(_at: *const f32) {}
 }
 
-/// Operands of one tile: where they begin and how far their rows are apart.
+/// Operands of one tile. Strides count slots of `a` and values of `c`.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
-    /// Slots that are summed over.
+    /// Slots along k.
     pub depth: usize,
-    /// Rows of slots, each of `depth`.
+    /// The first slot of the first row.
     pub a: *const u32,
     /// From one row of `a` to the next.
-    pub a_stride: isize,
+    pub a_row_stride: isize,
     /// From one slot of a row of `a` to the next.
-    pub a_step: isize,
-    /// A panel: for each slot of the sum, one slot a column.
+    pub a_slot_stride: isize,
+    /// A panel: for each slot of k, one slot for each column.
     pub b: *const u32,
-    /// The result, row by row.
+    /// The first value of the result, whose rows are contiguous.
     pub c: *mut f32,
     /// From one row of `c` to the next.
     pub c_stride: isize,
@@ -82,19 +84,20 @@ pub(super) unsafe fn tile<S: Simd, const R: usize, const V: usize>(tile: &Tile) 
     // SAFETY: `a` is read in R rows of `depth` slots, `b` in `depth` rows of V vectors, `c` in R rows of V vectors.
     unsafe {
         let mut sums = [[S::zero(); V]; R];
-        let rows: [*const u32; R] = from_fn(|i| tile.a.offset(i as isize * tile.a_stride));
+        let rows: [*const u32; R] = from_fn(|i| tile.a.offset(i as isize * tile.a_row_stride));
         for i in 0..R {
             for j in 0..V {
-                S::expect_store(
+                S::prefetch_store(
                     tile.c.wrapping_offset(i as isize * tile.c_stride).wrapping_add(j * S::LANES),
                 );
             }
         }
-        let done = if tile.a_step == 1 { S::by_lanes(&mut sums, rows, tile.b, tile.depth) } else { 0 };
+        let done =
+            if tile.a_slot_stride == 1 { S::add_by_lanes(&mut sums, rows, tile.b, tile.depth) } else { 0 };
         let mut b = tile.b.add(done * V * S::LANES);
-        let mut at = done as isize * tile.a_step;
+        let mut at = done as isize * tile.a_slot_stride;
         for _ in done..tile.depth {
-            // What is fewer is held in registers while the others come one by one.
+            // The fewer of the two stay in registers while the others are loaded one by one.
             if R < V {
                 let held: [S::Vector; R] = from_fn(|i| S::splat(rows[i].offset(at)));
                 for j in 0..V {
@@ -112,7 +115,7 @@ pub(super) unsafe fn tile<S: Simd, const R: usize, const V: usize>(tile: &Tile) 
                     }
                 }
             }
-            at += tile.a_step;
+            at += tile.a_slot_stride;
             b = b.add(V * S::LANES);
         }
         for (i, sums) in sums.into_iter().enumerate() {

@@ -5,8 +5,8 @@ use std::ops::Range;
 use clap::ValueEnum;
 use ndarray::{Array2, ArrayView2, Axis, s};
 
-use super::kernel::Kernel;
-use super::{Matrix, Panels, Rows, multiply, multiply_tile};
+use super::micro_kernel::MicroKernel;
+use super::{Matrix, PackedLhs, PackedRhs, multiply, multiply_tile, select};
 use crate::kernels::{Cpu, Precision};
 
 struct Dense(Array2<f32>);
@@ -30,15 +30,17 @@ fn numbers(rows: usize, columns: usize, seed: u32) -> Array2<f32> {
     })
 }
 
-fn kernels() -> impl Iterator<Item = (Cpu, Precision, &'static Kernel)> {
+fn kernels() -> impl Iterator<Item = (Cpu, Precision, &'static MicroKernel)> {
     Cpu::available().flat_map(|cpu| {
-        Precision::value_variants().iter().map(move |&precision| (cpu, precision, Kernel::of(cpu, precision)))
+        Precision::value_variants()
+            .iter()
+            .map(move |&precision| (cpu, precision, select::micro_kernel(cpu, precision)))
     })
 }
 
 /// What the kernel makes of a number.
-fn rounded(kernel: &Kernel, x: &Array2<f32>) -> Array2<f64> {
-    match kernel.numbers {
+fn rounded(kernel: &MicroKernel, x: &Array2<f32>) -> Array2<f64> {
+    match kernel.values_per_slot {
         1 => x.mapv(f64::from),
         _ => x.mapv(|x| half::bf16::from_f32(x).to_f64()),
     }
@@ -74,20 +76,20 @@ fn both_roles_equal_the_definition_on_ragged_shapes() {
         for (m, k, n) in SHAPES {
             let what = format!("{cpu:?} {precision:?} [{m}, {k}] x [{k}, {n}]");
             let x = numbers(m, k, 1);
-            let a = Rows::with(kernel, x.view());
+            let a = PackedLhs::pack_with(kernel, x.view());
             let spare_rows = 3;
             let w = Dense(numbers(n + spare_rows, k, 2));
             let rows = 2..2 + n;
             let used = rounded(kernel, &w.0.slice(s![rows.clone(), ..]).to_owned());
             let mut c = Array2::from_elem((m, n), f32::NAN);
-            multiply(c.view_mut(), false, &a, &Panels::transposed_with(kernel, &w, rows));
+            multiply(c.view_mut(), false, &a, &PackedRhs::from_matrix_transposed_with(kernel, &w, rows));
             check(c.view(), &rounded(kernel, &x), used.t(), &what);
 
             let w = Dense(numbers(k + spare_rows, n, 3));
             let rows = 1..1 + k;
             let used = rounded(kernel, &w.0.slice(s![rows.clone(), ..]).to_owned());
             c.fill(f32::NAN);
-            let b = Panels::upright_with(kernel, &w, rows);
+            let b = PackedRhs::from_matrix_with(kernel, &w, rows);
             multiply(c.view_mut(), false, &a, &b);
             check(c.view(), &rounded(kernel, &x), used.view(), &what);
             let once = c.clone();
@@ -113,14 +115,14 @@ fn activations_multiply_in_every_role_and_in_part() {
                 let turned_a = part.t().as_standard_layout().to_owned();
                 let turned_b = b.t().as_standard_layout().to_owned();
                 let rows = if turned {
-                    Rows::across_with(kernel, turned_a.view())
+                    PackedLhs::pack_transposed_with(kernel, turned_a.view())
                 } else {
-                    Rows::with(kernel, part)
+                    PackedLhs::pack_with(kernel, part)
                 };
                 let panels = if turned {
-                    Panels::across_with(kernel, turned_b.view())
+                    PackedRhs::pack_transposed_with(kernel, turned_b.view())
                 } else {
-                    Panels::of_with(kernel, b.view())
+                    PackedRhs::pack_with(kernel, b.view())
                 };
                 multiply_tile(wide.slice_mut(s![.., 2..2 + n]), false, &rows, 0, &panels, 0);
                 let found = wide.slice(s![.., 2..2 + n]);
@@ -137,26 +139,27 @@ fn activations_multiply_in_every_role_and_in_part() {
 fn made_rows_are_those_of_an_array() {
     let x = numbers(70, 33, 8);
     for precision in Precision::value_variants() {
-        let b = Panels::of(x.slice(s![..33, ..20]), *precision);
-        let made =
-            Rows::made(x.dim(), *precision, |i, row| row.copy_from_slice(x.row(i).to_slice().unwrap()));
-        let product = |rows: &Rows<'_>| {
+        let b = PackedRhs::pack(x.slice(s![..33, ..20]), *precision);
+        let made = PackedLhs::from_fn(x.dim(), *precision, |i, row| {
+            row.copy_from_slice(x.row(i).to_slice().unwrap())
+        });
+        let product = |rows: &PackedLhs<'_>| {
             let mut c = Array2::zeros((70, 20));
             multiply(c.view_mut(), false, rows, &b);
             c
         };
-        assert_eq!(product(&made), product(&Rows::new(x.view(), *precision)));
+        assert_eq!(product(&made), product(&PackedLhs::pack(x.view(), *precision)));
     }
 }
 
 #[test]
 fn a_number_does_not_depend_on_the_strides() {
-    for (cpu, precision, kernel) in kernels().filter(|(_, _, kernel)| kernel.numbers == 1) {
+    for (cpu, precision, kernel) in kernels().filter(|(_, _, kernel)| kernel.values_per_slot == 1) {
         for (m, k, n) in SHAPES {
-            let (a, b) = (numbers(m, k, 8), Panels::of_with(kernel, numbers(k, n, 9).view()));
+            let (a, b) = (numbers(m, k, 8), PackedRhs::pack_with(kernel, numbers(k, n, 9).view()));
             let product = |a: ArrayView2<f32>| {
                 let mut c = Array2::zeros((m, n));
-                multiply(c.view_mut(), false, &Rows::with(kernel, a), &b);
+                multiply(c.view_mut(), false, &PackedLhs::pack_with(kernel, a), &b);
                 c.mapv(f32::to_bits)
             };
             let mut by_columns = Array2::zeros((k, m));
@@ -176,7 +179,12 @@ fn a_product_over_nothing_is_zero() {
     for (_, _, kernel) in kernels() {
         let (x, w) = (Array2::zeros((3, 0)), Dense(Array2::zeros((0, 5))));
         let mut c = Array2::ones((3, 5));
-        multiply(c.view_mut(), false, &Rows::with(kernel, x.view()), &Panels::upright_with(kernel, &w, 0..0));
+        multiply(
+            c.view_mut(),
+            false,
+            &PackedLhs::pack_with(kernel, x.view()),
+            &PackedRhs::from_matrix_with(kernel, &w, 0..0),
+        );
         assert_eq!(c, Array2::<f32>::zeros((3, 5)));
     }
 }
@@ -190,8 +198,13 @@ fn a_number_does_not_depend_on_the_tile_or_the_threads() {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut c = Array2::zeros((rows.len(), columns.len()));
             pool.install(|| {
-                let a = Rows::with(kernel, x.slice(s![rows, ..]));
-                multiply(c.view_mut(), false, &a, &Panels::transposed_with(kernel, &w, columns));
+                let a = PackedLhs::pack_with(kernel, x.slice(s![rows, ..]));
+                multiply(
+                    c.view_mut(),
+                    false,
+                    &a,
+                    &PackedRhs::from_matrix_transposed_with(kernel, &w, columns),
+                );
             });
             c.mapv(f32::to_bits)
         };
@@ -207,8 +220,8 @@ fn a_number_does_not_depend_on_the_tile_or_the_threads() {
 #[test]
 fn bfloat16_is_rounded_to_nearest_even() {
     // One product by 1 shows what a number was rounded to: ties both ways, carries, signs, and the largest numbers.
-    let kernel = Kernel::of(Cpu::detected(), Precision::Bf16);
-    if kernel.numbers == 1 {
+    let kernel = select::micro_kernel(Cpu::detected(), Precision::Bf16);
+    if kernel.values_per_slot == 1 {
         return;
     }
     let patterns = (0..4000u32)
@@ -217,7 +230,12 @@ fn bfloat16_is_rounded_to_nearest_even() {
     let x = Array2::from_shape_vec((x.len(), 1), x).unwrap();
     let mut c = Array2::zeros((x.nrows(), 1));
     let one = Dense(Array2::ones((1, 1)));
-    multiply(c.view_mut(), false, &Rows::with(kernel, x.view()), &Panels::upright_with(kernel, &one, 0..1));
+    multiply(
+        c.view_mut(),
+        false,
+        &PackedLhs::pack_with(kernel, x.view()),
+        &PackedRhs::from_matrix_with(kernel, &one, 0..1),
+    );
     for (x, c) in x.iter().zip(&c) {
         assert_eq!(half::bf16::from_f32(*x).to_f32(), *c, "{x:e}");
     }

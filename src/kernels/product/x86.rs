@@ -4,7 +4,8 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{Kernel, bits, stacked_bits, turn_16};
+use super::micro_kernel::MicroKernel;
+use super::portable::{interleave_f32, pack_f32, transpose_16x16};
 use super::simd::{Simd, Tile, tile};
 
 struct Avx2;
@@ -87,13 +88,13 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn expect_store(at: *const f32) {
-        // SAFETY: a prefetch may be of any address.
+    fn prefetch_store(at: *const f32) {
+        // SAFETY: any address may be prefetched.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 }
 
-/// Slots are pairs of bfloat16, and sums f32.
+/// Slots are pairs of bfloat16; sums are f32.
 struct Avx512Bf16;
 
 impl Simd for Avx512Bf16 {
@@ -120,7 +121,7 @@ impl Simd for Avx512Bf16 {
 
     #[inline(always)]
     unsafe fn multiply_add(sum: __m512, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see above; both types are 512 bits of anything.
+        // SAFETY: see above; any 512 bits are valid in both types.
         unsafe {
             _mm512_dpbf16_ps(
                 sum,
@@ -137,8 +138,8 @@ impl Simd for Avx512Bf16 {
     }
 
     #[inline(always)]
-    fn expect_store(at: *const f32) {
-        Avx512::expect_store(at);
+    fn prefetch_store(at: *const f32) {
+        Avx512::prefetch_store(at);
     }
 }
 
@@ -161,32 +162,32 @@ unsafe fn avx512_bf16<const R: usize>(operands: &Tile) {
 }
 
 /// f32 products by AVX2: 12 of 16 registers hold sums.
-pub(super) static AVX2: Kernel = Kernel {
-    numbers: 1,
-    make_slots: bits,
-    make_stacked: stacked_bits,
-    turn_16,
-    columns: 16,
+pub(super) static AVX2: MicroKernel = MicroKernel {
+    values_per_slot: 1,
+    pack_row: pack_f32,
+    interleave_rows: interleave_f32,
+    transpose_16x16,
+    nr: 16,
     tiles: &[avx2::<1>, avx2::<2>, avx2::<3>, avx2::<4>, avx2::<5>, avx2::<6>],
 };
 
 /// f32 products by AVX-512: 24 of 32 registers hold sums.
-pub(super) static AVX512: Kernel = Kernel {
-    numbers: 1,
-    make_slots: bits,
-    make_stacked: stacked_bits,
-    turn_16: avx512_turn_16,
-    columns: 64,
+pub(super) static AVX512: MicroKernel = MicroKernel {
+    values_per_slot: 1,
+    pack_row: pack_f32,
+    interleave_rows: interleave_f32,
+    transpose_16x16: avx512_transpose_16x16,
+    nr: 64,
     tiles: &[avx512::<1>, avx512::<2>, avx512::<3>, avx512::<4>, avx512::<5>, avx512::<6>],
 };
 
 /// bfloat16 products by AVX-512 BF16.
-pub(super) static AVX512_BF16: Kernel = Kernel {
-    numbers: 2,
-    make_slots: neighbours,
-    make_stacked: stacked,
-    turn_16: avx512_turn_16,
-    columns: 64,
+pub(super) static AVX512_BF16: MicroKernel = MicroKernel {
+    values_per_slot: 2,
+    pack_row: pack_bf16,
+    interleave_rows: interleave_bf16,
+    transpose_16x16: avx512_transpose_16x16,
+    nr: 64,
     tiles: &[
         avx512_bf16::<1>,
         avx512_bf16::<2>,
@@ -197,10 +198,10 @@ pub(super) static AVX512_BF16: Kernel = Kernel {
     ],
 };
 
-/// Numbers of a row as slots of two bfloat16, rounded to the nearest, ties to even; subnormals become zero, as the
-/// products take them. The last slot of an odd row is filled up with zero.
+/// [`MicroKernel::pack`] of bfloat16: rounded to nearest, ties to even. Subnormals become zero, as the products read
+/// them. The last slot of a row of odd length is padded with zero.
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) fn neighbours(row: &[f32], slots: &mut [u32]) {
+fn pack_bf16(row: &[f32], slots: &mut [u32]) {
     let (whole, rest) = row.as_chunks::<32>();
     let (whole_slots, rest_slots) = slots.split_at_mut(whole.len() * 16);
     for (row, slots) in whole.iter().zip(whole_slots.as_chunks_mut::<16>().0) {
@@ -222,19 +223,18 @@ fn round_32(row: &[f32; 32], slots: &mut [u32; 16]) {
     }
 }
 
-/// Two rows as slots of two bfloat16, of the first row and of the second, rounded as in [`neighbours`]; zeros where
-/// there is no second.
+/// [`MicroKernel::interleave`] of bfloat16, rounded as in [`pack_bf16`]; zeros in place of a missing second row.
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) fn stacked(first: &[f32], second: Option<&[f32]>, slots: &mut [u32]) {
+fn interleave_bf16(first: &[f32], second: Option<&[f32]>, slots: &mut [u32]) {
     let length = slots.len();
     assert!(first.len() == length && second.is_none_or(|second| second.len() == length));
     for start in (0..length).step_by(16) {
         let mask = u16::MAX >> (16 - (length - start).min(16));
         let rounded = |row: &[f32]| {
-            // SAFETY: the mask leaves out what is behind the end of a row.
-            let numbers = unsafe { _mm512_maskz_loadu_ps(mask, row.as_ptr().add(start)) };
-            let rounded = _mm512_cvtneps_pbh(numbers);
-            // SAFETY: both types are 256 bits of anything.
+            // SAFETY: the mask leaves out what is past the end of a row.
+            let values = unsafe { _mm512_maskz_loadu_ps(mask, row.as_ptr().add(start)) };
+            let rounded = _mm512_cvtneps_pbh(values);
+            // SAFETY: any 256 bits are valid in both types.
             _mm512_cvtepu16_epi32(unsafe { std::mem::transmute::<__m256bh, __m256i>(rounded) })
         };
         let high = second.map_or(_mm512_setzero_si512(), |row| _mm512_slli_epi32::<16>(rounded(row)));
@@ -244,19 +244,19 @@ pub(super) fn stacked(first: &[f32], second: Option<&[f32]>, slots: &mut [u32]) 
     }
 }
 
-/// Turn 16 rows of 16 slots, `depth` apart, into lines `stride` apart.
+/// [`MicroKernel::transpose_16x16`].
 ///
 /// # Safety
 /// `rows` must have 16 rows of 16 slots, `lines` 16 lines of 16.
 #[target_feature(enable = "avx512f")]
-unsafe fn avx512_turn_16(rows: *const u32, depth: usize, lines: *mut u32, stride: usize) {
+unsafe fn avx512_transpose_16x16(rows: *const u32, depth: usize, lines: *mut u32, stride: usize) {
     let mut v = [_mm512_setzero_si512(); 16];
     for (i, v) in v.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
         *v = unsafe { _mm512_loadu_si512(rows.add(i * depth).cast()) };
     }
-    // Four rounds, each of which swaps one bit of the number of a row with one of the number of a slot: two within the
-    // quarters of a vector, two of whole quarters.
+    // Four rounds. Each exchanges one bit of the row's index with one bit of the slot's index: the first two move slots
+    // within the quarters (128 bits) of a vector, the last two move whole quarters.
     let mut pairs = v;
     for i in 0..8 {
         pairs[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
@@ -270,21 +270,21 @@ unsafe fn avx512_turn_16(rows: *const u32, depth: usize, lines: *mut u32, stride
         fours[4 * i + 2] = _mm512_unpacklo_epi64(at(1), at(3));
         fours[4 * i + 3] = _mm512_unpackhi_epi64(at(1), at(3));
     }
-    // `fours[4 i + j]` has, in quarter q, the slots 4 q + j of rows 4 i to 4 i + 3.
+    // Quarter q of `fours[4 i + j]` has slot 4 q + j of rows 4 i to 4 i + 3.
     for j in 0..4 {
         let at = |i: usize| fours[4 * i + j];
         let (even_low, odd_low) =
             (_mm512_shuffle_i32x4::<0x88>(at(0), at(1)), _mm512_shuffle_i32x4::<0xdd>(at(0), at(1)));
         let (even_high, odd_high) =
             (_mm512_shuffle_i32x4::<0x88>(at(2), at(3)), _mm512_shuffle_i32x4::<0xdd>(at(2), at(3)));
-        // Each holds quarters of two rows' groups: q = 0 and 2, or 1 and 3.
-        let turned = [
+        // Each has quarters of two groups of rows: q = 0 and 2, or q = 1 and 3.
+        let transposed = [
             _mm512_shuffle_i32x4::<0x88>(even_low, even_high),
             _mm512_shuffle_i32x4::<0x88>(odd_low, odd_high),
             _mm512_shuffle_i32x4::<0xdd>(even_low, even_high),
             _mm512_shuffle_i32x4::<0xdd>(odd_low, odd_high),
         ];
-        for (q, line) in turned.into_iter().enumerate() {
+        for (q, line) in transposed.into_iter().enumerate() {
             // SAFETY: the caller's promise.
             unsafe { _mm512_storeu_si512(lines.add((4 * q + j) * stride).cast(), line) };
         }

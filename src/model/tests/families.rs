@@ -93,9 +93,9 @@ fn gradients_equal_finite_differences() {
         for (slot, gradient) in gradients.iter().enumerate() {
             for at in [(slot % 3, slot % 4), ((slot + 1) % 3, (slot + 2) % 4)] {
                 let mut shifted = |by: f64| {
-                    model.trained()[slot][at] += by;
+                    model.trainable_mut()[slot][at] += by;
                     let loss = loss(&model, &batch);
-                    model.trained()[slot][at] -= by;
+                    model.trainable_mut()[slot][at] -= by;
                     loss
                 };
                 let numeric = (shifted(STEP) - shifted(-STEP)) / (2.0 * STEP);
@@ -139,7 +139,7 @@ fn a_shared_beginning_gives_what_each_sequence_gives_alone() {
             sequences.iter().zip(&flags).map(|(tokens, flags)| (&tokens[..], &flags[..])).collect();
         let (mut apart, mut together) = (Batch::default(), Batch::default());
         all[..2].iter().for_each(|(tokens, flags)| apart.push(tokens, flags));
-        together.push_sharing(&all[..2]);
+        together.push_with_shared_prefix(&all[..2]);
         assert!(together.tokens().len() < apart.tokens().len());
         let (right, found) = (model.gradients(&apart, 0.1), model.gradients(&together, 0.1));
         for (a, b) in right.0.iter().zip(&found.0) {
@@ -159,19 +159,23 @@ fn what_is_computed_again_or_by_more_threads_changes_no_byte() {
             model.attach(&targets(base), 1.0).unwrap();
             let batch = batch(base);
             let tokens = batch.tokens().len() as u64;
-            let (spans, angles) = model.layout(&batch);
-            let places = model.places(&spans, &angles);
+            let (sequences, cos_sin) = model.sequence_layout(&batch);
+            let metadata = model.attention_metadata(&sequences, &cos_sin);
             let x = model.embed(batch.tokens(), &batch.positions());
-            let saved = model.blocks[0].forward_saving(x, &places, None).1;
-            assert_eq!(model.blocks[0].kept_bytes(model.heads()) * tokens, saved.bytes(), "{name}");
+            let saved = model.blocks[0].forward_saving(x, &metadata, None).1;
+            assert_eq!(
+                model.blocks[0].activation_bytes(model.attention_config()) * tokens,
+                saved.bytes(),
+                "{name}"
+            );
             let right = model.gradients(&batch, 0.1);
-            let all = model.activation_bytes_a_token() * tokens;
+            let all = model.activation_bytes_per_token() * tokens;
             for bytes in [0, all - 1, all] {
                 model.limit_activations(bytes);
                 assert_eq!(model.gradients(&batch, 0.1), right, "{name}");
             }
             for bytes in [40_000, u64::MAX] {
-                model.keep_weights(bytes);
+                model.cache_packed_weights(bytes);
                 assert_eq!(model.gradients(&batch, 0.1), right, "{name}");
                 assert_eq!(model.gradients(&batch, 0.1), right, "{name}");
             }

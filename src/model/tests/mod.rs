@@ -141,9 +141,9 @@ fn check_gradients(base: &Base, only: &str) {
         let mut numeric = Array2::zeros(gradient.dim());
         for at in ndarray::indices(numeric.dim()) {
             let mut shifted = |by: f64| {
-                model.trained()[slot][at] += by;
+                model.trainable_mut()[slot][at] += by;
                 let loss = loss(&model, &batch);
-                model.trained()[slot][at] -= by;
+                model.trainable_mut()[slot][at] -= by;
                 loss
             };
             numeric[at] = (shifted(STEP) - shifted(-STEP)) / (2.0 * STEP);
@@ -256,22 +256,25 @@ fn activations_and_weights_that_are_computed_again_change_no_byte() {
             let mut model = Transformer::<f32>::new(base).unwrap().with_precision(precision);
             model.attach(&targets(base, ""), 1.0).unwrap();
             let (batch, tokens) = (batch(), batch().tokens().len());
-            let (spans, angles) = model.layout(&batch);
-            let places = model.places(&spans, &angles);
+            let (sequences, cos_sin) = model.sequence_layout(&batch);
+            let metadata = model.attention_metadata(&sequences, &cos_sin);
             let x = model.embed(batch.tokens(), &batch.positions());
-            let saved = model.blocks[0].forward_saving(x, &places, None).1;
-            assert_eq!(model.blocks[0].kept_bytes(model.heads()) * tokens as u64, saved.bytes());
-            let all = model.activation_bytes_a_token() * tokens as u64;
+            let saved = model.blocks[0].forward_saving(x, &metadata, None).1;
+            assert_eq!(
+                model.blocks[0].activation_bytes(model.attention_config()) * tokens as u64,
+                saved.bytes()
+            );
+            let all = model.activation_bytes_per_token() * tokens as u64;
             assert_eq!(all, LAYERS as u64 * saved.bytes());
 
             let right = model.gradients(&batch, 0.1);
-            for (bytes, first_kept) in [(0, LAYERS), (all - 1, 1), (all, 0), (u64::MAX, 0)] {
+            for (bytes, first_saved) in [(0, LAYERS), (all - 1, 1), (all, 0), (u64::MAX, 0)] {
                 model.limit_activations(bytes);
-                assert_eq!(model.first_kept(tokens), first_kept);
+                assert_eq!(model.first_saved(tokens), first_saved);
                 assert_eq!(model.gradients(&batch, 0.1), right);
             }
             for bytes in [40_000, u64::MAX] {
-                model.keep_weights(bytes);
+                model.cache_packed_weights(bytes);
                 assert_eq!(model.gradients(&batch, 0.1), right);
                 assert_eq!(model.gradients(&batch, 0.1), right);
             }
@@ -294,7 +297,7 @@ fn a_shared_beginning_gives_what_each_sequence_gives_alone() {
             sequences.iter().zip(&flags).map(|(tokens, flags)| (&tokens[..], &flags[..])).collect();
         let (mut apart, mut together) = (Batch::default(), Batch::default());
         all.iter().for_each(|(tokens, flags)| apart.push(tokens, flags));
-        together.push_sharing(&all);
+        together.push_with_shared_prefix(&all);
         assert_eq!(together.tokens().len(), 69 + 2 + 69 + 1);
         for only in ["", "blk.1.attn_v"] {
             let mut model = Transformer::<f64>::new(base).unwrap();

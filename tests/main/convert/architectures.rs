@@ -12,13 +12,8 @@ use curmerge_formats::safetensors::{NewSafeTensor, SafeTensor, SafeTensors, Safe
 use curmerge_formats::sha256_hex;
 use serde_json::{Value as Json, json};
 
-use crate::support::python;
+use crate::support::families::ALL;
 
-macro_rules! names {
-    ($($module:ident: $name:literal),* $(,)?) => { [$($name),*] };
-}
-/// Every fixture.
-const ALL: [&str; 15] = each_family!(names);
 /// Pre-tokenizers that split texts alike: what the converter was told that its hash says, and the name that curmerge knows
 /// the pipeline by, as no hash of a vocabulary so small is known.
 const ALIKE: [(&str, &str); 2] = [("dbrx", "smaug-bpe"), ("refact", "smollm")];
@@ -321,44 +316,5 @@ fn folders_made_of_the_files_are_the_folders() {
                 tensor.name
             );
         }
-    }
-}
-
-/// `CURMERGE_PYTHON=python cargo test --release --test architecture_files -- --ignored`
-#[test]
-#[ignore = "needs CURMERGE_PYTHON with torch and transformers"]
-fn transformers_loads_the_folders_and_gives_the_logits() {
-    let python = std::env::var_os("CURMERGE_PYTHON").expect("set CURMERGE_PYTHON to an interpreter");
-    let scratch = tempfile::tempdir().unwrap();
-    let folder = |name: &str| scratch.path().join(name);
-    let goldens = |name: &str| -> Json {
-        serde_json::from_slice(&fs::read(fixture(name).join("goldens.json")).unwrap()).unwrap()
-    };
-    let mut asked = serde_json::Map::new();
-    for name in ALL {
-        curmerge!("convert", fixture(name).join("model.gguf"), folder(name)).done();
-        asked.insert(folder(name).display().to_string(), goldens(name)["sequences"].clone());
-    }
-    let (input, output) = (folder("asked.json"), folder("found.json"));
-    fs::write(&input, Json::from(asked).to_string()).unwrap();
-    python::run(python.as_ref(), "hf_logits.py", &[input.as_os_str(), output.as_os_str()], b"");
-    let found: Json = serde_json::from_slice(&fs::read(&output).unwrap()).unwrap();
-    for name in ALL {
-        let found = &found[folder(name).display().to_string()];
-        assert_eq!(found["unused"], json!([]), "{name}");
-        let file = SafeTensors::open(&fixture(name).join("goldens.safetensors")).unwrap();
-        // What phi3's file says of the window llama.cpp does not read, but the folder made of it has it.
-        let of_file = file.tensor("gguf.logits").filter(|_| name != "phi3");
-        let golden = of_file.or(file.tensor("folder.logits")).unwrap();
-        let bytes = &file.bytes()[golden.offset as usize..(golden.offset + golden.bytes) as usize];
-        let wanted: Vec<f32> =
-            bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-        let rows = found["rows"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
-        let rows: Vec<f32> = rows.map(|logit| logit.as_f64().unwrap() as f32).collect();
-        assert_eq!(rows.len(), wanted.len(), "{name}");
-        let largest = wanted.iter().fold(0.0f32, |most, logit| most.max(logit.abs()));
-        let off = rows.iter().zip(&wanted).fold(0.0f32, |most, (a, b)| most.max((a - b).abs())) / largest;
-        println!("{name:14} {off:.1e}");
-        assert!(off < 3e-5, "{name}: {off}");
     }
 }

@@ -3,6 +3,8 @@
 mod architectures;
 mod from_onnx;
 mod onnx_folders;
+mod onnx_genai;
 mod retype;
 mod to_gguf;
 mod to_hugging_face;
+mod to_onnx;

@@ -1,12 +1,12 @@
 //! The LoRA for llama.cpp: what it demands of the file, and that B A is the change `s C U R`.
 
 use curmerge::base::Base;
-use curmerge::cur::{Factors, Selection, fingerprint};
+use curmerge::cur::{Factors, Selection};
 use curmerge::export::{Format, export};
-use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{Gguf, Value};
 
+use crate::support::adapter::Recipe;
 use crate::support::tiny;
 
 fn values(gguf: &Gguf, name: &str) -> Vec<f32> {
@@ -20,22 +20,12 @@ fn lora_has_llama_cpps_form_and_is_the_change() {
     let (path, out) = (folder.path().join("tiny-hf"), folder.path().join("lora.gguf"));
     tiny::write_folder(&path);
     let base = Base::open(&path).unwrap();
-    let names = base.targets("q,down", None).unwrap();
-    let mut targets = fingerprint::prepare(&base, &names, 6, Selection::Reference, 0).unwrap();
-    for (i, target) in targets.iter_mut().enumerate() {
+    let recipe = Recipe { targets: "q,down", rank: 6, scale: 0.25, selection: Selection::Reference, seed: 0 };
+    let adapter = recipe.adapter(&base, |(i, target)| {
         // One target has fewer columns than the adapter's rank.
         target.cols.truncate(6 - 2 * i);
         target.u = (0..target.cols.len() * 6).map(|k| (k % 5) as f32 - 1.5).collect();
-    }
-    let adapter = Adapter {
-        base: fingerprint::base_info(&base, &targets),
-        rank: 6,
-        scale: 0.25,
-        selection: "reference".into(),
-        seed: 0,
-        training: None,
-        targets,
-    };
+    });
     export(&base, &adapter, Format::Gguf, &out, &[], false).unwrap();
     let lora = Gguf::open(&out).unwrap();
     let text = |key| lora.get(key).and_then(|v| v.as_str().map(str::to_string));

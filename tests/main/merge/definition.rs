@@ -5,14 +5,13 @@ use std::path::Path;
 
 use curmerge::base::Base;
 use curmerge::convert::{FileType, retype};
-use curmerge::cur::{Selection, fingerprint};
+use curmerge::cur::fingerprint;
 use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::imatrix::Imatrix;
-use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::SeedableRng;
 
+use crate::support::adapter::{Recipe, random};
 use crate::support::tiny;
 
 /// The types whose scales a merge keeps.
@@ -26,21 +25,7 @@ const BLOCK_TYPES: [DType; 18] = {
 
 /// An adapter over q, k and v with random U of this size; 0 gives zeros.
 fn adapter(base: &Base, size: f32) -> Adapter {
-    let names = base.targets("q,k,v", None).unwrap();
-    let mut targets = fingerprint::prepare(base, &names, 5, Selection::Inverse, 3).unwrap();
-    let mut stream = ChaCha20Rng::seed_from_u64(9);
-    for target in &mut targets {
-        target.u.fill_with(|| size * tiny::uniform(&mut stream));
-    }
-    Adapter {
-        base: fingerprint::base_info(base, &targets),
-        rank: 5,
-        scale: 0.5,
-        selection: "inverse".into(),
-        seed: 3,
-        training: None,
-        targets,
-    }
+    Recipe { targets: "q,k,v", rank: 5, seed: 3, ..Default::default() }.adapter(base, random(size, 9))
 }
 
 fn run(base: &Base, adapter: &Adapter, dtype: Option<DType>, out: &Path) -> MergeReport {

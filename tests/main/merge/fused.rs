@@ -1,13 +1,12 @@
 //! Matrices that hold several, matrices that a folder stores as `[in, out]`, and matrices of architectures that curmerge
 //! does not know: merged, they are `W + s C U R` in the rows of their parts, here computed in f64 from the files.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use curmerge::base::Base;
 use curmerge::convert::{FileType, retype};
-use curmerge::cur::{Selection, fingerprint};
+use curmerge::cur::fingerprint;
 use curmerge::export::{Format, export};
 use curmerge::lora::Lora;
 use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
@@ -17,13 +16,11 @@ use curmerge_formats::gguf::{Gguf, Value};
 use curmerge_formats::quant::decode;
 use curmerge_formats::safetensors::SafeTensors;
 
-use crate::support::families::{Container, Family};
-use crate::support::goldens::{integers, numbers};
+use crate::support::families;
+use crate::support::families::{CONTAINERS, Container, Family};
 use crate::support::remade::Remade;
-use crate::support::{families, python};
 
 const FUSED: [&str; 3] = ["phi3", "phi3-long", "gpt2"];
-const CONTAINERS: [Container; 2] = [Container::Folder, Container::Gguf];
 
 /// A matrix as `[out, in]`.
 #[derive(PartialEq)]
@@ -87,27 +84,6 @@ fn place(family: &Family, target: &str) -> (String, usize) {
     (whole.into(), first)
 }
 
-/// The adapter of the goldens, of the targets of these words.
-fn adapter(family: &Family, base: &Base, words: &str) -> Adapter {
-    let goldens = &family.goldens["targets"];
-    let names: Vec<String> =
-        base.targets(words, None).unwrap().into_iter().filter(|name| goldens.get(name).is_some()).collect();
-    let mut targets = fingerprint::prepare(base, &names, 4, Selection::Reference, 0).unwrap();
-    for target in &mut targets {
-        let golden = &goldens[&target.name];
-        assert_eq!(integers(&golden["shape"]), target.shape.map(|n| n as u32), "{}", target.name);
-        target.cols = integers(&golden["cols"]);
-        target.rows = integers(&golden["rows"]);
-        target.u = numbers(&golden["u"]).into_iter().map(|x| x as f32).collect();
-    }
-    made(base, targets, family.goldens["scale"].as_f64().unwrap() as f32)
-}
-
-fn made(base: &Base, targets: Vec<AdapterTarget>, scale: f32) -> Adapter {
-    let base = fingerprint::base_info(base, &targets);
-    Adapter { base, rank: 4, scale, selection: "reference".into(), seed: 0, training: None, targets }
-}
-
 /// Add `s C U R` of a target whose first row is `first`.
 fn add(w: &Matrix, to: &mut Matrix, first: usize, target: &AdapterTarget, scale: f64) {
     let n = w.cols;
@@ -157,7 +133,7 @@ fn parts_are_changed_in_their_rows_and_nothing_else_is() {
         for container in CONTAINERS {
             let (path, out) = (family.path(container), out(folder.path(), container, "merged"));
             let base = Base::open(&path).unwrap();
-            let adapter = adapter(&family, &base, words);
+            let adapter = family.adapter(&base, words);
             let report = run(&base, &[(Source::Cur(&adapter), 0.5)], Storage::Only(DType::F32), &out);
             let tensors = tensors(&family, &adapter);
             assert_eq!(report.tensors.len(), tensors.len());
@@ -207,7 +183,7 @@ fn stored_types_are_kept_and_rows_of_other_parts_are_not_rounded_again() {
         for container in CONTAINERS {
             let (path, out) = (family.path(container), out(folder.path(), container, "merged"));
             let base = Base::open(&path).unwrap();
-            let adapter = adapter(&family, &base, "all");
+            let adapter = family.adapter(&base, "all");
             let report = run(&base, &[(Source::Cur(&adapter), 0.1)], Storage::AsStored, &out);
             for tensor in &report.tensors {
                 assert!((tensor.share - 1.0).abs() < 0.02 && tensor.dtype == "BF16", "{name} {tensor:?}");
@@ -219,7 +195,7 @@ fn stored_types_are_kept_and_rows_of_other_parts_are_not_rounded_again() {
         let quantized = folder.path().join("q8_0.gguf");
         retype(model, FileType::Q8_0, None, &quantized, &[], |_, _| ()).unwrap();
         let (base, out) = (Base::open(&quantized).unwrap(), folder.path().join("merged.gguf"));
-        let adapter = adapter(&family, &base, "v");
+        let adapter = family.adapter(&base, "v");
         let report = run(&base, &[(Source::Cur(&adapter), 1.0)], Storage::AsStored, &out);
         assert!(report.tensors.iter().all(|t| (t.share - 1.0).abs() < 0.1 && t.dtype == "Q8_0"));
         let merged = Base::open(&out).unwrap();
@@ -240,7 +216,7 @@ fn fused_tensors_take_a_mixture_of_types_or_as_many_bits_as_they_need() {
     for name in FUSED {
         let family = Family::open(name);
         let base = Base::open(&family.path(Container::Gguf)).unwrap();
-        let adapter = adapter(&family, &base, "q,v,down");
+        let adapter = family.adapter(&base, "q,v,down");
         let sources = [(Source::Cur(&adapter), 1.0)];
         let options = MergeOptions { file_type: Some(FileType::Q4_K_M), ..Default::default() };
         let report = merge(&base, &sources, &options, &path("mixture.gguf"), |_, _| {}).unwrap();
@@ -267,7 +243,7 @@ fn exported_loras_and_several_adapters_join_into_one_change() {
         let family = Family::open(name);
         for container in CONTAINERS {
             let base = Base::open(&family.path(container)).unwrap();
-            let (all, some) = (adapter(&family, &base, "all"), adapter(&family, &base, "k,o"));
+            let (all, some) = (family.adapter(&base, "all"), family.adapter(&base, "k,o"));
             export(&base, &all, Format::Peft, &path("peft"), &[], true).unwrap();
             export(&base, &all, Format::Gguf, &path("lora.gguf"), &[], true).unwrap();
             let merged = |file: &str, sources: &[(Source<'_>, f32)]| {
@@ -306,7 +282,7 @@ fn a_flipped_bit_in_any_part_is_named() {
         let family = Family::open(name);
         for container in CONTAINERS {
             let base = Base::open(&family.path(container)).unwrap();
-            let adapter = adapter(&family, &base, "q,v,down");
+            let adapter = family.adapter(&base, "q,v,down");
             let others: Vec<&String> =
                 adapter.base.other_tensors.keys().filter(|name| name.contains("attn_qkv")).collect();
             assert!(others.iter().any(|name| *name == "blk.0.attn_qkv[k]"), "{others:?}");
@@ -357,9 +333,9 @@ fn a_flipped_bit_in_any_part_is_named() {
             assert!(error.contains("blk.0.attn_qkv[q]"), "{error}");
         }
         let [folder, gguf] = CONTAINERS.map(|container| Base::open(&family.path(container)).unwrap());
-        fingerprint::check(&gguf, &adapter(&family, &folder, "all"), false).unwrap();
-        fingerprint::check(&folder, &adapter(&family, &gguf, "all"), false).unwrap();
-        assert_eq!(fingerprint::compare_others(&gguf, &adapter(&family, &folder, "q")), None);
+        fingerprint::check(&gguf, &family.adapter(&folder, "all"), false).unwrap();
+        fingerprint::check(&folder, &family.adapter(&gguf, "all"), false).unwrap();
+        assert_eq!(fingerprint::compare_others(&gguf, &family.adapter(&folder, "q")), None);
     }
 }
 
@@ -437,57 +413,5 @@ fn matrices_of_unknown_architectures_are_selected_and_merged_by_name() {
             false => "the model has no such tensor",
         };
         assert!(refused.stderr.contains(problem), "{}", refused.stderr);
-    }
-}
-
-#[test]
-#[ignore = "needs CURMERGE_PYTHON with torch, transformers and peft"]
-fn peft_agrees_on_fused_and_transposed_matrices() {
-    let python = PathBuf::from(std::env::var_os("CURMERGE_PYTHON").expect("set CURMERGE_PYTHON"));
-    let folder = tempfile::tempdir().unwrap();
-    let [adapter_file, exported, merged, lora, out] =
-        ["adapter.st", "peft", "merged", "lora", "out.json"].map(|name| folder.path().join(name));
-    let ask = |words: &[&OsStr]| {
-        python::run(&python, "peft_client.py", words, &[]);
-    };
-    let answer = || -> serde_json::Value { serde_json::from_slice(&fs::read(&out).unwrap()).unwrap() };
-    for name in ["phi3", "gpt2", "llama2", "gemma3", "qwen3moe"] {
-        let family = Family::open(name);
-        let path = family.path(Container::Folder);
-        for (words, container) in ["all", "q,v,o"].into_iter().flat_map(|w| CONTAINERS.map(|c| (w, c))) {
-            let base = Base::open(&family.path(container)).unwrap();
-            adapter(&family, &base, words).write(&adapter_file, &[]).unwrap();
-            let base = family.path(container);
-            curmerge!("export", adapter_file, "--base", base, "--format", "peft", "-o", exported, "--force")
-                .done();
-            curmerge!("merge", path, adapter_file, "-o", merged, "--type-adapted", "f32", "--force").done();
-            ask(&[
-                "same".as_ref(),
-                path.as_os_str(),
-                exported.as_os_str(),
-                merged.as_os_str(),
-                out.as_os_str(),
-            ]);
-            let (off, moved) = (answer()["off"].as_f64().unwrap(), answer()["moved"].as_f64().unwrap());
-            println!("{name} {words} {container:?}: logits off by {off:.1e}, moved by {moved:.1e}");
-            assert!(off < 1e-4 && moved > 1e-2, "{name} {words} {container:?}: {off} {moved}");
-        }
-        // Of experts transformers keeps parameters without modules, and PEFT's adapters of those are refused.
-        let kinds: &[&str] = if name == "qwen3moe" { &[] } else { &["plain", "rslora", "patterns"] };
-        for kind in kinds {
-            fs::remove_dir_all(&lora).ok();
-            ask(&["make".as_ref(), path.as_os_str(), lora.as_os_str(), OsStr::new(kind)]);
-            curmerge!("merge", path, lora, "-o", merged, "--type-adapted", "f32", "--force").done();
-            ask(&[
-                "merged".as_ref(),
-                path.as_os_str(),
-                lora.as_os_str(),
-                merged.as_os_str(),
-                out.as_os_str(),
-            ]);
-            let error = answer()["error"].as_f64().unwrap();
-            println!("{name} {kind}: {} matrices, error at most {error:.1e}", answer()["changed"]);
-            assert!(error < 1e-4 && answer()["changed"].as_u64() >= Some(8), "{name} {kind}: {error}");
-        }
     }
 }

@@ -1,11 +1,11 @@
 //! LoRA adapters of other programs, merged. What `export` writes is one: merged, it gives the very bytes that the
-//! adapter itself gives. tests/large.rs asks PEFT itself.
+//! adapter itself gives. tests/real/peft.rs asks PEFT itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use curmerge::base::Base;
-use curmerge::cur::{Selection, fingerprint};
+use curmerge::cur::Selection;
 use curmerge::export::{Format, export};
 use curmerge::lora::{Lora, peft};
 use curmerge::merge::{MergeOptions, Source, Storage, merge};
@@ -15,26 +15,17 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde_json::{Value as Json, json};
 
+use crate::support::adapter::Recipe;
 use crate::support::{families, tiny};
 
 /// A random adapter of rank 5; if `uneven`, every other target has fewer columns.
 fn adapter(base: &Base, targets: &str, uneven: bool) -> Adapter {
-    let names = base.targets(targets, None).unwrap();
-    let mut targets = fingerprint::prepare(base, &names, 5, Selection::Reference, 3).unwrap();
     let mut stream = ChaCha20Rng::seed_from_u64(9);
-    for (i, target) in targets.iter_mut().enumerate() {
+    let recipe = Recipe { targets, rank: 5, selection: Selection::Reference, seed: 3, ..Default::default() };
+    recipe.adapter(base, |(i, target)| {
         target.cols.truncate(5 - usize::from(uneven) * (i % 2));
         target.u = (0..target.cols.len() * 5).map(|_| 0.3 * tiny::uniform(&mut stream)).collect();
-    }
-    Adapter {
-        base: fingerprint::base_info(base, &targets),
-        rank: 5,
-        scale: 0.5,
-        selection: "reference".into(),
-        seed: 3,
-        training: None,
-        targets,
-    }
+    })
 }
 
 struct Fixture {

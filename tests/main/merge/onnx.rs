@@ -4,29 +4,19 @@ use std::fs;
 use std::path::Path;
 
 use curmerge::base::Base;
-use curmerge::cur::{Selection, fingerprint};
 use curmerge::export::{Format, export};
 use curmerge::lora::Lora;
 use curmerge::merge::{MergeOptions, Source, Storage, merge};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 
+use crate::support::adapter::{Recipe, constant};
 use crate::support::onnx_llama::{CONFIG, D, FF, llama, llama_without, values, write};
 use crate::support::onnx_writer::Graph;
 
 fn adapter(base: &Base, targets: &str) -> Adapter {
-    let names = base.targets(targets, None).unwrap();
-    let mut targets = fingerprint::prepare(base, &names, 2, Selection::Inverse, 0).unwrap();
-    targets.iter_mut().for_each(|target| target.u.fill(0.25));
-    Adapter {
-        base: fingerprint::base_info(base, &targets),
-        rank: 2,
-        scale: 1.0,
-        selection: "inverse".into(),
-        seed: 0,
-        training: None,
-        targets,
-    }
+    let recipe = Recipe { targets, rank: 2, scale: 1.0, seed: 0, ..Default::default() };
+    recipe.adapter(base, constant(0.25))
 }
 
 fn merged(base: &Base, targets: &str, options: &MergeOptions<'_>, out: &Path) -> Result<(), String> {

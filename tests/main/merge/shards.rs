@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use curmerge::base::{Base, Files};
-use curmerge::cur::{Selection, fingerprint};
+use curmerge::cur::fingerprint;
 use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
@@ -13,22 +13,12 @@ use curmerge_formats::gguf::{Gguf, GgufLayout, GgufModel, NewTensor, Value};
 use curmerge_formats::safetensors::{SafeTensors, shard_index};
 use serde_json::{Value as Json, json};
 
+use crate::support::adapter::{Recipe, constant};
 use crate::support::tiny;
 
 /// An adapter over q, k and v whose every U is this number.
 fn adapter(base: &Base, u: f32) -> Adapter {
-    let names = base.targets("q,k,v", None).unwrap();
-    let mut targets = fingerprint::prepare(base, &names, 5, Selection::Inverse, 3).unwrap();
-    targets.iter_mut().for_each(|target| target.u.fill(u));
-    Adapter {
-        base: fingerprint::base_info(base, &targets),
-        rank: 5,
-        scale: 1.0,
-        selection: "inverse".into(),
-        seed: 3,
-        training: None,
-        targets,
-    }
+    Recipe { targets: "q,k,v", rank: 5, scale: 1.0, seed: 3, ..Default::default() }.adapter(base, constant(u))
 }
 
 fn sized(max_shard_size: Option<u64>) -> MergeOptions<'static> {

@@ -6,8 +6,8 @@ use curmerge::kernels::Real;
 use curmerge::model::{Batch, Transformer};
 use curmerge_formats::adapter::AdapterTarget;
 
-use crate::support::families::{Container, Family};
-use crate::support::goldens::{error, integers, numbers};
+use crate::support::families::{CONTAINERS, Container, Family};
+use crate::support::goldens::{error, integers, log_softmax, numbers};
 
 /// What float64 leaves where logits are stored as F32, or options and rotary factors are, as in a GGUF file.
 const EXACT: f64 = 1e-6;
@@ -16,10 +16,6 @@ const EXACT: f64 = 1e-6;
 /// the folder stores, rounded to F32 as in a GGUF file.
 fn exact(name: &str, container: Container) -> f64 {
     if container == Container::Gguf || name.starts_with("gemma") { EXACT } else { 1e-8 }
-}
-
-fn containers() -> [Container; 2] {
-    [Container::Folder, Container::Gguf]
 }
 
 fn base(family: &Family, container: Container) -> Base {
@@ -54,25 +50,20 @@ fn assert_rows(what: &str, found: &[Vec<f64>], right: &[Vec<f64>], tolerance: f6
 
 fn check_logits(name: &str) {
     let family = Family::open(name);
-    for container in containers() {
+    for container in CONTAINERS {
         let right = family.rows(&format!("{}.logits", family.reading(container)));
         assert_rows(&format!("{container:?}, f64"), &logits::<f64>(&family, container), &right, EXACT);
         assert_rows(&format!("{container:?}, f32"), &logits::<f32>(&family, container), &right, 1e-4);
     }
     if !family.gguf_differs() {
-        let [folder, gguf] = containers().map(|container| logits::<f64>(&family, container));
+        let [folder, gguf] = CONTAINERS.map(|container| logits::<f64>(&family, container));
         assert_rows("folder and GGUF file", &folder, &gguf, EXACT);
     }
 }
 
 fn check_llama_cpp(name: &str, gelu_table: bool) {
     let family = Family::open(name);
-    let log_softmax = |row: Vec<f64>| {
-        let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum = row.iter().map(|x| (x - largest).exp()).sum::<f64>().ln() + largest;
-        row.into_iter().map(|x| x - sum).collect::<Vec<f64>>()
-    };
-    let found: Vec<_> = logits::<f32>(&family, Container::Gguf).into_iter().map(log_softmax).collect();
+    let found: Vec<_> = logits::<f32>(&family, Container::Gguf).iter().map(|row| log_softmax(row)).collect();
     // llama.cpp takes GELU from a table of F16.
     let tolerance = if gelu_table { 2e-3 } else { 1e-3 };
     assert_rows("llama.cpp", &found, &family.rows("llama.log_probs"), tolerance);
@@ -110,7 +101,7 @@ fn check_gradients<T: Real>(name: &str, tolerances: impl Fn(Container) -> [f64; 
         batch.push(&sequence.ids, &sequence.predicted);
     }
     let scale = family.goldens["scale"].as_f64().unwrap() as f32;
-    for container in containers() {
+    for container in CONTAINERS {
         let [loss_tolerance, tolerance] = tolerances(container);
         let right = &family.goldens[family.reading(container)];
         let base = base(&family, container);
@@ -150,7 +141,7 @@ fn check_gradients<T: Real>(name: &str, tolerances: impl Fn(Container) -> [f64; 
 
 fn check_tokens(name: &str) {
     let family = Family::open(name);
-    let tokenizers = containers().map(|container| base(&family, container).tokenizer().unwrap());
+    let tokenizers = CONTAINERS.map(|container| base(&family, container).tokenizer().unwrap());
     let words = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/arch/vocabularies.py"));
     let texts = words.lines().chain(["", "a", " a  b\t\nc", "\n\n1234567", "Grüße, мир 🙂 世界's"]);
     for text in texts {

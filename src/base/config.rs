@@ -1,0 +1,214 @@
+//! A model's dimensions and options, from GGUF metadata or from config.json.
+
+use std::path::Path;
+
+use super::rope::{MAX_HEAD_DIM, Rope};
+use super::row_order::RowOrder;
+use crate::arch::{HeadKind, Size, TensorNames};
+use crate::{Error, Result};
+
+/// Dimensions beyond these are damage or an attack, not a model.
+const MAX_DIMENSION: usize = 1 << 24;
+pub(super) const MAX_LAYERS: usize = 1 << 12;
+/// Experts of all blocks together.
+const MAX_EXPERTS: usize = 1 << 17;
+
+/// What the transformer's arithmetic needs to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Transformer blocks.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Width of the feed-forward part.
+    pub ff: usize,
+    /// Rows of the embedding.
+    pub vocab: usize,
+    /// Added to the mean square, or the variance, in norms.
+    pub norm_eps: f64,
+    /// Longest sequence the model was trained on, in tokens.
+    pub context: usize,
+    /// Rotary embeddings; `None` where positions have learned vectors.
+    pub rope: Option<Rope>,
+    /// Those of blocks with a window, where they are others.
+    pub local_rope: Option<Rope>,
+    /// How many tokens, itself and those before, a token sees in blocks with a window.
+    pub window: Option<usize>,
+    /// Whether each block has the window.
+    pub windowed: Vec<bool>,
+    /// What attention's scores are multiplied by.
+    pub attention_scale: f64,
+    /// Attention's scores s become `cap tanh(s / cap)`.
+    pub attention_cap: Option<f64>,
+    /// Logits likewise.
+    pub logit_cap: Option<f64>,
+    /// What embeddings are multiplied by.
+    pub embedding_scale: f64,
+    /// What each part of a block is multiplied by before it is added to the residual stream.
+    pub residual_scale: f64,
+    /// What logits are multiplied by.
+    pub logit_scale: f64,
+    /// The mixture of experts that the feed-forward part is.
+    pub experts: Option<Experts>,
+}
+
+/// A mixture of experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Experts {
+    /// Experts of a block.
+    pub count: usize,
+    /// Experts that a token goes through.
+    pub used: usize,
+    /// Width of one expert.
+    pub ff: usize,
+    /// Whether the weights of the experts that a token goes through are made to sum to 1.
+    pub normalized: bool,
+}
+
+impl Config {
+    /// Of a model whose arithmetic is not known.
+    pub(super) fn unknown() -> Self {
+        Self {
+            layers: 0,
+            d_model: 0,
+            heads: 0,
+            kv_heads: 0,
+            head_dim: 0,
+            ff: 0,
+            vocab: 0,
+            norm_eps: 0.0,
+            context: 0,
+            rope: None,
+            local_rope: None,
+            window: None,
+            windowed: Vec::new(),
+            attention_scale: 1.0,
+            attention_cap: None,
+            logit_cap: None,
+            embedding_scale: 1.0,
+            residual_scale: 1.0,
+            logit_scale: 1.0,
+            experts: None,
+        }
+    }
+
+    /// How many heads of this kind a layer has.
+    pub fn head_count(&self, heads: HeadKind) -> usize {
+        match heads {
+            HeadKind::Query => self.heads,
+            HeadKind::KeyValue => self.kv_heads,
+        }
+    }
+
+    /// How many numbers a tensor has in this dimension.
+    pub fn size(&self, size: Size) -> usize {
+        let (query, key_value) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        match size {
+            Size::Vocab => self.vocab,
+            Size::Context => self.context,
+            Size::Model => self.d_model,
+            Size::Query => query,
+            Size::KeyValue => key_value,
+            Size::Qkv => query + 2 * key_value,
+            Size::Head => self.head_dim,
+            Size::Ff => self.ff,
+            Size::GateUp => 2 * self.ff,
+            Size::Experts => self.experts.map_or(0, |e| e.count),
+            Size::ExpertFf => self.experts.map_or(0, |e| e.ff),
+        }
+    }
+
+    /// How Hugging Face orders the `rows` of a matrix with these names. None where they are no whole number of heads.
+    pub fn hugging_face_order(&self, names: &TensorNames, rows: u64) -> Option<RowOrder> {
+        match names.rotary_halves {
+            Some(heads) => RowOrder::rotary_halves(rows, self.head_count(heads)),
+            None => Some(RowOrder::CANONICAL),
+        }
+    }
+
+    /// The rotary embeddings of a block.
+    pub fn rope_of(&self, layer: usize) -> Option<&Rope> {
+        let local = self.local_rope.as_ref().filter(|_| self.window_of(layer).is_some());
+        local.or(self.rope.as_ref())
+    }
+
+    /// The window of a block.
+    pub fn window_of(&self, layer: usize) -> Option<usize> {
+        self.window.filter(|_| self.windowed.get(layer) == Some(&true))
+    }
+
+    pub(super) fn checked(mut self, path: &Path) -> Result<Self> {
+        let bad = |place: &str, problem: String| {
+            Err(Error::input(path, place, problem, "the file is damaged; download it again"))
+        };
+        let mut sizes = vec![
+            ("embedding length", self.d_model),
+            ("head count", self.heads),
+            ("key/value head count", self.kv_heads),
+            ("head length", self.head_dim),
+            ("feed-forward length", self.ff),
+            ("vocabulary size", self.vocab),
+            ("context length", self.context),
+        ];
+        sizes.extend(self.window.map(|window| ("sliding window", window)));
+        sizes.extend(self.experts.map(|experts| ("expert feed-forward length", experts.ff)));
+        for (what, size) in sizes {
+            if size == 0 || size > MAX_DIMENSION {
+                return bad(what, format!("{size} is out of range"));
+            }
+        }
+        if self.head_dim > MAX_HEAD_DIM || self.heads > MAX_DIMENSION / self.head_dim {
+            return bad(
+                "head length",
+                format!("{} of each of {} heads is out of range", self.head_dim, self.heads),
+            );
+        }
+        if self.layers == 0 || self.layers > MAX_LAYERS {
+            return bad("block count", format!("{} is out of range", self.layers));
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            return bad("key/value head count", format!("{} does not divide {}", self.kv_heads, self.heads));
+        }
+        if let Some(experts) = self.experts
+            && (experts.count == 0
+                || experts.count > MAX_EXPERTS / self.layers
+                || !(1..=experts.count).contains(&experts.used))
+        {
+            return bad("experts", format!("{} of {} are used", experts.used, experts.count));
+        }
+        let finite_positive = |x: f64| x.is_finite() && x > 0.0;
+        if !(0.0..1.0).contains(&self.norm_eps) {
+            return bad("norm epsilon", "not a usable number".into());
+        }
+        let factors = [
+            ("attention scale", Some(self.attention_scale)),
+            ("attention soft cap", self.attention_cap),
+            ("logit soft cap", self.logit_cap),
+            ("embedding scale", Some(self.embedding_scale)),
+            ("residual scale", Some(self.residual_scale)),
+            ("logit scale", Some(self.logit_scale)),
+        ];
+        for (what, factor) in factors {
+            if !factor.is_none_or(finite_positive) {
+                return bad(what, "not a positive number".into());
+            }
+        }
+        for rope in self.rope.iter().chain(&self.local_rope) {
+            if let Some((place, problem)) = rope.problem(self.head_dim) {
+                return bad(place, problem);
+            }
+        }
+        // Beyond every sequence that there may be, a window hides nothing.
+        self.window = self.window.filter(|_| self.windowed.contains(&true));
+        if self.window.is_none() {
+            self.windowed.clear();
+        }
+        Ok(self)
+    }
+}

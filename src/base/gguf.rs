@@ -1,0 +1,223 @@
+//! A base in a GGUF file: its tensors, and its configuration from the `ARCH.*` keys with llama.cpp's defaults.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use curmerge_formats::dtype::DType;
+use curmerge_formats::gguf::{GgufModel, Value};
+
+use super::config::{Config, Experts, MAX_LAYERS};
+use super::opened::Opened;
+use super::rope::{LongRope, MAX_HEAD_DIM, Rope, unknown_scaling};
+use super::tensor::BaseTensor;
+use crate::arch::{self, Architecture, NormKind, Positions, is_windowed};
+use crate::{Error, Result};
+
+const DAMAGED: &str = "the file is damaged; download it again";
+
+/// Open a GGUF file, of a split model the first.
+pub(super) fn open(path: &Path) -> Result<Opened<GgufModel>> {
+    let model = GgufModel::open(path)?;
+    let gguf = model.first();
+    let name = gguf.get("general.architecture").and_then(|v| v.as_str()).ok_or_else(|| {
+        Error::input(path, "general.architecture", "missing", "this GGUF file is not a language model")
+    })?;
+    let experts = gguf.get(&format!("{name}.expert_count")).and_then(|v| v.as_u64());
+    let known = arch::by_gguf_name(name, experts.is_some_and(|count| count > 0));
+    let (architecture, config) = match known {
+        Some(architecture) => (architecture, Config::from_gguf(&model, architecture)?),
+        None => (arch::UNKNOWN, Config::unknown()),
+    };
+    let architecture_name = name.to_string();
+    let mut tensors = BTreeMap::new();
+    for (file, t) in model.tensors() {
+        let canonical = t.name.strip_suffix(".weight").unwrap_or(&t.name).to_string();
+        let tensor = BaseTensor {
+            stored_name: t.name.clone(),
+            dtype: t.dtype,
+            shape: t.shape(),
+            file,
+            offset: t.offset,
+            bytes: t.bytes,
+            rotary_halves: None,
+            transposed: false,
+            unit_offset: false,
+            nbits: None,
+            slice: None,
+        };
+        if tensors.insert(canonical, tensor).is_some() {
+            let place = format!("tensor '{}'", t.name.escape_debug());
+            let problem = "there with and without `.weight`";
+            return Err(Error::input(path, place, problem, "download the file again"));
+        }
+    }
+    Ok(Opened { files: model, architecture, architecture_name, config, tensors })
+}
+
+impl Config {
+    /// From the `ARCH.*` keys of a GGUF file.
+    fn from_gguf(model: &GgufModel, architecture: &'static Architecture) -> Result<Self> {
+        let gguf = model.first();
+        let path = gguf.path();
+        let key = |name: &str| format!("{}.{name}", architecture.gguf);
+        let get = |name: &str| gguf.get(&key(name));
+        let number = |name: &str| get(name).and_then(Value::as_u64).map(|n| n as usize);
+        let float = |name: &str| get(name).and_then(Value::as_f64);
+        let needed = |name: &str| {
+            number(name)
+                .ok_or_else(|| Error::input(path, key(name), "missing or not a whole number", DAMAGED))
+        };
+        let unlike = |name: &str, problem: &str| {
+            Err(Error::input(
+                path,
+                key(name),
+                problem,
+                "this variant of the architecture is not supported yet",
+            ))
+        };
+        let (layers, d_model, heads) =
+            (needed("block_count")?, needed("embedding_length")?, needed("attention.head_count")?);
+        let head_dim = number("attention.key_length").unwrap_or(d_model / heads.max(1));
+        if number("attention.value_length").is_some_and(|length| length != head_dim) {
+            return unlike("attention.value_length", "values are unlike keys in length");
+        }
+        if number("expert_shared_count")
+            .or(number("expert_shared_feed_forward_length"))
+            .is_some_and(|n| n > 0)
+        {
+            return unlike("expert_shared_count", "there are experts that all tokens go through");
+        }
+        let ff = needed("feed_forward_length")?;
+        let experts = number("expert_count").filter(|&count| count > 0);
+        if experts.is_some() != architecture.has_experts() {
+            return unlike("expert_count", "the model is a mixture of experts, or should be");
+        }
+        let experts = match experts {
+            None => None,
+            Some(count) => Some(Experts {
+                count,
+                used: needed("expert_used_count")?,
+                ff: number("expert_feed_forward_length").unwrap_or(ff),
+                normalized: true,
+            }),
+        };
+        let vocab = model.tensor("token_embd.weight").and_then(|t| t.dims.get(1).copied());
+        let vocab = vocab.ok_or_else(|| Error::input(path, "tensor 'token_embd'", "missing", DAMAGED))?;
+        let eps = match architecture.norm {
+            NormKind::Rms => "attention.layer_norm_rms_epsilon",
+            NormKind::Layer => "attention.layer_norm_epsilon",
+        };
+        let eps =
+            float(eps).ok_or_else(|| Error::input(path, key(eps), "missing or not a number", DAMAGED))?;
+        let rope = match architecture.positions {
+            Positions::Learned => None,
+            _ => Some(rope(model, architecture, head_dim)?),
+        };
+        let caps = architecture.soft_caps;
+        let mut config = Self {
+            layers,
+            d_model,
+            heads,
+            kv_heads: number("attention.head_count_kv").unwrap_or(heads),
+            head_dim,
+            ff,
+            vocab: vocab as usize,
+            norm_eps: eps,
+            context: number("context_length").unwrap_or(2048),
+            rope,
+            attention_scale: float("attention.scale")
+                .unwrap_or_else(|| architecture.attention_scale(layers, d_model, heads, head_dim)),
+            attention_cap: caps.and_then(|[cap, _]| Some(float("attn_logit_softcapping").unwrap_or(cap?))),
+            logit_cap: caps
+                .and_then(|[_, cap]| float("final_logit_softcapping").or(cap))
+                .filter(|&cap| cap != 0.0),
+            embedding_scale: float("embedding_scale").unwrap_or(1.0),
+            residual_scale: float("residual_scale").filter(|&scale| scale != 0.0).unwrap_or(1.0),
+            logit_scale: 1.0 / float("logit_scale").unwrap_or(1.0),
+            experts,
+            ..Self::unknown()
+        };
+        if architecture.scales_embedding {
+            config.embedding_scale = f64::from((d_model as f32).sqrt());
+        }
+        config.windows(model, architecture);
+        config.checked(path)
+    }
+
+    /// The sliding windows, where llama.cpp gives the architecture any.
+    fn windows(&mut self, model: &GgufModel, architecture: &Architecture) {
+        let Some(windows) = architecture.windows else { return };
+        let get = |name: &str| model.first().get(&format!("{}.{name}", architecture.gguf));
+        let given = get("attention.sliding_window").and_then(Value::as_u64).map(|n| n as usize);
+        let Some(window) = given.or(windows.length).filter(|&length| length > 0) else { return };
+        let pattern = get("attention.sliding_window_pattern");
+        let period = pattern.and_then(Value::as_u64).map_or(windows.period, |n| n as usize);
+        // Before the dimensions are checked, no list may be made by them.
+        let layers = self.layers.min(MAX_LAYERS);
+        self.windowed = match pattern.and_then(Value::as_bools).and_then(|list| list.get(..layers)) {
+            Some(listed) => listed.to_vec(),
+            None => (0..layers).map(|layer| is_windowed(layer, period)).collect(),
+        };
+        self.window = Some(window);
+        let Some(rope) = &self.rope else { return };
+        let mut local = rope.clone();
+        if !windows.scaled {
+            local.factors = None;
+        }
+        if let Some(base) = get("rope.freq_base_swa").and_then(Value::as_f64).or(windows.rope_base) {
+            local.base = base;
+        }
+        self.local_rope = (local != *rope).then_some(local);
+    }
+}
+
+fn rope(model: &GgufModel, architecture: &Architecture, head_dim: usize) -> Result<Rope> {
+    let gguf = model.first();
+    let key = |name: &str| format!("{}.rope.{name}", architecture.gguf);
+    let number = |name: &str| gguf.get(&key(name)).and_then(Value::as_u64);
+    let float = |name: &str| gguf.get(&key(name)).and_then(Value::as_f64);
+    let dim = number("dimension_count").map_or(head_dim, |dim| dim as usize);
+    let mut rope = Rope::plain(float("freq_base").unwrap_or(10000.0), dim);
+    let linear = match gguf.get(&key("scaling.type")).and_then(Value::as_str) {
+        Some("none" | "longrope") => None,
+        // llama.cpp's default type is linear.
+        None | Some("linear") => {
+            float("scaling.factor").or(float("scale_linear")).filter(|&factor| factor != 0.0)
+        }
+        Some(other) => return Err(unknown_scaling(gguf.path(), &key("scaling.type"), other)),
+    };
+    // Before the dimensions are checked, no tensor may be made by them.
+    let pairs = dim.min(head_dim).min(MAX_HEAD_DIM) / 2;
+    let stretched =
+        |factors: Vec<f64>| factors.into_iter().map(|factor| factor * linear.unwrap_or(1.0)).collect();
+    let own = vector(model, "rope_freqs", pairs)?.or(vector(model, "rope_factors_short", pairs)?);
+    rope.factors = own.or_else(|| linear.map(|_| vec![1.0; pairs])).map(stretched);
+    if let Some(factors) = vector(model, "rope_factors_long", pairs)? {
+        let context = gguf.get(&format!("{}.context_length", architecture.gguf)).and_then(Value::as_u64);
+        let original = number("scaling.original_context_length").or(context).unwrap_or(0);
+        rope.long = Some(LongRope { factors: stretched(factors), original_context: original as usize });
+    }
+    rope.amplitude = float("scaling.attn_factor").unwrap_or(1.0);
+    Ok(rope)
+}
+
+/// A small tensor that belongs to the configuration: one number a rotary frequency.
+fn vector(model: &GgufModel, name: &str, length: usize) -> Result<Option<Vec<f64>>> {
+    let stored = format!("{name}.weight");
+    let Some((file, tensor)) = model.tensors().find(|(_, tensor)| tensor.name == stored) else {
+        return Ok(None);
+    };
+    let bad = |problem: String| {
+        Error::input(model.first().path(), format!("tensor '{name}'"), problem, "download the file again")
+    };
+    if tensor.dims != [length as u64] || tensor.dtype != DType::F32 {
+        return Err(bad(format!("{} {:?} where F32 [{length}] should be", tensor.dtype.name(), tensor.dims)));
+    }
+    let bytes = model.files()[file].data(tensor);
+    let factors: Vec<f64> =
+        bytes.as_chunks::<4>().0.iter().map(|&bytes| f64::from(f32::from_le_bytes(bytes))).collect();
+    match factors.iter().all(|factor| factor.is_finite() && *factor > 0.0) {
+        true => Ok(Some(factors)),
+        false => Err(bad("a factor is not a positive number".into())),
+    }
+}

@@ -1,0 +1,288 @@
+//! A base in a Hugging Face folder: its tensors, and its configuration from config.json with transformers' defaults.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use curmerge_formats::safetensors::{SafeTensors, shard_index};
+use serde_json::Value as Json;
+
+use super::config::{Config, Experts, MAX_LAYERS};
+use super::folder::{CONFIG, Folder};
+use super::opened::Opened;
+use super::rope::{self, Rope};
+use super::tensor::BaseTensor;
+use crate::arch::{self, Activation, Architecture, Positions, is_windowed};
+use crate::{Error, Result};
+
+/// Open a folder with config.json and safetensors files.
+pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
+    let model_type = model_type(Folder::new(folder))?;
+    let (architecture, architecture_name, config) = match arch::by_model_type(&model_type) {
+        Some(known) => (known, known.gguf.to_string(), Config::from_folder(Folder::new(folder), known)?),
+        None => (arch::UNKNOWN, model_type, Config::unknown()),
+    };
+    let index = shard_index(folder)?;
+    let names: Vec<&str> = match &index {
+        Some(index) => index.values().collect::<BTreeSet<_>>().into_iter().map(|n| &**n).collect(),
+        None => vec!["model.safetensors"],
+    };
+    let files = names
+        .iter()
+        .map(|n| SafeTensors::open(&folder.join(n)))
+        .collect::<std::result::Result<Vec<_>, _>>()?;
+    for (tensor, name) in index.iter().flatten() {
+        let held = names.binary_search(&name.as_str()).is_ok_and(|n| files[n].tensor(tensor).is_some());
+        if !held {
+            return Err(Error::input(
+                folder.join(name),
+                format!("tensor '{}'", tensor.escape_debug()),
+                "not in this file, where the index says it is",
+                "download the folder again",
+            ));
+        }
+    }
+    let mut tensors = BTreeMap::new();
+    for (file, shard) in files.iter().enumerate() {
+        for t in shard.tensors() {
+            let (stem, bias) = match t.name.strip_suffix(".bias") {
+                Some(stem) => (stem, ".bias"),
+                None => (t.name.strip_suffix(".weight").unwrap_or(&t.name), ""),
+            };
+            let (canonical, names) = match architecture.of_hugging_face(stem) {
+                Some((name, names)) if bias.is_empty() || names.bias.is_some() => (name + bias, Some(names)),
+                _ if architecture.gguf.is_empty() => (format!("{stem}{bias}"), None),
+                _ => (t.name.clone(), None),
+            };
+            let tensor = BaseTensor {
+                stored_name: t.name.clone(),
+                dtype: t.dtype,
+                shape: t.shape.clone(),
+                file,
+                offset: t.offset,
+                bytes: t.bytes,
+                rotary_halves: names.and_then(|n| n.rotary_halves).map(|h| config.head_count(h)),
+                transposed: names.is_some_and(|n| n.transposed) && bias.is_empty(),
+                unit_offset: names.is_some_and(|n| n.unit_offset),
+                nbits: None,
+                slice: None,
+            };
+            if tensors.insert(canonical, tensor).is_some() {
+                return Err(Error::input(
+                    shard.path(),
+                    format!("tensor '{}'", t.name),
+                    "stored twice in this folder's files",
+                    "download the folder again",
+                ));
+            }
+        }
+    }
+    Ok(Opened { files, architecture, architecture_name, config, tensors })
+}
+
+/// `model_type` in config.json. Fails when there is no such file or it is not a JSON object.
+pub(super) fn model_type(folder: Folder<'_>) -> Result<String> {
+    let config = folder.config()?;
+    Ok(config.get("model_type").and_then(Json::as_str).unwrap_or_default().to_string())
+}
+
+impl Config {
+    /// From config.json in a Hugging Face folder of this architecture.
+    pub(super) fn from_folder(folder: Folder<'_>, architecture: &'static Architecture) -> Result<Self> {
+        let fields = Fields::open(folder, architecture)?;
+        fields.refuse_variants()?;
+        let (layers, d_model, heads) = (
+            fields.needed("num_hidden_layers")?,
+            fields.needed("hidden_size")?,
+            fields.needed("num_attention_heads")?,
+        );
+        let head_dim = fields.count("head_dim").unwrap_or(d_model / heads.max(1));
+        let experts = if architecture.has_experts() { Some(fields.experts()?) } else { None };
+        let ff = match fields.count("intermediate_size") {
+            Some(ff) => ff,
+            None if experts.is_some() => fields.needed("moe_intermediate_size")?,
+            // GPT-2's, where n_inner is null.
+            None if architecture.positions == Positions::Learned => 4 * d_model,
+            None => fields.needed("intermediate_size")?,
+        };
+        let (rope, local_rope) = match architecture.positions {
+            Positions::Learned => (None, None),
+            _ => fields.ropes(head_dim)?,
+        };
+        let scalar = fields.number("query_pre_attn_scalar").unwrap_or(head_dim as f64);
+        let mut config = Self {
+            layers,
+            d_model,
+            heads,
+            kv_heads: fields.count("num_key_value_heads").unwrap_or(heads),
+            head_dim,
+            ff,
+            vocab: fields.needed("vocab_size")?,
+            norm_eps: fields.number("rms_norm_eps").unwrap_or(1e-6),
+            context: fields.count("max_position_embeddings").unwrap_or(2048),
+            rope,
+            local_rope,
+            attention_scale: fields.number("attention_multiplier").unwrap_or(1.0 / scalar.sqrt()),
+            attention_cap: fields.number("attn_logit_softcapping"),
+            logit_cap: fields.number("final_logit_softcapping"),
+            embedding_scale: fields.number("embedding_multiplier").unwrap_or(1.0),
+            residual_scale: fields.number("residual_multiplier").unwrap_or(1.0),
+            logit_scale: 1.0 / fields.number("logits_scaling").unwrap_or(1.0),
+            experts,
+            ..Self::unknown()
+        };
+        if architecture.scales_embedding {
+            config.embedding_scale = f64::from((d_model as f32).sqrt());
+        }
+        config.windowed = fields.windowed(layers.min(MAX_LAYERS));
+        config.window = fields.count("sliding_window").filter(|_| config.windowed.contains(&true));
+        config.checked(&fields.path)
+    }
+}
+
+/// The keys of a config.json.
+struct Fields {
+    path: PathBuf,
+    json: Json,
+    architecture: &'static Architecture,
+}
+
+impl Fields {
+    /// Those of the language model, in one that also sees.
+    fn open(folder: Folder<'_>, architecture: &'static Architecture) -> Result<Self> {
+        let (path, mut json) = (folder.join(CONFIG), Json::from(folder.config()?));
+        if json["text_config"].is_object() {
+            json = json["text_config"].take();
+        }
+        Ok(Self { path, json, architecture })
+    }
+
+    /// The number of what llama calls `key`, or the family's default.
+    fn number(&self, key: &str) -> Option<f64> {
+        let own = self.architecture.config_key(key);
+        // A null that is written means that there is none.
+        match self.json.get(own) {
+            Some(value) => value.as_f64(),
+            None => {
+                let mut defaults = self.architecture.config_defaults.iter();
+                defaults.find(|(name, _)| *name == own).map(|(_, number)| *number)
+            }
+        }
+    }
+
+    fn count(&self, key: &str) -> Option<usize> {
+        self.number(key).filter(|n| n.fract() == 0.0 && (0.0..1e15).contains(n)).map(|n| n as usize)
+    }
+
+    fn needed(&self, key: &str) -> Result<usize> {
+        self.count(key).ok_or_else(|| {
+            Error::input(
+                &self.path,
+                self.architecture.config_key(key),
+                "missing or not a whole number",
+                "the file is damaged; download it again",
+            )
+        })
+    }
+
+    fn refuse_variants(&self) -> Result<()> {
+        let unlike = |key: &str, problem: String| {
+            Err(Error::input(
+                &self.path,
+                key,
+                problem,
+                "this variant of the architecture is not supported yet",
+            ))
+        };
+        let known: &[&str] = match self.architecture.activation {
+            Activation::Silu => &["silu", "swish"],
+            Activation::Gelu => &["gelu_pytorch_tanh", "gelu_new"],
+        };
+        // Gemma's `hidden_act` says "gelu" where `hidden_activation` means the tanh formula.
+        for key in ["hidden_activation", "activation_function", "hidden_act"] {
+            let Some(name) = self.json[key].as_str() else { continue };
+            if !known.contains(&name) {
+                return unlike(key, format!("the feed-forward part uses '{}'", name.escape_debug()));
+            }
+            break;
+        }
+        let flags = [
+            ("scale_attn_by_inverse_layer_idx", false),
+            ("add_cross_attention", false),
+            ("scale_attn_weights", true),
+            ("use_bidirectional_attention", false),
+        ];
+        for (key, usual) in flags {
+            if self.json[key].as_bool().is_some_and(|given| given != usual) {
+                return unlike(key, format!("it is {}", !usual));
+            }
+        }
+        if self.json["clip_qkv"].is_number() {
+            return unlike("clip_qkv", "attention's inputs are clipped".into());
+        }
+        Ok(())
+    }
+
+    fn experts(&self) -> Result<Experts> {
+        let sparse_step = self.count("decoder_sparse_step").unwrap_or(1);
+        let dense = self.json["mlp_only_layers"].as_array().is_some_and(|layers| !layers.is_empty());
+        if sparse_step != 1 || dense {
+            let problem = "some blocks have no experts";
+            let help = "this variant of the architecture is not supported yet";
+            return Err(Error::input(&self.path, "decoder_sparse_step", problem, help));
+        }
+        Ok(Experts {
+            count: self.needed("num_experts")?,
+            used: self.needed("num_experts_per_tok")?,
+            ff: self.needed("moe_intermediate_size")?,
+            normalized: self.json["norm_topk_prob"]
+                .as_bool()
+                .or(self.number("norm_topk_prob").map(|n| n > 0.0))
+                == Some(true),
+        })
+    }
+
+    /// The rotary embeddings, and those of windowed blocks where they are others.
+    fn ropes(&self, head_dim: usize) -> Result<(Option<Rope>, Option<Rope>)> {
+        // transformers 5 writes rope_parameters, perhaps one for each kind of block; older ones rope_theta and
+        // rope_scaling.
+        let parameters = &self.json["rope_parameters"];
+        let plain = if parameters.is_object() { parameters } else { &self.json["rope_scaling"] };
+        let (global, local) = match &parameters["full_attention"] {
+            Json::Null => (plain, &Json::Null),
+            global => (global, &parameters["sliding_attention"]),
+        };
+        let base = global["rope_theta"].as_f64().or(self.number("rope_theta")).unwrap_or(10000.0);
+        let made = rope::from_json(&self.path, global, &self.json, base, head_dim)?;
+        let local_base = local["rope_theta"].as_f64().or(self.number("rope_local_base_freq"));
+        let local = match local_base {
+            Some(base) => Some(rope::from_json(&self.path, local, &Json::Null, base, head_dim)?),
+            None => None,
+        };
+        let local = local.filter(|local| *local != made);
+        Ok((Some(made), local))
+    }
+
+    /// Which blocks have a sliding window.
+    fn windowed(&self, layers: usize) -> Vec<bool> {
+        // These take no notice of such a key.
+        let none = matches!(self.json["model_type"].as_str(), Some("llama" | "olmo2" | "granite"));
+        if none || self.json["use_sliding_window"].as_bool() == Some(false) {
+            return vec![false; layers];
+        }
+        if let Some(kinds) = self.json["layer_types"].as_array() {
+            let kind = |layer: usize| kinds.get(layer).and_then(Json::as_str);
+            return (0..layers).map(|layer| kind(layer) == Some("sliding_attention")).collect();
+        }
+        let period = self.count("sliding_window_pattern");
+        // Qwen's windows begin behind the lower blocks, and are off unless they are asked for.
+        let asked = self.json["use_sliding_window"].as_bool() == Some(true);
+        let first = self.count("max_window_layers").unwrap_or(if asked { 28 } else { 0 });
+        let windowed = |layer: usize| match (period, self.architecture.gguf) {
+            (Some(period), _) => is_windowed(layer, period),
+            (None, "qwen2" | "qwen3") => asked && layer >= first,
+            (None, "qwen3moe") => asked,
+            (None, _) => true,
+        };
+        (0..layers).map(windowed).collect()
+    }
+}

@@ -1,0 +1,152 @@
+//! An open base model: what every container gives.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use curmerge_formats::gguf::GgufModel;
+use curmerge_formats::safetensors::SafeTensors;
+
+use super::config::Config;
+use super::onnx::OnnxModel;
+use super::tensor::BaseTensor;
+use crate::arch::{self, Architecture};
+use crate::{Error, Result};
+
+/// The files that a model's tensors live in.
+#[derive(Debug)]
+pub enum Files {
+    /// One GGUF file, or all splits of one.
+    Gguf(GgufModel),
+    /// A Hugging Face folder: its safetensors files in the order of their names.
+    HuggingFace(Vec<SafeTensors>),
+    /// An ONNX file, with the files that hold its tensors.
+    Onnx(Box<OnnxModel>),
+}
+
+/// An open base model.
+#[derive(Debug)]
+pub struct Base {
+    pub(super) path: PathBuf,
+    pub(super) files: Files,
+    pub(super) architecture: &'static Architecture,
+    /// The architecture as GGUF names it, or as the container does when it is not known.
+    pub(super) architecture_name: String,
+    pub(super) config: Config,
+    pub(super) tensors: BTreeMap<String, BaseTensor>,
+}
+
+impl Base {
+    /// The file or folder that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What no output may replace: the file or folder that was opened, and the files that belong to it.
+    pub fn inputs(&self) -> Vec<&Path> {
+        let others: Vec<&Path> = match &self.files {
+            Files::Gguf(model) => model.files().iter().map(|file| file.path()).collect(),
+            Files::HuggingFace(_) => Vec::new(),
+            Files::Onnx(model) => model.onnx().external_files().iter().map(|f| f.file.path()).collect(),
+        };
+        std::iter::once(self.path()).chain(others).collect()
+    }
+
+    /// The files behind the tensors.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// The table of the model's family.
+    pub fn architecture(&self) -> &'static Architecture {
+        self.architecture
+    }
+
+    /// The architecture as GGUF names it, or as the container does when it is not known.
+    pub fn architecture_name(&self) -> &str {
+        &self.architecture_name
+    }
+
+    /// Whether the model's architecture is known: what is not has tensors and nothing else.
+    pub fn is_known(&self) -> bool {
+        !self.architecture.gguf.is_empty()
+    }
+
+    /// Fails, naming those that are known, where the architecture is not: more than tensors is then needed.
+    pub fn must_be_known(&self) -> Result<()> {
+        if self.is_known() {
+            return Ok(());
+        }
+        if self.architecture_name.is_empty() && matches!(self.files, Files::Onnx(_)) {
+            let problem = "neither config.json nor genai_config.json lies beside it to say what it is";
+            let help = "put the model's config.json beside it";
+            return Err(Error::input(&self.path, "architecture", problem, help));
+        }
+        let problem = format!("'{}' is not known", self.architecture_name.escape_debug());
+        let help = format!(
+            "curmerge knows {}; of other models it can `select`, `merge`, `verify` and `export --format gguf` matrices \
+             by their names",
+            arch::known()
+        );
+        Err(Error::input(&self.path, "architecture", problem, help))
+    }
+
+    /// The model's dimensions and options.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The longest sequence that the model can read at all, where there is a bound: where positions have learned vectors.
+    pub fn max_tokens(&self) -> Option<usize> {
+        (self.architecture.positions == arch::Positions::Learned).then_some(self.config.context)
+    }
+
+    /// `gguf`, `safetensors` or `onnx`.
+    pub fn container(&self) -> &'static str {
+        match self.files {
+            Files::Gguf(_) => "gguf",
+            Files::HuggingFace(_) => "safetensors",
+            Files::Onnx(_) => "onnx",
+        }
+    }
+
+    /// What the model calls itself: `general.name` in GGUF, else its architecture. Never its path, which must not go
+    /// into an adapter.
+    pub fn name(&self) -> String {
+        let own = match &self.files {
+            Files::Gguf(model) => model.first().get("general.name").and_then(|v| v.as_str()),
+            Files::HuggingFace(_) | Files::Onnx(_) => None,
+        };
+        own.unwrap_or(&self.architecture_name).to_string()
+    }
+
+    /// Where Hugging Face has the model (`owner/name`), if the base says so.
+    pub fn hugging_face_repository(&self) -> Option<String> {
+        const HOST: &str = "https://huggingface.co/";
+        let Files::Gguf(gguf) = &self.files else { return None };
+        let keys = ["general.repo_url", "general.source.url", "general.base_model.0.repo_url"];
+        let urls = keys.iter().filter_map(|key| gguf.first().get(key)?.as_str()?.strip_prefix(HOST));
+        urls.map(|name| name.trim_end_matches('/').to_string())
+            .find(|name| name.split('/').count() == 2 && !name.chars().any(char::is_control))
+    }
+
+    /// Every tensor by canonical name; one that the architecture does not name keeps its stored name.
+    pub fn tensors(&self) -> &BTreeMap<String, BaseTensor> {
+        &self.tensors
+    }
+
+    /// The stored bytes of a tensor; of one that holds several matrices all, and of one in blocks the codes.
+    pub fn bytes(&self, tensor: &BaseTensor) -> &[u8] {
+        self.stored_bytes(tensor.file, tensor.offset, tensor.bytes)
+    }
+
+    /// Bytes of one of the files.
+    pub(super) fn stored_bytes(&self, file: usize, offset: u64, bytes: u64) -> &[u8] {
+        let file = match &self.files {
+            Files::Gguf(model) => model.files()[file].bytes(),
+            Files::HuggingFace(shards) => shards[file].bytes(),
+            Files::Onnx(model) => model.bytes(file),
+        };
+        // Opening the container checked that every tensor lies within its file.
+        &file[offset as usize..(offset + bytes) as usize]
+    }
+}

@@ -1,0 +1,356 @@
+//! From genai_config.json beside an ONNX model, as onnxruntime-genai's builder writes it, and for what that leaves out
+//! from the graph: the width of the feed-forward part from its matrix, epsilon from norms, windows, scale and cap from
+//! attention's nodes, multipliers and the cap of logits from the builder's nodes for them, rotary frequencies from their
+//! cosines and sines.
+
+use std::path::PathBuf;
+
+use curmerge_formats::onnx::{AttributeValue, Node, Onnx};
+use serde_json::Value as Json;
+
+use crate::arch::{Architecture, NormKind, Positions};
+use crate::base::config::Config;
+use crate::base::folder::{Folder, GENAI_CONFIG};
+use crate::base::rope::Rope;
+use crate::{Error, Result};
+
+/// Angles of this many radians off are those of the same cache: sines and cosines of f32 angles, rounded to f16.
+const ANGLE_ERROR: f64 = 2e-3;
+/// And so much more for each position, from frequencies rounded to f32.
+const ANGLE_ERROR_A_POSITION: f64 = 3e-7;
+const MEND: &str = "put the model's config.json beside it";
+
+/// A genai_config.json.
+pub(super) struct GenaiConfig {
+    path: PathBuf,
+    json: Json,
+}
+
+impl GenaiConfig {
+    /// That of a folder, if it has one.
+    pub(super) fn open(folder: Folder<'_>) -> Result<Option<Self>> {
+        let json = folder.object(GENAI_CONFIG)?;
+        Ok(json.map(|json| Self { path: folder.join(GENAI_CONFIG), json: json.into() }))
+    }
+
+    /// The model's family, as Hugging Face's `model_type` calls it.
+    pub(super) fn model_type(&self) -> &str {
+        self.json["model"]["type"].as_str().unwrap_or("")
+    }
+
+    /// The configuration of a model of this architecture whose feed-forward part has this width.
+    pub(super) fn config(
+        &self,
+        onnx: &Onnx,
+        architecture: &'static Architecture,
+        ff: Option<usize>,
+    ) -> Result<Config> {
+        let whole = architecture.positions != Positions::Learned
+            && architecture.norm == NormKind::Rms
+            && !architecture.has_experts();
+        if !whole {
+            let problem = format!("it says too little of a {} model", architecture.gguf);
+            return Err(Error::input(&self.path, "type", problem, MEND));
+        }
+        let decoder = &self.json["model"]["decoder"];
+        let (layers, head_dim) =
+            (self.count(decoder, "num_hidden_layers")?, self.count(decoder, "head_size")?);
+        let graph = Graph { onnx, layers };
+        let (windowed, window) = graph.windows()?;
+        let (rope, local_rope) = graph.ropes(&windowed, head_dim)?;
+        let d_model = self.count(decoder, "hidden_size")?;
+        let config = Config {
+            layers,
+            d_model,
+            heads: self.count(decoder, "num_attention_heads")?,
+            kv_heads: self.count(decoder, "num_key_value_heads")?,
+            head_dim,
+            ff: ff.ok_or_else(|| graph.error("graph", "it has no feed-forward part that is known"))?,
+            vocab: self.count(&self.json["model"], "vocab_size")?,
+            norm_eps: graph.epsilon()?,
+            context: self.count(&self.json["model"], "context_length")?,
+            rope: Some(rope),
+            local_rope,
+            window,
+            windowed,
+            attention_scale: graph.number("scale")?.unwrap_or(1.0 / (head_dim as f64).sqrt()),
+            attention_cap: graph.number("softcap")?,
+            logit_cap: graph.factor("/lm_head/softcap/")?,
+            embedding_scale: match architecture.scales_embedding {
+                true => f64::from((d_model as f32).sqrt()),
+                false => graph.factor("/model/embed_tokens/Mul")?.unwrap_or(1.0),
+            },
+            residual_scale: graph.factor("/residual_mul/")?.unwrap_or(1.0),
+            logit_scale: graph.factor("/lm_head/Mul")?.unwrap_or(1.0),
+            ..Config::unknown()
+        };
+        config.checked(&self.path)
+    }
+
+    fn count(&self, object: &Json, key: &str) -> Result<usize> {
+        let count = object[key].as_u64().and_then(|count| usize::try_from(count).ok());
+        count.ok_or_else(|| Error::input(&self.path, key, "missing or not a whole number", MEND))
+    }
+}
+
+/// What the graph says.
+struct Graph<'a> {
+    onnx: &'a Onnx,
+    layers: usize,
+}
+
+impl<'a> Graph<'a> {
+    fn error(&self, place: &str, problem: impl Into<String>) -> Error {
+        Error::input(self.onnx.path(), place, problem, MEND)
+    }
+
+    /// The nodes of these operators, in the order of blocks.
+    fn nodes(&self, operators: &'static [&'static str]) -> impl Iterator<Item = &'a Node> {
+        self.onnx.graph().nodes.iter().filter(|node| operators.contains(&node.op_type.as_str()))
+    }
+
+    fn attention(&self) -> impl Iterator<Item = &'a Node> {
+        self.nodes(&["GroupQueryAttention", "MultiHeadAttention"])
+    }
+
+    /// The number that the norms add to the mean square: as it was before it was rounded to f32.
+    fn epsilon(&self) -> Result<f64> {
+        let norms = self.nodes(&[
+            "SimplifiedLayerNormalization",
+            "SkipSimplifiedLayerNormalization",
+            "RMSNormalization",
+        ]);
+        let epsilons: Vec<f32> = norms.filter_map(|node| float(node, "epsilon")).collect();
+        match epsilons.first() {
+            Some(first) if epsilons.iter().all(|epsilon| epsilon == first) => Ok(decimal(*first)),
+            _ => Err(self.error("norms", "they have no epsilon, or several")),
+        }
+    }
+
+    /// An attribute of all attention, where it is not 0.
+    fn number(&self, name: &'static str) -> Result<Option<f64>> {
+        let numbers: Vec<f32> = self.attention().map(|node| float(node, name).unwrap_or(0.0)).collect();
+        if numbers.windows(2).any(|pair| pair[0] != pair[1]) {
+            return Err(self.error("attention", format!("its {name} is another in some blocks")));
+        }
+        Ok(numbers.first().filter(|number| **number != 0.0).map(|number| decimal(*number)))
+    }
+
+    /// The constant that nodes by which this name of the builder's goes multiply or divide by, if there are such.
+    fn factor(&self, name: &str) -> Result<Option<f64>> {
+        let nodes = self.nodes(&["Mul", "Div"]).filter(|node| node.name.contains(name));
+        let mut found = None;
+        for node in nodes {
+            let constant = node.inputs.iter().find_map(|input| self.onnx.constant(input));
+            let number = match constant.map(|constant| self.onnx.decode(constant)).transpose()?.as_deref() {
+                Some(&[number]) => decimal(number),
+                _ => return Err(self.error(name, "it is by no constant number")),
+            };
+            if found.is_some_and(|found| found != number) {
+                return Err(self.error(name, "it is by several numbers"));
+            }
+            found = Some(number);
+        }
+        Ok(found)
+    }
+
+    /// Which blocks have a window, and how long it is.
+    fn windows(&self) -> Result<(Vec<bool>, Option<usize>)> {
+        let window = |node: &Node| node.int("local_window_size").and_then(|size| usize::try_from(size).ok());
+        let windows: Vec<Option<usize>> = self.attention().map(window).collect();
+        if windows.len() != self.layers {
+            let problem = format!("{} nodes of {} blocks", windows.len(), self.layers);
+            return Err(self.error("attention", problem));
+        }
+        let mut lengths: Vec<usize> = windows.iter().copied().flatten().collect();
+        lengths.dedup();
+        if lengths.len() > 1 {
+            return Err(self.error("attention", "windows of several lengths"));
+        }
+        Ok((windows.iter().map(Option::is_some).collect(), lengths.first().copied()))
+    }
+
+    /// The rotary embeddings, and those of blocks with a window where they are others.
+    fn ropes(&self, windowed: &[bool], head_dim: usize) -> Result<(Rope, Option<Rope>)> {
+        // Cosines and sines of each block, as attention or the rotation before it takes them.
+        let of = |operator: &'static [&'static str], at: usize| -> Vec<[&'a str; 2]> {
+            let pair =
+                |node: &'a Node| Some([node.inputs.get(at)?.as_str(), node.inputs.get(at + 1)?.as_str()]);
+            self.nodes(operator).filter_map(pair).filter(|[cos, _]| !cos.is_empty()).collect()
+        };
+        let mut caches = of(&["GroupQueryAttention"], 7);
+        if caches.is_empty() {
+            // Of q and of k.
+            caches = of(&["RotaryEmbedding"], 2).into_iter().step_by(2).collect();
+        }
+        if caches.len() != self.layers {
+            let problem = format!("{} pairs of cosines and sines for {} blocks", caches.len(), self.layers);
+            return Err(self.error("rotary embeddings", problem));
+        }
+        let both: Vec<_> = caches.iter().zip(windowed).collect();
+        let one = |wanted: bool| {
+            let mut of: Vec<_> =
+                both.iter().filter(|(_, w)| **w == wanted).map(|(cache, _)| **cache).collect();
+            of.dedup();
+            of
+        };
+        let (global, local) = (one(false), one(true));
+        let rope = |caches: &[[&str; 2]]| match caches {
+            [cache] => self.rope(*cache, head_dim).map(Some),
+            [] => Ok(None),
+            _ => Err(self.error("rotary embeddings", "several in blocks of one kind")),
+        };
+        Ok(match (rope(&global)?, rope(&local)?) {
+            (Some(global), local) => {
+                let local = local.filter(|local| *local != global);
+                (global, local)
+            }
+            (None, Some(local)) => (local, None),
+            (None, None) => return Err(self.error("rotary embeddings", "none")),
+        })
+    }
+
+    /// The rotary embedding whose cosines and sines these tensors are.
+    fn rope(&self, names: [&str; 2], head_dim: usize) -> Result<Rope> {
+        let place = format!("tensor '{}'", names[0].escape_debug());
+        let error = |problem: &str| self.error(&place, problem);
+        let constant = |name: &str| self.onnx.constant(name).ok_or_else(|| error("it is no constant"));
+        let (cos, sin) = (constant(names[0])?, constant(names[1])?);
+        let width = match (&cos.dims[..], &sin.dims[..]) {
+            (&[positions, width], sins) if cos.dims == sins && positions > 1 && width > 0 => width as usize,
+            _ => return Err(error("no cosines of several positions")),
+        };
+        if 2 * width > head_dim {
+            return Err(error("it is wider than a head"));
+        }
+        let (cos, sin) = (self.onnx.decode(cos)?, self.onnx.decode(sin)?);
+        let rope = recovered(&cos, &sin, width);
+        rope.ok_or_else(|| error("its rotary frequencies cannot be told from its cosines and sines"))
+    }
+}
+
+/// The rotary embedding that has these cosines and sines, `[positions, width]`, all of them.
+fn recovered(cos: &[f32], sin: &[f32], width: usize) -> Option<Rope> {
+    let amplitude = f64::from(*cos.first()?);
+    if !(amplitude.is_finite() && amplitude > 0.0) {
+        return None;
+    }
+    let dim = 2 * width;
+    let measured: Vec<f64> = (0..width).map(|i| frequency(cos, sin, width, i)).collect();
+    // Of plain frequencies every one tells the base; of stretched ones the highest, which Llama 3's rule keeps.
+    let base_by = |i: usize| measured[i].powf(-(dim as f64) / (2.0 * i as f64));
+    let plain = [width / 2, width - 1, 1].into_iter().filter(|&i| i > 0 && i < width).map(base_by);
+    let rope = |base: f64, factors| Rope { factors, amplitude, ..Rope::plain(base, dim) };
+    for base in plain.flat_map(rounded) {
+        let rope = rope(base, None);
+        if rope.problem(dim).is_none() && reproduces(&rope, cos, sin, width) {
+            return Some(rope);
+        }
+    }
+    let base = if width > 1 { base_by(1) } else { 10_000.0 };
+    let base = rounded(base).next()?;
+    let plain = rope(base, None).frequencies(0);
+    let factors = plain.iter().zip(&measured).map(|(plain, measured)| plain / measured).collect();
+    let rope = rope(base, Some(factors));
+    (rope.problem(dim).is_none() && reproduces(&rope, cos, sin, width)).then_some(rope)
+}
+
+/// The frequency of a column in radians a position: from the second row, made finer by rows twice as far each time, as long
+/// as it is known to a part of a turn.
+fn frequency(cos: &[f32], sin: &[f32], width: usize, i: usize) -> f64 {
+    let angle = |position: usize| {
+        let at = position * width + i;
+        f64::from(sin[at]).atan2(f64::from(cos[at]))
+    };
+    let (mut frequency, mut position) = (angle(1), 2);
+    while position * width + i < cos.len() && position <= 1024 {
+        let turn = 2.0 * std::f64::consts::PI;
+        let expected = frequency * position as f64;
+        let off = (angle(position) - expected).rem_euclid(turn);
+        frequency = (expected + if off > turn / 2.0 { off - turn } else { off }) / position as f64;
+        position *= 2;
+    }
+    frequency
+}
+
+/// The number at fewer decimal digits, the fewest first.
+fn rounded(number: f64) -> impl Iterator<Item = f64> {
+    (0..9).filter_map(move |digits| format!("{number:.digits$e}").parse().ok())
+}
+
+/// Whether cosines and sines at every position are those of the embedding.
+fn reproduces(rope: &Rope, cos: &[f32], sin: &[f32], width: usize) -> bool {
+    let frequencies = rope.frequencies(0);
+    let rows = cos.chunks_exact(width).zip(sin.chunks_exact(width)).enumerate();
+    rows.into_iter().all(|(position, (cos, sin))| {
+        let error = rope.amplitude * (ANGLE_ERROR + ANGLE_ERROR_A_POSITION * position as f64);
+        frequencies.iter().zip(cos.iter().zip(sin)).all(|(frequency, (&c, &s))| {
+            let (sine, cosine) = (frequency * position as f64).sin_cos();
+            let near = |own: f64, stored: f32| (rope.amplitude * own - f64::from(stored)).abs() <= error;
+            near(cosine, c) && near(sine, s)
+        })
+    })
+}
+
+fn float(node: &Node, name: &str) -> Option<f32> {
+    match node.attribute(name) {
+        Some(AttributeValue::Float(value)) => Some(*value),
+        _ => None,
+    }
+}
+
+/// The shortest decimal that rounds to this f32, which is what was meant.
+fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::rope::RopeScaling;
+
+    /// Cosines and sines as torch computes them.
+    fn cache(rope: &Rope, positions: usize) -> [Vec<f32>; 2] {
+        let frequencies: Vec<f32> = rope.frequencies(0).iter().map(|&f| f as f32).collect();
+        let angles = || (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
+        let of = |function: fn(f32) -> f32| angles().map(|a| function(a) * rope.amplitude as f32).collect();
+        [of(f32::cos), of(f32::sin)]
+    }
+
+    #[test]
+    fn plain_bases_are_told_exactly() {
+        for (base, dim) in [(10_000.0, 64), (500_000.0, 128), (1e6, 8), (130_000.0, 32), (1_000_042.0, 128)] {
+            let [cos, sin] = cache(&Rope::plain(base, dim), 4096);
+            let found = recovered(&cos, &sin, dim / 2).unwrap();
+            assert!((found.base / base - 1.0).abs() < 1e-5, "{base}: {}", found.base);
+            assert!(found.factors.is_none());
+        }
+    }
+
+    #[test]
+    fn stretched_frequencies_are_measured() {
+        let scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_frequency_factor: 1.0,
+            high_frequency_factor: 4.0,
+            original_context: 8192.0,
+        };
+        let factors = scaling.factors(500_000.0, 64);
+        let rope = Rope { factors: Some(factors), amplitude: 1.5, ..Rope::plain(500_000.0, 64) };
+        let [cos, sin] = cache(&rope, 4096);
+        let found = recovered(&cos, &sin, 32).unwrap();
+        assert_eq!((found.base, found.amplitude), (500_000.0, 1.5));
+        for (own, told) in rope.frequencies(0).iter().zip(found.frequencies(0)) {
+            assert!((own / told - 1.0).abs() < 1e-4, "{own} {told}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_rotation_is_refused() {
+        let [mut cos, sin] = cache(&Rope::plain(10_000.0, 16), 512);
+        cos[8 * 300 + 3] += 0.1;
+        assert!(recovered(&cos, &sin, 8).is_none());
+        assert!(recovered(&[0.0; 16], &[0.0; 16], 8).is_none());
+        assert!(recovered(&[f32::NAN; 16], &[0.0; 16], 8).is_none());
+    }
+}

@@ -1,0 +1,18 @@
+//! What opening a container gives, before its tensors are checked against the configuration.
+
+use std::collections::BTreeMap;
+
+use super::config::Config;
+use super::tensor::BaseTensor;
+use crate::arch::Architecture;
+
+/// A container whose tensors are in `F`.
+pub(super) struct Opened<F> {
+    pub(super) files: F,
+    pub(super) architecture: &'static Architecture,
+    /// The architecture as GGUF names it, or as the container does when it is not known.
+    pub(super) architecture_name: String,
+    pub(super) config: Config,
+    /// By canonical name; by the container's own where the architecture does not name one.
+    pub(super) tensors: BTreeMap<String, BaseTensor>,
+}

@@ -1,0 +1,213 @@
+//! Rotary embeddings of a model, and the ways in which their frequencies are stretched for longer contexts.
+
+use std::path::Path;
+
+use serde_json::Value as Json;
+
+use crate::{Error, Result};
+
+/// Wider heads are damage or an attack, not a model; nothing is allocated for them.
+pub(super) const MAX_HEAD_DIM: usize = 1 << 14;
+
+/// Rotary embeddings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// Base of the frequencies `base^(-2i / dim)`.
+    pub base: f64,
+    /// Leading entries of a head that are rotated; even.
+    pub dim: usize,
+    /// One divisor a frequency, where the model stretches them (`dim / 2` numbers).
+    pub factors: Option<Vec<f64>>,
+    /// Other divisors, for longer contexts.
+    pub long: Option<LongRope>,
+    /// What cosines and sines are multiplied by.
+    pub amplitude: f64,
+}
+
+/// The divisors of frequencies for contexts beyond those first trained on (LongRoPE, arXiv 2402.13753).
+#[derive(Clone, Debug, PartialEq)]
+pub struct LongRope {
+    /// One a frequency, `dim / 2` numbers.
+    pub factors: Vec<f64>,
+    /// The longest context, in tokens, that does without them.
+    pub original_context: usize,
+}
+
+impl Rope {
+    /// Without stretching.
+    pub fn plain(base: f64, dim: usize) -> Self {
+        Self { base, dim, factors: None, long: None, amplitude: 1.0 }
+    }
+
+    /// The frequencies, in radians a position, for contexts of so many tokens: `[dim / 2]`.
+    pub fn frequencies(&self, context: usize) -> Vec<f64> {
+        let long = self.long.as_ref().filter(|long| context > long.original_context);
+        let factors = long.map(|long| &long.factors).or(self.factors.as_ref());
+        let plain = |i: usize| self.base.powf(-2.0 * i as f64 / self.dim as f64);
+        (0..self.dim / 2).map(|i| plain(i) / factors.map_or(1.0, |f| f[i])).collect()
+    }
+
+    /// What cannot be of it in a head of this width: the place and the problem.
+    pub(super) fn problem(&self, head_dim: usize) -> Option<(&'static str, String)> {
+        let finite_positive = |x: f64| x.is_finite() && x > 0.0;
+        if self.dim == 0 || !self.dim.is_multiple_of(2) || self.dim > head_dim {
+            return Some(("rotary length", format!("{} of a head of {head_dim}", self.dim)));
+        }
+        if !finite_positive(self.base) || !finite_positive(self.amplitude) {
+            return Some(("rotary base or factor", "not a usable number".into()));
+        }
+        for factors in self.factors.iter().chain(self.long.as_ref().map(|long| &long.factors)) {
+            if factors.len() != self.dim / 2 {
+                return Some((
+                    "rotary scaling",
+                    format!("{} factors of {} frequencies", factors.len(), self.dim / 2),
+                ));
+            }
+            if !factors.iter().copied().all(finite_positive) {
+                return Some(("rotary scaling", "gives a factor that is not a positive number".into()));
+            }
+        }
+        None
+    }
+}
+
+/// How Hugging Face's `rope_scaling` (or `rope_parameters`) stretches the rotary frequencies by a rule.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// Every frequency divided by the same number.
+    Linear {
+        /// The divisor.
+        factor: f64,
+    },
+    /// Llama 3.1: low frequencies divided, high ones kept, a smooth passage between.
+    Llama3 {
+        /// The divisor of low frequencies.
+        factor: f64,
+        /// Wavelengths above `original_context / low_frequency_factor` are divided.
+        low_frequency_factor: f64,
+        /// Wavelengths below `original_context / high_frequency_factor` are kept.
+        high_frequency_factor: f64,
+        /// Context length before stretching, in tokens.
+        original_context: f64,
+    },
+}
+
+impl RopeScaling {
+    /// The divisor of each of the `rope_dim / 2` frequencies `base^(-2i / rope_dim)`.
+    pub fn factors(&self, base: f64, rope_dim: usize) -> Vec<f64> {
+        let frequency = |i: usize| base.powf(-2.0 * i as f64 / rope_dim as f64);
+        (0..rope_dim / 2)
+            .map(|i| match *self {
+                RopeScaling::Linear { factor } => factor,
+                RopeScaling::Llama3 {
+                    factor,
+                    low_frequency_factor: low,
+                    high_frequency_factor: high,
+                    original_context,
+                } => {
+                    let wavelength = 2.0 * std::f64::consts::PI / frequency(i);
+                    if wavelength < original_context / high {
+                        1.0
+                    } else if wavelength > original_context / low {
+                        factor
+                    } else {
+                        let kept = (original_context / wavelength - low) / (high - low);
+                        1.0 / ((1.0 - kept) / factor + kept)
+                    }
+                }
+            })
+            .collect()
+    }
+}
+
+/// What transformers multiplies cosines and sines by when contexts grow from `original` to `context` tokens.
+pub fn long_amplitude(context: f64, original: f64) -> f64 {
+    let growth = context / original;
+    if growth > 1.0 { (1.0 + growth.ln() / original.ln()).sqrt() } else { 1.0 }
+}
+
+/// Rotary embeddings from an object of config.json (`rope_scaling` or `rope_parameters`) in which keys may lie.
+pub(super) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_dim: usize) -> Result<Rope> {
+    let bad =
+        |place: String, problem: String| Error::input(path, place, problem, "download the folder again");
+    let lookup = |name: &str| if rope[name].is_null() { &json[name] } else { &rope[name] };
+    let number = |name: &str| {
+        lookup(name)
+            .as_f64()
+            .ok_or_else(|| bad(format!("rope scaling: {name}"), "missing or not a number".into()))
+    };
+    let part = lookup("partial_rotary_factor").as_f64().unwrap_or(1.0);
+    let mut made = Rope::plain(base, (head_dim as f64 * part) as usize);
+    // Before anything is made of that length.
+    if head_dim > MAX_HEAD_DIM {
+        return Err(bad("head length".into(), format!("{head_dim} is out of range")));
+    }
+    if made.dim > head_dim || made.dim == 0 {
+        return Err(bad("partial_rotary_factor".into(), format!("{part} is no part of a head")));
+    }
+    let scaling = match rope["rope_type"].as_str().or_else(|| rope["type"].as_str()) {
+        None | Some("default") => None,
+        Some("linear") => Some(RopeScaling::Linear { factor: number("factor")? }),
+        Some("llama3") => Some(RopeScaling::Llama3 {
+            factor: number("factor")?,
+            low_frequency_factor: number("low_freq_factor")?,
+            high_frequency_factor: number("high_freq_factor")?,
+            original_context: number("original_max_position_embeddings")?,
+        }),
+        Some("longrope" | "su") => {
+            let factors = |name: &str| -> Result<Vec<f64>> {
+                let list = rope[name].as_array().map(|list| list.iter().filter_map(Json::as_f64).collect());
+                list.ok_or_else(|| {
+                    bad(format!("rope scaling: {name}"), "missing or no list of numbers".into())
+                })
+            };
+            let original = number("original_max_position_embeddings")?;
+            made.factors = Some(factors("short_factor")?);
+            made.long =
+                Some(LongRope { factors: factors("long_factor")?, original_context: original as usize });
+            let context = json["max_position_embeddings"].as_f64().unwrap_or(original);
+            made.amplitude =
+                rope["attention_factor"].as_f64().unwrap_or_else(|| long_amplitude(context, original));
+            None
+        }
+        Some(other) => return Err(unknown_scaling(path, "rope scaling", other)),
+    };
+    if let Some(scaling) = scaling {
+        made.factors = Some(scaling.factors(made.base, made.dim));
+    }
+    Ok(made)
+}
+
+pub(super) fn unknown_scaling(path: &Path, place: &str, kind: &str) -> Error {
+    let problem = format!("rotary scaling '{}' is not known", kind.escape_debug());
+    Error::input(path, place, problem, "curmerge knows none, linear, llama3 and longrope")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn llama3_scaling_keeps_high_and_divides_low_frequencies() {
+        let scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_frequency_factor: 1.0,
+            high_frequency_factor: 4.0,
+            original_context: 8192.0,
+        };
+        let factors = scaling.factors(500000.0, 128);
+        assert_eq!((factors[0], factors[63]), (1.0, 8.0));
+        assert!(factors.windows(2).all(|w| w[0] <= w[1]), "the divisor grows with the wavelength");
+        assert!(factors.iter().any(|f| *f > 1.0 && *f < 8.0), "there is a passage between");
+    }
+
+    #[test]
+    fn long_contexts_have_their_own_factors() {
+        let long = LongRope { factors: vec![4.0, 8.0], original_context: 16 };
+        let rope = Rope { factors: Some(vec![1.0, 2.0]), long: Some(long), ..Rope::plain(100.0, 4) };
+        assert_eq!(rope.frequencies(16), [1.0, 0.05]);
+        assert_eq!(rope.frequencies(17), [0.25, 0.1 / 8.0]);
+        assert_eq!(rope.problem(4), None);
+        assert!(rope.problem(2).is_some());
+    }
+}

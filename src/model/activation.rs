@@ -1,0 +1,74 @@
+//! The activation of a feed-forward network, forward and backward: the gated linear unit a = f(gate) up (Shazeer 2020,
+//! arXiv 2002.05202), which is SwiGLU or GeGLU, or a = f(up) without a gate.
+
+use ndarray::Array2;
+use rayon::prelude::*;
+
+use crate::arch::Activation;
+use crate::kernels::activation::{Gelu, Silu, gated, gated_backward, plain, plain_backward};
+use crate::kernels::{Precision, Real, SavedActivation};
+
+/// Values that one thread processes at a time.
+const CHUNK: usize = 1 << 12;
+
+const CONTIGUOUS: &str = "activations are row-major";
+
+/// gate and up `[tokens, ff]` to a `[tokens, ff]`, packed for products of this precision.
+pub fn forward<T: Real>(
+    activation: Activation,
+    gate: Option<&Array2<T>>,
+    up: &Array2<T>,
+    precision: Precision,
+) -> T::PackedLhs<'static> {
+    T::pack_lhs_from_fn(up.dim(), precision, |i, out| {
+        let up = up.row(i);
+        let gate = gate.map(|gate| gate.row(i));
+        let gate = gate.as_ref().map(|gate| gate.to_slice().expect(CONTIGUOUS));
+        value(activation, gate, up.to_slice().expect(CONTIGUOUS), out);
+    })
+}
+
+/// f(gate) up, or f(up), of one token.
+pub(super) fn value<T: Real>(activation: Activation, gate: Option<&[T]>, up: &[T], out: &mut [T]) {
+    match (activation, gate) {
+        (Activation::Silu, Some(gate)) => gated::<Silu, T>(gate, up, out),
+        (Activation::Gelu, Some(gate)) => gated::<Gelu, T>(gate, up, out),
+        (Activation::Silu, None) => plain::<Silu, T>(up, out),
+        (Activation::Gelu, None) => plain::<Gelu, T>(up, out),
+    }
+}
+
+/// dL/dgate, where there is a gate, and dL/dup, from da = dL/da and the inputs of the forward pass, all `[tokens, ff]`.
+pub fn backward<T: Real>(
+    activation: Activation,
+    gate: Option<&SavedActivation<T>>,
+    up: &SavedActivation<T>,
+    mut da: Array2<T>,
+) -> (Option<Array2<T>>, Array2<T>) {
+    let shape = da.dim();
+    let d = da.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
+    let Some(gate) = gate else {
+        d.enumerate().for_each(|(i, d)| {
+            let mut space = Vec::new();
+            let up = up.get(i * CHUNK..i * CHUNK + d.len(), &mut space);
+            match activation {
+                Activation::Silu => plain_backward::<Silu, T>(up, d),
+                Activation::Gelu => plain_backward::<Gelu, T>(up, d),
+            }
+        });
+        return (None, da);
+    };
+    let mut dgate = T::pooled(shape);
+    let gates = dgate.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
+    gates.zip(d).enumerate().for_each(|(i, (dgate, d))| {
+        let first = i * CHUNK;
+        let mut space = Vec::new();
+        gate.read(first, dgate);
+        let up = up.get(first..first + d.len(), &mut space);
+        match activation {
+            Activation::Silu => gated_backward::<Silu, T>(dgate, up, d),
+            Activation::Gelu => gated_backward::<Gelu, T>(dgate, up, d),
+        }
+    });
+    (Some(dgate), da)
+}

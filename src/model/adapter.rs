@@ -1,0 +1,68 @@
+//! Attaching an adapter to the transformer.
+
+use curmerge_formats::adapter::AdapterTarget;
+use ndarray::Array2;
+
+use super::block::Block;
+use super::linear::CurTerm;
+use super::transformer::Transformer;
+use crate::base::layer_part;
+use crate::kernels::Real;
+use crate::{Error, Result};
+
+impl<T: Real> Transformer<'_, T> {
+    /// Attach a CURLoRA term to each target's matrix: C is gathered from the base, U is the target's. Gradients have the
+    /// order of `targets`.
+    ///
+    /// # Errors
+    /// When a name is not that of an adaptable matrix of the blocks, an index is outside the matrix, or U has another
+    /// shape.
+    pub fn attach(&mut self, targets: &[AdapterTarget], scale: f32) -> Result<()> {
+        for target in targets {
+            let slot = self.terms.len();
+            let refuse = |problem: &str| {
+                let help = "the adapter belongs to another model; use the base that it was trained on";
+                Error::request(format!("target '{}' {problem}", target.name.escape_debug()), help)
+            };
+            let roles = self.architecture.targets;
+            let (layer, linear) = layer_part(&target.name)
+                .and_then(|(layer, part)| {
+                    let (role, _) = roles.iter().find(|(_, name)| *name == part)?;
+                    Some((layer, self.blocks.get_mut(layer)?.linear_mut(role)?))
+                })
+                .ok_or_else(|| refuse("is not a matrix of this model"))?;
+            let weight = linear.weight();
+            let within = |index: &[u32], size: usize| index.iter().all(|&i| (i as usize) < size);
+            if !within(&target.cols, weight.cols()) || !within(&target.rows, weight.rows()) {
+                return Err(refuse("has indices outside the matrix of this model"));
+            }
+            let (m, c, r) = (weight.rows(), target.cols.len(), target.rows.len());
+            let matrix = |rows, cols, values: Vec<f32>| {
+                let values = values.into_iter().map(T::from_f32).collect();
+                Array2::from_shape_vec((rows, cols), values).map_err(|_| refuse("has a U of another shape"))
+            };
+            linear.term = Some(CurTerm {
+                slot,
+                rows: target.rows.clone(),
+                c: matrix(m, c, weight.gather_columns(&target.cols))?,
+                u: matrix(c, r, target.u.clone())?,
+                scale: T::from_f32(scale),
+            });
+            self.terms.push((layer, target.name.clone()));
+        }
+        Ok(())
+    }
+
+    /// The trainable matrices: U `[c, r]` of each attached term, in the order of [`Self::attach`].
+    pub fn trainable_mut(&mut self) -> Vec<&mut Array2<T>> {
+        let mut found: Vec<(usize, &mut Array2<T>)> = self
+            .blocks
+            .iter_mut()
+            .flat_map(Block::adaptable_mut)
+            .filter_map(|l| l.term.as_mut())
+            .map(|t| (t.slot, &mut t.u))
+            .collect();
+        found.sort_by_key(|(slot, _)| *slot);
+        found.into_iter().map(|(_, u)| u).collect()
+    }
+}

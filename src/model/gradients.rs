@@ -1,0 +1,93 @@
+//! The backward pass of the transformer, with activation checkpointing (Chen et al. 2016, arXiv 1604.06174): blocks whose
+//! activations do not fit into the memory limit save their input alone, and recompute the rest in the backward pass.
+
+use ndarray::Array2;
+
+use super::batch::Batch;
+use super::block::{Block, Checkpoint};
+use super::transformer::{Transformer, gather_predictions, index_of};
+use crate::kernels::{Real, SavedActivation};
+
+impl<T: Real> Transformer<'_, T> {
+    /// Save at most this many bytes of activations for a backward pass, but always the input of each block that the pass
+    /// goes through. What is not saved is recomputed, to the same numbers.
+    pub fn limit_activations(&mut self, bytes: u64) {
+        self.activation_bytes = bytes;
+    }
+
+    /// The bytes of a token's activations when all are saved for the backward pass.
+    pub fn activation_bytes_per_token(&self) -> u64 {
+        let adapted = &self.blocks[self.lowest_adapted()..];
+        adapted.iter().map(|block| block.activation_bytes(self.attention_config())).sum()
+    }
+
+    /// The first block whose activations are all saved. Those below it, which the backward pass reaches last, save their
+    /// inputs alone.
+    pub(super) fn first_saved(&self, tokens: usize) -> usize {
+        let tokens = tokens as u64;
+        let lowest = self.lowest_adapted();
+        let input = (self.config.d_model * size_of::<T>()) as u64 * tokens;
+        let mut remaining = self.activation_bytes.saturating_sub(input * (self.blocks.len() - lowest) as u64);
+        let mut first = self.blocks.len();
+        while first > lowest {
+            let all = self.blocks[first - 1].activation_bytes(self.attention_config()) * tokens;
+            let Some(rest) = remaining.checked_sub(all.saturating_sub(input)) else { break };
+            (remaining, first) = (rest, first - 1);
+        }
+        first
+    }
+
+    /// The log-probabilities of the batch's predictions, and the gradient of `-weight * sum(log_probs)` with respect to
+    /// each attached U, `[c, r]` each. The backward pass ends at the lowest block that has a term.
+    pub fn gradients(&self, batch: &Batch, weight: f64) -> (Vec<f64>, Vec<Array2<T>>) {
+        self.gradients_from(self.forward_frozen(batch), batch, weight)
+    }
+
+    /// [`Self::gradients`] from the result of [`Self::forward_frozen`] for the batch.
+    pub fn gradients_from(&self, mut x: Array2<T>, batch: &Batch, weight: f64) -> (Vec<f64>, Vec<Array2<T>>) {
+        let (sequences, cos_sin) = self.sequence_layout(batch);
+        let metadata = self.attention_metadata(&sequences, &cos_sin);
+        let (lowest, first_saved) = (self.lowest_adapted(), self.first_saved(batch.tokens().len()));
+        let mut checkpoints = Vec::with_capacity(self.blocks.len() - lowest);
+        let (rows, last) = (batch.predicting_rows(), self.blocks.len() - 1);
+        // Of the last block's output, only the rows that something is predicted from are computed.
+        let output_rows = |layer: usize| (layer == last).then_some(&rows[..]);
+        for (layer, block) in self.blocks.iter().enumerate().skip(lowest) {
+            if layer < first_saved {
+                checkpoints.push(Checkpoint::Input(x.clone()));
+                x = block.forward(x, &metadata, output_rows(layer));
+            } else {
+                let (y, saved) = block.forward_saving(x, &metadata, output_rows(layer));
+                x = y;
+                checkpoints.push(Checkpoint::Activations(Box::new(saved)));
+            }
+        }
+        let predicting = gather_predictions(x.view(), &rows, batch);
+        let normed = self.output_norm.forward(predicting.view());
+        let tokens: Vec<u32> = batch.predictions().iter().map(|(_, token)| *token).collect();
+        let (log_probs, dnormed) = self.head.loss_backward(normed.view(), &tokens, weight);
+        let mut dpredicting = Array2::zeros(predicting.dim());
+        self.output_norm.backward(&SavedActivation::Full(predicting), dnormed.view(), &mut dpredicting);
+        let mut dx = Array2::zeros(x.dim());
+        for ((row, _), d) in batch.predictions().iter().zip(dpredicting.rows()) {
+            let mut row = dx.row_mut(index_of(&rows, *row));
+            row += &d;
+        }
+        let mut gradients = self.zero_gradients();
+        for (layer, block) in self.blocks.iter().enumerate().skip(lowest).rev() {
+            let checkpoint = checkpoints.pop().expect("one for each block from the lowest adapted one");
+            let saved = block.restore(checkpoint, &metadata, output_rows(layer));
+            match block.backward(dx, saved, &metadata, &mut gradients, layer > lowest) {
+                Some(below) => dx = below,
+                None => break,
+            }
+        }
+        (log_probs, gradients)
+    }
+
+    fn zero_gradients(&self) -> Vec<Array2<T>> {
+        let mut shapes: Vec<_> = self.blocks.iter().flat_map(Block::terms).collect();
+        shapes.sort_unstable();
+        shapes.into_iter().map(|(_, shape)| Array2::zeros(shape)).collect()
+    }
+}

@@ -1,0 +1,207 @@
+//! A sparse mixture of experts (Shazeer et al. 2017, arXiv 1701.06538; Mixtral, arXiv 2401.04088): a router sends each
+//! token through its top-k of the experts, each an MLP. All weights are frozen; gradients pass through the experts and
+//! through the router.
+
+use ndarray::{Array2, ArrayView2, Axis};
+use rayon::prelude::*;
+
+use super::activation;
+use super::linear::Linear;
+use crate::arch::Activation;
+use crate::kernels::{Precision, Real, SavedActivation, elementwise, reduce, softmax};
+
+const CONTIGUOUS: &str = "activations are row-major";
+const WANTED: &str = "a gradient that was asked for";
+
+/// The frozen experts of a block.
+#[derive(Clone, Debug)]
+pub struct MixtureOfExperts<'a, T: Real> {
+    /// `[experts, d_model]`.
+    pub router: Linear<'a, T>,
+    /// The MLPs.
+    pub experts: Vec<Expert<'a, T>>,
+    /// How many experts a token goes through.
+    pub top_k: usize,
+    /// Whether the weights of a token's experts are scaled to sum to 1.
+    pub normalize_top_k: bool,
+    /// The activation function of the experts.
+    pub activation: Activation,
+}
+
+/// One gated MLP.
+#[derive(Clone, Debug)]
+pub struct Expert<'a, T: Real> {
+    /// `[ff, d_model]`.
+    pub gate: Linear<'a, T>,
+    /// `[ff, d_model]`.
+    pub up: Linear<'a, T>,
+    /// `[d_model, ff]`.
+    pub down: Linear<'a, T>,
+}
+
+/// What the backward pass needs of the forward pass.
+#[derive(Debug)]
+pub struct MixtureActivations<T: Real> {
+    /// The router's softmax, `[tokens, experts]`.
+    probabilities: Array2<T>,
+    /// The tokens of each expert.
+    assignments: Vec<Assignment<T>>,
+}
+
+/// The tokens that are routed to one expert, in order.
+#[derive(Debug)]
+struct Assignment<T: Real> {
+    tokens: Vec<usize>,
+    /// The factor of the expert's output for each of them.
+    weights: Vec<T>,
+    /// The outputs of gate and up, `[tokens here, ff]` each, when saved.
+    gate_up: Option<[SavedActivation<T>; 2]>,
+}
+
+#[cfg(test)]
+impl<T: Real> MixtureActivations<T> {
+    /// The bytes of activations that it holds.
+    pub fn bytes(&self) -> u64 {
+        let full = self.probabilities.len() * size_of::<T>();
+        full as u64
+            + self
+                .assignments
+                .iter()
+                .flat_map(|v| &v.gate_up)
+                .flatten()
+                .map(SavedActivation::bytes)
+                .sum::<u64>()
+    }
+}
+
+impl<'a, T: Real> MixtureOfExperts<'a, T> {
+    /// All matrices.
+    pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear<'a, T>> {
+        let experts = self.experts.iter_mut().flat_map(|e| [&mut e.gate, &mut e.up, &mut e.down]);
+        std::iter::once(&mut self.router).chain(experts)
+    }
+
+    /// Values saved of a token for the backward pass: those that may be rounded to bfloat16, and others.
+    pub fn activation_values(&self) -> (usize, usize) {
+        let ff = self.experts.first().map_or(0, |expert| expert.up.weight().rows());
+        (2 * ff * self.top_k, self.experts.len())
+    }
+
+    /// x `[tokens, d_model]`, normed, to y `[tokens, d_model]`. With a precision, also the activations, saved for products
+    /// of that precision.
+    pub fn forward(
+        &self,
+        x: ArrayView2<T>,
+        save: Option<Precision>,
+    ) -> (Array2<T>, Option<MixtureActivations<T>>) {
+        let (mut probabilities, _) = self.router.forward(&self.router.input(x));
+        probabilities.axis_iter_mut(Axis(0)).into_par_iter().for_each(|mut row| {
+            let row = row.as_slice_mut().expect(CONTIGUOUS);
+            let max = reduce::max(T::neg_infinity(), row);
+            let sum = softmax::exp_shifted(row, T::one(), max);
+            elementwise::scale(row, T::one() / sum);
+        });
+        let mut assignments = self.route(&probabilities);
+        let mut y = Array2::zeros(x.dim());
+        for (expert, assignment) in self.experts.iter().zip(&mut assignments) {
+            if assignment.tokens.is_empty() {
+                continue;
+            }
+            let own = x.select(Axis(0), &assignment.tokens);
+            let rows = expert.up.input(own.view());
+            let (gate, _) = expert.gate.forward(&rows);
+            let (up, _) = expert.up.forward(&rows);
+            drop(rows);
+            let a = activation::forward(self.activation, Some(&gate), &up, expert.down.precision());
+            let (out, _) = expert.down.forward(&a);
+            for ((&token, &weight), out) in assignment.tokens.iter().zip(&assignment.weights).zip(out.rows())
+            {
+                y.row_mut(token).scaled_add(weight, &out);
+            }
+            assignment.gate_up =
+                save.map(|precision| [gate, up].map(|x| SavedActivation::save(x, precision)));
+        }
+        (y, save.map(|_| MixtureActivations { probabilities, assignments }))
+    }
+
+    /// The tokens of each expert. A token goes to its most probable experts; of equal ones, to the first.
+    fn route(&self, probabilities: &Array2<T>) -> Vec<Assignment<T>> {
+        let assignment = || Assignment { tokens: Vec::new(), weights: Vec::new(), gate_up: None };
+        let mut assignments: Vec<Assignment<T>> = self.experts.iter().map(|_| assignment()).collect();
+        for (token, row) in probabilities.rows().into_iter().enumerate() {
+            let mut order: Vec<usize> = (0..row.len()).collect();
+            let descending = |a: &usize, b: &usize| row[*b].as_f64().total_cmp(&row[*a].as_f64());
+            order.sort_by(descending);
+            order.truncate(self.top_k);
+            let sum = if self.normalize_top_k { order.iter().map(|&e| row[e]).sum() } else { T::one() };
+            for expert in order {
+                assignments[expert].tokens.push(token);
+                assignments[expert].weights.push(row[expert] / sum);
+            }
+        }
+        assignments
+    }
+
+    /// dL/dx `[tokens, d_model]` from g = dL/dy. With out_e the output of expert e and w_e its weight, y = sum w_e out_e.
+    /// dL/dw_e = g out_e = (W_down^T g) a_e, so out_e is not saved.
+    pub fn backward(&self, g: ArrayView2<T>, saved: MixtureActivations<T>) -> Array2<T> {
+        let MixtureActivations { probabilities, assignments } = saved;
+        let mut dx = Array2::zeros(g.dim());
+        // None where a token is not routed to the expert.
+        let mut dweights = Array2::<Option<T>>::default(probabilities.dim());
+        for (e, (expert, assignment)) in self.experts.iter().zip(assignments).enumerate() {
+            let Some([gate, up]) = assignment.gate_up else { continue };
+            let mut da = None;
+            expert.down.backward(g.select(Axis(0), &assignment.tokens).into(), None, &mut [], Some(&mut da));
+            let mut da = da.expect(WANTED);
+            let ff = da.ncols();
+            let dots: Vec<T> = da
+                .axis_iter_mut(Axis(0))
+                .into_par_iter()
+                .zip(&assignment.weights)
+                .enumerate()
+                .map(|(i, (mut da, &weight))| {
+                    let (mut gates, mut ups, mut a) = (Vec::new(), Vec::new(), vec![T::zero(); ff]);
+                    let range = i * ff..(i + 1) * ff;
+                    let gate = gate.get(range.clone(), &mut gates);
+                    activation::value(self.activation, Some(gate), up.get(range, &mut ups), &mut a);
+                    let da = da.as_slice_mut().expect(CONTIGUOUS);
+                    let dot = reduce::dot(da, &a);
+                    elementwise::scale(da, weight);
+                    dot
+                })
+                .collect();
+            for (&token, dot) in assignment.tokens.iter().zip(dots) {
+                dweights[[token, e]] = Some(dot);
+            }
+            let (dgate, dup) = activation::backward(self.activation, Some(&gate), &up, da);
+            let mut dx_here = None;
+            expert.gate.backward(dgate.expect(WANTED).into(), None, &mut [], Some(&mut dx_here));
+            expert.up.backward(dup.into(), None, &mut [], Some(&mut dx_here));
+            for (&token, d) in assignment.tokens.iter().zip(dx_here.expect(WANTED).rows()) {
+                let mut dx = dx.row_mut(token);
+                dx += &d;
+            }
+        }
+        let dlogits = self.router_backward(probabilities, &dweights);
+        let mut through_router = None;
+        self.router.backward(dlogits.into(), None, &mut [], Some(&mut through_router));
+        dx += &through_router.expect(WANTED);
+        dx
+    }
+
+    /// dL/dlogits of the router from dL/dw of each token's top-k experts: w = p / (sum of p over those) when normalized,
+    /// else w = p, with p the softmax of the logits.
+    fn router_backward(&self, mut p: Array2<T>, dw: &Array2<Option<T>>) -> Array2<T> {
+        for (mut p, dw) in p.rows_mut().into_iter().zip(dw.rows()) {
+            let top_k = || dw.iter().zip(&p).filter_map(|(dw, &p)| dw.map(|dw| (dw, p)));
+            let sum: T = if self.normalize_top_k { top_k().map(|(_, p)| p).sum() } else { T::one() };
+            let mean: T =
+                if self.normalize_top_k { top_k().map(|(dw, p)| dw * p / sum).sum() } else { T::zero() };
+            let dp: Vec<T> = dw.iter().map(|dw| dw.map_or(T::zero(), |dw| (dw - mean) / sum)).collect();
+            let pull: T = dp.iter().zip(&p).map(|(&dp, &p)| dp * p).sum();
+            p.iter_mut().zip(dp).for_each(|(p, dp)| *p *= dp - pull);
+        }
+        p
+    }
+}

@@ -1,0 +1,180 @@
+//! A decoder-only transformer and its forward pass.
+
+use ndarray::{Array2, ArrayView2, Axis};
+
+use super::attention::{AttentionConfig, SequenceRows};
+use super::batch::Batch;
+use super::block::{AttentionMetadata, Block};
+use super::lm_head::LmHead;
+use super::norm::Norm;
+use super::rope::{CosSin, RotaryEmbedding};
+use crate::arch::Architecture;
+use crate::base::{Config, Weight};
+use crate::kernels::{Precision, Real};
+
+/// A decoder over borrowed weights.
+#[derive(Clone, Debug)]
+pub struct Transformer<'a, T: Real> {
+    pub(super) config: Config,
+    pub(super) architecture: &'static Architecture,
+    /// Token embeddings, `[vocab, d_model]`.
+    pub(super) embedding: Weight<'a>,
+    /// Learned position embeddings, `[context, d_model]`.
+    pub(super) positions: Option<Weight<'a>>,
+    pub(super) blocks: Vec<Block<'a, T>>,
+    pub(super) output_norm: Norm<T>,
+    pub(super) head: LmHead<'a>,
+    /// The RoPE of all blocks, then that of blocks with a sliding window if it differs.
+    pub(super) ropes: Vec<RotaryEmbedding>,
+    /// The block and the name of each attached term's matrix, by slot.
+    pub(super) terms: Vec<(usize, String)>,
+    /// The limit on saved activations of a pass, in bytes.
+    pub(super) activation_bytes: u64,
+}
+
+impl<'a, T: Real> Transformer<'a, T> {
+    /// Compute the products with frozen matrices and those of attention in this precision, and save activations in it.
+    /// Norms, CURLoRA terms and sums stay in `T`.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.blocks.iter_mut().for_each(|block| block.set_precision(precision));
+        self.head.precision = precision;
+        self
+    }
+
+    /// Keep packed copies of frozen matrices from one pass to the next, as far as they fit into this many bytes. The
+    /// other matrices, and all experts, are decoded and packed again in each pass.
+    pub fn cache_packed_weights(&mut self, bytes: u64) {
+        let (mut remaining, lowest) = (bytes, self.lowest_adapted());
+        for (layer, block) in self.blocks.iter_mut().enumerate() {
+            for (part, linear) in block.adaptable_mut().into_iter().enumerate() {
+                // The gradient to the input of the lowest adapted block, which q, k and v read, is not needed.
+                let back = layer > lowest || layer == lowest && part > 2;
+                linear.cache_packed([true, back], &mut remaining);
+            }
+        }
+    }
+
+    /// The lowest block that has a term: gradients go no further down. Without terms the last block.
+    pub(super) fn lowest_adapted(&self) -> usize {
+        let last = self.blocks.len().saturating_sub(1);
+        self.terms.iter().map(|(layer, _)| *layer).min().unwrap_or(last)
+    }
+
+    /// The number of blocks below the lowest that has a term. Their output for a sequence never changes.
+    pub fn frozen_blocks(&self) -> usize {
+        self.lowest_adapted()
+    }
+
+    /// The model's dimensions.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The output of the [frozen blocks](Self::frozen_blocks) for a batch, `[tokens, d_model]`. A token's row depends on
+    /// its own sequence alone.
+    pub fn forward_frozen(&self, batch: &Batch) -> Array2<T> {
+        let (sequences, cos_sin) = self.sequence_layout(batch);
+        let metadata = self.attention_metadata(&sequences, &cos_sin);
+        let below = &self.blocks[..self.lowest_adapted()];
+        below.iter().fold(self.embed(batch.tokens(), &batch.positions()), |x, block| {
+            block.forward(x, &metadata, None)
+        })
+    }
+
+    /// The natural log-probability of each prediction of the batch, in order.
+    pub fn log_probs(&self, batch: &Batch) -> Vec<f64> {
+        self.log_probs_from(self.forward_frozen(batch), batch)
+    }
+
+    /// [`Self::log_probs`] from the result of [`Self::forward_frozen`] for the batch.
+    pub fn log_probs_from(&self, x: Array2<T>, batch: &Batch) -> Vec<f64> {
+        let tokens: Vec<u32> = batch.predictions().iter().map(|(_, token)| *token).collect();
+        self.head.log_probs(self.hidden_at_predictions(x, batch).view(), &tokens)
+    }
+
+    /// All logits `[predictions, vocab]` of the batch.
+    pub fn logits(&self, batch: &Batch) -> Array2<T> {
+        self.head.logits(self.hidden_at_predictions(self.forward_frozen(batch), batch).view())
+    }
+
+    /// The normed hidden states at the batch's predictions, `[predictions, d_model]`, from the output of the frozen
+    /// blocks.
+    fn hidden_at_predictions(&self, mut x: Array2<T>, batch: &Batch) -> Array2<T> {
+        let (sequences, cos_sin) = self.sequence_layout(batch);
+        let metadata = self.attention_metadata(&sequences, &cos_sin);
+        let rows = batch.predicting_rows();
+        let last = self.blocks.len() - 1;
+        for (layer, block) in self.blocks.iter().enumerate().skip(self.lowest_adapted()) {
+            x = block.forward(x, &metadata, (layer == last).then_some(&rows));
+        }
+        self.output_norm.forward(gather_predictions(x.view(), &rows, batch).view())
+    }
+
+    /// Token embeddings, scaled, plus learned position embeddings if the model has them: `[tokens, d_model]`.
+    pub(super) fn embed(&self, tokens: &[u32], positions: &[usize]) -> Array2<T> {
+        let mut row = vec![0.0; self.config.d_model];
+        let mut x = T::pooled((tokens.len(), self.config.d_model));
+        let scale = T::from_f64(self.config.embedding_scale);
+        for ((mut x, &token), &position) in x.rows_mut().into_iter().zip(tokens).zip(positions) {
+            self.embedding.decode_row(token as usize, &mut row);
+            x.iter_mut().zip(&row).for_each(|(x, &v)| *x = scale * T::from_f32(v));
+            if let Some(learned) = &self.positions {
+                learned.decode_row(position, &mut row);
+                x.iter_mut().zip(&row).for_each(|(x, &v)| *x += T::from_f32(v));
+            }
+        }
+        x
+    }
+
+    /// The rows of a batch's sequences, and the RoPE angles of its tokens.
+    pub(super) fn sequence_layout(&self, batch: &Batch) -> (Vec<SequenceRows>, Vec<CosSin<T>>) {
+        let sequences = batch.sequences().iter().zip(batch.shared_prefixes());
+        let rows = sequences
+            .map(|(own, prefix)| SequenceRows {
+                queries: own.clone(),
+                prefix: prefix.clone(),
+                own: own.clone(),
+            })
+            .collect();
+        (rows, self.cos_sin(&batch.positions()))
+    }
+
+    /// The RoPE angles at these positions, one for each of the model's rotary embeddings.
+    pub(super) fn cos_sin(&self, positions: &[usize]) -> Vec<CosSin<T>> {
+        self.ropes.iter().map(|rope| rope.cos_sin(positions)).collect()
+    }
+
+    /// What the blocks need to know of the sequences of a pass.
+    pub(super) fn attention_metadata<'p>(
+        &'p self,
+        sequences: &'p [SequenceRows],
+        cos_sin: &'p [CosSin<T>],
+    ) -> AttentionMetadata<'p, T> {
+        AttentionMetadata { sequences, cos_sin, ropes: &self.ropes, config: self.attention_config() }
+    }
+
+    /// The attention of all blocks, without windows.
+    pub(super) fn attention_config(&self) -> AttentionConfig {
+        AttentionConfig {
+            query_heads: self.config.heads,
+            kv_heads: self.config.kv_heads,
+            head_dim: self.config.head_dim,
+            scale: self.config.attention_scale,
+            soft_cap: self.config.attention_cap,
+            window: None,
+            precision: self.head.precision,
+        }
+    }
+}
+
+/// The rows of `x` that the batch's predictions are made from, one for each prediction; `rows` says which of the batch's
+/// rows `x` has.
+pub(super) fn gather_predictions<T: Real>(x: ArrayView2<T>, rows: &[usize], batch: &Batch) -> Array2<T> {
+    let indices: Vec<usize> = batch.predictions().iter().map(|(row, _)| index_of(rows, *row)).collect();
+    x.select(Axis(0), &indices)
+}
+
+/// Where `row` is in the sorted `rows`.
+pub(super) fn index_of(rows: &[usize], row: usize) -> usize {
+    rows.binary_search(&row).expect("a row that something is predicted from")
+}

@@ -1,0 +1,144 @@
+//! GGUF files and Hugging Face folders as ONNX models: names and values by curmerge's own reader. tests/clients/to_onnx.rs
+//! asks onnx's checker and onnxruntime.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use curmerge::base::Base;
+use curmerge_formats::SafeTensors;
+use curmerge_formats::dtype::DType;
+use curmerge_formats::onnx::{ElementType, Onnx};
+use serde_json::json;
+
+use crate::support::families::{Container, Family};
+use crate::support::onnx_weights::{f32s, four_bits, stored_as, weights};
+
+fn turned<T: Copy>(values: &[T], rows: usize) -> Vec<T> {
+    let cols = values.len() / rows;
+    (0..cols).flat_map(|c| (0..rows).map(move |r| values[r * cols + c])).collect()
+}
+
+/// The numbers of a tensor of a Hugging Face folder.
+fn of_folder(family: &Family, name: &str) -> (Vec<u64>, Vec<f32>) {
+    let file = SafeTensors::open(&family.path(Container::Folder).join("model.safetensors")).unwrap();
+    let tensor = file.tensor(name).unwrap_or_else(|| panic!("no {name}"));
+    let mut values = vec![0.0; tensor.shape.iter().product::<u64>() as usize];
+    curmerge_formats::quant::decode(tensor.dtype, file.data(tensor), &mut values).unwrap();
+    (tensor.shape.clone(), values)
+}
+
+fn check_values(name: &str) {
+    let (family, out) = (Family::open(name), tempfile::tempdir().unwrap());
+    let [of_folder_, of_gguf] = ["folder.onnx", "gguf.onnx"].map(|name| out.path().join(name));
+    curmerge!("convert", family.path(Container::Folder), of_folder_).done();
+    curmerge!("convert", family.path(Container::Gguf), of_gguf).done();
+    let found = weights(&of_folder_);
+    assert_eq!(found, weights(&of_gguf), "of a GGUF file the same as of the folder");
+
+    let mut matrices = 0;
+    for (name, (dims, bytes)) in &found {
+        let (mut shape, mut values) = of_folder(&family, name);
+        if shape.len() == 2 && name != "model.embed_tokens.weight" {
+            values = turned(&values, shape[0] as usize);
+            shape.reverse();
+        }
+        if shape.len() == 1 && family.folder.ends_with(Path::new(name_of_gemma(&family))) {
+            values.iter_mut().for_each(|value| *value += 1.0);
+        }
+        matrices += usize::from(shape.len() == 2);
+        assert_eq!(dims, &shape, "{name}");
+        assert_eq!(&f32s(bytes), &values, "{name}");
+    }
+    assert!(matrices > 8, "{matrices} matrices");
+}
+
+/// The folder's own name if its norms are stored less one.
+fn name_of_gemma(family: &Family) -> &str {
+    let name = family.folder.file_name().and_then(OsStr::to_str).unwrap();
+    if name.starts_with("gemma") { name } else { "none" }
+}
+
+macro_rules! tests {
+    ($($module:ident: $name:literal),* $(,)?) => {
+        $(mod $module {
+            #[test]
+            fn weights_have_hugging_faces_names_and_values() {
+                super::check_values($name);
+            }
+        })*
+    };
+}
+
+each_convertible!(tests);
+
+#[test]
+fn blocks_of_q4_0_are_kept_bit_for_bit() {
+    let out = tempfile::tempdir().unwrap();
+    for name in ["llama2", "qwen3", "phi3"] {
+        let (model, four) = (stored_as(name, DType::Q4_0, out.path()), out.path().join("four.onnx"));
+        let exact = out.path().join("exact.onnx");
+        let answer = curmerge!("convert", model, four, "--type", "q4", "--json").json();
+        assert_eq!(answer["notes"], json!([]), "nothing is rounded");
+        curmerge!("convert", model, exact).done();
+        let (found, right) = (weights(&four), weights(&exact));
+        let mut matrices = 0;
+        for (name, (dims, bytes)) in &right {
+            if dims.len() == 1 || name == "model.embed_tokens.weight" {
+                assert_eq!(&found[name].1, bytes, "{name}");
+                continue;
+            }
+            let values = turned(&f32s(bytes), dims[0] as usize);
+            let same = four_bits(&found, name).iter().zip(&values).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{name}");
+            matrices += 1;
+        }
+        assert!(matrices > 8 && found.len() == right.len() + matrices);
+    }
+}
+
+#[test]
+fn weights_beside_the_model_are_the_same() {
+    let out = tempfile::tempdir().unwrap();
+    let source = Family::open("llama3").path(Container::Gguf);
+    let [whole, apart] = ["whole.onnx", "apart.onnx"].map(|name| out.path().join(name));
+    curmerge!("convert", source, whole).done();
+    curmerge!("convert", source, apart, "--external-data").done();
+    assert!(out.path().join("apart.onnx_data").is_file() && !out.path().join("whole.onnx_data").exists());
+    assert_eq!(weights(&whole), weights(&apart));
+    let onnx = Onnx::open(&apart).unwrap();
+    assert_eq!(onnx.external_files()[0].location, "apart.onnx_data");
+    curmerge!("convert", source, apart, "--external-data", "--type", "f16").done();
+    let halves = Onnx::open(&apart).unwrap();
+    assert_eq!(
+        halves.initializer("model.layers.0.mlp.up_proj.weight").unwrap().element,
+        ElementType::FLOAT16
+    );
+    // With one thread the same bytes.
+    let again = out.path().join("again.onnx");
+    curmerge!("convert", source, again, "--threads", "1").done();
+    assert!(std::fs::read(&again).unwrap() == std::fs::read(&whole).unwrap());
+}
+
+#[test]
+fn parts_of_rows_are_those_of_whole_rows() {
+    // GPT-2's folder stores matrices as [in, out], the other has blocks.
+    let out = tempfile::tempdir().unwrap();
+    let models = [
+        Family::open("gpt2").path(Container::Folder),
+        stored_as("llama3", DType::Q4_0, out.path()),
+        Family::open("phi3").path(Container::Gguf),
+    ];
+    for (model, name) in models.iter().zip(["blk.0.attn_qkv[k]", "blk.1.attn_q", "blk.1.attn_qkv[v]"]) {
+        let base = Base::open(model).unwrap();
+        let weight = base.weight(name).unwrap();
+        let (mut row, cols) = (vec![0.0; weight.cols()], weight.cols());
+        for r in 0..weight.rows() {
+            weight.decode_row(r, &mut row);
+            for part in [0..cols, 0..cols / 2, cols / 2..cols, 3..7] {
+                let mut found = vec![0.0; part.len()];
+                weight.decode_part(r, part.clone(), &mut found);
+                assert_eq!(found, row[part]);
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Adapters with a known U, made without training.
+
+use curmerge::base::Base;
+use curmerge::cur::{Selection, fingerprint};
+use curmerge_formats::adapter::{Adapter, AdapterTarget};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+use super::tiny::uniform;
+
+/// What an adapter is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe<'a> {
+    /// The targets, in the words of `--targets`.
+    pub targets: &'a str,
+    /// Rows and columns of each target.
+    pub rank: u32,
+    /// The factor of the change.
+    pub scale: f32,
+    /// How rows and columns are chosen.
+    pub selection: Selection,
+    /// The seed of that choice.
+    pub seed: u64,
+}
+
+impl Default for Recipe<'_> {
+    fn default() -> Self {
+        Self { targets: "all", rank: 4, scale: 0.5, selection: Selection::Inverse, seed: 1 }
+    }
+}
+
+impl Recipe<'_> {
+    /// The adapter. `fill` gets each target with its index and a U of zeros.
+    pub fn adapter(&self, base: &Base, fill: impl FnMut((usize, &mut AdapterTarget))) -> Adapter {
+        self.adapter_of(base, &base.targets(self.targets, None).unwrap(), fill)
+    }
+
+    /// The adapter of the targets with these canonical names.
+    pub fn adapter_of(
+        &self,
+        base: &Base,
+        names: &[String],
+        fill: impl FnMut((usize, &mut AdapterTarget)),
+    ) -> Adapter {
+        let mut targets = fingerprint::prepare(base, names, self.rank, self.selection, self.seed).unwrap();
+        targets.iter_mut().enumerate().for_each(fill);
+        Adapter {
+            base: fingerprint::base_info(base, &targets),
+            rank: self.rank,
+            scale: self.scale,
+            selection: self.selection.to_string(),
+            seed: self.seed,
+            training: None,
+            targets,
+        }
+    }
+}
+
+/// Fills U with random numbers in `[-size, size)`.
+pub fn random(size: f32, seed: u64) -> impl FnMut((usize, &mut AdapterTarget)) {
+    let mut stream = ChaCha20Rng::seed_from_u64(seed);
+    move |(_, target)| target.u.fill_with(|| size * uniform(&mut stream))
+}
+
+/// Fills U with one number.
+pub fn constant(value: f32) -> impl FnMut((usize, &mut AdapterTarget)) {
+    move |(_, target)| target.u.fill(value)
+}
