@@ -1,8 +1,8 @@
-//! Matrix products of SmolLM2-135M's shapes: `cargo bench --bench kernels`. An item is a floating-point operation, so
-//! the fastest of a row in Gitem/s is GFLOP/s.
+//! Matrix products of SmolLM2-135M's shapes: `cargo bench --bench kernels`. An item is a floating-point
+//! operation, so Gitem/s are GFLOP/s.
 //!
-//! `packed` multiplies operands that are ready, `whole` makes them first as a training step does, `gemm_crate` is the
-//! peer: the gemm crate on all threads, on dense f32.
+//! `packed` multiplies packed operands, `whole` packs them first as a training step does, and `back` does so
+//! for the backward pass. `gemm_crate` is the peer: the gemm crate on all threads, with dense f32.
 
 use curmerge::kernels::{Matrix, PackedLhs, PackedRhs, Precision, multiply};
 use divan::Bencher;
@@ -13,10 +13,10 @@ fn main() {
     divan::main();
 }
 
-/// Tokens of a pass.
+/// The tokens of a micro-batch.
 const TOKENS: usize = 1024;
 
-/// `[m, n]` of W: attention's q and o, its k and v, gate and up, down, and a block of the head.
+/// `[m, n]` of W: q and o, k and v, gate and up, down, and a block of the LM head.
 const SHAPES: [(usize, usize); 5] = [(576, 576), (192, 576), (1536, 576), (576, 1536), (6144, 576)];
 
 struct Dense(Array2<f32>);
@@ -104,7 +104,8 @@ fn gemm_crate(bencher: Bencher<'_, '_>, (m, n): (usize, usize)) {
     let (x, w) = (numbers(TOKENS, n), numbers(m, n));
     let mut y = Array2::<f32>::zeros((TOKENS, m));
     bencher.counter(flops((m, n))).bench_local(|| {
-        // SAFETY: three dense row-major matrices of [TOKENS, m], [TOKENS, n] and [m, n], the last read transposed.
+        // SAFETY: three dense row-major matrices of [TOKENS, m], [TOKENS, n] and [m, n], the last read
+        // transposed.
         unsafe {
             let (m, n) = (m as isize, n as isize);
             let threads = gemm::Parallelism::Rayon(0);

@@ -1,9 +1,10 @@
-//! Forward and backward pass of a training step, 4 x 256 random tokens, beside what its products alone could do:
+//! Forward and backward pass of a training step on 4 x 256 random tokens, compared with its matrix products
+//! alone:
 //!
 //!     cargo bench --bench step -- MODEL.gguf [f32|bf16]...
 //!
-//! The loss falls on every token, U stands on q, k and v with rank 16: the work of a LoRA on q, k and v in PEFT. Prints the
-//! fastest of ten steps, since other work on the machine only slows them.
+//! The loss covers every token; q, k and v have terms of rank 16: the work of a LoRA on q, k and v in PEFT.
+//! Prints the fastest of the measured steps, which other work on the machine disturbs least, and the median.
 
 use std::time::Instant;
 
@@ -19,7 +20,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 const SEQUENCES: usize = 4;
 const LENGTH: usize = 256;
 const STEPS: usize = 11;
-/// What is kept, as with `curmerge build --memory 1G`.
+/// The limit on activations and cached weights, as with `curmerge build --memory 1G`.
 const MEMORY: u64 = 1 << 30;
 
 fn main() -> curmerge::Result<()> {
@@ -35,7 +36,7 @@ fn main() -> curmerge::Result<()> {
     let mut stream = ChaCha20Rng::seed_from_u64(0);
     let mut batch = Batch::default();
     for _ in 0..SEQUENCES {
-        // One more than goes through the model: the last is only predicted.
+        // The last token is only predicted, not read.
         let tokens: Vec<u32> = (0..=LENGTH).map(|_| stream.next_u32() % base.config().vocab as u32).collect();
         batch.push(&tokens, &[true; LENGTH + 1]);
     }
@@ -69,7 +70,7 @@ fn main() -> curmerge::Result<()> {
     Ok(())
 }
 
-/// The shortest and the median of the times that `work` takes, after once that does not count, in seconds.
+/// The shortest and the median time of `work` in seconds, after one run to warm up.
 fn times(mut work: impl FnMut()) -> (f64, f64) {
     work();
     let mut times: Vec<f64> = (0..STEPS)
@@ -83,14 +84,14 @@ fn times(mut work: impl FnMut()) -> (f64, f64) {
     (times[0], times[STEPS / 2])
 }
 
-/// Seconds of a step's products with operands that are ready, forward and back: with the frozen matrices, and of
-/// attention.
+/// The seconds of a step's products with packed operands, forward and backward: those with the frozen
+/// matrices, and those of attention.
 fn products(base: &Base, precision: Precision, tokens: usize) -> (f64, f64) {
     let config = base.config();
     let (d, q, kv, ff) =
         (config.d_model, config.heads * config.head_dim, config.kv_heads * config.head_dim, config.ff);
     let of_block = [(q, d), (kv, d), (kv, d), (d, q), (ff, d), (ff, d), (d, ff)];
-    // The head goes through its matrix in blocks, as here.
+    // The LM head reads its matrix in blocks of this size.
     let block = (1536.min(config.vocab), d);
     let blocks = config.vocab as f64 / block.0 as f64;
     let time = |m: usize, n: usize| {
@@ -103,14 +104,14 @@ fn products(base: &Base, precision: Precision, tokens: usize) -> (f64, f64) {
     let both = |(m, n): (usize, usize)| time(m, n) + time(n, m);
     let layers = config.layers as f64;
     let frozen = layers * of_block.into_iter().map(both).sum::<f64>() + blocks * both(block);
-    // Queries go in blocks of 64, each of which sees the keys up to its end: 160 of 256 in the mean. Scores forward, scores
-    // and their gradients back; values forward, the gradients to q, k and v back.
+    // Attention processes queries in blocks of 64, each with the keys up to its end: 160 of 256 on average.
+    // Forward: scores and values. Backward: scores and their gradients, and the gradients of q, k and v.
     let (seen, dim) = (LENGTH / 2 + 32, config.head_dim);
     let attention = layers * config.heads as f64 * (3.0 * time(seen, dim) + 4.0 * time(dim, seen));
     (frozen, attention)
 }
 
-/// A matrix of one number.
+/// A matrix whose elements are all equal.
 struct Filled(usize, usize);
 
 impl Matrix for Filled {

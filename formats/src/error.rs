@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// What can go wrong with a container, an adapter or an output.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The operating system refused a file operation.
     #[error("{}: cannot {action}: {source}", path.display())]
@@ -141,8 +142,8 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
-/// The message of a JSON error, which may quote the file, on one line of at most 200 characters.
-pub(crate) fn json_problem(error: &serde_json::Error) -> String {
+/// The message of a parser's error, which may quote the file, on one line of at most 200 characters.
+pub(crate) fn one_line(error: &impl std::fmt::Display) -> String {
     let message = error.to_string();
     message
         .chars()

@@ -1,8 +1,9 @@
 //! GPT-2: LayerNorm, learned positions, q, k and v in one matrix, GELU without a gate, biases everywhere. Hugging Face
 //! stores its matrices as `[in, out]` (Conv1D).
 
-use super::Size::{Context, Ff, KeyValue, Model, Qkv, Query, Vocab};
-use super::{Activation, Architecture, NormKind, Positions, TensorNames, llama};
+use super::llama::LLAMA;
+use super::schema::Size::{Context, Ff, KeyValue, Model, Qkv, Query, Vocab};
+use super::schema::*;
 
 const TENSORS: &[TensorNames] = &[
     TensorNames::new("token_embd", "transformer.wte", &[Vocab, Model]),
@@ -20,36 +21,64 @@ const TENSORS: &[TensorNames] = &[
 ];
 
 pub(super) const GPT2: Architecture = Architecture {
-    gguf: "gpt2",
-    hugging_face: &["gpt2"],
-    tensors: &[TENSORS],
-    targets: &[
-        ("q", "attn_qkv[q]"),
-        ("k", "attn_qkv[k]"),
-        ("v", "attn_qkv[v]"),
-        ("o", "attn_output"),
-        ("up", "ffn_up"),
-        ("down", "ffn_down"),
-    ],
-    fused: &[("attn_qkv", &[("q", Query), ("k", KeyValue), ("v", KeyValue)])],
-    // As OpenAI's own folder has them.
-    prefixes: &[
-        ("wte", "transformer.wte"),
-        ("wpe", "transformer.wpe"),
-        ("ln_f", "transformer.ln_f"),
-        ("h.", "transformer.h."),
-    ],
-    config_keys: &[
-        ("hidden_size", "n_embd"),
-        ("num_attention_heads", "n_head"),
-        ("num_hidden_layers", "n_layer"),
-        ("intermediate_size", "n_inner"),
-        ("max_position_embeddings", "n_positions"),
-        ("rms_norm_eps", "layer_norm_epsilon"),
-    ],
-    config_defaults: &[("layer_norm_epsilon", 1e-5), ("n_positions", 1024.0)],
-    norm: NormKind::Layer,
-    positions: Positions::Learned,
-    activation: Activation::Gelu,
-    ..llama::LLAMA
+    name: "gpt2",
+    tensors: Tensors {
+        groups: &[TENSORS],
+        targets: &[
+            ("q", "attn_qkv[q]"),
+            ("k", "attn_qkv[k]"),
+            ("v", "attn_qkv[v]"),
+            ("o", "attn_output"),
+            ("up", "ffn_up"),
+            ("down", "ffn_down"),
+        ],
+        fused: &[("attn_qkv", &[("q", Query), ("k", KeyValue), ("v", KeyValue)])],
+        // OpenAI's own folder.
+        prefixes: &[
+            ("wte", "transformer.wte"),
+            ("wpe", "transformer.wpe"),
+            ("ln_f", "transformer.ln_f"),
+            ("h.", "transformer.h."),
+        ],
+    },
+    forward: Forward {
+        norm: NormKind::Layer,
+        positions: Positions::Learned,
+        activation: Activation::Gelu,
+        ..LLAMA.forward
+    },
+    gguf: Gguf { layers_of_70b: None, ..LLAMA.gguf },
+    converter: Converter {
+        keys: &[
+            Key::Blocks,
+            Key::Context,
+            Key::Width,
+            Key::FeedForward,
+            Key::Heads,
+            Key::LayerEpsilon,
+            Key::FileType,
+        ],
+        rope_types: &[],
+        ..Converter::USUAL
+    },
+    hugging_face: HuggingFace {
+        model_types: &["gpt2"],
+        class: "GPT2LMHeadModel",
+        keys: &[
+            ("hidden_size", "n_embd"),
+            ("num_attention_heads", "n_head"),
+            ("num_hidden_layers", "n_layer"),
+            ("intermediate_size", "n_inner"),
+            ("max_position_embeddings", "n_positions"),
+            ("rms_norm_eps", "layer_norm_epsilon"),
+        ],
+        defaults: &[("layer_norm_epsilon", 1e-5), ("n_positions", 1024.0)],
+        heads: HeadKeys::Ungrouped,
+        activation: &[("activation_function", "gelu_new")],
+        ff_ratio: Some(4),
+        options: &[ClassOption::ContextTwice],
+        flags: &[("scale_attn_weights", true)],
+        ..LLAMA.hugging_face
+    },
+    onnx: Onnx { genai_type: None },
 };

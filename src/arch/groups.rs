@@ -1,25 +1,21 @@
-//! Lines that several families share. Names from llama.cpp's gguf-py constants and transformers' modeling files.
+//! Tensors and keys that several families share. Names from llama.cpp's gguf-py constants and transformers' modeling files.
 
-use super::HeadKind::{KeyValue as KeyValueHeads, Query as QueryHeads};
-use super::Size::{ExpertFf, Experts, Ff, Head, KeyValue, Model, Query, Vocab};
-use super::TensorNames;
+use super::schema::HeadKind::{KeyValue as KeyValueHeads, Query as QueryHeads};
+use super::schema::Size::{self, ExpertFf, Experts, Ff, Head, KeyValue, Model, Query, Vocab};
+use super::schema::TensorNames;
 
-const fn line(
-    canonical: &'static str,
-    hugging_face: &'static str,
-    shape: &'static [super::Size],
-) -> TensorNames {
+const fn line(canonical: &'static str, hugging_face: &'static str, shape: &'static [Size]) -> TensorNames {
     TensorNames::new(canonical, hugging_face, shape)
 }
 
-/// Where tokens come in and go out.
+/// The embedding, the last norm and the output head.
 pub(super) const ENDS: &[TensorNames] = &[
     line("token_embd", "model.embed_tokens", &[Vocab, Model]),
     line("output_norm", "model.norm", &[Model]),
     line("output", "lm_head", &[Vocab, Model]).optional(),
 ];
 
-/// A norm before attention, another before the feed-forward part.
+/// A norm before attention, and another before the feed-forward part.
 pub(super) const NORMS_BEFORE: &[TensorNames] = &[
     line("blk.{}.attn_norm", "model.layers.{}.input_layernorm", &[Model]),
     line("blk.{}.ffn_norm", "model.layers.{}.post_attention_layernorm", &[Model]),
@@ -31,8 +27,8 @@ pub(super) const HEAD_NORMS: &[TensorNames] = &[
     line("blk.{}.attn_k_norm", "model.layers.{}.self_attn.k_norm", &[Head]),
 ];
 
-/// q and k with rotary neighbours, v and o.
-pub(super) const ATTENTION_NEIGHBOURS: &[TensorNames] = &[
+/// q and k, permuted by [`super::Positions::RopeInterleaved`], v and o; some models have biases.
+pub(super) const PERMUTED_ATTENTION: &[TensorNames] = &[
     line("blk.{}.attn_q", "model.layers.{}.self_attn.q_proj", &[Query, Model])
         .rotary(QueryHeads)
         .may_be_biased(),
@@ -43,7 +39,7 @@ pub(super) const ATTENTION_NEIGHBOURS: &[TensorNames] = &[
     OUTPUT.may_be_biased(),
 ];
 
-/// q, k, v and o, none of them permuted or biased.
+/// q, k, v and o, neither permuted nor biased.
 pub(super) const ATTENTION: &[TensorNames] = &[
     line("blk.{}.attn_q", "model.layers.{}.self_attn.q_proj", &[Query, Model]),
     line("blk.{}.attn_k", "model.layers.{}.self_attn.k_proj", &[KeyValue, Model]),
@@ -51,7 +47,7 @@ pub(super) const ATTENTION: &[TensorNames] = &[
     OUTPUT,
 ];
 
-/// What heads gave, back to the model's width.
+/// The output projection of attention.
 pub(super) const OUTPUT: TensorNames =
     line("blk.{}.attn_output", "model.layers.{}.self_attn.o_proj", &[Model, Query]);
 
@@ -62,7 +58,7 @@ pub(super) const FEED_FORWARD: &[TensorNames] = &[
     line("blk.{}.ffn_down", "model.layers.{}.mlp.down_proj", &[Model, Ff]),
 ];
 
-/// [`FEED_FORWARD`], of which some models have biases.
+/// [`FEED_FORWARD`]; some models have biases.
 pub(super) const FEED_FORWARD_BIASED: &[TensorNames] =
     &[FEED_FORWARD[0].may_be_biased(), FEED_FORWARD[1].may_be_biased(), FEED_FORWARD[2].may_be_biased()];
 
@@ -86,7 +82,7 @@ pub(super) const QWEN_EXPERTS: &[TensorNames] = &[
 pub(super) const ATTENTION_TARGETS: &[(&str, &str)] =
     &[("q", "attn_q"), ("k", "attn_k"), ("v", "attn_v"), ("o", "attn_output")];
 
-/// Those and the matrices of a gated feed-forward part.
+/// The matrices of attention and of a gated feed-forward part.
 pub(super) const TARGETS: &[(&str, &str)] = &[
     ("q", "attn_q"),
     ("k", "attn_k"),
@@ -96,3 +92,6 @@ pub(super) const TARGETS: &[(&str, &str)] = &[
     ("up", "ffn_up"),
     ("down", "ffn_down"),
 ];
+
+/// The activation of a SwiGLU in config.json.
+pub(super) const SILU: &[(&str, &str)] = &[("hidden_act", "silu")];

@@ -1,8 +1,9 @@
-//! OLMo 2: norms behind both parts of a block instead of before them, and of all of q and of k.
+//! OLMo 2: norms after both parts of a block instead of before them, and norms of all heads of q and of k together.
 
-use super::Size::{KeyValue, Model, Query};
 use super::groups::{ATTENTION, ENDS, FEED_FORWARD};
-use super::{Architecture, Positions, TensorNames, Windows, llama};
+use super::llama::LLAMA;
+use super::schema::Size::{KeyValue, Model, Query};
+use super::schema::*;
 
 const NORMS: &[TensorNames] = &[
     TensorNames::new("blk.{}.attn_q_norm", "model.layers.{}.self_attn.q_norm", &[Query]),
@@ -12,11 +13,24 @@ const NORMS: &[TensorNames] = &[
 ];
 
 pub(super) const OLMO2: Architecture = Architecture {
-    gguf: "olmo2",
-    hugging_face: &["olmo2"],
-    tensors: &[ENDS, NORMS, ATTENTION, FEED_FORWARD],
-    config_defaults: &[("rms_norm_eps", 1e-5)],
-    positions: Positions::RopeHalf,
-    windows: Some(Windows { period: 4, length: None, rope_base: None, scaled: false }),
-    ..llama::LLAMA
+    name: "olmo2",
+    tensors: Tensors { groups: &[ENDS, NORMS, ATTENTION, FEED_FORWARD], ..LLAMA.tensors },
+    forward: Forward { positions: Positions::RopeHalf, ..LLAMA.forward },
+    gguf: Gguf {
+        // OLMo 3's, whose files have the same architecture.
+        windows: Some(Windows { period: 4, length: None, rope_base: None, scaled: false }),
+        layers_of_70b: None,
+        ..LLAMA.gguf
+    },
+    converter: Converter::USUAL,
+    hugging_face: HuggingFace {
+        model_types: &["olmo2"],
+        class: "Olmo2ForCausalLM",
+        defaults: &[("rms_norm_eps", 1e-5)],
+        heads: HeadKeys::Grouped,
+        options: &[],
+        flags: &[("attention_bias", false)],
+        ..LLAMA.hugging_face
+    },
+    onnx: Onnx { genai_type: None },
 };

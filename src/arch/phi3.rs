@@ -1,8 +1,9 @@
-//! Phi 3, 3.5 and 4: q, k and v in one matrix, gate and up in another, and longer contexts by two sets of factors.
+//! Phi 3, 3.5 and 4: q, k and v in one matrix, gate and up in another, and LongRoPE for longer contexts.
 
-use super::Size::{Ff, GateUp, KeyValue, Model, Qkv, Query};
 use super::groups::{ENDS, FEED_FORWARD, NORMS_BEFORE, OUTPUT};
-use super::{Architecture, Positions, TensorNames, llama};
+use super::llama::LLAMA;
+use super::schema::Size::{Ff, GateUp, KeyValue, Model, Qkv, Query};
+use super::schema::*;
 
 const MATRICES: &[TensorNames] = &[
     TensorNames::new("blk.{}.attn_qkv", "model.layers.{}.self_attn.qkv_proj", &[Qkv, Model]),
@@ -12,23 +13,57 @@ const MATRICES: &[TensorNames] = &[
 ];
 
 pub(super) const PHI3: Architecture = Architecture {
-    gguf: "phi3",
-    hugging_face: &["phi3"],
-    tensors: &[ENDS, NORMS_BEFORE, MATRICES],
-    targets: &[
-        ("q", "attn_qkv[q]"),
-        ("k", "attn_qkv[k]"),
-        ("v", "attn_qkv[v]"),
-        ("o", "attn_output"),
-        ("gate", "ffn_up[gate]"),
-        ("up", "ffn_up[up]"),
-        ("down", "ffn_down"),
-    ],
-    fused: &[
-        ("attn_qkv", &[("q", Query), ("k", KeyValue), ("v", KeyValue)]),
-        ("ffn_up", &[("gate", Ff), ("up", Ff)]),
-    ],
-    config_defaults: &[("max_position_embeddings", 4096.0), ("rms_norm_eps", 1e-5)],
-    positions: Positions::RopeHalf,
-    ..llama::LLAMA
+    name: "phi3",
+    tensors: Tensors {
+        groups: &[ENDS, NORMS_BEFORE, MATRICES],
+        targets: &[
+            ("q", "attn_qkv[q]"),
+            ("k", "attn_qkv[k]"),
+            ("v", "attn_qkv[v]"),
+            ("o", "attn_output"),
+            ("gate", "ffn_up[gate]"),
+            ("up", "ffn_up[up]"),
+            ("down", "ffn_down"),
+        ],
+        fused: &[
+            ("attn_qkv", &[("q", Query), ("k", KeyValue), ("v", KeyValue)]),
+            ("ffn_up", &[("gate", Ff), ("up", Ff)]),
+        ],
+        ..LLAMA.tensors
+    },
+    forward: Forward { positions: Positions::RopeHalf, ..LLAMA.forward },
+    gguf: Gguf { layers_of_70b: None, ..LLAMA.gguf },
+    converter: Converter {
+        vocabularies: &[VocabularySource::Phi3, VocabularySource::ByteLevel],
+        keys: &[
+            Key::Context,
+            Key::OriginalContext,
+            Key::Width,
+            Key::FeedForward,
+            Key::Blocks,
+            Key::Heads,
+            Key::KeyValueHeads,
+            Key::RmsEpsilon,
+            Key::PartialRopeDimensions,
+            Key::RopeBase,
+            Key::FileType,
+            Key::WindowOrZero,
+        ],
+        rope_types: &[RopeType::LongRope],
+        ..Converter::USUAL
+    },
+    hugging_face: HuggingFace {
+        model_types: &["phi3"],
+        class: "Phi3ForCausalLM",
+        defaults: &[
+            ("max_position_embeddings", 4096.0),
+            ("original_max_position_embeddings", 4096.0),
+            ("rms_norm_eps", 1e-5),
+        ],
+        heads: HeadKeys::Grouped,
+        windows: WindowedLayers::All,
+        options: &[ClassOption::PartialRotary, ClassOption::OriginalContext],
+        ..LLAMA.hugging_face
+    },
+    onnx: Onnx { genai_type: Some("phi3") },
 };

@@ -1,11 +1,12 @@
 //! Whether a base has what its architecture's table lists, in the shapes that its configuration gives, and nothing that
 //! would silently be left out.
 
+use std::collections::BTreeSet;
+
 use super::model::{Base, Files};
 use super::tensors::layer_part;
 use crate::Result;
-use crate::arch::names::Presence;
-use crate::arch::{Size, TensorNames};
+use crate::arch::{self, Presence, Size, TensorNames};
 
 impl Base {
     /// Check every tensor that the forward pass reads.
@@ -84,16 +85,12 @@ impl Base {
     fn check_unread(&self) -> Result<()> {
         // Masks and frequencies that older programs stored, which are made anew; and in GGUF files scales, which are
         // refused where the matrix is read.
-        let (of_blocks, passed): (&[&str], &[&str]) = match self.files {
-            Files::Gguf(_) => (&["blk."], &["rot_embd", "rope_freqs", ".scale", ".input_scale"]),
+        let (of_blocks, passed): (BTreeSet<String>, &[&str]) = match self.files {
+            Files::Gguf(_) => {
+                (["blk.".to_string()].into(), &["rot_embd", "rope_freqs", ".scale", ".input_scale"])
+            }
             Files::HuggingFace(_) => (
-                &[
-                    "model.layers.",
-                    "transformer.h.",
-                    "h.",
-                    "language_model.model.layers.",
-                    "model.language_model.layers.",
-                ],
+                arch::ALL.iter().flat_map(|known| known.block_prefixes()).collect(),
                 &["rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"],
             ),
             // Opening it refused what has no name of the table's.
@@ -112,10 +109,10 @@ impl Base {
                 Some(stem) => line(stem).map(|line| line.bias.is_some()),
                 None => line(stored).map(|_| true),
             };
-            let of_block = of_blocks.iter().any(|prefix| stored.starts_with(prefix));
+            let of_block = of_blocks.iter().any(|prefix| stored.starts_with(prefix.as_str()));
             let beyond = layer_part(name).is_some_and(|(layer, _)| layer >= self.config.layers);
             if read == Some(false) || of_block && (read.is_none() || beyond) {
-                let problem = format!("'{}' models have none that curmerge knows", self.architecture.gguf);
+                let problem = format!("'{}' models have none that curmerge knows", self.architecture.name);
                 let help = "this variant of the architecture is not supported yet";
                 return Err(self.error(name, &problem, help));
             }

@@ -59,7 +59,7 @@ impl Config {
     fn from_gguf(model: &GgufModel, architecture: &'static Architecture) -> Result<Self> {
         let gguf = model.first();
         let path = gguf.path();
-        let key = |name: &str| format!("{}.{name}", architecture.gguf);
+        let key = |name: &str| format!("{}.{name}", architecture.name);
         let get = |name: &str| gguf.get(&key(name));
         let number = |name: &str| get(name).and_then(Value::as_u64).map(|n| n as usize);
         let float = |name: &str| get(name).and_then(Value::as_f64);
@@ -103,17 +103,17 @@ impl Config {
         };
         let vocab = model.tensor("token_embd.weight").and_then(|t| t.dims.get(1).copied());
         let vocab = vocab.ok_or_else(|| Error::input(path, "tensor 'token_embd'", "missing", DAMAGED))?;
-        let eps = match architecture.norm {
+        let eps = match architecture.forward.norm {
             NormKind::Rms => "attention.layer_norm_rms_epsilon",
             NormKind::Layer => "attention.layer_norm_epsilon",
         };
         let eps =
             float(eps).ok_or_else(|| Error::input(path, key(eps), "missing or not a number", DAMAGED))?;
-        let rope = match architecture.positions {
+        let rope = match architecture.forward.positions {
             Positions::Learned => None,
             _ => Some(rope(model, architecture, head_dim)?),
         };
-        let caps = architecture.soft_caps;
+        let caps = architecture.gguf.soft_caps;
         let mut config = Self {
             layers,
             d_model,
@@ -137,7 +137,7 @@ impl Config {
             experts,
             ..Self::unknown()
         };
-        if architecture.scales_embedding {
+        if architecture.forward.scales_embedding {
             config.embedding_scale = f64::from((d_model as f32).sqrt());
         }
         config.windows(model, architecture);
@@ -146,8 +146,8 @@ impl Config {
 
     /// The sliding windows, where llama.cpp gives the architecture any.
     fn windows(&mut self, model: &GgufModel, architecture: &Architecture) {
-        let Some(windows) = architecture.windows else { return };
-        let get = |name: &str| model.first().get(&format!("{}.{name}", architecture.gguf));
+        let Some(windows) = architecture.gguf.windows else { return };
+        let get = |name: &str| model.first().get(&format!("{}.{name}", architecture.name));
         let given = get("attention.sliding_window").and_then(Value::as_u64).map(|n| n as usize);
         let Some(window) = given.or(windows.length).filter(|&length| length > 0) else { return };
         let pattern = get("attention.sliding_window_pattern");
@@ -173,7 +173,7 @@ impl Config {
 
 fn rope(model: &GgufModel, architecture: &Architecture, head_dim: usize) -> Result<Rope> {
     let gguf = model.first();
-    let key = |name: &str| format!("{}.rope.{name}", architecture.gguf);
+    let key = |name: &str| format!("{}.rope.{name}", architecture.name);
     let number = |name: &str| gguf.get(&key(name)).and_then(Value::as_u64);
     let float = |name: &str| gguf.get(&key(name)).and_then(Value::as_f64);
     let dim = number("dimension_count").map_or(head_dim, |dim| dim as usize);
@@ -193,7 +193,7 @@ fn rope(model: &GgufModel, architecture: &Architecture, head_dim: usize) -> Resu
     let own = vector(model, "rope_freqs", pairs)?.or(vector(model, "rope_factors_short", pairs)?);
     rope.factors = own.or_else(|| linear.map(|_| vec![1.0; pairs])).map(stretched);
     if let Some(factors) = vector(model, "rope_factors_long", pairs)? {
-        let context = gguf.get(&format!("{}.context_length", architecture.gguf)).and_then(Value::as_u64);
+        let context = gguf.get(&format!("{}.context_length", architecture.name)).and_then(Value::as_u64);
         let original = number("scaling.original_context_length").or(context).unwrap_or(0);
         rope.long = Some(LongRope { factors: stretched(factors), original_context: original as usize });
     }

@@ -11,14 +11,14 @@ use super::folder::{CONFIG, Folder};
 use super::opened::Opened;
 use super::rope::{self, Rope};
 use super::tensor::BaseTensor;
-use crate::arch::{self, Activation, Architecture, Positions, is_windowed};
+use crate::arch::{self, Activation, Architecture, Positions, WindowedLayers, is_windowed};
 use crate::{Error, Result};
 
 /// Open a folder with config.json and safetensors files.
 pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
     let model_type = model_type(Folder::new(folder))?;
     let (architecture, architecture_name, config) = match arch::by_model_type(&model_type) {
-        Some(known) => (known, known.gguf.to_string(), Config::from_folder(Folder::new(folder), known)?),
+        Some(known) => (known, known.name.to_string(), Config::from_folder(Folder::new(folder), known)?),
         None => (arch::UNKNOWN, model_type, Config::unknown()),
     };
     let index = shard_index(folder)?;
@@ -50,7 +50,7 @@ pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
             };
             let (canonical, names) = match architecture.of_hugging_face(stem) {
                 Some((name, names)) if bias.is_empty() || names.bias.is_some() => (name + bias, Some(names)),
-                _ if architecture.gguf.is_empty() => (format!("{stem}{bias}"), None),
+                _ if architecture.name.is_empty() => (format!("{stem}{bias}"), None),
                 _ => (t.name.clone(), None),
             };
             let tensor = BaseTensor {
@@ -100,11 +100,12 @@ impl Config {
         let ff = match fields.count("intermediate_size") {
             Some(ff) => ff,
             None if experts.is_some() => fields.needed("moe_intermediate_size")?,
-            // GPT-2's, where n_inner is null.
-            None if architecture.positions == Positions::Learned => 4 * d_model,
-            None => fields.needed("intermediate_size")?,
+            None => match architecture.hugging_face.ff_ratio {
+                Some(ratio) => ratio * d_model,
+                None => fields.needed("intermediate_size")?,
+            },
         };
-        let (rope, local_rope) = match architecture.positions {
+        let (rope, local_rope) = match architecture.forward.positions {
             Positions::Learned => (None, None),
             _ => fields.ropes(head_dim)?,
         };
@@ -130,7 +131,7 @@ impl Config {
             experts,
             ..Self::unknown()
         };
-        if architecture.scales_embedding {
+        if architecture.forward.scales_embedding {
             config.embedding_scale = f64::from((d_model as f32).sqrt());
         }
         config.windowed = fields.windowed(layers.min(MAX_LAYERS));
@@ -158,14 +159,12 @@ impl Fields {
 
     /// The number of what llama calls `key`, or the family's default.
     fn number(&self, key: &str) -> Option<f64> {
-        let own = self.architecture.config_key(key);
+        let class = &self.architecture.hugging_face;
+        let own = class.key(key);
         // A null that is written means that there is none.
         match self.json.get(own) {
             Some(value) => value.as_f64(),
-            None => {
-                let mut defaults = self.architecture.config_defaults.iter();
-                defaults.find(|(name, _)| *name == own).map(|(_, number)| *number)
-            }
+            None => class.default(own),
         }
     }
 
@@ -177,7 +176,7 @@ impl Fields {
         self.count(key).ok_or_else(|| {
             Error::input(
                 &self.path,
-                self.architecture.config_key(key),
+                self.architecture.hugging_face.key(key),
                 "missing or not a whole number",
                 "the file is damaged; download it again",
             )
@@ -193,7 +192,7 @@ impl Fields {
                 "this variant of the architecture is not supported yet",
             ))
         };
-        let known: &[&str] = match self.architecture.activation {
+        let known: &[&str] = match self.architecture.forward.activation {
             Activation::Silu => &["silu", "swish"],
             Activation::Gelu => &["gelu_pytorch_tanh", "gelu_new"],
         };
@@ -264,9 +263,8 @@ impl Fields {
 
     /// Which blocks have a sliding window.
     fn windowed(&self, layers: usize) -> Vec<bool> {
-        // These take no notice of such a key.
-        let none = matches!(self.json["model_type"].as_str(), Some("llama" | "olmo2" | "granite"));
-        if none || self.json["use_sliding_window"].as_bool() == Some(false) {
+        let class = self.architecture.hugging_face.windows;
+        if class == WindowedLayers::None || self.json["use_sliding_window"].as_bool() == Some(false) {
             return vec![false; layers];
         }
         if let Some(kinds) = self.json["layer_types"].as_array() {
@@ -274,13 +272,12 @@ impl Fields {
             return (0..layers).map(|layer| kind(layer) == Some("sliding_attention")).collect();
         }
         let period = self.count("sliding_window_pattern");
-        // Qwen's windows begin behind the lower blocks, and are off unless they are asked for.
         let asked = self.json["use_sliding_window"].as_bool() == Some(true);
         let first = self.count("max_window_layers").unwrap_or(if asked { 28 } else { 0 });
-        let windowed = |layer: usize| match (period, self.architecture.gguf) {
+        let windowed = |layer: usize| match (period, class) {
             (Some(period), _) => is_windowed(layer, period),
-            (None, "qwen2" | "qwen3") => asked && layer >= first,
-            (None, "qwen3moe") => asked,
+            (None, WindowedLayers::SwitchedUpper) => asked && layer >= first,
+            (None, WindowedLayers::Switched) => asked,
             (None, _) => true,
         };
         (0..layers).map(windowed).collect()

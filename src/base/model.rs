@@ -68,7 +68,7 @@ impl Base {
 
     /// Whether the model's architecture is known: what is not has tensors and nothing else.
     pub fn is_known(&self) -> bool {
-        !self.architecture.gguf.is_empty()
+        !self.architecture.name.is_empty()
     }
 
     /// Fails, naming those that are known, where the architecture is not: more than tensors is then needed.
@@ -97,7 +97,7 @@ impl Base {
 
     /// The longest sequence that the model can read at all, where there is a bound: where positions have learned vectors.
     pub fn max_tokens(&self) -> Option<usize> {
-        (self.architecture.positions == arch::Positions::Learned).then_some(self.config.context)
+        (self.architecture.forward.positions == arch::Positions::Learned).then_some(self.config.context)
     }
 
     /// `gguf`, `safetensors` or `onnx`.

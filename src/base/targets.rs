@@ -22,7 +22,7 @@ impl Base {
             ));
         }
         let layers = layers.map_or(0..count, |layers| *layers.start()..*layers.end() + 1);
-        let table = self.architecture.targets;
+        let table = self.architecture.tensors.targets;
         let mut found = BTreeSet::new();
         for word in spec.split(',').map(str::trim).filter(|w| !w.is_empty()) {
             let parts: Vec<&str> =
@@ -54,7 +54,8 @@ impl Base {
         }
         let listed = |name: &str| {
             let part = layer_part(name).map(|(_, part)| part);
-            self.place(name).is_some() && self.architecture.targets.iter().any(|(_, p)| Some(*p) == part)
+            self.place(name).is_some()
+                && self.architecture.tensors.targets.iter().any(|(_, p)| Some(*p) == part)
         };
         let parts = self.parts(name).into_iter().map(|(part, _)| part);
         std::iter::once(name.to_string()).chain(parts).filter(|name| listed(name)).collect()
@@ -69,8 +70,8 @@ impl Base {
                 format!("its architecture is not known; name its matrices in --targets, such as {example}");
             return Error::request(problem, help);
         }
-        let words: Vec<&str> = self.architecture.targets.iter().map(|(w, _)| *w).collect();
-        let example = self.architecture.targets.first().map_or("attn_q", |(_, name)| name);
+        let words: Vec<&str> = self.architecture.tensors.targets.iter().map(|(w, _)| *w).collect();
+        let example = self.architecture.tensors.targets.first().map_or("attn_q", |(_, name)| name);
         Error::request(
             problem,
             format!("use {}, all, or canonical names such as blk.0.{example}", words.join(", ")),

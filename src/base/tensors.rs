@@ -56,7 +56,7 @@ impl Base {
 
     pub(super) fn fused(&self, name: &str) -> &'static [(&'static str, Size)] {
         let layer_part = layer_part(name).map_or("", |(_, part)| part);
-        self.architecture.fused.iter().find(|(name, _)| *name == layer_part).map_or(&[], |(_, parts)| parts)
+        self.architecture.parts(layer_part)
     }
 
     fn fused_rows(&self, name: &str, part: &str) -> Option<Range<u64>> {

@@ -9,6 +9,8 @@ use std::fmt;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{Array, GgufModel, GgufTensor, Value};
 
+use crate::arch;
+
 /// A mixture that a whole file can be stored in.
 #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -130,7 +132,7 @@ struct Model {
     /// Query heads to a key and value head.
     sharing: u64,
     experts: u64,
-    /// 80 layers with shared keys and values, Llama's 70B: attn_v is small and worth more bits.
+    /// A 70B model with shared keys and values: attn_v is small and worth more bits.
     seventy_billion: bool,
     /// The embedding is also the output head.
     tied: bool,
@@ -154,12 +156,15 @@ impl Model {
         let heads = number("attention.head_count").unwrap_or(0);
         let shared = number("attention.head_count_kv").unwrap_or(heads);
         let layers = number("block_count").unwrap_or(0);
+        let experts = number("expert_count").unwrap_or(0);
+        let known = arch::by_gguf_name(architecture, experts > 0);
+        let layers_of_70b = known.and_then(|known| known.gguf.layers_of_70b);
         let names = || tensors.iter().map(|t| t.name.as_str());
         Self {
             layers: layers as usize,
             sharing: heads.checked_div(shared).unwrap_or(0),
-            experts: number("expert_count").unwrap_or(0),
-            seventy_billion: architecture == "llama" && layers == 80 && heads != shared,
+            experts,
+            seventy_billion: layers_of_70b == Some(layers as usize) && heads != shared,
             tied: !names().any(|name| Part::of(name) == Part::Output),
             values: names().filter(|name| Part::of(name) == Part::Value).count(),
             imatrix,

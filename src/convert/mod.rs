@@ -4,6 +4,7 @@
 //! [`to_gguf`] makes a GGUF file of a Hugging Face folder, as llama.cpp's converter does it, and [`to_hugging_face`] a
 //! folder for transformers of a GGUF file. [`to_onnx`] makes an ONNX model of either.
 
+mod config_json;
 pub mod file_type;
 pub(crate) mod onnx_companions;
 pub mod retype;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use curmerge_formats::dtype::DType;
 use serde_json::Value as Json;
 
-use super::to_hugging_face::{Tokens, derived_config, generation, pretty, torch_name};
+use super::config_json::{self, Tokens, generation, pretty, torch_name};
 use crate::Result;
 use crate::base::folder::{self, Folder, Object};
 use crate::base::{Base, Files, OnnxModel};
@@ -45,7 +45,7 @@ fn configuration(base: &Base, model: &OnnxModel) -> Result<Object> {
     if let Some(config) = Folder::new(model.folder()).object(folder::CONFIG)? {
         return Ok(config);
     }
-    derived_config(base, None, DType::F32, &tokens(model)?)
+    config_json::config(base, None, DType::F32, &tokens(model)?)
 }
 
 /// The tokens that genai_config.json names.

@@ -9,13 +9,13 @@ pub(super) fn sigmoid<T: Real>(x: T) -> T {
     T::one() / (T::one() + (-x).fast_exp())
 }
 
-/// A function of one number, and its derivative.
+/// An activation function and its derivative.
 pub trait ActivationFn {
     /// f(x) and f'(x).
     fn value_and_derivative<T: Real>(x: T) -> (T, T);
 }
 
-/// x sigmoid(x).
+/// SiLU, also called Swish: x sigmoid(x).
 #[derive(Clone, Copy, Debug)]
 pub struct Silu;
 
@@ -27,8 +27,8 @@ impl ActivationFn for Silu {
     }
 }
 
-/// GELU by its tanh formula (Hendrycks and Gimpel 2016, arXiv 1606.08415): x (1 + tanh u) / 2 = x sigmoid(2u) with
-/// u = sqrt(2 / pi) (x + 0.044715 x^3).
+/// The tanh approximation of GELU (Hendrycks and Gimpel 2016, arXiv 1606.08415): x (1 + tanh u) / 2 = x
+/// sigmoid(2u) with u = sqrt(2 / pi) (x + 0.044715 x^3).
 #[derive(Clone, Copy, Debug)]
 pub struct Gelu;
 
@@ -60,7 +60,8 @@ pub fn gated<F: ActivationFn, T: Real>(gate: &[T], up: &[T], out: &mut [T]) {
     Cpu::current().dispatch(Gated(gate, up, out, std::marker::PhantomData::<F>));
 }
 
-/// From `d`, the gradient to f(gate) up, those to gate and up, in the places of `gate` and `d`.
+/// From `d`, the gradient with respect to f(gate) up: replaces `gate` by the gradient with respect to gate,
+/// and `d` by that with respect to up.
 pub fn gated_backward<F: ActivationFn, T: Real>(gate: &mut [T], up: &[T], d: &mut [T]) {
     struct GatedBackward<'x, F, T>(&'x mut [T], &'x [T], &'x mut [T], std::marker::PhantomData<F>);
     impl<F: ActivationFn, T: Real> Multiversion for GatedBackward<'_, F, T> {
@@ -70,10 +71,10 @@ pub fn gated_backward<F: ActivationFn, T: Real>(gate: &mut [T], up: &[T], d: &mu
         fn run(self) {
             let Self(gate, up, d, _) = self;
             for ((gate, &up), d) in gate.iter_mut().zip(up).zip(d) {
-                let (value, slope) = F::value_and_derivative(*gate);
+                let (value, derivative) = F::value_and_derivative(*gate);
                 let g = *d;
                 *d = g * value;
-                *gate = g * up * slope;
+                *gate = g * up * derivative;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Loops that add, scale and cap vectors, compiled for each CPU level.
 //!
-//! No operation is fused, so the results are the same bytes at every level. The same holds in the modules beside this
-//! one: `activation`, `bf16`, `norms`, `reduce`, `rope` and `softmax`.
+//! No operation is fused, so the results are the same bytes at every level. The same holds in the modules
+//! beside this one: `activation`, `bf16`, `norms`, `reduce`, `rope` and `softmax`.
 
 use super::cpu::{Cpu, Multiversion};
 use super::real::Real;

@@ -1,7 +1,7 @@
 //! Functions of one number in arithmetic that the compiler can vectorize, in place of calls of the C library.
 
-/// e^x, within 2 units in the last place: the polynomial of Cephes' expf on the remainder of x after multiples of ln 2.
-/// It has no branch, so loops over it vectorize.
+/// e^x, within 2 units in the last place: the polynomial of Cephes' expf on the remainder of x after
+/// multiples of ln 2. It has no branch, so loops over it vectorize.
 #[inline(always)]
 pub fn exp_f32(x: f32) -> f32 {
     // Beyond these the result is 0 or infinite; NaN passes through both.
@@ -25,8 +25,8 @@ pub fn exp_f32(x: f32) -> f32 {
     p * power(half) * power(n.wrapping_sub(half))
 }
 
-/// The hyperbolic tangent, within 3 units in the last place: Cephes' tanhf, with its polynomial near 0. It has no branch,
-/// so loops over it vectorize.
+/// The hyperbolic tangent, within 3 units in the last place: Cephes' tanhf, with its polynomial near 0. It
+/// has no branch, so loops over it vectorize.
 #[inline(always)]
 pub fn tanh_f32(x: f32) -> f32 {
     let z = x * x;

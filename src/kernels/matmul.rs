@@ -1,7 +1,8 @@
-//! Matrix products on ndarray views, by the `gemm` crate inside tiles of fixed size.
+//! Matrix products of ndarray views, by the `gemm` crate inside tiles of fixed size. They serve the small
+//! products of CURLoRA terms, and f64.
 //!
-//! A parallel gemm chooses its blocking by the number of threads, and with it the order of its sums; here each tile is a
-//! single-threaded gemm, so the bytes do not depend on how many threads share the tiles.
+//! A parallel gemm chooses its blocking, and with it the order of its sums, by the number of threads. Here
+//! each tile is a single-threaded gemm, so the bytes do not depend on how many threads share the tiles.
 
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
@@ -13,7 +14,7 @@ const TILE_ROWS: usize = 192;
 /// Columns of a tile of the product.
 const TILE_COLS: usize = 192;
 
-/// `dst = a b`, or `dst += a b` with `accumulate`. Shapes `[m, k] x [k, n] -> [m, n]`, any strides.
+/// `dst = a b`, or `dst += a b` with `accumulate`: `[m, k] x [k, n] -> [m, n]`, any strides.
 ///
 /// # Panics
 /// When the shapes do not fit.
@@ -22,7 +23,7 @@ pub fn matmul<T: Real>(mut dst: ArrayViewMut2<T>, accumulate: bool, a: ArrayView
     for (i, rows) in dst.axis_chunks_iter_mut(Axis(0), TILE_ROWS).enumerate() {
         let a = a.slice_axis(Axis(0), (i * TILE_ROWS..i * TILE_ROWS + rows.nrows()).into());
         let mut rows = rows;
-        // `axis_chunks_iter_mut` borrows; splitting consumes, which lets a tile outlive the loop.
+        // `axis_chunks_iter_mut` borrows; splitting consumes, so a tile can outlive the loop.
         let mut first = 0;
         while rows.ncols() > 0 {
             let width = rows.ncols().min(TILE_COLS);
@@ -39,7 +40,7 @@ pub fn matmul<T: Real>(mut dst: ArrayViewMut2<T>, accumulate: bool, a: ArrayView
     tiles.into_par_iter().for_each(|(tile, a, b)| matmul_single(tile, accumulate, a, b));
 }
 
-/// [`matmul`] on the calling thread alone, for use inside a tile of other work.
+/// [`matmul`] on the calling thread alone, for use inside a task of a parallel loop.
 #[allow(unsafe_code)]
 pub fn matmul_single<T: Real>(
     mut dst: ArrayViewMut2<T>,
@@ -52,8 +53,8 @@ pub fn matmul_single<T: Real>(
     assert!(a.nrows() == m && b.dim() == (k, n), "matmul: [{m}, {n}] from {:?} x {:?}", a.dim(), b.dim());
     let alpha = if accumulate { T::one() } else { T::zero() };
     let (dst_rs, dst_cs) = (dst.strides()[0], dst.strides()[1]);
-    // SAFETY: the pointers and strides are those of live views whose shapes were just checked; `dst` is borrowed
-    // mutably, so it overlaps neither input.
+    // SAFETY: the pointers and strides are those of live views whose shapes were just checked; `dst` is
+    // borrowed mutably, so it overlaps neither input.
     unsafe {
         gemm::gemm(
             m,

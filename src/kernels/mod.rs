@@ -1,11 +1,11 @@
 //! The arithmetic that the model is built of: number types, matrix products, and vector loops.
 //!
-//! Code above this module sees no pointer and no instruction set. [`Cpu`] detects at run time which instructions the
-//! processor has. Work is cut into tiles, one thread for each, and no result depends on the cut: bytes are the same at
-//! any thread count.
+//! Code above this module sees no pointer and no instruction set. [`Cpu`] detects at run time which
+//! instructions the processor has. Work is cut into tiles, one thread for each, and no result depends on the
+//! cut: bytes are the same at any thread count.
 //!
-//! From the bottom up: [`Cpu`], [`Precision`], buffer pools and packed [products](multiply); the number types, [`Real`];
-//! loops over vectors of them; and arrays [saved](SavedActivation) for the backward pass.
+//! From the bottom up: [`Cpu`], [`Precision`], buffer pools and packed [products](multiply); the number
+//! types, [`Real`]; loops over vectors of them; and arrays [saved](SavedActivation) for the backward pass.
 
 pub mod activation;
 pub mod bf16;

@@ -21,7 +21,7 @@ pub fn scaled_product<T: Real>(w: &[T], x: &[T], factor: T, y: &mut [T]) {
     Cpu::current().dispatch(ScaledProduct(w, x, factor, y));
 }
 
-/// `dx += i w dy - x i^3 mean(x w dy)`: RMSNorm's gradient, with the inverse i of a row's root mean square.
+/// `dx += i w dy - x i^3 mean(x w dy)`: the gradient of RMSNorm, with i = 1 / rms(x).
 pub fn rms_norm_backward<T: Real>(w: &[T], x: &[T], dy: &[T], inverse: T, dx: &mut [T]) {
     struct RmsNormBackward<'x, T>(&'x [T], &'x [T], &'x [T], T, &'x mut [T]);
     impl<T: Real> Multiversion for RmsNormBackward<'_, T> {
@@ -40,7 +40,7 @@ pub fn rms_norm_backward<T: Real>(w: &[T], x: &[T], dy: &[T], inverse: T, dx: &m
     Cpu::current().dispatch(RmsNormBackward(w, x, dy, inverse, dx));
 }
 
-/// The mean of a row, and the sum of its squared distances from it, in f64.
+/// The mean of a row, and the sum of squared deviations from it, in f64.
 pub fn mean_and_squared_deviation<T: Real>(x: &[T]) -> (f64, f64) {
     struct MeanAndSquaredDeviation<'x, T>(&'x [T]);
     impl<T: Real> Multiversion for MeanAndSquaredDeviation<'_, T> {
@@ -73,8 +73,8 @@ pub fn layer_norm<T: Real>(w: &[T], b: &[T], x: &[T], mean: T, factor: T, y: &mu
     Cpu::current().dispatch(LayerNorm(w, b, x, mean, factor, y));
 }
 
-/// `dx += i (w dy - mean(w dy) - n mean(w dy n))` with `n = (x - mean) i`: LayerNorm's gradient, with the inverse i of a
-/// row's standard deviation.
+/// `dx += i (w dy - mean(w dy) - n mean(w dy n))` with `n = (x - mean) i`: the gradient of LayerNorm, with i
+/// = 1 / std(x).
 pub fn layer_norm_backward<T: Real>(w: &[T], x: &[T], dy: &[T], mean: T, inverse: T, dx: &mut [T]) {
     struct LayerNormBackward<'x, T>(&'x [T], &'x [T], &'x [T], T, T, &'x mut [T]);
     impl<T: Real> Multiversion for LayerNormBackward<'_, T> {
@@ -84,10 +84,10 @@ pub fn layer_norm_backward<T: Real>(w: &[T], x: &[T], dy: &[T], mean: T, inverse
         fn run(self) {
             let Self(w, x, dy, mean, inverse, dx) = self;
             let count = T::from_f64(w.len() as f64);
-            let level = sum_over(w, dy, x, |w, dy, _| w * dy) / count;
-            let pull = sum_over(w, dy, x, |w, dy, x| w * dy * ((x - mean) * inverse)) / count;
+            let mean_wdy = sum_over(w, dy, x, |w, dy, _| w * dy) / count;
+            let mean_wdyn = sum_over(w, dy, x, |w, dy, x| w * dy * ((x - mean) * inverse)) / count;
             for (((dx, &x), &dy), &w) in dx.iter_mut().zip(x).zip(dy).zip(w) {
-                *dx += inverse * (w * dy - level - (x - mean) * inverse * pull);
+                *dx += inverse * (w * dy - mean_wdy - (x - mean) * inverse * mean_wdyn);
             }
         }
     }

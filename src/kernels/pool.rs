@@ -1,9 +1,9 @@
-//! Buffers for reuse. Every training step needs the same large arrays again, and fresh memory from the system costs a
-//! page fault for each page: as much as filling it.
+//! Buffers for reuse. Every training step needs the same large arrays again, and fresh memory from the system
+//! costs a page fault for each page: as much as filling it.
 //!
-//! There are two pools, because their users differ. Whole activations are few and large, and are allocated and freed on
-//! different threads: they share a [`SharedPool`] behind a lock. Packed operands are made by thousands inside parallel
-//! loops: each thread has a pool of its own, without a lock.
+//! There are two pools, because their users differ. Whole activations are few and large, and are allocated
+//! and freed on different threads: they share a [`SharedPool`] behind a lock. Packed operands are made by
+//! thousands inside parallel loops: each thread has a pool of its own, without a lock.
 //!
 //! A buffer from a pool holds arbitrary numbers.
 

@@ -1,6 +1,7 @@
 //! Reductions of vectors to one number, compiled for each CPU level.
 //!
-//! Sums run in a fixed number of lanes and no operation is fused, so the results are the same bytes at every level.
+//! Sums run in a fixed number of lanes and no operation is fused, so the results are the same bytes at every
+//! level.
 
 use super::cpu::{Cpu, Multiversion};
 use super::real::Real;

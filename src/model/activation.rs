@@ -1,5 +1,5 @@
-//! The activation of a feed-forward network, forward and backward: the gated linear unit a = f(gate) up (Shazeer 2020,
-//! arXiv 2002.05202), which is SwiGLU or GeGLU, or a = f(up) without a gate.
+//! The activation of a feed-forward network, forward and backward: the gated linear unit a = f(gate) up
+//! (Shazeer 2020, arXiv 2002.05202), which is SwiGLU or GeGLU, or a = f(up) without a gate.
 
 use ndarray::Array2;
 use rayon::prelude::*;
@@ -38,7 +38,8 @@ pub(super) fn value<T: Real>(activation: Activation, gate: Option<&[T]>, up: &[T
     }
 }
 
-/// dL/dgate, where there is a gate, and dL/dup, from da = dL/da and the inputs of the forward pass, all `[tokens, ff]`.
+/// dL/dgate, where there is a gate, and dL/dup, from da = dL/da and the inputs of the forward pass, all
+/// `[tokens, ff]`.
 pub fn backward<T: Real>(
     activation: Activation,
     gate: Option<&SavedActivation<T>>,

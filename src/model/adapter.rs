@@ -11,12 +11,12 @@ use crate::kernels::Real;
 use crate::{Error, Result};
 
 impl<T: Real> Transformer<'_, T> {
-    /// Attach a CURLoRA term to each target's matrix: C is gathered from the base, U is the target's. Gradients have the
-    /// order of `targets`.
+    /// Attach a CURLoRA term to each target's matrix: C is gathered from the base, U is the target's.
+    /// Gradients have the order of `targets`.
     ///
     /// # Errors
-    /// When a name is not that of an adaptable matrix of the blocks, an index is outside the matrix, or U has another
-    /// shape.
+    /// When a name is not that of an adaptable matrix of the blocks, an index is outside the matrix, or U has
+    /// another shape.
     pub fn attach(&mut self, targets: &[AdapterTarget], scale: f32) -> Result<()> {
         for target in targets {
             let slot = self.terms.len();
@@ -24,7 +24,7 @@ impl<T: Real> Transformer<'_, T> {
                 let help = "the adapter belongs to another model; use the base that it was trained on";
                 Error::request(format!("target '{}' {problem}", target.name.escape_debug()), help)
             };
-            let roles = self.architecture.targets;
+            let roles = self.architecture.tensors.targets;
             let (layer, linear) = layer_part(&target.name)
                 .and_then(|(layer, part)| {
                     let (role, _) = roles.iter().find(|(_, name)| *name == part)?;

@@ -1,10 +1,10 @@
-//! Causal grouped-query attention (GQA, Ainslie et al. 2023, arXiv 2305.13245) over ragged sequences, with an optional
-//! sliding window and an optional soft cap of the scores, forward and backward.
+//! Causal grouped-query attention (GQA, Ainslie et al. 2023, arXiv 2305.13245) over ragged sequences, with an
+//! optional sliding window and an optional soft cap of the scores, forward and backward.
 //!
-//! The sequences of a batch are concatenated along the rows without padding. Each token attends to its own sequence up
-//! to itself, and before that to a prefix that its sequence may share with others. Queries are processed in blocks, so
-//! at most [`BLOCK`] rows of scores exist at a time for each head. The backward pass recomputes the scores from the
-//! log-sum-exp of each row, as FlashAttention does (arXiv 2205.14135).
+//! The sequences of a batch are concatenated along the rows without padding. Each token attends to its own
+//! sequence up to itself, and before that to a prefix that its sequence may share with others. Queries are
+//! processed in blocks, so at most [`BLOCK`] rows of scores exist at a time for each head. The backward pass
+//! recomputes the scores from the log-sum-exp of each row, as FlashAttention does (arXiv 2205.14135).
 
 use std::ops::Range;
 
@@ -100,8 +100,8 @@ fn sequence_heads(sequences: &[SequenceRows], heads: usize) -> Vec<(usize, usize
 }
 
 /// out = softmax(scale q k^T + mask) v for each head. From q `[tokens, query_heads * head_dim]`, k and v
-/// `[keys, kv_heads * head_dim]`: out `[tokens, query_heads * head_dim]` and the log-sum-exp of each row of scores
-/// `[query_heads, tokens]`, which the backward pass needs.
+/// `[keys, kv_heads * head_dim]`: out `[tokens, query_heads * head_dim]` and the log-sum-exp of each row of
+/// scores `[query_heads, tokens]`, which the backward pass needs.
 pub fn forward<T: Real>(
     q: ArrayView2<T>,
     k: ArrayView2<T>,
@@ -181,8 +181,9 @@ pub struct ForwardActivations<'a, T: Real> {
     pub log_sums: ArrayView2<'a, T>,
 }
 
-/// From dout = dL/dout: dL/dq, dL/dk and dL/dv, shaped as q, k and v. Each sequence's own keys are the rows of its
-/// queries. The query heads of a group, and the sequences that share a prefix, add to dk and dv in a fixed order.
+/// From dout = dL/dout: dL/dq, dL/dk and dL/dv, shaped as q, k and v. Each sequence's own keys are the rows
+/// of its queries. The query heads of a group, and the sequences that share a prefix, add to dk and dv in a
+/// fixed order.
 pub fn backward<T: Real>(
     forward: &ForwardActivations<'_, T>,
     dout: ArrayView2<T>,
@@ -284,8 +285,8 @@ struct OneHead<'a, T: Real> {
 }
 
 impl<T: Real> OneHead<'_, T> {
-    /// With P the softmax: dV = P^T dO, dS = P (dO V^T - rowsum(P dO V^T)), dQ = s dS K, dK = s dS^T Q. Writes dq and
-    /// returns dk and dv, `[keys, head_dim]` each.
+    /// With P the softmax: dV = P^T dO, dS = P (dO V^T - rowsum(P dO V^T)), dQ = s dS K, dK = s dS^T Q.
+    /// Writes dq and returns dk and dv, `[keys, head_dim]` each.
     fn backward(&self, mut dq: ArrayViewMut2<T>) -> [Array2<T>; 2] {
         let (tokens, dim) = self.q.dim();
         let (precision, cap) = (self.config.precision, self.config.soft_cap.map(T::from_f64));

@@ -14,14 +14,14 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Add a sequence. `loss_mask[i]` asks for the probability of `tokens[i]` given the tokens before it. Tokens after the
-    /// last row that predicts something are left out.
+    /// Add a sequence. `loss_mask[i]` asks for the probability of `tokens[i]` given the tokens before it.
+    /// Tokens after the last row that predicts something are left out.
     pub fn push(&mut self, tokens: &[u32], loss_mask: &[bool]) {
         self.push_with_shared_prefix(&[(tokens, loss_mask)]);
     }
 
-    /// [`Self::push`] for each of these sequences. The longest prefix that all of them share passes through the model
-    /// once, as a sequence of its own.
+    /// [`Self::push`] for each of these sequences. The longest prefix that all of them share passes through
+    /// the model once, as a sequence of its own.
     pub fn push_with_shared_prefix(&mut self, sequences: &[(&[u32], &[bool])]) {
         let read: Vec<&[u32]> =
             sequences.iter().map(|(tokens, loss_mask)| &tokens[..input_tokens(tokens, loss_mask)]).collect();

@@ -1,4 +1,5 @@
-//! One transformer block: attention and a feed-forward network, each with its norms, added to the residual stream.
+//! One transformer block: attention and a feed-forward network, each with its norms, added to the residual
+//! stream.
 
 use ndarray::{Array2, ArrayView2, Axis};
 
@@ -178,8 +179,8 @@ impl<'a, T: Real> Block<'a, T> {
         AttentionConfig { window: self.window, ..of_model }
     }
 
-    /// The block's output `[tokens, d_model]` from its input x `[tokens, d_model]` and the output of attention
-    /// `[tokens, query_heads * head_dim]`.
+    /// The block's output `[tokens, d_model]` from its input x `[tokens, d_model]` and the output of
+    /// attention `[tokens, query_heads * head_dim]`.
     pub(super) fn finish(&self, x: Array2<T>, attended: ArrayView2<T>) -> Array2<T> {
         self.finish_saving(x, attended, None).0
     }

@@ -27,7 +27,7 @@ impl<'a, T: Real> Transformer<'a, T> {
         let output_norm = parts.norm("output_norm")?.ok_or_else(|| {
             Error::input(base.path(), "tensor 'output_norm'", "missing", "download the file again")
         })?;
-        let positions = match base.architecture().positions {
+        let positions = match base.architecture().forward.positions {
             Positions::Learned => Some(base.weight("position_embd")?),
             _ => None,
         };
@@ -48,9 +48,9 @@ impl<'a, T: Real> Transformer<'a, T> {
         Ok(model)
     }
 
-    /// Prepare for sequences of at most this many tokens. Models with LongRoPE use their long frequencies for all
-    /// sequences when `tokens` exceeds the context that they were first trained on, as llama.cpp does by the size of its
-    /// context.
+    /// Prepare for sequences of at most this many tokens. Models with LongRoPE use their long frequencies for
+    /// all sequences when `tokens` exceeds the context that they were first trained on, as llama.cpp does by
+    /// the size of its context.
     ///
     /// # Errors
     /// When the model has learned position embeddings for fewer positions.
@@ -60,7 +60,8 @@ impl<'a, T: Real> Transformer<'a, T> {
             return Err(Error::request(problem, format!("use sequences of at most {max} tokens")));
         }
         let ropes = self.config.rope.iter().chain(&self.config.local_rope);
-        let rope = |rope| RotaryEmbedding::new(&self.config, rope, self.architecture.positions, tokens);
+        let rope =
+            |rope| RotaryEmbedding::new(&self.config, rope, self.architecture.forward.positions, tokens);
         self.ropes = ropes.map(rope).collect();
         Ok(())
     }
@@ -89,7 +90,7 @@ impl<'a> Parts<'a> {
                 gate: role("gate")?,
                 up: needed("up")?,
                 down: needed("down")?,
-                activation: self.base.architecture().activation,
+                activation: self.base.architecture().forward.activation,
             })),
         };
         let window = config.window_of(layer);
@@ -133,7 +134,7 @@ impl<'a> Parts<'a> {
         if architecture.line(name).is_none() {
             return Ok(None);
         }
-        let bias = match architecture.norm {
+        let bias = match architecture.forward.norm {
             NormKind::Layer => Some(numbers(self.base.vector(&format!("{name}.bias"))?)),
             NormKind::Rms => None,
         };
@@ -156,7 +157,7 @@ impl<'a> Parts<'a> {
             experts: (0..count).map(expert).collect::<Result<_>>()?,
             top_k,
             normalize_top_k: config.is_some_and(|e| e.normalized),
-            activation: self.base.architecture().activation,
+            activation: self.base.architecture().forward.activation,
         })
     }
 }

@@ -88,8 +88,8 @@ impl<'a, T: Real> FeedForward<'a, T> {
         }
     }
 
-    /// Adds the network's output for the normed x to x `[tokens, d_model]` through the residual connection. With a
-    /// precision, also saves the activations for products of that precision.
+    /// Adds the network's output for the normed x to x `[tokens, d_model]` through the residual connection.
+    /// With a precision, also saves the activations for products of that precision.
     pub fn add_to(
         &self,
         x: &mut Array2<T>,
@@ -115,8 +115,8 @@ impl<'a, T: Real> FeedForward<'a, T> {
         }
     }
 
-    /// dL/dx `[tokens, d_model]` with respect to the normed input, from g = dL/dy and the z of the down projection's
-    /// term; adds the gradients of terms.
+    /// dL/dx `[tokens, d_model]` with respect to the normed input, from g = dL/dy and the z of the down
+    /// projection's term; adds the gradients of terms.
     pub fn backward(
         &self,
         g: CowArray<T, Ix2>,

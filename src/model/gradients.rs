@@ -1,5 +1,6 @@
-//! The backward pass of the transformer, with activation checkpointing (Chen et al. 2016, arXiv 1604.06174): blocks whose
-//! activations do not fit into the memory limit save their input alone, and recompute the rest in the backward pass.
+//! The backward pass of the transformer, with activation checkpointing (Chen et al. 2016, arXiv 1604.06174):
+//! blocks whose activations do not fit into the memory limit save their input alone, and recompute the rest
+//! in the backward pass.
 
 use ndarray::Array2;
 
@@ -9,8 +10,8 @@ use super::transformer::{Transformer, gather_predictions, index_of};
 use crate::kernels::{Real, SavedActivation};
 
 impl<T: Real> Transformer<'_, T> {
-    /// Save at most this many bytes of activations for a backward pass, but always the input of each block that the pass
-    /// goes through. What is not saved is recomputed, to the same numbers.
+    /// Save at most this many bytes of activations for a backward pass, but always the input of each block
+    /// that the pass goes through. What is not saved is recomputed, to the same numbers.
     pub fn limit_activations(&mut self, bytes: u64) {
         self.activation_bytes = bytes;
     }
@@ -21,8 +22,8 @@ impl<T: Real> Transformer<'_, T> {
         adapted.iter().map(|block| block.activation_bytes(self.attention_config())).sum()
     }
 
-    /// The first block whose activations are all saved. Those below it, which the backward pass reaches last, save their
-    /// inputs alone.
+    /// The first block whose activations are all saved. Those below it, which the backward pass reaches last,
+    /// save their inputs alone.
     pub(super) fn first_saved(&self, tokens: usize) -> usize {
         let tokens = tokens as u64;
         let lowest = self.lowest_adapted();
@@ -37,8 +38,8 @@ impl<T: Real> Transformer<'_, T> {
         first
     }
 
-    /// The log-probabilities of the batch's predictions, and the gradient of `-weight * sum(log_probs)` with respect to
-    /// each attached U, `[c, r]` each. The backward pass ends at the lowest block that has a term.
+    /// The log-probabilities of the batch's predictions, and the gradient of `-weight * sum(log_probs)` with
+    /// respect to each attached U, `[c, r]` each. The backward pass ends at the lowest block that has a term.
     pub fn gradients(&self, batch: &Batch, weight: f64) -> (Vec<f64>, Vec<Array2<T>>) {
         self.gradients_from(self.forward_frozen(batch), batch, weight)
     }

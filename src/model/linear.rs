@@ -1,13 +1,13 @@
 //! A linear layer: a frozen matrix, optionally with a bias and a CURLoRA term.
 //!
-//! With W `[m, n]`, C = W[:, J] `[m, c]`, R = W[I, :] `[r, n]` and U `[c, r]`, for rows of tokens x `[tokens, n]`
-//! (arXiv 2408.14572; that R x is a gather is curmerge's own observation):
+//! With W `[m, n]`, C = W[:, J] `[m, c]`, R = W[I, :] `[r, n]` and U `[c, r]`, for rows of tokens x
+//! `[tokens, n]` (arXiv 2408.14572; that R x is a gather is curmerge's own observation):
 //!
 //! ```text
-//! y0 = x W^T             z  = y0[:, I]            R x is already in the base product: a gather, not a product
+//! y0 = x W^T             z  = y0[:, I]          R x is already in the base product: a gather, not a product
 //! y  = y0 + s z U^T C^T
-//! h  = g C               dU = s h^T z             g = dL/dy
-//! dx = (g + s scatter_I(h U)) W                   since R^T v = W^T scatter_I(v)
+//! h  = g C               dU = s h^T z           g = dL/dy
+//! dx = (g + s scatter_I(h U)) W                 since R^T v = W^T scatter_I(v)
 //! ```
 //!
 //! So the input x is not saved for the backward pass, and C U R is never formed.
@@ -97,8 +97,8 @@ impl<'a, T: Real> Linear<'a, T> {
         self.precision
     }
 
-    /// Keep packed copies of W^T and W from one pass to the next, each if it is `wanted` and fits into the `remaining`
-    /// bytes, which then shrink by its size.
+    /// Keep packed copies of W^T and W from one pass to the next, each if it is `wanted` and fits into the
+    /// `remaining` bytes, which then shrink by its size.
     pub fn cache_packed(&mut self, wanted: [bool; 2], remaining: &mut u64) {
         let bytes = T::packed_bytes(self.weight.rows(), self.weight.cols(), self.precision);
         for (packed, wanted) in self.packed.iter_mut().zip(wanted) {
@@ -112,7 +112,8 @@ impl<'a, T: Real> Linear<'a, T> {
         }
     }
 
-    /// Pack x `[tokens, n]` for [`Self::forward`] of this layer and of all others that read x in the same precision.
+    /// Pack x `[tokens, n]` for [`Self::forward`] of this layer and of all others that read x in the same
+    /// precision.
     pub fn input<'x>(&self, x: ArrayView2<'x, T>) -> T::PackedLhs<'x> {
         T::pack_lhs(x, self.precision)
     }
@@ -149,7 +150,8 @@ impl<'a, T: Real> Linear<'a, T> {
         });
     }
 
-    /// Call `work` with each block of rows and its packed matrix: from the cache, or packed for the moment by `pack`.
+    /// Call `work` with each block of rows and its packed matrix: from the cache, or packed for the moment by
+    /// `pack`.
     fn for_each_row_block(
         &self,
         cache: &Option<PackedCache<T>>,
@@ -167,8 +169,8 @@ impl<'a, T: Real> Linear<'a, T> {
         }
     }
 
-    /// From g = dL/dy `[tokens, m]` and the z of the forward pass: adds dL/dU to its slot of `gradients`, and dL/dx
-    /// `[tokens, n]` to `dx` if given; `None` in it counts as zeros.
+    /// From g = dL/dy `[tokens, m]` and the z of the forward pass: adds dL/dU to its slot of `gradients`, and
+    /// dL/dx `[tokens, n]` to `dx` if given; `None` in it counts as zeros.
     pub fn backward(
         &self,
         mut g: CowArray<T, Ix2>,

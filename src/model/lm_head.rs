@@ -1,11 +1,12 @@
-//! The LM head: logits and cross-entropy in blocks of the vocabulary, so that no `[tokens, vocab]` array exists.
+//! The LM head: logits and cross-entropy in blocks of the vocabulary, so that no `[tokens, vocab]` array
+//! exists.
 //!
-//! With W `[vocab, d_model]` and hidden states h, the logits are l = h W^T. The loss of a row is -log p_t with
-//! p = softmax(l), and its gradient with respect to h is (sum over v of p_v W_v) - W_t. Both sums over the vocabulary are
-//! taken in one pass by an online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867): relative to the maximum so far,
-//! and scaled down when a greater logit comes, as FlashAttention does (arXiv 2205.14135). So every logit is computed
-//! once. The target token's own part, (p_t - 1) W_t, is added last: with p_t near 1, it would be a small difference of
-//! large sums.
+//! With W `[vocab, d_model]` and hidden states h, the logits are l = h W^T. The loss of a row is -log p_t
+//! with p = softmax(l), and its gradient with respect to h is (sum over v of p_v W_v) - W_t. Both sums over
+//! the vocabulary are taken in one pass by an online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867):
+//! relative to the maximum so far, and scaled down when a greater logit comes, as FlashAttention does
+//! (arXiv 2205.14135). So every logit is computed once. The target token's own part, (p_t - 1) W_t, is added
+//! last: with p_t near 1, it would be a small difference of large sums.
 
 use std::ops::Range;
 
@@ -20,8 +21,8 @@ use crate::kernels::{Precision, Real, elementwise, reduce, softmax};
 const BLOCK_VALUES: usize = 1 << 20;
 /// The maximum rows of such a block; a multiple of every micro-kernel's tile.
 const BLOCK_ROWS: usize = 1536;
-/// Hidden states that one thread processes at a time: their logits of a block stay in its cache. A multiple of the rows
-/// of a micro-kernel's tile.
+/// Hidden states that one thread processes at a time: their logits of a block stay in its cache. A multiple
+/// of the rows of a micro-kernel's tile.
 const TILE: usize = 66;
 
 const CONTIGUOUS: &str = "rows of fresh arrays are contiguous";
@@ -56,8 +57,8 @@ impl<T: Real> OnlineSoftmax<T> {
         Self { token: token as usize, logit: f64::NEG_INFINITY, max: T::neg_infinity(), others: 0.0 }
     }
 
-    /// Replace the logits of a block by exp(l - max), and by 0 for the target token. Returns the factor of earlier sums,
-    /// if it is not 1.
+    /// Replace the logits of a block by exp(l - max), and by 0 for the target token. Returns the factor of
+    /// earlier sums, if it is not 1.
     fn add(&mut self, vocab: &Range<usize>, logits: &mut [T]) -> Option<T> {
         let max = reduce::max(self.max, logits);
         let shrink = (max > self.max).then(|| (self.max - max).exp());
@@ -147,8 +148,8 @@ impl<'a> LmHead<'a> {
         (rows.iter().map(OnlineSoftmax::log_prob).collect(), dhidden)
     }
 
-    /// The softmax of every row. Unless `sums` has no rows, also adds to it the sum of exp(l - max) W over all tokens but
-    /// the target.
+    /// The softmax of every row. Unless `sums` has no rows, also adds to it the sum of exp(l - max) W over
+    /// all tokens but the target.
     fn softmax<T: Real>(
         &self,
         hidden: ArrayView2<T>,

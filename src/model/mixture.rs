@@ -1,6 +1,6 @@
-//! A sparse mixture of experts (Shazeer et al. 2017, arXiv 1701.06538; Mixtral, arXiv 2401.04088): a router sends each
-//! token through its top-k of the experts, each an MLP. All weights are frozen; gradients pass through the experts and
-//! through the router.
+//! A sparse mixture of experts (Shazeer et al. 2017, arXiv 1701.06538; Mixtral, arXiv 2401.04088): a router
+//! sends each token through its top-k of the experts, each an MLP. All weights are frozen; gradients pass
+//! through the experts and through the router.
 
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
@@ -87,8 +87,8 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
         (2 * ff * self.top_k, self.experts.len())
     }
 
-    /// x `[tokens, d_model]`, normed, to y `[tokens, d_model]`. With a precision, also the activations, saved for products
-    /// of that precision.
+    /// x `[tokens, d_model]`, normed, to y `[tokens, d_model]`. With a precision, also the activations, saved
+    /// for products of that precision.
     pub fn forward(
         &self,
         x: ArrayView2<T>,
@@ -142,8 +142,8 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
         assignments
     }
 
-    /// dL/dx `[tokens, d_model]` from g = dL/dy. With out_e the output of expert e and w_e its weight, y = sum w_e out_e.
-    /// dL/dw_e = g out_e = (W_down^T g) a_e, so out_e is not saved.
+    /// dL/dx `[tokens, d_model]` from g = dL/dy. With out_e the output of expert e and w_e its weight, y =
+    /// sum w_e out_e. dL/dw_e = g out_e = (W_down^T g) a_e, so out_e is not saved.
     pub fn backward(&self, g: ArrayView2<T>, saved: MixtureActivations<T>) -> Array2<T> {
         let MixtureActivations { probabilities, assignments } = saved;
         let mut dx = Array2::zeros(g.dim());
@@ -190,8 +190,8 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
         dx
     }
 
-    /// dL/dlogits of the router from dL/dw of each token's top-k experts: w = p / (sum of p over those) when normalized,
-    /// else w = p, with p the softmax of the logits.
+    /// dL/dlogits of the router from dL/dw of each token's top-k experts: w = p / (sum of p over those) when
+    /// normalized, else w = p, with p the softmax of the logits.
     fn router_backward(&self, mut p: Array2<T>, dw: &Array2<Option<T>>) -> Array2<T> {
         for (mut p, dw) in p.rows_mut().into_iter().zip(dw.rows()) {
             let top_k = || dw.iter().zip(&p).filter_map(|(dw, &p)| dw.map(|dw| (dw, p)));

@@ -1,5 +1,5 @@
-//! A dense feed-forward network: down(f(gate(x)) up(x)), which is SwiGLU for f = SiLU (Shazeer 2020, arXiv 2002.05202),
-//! or down(f(up(x))) without a gate.
+//! A dense feed-forward network: down(f(gate(x)) up(x)), which is SwiGLU for f = SiLU (Shazeer 2020,
+//! arXiv 2002.05202), or down(f(up(x))) without a gate.
 
 use ndarray::{Array2, CowArray, Ix2};
 
@@ -23,7 +23,8 @@ pub struct Mlp<'a, T: Real> {
     pub activation: Activation,
 }
 
-/// What the backward pass needs of the forward pass: outputs of matrices `[tokens, ff]`, and the z of their terms.
+/// What the backward pass needs of the forward pass: outputs of matrices `[tokens, ff]`, and the z of their
+/// terms.
 #[derive(Debug)]
 pub struct MlpActivations<T: Real> {
     gate: Option<SavedActivation<T>>,
@@ -43,8 +44,8 @@ impl<T: Real> MlpActivations<T> {
 }
 
 impl<T: Real> Mlp<'_, T> {
-    /// x `[tokens, d_model]`, normed, to the input of [`Self::down`], `[tokens, ff]`. With a precision, also the
-    /// activations, saved for products of that precision.
+    /// x `[tokens, d_model]`, normed, to the input of [`Self::down`], `[tokens, ff]`. With a precision, also
+    /// the activations, saved for products of that precision.
     pub fn forward(
         &self,
         x: &T::PackedLhs<'_>,
@@ -62,8 +63,8 @@ impl<T: Real> Mlp<'_, T> {
         (a, saved)
     }
 
-    /// dL/dx `[tokens, d_model]` from g = dL/dy `[tokens, d_model]` and the z of [`Self::down`]; adds the gradients of
-    /// terms.
+    /// dL/dx `[tokens, d_model]` from g = dL/dy `[tokens, d_model]` and the z of [`Self::down`]; adds the
+    /// gradients of terms.
     pub fn backward(
         &self,
         g: CowArray<T, Ix2>,

@@ -1,12 +1,14 @@
-//! The transformer: frozen weights with CURLoRA terms. The forward and the backward pass of each layer are in one file.
+//! The transformer: frozen weights with CURLoRA terms. The forward and the backward pass of each layer are in
+//! one file.
 //!
-//! A decoder embeds tokens, passes the residual stream through its blocks, norms it, and turns it into logits (the LM
-//! head). A block adds attention and a feed-forward network to the residual stream: `block`, `attention`, `rope`, `norm`,
-//! `residual`, `feed_forward` with `mlp` and `mixture`. All matrices are [`Linear`]s, to which an adapter attaches
-//! [`CurTerm`]s.
+//! A decoder embeds tokens, passes the residual stream through its blocks, norms it, and turns it into logits
+//! (the LM head). A block adds attention and a feed-forward network to the residual stream: `block`,
+//! `attention`, `rope`, `norm`, `residual`, `feed_forward` with `mlp` and `mixture`. All matrices are
+//! [`Linear`]s, to which an adapter attaches [`CurTerm`]s.
 //!
-//! Activations are `[tokens, channels]`. The sequences of a batch are concatenated without padding. Everything is generic
-//! over [`Real`](crate::kernels::Real), so that gradients can be checked by finite differences in f64.
+//! Activations are `[tokens, channels]`. The sequences of a batch are concatenated without padding.
+//! Everything is generic over [`Real`](crate::kernels::Real), so that gradients can be checked by finite
+//! differences in f64.
 
 mod activation;
 mod adapter;

@@ -1,5 +1,5 @@
-//! Residual connections: the output of attention or of the feed-forward network is added to the residual stream,
-//! optionally after a norm and a scale.
+//! Residual connections: the output of attention or of the feed-forward network is added to the residual
+//! stream, optionally after a norm and a scale.
 
 use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
@@ -23,8 +23,8 @@ pub struct Residual<T> {
 }
 
 impl<T: Real> Residual<T> {
-    /// Adds y, the product of `rows` and a matrix, to x `[tokens, d_model]`. Returns the z of the matrix's term, and y
-    /// where the backward pass needs it.
+    /// Adds y, the product of `rows` and a matrix, to x `[tokens, d_model]`. Returns the z of the matrix's
+    /// term, and y where the backward pass needs it.
     pub fn add_product(
         &self,
         x: &mut Array2<T>,

@@ -1,5 +1,5 @@
-//! Rotary position embeddings (RoPE, Su et al. 2021, arXiv 2104.09864). In the canonical layout the two entries of a
-//! rotated pair are adjacent (`RopeInterleaved`) or half the rotated length apart (`RopeHalf`).
+//! Rotary position embeddings (RoPE, Su et al. 2021, arXiv 2104.09864). In the canonical layout the two
+//! entries of a rotated pair are adjacent (`RopeInterleaved`) or half the rotated length apart (`RopeHalf`).
 
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;

@@ -13,8 +13,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// `temperature` 0 is greedy. Otherwise tokens are sampled among the `top_k` most probable (0: all), cut to the smallest
-    /// set that has `top_p` of their probability (nucleus sampling).
+    /// `temperature` 0 is greedy. Otherwise tokens are sampled among the `top_k` most probable (0: all), cut
+    /// to the smallest set that has `top_p` of their probability (nucleus sampling).
     pub fn new(temperature: f32, top_k: usize, top_p: f32, seed: u64) -> Self {
         Self { temperature, top_k, top_p, stream: ChaCha20Rng::seed_from_u64(seed) }
     }

@@ -33,21 +33,22 @@ pub struct Transformer<'a, T: Real> {
 }
 
 impl<'a, T: Real> Transformer<'a, T> {
-    /// Compute the products with frozen matrices and those of attention in this precision, and save activations in it.
-    /// Norms, CURLoRA terms and sums stay in `T`.
+    /// Compute the products with frozen matrices and those of attention in this precision, and save
+    /// activations in it. Norms, CURLoRA terms and sums stay in `T`.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.blocks.iter_mut().for_each(|block| block.set_precision(precision));
         self.head.precision = precision;
         self
     }
 
-    /// Keep packed copies of frozen matrices from one pass to the next, as far as they fit into this many bytes. The
-    /// other matrices, and all experts, are decoded and packed again in each pass.
+    /// Keep packed copies of frozen matrices from one pass to the next, as far as they fit into this many
+    /// bytes. The other matrices, and all experts, are decoded and packed again in each pass.
     pub fn cache_packed_weights(&mut self, bytes: u64) {
         let (mut remaining, lowest) = (bytes, self.lowest_adapted());
         for (layer, block) in self.blocks.iter_mut().enumerate() {
             for (part, linear) in block.adaptable_mut().into_iter().enumerate() {
-                // The gradient to the input of the lowest adapted block, which q, k and v read, is not needed.
+                // The gradient to the input of the lowest adapted block, which q, k and v read, is not
+                // needed.
                 let back = layer > lowest || layer == lowest && part > 2;
                 linear.cache_packed([true, back], &mut remaining);
             }
@@ -70,8 +71,8 @@ impl<'a, T: Real> Transformer<'a, T> {
         &self.config
     }
 
-    /// The output of the [frozen blocks](Self::frozen_blocks) for a batch, `[tokens, d_model]`. A token's row depends on
-    /// its own sequence alone.
+    /// The output of the [frozen blocks](Self::frozen_blocks) for a batch, `[tokens, d_model]`. A token's row
+    /// depends on its own sequence alone.
     pub fn forward_frozen(&self, batch: &Batch) -> Array2<T> {
         let (sequences, cos_sin) = self.sequence_layout(batch);
         let metadata = self.attention_metadata(&sequences, &cos_sin);
@@ -97,8 +98,8 @@ impl<'a, T: Real> Transformer<'a, T> {
         self.head.logits(self.hidden_at_predictions(self.forward_frozen(batch), batch).view())
     }
 
-    /// The normed hidden states at the batch's predictions, `[predictions, d_model]`, from the output of the frozen
-    /// blocks.
+    /// The normed hidden states at the batch's predictions, `[predictions, d_model]`, from the output of the
+    /// frozen blocks.
     fn hidden_at_predictions(&self, mut x: Array2<T>, batch: &Batch) -> Array2<T> {
         let (sequences, cos_sin) = self.sequence_layout(batch);
         let metadata = self.attention_metadata(&sequences, &cos_sin);
@@ -167,8 +168,8 @@ impl<'a, T: Real> Transformer<'a, T> {
     }
 }
 
-/// The rows of `x` that the batch's predictions are made from, one for each prediction; `rows` says which of the batch's
-/// rows `x` has.
+/// The rows of `x` that the batch's predictions are made from, one for each prediction; `rows` says which of
+/// the batch's rows `x` has.
 pub(super) fn gather_predictions<T: Real>(x: ArrayView2<T>, rows: &[usize], batch: &Batch) -> Array2<T> {
     let indices: Vec<usize> = batch.predictions().iter().map(|(row, _)| index_of(rows, *row)).collect();
     x.select(Axis(0), &indices)

@@ -25,7 +25,7 @@ const NO_FOLDER: &[(&str, &str)] = &[("llama3-genai-", "do not follow the rule o
 /// Tokens of no meaning that the model has; no more than its window has where a GGUF file has none.
 fn ids(base: &Base) -> Vec<u32> {
     let config = base.config();
-    let windowed = config.window.filter(|_| ["llama", "phi3"].contains(&base.architecture().gguf));
+    let windowed = config.window.filter(|_| ["llama", "phi3"].contains(&base.architecture().name));
     let count = windowed.unwrap_or(12).min(12) as u32;
     (0..count).map(|i| (i * 37 + 5) % config.vocab as u32).collect()
 }

@@ -10,7 +10,7 @@ use super::check::{Fault, check};
 use super::record::*;
 use super::{Adapter, AdapterTarget, BaseInfo};
 use crate::dtype::DType;
-use crate::error::{Error, FETCH_AGAIN, Result, json_problem, quoted};
+use crate::error::{Error, FETCH_AGAIN, Result, one_line, quoted};
 use crate::safetensors::SafeTensors;
 use crate::safetensors::header::Unique;
 use crate::safetensors::sealed::{verify_part, verify_seal};
@@ -91,7 +91,7 @@ impl Header<'_> {
     }
 
     fn json<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<T> {
-        serde_json::from_str(self.text(key)?).map_err(|error| malformed(self.path, key, json_problem(&error)))
+        serde_json::from_str(self.text(key)?).map_err(|error| malformed(self.path, key, one_line(&error)))
     }
 }
 

@@ -1,11 +1,13 @@
 //! GGUF, the container of llama.cpp and Ollama: typed metadata and tensors of ggml's types in one file.
 //!
-//! Why not the crate `gguf-rs`? It turns metadata into JSON values in a sorted map. A `u32` is then the same as an `i64`
-//! or an `f64`, an empty array has no element type, and the order of the keys is gone, so a file read through it cannot
-//! be written again as it was, and llama.cpp refuses some keys in another type (`general.alignment` must be a `u32`).
-//! It also reads through a stream and trusts the counts in it. Here every value keeps its type and place, the weights
-//! stay mapped, and a file written from what was read has the same header bytes. `gguf-rs` reads our files in the
-//! tests, as an independent reader.
+//! Why is the crate `gguf-rs` not the reader? It turns metadata into JSON values in a sorted map. A `u32` is then the same
+//! as an `i64`, an empty array has no element type, and the order of the keys is gone. A file read through it could not be
+//! written again as it was, and llama.cpp refuses some keys in another type (`general.alignment` must be a `u32`). It
+//! knows no type after MXFP4, computes wrong sizes for integers, BF16, IQ4_NL and MXFP4, reads through a stream, and
+//! trusts the counts in it. Here every value keeps its type and place, the weights stay mapped, and a file written from
+//! what was read has the same header bytes.
+//!
+//! `gguf-rs` serves as a second reader instead: [`second_opinion`] compares what it sees in a header with what ours sees.
 //!
 //! The format, all little-endian (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>):
 //!
@@ -21,6 +23,7 @@
 
 mod parse;
 mod read;
+mod second_reader;
 mod split;
 mod value;
 mod write;
@@ -28,6 +31,7 @@ mod write;
 use crate::dtype::DType;
 
 pub use read::{Gguf, GgufTensor};
+pub use second_reader::{Disagreement, SecondOpinion, second_opinion};
 pub use split::{GgufModel, split_metadata, split_name};
 pub use value::{Array, Value};
 pub use write::{GgufLayout, NewTensor};

@@ -20,6 +20,8 @@ pub struct Gguf {
     keys: Vec<usize>,
     /// Positions in `tensors`, sorted by name.
     names: Vec<usize>,
+    /// Length of the header, without the padding before the data.
+    header_bytes: usize,
 }
 
 /// A tensor of a GGUF file.
@@ -84,8 +86,9 @@ impl Gguf {
         let names = sorted_positions(&tensors, |tensor| &tensor.name).map_err(|name| {
             Error::malformed(path, format!("tensor {}", quoted(name)), "occurs twice", FETCH_AGAIN)
         })?;
-        place_tensors(path, &mut tensors, cursor.at as u64, alignment, file.bytes().len() as u64)?;
-        Ok(Gguf { version, alignment, metadata, tensors, keys, names, file })
+        let header_bytes = cursor.at;
+        place_tensors(path, &mut tensors, header_bytes as u64, alignment, file.bytes().len() as u64)?;
+        Ok(Gguf { version, alignment, metadata, tensors, keys, names, header_bytes, file })
     }
 
     /// The path as it was given to [`Gguf::open`].
@@ -101,6 +104,16 @@ impl Gguf {
     /// What the offset of each tensor is a multiple of, in bytes; a power of two.
     pub fn alignment(&self) -> u64 {
         self.alignment
+    }
+
+    /// Length of the header in bytes, without the padding before the data.
+    pub(super) fn header_bytes(&self) -> usize {
+        self.header_bytes
+    }
+
+    /// The byte at which the data start.
+    pub(super) fn data_start(&self) -> u64 {
+        data_start(self.header_bytes as u64, self.alignment)
     }
 
     /// All keys with their values, in the order of the file.
@@ -235,6 +248,11 @@ fn read_tensor(cursor: &mut Cursor, number: u64, alignment: u64) -> Result<GgufT
     }
 }
 
+fn data_start(header_end: u64, alignment: u64) -> u64 {
+    // Cannot overflow: the header ends within a file in memory, and the alignment is a `u32`.
+    header_end.next_multiple_of(alignment)
+}
+
 /// Makes the offsets count from the start of the file, and checks that the tensors lie in the file and apart.
 fn place_tensors(
     path: &Path,
@@ -243,8 +261,7 @@ fn place_tensors(
     alignment: u64,
     file_bytes: u64,
 ) -> Result<()> {
-    // Cannot overflow: the header ends within a file in memory, and the alignment is a `u32`.
-    let data_start = header_end.next_multiple_of(alignment);
+    let data_start = data_start(header_end, alignment);
     let place = |tensor: &GgufTensor| format!("tensor {}", quoted(&tensor.name));
     for tensor in tensors.iter_mut() {
         let start = tensor.offset.checked_add(data_start);

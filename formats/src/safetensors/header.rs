@@ -1,4 +1,5 @@
-//! The header's JSON, with every name checked to occur once.
+//! The header's JSON, with every name checked to occur once: the crate `safetensors` keeps the last of two tensors of one
+//! name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,10 +20,9 @@ pub(super) struct Entry {
     pub(super) data_offsets: (u64, u64),
 }
 
-/// The whole header.
+/// What the header says of each tensor.
 #[derive(Default)]
 pub(super) struct Header {
-    pub(super) metadata: BTreeMap<String, String>,
     pub(super) entries: BTreeMap<String, Entry>,
 }
 
@@ -52,15 +52,12 @@ impl<'de> Visitor<'de> for HeaderVisitor {
         let mut header = Header::default();
         let mut metadata = None;
         while let Some(name) = map.next_key::<String>()? {
-            if name == METADATA {
-                if metadata.replace(map.next_value::<Option<Unique<String>>>()?).is_some() {
-                    return Err(twice(METADATA));
-                }
-                continue;
+            if name != METADATA {
+                insert_once(&mut header.entries, name, map.next_value()?)?;
+            } else if metadata.replace(map.next_value::<Option<Unique<String>>>()?).is_some() {
+                return Err(twice(METADATA));
             }
-            insert_once(&mut header.entries, name, map.next_value()?)?;
         }
-        header.metadata = metadata.flatten().map(|unique| unique.0).unwrap_or_default();
         Ok(header)
     }
 }

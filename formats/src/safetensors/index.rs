@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 use serde::Deserialize;
 
 use super::header::Unique;
-use crate::error::{Error, FETCH_AGAIN, Result, json_problem, quoted};
+use crate::error::{Error, FETCH_AGAIN, Result, one_line, quoted};
 use crate::mmap::MappedFile;
 
 /// The index's name in a model's folder.
@@ -31,7 +31,7 @@ pub fn shard_index(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
         opened => opened?,
     };
     let index: Index = serde_json::from_slice(file.bytes())
-        .map_err(|error| Error::malformed(&path, "weight_map", json_problem(&error), FETCH_AGAIN))?;
+        .map_err(|error| Error::malformed(&path, "weight_map", one_line(&error), FETCH_AGAIN))?;
     for (tensor, file) in &index.weight_map.0 {
         if !is_plain_name(file) {
             return Err(Error::malformed(

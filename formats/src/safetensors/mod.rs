@@ -4,11 +4,18 @@
 //! each name to `{"dtype", "shape", "data_offsets": [begin, end]}`, and `__metadata__` to a map of texts
 //! (<https://github.com/huggingface/safetensors>).
 //!
-//! The crate `safetensors` (0.8) is our independent reader in the tests, not our parser: it adds up offsets without a
-//! check (tensors that claim 2^64 bytes together make a build with overflow checks panic), keeps the last of two tensors
-//! of one name, and most of its errors do not say which tensor is at fault. Its writer's metadata are in random order,
-//! and our files must be the same bytes every time.
+//! Reading is shared with the crate `safetensors`. It parses and checks the header
+//! ([`read_metadata`](::safetensors::SafeTensors::read_metadata)): shapes fit their bytes, tensors cover the data without
+//! gap or overlap. This module adds what the crate leaves out. Two tensors of one name are refused, where the crate keeps
+//! the last. Ends beyond the file are refused first, because the crate adds offsets up unchecked. An error names the
+//! tensor at fault. Our views hold `u64` offsets from the start of the file, and the program's own [`DType`](crate::DType).
+//!
+//! Writing is not shared: the crate writes metadata in random order, and our files must be the same bytes every time.
+//!
+//! A header costs memory in proportion to its length, at most 100 MB: the crate buffers it as a tree before it reads the
+//! tensors, which takes up to 16 times that length for a header made of one-digit lengths.
 
+mod check;
 pub(crate) mod header;
 mod index;
 mod read;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::MAX_HEADER;
-use super::header::{Entry, Header};
+use super::check::{check, known_dtype};
+use super::header::Header;
 use crate::dtype::DType;
-use crate::error::{Error, FETCH_AGAIN, Result, json_problem, quoted};
+use crate::error::{Error, FETCH_AGAIN, Result, one_line};
 use crate::mmap::MappedFile;
 
 /// An open safetensors file.
@@ -45,17 +46,25 @@ impl SafeTensors {
         let file = MappedFile::open(path)?;
         let (json, data_start) = header_json(path, file.bytes())?;
         let header = Header::parse(json)
-            .map_err(|error| Error::malformed(path, "header", json_problem(&error), FETCH_AGAIN))?;
+            .map_err(|error| Error::malformed(path, "header", one_line(&error), FETCH_AGAIN))?;
+        let checked = check(path, &header, file.bytes(), data_start)?;
         let mut tensors = Vec::new();
-        for (name, entry) in header.entries {
-            tensors.push(check_entry(path, name, entry, data_start)?);
+        for (name, info) in checked.tensors() {
+            let (begin, end) = info.data_offsets;
+            tensors.push(SafeTensor {
+                dtype: known_dtype(path, &name, &info.dtype.to_string())?,
+                shape: info.shape.iter().map(|&length| length as u64).collect(),
+                offset: data_start + begin as u64,
+                bytes: (end - begin) as u64,
+                name,
+            });
         }
-        // Tensors without bytes share an offset; the sort keeps these by name.
-        tensors.sort_by_key(|tensor| (tensor.offset, tensor.bytes));
-        check_cover(path, &tensors, data_start, file.bytes().len() as u64)?;
+        // Tensors without bytes share an offset: they come before the tensor that has bytes there, by name.
+        tensors.sort_by(|a, b| (a.offset, a.bytes, &a.name).cmp(&(b.offset, b.bytes, &b.name)));
         let names =
             tensors.iter().enumerate().map(|(position, tensor)| (tensor.name.clone(), position)).collect();
-        Ok(SafeTensors { metadata: header.metadata, tensors, names, file })
+        let metadata = checked.metadata().clone().unwrap_or_default().into_iter().collect();
+        Ok(SafeTensors { metadata, tensors, names, file })
     }
 
     /// The path as it was given to [`SafeTensors::open`].
@@ -109,54 +118,4 @@ fn header_json<'a>(path: &Path, bytes: &'a [u8]) -> Result<(&'a [u8], u64)> {
         Ok(length) if length <= limit => Ok((&rest[..length], 8 + length as u64)),
         _ => Err(malformed(format!("the header is said to have {length} bytes, and at most {limit} can be"))),
     }
-}
-
-/// Checks one tensor by itself.
-fn check_entry(path: &Path, name: String, entry: Entry, data_start: u64) -> Result<SafeTensor> {
-    let place = format!("tensor {}", quoted(&name));
-    let malformed = |problem: String| Error::malformed(path, &place, problem, FETCH_AGAIN);
-    let Some(dtype) = DType::from_safetensors_name(&entry.dtype) else {
-        let problem = format!("element type {} is not known", quoted(&entry.dtype));
-        return Err(Error::unsupported(path, place, problem, "convert the model to BF16 or F16"));
-    };
-    let (begin, end) = entry.data_offsets;
-    let offset = begin.checked_add(data_start);
-    let (Some(offset), Some(bytes)) = (offset, end.checked_sub(begin)) else {
-        return Err(malformed(format!("offsets {begin} to {end} are no range")));
-    };
-    let elements = entry.shape.iter().try_fold(1u64, |product, &length| product.checked_mul(length));
-    match elements.and_then(|elements| dtype.bytes_for(elements)) {
-        Some(needed) if needed == bytes => Ok(SafeTensor { name, dtype, shape: entry.shape, offset, bytes }),
-        Some(needed) => {
-            Err(malformed(format!("{dtype} of its shape takes {needed} bytes, and it has {bytes}")))
-        }
-        None => Err(malformed(format!("its shape of {dtype} is too large or no whole number of bytes"))),
-    }
-}
-
-/// Checks that the tensors, in the order of their offsets, cover the data without gap, overlap or bytes left over.
-fn check_cover(path: &Path, tensors: &[SafeTensor], data_start: u64, file_bytes: u64) -> Result<()> {
-    let mut end = data_start;
-    for tensor in tensors {
-        let place = || format!("tensor {}", quoted(&tensor.name));
-        if tensor.offset != end {
-            let problem = format!(
-                "its data begin at byte {}, and must at {end}, after the tensor before",
-                tensor.offset
-            );
-            return Err(Error::malformed(path, place(), problem, FETCH_AGAIN));
-        }
-        end = match end.checked_add(tensor.bytes) {
-            Some(end) if end <= file_bytes => end,
-            _ => {
-                let problem = format!("its {} bytes go past the end of the file", tensor.bytes);
-                return Err(Error::malformed(path, place(), problem, FETCH_AGAIN));
-            }
-        };
-    }
-    if end != file_bytes {
-        let problem = format!("the tensors end at byte {end}, the file at {file_bytes}");
-        return Err(Error::malformed(path, format!("byte {end}"), problem, FETCH_AGAIN));
-    }
-    Ok(())
 }

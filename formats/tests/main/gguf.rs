@@ -111,7 +111,7 @@ fn version_2_is_read_as_version_3_is() {
 }
 
 #[test]
-fn a_big_endian_file_is_refused_with_its_mend() {
+fn a_big_endian_file_is_refused_with_what_to_do() {
     let folder = TempDir::new().unwrap();
     // As version 3 has it: the magic as it is, every number turned.
     let bytes = [&b"GGUF\0\0\0\x03"[..], &0u64.to_be_bytes(), &0u64.to_be_bytes()].concat();

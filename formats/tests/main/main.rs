@@ -2,6 +2,7 @@
 
 mod adapter;
 mod gguf;
+mod gguf_second_reader;
 mod gguf_split;
 mod imatrix;
 mod onnx;

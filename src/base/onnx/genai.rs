@@ -45,11 +45,11 @@ impl GenaiConfig {
         architecture: &'static Architecture,
         ff: Option<usize>,
     ) -> Result<Config> {
-        let whole = architecture.positions != Positions::Learned
-            && architecture.norm == NormKind::Rms
+        let whole = architecture.forward.positions != Positions::Learned
+            && architecture.forward.norm == NormKind::Rms
             && !architecture.has_experts();
         if !whole {
-            let problem = format!("it says too little of a {} model", architecture.gguf);
+            let problem = format!("it says too little of a {} model", architecture.name);
             return Err(Error::input(&self.path, "type", problem, MEND));
         }
         let decoder = &self.json["model"]["decoder"];
@@ -76,7 +76,7 @@ impl GenaiConfig {
             attention_scale: graph.number("scale")?.unwrap_or(1.0 / (head_dim as f64).sqrt()),
             attention_cap: graph.number("softcap")?,
             logit_cap: graph.factor("/lm_head/softcap/")?,
-            embedding_scale: match architecture.scales_embedding {
+            embedding_scale: match architecture.forward.scales_embedding {
                 true => f64::from((d_model as f32).sqrt()),
                 false => graph.factor("/model/embed_tokens/Mul")?.unwrap_or(1.0),
             },

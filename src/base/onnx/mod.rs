@@ -45,11 +45,11 @@ pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
             (architecture, made) = (known, genai.config(onnx, known, feed_forward(&uses, known))?);
         }
     }
-    if !architecture.gguf.is_empty() {
-        name = architecture.gguf.to_string();
+    if !architecture.name.is_empty() {
+        name = architecture.name.to_string();
         check_rotation(onnx)?;
     }
-    let found = match architecture.gguf {
+    let found = match architecture.name {
         "" => of_unknown(&uses),
         _ => of_known(path, &uses, architecture, &made)?,
     };
@@ -261,7 +261,7 @@ fn unknown_matrix(
     let problem = format!(
         "it multiplies by '{}', and '{}' models have no such matrix that curmerge knows",
         used.name.escape_debug(),
-        architecture.gguf
+        architecture.name
     );
     Err(uses::error(path, used.node, problem, "this variant of the architecture is not supported yet"))
 }

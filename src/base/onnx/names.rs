@@ -2,8 +2,7 @@
 
 use curmerge_formats::onnx::Node;
 
-use crate::arch::names::renamed;
-use crate::arch::{Architecture, Size, TensorNames, onnx as table};
+use crate::arch::{Architecture, Size, TensorNames, exporters, renamed};
 use crate::base::config::Config;
 
 /// What a tensor is to the architecture.
@@ -79,7 +78,8 @@ pub(super) fn of_node(node: &Node) -> Vec<String> {
 
 fn without_endings(mut parts: Vec<&str>) -> String {
     let is_ending = |part: &str| {
-        table::ENDINGS.contains(&part) || table::ENDING_STARTS.iter().any(|start| part.starts_with(start))
+        exporters::ENDINGS.contains(&part)
+            || exporters::ENDING_STARTS.iter().any(|start| part.starts_with(start))
     };
     while parts.len() > 1 && parts.last().is_some_and(|part| is_ending(part)) {
         parts.pop();
@@ -117,18 +117,18 @@ pub(super) fn of_parameter(architecture: &'static Architecture, name: &str) -> O
 }
 
 fn of_module(architecture: &'static Architecture, module: &str) -> Option<Named> {
-    let alias = table::ALIASES.iter().find_map(|(theirs, ours)| renamed(module, theirs, ours));
+    let alias = exporters::ALIASES.iter().find_map(|(theirs, ours)| renamed(module, theirs, ours));
     let module = alias.as_deref().unwrap_or(module);
     if let Some((canonical, line)) = architecture.of_hugging_face(module) {
         let rows = *line.shape.first()?;
         return Some(Named { parts: vec![Part { canonical, line: Some(line), rows }] });
     }
-    let joined = table::JOINED.iter().find_map(|(pattern, roles)| {
+    let joined = exporters::JOINED.iter().find_map(|(pattern, roles)| {
         let parts = roles.iter().map(|role| of_role(architecture, module, pattern, role));
         parts.collect::<Option<Vec<_>>>()
     });
     let single = || {
-        let mut all = table::SINGLE.iter();
+        let mut all = exporters::SINGLE.iter();
         all.find_map(|(pattern, role)| Some(vec![of_role(architecture, module, pattern, role)?]))
     };
     Some(Named { parts: joined.or_else(single)? })
@@ -142,8 +142,7 @@ fn of_role(architecture: &'static Architecture, module: &str, pattern: &str, rol
         return Some(Part { canonical, line: Some(line), rows: *line.shape.first()? });
     }
     let (whole, part) = own.strip_suffix(']')?.split_once('[')?;
-    let (_, parts) = architecture.fused.iter().find(|(name, _)| *name == whole)?;
-    let (_, rows) = parts.iter().find(|(name, _)| *name == part)?;
+    let (_, rows) = architecture.parts(whole).iter().find(|(name, _)| *name == part)?;
     Some(Part { canonical, line: None, rows: *rows })
 }
 

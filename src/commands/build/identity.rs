@@ -30,7 +30,7 @@ pub(super) fn of(
         None => none(),
     };
     let settings = [
-        ("base", format!("{} ({}, {})", base.name(), base.architecture().gguf, base.container())),
+        ("base", format!("{} ({}, {})", base.name(), base.architecture().name, base.container())),
         ("--data", digest(&data.sha256)),
         ("--valid", valid.map_or_else(none, |valid| digest(&valid.sha256))),
         ("--init", init),

@@ -41,7 +41,7 @@ pub(super) fn introduce(
     let mut text = format!(
         "base     {} ({}, {}, {} blocks of width {})\n",
         terminal::plain(&base.name()),
-        base.architecture().gguf,
+        base.architecture().name,
         base.container(),
         config.layers,
         config.d_model,

@@ -5,29 +5,36 @@ use serde_json::Value as Json;
 
 use super::folder::Object;
 use super::keys::Keys;
-use super::recipe::{Key, Recipe};
 use super::rope;
+use crate::arch::{Architecture, Key};
 use crate::base::Config;
 
-/// Sets the keys that the recipe lists; `file_type` is the number in `general.file_type`.
+/// Sets the keys that the architecture lists; `file_type` is the number in `general.file_type`.
 ///
-/// transformers fills in what config.json leaves out before the converter sees it, and so [`Config`] does.
-pub(super) fn set(keys: &mut Keys, recipe: &Recipe, config: &Config, json: &Object, file_type: u32) {
-    let mut writer = Writer { keys, architecture: recipe.architecture };
+/// transformers fills in what config.json leaves out before the converter sees it; [`Config`] does the same.
+pub(super) fn set(
+    keys: &mut Keys,
+    architecture: &Architecture,
+    config: &Config,
+    json: &Object,
+    file_type: u32,
+) {
+    let mut writer = Writer { keys, architecture: architecture.name };
     let json_number = |name: &str| json.get(name).and_then(Json::as_f64);
-    for key in recipe.keys {
+    for key in architecture.converter.keys {
         match key {
             Key::Blocks => writer.count("block_count", config.layers),
             Key::Context => writer.count("context_length", config.context),
             Key::OriginalContext => {
-                if let Some(original) = rope::original_context(json) {
+                let default = architecture.hugging_face.default(rope::ORIGINAL_CONTEXT);
+                if let Some(original) = rope::original_context(json, default) {
                     writer.count("rope.scaling.original_context_length", original);
                 }
             }
             Key::Width => writer.count("embedding_length", config.d_model),
             Key::FeedForward => writer.count("feed_forward_length", config.ff),
             Key::Heads => writer.count("attention.head_count", config.heads),
-            Key::HeadsOfKeys => writer.count("attention.head_count_kv", config.kv_heads),
+            Key::KeyValueHeads => writer.count("attention.head_count_kv", config.kv_heads),
             Key::LinearScaling => {
                 if let Some(factor) = rope::linear_factor(json) {
                     let name = writer.name("rope.scaling.type");
@@ -60,11 +67,10 @@ pub(super) fn set(keys: &mut Keys, recipe: &Recipe, config: &Config, json: &Obje
             }
             Key::FileType => writer.keys.set("general.file_type", Value::U32(file_type)),
             Key::Vocabulary => writer.count("vocab_size", config.vocab),
-            Key::RopeDimensions => {
-                writer.count(
-                    "rope.dimension_count",
-                    config.rope.as_ref().map_or(config.head_dim, |rope| rope.dim),
-                );
+            Key::RopeDimensions => writer.count("rope.dimension_count", config.head_dim),
+            Key::PartialRopeDimensions => {
+                let rotated = config.rope.as_ref().map_or(config.head_dim, |rope| rope.dim);
+                writer.count("rope.dimension_count", rotated);
             }
             Key::AttentionCap => writer.float("attn_logit_softcapping", config.attention_cap),
             Key::LogitCap | Key::GivenLogitCap => writer.float("final_logit_softcapping", config.logit_cap),
@@ -73,7 +79,7 @@ pub(super) fn set(keys: &mut Keys, recipe: &Recipe, config: &Config, json: &Obje
                     writer.count("attention.sliding_window", window);
                 }
             }
-            Key::WindowOrNone => {
+            Key::WindowOrZero => {
                 writer.count(
                     "attention.sliding_window",
                     json_number("sliding_window").map_or(0, |n| n as usize),

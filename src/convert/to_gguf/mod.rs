@@ -7,9 +7,8 @@
 //! the same tensors, and the file is the converter's, whose keys and tensors stand in another order than llama-quantize
 //! leaves them in.
 //!
-//! [`recipe`] has what is particular to an architecture.
+//! What differs between architectures is in [`Architecture::converter`](crate::arch::Architecture::converter).
 
-mod carried;
 mod chat_templates;
 mod general;
 mod hub_tokenizer;
@@ -18,11 +17,11 @@ mod keys;
 mod model_card;
 mod model_name;
 mod pre_tokenizer;
-mod recipe;
 mod rope;
 mod sentencepiece;
 mod special_tokens;
 mod tensors;
+mod unsupported;
 mod vocabulary;
 
 use std::path::{Path, PathBuf};
@@ -34,11 +33,11 @@ use curmerge_formats::output::{OutputFile, write_behind};
 use super::onnx_companions;
 use super::retype::{self, QUANTIZATION_VERSION};
 use super::{ConvertReport, FileType};
+use crate::arch::{Converter, RopeType};
 use crate::base::folder::{self, Folder, Object};
 use crate::base::{Base, Config, Files};
 use crate::{Error, Result};
 use keys::Keys;
-use recipe::{Recipe, Stretching};
 use serde_json::Value as Json;
 
 /// The GGUF format that is written, and the alignment of its tensors.
@@ -74,8 +73,7 @@ pub fn to_gguf(
         (Files::Onnx(model), Some(config)) => Folder::with_config(model.folder(), config),
         _ => Folder::new(base.path()),
     };
-    let recipe = recipe::of(base.architecture()).filter(|_| !matches!(base.files(), Files::Gguf(_)));
-    let Some(recipe) = recipe else {
+    if !base.is_known() || matches!(base.files(), Files::Gguf(_)) {
         let problem = "no Hugging Face folder or ONNX model of an architecture that is converted";
         return Err(Error::input(
             base.path(),
@@ -83,28 +81,30 @@ pub fn to_gguf(
             problem,
             "use convert_hf_to_gguf.py of llama.cpp",
         ));
-    };
+    }
+    let architecture = base.architecture();
+    let converter = &architecture.converter;
     let mut report = ConvertReport::default();
     let json = language_model(folder.object(folder::CONFIG)?.unwrap_or_default());
     let config = base.config();
-    carried::check(base, folder, recipe, &json, &mut report.notes)?;
-    let own_head = !recipe.no_head && onnx_companions::has_own_head(base, &json)?;
-    let mut tensors = tensors::of(base, recipe, rope_tensors(recipe, config, &json), own_head)?;
+    unsupported::check(base, folder, &json, &mut report.notes)?;
+    let own_head = converter.writes_head && onnx_companions::has_own_head(base, &json)?;
+    let mut tensors = tensors::of(base, rope_tensors(converter, config, &json), own_head)?;
     let size = tensors::size(&tensors);
     let file_type = options.file_type.unwrap_or_else(|| tensors::guess(&tensors));
 
     let mut keys = Keys::default();
-    keys.text("general.architecture", recipe.architecture);
+    keys.text("general.architecture", architecture.name);
     // The converter knows it once it has made the tensors of factors.
     if let Some(rope) = config.rope.as_ref().filter(|rope| rope.long.is_some()) {
-        let key = format!("{}.rope.scaling.attn_factor", recipe.architecture);
+        let key = format!("{}.rope.scaling.attn_factor", architecture.name);
         keys.set(key, Value::F32(rope.amplitude as f32));
     }
     keys.text("general.type", "model");
     general::set(&mut keys, folder, &json, size, &mut report.notes)?;
-    hyperparameters::set(&mut keys, recipe, config, &json, file_type.id());
+    hyperparameters::set(&mut keys, architecture, config, &json, file_type.id());
     keys.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
-    vocabulary::set(&mut keys, folder, recipe, config.vocab, &mut report.notes)?;
+    vocabulary::set(&mut keys, folder, converter, config.vocab, &mut report.notes)?;
     let mut metadata = keys.into_inner();
 
     if !tensors::converter_writes(file_type) {
@@ -149,7 +149,7 @@ fn language_model(mut json: Object) -> Object {
 }
 
 /// The tensors that say how rotary frequencies are stretched.
-fn rope_tensors(recipe: &Recipe, config: &Config, json: &Object) -> Vec<(&'static str, Vec<f32>)> {
+fn rope_tensors(converter: &Converter, config: &Config, json: &Object) -> Vec<(&'static str, Vec<f32>)> {
     let Some(rope) = &config.rope else { return Vec::new() };
     let single = |factors: &[f64]| factors.iter().map(|&factor| factor as f32).collect();
     if let (Some(short), Some(long)) = (&rope.factors, &rope.long) {
@@ -159,6 +159,6 @@ fn rope_tensors(recipe: &Recipe, config: &Config, json: &Object) -> Vec<(&'stati
         ];
     }
     let factors = rope::llama3_factors(json, rope.base, config.head_dim)
-        .filter(|_| recipe.stretching.contains(&Stretching::Llama3));
+        .filter(|_| converter.rope_types.contains(&RopeType::Llama3));
     factors.into_iter().map(|factors| ("rope_freqs.weight", factors)).collect()
 }

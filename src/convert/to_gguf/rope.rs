@@ -1,13 +1,16 @@
-//! How config.json stretches the rotary frequencies, as keys or as a tensor.
+//! The RoPE scaling of config.json, as GGUF keys or as a tensor.
 
 use serde_json::Value as Json;
 
 use super::folder::Object;
 
-/// Llama 3's stretching: the divisor of each frequency.
+/// The key of the context length before RoPE scaling extends it.
+pub(super) const ORIGINAL_CONTEXT: &str = "original_max_position_embeddings";
+
+/// Llama 3's scaling: the divisor of each frequency, `[head_dim / 2]`; `None` if the scaling is another.
 ///
-/// The converter computes in single precision with torch, and so do we, step by step: a divisor rounded otherwise would
-/// be another file.
+/// The converter computes in single precision with torch. This follows it step by step: a divisor that is rounded
+/// differently changes the file.
 pub(super) fn llama3_factors(config: &Object, base: f64, head_dim: usize) -> Option<Vec<f32>> {
     let rope = parameters(config)?;
     if !kind(rope)?.eq_ignore_ascii_case("llama3") {
@@ -16,12 +19,12 @@ pub(super) fn llama3_factors(config: &Object, base: f64, head_dim: usize) -> Opt
     let number = |name: &str, default: f64| rope.get(name).and_then(Json::as_f64).unwrap_or(default);
     let factor = number("factor", 8.0) as f32;
     let (low, high) = (number("low_freq_factor", 1.0), number("high_freq_factor", 4.0));
-    let context = number("original_max_position_embeddings", 8192.0);
+    let context = number(ORIGINAL_CONTEXT, 8192.0);
     let (long, short) = ((context / low) as f32, (context / high) as f32);
     let factors = (0..head_dim).step_by(2).map(|i| {
         let exponent = i as f32 / head_dim as f32;
         let frequency = 1.0 / f64::from(base as f32).powf(exponent.into()) as f32;
-        // torch divides by multiplying with the reciprocal where the divisor is the tensor.
+        // torch divides by a tensor as a product with its reciprocal.
         let wavelength = (1.0 / frequency) * std::f64::consts::TAU as f32;
         if wavelength < short {
             1.0
@@ -35,27 +38,28 @@ pub(super) fn llama3_factors(config: &Object, base: f64, head_dim: usize) -> Opt
     Some(factors.collect())
 }
 
-/// The divisor of all frequencies, where there is one.
+/// The divisor of linear scaling, the same for all frequencies.
 pub(super) fn linear_factor(config: &Object) -> Option<f64> {
     let rope = parameters(config)?;
     let factor = rope.get("factor").and_then(Json::as_f64)?;
     (kind(rope)? == "linear").then_some(factor)
 }
 
-/// The context before frequencies are stretched, of a phi3.
-pub(super) fn original_context(config: &Object) -> Option<usize> {
-    const NAME: &str = "original_max_position_embeddings";
-    let given = parameters(config).and_then(|rope| rope.get(NAME)).or_else(|| config.get(NAME));
-    // transformers' own, where config.json says nothing.
-    given.map_or(Some(4096), |number| number.as_u64().and_then(|n| usize::try_from(n).ok()))
+/// The context length before RoPE scaling extends it; `default` is that of the model's class in transformers.
+pub(super) fn original_context(config: &Object, default: Option<f64>) -> Option<usize> {
+    let given = parameters(config).and_then(|rope| rope.get(ORIGINAL_CONTEXT));
+    match given.or_else(|| config.get(ORIGINAL_CONTEXT)) {
+        Some(number) => number.as_u64().and_then(|n| usize::try_from(n).ok()),
+        None => default.map(|number| number as usize),
+    }
 }
 
-/// How config.json says that frequencies are stretched; `None` if not at all.
-pub(super) fn stretching(config: &Object) -> Option<&str> {
+/// The name of config.json's RoPE scaling; `None` if it has none.
+pub(super) fn scaling(config: &Object) -> Option<&str> {
     kind(parameters(config)?).filter(|kind| *kind != "default")
 }
 
-/// What config.json says of rotary embeddings; of two kinds of blocks, those that see everything.
+/// The RoPE parameters in config.json; if windowed blocks have their own, those of the other blocks.
 fn parameters(config: &Object) -> Option<&Object> {
     let named = |name: &str| config.get(name).and_then(Json::as_object);
     let rope = named("rope_parameters").or_else(|| named("rope_scaling"))?;
@@ -71,8 +75,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// Of Llama 3.2 1B, as torch 2 computes them. Of 102240 divisors for other settings torch rounds 23 otherwise, those
-    /// of one frequency whose power is halfway between two numbers.
+    /// The values for Llama 3.2 1B are those that torch 2 computes. Of 102240 divisors for other settings, torch rounds 23
+    /// differently: those of one frequency, whose power is halfway between two numbers.
     #[test]
     fn llama3_divisors_are_those_of_torch() {
         let rope = json!({

@@ -17,14 +17,14 @@ pub(super) const BYTE: i32 = 6;
 
 /// One piece of the vocabulary.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Piece {
+pub(super) struct Token {
     pub(super) text: String,
     pub(super) score: f32,
     pub(super) kind: i32,
 }
 
 /// The pieces of a model in the order of their ids; else what is wrong, and at which byte.
-pub(super) fn parse(model: &[u8]) -> Result<Vec<Piece>, (usize, &'static str)> {
+pub(super) fn parse(model: &[u8]) -> Result<Vec<Token>, (usize, &'static str)> {
     let mut pieces = Vec::new();
     let mut message = Message { bytes: model, position: 0 };
     while let Some((field, value)) = message.next()? {
@@ -37,8 +37,8 @@ pub(super) fn parse(model: &[u8]) -> Result<Vec<Piece>, (usize, &'static str)> {
     if pieces.is_empty() { Err((0, "a SentencePiece model without pieces")) } else { Ok(pieces) }
 }
 
-fn piece(bytes: &[u8]) -> Result<Piece, (usize, &'static str)> {
-    let mut piece = Piece { text: String::new(), score: 0.0, kind: NORMAL };
+fn piece(bytes: &[u8]) -> Result<Token, (usize, &'static str)> {
+    let mut piece = Token { text: String::new(), score: 0.0, kind: NORMAL };
     let mut message = Message { bytes, position: 0 };
     while let Some((field, value)) = message.next()? {
         match (field, value) {
@@ -120,8 +120,8 @@ mod tests {
         // Two pieces; between them a field of another kind.
         let model = b"\x0a\x0c\x0a\x03abc\x15\0\0\x80\xbf\x18\x02\x12\x01x\x0a\x03\x0a\x01d";
         let expected = [
-            Piece { text: "abc".into(), score: -1.0, kind: UNKNOWN },
-            Piece { text: "d".into(), score: 0.0, kind: NORMAL },
+            Token { text: "abc".into(), score: -1.0, kind: UNKNOWN },
+            Token { text: "d".into(), score: 0.0, kind: NORMAL },
         ];
         assert_eq!(parse(model).unwrap(), expected);
         assert_eq!(parse(&model[..10]), Err((2, "a field goes past the end")));

@@ -13,7 +13,6 @@ use curmerge_formats::quant;
 use half::f16;
 
 use super::model_name::Size;
-use super::recipe::Recipe;
 use crate::base::{Base, BaseTensor, Files, Weight, layer_part};
 use crate::convert::{Choice, FileType, file_type, in_f32, retype, whole};
 use crate::{Error, Result};
@@ -88,12 +87,8 @@ fn stem_and_ending(canonical: &str) -> (&str, &'static str) {
 
 /// The tensors in the converter's order, all in F32: what it makes itself, then each file's by name. `own_head` says
 /// whether an output head is one of them.
-pub(super) fn of<'a>(
-    base: &'a Base,
-    recipe: &Recipe,
-    made: Vec<(&str, Vec<f32>)>,
-    own_head: bool,
-) -> Result<Vec<Tensor<'a>>> {
+pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool) -> Result<Vec<Tensor<'a>>> {
+    let converter = &base.architecture().converter;
     let vector = |name: &str, values: Vec<f32>| {
         Tensor::new(name.to_owned(), vec![values.len() as u64], Values::Made(values))
     };
@@ -102,7 +97,7 @@ pub(super) fn of<'a>(
         base.tensors().iter().map(|(canonical, tensor)| named(base, canonical, tensor)).collect();
     all.retain(|Named { name, canonical, .. }| {
         let masks = LEFT_OUT.iter().any(|ending| name.ends_with(ending));
-        let seeing = recipe.left_out.iter().any(|start| name.starts_with(start));
+        let seeing = converter.dropped_prefixes.iter().any(|start| name.starts_with(start));
         !(masks || seeing || !own_head && *canonical == "output")
     });
     let by_file = matches!(base.files(), Files::HuggingFace(_));
@@ -135,7 +130,7 @@ pub(super) fn of<'a>(
         let line = base.architecture().line(stem).filter(|_| name.ends_with(ending));
         if line.is_none_or(|line| ending == ".bias" && line.bias.is_none()) {
             let place = format!("tensor '{}'", tensor.stored_name.escape_debug());
-            let problem = format!("no part of the {} architecture", base.architecture().gguf);
+            let problem = format!("no part of the {} architecture", base.architecture().name);
             let help = "a quantized, adapted or changed model cannot be converted; use the original";
             return Err(Error::input(file_path(base, tensor), place, problem, help));
         }
@@ -144,8 +139,8 @@ pub(super) fn of<'a>(
             // The converter writes them when the last of a block has come.
             let come = parts.entry(layer).or_default();
             *come += 1;
-            if *come == recipe.experts.len() * experts {
-                for part in recipe.experts {
+            if *come == converter.experts.len() * experts {
+                for part in converter.experts {
                     let name = format!("blk.{layer}.{part}");
                     let all = (0..experts).map(|expert| stored(&format!("{name}[{expert}]")));
                     let all = all.collect::<Result<Vec<_>>>()?;

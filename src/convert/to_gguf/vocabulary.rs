@@ -7,25 +7,12 @@ use serde_json::Value as Json;
 
 use super::hub_tokenizer::HubTokenizer;
 use super::keys::Keys;
-use super::recipe::{Extra, Recipe, SpacePrefix};
-use super::sentencepiece::{self as spm, Piece};
+use super::sentencepiece::{self as spm, Token};
 use super::{pre_tokenizer, special_tokens};
+use crate::arch::{Converter, SpacePrefix, TokenizerOverride, VocabularySource as Source};
 use crate::base::folder::{self, Folder, Object};
 use crate::tokenizer::METASPACE;
 use crate::{Error, Result};
-
-/// Where a vocabulary is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
-    /// tokenizer.model, with pieces and their scores.
-    SentencePiece,
-    /// The same with the added tokens as phi3's class has them, unless the folder says that it is byte-level.
-    Phi3,
-    /// tokenizer.json of a SentencePiece model: merges with fallback to bytes.
-    SentencePieceJson,
-    /// tokenizer.json of byte-level BPE, the rest.
-    ByteLevel,
-}
 
 /// llama.cpp joins pieces by their scores, and its converter gives all the same.
 const NO_SCORES: &str = "the folder has no tokenizer.model, and llama.cpp may split texts otherwise than the model learned: \
@@ -39,12 +26,12 @@ const PADDING: f32 = -10000.0;
 pub(super) fn set(
     keys: &mut Keys,
     folder: Folder<'_>,
-    recipe: &Recipe,
+    converter: &Converter,
     size: usize,
     notes: &mut Vec<String>,
 ) -> Result<()> {
     let config = folder.object(folder::TOKENIZER_CONFIG)?.unwrap_or_default();
-    let told = recipe.space_prefix == SpacePrefix::AsTheFolder;
+    let told = converter.space_prefix == SpacePrefix::FromFolder;
     let space = config.get("add_prefix_space").and_then(Json::as_bool).filter(|_| told);
     if let Some(adds) = space {
         keys.set("tokenizer.ggml.add_space_prefix", Value::Bool(adds));
@@ -59,11 +46,11 @@ pub(super) fn set(
         Source::SentencePieceJson => json.as_ref().is_some_and(is_sentencepiece),
         Source::ByteLevel => json.is_some(),
     };
-    let source = recipe.vocabularies.iter().find(has);
+    let source = converter.vocabularies.iter().find(has);
     match (source, &json) {
         (Some(Source::SentencePiece), _) => {
             sentencepiece(keys, folder, size, |tokens| add_listed(tokens, &config))?;
-            if recipe.space_prefix == SpacePrefix::No {
+            if converter.space_prefix == SpacePrefix::Off {
                 keys.set("tokenizer.ggml.add_space_prefix", Value::Bool(false));
             }
         }
@@ -80,10 +67,10 @@ pub(super) fn set(
             return Err(Error::file(folder.path(), "the folder has no tokenizer", help));
         }
     }
-    for (_, extra) in recipe.by_vocabulary_size.iter().filter(|(of, _)| *of == size) {
-        match *extra {
-            Extra::NoBos => keys.set("tokenizer.ggml.add_bos_token", Value::Bool(false)),
-            Extra::EndOfTurn(id) => keys.set("tokenizer.ggml.eot_token_id", Value::U32(id)),
+    for (_, key) in converter.by_vocabulary_size.iter().filter(|(of, _)| *of == size) {
+        match *key {
+            TokenizerOverride::NoBos => keys.set("tokenizer.ggml.add_bos_token", Value::Bool(false)),
+            TokenizerOverride::EndOfTurn(id) => keys.set("tokenizer.ggml.eot_token_id", Value::U32(id)),
         }
     }
     Ok(())
@@ -103,7 +90,7 @@ fn sentencepiece(
     keys: &mut Keys,
     folder: Folder<'_>,
     size: usize,
-    add: impl FnOnce(&mut [Piece]),
+    add: impl FnOnce(&mut [Token]),
 ) -> Result<()> {
     let path = folder.join(folder::SENTENCEPIECE);
     let model = folder.bytes(folder::SENTENCEPIECE)?.unwrap_or_default();
@@ -112,8 +99,8 @@ fn sentencepiece(
         Error::input(&path, format!("byte {position}"), problem, help)
     })?;
     drop(model);
-    let unused = |id: usize| Piece { text: format!("[PAD{id}]"), score: PADDING, kind: spm::UNUSED };
-    let mut tokens: Vec<Piece> = (0..size).map(unused).collect();
+    let unused = |id: usize| Token { text: format!("[PAD{id}]"), score: PADDING, kind: spm::UNUSED };
+    let mut tokens: Vec<Token> = (0..size).map(unused).collect();
     for (token, mut piece) in tokens.iter_mut().zip(pieces) {
         // To the converter a piece that was defined by a user is as any other.
         if !matches!(piece.kind, spm::UNKNOWN | spm::CONTROL | spm::UNUSED | spm::BYTE) {
@@ -123,28 +110,28 @@ fn sentencepiece(
     }
     for (text, id) in folder.object(folder::ADDED_TOKENS)?.unwrap_or_default() {
         if let Some(token) = id.as_u64().and_then(|id| tokens.get_mut(usize::try_from(id).ok()?)) {
-            *token = Piece { text, score: ADDED, kind: spm::USER_DEFINED };
+            *token = Token { text, score: ADDED, kind: spm::USER_DEFINED };
         }
     }
     add(&mut tokens);
     let count = tokens.len();
-    set_pieces(keys, folder, "llama", tokens)?;
+    set_tokens(keys, folder, "llama", tokens)?;
     special_tokens::set(keys, folder, false, Some(count))
 }
 
 /// The added tokens that tokenizer_config.json lists.
-fn add_listed(tokens: &mut [Piece], config: &Object) {
+fn add_listed(tokens: &mut [Token], config: &Object) {
     for (id, added) in config.get("added_tokens_decoder").and_then(Json::as_object).into_iter().flatten() {
         let Some(text) = added.get("content").and_then(Json::as_str) else { continue };
         if let Some(token) = id.parse().ok().and_then(|id: usize| tokens.get_mut(id)) {
             let control = added.get("special").and_then(Json::as_bool) == Some(true) || looks_special(text);
-            *token = added_piece(text, control);
+            *token = added_token(text, control);
         }
     }
 }
 
 /// The same, and those of tokenizer.json, as they are written there.
-fn add_for_phi3(tokens: &mut [Piece], config: &Object, json: Option<&Object>) {
+fn add_for_phi3(tokens: &mut [Token], config: &Object, json: Option<&Object>) {
     let listed = config.get("added_tokens_decoder").and_then(Json::as_object).into_iter().flatten();
     let listed = listed.map(|(id, added)| (id.parse().ok(), added));
     let own = json.and_then(|json| json.get("added_tokens")?.as_array()).into_iter().flatten();
@@ -154,19 +141,19 @@ fn add_for_phi3(tokens: &mut [Piece], config: &Object, json: Option<&Object>) {
         if let (Some(token), Some(text)) = (token, added.get("content").and_then(Json::as_str)) {
             let control = added.get("special").and_then(Json::as_bool) == Some(true);
             let kind = if control { spm::CONTROL } else { spm::USER_DEFINED };
-            *token = Piece { text: text.to_owned(), score: ADDED, kind };
+            *token = Token { text: text.to_owned(), score: ADDED, kind };
         }
     }
 }
 
-fn added_piece(text: &str, control: bool) -> Piece {
+fn added_token(text: &str, control: bool) -> Token {
     let (text, kind) = if control {
         (text.to_owned(), spm::CONTROL)
     } else {
         // llama.cpp looks for such tokens in the text as it was given.
         (text.replace(METASPACE, " "), spm::USER_DEFINED)
     };
-    Piece { text, score: ADDED, kind }
+    Token { text, score: ADDED, kind }
 }
 
 fn sentencepiece_json(keys: &mut Keys, folder: Folder<'_>, json: &Object, size: usize) -> Result<()> {
@@ -185,15 +172,15 @@ fn sentencepiece_json(keys: &mut Keys, folder: Folder<'_>, json: &Object, size: 
             let problem = format!("no token has the id {id}");
             return Err(Error::file(folder.join(folder::TOKENIZER), problem, "download the folder again"));
         };
-        tokens.push(Piece { text: text.clone(), score: ADDED, kind: kind(text) });
+        tokens.push(Token { text: text.clone(), score: ADDED, kind: kind(text) });
     }
     for (_, token) in tokenizer.added().into_iter().filter(|(id, _)| *id as usize >= base) {
         let kind = if is_special(&token.content) { spm::CONTROL } else { spm::USER_DEFINED };
-        tokens.push(Piece { text: token.content, score: ADDED, kind });
+        tokens.push(Token { text: token.content, score: ADDED, kind });
     }
     check_size(folder, tokens.len(), size)?;
     let count = tokens.len();
-    set_pieces(keys, folder, "llama", tokens)?;
+    set_tokens(keys, folder, "llama", tokens)?;
     special_tokens::set(keys, folder, false, Some(count))
 }
 
@@ -223,18 +210,18 @@ fn byte_level(
     let added = tokenizer.added();
     let token = |id: u32| {
         let Some(text) = texts.remove(&id) else {
-            return Piece { text: format!("[PAD{id}]"), score: 0.0, kind: spm::UNUSED };
+            return Token { text: format!("[PAD{id}]"), score: 0.0, kind: spm::UNUSED };
         };
-        let Some(token) = added.get(&id) else { return Piece { text, score: 0.0, kind: spm::NORMAL } };
+        let Some(token) = added.get(&id) else { return Token { text, score: 0.0, kind: spm::NORMAL } };
         // llama.cpp looks for such tokens in the text as it was given.
         let plain = if token.normalized {
             text
         } else {
             tokenizer.encode(&text, false).and_then(|ids| tokenizer.decode(&ids)).unwrap_or(text)
         };
-        added_piece(&plain, token.special || looks_special(&plain))
+        added_token(&plain, token.special || looks_special(&plain))
     };
-    let tokens: Vec<Piece> = (0..size as u32).map(token).collect();
+    let tokens: Vec<Token> = (0..size as u32).map(token).collect();
     check_unique(folder, &tokens)?;
     let (texts, kinds) = tokens.into_iter().map(|token| (token.text, token.kind)).unzip();
     keys.text("tokenizer.ggml.model", "gpt2");
@@ -243,7 +230,7 @@ fn byte_level(
     special_tokens::set(keys, folder, true, None)
 }
 
-fn set_pieces(keys: &mut Keys, folder: Folder<'_>, model: &str, tokens: Vec<Piece>) -> Result<()> {
+fn set_tokens(keys: &mut Keys, folder: Folder<'_>, model: &str, tokens: Vec<Token>) -> Result<()> {
     check_unique(folder, &tokens)?;
     let scores = tokens.iter().map(|token| token.score).collect();
     let (texts, kinds) = tokens.into_iter().map(|token| (token.text, token.kind)).unzip();
@@ -254,7 +241,7 @@ fn set_pieces(keys: &mut Keys, folder: Folder<'_>, model: &str, tokens: Vec<Piec
 }
 
 /// llama.cpp aborts at a vocabulary with the same text twice.
-fn check_unique(folder: Folder<'_>, tokens: &[Piece]) -> Result<()> {
+fn check_unique(folder: Folder<'_>, tokens: &[Token]) -> Result<()> {
     let mut first: HashMap<&str, usize> = HashMap::new();
     for (id, token) in tokens.iter().enumerate().filter(|(_, token)| !token.text.is_empty()) {
         if let Some(other) = first.insert(&token.text, id) {

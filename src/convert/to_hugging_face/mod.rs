@@ -5,11 +5,8 @@
 //! [`tokenizer`] writes the vocabulary as the `tokenizers` library reads it, and [`sentencepiece`] its scores. All that can
 //! be refused is refused before anything is written; the folder appears whole.
 
-mod config;
-mod family;
 mod merges;
 mod pre_tokenizers;
-mod rope;
 mod sentencepiece;
 mod tokenizer;
 mod weights;
@@ -20,13 +17,12 @@ use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{Gguf, GgufModel};
 use curmerge_formats::output::{OutputFile, OutputFolder};
 
+use super::config_json::{self, Tokens, pretty};
 use super::{ConvertReport, onnx_companions};
-use crate::arch::Architecture;
 use crate::base::folder;
 use crate::base::{Base, Files};
 use crate::{Error, Result};
 
-pub(super) use config::{Tokens, config as derived_config, generation, pretty, torch_name};
 pub(super) use weights::Rounding;
 pub use weights::natural_type;
 
@@ -75,7 +71,7 @@ pub fn to_hugging_face(
     let weights = weights::Plan::new(base, dtype, limit, own_head)?;
     let companions = match base.files() {
         Files::Gguf(model) => {
-            report.notes.extend(family::note(base, model.first()));
+            report.notes.extend(config_json::window_note(base, model.first()));
             companions(base, model, dtype, &mut report.notes)?
         }
         Files::Onnx(model) => onnx_companions::companions(base, model, dtype, own_head, &mut report.notes)?,
@@ -101,10 +97,13 @@ pub(super) fn companions(
 ) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     let gguf = model.first();
     let words = base.tokenizer()?;
-    let tokens = config::Tokens::new(base.path(), gguf, &words)?;
+    let tokens = Tokens::of_gguf(base.path(), gguf, &words)?;
     let mut files: Vec<(PathBuf, Vec<u8>)> = vec![
-        (folder::CONFIG.into(), pretty(&config::config(base, Some(gguf), dtype, &tokens)?.into()).into()),
-        (folder::GENERATION_CONFIG.into(), config::generation(&tokens).into()),
+        (
+            folder::CONFIG.into(),
+            pretty(&config_json::config(base, Some(gguf), dtype, &tokens)?.into()).into(),
+        ),
+        (folder::GENERATION_CONFIG.into(), config_json::generation(&tokens).into()),
         (folder::TOKENIZER.into(), tokenizer::library(base.path(), &words, notes)?.into()),
         (folder::TOKENIZER_CONFIG.into(), tokenizer::settings(base, gguf, &words, &tokens).into()),
     ];
@@ -113,11 +112,6 @@ pub(super) fn companions(
     );
     files.extend(templates(gguf, notes).into_iter().map(|(name, text)| (name, text.into())));
     Ok(files)
-}
-
-/// What transformers calls the class of an architecture's text models.
-pub(super) fn class(architecture: &Architecture) -> Option<&'static str> {
-    family::of(architecture).map(|family| family.class)
 }
 
 /// Write files of these names and contents into a folder.

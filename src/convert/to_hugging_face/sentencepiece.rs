@@ -12,7 +12,7 @@
 
 use curmerge_formats::gguf::{Gguf, Value};
 
-use super::config::Tokens;
+use crate::convert::config_json::Tokens;
 use crate::tokenizer::{Algorithm, Tokenizer};
 
 /// What a piece is for.

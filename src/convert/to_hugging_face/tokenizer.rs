@@ -6,9 +6,9 @@ use curmerge_formats::gguf::{Gguf, Value};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value as Json, json};
 
-use super::config::{Tokens, pretty};
 use super::{merges, pre_tokenizers};
 use crate::base::Base;
+use crate::convert::config_json::{Tokens, pretty};
 use crate::tokenizer::{Algorithm, METASPACE, TokenType, Tokenizer, TokenizerParts, Vocabulary};
 use crate::{Error, Result};
 

@@ -13,10 +13,10 @@ use curmerge_formats::shards::groups;
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::config::pretty;
 use crate::arch::TensorNames;
 use crate::base::folder::SAFETENSORS_INDEX;
 use crate::base::{Base, RowOrder, Weight, layer_part};
+use crate::convert::config_json::pretty;
 use crate::convert::{ConvertReport, in_f32, whole};
 use crate::{Error, Result};
 
@@ -299,7 +299,7 @@ impl<'a> Tensor<'a> {
         let known = base.architecture().to_hugging_face(stem);
         let known = known.filter(|(_, line)| ending == "weight" || line.bias.is_some());
         let Some((name, line)) = known else {
-            let problem = format!("no tensor of a {} model in transformers", base.architecture().gguf);
+            let problem = format!("no tensor of a {} model in transformers", base.architecture().name);
             return Err(error(&problem));
         };
         let heads = || error("its rows are no whole number of heads");

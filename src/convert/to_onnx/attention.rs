@@ -1,44 +1,44 @@
 //! Attention in standard operators: rotary embeddings, the cache, the mask.
 //!
-//! Keys and values are not repeated for the query heads that share them: the queries of one key head lie behind one
-//! another as rows of one product. Every shape is a constant, in which 0 stands for a length that stays.
+//! Keys and values are not repeated for the query heads that share them: the queries of one key head are consecutive rows
+//! of one product. Every shape is a constant, in which 0 means a length that does not change.
 
 use curmerge_formats::onnx::{Dimension, ElementType};
 
 use super::builder::{Value, int, ints};
-use super::decoder::{BATCH, Decoder, TOTAL, named};
+use super::modules::{BATCH, Modules, TOTAL, named};
 use crate::Result;
 use crate::base::Rope;
 
-/// What the blocks have in common.
+/// What all blocks share.
 pub(super) struct Shared {
     /// Cosines and sines `[batch, 1, sequence, rotated]` of the blocks without and with a window.
     angles: [Option<[Value; 2]>; 2],
-    /// What is added to scores, `[batch, 1, sequence, total]`, likewise.
+    /// What is added to scores, `[batch, 1, sequence, total]`, for the same two.
     masks: [Option<Value>; 2],
 }
 
 impl Shared {
     /// # Errors
     /// Frequencies that are not finite.
-    pub(super) fn new(decoder: &mut Decoder<'_>) -> Result<Self> {
-        let config = decoder.base.config();
+    pub(super) fn new(modules: &mut Modules<'_>) -> Result<Self> {
+        let config = modules.base.config();
         let windowed: Vec<bool> = (0..config.layers).map(|layer| config.window_of(layer).is_some()).collect();
         let (some, all) = (windowed.contains(&true), !windowed.contains(&false));
-        let masks = decoder.masks(config.window.filter(|_| some), !all);
+        let masks = modules.masks(config.window.filter(|_| some), !all);
         let mut angles = [const { None }; 2];
-        angles[0] = config.rope.as_ref().map(|rope| decoder.angles("/model/rotary_emb", rope)).transpose()?;
+        angles[0] = config.rope.as_ref().map(|rope| modules.angles("/model/rotary_emb", rope)).transpose()?;
         angles[1] = match &config.local_rope {
-            Some(rope) if some => Some(decoder.angles("/model/rotary_emb_local", rope)?),
+            Some(rope) if some => Some(modules.angles("/model/rotary_emb_local", rope)?),
             _ => angles[0].clone(),
         };
         Ok(Shared { angles, masks })
     }
 }
 
-impl Decoder<'_> {
-    /// Zero where a query sees a key and a large negative number elsewhere: of blocks that see all before, where
-    /// `wanted`, and of those with a window. Positions are places in the cache, so that padding before a sequence counts.
+impl Modules<'_> {
+    /// Zero where a query sees a key, and a large negative number elsewhere: for blocks without a window, if `wanted`, and
+    /// for those with one. Positions are places in the cache, so padding before a sequence counts.
     fn masks(&mut self, window: Option<usize>, wanted: bool) -> [Option<Value>; 2] {
         let at = |op: &str| format!("/model/mask/{op}");
         let (zero, one) = (self.b.int(0), self.b.int(1));
@@ -70,7 +70,7 @@ impl Decoder<'_> {
         });
         let (shown, hidden) = (
             self.b.number(0.0, ElementType::FLOAT),
-            // Finite, so that a row of padding, which sees nothing, has a softmax.
+            // Finite: a row of padding sees nothing and still has a softmax.
             self.b.number(f64::from(f32::MIN), ElementType::FLOAT),
         );
         let mut mask = |name: &str, seen: Value| self.b.node(&at(name), "Where", &[&seen, &shown, &hidden]);
@@ -99,7 +99,7 @@ impl Decoder<'_> {
         }))
     }
 
-    /// The frequencies `[1, 1, rotated / 2]`: where longer contexts have others, by the greatest position.
+    /// The frequencies `[1, 1, rotated / 2]`; if longer contexts have their own, the greatest position selects them.
     fn frequencies(&mut self, path: &str, rope: &Rope) -> Result<Value> {
         let at = |op: &str| format!("{path}/{op}");
         let mut tensor = |name: &str, context: usize| {
@@ -112,12 +112,12 @@ impl Decoder<'_> {
         let original = self.b.int(long.original_context as i64);
         let greatest = vec![int("keepdims", 0)];
         let greatest = self.b.node_with(&at("ReduceMax"), "ReduceMax", &["position_ids"], greatest);
-        // A context of so many tokens ends at a position one less.
+        // The last position is one less than the length.
         let is_long = self.b.node(&at("GreaterOrEqual"), "GreaterOrEqual", &[&greatest, &original]);
         Ok(self.b.node(&at("Where"), "Where", &[&is_long, &other, &short]))
     }
 
-    /// What attention makes of `x` `[batch, sequence, d_model]` in FLOAT, in the type of products.
+    /// Attention over `x` `[batch, sequence, d_model]` in FLOAT; its output in the type of products.
     pub(super) fn attention(&mut self, layer: usize, x: Value, shared: &Shared) -> Result<Value> {
         let config = self.base.config();
         let path = format!("/model/layers.{layer}/self_attn");
@@ -131,8 +131,8 @@ impl Decoder<'_> {
         let v = self.headed(layer, "v", qkv[2].clone(), kv_heads)?;
         let (mut q, mut k) = (q, k);
         if let Some(angles) = &shared.angles[windowed] {
-            q = self.turned(&at("q_rope"), q, angles);
-            k = self.turned(&at("k_rope"), k, angles);
+            q = self.rotated(&at("q_rope"), q, angles);
+            k = self.rotated(&at("k_rope"), k, angles);
         }
         let k = self.cached(layer, "key", &k);
         let v = self.cached(layer, "value", &v);
@@ -163,7 +163,7 @@ impl Decoder<'_> {
         Ok(self.linears(layer, &["o"], &y)?.swap_remove(0))
     }
 
-    /// `[batch, sequence, heads * dim]` as `[batch, heads, sequence, dim]`, normed where q and k are.
+    /// `[batch, sequence, heads * dim]` as `[batch, heads, sequence, dim]`, after the norm of q or k if there is one.
     pub(super) fn headed(&mut self, layer: usize, word: &str, x: Value, heads: i64) -> Result<Value> {
         let dim = self.base.config().head_dim as i64;
         let path = format!("/model/layers.{layer}/self_attn/{word}");
@@ -190,9 +190,9 @@ impl Decoder<'_> {
         Ok(self.b.for_products(path, x))
     }
 
-    /// Turns the leading entries of every head of `x` `[batch, heads, sequence, dim]`; the two that turn together stand
-    /// half the rotated length apart.
-    pub(super) fn turned(&mut self, path: &str, x: Value, [cos, sin]: &[Value; 2]) -> Value {
+    /// Rotates the leading entries of every head of `x` `[batch, heads, sequence, dim]`; the two entries of a pair are half
+    /// the rotated length apart.
+    pub(super) fn rotated(&mut self, path: &str, x: Value, [cos, sin]: &[Value; 2]) -> Value {
         let at = |op: &str| format!("{path}/{op}");
         let config = self.base.config();
         let dim = config.head_dim as i64;
@@ -218,7 +218,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// Keys or values of the cache with the new ones behind them, both `[batch, kv_heads, .., dim]`.
+    /// Keys or values of the cache followed by the new ones, both `[batch, kv_heads, .., dim]`.
     fn cached(&mut self, layer: usize, what: &str, new: &Value) -> Value {
         let [past, present] = self.cache(layer, what);
         let name = format!("/model/layers.{layer}/self_attn/{what}/Concat");
@@ -226,7 +226,7 @@ impl Decoder<'_> {
         present
     }
 
-    /// Declares the cache of keys or values as an input and an output: their names.
+    /// Declares the cache of keys or values as an input and an output, and returns their names.
     pub(super) fn cache(&mut self, layer: usize, what: &str) -> [Value; 2] {
         let config = self.base.config();
         let shape = |length: &str| {

@@ -1,5 +1,6 @@
-//! Blocks of 32 four-bit numbers as onnxruntime's MatMulNBits has them: number 2i in the lower half of byte i, number
-//! 2i + 1 in the upper; a value is `scale * (number - zero)`. Zeros stand two to a byte, each row from a new byte on.
+//! Blocks of 32 four-bit numbers in the layout of onnxruntime's MatMulNBits: number 2i is in the lower half of byte i, and
+//! number 2i + 1 in the upper; a value is `scale * (number - zero)`. A byte holds two zero points, and each row begins with
+//! a new byte.
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::quant::QuantError;
@@ -7,15 +8,15 @@ use curmerge_formats::quant::QuantError;
 /// Rows of blocks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Packed {
-    /// 16 bytes a block.
+    /// 16 bytes per block.
     pub(super) numbers: Vec<u8>,
-    /// One a block.
+    /// One per block.
     pub(super) scales: Vec<f32>,
-    /// Half a byte a block; empty where all are 8.
+    /// Half a byte per block; empty if all are 8.
     pub(super) zero_points: Vec<u8>,
 }
 
-/// The same values as blocks of ggml's Q4_0, whose number i stands beside number i + 16 and whose zero is 8.
+/// The values of ggml's Q4_0 blocks, which keep number i beside number i + 16 and whose zero point is 8.
 pub(super) fn of_q4_0(stored: &[u8]) -> Packed {
     let blocks = stored.chunks_exact(DType::Q4_0.block_bytes());
     let mut packed = Packed { numbers: Vec::with_capacity(16 * blocks.len()), ..Packed::default() };
@@ -31,7 +32,7 @@ pub(super) fn of_q4_0(stored: &[u8]) -> Packed {
     packed
 }
 
-/// Values rounded to 16 even levels between the least and the greatest of each block, zero among them. `cols` is the
+/// Values rounded to 16 evenly spaced levels, one of them zero, between the least and the greatest of each block. `cols` is the
 /// length of a row.
 ///
 /// # Errors
@@ -47,7 +48,7 @@ pub(super) fn rounded(values: &[f32], cols: usize) -> Result<Packed, QuantError>
             let least = block.iter().fold(0.0f32, |least, &x| least.min(x));
             let greatest = block.iter().fold(0.0f32, |greatest, &x| greatest.max(x));
             let scale = (greatest - least) / 15.0;
-            // A block of zeros has any scale; 1 keeps it finite.
+            // A block of zeros may have any scale; 1 keeps it finite.
             let scale = if scale > 0.0 { scale } else { 1.0 };
             let zero = (-least / scale).round().clamp(0.0, 15.0);
             let number = |x: f32| ((x / scale).round() + zero).clamp(0.0, 15.0) as u8;
@@ -61,7 +62,7 @@ pub(super) fn rounded(values: &[f32], cols: usize) -> Result<Packed, QuantError>
 }
 
 impl Packed {
-    /// The values that onnxruntime makes of the blocks. `cols` is the length of a row.
+    /// The values that onnxruntime decodes from the blocks. `cols` is the length of a row.
     pub(super) fn values(&self, cols: usize) -> Vec<f32> {
         let blocks = cols / 32;
         let zero = |block: usize| match self
@@ -114,8 +115,8 @@ mod tests {
         let packed = rounded(&values(), 96).unwrap();
         assert_eq!(packed.zero_points.len(), 4, "a row of three blocks takes two bytes");
         for (i, (found, right)) in packed.values(96).iter().zip(values()).enumerate() {
-            // Values and the zero are rounded to whole steps by themselves. The ends of a block lie 15 steps apart, so that
-            // their numbers do too, but where both lie between two steps: then one is moved by half a step the other way.
+            // Values and the zero point are rounded to whole steps separately. The ends of a block are 15 steps apart, and
+            // so are their numbers, unless both ends are halfway between two steps: then one moves the other way.
             assert!((found - right).abs() <= packed.scales[i / 32] * 0.5001, "{found} for {right}");
         }
         assert!(packed.values(96)[32..64].iter().all(|&x| x == 0.0));

@@ -1,5 +1,5 @@
-//! A graph in the making: nodes named by the paths of modules, as torch.onnx names them, constants that are stored once,
-//! and matrices whose values are written when the graph is whole.
+//! A graph under construction: nodes named by the paths of modules, like torch.onnx's, constants that are stored once, and
+//! matrices whose values are written after the graph is complete.
 
 use std::collections::BTreeSet;
 
@@ -21,10 +21,10 @@ pub(super) struct Builder<'a> {
     pub(super) graph: NewGraph,
     /// Matrices, each with the position of the first initializer that its values fill.
     pub(super) matrices: Vec<(usize, Matrix<'a>)>,
-    /// What products are computed in: FLOAT or FLOAT16. The residual stream, norms and softmax are FLOAT.
+    /// The type that products are computed in: FLOAT or FLOAT16. The residual stream, norms and softmax are FLOAT.
     pub(super) products: ElementType,
     constants: BTreeSet<Value>,
-    /// Inputs that come behind all others.
+    /// Inputs that come after all others.
     late: Vec<ValueInfo>,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Builder<'a> {
         Builder { graph, matrices: Vec::new(), products, constants: BTreeSet::new(), late: Vec::new() }
     }
 
-    /// A node of a standard operator; the value that it gives.
+    /// Adds a node of a standard operator and returns its output.
     pub(super) fn node(&mut self, name: &str, op_type: &str, inputs: &[&str]) -> Value {
         self.node_with(name, op_type, inputs, Vec::new())
     }
@@ -67,7 +67,7 @@ impl<'a> Builder<'a> {
         output
     }
 
-    /// A node of any domain that gives values of these names.
+    /// Adds a node of any domain whose outputs have these names.
     pub(super) fn node_giving(
         &mut self,
         name: &str,
@@ -88,7 +88,7 @@ impl<'a> Builder<'a> {
         });
     }
 
-    /// The value in another type, where it is not of that type already.
+    /// The value in another type; the value itself if it has that type.
     pub(super) fn cast(&mut self, name: &str, value: Value, from: ElementType, to: ElementType) -> Value {
         if from == to {
             return value;
@@ -101,7 +101,7 @@ impl<'a> Builder<'a> {
         self.cast(&format!("{path}/Cast"), value, ElementType::FLOAT, self.products)
     }
 
-    /// What a product gave, in FLOAT.
+    /// The output of a product, in FLOAT.
     pub(super) fn float_of(&mut self, path: &str, value: Value) -> Value {
         self.cast(&format!("{path}/Cast_1"), value, self.products, ElementType::FLOAT)
     }
@@ -153,7 +153,7 @@ impl<'a> Builder<'a> {
         Ok(name.into())
     }
 
-    /// A matrix, as the initializers of its form: their names.
+    /// Adds a matrix as the initializers of its form, and returns their names.
     pub(super) fn matrix(&mut self, name: &str, matrix: Matrix<'a>) -> Vec<Value> {
         let first = self.graph.initializers.len();
         let [rows, cols] = matrix.shape();
@@ -182,7 +182,7 @@ impl<'a> Builder<'a> {
         names
     }
 
-    /// Gives what the last node gives another name.
+    /// Renames an output of the last node.
     pub(super) fn call(&mut self, value: &Value, name: &str) {
         let outputs = self.graph.nodes.last_mut().into_iter().flat_map(|node| &mut node.outputs);
         outputs.filter(|output| *output == value).for_each(|output| *output = name.into());
@@ -194,7 +194,7 @@ impl<'a> Builder<'a> {
         name.into()
     }
 
-    /// An input that comes behind all others.
+    /// An input that comes after all others.
     pub(super) fn late_input(&mut self, name: &str, element: ElementType, shape: &[Dimension]) {
         self.late.push(info(name, element, shape));
     }

@@ -1,36 +1,34 @@
-//! genai_config.json, by which onnxruntime-genai runs a model: its dimensions, the names of its inputs and outputs, its
-//! special tokens and how tokens are chosen.
+//! genai_config.json, the configuration of onnxruntime-genai: a model's dimensions, the names of its inputs and outputs,
+//! its special tokens and its sampling.
 
 use curmerge_formats::onnx::NewGraph;
 use serde_json::{Map, Value as Json, json};
 
-use super::MODEL;
+use super::options::MODEL;
 use crate::base::Base;
 use crate::{Error, Result};
 
 /// Its name.
 
-/// How tokens are chosen where generation_config.json does not say.
+/// The defaults of sampling that generation_config.json may override.
 const SEARCH: &[(&str, f64)] =
     &[("temperature", 1.0), ("top_k", 50.0), ("top_p", 1.0), ("repetition_penalty", 1.0)];
 
-/// The models that onnxruntime-genai (0.18) knows by these names of Hugging Face's.
-const KNOWN: &[&str] = &["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "granite"];
-
-/// Its name of a base's architecture.
+/// `model.type` of a base.
 ///
 /// # Errors
-/// Where it has none.
+/// An architecture that onnxruntime-genai does not run.
 pub(super) fn model_type(base: &Base) -> Result<&'static str> {
-    let name = base.architecture().hugging_face.first().copied().unwrap_or_default();
-    if KNOWN.contains(&name) {
+    let architecture = base.architecture();
+    if let Some(name) = architecture.onnx.genai_type {
         return Ok(name);
     }
+    let name = architecture.hugging_face.model_types.first().copied().unwrap_or_default();
     let problem = format!("onnxruntime-genai runs no {name} models");
     Err(Error::input(base.path(), "architecture", problem, "leave out --genai, for onnxruntime itself"))
 }
 
-/// Its text, with special tokens and choices of generation_config.json, or else of config.json.
+/// The text of genai_config.json. Special tokens and sampling come from generation_config.json, or from config.json.
 pub(super) fn config(
     base: &Base,
     config: &[u8],
@@ -52,7 +50,7 @@ pub(super) fn config(
     inputs.insert("past_value_names".into(), "past_key_values.%d.value".into());
     let eos = said("eos_token_id");
     let end = eos.as_array().and_then(|list| list.first()).unwrap_or(&eos);
-    // It refuses null: what a model has not is its end.
+    // onnxruntime-genai refuses null: the end stands in for a token that the model does not have.
     let or_end = |key: &str| Some(said(key)).filter(|id| !id.is_null()).unwrap_or_else(|| end.clone());
     let mut tokens = vec![("bos_token_id", or_end("bos_token_id")), ("eos_token_id", eos.clone())];
     tokens.push(("pad_token_id", or_end("pad_token_id")));

@@ -1,54 +1,55 @@
-//! Attention in onnxruntime's GroupQueryAttention, as onnxruntime-genai wants it: the operator turns q and k, keeps the
-//! cache (also in a buffer of fixed length), masks and multiplies.
+//! Attention in onnxruntime's GroupQueryAttention, which onnxruntime-genai requires: the operator rotates q and k, keeps
+//! the cache (also in a buffer of fixed length), masks and multiplies.
 //!
-//! It counts positions from the lengths of the sequences, which it takes to be padded behind. Where longer contexts have
-//! other frequencies, or heads are not of whole 16 entries as it turns them, q and k are turned before it, by
-//! `position_ids`.
+//! It derives positions from the lengths of the sequences, and assumes padding at their end. It rotates multiples of 16
+//! entries and has one set of frequencies. For other heads, and if longer contexts have frequencies of their own, nodes
+//! before it rotate q and k by `position_ids`.
 
 use curmerge_formats::onnx::ElementType;
 
 use super::builder::{MICROSOFT, Value, float, int, ints};
-use super::decoder::Decoder;
 use super::matrix::{Angles, Form, Matrix, Source};
+use super::modules::Modules;
 use crate::base::{Config, Rope};
 use crate::{Error, Result};
 
-/// Rows of cosines, one for each position, that a model may have: eight times those of today's long contexts.
+/// The maximum number of positions, each of which has a row of cosines: eight times today's long contexts.
 const MAX_POSITIONS: usize = 1 << 20;
 
-/// What the blocks have in common.
+/// What all blocks share.
 pub(super) struct Shared {
     /// The place of the last token of each sequence, INT32 `[batch]`.
     last: Value,
     /// The greatest length, INT32.
     total: Value,
-    /// How the blocks without and with a window turn q and k.
-    turns: [Turn; 2],
+    /// How q and k are rotated in the blocks without and with a window.
+    rotations: [Rotation; 2],
 }
 
+/// How q and k are rotated.
 #[derive(Clone)]
-enum Turn {
+enum Rotation {
     /// By the operator, with the cosines and sines of all positions.
     Inside([Value; 2]),
-    /// Before it, with those of the positions at hand.
+    /// By nodes before it, with the cosines and sines of the input's positions.
     Before([Value; 2]),
 }
 
-/// Whether the operator turns q and k of this model itself.
-pub(super) fn turns_itself(config: &Config) -> bool {
+/// Whether the operator itself rotates q and k of this model.
+pub(super) fn rotates_itself(config: &Config) -> bool {
     let fits = |rope: &Rope| rope.long.is_none() && rope.dim.is_multiple_of(16);
     config.head_dim.is_multiple_of(16) && config.rope.iter().chain(&config.local_rope).all(fits)
 }
 
 impl Shared {
     /// # Errors
-    /// A model without rotary positions; a context longer than the operator's cosines should be.
-    pub(super) fn new(decoder: &mut Decoder<'_>) -> Result<Self> {
+    /// A model without rotary positions; a context of more than [`MAX_POSITIONS`].
+    pub(super) fn new(modules: &mut Modules<'_>) -> Result<Self> {
         let at = |op: &str| format!("/model/attn_mask_reformat/{op}");
-        let b = &mut decoder.b;
+        let b = &mut modules.b;
         let int32 = || vec![int("to", ElementType::INT32.id())];
         let (axis, one) = (b.ints(&[1]), b.int(1));
-        // Since opset 13 the axes of this one are an input.
+        // Since opset 13, the axes of ReduceSum are an input.
         let attributes = vec![int("keepdims", 0)];
         let lengths = b.node_with(&at("ReduceSum"), "ReduceSum", &["attention_mask", &axis], attributes);
         let last = b.node(&at("Sub"), "Sub", &[&lengths, &one]);
@@ -56,34 +57,34 @@ impl Shared {
         let shape = b.node(&at("Shape"), "Shape", &["attention_mask"]);
         let total = b.node(&at("Gather"), "Gather", &[&shape, &one]);
         let total = b.node_with(&at("Gather/Cast"), "Cast", &[&total], int32());
-        let config = decoder.base.config();
+        let config = modules.base.config();
         let Some(rope) = &config.rope else {
-            let problem = "it has no rotary positions, which models for onnxruntime-genai by curmerge have";
+            let problem = "it has no rotary positions, which curmerge's models for onnxruntime-genai need";
             let help = "leave out --genai, for onnxruntime itself";
-            return Err(Error::input(decoder.base.path(), "architecture", problem, help));
+            return Err(Error::input(modules.base.path(), "architecture", problem, help));
         };
-        let global = decoder.turn("rotary_emb", rope)?;
+        let global = modules.rotation("rotary_emb", rope)?;
         let local = match &config.local_rope {
-            Some(rope) => decoder.turn("rotary_emb_local", rope)?,
+            Some(rope) => modules.rotation("rotary_emb_local", rope)?,
             None => global.clone(),
         };
-        Ok(Shared { last, total, turns: [global, local] })
+        Ok(Shared { last, total, rotations: [global, local] })
     }
 }
 
-impl Decoder<'_> {
-    fn turn(&mut self, name: &str, rope: &Rope) -> Result<Turn> {
-        if !turns_itself(self.base.config()) {
-            return Ok(Turn::Before(self.angles(&format!("/model/{name}"), rope)?));
+impl Modules<'_> {
+    fn rotation(&mut self, name: &str, rope: &Rope) -> Result<Rotation> {
+        if !rotates_itself(self.base.config()) {
+            return Ok(Rotation::Before(self.angles(&format!("/model/{name}"), rope)?));
         }
         let positions = self.base.config().context;
         if positions > MAX_POSITIONS {
             let problem =
-                format!("{positions} positions, of which a model for onnxruntime-genai has a row each");
+                format!("{positions} positions, each of which takes a row in a model for onnxruntime-genai");
             let help = format!("lower max_position_embeddings of config.json to at most {MAX_POSITIONS}");
             return Err(Error::input(self.base.path(), "context length", problem, help));
         }
-        Ok(Turn::Inside(["cos", "sin"].map(|word| {
+        Ok(Rotation::Inside(["cos", "sin"].map(|word| {
             let of = if word == "cos" { f64::cos } else { f64::sin };
             // A constant, not a weight.
             let name = format!("/model/{name}/{word}_cache");
@@ -94,23 +95,23 @@ impl Decoder<'_> {
         })))
     }
 
-    /// What attention makes of `x` `[batch, sequence, d_model]` in FLOAT, in the type of products.
+    /// Attention over `x` `[batch, sequence, d_model]` in FLOAT; its output in the type of products.
     pub(super) fn grouped_attention(&mut self, layer: usize, x: Value, shared: &Shared) -> Result<Value> {
         let config = self.base.config();
         let path = format!("/model/layers.{layer}/self_attn");
         let window = config.window_of(layer);
         let x = self.b.for_products(&path, x);
         let mut qkv = self.linears(layer, &["q", "k", "v"], &x)?;
-        let turn = &shared.turns[usize::from(window.is_some())];
+        let rotation = &shared.rotations[usize::from(window.is_some())];
         for (index, (word, heads)) in [("q", config.heads), ("k", config.kv_heads)].into_iter().enumerate() {
             let normed = self.base.architecture().line(&format!("blk.{layer}.attn_{word}_norm")).is_some();
-            let before = matches!(turn, Turn::Before(_));
+            let before = matches!(rotation, Rotation::Before(_));
             if !normed && !before {
                 continue;
             }
             let mut x = self.headed(layer, word, qkv[index].clone(), heads as i64)?;
-            if let Turn::Before(angles) = turn {
-                x = self.turned(&format!("{path}/{word}_rope"), x, angles);
+            if let Rotation::Before(angles) = rotation {
+                x = self.rotated(&format!("{path}/{word}_rope"), x, angles);
             }
             let back = vec![ints("perm", &[0, 2, 1, 3])];
             let x = self.b.node_with(&format!("{path}/{word}/Transpose_1"), "Transpose", &[&x], back);
@@ -128,7 +129,7 @@ impl Decoder<'_> {
             int("local_window_size", window.map_or(-1, |window| window as i64)),
             float("softcap", config.attention_cap.unwrap_or(0.0)),
         ];
-        if let Turn::Inside(caches) = turn {
+        if let Rotation::Inside(caches) = rotation {
             inputs.extend(caches.iter().map(String::as_str));
             attributes.extend([int("do_rotary", 1), int("rotary_interleaved", 0)]);
         }

@@ -1,5 +1,5 @@
-//! The values of a matrix on their way into the model: rows, columns, or blocks of four bits, decoded a tile at a time,
-//! so that memory does not grow with the model.
+//! Writes the values of a matrix into the model as rows, columns or blocks of four bits, one tile at a time, so that memory
+//! does not grow with the model.
 
 use std::ops::Range;
 
@@ -9,18 +9,18 @@ use curmerge_formats::output::OutputFile;
 use curmerge_formats::quant;
 use rayon::prelude::*;
 
-use super::super::to_hugging_face::Rounding;
 use super::blocks;
 use crate::base::{RowOrder, Weight};
+use crate::convert::to_hugging_face::Rounding;
 use crate::{Error, Result};
 
 /// Values that one thread converts at a time.
 const TILE_VALUES: usize = 1 << 18;
-/// Values of a tile whose columns are written: high, so that a column's part, which lies apart from the next unless it is
-/// all of it, is long.
+/// Values of a tile that is written by columns. Its part of a column is contiguous in the file, and longer in a tile of
+/// many rows.
 const TURNED_VALUES: usize = 1 << 19;
 
-/// A matrix, and how the model has it.
+/// A matrix, and its form in the model.
 #[derive(Clone, Debug)]
 pub(super) struct Matrix<'a> {
     /// Its name in errors.
@@ -34,7 +34,7 @@ pub(super) struct Matrix<'a> {
 pub(super) enum Source<'a> {
     /// A matrix of the base, with Hugging Face's order of its rows.
     Stored(Weight<'a>, RowOrder),
-    /// A matrix of the base that is stored in parts, its rows one part behind another.
+    /// A matrix of the base that is stored in parts, one after the other along its rows.
     Parts(Vec<Weight<'a>>),
     /// Cosines or sines of rotary embeddings, a row for each position.
     Angles(Angles),
@@ -44,29 +44,29 @@ pub(super) enum Source<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Angles {
     pub(super) positions: usize,
-    /// Radians a position.
+    /// Radians per position.
     pub(super) frequencies: Vec<f64>,
     pub(super) amplitude: f64,
     pub(super) of: fn(f64) -> f64,
 }
 
-/// How a model has a matrix `[out, in]`.
+/// The form of a matrix `[out, in]` in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// `[out, in]`, what Gather and Gemm with transB read.
+    /// `[out, in]`, read by Gather and by Gemm with transB.
     Rows(ElementType),
-    /// `[in, out]`, what MatMul reads.
+    /// `[in, out]`, read by MatMul.
     Columns(ElementType),
-    /// Rows in blocks of 32 four-bit numbers with a scale each, what MatMulNBits reads.
+    /// Rows in blocks of 32 four-bit numbers with a scale each, read by MatMulNBits.
     Blocks {
         /// The type of the scales.
         scales: ElementType,
-        /// Whether each block has its own zero, else it is 8.
+        /// Whether each block has its own zero point; without, it is 8.
         zero_points: bool,
     },
 }
 
-/// The files of the model while they are written.
+/// The files of the model that are being written.
 pub(super) struct Sinks<'a> {
     pub(super) model: &'a OutputFile,
     pub(super) external: Option<&'a OutputFile>,
@@ -76,13 +76,13 @@ pub(super) struct Sinks<'a> {
 type Made = Vec<(usize, u64, Vec<u8>)>;
 
 impl Matrix<'_> {
-    /// `[out, in]`, or rows and columns.
+    /// `[rows, columns]`.
     pub(super) fn shape(&self) -> [u64; 2] {
         let [rows, cols] = self.source.shape();
         [rows as u64, cols as u64]
     }
 
-    /// Bytes that the base stores it in.
+    /// The bytes that it takes in the base.
     pub(super) fn stored_bytes(&self) -> u64 {
         match &self.source {
             Source::Stored(weight, _) => weight.stored_bytes().len() as u64,
@@ -91,8 +91,8 @@ impl Matrix<'_> {
         }
     }
 
-    /// Writes its values to the places of its initializers, the first of which these are: tile by tile, each by the
-    /// thread that makes it.
+    /// Writes its values to `places`, which begin with those of its own initializers. Each tile is written by the thread
+    /// that computes it.
     pub(super) fn write(&self, places: &[OnnxPlace], sinks: &Sinks<'_>) -> Result<Rounding> {
         let write = |tile: &[Range<usize>; 2]| {
             let (made, rounding) = self.tile(tile)?;
@@ -106,7 +106,7 @@ impl Matrix<'_> {
         done.into_iter().try_fold(Rounding::default(), |all, tile| Ok(all.and(tile?)))
     }
 
-    /// Parts of the matrix that are converted by themselves: rows and columns.
+    /// The parts of the matrix that are converted separately: rows and columns.
     fn tiles(&self) -> Vec<[Range<usize>; 2]> {
         let [rows, cols] = self.source.shape();
         let (high, wide) = match self.form {
@@ -173,7 +173,7 @@ impl Matrix<'_> {
         }
     }
 
-    /// These rows and columns.
+    /// The values of these rows and columns.
     fn values(&self, rows: &Range<usize>, cols: &Range<usize>) -> Vec<f32> {
         let mut values = vec![0.0; rows.len() * cols.len()];
         for (row, out) in rows.clone().zip(values.chunks_exact_mut(cols.len())) {
@@ -195,7 +195,7 @@ impl Matrix<'_> {
         Ok((bytes, rounding))
     }
 
-    /// Values from a row on as blocks of Q4_0.
+    /// Values, which begin at `row`, as blocks of Q4_0.
     fn as_q4_0(&self, row: usize, values: &[f32]) -> Result<Vec<u8>> {
         let mut bytes = vec![0; values.len() / 32 * DType::Q4_0.block_bytes()];
         quant::encode(DType::Q4_0, values, &mut bytes).map_err(|e| self.error(row, e))?;
@@ -246,7 +246,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The stored matrix that has a row, as Hugging Face counts them, and the row within that.
+    /// The stored matrix that holds a row, numbered in Hugging Face's order, and the row within it.
     fn stored(&self, row: usize) -> Option<(&Weight<'a>, usize)> {
         match self {
             Source::Stored(weight, order) => Some((weight, order.canonical_row(row))),
@@ -264,7 +264,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Some columns of a row, as Hugging Face counts them.
+    /// Some columns of a row, numbered in Hugging Face's order.
     fn decode(&self, row: usize, cols: Range<usize>, out: &mut [f32]) {
         match self {
             Source::Stored(..) | Source::Parts(_) => {
@@ -279,7 +279,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The stored bytes of these rows, where they are blocks of Q4_0.
+    /// The stored bytes of these rows, if they are blocks of Q4_0.
     fn q4_0(&self, rows: &Range<usize>) -> Option<Vec<u8>> {
         let mut stored = Vec::new();
         for row in rows.clone() {
@@ -292,7 +292,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// `[rows, cols]` as `[cols, rows]`, a few rows at a time, as many as a line of the cache has room for.
+/// `[rows, cols]` as `[cols, rows]`, as many rows at a time as fit in a cache line.
 fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
     const AT_ONCE: usize = 16;
     let cols = values.len() / rows.max(1);
@@ -308,7 +308,7 @@ fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
     turned
 }
 
-/// What curmerge calls FLOAT or FLOAT16.
+/// The type of FLOAT or FLOAT16.
 fn float_type(element: ElementType) -> DType {
     if element == ElementType::FLOAT16 { DType::F16 } else { DType::F32 }
 }

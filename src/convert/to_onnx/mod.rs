@@ -1,11 +1,12 @@
 //! A model as an ONNX graph that onnxruntime runs, with the inputs and outputs that optimum and transformers.js expect.
 //!
-//! [`decoder`] builds the graph over any base ([`attention`] a part of it) with a [`builder`]; of matrices it says only in
-//! which form they are wanted, and [`matrix`] streams their values into the file ([`blocks`] those of four bits). Weights
-//! have Hugging Face's names, and nodes the paths of its modules.
+//! [`decoder`] builds the graph over any base, with [`attention`] in standard operators or [`grouped`] in onnxruntime's
+//! own, from its [`modules`] and a [`builder`]. The graph says only in which form it wants a matrix; [`plan`] lays the
+//! files out, and [`matrix`] streams the values into them ([`blocks`] those of four bits). Weights have Hugging Face's
+//! names, and nodes the paths of its modules.
 //!
-//! The operators are those of opset 14, which every onnxruntime since 2021 and onnxruntime-web have, and for four-bit
-//! matrices MatMulNBits, onnxruntime's own.
+//! The operators are those of opset 14, which every onnxruntime since 2021 and onnxruntime-web implement, and for
+//! four-bit matrices MatMulNBits, onnxruntime's own.
 
 mod attention;
 mod blocks;
@@ -14,33 +15,34 @@ mod decoder;
 mod genai;
 mod grouped;
 mod matrix;
+mod modules;
+mod options;
+mod plan;
+mod transformers_js;
 
 use std::path::Path;
 
 use curmerge_formats::dtype::DType;
-use curmerge_formats::onnx::{ElementType, NewOnnx, NewOnnxTensor, OnnxLayout};
 use curmerge_formats::output::{OutputFile, OutputFolder};
 use serde_json::{Map, Value as Json};
 
-use super::to_hugging_face::{Rounding, class, companions, pretty, write_companions};
-use super::{ConvertReport, FileType, onnx_companions};
+use super::config_json::pretty;
+use super::to_hugging_face::{companions, write_companions};
+use super::{ConvertReport, onnx_companions};
+use crate::Result;
 use crate::base::folder::{CONFIG, Folder, GENAI_CONFIG, GENERATION_CONFIG};
 use crate::base::{Base, Files};
 use crate::merge::carry_companions;
-use crate::{Error, Result};
-use builder::{Builder, MICROSOFT};
-use matrix::{Form, Sinks, Source};
+use plan::Plan;
+use transformers_js::{settings, with_settings};
 
-/// The version of the standard operators, and that of ONNX's file format.
-const OPSET: i64 = 14;
-const IR_VERSION: i64 = 8;
-/// The model within a folder.
-pub const MODEL: &str = "model.onnx";
+pub(crate) use options::lora_inputs;
+pub use options::{MODEL, OnnxOptions, OnnxType};
 
-/// What a folder has for images.
-const OF_IMAGES: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
-/// What the config.json of a model that also sees may say beside its language model's part, of that too.
-const OF_BOTH: [&str; 8] = [
+/// Files of a folder that configure its image processor.
+const IMAGE_FILES: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
+/// Keys that the config.json of a vision model may have beside `text_config`, and that hold for the language model too.
+const SHARED_KEYS: [&str; 8] = [
     "bos_token_id",
     "eos_token_id",
     "pad_token_id",
@@ -51,86 +53,12 @@ const OF_BOTH: [&str; 8] = [
     "transformers.js_config",
 ];
 
-/// What the matrices of an ONNX model are stored in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnnxType {
-    /// FLOAT throughout.
-    #[default]
-    F32,
-    /// Matrices, products and caches in FLOAT16.
-    F16,
-    /// Matrices but the embedding in blocks of 32 four-bit numbers around zero, as Q4_0 has them; the rest in FLOAT.
-    Q4_0,
-    /// Likewise, each block with a zero of its own.
-    Q4_1,
-}
-
-/// How to write the model.
-#[derive(Clone, Debug, Default)]
-pub struct OnnxOptions {
-    /// What matrices are stored in.
-    pub file_type: OnnxType,
-    /// Whether the weights go into a file beside the model also where one file could hold them.
-    pub external_data: bool,
-    /// Whether the model is for onnxruntime-genai: attention in the one operator GroupQueryAttention, without
-    /// `position_ids`; a folder then has genai_config.json.
-    pub genai: bool,
-    /// Matrices beside which the model has inputs for a LoRA, in words of `--targets`.
-    pub lora_inputs: Option<String>,
-    /// Replace a folder that stands.
-    pub force: bool,
-}
-
-/// The inputs for the LoRA of a module: A `[in, rank]` and B `[rank, out]`.
-pub(crate) fn lora_inputs(module: &str) -> [String; 2] {
-    ["lora_A", "lora_B"].map(|part| format!("{module}.{part}.weight"))
-}
-
-impl OnnxType {
-    /// The type of this name.
-    ///
-    /// # Errors
-    /// A type that ONNX models by curmerge have not.
-    pub fn of(file_type: FileType) -> Result<Self> {
-        match file_type {
-            FileType::F32 => Ok(OnnxType::F32),
-            FileType::F16 => Ok(OnnxType::F16),
-            FileType::Q4_0 => Ok(OnnxType::Q4_0),
-            FileType::Q4_1 => Ok(OnnxType::Q4_1),
-            other => {
-                let problem = format!("an ONNX model is not stored as {other}");
-                Err(Error::request(problem, "use --type f32, f16, q4_0 or q4_1"))
-            }
-        }
-    }
-
-    /// What products are computed in.
-    fn products(self) -> ElementType {
-        if self == OnnxType::F16 { ElementType::FLOAT16 } else { ElementType::FLOAT }
-    }
-
-    /// Of types of four bits, whether each block has a zero of its own.
-    fn blocks(self) -> Option<bool> {
-        match self {
-            OnnxType::F32 | OnnxType::F16 => None,
-            OnnxType::Q4_0 => Some(false),
-            OnnxType::Q4_1 => Some(true),
-        }
-    }
-}
-
-impl std::fmt::Display for OnnxType {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self:?}")
-    }
-}
-
-/// Write a base as one ONNX model, with `OUT_data` beside it where its weights pass 2 GB or are wanted there. `progress`
-/// is told how many stored bytes of how many were converted.
+/// Writes a base as one ONNX model, with `OUT_data` beside it if its weights exceed 2 GB or the options ask for it.
+/// `progress` gets the stored bytes converted so far, and their total.
 ///
 /// # Errors
-/// Before anything is written: an architecture that the graph has no form for, a tensor that cannot be decoded. Later: a
-/// value that the type cannot hold, a full disk. After an error nothing stands at `out` that did not before.
+/// Before anything is written: an architecture that the graph cannot express, a tensor that cannot be decoded. Later: a
+/// value that the type cannot hold, a full disk. After an error, what was at `out` before is unchanged.
 pub fn to_onnx(
     base: &Base,
     out: &Path,
@@ -151,11 +79,11 @@ pub fn to_onnx(
     Ok(report)
 }
 
-/// Write a base as a folder: [`MODEL`] with its configuration and tokenizer as transformers has them, made of a GGUF
-/// file's metadata or carried along from a folder.
+/// Writes a base as a folder: [`MODEL`] with its configuration and tokenizer in transformers' form, made from a GGUF
+/// file's metadata or copied from a folder.
 ///
 /// # Errors
-/// Those of [`to_onnx`]; a tokenizer or option of a GGUF file that transformers has no form for; a folder that stands.
+/// Those of [`to_onnx`]; a tokenizer or option of a GGUF file that transformers cannot express; an existing folder.
 pub fn to_onnx_folder(
     base: &Base,
     out: &Path,
@@ -175,11 +103,11 @@ pub fn to_onnx_folder(
         }
         Files::Onnx(model) => onnx_companions::companions(base, model, dtype, own_head, &mut notes)?,
     };
-    let mut sees = false;
+    let mut vision = false;
     for (_, config) in files.iter_mut().filter(|(name, _)| name == Path::new(CONFIG)) {
         if let Some(text) = language_model(base, config) {
-            (sees, *config) = (true, text);
-            let files = OF_IMAGES.join(" and ");
+            (vision, *config) = (true, text);
+            let files = IMAGE_FILES.join(" and ");
             notes.push(format!("only the language model is written, {files} are left behind"));
         }
         with_settings(config, &settings(options.file_type, plan.is_external()));
@@ -199,7 +127,8 @@ pub fn to_onnx_folder(
     if let Files::HuggingFace(_) = base.files() {
         let made: Vec<_> = files.iter().map(|(name, _)| name.clone()).collect();
         notes.extend(carry_companions(base.path(), &folder, |name| {
-            made.iter().any(|own| own == name) || sees && OF_IMAGES.iter().any(|file| name == Path::new(file))
+            made.iter().any(|own| own == name)
+                || vision && IMAGE_FILES.iter().any(|file| name == Path::new(file))
         })?);
     }
     write_companions(&folder, files)?;
@@ -212,174 +141,17 @@ pub fn to_onnx_folder(
     Ok(report)
 }
 
-/// What transformers.js should know: that the one model there is has the plain name, the type of its cache, and whether
-/// there is an external file.
-fn settings(file_type: OnnxType, external: bool) -> Map<String, Json> {
-    let mut settings = Map::new();
-    settings.insert("dtype".into(), "fp32".into());
-    if file_type == OnnxType::F16 {
-        settings.insert("kv_cache_dtype".into(), "float16".into());
-    }
-    if external {
-        settings.insert("use_external_data_format".into(), true.into());
-    }
-    settings
-}
-
-/// The config.json of the language model within one that also sees, as the one of a text model.
+/// The config.json of the language model within a vision model; `None` for a text model.
 fn language_model(base: &Base, config: &[u8]) -> Option<Vec<u8>> {
     let whole: Map<String, Json> = serde_json::from_slice(config).ok()?;
     let mut text = whole.get("text_config")?.as_object()?.clone();
-    for key in OF_BOTH {
+    for key in SHARED_KEYS {
         if let (Some(value), None | Some(Json::Null)) = (whole.get(key), text.get(key)) {
             text.insert(key.into(), value.clone());
         }
     }
-    let name = base.architecture().hugging_face.first()?;
-    text.insert("model_type".into(), (*name).into());
-    if let Some(class) = class(base.architecture()) {
-        text.insert("architectures".into(), vec![class].into());
-    }
+    let class = &base.architecture().hugging_face;
+    text.insert("model_type".into(), (*class.model_types.first()?).into());
+    text.insert("architectures".into(), vec![class.class].into());
     Some(pretty(&text.into()).into())
-}
-
-/// Gives a config.json the settings of transformers.js: where it has some, in place of those of the same names and of none
-/// that [`settings`] leaves out; else at the end, and nothing else of the text changes.
-fn with_settings(config: &mut Vec<u8>, settings: &Map<String, Json>) {
-    const KEY: &str = "transformers.js_config";
-    const OWN: [&str; 3] = ["dtype", "kv_cache_dtype", "use_external_data_format"];
-    let Ok(mut json) = serde_json::from_slice::<Map<String, Json>>(config) else { return };
-    if let Some(standing) = json.get_mut(KEY) {
-        let mut members = standing.as_object().cloned().unwrap_or_default();
-        members.retain(|name, _| !OWN.contains(&name.as_str()));
-        members.extend(settings.clone());
-        *standing = members.into();
-        *config = pretty(&json.into()).into();
-        return;
-    }
-    let Some(end) = config.iter().rposition(|&byte| byte == b'}') else { return };
-    let before = config[..end].trim_ascii_end().len();
-    let comma = if json.is_empty() { "" } else { "," };
-    let member = format!("{comma}\n  \"{KEY}\": {}\n", Json::from(settings.clone()));
-    config.splice(before..end, member.into_bytes());
-}
-
-/// A model that is ready to be written.
-struct Plan<'a> {
-    model: NewOnnx,
-    matrices: Vec<(usize, matrix::Matrix<'a>)>,
-    layout: OnnxLayout,
-}
-
-impl<'a> Plan<'a> {
-    /// With `external` as the name of the file beside the model, if it needs one.
-    fn new(builder: Builder<'a>, options: &OnnxOptions, external: &str) -> Result<Self> {
-        let mut opsets = vec![(String::new(), OPSET)];
-        if builder.graph.nodes.iter().any(|node| node.domain == MICROSOFT) {
-            opsets.push((MICROSOFT.into(), 1));
-        }
-        let model = NewOnnx {
-            ir_version: IR_VERSION,
-            producer: ("curmerge".into(), env!("CARGO_PKG_VERSION").into()),
-            opsets,
-            metadata: Vec::new(),
-            graph: builder.graph,
-        };
-        let layout = match OnnxLayout::new(&model, None) {
-            Ok(layout) if !options.external_data => layout,
-            // Too large for one file.
-            _ => OnnxLayout::new(&model, Some(external))?,
-        };
-        Ok(Plan { model, matrices: builder.matrices, layout })
-    }
-
-    fn is_external(&self) -> bool {
-        self.layout.external_bytes() > 0
-    }
-
-    /// Writes all of the files, which are still to be committed.
-    fn write(
-        &self,
-        model: &OutputFile,
-        external: Option<&OutputFile>,
-        options: &OnnxOptions,
-        progress: &mut impl FnMut(u64, u64),
-    ) -> Result<ConvertReport> {
-        let mut report = ConvertReport {
-            bytes_before: self.matrices.iter().map(|(_, matrix)| matrix.stored_bytes()).sum(),
-            bytes_after: self.layout.places().iter().map(|place| place.bytes).sum(),
-            ..Default::default()
-        };
-        for (offset, bytes) in self.layout.frame() {
-            model.write_all_at(offset, bytes)?;
-        }
-        let sinks = Sinks { model, external };
-        let (mut read, mut rounding) = (0, Rounding::default());
-        for (first, matrix) in &self.matrices {
-            let moved = matrix.write(&self.layout.places()[*first..], &sinks)?;
-            if let Source::Angles(_) = matrix.source {
-                continue;
-            }
-            rounding = rounding.and(moved);
-            read += matrix.stored_bytes();
-            progress(read, report.bytes_before);
-            let name = match matrix.form {
-                Form::Blocks { .. } => options.file_type.to_string(),
-                Form::Rows(element) | Form::Columns(element) => {
-                    element.dtype().map_or("", DType::name).into()
-                }
-            };
-            *report.types.entry(name).or_default() += 1;
-        }
-        let vectors = self.model.graph.initializers.iter();
-        // Neither constants of the graph nor the places for a LoRA.
-        let own = |tensor: &&NewOnnxTensor| !tensor.name.starts_with('/') && !tensor.dims.contains(&0);
-        let vectors = vectors.filter(|tensor| tensor.values.is_some()).filter(own);
-        for vector in vectors {
-            *report.types.entry(vector.element.dtype().map_or("", DType::name).into()).or_default() += 1;
-        }
-        report.notes.extend(rounding.note(options.file_type));
-        Ok(report)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn settings_stand_at_the_end_of_a_configuration_without() {
-        let with = |config: &str| {
-            let mut config = config.as_bytes().to_vec();
-            with_settings(&mut config, &settings(OnnxType::F32, false));
-            String::from_utf8(config).unwrap()
-        };
-        let right = "{\n  \"a\": {},\n  \"transformers.js_config\": {\"dtype\":\"fp32\"}\n}\n";
-        assert_eq!(with("{\n  \"a\": {}\n}\n"), right);
-        assert_eq!(with("{ }"), "{\n  \"transformers.js_config\": {\"dtype\":\"fp32\"}\n}");
-        assert_eq!(with("no JSON }"), "no JSON }");
-    }
-
-    #[test]
-    fn settings_stand_in_place_of_others() {
-        let with = |standing: Json, settings: Map<String, Json>| -> Json {
-            let mut config =
-                json!({ "a": 1e-5, "transformers.js_config": standing }).to_string().into_bytes();
-            with_settings(&mut config, &settings);
-            let config: Json = serde_json::from_slice(&config).unwrap();
-            assert_eq!(config["a"], 1e-5);
-            config["transformers.js_config"].clone()
-        };
-        // SmolLM2's own.
-        let standing = json!({ "kv_cache_dtype": { "fp16": "float16" } });
-        let half = json!({ "dtype": "fp32", "kv_cache_dtype": "float16", "use_external_data_format": true });
-        assert_eq!(with(standing.clone(), settings(OnnxType::F16, true)), half);
-        assert_eq!(with(standing, settings(OnnxType::F32, false)), json!({ "dtype": "fp32" }));
-        let standing = json!({ "use_external_data_format": true, "device": "webgpu", "dtype": "q4" });
-        let right = json!({ "device": "webgpu", "dtype": "fp32" });
-        assert_eq!(with(standing, settings(OnnxType::Q4_0, false)), right);
-        assert_eq!(with(json!(null), settings(OnnxType::Q4_0, false)), json!({ "dtype": "fp32" }));
-    }
 }

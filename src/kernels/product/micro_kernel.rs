@@ -1,5 +1,5 @@
-//! The micro-kernel of an instruction set behind a checked interface: the size of its tile, how its operands are packed,
-//! and the tile itself.
+//! The micro-kernel of an instruction set behind a checked interface: the size of its tile, how its operands
+//! are packed, and the tile itself.
 
 use std::marker::PhantomData;
 
@@ -12,8 +12,8 @@ const MAX_TILE: usize = 6 * 64;
 
 /// Computes a tile of `mr x nr` numbers of a product.
 ///
-/// Operands are arrays of 32-bit slots: see [`simd`](super::simd). Each number of a product is its own sum over k in one
-/// order, whichever tile it falls in, so tiling never shows in the result.
+/// Operands are arrays of 32-bit slots: see [`simd`](super::simd). Each number of a product is its own sum
+/// over k in one order, whichever tile it falls in, so tiling never shows in the result.
 pub(super) struct MicroKernel {
     /// Consecutive values of k in a slot: one f32, or two bfloat16 with the first in the low half.
     pub values_per_slot: usize,
@@ -25,7 +25,8 @@ pub(super) struct MicroKernel {
     pub pack_row: unsafe fn(&[f32], &mut [u32]),
     /// [`Self::interleave`], for a processor with the instructions.
     pub interleave_rows: unsafe fn(&[f32], Option<&[f32]>, &mut [u32]),
-    /// For a processor with the instructions: transpose 16 rows of 16 slots, `depth` apart, into lines `stride` apart.
+    /// For a processor with the instructions: transpose 16 rows of 16 slots, `depth` apart, into lines
+    /// `stride` apart.
     pub transpose_16x16: unsafe fn(rows: *const u32, depth: usize, lines: *mut u32, stride: usize),
 }
 
@@ -44,8 +45,8 @@ pub(super) struct LhsBlock<'x> {
 }
 
 impl LhsBlock<'_> {
-    /// A block of `rows` rows of `depth` slots. Strides count slots: from one row to the next, and from one slot of a row
-    /// to the next.
+    /// A block of `rows` rows of `depth` slots. Strides count slots: from one row to the next, and from one
+    /// slot of a row to the next.
     ///
     /// # Safety
     /// All slots that the strides lead to from `first` must be readable for the lifetime of the block.
@@ -65,12 +66,12 @@ impl MicroKernel {
         self.tiles.len()
     }
 
-    /// `c = a b` or `c += a b`: `a` has the rows of `c`; `b` begins with a panel of `a`'s depth and [`Self::nr`] columns, of
-    /// which `c` has the first `columns`.
+    /// `c = a b` or `c += a b`: `a` has the rows of `c`; `b` begins with a panel of `a`'s depth and
+    /// [`Self::nr`] columns, of which `c` has the first `columns`.
     ///
     /// # Safety
-    /// `c` must point to `a`'s rows of `columns` numbers, `c_stride` apart, that nothing else refers to; to accumulate, the
-    /// numbers must be initialized.
+    /// `c` must point to `a`'s rows of `columns` numbers, `c_stride` apart, that nothing else refers to; to
+    /// accumulate, the numbers must be initialized.
     ///
     /// # Panics
     /// When `b` is shorter than that, or `c` has more rows or columns than a tile.
@@ -97,8 +98,8 @@ impl MicroKernel {
             accumulate,
         };
         if columns == self.nr {
-            // SAFETY: `select` gave this kernel for a processor that has its instructions; `a` promises its slots, `b` was
-            // just checked, and `c` is the caller's promise.
+            // SAFETY: `select` gave this kernel for a processor that has its instructions; `a` promises its
+            // slots, `b` was just checked, and `c` is the caller's promise.
             unsafe { run(&tile) };
             return;
         }
@@ -141,8 +142,8 @@ impl MicroKernel {
         let whole = if columns == SQUARE { depth - depth % SQUARE } else { 0 };
         let stride = lines.strides()[0].unsigned_abs();
         for k in (0..whole).step_by(SQUARE) {
-            // SAFETY: there are 16 rows of `depth` slots with 16 slots from `k` on, and as many lines of 16; `select` gave
-            // this kernel for a processor that has its instructions.
+            // SAFETY: there are 16 rows of `depth` slots with 16 slots from `k` on, and as many lines of 16;
+            // `select` gave this kernel for a processor that has its instructions.
             unsafe {
                 (self.transpose_16x16)(
                     rows.as_ptr().add(k),
@@ -157,8 +158,8 @@ impl MicroKernel {
         }
     }
 
-    /// Consecutive rows of k as one line of slots, a slot for each column: one row of f32, or two of bfloat16, whose
-    /// second may be missing.
+    /// Consecutive rows of k as one line of slots, a slot for each column: one row of f32, or two of
+    /// bfloat16, whose second may be missing.
     ///
     /// # Panics
     /// When the rows have other lengths than `slots`.

@@ -6,7 +6,8 @@ use rayon::prelude::*;
 use super::packed_lhs::PackedLhs;
 use super::packed_rhs::PackedRhs;
 
-/// Slots of k that a micro-kernel sums in registers before it adds them to C: that much of a panel stays in the L1 cache.
+/// Slots of k that a micro-kernel sums in registers before it adds them to C: that much of a panel stays in
+/// the L1 cache.
 const KC: usize = 288;
 /// Rows of a thread's tile: [`KC`] slots of each stay in the L2 cache.
 const MC: usize = 264;
@@ -20,7 +21,8 @@ const TILES_PER_THREAD: usize = 4;
 /// `c = a b` or `c += a b` on all threads: `[m, k] x [k, n] -> [m, n]`.
 ///
 /// # Panics
-/// When the shapes do not fit, a row of `c` is not contiguous, or the operands are packed for different micro-kernels.
+/// When the shapes do not fit, a row of `c` is not contiguous, or the operands are packed for different
+/// micro-kernels.
 pub fn multiply(c: ArrayViewMut2<f32>, accumulate: bool, a: &PackedLhs<'_>, b: &PackedRhs) {
     assert!(
         a.rows == c.nrows() && a.depth == b.depth && b.columns == c.ncols(),
@@ -52,8 +54,9 @@ pub fn multiply(c: ArrayViewMut2<f32>, accumulate: bool, a: &PackedLhs<'_>, b: &
     tiles.into_par_iter().for_each(|(tile, row, panel)| multiply_tile(tile, accumulate, a, row, b, panel));
 }
 
-/// [`multiply`] on the calling thread alone, of the rows of `a` from `first_row` on and the columns of `b` from the
-/// panel `first_panel` on, as many as `c` has. `b` may have more slots than `a`; the first ones are used.
+/// [`multiply`] on the calling thread alone, of the rows of `a` from `first_row` on and the columns of `b`
+/// from the panel `first_panel` on, as many as `c` has. `b` may have more slots than `a`; the first ones are
+/// used.
 ///
 /// # Panics
 /// As [`multiply`].
@@ -87,7 +90,8 @@ pub fn multiply_tile(
             for row in (0..height).step_by(kernel.mr()) {
                 let below = height.min(row + kernel.mr());
                 let a = a.block(first_row + row..first_row + below, slots.clone());
-                // SAFETY: rows `row..below` and columns from `left` on are those of `c`, which is borrowed mutably.
+                // SAFETY: rows `row..below` and columns from `left` on are those of `c`, which is borrowed
+                // mutably.
                 unsafe {
                     let c = values.offset(row as isize * stride).add(left);
                     kernel.run(a, b, c, stride, columns, accumulate || start > 0);

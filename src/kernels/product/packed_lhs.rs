@@ -111,8 +111,8 @@ impl<'x> PackedLhs<'x> {
         };
         let first =
             first.wrapping_offset(rows.start as isize * row_stride + slots.start as isize * slot_stride);
-        // SAFETY: the rows and slots were just checked to be in this operand, whose strides these are, and the block
-        // borrows it.
+        // SAFETY: the rows and slots were just checked to be in this operand, whose strides these are, and
+        // the block borrows it.
         unsafe { LhsBlock::new(first, [row_stride, slot_stride], [rows.len(), slots.len()]) }
     }
 }

@@ -16,8 +16,8 @@ const CHUNK: usize = 16;
 
 const CONTIGUOUS: &str = "rows of activations, and lines of a panel, are contiguous";
 
-/// A right operand `[k, n]`, packed for one micro-kernel as panels of `nr` columns: for each slot of k, one slot for each
-/// column. The last panel is padded with columns of zeros.
+/// A right operand `[k, n]`, packed for one micro-kernel as panels of `nr` columns: for each slot of k, one
+/// slot for each column. The last panel is padded with columns of zeros.
 pub struct PackedRhs {
     pub(super) kernel: &'static MicroKernel,
     /// k in slots.
@@ -29,7 +29,8 @@ pub struct PackedRhs {
 }
 
 impl PackedRhs {
-    /// The transpose of these rows of a matrix, `[w.columns(), rows.len()]`, for `x W^T`; packed on all threads.
+    /// The transpose of these rows of a matrix, `[w.columns(), rows.len()]`, for `x W^T`; packed on all
+    /// threads.
     pub fn from_matrix_transposed(w: &impl Matrix, rows: Range<usize>, precision: Precision) -> Self {
         Self::from_matrix_transposed_with(select::current(precision), w, rows)
     }
@@ -134,7 +135,8 @@ impl PackedRhs {
         self
     }
 
-    /// Bytes that a packed matrix `[rows, columns]` takes in either role, not counting padding along its shorter side.
+    /// Bytes that a packed matrix `[rows, columns]` takes in either role, not counting padding along its
+    /// shorter side.
     pub fn bytes(rows: usize, columns: usize, precision: Precision) -> u64 {
         let kernel = select::current(precision);
         let slots = rows.max(columns).next_multiple_of(kernel.nr).max(1);
@@ -162,7 +164,8 @@ impl PackedRhs {
     }
 }
 
-/// Fill a panel `[depth, nr]` column by column: `pack` writes the slots of one; columns from `columns` on become zero.
+/// Fill a panel `[depth, nr]` column by column: `pack` writes the slots of one; columns from `columns` on
+/// become zero.
 fn fill_columns(
     kernel: &MicroKernel,
     mut panel: ArrayViewMut2<u32>,

@@ -1,5 +1,5 @@
-//! Products in plain Rust, whose loops the compiler vectorizes for whatever target it compiles for; and the packing of
-//! f32, which needs no instructions of its own.
+//! Products in plain Rust, whose loops the compiler vectorizes for whatever target it compiles for; and the
+//! packing of f32, which needs no instructions of its own.
 
 #![allow(unsafe_code)]
 
@@ -8,9 +8,10 @@ use super::simd::{Simd, Tile, tile};
 
 /// Columns of a vector: a register of 128 bits.
 const LANES: usize = 4;
-/// Vectors of a tile's columns. Two rows of sums, the two multipliers, a vector of columns and a product fill the 16
-/// registers of baseline x86-64. Without fused multiply-add the rest of the loop competes with the arithmetic, and a wide
-/// tile has least of it: a value of the left operand takes two instructions (load, broadcast), a vector of columns one.
+/// Vectors of a tile's columns. Two rows of sums, the two multipliers, a vector of columns and a product fill
+/// the 16 registers of baseline x86-64. Without fused multiply-add the rest of the loop competes with the
+/// arithmetic, and a wide tile has least of it: a value of the left operand takes two instructions (load,
+/// broadcast), a vector of columns one.
 const VECTORS: usize = 6;
 
 struct Portable;

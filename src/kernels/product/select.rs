@@ -9,8 +9,8 @@ use super::x86;
 use crate::kernels::cpu::Cpu;
 use crate::kernels::precision::Precision;
 
-/// The fastest micro-kernel of this level. Where the processor has no bfloat16 products, the f32 kernel serves both
-/// precisions.
+/// The fastest micro-kernel of this level. Where the processor has no bfloat16 products, the f32 kernel
+/// serves both precisions.
 ///
 /// # Panics
 /// When the processor does not have this level.

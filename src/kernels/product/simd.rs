@@ -1,8 +1,8 @@
 //! The body of every micro-kernel, generic over the instruction set.
 //!
-//! Operands are slots of 32 bits: one f32, or two bfloat16 that are consecutive along k and are multiplied and summed
-//! together. A slot of a row of A, broadcast, times a vector of slots of B (one for each column of C) is added to a
-//! vector of f32 sums. Nothing else is computed.
+//! Operands are slots of 32 bits: one f32, or two bfloat16 that are consecutive along k and are multiplied
+//! and summed together. A slot of a row of A, broadcast, times a vector of slots of B (one for each column of
+//! C) is added to a vector of f32 sums. Nothing else is computed.
 
 #![allow(unsafe_code)]
 
@@ -34,9 +34,9 @@ pub(super) trait Simd {
     /// # Safety
     /// `to` must have [`Self::LANES`] values.
     unsafe fn store(to: *mut f32, sums: Self::Vector, accumulate: bool);
-    /// For rows whose slots are contiguous: add the products of the first slots to the sums, and return how many slots
-    /// that was. A multiple of [`Self::LANES`] on processors that multiply by one lane of a vector and so need no splat;
-    /// 0 on others.
+    /// For rows whose slots are contiguous: add the products of the first slots to the sums, and return how
+    /// many slots that was. A multiple of [`Self::LANES`] on processors that multiply by one lane of a vector
+    /// and so need no splat; 0 on others.
     ///
     /// # Safety
     /// Each row must have `depth` slots, and `b` as many times V vectors.
@@ -81,7 +81,8 @@ pub(super) struct Tile {
 /// The processor must have the instructions of `S`, and the operands the sizes that `tile`, `R` and `V` say.
 #[inline(always)]
 pub(super) unsafe fn tile<S: Simd, const R: usize, const V: usize>(tile: &Tile) {
-    // SAFETY: `a` is read in R rows of `depth` slots, `b` in `depth` rows of V vectors, `c` in R rows of V vectors.
+    // SAFETY: `a` is read in R rows of `depth` slots, `b` in `depth` rows of V vectors, `c` in R rows of V
+    // vectors.
     unsafe {
         let mut sums = [[S::zero(); V]; R];
         let rows: [*const u32; R] = from_fn(|i| tile.a.offset(i as isize * tile.a_row_stride));

@@ -1,4 +1,4 @@
-//! Every kernel that this processor has against sums in f64.
+//! Every micro-kernel of this processor against sums in f64.
 
 use std::ops::Range;
 
@@ -38,7 +38,7 @@ fn kernels() -> impl Iterator<Item = (Cpu, Precision, &'static MicroKernel)> {
     })
 }
 
-/// What the kernel makes of a number.
+/// The operand as the micro-kernel reads it: bfloat16 is rounded.
 fn rounded(kernel: &MicroKernel, x: &Array2<f32>) -> Array2<f64> {
     match kernel.values_per_slot {
         1 => x.mapv(f64::from),
@@ -46,19 +46,19 @@ fn rounded(kernel: &MicroKernel, x: &Array2<f32>) -> Array2<f64> {
     }
 }
 
-/// That `found` is `a b`, up to what f32 sums of so many products round: each of at most `k` additions by half a unit in
-/// the last place of a partial sum, which is no larger than the sum of magnitudes.
+/// Checks that `found` is `a b`, up to the rounding of f32 sums: at most `k` additions, each off by half a
+/// unit in the last place of a partial sum, which is no larger than the sum of magnitudes.
 fn check(found: ArrayView2<f32>, a: &Array2<f64>, b: ArrayView2<f64>, what: &str) {
     let right = a.dot(&b);
     let magnitude = a.mapv(f64::abs).dot(&b.mapv(f64::abs));
-    let most = (a.ncols() + 4) as f64 * f64::from(f32::EPSILON) / 2.0;
+    let tolerance = (a.ncols() + 4) as f64 * f64::from(f32::EPSILON) / 2.0;
     for ((at, found), magnitude) in found.indexed_iter().zip(&magnitude) {
         let error = (f64::from(*found) - right[at]).abs();
-        assert!(error <= most * magnitude, "{what} at {at:?}: {found} for {}", right[at]);
+        assert!(error <= tolerance * magnitude, "{what} at {at:?}: {found} for {}", right[at]);
     }
 }
 
-/// Shapes `[m, k] x [k, n]` that leave rests in every way: rows, columns, slots and blocks of the sum.
+/// Shapes `[m, k] x [k, n]` with every kind of remainder: rows, columns, slots and blocks of k.
 const SHAPES: [(usize, usize, usize); 8] = [
     (1, 1, 1),
     (1, 576, 192),
@@ -77,15 +77,15 @@ fn both_roles_equal_the_definition_on_ragged_shapes() {
             let what = format!("{cpu:?} {precision:?} [{m}, {k}] x [{k}, {n}]");
             let x = numbers(m, k, 1);
             let a = PackedLhs::pack_with(kernel, x.view());
-            let spare_rows = 3;
-            let w = Dense(numbers(n + spare_rows, k, 2));
+            let extra_rows = 3;
+            let w = Dense(numbers(n + extra_rows, k, 2));
             let rows = 2..2 + n;
             let used = rounded(kernel, &w.0.slice(s![rows.clone(), ..]).to_owned());
             let mut c = Array2::from_elem((m, n), f32::NAN);
             multiply(c.view_mut(), false, &a, &PackedRhs::from_matrix_transposed_with(kernel, &w, rows));
             check(c.view(), &rounded(kernel, &x), used.t(), &what);
 
-            let w = Dense(numbers(k + spare_rows, n, 3));
+            let w = Dense(numbers(k + extra_rows, n, 3));
             let rows = 1..1 + k;
             let used = rounded(kernel, &w.0.slice(s![rows.clone(), ..]).to_owned());
             c.fill(f32::NAN);
@@ -94,7 +94,7 @@ fn both_roles_equal_the_definition_on_ragged_shapes() {
             check(c.view(), &rounded(kernel, &x), used.view(), &what);
             let once = c.clone();
             multiply(c.view_mut(), true, &a, &b);
-            // The blocks of the sum are added one by one, so twice the product may round otherwise.
+            // The blocks of k are added one by one, so twice the product may round differently.
             let twice = (&c - &once * 2.0).mapv(f32::abs);
             assert!(twice.iter().all(|d| *d <= 1e-5 * k as f32), "{what}");
         }
@@ -106,21 +106,21 @@ fn activations_multiply_in_every_role_and_in_part() {
     for (cpu, precision, kernel) in kernels() {
         for (m, k, n) in SHAPES {
             let what = format!("{cpu:?} {precision:?} [{m}, {k}] x [{k}, {n}]");
-            // The right operand has more columns than are wanted, and more slots than the left.
+            // The right operand has more columns than the result, and more slots than the left operand.
             let (a, b) = (numbers(m, k + 2, 6), numbers(k + 5, n + 2, 7));
             let part = a.slice(s![.., 1..=k]);
             let mut wide = Array2::from_elem((m, n + 3), f32::NAN);
             let (exact_a, exact_b) = (rounded(kernel, &part.to_owned()), rounded(kernel, &b));
-            for turned in [false, true] {
-                let turned_a = part.t().as_standard_layout().to_owned();
-                let turned_b = b.t().as_standard_layout().to_owned();
-                let rows = if turned {
-                    PackedLhs::pack_transposed_with(kernel, turned_a.view())
+            for transposed in [false, true] {
+                let transposed_a = part.t().as_standard_layout().to_owned();
+                let transposed_b = b.t().as_standard_layout().to_owned();
+                let rows = if transposed {
+                    PackedLhs::pack_transposed_with(kernel, transposed_a.view())
                 } else {
                     PackedLhs::pack_with(kernel, part)
                 };
-                let panels = if turned {
-                    PackedRhs::pack_transposed_with(kernel, turned_b.view())
+                let panels = if transposed {
+                    PackedRhs::pack_transposed_with(kernel, transposed_b.view())
                 } else {
                     PackedRhs::pack_with(kernel, b.view())
                 };
@@ -136,7 +136,7 @@ fn activations_multiply_in_every_role_and_in_part() {
 }
 
 #[test]
-fn made_rows_are_those_of_an_array() {
+fn rows_from_a_function_are_those_of_an_array() {
     let x = numbers(70, 33, 8);
     for precision in Precision::value_variants() {
         let b = PackedRhs::pack(x.slice(s![..33, ..20]), *precision);
@@ -219,7 +219,8 @@ fn a_number_does_not_depend_on_the_tile_or_the_threads() {
 
 #[test]
 fn bfloat16_is_rounded_to_nearest_even() {
-    // One product by 1 shows what a number was rounded to: ties both ways, carries, signs, and the largest numbers.
+    // A product by 1 shows what a number was rounded to: ties both ways, carries, signs, and the largest
+    // numbers.
     let kernel = select::micro_kernel(Cpu::detected(), Precision::Bf16);
     if kernel.values_per_slot == 1 {
         return;

@@ -145,7 +145,8 @@ impl Simd for Avx512Bf16 {
 
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2<const R: usize>(operands: &Tile) {
-    // SAFETY: the instructions are those of this function; the sizes are the caller's promise, here and below.
+    // SAFETY: the instructions are those of this function; the sizes are the caller's promise, here and
+    // below.
     unsafe { tile::<Avx2, R, 2>(operands) }
 }
 
@@ -198,8 +199,8 @@ pub(super) static AVX512_BF16: MicroKernel = MicroKernel {
     ],
 };
 
-/// [`MicroKernel::pack`] of bfloat16: rounded to nearest, ties to even. Subnormals become zero, as the products read
-/// them. The last slot of a row of odd length is padded with zero.
+/// [`MicroKernel::pack`] of bfloat16: rounded to nearest, ties to even. Subnormals become zero, as the
+/// products read them. The last slot of a row of odd length is padded with zero.
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn pack_bf16(row: &[f32], slots: &mut [u32]) {
     let (whole, rest) = row.as_chunks::<32>();
@@ -223,7 +224,8 @@ fn round_32(row: &[f32; 32], slots: &mut [u32; 16]) {
     }
 }
 
-/// [`MicroKernel::interleave`] of bfloat16, rounded as in [`pack_bf16`]; zeros in place of a missing second row.
+/// [`MicroKernel::interleave`] of bfloat16, rounded as in [`pack_bf16`]; zeros in place of a missing second
+/// row.
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn interleave_bf16(first: &[f32], second: Option<&[f32]>, slots: &mut [u32]) {
     let length = slots.len();
@@ -255,8 +257,8 @@ unsafe fn avx512_transpose_16x16(rows: *const u32, depth: usize, lines: *mut u32
         // SAFETY: the caller's promise.
         *v = unsafe { _mm512_loadu_si512(rows.add(i * depth).cast()) };
     }
-    // Four rounds. Each exchanges one bit of the row's index with one bit of the slot's index: the first two move slots
-    // within the quarters (128 bits) of a vector, the last two move whole quarters.
+    // Four rounds. Each exchanges one bit of the row's index with one bit of the slot's index: the first two
+    // move slots within the quarters (128 bits) of a vector, the last two move whole quarters.
     let mut pairs = v;
     for i in 0..8 {
         pairs[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);

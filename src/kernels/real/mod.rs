@@ -14,8 +14,8 @@ use super::product::Matrix;
 
 /// `f32` for training, `f64` for checking gradients by finite differences.
 ///
-/// Products multiply a packed left operand `[m, k]` by a packed right operand `[k, n]`. Packing takes a [`Precision`],
-/// which matters to f32 alone.
+/// Products multiply a packed left operand `[m, k]` by a packed right operand `[k, n]`. Packing takes a
+/// [`Precision`], which matters to f32 alone.
 pub trait Real:
     ndarray::NdFloat
     + AddAssign
@@ -77,14 +77,14 @@ pub trait Real:
     /// Bytes that a packed matrix `[rows, columns]` takes as the right operand, itself or its transpose.
     fn packed_bytes(rows: usize, columns: usize, precision: Precision) -> u64;
 
-    /// Whether activations are saved for the backward pass as bfloat16, since products of this precision round them
-    /// anyway.
+    /// Whether activations are saved for the backward pass as bfloat16, since products of this precision
+    /// round them anyway.
     fn saves_bf16(precision: Precision) -> bool;
 
     /// `c = a b` or `c += a b`, on all threads.
     fn multiply(c: ArrayViewMut2<Self>, accumulate: bool, a: &Self::PackedLhs<'_>, b: &Self::PackedRhs);
-    /// [`Self::multiply`] on the calling thread alone. `b` may have more rows than `a` has columns, and more columns than
-    /// `c`; the first ones are used.
+    /// [`Self::multiply`] on the calling thread alone. `b` may have more rows than `a` has columns, and more
+    /// columns than `c`; the first ones are used.
     fn multiply_single(
         c: ArrayViewMut2<Self>,
         accumulate: bool,

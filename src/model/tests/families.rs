@@ -1,5 +1,6 @@
-//! What must hold of every architecture: gradients against finite differences in f64, and what must not change a result.
-//! The models are those of fixtures/arch, which tests/main/model/architectures.rs compares with other programs.
+//! Properties of every architecture: gradients against finite differences in f64, and changes that must not
+//! affect a result. The models are those of fixtures/arch, which tests/main/model/architectures.rs compares
+//! with other programs.
 
 use std::path::Path;
 
@@ -40,7 +41,7 @@ fn each_family(work: impl Fn(&str, &Base)) {
     }
 }
 
-/// Random terms on every matrix that may have one.
+/// Random terms for every matrix that may have one.
 fn targets(base: &Base) -> Vec<AdapterTarget> {
     let mut stream = ChaCha20Rng::seed_from_u64(2);
     let names = base.targets("all", None).unwrap();
@@ -61,7 +62,7 @@ fn targets(base: &Base) -> Vec<AdapterTarget> {
     names.into_iter().map(target).collect()
 }
 
-/// Two sequences with a common beginning and one alone, all longer than a window; the loss falls on some tokens.
+/// Two sequences with a shared prefix and one alone, all longer than a window.
 fn sequences(base: &Base) -> Vec<Vec<u32>> {
     let mut stream = ChaCha20Rng::seed_from_u64(3);
     let vocab = base.config().vocab as u32;

@@ -1,4 +1,4 @@
-//! Gradients against finite differences in f64, and what must not change the result.
+//! Gradients against finite differences in f64, and changes that must not affect the result.
 
 mod families;
 
@@ -85,7 +85,7 @@ fn with_model(work: impl FnOnce(&Base)) {
     work(&Base::open(&path).unwrap());
 }
 
-/// Random terms on every matrix of both blocks, or on those whose name contains `only`.
+/// Random terms for every matrix of both blocks, or for those whose name contains `only`.
 fn targets(base: &Base, only: &str) -> Vec<AdapterTarget> {
     let mut stream = ChaCha20Rng::seed_from_u64(2);
     base.targets("all", None)
@@ -160,7 +160,8 @@ fn gradients_equal_finite_differences() {
 
 #[test]
 fn a_backward_pass_that_ends_early_gives_the_same_gradients() {
-    // The lowest block with terms in its feed-forward part, in its output matrix, or in q alone ends in other places.
+    // The pass ends at a different point when the lowest block has terms in its feed-forward network, in o,
+    // or in q alone.
     for only in ["blk.1.ffn_down", "blk.1.attn_output", "blk.0.attn_q", "blk.0.ffn", "blk.1"] {
         with_model(|base| check_gradients(base, only));
     }
@@ -332,8 +333,8 @@ fn bytes_do_not_depend_on_the_thread_count() {
 
 #[test]
 fn bfloat16_products_give_loss_and_gradients_near_those_of_f32() {
-    // A bfloat16 has 8 bits, so a product is off by up to 2^-8; sums of products of mixed signs by less than a tenth of
-    // their size, even behind two blocks.
+    // A bfloat16 has 8 significant bits, so the relative error of a product is up to 2^-8. Sums of products
+    // of mixed signs are off by less than a tenth of their size, even after two blocks.
     with_model(|base| {
         let run = |precision| {
             let mut model = Transformer::<f32>::new(base).unwrap().with_precision(precision);

@@ -63,7 +63,9 @@ fn turn_over(model: &Path, files: usize) -> [usize; 2] {
         fs::write(&file, bytes).unwrap();
         let converted = folder.path().join(format!("{number}"));
         let convert = vec!["convert", "--type", "f32", converted.to_str().unwrap()];
-        for words in [vec!["inspect"], vec!["eval", "--data", small.to_str().unwrap()], convert] {
+        for words in
+            [vec!["inspect", "--second-opinion"], vec!["eval", "--data", small.to_str().unwrap()], convert]
+        {
             let mut command = limited();
             command.args(&words[..1]);
             // The input stands before the output.

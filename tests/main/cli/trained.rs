@@ -221,6 +221,19 @@ fn inspect_shows_models_and_adapters() {
 }
 
 #[test]
+fn inspect_gives_a_second_opinion_on_gguf_files() {
+    let shown = curmerge!("inspect", demo("model.gguf"), "--second-opinion", "--json").json();
+    let tensors = shown["tensors"].as_array().unwrap().len();
+    assert_eq!(shown["second_opinion"]["tensors"], tensors);
+    assert_eq!(shown["second_opinion"]["disagreements"], serde_json::json!([]));
+    let text = curmerge!("inspect", demo("model.gguf"), "--second-opinion", "--no-checksums").done().stdout;
+    assert!(text.contains(&format!("gguf-rs read {tensors} tensors")) && text.contains("0 disagreements"));
+    let onnx = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/onnx/external.onnx");
+    let line = curmerge!("inspect", onnx, "--second-opinion").refusal();
+    assert!(line.contains("only a GGUF file"), "{line}");
+}
+
+#[test]
 fn inspect_shows_onnx_models() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/onnx/external.onnx");
     let shown = curmerge!("inspect", file, "--json").json();

@@ -3,35 +3,28 @@
 //! The converter leaves such things out without a word, and llama.cpp then runs another model. Here they are refused;
 //! but for windows, which change nothing in texts no longer than they are: of these the user is told.
 
-use super::recipe::{Key, Recipe, Stretching};
 use super::rope;
-use crate::arch::is_windowed;
+use crate::arch::{Architecture, Key, RopeType, is_windowed};
 use crate::base::folder::{self, Folder, Object};
 use crate::base::{Base, Config, long_amplitude};
 use crate::{Error, Result};
 
 /// Refuses what would be lost; what a user should know is added to `notes`.
-pub(super) fn check(
-    base: &Base,
-    folder: Folder<'_>,
-    recipe: &Recipe,
-    json: &Object,
-    notes: &mut Vec<String>,
-) -> Result<()> {
-    let config = base.config();
+pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut Vec<String>) -> Result<()> {
+    let (architecture, config) = (base.architecture(), base.config());
+    let converter = &architecture.converter;
     let refuse = |key: &str, problem: String| {
-        let help = format!("llama.cpp's {} has no form for it: use the model as it is", recipe.architecture);
+        let help = format!("llama.cpp's {} has no form for it: use the model as it is", architecture.name);
         Err(Error::input(folder.join(folder::CONFIG), key, problem, help))
     };
-    let has = |key: Key| recipe.keys.contains(&key);
-    let scale =
-        base.architecture().attention_scale(config.layers, config.d_model, config.heads, config.head_dim);
+    let has = |key: Key| converter.keys.contains(&key);
+    let scale = architecture.attention_scale(config.layers, config.d_model, config.heads, config.head_dim);
     if !has(Key::Scales) && (config.attention_scale / scale - 1.0).abs() > 1e-6 {
         let problem = format!("attention's scores are scaled by {}, not {scale}", config.attention_scale);
         return refuse("query_pre_attn_scalar", problem);
     }
     if !has(Key::Scales) {
-        let embedding = if base.architecture().scales_embedding { 1.0 } else { config.embedding_scale };
+        let embedding = if architecture.forward.scales_embedding { 1.0 } else { config.embedding_scale };
         let scales = [
             ("embedding_multiplier", embedding),
             ("residual_multiplier", config.residual_scale),
@@ -65,17 +58,17 @@ pub(super) fn check(
         return refuse("norm_topk_prob", "the weights of a token's experts do not sum to 1".into());
     }
     let tied = json.get("tie_word_embeddings").and_then(|tied| tied.as_bool()) != Some(false);
-    if recipe.no_head && !tied && base.tensors().contains_key("output") {
+    if !converter.writes_head && !tied && base.tensors().contains_key("output") {
         return refuse("tie_word_embeddings", "the output head is another than the embedding".into());
     }
-    let sees = |name: &str| recipe.left_out.iter().any(|start| name.starts_with(start));
+    let sees = |name: &str| converter.dropped_prefixes.iter().any(|start| name.starts_with(start));
     let seeing = base.tensors().values().filter(|tensor| sees(&tensor.stored_name)).count();
     if seeing > 0 {
         notes.push(format!(
             "{seeing} tensors of a part that sees were left out: the file is the language model alone"
         ));
     }
-    if let Some((key, problem)) = rotary(base, recipe, json) {
+    if let Some((key, problem)) = rotary(architecture, config, json) {
         return refuse(key, problem);
     }
     if let Some(problem) = windows(base, notes) {
@@ -85,24 +78,24 @@ pub(super) fn check(
 }
 
 /// What cannot be said of the rotary embeddings: the key and the problem.
-fn rotary(base: &Base, recipe: &Recipe, json: &Object) -> Option<(&'static str, String)> {
-    let config = base.config();
+fn rotary(architecture: &Architecture, config: &Config, json: &Object) -> Option<(&'static str, String)> {
     let rope = config.rope.as_ref()?;
-    let kind = rope::stretching(json);
+    let has = |key: Key| architecture.converter.keys.contains(&key);
+    let kind = rope::scaling(json);
     let form = match kind {
         None => None,
-        Some("linear") => Some(Stretching::Linear),
-        Some("longrope" | "su") => Some(Stretching::Long),
-        Some(_) => Some(Stretching::Llama3),
+        Some("linear") => Some(RopeType::Linear),
+        Some("longrope" | "su") => Some(RopeType::LongRope),
+        Some(_) => Some(RopeType::Llama3),
     };
-    if form.is_some_and(|form| !recipe.stretching.contains(&form)) {
+    if form.is_some_and(|form| !architecture.converter.rope_types.contains(&form)) {
         let kind = kind.unwrap_or_default().escape_debug();
         return Some(("rope_parameters", format!("frequencies are stretched by the rule '{kind}'")));
     }
-    if !recipe.keys.contains(&Key::RopeBase) && rope.base != 10000.0 {
+    if !has(Key::RopeBase) && rope.base != 10000.0 {
         return Some(("rope_theta", format!("it is {}, not 10000", rope.base)));
     }
-    if form != Some(Stretching::Long) && recipe.architecture != "phi3" && rope.dim != config.head_dim {
+    if !has(Key::PartialRopeDimensions) && rope.dim != config.head_dim {
         let problem = format!("{} of the {} entries of a head are rotated", rope.dim, config.head_dim);
         return Some(("partial_rotary_factor", problem));
     }
@@ -112,7 +105,7 @@ fn rotary(base: &Base, recipe: &Recipe, json: &Object) -> Option<(&'static str, 
             return Some(("attention_factor", format!("it is {}, not {usual}", rope.amplitude)));
         }
     }
-    let local = recipe.keys.contains(&Key::LocalRopeBase);
+    let local = has(Key::LocalRopeBase);
     let same = match &config.local_rope {
         Some(rope) => local && rope.factors.is_none() && rope.dim == config.head_dim,
         None => !local || rope.factors.is_none() || config.window.is_none(),
@@ -123,7 +116,7 @@ fn rotary(base: &Base, recipe: &Recipe, json: &Object) -> Option<(&'static str, 
 /// What cannot be said of sliding windows.
 fn windows(base: &Base, notes: &mut Vec<String>) -> Option<String> {
     let config: &Config = base.config();
-    let Some(known) = base.architecture().windows else {
+    let Some(known) = base.architecture().gguf.windows else {
         if let Some(window) = config.window.filter(|&window| window < config.context) {
             notes.push(format!(
                 "the model sees {window} tokens in a sliding window, which llama.cpp does not know of its \

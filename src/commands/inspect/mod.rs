@@ -1,5 +1,7 @@
 //! `curmerge inspect`: what a model file, a model folder or an adapter holds.
 
+mod second_opinion;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -34,13 +36,19 @@ pub struct InspectArgs {
     /// Do not take checksums of the tensors.
     #[arg(long)]
     pub no_checksums: bool,
+    /// Read the header of a GGUF file with the crate gguf-rs too and compare names, shapes, types, offsets and metadata;
+    /// exit with 1 if the two readers disagree.
+    #[arg(long)]
+    pub second_opinion: bool,
 }
 
 /// Read and print.
 pub fn run(args: &InspectArgs, json: bool) -> Result<()> {
     let (hash, file) = (!args.no_checksums, base::resolve(&args.file)?);
     let spinner = progress::spinner("reading");
-    let contents = match detect(&file)? {
+    let container = detect(&file)?;
+    let opinion = args.second_opinion.then(|| second_opinion::of(&file, container)).transpose()?;
+    let contents = match container {
         Container::Gguf => of_gguf(&file, hash)?,
         Container::HfFolder => of_folder(&file, hash)?,
         Container::SafeTensors if Adapter::is_adapter(&file) => of_adapter(&file, hash)?,
@@ -50,7 +58,7 @@ pub fn run(args: &InspectArgs, json: bool) -> Result<()> {
                 kind: "safetensors file".into(),
                 metadata: texts(tensors.metadata().iter()),
                 tensors: lines(&tensors, hash),
-                path: file,
+                path: file.clone(),
             }
         }
         Container::Onnx => of_onnx(&file, hash)?,
@@ -64,7 +72,21 @@ pub fn run(args: &InspectArgs, json: bool) -> Result<()> {
         }
     };
     spinner.finish_and_clear();
-    if json { terminal::print_json(&contents.json()) } else { terminal::print(&contents.text(args.full)) }
+    let Some(opinion) = opinion else {
+        return if json {
+            terminal::print_json(&contents.json())
+        } else {
+            terminal::print(&contents.text(args.full))
+        };
+    };
+    if json {
+        let mut all = contents.json();
+        all["second_opinion"] = second_opinion::json(&opinion);
+        terminal::print_json(&all)?;
+    } else {
+        terminal::print(&(contents.text(args.full) + &second_opinion::text(&opinion)))?;
+    }
+    second_opinion::verdict(&file, &opinion)
 }
 
 fn of_gguf(path: &Path, hash: bool) -> Result<Contents> {

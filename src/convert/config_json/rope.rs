@@ -10,7 +10,8 @@ use std::f64::consts::PI;
 use curmerge_formats::gguf::{Gguf, Value};
 use serde_json::{Map, Value as Json, json};
 
-use super::config::shortest;
+use super::decimal::shortest;
+use crate::arch::ClassOption;
 use crate::base::{Base, Files, Rope, RopeScaling, long_amplitude};
 use crate::{Error, Result};
 
@@ -28,18 +29,21 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
     let Some(rope) = &config.rope else { return Ok(Map::new()) };
     let mut json = Map::new();
     let theta = shortest(rope.base);
-    let phi = base.architecture().gguf == "phi3";
-    if rope.dim != config.head_dim && !phi {
+    let class = &base.architecture().hugging_face;
+    let partial = class.options.contains(&ClassOption::PartialRotary);
+    if rope.dim != config.head_dim && !partial {
         let problem = format!("it rotates {} of the {} entries of a head", rope.dim, config.head_dim);
         let help = "transformers' model rotates them all: use the model as it is";
         return Err(Error::input(base.path(), "rope.dimension_count", problem, help));
     }
-    if phi {
-        let key = "phi3.rope.scaling.original_context_length";
-        let told = gguf.and_then(|gguf| gguf.get(key)).and_then(Value::as_u64);
+    if class.options.contains(&ClassOption::OriginalContext) {
+        let key = format!("{}.rope.scaling.original_context_length", base.architecture().name);
+        let given = gguf.and_then(|gguf| gguf.get(&key)).and_then(Value::as_u64);
         let long = rope.long.as_ref().map(|long| long.original_context as u64);
-        let original = told.or(long).unwrap_or(config.context as u64);
+        let original = given.or(long).unwrap_or(config.context as u64);
         json.insert("original_max_position_embeddings".into(), original.into());
+    }
+    if partial {
         json.insert("partial_rotary_factor".into(), part(rope.dim, config.head_dim).into());
     }
     let (mut parameters, older) = match &rope.long {
@@ -55,22 +59,21 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
             (parameters, scaling.map(|_| older))
         }
     };
-    if phi {
+    if partial {
         parameters.insert("partial_rotary_factor".into(), part(rope.dim, config.head_dim).into());
     }
     json.insert("rope_theta".into(), theta.into());
     json.insert("rope_scaling".into(), older.map_or(Json::Null, Json::from));
-    let parameters = match base.architecture().windows.and_then(|windows| windows.rope_base) {
-        Some(_) => {
-            let local = config.local_rope.as_ref().unwrap_or(rope);
-            let scaling = self::scaling(base, local)?;
-            json.insert("rope_local_base_freq".into(), shortest(local.base).into());
-            json!({
-                "full_attention": parameters,
-                "sliding_attention": self::parameters(scaling.as_ref(), shortest(local.base)),
-            })
-        }
-        None => parameters.into(),
+    let parameters = if class.options.contains(&ClassOption::LocalRope) {
+        let local = config.local_rope.as_ref().unwrap_or(rope);
+        let scaling = self::scaling(base, local)?;
+        json.insert("rope_local_base_freq".into(), shortest(local.base).into());
+        json!({
+            "full_attention": parameters,
+            "sliding_attention": self::parameters(scaling.as_ref(), shortest(local.base)),
+        })
+    } else {
+        parameters.into()
     };
     json.insert("rope_parameters".into(), parameters);
     Ok(json)
@@ -141,7 +144,7 @@ fn scaling(base: &Base, rope: &Rope) -> Result<Option<RopeScaling>> {
         Files::Gguf(model) => model.first().get(key).and_then(|value| value.as_f64()),
         _ => None,
     };
-    let key = |name: &str| format!("{}.rope.scaling.{name}", base.architecture().gguf);
+    let key = |name: &str| format!("{}.rope.scaling.{name}", base.architecture().name);
     let error = |problem: &str| {
         let help = "transformers' model has no form for it: use the model as it is";
         Err(Error::input(base.path(), "tensor 'rope_freqs'", problem, help))

@@ -1,0 +1,78 @@
+//! Gemma 2: norms before and after both parts of a block, GELU, scaled embeddings, soft caps, and a sliding window in
+//! every other block.
+
+use super::groups::{ATTENTION, ENDS, FEED_FORWARD};
+use super::llama::LLAMA;
+use super::schema::Size::Model;
+use super::schema::*;
+
+pub(super) const GEMMA_ENDS: &[TensorNames] = &[ENDS[0], ENDS[1].unit_offset(), ENDS[2]];
+
+pub(super) const GEMMA_NORMS: &[TensorNames] = &[
+    norm("blk.{}.attn_norm", "model.layers.{}.input_layernorm"),
+    norm("blk.{}.post_attention_norm", "model.layers.{}.post_attention_layernorm"),
+    norm("blk.{}.ffn_norm", "model.layers.{}.pre_feedforward_layernorm"),
+    norm("blk.{}.post_ffw_norm", "model.layers.{}.post_feedforward_layernorm"),
+];
+
+const fn norm(canonical: &'static str, hugging_face: &'static str) -> TensorNames {
+    TensorNames::new(canonical, hugging_face, &[Model]).unit_offset()
+}
+
+pub(super) const GEMMA2: Architecture = Architecture {
+    name: "gemma2",
+    tensors: Tensors { groups: &[GEMMA_ENDS, GEMMA_NORMS, ATTENTION, FEED_FORWARD], ..LLAMA.tensors },
+    forward: Forward {
+        positions: Positions::RopeHalf,
+        activation: Activation::Gelu,
+        scales_embedding: true,
+        ..LLAMA.forward
+    },
+    gguf: Gguf {
+        soft_caps: Some([Some(50.0), Some(30.0)]),
+        windows: Some(Windows { period: 2, length: Some(4096), rope_base: None, scaled: true }),
+        // Gemma 2 27B.
+        width_scaled_layers: &[46],
+        layers_of_70b: None,
+    },
+    converter: Converter {
+        vocabularies: &[VocabularySource::SentencePiece],
+        space_prefix: SpacePrefix::Off,
+        keys: &[
+            Key::Context,
+            Key::Width,
+            Key::Blocks,
+            Key::FeedForward,
+            Key::Heads,
+            Key::KeyValueHeads,
+            Key::RmsEpsilon,
+            Key::HeadLengths,
+            Key::FileType,
+            Key::AttentionCap,
+            Key::LogitCap,
+            Key::Window,
+        ],
+        rope_types: &[],
+        writes_head: false,
+        ..Converter::USUAL
+    },
+    hugging_face: HuggingFace {
+        model_types: &["gemma2"],
+        class: "Gemma2ForCausalLM",
+        defaults: &[
+            ("head_dim", 256.0),
+            ("query_pre_attn_scalar", 256.0),
+            ("max_position_embeddings", 8192.0),
+            ("sliding_window", 4096.0),
+            ("sliding_window_pattern", 2.0),
+            ("attn_logit_softcapping", 50.0),
+            ("final_logit_softcapping", 30.0),
+        ],
+        activation: &[("hidden_activation", "gelu_pytorch_tanh"), ("hidden_act", "gelu_pytorch_tanh")],
+        windows: WindowedLayers::Listed,
+        options: &[ClassOption::SoftCaps, ClassOption::QueryScalar],
+        flags: &[("attention_bias", false)],
+        ..LLAMA.hugging_face
+    },
+    onnx: Onnx { genai_type: Some("gemma2") },
+};

@@ -1,0 +1,76 @@
+//! Gemma 3: Gemma 2 with norms of each head of q and k in place of the soft caps, and a RoPE of its own in the windowed
+//! blocks, which are five of every six.
+
+use super::gemma2::{GEMMA_ENDS, GEMMA_NORMS, GEMMA2};
+use super::groups::{ATTENTION, FEED_FORWARD, HEAD_NORMS};
+use super::schema::*;
+
+const GEMMA_HEAD_NORMS: &[TensorNames] = &[HEAD_NORMS[0].unit_offset(), HEAD_NORMS[1].unit_offset()];
+
+pub(super) const GEMMA3: Architecture = Architecture {
+    name: "gemma3",
+    tensors: Tensors {
+        groups: &[GEMMA_ENDS, GEMMA_NORMS, GEMMA_HEAD_NORMS, ATTENTION, FEED_FORWARD],
+        // The language model within a vision model, in older and in newer folders.
+        prefixes: &[("language_model.", ""), ("model.language_model.", "model.")],
+        ..GEMMA2.tensors
+    },
+    gguf: Gguf {
+        soft_caps: Some([None, None]),
+        windows: Some(Windows { period: 6, length: None, rope_base: Some(1e4), scaled: false }),
+        // Gemma 3 27B.
+        width_scaled_layers: &[62],
+        ..GEMMA2.gguf
+    },
+    converter: Converter {
+        vocabularies: &[VocabularySource::SentencePiece, VocabularySource::ByteLevel],
+        keys: &[
+            Key::Blocks,
+            Key::Context,
+            Key::Width,
+            Key::FeedForward,
+            Key::Heads,
+            Key::KeyValueHeads,
+            Key::LinearScaling,
+            Key::RopeBase,
+            Key::LocalRopeBase,
+            Key::RmsEpsilon,
+            Key::HeadLengths,
+            Key::FileType,
+            Key::GivenLogitCap,
+            Key::Window,
+        ],
+        rope_types: &[RopeType::Linear],
+        writes_head: true,
+        dropped_prefixes: &[
+            "vision_tower.",
+            "model.vision_tower.",
+            "multi_modal_projector.",
+            "model.multi_modal_projector.",
+        ],
+        ..GEMMA2.converter
+    },
+    hugging_face: HuggingFace {
+        model_types: &["gemma3_text", "gemma3"],
+        class: "Gemma3ForCausalLM",
+        defaults: &[
+            ("vocab_size", 262_208.0),
+            ("hidden_size", 2304.0),
+            ("intermediate_size", 9216.0),
+            ("num_hidden_layers", 26.0),
+            ("num_attention_heads", 8.0),
+            ("num_key_value_heads", 4.0),
+            ("head_dim", 256.0),
+            ("max_position_embeddings", 131_072.0),
+            ("rope_theta", 1e6),
+            ("rope_local_base_freq", 1e4),
+            ("query_pre_attn_scalar", 256.0),
+            ("sliding_window", 4096.0),
+            ("sliding_window_pattern", 6.0),
+        ],
+        options: &[ClassOption::SoftCaps, ClassOption::QueryScalar, ClassOption::LocalRope],
+        ..GEMMA2.hugging_face
+    },
+    onnx: Onnx { genai_type: Some("gemma3_text") },
+    ..GEMMA2
+};

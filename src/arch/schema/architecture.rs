@@ -1,0 +1,87 @@
+//! A model family, and lookups in its description.
+
+use super::{Converter, Forward, Gguf, HuggingFace, Onnx, Size, TensorNames, Tensors};
+use crate::arch::pattern::{matches, renamed};
+
+/// The description of a model family.
+#[derive(Clone, Copy, Debug)]
+pub struct Architecture {
+    /// `general.architecture` in GGUF, and the prefix of its keys. Several families may have the same.
+    pub name: &'static str,
+    /// The tensors, and their names in each container.
+    pub tensors: Tensors,
+    /// The options of the forward pass.
+    pub forward: Forward,
+    /// How llama.cpp reads its GGUF files.
+    pub gguf: Gguf,
+    /// How llama.cpp's converter writes its GGUF files.
+    pub converter: Converter,
+    /// The class in transformers, and its config.json.
+    pub hugging_face: HuggingFace,
+    /// The ONNX runtimes that run it.
+    pub onnx: Onnx,
+}
+
+impl Architecture {
+    /// The names of every tensor.
+    pub fn names(&'static self) -> impl Iterator<Item = &'static TensorNames> {
+        self.tensors.groups.iter().copied().flatten()
+    }
+
+    /// The canonical name for Hugging Face's (without `.weight` or `.bias`), and the table's entry.
+    pub fn of_hugging_face(&'static self, name: &str) -> Option<(String, &'static TensorNames)> {
+        let plain = self
+            .tensors
+            .prefixes
+            .iter()
+            .find_map(|(theirs, ours)| name.strip_prefix(theirs).map(|rest| format!("{ours}{rest}")));
+        let name = plain.as_deref().unwrap_or(name);
+        self.names().find_map(|n| Some((renamed(name, n.hugging_face, n.canonical)?, n)))
+    }
+
+    /// Hugging Face's name (without `.weight`) for the canonical one, and the table's entry.
+    pub fn to_hugging_face(&'static self, name: &str) -> Option<(String, &'static TensorNames)> {
+        self.names().find_map(|n| Some((renamed(name, n.canonical, n.hugging_face)?, n)))
+    }
+
+    /// The table's entry for a canonical name (without `.bias`); for a tensor that stacks experts, the entry of one
+    /// expert.
+    pub fn line(&'static self, name: &str) -> Option<&'static TensorNames> {
+        self.names().find(|n| {
+            let whole = n.canonical.strip_suffix("[{}]");
+            matches(name, n.canonical) || whole.is_some_and(|whole| matches(name, whole))
+        })
+    }
+
+    /// What Hugging Face's names of a block's tensors begin with, before the block's number.
+    pub fn block_prefixes(&'static self) -> impl Iterator<Item = String> {
+        let own = self.names().filter_map(|n| Some(n.hugging_face.split_once("{}")?.0));
+        own.flat_map(|own| {
+            let other = |(theirs, ours): &(&str, &str)| Some(format!("{theirs}{}", own.strip_prefix(ours)?));
+            std::iter::once(own.to_string()).chain(self.tensors.prefixes.iter().filter_map(other))
+        })
+    }
+
+    /// The factor of attention scores in a model of these dimensions, unless its file gives another.
+    pub fn attention_scale(&self, layers: usize, d_model: usize, heads: usize, head_dim: usize) -> f64 {
+        let by_width = self.gguf.width_scaled_layers.contains(&layers);
+        let width = if by_width { d_model / heads.max(1) } else { head_dim };
+        1.0 / (width as f64).sqrt()
+    }
+
+    /// The canonical name, after `blk.N.`, of the matrix that has this role.
+    pub fn target(&self, role: &str) -> Option<&'static str> {
+        self.tensors.targets.iter().find(|(word, _)| *word == role).map(|(_, name)| *name)
+    }
+
+    /// The parts of a matrix that holds several roles, by its canonical name after `blk.N.`, from the first row on;
+    /// empty for other matrices.
+    pub fn parts(&self, name: &str) -> &'static [(&'static str, Size)] {
+        self.tensors.fused.iter().find(|(fused, _)| *fused == name).map_or(&[], |(_, parts)| parts)
+    }
+
+    /// Whether the feed-forward part is a mixture of experts.
+    pub fn has_experts(&'static self) -> bool {
+        self.names().any(|n| n.shape.first() == Some(&Size::Experts))
+    }
+}

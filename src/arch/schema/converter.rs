@@ -1,0 +1,149 @@
+//! What llama.cpp's convert_hf_to_gguf.py does for a family. It has a class for each; here they are data.
+
+/// How a Hugging Face folder of a family becomes a GGUF file.
+#[derive(Clone, Copy, Debug)]
+pub struct Converter {
+    /// Where the vocabulary may be; the first that the folder has is used.
+    pub vocabularies: &'static [VocabularySource],
+    /// When `tokenizer.ggml.add_space_prefix` is written.
+    pub space_prefix: SpacePrefix,
+    /// Tokenizer keys of single models, which the converter recognises by the size of their vocabulary.
+    pub by_vocabulary_size: &'static [(usize, TokenizerOverride)],
+    /// The keys under the architecture's name, in the order in which they are written.
+    pub keys: &'static [Key],
+    /// The rules of RoPE scaling that can be written.
+    pub rope_types: &'static [RopeType],
+    /// The stacked experts of a block, in the order in which they are written: canonical names after `blk.N.`.
+    pub experts: &'static [&'static str],
+    /// Whether an output head in the folder is written. llama.cpp takes the embedding for the head of some families.
+    pub writes_head: bool,
+    /// Prefixes of the folder's tensors that are not written: vision towers and projectors.
+    pub dropped_prefixes: &'static [&'static str],
+}
+
+impl Converter {
+    /// What most of the converter's classes do.
+    pub(in crate::arch) const USUAL: Self = Self {
+        vocabularies: &[VocabularySource::ByteLevel],
+        space_prefix: SpacePrefix::Unset,
+        by_vocabulary_size: &[],
+        keys: &[
+            Key::Blocks,
+            Key::Context,
+            Key::Width,
+            Key::FeedForward,
+            Key::Heads,
+            Key::KeyValueHeads,
+            Key::LinearScaling,
+            Key::RopeBase,
+            Key::RmsEpsilon,
+            Key::GivenHeadLengths,
+            Key::FileType,
+        ],
+        rope_types: &[RopeType::Linear],
+        experts: &[],
+        writes_head: true,
+        dropped_prefixes: &[],
+    };
+}
+
+/// Where a vocabulary is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VocabularySource {
+    /// tokenizer.model, with pieces and their scores.
+    SentencePiece,
+    /// tokenizer.model, with the added tokens as Phi 3's class has them, unless the folder says that it is byte-level.
+    Phi3,
+    /// tokenizer.json made from a SentencePiece model: merges with a fallback to bytes.
+    SentencePieceJson,
+    /// tokenizer.json of byte-level BPE.
+    ByteLevel,
+}
+
+/// When `tokenizer.ggml.add_space_prefix` is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpacePrefix {
+    /// Never.
+    Unset,
+    /// Before the other tokenizer keys, with the value in tokenizer_config.json, if it has one.
+    FromFolder,
+    /// After the other tokenizer keys, as false, if the vocabulary is tokenizer.model's.
+    Off,
+}
+
+/// A tokenizer key of one model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenizerOverride {
+    /// `add_bos_token` is false, whatever the folder says.
+    NoBos,
+    /// `eot_token_id`.
+    EndOfTurn(u32),
+}
+
+/// A rule of RoPE scaling, and how GGUF states it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopeType {
+    /// All frequencies divided by the same number: two keys.
+    Linear,
+    /// Llama 3's: a tensor, `rope_freqs.weight`.
+    Llama3,
+    /// LongRoPE's two sets of factors: two tensors, and a key for the amplitude.
+    LongRope,
+}
+
+/// A key of a GGUF file under the architecture's name, or a few that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// `block_count`.
+    Blocks,
+    /// `context_length`.
+    Context,
+    /// `rope.scaling.original_context_length`: the context length before RoPE scaling extends it.
+    OriginalContext,
+    /// `embedding_length`.
+    Width,
+    /// `feed_forward_length`.
+    FeedForward,
+    /// `attention.head_count`.
+    Heads,
+    /// `attention.head_count_kv`.
+    KeyValueHeads,
+    /// `rope.scaling.type` and `rope.scaling.factor` of linear scaling.
+    LinearScaling,
+    /// `rope.freq_base`.
+    RopeBase,
+    /// `rope.freq_base_swa`: the base of windowed blocks.
+    LocalRopeBase,
+    /// `attention.layer_norm_rms_epsilon`.
+    RmsEpsilon,
+    /// `attention.layer_norm_epsilon`.
+    LayerEpsilon,
+    /// `expert_count` and `expert_used_count`.
+    Experts,
+    /// `expert_feed_forward_length`.
+    ExpertFeedForward,
+    /// `attention.key_length` and `attention.value_length`.
+    HeadLengths,
+    /// [`Self::HeadLengths`], if config.json has `head_dim`.
+    GivenHeadLengths,
+    /// `general.file_type`.
+    FileType,
+    /// `vocab_size`.
+    Vocabulary,
+    /// `rope.dimension_count` of a family that rotates whole heads.
+    RopeDimensions,
+    /// `rope.dimension_count` of a family that may rotate the leading part of a head.
+    PartialRopeDimensions,
+    /// `attn_logit_softcapping`.
+    AttentionCap,
+    /// `final_logit_softcapping`.
+    LogitCap,
+    /// [`Self::LogitCap`], if the model has one.
+    GivenLogitCap,
+    /// `attention.sliding_window`, if the model has one.
+    Window,
+    /// `attention.sliding_window`, or 0.
+    WindowOrZero,
+    /// `attention.scale`, `embedding_scale`, `residual_scale` and `logit_scale`.
+    Scales,
+}

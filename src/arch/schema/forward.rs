@@ -1,0 +1,43 @@
+//! The options of the forward pass that every model of a family shares.
+
+/// Which mathematics a family uses. Dimensions and numbers are in the model's configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Forward {
+    /// How the residual stream is normalised.
+    pub norm: NormKind,
+    /// How a token's position enters.
+    pub positions: Positions,
+    /// The nonlinearity of the feed-forward part.
+    pub activation: Activation,
+    /// Whether embeddings are multiplied by the square root of their width.
+    pub scales_embedding: bool,
+}
+
+/// A normalisation of the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// RMSNorm: by the root mean square.
+    Rms,
+    /// LayerNorm: by mean and variance, with a bias.
+    Layer,
+}
+
+/// How attention learns a token's position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Positions {
+    /// RoPE; in the canonical layout the two entries of a pair are neighbours.
+    RopeInterleaved,
+    /// RoPE; the two entries of a pair are half the rotated length apart.
+    RopeHalf,
+    /// One learned vector per position, added to the token's embedding.
+    Learned,
+}
+
+/// The nonlinearity of a feed-forward part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// x sigmoid(x).
+    Silu,
+    /// GELU by its tanh formula (`gelu_pytorch_tanh`, `gelu_new`).
+    Gelu,
+}

@@ -1,0 +1,17 @@
+//! The types that the description of a model family is made of.
+
+mod architecture;
+mod converter;
+mod forward;
+mod gguf;
+mod hugging_face;
+mod onnx;
+mod tensors;
+
+pub use architecture::Architecture;
+pub use converter::{Converter, Key, RopeType, SpacePrefix, TokenizerOverride, VocabularySource};
+pub use forward::{Activation, Forward, NormKind, Positions};
+pub use gguf::{Gguf, Windows};
+pub use hugging_face::{ClassOption, HeadKeys, HuggingFace, WindowedLayers};
+pub use onnx::Onnx;
+pub use tensors::{HeadKind, Presence, Size, TensorNames, Tensors};

@@ -1,0 +1,137 @@
+//! The tensors of a model: what each container calls them, their shapes, and how they are stored.
+
+/// The tensors of a family.
+#[derive(Clone, Copy, Debug)]
+pub struct Tensors {
+    /// Every tensor that the model reads, in groups that families share.
+    pub groups: &'static [&'static [TensorNames]],
+    /// What `--targets` accepts: the short word, which is the matrix's role, and the canonical name after `blk.N.`.
+    pub targets: &'static [(&'static str, &'static str)],
+    /// Matrices that hold several roles: the canonical name after `blk.N.`, and the parts from the first row on.
+    pub fused: &'static [(&'static str, &'static [(&'static str, Size)])],
+    /// Prefixes that some Hugging Face folders use, and the prefix in this table that each stands for.
+    pub prefixes: &'static [(&'static str, &'static str)],
+}
+
+/// The names of one tensor, and how each container stores it.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorNames {
+    /// Canonical name; `{}` stands for a number: the layer's, then the expert's.
+    pub canonical: &'static str,
+    /// Hugging Face's name, with the same `{}`.
+    pub hugging_face: &'static str,
+    /// `[out, in]` of a matrix, `[n]` of a vector.
+    pub shape: &'static [Size],
+    /// The heads whose rows are permuted: Hugging Face keeps the two rotary halves of each head apart, and GGUF
+    /// interleaves them.
+    pub rotary_halves: Option<HeadKind>,
+    /// Hugging Face stores the matrix as `[in, out]`.
+    pub transposed: bool,
+    /// Hugging Face stores `w` where the norm multiplies by `1 + w`.
+    pub unit_offset: bool,
+    /// Whether the tensor has a bias; `None` if no model has one.
+    pub bias: Option<Presence>,
+    /// Whether every model has the tensor.
+    pub presence: Presence,
+}
+
+/// Which models of a family have a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Every model.
+    Always,
+    /// Some models.
+    Sometimes,
+}
+
+/// A kind of attention heads. The rows of a permuted matrix divide into its heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadKind {
+    /// The query heads.
+    Query,
+    /// The key and value heads.
+    KeyValue,
+}
+
+/// A dimension of a tensor. The model's configuration gives its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Rows of the embedding.
+    Vocab,
+    /// Positions that have learned embeddings.
+    Context,
+    /// Width of the residual stream.
+    Model,
+    /// All query heads.
+    Query,
+    /// All key heads, or all value heads.
+    KeyValue,
+    /// Query, key and value heads together.
+    Qkv,
+    /// One head.
+    Head,
+    /// Width of the feed-forward part.
+    Ff,
+    /// Gate and up together.
+    GateUp,
+    /// Number of experts.
+    Experts,
+    /// Width of one expert.
+    ExpertFf,
+}
+
+impl TensorNames {
+    /// A tensor that every model has, without a bias, and that both containers store alike.
+    pub(in crate::arch) const fn new(
+        canonical: &'static str,
+        hugging_face: &'static str,
+        shape: &'static [Size],
+    ) -> Self {
+        Self {
+            canonical,
+            hugging_face,
+            shape,
+            rotary_halves: None,
+            transposed: false,
+            unit_offset: false,
+            bias: None,
+            presence: Presence::Always,
+        }
+    }
+
+    /// With the rotary halves of these heads apart in Hugging Face folders.
+    pub(in crate::arch) const fn rotary(mut self, heads: HeadKind) -> Self {
+        self.rotary_halves = Some(heads);
+        self
+    }
+
+    /// Stored as `[in, out]` in Hugging Face folders.
+    pub(in crate::arch) const fn transposed(mut self) -> Self {
+        self.transposed = true;
+        self
+    }
+
+    /// Stored without the 1 that is added to it in Hugging Face folders.
+    pub(in crate::arch) const fn unit_offset(mut self) -> Self {
+        self.unit_offset = true;
+        self
+    }
+
+    /// With a bias in every model.
+    pub(in crate::arch) const fn biased(mut self) -> Self {
+        self.bias = Some(Presence::Always);
+        self
+    }
+
+    /// With a bias in some models.
+    pub(in crate::arch) const fn may_be_biased(mut self) -> Self {
+        self.bias = Some(Presence::Sometimes);
+        self
+    }
+
+    /// Missing from some models.
+    pub(in crate::arch) const fn optional(mut self) -> Self {
+        self.presence = Presence::Sometimes;
+        self
+    }
+}

@@ -1,0 +1,186 @@
+//! The options that only some of transformers' classes have: which keys they are, and models that would need one that
+//! their class does not have.
+
+use curmerge_formats::gguf::{Gguf, Value};
+use serde_json::{Map, Value as Json, json};
+
+use super::decimal::shortest;
+use crate::arch::{ClassOption, Presence, WindowedLayers, Windows, is_windowed};
+use crate::base::Base;
+use crate::{Error, Result};
+
+/// The matrices that `attention_bias` gives biases, and those of `mlp_bias`.
+const BIASED: [(&str, &[&str]); 2] = [
+    ("attention_bias", &["attn_q", "attn_k", "attn_v", "attn_output"]),
+    ("mlp_bias", &["ffn_gate", "ffn_up", "ffn_down"]),
+];
+
+/// The number of biases of these matrices in all blocks.
+fn biases(base: &Base, names: &[&str]) -> usize {
+    let of_block =
+        |layer: usize| names.iter().filter(|name| base.has_bias(&format!("blk.{layer}.{name}"))).count();
+    (0..base.config().layers).map(of_block).sum()
+}
+
+/// Refuses a model that transformers' class has no option for.
+pub(super) fn check(base: &Base) -> Result<()> {
+    let (architecture, config) = (base.architecture(), base.config());
+    let class = &architecture.hugging_face;
+    let refuse = |place: &str, problem: String| {
+        let help = format!("transformers' {} has no option for it: use the model as it is", class.class);
+        Err(Error::input(base.path(), place, problem, help))
+    };
+    let has = |option| class.options.contains(&option);
+    if !has(ClassOption::SoftCaps) {
+        let caps =
+            [("attn_logit_softcapping", config.attention_cap), ("final_logit_softcapping", config.logit_cap)];
+        if let Some((key, cap)) = caps.into_iter().find_map(|(key, cap)| Some((key, cap?))) {
+            return refuse(key, format!("it is {cap}"));
+        }
+    }
+    let expressible = match class.windows {
+        WindowedLayers::Listed => true,
+        WindowedLayers::All => !config.windowed.contains(&false),
+        _ => false,
+    };
+    if config.windowed.contains(&true) && !expressible {
+        return refuse("attention.sliding_window", "some blocks have a sliding window".into());
+    }
+    if config.local_rope.is_some() && !has(ClassOption::LocalRope) {
+        return refuse("rope.freq_base_swa", "some blocks have rotary frequencies of their own".into());
+    }
+    if !has(ClassOption::Multipliers) {
+        let usual = 1.0 / (config.head_dim as f64).sqrt();
+        if !has(ClassOption::QueryScalar) && (config.attention_scale / usual - 1.0).abs() > 1e-6 {
+            let problem = format!("attention's scores are scaled by {}, not {usual}", config.attention_scale);
+            return refuse("attention.scale", problem);
+        }
+        let embedding = if architecture.forward.scales_embedding { 1.0 } else { config.embedding_scale };
+        let scales = [
+            ("embedding_scale", embedding),
+            ("residual_scale", config.residual_scale),
+            // GGUF stores the divisor.
+            ("logit_scale", 1.0 / config.logit_scale),
+        ];
+        if let Some((key, scale)) = scales.into_iter().find(|&(_, scale)| scale != 1.0) {
+            return refuse(key, format!("it is {scale}"));
+        }
+    }
+    if has(ClassOption::Biases) {
+        for (key, names) in BIASED {
+            let count = biases(base, names);
+            if count != 0 && count != names.len() * config.layers {
+                let problem =
+                    format!("{count} biases, where transformers expects one for every matrix or none");
+                return refuse(key, problem);
+            }
+        }
+    } else {
+        // A bias that every model has is the class's own; one that no model has was refused on opening.
+        let line = |name: &str| architecture.line(&format!("blk.0.{name}"));
+        let may = BIASED
+            .iter()
+            .flat_map(|(_, names)| *names)
+            .filter(|name| line(name).is_some_and(|line| line.bias == Some(Presence::Sometimes)));
+        for name in may {
+            if biases(base, &[name]) > 0 {
+                return refuse(name, "it has a bias".into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The model's window; for a GGUF file the one that it names, even if llama.cpp ignores it.
+fn window(base: &Base, gguf: Option<&Gguf>) -> Option<u64> {
+    let Some(gguf) = gguf else { return base.config().window.map(|window| window as u64) };
+    let key = format!("{}.attention.sliding_window", base.architecture().name);
+    gguf.get(&key).and_then(Value::as_u64).filter(|&window| window > 0)
+}
+
+/// A note on a window that transformers will apply to the folder's model, and llama.cpp does not to the file's.
+pub(in crate::convert) fn window_note(base: &Base, gguf: &Gguf) -> Option<String> {
+    let architecture = base.architecture();
+    // A class without windows ignores it, and where llama.cpp implements windows, they are the same.
+    if architecture.hugging_face.windows != WindowedLayers::All || architecture.gguf.windows.is_some() {
+        return None;
+    }
+    let window = window(base, Some(gguf)).filter(|&window| window < base.config().context as u64)?;
+    Some(format!(
+        "transformers applies a sliding window of {window} tokens, which llama.cpp does not for this architecture: \
+         longer texts get other logits there than from the file"
+    ))
+}
+
+/// The keys of the options that the class has, and of its windows.
+pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
+    let config = base.config();
+    let class = &base.architecture().hugging_face;
+    let mut json = Map::new();
+    let mut set = |name: &str, value: Json| drop(json.insert(name.into(), value));
+    for option in class.options {
+        match option {
+            ClassOption::Biases => {
+                for (key, names) in BIASED {
+                    set(key, (biases(base, names) > 0).into());
+                }
+            }
+            ClassOption::Multipliers => {
+                set("attention_multiplier", shortest(config.attention_scale).into());
+                set("embedding_multiplier", shortest(config.embedding_scale).into());
+                set("residual_multiplier", shortest(config.residual_scale).into());
+                let divisor = 1.0 / config.logit_scale;
+                // Once divided and once multiplied, it is an f32 again.
+                set("logits_scaling", shortest(f64::from(divisor as f32)).into());
+            }
+            ClassOption::QueryScalar => {
+                let squared = config.attention_scale.powi(-2);
+                let whole = (squared - squared.round()).abs() < 1e-6 * squared;
+                let scalar = if whole { json!(squared.round() as u64) } else { json!(squared) };
+                set("query_pre_attn_scalar", scalar);
+            }
+            ClassOption::SoftCaps => {
+                set("attn_logit_softcapping", config.attention_cap.map(shortest).into());
+                set("final_logit_softcapping", config.logit_cap.map(shortest).into());
+            }
+            ClassOption::SparseBlocks => {
+                set("decoder_sparse_step", 1.into());
+                set("mlp_only_layers", json!([]));
+            }
+            // Written with the dimensions, and with the rotary embeddings.
+            ClassOption::ContextTwice
+            | ClassOption::LocalRope
+            | ClassOption::PartialRotary
+            | ClassOption::OriginalContext => {}
+        }
+    }
+    match class.windows {
+        WindowedLayers::None => {}
+        WindowedLayers::All => set("sliding_window", window(base, gguf).into()),
+        WindowedLayers::Switched | WindowedLayers::SwitchedUpper => {
+            set("use_sliding_window", false.into());
+            set("sliding_window", Json::Null);
+            set("max_window_layers", config.layers.into());
+        }
+        WindowedLayers::Listed => {
+            let kind = |&windowed: &bool| if windowed { "sliding_attention" } else { "full_attention" };
+            let windowed = (0..config.layers).map(|layer| config.window_of(layer).is_some());
+            let windowed: Vec<bool> = windowed.collect();
+            set("layer_types", windowed.iter().map(kind).collect());
+            set("sliding_window", config.window.unwrap_or(config.context).into());
+            if let Some(period) = base.architecture().gguf.windows.and_then(|w| period(&windowed, w)) {
+                // transformers before 4.53 reads this key.
+                set("sliding_window_pattern", period.into());
+            }
+        }
+    }
+    json
+}
+
+/// The period of the blocks without a window, if there is one.
+fn period(windowed: &[bool], usual: Windows) -> Option<usize> {
+    [1, usual.period].into_iter().find(|&period| {
+        let mut layers = windowed.iter().enumerate();
+        layers.all(|(layer, &windowed)| windowed == is_windowed(layer, period))
+    })
+}
