@@ -1,6 +1,8 @@
 //! Models and adapters in the hands of llama.cpp, gguf, safetensors, onnx and onnxruntime: the real ones, from PyPI, in a
 //! virtual environment that the first run makes under target/.
 
+#![allow(clippy::print_stdout, reason = "tests print the figures they measure")]
+
 #[allow(dead_code)] // Each test binary uses a part.
 #[macro_use]
 #[path = "../support/mod.rs"]

@@ -1,5 +1,7 @@
 //! Everything that needs nothing but this repository.
 
+#![allow(clippy::print_stdout, reason = "tests print the figures they measure")]
+
 #[allow(dead_code)] // Each test binary uses a part.
 #[macro_use]
 #[path = "../support/mod.rs"]

@@ -7,6 +7,8 @@
 //! cargo test --release --test real -- --ignored --nocapture --test-threads=1
 //! ```
 
+#![allow(clippy::print_stdout, reason = "tests print the figures they measure")]
+
 #[allow(dead_code)] // Each test binary uses a part.
 #[macro_use]
 #[path = "../support/mod.rs"]
