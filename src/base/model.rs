@@ -86,8 +86,8 @@ impl Base {
         }
         let problem = format!("'{}' is not known", self.architecture_name.escape_debug());
         let help = format!(
-            "curmerge knows {}; for other models it can `select`, `merge`, `verify` and `export --format gguf` matrices \
-             by their names",
+            "curmerge knows {}; for other models it can `select`, `merge`, `verify` and `export --format gguf` \
+             matrices by their names",
             arch::known()
         );
         Err(Error::input(&self.path, "architecture", problem, help))
