@@ -263,7 +263,7 @@ pub(super) fn settings(base: &Base, gguf: &Gguf, tokenizer: &Tokenizer, tokens: 
     let vocabulary = parts.map(|parts| parts.vocabulary);
     // Naming a piece of ordinary text here would make it a control token and remove it from answers;
     // config.json has its id anyway.
-    let is_mark = |&id: &u32| vocabulary.is_some_and(|vocabulary| vocabulary.kind(id).is_special());
+    let is_mark = |&id: &u32| vocabulary.is_some_and(|vocabulary| vocabulary.token_type(id).is_special());
     let named = [
         ("bos_token", tokens.bos),
         ("eos_token", tokens.eos),
