@@ -8,8 +8,8 @@ use serde_json::json;
 use super::arguments::AdapterArgs;
 use crate::base::Base;
 use crate::chat::{ChatError, Message};
+use crate::commands::report::terminal;
 use crate::model::{Generator, Sampler};
-use crate::report::terminal;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
