@@ -1,5 +1,5 @@
-//! The names that ONNX exporters give to modules where they differ from Hugging Face's, and how exporters join and split
-//! matrices. They hold for every family. Names from onnxruntime-genai's model builder.
+//! The names that ONNX exporters give to modules where they differ from Hugging Face's, and how exporters
+//! join and split matrices. They hold for every family. Names from onnxruntime-genai's model builder.
 
 /// Names of modules, and Hugging Face's names for them; `{}` stands for a number.
 pub const ALIASES: &[(&str, &str)] = &[

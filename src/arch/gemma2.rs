@@ -1,5 +1,5 @@
-//! Gemma 2: norms before and after both parts of a block, GELU, scaled embeddings, soft caps, and a sliding window in
-//! every other block.
+//! Gemma 2: norms before and after both parts of a block, GELU, scaled embeddings, soft caps, and a sliding
+//! window in every other block.
 
 use super::groups::{ATTENTION, ENDS, FEED_FORWARD};
 use super::llama::LLAMA;

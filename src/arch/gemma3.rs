@@ -1,5 +1,5 @@
-//! Gemma 3: Gemma 2 with norms of each head of q and k in place of the soft caps, and a RoPE of its own in the windowed
-//! blocks, which are five of every six.
+//! Gemma 3: Gemma 2 with norms of each head of q and k in place of the soft caps, and a RoPE of its own in
+//! the windowed blocks, which are five of every six.
 
 use super::gemma2::{GEMMA_ENDS, GEMMA_NORMS, GEMMA2};
 use super::groups::{ATTENTION, FEED_FORWARD, HEAD_NORMS};

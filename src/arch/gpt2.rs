@@ -1,5 +1,5 @@
-//! GPT-2: LayerNorm, learned positions, q, k and v in one matrix, GELU without a gate, biases everywhere. Hugging Face
-//! stores its matrices as `[in, out]` (Conv1D).
+//! GPT-2: LayerNorm, learned positions, q, k and v in one matrix, GELU without a gate, biases everywhere.
+//! Hugging Face stores its matrices as `[in, out]` (Conv1D).
 
 use super::llama::LLAMA;
 use super::schema::Size::{Context, Ff, KeyValue, Model, Qkv, Query, Vocab};

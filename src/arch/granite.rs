@@ -1,5 +1,5 @@
-//! Granite 3: llama with four multipliers: of embeddings, of attention scores, of what each part of a block adds, and
-//! of logits.
+//! Granite 3: llama with four multipliers: of embeddings, of attention scores, of what each part of a block
+//! adds, and of logits.
 
 use super::llama::LLAMA;
 use super::schema::*;

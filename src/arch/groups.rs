@@ -1,4 +1,5 @@
-//! Tensors and keys that several families share. Names from llama.cpp's gguf-py constants and transformers' modeling files.
+//! Tensors and keys that several families share. Names from llama.cpp's gguf-py constants and transformers'
+//! modeling files.
 
 use super::schema::HeadKind::{KeyValue as KeyValueHeads, Query as QueryHeads};
 use super::schema::Size::{self, ExpertFf, Experts, Ff, Head, KeyValue, Model, Query, Vocab};

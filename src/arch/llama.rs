@@ -1,5 +1,5 @@
-//! Llama 1 to 3, SmolLM2, TinyLlama and other models of the same design: RMSNorm, rotary embeddings, grouped-query
-//! attention, SwiGLU.
+//! Llama 1 to 3, SmolLM2, TinyLlama and other models of the same design: RMSNorm, rotary embeddings,
+//! grouped-query attention, SwiGLU.
 
 use super::groups::{ENDS, FEED_FORWARD_BIASED, NORMS_BEFORE, PERMUTED_ATTENTION, SILU, TARGETS};
 use super::schema::*;

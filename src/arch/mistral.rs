@@ -1,4 +1,5 @@
-//! Mistral: llama with a sliding window in every block. GGUF calls it a llama, and llama.cpp then ignores the window.
+//! Mistral: llama with a sliding window in every block. GGUF calls it a llama, and llama.cpp then ignores the
+//! window.
 
 use super::llama::LLAMA;
 use super::schema::*;

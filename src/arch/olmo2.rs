@@ -1,4 +1,5 @@
-//! OLMo 2: norms after both parts of a block instead of before them, and norms of all heads of q and of k together.
+//! OLMo 2: norms after both parts of a block instead of before them, and norms of all heads of q and of k
+//! together.
 
 use super::groups::{ATTENTION, ENDS, FEED_FORWARD};
 use super::llama::LLAMA;

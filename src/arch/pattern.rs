@@ -1,6 +1,7 @@
 //! Patterns of tensor names, in which `{}` stands for a number.
 
-/// `name` rewritten from the pattern `from` to the pattern `to`, keeping its numbers; `None` if it does not match `from`.
+/// `name` rewritten from the pattern `from` to the pattern `to`, keeping its numbers; `None` if it does not
+/// match `from`.
 pub(crate) fn renamed(name: &str, from: &str, to: &str) -> Option<String> {
     let mut numbers = numbers(name, from)?.into_iter();
     let mut parts = to.split("{}");

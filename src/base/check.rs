@@ -1,5 +1,5 @@
-//! Whether a base has what its architecture's table lists, in the shapes that its configuration gives, and nothing that
-//! would silently be left out.
+//! Checks that a base has the tensors of its architecture's table, in the shapes that its configuration
+//! gives, and no tensor that would silently be ignored.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ impl Base {
         if line.presence == Presence::Sometimes && missing {
             return Ok(());
         }
-        // An ONNX file may keep apart what the table has as one.
+        // An ONNX file may store separately what the table joins.
         let parts = if missing { self.fused(name) } else { &[] };
         let apart = |(part, _): &(&str, Size)| self.tensors.contains_key(&format!("{name}[{part}]"));
         if parts.iter().any(apart) {
@@ -57,11 +57,11 @@ impl Base {
         let place = self.place(name).ok_or_else(|| match self.files {
             Files::Onnx(_) => {
                 let help =
-                    "export the model again by optimum, torch.onnx or onnxruntime-genai, not fused further";
-                self.error(name, "missing: no name or path in the graph leads to it", help)
+                    "export the model again with optimum, torch.onnx or onnxruntime-genai, not fused further";
+                self.error(name, "missing: no initializer or node of the graph has its name", help)
             }
             _ => {
-                let help = "the file is incomplete or not the model it says; download it again";
+                let help = "the file is incomplete or of another model; download it again";
                 self.error(name, "missing", help)
             }
         })?;
@@ -81,10 +81,11 @@ impl Base {
         Err(self.error(name, &problem, "the file is damaged or of another architecture; download it again"))
     }
 
-    /// A tensor of a block that no table lists, or a bias of what has none, would silently be left out.
+    /// Refuse a tensor of a block that no table lists, and a bias that the table does not allow: they would
+    /// silently be ignored.
     fn check_unread(&self) -> Result<()> {
-        // Masks and frequencies that older programs stored, which are made anew; and in GGUF files scales, which are
-        // refused where the matrix is read.
+        // Masks and frequencies that older programs stored are computed instead. Scales in GGUF files are
+        // refused when their matrix is read.
         let (of_blocks, passed): (BTreeSet<String>, &[&str]) = match self.files {
             Files::Gguf(_) => {
                 (["blk.".to_string()].into(), &["rot_embd", "rope_freqs", ".scale", ".input_scale"])
@@ -93,7 +94,7 @@ impl Base {
                 arch::ALL.iter().flat_map(|known| known.block_prefixes()).collect(),
                 &["rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"],
             ),
-            // Opening it refused what has no name of the table's.
+            // Opening it refused what the table does not name.
             Files::Onnx(_) => return Ok(()),
         };
         for (name, tensor) in &self.tensors {
@@ -112,7 +113,7 @@ impl Base {
             let of_block = of_blocks.iter().any(|prefix| stored.starts_with(prefix.as_str()));
             let beyond = layer_part(name).is_some_and(|(layer, _)| layer >= self.config.layers);
             if read == Some(false) || of_block && (read.is_none() || beyond) {
-                let problem = format!("'{}' models have none that curmerge knows", self.architecture.name);
+                let problem = format!("curmerge knows no such tensor of '{}' models", self.architecture.name);
                 let help = "this variant of the architecture is not supported yet";
                 return Err(self.error(name, &problem, help));
             }

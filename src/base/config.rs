@@ -1,4 +1,4 @@
-//! A model's dimensions and options, from GGUF metadata or from config.json.
+//! A model's dimensions and options, whatever container they were read from.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use super::row_order::RowOrder;
 use crate::arch::{HeadKind, Size, TensorNames};
 use crate::{Error, Result};
 
-/// Dimensions beyond these are damage or an attack, not a model.
+/// Larger dimensions are damage or an attack, not a model.
 const MAX_DIMENSION: usize = 1 << 24;
 pub(super) const MAX_LAYERS: usize = 1 << 12;
-/// Experts of all blocks together.
+/// The experts of all blocks together.
 const MAX_EXPERTS: usize = 1 << 17;
 
-/// What the transformer's arithmetic needs to know.
+/// The dimensions and options of a decoder-only transformer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Transformer blocks.
@@ -30,49 +30,50 @@ pub struct Config {
     pub ff: usize,
     /// Rows of the embedding.
     pub vocab: usize,
-    /// Added to the mean square, or the variance, in norms.
+    /// Epsilon that norms add to the mean square or the variance.
     pub norm_eps: f64,
-    /// Longest sequence the model was trained on, in tokens.
+    /// The longest sequence that the model was trained on, in tokens.
     pub context: usize,
-    /// Rotary embeddings; `None` where positions have learned vectors.
+    /// Rotary embeddings; `None` if position embeddings are learned.
     pub rope: Option<Rope>,
-    /// Those of blocks with a window, where they are others.
+    /// The rotary embeddings of blocks with a sliding window, if they differ.
     pub local_rope: Option<Rope>,
-    /// How many tokens, itself and those before, a token sees in blocks with a window.
+    /// Length of the sliding window: the tokens that a token attends to, itself included.
     pub window: Option<usize>,
-    /// Whether each block has the window.
+    /// Whether each block has the sliding window; empty if none has.
     pub windowed: Vec<bool>,
-    /// What attention's scores are multiplied by.
+    /// Factor of the attention scores.
     pub attention_scale: f64,
-    /// Attention's scores s become `cap tanh(s / cap)`.
+    /// Soft cap of the attention scores s: they become `cap tanh(s / cap)`.
     pub attention_cap: Option<f64>,
-    /// Logits likewise.
+    /// Soft cap of the logits.
     pub logit_cap: Option<f64>,
-    /// What embeddings are multiplied by.
+    /// Factor of the embeddings.
     pub embedding_scale: f64,
-    /// What each part of a block is multiplied by before it is added to the residual stream.
+    /// Factor of the output of attention and of the feed-forward part before it is added to the residual
+    /// stream.
     pub residual_scale: f64,
-    /// What logits are multiplied by.
+    /// Factor of the logits.
     pub logit_scale: f64,
-    /// The mixture of experts that the feed-forward part is.
+    /// The mixture of experts, if the feed-forward part is one.
     pub experts: Option<Experts>,
 }
 
 /// A mixture of experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Experts {
-    /// Experts of a block.
+    /// Experts per block.
     pub count: usize,
-    /// Experts that a token goes through.
+    /// Experts that each token is routed to.
     pub used: usize,
     /// Width of one expert.
     pub ff: usize,
-    /// Whether the weights of the experts that a token goes through are made to sum to 1.
+    /// Whether the routing weights of the chosen experts are normalized to sum to 1.
     pub normalized: bool,
 }
 
 impl Config {
-    /// Of a model whose arithmetic is not known.
+    /// The configuration of an unknown architecture: all dimensions are 0.
     pub(super) fn unknown() -> Self {
         Self {
             layers: 0,
@@ -98,7 +99,7 @@ impl Config {
         }
     }
 
-    /// How many heads of this kind a layer has.
+    /// The number of heads of this kind per layer.
     pub fn head_count(&self, heads: HeadKind) -> usize {
         match heads {
             HeadKind::Query => self.heads,
@@ -106,7 +107,7 @@ impl Config {
         }
     }
 
-    /// How many numbers a tensor has in this dimension.
+    /// The length of this dimension of a tensor.
     pub fn size(&self, size: Size) -> usize {
         let (query, key_value) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         match size {
@@ -124,7 +125,8 @@ impl Config {
         }
     }
 
-    /// How Hugging Face orders the `rows` of a matrix with these names. None where they are no whole number of heads.
+    /// Hugging Face's order of the `rows` of a matrix with these names. `None` if they are not a whole number
+    /// of heads.
     pub fn hugging_face_order(&self, names: &TensorNames, rows: u64) -> Option<RowOrder> {
         match names.rotary_halves {
             Some(heads) => RowOrder::rotary_halves(rows, self.head_count(heads)),
@@ -138,7 +140,7 @@ impl Config {
         local.or(self.rope.as_ref())
     }
 
-    /// The window of a block.
+    /// The length of the sliding window of a block, if it has one.
     pub fn window_of(&self, layer: usize) -> Option<usize> {
         self.window.filter(|_| self.windowed.get(layer) == Some(&true))
     }

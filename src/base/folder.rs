@@ -1,7 +1,7 @@
 //! The small files of a model's folder: configuration, tokenizer, chat templates, index.
 //!
-//! Every module that reads one of them reads it here, so that a file from the internet meets one size limit and a
-//! damaged one gives one message. Weights are mapped by their container's reader instead.
+//! Every module that reads one of them reads it here, so that a file from the internet meets one size limit
+//! and a damaged one gives one message. Weights are mapped by their container's reader instead.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};

@@ -1,4 +1,5 @@
-//! A base in a GGUF file: its tensors, and its configuration from the `ARCH.*` keys with llama.cpp's defaults.
+//! A base in a GGUF file: its tensors, and its configuration from the `ARCH.*` keys with llama.cpp's
+//! defaults.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -47,7 +48,7 @@ pub(super) fn open(path: &Path) -> Result<Opened<GgufModel>> {
         };
         if tensors.insert(canonical, tensor).is_some() {
             let place = format!("tensor '{}'", t.name.escape_debug());
-            let problem = "there with and without `.weight`";
+            let problem = "stored with and without `.weight`";
             return Err(Error::input(path, place, problem, "download the file again"));
         }
     }
@@ -79,18 +80,21 @@ impl Config {
             (needed("block_count")?, needed("embedding_length")?, needed("attention.head_count")?);
         let head_dim = number("attention.key_length").unwrap_or(d_model / heads.max(1));
         if number("attention.value_length").is_some_and(|length| length != head_dim) {
-            return unlike("attention.value_length", "values are unlike keys in length");
+            return unlike("attention.value_length", "values and keys differ in length");
         }
         if number("expert_shared_count")
             .or(number("expert_shared_feed_forward_length"))
             .is_some_and(|n| n > 0)
         {
-            return unlike("expert_shared_count", "there are experts that all tokens go through");
+            return unlike("expert_shared_count", "there are shared experts");
         }
         let ff = needed("feed_forward_length")?;
         let experts = number("expert_count").filter(|&count| count > 0);
         if experts.is_some() != architecture.has_experts() {
-            return unlike("expert_count", "the model is a mixture of experts, or should be");
+            return unlike(
+                "expert_count",
+                "the architecture and the file disagree on whether there are experts",
+            );
         }
         let experts = match experts {
             None => None,
@@ -144,7 +148,7 @@ impl Config {
         config.checked(path)
     }
 
-    /// The sliding windows, where llama.cpp gives the architecture any.
+    /// Set the sliding windows, if llama.cpp gives the architecture any.
     fn windows(&mut self, model: &GgufModel, architecture: &Architecture) {
         let Some(windows) = architecture.gguf.windows else { return };
         let get = |name: &str| model.first().get(&format!("{}.{name}", architecture.name));
@@ -152,7 +156,7 @@ impl Config {
         let Some(window) = given.or(windows.length).filter(|&length| length > 0) else { return };
         let pattern = get("attention.sliding_window_pattern");
         let period = pattern.and_then(Value::as_u64).map_or(windows.period, |n| n as usize);
-        // Before the dimensions are checked, no list may be made by them.
+        // The dimensions are not checked yet: they must not size an allocation.
         let layers = self.layers.min(MAX_LAYERS);
         self.windowed = match pattern.and_then(Value::as_bools).and_then(|list| list.get(..layers)) {
             Some(listed) => listed.to_vec(),
@@ -186,22 +190,22 @@ fn rope(model: &GgufModel, architecture: &Architecture, head_dim: usize) -> Resu
         }
         Some(other) => return Err(unknown_scaling(gguf.path(), &key("scaling.type"), other)),
     };
-    // Before the dimensions are checked, no tensor may be made by them.
+    // The dimensions are not checked yet: they must not size an allocation.
     let pairs = dim.min(head_dim).min(MAX_HEAD_DIM) / 2;
-    let stretched =
+    let scaled =
         |factors: Vec<f64>| factors.into_iter().map(|factor| factor * linear.unwrap_or(1.0)).collect();
     let own = vector(model, "rope_freqs", pairs)?.or(vector(model, "rope_factors_short", pairs)?);
-    rope.factors = own.or_else(|| linear.map(|_| vec![1.0; pairs])).map(stretched);
+    rope.factors = own.or_else(|| linear.map(|_| vec![1.0; pairs])).map(scaled);
     if let Some(factors) = vector(model, "rope_factors_long", pairs)? {
         let context = gguf.get(&format!("{}.context_length", architecture.name)).and_then(Value::as_u64);
         let original = number("scaling.original_context_length").or(context).unwrap_or(0);
-        rope.long = Some(LongRope { factors: stretched(factors), original_context: original as usize });
+        rope.long = Some(LongRope { factors: scaled(factors), original_context: original as usize });
     }
     rope.amplitude = float("scaling.attn_factor").unwrap_or(1.0);
     Ok(rope)
 }
 
-/// A small tensor that belongs to the configuration: one number a rotary frequency.
+/// A small tensor that belongs to the configuration: a positive number per rotary frequency, `[length]`.
 fn vector(model: &GgufModel, name: &str, length: usize) -> Result<Option<Vec<f64>>> {
     let stored = format!("{name}.weight");
     let Some((file, tensor)) = model.tensors().find(|(_, tensor)| tensor.name == stored) else {
@@ -211,7 +215,7 @@ fn vector(model: &GgufModel, name: &str, length: usize) -> Result<Option<Vec<f64
         Error::input(model.first().path(), format!("tensor '{name}'"), problem, "download the file again")
     };
     if tensor.dims != [length as u64] || tensor.dtype != DType::F32 {
-        return Err(bad(format!("{} {:?} where F32 [{length}] should be", tensor.dtype.name(), tensor.dims)));
+        return Err(bad(format!("{} {:?} instead of F32 [{length}]", tensor.dtype.name(), tensor.dims)));
     }
     let bytes = model.files()[file].data(tensor);
     let factors: Vec<f64> =

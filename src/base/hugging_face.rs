@@ -1,4 +1,5 @@
-//! A base in a Hugging Face folder: its tensors, and its configuration from config.json with transformers' defaults.
+//! A base in a Hugging Face folder: its tensors, and its configuration from config.json with transformers'
+//! defaults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -79,7 +80,10 @@ pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
     Ok(Opened { files, architecture, architecture_name, config, tensors })
 }
 
-/// `model_type` in config.json. Fails when there is no such file or it is not a JSON object.
+/// The `model_type` of config.json; empty if it has none.
+///
+/// # Errors
+/// A missing file, or one that is not a JSON object.
 pub(super) fn model_type(folder: Folder<'_>) -> Result<String> {
     let config = folder.config()?;
     Ok(config.get("model_type").and_then(Json::as_str).unwrap_or_default().to_string())
@@ -148,7 +152,7 @@ struct Fields {
 }
 
 impl Fields {
-    /// Those of the language model, in one that also sees.
+    /// The keys of the language model, for a multimodal model those of its `text_config`.
     fn open(folder: Folder<'_>, architecture: &'static Architecture) -> Result<Self> {
         let (path, mut json) = (folder.join(CONFIG), Json::from(folder.config()?));
         if json["text_config"].is_object() {
@@ -157,11 +161,11 @@ impl Fields {
         Ok(Self { path, json, architecture })
     }
 
-    /// The number of what llama calls `key`, or the family's default.
+    /// The number that llama calls `key`, or the architecture's default.
     fn number(&self, key: &str) -> Option<f64> {
         let class = &self.architecture.hugging_face;
         let own = class.key(key);
-        // A null that is written means that there is none.
+        // An explicit null means that there is none.
         match self.json.get(own) {
             Some(value) => value.as_f64(),
             None => class.default(own),
@@ -200,7 +204,7 @@ impl Fields {
         for key in ["hidden_activation", "activation_function", "hidden_act"] {
             let Some(name) = self.json[key].as_str() else { continue };
             if !known.contains(&name) {
-                return unlike(key, format!("the feed-forward part uses '{}'", name.escape_debug()));
+                return unlike(key, format!("its activation function is '{}'", name.escape_debug()));
             }
             break;
         }
@@ -216,7 +220,7 @@ impl Fields {
             }
         }
         if self.json["clip_qkv"].is_number() {
-            return unlike("clip_qkv", "attention's inputs are clipped".into());
+            return unlike("clip_qkv", "the inputs of attention are clipped".into());
         }
         Ok(())
     }
@@ -240,10 +244,10 @@ impl Fields {
         })
     }
 
-    /// The rotary embeddings, and those of windowed blocks where they are others.
+    /// The rotary embeddings, and those of windowed blocks if they differ.
     fn ropes(&self, head_dim: usize) -> Result<(Option<Rope>, Option<Rope>)> {
-        // transformers 5 writes rope_parameters, perhaps one for each kind of block; older ones rope_theta and
-        // rope_scaling.
+        // transformers 5 writes rope_parameters, optionally one for each kind of block. Older versions write
+        // rope_theta and rope_scaling.
         let parameters = &self.json["rope_parameters"];
         let plain = if parameters.is_object() { parameters } else { &self.json["rope_scaling"] };
         let (global, local) = match &parameters["full_attention"] {
@@ -261,7 +265,7 @@ impl Fields {
         Ok((Some(made), local))
     }
 
-    /// Which blocks have a sliding window.
+    /// Whether each block has a sliding window.
     fn windowed(&self, layers: usize) -> Vec<bool> {
         let class = self.architecture.hugging_face.windows;
         if class == WindowedLayers::None || self.json["use_sliding_window"].as_bool() == Some(false) {
@@ -272,6 +276,7 @@ impl Fields {
             return (0..layers).map(|layer| kind(layer) == Some("sliding_attention")).collect();
         }
         let period = self.count("sliding_window_pattern");
+        // Windows that are switched are off unless use_sliding_window is true.
         let asked = self.json["use_sliding_window"].as_bool() == Some(true);
         let first = self.count("max_window_layers").unwrap_or(if asked { 28 } else { 0 });
         let windowed = |layer: usize| match (period, class) {

@@ -1,14 +1,16 @@
 //! A base model over any container: its configuration, and its tensors under canonical names.
 //!
-//! [`Base::open`] tells containers apart and gives the same for each: [`Base::config`] (dimensions and options of the
-//! transformer), [`Base::tensors`] (where each tensor is stored) and [`Base::weight`] (a tensor's numbers).
-//! [`Base::tokenizer`], with the chat template, is in [`crate::tokenizer`].
+//! [`Base::open`] tells containers apart and gives the same for each: [`Base::config`] (dimensions and
+//! options of the transformer), [`Base::tensors`] (where each tensor is stored) and [`Base::weight`] (a
+//! tensor's numbers). [`Base::tokenizer`], with the chat template, is in [`crate::tokenizer`].
 //!
-//! Weights stay in the mapped file, in the type that they are stored in. A [`Weight`] decodes rows on demand, in the
-//! canonical layout: `[out, in]`, rows in GGUF's order. Its digests ([`Weight::stored_sha256`], [`Weight::values_sha256`])
-//! bind an adapter to the base that it was trained on. So no module above this one knows the container of a base.
+//! Weights stay in the mapped file, in the type that they are stored in. A [`Weight`] decodes rows on demand,
+//! in the canonical layout: `[out, in]`, rows in GGUF's order. Its digests ([`Weight::stored_sha256`],
+//! [`Weight::values_sha256`]) bind an adapter to the base that it was trained on. So no module above this one
+//! knows the container of a base.
 //!
-//! `gguf.rs`, `hugging_face.rs` and `onnx/` each read one container; [`folder`] reads the small files of a model's folder.
+//! `gguf.rs`, `hugging_face.rs` and `onnx/` each read one container; [`folder`] reads the small files of a
+//! model's folder.
 
 mod check;
 mod config;

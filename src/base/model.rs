@@ -1,4 +1,4 @@
-//! An open base model: what every container gives.
+//! An open base model, as the modules above see it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,24 +12,24 @@ use super::tensor::BaseTensor;
 use crate::arch::{self, Architecture};
 use crate::{Error, Result};
 
-/// The files that a model's tensors live in.
+/// The files that hold a model's tensors.
 #[derive(Debug)]
 pub enum Files {
-    /// One GGUF file, or all splits of one.
+    /// A GGUF file, or all files of a split one.
     Gguf(GgufModel),
-    /// A Hugging Face folder: its safetensors files in the order of their names.
+    /// The safetensors files of a Hugging Face folder, sorted by name.
     HuggingFace(Vec<SafeTensors>),
-    /// An ONNX file, with the files that hold its tensors.
+    /// An ONNX file with its external data files.
     Onnx(Box<OnnxModel>),
 }
 
-/// An open base model.
+/// An open base model. [`Base::open`] makes one.
 #[derive(Debug)]
 pub struct Base {
     pub(super) path: PathBuf,
     pub(super) files: Files,
     pub(super) architecture: &'static Architecture,
-    /// The architecture as GGUF names it, or as the container does when it is not known.
+    /// The architecture by GGUF's name, or by the container's if it is not known.
     pub(super) architecture_name: String,
     pub(super) config: Config,
     pub(super) tensors: BTreeMap<String, BaseTensor>,
@@ -41,7 +41,7 @@ impl Base {
         &self.path
     }
 
-    /// What no output may replace: the file or folder that was opened, and the files that belong to it.
+    /// What an output must not replace: the file or folder that was opened, and the other files of the model.
     pub fn inputs(&self) -> Vec<&Path> {
         let others: Vec<&Path> = match &self.files {
             Files::Gguf(model) => model.files().iter().map(|file| file.path()).collect(),
@@ -51,39 +51,42 @@ impl Base {
         std::iter::once(self.path()).chain(others).collect()
     }
 
-    /// The files behind the tensors.
+    /// The files that hold the tensors.
     pub fn files(&self) -> &Files {
         &self.files
     }
 
-    /// The table of the model's family.
+    /// The table of the model's architecture; [`arch::UNKNOWN`] if it is not known.
     pub fn architecture(&self) -> &'static Architecture {
         self.architecture
     }
 
-    /// The architecture as GGUF names it, or as the container does when it is not known.
+    /// The architecture by GGUF's name, or by the container's if it is not known.
     pub fn architecture_name(&self) -> &str {
         &self.architecture_name
     }
 
-    /// Whether the model's architecture is known: what is not has tensors and nothing else.
+    /// Whether the model's architecture is known. An unknown one has tensors and nothing else.
     pub fn is_known(&self) -> bool {
         !self.architecture.name.is_empty()
     }
 
-    /// Fails, naming those that are known, where the architecture is not: more than tensors is then needed.
+    /// Require a known architecture, for callers that need more than tensors.
+    ///
+    /// # Errors
+    /// The architecture is not known; the message lists those that are.
     pub fn must_be_known(&self) -> Result<()> {
         if self.is_known() {
             return Ok(());
         }
         if self.architecture_name.is_empty() && matches!(self.files, Files::Onnx(_)) {
-            let problem = "neither config.json nor genai_config.json lies beside it to say what it is";
+            let problem = "there is neither a config.json nor a genai_config.json beside it";
             let help = "put the model's config.json beside it";
             return Err(Error::input(&self.path, "architecture", problem, help));
         }
         let problem = format!("'{}' is not known", self.architecture_name.escape_debug());
         let help = format!(
-            "curmerge knows {}; of other models it can `select`, `merge`, `verify` and `export --format gguf` matrices \
+            "curmerge knows {}; for other models it can `select`, `merge`, `verify` and `export --format gguf` matrices \
              by their names",
             arch::known()
         );
@@ -95,7 +98,8 @@ impl Base {
         &self.config
     }
 
-    /// The longest sequence that the model can read at all, where there is a bound: where positions have learned vectors.
+    /// The longest sequence that the model can read, in tokens. Only learned position embeddings set such a
+    /// limit.
     pub fn max_tokens(&self) -> Option<usize> {
         (self.architecture.forward.positions == arch::Positions::Learned).then_some(self.config.context)
     }
@@ -109,8 +113,8 @@ impl Base {
         }
     }
 
-    /// What the model calls itself: `general.name` in GGUF, else its architecture. Never its path, which must not go
-    /// into an adapter.
+    /// The model's own name: `general.name` in GGUF, else its architecture. Never its path, which must not be
+    /// written to an adapter.
     pub fn name(&self) -> String {
         let own = match &self.files {
             Files::Gguf(model) => model.first().get("general.name").and_then(|v| v.as_str()),
@@ -119,7 +123,7 @@ impl Base {
         own.unwrap_or(&self.architecture_name).to_string()
     }
 
-    /// Where Hugging Face has the model (`owner/name`), if the base says so.
+    /// The model's repository at Hugging Face (`owner/name`), if the file names it.
     pub fn hugging_face_repository(&self) -> Option<String> {
         const HOST: &str = "https://huggingface.co/";
         let Files::Gguf(gguf) = &self.files else { return None };
@@ -129,17 +133,18 @@ impl Base {
             .find(|name| name.split('/').count() == 2 && !name.chars().any(char::is_control))
     }
 
-    /// Every tensor by canonical name; one that the architecture does not name keeps its stored name.
+    /// All tensors by canonical name. A tensor that the architecture does not name keeps its stored name.
     pub fn tensors(&self) -> &BTreeMap<String, BaseTensor> {
         &self.tensors
     }
 
-    /// The stored bytes of a tensor; of one that holds several matrices all, and of one in blocks the codes.
+    /// The stored bytes of a tensor: all of them for a tensor that joins several matrices, and only the codes
+    /// for one with [`BaseTensor::nbits`].
     pub fn bytes(&self, tensor: &BaseTensor) -> &[u8] {
         self.stored_bytes(tensor.file, tensor.offset, tensor.bytes)
     }
 
-    /// Bytes of one of the files.
+    /// Bytes of one of the model's files.
     pub(super) fn stored_bytes(&self, file: usize, offset: u64, bytes: u64) -> &[u8] {
         let file = match &self.files {
             Files::Gguf(model) => model.files()[file].bytes(),

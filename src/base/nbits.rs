@@ -1,8 +1,8 @@
-//! Matrices in the blocks of onnxruntime's MatMulNBits: codes of 2, 4 or 8 bits in one tensor, a scale for each block in
-//! another, and perhaps a zero point in a third.
+//! Matrices in the form of onnxruntime's MatMulNBits: codes of 2, 4 or 8 bits in one tensor, a scale per
+//! block in a second, and optionally a zero point per block in a third.
 //!
-//! A value is `(code - zero point) scale`. Codes stand lowest bits first, every row a whole number of blocks; zero points
-//! are packed like them, filled up to whole bytes a row, or are floats
+//! A value is `(code - zero point) scale`. Codes are packed lowest bits first, and each row is a whole number
+//! of blocks. Zero points are packed likewise, each row padded to whole bytes, or are floats
 //! (<https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md>).
 
 use std::ops::Range;
@@ -12,7 +12,7 @@ use curmerge_formats::quant;
 
 use super::tensor::{NBitsTensors, StoredTensor, nbits_name};
 
-/// The scales and zero points of a borrowed matrix in blocks.
+/// The scales and zero points of a borrowed matrix.
 #[derive(Clone, Copy, Debug)]
 pub struct NBits<'a> {
     bits: usize,
@@ -24,7 +24,7 @@ pub struct NBits<'a> {
 }
 
 impl<'a> NBits<'a> {
-    /// Of a matrix with so many columns. `bytes` gives what a stretch holds.
+    /// For a matrix with `cols` columns. `bytes` gives the bytes of a stored tensor.
     pub(super) fn new(tensors: &NBitsTensors, cols: u64, bytes: impl Fn(&StoredTensor) -> &'a [u8]) -> Self {
         Self {
             bits: tensors.bits,
@@ -46,12 +46,12 @@ impl<'a> NBits<'a> {
         self.block_size
     }
 
-    /// How scales are stored.
+    /// The type of the scales.
     pub fn scale_dtype(&self) -> DType {
         self.scale_dtype
     }
 
-    /// How zero points are stored, where there are such: packed codes if it is [`DType::U8`].
+    /// The type of the zero points, if there are any; [`DType::U8`] means packed codes.
     pub fn zero_dtype(&self) -> Option<DType> {
         self.zeros.map(|(dtype, _)| dtype)
     }
@@ -62,7 +62,7 @@ impl<'a> NBits<'a> {
         &self.scales[row * width..][..width]
     }
 
-    /// The stored zero points of a stored row.
+    /// The stored zero points of a stored row; empty if there are none.
     pub fn stored_zero_points(&self, row: usize) -> &'a [u8] {
         self.zeros.map_or(&[], |(dtype, bytes)| {
             let width = self.zero_row_bytes(dtype);
@@ -70,12 +70,12 @@ impl<'a> NBits<'a> {
         })
     }
 
-    /// What the form is called in reports and adapters.
+    /// The form's name in reports and adapters.
     pub fn name(&self) -> String {
         nbits_name(self.bits, self.block_size)
     }
 
-    /// The same of these rows.
+    /// The scales and zero points of these stored rows.
     pub(super) fn of_rows(&self, rows: Range<usize>) -> Self {
         let part = |bytes: &'a [u8], row: usize| &bytes[rows.start * row..rows.end * row];
         Self {
@@ -96,17 +96,17 @@ impl<'a> NBits<'a> {
         }
     }
 
-    /// The stored bytes of scales and zero points, one behind the other.
+    /// The stored bytes of the scales and of the zero points.
     pub(super) fn stored_bytes(&self) -> [&'a [u8]; 2] {
         [self.scales, self.zeros.map_or(&[], |(_, bytes)| bytes)]
     }
 
-    /// The scales of a stored row, one a block.
+    /// Decode the scales of a stored row, one per block.
     pub fn scales_of(&self, row: usize, out: &mut [f32]) {
         quant::decode(self.scale_dtype, self.stored_scales(row), out).expect(CHECKED);
     }
 
-    /// The zero points of a stored row, one a block.
+    /// Decode the zero points of a stored row, one per block; `2^(bits - 1)` where none are stored.
     pub fn zero_points_of(&self, row: usize, out: &mut [f32]) {
         match self.zeros {
             None => out.fill((1u32 << (self.bits - 1)) as f32),
@@ -130,14 +130,14 @@ impl<'a> NBits<'a> {
 
 const CHECKED: &str = "opening the model checked types and lengths";
 
-/// Whole numbers as codes, the reverse of [`unpack`]; a byte that is not filled has zeros above.
+/// Pack integers into codes, the inverse of [`unpack`]. Unused high bits of the last byte are zero.
 pub fn pack(bits: usize, values: &[f32], codes: &mut [u8]) {
     for (code, values) in codes.iter_mut().zip(values.chunks(8 / bits)) {
         *code = values.iter().enumerate().fold(0, |byte, (i, &value)| byte | (value as u8) << (i * bits));
     }
 }
 
-/// Codes as numbers, the lowest bits of a byte first.
+/// Unpack codes into numbers, the lowest bits of each byte first.
 pub fn unpack(bits: usize, codes: &[u8], out: &mut [f32]) {
     match bits {
         2 => unpack_bits::<2, 4>(codes, out),
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn values_are_code_less_zero_point_times_scale() {
-        // Two rows of 20 columns: two blocks of 16 each, the second filled up.
+        // Two rows of 20 columns: two blocks of 16 each, the second padded.
         let tensors =
             |zeros| NBitsTensors { bits: 4, block_size: 16, scales: stored(DType::F32), zero_points: zeros };
         let scales: Vec<u8> = [1f32, 2.0, 0.5, -1.0].iter().flat_map(|s| s.to_le_bytes()).collect();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_of_every_width_stand_lowest_first() {
+    fn codes_of_every_width_are_packed_lowest_bits_first() {
         let mut out = [0.0; 4];
         unpack(2, &[0b11_10_01_00], &mut out);
         assert_eq!(out, [0.0, 1.0, 2.0, 3.0]);

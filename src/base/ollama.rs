@@ -1,7 +1,8 @@
 //! `ollama:NAME[:TAG]`: the GGUF blob of a model in Ollama's local store.
 //!
-//! The store keeps a JSON manifest a tag under `manifests/registry.ollama.ai/library/NAME/TAG`, or another registry and
-//! owner where the name has them (`hf.co/OWNER/NAME`), whose layer of media type `application/vnd.ollama.image.model` names the file `blobs/sha256-...`.
+//! The store has a JSON manifest per tag, at `manifests/registry.ollama.ai/library/NAME/TAG`. A name may
+//! include another registry and owner (`hf.co/OWNER/NAME`). The manifest's layer of media type
+//! `application/vnd.ollama.image.model` names the file `blobs/sha256-...`.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +10,10 @@ use crate::{Error, Result};
 
 const MODEL_LAYER: &str = "application/vnd.ollama.image.model";
 
-/// Where Ollama keeps its models when Linux runs it as a service.
+/// The store of an Ollama that runs as a Linux service.
 const SERVICE_STORE: &str = "/usr/share/ollama/.ollama/models";
 
-/// The path itself, or the blob that `ollama:NAME[:TAG]` stands for.
+/// The blob that `ollama:NAME[:TAG]` names, or any other path unchanged.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
     match path.to_str().and_then(|p| p.strip_prefix("ollama:")) {
         Some(name) => find(&stores(), name),
@@ -20,7 +21,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The folders to look in, best first.
+/// The stores to search, in order.
 fn stores() -> Vec<PathBuf> {
     if let Some(folder) = std::env::var_os("OLLAMA_MODELS") {
         return vec![folder.into()];
@@ -31,7 +32,7 @@ fn stores() -> Vec<PathBuf> {
 }
 
 fn find(stores: &[PathBuf], name: &str) -> Result<PathBuf> {
-    // A colon before a slash is a registry's port.
+    // A colon before a slash starts a registry's port, not a tag.
     let tagged = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
     let (model, tag) = tagged.unwrap_or((name, "latest"));
     let plain = |part: &str| {

@@ -9,8 +9,8 @@ use super::opened::Opened;
 use super::{gguf, hugging_face, ollama, onnx};
 use crate::{Error, Result};
 
-/// The file or folder that a name on the command line stands for: for `ollama:NAME[:TAG]` the blob in Ollama's store, for
-/// a folder whose only weights are one ONNX file that file, else the path itself.
+/// The file or folder that a name on the command line stands for: for `ollama:NAME[:TAG]` the blob in
+/// Ollama's store, for a folder whose only weights are one ONNX file that file, else the path itself.
 ///
 /// # Errors
 /// A name that Ollama's store does not have; a folder with several ONNX files and no other weights.
@@ -20,28 +20,30 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
 
 impl Base {
     /// Open a model: a GGUF file (of a split model the first), a Hugging Face folder, an ONNX file with its
-    /// configuration beside it, a folder with one such file, or `ollama:NAME[:TAG]`. Its content decides which it is.
+    /// configuration beside it, a folder with one such file, or `ollama:NAME[:TAG]`. Its content decides
+    /// which it is.
     ///
     /// ```
     /// # fn main() -> curmerge::Result<()> {
     /// let base = curmerge::base::Base::open("fixtures/demo/model.gguf".as_ref())?;
     /// let query = base.weight("blk.0.attn_q")?;
-    /// assert_eq!((query.rows(), query.cols()), (base.config().heads * base.config().head_dim, base.config().d_model));
+    /// assert_eq!(query.rows(), base.config().heads * base.config().head_dim);
+    /// assert_eq!(query.cols(), base.config().d_model);
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
-    /// Nothing to open at this path; an architecture that is not known; a tensor that is missing, unknown, or of another
-    /// shape than the configuration says; a damaged file.
+    /// Nothing to open at this path; an architecture that is not known; a tensor that is missing, unknown, or
+    /// of another shape than the configuration says; a damaged file.
     pub fn open(path: &Path) -> Result<Self> {
         let base = Self::open_any(path)?;
         base.must_be_known()?;
         Ok(base)
     }
 
-    /// Open a model whose architecture need not be known. If it is not, the base has tensors under the names that its
-    /// container gives them, and nothing else.
+    /// Open a model whose architecture need not be known. If it is not, the base has tensors under the names
+    /// that its container gives them, and nothing else.
     ///
     /// # Errors
     /// Those of [`Self::open`], but for an architecture that is not known.

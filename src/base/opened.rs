@@ -10,9 +10,9 @@ use crate::arch::Architecture;
 pub(super) struct Opened<F> {
     pub(super) files: F,
     pub(super) architecture: &'static Architecture,
-    /// The architecture as GGUF names it, or as the container does when it is not known.
+    /// The architecture by GGUF's name, or by the container's if it is not known.
     pub(super) architecture_name: String,
     pub(super) config: Config,
-    /// By canonical name; by the container's own where the architecture does not name one.
+    /// By canonical name, or by the container's name if the architecture has none.
     pub(super) tensors: BTreeMap<String, BaseTensor>,
 }

@@ -1,4 +1,4 @@
-//! Rotary embeddings of a model, and the ways in which their frequencies are stretched for longer contexts.
+//! Rotary position embeddings, and the rules that scale their frequencies for longer contexts.
 
 use std::path::Path;
 
@@ -9,37 +9,37 @@ use crate::{Error, Result};
 /// Wider heads are damage or an attack, not a model; nothing is allocated for them.
 pub(super) const MAX_HEAD_DIM: usize = 1 << 14;
 
-/// Rotary embeddings.
+/// Rotary position embeddings (RoFormer, arXiv 2104.09864).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
-    /// Base of the frequencies `base^(-2i / dim)`.
+    /// Base b of the frequencies `b^(-2i / dim)`.
     pub base: f64,
-    /// Leading entries of a head that are rotated; even.
+    /// The number of leading entries of a head that are rotated; even.
     pub dim: usize,
-    /// One divisor a frequency, where the model stretches them (`dim / 2` numbers).
+    /// A divisor per frequency, `[dim / 2]`, if the model scales them.
     pub factors: Option<Vec<f64>>,
-    /// Other divisors, for longer contexts.
+    /// Other divisors for long contexts.
     pub long: Option<LongRope>,
-    /// What cosines and sines are multiplied by.
+    /// Factor of cosines and sines.
     pub amplitude: f64,
 }
 
-/// The divisors of frequencies for contexts beyond those first trained on (LongRoPE, arXiv 2402.13753).
+/// The divisors of frequencies for contexts longer than the original one (LongRoPE, arXiv 2402.13753).
 #[derive(Clone, Debug, PartialEq)]
 pub struct LongRope {
-    /// One a frequency, `dim / 2` numbers.
+    /// A divisor per frequency, `[dim / 2]`.
     pub factors: Vec<f64>,
-    /// The longest context, in tokens, that does without them.
+    /// The longest context, in tokens, that does not use them.
     pub original_context: usize,
 }
 
 impl Rope {
-    /// Without stretching.
+    /// Unscaled frequencies.
     pub fn plain(base: f64, dim: usize) -> Self {
         Self { base, dim, factors: None, long: None, amplitude: 1.0 }
     }
 
-    /// The frequencies, in radians a position, for contexts of so many tokens: `[dim / 2]`.
+    /// The frequencies in radians per position for contexts of `context` tokens, `[dim / 2]`.
     pub fn frequencies(&self, context: usize) -> Vec<f64> {
         let long = self.long.as_ref().filter(|long| context > long.original_context);
         let factors = long.map(|long| &long.factors).or(self.factors.as_ref());
@@ -47,7 +47,7 @@ impl Rope {
         (0..self.dim / 2).map(|i| plain(i) / factors.map_or(1.0, |f| f[i])).collect()
     }
 
-    /// What cannot be of it in a head of this width: the place and the problem.
+    /// What makes it invalid for a head of this width: the place and the problem.
     pub(super) fn problem(&self, head_dim: usize) -> Option<(&'static str, String)> {
         let finite_positive = |x: f64| x.is_finite() && x > 0.0;
         if self.dim == 0 || !self.dim.is_multiple_of(2) || self.dim > head_dim {
@@ -71,15 +71,15 @@ impl Rope {
     }
 }
 
-/// How Hugging Face's `rope_scaling` (or `rope_parameters`) stretches the rotary frequencies by a rule.
+/// A rule of Hugging Face's `rope_scaling` (or `rope_parameters`) that scales the rotary frequencies.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
-    /// Every frequency divided by the same number.
+    /// Divides every frequency by the same number.
     Linear {
         /// The divisor.
         factor: f64,
     },
-    /// Llama 3.1: low frequencies divided, high ones kept, a smooth passage between.
+    /// Llama 3.1: divides low frequencies, keeps high ones, and interpolates between.
     Llama3 {
         /// The divisor of low frequencies.
         factor: f64,
@@ -87,7 +87,7 @@ pub enum RopeScaling {
         low_frequency_factor: f64,
         /// Wavelengths below `original_context / high_frequency_factor` are kept.
         high_frequency_factor: f64,
-        /// Context length before stretching, in tokens.
+        /// Context length before scaling, in tokens.
         original_context: f64,
     },
 }
@@ -120,13 +120,15 @@ impl RopeScaling {
     }
 }
 
-/// What transformers multiplies cosines and sines by when contexts grow from `original` to `context` tokens.
+/// The factor of cosines and sines that LongRoPE derives when contexts grow from `original` to `context`
+/// tokens.
 pub fn long_amplitude(context: f64, original: f64) -> f64 {
     let growth = context / original;
     if growth > 1.0 { (1.0 + growth.ln() / original.ln()).sqrt() } else { 1.0 }
 }
 
-/// Rotary embeddings from an object of config.json (`rope_scaling` or `rope_parameters`) in which keys may lie.
+/// Rotary embeddings from `rope`, the `rope_scaling` or `rope_parameters` of a config.json; keys that it
+/// lacks are looked up in `json`.
 pub(super) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_dim: usize) -> Result<Rope> {
     let bad =
         |place: String, problem: String| Error::input(path, place, problem, "download the folder again");
@@ -138,12 +140,12 @@ pub(super) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_d
     };
     let part = lookup("partial_rotary_factor").as_f64().unwrap_or(1.0);
     let mut made = Rope::plain(base, (head_dim as f64 * part) as usize);
-    // Before anything is made of that length.
+    // Checked before anything of that length is allocated.
     if head_dim > MAX_HEAD_DIM {
         return Err(bad("head length".into(), format!("{head_dim} is out of range")));
     }
     if made.dim > head_dim || made.dim == 0 {
-        return Err(bad("partial_rotary_factor".into(), format!("{part} is no part of a head")));
+        return Err(bad("partial_rotary_factor".into(), format!("{part} is not a fraction of a head")));
     }
     let scaling = match rope["rope_type"].as_str().or_else(|| rope["type"].as_str()) {
         None | Some("default") => None,
@@ -158,7 +160,7 @@ pub(super) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_d
             let factors = |name: &str| -> Result<Vec<f64>> {
                 let list = rope[name].as_array().map(|list| list.iter().filter_map(Json::as_f64).collect());
                 list.ok_or_else(|| {
-                    bad(format!("rope scaling: {name}"), "missing or no list of numbers".into())
+                    bad(format!("rope scaling: {name}"), "missing or not a list of numbers".into())
                 })
             };
             let original = number("original_max_position_embeddings")?;
@@ -198,7 +200,7 @@ mod tests {
         let factors = scaling.factors(500000.0, 128);
         assert_eq!((factors[0], factors[63]), (1.0, 8.0));
         assert!(factors.windows(2).all(|w| w[0] <= w[1]), "the divisor grows with the wavelength");
-        assert!(factors.iter().any(|f| *f > 1.0 && *f < 8.0), "there is a passage between");
+        assert!(factors.iter().any(|f| *f > 1.0 && *f < 8.0), "frequencies between are interpolated");
     }
 
     #[test]

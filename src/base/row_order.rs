@@ -1,43 +1,43 @@
-//! In which order a container stores the rows of a matrix.
+//! The order in which a container stores the rows of a matrix.
 //!
-//! GGUF's order is the canonical one. Hugging Face keeps the two rotary halves of each head of llama's q and k apart,
-//! where GGUF interleaves them (`LlamaModel.permute` in convert_hf_to_gguf.py).
+//! GGUF's order is the canonical one. For llama's q and k, Hugging Face stores the two rotary halves of each
+//! head apart, while GGUF interleaves them (`LlamaModel.permute` in convert_hf_to_gguf.py).
 
 use std::ops::Range;
 
-/// A way to order the rows of one matrix.
+/// The order of the rows of one matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowOrder {
-    /// Rows of a head whose halves are apart.
+    /// Rows per head if the halves are stored apart.
     head_rows: Option<usize>,
 }
 
 impl RowOrder {
-    /// GGUF's own.
+    /// GGUF's order.
     pub const CANONICAL: Self = Self { head_rows: None };
 
-    /// Of a matrix of so many rows in so many heads, each with its rotary halves apart. None where they cannot be so
-    /// divided.
+    /// The order of a matrix with `rows` rows in `heads` heads that stores the rotary halves of each head
+    /// apart. `None` if the heads do not divide into halves.
     pub fn rotary_halves(rows: u64, heads: usize) -> Option<Self> {
         let heads = heads as u64;
         (heads > 0 && rows.is_multiple_of(2 * heads))
             .then(|| Self { head_rows: Some((rows / heads) as usize) })
     }
 
-    /// Where the canonical row is stored.
+    /// The stored position of a canonical row.
     pub fn stored_row(self, canonical: usize) -> usize {
         let Some(head_rows) = self.head_rows else { return canonical };
         let (head, within) = (canonical / head_rows, canonical % head_rows);
         head * head_rows + (within % 2) * (head_rows / 2) + within / 2
     }
 
-    /// The stored rows, whole heads of them, among which these canonical ones are.
+    /// The stored rows, in whole heads, that contain these canonical rows.
     pub fn span(self, canonical: Range<usize>) -> Range<usize> {
         let Some(head_rows) = self.head_rows else { return canonical };
         canonical.start / head_rows * head_rows..canonical.end.div_ceil(head_rows) * head_rows
     }
 
-    /// The canonical row that is stored at `stored`: the inverse of [`Self::stored_row`].
+    /// The canonical row at the stored position `stored`, the inverse of [`Self::stored_row`].
     pub fn canonical_row(self, stored: usize) -> usize {
         let Some(head_rows) = self.head_rows else { return stored };
         let (head, within) = (stored / head_rows, stored % head_rows);

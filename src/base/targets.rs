@@ -1,4 +1,4 @@
-//! What `--targets` asks for.
+//! The matrices that `--targets` selects.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -8,9 +8,13 @@ use super::tensors::layer_part;
 use crate::{Error, Result};
 
 impl Base {
-    /// The canonical names, sorted, of what `--targets` asks for: words of the architecture's table (`q,k,v`) or `all`,
-    /// in these blocks, in all of them if `None`; or canonical names, a fused matrix for all of its parts. Of a model
-    /// whose architecture is not known, any matrix by its name.
+    /// The canonical names, sorted, that `spec` selects. It is a comma-separated list of words of the
+    /// architecture's table (`q,k,v`), `all`, or canonical names; a fused matrix stands for all of its parts.
+    /// Words select matrices in `layers`, or in every block if that is `None`. If the architecture is not
+    /// known, any matrix can be named.
+    ///
+    /// # Errors
+    /// A block that the model does not have; a word or name that selects nothing.
     pub fn targets(&self, spec: &str, layers: Option<RangeInclusive<usize>>) -> Result<Vec<String>> {
         let count = self.config.layers;
         if let Some(layers) = &layers
@@ -38,12 +42,12 @@ impl Base {
             found.extend(named);
         }
         if found.is_empty() {
-            return Err(Error::request("--targets names nothing", "use for example --targets q,k,v"));
+            return Err(Error::request("--targets selects nothing", "use for example --targets q,k,v"));
         }
         Ok(found.into_iter().collect())
     }
 
-    /// The matrices that a canonical name stands for.
+    /// The matrices that a canonical name selects.
     fn named_targets(&self, name: &str) -> Vec<String> {
         if !self.is_known() {
             let matrix = self

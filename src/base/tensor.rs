@@ -1,15 +1,17 @@
-//! How one tensor of a base is stored: its names, its type, its shape and its bytes' place.
+//! How one tensor of a base is stored: its name in the container, its type, its shape and where its bytes
+//! are.
 //!
-//! The scales and zero points of a quantized matrix are tensors of their own. What they mean says [`super::nbits`].
+//! The scales and zero points of a matrix in MatMulNBits' form are tensors of their own; [`super::nbits`]
+//! decodes them.
 
 use curmerge_formats::dtype::DType;
 
-/// Where a tensor that belongs to another lies.
+/// Where a tensor is stored, without its shape: the scales or zero points of a matrix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredTensor {
     /// Its name in the container.
     pub stored_name: String,
-    /// How its numbers are stored.
+    /// The type of its numbers.
     pub dtype: DType,
     /// Index of its file.
     pub file: usize,
@@ -19,58 +21,59 @@ pub struct StoredTensor {
     pub bytes: u64,
 }
 
-/// How the codes of a matrix become numbers.
+/// The tensors that turn the codes of a matrix in MatMulNBits' form into numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NBitsTensors {
     /// Bits of a code: 2, 4 or 8.
     pub bits: usize,
-    /// Columns of a block; the last of a row may be filled up.
+    /// Columns of a block. The last block of a row may be padded.
     pub block_size: usize,
-    /// One scale a block.
+    /// One scale per block.
     pub scales: StoredTensor,
-    /// One zero point a block: packed codes where it is [`DType::U8`], else floats.
+    /// One zero point per block: packed codes if the type is [`DType::U8`], else floats.
     pub zero_points: Option<StoredTensor>,
 }
 
 impl NBitsTensors {
-    /// Bytes of a row's codes.
+    /// Bytes of the codes of a row with `cols` columns.
     pub fn row_bytes(&self, cols: u64) -> u64 {
         cols.div_ceil(self.block_size as u64) * self.block_bytes() as u64
     }
 
-    /// Bytes of a block's codes.
+    /// Bytes of the codes of a block.
     pub fn block_bytes(&self) -> usize {
         self.block_size * self.bits / 8
     }
 
-    /// What the form is called in reports and adapters.
+    /// The form's name in reports and adapters: `INT4/32` for 4 bits in blocks of 32 columns.
     pub fn name(&self) -> String {
         nbits_name(self.bits, self.block_size)
     }
 }
 
-/// What a form of blocks is called: `INT4/32` for codes of 4 bits in blocks of 32 columns.
+/// The name of a form in reports and adapters.
 pub(super) fn nbits_name(bits: usize, block_size: usize) -> String {
     format!("INT{bits}/{block_size}")
 }
 
-/// The outputs that a matrix has within a tensor that holds those of several.
+/// The outputs of one matrix within a tensor that joins several matrices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
-    /// The first of them.
+    /// Its first output.
     pub start: u64,
-    /// All outputs of the tensor.
+    /// The number of outputs of the whole tensor.
     pub of: u64,
 }
 
-/// Where one tensor of the base is stored, and under which names.
+/// How one tensor of the base is stored.
 #[derive(Clone, Debug)]
 pub struct BaseTensor {
     /// The name in the container (`blk.0.attn_q.weight`, `model.layers.0.self_attn.q_proj.weight`).
     pub stored_name: String,
-    /// How its numbers are stored; of a matrix in blocks, their codes.
+    /// The type of its numbers, or of its codes for a matrix with [`Self::nbits`].
     pub dtype: DType,
-    /// As it is stored, slowest first: `[out, in]` for a matrix unless it is transposed, `[n]` for a vector.
+    /// The stored shape, slowest dimension first: `[out, in]` for a matrix (`[in, out]` if transposed), `[n]`
+    /// for a vector, `[experts, out, in]` for the matrices of all experts.
     pub shape: Vec<u64>,
     /// Index of its file within [`super::Files`].
     pub file: usize,
@@ -78,20 +81,23 @@ pub struct BaseTensor {
     pub offset: u64,
     /// Length in bytes.
     pub bytes: u64,
-    /// Heads whose two rotary halves the container keeps apart, where the canonical layout interleaves them.
+    /// The number of heads if the container stores the two rotary halves of each head apart. The canonical
+    /// layout interleaves them.
     pub rotary_halves: Option<usize>,
     /// Whether the container stores the matrix as `[in, out]`.
     pub transposed: bool,
-    /// Whether the container stores one less than the numbers.
+    /// Whether the container stores the numbers less 1, as Gemma does for norms.
     pub unit_offset: bool,
-    /// Where the codes of a matrix in blocks have their scales.
+    /// Scales and zero points, if the tensor holds codes of MatMulNBits.
     pub nbits: Option<NBitsTensors>,
-    /// Its place, where it is stored with others as one; offset and bytes are then those of all.
+    /// Its outputs within a tensor that joins several matrices. Offset and bytes are then those of the whole
+    /// tensor.
     pub slice: Option<Slice>,
 }
 
 impl BaseTensor {
-    /// Bytes of its own numbers: of one that is stored with others its share, of one in blocks with scales and zero points.
+    /// Bytes of its own numbers, with scales and zero points; its share only of a tensor that joins several
+    /// matrices.
     pub fn own_bytes(&self) -> u64 {
         let outputs = self.shape.get(usize::from(self.transposed)).copied().unwrap_or(0);
         let share = |bytes: u64| self.slice.as_ref().map_or(bytes, |slice| bytes / slice.of.max(1) * outputs);
@@ -99,7 +105,7 @@ impl BaseTensor {
         share(self.bytes) + beside.flatten().map(|part| share(part.bytes)).sum::<u64>()
     }
 
-    /// How its numbers are stored: the type's name, or that of its form of blocks.
+    /// The name of the type of its numbers, or of the form of its codes.
     pub fn type_name(&self) -> String {
         self.nbits.as_ref().map_or_else(|| self.dtype.name().to_string(), NBitsTensors::name)
     }

@@ -1,4 +1,4 @@
-//! The tensors of a base by canonical name, and the parts of those that hold several.
+//! Access to the tensors of a base by canonical name, and to the parts of fused ones.
 
 use std::ops::Range;
 
@@ -10,20 +10,21 @@ use super::weight::Weight;
 use crate::arch::Size;
 use crate::{Error, Result};
 
-/// Where a matrix lies: a tensor, or some of its rows.
+/// A tensor, or some of its rows, that holds a matrix or vector.
 #[derive(Clone, Debug)]
 pub struct Place<'a> {
     /// The tensor's canonical name.
     pub name: &'a str,
     /// The tensor.
     pub tensor: &'a BaseTensor,
-    /// The rows in the canonical layout, where not all; one of experts counts the rows of all of them.
+    /// The rows in the canonical layout, or `None` for all. A tensor of experts counts the rows of all of
+    /// them.
     pub rows: Option<Range<u64>>,
 }
 
 impl Base {
-    /// Where the matrix or vector of this canonical name lies: the tensor of that name, or of `NAME[PART]` the rows of
-    /// the part.
+    /// The place of the matrix or vector with this canonical name: the tensor of that name, or for
+    /// `NAME[PART]` the rows of that part.
     pub fn place(&self, name: &str) -> Option<Place<'_>> {
         if let Some((name, tensor)) = self.tensors.get_key_value(name) {
             return Some(Place { name, tensor, rows: None });
@@ -42,16 +43,25 @@ impl Base {
         Some(Place { name, tensor, rows: Some(rows) })
     }
 
-    /// [`Self::place`] of what must be there.
+    /// [`Self::place`] of a tensor that must exist.
+    ///
+    /// # Errors
+    /// The model has no such tensor.
     pub fn find(&self, name: &str) -> Result<Place<'_>> {
         self.place(name)
             .ok_or_else(|| self.error(name, "the model has no such tensor", "see `curmerge inspect`"))
     }
 
-    /// The parts of a matrix that holds several: their names, canonical and in brackets, and rows.
+    /// The parts of a fused matrix: their canonical names, `NAME[PART]`, and rows. Empty for any other.
     pub fn parts(&self, name: &str) -> Vec<(String, Range<u64>)> {
         let part = |(part, _): &(&str, Size)| Some((format!("{name}[{part}]"), self.fused_rows(name, part)?));
         self.fused(name).iter().filter_map(part).collect()
+    }
+
+    /// The matrix that a tensor of this canonical name is a part of, if the architecture joins it with others.
+    pub fn whole_of<'n>(&self, canonical: &'n str) -> Option<&'n str> {
+        let (whole, _) = canonical.strip_suffix(']')?.split_once('[')?;
+        (!self.parts(whole).is_empty()).then_some(whole)
     }
 
     pub(super) fn fused(&self, name: &str) -> &'static [(&'static str, Size)] {
@@ -71,8 +81,11 @@ impl Base {
         None
     }
 
-    /// The matrix or vector of this canonical name. Fails when it is missing, of a type that cannot be decoded, or
-    /// scaled by another tensor.
+    /// The matrix or vector with this canonical name, `[out, in]` or `[n]`.
+    ///
+    /// # Errors
+    /// It is missing, of a type that cannot be decoded, scaled by another tensor, or neither a matrix nor a
+    /// vector.
     pub fn weight(&self, name: &str) -> Result<Weight<'_>> {
         let place = self.find(name)?;
         let tensor = place.tensor;
@@ -83,13 +96,13 @@ impl Base {
                 "use the model as F32, F16 or BF16 or in any quantized type that llama.cpp runs",
             ));
         }
-        // llama.cpp multiplies by it what the matrix gives; files with NVFP4 have such tensors.
+        // llama.cpp multiplies the product by it; files with NVFP4 have such tensors.
         if self.tensors.contains_key(&format!("{}.scale", place.name)) {
-            let problem = "its scale is a tensor of its own, which curmerge does not read";
+            let problem = "it has a scale in a separate tensor, which curmerge does not read";
             return Err(self.error(name, problem, "use the model in another type, for example Q8_0 or F16"));
         }
         self.open_weight(tensor, place.rows.clone()).ok_or_else(|| {
-            self.error(name, "neither a matrix nor a vector", "this model's form is not known")
+            self.error(name, "neither a matrix nor a vector", "curmerge does not know this form of model")
         })
     }
 
@@ -101,7 +114,10 @@ impl Base {
         Weight::new(tensor, rows, self.bytes(tensor), nbits)
     }
 
-    /// All that is stored in a tensor that [`Self::weight`] can read, rows in the container's order.
+    /// The whole stored tensor that [`Self::weight`] reads from, rows in the container's order.
+    ///
+    /// # Errors
+    /// Those of [`Self::weight`].
     pub fn stored_weight(&self, name: &str) -> Result<Weight<'_>> {
         self.weight(name)?;
         let mut whole = self.find(name)?.tensor.clone();
@@ -110,12 +126,15 @@ impl Base {
             whole.shape[usize::from(whole.transposed)] = slice.of;
         }
         self.open_weight(&whole, None).ok_or_else(|| {
-            self.error(name, "neither a matrix nor a vector", "this model's form is not known")
+            self.error(name, "neither a matrix nor a vector", "curmerge does not know this form of model")
         })
     }
 
-    /// The numbers of a vector in the canonical layout: a norm's factors, or a bias (`NAME.bias`, where the name may be
-    /// that of a part).
+    /// The numbers of a vector `[n]` in the canonical layout: the weight of a norm, or a bias (`NAME.bias`,
+    /// where NAME may be a part).
+    ///
+    /// # Errors
+    /// Those of [`Self::weight`]; a bias whose length is not a whole number of heads.
     pub fn vector(&self, name: &str) -> Result<Vec<f32>> {
         let Some(matrix) = name.strip_suffix(".bias") else {
             let mut values = self.weight(name)?.vector();
@@ -138,13 +157,17 @@ impl Base {
         Ok(rows.map(|row| stored[order.stored_row(row)]).collect())
     }
 
-    /// Whether the model has a bias beside this matrix.
+    /// Whether this matrix has a bias.
     pub fn has_bias(&self, name: &str) -> bool {
         let whole = name.split_once('[').map_or(name, |(whole, _)| whole);
         self.tensors.contains_key(&format!("{whole}.bias"))
     }
 
-    /// The matrix that turns hidden states into logits, `[vocab, d_model]`: `output`, or the tied `token_embd`.
+    /// The matrix that turns hidden states into logits, `[vocab, d_model]`: `output`, or `token_embd` if they
+    /// are tied.
+    ///
+    /// # Errors
+    /// Those of [`Self::weight`].
     pub fn output_head(&self) -> Result<Weight<'_>> {
         self.weight(if self.tensors.contains_key("output") { "output" } else { "token_embd" })
     }
@@ -154,7 +177,7 @@ impl Base {
     }
 }
 
-/// The number of the block that a canonical name belongs to, and the name within it.
+/// The block number of a canonical name, and the name within the block.
 pub fn layer_part(name: &str) -> Option<(usize, &str)> {
     let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
     Some((layer.parse().ok()?, part))

@@ -11,12 +11,13 @@ use super::nbits::NBits;
 use super::row_order::RowOrder;
 use super::tensor::BaseTensor;
 
-/// Rows are decoded in blocks of about so many numbers (1 MiB of f32) where a whole matrix is streamed.
+/// Numbers per block when a whole matrix is streamed (1 MiB of f32).
 const STREAM_VALUES: usize = 1 << 18;
 
 const CHECKED: &str = "Weight::new checked the type and the length of a row";
 
-/// A borrowed tensor of the base, or a part of one, `[rows, cols]` = `[out, in]`; a vector is one row.
+/// A borrowed matrix of the base, `[rows, cols]` = `[out, in]`: a tensor or a part of one. A vector is one
+/// row.
 #[derive(Clone, Copy, Debug)]
 pub struct Weight<'a> {
     dtype: DType,
@@ -26,19 +27,20 @@ pub struct Weight<'a> {
     row_bytes: usize,
     bytes: &'a [u8],
     order: RowOrder,
-    /// Scales and zero points, where the bytes are codes of blocks.
+    /// Scales and zero points, if the bytes are codes.
     nbits: Option<NBits<'a>>,
     /// Whether the matrix is stored as `[in, out]`.
     transposed: bool,
-    /// The first stored column that belongs to it: of a part of a transposed matrix, or of the transpose of one.
+    /// The first stored column that belongs to it, in a part of a transposed matrix or in the transpose of
+    /// one.
     column: usize,
-    /// Of the transpose of one: the order of its columns, and which of them is the first.
+    /// In the transpose of a transposed matrix: the order of its columns, and the first of them.
     columns: (RowOrder, usize),
 }
 
 impl<'a> Weight<'a> {
-    /// These rows of a tensor with the given bytes; one of experts counts the rows of all of them. None for a tensor of
-    /// another rank, or whose rows are not whole blocks of its type.
+    /// The rows `part` of a tensor with these bytes, or all rows. A tensor of experts counts the rows of all
+    /// of them. `None` for a tensor of another rank, or one whose rows are not whole blocks of its type.
     pub(super) fn new(
         tensor: &BaseTensor,
         part: Option<Range<u64>>,
@@ -51,7 +53,7 @@ impl<'a> Weight<'a> {
             [experts, rows, cols] => (experts.checked_mul(rows)?, cols),
             _ => return None,
         };
-        // Of a slice more is stored than belongs to it: rows before and behind, or more in every row.
+        // Around a slice, other numbers are stored: rows before and after it, or more columns in every row.
         let (first, stored_rows, stored_cols) = match &tensor.slice {
             None => (0, rows, cols),
             Some(slice) if tensor.transposed => (slice.start, rows, slice.of),
@@ -72,14 +74,14 @@ impl<'a> Weight<'a> {
         };
         let whole = 0..rows;
         let part = part.unwrap_or(whole.clone());
-        // The rows of a part lie together only where none are permuted.
+        // The rows of a part are contiguous only if no row is permuted.
         if part.end > rows || part != whole && order != RowOrder::CANONICAL {
             return None;
         }
         if part.is_empty() || cols == 0 {
             return None;
         }
-        // Elements of a column lie apart.
+        // The elements of a column are not contiguous.
         if tensor.transposed && (tensor.dtype.block_elements() != 1 || nbits.is_some()) {
             return None;
         }
@@ -103,9 +105,12 @@ impl<'a> Weight<'a> {
         })
     }
 
-    /// A matrix of f32 bytes (little-endian, row-major) that no container stands behind.
+    /// A matrix `[rows, cols]` of little-endian f32 in row-major order, from no container.
+    ///
+    /// # Panics
+    /// `bytes` has another length than `rows * cols * 4`.
     pub fn from_f32_bytes(rows: usize, cols: usize, bytes: &'a [u8]) -> Self {
-        assert_eq!(bytes.len(), rows * cols * 4, "a matrix of f32 has four bytes a number");
+        assert_eq!(bytes.len(), rows * cols * 4, "a matrix of f32 has four bytes per number");
         let order = RowOrder::CANONICAL;
         Self {
             dtype: DType::F32,
@@ -121,8 +126,8 @@ impl<'a> Weight<'a> {
         }
     }
 
-    /// The whole tensor as it lies in the container, rows in the order that it stores them; and whether that is the
-    /// transpose. Of a slice that is all that is stored with it.
+    /// The whole stored tensor, rows in the container's order, and whether it is the transpose of this
+    /// matrix. A slice gives the tensor that it is part of.
     pub fn as_stored(&self) -> (Self, bool) {
         let stored = Self { order: RowOrder::CANONICAL, ..*self };
         if !self.transposed {
@@ -132,7 +137,8 @@ impl<'a> Weight<'a> {
         (Self { rows, cols, transposed: false, column: 0, ..stored }, true)
     }
 
-    /// Of a matrix that is stored as `[in, out]`, the transpose of these rows, which is read faster than they are.
+    /// The transpose of these rows, `[cols, rows.len()]`, if the matrix is stored as `[in, out]`: it is read
+    /// faster than the rows themselves.
     pub fn stored_transpose(&self, rows: Range<usize>) -> Option<Self> {
         if !self.transposed {
             return None;
@@ -143,7 +149,7 @@ impl<'a> Weight<'a> {
             cols: rows.len(),
             order: RowOrder::CANONICAL,
             transposed: false,
-            // Whole heads, among whose columns those of the rows are.
+            // The columns of whole heads, which contain those of the rows.
             column: self.column + span.start,
             columns: (self.order, rows.start - span.start),
             ..*self
@@ -164,12 +170,12 @@ impl<'a> Weight<'a> {
         self.cols
     }
 
-    /// How the numbers are stored; of a matrix in blocks, their codes.
+    /// The stored type of the numbers, or of the codes if there is [`Self::nbits`].
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// What turns the stored codes of a matrix in blocks into numbers.
+    /// Scales and zero points, if the stored bytes are codes of MatMulNBits.
     pub fn nbits(&self) -> Option<&NBits<'a>> {
         self.nbits.as_ref()
     }
@@ -189,22 +195,22 @@ impl<'a> Weight<'a> {
         self.bytes
     }
 
-    /// Whether the container stores rows in another order than the canonical one.
+    /// Whether the container stores the rows in another order than the canonical one.
     pub fn is_permuted(&self) -> bool {
         self.order != RowOrder::CANONICAL
     }
 
-    /// Where the container stores a canonical row.
+    /// The stored position of a canonical row.
     pub fn stored_row(&self, canonical: usize) -> usize {
         self.order.stored_row(canonical)
     }
 
-    /// The canonical row that the container stores at `stored`: the inverse of [`Self::stored_row`].
+    /// The canonical row at the stored position `stored`, the inverse of [`Self::stored_row`].
     pub fn canonical_row(&self, stored: usize) -> usize {
         self.order.canonical_row(stored)
     }
 
-    /// Decode one canonical row into `out`, of length [`Self::cols`].
+    /// Decode one canonical row into `out`, `[cols]`.
     pub fn decode_row(&self, canonical: usize, out: &mut [f32]) {
         if self.transposed {
             let size = self.element_bytes();
@@ -226,24 +232,25 @@ impl<'a> Weight<'a> {
             out.iter_mut().enumerate().for_each(|(i, out)| *out = stored[order.stored_row(first + i)]);
             return;
         }
-        // Only where elements are stored one by one is there more in a row than belongs to the matrix.
+        // Only types without blocks allow a row to hold more than belongs to the matrix.
         match self.dtype.block_elements() {
             1 => self.decode_elements(row, 0, out),
             _ => quant::decode(self.dtype, row, out).expect(CHECKED),
         }
     }
 
-    /// Decode elements of a stored row, the first of them so many behind [`Self::column`].
+    /// Decode elements of a stored row from the one `first` after [`Self::column`].
     fn decode_elements(&self, row: &[u8], first: usize, out: &mut [f32]) {
         let size = self.element_bytes();
         let bytes = &row[(self.column + first) * size..][..out.len() * size];
         quant::decode(self.dtype, bytes, out).expect(CHECKED);
     }
 
-    /// Decode some columns of one canonical row into `out`, a number for each; only those where the type's blocks allow.
+    /// Decode the columns `cols` of one canonical row into `out`, `[cols.len()]`. The whole row is decoded if
+    /// `cols` are not whole blocks of the type.
     pub fn decode_part(&self, canonical: usize, cols: Range<usize>, out: &mut [f32]) {
         let block = self.dtype.block_elements();
-        // Codes of blocks, and columns in another order, are read by whole rows.
+        // Codes, and columns in another order, are decoded by whole rows.
         let whole = cols == (0..self.cols) || self.nbits.is_some() || self.columns.0 != RowOrder::CANONICAL;
         if whole || !cols.start.is_multiple_of(block) || !cols.end.is_multiple_of(block) {
             let mut row = vec![0.0; self.cols];
@@ -260,12 +267,12 @@ impl<'a> Weight<'a> {
         quant::decode(self.dtype, bytes, out).expect("whole blocks of a row that Weight::new checked");
     }
 
-    /// Decode canonical rows into `out`, row-major, `rows.len() * cols` numbers.
+    /// Decode canonical rows into `out`, `[rows.len(), cols]` in row-major order.
     pub fn decode_rows(&self, rows: Range<usize>, out: &mut [f32]) {
-        // A few are gathered sooner.
+        // Gathering a few rows is faster.
         let many = rows.len() > 4;
         if let Some(transpose) = self.stored_transpose(rows.clone()).filter(|_| many) {
-            // Stored rows in order, so that each is read once.
+            // Reads each stored row once, in order.
             let mut values = vec![0.0; rows.len()];
             for column in 0..self.cols {
                 transpose.decode_row(column, &mut values);
@@ -278,14 +285,15 @@ impl<'a> Weight<'a> {
         }
     }
 
-    /// All numbers of a vector, or of a matrix row by row.
+    /// All numbers, row by row.
     pub fn vector(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.rows * self.cols];
         self.decode_rows(0..self.rows, &mut out);
         out
     }
 
-    /// Canonical rows in order, a block of at most [`STREAM_VALUES`] numbers (at least one row) at a time.
+    /// The canonical rows in blocks of at most 2^18 numbers, but at least one row: the rows of each block and
+    /// their numbers, `[rows.len(), cols]`.
     pub fn stream(&self) -> impl Iterator<Item = (Range<usize>, Vec<f32>)> + '_ {
         let block = self.block_rows();
         (0..self.rows).step_by(block).map(move |start| {
@@ -301,7 +309,7 @@ impl<'a> Weight<'a> {
         (STREAM_VALUES / self.cols.max(1)).max(1)
     }
 
-    /// These columns as a row-major `[rows, cols.len()]` matrix.
+    /// These columns, `[rows, cols.len()]` in row-major order.
     pub fn gather_columns(&self, cols: &[u32]) -> Vec<f32> {
         let mut out = vec![0.0; self.rows * cols.len()];
         if let Some(transpose) = self.stored_transpose(0..self.rows) {
@@ -325,7 +333,7 @@ impl<'a> Weight<'a> {
         out
     }
 
-    /// These canonical rows as a row-major `[rows.len(), cols]` matrix.
+    /// These canonical rows, `[rows.len(), cols]` in row-major order.
     pub fn gather_rows(&self, rows: &[u32]) -> Vec<f32> {
         let mut out = vec![0.0; rows.len() * self.cols];
         for (out, &row) in out.chunks_exact_mut(self.cols).zip(rows) {
@@ -334,7 +342,8 @@ impl<'a> Weight<'a> {
         out
     }
 
-    /// SHA-256 of the stored bytes in their order, in hexadecimal; of a matrix in blocks codes, scales and zero points.
+    /// SHA-256 of the stored bytes in the container's order, in hexadecimal; codes are followed by scales and
+    /// zero points.
     pub fn stored_sha256(&self) -> String {
         if let Some(nbits) = &self.nbits {
             let mut hash = Sha256::new_with_prefix(self.bytes);
@@ -352,8 +361,8 @@ impl<'a> Weight<'a> {
         curmerge_formats::digest::hex(&hash.finalize())
     }
 
-    /// SHA-256 of the values as little-endian f32 in the canonical layout, in hexadecimal. The same for equal values in
-    /// whatever container and type.
+    /// SHA-256 of the values as little-endian f32 in the canonical layout, in hexadecimal. Equal values give
+    /// equal digests, whatever the container and type.
     pub fn values_sha256(&self) -> String {
         let mut hash = Sha256::new();
         for (_, values) in self.stream() {

@@ -1,8 +1,8 @@
-//! Which type each tensor of a file gets: llama-quantize's named mixtures, of one main type with more bits where a
-//! model is sensitive.
+//! The file types of llama-quantize, and the type that each gives to a tensor. Most are mixtures: a main
+//! type, and more bits for tensors that are sensitive to rounding.
 //!
-//! The names, ids and choices are those of llama.cpp's `llama_ftype` and llama-quant.cpp (October 2026), as far as
-//! curmerge can write the types.
+//! Names, ids and choices are those of llama.cpp's `llama_ftype` and llama-quant.cpp (October 2026), for the
+//! types that curmerge can write.
 
 use std::fmt;
 
@@ -10,6 +10,7 @@ use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{Array, GgufModel, GgufTensor, Value};
 
 use crate::arch;
+use crate::base::layer_part;
 
 /// A mixture that a whole file can be stored in.
 #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
@@ -22,55 +23,55 @@ pub enum FileType {
     F16,
     /// bfloat16, vectors in F32.
     BF16,
-    /// 8.5 bits a weight.
+    /// 8.5 bits per weight.
     #[clap(name = "q8_0")]
     Q8_0,
-    /// 6.6 bits a weight.
+    /// 6.6 bits per weight.
     #[clap(name = "q6_k")]
     Q6_K,
-    /// 5.7 bits a weight: Q5_K, some Q6_K.
+    /// 5.7 bits per weight: Q5_K, some Q6_K.
     #[clap(name = "q5_k_m", alias = "q5_k")]
     Q5_K_M,
-    /// 5.5 bits a weight: Q5_K.
+    /// 5.5 bits per weight: Q5_K.
     #[clap(name = "q5_k_s")]
     Q5_K_S,
-    /// 4.8 bits a weight: Q4_K, some Q6_K.
+    /// 4.8 bits per weight: Q4_K, some Q6_K.
     #[clap(name = "q4_k_m", alias = "q4_k")]
     Q4_K_M,
-    /// 4.6 bits a weight: Q4_K, some Q5_K.
+    /// 4.6 bits per weight: Q4_K, some Q5_K.
     #[clap(name = "q4_k_s")]
     Q4_K_S,
-    /// 4.3 bits a weight: Q3_K, some Q5_K.
+    /// 4.3 bits per weight: Q3_K, some Q5_K.
     #[clap(name = "q3_k_l")]
     Q3_K_L,
-    /// 3.9 bits a weight: Q3_K, some Q4_K and Q5_K.
+    /// 3.9 bits per weight: Q3_K, some Q4_K and Q5_K.
     #[clap(name = "q3_k_m", alias = "q3_k")]
     Q3_K_M,
-    /// 3.5 bits a weight: Q3_K.
+    /// 3.5 bits per weight: Q3_K.
     #[clap(name = "q3_k_s")]
     Q3_K_S,
-    /// 3 bits a weight: Q2_K, some Q3_K and Q4_K.
+    /// 3 bits per weight: Q2_K, some Q3_K and Q4_K.
     #[clap(name = "q2_k")]
     Q2_K,
-    /// 2.8 bits a weight; needs an importance matrix.
+    /// 2.8 bits per weight; needs an importance matrix.
     #[clap(name = "q2_k_s")]
     Q2_K_S,
-    /// 6 bits a weight.
+    /// 6 bits per weight.
     #[clap(name = "q5_1")]
     Q5_1,
-    /// 5.5 bits a weight.
+    /// 5.5 bits per weight.
     #[clap(name = "q5_0")]
     Q5_0,
-    /// 5 bits a weight.
+    /// 5 bits per weight.
     #[clap(name = "q4_1")]
     Q4_1,
-    /// 4.5 bits a weight.
+    /// 4.5 bits per weight.
     #[clap(name = "q4_0", alias = "q4")]
     Q4_0,
-    /// 4.5 bits a weight, on uneven levels.
+    /// 4.5 bits per weight, on uneven levels.
     #[clap(name = "iq4_nl")]
     IQ4_NL,
-    /// 4.3 bits a weight, on uneven levels.
+    /// 4.3 bits per weight, on uneven levels.
     #[clap(name = "iq4_xs")]
     IQ4_XS,
     /// Experts in MXFP4, all else in Q8_0.
@@ -122,21 +123,21 @@ impl FileType {
     }
 }
 
-/// Architectures for which llama-quantize makes exceptions that are not known here.
+/// Architectures for which llama-quantize makes exceptions that are not implemented here.
 pub const EXCEPTIONS: &[&str] = &["falcon", "glm5-next", "bailingmoe3"];
 
-/// What the choice depends on beside the tensor itself.
+/// The properties of a model that the choice depends on.
 #[derive(Clone, Debug)]
 struct Model {
     layers: usize,
-    /// Query heads to a key and value head.
+    /// Query heads per key and value head.
     sharing: u64,
     experts: u64,
     /// A 70B model with shared keys and values: attn_v is small and worth more bits.
     seventy_billion: bool,
-    /// The embedding is also the output head.
+    /// Whether the embedding is also the output head.
     tied: bool,
-    /// Tensors like attn_v.
+    /// The number of tensors like attn_v.
     values: usize,
     imatrix: bool,
 }
@@ -146,7 +147,7 @@ impl Model {
         let architecture = get("general.architecture").and_then(Value::as_str).unwrap_or_default();
         let number = |key: &str| {
             let value = get(&format!("{architecture}.{key}"))?;
-            // One number for all layers, or one for each.
+            // One number for all layers, or one per layer.
             value.as_u64().or_else(|| match value {
                 Value::Array(Array::I32(numbers)) => numbers.first().and_then(|&x| u64::try_from(x).ok()),
                 Value::Array(Array::U32(numbers)) => numbers.first().map(|&x| x.into()),
@@ -172,7 +173,7 @@ impl Model {
     }
 }
 
-/// What a tensor is for, as far as its type depends on it.
+/// The kinds of tensors that the choice distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Output,
@@ -207,17 +208,18 @@ impl Part {
 pub struct Choice {
     /// The type.
     pub dtype: DType,
-    /// The type it would have, had it whole blocks of it.
+    /// The wanted type, if rows of the tensor are not a whole number of its blocks.
     pub instead_of: Option<DType>,
 }
 
-/// The type of every tensor of `gguf`, in its order, in a file of this type; `imatrix` says whether there is one.
+/// The type of every tensor of `gguf`, in its order, in a file of this type; `imatrix` says whether there is
+/// an importance matrix.
 pub fn choose(gguf: &GgufModel, file_type: FileType, imatrix: bool) -> Vec<Choice> {
     let tensors: Vec<&GgufTensor> = gguf.tensors().map(|(_, tensor)| tensor).collect();
     choose_among(&|key| gguf.first().get(key), &tensors, file_type, imatrix)
 }
 
-/// The same for a file that is not written yet: its metadata by key, and its tensors.
+/// [`choose`] for a file that is not written yet: its metadata by key, and its tensors.
 pub(super) fn choose_among<'a>(
     get: &dyn Fn(&str) -> Option<&'a Value>,
     tensors: &[&GgufTensor],
@@ -226,7 +228,7 @@ pub(super) fn choose_among<'a>(
 ) -> Vec<Choice> {
     let model = Model::new(get, tensors, imatrix);
     let mut order: Vec<usize> = (0..tensors.len()).collect();
-    // Choices by position count in llama.cpp's order: by layer, then by name.
+    // Choices by position follow llama.cpp's order: by layer, then by name.
     order.sort_by_key(|&i| (layer(&tensors[i].name), tensors[i].name.as_str()));
     let mut choices: Vec<Choice> =
         tensors.iter().map(|t| Choice { dtype: t.dtype, instead_of: None }).collect();
@@ -258,13 +260,20 @@ pub(super) fn choose_among<'a>(
     choices
 }
 
-/// -1 for a tensor of no layer.
+/// The layer of a tensor; -1 for a tensor outside the layers.
 pub(super) fn layer(name: &str) -> i64 {
     let number = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map(|(number, _)| number);
     number.and_then(|number| number.parse().ok()).unwrap_or(-1)
 }
 
-/// Whether llama-quantize converts the tensor at all: matrices that are weights, but for small or sensitive ones.
+/// Whether llama.cpp's converter keeps a matrix of this canonical name in F32, whatever the folder's type.
+pub(super) fn stays_f32(name: &str) -> bool {
+    let part = layer_part(name).map_or(name, |(_, part)| part);
+    matches!(part, "position_embd" | "ffn_gate_inp")
+}
+
+/// Whether llama-quantize converts the tensor at all: it converts weight matrices, except small or sensitive
+/// ones.
 fn is_quantized(tensor: &GgufTensor) -> bool {
     const KEPT: &[&str] = &[
         "_norm.weight",
@@ -311,12 +320,12 @@ fn is_quantized(tensor: &GgufTensor) -> bool {
         && !KEPT.iter().any(|part| name.contains(part))
 }
 
-/// The type by the mixture's rules; `place` counts the tensors of this part before it.
+/// The type by the rules of the mixture; `place` is the number of tensors of this part before it.
 fn mixed(file_type: FileType, model: &Model, tensor: &GgufTensor, part: Part, place: usize) -> DType {
     use FileType as F;
     let main = file_type.main_type();
     let layers = model.layers;
-    // Every third layer, and all of the first and last eighth.
+    // Every third layer, and the first and last eighth of all layers.
     let more_bits = |i: usize, n: usize| i < n / 8 || i >= n.saturating_mul(7) / 8 || (i - n / 8) % 3 == 2;
     if part == Part::Output || model.tied && part == Part::Embedding {
         let whole = tensor.dims[0].is_multiple_of(main.block_elements() as u64);
@@ -372,7 +381,7 @@ fn mixed(file_type: FileType, model: &Model, tensor: &GgufTensor, part: Part, pl
     }
 }
 
-/// The type itself, or the nearest whose blocks rows of so many values are made of.
+/// The type itself, or the nearest one whose blocks divide a row of `columns` values.
 fn fitting(dtype: DType, columns: u64) -> DType {
     let whole = |dtype: DType| columns.is_multiple_of(dtype.block_elements() as u64);
     if whole(dtype) {

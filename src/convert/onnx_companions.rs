@@ -1,4 +1,5 @@
-//! What an ONNX model is beside its graph: the configuration as config.json has it, and the files of its tokenizer.
+//! The files that belong to an ONNX model beside its graph: its configuration, in the form of config.json,
+//! and its tokenizer.
 
 use std::path::{Path, PathBuf};
 
@@ -10,9 +11,9 @@ use crate::Result;
 use crate::base::folder::{self, Folder, Object};
 use crate::base::{Base, Files, OnnxModel};
 
-/// Members of config.json that say where an ONNX model is and how it runs.
+/// Keys of config.json that say where an ONNX model is and how to run it.
 const OF_ONNX: [&str; 1] = ["transformers.js_config"];
-/// Files that come along into a folder for transformers. Whatever else lies beside a model may not belong to it.
+/// The files that are copied into a folder for transformers. Other files beside a model may not belong to it.
 const BESIDE: [&str; 13] = [
     folder::GENERATION_CONFIG,
     folder::TOKENIZER,
@@ -29,11 +30,11 @@ const BESIDE: [&str; 13] = [
     "LICENSE.txt",
 ];
 
-/// The configuration of an ONNX base as config.json has it: the one beside it, or what genai_config.json and the graph say.
-/// `None` for other containers.
+/// The configuration of an ONNX base in the form of config.json: the file beside it, or what
+/// genai_config.json and the graph give. `None` for other containers.
 ///
 /// # Errors
-/// A file that is not JSON; an option that transformers has no form for.
+/// A file that is not JSON; an option that transformers cannot express.
 pub(super) fn configuration_of(base: &Base) -> Result<Option<Object>> {
     match base.files() {
         Files::Onnx(model) => configuration(base, model).map(Some),
@@ -63,8 +64,8 @@ fn tokens(model: &OnnxModel) -> Result<Tokens> {
     Ok(Tokens::named(first("bos_token_id"), first("pad_token_id"), ends))
 }
 
-/// Whether the model has an output head that is not its embedding. An exporter may store both, transposed, of a model that
-/// ties them: then the head is told from the embedding by its numbers.
+/// Whether the model has an output head other than its embedding. An exporter may store tied weights twice,
+/// once transposed, so the values decide.
 ///
 /// # Errors
 /// A tensor that cannot be decoded.
@@ -81,9 +82,9 @@ pub(super) fn has_own_head(base: &Base, config: &Object) -> Result<bool> {
     Ok(!rows.all(|((_, a), (_, b))| a == b))
 }
 
-/// What a folder for transformers has beside the weights, which are of this type: config.json, generation_config.json, and
-/// the files of the tokenizer as they lie beside the model; names and contents. `own_head` is what [`has_own_head`] says.
-/// Where the model has no tokenizer, `notes` says so.
+/// The names and contents of the files beside the weights, which have this type: config.json,
+/// generation_config.json, and the tokenizer's files, unchanged. `own_head` is the result of
+/// [`has_own_head`]. If the model has no tokenizer, a note says so.
 ///
 /// # Errors
 /// Those of [`configuration_of`]; a file that cannot be read.
@@ -108,7 +109,7 @@ pub(super) fn companions(
     }
     let has = |name: &str| files.iter().any(|(known, _)| known == Path::new(name));
     if !has(folder::TOKENIZER) && !has(folder::SENTENCEPIECE) {
-        notes.push("no tokenizer lies beside the ONNX model, and none is in the folder".into());
+        notes.push("the ONNX model has no tokenizer beside it, and the folder has none".into());
     }
     if !has(folder::GENERATION_CONFIG) {
         files.push((folder::GENERATION_CONFIG.into(), generation(&tokens(model)?).into()));
@@ -116,7 +117,7 @@ pub(super) fn companions(
     Ok(files)
 }
 
-/// The files of a model's folder that belong to an ONNX model beside its graph and weights, relative to the folder.
+/// The files of a folder that belong to its ONNX model, without graph and weights, relative to the folder.
 ///
 /// # Errors
 /// A folder that cannot be read.
@@ -129,7 +130,7 @@ pub(crate) fn of_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Those that any model may have.
+/// The files that any model may have.
 fn beside(folder: Folder<'_>) -> Result<Vec<PathBuf>> {
     let templates = folder.additional_chat_templates()?;
     let templates = templates.iter().map(|name| folder::additional_chat_template(name));

@@ -44,8 +44,8 @@ impl Architecture {
         self.names().find_map(|n| Some((renamed(name, n.canonical, n.hugging_face)?, n)))
     }
 
-    /// The table's entry for a canonical name (without `.bias`); for a tensor that stacks experts, the entry of one
-    /// expert.
+    /// The table's entry for a canonical name (without `.bias`); for a tensor that stacks experts, the entry
+    /// of one expert.
     pub fn line(&'static self, name: &str) -> Option<&'static TensorNames> {
         self.names().find(|n| {
             let whole = n.canonical.strip_suffix("[{}]");
@@ -74,8 +74,8 @@ impl Architecture {
         self.tensors.targets.iter().find(|(word, _)| *word == role).map(|(_, name)| *name)
     }
 
-    /// The parts of a matrix that holds several roles, by its canonical name after `blk.N.`, from the first row on;
-    /// empty for other matrices.
+    /// The parts of a matrix that holds several roles, by its canonical name after `blk.N.`, from the first
+    /// row on; empty for other matrices.
     pub fn parts(&self, name: &str) -> &'static [(&'static str, Size)] {
         self.tensors.fused.iter().find(|(fused, _)| *fused == name).map_or(&[], |(_, parts)| parts)
     }

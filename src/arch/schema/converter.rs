@@ -13,9 +13,11 @@ pub struct Converter {
     pub keys: &'static [Key],
     /// The rules of RoPE scaling that can be written.
     pub rope_types: &'static [RopeType],
-    /// The stacked experts of a block, in the order in which they are written: canonical names after `blk.N.`.
+    /// The stacked experts of a block, in the order in which they are written: canonical names after
+    /// `blk.N.`.
     pub experts: &'static [&'static str],
-    /// Whether an output head in the folder is written. llama.cpp takes the embedding for the head of some families.
+    /// Whether an output head in the folder is written. llama.cpp takes the embedding for the head of some
+    /// families.
     pub writes_head: bool,
     /// Prefixes of the folder's tensors that are not written: vision towers and projectors.
     pub dropped_prefixes: &'static [&'static str],
@@ -52,7 +54,8 @@ impl Converter {
 pub enum VocabularySource {
     /// tokenizer.model, with pieces and their scores.
     SentencePiece,
-    /// tokenizer.model, with the added tokens as Phi 3's class has them, unless the folder says that it is byte-level.
+    /// tokenizer.model, with the added tokens as Phi 3's class has them, unless the folder says that it is
+    /// byte-level.
     Phi3,
     /// tokenizer.json made from a SentencePiece model: merges with a fallback to bytes.
     SentencePieceJson,

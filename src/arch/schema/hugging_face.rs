@@ -15,8 +15,8 @@ pub struct HuggingFace {
     pub heads: HeadKeys,
     /// Keys that name the activation, and its name.
     pub activation: &'static [(&'static str, &'static str)],
-    /// `intermediate_size / hidden_size` of a model whose `intermediate_size` is missing or null; `None` if it must be
-    /// given.
+    /// `intermediate_size / hidden_size` of a model whose `intermediate_size` is missing or null; `None` if
+    /// it must be given.
     pub ff_ratio: Option<usize>,
     /// Which blocks have a sliding window.
     pub windows: WindowedLayers,
@@ -68,7 +68,8 @@ pub enum WindowedLayers {
 /// An option that some classes have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClassOption {
-    /// `attention_bias` and `mlp_bias`: every matrix of attention has a bias, every matrix of the feed-forward part.
+    /// `attention_bias` and `mlp_bias`: every matrix of attention has a bias, every matrix of the
+    /// feed-forward part.
     Biases,
     /// `attn_logit_softcapping` and `final_logit_softcapping`.
     SoftCaps,

@@ -5,9 +5,11 @@
 pub struct Tensors {
     /// Every tensor that the model reads, in groups that families share.
     pub groups: &'static [&'static [TensorNames]],
-    /// What `--targets` accepts: the short word, which is the matrix's role, and the canonical name after `blk.N.`.
+    /// What `--targets` accepts: the short word, which is the matrix's role, and the canonical name after
+    /// `blk.N.`.
     pub targets: &'static [(&'static str, &'static str)],
-    /// Matrices that hold several roles: the canonical name after `blk.N.`, and the parts from the first row on.
+    /// Matrices that hold several roles: the canonical name after `blk.N.`, and the parts from the first row
+    /// on.
     pub fused: &'static [(&'static str, &'static [(&'static str, Size)])],
     /// Prefixes that some Hugging Face folders use, and the prefix in this table that each stands for.
     pub prefixes: &'static [(&'static str, &'static str)],
@@ -22,8 +24,8 @@ pub struct TensorNames {
     pub hugging_face: &'static str,
     /// `[out, in]` of a matrix, `[n]` of a vector.
     pub shape: &'static [Size],
-    /// The heads whose rows are permuted: Hugging Face keeps the two rotary halves of each head apart, and GGUF
-    /// interleaves them.
+    /// The heads whose rows are permuted: Hugging Face keeps the two rotary halves of each head apart, and
+    /// GGUF interleaves them.
     pub rotary_halves: Option<HeadKind>,
     /// Hugging Face stores the matrix as `[in, out]`.
     pub transposed: bool,

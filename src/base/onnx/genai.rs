@@ -1,7 +1,7 @@
-//! From genai_config.json beside an ONNX model, as onnxruntime-genai's builder writes it, and for what that leaves out
-//! from the graph: the width of the feed-forward part from its matrix, epsilon from norms, windows, scale and cap from
-//! attention's nodes, multipliers and the cap of logits from the builder's nodes for them, rotary frequencies from their
-//! cosines and sines.
+//! From genai_config.json beside an ONNX model, as onnxruntime-genai's builder writes it, and for what that
+//! leaves out from the graph: the width of the feed-forward part from its matrix, epsilon from norms,
+//! windows, scale and cap from attention's nodes, multipliers and the cap of logits from the builder's nodes
+//! for them, rotary frequencies from their cosines and sines.
 
 use std::path::PathBuf;
 
@@ -14,9 +14,10 @@ use crate::base::folder::{Folder, GENAI_CONFIG};
 use crate::base::rope::Rope;
 use crate::{Error, Result};
 
-/// Angles of this many radians off are those of the same cache: sines and cosines of f32 angles, rounded to f16.
+/// Angles of this many radians off are those of the same cache: sines and cosines of f32 angles, rounded to
+/// f16.
 const ANGLE_ERROR: f64 = 2e-3;
-/// And so much more for each position, from frequencies rounded to f32.
+/// The further error allowed per position, from frequencies rounded to f32.
 const ANGLE_ERROR_A_POSITION: f64 = 3e-7;
 const MEND: &str = "put the model's config.json beside it";
 
@@ -27,18 +28,21 @@ pub(super) struct GenaiConfig {
 }
 
 impl GenaiConfig {
-    /// That of a folder, if it has one.
+    /// The one of a folder, if it has one.
+    ///
+    /// # Errors
+    /// A file that is not a JSON object.
     pub(super) fn open(folder: Folder<'_>) -> Result<Option<Self>> {
         let json = folder.object(GENAI_CONFIG)?;
         Ok(json.map(|json| Self { path: folder.join(GENAI_CONFIG), json: json.into() }))
     }
 
-    /// The model's family, as Hugging Face's `model_type` calls it.
+    /// The model's architecture by Hugging Face's `model_type`.
     pub(super) fn model_type(&self) -> &str {
         self.json["model"]["type"].as_str().unwrap_or("")
     }
 
-    /// The configuration of a model of this architecture whose feed-forward part has this width.
+    /// The configuration of a model of this architecture whose feed-forward part has the width `ff`.
     pub(super) fn config(
         &self,
         onnx: &Onnx,
@@ -49,7 +53,7 @@ impl GenaiConfig {
             && architecture.forward.norm == NormKind::Rms
             && !architecture.has_experts();
         if !whole {
-            let problem = format!("it says too little of a {} model", architecture.name);
+            let problem = format!("it does not say enough about a {} model", architecture.name);
             return Err(Error::input(&self.path, "type", problem, MEND));
         }
         let decoder = &self.json["model"]["decoder"];
@@ -65,7 +69,7 @@ impl GenaiConfig {
             heads: self.count(decoder, "num_attention_heads")?,
             kv_heads: self.count(decoder, "num_key_value_heads")?,
             head_dim,
-            ff: ff.ok_or_else(|| graph.error("graph", "it has no feed-forward part that is known"))?,
+            ff: ff.ok_or_else(|| graph.error("graph", "curmerge finds no feed-forward part in it"))?,
             vocab: self.count(&self.json["model"], "vocab_size")?,
             norm_eps: graph.epsilon()?,
             context: self.count(&self.json["model"], "context_length")?,
@@ -93,7 +97,7 @@ impl GenaiConfig {
     }
 }
 
-/// What the graph says.
+/// What the graph tells.
 struct Graph<'a> {
     onnx: &'a Onnx,
     layers: usize,
@@ -113,7 +117,7 @@ impl<'a> Graph<'a> {
         self.nodes(&["GroupQueryAttention", "MultiHeadAttention"])
     }
 
-    /// The number that the norms add to the mean square: as it was before it was rounded to f32.
+    /// The epsilon of the norms, as it was before it was rounded to f32.
     fn epsilon(&self) -> Result<f64> {
         let norms = self.nodes(&[
             "SimplifiedLayerNormalization",
@@ -123,20 +127,21 @@ impl<'a> Graph<'a> {
         let epsilons: Vec<f32> = norms.filter_map(|node| float(node, "epsilon")).collect();
         match epsilons.first() {
             Some(first) if epsilons.iter().all(|epsilon| epsilon == first) => Ok(decimal(*first)),
-            _ => Err(self.error("norms", "they have no epsilon, or several")),
+            _ => Err(self.error("norms", "they have no epsilon, or different ones")),
         }
     }
 
-    /// An attribute of all attention, where it is not 0.
+    /// An attribute of all attention nodes, unless it is 0.
     fn number(&self, name: &'static str) -> Result<Option<f64>> {
         let numbers: Vec<f32> = self.attention().map(|node| float(node, name).unwrap_or(0.0)).collect();
         if numbers.windows(2).any(|pair| pair[0] != pair[1]) {
-            return Err(self.error("attention", format!("its {name} is another in some blocks")));
+            return Err(self.error("attention", format!("its {name} differs between blocks")));
         }
         Ok(numbers.first().filter(|number| **number != 0.0).map(|number| decimal(*number)))
     }
 
-    /// The constant that nodes by which this name of the builder's goes multiply or divide by, if there are such.
+    /// The constant that nodes by which this name of the builder's goes multiply or divide by, if there are
+    /// such.
     fn factor(&self, name: &str) -> Result<Option<f64>> {
         let nodes = self.nodes(&["Mul", "Div"]).filter(|node| node.name.contains(name));
         let mut found = None;
@@ -144,17 +149,17 @@ impl<'a> Graph<'a> {
             let constant = node.inputs.iter().find_map(|input| self.onnx.constant(input));
             let number = match constant.map(|constant| self.onnx.decode(constant)).transpose()?.as_deref() {
                 Some(&[number]) => decimal(number),
-                _ => return Err(self.error(name, "it is by no constant number")),
+                _ => return Err(self.error(name, "its factor is not a constant number")),
             };
             if found.is_some_and(|found| found != number) {
-                return Err(self.error(name, "it is by several numbers"));
+                return Err(self.error(name, "its factor differs between nodes"));
             }
             found = Some(number);
         }
         Ok(found)
     }
 
-    /// Which blocks have a window, and how long it is.
+    /// Whether each block has a sliding window, and the window's length.
     fn windows(&self) -> Result<(Vec<bool>, Option<usize>)> {
         let window = |node: &Node| node.int("local_window_size").and_then(|size| usize::try_from(size).ok());
         let windows: Vec<Option<usize>> = self.attention().map(window).collect();
@@ -165,12 +170,12 @@ impl<'a> Graph<'a> {
         let mut lengths: Vec<usize> = windows.iter().copied().flatten().collect();
         lengths.dedup();
         if lengths.len() > 1 {
-            return Err(self.error("attention", "windows of several lengths"));
+            return Err(self.error("attention", "windows of different lengths"));
         }
         Ok((windows.iter().map(Option::is_some).collect(), lengths.first().copied()))
     }
 
-    /// The rotary embeddings, and those of blocks with a window where they are others.
+    /// The rotary embeddings, and those of blocks with a window if they differ.
     fn ropes(&self, windowed: &[bool], head_dim: usize) -> Result<(Rope, Option<Rope>)> {
         // Cosines and sines of each block, as attention or the rotation before it takes them.
         let of = |operator: &'static [&'static str], at: usize| -> Vec<[&'a str; 2]> {
@@ -198,7 +203,7 @@ impl<'a> Graph<'a> {
         let rope = |caches: &[[&str; 2]]| match caches {
             [cache] => self.rope(*cache, head_dim).map(Some),
             [] => Ok(None),
-            _ => Err(self.error("rotary embeddings", "several in blocks of one kind")),
+            _ => Err(self.error("rotary embeddings", "different ones in blocks of one kind")),
         };
         Ok(match (rope(&global)?, rope(&local)?) {
             (Some(global), local) => {
@@ -210,26 +215,26 @@ impl<'a> Graph<'a> {
         })
     }
 
-    /// The rotary embedding whose cosines and sines these tensors are.
+    /// The rotary embedding with the cosines and sines in these tensors.
     fn rope(&self, names: [&str; 2], head_dim: usize) -> Result<Rope> {
         let place = format!("tensor '{}'", names[0].escape_debug());
         let error = |problem: &str| self.error(&place, problem);
-        let constant = |name: &str| self.onnx.constant(name).ok_or_else(|| error("it is no constant"));
+        let constant = |name: &str| self.onnx.constant(name).ok_or_else(|| error("it is not a constant"));
         let (cos, sin) = (constant(names[0])?, constant(names[1])?);
         let width = match (&cos.dims[..], &sin.dims[..]) {
             (&[positions, width], sins) if cos.dims == sins && positions > 1 && width > 0 => width as usize,
-            _ => return Err(error("no cosines of several positions")),
+            _ => return Err(error("not the cosines of several positions")),
         };
         if 2 * width > head_dim {
             return Err(error("it is wider than a head"));
         }
         let (cos, sin) = (self.onnx.decode(cos)?, self.onnx.decode(sin)?);
         let rope = recovered(&cos, &sin, width);
-        rope.ok_or_else(|| error("its rotary frequencies cannot be told from its cosines and sines"))
+        rope.ok_or_else(|| error("its rotary frequencies cannot be derived from its cosines and sines"))
     }
 }
 
-/// The rotary embedding that has these cosines and sines, `[positions, width]`, all of them.
+/// The rotary embedding that reproduces all of these cosines and sines, `[positions, width]`.
 fn recovered(cos: &[f32], sin: &[f32], width: usize) -> Option<Rope> {
     let amplitude = f64::from(*cos.first()?);
     if !(amplitude.is_finite() && amplitude > 0.0) {
@@ -237,7 +242,8 @@ fn recovered(cos: &[f32], sin: &[f32], width: usize) -> Option<Rope> {
     }
     let dim = 2 * width;
     let measured: Vec<f64> = (0..width).map(|i| frequency(cos, sin, width, i)).collect();
-    // Of plain frequencies every one tells the base; of stretched ones the highest, which Llama 3's rule keeps.
+    // Of plain frequencies every one tells the base; of stretched ones the highest, which Llama 3's rule
+    // keeps.
     let base_by = |i: usize| measured[i].powf(-(dim as f64) / (2.0 * i as f64));
     let plain = [width / 2, width - 1, 1].into_iter().filter(|&i| i > 0 && i < width).map(base_by);
     let rope = |base: f64, factors| Rope { factors, amplitude, ..Rope::plain(base, dim) };
@@ -255,8 +261,8 @@ fn recovered(cos: &[f32], sin: &[f32], width: usize) -> Option<Rope> {
     (rope.problem(dim).is_none() && reproduces(&rope, cos, sin, width)).then_some(rope)
 }
 
-/// The frequency of a column in radians a position: from the second row, made finer by rows twice as far each time, as long
-/// as it is known to a part of a turn.
+/// The frequency of a column in radians a position: from the second row, made finer by rows twice as far each
+/// time, as long as it is known to a part of a turn.
 fn frequency(cos: &[f32], sin: &[f32], width: usize, i: usize) -> f64 {
     let angle = |position: usize| {
         let at = position * width + i;
@@ -273,12 +279,12 @@ fn frequency(cos: &[f32], sin: &[f32], width: usize, i: usize) -> f64 {
     frequency
 }
 
-/// The number at fewer decimal digits, the fewest first.
+/// The number rounded to ever more decimal digits, the fewest first.
 fn rounded(number: f64) -> impl Iterator<Item = f64> {
     (0..9).filter_map(move |digits| format!("{number:.digits$e}").parse().ok())
 }
 
-/// Whether cosines and sines at every position are those of the embedding.
+/// Whether the embedding has these cosines and sines at every position.
 fn reproduces(rope: &Rope, cos: &[f32], sin: &[f32], width: usize) -> bool {
     let frequencies = rope.frequencies(0);
     let rows = cos.chunks_exact(width).zip(sin.chunks_exact(width)).enumerate();
@@ -299,7 +305,7 @@ fn float(node: &Node, name: &str) -> Option<f32> {
     }
 }
 
-/// The shortest decimal that rounds to this f32, which is what was meant.
+/// The shortest decimal that rounds to this f32: the number that was written.
 fn decimal(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
 }
@@ -318,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_bases_are_told_exactly() {
+    fn plain_bases_are_recovered_exactly() {
         for (base, dim) in [(10_000.0, 64), (500_000.0, 128), (1e6, 8), (130_000.0, 32), (1_000_042.0, 128)] {
             let [cos, sin] = cache(&Rope::plain(base, dim), 4096);
             let found = recovered(&cos, &sin, dim / 2).unwrap();
@@ -328,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn stretched_frequencies_are_measured() {
+    fn scaled_frequencies_are_measured() {
         let scaling = RopeScaling::Llama3 {
             factor: 8.0,
             low_frequency_factor: 1.0,
@@ -346,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rotation_is_refused() {
+    fn other_tables_are_refused() {
         let [mut cos, sin] = cache(&Rope::plain(10_000.0, 16), 512);
         cos[8 * 300 + 3] += 0.1;
         assert!(recovered(&cos, &sin, 8).is_none());

@@ -1,8 +1,8 @@
 //! A base in an ONNX file: which tensors of the graph are the model's matrices and vectors.
 //!
-//! Exporters rename tensors (`onnx::MatMul_1234`), fold transposes into them, join matrices and quantize them in blocks.
-//! So a tensor is known by what uses it: [`uses`] finds what nodes do with constants, and [`names`] the module from the
-//! path of the node or, where that says nothing, from the tensor's name.
+//! Exporters rename tensors (`onnx::MatMul_1234`), fold transposes into them, join matrices and quantize them
+//! in blocks. So a tensor is known by what uses it: [`uses`] finds what nodes do with constants, and
+//! [`names`] the module from the path of the node or, where that says nothing, from the tensor's name.
 
 mod genai;
 mod model;
@@ -28,7 +28,7 @@ pub(super) use model::file_in;
 use names::{Named, Part};
 use uses::{Role, Use};
 
-/// Open a model file with what lies beside it.
+/// Open an ONNX file with the configuration beside it.
 pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
     let mut model = OnnxModel::open(path)?;
     let (folder, onnx) = (Folder::new(model.folder()), model.onnx());
@@ -58,7 +58,7 @@ pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
     Ok(Opened { files: model, architecture, architecture_name: name, config: made, tensors })
 }
 
-/// Rows of q and k are expected in Hugging Face's order: the halves that turn together apart.
+/// Refuse interleaved rotation: rows of q and k are expected in Hugging Face's order, rotary halves apart.
 fn check_rotation(onnx: &Onnx) -> Result<()> {
     let mut nodes = onnx.graph().nodes.iter();
     let interleaved = |node: &&Node| {
@@ -67,14 +67,14 @@ fn check_rotation(onnx: &Onnx) -> Result<()> {
     };
     match nodes.find(interleaved) {
         Some(node) => {
-            let problem = "it turns neighbouring entries of heads, which is not read";
+            let problem = "it rotates adjacent entries of heads (interleaved), which curmerge does not read";
             Err(uses::error(onnx.path(), node, problem, "export the model again without interleaving"))
         }
         None => Ok(()),
     }
 }
 
-/// The width of the first block's feed-forward part: the inputs of the matrix behind it.
+/// The width of the first block's feed-forward part: the inputs of its `ffn_down`.
 fn feed_forward(uses: &[Use<'_>], architecture: &'static Architecture) -> Option<usize> {
     let down = Part { canonical: "blk.0.ffn_down".into(), line: None, rows: arch::Size::Model };
     let found = uses
@@ -85,19 +85,19 @@ fn feed_forward(uses: &[Use<'_>], architecture: &'static Architecture) -> Option
     usize::try_from(*draft.shape.get(usize::from(!draft.transposed))?).ok()
 }
 
-/// A tensor before it is known where its bytes lie.
+/// A tensor whose bytes have not been located yet.
 #[derive(Clone, Debug)]
 struct Draft {
     name: String,
     tensor: OnnxTensor,
-    /// The names of scales and zero points, and they.
+    /// Scales and zero points with their names.
     beside: Vec<(String, OnnxTensor)>,
     nbits: Option<(usize, usize)>,
     shape: Vec<u64>,
     transposed: bool,
     unit_offset: bool,
     rotary_halves: Option<usize>,
-    /// The first of its outputs and their number, where the tensor has others besides.
+    /// Its first output and the number of its outputs, if the tensor joins several matrices.
     part: Option<(u64, u64)>,
 }
 
@@ -130,12 +130,12 @@ impl Draft {
         self.shape.get(usize::from(self.transposed)).copied().unwrap_or(0)
     }
 
-    /// Whether both are the same numbers of the file.
+    /// Whether both are the same numbers in the file.
     fn is_same(&self, other: &Self) -> bool {
         (&self.name, self.transposed, self.part) == (&other.name, other.transposed, other.part)
     }
 
-    /// Find its bytes.
+    /// Locate its bytes.
     fn tensor(self, model: &mut OnnxModel) -> Result<BaseTensor> {
         let StoredTensor { stored_name, dtype, file, offset, bytes } =
             model.place(&self.name, &self.tensor)?;
@@ -163,7 +163,7 @@ impl Draft {
         let Some((start, rows)) = self.part else { return Ok(tensor) };
         let of = std::mem::replace(&mut tensor.shape[usize::from(self.transposed)], rows);
         match tensor.shape.len() {
-            // Entries of a vector lie together.
+            // The entries of a part of a vector are contiguous.
             1 => {
                 let entry = tensor.bytes / of.max(1);
                 (tensor.offset, tensor.bytes) = (tensor.offset + start * entry, rows * entry);
@@ -176,7 +176,8 @@ impl Draft {
 
 type Drafts = BTreeMap<String, Draft>;
 
-/// The matrices of a model that is not known, by their own names or, where these are numbers, by what uses them.
+/// The matrices of a model that is not known, by their own names or, where these are numbers, by what uses
+/// them.
 fn of_unknown(uses: &[Use<'_>]) -> Drafts {
     let (mut found, mut seen) = (Drafts::new(), BTreeSet::new());
     for used in uses.iter().filter(|used| used.role == Role::Matrix && seen.insert(used.name)) {
@@ -196,7 +197,7 @@ fn of_unknown(uses: &[Use<'_>]) -> Drafts {
     found
 }
 
-/// What the architecture has for a use.
+/// The matrices or vectors of the architecture that a use is.
 fn named(architecture: &'static Architecture, used: &Use<'_>) -> Option<Named> {
     let fits = |named: &Named| match used.role {
         Role::Lookup => named.is_lookup(),
@@ -206,12 +207,12 @@ fn named(architecture: &'static Architecture, used: &Use<'_>) -> Option<Named> {
     };
     let known = |module: String| names::canonical(architecture, &module).filter(fits);
     let parameter = || names::of_parameter(architecture, used.name).filter(fits);
-    // Exporters give tensors of equal values one name, but nodes their own.
+    // Exporters give tensors of equal values one name, but each node its own.
     let by_node = names::of_node(used.node).into_iter().find_map(known);
     by_node.or_else(|| names::of_initializer(used.name).and_then(known)).or_else(parameter)
 }
 
-/// The tensors of a model that is known.
+/// The tensors of a known architecture.
 fn of_known(
     path: &Path,
     uses: &[Use<'_>],
@@ -225,7 +226,7 @@ fn of_known(
         .filter_map(|used| Some((used.node.outputs.first()?.as_str(), used)))
         .collect();
     for used in uses {
-        // What is added to a product is its bias, whatever it is called.
+        // A vector added to a product is its bias, whatever its name.
         let product = || {
             let inputs = used.node.inputs.iter().filter(|_| used.role == Role::Bias);
             inputs
@@ -238,7 +239,7 @@ fn of_known(
             None => {}
         }
     }
-    // The head that is the embedding is no tensor of its own.
+    // A head that is the embedding is not a tensor of its own.
     if let (Some(head), Some(embedding)) = (found.get("output"), found.get("token_embd"))
         && head.is_same(embedding)
     {
@@ -247,7 +248,7 @@ fn of_known(
     Ok(found)
 }
 
-/// A matrix that has no name of the table's is left out only where it is the embedding, used as the head.
+/// A matrix that the table does not name may only be the embedding, used as the head.
 fn unknown_matrix(
     path: &Path,
     used: &Use<'_>,
@@ -259,14 +260,14 @@ fn unknown_matrix(
         return Ok(());
     }
     let problem = format!(
-        "it multiplies by '{}', and '{}' models have no such matrix that curmerge knows",
+        "it multiplies by '{}', and curmerge knows no such matrix of '{}' models",
         used.name.escape_debug(),
         architecture.name
     );
     Err(uses::error(path, used.node, problem, "this variant of the architecture is not supported yet"))
 }
 
-/// Note a tensor under its names.
+/// Record a tensor under its canonical names.
 fn put(path: &Path, used: &Use<'_>, named: &Named, config: &Config, found: &mut Drafts) -> Result<()> {
     let draft = Draft::new(used);
     let single = named.parts.len() == 1;
@@ -290,14 +291,17 @@ fn put(path: &Path, used: &Use<'_>, named: &Named, config: &Config, found: &mut 
         if used.role == Role::Bias {
             name += ".bias";
             if line.is_none_or(|line| line.bias.is_none()) {
-                let problem = format!("it adds a bias to {canonical}, which has none that curmerge knows");
+                let problem = format!("it adds a bias to {canonical}, which curmerge expects to have none");
                 let help = "this variant of the architecture is not supported yet";
                 return Err(uses::error(path, used.node, problem, help));
             }
         }
         if let Some(other) = found.get(&name).filter(|other| !other.is_same(&draft)) {
-            let problem =
-                format!("both '{}' and '{}' are it", other.name.escape_debug(), draft.name.escape_debug());
+            let problem = format!(
+                "both '{}' and '{}' are this tensor",
+                other.name.escape_debug(),
+                draft.name.escape_debug()
+            );
             let help = "this variant of the architecture is not supported yet";
             return Err(Error::input(path, format!("tensor '{name}'"), problem, help));
         }

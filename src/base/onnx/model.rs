@@ -1,4 +1,5 @@
-//! An open ONNX file with the bytes of its tensors, and the folder that its configuration and tokenizer lie in.
+//! An open ONNX file with the bytes of its tensors, and the folder that its configuration and tokenizer lie
+//! in.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,9 +15,9 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct OnnxModel {
     onnx: Onnx,
-    /// The bytes of tensors that the file holds in another form.
+    /// Decoded bytes of tensors that the file stores in another form than raw data.
     copied: Vec<Vec<u8>>,
-    /// Where the tensors lie that were asked for, by name.
+    /// File and offset of the tensors located so far, by name.
     places: BTreeMap<String, (usize, u64)>,
     folder: PathBuf,
     in_subfolder: bool,
@@ -29,22 +30,24 @@ impl OnnxModel {
         Ok(Self { onnx, copied: Vec::new(), places: BTreeMap::new(), folder, in_subfolder })
     }
 
-    /// The model as its container has it.
+    /// The model's graph and initializers.
     pub fn onnx(&self) -> &Onnx {
         &self.onnx
     }
 
-    /// Where its configuration and tokenizer lie: beside it, or a folder up where it lies in one called `onnx`.
+    /// Where its configuration and tokenizer lie: beside it, or a folder up where it lies in one called
+    /// `onnx`.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Whether they lie a folder up.
+    /// Whether [`Self::folder`] is the parent of the file's folder.
     pub fn is_in_subfolder(&self) -> bool {
         self.in_subfolder
     }
 
-    /// The bytes of a file: the model's, those beside it, and what was copied of tensors in another form.
+    /// The bytes of a file by number: 0 is the model, then come external data files, then the decoded
+    /// tensors.
     pub fn bytes(&self, file: usize) -> &[u8] {
         let external = self.onnx.external_files();
         match file.checked_sub(1) {
@@ -54,7 +57,7 @@ impl OnnxModel {
         }
     }
 
-    /// Where the bytes of a tensor lie that the value of this name is.
+    /// Where the bytes of the tensor with this name are stored.
     pub(super) fn place(&mut self, name: &str, tensor: &OnnxTensor) -> Result<StoredTensor> {
         let (file, offset) = match self.places.get(name) {
             Some(&place) => place,
@@ -75,24 +78,24 @@ impl OnnxModel {
     }
 }
 
-/// The folder of the configuration, and whether it is not the file's own.
+/// The folder of the configuration, and whether it is the parent of the file's own.
 fn folder_of(path: &Path) -> (PathBuf, bool) {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
     let configured = |folder: &Path| CONFIGS.iter().any(|name| folder.join(name).is_file());
-    // As transformers.js lays models out.
+    // transformers.js puts models in a subfolder called `onnx`.
     let within = folder.canonicalize().is_ok_and(|folder| folder.file_name().is_some_and(|n| n == "onnx"));
     let above = folder.join("..");
     let up = !configured(folder) && within && configured(&above);
     (if up { above } else { folder.to_path_buf() }, up)
 }
 
-/// Files that say what a model is.
+/// Files that tell a model's architecture.
 const CONFIGS: &[&str] = &[CONFIG, GENAI_CONFIG];
 
-/// The ONNX file of a folder that has no weights of another kind; any other path as it is.
+/// The ONNX file of a folder that has no other weights; any other path unchanged.
 ///
 /// # Errors
 /// A folder with several ONNX files; one that cannot be read.
@@ -120,7 +123,7 @@ pub(in crate::base) fn file_in(path: PathBuf) -> Result<PathBuf> {
     }
 }
 
-/// The ONNX files of a folder by name, and whether it has a model in safetensors files.
+/// The ONNX files of a folder, sorted by name, and whether it has a model in safetensors files.
 fn list(folder: &Path) -> Result<(Vec<PathBuf>, bool)> {
     let fail = |e| Error::io(folder, "list", e);
     let (mut found, mut safetensors) = (Vec::new(), false);

@@ -1,14 +1,14 @@
-//! From what exporters write to canonical names: names of initializers, paths of nodes, scopes of modules.
+//! Canonical names from what exporters write: names of initializers, paths of nodes, scopes of modules.
 
 use curmerge_formats::onnx::Node;
 
 use crate::arch::{Architecture, Size, TensorNames, exporters, renamed};
 use crate::base::config::Config;
 
-/// What a tensor is to the architecture.
+/// The part of the architecture that a tensor is.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Named {
-    /// Its canonical name, or those of the matrices that it holds one behind the other.
+    /// The matrix or vector, or the several matrices that the tensor concatenates, in order.
     pub(super) parts: Vec<Part>,
 }
 
@@ -17,7 +17,7 @@ pub(super) struct Named {
 pub(super) struct Part {
     /// Its canonical name.
     pub(super) canonical: String,
-    /// Its line of the table; none where the architecture joins it with others.
+    /// Its line of the table; `None` if the architecture fuses it with others.
     pub(super) line: Option<&'static TensorNames>,
     /// Its outputs.
     pub(super) rows: Size,
@@ -30,36 +30,36 @@ impl PartialEq for Part {
 }
 
 impl Named {
-    /// Whether these are looked up by a token's number or place.
+    /// Whether it is an embedding: looked up by token id or position.
     pub(super) fn is_lookup(&self) -> bool {
         matches!(self.parts.as_slice(), [part] if ["token_embd", "position_embd"].contains(&&*part.canonical))
     }
 
-    /// Whether these are matrices, and not vectors.
+    /// Whether it is a matrix, or several, and not a vector.
     pub(super) fn is_matrix(&self) -> bool {
         self.parts.iter().all(|part| part.line.is_none_or(|line| line.shape.len() == 2))
     }
 
-    /// Rows of all of it.
+    /// The rows of all parts together.
     pub(super) fn rows(&self, config: &Config) -> u64 {
         self.parts.iter().map(|part| config.size(part.rows) as u64).sum()
     }
 }
 
-/// The module of an initializer's name, or nothing where the name is a number's.
+/// The module in the name of an initializer; `None` for a generated name.
 pub(super) fn of_initializer(name: &str) -> Option<String> {
     (!is_number(name)).then(|| without_endings(name.split('.').collect()))
 }
 
-/// Whether an exporter made up the name: `onnx::MatMul_1234`, `val_12`, `1234`.
+/// Whether an exporter generated the name: `onnx::MatMul_1234`, `val_12`, `1234`.
 pub(super) fn is_number(name: &str) -> bool {
     let end = name.rsplit(['_', ':']).next().unwrap_or(name);
     let made_up = name.contains("::") || !name.contains('.');
     made_up && !end.is_empty() && end.chars().all(|c| c.is_ascii_digit())
 }
 
-/// The modules that a node may belong to: by its path (`/model/layers.0/self_attn/q_proj/MatMul`), and by the scopes that
-/// PyTorch's newer exporter notes.
+/// The modules that a node may belong to: by its path (`/model/layers.0/self_attn/q_proj/MatMul`), and by the
+/// scopes that PyTorch's newer exporter notes.
 pub(super) fn of_node(node: &Node) -> Vec<String> {
     const SCOPES: &str = "pkg.torch.onnx.name_scopes";
     let mut found = Vec::new();
@@ -67,7 +67,7 @@ pub(super) fn of_node(node: &Node) -> Vec<String> {
         let path = path.split('/').filter(|part| !part.is_empty());
         found.push(without_endings(path.flat_map(|part| part.split('.')).collect()));
     }
-    // A list of texts as Python prints it: the modules from the outermost on, and what is computed there.
+    // A list of strings as Python prints it: the modules from the outermost inwards, then the operation.
     let scopes = node.metadata.iter().filter(|(key, _)| key == SCOPES);
     found.extend(scopes.filter_map(|(_, list)| {
         let texts: Vec<&str> = list.split('\'').skip(1).step_by(2).collect();
@@ -87,10 +87,10 @@ fn without_endings(mut parts: Vec<&str>) -> String {
     parts.join(".")
 }
 
-/// So many parts of a module's name are looked at, its last.
+/// The number of trailing parts of a module's name that are examined.
 const MAX_PARTS: usize = 32;
 
-/// The ends of a name in parts, the longest first.
+/// The suffixes of a name at separators, the longest first.
 fn ends(name: &str, between: char) -> impl Iterator<Item = &str> {
     let starts = name.rmatch_indices(between).map(|(at, _)| at + 1);
     let mut starts: Vec<usize> = starts.chain(std::iter::once(0)).take(MAX_PARTS).collect();
@@ -98,12 +98,12 @@ fn ends(name: &str, between: char) -> impl Iterator<Item = &str> {
     starts.into_iter().map(|start| &name[start..])
 }
 
-/// What the architecture has for a module, which may lie within others of an exporter's own.
+/// What the architecture has for a module, which an exporter may nest in modules of its own.
 pub(super) fn canonical(architecture: &'static Architecture, module: &str) -> Option<Named> {
     ends(module, '.').find_map(|module| of_module(architecture, module))
 }
 
-/// What the architecture has for a parameter as PyTorch's newer exporter first called it:
+/// What the architecture has for a parameter as early versions of PyTorch's newer exporter name it:
 /// `p_model_layers_0_self_attn_q_proj_weight`.
 pub(super) fn of_parameter(architecture: &'static Architecture, name: &str) -> Option<Named> {
     let module = name.strip_prefix("p_")?;
@@ -134,7 +134,7 @@ fn of_module(architecture: &'static Architecture, module: &str) -> Option<Named>
     Some(Named { parts: joined.or_else(single)? })
 }
 
-/// The matrix of a role in the block of a module that fits the pattern.
+/// The matrix of a role in the block whose module matches the pattern.
 fn of_role(architecture: &'static Architecture, module: &str, pattern: &str, role: &str) -> Option<Part> {
     let own = architecture.target(role)?;
     let canonical = renamed(module, pattern, "blk.{}.")? + own;
@@ -177,9 +177,9 @@ mod tests {
         assert_eq!(of_parameter(llama, "p_model_layers_12_self_attn_q_proj_lora_weight"), None);
     }
 
-    /// Each of its ends is tried, and there are five million.
+    /// A name may have five million suffixes; only a few are tried.
     #[test]
-    fn a_long_name_is_no_long_work() {
+    fn a_long_name_takes_no_long_time() {
         let name = "h.".repeat(5 << 20) + "q";
         assert!(canonical(by_model_type("gpt2").unwrap(), &name).is_none());
         assert_eq!(names("llama", &("x.".repeat(3) + "model.layers.3.mlp.up_proj")), ["blk.3.ffn_up"]);

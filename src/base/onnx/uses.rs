@@ -1,4 +1,4 @@
-//! What the nodes of a graph do with constant tensors: multiply by them, look rows up in them, add them.
+//! What the nodes of a graph do with constant tensors: multiply by them, look up rows, add them.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use curmerge_formats::onnx::{AttributeValue, ElementType, Graph, Node, Onnx, Onn
 
 use crate::{Error, Result};
 
-/// Nodes between a weight and its use; more are a circle.
+/// The most nodes between a weight and its use; more are a cycle.
 const MAX_STEPS: usize = 32;
 const MAX_BLOCK: i64 = 1 << 16;
 
@@ -16,26 +16,26 @@ const MAX_BLOCK: i64 = 1 << 16;
 pub(super) struct Use<'m> {
     /// The node that uses it.
     pub(super) node: &'m Node,
-    /// The name of the value that it is.
+    /// Its name.
     pub(super) name: &'m str,
     /// The tensor.
     pub(super) tensor: &'m OnnxTensor,
-    /// For what.
+    /// What it is used for.
     pub(super) role: Role,
-    /// Of a matrix, whether it is stored as `[in, out]`, or what is looked up in as `[width, rows]`.
+    /// Whether a matrix is stored as `[in, out]`, or a lookup table as `[width, rows]`.
     pub(super) transposed: bool,
-    /// What its codes mean, where it is quantized.
+    /// How to decode it, if it is quantized.
     pub(super) nbits: Option<NBitsUse<'m>>,
 }
 
-/// For what a tensor is used.
+/// What a tensor is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// A matrix that activations are multiplied by.
     Matrix,
-    /// Vectors that are looked up by number.
+    /// A table whose rows are looked up.
     Lookup,
-    /// A vector that activations are multiplied by, or that is made one by adding 1.
+    /// A vector that activations are multiplied by, perhaps after 1 is added.
     Factor {
         /// Whether 1 is added.
         unit_offset: bool,
@@ -44,18 +44,18 @@ pub(super) enum Role {
     Bias,
 }
 
-/// The tensors and options of a matrix in blocks.
+/// The tensors and options of a matrix in MatMulNBits' form.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NBitsUse<'m> {
     /// Outputs and inputs.
     pub(super) shape: [u64; 2],
     /// Bits of a code.
     pub(super) bits: usize,
-    /// Inputs of a block.
+    /// Inputs per block.
     pub(super) block_size: usize,
-    /// The name of the scales, and they.
+    /// The scales with their name.
     pub(super) scales: (&'m str, &'m OnnxTensor),
-    /// Zero points likewise.
+    /// The zero points with their name.
     pub(super) zero_points: Option<(&'m str, &'m OnnxTensor)>,
 }
 
@@ -75,7 +75,7 @@ pub(super) fn error(path: &Path, node: &Node, problem: impl Into<String>, help: 
 }
 
 const UNQUANTIZED: &str = "export the model unquantized, or quantized for MatMulNBits";
-/// Products whose weights are in other forms.
+/// Operators whose weights are in forms that are not read.
 const UNREAD: &[&str] = &[
     "MatMulInteger",
     "QLinearMatMul",
@@ -97,11 +97,11 @@ struct Reader<'m> {
     node: &'m Node,
 }
 
-/// A constant behind an input.
+/// The constant that an input comes from.
 struct Found<'m> {
     name: &'m str,
     tensor: &'m OnnxTensor,
-    /// Whether it comes transposed.
+    /// Whether it is transposed on the way.
     flipped: bool,
 }
 
@@ -141,7 +141,7 @@ impl<'m> Reader<'m> {
                 uses.extend(self.vector(3, Role::Bias)?);
                 self.no_input(4)?;
             }
-            // Biases of q, k and v as one.
+            // The biases of q, k and v as one vector.
             "MultiHeadAttention" if microsoft && self.constant(3, false)?.is_some() => self.no_input(3)?,
             "Mul" if standard => {
                 for input in 0..2 {
@@ -156,11 +156,12 @@ impl<'m> Reader<'m> {
                 }
             }
             "If" | "Loop" | "Scan" if node.graphs().any(has_products) => {
-                let help = "use the model with past that has one graph (no decoder_model_merged.onnx)";
-                return Err(self.error("its branches have products of their own", help));
+                let help =
+                    "use the model with past whose graph has no branches (not decoder_model_merged.onnx)";
+                return Err(self.error("its branches multiply matrices", help));
             }
             unread if UNREAD.contains(&unread) && self.has_constants() => {
-                return Err(self.error("its weights are in a form that is not read", UNQUANTIZED));
+                return Err(self.error("curmerge does not read weights of this form", UNQUANTIZED));
             }
             _ => {}
         }
@@ -175,7 +176,7 @@ impl<'m> Reader<'m> {
         error(self.onnx.path(), self.node, problem, help)
     }
 
-    /// Takes the use if the factor that the operator multiplies by is 1.
+    /// Insert the use at `at`. An operator that also multiplies by another number than 1 is an error.
     fn must_be_one(
         &self,
         attribute: &str,
@@ -193,17 +194,20 @@ impl<'m> Reader<'m> {
 
     fn no_input(&self, index: usize) -> Result<()> {
         match self.input(index) {
-            Some(_) => Err(self.error(format!("it has an input {index}, which is not read"), AGAIN)),
+            Some(_) => {
+                Err(self.error(format!("it has an input {index}, which curmerge does not read"), AGAIN))
+            }
             None => Ok(()),
         }
     }
 
-    /// The name of an input that is not left out.
+    /// The name of an input, unless it is omitted.
     fn input(&self, index: usize) -> Option<&'m str> {
         self.node.inputs.get(index).map(String::as_str).filter(|name| !name.is_empty())
     }
 
-    /// The constant that an input is, perhaps in another type, transposed or, where that is said, in another shape.
+    /// The constant that an input is, perhaps in another type, transposed or, where that is said, in another
+    /// shape.
     fn constant(&self, index: usize, reshaped: bool) -> Result<Option<Found<'m>>> {
         let (Some(mut name), mut flipped) = (self.input(index), false) else { return Ok(None) };
         for _ in 0..MAX_STEPS {
@@ -213,7 +217,7 @@ impl<'m> Reader<'m> {
             let Some(node) = self.onnx.producer_of(name) else { return Ok(None) };
             let source = match node.op_type.as_str() {
                 "Transpose" => match node.attribute("perm") {
-                    // Without it all dimensions are reversed.
+                    // By default all dimensions are reversed.
                     None => true,
                     Some(AttributeValue::Ints(perm)) => perm == &[1, 0],
                     Some(_) => false,
@@ -234,7 +238,7 @@ impl<'m> Reader<'m> {
                 _ => return Ok(None),
             }
         }
-        Err(self.error(format!("its input {index} comes through a circle of nodes"), AGAIN))
+        Err(self.error(format!("its input {index} comes through a cycle of nodes"), AGAIN))
     }
 
     fn found(&self, found: Found<'m>, role: Role, transposed: bool) -> Use<'m> {
@@ -287,7 +291,7 @@ impl<'m> Reader<'m> {
         }))
     }
 
-    /// An attribute that must be a whole number from 1 on.
+    /// An attribute that must be a positive integer.
     fn size(&self, name: &str) -> Result<u64> {
         let size = self.node.int(name).and_then(|size| u64::try_from(size).ok());
         size.filter(|size| (1..1 << 40).contains(size)).ok_or_else(|| {
@@ -299,11 +303,11 @@ impl<'m> Reader<'m> {
     fn nbits_matrix(&self) -> Result<Option<Use<'m>>> {
         let Some(found) = self.constant(1, true)? else { return Ok(None) };
         if self.input(4).is_some() {
-            let problem = "its columns are in another order (g_idx), which onnxruntime no longer advises";
+            let problem = "its columns are permuted (g_idx), which onnxruntime deprecates";
             return Err(self.error(problem, "quantize the model without act-order"));
         }
         if self.node.int("weight_prepacked").unwrap_or(0) != 0 {
-            return Err(self.error("its codes are packed for one kind of GPU", "use the model for CPU"));
+            return Err(self.error("its codes are packed for a certain GPU", "use the model for CPU"));
         }
         let shape = [self.size("N")?, self.size("K")?];
         let (bits, block) = (self.node.int("bits").unwrap_or(4), self.node.int("block_size").unwrap_or(0));
@@ -323,16 +327,17 @@ impl<'m> Reader<'m> {
         let block = self.node.int("block_size").unwrap_or(128);
         let used = self.nbits_use(found, Role::Lookup, [rows, cols.unwrap_or(0)], [2, 3], bits, block)?;
         if let Some(Use { nbits: Some(NBitsUse { zero_points: Some((_, zeros)), shape, .. }), .. }) = &used {
-            // Where a row's do not fill bytes, onnxruntime's versions differ on where the next row's begin.
+            // If those of a row do not fill whole bytes, versions of onnxruntime disagree on where the next
+            // row starts.
             let a_row = shape[1].div_ceil(block as u64) * bits as u64;
             if zeros.element == ElementType::UINT8 && !a_row.is_multiple_of(8) {
-                return Err(self.error("zero points of a row do not fill bytes", UNQUANTIZED));
+                return Err(self.error("the zero points of a row do not fill whole bytes", UNQUANTIZED));
             }
         }
         Ok(used)
     }
 
-    /// A quantized matrix with its scales and zero points at these inputs, checked to fit.
+    /// A quantized matrix with its scales and zero points at these inputs, whose sizes are checked.
     fn nbits_use(
         &self,
         found: Found<'m>,
@@ -344,10 +349,10 @@ impl<'m> Reader<'m> {
     ) -> Result<Option<Use<'m>>> {
         let damaged = |problem: String| self.error(problem, "download the model again");
         if ![2, 4, 8].contains(&bits) {
-            return Err(self.error(format!("codes of {bits} bits are not read"), UNQUANTIZED));
+            return Err(self.error(format!("curmerge does not read codes of {bits} bits"), UNQUANTIZED));
         }
         if !(16..=MAX_BLOCK).contains(&block) || block.count_ones() != 1 {
-            return Err(damaged(format!("its block_size is {block}, which is no power of 2 from 16 on")));
+            return Err(damaged(format!("its block_size is {block}, which is not a power of 2 from 16")));
         }
         let [rows, cols] = shape;
         let blocks = cols.div_ceil(block as u64);
@@ -357,13 +362,13 @@ impl<'m> Reader<'m> {
         };
         let code_bytes = |count: u64| (count * bits as u64).div_ceil(8);
         if found.flipped || found.tensor.element != ElementType::UINT8 {
-            let problem = format!("its codes are {}, and not UINT8 in their own order", found.tensor.element);
+            let problem = format!("its codes are {}, not UINT8, or transposed", found.tensor.element);
             return Err(self.error(problem, UNQUANTIZED));
         }
         sized("codes", found.tensor.elements(), code_bytes(blocks * block as u64))?;
         let constant = |index: usize, what: &str| -> Result<(&'m str, &'m OnnxTensor)> {
             let found = self.constant(index, false)?;
-            let found = found.ok_or_else(|| damaged(format!("its {what} are missing or no constant")))?;
+            let found = found.ok_or_else(|| damaged(format!("its {what} are missing or not constant")))?;
             Ok((found.name, found.tensor))
         };
         let scales = constant(scales, "scales")?;
@@ -386,7 +391,7 @@ impl<'m> Reader<'m> {
     }
 }
 
-/// Whether a graph within a node multiplies matrices.
+/// Whether a nested graph multiplies matrices.
 fn has_products(graph: &Graph) -> bool {
     let product = |node: &Node| {
         ["MatMul", "Gemm", "MatMulNBits"].contains(&node.op_type.as_str()) || node.graphs().any(has_products)
@@ -394,12 +399,12 @@ fn has_products(graph: &Graph) -> bool {
     graph.nodes.iter().any(product)
 }
 
-/// Whether it is a type of weights.
+/// Whether weights may have this type.
 fn is_float(element: ElementType) -> bool {
     matches!(element.dtype(), Some(DType::F32 | DType::F16 | DType::BF16 | DType::F64))
 }
 
-/// Whether it is a type of scales.
+/// Whether scales may have this type.
 fn is_scale(element: ElementType) -> bool {
     is_float(element) && element != ElementType::DOUBLE
 }

@@ -1,7 +1,7 @@
 //! Decimal numbers as their authors wrote them.
 
-/// The shortest decimal number that rounds to the same f32; a number that is no f32 stays as it is. GGUF stores the
-/// `1e-5` of a config.json as an f32, and this restores it.
+/// The shortest decimal number that rounds to the same f32; a number that is no f32 stays as it is. GGUF
+/// stores the `1e-5` of a config.json as an f32, and this restores it.
 pub(super) fn shortest(number: f64) -> f64 {
     let single = number as f32;
     if f64::from(single) != number {

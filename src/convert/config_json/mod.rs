@@ -38,7 +38,7 @@ pub(super) fn config(
     set("architectures", json!([class.class]));
     set("model_type", class.model_types.first().copied().into());
     set("dtype", torch_name(dtype).into());
-    // Its name in transformers before 4.56.
+    // The name of `dtype` in transformers before 4.56.
     set("torch_dtype", torch_name(dtype).into());
     set("vocab_size", c.vocab.into());
     set("hidden_size", c.d_model.into());
@@ -77,7 +77,8 @@ pub(super) fn config(
     }
     json.extend(options::keys(base, gguf));
     json.extend(rope::keys(base, gguf)?);
-    // The first version with these keys. Without one, transformers suspects large vocabularies of an error in Mistral's.
+    // The first version with these keys. Without one, transformers suspects large vocabularies of an error in
+    // Mistral's.
     json.insert("transformers_version".into(), "5.0.0".into());
     Ok(json)
 }

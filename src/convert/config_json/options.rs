@@ -1,5 +1,5 @@
-//! The options that only some of transformers' classes have: which keys they are, and models that would need one that
-//! their class does not have.
+//! The options that only some of transformers' classes have: which keys they are, and models that would need
+//! one that their class does not have.
 
 use curmerge_formats::gguf::{Gguf, Value};
 use serde_json::{Map, Value as Json, json};
@@ -9,7 +9,7 @@ use crate::arch::{ClassOption, Presence, WindowedLayers, Windows, is_windowed};
 use crate::base::Base;
 use crate::{Error, Result};
 
-/// The matrices that `attention_bias` gives biases, and those of `mlp_bias`.
+/// The matrices that get biases by `attention_bias` and by `mlp_bias`.
 const BIASED: [(&str, &[&str]); 2] = [
     ("attention_bias", &["attn_q", "attn_k", "attn_v", "attn_output"]),
     ("mlp_bias", &["ffn_gate", "ffn_up", "ffn_down"]),
@@ -98,17 +98,18 @@ fn window(base: &Base, gguf: Option<&Gguf>) -> Option<u64> {
     gguf.get(&key).and_then(Value::as_u64).filter(|&window| window > 0)
 }
 
-/// A note on a window that transformers will apply to the folder's model, and llama.cpp does not to the file's.
+/// A note on a window that transformers will apply to the folder's model, and llama.cpp does not to the
+/// file's.
 pub(in crate::convert) fn window_note(base: &Base, gguf: &Gguf) -> Option<String> {
     let architecture = base.architecture();
-    // A class without windows ignores it, and where llama.cpp implements windows, they are the same.
+    // Other classes ignore it, and if llama.cpp implements windows, they are the same.
     if architecture.hugging_face.windows != WindowedLayers::All || architecture.gguf.windows.is_some() {
         return None;
     }
     let window = window(base, Some(gguf)).filter(|&window| window < base.config().context as u64)?;
     Some(format!(
-        "transformers applies a sliding window of {window} tokens, which llama.cpp does not for this architecture: \
-         longer texts get other logits there than from the file"
+        "transformers applies a sliding window of {window} tokens, which llama.cpp ignores for this \
+         architecture: longer texts get other logits there than from the file"
     ))
 }
 
@@ -130,7 +131,7 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
                 set("embedding_multiplier", shortest(config.embedding_scale).into());
                 set("residual_multiplier", shortest(config.residual_scale).into());
                 let divisor = 1.0 / config.logit_scale;
-                // Once divided and once multiplied, it is an f32 again.
+                // The configuration inverted an f32; its inverse is that f32 after rounding.
                 set("logits_scaling", shortest(f64::from(divisor as f32)).into());
             }
             ClassOption::QueryScalar => {

@@ -1,9 +1,11 @@
-//! How heads rotate: the keys of config.json, and which rule of transformers the factors of a GGUF file follow.
+//! The rotary embeddings: their keys in config.json, and the rule of transformers that the factors of a GGUF
+//! file follow.
 //!
-//! convert_hf_to_gguf.py turns Llama 3.1's rule into a table, one divisor a frequency (`rope_freqs.weight`), and drops
-//! its parameters. They are found again from the table: where `1 / divisor` passes from 1 to `1 / factor` it is a
-//! straight line in the frequency, whose slope and height give the two bounds but for a common scale, which the rule
-//! does not depend on; `low_freq_factor` is 1 in every published model. What is found must give the table again.
+//! convert_hf_to_gguf.py turns Llama 3.1's rule into a table with one divisor per frequency
+//! (`rope_freqs.weight`), and drops its parameters. This recovers them from the table. Between 1 and `1 /
+//! factor`, `1 / divisor` is linear in the frequency. Slope and height of the line give the two bounds up to
+//! a common scale, which does not change the rule; `low_freq_factor` is 1 in every published model. The
+//! recovered rule must reproduce the table.
 
 use std::f64::consts::PI;
 
@@ -15,15 +17,15 @@ use crate::arch::ClassOption;
 use crate::base::{Base, Files, Rope, RopeScaling, long_amplitude};
 use crate::{Error, Result};
 
-/// Divisors in f32, some computed in f32, are equal up to this share.
+/// The relative tolerance of divisors in f32, some of them computed in f32.
 const SAME: f64 = 2e-5;
-/// Those that were told from cosines and sines, perhaps of half precision, up to this.
+/// The relative tolerance of divisors that were measured from cosines and sines, perhaps in half precision.
 const SAME_MEASURED: f64 = 5e-3;
 
-/// The keys of config.json that say how heads rotate: `rope_parameters`, and what transformers before 5 reads.
+/// The keys of the rotary embeddings: `rope_parameters`, and those that transformers before 5 reads.
 ///
 /// # Errors
-/// Frequencies that no rule of transformers gives; heads that rotate in part, where the class turns all of them.
+/// Frequencies that no rule of transformers gives; partly rotated heads, if the class rotates whole ones.
 pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>> {
     let config = base.config();
     let Some(rope) = &config.rope else { return Ok(Map::new()) };
@@ -79,13 +81,13 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
     Ok(json)
 }
 
-/// The share of a head that is rotated, as transformers multiplies it back.
+/// The share of a head that is rotated, such that its product with `head_dim`, rounded down, is `dim`.
 fn part(dim: usize, head_dim: usize) -> f64 {
     let part = dim as f64 / head_dim as f64;
     if ((head_dim as f64 * part) as usize) < dim { part.next_up() } else { part }
 }
 
-/// Two sets of factors, as `rope_parameters` and as `rope_scaling`.
+/// LongRoPE's two sets of factors, as `rope_parameters` and as `rope_scaling`.
 fn long(base: &Base, rope: &Rope) -> Result<(Map<String, Json>, Map<String, Json>)> {
     let list = |factors: &[f64]| -> Json { factors.iter().map(|&factor| shortest(factor)).collect() };
     let (Some(short), Some(long)) = (&rope.factors, &rope.long) else {
@@ -98,7 +100,7 @@ fn long(base: &Base, rope: &Rope) -> Result<(Map<String, Json>, Map<String, Json
         ));
     };
     let mut older = Map::new();
-    // Exactly these three, or transformers before 5 refuses them.
+    // transformers before 5 accepts exactly these three.
     older.insert("type".into(), "longrope".into());
     older.insert("short_factor".into(), list(short));
     older.insert("long_factor".into(), list(&long.factors));
@@ -128,7 +130,7 @@ fn parameters(scaling: Option<&RopeScaling>, base: f64) -> Map<String, Json> {
                 "factor": shortest(factor),
                 "low_freq_factor": low_frequency_factor,
                 "high_freq_factor": high_frequency_factor,
-                // transformers wants a whole number here.
+                // transformers requires an integer.
                 "original_max_position_embeddings":
                     if whole { Json::from(original_context as u64) } else { original_context.into() },
             })
@@ -137,7 +139,7 @@ fn parameters(scaling: Option<&RopeScaling>, base: f64) -> Map<String, Json> {
     json.as_object().cloned().unwrap_or_default()
 }
 
-/// The rule that gives the model's rotary factors; `None` if it scales none.
+/// The rule that gives the model's rotary factors; `None` without scaling.
 fn scaling(base: &Base, rope: &Rope) -> Result<Option<RopeScaling>> {
     let Some(factors) = &rope.factors else { return Ok(None) };
     let number = |key: &str| match base.files() {
@@ -146,12 +148,12 @@ fn scaling(base: &Base, rope: &Rope) -> Result<Option<RopeScaling>> {
     };
     let key = |name: &str| format!("{}.rope.scaling.{name}", base.architecture().name);
     let error = |problem: &str| {
-        let help = "transformers' model has no form for it: use the model as it is";
+        let help = "transformers' model has no rule for it: use the model as it is";
         Err(Error::input(base.path(), "tensor 'rope_freqs'", problem, help))
     };
     let linear = number(&key("factor")).is_some_and(|factor| factor != 1.0);
     if base.tensors().contains_key("rope_freqs") && linear {
-        return error("the file has rotary factors, and a linear scaling beside them");
+        return error("the file has both rotary factors and linear scaling");
     }
     let same = if matches!(base.files(), Files::Onnx(_)) { SAME_MEASURED } else { SAME };
     match recover(factors, rope.base, rope.dim, number(&key("original_context_length")), same) {
@@ -161,7 +163,7 @@ fn scaling(base: &Base, rope: &Rope) -> Result<Option<RopeScaling>> {
     }
 }
 
-/// The rule that gives factors which are known up to the share `same`.
+/// The rule that gives these factors, up to the relative tolerance `same`.
 fn recover(
     factors: &[f64],
     base: f64,
@@ -170,7 +172,7 @@ fn recover(
     same: f64,
 ) -> Option<RopeScaling> {
     let near = |a: f64, b: f64| (a - b).abs() <= same * b.abs();
-    // A whole number is what was meant.
+    // A number near an integer was meant to be one.
     let meant = |factor: f64| if near(factor, factor.round()) { factor.round() } else { factor };
     let (&first, last) = (factors.first()?, meant(*factors.last()?));
     if factors.iter().all(|f| *f == first || same > SAME && near(*f, first)) {
@@ -190,7 +192,7 @@ fn recover(
         })
 }
 
-/// Values of `high_freq_factor` and of the original context that may have given the factors, the likeliest first.
+/// Values of `high_freq_factor` and of the original context that may give the factors, the likeliest first.
 fn candidates(
     factors: &[f64],
     base: f64,
@@ -208,7 +210,7 @@ fn candidates(
     let low_end =
         factors.len() - factors.iter().rev().take_while(|f| (**f - last).abs() <= same * last).count();
     let mut guess = |high: f64, context: f64| {
-        // As written in a configuration, then as measured.
+        // First rounded, as in a configuration, then as measured.
         for high in [high.round(), (2.0 * high).round() / 2.0, high] {
             for context in [(context / 1024.0).round() * 1024.0, context.round(), context] {
                 found.push((high, context));
@@ -217,13 +219,13 @@ fn candidates(
     };
     match low_end.saturating_sub(high_end) {
         0 if high_end > 0 && high_end < factors.len() => {
-            // A jump: any bounds do between which no frequency lies.
+            // A jump: any two bounds with no frequency between them will do.
             let (short, long) = (2.0 * PI / frequency(high_end - 1), 2.0 * PI / frequency(high_end));
             guess(long / short * 0.9, long * 0.95);
         }
         0 => {}
         1 => {
-            // One number for two unknowns.
+            // One value for two unknowns.
             for high in [4.0, 2.0, 8.0, 16.0, 32.0] {
                 guess(high, 2.0 * PI / frequency(high_end) * (kept(high_end) * (high - 1.0) + 1.0));
             }
@@ -273,7 +275,7 @@ mod tests {
         ] {
             assert_eq!(again(&rule, base, 128), Some(rule));
         }
-        // A common scale of all three makes the same rule.
+        // A common scale of all three gives the same rule.
         assert_eq!(again(&llama3(8.0, 2.0, 8.0, 16384.0), 5e5, 128), Some(llama3(8.0, 1.0, 4.0, 8192.0)));
     }
 

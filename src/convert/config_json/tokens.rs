@@ -27,7 +27,7 @@ impl Tokens {
     /// Those of a GGUF file.
     ///
     /// # Errors
-    /// An id that is no token's.
+    /// An id that no token has.
     pub(in crate::convert) fn of_gguf(path: &Path, gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Self> {
         let count = tokenizer.vocab_size();
         let id = |name: &str| {

@@ -14,7 +14,7 @@ pub(super) enum Templates {
     Named(Vec<(String, String)>),
 }
 
-/// The templates of a folder: those in tokenizer_config.json, else those in files of their own.
+/// The templates of a folder: those in tokenizer_config.json, or else those in files of their own.
 pub(super) fn read(folder: Folder<'_>, tokenizer_config: &Object) -> Result<Option<Templates>> {
     match tokenizer_config.get("chat_template") {
         Some(value) => Ok(of_json(value)),
@@ -58,8 +58,8 @@ fn additional(folder: Folder<'_>) -> Result<Vec<(String, String)>> {
 }
 
 impl Templates {
-    /// Sets the keys. Where several names are left, the converter lists them in the order of a Python set, which is
-    /// another in each run; here they are sorted.
+    /// Sets the keys. If several names remain, the converter lists them in the order of a Python set, which
+    /// differs from run to run; here they are sorted.
     pub(super) fn set(&self, keys: &mut Keys) {
         let named = match self {
             Templates::One(text) => return keys.text("tokenizer.chat_template", text),

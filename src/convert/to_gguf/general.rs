@@ -1,7 +1,7 @@
-//! The `general.*` keys: what the model is called, who made it of what, how to sample from it.
+//! The `general.*` keys: the model's name, its authors, what it was made from, and how to sample from it.
 //!
-//! The sources and their order are those of gguf-py's metadata.py: the model card in README.md, then config.json's
-//! `_name_or_path`, then the folder's own name; and generation_config.json for sampling.
+//! The sources and their order are those of gguf-py's metadata.py: the model card in README.md, then
+//! config.json's `_name_or_path`, then the folder's own name; and generation_config.json for sampling.
 
 use curmerge_formats::gguf::Value;
 use serde_json::Value as Json;
@@ -20,7 +20,7 @@ enum Kind {
     Text,
 }
 
-/// Keys under `general.sampling`, and the names in generation_config.json, the first of which counts.
+/// Keys under `general.sampling`, and their names in generation_config.json; the first one found counts.
 const SAMPLING: &[(&str, &[&str], Kind)] = &[
     ("sequence", &["sequence"], Kind::Text),
     ("top_k", &["top_k"], Kind::Integer),
@@ -36,7 +36,7 @@ const SAMPLING: &[(&str, &[&str], Kind)] = &[
     ("mirostat_eta", &["mirostat_eta"], Kind::Float),
 ];
 
-/// Keys under `general`, and the names in the model card, the first that has a value counts.
+/// Keys under `general`, and their names in the model card; the first one with a value counts.
 const CARD: &[(&str, &[&str])] = &[
     ("name", &["name", "model_name"]),
     ("author", &["author", "model_author", "model_creator"]),
@@ -55,11 +55,11 @@ const CARD: &[(&str, &[&str])] = &[
     ("source.repo_url", &["repo_url", "model_repo_url"]),
 ];
 
-/// What is told of each base model and data set, in the order of its keys.
+/// The keys of each base model and data set, in the order in which they are written.
 const ORIGIN: &[&str] =
     &["name", "author", "version", "organization", "description", "url", "doi", "uuid", "repo_url"];
 
-/// Sets the keys of a model of this size. What a user should know is added to `notes`.
+/// Sets the keys of a model of this size, and adds what the user should know to `notes`.
 pub(super) fn set(
     keys: &mut Keys,
     folder: Folder<'_>,
@@ -69,9 +69,9 @@ pub(super) fn set(
 ) -> Result<()> {
     let (card, unreadable) = model_card::read(folder)?;
     if unreadable {
-        notes.push("the head of README.md is not YAML: what it says of the model was left out".into());
+        notes.push("the front matter of README.md is not YAML: it was left out".into());
     }
-    // The converter goes on without one that is not JSON.
+    // The converter ignores a file that is not JSON.
     if let Ok(Some(generation)) = folder.object(folder::GENERATION_CONFIG) {
         sampling(keys, &generation);
     }
@@ -100,7 +100,7 @@ fn names(folder: Folder<'_>, config: &Object, card: &Object, model: Size) -> Vec
     };
     let mut said: Vec<Option<String>> =
         CARD.iter().map(|(_, names)| names.iter().find_map(of_card)).collect();
-    // A path on somebody's disk is no name.
+    // A path on a disk is not a name.
     let path =
         config.get("_name_or_path").and_then(Json::as_str).filter(|path| path.matches('/').count() <= 1);
     for id in path.map(str::to_owned).into_iter().chain([folder.name()]) {
@@ -143,7 +143,7 @@ fn sampling(keys: &mut Keys, generation: &Object) {
     }
 }
 
-/// What the model was made of: `general.base_model.*` or `general.dataset.*`.
+/// What the model was made from: `general.base_model.*` or `general.dataset.*`.
 fn origins(keys: &mut Keys, kind: &str, card: &Object, names: &[&str], parameters: u64) {
     let Some(value) = names.iter().find_map(|name| card.get(*name)) else { return };
     let entries: Vec<Object> = match value {
@@ -168,7 +168,7 @@ fn origins(keys: &mut Keys, kind: &str, card: &Object, names: &[&str], parameter
     }
 }
 
-/// What an address or a name on Hugging Face says.
+/// What an address or a name on Hugging Face tells of a model or data set.
 fn origin(id: &str, parameters: u64) -> Object {
     let mut origin = Object::new();
     let mut put = |key: &str, value: String| drop(origin.insert(key.into(), Json::String(value)));
@@ -204,7 +204,7 @@ fn on_hugging_face(address: &str) -> Option<&str> {
     (!owner.is_empty() && !model.is_empty() && !model.contains('/')).then_some(name)
 }
 
-/// A text, or those of a list.
+/// A text, or the texts of a list.
 fn texts(value: &Json) -> Vec<String> {
     match value {
         Json::String(text) => vec![text.clone()],

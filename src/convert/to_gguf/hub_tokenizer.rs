@@ -1,4 +1,4 @@
-//! `tokenizer.json` as transformers loads it: with the added tokens that other files of the folder name.
+//! `tokenizer.json` as transformers loads it: with the added tokens of the folder's other files.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -9,7 +9,7 @@ use crate::base::folder::{self, Folder, Object};
 use crate::{Error, Result};
 
 const FILE: &str = "tokenizer.json";
-/// By this, anywhere in the file, transformers tells that tokens are bytes in GPT-2's spelling.
+/// transformers takes tokens for bytes in GPT-2's spelling if this is anywhere in the file.
 const SPELLED: &[u8] = b"\"ByteLevel\"";
 /// Roles of tokens that tokenizer_config.json names one by one.
 const ROLES: [&str; 7] =
@@ -23,7 +23,7 @@ pub(super) struct HubTokenizer {
 }
 
 impl HubTokenizer {
-    /// Reads the folder's; `json` is the file's content, once parsed.
+    /// Reads the folder's tokenizer; `json` is the parsed content of its file.
     pub(super) fn open(folder: Folder<'_>, json: &Object) -> Result<Self> {
         let path = folder.join(FILE);
         let error =
@@ -39,7 +39,7 @@ impl HubTokenizer {
         let byte_level = bytes.windows(SPELLED.len()).any(|window| window == SPELLED);
         let (named, more) = special_tokens(&config, &map, byte_level);
 
-        // The tokens that tokenizer_config.json lists, else the file's own; one with a role is special.
+        // The tokens that tokenizer_config.json lists, or else the file's own; those with a role are special.
         let mut added: BTreeMap<u64, AddedToken> = BTreeMap::new();
         for (id, token) in listed.into_iter().flatten() {
             added.extend(id.parse().ok().zip(added_token(token)));
@@ -59,7 +59,7 @@ impl HubTokenizer {
         Ok(Self { library, special })
     }
 
-    /// The ids of a text, with what the post-processor puts around it or without.
+    /// The ids of a text, with or without the tokens that the post-processor puts around it.
     pub(super) fn encode(&self, text: &str, around: bool) -> Option<Vec<u32>> {
         Some(self.library.encode_fast(text, around).ok()?.get_ids().to_vec())
     }
@@ -82,7 +82,7 @@ impl HubTokenizer {
         self.library.get_added_tokens_decoder().into_iter().collect()
     }
 
-    /// How many tokens there are without the added ones.
+    /// The number of tokens without the added ones.
     pub(super) fn base_size(&self) -> usize {
         self.library.get_vocab_size(false)
     }
@@ -93,11 +93,11 @@ impl HubTokenizer {
     }
 }
 
-/// The texts of the tokens that have a role, and of those that are special besides, each once.
+/// The texts of the tokens that have a role, and of the other special ones, each once.
 fn special_tokens(config: &Object, map: &Object, byte_level: bool) -> (Vec<String>, Vec<String>) {
     let text = |token: &Json| token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned);
     let class = config.get("tokenizer_class").and_then(Json::as_str).unwrap_or("LlamaTokenizer");
-    // transformers' LlamaTokenizer has these if the folder says nothing else, but it does not load byte-level files.
+    // The defaults of transformers' LlamaTokenizer, which does not load byte-level files.
     let spelled = class.starts_with("LlamaTokenizer") && !byte_level;
     let mut named = Vec::new();
     for role in ROLES {
@@ -110,7 +110,7 @@ fn special_tokens(config: &Object, map: &Object, byte_level: bool) -> (Vec<Strin
         let default = || default.filter(|_| spelled).map(str::to_owned);
         named.extend(map.get(role).or_else(|| config.get(role)).map_or_else(default, text));
     }
-    // Roles of a model's own.
+    // Roles that only this model has.
     let own = config.iter().filter(|(key, _)| key.ends_with("_token") && !ROLES.contains(&key.as_str()));
     named.extend(own.filter_map(|(_, token)| token.as_str().map(str::to_owned)));
     let lists = ["extra_special_tokens", "additional_special_tokens"];

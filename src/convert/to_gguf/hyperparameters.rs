@@ -1,4 +1,4 @@
-//! The `ARCH.*` keys: the model's dimensions, as config.json has them.
+//! The `ARCH.*` keys: the model's dimensions and options, from config.json.
 
 use curmerge_formats::gguf::Value;
 use serde_json::Value as Json;

@@ -1,4 +1,4 @@
-//! The metadata of the file to be written, in the order in which keys were first set.
+//! The metadata of the file to write, in the order in which keys were first set.
 
 use curmerge_formats::gguf::{Array, Value};
 

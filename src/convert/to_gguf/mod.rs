@@ -1,13 +1,15 @@
-//! A Hugging Face folder, or an ONNX model with what lies beside it, as a GGUF file, as llama.cpp's convert_hf_to_gguf.py writes it: the same keys in the same order,
-//! the same tensors, the same bytes.
+//! Converts a Hugging Face folder, or an ONNX model with the files beside it, into the GGUF file that
+//! llama.cpp's convert_hf_to_gguf.py writes: the same keys in the same order, the same tensors, the same
+//! bytes.
 //!
-//! Written after the converter of llama.cpp 11434 (October 2026) and transformers 5, which it reads tokenizers with. For
-//! `--type` f32, f16, bf16 and q8_0 the file is the converter's with that `--outtype`; without a type that of its `auto`.
-//! Any other type gives the file that llama-quantize makes of the converter's in F32. Q8_0 could mean either: both have
-//! the same tensors, and the file is the converter's, whose keys and tensors stand in another order than llama-quantize
-//! leaves them in.
+//! The reference is the converter of llama.cpp 11434 (October 2026) with transformers 5, which reads its
+//! tokenizers. For `--type` f32, f16, bf16 and q8_0 the file equals the converter's with that `--outtype`;
+//! without a type, that of its `auto`. For any other type it equals what llama-quantize makes from the
+//! converter's F32 file. Both programs can write Q8_0, with equal tensors but another order of keys and
+//! tensors; here it is the converter's.
 //!
-//! What differs between architectures is in [`Architecture::converter`](crate::arch::Architecture::converter).
+//! What differs between architectures is in
+//! [`Architecture::converter`](crate::arch::Architecture::converter).
 
 mod chat_templates;
 mod general;
@@ -44,23 +46,24 @@ use serde_json::Value as Json;
 const VERSION: u32 = 3;
 const ALIGNMENT: u64 = 32;
 
-/// How to convert a folder.
+/// How to convert a model.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
-    /// The types to store it in; without one as the folder does, but for F32, which becomes F16.
+    /// The types to store it in; `None` keeps the folder's type, except that F32 becomes F16.
     pub file_type: Option<FileType>,
-    /// Weights by which rounding errors of columns count.
+    /// Weights of the columns' rounding errors.
     pub imatrix: Option<&'a Imatrix>,
 }
 
-/// Write the Hugging Face folder or ONNX model `base` to `out`, and say in which types. `progress` is told how many bytes of how many
-/// were read. `out` must be none of `protect` and no file of the folder.
+/// Writes the Hugging Face folder or ONNX model `base` to `out`, and returns the types that it chose.
+/// `progress` gets the bytes read so far, and their total. `out` must be neither in `protect` nor a file of
+/// the folder.
 ///
 /// # Errors
-/// Before anything is written: files of the folder that are missing or of another form; a vocabulary of a kind that is not
-/// known, a pre-tokenizer that llama.cpp has no name for; tensors that the architecture has not or that cannot be decoded;
-/// no importance matrix where a type needs one. Later: a value that a type cannot hold, a full disk. After an error nothing
-/// stands at `out` that did not before.
+/// Before anything is written: missing or malformed files of the folder; an unknown kind of vocabulary, a
+/// pre-tokenizer that llama.cpp has no name for; tensors that are not part of the architecture or cannot be
+/// decoded; a type that needs an importance matrix, without one. Later: a value that a type cannot hold, a
+/// full disk. After an error, what was at `out` before is unchanged.
 pub fn to_gguf(
     base: &Base,
     options: &Options<'_>,
@@ -74,7 +77,7 @@ pub fn to_gguf(
         _ => Folder::new(base.path()),
     };
     if !base.is_known() || matches!(base.files(), Files::Gguf(_)) {
-        let problem = "no Hugging Face folder or ONNX model of an architecture that is converted";
+        let problem = "not a Hugging Face folder or ONNX model of a known architecture";
         return Err(Error::input(
             base.path(),
             "architecture",
@@ -95,7 +98,7 @@ pub fn to_gguf(
 
     let mut keys = Keys::default();
     keys.text("general.architecture", architecture.name);
-    // The converter knows it once it has made the tensors of factors.
+    // The converter writes this key when it makes the tensors of factors, before all others.
     if let Some(rope) = config.rope.as_ref().filter(|rope| rope.long.is_some()) {
         let key = format!("{}.rope.scaling.attn_factor", architecture.name);
         keys.set(key, Value::F32(rope.amplitude as f32));
@@ -140,7 +143,7 @@ pub fn to_gguf(
     Ok((file_type, report))
 }
 
-/// config.json's keys, with those of the language model in one that also sees in their place.
+/// The keys of config.json; in that of a vision model, the language model's keys take precedence.
 fn language_model(mut json: Object) -> Object {
     if let Some(Json::Object(text)) = json.remove("text_config") {
         json.extend(text);
@@ -148,7 +151,7 @@ fn language_model(mut json: Object) -> Object {
     json
 }
 
-/// The tensors that say how rotary frequencies are stretched.
+/// The tensors of RoPE scaling.
 fn rope_tensors(converter: &Converter, config: &Config, json: &Object) -> Vec<(&'static str, Vec<f32>)> {
     let Some(rope) = &config.rope else { return Vec::new() };
     let single = |factors: &[f64]| factors.iter().map(|&factor| factor as f32).collect();

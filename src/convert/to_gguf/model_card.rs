@@ -1,7 +1,7 @@
-//! The YAML in front of a folder's README.md: who made the model, of what, under which licence.
+//! The YAML front matter of a folder's README.md: the model's authors, its origin and its licence.
 //!
-//! Only what the GGUF keys need is kept: texts, lists and mappings. A number or a date stays the text that it is written
-//! as. What is no YAML is no reason not to convert a model; the caller tells of it.
+//! It keeps what the GGUF keys need: texts, lists and mappings. Numbers and dates stay texts. A model whose
+//! front matter is not YAML is converted without it, and the caller says so.
 
 use std::collections::HashMap;
 
@@ -11,12 +11,12 @@ use serde_json::Value as Json;
 use crate::Result;
 use crate::base::folder::{Folder, Object};
 
-/// Deeper nesting is no model card.
+/// A model card nests less deeply than this.
 const MAX_DEPTH: usize = 64;
-/// More values, those behind aliases counted each time, are no model card.
+/// A model card has fewer values than this, counting those of an alias each time.
 const MAX_VALUES: usize = 1 << 18;
 
-/// The model card, which is empty where there is none, and whether there is one that cannot be read.
+/// The model card, empty if there is none, and whether there is one that cannot be read.
 pub(super) fn read(folder: Folder<'_>) -> Result<(Object, bool)> {
     let Some(text) = folder.text_with_newlines("README.md")? else { return Ok((Object::new(), false)) };
     let mut lines = text.lines();
@@ -38,7 +38,7 @@ enum Open {
     Mapping(Object, Option<String>),
 }
 
-/// The first document; `None` for what is no YAML or too much.
+/// The first document; `None` if it is not YAML or too large.
 fn parse(yaml: &str) -> Option<Json> {
     let mut open: Vec<(Open, usize)> = Vec::new();
     let mut anchors: HashMap<usize, (Json, usize)> = HashMap::new();
@@ -80,7 +80,7 @@ fn parse(yaml: &str) -> Option<Json> {
             Some((Open::List(list), _)) => list.push(value),
             Some((Open::Mapping(mapping, key), _)) => match key.take() {
                 Some(key) => drop(mapping.insert(key, value)),
-                // A key that is a list or a mapping names nothing that is looked for.
+                // No key that the caller looks up is a list or a mapping.
                 None => *key = Some(value.as_str().unwrap_or_default().to_owned()),
             },
         }

@@ -1,7 +1,7 @@
-//! What the name of a model says of it, after the heuristics of gguf-py's metadata.py.
+//! What the name of a model says about it, by the heuristics of gguf-py's metadata.py.
 //!
-//! `meta-llama/Llama-3.2-1B-Instruct` names an organization, a base name, a version, a size and what the model was
-//! tuned for. The parts between hyphens are told apart by their form.
+//! `meta-llama/Llama-3.2-1B-Instruct` names an organization, a base name, a version, a size and what the
+//! model was tuned for. The form of a part between hyphens decides what it is.
 
 use std::sync::LazyLock;
 
@@ -12,7 +12,7 @@ use regex::Regex;
 pub(super) struct ModelName {
     /// The name without the organization.
     pub(super) full: Option<String>,
-    /// What stands in front of the slash.
+    /// The part before the slash.
     pub(super) organization: Option<String>,
     /// The family, such as `Llama-3.2`.
     pub(super) base: Option<String>,
@@ -24,7 +24,7 @@ pub(super) struct ModelName {
     pub(super) size: Option<String>,
 }
 
-/// What one part may be, several at a time.
+/// What one part may be; several may hold.
 #[derive(Clone, Copy, Debug, Default)]
 struct Roles {
     base: bool,
@@ -64,13 +64,14 @@ static FORMS: LazyLock<Option<Forms>> = LazyLock::new(|| {
 });
 
 impl ModelName {
-    /// The parts of `id`, a name with or without an organization in front, of a model with so many parameters.
+    /// The parts of `id`, a name with or without an organization before it, of a model with this number of
+    /// parameters.
     pub(super) fn parse(id: &str, parameters: u64) -> Self {
         if id.contains(' ') {
             return Self { full: Some(id.to_owned()), ..Self::default() };
         }
         let (organization, full) = match id.split_once('/') {
-            // `./` and `../` are no organizations.
+            // `./` and `../` are not organizations.
             Some((organization, full)) => (Some(organization).filter(|o| !o.starts_with('.')), full),
             None => (None, id),
         };
@@ -110,7 +111,7 @@ impl ModelName {
     }
 }
 
-/// Tells what a part may be, and writes sizes and types in their usual way.
+/// Determines what a part may be, and spells sizes and types in the usual way.
 fn annotate(place: usize, part: &mut String, roles: &mut Roles, parameters: u64) {
     let Some(forms) = &*FORMS else { return };
     if forms.version.is_match(part) {
@@ -145,7 +146,7 @@ fn annotate(place: usize, part: &mut String, roles: &mut Roles, parameters: u64)
     }
 }
 
-/// Whether a size is too far from that of the model to be its size.
+/// Whether a size differs too much from the model's to be its size.
 fn is_context_length(size: &[char], parameters: u64) -> bool {
     let Some((unit, number)) = size.split_last() else { return false };
     let Ok(number) = number.iter().collect::<String>().parse::<f64>() else { return false };
@@ -154,7 +155,7 @@ fn is_context_length(size: &[char], parameters: u64) -> bool {
     (said - parameters as f64).abs() > (u128::from(parameters) * 7 / 8) as f64
 }
 
-/// Sizes in words do not count beside one in numbers.
+/// A size in numbers rules out sizes in words.
 fn drop_word_sizes(parts: &[String], roles: &mut [Roles]) {
     let numbers =
         parts.iter().zip(&*roles).any(|(part, roles)| roles.size && part.contains(char::is_numeric));
@@ -163,8 +164,8 @@ fn drop_word_sizes(parts: &[String], roles: &mut [Roles]) {
     }
 }
 
-/// The parts at the start that are nothing else, and the versions among them, are the base name; what is nothing else
-/// behind it, the tuning.
+/// The leading parts that can be nothing else, and the versions among them, are the base name; the parts
+/// after it that can be nothing else are the tuning.
 fn mark_base(parts: &[String], roles: &mut [Roles]) {
     let mut at_start = true;
     for (part, roles) in parts.iter().zip(&mut *roles) {
@@ -175,7 +176,7 @@ fn mark_base(parts: &[String], roles: &mut [Roles]) {
             roles.finetune |= roles.count() == 0;
         }
     }
-    // A version at the end of the whole name is one of the tuning.
+    // A version at the end of the whole name belongs to the tuning.
     for roles in roles.iter_mut().rev() {
         if !(roles.base && roles.count() > 1) {
             break;
@@ -184,7 +185,7 @@ fn mark_base(parts: &[String], roles: &mut [Roles]) {
     }
 }
 
-/// `smollm2-135m` as `Smollm2 135M`: words of small letters get a capital, but for versions and numbers.
+/// `smollm2-135m` as `Smollm2 135M`: words in lower case get a capital, except versions and numbers.
 pub(super) fn title(name: &str) -> String {
     let words = name.replace('-', " ");
     let words = words.split_whitespace().map(|word| {
@@ -195,7 +196,7 @@ pub(super) fn title(name: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// A capital wherever letters begin.
+/// A capital at the start of each run of letters.
 fn capitals(word: &str) -> String {
     let mut after_letter = false;
     let mut out = String::with_capacity(word.len());
@@ -211,19 +212,19 @@ fn capitals(word: &str) -> String {
     out
 }
 
-/// How large a model is.
+/// The size of a model.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Size {
-    /// All its numbers.
+    /// All parameters.
     pub(super) parameters: u64,
-    /// Those that are there once, and of the experts one's.
+    /// The parameters with one expert of each block.
     pub(super) with_one_expert: u64,
-    /// How many experts there are; 0 where there are none.
+    /// The number of experts; 0 if there are none.
     pub(super) experts: u64,
 }
 
 impl Size {
-    /// As names of files have it: `135M`, `8x7B`.
+    /// The size in a file's name: `135M`, `8x7B`.
     pub(super) fn label(&self) -> String {
         match self.experts {
             0 => size_label(self.parameters),
@@ -232,7 +233,7 @@ impl Size {
     }
 }
 
-/// A number of parameters in few digits: `135M`, `1.2B`.
+/// A number of parameters in a few digits: `135M`, `1.2B`.
 fn size_label(parameters: u64) -> String {
     let count = parameters as f64;
     let (scaled, unit) = match count {
@@ -250,7 +251,7 @@ fn size_label(parameters: u64) -> String {
 mod tests {
     use super::*;
 
-    /// What gguf-py's `Metadata.get_model_id_components` answers (11434, October 2026).
+    /// The results of gguf-py's `Metadata.get_model_id_components` (11434, October 2026).
     #[test]
     fn names_fall_into_parts_as_in_gguf_py() {
         let cases: &[(&str, u64, [&str; 6])] = &[

@@ -1,9 +1,10 @@
-//! Which of llama.cpp's pre-tokenizers a byte-level tokenizer needs, `tokenizer.ggml.pre`.
+//! Finds llama.cpp's name for the pre-tokenizer of a byte-level tokenizer, `tokenizer.ggml.pre`.
 //!
-//! tokenizer.json holds a pipeline of regular expressions; GGUF holds a name that llama.cpp has a program for. Its
-//! converter tells the tokenizers that it knows apart by the SHA-256 of the ids of one text, and so it is done here, by
-//! the table of its `get_vocab_base_pre` (11434, October 2026). A tokenizer with a vocabulary of its own has a hash that
-//! nobody knows; where its pipeline is one of those that llama.cpp has, that is as good, and the user is told.
+//! tokenizer.json holds a pipeline of regular expressions; GGUF holds a name, and llama.cpp has the code for
+//! it. Its converter identifies the tokenizers that it knows by the SHA-256 of the ids of one text. This does
+//! the same with the table of its `get_vocab_base_pre` (11434, October 2026). The hash of a tokenizer with
+//! another vocabulary is unknown. If its pipeline is one that llama.cpp has, the name of that pipeline is
+//! used, and a note says so.
 
 use curmerge_formats::sha256_hex;
 use serde_json::Value as Json;
@@ -205,7 +206,7 @@ const GPT4O: &str = concat!(
 );
 const DIGITS: &str = "digits";
 
-/// Pipelines, whether words that are tokens are taken whole, and the name of what llama.cpp does likewise.
+/// Pipelines, whether words that are tokens stay whole, and llama.cpp's name for both.
 const PIPELINES: &[(&[&str], bool, &str)] = &[
     (&[GPT2], false, "gpt-2"),
     (&[DIGITS, GPT2], false, "smollm"),
@@ -226,7 +227,7 @@ pub(super) fn recognise(
     let ids = tokenizer
         .encode(TEXT, true)
         .ok_or_else(|| Error::file(&path, "a text cannot be encoded with it", "download the folder again"))?;
-    // As Python prints a list.
+    // The spelling of a list in Python.
     let list = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     let hash = sha256_hex(format!("[{list}]").as_bytes());
     if let Some((_, name)) = KNOWN.iter().find(|(known, _)| *known == hash) {
@@ -234,8 +235,7 @@ pub(super) fn recognise(
     }
     let whole_words = json.get("model").and_then(|model| model.get("ignore_merges")?.as_bool()) == Some(true);
     let steps = steps(json.get("pre_tokenizer"));
-    // An accent composed or a space replaced beforehand is nothing that llama.cpp does, and of Qwen's the converter takes
-    // no notice.
+    // llama.cpp has no normalizer; its converter ignores Qwen's, which composes accents.
     let normalizer = json.get("normalizer").filter(|normalizer| !normalizer.is_null());
     let composes = normalizer.is_some_and(|n| n.get("type").and_then(Json::as_str) == Some("NFC"));
     let same = |(pipeline, whole, name): &&(&[&str], bool, &str)| {
@@ -244,7 +244,7 @@ pub(super) fn recognise(
             && steps.as_deref().is_some_and(|steps| steps == *pipeline)
     };
     let known = PIPELINES.iter().find(same).map(|(.., name)| *name);
-    // A folder that curmerge made of a GGUF file has the steps as this program spells them.
+    // A folder that curmerge wrote from a GGUF file spells the steps as this program does.
     let own = || {
         let mut all = pre_tokenizers().filter(|(_, whole, _)| normalizer.is_none() && *whole == whole_words);
         all.find(|(.., cuts)| steps.as_deref().is_some_and(|steps| are(steps, cuts))).map(|(name, ..)| name)
@@ -252,17 +252,16 @@ pub(super) fn recognise(
     let Some(name) = known.or_else(own) else {
         let problem =
             format!("llama.cpp has no name for its pre-tokenizer (ids of the check text hash to {hash})");
-        let help =
-            "llama.cpp cannot split texts as this model does, or a later version than 11434 must be asked";
+        let help = "llama.cpp 11434 cannot split texts like this model; a later version may convert it";
         return Err(Error::input(path, "pre_tokenizer", problem, help));
     };
     notes.push(format!(
-        "llama.cpp's converter does not know this tokenizer; its pipeline is that of '{name}', which was written"
+        "llama.cpp's converter does not know this tokenizer; '{name}', of the same pipeline, was written"
     ));
     Ok(name)
 }
 
-/// Whether the steps are these.
+/// Whether the steps are equal.
 fn are(steps: &[&str], cuts: &[Cut]) -> bool {
     let same = |(step, cut): (&&str, &Cut)| match cut {
         Cut::Gpt2Words => *step == GPT2,

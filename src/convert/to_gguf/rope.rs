@@ -9,8 +9,8 @@ pub(super) const ORIGINAL_CONTEXT: &str = "original_max_position_embeddings";
 
 /// Llama 3's scaling: the divisor of each frequency, `[head_dim / 2]`; `None` if the scaling is another.
 ///
-/// The converter computes in single precision with torch. This follows it step by step: a divisor that is rounded
-/// differently changes the file.
+/// The converter computes in single precision with torch. This follows it step by step: a divisor that is
+/// rounded differently changes the file.
 pub(super) fn llama3_factors(config: &Object, base: f64, head_dim: usize) -> Option<Vec<f32>> {
     let rope = parameters(config)?;
     if !kind(rope)?.eq_ignore_ascii_case("llama3") {
@@ -75,8 +75,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// The values for Llama 3.2 1B are those that torch 2 computes. Of 102240 divisors for other settings, torch rounds 23
-    /// differently: those of one frequency, whose power is halfway between two numbers.
+    /// The values for Llama 3.2 1B are those that torch 2 computes. Of 102240 divisors for other settings,
+    /// torch rounds 23 differently: those of one frequency, whose power is halfway between two numbers.
     #[test]
     fn llama3_divisors_are_those_of_torch() {
         let rope = json!({

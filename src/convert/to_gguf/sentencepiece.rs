@@ -1,13 +1,13 @@
 //! A SentencePiece model, `tokenizer.model`: the pieces of a small protobuf message.
 //!
 //! ```text
-//! ModelProto      1: SentencePiece, once for each piece       all else is of no use here
+//! ModelProto      1: SentencePiece, once for each piece       nothing else is read
 //! SentencePiece   1: piece, a string   2: score, a float   3: type, an enum
 //! ```
-//! <https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto>; a field that is left out has its
-//! default. No crate: four of protobuf's wire types in fifty lines.
+//! <https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto>; a missing field has
+//! its default. Four of protobuf's wire types take fifty lines, so no crate is used.
 
-/// What a piece is for, by SentencePiece's numbers, which are GGUF's.
+/// The types of pieces. SentencePiece and GGUF use the same numbers.
 pub(super) const NORMAL: i32 = 1;
 pub(super) const UNKNOWN: i32 = 2;
 pub(super) const CONTROL: i32 = 3;
@@ -15,7 +15,7 @@ pub(super) const USER_DEFINED: i32 = 4;
 pub(super) const UNUSED: i32 = 5;
 pub(super) const BYTE: i32 = 6;
 
-/// One piece of the vocabulary.
+/// One token of a vocabulary.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Token {
     pub(super) text: String,
@@ -23,7 +23,10 @@ pub(super) struct Token {
     pub(super) kind: i32,
 }
 
-/// The pieces of a model in the order of their ids; else what is wrong, and at which byte.
+/// The pieces of a model in the order of their ids.
+///
+/// # Errors
+/// The position of a malformed byte, and the problem.
 pub(super) fn parse(model: &[u8]) -> Result<Vec<Token>, (usize, &'static str)> {
     let mut pieces = Vec::new();
     let mut message = Message { bytes: model, position: 0 };
@@ -54,7 +57,7 @@ fn piece(bytes: &[u8]) -> Result<Token, (usize, &'static str)> {
     Ok(piece)
 }
 
-/// A field's value as it is stored.
+/// The value of a field.
 enum Wire<'a> {
     Varint(u64),
     Four([u8; 4]),
@@ -117,7 +120,7 @@ mod tests {
 
     #[test]
     fn pieces_have_their_defaults_and_damage_is_named() {
-        // Two pieces; between them a field of another kind.
+        // Two pieces, and another field between them.
         let model = b"\x0a\x0c\x0a\x03abc\x15\0\0\x80\xbf\x18\x02\x12\x01x\x0a\x03\x0a\x01d";
         let expected = [
             Token { text: "abc".into(), score: -1.0, kind: UNKNOWN },

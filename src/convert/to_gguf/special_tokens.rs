@@ -1,8 +1,8 @@
-//! Which tokens begin and end a text, and whether they are put there: the keys behind the token list.
+//! The keys after the token list: which tokens begin and end a text, and whether the tokenizer adds them.
 //!
 //! The sources are those of gguf-py's `SpecialVocab`: tokenizer_config.json names tokens whose ids are among
-//! tokenizer.json's added tokens, config.json gives ids, and tokenizer.json's post-processor shows what is put around a
-//! text. The first that knows an id counts.
+//! tokenizer.json's added tokens, config.json gives ids, and tokenizer.json's post-processor shows what it
+//! puts around a text. The first source that knows an id counts.
 
 use curmerge_formats::gguf::{Array, Value};
 use serde_json::Value as Json;
@@ -21,18 +21,18 @@ const ROLES: &[(&str, Option<&str>)] = &[
     ("pad", Some("padding_token_id")),
     ("cls", None),
     ("mask", Some("mask_token_id")),
-    // Only where the post-processor ends a text with another token than the one called EOS.
+    // Only if the post-processor ends a text with another token than the one called EOS.
     ("eot", Some("eot_token_id")),
     ("eom", Some("eom_token_id")),
 ];
-/// Roles that are looked for in every folder.
+/// The number of roles that every folder may have.
 const USUAL: usize = 7;
 
 /// Values by role, in the order in which they were found.
 type Found<T> = Vec<(&'static str, T)>;
 
-/// Sets the keys of special tokens, of merges where `with_merges`, and of chat templates. Ids of `limit` and above are
-/// left out.
+/// Sets the keys of special tokens, of merges if `with_merges`, and of chat templates. Ids from `limit` on
+/// are left out.
 pub(super) fn set(
     keys: &mut Keys,
     folder: Folder<'_>,
@@ -97,11 +97,11 @@ pub(super) fn set(
     Ok(())
 }
 
-/// What tokenizer.json's post-processor says.
+/// What the post-processor of tokenizer.json puts around a text.
 struct Around {
-    /// tokenizer_config.json, with the tokens that the post-processor names where it names none.
+    /// tokenizer_config.json; tokens that it lacks come from the post-processor.
     config: Option<Object>,
-    /// How many of [`ROLES`] are looked for.
+    /// How many of [`ROLES`] the folder may have.
     roles: usize,
     /// Whether a token is put around a text.
     adds: Found<bool>,
@@ -187,7 +187,7 @@ impl Around {
         }
         if let Some(last) = &ends[1] {
             if has_config && *last != eos {
-                // What was called EOS then ends a turn only.
+                // The token that was called EOS ends only a turn.
                 if let Some((role, _)) = ROLES.get(self.roles) {
                     self.roles += 1;
                     self.put_token(role, &eos);
@@ -218,7 +218,7 @@ impl Around {
     }
 }
 
-/// Python's truth of a token: neither missing nor empty.
+/// Whether Python takes a token for true: it is neither missing nor empty.
 fn truthy(value: Option<&Json>) -> bool {
     match value {
         None | Some(Json::Null) => false,
@@ -236,7 +236,7 @@ fn added_id(tokenizer: &Object, text: &str) -> Option<u64> {
     token.get("id")?.as_u64()
 }
 
-/// The merges in the order of their rank, each as two parts with a space between.
+/// The merges in the order of their rank, each as two parts with a space between them.
 fn merges(folder: Folder<'_>, tokenizer: Option<&Object>) -> Result<Vec<String>> {
     let list =
         tokenizer.and_then(|t| t.get("model")?.get("merges")?.as_array()).map_or(&[][..], Vec::as_slice);
@@ -249,7 +249,7 @@ fn merges(folder: Folder<'_>, tokenizer: Option<&Object>) -> Result<Vec<String>>
         };
         return Ok(pairs.filter_map(|(_, line)| pair(line)).collect());
     }
-    // A space within a part is spelled as byte-level BPE spells it.
+    // Byte-level BPE spells a space within a part like this.
     let part = |part: &Json| part.as_str().map(|part| part.replace(' ', "\u{120}"));
     let merge = |merge: &Json| match merge {
         Json::String(text) => Some(text.clone()),
@@ -276,7 +276,7 @@ fn merges(folder: Folder<'_>, tokenizer: Option<&Object>) -> Result<Vec<String>>
         .collect()
 }
 
-/// Whether texts lose their capitals or accents.
+/// Whether the normalizer removes capitals or accents.
 fn normalizer(keys: &mut Keys, step: Option<&Json>) {
     let mut flags = [("lowercase", None), ("strip_accents", None)];
     flag_steps(step, &mut flags, 0);
@@ -305,7 +305,7 @@ fn flag_steps(step: Option<&Json>, flags: &mut [(&'static str, Option<bool>); 2]
     }
 }
 
-/// Sets the token list of a vocabulary: texts, scores where there are some, types.
+/// Sets the token list of a vocabulary: texts, scores if it has them, types.
 pub(super) fn set_tokens(keys: &mut Keys, texts: Vec<String>, scores: Option<Vec<f32>>, kinds: Vec<i32>) {
     keys.texts("tokenizer.ggml.tokens", texts);
     if let Some(scores) = scores {

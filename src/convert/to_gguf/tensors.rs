@@ -1,4 +1,4 @@
-//! The tensors of the file: which there are, in which order and type, and their bytes.
+//! The tensors of the file: their order, their types and their bytes.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -14,10 +14,11 @@ use half::f16;
 
 use super::model_name::Size;
 use crate::base::{Base, BaseTensor, Files, Weight, layer_part};
-use crate::convert::{Choice, FileType, file_type, in_f32, retype, whole};
+use crate::convert::file_type::{self, Choice, FileType};
+use crate::convert::retype;
 use crate::{Error, Result};
 
-/// Tensors that old folders have and nobody needs.
+/// Endings of buffers in old folders that no program reads.
 const LEFT_OUT: [&str; 5] =
     [".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq", ".attn.masked_bias", ".attn.bias"];
 /// Where a tensor's values come from.
@@ -28,14 +29,14 @@ enum Values<'a> {
     Stored(Stored<'a>),
     /// The same matrix of every expert.
     Experts(Vec<Stored<'a>>),
-    /// Matrices that are stored apart, one behind the other.
+    /// Matrices that are stored separately, to be written one after the other.
     Parts(Vec<Stored<'a>>),
 }
 
 /// A tensor of the base.
 struct Stored<'a> {
     path: &'a Path,
-    /// The file to copy it from, where that holds it as the converter would write it.
+    /// The file to copy it from, if that holds the bytes that the converter would write.
     file: Option<&'a MappedFile>,
     tensor: &'a BaseTensor,
     weight: Weight<'a>,
@@ -64,13 +65,13 @@ struct Named<'a> {
     tensor: &'a BaseTensor,
 }
 
-/// The tensors as a folder has them: with an ONNX model under the names of transformers, those of a matrix that is stored
-/// in parts all under its name.
+/// A tensor under its name in a folder. An ONNX model's tensors get transformers' names; the parts of a
+/// matrix all get the name of the whole.
 fn named<'a>(base: &'a Base, canonical: &'a str, tensor: &'a BaseTensor) -> Named<'a> {
     let mut name = tensor.stored_name.clone();
     if let Files::Onnx(_) = base.files() {
         let (stem, ending) = stem_and_ending(canonical);
-        let whole = whole(base, stem).unwrap_or(stem);
+        let whole = base.whole_of(stem).unwrap_or(stem);
         if let Some((theirs, _)) = base.architecture().to_hugging_face(whole) {
             name = theirs + ending;
         }
@@ -85,8 +86,8 @@ fn stem_and_ending(canonical: &str) -> (&str, &'static str) {
     }
 }
 
-/// The tensors in the converter's order, all in F32: what it makes itself, then each file's by name. `own_head` says
-/// whether an output head is one of them.
+/// The tensors in the converter's order, all in F32: first `made`, those that it computes, then each file's
+/// by name. `own_head` says whether the model has an output head of its own.
 pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool) -> Result<Vec<Tensor<'a>>> {
     let converter = &base.architecture().converter;
     let vector = |name: &str, values: Vec<f32>| {
@@ -112,11 +113,11 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
         };
         Ok(Stored::new(base, base.tensors().get(name).ok_or_else(missing)?, base.weight(name)?))
     };
-    // How many parts of a block's experts have come.
+    // How many expert matrices of each block have been seen.
     let mut parts: BTreeMap<usize, usize> = BTreeMap::new();
     for Named { name, canonical, tensor } in &all {
         let (stem, ending) = stem_and_ending(canonical);
-        if let Some(whole) = whole(base, stem).filter(|_| ending == ".weight") {
+        if let Some(whole) = base.whole_of(stem).filter(|_| ending == ".weight") {
             let name = format!("{whole}{ending}");
             if tensors.iter().all(|tensor| tensor.name != name) {
                 let parts = base.parts(whole);
@@ -136,7 +137,7 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
         }
         let experts = base.config().experts.map_or(0, |experts| experts.count);
         if let (true, Some((layer, _))) = (canonical.ends_with(']'), layer_part(canonical)) {
-            // The converter writes them when the last of a block has come.
+            // The converter writes a block's experts when it has seen the last of them.
             let come = parts.entry(layer).or_default();
             *come += 1;
             if *come == converter.experts.len() * experts {
@@ -152,11 +153,11 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
             continue;
         }
         let name = format!("{stem}{ending}");
-        // Short, and other numbers than are stored, or in another order.
+        // A vector whose values or their order differ from what is stored.
         if tensor.shape.len() == 1 && (tensor.unit_offset || tensor.rotary_halves.is_some()) {
             let mut values = base.vector(canonical)?;
             if tensor.dtype == DType::F16 {
-                // Where the converter adds in half precision.
+                // The converter adds in half precision.
                 values.iter_mut().for_each(|value| *value = f16::from_f32(*value).to_f32());
             }
             tensors.push(vector(&name, values));
@@ -168,7 +169,7 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
     Ok(tensors)
 }
 
-/// The file that a tensor is stored in; of an ONNX model the model's.
+/// The file that a tensor is stored in; for an ONNX model, the model file.
 fn file_path<'a>(base: &'a Base, tensor: &BaseTensor) -> &'a Path {
     match base.files() {
         Files::HuggingFace(files) => files[tensor.file].path(),
@@ -184,7 +185,7 @@ fn tensor_dims(stored: &Stored<'_>) -> Vec<u64> {
     dims
 }
 
-/// How large the model of these tensors is.
+/// The size of the model with these tensors.
 pub(super) fn size(tensors: &[Tensor<'_>]) -> Size {
     let mut size = Size::default();
     for tensor in tensors {
@@ -201,7 +202,7 @@ pub(super) fn size(tensors: &[Tensor<'_>]) -> Size {
     size
 }
 
-/// The converter's `auto`: half precision of the kind that the first matrix in either has.
+/// The converter's `auto`: the half-precision type of the first matrix that has one.
 pub(super) fn guess(tensors: &[Tensor<'_>]) -> FileType {
     let mut stored = tensors.iter().filter(|tensor| tensor.dims.len() >= 2).filter_map(Tensor::stored_type);
     match stored.find(|dtype| matches!(dtype, DType::BF16 | DType::F16)) {
@@ -210,8 +211,9 @@ pub(super) fn guess(tensors: &[Tensor<'_>]) -> FileType {
     }
 }
 
-/// Gives every tensor its type: for the types that the converter writes by its rules, for the others by
-/// llama-quantize's from the converter's F32 file, of which `planned` and `get` tell. Returns a note if there is one.
+/// Gives every tensor its type: by the converter's rules if it can write the file type, or else by those of
+/// llama-quantize for the converter's F32 file, whose tensors are `planned` and whose metadata `get` looks
+/// up. Returns a note on tensors that get another type than wanted.
 pub(super) fn set_types<'a, 'v>(
     tensors: &mut [Tensor<'a>],
     planned: &[GgufTensor],
@@ -250,7 +252,7 @@ pub(super) fn converter_writes(file_type: FileType) -> bool {
 
 fn converted(tensor: &GgufTensor, file_type: FileType) -> Choice {
     let name = tensor.name.strip_suffix(".weight").unwrap_or(&tensor.name);
-    if tensor.dims.len() <= 1 || name.ends_with("_norm") || in_f32(name) {
+    if tensor.dims.len() <= 1 || name.ends_with("_norm") || file_type::stays_f32(name) {
         return Choice { dtype: DType::F32, instead_of: None };
     }
     let wanted = file_type.main_type();
@@ -294,7 +296,7 @@ impl Tensor<'_> {
         }
     }
 
-    /// Where its parts stand, from `offset` on.
+    /// The offsets of its parts, if it begins at `offset`.
     fn places(&self, offset: u64) -> impl Iterator<Item = (u64, &Stored<'_>)> {
         let row = self.dtype.bytes_for(self.columns() as u64).unwrap_or(0);
         self.parts().iter().scan(offset, move |next, part| {
@@ -304,7 +306,7 @@ impl Tensor<'_> {
         })
     }
 
-    /// Its bytes that are those of the folder, and where they are to stand if it begins at `offset`.
+    /// The bytes that are copied from the folder, and their offsets if the tensor begins at `offset`.
     pub(super) fn copied(&self, offset: u64) -> Vec<(u64, Stretch<'_>)> {
         let copied = self.places(offset).filter_map(|(place, part)| {
             let source = part.as_written(self.dtype)?;
@@ -313,7 +315,7 @@ impl Tensor<'_> {
         copied.collect()
     }
 
-    /// Computes its bytes, to stand at `offset`, but for those that are [copied](Self::copied).
+    /// Computes and writes the bytes that are not [copied](Self::copied); the tensor begins at `offset`.
     pub(super) fn write_at(&self, offset: u64, out: &Queue<'_>) -> Result<()> {
         if let Values::Made(values) = &self.values {
             let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -365,7 +367,7 @@ impl<'a> Stored<'a> {
         Stored { path: file_path(base, tensor), file, tensor, weight }
     }
 
-    /// The file that has its bytes as they are to be written in this type.
+    /// The file that holds the bytes to write in this type, if one does.
     fn as_written(&self, dtype: DType) -> Option<&'a MappedFile> {
         let same = self.tensor.dtype == dtype && self.tensor.rotary_halves.is_none();
         self.file.filter(|_| same && !self.tensor.transposed)

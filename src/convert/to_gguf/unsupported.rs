@@ -1,7 +1,7 @@
-//! What a folder or ONNX model means and a GGUF file of its architecture cannot say.
+//! Properties of a folder or ONNX model that a GGUF file of its architecture cannot express.
 //!
-//! The converter leaves such things out without a word, and llama.cpp then runs another model. Here they are refused;
-//! but for windows, which change nothing in texts no longer than they are: of these the user is told.
+//! The converter drops them silently, and llama.cpp then runs a different model. This refuses them, except
+//! for sliding windows: they change nothing for texts that fit into one, so a note is enough.
 
 use super::rope;
 use crate::arch::{Architecture, Key, RopeType, is_windowed};
@@ -9,12 +9,12 @@ use crate::base::folder::{self, Folder, Object};
 use crate::base::{Base, Config, long_amplitude};
 use crate::{Error, Result};
 
-/// Refuses what would be lost; what a user should know is added to `notes`.
+/// Refuses a model that would lose something, and adds what the user should know to `notes`.
 pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut Vec<String>) -> Result<()> {
     let (architecture, config) = (base.architecture(), base.config());
     let converter = &architecture.converter;
     let refuse = |key: &str, problem: String| {
-        let help = format!("llama.cpp's {} has no form for it: use the model as it is", architecture.name);
+        let help = format!("llama.cpp's {} has no key for it: use the model as it is", architecture.name);
         Err(Error::input(folder.join(folder::CONFIG), key, problem, help))
     };
     let has = |key: Key| converter.keys.contains(&key);
@@ -59,13 +59,13 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
     }
     let tied = json.get("tie_word_embeddings").and_then(|tied| tied.as_bool()) != Some(false);
     if !converter.writes_head && !tied && base.tensors().contains_key("output") {
-        return refuse("tie_word_embeddings", "the output head is another than the embedding".into());
+        return refuse("tie_word_embeddings", "the output head differs from the embedding".into());
     }
-    let sees = |name: &str| converter.dropped_prefixes.iter().any(|start| name.starts_with(start));
-    let seeing = base.tensors().values().filter(|tensor| sees(&tensor.stored_name)).count();
-    if seeing > 0 {
+    let of_vision = |name: &str| converter.dropped_prefixes.iter().any(|start| name.starts_with(start));
+    let vision = base.tensors().values().filter(|tensor| of_vision(&tensor.stored_name)).count();
+    if vision > 0 {
         notes.push(format!(
-            "{seeing} tensors of a part that sees were left out: the file is the language model alone"
+            "{vision} tensors of the vision part were left out: the file holds only the language model"
         ));
     }
     if let Some((key, problem)) = rotary(architecture, config, json) {
@@ -77,7 +77,7 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
     Ok(())
 }
 
-/// What cannot be said of the rotary embeddings: the key and the problem.
+/// What cannot be expressed of the rotary embeddings: the key and the problem.
 fn rotary(architecture: &Architecture, config: &Config, json: &Object) -> Option<(&'static str, String)> {
     let rope = config.rope.as_ref()?;
     let has = |key: Key| architecture.converter.keys.contains(&key);
@@ -90,7 +90,7 @@ fn rotary(architecture: &Architecture, config: &Config, json: &Object) -> Option
     };
     if form.is_some_and(|form| !architecture.converter.rope_types.contains(&form)) {
         let kind = kind.unwrap_or_default().escape_debug();
-        return Some(("rope_parameters", format!("frequencies are stretched by the rule '{kind}'")));
+        return Some(("rope_parameters", format!("frequencies are scaled by the rule '{kind}'")));
     }
     if !has(Key::RopeBase) && rope.base != 10000.0 {
         return Some(("rope_theta", format!("it is {}, not 10000", rope.base)));
@@ -113,24 +113,24 @@ fn rotary(architecture: &Architecture, config: &Config, json: &Object) -> Option
     (!same).then(|| ("rope_parameters", "blocks with a window have frequencies of their own".into()))
 }
 
-/// What cannot be said of sliding windows.
+/// What cannot be expressed of sliding windows.
 fn windows(base: &Base, notes: &mut Vec<String>) -> Option<String> {
     let config: &Config = base.config();
     let Some(known) = base.architecture().gguf.windows else {
         if let Some(window) = config.window.filter(|&window| window < config.context) {
             notes.push(format!(
-                "the model sees {window} tokens in a sliding window, which llama.cpp does not know of its \
-                 architecture: longer texts give other logits there"
+                "the model has a sliding window of {window} tokens, which llama.cpp ignores for its \
+                 architecture: longer texts get other logits there"
             ));
         }
         return None;
     };
     let Some(window) = config.window else {
         let length = known.length?;
-        return Some(format!("no block has a window, where llama.cpp takes one of {length}"));
+        return Some(format!("no block has a window, and llama.cpp assumes one of {length}"));
     };
     let mut layers = config.windowed.iter().enumerate();
     let usual = layers.all(|(layer, &windowed)| windowed == is_windowed(layer, known.period));
     let every = known.period;
-    (!usual).then(|| format!("the window of {window} is in other blocks than all but every {every}th"))
+    (!usual).then(|| format!("the blocks with the window of {window} are not all but every {every}th"))
 }

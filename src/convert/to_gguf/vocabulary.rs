@@ -1,4 +1,4 @@
-//! The `tokenizer.*` keys: which kind of vocabulary the folder has, and its tokens.
+//! The `tokenizer.*` keys: the kind of the folder's vocabulary, and its tokens.
 
 use std::collections::HashMap;
 
@@ -14,9 +14,9 @@ use crate::base::folder::{self, Folder, Object};
 use crate::tokenizer::SPACE;
 use crate::{Error, Result};
 
-/// llama.cpp joins pieces by their scores, and its converter gives all the same.
-const NO_SCORES: &str = "the folder has no tokenizer.model, and llama.cpp may split texts otherwise than the model learned: \
-     the scores that it goes by are there only";
+/// llama.cpp joins pieces by their scores, and its converter gives all pieces the same one.
+const NO_SCORES: &str = "the folder has no tokenizer.model, so llama.cpp may split texts differently from the \
+     model: only that file has the scores that llama.cpp uses";
 /// Score of an added token.
 const ADDED: f32 = -1000.0;
 /// Score of an id that no token has.
@@ -31,8 +31,8 @@ pub(super) fn set(
     notes: &mut Vec<String>,
 ) -> Result<()> {
     let config = folder.object(folder::TOKENIZER_CONFIG)?.unwrap_or_default();
-    let told = converter.space_prefix == SpacePrefix::FromFolder;
-    let space = config.get("add_prefix_space").and_then(Json::as_bool).filter(|_| told);
+    let from_folder = converter.space_prefix == SpacePrefix::FromFolder;
+    let space = config.get("add_prefix_space").and_then(Json::as_bool).filter(|_| from_folder);
     if let Some(adds) = space {
         keys.set("tokenizer.ggml.add_space_prefix", Value::Bool(adds));
     }
@@ -76,7 +76,7 @@ pub(super) fn set(
     Ok(())
 }
 
-/// Whether tokenizer.json was made of a SentencePiece model.
+/// Whether tokenizer.json was made from a SentencePiece model.
 fn is_sentencepiece(json: &Object) -> bool {
     let model = json.get("model");
     let part = |name: &str| model.and_then(|model| model.get(name));
@@ -85,7 +85,7 @@ fn is_sentencepiece(json: &Object) -> bool {
         && json.get("decoder").and_then(|d| d.get("type")).and_then(Json::as_str) == Some("Sequence")
 }
 
-/// The pieces of tokenizer.model, among which `add` puts the added tokens.
+/// The pieces of tokenizer.model, with the added tokens that `add` puts among them.
 fn sentencepiece(
     keys: &mut Keys,
     folder: Folder<'_>,
@@ -95,14 +95,14 @@ fn sentencepiece(
     let path = folder.join(folder::SENTENCEPIECE);
     let model = folder.bytes(folder::SENTENCEPIECE)?.unwrap_or_default();
     let pieces = spm::parse(&model).map_err(|(position, problem)| {
-        let help = "download it again; one of another program than SentencePiece, move out of the folder";
+        let help = "download it again; if it is not SentencePiece's, move it out of the folder";
         Error::input(&path, format!("byte {position}"), problem, help)
     })?;
     drop(model);
     let unused = |id: usize| Token { text: format!("[PAD{id}]"), score: PADDING, kind: spm::UNUSED };
     let mut tokens: Vec<Token> = (0..size).map(unused).collect();
     for (token, mut piece) in tokens.iter_mut().zip(pieces) {
-        // To the converter a piece that was defined by a user is as any other.
+        // The converter treats pieces defined by a user like any other.
         if !matches!(piece.kind, spm::UNKNOWN | spm::CONTROL | spm::UNUSED | spm::BYTE) {
             piece.kind = spm::NORMAL;
         }
@@ -130,7 +130,7 @@ fn add_listed(tokens: &mut [Token], config: &Object) {
     }
 }
 
-/// The same, and those of tokenizer.json, as they are written there.
+/// The added tokens of tokenizer_config.json and of tokenizer.json, spelled as there.
 fn add_for_phi3(tokens: &mut [Token], config: &Object, json: Option<&Object>) {
     let listed = config.get("added_tokens_decoder").and_then(Json::as_object).into_iter().flatten();
     let listed = listed.map(|(id, added)| (id.parse().ok(), added));
@@ -150,7 +150,7 @@ fn added_token(text: &str, control: bool) -> Token {
     let (text, kind) = if control {
         (text.to_owned(), spm::CONTROL)
     } else {
-        // llama.cpp looks for such tokens in the text as it was given.
+        // llama.cpp looks for such tokens in the raw text.
         (text.replace(SPACE, " "), spm::USER_DEFINED)
     };
     Token { text, score: ADDED, kind }
@@ -192,7 +192,7 @@ fn byte_level(
     notes: &mut Vec<String>,
 ) -> Result<()> {
     if is_sentencepiece(json) {
-        let problem = "made of a SentencePiece model, whose scores llama.cpp needs";
+        let problem = "made from a SentencePiece model, whose scores llama.cpp needs";
         let help = "put the model's tokenizer.model into the folder";
         return Err(Error::file(folder.join(folder::TOKENIZER), problem, help));
     }
@@ -213,7 +213,7 @@ fn byte_level(
             return Token { text: format!("[PAD{id}]"), score: 0.0, kind: spm::UNUSED };
         };
         let Some(token) = added.get(&id) else { return Token { text, score: 0.0, kind: spm::NORMAL } };
-        // llama.cpp looks for such tokens in the text as it was given.
+        // llama.cpp looks for such tokens in the raw text.
         let plain = if token.normalized {
             text
         } else {
@@ -240,7 +240,7 @@ fn set_tokens(keys: &mut Keys, folder: Folder<'_>, model: &str, tokens: Vec<Toke
     Ok(())
 }
 
-/// llama.cpp aborts at a vocabulary with the same text twice.
+/// llama.cpp aborts if two tokens of a vocabulary have the same text.
 fn check_unique(folder: Folder<'_>, tokens: &[Token]) -> Result<()> {
     let mut first: HashMap<&str, usize> = HashMap::new();
     for (id, token) in tokens.iter().enumerate().filter(|(_, token)| !token.text.is_empty()) {
@@ -262,13 +262,13 @@ fn check_size(folder: Folder<'_>, tokens: usize, rows: usize) -> Result<()> {
     Err(Error::file(folder.join(folder::TOKENIZER), problem, "download the folder again"))
 }
 
-/// `<0xAB>`
+/// Whether a token stands for a byte: `<0xAB>`.
 fn is_byte(text: &str) -> bool {
     let digits = text.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
     digits.is_some_and(|digits| digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// Whether an added token is a mark of the model's own, though its file does not say so.
+/// Whether an added token is a control token although its file does not say so.
 fn looks_special(text: &str) -> bool {
     let within = |start: &str, end: &str| text.starts_with(start) && text.ends_with(end);
     matches!(text, "<pad>" | "<mask>" | "<2mass>" | "[@BOS@]")

@@ -1,17 +1,18 @@
-//! The merge list of a SentencePiece vocabulary, which has scores instead.
+//! The merge list of a SentencePiece vocabulary, which itself has scores instead.
 //!
-//! SentencePiece joins any two neighbours whose joined text is a token, that of the greatest score first. As a list of
-//! pairs that is every way to cut a token into two tokens, by falling score; of equal scores the longer left part comes
-//! first, as transformers' converters order them.
+//! SentencePiece joins the two neighbours whose joined text is the token with the greatest score. The
+//! equivalent list of pairs is every way to split a token into two tokens, by descending score. Among equal
+//! scores, the longer left part comes first, as in transformers' converters.
 
 use std::cmp::Reverse;
 
 use crate::tokenizer::Vocabulary;
 
-/// Longer tokens, in bytes, are in no vocabulary, and cutting them everywhere would take for ever.
+/// The maximum length of a token in bytes: no vocabulary has a longer one, and splitting it everywhere would
+/// take too long.
 pub(super) const LONGEST: usize = 1 << 10;
 
-/// The pairs, the first to be joined first. No token may be longer than [`LONGEST`].
+/// The pairs in the order in which they are joined. No token may be longer than [`LONGEST`].
 pub(super) fn by_score(vocabulary: &Vocabulary) -> Vec<(&str, &str)> {
     let mut pairs = Vec::new();
     for id in 0..vocabulary.len() as u32 {
@@ -23,7 +24,7 @@ pub(super) fn by_score(vocabulary: &Vocabulary) -> Vec<(&str, &str)> {
             }
         }
     }
-    // Zero is zero, whatever its sign.
+    // The sign of a zero does not count.
     pairs.sort_by(|a, b| {
         (b.0 + 0.0).total_cmp(&(a.0 + 0.0)).then_with(|| {
             let order = |&(_, id, left, right): &(f32, u32, &str, &str)| {

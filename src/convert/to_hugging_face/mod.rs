@@ -1,9 +1,10 @@
-//! A GGUF or ONNX model as a Hugging Face folder that transformers loads, with the same tokens and logits.
+//! Converts a GGUF or ONNX model into a Hugging Face folder that transformers loads, with the same tokens and
+//! logits.
 //!
-//! [`config`] says in config.json what GGUF's keys say ([`family`] what is particular to a class of transformers, [`rope`]
-//! what the table of rotary factors says), [`weights`] stores every tensor under transformers' name, as its class has it,
-//! [`tokenizer`] writes the vocabulary as the `tokenizers` library reads it, and [`sentencepiece`] its scores. All that can
-//! be refused is refused before anything is written; the folder appears whole.
+//! [`config_json`] makes config.json from GGUF's keys. [`weights`] stores every tensor under transformers'
+//! name and in the layout of its class. [`tokenizer`] writes the vocabulary for the `tokenizers` library, and
+//! [`sentencepiece`] its scores. Everything that can be refused is refused before anything is written; the
+//! folder appears as a whole.
 
 mod merges;
 mod pre_tokenizers;
@@ -32,21 +33,21 @@ pub const MAX_SHARD_SIZE: u64 = 5_000_000_000;
 /// How to write the folder.
 #[derive(Clone, Debug, Default)]
 pub struct FolderOptions {
-    /// F32, F16 or BF16; `None` for that of [`natural_type`].
+    /// F32, F16 or BF16; `None` for the result of [`natural_type`].
     pub dtype: Option<DType>,
     /// Bytes of tensors that one file may hold; `None` for [`MAX_SHARD_SIZE`].
     pub max_shard_size: Option<u64>,
-    /// Replace a folder that stands.
+    /// Whether to replace an existing folder.
     pub force: bool,
 }
 
-/// Write the model of a GGUF or ONNX file as a Hugging Face folder; of an ONNX model the files of its tokenizer come along.
-/// `progress` is told how many stored bytes of how many were converted.
+/// Writes the model of a GGUF or ONNX file as a Hugging Face folder; the tokenizer files of an ONNX model are
+/// copied. `progress` gets the stored bytes converted so far, and their total.
 ///
 /// # Errors
-/// Before anything is written: a base that is a folder already, a type that is none of the three, a tensor, tokenizer or
-/// rotary scaling that transformers' model has no form for. Later: a value that the type cannot hold, a full disk. After
-/// an error nothing stands at `out` that did not before.
+/// Before anything is written: a base that is already a folder, a type other than the three, a tensor,
+/// tokenizer or RoPE scaling that transformers' model cannot express. Later: a value that the type cannot
+/// hold, a full disk. After an error, what was at `out` before is unchanged.
 pub fn to_hugging_face(
     base: &Base,
     out: &Path,
@@ -54,7 +55,7 @@ pub fn to_hugging_face(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<ConvertReport> {
     if let Files::HuggingFace(_) = base.files() {
-        let problem = "it is a Hugging Face folder already";
+        let problem = "it is already a Hugging Face folder";
         return Err(Error::file(base.path(), problem, "name a GGUF or ONNX file"));
     }
     let dtype = options.dtype.unwrap_or_else(|| natural_type(base));
@@ -85,10 +86,10 @@ pub fn to_hugging_face(
     Ok(report)
 }
 
-/// What a folder of the model has beside its weights, which are of this type: names and contents.
+/// The names and contents of the files beside the weights, which have this type.
 ///
 /// # Errors
-/// A tokenizer, an option or a rotary scaling that transformers' model has no form for.
+/// A tokenizer, an option or a RoPE scaling that transformers' model cannot express.
 pub(super) fn companions(
     base: &Base,
     model: &GgufModel,
@@ -114,7 +115,7 @@ pub(super) fn companions(
     Ok(files)
 }
 
-/// Write files of these names and contents into a folder.
+/// Writes files with these names and contents into a folder.
 pub(super) fn write_companions(folder: &OutputFolder, files: Vec<(PathBuf, Vec<u8>)>) -> Result<()> {
     for (name, bytes) in files {
         folder.subfolder(name.parent().unwrap_or(Path::new("")))?;
@@ -125,7 +126,7 @@ pub(super) fn write_companions(folder: &OutputFolder, files: Vec<(PathBuf, Vec<u
     Ok(())
 }
 
-/// The files of the chat templates: the model's own, and those that it has for purposes by name.
+/// The files of the chat templates: the model's own, and those with names.
 fn templates<'a>(gguf: &'a Gguf, notes: &mut Vec<String>) -> Vec<(PathBuf, &'a str)> {
     let mut found = Vec::new();
     for (key, value) in gguf.metadata() {
@@ -133,14 +134,14 @@ fn templates<'a>(gguf: &'a Gguf, notes: &mut Vec<String>) -> Vec<(PathBuf, &'a s
             continue;
         };
         let name = rest.strip_prefix('.').unwrap_or(rest);
-        // The name becomes a file's.
+        // The template's name becomes that of a file.
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if rest.is_empty() {
             found.push((folder::CHAT_TEMPLATE.into(), text));
         } else if rest.starts_with('.') && (1..=64).contains(&name.len()) && name.chars().all(plain) {
             found.push((folder::additional_chat_template(name), text));
         } else {
-            notes.push(format!("{key} was left out: its name makes no file name"));
+            notes.push(format!("{key} was left out: its name cannot be a file name"));
         }
     }
     found

@@ -1,7 +1,7 @@
-//! What cuts a text into words, as steps of a `tokenizer.json`.
+//! The pre-tokenizer, which splits a text into words, as steps of a `tokenizer.json`.
 //!
-//! The steps are made of the very stages that curmerge cuts by, which are llama.cpp's: where llama.cpp differs from the
-//! model's own tokenizer, the folder's tokens are still those that the GGUF file had.
+//! The steps follow from the stages of curmerge's own pre-tokenizer, which are llama.cpp's. Even if llama.cpp
+//! differs from the model's original tokenizer, the folder gives the same tokens as the GGUF file.
 
 use serde_json::{Value as Json, json};
 
@@ -28,14 +28,14 @@ fn step(cut: &Cut) -> Json {
     }
 }
 
-/// The pattern within `ByteLevel`, for where it is not the last step.
+/// The pattern that `ByteLevel` has built in, for pipelines in which it is not the last step.
 const GPT2_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 fn split(pattern: &str) -> Json {
     json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false })
 }
 
-/// Bytes spelled as characters; `words` says whether it also cuts GPT-2's words.
+/// Bytes spelled as characters; `words` says whether the step also splits GPT-2's words.
 pub(super) fn spelling(words: bool) -> Json {
     json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": words })
 }

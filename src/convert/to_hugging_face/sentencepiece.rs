@@ -1,5 +1,5 @@
-//! tokenizer.model, the SentencePiece model of a vocabulary with scores: what llama.cpp's converter makes a GGUF file of
-//! again, as tokenizer.json has no scores.
+//! tokenizer.model, the SentencePiece model of a vocabulary with scores. llama.cpp's converter needs it to
+//! make a GGUF file from the folder again, because tokenizer.json has no scores.
 //!
 //! ```text
 //! ModelProto      1: SentencePiece, once for each piece       2: TrainerSpec       3: NormalizerSpec
@@ -15,18 +15,18 @@ use curmerge_formats::gguf::{Gguf, Value};
 use crate::convert::config_json::Tokens;
 use crate::tokenizer::{AlgorithmParts, Tokenizer};
 
-/// What a piece is for.
+/// The types of pieces.
 const NORMAL: u64 = 1;
 const UNKNOWN: u64 = 2;
 const CONTROL: i32 = 3;
 const BYTE: i32 = 6;
-/// Protobuf's types on the wire.
+/// Protobuf's wire types.
 const VARINT: u64 = 0;
 const BYTES: u64 = 2;
 const FOUR: u64 = 5;
 
-/// The bytes of tokenizer.model; `None` where the vocabulary has no scores, or no token for what it cannot spell, which
-/// SentencePiece wants.
+/// The bytes of tokenizer.model; `None` if the vocabulary has no scores, or no unknown token, which
+/// SentencePiece requires.
 pub(super) fn model(gguf: &Gguf, tokenizer: &Tokenizer, tokens: &Tokens) -> Option<Vec<u8>> {
     let parts = tokenizer.parts()?;
     let AlgorithmParts::SentencePiece { adds_space, unknown } = &parts.algorithm else { return None };
@@ -39,7 +39,8 @@ pub(super) fn model(gguf: &Gguf, tokenizer: &Tokenizer, tokens: &Tokens) -> Opti
         let mut piece = Message::default();
         piece.bytes(1, vocabulary.text(id).filter(|text| !text.is_empty())?.as_bytes());
         piece.float(2, vocabulary.score(id));
-        // SentencePiece's numbers are GGUF's. It wants one unknown piece, which the converter may have made a mark.
+        // SentencePiece and GGUF use the same numbers. SentencePiece requires one unknown piece, which the
+        // converter may have turned into a control token.
         let kind = kinds.as_ref().and_then(|kinds| kinds.get(id as usize)).copied();
         let kind = match kind {
             _ if id == unknown => UNKNOWN,
@@ -55,7 +56,7 @@ pub(super) fn model(gguf: &Gguf, tokenizer: &Tokenizer, tokens: &Tokens) -> Opti
     trainer.number(35, u64::from(spelled == 256));
     let roles = [Some(unknown), tokens.bos, tokens.eos, tokens.pad];
     for (field, id) in (40..).zip(roles) {
-        // As a protobuf int32 has -1, which is none.
+        // No token is -1 as a protobuf int32.
         trainer.number(field, id.map_or(u64::MAX, u64::from));
     }
     for (field, text) in (45..).zip(roles.map(|id| vocabulary.text(id?))) {

@@ -26,7 +26,7 @@ struct Library<'a> {
     model: Model<'a>,
 }
 
-/// A token that is found in raw text before anything else looks at it.
+/// A token that the library looks for in the raw text, before all other steps.
 #[derive(Serialize)]
 struct AddedToken<'a> {
     id: u32,
@@ -67,7 +67,7 @@ impl Serialize for Ids<'_> {
 pub(super) fn library(path: &Path, tokenizer: &Tokenizer, notes: &mut Vec<String>) -> Result<String> {
     let parts = tokenizer
         .parts()
-        .ok_or_else(|| Error::file(path, "its tokenizer is no GGUF file's", "name a GGUF file"))?;
+        .ok_or_else(|| Error::file(path, "its tokenizer is not a GGUF file's", "name a GGUF file"))?;
     let vocabulary = parts.vocabulary;
     let longest = (0..vocabulary.len() as u32).filter_map(|id| vocabulary.text(id)).map(str::len).max();
     let library = match &parts.algorithm {
@@ -85,12 +85,12 @@ pub(super) fn library(path: &Path, tokenizer: &Tokenizer, notes: &mut Vec<String
             )
         },
         AlgorithmParts::Characters => {
-            let help = "take the folder of the original model";
+            let help = "use the folder of the original model";
             return Err(Error::file(path, "Gemma 4's tokenizer is not written as tokenizer.json", help));
         }
         AlgorithmParts::SentencePiece { .. } if longest.is_some_and(|bytes| bytes > merges::LONGEST) => {
             let problem = format!("a token is longer than {} bytes", merges::LONGEST);
-            let help = "no vocabulary has such: the file is damaged, fetch or convert it again";
+            let help = "no vocabulary has such a token: the file is damaged, download or convert it again";
             return Err(Error::input(path, "tokenizer.ggml.tokens", problem, help));
         }
         AlgorithmParts::SentencePiece { adds_space, unknown } => Library {
@@ -114,7 +114,7 @@ pub(super) fn library(path: &Path, tokenizer: &Tokenizer, notes: &mut Vec<String
         .map_err(|e| Error::input(path, "tokenizer", e.to_string(), "convert the model to GGUF again"))
 }
 
-/// What both algorithms have in common.
+/// The members that both algorithms share.
 fn plain<'a>(parts: &Parts<'a>, tokenizer: &Tokenizer, model: Model<'a>) -> Library<'a> {
     Library {
         version: "1.0",
@@ -160,7 +160,7 @@ fn added<'a>(parts: &Parts<'a>) -> Vec<AddedToken<'a>> {
         .collect()
 }
 
-/// The merges whose parts and whole are tokens: of others the library would refuse the whole file.
+/// The merges whose parts and result are tokens. The library refuses a file with any other.
 fn known<'a>(vocabulary: &Vocabulary, lines: &[&'a str], notes: &mut Vec<String>) -> Vec<(&'a str, &'a str)> {
     let mut whole = String::new();
     let mut pairs = Vec::with_capacity(lines.len());
@@ -174,7 +174,7 @@ fn known<'a>(vocabulary: &Vocabulary, lines: &[&'a str], notes: &mut Vec<String>
     }
     if pairs.len() < lines.len() {
         notes.push(format!(
-            "{} of {} merges were left out: they join what is no token, or to what is none",
+            "{} of {} merges were left out: a part or the result is not a token",
             lines.len() - pairs.len(),
             lines.len()
         ));
@@ -202,7 +202,7 @@ fn marks_as_spaces(adds_space: bool) -> Json {
     json!({ "type": "Sequence", "decoders": steps })
 }
 
-/// BOS before and EOS behind a text, as the file asks.
+/// BOS before and EOS after a text, if the file adds them.
 fn around(vocabulary: &Vocabulary, tokenizer: &Tokenizer) -> Json {
     let token = |wanted: bool, id: Option<u32>| {
         let id = id.filter(|_| wanted)?;
@@ -230,7 +230,7 @@ fn around(vocabulary: &Vocabulary, tokenizer: &Tokenizer) -> Json {
     })
 }
 
-/// The text of tokenizer_config.json. The class is that which takes tokenizer.json as it stands: `LlamaTokenizer` of
+/// The text of tokenizer_config.json. Its class uses tokenizer.json unchanged; `LlamaTokenizer` of
 /// transformers 5 would build its own steps around the vocabulary.
 pub(super) fn settings(base: &Base, gguf: &Gguf, tokenizer: &Tokenizer, tokens: &Tokens) -> String {
     let mut json = json!({
@@ -239,14 +239,14 @@ pub(super) fn settings(base: &Base, gguf: &Gguf, tokenizer: &Tokenizer, tokens: 
         "add_bos_token": tokenizer.adds_bos(),
         "add_eos_token": tokenizer.adds_eos(),
         "clean_up_tokenization_spaces": false,
-        // transformers before 5 adds types of tokens else, which these models refuse.
+        // Otherwise, transformers before 5 adds token types, which these models refuse.
         "model_input_names": ["input_ids", "attention_mask"],
     });
     let parts = tokenizer.parts();
     if let Some(parts) =
         parts.as_ref().filter(|p| matches!(p.algorithm, AlgorithmParts::SentencePiece { .. }))
     {
-        // tokenizer.model does not tell these from other pieces.
+        // tokenizer.model does not distinguish these from other pieces.
         let listed = added(parts).into_iter().map(|token| {
             let id = token.id.to_string();
             let token = json!({
@@ -262,7 +262,8 @@ pub(super) fn settings(base: &Base, gguf: &Gguf, tokenizer: &Tokenizer, tokens: 
         json["added_tokens_decoder"] = Json::Object(listed.collect());
     }
     let vocabulary = parts.map(|parts| parts.vocabulary);
-    // A piece of ordinary text would become a mark by it, and vanish from answers; config.json has its id all the same.
+    // Naming a piece of ordinary text here would make it a control token and remove it from answers;
+    // config.json has its id anyway.
     let is_mark = |&id: &u32| vocabulary.is_some_and(|vocabulary| vocabulary.kind(id).is_special());
     let named = [
         ("bos_token", tokens.bos),
@@ -275,7 +276,7 @@ pub(super) fn settings(base: &Base, gguf: &Gguf, tokenizer: &Tokenizer, tokens: 
             json[name] = text.into();
         }
     }
-    // chat_template.jinja says the same to transformers from 4.51 on.
+    // transformers from 4.51 on reads chat_template.jinja, which is the same.
     if let Some(template) = gguf.get("tokenizer.chat_template").and_then(Value::as_str) {
         json["chat_template"] = template.into();
     }

@@ -17,7 +17,8 @@ use crate::arch::TensorNames;
 use crate::base::folder::SAFETENSORS_INDEX;
 use crate::base::{Base, RowOrder, Weight, layer_part};
 use crate::convert::config_json::pretty;
-use crate::convert::{ConvertReport, in_f32, whole};
+use crate::convert::file_type::stays_f32;
+use crate::convert::retype::ConvertReport;
 use crate::{Error, Result};
 
 /// Values that one thread converts at a time; at least a row.
@@ -31,7 +32,7 @@ const BLOCKS_A_THREAD: usize = 4;
 /// three bits more.
 pub fn natural_type(base: &Base) -> DType {
     let matrices = || {
-        let all = base.tensors().iter().filter(|(name, tensor)| tensor.shape.len() > 1 && !in_f32(name));
+        let all = base.tensors().iter().filter(|(name, tensor)| tensor.shape.len() > 1 && !stays_f32(name));
         all.map(|(_, tensor)| tensor.dtype)
     };
     let first = matrices().next().unwrap_or(DType::F32);
@@ -95,7 +96,7 @@ impl<'a> Plan<'a> {
                 continue;
             }
             // Here a matrix of several is one, which stands for all of them.
-            if let Some(whole) = whole(base, canonical) {
+            if let Some(whole) = base.whole_of(canonical) {
                 if base.parts(whole).first().is_some_and(|(first, _)| first == canonical) {
                     tensors.push(Tensor::of_parts(base, whole)?);
                 }

@@ -1,7 +1,8 @@
 //! Attention in standard operators: rotary embeddings, the cache, the mask.
 //!
-//! Keys and values are not repeated for the query heads that share them: the queries of one key head are consecutive rows
-//! of one product. Every shape is a constant, in which 0 means a length that does not change.
+//! Keys and values are not repeated for the query heads that share them: the queries of one key head are
+//! consecutive rows of one product. Every shape is a constant, in which 0 means a length that does not
+//! change.
 
 use curmerge_formats::onnx::{Dimension, ElementType};
 
@@ -37,8 +38,9 @@ impl Shared {
 }
 
 impl Modules<'_> {
-    /// Zero where a query sees a key, and a large negative number elsewhere: for blocks without a window, if `wanted`, and
-    /// for those with one. Positions are places in the cache, so padding before a sequence counts.
+    /// Zero where a query sees a key, and a large negative number elsewhere: for blocks without a window, if
+    /// `wanted`, and for those with one. Positions are places in the cache, so padding before a sequence
+    /// counts.
     fn masks(&mut self, window: Option<usize>, wanted: bool) -> [Option<Value>; 2] {
         let at = |op: &str| format!("/model/mask/{op}");
         let (zero, one) = (self.b.int(0), self.b.int(1));
@@ -99,7 +101,8 @@ impl Modules<'_> {
         }))
     }
 
-    /// The frequencies `[1, 1, rotated / 2]`; if longer contexts have their own, the greatest position selects them.
+    /// The frequencies `[1, 1, rotated / 2]`; if longer contexts have their own, the greatest position
+    /// selects them.
     fn frequencies(&mut self, path: &str, rope: &Rope) -> Result<Value> {
         let at = |op: &str| format!("{path}/{op}");
         let mut tensor = |name: &str, context: usize| {
@@ -163,7 +166,8 @@ impl Modules<'_> {
         Ok(self.linears(layer, &["o"], &y)?.swap_remove(0))
     }
 
-    /// `[batch, sequence, heads * dim]` as `[batch, heads, sequence, dim]`, after the norm of q or k if there is one.
+    /// `[batch, sequence, heads * dim]` as `[batch, heads, sequence, dim]`, after the norm of q or k if there
+    /// is one.
     pub(super) fn headed(&mut self, layer: usize, word: &str, x: Value, heads: i64) -> Result<Value> {
         let dim = self.base.config().head_dim as i64;
         let path = format!("/model/layers.{layer}/self_attn/{word}");
@@ -190,8 +194,8 @@ impl Modules<'_> {
         Ok(self.b.for_products(path, x))
     }
 
-    /// Rotates the leading entries of every head of `x` `[batch, heads, sequence, dim]`; the two entries of a pair are half
-    /// the rotated length apart.
+    /// Rotates the leading entries of every head of `x` `[batch, heads, sequence, dim]`; the two entries of a
+    /// pair are half the rotated length apart.
     pub(super) fn rotated(&mut self, path: &str, x: Value, [cos, sin]: &[Value; 2]) -> Value {
         let at = |op: &str| format!("{path}/{op}");
         let config = self.base.config();

@@ -1,6 +1,6 @@
-//! Blocks of 32 four-bit numbers in the layout of onnxruntime's MatMulNBits: number 2i is in the lower half of byte i, and
-//! number 2i + 1 in the upper; a value is `scale * (number - zero)`. A byte holds two zero points, and each row begins with
-//! a new byte.
+//! Blocks of 32 four-bit numbers in the layout of onnxruntime's MatMulNBits: number 2i is in the lower half
+//! of byte i, and number 2i + 1 in the upper; a value is `scale * (number - zero)`. A byte holds two zero
+//! points, and each row begins with a new byte.
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::quant::QuantError;
@@ -32,8 +32,8 @@ pub(super) fn of_q4_0(stored: &[u8]) -> Packed {
     packed
 }
 
-/// Values rounded to 16 evenly spaced levels, one of them zero, between the least and the greatest of each block. `cols` is the
-/// length of a row.
+/// Values rounded to 16 evenly spaced levels, one of them zero, between the least and the greatest of each
+/// block. `cols` is the length of a row.
 ///
 /// # Errors
 /// A value that is NaN or infinite.
@@ -115,8 +115,9 @@ mod tests {
         let packed = rounded(&values(), 96).unwrap();
         assert_eq!(packed.zero_points.len(), 4, "a row of three blocks takes two bytes");
         for (i, (found, right)) in packed.values(96).iter().zip(values()).enumerate() {
-            // Values and the zero point are rounded to whole steps separately. The ends of a block are 15 steps apart, and
-            // so are their numbers, unless both ends are halfway between two steps: then one moves the other way.
+            // Values and the zero point are rounded to whole steps separately. The ends of a block are 15
+            // steps apart, and so are their numbers, unless both ends are halfway between two steps: then one
+            // moves the other way.
             assert!((found - right).abs() <= packed.scales[i / 32] * 0.5001, "{found} for {right}");
         }
         assert!(packed.values(96)[32..64].iter().all(|&x| x == 0.0));

@@ -1,5 +1,5 @@
-//! A graph under construction: nodes named by the paths of modules, like torch.onnx's, constants that are stored once, and
-//! matrices whose values are written after the graph is complete.
+//! A graph under construction: nodes named by the paths of modules, like torch.onnx's, constants that are
+//! stored once, and matrices whose values are written after the graph is complete.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,8 @@ pub(super) struct Builder<'a> {
     pub(super) graph: NewGraph,
     /// Matrices, each with the position of the first initializer that its values fill.
     pub(super) matrices: Vec<(usize, Matrix<'a>)>,
-    /// The type that products are computed in: FLOAT or FLOAT16. The residual stream, norms and softmax are FLOAT.
+    /// The type that products are computed in: FLOAT or FLOAT16. The residual stream, norms and softmax are
+    /// FLOAT.
     pub(super) products: ElementType,
     constants: BTreeSet<Value>,
     /// Inputs that come after all others.

@@ -1,7 +1,8 @@
 //! The decoder as a graph: embedding, blocks of attention and feed-forward part, logits.
 //!
-//! The architecture's tensors decide which parts a block has, as in [`crate::model`]. Norms, softmax and the residual
-//! stream are computed in FLOAT even if products are in FLOAT16: the residual stream of some models exceeds its range.
+//! The architecture's tensors decide which parts a block has, as in [`crate::model`]. Norms, softmax and the
+//! residual stream are computed in FLOAT even if products are in FLOAT16: the residual stream of some models
+//! exceeds its range.
 
 use curmerge_formats::onnx::{Dimension, ElementType};
 
@@ -85,8 +86,8 @@ impl Modules<'_> {
         self.residual(layer, "feed_forward", x, y, &name("post_ffw_norm"))
     }
 
-    /// `x` plus the output `y` of a part, `[.., d_model]` in the type of products, after the norm of this name if the
-    /// architecture has it.
+    /// `x` plus the output `y` of a part, `[.., d_model]` in the type of products, after the norm of this
+    /// name if the architecture has it.
     fn residual(&mut self, layer: usize, part: &str, x: Value, y: Value, norm: &str) -> Result<Value> {
         let path = format!("/model/layers.{layer}/{part}_residual");
         let y = self.b.float_of(&path, y);
@@ -112,7 +113,8 @@ impl Modules<'_> {
                 let gate = self.b.node(&at("Sigmoid"), "Sigmoid", &[&x]);
                 self.b.node(&at("Mul"), "Mul", &[&x, &gate])
             }
-            // x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), in FLOAT: a cube soon leaves the range of FLOAT16.
+            // x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), in FLOAT: a cube soon leaves the range of
+            // FLOAT16.
             Activation::Gelu => {
                 let x = self.b.float_of(path, x);
                 let mut number = |value| self.b.number(value, ElementType::FLOAT);
@@ -131,8 +133,8 @@ impl Modules<'_> {
         }
     }
 
-    /// Logits of all positions, and whether the model has an output head of its own. Without one, the embedding is the
-    /// head, and the file holds it once: Gemm reads it as `[out, in]`, like Gather.
+    /// Logits of all positions, and whether the model has an output head of its own. Without one, the
+    /// embedding is the head, and the file holds it once: Gemm reads it as `[out, in]`, like Gather.
     fn head(&mut self, x: Value, embedding: &Value) -> Result<bool> {
         let config = self.base.config();
         let x = self.b.for_products("/lm_head", x);

@@ -1,5 +1,5 @@
-//! genai_config.json, the configuration of onnxruntime-genai: a model's dimensions, the names of its inputs and outputs,
-//! its special tokens and its sampling.
+//! genai_config.json, the configuration of onnxruntime-genai: a model's dimensions, the names of its inputs
+//! and outputs, its special tokens and its sampling.
 
 use curmerge_formats::onnx::NewGraph;
 use serde_json::{Map, Value as Json, json};
@@ -28,7 +28,8 @@ pub(super) fn model_type(base: &Base) -> Result<&'static str> {
     Err(Error::input(base.path(), "architecture", problem, "leave out --genai, for onnxruntime itself"))
 }
 
-/// The text of genai_config.json. Special tokens and sampling come from generation_config.json, or from config.json.
+/// The text of genai_config.json. Special tokens and sampling come from generation_config.json, or from
+/// config.json.
 pub(super) fn config(
     base: &Base,
     config: &[u8],

@@ -1,9 +1,9 @@
-//! Attention in onnxruntime's GroupQueryAttention, which onnxruntime-genai requires: the operator rotates q and k, keeps
-//! the cache (also in a buffer of fixed length), masks and multiplies.
+//! Attention in onnxruntime's GroupQueryAttention, which onnxruntime-genai requires: the operator rotates q
+//! and k, keeps the cache (also in a buffer of fixed length), masks and multiplies.
 //!
-//! It derives positions from the lengths of the sequences, and assumes padding at their end. It rotates multiples of 16
-//! entries and has one set of frequencies. For other heads, and if longer contexts have frequencies of their own, nodes
-//! before it rotate q and k by `position_ids`.
+//! It derives positions from the lengths of the sequences, and assumes padding at their end. It rotates
+//! multiples of 16 entries and has one set of frequencies. For other heads, and if longer contexts have
+//! frequencies of their own, nodes before it rotate q and k by `position_ids`.
 
 use curmerge_formats::onnx::ElementType;
 

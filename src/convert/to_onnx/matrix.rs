@@ -1,5 +1,5 @@
-//! Writes the values of a matrix into the model as rows, columns or blocks of four bits, one tile at a time, so that memory
-//! does not grow with the model.
+//! Writes the values of a matrix into the model as rows, columns or blocks of four bits, one tile at a time,
+//! so that memory does not grow with the model.
 
 use std::ops::Range;
 
@@ -16,8 +16,8 @@ use crate::{Error, Result};
 
 /// Values that one thread converts at a time.
 const TILE_VALUES: usize = 1 << 18;
-/// Values of a tile that is written by columns. Its part of a column is contiguous in the file, and longer in a tile of
-/// many rows.
+/// Values of a tile that is written by columns. Its part of a column is contiguous in the file, and longer in
+/// a tile of many rows.
 const TURNED_VALUES: usize = 1 << 19;
 
 /// A matrix, and its form in the model.
@@ -91,8 +91,8 @@ impl Matrix<'_> {
         }
     }
 
-    /// Writes its values to `places`, which begin with those of its own initializers. Each tile is written by the thread
-    /// that computes it.
+    /// Writes its values to `places`, which begin with those of its own initializers. Each tile is written by
+    /// the thread that computes it.
     pub(super) fn write(&self, places: &[OnnxPlace], sinks: &Sinks<'_>) -> Result<Rounding> {
         let write = |tile: &[Range<usize>; 2]| {
             let (made, rounding) = self.tile(tile)?;

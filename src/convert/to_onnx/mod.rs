@@ -1,12 +1,13 @@
-//! A model as an ONNX graph that onnxruntime runs, with the inputs and outputs that optimum and transformers.js expect.
+//! A model as an ONNX graph that onnxruntime runs, with the inputs and outputs that optimum and
+//! transformers.js expect.
 //!
-//! [`decoder`] builds the graph over any base, with [`attention`] in standard operators or [`grouped`] in onnxruntime's
-//! own, from its [`modules`] and a [`builder`]. The graph says only in which form it wants a matrix; [`plan`] lays the
-//! files out, and [`matrix`] streams the values into them ([`blocks`] those of four bits). Weights have Hugging Face's
-//! names, and nodes the paths of its modules.
+//! [`decoder`] builds the graph over any base, with [`attention`] in standard operators or [`grouped`] in
+//! onnxruntime's own, from its [`modules`] and a [`builder`]. The graph says only in which form it wants a
+//! matrix; [`plan`] lays the files out, and [`matrix`] streams the values into them ([`blocks`] those of four
+//! bits). Weights have Hugging Face's names, and nodes the paths of its modules.
 //!
-//! The operators are those of opset 14, which every onnxruntime since 2021 and onnxruntime-web implement, and for
-//! four-bit matrices MatMulNBits, onnxruntime's own.
+//! The operators are those of opset 14, which every onnxruntime since 2021 and onnxruntime-web implement, and
+//! for four-bit matrices MatMulNBits, onnxruntime's own.
 
 mod attention;
 mod blocks;
@@ -41,7 +42,8 @@ pub use options::{MODEL, OnnxOptions, OnnxType};
 
 /// Files of a folder that configure its image processor.
 const IMAGE_FILES: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
-/// Keys that the config.json of a vision model may have beside `text_config`, and that hold for the language model too.
+/// Keys that the config.json of a vision model may have beside `text_config`, and that hold for the language
+/// model too.
 const SHARED_KEYS: [&str; 8] = [
     "bos_token_id",
     "eos_token_id",
@@ -53,12 +55,13 @@ const SHARED_KEYS: [&str; 8] = [
     "transformers.js_config",
 ];
 
-/// Writes a base as one ONNX model, with `OUT_data` beside it if its weights exceed 2 GB or the options ask for it.
-/// `progress` gets the stored bytes converted so far, and their total.
+/// Writes a base as one ONNX model, with `OUT_data` beside it if its weights exceed 2 GB or the options ask
+/// for it. `progress` gets the stored bytes converted so far, and their total.
 ///
 /// # Errors
-/// Before anything is written: an architecture that the graph cannot express, a tensor that cannot be decoded. Later: a
-/// value that the type cannot hold, a full disk. After an error, what was at `out` before is unchanged.
+/// Before anything is written: an architecture that the graph cannot express, a tensor that cannot be
+/// decoded. Later: a value that the type cannot hold, a full disk. After an error, what was at `out` before
+/// is unchanged.
 pub fn to_onnx(
     base: &Base,
     out: &Path,
@@ -79,11 +82,12 @@ pub fn to_onnx(
     Ok(report)
 }
 
-/// Writes a base as a folder: [`MODEL`] with its configuration and tokenizer in transformers' form, made from a GGUF
-/// file's metadata or copied from a folder.
+/// Writes a base as a folder: [`MODEL`] with its configuration and tokenizer in transformers' form, made from
+/// a GGUF file's metadata or copied from a folder.
 ///
 /// # Errors
-/// Those of [`to_onnx`]; a tokenizer or option of a GGUF file that transformers cannot express; an existing folder.
+/// Those of [`to_onnx`]; a tokenizer or option of a GGUF file that transformers cannot express; an existing
+/// folder.
 pub fn to_onnx_folder(
     base: &Base,
     out: &Path,

@@ -1,4 +1,5 @@
-//! The modules of a decoder as nodes: matrices and norms of the base by canonical name, and small operations on values.
+//! The modules of a decoder as nodes: matrices and norms of the base by canonical name, and small operations
+//! on values.
 
 use std::collections::BTreeSet;
 
@@ -36,8 +37,8 @@ pub(super) struct Modules<'a> {
 }
 
 impl<'a> Modules<'a> {
-    /// The modules of a base, and a graph without nodes; `lora_targets` are the canonical names of the matrices that
-    /// get LoRA inputs.
+    /// The modules of a base, and a graph without nodes; `lora_targets` are the canonical names of the
+    /// matrices that get LoRA inputs.
     pub(super) fn new(base: &'a Base, file_type: OnnxType, lora_targets: Vec<String>) -> Self {
         let whole = |name: String| name.split('[').next().map(str::to_string);
         let adapted = lora_targets.into_iter().filter_map(whole).collect();
@@ -70,8 +71,8 @@ impl<'a> Modules<'a> {
         }
     }
 
-    /// RMSNorm of `x` in FLOAT over the last axis. onnxruntime fuses these operators into one. The graph holds the factor
-    /// itself, even if the folder stores it with a unit offset.
+    /// RMSNorm of `x` in FLOAT over the last axis. onnxruntime fuses these operators into one. The graph
+    /// holds the factor itself, even if the folder stores it with a unit offset.
     pub(super) fn norm(&mut self, canonical: &str, x: Value) -> Result<Value> {
         let module = self.module(canonical)?;
         let values = self.base.vector(canonical)?;
@@ -94,8 +95,8 @@ impl<'a> Modules<'a> {
         Ok(self.b.node(&at("Mul"), "Mul", &[&normed, &weight]))
     }
 
-    /// The products of `x` with the matrices of these roles. A matrix that holds several roles gives one product, which is
-    /// split.
+    /// The products of `x` with the matrices of these roles. A matrix that holds several roles gives one
+    /// product, which is split.
     pub(super) fn linears(&mut self, layer: usize, roles: &[&str], x: &Value) -> Result<Vec<Value>> {
         let mut names = Vec::new();
         for role in roles {
@@ -163,12 +164,12 @@ impl<'a> Modules<'a> {
         Ok(y)
     }
 
-    /// `y + (x A) B` with A and B as inputs of the graph. By default they have rank 0 and add nothing. They are FLOAT
-    /// whatever the type of products, so that one adapter serves models of all types.
+    /// `y + (x A) B` with A and B as inputs of the graph. By default they have rank 0 and add nothing. They
+    /// are FLOAT whatever the type of products, so that one adapter serves models of all types.
     fn adapted(&mut self, module: &str, [cols, rows]: [u64; 2], x: &Value, y: Value) -> Result<Value> {
         let path = path(module);
-        // Each module has a name of its own for the rank: onnxruntime takes dimensions of one name for equal, and an adapter
-        // may leave modules out.
+        // Each module has a name of its own for the rank: onnxruntime takes dimensions of one name for equal,
+        // and an adapter may leave modules out.
         let (fixed, rank) = (Dimension::Fixed, || named(&format!("{module}.lora_rank")));
         let [a, b] = lora_inputs(module);
         let float = ElementType::FLOAT;
@@ -197,8 +198,8 @@ impl<'a> Modules<'a> {
         Ok(self.b.matrix(&name, Matrix { name: name.clone(), source, form }))
     }
 
-    /// Where the values of a matrix are. It may be stored in parts: ONNX models keep q, k and v apart even if the
-    /// architecture joins them.
+    /// Where the values of a matrix are. It may be stored in parts: ONNX models keep q, k and v apart even if
+    /// the architecture joins them.
     fn source(&self, canonical: &str) -> Result<Source<'a>> {
         let parts = self.base.parts(canonical);
         if self.base.place(canonical).is_none() && !parts.is_empty() {

@@ -16,7 +16,8 @@ pub enum OnnxType {
     F32,
     /// Matrices, products and caches in FLOAT16.
     F16,
-    /// Matrices except the embedding in blocks of 32 four-bit numbers around zero, like Q4_0; the rest in FLOAT.
+    /// Matrices except the embedding in blocks of 32 four-bit numbers around zero, like Q4_0; the rest in
+    /// FLOAT.
     Q4_0,
     /// Like [`Self::Q4_0`], each block with a zero point of its own.
     Q4_1,

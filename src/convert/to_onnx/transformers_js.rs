@@ -5,7 +5,8 @@ use serde_json::{Map, Value as Json};
 use super::options::OnnxType;
 use crate::convert::config_json::pretty;
 
-/// The settings of a model: its file has the plain name, the type of its cache, and whether it has an external file.
+/// The settings of a model: its file has the plain name, the type of its cache, and whether it has an
+/// external file.
 pub(super) fn settings(file_type: OnnxType, external: bool) -> Map<String, Json> {
     let mut settings = Map::new();
     settings.insert("dtype".into(), "fp32".into());
@@ -18,8 +19,8 @@ pub(super) fn settings(file_type: OnnxType, external: bool) -> Map<String, Json>
     settings
 }
 
-/// Puts the settings into the text of a config.json. They replace what it has of those that [`settings`] may give; if it
-/// has none, they are appended, and the rest of the text stays as it is.
+/// Puts the settings into the text of a config.json. They replace what it has of those that [`settings`] may
+/// give; if it has none, they are appended, and the rest of the text stays as it is.
 pub(super) fn with_settings(config: &mut Vec<u8>, settings: &Map<String, Json>) {
     const KEY: &str = "transformers.js_config";
     const OWN: [&str; 3] = ["dtype", "kv_cache_dtype", "use_external_data_format"];
