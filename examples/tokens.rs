@@ -5,6 +5,8 @@
 //! `ordinary` are the ids with control tokens' texts as ordinary text. MODEL is a GGUF file or a Hugging Face folder. Of a JSONL file come the strings of each object, and prompt and
 //! completion joined; of any other the whole text and each of its lines. Hard strings are always among them.
 
+#![allow(clippy::print_stderr, reason = "this program talks to a terminal")]
+
 use std::error::Error;
 use std::io::{BufWriter, Write};
 use std::path::Path;

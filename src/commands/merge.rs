@@ -21,7 +21,7 @@ const LISTED: usize = 10;
 /// Options of `curmerge merge`.
 #[derive(Clone, Debug, Args)]
 pub struct MergeArgs {
-    /// Base model: a GGUF file (of splits the first), a Hugging Face folder, an ONNX file, or ollama:NAME[:TAG].
+    /// Base model: a GGUF file (of splits the first), a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     pub base: PathBuf,
     /// The adapters, each with =FACTOR behind it to take only a part (or more) of its change: curmerge's own, PEFT LoRA
     /// folders, GGUF LoRA files.

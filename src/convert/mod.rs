@@ -1,8 +1,8 @@
 //! Conversion of models into other types and other containers.
 //!
-//! [`retype`] writes a GGUF file in other types, like llama-quantize; [`file_type`] chooses the type of each
-//! tensor. [`to_gguf`] makes a GGUF file from a Hugging Face folder, like llama.cpp's converter,
-//! [`to_hugging_face`] a folder for transformers from a GGUF file, and [`to_onnx`] an ONNX model from either.
+//! [`retype()`] writes a GGUF file in other types, like llama-quantize; [`file_type`] chooses the type of each
+//! tensor. [`to_gguf()`] makes a GGUF file from a Hugging Face folder, like llama.cpp's converter,
+//! [`to_hugging_face()`] a folder for transformers from a GGUF file, and [`to_onnx()`] an ONNX model from either.
 
 mod config_json;
 pub mod file_type;

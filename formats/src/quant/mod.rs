@@ -5,10 +5,10 @@
 //! as llama-quantize would. That fixes the order of every operation: products and sums stand as the reference has them,
 //! and Rust never fuses them.
 //!
-//! [`float`] holds the float types, [`plain`] the blocks of 32 with one scale, [`k_decode`], [`k_affine`] and
-//! [`k_symmetric`] the super-blocks of 256 whose scales are themselves quantized, [`uneven`] and [`uneven_encode`] codes
-//! that look up their values. Only read are: [`lattice`], super-blocks of points of a [`codebook`]; [`two_bit`], codes of
-//! at most two bits with one scale. [`keep`] writes codes, of these too, on scales that stand. [`weighted`] is what an
+//! `float` holds the float types, `plain` the blocks of 32 with one scale, `k_decode`, `k_affine` and
+//! `k_symmetric` the super-blocks of 256 whose scales are themselves quantized, `uneven` and `uneven_encode` codes
+//! that look up their values. Only read are: `lattice`, super-blocks of points of a `codebook`; `two_bit`, codes of
+//! at most two bits with one scale. `keep` writes codes, of these too, on scales that stand. `weighted` is what an
 //! importance matrix adds. `tests/main/quant_goldens.rs` compares with the references.
 
 mod codebook;

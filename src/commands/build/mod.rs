@@ -58,7 +58,7 @@ const OF_A_TRAINING: [&str; 25] = [
 /// Options of `curmerge build`.
 #[derive(Clone, Debug, Args)]
 pub struct BuildArgs {
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or ollama:NAME[:TAG].
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     pub base: PathBuf,
     /// Training examples: JSONL with "text", "prompt" and "completion", or "messages" (beside which "tools", "documents" and
     /// "chat_template_kwargs" may stand); or plain text.

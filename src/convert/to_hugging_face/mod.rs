@@ -1,9 +1,9 @@
 //! Converts a GGUF or ONNX model into a Hugging Face folder that transformers loads, with the same tokens and
 //! logits.
 //!
-//! [`config_json`] makes config.json from GGUF's keys. [`weights`] stores every tensor under transformers'
-//! name and in the layout of its class. [`tokenizer`] writes the vocabulary for the `tokenizers` library, and
-//! [`sentencepiece`] its scores. Everything that can be refused is refused before anything is written; the
+//! `config_json` makes config.json from GGUF's keys. `weights` stores every tensor under transformers'
+//! name and in the layout of its class. `tokenizer` writes the vocabulary for the `tokenizers` library, and
+//! `sentencepiece` its scores. Everything that can be refused is refused before anything is written; the
 //! folder appears as a whole.
 
 mod merges;

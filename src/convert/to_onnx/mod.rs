@@ -1,9 +1,9 @@
 //! A model as an ONNX graph that onnxruntime runs, with the inputs and outputs that optimum and
 //! transformers.js expect.
 //!
-//! [`decoder`] builds the graph over any base, with [`attention`] in standard operators or [`grouped`] in
-//! onnxruntime's own, from its [`modules`] and a [`builder`]. The graph says only in which form it wants a
-//! matrix; [`plan`] lays the files out, and [`matrix`] streams the values into them ([`blocks`] those of four
+//! `decoder` builds the graph over any base, with `attention` in standard operators or `grouped` in
+//! onnxruntime's own, from its `modules` and a `builder`. The graph says only in which form it wants a
+//! matrix; `plan` lays the files out, and `matrix` streams the values into them (`blocks` those of four
 //! bits). Weights have Hugging Face's names, and nodes the paths of its modules.
 //!
 //! The operators are those of opset 14, which every onnxruntime since 2021 and onnxruntime-web implement, and
