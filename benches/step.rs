@@ -10,9 +10,8 @@
 
 use std::time::Instant;
 
-use clap::ValueEnum;
 use curmerge::base::Base;
-use curmerge::cur::{Selection, fingerprint};
+use curmerge::cur::{self, Selection};
 use curmerge::kernels::{Matrix, PackedLhs, PackedRhs, Precision, multiply};
 use curmerge::model::{Batch, Transformer};
 use ndarray::Array2;
@@ -34,7 +33,7 @@ fn main() -> curmerge::Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().use_current_thread();
     pool.build_global().expect("the first pool of this process");
     let base = Base::open(std::path::Path::new(path))?;
-    let targets = fingerprint::prepare(&base, &base.targets("q,k,v", None)?, 16, Selection::Reference, 0)?;
+    let targets = cur::new_targets(&base, &base.targets("q,k,v", None)?, 16, Selection::Reference, 0)?;
     let mut stream = ChaCha20Rng::seed_from_u64(0);
     let mut batch = Batch::default();
     for _ in 0..SEQUENCES {
@@ -42,10 +41,8 @@ fn main() -> curmerge::Result<()> {
         let tokens: Vec<u32> = (0..=LENGTH).map(|_| stream.next_u32() % base.config().vocab as u32).collect();
         batch.push(&tokens, &[true; LENGTH + 1]);
     }
-    let chosen = Precision::value_variants().iter().filter(|p| {
-        let name = p.to_possible_value().expect("every precision has a name");
-        precisions.is_empty() || precisions.iter().any(|given| given == name.get_name())
-    });
+    let wanted = |p: &Precision| precisions.is_empty() || precisions.iter().any(|given| given == p.name());
+    let chosen = Precision::ALL.iter().filter(|p| wanted(p));
     let tokens = SEQUENCES * LENGTH;
     for &precision in chosen {
         let mut model = Transformer::<f32>::new(&base)?.with_precision(precision);

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-/// What can go wrong in a command. `main` prints it after `error: ` and exits with status 1.
+/// What can go wrong. Callers match on the variants that they can act on; the text says what a person can do.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A container, number format, adapter or output file.
     #[error(transparent)]
@@ -60,6 +61,61 @@ pub enum Error {
         problem: String,
         /// What the user can do instead.
         help: String,
+    },
+    /// The model's architecture is unknown, so nothing can be computed with it. Its tensors can still be read.
+    #[error("{}: architecture: {problem}; {help}", path.display())]
+    UnknownArchitecture {
+        /// The model.
+        path: PathBuf,
+        /// What is unknown.
+        problem: String,
+        /// What the user can do.
+        help: String,
+    },
+    /// The adapter was made on a model of another architecture or shape.
+    #[error("{}: {place}: {problem}; use the base that the adapter was made on", path.display())]
+    OtherBase {
+        /// The base.
+        path: PathBuf,
+        /// The tensor or property that differs.
+        place: String,
+        /// How it differs.
+        problem: String,
+    },
+    /// The adapter was made on other values of a tensor, such as another quantization of the same model.
+    #[error(
+        "{}: tensor '{tensor}': other values than those the adapter was made on ('{made_on}'); use that base",
+        path.display()
+    )]
+    OtherValues {
+        /// The base.
+        path: PathBuf,
+        /// The first tensor that differs.
+        tensor: String,
+        /// The name of the base that the adapter was made on.
+        made_on: String,
+    },
+    /// There is no checkpoint to resume from.
+    #[error("{}: there is no checkpoint to resume from; start a new run that saves them", path.display())]
+    NoCheckpoint {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The checkpoint belongs to a run that would give another result.
+    #[error("{}: {setting}: {problem}; resume with what the run began with, or delete the checkpoint", path.display())]
+    OtherRun {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The setting that differs: a key of [`Identity`](crate::train::checkpoint::Identity), `base` or `targets`.
+        setting: String,
+        /// How it differs.
+        problem: String,
+    },
+    /// The loss or a gradient is no longer a finite number.
+    #[error("the loss is no longer a number after {steps} steps; use a lower learning rate")]
+    Diverged {
+        /// Steps done before.
+        steps: u64,
     },
     /// The operating system refused a file operation.
     #[error("{}: cannot {action}: {source}", path.display())]
@@ -118,5 +174,13 @@ impl Error {
     /// An [`Error::Io`] from its parts.
     pub fn io(path: impl Into<PathBuf>, action: &'static str, source: std::io::Error) -> Self {
         Error::Io { path: path.into(), action, source }
+    }
+}
+
+/// At most `limit` characters of text out of a file, with `...` if more was cut: no file decides how long an error is.
+pub(crate) fn shortened(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        Some((cut, _)) => format!("{}...", text[..cut].escape_debug()),
+        None => text.escape_debug().to_string(),
     }
 }

@@ -1,11 +1,88 @@
-//! `curmerge` fine-tunes a language model that is already on disk with CURLoRA (Fawi 2024, arXiv 2408.14572) and hands
-//! the result to llama.cpp or Ollama.
+//! `curmerge` fine-tunes a language model that is already on disk with CURLoRA (Fawi 2024, arXiv 2408.14572) and writes
+//! the result for llama.cpp, Ollama and Hugging Face. This is the library; the program `curmerge` is [`commands`] on it.
 //!
-//! The modules follow the way of the data: [`base`] opens a model over any container, [`cur`] chooses the columns and
-//! rows of each target matrix, [`model`] is the frozen transformer with its backward pass, [`train`] fits the small
-//! matrices U, [`merge`] and [`export`] write the result, [`eval`] measures it; [`lora`] reads adapters of other programs
-//! for merging, and [`convert`] stores a model in other types. Calls point downwards only: commands to train, merge,
-//! export, eval and convert; these to model, lora and cur; these to kernels and base; all to `curmerge-formats`.
+//! # What CUR is
+//!
+//! A linear layer is `y = W x`, with W of m outputs and n inputs. CURLoRA selects c columns of W as C `[m, c]` and r rows
+//! as R `[r, n]`, and trains only the small matrix U `[c, r]` between them:
+//!
+//! ```text
+//! y = W x + s C U R x          U = 0 at first, so the model starts as it was
+//! ```
+//!
+//! C and R are parts of W, so an adapter stores their indices and U, a few hundred numbers a matrix. `R x` is already in
+//! the output of the base layer (`R x = (W x)[rows]`), so an adapted layer costs little more than a frozen one, and the
+//! trainer need not keep the layer's input for the backward pass. Merging writes `W + s C U R` in place of W.
+//!
+//! # The way of the data
+//!
+//! ```text
+//! GGUF, Hugging Face folder, ONNX          examples (JSONL, text)
+//!               |                                    |
+//!          base::Base  --- tokenizer --->  train::data::Dataset
+//!          |    |    \                               |
+//!          |    |     cur::new_adapter               |
+//!          |    |          | columns, rows, U = 0    |
+//!          |    |          v                         v
+//!          |    +--> model::Transformer  --->  train::Trainer
+//!          |                                         | U
+//!          |                                         v
+//!          |        eval  <-- Transformer ---  formats' Adapter
+//!          v                                         |
+//!        merge, export  <----------------------------+
+//!          |
+//!          v
+//! a new model, or a LoRA for llama.cpp, PEFT, Ollama, onnxruntime
+//! ```
+//!
+//! Modules import downwards only: `commands` from [`train`], [`merge()`], [`convert`], [`export`] and [`eval`]; these from
+//! [`model`], [`lora`] and [`cur`]; these from [`kernels`], [`base`] and [`arch`]; all from `curmerge_formats`, which
+//! knows containers and number formats but no model.
+//!
+//! # Train and merge
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! use curmerge::{Base, DataOptions, Dataset, MergeOptions, SelectionOptions, Source, TrainOptions, Trainer, Transformer};
+//!
+//! # fn main() -> curmerge::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let out = folder.path();
+//! let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo");
+//! let base = Base::open(&demo.join("model.gguf"))?;
+//! let data = Dataset::read(&demo.join("valid.jsonl"), &base.tokenizer()?, &DataOptions::default())?;
+//!
+//! let selection = SelectionOptions { rank: 4, targets: "q,v".into(), ..Default::default() };
+//! let mut adapter = curmerge::new_adapter(&base, &selection)?;
+//! let mut model = Transformer::new(&base)?;
+//! model.attach(&adapter.targets, adapter.scale)?;
+//!
+//! let options = TrainOptions { max_steps: Some(2), batch_size: 2, ..Default::default() };
+//! let mut trainer = Trainer::new(&mut model, &data, None, &options)?;
+//! while trainer.end().is_none() {
+//!     println!("loss {:.4}", trainer.step()?.loss);
+//! }
+//! let report = trainer.finish();
+//! model.store(&mut adapter.targets);
+//! adapter.training = Some(report.record(&data, &options));
+//! adapter.write(&out.join("adapter.safetensors"), &base.inputs())?;
+//!
+//! let sources = [(Source::Cur(&adapter), 1.0)];
+//! curmerge::merge(&base, &sources, &MergeOptions::default(), &out.join("merged.gguf"), |_, _| ())?;
+//! # assert!(Base::open(&out.join("merged.gguf")).is_ok() && report.progress.steps() == 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`train::train`] drives a trainer with validation, checkpoints and a flag to stop it. `examples/train.rs` and
+//! `examples/merge.rs` are small programs on the library.
+//!
+//! # Errors
+//!
+//! Every operation returns [`Error`], which prints as one line with the file, the place and what to do. Callers match on
+//! its variants, such as [`Error::OtherValues`] for an adapter of another quantization. Input files are not trusted:
+//! damaged or hostile ones give an error, not a panic.
 
 pub mod arch;
 pub mod base;
@@ -19,8 +96,14 @@ pub mod kernels;
 pub mod lora;
 pub mod merge;
 pub mod model;
-pub mod report;
 pub mod tokenizer;
 pub mod train;
 
+pub use base::Base;
+pub use cur::{Selection, SelectionOptions, new_adapter};
+pub use curmerge_formats::Adapter;
 pub use error::{Error, Result};
+pub use merge::{MergeOptions, Source, merge};
+pub use model::Transformer;
+pub use train::data::{DataOptions, Dataset};
+pub use train::{TrainOptions, Trainer};

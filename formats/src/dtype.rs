@@ -44,13 +44,13 @@ pub enum DType {
     IQ3_XXS,
     /// 256 values from a lattice, 1.56 bits each.
     IQ1_S,
-    /// 32 values on a fixed uneven 4-bit scale.
+    /// 32 values with 4-bit codes for fixed, unevenly spaced levels.
     IQ4_NL,
     /// 256 values from a lattice, 3.44 bits each.
     IQ3_S,
     /// 256 values from a lattice, 2.56 bits each.
     IQ2_S,
-    /// 256 values on a fixed uneven 4-bit scale.
+    /// 256 values with 4-bit codes for fixed, unevenly spaced levels.
     IQ4_XS,
     /// Signed 8-bit integer.
     I8,

@@ -202,13 +202,13 @@ impl<'a> Cursor<'a> {
     }
 
     fn take(&mut self, length: usize, place: &str) -> Result<&'a [u8]> {
-        let left = &self.bytes[self.at..];
-        if length > left.len() {
-            let problem = format!("{length} bytes are promised and {} are left in the file", left.len());
+        let remaining = &self.bytes[self.at..];
+        if length > remaining.len() {
+            let problem = format!("{length} bytes are promised, and {} remain in the file", remaining.len());
             return Err(self.malformed(place, problem));
         }
         self.at += length;
-        Ok(&left[..length])
+        Ok(&remaining[..length])
     }
 
     fn malformed(&self, place: &str, problem: impl Into<String>) -> Error {

@@ -22,6 +22,13 @@ pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
         Some(known) => (known, known.name.to_string(), Config::from_folder(Folder::new(folder), known)?),
         None => (arch::UNKNOWN, model_type, Config::unknown()),
     };
+    let files = shards(folder)?;
+    let tensors = tensors(&files, architecture, &config)?;
+    Ok(Opened { files, architecture, architecture_name, config, tensors })
+}
+
+/// The safetensors files of a folder, sorted by name, which hold every tensor that the index assigns to them.
+fn shards(folder: &Path) -> Result<Vec<SafeTensors>> {
     let index = shard_index(folder)?;
     let names: Vec<&str> = match &index {
         Some(index) => index.values().collect::<BTreeSet<_>>().into_iter().map(|n| &**n).collect(),
@@ -42,6 +49,15 @@ pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
             ));
         }
     }
+    Ok(files)
+}
+
+/// All tensors by canonical name, or by the container's name if the architecture has none.
+fn tensors(
+    files: &[SafeTensors],
+    architecture: &'static Architecture,
+    config: &Config,
+) -> Result<BTreeMap<String, BaseTensor>> {
     let mut tensors = BTreeMap::new();
     for (file, shard) in files.iter().enumerate() {
         for t in shard.tensors() {
@@ -77,7 +93,7 @@ pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
             }
         }
     }
-    Ok(Opened { files, architecture, architecture_name, config, tensors })
+    Ok(tensors)
 }
 
 /// The `model_type` of config.json; empty if it has none.

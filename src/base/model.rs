@@ -82,15 +82,19 @@ impl Base {
         if self.architecture_name.is_empty() && matches!(self.files, Files::Onnx(_)) {
             let problem = "there is neither a config.json nor a genai_config.json beside it";
             let help = "put the model's config.json beside it";
-            return Err(Error::input(&self.path, "architecture", problem, help));
+            return Err(Error::UnknownArchitecture {
+                path: self.path.clone(),
+                problem: problem.into(),
+                help: help.into(),
+            });
         }
         let problem = format!("'{}' is not known", self.architecture_name.escape_debug());
         let help = format!(
-            "curmerge knows {}; for other models it can `select`, `merge`, `verify` and `export --format gguf` matrices \
-             by their names",
+            "curmerge knows {}; for other models it can `select`, `merge`, `verify` and `export --format gguf` \
+             matrices by their names",
             arch::known()
         );
-        Err(Error::input(&self.path, "architecture", problem, help))
+        Err(Error::UnknownArchitecture { path: self.path.clone(), problem, help })
     }
 
     /// The model's dimensions and options.

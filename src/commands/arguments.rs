@@ -8,7 +8,7 @@ use curmerge_formats::imatrix::Imatrix;
 
 use crate::Error;
 use crate::convert::FileType;
-use crate::cur::Selection;
+use crate::cur::{Selection, SelectionOptions};
 use crate::kernels::Precision;
 use crate::merge::{MergeOptions, Storage};
 
@@ -32,6 +32,19 @@ pub struct SelectionArgs {
     /// Seed of the draw and, in training, of the order of examples.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+}
+
+impl SelectionArgs {
+    /// The same for the library.
+    pub fn options(&self) -> SelectionOptions {
+        SelectionOptions {
+            rank: self.rank,
+            targets: self.targets.clone(),
+            layers: self.layers.clone(),
+            selection: self.select,
+            seed: self.seed,
+        }
+    }
 }
 
 /// Blocks of a model from the first to the last, both included.
@@ -144,8 +157,7 @@ fn parse_type(name: &str) -> Result<WholeType, String> {
         return Ok(WholeType::Auto);
     }
     FileType::from_str(name, true).map(WholeType::Mixture).map_err(|_| {
-        let names = FileType::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-        let names: Vec<_> = names.map(|value| value.get_name().to_string()).collect();
+        let names: Vec<_> = FileType::ALL.iter().map(|file_type| file_type.name()).collect();
         format!("use auto, {}", names.join(", "))
     })
 }

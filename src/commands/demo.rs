@@ -13,8 +13,8 @@ use serde_json::json;
 use super::arguments::AdapterArgs;
 use super::{CommandLine, adapted_model};
 use crate::base::Base;
+use crate::commands::report::terminal;
 use crate::eval::{choices, perplexity};
-use crate::report::terminal;
 use crate::train::data;
 use crate::{Error, Result};
 

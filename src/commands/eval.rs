@@ -7,11 +7,11 @@ use serde_json::{Map, json};
 
 use super::arguments::{AdapterArgs, ComputeArgs};
 use crate::base::Base;
+use crate::commands::report::progress;
+use crate::commands::report::terminal;
 use crate::eval::choices;
 use crate::eval::perplexity::{self, Perplexity};
 use crate::model::Transformer;
-use crate::report::progress;
-use crate::report::terminal;
 use crate::tokenizer::Tokenizer;
 use crate::train::data::{self, DataOptions, Dataset};
 use crate::train::mean_loss;

@@ -9,11 +9,11 @@ use serde_json::json;
 use super::arguments::StorageArgs;
 use super::merge;
 use crate::base::{self, Base};
+use crate::commands::report::{progress, terminal};
 use crate::export::ollama::{self, Prompts};
 use crate::export::{Format, export};
 use crate::lora::peft;
 use crate::merge::MergeOptions;
-use crate::report::{progress, terminal};
 use crate::{Error, Result};
 
 /// Options of `curmerge export`.

@@ -11,9 +11,9 @@ use serde_json::json;
 use super::arguments::{StorageArgs, parse_size};
 use crate::Result;
 use crate::base::{self, Base};
+use crate::commands::report::{progress, terminal};
 use crate::lora::Lora;
 use crate::merge::{MergeOptions, MergeReport, Source, merge};
-use crate::report::{progress, terminal};
 
 /// Tensors that the report lists; the others are like the last of them or better.
 const LISTED: usize = 10;

@@ -9,8 +9,10 @@ pub mod export;
 pub mod inspect;
 pub mod interrupt;
 pub mod merge;
+pub mod report;
 pub mod run;
 pub mod select;
+mod values;
 pub mod verify;
 
 use std::path::Path;
@@ -22,12 +24,12 @@ use curmerge_formats::dtype::DType;
 use curmerge_formats::output::OutputFolder;
 
 use crate::base::{Base, Files};
+use crate::commands::report::{errors, progress, terminal};
 use crate::convert::to_hugging_face::natural_type;
 use crate::convert::{FileType, to_gguf};
 use crate::cur::fingerprint;
 use crate::kernels::Cpu;
 use crate::model::Transformer;
-use crate::report::{progress, terminal};
 use crate::{Error, Result};
 
 /// Fine-tune a language model on disk with CURLoRA, and hand the result to llama.cpp or Ollama.
@@ -108,8 +110,8 @@ fn adapter_of(base: &Base, path: &Path, allow_other_base: bool) -> Result<Adapte
 
 /// Whether the adapter belongs to the base; warns of an allowed other base.
 fn check_base(base: &Base, adapter: &Adapter, allow_other_base: bool) -> Result<()> {
-    if let Some(warning) = fingerprint::check(base, adapter, allow_other_base)? {
-        terminal::warn(&warning);
+    if let Some(deviation) = fingerprint::check(base, adapter, allow_other_base)? {
+        terminal::warn(&errors::deviation(&deviation));
     }
     Ok(())
 }

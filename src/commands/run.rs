@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::arguments::AdapterArgs;
 use crate::base::Base;
+use crate::commands::report::terminal;
 use crate::model::{Generator, Sampler};
-use crate::report::terminal;
 use crate::tokenizer::{Message, Tokenizer};
 use crate::{Error, Result};
 

@@ -9,8 +9,8 @@ use serde_json::json;
 use super::arguments::SelectionArgs;
 use crate::Result;
 use crate::base::Base;
-use crate::cur::fingerprint;
-use crate::report::{progress, terminal};
+use crate::commands::report::{progress, terminal};
+use crate::cur::new_adapter;
 
 /// Options of `curmerge select`.
 #[derive(Clone, Debug, Args)]
@@ -25,22 +25,12 @@ pub struct SelectArgs {
     pub selection: SelectionArgs,
 }
 
-/// A new adapter of the base, with scale 1 and U = 0.
-pub fn select(base: &Base, args: &SelectionArgs) -> Result<Adapter> {
-    let names = base.targets(&args.targets, args.layers.clone())?;
+/// A new adapter of the base, with a sign of life on a terminal.
+pub(super) fn select(base: &Base, args: &SelectionArgs) -> Result<Adapter> {
     let spinner = progress::spinner("choosing columns and rows");
-    let targets = fingerprint::prepare(base, &names, args.rank, args.select, args.seed)?;
-    let base = fingerprint::base_info(base, &targets);
+    let adapter = new_adapter(base, &args.options());
     spinner.finish_and_clear();
-    Ok(Adapter {
-        base,
-        rank: args.rank,
-        scale: 1.0,
-        selection: args.select.to_string(),
-        seed: args.seed,
-        training: None,
-        targets,
-    })
+    adapter
 }
 
 /// Choose and write.

@@ -7,8 +7,8 @@ use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
 use crate::base::Base;
+use crate::commands::report::{progress, terminal};
 use crate::cur::fingerprint::{self, Likeness};
-use crate::report::{progress, terminal};
 use crate::{Error, Result};
 
 /// Options of `curmerge verify`.

@@ -14,8 +14,7 @@ use crate::base::layer_part;
 
 /// A mixture that a whole file can be stored in.
 #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-#[clap(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileType {
     /// IEEE single precision throughout.
     F32,
@@ -24,58 +23,40 @@ pub enum FileType {
     /// bfloat16, vectors in F32.
     BF16,
     /// 8.5 bits per weight.
-    #[clap(name = "q8_0")]
     Q8_0,
     /// 6.6 bits per weight.
-    #[clap(name = "q6_k")]
     Q6_K,
     /// 5.7 bits per weight: Q5_K, some Q6_K.
-    #[clap(name = "q5_k_m", alias = "q5_k")]
     Q5_K_M,
     /// 5.5 bits per weight: Q5_K.
-    #[clap(name = "q5_k_s")]
     Q5_K_S,
     /// 4.8 bits per weight: Q4_K, some Q6_K.
-    #[clap(name = "q4_k_m", alias = "q4_k")]
     Q4_K_M,
     /// 4.6 bits per weight: Q4_K, some Q5_K.
-    #[clap(name = "q4_k_s")]
     Q4_K_S,
     /// 4.3 bits per weight: Q3_K, some Q5_K.
-    #[clap(name = "q3_k_l")]
     Q3_K_L,
     /// 3.9 bits per weight: Q3_K, some Q4_K and Q5_K.
-    #[clap(name = "q3_k_m", alias = "q3_k")]
     Q3_K_M,
     /// 3.5 bits per weight: Q3_K.
-    #[clap(name = "q3_k_s")]
     Q3_K_S,
     /// 3 bits per weight: Q2_K, some Q3_K and Q4_K.
-    #[clap(name = "q2_k")]
     Q2_K,
     /// 2.8 bits per weight; needs an importance matrix.
-    #[clap(name = "q2_k_s")]
     Q2_K_S,
     /// 6 bits per weight.
-    #[clap(name = "q5_1")]
     Q5_1,
     /// 5.5 bits per weight.
-    #[clap(name = "q5_0")]
     Q5_0,
     /// 5 bits per weight.
-    #[clap(name = "q4_1")]
     Q4_1,
     /// 4.5 bits per weight.
-    #[clap(name = "q4_0", alias = "q4")]
     Q4_0,
     /// 4.5 bits per weight, on uneven levels.
-    #[clap(name = "iq4_nl")]
     IQ4_NL,
     /// 4.3 bits per weight, on uneven levels.
-    #[clap(name = "iq4_xs")]
     IQ4_XS,
     /// Experts in MXFP4, all else in Q8_0.
-    #[clap(name = "mxfp4_moe")]
     MXFP4_MOE,
 }
 
@@ -86,6 +67,36 @@ impl fmt::Display for FileType {
 }
 
 impl FileType {
+    /// Every mixture, in the order of bits.
+    pub const ALL: &[Self] = &[
+        Self::F32,
+        Self::F16,
+        Self::BF16,
+        Self::Q8_0,
+        Self::Q6_K,
+        Self::Q5_K_M,
+        Self::Q5_K_S,
+        Self::Q4_K_M,
+        Self::Q4_K_S,
+        Self::Q3_K_L,
+        Self::Q3_K_M,
+        Self::Q3_K_S,
+        Self::Q2_K,
+        Self::Q2_K_S,
+        Self::Q5_1,
+        Self::Q5_0,
+        Self::Q4_1,
+        Self::Q4_0,
+        Self::IQ4_NL,
+        Self::IQ4_XS,
+        Self::MXFP4_MOE,
+    ];
+
+    /// llama-quantize's name in lower case.
+    pub fn name(self) -> &'static str {
+        self.facts().2
+    }
+
     /// The number in `general.file_type`.
     pub fn id(self) -> u32 {
         self.facts().0
@@ -96,29 +107,29 @@ impl FileType {
         self.facts().1
     }
 
-    fn facts(self) -> (u32, DType) {
+    fn facts(self) -> (u32, DType, &'static str) {
         match self {
-            FileType::F32 => (0, DType::F32),
-            FileType::F16 => (1, DType::F16),
-            FileType::Q4_0 => (2, DType::Q4_0),
-            FileType::Q4_1 => (3, DType::Q4_1),
-            FileType::Q8_0 => (7, DType::Q8_0),
-            FileType::Q5_0 => (8, DType::Q5_0),
-            FileType::Q5_1 => (9, DType::Q5_1),
-            FileType::Q2_K => (10, DType::Q2_K),
-            FileType::Q3_K_S => (11, DType::Q3_K),
-            FileType::Q3_K_M => (12, DType::Q3_K),
-            FileType::Q3_K_L => (13, DType::Q3_K),
-            FileType::Q4_K_S => (14, DType::Q4_K),
-            FileType::Q4_K_M => (15, DType::Q4_K),
-            FileType::Q5_K_S => (16, DType::Q5_K),
-            FileType::Q5_K_M => (17, DType::Q5_K),
-            FileType::Q6_K => (18, DType::Q6_K),
-            FileType::Q2_K_S => (21, DType::Q2_K),
-            FileType::IQ4_NL => (25, DType::IQ4_NL),
-            FileType::IQ4_XS => (30, DType::IQ4_XS),
-            FileType::BF16 => (32, DType::BF16),
-            FileType::MXFP4_MOE => (38, DType::MXFP4),
+            FileType::F32 => (0, DType::F32, "f32"),
+            FileType::F16 => (1, DType::F16, "f16"),
+            FileType::Q4_0 => (2, DType::Q4_0, "q4_0"),
+            FileType::Q4_1 => (3, DType::Q4_1, "q4_1"),
+            FileType::Q8_0 => (7, DType::Q8_0, "q8_0"),
+            FileType::Q5_0 => (8, DType::Q5_0, "q5_0"),
+            FileType::Q5_1 => (9, DType::Q5_1, "q5_1"),
+            FileType::Q2_K => (10, DType::Q2_K, "q2_k"),
+            FileType::Q3_K_S => (11, DType::Q3_K, "q3_k_s"),
+            FileType::Q3_K_M => (12, DType::Q3_K, "q3_k_m"),
+            FileType::Q3_K_L => (13, DType::Q3_K, "q3_k_l"),
+            FileType::Q4_K_S => (14, DType::Q4_K, "q4_k_s"),
+            FileType::Q4_K_M => (15, DType::Q4_K, "q4_k_m"),
+            FileType::Q5_K_S => (16, DType::Q5_K, "q5_k_s"),
+            FileType::Q5_K_M => (17, DType::Q5_K, "q5_k_m"),
+            FileType::Q6_K => (18, DType::Q6_K, "q6_k"),
+            FileType::Q2_K_S => (21, DType::Q2_K, "q2_k_s"),
+            FileType::IQ4_NL => (25, DType::IQ4_NL, "iq4_nl"),
+            FileType::IQ4_XS => (30, DType::IQ4_XS, "iq4_xs"),
+            FileType::BF16 => (32, DType::BF16, "bf16"),
+            FileType::MXFP4_MOE => (38, DType::MXFP4, "mxfp4_moe"),
         }
     }
 }

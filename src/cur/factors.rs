@@ -5,6 +5,7 @@ use std::path::Path;
 use curmerge_formats::adapter::AdapterTarget;
 use rayon::prelude::*;
 
+use super::fingerprint::other_shape;
 use crate::base::Weight;
 use crate::kernels::{Cpu, Multiversion};
 use crate::{Error, Result};
@@ -50,11 +51,8 @@ impl Factors {
     /// The factors of `target` over the base's matrix, with the adapter's scale (or a multiple of it). Fails when the
     /// matrix has another shape, or a number is no longer finite; `path` is the base that the error names.
     pub fn of_target(path: &Path, weight: &Weight<'_>, target: &AdapterTarget, scale: f32) -> Result<Self> {
-        let place = || format!("tensor '{}'", target.name);
-        let shape = [weight.rows() as u64, weight.cols() as u64];
-        if shape != target.shape {
-            let problem = format!("shape {shape:?}, and the adapter was made for {:?}", target.shape);
-            return Err(Error::input(path, place(), problem, "use the base that the adapter was made on"));
+        if [weight.rows() as u64, weight.cols() as u64] != target.shape {
+            return Err(other_shape(path, weight, target));
         }
         let (rank, n) = (target.cols.len(), weight.cols());
         let r = weight.gather_rows(&target.rows);
@@ -73,12 +71,9 @@ impl Factors {
         });
         if !p.iter().all(|x| x.is_finite()) {
             let problem = "scale * U * R is beyond what f32 holds";
-            return Err(Error::input(
-                path,
-                place(),
-                problem,
-                "use a smaller scale, or train with a lower --lr",
-            ));
+            let place = format!("tensor '{}'", target.name);
+            let help = "use a smaller scale, or train with a lower learning rate";
+            return Err(Error::input(path, place, problem, help));
         }
         Ok(Self::new(weight.gather_columns(&target.cols), p, rank, n))
     }

@@ -1,17 +1,17 @@
-//! What ties an adapter to its base: two digests of every target, of the stored bytes and of the values.
+//! The fingerprint that ties an adapter to its base: two digests of every target, of the stored bytes and of the values.
 //!
-//! Equal values pass whatever the container, because C and R are then the same numbers. Anything else is refused, since
-//! a merge would quietly write another change than the one that was trained.
+//! Equal values pass whatever the container, because C and R are then the same numbers. Anything else is refused: a
+//! merge would silently write another change than the one that was trained.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use curmerge_formats::adapter::{Adapter, AdapterTarget, BaseInfo};
 use rayon::prelude::*;
 
-use super::sketch::{distance, sketch};
-use super::{Selection, select};
-use crate::base::{Base, BaseTensor};
-use crate::report::terminal;
+use super::sketch::distance;
+use crate::base::{Base, BaseTensor, Weight};
+use crate::error::shortened;
 use crate::{Error, Result};
 
 /// How a tensor of the base compares with the one that the adapter was made on.
@@ -25,37 +25,6 @@ pub enum Likeness {
     Different,
     /// Another shape, or no such tensor.
     Unfit,
-}
-
-/// Targets for a new adapter: indices drawn, U zero, shapes and digests taken. Fails when a name is no matrix of the
-/// base or has too few rows or columns that are not zero.
-pub fn prepare(
-    base: &Base,
-    names: &[String],
-    rank: u32,
-    selection: Selection,
-    seed: u64,
-) -> Result<Vec<AdapterTarget>> {
-    let made: Vec<Result<AdapterTarget>> = names
-        .par_iter()
-        .map(|name| {
-            let weight = base.weight(name)?;
-            let indices = select(&weight, name, rank, selection, seed).map_err(|e| e.in_file(base.path()))?;
-            Ok(AdapterTarget {
-                name: name.clone(),
-                u: vec![0.0; indices.cols.len() * indices.rows.len()],
-                shape: [weight.rows() as u64, weight.cols() as u64],
-                stored_dtype: base.find(name)?.tensor.type_name(),
-                stored_sha256: weight.stored_sha256(),
-                values_sha256: weight.values_sha256(),
-                sketch: Some(sketch(&weight, &indices.cols, &indices.rows)),
-                cols: indices.cols,
-                rows: indices.rows,
-            })
-        })
-        .collect();
-    // Of several errors the first in order, not in time.
-    made.into_iter().collect()
 }
 
 /// The base as an adapter with these targets records it, with digests of the stored bytes of all that is no target: other
@@ -133,50 +102,72 @@ pub fn compare_others(base: &Base, adapter: &Adapter) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// Refuse an adapter that was made on another model: every target must have its shape and the same bytes or values.
-/// With `allow_other_base` other values only give a warning, returned, of how far C and R are from those trained on.
-pub fn check(base: &Base, adapter: &Adapter, allow_other_base: bool) -> Result<Option<String>> {
+/// How far the C and R of a base are from those that an adapter was trained on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deviation {
+    /// Targets whose values differ.
+    pub differing: usize,
+    /// All targets.
+    pub targets: usize,
+    /// By how much, if the adapter recorded what that takes.
+    pub distance: Option<Distance>,
+}
+
+/// Relative distances of C and R over all differing targets: root mean squares, known to about a fifth.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distance {
+    /// `|C - C'| / |C|`.
+    pub c: f64,
+    /// `|R - R'| / |R|`.
+    pub r: f64,
+    /// The target that differs most.
+    pub worst: String,
+}
+
+/// Refuses an adapter that was made on another model: every target must have its shape, and the same bytes or values.
+/// With `allow_other_values`, other values are no error but a [`Deviation`].
+///
+/// # Errors
+/// [`Error::OtherBase`] and [`Error::OtherValues`].
+pub fn check(base: &Base, adapter: &Adapter, allow_other_values: bool) -> Result<Option<Deviation>> {
     if adapter.base.architecture != base.architecture_name() {
-        let made_on = terminal::shortened(&adapter.base.architecture, 40);
-        let own = terminal::shortened(base.architecture_name(), 40);
+        let made_on = shortened(&adapter.base.architecture, 40);
+        let own = shortened(base.architecture_name(), 40);
         let problem = format!("'{own}', and the adapter was made on '{made_on}'");
-        return Err(Error::input(base.path(), "architecture", problem, "use the adapter's own base"));
+        return Err(Error::OtherBase { path: base.path().into(), place: "architecture".into(), problem });
     }
     let mut other = Vec::new();
     for (target, likeness) in adapter.targets.iter().zip(compare_targets(base, adapter)) {
-        let refuse = |problem: String, help: &str| {
-            let place = format!("tensor '{}'", target.name);
-            Err(Error::input(base.path(), place, problem, help))
-        };
         match likeness {
             Likeness::Bytes | Likeness::Values => {}
-            Likeness::Different if allow_other_base => other.push(target),
+            Likeness::Different if allow_other_values => other.push(target),
             Likeness::Different => {
-                let made_on = terminal::shortened(&adapter.base.name, 80);
-                return refuse(
-                    format!("other values than those the adapter was made on ('{made_on}')"),
-                    "use that file, or --allow-other-base for another quantization of the same model",
-                );
+                return Err(Error::OtherValues {
+                    path: base.path().into(),
+                    tensor: target.name.clone(),
+                    made_on: shortened(&adapter.base.name, 80),
+                });
             }
             Likeness::Unfit => {
                 let weight = base.weight(&target.name)?;
-                return refuse(
-                    format!(
-                        "shape [{}, {}], and the adapter was made for {:?}",
-                        weight.rows(),
-                        weight.cols(),
-                        target.shape
-                    ),
-                    "use the base that the adapter was made on",
-                );
+                return Err(other_shape(base.path(), &weight, target));
             }
         }
     }
-    Ok((!other.is_empty()).then(|| how_far(base, &other, adapter.targets.len())))
+    Ok((!other.is_empty()).then(|| deviation(base, &other, adapter.targets.len())))
 }
 
-/// How far C and R of the targets with other values are from those trained on.
-fn how_far(base: &Base, other: &[&AdapterTarget], of: usize) -> String {
+/// The error of a target that was made for a matrix of another shape.
+pub(super) fn other_shape(path: &Path, weight: &Weight<'_>, target: &AdapterTarget) -> Error {
+    let shape = [weight.rows(), weight.cols()];
+    Error::OtherBase {
+        path: path.into(),
+        place: format!("tensor '{}'", target.name),
+        problem: format!("shape {shape:?}, and the adapter was made for {:?}", target.shape),
+    }
+}
+
+fn deviation(base: &Base, other: &[&AdapterTarget], targets: usize) -> Deviation {
     let distances: Vec<(&str, [f64; 2])> = other
         .par_iter()
         .filter_map(|target| {
@@ -185,16 +176,15 @@ fn how_far(base: &Base, other: &[&AdapterTarget], of: usize) -> String {
             Some((target.name.as_str(), distance(recorded, &weight, &target.cols, &target.rows)?))
         })
         .collect();
-    let count = other.len();
-    let other_values =
-        format!("{count} of {of} tensors have other values than those the adapter was trained on");
-    let Some((worst, _)) = distances.iter().max_by(|a, b| (a.1[0] + a.1[1]).total_cmp(&(b.1[0] + b.1[1])))
-    else {
-        return format!("{other_values}; how far C and R are off was not recorded");
-    };
-    let mean = |k: usize| {
+    let root_mean_square = |k: usize| {
         let squares: f64 = distances.iter().map(|(_, d)| d[k] * d[k]).sum();
-        100.0 * (squares / distances.len() as f64).sqrt()
+        (squares / distances.len() as f64).sqrt()
     };
-    format!("{other_values}; C is off by about {:.1} %, R by {:.1} %, most in {worst}", mean(0), mean(1))
+    let worst = distances.iter().max_by(|a, b| (a.1[0] + a.1[1]).total_cmp(&(b.1[0] + b.1[1])));
+    let distance = worst.map(|(worst, _)| Distance {
+        c: root_mean_square(0),
+        r: root_mean_square(1),
+        worst: worst.to_string(),
+    });
+    Deviation { differing: other.len(), targets, distance }
 }

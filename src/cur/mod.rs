@@ -8,6 +8,7 @@ mod factors;
 pub mod fingerprint;
 mod importance;
 mod leverage;
+mod new_adapter;
 mod sampling;
 mod sketch;
 
@@ -18,10 +19,11 @@ use crate::{Error, Result};
 
 pub use factors::Factors;
 pub use importance::{Norms, squared_norms};
+pub use new_adapter::{SelectionOptions, new_adapter, new_targets};
 pub use sampling::{Axis, sample};
 
 /// How columns and rows are drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// Weight 1/p of the squared norm's share p, as the paper writes it: the unimportant ones.
     Inverse,
@@ -34,14 +36,24 @@ pub enum Selection {
     Leverage,
 }
 
-impl fmt::Display for Selection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Selection {
+    /// Every way.
+    pub const ALL: &[Self] = &[Self::Inverse, Self::Reference, Self::Uniform, Self::Leverage];
+
+    /// The name in an adapter and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
             Selection::Inverse => "inverse",
             Selection::Reference => "reference",
             Selection::Uniform => "uniform",
             Selection::Leverage => "leverage",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -36,17 +36,17 @@ pub fn sample(weights: &[f64], count: u32, name: &str, axis: Axis, seed: u64) ->
         let what = axis.word();
         return Err(Error::request(
             format!("tensor '{name}' has {positive} {what} that are not zero, fewer than rank {count}"),
-            format!("use --rank {positive} or less, or leave this tensor out of --targets"),
+            format!("use a rank of at most {positive}, or leave this tensor out of the targets"),
         ));
     }
     let mut stream = ChaCha20Rng::from_seed(key(name, axis, seed));
-    let mut left = weights.to_vec();
+    let mut remaining = weights.to_vec();
     let mut drawn = Vec::with_capacity(count as usize);
     for _ in 0..count {
-        let total: f64 = left.iter().sum();
+        let total: f64 = remaining.iter().sum();
         let fraction = (stream.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let index = invert(&left, fraction * total);
-        left[index] = 0.0;
+        let index = invert(&remaining, fraction * total);
+        remaining[index] = 0.0;
         drawn.push(index as u32);
     }
     drawn.sort_unstable();

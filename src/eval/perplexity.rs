@@ -40,14 +40,14 @@ pub fn perplexity<T: Real>(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Perplexity> {
     if ctx < 4 {
-        return Err(Error::request(format!("a context of {ctx} tokens has no second half"), "use --ctx 512"));
+        return Err(Error::request(format!("a context of {ctx} tokens has no second half"), "use 512"));
     }
     let tokens = tokenizer.encode_ordinary(text, true)?;
     let chunks = (tokens.len() / ctx).min(max_chunks.unwrap_or(usize::MAX));
     if chunks == 0 {
         return Err(Error::request(
             format!("the text has {} tokens, fewer than one chunk of {ctx}", tokens.len()),
-            "give a longer text or a smaller --ctx",
+            "give a longer text or a smaller context",
         ));
     }
     let first_token = tokenizer.bos().filter(|_| tokenizer.adds_bos());

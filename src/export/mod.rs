@@ -15,7 +15,7 @@ use crate::base::Base;
 use crate::merge::MergeOptions;
 
 /// The forms an adapter can be written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// A GGUF file for llama.cpp's --lora.
     Gguf,
@@ -27,6 +27,21 @@ pub enum Format {
     /// ADAPTER line beside an untouched base, but Ollama's own engine fails to load such a model, seen with 0.17.4, and
     /// from 0.34.1 on `ollama create` is said to refuse it.)
     Ollama,
+}
+
+impl Format {
+    /// Every form.
+    pub const ALL: &[Self] = &[Self::Gguf, Self::Peft, Self::OnnxAdapter, Self::Ollama];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Gguf => "gguf",
+            Format::Peft => "peft",
+            Format::OnnxAdapter => "onnx-adapter",
+            Format::Ollama => "ollama",
+        }
+    }
 }
 
 /// Write the adapter to `out`, which must be none of `inputs` nor the base. `force` lets a folder replace one that

@@ -3,10 +3,8 @@
 
 use std::sync::OnceLock;
 
-use clap::ValueEnum;
-
 /// The instruction sets of this architecture that there are kernels for; each has all that those before it have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cpu {
     /// What the program was compiled for: any processor of the architecture.
     Portable,
@@ -30,6 +28,19 @@ const VARIABLE: &str = "CURMERGE_CPU";
 static CHOSEN: OnceLock<Cpu> = OnceLock::new();
 
 impl Cpu {
+    /// Every level of this architecture, least first.
+    pub const ALL: &[Self] = &[
+        Self::Portable,
+        #[cfg(target_arch = "aarch64")]
+        Self::Neon,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512bf16,
+    ];
+
     /// The level that this process computes with.
     pub fn current() -> Self {
         *CHOSEN.get_or_init(|| from_variable().ok().flatten().unwrap_or_else(Self::detected))
@@ -75,7 +86,7 @@ impl Cpu {
     /// The levels that this processor can be made to compute with, least first.
     #[cfg(test)]
     pub(super) fn available() -> impl Iterator<Item = Self> {
-        Self::value_variants().iter().copied().filter(|level| *level <= Self::detected())
+        Self::ALL.iter().copied().filter(|level| *level <= Self::detected())
     }
 
     fn if_available(self) -> Result<Self, String> {
@@ -86,8 +97,19 @@ impl Cpu {
         Err(format!("this processor has no {}; {} is the most", self.name(), most.name()))
     }
 
-    fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
+    /// The name on the command line and in `CURMERGE_CPU`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cpu::Portable => "portable",
+            #[cfg(target_arch = "aarch64")]
+            Cpu::Neon => "neon",
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx512bf16 => "avx512bf16",
+        }
     }
 
     /// Do `work`, compiled for this level, so that its loops use the level's instructions. The results are the same bytes
@@ -138,8 +160,8 @@ fn with_avx2<W: Multiversion>(work: W) -> W::Output {
 fn from_variable() -> Result<Option<Cpu>, String> {
     let Some(value) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) else { return Ok(None) };
     let value = value.to_string_lossy();
-    let level =
-        Cpu::from_str(&value, true).map_err(|_| format!("{VARIABLE}: there is no level '{value}'"))?;
+    let level = Cpu::ALL.iter().find(|level| value.eq_ignore_ascii_case(level.name()));
+    let level = level.ok_or_else(|| format!("{VARIABLE}: there is no level '{value}'"))?;
     level.if_available().map(Some).map_err(|problem| format!("{VARIABLE}: {problem}"))
 }
 
@@ -151,7 +173,7 @@ mod tests {
     fn a_level_below_the_processors_is_available_and_one_above_is_not() {
         assert!(Cpu::available().all(|level| level.if_available() == Ok(level)));
         assert_eq!(Cpu::available().last(), Some(Cpu::detected()));
-        for level in Cpu::value_variants().iter().filter(|level| **level > Cpu::detected()) {
+        for level in Cpu::ALL.iter().filter(|level| **level > Cpu::detected()) {
             assert!(level.if_available().unwrap_err().contains("this processor has no"));
         }
     }

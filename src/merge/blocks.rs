@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use curmerge_formats::quant::{EvenGrid, decode, encode};
+use curmerge_formats::quant::{LinearGrid, decode, encode};
 
 use super::gain::{Steps, gain};
 use super::report::{Sums, TensorReport};
@@ -123,7 +123,7 @@ impl Row<'_> {
         unpack(blocks.bits(), self.codes, &mut codes);
         let scales = self.a_block(|out| blocks.scales_of(self.row, out));
         let zeros = self.a_block(|out| blocks.zero_points_of(self.row, out));
-        let grid = EvenGrid {
+        let grid = LinearGrid {
             steps: scales.iter().flat_map(|&s| std::iter::repeat_n(s, blocks.block_size())).collect(),
             above: codes.iter().map(|code| self.greatest_code() - code).collect(),
             below: codes.clone(),

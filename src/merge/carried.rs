@@ -9,7 +9,6 @@ use curmerge_formats::safetensors::SafeTensors;
 
 use super::pieces::Changes;
 use crate::base::folder::{Folder, SAFETENSORS_INDEX as INDEX};
-use crate::report::terminal;
 use crate::{Error, Result};
 
 /// Deeper folders are a mistake or a trap.
@@ -36,7 +35,7 @@ pub(super) fn carry(
         if shards.iter().any(|s| s.path() == source) || regrouped && file == Path::new(INDEX) {
             continue;
         }
-        let name = terminal::plain(&file.to_string_lossy());
+        let name = file.to_string_lossy();
         if target.exists() {
             // No shard of the base, but called like one of the output.
             found.notes.push(format!("{name} was left out: a shard of the output has its name"));
@@ -106,7 +105,7 @@ impl Found {
             // to `/` would copy the disk.
             let kind = fs::metadata(&path).map_err(|e| Error::io(&path, "open", e))?;
             let is_link = entry.file_type().map_err(fail)?.is_symlink();
-            let name = terminal::plain(&below.to_string_lossy());
+            let name = below.to_string_lossy().into_owned();
             if kind.is_file() {
                 self.files.push(below);
             } else if !kind.is_dir() || is_link {

@@ -1,7 +1,7 @@
 //! The gain g at which the rounding of W + g d keeps the whole change d: its share rises with g.
 
 use curmerge_formats::dtype::DType;
-use curmerge_formats::quant::{EvenGrid, UnevenGrid, round_to_float};
+use curmerge_formats::quant::{LinearGrid, NonLinearGrid, round_to_float};
 
 use crate::kernels::{Cpu, Multiversion};
 
@@ -116,7 +116,7 @@ const LANES: usize = 8;
 
 /// Rounding to whole steps of a block's grid.
 pub(super) struct Steps<'a> {
-    grid: &'a EvenGrid,
+    grid: &'a LinearGrid,
     /// One over the steps.
     inverses: Vec<f32>,
     /// W less what the base's blocks decode to: zero but for another type.
@@ -125,7 +125,7 @@ pub(super) struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    pub(super) fn new(grid: &'a EvenGrid, present: &[f32], w: &[f32], d: &[f32]) -> Self {
+    pub(super) fn new(grid: &'a LinearGrid, present: &[f32], w: &[f32], d: &[f32]) -> Self {
         Self {
             grid,
             inverses: inverses(&grid.steps),
@@ -161,7 +161,7 @@ impl Survival for Steps<'_> {
 
 /// Rounding to levels that a block's scale multiplies.
 pub(super) struct Levels<'a> {
-    grid: &'a UnevenGrid,
+    grid: &'a NonLinearGrid,
     /// One over the scales.
     inverses: Vec<f32>,
     w: &'a [f32],
@@ -169,7 +169,7 @@ pub(super) struct Levels<'a> {
 }
 
 impl<'a> Levels<'a> {
-    pub(super) fn new(grid: &'a UnevenGrid, w: &'a [f32], d: &[f32]) -> Self {
+    pub(super) fn new(grid: &'a NonLinearGrid, w: &'a [f32], d: &[f32]) -> Self {
         Self { grid, inverses: inverses(&grid.scales), w, change: Change::new(d) }
     }
 }

@@ -9,7 +9,7 @@
 //! as it does for even steps.
 
 use curmerge_formats::dtype::DType;
-use curmerge_formats::quant::{Grid, QuantError, decode, encode, encode_keeping_scales, encode_weighted};
+use curmerge_formats::quant::{Grid, QuantError, decode, encode, encode_weighted, encode_with_fixed_scales};
 
 use super::gain::{Change, Floats, Levels, NEAR, Steps, gain};
 use super::report::Sums;
@@ -75,14 +75,14 @@ pub fn row(
 fn keep_grid(dtype: DType, base: &[u8], w: &[f32], d: &[f32], out: &mut [u8]) -> Result<Sums, QuantError> {
     let Some(grid) = Grid::read(dtype, base)? else { return without_grid(dtype, w, d, out) };
     let gain = match &grid {
-        Grid::Even(grid) => {
+        Grid::Linear(grid) => {
             let mut present = vec![0.0; w.len()];
             decode(dtype, base, &mut present)?;
             gain(&Steps::new(grid, &present, w, d))
         }
-        Grid::Uneven(grid) => gain(&Levels::new(grid, w, d)),
+        Grid::NonLinear(grid) => gain(&Levels::new(grid, w, d)),
     };
-    encode_keeping_scales(dtype, base, &sum(w, d, gain), out)?;
+    encode_with_fixed_scales(dtype, base, &sum(w, d, gain), out)?;
     let kept = measure(dtype, w, d, out)?;
     if !dtype.can_encode() {
         return Ok(kept);
@@ -165,7 +165,7 @@ mod tests {
                 _ => block[..2].copy_from_slice(&[0x66, 0x2e]),
             }
         }
-        encode_keeping_scales(dtype, &stored.clone(), values, &mut stored).unwrap();
+        encode_with_fixed_scales(dtype, &stored.clone(), values, &mut stored).unwrap();
         stored
     }
 
@@ -203,7 +203,7 @@ mod tests {
                 _ => 0.01,
             };
             let plain = over_rows(dtype, size, |stored, w, d, out| {
-                encode_keeping_scales(dtype, stored, &sum(w, d, 1.0), out).unwrap();
+                encode_with_fixed_scales(dtype, stored, &sum(w, d, 1.0), out).unwrap();
                 measure(dtype, w, d, out).unwrap()
             });
             assert!(plain.share() < 0.05, "{dtype}: nearest codes keep {}", plain.share());

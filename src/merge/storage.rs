@@ -1,7 +1,7 @@
 //! Which type a changed tensor is stored in.
 
 use curmerge_formats::dtype::DType;
-use curmerge_formats::quant::can_keep_scales;
+use curmerge_formats::quant::can_encode_with_fixed_scales;
 
 use super::tensor::Adapted;
 use crate::base::{Base, BaseTensor, Files};
@@ -75,7 +75,7 @@ fn check(base: &Base, name: &str, tensor: &BaseTensor, dtype: DType, cols: usize
     };
     // Of some types that have no encoder codes can still be changed.
     let stays = dtype == tensor.dtype;
-    if !(dtype.can_encode() || stays && can_keep_scales(dtype)) {
+    if !(dtype.can_encode() || stays && can_encode_with_fixed_scales(dtype)) {
         if stays {
             let problem = format!("stored as {dtype}, which curmerge reads but does not write");
             return refuse(problem, "choose how to store it with --type-adapted, for example q4_1 or q8_0");

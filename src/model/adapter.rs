@@ -53,6 +53,16 @@ impl<T: Real> Transformer<'_, T> {
         Ok(())
     }
 
+    /// Copies the U of each attached term back into the targets that were given to [`Self::attach`].
+    pub fn store(&mut self, targets: &mut [AdapterTarget])
+    where
+        T: Into<f32>,
+    {
+        for (target, u) in targets.iter_mut().zip(self.trainable_mut()) {
+            target.u = u.iter().map(|&u| u.into()).collect();
+        }
+    }
+
     /// The trainable matrices: U `[c, r]` of each attached term, in the order of [`Self::attach`].
     pub fn trainable_mut(&mut self) -> Vec<&mut Array2<T>> {
         let mut found: Vec<(usize, &mut Array2<T>)> = self

@@ -38,6 +38,7 @@ pub(crate) use vocabulary::{Kind, Vocabulary};
 
 /// What can be wrong with a tokenizer.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TokenizerError {
     /// A metadata key of a GGUF file is missing, of the wrong type, or inconsistent.
     #[error("tokenizer: {key}: {problem}; {help}")]

@@ -1,11 +1,11 @@
-//! The state of a run in a file, from which a run with the same options goes on.
+//! The state of a run in a file, from which a run with the same options resumes.
 //!
-//! A safetensors file like the adapter. Each target has, under its canonical name, F32 tensors of the shape of its U:
-//! `NAME.u` (not shrunk), `NAME.mean` and `NAME.square` (AdamW's) and, with patience, `NAME.best` (U at the best
-//! validation). The metadata hold `format`, `version` and JSON texts: `progress`, `settings` and `base` (what a run must
-//! have in common with the one that is gone on with) and `digests` (the SHA-256 of each tensor, so that damage is named).
-//! `sha256` is that of the whole file. Where U began is not in it: that follows from the base and the settings, which
-//! hold the digest of an adapter that was begun with.
+//! It is a safetensors file like the adapter. Each target has, under its canonical name, F32 tensors of the shape of its
+//! U: `NAME.u` (not shrunk), `NAME.mean` and `NAME.square` (AdamW's) and, with patience, `NAME.best` (U at the best
+//! validation). The metadata hold `format`, `version` and JSON texts: `progress`, `settings` and `base` (what the
+//! resuming run must have in common with this one) and `digests` (the SHA-256 of each tensor, so that an error names
+//! the damaged one). `sha256` is that of the whole file. The initial U is not in it: it follows from the base and the
+//! settings, which hold the digest of an initial adapter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::optimizer::{AdamW, AdamWOptions, Means};
 use super::{Observer, Progress, State};
-use crate::report::terminal;
+use crate::error::shortened;
 use crate::{Error, Result};
 
 const FORMAT: &str = "format";
@@ -29,13 +29,15 @@ const SETTINGS: &str = "settings";
 const BASE: &str = "base";
 const DIGESTS: &str = "digests";
 
-/// What is behind every difference that a run cannot go on over.
-const ANEW: &str = "or delete the checkpoint and begin anew without --resume";
+/// The setting that [`Error::OtherRun`] names if the base differs.
+const BASE_SETTING: &str = "base";
+/// The setting that [`Error::OtherRun`] names if the trained matrices differ.
+const TARGETS_SETTING: &str = "targets";
 
-/// What decides a run's result. Two runs that agree in it are the same run.
+/// What decides a run's result. Two runs with equal identities are the same run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Identity {
-    /// Each option with its value, of a file its digest.
+    /// Each option with its value; for a file, its digest.
     pub settings: BTreeMap<String, String>,
     /// The SHA-256 of each tensor of the base, as stored.
     pub base: BTreeMap<String, String>,
@@ -43,7 +45,7 @@ pub struct Identity {
     pub trained: Vec<(String, (usize, usize))>,
 }
 
-/// The place of a run's checkpoints: one file, each new one in place of the one before.
+/// The place of a run's checkpoints: one file, which each new checkpoint replaces.
 #[derive(Debug)]
 pub struct CheckpointFile<'a> {
     path: PathBuf,
@@ -52,7 +54,7 @@ pub struct CheckpointFile<'a> {
 }
 
 impl<'a> CheckpointFile<'a> {
-    /// Where the checkpoint of a run that writes this adapter is.
+    /// The path of the checkpoint of a run that writes this adapter.
     pub fn beside(adapter: &Path) -> PathBuf {
         let mut name = adapter.as_os_str().to_owned();
         name.push(".checkpoint");
@@ -69,7 +71,7 @@ impl<'a> CheckpointFile<'a> {
         &self.path
     }
 
-    /// Write a state, whole or not at all.
+    /// Writes a state, whole or not at all.
     pub fn write(&self, state: &State) -> Result<()> {
         let bytes = to_bytes(&self.identity, state)?;
         let mut file = OutputFile::create(&self.path, self.inputs)?;
@@ -77,13 +79,13 @@ impl<'a> CheckpointFile<'a> {
         Ok(file.commit()?)
     }
 
-    /// The state to go on from. Fails if there is none, if it is damaged, or if it is of a run that would have had another
-    /// result; the error names the difference.
+    /// The state to resume from.
+    ///
+    /// # Errors
+    /// [`Error::NoCheckpoint`], damage, or [`Error::OtherRun`], which names the difference.
     pub fn read(&self, options: AdamWOptions) -> Result<State> {
         if !self.path.exists() {
-            let problem = "there is no checkpoint to go on from";
-            let help = "give the command line of a run with --save-every, or leave out --resume to begin";
-            return Err(Error::file(&self.path, problem, help));
+            return Err(Error::NoCheckpoint { path: self.path.clone() });
         }
         let file = SafeTensors::open(&self.path).map_err(damaged)?;
         let reader = Reader { file: &file };
@@ -93,7 +95,7 @@ impl<'a> CheckpointFile<'a> {
         reader.state(&self.identity, options)
     }
 
-    /// Take the file away, when it is no longer of use.
+    /// Removes the file, if there is one.
     pub fn remove(&self) -> Result<()> {
         match std::fs::remove_file(&self.path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&self.path, "remove", e)),
@@ -153,10 +155,10 @@ fn damaged(error: curmerge_formats::Error) -> Error {
 }
 
 fn unusable(path: &Path, place: impl Into<String>, problem: impl Into<String>) -> Error {
-    Error::input(path, place, problem, "delete the checkpoint and begin anew without --resume")
+    Error::input(path, place, problem, "delete the checkpoint and start a new run")
 }
 
-/// An open file, on the way to a [`State`].
+/// An open checkpoint.
 struct Reader<'a> {
     file: &'a SafeTensors,
 }
@@ -164,15 +166,14 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn check_format(&self) -> Result<()> {
         if self.file.metadata().get(FORMAT).is_none_or(|format| format != FORMAT_NAME) {
-            let help = "name another output with -o";
-            return Err(Error::file(self.file.path(), "is no checkpoint of curmerge build", help));
+            let help = "name another output";
+            return Err(Error::file(self.file.path(), "is not a checkpoint of curmerge", help));
         }
         match self.text(VERSION)? {
             VERSION_NUMBER => Ok(()),
             other => {
-                let problem =
-                    format!("version '{}' of checkpoints is not known", terminal::shortened(other, 20));
-                let help = "go on with the curmerge that wrote it";
+                let problem = format!("version '{}' of checkpoints is not known", shortened(other, 20));
+                let help = "resume with the curmerge that wrote it";
                 Err(Error::input(self.file.path(), VERSION, problem, help))
             }
         }
@@ -185,14 +186,15 @@ impl Reader<'_> {
 
     fn json<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
         serde_json::from_str(self.text(key)?)
-            .map_err(|e| unusable(self.file.path(), key, terminal::shortened(&e.to_string(), 200)))
+            .map_err(|e| unusable(self.file.path(), key, shortened(&e.to_string(), 200)))
     }
 
-    /// The tensors first: damage to one is then named, and what is left for the whole file to find is in the header.
+    /// Checks the tensors first, so that an error names the damaged one. What only the digest of the file finds is in the
+    /// header.
     fn verify(&self) -> Result<()> {
         if let Ok(digests) = self.json::<BTreeMap<String, String>>(DIGESTS) {
             for tensor in self.file.tensors() {
-                let place = format!("tensor '{}'", terminal::shortened(&tensor.name, 80));
+                let place = format!("tensor '{}'", shortened(&tensor.name, 80));
                 if let Some(recorded) = digests.get(&tensor.name) {
                     verify_part(self.file.path(), place, recorded, self.file.data(tensor))
                         .map_err(damaged)?;
@@ -202,41 +204,40 @@ impl Reader<'_> {
         verify_seal(self.file).map_err(damaged)
     }
 
+    /// Refuses a checkpoint of a run that differs in anything that decides its result.
     fn compare(&self, now: &Identity) -> Result<()> {
-        let path = self.file.path();
         let was: BTreeMap<String, String> = self.json(SETTINGS)?;
         for key in was.keys().chain(now.settings.keys()).collect::<BTreeSet<_>>() {
             let shown = |settings: &BTreeMap<String, String>| {
-                settings.get(key).map_or("not known".into(), |value| terminal::shortened(value, 40))
+                settings.get(key).map_or("not known".into(), |value| shortened(value, 40))
             };
             if was.get(key) != now.settings.get(key) {
                 let (was, is) = (shown(&was), shown(&now.settings));
-                let problem = format!("the run began with {was}, and now it is {is}");
-                let help = format!("give what it began with, {ANEW}");
-                return Err(Error::input(path, terminal::shortened(key, 60), problem, help));
+                return Err(self.other_run(key, format!("the run began with {was}, and now it is {is}")));
             }
         }
         let base: BTreeMap<String, String> = self.json(BASE)?;
         let mut names = base.keys().chain(now.base.keys());
         if let Some(name) = names.find(|&name| base.get(name) != now.base.get(name)) {
-            let problem = format!("its tensor '{}' is not as it was", terminal::shortened(name, 80));
-            return Err(Error::input(path, "base", problem, format!("give the base it began with, {ANEW}")));
+            let problem = format!("its tensor '{}' has changed", shortened(name, 80));
+            return Err(self.other_run(BASE_SETTING, problem));
         }
         let mut trained: BTreeSet<&str> = now.trained.iter().map(|(name, _)| name.as_str()).collect();
         for tensor in self.file.tensors() {
             let Some(name) = tensor.name.strip_suffix(".u") else { continue };
             if !trained.remove(name) {
-                let problem = format!("the run began with '{}' too", terminal::shortened(name, 80));
-                let help = format!("give the targets it began with, {ANEW}");
-                return Err(Error::input(path, "--targets", problem, help));
+                let problem = format!("the run began with '{}' too", shortened(name, 80));
+                return Err(self.other_run(TARGETS_SETTING, problem));
             }
         }
-        if let Some(name) = trained.first() {
-            let problem = format!("the run began without '{name}'");
-            let help = format!("give the targets it began with, {ANEW}");
-            return Err(Error::input(path, "--targets", problem, help));
+        match trained.first() {
+            Some(name) => Err(self.other_run(TARGETS_SETTING, format!("the run began without '{name}'"))),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    fn other_run(&self, setting: &str, problem: String) -> Error {
+        Error::OtherRun { path: self.file.path().into(), setting: shortened(setting, 60), problem }
     }
 
     fn state(&self, now: &Identity, options: AdamWOptions) -> Result<State> {

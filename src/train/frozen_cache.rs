@@ -84,7 +84,7 @@ impl FrozenCache {
 mod tests {
     use super::*;
     use crate::base::Base;
-    use crate::cur::{Selection, fingerprint};
+    use crate::cur::{self, Selection};
     use crate::train::batches;
     use crate::train::data::Example;
 
@@ -96,9 +96,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let attach = |model: &mut Transformer<'_, f32>, layers| {
             let names = base.targets("q,down", Some(layers)).unwrap();
-            model
-                .attach(&fingerprint::prepare(&base, &names, 4, Selection::Reference, 0).unwrap(), 1.0)
-                .unwrap();
+            model.attach(&cur::new_targets(&base, &names, 4, Selection::Reference, 0).unwrap(), 1.0).unwrap();
         };
         let mut from_below = model.clone();
         attach(&mut from_below, 0..=0);

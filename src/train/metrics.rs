@@ -1,6 +1,6 @@
-//! The figures of a run as JSON lines, for `tail -f`, jq and plotting.
+//! The metrics of a run as JSON lines, for `tail -f`, jq and plotting.
 //!
-//! A log and no result: it holds times. A line that cannot be written gives a warning and ends the log, not the run.
+//! It is a log and not a result: it holds times. If a line cannot be written, the log ends and the run goes on.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Observer, Step, Validation};
-use crate::report::terminal;
 use crate::{Error, Result};
 
 #[derive(Serialize)]
@@ -32,24 +31,25 @@ struct ValidationLine {
     seconds: f64,
 }
 
-/// What a line of either kind has.
+/// What a line of either kind holds.
 #[derive(Deserialize)]
 struct AnyLine {
     step: u64,
 }
 
-/// A file of lines that are on their way to the disk as soon as their step is done.
+/// A file of lines, each handed to the operating system as soon as its step is done.
 #[derive(Debug)]
 pub struct MetricsFile {
     path: PathBuf,
     /// `None` once writing has failed.
     file: Option<File>,
+    on_failure: fn(&Error),
 }
 
 impl MetricsFile {
-    /// A new log in place of what stands there, or, after so many steps, the log that stands there without the lines of
-    /// later steps, which the run will take again.
-    pub fn open(path: &Path, resumed_at: Option<u64>) -> Result<Self> {
+    /// A new log that replaces any file at `path`. For a run resumed after `resumed_at` steps, the log there without the
+    /// lines of later steps, which the run takes again. `on_failure` is called once, if a line cannot be written.
+    pub fn open(path: &Path, resumed_at: Option<u64>, on_failure: fn(&Error)) -> Result<Self> {
         let fail = |action| move |source| Error::io(path, action, source);
         let mut options = File::options();
         options.write(true).create(true);
@@ -64,7 +64,7 @@ impl MetricsFile {
             file.set_len(kept).map_err(fail("cut back"))?;
             file.seek(SeekFrom::Start(kept)).map_err(fail("write"))?;
         }
-        Ok(MetricsFile { path: path.to_owned(), file: Some(file) })
+        Ok(MetricsFile { path: path.to_owned(), file: Some(file), on_failure })
     }
 
     fn append(&mut self, line: &impl Serialize) {
@@ -74,22 +74,23 @@ impl MetricsFile {
             file.write_all(text.as_bytes())
         });
         if let Err(error) = written {
-            terminal::warn(&format!("{}: {error}; the run goes on without metrics", self.path.display()));
+            (self.on_failure)(&Error::io(&self.path, "write", error));
             self.file = None;
         }
     }
 }
 
-/// Where the lines of later steps begin. A last line without its end is one that a kill cut short; any other that is no
-/// line of a log is of a file that is not ours to cut.
+/// The length without the lines of later steps. A last line without its line break was cut short by a kill. Any other
+/// line that is not one of a log means that the file is not ours to truncate.
 fn kept_bytes(path: &Path, bytes: &[u8], steps: u64) -> Result<u64> {
     let mut kept = 0;
     for (number, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
         if !line.ends_with(b"\n") {
             break;
         }
-        let line_of =
-            |_| Error::line(path, number + 1, "is no line of metrics", "name another file with --metrics");
+        let line_of = |_| {
+            Error::line(path, number + 1, "is not a line of metrics", "name another file for the metrics")
+        };
         let AnyLine { step } = serde_json::from_slice(line).map_err(line_of)?;
         if step > steps {
             break;

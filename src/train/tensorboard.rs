@@ -1,9 +1,9 @@
-//! The figures of a run as TensorBoard reads them: an event file of scalars.
+//! The metrics of a run for TensorBoard: an event file of scalars.
 //!
-//! A file is a row of TFRecords: the length of the data as a little-endian `u64`, its masked CRC-32C, the data, their
+//! A file is a sequence of TFRecords: the length of the data as a little-endian `u64`, its masked CRC-32C, the data, their
 //! masked CRC-32C. Each record's data is an `Event` in protobuf's wire format, of which four fields are needed; the
-//! numbers of fields are those of tensorflow/core/util/event.proto and framework/summary.proto. A run that goes on begins
-//! a new file in the folder, whose first event is the start of a session at its first step: TensorBoard then drops what
+//! numbers of fields are those of tensorflow/core/util/event.proto and framework/summary.proto. A resumed run starts a
+//! new file in the folder, whose first event is the start of a session at its first step: TensorBoard then drops what
 //! earlier files have from that step on.
 
 use std::fs::File;
@@ -12,23 +12,24 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Observer, Step, Validation};
-use crate::report::terminal;
 use crate::{Error, Result};
 
 /// The first event of every file says this.
 const FILE_VERSION: &[u8] = b"brain.Event:2";
 
-/// An event file that is being written. An event that cannot be written gives a warning and ends the log, not the run.
+/// An event file that is being written. If an event cannot be written, the log ends and the run goes on.
 #[derive(Debug)]
 pub struct EventFile {
     path: PathBuf,
     /// `None` once writing has failed.
     file: Option<File>,
+    on_failure: fn(&Error),
 }
 
 impl EventFile {
-    /// Begin a file in `folder`, which is made if it does not stand, for the steps after the first `done`.
-    pub fn create(folder: &Path, done: u64) -> Result<Self> {
+    /// Starts a file in `folder`, which is created if it does not exist, for the steps after the first `done`.
+    /// `on_failure` is called once, if an event cannot be written.
+    pub fn create(folder: &Path, done: u64, on_failure: fn(&Error)) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create the folder", e))?;
         let now = wall_time();
         // TensorBoard takes the files of a folder in the order of their names.
@@ -41,7 +42,7 @@ impl EventFile {
                 Err(e) => return Err(Error::io(path, "create", e)),
             }
         };
-        let mut events = EventFile { path, file: Some(file) };
+        let mut events = EventFile { path, file: Some(file), on_failure };
         events.append(&beginning(now, done + 1));
         Ok(events)
     }
@@ -53,7 +54,7 @@ impl EventFile {
     fn append(&mut self, bytes: &[u8]) {
         let Some(file) = &mut self.file else { return };
         if let Err(error) = file.write_all(bytes) {
-            terminal::warn(&format!("{}: {error}; the run goes on without events", self.path.display()));
+            (self.on_failure)(&Error::io(&self.path, "write", error));
             self.file = None;
         }
     }

@@ -1,7 +1,7 @@
 //! Adapters with a known U, made without training.
 
 use curmerge::base::Base;
-use curmerge::cur::{Selection, fingerprint};
+use curmerge::cur::{self, Selection, fingerprint};
 use curmerge_formats::adapter::{Adapter, AdapterTarget};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -42,7 +42,7 @@ impl Recipe<'_> {
         names: &[String],
         fill: impl FnMut((usize, &mut AdapterTarget)),
     ) -> Adapter {
-        let mut targets = fingerprint::prepare(base, names, self.rank, self.selection, self.seed).unwrap();
+        let mut targets = cur::new_targets(base, names, self.rank, self.selection, self.seed).unwrap();
         targets.iter_mut().enumerate().for_each(fill);
         Adapter {
             base: fingerprint::base_info(base, &targets),

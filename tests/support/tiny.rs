@@ -5,7 +5,7 @@ use std::path::Path;
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{GgufLayout, NewTensor, Value};
-use curmerge_formats::quant::{encode, encode_keeping_scales};
+use curmerge_formats::quant::{encode, encode_with_fixed_scales};
 use curmerge_formats::safetensors::{NewSafeTensor, SafeTensorsLayout};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -60,7 +60,7 @@ fn encoded(dtype: DType, values: &[f32]) -> Vec<u8> {
             _ => block[..2].copy_from_slice(&scale),
         }
     }
-    encode_keeping_scales(dtype, &bytes.clone(), values, &mut bytes).unwrap();
+    encode_with_fixed_scales(dtype, &bytes.clone(), values, &mut bytes).unwrap();
     bytes
 }
 

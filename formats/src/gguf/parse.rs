@@ -37,8 +37,7 @@ impl<'a> Cursor<'a> {
     /// The next `length` bytes.
     fn take(&mut self, length: usize, place: &str) -> Result<&'a [u8]> {
         if length > self.remaining() {
-            let problem =
-                format!("{length} bytes are promised and {} are left in the file", self.remaining());
+            let problem = format!("{length} bytes are promised, and {} remain in the file", self.remaining());
             return Err(self.malformed(place, problem));
         }
         let bytes = &self.bytes[self.at..self.at + length];

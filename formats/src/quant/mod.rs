@@ -1,34 +1,41 @@
-//! From stored blocks to `f32` and back.
+//! Decodes stored blocks to `f32`, and encodes `f32` values as blocks.
 //!
-//! Decoders give, bit for bit, what ggml's `dequantize_row_*` and the PyPI package `gguf` give; encoders what ggml's
-//! `quantize_row_*_ref` give without an importance matrix and its `quantize_row_*_impl` with one, so a merged file rounds
-//! as llama-quantize would. That fixes the order of every operation: products and sums stand as the reference has them,
-//! and Rust never fuses them.
+//! Decoders give, bit for bit, what ggml's `dequantize_row_*` and the PyPI package `gguf` give. Encoders give what ggml's
+//! `quantize_row_*_ref` gives without an importance matrix, and its `quantize_row_*_impl` with one, so a merged file
+//! rounds as llama-quantize rounds. That fixes the order of every operation: products and sums follow the reference, and
+//! Rust never fuses them.
 //!
-//! `float` holds the float types, `plain` the blocks of 32 with one scale, `k_decode`, `k_affine` and
-//! `k_symmetric` the super-blocks of 256 whose scales are themselves quantized, `uneven` and `uneven_encode` codes
-//! that look up their values. Only read are: `lattice`, super-blocks of points of a `codebook`; `two_bit`, codes of
-//! at most two bits with one scale. `keep` writes codes, of these too, on scales that stand. `weighted` is what an
-//! importance matrix adds. `tests/main/quant_goldens.rs` compares with the references.
+//! - [`float`]: the float types.
+//! - [`legacy`]: blocks of 32 values with one scale (Q4_0 to Q8_0).
+//! - [`k_decode`], [`k_affine`], [`k_symmetric`]: k-quants, super-blocks of 256 values whose scales are quantized too.
+//! - [`non_linear`], [`non_linear_encode`]: codes for unevenly spaced levels (IQ4_NL, IQ4_XS, MXFP4, NVFP4).
+//! - [`lattice`]: super-blocks of points of a [`codebook`]. They are only decoded.
+//! - [`two_bit`]: codes of at most two bits with one scale. They are only decoded.
+//! - [`fixed_scales`]: new codes under the scales that a block has, for the types that are only decoded too.
+//! - [`weighted`]: what an importance matrix adds.
+//!
+//! `tests/main/quant_goldens.rs` compares with the references.
 
 mod codebook;
+mod fixed_scales;
 mod float;
 mod k_affine;
 mod k_decode;
 mod k_scales;
 mod k_search;
 mod k_symmetric;
-mod keep;
 mod lattice;
-mod plain;
+mod legacy;
+mod non_linear;
+mod non_linear_encode;
 mod two_bit;
-mod uneven;
-mod uneven_encode;
 mod weighted;
 
 use crate::dtype::DType;
 
-pub use keep::{EvenGrid, Grid, UnevenGrid, can_keep_scales, encode_keeping_scales};
+pub use fixed_scales::{
+    Grid, LinearGrid, NonLinearGrid, can_encode_with_fixed_scales, encode_with_fixed_scales,
+};
 
 /// Why values could not be decoded or encoded.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -118,11 +125,11 @@ pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), QuantEr
         DType::F16 => float::decode_f16(bytes, out),
         DType::BF16 => float::decode_bf16(bytes, out),
         DType::F64 => float::decode_f64(bytes, out),
-        DType::Q4_0 => plain::decode_q4_0(bytes, out),
-        DType::Q4_1 => plain::decode_q4_1(bytes, out),
-        DType::Q5_0 => plain::decode_q5_0(bytes, out),
-        DType::Q5_1 => plain::decode_q5_1(bytes, out),
-        DType::Q8_0 => plain::decode_q8_0(bytes, out),
+        DType::Q4_0 => legacy::decode_q4_0(bytes, out),
+        DType::Q4_1 => legacy::decode_q4_1(bytes, out),
+        DType::Q5_0 => legacy::decode_q5_0(bytes, out),
+        DType::Q5_1 => legacy::decode_q5_1(bytes, out),
+        DType::Q8_0 => legacy::decode_q8_0(bytes, out),
         DType::Q2_K => k_decode::decode_q2_k(bytes, out),
         DType::Q3_K => k_decode::decode_q3_k(bytes, out),
         DType::Q4_K => k_decode::decode_q4_k(bytes, out),
@@ -139,10 +146,10 @@ pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), QuantEr
         DType::IQ2_S => lattice::decode_iq2_s(bytes, out),
         DType::IQ3_XXS => lattice::decode_iq3_xxs(bytes, out),
         DType::IQ3_S => lattice::decode_iq3_s(bytes, out),
-        DType::IQ4_NL => uneven::decode_iq4_nl(bytes, out),
-        DType::IQ4_XS => uneven::decode_iq4_xs(bytes, out),
-        DType::MXFP4 => uneven::decode_mxfp4(bytes, out),
-        DType::NVFP4 => uneven::decode_nvfp4(bytes, out),
+        DType::IQ4_NL => non_linear::decode_iq4_nl(bytes, out),
+        DType::IQ4_XS => non_linear::decode_iq4_xs(bytes, out),
+        DType::MXFP4 => non_linear::decode_mxfp4(bytes, out),
+        DType::NVFP4 => non_linear::decode_nvfp4(bytes, out),
         _ => return Err(QuantError::CannotDecode(dtype)),
     }
     Ok(())
@@ -161,19 +168,19 @@ pub fn encode(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), QuantE
         DType::F16 => float::encode_f16(values, out),
         DType::BF16 => float::encode_bf16(values, out),
         DType::F64 => float::encode_f64(values, out),
-        DType::Q4_0 => plain::encode_q4_0(values, out),
-        DType::Q4_1 => plain::encode_q4_1(values, out),
-        DType::Q5_0 => plain::encode_q5_0(values, out),
-        DType::Q5_1 => plain::encode_q5_1(values, out),
-        DType::Q8_0 => plain::encode_q8_0(values, out),
+        DType::Q4_0 => legacy::encode_q4_0(values, out),
+        DType::Q4_1 => legacy::encode_q4_1(values, out),
+        DType::Q5_0 => legacy::encode_q5_0(values, out),
+        DType::Q5_1 => legacy::encode_q5_1(values, out),
+        DType::Q8_0 => legacy::encode_q8_0(values, out),
         DType::Q2_K => k_affine::encode_q2_k(values, None, out),
         DType::Q3_K => k_symmetric::encode_q3_k(values, None, out),
         DType::Q4_K => k_affine::encode_q4_k(values, None, out),
         DType::Q5_K => k_affine::encode_q5_k(values, None, out),
         DType::Q6_K => k_symmetric::encode_q6_k(values, None, out),
-        DType::IQ4_NL => uneven_encode::encode_iq4_nl(values, None, out),
-        DType::IQ4_XS => uneven_encode::encode_iq4_xs(values, None, out),
-        DType::MXFP4 => uneven_encode::encode_mxfp4(values, out),
+        DType::IQ4_NL => non_linear_encode::encode_iq4_nl(values, None, out),
+        DType::IQ4_XS => non_linear_encode::encode_iq4_xs(values, None, out),
+        DType::MXFP4 => non_linear_encode::encode_mxfp4(values, out),
         _ => return Err(QuantError::CannotEncode(dtype)),
     };
     encoded.map_err(|TooLarge { index }| QuantError::OutOfRange { dtype, index, value: values[index] })
@@ -224,8 +231,8 @@ pub fn encode_weighted(
         DType::Q4_K => k_affine::encode_q4_k(values, Some(weights), out),
         DType::Q5_K => k_affine::encode_q5_k(values, Some(weights), out),
         DType::Q6_K => k_symmetric::encode_q6_k(values, Some(weights), out),
-        DType::IQ4_NL => uneven_encode::encode_iq4_nl(values, Some(weights), out),
-        DType::IQ4_XS => uneven_encode::encode_iq4_xs(values, Some(weights), out),
+        DType::IQ4_NL => non_linear_encode::encode_iq4_nl(values, Some(weights), out),
+        DType::IQ4_XS => non_linear_encode::encode_iq4_xs(values, Some(weights), out),
         _ => return encode(dtype, values, out),
     };
     encoded.map_err(|TooLarge { index }| {
@@ -300,7 +307,7 @@ impl TooLarge {
 /// Half precision to single, exact for every bit pattern. Without branches, so that loops over it become SIMD.
 #[inline(always)]
 fn half_to_f32(bits: u16) -> f32 {
-    // Moved into place, the exponent is 112 too small; the product mends it, and subnormals with it.
+    // Moved into place, the exponent is 112 too small; the product corrects it, and subnormals with it.
     const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
     let magnitude = u32::from(bits & 0x7fff) << 13;
     let finite = (f32::from_bits(magnitude) * TWO_TO_112).to_bits();

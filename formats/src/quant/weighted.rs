@@ -4,7 +4,7 @@
 //! Source: `quantize_row_q4_0_impl` and its neighbours in ggml-quants.c.
 
 use super::k_search::{Affine, IMPORTANCE_TRIES, Symmetric, affine_scales, symmetric_scale};
-use super::plain::{pack_fifths, pack_nibbles};
+use super::legacy::{pack_fifths, pack_nibbles};
 use super::{TooLarge, f32_to_half};
 
 const BLOCK: usize = 32;

@@ -1,7 +1,7 @@
-//! From genai_config.json beside an ONNX model, as onnxruntime-genai's builder writes it, and for what that
-//! leaves out from the graph: the width of the feed-forward part from its matrix, epsilon from norms,
-//! windows, scale and cap from attention's nodes, multipliers and the cap of logits from the builder's nodes
-//! for them, rotary frequencies from their cosines and sines.
+//! The configuration from genai_config.json, as onnxruntime-genai's builder writes it beside an ONNX model.
+//! What it lacks is read from the graph: the width of the feed-forward part from its matrix, epsilon from the
+//! norms, windows, scale and cap from attention's nodes, multipliers and the cap of logits from the nodes
+//! that the builder adds for them, rotary frequencies from their cosines and sines.
 
 use std::path::PathBuf;
 
@@ -14,8 +14,8 @@ use crate::base::folder::{Folder, GENAI_CONFIG};
 use crate::base::rope::Rope;
 use crate::{Error, Result};
 
-/// Angles of this many radians off are those of the same cache: sines and cosines of f32 angles, rounded to
-/// f16.
+/// The error, in radians, allowed in the angles of a cache: its sines and cosines are of f32 angles, rounded
+/// to f16.
 const ANGLE_ERROR: f64 = 2e-3;
 /// The further error allowed per position, from frequencies rounded to f32.
 const ANGLE_ERROR_A_POSITION: f64 = 3e-7;
@@ -140,8 +140,8 @@ impl<'a> Graph<'a> {
         Ok(numbers.first().filter(|number| **number != 0.0).map(|number| decimal(*number)))
     }
 
-    /// The constant that nodes by which this name of the builder's goes multiply or divide by, if there are
-    /// such.
+    /// The constant that the `Mul` and `Div` nodes whose names contain `name` multiply or divide by, if there
+    /// are any.
     fn factor(&self, name: &str) -> Result<Option<f64>> {
         let nodes = self.nodes(&["Mul", "Div"]).filter(|node| node.name.contains(name));
         let mut found = None;
@@ -242,7 +242,7 @@ fn recovered(cos: &[f32], sin: &[f32], width: usize) -> Option<Rope> {
     }
     let dim = 2 * width;
     let measured: Vec<f64> = (0..width).map(|i| frequency(cos, sin, width, i)).collect();
-    // Of plain frequencies every one tells the base; of stretched ones the highest, which Llama 3's rule
+    // Any unscaled frequency gives the base. Of scaled ones only the highest does, which Llama 3's rule
     // keeps.
     let base_by = |i: usize| measured[i].powf(-(dim as f64) / (2.0 * i as f64));
     let plain = [width / 2, width - 1, 1].into_iter().filter(|&i| i > 0 && i < width).map(base_by);
@@ -261,8 +261,8 @@ fn recovered(cos: &[f32], sin: &[f32], width: usize) -> Option<Rope> {
     (rope.problem(dim).is_none() && reproduces(&rope, cos, sin, width)).then_some(rope)
 }
 
-/// The frequency of a column in radians a position: from the second row, made finer by rows twice as far each
-/// time, as long as it is known to a part of a turn.
+/// The frequency of column `i` in radians per position: from the second row, refined by rows at twice the
+/// distance each time, while its error stays within a fraction of a turn.
 fn frequency(cos: &[f32], sin: &[f32], width: usize, i: usize) -> f64 {
     let angle = |position: usize| {
         let at = position * width + i;

@@ -1,8 +1,8 @@
 //! A base in an ONNX file: which tensors of the graph are the model's matrices and vectors.
 //!
-//! Exporters rename tensors (`onnx::MatMul_1234`), fold transposes into them, join matrices and quantize them
-//! in blocks. So a tensor is known by what uses it: [`uses`] finds what nodes do with constants, and
-//! [`names`] the module from the path of the node or, where that says nothing, from the tensor's name.
+//! Exporters rename tensors (`onnx::MatMul_1234`), fold transposes into them, join matrices and quantize
+//! them. So a tensor is identified by its use: [`uses`] finds what nodes do with constants, and [`names`]
+//! derives the module from the path of the node or, if that says nothing, from the tensor's name.
 
 mod genai;
 mod model;
@@ -50,8 +50,8 @@ pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
         check_rotation(onnx)?;
     }
     let found = match architecture.name {
-        "" => of_unknown(&uses),
-        _ => of_known(path, &uses, architecture, &made)?,
+        "" => unknown_tensors(&uses),
+        _ => known_tensors(path, &uses, architecture, &made)?,
     };
     let tensors = found.into_iter().map(|(name, found)| Ok((name, found.tensor(&mut model)?)));
     let tensors = tensors.collect::<Result<_>>()?;
@@ -176,17 +176,17 @@ impl Draft {
 
 type Drafts = BTreeMap<String, Draft>;
 
-/// The matrices of a model that is not known, by their own names or, where these are numbers, by what uses
-/// them.
-fn of_unknown(uses: &[Use<'_>]) -> Drafts {
+/// The matrices of an unknown architecture, under their own names or, if those are generated numbers, under
+/// the module of the node that uses them.
+fn unknown_tensors(uses: &[Use<'_>]) -> Drafts {
     let (mut found, mut seen) = (Drafts::new(), BTreeSet::new());
     for used in uses.iter().filter(|used| used.role == Role::Matrix && seen.insert(used.name)) {
         let draft = Draft::new(used);
-        let own = names::of_initializer(used.name).map(|_| {
+        let own = names::module_of_initializer(used.name).map(|_| {
             let stem = used.name.strip_suffix(".weight").unwrap_or(used.name);
             stem.to_string()
         });
-        let by_node = || names::of_node(used.node).into_iter().find(|module| !module.is_empty());
+        let by_node = || names::modules_of_node(used.node).into_iter().find(|module| !module.is_empty());
         let name = own.or_else(by_node).filter(|name| !found.contains_key(name));
         let mut name = name.unwrap_or_else(|| used.name.to_string());
         while found.contains_key(&name) {
@@ -206,14 +206,14 @@ fn named(architecture: &'static Architecture, used: &Use<'_>) -> Option<Named> {
         Role::Bias => true,
     };
     let known = |module: String| names::canonical(architecture, &module).filter(fits);
-    let parameter = || names::of_parameter(architecture, used.name).filter(fits);
+    let parameter = || names::of_torch_parameter(architecture, used.name).filter(fits);
     // Exporters give tensors of equal values one name, but each node its own.
-    let by_node = names::of_node(used.node).into_iter().find_map(known);
-    by_node.or_else(|| names::of_initializer(used.name).and_then(known)).or_else(parameter)
+    let by_node = names::modules_of_node(used.node).into_iter().find_map(known);
+    by_node.or_else(|| names::module_of_initializer(used.name).and_then(known)).or_else(parameter)
 }
 
 /// The tensors of a known architecture.
-fn of_known(
+fn known_tensors(
     path: &Path,
     uses: &[Use<'_>],
     architecture: &'static Architecture,

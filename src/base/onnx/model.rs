@@ -1,5 +1,4 @@
-//! An open ONNX file with the bytes of its tensors, and the folder that its configuration and tokenizer lie
-//! in.
+//! An open ONNX file with the bytes of its tensors, and the folder of its configuration and tokenizer.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

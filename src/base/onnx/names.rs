@@ -47,7 +47,7 @@ impl Named {
 }
 
 /// The module in the name of an initializer; `None` for a generated name.
-pub(super) fn of_initializer(name: &str) -> Option<String> {
+pub(super) fn module_of_initializer(name: &str) -> Option<String> {
     (!is_number(name)).then(|| without_endings(name.split('.').collect()))
 }
 
@@ -60,7 +60,7 @@ pub(super) fn is_number(name: &str) -> bool {
 
 /// The modules that a node may belong to: by its path (`/model/layers.0/self_attn/q_proj/MatMul`), and by the
 /// scopes that PyTorch's newer exporter notes.
-pub(super) fn of_node(node: &Node) -> Vec<String> {
+pub(super) fn modules_of_node(node: &Node) -> Vec<String> {
     const SCOPES: &str = "pkg.torch.onnx.name_scopes";
     let mut found = Vec::new();
     if let Some((path, _operator)) = node.name.rsplit_once('/') {
@@ -105,7 +105,7 @@ pub(super) fn canonical(architecture: &'static Architecture, module: &str) -> Op
 
 /// What the architecture has for a parameter as early versions of PyTorch's newer exporter name it:
 /// `p_model_layers_0_self_attn_q_proj_weight`.
-pub(super) fn of_parameter(architecture: &'static Architecture, name: &str) -> Option<Named> {
+pub(super) fn of_torch_parameter(architecture: &'static Architecture, name: &str) -> Option<Named> {
     let module = name.strip_prefix("p_")?;
     let module = module.strip_suffix("_weight").or_else(|| module.strip_suffix("_bias"))?;
     ends(module, '_').find_map(|module| {
@@ -172,9 +172,9 @@ mod tests {
         assert_eq!(names("gpt2", "transformer.h.1.attn.c_attn"), whole("blk.1.attn_qkv"));
         assert!(names("llama", "model.layers.3.self_attn.q_proj.lora_A").is_empty());
         let llama = by_model_type("llama").unwrap();
-        let parameter = of_parameter(llama, "p_model_model_layers_12_self_attn_q_proj_weight").unwrap();
+        let parameter = of_torch_parameter(llama, "p_model_model_layers_12_self_attn_q_proj_weight").unwrap();
         assert_eq!(parameter.parts[0].canonical, "blk.12.attn_q");
-        assert_eq!(of_parameter(llama, "p_model_layers_12_self_attn_q_proj_lora_weight"), None);
+        assert_eq!(of_torch_parameter(llama, "p_model_layers_12_self_attn_q_proj_lora_weight"), None);
     }
 
     /// A name may have five million suffixes; only a few are tried.
@@ -187,11 +187,11 @@ mod tests {
 
     #[test]
     fn names_and_paths_give_modules() {
-        let of = |name: &str| of_initializer(name).unwrap();
+        let of = |name: &str| module_of_initializer(name).unwrap();
         assert_eq!(of("model.layers.0.attn.q_proj.MatMul.weight_Q4"), "model.layers.0.attn.q_proj");
         assert_eq!(of("model.layers.0.attn.q_norm.layernorm.weight"), "model.layers.0.attn.q_norm");
         for number in ["onnx::MatMul_1234", "val_12", "1234"] {
-            assert_eq!(of_initializer(number), None, "{number}");
+            assert_eq!(module_of_initializer(number), None, "{number}");
         }
         let scopes = "['', 'model', 'model.layers.0', 'model.layers.0.mlp.up_proj', 'linear_5']";
         let node = Node {
@@ -199,7 +199,7 @@ mod tests {
             metadata: vec![("pkg.torch.onnx.name_scopes".into(), scopes.into())],
             ..Node::default()
         };
-        assert_eq!(of_node(&node), ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj"]);
-        assert!(of_node(&Node { name: "node_linear_5".into(), ..Node::default() }).is_empty());
+        assert_eq!(modules_of_node(&node), ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj"]);
+        assert!(modules_of_node(&Node { name: "node_linear_5".into(), ..Node::default() }).is_empty());
     }
 }

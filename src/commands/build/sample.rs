@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use serde_json::json;
 
 use crate::Result;
-use crate::report::terminal;
+use crate::commands::report::terminal;
 use crate::tokenizer::Tokenizer;
 use crate::train::data::Example;
 

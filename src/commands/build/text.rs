@@ -6,12 +6,12 @@ use curmerge_formats::adapter::Adapter;
 
 use super::{BuildArgs, trained_numbers};
 use crate::base::Base;
-use crate::report::terminal;
+use crate::commands::report::terminal;
 use crate::train::data::Dataset;
 use crate::train::{End, TrainReport};
 use crate::{Error, Result};
 
-/// How fast a run went, without what earlier runs did that it goes on from.
+/// The speed of a run, without the runs that it resumes.
 pub(super) struct Pace {
     pub(super) steps: u64,
     pub(super) seconds: f64,
@@ -25,7 +25,6 @@ pub(super) fn end(end: End) -> &'static str {
         End::Planned => "planned",
         End::Patience => "patience",
         End::Stopped => "stopped",
-        End::Diverged => "diverged",
     }
 }
 
@@ -52,7 +51,7 @@ pub(super) fn introduce(
         text += &format!("         {} examples were longer than --max-seq-len and cut\n", data.cut);
     }
     if data.dropped > 0 {
-        text += &format!("         {} examples had nothing to learn from and were left out\n", data.dropped);
+        text += &format!("         {} examples have no target tokens and were left out\n", data.dropped);
     }
     text += &format!(
         "targets  {} matrices, rank {}, {} selection, seed {}: {} numbers to train\n",
@@ -81,14 +80,15 @@ pub(super) fn conclude(
     match report.end {
         End::Stopped => text += &format!("stopped  at step {steps} of {planned}\n"),
         End::Patience => {
-            text += &format!("ended    at step {steps} of {planned}: --valid no longer got better\n")
+            text +=
+                &format!("ended    at step {steps} of {planned}: the loss on --valid no longer improved\n")
         }
-        End::Planned | End::Diverged => {}
+        End::Planned => {}
     }
     let Pace { steps: trained, seconds, rate } = pace;
     text += &format!("trained  {trained} steps in {seconds:.0} s, {rate:.0} tokens/s\n");
     if let Some(first) = report.progress.losses.first() {
-        let before = if args.shrink == 1.0 { "" } else { ", before --shrink" };
+        let before = if args.training.shrink == 1.0 { "" } else { ", before --shrink" };
         text += &format!("loss     {first:.4} at first, {:.4} over the last steps{before}\n", report.loss());
     }
     for (steps, loss) in &report.progress.validation {
@@ -100,7 +100,7 @@ pub(super) fn conclude(
     let bytes = std::fs::metadata(output).map_err(|e| Error::io(output, "read", e))?.len();
     text += &format!("adapter  {} ({bytes} bytes)\n", output.display());
     if let Some(checkpoint) = checkpoint {
-        text += &format!("to go on {}: the same command line with --resume\n", checkpoint.display());
+        text += &format!("resume   {}: the same command line with --resume\n", checkpoint.display());
     }
     terminal::print(&text)
 }

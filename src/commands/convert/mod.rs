@@ -13,9 +13,9 @@ use serde_json::json;
 
 use super::arguments::parse_size;
 use crate::base::{self, Base};
+use crate::commands::report::{progress, terminal};
 use crate::convert::to_hugging_face::natural_type;
 use crate::convert::{ConvertReport, FileType, FolderOptions, retype, to_gguf, to_hugging_face};
-use crate::report::{progress, terminal};
 use crate::{Error, Result};
 use onnx::OnnxArgs;
 

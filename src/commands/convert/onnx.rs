@@ -6,8 +6,8 @@ use clap::{Args, ValueEnum};
 
 use super::ConvertArgs;
 use crate::base::Base;
+use crate::commands::report::progress;
 use crate::convert::{ConvertReport, OnnxOptions, OnnxType, to_onnx, to_onnx_folder};
-use crate::report::progress;
 use crate::{Error, Result};
 
 /// What a folder is written for.

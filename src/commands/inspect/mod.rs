@@ -17,8 +17,8 @@ use serde_json::{Value as Json, json};
 
 use crate::base;
 use crate::base::folder::Folder;
-use crate::report::contents::{Contents, Entry, TensorLine};
-use crate::report::{progress, terminal};
+use crate::commands::report::contents::{Contents, Entry, TensorLine};
+use crate::commands::report::{progress, terminal};
 use crate::{Error, Result};
 
 /// Arrays longer than this are shown by their length and first values.

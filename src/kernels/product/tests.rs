@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use clap::ValueEnum;
 use ndarray::{Array2, ArrayView2, Axis, s};
 
 use super::micro_kernel::MicroKernel;
@@ -32,9 +31,7 @@ fn numbers(rows: usize, columns: usize, seed: u32) -> Array2<f32> {
 
 fn kernels() -> impl Iterator<Item = (Cpu, Precision, &'static MicroKernel)> {
     Cpu::available().flat_map(|cpu| {
-        Precision::value_variants()
-            .iter()
-            .map(move |&precision| (cpu, precision, select::micro_kernel(cpu, precision)))
+        Precision::ALL.iter().map(move |&precision| (cpu, precision, select::micro_kernel(cpu, precision)))
     })
 }
 
@@ -138,7 +135,7 @@ fn activations_multiply_in_every_role_and_in_part() {
 #[test]
 fn rows_from_a_function_are_those_of_an_array() {
     let x = numbers(70, 33, 8);
-    for precision in Precision::value_variants() {
+    for precision in Precision::ALL {
         let b = PackedRhs::pack(x.slice(s![..33, ..20]), *precision);
         let made = PackedLhs::from_fn(x.dim(), *precision, |i, row| {
             row.copy_from_slice(x.row(i).to_slice().unwrap())

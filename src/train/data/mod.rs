@@ -73,6 +73,14 @@ pub struct Dataset {
     pub dropped: usize,
     /// SHA-256 of the file's bytes, hex.
     pub sha256: String,
+    /// The limit that the examples were made with, in tokens.
+    pub max_seq_len: usize,
+}
+
+impl Default for DataOptions {
+    fn default() -> Self {
+        Self { max_seq_len: 1024, append_eos: false }
+    }
 }
 
 impl Dataset {
@@ -89,7 +97,8 @@ impl Dataset {
     pub fn read(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<Self, Error> {
         check(path, options)?;
         let (content, sha256) = open(path)?;
-        let mut dataset = Dataset { examples: Vec::new(), cut: 0, dropped: 0, sha256 };
+        let mut dataset =
+            Dataset { examples: Vec::new(), cut: 0, dropped: 0, sha256, max_seq_len: options.max_seq_len };
         match content {
             Content::Plain(text) => {
                 dataset.examples = windows(&text, tokenizer, options)
@@ -167,12 +176,12 @@ fn check(path: &Path, options: &DataOptions) -> Result<(), Error> {
     Err(Error::file(
         path,
         format!("cannot be learnt from in sequences of {} tokens", options.max_seq_len),
-        "use --max-seq-len of at least 2",
+        "use sequences of at least 2 tokens",
     ))
 }
 
 fn nothing_to_learn(path: &Path) -> Error {
-    let help = "give it completions, assistant turns or longer texts, or raise --max-seq-len";
+    let help = "give it completions, assistant turns or longer texts, or allow longer sequences";
     Error::file(path, "has no example with anything to learn", help)
 }
 

@@ -192,10 +192,7 @@ fn windows_that_only_transformers_heeds_are_told() {
         let set = made.json("config.json")["sliding_window"].as_u64() == Some(u64::from(window));
         (
             set,
-            made.report
-                .notes
-                .iter()
-                .any(|note| note.contains(&format!("{window} tokens in a sliding window"))),
+            made.report.notes.iter().any(|note| note.contains(&format!("sliding window of {window} tokens"))),
         )
     };
     let context = Base::open(Path::new("fixtures/arch/phi3/model.gguf")).unwrap().config().context as u32;

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use curmerge::Error;
 use curmerge::base::Base;
+use curmerge::commands::report::errors;
 use curmerge::convert::{FileType, retype};
 use curmerge::cur::fingerprint;
 use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
@@ -225,7 +227,9 @@ fn another_quantization_needs_a_word() {
     tiny::write_gguf(&b, DType::Q4_1);
     let (a, b) = (Base::open(&a).unwrap(), Base::open(&b).unwrap());
     let adapter = adapter(&a, 0.1);
-    let message = fingerprint::check(&b, &adapter, false).unwrap_err().to_string();
+    let error = fingerprint::check(&b, &adapter, false).unwrap_err();
+    assert!(matches!(error, Error::OtherValues { .. }), "{error:?}");
+    let message = errors::line(&error);
     assert!(message.contains("blk.0.attn_k") && message.contains("--allow-other-base"), "{message}");
     fingerprint::check(&b, &adapter, true).unwrap();
     // The other tensors of another quantization differ as a matter of course.

@@ -33,7 +33,7 @@ fn decoded(dtype: DType, bytes: &[u8]) -> Vec<f32> {
 
 fn kept(dtype: DType, base: &[u8], values: &[f32]) -> Vec<u8> {
     let mut out = vec![0xaa; base.len()];
-    encode_keeping_scales(dtype, base, values, &mut out).unwrap();
+    encode_with_fixed_scales(dtype, base, values, &mut out).unwrap();
     out
 }
 
@@ -62,13 +62,13 @@ fn reachable(dtype: DType, base: &[u8]) -> Vec<Vec<f32>> {
     let present = decoded(dtype, base);
     let mut found: Vec<Vec<f32>> = present.iter().map(|&value| vec![value]).collect();
     match Grid::read(dtype, base).unwrap().unwrap() {
-        Grid::Even(grid) => {
+        Grid::Linear(grid) => {
             for (j, found) in found.iter_mut().enumerate() {
                 let moves = -(grid.below[j] as i32)..=grid.above[j] as i32;
                 *found = moves.map(|moves| present[j] + moves as f32 * grid.steps[j]).collect();
             }
         }
-        Grid::Uneven(grid) => {
+        Grid::NonLinear(grid) => {
             for (found, scale) in found.iter_mut().zip(&grid.scales) {
                 *found = grid.levels.iter().map(|level| scale * level).collect();
             }
@@ -134,7 +134,7 @@ fn each_value_gets_the_nearest_code() {
                 .collect();
             let found = decoded(dtype, &kept(dtype, &base, &wanted));
             // Steps add up to within the rounding of f32, and levels without any.
-            let slack = if matches!(grid, Grid::Even(_)) { 1e-5 } else { 0.0 };
+            let slack = if matches!(grid, Grid::Linear(_)) { 1e-5 } else { 0.0 };
             for j in 0..1024 {
                 let distance = |value: f32| (f64::from(value) - f64::from(wanted[j])).abs();
                 let least = reachable[j].iter().map(|&value| distance(value)).fold(f64::INFINITY, f64::min);
@@ -211,8 +211,8 @@ fn hostile_blocks_and_values_do_no_harm() {
         }
         let base = vec![0xff; dtype.block_bytes()];
         let bad = vec![f32::NAN; elements];
-        assert!(encode_keeping_scales(dtype, &base, &bad, &mut base.clone()).is_err());
-        assert!(encode_keeping_scales(dtype, &base[1..], &bad, &mut base.clone()).is_err());
+        assert!(encode_with_fixed_scales(dtype, &base, &bad, &mut base.clone()).is_err());
+        assert!(encode_with_fixed_scales(dtype, &base[1..], &bad, &mut base.clone()).is_err());
     }
     assert_eq!(Grid::read(DType::F16, &[0; 6]), Ok(None));
     assert!(Grid::read(DType::Q4_0, &[0; 17]).is_err());

@@ -1,7 +1,7 @@
 //! Super-blocks whose sub-blocks have evenly spaced values: Q2_K to Q6_K.
 
 use super::codes::{BitCodes, Bits, NONE, nibble, pair};
-use super::even::Even;
+use super::linear::Linear;
 use crate::quant::{half_at, k_decode, k_scales};
 
 /// The step of sub-block `sub` of a Q4_K or Q5_K block.
@@ -19,7 +19,7 @@ impl BitCodes for Q2K {
         [pair(16, j), NONE]
     }
 }
-impl Even for Q2K {
+impl Linear for Q2K {
     const SUB: usize = 16;
     const RANGE: (u8, u8) = (0, 3);
     fn step(block: &[u8], sub: usize) -> f32 {
@@ -35,7 +35,7 @@ impl BitCodes for Q3K {
         [pair(32, j), Bits { byte: j % 32, shift: (j / 32) as u32, count: 1 }]
     }
 }
-impl Even for Q3K {
+impl Linear for Q3K {
     const SUB: usize = 16;
     const RANGE: (u8, u8) = (0, 7);
     fn step(block: &[u8], sub: usize) -> f32 {
@@ -51,7 +51,7 @@ impl BitCodes for Q4K {
         [nibble(16, 32, j), NONE]
     }
 }
-impl Even for Q4K {
+impl Linear for Q4K {
     const SUB: usize = 32;
     const RANGE: (u8, u8) = (0, 15);
     fn step(block: &[u8], sub: usize) -> f32 {
@@ -67,7 +67,7 @@ impl BitCodes for Q5K {
         [nibble(48, 32, j), Bits { byte: 16 + j % 32, shift: (j / 32) as u32, count: 1 }]
     }
 }
-impl Even for Q5K {
+impl Linear for Q5K {
     const SUB: usize = 32;
     const RANGE: (u8, u8) = (0, 31);
     fn step(block: &[u8], sub: usize) -> f32 {
@@ -83,7 +83,7 @@ impl BitCodes for Q6K {
         [nibble(0, 64, j), pair(128, j)]
     }
 }
-impl Even for Q6K {
+impl Linear for Q6K {
     const SUB: usize = 16;
     const RANGE: (u8, u8) = (0, 63);
     fn step(block: &[u8], sub: usize) -> f32 {

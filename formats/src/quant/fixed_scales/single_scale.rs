@@ -1,7 +1,7 @@
 //! Blocks with one scale for all their values: the 4-, 5- and 8-bit types of 32 values, and those of at most two bits.
 
 use super::codes::{BitCodes, Bits, Codes, NONE, nibble, pair};
-use super::even::Even;
+use super::linear::Linear;
 use crate::quant::{half_at, two_bit};
 
 pub(super) struct Q4_0;
@@ -12,7 +12,7 @@ impl BitCodes for Q4_0 {
         [nibble(2, 16, j), NONE]
     }
 }
-impl Even for Q4_0 {
+impl Linear for Q4_0 {
     const RANGE: (u8, u8) = (0, 15);
     fn step(block: &[u8], _: usize) -> f32 {
         half_at(block, 0)
@@ -27,7 +27,7 @@ impl BitCodes for Q4_1 {
         [nibble(4, 16, j), NONE]
     }
 }
-impl Even for Q4_1 {
+impl Linear for Q4_1 {
     const RANGE: (u8, u8) = (0, 15);
     fn step(block: &[u8], _: usize) -> f32 {
         half_at(block, 0)
@@ -42,7 +42,7 @@ impl BitCodes for Q5_0 {
         [nibble(6, 16, j), one_bit(2, j)]
     }
 }
-impl Even for Q5_0 {
+impl Linear for Q5_0 {
     const RANGE: (u8, u8) = (0, 31);
     fn step(block: &[u8], _: usize) -> f32 {
         half_at(block, 0)
@@ -57,7 +57,7 @@ impl BitCodes for Q5_1 {
         [nibble(8, 16, j), one_bit(4, j)]
     }
 }
-impl Even for Q5_1 {
+impl Linear for Q5_1 {
     const RANGE: (u8, u8) = (0, 31);
     fn step(block: &[u8], _: usize) -> f32 {
         half_at(block, 0)
@@ -73,7 +73,7 @@ impl BitCodes for Q8_0 {
         [Bits { byte: 2 + j, shift: 0, count: 8 }, NONE]
     }
 }
-impl Even for Q8_0 {
+impl Linear for Q8_0 {
     /// -127 to 127.
     const RANGE: (u8, u8) = (1, 255);
     fn step(block: &[u8], _: usize) -> f32 {
@@ -89,7 +89,7 @@ impl BitCodes for Q1_0 {
         [one_bit(2, j), NONE]
     }
 }
-impl Even for Q1_0 {
+impl Linear for Q1_0 {
     const RANGE: (u8, u8) = (0, 1);
     /// From minus to plus the scale.
     fn step(block: &[u8], _: usize) -> f32 {
@@ -105,7 +105,7 @@ impl BitCodes for Q2_0 {
         [Bits { byte: 2 + j / 4, shift: (j % 4 * 2) as u32, count: 2 }, NONE]
     }
 }
-impl Even for Q2_0 {
+impl Linear for Q2_0 {
     const RANGE: (u8, u8) = (0, 3);
     fn step(block: &[u8], _: usize) -> f32 {
         half_at(block, 0)
@@ -120,7 +120,7 @@ impl BitCodes for TQ2_0 {
         [pair(0, j), NONE]
     }
 }
-impl Even for TQ2_0 {
+impl Linear for TQ2_0 {
     /// Ternary; the fourth code can be read only.
     const RANGE: (u8, u8) = (0, 2);
     fn step(block: &[u8], _: usize) -> f32 {
@@ -155,7 +155,7 @@ impl Codes for TQ1_0 {
         block[byte] = (number * 256).div_ceil(243) as u8;
     }
 }
-impl Even for TQ1_0 {
+impl Linear for TQ1_0 {
     const RANGE: (u8, u8) = (0, 2);
     fn step(block: &[u8], _: usize) -> f32 {
         half_at(block, 52)

@@ -2,11 +2,11 @@
 
 use super::codes::{BitCodes, Bits, Codes, NONE, nibble};
 use crate::quant::half_at;
-use crate::quant::uneven::{E2M1, UNEVEN, half_of_e8m0, half_of_ue4m3, iq4_xs_scale};
+use crate::quant::non_linear::{E2M1, IQ4_LEVELS, half_of_e8m0, half_of_ue4m3, iq4_xs_scale};
 
 /// The scale of every value of some stored blocks, and the levels that it multiplies.
 #[derive(Clone, Debug, PartialEq)]
-pub struct UnevenGrid {
+pub struct NonLinearGrid {
     /// From the least to the greatest; some may be equal.
     pub levels: [f32; 16],
     /// May be negative or zero.
@@ -72,11 +72,11 @@ impl Levels {
     }
 }
 
-static IQ4: Levels = Levels::new(&UNEVEN, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+static IQ4: Levels = Levels::new(&IQ4_LEVELS, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 static FP4: Levels = Levels::new(&E2M1, [15, 14, 13, 12, 11, 10, 9, 8, 0, 1, 2, 3, 4, 5, 6, 7]);
 
 /// How a block type stores its scales.
-pub(super) trait Uneven: Codes {
+pub(super) trait NonLinear: Codes {
     /// Values that share a scale.
     const SUB: usize = Self::BLOCK;
 
@@ -86,9 +86,9 @@ pub(super) trait Uneven: Codes {
     fn scale(block: &[u8], sub: usize) -> f32;
 }
 
-pub(super) fn read<C: Uneven>(blocks: &[u8]) -> UnevenGrid {
+pub(super) fn read<C: NonLinear>(blocks: &[u8]) -> NonLinearGrid {
     let table = C::levels();
-    let mut grid = UnevenGrid { levels: table.levels, scales: vec![], steps: vec![] };
+    let mut grid = NonLinearGrid { levels: table.levels, scales: vec![], steps: vec![] };
     for block in blocks.chunks_exact(C::BYTES) {
         for j in 0..C::BLOCK {
             if j % C::SUB == 0 {
@@ -103,7 +103,7 @@ pub(super) fn read<C: Uneven>(blocks: &[u8]) -> UnevenGrid {
 
 /// Moves the codes of `out`, which decodes to `present`, to those nearest to `values`, halves away from the present code.
 /// Codes stay where they are if the scale is zero or no number.
-pub(super) fn write<C: Uneven>(present: &[f32], values: &[f32], out: &mut [u8]) {
+pub(super) fn write<C: NonLinear>(present: &[f32], values: &[f32], out: &mut [u8]) {
     let table = C::levels();
     let numbers = present.chunks_exact(C::BLOCK).zip(values.chunks_exact(C::BLOCK));
     for (block, (present, values)) in out.chunks_exact_mut(C::BYTES).zip(numbers) {
@@ -133,7 +133,7 @@ impl BitCodes for IQ4NL {
         [nibble(2, 16, j), NONE]
     }
 }
-impl Uneven for IQ4NL {
+impl NonLinear for IQ4NL {
     fn levels() -> &'static Levels {
         &IQ4
     }
@@ -150,7 +150,7 @@ impl BitCodes for IQ4XS {
         [nibble(8, 16, j), NONE]
     }
 }
-impl Uneven for IQ4XS {
+impl NonLinear for IQ4XS {
     const SUB: usize = 32;
     fn levels() -> &'static Levels {
         &IQ4
@@ -168,7 +168,7 @@ impl BitCodes for MXFP4 {
         [nibble(1, 16, j), NONE]
     }
 }
-impl Uneven for MXFP4 {
+impl NonLinear for MXFP4 {
     fn levels() -> &'static Levels {
         &FP4
     }
@@ -185,7 +185,7 @@ impl BitCodes for NVFP4 {
         [nibble(4, 8, j), NONE]
     }
 }
-impl Uneven for NVFP4 {
+impl NonLinear for NVFP4 {
     const SUB: usize = 16;
     fn levels() -> &'static Levels {
         &FP4

@@ -1,4 +1,5 @@
-//! Four-bit codes on a fixed uneven scale: that of IQ4_NL and IQ4_XS, and the float E2M1 of MXFP4 and NVFP4.
+//! Non-linear 4-bit types: a code stands for one of 16 unevenly spaced levels. IQ4_NL and IQ4_XS share a table of levels;
+//! MXFP4 and NVFP4 use the float E2M1.
 //!
 //! In `qs`, byte j of a run of values has value j in its low half and the value half a run later in its high half.
 //! Source: `kvalues_iq4nl`, `kvalues_fp4`, `block_iq4_nl`, `block_iq4_xs`, `block_mxfp4` and `block_nvfp4` in
@@ -7,7 +8,7 @@
 use super::half_at;
 
 /// What the codes of IQ4_NL and IQ4_XS stand for.
-pub(super) const UNEVEN: [f32; 16] = [
+pub(super) const IQ4_LEVELS: [f32; 16] = [
     -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
 ];
 
@@ -28,7 +29,7 @@ fn run(scale: f32, values: &[f32; 16], qs: &[u8], out: &mut [f32]) {
 /// Stored: `d`, `qs` 16.
 pub(super) fn decode_iq4_nl(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<18>().0.iter().zip(out.as_chunks_mut::<32>().0) {
-        run(half_at(block, 0), &UNEVEN, &block[2..], out);
+        run(half_at(block, 0), &IQ4_LEVELS, &block[2..], out);
     }
 }
 
@@ -38,7 +39,7 @@ pub(super) fn decode_iq4_xs(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<136>().0.iter().zip(out.as_chunks_mut::<256>().0) {
         let subs = block[8..].as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<32>().0);
         for (sub, (qs, out)) in subs.enumerate() {
-            run(iq4_xs_scale(block, sub), &UNEVEN, qs, out);
+            run(iq4_xs_scale(block, sub), &IQ4_LEVELS, qs, out);
         }
     }
 }

@@ -6,8 +6,8 @@
 //! `quantize_row_mxfp4_ref` in ggml-quants.c.
 
 use super::k_search::{extreme, nearest_int};
-use super::plain::{pack_nibbles, truncate};
-use super::uneven::UNEVEN as LEVELS;
+use super::legacy::{pack_nibbles, truncate};
+use super::non_linear::IQ4_LEVELS as LEVELS;
 use super::weighted::{each_weighted_block, error_weights, sum_of_squares, within_reach};
 use super::{TooLarge, each_block, f32_to_half};
 

@@ -4,7 +4,7 @@ use super::codes::Codes;
 
 /// The step of every value of some stored blocks, and the room that its code has.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct EvenGrid {
+pub struct LinearGrid {
     /// By how much a value changes when its code rises by one; may be negative, or zero for a block of one value only.
     pub steps: Vec<f32>,
     /// How many codes there are below the present one.
@@ -14,7 +14,7 @@ pub struct EvenGrid {
 }
 
 /// How a block type stores its steps.
-pub(super) trait Even: Codes {
+pub(super) trait Linear: Codes {
     /// Values that share a step.
     const SUB: usize = Self::BLOCK;
     /// Least and greatest code that the encoder writes.
@@ -29,8 +29,8 @@ pub(super) trait Even: Codes {
     }
 }
 
-pub(super) fn read<C: Even>(blocks: &[u8]) -> EvenGrid {
-    let mut grid = EvenGrid::default();
+pub(super) fn read<C: Linear>(blocks: &[u8]) -> LinearGrid {
+    let mut grid = LinearGrid::default();
     for block in blocks.chunks_exact(C::BYTES) {
         for j in 0..C::BLOCK {
             let (below, above) = C::room(C::code(block, j));
@@ -46,7 +46,7 @@ pub(super) fn read<C: Even>(blocks: &[u8]) -> EvenGrid {
 
 /// Moves the codes of `out`, which decodes to `present`, to those nearest to `values`, halves away from the present
 /// code. What is nearest is found by whole steps from the present value, so within the rounding of `f32`.
-pub(super) fn write<C: Even>(present: &[f32], values: &[f32], out: &mut [u8]) {
+pub(super) fn write<C: Linear>(present: &[f32], values: &[f32], out: &mut [u8]) {
     let numbers = present.chunks_exact(C::BLOCK).zip(values.chunks_exact(C::BLOCK));
     for (block, (present, values)) in out.chunks_exact_mut(C::BYTES).zip(numbers) {
         let subs = present.chunks_exact(C::SUB).zip(values.chunks_exact(C::SUB));

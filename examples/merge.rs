@@ -1,0 +1,40 @@
+//! Merges an adapter into its base and says what of it survived rounding:
+//!
+//! `cargo run --release --example merge -- fixtures/demo/model.gguf adapter.safetensors merged.gguf`
+
+use std::path::Path;
+
+use curmerge::cur::fingerprint;
+use curmerge::{Adapter, Base, Error, MergeOptions, Result, Source};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [base, adapter, out] = &arguments[..] else {
+        return Err(Error::request("three arguments are needed", "give BASE ADAPTER OUT"));
+    };
+    let base = Base::open(Path::new(base))?;
+    let adapter_path = Path::new(adapter);
+    let adapter = Adapter::read(adapter_path)?;
+
+    // The adapter must have been trained on these values of the base. Another quantization is the caller's decision.
+    match fingerprint::check(&base, &adapter, false) {
+        Err(Error::OtherValues { tensor, made_on, .. }) => {
+            println!("'{tensor}' has other values than in '{made_on}': merging all the same");
+            fingerprint::check(&base, &adapter, true)?;
+        }
+        other => drop(other?),
+    }
+
+    // Tensors keep the types of the base. The output never replaces an input.
+    let options = MergeOptions { protect: vec![adapter_path.into()], ..Default::default() };
+    let sources = [(Source::Cur(&adapter), 1.0)];
+    let report = curmerge::merge(&base, &sources, &options, Path::new(out), |done, of| {
+        if done == of {
+            println!("{of} pieces of work done");
+        }
+    })?;
+    for tensor in report.worst_first().iter().take(3) {
+        println!("{}: {:.1} % of the change survived", tensor.label(), 100.0 * tensor.share);
+    }
+    Ok(())
+}

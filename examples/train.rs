@@ -1,0 +1,54 @@
+//! Trains an adapter and measures it on examples that it was not trained on:
+//!
+//! `cargo run --release --example train -- fixtures/demo/model.gguf fixtures/demo/train.jsonl fixtures/demo/valid.jsonl
+//! adapter.safetensors`
+
+use std::path::Path;
+
+use curmerge::train::mean_loss;
+use curmerge::{
+    Base, DataOptions, Dataset, Error, Result, SelectionOptions, TrainOptions, Trainer, Transformer,
+};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [base, data, valid, out] = &arguments[..] else {
+        return Err(Error::request("four arguments are needed", "give BASE DATA VALID ADAPTER"));
+    };
+    let base = Base::open(Path::new(base))?;
+    let tokenizer = base.tokenizer()?;
+    let data = Dataset::read(Path::new(data), &tokenizer, &DataOptions::default())?;
+    let valid = Dataset::read(Path::new(valid), &tokenizer, &DataOptions::default())?;
+
+    // Which columns and rows of which matrices: deterministic, by the seed.
+    let selection = SelectionOptions { targets: "all".into(), seed: 7, ..Default::default() };
+    let mut adapter = curmerge::new_adapter(&base, &selection)?;
+
+    // The frozen model with U = 0 beside its matrices.
+    let mut model = Transformer::new(&base)?;
+    model.attach(&adapter.targets, adapter.scale)?;
+    println!("loss {:.4} before training", mean_loss(&model, &valid));
+
+    let options = TrainOptions { epochs: 1, learning_rate: 5e-3, seed: 7, ..Default::default() };
+    let mut trainer = Trainer::new(&mut model, &data, Some(&valid), &options)?;
+    loop {
+        // A due validation can decide that the run is over, so it comes first.
+        if trainer.validation_is_due() {
+            println!("loss {:.4} on other examples", trainer.validate()?.loss);
+        }
+        if trainer.end().is_some() {
+            break;
+        }
+        let step = trainer.step()?;
+        if step.done.is_multiple_of(10) {
+            println!("step {}: loss {:.4}, {:.0} tokens/s", step.done, step.recent_loss, step.tokens_per_s());
+        }
+    }
+    let report = trainer.finish();
+
+    model.store(&mut adapter.targets);
+    adapter.training = Some(report.record(&data, &options));
+    adapter.write(Path::new(out), &base.inputs())?;
+    println!("wrote {out} after {} steps", report.kept_steps);
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! What `curmerge build` saves beside the adapter, and checks before hours of training depend on it. None of it changes
+//! the result.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use curmerge_formats::output::OutputFile;
+
+use crate::commands::report::terminal;
+use crate::train::Observer;
+use crate::train::checkpoint::CheckpointFile;
+use crate::train::metrics::MetricsFile;
+use crate::train::tensorboard::EventFile;
+use crate::{Error, Result};
+
+/// Checkpoints and logs.
+#[derive(Clone, Debug, Args)]
+pub struct SavingArgs {
+    /// Every N steps, save what --resume needs in ADAPTER.checkpoint; so does Ctrl-C after its step. The file is removed
+    /// when the run is over and the adapter is written.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub save_every: Option<u64>,
+    /// Resume from ADAPTER.checkpoint, with the same command line: on the same kind of processor the adapter has the
+    /// same bytes as if the run had never stopped. Only --threads, --save-every, --metrics and --tensorboard may differ.
+    #[arg(long)]
+    pub resume: bool,
+    /// Log each step and validation as a line of JSON: step, epoch, loss, learning_rate, gradient_norm, tokens,
+    /// tokens_per_s and seconds of the step, or valid_loss. --resume removes the lines of steps that it takes again.
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
+    /// Log the same for TensorBoard, in an event file in this folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub tensorboard: Option<PathBuf>,
+}
+
+impl SavingArgs {
+    /// Whether the run has checkpoints.
+    pub(super) fn checkpoints(&self) -> bool {
+        self.save_every.is_some() || self.resume
+    }
+
+    /// Hours of training must not end at a missing folder, nor replace the result of other hours.
+    pub(super) fn check(&self, output: &Path, inputs: &[&Path]) -> Result<()> {
+        drop(OutputFile::create(output, inputs)?);
+        let checkpoint = CheckpointFile::beside(output);
+        if self.checkpoints() {
+            drop(OutputFile::create(&checkpoint, inputs)?);
+            if !self.resume && checkpoint.exists() {
+                let problem = "an unfinished run left this checkpoint";
+                return Err(Error::file(checkpoint, problem, "resume it with --resume, or delete it"));
+            }
+        }
+        if let Some(metrics) = &self.metrics {
+            if metrics == output || *metrics == checkpoint {
+                let problem = "is another output of the run";
+                return Err(Error::file(metrics, problem, "name another file with --metrics"));
+            }
+            drop(OutputFile::create(metrics, inputs)?);
+        }
+        Ok(())
+    }
+
+    /// The logs, opened for a run that resumes after `resumed_at` steps.
+    pub(super) fn logs(&self, resumed_at: Option<u64>) -> Result<Vec<Box<dyn Observer>>> {
+        let mut logs: Vec<Box<dyn Observer>> = Vec::new();
+        if let Some(path) = &self.metrics {
+            logs.push(Box::new(MetricsFile::open(path, resumed_at, warn)?));
+        }
+        if let Some(folder) = &self.tensorboard {
+            logs.push(Box::new(EventFile::create(folder, resumed_at.unwrap_or(0), warn)?));
+        }
+        Ok(logs)
+    }
+}
+
+fn warn(error: &Error) {
+    terminal::warn(&format!("{error}; the run goes on without this log"));
+}

@@ -1,0 +1,140 @@
+//! The options that decide what training gives. An option is added here and nowhere else in `commands`: the field, its
+//! place in a checkpoint's identity ([`TrainingArgs::settings`]) and in the library's options
+//! ([`TrainingArgs::options`]). The compiler points out an option that either of them forgets.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::commands::arguments::parse_size;
+use crate::train::TrainOptions;
+use crate::train::optimizer::AdamWOptions;
+use crate::{Error, Result};
+
+/// How U is trained.
+#[derive(Clone, Debug, Args)]
+pub struct TrainingArgs {
+    /// Examples to measure the loss on after each epoch and at the end.
+    #[arg(long, value_name = "FILE")]
+    pub valid: Option<PathBuf>,
+    /// Measure it every N steps instead, and at the end.
+    #[arg(long, value_name = "N", requires = "valid", value_parser = clap::value_parser!(u64).range(1..))]
+    pub valid_every: Option<u64>,
+    /// End the run when the loss on --valid has not improved for P measurements. The adapter is that of the best one,
+    /// even if the run reaches its last step or is stopped.
+    #[arg(long, value_name = "P", requires = "valid", value_parser = clap::value_parser!(u64).range(1..))]
+    pub patience: Option<u64>,
+    /// Factor of the change: W + scale C U R.
+    #[arg(long, default_value_t = 1.0)]
+    pub scale: f32,
+    /// Passes over the data.
+    #[arg(long, default_value_t = TrainOptions::default().epochs, value_parser = clap::value_parser!(u64).range(1..))]
+    pub epochs: u64,
+    /// End after N steps, with a schedule of that length.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_steps: Option<u64>,
+    /// Examples a step.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch_size: u32,
+    /// Batches a step: the gradients of K batches are added up, for the mean loss over all their target tokens. The
+    /// result is the same, byte for byte, as with K times the --batch-size. Memory does not depend on either, since at
+    /// most 1024 tokens or one example go through the model at a time.
+    #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    pub grad_accum: u32,
+    /// Peak learning rate. It warms up over a tenth of the steps, then decays along a cosine.
+    #[arg(long, default_value_t = TrainOptions::default().learning_rate)]
+    pub lr: f64,
+    /// Share of U that a step subtracts, times the learning rate.
+    #[arg(long, default_value_t = 0.0)]
+    pub weight_decay: f32,
+    /// Upper limit of the bytes to keep, such as 500M or 4G: activations for the backward pass, then weights prepared
+    /// for products. The rest is computed again, with the same results, which takes longer.
+    #[arg(long, default_value = "400M", value_name = "SIZE", value_parser = parse_size)]
+    pub memory: u64,
+    /// Multiply what U gained by this at the end: the model learns less, and forgets much less.
+    #[arg(long, default_value_t = TrainOptions::default().shrink)]
+    pub shrink: f32,
+    /// Upper limit of the norm of the gradients.
+    #[arg(long, default_value_t = TrainOptions::default().clip)]
+    pub clip: f64,
+    /// Continue training this adapter: its targets, indices and U.
+    #[arg(long, value_name = "ADAPTER", conflicts_with_all = ["rank", "targets", "layers", "select", "scale"])]
+    pub init: Option<PathBuf>,
+}
+
+impl TrainingArgs {
+    /// Refuses numbers that cannot be used.
+    pub(super) fn check(&self) -> Result<()> {
+        let positive = |name: &str, x: f64, zero_allowed: bool| {
+            let fits = x.is_finite() && (x > 0.0 || zero_allowed && x == 0.0);
+            let help = "give a positive number";
+            if fits { Ok(()) } else { Err(Error::request(format!("--{name} {x} cannot be used"), help)) }
+        };
+        positive("lr", self.lr, false)?;
+        positive("clip", self.clip, false)?;
+        positive("shrink", self.shrink.into(), false)?;
+        positive("weight-decay", self.weight_decay.into(), true)?;
+        positive("scale", self.scale.abs().into(), false)
+    }
+
+    /// What decides the result, by option. The names and the form of the values are part of the checkpoint's format.
+    /// The digests of the files and the adapter's own scale are the caller's.
+    pub(super) fn settings(&self) -> Vec<(&'static str, String)> {
+        let number = |value: Option<u64>| value.map_or("none".to_owned(), |value| value.to_string());
+        // Without `..`: a new option does not compile until it is dealt with here.
+        let Self {
+            valid: _,
+            valid_every,
+            patience,
+            scale: _,
+            epochs,
+            max_steps,
+            batch_size: _,
+            grad_accum: _,
+            lr,
+            weight_decay,
+            memory,
+            shrink,
+            clip,
+            init: _,
+        } = self;
+        vec![
+            ("--epochs", epochs.to_string()),
+            ("--max-steps", number(*max_steps)),
+            ("--batch-size times --grad-accum", self.examples_a_step().to_string()),
+            ("--lr", lr.to_string()),
+            ("--weight-decay", weight_decay.to_string()),
+            ("--shrink", shrink.to_string()),
+            ("--clip", clip.to_string()),
+            ("--memory", memory.to_string()),
+            ("--valid-every", number(*valid_every)),
+            ("--patience", number(*patience)),
+        ]
+    }
+
+    /// The same for the library, for an adapter that is written to `output`.
+    pub(super) fn options(&self, seed: u64, save_every: Option<u64>, output: &Path) -> TrainOptions {
+        TrainOptions {
+            epochs: self.epochs,
+            max_steps: self.max_steps,
+            batch_size: usize::try_from(self.examples_a_step()).unwrap_or(usize::MAX),
+            learning_rate: self.lr,
+            adamw: AdamWOptions { weight_decay: self.weight_decay, ..Default::default() },
+            clip: self.clip,
+            shrink: self.shrink,
+            seed,
+            valid_every: self.valid_every,
+            patience: self.patience,
+            save_every,
+            memory: self.memory,
+            scratch: match output.parent() {
+                Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+                _ => PathBuf::from("."),
+            },
+        }
+    }
+
+    fn examples_a_step(&self) -> u64 {
+        u64::from(self.batch_size) * u64::from(self.grad_accum)
+    }
+}

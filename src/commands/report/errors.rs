@@ -1,0 +1,46 @@
+//! The library's errors and deviations in words of the command line: which option helps.
+
+use crate::Error;
+use crate::cur::fingerprint::Deviation;
+
+use super::terminal;
+
+/// The line that the program prints for an error.
+pub fn line(error: &Error) -> String {
+    let text = match error {
+        Error::OtherValues { .. } => {
+            format!("{error}, or give --allow-other-base for another quantization of the same model")
+        }
+        Error::NoCheckpoint { path } => format!(
+            "{}: there is no checkpoint to resume from; give the command line of a run with --save-every, or leave \
+             out --resume to start a new run",
+            path.display()
+        ),
+        Error::OtherRun { path, setting, problem } => {
+            let setting = if setting == "targets" { "--targets" } else { setting };
+            format!(
+                "{}: {setting}: {problem}; give what the run began with, or delete the checkpoint and start a new run \
+                 without --resume",
+                path.display()
+            )
+        }
+        other => other.to_string(),
+    };
+    terminal::plain(&text)
+}
+
+/// How far another base is from the one that the adapter was trained on.
+pub fn deviation(deviation: &Deviation) -> String {
+    let Deviation { differing, targets, distance } = deviation;
+    let values =
+        format!("{differing} of {targets} tensors have other values than those the adapter was trained on");
+    match distance {
+        Some(d) => format!(
+            "{values}; C is off by about {:.1} %, R by {:.1} %, most in {}",
+            100.0 * d.c,
+            100.0 * d.r,
+            d.worst
+        ),
+        None => format!("{values}; how far C and R are off was not recorded"),
+    }
+}

@@ -1,0 +1,83 @@
+//! A new adapter: the columns and rows of every target selected, U = 0.
+
+use std::ops::RangeInclusive;
+
+use curmerge_formats::adapter::{Adapter, AdapterTarget};
+use rayon::prelude::*;
+
+use super::sketch::sketch;
+use super::{Selection, fingerprint, select};
+use crate::Result;
+use crate::base::Base;
+
+/// Which matrices a new adapter changes, and through which of their columns and rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelectionOptions {
+    /// Columns and rows of each matrix; U has `rank * rank` numbers.
+    pub rank: u32,
+    /// The matrices: words such as `q,k,v` or `all`, or canonical names; see [`Base::targets`].
+    pub targets: String,
+    /// Only matrices of these blocks, counted from 0.
+    pub layers: Option<RangeInclusive<usize>>,
+    /// How columns and rows are drawn.
+    pub selection: Selection,
+    /// Seed of the draw.
+    pub seed: u64,
+}
+
+impl Default for SelectionOptions {
+    fn default() -> Self {
+        Self { rank: 16, targets: "q,k,v".into(), layers: None, selection: Selection::Reference, seed: 0 }
+    }
+}
+
+/// A new adapter of the base, with scale 1 and U = 0, so that it changes nothing yet.
+///
+/// # Errors
+/// Those of [`Base::targets`] and [`new_targets`].
+pub fn new_adapter(base: &Base, options: &SelectionOptions) -> Result<Adapter> {
+    let names = base.targets(&options.targets, options.layers.clone())?;
+    let targets = new_targets(base, &names, options.rank, options.selection, options.seed)?;
+    Ok(Adapter {
+        base: fingerprint::base_info(base, &targets),
+        rank: options.rank,
+        scale: 1.0,
+        selection: options.selection.to_string(),
+        seed: options.seed,
+        training: None,
+        targets,
+    })
+}
+
+/// Targets for a new adapter: indices drawn, U zero, shapes and digests taken, in the order of `names`.
+///
+/// # Errors
+/// A name that is no matrix of the base, or a matrix with too few non-zero rows or columns.
+pub fn new_targets(
+    base: &Base,
+    names: &[String],
+    rank: u32,
+    selection: Selection,
+    seed: u64,
+) -> Result<Vec<AdapterTarget>> {
+    let made: Vec<Result<AdapterTarget>> = names
+        .par_iter()
+        .map(|name| {
+            let weight = base.weight(name)?;
+            let indices = select(&weight, name, rank, selection, seed).map_err(|e| e.in_file(base.path()))?;
+            Ok(AdapterTarget {
+                name: name.clone(),
+                u: vec![0.0; indices.cols.len() * indices.rows.len()],
+                shape: [weight.rows() as u64, weight.cols() as u64],
+                stored_dtype: base.find(name)?.tensor.type_name(),
+                stored_sha256: weight.stored_sha256(),
+                values_sha256: weight.values_sha256(),
+                sketch: Some(sketch(&weight, &indices.cols, &indices.rows)),
+                cols: indices.cols,
+                rows: indices.rows,
+            })
+        })
+        .collect();
+    // Of several errors, the first in order and not in time.
+    made.into_iter().collect()
+}
