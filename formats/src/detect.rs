@@ -1,4 +1,4 @@
-//! What a path holds, told by its content and never by its ending.
+//! Detects what a path holds from its content, never from its extension.
 
 use std::fs::File;
 use std::io::Read;
@@ -15,14 +15,14 @@ pub enum Container {
     SafeTensors,
     /// A folder with a `config.json`.
     HfFolder,
-    /// An ONNX file, or what looks like the beginning of one: protobuf has no mark of its own.
+    /// An ONNX file, or what looks like the start of one: protobuf has no magic number.
     Onnx,
     /// None of these.
     Unknown,
 }
 
-/// Tells what the file or folder `path` holds, from its first bytes. The answer says which reader to try; only that
-/// reader tells whether the file is sound.
+/// Detects what the file or folder `path` holds from its first bytes. The answer says which reader to try;
+/// only that reader checks the file.
 ///
 /// # Errors
 /// [`Error::Io`] if there is nothing at `path` or it cannot be read.
@@ -32,7 +32,7 @@ pub fn detect(path: &Path) -> Result<Container> {
         let config = path.join("config.json").is_file();
         return Ok(if config { Container::HfFolder } else { Container::Unknown });
     }
-    // A pipe or device is not opened, since that might wait for ever.
+    // Opening a pipe or device might block for ever.
     if !kind.is_file() {
         return Ok(Container::Unknown);
     }
@@ -57,8 +57,8 @@ fn detect_bytes(start: &[u8], length: u64) -> Container {
     if is_onnx_start(start) { Container::Onnx } else { Container::Unknown }
 }
 
-/// Whether a protobuf message begins as a `ModelProto` does: first `ir_version` (field 1, a small number), then one of
-/// the fields 2 to 8 or 14, 20 or 25 that may follow (onnx.proto).
+/// Whether a protobuf message begins as a `ModelProto` does: first `ir_version` (field 1, a small number),
+/// then one of the fields 2 to 8 or 14, 20 or 25 that may follow (onnx.proto).
 fn is_onnx_start(start: &[u8]) -> bool {
     let [0x08, 1..=99, key, rest @ ..] = start else { return false };
     let (field, wire) = match (key, rest) {
@@ -78,11 +78,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn first_bytes_tell() {
+    fn first_bytes_are_enough() {
         assert_eq!(detect_bytes(b"GGUF\x03\0\0\0", 8), Container::Gguf);
         assert_eq!(detect_bytes(b"\x02\0\0\0\0\0\0\0{}", 10), Container::SafeTensors);
         assert_eq!(detect_bytes(b"\x0b\0\0\0\0\0\0\0{}", 10), Container::Unknown);
-        // As `onnx.helper.make_model` writes them: a graph, or first a producer's name; functions are field 25.
+        // As `onnx.helper.make_model` writes them: a graph, or first a producer's name; functions are field
+        // 25.
         assert_eq!(detect_bytes(b"\x08\x0a:\x05", 100), Container::Onnx);
         assert_eq!(detect_bytes(b"\x08\x07\x12\x07pytorch", 100), Container::Onnx);
         assert_eq!(detect_bytes(b"\x08\x0a\xca\x01\x05", 100), Container::Onnx);
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_told_by_their_config() {
+    fn folders_are_detected_by_their_config() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(detect(folder.path()).unwrap(), Container::Unknown);
         std::fs::write(folder.path().join("config.json"), "{}").unwrap();

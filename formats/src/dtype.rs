@@ -1,8 +1,9 @@
-//! The number formats that tensors are stored in: ggml's types and those that only safetensors has, in one table.
+//! The number formats of stored tensors in one table: ggml's types, and those that only safetensors has.
 //!
-//! Ids, names and block sizes of the ggml types are what `ggml_type_name`, `ggml_blck_size` and `ggml_type_size` of
-//! llama.cpp (October 2026) answer; the ids left out belong to types that ggml has removed. The PyPI package `gguf` 0.19
-//! agrees but for Q8_1, which it calls 40 bytes, and Q2_0, which it does not know. The other names are safetensors' own.
+//! Ids, names and block sizes of the ggml types are what `ggml_type_name`, `ggml_blck_size` and
+//! `ggml_type_size` of llama.cpp (October 2026) answer; missing ids belong to types that ggml removed. The
+//! PyPI package `gguf` 0.19 agrees except for Q8_1, to which it gives 40 bytes, and Q2_0, which it does not
+//! know. The other names are safetensors' own.
 
 /// How a tensor's values are stored. A block is the smallest unit that can be decoded by itself.
 #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
@@ -108,7 +109,7 @@ pub enum DType {
     C64,
 }
 
-/// What is fixed about one type.
+/// The constants of one type.
 struct Facts {
     dtype: DType,
     name: &'static str,
@@ -184,7 +185,7 @@ const TABLE: &[Facts] = &[
 ];
 
 impl DType {
-    /// Every type there is.
+    /// Every type.
     pub fn all() -> impl Iterator<Item = DType> {
         TABLE.iter().map(|facts| facts.dtype)
     }
@@ -198,27 +199,27 @@ impl DType {
         self.facts().name
     }
 
-    /// The type of that name, in upper or lower case.
+    /// The type of this name, in upper or lower case.
     pub fn parse(name: &str) -> Option<Self> {
         TABLE.iter().find(|facts| facts.name.eq_ignore_ascii_case(name)).map(|facts| facts.dtype)
     }
 
-    /// The number that stands for the type in a GGUF file.
+    /// The type's id in a GGUF file.
     pub fn ggml_id(self) -> Option<u32> {
         self.facts().ggml_id
     }
 
-    /// The type that the number stands for in a GGUF file.
+    /// The type with this id in a GGUF file.
     pub fn from_ggml_id(id: u32) -> Option<Self> {
         TABLE.iter().find(|facts| facts.ggml_id == Some(id)).map(|facts| facts.dtype)
     }
 
-    /// The name that stands for the type in a safetensors file.
+    /// The type's name in a safetensors file.
     pub fn safetensors_name(self) -> Option<&'static str> {
         self.facts().in_safetensors.then(|| self.facts().name)
     }
 
-    /// The type that the name, in this very spelling, stands for in a safetensors file.
+    /// The type with this exact name in a safetensors file.
     pub fn from_safetensors_name(name: &str) -> Option<Self> {
         TABLE.iter().find(|facts| facts.in_safetensors && facts.name == name).map(|facts| facts.dtype)
     }
@@ -233,7 +234,7 @@ impl DType {
         self.facts().block_bytes
     }
 
-    /// Bytes that `elements` values take; `None` if that is no whole number of blocks or more than a `u64` holds.
+    /// The size of `elements` values in bytes; `None` unless they are whole blocks and the size fits a `u64`.
     pub fn bytes_for(self, elements: u64) -> Option<u64> {
         let block = self.block_elements() as u64;
         if !elements.is_multiple_of(block) {
@@ -242,8 +243,8 @@ impl DType {
         (elements / block).checked_mul(self.block_bytes() as u64)
     }
 
-    /// Whether [`crate::decode`] reads the type: every type whose weights llama.cpp reads. Not Q8_1 and Q8_K, which no
-    /// file has, nor integers, which are weights only with scales stored apart from them.
+    /// Whether [`crate::decode`] reads the type: every type whose weights llama.cpp reads. It leaves out Q8_1
+    /// and Q8_K, which no file has, and integers, which are weights only with scales stored elsewhere.
     pub fn can_decode(self) -> bool {
         use DType::*;
         self.can_encode()

@@ -65,7 +65,7 @@ pub enum Error {
         /// What the user can do.
         help: String,
     },
-    /// The output stands already and may not be replaced.
+    /// The output already exists and may not be replaced.
     #[error("{}: already exists; name another output, or replace it with --force", path.display())]
     Exists {
         /// The output.
@@ -84,7 +84,7 @@ pub enum Error {
     WrongKind {
         /// The output.
         path: PathBuf,
-        /// What stands there, with its article.
+        /// What is there, with its article.
         what: &'static str,
     },
 }

@@ -1,14 +1,15 @@
 //! Importance matrices as llama-imatrix writes them: how much each column of each weight matrix matters.
 //!
-//! What is stored are sums over calibration text, and what [`Imatrix::weights`] gives are the very `f32` values that
-//! llama-quantize hands to the quantizers. The present form is a GGUF file with two tensors of F32 for each matrix:
-//! `NAME.in_sum2`, the sums of the squares of its inputs, and `NAME.counts`, of how many inputs, with one count for
-//! each expert. Experts that met no input have weights of 1. The form before it, `.dat`, all little-endian:
+//! A file stores sums over calibration text. [`Imatrix::weights`] gives exactly the `f32` values that
+//! llama-quantize passes to the quantizers. The current form is a GGUF file with two F32 tensors for each
+//! matrix: `NAME.in_sum2`, the sums of the squares of its inputs, and `NAME.counts`, the number of inputs,
+//! one count for each expert. Experts without inputs have weights of 1. The older form, `.dat`, is all
+//! little-endian:
 //!
 //! ```text
 //! entry count i32
 //! entry: name length i32, name, calls i32, value count i32, values f32...     a weight is value / calls
-//! chunk count i32, name length i32, name of the calibration text               or nothing of this line
+//! chunk count i32, name length i32, name of the calibration text               this line may be missing
 //! ```
 //!
 //! Source: common/imatrix-loader.cpp and `load_imatrix` of tools/quantize/quantize.cpp in llama.cpp.
@@ -33,8 +34,8 @@ impl Imatrix {
     /// Reads the whole of a file of either form.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Malformed`] for anything against the form, weights that are negative or not finite, and
-    /// a file without a matrix; [`Error::Unsupported`] as of [`Gguf::open`].
+    /// [`Error::Io`]; [`Error::Malformed`] for anything against the form, weights that are negative or not
+    /// finite, and a file without a matrix; [`Error::Unsupported`] as of [`Gguf::open`].
     pub fn open(path: &Path) -> Result<Self> {
         let file = MappedFile::open(path)?;
         let weights = if file.bytes().starts_with(b"GGUF") {
@@ -51,7 +52,8 @@ impl Imatrix {
         Ok(Imatrix { weights })
     }
 
-    /// The weights of the columns of a tensor, one expert after the other; each weight is finite and not negative.
+    /// The weights of the columns of a tensor, one expert after the other; each weight is finite and not
+    /// negative.
     pub fn weights(&self, tensor: &str) -> Option<&[f32]> {
         self.weights.get(tensor).map(Vec::as_slice)
     }

@@ -1,16 +1,18 @@
 //! Containers and number formats of language models.
 //!
-//! This crate reads and writes GGUF, safetensors and ONNX, decodes stored blocks to `f32` and encodes them again, and
-//! reads and writes curmerge's adapter file. It knows no model and no training.
+//! This crate reads and writes GGUF, safetensors and ONNX, decodes stored blocks to `f32` and encodes them
+//! again, and reads and writes curmerge's adapter file. It knows no model and no training.
 //!
-//! A file from the internet is hostile: every length, offset, count, dimension and string is checked before it is
-//! used, and nothing is allocated that the file's own size does not justify. Bad input gives an [`Error`], one line that
-//! names the file, the place and what to do. Weights stay in the mapped file. Outputs appear whole or not at all.
+//! A file from the internet is hostile: every length, offset, count, dimension and string is checked before
+//! it is used, and nothing is allocated that the file's own size does not justify. Bad input gives an
+//! [`Error`], one line that names the file, the place and what to do. Weights stay in the mapped file.
+//! Outputs appear whole or not at all.
 //!
-//! Two parsers of the ecosystem take part. The crate `safetensors` parses and checks safetensors headers; [`safetensors`]
-//! says what this crate adds. The crate `gguf-rs` cannot read GGUF for us, because it loses the order of keys, the width
-//! of integers and the sizes of newer types; it is a second reader, whose findings [`gguf::second_opinion`] compares with
-//! ours. ONNX has no Rust parser that keeps the bytes it does not understand, so its few protobuf messages are read here.
+//! Two parsers of the ecosystem take part. The crate `safetensors` parses and checks safetensors headers;
+//! [`safetensors`] says what this crate adds. The crate `gguf-rs` cannot read GGUF for us, because it loses
+//! the order of keys, the width of integers and the sizes of newer types; it is a second reader, whose
+//! findings [`gguf::second_opinion`] compares with ours. ONNX has no Rust parser that keeps the bytes it does
+//! not understand, so its few protobuf messages are read here.
 
 pub mod adapter;
 pub mod detect;

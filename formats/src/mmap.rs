@@ -1,4 +1,4 @@
-//! A file mapped read-only into memory: weights stay on disk, and the system pages in what is touched.
+//! A file mapped read-only into memory: weights stay on disk, and the system loads the pages that are read.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ impl MappedFile {
     /// [`Error::Io`] if the file cannot be opened or mapped, or is not an ordinary file.
     pub fn open(path: &Path) -> Result<Self> {
         let fail = |action| move |source| Error::io(path, action, source);
-        // Asked by name first, because opening a named pipe would wait for its writer.
+        // Checked before it is opened, because opening a named pipe would wait for its writer.
         let kind = std::fs::metadata(path).map_err(fail("open"))?;
         if !kind.is_file() {
             let what = if kind.is_dir() { "it is a folder" } else { "it is not an ordinary file" };
@@ -43,7 +43,7 @@ impl MappedFile {
         self.map.as_deref().unwrap_or(&[])
     }
 
-    /// The open file behind the map, for copies inside the kernel.
+    /// The mapped file itself, for copies inside the kernel.
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
@@ -51,9 +51,10 @@ impl MappedFile {
 
 #[allow(unsafe_code)]
 fn map(file: &File) -> std::io::Result<memmap2::Mmap> {
-    // SAFETY: the map is private to this module, read-only, and handed out as shared bytes only. Another program that
-    // rewrites the file meanwhile can change those bytes (or end this process with SIGBUS by cutting the file short),
-    // as with every memory-mapped model; parsers therefore copy what they check and never trust the map for memory
-    // safety. This program never writes into an input: outputs go to new files that are renamed into place.
+    // SAFETY: the map is private to this module, read-only, and handed out as shared bytes only. Another
+    // program that rewrites the file meanwhile can change those bytes (or end this process with SIGBUS by
+    // cutting the file short), as with every memory-mapped model; parsers therefore copy what they check and
+    // never trust the map for memory safety. This program never writes into an input: outputs go to new files
+    // that are renamed into place.
     unsafe { memmap2::Mmap::map(file) }
 }

@@ -1,11 +1,11 @@
-//! A model's tensors shared out over files of limited size.
+//! Distributes a model's tensors over files of limited size.
 //!
-//! A file takes tensors in their order while their data keep to the limit, as llama.cpp's `gguf-split` and
-//! huggingface_hub count it: headers come on top, and a tensor beyond the limit has a file of its own.
+//! A file takes tensors in order while their data stay within the limit, as in llama.cpp's `gguf-split` and
+//! huggingface_hub: headers are not counted, and a tensor larger than the limit gets a file of its own.
 
 use std::ops::Range;
 
-/// Cuts a row of sizes into stretches whose sums keep to the limit where they can; one stretch for an empty row.
+/// Groups consecutive sizes so that each sum stays within `limit` if it can. No sizes give one empty group.
 pub fn groups(sizes: impl Iterator<Item = u64>, limit: u64) -> Vec<Range<usize>> {
     let (mut groups, mut start, mut end, mut sum) = (Vec::new(), 0, 0, 0u64);
     for size in sizes {

@@ -25,7 +25,7 @@ impl Base {
     ///
     /// ```
     /// # fn main() -> curmerge::Result<()> {
-    /// let base = curmerge::base::Base::open("fixtures/demo/model.gguf".as_ref())?;
+    /// let base = curmerge::base::Base::open("fixtures/demo/model.gguf")?;
     /// let query = base.weight("blk.0.attn_q")?;
     /// assert_eq!(query.rows(), base.config().heads * base.config().head_dim);
     /// assert_eq!(query.cols(), base.config().d_model);
@@ -36,7 +36,7 @@ impl Base {
     /// # Errors
     /// Nothing to open at this path; an architecture that is not known; a tensor that is missing, unknown, or
     /// of another shape than the configuration says; a damaged file.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let base = Self::open_any(path)?;
         base.must_be_known()?;
         Ok(base)
@@ -47,8 +47,8 @@ impl Base {
     ///
     /// # Errors
     /// Those of [`Self::open`], but for an architecture that is not known.
-    pub fn open_any(path: &Path) -> Result<Self> {
-        let path = resolve(path)?;
+    pub fn open_any(path: impl AsRef<Path>) -> Result<Self> {
+        let path = resolve(path.as_ref())?;
         let refuse = |problem: &str, help: &str| Err(Error::input(&path, "container", problem, help));
         let base = match detect(&path)? {
             Container::Gguf => Self::of(&path, gguf::open(&path)?, Files::Gguf),

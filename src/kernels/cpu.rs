@@ -1,5 +1,6 @@
-//! Which instructions this processor has, found out once, and the one place that code for more than the least of them
-//! is entered from.
+//! CPU dispatch: detects once which instructions the processor has, and is the only place from which code
+//! compiled for more than the baseline is entered. (Matrix products choose their micro-kernel by the same
+//! level.)
 
 use std::sync::OnceLock;
 
@@ -46,11 +47,12 @@ impl Cpu {
         *CHOSEN.get_or_init(|| from_variable().ok().flatten().unwrap_or_else(Self::detected))
     }
 
-    /// Compute with `wanted`, or what the environment variable `CURMERGE_CPU` says, or all that there is. Holds for the
-    /// whole process, so it must come before any computation.
+    /// Compute with the level `wanted`, else with that of the environment variable `CURMERGE_CPU`, else with the
+    /// highest. The choice holds for the whole process and must be made before any computation.
     ///
     /// # Errors
-    /// What is wrong with the choice: a level that this processor has not, or a word that is no level.
+    /// What is wrong with the choice: the processor does not have the level, no level has that name, or
+    /// computation has begun.
     pub fn choose(wanted: Option<Self>) -> Result<(), String> {
         let level = match wanted {
             Some(level) => level.if_available()?,
@@ -112,11 +114,11 @@ impl Cpu {
         }
     }
 
-    /// Do `work`, compiled for this level, so that its loops use the level's instructions. The results are the same bytes
-    /// at every level, since Rust neither fuses nor reorders arithmetic.
+    /// Run `work` as compiled for this level, so that its loops use the level's instructions. The results are the
+    /// same bytes at every level, since Rust neither fuses nor reorders arithmetic.
     ///
     /// # Panics
-    /// When the processor has no such level.
+    /// When the processor does not have this level.
     #[inline]
     pub(crate) fn dispatch<W: Multiversion>(self, work: W) -> W::Output {
         #[cfg(target_arch = "x86_64")]
@@ -135,12 +137,12 @@ impl Cpu {
     }
 }
 
-/// Something to be compiled for each level. A closure would not do: the compiler need not inline it, and then compiles
-/// it for the least level alone.
+/// Code to compile once for each level (function multiversioning). A closure would not do: the compiler may
+/// choose not to inline it, and then compiles it for the baseline alone.
 pub(crate) trait Multiversion {
-    /// What comes of it.
+    /// The result.
     type Output;
-    /// Do it; must be `#[inline(always)]`.
+    /// Run the code; must be `#[inline(always)]`.
     fn run(self) -> Self::Output;
 }
 
@@ -156,7 +158,7 @@ fn with_avx2<W: Multiversion>(work: W) -> W::Output {
     work.run()
 }
 
-/// The level that the variable asks for.
+/// The level that the environment variable asks for.
 fn from_variable() -> Result<Option<Cpu>, String> {
     let Some(value) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) else { return Ok(None) };
     let value = value.to_string_lossy();

@@ -169,7 +169,7 @@ fn mask<T: Real>(row: &mut [T], visible: Range<usize>) -> &mut [T] {
     &mut row[visible]
 }
 
-/// What the backward pass needs of the forward forward.
+/// What the backward pass needs of the forward pass.
 pub struct ForwardActivations<'a, T: Real> {
     /// `[tokens, query_heads * head_dim]`.
     pub q: &'a SavedActivation<T>,

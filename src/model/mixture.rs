@@ -142,8 +142,8 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
         assignments
     }
 
-    /// dL/dx `[tokens, d_model]` from g = dL/dy. With out_e the output of expert e and w_e its weight, y =
-    /// sum w_e out_e. dL/dw_e = g out_e = (W_down^T g) a_e, so out_e is not saved.
+    /// dL/dx `[tokens, d_model]` from g = dL/dy. With out_e the output of expert e and w_e its weight,
+    /// y = sum w_e out_e. dL/dw_e = g out_e = (W_down^T g) a_e, so out_e is not saved.
     pub fn backward(&self, g: ArrayView2<T>, saved: MixtureActivations<T>) -> Array2<T> {
         let MixtureActivations { probabilities, assignments } = saved;
         let mut dx = Array2::zeros(g.dim());

@@ -1,5 +1,5 @@
-//! Any bytes as an adapter, with the digests made right so that the checks behind them are reached: an error of one
-//! line, or an adapter that is written and read again the same.
+//! Any bytes as an adapter, with corrected digests so that the checks after them are reached. The result is
+//! an error of one line, or an adapter that survives being written and read again.
 #![no_main]
 
 use curmerge_formats::{Adapter, SafeTensors, sha256_hex};
@@ -9,8 +9,8 @@ const DIGITS: usize = 64;
 
 fuzz_target!(|bytes: &[u8]| {
     let mut bytes = bytes.to_vec();
-    curmerge_formats_fuzz::with_file(&bytes.clone(), |path| mend_tensor_digests(&mut bytes, path));
-    mend_file_digest(&mut bytes);
+    curmerge_formats_fuzz::with_file(&bytes.clone(), |path| correct_tensor_digests(&mut bytes, path));
+    correct_file_digest(&mut bytes);
     curmerge_formats_fuzz::with_file(&bytes, |path| match Adapter::read(path) {
         Err(error) => assert!(!error.to_string().contains('\n')),
         Ok(adapter) => {
@@ -21,8 +21,8 @@ fuzz_target!(|bytes: &[u8]| {
     });
 });
 
-/// Puts the digest of each tensor into the header, where the words of its record stand before 64 characters.
-fn mend_tensor_digests(bytes: &mut [u8], path: &std::path::Path) {
+/// Puts the digest of each tensor into the header, after the key of its record.
+fn correct_tensor_digests(bytes: &mut [u8], path: &std::path::Path) {
     let Ok(file) = SafeTensors::open(path) else { return };
     for tensor in file.tensors() {
         let Some((name, part)) = tensor.name.rsplit_once('.') else { continue };
@@ -38,7 +38,7 @@ fn mend_tensor_digests(bytes: &mut [u8], path: &std::path::Path) {
 }
 
 /// Puts the digest of the whole file into the header.
-fn mend_file_digest(bytes: &mut [u8]) {
+fn correct_file_digest(bytes: &mut [u8]) {
     let before = b"\"sha256\":\"";
     let Some(start) = find(bytes, before, 0).map(|at| at + before.len()) else { return };
     if bytes.len() < start + DIGITS {

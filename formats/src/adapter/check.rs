@@ -1,10 +1,10 @@
-//! What must hold of every adapter, whether read or to be written.
+//! The invariants of an adapter, checked after reading and before writing.
 
 use super::{Adapter, AdapterTarget};
 use crate::digest::is_digest;
 use crate::error::quoted;
 
-/// What does not hold: the place and the problem.
+/// A broken invariant: the place and the problem.
 pub(super) struct Fault {
     pub(super) place: String,
     pub(super) problem: String,
@@ -70,7 +70,7 @@ fn check_indices(what: &str, indices: &[u32], length: u64, rank: u32) -> Result<
         return Err(format!("{what} has {} indices, and 1 to {rank} (the rank) are allowed", indices.len()));
     }
     if let Some(pair) = indices.windows(2).find(|pair| pair[0] >= pair[1]) {
-        return Err(format!("{what} is not ascending: {} stands before {}", pair[0], pair[1]));
+        return Err(format!("{what} is not ascending: {} comes before {}", pair[0], pair[1]));
     }
     match indices.last() {
         Some(&last) if u64::from(last) >= length => {

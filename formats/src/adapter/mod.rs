@@ -1,11 +1,12 @@
-//! curmerge's adapter: which columns and rows of each matrix were chosen, the matrices U that were trained, and digests
-//! that say what it belongs to and whether it is whole.
+//! curmerge's adapter: the chosen columns and rows of each matrix, the trained matrices U, and digests that
+//! identify the base model and detect damage.
 //!
-//! A safetensors file, so that any tool of the field can open it. Each target has three tensors under its canonical
-//! name: `NAME.cols` U32 \[c\], `NAME.rows` U32 \[r\], `NAME.u` F32 \[c, r\]. The metadata hold `format`, `version`,
-//! what [`BaseInfo`] and [`Adapter`] name, and two JSON texts: `targets` (the shape and digests of each target, and the
-//! SHA-256 of its three tensors, so that damage is named) and `training`. `sha256` is that of the whole file with its own
-//! 64 digits read as zeros, so that one flipped bit anywhere is found. Equal adapters are equal files.
+//! An adapter is a safetensors file, so any tool that reads safetensors opens it. Each target has three
+//! tensors under its canonical name: `NAME.cols` U32 \[c\], `NAME.rows` U32 \[r\], `NAME.u` F32 \[c, r\]. The
+//! metadata hold `format`, `version`, the fields of [`BaseInfo`] and [`Adapter`], and two JSON texts:
+//! `targets` (the shape and digests of each target, and the SHA-256 of its three tensors, which locate
+//! damage) and `training`. `sha256` is the digest of the whole file with its own 64 digits read as zeros, so
+//! one flipped bit anywhere is found. Equal adapters give equal files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,8 +41,8 @@ pub struct AdapterTarget {
     pub stored_sha256: String,
     /// SHA-256 of W's values as little-endian `f32` in the canonical layout, hex.
     pub values_sha256: String,
-    /// Random projections of C and of R, from which the program tells how far those of another base are; absent in
-    /// adapters of programs that do not record it.
+    /// Random projections of C and of R, which estimate how far another base's C and R are from these. Older
+    /// adapters have none.
     pub sketch: Option<Vec<f32>>,
 }
 
@@ -83,8 +84,8 @@ pub struct BaseInfo {
     pub architecture: String,
     /// `gguf`, `safetensors` or `onnx`.
     pub container: String,
-    /// Name to SHA-256 (hex) of the stored bytes, for the tensors that are not targets, and parts (`NAME[PART]`) that are
-    /// not beside those that are.
+    /// Name to SHA-256 (hex) of the stored bytes, for the tensors that are not targets, and parts
+    /// (`NAME[PART]`) that are not beside those that are.
     pub other_tensors: BTreeMap<String, String>,
 }
 
@@ -111,9 +112,10 @@ impl Adapter {
     /// Reads and verifies a file: every digest, shape and index.
     ///
     /// # Errors
-    /// [`Error::Checksum`](crate::Error::Checksum) that names the damaged tensor, or the whole file if the damage is in
-    /// its header; [`Error::Malformed`](crate::Error::Malformed) for what is no adapter or not consistent;
-    /// [`Error::Unsupported`](crate::Error::Unsupported) for another version; [`Error::Io`](crate::Error::Io).
+    /// [`Error::Checksum`](crate::Error::Checksum) that names the damaged tensor, or the whole file if the
+    /// damage is in its header; [`Error::Malformed`](crate::Error::Malformed) for what is no adapter or not
+    /// consistent; [`Error::Unsupported`](crate::Error::Unsupported) for another version;
+    /// [`Error::Io`](crate::Error::Io).
     pub fn read(path: &Path) -> Result<Self> {
         read::read(path)
     }
@@ -121,7 +123,8 @@ impl Adapter {
     /// The file's bytes, the same for equal adapters. The targets may be in any order.
     ///
     /// # Errors
-    /// [`Error::Encode`](crate::Error::Encode) if [`Adapter::read`] would refuse the file, as for a U that is not finite.
+    /// [`Error::Encode`](crate::Error::Encode) if [`Adapter::read`] would refuse the file, as for a U that is
+    /// not finite.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         write::to_bytes(self)
     }

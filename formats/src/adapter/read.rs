@@ -1,7 +1,7 @@
-//! An adapter from its file, every byte of it verified.
+//! Reads an adapter and verifies every byte of its file.
 //!
-//! The digests of the tensors are checked before that of the whole file: damage to a tensor is then named, and what is
-//! left for the whole file to find lies in the header.
+//! The digests of the tensors are checked before the digest of the whole file. So damage to a tensor is
+//! named, and the whole-file digest is left with damage to the header.
 
 use std::collections::BTreeMap;
 use std::path::Path;

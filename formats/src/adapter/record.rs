@@ -1,4 +1,4 @@
-//! The words of an adapter's metadata, and its JSON records.
+//! The keys of an adapter's metadata, and its JSON records.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,12 +17,12 @@ pub(super) const SEED: &str = "seed";
 pub(super) const TARGETS: &str = "targets";
 pub(super) const TRAINING: &str = "training";
 
-/// How the tensors of a target end.
+/// Suffixes of a target's tensors.
 pub(super) const COLS: &str = ".cols";
 pub(super) const ROWS: &str = ".rows";
 pub(super) const U: &str = ".u";
 
-/// A target's entry in `targets`. Those of `cols`, `rows` and `u` are digests of its tensors in
+/// A target's entry in `targets`. `cols_sha256`, `rows_sha256` and `u_sha256` are digests of its tensors in
 /// this file.
 #[derive(Serialize, Deserialize)]
 pub(super) struct TargetRecord {

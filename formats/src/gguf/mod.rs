@@ -1,13 +1,14 @@
 //! GGUF, the container of llama.cpp and Ollama: typed metadata and tensors of ggml's types in one file.
 //!
-//! Why is the crate `gguf-rs` not the reader? It turns metadata into JSON values in a sorted map. A `u32` is then the same
-//! as an `i64`, an empty array has no element type, and the order of the keys is gone. A file read through it could not be
-//! written again as it was, and llama.cpp refuses some keys in another type (`general.alignment` must be a `u32`). It
-//! knows no type after MXFP4, computes wrong sizes for integers, BF16, IQ4_NL and MXFP4, reads through a stream, and
-//! trusts the counts in it. Here every value keeps its type and place, the weights stay mapped, and a file written from
-//! what was read has the same header bytes.
+//! Why is the crate `gguf-rs` not the reader? It turns metadata into JSON values in a sorted map. A `u32` is
+//! then the same as an `i64`, an empty array has no element type, and the order of the keys is gone. A file
+//! read through it could not be written again as it was, and llama.cpp refuses some keys in another type
+//! (`general.alignment` must be a `u32`). It knows no type after MXFP4, computes wrong sizes for integers,
+//! BF16, IQ4_NL and MXFP4, reads through a stream, and trusts the counts in it. Here every value keeps its
+//! type and place, the weights stay mapped, and a file written from what was read has the same header bytes.
 //!
-//! `gguf-rs` serves as a second reader instead: [`second_opinion`] compares what it sees in a header with what ours sees.
+//! `gguf-rs` serves as a second reader instead: [`second_opinion`] compares what it sees in a header with
+//! what ours sees.
 //!
 //! The format, all little-endian (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>):
 //!
@@ -18,8 +19,8 @@
 //! zeros up to a multiple of `general.alignment` (32 unless given), then the data, each tensor so aligned
 //! ```
 //!
-//! Versions 2 and 3 are alike but for big-endian files, which version 3 allows and nobody has; version 1 counted in
-//! `u32` and llama.cpp no longer reads it.
+//! Versions 2 and 3 differ only in big-endian files, which version 3 allows and nobody uses. Version 1
+//! counted in `u32`; llama.cpp no longer reads it.
 
 mod parse;
 mod read;
@@ -42,10 +43,11 @@ const ALIGNMENT_KEY: &str = "general.alignment";
 /// The alignment of a file that has no [`ALIGNMENT_KEY`].
 const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// More than any file has use for. Padding of that length is allocated, so a file must not choose it freely.
+/// The largest alignment accepted, more than any file needs. Padding of that length is allocated, so a file
+/// must not choose it freely.
 const MAX_ALIGNMENT: u64 = 1 << 24;
 
-/// More dimensions than this ggml does not have.
+/// The most dimensions that ggml has.
 const MAX_DIMS: usize = 4;
 
 /// Bytes that a tensor takes, or what is wrong with its dimensions.

@@ -1,4 +1,4 @@
-//! Opening a GGUF file: the whole header is read and checked once, the tensors' bytes stay mapped.
+//! Opens a GGUF file: reads and checks the whole header once, and leaves the tensors' bytes mapped.
 
 use std::path::Path;
 
@@ -31,7 +31,8 @@ pub struct GgufTensor {
     pub name: String,
     /// How its values are stored.
     pub dtype: DType,
-    /// Lengths in ggml's order, none of them zero: `dims[0]` is the row length. At most four; none for a scalar.
+    /// Lengths in ggml's order, none of them zero: `dims[0]` is the row length. At most four; none for a
+    /// scalar.
     pub dims: Vec<u64>,
     /// First byte, from the start of the file.
     pub offset: u64,
@@ -50,10 +51,10 @@ impl Gguf {
     /// Maps and checks a file.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Malformed`] for anything against the format: a count, length or offset beyond the file,
-    /// a name used twice, an alignment that is no power of two, dimensions that overflow or are no whole number of
-    /// blocks, tensors that are unaligned or overlap, text that is not UTF-8; [`Error::Unsupported`] for version 1,
-    /// big-endian files, arrays of arrays and unknown tensor types.
+    /// [`Error::Io`]; [`Error::Malformed`] for anything against the format: a count, length or offset beyond
+    /// the file, a name used twice, an alignment that is no power of two, dimensions that overflow or are no
+    /// whole number of blocks, tensors that are unaligned or overlap, text that is not UTF-8;
+    /// [`Error::Unsupported`] for version 1, big-endian files, arrays of arrays and unknown tensor types.
     pub fn open(path: &Path) -> Result<Self> {
         let file = MappedFile::open(path)?;
         let mut cursor = Cursor { path, bytes: file.bytes(), at: 0 };
@@ -101,7 +102,7 @@ impl Gguf {
         self.version
     }
 
-    /// What the offset of each tensor is a multiple of, in bytes; a power of two.
+    /// The alignment of each tensor's offset in bytes, a power of two.
     pub fn alignment(&self) -> u64 {
         self.alignment
     }
@@ -212,7 +213,7 @@ fn read_alignment(path: &Path, metadata: &[(String, Value)]) -> Result<u64> {
     }
 }
 
-/// Reads one tensor's entry. Its `offset` is from the start of the data as yet.
+/// Reads one tensor's entry. Its `offset` counts from the start of the data until [`place_tensors`] runs.
 fn read_tensor(cursor: &mut Cursor, number: u64, alignment: u64) -> Result<GgufTensor> {
     let place = format!("tensor number {number}");
     let name = cursor.string(&place)?;

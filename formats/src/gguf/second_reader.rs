@@ -1,17 +1,18 @@
 //! A second reader for GGUF headers: the crate `gguf-rs`, compared with ours.
 //!
-//! Two programs that read the same bytes and agree are better evidence than one. `gguf-rs` shares no code with this
-//! crate, so it finds mistakes of ours as well as damage that only one of the two accepts. The parent module says why it
-//! is a second reader and no more.
+//! Two programs that read the same bytes and agree are better evidence than one. `gguf-rs` shares no code
+//! with this crate, so it finds mistakes of ours as well as damage that only one of the two accepts. The
+//! parent module says why it is a second reader and no more.
 //!
-//! It reads only after [`Gguf::open`] has accepted the file, and from a copy of the header, so that no count in the file
-//! can send it past the header's end. Three of its habits need care:
+//! It reads only after [`Gguf::open`] has accepted the file, and from a copy of the header, so that no count
+//! in the file can send it past the header's end. Three of its habits need care:
 //!
-//! - It stops at a tensor type that it does not know, and panics at id 40, which is NVFP4 today. The copy has F32's id
-//!   there, and the comparison leaves the type out and says so.
-//! - It takes an alignment that is no multiple of 8 for 32. The comparison leaves the start of the data out and says so.
-//! - It holds every metadata value as JSON, about 100 bytes each. Headers beyond [`MAX_VALUES`] or [`MAX_HEADER`] are
-//!   refused before it starts.
+//! - It stops at a tensor type that it does not know, and panics at id 40, which is NVFP4 today. The copy has
+//!   F32's id there, and the comparison leaves the type out and says so.
+//! - It takes an alignment that is no multiple of 8 for 32. The comparison leaves the start of the data out
+//!   and says so.
+//! - It holds every metadata value as JSON, about 100 bytes each. Headers beyond [`MAX_VALUES`] or
+//!   [`MAX_HEADER`] are refused before it starts.
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +23,8 @@ use serde_json::Value as Json;
 use super::{Array, Gguf, GgufTensor, Value};
 use crate::error::{Error, Result, one_line, quoted};
 
-/// Metadata values, array elements included, that are handed to `gguf-rs`: a few times the largest vocabulary.
+/// Metadata values, array elements included, that are handed to `gguf-rs`: a few times the largest
+/// vocabulary.
 const MAX_VALUES: usize = 1 << 22;
 
 /// Header bytes that are handed to `gguf-rs`.
@@ -72,9 +74,9 @@ impl SecondOpinion {
     }
 }
 
-/// Reads the header of `file` with `gguf-rs`, and compares names, shapes, types, offsets and metadata with ours. The order
-/// of keys, the widths of integers and the sizes of tensors are not compared: `gguf-rs` does not keep the first two, and
-/// computes wrong sizes for integers, BF16, IQ4_NL and MXFP4.
+/// Reads the header of `file` with `gguf-rs`, and compares names, shapes, types, offsets and metadata with
+/// ours. The order of keys, the widths of integers and the sizes of tensors are not compared: `gguf-rs` does
+/// not keep the first two, and computes wrong sizes for integers, BF16, IQ4_NL and MXFP4.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a header so large that `gguf-rs` would need gigabytes for it.
@@ -179,7 +181,8 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// Whether `gguf-rs` read the value that we read. JSON has no infinities and no NaN; `gguf-rs` has null for them.
+/// Whether `gguf-rs` read the value that we read. JSON has no infinities and no NaN; `gguf-rs` has null for
+/// them.
 fn is_same(ours: &Value, theirs: &Json) -> bool {
     match ours {
         Value::Bool(ours) => theirs.as_bool() == Some(*ours),

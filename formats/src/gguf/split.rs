@@ -1,10 +1,10 @@
-//! A model that is cut into several GGUF files, as llama.cpp's `gguf-split` cuts it.
+//! A model split into several GGUF files by llama.cpp's `gguf-split`.
 //!
-//! The files are called `NAME-00001-of-00003.gguf` and so on. Each is a GGUF file by itself with some of the tensors and
-//! three keys: `split.no` (u16, from 0), `split.count` (u16) and `split.tensors.count` (i32, of all files together). The
-//! first has all other metadata too. Loaders are given the first and find the others by their names
-//! (`llama_model_loader` and `llama_split_path` of llama.cpp). `gguf-split --merge` leaves a `split.count` of 0 in the
-//! whole file, so only a count above 1 means splits.
+//! The files are named `NAME-00001-of-00003.gguf` and so on. Each is a GGUF file with some of the tensors and
+//! three keys: `split.no` (u16, from 0), `split.count` (u16) and `split.tensors.count` (i32, the total over
+//! all files). The first has all other metadata too. A loader gets the first file and finds the others by
+//! name (`llama_model_loader` and `llama_split_path` of llama.cpp). `gguf-split --merge` leaves a
+//! `split.count` of 0 in the whole file, so only a count above 1 means splits.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -25,12 +25,13 @@ pub struct GgufModel {
 }
 
 impl GgufModel {
-    /// Opens a whole GGUF file, or the first split and with it all others, which must stand beside it.
+    /// Opens a whole GGUF file, or the first split together with all others, which must be in the same
+    /// folder.
     ///
     /// # Errors
-    /// Those of [`Gguf::open`] for each file; [`Error::Malformed`] for a split that is not the first, one whose name
-    /// does not say its number, a split that is missing or of another model, a tensor in two of them, and a number of
-    /// tensors other than the first file's `split.tensors.count`.
+    /// Those of [`Gguf::open`] for each file; [`Error::Malformed`] for a split that is not the first, one
+    /// whose name does not say its number, a split that is missing or of another model, a tensor in two of
+    /// them, and a number of tensors other than the first file's `split.tensors.count`.
     pub fn open(path: &Path) -> Result<Self> {
         let first = Gguf::open(path)?;
         let count = match first.get(COUNT_KEY) {
@@ -67,7 +68,7 @@ impl GgufModel {
         &self.files
     }
 
-    /// Every tensor with the index of its file.
+    /// Every tensor, with the index of its file.
     pub fn tensors(&self) -> impl Iterator<Item = (usize, &GgufTensor)> {
         self.files.iter().enumerate().flat_map(|(index, file)| file.tensors().iter().map(move |t| (index, t)))
     }
@@ -77,7 +78,7 @@ impl GgufModel {
         self.files.iter().find_map(|file| file.tensor(name))
     }
 
-    /// The metadata without what tells of splits, as a whole file of the same model has them.
+    /// The metadata without the split keys: that of the same model in one file.
     pub fn whole_metadata(&self) -> Vec<(String, Value)> {
         let is_split_key = |key: &str| matches!(key, NUMBER_KEY | COUNT_KEY | TENSORS_KEY);
         self.first().metadata().iter().filter(|(key, _)| !is_split_key(key)).cloned().collect()
@@ -89,8 +90,8 @@ pub fn split_name(stem: &str, index: u64, count: u64) -> String {
     stem.to_owned() + &split_ending(index, count)
 }
 
-/// The metadata of a split, `index` from 0, of a model whose whole file has `metadata` without split keys: all of it in
-/// the first, the alignment in every one.
+/// The metadata of a split, `index` from 0, of a model whose whole file has `metadata` without split keys:
+/// all of it in the first, the alignment in every one.
 ///
 /// # Errors
 /// [`Error::Encode`] for more splits or tensors than the keys' types can count.

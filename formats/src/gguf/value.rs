@@ -1,4 +1,4 @@
-//! Metadata values, each in the very type it is stored in.
+//! Metadata values, each in the type it is stored in.
 
 /// A metadata value in the type it is stored in.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +31,8 @@ pub enum Value {
     F64(f64),
 }
 
-/// An array of one type. GGUF's own text allows arrays of arrays; ggml reads none, and neither does this crate.
+/// An array of one type. GGUF's own text allows arrays of arrays; ggml reads none, and neither does this
+/// crate.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Array {
     /// Unsigned 8-bit integers.

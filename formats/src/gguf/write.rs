@@ -28,13 +28,14 @@ pub struct GgufLayout {
 }
 
 impl GgufLayout {
-    /// Lays out a file of format `version` 2 or 3 with these keys and tensors, both in the order given, the data of each
-    /// tensor at a multiple of `alignment` bytes. For what was read from a file unchanged, the header is that file's.
+    /// Lays out a file of format `version` 2 or 3 with these keys and tensors, both in the order given, the
+    /// data of each tensor at a multiple of `alignment` bytes. For what was read from a file unchanged, the
+    /// header is that file's.
     ///
     /// # Errors
-    /// [`Error::Encode`] for what no reader would take: another version, an alignment other than the metadata's
-    /// `general.alignment` (32 without it), keys or names that are empty, too long or used twice, a type that ggml has
-    /// not, dimensions that overflow or are no whole number of blocks.
+    /// [`Error::Encode`] for what no reader would take: another version, an alignment other than the
+    /// metadata's `general.alignment` (32 without it), keys or names that are empty, too long or used twice,
+    /// a type that ggml has not, dimensions that overflow or are no whole number of blocks.
     pub fn new(
         version: u32,
         alignment: u64,

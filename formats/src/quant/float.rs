@@ -86,7 +86,8 @@ pub(super) fn encode_bf16(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge
     Ok(())
 }
 
-/// The nearest bfloat16 to a number, of two the even one, as f32; infinite from halfway beyond the largest on.
+/// The nearest bfloat16 to a number, of two the even one, as f32; infinite from halfway beyond the largest
+/// on.
 fn round_to_bf16(value: f32) -> f32 {
     let bits = value.to_bits();
     // What is no number stays none: adding to its bits could carry into the sign.

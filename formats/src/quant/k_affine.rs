@@ -46,8 +46,8 @@ fn fit<const S: usize, const N: usize>(
     }
 }
 
-/// The same by importance, the scales and minimums too: each has the weight of its sub-block. `None` if the importance
-/// is so large that sums overflow.
+/// The same by importance, the scales and minimums too: each has the weight of its sub-block. `None` if the
+/// importance is so large that sums overflow.
 fn fit_by_importance<const S: usize, const N: usize>(
     x: &[f32; BLOCK],
     importance: &[f32; BLOCK],
@@ -134,7 +134,8 @@ pub(super) fn pack_pairs(levels: &[[u8; 16]; 16], qs: &mut [u8]) {
     }
 }
 
-/// Fits the eight sub-blocks, writes `d`, `dmin` and the packed scales to `out[..16]`, and gives the final levels.
+/// Fits the eight sub-blocks, writes `d`, `dmin` and the packed scales to `out[..16]`, and gives the final
+/// levels.
 fn eight_sub_blocks(
     x: &[f32; BLOCK],
     importance: Option<&[f32; BLOCK]>,
@@ -150,7 +151,8 @@ fn eight_sub_blocks(
         }),
         Some(importance) => fit_by_importance(x, importance, twice_mean_square(x), top_level, 63)?,
     };
-    // A scale that wrapped round spills into its neighbours in the reference's Q4_K with importance, but nowhere else.
+    // A scale that wrapped round spills into its neighbours in the reference's Q4_K with importance, but
+    // nowhere else.
     if importance.is_none() || top_level == 31 {
         fits.scales = fits.scales.map(|scale| scale.min(63));
         fits.minimums = fits.minimums.map(|minimum| minimum.min(63));

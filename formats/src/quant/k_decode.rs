@@ -1,8 +1,8 @@
-//! Reading super-blocks of 256 values: 8 sub-blocks of 32 (Q4_K, Q5_K) or 16 of 16 (Q2_K, Q3_K, Q6_K), each with a
-//! small scale that a half-precision scale of the whole super-block multiplies.
+//! Reading super-blocks of 256 values: 8 sub-blocks of 32 (Q4_K, Q5_K) or 16 of 16 (Q2_K, Q3_K, Q6_K), each
+//! with a small scale that a half-precision scale of the whole super-block multiplies.
 //!
-//! Source: `block_q2_K` and its neighbours in ggml-common.h, `dequantize_row_*_K` in ggml-quants.c, and the class
-//! `Q2_K` and its neighbours in quants.py of the PyPI package `gguf`.
+//! Source: `block_q2_K` and its neighbours in ggml-common.h, `dequantize_row_*_K` in ggml-quants.c, and the
+//! class `Q2_K` and its neighbours in quants.py of the PyPI package `gguf`.
 
 use super::{half_at, k_scales};
 

@@ -1,8 +1,8 @@
 //! The 12 bytes in which Q4_K and Q5_K keep eight 6-bit scales and eight 6-bit minimums.
 //!
-//! Bytes 0-3 hold scales 0-3 and bytes 4-7 minimums 0-3, in their low six bits. Bytes 8-11 hold the low four bits of
-//! scales 4-7 (low half) and minimums 4-7 (high half); their upper two bits are the top bits of bytes 0-3 and 4-7.
-//! Source: `get_scale_min_k4` in ggml-quants.c.
+//! Bytes 0-3 hold scales 0-3 and bytes 4-7 minimums 0-3, in their low six bits. Bytes 8-11 hold the low four
+//! bits of scales 4-7 (low half) and minimums 4-7 (high half); their upper two bits are the top bits of bytes
+//! 0-3 and 4-7. Source: `get_scale_min_k4` in ggml-quants.c.
 
 /// Scales and minimums, each 0 to 63.
 #[inline(always)]

@@ -1,8 +1,9 @@
-//! The searches for the scale of one sub-block that makes the weighted squared error least, as ggml's reference has them.
+//! The searches for the scale of one sub-block that makes the weighted squared error least, as ggml's
+//! reference has them.
 //!
 //! Source: `nearest_int`, `make_qx_quants`, `make_q3_quants`, `make_qkx2_quants`, `make_qkx3_quants` and
-//! `make_qp_quants` in ggml-quants.c. Sums run in single precision from the first value to the last: another order would
-//! round another way.
+//! `make_qp_quants` in ggml-quants.c. Sums run in single precision from the first value to the last: another
+//! order would round another way.
 
 /// Sub-blocks whose greatest magnitude is below this are stored as zeros.
 pub(super) const NEGLIGIBLE: f32 = 1e-15;
@@ -35,8 +36,8 @@ pub(super) struct Symmetric<const N: usize> {
     pub(super) levels: [u8; N],
 }
 
-/// The scale for levels `0..2 * half` with the error of `x[i]` weighted by `weights[i]`. `None` if the weights are so
-/// large that their sums overflow.
+/// The scale for levels `0..2 * half` with the error of `x[i]` weighted by `weights[i]`. `None` if the
+/// weights are so large that their sums overflow.
 pub(super) fn symmetric_scale<const N: usize>(
     half: u8,
     x: &[f32; N],
@@ -54,8 +55,8 @@ pub(super) fn symmetric_scale<const N: usize>(
     for (inverse, step) in inverses[1..].iter_mut().zip((-9i8..=9).filter(|&step| step != 0)) {
         *inverse = -(half + 0.1 * f32::from(step)) / extreme;
     }
-    // All tries at once, so that the sums of each can run in order and the tries still become SIMD. No level is far from
-    // the range, so rounding and clamping floats gives what `nearest_int` would.
+    // All tries at once, so that the sums of each can run in order and the tries still become SIMD. No level
+    // is far from the range, so rounding and clamping floats gives what `nearest_int` would.
     let level = |inverse: f32, x: f32| (inverse * x + ROUNDER - ROUNDER).clamp(-half, half - 1.0);
     let (mut with_x, mut with_l) = ([0f32; LANES], [0f32; LANES]);
     for (&x, &w) in x.iter().zip(weights) {
@@ -79,8 +80,8 @@ pub(super) fn symmetric_scale<const N: usize>(
     scale.is_finite().then_some(Symmetric { scale, levels })
 }
 
-/// The scale for levels `0..2 * half` with the error of `x[i]` weighted by `x[i]^2`, found by moving one level at a time
-/// for as long as that makes the error less, five rounds at most.
+/// The scale for levels `0..2 * half` with the error of `x[i]` weighted by `x[i]^2`, found by moving one
+/// level at a time for as long as that makes the error less, five rounds at most.
 pub(super) fn symmetric_descent<const N: usize>(half: u8, x: &[f32; N]) -> Option<Symmetric<N>> {
     let Some(extreme) = extreme(x) else {
         return Some(Symmetric { scale: 0.0, levels: [0; N] });
@@ -143,8 +144,8 @@ pub(super) struct Tries {
     pub(super) step: f32,
     pub(super) steps: u32,
     pub(super) least: Least,
-    /// Whether a level tried is brought into range before it is rounded. Without, one beyond 2^22, which arises when the
-    /// minimum comes near the greatest value, wraps round.
+    /// Whether a level tried is brought into range before it is rounded. Without, one beyond 2^22, which
+    /// arises when the minimum comes near the greatest value, wraps round.
     pub(super) bounded: bool,
 }
 
@@ -152,7 +153,8 @@ pub(super) struct Tries {
 pub(super) const IMPORTANCE_TRIES: Tries =
     Tries { first: -0.9, step: 0.05, steps: 36, least: Least::Squares, bounded: true };
 
-/// For each sub-block, scale and minimum for levels `0..=top` with the error of `x[j][i]` weighted by `weights[j][i]`.
+/// For each sub-block, scale and minimum for levels `0..=top` with the error of `x[j][i]` weighted by
+/// `weights[j][i]`.
 pub(super) fn affine_scales<const N: usize>(
     top: u8,
     x: &[[f32; N]],
@@ -170,8 +172,8 @@ pub(super) fn affine_scales<const N: usize>(
     fits
 }
 
-/// [`affine_scales`] of `L` sub-blocks, one to a lane: the sums of each can run in order, and the loops still become
-/// SIMD.
+/// [`affine_scales`] of `L` sub-blocks, one to a lane: the sums of each can run in order, and the loops still
+/// become SIMD.
 fn affine_side_by_side<const L: usize, const N: usize>(
     top: u8,
     x: &[[f32; N]; L],
@@ -288,8 +290,8 @@ pub(super) struct Positive<const N: usize> {
     pub(super) levels: [u8; N],
 }
 
-/// The scale for levels `0..=top` of numbers that are positive but for rounding, with the error of `x[i]` weighted by
-/// `weights[i]`. `None` if the weights are so large that their sums overflow.
+/// The scale for levels `0..=top` of numbers that are positive but for rounding, with the error of `x[i]`
+/// weighted by `weights[i]`. `None` if the weights are so large that their sums overflow.
 ///
 /// A negative number gets a negative level, and that wraps round to 256 less as the reference's does.
 pub(super) fn positive_scale<const N: usize>(

@@ -1,8 +1,9 @@
-//! Super-blocks of 256 values whose codes are points of a codebook: IQ1 eight coordinates with a shift, IQ2 eight and
-//! IQ3 four magnitudes with signs apart. Eight sub-blocks of 32 values, each four groups of eight.
+//! Super-blocks of 256 values whose codes are points of a codebook: IQ1 eight coordinates with a shift, IQ2
+//! eight and IQ3 four magnitudes with signs apart. Eight sub-blocks of 32 values, each four groups of eight.
 //!
-//! Source: `block_iq1_s` and its neighbours in ggml-common.h, `dequantize_row_iq*` in ggml-quants.c, and the class
-//! `IQ2_XXS` and its neighbours in quants.py of the PyPI package `gguf`. Numbers of several bytes are little-endian.
+//! Source: `block_iq1_s` and its neighbours in ggml-common.h, `dequantize_row_iq*` in ggml-quants.c, and the
+//! class `IQ2_XXS` and its neighbours in quants.py of the PyPI package `gguf`. Numbers of several bytes are
+//! little-endian.
 
 use super::codebook::{self, evenly_signed, joined, signed};
 use super::{half_at, half_to_f32};
@@ -24,7 +25,8 @@ fn half_scales(d: f32, packed: u8) -> [f32; 2] {
     [packed & 15, packed >> 4].map(|scale| d * (0.5 + f32::from(scale)) * 0.25)
 }
 
-/// Stored: `d`, then for each sub-block 4 places in the codebook and a word: 4 times 7 sign bits, 4 bits of scale.
+/// Stored: `d`, then for each sub-block 4 places in the codebook and a word: 4 times 7 sign bits, 4 bits of
+/// scale.
 pub(super) fn decode_iq2_xxs(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<66>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let d = half_at(block, 0);
@@ -57,7 +59,8 @@ pub(super) fn decode_iq2_xs(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Stored: `d`, `qs` 32 (low eight bits of the places), signs 32, `qh` 8 (top two bits, four to a byte), `scales` 8.
+/// Stored: `d`, `qs` 32 (low eight bits of the places), signs 32, `qh` 8 (top two bits, four to a byte),
+/// `scales` 8.
 pub(super) fn decode_iq2_s(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<82>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let d = half_at(block, 0);
@@ -92,8 +95,8 @@ pub(super) fn decode_iq3_xxs(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Stored: `d`, `qs` 64 (low eight bits of the places), `qh` 8 (ninth bits), `signs` 32, `scales` 4 (first of two
-/// sub-blocks low).
+/// Stored: `d`, `qs` 64 (low eight bits of the places), `qh` 8 (ninth bits), `signs` 32, `scales` 4 (first of
+/// two sub-blocks low).
 pub(super) fn decode_iq3_s(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<110>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let d = half_at(block, 0);
@@ -121,8 +124,8 @@ fn shifted(place: usize, down: bool, scale: f32, out: &mut [f32; 8]) {
     }
 }
 
-/// Stored: `d`, `qs` 32 (low eight bits of the places), `qh` 8 numbers of 16 bits, one for each sub-block: 4 times the
-/// top three bits, three of scale, one set to shift down.
+/// Stored: `d`, `qs` 32 (low eight bits of the places), `qh` 8 numbers of 16 bits, one for each sub-block: 4
+/// times the top three bits, three of scale, one set to shift down.
 pub(super) fn decode_iq1_s(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<50>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let d = half_at(block, 0);
@@ -138,9 +141,10 @@ pub(super) fn decode_iq1_s(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Stored: `qs` 32 (low eight bits of the places), `qh` 16 (for each group four bits, of two groups the first low: the
-/// top three bits, and one set to shift down), `scales` 4 numbers of 16 bits: of each the top four bits are a quarter
-/// of `d`, lowest first, and the others four scales of three bits, one for each half of a sub-block.
+/// Stored: `qs` 32 (low eight bits of the places), `qh` 16 (for each group four bits, of two groups the first
+/// low: the top three bits, and one set to shift down), `scales` 4 numbers of 16 bits: of each the top four
+/// bits are a quarter of `d`, lowest first, and the others four scales of three bits, one for each half of a
+/// sub-block.
 pub(super) fn decode_iq1_m(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<56>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let packed: [u16; 4] =

@@ -1,8 +1,8 @@
 //! Blocks of 32 values with one half-precision scale `d`, and for the `_1` types a minimum `m`.
 //!
-//! Stored, in order: `d` \[`m`\] \[`qh`: fifth bits, value j at bit j\] `qs`. Of 4- and 5-bit types, byte j of `qs` has
-//! value j in its low half and value j + 16 in its high half. `_0` types are `d * (q - middle)`, `_1` types
-//! `d * q + m`. Source: `block_q4_0` and its neighbours in ggml-common.h, ggml-quants.c.
+//! Stored, in order: `d` \[`m`\] \[`qh`: fifth bits, value j at bit j\] `qs`. Of 4- and 5-bit types, byte j
+//! of `qs` has value j in its low half and value j + 16 in its high half. `_0` types are `d * (q - middle)`,
+//! `_1` types `d * q + m`. Source: `block_q4_0` and its neighbours in ggml-common.h, ggml-quants.c.
 
 use super::{TooLarge, each_block, f32_to_half, half_at};
 
@@ -29,8 +29,8 @@ fn each_stored<const N: usize>(
     }
 }
 
-/// The low four bits of a block's values in their order. To bytes first, so that the conversion to floats is one
-/// straight loop that becomes SIMD.
+/// The low four bits of a block's values in their order. To bytes first, so that the conversion to floats is
+/// one straight loop that becomes SIMD.
 #[inline(always)]
 fn nibbles(qs: &[u8]) -> [u8; BLOCK] {
     let mut out = [0; BLOCK];
@@ -45,7 +45,8 @@ fn nibbles(qs: &[u8]) -> [u8; BLOCK] {
 /// The fifth bits of a block's values, each as 16 or 0.
 #[inline(always)]
 fn fifth_bits(qh: &[u8]) -> [u8; BLOCK] {
-    // Eight at a time: bit i of the byte goes to bit i of byte i of a word, from there to bit 7, and down to bit 4.
+    // Eight at a time: bit i of the byte goes to bit i of byte i of a word, from there to bit 7, and down to
+    // bit 4.
     const ONES: u64 = 0x0101_0101_0101_0101;
     const DIAGONAL: u64 = 0x8040_2010_0804_0201;
     let mut fifths = [0; BLOCK];
@@ -129,8 +130,8 @@ fn inverse(d: f32) -> f32 {
     if d != 0.0 { 1.0 / d } else { 0.0 }
 }
 
-/// Truncation as x86 converts: out of range and NaN give `i32::MIN`, whose low byte is 0. Such a value arises where
-/// `d` is so small that `1 / d` is infinite; C leaves it open, and this is what llama.cpp's builds do.
+/// Truncation as x86 converts: out of range and NaN give `i32::MIN`, whose low byte is 0. Such a value arises
+/// where `d` is so small that `1 / d` is infinite; C leaves it open, and this is what llama.cpp's builds do.
 pub(super) fn truncate(value: f32) -> i32 {
     if (-2_147_483_648.0..2_147_483_648.0).contains(&value) { value as i32 } else { i32::MIN }
 }

@@ -1,13 +1,14 @@
 //! Decodes stored blocks to `f32`, and encodes `f32` values as blocks.
 //!
-//! Decoders give, bit for bit, what ggml's `dequantize_row_*` and the PyPI package `gguf` give. Encoders give what ggml's
-//! `quantize_row_*_ref` gives without an importance matrix, and its `quantize_row_*_impl` with one, so a merged file
-//! rounds as llama-quantize rounds. That fixes the order of every operation: products and sums follow the reference, and
-//! Rust never fuses them.
+//! Decoders give, bit for bit, what ggml's `dequantize_row_*` and the PyPI package `gguf` give. Encoders give
+//! what ggml's `quantize_row_*_ref` gives without an importance matrix, and its `quantize_row_*_impl` with
+//! one, so a merged file rounds as llama-quantize rounds. That fixes the order of every operation: products
+//! and sums follow the reference, and Rust never fuses them.
 //!
 //! - `float`: the float types.
 //! - `legacy`: blocks of 32 values with one scale (Q4_0 to Q8_0).
-//! - `k_decode`, `k_affine`, `k_symmetric`: k-quants, super-blocks of 256 values whose scales are quantized too.
+//! - `k_decode`, `k_affine`, `k_symmetric`: k-quants, super-blocks of 256 values whose scales are
+//!   quantized too.
 //! - `non_linear`, `non_linear_encode`: codes for unevenly spaced levels (IQ4_NL, IQ4_XS, MXFP4, NVFP4).
 //! - `lattice`: super-blocks of points of a `codebook`. They are only decoded.
 //! - `two_bit`: codes of at most two bits with one scale. They are only decoded.
@@ -95,7 +96,8 @@ pub enum QuantError {
         /// The weight itself.
         weight: f32,
     },
-    /// Without the importance weights the block can be stored, and with them its scale is too large or no number.
+    /// Without the importance weights the block can be stored, and with them its scale is too large or no
+    /// number.
     #[error(
         "value {index} is in a block that {dtype} cannot hold with the importance weights from column {column} on; \
          encode without them, or choose a wider type"
@@ -159,8 +161,8 @@ pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), QuantEr
 ///
 /// # Errors
 /// [`QuantError::CannotEncode`] for a type without an encoder, [`QuantError::Length`] unless `out.len()` is
-/// `dtype.bytes_for(values.len())`, [`QuantError::OutOfRange`] for a value that is not finite or would not be finite
-/// once stored. After an error `out` may hold some blocks already.
+/// `dtype.bytes_for(values.len())`, [`QuantError::OutOfRange`] for a value that is not finite or would not be
+/// finite once stored. After an error `out` may hold some blocks already.
 pub fn encode(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), QuantError> {
     check_encode(dtype, values, out)?;
     let encoded = match dtype {
@@ -186,8 +188,8 @@ pub fn encode(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), QuantE
     encoded.map_err(|TooLarge { index }| QuantError::OutOfRange { dtype, index, value: values[index] })
 }
 
-/// Rounds each value to the nearest that `dtype`, a float type, holds, as [`encode`] and [`decode`] would; what is too
-/// large becomes infinite. Other types leave the values as they are.
+/// Rounds each value to the nearest that `dtype`, a float type, holds, as [`encode`] and [`decode`] would;
+/// what is too large becomes infinite. Other types leave the values as they are.
 pub fn round_to_float(dtype: DType, values: &mut [f32]) {
     match dtype {
         DType::F16 => float::round_f16(values),
@@ -196,14 +198,14 @@ pub fn round_to_float(dtype: DType, values: &mut [f32]) {
     }
 }
 
-/// Encodes whole rows of `weights.len()` values as [`encode`] does, but so that the errors of columns of great weight are
-/// small: `weights` is the importance matrix of the tensor, the same for every row. Floats, Q8_0 and MXFP4 do not make
-/// use of it.
+/// Encodes whole rows of `weights.len()` values as [`encode`] does, but so that the errors of columns of
+/// great weight are small: `weights` is the importance matrix of the tensor, the same for every row. Floats,
+/// Q8_0 and MXFP4 do not make use of it.
 ///
 /// # Errors
 /// As of [`encode`]; [`QuantError::WeightCount`] unless the values are whole rows and the rows whole blocks,
-/// [`QuantError::Weight`] for a weight that is negative or not finite, [`QuantError::WeightedScale`] where sums of
-/// products with the weights are not finite.
+/// [`QuantError::Weight`] for a weight that is negative or not finite, [`QuantError::WeightedScale`] where
+/// sums of products with the weights are not finite.
 pub fn encode_weighted(
     dtype: DType,
     values: &[f32],
@@ -262,8 +264,8 @@ fn check_encode(dtype: DType, values: &[f32], out: &[u8]) -> Result<(), QuantErr
     }
 }
 
-/// Calls `encode_block` on each block of `B` values with its `N` zeroed output bytes; where that gives `None`, a scale is
-/// too large for half precision.
+/// Calls `encode_block` on each block of `B` values with its `N` zeroed output bytes; where that gives
+/// `None`, a scale is too large for half precision.
 fn each_block<const B: usize, const N: usize>(
     values: &[f32],
     out: &mut [u8],
@@ -304,7 +306,8 @@ impl TooLarge {
     }
 }
 
-/// Half precision to single, exact for every bit pattern. Without branches, so that loops over it become SIMD.
+/// Half precision to single, exact for every bit pattern. Without branches, so that loops over it become
+/// SIMD.
 #[inline(always)]
 fn half_to_f32(bits: u16) -> f32 {
     // Moved into place, the exponent is 112 too small; the product corrects it, and subnormals with it.

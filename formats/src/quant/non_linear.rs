@@ -1,9 +1,10 @@
-//! Non-linear 4-bit types: a code stands for one of 16 unevenly spaced levels. IQ4_NL and IQ4_XS share a table of levels;
-//! MXFP4 and NVFP4 use the float E2M1.
+//! Non-linear 4-bit types: a code stands for one of 16 unevenly spaced levels. IQ4_NL and IQ4_XS share a
+//! table of levels; MXFP4 and NVFP4 use the float E2M1.
 //!
-//! In `qs`, byte j of a run of values has value j in its low half and the value half a run later in its high half.
-//! Source: `kvalues_iq4nl`, `kvalues_fp4`, `block_iq4_nl`, `block_iq4_xs`, `block_mxfp4` and `block_nvfp4` in
-//! ggml-common.h, `dequantize_row_*` in ggml-quants.c, `ggml_e8m0_to_fp32_half` and `ggml_ue4m3_to_fp32` in ggml-impl.h.
+//! In `qs`, byte j of a run of values has value j in its low half and the value half a run later in its high
+//! half. Source: `kvalues_iq4nl`, `kvalues_fp4`, `block_iq4_nl`, `block_iq4_xs`, `block_mxfp4` and
+//! `block_nvfp4` in ggml-common.h, `dequantize_row_*` in ggml-quants.c, `ggml_e8m0_to_fp32_half` and
+//! `ggml_ue4m3_to_fp32` in ggml-impl.h.
 
 use super::half_at;
 
@@ -33,8 +34,8 @@ pub(super) fn decode_iq4_nl(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Stored: `d`, `scales_h` 2 (top two bits of the sub-blocks' scales, lowest first), `scales_l` 4 (low four bits), `qs`
-/// 128; eight sub-blocks of 32 values.
+/// Stored: `d`, `scales_h` 2 (top two bits of the sub-blocks' scales, lowest first), `scales_l` 4 (low four
+/// bits), `qs` 128; eight sub-blocks of 32 values.
 pub(super) fn decode_iq4_xs(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<136>().0.iter().zip(out.as_chunks_mut::<256>().0) {
         let subs = block[8..].as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<32>().0);
@@ -77,7 +78,8 @@ pub(super) fn half_of_e8m0(e: u8) -> f32 {
     f32::from_bits(if e < 2 { 1 << (21 + e) } else { (e - 1) << 23 })
 }
 
-/// Half of the float with four bits of exponent and three of mantissa, whatever the eighth bit; but 0x7f, a NaN, is 0.
+/// Half of the float with four bits of exponent and three of mantissa, whatever the eighth bit; but 0x7f, a
+/// NaN, is 0.
 #[inline(always)]
 pub(super) fn half_of_ue4m3(bits: u8) -> f32 {
     let (exponent, mantissa) = (u32::from(bits >> 3 & 15), u32::from(bits & 7));

@@ -1,9 +1,9 @@
 //! Writing the 4-bit types whose levels are not evenly spaced: IQ4_NL, IQ4_XS and MXFP4.
 //!
-//! All keep value j of 32 in the low half of byte j and value j + 16 in its high half. IQ4_NL is a half-precision scale
-//! and 16 such bytes. IQ4_XS is 256 values: `d`, the upper two bits of eight 6-bit scales (`u16`), their lower four
-//! bits (4 bytes), 128 bytes. MXFP4 is an exponent byte and 16 bytes. Source: `quantize_row_iq4_nl_impl` and
-//! `quantize_row_mxfp4_ref` in ggml-quants.c.
+//! All keep value j of 32 in the low half of byte j and value j + 16 in its high half. IQ4_NL is a
+//! half-precision scale and 16 such bytes. IQ4_XS is 256 values: `d`, the upper two bits of eight 6-bit
+//! scales (`u16`), their lower four bits (4 bytes), 128 bytes. MXFP4 is an exponent byte and 16 bytes.
+//! Source: `quantize_row_iq4_nl_impl` and `quantize_row_mxfp4_ref` in ggml-quants.c.
 
 use super::k_search::{extreme, nearest_int};
 use super::legacy::{pack_nibbles, truncate};
@@ -13,8 +13,8 @@ use super::{TooLarge, each_block, f32_to_half};
 
 const SUB: usize = 32;
 
-/// The place in [`LEVELS`] of the level nearest to `x`, the upper of two; the last for NaN. All middles between
-/// neighbours are exact, so that to compare with them rounds as comparing the distances does.
+/// The place in [`LEVELS`] of the level nearest to `x`, the upper of two; the last for NaN. All middles
+/// between neighbours are exact, so that to compare with them rounds as comparing the distances does.
 #[inline(always)]
 fn nearest(x: f32) -> u8 {
     LEVELS.windows(2).fold(0, |place, pair| place + u8::from(!below_middle(x, pair)))
@@ -33,10 +33,11 @@ fn below_middle(x: f32, pair: &[f32]) -> bool {
     x < (pair[0] + pair[1]) / 2.0
 }
 
-/// The scale of 32 values with the error of `x[i]` weighted by `weights[i]`; `None` if the weights are so large that
-/// their sums overflow.
+/// The scale of 32 values with the error of `x[i]` weighted by `weights[i]`; `None` if the weights are so
+/// large that their sums overflow.
 fn scale(x: &[f32; SUB], weights: &[f32; SUB]) -> Option<f32> {
-    /// The scale at which the extreme has the lowest level, and 7 whole levels to either side of it and itself again.
+    /// The scale at which the extreme has the lowest level, and 7 whole levels to either side of it and
+    /// itself again.
     const TRIES: usize = 16;
     let Some(extreme) = extreme(x) else { return Some(0.0) };
     let mut inverses = [1.0 / (-extreme / LEVELS[0]); TRIES];
@@ -143,9 +144,10 @@ pub(super) fn encode_mxfp4(values: &[f32], out: &mut [u8]) -> Result<(), TooLarg
     })
 }
 
-/// The stored exponent that makes `greatest` one of the largest magnitudes. The logarithm is rounded to single precision
-/// before its fraction is cut off: what lies just below a large power of two counts as that power. Below 2^-125 the
-/// byte wraps round, to a power beside which the values vanish. `None` if the largest magnitude would be infinite.
+/// The stored exponent that makes `greatest` one of the largest magnitudes. The logarithm is rounded to
+/// single precision before its fraction is cut off: what lies just below a large power of two counts as that
+/// power. Below 2^-125 the byte wraps round, to a power beside which the values vanish. `None` if the largest
+/// magnitude would be infinite.
 fn exponent(greatest: f32) -> Option<u8> {
     if greatest == 0.0 {
         return Some(0);

@@ -1,8 +1,8 @@
-//! Blocks with one half-precision scale `d` and values of at most two bits: Q1_0 is -1 or 1 times `d`, Q2_0 and TQ2_0
-//! -1 to 2 times `d`, TQ1_0 -1 to 1 times `d`.
+//! Blocks with one half-precision scale `d` and values of at most two bits: Q1_0 is -1 or 1 times `d`, Q2_0
+//! and TQ2_0 -1 to 2 times `d`, TQ1_0 -1 to 1 times `d`.
 //!
-//! Source: `block_q1_0`, `block_q2_0`, `block_tq1_0` and `block_tq2_0` in ggml-common.h, `dequantize_row_*` in
-//! ggml-quants.c.
+//! Source: `block_q1_0`, `block_q2_0`, `block_tq1_0` and `block_tq2_0` in ggml-common.h, `dequantize_row_*`
+//! in ggml-quants.c.
 
 use super::half_at;
 
@@ -39,8 +39,8 @@ pub(super) fn decode_tq2_0(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Stored: `qs` 48, `qh` 4, `d`. A byte holds five values, the first 32 bytes five runs of 32, the next 16 five runs of
-/// 16, the last 4 four runs of 4.
+/// Stored: `qs` 48, `qh` 4, `d`. A byte holds five values, the first 32 bytes five runs of 32, the next 16
+/// five runs of 16, the last 4 four runs of 4.
 pub(super) fn decode_tq1_0(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<54>().0.iter().zip(out.as_chunks_mut::<256>().0) {
         let d = half_at(block, 52);
@@ -52,8 +52,8 @@ pub(super) fn decode_tq1_0(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Runs of `N` values, one from each byte. A byte is the fraction, in 256ths, of which the values are the first ternary
-/// digits: times 3, the whole part is a digit and the rest the fraction of those that follow.
+/// Runs of `N` values, one from each byte. A byte is the fraction, in 256ths, of which the values are the
+/// first ternary digits: times 3, the whole part is a digit and the rest the fraction of those that follow.
 #[inline(always)]
 fn ternary_runs<const N: usize>(bytes: &[u8], d: f32, out: &mut [f32]) {
     for (out, power) in out.as_chunks_mut::<N>().0.iter_mut().zip(POWERS) {

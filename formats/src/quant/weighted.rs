@@ -1,5 +1,5 @@
-//! Encoding by importance: an importance matrix has one weight a column, and an error counts as much as its column
-//! matters. Here is what all types share, and the blocks of 32 with one scale.
+//! Encoding by importance: an importance matrix has one weight a column, and an error counts as much as its
+//! column matters. Here is what all types share, and the blocks of 32 with one scale.
 //!
 //! Source: `quantize_row_q4_0_impl` and its neighbours in ggml-quants.c.
 
@@ -34,8 +34,9 @@ pub(super) fn error_weights<const N: usize>(
     std::array::from_fn(|j| importance[j] * (mean_square + x[j] * x[j]).sqrt())
 }
 
-/// Calls `encode_block` on each block of `B` values with its importance and its `N` zeroed output bytes. The importance
-/// of one row serves all rows. Where `encode_block` gives `None`, a scale is too large for half precision.
+/// Calls `encode_block` on each block of `B` values with its importance and its `N` zeroed output bytes. The
+/// importance of one row serves all rows. Where `encode_block` gives `None`, a scale is too large for half
+/// precision.
 pub(super) fn each_weighted_block<const B: usize, const N: usize>(
     values: &[f32],
     importance: Option<&[f32]>,
@@ -52,8 +53,9 @@ pub(super) fn each_weighted_block<const B: usize, const N: usize>(
     Ok(())
 }
 
-/// Calls `fit` on the blocks of each row and their error weights, which depend on the whole row's mean square, and
-/// `write` on each fit and its `N` bytes. Where that gives `None`, a scale is too large for half precision.
+/// Calls `fit` on the blocks of each row and their error weights, which depend on the whole row's mean
+/// square, and `write` on each fit and its `N` bytes. Where that gives `None`, a scale is too large for half
+/// precision.
 fn each_row<F, const N: usize>(
     values: &[f32],
     importance: &[f32],

@@ -1,5 +1,5 @@
-//! Checking a header: first what the crate `safetensors` leaves to its caller, then the crate's own checks, whose
-//! errors get the tensor and the numbers that they lack.
+//! Checking a header: first what the crate `safetensors` leaves to its caller, then the crate's own checks,
+//! whose errors get the tensor and the numbers that they lack.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use super::header::{Entry, Header};
 use crate::dtype::DType;
 use crate::error::{Error, FETCH_AGAIN, Result, one_line, quoted};
 
-/// Checks the file `bytes`, whose header is `header` and whose data start at byte `data_start`, and gives the header as
-/// the crate reads it.
+/// Checks the file `bytes`, whose header is `header` and whose data start at byte `data_start`, and gives the
+/// header as the crate reads it.
 pub(super) fn check(path: &Path, header: &Header, bytes: &[u8], data_start: u64) -> Result<Metadata> {
     for (name, entry) in &header.entries {
         check_range(path, name, entry, data_start, bytes.len() as u64)?;
@@ -37,8 +37,8 @@ fn place(tensor: &str) -> String {
     format!("tensor {}", quoted(tensor))
 }
 
-/// Checks that a tensor's type is known and its bytes lie in the file. The crate adds offsets up unchecked: a sum beyond
-/// 2^64 panics in a build with overflow checks, and wraps around to a valid length in any other.
+/// Checks that a tensor's type is known and its bytes lie in the file. The crate adds offsets up unchecked: a
+/// sum beyond 2^64 panics in a build with overflow checks, and wraps around to a valid length in any other.
 fn check_range(path: &Path, name: &str, entry: &Entry, data_start: u64, file_bytes: u64) -> Result<()> {
     known_dtype(path, name, &entry.dtype)?;
     let (begin, end) = entry.data_offsets;

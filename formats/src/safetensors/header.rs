@@ -1,5 +1,5 @@
-//! The header's JSON, with every name checked to occur once: the crate `safetensors` keeps the last of two tensors of one
-//! name.
+//! The header's JSON, with every name checked to occur once: the crate `safetensors` keeps the last of two
+//! tensors of one name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -62,7 +62,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 }
 
-/// A JSON object none of whose names occurs twice.
+/// A JSON object in which each name occurs once.
 pub(crate) struct Unique<T>(pub(crate) BTreeMap<String, T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unique<T> {

@@ -1,4 +1,4 @@
-//! The index of a model that is cut into several safetensors files.
+//! The index of a model that is split into several safetensors files.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -18,12 +18,13 @@ struct Index {
     weight_map: Unique<String>,
 }
 
-/// Reads `model.safetensors.index.json` of a model's folder: which file of the folder holds each tensor. `None` if the
-/// folder has no such file, as that of a model in one piece.
+/// Reads a model folder's `model.safetensors.index.json`, which maps each tensor to the file that holds it.
+/// `None` if the folder has no index, because the model is one file.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Malformed`] for JSON of another form, a tensor named twice, or a file name that is more than
-/// a plain name, which could lead out of the folder. Whether the files are there and hold the tensors is not checked.
+/// [`Error::Io`]; [`Error::Malformed`] for JSON of another form, a tensor named twice, or a file name that is
+/// more than a plain name, which could lead out of the folder. Whether the files are there and hold the
+/// tensors is not checked.
 pub fn shard_index(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
     let path = folder.join(INDEX);
     let file = match MappedFile::open(&path) {
@@ -45,7 +46,7 @@ pub fn shard_index(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
     Ok(Some(index.weight_map.0))
 }
 
-/// The name of a model's file `number`, from 0, of `count`: what fits one file is not numbered.
+/// The name of file `number` (from 0) of `count` files of a model. A single file has no number.
 pub fn shard_name(number: usize, count: usize) -> String {
     match count {
         1 => "model.safetensors".to_owned(),

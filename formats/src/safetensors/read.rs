@@ -1,4 +1,4 @@
-//! Opening a safetensors file: the header is read and checked once, the tensors' bytes stay mapped.
+//! Opens a safetensors file: reads and checks the header once, and leaves the tensors' bytes mapped.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +27,8 @@ pub struct SafeTensor {
     pub name: String,
     /// How its values are stored.
     pub dtype: DType,
-    /// Lengths, slowest first: `[out, in]` for a matrix. None for a scalar; a zero is allowed and means no values.
+    /// Lengths, slowest first: `[out, in]` for a matrix. None for a scalar; a zero is allowed and means no
+    /// values.
     pub shape: Vec<u64>,
     /// First byte, from the start of the file.
     pub offset: u64,
@@ -39,9 +40,9 @@ impl SafeTensors {
     /// Maps and checks a file.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Malformed`] for anything against the format: a header beyond the file or 100 MB, JSON of
-    /// another form, a name used twice, shapes that overflow or do not fit their bytes, gaps, overlaps or bytes left
-    /// over; [`Error::Unsupported`] for an element type that is not known.
+    /// [`Error::Io`]; [`Error::Malformed`] for anything against the format: a header beyond the file or 100
+    /// MB, JSON of another form, a name used twice, shapes that overflow or do not fit their bytes, gaps,
+    /// overlaps or trailing bytes; [`Error::Unsupported`] for an element type that is not known.
     pub fn open(path: &Path) -> Result<Self> {
         let file = MappedFile::open(path)?;
         let (json, data_start) = header_json(path, file.bytes())?;

@@ -1,7 +1,7 @@
-//! Safetensors files that carry the SHA-256 of themselves, so that one flipped bit anywhere is found.
+//! Safetensors files that carry their own SHA-256, so that one flipped bit anywhere is found.
 //!
-//! The metadata's `sha256` is the digest of the whole file with its own 64 digits read as zeros. Digests of single
-//! tensors, from which damage gets a name, are the business of the file's own format.
+//! The metadata's `sha256` is the digest of the whole file with its own 64 digits read as zeros. Digests of
+//! single tensors, which locate damage, belong to the format that uses this one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +18,8 @@ const SHA256: &str = "sha256";
 /// What the digest reads in place of its own digits.
 const NO_DIGITS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// The bytes of a file with these texts and tensors, whose data stand in `data` one behind another, and with its digest.
+/// The bytes of a file with this metadata, these tensors and its digest. `data` holds the tensors' bytes in
+/// order.
 ///
 /// # Errors
 /// [`Error::Encode`] for what [`SafeTensorsLayout::new`] refuses.
@@ -42,13 +43,14 @@ pub fn seal(
 /// Compares the digest that a file carries with its bytes.
 ///
 /// # Errors
-/// [`Error::Checksum`] of the whole file; [`Error::Malformed`] if it carries no digest where [`seal`] puts it.
+/// [`Error::Checksum`] of the whole file; [`Error::Malformed`] if it carries no digest where [`seal`] puts
+/// it.
 pub fn verify_seal(file: &SafeTensors) -> Result<()> {
     let (path, bytes) = (file.path(), file.bytes());
     let recorded = file.metadata().get(SHA256).map_or("", String::as_str);
     let data_start = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length) as usize + 8);
     let at = digits_at(&bytes[..data_start]).filter(|_| is_digest(recorded)).ok_or_else(|| {
-        let problem = "it does not stand in the header as curmerge writes it";
+        let problem = "it is not in the header where curmerge writes it";
         Error::malformed(path, SHA256, problem, FETCH_AGAIN)
     })?;
     let mut hash = Sha256::new();
@@ -75,8 +77,8 @@ fn compare(path: &Path, place: String, expected: &str, found: &str) -> Result<()
     Err(Error::Checksum { path: path.to_owned(), place, expected, found: found.to_owned() })
 }
 
-/// The place of the 64 digits in a header: between `"sha256":"` and `"`. Inside a text such quotes would stand escaped,
-/// so there is one place or, in a file that is not ours, none or several.
+/// The position of the 64 digits in a header, between `"sha256":"` and `"`. Quotes within a text are escaped,
+/// so our files have exactly one such position. Other files may have none or several.
 fn digits_at(header: &[u8]) -> Option<usize> {
     let before = format!("\"{SHA256}\":\"");
     let mut places =

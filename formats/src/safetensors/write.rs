@@ -1,4 +1,4 @@
-//! Laying out a safetensors file: the header's bytes and the place of each tensor, before any data is at hand.
+//! Lays out a safetensors file: the header's bytes and each tensor's offset, before any data is available.
 
 use std::collections::BTreeMap;
 
@@ -28,12 +28,13 @@ pub struct SafeTensorsLayout {
 }
 
 impl SafeTensorsLayout {
-    /// Lays out a file with the data in the order given and without gaps, as the format demands. The header has its
-    /// metadata first and then its tensors by name, and is padded with spaces to a multiple of 8 bytes.
+    /// Lays out a file with the data in the order given and without gaps, as the format demands. The header
+    /// has its metadata first and then its tensors by name, and is padded with spaces to a multiple of 8
+    /// bytes.
     ///
     /// # Errors
-    /// [`Error::Encode`] for a name used twice or called `__metadata__`, a type that safetensors has not, a shape that
-    /// overflows or is no whole number of bytes, a header beyond 100 MB.
+    /// [`Error::Encode`] for a name used twice or called `__metadata__`, a type that safetensors does not
+    /// have, a shape that overflows or is no whole number of bytes, a header beyond 100 MB.
     pub fn new(metadata: &BTreeMap<String, String>, tensors: Vec<NewSafeTensor>) -> Result<Self> {
         let mut entries = BTreeMap::new();
         let mut placed = Vec::with_capacity(tensors.len());

@@ -140,7 +140,8 @@ fn what_is_not_consistent_is_not_written() {
     refused(&|a| a.training.as_mut().unwrap().final_loss = f64::NAN, "not finite");
 }
 
-/// The file with a text of its header replaced by one as long, and every digest made right again: what a forger writes.
+/// The file with a text of its header replaced by one as long, and every digest made right again: what a
+/// forger writes.
 fn forged(from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let mut bytes = adapter().to_bytes().unwrap();

@@ -1,4 +1,5 @@
-//! The second reader of GGUF headers: it agrees on sound files, says what it does not know, and harms nothing.
+//! The second reader of GGUF headers: it agrees on sound files, says what it does not know, and harms
+//! nothing.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};

@@ -1,4 +1,5 @@
-//! ONNX models, sound and hostile. What the onnx package says of the sound ones stands in fixtures/onnx/goldens.json.
+//! ONNX models, sound and hostile. What the onnx package says of the sound ones stands in
+//! fixtures/onnx/goldens.json.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

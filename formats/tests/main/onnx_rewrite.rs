@@ -1,5 +1,5 @@
-//! ONNX models with changed tensors: everything else stays byte for byte, and the result is read as what was meant.
-//! What onnx's checker and onnxruntime say of such files, tests/scripts/onnx_rewritten.py asks.
+//! ONNX models with changed tensors: everything else stays byte for byte, and the result is read as what was
+//! meant. What onnx's checker and onnxruntime say of such files, tests/scripts/onnx_rewritten.py asks.
 
 use std::collections::BTreeMap;
 use std::fs;

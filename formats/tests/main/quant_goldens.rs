@@ -1,4 +1,5 @@
-//! Decoders and encoders against ggml's own, bit for bit. `goldens/make.py` made the files with its reference code.
+//! Decoders and encoders against ggml's own, bit for bit. `goldens/make.py` made the files with its reference
+//! code.
 
 use std::path::PathBuf;
 

@@ -21,7 +21,7 @@ use crate::commands::report::contents::{Contents, Entry, TensorLine};
 use crate::commands::report::{progress, terminal};
 use crate::{Error, Result};
 
-/// Arrays longer than this are shown by their length and first values.
+/// Longer arrays are shown by their length and first values.
 const WHOLE_ARRAY: usize = 8;
 const FIRST_VALUES: usize = 4;
 
@@ -30,19 +30,19 @@ const FIRST_VALUES: usize = 4;
 pub struct InspectArgs {
     /// A GGUF file, a safetensors file, a Hugging Face folder, an ONNX file, `ollama:NAME[:TAG]` or an adapter.
     pub file: PathBuf,
-    /// Show whole checksums.
+    /// Show checksums in full.
     #[arg(long)]
     pub full: bool,
-    /// Do not take checksums of the tensors.
+    /// Skip the tensors' checksums.
     #[arg(long)]
     pub no_checksums: bool,
-    /// Read the header of a GGUF file with the crate gguf-rs too and compare names, shapes, types, offsets and metadata;
-    /// exit with 1 if the two readers disagree.
+    /// Read the header of a GGUF file with the crate gguf-rs too and compare names, shapes, types, offsets
+    /// and metadata; exit with 1 if the two readers disagree.
     #[arg(long)]
     pub second_opinion: bool,
 }
 
-/// Read and print.
+/// Reads the file and prints what it holds.
 pub fn run(args: &InspectArgs, json: bool) -> Result<()> {
     let (hash, file) = (!args.no_checksums, base::resolve(&args.file)?);
     let spinner = progress::spinner("reading");
@@ -172,7 +172,7 @@ fn of_adapter(path: &Path, hash: bool) -> Result<Contents> {
     })
 }
 
-/// Initializers are the tensors; texts among them have no checksum.
+/// The tensors are the initializers. Those of texts have no checksum.
 fn of_onnx(path: &Path, hash: bool) -> Result<Contents> {
     let model = Onnx::open(path)?;
     let entry = |key: String, value: Json| Entry { key, kind: json_kind(&value).into(), value };
@@ -218,7 +218,7 @@ fn of_onnx(path: &Path, hash: bool) -> Result<Contents> {
     })
 }
 
-/// Such as `INT64 [batch, 8, ?]`.
+/// For example `INT64 [batch, 8, ?]`.
 fn onnx_type(value: &ValueInfo) -> String {
     match &value.value_type {
         Some(ValueType::Tensor { element, shape: Some(shape) }) => {
@@ -290,7 +290,7 @@ fn gguf_array(array: &Array) -> Json {
     }
 }
 
-/// All values of a short array; of a long one its length and first values.
+/// All values of a short array, or the length and first values of a long one.
 fn first_values<T: serde::Serialize>(values: &[T]) -> Json {
     if values.len() <= WHOLE_ARRAY {
         return json!(values);

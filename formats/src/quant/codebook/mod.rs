@@ -1,7 +1,8 @@
-//! The codebooks of the IQ1 to IQ3 types: points of the E8 and D4 lattices, and the sign patterns that go with them.
+//! The codebooks of the IQ1 to IQ3 types: points of the E8 and D4 lattices, and the sign patterns that go
+//! with them.
 //!
-//! The `.bin` files are the points of the tables `iq1s_grid` to `iq3s_grid` in ggml-common.h, each coordinate as its
-//! place among a few levels, two bytes a point; `make.py` made them.
+//! The `.bin` files are the points of the tables `iq1s_grid` to `iq3s_grid` in ggml-common.h, each coordinate
+//! as its place among a few levels, two bytes a point; `make.py` made them.
 
 /// Coordinates of IQ1_S and IQ1_M.
 pub(super) static IQ1: [[i8; 8]; 2048] = points(include_bytes!("iq1_s.bin"), &[-1, 0, 1, 0]);

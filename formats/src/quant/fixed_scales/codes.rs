@@ -72,7 +72,8 @@ impl<T: BitCodes> Codes for T {
     }
 }
 
-/// Four bits of value `j` in runs of `2 * half` values, each of `half` bytes from `start` on, low halves first.
+/// Four bits of value `j` in runs of `2 * half` values, each of `half` bytes from `start` on, low halves
+/// first.
 pub(super) fn nibble(start: usize, half: usize, j: usize) -> Bits {
     Bits { byte: start + j / (2 * half) * half + j % half, shift: (j / half % 2 * 4) as u32, count: 4 }
 }

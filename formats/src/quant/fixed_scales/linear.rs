@@ -5,7 +5,8 @@ use super::codes::Codes;
 /// The step of every value of some stored blocks, and the room that its code has.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LinearGrid {
-    /// By how much a value changes when its code rises by one; may be negative, or zero for a block of one value only.
+    /// By how much a value changes when its code rises by one; may be negative, or zero for a block of one
+    /// value only.
     pub steps: Vec<f32>,
     /// How many codes there are below the present one.
     pub below: Vec<f32>,
@@ -44,8 +45,9 @@ pub(super) fn read<C: Linear>(blocks: &[u8]) -> LinearGrid {
     grid
 }
 
-/// Moves the codes of `out`, which decodes to `present`, to those nearest to `values`, halves away from the present
-/// code. What is nearest is found by whole steps from the present value, so within the rounding of `f32`.
+/// Moves the codes of `out`, which decodes to `present`, to those nearest to `values`, halves away from the
+/// present code. What is nearest is found by whole steps from the present value, so within the rounding of
+/// `f32`.
 pub(super) fn write<C: Linear>(present: &[f32], values: &[f32], out: &mut [u8]) {
     let numbers = present.chunks_exact(C::BLOCK).zip(values.chunks_exact(C::BLOCK));
     for (block, (present, values)) in out.chunks_exact_mut(C::BYTES).zip(numbers) {

@@ -1,13 +1,13 @@
 //! Values encoded into blocks whose scales and minimums stay as they are: only codes change.
 //!
-//! A small change to a quantized matrix must not move the grid under the values that did not change: encoding from
-//! scratch would round all of them again. Here an unchanged value keeps its code bit for bit. [`Grid`] gives the values
-//! that a block's codes can take, for a caller that chooses how to round. [`encode_with_fixed_scales`] rounds to the
-//! nearest.
+//! A small change to a quantized matrix must not move the grid under the values that did not change: encoding
+//! from scratch would round all of them again. Here an unchanged value keeps its code bit for bit. [`Grid`]
+//! gives the values that a block's codes can take, for a caller that chooses how to round.
+//! [`encode_with_fixed_scales`] rounds to the nearest.
 //!
-//! [`linear`] moves codes by whole steps; [`non_linear`] looks levels up. [`single_scale`], [`super_blocks`] and
-//! [`non_linear`] say where a type's [`codes`] lie. Types whose codes are points of a lattice are left out: one value
-//! cannot change alone there.
+//! [`linear`] moves codes by whole steps; [`non_linear`] looks levels up. [`single_scale`], [`super_blocks`]
+//! and [`non_linear`] say where a type's [`codes`] lie. Types whose codes are points of a lattice are left
+//! out: one value cannot change alone there.
 
 mod codes;
 mod linear;
@@ -31,10 +31,12 @@ pub enum Grid {
 }
 
 impl Grid {
-    /// The grid of whole blocks of `dtype`. `None` for types without block scales, whose steps depend on the value.
+    /// The grid of whole blocks of `dtype`. `None` for types without block scales, whose steps depend on the
+    /// value.
     ///
     /// # Errors
-    /// [`QuantError::Length`] for a part of a block, [`QuantError::CannotEncode`] for a block type that is not written.
+    /// [`QuantError::Length`] for a part of a block, [`QuantError::CannotEncode`] for a block type that is
+    /// not written.
     pub fn read(dtype: DType, blocks: &[u8]) -> Result<Option<Grid>, QuantError> {
         let elements = blocks.len() / dtype.block_bytes() * dtype.block_elements();
         check_length(dtype, blocks.len(), elements)?;
@@ -45,8 +47,8 @@ impl Grid {
         }
     }
 
-    /// By how much each present value changes when its code moves to a neighbour; on a non-linear grid, to the farther.
-    /// May be negative.
+    /// By how much each present value changes when its code moves to a neighbour; on a non-linear grid, to
+    /// the farther. May be negative.
     pub fn steps(&self) -> &[f32] {
         match self {
             Grid::Linear(grid) => &grid.steps,
@@ -55,16 +57,17 @@ impl Grid {
     }
 }
 
-/// Whether new codes of `dtype` can be written on the scales of old blocks; so also of some types that [`encode`] does
-/// not write.
+/// Whether new codes of `dtype` can be written on the scales of old blocks; so also of some types that
+/// [`encode`] does not write.
 pub fn can_encode_with_fixed_scales(dtype: DType) -> bool {
     Encoder::of(dtype).is_some()
 }
 
-/// Encodes `values` as blocks of `dtype` into `out`, each with the scales and minimums of the block in `base` and the
-/// codes nearest to the values (halves away from the present code). A value that `base` decodes to keeps its code, so
-/// the values of `base` give its very bytes. Where a scale is zero or no number, and where an infinite one leaves nothing
-/// finite to choose, codes stay as they are. Types without block scales are encoded as [`encode`] does.
+/// Encodes `values` as blocks of `dtype` into `out`, each with the scales and minimums of the block in `base`
+/// and the codes nearest to the values (halves away from the present code). A value that `base` decodes to
+/// keeps its code, so the values of `base` give its very bytes. Where a scale is zero or no number, and where
+/// an infinite one leaves nothing finite to choose, codes stay as they are. Types without block scales are
+/// encoded as [`encode`] does.
 ///
 /// # Errors
 /// As of [`encode`]; [`QuantError::Length`] also if `base` is not as long as `out`.
@@ -87,7 +90,8 @@ pub fn encode_with_fixed_scales(
     Ok(())
 }
 
-/// What reads a type's grid, and what moves codes of blocks that decode to some values to those nearest to others.
+/// What reads a type's grid, and what moves codes of blocks that decode to some values to those nearest to
+/// others.
 struct Encoder {
     read: fn(&[u8]) -> Grid,
     write: fn(&[f32], &[f32], &mut [u8]),

@@ -1,4 +1,5 @@
-//! Blocks whose values are a scale times one of sixteen levels that are not evenly spaced: IQ4_NL, IQ4_XS, MXFP4, NVFP4.
+//! Blocks whose values are a scale times one of sixteen levels that are not evenly spaced: IQ4_NL, IQ4_XS,
+//! MXFP4, NVFP4.
 
 use super::codes::{BitCodes, Bits, Codes, NONE, nibble};
 use crate::quant::half_at;
@@ -44,9 +45,9 @@ impl Levels {
         below.max(above)
     }
 
-    /// The place of the value nearest to `value` among the levels times `scale`, beginning at `place`. Of two values
-    /// equally near it is that farther from the first, of equal values the first that comes. The middles between two
-    /// values are exact in `f64`, and so is the choice.
+    /// The place of the value nearest to `value` among the levels times `scale`, beginning at `place`. Of two
+    /// values equally near it is that farther from the first, of equal values the first that comes. The
+    /// middles between two values are exact in `f64`, and so is the choice.
     fn nearest(&self, scale: f32, place: usize, value: f32) -> usize {
         let (value, first) = (f64::from(value), f64::from(scale * self.levels[place]));
         // The sign of the walk's values, and whether its places rise. A NaN begins no walk.
@@ -101,8 +102,8 @@ pub(super) fn read<C: NonLinear>(blocks: &[u8]) -> NonLinearGrid {
     grid
 }
 
-/// Moves the codes of `out`, which decodes to `present`, to those nearest to `values`, halves away from the present code.
-/// Codes stay where they are if the scale is zero or no number.
+/// Moves the codes of `out`, which decodes to `present`, to those nearest to `values`, halves away from the
+/// present code. Codes stay where they are if the scale is zero or no number.
 pub(super) fn write<C: NonLinear>(present: &[f32], values: &[f32], out: &mut [u8]) {
     let table = C::levels();
     let numbers = present.chunks_exact(C::BLOCK).zip(values.chunks_exact(C::BLOCK));

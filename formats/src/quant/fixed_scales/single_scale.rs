@@ -1,4 +1,5 @@
-//! Blocks with one scale for all their values: the 4-, 5- and 8-bit types of 32 values, and those of at most two bits.
+//! Blocks with one scale for all their values: the 4-, 5- and 8-bit types of 32 values, and those of at most
+//! two bits.
 
 use super::codes::{BitCodes, Bits, Codes, NONE, nibble, pair};
 use super::linear::Linear;
@@ -146,7 +147,8 @@ impl Codes for TQ1_0 {
         let (byte, place) = Self::place(j);
         two_bit::ternary_digit(block[byte], two_bit::POWERS[place])
     }
-    /// All five digits anew: together they are a number below 243, and the byte is that in 256ths, rounded up.
+    /// All five digits anew: together they are a number below 243, and the byte is that in 256ths, rounded
+    /// up.
     fn set_code(block: &mut [u8], j: usize, code: u8) {
         let (byte, place) = Self::place(j);
         let mut digits = two_bit::POWERS.map(|power| two_bit::ternary_digit(block[byte], power));

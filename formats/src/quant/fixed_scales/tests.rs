@@ -37,8 +37,8 @@ fn kept(dtype: DType, base: &[u8], values: &[f32]) -> Vec<u8> {
     out
 }
 
-/// Blocks of 1024 values with codes and scales of all kinds; those that the type's encoder makes, if it has one, or else
-/// random bytes with a scale of about a half.
+/// Blocks of 1024 values with codes and scales of all kinds; those that the type's encoder makes, if it has
+/// one, or else random bytes with a scale of about a half.
 fn usual(dtype: DType, seed: u32) -> Vec<u8> {
     if dtype.can_encode() {
         let mut bytes = vec![0; dtype.bytes_for(1024).unwrap() as usize];
