@@ -33,7 +33,7 @@ pub struct ExportArgs {
     /// Types of the changed tensors in the model for Ollama.
     #[command(flatten)]
     pub storage: StorageArgs,
-    /// Replace a folder that stands.
+    /// Replace an existing folder.
     #[arg(long)]
     pub force: bool,
     /// Export an adapter that was trained on other values of this model, such as another quantization.

@@ -1,8 +1,9 @@
 //! Conversion of models into other types and other containers.
 //!
-//! [`retype()`] writes a GGUF file in other types, like llama-quantize; [`file_type`] chooses the type of each
-//! tensor. [`to_gguf()`] makes a GGUF file from a Hugging Face folder, like llama.cpp's converter,
-//! [`to_hugging_face()`] a folder for transformers from a GGUF file, and [`to_onnx()`] an ONNX model from either.
+//! [`mod@retype`] writes a GGUF file in other types, like llama-quantize; [`file_type`] chooses the type of
+//! each tensor. [`mod@to_gguf`] makes a GGUF file from a Hugging Face folder, like llama.cpp's converter,
+//! [`mod@to_hugging_face`] a folder for transformers from a GGUF file, and [`mod@to_onnx`] an ONNX model from
+//! either.
 
 mod config_json;
 pub mod file_type;

@@ -2,7 +2,7 @@
 
 use curmerge_formats::onnx::ElementType;
 
-use crate::convert::FileType;
+use crate::convert::file_type::FileType;
 use crate::{Error, Result};
 
 /// The name of the model within a folder.

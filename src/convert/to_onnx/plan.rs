@@ -8,7 +8,7 @@ use super::builder::{Builder, MICROSOFT};
 use super::matrix::{Form, Matrix, Sinks, Source};
 use super::options::OnnxOptions;
 use crate::Result;
-use crate::convert::ConvertReport;
+use crate::convert::retype::ConvertReport;
 use crate::convert::to_hugging_face::Rounding;
 
 /// The version of the standard operators, and that of ONNX's file format.
