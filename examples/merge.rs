@@ -16,7 +16,8 @@ fn main() -> Result<()> {
     let adapter_path = Path::new(adapter);
     let adapter = Adapter::read(adapter_path)?;
 
-    // The adapter must have been trained on these values of the base. Another quantization is the caller's decision.
+    // The adapter must have been trained on these values of the base. Another quantization is the caller's
+    // decision.
     match fingerprint::check(&base, &adapter, false) {
         Err(Error::OtherValues { tensor, made_on, .. }) => {
             println!("'{tensor}' has other values than in '{made_on}': merging all the same");

@@ -1,7 +1,7 @@
 //! Trains an adapter and measures it on examples that it was not trained on:
 //!
-//! `cargo run --release --example train -- fixtures/demo/model.gguf fixtures/demo/train.jsonl fixtures/demo/valid.jsonl
-//! adapter.safetensors`
+//! `cargo run --release --example train -- fixtures/demo/model.gguf fixtures/demo/train.jsonl
+//! fixtures/demo/valid.jsonl adapter.safetensors`
 
 use std::path::Path;
 

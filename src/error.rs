@@ -62,7 +62,8 @@ pub enum Error {
         /// What the user can do instead.
         help: String,
     },
-    /// The model's architecture is unknown, so nothing can be computed with it. Its tensors can still be read.
+    /// The model's architecture is unknown, so nothing can be computed with it. Its tensors can still be
+    /// read.
     #[error("{}: architecture: {problem}; {help}", path.display())]
     UnknownArchitecture {
         /// The model.
@@ -106,7 +107,8 @@ pub enum Error {
     OtherRun {
         /// The checkpoint.
         path: PathBuf,
-        /// The setting that differs: a key of [`Identity`](crate::train::checkpoint::Identity), `base` or `targets`.
+        /// The setting that differs: a key of [`Identity`](crate::train::checkpoint::Identity), `base` or
+        /// `targets`.
         setting: String,
         /// How it differs.
         problem: String,
@@ -177,7 +179,8 @@ impl Error {
     }
 }
 
-/// At most `limit` characters of text out of a file, with `...` if more was cut: no file decides how long an error is.
+/// At most `limit` characters of text out of a file, with `...` if more was cut: no file decides how long an
+/// error is.
 pub(crate) fn shortened(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
         Some((cut, _)) => format!("{}...", text[..cut].escape_debug()),

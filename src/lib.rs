@@ -1,18 +1,20 @@
-//! `curmerge` fine-tunes a language model that is already on disk with CURLoRA (Fawi 2024, arXiv 2408.14572) and writes
-//! the result for llama.cpp, Ollama and Hugging Face. This is the library; the program `curmerge` is [`commands`] on it.
+//! `curmerge` fine-tunes a language model that is already on disk with CURLoRA (Fawi 2024, arXiv 2408.14572)
+//! and writes the result for llama.cpp, Ollama and Hugging Face. This is the library; the program `curmerge`
+//! is [`commands`] on it.
 //!
 //! # What CUR is
 //!
-//! A linear layer is `y = W x`, with W of m outputs and n inputs. CURLoRA selects c columns of W as C `[m, c]` and r rows
-//! as R `[r, n]`, and trains only the small matrix U `[c, r]` between them:
+//! A linear layer is `y = W x`, with W of m outputs and n inputs. CURLoRA selects c columns of W as C `[m,
+//! c]` and r rows as R `[r, n]`, and trains only the small matrix U `[c, r]` between them:
 //!
 //! ```text
 //! y = W x + s C U R x          U = 0 at first, so the model starts as it was
 //! ```
 //!
-//! C and R are parts of W, so an adapter stores their indices and U, a few hundred numbers a matrix. `R x` is already in
-//! the output of the base layer (`R x = (W x)[rows]`), so an adapted layer costs little more than a frozen one, and the
-//! trainer need not keep the layer's input for the backward pass. Merging writes `W + s C U R` in place of W.
+//! C and R are parts of W, so an adapter stores their indices and U, a few hundred numbers a matrix. `R x` is
+//! already in the output of the base layer (`R x = (W x)[rows]`), so an adapted layer costs little more than
+//! a frozen one, and the trainer need not keep the layer's input for the backward pass. Merging writes `W + s
+//! C U R` in place of W.
 //!
 //! # The way of the data
 //!
@@ -35,9 +37,9 @@
 //! a new model, or a LoRA for llama.cpp, PEFT, Ollama, onnxruntime
 //! ```
 //!
-//! Modules import downwards only: `commands` from [`train`], [`merge()`], [`convert`], [`export`] and [`eval`]; these from
-//! [`model`], [`lora`] and [`cur`]; these from [`kernels`], [`base`] and [`arch`]; all from `curmerge_formats`, which
-//! knows containers and number formats but no model.
+//! Modules import downwards only: `commands` from [`train`], [`merge()`], [`convert`], [`export`] and
+//! [`eval`]; these from [`model`], [`lora`] and [`cur`]; these from [`kernels`], [`base`] and [`arch`]; all
+//! from `curmerge_formats`, which knows containers and number formats but no model.
 //!
 //! # Train and merge
 //!
@@ -75,14 +77,14 @@
 //! # }
 //! ```
 //!
-//! [`train::train`] drives a trainer with validation, checkpoints and a flag to stop it. `examples/train.rs` and
-//! `examples/merge.rs` are small programs on the library.
+//! [`train::train`] drives a trainer with validation, checkpoints and a flag to stop it. `examples/train.rs`
+//! and `examples/merge.rs` are small programs on the library.
 //!
 //! # Errors
 //!
-//! Every operation returns [`Error`], which prints as one line with the file, the place and what to do. Callers match on
-//! its variants, such as [`Error::OtherValues`] for an adapter of another quantization. Input files are not trusted:
-//! damaged or hostile ones give an error, not a panic.
+//! Every operation returns [`Error`], which prints as one line with the file, the place and what to do.
+//! Callers match on its variants, such as [`Error::OtherValues`] for an adapter of another quantization.
+//! Input files are not trusted: damaged or hostile ones give an error, not a panic.
 
 pub mod arch;
 pub mod base;

@@ -18,12 +18,13 @@ pub struct SelectionArgs {
     /// Columns and rows of each matrix; U has rank * rank numbers.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     pub rank: u32,
-    /// Matrices to adapt: q k v o gate up down, all, or canonical names, with commas between; of a fused matrix its parts,
-    /// such as blk.0.attn_qkv[q], or all of it. Of a model whose architecture is not known, any matrix by its name.
+    /// Matrices to adapt: q k v o gate up down, all, or canonical names, with commas between; of a fused
+    /// matrix its parts, such as blk.0.attn_qkv[q], or all of it. Of a model whose architecture is not known,
+    /// any matrix by its name.
     #[arg(long, default_value = "q,k,v")]
     pub targets: String,
-    /// Only matrices of these blocks, counted from 0, such as 24-29: those below stay frozen, and what they give is
-    /// computed once for all epochs.
+    /// Only matrices of these blocks, counted from 0, such as 24-29. The blocks below stay frozen, and their
+    /// output is computed once for all epochs.
     #[arg(long, value_name = "FIRST-LAST", value_parser = parse_layers)]
     pub layers: Option<LayerRange>,
     /// How columns and rows are drawn.
@@ -58,10 +59,10 @@ fn parse_layers(text: &str) -> Result<LayerRange, String> {
     }
 }
 
-/// The adapter that a model is run with.
+/// The adapter that the model runs with.
 #[derive(Clone, Debug, Args)]
 pub struct AdapterArgs {
-    /// Adapter to put beside it.
+    /// Adapter to apply.
     #[arg(long)]
     pub adapter: Option<PathBuf>,
     /// Multiplies the adapter's own scale.
@@ -75,8 +76,8 @@ pub struct AdapterArgs {
 /// How the model computes.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct ComputeArgs {
-    /// Products with the model's matrices: f32, or bf16, which is faster where the processor has AVX-512 BF16 and the
-    /// same as f32 elsewhere.
+    /// Products with the model's matrices: f32, or bf16, which is faster where the processor has AVX-512 BF16
+    /// and the same as f32 elsewhere.
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub precision: Precision,
 }
@@ -91,19 +92,19 @@ impl AdapterArgs {
 /// How a merge stores tensors.
 #[derive(Clone, Debug, Args)]
 pub struct StorageArgs {
-    /// What to store the whole of a GGUF file in, by llama-quantize's names (q4_k_m, q5_k_s, iq4_xs, f16, ... as of
-    /// convert); or auto: tensors that no adapter changes as they are, each of the others as narrow as --fidelity
-    /// allows [default: every tensor as the base stores it].
+    /// What to store the whole of a GGUF file in, by llama-quantize's names (q4_k_m, q5_k_s, iq4_xs, f16, ...
+    /// as of convert); or auto: unchanged tensors stay as they are, and each changed one is as narrow as
+    /// --fidelity allows [default: every tensor as the base stores it].
     #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
     file_type: Option<WholeType>,
-    /// How to store the changed tensors alone: f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, iq4_nl,
-    /// iq4_xs, mxfp4, q3_k or q2_k.
+    /// How to store the changed tensors alone: f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1,
+    /// q4_0, iq4_nl, iq4_xs, mxfp4, q3_k or q2_k.
     #[arg(long, value_name = "TYPE", value_parser = parse_adapted)]
     type_adapted: Option<DType>,
     /// Importance matrix for --type, as llama-imatrix writes it.
     #[arg(long, value_name = "FILE", requires = "file_type")]
     imatrix: Option<PathBuf>,
-    /// With --type auto: the least cosine between what is written and the adapter's change.
+    /// With --type auto: lower limit of the cosine between the written change and the adapter's change.
     #[arg(long, default_value_t = 0.9, value_name = "COSINE", value_parser = parse_fidelity)]
     fidelity: f64,
 }
@@ -114,7 +115,7 @@ impl StorageArgs {
         Ok(self.imatrix.as_ref().map(|path| Imatrix::open(path)).transpose()?)
     }
 
-    /// What was asked for, as far as it is of storage. `protected` are files that the output must not replace.
+    /// The storage part of the merge options. The output must not replace the `protected` files.
     pub fn options<'a>(
         &self,
         imatrix: Option<&'a Imatrix>,
@@ -137,7 +138,7 @@ impl StorageArgs {
         Ok(MergeOptions { file_type, imatrix, storage, protect, ..Default::default() })
     }
 
-    /// Whether anything was asked for.
+    /// Whether any of these options was given.
     pub fn is_given(&self) -> bool {
         self.file_type.is_some() || self.type_adapted.is_some()
     }
@@ -173,7 +174,8 @@ fn parse_fidelity(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "use a number from 0 to 1".into())
 }
 
-/// A number of bytes, with K, M, G or T behind it (or KB and so on, as Hugging Face writes them) of thousands.
+/// A number of bytes, with an optional suffix K, M, G or T (or KB and so on, as Hugging Face writes them), in
+/// powers of 1000.
 pub fn parse_size(text: &str) -> std::result::Result<u64, String> {
     let upper = text.trim().to_ascii_uppercase();
     let size = upper.strip_suffix('B').unwrap_or(&upper);

@@ -1,7 +1,7 @@
-//! `curmerge demo`: the main job on a small model and data that the program carries inside.
+//! `curmerge demo`: train, evaluate, merge and export a small model that the program contains.
 //!
-//! The model knows English from dictionary definitions; the task is to name the kind of thing a definition defines.
-//! fixtures/demo/README.md says how both were made, and of what.
+//! The model knows English from dictionary definitions; the task is to name the kind of thing a definition
+//! defines. fixtures/demo/README.md says how both were made, and of what.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// Options of `curmerge eval`.
 #[derive(Clone, Debug, Args)]
 pub struct EvalArgs {
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or ollama:NAME[:TAG].
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     pub base: PathBuf,
     /// The adapter to measure.
     #[command(flatten)]
@@ -31,7 +31,7 @@ pub struct EvalArgs {
     /// Text to measure perplexity on, as llama-perplexity counts it.
     #[arg(long, value_name = "TEXT")]
     pub perplexity: Option<PathBuf>,
-    /// Only the first so many chunks of the text [default: all].
+    /// Read only the first N chunks of the text [default: all].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub chunks: Option<u32>,
     /// How the model computes.

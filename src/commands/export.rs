@@ -21,7 +21,7 @@ use crate::{Error, Result};
 pub struct ExportArgs {
     /// The adapter.
     pub adapter: PathBuf,
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or ollama:NAME[:TAG].
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     #[arg(long)]
     pub base: PathBuf,
     /// What to write.
@@ -33,7 +33,7 @@ pub struct ExportArgs {
     /// Types of the changed tensors in the model for Ollama.
     #[command(flatten)]
     pub storage: StorageArgs,
-    /// Replace a folder that stands.
+    /// Replace an existing folder.
     #[arg(long)]
     pub force: bool,
     /// Export an adapter that was trained on other values of this model, such as another quantization.

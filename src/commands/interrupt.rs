@@ -1,5 +1,5 @@
-//! Ctrl-C, and the other signals that ask a program to end: nothing half-written stays behind, and a training run that is
-//! asked once ends after its step and keeps what it has learnt.
+//! Ctrl-C and the other signals that ask a program to end: no partial output remains, and a training run ends
+//! after its current step and keeps what it has learnt.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,7 +10,8 @@ use crate::{Error, Result};
 static TRAINING: AtomicBool = AtomicBool::new(false);
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Listen from now on. Once is enough; again does nothing.
+/// Handles signals from now on. A second call does nothing.
+#[expect(clippy::print_stderr, reason = "the message is for whoever pressed Ctrl-C")]
 pub fn listen() -> Result<()> {
     let handler = || {
         if !TRAINING.load(Ordering::Relaxed) || STOP.swap(true, Ordering::Relaxed) {
@@ -27,7 +28,7 @@ pub fn listen() -> Result<()> {
     }
 }
 
-/// Carry out a training run, which looks at the flag after each step: set, it is to end there.
+/// Runs a training that reads the flag after each step and ends there if it is set.
 pub fn while_training<T>(run: impl FnOnce(&AtomicBool) -> T) -> T {
     TRAINING.store(true, Ordering::Relaxed);
     let result = run(&STOP);

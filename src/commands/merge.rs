@@ -21,28 +21,30 @@ const LISTED: usize = 10;
 /// Options of `curmerge merge`.
 #[derive(Clone, Debug, Args)]
 pub struct MergeArgs {
-    /// Base model: a GGUF file (of splits the first), a Hugging Face folder, an ONNX file, or ollama:NAME[:TAG].
+    /// Base model: a GGUF file (of splits the first), a Hugging Face folder, an ONNX file, or
+    /// ollama:NAME[:TAG].
     pub base: PathBuf,
-    /// The adapters, each with =FACTOR behind it to take only a part (or more) of its change: curmerge's own, PEFT LoRA
+    /// The adapters, each with an optional =FACTOR on its change: curmerge's own, PEFT LoRA
     /// folders, GGUF LoRA files.
     #[arg(required = true, value_name = "ADAPTER[=FACTOR]", value_parser = clap::builder::OsStringValueParser::new().map(|text| parse_part(&text)))]
     pub adapters: Vec<Part>,
-    /// The model to write: a name ending in .gguf, or for a GGUF base with --max-shard-size a folder for its splits; a
-    /// folder for a Hugging Face folder as it is.
+    /// The model to write: a name ending in .gguf, or for a GGUF base with --max-shard-size a folder for its
+    /// splits; a folder for a Hugging Face folder as it is.
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
     /// Types of the changed tensors.
     #[command(flatten)]
     pub storage: StorageArgs,
-    /// Most bytes of tensors in one file, such as 2G or 500M (powers of 1000). A GGUF model becomes splits that
-    /// llama.cpp opens, OUT/OUT-00001-of-00003.gguf and so on; a Hugging Face folder model-00001-of-00003.safetensors
-    /// and so on with an index. [default: one GGUF file, or the folder's own shards]
+    /// Most bytes of tensors in one file, such as 2G or 500M (powers of 1000). A GGUF model becomes splits
+    /// that llama.cpp opens, OUT/OUT-00001-of-00003.gguf and so on; a Hugging Face folder
+    /// model-00001-of-00003.safetensors and so on with an index. [default: one GGUF file, or the folder's own
+    /// shards]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_shard_size: Option<u64>,
     /// Multiplies the adapters' own scales.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub scale: f32,
-    /// Replace a folder that stands.
+    /// Replace an existing folder.
     #[arg(long)]
     pub force: bool,
     /// Merge an adapter that was trained on other values of this model, such as another quantization.
@@ -50,7 +52,7 @@ pub struct MergeArgs {
     pub allow_other_base: bool,
 }
 
-/// An adapter, and how much of its change is wanted.
+/// An adapter, and the factor on its change.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// The file or folder.
@@ -133,7 +135,7 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     terminal::print(&(table(&report) + &format!("merged   {}\n", report.model.display())))
 }
 
-/// The tensors that kept least, and what the figures mean.
+/// The tensors that kept least, and what the columns mean.
 pub(super) fn table(report: &MergeReport) -> String {
     let worst = report.worst_first();
     let width = worst.iter().take(LISTED).map(|t| t.label().len()).max().unwrap_or(0);
@@ -147,5 +149,5 @@ pub(super) fn table(report: &MergeReport) -> String {
         text += &format!("and {} more that kept as much or more\n", worst.len() - LISTED);
     }
     text + "survived: share of the change W + s C U R - W left after rounding; noise: what rounding added across it,\n\
-            in sizes of the change; change: its size beside W\n"
+            relative to the change; change: its size relative to W\n"
 }

@@ -75,7 +75,7 @@ enum Command {
 
 /// Carry out a parsed command line.
 pub fn run(line: &CommandLine) -> Result<()> {
-    // This thread computes too, so that work need not be handed over, and waited for, between what it does alone.
+    // This thread computes too, so that its sequential work need not wait for another thread.
     let threads = line.threads.map_or(0, usize::from);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
     pool.build_global()
@@ -85,7 +85,7 @@ pub fn run(line: &CommandLine) -> Result<()> {
     carry_out(line)
 }
 
-/// [`run`] in a process that is set up.
+/// [`run()`] in a process that is set up.
 fn carry_out(line: &CommandLine) -> Result<()> {
     match &line.command {
         Command::Build(args) => build::run(args, line.json),
@@ -108,7 +108,7 @@ fn adapter_of(base: &Base, path: &Path, allow_other_base: bool) -> Result<Adapte
     Ok(adapter)
 }
 
-/// Whether the adapter belongs to the base; warns of an allowed other base.
+/// Checks that the adapter belongs to the base; warns of an allowed other base.
 fn check_base(base: &Base, adapter: &Adapter, allow_other_base: bool) -> Result<()> {
     if let Some(deviation) = fingerprint::check(base, adapter, allow_other_base)? {
         terminal::warn(&errors::deviation(&deviation));
@@ -116,8 +116,8 @@ fn check_base(base: &Base, adapter: &Adapter, allow_other_base: bool) -> Result<
     Ok(())
 }
 
-/// Puts in the place of a Hugging Face folder the GGUF file that it converts to, of the same values, in a hidden folder
-/// beside `out`, which is to be kept until the base is no longer needed.
+/// Replaces a Hugging Face folder by the GGUF file that it converts to, with the same values, in a folder
+/// beside `out` that the caller keeps until the base is no longer needed.
 fn as_gguf(base: &mut Base, out: &Path) -> Result<Option<OutputFolder>> {
     if !matches!(base.files(), Files::HuggingFace(_)) {
         return Ok(None);
@@ -141,7 +141,7 @@ fn as_gguf(base: &mut Base, out: &Path) -> Result<Option<OutputFolder>> {
     Ok(Some(scratch))
 }
 
-/// The base's model, with the adapter's terms when one is named and belongs to it.
+/// The base's model with the terms of the adapter, if one is given and belongs to it.
 fn adapted_model<'a>(base: &'a Base, beside: &AdapterArgs) -> Result<Transformer<'a, f32>> {
     let mut model = Transformer::new(base)?;
     if let Some(path) = &beside.adapter {

@@ -15,9 +15,9 @@ use crate::{Error, Result};
 /// Options of `curmerge run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or ollama:NAME[:TAG].
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     pub base: PathBuf,
-    /// The adapter to hear.
+    /// The adapter to apply.
     #[command(flatten)]
     pub adapter: AdapterArgs,
     /// The text to continue.
@@ -29,16 +29,16 @@ pub struct RunArgs {
     /// Tokens to write at most.
     #[arg(short = 'n', long, default_value_t = 64)]
     pub max_tokens: usize,
-    /// 0 always takes the likeliest token; higher draws more freely.
+    /// 0 always takes the likeliest token; higher values draw more freely.
     #[arg(long, default_value_t = 0.0)]
     pub temperature: f32,
-    /// Draw among so many likeliest tokens; 0: all.
+    /// Draw among this number of likeliest tokens; 0 for all.
     #[arg(long, default_value_t = 40)]
     pub top_k: usize,
     /// Draw among the likeliest tokens that hold this share of the probability.
     #[arg(long, default_value_t = 0.95)]
     pub top_p: f32,
-    /// With --json: the natural log-probabilities of so many likeliest tokens at each place.
+    /// With --json: print the natural log-probabilities of the N likeliest tokens at each position.
     #[arg(long, default_value_t = 0, value_name = "N", requires = "json")]
     pub logprobs: usize,
     /// Seed of the draws.

@@ -15,7 +15,8 @@ use crate::{Error, Result};
 pub struct Factors {
     /// The chosen columns of W (or a LoRA's B), row-major `[m, rank]` in the canonical order of rows.
     pub c: Vec<f32>,
-    /// `s U R` (or `s A`), row-major `[rank, n]`; each number summed over the rows of R in order, in f64, and rounded once.
+    /// `s U R` (or `s A`), row-major `[rank, n]`; each number summed over the rows of R in order, in f64, and
+    /// rounded once.
     pub p: Vec<f32>,
     /// Inner dimension: the number of chosen columns.
     pub rank: usize,
@@ -48,8 +49,9 @@ impl Factors {
         Self::new(c.collect(), p.collect(), self.rank, rows)
     }
 
-    /// The factors of `target` over the base's matrix, with the adapter's scale (or a multiple of it). Fails when the
-    /// matrix has another shape, or a number is no longer finite; `path` is the base that the error names.
+    /// The factors of `target` over the base's matrix, with the adapter's scale (or a multiple of it). Fails
+    /// when the matrix has another shape, or a number is no longer finite; `path` is the base that the error
+    /// names.
     pub fn of_target(path: &Path, weight: &Weight<'_>, target: &AdapterTarget, scale: f32) -> Result<Self> {
         if [weight.rows() as u64, weight.cols() as u64] != target.shape {
             return Err(other_shape(path, weight, target));
@@ -78,7 +80,8 @@ impl Factors {
         Ok(Self::new(weight.gather_columns(&target.cols), p, rank, n))
     }
 
-    /// Add the change of one canonical row of W to `out`, of length n: over the columns of C in order, in f32.
+    /// Add the change of one canonical row of W to `out`, of length n: over the columns of C in order, in
+    /// f32.
     pub fn add_to_row(&self, row: usize, out: &mut [f32]) {
         struct Add<'x>(&'x [f32], &'x [f32], &'x mut [f32]);
         impl Multiversion for Add<'_> {

@@ -1,7 +1,8 @@
-//! The fingerprint that ties an adapter to its base: two digests of every target, of the stored bytes and of the values.
+//! The fingerprint that ties an adapter to its base: two digests of every target, of the stored bytes and of
+//! the values.
 //!
-//! Equal values pass whatever the container, because C and R are then the same numbers. Anything else is refused: a
-//! merge would silently write another change than the one that was trained.
+//! Equal values pass whatever the container, because C and R are then the same numbers. Anything else is
+//! refused: a merge would silently write another change than the one that was trained.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -27,9 +28,9 @@ pub enum Likeness {
     Unfit,
 }
 
-/// The base as an adapter with these targets records it, with digests of the stored bytes of all that is no target: other
-/// tensors, and the other parts of a tensor of which some parts are targets. Parts that have no names of the table's, as
-/// experts, are recorded with the whole tensor.
+/// The record of the base in an adapter with these targets, with digests of the stored bytes of everything
+/// that is not a target: other tensors, and the remaining parts of a tensor with some parts as targets. Parts
+/// that the architecture does not name, such as experts, are recorded with the whole tensor.
 pub fn base_info(base: &Base, targets: &[AdapterTarget]) -> BaseInfo {
     let adapted: HashSet<&str> = targets.iter().map(|target| target.name.as_str()).collect();
     let mut others: Vec<(String, Option<&BaseTensor>)> = Vec::new();
@@ -47,7 +48,7 @@ pub fn base_info(base: &Base, targets: &[AdapterTarget]) -> BaseInfo {
             Some(tensor) if tensor.nbits.is_none() && tensor.slice.is_none() => {
                 curmerge_formats::sha256_hex(base.bytes(tensor))
             }
-            // That a part cannot be read says no less of the base than another digest.
+            // A part that cannot be read distinguishes the base as well as another digest does.
             _ => base.weight(&name).ok()?.stored_sha256(),
         };
         Some((name, digest))
@@ -60,7 +61,7 @@ pub fn base_info(base: &Base, targets: &[AdapterTarget]) -> BaseInfo {
     }
 }
 
-/// Each target of the adapter beside the base's tensor of that name, in the adapter's order.
+/// Compares each target with the tensor of that name in the base, in the adapter's order.
 pub fn compare_targets(base: &Base, adapter: &Adapter) -> Vec<Likeness> {
     adapter
         .targets
@@ -80,9 +81,9 @@ pub fn compare_targets(base: &Base, adapter: &Adapter) -> Vec<Likeness> {
         .collect()
 }
 
-/// Names of the base's other tensors, and of parts beside the targets, that are missing, new, or differ in a byte from
-/// those recorded. `None` when the adapter was made on another container or on other types, whose bytes say nothing about
-/// this base's.
+/// The names of the other tensors of the base, and of other parts of targeted tensors, that are missing, new,
+/// or differ in a byte from those recorded. `None` if the adapter was made on another container or on other
+/// types, whose bytes cannot be compared.
 pub fn compare_others(base: &Base, adapter: &Adapter) -> Option<Vec<String>> {
     let stored_otherwise = |target: &AdapterTarget| {
         base.place(&target.name).is_some_and(|place| place.tensor.type_name() != target.stored_dtype)
@@ -124,8 +125,8 @@ pub struct Distance {
     pub worst: String,
 }
 
-/// Refuses an adapter that was made on another model: every target must have its shape, and the same bytes or values.
-/// With `allow_other_values`, other values are no error but a [`Deviation`].
+/// Refuses an adapter that was made on another model: every target must have its shape, and the same bytes or
+/// values. With `allow_other_values`, other values are no error but a [`Deviation`].
 ///
 /// # Errors
 /// [`Error::OtherBase`] and [`Error::OtherValues`].

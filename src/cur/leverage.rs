@@ -1,7 +1,8 @@
 //! Leverage scores of columns and rows in the leading singular subspace, by block power iteration.
 //!
-//! Plain loops in f64 with + - * / and the exactly rounded square root, so the scores, like everything the index sets
-//! depend on, are the same bits on every machine. Importance, not accuracy, is wanted: a fixed number of iterations.
+//! Plain loops in f64 with + - * / and the exactly rounded square root, so the scores, like everything the
+//! index sets depend on, are the same bits on every machine. Importance, not accuracy, is wanted: a fixed
+//! number of iterations.
 
 use rayon::prelude::*;
 
@@ -10,14 +11,14 @@ use crate::base::Weight;
 
 const ITERATIONS: usize = 8;
 
-/// Sampling weights of columns and rows: squared row norms of the orthonormal bases V and U of the leading `rank`
-/// singular directions; zero where the column or row is zero.
+/// Sampling weights of columns and rows: squared row norms of the orthonormal bases V and U of the leading
+/// `rank` singular directions; zero where the column or row is zero.
 pub(super) fn weights(weight: &Weight<'_>, norms: &Norms, rank: usize) -> (Vec<f64>, Vec<f64>) {
     let (m, n) = (weight.rows(), weight.cols());
     let rank = rank.min(m).min(n);
     let w = weight.vector();
-    // Start from unit directions spread over the columns with the largest norms: deterministic and never orthogonal to
-    // the whole of W.
+    // Start from unit directions spread over the columns with the largest norms: deterministic and never
+    // orthogonal to the whole of W.
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|&a, &b| norms.cols[b].total_cmp(&norms.cols[a]).then(a.cmp(&b)));
     let mut v = vec![0.0; n * rank];
@@ -61,7 +62,8 @@ fn transposed_times(w: &[f32], n: usize, u: &[f64], v: &mut [f64], rank: usize) 
     });
 }
 
-/// Modified Gram-Schmidt on the columns of a row-major `[rows, rank]` matrix, twice; a column that vanishes becomes zero.
+/// Modified Gram-Schmidt on the columns of a row-major `[rows, rank]` matrix, twice; a column that vanishes
+/// becomes zero.
 fn orthonormalise(a: &mut [f64], rank: usize) {
     for k in 0..rank {
         let before = norm(a, k, rank);
@@ -81,7 +83,8 @@ fn norm(a: &[f64], k: usize, rank: usize) -> f64 {
     a.chunks_exact(rank).map(|row| row[k] * row[k]).sum::<f64>().sqrt()
 }
 
-/// Squared row norms; a floor keeps every non-zero column drawable, since a subspace of rank r may miss most of them.
+/// Squared row norms; a floor keeps every non-zero column drawable, since a subspace of rank r may miss most
+/// of them.
 fn scores(basis: &[f64], squared_norms: &[f64], rank: usize) -> Vec<f64> {
     const FLOOR: f64 = 1e-12;
     basis

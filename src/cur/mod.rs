@@ -1,8 +1,8 @@
-//! Which columns and rows of a matrix make C and R (CURLoRA, arXiv 2408.14572, section 3).
+//! Which columns and rows of a matrix form C and R (CURLoRA, arXiv 2408.14572, section 3).
 //!
-//! The choice depends on the seed, the tensor's name and its values alone: not on other targets, threads, SIMD width,
-//! container or machine. So it uses + - * / (and the exactly rounded square root) in f64 in a fixed order, and nothing
-//! else.
+//! The choice depends on the seed, the tensor's name and its values alone: not on other targets, threads,
+//! SIMD width, container or machine. So it uses only + - * / and the exactly rounded square root, in f64 and
+//! in a fixed order.
 
 mod factors;
 pub mod fingerprint;
@@ -27,7 +27,7 @@ pub use sampling::{Axis, sample};
 pub enum Selection {
     /// Weight 1/p of the squared norm's share p, as the paper writes it: the unimportant ones.
     Inverse,
-    /// Weight 1/(p + 0.001), as the paper's code has it: almost uniform where no column stands out.
+    /// Weight 1/(p + 0.001), as in the paper's code: almost uniform unless a column stands out.
     Reference,
     /// Every non-zero column alike.
     Uniform,
@@ -66,8 +66,8 @@ pub struct Indices {
     pub rows: Vec<u32>,
 }
 
-/// Draw `rank` columns and `rank` rows of the matrix `name`. Fails when fewer than `rank` of either are non-zero, or a
-/// value is not finite.
+/// Draw `rank` columns and `rank` rows of the matrix `name`. Fails when fewer than `rank` of either are
+/// non-zero, or a value is not finite.
 pub fn select(
     weight: &Weight<'_>,
     name: &str,

@@ -1,4 +1,4 @@
-//! Weighted draws without replacement from a ChaCha20 stream of the tensor's own.
+//! Weighted draws without replacement from a ChaCha20 stream for each tensor.
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
 
-/// Which index set is drawn; each has a stream of its own.
+/// Which index set is drawn. Each has its own random stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Axis {
     /// Rows of W, which make R.
@@ -24,12 +24,12 @@ impl Axis {
     }
 }
 
-/// Draw `count` indices without replacement, each with a probability proportional to its weight among those left, and
-/// return them ascending. Fails when fewer than `count` weights are positive.
+/// Draw `count` indices without replacement, each with a probability proportional to its weight among the
+/// remaining ones, and return them ascending. Fails when fewer than `count` weights are positive.
 ///
-/// The stream is ChaCha20 keyed by SHA-256 of `"curmerge-1\0"`, the seed (u64, little-endian), the canonical name, a zero
-/// byte, and `"rows"` or `"cols"`. A draw is its next u64's upper 53 bits as a fraction of the weight left, looked up in
-/// the cumulative sum from index 0.
+/// The stream is ChaCha20 keyed by SHA-256 of `"curmerge-1\0"`, the seed (u64, little-endian), the canonical
+/// name, a zero byte, and `"rows"` or `"cols"`. A draw is its next u64's upper 53 bits as a fraction of the
+/// remaining weight, looked up in the cumulative sum from index 0.
 pub fn sample(weights: &[f64], count: u32, name: &str, axis: Axis, seed: u64) -> Result<Vec<u32>> {
     let positive = weights.iter().filter(|w| **w > 0.0).count();
     if positive < count as usize {

@@ -1,9 +1,9 @@
-//! A few random projections of C and R, by which an adapter can tell how far another base's C and R are from those it
-//! was trained on, without keeping them.
+//! A few random projections of C and R, by which an adapter can tell how far another base's C and R are from
+//! those it was trained on, without keeping them.
 //!
-//! With signs e drawn independently, `E[(<e, C> - <e, C'>)^2] = |C - C'|^2`. The mean over 16 draws has a standard
-//! deviation of a third of itself, so the distance is known to within about a fifth: enough to tell another quantization
-//! (some per cent) from another model (about 140).
+//! With signs e drawn independently, `E[(<e, C> - <e, C'>)^2] = |C - C'|^2`. The mean over 16 draws has a
+//! standard deviation of a third of itself, so the distance is known to within about a fifth: enough to tell
+//! another quantization (some per cent) from another model (about 140).
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -14,16 +14,16 @@ use crate::base::Weight;
 /// Projections of each of C and R.
 const PROJECTIONS: usize = 16;
 
-/// `[C's projections, R's projections]`, 32 numbers: sums over the numbers of C = W[:, cols] and R = W[rows, :], row by
-/// row in the canonical layout, each with the signs of a fixed stream.
+/// `[C's projections, R's projections]`, 32 numbers: sums over the numbers of C = W[:, cols] and R = W[rows,
+/// :], row by row in the canonical layout, each with the signs of a fixed stream.
 pub(super) fn sketch(weight: &Weight<'_>, cols: &[u32], rows: &[u32]) -> Vec<f32> {
     let mut numbers = project(&weight.gather_columns(cols), "C").to_vec();
     numbers.extend(project(&weight.gather_rows(rows), "R"));
     numbers.into_iter().map(|x| x as f32).collect()
 }
 
-/// Estimates of `|C - C'| / |C|` and `|R - R'| / |R|` between this base's C and R and the recorded ones. `None` when the
-/// record has another form.
+/// Estimates of `|C - C'| / |C|` and `|R - R'| / |R|` between this base's C and R and the recorded ones.
+/// `None` when the record has another form.
 pub(super) fn distance(
     recorded: &[f32],
     weight: &Weight<'_>,

@@ -1,4 +1,4 @@
-//! Accuracy by likelihood: of several endings, the model's choice is the one with the highest log-probability.
+//! Accuracy by likelihood: the model chooses the ending with the highest log-probability.
 //!
 //! The log-probability of an ending is the sum over its tokens; it is not divided by their number.
 
@@ -9,7 +9,7 @@ use crate::model::{Batch, Transformer};
 use crate::train::data::ChoiceExample;
 
 /// Tokens that go through the model at a time; a longer example goes alone.
-const PASS_TOKENS: usize = 1024;
+const MAX_TOKENS: usize = 1024;
 
 /// What a model scores on a file of choices.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -22,7 +22,7 @@ pub struct Accuracy {
     pub examples: usize,
 }
 
-/// Score every example; `progress` hears the examples done and their number.
+/// Scores every example. `progress` gets the number of examples done and of all.
 pub fn accuracy<T: Real>(
     model: &Transformer<'_, T>,
     examples: &[ChoiceExample],
@@ -68,7 +68,7 @@ fn groups(examples: &[ChoiceExample]) -> Vec<&[ChoiceExample]> {
     let (mut start, mut size) = (0, 0);
     for (i, example) in examples.iter().enumerate() {
         let own: usize = contexts(example).iter().map(Vec::len).sum();
-        if i > start && size + own > PASS_TOKENS {
+        if i > start && size + own > MAX_TOKENS {
             groups.push(&examples[start..i]);
             (start, size) = (i, 0);
         }

@@ -1,4 +1,4 @@
-//! How good a model is: perplexity on a text, accuracy on choices, and the probabilities behind both.
+//! Measuring a model: perplexity on a text, and accuracy on choices.
 
 pub mod choices;
 pub mod perplexity;

@@ -1,8 +1,9 @@
 //! Perplexity as llama.cpp's llama-perplexity counts it.
 //!
-//! The text is cut into chunks of `ctx` tokens that do not overlap, a rest is left out; the first token of a chunk is
-//! replaced by BOS where the model's tokenizer adds one; only the second half of each chunk counts, so that every
-//! prediction has at least `ctx / 2` tokens before it. Control tokens' texts within the text are text as any other.
+//! The text is cut into chunks of `ctx` tokens that do not overlap, a rest is left out; the first token of a
+//! chunk is replaced by BOS where the model's tokenizer adds one; only the second half of each chunk counts,
+//! so that every prediction has at least `ctx / 2` tokens before it. Control tokens' texts within the text
+//! are text as any other.
 
 use serde::Serialize;
 
@@ -12,7 +13,7 @@ use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 /// Tokens that go through the model at a time, in whole chunks.
-const PASS_TOKENS: usize = 1024;
+const MAX_TOKENS: usize = 1024;
 
 /// A perplexity and how sure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -29,8 +30,9 @@ pub struct Perplexity {
     pub chunks: usize,
 }
 
-/// The perplexity of `text` over its first `max_chunks` chunks (all when None) of `ctx` tokens; `progress` hears the
-/// chunks done and their number. Fails when the text is shorter than one chunk or `ctx` is under 4.
+/// The perplexity of `text` over its first `max_chunks` chunks (all if `None`) of `ctx` tokens. `progress`
+/// gets the number of chunks done and of all. Fails when the text is shorter than one chunk or `ctx` is under
+/// 4.
 pub fn perplexity<T: Real>(
     model: &Transformer<'_, T>,
     tokenizer: &Tokenizer,
@@ -54,7 +56,7 @@ pub fn perplexity<T: Real>(
     let counted: Vec<bool> = (0..ctx).map(|i| i > ctx / 2).collect();
     let mut log_probs = Vec::with_capacity(chunks * (ctx / 2));
     let all: Vec<&[u32]> = tokens.chunks_exact(ctx).take(chunks).collect();
-    for (pass, group) in all.chunks((PASS_TOKENS / ctx).max(1)).enumerate() {
+    for (pass, group) in all.chunks((MAX_TOKENS / ctx).max(1)).enumerate() {
         let mut batch = Batch::default();
         for chunk in group {
             let mut chunk = chunk.to_vec();
@@ -64,7 +66,7 @@ pub fn perplexity<T: Real>(
             batch.push(&chunk, &counted);
         }
         log_probs.extend(model.log_probs(&batch));
-        progress((pass * (PASS_TOKENS / ctx).max(1) + group.len()).min(chunks), chunks);
+        progress((pass * (MAX_TOKENS / ctx).max(1) + group.len()).min(chunks), chunks);
     }
     Ok(summary(&log_probs, chunks))
 }

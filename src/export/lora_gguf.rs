@@ -1,10 +1,10 @@
 //! A LoRA in GGUF, as llama.cpp loads it with `--lora` onto the untouched base.
 //!
-//! llama.cpp computes `y + alpha / rank * B (A x)`, rank being B's row length. A has ggml's dimensions `[n, rank]` and B
-//! `[rank, m]`, under the matrix's name with `.lora_a` and `.lora_b` behind. It asks for `general.type`,
-//! `general.architecture`, `adapter.type` and `adapter.lora.alpha` (f32) and refuses other tensors
-//! (`llama_adapter_lora_init` in llama-adapter.cpp). Here B = C and A = s U R times rank / alpha, in GGUF's order of rows;
-//! a fused matrix has the factors of all its parts.
+//! llama.cpp computes `y + alpha / rank * B (A x)`, rank being B's row length. A has ggml's dimensions `[n,
+//! rank]` and B `[rank, m]`, under the matrix's name with the suffixes `.lora_a` and `.lora_b`. It requires
+//! `general.type`, `general.architecture`, `adapter.type` and `adapter.lora.alpha` (f32) and refuses other
+//! tensors (`llama_adapter_lora_init` in llama-adapter.cpp). Here B = C and A = s U R times rank / alpha, in
+//! GGUF's order of rows; a fused matrix has the factors of all its parts.
 
 use std::path::Path;
 
@@ -66,7 +66,7 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
     Ok(())
 }
 
-/// Zeros behind the last tensor, as everything in GGUF is aligned.
+/// Zeros after the last tensor, since everything in GGUF is aligned.
 fn pad(file: &mut OutputFile, layout: &GgufLayout) -> Result<()> {
     if let Some(last) = layout.tensors().last() {
         let end = last.offset + last.bytes;

@@ -1,4 +1,4 @@
-//! An adapter in the form that another program loads: beside the untouched base, or for Ollama merged into it.
+//! Adapters in the formats of other programs: beside the unchanged base, or for Ollama merged into it.
 
 mod lora_gguf;
 pub mod ollama;
@@ -14,23 +14,23 @@ use crate::Result;
 use crate::base::Base;
 use crate::merge::MergeOptions;
 
-/// The forms an adapter can be written in.
+/// The formats that an adapter can be written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// A GGUF file for llama.cpp's --lora.
     Gguf,
     /// A folder for PEFT.
     Peft,
-    /// A file for onnxruntime, beside a base that `convert --lora-inputs` made.
+    /// A file for onnxruntime, for a base that was converted with LoRA inputs.
     OnnxAdapter,
-    /// A folder for `ollama create`: the merged model, and a Modelfile with its chat template. (Modelfiles may have an
-    /// ADAPTER line beside an untouched base, but Ollama's own engine fails to load such a model, seen with 0.17.4, and
-    /// from 0.34.1 on `ollama create` is said to refuse it.)
+    /// A folder for `ollama create`: the merged model, and a Modelfile with its chat template. (Modelfiles
+    /// may have an ADAPTER line beside an untouched base, but Ollama's own engine fails to load such a model,
+    /// seen with 0.17.4, and from 0.34.1 on `ollama create` is said to refuse it.)
     Ollama,
 }
 
 impl Format {
-    /// Every form.
+    /// Every format.
     pub const ALL: &[Self] = &[Self::Gguf, Self::Peft, Self::OnnxAdapter, Self::Ollama];
 
     /// The name on the command line.
@@ -44,12 +44,13 @@ impl Format {
     }
 }
 
-/// Write the adapter to `out`, which must be none of `inputs` nor the base. `force` lets a folder replace one that
-/// stands. What Ollama gets is merged as the base stores its tensors; [`ollama::write`] leaves the choice, and reports.
+/// Writes the adapter to `out`, which must be none of `inputs` nor the base. With `force` a folder replaces
+/// an existing one. The model for Ollama keeps the types of the base; [`ollama::write`] takes other types,
+/// and reports.
 ///
 /// # Errors
-/// A target that does not fit the base; those of [`curmerge_formats::output`]. After an error nothing stands at `out`
-/// that did not before.
+/// A target that does not fit the base; those of [`curmerge_formats::output`]. After an error `out` is as it
+/// was before.
 pub fn export(
     base: &Base,
     adapter: &Adapter,

@@ -1,9 +1,10 @@
-//! A LoRA as onnxruntime takes it for one run of a model that has inputs for it (`RunOptions.add_active_adapter`).
+//! A LoRA as onnxruntime takes it for one run of a model that has inputs for it
+//! (`RunOptions.add_active_adapter`).
 //!
 //! The model computes `y + (x A) B` with A `[n, rank]` and B `[rank, m]` as inputs `MODULE.lora_A.weight` and
-//! `MODULE.lora_B.weight`, by Hugging Face's names of the modules and its order of rows, as Olive names them and
-//! `convert --lora-inputs` makes them. Here A is the transpose of s U R and B that of C, of a fused matrix those of all
-//! its parts.
+//! `MODULE.lora_B.weight`, by Hugging Face's names of the modules and its order of rows, as Olive names them
+//! and `convert --lora-inputs` makes them. Here A is the transpose of s U R and B that of C, of a fused
+//! matrix those of all its parts.
 
 use std::path::Path;
 

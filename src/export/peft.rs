@@ -2,10 +2,10 @@
 //!
 //! PEFT computes `y + lora_alpha / r * B (A x)`, A `[r, n]` and B `[m, r]` under
 //! `base_model.model.MODULE.lora_A.weight` and `.lora_B.weight`, rows in Hugging Face's order (`LoraConfig`,
-//! `LoraLayer.update_layer` and `get_peft_model_state_dict` in peft); so also of modules that store `[in, out]`, as
-//! `fan_in_fan_out` says. Here B = C and A = s U R, of a fused matrix those of all its parts, and alpha is r: that of the
-//! largest rank, since some programs make room for no more. Module names and the order of rows come from the
-//! architecture's table, so a GGUF base serves as well as a folder.
+//! `LoraLayer.update_layer` and `get_peft_model_state_dict` in peft); so also of modules that store `[in,
+//! out]`, as `fan_in_fan_out` says. Here B = C and A = s U R, of a fused matrix those of all its parts, and
+//! alpha is r: that of the largest rank, since some programs make room for no more. Module names and the
+//! order of rows come from the architecture's table, so a GGUF base serves as well as a folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

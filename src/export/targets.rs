@@ -1,5 +1,5 @@
-//! An adapter's targets by the tensors that other programs know: parts of a fused matrix become one pair of factors, A
-//! stacked, B in blocks.
+//! An adapter's targets by the tensors that other programs know: parts of a fused matrix become one pair of
+//! factors, A stacked, B in blocks.
 
 use curmerge_formats::adapter::{Adapter, AdapterTarget};
 
@@ -29,7 +29,7 @@ pub(super) fn matrices<'a>(base: &'a Base, adapter: &'a Adapter) -> Result<Vec<M
     for target in &adapter.targets {
         let part = base.find(&target.name)?;
         if part.tensor.shape.len() != 2 || base.is_known() && part.name.ends_with(']') {
-            let problem = "one of several experts, of which other programs load no LoRA";
+            let problem = "one of several experts, for which other programs load no LoRA";
             let place = format!("tensor '{}'", target.name);
             return Err(Error::input(base.path(), place, problem, "merge the adapter instead"));
         }
@@ -53,7 +53,8 @@ impl Matrix<'_> {
         self.parts.iter().map(|(_, target)| target.cols.len()).sum()
     }
 
-    /// C of all targets, each in its rows and columns and zeros elsewhere, and their `scale U R` one below the other.
+    /// C of all targets, each in its rows and columns and zeros elsewhere, and their `scale U R` one below
+    /// the other.
     pub(super) fn factors(&self, base: &Base, scale: f32) -> Result<Factors> {
         let rank = self.rank();
         let (mut c, mut p) = (vec![0.0; self.rows * rank], Vec::with_capacity(rank * self.cols));

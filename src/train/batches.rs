@@ -6,16 +6,18 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use super::data::Example;
 use crate::model::{Batch, input_tokens};
 
-/// Upper limit of the tokens of a micro-batch; a longer example forms one alone. Larger ones do not make matrix
-/// products faster.
+/// Upper limit of the tokens of a micro-batch; a longer example forms one alone. Larger ones do not make
+/// matrix products faster.
 pub const MAX_TOKENS: usize = 1024;
-/// Smaller micro-batches spend too much time on decoding the weights. Below this, activations are recomputed instead.
+/// Smaller micro-batches spend too much time on decoding the weights. Below this, activations are recomputed
+/// instead.
 const MIN_TOKENS: usize = 512;
 
 /// Epochs that [`largest_micro_batch`] looks at. Later ones are unlikely to hold a much larger one.
 const EPOCHS_EXAMINED: u64 = 16;
 
-/// How many tokens a micro-batch may have so that its activations, of `bytes_a_token` each, fit into `memory` bytes.
+/// How many tokens a micro-batch may have so that its activations, of `bytes_a_token` each, fit into `memory`
+/// bytes.
 pub fn tokens_within(memory: u64, bytes_a_token: u64) -> usize {
     let fitting = memory / bytes_a_token.max(1);
     usize::try_from(fitting).unwrap_or(MAX_TOKENS).clamp(MIN_TOKENS, MAX_TOKENS)
@@ -30,8 +32,8 @@ pub struct MicroBatch {
     pub examples: Vec<usize>,
 }
 
-/// The order of `count` examples in an epoch: a Fisher-Yates shuffle driven by ChaCha20, so it is the same on every
-/// machine.
+/// The order of `count` examples in an epoch: a Fisher-Yates shuffle driven by ChaCha20, so it is the same on
+/// every machine.
 pub fn order(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -55,8 +57,8 @@ pub struct BatchLimits {
     pub share_prefixes: bool,
 }
 
-/// Divides examples, given with their indices, into micro-batches in the given order. An example that predicts nothing
-/// is left out.
+/// Divides examples, given with their indices, into micro-batches in the given order. An example that
+/// predicts nothing is left out.
 pub fn micro_batches<'e>(
     examples: impl IntoIterator<Item = (usize, &'e Example)>,
     limits: BatchLimits,
@@ -75,8 +77,8 @@ pub fn micro_batches<'e>(
     groups(examples, limits.max_tokens).into_iter().map(of).collect()
 }
 
-/// Groups the examples that predict something, in the given order. The model reads at most `max_tokens` tokens of a
-/// group; a longer example forms a group alone.
+/// Groups the examples that predict something, in the given order. The model reads at most `max_tokens`
+/// tokens of a group; a longer example forms a group alone.
 fn groups<'e>(
     examples: impl IntoIterator<Item = (usize, &'e Example)>,
     max_tokens: usize,
@@ -100,8 +102,9 @@ fn groups<'e>(
     groups
 }
 
-/// The number of tokens that the model reads of the largest micro-batch in a run's first [`EPOCHS_EXAMINED`] epochs,
-/// without shared prefixes. The run takes `steps` steps of `batch_size` examples, each divided at `max_tokens`.
+/// The number of tokens that the model reads of the largest micro-batch in a run's first [`EPOCHS_EXAMINED`]
+/// epochs, without shared prefixes. The run takes `steps` steps of `batch_size` examples, each divided at
+/// `max_tokens`.
 pub fn largest_micro_batch(
     examples: &[Example],
     batch_size: usize,

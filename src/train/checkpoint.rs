@@ -1,11 +1,11 @@
 //! The state of a run in a file, from which a run with the same options resumes.
 //!
-//! It is a safetensors file like the adapter. Each target has, under its canonical name, F32 tensors of the shape of its
-//! U: `NAME.u` (not shrunk), `NAME.mean` and `NAME.square` (AdamW's) and, with patience, `NAME.best` (U at the best
-//! validation). The metadata hold `format`, `version` and JSON texts: `progress`, `settings` and `base` (what the
-//! resuming run must have in common with this one) and `digests` (the SHA-256 of each tensor, so that an error names
-//! the damaged one). `sha256` is that of the whole file. The initial U is not in it: it follows from the base and the
-//! settings, which hold the digest of an initial adapter.
+//! It is a safetensors file like the adapter. Each target has, under its canonical name, F32 tensors of the
+//! shape of its U: `NAME.u` (not shrunk), `NAME.mean` and `NAME.square` (AdamW's) and, with patience,
+//! `NAME.best` (U at the best validation). The metadata hold `format`, `version` and JSON texts: `progress`,
+//! `settings` and `base` (what the resuming run must have in common with this one) and `digests` (the SHA-256
+//! of each tensor, so that an error names the damaged one). `sha256` is that of the whole file. The initial U
+//! is not in it: it follows from the base and the settings, which hold the digest of an initial adapter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -189,8 +189,8 @@ impl Reader<'_> {
             .map_err(|e| unusable(self.file.path(), key, shortened(&e.to_string(), 200)))
     }
 
-    /// Checks the tensors first, so that an error names the damaged one. What only the digest of the file finds is in the
-    /// header.
+    /// Checks the tensors first, so that an error names the damaged one. What only the digest of the file
+    /// finds is in the header.
     fn verify(&self) -> Result<()> {
         if let Ok(digests) = self.json::<BTreeMap<String, String>>(DIGESTS) {
             for tensor in self.file.tensors() {

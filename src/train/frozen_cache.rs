@@ -1,7 +1,7 @@
 //! A cache of what the frozen blocks below the lowest adapted one compute for each example.
 //!
-//! Training never changes those blocks, so their output is computed in the first epoch and kept in an unnamed file,
-//! which the operating system holds in memory while there is room.
+//! Training never changes those blocks, so their output is computed in the first epoch and kept in an unnamed
+//! file, which the operating system holds in memory while there is room.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -27,7 +27,8 @@ pub struct FrozenCache {
 }
 
 impl FrozenCache {
-    /// An empty cache for `examples` examples, in a file in `folder`. `None` if the model adapts its first block.
+    /// An empty cache for `examples` examples, in a file in `folder`. `None` if the model adapts its first
+    /// block.
     pub fn new(model: &Transformer<'_, f32>, examples: usize, folder: &Path) -> Result<Option<Self>> {
         if model.frozen_blocks() == 0 {
             return Ok(None);
@@ -37,8 +38,8 @@ impl FrozenCache {
         Ok(Some(Self { file, folder: folder.into(), width, offsets, end: 0 }))
     }
 
-    /// The hidden states `[tokens, d_model]` that the first adapted block takes as input for a micro-batch. Its
-    /// examples must not share prefixes.
+    /// The hidden states `[tokens, d_model]` that the first adapted block takes as input for a micro-batch.
+    /// Its examples must not share prefixes.
     pub fn hidden_states(
         &mut self,
         model: &Transformer<'_, f32>,

@@ -1,6 +1,7 @@
 //! The metrics of a run as JSON lines, for `tail -f`, jq and plotting.
 //!
-//! It is a log and not a result: it holds times. If a line cannot be written, the log ends and the run goes on.
+//! It is a log and not a result: it holds times. If a line cannot be written, the log ends and the run goes
+//! on.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -47,8 +48,9 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// A new log that replaces any file at `path`. For a run resumed after `resumed_at` steps, the log there without the
-    /// lines of later steps, which the run takes again. `on_failure` is called once, if a line cannot be written.
+    /// A new log that replaces any file at `path`. For a run resumed after `resumed_at` steps, the log there
+    /// without the lines of later steps, which the run takes again. `on_failure` is called once, if a line
+    /// cannot be written.
     pub fn open(path: &Path, resumed_at: Option<u64>, on_failure: fn(&Error)) -> Result<Self> {
         let fail = |action| move |source| Error::io(path, action, source);
         let mut options = File::options();
@@ -80,8 +82,8 @@ impl MetricsFile {
     }
 }
 
-/// The length without the lines of later steps. A last line without its line break was cut short by a kill. Any other
-/// line that is not one of a log means that the file is not ours to truncate.
+/// The length without the lines of later steps. A last line without its line break was cut short by a kill.
+/// Any other line that is not one of a log means that the file is not ours to truncate.
 fn kept_bytes(path: &Path, bytes: &[u8], steps: u64) -> Result<u64> {
     let mut kept = 0;
     for (number, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {

@@ -1,8 +1,8 @@
 //! Fitting the matrices U: epochs over shuffled examples, AdamW, warm-up and cosine, validation, patience.
 //!
-//! A [`Trainer`] takes one step at a time. [`train`] drives it to the end of a run: [`Observer`]s hear of every step,
-//! and a flag stops the run after the current step. Between two steps a [`State`] is all there is to know, so a
-//! resumed run gives the same result as one that never stopped.
+//! A [`Trainer`] takes one step at a time. [`train`] drives it to the end of a run: [`Observer`]s hear of
+//! every step, and a flag stops the run after the current step. Between two steps a [`State`] is all there is
+//! to know, so a resumed run gives the same result as one that never stopped.
 
 pub mod batches;
 pub mod checkpoint;
@@ -30,11 +30,12 @@ pub use report::{End, TrainReport};
 pub use state::{Progress, State};
 pub use trainer::Trainer;
 
-/// Runs a trainer until the run is over or `stop` is set. A run that is stopped does not validate first: whoever stops
-/// it wants the adapter now.
+/// Runs a trainer until the run is over or `stop` is set. A run that is stopped does not validate first:
+/// whoever stops it wants the adapter now.
 ///
 /// # Errors
-/// [`Error::Diverged`](crate::Error::Diverged); a checkpoint that an observer cannot save; the file of hidden states.
+/// [`Error::Diverged`](crate::Error::Diverged); a checkpoint that an observer cannot save; the file of hidden
+/// states.
 pub fn train(
     mut trainer: Trainer<'_, '_>,
     stop: &AtomicBool,

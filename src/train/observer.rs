@@ -1,22 +1,22 @@
-//! Who hears of a run as it goes: the progress bar, the logs, the checkpoints.
+//! Observers follow a run: the progress bar, the logs, the checkpoints.
 
 use super::State;
 use crate::Result;
 
-/// One step, as it ends.
+/// A finished step.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// Steps done.
     pub done: u64,
-    /// Passes over the data done, the last in part.
+    /// Passes over the data, including the part of the current one.
     pub epoch: f64,
     /// Mean loss of this step, nats a target token.
     pub loss: f64,
     /// Mean loss of the last few steps.
     pub recent_loss: f64,
-    /// The rate it was taken with.
+    /// Its learning rate.
     pub learning_rate: f64,
-    /// Joint norm of the gradients before they were clipped.
+    /// Joint norm of the gradients before clipping.
     pub gradient_norm: f64,
     /// Tokens of this step's examples.
     pub tokens: u64,
@@ -36,7 +36,7 @@ impl Step {
 pub struct Validation {
     /// Steps done.
     pub done: u64,
-    /// Passes over the data done, the last in part.
+    /// Passes over the data, including the part of the current one.
     pub epoch: f64,
     /// Mean loss, nats a target token.
     pub loss: f64,
@@ -44,13 +44,13 @@ pub struct Validation {
     pub seconds: f64,
 }
 
-/// Hears of a run as it goes.
+/// Follows a run.
 pub trait Observer {
     /// A step is done.
     fn step(&mut self, _step: &Step) {}
     /// The validation loss was measured.
     fn validation(&mut self, _validation: &Validation) {}
-    /// A state to save; the run ends if that fails, since it could lose more than was promised.
+    /// A state is to be saved. If that fails, the run ends: it could lose more than was promised.
     fn checkpoint(&mut self, _state: &State) -> Result<()> {
         Ok(())
     }

@@ -11,7 +11,7 @@ pub struct AdamWOptions {
     pub beta2: f32,
     /// Added to the root of the squared gradients.
     pub eps: f32,
-    /// Share of U that is taken away a step, times the learning rate.
+    /// Share of U that a step subtracts, times the learning rate.
     pub weight_decay: f32,
 }
 
@@ -39,13 +39,13 @@ pub struct Means {
 }
 
 impl AdamW {
-    /// For matrices of these shapes `[c, r]`.
+    /// The initial state for matrices of these shapes `[c, r]`.
     pub fn new(options: AdamWOptions, shapes: impl IntoIterator<Item = (usize, usize)>) -> Self {
         let zeros = |shape| Means { mean: Array2::zeros(shape), square: Array2::zeros(shape) };
         Self::after(options, 0, shapes.into_iter().map(zeros).collect())
     }
 
-    /// As it was after so many steps.
+    /// The state after `steps` steps.
     pub fn after(options: AdamWOptions, steps: i32, means: Vec<Means>) -> Self {
         Self { options, steps, means }
     }
@@ -55,7 +55,7 @@ impl AdamW {
         &self.means
     }
 
-    /// One step down `gradients`, in the order of the shapes given to [`Self::new`].
+    /// Takes one step along `gradients`, in the order of the shapes given to [`Self::new`].
     pub fn step(&mut self, matrices: Vec<&mut Array2<f32>>, gradients: &[Array2<f32>], learning_rate: f32) {
         self.steps += 1;
         let AdamWOptions { beta1, beta2, eps, weight_decay } = self.options;
@@ -71,7 +71,7 @@ impl AdamW {
     }
 }
 
-/// Scale all gradients so that their joint Euclidean norm is at most `limit`; the norm before.
+/// Scales all gradients so that their joint Euclidean norm is at most `limit`. Returns the norm before.
 pub fn clip(gradients: &mut [Array2<f32>], limit: f64) -> f64 {
     let square: f64 = gradients.iter().flatten().map(|&g| f64::from(g) * f64::from(g)).sum();
     let norm = square.sqrt();
@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn steps_are_those_of_torch() {
-        // torch.optim.AdamW([[1., -2.]], lr=0.1, weight_decay=0.01), gradients [[0.5, -1.]] then [[0.25, 2.]].
+        // torch.optim.AdamW([[1., -2.]], lr=0.1, weight_decay=0.01), gradients [[0.5, -1.]] then [[0.25,
+        // 2.]].
         let mut u = array![[1.0f32, -2.0]];
         let options = AdamWOptions { weight_decay: 0.01, ..Default::default() };
         let mut adam = AdamW::new(options, [(1, 2)]);

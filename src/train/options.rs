@@ -19,8 +19,9 @@ pub struct TrainOptions {
     pub adamw: AdamWOptions,
     /// Upper limit of the joint norm of the gradients.
     pub clip: f64,
-    /// Factor on what U has gained when the run ends: a point between the start and the result of training. It forgets
-    /// less at the same loss than a lower learning rate does (Wortsman et al. 2021, arXiv 2109.01903).
+    /// Factor on what U has gained when the run ends: a point between the start and the result of training.
+    /// It forgets less at the same loss than a lower learning rate does (Wortsman et al. 2021, arXiv
+    /// 2109.01903).
     pub shrink: f32,
     /// Seed of the order of examples.
     pub seed: u64,
@@ -30,7 +31,8 @@ pub struct TrainOptions {
     pub patience: Option<u64>,
     /// Steps between checkpoints.
     pub save_every: Option<u64>,
-    /// Upper limit of the bytes to keep: activations for the backward pass, then weights prepared for products.
+    /// Upper limit of the bytes to keep: activations for the backward pass, then weights prepared for
+    /// products.
     pub memory: u64,
     /// A folder for the file of hidden states that is kept from one epoch to the next.
     pub scratch: PathBuf,

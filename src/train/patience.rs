@@ -1,7 +1,7 @@
-//! When a run has learnt what it can: the validation loss has not got better for a number of validations.
+//! Early stopping: the validation loss has not improved for a number of validations.
 //!
-//! Everything follows from the losses so far, so that a run that goes on from a checkpoint decides as one that never
-//! stopped. A loss as good as the best is not better.
+//! Everything follows from the losses so far, so a resumed run decides as one that never stopped. A loss
+//! equal to the best is no improvement.
 
 /// Steps and loss of the best validation, the earliest among equals.
 pub fn best(validation: &[(u64, f64)]) -> Option<(u64, f64)> {

@@ -28,7 +28,8 @@ pub struct TrainReport {
     pub planned_steps: u64,
     /// Every loss, including those of the runs that this one resumed.
     pub progress: Progress,
-    /// Number of steps after which the model had the matrices that it has now: the last, or with patience the best.
+    /// Number of steps after which the model had the matrices that it has now: the last, or with patience the
+    /// best.
     pub kept_steps: u64,
 }
 

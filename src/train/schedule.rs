@@ -1,4 +1,4 @@
-//! The learning rate over a run: linear warm-up, then half a cosine down to zero.
+//! The learning rate over a run: linear warm-up, then half a cosine to zero.
 
 /// A run's learning rates.
 #[derive(Clone, Copy, Debug, PartialEq)]

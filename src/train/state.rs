@@ -1,18 +1,18 @@
-//! What a run carries from one step to the next.
+//! The state of a run between two steps.
 
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::optimizer::{AdamW, AdamWOptions};
 
-/// The figures of a run so far. Where in which epoch it is, and whether its patience is over, follow from them.
+/// The metrics of a run so far. Its place in the epoch, and whether its patience is over, follow from them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Tokens that went through the model in training.
     pub tokens: u64,
     /// Mean training loss of each step, nats a target token.
     pub losses: Vec<f64>,
-    /// Number of steps and validation loss then, of the shrunk U, nats a target token.
+    /// Steps done and the validation loss after them, with U shrunk, nats a target token.
     pub validation: Vec<(u64, f64)>,
 }
 
@@ -31,18 +31,18 @@ impl Progress {
 /// A run between two steps. Each list of matrices is in the order of the model's trained ones.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
-    /// The figures so far.
+    /// The metrics so far.
     pub progress: Progress,
     /// The matrices U, not shrunk.
     pub matrices: Vec<Array2<f32>>,
     /// The optimizer's running means.
     pub adam: AdamW,
-    /// The matrices U of the best validation, not shrunk; only where patience asks for them.
+    /// The matrices U of the best validation, not shrunk; only with patience.
     pub best: Option<Vec<Array2<f32>>>,
 }
 
 impl State {
-    /// Before the first step.
+    /// The state before the first step.
     pub fn new(options: AdamWOptions, matrices: Vec<Array2<f32>>) -> Self {
         let adam = AdamW::new(options, matrices.iter().map(|u| u.dim()));
         State { progress: Progress::default(), matrices, adam, best: None }

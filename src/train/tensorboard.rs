@@ -1,10 +1,10 @@
 //! The metrics of a run for TensorBoard: an event file of scalars.
 //!
-//! A file is a sequence of TFRecords: the length of the data as a little-endian `u64`, its masked CRC-32C, the data, their
-//! masked CRC-32C. Each record's data is an `Event` in protobuf's wire format, of which four fields are needed; the
-//! numbers of fields are those of tensorflow/core/util/event.proto and framework/summary.proto. A resumed run starts a
-//! new file in the folder, whose first event is the start of a session at its first step: TensorBoard then drops what
-//! earlier files have from that step on.
+//! A file is a sequence of TFRecords: the length of the data as a little-endian `u64`, its masked CRC-32C,
+//! the data, their masked CRC-32C. Each record's data is an `Event` in protobuf's wire format, of which four
+//! fields are needed; the numbers of fields are those of tensorflow/core/util/event.proto and
+//! framework/summary.proto. A resumed run starts a new file in the folder, whose first event is the start of
+//! a session at its first step: TensorBoard then drops what earlier files have from that step on.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -27,8 +27,8 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// Starts a file in `folder`, which is created if it does not exist, for the steps after the first `done`.
-    /// `on_failure` is called once, if an event cannot be written.
+    /// Starts a file in `folder`, which is created if it does not exist, for the steps after the first
+    /// `done`. `on_failure` is called once, if an event cannot be written.
     pub fn create(folder: &Path, done: u64, on_failure: fn(&Error)) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create the folder", e))?;
         let now = wall_time();
@@ -182,7 +182,8 @@ mod tests {
         assert_eq!(crc32c(b""), 0);
     }
 
-    /// fixtures/tensorboard/make.py writes this file with TensorBoard's own writer, and reads it with its reader.
+    /// fixtures/tensorboard/make.py writes this file with TensorBoard's own writer, and reads it with its
+    /// reader.
     #[test]
     fn a_file_is_what_tensorboard_writes() {
         let golden = include_bytes!("../../fixtures/tensorboard/events.out.tfevents.golden");

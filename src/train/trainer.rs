@@ -17,8 +17,8 @@ use crate::{Error, Result};
 /// Share of a run's steps that warm up.
 const WARMUP_SHARE: f64 = 0.1;
 
-/// Trains the matrices U that are attached to a model. The result depends on the model, the data and the options alone:
-/// not on the number of threads, nor on how often the run was stopped and resumed.
+/// Trains the matrices U that are attached to a model. The result depends on the model, the data and the
+/// options alone: not on the number of threads, nor on how often the run was stopped and resumed.
 ///
 /// ```no_run
 /// # fn example(model: &mut curmerge::Transformer<'_, f32>, data: &curmerge::Dataset) -> curmerge::Result<()> {
@@ -55,8 +55,8 @@ pub struct Trainer<'t, 'b> {
 }
 
 impl<'t, 'b> Trainer<'t, 'b> {
-    /// A run from the beginning, over the matrices that are attached to `model`. Fails if a file for hidden states
-    /// cannot be created.
+    /// A run from the beginning, over the matrices that are attached to `model`. Fails if a file for hidden
+    /// states cannot be created.
     pub fn new(
         model: &'t mut Transformer<'b, f32>,
         data: &'t Dataset,
@@ -67,8 +67,8 @@ impl<'t, 'b> Trainer<'t, 'b> {
         Self::resume(model, data, valid, options, state)
     }
 
-    /// A run that goes on from a [`State`] that an earlier one had. `model` has the matrices that the earlier run began
-    /// with. Fails as [`Self::new`] does.
+    /// A run that resumes from the [`State`] of an earlier one. `model` must have the matrices that the
+    /// earlier run began with. Fails as [`Self::new`] does.
     pub fn resume(
         model: &'t mut Transformer<'b, f32>,
         data: &'t Dataset,
@@ -142,7 +142,8 @@ impl<'t, 'b> Trainer<'t, 'b> {
         over.then_some(End::Patience)
     }
 
-    /// Measures the validation loss of the adapter that would be written now, so that the losses of a run compare.
+    /// Measures the validation loss of the adapter that would be written now, so that the losses of a run
+    /// compare.
     ///
     /// # Errors
     /// [`Error::Diverged`], a run without validation examples, or the file of hidden states.
@@ -214,8 +215,8 @@ impl<'t, 'b> Trainer<'t, 'b> {
         batch.unwrap_or_default().to_vec()
     }
 
-    /// Ends the run, whether or not steps are left, and leaves the model with the matrices to keep: the last ones, or
-    /// with patience the best, with what they gained shrunk.
+    /// Ends the run, whether or not steps are left, and leaves the model with the matrices to keep: the last
+    /// ones, or with patience the best, with what they gained shrunk.
     pub fn finish(self) -> TrainReport {
         let end = self.end().filter(|_| !self.validation_is_due()).unwrap_or(End::Stopped);
         let best = self.state.best.as_ref().zip(patience::best(&self.state.progress.validation));

@@ -50,7 +50,8 @@ pub(super) fn of(
     })
 }
 
-/// A new adapter already holds the digest of every tensor of the base. An initial one may be from another container.
+/// A new adapter already holds the digest of every tensor of the base. An initial one may be from another
+/// container.
 fn base_digests(base: &Base, adapter: &Adapter, init: bool) -> BTreeMap<String, String> {
     if init {
         return fingerprint::base_info(base, &[]).other_tensors;

@@ -29,17 +29,17 @@ use training::TrainingArgs;
 /// Options of `curmerge build`.
 #[derive(Clone, Debug, Args)]
 pub struct BuildArgs {
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or ollama:NAME[:TAG].
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     pub base: PathBuf,
-    /// Training examples: JSONL with "text", "prompt" and "completion", or "messages" (with "tools", "documents" and
-    /// "chat_template_kwargs" if the template takes them); or plain text.
+    /// Training examples: JSONL with "text", "prompt" and "completion", or "messages" (with "tools",
+    /// "documents" and "chat_template_kwargs" if the template takes them); or plain text.
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
     /// How examples are made.
     #[command(flatten)]
     pub examples: ExampleArgs,
-    /// Print the first example as the model will see it, with the tokens of the loss marked, and train nothing. Options
-    /// of training do not go with it.
+    /// Print the first example as the model will see it, with the tokens of the loss marked, and train
+    /// nothing. Options of training do not go with it.
     #[arg(long, conflicts_with_all = ["output", "SelectionArgs", "TrainingArgs", "ComputeArgs", "SavingArgs"])]
     pub show_sample: bool,
     /// The adapter to write.

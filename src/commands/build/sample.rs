@@ -9,12 +9,12 @@ use crate::commands::report::terminal;
 use crate::tokenizer::Tokenizer;
 use crate::train::data::Example;
 
-/// Before and behind tokens that the loss falls on, in a pipe.
+/// Marks around target tokens, in a pipe.
 const BRACKETS: [&str; 2] = ["«", "»"];
-/// The same on a terminal: shown in reverse.
+/// The same on a terminal: reverse video.
 const REVERSE: [&str; 2] = ["\u{1b}[7m", "\u{1b}[27m"];
 
-/// Print an example, after all that is done to it, with its loss tokens marked.
+/// Prints an example as it is trained, with its target tokens marked.
 pub(super) fn show(example: &Example, is_cut: bool, tokenizer: &Tokenizer, json: bool) -> Result<()> {
     let loss = example.loss_mask.iter().filter(|&&target| target).count();
     if json {
@@ -34,8 +34,8 @@ pub(super) fn show(example: &Example, is_cut: bool, tokenizer: &Tokenizer, json:
     terminal::print(&text)
 }
 
-/// The text of the example with the tokens that the loss falls on between `begin` and `end`. Line ends stay; other
-/// control characters are escaped.
+/// The text of the example with its target tokens between `begin` and `end`. Line breaks stay; other control
+/// characters are escaped.
 fn marked(example: &Example, tokenizer: &Tokenizer, begin: &str, end: &str) -> String {
     let mut out = String::new();
     let mut from = 0;

@@ -1,5 +1,5 @@
-//! What `curmerge build` saves beside the adapter, and checks before hours of training depend on it. None of it changes
-//! the result.
+//! What `curmerge build` saves beside the adapter, and checks before hours of training depend on it. None of
+//! it changes the result.
 
 use std::path::{Path, PathBuf};
 
@@ -16,16 +16,18 @@ use crate::{Error, Result};
 /// Checkpoints and logs.
 #[derive(Clone, Debug, Args)]
 pub struct SavingArgs {
-    /// Every N steps, save what --resume needs in ADAPTER.checkpoint; so does Ctrl-C after its step. The file is removed
-    /// when the run is over and the adapter is written.
+    /// Every N steps, save what --resume needs in ADAPTER.checkpoint; so does Ctrl-C after its step. The file
+    /// is removed when the run is over and the adapter is written.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub save_every: Option<u64>,
-    /// Resume from ADAPTER.checkpoint, with the same command line: on the same kind of processor the adapter has the
-    /// same bytes as if the run had never stopped. Only --threads, --save-every, --metrics and --tensorboard may differ.
+    /// Resume from ADAPTER.checkpoint, with the same command line: on the same kind of processor the adapter
+    /// has the same bytes as if the run had never stopped. Only --threads, --save-every, --metrics and
+    /// --tensorboard may differ.
     #[arg(long)]
     pub resume: bool,
-    /// Log each step and validation as a line of JSON: step, epoch, loss, learning_rate, gradient_norm, tokens,
-    /// tokens_per_s and seconds of the step, or valid_loss. --resume removes the lines of steps that it takes again.
+    /// Log each step and validation as a line of JSON: step, epoch, loss, learning_rate, gradient_norm,
+    /// tokens, tokens_per_s and seconds of the step, or valid_loss. --resume removes the lines of steps that
+    /// it takes again.
     #[arg(long, value_name = "FILE")]
     pub metrics: Option<PathBuf>,
     /// Log the same for TensorBoard, in an event file in this folder.

@@ -25,14 +25,14 @@ pub struct OnnxArgs {
     /// What a folder is written for [default: safetensors].
     #[arg(long, value_enum)]
     pub format: Option<FolderFormat>,
-    /// Of an ONNX model: store the weights in a file beside it also below 2 GB, as OUT.onnx_data.
+    /// ONNX: store the weights in a separate file, OUT.onnx_data, even below 2 GB.
     #[arg(long)]
     pub external_data: bool,
     /// Of a folder in ONNX: make the model for onnxruntime-genai, with the operator GroupQueryAttention and
     /// genai_config.json.
     #[arg(long)]
     pub genai: bool,
-    /// Of an ONNX model: give it inputs for LoRAs beside these matrices, by the words of --targets such as q,v. Without
+    /// ONNX: add inputs for LoRAs of these matrices, named as in --targets, such as q,v. Without
     /// an adapter it runs as it is; `export --format onnx-adapter` makes adapters for it.
     #[arg(long, value_name = "TARGETS")]
     pub lora_inputs: Option<String>,

@@ -32,7 +32,7 @@ pub fn follow(bar: &ProgressBar) -> impl Fn(u64, u64) {
     }
 }
 
-/// A sign of life and the time gone by, for work that has no count of pieces.
+/// A spinner with the elapsed time, for work without a count.
 pub fn spinner(label: &'static str) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{prefix} {spinner} {elapsed}").expect("the template is a constant");
@@ -49,14 +49,14 @@ pub struct TrainingProgress {
 }
 
 impl TrainingProgress {
-    /// For a run of so many steps, of which some are done already.
+    /// The bar of a run of `steps` steps, the first `done` of them finished.
     pub fn new(steps: u64, done: u64) -> Self {
         let bar = bar("training", steps).with_position(done);
         bar.reset_eta();
         Self { bar, tokens: 0 }
     }
 
-    /// Take the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -1,7 +1,7 @@
 //! Text and JSON on standard output, warnings on standard error.
 //!
-//! A reader that closes the pipe (`| head`) has seen enough: what would follow is dropped without an error, while the
-//! command goes on to finish its files.
+//! A reader that closes the pipe (`| head`) has seen enough: further output is dropped without an error, and
+//! the command finishes its files.
 
 use std::io::{ErrorKind, Write};
 
@@ -29,8 +29,8 @@ pub fn warn(text: &str) {
     let _ = writeln!(std::io::stderr(), "warning: {}", plain(text));
 }
 
-/// Text out of a file as a terminal may show it: control characters and those that turn the writing direction are
-/// escaped, so that a hostile name can neither move the cursor nor pose as another.
+/// Text out of a file as a terminal may show it: control characters and those that turn the writing direction
+/// are escaped, so that a hostile name can neither move the cursor nor pose as another.
 pub fn plain(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {

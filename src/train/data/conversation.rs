@@ -1,20 +1,21 @@
-//! A conversation as tokens, and which of them the assistant has to learn.
+//! A conversation as tokens and their loss mask.
 //!
-//! A chat template is a program, and does not say which of its output is the assistant's. But what the model is given
-//! before a turn is the rendering of the turns before it with the generation prompt, and what it has to write is what
-//! the rendering grows by when the turn is added, up to the token at which generation stops. Turns whose contexts go on
-//! from one another are one example. A template may write earlier turns otherwise than it wrote them as the last
-//! (Qwen3's leaves out the reasoning of turns before the last question): then a turn begins another example, so that
-//! each is learnt in the very context in which the model will be asked for it.
+//! A chat template is a program and does not say which part of its output is the assistant's. But the model's
+//! input for a turn is the rendering of the turns before it with the generation prompt, and the text to learn
+//! is what the rendering gains when the turn is added, up to the token at which generation stops. Turns whose
+//! contexts continue one another form one example. A template may render an earlier turn differently from the
+//! last one (Qwen3's omits the reasoning of turns before the last question). Then a turn starts another
+//! example, so that each is learnt in exactly the context that the model will see in use.
 //!
-//! A template that marks the assistant's text itself (`{% generation %}`) is believed: those are the targets, as in TRL.
+//! A template that marks the assistant's text itself (`{% generation %}`) is trusted: the marked text is the
+//! target, as in TRL.
 
 use std::ops::Range;
 
 use super::{Example, Problem};
 use crate::tokenizer::{ChatTemplate, Conversation, Message, Tokenizer, Variables};
 
-/// A turn of the assistant where it is the last of a rendering.
+/// A turn of the assistant, rendered as the last one.
 struct Turn {
     /// The context and the turn.
     text: String,
@@ -27,15 +28,15 @@ struct Turn {
 }
 
 impl Turn {
-    /// What a text that goes on from this turn begins with. What the template writes behind the end of the turn may
-    /// depend on what follows.
+    /// The prefix of any text that continues this turn. What the template writes after the end of the turn
+    /// may depend on what follows.
     fn learnt(&self) -> &str {
         &self.text[..self.targets.last().map_or(self.begin, |range| range.end)]
     }
 }
 
-/// The examples of a conversation, with the assistant's turns as targets: their content and the token that ends them.
-/// With `append_eos`, EOS follows a last turn for which the template writes no end.
+/// The examples of a conversation, with the assistant's turns as targets: their content and the token that
+/// ends them. With `append_eos`, EOS follows a last turn for which the template writes no end.
 pub(super) fn examples(
     conversation: &Conversation,
     tokenizer: &Tokenizer,
@@ -48,7 +49,7 @@ pub(super) fn examples(
     let renderer = Renderer { template, tokenizer, messages, variables };
     let whole = renderer.render(messages.len(), false)?;
     let mut examples = Vec::new();
-    // What is learnt of the turns of one example, and the last of them, whose text begins with all that.
+    // The targets of the turns of one example, and the last of these turns, whose text contains all of them.
     let mut targets: Vec<Range<usize>> = Vec::new();
     let mut last: Option<Turn> = None;
     for (i, _) in messages.iter().enumerate().filter(|(_, message)| message.role() == "assistant") {
@@ -61,7 +62,7 @@ pub(super) fn examples(
         last = Some(turn);
     }
     let Some(last) = last else {
-        // Nothing to learn; it is counted among those left out.
+        // It has no target, so it is counted among those left out.
         examples.push(example(&[], &whole, tokenizer, false)?);
         return Ok(examples);
     };
@@ -97,8 +98,9 @@ impl Renderer<'_> {
         let (text, begin) = match self.render(i, true) {
             Ok(before) if after.starts_with(&before) => (after.clone(), before.len()),
             Ok(before) => self.rejoined(i, &before, &after)?,
-            // Templates look at the first message, though there be none, and refuse what does not end with a question.
-            Err(problem) => match self.behind_header(i, earlier.len(), &after) {
+            // Templates read the first message even if there is none, and refuse what does not end with a
+            // question.
+            Err(problem) => match self.after_header(i, earlier.len(), &after) {
                 Some(begin) => (after.clone(), begin),
                 None => return Err(problem),
             },
@@ -114,12 +116,12 @@ impl Renderer<'_> {
         Ok(Turn { text, targets, begin, ends: stop.is_some() })
     }
 
-    /// The text and the begin of a turn before which the template writes something else than in the context in which the
-    /// model is asked.
+    /// The text and the start of a turn whose context the template renders differently from what the model
+    /// sees in use.
     fn rejoined(&self, i: usize, before: &str, after: &str) -> Result<(String, usize), Problem> {
         let own = after[..self.parted(i, after)].trim_end().len();
-        // If the question and what stands behind it are the same, the model is to be asked with what stands before it:
-        // some templates put the system message there, at the last turn only.
+        // If the question and the text after it are equal, the context of use takes precedence: some
+        // templates put the system message there, at the last turn only.
         let question = i.checked_sub(1).and_then(|i| self.messages[i].content()).unwrap_or_default();
         let asked = before.trim_end();
         let same = asked.len() - common_end(asked, &after[..own]);
@@ -130,21 +132,21 @@ impl Renderer<'_> {
                 before.len(),
             ));
         }
-        // Else the prompt begins the answer in another way, such as with reasoning that is not in the data: what is
-        // learnt begins where they part, behind the turns before.
+        // Otherwise the prompt opens the answer differently, such as with reasoning that is not in the data:
+        // the target starts where they differ, after the earlier turns.
         let open = self.render(i, false)?;
         let parted = common(before, after);
         if after.starts_with(&open) && parted >= open.len() {
             return Ok((after.to_owned(), parted));
         }
         Err(Problem::new(
-            format!("the chat template rewrites what stands before \"messages\"[{i}] when it adds it"),
+            format!("the chat template rewrites the text before \"messages\"[{i}] when it adds it"),
             "use prompt and completion",
         ))
     }
 
-    /// Where in `after` the turn `i` itself begins, which another turn in its place shows; 0 if the template refuses
-    /// that.
+    /// Where in `after` the turn `i` itself starts, found by rendering another turn in its place; 0 if the
+    /// template refuses that.
     fn parted(&self, i: usize, after: &str) -> usize {
         let content = self.messages[i].content().unwrap_or_default();
         let other = if content.trim_start().starts_with('#') { "$" } else { "#" };
@@ -153,17 +155,17 @@ impl Renderer<'_> {
         self.render_these(&replaced, false).map(|other| common(after, &other)).unwrap_or(0)
     }
 
-    /// Where in `after` the turn `i` begins behind the generation prompt, which stands behind `start`. What the messages
-    /// before say may look like that prompt: it is the last one before the turn itself.
-    fn behind_header(&self, i: usize, start: usize, after: &str) -> Option<usize> {
+    /// Where in `after` the turn `i` starts, after the generation prompt, which comes after `start`. Earlier
+    /// messages may contain text like that prompt, so it is the last one before the turn itself.
+    fn after_header(&self, i: usize, start: usize, after: &str) -> Option<usize> {
         let prompted = self.render(i + 1, true).ok()?;
         let header = prompted.strip_prefix(after).filter(|header| !header.is_empty())?;
         let before = after.get(start..self.parted(i, after))?;
         Some(start + before.rfind(header)? + header.len())
     }
 
-    /// How many bytes of a turn there are up to the token at which generation stops; what the template writes behind it,
-    /// such as a line break, the model never has to write.
+    /// The number of bytes of a turn up to the token at which generation stops. The model never has to write
+    /// what the template adds after it, such as a line break.
     fn stop(&self, turn: &str) -> Result<Option<usize>, Problem> {
         let mut ends: Vec<String> = Vec::new();
         for token in self.tokenizer.encode_rendered(turn)? {
@@ -173,21 +175,21 @@ impl Renderer<'_> {
         }
         let mut stop = None;
         let mut rest = turn.len();
-        // From the last one back over those with only white space between.
+        // Backwards from the last one, over those with only white space between them.
         for end in ends.iter().rev() {
             let Some(at) = turn[..rest].rfind(end.as_str()) else { break };
-            let stands = at + end.len();
-            if stop.is_some() && !turn[stands..rest].trim().is_empty() {
+            let after_end = at + end.len();
+            if stop.is_some() && !turn[after_end..rest].trim().is_empty() {
                 break;
             }
-            stop = Some(stands);
+            stop = Some(after_end);
             rest = at;
         }
         Ok(stop)
     }
 }
 
-/// The example of turns that share a text, of which the `ranges` are learnt.
+/// The example of turns that share a text, with `ranges` as targets.
 fn example(
     ranges: &[Range<usize>],
     text: &str,
@@ -195,8 +197,8 @@ fn example(
     eos: bool,
 ) -> Result<Example, Problem> {
     let (mut tokens, mut loss_mask): (Vec<u32>, Vec<bool>) = (Vec::new(), Vec::new());
-    // Where the model is asked its context is tokenized by itself, so a token never lies across the begin of a turn.
-    let mut stretch = |range: Range<usize>, learnt: bool| -> Result<(), Problem> {
+    // In use the context is tokenized separately, so no token lies across the start of a turn.
+    let mut push = |range: Range<usize>, learnt: bool| -> Result<(), Problem> {
         let text = &text[range];
         let more = if tokens.is_empty() {
             tokenizer.encode_rendered(text)
@@ -209,11 +211,11 @@ fn example(
     };
     let mut done = 0;
     for range in ranges {
-        stretch(done..range.start.max(done), false)?;
-        stretch(range.start.max(done)..range.end, true)?;
+        push(done..range.start.max(done), false)?;
+        push(range.start.max(done)..range.end, true)?;
         done = range.end;
     }
-    stretch(done..text.len(), false)?;
+    push(done..text.len(), false)?;
     if let (true, Some(eos)) = (eos, tokenizer.eos()) {
         tokens.push(eos);
         loss_mask.push(true);
@@ -221,13 +223,13 @@ fn example(
     Ok(Example { tokens, loss_mask })
 }
 
-/// How many bytes two texts have in common at their beginnings.
+/// The length of the common prefix of two texts, in bytes.
 fn common(a: &str, b: &str) -> usize {
     let same = a.chars().zip(b.chars()).take_while(|(a, b)| a == b);
     same.map(|(c, _)| c.len_utf8()).sum()
 }
 
-/// How many bytes two texts have in common at their ends.
+/// The length of the common suffix of two texts, in bytes.
 fn common_end(a: &str, b: &str) -> usize {
     let same = a.chars().rev().zip(b.chars().rev()).take_while(|(a, b)| a == b);
     same.map(|(c, _)| c.len_utf8()).sum()

@@ -1,12 +1,12 @@
-//! Training and test examples: from a file to tokens, and which of them the loss falls on.
+//! Training and test examples: from a file to tokens and their loss mask.
 //!
-//! JSON lines, one object a line, as mlx-lm and TRL take them: `{"text"}`, `{"prompt", "completion"}` (with `"choices"`
-//! for [`read_choices`]) or `{"messages": [{"role", "content"}]}`, beside which may stand what else the chat template
-//! takes (`"tools"`, `"documents"`, `"chat_template_kwargs"`); or plain text. Loss falls on all of a text, on
-//! completions, and on the assistant's turns.
+//! JSON lines, one object a line, as mlx-lm and TRL take them: `{"text"}`, `{"prompt", "completion"}` (with
+//! `"choices"` for [`read_choices`]) or `{"messages": [{"role", "content"}]}`, with what else the chat
+//! template takes (`"tools"`, `"documents"`, `"chat_template_kwargs"`); or plain text. The loss counts all
+//! tokens of a text, the completions, and the assistant's turns.
 //!
-//! A prompt and its completion are tokenized each by itself and joined, so that a prompt is the same tokens in training,
-//! in evaluation and when the model is asked.
+//! A prompt and its completion are tokenized separately and joined, so a prompt has the same tokens in
+//! training, in evaluation and in use.
 
 mod conversation;
 mod records;
@@ -48,15 +48,15 @@ impl From<TokenizerError> for Problem {
 pub struct Example {
     /// Token ids, at most `max_seq_len`.
     pub tokens: Vec<u32>,
-    /// As long as `tokens`: whether the loss falls on predicting `tokens[i]` from those before it. The first is never
-    /// a target.
+    /// As long as `tokens`: whether the loss counts the prediction of `tokens[i]` from the tokens before it.
+    /// The first is never a target.
     pub loss_mask: Vec<bool>,
 }
 
 /// How examples are made.
 #[derive(Clone, Copy, Debug)]
 pub struct DataOptions {
-    /// Greatest length of an example, in tokens; at least 2.
+    /// Upper limit of the length of an example, in tokens; at least 2.
     pub max_seq_len: usize,
     /// Whether EOS follows a completion or a text, as a target.
     pub append_eos: bool,
@@ -67,9 +67,10 @@ pub struct DataOptions {
 pub struct Dataset {
     /// Each with at least one target.
     pub examples: Vec<Example>,
-    /// How many examples were longer than `max_seq_len` and are cut short. (A plain text is divided, not cut.)
+    /// Number of examples that were longer than `max_seq_len` and are truncated. (A plain text is divided
+    /// instead.)
     pub cut: usize,
-    /// How many were left out because no target was left in them.
+    /// Number of examples that were left out because they have no target.
     pub dropped: usize,
     /// SHA-256 of the file's bytes, hex.
     pub sha256: String,
@@ -86,14 +87,14 @@ impl Default for DataOptions {
 impl Dataset {
     /// Reads a data file.
     ///
-    /// Of an example that is too long, the start is kept; of a prompt with a completion, the end: the prompt loses its
-    /// start (BOS stays), and only a completion that alone is too long loses its end. A plain text is divided into
-    /// windows of `max_seq_len` tokens, each begun with BOS if the model's settings add it, else with the last token of
-    /// the window before, so that every token but the first is a target once.
+    /// An example that is too long keeps its start. A prompt with a completion keeps its end: the prompt
+    /// loses its start (BOS stays), and only a completion that is too long alone loses its end. A plain text
+    /// is divided into windows of `max_seq_len` tokens. Each starts with BOS if the model's settings add it,
+    /// else with the last token of the previous window, so that every token but the first is a target once.
     ///
     /// # Errors
-    /// If the file cannot be read, is empty, is not UTF-8, or a line is not one of the three kinds; if it has messages
-    /// and the model no chat template that fits; if no example has a target.
+    /// If the file cannot be read, is empty, is not UTF-8, or a line is not one of the three kinds; if it has
+    /// messages and the model no chat template that fits; if no example has a target.
     pub fn read(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<Self, Error> {
         check(path, options)?;
         let (content, sha256) = open(path)?;
@@ -105,7 +106,8 @@ impl Dataset {
                     .map_err(|problem| Error::file(path, problem.problem, problem.help))?;
             }
             Content::Records(records) => {
-                // Collected in order first: which of several errors is told must not depend on the threads.
+                // Collected in order first: which of several errors is reported must not depend on the
+                // threads.
                 let made: Vec<_> = records
                     .par_iter()
                     .map(|(line, record)| (line, examples(record, tokenizer, options)))
@@ -125,10 +127,11 @@ impl Dataset {
         if dataset.examples.is_empty() { Err(nothing_to_learn(path)) } else { Ok(dataset) }
     }
 
-    /// The first example that [`read`](Self::read) gives, and whether it is cut short. Nothing behind it is read.
+    /// The first example that [`read`](Self::read) gives, and whether it is truncated. The rest of the file
+    /// is not read.
     ///
     /// # Errors
-    /// Those of [`read`](Self::read), of what comes before the example.
+    /// Those of [`read`](Self::read), for the file up to the example.
     pub fn first(
         path: &Path,
         tokenizer: &Tokenizer,
@@ -163,7 +166,7 @@ impl Dataset {
         Err(if begun { nothing_to_learn(path) } else { records::empty(path) })
     }
 
-    /// How many tokens of all examples are targets.
+    /// The number of target tokens of all examples.
     pub fn target_tokens(&self) -> usize {
         self.examples.iter().flat_map(|example| &example.loss_mask).filter(|&&target| target).count()
     }
@@ -175,7 +178,7 @@ fn check(path: &Path, options: &DataOptions) -> Result<(), Error> {
     }
     Err(Error::file(
         path,
-        format!("cannot be learnt from in sequences of {} tokens", options.max_seq_len),
+        format!("cannot be used in sequences of {} tokens", options.max_seq_len),
         "use sequences of at least 2 tokens",
     ))
 }
@@ -185,7 +188,7 @@ fn nothing_to_learn(path: &Path) -> Error {
     Error::file(path, "has no example with anything to learn", help)
 }
 
-/// The example as it is learnt, if it has a target: nothing predicts the first token.
+/// The example without the first token as a target, since nothing predicts it; `None` if no target remains.
 fn learnable(mut example: Example) -> Option<Example> {
     if let Some(first) = example.loss_mask.first_mut() {
         *first = false;
@@ -196,9 +199,9 @@ fn learnable(mut example: Example) -> Option<Example> {
 /// The first window of a plain text.
 fn first_window(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<(Example, bool), Error> {
     let Content::Plain(all) = open(path)?.0 else { return Err(nothing_to_learn(path)) };
-    // Far more than fills a window: where the text ends here changes no token of it.
-    let most = options.max_seq_len.saturating_mul(64).min(all.len());
-    let part = (0..=most).rev().find(|&at| all.is_char_boundary(at)).unwrap_or(0);
+    // Far more text than fills a window, so the cut changes none of its tokens.
+    let max_bytes = options.max_seq_len.saturating_mul(64).min(all.len());
+    let part = (0..=max_bytes).rev().find(|&at| all.is_char_boundary(at)).unwrap_or(0);
     for text in [&all[..part], &all] {
         let made = windows(text, tokenizer, options);
         let made = made.map_err(|problem| Error::file(path, problem.problem, problem.help))?;
@@ -224,8 +227,8 @@ pub struct ChoiceExample {
 /// Reads a file of `{"prompt", "completion", "choices"}` to score by likelihood.
 ///
 /// # Errors
-/// If the file cannot be read, or a line has no prompt, no choices, an empty choice, or a completion that is not one
-/// of its choices.
+/// If the file cannot be read, or a line has no prompt, no choices, an empty choice, or a completion that is
+/// not one of its choices.
 pub fn read_choices(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<ChoiceExample>, Error> {
     let wanted = "give each line {\"prompt\", \"completion\", \"choices\": [...]}";
     let (content, _) = open(path)?;
@@ -249,7 +252,7 @@ pub fn has_choices(path: &Path) -> Result<bool, Error> {
 fn choice_example(record: &Record, tokenizer: &Tokenizer) -> Result<ChoiceExample, Problem> {
     let Record::Pair { prompt, completion, choices: Some(choices) } = record else {
         return Err(Problem::new(
-            "has no \"choices\" beside a \"prompt\"",
+            "has no \"choices\" with its \"prompt\"",
             "list the possible completions there",
         ));
     };
@@ -305,7 +308,8 @@ fn examples(
     }
 }
 
-/// The tokens of a prompt: as the model's settings begin a text, but not as they end one, for it goes on.
+/// The tokens of a prompt: with the start that the model's settings give a text, but without the end, since
+/// the completion follows.
 fn prompt_tokens(prompt: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, TokenizerError> {
     let mut tokens = tokenizer.encode(prompt, true)?;
     if tokenizer.adds_eos() {
@@ -327,8 +331,8 @@ fn keep_start(mut example: Example, max: usize) -> (Example, bool) {
     (example, cut)
 }
 
-/// Joins prompt and completion, and takes what is too much from the prompt's start behind BOS, then, with one token of
-/// the prompt left, from the completion's end.
+/// Joins prompt and completion. If they are too long, the prompt loses its start after BOS, down to one
+/// token; then the completion loses its end.
 fn keep_end(
     mut prompt: Vec<u32>,
     mut completion: Vec<u32>,
@@ -338,8 +342,8 @@ fn keep_end(
     let cut = prompt.len() + completion.len() > max;
     if cut {
         let bos = usize::from(tokenizer.adds_bos()).min(prompt.len());
-        let least = bos.max(1).min(prompt.len());
-        let keep = max.saturating_sub(completion.len()).max(least).min(prompt.len());
+        let min_prompt = bos.max(1).min(prompt.len());
+        let keep = max.saturating_sub(completion.len()).max(min_prompt).min(prompt.len());
         prompt.drain(bos..bos + prompt.len() - keep);
         completion.truncate(max - prompt.len());
     }

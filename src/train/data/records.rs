@@ -28,8 +28,8 @@ pub(super) enum Content {
 
 const KINDS: &str = "give the line one of {\"text\"}, {\"prompt\", \"completion\"} or {\"messages\": [{\"role\", \"content\"}]}";
 
-/// Reads the bytes of a data file. A file that ends in `.txt` is plain text, one that ends in `.json` or `.jsonl` is
-/// JSON lines; any other is JSON lines if its first character is `{`.
+/// Reads the bytes of a data file. A file that ends in `.txt` is plain text, one that ends in `.json` or
+/// `.jsonl` is JSON lines; any other is JSON lines if its first character is `{`.
 pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Content, Error> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|error| {
@@ -54,12 +54,12 @@ pub(super) fn not_utf8(path: &Path, line: usize) -> Error {
     Error::line(path, line, "is not UTF-8", "convert the file to UTF-8")
 }
 
-/// The error of a file in which there is nothing.
+/// The error of an empty file.
 pub(super) fn empty(path: &Path) -> Error {
     Error::file(path, "is empty", "give it at least one example")
 }
 
-/// Whether a data file that begins so is JSON lines.
+/// Whether a data file that starts with `text` is JSON lines.
 pub(super) fn is_json_lines(path: &Path, text: &str) -> bool {
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
     match ending.as_str() {
@@ -73,7 +73,7 @@ pub(super) fn is_json_lines(path: &Path, text: &str) -> bool {
 pub(super) fn record(path: &Path, number: usize, line: &str) -> Result<Record, Error> {
     let bad = |problem: String, help: &'static str| Error::line(path, number, problem, help);
     let value: Value = serde_json::from_str(line).map_err(|error| {
-        // The crate counts lines within the string; only the column says anything here.
+        // serde_json counts lines within the string, so only the column is meaningful here.
         let reason = error.to_string();
         let reason = reason.split(" at line ").next().unwrap_or(&reason).to_owned();
         bad(format!("bad JSON at column {}: {reason}", error.column()), "write one JSON object a line")
