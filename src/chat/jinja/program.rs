@@ -4,7 +4,7 @@
 //! without asking how large they are all the way down: a list that contains two references to the same list, forty times
 //! over, is 2^40 items to `~` and `==`, and a list nested a hundred thousand deep overflows the stack. So the
 //! instructions that look into values or make collections are replaced by filters of
-//! [`operations`](super::operations), which pay first. A template cannot call these filters: their names are not
+//! [`operations`], which pay first. A template cannot call these filters: their names are not
 //! identifiers.
 
 use std::collections::BTreeMap;
