@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// Options of `curmerge eval`.
 #[derive(Clone, Debug, Args)]
 pub struct EvalArgs {
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or ollama:NAME[:TAG].
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     pub base: PathBuf,
     /// The adapter to measure.
     #[command(flatten)]

@@ -15,7 +15,7 @@ use crate::{Error, Result};
 /// Options of `curmerge run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or ollama:NAME[:TAG].
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     pub base: PathBuf,
     /// The adapter to apply.
     #[command(flatten)]

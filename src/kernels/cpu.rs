@@ -124,10 +124,11 @@ impl Cpu {
         #[cfg(target_arch = "x86_64")]
         {
             assert!(self <= Self::detected());
-            // SAFETY: the processor has these instructions, as just asserted.
             #[allow(unsafe_code)]
             match self {
+                // SAFETY: the assertion shows that the processor has AVX-512.
                 Cpu::Avx512 | Cpu::Avx512bf16 => return unsafe { with_avx512(work) },
+                // SAFETY: the assertion shows that the processor has AVX2 and FMA.
                 Cpu::Avx2 => return unsafe { with_avx2(work) },
                 Cpu::Portable => {}
             }

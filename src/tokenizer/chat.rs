@@ -2,8 +2,8 @@
 //!
 //! Templates come with the model and are written against transformers: `trim_blocks` and `lstrip_blocks` are on,
 //! Python's string methods are there, and so are `raise_exception`, `strftime_now`, `{% generation %}` and a `tojson` that
-//! leaves HTML alone ([`python`]). A template from the internet is hostile: the work and memory of a rendering are
-//! bounded ([`program`], [`operations`]).
+//! leaves HTML alone (`python`). A template from the internet is hostile: the work and memory of a rendering are
+//! bounded (`program`, `operations`).
 //!
 //! `strftime_now` gives the time 2024-07-26 00:00:00, always: an adapter must not depend on the day it was trained.
 //! That day is the one that Llama 3's own template falls back to.

@@ -29,7 +29,7 @@ use training::TrainingArgs;
 /// Options of `curmerge build`.
 #[derive(Clone, Debug, Args)]
 pub struct BuildArgs {
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or ollama:NAME[:TAG].
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     pub base: PathBuf,
     /// Training examples: JSONL with "text", "prompt" and "completion", or "messages" (with "tools",
     /// "documents" and "chat_template_kwargs" if the template takes them); or plain text.

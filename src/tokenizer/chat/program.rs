@@ -3,7 +3,7 @@
 //! minijinja pays with fuel for each instruction and for what instructions make, but compares, hashes and writes values
 //! without asking how large they are all the way down: a list that holds itself twice, forty times over, is 2^40 items
 //! to `~` and `==`, and one nested a hundred thousand deep is the end of the stack. So the instructions that look into
-//! values, or make lists and the like, are replaced by filters of [`operations`](super::operations), which weigh them
+//! values, or make lists and the like, are replaced by filters of [`operations`], which weigh them
 //! first. A template cannot name these filters: none of their names can be written in one.
 
 use std::collections::BTreeMap;
