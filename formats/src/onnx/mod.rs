@@ -1,7 +1,7 @@
 //! ONNX, the container of onnxruntime: a graph of operators and its weights in one protobuf message, or the weights in
 //! files beside it.
 //!
-//! The wire format is walked by hand over the mapped file ([`wire`]), all of it, and not with types that prost
+//! The wire format is walked by hand over the mapped file (`wire`), all of it, and not with types that prost
 //! generates. prost decodes a message whole and copies every weight into memory; leaving the weights out would take a
 //! walk by hand down to the initializers first and a second message put together without them. It also forgets where
 //! a field stood and what it does not know, and a model whose weights are replaced must keep every other byte. Of

@@ -5,15 +5,15 @@
 //! one, so a merged file rounds as llama-quantize rounds. That fixes the order of every operation: products
 //! and sums follow the reference, and Rust never fuses them.
 //!
-//! - [`float`]: the float types.
-//! - [`legacy`]: blocks of 32 values with one scale (Q4_0 to Q8_0).
-//! - [`k_decode`], [`k_affine`], [`k_symmetric`]: k-quants, super-blocks of 256 values whose scales are
+//! - `float`: the float types.
+//! - `legacy`: blocks of 32 values with one scale (Q4_0 to Q8_0).
+//! - `k_decode`, `k_affine`, `k_symmetric`: k-quants, super-blocks of 256 values whose scales are
 //!   quantized too.
-//! - [`non_linear`], [`non_linear_encode`]: codes for unevenly spaced levels (IQ4_NL, IQ4_XS, MXFP4, NVFP4).
-//! - [`lattice`]: super-blocks of points of a [`codebook`]. They are only decoded.
-//! - [`two_bit`]: codes of at most two bits with one scale. They are only decoded.
-//! - [`fixed_scales`]: new codes under the scales that a block has, for the types that are only decoded too.
-//! - [`weighted`]: what an importance matrix adds.
+//! - `non_linear`, `non_linear_encode`: codes for unevenly spaced levels (IQ4_NL, IQ4_XS, MXFP4, NVFP4).
+//! - `lattice`: super-blocks of points of a `codebook`. They are only decoded.
+//! - `two_bit`: codes of at most two bits with one scale. They are only decoded.
+//! - `fixed_scales`: new codes under the scales that a block has, for the types that are only decoded too.
+//! - `weighted`: what an importance matrix adds.
 //!
 //! `tests/main/quant_goldens.rs` compares with the references.
 

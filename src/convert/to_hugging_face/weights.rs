@@ -25,8 +25,6 @@ use crate::{Error, Result};
 const BLOCK_VALUES: usize = 1 << 16;
 /// Blocks in memory at a time, for each thread.
 const BLOCKS_A_THREAD: usize = 4;
-/// The name of the list of shards.
-
 /// The type that loses least of what the model's matrices hold, in no more bytes than that takes: their own where all have
 /// the same of F32, F16 and BF16, F32 where these are mixed. Decoded blocks fit neither half type exactly, and F16 has
 /// three bits more.

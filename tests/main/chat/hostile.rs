@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use curmerge::tokenizer::{ChatTemplate, Message};
+use curmerge::chat::{ChatTemplate, Message};
 
 /// So long may a rendering take, many times what one takes here.
 const SOON: Duration = Duration::from_secs(60);
