@@ -19,8 +19,9 @@ struct Symbol {
     next: usize,
 }
 
-/// Merges the characters of `text` pair by pair, and returns the merged symbols in order. `priority(left,
-/// right)` is the priority of a merge, the greatest first; `None` if the pair may not be merged.
+/// Merges the characters of `text` pair by pair, and returns the merged symbols in order. The result of
+/// `priority(left, right)` is the priority of a merge, the greatest first; `None` if the pair may not be
+/// merged.
 pub(super) fn merge_characters<P: Ord>(
     text: &str,
     mut priority: impl FnMut(&str, &str) -> Option<P>,
