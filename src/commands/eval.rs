@@ -120,5 +120,8 @@ fn text(
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    result.map_err(|e| e.in_file(path))
+    result.map_err(|error| match error.in_file(path) {
+        Error::File { path, problem, help } => Error::file(path, problem, format!("{help} with --ctx")),
+        other => other,
+    })
 }
