@@ -9,7 +9,8 @@ impl Base {
     /// The model's chat template, if it has one. `tokenizer` is the model's own.
     ///
     /// # Errors
-    /// If a file of the model's folder cannot be read. A template that cannot be parsed fails when it is rendered.
+    /// If a file of the model's folder cannot be read. A template that cannot be parsed fails when it is
+    /// rendered.
     pub fn chat_template(&self, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>> {
         match self.files() {
             Files::Gguf(model) => Ok(ChatTemplate::from_gguf(model.first(), tokenizer)),

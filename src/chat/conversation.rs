@@ -55,7 +55,8 @@ const SET_BY_RENDERING: [&str; 7] = [
     generation::FUNCTION,
     generation::MARKS,
 ];
-/// Arguments of transformers' `apply_chat_template`: a row that names them changes the call, and no template sees them.
+/// Arguments of transformers' `apply_chat_template`: a row that names them changes the call, and no template
+/// sees them.
 const CALL_ARGUMENTS: [&str; 11] = [
     "conversation",
     "chat_template",
@@ -80,9 +81,9 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// Parses a JSON object `{"messages", "tools", "documents", "chat_template_kwargs"}`, as TRL takes it; only `messages`
-    /// is required. `tools` may be a text that holds the list as JSON, for data sets whose columns cannot hold lists of
-    /// different objects.
+    /// Parses a JSON object `{"messages", "tools", "documents", "chat_template_kwargs"}`, as TRL takes it;
+    /// only `messages` is required. `tools` may be a text that holds the list as JSON, for data sets whose
+    /// columns cannot hold lists of different objects.
     ///
     /// # Errors
     /// If the text is not such an object.

@@ -29,7 +29,8 @@ pub enum ChatError {
         /// Bytes of the messages and variables.
         message_bytes: usize,
     },
-    /// The template changes the text before a message when it adds that message, so that the message has no context.
+    /// The template changes the text before a message when it adds that message, so that the message has no
+    /// context.
     #[error("{}; {}", self.problem(), self.help())]
     RewritesContext {
         /// Index of the message.

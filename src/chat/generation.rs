@@ -1,8 +1,8 @@
 //! Transformers' `{% generation %}` blocks, in which a template marks the assistant's text.
 //!
-//! As in transformers, a block is a call with a body (`{% call %}`), so variables set within it are not visible after it.
-//! On request, the call puts a mark before and after its body. The marks are noncharacters of Unicode that the text does
-//! not contain, and are removed again.
+//! As in transformers, a block is a call with a body (`{% call %}`), so variables set within it are not
+//! visible after it. On request, the call puts a mark before and after its body. The marks are noncharacters
+//! of Unicode that the text does not contain, and are removed again.
 
 use std::ops::Range;
 
@@ -73,7 +73,8 @@ pub(super) fn unused_marks(text: &str) -> Option<Marks> {
     Some(Marks(unused.next()?, unused.next()?))
 }
 
-/// The text without the marks, and the byte ranges that were between them; `None` if the marks are not in pairs.
+/// The text without the marks, and the byte ranges that were between them; `None` if the marks are not in
+/// pairs.
 pub(super) fn remove_marks(text: &str, marks: Marks) -> Option<(String, Vec<Range<usize>>)> {
     let (mut plain, mut ranges, mut begun) = (String::with_capacity(text.len()), Vec::new(), None);
     for c in text.chars() {

@@ -1,13 +1,15 @@
 //! A conversation as tokens, with a loss mask over the assistant's turns.
 //!
-//! A chat template is a program, and does not say which part of its output is the assistant's. But before a turn the model
-//! sees the rendering of the turns before it with the generation prompt. It has to write what the rendering grows by when
-//! the turn is added, up to the token at which generation stops. Turns that continue each other's context share one
-//! sequence. A template may render an earlier turn differently than it rendered the turn as the last (Qwen3's drops the
-//! reasoning of turns before the last question). Then the later turn begins another sequence, so that each turn is learned
-//! in the context in which the model is asked for it.
+//! A chat template is a program, and does not say which part of its output is the assistant's. But before a
+//! turn the model sees the rendering of the turns before it with the generation prompt. It has to write what
+//! the rendering grows by when the turn is added, up to the token at which generation stops. Turns that
+//! continue each other's context share one sequence. A template may render an earlier turn differently than
+//! it rendered the turn as the last (Qwen3's drops the reasoning of turns before the last question). Then the
+//! later turn begins another sequence, so that each turn is learned in the context in which the model is
+//! asked for it.
 //!
-//! If a template marks the assistant's text itself (`{% generation %}`), the mask covers exactly that text, as in TRL.
+//! If a template marks the assistant's text itself (`{% generation %}`), the mask covers exactly that text,
+//! as in TRL.
 
 use std::ops::Range;
 
@@ -39,15 +41,15 @@ struct Turn {
 }
 
 impl Turn {
-    /// The start of every text that continues this turn. What the template writes after the end of the turn may depend on
-    /// the next turn.
+    /// The start of every text that continues this turn. What the template writes after the end of the turn
+    /// may depend on the next turn.
     fn prefix(&self) -> &str {
         &self.text[..self.learned.last().map_or(self.start, |range| range.end)]
     }
 }
 
-/// The sequences of a conversation. Their masks cover the assistant's turns: the content and the token that ends it. With
-/// `append_eos`, EOS follows a last turn for which the template writes no end.
+/// The sequences of a conversation. Their masks cover the assistant's turns: the content and the token that
+/// ends it. With `append_eos`, EOS follows a last turn for which the template writes no end.
 ///
 /// # Errors
 /// If the template fails at the messages, a turn has no fixed context, or a text cannot be encoded.
@@ -61,7 +63,8 @@ pub fn tokenize(
     let renderer = Renderer { template, tokenizer, messages, variables };
     let whole = renderer.render(messages.len(), false)?;
     let mut sequences = Vec::new();
-    // The learned ranges of the turns in the current sequence, and the last of these turns, whose text contains them.
+    // The learned ranges of the turns in the current sequence, and the last of these turns, whose text
+    // contains them.
     let mut learned: Vec<Range<usize>> = Vec::new();
     let mut last: Option<Turn> = None;
     for (i, _) in messages.iter().enumerate().filter(|(_, message)| message.role() == "assistant") {
@@ -109,7 +112,8 @@ impl Renderer<'_> {
         let (text, start) = match self.render(i, true) {
             Ok(before) if after.starts_with(&before) => (after.clone(), before.len()),
             Ok(before) => self.rejoined(i, &before, &after)?,
-            // Templates look at the first message even if there is none, or refuse messages that do not end with a question.
+            // Templates look at the first message even if there is none, or refuse messages that do not end
+            // with a question.
             Err(error) => match self.after_header(i, earlier.len(), &after) {
                 Some(start) => (after.clone(), start),
                 None => return Err(error),
@@ -125,11 +129,12 @@ impl Renderer<'_> {
         Ok(Turn { text, learned, start, has_end: stop.is_some() })
     }
 
-    /// The text and the start of a turn whose context the template renders differently once the turn is added.
+    /// The text and the start of a turn whose context the template renders differently once the turn is
+    /// added.
     fn rejoined(&self, i: usize, before: &str, after: &str) -> Result<(String, usize), ChatError> {
         let own = after[..self.content_start(i, after)].trim_end().len();
-        // If the question and the text after it are the same, the model is asked in the context as it is without the turn:
-        // some templates put the system message before the last question only.
+        // If the question and the text after it are the same, the model is asked in the context as it is
+        // without the turn: some templates put the system message before the last question only.
         let question = i.checked_sub(1).and_then(|i| self.messages[i].content()).unwrap_or_default();
         let asked = before.trim_end();
         let same = asked.len() - common_suffix(asked, &after[..own]);
@@ -140,8 +145,8 @@ impl Renderer<'_> {
                 before.len(),
             ));
         }
-        // Otherwise the prompt begins the answer differently, such as with reasoning that the data do not have. The
-        // learned text begins where the two differ, after the earlier turns.
+        // Otherwise the prompt begins the answer differently, such as with reasoning that the data do not
+        // have. The learned text begins where the two differ, after the earlier turns.
         let open = self.render(i, false)?;
         let differs = common_prefix(before, after);
         if after.starts_with(&open) && differs >= open.len() {
@@ -150,8 +155,8 @@ impl Renderer<'_> {
         Err(ChatError::RewritesContext { message: i })
     }
 
-    /// Where in `after` the content of turn `i` begins: where another turn in its place makes a difference. 0 if the
-    /// template refuses the other turn.
+    /// Where in `after` the content of turn `i` begins: where another turn in its place makes a difference. 0
+    /// if the template refuses the other turn.
     fn content_start(&self, i: usize, after: &str) -> usize {
         let content = self.messages[i].content().unwrap_or_default();
         let other = if content.trim_start().starts_with('#') { "$" } else { "#" };
@@ -160,8 +165,8 @@ impl Renderer<'_> {
         self.render_these(&replaced, false).map(|other| common_prefix(after, &other)).unwrap_or(0)
     }
 
-    /// Where in `after` the turn `i` begins, after the generation prompt, which follows `start`. Earlier messages may contain
-    /// the same text, so the last occurrence before the turn's content counts.
+    /// Where in `after` the turn `i` begins, after the generation prompt, which follows `start`. Earlier
+    /// messages may contain the same text, so the last occurrence before the turn's content counts.
     fn after_header(&self, i: usize, start: usize, after: &str) -> Option<usize> {
         let prompted = self.render(i + 1, true).ok()?;
         let header = prompted.strip_prefix(after).filter(|header| !header.is_empty())?;
@@ -169,8 +174,8 @@ impl Renderer<'_> {
         Some(start + before.rfind(header)? + header.len())
     }
 
-    /// The length of a turn up to and including the token at which generation stops, in bytes. The model never writes what
-    /// the template adds after it, such as a line break.
+    /// The length of a turn up to and including the token at which generation stops, in bytes. The model
+    /// never writes what the template adds after it, such as a line break.
     fn stop(&self, turn: &str) -> Result<Option<usize>, ChatError> {
         let mut ends: Vec<String> = Vec::new();
         for token in self.tokenizer.encode_rendered(turn)? {

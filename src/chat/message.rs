@@ -5,12 +5,12 @@ use serde::{Serialize, Serializer};
 
 use super::jinja::{kind, object, size};
 
-/// The keys of a message's reasoning. Templates read the first; older data and gpt-oss have the others. Transformers
-/// gives a template the first two, whichever of the three a message has.
+/// The keys of a message's reasoning. Templates read the first; older data and gpt-oss have the others.
+/// Transformers gives a template the first two, whichever of the three a message has.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
-/// One turn of a conversation: an object with a `role`, and with `content`, `tool_calls` or other keys that the template
-/// reads.
+/// One turn of a conversation: an object with a `role`, and with `content`, `tool_calls` or other keys that
+/// the template reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     role: String,
@@ -26,11 +26,12 @@ impl Message {
         Message { role, value }
     }
 
-    /// A turn from an object. As in transformers, keys with the value null are left out, and the reasoning gets the keys
-    /// that templates read.
+    /// A turn from an object. As in transformers, keys with the value null are left out, and the reasoning
+    /// gets the keys that templates read.
     ///
     /// # Errors
-    /// If the value is not an object, or has no role. The error completes a sentence that begins with the message's place.
+    /// If the value is not an object, or has no role. The error completes a sentence that begins with the
+    /// message's place.
     pub(super) fn from_object(value: &Value) -> Result<Self, String> {
         let keys = (value.kind() == ValueKind::Map).then(|| value.try_iter().ok()).flatten();
         let Some(keys) = keys else { return Err(format!(" is {}", kind(value))) };

@@ -1,8 +1,9 @@
 //! A model's own chat template (Jinja), rendered as Hugging Face transformers renders it.
 //!
-//! Templates come with the model and are written for transformers: `trim_blocks` and `lstrip_blocks` are on; Python's
-//! string methods, `raise_exception`, `strftime_now`, `{% generation %}` and a `tojson` that does not escape HTML are
-//! available (`jinja`). A template from the internet is hostile, so the work and memory of a rendering are bounded.
+//! Templates come with the model and are written for transformers: `trim_blocks` and `lstrip_blocks` are on;
+//! Python's string methods, `raise_exception`, `strftime_now`, `{% generation %}` and a `tojson` that does
+//! not escape HTML are available (`jinja`). A template from the internet is hostile, so the work and memory
+//! of a rendering are bounded.
 
 use std::ops::Range;
 
@@ -33,8 +34,8 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Compiles a template. `bos` and `eos` are the texts of these tokens, empty if the model has none. A template that
-    /// cannot be parsed fails when it is rendered.
+    /// Compiles a template. `bos` and `eos` are the texts of these tokens, empty if the model has none. A
+    /// template that cannot be parsed fails when it is rendered.
     pub fn new(source: String, bos: String, eos: String) -> Self {
         // Jinja reads every line ending as a line feed.
         let source = source.replace("\r\n", "\n").replace('\r', "\n");
@@ -57,7 +58,8 @@ impl ChatTemplate {
         &self.eos
     }
 
-    /// The conversation as one text. With `add_generation_prompt`, the beginning of the assistant's next turn follows.
+    /// The conversation as one text. With `add_generation_prompt`, the beginning of the assistant's next turn
+    /// follows.
     ///
     /// # Errors
     /// If the template cannot be parsed, refuses the messages, or exceeds the bounds of a rendering.
@@ -92,9 +94,9 @@ impl ChatTemplate {
         Ok(tokenizer.encode_rendered(&text)?)
     }
 
-    /// The parts that the template marks as the assistant's with `{% generation %}`: byte ranges of `text`, which is the
-    /// rendering without generation prompt. `None` if the template has no such blocks, or processes their content so
-    /// that it has no place in the text.
+    /// The parts that the template marks as the assistant's with `{% generation %}`: byte ranges of `text`,
+    /// which is the rendering without generation prompt. `None` if the template has no such blocks, or
+    /// processes their content so that it has no place in the text.
     ///
     /// # Errors
     /// Those of [`render`](Self::render).

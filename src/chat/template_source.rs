@@ -17,8 +17,8 @@ impl ChatTemplate {
         Some(Self::for_tokenizer(source.to_owned(), tokenizer))
     }
 
-    /// The template of a Hugging Face folder, if it has one: `chat_template.jinja`, or in `tokenizer_config.json` or
-    /// `chat_template.json`. `tokenizer` is that of the same folder.
+    /// The template of a Hugging Face folder, if it has one: `chat_template.jinja`, or in
+    /// `tokenizer_config.json` or `chat_template.json`. `tokenizer` is that of the same folder.
     ///
     /// # Errors
     /// If one of the files cannot be read.
@@ -32,7 +32,8 @@ impl ChatTemplate {
     }
 }
 
-/// The template's own file takes precedence over the tokenizer's settings, which may hold several templates by name.
+/// The template's own file takes precedence over the tokenizer's settings, which may hold several templates
+/// by name.
 fn source_in_folder(folder: Folder<'_>) -> Result<Option<String>> {
     if let Some(source) = folder.text(CHAT_TEMPLATE)? {
         return Ok(Some(source));

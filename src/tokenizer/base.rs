@@ -1,4 +1,5 @@
-//! The tokenizer of an open base model. It is here, not in [`crate::base`], because tokenizers read the base's files.
+//! The tokenizer of an open base model. It is here, not in [`crate::base`], because tokenizers read the
+//! base's files.
 
 use super::codec::Tokenizer;
 use crate::base::{Base, Files};
@@ -8,7 +9,8 @@ impl Base {
     /// The model's tokenizer.
     ///
     /// # Errors
-    /// Those of [`Tokenizer::from_gguf`] and [`Tokenizer::from_hf_folder`]; a token that the embedding has no row for.
+    /// Those of [`Tokenizer::from_gguf`] and [`Tokenizer::from_hf_folder`]; a token that the embedding has no
+    /// row for.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let tokenizer = match self.files() {
             Files::Gguf(model) => Tokenizer::from_gguf(model.first())

@@ -1,4 +1,5 @@
-//! Byte-pair encoding by a list of merges (GPT-2's of bytes, Gemma 4's of characters), with the ids that llama.cpp gives.
+//! Byte-pair encoding by a list of merges (GPT-2's of bytes, Gemma 4's of characters), with the ids that
+//! llama.cpp gives.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -27,8 +28,8 @@ pub(super) enum Spelling {
 pub(super) struct Bpe {
     pre_tokenizer: PreTokenizer,
     pub(super) spelling: Spelling,
-    /// The rank of each merge, by its line `left right`. Spelled text holds no space, so a line with a space elsewhere is
-    /// never looked up and does no harm.
+    /// The rank of each merge, by its line `left right`. Spelled text holds no space, so a line with a space
+    /// elsewhere is never looked up and does no harm.
     ranks: HashMap<String, u32>,
 }
 
@@ -96,7 +97,8 @@ impl Bpe {
         for piece in pieces {
             match (vocabulary.id(piece), self.spelling) {
                 (Some(id), _) => out.push(id),
-                // As in llama.cpp, text that no token spells falls back to its ASCII characters; the rest is lost.
+                // As in llama.cpp, text that no token spells falls back to its ASCII characters; the rest is
+                // lost.
                 (None, Spelling::Bytes) => {
                     let ascii = piece.chars().filter(char::is_ascii);
                     out.extend(ascii.filter_map(|c| vocabulary.id(c.encode_utf8(&mut [0; 4]))));

@@ -1,7 +1,7 @@
 //! GPT-2's spelling of bytes as printable characters, in which byte-level vocabularies are written.
 //!
-//! The printable bytes of Latin-1 spell themselves; the other 68 are spelled by the characters from U+0100 on, in order.
-//! The space is `Ġ`, for example, and the line feed `Ċ`.
+//! The printable bytes of Latin-1 spell themselves; the other 68 are spelled by the characters from U+0100
+//! on, in order. The space is `Ġ`, for example, and the line feed `Ċ`.
 
 /// The characters that spell the bytes 0 to 255.
 const SPELLING: [char; 256] = spelling();

@@ -31,8 +31,8 @@ impl Tokenizer {
     /// The tokenizer in the metadata of a GGUF file (keys `tokenizer.ggml.*`).
     ///
     /// # Errors
-    /// If a key is missing, of the wrong type or inconsistent, or names an algorithm or a pre-tokenizer that curmerge
-    /// does not implement.
+    /// If a key is missing, of the wrong type or inconsistent, or names an algorithm or a pre-tokenizer that
+    /// curmerge does not implement.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, TokenizerError> {
         Self::from_metadata(Metadata::read(gguf)?)
     }
@@ -42,8 +42,8 @@ impl Tokenizer {
         Ok(Tokenizer { source: Source::Gguf(Box::new(tokenizer)), special, embedding_rows: usize::MAX })
     }
 
-    /// The tokenizer of a Hugging Face folder: `tokenizer.json`, with the roles of tokens that `tokenizer_config.json`,
-    /// `special_tokens_map.json`, `generation_config.json` and `config.json` name.
+    /// The tokenizer of a Hugging Face folder: `tokenizer.json`, with the roles of tokens that
+    /// `tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json` and `config.json` name.
     ///
     /// # Errors
     /// If `tokenizer.json` is missing, or the content of one of the files is invalid.
@@ -56,8 +56,9 @@ impl Tokenizer {
         })
     }
 
-    /// The same tokenizer for an embedding of `rows` rows: encoding a text fails at a token beyond them. In a folder,
-    /// added tokens may lie beyond (Gemma 3's image tokens in a text-only model). `None` if other tokens do.
+    /// The same tokenizer for an embedding of `rows` rows: encoding a text fails at a token beyond them. In a
+    /// folder, added tokens may lie beyond (Gemma 3's image tokens in a text-only model). `None` if other
+    /// tokens do.
     pub(super) fn with_embedding_rows(self, rows: usize) -> Option<Self> {
         let beyond = u32::try_from(rows).ok()?..u32::try_from(self.vocab_size()).ok()?;
         let may_be_missing = |id: u32| match &self.source {
@@ -90,9 +91,9 @@ impl Tokenizer {
         Ok(if add_special { self.special.around(ids) } else { ids })
     }
 
-    /// The tokens of `text`, with the texts of control tokens encoded as ordinary text. llama-perplexity reads a text
-    /// this way, and a text of unknown origin cannot end a turn. User-defined tokens are still parsed. `add_special` as
-    /// in [`encode`](Self::encode).
+    /// The tokens of `text`, with the texts of control tokens encoded as ordinary text. llama-perplexity
+    /// reads a text this way, and a text of unknown origin cannot end a turn. User-defined tokens are still
+    /// parsed. `add_special` as in [`encode`](Self::encode).
     ///
     /// # Errors
     /// If the vocabulary cannot spell the text.
@@ -105,8 +106,8 @@ impl Tokenizer {
         Ok(if add_special { self.special.around(ids) } else { ids })
     }
 
-    /// The tokens of `text` where it follows the tokens `previous`, without BOS and EOS. SentencePiece models put a
-    /// space before a text only at the start and after special tokens.
+    /// The tokens of `text` where it follows the tokens `previous`, without BOS and EOS. SentencePiece models
+    /// put a space before a text only at the start and after special tokens.
     ///
     /// # Errors
     /// If the vocabulary cannot spell the text.
@@ -118,8 +119,8 @@ impl Tokenizer {
         }?)
     }
 
-    /// The tokens of a text that a chat template rendered. BOS is added if the model's settings say so, but not a
-    /// second time if the template writes it. EOS is not added.
+    /// The tokens of a text that a chat template rendered. BOS is added if the model's settings say so, but
+    /// not a second time if the template writes it. EOS is not added.
     ///
     /// # Errors
     /// If the vocabulary cannot spell the text.
@@ -127,8 +128,8 @@ impl Tokenizer {
         Ok(self.special.after_bos(self.encode_after(&[], text)?))
     }
 
-    /// The text of `ids`. Special tokens show as their text, ids out of range as nothing, and invalid UTF-8 as U+FFFD.
-    /// The space that a SentencePiece model adds before a text is removed.
+    /// The text of `ids`. Special tokens show as their text, ids out of range as nothing, and invalid UTF-8
+    /// as U+FFFD. The space that a SentencePiece model adds before a text is removed.
     pub fn decode(&self, ids: &[u32]) -> String {
         let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.token_bytes(id)).collect();
         let added = match &self.source {

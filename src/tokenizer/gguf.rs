@@ -74,8 +74,8 @@ impl GgufTokenizer {
         TokenizerParts { vocabulary: &self.vocabulary, algorithm, right_stripping: self.right_stripping }
     }
 
-    /// The tokens of `text` where it follows `previous`. Without `parse_special`, the texts of control tokens are
-    /// ordinary text.
+    /// The tokens of `text` where it follows `previous`. Without `parse_special`, the texts of control tokens
+    /// are ordinary text.
     pub(super) fn encode_after(
         &self,
         previous: Option<u32>,
@@ -139,8 +139,8 @@ impl GgufTokenizer {
 }
 
 impl Algorithm {
-    /// The algorithm that `tokenizer.ggml.model` names, and whether it adds BOS by default. Takes the merges out of the
-    /// metadata.
+    /// The algorithm that `tokenizer.ggml.model` names, and whether it adds BOS by default. Takes the merges
+    /// out of the metadata.
     fn new(metadata: &mut Metadata, token_count: usize) -> Result<(Self, bool), TokenizerError> {
         let unknown = metadata.token_id(UNKNOWN, Some(0), token_count)?;
         let (pre_tokenizer, spelling) = match metadata.model.as_str() {

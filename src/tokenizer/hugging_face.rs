@@ -1,7 +1,7 @@
 //! A tokenizer from a Hugging Face folder, through the `tokenizers` crate.
 //!
-//! `tokenizer.json` holds the algorithm and the added tokens. Other files of the folder name the tokens that begin and end
-//! a text; which files has changed over the years, and the newer ones take precedence.
+//! `tokenizer.json` holds the algorithm and the added tokens. Other files of the folder name the tokens that
+//! begin and end a text; which files has changed over the years, and the newer ones take precedence.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -68,7 +68,8 @@ pub(super) fn open(folder: Folder<'_>) -> crate::Result<(HfTokenizer, SpecialTok
     let bos = special("bos_token", "bos_token_id")?;
     let eos = special("eos_token", "eos_token_id")?;
     let (before, after) = tokenizer.around()?;
-    // The post-processor decides, as in transformers 5 and llama.cpp's converter; the flag counts if it adds no token.
+    // The post-processor decides, as in transformers 5 and llama.cpp's converter; the flag counts if it adds
+    // no token.
     let adds = |added: Option<u32>, token: Option<u32>, flag: &str| match added {
         Some(added) => Some(added) == token,
         None if tokenizer.adds_none => false,
@@ -156,7 +157,8 @@ impl HfTokenizer {
     /// The tokens of `text` where it follows `previous`.
     pub(super) fn encode_after(&self, previous: Option<u32>, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let Some(previous) = previous.filter(|_| self.adds_space) else { return self.encode_plain(text) };
-        // The crate cannot begin in the middle of a text. So text of the same kind is put before it, and cut off after.
+        // The crate cannot begin in the middle of a text. So text of the same kind is put before it, and cut
+        // off after.
         let anchor = self.added.get(&previous).map_or("\n", String::as_str);
         let head = self.encode_plain(anchor)?;
         let mut all = self.encode_plain(&format!("{anchor}{text}"))?;

@@ -1,9 +1,9 @@
 //! The merge loop of byte-pair encoding, by merges and by scores.
 //!
-//! A text starts as one symbol per character. The loop merges the neighbouring pair of the highest priority until no
-//! pair may be merged. BPE ranks pairs by the merge list, SentencePiece by the score of the merged token; the leftmost
-//! of equal pairs is merged first. A heap of candidates keeps the loop at O(n log n), so that a hostile text of a million
-//! letters without a space is no problem.
+//! A text starts as one symbol per character. The loop merges the neighbouring pair of the highest priority
+//! until no pair may be merged. BPE ranks pairs by the merge list, SentencePiece by the score of the merged
+//! token; the leftmost of equal pairs is merged first. A heap of candidates keeps the loop at O(n log n), so
+//! that a hostile text of a million letters without a space is no problem.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -19,8 +19,9 @@ struct Symbol {
     next: usize,
 }
 
-/// Merges the characters of `text` pair by pair, and returns the merged symbols in order. `priority(left, right)` is the
-/// priority of a merge, the greatest first; `None` if the pair may not be merged.
+/// Merges the characters of `text` pair by pair, and returns the merged symbols in order. The result of
+/// `priority(left, right)` is the priority of a merge, the greatest first; `None` if the pair may not be
+/// merged.
 pub(super) fn merge_characters<P: Ord>(
     text: &str,
     mut priority: impl FnMut(&str, &str) -> Option<P>,

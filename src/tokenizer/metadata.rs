@@ -83,8 +83,8 @@ impl Metadata {
         })
     }
 
-    /// The token that `key` names. Without the key, it is `llama_default` if the model is "llama" and has that token.
-    /// `count` is the number of tokens.
+    /// The token that `key` names. Without the key, it is `llama_default` if the model is "llama" and has
+    /// that token. `count` is the number of tokens.
     ///
     /// # Errors
     /// If the key names an id out of range.

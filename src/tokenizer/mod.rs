@@ -1,17 +1,17 @@
 //! Texts to token ids and back, with the ids that llama.cpp gives.
 //!
-//! Training, evaluation and the merged model in llama.cpp must see the same tokens: otherwise an adapter is trained on
-//! a text that inference never produces. A GGUF file carries its tokenizer in its metadata ([`Tokenizer::from_gguf`]);
-//! its algorithms are reimplemented here after llama.cpp. A Hugging Face folder carries `tokenizer.json`
-//! ([`Tokenizer::from_hf_folder`]), which the `tokenizers` crate runs. [`Base::tokenizer`](crate::base::Base::tokenizer)
-//! takes whichever the model has.
+//! Training, evaluation and the merged model in llama.cpp must see the same tokens: otherwise an adapter is
+//! trained on a text that inference never produces. A GGUF file carries its tokenizer in its metadata
+//! ([`Tokenizer::from_gguf`]); its algorithms are reimplemented here after llama.cpp. A Hugging Face folder
+//! carries `tokenizer.json` ([`Tokenizer::from_hf_folder`]), which the `tokenizers` crate runs.
+//! [`Base::tokenizer`](crate::base::Base::tokenizer) takes whichever the model has.
 //!
-//! Special tokens within a text are parsed as tokens, as llama.cpp's server does. Only [`Tokenizer::encode_ordinary`]
-//! reads them as plain text, as llama.cpp's measuring programs do.
+//! Special tokens within a text are parsed as tokens, as llama.cpp's server does. Only
+//! [`Tokenizer::encode_ordinary`] reads them as plain text, as llama.cpp's measuring programs do.
 //!
-//! The files, from the top: [`Tokenizer`] (`codec`) is one of two sources, `gguf` and `hugging_face`. `gguf` reads
-//! `metadata`, cuts special tokens out of the text (`special_token_splitter`) and encodes the rest by `bpe` (merges) or
-//! `sentencepiece` (scores), which share the loop of `merge` and the `vocabulary`.
+//! The files, from the top: [`Tokenizer`] (`codec`) is one of two sources, `gguf` and `hugging_face`. `gguf`
+//! reads `metadata`, cuts special tokens out of the text (`special_token_splitter`) and encodes the rest by
+//! `bpe` (merges) or `sentencepiece` (scores), which share the loop of `merge` and the `vocabulary`.
 
 mod base;
 mod bpe;

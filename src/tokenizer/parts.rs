@@ -44,8 +44,8 @@ pub(crate) enum Algorithm<'a> {
     },
 }
 
-/// Which special tokens absorb the white space after them. Phi-3 is trained so; GGUF has no key for it, and llama.cpp
-/// recognizes the model by its name.
+/// Which special tokens absorb the white space after them. Phi-3 is trained so; GGUF has no key for it, and
+/// llama.cpp recognizes the model by its name.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RightStripping {
     is_phi3: bool,

@@ -1,7 +1,9 @@
-//! SentencePiece's byte-pair encoding by scores (Llama 2, TinyLlama, Mistral), with the ids that llama.cpp gives.
+//! SentencePiece's byte-pair encoding by scores (Llama 2, TinyLlama, Mistral), with the ids that llama.cpp
+//! gives.
 //!
-//! A space is spelled `▁`. Two neighbours may be merged if their joined text is a token; the pair whose token has the
-//! greatest score is merged first. Text that no token spells becomes the byte-fallback tokens of its UTF-8 bytes.
+//! A space is spelled `▁`. Two neighbours may be merged if their joined text is a token; the pair whose token
+//! has the greatest score is merged first. Text that no token spells becomes the byte-fallback tokens of its
+//! UTF-8 bytes.
 
 use std::cmp::Ordering;
 
@@ -38,8 +40,8 @@ impl Ord for Score {
 }
 
 impl SentencePieceBpe {
-    /// Appends the tokens of `text`, which holds no special token. `after_special` says that the text is at the start or
-    /// follows a special token.
+    /// Appends the tokens of `text`, which holds no special token. `after_special` says that the text is at
+    /// the start or follows a special token.
     ///
     /// # Errors
     /// If no token spells a byte, and the vocabulary has no unknown token.

@@ -1,8 +1,9 @@
 //! Cuts special tokens out of raw text, before the algorithm encodes the rest.
 //!
-//! llama.cpp takes the special tokens longest first, and cuts each occurrence out of the remaining text. This file finds
-//! all occurrences at once, sorts them by (longest token, leftmost), and keeps those that overlap none kept before. That
-//! gives the same cuts in one pass over the text, however many special tokens a file declares.
+//! llama.cpp takes the special tokens longest first, and cuts each occurrence out of the remaining text. This
+//! file finds all occurrences at once, sorts them by (longest token, leftmost), and keeps those that overlap
+//! none kept before. That gives the same cuts in one pass over the text, however many special tokens a file
+//! declares.
 
 use std::collections::BTreeMap;
 

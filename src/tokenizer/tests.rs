@@ -3,8 +3,8 @@
 use super::metadata::Metadata;
 use super::*;
 
-/// The metadata of a byte-level vocabulary: three control tokens (0 `<|endoftext|>`, 1 `<|im_start|>`, 2 `<|im_end|>`), the 256
-/// bytes from 3 on, then four merged tokens.
+/// The metadata of a byte-level vocabulary: three control tokens (0 `<|endoftext|>`, 1 `<|im_start|>`, 2
+/// `<|im_end|>`), the 256 bytes from 3 on, then four merged tokens.
 fn byte_level_metadata() -> Metadata {
     let mut tokens: Vec<String> = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(String::from).to_vec();
     let printable = (0x21..=0x7eu32).chain(0xa1..=0xac).chain(0xae..=0xff);
@@ -172,7 +172,8 @@ fn a_hugging_face_folder_gives_the_same_tokens() {
     assert!(error.contains("save_pretrained"), "{error}");
 }
 
-/// The tokenizer.json of a Hugging Face folder with this pipeline, and the same vocabulary as a GGUF file has it.
+/// The tokenizer.json of a Hugging Face folder with this pipeline, and the same vocabulary as a GGUF file has
+/// it.
 fn both(
     pre: &str,
     normalizer: serde_json::Value,
@@ -240,8 +241,8 @@ fn folders_of_llama_3_qwen_2_and_gpt_4o_give_the_ids_of_their_gguf_files() {
         let mut composed = 0;
         for text in &texts {
             let (a, b) = (theirs.encode(text, false).unwrap(), ours.encode(text, false).unwrap());
-            // Qwen composes accents first, which no GGUF file says and llama.cpp does not; a folder is read as its
-            // model learned.
+            // Qwen composes accents first, which no GGUF file says and llama.cpp does not; a folder is read
+            // as its model learned.
             if pre == "qwen2" && a != b && text.contains('\u{301}') {
                 composed += 1;
                 continue;

@@ -1,7 +1,8 @@
-//! Special tokens recognized by their texts: which end a generation, and which have another type than the file says.
+//! Special tokens recognized by their texts: which end a generation, and which have another type than the
+//! file says.
 //!
-//! Converters have marked some of them as ordinary text by mistake. llama.cpp corrects that by the lists of texts in
-//! `llama-vocab.cpp`; this file follows it.
+//! Converters have marked some of them as ordinary text by mistake. llama.cpp corrects that by the lists of
+//! texts in `llama-vocab.cpp`; this file follows it.
 
 use std::collections::BTreeSet;
 
@@ -33,8 +34,8 @@ const END_OF_GENERATION: [&str; 22] = [
     "[e~[",
 ];
 
-/// Padding, repository and file markers of code models, which also end a generation: the GGUF key of each and the texts
-/// with its meaning. Unless the file sets the key, llama.cpp takes one token of each group.
+/// Padding, repository and file markers of code models, which also end a generation: the GGUF key of each and
+/// the texts with its meaning. Unless the file sets the key, llama.cpp takes one token of each group.
 const FILL_IN_MIDDLE_ENDS: [(&str, &[&str]); 3] = [
     ("tokenizer.ggml.fim_pad_token_id", &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"]),
     (
@@ -75,8 +76,8 @@ const FILL_IN_MIDDLE_MARKERS: [&str; 24] = [
 /// Markers of the harmony format, which llama.cpp treats as user-defined tokens.
 const HARMONY_MARKERS: [&str; 4] = ["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
 
-/// The tokens whose types llama.cpp corrects, in the order in which the corrections apply: a later one overrides an
-/// earlier one. `id` looks up a token by its text.
+/// The tokens whose types llama.cpp corrects, in the order in which the corrections apply: a later one
+/// overrides an earlier one. `id` looks up a token by its text.
 pub(super) fn corrected_types(id: impl Fn(&str) -> Option<u32>) -> Vec<(u32, TokenType)> {
     let fill_in = FILL_IN_MIDDLE_ENDS.iter().flat_map(|(_, group)| group.iter());
     let control = END_OF_GENERATION.iter().chain(fill_in).chain(&FILL_IN_MIDDLE_MARKERS);
@@ -87,8 +88,9 @@ pub(super) fn corrected_types(id: impl Fn(&str) -> Option<u32>) -> Vec<(u32, Tok
     control.chain(harmony).chain(ordinary).collect()
 }
 
-/// The tokens that end a generation, as llama.cpp determines them: `named` (the end tokens that the file names) and
-/// those recognized by their text. `id` looks up a token by its text, `key` the token of a GGUF key.
+/// The tokens that end a generation, as llama.cpp determines them: `named` (the end tokens that the file
+/// names) and those recognized by their text. `id` looks up a token by its text, `key` the token of a GGUF
+/// key.
 pub(super) fn end_of_generation(
     named: impl IntoIterator<Item = u32>,
     id: impl Fn(&str) -> Option<u32>,
@@ -106,7 +108,8 @@ pub(super) fn end_of_generation(
     ends
 }
 
-/// `<|end|>` in vocabularies where it closes one of several messages and not the answer, as in the harmony format.
+/// `<|end|>` in vocabularies where it closes one of several messages and not the answer, as in the harmony
+/// format.
 fn end_of_message(id: impl Fn(&str) -> Option<u32>) -> Option<u32> {
     let has = |text: &str| id(text).is_some();
     let calls = has("<|call|>") || has("<|calls|>");

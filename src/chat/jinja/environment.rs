@@ -1,8 +1,9 @@
-//! What transformers offers a template besides Jinja itself, and where minijinja differs from Jinja2 and Python.
+//! What transformers offers a template besides Jinja itself, and where minijinja differs from Jinja2 and
+//! Python.
 //!
-//! These differences remain: `%` does not format, the default of a macro's parameter does not see earlier parameters,
-//! `safe` does nothing, and Python's generators are lists. Calls with `*` or `**`, templates within templates, and a
-//! namespace within another value are refused.
+//! These differences remain: `%` does not format, the default of a macro's parameter does not see earlier
+//! parameters, `safe` does nothing, and Python's generators are lists. Calls with `*` or `**`, templates
+//! within templates, and a namespace within another value are refused.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value, ValueKind, ValueOrKwargs};

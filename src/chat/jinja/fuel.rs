@@ -1,18 +1,20 @@
 //! The cost of looking into values, paid with fuel before the look.
 //!
-//! minijinja charges fuel per instruction, but compares, hashes and writes values without asking how large they are all
-//! the way down. So everything that looks into values [`pay`]s for their content first. Two invariants hold after every
-//! operation: a list or map that it made is not a lazy view of others and is nested at most [`MAX_DEPTH`] deep, and no
-//! namespace is within another value. [`owned`] and [`materialized`] establish them.
+//! minijinja charges fuel per instruction, but compares, hashes and writes values without asking how large
+//! they are all the way down. So everything that looks into values [`pay`]s for their content first. Two
+//! invariants hold after every operation: a list or map that it made is not a lazy view of others and is
+//! nested at most [`MAX_DEPTH`] deep, and no namespace is within another value. [`owned`] and
+//! [`materialized`] establish them.
 
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
 use super::value::object;
 
-/// The fuel of a rendering: about one unit per instruction, and one for 64 bytes of data or for looking at four items.
-/// It bounds the time to some seconds, and the texts and lists that are made to 64 MB. Each rendering in progress may
-/// need, in addition, a copy of a text while it is assembled, and the values of short lists besides their slots.
+/// The fuel of a rendering: about one unit per instruction, and one for 64 bytes of data or for looking at
+/// four items. It bounds the time to some seconds, and the texts and lists that are made to 64 MB. Each
+/// rendering in progress may need, in addition, a copy of a text while it is assembled, and the values of
+/// short lists besides their slots.
 pub(super) const FUEL: u64 = 1_000_000;
 /// How deep a value may be nested: less than fills a thread's stack. Python's limit is similar.
 pub(super) const MAX_DEPTH: usize = 200;
@@ -139,8 +141,8 @@ pub(super) fn owned(state: &State<'_, '_>, value: Value) -> Result<Value, Error>
     Ok(value)
 }
 
-/// A value that was just made of the items of other values, and so is nested no deeper than they are. A lazy list or map
-/// is replaced by its content.
+/// A value that was just made of the items of other values, and so is nested no deeper than they are. A lazy
+/// list or map is replaced by its content.
 ///
 /// # Errors
 /// If there is not enough fuel for its length.

@@ -1,8 +1,8 @@
 //! Jinja with bounded work and memory, and with Python's and transformers' functions.
 //!
-//! [`environment`](environment()) offers functions, filters and methods (`strings`, `json`, `python_text`, `strftime`).
-//! [`Program`] compiles a template so that everything that looks into values goes through `operations`, which pay with
-//! `fuel` first.
+//! [`environment`](environment()) offers functions, filters and methods (`strings`, `json`, `python_text`,
+//! `strftime`). [`Program`] compiles a template so that everything that looks into values goes through
+//! `operations`, which pay with `fuel` first.
 
 mod environment;
 mod fuel;

@@ -1,5 +1,5 @@
-//! The operations that [`program`](super::program) puts in place of minijinja's instructions. Each pays for its work with
-//! [`fuel`](super::fuel) first, and keeps the invariants stated there.
+//! The operations that [`program`](super::program) puts in place of minijinja's instructions. Each pays for
+//! its work with [`fuel`](super::fuel) first, and keeps the invariants stated there.
 
 use minijinja::value::{Rest, Tuple, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State};
@@ -65,7 +65,8 @@ fn only(mut values: Vec<Value>) -> Value {
     values.pop().unwrap_or_default()
 }
 
-/// The value that a loop iterates over: minijinja collects the keys of a map first. As in Python, none is not iterable.
+/// The value that a loop iterates over: minijinja collects the keys of a map first. As in Python, none is not
+/// iterable.
 fn iterated(state: &mut State<'_, '_>, values: Vec<Value>) -> Result<Value, Error> {
     let value = only(values);
     if value.is_none() {

@@ -1,11 +1,10 @@
 //! A template, compiled so that all its work costs fuel.
 //!
-//! minijinja charges fuel for each instruction and for what instructions make. But it compares, hashes and writes values
-//! without asking how large they are all the way down: a list that contains two references to the same list, forty times
-//! over, is 2^40 items to `~` and `==`, and a list nested a hundred thousand deep overflows the stack. So the
-//! instructions that look into values or make collections are replaced by filters of
-//! [`operations`], which pay first. A template cannot call these filters: their names are not
-//! identifiers.
+//! minijinja charges fuel for each instruction and for what instructions make. But it compares, hashes and
+//! writes values without asking how large they are all the way down: a list that contains two references to
+//! the same list, forty times over, is 2^40 items to `~` and `==`, and a list nested a hundred thousand deep
+//! overflows the stack. So the instructions that look into values or make collections are replaced by filters
+//! of [`operations`], which pay first. A template cannot call these filters: their names are not identifiers.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +22,8 @@ const NAME: &str = "chat_template";
 const MAX_LENGTH: usize = 1 << 17;
 /// The greatest number of tokens in one tag: an expression is compiled recursively, in quadratic time.
 const MAX_TAG_TOKENS: usize = 4096;
-/// The stack on which a template is compiled, in bytes: more than any template of that length takes. Only the used part
-/// takes memory.
+/// The stack on which a template is compiled, in bytes: more than any template of that length takes. Only the
+/// used part takes memory.
 const STACK: usize = 256 << 20;
 
 /// A compiled template with its functions and filters.
@@ -47,7 +46,8 @@ impl Program {
         let source = without_constant_folding(source, &environment)?;
         operations::add_to(&mut environment);
         let syntax = environment.syntax().clone();
-        // Compiled templates borrow their source. A process reads few templates and keeps them, so the leak is bounded.
+        // Compiled templates borrow their source. A process reads few templates and keeps them, so the leak
+        // is bounded.
         let source: &'static str = Box::leak(source.into_boxed_str());
         let compile = move || -> Result<_, Error> {
             let tree = parse(source, NAME, syntax)?;
@@ -80,8 +80,8 @@ fn refused(problem: impl Into<String>) -> Error {
     Error::new(ErrorKind::SyntaxError, problem.into())
 }
 
-/// The template with each product multiplied by [`operations::ONE`]. Otherwise minijinja would evaluate products of
-/// constants at compile time, without fuel; a list times a billion is a short text.
+/// The template with each product multiplied by [`operations::ONE`]. Otherwise minijinja would evaluate
+/// products of constants at compile time, without fuel; a list times a billion is a short text.
 fn without_constant_folding(source: &str, environment: &Environment<'_>) -> Result<String, Error> {
     let mut out = String::with_capacity(source.len());
     let (mut done, mut in_tag) = (0, 0);
@@ -166,7 +166,8 @@ fn target_mut<'a>(instruction: &'a mut Instruction<'_>) -> Option<&'a mut u32> {
     }
 }
 
-/// Appends what replaces an instruction. `key` is the constant that the instruction before pushes, if it does.
+/// Appends what replaces an instruction. `key` is the constant that the instruction before pushes, if it
+/// does.
 fn guard(
     instruction: &Instruction<'static>,
     key: Option<&Value>,

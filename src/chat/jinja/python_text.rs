@@ -65,6 +65,7 @@ pub(super) fn represent(
         // None, True and False, and objects that are only a name.
         _ => *out += &format!("{value:?}"),
     }
-    // A short list may contain the same list many times over. Each byte is paid for at every level; there are few levels.
+    // A short list may contain the same list many times over. Each byte is paid for at every level; there are
+    // few levels.
     state.consume_fuel(1 + (out.len() - before) as u64 / 64)
 }

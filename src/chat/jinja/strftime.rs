@@ -1,7 +1,7 @@
 //! C's `strftime` at one fixed time.
 //!
-//! The time is always 2024-07-26 00:00:00: an adapter must not depend on the day it was trained. Llama 3's own template
-//! falls back to that day.
+//! The time is always 2024-07-26 00:00:00: an adapter must not depend on the day it was trained. Llama 3's
+//! own template falls back to that day.
 
 /// The time in this format. An unknown code is written as it is.
 pub(super) fn strftime(format: &str) -> String {

@@ -156,8 +156,8 @@ pub(super) fn split(
     Ok(parts.into_iter().collect())
 }
 
-/// The words between white space: at most `limit` from one end. The rest is one part, with the white space at its far
-/// end.
+/// The words between white space: at most `limit` from one end. The rest is one part, with the white space at
+/// its far end.
 fn words(text: &str, limit: usize, from_right: bool) -> Vec<&str> {
     let mut parts: Vec<&str> = Vec::new();
     let near = |text| strip(text, None, !from_right, from_right);
@@ -243,8 +243,8 @@ pub(super) fn represent(text: &str, out: &mut String) {
     out.push(quote);
 }
 
-/// Whether Python prints a character as it is. Rust's debug format escapes the same characters, except at the start of a
-/// string.
+/// Whether Python prints a character as it is. Rust's debug format escapes the same characters, except at the
+/// start of a string.
 fn is_printable(c: char) -> bool {
     !format!("{:?}", String::from_iter(['a', c])).contains('\\')
 }

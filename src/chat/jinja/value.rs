@@ -22,8 +22,8 @@ pub(in crate::chat) fn parse(text: &str) -> Result<Value, serde_json::Error> {
     serde_json::from_str(text).map(plain_numbers)
 }
 
-/// If a crate of the same build enables serde_json's `arbitrary_precision`, fractions arrive as objects with one special
-/// key. This turns them back into numbers.
+/// If a crate of the same build enables serde_json's `arbitrary_precision`, fractions arrive as objects with
+/// one special key. This turns them back into numbers.
 fn plain_numbers(value: Value) -> Value {
     const NUMBER: &str = "$serde_json::private::Number";
     match value.kind() {

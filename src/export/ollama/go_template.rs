@@ -1,7 +1,8 @@
 //! The format of turns as a template of Ollama: Go's text/template over `.System` and `.Messages`.
 //!
-//! Ollama joins all system messages into `.System`, and consecutive messages of one role into one (`collate` in its
-//! template package). If the last message is the assistant's, the model continues it, so it gets no end.
+//! Ollama joins all system messages into `.System`, and consecutive messages of one role into one (`collate`
+//! in its template package). If the last message is the assistant's, the model continues it, so it gets no
+//! end.
 
 use std::fmt::Write;
 
@@ -66,8 +67,8 @@ fn either(condition: &str, then: &str, otherwise: &str) -> String {
     }
 }
 
-/// Text that the template writes verbatim. A Modelfile drops unprintable characters and ends a template at three quotation
-/// marks; Go begins an action at two braces. Text with one of these becomes a Go string.
+/// Text that the template writes verbatim. A Modelfile drops unprintable characters and ends a template at
+/// three quotation marks; Go begins an action at two braces. Text with one of these becomes a Go string.
 fn literal(text: &str) -> String {
     let plain = text.chars().all(|c| c == '\n' || is_kept(c));
     if plain && !text.contains("{{") && !text.ends_with('{') && !text.contains("\"\"\"") {

@@ -1,12 +1,15 @@
-//! A folder for `ollama create`: the merged model, and a Modelfile with the model's chat template in Ollama's language.
+//! A folder for `ollama create`: the merged model, and a Modelfile with the model's chat template in Ollama's
+//! language.
 //!
-//! Ollama recognizes a Jinja template only by its similarity to some two dozen known ones (`template.Named`, by edit
-//! distance). A model whose template is similar to none gets bare prompts. So the Modelfile contains the template and the
-//! texts at which answers end. `FROM` names the model by a relative path, so the folder can be moved.
+//! Ollama recognizes a Jinja template only by its similarity to some two dozen known ones (`template.Named`,
+//! by edit distance). A model whose template is similar to none gets bare prompts. So the Modelfile contains
+//! the template and the texts at which answers end. `FROM` names the model by a relative path, so the folder
+//! can be moved.
 //!
-//! The adapter is merged, and not named by `ADAPTER` beside the base. Ollama 0.17.4 accepts that line, and it works if
-//! llama.cpp runs the model. Ollama's own engine, which has taken over more architectures with every version, fails to
-//! load the model: "loras are not yet implemented". From 0.34.1 on, `ollama create` is said to refuse the line.
+//! The adapter is merged, and not named by `ADAPTER` beside the base. Ollama 0.17.4 accepts that line, and it
+//! works if llama.cpp runs the model. Ollama's own engine, which has taken over more architectures with every
+//! version, fails to load the model: "loras are not yet implemented". From 0.34.1 on, `ollama create` is said
+//! to refuse the line.
 
 mod go_template;
 mod modelfile;
@@ -36,11 +39,12 @@ pub struct Written {
     pub prompts: Prompts,
 }
 
-/// Writes the folder, with the merged model as one file. `progress` gets the number of finished steps and of all steps.
+/// Writes the folder, with the merged model as one file. `progress` gets the number of finished steps and of
+/// all steps.
 ///
 /// # Errors
-/// A base that is not a GGUF file; those of [`merge`] and of [`curmerge_formats::output`]. After an error, `out` is
-/// unchanged.
+/// A base that is not a GGUF file; those of [`merge`] and of [`curmerge_formats::output`]. After an error,
+/// `out` is unchanged.
 pub fn write(
     base: &Base,
     adapter: &Adapter,

@@ -39,8 +39,8 @@ fn leading_token(text: &str) -> Option<&str> {
     (token.len() > 2 && can_be_stop(token)).then_some(token)
 }
 
-/// The words that begin a turn without a token, such as `### Instruction:` or `USER:`. A bare word does not count: it
-/// would end answers that merely contain it.
+/// The words that begin a turn without a token, such as `### Instruction:` or `USER:`. A bare word does not
+/// count: it would end answers that merely contain it.
 fn heading(text: &str) -> Option<&str> {
     let line = text.trim_start().lines().next()?.trim();
     let words = line.find(':').map_or(line, |colon| &line[..=colon]);

@@ -1,17 +1,18 @@
 //! The fixed text that a chat template writes around each turn, found by rendering conversations.
 //!
-//! A model's own template is a Jinja program, Ollama's is a Go template, and programs cannot be translated in general. But
-//! nearly every chat template only puts fixed text around the turns. That text is read from renderings of conversations
-//! with placeholders, and checked on other conversations: the result must render them to the same text, or the template
-//! is refused. So there is no table of model families to maintain. A model's own variant of a family is kept, and so is a
-//! system message that the template adds by itself.
+//! A model's own template is a Jinja program, Ollama's is a Go template, and programs cannot be translated in
+//! general. But nearly every chat template only puts fixed text around the turns. That text is read from
+//! renderings of conversations with placeholders, and checked on other conversations: the result must render
+//! them to the same text, or the template is refused. So there is no table of model families to maintain. A
+//! model's own variant of a family is kept, and so is a system message that the template adds by itself.
 //!
-//! One thing is lost: if a template strips white space from the messages, Ollama does not. Its Go templates have no
-//! function for that.
+//! One thing is lost: if a template strips white space from the messages, Ollama does not. Its Go templates
+//! have no function for that.
 
 use crate::chat::{ChatTemplate, Message};
 
-/// The longest accepted rendering of a few words, in bytes. A longer one contains more than the format of turns.
+/// The longest accepted rendering of a few words, in bytes. A longer one contains more than the format of
+/// turns.
 const MAX_LENGTH: usize = 1 << 16;
 
 /// Fixed text before and after something.
@@ -100,8 +101,8 @@ impl TurnFormat {
         let mut with_system = conversation(&placeholders);
         with_system.insert(0, Message::new("system", SYSTEM));
         let around = |before: &str, after: &str| Around { before: before.into(), after: after.into() };
-        // A template that refuses or omits a system message has no place for it. Then it goes before the content of the
-        // first user, as in Gemma's documentation and llama.cpp.
+        // A template that refuses or omits a system message has no place for it. Then it goes before the
+        // content of the first user, as in Gemma's documentation and llama.cpp.
         let text = render(&with_system, true).ok().filter(|text| text.contains(SYSTEM));
         let takes_system = text.is_some();
         let system = match text {
@@ -172,8 +173,8 @@ fn conversation(contents: &[&str]) -> Vec<Message> {
     roles.zip(contents).map(|(role, &content)| Message::new(role, content)).collect()
 }
 
-/// Conversations that the found format must render like the template: with one to four user turns, with and without a
-/// system message, and with content that would reveal escaping, splitting or inspection.
+/// Conversations that the found format must render like the template: with one to four user turns, with and
+/// without a system message, and with content that would reveal escaping, splitting or inspection.
 fn trials(system: bool) -> Vec<Vec<Message>> {
     let words = [
         "What is 1 + 1?\nAnd {{ 2 }}?",

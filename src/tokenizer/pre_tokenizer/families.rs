@@ -1,7 +1,8 @@
 //! The pre-tokenizers that llama.cpp knows by name: patterns, in the order in which they are applied.
 //!
-//! The data follows `llama-vocab.cpp` and `unicode.cpp` (11434, October 2026). llama.cpp distinguishes letters, numbers,
-//! marks, punctuation and symbols, but not their subcategories: `\p{Lu}` in one of its patterns means `\p{L}`.
+//! The data follows `llama-vocab.cpp` and `unicode.cpp` (11434, October 2026). llama.cpp distinguishes
+//! letters, numbers, marks, punctuation and symbols, but not their subcategories: `\p{Lu}` in one of its
+//! patterns means `\p{L}`.
 
 use super::split::SplitRule::{
     self, GiveBack, GiveBackAndSplitPowersOfTwo, GiveBackUnlessNewline, Thousands, ThousandsWithFirst, Whole,

@@ -45,7 +45,8 @@ fn library_pattern(pattern: &str, rule: SplitRule) -> String {
     }
 }
 
-/// The pattern with a look-ahead for each class difference, `[A--[B]]` or `[[A]--[B]]`, which Oniguruma does not support.
+/// The pattern with a look-ahead for each class difference, `[A--[B]]` or `[[A]--[B]]`, which Oniguruma does
+/// not support.
 fn without_differences(pattern: &str) -> String {
     let mut out = pattern.to_owned();
     while let Some((head, tail)) = out.split_once("--") {

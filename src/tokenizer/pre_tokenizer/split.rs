@@ -13,8 +13,8 @@ pub(super) enum SplitRule {
     GiveBackUnlessNewline,
     /// The same, and the rest of the run is split into powers of two, of at most 512 characters.
     GiveBackAndSplitPowersOfTwo,
-    /// A run of digits is split into groups of three from the right. The remaining digits stay with the text before the
-    /// run.
+    /// A run of digits is split into groups of three from the right. The remaining digits stay with the text
+    /// before the run.
     Thousands,
     /// The same, but if nothing remains, the first three digits stay with the text before.
     ThousandsWithFirst,
@@ -57,7 +57,8 @@ pub(super) fn split<'a>(piece: &'a str, regex: &Regex, rule: SplitRule, out: &mu
 fn given_back(found: &str, rule: SplitRule) -> usize {
     let Some(last) = found.chars().next_back() else { return 0 };
     let complete = rule != SplitRule::GiveBack && matches!(last, '\r' | '\n');
-    // Only a run of white space can end in white space: no other case of the patterns does, except for line breaks.
+    // Only a run of white space can end in white space: no other case of the patterns does, except for line
+    // breaks.
     if rule == SplitRule::Whole
         || !last.is_whitespace()
         || complete
@@ -84,7 +85,8 @@ fn thousands(digits: &str, rule: SplitRule) -> impl Iterator<Item = usize> + '_ 
     .map(|(_, at)| at)
 }
 
-/// The byte offsets that split a run of characters so that each part is the longest possible power of two, at most 512.
+/// The byte offsets that split a run of characters so that each part is the longest possible power of two, at
+/// most 512.
 fn powers_of_two(run: &str) -> Vec<usize> {
     let ends: Vec<usize> = run.char_indices().skip(1).map(|(at, _)| at).chain([run.len()]).collect();
     let (mut cuts, mut done) = (Vec::new(), 0);
