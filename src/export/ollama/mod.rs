@@ -30,7 +30,7 @@ pub use prompts::{MODEL, Prompts};
 /// The file that `ollama create -f` reads.
 pub const MODELFILE: &str = "Modelfile";
 
-/// What [`write`] wrote.
+/// What [`write()`] wrote.
 #[derive(Clone, Debug)]
 pub struct Written {
     /// How much of the adapter each tensor carries.
