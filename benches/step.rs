@@ -6,6 +6,8 @@
 //! The loss covers every token; q, k and v have terms of rank 16: the work of a LoRA on q, k and v in PEFT.
 //! Prints the fastest of the measured steps, which other work on the machine disturbs least, and the median.
 
+#![allow(clippy::print_stdout, reason = "this program talks to a terminal")]
+
 use std::time::Instant;
 
 use curmerge::base::Base;

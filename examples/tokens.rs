@@ -7,6 +7,8 @@
 //! folder. Of a JSONL file come the strings of each object, and prompt and completion joined; of any other
 //! the whole text and each of its lines. Hard strings are always among them.
 
+#![allow(clippy::print_stderr, reason = "this program talks to a terminal")]
+
 use std::error::Error;
 use std::io::{BufWriter, Write};
 use std::path::Path;

@@ -17,8 +17,9 @@ fn main() -> Result<()> {
     };
     let base = Base::open(Path::new(base))?;
     let tokenizer = base.tokenizer()?;
-    let data = Dataset::read(Path::new(data), &tokenizer, &DataOptions::default())?;
-    let valid = Dataset::read(Path::new(valid), &tokenizer, &DataOptions::default())?;
+    let template = base.chat_template(&tokenizer)?;
+    let data = Dataset::read(Path::new(data), &tokenizer, template.as_ref(), &DataOptions::default())?;
+    let valid = Dataset::read(Path::new(valid), &tokenizer, template.as_ref(), &DataOptions::default())?;
 
     // Which columns and rows of which matrices: deterministic, by the seed.
     let selection = SelectionOptions { targets: "all".into(), seed: 7, ..Default::default() };

@@ -9,7 +9,10 @@ pub enum Error {
     /// A container, number format, adapter or output file.
     #[error(transparent)]
     Format(#[from] curmerge_formats::Error),
-    /// The model's tokenizer or chat template.
+    /// The model's chat template.
+    #[error(transparent)]
+    Chat(#[from] crate::chat::ChatError),
+    /// The model's tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] crate::tokenizer::TokenizerError),
     /// The tokenizer in a GGUF file's metadata.

@@ -53,7 +53,7 @@
 //! # let out = folder.path();
 //! let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo");
 //! let base = Base::open(&demo.join("model.gguf"))?;
-//! let data = Dataset::read(&demo.join("valid.jsonl"), &base.tokenizer()?, &DataOptions::default())?;
+//! let data = Dataset::read(&demo.join("valid.jsonl"), &base.tokenizer()?, None, &DataOptions::default())?;
 //!
 //! let selection = SelectionOptions { rank: 4, targets: "q,v".into(), ..Default::default() };
 //! let mut adapter = curmerge::new_adapter(&base, &selection)?;
@@ -88,6 +88,7 @@
 
 pub mod arch;
 pub mod base;
+pub mod chat;
 pub mod commands;
 pub mod convert;
 pub mod cur;

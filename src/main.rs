@@ -6,6 +6,7 @@ use clap::Parser;
 use curmerge::commands::report::errors;
 use curmerge::commands::{self, CommandLine};
 
+#[expect(clippy::print_stderr, reason = "only the program prints its error")]
 fn main() -> ExitCode {
     match commands::run(&CommandLine::parse()) {
         Ok(()) => ExitCode::SUCCESS,

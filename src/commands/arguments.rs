@@ -19,7 +19,7 @@ pub struct SelectionArgs {
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     pub rank: u32,
     /// Matrices to adapt: q k v o gate up down, all, or canonical names, with commas between; of a fused
-    /// matrix its parts, such as blk.0.attn_qkv[q], or all of it. Of a model whose architecture is not known,
+    /// matrix its parts, such as `blk.0.attn_qkv[q]`, or all of it. Of a model whose architecture is not known,
     /// any matrix by its name.
     #[arg(long, default_value = "q,k,v")]
     pub targets: String,

@@ -7,6 +7,7 @@ use serde_json::{Map, json};
 
 use super::arguments::{AdapterArgs, ComputeArgs};
 use crate::base::Base;
+use crate::chat::ChatTemplate;
 use crate::commands::report::progress;
 use crate::commands::report::terminal;
 use crate::eval::choices;
@@ -20,7 +21,7 @@ use crate::{Error, Result};
 /// Options of `curmerge eval`.
 #[derive(Clone, Debug, Args)]
 pub struct EvalArgs {
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or ollama:NAME[:TAG].
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     pub base: PathBuf,
     /// The adapter to measure.
     #[command(flatten)]
@@ -49,7 +50,8 @@ pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
     let mut model = super::adapted_model(&base, &args.adapter)?.with_precision(args.compute.precision);
     let (mut fields, mut lines) = (Map::new(), String::new());
     if let Some(path) = &args.data {
-        examples(&mut model, &tokenizer, path, &mut fields, &mut lines)?;
+        let template = base.chat_template(&tokenizer)?;
+        examples(&mut model, &tokenizer, template.as_ref(), path, &mut fields, &mut lines)?;
     }
     if let Some(path) = &args.perplexity {
         let p = text(&mut model, &tokenizer, path, args)?;
@@ -68,6 +70,7 @@ pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
 fn examples(
     model: &mut Transformer<'_, f32>,
     tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
     path: &Path,
     fields: &mut Map<String, serde_json::Value>,
     lines: &mut String,
@@ -87,7 +90,7 @@ fn examples(
         fields.insert("examples".into(), json!(result.examples));
     } else {
         let options = DataOptions { max_seq_len: model.config().context, append_eos: false };
-        let data = Dataset::read(path, tokenizer, &options)?;
+        let data = Dataset::read(path, tokenizer, template, &options)?;
         model.for_context(data.examples.iter().map(|e| e.tokens.len()).max().unwrap_or(0))?;
         let loss = mean_loss(model, &data);
         *lines += &format!("loss {loss:.4} nats a target token of {} examples\n", data.examples.len());
@@ -117,5 +120,8 @@ fn text(
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    result.map_err(|e| e.in_file(path))
+    result.map_err(|error| match error.in_file(path) {
+        Error::File { path, problem, help } => Error::file(path, problem, format!("{help} with --ctx")),
+        other => other,
+    })
 }

@@ -21,7 +21,7 @@ use crate::{Error, Result};
 pub struct ExportArgs {
     /// The adapter.
     pub adapter: PathBuf,
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or ollama:NAME[:TAG].
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     #[arg(long)]
     pub base: PathBuf,
     /// What to write.

@@ -11,6 +11,7 @@ static TRAINING: AtomicBool = AtomicBool::new(false);
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Handles signals from now on. A second call does nothing.
+#[expect(clippy::print_stderr, reason = "the message is for whoever pressed Ctrl-C")]
 pub fn listen() -> Result<()> {
     let handler = || {
         if !TRAINING.load(Ordering::Relaxed) || STOP.swap(true, Ordering::Relaxed) {

@@ -20,7 +20,7 @@ use crate::merge::{MergeOptions, Source, merge};
 #[derive(Clone, Debug, Args)]
 pub struct MergeArgs {
     /// Base model: a GGUF file (of splits the first), a Hugging Face folder, an ONNX file, or
-    /// ollama:NAME[:TAG].
+    /// `ollama:NAME[:TAG]`.
     pub base: PathBuf,
     /// The adapters, each with an optional =FACTOR on its change: curmerge's own, PEFT LoRA
     /// folders, GGUF LoRA files.

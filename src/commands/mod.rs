@@ -87,7 +87,7 @@ pub fn run(line: &CommandLine) -> Result<()> {
     carry_out(line)
 }
 
-/// [`run`] in a process that is set up.
+/// [`run()`] in a process that is set up.
 fn carry_out(line: &CommandLine) -> Result<()> {
     match &line.command {
         Command::Build(args) => build::run(args, line.json),

@@ -7,15 +7,16 @@ use serde_json::json;
 
 use super::arguments::AdapterArgs;
 use crate::base::Base;
+use crate::chat::{ChatError, Message};
 use crate::commands::report::terminal;
 use crate::model::{Generator, Sampler};
-use crate::tokenizer::{Message, Tokenizer};
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 /// Options of `curmerge run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or ollama:NAME[:TAG].
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     pub base: PathBuf,
     /// The adapter to apply.
     #[command(flatten)]
@@ -59,7 +60,7 @@ pub fn run(args: &RunArgs, json: bool) -> Result<()> {
     let base = Base::open(&args.base)?;
     let tokenizer = base.tokenizer()?;
     let mut model = super::adapted_model(&base, &args.adapter)?;
-    let prompt = prompt_tokens(args, &tokenizer)?;
+    let prompt = prompt_tokens(args, &base, &tokenizer)?;
     let context = base.config().context;
     if prompt.len() >= context {
         let problem = format!("the prompt has {} tokens, and the model's context {context}", prompt.len());
@@ -100,9 +101,10 @@ pub fn run(args: &RunArgs, json: bool) -> Result<()> {
     terminal::print(&format!("{}\n", &text[shown..]))
 }
 
-fn prompt_tokens(args: &RunArgs, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+fn prompt_tokens(args: &RunArgs, base: &Base, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     let tokens = if args.chat {
-        tokenizer.encode_chat(&[Message::new("user", &args.prompt)], true)?
+        let template = base.chat_template(tokenizer)?.ok_or(ChatError::NoTemplate)?;
+        template.encode(tokenizer, &[Message::new("user", &args.prompt)], true)?
     } else {
         tokenizer.encode(&args.prompt, true)?
     };

@@ -15,7 +15,7 @@ use crate::cur::new_adapter;
 /// Options of `curmerge select`.
 #[derive(Clone, Debug, Args)]
 pub struct SelectArgs {
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or ollama:NAME[:TAG].
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     pub base: PathBuf,
     /// The adapter to write.
     #[arg(short, long, value_name = "ADAPTER")]

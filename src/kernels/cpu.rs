@@ -4,12 +4,12 @@
 
 use std::sync::OnceLock;
 
-/// The instruction sets of this architecture that there are kernels for; each has all that those before it have.
+/// The instruction sets of this architecture that have kernels. Each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cpu {
     /// What the program was compiled for: any processor of the architecture.
     Portable,
-    /// Products by NEON, which every such processor has and other loops are compiled for at any level.
+    /// Products by NEON. Every aarch64 processor has it, and vector loops use it at any level.
     #[cfg(target_arch = "aarch64")]
     Neon,
     /// AVX2 with fused multiply-add.
@@ -23,13 +23,13 @@ pub enum Cpu {
     Avx512bf16,
 }
 
-/// The variable that forces a lower level than the processor's, as `--cpu` does.
+/// The environment variable that selects a lower level than the processor's, as `--cpu` does.
 const VARIABLE: &str = "CURMERGE_CPU";
 
 static CHOSEN: OnceLock<Cpu> = OnceLock::new();
 
 impl Cpu {
-    /// Every level of this architecture, least first.
+    /// Every level of this architecture, lowest first.
     pub const ALL: &[Self] = &[
         Self::Portable,
         #[cfg(target_arch = "aarch64")]
@@ -47,8 +47,8 @@ impl Cpu {
         *CHOSEN.get_or_init(|| from_variable().ok().flatten().unwrap_or_else(Self::detected))
     }
 
-    /// Compute with the level `wanted`, else with that of the environment variable `CURMERGE_CPU`, else with the
-    /// highest. The choice holds for the whole process and must be made before any computation.
+    /// Compute with the level `wanted`, else with that of the environment variable `CURMERGE_CPU`, else with
+    /// the highest. The choice holds for the whole process and must be made before any computation.
     ///
     /// # Errors
     /// What is wrong with the choice: the processor does not have the level, no level has that name, or
@@ -85,18 +85,18 @@ impl Cpu {
         every
     }
 
-    /// The levels that this processor can be made to compute with, least first.
+    /// The levels that this processor has, lowest first.
     #[cfg(test)]
     pub(super) fn available() -> impl Iterator<Item = Self> {
         Self::ALL.iter().copied().filter(|level| *level <= Self::detected())
     }
 
     fn if_available(self) -> Result<Self, String> {
-        let most = Self::detected();
-        if self <= most {
+        let highest = Self::detected();
+        if self <= highest {
             return Ok(self);
         }
-        Err(format!("this processor has no {}; {} is the most", self.name(), most.name()))
+        Err(format!("this processor has no {}; its highest level is {}", self.name(), highest.name()))
     }
 
     /// The name on the command line and in `CURMERGE_CPU`.
@@ -114,8 +114,8 @@ impl Cpu {
         }
     }
 
-    /// Run `work` as compiled for this level, so that its loops use the level's instructions. The results are the
-    /// same bytes at every level, since Rust neither fuses nor reorders arithmetic.
+    /// Run `work` as compiled for this level, so that its loops use the level's instructions. The results are
+    /// the same bytes at every level, since Rust neither fuses nor reorders arithmetic.
     ///
     /// # Panics
     /// When the processor does not have this level.
@@ -124,10 +124,11 @@ impl Cpu {
         #[cfg(target_arch = "x86_64")]
         {
             assert!(self <= Self::detected());
-            // SAFETY: the processor has these instructions, as just asserted.
             #[allow(unsafe_code)]
             match self {
+                // SAFETY: the assertion shows that the processor has AVX-512.
                 Cpu::Avx512 | Cpu::Avx512bf16 => return unsafe { with_avx512(work) },
+                // SAFETY: the assertion shows that the processor has AVX2 and FMA.
                 Cpu::Avx2 => return unsafe { with_avx2(work) },
                 Cpu::Portable => {}
             }

@@ -1,5 +1,5 @@
-//! Byte-pair encoding by a list of merges, GPT-2's over bytes and Gemma 4's over characters, with the ids that llama.cpp
-//! gives.
+//! Byte-pair encoding by a list of merges (GPT-2's of bytes, Gemma 4's of characters), with the ids that
+//! llama.cpp gives.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -7,45 +7,45 @@ use std::collections::HashMap;
 
 use super::byte_level;
 use super::merge::merge_characters;
-use super::pretokenizer::PreTokenizer;
-use super::spm::SPACE;
-use super::vocabulary::{Vocabulary, byte_token};
+use super::metaspace::{METASPACE, byte_token};
+use super::pre_tokenizer::PreTokenizer;
+use super::vocabulary::Vocabulary;
 
-/// Longest word, in bytes, whose tokens are remembered within one text: words repeat, long ones hardly.
-const REMEMBERED: usize = 48;
+/// The longest word, in bytes, whose tokens are cached within one text. Longer words rarely repeat.
+const MAX_CACHED_WORD: usize = 48;
 
-/// How tokens are written.
+/// How tokens are spelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spelling {
-    /// As bytes, each by a character of its own.
+    /// As bytes, each by one character.
     Bytes,
-    /// As characters, a space as `▁`; what no token spells, as its bytes `<0xAB>`.
+    /// As characters, with `▁` for a space and byte-fallback tokens for what no token spells.
     Characters,
 }
 
 /// The merge list and the pre-tokenizer of a vocabulary.
 #[derive(Debug)]
 pub(super) struct Bpe {
-    pre: PreTokenizer,
+    pre_tokenizer: PreTokenizer,
     pub(super) spelling: Spelling,
-    /// Rank of a merge by its line in the file, `left right`. Spelled text holds no space, so a line that has one
-    /// elsewhere is never looked up, and does no harm.
+    /// The rank of each merge, by its line `left right`. Spelled text holds no space, so a line with a space
+    /// elsewhere is never looked up and does no harm.
     ranks: HashMap<String, u32>,
 }
 
 impl Bpe {
     /// `merges` are the lines of `tokenizer.ggml.merges`; of equal lines the first counts.
-    pub(super) fn new(pre: PreTokenizer, spelling: Spelling, merges: Vec<String>) -> Self {
+    pub(super) fn new(pre_tokenizer: PreTokenizer, spelling: Spelling, merges: Vec<String>) -> Self {
         let mut ranks = HashMap::with_capacity(merges.len());
         for (rank, merge) in (0u32..).zip(merges) {
             ranks.entry(merge).or_insert(rank);
         }
-        Bpe { pre, spelling, ranks }
+        Bpe { pre_tokenizer, spelling, ranks }
     }
 
     /// The pre-tokenizer.
-    pub(super) fn pre(&self) -> &PreTokenizer {
-        &self.pre
+    pub(super) fn pre_tokenizer(&self) -> &PreTokenizer {
+        &self.pre_tokenizer
     }
 
     /// The lines of the merge list, each once, in the order of their ranks.
@@ -59,18 +59,18 @@ impl Bpe {
     pub(super) fn encode(&self, text: &str, vocabulary: &Vocabulary, out: &mut Vec<u32>) {
         match self.spelling {
             Spelling::Bytes => self.encode_words(text, vocabulary, out),
-            Spelling::Characters => self.encode_words(&text.replace(' ', SPACE), vocabulary, out),
+            Spelling::Characters => self.encode_words(&text.replace(' ', METASPACE), vocabulary, out),
         }
     }
 
     fn encode_words(&self, text: &str, vocabulary: &Vocabulary, out: &mut Vec<u32>) {
-        let mut seen: HashMap<&str, Vec<u32>> = HashMap::new();
-        for word in self.pre.split(text) {
-            if word.len() > REMEMBERED {
+        let mut cache: HashMap<&str, Vec<u32>> = HashMap::new();
+        for word in self.pre_tokenizer.split(text) {
+            if word.len() > MAX_CACHED_WORD {
                 self.encode_word(word, vocabulary, out);
                 continue;
             }
-            let ids = seen.entry(word).or_insert_with(|| {
+            let ids = cache.entry(word).or_insert_with(|| {
                 let mut ids = Vec::new();
                 self.encode_word(word, vocabulary, &mut ids);
                 ids
@@ -81,7 +81,7 @@ impl Bpe {
 
     fn encode_word(&self, word: &str, vocabulary: &Vocabulary, out: &mut Vec<u32>) {
         let (spelled, whole) = match self.spelling {
-            Spelling::Bytes => (Cow::Owned(byte_level::spell(word)), self.pre.ignore_merges),
+            Spelling::Bytes => (Cow::Owned(byte_level::spell(word)), self.pre_tokenizer.ignore_merges),
             Spelling::Characters => (Cow::Borrowed(word), word.starts_with('\n')),
         };
         if let (true, Some(id)) = (whole, vocabulary.id(&spelled)) {
@@ -97,7 +97,8 @@ impl Bpe {
         for piece in pieces {
             match (vocabulary.id(piece), self.spelling) {
                 (Some(id), _) => out.push(id),
-                // As llama.cpp: what the vocabulary cannot spell falls back to its ASCII characters, else is lost.
+                // As in llama.cpp, text that no token spells falls back to its ASCII characters; the rest is
+                // lost.
                 (None, Spelling::Bytes) => {
                     let ascii = piece.chars().filter(char::is_ascii);
                     out.extend(ascii.filter_map(|c| vocabulary.id(c.encode_utf8(&mut [0; 4]))));

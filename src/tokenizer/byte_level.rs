@@ -1,7 +1,7 @@
-//! GPT-2's spelling of bytes as printable characters, which byte-level vocabularies are written in.
+//! GPT-2's spelling of bytes as printable characters, in which byte-level vocabularies are written.
 //!
-//! The printable bytes of Latin-1 stand for themselves; the other 68 are written as the characters from U+0100 on, in
-//! order. So the space is `Ġ` and the line feed `Ċ`.
+//! The printable bytes of Latin-1 spell themselves; the other 68 are spelled by the characters from U+0100
+//! on, in order. The space is `Ġ`, for example, and the line feed `Ċ`.
 
 /// The characters that spell the bytes 0 to 255.
 const SPELLING: [char; 256] = spelling();
@@ -25,7 +25,7 @@ const fn spelling() -> [char; 256] {
     table
 }
 
-/// `text` with each of its bytes spelled as a character.
+/// `text` with each byte spelled as a character.
 pub(super) fn spell(text: &str) -> String {
     text.bytes().map(|byte| SPELLING[usize::from(byte)]).collect()
 }
@@ -39,7 +39,7 @@ fn byte_of(character: char) -> Option<u8> {
     }
 }
 
-/// The bytes that a token of such a vocabulary stands for; a character that spells no byte stands for itself.
+/// The bytes that a spelled token stands for; a character that spells no byte stands for itself.
 pub(super) fn unspell(token: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(token.len());
     for character in token.chars() {

@@ -1,298 +1,101 @@
-//! A tokenizer from the metadata of a GGUF file (`tokenizer.ggml.*`), with the ids that llama.cpp gives.
+//! A tokenizer from the metadata of a GGUF file, with the ids that llama.cpp gives.
 
 use std::collections::BTreeSet;
 
-use curmerge_formats::gguf::{Gguf, Value};
-
 use super::bpe::{Bpe, Spelling};
-use super::pretokenizer::{Cut, PreTokenizer};
-use super::special::{Part, Specials};
-use super::spm::{SPACE, Spm};
-use super::vocabulary::{Kind, Vocabulary, end_tokens};
-use super::{Marks, Settings, TokenizerError, byte_level};
+use super::byte_level;
+use super::error::TokenizerError;
+use super::metadata::{BOS, END_OF_MESSAGE, END_OF_TURN, EOS, Metadata, UNKNOWN};
+use super::metaspace::{METASPACE, parse_byte_token};
+use super::parts::{self, RightStripping, TokenizerParts};
+use super::pre_tokenizer::PreTokenizer;
+use super::sentencepiece::SentencePieceBpe;
+use super::special_token_splitter::{Fragment, SpecialTokenSplitter};
+use super::special_tokens::SpecialTokens;
+use super::token_type::TokenType;
+use super::vocabulary::Vocabulary;
+use super::well_known::end_of_generation;
 
-/// What a GGUF file says of its tokenizer, before any of it is believed. Absent arrays are empty.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Metadata {
-    /// `tokenizer.ggml.model`.
-    pub(super) model: String,
-    /// `tokenizer.ggml.pre`.
-    pub(super) pre: Option<String>,
-    /// `tokenizer.ggml.tokens`.
-    pub(super) tokens: Vec<String>,
-    /// `tokenizer.ggml.token_type`.
-    pub(super) types: Vec<i32>,
-    /// `tokenizer.ggml.scores`.
-    pub(super) scores: Vec<f32>,
-    /// `tokenizer.ggml.merges`.
-    pub(super) merges: Option<Vec<String>>,
-    /// `tokenizer.ggml.add_bos_token`.
-    pub(super) add_bos: Option<bool>,
-    /// `tokenizer.ggml.add_eos_token`.
-    pub(super) add_eos: Option<bool>,
-    /// `tokenizer.ggml.add_space_prefix`.
-    pub(super) add_space: Option<bool>,
-    /// The keys that end in `_token_id`, with their values.
-    pub(super) token_ids: Vec<(&'static str, u64)>,
-    /// `general.name`, of which llama.cpp takes a hint.
-    pub(super) name: String,
-}
-
-const BOS: &str = "tokenizer.ggml.bos_token_id";
-const EOS: &str = "tokenizer.ggml.eos_token_id";
-const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
-const TURN_END: &str = "tokenizer.ggml.eot_token_id";
-const MESSAGE_END: &str = "tokenizer.ggml.eom_token_id";
-const TOKEN_IDS: [&str; 8] = [
-    BOS,
-    EOS,
-    UNKNOWN,
-    TURN_END,
-    MESSAGE_END,
-    "tokenizer.ggml.fim_pad_token_id",
-    "tokenizer.ggml.fim_rep_token_id",
-    "tokenizer.ggml.fim_sep_token_id",
-];
-
-impl Metadata {
-    /// Reads the keys; one of the wrong type is an error that names it.
-    pub(super) fn read(gguf: &Gguf) -> Result<Self, TokenizerError> {
-        let tokens = "tokenizer.ggml.tokens";
-        let missing = |key: &str| {
-            TokenizerError::bad(key, "is missing", "the file has no tokenizer: convert the model with one")
-        };
-        Ok(Metadata {
-            model: text(gguf, "tokenizer.ggml.model")?.ok_or_else(|| missing("tokenizer.ggml.model"))?,
-            pre: text(gguf, "tokenizer.ggml.pre")?,
-            tokens: strings(gguf, tokens)?.ok_or_else(|| missing(tokens))?,
-            types: typed(gguf, "tokenizer.ggml.token_type", "i32 values", Value::as_i32s)?
-                .unwrap_or_default(),
-            scores: typed(gguf, "tokenizer.ggml.scores", "f32 values", Value::as_f32s)?.unwrap_or_default(),
-            merges: strings(gguf, "tokenizer.ggml.merges")?,
-            add_bos: flag(gguf, "tokenizer.ggml.add_bos_token")?,
-            add_eos: flag(gguf, "tokenizer.ggml.add_eos_token")?,
-            add_space: flag(gguf, "tokenizer.ggml.add_space_prefix")?,
-            token_ids: TOKEN_IDS
-                .iter()
-                .filter_map(|&key| {
-                    typed(gguf, key, "a token id", Value::as_u64).map(|id| id.map(|id| (key, id))).transpose()
-                })
-                .collect::<Result<_, _>>()?,
-            name: gguf.get("general.name").and_then(Value::as_str).unwrap_or_default().to_owned(),
-        })
-    }
-
-    /// The token that `key` names, or `default` if it is one of `count`; an id that names no token is an error.
-    fn token_id(&self, key: &str, default: Option<u32>, count: usize) -> Result<Option<u32>, TokenizerError> {
-        match self.token_ids.iter().find(|(name, _)| *name == key) {
-            None => Ok(default.filter(|&id| (id as usize) < count)),
-            Some(&(_, id)) => match u32::try_from(id) {
-                Ok(id) if (id as usize) < count => Ok(Some(id)),
-                _ => Err(TokenizerError::bad(
-                    key,
-                    format!("is {id}, but there are {count} tokens"),
-                    "the file is damaged: fetch or convert it again",
-                )),
-            },
-        }
-    }
-}
-
-fn typed<T>(
-    gguf: &Gguf,
-    key: &str,
-    wanted: &str,
-    read: impl Fn(&Value) -> Option<T>,
-) -> Result<Option<T>, TokenizerError> {
-    let Some(value) = gguf.get(key) else { return Ok(None) };
-    match read(value) {
-        Some(value) => Ok(Some(value)),
-        None => Err(TokenizerError::bad(
-            key,
-            format!("does not hold {wanted}"),
-            "the file is damaged: fetch or convert it again",
-        )),
-    }
-}
-
-fn text(gguf: &Gguf, key: &str) -> Result<Option<String>, TokenizerError> {
-    typed(gguf, key, "a string", |v| v.as_str().map(str::to_owned))
-}
-
-fn strings(gguf: &Gguf, key: &str) -> Result<Option<Vec<String>>, TokenizerError> {
-    typed(gguf, key, "strings", |v| v.as_strings().map(<[String]>::to_vec))
-}
-
-fn flag(gguf: &Gguf, key: &str) -> Result<Option<bool>, TokenizerError> {
-    typed(gguf, key, "true or false", Value::as_bool)
-}
-
-/// A GGUF file's tokenizer taken apart, to be written in another form.
-#[derive(Debug)]
-pub(crate) struct Parts<'a> {
-    /// The tokens.
-    pub(crate) vocabulary: &'a Vocabulary,
-    /// How ordinary text is cut into them.
-    pub(crate) algorithm: AlgorithmParts<'a>,
-    /// Special tokens swallow the white space behind them.
-    strips: bool,
-}
-
-/// How text is cut into tokens.
-#[derive(Debug)]
-pub(crate) enum AlgorithmParts<'a> {
-    /// Byte-level byte-pair encoding.
-    ByteLevel {
-        /// What cuts a text into words.
-        cuts: Vec<Cut>,
-        /// A word that is a token is taken whole.
-        ignore_merges: bool,
-        /// Lines `left right`, each once, the first to be joined first.
-        merges: Vec<&'a str>,
-    },
-    /// Byte-pair encoding over characters, as Gemma 4 has it.
-    Characters,
-    /// SentencePiece's byte-pair encoding, by the scores of the vocabulary.
-    SentencePiece {
-        /// A text is given a space in front, at the start and behind special tokens.
-        adds_space: bool,
-        /// Stands for what the vocabulary cannot spell.
-        unknown: Option<u32>,
-    },
-}
+/// The value of `tokenizer.ggml.pre` in files older than the key, which hold llama.cpp's first BPE models.
+const DEFAULT_PRE_TOKENIZER: &str = "default";
 
 #[derive(Debug)]
 enum Algorithm {
     Bpe(Bpe),
-    Spm(Spm),
+    SentencePiece(SentencePieceBpe),
 }
 
-/// The tokenizer of a GGUF file, without BOS, EOS and chat template.
+/// The tokenizer of a GGUF file, without BOS and EOS.
 #[derive(Debug)]
 pub(super) struct GgufTokenizer {
     vocabulary: Vocabulary,
-    specials: Specials,
-    /// Those of `specials` that are found even where marks are ordinary text.
-    user_defined: Specials,
+    /// Finds all special tokens.
+    all_special: SpecialTokenSplitter,
+    /// Finds user-defined tokens only, which are tokens even where control tokens are ordinary text.
+    user_defined: SpecialTokenSplitter,
     algorithm: Algorithm,
-    /// Special tokens swallow the white space behind them.
-    strips: bool,
-}
-
-impl Parts<'_> {
-    /// Whether this special token swallows the white space behind it.
-    pub(crate) fn strips_right(&self, text: &str) -> bool {
-        self.strips && !KEEPS_SPACE.contains(&text)
-    }
+    right_stripping: RightStripping,
 }
 
 impl GgufTokenizer {
-    /// Builds the tokenizer, and what the file says of the tokens around a text.
-    pub(super) fn new(mut metadata: Metadata) -> Result<(Self, Settings), TokenizerError> {
+    /// Builds the tokenizer, and finds the special tokens around a text.
+    pub(super) fn new(mut metadata: Metadata) -> Result<(Self, SpecialTokens), TokenizerError> {
         let vocabulary = Vocabulary::new(
             std::mem::take(&mut metadata.tokens),
             &metadata.types,
             std::mem::take(&mut metadata.scores),
         )?;
-        let spm_default = |id: u32| (metadata.model == "llama").then_some(id);
-        let id = |key: &str, default| metadata.token_id(key, default, vocabulary.len());
-        let bos = id(BOS, spm_default(1))?;
-        let eos = id(EOS, spm_default(2))?;
-        let unknown = id(UNKNOWN, spm_default(0))?;
-        let named: BTreeSet<u32> =
-            [eos, id(TURN_END, None)?, id(MESSAGE_END, None)?].into_iter().flatten().collect();
-        let ends = end_tokens(named, |text| vocabulary.id(text), |key| id(key, None).ok().flatten());
+        let (algorithm, adds_bos) = Algorithm::new(&mut metadata, vocabulary.len())?;
+        let special = special_tokens(&metadata, &vocabulary, adds_bos)?;
 
-        let (algorithm, adds_bos) = match metadata.model.as_str() {
-            model @ ("gpt2" | "gemma4") => {
-                let (pre, spelling) = match model {
-                    "gemma4" => (PreTokenizer::gemma4()?, Spelling::Characters),
-                    _ => (PreTokenizer::named(metadata.pre.as_deref().unwrap_or(OLDEST))?, Spelling::Bytes),
-                };
-                let merges = metadata.merges.ok_or_else(|| {
-                    TokenizerError::bad(
-                        "tokenizer.ggml.merges",
-                        "is missing",
-                        "the tokenizer is incomplete: convert the model again",
-                    )
-                })?;
-                let adds_bos = pre.adds_bos;
-                (Algorithm::Bpe(Bpe::new(pre, spelling, merges)), adds_bos)
-            }
-            "llama" => {
-                (Algorithm::Spm(Spm { adds_space: metadata.add_space.unwrap_or(true), unknown }), true)
-            }
-            other => return Err(TokenizerError::UnknownModel { name: other.chars().take(40).collect() }),
-        };
-
-        let strips = strips_right(&metadata.name);
-        let strip = |(id, text)| (id, text, strips && !KEEPS_SPACE.contains(&text));
-        let specials = Specials::new(vocabulary.specials().map(strip))?;
-        let user_defined = vocabulary.specials().filter(|(id, _)| !vocabulary.kind(*id).is_mark());
-        let user_defined = Specials::new(user_defined.map(strip))?;
-        let settings = Settings {
-            bos,
-            eos,
-            // Gemma 4's files have said false by mistake, which llama.cpp mends.
-            adds_bos: metadata.model == "gemma4" || metadata.add_bos.unwrap_or(adds_bos),
-            adds_eos: metadata.add_eos.unwrap_or(false),
-            ends,
-        };
-        for (adds, id, flag, key) in [
-            (settings.adds_bos, bos, "tokenizer.ggml.add_bos_token", BOS),
-            (settings.adds_eos, eos, "tokenizer.ggml.add_eos_token", EOS),
-        ] {
-            if adds && id.is_none() {
-                return Err(TokenizerError::bad(
-                    flag,
-                    format!("asks for a token, but {key} names none"),
-                    "the tokenizer is incomplete: convert the model again",
-                ));
-            }
-        }
-        Ok((GgufTokenizer { vocabulary, specials, user_defined, algorithm, strips }, settings))
+        let right_stripping = RightStripping::of_model(&metadata.name);
+        let with_stripping = |(id, text)| (id, text, right_stripping.applies_to(text));
+        let all_special = SpecialTokenSplitter::new(vocabulary.special_tokens().map(with_stripping))?;
+        let user_defined =
+            vocabulary.special_tokens().filter(|(id, _)| !vocabulary.token_type(*id).is_control());
+        let user_defined = SpecialTokenSplitter::new(user_defined.map(with_stripping))?;
+        Ok((GgufTokenizer { vocabulary, all_special, user_defined, algorithm, right_stripping }, special))
     }
 
-    /// The tokenizer taken apart.
-    pub(super) fn parts(&self) -> Parts<'_> {
+    /// The tokenizer in parts.
+    pub(super) fn parts(&self) -> TokenizerParts<'_> {
         let algorithm = match &self.algorithm {
-            Algorithm::Bpe(bpe) if bpe.spelling == Spelling::Characters => AlgorithmParts::Characters,
-            Algorithm::Bpe(bpe) => AlgorithmParts::ByteLevel {
-                cuts: bpe.pre().cuts(),
-                ignore_merges: bpe.pre().ignore_merges,
+            Algorithm::Bpe(bpe) if bpe.spelling == Spelling::Characters => parts::Algorithm::CharacterBpe,
+            Algorithm::Bpe(bpe) => parts::Algorithm::ByteLevelBpe {
+                pre_tokenizer: bpe.pre_tokenizer().library_steps(),
+                ignore_merges: bpe.pre_tokenizer().ignore_merges,
                 merges: bpe.merges(),
             },
-            Algorithm::Spm(spm) => {
-                AlgorithmParts::SentencePiece { adds_space: spm.adds_space, unknown: spm.unknown }
-            }
+            Algorithm::SentencePiece(bpe) => parts::Algorithm::SentencePieceBpe {
+                add_space_prefix: bpe.add_space_prefix,
+                unknown: bpe.unknown,
+            },
         };
-        Parts { vocabulary: &self.vocabulary, algorithm, strips: self.strips }
+        TokenizerParts { vocabulary: &self.vocabulary, algorithm, right_stripping: self.right_stripping }
     }
 
-    /// The tokens of `text` where it stands behind `previous`.
+    /// The tokens of `text` where it follows `previous`. Without `parse_special`, the texts of control tokens
+    /// are ordinary text.
     pub(super) fn encode_after(
         &self,
         previous: Option<u32>,
         text: &str,
-        marks: Marks,
+        parse_special: bool,
     ) -> Result<Vec<u32>, TokenizerError> {
         let mut out = Vec::with_capacity(text.len() / 3 + 1);
-        let mut after_special = previous.is_none_or(|id| self.vocabulary.kind(id).is_special());
-        let specials = match marks {
-            Marks::Tokens => &self.specials,
-            Marks::Text => &self.user_defined,
-        };
-        for part in specials.split(text) {
-            match part {
-                Part::Token(id) => {
+        let mut after_special = previous.is_none_or(|id| self.vocabulary.token_type(id).is_special());
+        let splitter = if parse_special { &self.all_special } else { &self.user_defined };
+        for fragment in splitter.split(text) {
+            match fragment {
+                Fragment::Token(id) => {
                     out.push(id);
                     after_special = true;
                 }
-                Part::Text(text) => {
+                Fragment::Text(text) => {
                     match &self.algorithm {
                         Algorithm::Bpe(bpe) => bpe.encode(text, &self.vocabulary, &mut out),
-                        Algorithm::Spm(spm) => {
-                            spm.encode(text, after_special, &self.vocabulary, &mut out)?;
+                        Algorithm::SentencePiece(bpe) => {
+                            bpe.encode(text, after_special, &self.vocabulary, &mut out)?;
                         }
                     }
                     after_special = false;
@@ -302,26 +105,26 @@ impl GgufTokenizer {
         Ok(out)
     }
 
-    /// The bytes that a token stands for; a special token stands for its text, an id out of range for nothing.
+    /// The bytes of a token: for a special token its text, for an id out of range nothing.
     pub(super) fn token_bytes(&self, id: u32) -> Vec<u8> {
         let Some(text) = self.vocabulary.text(id) else { return Vec::new() };
-        match (self.vocabulary.kind(id), &self.algorithm) {
-            (Kind::Unknown | Kind::Control | Kind::UserDefined, _) => text.as_bytes().to_vec(),
-            (Kind::Byte, _) => match byte_of(text) {
+        match (self.vocabulary.token_type(id), &self.algorithm) {
+            (TokenType::Unknown | TokenType::Control | TokenType::UserDefined, _) => text.as_bytes().to_vec(),
+            (TokenType::Byte, _) => match parse_byte_token(text) {
                 Some(byte) => vec![byte],
                 None => text.as_bytes().to_vec(),
             },
-            (Kind::Normal, Algorithm::Bpe(bpe)) if bpe.spelling == Spelling::Bytes => {
+            (TokenType::Normal, Algorithm::Bpe(bpe)) if bpe.spelling == Spelling::Bytes => {
                 byte_level::unspell(text)
             }
-            (Kind::Normal, _) => text.replace(SPACE, " ").into_bytes(),
+            (TokenType::Normal, _) => text.replace(METASPACE, " ").into_bytes(),
         }
     }
 
-    /// Whether the text of `ids` begins with a space that encoding put there.
+    /// Whether the text of `ids` begins with a space that encoding added.
     pub(super) fn begins_with_added_space(&self, ids: &[u32]) -> bool {
-        let first_is_text = ids.first().is_some_and(|&id| !self.vocabulary.kind(id).is_special());
-        matches!(&self.algorithm, Algorithm::Spm(spm) if spm.adds_space) && first_is_text
+        let first_is_text = ids.first().is_some_and(|&id| !self.vocabulary.token_type(id).is_special());
+        matches!(&self.algorithm, Algorithm::SentencePiece(bpe) if bpe.add_space_prefix) && first_is_text
     }
 
     /// How many tokens there are.
@@ -335,21 +138,68 @@ impl GgufTokenizer {
     }
 }
 
-/// Stands for `tokenizer.ggml.pre` in files older than the key, which are of llama.cpp's first BPE models.
-const OLDEST: &str = "default";
-
-/// Tokens of Phi-3 that keep the white space behind them.
-const KEEPS_SPACE: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
-
-/// Whether special tokens swallow the white space behind them: Phi-3 is trained so, and llama.cpp knows it by name,
-/// since GGUF has no key for it.
-fn strips_right(model_name: &str) -> bool {
-    let name = model_name.to_lowercase();
-    name.contains("phi-3") || name.contains("phi3")
+impl Algorithm {
+    /// The algorithm that `tokenizer.ggml.model` names, and whether it adds BOS by default. Takes the merges
+    /// out of the metadata.
+    fn new(metadata: &mut Metadata, token_count: usize) -> Result<(Self, bool), TokenizerError> {
+        let unknown = metadata.token_id(UNKNOWN, Some(0), token_count)?;
+        let (pre_tokenizer, spelling) = match metadata.model.as_str() {
+            "gpt2" => {
+                let name = metadata.pre.as_deref().unwrap_or(DEFAULT_PRE_TOKENIZER);
+                (PreTokenizer::named(name)?, Spelling::Bytes)
+            }
+            "gemma4" => (PreTokenizer::gemma4()?, Spelling::Characters),
+            "llama" => {
+                let add_space_prefix = metadata.add_space_prefix.unwrap_or(true);
+                return Ok((Algorithm::SentencePiece(SentencePieceBpe { add_space_prefix, unknown }), true));
+            }
+            other => return Err(TokenizerError::UnknownModel { name: other.chars().take(40).collect() }),
+        };
+        let merges = metadata.merges.take().ok_or_else(|| {
+            TokenizerError::key(
+                "tokenizer.ggml.merges",
+                "is missing",
+                "the tokenizer is incomplete: convert the model again",
+            )
+        })?;
+        let adds_bos = pre_tokenizer.adds_bos;
+        Ok((Algorithm::Bpe(Bpe::new(pre_tokenizer, spelling, merges)), adds_bos))
+    }
 }
 
-/// The byte of a token spelled `<0xAB>`.
-pub(super) fn byte_of(text: &str) -> Option<u8> {
-    let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
-    (digits.len() == 2 && digits.is_ascii()).then(|| u8::from_str_radix(digits, 16).ok())?
+/// The special tokens around a text. `adds_bos` is the algorithm's default.
+fn special_tokens(
+    metadata: &Metadata,
+    vocabulary: &Vocabulary,
+    adds_bos: bool,
+) -> Result<SpecialTokens, TokenizerError> {
+    let id = |key: &str, llama_default| metadata.token_id(key, llama_default, vocabulary.len());
+    let (bos, eos) = (id(BOS, Some(1))?, id(EOS, Some(2))?);
+    let named: BTreeSet<u32> =
+        [eos, id(END_OF_TURN, None)?, id(END_OF_MESSAGE, None)?].into_iter().flatten().collect();
+    let special = SpecialTokens {
+        bos,
+        eos,
+        // Some files of Gemma 4 say false by mistake; llama.cpp ignores that.
+        add_bos: metadata.model == "gemma4" || metadata.add_bos.unwrap_or(adds_bos),
+        add_eos: metadata.add_eos.unwrap_or(false),
+        end_of_generation: end_of_generation(
+            named,
+            |text| vocabulary.id(text),
+            |key| id(key, None).ok().flatten(),
+        ),
+    };
+    for (add, id, flag, key) in [
+        (special.add_bos, bos, "tokenizer.ggml.add_bos_token", BOS),
+        (special.add_eos, eos, "tokenizer.ggml.add_eos_token", EOS),
+    ] {
+        if add && id.is_none() {
+            return Err(TokenizerError::key(
+                flag,
+                format!("asks for a token, but {key} names none"),
+                "the tokenizer is incomplete: convert the model again",
+            ));
+        }
+    }
+    Ok(special)
 }

@@ -1,16 +1,17 @@
-//! The merging loop that byte-level BPE and SentencePiece BPE share.
+//! The merge loop of byte-pair encoding, by merges and by scores.
 //!
-//! A text starts as one symbol a character; again and again the best neighbouring pair is joined, until no pair may be.
-//! BPE ranks pairs by the merge list, SentencePiece by the joined token's score; both break ties to the left. A heap of
-//! candidates keeps this at O(n log n), so that a hostile text of a million letters without a space is no trouble.
+//! A text starts as one symbol per character. The loop merges the neighbouring pair of the highest priority
+//! until no pair may be merged. BPE ranks pairs by the merge list, SentencePiece by the score of the merged
+//! token; the leftmost of equal pairs is merged first. A heap of candidates keeps the loop at O(n log n), so
+//! that a hostile text of a million letters without a space is no problem.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Marks the end of the chain in either direction.
+/// No neighbour: the end of the linked list in either direction.
 const NONE: usize = usize::MAX;
 
-/// A stretch of the text; `len` 0 means that its left neighbour has taken it in.
+/// A part of the text, in bytes; `len` 0 means that it was merged into its left neighbour.
 struct Symbol {
     start: usize,
     len: usize,
@@ -18,8 +19,9 @@ struct Symbol {
     next: usize,
 }
 
-/// Joins the characters of `text` pair by pair, and returns the pieces in order. `priority(left, right)` says how
-/// urgently two neighbours are to be joined, greater first, or `None` if they may not be.
+/// Merges the characters of `text` pair by pair, and returns the merged symbols in order. The result of
+/// `priority(left, right)` is the priority of a merge, the greatest first; `None` if the pair may not be
+/// merged.
 pub(super) fn merge_characters<P: Ord>(
     text: &str,
     mut priority: impl FnMut(&str, &str) -> Option<P>,
@@ -37,7 +39,7 @@ pub(super) fn merge_characters<P: Ord>(
     let Some(last) = symbols.last_mut() else { return Vec::new() };
     last.next = NONE;
 
-    // A candidate is (priority, leftmost first, right neighbour, joined length); the length tells a stale one.
+    // A candidate is (priority, left, right, merged length). It is stale if the length no longer matches.
     let mut heap: BinaryHeap<(P, Reverse<usize>, usize, usize)> = BinaryHeap::new();
     let mut propose = |heap: &mut BinaryHeap<_>, symbols: &[Symbol], left: usize, right: usize| {
         if left == NONE || right == NONE {
@@ -52,12 +54,12 @@ pub(super) fn merge_characters<P: Ord>(
     for right in 1..symbols.len() {
         propose(&mut heap, &symbols, right - 1, right);
     }
-    while let Some((_, Reverse(left), right, joined)) = heap.pop() {
+    while let Some((_, Reverse(left), right, merged)) = heap.pop() {
         let (a, b) = (symbols[left].len, symbols[right].len);
-        if a == 0 || b == 0 || a + b != joined {
+        if a == 0 || b == 0 || a + b != merged {
             continue;
         }
-        symbols[left].len = joined;
+        symbols[left].len = merged;
         symbols[right].len = 0;
         let next = symbols[right].next;
         symbols[left].next = next;
@@ -75,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_urgent_pair_is_joined_first_and_ties_go_left() {
+    fn the_highest_priority_is_merged_first_and_ties_go_left() {
         let rank = |left: &str, right: &str| match (left, right) {
             ("b", "c") => Some(3),
             ("a", "b") => Some(2),
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_run_is_joined_in_moderate_time() {
+    fn a_long_run_is_merged_in_moderate_time() {
         let text = "a".repeat(1 << 20);
         let pieces = merge_characters(&text, |l, r| (l.len() == r.len() && l.len() < 64).then_some(0));
         assert_eq!(pieces.len(), (1 << 20) / 64);

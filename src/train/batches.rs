@@ -102,7 +102,7 @@ fn groups<'e>(
     groups
 }
 
-/// The number of tokens that the model reads of the largest micro-batch in a run's first [`EPOCHS_EXAMINED`]
+/// The number of tokens that the model reads of the largest micro-batch in a run's first `EPOCHS_EXAMINED`
 /// epochs, without shared prefixes. The run takes `steps` steps of `batch_size` examples, each divided at
 /// `max_tokens`.
 pub fn largest_micro_batch(

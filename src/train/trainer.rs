@@ -24,7 +24,8 @@ const WARMUP_SHARE: f64 = 0.1;
 /// # fn example(model: &mut curmerge::Transformer<'_, f32>, data: &curmerge::Dataset) -> curmerge::Result<()> {
 /// use curmerge::{TrainOptions, Trainer};
 ///
-/// let mut trainer = Trainer::new(model, data, None, &TrainOptions::default())?;
+/// let options = TrainOptions { epochs: 1, ..TrainOptions::default() };
+/// let mut trainer = Trainer::new(model, data, None, &options)?;
 /// while trainer.end().is_none() {
 ///     println!("loss {:.4}", trainer.step()?.loss);
 /// }

@@ -14,4 +14,5 @@ mod convert;
 mod export;
 mod merge;
 mod model;
+mod skipped;
 mod tokenizer;

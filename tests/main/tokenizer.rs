@@ -2,17 +2,18 @@
 
 use std::path::Path;
 
-use curmerge::tokenizer::{Message, Tokenizer};
+use curmerge::chat::{ChatTemplate, Message};
+use curmerge::tokenizer::Tokenizer;
 use curmerge_formats::gguf::Gguf;
 
-fn demo() -> Tokenizer {
+fn demo() -> Gguf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo/model.gguf");
-    Tokenizer::from_gguf(&Gguf::open(&path).unwrap()).unwrap()
+    Gguf::open(&path).unwrap()
 }
 
 #[test]
 fn hard_strings_have_the_tokens_of_llama_cpp_and_come_back() {
-    let tokenizer = demo();
+    let tokenizer = Tokenizer::from_gguf(&demo()).unwrap();
     let goldens = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/tokenizer/demo.jsonl"));
     for line in goldens.lines() {
         let golden: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -29,8 +30,10 @@ fn hard_strings_have_the_tokens_of_llama_cpp_and_come_back() {
 
 #[test]
 fn the_chat_template_writes_the_turns() {
-    let tokenizer = demo();
-    let ids = tokenizer.encode_chat(&[Message::new("user", "hi")], true).unwrap();
+    let demo = demo();
+    let tokenizer = Tokenizer::from_gguf(&demo).unwrap();
+    let template = ChatTemplate::from_gguf(&demo, &tokenizer).unwrap();
+    let ids = template.encode(&tokenizer, &[Message::new("user", "hi")], true).unwrap();
     let text = tokenizer.decode(&ids);
     assert!(text.ends_with("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"), "{text}");
     assert!(ids.iter().any(|&id| tokenizer.is_end(id)));

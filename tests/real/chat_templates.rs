@@ -68,7 +68,7 @@ fn a_folder_of_templates_renders_as_in_transformers() {
         more.len() - other.len(),
         other.len()
     );
-    // `safe` does nothing here; see src/tokenizer/chat/python.rs.
+    // `safe` does nothing here; see src/chat/jinja/environment.rs.
     let found: Vec<String> =
         other.into_iter().filter(|text| !text.starts_with("meetkai-functionary-medium-v3.1")).collect();
     assert!(found.is_empty(), "{}", found.join("\n"));

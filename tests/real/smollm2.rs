@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use curmerge::base::{Base, RopeScaling};
+use curmerge::chat::Message;
 use curmerge::model::{Batch, Transformer};
-use curmerge::tokenizer::Message;
 use curmerge::train::data::{DataOptions, Dataset};
 use curmerge_formats::adapter::Adapter;
 use serde_json::{Value, json};
@@ -84,8 +84,9 @@ fn random_adapter(base: &Base) -> Adapter {
 fn logits_and_gradients_equal_those_of_torch() {
     let base = Base::open(&folder()).unwrap();
     let options = DataOptions { max_seq_len: 128, append_eos: false };
-    let examples =
-        Dataset::read(&data("sst2/train.jsonl"), &base.tokenizer().unwrap(), &options).unwrap().examples;
+    let examples = Dataset::read(&data("sst2/train.jsonl"), &base.tokenizer().unwrap(), None, &options)
+        .unwrap()
+        .examples;
     let examples = &examples[..6];
     let adapter = random_adapter(&base);
     let [adapter_file, questions, out] =
@@ -347,12 +348,16 @@ fn transformers_sees_the_same_model_in_a_folder_made_of_the_gguf_file() {
     ask("transformers_client.py", &[made.as_os_str(), out.as_os_str()], questions.as_bytes());
     let theirs = answer(&out);
 
-    let tokenizer = Base::open(&quantized()).unwrap().tokenizer().unwrap();
+    let base = Base::open(&quantized()).unwrap();
+    let tokenizer = base.tokenizer().unwrap();
     for (text, ids) in texts.iter().zip(theirs["tokens"].as_array().unwrap()) {
         assert_eq!(json!(tokenizer.encode(text, true).unwrap()), *ids, "{text:?}");
     }
     let messages = chat.map(|(role, content)| Message::new(role, content));
-    assert_eq!(theirs["chat"], tokenizer.chat_template().unwrap().render(&messages, true).unwrap());
+    assert_eq!(
+        theirs["chat"],
+        base.chat_template(&tokenizer).unwrap().unwrap().render(&messages, true).unwrap()
+    );
     let number = |(id, value): (&String, &Value)| (id.parse().unwrap(), value.as_f64().unwrap());
     let next = |answer: &Value| answer["log_probs"].as_object().unwrap().iter().map(number).collect();
     let log_probs: Vec<BTreeMap<u32, f64>> =

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use curmerge::tokenizer::{ChatTemplate, Conversation};
+use curmerge::chat::{ChatTemplate, Conversation};
 use serde_json::{Value, json};
 
 pub const BOS: &str = "<s>";

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use curmerge::chat::{ChatTemplate, Message};
 use curmerge::export::ollama::Prompts;
-use curmerge::tokenizer::{ChatTemplate, Message};
 use serde_json::{Value, json};
 
 pub const BOS: &str = "<s>";

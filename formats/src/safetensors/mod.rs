@@ -14,8 +14,8 @@
 //! Writing is not shared: the crate writes metadata in random order, and our files must be the same bytes
 //! every time.
 //!
-//! A header costs memory in proportion to its length, at most 100 MB: the crate buffers it as a tree before
-//! it reads the tensors, which takes up to 16 times that length for a header made of one-digit lengths.
+//! A header costs memory in proportion to its length, which is at most 100 MB: the crate buffers it as a tree
+//! before it reads the tensors.
 
 mod check;
 pub(crate) mod header;

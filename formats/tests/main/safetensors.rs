@@ -233,6 +233,10 @@ fn attacks_are_refused_with_their_place() {
         ("takes 8 bytes, and it has 4", raw(&one(r#"{"dtype":"F32","shape":[2],"data_offsets":[0,4]}"#), 4)),
         ("too large", raw(&one(&format!(r#"{{"dtype":"U8","shape":[{huge},2],"data_offsets":[0,4]}}"#)), 4)),
         ("too large", raw(&one(&format!(r#"{{"dtype":"F64","shape":[{huge}],"data_offsets":[0,4]}}"#)), 4)),
+        (
+            "its shape has 65 lengths",
+            raw(&one(&format!(r#"{{"dtype":"U8","shape":{:?},"data_offsets":[0,1]}}"#, [1; 65])), 1),
+        ),
         ("no whole number of bytes", raw(&one(r#"{"dtype":"F4","shape":[3],"data_offsets":[0,1]}"#), 1)),
         ("past the end", raw(&one(r#"{"dtype":"U8","shape":[9],"data_offsets":[0,9]}"#), 4)),
         ("past the end", raw(&wrap, 0)),

@@ -29,7 +29,7 @@ use training::TrainingArgs;
 /// Options of `curmerge build`.
 #[derive(Clone, Debug, Args)]
 pub struct BuildArgs {
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or ollama:NAME[:TAG].
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     pub base: PathBuf,
     /// Training examples: JSONL with "text", "prompt" and "completion", or "messages" (with "tools",
     /// "documents" and "chat_template_kwargs" if the template takes them); or plain text.
@@ -79,7 +79,8 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let data_options = DataOptions { max_seq_len, append_eos };
     if args.show_sample {
         let tokenizer = base.tokenizer()?;
-        let (example, is_cut) = Dataset::first(&args.data, &tokenizer, &data_options)?;
+        let template = base.chat_template(&tokenizer)?;
+        let (example, is_cut) = Dataset::first(&args.data, &tokenizer, template.as_ref(), &data_options)?;
         return sample::show(&example, is_cut, &tokenizer, json);
     }
     let Some(output) = args.output.as_deref() else {
@@ -91,7 +92,8 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     inputs.extend(args.training.init.as_deref());
     args.saving.check(output, &inputs)?;
     let tokenizer = base.tokenizer()?;
-    let read = |path: &PathBuf| Dataset::read(path, &tokenizer, &data_options);
+    let template = base.chat_template(&tokenizer)?;
+    let read = |path: &PathBuf| Dataset::read(path, &tokenizer, template.as_ref(), &data_options);
     let data = read(&args.data)?;
     let valid = args.training.valid.as_ref().map(read).transpose()?;
     let mut adapter = initial_adapter(args, &base)?;

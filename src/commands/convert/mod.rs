@@ -24,14 +24,14 @@ use onnx::OnnxArgs;
 #[derive(Clone, Debug, Args)]
 pub struct ConvertArgs {
     /// The model: a GGUF file (of splits the first), a Hugging Face folder, an ONNX file with its
-    /// configuration and tokenizer beside it or a folder with one, or ollama:NAME[:TAG].
+    /// configuration and tokenizer beside it or a folder with one, or `ollama:NAME[:TAG]`.
     pub input: PathBuf,
     /// What to write: a name ending in .gguf or .onnx, or a folder as transformers loads it (with --format
     /// onnx, as onnxruntime and transformers.js do), a name without such an ending.
     pub output: PathBuf,
     /// The types to store it in, by llama-quantize's names. A folder takes f32, f16 or bf16 [default for a
     /// folder as input: its own half precision; as output: what the model is stored in, of a quantized one
-    /// f16, which rounds its values less than bf16, where f32 keeps them exactly]. ONNX takes f32 [default],
+    /// f16, which rounds its values less than bf16, where f32 keeps them exactly]. ONNX takes f32 `[default]`,
     /// f16, q4_0 and q4_1: matrices of blocks in four bits.
     #[arg(long = "type", value_name = "TYPE", value_enum, ignore_case = true)]
     pub file_type: Option<FileType>,

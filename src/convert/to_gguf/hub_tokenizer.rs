@@ -8,7 +8,6 @@ use tokenizers::tokenizer::{AddedToken, Tokenizer as Library};
 use crate::base::folder::{self, Folder, Object};
 use crate::{Error, Result};
 
-const FILE: &str = "tokenizer.json";
 /// transformers takes tokens for bytes in GPT-2's spelling if this is anywhere in the file.
 const SPELLED: &[u8] = b"\"ByteLevel\"";
 /// Roles of tokens that tokenizer_config.json names one by one.
@@ -25,10 +24,10 @@ pub(super) struct HubTokenizer {
 impl HubTokenizer {
     /// Reads the folder's tokenizer; `json` is the parsed content of its file.
     pub(super) fn open(folder: Folder<'_>, json: &Object) -> Result<Self> {
-        let path = folder.join(FILE);
+        let path = folder.join(folder::TOKENIZER);
         let error =
             |problem: String| Error::file(&path, problem.replace('\n', " "), "download the folder again");
-        let bytes = folder.bytes(FILE)?.unwrap_or_default();
+        let bytes = folder.bytes(folder::TOKENIZER)?.unwrap_or_default();
         let mut library = Library::from_bytes(&bytes).map_err(|e| error(e.to_string()))?;
         library.with_padding(None);
         library.with_truncation(None).map_err(|e| error(e.to_string()))?;

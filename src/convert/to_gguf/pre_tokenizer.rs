@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 
 use super::hub_tokenizer::HubTokenizer;
 use crate::base::folder::{self, Folder, Object};
-use crate::tokenizer::{Cut, pre_tokenizers};
+use crate::tokenizer::{LibraryStep, pre_tokenizers};
 use crate::{Error, Result};
 
 /// The text whose ids are hashed.
@@ -262,11 +262,11 @@ pub(super) fn recognise(
 }
 
 /// Whether the steps are equal.
-fn are(steps: &[&str], cuts: &[Cut]) -> bool {
-    let same = |(step, cut): (&&str, &Cut)| match cut {
-        Cut::Gpt2Words => *step == GPT2,
-        Cut::Digits => *step == DIGITS,
-        Cut::Pattern(pattern) => step == pattern,
+fn are(steps: &[&str], cuts: &[LibraryStep]) -> bool {
+    let same = |(step, cut): (&&str, &LibraryStep)| match cut {
+        LibraryStep::Gpt2Words => *step == GPT2,
+        LibraryStep::Digits => *step == DIGITS,
+        LibraryStep::Pattern(pattern) => step == pattern,
     };
     steps.len() == cuts.len() && steps.iter().zip(cuts).all(same)
 }

@@ -11,7 +11,7 @@ use super::sentencepiece::{self as spm, Token};
 use super::{pre_tokenizer, special_tokens};
 use crate::arch::{Converter, SpacePrefix, TokenizerOverride, VocabularySource as Source};
 use crate::base::folder::{self, Folder, Object};
-use crate::tokenizer::SPACE;
+use crate::tokenizer::METASPACE;
 use crate::{Error, Result};
 
 /// llama.cpp joins pieces by their scores, and its converter gives all pieces the same one.
@@ -151,7 +151,7 @@ fn added_token(text: &str, control: bool) -> Token {
         (text.to_owned(), spm::CONTROL)
     } else {
         // llama.cpp looks for such tokens in the raw text.
-        (text.replace(SPACE, " "), spm::USER_DEFINED)
+        (text.replace(METASPACE, " "), spm::USER_DEFINED)
     };
     Token { text, score: ADDED, kind }
 }

@@ -5,12 +5,14 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::tokenizer::Cut;
+use crate::tokenizer::LibraryStep;
 
 /// The `pre_tokenizer` of byte-level models. `ByteLevel` spells bytes as characters, so it comes last.
-pub(super) fn byte_level(cuts: &[Cut]) -> Json {
+pub(super) fn byte_level(cuts: &[LibraryStep]) -> Json {
     let (mut steps, last) = match cuts {
-        [before @ .., Cut::Gpt2Words] => (before.iter().map(step).collect::<Vec<_>>(), spelling(true)),
+        [before @ .., LibraryStep::Gpt2Words] => {
+            (before.iter().map(step).collect::<Vec<_>>(), spelling(true))
+        }
         _ => (cuts.iter().map(step).collect(), spelling(false)),
     };
     if steps.is_empty() {
@@ -20,11 +22,11 @@ pub(super) fn byte_level(cuts: &[Cut]) -> Json {
     json!({ "type": "Sequence", "pretokenizers": steps })
 }
 
-fn step(cut: &Cut) -> Json {
+fn step(cut: &LibraryStep) -> Json {
     match cut {
-        Cut::Gpt2Words => split(GPT2_WORDS),
-        Cut::Digits => json!({ "type": "Digits", "individual_digits": true }),
-        Cut::Pattern(pattern) => split(pattern),
+        LibraryStep::Gpt2Words => split(GPT2_WORDS),
+        LibraryStep::Digits => json!({ "type": "Digits", "individual_digits": true }),
+        LibraryStep::Pattern(pattern) => split(pattern),
     }
 }
 

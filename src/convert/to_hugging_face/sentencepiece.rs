@@ -13,7 +13,7 @@
 use curmerge_formats::gguf::{Gguf, Value};
 
 use crate::convert::config_json::Tokens;
-use crate::tokenizer::{AlgorithmParts, Tokenizer};
+use crate::tokenizer::{Algorithm, Tokenizer};
 
 /// The types of pieces.
 const NORMAL: u64 = 1;
@@ -29,7 +29,7 @@ const FOUR: u64 = 5;
 /// SentencePiece requires.
 pub(super) fn model(gguf: &Gguf, tokenizer: &Tokenizer, tokens: &Tokens) -> Option<Vec<u8>> {
     let parts = tokenizer.parts()?;
-    let AlgorithmParts::SentencePiece { adds_space, unknown } = &parts.algorithm else { return None };
+    let Algorithm::SentencePieceBpe { add_space_prefix, unknown } = &parts.algorithm else { return None };
     let unknown = (*unknown)?;
     let kinds = gguf.get("tokenizer.ggml.token_type").and_then(Value::as_i32s);
     let vocabulary = parts.vocabulary;
@@ -65,7 +65,7 @@ pub(super) fn model(gguf: &Gguf, tokenizer: &Tokenizer, tokens: &Tokens) -> Opti
     model.bytes(2, &trainer.0);
     let mut normalizer = Message::default();
     normalizer.bytes(1, b"identity");
-    normalizer.number(3, u64::from(*adds_space));
+    normalizer.number(3, u64::from(*add_space_prefix));
     normalizer.number(4, 0);
     normalizer.number(5, 1);
     model.bytes(3, &normalizer.0);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 use super::{merges, pre_tokenizers};
 use crate::base::Base;
 use crate::convert::config_json::{Tokens, pretty};
-use crate::tokenizer::{AlgorithmParts, Kind, Parts, SPACE, Tokenizer, Vocabulary};
+use crate::tokenizer::{Algorithm, METASPACE, TokenType, Tokenizer, TokenizerParts, Vocabulary};
 use crate::{Error, Result};
 
 /// A `tokenizer.json`, in the library's order of members.
@@ -71,8 +71,8 @@ pub(super) fn library(path: &Path, tokenizer: &Tokenizer, notes: &mut Vec<String
     let vocabulary = parts.vocabulary;
     let longest = (0..vocabulary.len() as u32).filter_map(|id| vocabulary.text(id)).map(str::len).max();
     let library = match &parts.algorithm {
-        AlgorithmParts::ByteLevel { cuts, ignore_merges, merges } => Library {
-            pre_tokenizer: pre_tokenizers::byte_level(cuts),
+        Algorithm::ByteLevelBpe { pre_tokenizer, ignore_merges, merges } => Library {
+            pre_tokenizer: pre_tokenizers::byte_level(pre_tokenizer),
             decoder: pre_tokenizers::spelling(true),
             ..plain(
                 &parts,
@@ -84,18 +84,18 @@ pub(super) fn library(path: &Path, tokenizer: &Tokenizer, notes: &mut Vec<String
                 },
             )
         },
-        AlgorithmParts::Characters => {
+        Algorithm::CharacterBpe => {
             let help = "use the folder of the original model";
             return Err(Error::file(path, "Gemma 4's tokenizer is not written as tokenizer.json", help));
         }
-        AlgorithmParts::SentencePiece { .. } if longest.is_some_and(|bytes| bytes > merges::LONGEST) => {
+        Algorithm::SentencePieceBpe { .. } if longest.is_some_and(|bytes| bytes > merges::LONGEST) => {
             let problem = format!("a token is longer than {} bytes", merges::LONGEST);
             let help = "no vocabulary has such a token: the file is damaged, download or convert it again";
             return Err(Error::input(path, "tokenizer.ggml.tokens", problem, help));
         }
-        AlgorithmParts::SentencePiece { adds_space, unknown } => Library {
-            normalizer: spaces_as_marks(*adds_space),
-            decoder: marks_as_spaces(*adds_space),
+        Algorithm::SentencePieceBpe { add_space_prefix, unknown } => Library {
+            normalizer: spaces_as_marks(*add_space_prefix),
+            decoder: marks_as_spaces(*add_space_prefix),
             ..plain(
                 &parts,
                 tokenizer,
@@ -115,7 +115,7 @@ pub(super) fn library(path: &Path, tokenizer: &Tokenizer, notes: &mut Vec<String
 }
 
 /// The members that both algorithms share.
-fn plain<'a>(parts: &Parts<'a>, tokenizer: &Tokenizer, model: Model<'a>) -> Library<'a> {
+fn plain<'a>(parts: &TokenizerParts<'a>, tokenizer: &Tokenizer, model: Model<'a>) -> Library<'a> {
     Library {
         version: "1.0",
         truncation: (),
@@ -144,10 +144,10 @@ fn model(vocabulary: &Vocabulary) -> Model<'_> {
     }
 }
 
-fn added<'a>(parts: &Parts<'a>) -> Vec<AddedToken<'a>> {
+fn added<'a>(parts: &TokenizerParts<'a>) -> Vec<AddedToken<'a>> {
     let vocabulary = parts.vocabulary;
     vocabulary
-        .specials()
+        .special_tokens()
         .map(|(id, content)| AddedToken {
             id,
             content,
@@ -155,7 +155,7 @@ fn added<'a>(parts: &Parts<'a>) -> Vec<AddedToken<'a>> {
             lstrip: false,
             rstrip: parts.strips_right(content),
             normalized: false,
-            special: vocabulary.kind(id) != Kind::UserDefined,
+            special: vocabulary.token_type(id) != TokenType::UserDefined,
         })
         .collect()
 }
@@ -183,16 +183,16 @@ fn known<'a>(vocabulary: &Vocabulary, lines: &[&'a str], notes: &mut Vec<String>
 }
 
 fn spaces_as_marks(adds_space: bool) -> Json {
-    let replace = json!({ "type": "Replace", "pattern": { "String": " " }, "content": SPACE });
+    let replace = json!({ "type": "Replace", "pattern": { "String": " " }, "content": METASPACE });
     if !adds_space {
         return replace;
     }
-    json!({ "type": "Sequence", "normalizers": [{ "type": "Prepend", "prepend": SPACE }, replace] })
+    json!({ "type": "Sequence", "normalizers": [{ "type": "Prepend", "prepend": METASPACE }, replace] })
 }
 
 fn marks_as_spaces(adds_space: bool) -> Json {
     let mut steps = vec![
-        json!({ "type": "Replace", "pattern": { "String": SPACE }, "content": " " }),
+        json!({ "type": "Replace", "pattern": { "String": METASPACE }, "content": " " }),
         json!({ "type": "ByteFallback" }),
         json!({ "type": "Fuse" }),
     ];
@@ -243,8 +243,7 @@ pub(super) fn settings(base: &Base, gguf: &Gguf, tokenizer: &Tokenizer, tokens: 
         "model_input_names": ["input_ids", "attention_mask"],
     });
     let parts = tokenizer.parts();
-    if let Some(parts) =
-        parts.as_ref().filter(|p| matches!(p.algorithm, AlgorithmParts::SentencePiece { .. }))
+    if let Some(parts) = parts.as_ref().filter(|p| matches!(p.algorithm, Algorithm::SentencePieceBpe { .. }))
     {
         // tokenizer.model does not distinguish these from other pieces.
         let listed = added(parts).into_iter().map(|token| {
@@ -264,7 +263,7 @@ pub(super) fn settings(base: &Base, gguf: &Gguf, tokenizer: &Tokenizer, tokens: 
     let vocabulary = parts.map(|parts| parts.vocabulary);
     // Naming a piece of ordinary text here would make it a control token and remove it from answers;
     // config.json has its id anyway.
-    let is_mark = |&id: &u32| vocabulary.is_some_and(|vocabulary| vocabulary.kind(id).is_special());
+    let is_mark = |&id: &u32| vocabulary.is_some_and(|vocabulary| vocabulary.token_type(id).is_special());
     let named = [
         ("bos_token", tokens.bos),
         ("eos_token", tokens.eos),

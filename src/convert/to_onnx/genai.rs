@@ -8,8 +8,6 @@ use super::options::MODEL;
 use crate::base::Base;
 use crate::{Error, Result};
 
-/// Its name.
-
 /// The defaults of sampling that generation_config.json may override.
 const SEARCH: &[(&str, f64)] =
     &[("temperature", 1.0), ("top_k", 50.0), ("top_p", 1.0), ("repetition_penalty", 1.0)];

@@ -1,21 +1,23 @@
-//! The text around turns as a template of Ollama's: Go's text/template over `.System` and `.Messages`.
+//! The format of turns as a template of Ollama: Go's text/template over `.System` and `.Messages`.
 //!
-//! Ollama joins all system messages into `.System` and neighbouring messages of one role into one (`collate` in its
-//! template package). A last message of the assistant is an answer that is to be continued: it gets no end.
+//! Ollama joins all system messages into `.System`, and consecutive messages of one role into one (`collate`
+//! in its template package). If the last message is the assistant's, the model continues it, so it gets no
+//! end.
 
 use std::fmt::Write;
 
-use super::turns::{System, Turns};
+use super::modelfile::is_kept;
+use super::turns::{System, TurnFormat};
 
 const EACH: &str = "{{ range $i, $_ := .Messages }}";
 
-/// The template that writes these turns.
-pub(super) fn of(turns: &Turns) -> String {
+/// The template of this format.
+pub(super) fn of(format: &TurnFormat) -> String {
     let mut text = String::new();
-    let begin = &turns.user.before;
-    // Before the user's words: what differs for the first or the last user where there is a system message.
-    let user = match &turns.system {
-        System::First(system) => match (turns.first.strip_suffix(begin), system.after.strip_suffix(begin)) {
+    let begin = &format.user.before;
+    // The text before a user's content, which may depend on a system message for the first or the last user.
+    let user = match &format.system {
+        System::First(system) => match (format.first.strip_suffix(begin), system.after.strip_suffix(begin)) {
             (Some(start), Some(after)) => {
                 text +=
                     &either("{{ if .System }}", &around(&system.before, ".System", after), &literal(start));
@@ -26,12 +28,12 @@ pub(super) fn of(turns: &Turns) -> String {
                 text += "{{ $first := true }}";
                 text += EACH;
                 let system = around(&system.before, "$.System", &system.after);
-                let first = either("{{ if $.System }}", &system, &literal(&turns.first));
+                let first = either("{{ if $.System }}", &system, &literal(&format.first));
                 either("{{ if $first }}{{ $first = false }}", &first, &literal(begin))
             }
         },
         System::Last(system) => {
-            text += &literal(turns.start());
+            text += &literal(format.start());
             text += "{{ $user := 0 }}";
             text += EACH;
             text += "{{ if eq .Role \"user\" }}{{ $user = $i }}{{ end }}{{ end }}";
@@ -41,7 +43,7 @@ pub(super) fn of(turns: &Turns) -> String {
         }
     };
     let [user_end, answer, answer_end, prompt] =
-        [&turns.user.after, &turns.assistant.before, &turns.assistant.after, &turns.prompt]
+        [&format.user.after, &format.assistant.before, &format.assistant.after, &format.generation_prompt]
             .map(|t| literal(t));
     text += "{{ $last := eq (len (slice $.Messages $i)) 1 }}{{ if eq .Role \"user\" }}";
     text += &format!(
@@ -65,8 +67,8 @@ fn either(condition: &str, then: &str, otherwise: &str) -> String {
     }
 }
 
-/// Text that the template writes as it is. A Modelfile drops what does not print, and ends at three quotation marks;
-/// Go begins an action at two braces. Such text becomes a Go string.
+/// Text that the template writes verbatim. A Modelfile drops unprintable characters and ends a template at
+/// three quotation marks; Go begins an action at two braces. Text with one of these becomes a Go string.
 fn literal(text: &str) -> String {
     let plain = text.chars().all(|c| c == '\n' || is_kept(c));
     if plain && !text.contains("{{") && !text.ends_with('{') && !text.contains("\"\"\"") {
@@ -74,7 +76,7 @@ fn literal(text: &str) -> String {
     }
     let mut quoted = String::new();
     for c in text.chars() {
-        // A String takes all that is written.
+        // Writing to a String cannot fail.
         let _ = match c {
             '\n' => write!(quoted, "\\n"),
             '"' | '\\' => write!(quoted, "\\{c}"),
@@ -83,14 +85,4 @@ fn literal(text: &str) -> String {
         };
     }
     format!("{{{{ \"{quoted}\" }}}}")
-}
-
-/// Characters that a Modelfile surely keeps, of those that chat templates are made of: Latin, Greek, Cyrillic, Chinese,
-/// Japanese and Korean letters, and the two that DeepSeek's tokens have. Others are dropped unless Go's tables of Unicode
-/// say that they print.
-pub(super) fn is_kept(c: char) -> bool {
-    matches!(c,
-        ' '..='~' | '\u{a1}'..='\u{ac}' | '\u{ae}'..='\u{17f}' | '\u{391}'..='\u{3a1}' | '\u{3a3}'..='\u{3c9}'
-        | '\u{400}'..='\u{45f}' | '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}' | '\u{4e00}'..='\u{9fa5}'
-        | '\u{ac00}'..='\u{d7a3}' | '\u{ff5c}' | '\u{2581}')
 }

@@ -1,67 +1,67 @@
-//! What a chat template writes around each turn, found by asking it.
+//! The fixed text that a chat template writes around each turn, found by rendering conversations.
 //!
-//! A model's own template is a Jinja program, Ollama's are Go's, and programs cannot be translated in general. But nearly
-//! every chat template only puts fixed text around the turns. That text is read off from renderings of marked
-//! conversations, and proved on others: what is found must render them to the same text, or the template counts as not
-//! understood. So no table of model families has to be kept, a model's own variant of a family is kept as it is, and so
-//! is a system message that the template adds by itself.
+//! A model's own template is a Jinja program, Ollama's is a Go template, and programs cannot be translated in
+//! general. But nearly every chat template only puts fixed text around the turns. That text is read from
+//! renderings of conversations with placeholders, and checked on other conversations: the result must render
+//! them to the same text, or the template is refused. So there is no table of model families to maintain. A
+//! model's own variant of a family is kept, and so is a system message that the template adds by itself.
 //!
-//! One thing is lost: where a template takes white space off both ends of what is said, Ollama's leaves it, for its Go
-//! templates have no function for that.
+//! One thing is lost: if a template strips white space from the messages, Ollama does not. Its Go templates
+//! have no function for that.
 
-use super::go_template::is_kept;
-use crate::tokenizer::{ChatTemplate, Message};
+use crate::chat::{ChatTemplate, Message};
 
-/// The longest template that is written: a longer one holds more than marks of turns.
-const LONGEST: usize = 1 << 16;
+/// The longest accepted rendering of a few words, in bytes. A longer one contains more than the format of
+/// turns.
+const MAX_LENGTH: usize = 1 << 16;
 
-/// Fixed text before and behind something.
+/// Fixed text before and after something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Around {
     pub(super) before: String,
     pub(super) after: String,
 }
 
-/// Where the system message goes, and the text around it.
+/// The place of the system message, and the text around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum System {
-    /// From the start of the text to the words of the first user.
+    /// From the start of the text to the content of the first user.
     First(Around),
-    /// Within the turn of the last user, from that turn's start to the user's words.
+    /// Within the turn of the last user, from the start of that turn to the user's content.
     Last(Around),
 }
 
-/// The text around the turns of a conversation, as the tokenizer is given it: without a BOS that it adds.
+/// The text around the turns of a conversation, without a BOS that the tokenizer adds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Turns {
-    /// From the start to the words of the first user, where there is no system message.
+pub(super) struct TurnFormat {
+    /// From the start to the content of the first user, without a system message.
     pub(super) first: String,
-    /// The same of a system message.
+    /// The system message.
     pub(super) system: System,
-    /// Whether the template takes a system message; if not, it goes before the first user's words.
+    /// Whether the template takes a system message. If not, it goes before the content of the first user.
     pub(super) takes_system: bool,
-    /// Around the words of later users; the first one's begin is `first`.
+    /// Around the content of later users; `first` is before that of the first user.
     pub(super) user: Around,
-    /// Around the assistant's earlier answers.
+    /// Around the earlier answers of the assistant.
     pub(super) assistant: Around,
-    /// Before the answer that is to come.
-    pub(super) prompt: String,
+    /// Before the next answer.
+    pub(super) generation_prompt: String,
 }
 
-/// Marks that no template writes by itself, and nothing that a template does to words changes.
+/// Placeholders that no template writes by itself, and that no template changes.
 const SYSTEM: &str = "zqsystemzq";
 const USERS: [&str; 3] = ["zquseraazq", "zquserbbzq", "zqusercczq"];
 const ANSWERS: [&str; 2] = ["zqansweraazq", "zqanswerbbzq"];
 
-impl Turns {
-    /// What the template writes. `bos` is the text of a token that the tokenizer adds by itself.
+impl TurnFormat {
+    /// The format of a template. `bos` is the text of the BOS token if the tokenizer adds it.
     ///
     /// # Errors
-    /// In a few words, why the template is more than fixed text around turns.
+    /// The reason, in a few words, why the template is more than fixed text around turns.
     pub(super) fn of(template: &ChatTemplate, bos: Option<&str>) -> Result<Self, String> {
         let render = |messages: &[Message], prompt| -> Result<String, String> {
-            let text = template.render(messages, prompt).map_err(|error| error.problem)?;
-            if text.len() > LONGEST {
+            let text = template.render(messages, prompt).map_err(|error| error.problem())?;
+            if text.len() > MAX_LENGTH {
                 return Err(format!("it writes {} bytes for a few words", text.len()));
             }
             Ok(match bos.and_then(|bos| text.strip_prefix(bos)) {
@@ -81,28 +81,28 @@ impl Turns {
     fn find(render: &impl Fn(&[Message], bool) -> Result<String, String>) -> Result<Self, String> {
         let ([user, later, _], [answer, _]) = (USERS, ANSWERS);
         let lost = || "it does not write each turn once, in order".to_string();
-        let marks = [user, answer, later, ANSWERS[1], USERS[2]];
-        let whole = render(&conversation(&marks), true)?;
-        let gaps = between(&whole, &marks).ok_or_else(lost)?;
+        let placeholders = [user, answer, later, ANSWERS[1], USERS[2]];
+        let whole = render(&conversation(&placeholders), true)?;
+        let gaps = between(&whole, &placeholders).ok_or_else(lost)?;
         let [first, to_answer, to_user, to_answer_again, to_user_again, to_prompt] = gaps[..] else {
             return Err(lost());
         };
         if (to_answer, to_user) != (to_answer_again, to_user_again) {
             return Err("it writes earlier turns in another way than later ones".into());
         }
-        // Where a turn ends and the next begins shows in a conversation that stops there.
+        // A conversation that stops after a turn shows where that turn ends and the next begins.
         let question = render(&conversation(&[user]), false)?;
-        let end = common(common(to_answer, to_prompt), behind(&question, user).unwrap_or(""));
+        let end = common_prefix(common_prefix(to_answer, to_prompt), after(&question, user).unwrap_or(""));
         let answered = render(&conversation(&[user, answer]), false)?;
-        let answer_end = common(to_user, behind(&answered, answer).unwrap_or(""));
-        let (user_begin, prompt) = (&to_user[answer_end.len()..], &to_prompt[end.len()..]);
+        let answer_end = common_prefix(to_user, after(&answered, answer).unwrap_or(""));
+        let (user_start, generation_prompt) = (&to_user[answer_end.len()..], &to_prompt[end.len()..]);
 
-        let marks = [user, answer, later];
-        let mut with_system = conversation(&marks);
+        let placeholders = [user, answer, later];
+        let mut with_system = conversation(&placeholders);
         with_system.insert(0, Message::new("system", SYSTEM));
         let around = |before: &str, after: &str| Around { before: before.into(), after: after.into() };
-        // A template that refuses a system message or leaves it out has no place for it. Where Gemma's makers and
-        // llama.cpp put it then, everyone does: before the first user's words.
+        // A template that refuses or omits a system message has no place for it. Then it goes before the
+        // content of the first user, as in Gemma's documentation and llama.cpp.
         let text = render(&with_system, true).ok().filter(|text| text.contains(SYSTEM));
         let takes_system = text.is_some();
         let system = match text {
@@ -111,24 +111,24 @@ impl Turns {
                 if let Some(gaps) = between(&text, &[SYSTEM, user, answer, later]) {
                     System::First(around(gaps[0], gaps[1]))
                 } else if let Some(gaps) = between(&text, &[user, answer, SYSTEM, later]) {
-                    let begin = gaps[2].strip_prefix(answer_end).filter(|_| first.ends_with(user_begin));
+                    let begin = gaps[2].strip_prefix(answer_end).filter(|_| first.ends_with(user_start));
                     System::Last(around(begin.ok_or_else(lost)?, gaps[3]))
                 } else {
                     return Err(lost());
                 }
             }
         };
-        Ok(Turns {
+        Ok(TurnFormat {
             first: first.into(),
             system,
             takes_system,
-            user: around(user_begin, end),
+            user: around(user_start, end),
             assistant: around(&to_answer[end.len()..], answer_end),
-            prompt: prompt.into(),
+            generation_prompt: generation_prompt.into(),
         })
     }
 
-    /// What the Go template that is made of this writes, as Ollama calls it: up to the answer that is to come.
+    /// What the Go template of this format writes when Ollama calls it: everything before the next answer.
     fn render(&self, messages: &[Message]) -> String {
         let content = |message: &Message| message.content().unwrap_or_default();
         let system = messages.iter().find(|m| m.role() == "system").map(content);
@@ -158,73 +158,23 @@ impl Turns {
             }
             text.extend([content(turn).as_str(), &self.user.after]);
         }
-        text + &self.prompt
+        text + &self.generation_prompt
     }
 
-    /// What stands before the first user's turn, where that turn begins like later ones; else nothing.
+    /// The text before the first user's turn if that turn begins like later ones; otherwise empty.
     pub(super) fn start(&self) -> &str {
         self.first.strip_suffix(&self.user.before).unwrap_or("")
     }
-
-    /// Text at which an answer has ended: what begins and ends turns in this template.
-    pub(super) fn stops(&self, template: &ChatTemplate) -> Vec<String> {
-        // A user's turn may begin with the end of the text before and the begin of a new one, as llama 2's does.
-        let (bos, eos) = (template.bos(), template.eos());
-        let user = self.user.before.trim_start();
-        let user = user.strip_prefix(eos).unwrap_or(user);
-        let user = user.strip_prefix(bos).unwrap_or(user);
-        let marks = [
-            headline(user).or(leading_token(user)),
-            leading_token(&self.assistant.after),
-            leading_token(&self.user.after),
-            headline(&self.prompt).or(leading_token(&self.prompt)),
-        ];
-        let mut stops: Vec<String> = Vec::new();
-        for mark in marks.into_iter().flatten().map(str::to_string) {
-            // Thoughts are for the model to begin and to end.
-            if !mark.to_lowercase().contains("think") && !stops.contains(&mark) {
-                stops.push(mark);
-            }
-        }
-        stops
-    }
 }
 
-/// The token that a text begins with, such as `<|im_end|>`, `</s>` or `[INST]`.
-fn leading_token(text: &str) -> Option<&str> {
-    let text = text.trim_start();
-    let close = match text.chars().next()? {
-        '<' => '>',
-        '[' => ']',
-        _ => return None,
-    };
-    let token = &text[..text.find(close)? + 1];
-    (token.len() > 2 && is_mark(token)).then_some(token)
-}
-
-/// The words that begin a turn where no token does, such as `### Instruction:` or `USER:`. A bare word would end answers
-/// that only use it.
-fn headline(text: &str) -> Option<&str> {
-    let line = text.trim_start().lines().next()?.trim();
-    let words = line.find(':').map_or(line, |colon| &line[..=colon]);
-    let marked = words.ends_with(':') || words.starts_with("###");
-    let unlike_text = marked && !words.contains(['<', '[']) && words.len() > 3;
-    (unlike_text && is_mark(words)).then_some(words)
-}
-
-/// Whether this can stand in a Modelfile as text that ends an answer.
-fn is_mark(text: &str) -> bool {
-    text.len() <= 64 && text.chars().all(|c| is_kept(c) && c != '"')
-}
-
-/// Users and answers in turn.
+/// A conversation whose roles alternate, beginning with the user.
 fn conversation(contents: &[&str]) -> Vec<Message> {
     let roles = ["user", "assistant"].into_iter().cycle();
     roles.zip(contents).map(|(role, &content)| Message::new(role, content)).collect()
 }
 
-/// Conversations that what was found must render like the template: of one to four users, with and without a system
-/// message, in words that would show if they were escaped, split or looked at.
+/// Conversations that the found format must render like the template: with one to four user turns, with and
+/// without a system message, and with content that would reveal escaping, splitting or inspection.
 fn trials(system: bool) -> Vec<Vec<Message>> {
     let words = [
         "What is 1 + 1?\nAnd {{ 2 }}?",
@@ -247,26 +197,27 @@ fn trials(system: bool) -> Vec<Vec<Message>> {
     trials
 }
 
-/// The text before, between and behind the marks, each of which stands in it once, in this order.
-fn between<'a>(text: &'a str, marks: &[&str]) -> Option<Vec<&'a str>> {
+/// The text before, between and after the placeholders. `None` unless each occurs once, in this order.
+fn between<'a>(text: &'a str, placeholders: &[&str]) -> Option<Vec<&'a str>> {
     let mut gaps = Vec::new();
     let mut rest = text;
-    for mark in marks {
-        let (gap, behind) = rest.split_once(mark)?;
+    for placeholder in placeholders {
+        let (gap, after) = rest.split_once(placeholder)?;
         gaps.push(gap);
-        rest = behind;
+        rest = after;
     }
     gaps.push(rest);
-    let once = gaps.iter().all(|gap| marks.iter().all(|mark| !gap.contains(mark)));
+    let once = gaps.iter().all(|gap| placeholders.iter().all(|placeholder| !gap.contains(placeholder)));
     once.then_some(gaps)
 }
 
-fn behind<'a>(text: &'a str, mark: &str) -> Option<&'a str> {
-    Some(text.split_once(mark)?.1)
+/// The text after the first occurrence of a placeholder.
+fn after<'a>(text: &'a str, placeholder: &str) -> Option<&'a str> {
+    Some(text.split_once(placeholder)?.1)
 }
 
-/// The longest common beginning that does not end within a token.
-fn common<'a>(a: &'a str, b: &str) -> &'a str {
+/// The longest common prefix that does not end within a token.
+fn common_prefix<'a>(a: &'a str, b: &str) -> &'a str {
     let len = a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
     let same = &a[..len];
     match same.rfind(['<', '[']) {

@@ -8,7 +8,6 @@
 //! A prompt and its completion are tokenized separately and joined, so a prompt has the same tokens in
 //! training, in evaluation and in use.
 
-mod conversation;
 mod records;
 
 use std::fs::File;
@@ -18,6 +17,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use crate::Error;
+use crate::chat::{self, ChatError, ChatTemplate, MaskedTokens};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use records::{Content, Record};
 
@@ -34,6 +34,12 @@ impl Problem {
 
     fn at(self, path: &Path, line: usize) -> Error {
         Error::line(path, line, self.problem, self.help)
+    }
+}
+
+impl From<ChatError> for Problem {
+    fn from(error: ChatError) -> Self {
+        Problem::new(error.problem(), error.help())
     }
 }
 
@@ -85,7 +91,7 @@ impl Default for DataOptions {
 }
 
 impl Dataset {
-    /// Reads a data file.
+    /// Reads a data file. `template` is the model's chat template, which only conversations need.
     ///
     /// An example that is too long keeps its start. A prompt with a completion keeps its end: the prompt
     /// loses its start (BOS stays), and only a completion that is too long alone loses its end. A plain text
@@ -95,7 +101,12 @@ impl Dataset {
     /// # Errors
     /// If the file cannot be read, is empty, is not UTF-8, or a line is not one of the three kinds; if it has
     /// messages and the model no chat template that fits; if no example has a target.
-    pub fn read(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<Self, Error> {
+    pub fn read(
+        path: &Path,
+        tokenizer: &Tokenizer,
+        template: Option<&ChatTemplate>,
+        options: &DataOptions,
+    ) -> Result<Self, Error> {
         check(path, options)?;
         let (content, sha256) = open(path)?;
         let mut dataset =
@@ -110,7 +121,7 @@ impl Dataset {
                 // threads.
                 let made: Vec<_> = records
                     .par_iter()
-                    .map(|(line, record)| (line, examples(record, tokenizer, options)))
+                    .map(|(line, record)| (line, examples(record, tokenizer, template, options)))
                     .collect();
                 for (&line, made) in made {
                     for (example, cut) in made.map_err(|problem| problem.at(path, line))? {
@@ -135,6 +146,7 @@ impl Dataset {
     pub fn first(
         path: &Path,
         tokenizer: &Tokenizer,
+        template: Option<&ChatTemplate>,
         options: &DataOptions,
     ) -> Result<(Example, bool), Error> {
         check(path, options)?;
@@ -157,7 +169,8 @@ impl Dataset {
             }
             begun = true;
             let record = records::record(path, number, line.strip_suffix('\n').unwrap_or(line))?;
-            let made = examples(&record, tokenizer, options).map_err(|problem| problem.at(path, number))?;
+            let made = examples(&record, tokenizer, template, options)
+                .map_err(|problem| problem.at(path, number))?;
             let found = made.into_iter().find_map(|(example, cut)| Some((learnable(example)?, cut)));
             if let Some(found) = found {
                 return Ok(found);
@@ -278,11 +291,11 @@ fn open(path: &Path) -> Result<(Content, String), Error> {
     Ok((records::parse(path, &bytes)?, sha256))
 }
 
-/// The examples of a record, and whether each was cut short. A conversation may make several, or none; see
-/// [`conversation`].
+/// The examples of a record, and whether each was cut short. A conversation may make several; see [`chat::tokenize`].
 fn examples(
     record: &Record,
     tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
     options: &DataOptions,
 ) -> Result<Vec<(Example, bool)>, Problem> {
     let max = options.max_seq_len;
@@ -296,8 +309,10 @@ fn examples(
             Ok(vec![keep_start(Example { tokens, loss_mask }, max)])
         }
         Record::Chat(conversation) => {
-            let made = conversation::examples(conversation, tokenizer, options.append_eos)?;
-            Ok(made.into_iter().map(|example| keep_start(example, max)).collect())
+            let template = template.ok_or(ChatError::NoTemplate)?;
+            let made = chat::tokenize(conversation, template, tokenizer, options.append_eos)?;
+            let example = |MaskedTokens { tokens, loss_mask }| Example { tokens, loss_mask };
+            Ok(made.into_iter().map(|made| keep_start(example(made), max)).collect())
         }
         Record::Pair { prompt, completion, .. } => {
             let prompt = prompt_tokens(prompt, tokenizer)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::Error;
-use crate::tokenizer::Conversation;
+use crate::chat::Conversation;
 
 /// What one line holds.
 #[derive(Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ pub(super) fn record(path: &Path, number: usize, line: &str) -> Result<Record, E
             choices: choices(&object).map_err(|problem| bad(problem, "make it a list of strings"))?,
         }),
         (false, false, true) => {
-            Conversation::from_json(line).map(Record::Chat).map_err(|(problem, help)| bad(problem, help))
+            Conversation::from_json(line).map(Record::Chat).map_err(|error| bad(error.problem, error.help))
         }
         (false, false, false) => Err(bad("has no \"text\", \"prompt\" or \"messages\"".into(), KINDS)),
         _ => Err(bad("mixes \"text\", \"prompt\"/\"completion\" and \"messages\"".into(), KINDS)),
@@ -164,20 +164,20 @@ mod tests {
             ("{\"messages\": []}", "empty"),
             ("{\"messages\": {}}", "an object"),
             ("{\"messages\": [{\"role\": 1}]}", "\"messages\"[0].role is a number"),
-            ("{\"messages\": [{\"role\": \"user\"}], \"tools\": {}}", "\"tools\" is no list of objects"),
-            ("{\"messages\": [{\"role\": \"user\"}], \"tools\": \"[\"}", "\"tools\" is a text, but no JSON"),
+            ("{\"messages\": [{\"role\": \"user\"}], \"tools\": {}}", "\"tools\" is not a list of objects"),
+            ("{\"messages\": [{\"role\": \"user\"}], \"tools\": \"[\"}", "\"tools\" is a text, but not JSON"),
             (
                 "{\"messages\": [{\"role\": \"user\"}], \"documents\": [1]}",
-                "\"documents\" is no list of objects",
+                "\"documents\" is not a list of objects",
             ),
             ("{\"messages\": [{\"role\": \"user\"}], \"chat_template_kwargs\": 1}", "kwargs\" is a number"),
             (
                 "{\"messages\": [{\"role\": \"user\"}], \"chat_template_kwargs\": {\"a\": 1, \"tools\": []}}",
-                "\"tools\", which is no variable of the template's; put it beside",
+                "\"tools\", which is not a variable of the template; put it beside",
             ),
             (
                 "{\"messages\": [{\"role\": \"user\"}], \"chat_template_kwargs\": {\"_generation_marks\": \"ab\"}}",
-                "\"_generation_marks\", which is no variable of the template's; leave it out",
+                "\"_generation_marks\", which is not a variable of the template; leave it out",
             ),
             (
                 "{\"messages\": [{\"role\": \"user\"}], \"chat_template_kwargs\": {\"add_generation_prompt\": true}}",

@@ -1,9 +1,19 @@
 use std::fs;
 
 use super::*;
-use crate::tokenizer::tests::{CHATML, byte_level};
+use crate::chat::Message;
+use crate::tokenizer::tests::byte_level;
 
 const EOS: u32 = 2;
+
+/// A ChatML template, as many chat models have.
+const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+    {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+/// The template, with the BOS and EOS of `byte_level`.
+fn template(source: &str) -> ChatTemplate {
+    ChatTemplate::new(source.into(), "<|im_start|>".into(), "<|im_end|>".into())
+}
 
 /// Of the first test's file.
 const SHA: &str = "90c0be43ccf69dbc01104d1d3cd285fdf70f38d06e28d327f57bbfb324204d35";
@@ -13,7 +23,16 @@ fn read_as(name: &str, text: &str, tokenizer: &Tokenizer, max: usize, eos: bool)
     let path = folder.path().join(name);
     fs::write(&path, text).unwrap();
     let options = DataOptions { max_seq_len: max, append_eos: eos };
-    Dataset::read(&path, tokenizer, &options).map_err(|error| error.to_string())
+    Dataset::read(&path, tokenizer, None, &options).map_err(|error| error.to_string())
+}
+
+/// The same of one conversation, with a chat template.
+fn read_chat(row: &str, tokenizer: &Tokenizer, source: &str) -> Result<Dataset, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("d.jsonl");
+    fs::write(&path, row).unwrap();
+    let options = DataOptions { max_seq_len: 9999, append_eos: true };
+    Dataset::read(&path, tokenizer, Some(&template(source)), &options).map_err(|error| error.to_string())
 }
 
 fn read(text: &str, tokenizer: &Tokenizer, max: usize) -> Result<Dataset, String> {
@@ -39,7 +58,7 @@ fn shown(example: &Example, tokenizer: &Tokenizer) -> String {
 
 #[test]
 fn loss_falls_on_the_completion_and_its_end() {
-    let tokenizer = byte_level(false, None);
+    let tokenizer = byte_level(false);
     let data = read("{\"prompt\": \"is it \", \"completion\": \"good\"}", &tokenizer, 64).unwrap();
     assert_eq!(shown(&data.examples[0], &tokenizer), "is it [good<|im_end|>]");
     assert_eq!((data.target_tokens(), data.cut, data.dropped), (5, 0, 0));
@@ -52,10 +71,10 @@ fn loss_falls_on_the_completion_and_its_end() {
 
 #[test]
 fn loss_falls_on_all_of_a_text_but_its_first_token() {
-    let tokenizer = byte_level(false, None);
+    let tokenizer = byte_level(false);
     let data = read("{\"text\": \"abc\"}", &tokenizer, 64).unwrap();
     assert_eq!(shown(&data.examples[0], &tokenizer), "a[bc<|im_end|>]");
-    let begun = byte_level(true, None);
+    let begun = byte_level(true);
     let data = read("{\"text\": \"abc\"}", &begun, 64).unwrap();
     assert_eq!(shown(&data.examples[0], &begun), "<|im_start|>[abc<|im_end|>]");
 }
@@ -63,19 +82,19 @@ fn loss_falls_on_all_of_a_text_but_its_first_token() {
 #[test]
 fn a_long_prompt_loses_its_start_behind_bos() {
     let pair = "{\"prompt\": \"abcdef\", \"completion\": \"xy\"}";
-    let tokenizer = byte_level(true, None);
+    let tokenizer = byte_level(true);
     let data = read(pair, &tokenizer, 6).unwrap();
     assert_eq!(shown(&data.examples[0], &tokenizer), "<|im_start|>ef[xy<|im_end|>]");
     assert_eq!(data.cut, 1);
     assert_eq!(shown(&read(pair, &tokenizer, 3).unwrap().examples[0], &tokenizer), "<|im_start|>[xy]");
-    let plain = byte_level(false, None);
+    let plain = byte_level(false);
     assert_eq!(shown(&read(pair, &plain, 5).unwrap().examples[0], &plain), "ef[xy<|im_end|>]");
     assert_eq!(shown(&read(pair, &plain, 2).unwrap().examples[0], &plain), "f[x]");
 }
 
 #[test]
 fn a_long_text_loses_its_end_and_empty_examples_are_dropped() {
-    let tokenizer = byte_level(false, None);
+    let tokenizer = byte_level(false);
     let lines = "{\"text\": \"abcdef\"}\n{\"text\": \"\"}\n{\"prompt\": \"\", \"completion\": \"\"}\n";
     let data = read(lines, &tokenizer, 3).unwrap();
     assert_eq!(data.examples.len(), 1);
@@ -89,12 +108,12 @@ fn a_long_text_loses_its_end_and_empty_examples_are_dropped() {
 
 #[test]
 fn a_plain_text_is_divided_and_every_token_is_a_target_once() {
-    let tokenizer = byte_level(false, None);
+    let tokenizer = byte_level(false);
     let data = read_as("d.txt", "abcdefgh", &tokenizer, 4, false).unwrap();
     let windows: Vec<_> = data.examples.iter().map(|e| shown(e, &tokenizer)).collect();
     assert_eq!(windows, ["a[bcd]", "d[efg]", "g[h]"]);
     assert_eq!(data.target_tokens(), 7);
-    let begun = byte_level(true, None);
+    let begun = byte_level(true);
     let data = read_as("d.txt", "abcdefgh", &begun, 4, true).unwrap();
     let windows: Vec<_> = data.examples.iter().map(|e| shown(e, &begun)).collect();
     assert_eq!(windows, ["<|im_start|>[abc]", "<|im_start|>[def]", "<|im_start|>[gh<|im_end|>]"]);
@@ -104,18 +123,17 @@ fn a_plain_text_is_divided_and_every_token_is_a_target_once() {
 fn loss_falls_on_the_assistants_turns_and_their_ends() {
     let line = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"},\
         {\"role\": \"user\", \"content\": \"c\"}, {\"role\": \"assistant\", \"content\": \"d\"}]}";
-    let tokenizer = byte_level(true, Some(CHATML));
-    let data = read(line, &tokenizer, 999).unwrap();
+    let tokenizer = byte_level(true);
+    let data = read_chat(line, &tokenizer, CHATML).unwrap();
     assert_eq!(
         shown(&data.examples[0], &tokenizer),
         "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[b<|im_end|>]\n\
          <|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n[d<|im_end|>]\n"
     );
-    let whole = tokenizer.chat_template().unwrap();
     let messages: Vec<_> = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
-        .map(|(role, content)| crate::tokenizer::Message::new(role, content))
+        .map(|(role, content)| Message::new(role, content))
         .to_vec();
-    let rendered = whole.render(&messages, false).unwrap();
+    let rendered = template(CHATML).render(&messages, false).unwrap();
     assert_eq!(data.examples[0].tokens, tokenizer.encode_rendered(&rendered).unwrap());
 }
 
@@ -123,17 +141,17 @@ fn loss_falls_on_the_assistants_turns_and_their_ends() {
 fn a_turn_without_an_end_gets_eos() {
     let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}\
         {% if add_generation_prompt %}assistant: {% endif %}";
-    let tokenizer = byte_level(false, Some(template));
+    let tokenizer = byte_level(false);
     let line = "{\"messages\": [{\"role\": \"assistant\", \"content\": \"b\"}]}";
-    let data = read(line, &tokenizer, 99).unwrap();
+    let data = read_chat(line, &tokenizer, template).unwrap();
     assert_eq!(data.examples[0].tokens.last(), Some(&EOS));
     assert_eq!(shown(&data.examples[0], &tokenizer), "assistant: [b\n<|im_end|>]");
 }
 
 /// The examples of one conversation, shown.
 fn conversation(row: &str, template: &str) -> Vec<String> {
-    let tokenizer = byte_level(false, Some(template));
-    let data = read(row, &tokenizer, 9999).unwrap();
+    let tokenizer = byte_level(false);
+    let data = read_chat(row, &tokenizer, template).unwrap();
     data.examples.iter().map(|example| shown(example, &tokenizer)).collect()
 }
 
@@ -229,28 +247,29 @@ fn a_text_that_looks_like_a_header_is_not_learnt() {
 fn a_conversation_that_cannot_be_rendered_is_refused() {
     let line = "{\"messages\": [{\"role\": \"user\", \"content\": \"b\"}, {\"role\": \"assistant\", \"content\": \"c\"}]}";
     let counted = "{% for m in messages %}{{ messages | length }}{{ m.role }}{{ loop.index }}{% endfor %}";
-    let error = read(line, &byte_level(false, Some(counted)), 99).unwrap_err();
+    let tokenizer = byte_level(false);
+    let error = read_chat(line, &tokenizer, counted).unwrap_err();
     assert!(error.contains("d.jsonl:1: the chat template rewrites"), "{error}");
-    let error = read(line, &byte_level(false, None), 99).unwrap_err();
+    let error = read(line, &tokenizer, 99).unwrap_err();
     assert!(error.contains("no chat template"), "{error}");
-    let refusing = byte_level(false, Some("{{ raise_exception('no system') }}"));
-    assert!(read(line, &refusing, 99).unwrap_err().contains("d.jsonl:1: "));
+    let refused = read_chat(line, &tokenizer, "{{ raise_exception('no system') }}").unwrap_err();
+    assert!(refused.contains("d.jsonl:1: "), "{refused}");
 }
 
 #[test]
 fn the_first_bad_line_is_told_and_nothing_is_not_data() {
-    let tokenizer = byte_level(false, None);
+    let tokenizer = byte_level(false);
     let error = read("{\"text\": \"a\"}\n{\"text\": 1}\n{", &tokenizer, 9).unwrap_err();
     assert!(error.contains("d.jsonl:2: "), "{error}");
     assert!(read("\n\n", &tokenizer, 9).unwrap_err().contains("empty"));
     let options = DataOptions { max_seq_len: 9, append_eos: true };
-    let missing = Dataset::read(Path::new("/none/d.jsonl"), &tokenizer, &options).unwrap_err();
+    let missing = Dataset::read(Path::new("/none/d.jsonl"), &tokenizer, None, &options).unwrap_err();
     assert!(missing.to_string().contains("/none/d.jsonl"));
 }
 
 #[test]
 fn choices_are_tokenized_like_completions() {
-    let tokenizer = byte_level(true, None);
+    let tokenizer = byte_level(true);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("c.jsonl");
     let good = "{\"prompt\": \"p \", \"completion\": \"no\", \"choices\": [\"yes\", \"no\"]}\n";

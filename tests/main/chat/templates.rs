@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use curmerge::chat::ChatTemplate;
 use curmerge::tokenizer::Tokenizer;
 use curmerge::train::data::{DataOptions, Dataset};
 use serde_json::json;
@@ -36,11 +37,12 @@ fn loss_falls_where_transformers_marks_the_assistant() {
     std::fs::write(copy.path().join("tokenizer_config.json"), "{\"eos_token\": \"<|im_end|>\"}").unwrap();
     std::fs::copy(&template, copy.path().join("chat_template.jinja")).unwrap();
     let tokenizer = Tokenizer::from_hf_folder(copy.path()).unwrap();
+    let template = ChatTemplate::from_hf_folder(copy.path(), &tokenizer).unwrap();
     let data = copy.path().join("data.jsonl");
     let lines: Vec<String> = conversations.iter().map(|c| json!({"messages": c}).to_string()).collect();
     std::fs::write(&data, lines.join("\n")).unwrap();
     let options = DataOptions { max_seq_len: 4096, append_eos: false };
-    let data = Dataset::read(&data, &tokenizer, &options).unwrap();
+    let data = Dataset::read(&data, &tokenizer, template.as_ref(), &options).unwrap();
     assert_eq!(data.examples.len(), conversations.len());
     for (example, golden) in data.examples.iter().zip(golden.as_array().unwrap()) {
         let mask: Vec<u8> = example.loss_mask.iter().map(|&target| target.into()).collect();

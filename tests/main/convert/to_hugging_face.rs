@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use curmerge::base::{Base, RopeScaling};
+use curmerge::chat::Message;
 use curmerge::convert::{ConvertReport, FolderOptions, to_hugging_face};
-use curmerge::tokenizer::Message;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::Value;
 use serde_json::Value as Json;
@@ -204,8 +204,12 @@ fn windows_that_only_transformers_heeds_are_told() {
 fn chats_are_written_alike() {
     let made = convert(&Remade::demo(), None);
     let messages = [Message::new("user", "a cat?"), Message::new("assistant", "yes")];
-    let [gguf, folder] = [made.model(), made.out()]
-        .map(|path| Base::open(&path).unwrap().tokenizer().unwrap().encode_chat(&messages, true).unwrap());
+    let [gguf, folder] = [made.model(), made.out()].map(|path| {
+        let base = Base::open(&path).unwrap();
+        let tokenizer = base.tokenizer().unwrap();
+        let template = base.chat_template(&tokenizer).unwrap().unwrap();
+        template.encode(&tokenizer, &messages, true).unwrap()
+    });
     assert_eq!(gguf, folder);
 }
 

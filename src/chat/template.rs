@@ -1,93 +1,73 @@
 //! A model's own chat template (Jinja), rendered as Hugging Face transformers renders it.
 //!
-//! Templates come with the model and are written against transformers: `trim_blocks` and `lstrip_blocks` are on,
-//! Python's string methods are there, and so are `raise_exception`, `strftime_now`, `{% generation %}` and a `tojson` that
-//! leaves HTML alone ([`python`]). A template from the internet is hostile: the work and memory of a rendering are
-//! bounded ([`program`], [`operations`]).
-//!
-//! `strftime_now` gives the time 2024-07-26 00:00:00, always: an adapter must not depend on the day it was trained.
-//! That day is the one that Llama 3's own template falls back to.
-
-mod generation;
-mod json;
-mod message;
-mod operations;
-mod program;
-mod python;
-mod strings;
+//! Templates come with the model and are written for transformers: `trim_blocks` and `lstrip_blocks` are on;
+//! Python's string methods, `raise_exception`, `strftime_now`, `{% generation %}` and a `tojson` that does
+//! not escape HTML are available (`jinja`). A template from the internet is hostile, so the work and memory
+//! of a rendering are bounded.
 
 use std::ops::Range;
 
-use minijinja::syntax::SyntaxConfig;
+use minijinja::Error;
 use minijinja::value::Value;
-use minijinja::{AutoEscape, Environment, Error};
-use program::Program;
 
-pub use message::{Conversation, Message, Variables};
+use super::conversation::Variables;
+use super::error::ChatError;
+use super::generation;
+use super::jinja::{self, Program, object};
+use super::message::Message;
+use crate::tokenizer::Tokenizer;
 
-/// What a rendering may cost, in minijinja's fuel: about one an instruction, and one for 64 bytes of data or a look at
-/// four items. It bounds the time to some seconds and the texts and lists that are made to 64 MB, to which come, for each
-/// rendering at work, a copy while one is put together and what the values of short lists take beside their places.
-const FUEL: u64 = 1_000_000;
-/// A rendering may be so many times as long as the messages, and [`RENDERED_SPARE`] bytes more: templates repeat little.
-const RENDERED_TIMES: usize = 16;
-const RENDERED_SPARE: usize = 1 << 20;
-
-/// A chat template could not be parsed, or failed at a conversation.
-#[derive(Debug, thiserror::Error)]
-#[error("chat template: {problem}; {help}")]
-pub struct ChatError {
-    /// The template's or minijinja's reason, in one line.
-    pub problem: String,
-    /// What the user can do.
-    pub help: &'static str,
-}
+/// A rendering may be this many times as long as the messages, plus [`SPARE_BYTES`]: templates repeat little.
+const MAX_GROWTH: usize = 16;
+/// What a rendering may be longer than [`MAX_GROWTH`] allows, in bytes.
+const SPARE_BYTES: usize = 1 << 20;
 
 /// A model's chat template.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    /// Why the template cannot be used; kept, for a model can be used without it.
+    /// The compiled template, or why it cannot be used: a model can be used without its template.
     program: Result<Program, String>,
-    has_marks: bool,
+    /// Whether the template has `{% generation %}` blocks.
+    has_generation_blocks: bool,
     bos: String,
     eos: String,
 }
 
 impl ChatTemplate {
-    /// Parses a template. `bos` and `eos` are the texts of these tokens, empty if the model has none. A template that
-    /// cannot be parsed fails when it is rendered.
+    /// Compiles a template. `bos` and `eos` are the texts of these tokens, empty if the model has none. A
+    /// template that cannot be parsed fails when it is rendered.
     pub fn new(source: String, bos: String, eos: String) -> Self {
-        // Jinja reads any line's end as this one.
-        let (source, has_marks) = generation::as_calls(&source.replace("\r\n", "\n").replace('\r', "\n"));
-        ChatTemplate {
-            program: environment()
-                .and_then(|environment| Program::new(&source, environment))
-                .map_err(|error| one_line(&error)),
-            has_marks,
-            bos,
-            eos,
-        }
+        // Jinja reads every line ending as a line feed.
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
+        let (source, has_generation_blocks) = generation::as_calls(&source);
+        let compile = || {
+            let mut environment = jinja::environment()?;
+            environment.add_function(generation::FUNCTION, generation::mark);
+            Program::new(&source, environment)
+        };
+        ChatTemplate { program: compile().map_err(|error| one_line(&error)), has_generation_blocks, bos, eos }
     }
 
-    /// The text of the token that begins a text; empty if the model has none.
+    /// The text of the BOS token; empty if the model has none.
     pub fn bos(&self) -> &str {
         &self.bos
     }
 
-    /// The text of the token that ends a text; empty if the model has none.
+    /// The text of the EOS token; empty if the model has none.
     pub fn eos(&self) -> &str {
         &self.eos
     }
 
-    /// The conversation as one text; with `add_generation_prompt`, the beginning of the assistant's next turn follows.
+    /// The conversation as one text. With `add_generation_prompt`, the beginning of the assistant's next turn
+    /// follows.
     ///
     /// # Errors
-    /// If the template cannot be parsed, refuses these messages, or works without end.
+    /// If the template cannot be parsed, refuses the messages, or exceeds the bounds of a rendering.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ChatError> {
         self.render_with(messages, &Variables::default(), add_generation_prompt)
     }
 
-    /// [`render`](Self::render) with what else the template is to see, such as tools.
+    /// [`render`](Self::render) with further variables for the template, such as tools.
     ///
     /// # Errors
     /// Those of [`render`](Self::render).
@@ -100,21 +80,39 @@ impl ChatTemplate {
         self.run(messages, variables, add_generation_prompt, None)
     }
 
-    /// What the template marks as the assistant's with `{% generation %}`: ranges of bytes of the rendering without
-    /// generation prompt, which is given as `text`. `None` if the template has no such marks, or builds on what is
-    /// between them so that they have no place in the text.
+    /// The tokens of a conversation. `tokenizer` is the model's own.
+    ///
+    /// # Errors
+    /// Those of [`render`](Self::render); a text that the tokenizer cannot encode.
+    pub fn encode(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>, ChatError> {
+        let text = self.render(messages, add_generation_prompt)?;
+        Ok(tokenizer.encode_rendered(&text)?)
+    }
+
+    /// The parts that the template marks as the assistant's with `{% generation %}`: byte ranges of `text`,
+    /// which is the rendering without generation prompt. `None` if the template has no such blocks, or
+    /// processes their content so that it has no place in the text.
     ///
     /// # Errors
     /// Those of [`render`](Self::render).
-    pub fn marked(
+    pub fn generation_ranges(
         &self,
         messages: &[Message],
         variables: &Variables,
         text: &str,
     ) -> Result<Option<Vec<Range<usize>>>, ChatError> {
-        let Some(marks) = generation::unused_marks(text).filter(|_| self.has_marks) else { return Ok(None) };
+        let Some(marks) = generation::unused_marks(text).filter(|_| self.has_generation_blocks) else {
+            return Ok(None);
+        };
         let marked = self.run(messages, variables, false, Some(marks))?;
-        Ok(generation::take_out(&marked, marks).filter(|(plain, _)| plain == text).map(|(_, ranges)| ranges))
+        Ok(generation::remove_marks(&marked, marks)
+            .filter(|(plain, _)| plain == text)
+            .map(|(_, ranges)| ranges))
     }
 
     fn run(
@@ -124,49 +122,33 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         marks: Option<generation::Marks>,
     ) -> Result<String, ChatError> {
-        let program = self.program.as_ref().map_err(|problem| ChatError {
-            problem: problem.clone(),
-            help: "the template cannot be read: use prompt and completion instead of messages",
-        })?;
-        // What the model does not have is not defined, as in transformers.
-        let special = [("bos_token", &self.bos), ("eos_token", &self.eos)]
+        let program = self
+            .program
+            .as_ref()
+            .map_err(|problem| ChatError::InvalidTemplate { problem: problem.clone() })?;
+        // As in transformers, a token that the model does not have is undefined.
+        let tokens = [("bos_token", &self.bos), ("eos_token", &self.eos)]
             .into_iter()
             .filter(|(_, text)| !text.is_empty());
-        let mut seen: Vec<(Value, Value)> =
-            special.map(|(name, text)| (name.into(), text.as_str().into())).collect();
-        seen.extend(variables.others.iter().map(|(name, value)| (name.as_str().into(), value.clone())));
-        seen.push(("messages".into(), messages.iter().map(Message::value).collect()));
-        seen.push(("tools".into(), variables.tools.clone()));
-        seen.push(("documents".into(), variables.documents.clone()));
-        seen.push(("add_generation_prompt".into(), add_generation_prompt.into()));
-        seen.extend(marks.map(|marks| (generation::MARKS.into(), marks.value())));
-        let seen = message::object(seen);
-        let text = program.run(seen).map_err(|error| ChatError {
-            problem: one_line(&error),
-            help: "change the messages to what the template takes, or use prompt and completion",
-        })?;
-        let said = messages.iter().map(Message::size).sum::<usize>() + variables.size();
-        if text.len() > RENDERED_TIMES * said + RENDERED_SPARE {
-            return Err(ChatError {
-                problem: format!("it makes {} bytes of messages of {said}", text.len()),
-                help: "the template cannot be trusted: use prompt and completion instead of messages",
-            });
+        let mut defined: Vec<(Value, Value)> =
+            tokens.map(|(name, text)| (name.into(), text.as_str().into())).collect();
+        defined.extend(variables.others.iter().map(|(name, value)| (name.as_str().into(), value.clone())));
+        defined.push(("messages".into(), messages.iter().map(Message::value).collect()));
+        defined.push(("tools".into(), variables.tools.clone()));
+        defined.push(("documents".into(), variables.documents.clone()));
+        defined.push(("add_generation_prompt".into(), add_generation_prompt.into()));
+        defined.extend(marks.map(|marks| (generation::MARKS.into(), marks.value())));
+        let text =
+            program.run(object(defined)).map_err(|error| ChatError::Render { problem: one_line(&error) })?;
+        let message_bytes = messages.iter().map(Message::size).sum::<usize>() + variables.size();
+        if text.len() > MAX_GROWTH * message_bytes + SPARE_BYTES {
+            return Err(ChatError::OversizedText { bytes: text.len(), message_bytes });
         }
         Ok(text)
     }
 }
 
-fn environment() -> Result<Environment<'static>, Error> {
-    let mut environment = Environment::new();
-    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_fuel(Some(FUEL));
-    python::add_to(&mut environment);
-    environment.add_function(generation::FUNCTION, generation::mark);
-    Ok(environment)
-}
-
-/// An error of minijinja in one line of moderate length, with the line of the template where it arose.
+/// minijinja's error in one line of limited length, with the line of the template.
 fn one_line(error: &Error) -> String {
     let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     let detail: String = detail.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect();
@@ -211,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_transformers_gives_is_there() {
+    fn what_transformers_provides_is_there() {
         let source = "{{ bos_token }}\n{% if tools is not none %}\nX\n{% endif %}\n\
             {{- messages[0].content.strip() + '|' + 'a,b'.split(',')[1] }}{{ 'x'.startswith('x') }}\
             {{ messages[0] | tojson }}{{ strftime_now('%d %b %Y') }}{{ messages[1:] | length }}{{ eos_token }}";
@@ -222,19 +204,19 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_not_iterable() {
+    fn none_is_not_iterable() {
         let source = "{% for x in [tools, missing, 1, 'a', [], messages] %}{{ x is iterable }} {% endfor %}";
         assert_eq!(render(source, &hello()).unwrap(), "False True False True True True ");
     }
 
     #[test]
-    fn blocks_are_trimmed_and_generation_marks_pass() {
+    fn blocks_are_trimmed_and_generation_blocks_pass() {
         let source = "{% for m in messages %}\n  {%- generation -%}\n  {{ m.role }}\n  {% endgeneration %}\n{% endfor %}\n";
         assert_eq!(render(source, &hello()).unwrap(), "user\nassistant\n");
     }
 
     #[test]
-    fn failures_are_one_line_with_a_mend() {
+    fn failures_are_one_line_that_says_what_to_do() {
         let refused =
             render("{{ raise_exception('Roles must\nalternate') }}", &hello()).unwrap_err().to_string();
         assert!(
@@ -252,7 +234,7 @@ mod tests {
         assert!(render(loops, &hello()).is_err());
         assert!(render("{{ 'x' * 9999999999 }}", &hello()).is_err());
         assert!(render("{{ 'x'.ljust(9999999999) }}", &hello()).is_err());
-        // A list that holds itself many times over.
+        // A list that contains the same list many times over.
         let list = "{% set ns = namespace(x=[messages]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
         for written in
             ["{{ ns.x }}", "{{ ns.x | string }}", "{{ ns.x | tojson }}", "{{ ns.x | tojson(indent=16) }}"]

@@ -3,9 +3,9 @@
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
-use super::operations::DEPTH;
+use super::fuel::MAX_DEPTH;
 
-/// The filter `tojson` as transformers has it: `json.dumps(value, ensure_ascii=False)`, with Python's own parameters.
+/// The filter `tojson` of transformers: `json.dumps(value, ensure_ascii=False)`, with Python's parameters.
 pub(super) fn tojson(state: &State<'_, '_>, value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<Value> = options.get("indent")?;
     let separators: Option<Vec<String>> = options.get("separators")?;
@@ -41,22 +41,22 @@ struct Writer<'a> {
     indent: Option<String>,
     ensure_ascii: bool,
     sort_keys: bool,
-    /// Behind an item and behind a key.
+    /// After an item, and after a key.
     separators: (String, String),
     out: String,
-    /// So many bytes of `out` are paid for with fuel.
+    /// How many bytes of `out` are paid for with fuel.
     paid: usize,
 }
 
 impl Writer<'_> {
     fn write(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         let failed = |problem: String| Err(Error::new(ErrorKind::BadSerialization, problem));
-        // A short list may hold itself many times over.
+        // A short list may contain the same list many times over.
         let unpaid = (self.out.len() - self.paid) as u64;
         self.paid = self.out.len();
         self.state.consume_fuel(1 + unpaid / 64)?;
-        if depth > DEPTH {
-            return failed("what is to be written as JSON is nested too deeply".into());
+        if depth > MAX_DEPTH {
+            return failed("the value to write as JSON is nested too deeply".into());
         }
         match value.kind() {
             ValueKind::None => self.out += "null",
@@ -65,14 +65,14 @@ impl Writer<'_> {
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq => {
                 let items: Vec<Value> = value.try_iter()?.collect();
-                self.all(['[', ']'], depth, &items, |writer, item| writer.write(item, depth + 1))?;
+                self.sequence(['[', ']'], depth, &items, |writer, item| writer.write(item, depth + 1))?;
             }
             ValueKind::Map => {
                 let mut keys: Vec<Value> = value.try_iter()?.collect();
                 if self.sort_keys {
                     keys.sort();
                 }
-                self.all(['{', '}'], depth, &keys, |writer, key| {
+                self.sequence(['{', '}'], depth, &keys, |writer, key| {
                     match key.kind() {
                         ValueKind::String => writer.string(key.as_str().unwrap_or_default()),
                         ValueKind::None => writer.out += "\"null\"",
@@ -91,7 +91,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn all(
+    fn sequence(
         &mut self,
         [begin, end]: [char; 2],
         depth: usize,
@@ -155,7 +155,7 @@ pub(super) fn number(value: &Value) -> String {
     }
 }
 
-/// The shortest digits that read back as the same number, with an exponent where Python writes one.
+/// The shortest digits that parse to the same number, with an exponent where Python writes one.
 fn float(x: f64) -> String {
     let scientific = format!("{x:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
@@ -172,7 +172,7 @@ mod tests {
     use super::float;
 
     #[test]
-    fn floats_are_python_s() {
+    fn floats_are_written_as_in_python() {
         for (x, written) in [
             (1.0, "1.0"),
             (-0.0, "-0.0"),

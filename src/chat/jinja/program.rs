@@ -1,10 +1,10 @@
-//! A template compiled so that nothing it does is free.
+//! A template, compiled so that all its work costs fuel.
 //!
-//! minijinja pays with fuel for each instruction and for what instructions make, but compares, hashes and writes values
-//! without asking how large they are all the way down: a list that holds itself twice, forty times over, is 2^40 items
-//! to `~` and `==`, and one nested a hundred thousand deep is the end of the stack. So the instructions that look into
-//! values, or make lists and the like, are replaced by filters of [`operations`](super::operations), which weigh them
-//! first. A template cannot name these filters: none of their names can be written in one.
+//! minijinja charges fuel for each instruction and for what instructions make. But it compares, hashes and
+//! writes values without asking how large they are all the way down: a list that contains two references to
+//! the same list, forty times over, is 2^40 items to `~` and `==`, and a list nested a hundred thousand deep
+//! overflows the stack. So the instructions that look into values or make collections are replaced by filters
+//! of [`operations`], which pay first. A template cannot call these filters: their names are not identifiers.
 
 use std::collections::BTreeMap;
 
@@ -16,18 +16,19 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 
 use super::operations::{self, Operation};
 
-/// The name of the template in errors; without an ending, so that nothing is escaped.
+/// The name of the template in errors. It has no extension, so nothing is escaped.
 const NAME: &str = "chat_template";
-/// So long may a template be; the longest known are below 20 kB.
-const LENGTH: usize = 1 << 17;
-/// So many tokens may stand in one tag: an expression is compiled recursively, and in quadratic time.
-const TAG_TOKENS: usize = 4096;
-/// The stack on which a template is compiled, more than any of that length takes; only what is used is memory.
+/// The greatest length of a template, in bytes; the longest known are below 20 kB.
+const MAX_LENGTH: usize = 1 << 17;
+/// The greatest number of tokens in one tag: an expression is compiled recursively, in quadratic time.
+const MAX_TAG_TOKENS: usize = 4096;
+/// The stack on which a template is compiled, in bytes: more than any template of that length takes. Only the
+/// used part takes memory.
 const STACK: usize = 256 << 20;
 
-/// A compiled template with the functions and filters it finds.
+/// A compiled template with its functions and filters.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(in crate::chat) struct Program {
     environment: Environment<'static>,
     instructions: Instructions<'static>,
     blocks: BTreeMap<&'static str, Instructions<'static>>,
@@ -37,15 +38,16 @@ impl Program {
     /// Compiles a template.
     ///
     /// # Errors
-    /// If it cannot be parsed, is larger than any should be, or takes in other templates.
-    pub(super) fn new(source: &str, mut environment: Environment<'static>) -> Result<Self, Error> {
-        if source.len() > LENGTH {
-            return Err(refused(format!("it has {} bytes, more than {LENGTH}", source.len())));
+    /// If it cannot be parsed, is too large, or includes other templates.
+    pub(in crate::chat) fn new(source: &str, mut environment: Environment<'static>) -> Result<Self, Error> {
+        if source.len() > MAX_LENGTH {
+            return Err(refused(format!("it has {} bytes, more than {MAX_LENGTH}", source.len())));
         }
-        let source = unfolded(source, &environment)?;
+        let source = without_constant_folding(source, &environment)?;
         operations::add_to(&mut environment);
         let syntax = environment.syntax().clone();
-        // What is compiled borrows the source for as long as it lives. A program reads few templates, and keeps them.
+        // Compiled templates borrow their source. A process reads few templates and keeps them, so the leak
+        // is bounded.
         let source: &'static str = Box::leak(source.into_boxed_str());
         let compile = move || -> Result<_, Error> {
             let tree = parse(source, NAME, syntax)?;
@@ -58,12 +60,15 @@ impl Program {
         let thread =
             std::thread::Builder::new().name("chat template".into()).stack_size(STACK).spawn(compile);
         let compiled = thread.map_err(|error| refused(format!("no thread to compile it: {error}")))?.join();
-        let (instructions, blocks) = compiled.map_err(|_| refused("its compilation failed"))??;
+        let (instructions, blocks) = compiled.map_err(|_| refused("it cannot be compiled"))??;
         Ok(Program { environment, instructions, blocks })
     }
 
-    /// What the template writes when it finds these variables.
-    pub(super) fn run(&self, variables: Value) -> Result<String, Error> {
+    /// What the template writes with these variables.
+    ///
+    /// # Errors
+    /// If the template fails, or the fuel is used up.
+    pub(in crate::chat) fn run(&self, variables: Value) -> Result<String, Error> {
         let mut text = String::new();
         let mut out = make_string_output(&mut text);
         eval(&self.environment, &self.instructions, variables, &self.blocks, &mut out, AutoEscape::None)?;
@@ -75,9 +80,9 @@ fn refused(problem: impl Into<String>) -> Error {
     Error::new(ErrorKind::SyntaxError, problem.into())
 }
 
-/// The template with each product multiplied by [`operations::ONE`]: products of constants are worked out when a
-/// template is compiled, without fuel, and a list times a billion is a short text.
-fn unfolded(source: &str, environment: &Environment<'_>) -> Result<String, Error> {
+/// The template with each product multiplied by [`operations::ONE`]. Otherwise minijinja would evaluate
+/// products of constants at compile time, without fuel; a list times a billion is a short text.
+fn without_constant_folding(source: &str, environment: &Environment<'_>) -> Result<String, Error> {
     let mut out = String::with_capacity(source.len());
     let (mut done, mut in_tag) = (0, 0);
     for token in tokenize(source, false, environment.syntax().clone()) {
@@ -96,9 +101,9 @@ fn unfolded(source: &str, environment: &Environment<'_>) -> Result<String, Error
             }
             _ => {}
         }
-        if in_tag > TAG_TOKENS {
+        if in_tag > MAX_TAG_TOKENS {
             return Err(refused(format!(
-                "a tag at line {} has more than {TAG_TOKENS} parts",
+                "a tag at line {} has more than {MAX_TAG_TOKENS} parts",
                 span.start_line
             )));
         }
@@ -107,7 +112,7 @@ fn unfolded(source: &str, environment: &Environment<'_>) -> Result<String, Error
     Ok(out)
 }
 
-/// The instructions with what looks into values replaced.
+/// The instructions, with those that look into values replaced.
 fn guarded(old: &Instructions<'static>) -> Result<Instructions<'static>, Error> {
     let all: Vec<&Instruction<'static>> = (0..).map_while(|at| old.get(at)).collect();
     let mut is_target = vec![false; all.len() + 1];
@@ -118,11 +123,11 @@ fn guarded(old: &Instructions<'static>) -> Result<Instructions<'static>, Error> 
     }
     let mut new = Instructions::new(old.name(), old.source());
     let mut end = 0;
-    // Where the old instructions are among the new.
+    // The new positions of the old instructions.
     let mut places = Vec::with_capacity(all.len() + 1);
     for (at, &instruction) in all.iter().enumerate() {
         let line = old.get_line(at as u32).and_then(|line| u16::try_from(line).ok()).unwrap_or(0);
-        // The key that the instruction before this one always puts there.
+        // The constant key that the instruction before always pushes.
         let key = at.checked_sub(1).filter(|_| !is_target[at]).and_then(|before| match all[before] {
             Instruction::LoadConst(key) => Some(key),
             _ => None,
@@ -143,7 +148,7 @@ fn guarded(old: &Instructions<'static>) -> Result<Instructions<'static>, Error> 
     Ok(new)
 }
 
-/// Where an instruction may go on, other than at the next one.
+/// Where an instruction may jump to.
 fn target(instruction: &Instruction<'_>) -> Option<u32> {
     let mut instruction = instruction.clone();
     target_mut(&mut instruction).copied()
@@ -161,18 +166,19 @@ fn target_mut<'a>(instruction: &'a mut Instruction<'_>) -> Option<&'a mut u32> {
     }
 }
 
-/// What stands for an instruction; `key` is the constant that the one before puts on the stack, if there is one.
+/// Appends what replaces an instruction. `key` is the constant that the instruction before pushes, if it
+/// does.
 fn guard(
     instruction: &Instruction<'static>,
     key: Option<&Value>,
     out: &mut Vec<Instruction<'static>>,
 ) -> Result<(), &'static str> {
     use Operation as Op;
-    let splat = "it calls with * or **, which is not understood";
-    let count = |n: usize| u16::try_from(n).map_err(|_| "it has too long a list");
+    let splat = "it calls with * or **, which is not supported";
+    let count = |n: usize| u16::try_from(n).map_err(|_| "it has a list that is too long");
     let call =
         |operation: Operation, n: u16| Instruction::ApplyFilter(operation.name(), Some(n), operation as u8);
-    // The name goes last.
+    // The name is the last argument.
     let named = |operation: Operation, name: &'static str, n: &Option<u16>| {
         let n = n.and_then(|n| n.checked_add(1)).ok_or(splat)?;
         Ok::<_, &'static str>([Instruction::LoadConst(name.into()), call(operation, n)])
@@ -193,29 +199,32 @@ fn guard(
         Instruction::BuildList(Some(n)) => out.push(call(Op::List, count(*n)?)),
         Instruction::BuildTuple(Some(n)) => out.push(call(Op::Tuple, count(*n)?)),
         Instruction::BuildMap(n) => out.push(call(Op::Map, count(2 * n)?)),
-        // Sums and products of lists are lazy.
-        Instruction::Add | Instruction::Mul => out.extend([instruction.clone(), call(Op::Listed, 1)]),
+        // minijinja makes sums and products of lists lazily.
+        Instruction::Add | Instruction::Mul => out.extend([instruction.clone(), call(Op::Materialize, 1)]),
         Instruction::Slice => out.extend([
             call(Op::Weigh, 4),
             Instruction::UnpackList(4),
             Instruction::Slice,
-            call(Op::Listed, 1),
+            call(Op::Materialize, 1),
         ]),
         Instruction::GetItem if key.is_none_or(|key| key.as_str().is_none()) => out.push(call(Op::Item, 2)),
         Instruction::ApplyFilter(name, n, _) => out.extend(named(Op::Filter, name, n)?),
         Instruction::PerformTest(name, n, _) => out.extend(named(Op::Test, name, n)?),
         Instruction::CallMethod(name, n) => out.extend(named(Op::Method, name, n)?),
-        Instruction::PushLoop(_) => out.extend([call(Op::Over, 1), instruction.clone()]),
-        // A namespace may not hold a namespace: it might hold itself, and never be freed.
-        Instruction::SetAttr(_) => {
-            out.extend([Instruction::Swap, call(Op::Held, 1), Instruction::Swap, instruction.clone()])
-        }
+        Instruction::PushLoop(_) => out.extend([call(Op::Iterate, 1), instruction.clone()]),
+        // A namespace must not contain a namespace: it might contain itself, and never be freed.
+        Instruction::SetAttr(_) => out.extend([
+            Instruction::Swap,
+            call(Op::NamespaceItem, 1),
+            Instruction::Swap,
+            instruction.clone(),
+        ]),
         Instruction::UnpackLists(_)
         | Instruction::MergeKwargs(_)
         | Instruction::CallFunction(_, None)
         | Instruction::CallObject(None) => return Err(splat),
         Instruction::Include(_) | Instruction::LoadBlocks | Instruction::ExportLocals => {
-            return Err("it takes in another template");
+            return Err("it includes another template");
         }
         _ => out.push(instruction.clone()),
     }

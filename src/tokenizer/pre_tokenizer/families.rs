@@ -1,21 +1,25 @@
 //! The pre-tokenizers that llama.cpp knows by name: patterns, in the order in which they are applied.
 //!
-//! Data after `llama-vocab.cpp` and `unicode.cpp` (11434, October 2026). llama.cpp knows letters, numbers, marks,
-//! punctuation and symbols, not the kinds of each: where a pattern of its writes `\p{Lu}`, it means `\p{L}`.
+//! The data follows `llama-vocab.cpp` and `unicode.cpp` (11434, October 2026). llama.cpp distinguishes
+//! letters, numbers, marks, punctuation and symbols, but not their subcategories: `\p{Lu}` in one of its
+//! patterns means `\p{L}`.
 
-use super::Rule::{self, CascadeUnlessNewline, Give, GiveUnlessNewline, Plain, Thousands, ThousandsGlued};
+use super::split::SplitRule::{
+    self, GiveBack, GiveBackAndSplitPowersOfTwo, GiveBackUnlessNewline, Thousands, ThousandsWithFirst, Whole,
+};
 
-/// One pattern and what is done with its matches.
-pub(super) type Stage = (&'static str, Rule);
+/// One pattern, and what is done with its matches.
+pub(super) type Stage = (&'static str, SplitRule);
 
 /// One family of pre-tokenizers.
 pub(super) struct Family {
     /// The values of `tokenizer.ggml.pre` that mean it.
     pub(super) names: &'static [&'static str],
+    /// Its patterns, in the order in which they are applied.
     pub(super) stages: &'static [Stage],
-    /// A word that is a token is taken whole, whatever the merges say.
+    /// Whether a word that is a token is taken whole, whatever the merges say.
     pub(super) ignore_merges: bool,
-    /// A text begins with BOS unless the file says otherwise.
+    /// Whether a text begins with BOS unless the file says otherwise.
     pub(super) adds_bos: bool,
 }
 
@@ -27,58 +31,59 @@ const fn whole_words(names: &'static [&'static str], stages: &'static [Stage]) -
     Family { names, stages, ignore_merges: true, adds_bos: false }
 }
 
-pub(super) const GPT2: Stage = (r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+", Give);
-pub(super) const DIGIT: Stage = (r"\p{N}", Plain);
-const DIGITS: Stage = (r"\p{N}+", Plain);
-const TO_THREE_DIGITS: Stage = (r"\p{N}{1,3}", Plain);
-const THREE_DIGITS: Stage = (r"[0-9][0-9][0-9]", Plain);
-/// Thousands are counted from the right, and the text before goes with what is left over.
-const THOUSANDS: Stage = (r"\p{N}+", ThousandsGlued);
-const LINES: Stage = (r"[^\n]+|[\n]+", Plain);
+pub(super) const GPT2: Stage =
+    (r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+", GiveBack);
+pub(super) const DIGIT: Stage = (r"\p{N}", Whole);
+const DIGITS: Stage = (r"\p{N}+", Whole);
+const TO_THREE_DIGITS: Stage = (r"\p{N}{1,3}", Whole);
+const THREE_DIGITS: Stage = (r"[0-9][0-9][0-9]", Whole);
+/// Groups of three digits from the right; the remaining digits stay with the text before.
+const THOUSANDS: Stage = (r"\p{N}+", ThousandsWithFirst);
+const LINES: Stage = (r"[^\n]+|[\n]+", Whole);
 const LLAMA3: Stage = (
     concat!(
         r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
         r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
     ),
-    GiveUnlessNewline,
+    GiveBackUnlessNewline,
 );
-const JAIS2: Stage = (LLAMA3.0, CascadeUnlessNewline);
+const JAIS2: Stage = (LLAMA3.0, GiveBackAndSplitPowersOfTwo);
 const QWEN2: Stage = (
     concat!(
         r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
         r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
     ),
-    GiveUnlessNewline,
+    GiveBackUnlessNewline,
 );
 const UFAKZEKA: Stage =
-    (r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+", GiveUnlessNewline);
+    (r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+", GiveBackUnlessNewline);
 const MINICPM5: Stage = (
     concat!(
         r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+",
         r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
     ),
-    GiveUnlessNewline,
+    GiveBackUnlessNewline,
 );
 const QWEN35: Stage = (
     concat!(
         r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}",
         r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
     ),
-    GiveUnlessNewline,
+    GiveBackUnlessNewline,
 );
 const EXAONE_MOE: Stage = (
     concat!(
         r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])",
         r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+"
     ),
-    GiveUnlessNewline,
+    GiveBackUnlessNewline,
 );
 const TEKKEN: Stage = (
     concat!(
         r"[^\r\n\p{L}\p{N}]?[\p{L}--[a-z]]*[\p{L}--[A-Z]]+|[^\r\n\p{L}\p{N}]?[\p{L}--[a-z]]+[\p{L}--[A-Z]]*",
         r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+"
     ),
-    GiveUnlessNewline,
+    GiveBackUnlessNewline,
 );
 const GPT4O: Stage = (
     concat!(
@@ -88,7 +93,7 @@ const GPT4O: Stage = (
         r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?",
         r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+"
     ),
-    GiveUnlessNewline,
+    GiveBackUnlessNewline,
 );
 const GRANITE_EMBEDDING: Stage = (
     concat!(
@@ -98,21 +103,21 @@ const GRANITE_EMBEDDING: Stage = (
         r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?",
         r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+"
     ),
-    GiveUnlessNewline,
+    GiveBackUnlessNewline,
 );
 const TINY_AYA: Stage = (
     concat!(
         r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?",
         r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+"
     ),
-    GiveUnlessNewline,
+    GiveBackUnlessNewline,
 );
 const YOUTU: Stage = (
     concat!(
         r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?",
         r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+"
     ),
-    GiveUnlessNewline,
+    GiveBackUnlessNewline,
 );
 const YOUTU_SCRIPTS: Stage = (
     concat!(
@@ -121,7 +126,7 @@ const YOUTU_SCRIPTS: Stage = (
         r"\x{3001}-\x{303F}\x{FE30}-\x{FE4F}]+|[\x{3105}-\x{312F}]+",
         r"|[\x{4E00}-\x{9FA5}\x{3040}-\x{309F}\x{30A0}-\x{30FF}]+"
     ),
-    Plain,
+    Whole,
 );
 const KIMI_K2: Stage = (
     concat!(
@@ -132,36 +137,36 @@ const KIMI_K2: Stage = (
         r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?",
         r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
     ),
-    GiveUnlessNewline,
+    GiveBackUnlessNewline,
 );
 const BAILING: Stage = (
     concat!(
         r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
         r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+"
     ),
-    GiveUnlessNewline,
+    GiveBackUnlessNewline,
 );
 const SEED: Stage = (
     concat!(
         r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
         r"| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+"
     ),
-    GiveUnlessNewline,
+    GiveBackUnlessNewline,
 );
-const KANA_AND_HAN: Stage = (r"[\x{4E00}-\x{9FA5}\x{3040}-\x{309F}\x{30A0}-\x{30FF}]+", Plain);
+const KANA_AND_HAN: Stage = (r"[\x{4E00}-\x{9FA5}\x{3040}-\x{309F}\x{30A0}-\x{30FF}]+", Whole);
 const DEEPSEEK3: Stage = (
     concat!(
         r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"##,
         r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+"
     ),
-    GiveUnlessNewline,
+    GiveBackUnlessNewline,
 );
 const SPARK: Stage = (
     concat!(
         r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"##,
         r"| ?[\p{P}\p{S}]+|[\r\n]|\s+"
     ),
-    Give,
+    GiveBack,
 );
 const AFMOE_SCRIPTS: Stage = (
     concat!(
@@ -169,10 +174,10 @@ const AFMOE_SCRIPTS: Stage = (
         r"\x{FF65}-\x{FF9F}\x{2F00}-\x{2FDF}\x{0E40}-\x{0E7F}\x{0E80}-\x{0EFF}\x{1780}-\x{17FF}",
         r"\x{1000}-\x{109F}\x{AA60}-\x{AA7F}\x{A9E0}-\x{A9FF}\x{AC00}-\x{D7AF}\x{1100}-\x{11FF}]+"
     ),
-    Plain,
+    Whole,
 );
-const BLOOM: Stage = (r" ?[^(\s|.,!?…。，、।۔،)]+", Plain);
-/// The cased letters of an older Unicode but for Armenian's small ones and Georgian's.
+const BLOOM: Stage = (r" ?[^(\s|.,!?…。，、।۔،)]+", Whole);
+/// The cased letters of an older Unicode version, except Armenian small letters and Georgian ones.
 const DEEPSEEK_LETTERS: &str = concat!(
     r"\s?[",
     r"A-Za-z\x{B5}\x{C0}-\x{D6}\x{D8}-\x{F6}\x{F8}-\x{1BA}\x{1BC}-\x{1BF}\x{1C4}-\x{293}\x{295}-\x{2AF}",
@@ -267,25 +272,25 @@ pub(super) const FAMILIES: &[Family] = &[
     family(
         &["deepseek-llm"],
         &[
-            (r"[\r\n]", Plain),
-            (DEEPSEEK_LETTERS, Plain),
+            (r"[\r\n]", Whole),
+            (DEEPSEEK_LETTERS, Whole),
             (
                 r"\s?[[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]--\s]+",
-                Plain,
+                Whole,
             ),
-            (r"\s+$", Plain),
-            (r"[[\x{0800}-\x{9FA5}\x{AC00}-\x{D7FF}]--\s]+", Plain),
+            (r"\s+$", Whole),
+            (r"[[\x{0800}-\x{9FA5}\x{AC00}-\x{D7FF}]--\s]+", Whole),
             DIGITS,
         ],
     ),
     family(
         &["deepseek-coder"],
         &[
-            (r"[\r\n]", Plain),
-            (r"\s?\p{L}+", Plain),
-            (r"\s?\p{P}+", Plain),
-            // llama.cpp turns white space into a tab before a pattern without categories sees it.
-            (r"[[\x{0800}-\x{9FA5}\x{AC00}-\x{D7FF}]--\s]+", Plain),
+            (r"[\r\n]", Whole),
+            (r"\s?\p{L}+", Whole),
+            (r"\s?\p{P}+", Whole),
+            // llama.cpp replaces white space with a tab before it applies a pattern without categories.
+            (r"[[\x{0800}-\x{9FA5}\x{AC00}-\x{D7FF}]--\s]+", Whole),
             DIGIT,
         ],
     ),
@@ -295,19 +300,19 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     family(&["spark2_5"], &[TO_THREE_DIGITS, KANA_AND_HAN, SPARK, DIGIT]),
     family(&["afmoe"], &[THOUSANDS, AFMOE_SCRIPTS, DEEPSEEK3]),
-    family(&["falcon"], &[(r"[\p{P}$+<=>^~|`]+", Plain), GPT2, THREE_DIGITS]),
-    family(&["default"], &[(r"[\p{P}$+<=>^~|]+", Plain), GPT2, DIGITS, THREE_DIGITS]),
+    family(&["falcon"], &[(r"[\p{P}$+<=>^~|`]+", Whole), GPT2, THREE_DIGITS]),
+    family(&["default"], &[(r"[\p{P}$+<=>^~|]+", Whole), GPT2, DIGITS, THREE_DIGITS]),
     family(&["bloom", "poro-chat", "gpt3-finnish"], &[BLOOM]),
     family(&["viking"], &[BLOOM, DIGIT]),
     family(&["superbpe"], &[DIGITS, (r"[0-9]+", Thousands)]),
     Family {
         names: &["chameleon"],
         stages: &[
-            (r"<sentinel:[0-9]+>", Plain),
-            (r"IMGIMG[A-I]{1,4}Z", Plain),
-            (r"[\t\n]|    |  ", Plain),
+            (r"<sentinel:[0-9]+>", Whole),
+            (r"IMGIMG[A-I]{1,4}Z", Whole),
+            (r"[\t\n]|    |  ", Whole),
             DIGIT,
-            (r"[\p{P}!-/:-@\[-`{-~]", Plain),
+            (r"[\p{P}!-/:-@\[-`{-~]", Whole),
             GPT2,
         ],
         ignore_merges: false,
@@ -315,6 +320,6 @@ pub(super) const FAMILIES: &[Family] = &[
     },
 ];
 
-/// Gemma 4's: lines, and nothing within a line.
+/// Gemma 4's: splits lines, but nothing within a line.
 pub(super) const GEMMA4: Family =
     Family { names: &["gemma4"], stages: &[LINES], ignore_merges: false, adds_bos: true };

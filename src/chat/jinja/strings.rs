@@ -1,11 +1,14 @@
-//! Methods of Python's strings that minijinja-contrib lacks, or has otherwise.
+//! Methods of Python's strings that minijinja-contrib lacks, or implements differently.
 
 use minijinja::value::{Kwargs, Tuple, Value, from_args};
 use minijinja::{Error, ErrorKind, State};
 
-use super::operations;
+use super::fuel::{pay, pay_for};
 
-/// The result of a string's method; `None` if it is none of these.
+/// The result of a string's method; `None` for methods that this file does not implement.
+///
+/// # Errors
+/// If the arguments are wrong, or there is not enough fuel.
 pub(super) fn method(
     state: &State<'_, '_>,
     text: &str,
@@ -40,7 +43,7 @@ pub(super) fn method(
             let last = name == "rpartition";
             let parts = if last { text.rsplit_once(separator) } else { text.split_once(separator) };
             let parts = match parts {
-                Some((before, behind)) => [before, separator, behind],
+                Some((before, after)) => [before, separator, after],
                 None if last => ["", "", text],
                 None => [text, "", ""],
             };
@@ -58,24 +61,24 @@ pub(super) fn method(
                 None => return bad("substring not found"),
             }
         }
-        // A width in the format may be any, and a value may be asked for many times.
+        // A width in the format may be arbitrarily large, and a value may occur many times.
         "format" => {
             let wide = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
             let wide =
                 wide.fold(0, |sum: usize, digits| sum.saturating_add(digits.parse().unwrap_or(usize::MAX)));
-            operations::pay_for(state, wide, 1)?;
+            pay_for(state, wide, 1)?;
             let within = text.split('}').any(|field| field.replace("{{", "").matches('{').count() > 1);
             if within {
-                return bad("a format within a format");
+                return bad("a format within a format is not supported");
             }
             for _ in text.matches('{') {
-                operations::pay(state, arguments)?;
+                pay(state, arguments)?;
             }
             return Ok(None);
         }
         "join" => {
             if let [values] = arguments {
-                operations::pay_for(state, values.len().unwrap_or(0), 32 + text.len())?;
+                pay_for(state, values.len().unwrap_or(0), 32 + text.len())?;
             }
             return Ok(None);
         }
@@ -103,25 +106,25 @@ pub(super) fn method(
     }))
 }
 
-/// Each part of a text is a value of its own, of a few words. Those of a long text are paid for before they are made.
+/// Pays for the parts of a text before they are made: each is a value of its own, of a few machine words.
 fn pay_for_parts(state: &State<'_, '_>, count: usize) -> Result<(), Error> {
-    operations::pay_for(state, count, 64)
+    pay_for(state, count, 64)
 }
 
-/// Each character at the ends is looked for among the characters.
+/// Pays for [`strip`], which looks up each character at the ends in `chars`.
 ///
 /// # Errors
-/// If there is not enough fuel left.
+/// If there is not enough fuel.
 pub(super) fn pay_to_strip(state: &State<'_, '_>, text: &str, chars: Option<&str>) -> Result<(), Error> {
-    operations::pay_for(state, text.len(), chars.map_or(0, str::len) / 16)
+    pay_for(state, text.len(), chars.map_or(0, str::len) / 16)
 }
 
-/// White space to Python, which counts the separators of ASCII to it.
+/// Whether Python counts a character as white space; it includes the separators of ASCII.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
-/// The text without these characters at its ends, or without white space.
+/// The text without the characters of `chars` at its ends; without `chars`, without white space there.
 pub(super) fn strip<'a>(text: &'a str, chars: Option<&str>, left: bool, right: bool) -> &'a str {
     let taken = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
     let text = if left { text.trim_start_matches(taken) } else { text };
@@ -131,7 +134,7 @@ pub(super) fn strip<'a>(text: &'a str, chars: Option<&str>, left: bool, right: b
 /// Python's `split` or `rsplit`.
 ///
 /// # Errors
-/// If there is not enough fuel left.
+/// If there is not enough fuel.
 pub(super) fn split(
     state: &State<'_, '_>,
     text: &str,
@@ -153,7 +156,8 @@ pub(super) fn split(
     Ok(parts.into_iter().collect())
 }
 
-/// What white space separates, so many words from one end; the rest is one part, with the white space at its far end.
+/// The words between white space: at most `limit` from one end. The rest is one part, with the white space at
+/// its far end.
 fn words(text: &str, limit: usize, from_right: bool) -> Vec<&str> {
     let mut parts: Vec<&str> = Vec::new();
     let near = |text| strip(text, None, !from_right, from_right);
@@ -178,7 +182,7 @@ fn words(text: &str, limit: usize, from_right: bool) -> Vec<&str> {
 /// Python's `splitlines`.
 ///
 /// # Errors
-/// If there is not enough fuel left.
+/// If there is not enough fuel.
 pub(super) fn lines(state: &State<'_, '_>, text: &str, keep: bool) -> Result<Value, Error> {
     let ends = |c: char| {
         matches!(
@@ -239,7 +243,8 @@ pub(super) fn represent(text: &str, out: &mut String) {
     out.push(quote);
 }
 
-/// Rust escapes in a string, behind its first character, what Python does not print.
+/// Whether Python prints a character as it is. Rust's debug format escapes the same characters, except at the
+/// start of a string.
 fn is_printable(c: char) -> bool {
     !format!("{:?}", String::from_iter(['a', c])).contains('\\')
 }

@@ -1,27 +1,27 @@
-//! SentencePiece's byte-pair encoding by scores (Llama 2, TinyLlama, Mistral), with the ids that llama.cpp gives.
+//! SentencePiece's byte-pair encoding by scores (Llama 2, TinyLlama, Mistral), with the ids that llama.cpp
+//! gives.
 //!
-//! A space is written `▁`; of two neighbours whose joined text is a token, the pair with the greatest score is joined
-//! first. What no token spells is written as its UTF-8 bytes, `<0xAB>`.
+//! A space is spelled `▁`. Two neighbours may be merged if their joined text is a token; the pair whose token
+//! has the greatest score is merged first. Text that no token spells becomes the byte-fallback tokens of its
+//! UTF-8 bytes.
 
 use std::cmp::Ordering;
 
-use super::TokenizerError;
+use super::error::TokenizerError;
 use super::merge::merge_characters;
-use super::vocabulary::{Vocabulary, byte_token};
-
-/// How SentencePiece writes a space.
-pub(crate) const SPACE: &str = "\u{2581}";
+use super::metaspace::{METASPACE, byte_token};
+use super::vocabulary::Vocabulary;
 
 /// The settings of a SentencePiece vocabulary.
 #[derive(Debug)]
-pub(super) struct Spm {
-    /// Text at the start, or behind a special token, is given a space in front.
-    pub(super) adds_space: bool,
+pub(super) struct SentencePieceBpe {
+    /// Whether a space is added before text at the start or after a special token.
+    pub(super) add_space_prefix: bool,
     /// Stands for a byte that the vocabulary lacks.
     pub(super) unknown: Option<u32>,
 }
 
-/// A score as an order: no file's NaN or negative zero can upset the heap.
+/// A score with a total order, so that NaN or negative zero in a file cannot break the heap.
 #[derive(PartialEq)]
 struct Score(f32);
 
@@ -39,9 +39,12 @@ impl Ord for Score {
     }
 }
 
-impl Spm {
-    /// Appends the tokens of `text`, which holds no special token. `after_special` says that it stands at the start
-    /// or behind a special token.
+impl SentencePieceBpe {
+    /// Appends the tokens of `text`, which holds no special token. `after_special` says that the text is at
+    /// the start or follows a special token.
+    ///
+    /// # Errors
+    /// If no token spells a byte, and the vocabulary has no unknown token.
     pub(super) fn encode(
         &self,
         text: &str,
@@ -49,10 +52,11 @@ impl Spm {
         vocabulary: &Vocabulary,
         out: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
-        let mut written = if self.adds_space && after_special { SPACE.to_owned() } else { String::new() };
-        written.push_str(&text.replace(' ', SPACE));
+        let mut spelled =
+            if self.add_space_prefix && after_special { METASPACE.to_owned() } else { String::new() };
+        spelled.push_str(&text.replace(' ', METASPACE));
         let mut joined = String::new();
-        let pieces = merge_characters(&written, |left, right| {
+        let pieces = merge_characters(&spelled, |left, right| {
             joined.clear();
             joined.extend([left, right]);
             vocabulary.id(&joined).map(|id| Score(vocabulary.score(id)))
@@ -77,7 +81,7 @@ impl Spm {
             .or_else(|| bare.is_ascii().then(|| vocabulary.id(bare.encode_utf8(&mut [0; 4])))?)
             .or(self.unknown)
             .ok_or_else(|| {
-                TokenizerError::bad(
+                TokenizerError::key(
                     "tokenizer.ggml.tokens",
                     format!("no token spells the byte 0x{byte:02X}"),
                     "the vocabulary is incomplete: convert the model again",
@@ -97,27 +101,27 @@ mod tests {
             .unwrap()
     }
 
-    fn encode(spm: &Spm, text: &str, after_special: bool) -> Result<Vec<u32>, TokenizerError> {
+    fn encode(bpe: &SentencePieceBpe, text: &str, after_special: bool) -> Result<Vec<u32>, TokenizerError> {
         let mut out = Vec::new();
-        spm.encode(text, after_special, &vocabulary(), &mut out).map(|()| out)
+        bpe.encode(text, after_special, &vocabulary(), &mut out).map(|()| out)
     }
 
     #[test]
     fn the_greatest_score_is_joined_first_and_the_left_wins_a_tie() {
-        let spm = Spm { adds_space: true, unknown: Some(0) };
-        assert_eq!(encode(&spm, "ab", true).unwrap(), [6]);
-        assert_eq!(encode(&spm, "ab", false).unwrap(), [4]);
-        assert_eq!(encode(&spm, "abb", false).unwrap(), [4, 3]);
-        assert_eq!(encode(&spm, "bbb", false).unwrap(), [8, 3]);
-        assert!(encode(&spm, "", false).unwrap().is_empty());
-        assert_eq!(encode(&spm, "", true).unwrap(), [1]);
+        let bpe = SentencePieceBpe { add_space_prefix: true, unknown: Some(0) };
+        assert_eq!(encode(&bpe, "ab", true).unwrap(), [6]);
+        assert_eq!(encode(&bpe, "ab", false).unwrap(), [4]);
+        assert_eq!(encode(&bpe, "abb", false).unwrap(), [4, 3]);
+        assert_eq!(encode(&bpe, "bbb", false).unwrap(), [8, 3]);
+        assert!(encode(&bpe, "", false).unwrap().is_empty());
+        assert_eq!(encode(&bpe, "", true).unwrap(), [1]);
     }
 
     #[test]
     fn missing_characters_become_bytes_then_unknown_then_an_error() {
-        let spm = Spm { adds_space: false, unknown: Some(0) };
-        assert_eq!(encode(&spm, "é", true).unwrap(), [7, 0]);
-        let bare = Spm { adds_space: false, unknown: None };
+        let bpe = SentencePieceBpe { add_space_prefix: false, unknown: Some(0) };
+        assert_eq!(encode(&bpe, "é", true).unwrap(), [7, 0]);
+        let bare = SentencePieceBpe { add_space_prefix: false, unknown: None };
         assert!(encode(&bare, "é", true).unwrap_err().to_string().contains("0xA9"));
     }
 

@@ -1,30 +1,31 @@
-//! Transformers' `{% generation %}` blocks, in which a template marks what is the assistant's.
+//! Transformers' `{% generation %}` blocks, in which a template marks the assistant's text.
 //!
-//! As in transformers the block is a call with a body (`{% call %}`): what is set within is not seen behind. The call
-//! puts a mark before and behind its body, if marks are asked for. They are characters that the text does not have,
-//! noncharacters of Unicode, and are taken out again.
+//! As in transformers, a block is a call with a body (`{% call %}`), so variables set within it are not
+//! visible after it. On request, the call puts a mark before and after its body. The marks are noncharacters
+//! of Unicode that the text does not contain, and are removed again.
 
 use std::ops::Range;
 
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Error, State};
 
-/// The function that is called.
+/// The function that a block calls.
 pub(super) const FUNCTION: &str = "_generation";
-/// The variable that holds the marks; not defined when none are asked for.
+/// The variable that holds the marks; undefined if none are requested.
 pub(super) const MARKS: &str = "_generation_marks";
 
-/// A character before and one behind what is marked.
+/// The characters before and after a marked text.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Marks(char, char);
 
 impl Marks {
+    /// The value of the variable [`MARKS`].
     pub(super) fn value(self) -> Value {
         Value::from(String::from_iter([self.0, self.1]))
     }
 }
 
-/// The template with its generation blocks as calls, and whether there are any.
+/// The template with its generation blocks turned into calls, and whether it has any.
 pub(super) fn as_calls(source: &str) -> (String, bool) {
     let mut out = String::with_capacity(source.len());
     let mut found = false;
@@ -53,7 +54,7 @@ pub(super) fn as_calls(source: &str) -> (String, bool) {
     (out, found)
 }
 
-/// The function of the call: its body, between marks if there are any.
+/// The called function: returns its body, between the marks if there are any.
 pub(super) fn mark(state: &mut State<'_, '_>, options: Kwargs) -> Result<Value, Error> {
     let caller: Value = options.get("caller")?;
     options.assert_all_used()?;
@@ -66,14 +67,15 @@ pub(super) fn mark(state: &mut State<'_, '_>, options: Kwargs) -> Result<Value, 
     })
 }
 
-/// Marks that are not in the text.
+/// Marks that the text does not contain; `None` if it contains too many noncharacters.
 pub(super) fn unused_marks(text: &str) -> Option<Marks> {
     let mut unused = ('\u{fdd0}'..='\u{fdef}').filter(|&c| !text.contains(c));
     Some(Marks(unused.next()?, unused.next()?))
 }
 
-/// The text without the marks, and what they were around; `None` if they do not stand in pairs.
-pub(super) fn take_out(text: &str, marks: Marks) -> Option<(String, Vec<Range<usize>>)> {
+/// The text without the marks, and the byte ranges that were between them; `None` if the marks are not in
+/// pairs.
+pub(super) fn remove_marks(text: &str, marks: Marks) -> Option<(String, Vec<Range<usize>>)> {
     let (mut plain, mut ranges, mut begun) = (String::with_capacity(text.len()), Vec::new(), None);
     for c in text.chars() {
         if c == marks.0 {

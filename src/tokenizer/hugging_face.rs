@@ -1,7 +1,7 @@
 //! A tokenizer from a Hugging Face folder, through the `tokenizers` crate.
 //!
-//! `tokenizer.json` holds the algorithm and the added tokens; which of them begin and end a text stands beside it, in
-//! files that have changed their names over the years. What the newer says counts.
+//! `tokenizer.json` holds the algorithm and the added tokens. Other files of the folder name the tokens that
+//! begin and end a text; which files has changed over the years, and the newer ones take precedence.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -10,38 +10,37 @@ use std::sync::OnceLock;
 use serde_json::Value;
 use tokenizers::tokenizer::Tokenizer as Library;
 
-use super::chat::ChatTemplate;
-use super::gguf::byte_of;
-use super::spm::SPACE;
-use super::vocabulary::end_tokens;
-use super::{Settings, TokenizerError, byte_level};
+use super::byte_level;
+use super::error::TokenizerError;
+use super::metaspace::{METASPACE, parse_byte_token};
+use super::special_tokens::SpecialTokens;
+use super::well_known::end_of_generation;
 use crate::base::folder::{
-    CHAT_TEMPLATE, CHAT_TEMPLATE_JSON, CONFIG, Folder, GENERATION_CONFIG, Object, SPECIAL_TOKENS_MAP,
-    TOKENIZER, TOKENIZER_CONFIG,
+    CONFIG, Folder, GENERATION_CONFIG, SPECIAL_TOKENS_MAP, TOKENIZER, TOKENIZER_CONFIG,
 };
 
 const DAMAGED: &str = "the file is damaged: fetch the folder again";
 
-/// The tokenizer of a Hugging Face folder, without BOS, EOS and chat template.
+/// The tokenizer of a Hugging Face folder, without BOS and EOS.
 #[derive(Debug)]
 pub(super) struct HfTokenizer {
     library: Library,
-    /// The library that takes special tokens for text; made when it is first asked.
+    /// The same, but reading special tokens as ordinary text; made on first use.
     ordinary: OnceLock<Library>,
-    /// Tokens that are found in raw text before anything else, with their texts.
+    /// The added tokens, which are found in the raw text before anything else, with their texts.
     added: HashMap<u32, String>,
-    /// Ordinary tokens are written in GPT-2's spelling of bytes, not with `▁` and `<0xAB>`.
+    /// Whether ordinary tokens are in GPT-2's spelling of bytes, not with `▁` and `<0xAB>`.
     byte_level: bool,
-    /// A text is given a space in front.
+    /// Whether a space is added before a text.
     adds_space: bool,
-    /// The post-processor says that nothing is put around a text: it is `ByteLevel`.
+    /// Whether the post-processor is `ByteLevel`, which adds no token around a text.
     adds_none: bool,
-    /// One more than the greatest id.
+    /// The greatest id plus one.
     size: usize,
 }
 
-/// Opens the folder: the tokenizer, the tokens around a text, and the chat template.
-pub(super) fn open(folder: Folder<'_>) -> crate::Result<(HfTokenizer, Settings, Option<ChatTemplate>)> {
+/// Opens the folder: the tokenizer, and the special tokens around a text.
+pub(super) fn open(folder: Folder<'_>) -> crate::Result<(HfTokenizer, SpecialTokens)> {
     let path = folder.join(TOKENIZER);
     let bytes = folder.bytes(TOKENIZER)?.ok_or_else(|| {
         let help = "save the model with AutoTokenizer.save_pretrained, which writes tokenizer.json";
@@ -69,9 +68,10 @@ pub(super) fn open(folder: Folder<'_>) -> crate::Result<(HfTokenizer, Settings, 
     let bos = special("bos_token", "bos_token_id")?;
     let eos = special("eos_token", "eos_token_id")?;
     let (before, after) = tokenizer.around()?;
-    // The post-processor decides, as it does in transformers 5 and in llama.cpp's converter; where it is silent, the flag.
-    let adds = |put: Option<u32>, token: Option<u32>, flag: &str| match put {
-        Some(put) => Some(put) == token,
+    // The post-processor decides, as in transformers 5 and llama.cpp's converter; the flag counts if it adds
+    // no token.
+    let adds = |added: Option<u32>, token: Option<u32>, flag: &str| match added {
+        Some(added) => Some(added) == token,
         None if tokenizer.adds_none => false,
         None => config.get(flag).and_then(Value::as_bool).unwrap_or(false) && token.is_some(),
     };
@@ -80,40 +80,20 @@ pub(super) fn open(folder: Folder<'_>) -> crate::Result<(HfTokenizer, Settings, 
         .chain(eos)
         .filter(|&id| (id as usize) < tokenizer.size)
         .collect();
-    let settings = Settings {
+    let special = SpecialTokens {
         bos,
         eos,
-        adds_bos: adds(before, bos, "add_bos_token"),
-        adds_eos: adds(after, eos, "add_eos_token"),
-        ends: end_tokens(named, |text| tokenizer.library.token_to_id(text), |_| None),
+        add_bos: adds(before, bos, "add_bos_token"),
+        add_eos: adds(after, eos, "add_eos_token"),
+        end_of_generation: end_of_generation(named, |text| tokenizer.library.token_to_id(text), |_| None),
     };
-    let text = |id: Option<u32>| id.and_then(|id| tokenizer.library.id_to_token(id)).unwrap_or_default();
-    let chat = template(folder, &config)?.map(|source| ChatTemplate::new(source, text(bos), text(eos)));
-    Ok((tokenizer, settings, chat))
+    Ok((tokenizer, special))
 }
 
-/// A token id, or a list of them.
+/// The token ids of a value that is one id or a list of ids.
 fn ids(value: Option<&Value>) -> impl Iterator<Item = u32> + '_ {
     let many = value.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     value.into_iter().chain(many).filter_map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()))
-}
-
-/// The chat template: its own file, else in the tokenizer's settings, where it may be one of several by name.
-fn template(folder: Folder<'_>, config: &Object) -> crate::Result<Option<String>> {
-    if let Some(source) = folder.text(CHAT_TEMPLATE)? {
-        return Ok(Some(source));
-    }
-    let older = folder.object(CHAT_TEMPLATE_JSON)?.unwrap_or_default();
-    Ok(match config.get("chat_template").or_else(|| older.get("chat_template")) {
-        Some(Value::String(source)) => Some(source.clone()),
-        Some(Value::Array(list)) => {
-            let named =
-                |name: &str| list.iter().find(|t| t.get("name").and_then(Value::as_str) == Some(name));
-            let chosen = named("default").or_else(|| list.first());
-            chosen.and_then(|t| t.get("template")).and_then(Value::as_str).map(str::to_owned)
-        }
-        _ => None,
-    })
 }
 
 impl HfTokenizer {
@@ -122,7 +102,7 @@ impl HfTokenizer {
             serde_json::from_slice(bytes).map_err(|error| TokenizerError::file(path, error, DAMAGED))?;
         let mut library =
             Library::from_bytes(bytes).map_err(|error| TokenizerError::file(path, error, DAMAGED))?;
-        // Settings of the last training run may linger in the file; they would cut or pad every text.
+        // The file may hold settings of the last training run, which would cut or pad every text.
         library.with_padding(None);
         library.with_truncation(None).map_err(|error| TokenizerError::file(path, error, DAMAGED))?;
         let added = library.get_added_tokens_decoder().into_iter().map(|(id, t)| (id, t.content)).collect();
@@ -145,7 +125,7 @@ impl HfTokenizer {
             && probe
                 .first()
                 .and_then(|&id| tokenizer.library.id_to_token(id))
-                .is_some_and(|t| t.starts_with(SPACE));
+                .is_some_and(|t| t.starts_with(METASPACE));
         Ok(tokenizer)
     }
 
@@ -153,7 +133,7 @@ impl HfTokenizer {
         ids_of(&self.library, text)
     }
 
-    /// The tokens of `text`, in which special tokens' texts are text as any other.
+    /// The tokens of `text`, with the texts of special tokens encoded as ordinary text.
     pub(super) fn encode_ordinary(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let library = self.ordinary.get_or_init(|| {
             let mut library = self.library.clone();
@@ -163,13 +143,10 @@ impl HfTokenizer {
         ids_of(library, text)
     }
 
-    /// What the post-processor puts before and behind a text: at most one token each is looked at.
+    /// The tokens that the post-processor adds before and after a text; of several, the outermost.
     fn around(&self) -> Result<(Option<u32>, Option<u32>), TokenizerError> {
         let bare = self.encode_plain("a")?;
-        let full = self
-            .library
-            .encode_fast("a", true)
-            .map_err(|error| TokenizerError::Encode { problem: error.to_string().replace('\n', " ") })?;
+        let full = self.library.encode_fast("a", true).map_err(TokenizerError::encode)?;
         let full = full.get_ids();
         let extra = full.len().saturating_sub(bare.len());
         let start = (0..=extra).find(|&at| full[at..].starts_with(&bare)).unwrap_or(0);
@@ -177,10 +154,11 @@ impl HfTokenizer {
         Ok((full[..start].first().copied(), full.get(end..).and_then(|rest| rest.last().copied())))
     }
 
-    /// The tokens of `text` where it stands behind `previous`.
+    /// The tokens of `text` where it follows `previous`.
     pub(super) fn encode_after(&self, previous: Option<u32>, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let Some(previous) = previous.filter(|_| self.adds_space) else { return self.encode_plain(text) };
-        // The crate cannot begin in the middle of a text, so something of the same kind is put in front and cut off.
+        // The crate cannot begin in the middle of a text. So text of the same kind is put before it, and cut
+        // off after.
         let anchor = self.added.get(&previous).map_or("\n", String::as_str);
         let head = self.encode_plain(anchor)?;
         let mut all = self.encode_plain(&format!("{anchor}{text}"))?;
@@ -191,7 +169,7 @@ impl HfTokenizer {
         Ok(all)
     }
 
-    /// The bytes that a token stands for; an added token stands for its text, an id out of range for nothing.
+    /// The bytes of a token: for an added token its text, for an id out of range nothing.
     pub(super) fn token_bytes(&self, id: u32) -> Vec<u8> {
         if let Some(text) = self.added.get(&id) {
             return text.as_bytes().to_vec();
@@ -200,23 +178,28 @@ impl HfTokenizer {
         if self.byte_level {
             return byte_level::unspell(&text);
         }
-        match byte_of(&text) {
+        match parse_byte_token(&text) {
             Some(byte) => vec![byte],
-            None => text.replace(SPACE, " ").into_bytes(),
+            None => text.replace(METASPACE, " ").into_bytes(),
         }
     }
 
-    /// Whether this is a token that is found in raw text before anything else.
+    /// Whether this is an added token.
     pub(super) fn is_added(&self, id: u32) -> bool {
         self.added.contains_key(&id)
     }
 
-    /// Whether the text of `ids` begins with a space that encoding put there.
+    /// How the vocabulary spells a token.
+    pub(super) fn token_text(&self, id: u32) -> Option<String> {
+        self.library.id_to_token(id)
+    }
+
+    /// Whether the text of `ids` begins with a space that encoding added.
     pub(super) fn begins_with_added_space(&self, ids: &[u32]) -> bool {
         self.adds_space && ids.first().is_some_and(|id| !self.added.contains_key(id))
     }
 
-    /// One more than the greatest id.
+    /// The greatest id plus one.
     pub(super) fn len(&self) -> usize {
         self.size
     }
@@ -226,10 +209,10 @@ fn ids_of(library: &Library, text: &str) -> Result<Vec<u32>, TokenizerError> {
     library
         .encode_fast(text, false)
         .map(|encoding| encoding.get_ids().to_vec())
-        .map_err(|error| TokenizerError::Encode { problem: error.to_string().replace('\n', " ") })
+        .map_err(TokenizerError::encode)
 }
 
-/// Whether a step of the pipeline, or one inside it, is `ByteLevel`.
+/// Whether a step of the pipeline, or a step within it, is `ByteLevel`.
 fn mentions_byte_level(step: Option<&Value>) -> bool {
     match step {
         Some(Value::Object(fields)) => {

@@ -1,0 +1,23 @@
+//! Says what a default run skips.
+
+use std::io::Write;
+
+use crate::support::environment::VARIABLES;
+
+/// Writes to standard error itself, since the harness hides what `eprintln!` prints.
+#[test]
+fn what_a_default_run_skips_is_said_loudly() {
+    let rule = "=".repeat(100);
+    let variables = VARIABLES.iter().map(|(name, what)| {
+        let state = if std::env::var_os(name).is_some() { "set" } else { "NOT SET" };
+        format!("  {name} ({state}): {what}\n")
+    });
+    let text = format!(
+        "\n{rule}\n\
+         SKIPPED: every test against real models, torch, transformers, PEFT, onnxruntime-genai and Ollama.\n\
+         To run them: cargo test --release --test real -- --ignored --nocapture --test-threads=1\n\
+         with these variables:\n{}{rule}\n",
+        variables.collect::<String>()
+    );
+    std::io::stderr().write_all(text.as_bytes()).unwrap();
+}
