@@ -226,7 +226,7 @@ fn models_that_cannot_be_read_are_refused() {
     graph.node_to("Identity", "a", &["two"], "one", &[], &[]);
     graph.node_to("Identity", "b", &["one"], "two", &[], &[]);
     graph.node("MatMul", q, &["x", "one"], &[]);
-    refused(&graph, &["q_proj/MatMul", "circle"]);
+    refused(&graph, &["q_proj/MatMul", "cycle"]);
 
     let mut graph = without();
     graph.tensor("q8", INT8, &[D, D], &[1; (D * D) as usize]);
@@ -345,7 +345,7 @@ fn genai_config_and_graph_give_the_configuration() {
     let mut second = genai(50_000.0, -1);
     let epsilon = [("epsilon", Value::Float(1e-6))];
     second.node("SimplifiedLayerNormalization", "m", &["x", "model.norm.weight"], &epsilon);
-    bad(&second, GENAI, &["norms", "several"]);
+    bad(&second, GENAI, &["norms", "different ones"]);
     bad(&llama(), GENAI, &["attention", "0 nodes of 1 blocks"]);
     bad(&genai(50_000.0, -1), &GENAI.replace("\"head_size\": 8", "\"head_size\": -8"), &["head_size"]);
     bad(&genai(50_000.0, -1), &GENAI.replace("16", "18"), &["shape"]);
