@@ -99,6 +99,7 @@ pub mod kernels;
 pub mod lora;
 pub mod merge;
 pub mod model;
+pub mod rewrite;
 pub mod tokenizer;
 pub mod train;
 

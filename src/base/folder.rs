@@ -34,7 +34,7 @@ pub const CHAT_TEMPLATE_JSON: &str = "chat_template.json";
 /// The folder of further chat templates, `NAME.jinja` each.
 pub const ADDITIONAL_CHAT_TEMPLATES: &str = "additional_chat_templates";
 /// Which safetensors file holds which tensor.
-pub const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
+pub const SAFETENSORS_INDEX: &str = curmerge_formats::safetensors::SHARD_INDEX;
 
 /// The longest file that is read, in bytes. The largest tokenizer.json in use has about 33 MB (Gemma 3).
 const MAX_BYTES: u64 = 1 << 27;

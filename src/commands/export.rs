@@ -7,7 +7,7 @@ use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
 use super::arguments::StorageArgs;
-use super::merge;
+use super::merged;
 use crate::base::{self, Base};
 use crate::commands::report::{progress, terminal};
 use crate::export::ollama::{self, Prompts};
@@ -80,7 +80,7 @@ fn for_ollama(args: &ExportArgs, base: &Base, adapter: &Adapter, json: bool) -> 
     };
     let written = ollama::write(base, adapter, &options, &args.output, progress::follow(&bar))?;
     bar.finish_and_clear();
-    for line in written.merged.warnings() {
+    for line in merged::warnings(&written.merged) {
         terminal::warn(&line);
     }
     if let Prompts::Unknown(why) = &written.prompts {
@@ -116,7 +116,7 @@ fn for_ollama(args: &ExportArgs, base: &Base, adapter: &Adapter, json: bool) -> 
     };
     terminal::print(&format!(
         "{}{said}exported {}\nuse it   ollama create NAME -f {}\n",
-        merge::table(&written.merged),
+        merged::table(&written.merged),
         args.output.display(),
         file.display()
     ))

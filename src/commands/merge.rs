@@ -9,14 +9,12 @@ use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
 use super::arguments::{StorageArgs, parse_size};
+use super::merged;
 use crate::Result;
 use crate::base::{self, Base};
 use crate::commands::report::{progress, terminal};
 use crate::lora::Lora;
-use crate::merge::{MergeOptions, MergeReport, Source, merge};
-
-/// Tensors that the report lists; the others are like the last of them or better.
-const LISTED: usize = 10;
+use crate::merge::{MergeOptions, Source, merge};
 
 /// Options of `curmerge merge`.
 #[derive(Clone, Debug, Args)]
@@ -121,7 +119,7 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let report = merge(&base, &sources, &options, &args.output, progress::follow(&bar))?;
     bar.finish_and_clear();
     drop(scratch);
-    for line in report.warnings() {
+    for line in merged::warnings(&report) {
         terminal::warn(&line);
     }
     if json {
@@ -129,25 +127,8 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
             "output": args.output,
             "model": report.model,
             "tensors": report.worst_first(),
-            "notes": report.notes,
+            "notes": merged::notes(&report),
         }));
     }
-    terminal::print(&(table(&report) + &format!("merged   {}\n", report.model.display())))
-}
-
-/// The tensors that kept least, and what the columns mean.
-pub(super) fn table(report: &MergeReport) -> String {
-    let worst = report.worst_first();
-    let width = worst.iter().take(LISTED).map(|t| t.label().len()).max().unwrap_or(0);
-    let mut text = format!("{:width$}  type   survived  noise  change\n", "tensor");
-    for t in worst.iter().take(LISTED) {
-        let (share, change) = (100.0 * t.share, 100.0 * t.change);
-        let name = t.label();
-        text += &format!("{name:width$}  {:5} {share:7.1} %  {:5.2}  {change:.3} %\n", t.dtype, t.noise);
-    }
-    if worst.len() > LISTED {
-        text += &format!("and {} more that kept as much or more\n", worst.len() - LISTED);
-    }
-    text + "survived: share of the change W + s C U R - W left after rounding; noise: what rounding added across it,\n\
-            relative to the change; change: its size relative to W\n"
+    terminal::print(&(merged::table(&report) + &format!("merged   {}\n", report.model.display())))
 }

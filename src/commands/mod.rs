@@ -2,6 +2,7 @@
 
 pub mod arguments;
 pub mod build;
+mod companions;
 pub mod convert;
 pub mod demo;
 pub mod eval;
@@ -9,6 +10,7 @@ pub mod export;
 pub mod inspect;
 pub mod interrupt;
 pub mod merge;
+mod merged;
 pub mod report;
 pub mod run;
 pub mod select;
@@ -136,7 +138,7 @@ fn as_gguf(base: &mut Base, out: &Path) -> Result<Option<OutputFolder>> {
     let bar = progress::bytes("converting");
     let (_, report) = to_gguf(base, &options, &file, &[], progress::follow(&bar))?;
     bar.finish_and_clear();
-    report.notes.iter().for_each(|line| terminal::warn(line));
+    companions::with_notes(&report).iter().for_each(|line| terminal::warn(line));
     *base = Base::open(&file)?;
     Ok(Some(scratch))
 }

@@ -1,57 +1,55 @@
-//! A model in other types: every tensor decoded and encoded again, as llama-quantize does it.
+//! A GGUF model in other types: its tensors decoded and encoded again, as llama-quantize does it.
 //!
-//! [`file_type`] says which type a tensor gets. Rows are read, converted and appended a few at a time, so that memory
-//! does not grow with the model. The bytes of every tensor are those that llama-quantize writes.
+//! [`file_type`] says which type a tensor gets. The bytes of every tensor are those that llama-quantize
+//! writes.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use curmerge_formats::dtype::DType;
-use curmerge_formats::gguf::{Gguf, GgufLayout, GgufModel, GgufTensor, NewTensor, Value};
+use curmerge_formats::gguf::{Gguf, GgufModel, GgufTensor, Value};
 use curmerge_formats::imatrix::Imatrix;
-use curmerge_formats::output::{OutputFile, Queue, Stretch, write_behind};
 use curmerge_formats::quant;
-use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{Choice, FileType, file_type};
+use crate::rewrite::{self, Companion, ComputedTensor, ComputedTensors, Destination, Hooks, in_blocks};
 use crate::{Error, Result};
 
-/// Values that one thread converts at a time; at least a row.
-const BLOCK_VALUES: usize = 1 << 16;
-/// Blocks in memory at a time, for each thread.
-const BLOCKS_A_THREAD: usize = 8;
 /// The version of ggml's quantized types (`GGML_QNT_VERSION`).
 pub(super) const QUANTIZATION_VERSION: u32 = 2;
 
 /// What a conversion did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ConvertReport {
-    /// Bytes of all tensors before.
+    /// Bytes of all tensors before the conversion.
     pub bytes_before: u64,
-    /// And after.
+    /// Bytes of all tensors after it.
     pub bytes_after: u64,
-    /// How many tensors have which type now.
+    /// The number of tensors of each type in the output.
     pub types: BTreeMap<String, usize>,
-    /// What a user should know: one line each.
+    /// What a user should know, one line each.
     pub notes: Vec<String>,
+    /// Files of the model's folder that are not in the output as one may expect.
+    pub companions: Vec<Companion>,
 }
 
 impl ConvertReport {
-    /// Counts a tensor as it is in the new file.
-    pub(super) fn count(&mut self, place: &GgufTensor) {
-        self.bytes_after += place.bytes;
-        *self.types.entry(place.dtype.to_string()).or_default() += 1;
+    /// Counts a tensor of the output: its type and its length in bytes.
+    pub(super) fn count(&mut self, dtype: DType, bytes: u64) {
+        self.bytes_after += bytes;
+        *self.types.entry(dtype.to_string()).or_default() += 1;
     }
 }
 
-/// Write `gguf` to `out` in the types of `file_type`, by the weights of `imatrix` if there is one. `progress` is told how
-/// many bytes of how many were read. `out` must be none of `inputs`.
+/// Writes `gguf` to `out` in the types of `file_type`, by the weights of `imatrix` if there is one.
+/// `progress` is told how many bytes of how many were converted. `out` must be none of `inputs`.
 ///
 /// # Errors
-/// Before anything is written: an architecture whose exceptions are not known; a tensor that cannot be decoded; no
-/// importance matrix where a type needs one, or one of another size. Later: a value that a type cannot hold, a full disk.
-/// After an error nothing stands at `out` that did not before.
+/// Before anything is written: an architecture whose exceptions are not known; a tensor that cannot be
+/// decoded; a type that needs an importance matrix without one, or with one of another size. Later: a value
+/// that a type cannot hold, a full disk. After an error `out` is as it was before.
 pub fn retype(
     gguf: &GgufModel,
     file_type: FileType,
@@ -60,56 +58,30 @@ pub fn retype(
     inputs: &[&Path],
     mut progress: impl FnMut(u64, u64),
 ) -> Result<ConvertReport> {
-    let first = gguf.first();
     let tensors = retyped(gguf, file_type, imatrix)?;
     let mut report = ConvertReport { notes: notes(&tensors), ..Default::default() };
-
-    let new = tensors.iter().map(|t| NewTensor {
-        name: t.tensor.name.clone(),
-        dtype: t.choice.dtype,
-        dims: t.tensor.dims.clone(),
-    });
-    let layout = GgufLayout::new(
-        first.version(),
-        first.alignment(),
-        &metadata(gguf.whole_metadata(), file_type),
-        new.collect(),
-    )?;
-    let file = OutputFile::create(out, inputs)?;
-    let mut stretches = frame(&layout);
-    let moved = tensors.iter().zip(layout.tensors()).filter(|(tensor, _)| !tensor.changes());
-    stretches.extend(moved.map(|(tensor, place)| {
-        let &GgufTensor { offset, bytes: len, .. } = tensor.tensor;
-        (place.offset, Stretch::Copy { source: tensor.file.file(), offset, len })
-    }));
     report.bytes_before = tensors.iter().map(|t| t.tensor.bytes).sum();
-    let mut read = 0;
-    write_behind(&file, &stretches, |queue| -> Result<()> {
-        for (tensor, place) in tensors.iter().zip(layout.tensors()) {
-            if tensor.changes() {
-                tensor.write_at(place.offset, queue)?;
-            }
-            report.count(place);
-            read += tensor.tensor.bytes;
-            progress(read, report.bytes_before);
-        }
-        Ok(())
-    })?;
-    file.commit()?;
+    tensors.iter().for_each(|t| report.count(t.choice.dtype, t.bytes()));
+
+    let mut new = ComputedTensors::default();
+    for tensor in tensors.iter().filter(|tensor| tensor.changes()) {
+        new.replace([tensor.tensor.name.as_str()], tensor);
+    }
+    let total = new.iter().map(|(tensor, _)| tensor.tensor.bytes).sum();
+    let mut converted = 0;
+    let hooks = Hooks {
+        confirm: None,
+        done: &mut |tensor: &&Retyped<'_>, ()| {
+            converted += tensor.tensor.bytes;
+            progress(converted, total);
+        },
+    };
+    let metadata = metadata(gguf.whole_metadata(), file_type);
+    rewrite::gguf::write(gguf, Some(&metadata), &new, &Destination::file(out, inputs), hooks)?;
     Ok(report)
 }
 
-/// The header of a file, and the end of the zeros behind its last tensor; those between tensors need no writing.
-pub(super) fn frame(layout: &GgufLayout) -> Vec<(u64, Stretch<'_>)> {
-    let mut stretches = vec![(0, Stretch::Bytes(layout.header()))];
-    let end = layout.file_bytes();
-    if layout.tensors().last().is_some_and(|last| last.offset + last.bytes < end) {
-        stretches.push((end - 1, Stretch::Bytes(&[0])));
-    }
-    stretches
-}
-
-/// Every tensor of a model with the type that it gets, in the model's order.
+/// Every tensor of a model with its new type, in the model's order.
 ///
 /// # Errors
 /// Those that [`retype`] has before anything is written.
@@ -122,7 +94,7 @@ pub(crate) fn retyped<'a>(
     let architecture = first.get("general.architecture").and_then(Value::as_str).unwrap_or_default();
     if file_type::EXCEPTIONS.contains(&architecture) {
         let problem =
-            format!("llama-quantize has rules of its own for '{architecture}', which curmerge has not");
+            format!("llama-quantize has rules of its own for '{architecture}' that curmerge does not know");
         let help = "use llama-quantize for this model";
         return Err(Error::input(first.path(), "general.architecture", problem, help));
     }
@@ -133,7 +105,7 @@ pub(crate) fn retyped<'a>(
         .collect()
 }
 
-/// The keys of a model, with those that tell of its types behind them.
+/// The keys of a model, with those that describe its types at the end.
 pub(crate) fn metadata(mut metadata: Vec<(String, Value)>, file_type: FileType) -> Vec<(String, Value)> {
     let own = [("general.quantization_version", QUANTIZATION_VERSION), ("general.file_type", file_type.id())];
     metadata.retain(|(key, _)| own.iter().all(|(own, _)| own != key));
@@ -141,7 +113,7 @@ pub(crate) fn metadata(mut metadata: Vec<(String, Value)>, file_type: FileType) 
     metadata
 }
 
-/// What the user should know of the choices.
+/// What a user should know of the choices, one line each.
 pub(crate) fn notes(tensors: &[Retyped<'_>]) -> Vec<String> {
     let mut notes = Vec::new();
     let rounded = |dtype: DType| dtype.block_elements() > 1;
@@ -156,17 +128,18 @@ pub(crate) fn notes(tensors: &[Retyped<'_>]) -> Vec<String> {
     notes
 }
 
-/// What the user should know of tensors that cannot have the type they should.
+/// What a user should know of tensors that cannot have the wanted type.
 pub(super) fn fallbacks<'a>(choices: impl Iterator<Item = (&'a str, &'a Choice)>) -> Option<String> {
     let fallbacks: Vec<_> = choices.filter(|(_, c)| c.instead_of.is_some()).collect();
     let (name, Choice { dtype, instead_of: Some(wanted) }) = fallbacks.first()? else { return None };
     Some(format!(
-        "{} tensors have rows that are no whole blocks of the type they should get: {name} is {dtype} instead of {wanted}",
+        "{} tensors have rows that are not whole blocks of the wanted type: {name} is {dtype} instead of {wanted}",
         fallbacks.len(),
     ))
 }
 
-/// The `wanted` weights of a tensor that gets this type, if there are some; else what is wrong with them and what to do.
+/// The `wanted` weights of a tensor that gets this type, if there are some; else what is wrong with them and
+/// what to do.
 pub(super) fn weights<'a>(
     imatrix: Option<&'a Imatrix>,
     name: &str,
@@ -176,7 +149,7 @@ pub(super) fn weights<'a>(
 ) -> std::result::Result<Option<&'a [f32]>, (String, &'static str)> {
     let mut weights = imatrix.and_then(|imatrix| imatrix.weights(name));
     if let Some(found) = weights.filter(|w| w.len() != wanted) {
-        // Calibration does not count how often a token is looked up.
+        // Calibration does not count how often each token is looked up.
         if name != "token_embd.weight" {
             let problem =
                 format!("the importance matrix has {} weights for it, and it needs {wanted}", found.len());
@@ -186,46 +159,23 @@ pub(super) fn weights<'a>(
     }
     let edge = matches!(name, "token_embd.weight" | "output.weight");
     if file_type == FileType::Q2_K_S && dtype == DType::Q2_K && weights.is_none() && !edge {
-        let problem = "Q2_K_S is of no use without an importance matrix for it".to_string();
+        let problem = "Q2_K_S is useless without an importance matrix for it".to_string();
         return Err((problem, "give one with --imatrix, or use q2_k"));
     }
     Ok(weights)
 }
 
-/// Writes `rows` rows of so many columns from `offset` on, of which `block` makes some from a row on, in parallel and a few blocks at a
-/// time.
-pub(super) fn write_rows(
-    out: &Queue<'_>,
-    mut offset: u64,
-    rows: usize,
-    columns: usize,
-    block: impl Fn(usize, usize) -> Result<Vec<u8>> + Sync,
-) -> Result<()> {
-    let size = (BLOCK_VALUES / columns.max(1)).max(1);
-    let starts: Vec<usize> = (0..rows).step_by(size).collect();
-    for batch in starts.chunks(BLOCKS_A_THREAD * rayon::current_num_threads()) {
-        let done: Vec<Result<Vec<u8>>> =
-            batch.par_iter().map(|&start| block(start, size.min(rows - start))).collect();
-        for bytes in done {
-            let (place, bytes) = (offset, bytes?);
-            offset += bytes.len() as u64;
-            out.write_at(place, bytes)?;
-        }
-    }
-    Ok(())
-}
-
-/// One tensor of the old file and its new type.
+/// A tensor and its new type.
 #[derive(Clone, Debug)]
 pub(crate) struct Retyped<'a> {
     /// The file that holds it.
     pub(crate) file: &'a Gguf,
     /// As it is stored.
     pub(crate) tensor: &'a GgufTensor,
-    /// What it becomes.
+    /// Its new type.
     pub(crate) choice: Choice,
-    /// One importance for each column, for each expert.
-    pub(crate) weights: Option<&'a [f32]>,
+    /// How much each column counts, for each expert.
+    pub(crate) importance: Option<&'a [f32]>,
 }
 
 impl<'a> Retyped<'a> {
@@ -240,7 +190,7 @@ impl<'a> Retyped<'a> {
             let place = format!("tensor '{}'", stored.name.escape_debug());
             Error::input(file.path(), place, problem, help)
         };
-        let mut tensor = Retyped { file, tensor: stored, choice, weights: None };
+        let mut tensor = Retyped { file, tensor: stored, choice, importance: None };
         if !tensor.changes() {
             return Ok(tensor);
         }
@@ -249,29 +199,30 @@ impl<'a> Retyped<'a> {
             return Err(error(problem, "convert a file in F32, F16 or BF16"));
         }
         let wanted = tensor.columns() * stored.dims.get(2).map_or(1, |&experts| experts as usize);
-        tensor.weights = weights(imatrix, &stored.name, wanted, tensor.choice.dtype, file_type)
+        tensor.importance = weights(imatrix, &stored.name, wanted, tensor.choice.dtype, file_type)
             .map_err(|(problem, help)| error(problem, help))?;
         Ok(tensor)
     }
 
-    /// Whether its bytes are others afterwards.
+    /// Whether its bytes change.
     pub(crate) fn changes(&self) -> bool {
         self.choice.dtype != self.tensor.dtype
     }
 
-    /// Values in a row.
+    /// Values of a row.
     fn columns(&self) -> usize {
         self.tensor.dims.first().map_or(1, |&columns| columns as usize)
     }
 
-    /// Write the tensor in its new type at `offset`.
-    pub(crate) fn write_at(&self, offset: u64, out: &Queue<'_>) -> Result<()> {
-        let rows = self.tensor.dims[1..].iter().product::<u64>() as usize;
-        write_rows(out, offset, rows, self.columns(), |start, count| self.rows(start, count))
+    /// Length in the output, in bytes.
+    fn bytes(&self) -> u64 {
+        // The choice of the type made rows whole blocks.
+        self.choice.dtype.bytes_for(self.tensor.dims.iter().product()).unwrap_or(0)
     }
 
-    /// `count` rows from `start` on, in the new type.
-    fn rows(&self, start: usize, count: usize) -> Result<Vec<u8>> {
+    /// These rows in the new type.
+    fn rows(&self, rows: Range<usize>) -> Result<Vec<u8>> {
+        let (start, count) = (rows.start, rows.len());
         let columns = self.columns();
         let (stored, dtype) = (self.tensor.dtype, self.choice.dtype);
         let bytes_of = |dtype: DType| dtype.bytes_for(columns as u64).unwrap_or(0) as usize;
@@ -284,17 +235,29 @@ impl<'a> Retyped<'a> {
             Error::input(self.file.path(), place, e.to_string(), "or download the model again")
         };
         quant::decode(stored, source, &mut values).map_err(error)?;
-        let Some(weights) = self.weights else {
+        let Some(importance) = self.importance else {
             quant::encode(dtype, &values, &mut bytes).map_err(error)?;
             return Ok(bytes);
         };
-        // Each expert has its own weights.
-        let rows_an_expert = self.tensor.dims.get(1).map_or(1, |&rows| rows as usize);
+        let rows_per_expert = self.tensor.dims.get(1).map_or(1, |&rows| rows as usize);
         for (i, (values, bytes)) in values.chunks(columns).zip(bytes.chunks_mut(to)).enumerate() {
-            let expert = (start + i) / rows_an_expert;
-            let weights = &weights[expert * columns..][..columns];
-            quant::encode_weighted(dtype, values, weights, bytes).map_err(error)?;
+            let expert = (start + i) / rows_per_expert;
+            let importance = &importance[expert * columns..][..columns];
+            quant::encode_weighted(dtype, values, importance, bytes).map_err(error)?;
         }
         Ok(bytes)
+    }
+}
+
+impl ComputedTensor for Retyped<'_> {
+    type Outcome = ();
+
+    fn dtype(&self) -> DType {
+        self.choice.dtype
+    }
+
+    fn compute(&self, put: &mut dyn FnMut(usize, Vec<u8>) -> Result<()>) -> Result<()> {
+        let rows = self.tensor.dims[1..].iter().product::<u64>() as usize;
+        in_blocks([rows, self.columns()], |rows| self.rows(rows), |bytes| put(0, bytes))
     }
 }

@@ -1,6 +1,6 @@
 //! A LoRA in a GGUF file, as convert_lora_to_gguf.py and `curmerge export` write it and llama.cpp loads it.
 //!
-//! [`crate::export`] says what is in it. llama.cpp multiplies by `alpha / rank`, or by 1 where alpha is 0.
+//! [`crate::export`] describes its content. llama.cpp multiplies by `alpha / rank`, or by 1 if alpha is 0.
 
 use std::path::Path;
 
@@ -34,7 +34,7 @@ pub(super) fn open(path: &Path, base: &Base) -> Result<Lora> {
         return refuse("general.architecture", &problem, "use the base that it was trained on");
     }
     if gguf.get("adapter.alora.invocation_tokens").is_some() {
-        let problem = "it acts only behind certain tokens (an activated LoRA)";
+        let problem = "it acts only after certain tokens (an activated LoRA)";
         return refuse("adapter.alora.invocation_tokens", problem, "load it beside the base instead");
     }
     let alpha = match gguf.get("adapter.lora.alpha") {

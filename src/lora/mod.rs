@@ -1,8 +1,8 @@
-//! LoRA adapters that other programs made, to be merged: PEFT's folders and llama.cpp's GGUF files.
+//! LoRA adapters of other programs, to be merged: PEFT's folders and llama.cpp's GGUF files.
 //!
-//! The change of a matrix is `scale B A`. Both thin matrices stay in the mapped file until their target is merged. A
-//! kind of adapter that is more than that (DoRA, trained biases or embeddings, PiSSA's changed base) is refused, since
-//! leaving a part of it out would quietly write another model.
+//! The change of a matrix is `scale B A`. Both thin matrices stay in the mapped file until their target is
+//! merged. Adapters that do more (DoRA, trained biases or embeddings, PiSSA's changed base) are refused: a
+//! merge without that part would silently write another model.
 
 mod gguf;
 pub mod peft;
@@ -29,7 +29,7 @@ pub struct Lora {
     targets: BTreeMap<String, Target>,
 }
 
-/// What the matrices are stored in.
+/// The file that holds the matrices.
 #[derive(Debug)]
 enum File {
     Gguf(Gguf),
@@ -49,7 +49,7 @@ struct Stored {
 }
 
 impl Stored {
-    /// Fails for a tensor that is no matrix; `path` is the file that the error names.
+    /// Fails for a tensor that is not a matrix; `path` is the file that the error names.
     fn new(path: &Path, name: &str, dtype: DType, shape: &[u64], place: Range<u64>) -> Result<Self> {
         let [rows, cols] = *shape else {
             let problem = format!("has {} dimensions, and a LoRA's matrices have two", shape.len());
@@ -60,7 +60,7 @@ impl Stored {
     }
 }
 
-/// What one matrix of the base gets.
+/// The change of one matrix of the base.
 #[derive(Clone, Debug)]
 struct Target {
     /// `[rank, n]`
@@ -68,22 +68,24 @@ struct Target {
     /// `[m, rank]`, in the file's order of rows.
     b: Stored,
     order: RowOrder,
-    /// alpha / rank, or what the adapter's kind makes of it.
+    /// alpha / rank, or what the kind of adapter has in its place.
     scale: f32,
 }
 
 impl Lora {
-    /// Whether this is a LoRA of another program's: a folder with PEFT's configuration, or a GGUF file of that type.
+    /// Whether this is a LoRA of another program: a folder with PEFT's configuration, or a GGUF file of type
+    /// adapter.
     pub fn is_lora(path: &Path) -> bool {
         peft::is_folder(path)
             || matches!(detect(path), Ok(Container::Gguf))
                 && Gguf::open(path).is_ok_and(|g| gguf::is_lora(&g))
     }
 
-    /// Open a LoRA for this base.
+    /// Opens a LoRA for this base.
     ///
     /// # Errors
-    /// A file that is damaged; another kind of adapter; a target that the base has not, or with other shapes.
+    /// A damaged file; another kind of adapter; a target that the base does not have, or has in another
+    /// shape.
     pub fn open(path: &Path, base: &Base) -> Result<Self> {
         let lora = if path.is_dir() { peft::open(path, base)? } else { gguf::open(path, base)? };
         for (name, target) in &lora.targets {
@@ -115,7 +117,8 @@ impl Lora {
         self.targets.keys().map(String::as_str)
     }
 
-    /// B and `factor` times the adapter's own scale times A, of one of [`Self::targets`]; rows of B in canonical order.
+    /// B, and A times `factor` times the adapter's own scale, of one of [`Self::targets`]. The rows of B are
+    /// in canonical order.
     ///
     /// # Errors
     /// No such target; a number that is not finite.
@@ -157,15 +160,15 @@ impl Lora {
     }
 }
 
-/// The two matrices of each target, while the names of a file are gone through.
+/// The two matrices of each target, while a file is read.
 #[derive(Default)]
 struct Pairs(BTreeMap<String, [Option<Stored>; 2]>);
 
 impl Pairs {
-    /// Take `stored` as A (0) or B (1) of `name`.
+    /// Records `stored` as A (0) or B (1) of `name`.
     ///
     /// # Errors
-    /// The file has it already, under another name.
+    /// The file has it twice, under another name.
     fn put(&mut self, path: &Path, name: String, part: usize, stored: Stored) -> Result<()> {
         let place = format!("tensor '{}'", stored.name.escape_debug());
         match self.0.entry(name).or_default()[part].replace(stored) {
@@ -177,7 +180,7 @@ impl Pairs {
         }
     }
 
-    /// Every target with both matrices, which `finish` gives its order of rows and its scale.
+    /// Every target with both matrices. `finish` adds the order of rows and the scale.
     fn finish(
         self,
         path: &Path,

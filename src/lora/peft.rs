@@ -1,9 +1,10 @@
-//! A LoRA in a folder, as PEFT's `save_pretrained` leaves it.
+//! A LoRA in a folder, as PEFT's `save_pretrained` writes it.
 //!
-//! adapter_config.json gives `r`, `lora_alpha` and, for modules whose name ends as a key says (a regular expression),
-//! `rank_pattern` and `alpha_pattern`. The scale is `alpha / r`, with `use_rslora` `alpha / sqrt(r)` (Kalajdzievski
-//! 2023). A is `[r, in]` and B `[out, r]` also where a module stores `[in, out]`: `fan_in_fan_out` says so of the module
-//! alone, and PEFT mends it where it is wrong; so it matters only where the architecture is not known. Source: `LoraConfig`, `LoraLayer.update_layer` and `get_pattern_key` in peft.
+//! adapter_config.json has `r` and `lora_alpha`, and for modules whose name ends as a regular expression says
+//! `rank_pattern` and `alpha_pattern`. The scale is `alpha / r`, with `use_rslora` `alpha / sqrt(r)`
+//! (Kalajdzievski 2023). A is `[r, in]` and B `[out, r]`, also for a module that stores `[in, out]`:
+//! `fan_in_fan_out` is about the module alone, and PEFT corrects it if it is wrong, so it matters only for
+//! unknown architectures. Source: `LoraConfig`, `LoraLayer.update_layer` and `get_pattern_key` in peft.
 
 use std::fmt;
 use std::path::Path;
@@ -20,13 +21,13 @@ use crate::{Error, Result};
 
 /// The file of the matrices.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
-/// The file that says how they are meant.
+/// The file that says what they mean.
 pub const CONFIG: &str = "adapter_config.json";
 
 const PREFIX: &str = "base_model.model.";
 const PARTS: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
 
-/// The module that a tensor called so is A (0) or B (1) of.
+/// The module whose A (0) or B (1) has this name.
 fn module(tensor: &str, part: usize) -> Option<&str> {
     tensor.strip_prefix(PREFIX)?.strip_suffix(PARTS[part])
 }
@@ -42,7 +43,7 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
     let file = SafeTensors::open(&path)?;
     let mut pairs = Pairs::default();
     let table = base.architecture();
-    // Of a square matrix nothing else would tell.
+    // The shape of a square matrix does not tell.
     if config.fan_in_fan_out && !base.is_known() {
         let name = base.architecture_name().escape_debug();
         let problem =
@@ -81,7 +82,7 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
             None => Some(RowOrder::CANONICAL),
         };
         let order = order.ok_or_else(|| {
-            let problem = format!("{} rows are no whole number of heads", b.rows);
+            let problem = format!("{} rows are not a whole number of heads", b.rows);
             Error::input(
                 &path,
                 format!("tensor '{}'", b.name),
@@ -89,7 +90,7 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
                 "use the base that it was trained on",
             )
         })?;
-        // Patterns are of modules' own names.
+        // Patterns match the names of modules.
         let scale = config.scale(module(&a.name, 0).unwrap_or_default(), a.rows)?;
         Ok(Target { a, b, order, scale })
     })?;
@@ -105,7 +106,7 @@ struct Patterns {
     alpha_pattern: InOrder,
 }
 
-/// An object's entries in the order of the file: the first pattern that fits is PEFT's choice.
+/// The entries of an object in the order of the file: PEFT takes the first pattern that matches.
 #[derive(Default)]
 struct InOrder(Vec<(String, Json)>);
 
@@ -135,7 +136,7 @@ impl<'de> Deserialize<'de> for InOrder {
     }
 }
 
-/// adapter_config.json, as far as it tells what the matrices mean.
+/// The part of adapter_config.json that says what the matrices mean.
 struct Config<'a> {
     path: &'a Path,
     alpha: f64,
@@ -197,7 +198,7 @@ impl<'a> Config<'a> {
         })
     }
 
-    /// The factor of `B A` of a module whose A has so many rows.
+    /// The factor of `B A` of a module whose A has this many rows.
     fn scale(&self, module: &str, rows: usize) -> Result<f32> {
         let of = |patterns: &[(Regex, f64)], otherwise: f64| {
             patterns.iter().find(|(regex, _)| regex.is_match(module)).map_or(otherwise, |(_, value)| *value)
@@ -211,7 +212,7 @@ impl<'a> Config<'a> {
     }
 }
 
-/// What makes an adapter more than `B A` on linear layers, and why it cannot be merged.
+/// Keys that make an adapter more than `B A` on linear layers, and why it cannot be merged.
 const REFUSED: &[(&str, &str)] = &[
     ("use_dora", "DoRA also scales the columns of the sum"),
     ("lora_bias", "biases were trained"),
@@ -220,7 +221,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("trainable_token_indices", "embeddings were trained"),
     ("target_parameters", "parameters that are no linear layers were trained"),
     ("layer_replication", "the base's layers were repeated"),
-    ("alora_invocation_tokens", "it acts only behind certain tokens"),
+    ("alora_invocation_tokens", "it acts only after certain tokens"),
 ];
 
 fn is_off(value: &Json) -> bool {

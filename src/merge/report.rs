@@ -1,18 +1,13 @@
-//! How much of the adapter a merge carried through rounding, as measured on the bytes that were written.
+//! How much of an adapter survives the rounding of a merge, measured on the bytes that are written.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use crate::kernels::{Cpu, Multiversion};
+use crate::rewrite::Companion;
 
-/// A tensor whose share lies below is worth a warning.
-const LOW_SHARE: f64 = 0.5;
-/// Noise above this is worth one: rounding then adds ten times the adapter's change in other directions, about what a
-/// change of a hundredth of a quantization step costs.
-const HIGH_NOISE: f64 = 10.0;
-
-/// Sums of products over some numbers of one matrix: W as the base stores it, d its change, Q as written.
+/// Sums of products over some values of one matrix: W as the base stores it, d its change, Q as written.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sums {
     /// `<Q - W, d>`
@@ -26,12 +21,12 @@ pub struct Sums {
 }
 
 impl Sums {
-    /// Over one row: eight running sums of each, added up in order.
+    /// Over one row: eight running sums each, added up in order.
     pub fn of_row(q: &[f32], w: &[f32], d: &[f32]) -> Self {
         Cpu::current().dispatch(Row { q, w, d })
     }
 
-    /// Add those of further numbers.
+    /// Adds the sums of further values.
     pub fn add(&mut self, other: &Self) {
         self.moved_along += other.moved_along;
         self.moved += other.moved;
@@ -39,7 +34,7 @@ impl Sums {
         self.weight += other.weight;
     }
 
-    /// `<Q - W, d> / |d|^2`; 1 where there was nothing to change.
+    /// `<Q - W, d> / |d|^2`; 1 if d is zero.
     pub fn share(&self) -> f64 {
         if self.change == 0.0 { 1.0 } else { self.moved_along / self.change }
     }
@@ -49,7 +44,7 @@ impl Sums {
         (self.moved - 2.0 * self.moved_along + self.change).max(0.0)
     }
 
-    /// `|Q - W - share d| / |d|`: 0 where there was nothing to change.
+    /// `|Q - W - share d| / |d|`: 0 if d is zero.
     pub fn noise(&self) -> f64 {
         if self.change == 0.0 {
             return 0.0;
@@ -58,7 +53,7 @@ impl Sums {
         (across.max(0.0) / self.change).sqrt()
     }
 
-    /// `<Q - W, d> / (|Q - W| |d|)`: 1 where there was nothing to change, 0 where nothing moved.
+    /// `<Q - W, d> / (|Q - W| |d|)`: 1 if d is zero, 0 if nothing moved.
     pub fn fidelity(&self) -> f64 {
         if self.change == 0.0 {
             return 1.0;
@@ -72,7 +67,7 @@ impl Sums {
     }
 }
 
-/// One row as it was written and as it was, and its change.
+/// One row as written and as it was, and its change.
 struct Row<'a> {
     q: &'a [f32],
     w: &'a [f32],
@@ -116,18 +111,18 @@ impl Multiversion for Row<'_> {
 pub struct TensorReport {
     /// Canonical name.
     pub name: String,
-    /// The parts of the tensor that were changed, where not all of it was.
+    /// The changed parts of the tensor; empty if all of it was changed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<String>,
     /// The type it was written in.
     pub dtype: String,
     /// How much of the change survived rounding, in its own direction: `<Q - W, d> / |d|^2`, 1 for all of it.
     pub share: f64,
-    /// What rounding added across that direction, beside the size of the change: `|Q - W - share d| / |d|`.
+    /// What rounding added across that direction, relative to the change: `|Q - W - share d| / |d|`.
     pub noise: f64,
-    /// The size of the change beside the matrix: `|d| / |W|`.
+    /// The size of the change relative to the matrix: `|d| / |W|`.
     pub change: f64,
-    /// How alike what was written and the change are: the cosine of the angle between Q - W and d.
+    /// The cosine of the angle between what was written, Q - W, and the change d.
     pub fidelity: f64,
 }
 
@@ -154,61 +149,31 @@ impl TensorReport {
     }
 }
 
-/// What became of the adapter, a line a changed tensor in the order of the output file.
+/// What a merge wrote, and what became of the adapter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct MergeReport {
-    /// What a program that runs the merged model is given: the file or folder written, of splits the first.
+    /// What a program that runs the merged model is given: the file or folder, of splits the first.
     pub model: PathBuf,
-    /// The changed tensors.
+    /// The changed tensors, in the order of the output file.
     pub tensors: Vec<TensorReport>,
-    /// What happened to other files that whoever uses the output should know, a line each.
+    /// What a user should know of a change of types, one line each.
     pub notes: Vec<String>,
-    /// Whether the base's container leaves no choice of types.
+    /// Files of the base's folder that are not in the output as one may expect.
+    pub companions: Vec<Companion>,
+    /// Whether the base's container fixes the types.
     #[serde(skip)]
     pub types_are_fixed: bool,
 }
 
 impl MergeReport {
-    /// The changed tensors, those that lost most (or gained most) of their change first, then the noisiest.
+    /// The changed tensors: first those that lost (or gained) most of their change, then the noisiest.
     pub fn worst_first(&self) -> Vec<&TensorReport> {
         let mut tensors: Vec<_> = self.tensors.iter().collect();
         let off = |t: &TensorReport| (t.share - 1.0).abs();
-        // Shares within a hundredth are alike.
+        // Shares within a hundredth count as equal.
         let key = |t: &TensorReport| (off(t) * 100.0).round();
         tensors.sort_by(|a, b| key(b).total_cmp(&key(a)).then(b.noise.total_cmp(&a.noise)));
         tensors
-    }
-
-    /// One line for each thing that whoever uses the output should know.
-    pub fn warnings(&self) -> Vec<String> {
-        let mut lines = self.notes.clone();
-        let help = match self.types_are_fixed {
-            true => "merge into the model unquantized, and quantize that",
-            false => "store them finer, for example with --type-adapted q8_0",
-        };
-        let count = self.tensors.len();
-        let low: Vec<_> = self.tensors.iter().filter(|t| t.share < LOW_SHARE).collect();
-        if let Some(worst) = low.iter().min_by(|a, b| a.share.total_cmp(&b.share)) {
-            lines.push(format!(
-                "less than half of the adapter survived rounding in {} of {count} tensors, least in {} ({:.3}); {}",
-                low.len(),
-                worst.label(),
-                worst.share,
-                help
-            ));
-        }
-        let noisy: Vec<_> = self.tensors.iter().filter(|t| t.noise > HIGH_NOISE).collect();
-        if let Some(worst) = noisy.iter().max_by(|a, b| a.noise.total_cmp(&b.noise)) {
-            lines.push(format!(
-                "rounding added more than {HIGH_NOISE} times the adapter's own change in {} of {count} tensors, most \
-                 in {} ({:.1}); {}",
-                noisy.len(),
-                worst.label(),
-                worst.noise,
-                help
-            ));
-        }
-        lines
     }
 }
 
@@ -226,31 +191,5 @@ mod tests {
         assert_eq!(sums.fidelity(), 0.5 / 9.25f64.sqrt());
         let none = Sums::of_row(&[2.0], &[2.0], &[0.0]);
         assert_eq!((none.share(), none.noise(), none.error(), none.fidelity()), (1.0, 0.0, 0.0, 1.0));
-    }
-
-    #[test]
-    fn worst_comes_first_and_is_warned_of() {
-        let tensor = |name: &str, share, noise| TensorReport {
-            name: name.into(),
-            parts: Vec::new(),
-            dtype: "Q4_0".into(),
-            share,
-            noise,
-            change: 0.01,
-            fidelity: 0.5,
-        };
-        let mut report = MergeReport {
-            model: "out.gguf".into(),
-            tensors: vec![tensor("a", 1.0, 3.0), tensor("b", 1.001, 20.0), tensor("c", 0.3, 1.0)],
-            ..Default::default()
-        };
-        let order: String = report.worst_first().iter().map(|t| t.name.as_str()).collect();
-        assert_eq!(order, "cba");
-        let warnings = report.warnings();
-        assert!(warnings[0].contains("1 of 3 tensors, least in c (0.300)"), "{warnings:?}");
-        assert!(warnings[1].contains("most in b (20.0)"), "{warnings:?}");
-        assert!(warnings[0].contains("--type-adapted"), "{warnings:?}");
-        report.types_are_fixed = true;
-        assert!(!report.warnings()[0].contains("--type"), "{warnings:?}");
     }
 }

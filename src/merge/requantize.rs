@@ -1,23 +1,23 @@
-//! Rounding one changed row so that the change is still there afterwards.
+//! Rounding one changed row so that the change survives.
 //!
-//! Rounding W + d to the nearest code loses every change smaller than half a quantization step; for a small adapter on
-//! a 4-bit matrix that is nearly all of it. What counts is the share of the change that survives in its own direction,
-//! `<Q - W, d> / |d|^2`. So the row is rounded as Q(W + g d) on the grid of the base's own scales, with the gain g that
-//! brings the share nearest to 1. Among all choices of codes with that share, this one has the least error |Q - W - d|:
-//! with a Lagrange multiplier for the share, each code becomes the rounding of (1 + lambda) d. In words: of many changes
-//! too small for a step, the largest take a whole step and stand for the rest. That holds for levels of uneven distance
-//! as it does for even steps.
+//! Rounding W + d to the nearest code loses every change smaller than half a quantization step. Of a small
+//! adapter on a 4-bit matrix that is nearly all. What counts is the share of the change that survives in its
+//! own direction, `<Q - W, d> / |d|^2`. So the row is rounded as Q(W + g d) on the grid of the base's own
+//! scales, with the gain g that brings the share nearest to 1. Among all choices of codes with that share,
+//! this one has the least error |Q - W - d|: with a Lagrange multiplier for the share, each code becomes the
+//! rounding of (1 + lambda) d. In words: of many changes too small for a step, the largest take a whole step
+//! on behalf of the rest. This holds for uneven levels as for even steps.
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::quant::{Grid, QuantError, decode, encode, encode_weighted, encode_with_fixed_scales};
 
-use super::gain::{Change, Floats, Levels, NEAR, Steps, gain};
+use super::gain::{Floats, Levels, NEAR, RowDelta, Steps, gain};
 use super::report::Sums;
 
 /// Shares within which encoding with new scales may be taken instead.
 pub(super) const PLAIN_SHARES: std::ops::RangeInclusive<f64> = 0.9..=1.1;
-/// Encoding with new scales costs an error of about a twelfth of a squared step a value, so it is tried only where the
-/// old scales cost more than this part of it.
+/// Encoding with new scales costs about a twelfth of a squared step per value. It is tried only where the old
+/// scales cost more than this fraction of a squared step.
 pub(super) const PLAIN_ERROR: f64 = 1.0 / 8.0;
 
 /// How one matrix is stored before and after.
@@ -27,20 +27,21 @@ pub struct Types<'a> {
     pub stored: DType,
     /// As the output will.
     pub output: DType,
-    /// How much an error in each column counts where the type changes; all alike where there are none.
-    pub weights: Option<&'a [f32]>,
+    /// How much an error in each column counts where the type changes; `None` for all alike.
+    pub importance: Option<&'a [f32]>,
 }
 
 impl Types<'_> {
     fn encode(&self, values: &[f32], out: &mut [u8]) -> Result<(), QuantError> {
-        match self.weights {
-            Some(weights) => encode_weighted(self.output, values, weights, out),
+        match self.importance {
+            Some(importance) => encode_weighted(self.output, values, importance, out),
             None => encode(self.output, values, out),
         }
     }
 }
 
-/// Round the row with values `w`, stored as `stored`, and change `d` into `out`. Returns what became of the change.
+/// Rounds the row with values `w`, stored as `stored`, and its change `d` into `out`. Returns what became of
+/// the change.
 ///
 /// # Errors
 /// [`QuantError::OutOfRange`] for a value that the output type cannot hold.
@@ -64,14 +65,14 @@ pub fn row(
         if greatest == 0.0 || PLAIN_SHARES.contains(&plain.share()) {
             return Ok(plain);
         }
-        // W itself may lie on the new type's grid (BF16 in F16), and then small changes vanish here too.
+        // W itself may lie on the grid of the new type (BF16 in F16); then small changes vanish here too.
         let mut base = vec![0; out.len()];
         types.encode(w, &mut base)?;
         keep_grid(types.output, &base, w, d, out)
     }
 }
 
-/// Round on the grid of `base`, blocks of `dtype` that decode to `w` or nearly so.
+/// Rounds on the grid of `base`: blocks of `dtype` that decode to `w` or nearly so.
 fn keep_grid(dtype: DType, base: &[u8], w: &[f32], d: &[f32], out: &mut [u8]) -> Result<Sums, QuantError> {
     let Some(grid) = Grid::read(dtype, base)? else { return without_grid(dtype, w, d, out) };
     let gain = match &grid {
@@ -102,14 +103,14 @@ fn keep_grid(dtype: DType, base: &[u8], w: &[f32], d: &[f32], out: &mut [u8]) ->
     Ok(kept)
 }
 
-/// Round where every value has its own exponent: nearly always the plain rounding keeps the change.
+/// Rounds a type whose values have their own exponents. Plain rounding nearly always keeps the change.
 fn without_grid(dtype: DType, w: &[f32], d: &[f32], out: &mut [u8]) -> Result<Sums, QuantError> {
     encode(dtype, &sum(w, d, 1.0), out)?;
     let plain = measure(dtype, w, d, out)?;
     if (plain.share() - 1.0).abs() <= NEAR {
         return Ok(plain);
     }
-    encode(dtype, &sum(w, d, gain(&Floats { dtype, w, change: Change::new(d) })), out)?;
+    encode(dtype, &sum(w, d, gain(&Floats { dtype, w, delta: RowDelta::new(d) })), out)?;
     measure(dtype, w, d, out)
 }
 
@@ -117,7 +118,7 @@ fn sum(w: &[f32], d: &[f32], gain: f32) -> Vec<f32> {
     w.iter().zip(d).map(|(&w, &d)| w + gain * d).collect()
 }
 
-/// What became of the row, as `bytes` decode.
+/// What became of the row, measured on what `bytes` decode to.
 fn measure(dtype: DType, w: &[f32], d: &[f32], bytes: &[u8]) -> Result<Sums, QuantError> {
     /// A multiple of every block's length.
     const CHUNK: usize = 256;
@@ -148,7 +149,7 @@ mod tests {
         (0..COLS).map(|_| size * (0..12).map(|_| uniform(stream)).sum::<f32>()).collect()
     }
 
-    /// A row of `dtype`; where that has no encoder, on scales that fit values of a spread of 0.1.
+    /// A row of `dtype`. Without an encoder its scales fit values with a spread of 0.1.
     fn stored_row(dtype: DType, values: &[f32]) -> Vec<u8> {
         let mut stored = vec![0; dtype.bytes_for(COLS as u64).unwrap() as usize];
         if dtype.can_encode() {
@@ -185,7 +186,7 @@ mod tests {
     }
 
     fn kept(dtype: DType, size: f32) -> Sums {
-        let types = Types { stored: dtype, output: dtype, weights: None };
+        let types = Types { stored: dtype, output: dtype, importance: None };
         over_rows(dtype, size, |stored, w, d, out| row(types, stored, w, d, out).unwrap())
     }
 
@@ -198,7 +199,7 @@ mod tests {
         ] {
             let size = match dtype {
                 Q6_K => 0.003,
-                // Single codes of a row are too much of a smaller change.
+                // A single code is too large for a smaller change.
                 Q1_0 | Q2_0 | TQ1_0 | TQ2_0 => 0.03,
                 _ => 0.01,
             };
@@ -233,7 +234,7 @@ mod tests {
 
     #[test]
     fn float_types_keep_changes_below_half_a_unit_in_the_last_place() {
-        // Of BF16 the unit is 0.4 to 0.8 per cent of a value.
+        // A unit in the last place of BF16 is 0.4 to 0.8 per cent of the value.
         let kept = kept(DType::BF16, 1e-4);
         assert!((kept.share() - 1.0).abs() < 0.02, "{}", kept.share());
     }
@@ -255,7 +256,7 @@ mod tests {
             (DType::BF16, DType::MXFP4),
             (DType::TQ2_0, DType::Q3_K),
         ] {
-            let types = Types { stored, output, weights: None };
+            let types = Types { stored, output, importance: None };
             let sums = over_rows(stored, 0.01, |bytes, w, d, _| {
                 let mut out = vec![0; output.bytes_for(COLS as u64).unwrap() as usize];
                 row(types, bytes, w, d, &mut out).unwrap()
@@ -267,7 +268,7 @@ mod tests {
     #[test]
     fn no_change_gives_the_stored_bytes_and_tiny_ones_end_the_search() {
         let dtype = DType::Q4_K;
-        let types = Types { stored: dtype, output: dtype, weights: None };
+        let types = Types { stored: dtype, output: dtype, importance: None };
         over_rows(dtype, 0.0, |stored, w, d, out| {
             let sums = row(types, stored, w, d, out).unwrap();
             assert_eq!(stored, out);
@@ -279,7 +280,7 @@ mod tests {
 
     #[test]
     fn values_beyond_the_type_are_named() {
-        let types = Types { stored: DType::F16, output: DType::F16, weights: None };
+        let types = Types { stored: DType::F16, output: DType::F16, importance: None };
         let w = vec![60000.0; 4];
         let mut stored = vec![0; 8];
         encode(DType::F16, &w, &mut stored).unwrap();

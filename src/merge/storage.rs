@@ -1,4 +1,4 @@
-//! Which type a changed tensor is stored in.
+//! The type that a changed tensor is stored in.
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::quant::can_encode_with_fixed_scales;
@@ -10,21 +10,21 @@ use crate::{Error, Result};
 /// How the changed tensors are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Storage {
-    /// Each as the base stores it, or as the mixture of the whole file has it.
+    /// Each as the base stores it, or as the mixture for the whole file says.
     #[default]
     AsStored,
     /// All in this type.
     Only(DType),
-    /// Each as the base stores it if its change keeps this fidelity (see [`super::TensorReport::fidelity`]), else in the
-    /// narrowest wider type in which it does.
+    /// Each as the base stores it if its change keeps this fidelity (see [`super::TensorReport::fidelity`]);
+    /// else in the narrowest wider type that keeps it.
     Narrowest {
         /// From 0 to 1.
         fidelity: f64,
     },
 }
 
-/// Types that a tensor may be widened to, by bits and then by how fine they are. Each has been seen to be finer than
-/// those before it on matrices like a language model's.
+/// Types that a tensor may be widened to, by bits and then by precision. On matrices of language models each
+/// measured finer than those before it.
 const WIDER: &[DType] = &[
     DType::Q4_K,
     DType::Q4_1,
@@ -38,29 +38,29 @@ const WIDER: &[DType] = &[
     DType::F32,
 ];
 
-/// The type for `adapted`, whose own `dtype` is what it has without a wish.
+/// The type for `adapted`. Its own `dtype` is the default.
 pub(super) fn choose(
     storage: Storage,
     base: &Base,
     tensor: &BaseTensor,
     adapted: &Adapted<'_>,
 ) -> Result<DType> {
-    let columns = adapted.weight.as_stored().0.cols();
+    let cols = adapted.weight.as_stored().0.cols();
     let fidelity = match storage {
-        Storage::AsStored => return check(base, adapted.name, tensor, adapted.dtype, columns),
-        Storage::Only(dtype) => return check(base, adapted.name, tensor, dtype, columns),
+        Storage::AsStored => return check(base, adapted.name, tensor, adapted.dtype, cols),
+        Storage::Only(dtype) => return check(base, adapted.name, tensor, dtype, cols),
         Storage::Narrowest { fidelity } => fidelity,
     };
     let bits = |dtype: DType| dtype.block_bytes() as f64 / dtype.block_elements() as f64;
     let wider = WIDER.iter().copied().filter(|&w| w != tensor.dtype && bits(w) >= bits(tensor.dtype));
-    let usable = |dtype: &DType| check(base, adapted.name, tensor, *dtype, columns).is_ok();
+    let usable = |dtype: &DType| check(base, adapted.name, tensor, *dtype, cols).is_ok();
     let mut candidates: Vec<DType> = [tensor.dtype].into_iter().chain(wider).filter(usable).collect();
     let Some(last) = candidates.pop() else {
-        return check(base, adapted.name, tensor, tensor.dtype, columns);
+        return check(base, adapted.name, tensor, tensor.dtype, cols);
     };
     for dtype in candidates {
-        // A value that a narrow type cannot hold is a reason for a wider one.
-        let kept = Adapted { dtype, ..*adapted }.measure(base.path());
+        // A value that the type cannot hold is a reason for a wider one.
+        let kept = Adapted { dtype, ..*adapted }.measure();
         if kept.is_ok_and(|kept| kept.fidelity >= fidelity) {
             return Ok(dtype);
         }
@@ -68,12 +68,12 @@ pub(super) fn choose(
     Ok(last)
 }
 
-/// The type itself, if the tensor can be written in it.
+/// Returns the type if the tensor can be written in it.
 fn check(base: &Base, name: &str, tensor: &BaseTensor, dtype: DType, cols: usize) -> Result<DType> {
     let refuse = |problem: String, help: &str| {
         Err(Error::input(base.path(), format!("tensor '{name}'"), problem, help))
     };
-    // Of some types that have no encoder codes can still be changed.
+    // Some types have no encoder, but their codes can be changed.
     let stays = dtype == tensor.dtype;
     if !(dtype.can_encode() || stays && can_encode_with_fixed_scales(dtype)) {
         if stays {
@@ -90,7 +90,7 @@ fn check(base: &Base, name: &str, tensor: &BaseTensor, dtype: DType, cols: usize
         );
     }
     if dtype.bytes_for(cols as u64).is_none() {
-        let problem = format!("its rows of {cols} values are no whole number of {dtype} blocks");
+        let problem = format!("its rows of {cols} values are not a whole number of {dtype} blocks");
         return refuse(problem, "choose a type with smaller blocks, for example q8_0 or f16");
     }
     Ok(dtype)

@@ -1,20 +1,18 @@
-//! One changed matrix as a stream: a few blocks of rows at a time are decoded, changed, rounded and appended.
+//! A matrix that adapters change, as a stream: a few blocks of rows at a time are decoded, changed and
+//! rounded.
 
 use std::ops::Range;
 use std::path::Path;
 
 use curmerge_formats::dtype::DType;
-use curmerge_formats::output::Queue;
-use rayon::prelude::*;
 
+use super::deltas::{self, Delta, DeltaSum};
+use super::nbits;
 use super::report::{Sums, TensorReport};
 use super::requantize::{self, Types};
-use super::terms::{self, Sum, Term};
 use crate::base::Weight;
+use crate::rewrite::{ComputedTensor, in_blocks};
 use crate::{Error, Result};
-
-/// Numbers of one block, which one thread does; at least a row.
-const BLOCK_VALUES: usize = 1 << 16;
 
 /// A tensor of the base that adapters change.
 #[derive(Clone, Copy, Debug)]
@@ -22,99 +20,81 @@ pub(super) struct Adapted<'a> {
     /// Canonical name.
     pub(super) name: &'a str,
     /// What is added.
-    pub(super) terms: &'a [Term<'a>],
-    /// The whole of it.
+    pub(super) deltas: &'a [Delta<'a>],
+    /// The whole tensor.
     pub(super) weight: Weight<'a>,
-    /// How much a rounding error in each column counts, where the type changes; for each expert.
-    pub(super) weights: Option<&'a [f32]>,
-    /// The type it will be written in.
+    /// How much a rounding error in each column counts where the type changes; for each expert.
+    pub(super) importance: Option<&'a [f32]>,
+    /// The type of the output.
     pub(super) dtype: DType,
+    /// The base, for errors.
+    pub(super) path: &'a Path,
+}
+
+impl ComputedTensor for Adapted<'_> {
+    type Outcome = TensorReport;
+
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The merged matrix as the container stores it: its order of rows, or its transpose. Every stored row is
+    /// rounded by itself, so the result depends neither on blocks nor on threads.
+    fn compute(&self, put: &mut dyn FnMut(usize, Vec<u8>) -> Result<()>) -> Result<TensorReport> {
+        if let Some(nbits) = self.weight.nbits() {
+            return nbits::compute(self, nbits, put);
+        }
+        let (stored, transposed) = self.weight.as_stored();
+        let sum = DeltaSum::new(self.deltas, transposed, self.path)?;
+        let mut sums = Sums::default();
+        in_blocks(
+            [stored.rows(), stored.cols()],
+            |rows| self.block(&sum, rows),
+            |(bytes, row_sums)| {
+                row_sums.iter().for_each(|row| sums.add(row));
+                put(0, bytes)
+            },
+        )?;
+        Ok(self.report(self.dtype.name(), &sums))
+    }
 }
 
 impl Adapted<'_> {
-    /// Length of the matrix in the output.
-    pub(super) fn output_bytes(&self) -> u64 {
-        // `merge` checked that rows are whole blocks of the type.
-        self.dtype.bytes_for((self.weight.rows() * self.weight.cols()) as u64).unwrap_or(0)
+    /// What [`ComputedTensor::compute`] would report.
+    pub(super) fn measure(&self) -> Result<TensorReport> {
+        self.compute(&mut |_, _| Ok(()))
     }
 
-    /// Write the merged matrix at `offset` as the container stores it: rows in its order, or the transpose's. `path` is the
-    /// base that errors name. Every stored row is rounded by itself, so neither blocks nor threads show in the result.
-    pub(super) fn write_at(&self, mut offset: u64, out: &Queue<'_>, path: &Path) -> Result<TensorReport> {
-        self.each_block(path, |bytes| {
-            let place = offset;
-            offset += bytes.len() as u64;
-            Ok(out.write_at(place, bytes)?)
-        })
+    /// The report on the tensor, from the sums over all its rows.
+    pub(super) fn report(&self, dtype: &str, sums: &Sums) -> TensorReport {
+        TensorReport::new(self.name, deltas::parts(self.deltas), dtype, sums)
     }
 
-    /// What [`Self::write_at`] would tell.
-    pub(super) fn measure(&self, path: &Path) -> Result<TensorReport> {
-        self.each_block(path, |_| Ok(()))
-    }
-
-    /// The matrix as [`Self::write_at`] has it, block by block.
-    pub(super) fn each_block(
-        &self,
-        path: &Path,
-        mut take: impl FnMut(Vec<u8>) -> Result<()>,
-    ) -> Result<TensorReport> {
-        let (stored, transposed) = self.weight.as_stored();
-        let sum = Sum::of(self.terms, transposed, path)?;
-        let mut sums = Sums::default();
-        in_blocks(
-            &stored,
-            |rows| self.block(path, &sum, rows),
-            |(bytes, block_sums)| {
-                block_sums.iter().for_each(|s| sums.add(s));
-                take(bytes)
-            },
-        )?;
-        Ok(TensorReport::new(self.name, terms::parts(self.terms), self.dtype.name(), &sums))
-    }
-
-    /// The bytes of some rows in the container's order, and each row's sums.
-    fn block(&self, path: &Path, sum: &Sum, rows: Range<usize>) -> Result<(Vec<u8>, Vec<Sums>)> {
+    /// The bytes of some stored rows, and the sums of each row.
+    fn block(&self, sum: &DeltaSum, rows: Range<usize>) -> Result<(Vec<u8>, Vec<Sums>)> {
         let (stored, transposed) = self.weight.as_stored();
         let (cols, stored_bytes) = (stored.cols(), stored.row_bytes());
-        let row_bytes = self.output_bytes() as usize / stored.rows();
-        // Each expert has its own weights.
-        let experts = self.weights.map_or(1, |weights| weights.len() / cols);
-        let rows_an_expert = stored.rows() / experts;
+        // `storage` checked that rows are whole blocks of the type.
+        let row_bytes = self.dtype.bytes_for(cols as u64).unwrap_or(0) as usize;
+        let experts = self.importance.map_or(1, |importance| importance.len() / cols);
+        let rows_per_expert = stored.rows() / experts;
         let (mut w, mut d) = (vec![0.0; cols], vec![0.0; cols]);
         let mut bytes = vec![0; rows.len() * row_bytes];
         let mut sums = Vec::with_capacity(rows.len());
         for (stored_row, out) in rows.zip(bytes.chunks_exact_mut(row_bytes)) {
             stored.decode_row(stored_row, &mut w);
             sum.of_row(stored_row, &mut d);
-            let weights = self.weights.map(|weights| &weights[stored_row / rows_an_expert * cols..][..cols]);
-            let types = Types { stored: stored.dtype(), output: self.dtype, weights };
+            let importance = self.importance.map(|all| &all[stored_row / rows_per_expert * cols..][..cols]);
+            let types = Types { stored: stored.dtype(), output: self.dtype, importance };
             let bytes = &stored.stored_bytes()[stored_row * stored_bytes..][..stored_bytes];
             let rounded = requantize::row(types, bytes, &w, &d, out).map_err(|e| {
-                // Of a transpose no row is moved.
+                // The rows of a transpose are never permuted.
                 let row = if transposed { stored_row } else { self.weight.canonical_row(stored_row) };
                 let place = format!("tensor '{}', row {row}", self.name);
-                Error::input(path, place, e.to_string(), "or train with a lower --lr")
+                Error::input(self.path, place, e.to_string(), "or train with a lower --lr")
             })?;
             sums.push(rounded);
         }
         Ok((bytes, sums))
     }
-}
-
-/// What `work` makes of blocks of the rows of a stored matrix, in parallel, to `take` in their order.
-pub(super) fn in_blocks<T: Send>(
-    stored: &Weight<'_>,
-    work: impl Fn(Range<usize>) -> Result<T> + Sync,
-    mut take: impl FnMut(T) -> Result<()>,
-) -> Result<()> {
-    let (rows, block) = (stored.rows(), (BLOCK_VALUES / stored.cols()).max(1));
-    let starts: Vec<usize> = (0..rows).step_by(block).collect();
-    // Only so many blocks are in memory at a time.
-    for batch in starts.chunks(2 * rayon::current_num_threads()) {
-        let done: Vec<Result<T>> =
-            batch.par_iter().map(|&start| work(start..(start + block).min(rows))).collect();
-        done.into_iter().try_for_each(|block| take(block?))?;
-    }
-    Ok(())
 }

@@ -4,17 +4,17 @@
 use std::path::Path;
 
 use curmerge_formats::OutputFile;
-use curmerge_formats::onnx::{Change, ElementType, Onnx, RewriteOptions, rewrite};
+use curmerge_formats::onnx::{ElementType, Onnx, Replacement, RewriteOptions, rewrite};
 
 use crate::support::venv;
 
 /// Writes a fixture with these tensors changed to the numbers 0, 1, 2, ... / 8.
 fn write(fixture: &str, names: &[&str], out: &Path, options: &RewriteOptions) {
     let model = Onnx::open(&Path::new("fixtures/onnx").join(fixture)).unwrap();
-    let changes: Vec<Change> = names
+    let changes: Vec<Replacement> = names
         .iter()
         .map(|name| model.initializer(name).unwrap())
-        .map(|tensor| Change { tensor, element: ElementType::FLOAT, dims: tensor.dims.clone() })
+        .map(|tensor| Replacement { tensor, element: ElementType::FLOAT, dims: tensor.dims.clone() })
         .collect();
     for file in rewrite(&model, &changes, options).unwrap() {
         let path = match &file.location {
@@ -27,7 +27,7 @@ fn write(fixture: &str, names: &[&str], out: &Path, options: &RewriteOptions) {
             let count = changes[index].dims.iter().product::<u64>();
             Ok((0..count).flat_map(|i| (i as f32 / 8.0).to_le_bytes()).collect())
         };
-        file.write(&mut to, values).unwrap();
+        file.pieces.write(&mut to, values).unwrap();
         to.commit().unwrap();
     }
 }

@@ -2,7 +2,8 @@
 //! without changes, is the same.
 #![no_main]
 
-use curmerge_formats::onnx::{Onnx, Piece, RewriteOptions, rewrite};
+use curmerge_formats::onnx::{Onnx, RewriteOptions, rewrite};
+use curmerge_formats::output::Piece;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -20,7 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
             let files = rewrite(&model, &[], &RewriteOptions::new("new.data")).expect("no change to refuse");
             let same = |piece: &Piece| matches!(piece, Piece::Copy { offset: 0, .. });
             let last = files.last().expect("the model file");
-            assert!(last.bytes() == bytes.len() as u64 && last.pieces.iter().all(same));
+            assert!(last.pieces.bytes() == bytes.len() as u64 && last.pieces.iter().all(same));
         }
     });
 });

@@ -7,8 +7,9 @@
 //! Parameter: name, dims [int64], data_type (ONNX's numbers), raw_data [uint8] aligned to 8 bytes
 //! ```
 //!
-//! The buffer is laid out by hand, since of a table all sizes are known before its values are, and a builder would hold
-//! all of them. Offsets lead forward from where they stand, but for those from a table back to its vtable.
+//! The buffer is laid out by hand: all sizes are known before the values are, and a builder would hold all
+//! values in memory. Offsets count forward from their own position, except those from a table back to its
+//! vtable.
 
 use std::collections::BTreeSet;
 
@@ -20,12 +21,12 @@ use crate::error::{Error, Result, quoted};
 const FORMAT_VERSION: i32 = 1;
 /// Offsets are signed 32-bit integers.
 const MAX_BYTES: u64 = i32::MAX as u64;
-/// Where the vtables stand: behind the root's offset and the identifier, and behind the root table.
+/// Offsets of the vtables: after the root's offset and the identifier, and after the root table.
 const ROOT_VTABLE: u64 = 8;
 const ROOT: u64 = ROOT_VTABLE + VTABLE_BYTES;
 const PARAMETER_VTABLE: u64 = ROOT + TABLE_BYTES;
 const PARAMETERS: u64 = PARAMETER_VTABLE + VTABLE_BYTES;
-/// Both tables have four fields of four bytes behind the offset to their vtable.
+/// Both tables have four fields of four bytes after the offset to their vtable.
 const TABLE_BYTES: u64 = 20;
 const VTABLE_BYTES: u64 = 12;
 
@@ -38,11 +39,12 @@ pub struct OnnxAdapterLayout {
 }
 
 impl OnnxAdapterLayout {
-    /// Lays out an adapter of these versions, which are the user's own. Parameters are named as the inputs that they are
-    /// for; values that are given stand in the frame.
+    /// Lays out an adapter of these versions, which the user chooses. Each parameter has the name of its
+    /// input. Values that are given become part of the frame.
     ///
     /// # Errors
-    /// [`Error::Encode`] for a name used twice, texts, values that do not fit their shape, and more than 2 GB.
+    /// [`Error::Encode`] for a name used twice, texts, values that do not fit their shape, and more than 2
+    /// GB.
     pub fn new(adapter_version: i32, model_version: i32, parameters: &[NewOnnxTensor]) -> Result<Self> {
         let mut names = BTreeSet::new();
         let table = |at: u64, vtable: u64, fields: [u32; 4]| {
@@ -50,7 +52,7 @@ impl OnnxAdapterLayout {
             bytes.extend(fields.iter().flat_map(|field| field.to_le_bytes()));
             bytes
         };
-        // Where tables are, then the tables: sizes first.
+        // First the sizes and offsets of the tables, then the tables.
         let mut end = PARAMETERS + 4 + 4 * parameters.len() as u64;
         let (mut offsets, mut bodies, mut places) = (Vec::new(), Vec::new(), Vec::new());
         for parameter in parameters {
@@ -112,13 +114,13 @@ impl OnnxAdapterLayout {
         head.extend(offsets.iter().flat_map(|offset| offset.to_le_bytes()));
         let mut frame = vec![(0, head)];
         frame.extend(bodies);
-        // The reader wants whole words.
+        // The reader needs whole words.
         let file_bytes = end.next_multiple_of(8);
         frame.push((end, vec![0; (file_bytes - end) as usize]));
         Ok(OnnxAdapterLayout { frame, places, file_bytes })
     }
 
-    /// What of the file is known, by offset; zeros between.
+    /// The known bytes of the file, by offset; zeros lie between them.
     pub fn frame(&self) -> impl Iterator<Item = (u64, &[u8])> {
         self.frame.iter().map(|(offset, bytes)| (*offset, bytes.as_slice()))
     }
@@ -134,7 +136,7 @@ impl OnnxAdapterLayout {
     }
 }
 
-/// From `end` on the first place for the length of a vector whose entries are then aligned to 8 bytes.
+/// The first place from `end` for the length of a vector, such that its entries are aligned to 8 bytes.
 fn lengths_place(end: u64) -> u64 {
     (end + 4).next_multiple_of(8) - 4
 }
@@ -148,7 +150,7 @@ mod tests {
         NewOnnxTensor { name: name.into(), element: ElementType::FLOAT, dims: dims.to_vec(), values }
     }
 
-    /// The whole file, with values that come later as ones.
+    /// The whole file, with ones for values that come later.
     fn file(parameters: &[NewOnnxTensor]) -> Vec<u8> {
         let layout = OnnxAdapterLayout::new(7, 8, parameters).unwrap();
         let mut file = vec![0; layout.file_bytes() as usize];

@@ -1,4 +1,4 @@
-//! The types of ONNX tensors' elements, in one table.
+//! The element types of ONNX tensors, in one table.
 
 use crate::dtype::DType;
 
@@ -6,7 +6,7 @@ use crate::dtype::DType;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct ElementType(u8);
 
-/// Which field holds the elements of a tensor that has no raw data.
+/// The field that holds the elements of a tensor without raw data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TypedField {
     Float,
@@ -42,14 +42,14 @@ impl TypedField {
         }
     }
 
-    /// The field of that number.
+    /// The field with this number.
     pub(super) fn of(number: u32) -> Option<Self> {
         use TypedField::*;
         [Float, Int32, String, Int64, Double, Uint64].into_iter().find(|field| field.number() == number)
     }
 }
 
-/// What is fixed about one type. `bits` is 0 for texts.
+/// The properties of a type. `bits` is 0 for texts.
 struct Facts {
     name: &'static str,
     bits: u64,
@@ -61,7 +61,7 @@ const fn row(name: &'static str, bits: u64, field: TypedField, dtype: Option<DTy
     Facts { name, bits, field, dtype }
 }
 
-/// From number 1 on.
+/// Starting at number 1.
 const TABLE: &[Facts] = &[
     row("FLOAT", 32, TypedField::Float, Some(DType::F32)),
     row("UINT8", 8, TypedField::Int32, Some(DType::U8)),
@@ -110,12 +110,12 @@ impl ElementType {
 }
 
 impl ElementType {
-    /// Every type there is.
+    /// All types.
     pub fn all() -> impl Iterator<Item = ElementType> {
         (1..=TABLE.len() as u8).map(ElementType)
     }
 
-    /// The type of that number.
+    /// The type with this number.
     pub fn from_id(id: i64) -> Option<Self> {
         u8::try_from(id).ok().filter(|&id| (1..=TABLE.len()).contains(&usize::from(id))).map(ElementType)
     }
@@ -134,18 +134,19 @@ impl ElementType {
         self.facts().name
     }
 
-    /// The same type by this crate's name for it, if it has one; that of a type of the same bytes in other containers.
+    /// The same type by this crate's name for it, if it has one: that of the type with the same bytes in
+    /// other containers.
     pub fn dtype(self) -> Option<DType> {
         self.facts().dtype
     }
 
-    /// The type that stores what `dtype` stores.
+    /// The type with the same bytes as `dtype`.
     pub fn from_dtype(dtype: DType) -> Option<Self> {
         Self::all().find(|element| element.dtype() == Some(dtype))
     }
 
-    /// Bytes that `elements` values take as raw data, of which the last may be filled in part: two 4-bit values or four
-    /// 2-bit values stand in a byte, the first lowest. `None` for texts and for more than a `u64` holds.
+    /// Bytes that `elements` values take as raw data. A byte holds two 4-bit or four 2-bit values, the first
+    /// lowest, so the last byte may be partly filled. `None` for texts and for more than a `u64` holds.
     pub fn bytes_for(self, elements: u64) -> Option<u64> {
         match self.facts().bits {
             0 => None,
@@ -158,8 +159,8 @@ impl ElementType {
         self.facts().field
     }
 
-    /// Entries of that field that `elements` values take, and bytes of raw data that an entry stands for. 6-bit floats
-    /// stand one to an entry and are packed only as raw data: for them the second is 0.
+    /// Entries of that field that `elements` values take, and bytes of raw data per entry. 6-bit floats take
+    /// one entry each and are packed only as raw data: for them the second number is 0.
     pub(super) fn entries_for(self, elements: u64) -> Option<(u64, usize)> {
         match (self.field(), self.facts().bits) {
             (TypedField::String, _) => Some((elements, 0)),

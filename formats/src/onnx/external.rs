@@ -1,10 +1,14 @@
-//! Files beside a model that hold its tensors' bytes: found within the model's folder, mapped once each.
+//! Files beside a model that hold the bytes of its tensors. They must lie in the model's folder; each is
+//! mapped once.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result, quoted};
 use crate::mmap::MappedFile;
+
+/// Smaller tensors (in bytes) stay in the model file by default, as onnx's own writer has it.
+pub(super) const MIN_EXTERNAL: u64 = 1024;
 
 /// A file that holds tensors of a model.
 #[derive(Debug)]
@@ -26,8 +30,8 @@ pub(super) struct Place {
 /// The external files of a model while it is read.
 pub(super) struct ExternalFiles<'a> {
     model: &'a Path,
-    /// The folders that a file may lie in, canonical: the one the model is named in, and the one it really lies in,
-    /// which differ where a cache keeps links to files of its own, as Hugging Face's does. Found when first needed.
+    /// The folders that a file may lie in, canonical: the folder of the model's path and the folder of the
+    /// real file. They differ where a cache keeps links, as Hugging Face's does. Resolved when first needed.
     folders: Option<Vec<PathBuf>>,
     pub(super) files: Vec<ExternalFile>,
     /// Positions by location, and by canonical path.
@@ -48,7 +52,8 @@ impl<'a> ExternalFiles<'a> {
         }
     }
 
-    /// Opens the file that the entries of a tensor at `place` name, and checks that its `needed` bytes lie in it.
+    /// Opens the file that the entries of a tensor at `place` name, and checks that its `needed` bytes lie in
+    /// it.
     pub(super) fn place(&mut self, place: &str, entries: &[(String, String)], needed: u64) -> Result<Place> {
         let model = self.model;
         let malformed = |problem: String| Error::malformed(model, place, problem, MEND);
@@ -130,12 +135,12 @@ fn own_folders(model: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-/// Checks that a location leads to a file below the folder it is relative to, as onnx's checker does.
+/// Checks that a location stays within the folder that it is relative to, as onnx's checker does.
 pub(super) fn check_location(location: &str) -> std::result::Result<(), &'static str> {
     if location.contains('\0') {
         return Err("is no path");
     }
-    // Another system reads these otherwise.
+    // Other systems give these characters another meaning.
     if location.contains('\\') || location.contains(':') {
         return Err("is no portable path");
     }

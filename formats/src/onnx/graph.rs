@@ -1,4 +1,5 @@
-//! The graph of an ONNX model: nodes with their attributes, tensors, inputs and outputs, and graphs within nodes.
+//! The graph of an ONNX model: nodes with their attributes, tensors, inputs and outputs, and graphs within
+//! nodes.
 
 use std::collections::BTreeSet;
 
@@ -8,10 +9,10 @@ use super::tensor::{self, OnnxTensor};
 use super::wire::{Field, Message};
 use crate::error::{Error, FETCH_AGAIN, Result, quoted};
 
-/// Graphs within graphs: protobuf's own readers stop at 100 messages, of which each graph takes three.
+/// Limit of nested graphs: protobuf's own readers stop at 100 messages, and each graph takes three.
 const MAX_DEPTH: usize = 32;
 
-/// A `GraphProto`: the model's, or one within a node such as If or Loop.
+/// A `GraphProto`: the model's, or that of a node such as If or Loop.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graph {
     /// Its name.
@@ -22,41 +23,41 @@ pub struct Graph {
     pub initializers: Vec<OnnxTensor>,
     /// Its sparse tensors.
     pub sparse_initializers: Vec<SparseTensor>,
-    /// What it takes; in old models initializers too.
+    /// Its inputs; in old models initializers too.
     pub inputs: Vec<ValueInfo>,
-    /// What it gives.
+    /// Its outputs.
     pub outputs: Vec<ValueInfo>,
-    /// What is known about the values between.
+    /// Types of intermediate values, as far as they are given.
     pub value_info: Vec<ValueInfo>,
 }
 
-/// A tensor of which only the values that are not zero are stored.
+/// A tensor that stores only its nonzero values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SparseTensor {
-    /// The values, by whose name it is known.
+    /// The values. Their name is that of the tensor.
     pub values: OnnxTensor,
-    /// Where they belong.
+    /// Their indices.
     pub indices: OnnxTensor,
-    /// Lengths of the whole, slowest first.
+    /// Lengths of the tensor, slowest first.
     pub dims: Vec<i64>,
 }
 
 /// One operation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Node {
-    /// Its name, which may be empty; where an exporter gives one it is the path of the module.
+    /// Its name, which may be empty. Exporters give the path of the module.
     pub name: String,
     /// The operator, such as `MatMul`.
     pub op_type: String,
-    /// The operator's domain, empty for standard ones, else such as `com.microsoft`.
+    /// The operator's domain: empty for the standard one, or for example `com.microsoft`.
     pub domain: String,
-    /// Names of the values it takes; an empty one stands for an optional input that is left out.
+    /// Names of its inputs; an empty name is an omitted optional input.
     pub inputs: Vec<String>,
-    /// Names of the values it gives.
+    /// Names of its outputs.
     pub outputs: Vec<String>,
     /// Its attributes.
     pub attributes: Vec<Attribute>,
-    /// The texts of its `metadata_props`, where exporters say which module it comes from.
+    /// The texts of its `metadata_props`. Exporters name the module there.
     pub metadata: Vec<(String, String)>,
 }
 
@@ -86,7 +87,7 @@ pub enum AttributeValue {
     Tensors(Vec<OnnxTensor>),
     Graphs(Vec<Graph>),
     SparseTensors(Vec<SparseTensor>),
-    /// In a function: the attribute of that name of the node that calls it.
+    /// In a function: the attribute of this name of the calling node.
     Reference(String),
     /// A type, which is not read further.
     Type,
@@ -108,7 +109,7 @@ pub enum ValueType {
     Tensor {
         /// The type of its elements.
         element: ElementType,
-        /// Lengths, slowest first; `None` if even their number is open.
+        /// Lengths, slowest first; `None` if even their number is unknown.
         shape: Option<Vec<Dimension>>,
     },
     /// Something else: a sequence, a map, an optional or sparse tensor.
@@ -120,13 +121,13 @@ pub enum ValueType {
 pub enum Dimension {
     /// A fixed length.
     Fixed(u64),
-    /// A length with a name, the same wherever that name stands.
+    /// A symbolic length; equal names are equal lengths.
     Named(String),
     /// Any length.
     Unknown,
 }
 
-/// An operator that the model defines by nodes.
+/// An operator that the model defines by a graph of nodes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Function {
     /// Its name, the `op_type` of nodes that call it.
@@ -162,7 +163,7 @@ impl Node {
         matches!(self.domain.as_str(), "" | "ai.onnx") && self.op_type == op_type
     }
 
-    /// The graphs within the node.
+    /// The graphs of the node's attributes.
     pub fn graphs(&self) -> impl Iterator<Item = &Graph> {
         self.attributes.iter().flat_map(|attribute| match &attribute.value {
             AttributeValue::Graph(graph) => std::slice::from_ref(graph),
@@ -205,7 +206,7 @@ pub(super) fn tensors_of_function<'a>(function: &'a Function, found: &mut Vec<&'
     tensors_of_attributes(function.defaults.iter().chain(inner), found);
 }
 
-/// Reads a `GraphProto` that lies `depth` graphs deep.
+/// Reads a `GraphProto` that is nested in `depth` graphs.
 pub(super) fn read_graph(message: &Message, depth: usize, files: &mut ExternalFiles) -> Result<Graph> {
     if depth > MAX_DEPTH {
         return Err(message.malformed(format!("graphs lie more than {MAX_DEPTH} deep in one another")));
@@ -231,7 +232,7 @@ pub(super) fn read_graph(message: &Message, depth: usize, files: &mut ExternalFi
     Ok(graph)
 }
 
-/// Checks that initializers have names, and every value one place that gives it.
+/// Checks that initializers have names and that every value has one producer.
 fn check_names(message: &Message, graph: &Graph) -> Result<()> {
     let path = message.source.path;
     let twice = |name: &str, problem: &str| {
@@ -329,7 +330,7 @@ fn read_attribute(message: &Message, depth: usize, files: &mut ExternalFiles) ->
     let none = || message.malformed(format!("attribute {} has not the value of its type", quoted(&name)));
     let value = match (reference.filter(|name| !name.is_empty()), kind.unwrap_or(0)) {
         (Some(reference), _) => AttributeValue::Reference(reference),
-        // Some writers leave out a number that is zero and a text that is empty.
+        // Some writers omit a zero number and an empty text.
         (None, 1) => AttributeValue::Float(float.unwrap_or(0.0)),
         (None, 2) => AttributeValue::Int(int.unwrap_or(0)),
         (None, 3) => AttributeValue::String(string.unwrap_or_default()),
@@ -411,7 +412,7 @@ fn read_value_info(message: &Message) -> Result<ValueInfo> {
     Ok(ValueInfo { name, value_type: value_type.flatten() })
 }
 
-/// Reads a `TypeProto`; `None` for one that says nothing.
+/// Reads a `TypeProto`; `None` for an empty one.
 fn read_type(message: &Message) -> Result<Option<ValueType>> {
     let mut value_type = None;
     for field in message.fields() {
@@ -441,7 +442,7 @@ fn read_tensor_type(message: &Message) -> Result<ValueType> {
             _ => {}
         }
     }
-    // A type that says nothing of its elements, as value_info may, is none that is read here.
+    // A type without an element type, as value_info may have, is of no use here.
     Ok(ElementType::from_id(element.unwrap_or(0))
         .map_or(ValueType::Other, |element| ValueType::Tensor { element, shape }))
 }
@@ -458,7 +459,7 @@ fn read_shape(message: &Message) -> Result<Vec<Dimension>> {
         for field in dimension.fields() {
             let field = field?;
             match field.number {
-                // Exporters write -1 for a length that is open.
+                // Exporters write -1 for an unknown length.
                 1 => {
                     read = u64::try_from(dimension.int(&field)?).map_or(Dimension::Unknown, Dimension::Fixed)
                 }

@@ -1,4 +1,4 @@
-//! Opening an ONNX file: all messages are walked and checked once, the tensors' bytes stay mapped.
+//! Opening an ONNX file: all messages are walked and checked once; the bytes of the tensors stay mapped.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,13 +22,13 @@ pub struct Onnx {
     metadata: Vec<(String, String)>,
     graph: Graph,
     functions: Vec<Function>,
-    /// Graphs for training, of which only the tensors matter here.
+    /// Graphs for training; only their tensors matter here.
     training: Vec<Graph>,
     /// Positions of initializers by name.
     initializers: BTreeMap<String, usize>,
-    /// Positions of the nodes that give each value.
+    /// Positions of the node that produces each value.
     producers: BTreeMap<String, usize>,
-    /// Positions of the nodes that take each value, by themselves or in a graph within.
+    /// Positions of the nodes that use each value, themselves or in a nested graph.
     users: BTreeMap<String, Vec<usize>>,
 }
 
@@ -36,11 +36,11 @@ impl Onnx {
     /// Maps and checks a model file and the files beside it that hold its tensors.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Malformed`] for anything against the format: lengths beyond their message or file,
-    /// numbers that do not end, text that is not UTF-8, graphs too deep in one another, names used twice, negative or
-    /// overflowing dimensions, tensors whose bytes do not fit their shape, external files that are missing, too short
-    /// or outside the model's folder; [`Error::Unsupported`] for a file beyond 2 GB, which no reader takes, and for
-    /// element types that are not known.
+    /// [`Error::Io`]; [`Error::Malformed`] for anything against the format: lengths beyond their message or
+    /// file, numbers that do not end, text that is not UTF-8, graphs nested too deep, names used twice,
+    /// negative or overflowing dimensions, tensors whose bytes do not fit their shape, external files that
+    /// are missing, too short or outside the model's folder; [`Error::Unsupported`] for a file beyond 2 GB,
+    /// which no reader takes, and for unknown element types.
     pub fn open(path: &Path) -> Result<Self> {
         let file = MappedFile::open(path)?;
         let size = file.bytes().len() as u64;
@@ -140,8 +140,8 @@ impl Onnx {
         self.initializers.get(name).map(|&position| &self.graph.initializers[position])
     }
 
-    /// The tensor that a value of the graph always is: an initializer, or what a Constant node gives as a tensor.
-    /// Constants written as single numbers or texts are attributes of [`Onnx::producer_of`].
+    /// The tensor that is the constant value of this name: an initializer, or the tensor of a Constant node.
+    /// Constants that are single numbers or texts are attributes of [`Onnx::producer_of`].
     pub fn constant(&self, name: &str) -> Option<&OnnxTensor> {
         let given = || {
             let node = self.producer_of(name)?;
@@ -153,17 +153,17 @@ impl Onnx {
         self.initializer(name).or_else(given)
     }
 
-    /// The node that gives a value.
+    /// The node that produces a value.
     pub fn producer_of(&self, name: &str) -> Option<&Node> {
         self.producers.get(name).map(|&position| &self.graph.nodes[position])
     }
 
-    /// The nodes that take a value, themselves or in a graph within, in the graph's order.
+    /// The nodes that use a value, themselves or in a nested graph, in the graph's order.
     pub fn users_of(&self, name: &str) -> impl Iterator<Item = &Node> {
         self.users.get(name).into_iter().flatten().map(|&position| &self.graph.nodes[position])
     }
 
-    /// Every tensor anywhere in the model: initializers, attributes, graphs within nodes, functions.
+    /// Every tensor of the model: initializers, attributes, nested graphs, functions.
     pub fn tensors(&self) -> Vec<&OnnxTensor> {
         let mut found = Vec::new();
         graph::tensors_of_graph(&self.graph, &mut found);
@@ -249,8 +249,8 @@ fn read_opset(message: &Message) -> Result<(String, i64)> {
     Ok((domain.unwrap_or_default(), version.unwrap_or(0)))
 }
 
-/// Notes what a node and the graphs within it take, each value once. A name that a graph within defines itself may be
-/// noted too, if the outer graph has it not.
+/// Records the inputs of a node and of its nested graphs, each value once. A name that only a nested graph
+/// defines may be recorded too.
 fn note_users(node: &Node, position: usize, users: &mut BTreeMap<String, Vec<usize>>) {
     for input in node.inputs.iter().filter(|input| !input.is_empty()) {
         let of = users.entry(input.clone()).or_default();

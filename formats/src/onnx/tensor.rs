@@ -1,4 +1,4 @@
-//! Tensors of an ONNX model: what they are and where their elements stand, checked when the file is opened.
+//! Tensors of an ONNX model: their types, shapes and places, checked when the file is opened.
 
 use std::ops::Range;
 
@@ -16,25 +16,25 @@ pub struct OnnxTensor {
     pub element: ElementType,
     /// Lengths, slowest first. None for a scalar; a zero is allowed and means no values.
     pub dims: Vec<u64>,
-    /// Length of its values as raw data; of texts, the sum of their lengths.
+    /// Length of its values as raw data, in bytes; for texts, the sum of their lengths.
     pub bytes: u64,
-    /// Where its values stand.
+    /// Where its values are.
     pub storage: Storage,
     /// Its `TensorProto` in the model file, without key and length.
     pub(super) message: Range<usize>,
 }
 
-/// Where a tensor's values stand.
+/// Where the values of a tensor are.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Storage {
-    /// As raw little-endian bytes of the model file from this one on.
+    /// Raw little-endian bytes in the model file.
     Raw {
         /// The first byte, from the start of the file.
         offset: u64,
     },
-    /// In a field of the `TensorProto` that is made for the type.
+    /// In the typed field of the `TensorProto`.
     Typed,
-    /// As raw bytes of a file beside the model.
+    /// Raw bytes in a file beside the model.
     External {
         /// The file's position in [`super::Onnx::external_files`].
         file: usize,
@@ -67,7 +67,7 @@ struct Parts {
     element: Option<i64>,
     name: Option<String>,
     raw: Option<Range<usize>>,
-    /// The typed field that occurs, with its entries and the sum of its texts' lengths.
+    /// The typed field in use, with its entries and the sum of the lengths of its texts.
     typed: Option<(TypedField, u64, u64)>,
     entries: Vec<(String, String)>,
     location: Option<i64>,
@@ -111,7 +111,7 @@ pub(super) fn read_entry(message: &Message) -> Result<(String, String)> {
     Ok((key, value.unwrap_or_default()))
 }
 
-/// Counts the entries of a typed field, which may be packed or not, and in parts.
+/// Counts the entries of a typed field, which may be packed, and in several parts.
 fn count_typed(message: &Message, field: &Field, typed: TypedField, parts: &mut Parts) -> Result<()> {
     let (seen, count, texts) = parts.typed.get_or_insert((typed, 0, 0));
     if *seen != typed {
@@ -185,7 +185,7 @@ fn check(message: &Message, parts: Parts, files: &mut ExternalFiles) -> Result<O
     };
     if external {
         if texts {
-            return Err(malformed("texts cannot stand in an external file".to_owned()));
+            return Err(malformed("texts cannot be in an external file".to_owned()));
         }
         if parts.raw.is_some_and(|raw| !raw.is_empty()) || parts.typed.is_some() {
             return Err(malformed("it has values of its own and in an external file".to_owned()));

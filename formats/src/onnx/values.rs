@@ -1,4 +1,4 @@
-//! The values of a tensor: as raw bytes, whatever field they stand in, and as `f32`.
+//! The values of a tensor: as raw bytes, whatever field holds them, and as `f32`.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,12 @@ use crate::error::{Error, Result, quoted};
 use crate::quant;
 
 impl Onnx {
-    /// The values of a tensor of this model as `raw_data` holds them: little-endian, [`OnnxTensor::bytes`] long. Copied
-    /// only if they stand in a typed field in another form.
+    /// The values of a tensor of this model as `raw_data` holds them: little-endian, [`OnnxTensor::bytes`]
+    /// long. They are copied only if a typed field holds them in another form.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for texts, and for 6-bit floats that are not raw data; [`Error::Malformed`] for numbers
-    /// in a typed field that the element type cannot hold.
+    /// [`Error::Unsupported`] for texts, and for 6-bit floats that are not raw data; [`Error::Malformed`] for
+    /// numbers in a typed field that the element type cannot hold.
     ///
     /// # Panics
     /// If `tensor` is of another model and lies beyond this one.
@@ -29,8 +29,8 @@ impl Onnx {
         }
     }
 
-    /// Where the bytes that [`Onnx::data`] gives lie: in this one of [`Onnx::external_files`] or, if that is `None`, in the
-    /// model file, from this byte on. `None` if they are copied.
+    /// Where the bytes of [`Onnx::data`] lie: the position of their file in [`Onnx::external_files`], or
+    /// `None` for the model file, and their offset. `None` if they are copied.
     ///
     /// # Errors
     /// Those of [`Onnx::data`].
@@ -83,7 +83,7 @@ impl Onnx {
                 return Ok(Cow::Borrowed(&self.bytes()[range]));
             }
         }
-        // Counted when the file was opened: an entry takes at least a byte of the file.
+        // The entries were counted when the file was opened; each takes at least a byte of it.
         let mut data = Vec::with_capacity(tensor.bytes as usize);
         for part in fields() {
             match part?.value {
@@ -103,7 +103,7 @@ impl Onnx {
         Ok(Cow::Owned(data))
     }
 
-    /// Appends the lowest `width` bytes of an entry, of which those above must only carry its sign on.
+    /// Appends the lowest `width` bytes of an entry. The bytes above must only extend its sign.
     fn push(&self, tensor: &OnnxTensor, value: u64, width: usize, data: &mut Vec<u8>) -> Result<()> {
         let above = if width < 8 { value as i64 >> (8 * width - 1) } else { 0 };
         // The bits of FLOAT16 and the like are unsigned, as are the numbers of UINT8.

@@ -1,4 +1,4 @@
-//! Protobuf's wire format, read from bytes that may be hostile: fields of a message with the places they stand at.
+//! Protobuf's wire format, read from bytes that may be hostile: the fields of a message and their positions.
 
 use std::ops::Range;
 use std::path::Path;
@@ -31,7 +31,7 @@ pub(super) struct Field {
     pub(super) value: Value,
 }
 
-/// What a field holds, as far as the wire tells.
+/// The content of a field, as far as the wire format tells.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Varint(u64),
@@ -52,8 +52,8 @@ impl Value {
     }
 }
 
-/// Reads a varint at `at` of `bytes`: its value and the place behind it. `None` if the bytes end first or it has more
-/// than 64 bits.
+/// Reads a varint at `at` of `bytes`: its value and the position after it. `None` if the bytes end first or
+/// it has more than 64 bits.
 pub(super) fn varint(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
     let mut value = 0;
     for (index, &byte) in bytes.get(at..)?.iter().take(10).enumerate() {
@@ -74,7 +74,7 @@ impl<'a> Source<'a> {
         Message { source: self, kind, range: 0..self.bytes.len() }
     }
 
-    /// The varints in a range, one behind the other.
+    /// The varints in a range, one after another.
     pub(super) fn varints(
         self,
         kind: &'static str,
@@ -107,7 +107,7 @@ impl<'a> Message<'a> {
         Error::malformed(self.source.path, place, problem, FETCH_AGAIN)
     }
 
-    /// Its fields in their order; nothing comes after an error.
+    /// Its fields in order, up to the first error.
     pub(super) fn fields(&self) -> impl Iterator<Item = Result<Field>> + use<'a, '_> {
         let mut at = self.range.start;
         std::iter::from_fn(move || {
@@ -121,7 +121,7 @@ impl<'a> Message<'a> {
     }
 
     fn field_at(&self, start: usize) -> Result<Field> {
-        // Nothing is read beyond the message, even where the file goes on.
+        // Nothing is read beyond the message, even if the file is longer.
         let bytes = &self.source.bytes[..self.range.end];
         let cut = || self.malformed_at(start, "a field goes past the end of its message");
         let (key, at) = varint(bytes, start).ok_or_else(cut)?;
@@ -139,10 +139,10 @@ impl<'a> Message<'a> {
             }
             2 => {
                 let (length, at) = varint(bytes, at).ok_or_else(cut)?;
-                let left = bytes.len() - at;
-                let Some(length) = usize::try_from(length).ok().filter(|&length| length <= left) else {
+                let remaining = bytes.len() - at;
+                let Some(length) = usize::try_from(length).ok().filter(|&length| length <= remaining) else {
                     let problem =
-                        format!("field {number} is said to have {length} bytes, and {left} are left");
+                        format!("field {number} is said to have {length} bytes, and {remaining} remain");
                     return Err(self.malformed_at(start, problem));
                 };
                 (Value::Bytes(at..at + length), at + length)
@@ -188,7 +188,7 @@ impl<'a> Message<'a> {
     /// A field that is an integer.
     pub(super) fn int(&self, field: &Field) -> Result<i64> {
         match field.value {
-            // Negative numbers stand as their 64 bits.
+            // Negative numbers are written as their 64 bits.
             Value::Varint(value) => Ok(value as i64),
             _ => Err(self.wrong(field, "a varint")),
         }
@@ -232,8 +232,8 @@ impl<'a> Message<'a> {
         Ok(())
     }
 
-    /// Puts `value` where a field that may occur once belongs. Protobuf would let the last one win, or merge messages;
-    /// no writer of models makes use of that, and replacing bytes of a field needs one place for it.
+    /// Sets a field that may occur once. In protobuf the last one wins, or messages are merged; no writer of
+    /// models relies on that, and replacing the bytes of a field needs one position for it.
     pub(super) fn once<T>(&self, field: &Field, slot: &mut Option<T>, value: T) -> Result<()> {
         if slot.replace(value).is_some() {
             return Err(self.malformed_at(field.range.start, format!("field {} occurs twice", field.number)));
@@ -263,7 +263,7 @@ pub(super) fn put_float(out: &mut Vec<u8>, number: u32, value: f32) {
     out.extend(value.to_le_bytes());
 }
 
-/// Appends key and length of a field of `length` bytes, which are to follow.
+/// Appends key and length of a field of `length` bytes, which follow.
 pub(super) fn put_head(out: &mut Vec<u8>, number: u32, length: u64) {
     put_varint(out, u64::from(number) << 3 | 2);
     put_varint(out, length);
@@ -287,7 +287,7 @@ mod tests {
             assert_eq!(varint(&bytes, 0), Some((value, bytes.len())));
             assert_eq!(varint(&bytes[..bytes.len() - 1], 0), None);
         }
-        // A number may be written longer than need be, and no longer than ten bytes.
+        // A number may be written longer than necessary, but in at most ten bytes.
         assert_eq!(varint(&[0x81, 0x80, 0], 0), Some((1, 3)));
         assert_eq!(varint(&[[0xff; 9].as_slice(), &[2]].concat(), 0), None);
         assert_eq!(varint(&[0x80; 11], 0), None);

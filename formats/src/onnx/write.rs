@@ -1,22 +1,21 @@
-//! Laying out a new model: every byte but those of its large tensors, and the place of each of these, before any weight
-//! is at hand. Who has the weights writes them there, in whatever parts.
+//! Laying out a new model before any weight is at hand: every byte except those of the large tensors, and the
+//! place of each of these. The caller writes the weights there, in any order and in any parts.
 
 use std::collections::BTreeSet;
 
 use super::MAX_MODEL;
 use super::element::ElementType;
-use super::external::check_location;
+use super::external::{MIN_EXTERNAL, check_location};
 use super::graph::{Attribute, AttributeValue, Dimension, Node, ValueInfo, ValueType};
-use super::rewrite::MIN_EXTERNAL;
 use super::tensor::elements;
 use super::wire::{put_bytes, put_float, put_head, put_int};
 use crate::error::{Error, Result, quoted};
 
 /// onnxruntime maps tensors from this size on instead of reading them.
 const MAPPED: u64 = 1 << 20;
-/// What such tensors begin at a multiple of: the allocation granularity of Windows, and whole pages elsewhere.
+/// Alignment of such tensors: the allocation granularity of Windows, and whole pages elsewhere.
 const MAPPED_ALIGNMENT: u64 = 1 << 16;
-/// What other tensors begin at a multiple of: a line of the processor's cache.
+/// Alignment of other tensors: a cache line.
 const ALIGNMENT: u64 = 64;
 
 /// A tensor of a model to be written.
@@ -28,7 +27,8 @@ pub struct NewOnnxTensor {
     pub element: ElementType,
     /// Lengths, slowest first.
     pub dims: Vec<u64>,
-    /// Its values as raw little-endian data, which then stand in the model file; `None` for those that are written later.
+    /// Its values as raw little-endian data, to be stored in the model file; `None` if they are written
+    /// later.
     pub values: Option<Vec<u8>>,
 }
 
@@ -41,11 +41,11 @@ pub struct NewGraph {
     pub nodes: Vec<Node>,
     /// Its tensors.
     pub initializers: Vec<NewOnnxTensor>,
-    /// What it takes. An initializer that is also an input is a value by default.
+    /// Its inputs. An initializer that is also an input is its default value.
     pub inputs: Vec<ValueInfo>,
-    /// What it gives.
+    /// Its outputs.
     pub outputs: Vec<ValueInfo>,
-    /// What is known about the values between.
+    /// Types of intermediate values.
     pub value_info: Vec<ValueInfo>,
 }
 
@@ -75,7 +75,7 @@ pub struct OnnxPlace {
     pub bytes: u64,
 }
 
-/// The bytes of a new model around the values of its tensors, and where these go.
+/// The bytes of a new model around the values of its tensors, and the places of these.
 #[derive(Clone, Debug)]
 pub struct OnnxLayout {
     frame: Vec<(u64, Vec<u8>)>,
@@ -85,13 +85,14 @@ pub struct OnnxLayout {
 }
 
 impl OnnxLayout {
-    /// Lays out a model. With a location for an external file, a path relative to the model's folder, tensors of 1 KiB
-    /// and more whose values come later stand there, aligned so that onnxruntime maps them; else all in the model file.
+    /// Lays out a model. `external` is the location of an external file, a path relative to the model's
+    /// folder. Tensors of 1 KiB and more whose values come later go there, aligned so that onnxruntime maps
+    /// them. Without it all tensors go into the model file.
     ///
     /// # Errors
-    /// [`Error::Encode`] for a name used twice or empty, a shape that overflows, values that do not fit their shape, an
-    /// attribute that is a tensor, a graph or a type, a location that leads out of the model's folder, and a model file
-    /// beyond [`MAX_MODEL`].
+    /// [`Error::Encode`] for a name used twice or empty, a shape that overflows, values that do not fit their
+    /// shape, an attribute that is a tensor, a graph or a type, a location that leads out of the model's
+    /// folder, and a model file beyond [`MAX_MODEL`].
     pub fn new(model: &NewOnnx, external: Option<&str>) -> Result<Self> {
         if let Some(location) = external {
             check_location(location).map_err(|problem| {
@@ -146,7 +147,7 @@ impl OnnxLayout {
         Ok(OnnxLayout { frame, places, model_bytes, external_bytes })
     }
 
-    /// What of the model file is known, by offset.
+    /// The known bytes of the model file, by offset.
     pub fn frame(&self) -> impl Iterator<Item = (u64, &[u8])> {
         self.frame.iter().map(|(offset, bytes)| (*offset, bytes.as_slice()))
     }
@@ -161,7 +162,7 @@ impl OnnxLayout {
         self.model_bytes
     }
 
-    /// Length of the external file; 0 where there is none.
+    /// Length of the external file; 0 if there is none.
     pub fn external_bytes(&self) -> u64 {
         self.external_bytes
     }
@@ -238,13 +239,13 @@ impl Parts {
     }
 }
 
-/// Each name stands for one thing: values are given once, nodes and keys have names of their own.
+/// Checks that names are unique: values, nodes, metadata keys.
 fn check_names(model: &NewOnnx) -> Result<()> {
     let graph = &model.graph;
     let given = graph.nodes.iter().flat_map(|node| &node.outputs).filter(|name| !name.is_empty());
     let initializers: BTreeSet<&str> = graph.initializers.iter().map(|tensor| tensor.name.as_str()).collect();
     let inputs = graph.inputs.iter().map(|info| &info.name);
-    // An input may have a value by default.
+    // An input may have a default value.
     let inputs = inputs.filter(|name| !initializers.contains(name.as_str()));
     unique("value", given.chain(inputs).chain(graph.initializers.iter().map(|tensor| &tensor.name)))?;
     unique("node", graph.nodes.iter().map(|node| &node.name))?;

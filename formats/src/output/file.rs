@@ -12,10 +12,10 @@ use super::unfinished::Unfinished;
 use crate::error::{Error, Result};
 use crate::mmap::MappedFile;
 
-/// Bytes handed to the system at a time where it cannot copy by itself.
+/// Bytes per write where the system cannot copy by itself.
 const CHUNK: usize = 8 << 20;
 
-/// A file that does not stand under its name until [`OutputFile::commit`]. Dropped without that, it leaves nothing.
+/// A file that gets its name on [`OutputFile::commit`]. Dropped before that, it leaves nothing.
 #[derive(Debug)]
 pub struct OutputFile {
     /// As the user named it, for errors.
@@ -29,18 +29,19 @@ pub struct OutputFile {
 }
 
 impl OutputFile {
-    /// Begins a file that will be called `path`. A file that stands there is replaced on commit and gives its
-    /// permissions; where `path` is a link, the file it leads to is replaced.
+    /// Begins a file that will be called `path`. An existing file is replaced on commit and passes on its
+    /// permissions. If `path` is a link, the file that it leads to is replaced.
     ///
     /// # Errors
-    /// [`Error::SameFile`] if `path` is, by any name or link, one of `inputs` or a file within an input folder;
-    /// [`Error::WrongKind`] if a folder, device or pipe stands there; [`Error::Io`] if its folder is missing or closed.
+    /// [`Error::SameFile`] if `path` is, by any name or link, one of `inputs` or a file within an input
+    /// folder; [`Error::WrongKind`] if `path` is a folder, device or pipe; [`Error::Io`] if its folder is
+    /// missing or not writable.
     pub fn create(path: &Path, inputs: &[&Path]) -> Result<Self> {
         let target = Target::find(path)?;
-        if let Some(standing) = &target.standing
-            && !standing.is_file()
+        if let Some(existing) = &target.existing
+            && !existing.is_file()
         {
-            let what = if standing.is_dir() { "a folder" } else { "not an ordinary file" };
+            let what = if existing.is_dir() { "a folder" } else { "not an ordinary file" };
             return Err(Error::WrongKind { path: path.to_owned(), what });
         }
         refuse_input_file(path, &target, inputs)?;
@@ -56,33 +57,33 @@ impl OutputFile {
         })
     }
 
-    /// Writes all of `bytes` at `offset`, which may lie past the end; what is left out reads as zeros. The position of
-    /// appends stays. Several threads may write at once.
+    /// Writes all of `bytes` at `offset`, which may lie past the end; gaps read as zeros. The position of
+    /// appends does not change. Several threads may write at once.
     pub fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         write_all_at(self.file.as_file(), offset, bytes).map_err(|error| self.error(error))
     }
 
-    /// What a write that failed is told by.
+    /// The error of a failed write.
     pub(super) fn error(&self, error: std::io::Error) -> Error {
         Error::io(&self.path, "write", error)
     }
 
-    /// Writes all of `bytes` at the position and moves it behind them.
+    /// Writes all of `bytes` at the position and moves it past them.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.write_all_at(self.position, bytes)?;
         self.position += bytes.len() as u64;
         Ok(())
     }
 
-    /// Appends `len` bytes of `source` from `source_offset` on, as [`Self::copy_from_at`] does.
+    /// Appends `len` bytes of `source` from `source_offset`, as [`Self::copy_from_at`] does.
     pub fn copy_from(&mut self, source: &MappedFile, source_offset: u64, len: u64) -> Result<()> {
         self.copy_from_at(self.position, source, source_offset, len)?;
         self.position += len;
         Ok(())
     }
 
-    /// Writes `len` bytes of `source` from `source_offset` on at `offset`: on Linux within the kernel, which on some file
-    /// systems shares the disk's blocks, else from the map. Several threads may write at once.
+    /// Writes `len` bytes of `source` from `source_offset` at `offset`: on Linux within the kernel, which on
+    /// some file systems shares the disk's blocks; elsewhere from the map. Several threads may write at once.
     ///
     /// # Errors
     /// [`Error::Io`], also if the range goes past the end of `source`.
@@ -106,9 +107,9 @@ impl OutputFile {
         self.position
     }
 
-    /// [`Self::commit`] behind files that this one names. Where there are such, an older file of its name goes first: it
-    /// must not be read with what they hold now.
-    pub fn commit_behind(self, named: impl IntoIterator<Item = OutputFile>) -> Result<()> {
+    /// Commits the files that this one names, then this one. An existing file of its name is removed first,
+    /// since it must not be read together with their new content.
+    pub fn commit_after(self, named: impl IntoIterator<Item = OutputFile>) -> Result<()> {
         for (number, file) in named.into_iter().enumerate() {
             if number == 0 && self.target.exists() {
                 let removed = std::fs::remove_file(&self.target);
@@ -170,19 +171,19 @@ fn temporary(target: &Target) -> std::io::Result<NamedTempFile> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // The system takes the umask off.
+        // The system applies the umask.
         builder.permissions(Permissions::from_mode(0o666));
     }
     let file = builder.tempfile_in(&target.parent)?;
-    if let Some(standing) = &target.standing {
-        let permissions: Permissions = standing.permissions();
+    if let Some(existing) = &target.existing {
+        let permissions: Permissions = existing.permissions();
         file.as_file().set_permissions(permissions)?;
     }
     Ok(file)
 }
 
-/// Copies as much as the kernel will and says how much that was; 0 where it does not do it at all, as between two file
-/// systems on old kernels.
+/// Copies as many bytes as the kernel does and returns their number; 0 if it does not copy at all, as between
+/// two file systems on old kernels.
 #[cfg(target_os = "linux")]
 fn copy_in_kernel(source: &File, mut from: u64, target: &File, mut to: u64, len: u64) -> u64 {
     let mut copied = 0;

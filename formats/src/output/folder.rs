@@ -12,7 +12,7 @@ use super::unfinished::Unfinished;
 use super::{OutputFile, TEMPORARY};
 use crate::error::{Error, Result};
 
-/// A folder that does not stand under its name until [`OutputFolder::commit`]. Dropped without that, it leaves nothing.
+/// A folder that gets its name on [`OutputFolder::commit`]. Dropped before that, it leaves nothing.
 #[derive(Debug)]
 pub struct OutputFolder {
     /// As the user named it, for errors.
@@ -28,14 +28,14 @@ impl OutputFolder {
     /// Begins a folder that will be called `path`, beside it.
     ///
     /// # Errors
-    /// [`Error::Exists`] if something stands there, unless it is a folder and `force` is given, and then it is replaced
-    /// on commit; [`Error::WrongKind`] if it is no folder; [`Error::SameFile`] if `path` is, holds or lies in one of
-    /// `inputs`; [`Error::Io`] if the folder that is to hold it is missing or closed.
+    /// [`Error::Exists`] if `path` exists, unless it is a folder and `force` is given; the folder is then
+    /// replaced on commit. [`Error::WrongKind`] if it is a file; [`Error::SameFile`] if it is, holds or lies
+    /// in one of `inputs`; [`Error::Io`] if its parent folder is missing or not writable.
     pub fn create(path: &Path, inputs: &[&Path], force: bool) -> Result<Self> {
         let target = Target::find(path)?;
         refuse_input_folder(path, &target, inputs)?;
-        if let Some(standing) = &target.standing {
-            if !standing.is_dir() {
+        if let Some(existing) = &target.existing {
+            if !existing.is_dir() {
                 return Err(Error::WrongKind {
                     path: path.to_owned(),
                     what: "a file, and a folder is to be written",
@@ -53,16 +53,16 @@ impl OutputFolder {
             parent: target.parent,
             folder,
             unfinished,
-            replace: target.standing.is_some(),
+            replace: target.existing.is_some(),
         })
     }
 
-    /// The folder as it is called until then.
+    /// The temporary path of the folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Begins a file in it. Commit the file before the folder, else it is not there.
+    /// Begins a file in it. The file must be committed before the folder.
     ///
     /// # Errors
     /// [`Error::Encode`] unless `name` is a plain name; [`Error::Io`].
@@ -74,11 +74,11 @@ impl OutputFolder {
         OutputFile::create(&self.path().join(name), &[])
     }
 
-    /// Creates the folder `below`, a relative path, and those between in it. What stands already is left.
+    /// Creates the folder `below`, a relative path, with its parents. Existing ones stay.
     ///
     /// # Errors
-    /// [`Error::Io`], also if the whole folder is gone: an interrupted program takes it away while another thread may
-    /// still be filling it, and must not find it made anew.
+    /// [`Error::Io`], also if the whole folder is gone: an interrupted program removes it while another
+    /// thread may still be filling it, and that thread must not create it again.
     pub fn subfolder(&self, below: &Path) -> Result<()> {
         let mut path = self.path().to_owned();
         for name in below {
@@ -93,8 +93,8 @@ impl OutputFolder {
         Ok(())
     }
 
-    /// Syncs every file in it to the disk, gives it its name, and syncs the folder above. A folder that is replaced is
-    /// moved aside first and removed last.
+    /// Syncs every file in it to the disk, gives it its name, and syncs the parent folder. A folder that it
+    /// replaces is moved aside first and removed last.
     pub fn commit(self) -> Result<()> {
         let path = &self.path;
         let fail = |action| move |error| Error::io(path, action, error);
@@ -109,7 +109,7 @@ impl OutputFolder {
         synced?;
         sync_folder(self.folder.path())?;
         if !self.replace {
-            // Something may have come to stand there meanwhile; an empty folder a rename would silently replace.
+            // The path may exist by now. A rename would silently replace an empty folder.
             if fs::symlink_metadata(&self.target).is_ok() {
                 return Err(Error::Exists { path: path.clone() });
             }
@@ -125,7 +125,8 @@ impl OutputFolder {
             let old = aside.path().join("replaced");
             fs::rename(&self.target, &old).map_err(fail("move aside"))?;
             fs::rename(new, &self.target).map_err(|error| {
-                // Back as it was; if even that fails, the old folder must not be removed with its temporary parent.
+                // Move it back. If even that fails, the old folder must not be removed with its temporary
+                // parent.
                 if fs::rename(&old, &self.target).is_err() {
                     aside.disable_cleanup(true);
                 }
@@ -140,14 +141,14 @@ impl OutputFolder {
     }
 }
 
-/// An empty folder in `parent` with the permissions a new one gets.
+/// An empty folder in `parent` with the permissions of a new one.
 fn temporary(parent: &Path) -> std::io::Result<TempDir> {
     let mut builder = Builder::new();
     builder.prefix(TEMPORARY);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // The system takes the umask off.
+        // The system applies the umask.
         builder.permissions(fs::Permissions::from_mode(0o777));
     }
     builder.tempdir_in(parent)

@@ -1,4 +1,4 @@
-//! Where an output may go: its real place, and whether an input is in danger there.
+//! Where an output may go: its real path, and whether it endangers an input.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The place of an output with every link on the way resolved, so that the rename replaces what the user means and not
-/// the link to it.
+/// The path of an output with all links resolved, so that the rename replaces the file that the user means
+/// and not the link to it.
 pub(super) struct Target {
     /// The folder that holds it, canonical.
     pub(super) parent: PathBuf,
     /// Its final path, in `parent`.
     pub(super) path: PathBuf,
-    /// What stands there now.
-    pub(super) standing: Option<fs::Metadata>,
+    /// The file or folder that exists there now.
+    pub(super) existing: Option<fs::Metadata>,
 }
 
 impl Target {
-    /// Finds the place of `path`, whose folder must stand already.
+    /// Resolves `path`. Its parent folder must exist.
     pub(super) fn find(path: &Path) -> Result<Self> {
         let real = match fs::canonicalize(path) {
             Ok(real) => real,
@@ -29,16 +29,16 @@ impl Target {
             .parent()
             .ok_or(Error::WrongKind { path: path.to_owned(), what: "the root folder" })?
             .to_owned();
-        let standing = match fs::symlink_metadata(&real) {
-            Ok(standing) => Some(standing),
+        let existing = match fs::symlink_metadata(&real) {
+            Ok(existing) => Some(existing),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(Error::io(path, "look at the output", error)),
         };
-        Ok(Target { parent, path: real, standing })
+        Ok(Target { parent, path: real, existing })
     }
 }
 
-/// The canonical folder of `path`, which does not stand itself, with its last name.
+/// The canonical parent of `path`, which does not exist itself, with its last name.
 fn in_real_parent(path: &Path) -> Result<PathBuf> {
     let Some(name) = path.file_name() else {
         return Err(Error::WrongKind { path: path.to_owned(), what: "not the name of a file" });
@@ -61,9 +61,9 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses an output file that stands as `target` and is one of `inputs`, or a file within an input folder.
+/// Refuses an output file that exists as `target` and is one of `inputs`, or a file within an input folder.
 pub(super) fn refuse_input_file(output: &Path, target: &Target, inputs: &[&Path]) -> Result<()> {
-    if target.standing.is_none() {
+    if target.existing.is_none() {
         return Ok(());
     }
     let own = same_file::Handle::from_path(&target.path)
@@ -82,7 +82,7 @@ pub(super) fn refuse_input_file(output: &Path, target: &Target, inputs: &[&Path]
 /// Refuses an output folder that is an input, lies within an input folder, or holds an input.
 pub(super) fn refuse_input_folder(output: &Path, target: &Target, inputs: &[&Path]) -> Result<()> {
     for &input in inputs {
-        // By its links resolved, and as a name of its own, which replacing the folder would take away.
+        // With its links resolved, and by its own name, which replacing the folder would remove.
         let resolved =
             fs::canonicalize(input).map_err(|error| Error::io(input, "resolve the path", error))?;
         let named = in_real_parent(input).unwrap_or_else(|_| resolved.clone());
@@ -94,8 +94,8 @@ pub(super) fn refuse_input_folder(output: &Path, target: &Target, inputs: &[&Pat
     Ok(())
 }
 
-/// Calls `visit` on every ordinary file below `folder`, itself a folder or else nothing happens. Links to files count,
-/// links to folders are not followed, since they may lead around in a circle.
+/// Calls `visit` on every ordinary file below `folder`; does nothing if it is not a folder. Links to files
+/// count; links to folders are not followed, since they may form a circle.
 pub(super) fn walk(folder: &Path, visit: &mut impl FnMut(&Path)) -> Result<()> {
     let fail = |error| Error::io(folder, "list the folder", error);
     if !folder.is_dir() {

@@ -1,4 +1,4 @@
-//! The temporary files and folders of this process, so that an interrupted program can take them away.
+//! The temporary files and folders of this process, so that an interrupted program can remove them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,16 +13,16 @@ const PAUSE: Duration = Duration::from_millis(5);
 static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 fn all() -> MutexGuard<'static, BTreeSet<PathBuf>> {
-    // A set of paths is sound whatever another thread was doing.
+    // A set of paths is valid whatever a panicking thread was doing.
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps a path on the list until it is dropped.
+/// A path on the list, until dropped.
 #[derive(Debug)]
 pub(super) struct Unfinished(PathBuf);
 
 impl Unfinished {
-    /// Calls `create` and puts the path of what it made on the list, with nothing taken away in between.
+    /// Calls `create` and puts the path of what it created on the list. Nothing is removed in between.
     pub(super) fn begin<T, E>(
         create: impl FnOnce() -> Result<T, E>,
         path: impl FnOnce(&T) -> &Path,
@@ -34,7 +34,7 @@ impl Unfinished {
         Ok((created, Unfinished(path)))
     }
 
-    /// Calls `rename`, which gives the path its final name, with nothing taken away meanwhile.
+    /// Calls `rename`, which gives the path its final name. Nothing is removed meanwhile.
     pub(super) fn finish<T>(self, rename: impl FnOnce() -> T) -> T {
         let held = all();
         let result = rename();
@@ -49,8 +49,8 @@ impl Drop for Unfinished {
     }
 }
 
-/// Takes away every output that this process has begun and not committed. For a program about to end: no output can be
-/// begun or committed afterwards, the call would not return.
+/// Removes every output that this process has begun and not committed. For a program about to end:
+/// afterwards, beginning or committing an output does not return.
 pub fn remove_unfinished() {
     let paths = all();
     for path in paths.iter() {
@@ -59,8 +59,8 @@ pub fn remove_unfinished() {
     std::mem::forget(paths);
 }
 
-/// Another thread may be filling or clearing a folder at the same time, until the program ends, and then one attempt is
-/// not enough. What cannot be removed is left.
+/// One attempt may not be enough, since another thread may be filling or clearing the folder until the
+/// program ends. What cannot be removed stays.
 fn remove(path: &Path) {
     for _ in 0..ATTEMPTS {
         let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };

@@ -9,8 +9,8 @@ use super::header::Unique;
 use crate::error::{Error, FETCH_AGAIN, Result, one_line, quoted};
 use crate::mmap::MappedFile;
 
-/// The index's name in a model's folder.
-const INDEX: &str = "model.safetensors.index.json";
+/// The name of the index in a model's folder.
+pub const SHARD_INDEX: &str = "model.safetensors.index.json";
 
 /// The one member of the index that matters; `metadata` only repeats sizes.
 #[derive(Deserialize)]
@@ -26,7 +26,7 @@ struct Index {
 /// more than a plain name, which could lead out of the folder. Whether the files are there and hold the
 /// tensors is not checked.
 pub fn shard_index(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
-    let path = folder.join(INDEX);
+    let path = folder.join(SHARD_INDEX);
     let file = match MappedFile::open(&path) {
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,

@@ -24,7 +24,7 @@ mod read;
 pub mod sealed;
 mod write;
 
-pub use index::{shard_index, shard_name};
+pub use index::{SHARD_INDEX, shard_index, shard_name};
 pub use read::{SafeTensor, SafeTensors};
 pub use write::{NewSafeTensor, SafeTensorsLayout};
 

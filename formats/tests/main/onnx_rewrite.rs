@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::OutputFile;
-use curmerge_formats::onnx::{Change, ElementType, Onnx, RewriteOptions, Storage, rewrite};
+use curmerge_formats::onnx::{ElementType, Onnx, Replacement, RewriteOptions, Storage, rewrite};
 use tempfile::TempDir;
 
 fn fixture(name: &str) -> PathBuf {
@@ -14,15 +14,20 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 /// Writes `model` with these tensors changed to `out.onnx` of a folder.
-fn write(model: &Onnx, changes: &[(Change, Vec<u8>)], options: &RewriteOptions, folder: &TempDir) -> PathBuf {
+fn write(
+    model: &Onnx,
+    changes: &[(Replacement, Vec<u8>)],
+    options: &RewriteOptions,
+    folder: &TempDir,
+) -> PathBuf {
     let (what, values): (Vec<_>, Vec<_>) = changes.iter().cloned().unzip();
     for file in rewrite(model, &what, options).unwrap() {
         let path = folder.path().join(file.location.as_deref().unwrap_or("out.onnx"));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let mut out = OutputFile::create(&path, &[]).unwrap();
-        file.write(&mut out, |index| Ok(values[index].clone())).unwrap();
+        file.pieces.write(&mut out, |index| Ok(values[index].clone())).unwrap();
         out.commit().unwrap();
-        assert_eq!(fs::metadata(path).unwrap().len(), file.bytes());
+        assert_eq!(fs::metadata(path).unwrap().len(), file.pieces.bytes());
     }
     folder.path().join("out.onnx")
 }
@@ -45,9 +50,14 @@ fn others(model: &Onnx, but: &[&str]) -> BTreeMap<String, Held> {
         .collect()
 }
 
-fn change<'a>(model: &'a Onnx, name: &str, element: ElementType, values: Vec<u8>) -> (Change<'a>, Vec<u8>) {
+fn change<'a>(
+    model: &'a Onnx,
+    name: &str,
+    element: ElementType,
+    values: Vec<u8>,
+) -> (Replacement<'a>, Vec<u8>) {
     let tensor = model.tensors().into_iter().find(|tensor| tensor.name == name).unwrap();
-    (Change { tensor, element, dims: tensor.dims.clone() }, values)
+    (Replacement { tensor, element, dims: tensor.dims.clone() }, values)
 }
 
 #[test]
@@ -137,7 +147,7 @@ fn external_files_change_in_place_or_are_laid_out_anew() {
 fn a_model_beyond_its_limit_moves_its_weights_out() {
     let model = Onnx::open(&fixture("kinds.onnx")).unwrap();
     let (folder, tensor) = (TempDir::new().unwrap(), model.initializer("w.raw").unwrap());
-    let large = Change { tensor, element: ElementType::FLOAT, dims: vec![4, 100] };
+    let large = Replacement { tensor, element: ElementType::FLOAT, dims: vec![4, 100] };
     let values = f32s(400, 0.0);
     let options = RewriteOptions { max_model_bytes: 2000, ..RewriteOptions::new("out.data") };
     let out = write(&model, &[(large, values.clone())], &options, &folder);
@@ -157,13 +167,13 @@ fn what_cannot_be_written_is_refused() {
     let (foreign, _) = change(&other, "w.raw", ElementType::FLOAT, Vec::new());
     let (text, _) = change(&other, "text", ElementType::FLOAT, Vec::new());
     let mut options = RewriteOptions::new("new.data");
-    let refused = |model: &Onnx, changes: &[Change], options: &RewriteOptions| {
+    let refused = |model: &Onnx, changes: &[Replacement], options: &RewriteOptions| {
         rewrite(model, changes, options).unwrap_err().to_string()
     };
     assert!(refused(&model, &[foreign], &options).contains("not of this model"));
     assert!(refused(&model, &[good.clone(), good.clone()], &options).contains("changed twice"));
     assert!(refused(&other, &[text], &options).contains("holds texts"));
-    let huge = Change { dims: vec![u64::MAX, 2], ..good };
+    let huge = Replacement { dims: vec![u64::MAX, 2], ..good };
     assert!(refused(&model, &[huge], &options).contains("too large"));
     options.locations.insert("weights.data".into(), "../x".into());
     assert!(refused(&model, &[], &options).contains("leads out of it"));

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use curmerge_formats::output::{Stretch, write_behind};
+use curmerge_formats::output::{Piece, Pieces, write_behind};
 use curmerge_formats::{Error, MappedFile, OutputFile, OutputFolder};
 use tempfile::TempDir;
 
@@ -222,13 +222,16 @@ fn what_is_computed_is_written_among_what_is_copied() {
     fs::write(at("source"), &long).unwrap();
     let source = MappedFile::open(&at("source")).unwrap();
     let len = long.len() as u64 - 5;
-    let stretches = [
-        (0, Stretch::Bytes(b"head")),
-        (4, Stretch::Copy { source: &source, offset: 5, len }),
-        (len + 204, Stretch::Bytes(b"end")),
-    ];
+    let mut pieces = Pieces::default();
+    pieces.extend([
+        Piece::Bytes(b"head".to_vec()),
+        Piece::Copy { source: &source, offset: 5, len },
+        Piece::Computed { index: 0, len: 200 },
+        Piece::Bytes(b"end".to_vec()),
+    ]);
+    assert_eq!(pieces.bytes(), len + 207);
     let file = OutputFile::create(&at("out"), &[]).unwrap();
-    let answer: Result<u8, Error> = write_behind(&file, &stretches, |queue| {
+    let answer: Result<u8, Error> = write_behind(&file, &pieces, |queue| {
         for i in 0..100u8 {
             queue.write_at(len + 4 + 2 * u64::from(i), vec![i; 2])?;
         }
@@ -242,10 +245,11 @@ fn what_is_computed_is_written_among_what_is_copied() {
 
     let file = OutputFile::create(&at("none"), &[]).unwrap();
     let refused =
-        write_behind(&file, &stretches, |_| Err::<(), _>(Error::encode("place", "a reason", "what to do")));
+        write_behind(&file, &pieces, |_| Err::<(), _>(Error::encode("place", "a reason", "what to do")));
     assert!(refused.unwrap_err().to_string().contains("a reason"));
     // A copy that fails is what is told, and not that the queue is closed.
-    let beyond = [(0, Stretch::Copy { source: &source, offset: len, len: 6 })];
+    let mut beyond = Pieces::default();
+    beyond.push(Piece::Copy { source: &source, offset: len, len: 6 });
     let failed: Result<(), Error> = write_behind(&file, &beyond, |queue| {
         while queue.write_at(0, vec![0; 1 << 16]).is_ok() {}
         queue.write_at(0, Vec::new())
@@ -253,4 +257,29 @@ fn what_is_computed_is_written_among_what_is_copied() {
     assert!(failed.unwrap_err().to_string().contains("goes past its end"));
     drop(file);
     assert_eq!(names(folder.path()), ["out", "source"]);
+}
+
+#[test]
+fn pieces_join_and_keep_their_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("source"), b"0123456789").unwrap();
+    let source = MappedFile::open(&at("source")).unwrap();
+    let write = |pieces: &Pieces<'_>| {
+        let mut file = OutputFile::create(&at("out"), &[]).unwrap();
+        pieces.write(&mut file, |index| Ok(vec![b'a' + index as u8; 2])).unwrap();
+        file.commit().unwrap();
+        fs::read(at("out")).unwrap()
+    };
+    let replaced = Pieces::in_place(&source, [(0, 2, 0), (2, 2, 1), (7, 2, 2)]);
+    assert_eq!((replaced.iter().count(), write(&replaced)), (5, b"aabb456cc9".to_vec()));
+    let copy = |offset, len| Piece::Copy { source: &source, offset, len };
+    let placed = [(4, copy(0, 2)), (6, copy(2, 3)), (12, Piece::Computed { index: 3, len: 2 })];
+    let laid_out = Pieces::laid_out(b"head", placed, 16);
+    // The two copies are adjacent in both files.
+    assert_eq!((laid_out.iter().count(), laid_out.bytes()), (5, 16));
+    assert_eq!(write(&laid_out), b"head01234\0\0\0dd\0\0".to_vec());
+    let mut file = OutputFile::create(&at("none"), &[]).unwrap();
+    let refused = replaced.write(&mut file, |_| Ok(vec![0; 3])).unwrap_err();
+    assert!(refused.to_string().contains("3 bytes, and 2 were laid out"), "{refused}");
 }

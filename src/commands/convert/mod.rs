@@ -12,6 +12,7 @@ use curmerge_formats::imatrix::Imatrix;
 use serde_json::json;
 
 use super::arguments::parse_size;
+use super::companions;
 use crate::base::{self, Base};
 use crate::commands::report::{progress, terminal};
 use crate::convert::to_hugging_face::natural_type;
@@ -79,7 +80,8 @@ pub fn run(args: &ConvertArgs, json: bool) -> Result<()> {
             return Err(Error::input(&input, "container", "it is not a model that can be converted", help));
         }
     };
-    for line in &report.notes {
+    let notes = companions::with_notes(&report);
+    for line in &notes {
         terminal::warn(line);
     }
     if json {
@@ -89,7 +91,7 @@ pub fn run(args: &ConvertArgs, json: bool) -> Result<()> {
             "bytes_before": report.bytes_before,
             "bytes_after": report.bytes_after,
             "types": report.types,
-            "notes": report.notes,
+            "notes": notes,
         }));
     }
     terminal::print(&text(args, &report))

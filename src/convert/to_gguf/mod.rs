@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 
 use curmerge_formats::gguf::{GgufLayout, Value};
 use curmerge_formats::imatrix::Imatrix;
-use curmerge_formats::output::{OutputFile, write_behind};
+use curmerge_formats::output::{OutputFile, Piece, Pieces};
 
 use super::onnx_companions;
 use super::retype::{self, QUANTIZATION_VERSION};
@@ -38,6 +38,7 @@ use super::{ConvertReport, FileType};
 use crate::arch::{Converter, RopeType};
 use crate::base::folder::{self, Folder, Object};
 use crate::base::{Base, Config, Files};
+use crate::rewrite::{ComputedTensors, Hooks, Writer};
 use crate::{Error, Result};
 use keys::Keys;
 use serde_json::Value as Json;
@@ -56,7 +57,7 @@ pub struct Options<'a> {
 }
 
 /// Writes the Hugging Face folder or ONNX model `base` to `out`, and returns the types that it chose.
-/// `progress` gets the bytes read so far, and their total. `out` must be neither in `protect` nor a file of
+/// `progress` gets the stored bytes converted so far, and their total. `out` must be neither in `protect` nor a file of
 /// the folder.
 ///
 /// # Errors
@@ -124,21 +125,28 @@ pub fn to_gguf(
     let layout = GgufLayout::new(VERSION, ALIGNMENT, &metadata, headers(&tensors))?;
 
     let inputs: Vec<&Path> = base.inputs().into_iter().chain(protect.iter().map(PathBuf::as_path)).collect();
-    let file = OutputFile::create(out, &inputs)?;
-    let mut stretches = retype::frame(&layout);
-    let places = || tensors.iter().zip(layout.tensors());
-    stretches.extend(places().flat_map(|(tensor, place)| tensor.copied(place.offset)));
     report.bytes_before = tensors.iter().map(tensors::Tensor::stored_bytes).sum();
-    let mut read = 0;
-    write_behind(&file, &stretches, |queue| -> Result<()> {
-        for (tensor, place) in places() {
-            tensor.write_at(place.offset, queue)?;
-            report.count(place);
-            read += tensor.stored_bytes();
-            progress(read, report.bytes_before);
+    layout.tensors().iter().for_each(|place| report.count(place.dtype, place.bytes));
+    let (mut new, mut placed, mut total) = (ComputedTensors::default(), Vec::new(), 0);
+    for (tensor, place) in tensors.iter().zip(layout.tensors()) {
+        let indices = new.push(tensor, tensor.parts().len());
+        let own = tensor.pieces(place.offset, indices);
+        if own.iter().any(|(_, piece)| matches!(piece, Piece::Computed { .. })) {
+            total += tensor.stored_bytes();
         }
-        Ok(())
-    })?;
+        placed.extend(own);
+    }
+    let pieces = Pieces::laid_out(layout.header(), placed, layout.file_bytes());
+    let mut read = 0;
+    let hooks = Hooks {
+        confirm: None,
+        done: &mut |tensor: &&tensors::Tensor<'_>, ()| {
+            read += tensor.stored_bytes();
+            progress(read, total);
+        },
+    };
+    let file = OutputFile::create(out, &inputs)?;
+    Writer::new(&new, hooks).write(&pieces, &file)?;
     file.commit()?;
     Ok((file_type, report))
 }

@@ -2,13 +2,14 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{GgufTensor, NewTensor, Value};
 use curmerge_formats::imatrix::Imatrix;
 use curmerge_formats::mmap::MappedFile;
-use curmerge_formats::output::{Queue, Stretch};
+use curmerge_formats::output::Piece;
 use curmerge_formats::quant;
 use half::f16;
 
@@ -16,6 +17,7 @@ use super::model_name::Size;
 use crate::base::{Base, BaseTensor, Files, Weight, layer_part};
 use crate::convert::file_type::{self, Choice, FileType};
 use crate::convert::retype;
+use crate::rewrite::{ComputedTensor, in_blocks};
 use crate::{Error, Result};
 
 /// Endings of buffers in old folders that no program reads.
@@ -34,7 +36,7 @@ enum Values<'a> {
 }
 
 /// A tensor of the base.
-struct Stored<'a> {
+pub(super) struct Stored<'a> {
     path: &'a Path,
     /// The file to copy it from, if that holds the bytes that the converter would write.
     file: Option<&'a MappedFile>,
@@ -267,7 +269,8 @@ impl Tensor<'_> {
         NewTensor { name: self.name.clone(), dtype: self.dtype, dims: self.dims.clone() }
     }
 
-    fn parts(&self) -> &[Stored<'_>] {
+    /// The tensors of the base that it consists of.
+    pub(super) fn parts(&self) -> &[Stored<'_>] {
         match &self.values {
             Values::Made(_) => &[],
             Values::Stored(stored) => std::slice::from_ref(stored),
@@ -296,42 +299,30 @@ impl Tensor<'_> {
         }
     }
 
-    /// The offsets of its parts, if it begins at `offset`.
-    fn places(&self, offset: u64) -> impl Iterator<Item = (u64, &Stored<'_>)> {
-        let row = self.dtype.bytes_for(self.columns() as u64).unwrap_or(0);
-        self.parts().iter().scan(offset, move |next, part| {
-            let here = *next;
-            *next += row * part.weight.rows() as u64;
-            Some((here, part))
-        })
-    }
-
-    /// The bytes that are copied from the folder, and their offsets if the tensor begins at `offset`.
-    pub(super) fn copied(&self, offset: u64) -> Vec<(u64, Stretch<'_>)> {
-        let copied = self.places(offset).filter_map(|(place, part)| {
-            let source = part.as_written(self.dtype)?;
-            Some((place, Stretch::Copy { source, offset: part.tensor.offset, len: part.tensor.bytes }))
-        });
-        copied.collect()
-    }
-
-    /// Computes and writes the bytes that are not [copied](Self::copied); the tensor begins at `offset`.
-    pub(super) fn write_at(&self, offset: u64, out: &Queue<'_>) -> Result<()> {
+    /// Its pieces, the first at `offset`: copies of parts that the folder holds as they are written, and new
+    /// values of the other parts, by these indices.
+    pub(super) fn pieces(&self, offset: u64, indices: Range<usize>) -> Vec<(u64, Piece<'_>)> {
         if let Values::Made(values) = &self.values {
             let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            return Ok(out.write_at(offset, bytes)?);
+            return vec![(offset, Piece::Bytes(bytes))];
         }
-        for (number, (place, part)) in self.places(offset).enumerate() {
-            if part.as_written(self.dtype).is_none() {
-                let rows = |start, count| self.rows(number, &part.weight, start, count);
-                retype::write_rows(out, place, part.weight.rows(), self.columns(), rows)?;
-            }
-        }
-        Ok(())
+        let row = self.dtype.bytes_for(self.columns() as u64).unwrap_or(0);
+        let mut next = offset;
+        let placed = self.parts().iter().zip(indices).map(|(part, index)| {
+            let (here, len) = (next, row * part.weight.rows() as u64);
+            next += len;
+            let piece = match part.as_written(self.dtype) {
+                Some(source) => Piece::Copy { source, offset: part.tensor.offset, len: part.tensor.bytes },
+                None => Piece::Computed { index, len },
+            };
+            (here, piece)
+        });
+        placed.collect()
     }
 
-    /// `count` canonical rows of a part from `start` on, in the new type.
-    fn rows(&self, part: usize, weight: &Weight<'_>, start: usize, count: usize) -> Result<Vec<u8>> {
+    /// Canonical rows of a part, in the new type.
+    fn rows(&self, part: usize, weight: &Weight<'_>, rows: Range<usize>) -> Result<Vec<u8>> {
+        let (start, count) = (rows.start, rows.len());
         let columns = self.columns();
         if weight.dtype() == self.dtype && !weight.is_transposed() && weight.nbits().is_none() {
             let row = |row| {
@@ -355,6 +346,27 @@ impl Tensor<'_> {
             self.error(format!("rows from {start}: {error}"), "or use another --type, such as bf16 or f32")
         })?;
         Ok(bytes)
+    }
+}
+
+impl ComputedTensor for Tensor<'_> {
+    type Outcome = ();
+
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn compute(&self, put: &mut dyn FnMut(usize, Vec<u8>) -> Result<()>) -> Result<()> {
+        for (number, part) in self.parts().iter().enumerate() {
+            if part.as_written(self.dtype).is_none() {
+                in_blocks(
+                    [part.weight.rows(), self.columns()],
+                    |rows| self.rows(number, &part.weight, rows),
+                    |bytes| put(number, bytes),
+                )?;
+            }
+        }
+        Ok(())
     }
 }
 

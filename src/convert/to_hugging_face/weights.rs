@@ -1,16 +1,16 @@
 //! The tensors as safetensors: transformers' names, its order of rows, one element type.
 //!
-//! Rows are decoded, rounded and appended a few blocks at a time, so that memory does not grow with the model. Rows that
-//! are stored in the wanted type already are copied bit for bit.
+//! Rows that are stored in the wanted type already are copied bit for bit; the others are decoded and
+//! rounded.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use curmerge_formats::dtype::DType;
-use curmerge_formats::output::{OutputFile, OutputFolder};
+use curmerge_formats::output::{OutputFolder, Piece, Pieces};
 use curmerge_formats::quant;
 use curmerge_formats::safetensors::{NewSafeTensor, SafeTensorsLayout, shard_name};
 use curmerge_formats::shards::groups;
-use rayon::prelude::*;
 use serde_json::json;
 
 use crate::arch::TensorNames;
@@ -19,15 +19,12 @@ use crate::base::{Base, RowOrder, Weight, layer_part};
 use crate::convert::config_json::pretty;
 use crate::convert::file_type::stays_f32;
 use crate::convert::retype::ConvertReport;
+use crate::rewrite::{ComputedTensor, ComputedTensors, Hooks, Writer, in_blocks};
 use crate::{Error, Result};
 
-/// Values that one thread converts at a time; at least a row.
-const BLOCK_VALUES: usize = 1 << 16;
-/// Blocks in memory at a time, for each thread.
-const BLOCKS_A_THREAD: usize = 4;
-/// The type that loses least of what the model's matrices hold, in no more bytes than that takes: their own where all have
-/// the same of F32, F16 and BF16, F32 where these are mixed. Decoded blocks fit neither half type exactly, and F16 has
-/// three bits more.
+/// The narrowest type that loses least of the model's matrices: their own if all are in F32, F16 or BF16, and
+/// F32 if these are mixed. For quantized matrices it is F16: neither half type holds decoded blocks exactly,
+/// and F16 has three bits more.
 pub fn natural_type(base: &Base) -> DType {
     let matrices = || {
         let all = base.tensors().iter().filter(|(name, tensor)| tensor.shape.len() > 1 && !stays_f32(name));
@@ -40,16 +37,16 @@ pub fn natural_type(base: &Base) -> DType {
     if matrices().all(|dtype| dtype == first) { first } else { DType::F32 }
 }
 
-/// Everything that is to be written, checked.
+/// The tensors to be written, checked.
 pub(super) struct Plan<'a> {
     base: &'a Base,
     dtype: DType,
-    /// File by file.
+    /// The tensors of each file.
     shards: Vec<Vec<Tensor<'a>>>,
 }
 
 struct Tensor<'a> {
-    /// Where transformers has it.
+    /// Its place in transformers' order.
     place: Place,
     name: String,
     shape: Vec<u64>,
@@ -57,14 +54,15 @@ struct Tensor<'a> {
     values: Values<'a>,
 }
 
-/// Where transformers has a tensor: the embedding, the layers, the norm, the head; the layer; the line of the table.
+/// The place of a tensor in transformers' order: embedding, layers, norm or head; the layer; the line of the
+/// table.
 type Place = (usize, usize, usize);
 
-/// How a tensor's values come of those in the base.
+/// How the values of a tensor derive from the base's.
 enum Values<'a> {
     /// Its rows, in another order.
     Rows(Weight<'a>, RowOrder),
-    /// Those of matrices that are stored apart, one behind the other.
+    /// The rows of matrices that are stored apart, one after another.
     Parts(Vec<Weight<'a>>),
     /// Its columns.
     Transposed(Weight<'a>),
@@ -72,7 +70,7 @@ enum Values<'a> {
     Vector(Vec<f32>),
 }
 
-/// How far rounding moved values.
+/// How far rounding moved the values.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::convert) struct Rounding {
     values: u64,
@@ -83,24 +81,24 @@ pub(in crate::convert) struct Rounding {
 }
 
 impl<'a> Plan<'a> {
-    /// `own_head` says whether an output head is one of the tensors.
+    /// Plans shards of at most `limit` bytes. `own_head` says whether an output head is one of the tensors.
     pub(super) fn new(base: &'a Base, dtype: DType, limit: u64, own_head: bool) -> Result<Self> {
         let mut tensors = Vec::new();
         for (canonical, stored) in base.tensors() {
-            // What config.json says of these, and nothing reads of the last.
+            // config.json has the first three, and nothing reads the last.
             let said = ["rope_freqs", "rope_factors_long", "rope_factors_short"];
             let head = canonical == "output" && !own_head;
             if said.contains(&&canonical[..]) || canonical.ends_with("rot_embd") || head {
                 continue;
             }
-            // Here a matrix of several is one, which stands for all of them.
+            // Matrices that transformers has as one are written with the first of them.
             if let Some(whole) = base.whole_of(canonical) {
                 if base.parts(whole).first().is_some_and(|(first, _)| first == canonical) {
                     tensors.push(Tensor::of_parts(base, whole)?);
                 }
                 continue;
             }
-            // One of experts is many there.
+            // transformers has each expert as a tensor of its own.
             match stored.shape[..] {
                 [experts, _, _] => {
                     for expert in 0..experts {
@@ -123,16 +121,31 @@ impl<'a> Plan<'a> {
         tensor.shape.iter().product::<u64>() * self.dtype.block_bytes() as u64
     }
 
+    /// Writes the shards, and the index if there are several.
     pub(super) fn write(
         &self,
         folder: &OutputFolder,
         report: &mut ConvertReport,
         progress: &mut impl FnMut(u64, u64),
     ) -> Result<()> {
-        let tensors = || self.shards.iter().flatten();
-        report.bytes_before = tensors().map(|t| t.stored_bytes).sum();
-        let mut map = BTreeMap::new();
+        let total = self.shards.iter().flatten().map(|t| t.stored_bytes).sum();
+        report.bytes_before = total;
+        let mut tensors = ComputedTensors::default();
+        for tensor in self.shards.iter().flatten() {
+            tensors.replace([tensor.name.as_str()], Rounded { plan: self, tensor });
+            report.count(self.dtype, self.bytes(tensor));
+        }
         let (mut read, mut rounding) = (0, Rounding::default());
+        let hooks = Hooks {
+            confirm: None,
+            done: &mut |rounded: &Rounded<'_>, moved: Rounding| {
+                rounding = rounding.and(moved);
+                read += rounded.tensor.stored_bytes;
+                progress(read, total);
+            },
+        };
+        let mut writer = Writer::new(&tensors, hooks);
+        let mut map = BTreeMap::new();
         for (number, shard) in self.shards.iter().enumerate() {
             let name = shard_name(number, self.shards.len());
             let new = shard.iter().map(|tensor| NewSafeTensor {
@@ -140,20 +153,18 @@ impl<'a> Plan<'a> {
                 dtype: self.dtype,
                 shape: tensor.shape.clone(),
             });
-            // transformers before 5 refuses a file that does not say so.
+            // transformers before 5 refuses a file without it.
             let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
             let layout = SafeTensorsLayout::new(&metadata, new.collect())?;
-            let mut file = folder.file(&name)?;
-            file.append(layout.header())?;
-            for tensor in shard {
-                rounding = rounding.and(self.append(tensor, &mut file)?);
-                read += tensor.stored_bytes;
-                progress(read, report.bytes_before);
-                report.bytes_after += self.bytes(tensor);
-                *report.types.entry(self.dtype.to_string()).or_default() += 1;
-                map.insert(tensor.name.as_str(), name.clone());
-            }
+            let placed = layout.tensors().iter().filter_map(|place| {
+                let (_, index) = tensors.get(&place.name)?;
+                Some((place.offset, Piece::Computed { index, len: place.bytes }))
+            });
+            let pieces = Pieces::laid_out(layout.header(), placed, layout.file_bytes());
+            let file = folder.file(&name)?;
+            writer.write(&pieces, &file)?;
             file.commit()?;
+            map.extend(shard.iter().map(|tensor| (tensor.name.as_str(), name.clone())));
         }
         if self.shards.len() > 1 {
             let index = json!({ "metadata": { "total_size": report.bytes_after }, "weight_map": map });
@@ -164,105 +175,101 @@ impl<'a> Plan<'a> {
         report.notes.extend(rounding.note(self.dtype));
         Ok(())
     }
+}
 
-    fn append(&self, tensor: &Tensor<'_>, file: &mut OutputFile) -> Result<Rounding> {
-        let transposed;
-        let (rows, cols) = match &tensor.values {
-            Values::Rows(weight, _) => (weight.rows(), weight.cols()),
-            Values::Parts(parts) => (parts.iter().map(Weight::rows).sum(), parts[0].cols()),
-            Values::Transposed(weight) => {
-                transposed = transpose(weight);
-                return self.append_values(tensor, &transposed, weight.rows(), file);
-            }
-            Values::Vector(values) => return self.append_values(tensor, values, values.len(), file),
-        };
-        let block = (BLOCK_VALUES / cols.max(1)).max(1);
-        let starts: Vec<usize> = (0..rows).step_by(block).collect();
-        self.append_blocks(&starts, |start| self.rows(tensor, start, block.min(rows - start)), file)
+/// A tensor as it is written: rounded to the wanted type.
+struct Rounded<'p> {
+    plan: &'p Plan<'p>,
+    tensor: &'p Tensor<'p>,
+}
+
+impl ComputedTensor for Rounded<'_> {
+    type Outcome = Rounding;
+
+    fn dtype(&self) -> DType {
+        self.plan.dtype
     }
 
-    /// These values, rows of so many.
-    fn append_values(
-        &self,
-        tensor: &Tensor<'_>,
-        values: &[f32],
-        cols: usize,
-        file: &mut OutputFile,
-    ) -> Result<Rounding> {
-        let block = (BLOCK_VALUES / cols.max(1)).max(1) * cols;
-        let starts: Vec<usize> = (0..values.len()).step_by(block.max(1)).collect();
-        let part = |start: usize| &values[start..(start + block).min(values.len())];
-        self.append_blocks(&starts, |start| self.encode(tensor, start / cols, part(start)), file)
-    }
-
-    fn append_blocks(
-        &self,
-        starts: &[usize],
-        make: impl Fn(usize) -> Result<(Vec<u8>, Rounding)> + Sync,
-        file: &mut OutputFile,
-    ) -> Result<Rounding> {
+    fn compute(&self, put: &mut dyn FnMut(usize, Vec<u8>) -> Result<()>) -> Result<Rounding> {
         let mut rounding = Rounding::default();
-        for batch in starts.chunks(BLOCKS_A_THREAD * rayon::current_num_threads()) {
-            let done: Vec<Result<(Vec<u8>, Rounding)>> = batch.par_iter().map(|&start| make(start)).collect();
-            for block in done {
-                let (bytes, moved) = block?;
-                file.append(&bytes)?;
-                rounding = rounding.and(moved);
+        let take = |(bytes, moved)| {
+            rounding = rounding.and(moved);
+            put(0, bytes)
+        };
+        let of_values = |values: &[f32], cols: usize, take| {
+            let part =
+                |rows: Range<usize>| self.encode(rows.start, &values[rows.start * cols..rows.end * cols]);
+            in_blocks([values.len() / cols.max(1), cols], part, take)
+        };
+        match &self.tensor.values {
+            Values::Rows(weight, order) => {
+                in_blocks([weight.rows(), weight.cols()], |rows| self.rows(weight, *order, rows), take)
             }
-        }
+            Values::Parts(parts) => {
+                let shape = [parts.iter().map(Weight::rows).sum(), parts[0].cols()];
+                in_blocks(shape, |rows| self.rows_of_parts(parts, rows), take)
+            }
+            Values::Transposed(weight) => of_values(&transpose(weight), weight.rows(), take),
+            Values::Vector(values) => of_values(values, values.len(), take),
+        }?;
         Ok(rounding)
     }
+}
 
-    /// `count` rows from `start` on, as Hugging Face counts them.
-    fn rows(&self, tensor: &Tensor<'_>, start: usize, count: usize) -> Result<(Vec<u8>, Rounding)> {
-        if let Values::Parts(parts) = &tensor.values {
-            let mut values = vec![0.0; count * parts[0].cols()];
-            let mut first = 0;
-            for part in parts {
-                let rows = start.max(first)..(start + count).min(first + part.rows());
-                if !rows.is_empty() {
-                    let out =
-                        &mut values[(rows.start - start) * part.cols()..(rows.end - start) * part.cols()];
-                    part.decode_rows(rows.start - first..rows.end - first, out);
-                }
-                first += part.rows();
+impl Rounded<'_> {
+    /// Rows of matrices that are stored apart.
+    fn rows_of_parts(&self, parts: &[Weight<'_>], rows: Range<usize>) -> Result<(Vec<u8>, Rounding)> {
+        let mut values = vec![0.0; rows.len() * parts[0].cols()];
+        let mut first = 0;
+        for part in parts {
+            let own = rows.start.max(first)..rows.end.min(first + part.rows());
+            if !own.is_empty() {
+                let out =
+                    &mut values[(own.start - rows.start) * part.cols()..(own.end - rows.start) * part.cols()];
+                part.decode_rows(own.start - first..own.end - first, out);
             }
-            return self.encode(tensor, start, &values);
+            first += part.rows();
         }
-        let Values::Rows(weight, order) = &tensor.values else { return Ok(Default::default()) };
-        let canonical = (start..start + count).map(|row| order.canonical_row(row));
-        if weight.dtype() == self.dtype && !weight.is_transposed() && weight.nbits().is_none() {
+        self.encode(rows.start, &values)
+    }
+
+    /// Rows of a matrix, as Hugging Face counts them.
+    fn rows(&self, weight: &Weight<'_>, order: RowOrder, rows: Range<usize>) -> Result<(Vec<u8>, Rounding)> {
+        let canonical = rows.clone().map(|row| order.canonical_row(row));
+        if weight.dtype() == self.plan.dtype && !weight.is_transposed() && weight.nbits().is_none() {
             let bytes = weight.row_bytes();
             let row = |row: usize| &weight.stored_bytes()[weight.stored_row(row) * bytes..][..bytes];
-            return Ok((canonical.flat_map(row).copied().collect(), Rounding::of(count * weight.cols())));
+            let unchanged = Rounding::of(rows.len() * weight.cols());
+            return Ok((canonical.flat_map(row).copied().collect(), unchanged));
         }
-        let mut values = vec![0.0; count * weight.cols()];
-        if *order == RowOrder::CANONICAL {
-            weight.decode_rows(start..start + count, &mut values);
-            return self.encode(tensor, start, &values);
+        let mut values = vec![0.0; rows.len() * weight.cols()];
+        if order == RowOrder::CANONICAL {
+            weight.decode_rows(rows.clone(), &mut values);
+            return self.encode(rows.start, &values);
         }
         for (row, out) in canonical.zip(values.chunks_exact_mut(weight.cols())) {
             weight.decode_row(row, out);
         }
-        self.encode(tensor, start, &values)
+        self.encode(rows.start, &values)
     }
 
-    /// Values from a row on, in the type that is wanted.
-    fn encode(&self, tensor: &Tensor<'_>, row: usize, values: &[f32]) -> Result<(Vec<u8>, Rounding)> {
+    /// Values from a row on, in the wanted type.
+    fn encode(&self, row: usize, values: &[f32]) -> Result<(Vec<u8>, Rounding)> {
+        let dtype = self.plan.dtype;
         let mut rounding = Rounding::of(values.len());
-        let mut bytes = vec![0; values.len() * self.dtype.block_bytes()];
+        let mut bytes = vec![0; values.len() * dtype.block_bytes()];
         let error = |e: quant::QuantError| {
-            let place = format!("tensor '{}', rows from {row}", tensor.name);
+            let place = format!("tensor '{}', rows from {row}", self.tensor.name);
             let help = match e {
                 quant::QuantError::OutOfRange { value, .. } if value.is_finite() => "use --type bf16 or f32",
                 _ => "download the model again",
             };
-            Error::input(self.base.path(), place, e.to_string(), help)
+            Error::input(self.plan.base.path(), place, e.to_string(), help)
         };
-        quant::encode(self.dtype, values, &mut bytes).map_err(error)?;
-        if self.dtype != DType::F32 {
+        quant::encode(dtype, values, &mut bytes).map_err(error)?;
+        if dtype != DType::F32 {
             let mut back = vec![0.0; values.len()];
-            quant::decode(self.dtype, &bytes, &mut back).map_err(error)?;
+            quant::decode(dtype, &bytes, &mut back).map_err(error)?;
             rounding.compare(values, &back);
         }
         Ok((bytes, rounding))
@@ -284,7 +291,7 @@ fn transpose(weight: &Weight<'_>) -> Vec<f32> {
 }
 
 impl<'a> Tensor<'a> {
-    /// The tensor of this canonical name, of an expert that of the one expert.
+    /// The tensor of this canonical name, which may be that of one expert.
     fn new(base: &'a Base, canonical: &str) -> Result<Self> {
         let error = |problem: &str| {
             let help = "transformers' model has no place for it: use the model as it is";
@@ -332,7 +339,7 @@ impl<'a> Tensor<'a> {
         Ok(Tensor { place, name: format!("{name}.{ending}"), shape, stored_bytes, values })
     }
 
-    /// The matrix of this canonical name, whose parts are stored apart.
+    /// The matrix of this canonical name, the parts of which are stored apart.
     fn of_parts(base: &'a Base, whole: &str) -> Result<Self> {
         let parts = base.parts(whole).into_iter().map(|(part, _)| base.weight(&part));
         let parts = parts.collect::<Result<Vec<_>>>()?;
@@ -351,12 +358,12 @@ impl<'a> Tensor<'a> {
 }
 
 impl Rounding {
-    /// Of so many values that stay as they are.
+    /// This many values that do not change.
     pub(in crate::convert) fn of(values: usize) -> Self {
         Rounding { values: values as u64, ..Default::default() }
     }
 
-    /// Counts what became of values.
+    /// Counts how values changed.
     pub(in crate::convert) fn compare(&mut self, before: &[f32], after: &[f32]) {
         for (&before, &after) in before.iter().zip(after) {
             let change = f64::from(after) - f64::from(before);
@@ -366,7 +373,7 @@ impl Rounding {
         }
     }
 
-    /// Of these and others.
+    /// The sum of both.
     pub(in crate::convert) fn and(self, other: Self) -> Self {
         Rounding {
             values: self.values + other.values,
@@ -376,7 +383,7 @@ impl Rounding {
         }
     }
 
-    /// What the user should know of it.
+    /// What a user should know of it.
     pub(in crate::convert) fn note(&self, dtype: impl std::fmt::Display) -> Option<String> {
         (self.changed > 0).then(|| {
             format!(

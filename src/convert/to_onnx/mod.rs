@@ -33,7 +33,7 @@ use super::{ConvertReport, onnx_companions};
 use crate::Result;
 use crate::base::folder::{CONFIG, Folder, GENAI_CONFIG, GENERATION_CONFIG};
 use crate::base::{Base, Files};
-use crate::merge::carry_companions;
+use crate::rewrite::copy_companions;
 use plan::Plan;
 use transformers_js::{settings, with_settings};
 
@@ -78,7 +78,7 @@ pub fn to_onnx(
         false => None,
     };
     let report = plan.write(&model, external.as_ref(), options, &mut progress)?;
-    model.commit_behind(external)?;
+    model.commit_after(external)?;
     Ok(report)
 }
 
@@ -128,19 +128,21 @@ pub fn to_onnx_folder(
     }
 
     let folder = OutputFolder::create(out, &base.inputs(), options.force)?;
+    let mut copied = Vec::new();
     if let Files::HuggingFace(_) = base.files() {
         let made: Vec<_> = files.iter().map(|(name, _)| name.clone()).collect();
-        notes.extend(carry_companions(base.path(), &folder, |name| {
+        copied = copy_companions(base.path(), &folder, |name| {
             made.iter().any(|own| own == name)
                 || vision && IMAGE_FILES.iter().any(|file| name == Path::new(file))
-        })?);
+        })?;
     }
     write_companions(&folder, files)?;
     let data = plan.is_external().then(|| folder.file(&external)).transpose()?;
     let model = folder.file(MODEL)?;
     let mut report = plan.write(&model, data.as_ref(), options, &mut progress)?;
     report.notes.extend(notes);
-    model.commit_behind(data)?;
+    report.companions = copied;
+    model.commit_after(data)?;
     folder.commit()?;
     Ok(report)
 }

@@ -63,7 +63,7 @@ fn write_onnx(path: &Path) {
     for file in rewrite(&Onnx::open(&whole).unwrap(), &[], &options).unwrap() {
         let name = file.location.as_deref().unwrap_or("tiny.onnx");
         let mut out = OutputFile::create(&path.with_file_name(name), &[]).unwrap();
-        file.write(&mut out, |_| unreachable!("nothing changes")).unwrap();
+        file.pieces.write(&mut out, |_| unreachable!("nothing changes")).unwrap();
         out.commit().unwrap();
     }
 }

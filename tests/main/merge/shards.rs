@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use curmerge::base::{Base, Files};
 use curmerge::cur::fingerprint;
 use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
+use curmerge::rewrite::Companion;
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{Gguf, GgufLayout, GgufModel, NewTensor, Value};
@@ -168,7 +169,8 @@ fn a_folder_is_cut_into_shards_of_a_size() {
     assert_eq!((&cut.model, &own.tensors), (&at("cut"), &cut.tensors));
     assert_eq!(tensors(&at("own")), tensors(&at("cut")));
     assert_eq!(index_of(&at("own")), index_of(&at("hf")));
-    assert!(cut.notes.iter().any(|note| note.contains("model-00002-of-00006")), "{:?}", cut.notes);
+    let taken = Companion::NameTaken("model-00002-of-00006.safetensors".into());
+    assert!(cut.companions.contains(&taken), "{:?}", cut.companions);
 
     let index = shard_index(&at("cut")).unwrap().unwrap();
     let (mut total, mut files) = (0, 0);
@@ -186,7 +188,7 @@ fn a_folder_is_cut_into_shards_of_a_size() {
 
     let (one, f32) = (at("one"), Storage::Only(DType::F32));
     let report = run(&at("cut"), 0.0, &MergeOptions { storage: f32, ..sized(Some(1 << 40)) }, &one);
-    assert_eq!(report.notes, Vec::<String>::new());
+    assert_eq!((report.notes, report.companions), (Vec::new(), Vec::new()));
     let names = names(&one);
     assert_eq!(names, ["config.json", "extra", "model.safetensors", "tokenizer.json"]);
     // Widest elements first: the changed matrices, now F32, before the others' BF16.

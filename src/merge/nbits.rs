@@ -1,35 +1,34 @@
-//! Rounding a changed matrix in blocks of MatMulNBits, as [`super::requantize`] does other types: on the scales and zero
-//! points that stand, with the gain that keeps the change; with new ones where a row has moved too far for those.
+//! Rounding a changed matrix in the blocks of MatMulNBits, as [`super::requantize`] rounds other types: on
+//! the block's own scales and zero points, with the gain that keeps the change; with new ones where a row has
+//! moved too far for those.
 
-use std::path::Path;
-
+use curmerge_formats::dtype::DType;
 use curmerge_formats::quant::{LinearGrid, decode, encode};
 
+use super::deltas::DeltaSum;
 use super::gain::{Steps, gain};
 use super::report::{Sums, TensorReport};
 use super::requantize::{PLAIN_ERROR, PLAIN_SHARES};
-use super::tensor::{Adapted, in_blocks};
-use super::terms::{self, Sum};
+use super::tensor::Adapted;
 use crate::base::NBits;
 use crate::base::nbits::{pack, unpack};
+use crate::rewrite::in_blocks;
 use crate::{Error, Result};
-use curmerge_formats::dtype::DType;
 
 /// Codes, scales and zero points of some rows, each as it is stored.
-pub(super) type Written = [Vec<u8>; 3];
+type Written = [Vec<u8>; 3];
 
-/// Merge a matrix in blocks: `take` gets what becomes of some rows at a time, in their order. `path` is the base that
-/// errors name.
-pub(super) fn merge(
+/// Merges a matrix in blocks. `put` takes the codes as part 0, the scales as part 1 and the zero points, if
+/// there are any, as part 2.
+pub(super) fn compute(
     adapted: &Adapted<'_>,
     blocks: &NBits<'_>,
-    path: &Path,
-    mut take: impl FnMut(Written) -> Result<()>,
+    put: &mut dyn FnMut(usize, Vec<u8>) -> Result<()>,
 ) -> Result<TensorReport> {
     // Such a matrix is never transposed.
     let stored = adapted.weight;
-    let sum = Sum::of(adapted.terms, false, path)?;
-    let work = |rows: std::ops::Range<usize>| {
+    let sum = DeltaSum::new(adapted.deltas, false, adapted.path)?;
+    let round = |rows: std::ops::Range<usize>| {
         let (mut written, mut sums) = (Written::default(), Vec::with_capacity(rows.len()));
         let (mut w, mut d) = (vec![0.0; stored.cols()], vec![0.0; stored.cols()]);
         for row in rows {
@@ -38,7 +37,7 @@ pub(super) fn merge(
             let codes = &stored.stored_bytes()[row * stored.row_bytes()..][..stored.row_bytes()];
             let (bytes, kept) = round_row(&Row { blocks, row, codes, w: &w, d: &d }).map_err(|problem| {
                 let place = format!("tensor '{}', row {row}", adapted.name);
-                Error::input(path, place, problem, "use a smaller scale, or train with a lower --lr")
+                Error::input(adapted.path, place, problem, "use a smaller scale, or train with a lower --lr")
             })?;
             written.iter_mut().zip(bytes).for_each(|(all, bytes)| all.extend(bytes));
             sums.push(kept);
@@ -46,11 +45,12 @@ pub(super) fn merge(
         Ok((written, sums))
     };
     let mut sums = Sums::default();
-    in_blocks(&stored, work, |(written, row_sums)| {
-        row_sums.iter().for_each(|s| sums.add(s));
-        take(written)
+    in_blocks([stored.rows(), stored.cols()], round, |(written, row_sums)| {
+        row_sums.iter().for_each(|row| sums.add(row));
+        let parts = written.into_iter().enumerate().filter(|(_, bytes)| !bytes.is_empty());
+        parts.into_iter().try_for_each(|(part, bytes)| put(part, bytes))
     })?;
-    Ok(TensorReport::new(adapted.name, terms::parts(adapted.terms), &blocks.name(), &sums))
+    Ok(adapted.report(&blocks.name(), &sums))
 }
 
 /// A stored row with its values and their change.
@@ -89,23 +89,23 @@ fn round_row(row: &Row<'_>) -> std::result::Result<(Written, Sums), String> {
 }
 
 impl Row<'_> {
-    /// Values of a row with its last block filled up.
-    fn filled(&self) -> usize {
+    /// Values of a row whose last block is padded.
+    fn padded_len(&self) -> usize {
         self.w.len().next_multiple_of(self.blocks.block_size())
     }
 
-    fn greatest_code(&self) -> f32 {
+    fn max_code(&self) -> f32 {
         ((1u32 << self.blocks.bits()) - 1) as f32
     }
 
-    /// One number a block.
-    fn a_block(&self, read: impl Fn(&mut [f32])) -> Vec<f32> {
-        let mut numbers = vec![0.0; self.filled() / self.blocks.block_size()];
+    /// One number per block.
+    fn per_block(&self, read: impl Fn(&mut [f32])) -> Vec<f32> {
+        let mut numbers = vec![0.0; self.padded_len() / self.blocks.block_size()];
         read(&mut numbers);
         numbers
     }
 
-    /// The candidate with these codes (whole numbers, filled up), scales and zero points.
+    /// The candidate with these codes (whole numbers, padded), scales and zero points.
     fn candidate(&self, codes: &[f32], scales: &[f32], zeros: &[f32], stored: [Vec<u8>; 2]) -> Candidate {
         let blocks = codes.chunks(self.blocks.block_size()).zip(scales.iter().zip(zeros));
         let values = blocks.flat_map(|(codes, (scale, zero))| codes.iter().map(move |c| (c - zero) * scale));
@@ -116,26 +116,26 @@ impl Row<'_> {
         Candidate { written: [packed, scales, zeros], sums: Sums::of_row(&q, self.w, self.d) }
     }
 
-    /// Only codes move; also the sum of the squared steps.
+    /// Moves only the codes. Also returns the sum of the squared steps.
     fn on_old_scales(&self) -> (Candidate, f64) {
-        let (blocks, n) = (self.blocks, self.filled());
+        let (blocks, n) = (self.blocks, self.padded_len());
         let mut codes = vec![0.0; n];
         unpack(blocks.bits(), self.codes, &mut codes);
-        let scales = self.a_block(|out| blocks.scales_of(self.row, out));
-        let zeros = self.a_block(|out| blocks.zero_points_of(self.row, out));
+        let scales = self.per_block(|out| blocks.scales_of(self.row, out));
+        let zeros = self.per_block(|out| blocks.zero_points_of(self.row, out));
         let grid = LinearGrid {
             steps: scales.iter().flat_map(|&s| std::iter::repeat_n(s, blocks.block_size())).collect(),
-            above: codes.iter().map(|code| self.greatest_code() - code).collect(),
+            above: codes.iter().map(|code| self.max_code() - code).collect(),
             below: codes.clone(),
         };
         let mut d = self.d.to_vec();
         d.resize(n, 0.0);
-        // What fills the row is where it is, and does not move.
+        // Padding does not move.
         let unmoved = vec![0.0; n];
         let gain = gain(&Steps::new(&grid, &unmoved, &unmoved, &d));
         for (i, code) in codes.iter_mut().enumerate() {
             let moves = (gain * d[i] / grid.steps[i]).round();
-            // A scale of zero, or one that is no number, moves nothing.
+            // A scale of zero or NaN moves nothing.
             if grid.steps[i] != 0.0 && moves.is_finite() {
                 *code += moves.clamp(-grid.below[i], grid.above[i]);
             }
@@ -145,23 +145,23 @@ impl Row<'_> {
         (self.candidate(&codes, &scales, &zeros, stored.map(<[u8]>::to_vec)), steps)
     }
 
-    /// W + d in new blocks: from the value of greatest magnitude where there are no zero points, else from the least to the
-    /// greatest. `None` where a scale cannot be stored.
+    /// W + d in new blocks. Without zero points the scale comes from the value of greatest magnitude, else
+    /// from the range of the values. `None` if a scale cannot be stored.
     fn on_new_scales(&self) -> Option<Candidate> {
-        let (blocks, most) = (self.blocks, self.greatest_code());
-        let middle = (most + 1.0) / 2.0;
+        let (blocks, max) = (self.blocks, self.max_code());
+        let middle = (max + 1.0) / 2.0;
         let values: Vec<f32> = self.w.iter().zip(self.d).map(|(w, d)| w + d).collect();
         let (mut scales, mut zeros): (Vec<f32>, Vec<f32>) = values
             .chunks(blocks.block_size())
             .map(|values| {
                 if blocks.zero_dtype().is_none() {
                     let greatest =
-                        values.iter().fold(0f32, |most, &x| if x.abs() > most.abs() { x } else { most });
+                        values.iter().fold(0f32, |max, &x| if x.abs() > max.abs() { x } else { max });
                     return (greatest / -middle, middle);
                 }
                 let (least, greatest) =
                     values.iter().fold((0f32, 0f32), |(low, high), &x| (low.min(x), high.max(x)));
-                let scale = (greatest - least) / most;
+                let scale = (greatest - least) / max;
                 (scale, if scale == 0.0 { middle } else { -least / scale })
             })
             .unzip();
@@ -169,19 +169,19 @@ impl Row<'_> {
         let stored_zeros = match blocks.zero_dtype() {
             None => Vec::new(),
             Some(DType::U8) => {
-                zeros.iter_mut().for_each(|zero| *zero = zero.round().clamp(0.0, most));
+                zeros.iter_mut().for_each(|zero| *zero = zero.round().clamp(0.0, max));
                 let mut packed = vec![0; blocks.stored_zero_points(self.row).len()];
                 pack(blocks.bits(), &zeros, &mut packed);
                 packed
             }
             Some(float) => stored_as(float, &mut zeros)?,
         };
-        let mut codes = vec![0.0; self.filled()];
+        let mut codes = vec![0.0; self.padded_len()];
         let blocks = codes.chunks_mut(blocks.block_size()).zip(values.chunks(blocks.block_size()));
         for ((codes, values), (&scale, &zero)) in blocks.zip(scales.iter().zip(&zeros)) {
             codes.fill(middle);
             if scale != 0.0 {
-                let code = |value: &f32| (value / scale + zero).round().clamp(0.0, most);
+                let code = |value: &f32| (value / scale + zero).round().clamp(0.0, max);
                 codes.iter_mut().zip(values).for_each(|(to, value)| *to = code(value));
             }
         }
@@ -189,7 +189,7 @@ impl Row<'_> {
     }
 }
 
-/// Round numbers to a type, and give them as it stores them. `None` where it cannot hold one.
+/// Rounds numbers to a type and returns them as it stores them; `None` if it cannot hold one.
 fn stored_as(dtype: DType, numbers: &mut [f32]) -> Option<Vec<u8>> {
     let mut bytes = vec![0; dtype.bytes_for(numbers.len() as u64)? as usize];
     encode(dtype, numbers, &mut bytes).ok()?;

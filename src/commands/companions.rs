@@ -1,0 +1,20 @@
+//! What is told of files beside a model.
+
+use crate::commands::report::terminal;
+use crate::convert::ConvertReport;
+use crate::rewrite::Companion;
+
+/// One line on a file that is not in the output as one may expect.
+pub(super) fn line(companion: &Companion) -> String {
+    let path = terminal::plain(&companion.path().to_string_lossy());
+    match companion {
+        Companion::NameTaken(_) => format!("{path} was left out: a shard of the output has its name"),
+        Companion::OldWeights(_) => format!("{path} was copied without the adapter"),
+        Companion::NotOrdinary(_) => format!("{path} was left out: it is not an ordinary file or folder"),
+    }
+}
+
+/// The notes on a conversion, and a line on each companion that may surprise.
+pub(super) fn with_notes(report: &ConvertReport) -> Vec<String> {
+    report.notes.iter().cloned().chain(report.companions.iter().map(line)).collect()
+}

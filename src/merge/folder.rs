@@ -1,0 +1,35 @@
+//! Merging into a Hugging Face folder.
+
+use curmerge_formats::safetensors::SafeTensors;
+
+use super::report::MergeReport;
+use super::{Merge, storage};
+use crate::Result;
+use crate::rewrite::{self, ComputedTensors, Hooks};
+
+/// Writes the merged folder.
+pub(super) fn write(
+    merge: &Merge<'_>,
+    files: &[SafeTensors],
+    confirm: Option<&dyn Fn() -> Result<()>>,
+    progress: impl Fn(u64, u64),
+) -> Result<MergeReport> {
+    let mut new = ComputedTensors::default();
+    for (name, deltas) in &merge.deltas {
+        let mut adapted = merge.adapted(name, deltas)?;
+        let tensor = &merge.base.tensors()[*name];
+        adapted.dtype = storage::choose(merge.options.storage, merge.base, tensor, &adapted)?;
+        new.replace([tensor.stored_name.as_str()], adapted);
+    }
+    let (mut tensors, count) = (Vec::new(), new.len() as u64);
+    let hooks = Hooks {
+        confirm,
+        done: &mut |_, tensor| {
+            tensors.push(tensor);
+            progress(tensors.len() as u64, count);
+        },
+    };
+    let destination = merge.destination();
+    let companions = rewrite::safetensors::write(merge.base.path(), files, &new, &destination, hooks)?;
+    Ok(MergeReport { model: merge.out.into(), tensors, companions, ..Default::default() })
+}
