@@ -167,7 +167,7 @@ impl Reader<'_> {
     fn check_format(&self) -> Result<()> {
         if self.file.metadata().get(FORMAT).is_none_or(|format| format != FORMAT_NAME) {
             let help = "name another output";
-            return Err(Error::file(self.file.path(), "is not a checkpoint of curmerge", help));
+            return Err(Error::file(self.file.path(), "is no checkpoint of curmerge", help));
         }
         match self.text(VERSION)? {
             VERSION_NUMBER => Ok(()),
