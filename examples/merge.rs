@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release --example merge -- fixtures/demo/model.gguf adapter.safetensors merged.gguf`
 
+#![allow(clippy::print_stdout, reason = "this program talks to a terminal")]
+
 use std::path::Path;
 
 use curmerge::cur::fingerprint;

@@ -3,6 +3,8 @@
 //! `cargo run --release --example train -- fixtures/demo/model.gguf fixtures/demo/train.jsonl
 //! fixtures/demo/valid.jsonl adapter.safetensors`
 
+#![allow(clippy::print_stdout, reason = "this program talks to a terminal")]
+
 use std::path::Path;
 
 use curmerge::train::mean_loss;

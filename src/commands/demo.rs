@@ -118,7 +118,7 @@ fn command(json: bool, words: &[&str]) -> Result<()> {
 }
 
 fn scores(folder: &Path, model: &str, adapter: Option<&str>) -> Result<Scores> {
-    let base = Base::open(&folder.join(model))?;
+    let base = Base::open(folder.join(model))?;
     let tokenizer = base.tokenizer()?;
     let adapter = adapter.map(|name| folder.join(name));
     let model = adapted_model(&base, &AdapterArgs::plain(adapter))?;

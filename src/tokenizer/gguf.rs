@@ -60,13 +60,13 @@ impl GgufTokenizer {
     /// The tokenizer in parts.
     pub(super) fn parts(&self) -> TokenizerParts<'_> {
         let algorithm = match &self.algorithm {
-            Algorithm::Bpe(bpe) if bpe.spelling == Spelling::Characters => parts::Algorithm::CharacterBpe,
-            Algorithm::Bpe(bpe) => parts::Algorithm::ByteLevelBpe {
+            Algorithm::Bpe(bpe) if bpe.spelling == Spelling::Characters => parts::Algorithm::Characters,
+            Algorithm::Bpe(bpe) => parts::Algorithm::ByteLevel {
                 pre_tokenizer: bpe.pre_tokenizer().library_steps(),
                 ignore_merges: bpe.pre_tokenizer().ignore_merges,
                 merges: bpe.merges(),
             },
-            Algorithm::SentencePiece(bpe) => parts::Algorithm::SentencePieceBpe {
+            Algorithm::SentencePiece(bpe) => parts::Algorithm::SentencePiece {
                 add_space_prefix: bpe.add_space_prefix,
                 unknown: bpe.unknown,
             },

@@ -25,7 +25,7 @@ impl TokenizerParts<'_> {
 #[derive(Debug)]
 pub(crate) enum Algorithm<'a> {
     /// Byte-level byte-pair encoding.
-    ByteLevelBpe {
+    ByteLevel {
         /// The pre-tokenizer.
         pre_tokenizer: Vec<LibraryStep>,
         /// A word that is a token is taken whole.
@@ -34,9 +34,9 @@ pub(crate) enum Algorithm<'a> {
         merges: Vec<&'a str>,
     },
     /// Byte-pair encoding of characters, as in Gemma 4.
-    CharacterBpe,
+    Characters,
     /// SentencePiece's byte-pair encoding, by the scores of the vocabulary.
-    SentencePieceBpe {
+    SentencePiece {
         /// A space is added before a text at the start and after special tokens.
         add_space_prefix: bool,
         /// Stands for what the vocabulary cannot spell.

@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn cached_states_equal_computed_ones_in_any_company() {
         let base =
-            Base::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo/model.gguf")).unwrap();
+            Base::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo/model.gguf")).unwrap();
         let mut model = Transformer::<f32>::new(&base).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let attach = |model: &mut Transformer<'_, f32>, layers| {

@@ -99,7 +99,7 @@ fn check_merge(report: &Value, dtype: &str, figure: &str, tolerance: f64) {
     assert_eq!(report["metadata"], json!([]));
     assert_eq!(report["unadapted"], json!([]));
     let adapted = report["adapted"].as_object().unwrap();
-    let base = Base::open(&demo("model.gguf")).unwrap();
+    let base = Base::open(demo("model.gguf")).unwrap();
     assert_eq!(adapted.len(), 7 * base.config().layers);
     let worst = adapted.values().map(|t| t[figure].as_f64().unwrap()).fold(0.0, f64::max);
     println!("{dtype}: {figure} at most {worst:.1e}");
@@ -135,7 +135,7 @@ fn llama_cpp_has_the_same_tokens() {
         }
     }
     texts.push(std::fs::read_to_string(demo("text.txt")).unwrap());
-    let tokenizer = Base::open(&demo("model.gguf")).unwrap().tokenizer().unwrap();
+    let tokenizer = Base::open(demo("model.gguf")).unwrap().tokenizer().unwrap();
     let mut file = tempfile::NamedTempFile::new().unwrap();
     for text in &texts {
         writeln!(file, "{}", json!({ "text": text, "ids": tokenizer.encode(text, false).unwrap() })).unwrap();

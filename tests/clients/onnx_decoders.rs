@@ -121,7 +121,7 @@ fn dense_decoders_are_read_run_and_merged_into() {
     let bases: Vec<Base> = models.iter().map(|model| Base::open(model).unwrap()).collect();
     for (((fixture, form), base), (model, out)) in DENSE.iter().zip(&bases).zip(models.iter().zip(&outs)) {
         // The folder's values, under the same names.
-        let folder = Base::open(&Path::new("fixtures/arch").join(fixture).join("hf")).unwrap();
+        let folder = Base::open(Path::new("fixtures/arch").join(fixture).join("hf")).unwrap();
         assert!(folder.tensors().keys().eq(base.tensors().keys()), "{form}");
         assert_eq!(folder.config(), base.config());
         for name in folder.tensors().keys() {

@@ -29,7 +29,7 @@ const FOUR: u64 = 5;
 /// SentencePiece requires.
 pub(super) fn model(gguf: &Gguf, tokenizer: &Tokenizer, tokens: &Tokens) -> Option<Vec<u8>> {
     let parts = tokenizer.parts()?;
-    let Algorithm::SentencePieceBpe { add_space_prefix, unknown } = &parts.algorithm else { return None };
+    let Algorithm::SentencePiece { add_space_prefix, unknown } = &parts.algorithm else { return None };
     let unknown = (*unknown)?;
     let kinds = gguf.get("tokenizer.ggml.token_type").and_then(Value::as_i32s);
     let vocabulary = parts.vocabulary;

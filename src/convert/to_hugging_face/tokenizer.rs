@@ -71,7 +71,7 @@ pub(super) fn library(path: &Path, tokenizer: &Tokenizer, notes: &mut Vec<String
     let vocabulary = parts.vocabulary;
     let longest = (0..vocabulary.len() as u32).filter_map(|id| vocabulary.text(id)).map(str::len).max();
     let library = match &parts.algorithm {
-        Algorithm::ByteLevelBpe { pre_tokenizer, ignore_merges, merges } => Library {
+        Algorithm::ByteLevel { pre_tokenizer, ignore_merges, merges } => Library {
             pre_tokenizer: pre_tokenizers::byte_level(pre_tokenizer),
             decoder: pre_tokenizers::spelling(true),
             ..plain(
@@ -84,16 +84,16 @@ pub(super) fn library(path: &Path, tokenizer: &Tokenizer, notes: &mut Vec<String
                 },
             )
         },
-        Algorithm::CharacterBpe => {
+        Algorithm::Characters => {
             let help = "use the folder of the original model";
             return Err(Error::file(path, "Gemma 4's tokenizer is not written as tokenizer.json", help));
         }
-        Algorithm::SentencePieceBpe { .. } if longest.is_some_and(|bytes| bytes > merges::LONGEST) => {
+        Algorithm::SentencePiece { .. } if longest.is_some_and(|bytes| bytes > merges::LONGEST) => {
             let problem = format!("a token is longer than {} bytes", merges::LONGEST);
             let help = "no vocabulary has such a token: the file is damaged, download or convert it again";
             return Err(Error::input(path, "tokenizer.ggml.tokens", problem, help));
         }
-        Algorithm::SentencePieceBpe { add_space_prefix, unknown } => Library {
+        Algorithm::SentencePiece { add_space_prefix, unknown } => Library {
             normalizer: spaces_as_marks(*add_space_prefix),
             decoder: marks_as_spaces(*add_space_prefix),
             ..plain(
@@ -243,8 +243,7 @@ pub(super) fn settings(base: &Base, gguf: &Gguf, tokenizer: &Tokenizer, tokens: 
         "model_input_names": ["input_ids", "attention_mask"],
     });
     let parts = tokenizer.parts();
-    if let Some(parts) = parts.as_ref().filter(|p| matches!(p.algorithm, Algorithm::SentencePieceBpe { .. }))
-    {
+    if let Some(parts) = parts.as_ref().filter(|p| matches!(p.algorithm, Algorithm::SentencePiece { .. })) {
         // tokenizer.model does not distinguish these from other pieces.
         let listed = added(parts).into_iter().map(|token| {
             let id = token.id.to_string();

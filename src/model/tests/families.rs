@@ -35,7 +35,7 @@ fn each_family(work: impl Fn(&str, &Base)) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch");
     for name in FAMILIES {
         for container in ["model.gguf", "hf"] {
-            let base = Base::open(&folder.join(name).join(container)).unwrap();
+            let base = Base::open(folder.join(name).join(container)).unwrap();
             work(&format!("{name}/{container}"), &base);
         }
     }

@@ -290,7 +290,7 @@ fn what_lies_beside_the_model_says_what_it_is() {
     fs::create_dir(&below).unwrap();
     fs::rename(&path, below.join("model.onnx")).unwrap();
     fs::remove_file(folder.path().join("other.onnx")).unwrap();
-    assert!(Base::open(folder.path()).is_ok() && Base::open(&below.join("model.onnx")).is_ok());
+    assert!(Base::open(folder.path()).is_ok() && Base::open(below.join("model.onnx")).is_ok());
 }
 
 const GENAI: &str = r#"{"model": {"type": "llama", "context_length": 64, "vocab_size": 6, "decoder": {"head_size": 8,

@@ -270,7 +270,7 @@ fn folders_made_of_the_files_are_the_folders() {
             assert!(*bytes == other.2, "{name}: the bytes of {tensor}");
         }
         // What the file does not say, the folder made of it cannot.
-        let mut wanted = Base::open(&sayable(name, scratch.path())).unwrap().config().clone();
+        let mut wanted = Base::open(sayable(name, scratch.path())).unwrap().config().clone();
         if name == "mistral" {
             (wanted.window, wanted.windowed) = (None, Vec::new());
         }

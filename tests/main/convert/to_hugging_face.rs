@@ -253,7 +253,7 @@ fn rotary_scaling_becomes_the_rule_it_was_made_by() {
     }
     // Where transformers 5 looks, and where those before it do.
     assert_eq!((&config["rope_parameters"]["rope_theta"], &config["rope_theta"]), (&5e5.into(), &5e5.into()));
-    let rope = Base::open(&made.out()).unwrap().config().rope.clone();
+    let rope = Base::open(made.out()).unwrap().config().rope.clone();
     assert_eq!(rope.unwrap().factors, Some(rule.factors(500000.0, 32)));
 
     let linear = Remade::demo().set("llama.rope.scaling.factor", Some(Value::F32(4.0)));
@@ -335,5 +335,5 @@ fn merges_of_no_token_are_left_out_and_told() {
         "{:?}",
         made.report.notes
     );
-    Base::open(&made.out()).unwrap().tokenizer().unwrap();
+    Base::open(made.out()).unwrap().tokenizer().unwrap();
 }

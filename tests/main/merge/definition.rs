@@ -300,7 +300,7 @@ fn importance_weights_round_a_merged_file_as_they_round_a_converted_one() {
     }
     fs::write(path("imatrix.dat"), matrix).unwrap();
     let (base, imatrix) =
-        (Base::open(&path("tiny.gguf")).unwrap(), Imatrix::open(&path("imatrix.dat")).unwrap());
+        (Base::open(path("tiny.gguf")).unwrap(), Imatrix::open(&path("imatrix.dat")).unwrap());
     let curmerge::base::Files::Gguf(model) = base.files() else { unreachable!() };
     for with in [None, Some(&imatrix)] {
         let (file_type, out) = (FileType::Q4_K_S, path("merged.gguf"));

@@ -190,7 +190,7 @@ fn stored_types_are_kept_and_rows_of_other_parts_are_not_rounded_again() {
             }
             Base::open(&out).unwrap();
         }
-        let base = Base::open(&family.path(Container::Gguf)).unwrap();
+        let base = Base::open(family.path(Container::Gguf)).unwrap();
         let curmerge::base::Files::Gguf(model) = base.files() else { unreachable!() };
         let quantized = folder.path().join("q8_0.gguf");
         retype(model, FileType::Q8_0, None, &quantized, &[], |_, _| ()).unwrap();
@@ -215,12 +215,12 @@ fn fused_tensors_take_a_mixture_of_types_or_as_many_bits_as_they_need() {
     let path = |name: &str| folder.path().join(name);
     for name in FUSED {
         let family = Family::open(name);
-        let base = Base::open(&family.path(Container::Gguf)).unwrap();
+        let base = Base::open(family.path(Container::Gguf)).unwrap();
         let adapter = family.adapter(&base, "q,v,down");
         let sources = [(Source::Cur(&adapter), 1.0)];
         let options = MergeOptions { file_type: Some(FileType::Q4_K_M), ..Default::default() };
         let report = merge(&base, &sources, &options, &path("mixture.gguf"), |_, _| {}).unwrap();
-        let merged = Base::open(&path("mixture.gguf")).unwrap();
+        let merged = Base::open(path("mixture.gguf")).unwrap();
         for tensor in &report.tensors {
             assert!((tensor.share - 1.0).abs() < 0.15, "{name} {tensor:?}");
             assert_eq!(merged.tensors()[&tensor.name].dtype.name(), tensor.dtype);
@@ -242,7 +242,7 @@ fn exported_loras_and_several_adapters_join_into_one_change() {
     for name in FUSED {
         let family = Family::open(name);
         for container in CONTAINERS {
-            let base = Base::open(&family.path(container)).unwrap();
+            let base = Base::open(family.path(container)).unwrap();
             let (all, some) = (family.adapter(&base, "all"), family.adapter(&base, "k,o"));
             export(&base, &all, Format::Peft, &path("peft"), &[], true).unwrap();
             export(&base, &all, Format::Gguf, &path("lora.gguf"), &[], true).unwrap();
@@ -281,7 +281,7 @@ fn a_flipped_bit_in_any_part_is_named() {
     for name in FUSED {
         let family = Family::open(name);
         for container in CONTAINERS {
-            let base = Base::open(&family.path(container)).unwrap();
+            let base = Base::open(family.path(container)).unwrap();
             let adapter = family.adapter(&base, "q,v,down");
             let others: Vec<&String> =
                 adapter.base.other_tensors.keys().filter(|name| name.contains("attn_qkv")).collect();
@@ -332,7 +332,7 @@ fn a_flipped_bit_in_any_part_is_named() {
                 fingerprint::check(&Base::open(&copy).unwrap(), &adapter, false).unwrap_err().to_string();
             assert!(error.contains("blk.0.attn_qkv[q]"), "{error}");
         }
-        let [folder, gguf] = CONTAINERS.map(|container| Base::open(&family.path(container)).unwrap());
+        let [folder, gguf] = CONTAINERS.map(|container| Base::open(family.path(container)).unwrap());
         fingerprint::check(&gguf, &family.adapter(&folder, "all"), false).unwrap();
         fingerprint::check(&folder, &family.adapter(&gguf, "all"), false).unwrap();
         assert_eq!(fingerprint::compare_others(&gguf, &family.adapter(&folder, "q")), None);

@@ -45,7 +45,7 @@ impl Fixture {
     }
 
     fn base(&self, name: &str) -> Base {
-        Base::open(&self.path(name)).unwrap()
+        Base::open(self.path(name)).unwrap()
     }
 
     /// The bytes of a merge.

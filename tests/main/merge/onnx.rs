@@ -89,7 +89,7 @@ fn exported_adapters_merge_to_the_same_bytes() {
         let halves = [(Source::Lora(&lora), 0.5), (Source::Cur(&adapter), 0.5)];
         fs::write(folder.path().join("halves.onnx"), merged(&halves).0).unwrap();
         fs::write(folder.path().join("right.onnx"), &right).unwrap();
-        let open = |name: &str| Base::open(&folder.path().join(name)).unwrap();
+        let open = |name: &str| Base::open(folder.path().join(name)).unwrap();
         let (halves, whole) = (open("halves.onnx"), open("right.onnx"));
         for target in &adapter.targets {
             let pairs = values(&halves, &target.name).into_iter().zip(values(&whole, &target.name));

@@ -100,7 +100,7 @@ fn a_merge_is_the_same_however_its_files_are_cut() {
     let at = |name: &str| folder.path().join(name);
     tiny::write_gguf(&at("base.gguf"), DType::Q4_1);
     let first = run(&at("base.gguf"), 0.0, &sized(Some(400_000)), &at("base")).model;
-    let (whole, split) = (Base::open(&at("base.gguf")).unwrap(), Base::open(&first).unwrap());
+    let (whole, split) = (Base::open(at("base.gguf")).unwrap(), Base::open(&first).unwrap());
     // Not even the adapter shows which of the two it was made on.
     let (a, b) = (adapter(&whole, 0.2), adapter(&split, 0.2));
     a.write(&at("a"), &[]).unwrap();

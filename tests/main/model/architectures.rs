@@ -19,7 +19,7 @@ fn exact(name: &str, container: Container) -> f64 {
 }
 
 fn base(family: &Family, container: Container) -> Base {
-    Base::open(&family.path(container)).unwrap_or_else(|e| panic!("{e}"))
+    Base::open(family.path(container)).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The logits at the places of the goldens.

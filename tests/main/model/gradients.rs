@@ -20,7 +20,7 @@ fn goldens() -> Value {
 }
 
 fn base() -> Base {
-    Base::open(&demo("model.gguf")).unwrap()
+    Base::open(demo("model.gguf")).unwrap()
 }
 
 /// The adapter of the goldens: seven targets, one of each kind, with a U that is not zero.
