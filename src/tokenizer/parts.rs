@@ -34,7 +34,7 @@ pub(crate) enum Algorithm<'a> {
         merges: Vec<&'a str>,
     },
     /// Byte-pair encoding of characters, as in Gemma 4.
-    Character,
+    Characters,
     /// SentencePiece's byte-pair encoding, by the scores of the vocabulary.
     SentencePiece {
         /// A space is added before a text at the start and after special tokens.

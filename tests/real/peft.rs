@@ -20,7 +20,7 @@ fn peft_agrees_on_fused_and_transposed_matrices() {
         let family = Family::open(name);
         let path = family.path(Container::Folder);
         for (words, container) in ["all", "q,v,o"].into_iter().flat_map(|w| CONTAINERS.map(|c| (w, c))) {
-            let base = Base::open(&family.path(container)).unwrap();
+            let base = Base::open(family.path(container)).unwrap();
             family.adapter(&base, words).write(&adapter_file, &[]).unwrap();
             let base = family.path(container);
             curmerge!("export", adapter_file, "--base", base, "--format", "peft", "-o", exported, "--force")

@@ -82,7 +82,7 @@ fn random_adapter(base: &Base) -> Adapter {
 #[test]
 #[ignore = "needs CURMERGE_MODELS (shared/models/get.py), CURMERGE_DATA, and CURMERGE_PYTHON with torch and transformers"]
 fn logits_and_gradients_equal_those_of_torch() {
-    let base = Base::open(&folder()).unwrap();
+    let base = Base::open(folder()).unwrap();
     let options = DataOptions { max_seq_len: 128, append_eos: false };
     let examples = Dataset::read(&data("sst2/train.jsonl"), &base.tokenizer().unwrap(), None, &options)
         .unwrap()
@@ -265,7 +265,7 @@ fn tokens_of_real_data_are_those_of_llama_cpp() {
 #[test]
 #[ignore = "needs CURMERGE_MODELS (shared/models/get.py) and CURMERGE_PYTHON with torch, transformers and peft"]
 fn peft_loads_what_export_writes() {
-    let base = Base::open(&folder()).unwrap();
+    let base = Base::open(folder()).unwrap();
     let [adapter_file, exported, out] = ["peft.st", "peft", "peft.json"].map(|n| scratch().join(n));
     random_adapter(&base).write(&adapter_file, &[]).unwrap();
     curmerge!("export", adapter_file, "--base", folder(), "--format", "peft", "-o", exported, "--force")
@@ -348,7 +348,7 @@ fn transformers_sees_the_same_model_in_a_folder_made_of_the_gguf_file() {
     ask("transformers_client.py", &[made.as_os_str(), out.as_os_str()], questions.as_bytes());
     let theirs = answer(&out);
 
-    let base = Base::open(&quantized()).unwrap();
+    let base = Base::open(quantized()).unwrap();
     let tokenizer = base.tokenizer().unwrap();
     for (text, ids) in texts.iter().zip(theirs["tokens"].as_array().unwrap()) {
         assert_eq!(json!(tokenizer.encode(text, true).unwrap()), *ids, "{text:?}");
@@ -368,7 +368,7 @@ fn transformers_sees_the_same_model_in_a_folder_made_of_the_gguf_file() {
 
     // The weights of smollm2-hf are these values in bfloat16.
     curmerge!("convert", quantized(), back, "--type", "bf16", "--force").done();
-    let (made, own) = (Base::open(&back).unwrap(), Base::open(&folder()).unwrap());
+    let (made, own) = (Base::open(&back).unwrap(), Base::open(folder()).unwrap());
     assert!(made.tensors().keys().eq(own.tensors().keys()));
     for (name, tensor) in made.tensors() {
         assert!(made.bytes(tensor) == own.bytes(&own.tensors()[name]), "{name}");

@@ -84,7 +84,7 @@ pub(super) fn library(path: &Path, tokenizer: &Tokenizer, notes: &mut Vec<String
                 },
             )
         },
-        Algorithm::Character => {
+        Algorithm::Characters => {
             let help = "use the folder of the original model";
             return Err(Error::file(path, "Gemma 4's tokenizer is not written as tokenizer.json", help));
         }
@@ -243,8 +243,7 @@ pub(super) fn settings(base: &Base, gguf: &Gguf, tokenizer: &Tokenizer, tokens: 
         "model_input_names": ["input_ids", "attention_mask"],
     });
     let parts = tokenizer.parts();
-    if let Some(parts) = parts.as_ref().filter(|p| matches!(p.algorithm, Algorithm::SentencePiece { .. }))
-    {
+    if let Some(parts) = parts.as_ref().filter(|p| matches!(p.algorithm, Algorithm::SentencePiece { .. })) {
         // tokenizer.model does not distinguish these from other pieces.
         let listed = added(parts).into_iter().map(|token| {
             let id = token.id.to_string();
