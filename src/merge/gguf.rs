@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::GgufModel;
 
+use super::adapted::Adapted;
 use super::report::{MergeReport, TensorReport};
-use super::tensor::Adapted;
 use super::{Merge, storage};
 use crate::Result;
 use crate::convert::retype::{self, Retyped};

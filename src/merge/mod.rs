@@ -5,6 +5,7 @@
 //! some megabytes, whatever the size of the model. The output has the base's container, metadata, names and
 //! order.
 
+mod adapted;
 mod deltas;
 mod folder;
 mod gain;
@@ -31,8 +32,8 @@ use crate::{Error, Result};
 pub use report::{MergeReport, TensorReport};
 pub use storage::Storage;
 
+use adapted::Adapted;
 use deltas::Delta;
-use tensor::Adapted;
 
 /// How to merge.
 #[derive(Clone, Default)]

@@ -5,11 +5,11 @@
 use curmerge_formats::dtype::DType;
 use curmerge_formats::quant::{LinearGrid, decode, encode};
 
+use super::adapted::Adapted;
 use super::deltas::DeltaSum;
 use super::gain::{Steps, gain};
 use super::report::{Sums, TensorReport};
 use super::requantize::{PLAIN_ERROR, PLAIN_SHARES};
-use super::tensor::Adapted;
 use crate::base::NBits;
 use crate::base::nbits::{pack, unpack};
 use crate::rewrite::in_blocks;

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::Merge;
+use super::adapted::Adapted;
 use super::deltas::{self, Delta};
 use super::report::MergeReport;
 use super::storage::Storage;
-use super::tensor::Adapted;
 use crate::base::{Base, BaseTensor, OnnxModel};
 use crate::convert::onnx_companions;
 use crate::rewrite::{self, ComputedTensors, Hooks};

@@ -3,7 +3,7 @@
 use curmerge_formats::dtype::DType;
 use curmerge_formats::quant::can_encode_with_fixed_scales;
 
-use super::tensor::Adapted;
+use super::adapted::Adapted;
 use crate::base::{Base, BaseTensor, Files};
 use crate::{Error, Result};
 

@@ -2,34 +2,16 @@
 //! rounded.
 
 use std::ops::Range;
-use std::path::Path;
 
 use curmerge_formats::dtype::DType;
 
-use super::deltas::{self, Delta, DeltaSum};
+use super::adapted::Adapted;
+use super::deltas::DeltaSum;
 use super::nbits;
 use super::report::{Sums, TensorReport};
 use super::requantize::{self, Types};
-use crate::base::Weight;
 use crate::rewrite::{ComputedTensor, in_blocks};
 use crate::{Error, Result};
-
-/// A tensor of the base that adapters change.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Adapted<'a> {
-    /// Canonical name.
-    pub(super) name: &'a str,
-    /// What is added.
-    pub(super) deltas: &'a [Delta<'a>],
-    /// The whole tensor.
-    pub(super) weight: Weight<'a>,
-    /// How much a rounding error in each column counts where the type changes; for each expert.
-    pub(super) importance: Option<&'a [f32]>,
-    /// The type of the output.
-    pub(super) dtype: DType,
-    /// The base, for errors.
-    pub(super) path: &'a Path,
-}
 
 impl ComputedTensor for Adapted<'_> {
     type Outcome = TensorReport;
@@ -63,11 +45,6 @@ impl Adapted<'_> {
     /// What [`ComputedTensor::compute`] would report.
     pub(super) fn measure(&self) -> Result<TensorReport> {
         self.compute(&mut |_, _| Ok(()))
-    }
-
-    /// The report on the tensor, from the sums over all its rows.
-    pub(super) fn report(&self, dtype: &str, sums: &Sums) -> TensorReport {
-        TensorReport::new(self.name, deltas::parts(self.deltas), dtype, sums)
     }
 
     /// The bytes of some stored rows, and the sums of each row.
