@@ -56,8 +56,10 @@ pub struct Trainer<'t, 'b> {
 }
 
 impl<'t, 'b> Trainer<'t, 'b> {
-    /// A run from the beginning, over the matrices that are attached to `model`. Fails if a file for hidden
-    /// states cannot be created.
+    /// A run from the beginning, over the matrices that are attached to `model`.
+    ///
+    /// # Errors
+    /// No examples or a batch size of 0; a file for hidden states that cannot be created.
     pub fn new(
         model: &'t mut Transformer<'b, f32>,
         data: &'t Dataset,
@@ -78,6 +80,12 @@ impl<'t, 'b> Trainer<'t, 'b> {
         state: State,
     ) -> Result<Self> {
         let examples = data.examples.len();
+        if examples == 0 {
+            return Err(Error::request("there are no examples to train on", "give some"));
+        }
+        if options.batch_size == 0 {
+            return Err(Error::request("a batch size of 0 cannot be used", "give a positive one"));
+        }
         let (steps, steps_of_epoch) = (options.steps(examples), options.steps_of_epoch(examples));
         let validate_every = options.valid_every.unwrap_or(steps_of_epoch);
         let warmup = (steps as f64 * WARMUP_SHARE).round() as u64;
@@ -249,5 +257,31 @@ fn set_shrunk(
     set(model, matrices);
     for (u, from) in model.trainable_mut().into_iter().zip(initial) {
         u.zip_mut_with(from, |u, &from| *u = from + factor * (*u - from));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::base::Base;
+    use crate::train::data::DataOptions;
+
+    #[test]
+    fn a_run_that_cannot_take_a_step_is_refused() {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo");
+        let base = Base::open(demo.join("model.gguf")).unwrap();
+        let mut model = Transformer::new(&base).unwrap();
+        let tokenizer = base.tokenizer().unwrap();
+        let mut data =
+            Dataset::read(&demo.join("valid.jsonl"), &tokenizer, None, &DataOptions::default()).unwrap();
+        let mut refusal = |data: &Dataset, options: &TrainOptions| {
+            Trainer::new(&mut model, data, None, options).expect_err("no step is possible").to_string()
+        };
+        let no_batch = TrainOptions { batch_size: 0, ..Default::default() };
+        assert!(refusal(&data, &no_batch).contains("batch size of 0"));
+        data.examples.clear();
+        assert!(refusal(&data, &TrainOptions::default()).contains("no examples"));
     }
 }
