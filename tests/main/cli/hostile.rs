@@ -98,7 +98,7 @@ fn turn_over(model: &Path, files: usize) -> [usize; 2] {
     [run, refused]
 }
 
-/// Every number of config.json replaced by others that mean nothing good.
+/// Replaces every number of config.json by invalid ones.
 #[test]
 fn configurations_that_cannot_be_are_refused_or_run() {
     let folder = folder();
