@@ -55,7 +55,7 @@ impl Run {
         self
     }
 
-    /// All words of a run that writes this adapter; an option given again takes the place of the one before.
+    /// All arguments of a run that writes this adapter. A repeated option replaces the earlier one.
     fn words(&self, adapter: &str, more: &[&str]) -> Vec<String> {
         let mut words = self.words.clone();
         let mut more = more.iter();
@@ -78,7 +78,7 @@ impl Run {
         fs::read(self.path(adapter)).unwrap()
     }
 
-    /// Begin a run and wait until it has saved a checkpoint, another than the one that stands.
+    /// Starts a run and waits until it saves a checkpoint that differs from the existing one.
     fn until_saved(&self, adapter: &str, more: &[&str]) -> Child {
         let before = fs::read(self.checkpoint(adapter)).ok();
         let mut child = program()
@@ -368,7 +368,7 @@ fn metrics_and_events_are_complete() {
     assert!(files[0].to_str().unwrap().contains("events.out.tfevents."));
     assert_eq!(records(&files[0]), 2 + 12 + 2);
 
-    // A log does not take the place of an input, nor of the adapter.
+    // A log replaces neither an input nor the adapter.
     for path in [run.path("train.jsonl"), run.path("adapter")] {
         let line = run.ran("adapter", &["--metrics", path.to_str().unwrap()]).refusal();
         assert!(line.contains(path.to_str().unwrap()), "{line}");
