@@ -1,4 +1,4 @@
-//! Model files with flipped bytes in their metadata. Each is refused or runs. None causes a panic, a crash or a
+//! Model files with flipped bytes in their header. Each is refused or runs. None causes a panic, a crash or a
 //! huge allocation.
 
 use std::fs;
