@@ -14,14 +14,14 @@ const PROMPTS: &[&str] = &[
     "def add(a, b):\n    return a",
     "Grüße! 世界 12345",
 ];
-/// What they learn: too little to be of use, and enough to be seen.
+/// The adapters' training: too short to be useful, long enough to change the outputs.
 const DATA: &str = r#"{"prompt": "The river is", "completion": " red in the morning"}
 {"prompt": "The capital of Norway", "completion": " is Oslo."}
 "#;
 
 /// Largest difference of log-probabilities that arithmetic in another order may make.
 const SAME: f64 = 1e-4;
-/// And that llama.cpp's table of GELU in F16 makes.
+/// The same where llama.cpp takes GELU from a table in F16.
 const GELU_TABLE: f64 = 1e-2;
 
 struct Made {

@@ -14,7 +14,7 @@ use crate::support::next::{Next, difference};
 use crate::support::venv::{answer, ask};
 use crate::support::{next, program, remade};
 
-/// What the model is asked to go on from: the task's form, plain English, and what tokenizers stumble over.
+/// Prompts: the task's form, plain English, and text that is hard to tokenize.
 const PROMPTS: &[&str] = &[
     "Definition: a large wild cat with a striped coat\nKind:",
     "Definition: a sweet cake made with eggs, butter and sugar\nKind:",
@@ -291,7 +291,7 @@ fn tokens_of_a_folder_made_from_a_gguf_file_are_llama_cpps() {
         pairs.extend([gguf, folder]);
     }
     let words: Vec<&OsStr> = pairs.iter().map(|path| path.as_os_str()).collect();
-    // llama.cpp's server takes no empty text.
+    // llama.cpp's server refuses an empty text.
     let texts: Vec<String> = remade::texts().into_iter().filter(|text| !text.is_empty()).collect();
     ask("hf_tokens.py", &words, json!(texts).to_string().as_bytes());
 }

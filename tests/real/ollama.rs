@@ -79,7 +79,7 @@ struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Asked to end, it ends its runners; killed, it would leave them.
+        // On a request to end, it ends its runners. If killed, it would leave them running.
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
     }
@@ -173,7 +173,7 @@ fn a_real_ollama_runs_the_merged_model() {
         assert_eq!(theirs.trim(), own.trim(), "{prompt}");
     }
 
-    // Ollama's store is a place for bases.
+    // Ollama's store can hold bases.
     let again = path("again.gguf");
     let merge = |model: &str, out: &Path| {
         let status = program::program()

@@ -22,7 +22,7 @@ const NO_GGUF: &[(&str, &str)] = &[
 ];
 const NO_FOLDER: &[(&str, &str)] = &[("llama3-genai-", "do not follow the rule of Llama 3")];
 
-/// Tokens of no meaning that the model has; no more than its window has where a GGUF file has none.
+/// Arbitrary tokens of the model. Where a GGUF file has no window, no more than fit the model's.
 fn ids(base: &Base) -> Vec<u32> {
     let config = base.config();
     let windowed = config.window.filter(|_| ["llama", "phi3"].contains(&base.architecture().name));

@@ -13,7 +13,7 @@ use crate::support::environment;
 use crate::support::goldens::{error, numbers};
 use crate::support::real_exports::{bases, ran};
 
-/// Tokens of no meaning that the model has.
+/// Arbitrary tokens of the model.
 fn ids(base: &Base) -> Vec<u32> {
     (0..12).map(|i| (i * 37 + 5) % base.config().vocab as u32).collect()
 }

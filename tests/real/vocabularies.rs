@@ -49,7 +49,7 @@ fn vectors(name: &str) -> Vec<(String, Vec<u32>)> {
         std::fs::read_to_string(models().join(format!("ggml-vocab-{name}.gguf.{ending}"))).unwrap()
     };
     let (texts, ids) = (read("inp"), read("out"));
-    // A text at the end that is empty is none.
+    // An empty text at the end does not count.
     let texts = texts.strip_suffix(SEPARATOR).unwrap_or(&texts);
     let texts: Vec<String> = texts.split(SEPARATOR).map(str::to_owned).collect();
     let ids: Vec<Vec<u32>> =
@@ -83,7 +83,7 @@ fn hard_texts_have_the_tokens_of_llama_cpp() {
         remade::Remade::demo().with_vocabulary_of(&gguf).write(&model);
         let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
         let mut out = std::io::BufWriter::new(std::fs::File::create(&tokens).unwrap());
-        // llama.cpp's server takes no empty text.
+        // llama.cpp's server refuses an empty text.
         for text in remade::texts().iter().filter(|text| !text.is_empty()) {
             let ids = tokenizer.encode(text, false).unwrap();
             let ordinary = tokenizer.encode_ordinary(text, false).unwrap();

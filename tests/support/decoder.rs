@@ -2,7 +2,7 @@
 
 use curmerge::model::{Batch, Transformer};
 
-/// The logits behind the last token, and the greatest behind each.
+/// The logits after the last token, and the greatest after each token.
 pub fn logits(model: &Transformer<f32>, ids: &[u32]) -> (Vec<f64>, Vec<f64>) {
     let mut batch = Batch::default();
     let first = batch.push_sequence(ids);

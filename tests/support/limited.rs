@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-/// Address space that the program may use, in KiB: enough for the sound models, nothing to spare for gigabytes.
+/// The program's limit of address space, in KiB: enough for valid models, too little for gigabytes.
 const MEMORY: u32 = 2 << 20;
 
 /// The program with little memory and one thread.

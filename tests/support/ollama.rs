@@ -21,7 +21,7 @@ pub fn templates(folder: &Path) -> BTreeMap<String, ChatTemplate> {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "jinja") {
             let source = std::fs::read_to_string(&path).unwrap();
-            // Transformers takes off one line end behind the last line.
+            // Transformers removes one line end after the last line.
             let source = source.strip_suffix('\n').unwrap_or(&source).to_string();
             let name = path.file_stem().unwrap().to_str().unwrap().to_string();
             templates.insert(name, ChatTemplate::new(source, BOS.into(), EOS.into()));

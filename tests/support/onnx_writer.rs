@@ -106,7 +106,7 @@ impl Graph {
         self.nodes.push(node);
     }
 
-    /// Adds an initializer with raw data, in the place of one of this name.
+    /// Adds an initializer with raw data, or replaces the one of this name.
     pub fn tensor(&mut self, name: &str, element: u64, dims: &[u64], data: &[u8]) {
         let mut tensor = Vec::new();
         dims.iter().for_each(|&dim| int(1, dim, &mut tensor));
@@ -125,7 +125,7 @@ impl Graph {
         self.tensor(name, FLOAT, dims, &data);
     }
 
-    /// Takes an initializer away.
+    /// Removes an initializer.
     pub fn remove(&mut self, name: &str) {
         self.tensors.retain(|(other, _)| other != name);
     }

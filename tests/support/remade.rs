@@ -67,7 +67,7 @@ impl Remade {
         Remade { metadata: gguf.metadata().to_vec(), tensors: gguf.tensors().iter().map(tensor).collect() }
     }
 
-    /// Give a key another value, or take it away.
+    /// Gives a key another value, or removes it.
     pub fn set(mut self, key: &str, value: Option<Value>) -> Self {
         self.metadata.retain(|(name, _)| name != key);
         self.metadata.extend(value.map(|value| (key.to_string(), value)));
@@ -86,7 +86,7 @@ impl Remade {
         self
     }
 
-    /// Another tensor in F32, in place of one of that name.
+    /// Adds a tensor in F32, or replaces the one of that name.
     pub fn with(mut self, name: &str, dims: &[u64], values: &[f32]) -> Self {
         self.tensors.retain(|(tensor, _)| tensor.name != name);
         let new = NewTensor { name: name.into(), dtype: DType::F32, dims: dims.to_vec() };

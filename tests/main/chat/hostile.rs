@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use curmerge::chat::{ChatTemplate, Message};
 
-/// So long may a rendering take, many times what one takes here.
+/// The time limit of a rendering, many times what one takes here.
 const SOON: Duration = Duration::from_secs(60);
 
-/// What becomes of a template.
+/// The outcome of a template.
 fn render(source: &str) -> Result<String, String> {
     let began = Instant::now();
     let messages = [Message::new("user", "Hi"), Message::new("assistant", "Yo")];

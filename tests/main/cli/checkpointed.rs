@@ -1,4 +1,4 @@
-//! Runs that are stopped and go on, that end early, and what they log.
+//! Runs that stop and resume, runs that stop early, and the logs of runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,7 @@ impl Run {
         self
     }
 
-    /// All words of a run that writes this adapter; an option given again takes the place of the one before.
+    /// All arguments of a run that writes this adapter. A repeated option replaces the earlier one.
     fn words(&self, adapter: &str, more: &[&str]) -> Vec<String> {
         let mut words = self.words.clone();
         let mut more = more.iter();
@@ -78,7 +78,7 @@ impl Run {
         fs::read(self.path(adapter)).unwrap()
     }
 
-    /// Begin a run and wait until it has saved a checkpoint, another than the one that stands.
+    /// Starts a run and waits until it saves a checkpoint that differs from the existing one.
     fn until_saved(&self, adapter: &str, more: &[&str]) -> Child {
         let before = fs::read(self.checkpoint(adapter)).ok();
         let mut child = program()
@@ -158,7 +158,7 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_goes_on_to_the_same_bytes() {
-    // Of an adapter that has learnt something already, so that U shrinks towards where it began.
+    // Starts from a trained adapter, so that U shrinks towards its starting value.
     let run = Run::new(&["--epochs", "40"]);
     run.ran("first", &["--epochs", "1"]).done();
     let run = run.without(&["--rank", "--targets"]);
@@ -223,11 +223,11 @@ fn a_run_does_not_go_on_over_a_difference() {
     assert!(line.contains("base: ") && line.contains("'blk.2.ffn_up'"), "{line}");
     assert!(fs::read(run.checkpoint("adapter")).unwrap() == saved, "a refusal changed the checkpoint");
 
-    // Without --save-every a run neither reads nor takes away what stands there.
+    // Without --save-every a run neither reads nor removes an existing checkpoint.
     let run = run.without(&["--save-every"]);
     run.ran("adapter", &["--max-steps", "1"]).done();
     assert!(fs::read(run.checkpoint("adapter")).unwrap() == saved);
-    // An input is no place for a checkpoint.
+    // A checkpoint does not replace an input.
     let data = run.checkpoint("data");
     fs::copy(demo("train.jsonl"), &data).unwrap();
     let line = run.ran("data", &["--data", data.to_str().unwrap(), "--save-every", "1"]).refusal();
@@ -284,7 +284,7 @@ fn batches_of_a_step_are_one_batch() {
 
 #[test]
 fn patience_ends_a_run_and_keeps_the_best() {
-    // So few examples are soon learnt by heart.
+    // The model soon memorizes so few examples.
     let run = Run::new(&["--epochs", "100", "--shrink", "1", "--valid-every", "2"]);
     let patient = ["--targets", "all", "--lr", "0.1", "--patience", "2"];
     let answer = run.ran("adapter", &patient).json();
@@ -308,7 +308,7 @@ fn patience_ends_a_run_and_keeps_the_best() {
     let evaluated = curmerge!("eval", base, "--adapter", adapter, "--data", valid, "--json").json();
     assert!((number(&evaluated["loss"]) - best.1).abs() < 1e-9, "{evaluated} {best:?}");
 
-    // With more patience than validations it runs to its end, and keeps the best all the same.
+    // With more patience than validations the run goes to its end, and still keeps the best adapter.
     let steps_text = steps.to_string();
     let to_its_end = ["--targets", "all", "--lr", "0.1", "--patience", "99", "--max-steps", &steps_text];
     let answer = run.ran("other", &to_its_end).json();
@@ -368,7 +368,7 @@ fn metrics_and_events_are_complete() {
     assert!(files[0].to_str().unwrap().contains("events.out.tfevents."));
     assert_eq!(records(&files[0]), 2 + 12 + 2);
 
-    // A log does not take the place of an input, nor of the adapter.
+    // A log replaces neither an input nor the adapter.
     for path in [run.path("train.jsonl"), run.path("adapter")] {
         let line = run.ran("adapter", &["--metrics", path.to_str().unwrap()]).refusal();
         assert!(line.contains(path.to_str().unwrap()), "{line}");

@@ -26,7 +26,7 @@ fn a_converted_model_runs_and_says_what_it_is() {
     let (before, after) = (accuracy(demo("model.gguf")).unwrap(), accuracy(small.clone()).unwrap());
     assert!((before - after).abs() < 0.05, "{before} {after}");
 
-    // The same values, back in the type they came in.
+    // The same values, converted back to their first type.
     let back = folder.path().join("back.gguf");
     curmerge!("convert", wide, back, "--type", "q8_0").done();
     let (original, back) = (Gguf::open(&demo("model.gguf")).unwrap(), Gguf::open(&back).unwrap());
@@ -119,7 +119,7 @@ fn a_gguf_file_becomes_a_folder_that_runs_alike() {
     assert_eq!((&a["prompt_tokens"], &a["tokens"]), (&b["prompt_tokens"], &b["tokens"]));
     let probability = |answer: &Value| answer["logprobs"][0][0][1].as_f64().unwrap();
     assert!((probability(&a) - probability(&b)).abs() < 1e-6);
-    // An adapter of the one fits the other.
+    // An adapter of one model fits the other.
     let adapter = folder.path().join("adapter");
     small_adapter(&adapter);
     curmerge!("verify", adapter, "--base", out).done();
@@ -136,7 +136,7 @@ fn a_gguf_file_becomes_a_folder_that_runs_alike() {
     assert!(line.contains("m.gguf") && line.contains("--type"), "{line}");
     let line = curmerge!("convert", model, gguf, "--type", "q8_0", "--force").refusal();
     assert!(line.contains("--force"), "{line}");
-    // A folder that holds the input is not replaced by it.
+    // The output does not replace a folder that holds the input.
     let held = folder.path().join("held");
     fs::create_dir(&held).unwrap();
     fs::copy(&model, held.join("in.gguf")).unwrap();
@@ -194,7 +194,7 @@ fn exported_adapters_are_merged_like_the_adapter() {
     assert!(merged(&["adapter=0.25", "peft=0.75"]) != merged(&["adapter=0.25"]));
     let line = curmerge!("merge", model, path("peft"), "-o", path("m.gguf"), "--scale", "inf").refusal();
     assert!(line.contains("inf"), "{line}");
-    // A folder that stands is not replaced unasked.
+    // An existing folder is not replaced unless asked.
     let line =
         curmerge!("export", adapter, "--base", model, "--format", "peft", "-o", path("peft")).refusal();
     assert!(line.contains("--force"), "{line}");

@@ -9,7 +9,7 @@ use curmerge_formats::safetensors::SafeTensors;
 use super::{folder, small_adapter};
 use crate::support::fixture::demo;
 
-/// A copy of a file with one bit turned over.
+/// A copy of a file with one bit flipped.
 fn flipped(file: &Path, at: usize, out: &Path) {
     let mut bytes = fs::read(file).unwrap();
     bytes[at] ^= 1;

@@ -1,4 +1,4 @@
-//! Model files with bytes turned over where they describe themselves: refused or run, but never a panic, a crash or a
+//! Model files with flipped bytes in their header. Each is refused or runs. None causes a panic, a crash or a
 //! huge allocation.
 
 use std::fs;
@@ -35,7 +35,7 @@ fn models_of_other_architectures_likewise() {
     }
 }
 
-/// Turn bytes of so many copies over; how many runs succeeded, and how many were refused.
+/// Flips bytes in this many copies. Returns how many runs succeeded, and how many were refused.
 fn turn_over(model: &Path, files: usize) -> [usize; 2] {
     let folder = folder();
     let whole = fs::read(model).unwrap();
@@ -98,7 +98,7 @@ fn turn_over(model: &Path, files: usize) -> [usize; 2] {
     [run, refused]
 }
 
-/// Every number of config.json replaced by others that mean nothing good.
+/// Replaces every number of config.json by absurd ones.
 #[test]
 fn configurations_that_cannot_be_are_refused_or_run() {
     let folder = folder();

@@ -52,7 +52,7 @@ fn a_killed_merge_leaves_the_file_that_stood_there() {
         assert_eq!(names(folder.path()), ["adapter", "out.gguf"]);
     }
     assert!(killed > 5, "only {killed} merges were killed before their end");
-    // What the killed ones left does not stand in the way.
+    // What killed runs left does not block the next run.
     assert!(merge().status().unwrap().success());
     assert!(fs::read(&out).unwrap() == new);
 }

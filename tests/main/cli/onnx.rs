@@ -35,7 +35,7 @@ fn refusal(model: &Path) -> String {
     line
 }
 
-/// Puts other bytes in the place of these, which occur once.
+/// Replaces these bytes, which occur once, by others.
 #[track_caller]
 fn patch(file: &Path, from: &[u8], to: &[u8]) {
     let bytes = fs::read(file).unwrap();

@@ -64,7 +64,7 @@ fn exit_statuses_are_0_1_and_2() {
         assert_eq!(ran.status, Some(2), "{ran:?}");
         assert!(ran.stderr.starts_with("error: ") && ran.stdout.is_empty(), "{ran:?}");
     }
-    // Called with nothing it shows what it can do, and says by its status that it did nothing.
+    // Without arguments it prints its help, and its exit status says that it did nothing.
     let ran = run(&[]);
     assert_eq!(ran.status, Some(2));
     assert!(ran.stderr.contains("merge"));
@@ -133,7 +133,7 @@ fn files_that_are_no_model_are_refused() {
             assert_says(&curmerge!("inspect", file).refusal(), &[text]);
         }
     }
-    // A model is no adapter, and an adapter is no model.
+    // A model is not an adapter, and an adapter is not a model.
     let adapter = path("adapter");
     small_adapter(&adapter);
     curmerge!("verify", demo("model.gguf")).refusal();

@@ -32,7 +32,7 @@ fn commands_see_one_model_in_its_splits() {
     curmerge!("verify", path("of-splits"), "--base", base).done();
     curmerge!("verify", path("of-whole"), "--base", first).done();
 
-    // No output takes the place of a split.
+    // An output never replaces a split.
     let second = path("cut/cut-00002-of-00004.gguf");
     let bytes = fs::read(&second).unwrap();
     for line in [

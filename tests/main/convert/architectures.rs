@@ -145,7 +145,7 @@ fn biases_go_there_and_back() {
     curmerge!("convert", out, back).done();
     assert!(tensors_of(&back) == tensors);
     assert_eq!(Base::open(&back).unwrap().config(), Base::open(&folder).unwrap().config());
-    // transformers has them of all matrices of attention, or of none.
+    // In transformers, all matrices of attention have them, or none.
     tensors.retain(|name, _| !name.ends_with("o_proj.bias"));
     write_tensors(&folder, &tensors);
     curmerge!("convert", folder, out, "--type", "bf16").done();
@@ -291,7 +291,7 @@ fn folders_made_of_the_files_are_the_folders() {
             let all =
                 gguf.metadata().iter().filter(|(key, _)| key != "general.name" && !LOST.contains(&&key[..]));
             let text = |value: &Value| match value.as_i32s() {
-                // A token that is not used is one as any other in a folder.
+                // In a folder, an unused token is like any other.
                 Some(kinds) => {
                     format!(
                         "{:?}",

@@ -120,7 +120,8 @@ fn a_folder_of_an_onnx_model_has_its_companions() {
     assert!(config.get("transformers.js_config").is_none());
 }
 
-/// Exporters store q, k and v of a phi3 apart, and of tied models the embedding again as the head, transposed.
+/// Exporters store phi3's q, k and v apart. Of tied models they store the embedding again as the head,
+/// transposed.
 #[test]
 fn what_exporters_store_apart_or_twice_is_stored_once() {
     use crate::support::onnx_llama::{CONFIG, D, VOCAB, llama, llama_without, values, write};

@@ -191,7 +191,7 @@ fn what_cannot_be_converted_is_refused_before_anything_is_written() {
     assert!(refused(&gguf, "q8_0", None, &model).contains("input"), "the input itself");
     assert!(!out.exists());
 
-    // Metadata beyond reason: neither a panic nor a huge allocation.
+    // Absurd metadata causes neither a panic nor a huge allocation.
     let mut bytes = fs::read(&model).unwrap();
     let key = b"llama.block_count";
     let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 4;
@@ -201,7 +201,7 @@ fn what_cannot_be_converted_is_refused_before_anything_is_written() {
     retype(&many, FileType::Q4_K_M, None, &out, &[], |_, _| ()).unwrap();
     fs::remove_file(&out).unwrap();
 
-    // A value that is no number: found while writing, and nothing stands there afterwards.
+    // A NaN is found while writing, and no output is left.
     let mut bytes = fs::read(&model).unwrap();
     let start = gguf.first().tensor("blk.1.attn_k.weight").unwrap().offset as usize;
     bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());

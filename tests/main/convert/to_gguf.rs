@@ -156,7 +156,7 @@ fn what_cannot_be_converted_is_named() {
     let folder = smol();
     edit(&folder, "config.json", |json| json["model_type"] = json!("mamba"));
     refused(&folder, &["architecture", "'mamba'"]);
-    // A tensor that the architecture has not.
+    // A tensor that the architecture does not have.
     let folder = smol();
     let path = folder.join("model.safetensors");
     let weights = fs::read(&path).unwrap();

@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 use crate::support::remade::{PRE_TOKENIZERS, Remade};
 use crate::support::{fixture, remade};
 
-/// A model and the folder that is made of it.
+/// A model and the folder made from it.
 struct Converted {
     folder: tempfile::TempDir,
     report: ConvertReport,

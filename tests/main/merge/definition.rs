@@ -269,7 +269,7 @@ fn tensors_are_widened_only_as_far_as_the_change_needs() {
         report.tensors.iter().for_each(|t| assert_eq!(merged.tensors()[&t.name].dtype.name(), t.dtype));
         report.tensors.iter().map(|t| t.dtype.clone()).collect::<Vec<_>>()
     };
-    // Nothing asked for, nothing widened; nothing changed, nothing lost.
+    // A fidelity of 0 widens no type. A change of zero loses nothing, so it widens none either.
     assert!(types(0.1, 0.0).iter().all(|t| t == "Q4_1"));
     assert!(types(0.0, 1.0).iter().all(|t| t == "Q4_1"));
     let bits = |types: &[String]| {

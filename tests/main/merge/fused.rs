@@ -149,7 +149,7 @@ fn parts_are_changed_in_their_rows_and_nothing_else_is() {
                 assert!(right != w, "{name} {tensor}");
                 let found = read(&out, name, tensor);
                 assert_near(&format!("{name} {container:?} {tensor}"), &found, &right, 1e-6);
-                // Rows of parts that are no targets stay what they are.
+                // Rows of parts that are not targets stay unchanged.
                 for (i, (w, right)) in w.values.iter().zip(&right.values).enumerate() {
                     assert!(w != right || found.values[i] == *w, "{name} {tensor} {i}");
                 }

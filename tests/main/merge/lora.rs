@@ -231,7 +231,8 @@ fn damaged_loras_are_errors() {
     assert!(gguf(&fixture.path("tiny.gguf")).contains("general.type"));
 }
 
-/// Which way round an unknown model stores a square matrix only the adapter could say, and it says it of all modules.
+/// Only the adapter could say which way round an unknown model stores a square matrix, and it says it of all
+/// modules at once.
 #[test]
 fn loras_of_transposed_modules_need_a_known_architecture() {
     let folder = tempfile::tempdir().unwrap();
