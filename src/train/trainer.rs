@@ -20,6 +20,9 @@ const WARMUP_SHARE: f64 = 0.1;
 /// Trains the matrices U that are attached to a model. The result depends on the model, the data and the
 /// options alone: not on the number of threads, nor on how often the run was stopped and resumed.
 ///
+/// The caller validates: with validation examples, call [`Self::validate`] whenever
+/// [`Self::validation_is_due`], before [`Self::end`] and the next step. [`super::train()`] does so.
+///
 /// ```no_run
 /// # fn example(model: &mut curmerge::Transformer<'_, f32>, data: &curmerge::Dataset) -> curmerge::Result<()> {
 /// use curmerge::{TrainOptions, Trainer};

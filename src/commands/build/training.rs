@@ -1,6 +1,6 @@
 //! The options that decide what training gives. An option is added here and nowhere else in `commands`: the
 //! field, its place in a checkpoint's identity ([`TrainingArgs::settings`]) and in the library's options
-//! ([`TrainingArgs::options`]). The compiler points out an option that either of them forgets.
+//! ([`TrainingArgs::options`]). The compiler points out an option that the identity forgets.
 
 use std::path::{Path, PathBuf};
 
