@@ -16,7 +16,8 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ),
     (
         "CURMERGE_DATA",
-        "a folder with sst2, mrpc and sentiment140 (train.jsonl and test.jsonl each) and wikitext2/wiki.test.raw",
+        "a folder with sst2, mrpc and sentiment140, each with train.jsonl and test.jsonl, and \
+         wikitext2/wiki.test.raw",
     ),
     (
         "CURMERGE_PYTHON",

@@ -63,8 +63,8 @@ fn make(folder: &Path, requirements: &Path) {
 }
 
 fn step(command: &mut Command) {
-    let need = "these tests run llama.cpp, gguf and onnxruntime from PyPI: they need Python 3.10 or newer as python3, \
-                its venv module (Debian: apt install python3-venv), and a network for the first run; \
+    let need = "these tests run llama.cpp, gguf and onnxruntime from PyPI: they need Python 3.10 or newer as \
+                python3, its venv module (Debian: apt install python3-venv), and a network for the first run; \
                 without them, run `cargo test --release --workspace --lib --test main`";
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}\n{need}"));
     let said = String::from_utf8_lossy(&output.stderr);
