@@ -235,7 +235,7 @@ def main():
     parser.add_argument("new", type=Path)
     parser.add_argument("--models", type=Path)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--only", default="", help="only plans whose name holds this")
+    parser.add_argument("--only", default="", help="only plans whose name contains this")
     args = parser.parse_args()
     if bool(args.models) != bool(args.data):
         parser.error("--models and --data go together")

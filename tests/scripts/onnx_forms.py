@@ -11,7 +11,7 @@ comma-separated list of:
 - external: weights in OUT.onnx.data;
 - typed: weights in float_data;
 - half: weights in float16, followed by Cast;
-- nbits2, nbits4 or nbits8: codes of MatMulNBits with so many bits, in blocks of 16;
+- nbits2, nbits4 or nbits8: codes of 2, 4 or 8 bits for MatMulNBits, in blocks of 16;
 - zeros or fzeros: packed zero points, or zero points that are floats;
 - wide: blocks of 64;
 - hscales: scales in float16, followed by Cast.

@@ -361,13 +361,18 @@ fn the_configuration_is_read_from_genai_config_and_graph() {
     bad(&genai(50_000.0, -1), &GENAI.replace("\"llama\"", "\"whale\""), &["'whale' is not known"]);
 }
 
-/// An adapter beside the model is not taken for one. Only a parent folder called onnx is a subfolder of the
-/// model's.
 #[test]
-fn an_adapter_beside_the_model_and_other_subfolders_do_not_confuse() {
-    let (folder, path) = write(&llama(), Some(CONFIG));
+fn an_adapter_beside_the_model_is_not_taken_for_a_model() {
+    let (folder, _) = write(&llama(), Some(CONFIG));
     fs::write(folder.path().join("adapter.safetensors"), "").unwrap();
     assert_eq!(Base::open(folder.path()).unwrap().container(), "onnx");
+}
+
+/// The layout of transformers.js has the model in a subfolder called onnx, and its configuration in the
+/// parent folder.
+#[test]
+fn only_a_folder_called_onnx_counts_as_a_subfolder() {
+    let (folder, path) = write(&llama(), Some(CONFIG));
     let within = |path: &std::path::Path| match Base::open(path).unwrap().files() {
         Files::Onnx(model) => model.is_in_subfolder(),
         _ => unreachable!(),

@@ -361,8 +361,8 @@ fn metrics_and_events_are_complete() {
     let tokens: u64 = steps.iter().map(|line| line["tokens"].as_u64().unwrap()).sum();
     assert_eq!(answer["tokens"], tokens);
     let found: Vec<_> = validations.iter().map(|line| (&line["step"], &line["valid_loss"])).collect();
-    let told = answer["validation"].as_array().unwrap();
-    assert_eq!(found, told.iter().map(|entry| (&entry["steps"], &entry["loss"])).collect::<Vec<_>>());
+    let reported = answer["validation"].as_array().unwrap();
+    assert_eq!(found, reported.iter().map(|entry| (&entry["steps"], &entry["loss"])).collect::<Vec<_>>());
 
     let files: Vec<PathBuf> = fs::read_dir(&events).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(files.len(), 1);

@@ -74,18 +74,18 @@ fn flip_bytes(model: &Path, files: usize) -> [usize; 2] {
             let output = command.args(before).args(&words[1..]).args(after);
             let output = output.stdin(Stdio::null()).output().unwrap();
             let errors = String::from_utf8_lossy(&output.stderr);
-            let told = format!("file {number}, bytes {places:?}, {words:?}: {:?}: {errors}", output.status);
+            let case = format!("file {number}, bytes {places:?}, {words:?}: {:?}: {errors}", output.status);
             match output.status.code() {
                 Some(0) => statuses.lock().unwrap()[0] += 1,
                 Some(1) => {
-                    assert!(errors.starts_with("error: ") && errors.lines().count() == 1, "{told}");
-                    assert!(errors.len() < 1000, "{told}");
+                    assert!(errors.starts_with("error: ") && errors.lines().count() == 1, "{case}");
+                    assert!(errors.len() < 1000, "{case}");
                     statuses.lock().unwrap()[1] += 1;
                 }
-                _ => panic!("{told}"),
+                _ => panic!("{case}"),
             }
-            assert!(!errors.contains("panicked"), "{told}");
-            assert!(errors.chars().all(|c| c == '\n' || !c.is_control()), "{told:?}");
+            assert!(!errors.contains("panicked"), "{case}");
+            assert!(errors.chars().all(|c| c == '\n' || !c.is_control()), "{case:?}");
         }
         fs::remove_file(file).unwrap();
         let _ = fs::remove_dir_all(converted);
@@ -119,13 +119,13 @@ fn absurd_configurations_are_refused_or_run() {
                 fs::write(model.join("config.json"), config.to_string()).unwrap();
                 let output = limited().arg("eval").arg(&model).arg("--data").arg(&small).output().unwrap();
                 let errors = String::from_utf8_lossy(&output.stderr);
-                let told = format!("{name}, {key} {other}: {:?}: {errors}", output.status);
+                let case = format!("{name}, {key} {other}: {:?}: {errors}", output.status);
                 match output.status.code() {
                     Some(0) => {}
                     Some(1) => refused += 1,
-                    _ => panic!("{told}"),
+                    _ => panic!("{case}"),
                 }
-                assert!(!errors.contains("panicked") && errors.lines().count() <= 1, "{told}");
+                assert!(!errors.contains("panicked") && errors.lines().count() <= 1, "{case}");
             }
         }
     }

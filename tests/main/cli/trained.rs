@@ -264,13 +264,13 @@ fn the_demo_trains_evaluates_merges_and_exports() {
             line.unwrap().split_whitespace().filter_map(|word| word.parse().ok()).collect();
         (numbers[0], numbers[1])
     };
-    let [base, beside, merged] = ["base  ", "base + adapter", "merged  "].map(score);
-    println!("accuracy and perplexity: base {base:?}, with the adapter {beside:?}, merged {merged:?}");
+    let [base, adapted, merged] = ["base  ", "base + adapter", "merged  "].map(score);
+    println!("accuracy and perplexity: base {base:?}, with the adapter {adapted:?}, merged {merged:?}");
     assert!(
-        beside.0 > base.0 + 0.1 && merged.0 > base.0 + 0.1,
+        adapted.0 > base.0 + 0.1 && merged.0 > base.0 + 0.1,
         "the demo does not improve accuracy: {base:?} {merged:?}"
     );
-    assert!((merged.0 - beside.0).abs() <= 0.02, "merged model and adapter differ: {beside:?} {merged:?}");
+    assert!((merged.0 - adapted.0).abs() <= 0.02, "merged model and adapter differ: {adapted:?} {merged:?}");
     for name in ["base.gguf", "adapter.safetensors", "merged.gguf", "lora.gguf"] {
         curmerge!("inspect", out.join(name)).done();
     }

@@ -213,21 +213,21 @@ fn folders_with_flipped_bytes_are_refused_or_converted() {
         fs::write(&path, bytes).unwrap();
         let output = limited().arg("convert").args([&folder, &out]).stdin(Stdio::null()).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
-        let told = format!("{number}: {name}/{file}: {:?}: {errors}", output.status);
+        let case = format!("{number}: {name}/{file}: {:?}: {errors}", output.status);
         match output.status.code() {
             Some(0) => {
-                Gguf::open(&out).unwrap_or_else(|error| panic!("{told}{error}"));
+                Gguf::open(&out).unwrap_or_else(|error| panic!("{case}{error}"));
                 fs::remove_file(&out).unwrap();
                 converted += 1;
             }
             Some(1) => {
-                assert!(errors.starts_with("error: ") && errors.lines().count() == 1, "{told}");
-                assert!(errors.len() < 1000 && !out.exists(), "{told}");
+                assert!(errors.starts_with("error: ") && errors.lines().count() == 1, "{case}");
+                assert!(errors.len() < 1000 && !out.exists(), "{case}");
                 refused += 1;
             }
-            _ => panic!("{told}"),
+            _ => panic!("{case}"),
         }
-        assert!(errors.chars().all(|c| c == '\n' || !c.is_control()), "{told:?}");
+        assert!(errors.chars().all(|c| c == '\n' || !c.is_control()), "{case:?}");
     }
     assert!(
         converted > 20 && refused > 20,

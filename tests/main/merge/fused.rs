@@ -155,7 +155,7 @@ fn only_the_rows_of_targeted_parts_change() {
                 for (i, (w, right)) in w.values.iter().zip(&right.values).enumerate() {
                     assert!(w != right || found.values[i] == *w, "{name} {tensor} {i}");
                 }
-                let told = report.tensors.iter().find(|t| t.name == *tensor).unwrap();
+                let reported = report.tensors.iter().find(|t| t.name == *tensor).unwrap();
                 let parts = match (tensor.ends_with("qkv"), words) {
                     (true, "all") => "[q,k,v]",
                     (true, _) => "[q,v]",
@@ -163,8 +163,8 @@ fn only_the_rows_of_targeted_parts_change() {
                     (_, "all") => "[gate,up]",
                     _ => "[up]",
                 };
-                assert_eq!(told.label(), format!("{tensor}{parts}"));
-                assert!((told.share - 1.0).abs() < 1e-4 && told.change > 0.0, "{told:?}");
+                assert_eq!(reported.label(), format!("{tensor}{parts}"));
+                assert!((reported.share - 1.0).abs() < 1e-4 && reported.change > 0.0, "{reported:?}");
             }
             let merged = Base::open(&out).unwrap();
             for (other, stored) in base.tensors().iter().filter(|(name, _)| !tensors.contains(name)) {

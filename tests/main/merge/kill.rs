@@ -99,8 +99,8 @@ fn for_every_moment(end: impl Fn(&mut Child, &Path)) {
         let whole_run = start.elapsed();
         let complete = snapshot(&out);
         // If a model has its weights in a second file, that must be complete if the model exists.
-        let beside = out.with_extension("onnx.data");
-        let complete_beside = snapshot(&beside);
+        let data = out.with_extension("onnx.data");
+        let complete_data = snapshot(&data);
         if out.is_dir() {
             fs::remove_dir_all(&out).unwrap()
         } else {
@@ -113,8 +113,14 @@ fn for_every_moment(end: impl Fn(&mut Child, &Path)) {
             end(&mut child, folder.path());
             child.wait().unwrap();
             let left = snapshot(&out);
-            assert!(left.is_none() || left == complete, "killed after {kill}/{KILLS} of {whole_run:?}");
-            assert!(left.is_none() || snapshot(&beside) == complete_beside, "killed after {kill}/{KILLS}");
+            assert!(
+                left.is_none() || left == complete,
+                "after {kill}/{KILLS} of {whole_run:?}: incomplete output"
+            );
+            assert!(
+                left.is_none() || snapshot(&data) == complete_data,
+                "after {kill}/{KILLS}: incomplete data"
+            );
         }
     }
 }
