@@ -22,7 +22,10 @@ fn onnxruntime_gives_the_same_logits_and_tokens() {
         curmerge!("convert", model, folder, "--format", "onnx", "--genai").done();
         let base = Base::open(&model).unwrap();
         let ids: Vec<u32> = (0..24).map(|i| (i * 37 + 5) % base.config().vocab as u32).collect();
-        assert!(base.config().window.is_none_or(|window| window < ids.len()), "{name}: the window hides no token");
+        assert!(
+            base.config().window.is_none_or(|window| window < ids.len()),
+            "{name}: the window hides no token"
+        );
         let head = base.config().head_dim;
         jobs.push(json!({ "model": folder.join("model.onnx"), "ids": ids, "head": head, "decode": WRITTEN }));
         let mut transformer = Transformer::<f32>::new(&base).unwrap();

@@ -191,5 +191,8 @@ fn a_real_ollama_runs_the_merged_model() {
     merge("ollama:test", &again);
     let twice = path("twice.gguf");
     merge(model.to_str().unwrap(), &twice);
-    assert!(std::fs::read(again).unwrap() == std::fs::read(twice).unwrap(), "the merge into the store's model differs from that into the folder's");
+    assert!(
+        std::fs::read(again).unwrap() == std::fs::read(twice).unwrap(),
+        "the merge into the store's model differs from that into the folder's"
+    );
 }
