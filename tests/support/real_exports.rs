@@ -9,7 +9,7 @@ use super::environment::named;
 /// What curmerge refuses of them, and why.
 const REFUSED: &[(&str, &str)] = &[
     // Frequencies for short and long contexts are chosen by an If.
-    ("phi3-long-genai", "it is no constant"),
+    ("phi3-long-genai", "it is not a constant"),
     ("-dynamic8", "MatMulInteger"),
 ];
 /// What onnxruntime does not run of them.
