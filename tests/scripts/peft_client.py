@@ -2,7 +2,7 @@
 """Makes, loads and merges LoRA adapters with PEFT in float32.
 
     peft_client.py log-probs FOLDER ADAPTER OUT.json < prompts.json
-        Writes [{"log_probs": {token id: natural log-probability after the prompt}}].
+        Writes [{"ids": tokens of the prompt, "log_probs": {token id: natural log-probability after them}}].
     peft_client.py make FOLDER OUT {plain|rslora|patterns}
         Saves a random LoRA on all linear layers.
     peft_client.py merged FOLDER ADAPTER MERGED OUT.json
@@ -39,7 +39,7 @@ def log_probs(folder, adapter, out):
         ids = tokenizer(prompt, return_tensors="pt").input_ids
         with torch.no_grad():
             values = model(input_ids=ids).logits[0, -1].double().log_softmax(-1).tolist()
-        answers.append({"log_probs": {str(i): value for i, value in enumerate(values)}})
+        answers.append({"ids": ids[0].tolist(), "log_probs": {str(i): value for i, value in enumerate(values)}})
     json.dump(answers, open(out, "w", encoding="utf-8"))
 
 

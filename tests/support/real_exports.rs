@@ -10,7 +10,7 @@ use super::environment::named;
 /// Parts of names of the models that curmerge refuses, and of its messages.
 const REFUSED: &[(&str, &str)] = &[
     // An If chooses between the frequencies for short and for long contexts.
-    ("phi3-long-genai", "it is no constant"),
+    ("phi3-long-genai", "it is not a constant"),
     ("-dynamic8", "MatMulInteger"),
 ];
 /// Parts of names of the models that onnxruntime does not run, and of its messages.

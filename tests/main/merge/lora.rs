@@ -227,7 +227,7 @@ fn damaged_loras_are_refused() {
     let error = header("[5,256]", "[256,5]");
     assert!(error.contains("rank 5, and its matrices have 256"), "{error}");
     let error = header("v_proj", "o_proj");
-    assert!(error.contains("beside a matrix of [256, 256]"), "{error}");
+    assert!(error.contains("for a matrix of [256, 256]"), "{error}");
     assert!(header("base_model", "fast_model").contains("is not a LoRA matrix"));
     let gguf = |path: &Path| Lora::open(path, &base).unwrap_err().to_string();
     assert!(gguf(&fixture.path("tiny.gguf")).contains("general.type"));
