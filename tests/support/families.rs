@@ -1,4 +1,4 @@
-//! The models of fixtures/arch, one a kind of architecture, and what other programs say of them.
+//! The models of fixtures/arch, one for each kind of architecture, and what other programs compute with them.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +10,10 @@ use serde_json::Value;
 
 use super::adapter::Recipe;
 use super::goldens::{integers, numbers};
+use super::{fixture, folder};
 
-/// Calls a macro with the fixtures of the architectures that curmerge knows: a name for a module, and the folder's.
+/// Calls a macro with the fixtures of the architectures that curmerge knows: a name for a module, and the
+/// folder's.
 #[macro_export]
 macro_rules! each_family {
     ($call:ident) => {
@@ -47,7 +49,7 @@ pub const CONTAINERS: [Container; 2] = [Container::Folder, Container::Gguf];
 /// The fixtures from which tests make models for onnxruntime-genai.
 pub const GENAI: [&str; 6] = ["llama3", "mistral", "qwen3", "gemma2", "gemma3", "phi3"];
 
-/// One folder of fixtures/arch; its README.md describes what is in it.
+/// A folder of fixtures/arch, whose README.md describes the files.
 #[derive(Debug)]
 pub struct Family {
     pub folder: PathBuf,
@@ -60,13 +62,13 @@ pub struct Family {
 #[derive(Debug)]
 pub struct Sequence {
     pub ids: Vec<u32>,
-    /// Whether each token is to be predicted.
+    /// Whether each token is predicted in the loss.
     pub predicted: Vec<bool>,
-    /// The tokens after which there are logits.
+    /// The indices of the tokens after which the goldens have logits.
     pub places: Vec<usize>,
 }
 
-/// A container that holds the model.
+/// A container of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Container {
     Folder,
@@ -75,7 +77,7 @@ pub enum Container {
 
 impl Family {
     pub fn open(name: &str) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch").join(name);
+        let folder = fixture::path("arch").join(name);
         let goldens = serde_json::from_slice(&std::fs::read(folder.join("goldens.json")).unwrap()).unwrap();
         let arrays = SafeTensors::open(&folder.join("goldens.safetensors")).unwrap();
         Self { folder, goldens, arrays }
@@ -88,12 +90,12 @@ impl Family {
         })
     }
 
-    /// Whether a GGUF file says less than the folder, so that the two are different models.
+    /// Whether a GGUF file cannot express all that the folder does, so that the two are different models.
     pub fn gguf_differs(&self) -> bool {
         self.goldens.get("gguf").is_some()
     }
 
-    /// The name under which the goldens have what transformers makes of this container.
+    /// The name of transformers' results for this container in the goldens.
     pub fn reading(&self, container: Container) -> &'static str {
         if container == Container::Gguf && self.gguf_differs() { "gguf" } else { "folder" }
     }
@@ -109,7 +111,7 @@ impl Family {
         self.goldens["sequences"].as_array().unwrap().iter().map(sequence).collect()
     }
 
-    /// The adapter of the goldens, of the targets of these words.
+    /// The adapter of the goldens, on those of its targets that `words` selects, as `--targets` does.
     pub fn adapter(&self, base: &Base, words: &str) -> Adapter {
         let goldens = &self.goldens["targets"];
         let mut names = base.targets(words, None).unwrap();
@@ -125,7 +127,7 @@ impl Family {
         })
     }
 
-    /// The rows of an array of goldens.safetensors: one a place of each sequence in turn.
+    /// The rows of an array of goldens.safetensors: one for each place of each sequence, in order.
     pub fn rows(&self, name: &str) -> Vec<Vec<f64>> {
         let tensor = self.arrays.tensor(name).unwrap_or_else(|| panic!("goldens have no {name}"));
         let values = self.arrays.data(tensor).as_chunks::<4>().0.iter();
@@ -134,13 +136,9 @@ impl Family {
     }
 }
 
-/// Writes the Hugging Face folder of a family under a name that no table has.
+/// Copies the Hugging Face folder of a family and gives it the name of an unknown architecture.
 pub fn renamed(family: &str, name: &str, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(Family::open(family).path(Container::Folder)).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
+    folder::copy(&Family::open(family).path(Container::Folder), to);
     let config = std::fs::read_to_string(to.join("config.json")).unwrap();
     let config = config.replace(&format!("\"{family}\""), &format!("\"{name}\""));
     std::fs::write(to.join("config.json"), config).unwrap();

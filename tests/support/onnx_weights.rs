@@ -30,18 +30,21 @@ macro_rules! each_convertible {
     };
 }
 
+/// The f32 values of little-endian bytes.
 pub fn f32s(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
-/// The bytes of every weight by name; constants of the graph have names that begin with `/`.
+/// The shape and bytes of every weight, by name. Constants of the graph, whose names begin with `/`, are left
+/// out.
 pub fn weights(path: &Path) -> BTreeMap<String, (Vec<u64>, Vec<u8>)> {
     let onnx = Onnx::open(path).unwrap();
     let weights = onnx.graph().initializers.iter().filter(|tensor| !tensor.name.starts_with('/'));
     weights.map(|t| (t.name.clone(), (t.dims.clone(), onnx.data(t).unwrap().into_owned()))).collect()
 }
 
-/// What MatMulNBits makes of a matrix: `scale * (number - zero)`, number 2i in the lower half of byte i; rows `[out, in]`.
+/// The values `scale * (number - zero)` of a matrix of MatMulNBits, in rows `[out, in]`. Number 2i is in the
+/// lower half of byte i.
 pub fn four_bits(weights: &BTreeMap<String, (Vec<u64>, Vec<u8>)>, name: &str) -> Vec<f32> {
     let (dims, numbers) = &weights[&format!("{name}_Q4")];
     let scales = f32s(&weights[&format!("{name}_scales")].1);
@@ -59,7 +62,7 @@ pub fn four_bits(weights: &BTreeMap<String, (Vec<u64>, Vec<u8>)>, name: &str) ->
     values
 }
 
-/// A fixture's GGUF file with all matrices in another type.
+/// Writes a fixture's GGUF file with all matrices in this type. Returns its path.
 pub fn stored_as(name: &str, dtype: DType, folder: &Path) -> PathBuf {
     let path = folder.join(format!("{name}-{dtype}.gguf"));
     Remade::of(&Family::open(name).path(Container::Gguf)).stored_as(dtype).write(&path);

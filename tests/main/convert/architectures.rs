@@ -1,5 +1,5 @@
-//! Folders of every architecture into GGUF files, against those that llama.cpp's converter made of them, and back:
-//! `fixtures/arch/README.md` says what the folders are.
+//! Hugging Face folders of every architecture converted to GGUF files and back, against llama.cpp's
+//! converter. `fixtures/arch/README.md` describes the folders.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,24 +13,22 @@ use curmerge_formats::sha256_hex;
 use serde_json::{Value as Json, json};
 
 use crate::support::families::ALL;
+use crate::support::fixture;
+use crate::support::folder::copy;
 
-/// Pre-tokenizers that split texts alike: what the converter was told that its hash says, and the name that curmerge knows
-/// the pipeline by, as no hash of a vocabulary so small is known.
+/// Names of pre-tokenizers that split texts the same way: the one that the fixtures told the converter to
+/// use, since no hash of such a small vocabulary is known, and the one that curmerge finds from the pipeline.
 const ALIKE: [(&str, &str); 2] = [("dbrx", "smaug-bpe"), ("refact", "smollm")];
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch").join(name)
+    fixture::path("arch").join(name)
 }
 
-/// A copy of a folder, named as the converter was given it, with keys of config.json changed.
+/// A copy of a folder with changed keys of config.json. Its name is the one that the converter saw.
 fn changed(name: &str, scratch: &Path, keys: Json) -> PathBuf {
     let folder = scratch.join(name).join("hf");
     let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).unwrap();
-    for entry in fs::read_dir(fixture(name).join("hf")).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
-    }
+    copy(&fixture(name).join("hf"), &folder);
     let path = folder.join("config.json");
     let mut json: Json = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     for (key, value) in keys.as_object().unwrap() {
@@ -40,8 +38,8 @@ fn changed(name: &str, scratch: &Path, keys: Json) -> PathBuf {
     folder
 }
 
-/// The folder of a fixture, but for what a GGUF file cannot say of it, and of which the converter says nothing.
-fn sayable(name: &str, scratch: &Path) -> PathBuf {
+/// The folder of a fixture, without what a GGUF file cannot express and the converter silently drops.
+fn expressible(name: &str, scratch: &Path) -> PathBuf {
     match name {
         "gemma2" => changed(name, scratch, json!({"query_pre_attn_scalar": 32})),
         _ => fixture(name).join("hf"),
@@ -49,11 +47,11 @@ fn sayable(name: &str, scratch: &Path) -> PathBuf {
 }
 
 #[test]
-fn files_are_those_of_the_converter() {
+fn files_equal_those_of_the_converter() {
     let scratch = tempfile::tempdir().unwrap();
     let out = scratch.path().join("out.gguf");
     for name in ALL {
-        curmerge!("convert", sayable(name, scratch.path()), out, "--type", "bf16").done();
+        curmerge!("convert", expressible(name, scratch.path()), out, "--type", "bf16").done();
         let (ours, theirs) =
             (Gguf::open(&out).unwrap(), Gguf::open(&fixture(name).join("model.gguf")).unwrap());
         let keys = |gguf: &Gguf| gguf.metadata().to_vec();
@@ -85,7 +83,8 @@ fn files_are_those_of_the_converter() {
     }
 }
 
-/// The digests of what the converter and llama-quantize make of a folder in each type, against those of its own files.
+/// Converts a folder to each type and compares the digests with those of the converter's and llama-quantize's
+/// files. Returns the number of types.
 fn same_in_every_type(name: &str, folder: &Path, out: &Path) -> usize {
     let goldens: Json = serde_json::from_slice(&fs::read(fixture("converted.json")).unwrap()).unwrap();
     let goldens = goldens[name].as_object().unwrap();
@@ -101,10 +100,10 @@ fn same_in_every_type(name: &str, folder: &Path, out: &Path) -> usize {
 }
 
 #[test]
-fn files_of_other_types_are_those_of_the_converter_and_of_llama_quantize() {
+fn files_of_every_type_equal_those_of_the_converter_and_llama_quantize() {
     let scratch = tempfile::tempdir().unwrap();
     let out = scratch.path().join("out.gguf");
-    let compared = ALL.map(|name| same_in_every_type(name, &sayable(name, scratch.path()), &out));
+    let compared = ALL.map(|name| same_in_every_type(name, &expressible(name, scratch.path()), &out));
     assert_eq!(compared, [7; 15]);
 }
 
@@ -124,7 +123,7 @@ fn write_tensors(folder: &Path, tensors: &Tensors) {
 }
 
 #[test]
-fn biases_go_there_and_back() {
+fn biases_survive_conversion_there_and_back() {
     let scratch = tempfile::tempdir().unwrap();
     let folder = changed("llama2", scratch.path(), json!({"attention_bias": true, "mlp_bias": true}));
     let mut tensors = tensors_of(&folder);
@@ -133,7 +132,7 @@ fn biases_go_there_and_back() {
         .filter_map(|(name, (_, shape, _))| Some((name.strip_suffix("_proj.weight")?.to_owned(), shape[0])))
         .collect();
     for (name, rows) in matrices {
-        // The upper half of an f32.
+        // BF16: the upper half of an f32.
         let value = |i: u64| ((((i % 7) as f32 / 4.0 - 0.5).to_bits() >> 16) as u16).to_le_bytes();
         let bytes = (0..rows).flat_map(value).collect();
         tensors.insert(format!("{name}_proj.bias"), (DType::BF16, vec![rows], bytes));
@@ -145,7 +144,7 @@ fn biases_go_there_and_back() {
     curmerge!("convert", out, back).done();
     assert!(tensors_of(&back) == tensors);
     assert_eq!(Base::open(&back).unwrap().config(), Base::open(&folder).unwrap().config());
-    // In transformers, all matrices of attention have them, or none.
+    // In transformers, either all matrices of attention have biases or none.
     tensors.retain(|name, _| !name.ends_with("o_proj.bias"));
     write_tensors(&folder, &tensors);
     curmerge!("convert", folder, out, "--type", "bf16").done();
@@ -154,7 +153,7 @@ fn biases_go_there_and_back() {
 }
 
 #[test]
-fn a_part_that_sees_is_left_out() {
+fn the_vision_part_is_left_out_with_a_warning() {
     let scratch = tempfile::tempdir().unwrap();
     let folder = changed("gemma3", scratch.path(), json!({}));
     let config: Json = serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
@@ -166,14 +165,14 @@ fn a_part_that_sees_is_left_out() {
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
     let inner = tensors_of(&folder);
     let ones = (DType::BF16, vec![32], [0x80, 0x3f].repeat(32));
-    let of_sight =
+    let vision_tensors =
         ["vision_tower.vision_model.post_layernorm.weight", "multi_modal_projector.mm_soft_emb_norm.weight"];
     for names in [
         |name: &str| format!("language_model.{name}"),
         |name: &str| name.replacen("model.", "model.language_model.", 1),
     ] {
         let mut tensors: Tensors = inner.iter().map(|(name, tensor)| (names(name), tensor.clone())).collect();
-        tensors.extend(of_sight.map(|name| (name.to_owned(), ones.clone())));
+        tensors.extend(vision_tensors.map(|name| (name.to_owned(), ones.clone())));
         write_tensors(&folder, &tensors);
         let out = scratch.path().join("out.gguf");
         same_in_every_type("seeing", &folder, &out);
@@ -182,7 +181,7 @@ fn a_part_that_sees_is_left_out() {
     }
 }
 
-/// The one line of a refusal, which must say all of these, and nothing written.
+/// Converts a folder, which must be refused with a line that contains `parts`, and write nothing.
 #[track_caller]
 fn refused(folder: &Path, parts: &[&str]) {
     let out = folder.with_extension("gguf");
@@ -192,7 +191,7 @@ fn refused(folder: &Path, parts: &[&str]) {
 }
 
 #[test]
-fn what_a_file_cannot_say_is_refused() {
+fn configurations_that_gguf_cannot_express_are_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let refuse =
         |name: &str, keys: Json, parts: &[&str]| refused(&changed(name, scratch.path(), keys), parts);
@@ -231,7 +230,7 @@ fn what_a_file_cannot_say_is_refused() {
 }
 
 #[test]
-fn windows_that_llama_cpp_leaves_out_are_told() {
+fn windows_that_llama_cpp_ignores_are_noted() {
     let scratch = tempfile::tempdir().unwrap();
     for (name, window) in [("mistral", "7 tokens"), ("phi3", "9 tokens")] {
         let ran = curmerge!("convert", fixture(name).join("hf"), scratch.path().join("out.gguf")).done();
@@ -239,7 +238,7 @@ fn windows_that_llama_cpp_leaves_out_are_told() {
     }
 }
 
-/// Every tensor of a folder: its type, shape and bytes.
+/// The type, shape and bytes of every tensor of a folder, by name.
 fn tensors_of(folder: &Path) -> Tensors {
     let file = SafeTensors::open(&folder.join("model.safetensors")).unwrap();
     let tensor = |t: &SafeTensor| {
@@ -249,13 +248,13 @@ fn tensors_of(folder: &Path) -> Tensors {
     file.tensors().iter().map(tensor).collect()
 }
 
-/// Keys that a folder made of a GGUF file does not lead to again, or in other words: of several names of a pre-tokenizer
-/// the first, and what no model reads.
+/// Keys of a GGUF file that are lost or changed in a folder made from it: one of several names of a
+/// pre-tokenizer, and keys that no model reads.
 const LOST: [&str; 3] =
     ["tokenizer.ggml.pre", "tokenizer.ggml.add_sep_token", "tokenizer.ggml.seperator_token_id"];
 
 #[test]
-fn folders_made_of_the_files_are_the_folders() {
+fn folders_made_from_the_files_equal_the_original_folders() {
     let scratch = tempfile::tempdir().unwrap();
     let (folder, out) = (scratch.path().join("made"), scratch.path().join("out.gguf"));
     for name in ALL {
@@ -269,8 +268,8 @@ fn folders_made_of_the_files_are_the_folders() {
             assert_eq!((dtype, shape), (&other.0, &other.1), "{name}: {tensor}");
             assert!(*bytes == other.2, "{name}: the bytes of {tensor}");
         }
-        // What the file does not say, the folder made of it cannot.
-        let mut wanted = Base::open(sayable(name, scratch.path())).unwrap().config().clone();
+        // The folder made from the file lacks what the file cannot express.
+        let mut wanted = Base::open(expressible(name, scratch.path())).unwrap().config().clone();
         if name == "mistral" {
             (wanted.window, wanted.windowed) = (None, Vec::new());
         }
@@ -291,7 +290,7 @@ fn folders_made_of_the_files_are_the_folders() {
             let all =
                 gguf.metadata().iter().filter(|(key, _)| key != "general.name" && !LOST.contains(&&key[..]));
             let text = |value: &Value| match value.as_i32s() {
-                // In a folder, an unused token is like any other.
+                // A folder does not mark tokens as unused.
                 Some(kinds) => {
                     format!(
                         "{:?}",

@@ -1,6 +1,7 @@
-//! ONNX models converted into GGUF files and folders for transformers: of one that curmerge wrote of a folder come the bytes
-//! that the folder itself gives, and small exports by other programs (fixtures/onnx_models/tiny) have the numbers of theirs.
-//! What onnxruntime, llama.cpp and transformers compute of real ones is asked by tests/onnx_real.rs.
+//! ONNX models converted to GGUF files and Hugging Face folders. A model that curmerge wrote from a folder
+//! gives the same bytes as the folder. Small exports by other programs (fixtures/onnx_models/tiny) give the
+//! values of their folder. tests/real/onnx_conversions.rs runs real exports in onnxruntime, llama.cpp and
+//! transformers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,9 @@ use curmerge_formats::dtype::DType;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value as Json;
+
+use crate::support::fixture;
+use crate::support::folder::{copy, names};
 
 /// Those that ONNX models by curmerge have a form for, and GGUF files; gemma2's fixture no GGUF file has.
 const FAMILIES: &[&str] = &[
@@ -29,23 +33,19 @@ const FAMILIES: &[&str] = &[
     "granite",
 ];
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
-}
-
 fn family(name: &str) -> PathBuf {
-    fixtures().join("arch").join(name).join("hf")
+    fixture::family(name, "hf")
 }
 
 fn tiny(name: &str) -> PathBuf {
-    fixtures().join("onnx_models/tiny").join(name)
+    fixture::path("onnx_models/tiny").join(name)
 }
 
 fn open(path: &Path) -> Base {
     Base::open(path).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The bytes of the GGUF file that a base gives.
+/// The bytes of the GGUF file that a base is converted to.
 fn gguf_of(path: &Path, file_type: FileType) -> Vec<u8> {
     let out = tempfile::tempdir().unwrap();
     let file = out.path().join("out.gguf");
@@ -54,7 +54,7 @@ fn gguf_of(path: &Path, file_type: FileType) -> Vec<u8> {
     fs::read(file).unwrap()
 }
 
-/// A folder called `hf`, as the fixtures are, in one of its own: GGUF files have names of folders in them.
+/// A path that ends in `hf` like those of the fixtures, since GGUF files contain the names of their folders.
 fn place(folder: &tempfile::TempDir, name: &str) -> PathBuf {
     let within = folder.path().join(name);
     fs::create_dir_all(&within).unwrap();
@@ -72,23 +72,23 @@ fn as_folder(base: &Path, out: &Path, dtype: DType) {
 }
 
 #[test]
-fn round_trips_give_the_bytes_of_the_folder() {
+fn round_trips_keep_the_bytes_of_the_folder() {
     for name in FAMILIES {
         let scratch = tempfile::tempdir().unwrap();
         let [onnx, back] = ["onnx", "back"].map(|n| place(&scratch, n));
         as_onnx(&family(name), &onnx, OnnxType::F32);
         for file_type in [FileType::F32, FileType::Q8_0, FileType::Q4_K_M] {
             let same = gguf_of(&onnx, file_type) == gguf_of(&family(name), file_type);
-            assert!(same, "{name}: the ONNX model gives another GGUF file than the folder, in {file_type}");
+            assert!(same, "{name} as {file_type}: the ONNX model and the folder give different GGUF files");
         }
         as_folder(&onnx, &back, DType::BF16);
         let same = gguf_of(&back, FileType::F32) == gguf_of(&family(name), FileType::F32);
-        assert!(same, "{name}: the folder that comes back gives another GGUF file");
+        assert!(same, "{name}: the folder and the one made from the ONNX model give different GGUF files");
     }
 }
 
 #[test]
-fn a_folder_of_an_onnx_model_has_its_companions() {
+fn a_folder_made_from_an_onnx_model_has_the_files_beside_it() {
     let scratch = tempfile::tempdir().unwrap();
     let [onnx, back] = ["onnx", "back"].map(|n| place(&scratch, n));
     as_onnx(&family("gemma3"), &onnx, OnnxType::F16);
@@ -98,11 +98,6 @@ fn a_folder_of_an_onnx_model_has_its_companions() {
     fs::create_dir(onnx.join("additional_chat_templates")).unwrap();
     fs::write(onnx.join("additional_chat_templates/tools.jinja"), b"{{ tools }}").unwrap();
     as_folder(&onnx, &back, DType::F16);
-    let mut names: Vec<String> = fs::read_dir(&back)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
     let wanted = [
         "additional_chat_templates",
         "config.json",
@@ -112,7 +107,7 @@ fn a_folder_of_an_onnx_model_has_its_companions() {
         "tokenizer.model",
         "tokenizer_config.json",
     ];
-    assert_eq!(names, wanted);
+    assert_eq!(names(&back), wanted);
     assert!(back.join("additional_chat_templates/tools.jinja").is_file());
     let config: Json = serde_json::from_slice(&fs::read(back.join("config.json")).unwrap()).unwrap();
     assert_eq!((&config["dtype"], &config["torch_dtype"]), (&"float16".into(), &"float16".into()));
@@ -120,10 +115,10 @@ fn a_folder_of_an_onnx_model_has_its_companions() {
     assert!(config.get("transformers.js_config").is_none());
 }
 
-/// Exporters store phi3's q, k and v apart. Of tied models they store the embedding again as the head,
+/// Exporters split phi3's q, k and v. If embedding and head are tied, they store both, one of them
 /// transposed.
 #[test]
-fn what_exporters_store_apart_or_twice_is_stored_once() {
+fn split_matrices_are_joined_and_tied_ones_stored_once() {
     use crate::support::onnx_llama::{CONFIG, D, VOCAB, llama, llama_without, values, write};
 
     let scratch = tempfile::tempdir().unwrap();
@@ -142,12 +137,12 @@ fn what_exporters_store_apart_or_twice_is_stored_once() {
 
     as_onnx(twice.path(), &made, OnnxType::F32);
     let found = open(&made);
-    assert!(!found.tensors().contains_key("output"), "the head is the embedding");
+    assert!(!found.tensors().contains_key("output"), "the head was stored besides the embedding");
     assert!(found.tensors().contains_key("blk.0.attn_qkv") && found.tensors().contains_key("blk.0.ffn_up"));
     for name in base.targets("all", None).unwrap() {
         assert_eq!(values(&found, &name), values(&base, &name), "{name}");
     }
-    // A configuration that says they are apart is believed.
+    // If the configuration says that they are not tied, both are stored.
     let apart = config.replace('{', "{\"tie_word_embeddings\": false,");
     let (apart, _) = write(&graph, Some(&apart));
     let own = place(&scratch, "own");
@@ -156,12 +151,12 @@ fn what_exporters_store_apart_or_twice_is_stored_once() {
 }
 
 #[test]
-fn onnx_models_become_others() {
+fn onnx_models_convert_to_onnx_models_of_other_types() {
     let scratch = tempfile::tempdir().unwrap();
     let [single, half] = ["single", "half"].map(|n| place(&scratch, n));
     as_onnx(&family("qwen3"), &single, OnnxType::F32);
     as_onnx(&single, &half, OnnxType::F16);
-    // Weights are bfloat16, those in half precision not all the same: only norms are.
+    // Not all bfloat16 weights are exact in float16.
     let (a, b) = (open(&family("qwen3")), open(&half));
     assert_eq!(b.weight("blk.0.attn_q").unwrap().dtype(), DType::F16);
     let far = |name: &str| {
@@ -171,14 +166,14 @@ fn onnx_models_become_others() {
     assert!(far("blk.0.attn_q") < 2e-3 && far("blk.1.ffn_down") < 2e-3);
     let file = scratch.path().join("alone.onnx");
     let error = to_onnx(&open(&single), &single.join("model.onnx"), &OnnxOptions::default(), |_, _| ());
-    assert!(error.is_err(), "an output never overwrites an input");
+    assert!(error.is_err(), "the output overwrote the input");
     to_onnx(&open(&single), &file, &OnnxOptions::default(), |_, _| ()).unwrap();
     assert_eq!(fs::read(file).unwrap(), fs::read(single.join("model.onnx")).unwrap());
 }
 
 /// Blocks of Q4_0 and of MatMulNBits hold the same numbers.
 #[test]
-fn four_bit_blocks_become_those_of_q4_0() {
+fn four_bit_blocks_become_blocks_of_q4_0() {
     let scratch = tempfile::tempdir().unwrap();
     let onnx = place(&scratch, "onnx");
     as_onnx(&family("llama2"), &onnx, OnnxType::Q4_0);
@@ -198,14 +193,14 @@ fn four_bit_blocks_become_those_of_q4_0() {
     assert_eq!(compared, 14, "seven matrices of two blocks");
 }
 
-/// The values of each tensor, by their digests.
+/// The digest of the values of each tensor.
 fn digests(base: &Base) -> Vec<(String, String)> {
     let digest = |name: &String| (name.clone(), base.weight(name).unwrap().values_sha256());
     base.tensors().keys().map(digest).collect()
 }
 
 #[test]
-fn small_exports_have_the_numbers_of_their_folder() {
+fn small_exports_have_the_values_of_their_folder() {
     let right = digests(&open(&tiny("hf")));
     for name in ["optimum", "genai-fp32", "torch-dynamo"] {
         let scratch = tempfile::tempdir().unwrap();
@@ -224,7 +219,7 @@ fn small_exports_have_the_numbers_of_their_folder() {
 }
 
 #[test]
-fn a_small_export_in_four_bits_is_near_its_folder() {
+fn a_small_export_in_four_bits_is_close_to_its_folder() {
     let scratch = tempfile::tempdir().unwrap();
     let out = place(&scratch, "out");
     as_folder(&tiny("genai-int4"), &out, DType::F32);
@@ -235,12 +230,12 @@ fn a_small_export_in_four_bits_is_near_its_folder() {
         let far = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(far < largest / 8.0, "{name}: {far} of {largest}");
     }
-    // The builder shares embedding and head.
+    // The builder stores embedding and head once.
     assert!(!made.tensors().contains_key("output"));
 }
 
 #[test]
-fn a_model_within_a_folder_is_found() {
+fn a_model_in_a_subfolder_is_found() {
     let scratch = tempfile::tempdir().unwrap();
     let within = scratch.path().join("onnx");
     fs::create_dir(&within).unwrap();
@@ -253,17 +248,15 @@ fn a_model_within_a_folder_is_found() {
     assert!(!out.join("onnx").exists());
 }
 
-/// Models with a few bytes changed, at random places and in ways that matter to protobuf: an error of one line, or values.
+/// A few bytes are changed at random places, in ways that matter to protobuf. Each model gives values or one
+/// line of error.
 #[test]
 fn changed_bytes_never_panic() {
     let rounds: u32 = std::env::var("CURMERGE_ROUNDS").map_or(150, |rounds| rounds.parse().unwrap());
     let mut random = ChaCha20Rng::seed_from_u64(7);
     for name in ["optimum", "genai-fp32", "genai-int4", "torch-dynamo"] {
         let scratch = tempfile::tempdir().unwrap();
-        for entry in fs::read_dir(tiny(name)).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), scratch.path().join(entry.file_name())).unwrap();
-        }
+        copy(&tiny(name), scratch.path());
         let file = scratch.path().join("model.onnx");
         let whole = fs::read(&file).unwrap();
         for round in 0..rounds {

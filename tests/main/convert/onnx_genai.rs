@@ -1,4 +1,4 @@
-//! The folder for onnxruntime-genai: genai_config.json says what the graph has.
+//! The folder for onnxruntime-genai: genai_config.json agrees with the graph.
 
 use curmerge::base::Base;
 use curmerge_formats::onnx::Onnx;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::families::{Container, Family, GENAI};
 
 #[test]
-fn the_configuration_is_the_graphs() {
+fn the_configuration_agrees_with_the_graph() {
     let scratch = tempfile::tempdir().unwrap();
     for name in GENAI {
         let (model, folder) = (Family::open(name).path(Container::Folder), scratch.path().join(name));
@@ -32,7 +32,7 @@ fn the_configuration_is_the_graphs() {
         let inputs: Vec<&str> = onnx.graph().inputs.iter().map(|value| value.name.as_str()).collect();
         for input in decoder["inputs"].as_object().unwrap().values() {
             let input = input.as_str().unwrap().replace("%d", "0");
-            assert!(inputs.contains(&input.as_str()), "{name}: {input} is none of {inputs:?}");
+            assert!(inputs.contains(&input.as_str()), "{name}: {input} is not among {inputs:?}");
         }
         let attention = onnx.graph().nodes.iter().filter(|node| node.op_type == "GroupQueryAttention");
         assert_eq!(attention.count(), own.layers, "{name}");

@@ -1,5 +1,5 @@
-//! GGUF files and Hugging Face folders as ONNX models: names and values by curmerge's own reader. tests/clients/to_onnx.rs
-//! asks onnx's checker and onnxruntime.
+//! GGUF files and Hugging Face folders converted to ONNX models: names and values in curmerge's own reader.
+//! tests/clients/to_onnx.rs runs them in onnx's checker and onnxruntime.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -13,13 +13,14 @@ use serde_json::json;
 use crate::support::families::{Container, Family};
 use crate::support::onnx_weights::{f32s, four_bits, stored_as, weights};
 
+/// The transpose of a matrix with this many rows.
 fn turned<T: Copy>(values: &[T], rows: usize) -> Vec<T> {
     let cols = values.len() / rows;
     (0..cols).flat_map(|c| (0..rows).map(move |r| values[r * cols + c])).collect()
 }
 
-/// The numbers of a tensor of a Hugging Face folder.
-fn of_folder(family: &Family, name: &str) -> (Vec<u64>, Vec<f32>) {
+/// The shape and values of a tensor of a Hugging Face folder.
+fn stored(family: &Family, name: &str) -> (Vec<u64>, Vec<f32>) {
     let file = SafeTensors::open(&family.path(Container::Folder).join("model.safetensors")).unwrap();
     let tensor = file.tensor(name).unwrap_or_else(|| panic!("no {name}"));
     let mut values = vec![0.0; tensor.shape.iter().product::<u64>() as usize];
@@ -29,15 +30,15 @@ fn of_folder(family: &Family, name: &str) -> (Vec<u64>, Vec<f32>) {
 
 fn check_values(name: &str) {
     let (family, out) = (Family::open(name), tempfile::tempdir().unwrap());
-    let [of_folder_, of_gguf] = ["folder.onnx", "gguf.onnx"].map(|name| out.path().join(name));
-    curmerge!("convert", family.path(Container::Folder), of_folder_).done();
+    let [of_folder, of_gguf] = ["folder.onnx", "gguf.onnx"].map(|name| out.path().join(name));
+    curmerge!("convert", family.path(Container::Folder), of_folder).done();
     curmerge!("convert", family.path(Container::Gguf), of_gguf).done();
-    let found = weights(&of_folder_);
-    assert_eq!(found, weights(&of_gguf), "of a GGUF file the same as of the folder");
+    let found = weights(&of_folder);
+    assert_eq!(found, weights(&of_gguf), "the folder and the GGUF file give different weights");
 
     let mut matrices = 0;
     for (name, (dims, bytes)) in &found {
-        let (mut shape, mut values) = of_folder(&family, name);
+        let (mut shape, mut values) = stored(&family, name);
         if shape.len() == 2 && name != "model.embed_tokens.weight" {
             values = turned(&values, shape[0] as usize);
             shape.reverse();
@@ -62,7 +63,7 @@ macro_rules! tests {
     ($($module:ident: $name:literal),* $(,)?) => {
         $(mod $module {
             #[test]
-            fn weights_have_hugging_faces_names_and_values() {
+            fn weights_have_the_names_and_values_of_the_folder() {
                 super::check_values($name);
             }
         })*
@@ -78,7 +79,7 @@ fn blocks_of_q4_0_are_kept_bit_for_bit() {
         let (model, four) = (stored_as(name, DType::Q4_0, out.path()), out.path().join("four.onnx"));
         let exact = out.path().join("exact.onnx");
         let answer = curmerge!("convert", model, four, "--type", "q4", "--json").json();
-        assert_eq!(answer["notes"], json!([]), "nothing is rounded");
+        assert_eq!(answer["notes"], json!([]), "a note says that values are rounded");
         curmerge!("convert", model, exact).done();
         let (found, right) = (weights(&four), weights(&exact));
         let mut matrices = 0;
@@ -97,7 +98,7 @@ fn blocks_of_q4_0_are_kept_bit_for_bit() {
 }
 
 #[test]
-fn weights_beside_the_model_are_the_same() {
+fn external_weights_and_other_numbers_of_threads_change_nothing() {
     let out = tempfile::tempdir().unwrap();
     let source = Family::open("llama3").path(Container::Gguf);
     let [whole, apart] = ["whole.onnx", "apart.onnx"].map(|name| out.path().join(name));
@@ -113,15 +114,15 @@ fn weights_beside_the_model_are_the_same() {
         halves.initializer("model.layers.0.mlp.up_proj.weight").unwrap().element,
         ElementType::FLOAT16
     );
-    // With one thread the same bytes.
+    // One thread gives the same bytes.
     let again = out.path().join("again.onnx");
     curmerge!("convert", source, again, "--threads", "1").done();
     assert!(std::fs::read(&again).unwrap() == std::fs::read(&whole).unwrap());
 }
 
 #[test]
-fn parts_of_rows_are_those_of_whole_rows() {
-    // GPT-2's folder stores matrices as [in, out], the other has blocks.
+fn parts_of_rows_equal_those_of_decoded_rows() {
+    // GPT-2's folder stores matrices as [in, out], the second model in blocks.
     let out = tempfile::tempdir().unwrap();
     let models = [
         Family::open("gpt2").path(Container::Folder),

@@ -1,5 +1,5 @@
-//! Every architecture in both containers: logits and gradients against transformers, log-probabilities against llama.cpp.
-//! The goldens are fixtures/arch, made by its make.py.
+//! Every architecture in both containers: logits and gradients against transformers, log-probabilities
+//! against llama.cpp. fixtures/arch/make.py made the goldens.
 
 use curmerge::base::Base;
 use curmerge::kernels::Real;
@@ -12,8 +12,8 @@ use crate::support::goldens::{error, integers, log_softmax, numbers};
 /// What float64 leaves where logits are stored as F32, or options and rotary factors are, as in a GGUF file.
 const EXACT: f64 = 1e-6;
 
-/// What it leaves of loss and gradients, which the goldens have with twelve digits. Gemma's norms are one more than what
-/// the folder stores, rounded to F32 as in a GGUF file.
+/// What it leaves of loss and gradients, which the goldens have with twelve digits. Gemma's norms are one
+/// more than what the folder stores, rounded to F32 as in a GGUF file.
 fn exact(name: &str, container: Container) -> f64 {
     if container == Container::Gguf || name.starts_with("gemma") { EXACT } else { 1e-8 }
 }
@@ -69,7 +69,7 @@ fn check_llama_cpp(name: &str, gelu_table: bool) {
     assert_rows("llama.cpp", &found, &family.rows("llama.log_probs"), tolerance);
 }
 
-/// The terms of the goldens.
+/// The targets of the goldens.
 fn targets(family: &Family) -> Vec<AdapterTarget> {
     let targets = family.goldens["targets"].as_object().unwrap().iter();
     let target = |(name, target): (&String, &serde_json::Value)| {
@@ -91,7 +91,7 @@ fn targets(family: &Family) -> Vec<AdapterTarget> {
 
 fn check_gradients<T: Real>(name: &str, tolerances: impl Fn(Container) -> [f64; 2]) {
     let family = Family::open(name);
-    // Together, but for those of a model that turns positions otherwise in long sequences.
+    // All sequences are one batch, except if the rotary factors depend on the length of the sequence.
     let mut batches: Vec<(usize, Batch)> = Vec::new();
     for sequence in family.sequences() {
         if name.ends_with("long") || batches.is_empty() {
