@@ -32,7 +32,8 @@ fn peft_agrees_on_fused_and_transposed_matrices() {
             println!("{name} {words} {container:?}: logits off by {off:.1e}, moved by {moved:.1e}");
             assert!(off < 1e-4 && moved > 1e-2, "{name} {words} {container:?}: {off} {moved}");
         }
-        // transformers stores experts as parameters without modules, and curmerge refuses PEFT's adapters of those.
+        // transformers stores experts as parameters without modules, and curmerge refuses PEFT's adapters of
+        // those.
         let kinds: &[&str] = if name == "qwen3moe" { &[] } else { &["plain", "rslora", "patterns"] };
         for kind in kinds {
             fs::remove_dir_all(&lora).ok();
