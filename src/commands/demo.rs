@@ -14,7 +14,7 @@ use super::arguments::AdapterArgs;
 use super::{CommandLine, adapted_model};
 use crate::base::Base;
 use crate::commands::report::terminal;
-use crate::eval::{choices, perplexity};
+use crate::eval;
 use crate::train::data;
 use crate::{Error, Result};
 
@@ -126,8 +126,8 @@ fn scores(folder: &Path, model: &str, adapter: Option<&str>) -> Result<Scores> {
     let path = folder.join("text.txt");
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
     Ok(Scores {
-        accuracy: choices::accuracy(&model, &examples, |_, _| ()).accuracy,
-        perplexity: perplexity::perplexity(&model, &tokenizer, &text, CTX, None, |_, _| ())?.perplexity,
+        accuracy: eval::accuracy(&model, &examples, |_, _| ()).accuracy,
+        perplexity: eval::perplexity(&model, &tokenizer, &text, CTX, None, |_, _| ())?.perplexity,
     })
 }
 

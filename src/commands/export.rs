@@ -13,7 +13,7 @@ use crate::commands::report::{progress, terminal};
 use crate::export::ollama::{self, Prompts};
 use crate::export::{Format, export};
 use crate::lora::peft;
-use crate::merge::MergeOptions;
+use crate::merge::{BaseCheck, MergeOptions};
 use crate::{Error, Result};
 
 /// Options of `curmerge export`.
@@ -73,6 +73,8 @@ fn for_ollama(args: &ExportArgs, base: &Base, adapter: &Adapter, json: bool) -> 
     let bar = progress::bar("merging", 0);
     let imatrix = args.storage.imatrix()?;
     let options = MergeOptions {
+        // The adapter was checked against the base that was named, before it was converted.
+        base_check: BaseCheck::Skip,
         force: args.force,
         ..args
             .storage

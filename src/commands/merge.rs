@@ -12,9 +12,9 @@ use super::arguments::{StorageArgs, parse_size};
 use super::merged;
 use crate::Result;
 use crate::base::{self, Base};
-use crate::commands::report::{progress, terminal};
+use crate::commands::report::{errors, progress, terminal};
 use crate::lora::Lora;
-use crate::merge::{MergeOptions, Source, merge};
+use crate::merge::{BaseCheck, MergeOptions, Source, merge};
 
 /// Options of `curmerge merge`.
 #[derive(Clone, Debug, Args)]
@@ -103,14 +103,12 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let imatrix = args.storage.imatrix()?;
     // The base that was named, not what was made of it.
     let inputs = args.adapters.iter().map(|part| part.path.clone()).chain([base::resolve(&args.base)?]);
-    let confirm = || {
-        opened.iter().try_for_each(|opened| match opened {
-            Opened::Cur(adapter) => super::check_base(&base, adapter, args.allow_other_base),
-            Opened::Lora(_) => Ok(()),
-        })
+    let base_check = match args.allow_other_base {
+        true => BaseCheck::AllowOtherValues,
+        false => BaseCheck::SameValues,
     };
     let options = MergeOptions {
-        confirm: Some(&confirm),
+        base_check,
         max_shard_size: args.max_shard_size,
         force: args.force,
         ..args.storage.options(imatrix.as_ref(), inputs)?
@@ -119,6 +117,9 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let report = merge(&base, &sources, &options, &args.output, progress::follow(&bar))?;
     bar.finish_and_clear();
     drop(scratch);
+    for deviation in &report.deviations {
+        terminal::warn(&errors::deviation(deviation));
+    }
     for line in merged::warnings(&report) {
         terminal::warn(&line);
     }

@@ -106,16 +106,10 @@ fn carry_out(line: &CommandLine) -> Result<()> {
 /// The adapter in this file, if it belongs to the base; warns of an allowed other base.
 fn adapter_of(base: &Base, path: &Path, allow_other_base: bool) -> Result<Adapter> {
     let adapter = Adapter::read(path)?;
-    check_base(base, &adapter, allow_other_base)?;
-    Ok(adapter)
-}
-
-/// Checks that the adapter belongs to the base; warns of an allowed other base.
-fn check_base(base: &Base, adapter: &Adapter, allow_other_base: bool) -> Result<()> {
-    if let Some(deviation) = fingerprint::check(base, adapter, allow_other_base)? {
+    if let Some(deviation) = fingerprint::check(base, &adapter, allow_other_base)? {
         terminal::warn(&errors::deviation(&deviation));
     }
-    Ok(())
+    Ok(adapter)
 }
 
 /// Replaces a Hugging Face folder by the GGUF file that it converts to, with the same values, in a folder

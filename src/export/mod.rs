@@ -12,7 +12,7 @@ use curmerge_formats::adapter::Adapter;
 
 use crate::Result;
 use crate::base::Base;
-use crate::merge::MergeOptions;
+use crate::merge::{BaseCheck, MergeOptions};
 
 /// The formats that an adapter can be written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +44,10 @@ impl Format {
     }
 }
 
-/// Writes the adapter to `out`, which must be none of `inputs` nor the base. With `force` a folder replaces
-/// an existing one. The model for Ollama keeps the types of the base; [`ollama::write`] takes other types,
-/// and reports.
+/// Writes the adapter to `out`. Names and shapes of its targets must fit the base; check before with
+/// [`fingerprint::check`](crate::cur::fingerprint::check) that it was made on these values. `out` must be
+/// none of `inputs` nor the base. With `force` a folder replaces an existing one. The model for Ollama keeps
+/// the types of the base; [`ollama::write`] takes other types, and reports.
 ///
 /// # Errors
 /// A target that does not fit the base; those of [`curmerge_formats::output`]. After an error `out` is as it
@@ -55,10 +56,11 @@ pub fn export(
     base: &Base,
     adapter: &Adapter,
     format: Format,
-    out: &Path,
+    out: impl AsRef<Path>,
     inputs: &[&Path],
     force: bool,
 ) -> Result<()> {
+    let out = out.as_ref();
     let inputs = [inputs, &base.inputs()].concat();
     match format {
         Format::Gguf => lora_gguf::write(base, adapter, out, &inputs),
@@ -66,7 +68,7 @@ pub fn export(
         Format::OnnxAdapter => onnx_adapter::write(base, adapter, out, &inputs),
         Format::Ollama => {
             let protect = inputs.iter().map(|path| path.to_path_buf()).collect();
-            let options = MergeOptions { force, protect, ..Default::default() };
+            let options = MergeOptions { base_check: BaseCheck::Skip, force, protect, ..Default::default() };
             ollama::write(base, adapter, &options, out, |_, _| ()).map(drop)
         }
     }

@@ -6,10 +6,10 @@ use curmerge_formats::adapter::Adapter;
 use curmerge_formats::{AdapterTarget, sha256_hex};
 
 use super::BuildArgs;
+use super::examples::Examples;
 use crate::base::Base;
 use crate::cur::fingerprint;
 use crate::train::checkpoint::Identity;
-use crate::train::data::Dataset;
 use crate::{Error, Result};
 
 /// The identity of the run: its options, the digests of its files and of its base.
@@ -17,8 +17,7 @@ pub(super) fn of(
     args: &BuildArgs,
     base: &Base,
     adapter: &Adapter,
-    data: &Dataset,
-    valid: Option<&Dataset>,
+    Examples { data, valid }: &Examples,
 ) -> Result<Identity> {
     let none = || "none".to_owned();
     let digest = |sha256: &str| format!("SHA-256 {sha256}");
@@ -32,7 +31,7 @@ pub(super) fn of(
     settings.extend([
         ("base", format!("{} ({}, {})", base.name(), base.architecture().name, base.container())),
         ("--data", digest(&data.sha256)),
-        ("--valid", valid.map_or_else(none, |valid| digest(&valid.sha256))),
+        ("--valid", valid.as_ref().map_or_else(none, |valid| digest(&valid.sha256))),
         ("--init", init),
         ("--rank", adapter.rank.to_string()),
         ("--select", adapter.selection.clone()),

@@ -1,6 +1,6 @@
-//! The options that decide what training gives. An option is added here and nowhere else in `commands`: the
+//! The options that decide the result of training. An option is added here and nowhere else in `commands`: the
 //! field, its place in a checkpoint's identity ([`TrainingArgs::settings`]) and in the library's options
-//! ([`TrainingArgs::options`]). The compiler points out an option that the identity forgets.
+//! ([`TrainingArgs::options`]). The compiler points out an option that either forgets.
 
 use std::path::{Path, PathBuf};
 
@@ -114,19 +114,36 @@ impl TrainingArgs {
 
     /// The same for the library, for an adapter that is written to `output`.
     pub(super) fn options(&self, seed: u64, save_every: Option<u64>, output: &Path) -> TrainOptions {
+        // Without `..`, on both sides: neither an option here nor one of the library can be forgotten.
+        let &Self {
+            valid: _,
+            valid_every,
+            patience,
+            scale: _,
+            epochs,
+            max_steps,
+            batch_size: _,
+            grad_accum: _,
+            lr,
+            weight_decay,
+            memory,
+            shrink,
+            clip,
+            init: _,
+        } = self;
         TrainOptions {
-            epochs: self.epochs,
-            max_steps: self.max_steps,
+            epochs,
+            max_steps,
             batch_size: usize::try_from(self.examples_a_step()).unwrap_or(usize::MAX),
-            learning_rate: self.lr,
-            adamw: AdamWOptions { weight_decay: self.weight_decay, ..Default::default() },
-            clip: self.clip,
-            shrink: self.shrink,
+            learning_rate: lr,
+            adamw: AdamWOptions { weight_decay, ..Default::default() },
+            clip,
+            shrink,
             seed,
-            valid_every: self.valid_every,
-            patience: self.patience,
+            valid_every,
+            patience,
             save_every,
-            memory: self.memory,
+            memory,
             scratch: match output.parent() {
                 Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
                 _ => PathBuf::from("."),

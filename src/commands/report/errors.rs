@@ -2,6 +2,8 @@
 
 use crate::Error;
 use crate::cur::fingerprint::Deviation;
+use crate::error::CallerOption;
+use curmerge_formats::Error as FormatError;
 
 use super::terminal;
 
@@ -24,9 +26,25 @@ pub fn line(error: &Error) -> String {
                 path.display()
             )
         }
+        Error::Avoidable { error, option: avoids } => format!("{error} ({})", option(*avoids)),
+        Error::Format(FormatError::Exists { .. }) => format!("{error} (--force)"),
         other => other.to_string(),
     };
     terminal::plain(&text)
+}
+
+/// What the command line calls an option of the library.
+fn option(option: CallerOption) -> &'static str {
+    match option {
+        CallerOption::Targets => "--targets",
+        CallerOption::Scale => "--scale",
+        CallerOption::LearningRate => "--lr",
+        CallerOption::FileType => "--type",
+        CallerOption::Storage => "--type-adapted",
+        CallerOption::ImportanceMatrix => "--imatrix",
+        CallerOption::MaxShardSize => "--max-shard-size",
+        CallerOption::Genai => "--genai",
+    }
 }
 
 /// How far another base is from the one that the adapter was trained on.

@@ -54,7 +54,7 @@ pub fn write(
 ) -> Result<Written> {
     if !matches!(base.files(), Files::Gguf(_)) {
         let problem = "not a GGUF file, which Ollama needs";
-        let help = "write one with `curmerge convert MODEL MODEL.gguf`, and name it as --base";
+        let help = "convert the base into one, and use that";
         return Err(Error::file(base.path(), problem, help));
     }
     let prompts = Prompts::of(base).unwrap_or_else(|error| Prompts::Unknown(error.to_string()));

@@ -102,8 +102,12 @@ fn a_gguf_file_becomes_a_folder_that_runs_alike() {
     let folder = folder();
     let (model, out, gguf) = (demo("model.gguf"), folder.path().join("v1.5"), folder.path().join("m.gguf"));
     let ran = curmerge!("convert", model, out, "--json").done();
-    // Of a quantized model F16, and that is said to round.
-    assert!(ran.stderr.contains("rounded to F16") && ran.stderr.contains("--type f32"), "{}", ran.stderr);
+    // A quantized model becomes F16, with a note on the rounding.
+    assert!(
+        ran.stderr.contains("rounded to F16") && ran.stderr.contains("type f32 is exact"),
+        "{}",
+        ran.stderr
+    );
     assert_eq!(ran.json()["type"], "F16");
     let line = curmerge!("convert", model, out, "--type", "f32").refusal();
     assert!(line.contains("v1.5") && line.contains("--force"), "{line}");

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use curmerge::commands::report::errors;
 use curmerge::convert::{FileType, retype};
 use curmerge_formats::digest::hex;
 use curmerge_formats::dtype::DType;
@@ -181,7 +182,7 @@ fn what_cannot_be_converted_is_refused_before_anything_is_written() {
     write_model(&model, &MODELS[0]);
     let gguf = GgufModel::open(&model).unwrap();
     let refused = |gguf: &GgufModel, kind: &str, imatrix: Option<&Imatrix>, out: &Path| {
-        retype(gguf, file_type(kind), imatrix, out, &[&model], |_, _| ()).unwrap_err().to_string()
+        errors::line(&retype(gguf, file_type(kind), imatrix, out, &[&model], |_, _| ()).unwrap_err())
     };
     assert!(refused(&gguf, "Q2_K_S", None, &out).contains("--imatrix"));
     write_imatrix(&matrix, &MODELS[5]);

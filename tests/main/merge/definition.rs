@@ -8,7 +8,7 @@ use curmerge::base::Base;
 use curmerge::commands::report::errors;
 use curmerge::convert::{FileType, retype};
 use curmerge::cur::fingerprint;
-use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
+use curmerge::merge::{BaseCheck, MergeOptions, MergeReport, Source, Storage, merge};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::imatrix::Imatrix;
@@ -220,7 +220,7 @@ fn requests_that_cannot_be_met_fail_before_anything_is_written() {
 }
 
 #[test]
-fn another_quantization_needs_a_word() {
+fn another_quantization_must_be_allowed() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (folder.path().join("a.gguf"), folder.path().join("b.gguf"));
     tiny::write_gguf(&a, DType::Q8_0);
@@ -232,7 +232,21 @@ fn another_quantization_needs_a_word() {
     let message = errors::line(&error);
     assert!(message.contains("blk.0.attn_k") && message.contains("--allow-other-base"), "{message}");
     fingerprint::check(&b, &adapter, true).unwrap();
-    // The other tensors of another quantization differ as a matter of course.
+
+    let merged = |base_check, out: &str| {
+        let options = MergeOptions { base_check, ..Default::default() };
+        merge(&b, &[(Source::Cur(&adapter), 1.0)], &options, folder.path().join(out), |_, _| {})
+    };
+    let error = merged(BaseCheck::default(), "refused.gguf").unwrap_err();
+    assert!(matches!(error, Error::OtherValues { .. }), "{error:?}");
+    assert!(!folder.path().join("refused.gguf").exists());
+    let allowed = merged(BaseCheck::AllowOtherValues, "allowed.gguf").unwrap();
+    assert_eq!(allowed.deviations, [fingerprint::check(&b, &adapter, true).unwrap().unwrap()]);
+    assert!(merged(BaseCheck::Skip, "skipped.gguf").unwrap().deviations.is_empty());
+    let bytes = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    assert_eq!(bytes("allowed.gguf"), bytes("skipped.gguf"));
+
+    // The other tensors of another quantization always differ.
     assert_eq!(fingerprint::compare_others(&b, &adapter), None);
     assert_eq!(fingerprint::compare_others(&a, &adapter), Some(vec![]));
 }
