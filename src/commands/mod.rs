@@ -1,4 +1,6 @@
-//! The command line: one file a subcommand, each saying what happens in which order.
+//! The command line: one file a subcommand, which says what happens in which order.
+
+#![expect(clippy::missing_errors_doc, reason = "a command fails as the library does, and its error is printed")]
 
 pub mod arguments;
 pub mod build;
