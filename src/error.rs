@@ -1,8 +1,8 @@
-//! The one error of the program. Every variant prints as one line: the file, the place, and what to do.
+//! The error type. Every variant prints as one line: the file, the place, what is wrong, and what to do.
 
 use std::path::PathBuf;
 
-/// What can go wrong. Callers match on the variants that they can act on; the text says what a person can do.
+/// What went wrong. Callers match on the variants that they can act on; the text says what a person can do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -47,7 +47,7 @@ pub enum Error {
         /// What the user can do.
         help: String,
     },
-    /// The same of a file as a whole.
+    /// Like [`Error::Input`], but of the file as a whole.
     #[error("{}: {problem}; {help}", path.display())]
     File {
         /// The file or folder.
@@ -66,7 +66,7 @@ pub enum Error {
         /// The option.
         option: CallerOption,
     },
-    /// A request that no file is to blame for.
+    /// A request that cannot be met, whatever the files.
     #[error("{problem}; {help}")]
     Request {
         /// What cannot be done.
@@ -220,8 +220,8 @@ impl Error {
     }
 }
 
-/// At most `limit` characters of text out of a file, with `...` if more was cut: no file decides how long an
-/// error is.
+/// At most `limit` characters of a text out of a file, then `...` if it is longer, so that no file decides how
+/// long an error is.
 pub(crate) fn shortened(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
         Some((cut, _)) => format!("{}...", text[..cut].escape_debug()),

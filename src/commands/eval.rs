@@ -25,10 +25,10 @@ pub struct EvalArgs {
     /// The adapter to measure.
     #[command(flatten)]
     pub adapter: AdapterArgs,
-    /// Test examples: accuracy by likelihood where they have "choices", else the mean loss.
+    /// Test examples: accuracy by likelihood if they have "choices", else the mean loss.
     #[arg(long, value_name = "FILE", required_unless_present = "perplexity")]
     pub data: Option<PathBuf>,
-    /// Text to measure perplexity on, as llama-perplexity counts it.
+    /// Text to measure perplexity on, as llama-perplexity does.
     #[arg(long, value_name = "TEXT")]
     pub perplexity: Option<PathBuf>,
     /// Read only the first N chunks of the text [default: all].
@@ -42,7 +42,7 @@ pub struct EvalArgs {
     pub ctx: u32,
 }
 
-/// Measure and print.
+/// Measures, and prints the figures.
 pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
     let base = Base::open(&args.base)?;
     let tokenizer = base.tokenizer()?;

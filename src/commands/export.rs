@@ -1,4 +1,4 @@
-//! `curmerge export`: an adapter in the form another program loads.
+//! `curmerge export`: an adapter in the form that another program loads.
 
 use std::path::PathBuf;
 
@@ -41,7 +41,7 @@ pub struct ExportArgs {
     pub allow_other_base: bool,
 }
 
-/// Write the other form.
+/// Exports, and prints what was written.
 pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     let mut base = Base::open_any(&args.base)?;
     if args.format != Format::Gguf {

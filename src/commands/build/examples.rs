@@ -12,10 +12,10 @@ use crate::train::data::{DataOptions, Dataset};
 /// How examples are made.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct ExampleArgs {
-    /// Longer examples are cut, and counted.
+    /// Upper limit of the length of an example. Longer ones are truncated, and counted.
     #[arg(long, default_value_t = 1024, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(2..))]
     pub max_seq_len: u32,
-    /// Teach the end-of-text token after completions and texts.
+    /// Train on the end-of-text token after completions and texts.
     #[arg(long)]
     pub append_eos: bool,
 }

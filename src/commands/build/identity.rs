@@ -1,4 +1,5 @@
-//! What decides the result of a run of `curmerge build`: a checkpoint of another run is not resumed.
+//! What decides the result of a run of `curmerge build`. Only a run with the same identity resumes its
+//! checkpoint.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +50,7 @@ pub(super) fn of(
     })
 }
 
-/// A new adapter already holds the digest of every tensor of the base. An initial one may be from another
+/// The digests of the base's tensors. A new adapter has them all; one that `--init` names may come from another
 /// container.
 fn base_digests(base: &Base, adapter: &Adapter, init: bool) -> BTreeMap<String, String> {
     if init {

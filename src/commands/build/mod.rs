@@ -40,8 +40,8 @@ pub struct BuildArgs {
     /// How examples are made.
     #[command(flatten)]
     pub examples: ExampleArgs,
-    /// Print the first example as the model will see it, with the tokens of the loss marked, and train
-    /// nothing. Options of training do not go with it.
+    /// Print the first example as the model will see it, with the target tokens marked, and do not train. It
+    /// takes no options of training.
     #[arg(long, conflicts_with_all = ["output", "SelectionArgs", "TrainingArgs", "ComputeArgs", "SavingArgs"])]
     pub show_sample: bool,
     /// The adapter to write.

@@ -11,9 +11,9 @@ use crate::commands::report::terminal;
 use crate::tokenizer::Tokenizer;
 use crate::train::data::{Dataset, Example};
 
-/// Marks around target tokens, in a pipe.
+/// Marks around target tokens in a pipe.
 const BRACKETS: [&str; 2] = ["«", "»"];
-/// The same on a terminal: reverse video.
+/// Marks around target tokens on a terminal: reverse video.
 const REVERSE: [&str; 2] = ["\u{1b}[7m", "\u{1b}[27m"];
 
 /// Prints the first example as it is trained, with its target tokens marked.
@@ -46,7 +46,7 @@ fn marked(example: &Example, tokenizer: &Tokenizer, begin: &str, end: &str) -> S
     let mut out = String::new();
     let mut from = 0;
     for run in example.loss_mask.chunk_by(|a, b| a == b) {
-        // A run's bytes together: a character may be several tokens.
+        // The bytes of a run are decoded together, since a character may be several tokens.
         let tokens = &example.tokens[from..from + run.len()];
         let bytes: Vec<u8> = tokens.iter().flat_map(|&token| tokenizer.token_bytes(token)).collect();
         let text = String::from_utf8_lossy(&bytes);

@@ -1,4 +1,4 @@
-//! The library's errors and deviations in words of the command line: which option helps.
+//! The library's errors and deviations, with the options of the command line that help.
 
 use crate::Error;
 use crate::cur::fingerprint::Deviation;
@@ -47,7 +47,7 @@ fn option(option: CallerOption) -> &'static str {
     }
 }
 
-/// How far another base is from the one that the adapter was trained on.
+/// The line on how far another base is from the one that the adapter was trained on.
 pub fn deviation(deviation: &Deviation) -> String {
     let Deviation { differing, targets, distance } = deviation;
     let values =
