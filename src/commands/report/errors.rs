@@ -62,3 +62,18 @@ pub fn deviation(deviation: &Deviation) -> String {
         None => format!("{values}; how far C and R are off was not recorded"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_name_the_option_that_helps() {
+        let error = Error::request("no targets are selected", "use for example q,k,v");
+        let error = error.avoidable(CallerOption::Targets).in_file("m.gguf");
+        assert_eq!(error.to_string(), "m.gguf: no targets are selected; use for example q,k,v");
+        assert_eq!(line(&error), format!("{error} (--targets)"));
+        let exists = FormatError::Exists { path: "out".into() };
+        assert!(line(&exists.into()).ends_with(" (--force)"));
+    }
+}

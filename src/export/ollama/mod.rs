@@ -49,9 +49,10 @@ pub fn write(
     base: &Base,
     adapter: &Adapter,
     options: &MergeOptions<'_>,
-    out: &Path,
+    out: impl AsRef<Path>,
     progress: impl Fn(u64, u64),
 ) -> Result<Written> {
+    let out = out.as_ref();
     if !matches!(base.files(), Files::Gguf(_)) {
         let problem = "not a GGUF file, which Ollama needs";
         let help = "convert the base into one, and use that";
