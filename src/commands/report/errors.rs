@@ -1,11 +1,11 @@
 //! The library's errors and deviations, with the options of the command line that help.
 
-use crate::Error;
-use crate::cur::fingerprint::Deviation;
-use crate::error::CallerOption;
 use curmerge_formats::Error as FormatError;
 
 use super::terminal;
+use crate::Error;
+use crate::cur::fingerprint::Deviation;
+use crate::error::CallerOption;
 
 /// The line that the program prints for an error.
 pub fn line(error: &Error) -> String {
