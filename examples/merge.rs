@@ -1,4 +1,4 @@
-//! Merges an adapter into its base and prints how much of it survived rounding:
+//! Merges an adapter into its base and prints how much of the change survived rounding:
 //!
 //! `cargo run --release --example merge -- fixtures/demo/model.gguf adapter.safetensors merged.gguf`
 
@@ -21,7 +21,7 @@ fn main() -> Result<()> {
         // By default the base must have the values that the adapter was trained on. Another quantization of
         // the same model is the caller's decision.
         Err(Error::OtherValues { tensor, made_on, .. }) => {
-            println!("'{tensor}' has other values than in '{made_on}': merging all the same");
+            println!("'{tensor}' has other values than in '{made_on}': merging anyway");
             options.base_check = BaseCheck::AllowOtherValues;
             curmerge::merge(&base, &sources, &options, out, |_, _| ())?
         }

@@ -1,11 +1,11 @@
-//! Writes the tokens of texts as JSON lines {"text", "ids", "ordinary"}, which `tests/scripts/tokens.py`
-//! compares with llama.cpp's:
+//! Writes the tokens of texts as JSON lines {"text", "ids", "ordinary"}, for `tests/scripts/tokens.py` to
+//! compare with llama.cpp's:
 //!
 //! `cargo run --release --example tokens -- MODEL FILE... > TOKENS.jsonl`
 //!
-//! In `ordinary`, the texts of control tokens are ordinary text. MODEL is a GGUF file or a Hugging Face folder.
-//! The texts are the strings of each object in a JSONL file, and its prompt joined with its completion; of any
-//! other file, the whole and each line. Hard strings are always added.
+//! `ordinary` are the ids with control tokens' texts as ordinary text. MODEL is a GGUF file or a Hugging Face
+//! folder. A JSONL file gives the strings of each object, and prompt and completion joined. Any other file
+//! gives its whole text and each line. Strings that are hard to tokenize are always added.
 
 #![allow(clippy::print_stderr, reason = "this program talks to a terminal")]
 
@@ -18,8 +18,8 @@ use curmerge::tokenizer::Tokenizer;
 use curmerge_formats::gguf::Gguf;
 use serde_json::{Value, json};
 
-/// Strings on which tokenizers differ: runs of white space, digits, scripts, combining marks, emoji, special
-/// tokens within a text.
+/// Texts on which tokenizers differ: runs of white space, digits, scripts, marks, emoji, special tokens
+/// within a text.
 const HARD: &str = include_str!("../fixtures/tokenizer/hard.jsonl");
 
 fn long() -> Vec<String> {

@@ -1,4 +1,4 @@
-//! Training and measuring: every kind of data, going on, validation, and the demo that does all of it.
+//! build, eval, inspect and demo: kinds of data, `--init`, numbers of steps, validation and printed results.
 
 use std::fs;
 use std::path::Path;
@@ -7,13 +7,13 @@ use curmerge_formats::adapter::Adapter;
 use serde_json::Value;
 
 use super::{folder, small_adapter};
-use crate::support::fixture::demo;
+use crate::support::fixture::{self, demo};
 
 #[test]
 fn every_kind_of_data_trains() {
     let folder = folder();
     let text = "a small bird that lives near water and eats fish";
-    // A line, and whether it is longer than the 24 tokens that are asked for.
+    // A file, a line of it, and whether that has more than the 24 tokens of --max-seq-len.
     let kinds = [
         ("text.jsonl", format!("{{\"text\": \"{text}\"}}\n"), false),
         ("long.jsonl", format!("{{\"text\": \"{text}; {text}\"}}\n"), true),
@@ -69,7 +69,7 @@ fn every_kind_of_data_trains() {
         let (first, last) = (losses[0], losses[losses.len() - 1]);
         assert!(last < 0.9 * first, "{name}: loss from {first} to {last}");
         let validation = answer["validation"].as_array().unwrap();
-        assert_eq!(validation.len(), 6, "{name}: one validation an epoch");
+        assert_eq!(validation.len(), 6, "{name}: not one validation an epoch");
         let valid = |i: usize| validation[i]["loss"].as_f64().unwrap();
         assert!(valid(5) < valid(0), "{name}: {validation:?}");
         let cut = answer["examples_cut"].as_u64().unwrap();
@@ -79,7 +79,7 @@ fn every_kind_of_data_trains() {
 }
 
 #[test]
-fn init_goes_on_training() {
+fn init_continues_training_on_the_same_values_only() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
     let (first, second) = (path("first"), path("second"));
@@ -106,9 +106,9 @@ fn init_goes_on_training() {
         assert_eq!((&a.name, &a.rows, &a.cols), (&b.name, &b.rows, &b.cols));
         assert!(a.u.iter().any(|u| *u != 0.0));
         let moved = a.u.iter().zip(&b.u).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
-        assert!(moved < 1e-6, "{}: U did not begin where it was left, but {moved} away", a.name);
+        assert!(moved < 1e-6, "{}: U moved by {moved} in a step of nearly zero length", a.name);
     }
-    // An adapter for other values of the model is not gone on with.
+    // An adapter of a base with other values is refused.
     let other = path("other.gguf");
     let mut bytes = fs::read(&base).unwrap();
     let tensor =
@@ -120,7 +120,7 @@ fn init_goes_on_training() {
 }
 
 #[test]
-fn max_steps_and_epochs_count() {
+fn epochs_and_max_steps_set_the_number_of_steps() {
     let folder = folder();
     let (data, out) = (folder.path().join("data.txt"), folder.path().join("adapter"));
     fs::write(&data, "one two three four five six seven eight nine ten ".repeat(20)).unwrap();
@@ -154,7 +154,7 @@ fn max_steps_and_epochs_count() {
 }
 
 #[test]
-fn eval_prints_its_figures() {
+fn eval_prints_perplexity_accuracy_and_loss() {
     let folder = folder();
     let (base, text, test) = (demo("model.gguf"), demo("text.txt"), demo("test.jsonl"));
     let both = curmerge!(
@@ -205,15 +205,15 @@ fn inspect_shows_models_and_adapters() {
     let folder = folder();
     let adapter = folder.path().join("adapter");
     small_adapter(&adapter);
-    let sha = |file: &Path, words: &[&str]| -> Value {
+    let inspected = |file: &Path, words: &[&str]| -> Value {
         let mut all = vec![std::ffi::OsStr::new("inspect"), file.as_os_str(), "--json".as_ref()];
         all.extend(words.iter().map(std::ffi::OsStr::new));
         crate::support::program::run(&all).json()
     };
-    let model = sha(&demo("model.gguf"), &[]);
+    let model = inspected(&demo("model.gguf"), &[]);
     assert!(model["tensors"].as_array().unwrap().iter().all(|t| t["sha256"].as_str().unwrap().len() == 64));
-    sha(&demo("model.gguf"), &["--no-checksums"]);
-    assert!(!sha(&adapter, &[])["tensors"].as_array().unwrap().is_empty());
+    inspected(&demo("model.gguf"), &["--no-checksums"]);
+    assert!(!inspected(&adapter, &[])["tensors"].as_array().unwrap().is_empty());
     let text = curmerge!("inspect", adapter).done().stdout;
     for part in ["blk.0.ffn_down.u", "F32", "curmerge demo", "rank"] {
         assert!(text.contains(part), "{part}: {text}");
@@ -228,14 +228,14 @@ fn inspect_gives_a_second_opinion_on_gguf_files() {
     assert_eq!(shown["second_opinion"]["disagreements"], serde_json::json!([]));
     let text = curmerge!("inspect", demo("model.gguf"), "--second-opinion", "--no-checksums").done().stdout;
     assert!(text.contains(&format!("gguf-rs read {tensors} tensors")) && text.contains("0 disagreements"));
-    let onnx = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/onnx/external.onnx");
+    let onnx = fixture::path("onnx/external.onnx");
     let line = curmerge!("inspect", onnx, "--second-opinion").refusal();
     assert!(line.contains("only a GGUF file"), "{line}");
 }
 
 #[test]
 fn inspect_shows_onnx_models() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/onnx/external.onnx");
+    let file = fixture::path("onnx/external.onnx");
     let shown = curmerge!("inspect", file, "--json").json();
     assert_eq!(shown["metadata"]["input x"]["value"], "FLOAT [2, 4]");
     assert_eq!(shown["metadata"]["opset ai.onnx"]["value"], 21);
@@ -243,7 +243,7 @@ fn inspect_shows_onnx_models() {
     let tensors = shown["tensors"].as_array().unwrap();
     assert_eq!((tensors.len(), &tensors[1]["shape"]), (4, &serde_json::json!([3, 6])));
     assert!(tensors.iter().all(|t| t["sha256"].as_str().unwrap().len() == 64));
-    let kinds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/onnx/kinds.onnx");
+    let kinds = fixture::path("onnx/kinds.onnx");
     let text = curmerge!("inspect", kinds).done().stdout;
     for part in ["w.raw", "FLOAT16", "output y", "FLOAT [batch, 3]", "metadata author"] {
         assert!(text.contains(part), "{part}: {text}");
@@ -251,7 +251,7 @@ fn inspect_shows_onnx_models() {
 }
 
 #[test]
-fn the_demo_does_the_whole_job() {
+fn the_demo_trains_evaluates_merges_and_exports() {
     let folder = folder();
     let out = folder.path().join("demo");
     let ran = curmerge!("demo", "-o", out).done();
@@ -264,20 +264,22 @@ fn the_demo_does_the_whole_job() {
             line.unwrap().split_whitespace().filter_map(|word| word.parse().ok()).collect();
         (numbers[0], numbers[1])
     };
-    let [base, beside, merged] = ["base  ", "base + adapter", "merged  "].map(score);
-    println!("accuracy and perplexity: base {base:?}, with the adapter {beside:?}, merged {merged:?}");
-    assert!(beside.0 > base.0 + 0.1 && merged.0 > base.0 + 0.1, "nothing was learnt: {base:?} {merged:?}");
-    assert!((merged.0 - beside.0).abs() <= 0.02, "the merge is not the adapter: {beside:?} {merged:?}");
+    let [base, adapted, merged] = ["base  ", "base + adapter", "merged  "].map(score);
+    println!("accuracy and perplexity: base {base:?}, with the adapter {adapted:?}, merged {merged:?}");
+    assert!(
+        adapted.0 > base.0 + 0.1 && merged.0 > base.0 + 0.1,
+        "the demo does not improve accuracy: {base:?} {merged:?}"
+    );
+    assert!((merged.0 - adapted.0).abs() <= 0.02, "merged model and adapter differ: {adapted:?} {merged:?}");
     for name in ["base.gguf", "adapter.safetensors", "merged.gguf", "lora.gguf"] {
         curmerge!("inspect", out.join(name)).done();
     }
     curmerge!("verify", out.join("adapter.safetensors"), "--base", out.join("base.gguf")).done();
-    // A folder of an earlier demo is used again.
     assert!(fs::read(out.join("base.gguf")).unwrap() == fs::read(demo("model.gguf")).unwrap());
 }
 
 #[test]
-fn a_range_of_blocks_is_adapted_and_what_lies_below_is_computed_once() {
+fn layers_limits_the_targets_and_cached_activations_do_not_change_results() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
     let (model, data) = (demo("model.gguf"), demo("train.jsonl"));
@@ -312,7 +314,7 @@ fn a_range_of_blocks_is_adapted_and_what_lies_below_is_computed_once() {
     assert_eq!(answer["steps"], 24);
     let validation = |epoch: usize| answer["validation"][epoch]["loss"].as_f64().unwrap();
     assert!(validation(2) < validation(0), "{answer}");
-    // Activations computed again are the same numbers.
+    // Recomputed activations equal cached ones.
     build(&again, "1");
     let adapters = [&kept, &again].map(|file| Adapter::read(file).unwrap());
     assert_eq!(adapters[0].targets, adapters[1].targets);
