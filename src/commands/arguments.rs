@@ -112,7 +112,7 @@ pub struct StorageArgs {
 impl StorageArgs {
     /// The importance matrix that [`Self::options`] takes, opened.
     pub fn imatrix(&self) -> crate::Result<Option<Imatrix>> {
-        Ok(self.imatrix.as_ref().map(|path| Imatrix::open(path)).transpose()?)
+        Ok(self.imatrix.as_ref().map(Imatrix::open).transpose()?)
     }
 
     /// The storage part of the merge options. The output must not replace the `protected` files.

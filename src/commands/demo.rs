@@ -123,7 +123,7 @@ fn scores(folder: &Path, model: &str, adapter: Option<&str>) -> Result<Scores> {
     let tokenizer = base.tokenizer()?;
     let adapter = adapter.map(|name| folder.join(name));
     let model = adapted_model(&base, &AdapterArgs::plain(adapter))?;
-    let examples = data::read_choices(&folder.join("test.jsonl"), &tokenizer)?;
+    let examples = data::read_choices(folder.join("test.jsonl"), &tokenizer)?;
     let path = folder.join("text.txt");
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
     Ok(Scores {

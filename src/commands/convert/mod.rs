@@ -107,7 +107,7 @@ fn check_file_options(args: &ConvertArgs) -> Result<()> {
 }
 
 fn imatrix(args: &ConvertArgs) -> Result<Option<Imatrix>> {
-    Ok(args.imatrix.as_ref().map(|path| Imatrix::open(path)).transpose()?)
+    Ok(args.imatrix.as_ref().map(Imatrix::open).transpose()?)
 }
 
 fn to_other_types(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertReport)> {

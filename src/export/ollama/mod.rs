@@ -63,7 +63,7 @@ pub fn write(
     inputs.extend(options.protect.iter().map(PathBuf::as_path));
     let folder = OutputFolder::create(out, &inputs, options.force)?;
     let mut merged =
-        merge(base, &[(Source::Cur(adapter), 1.0)], options, &folder.path().join(MODEL), progress)?;
+        merge(base, &[(Source::Cur(adapter), 1.0)], options, folder.path().join(MODEL), progress)?;
     merged.model = out.join(MODEL);
     let mut file = folder.file(MODELFILE)?;
     file.append(prompts.modelfile().as_bytes())?;
