@@ -85,7 +85,7 @@ fn read_gguf(gguf: &Gguf) -> Result<BTreeMap<String, Vec<f32>>> {
         }
     }
     if entries.is_empty() {
-        let problem = "no tensor is named NAME.in_sum2, so this is no importance matrix";
+        let problem = "no tensor is named NAME.in_sum2, so this is not an importance matrix";
         return Err(Error::malformed(gguf.path(), "tensors", problem, "name a file made with llama-imatrix"));
     }
     entries
@@ -142,7 +142,7 @@ impl<'a> Cursor<'a> {
         // An entry takes at least its three counts, one byte of name and one value.
         let count = self.count("entry count", 4 + 1 + 4 + 4 + 4)?;
         if count == 0 {
-            return Err(self.malformed("entry count", "there is no entry"));
+            return Err(self.malformed("entry count", "there are no entries"));
         }
         let mut entries = BTreeMap::new();
         for number in 0..count {
@@ -175,7 +175,7 @@ impl<'a> Cursor<'a> {
         let calls = self.i32(&place)?;
         let count = self.count(&place, 4)?;
         if count == 0 {
-            return Err(self.malformed(&place, "there is no value"));
+            return Err(self.malformed(&place, "there are no values"));
         }
         let mut weights = floats(self.take(count * 4, &place)?);
         if calls > 0 {

@@ -1,7 +1,7 @@
 //! Containers and number formats of language models.
 //!
 //! This crate reads and writes GGUF, safetensors and ONNX, decodes stored blocks to `f32` and encodes them
-//! again, and reads and writes curmerge's adapter file. It knows no model and no training.
+//! again, and reads and writes curmerge's adapter file. It knows nothing of models or training.
 //!
 //! A file from the internet is hostile: every length, offset, count, dimension and string is checked before
 //! it is used, and nothing is allocated that the file's own size does not justify. Bad input gives an

@@ -53,8 +53,8 @@ impl MappedFile {
 fn map(file: &File) -> std::io::Result<memmap2::Mmap> {
     // SAFETY: the map is private to this module, read-only, and handed out as shared bytes only. Another
     // program that rewrites the file meanwhile can change those bytes (or end this process with SIGBUS by
-    // cutting the file short), as with every memory-mapped model; parsers therefore copy what they check and
-    // never trust the map for memory safety. This program never writes into an input: outputs go to new files
+    // cutting the file short), as with every memory-mapped model; so parsers copy what they check and never
+    // rely on the map for memory safety. This program never writes into an input: outputs go to new files
     // that are renamed into place.
     unsafe { memmap2::Mmap::map(file) }
 }

@@ -1,5 +1,5 @@
-//! Gemma 2: Gemma 1 with norms after both parts of a block too, soft caps, and a sliding window in every other
-//! block.
+//! Gemma 2: Gemma 1 with norms after both parts of a block too, soft caps, and a sliding window in every
+//! other block.
 
 use super::gemma::{GEMMA, GEMMA_ENDS, GEMMA_KEYS};
 use super::groups::{ATTENTION, FEED_FORWARD};

@@ -1,10 +1,11 @@
 //! A LoRA in GGUF, as llama.cpp loads it with `--lora` onto the untouched base.
 //!
-//! llama.cpp computes `y + alpha / rank * B (A x)`, rank being B's row length. A has ggml's dimensions `[n,
-//! rank]` and B `[rank, m]`, under the matrix's name with the suffixes `.lora_a` and `.lora_b`. It requires
-//! `general.type`, `general.architecture`, `adapter.type` and `adapter.lora.alpha` (f32) and refuses other
-//! tensors (`llama_adapter_lora_init` in llama-adapter.cpp). Here B = C and A = s U R times rank / alpha, in
-//! GGUF's order of rows; a fused matrix has the factors of all its parts.
+//! llama.cpp computes `y + alpha / rank * B (A x)`, where rank is the length of B's rows. A has ggml's
+//! dimensions `[n, rank]` and B `[rank, m]`. They have the matrix's name with the suffixes `.lora_a` and
+//! `.lora_b`. llama.cpp requires `general.type`, `general.architecture`, `adapter.type` and
+//! `adapter.lora.alpha` (f32) and refuses other tensors (`llama_adapter_lora_init` in llama-adapter.cpp).
+//! Here B = C and A = s U R times rank / alpha, with rows in GGUF's order. A fused matrix has the factors of
+//! all its parts.
 
 use std::path::Path;
 
@@ -20,10 +21,10 @@ use crate::base::{Base, Files};
 const VERSION: u32 = 3;
 const ALIGNMENT: u64 = 32;
 
-/// Write the file; both factors of a matrix in F32.
+/// Writes the file, with both factors of each matrix in F32.
 pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]) -> Result<()> {
     if !matches!(base.files(), Files::Gguf(_)) {
-        // Else it is not known what GGUF calls the tensors.
+        // Without a known architecture, GGUF's names of the tensors are unknown.
         base.must_be_known()?;
     }
     let matrices = matrices(base, adapter)?;
@@ -54,7 +55,7 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
     let mut file = OutputFile::create(out, inputs)?;
     file.append(layout.header())?;
     for (matrix, places) in matrices.iter().zip(layout.tensors().chunks_exact(2)) {
-        // Whatever its rank, a matrix has the same alpha.
+        // The file has one alpha, and matrices may differ in rank: the factors make up for it.
         let factors = matrix.factors(base, adapter.scale * matrix.rank() as f32 / alpha)?;
         for (values, place) in [&factors.p, &factors.c].into_iter().zip(places) {
             let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -66,7 +67,7 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
     Ok(())
 }
 
-/// Zeros after the last tensor, since everything in GGUF is aligned.
+/// Writes zeros after the last tensor up to GGUF's alignment.
 fn pad(file: &mut OutputFile, layout: &GgufLayout) -> Result<()> {
     if let Some(last) = layout.tensors().last() {
         let end = last.offset + last.bytes;

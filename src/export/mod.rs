@@ -1,4 +1,5 @@
-//! Adapters in the formats of other programs: beside the unchanged base, or for Ollama merged into it.
+//! Exports adapters for other programs. Most load them beside the unchanged base; for Ollama they are merged
+//! into it.
 
 mod lora_gguf;
 pub mod ollama;
@@ -23,9 +24,8 @@ pub enum Format {
     Peft,
     /// A file for onnxruntime, for a base that was converted with LoRA inputs.
     OnnxAdapter,
-    /// A folder for `ollama create`: the merged model, and a Modelfile with its chat template. (Modelfiles
-    /// may have an ADAPTER line beside an untouched base, but Ollama's own engine fails to load such a model,
-    /// seen with 0.17.4, and from 0.34.1 on `ollama create` is said to refuse it.)
+    /// A folder for `ollama create`: the merged model, and a Modelfile with its chat template. [`ollama`]
+    /// says why the Modelfile has no ADAPTER line.
     Ollama,
 }
 
@@ -44,13 +44,13 @@ impl Format {
     }
 }
 
-/// Writes the adapter to `out`, which must be none of `inputs` nor the base. With `force` a folder replaces
-/// an existing one. The model for Ollama keeps the types of the base; [`ollama::write`] takes other types,
-/// and reports.
+/// Writes the adapter to `out`, which must be neither the base nor one of `inputs`. With `force` a folder
+/// replaces an existing one. The model for Ollama keeps the base's types. [`ollama::write`] can also change
+/// types, and returns a report.
 ///
 /// # Errors
-/// A target that does not fit the base; those of [`curmerge_formats::output`]. After an error `out` is as it
-/// was before.
+/// A target that does not fit the base; those of [`curmerge_formats::output`]. After an error `out` is
+/// unchanged.
 pub fn export(
     base: &Base,
     adapter: &Adapter,

@@ -1,10 +1,9 @@
-//! A LoRA as onnxruntime takes it for one run of a model that has inputs for it
-//! (`RunOptions.add_active_adapter`).
+//! A LoRA that onnxruntime applies in one run of a model with LoRA inputs (`RunOptions.add_active_adapter`).
 //!
-//! The model computes `y + (x A) B` with A `[n, rank]` and B `[rank, m]` as inputs `MODULE.lora_A.weight` and
-//! `MODULE.lora_B.weight`, by Hugging Face's names of the modules and its order of rows, as Olive names them
-//! and `convert --lora-inputs` makes them. Here A is the transpose of s U R and B that of C, of a fused
-//! matrix those of all its parts.
+//! The model computes `y + (x A) B`. Its inputs are `MODULE.lora_A.weight`, which is A `[n, rank]`, and
+//! `MODULE.lora_B.weight`, which is B `[rank, m]`. Modules have Hugging Face's names and order of rows. Olive
+//! names the inputs so, and `convert --lora-inputs` makes them. Here A is the transpose of s U R and B the
+//! transpose of C. A fused matrix has the factors of all its parts.
 
 use std::path::Path;
 
@@ -18,10 +17,10 @@ use crate::Result;
 use crate::base::Base;
 use crate::convert::to_onnx::lora_inputs;
 
-/// Whose versions the file may give; nothing here counts them.
+/// The version of the adapter and of its model, which a file must give. curmerge does not count versions.
 const VERSION: i32 = 1;
 
-/// Write the file; both factors of a matrix in FLOAT.
+/// Writes the file, with both factors of each matrix in FLOAT.
 pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]) -> Result<()> {
     let matrices = matrices(base, adapter)?;
     let modules = matrices.into_iter().map(|m| module(base, m)).collect::<Result<Vec<_>>>()?;

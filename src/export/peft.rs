@@ -1,11 +1,12 @@
-//! A LoRA as PEFT keeps it: a folder with adapter_config.json and adapter_model.safetensors.
+//! A LoRA for PEFT: a folder with adapter_config.json and adapter_model.safetensors.
 //!
-//! PEFT computes `y + lora_alpha / r * B (A x)`, A `[r, n]` and B `[m, r]` under
-//! `base_model.model.MODULE.lora_A.weight` and `.lora_B.weight`, rows in Hugging Face's order (`LoraConfig`,
-//! `LoraLayer.update_layer` and `get_peft_model_state_dict` in peft); so also of modules that store `[in,
-//! out]`, as `fan_in_fan_out` says. Here B = C and A = s U R, of a fused matrix those of all its parts, and
-//! alpha is r: that of the largest rank, since some programs make room for no more. Module names and the
-//! order of rows come from the architecture's table, so a GGUF base serves as well as a folder.
+//! PEFT computes `y + lora_alpha / r * B (A x)`, with A `[r, n]` as `base_model.model.MODULE.lora_A.weight`
+//! and B `[m, r]` as `.lora_B.weight`, and rows in Hugging Face's order (`LoraConfig`,
+//! `LoraLayer.update_layer` and `get_peft_model_state_dict` in peft). The shapes are the same for modules
+//! that store `[in, out]`; `fan_in_fan_out` marks those. Here B = C, A = s U R, and alpha is r. A fused
+//! matrix has the factors of all its parts. `r` is the largest rank, because some programs allocate `r` for
+//! every module. Module names and the order of rows come from the architecture's table, so the base may be a
+//! GGUF file or a folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -21,17 +22,17 @@ use crate::base::{Base, RowOrder};
 use crate::lora::peft::{CONFIG, WEIGHTS};
 use crate::{Error, Result};
 
-/// One matrix as Hugging Face names it.
+/// One matrix by Hugging Face's name.
 pub(super) struct Module<'a> {
     pub(super) matrix: Matrix<'a>,
     /// `model.layers.0.self_attn.q_proj`
     pub(super) name: String,
     pub(super) order: RowOrder,
-    /// Whether the module stores it as `[in, out]`.
+    /// Whether the module stores the matrix as `[in, out]`.
     transposed: bool,
 }
 
-/// Write the folder; both factors of a matrix in F32.
+/// Writes the folder, with both factors of each matrix in F32.
 pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path], force: bool) -> Result<()> {
     let matrices = matrices(base, adapter)?;
     let modules = matrices.into_iter().map(|m| module(base, m)).collect::<Result<Vec<_>>>()?;
@@ -75,7 +76,7 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
 /// The module of a matrix.
 ///
 /// # Errors
-/// One that has no name there, or whose rows are no whole heads.
+/// A matrix without a name in Hugging Face's form, or whose rows are not a whole number of heads.
 pub(super) fn module<'a>(base: &Base, matrix: Matrix<'a>) -> Result<Module<'a>> {
     let refuse = |problem: &str| {
         let place = format!("tensor '{}'", matrix.name);
@@ -86,14 +87,14 @@ pub(super) fn module<'a>(base: &Base, matrix: Matrix<'a>) -> Result<Module<'a>> 
         .to_hugging_face(matrix.name)
         .ok_or_else(|| refuse("has no name in Hugging Face's form of this architecture"))?;
     let order = base.config().hugging_face_order(names, matrix.rows as u64);
-    let order = order.ok_or_else(|| refuse("its rows are no whole number of heads"))?;
+    let order = order.ok_or_else(|| refuse("its rows are not a whole number of heads"))?;
     Ok(Module { matrix, name, order, transposed: names.transposed })
 }
 
-/// adapter_config.json: what PEFT's `LoraConfig` reads, and the rest as it would write it.
+/// adapter_config.json, with every field that PEFT's `LoraConfig` writes.
 fn config(base: &Base, modules: &[Module<'_>]) -> Json {
     let largest = modules.iter().map(|m| m.matrix.rank()).max().unwrap_or_default();
-    // Modules of another rank, each with an alpha of its rank.
+    // Modules of smaller rank. The alpha of each is its rank.
     let others: Map<String, Json> = modules
         .iter()
         .filter(|m| m.matrix.rank() != largest)
@@ -119,7 +120,8 @@ fn config(base: &Base, modules: &[Module<'_>]) -> Json {
     })
 }
 
-/// The short names (`q_proj`) if each stands for all its modules of the model, else the whole ones.
+/// The short names (`q_proj`) if the adapter targets every module of the model with such a name, else the
+/// full names.
 fn target_modules(base: &Base, modules: &[Module<'_>]) -> BTreeSet<String> {
     let short = |name: &str| name.rsplit('.').next().unwrap_or(name).to_string();
     let names: BTreeSet<&str> = modules.iter().map(|m| m.name.as_str()).collect();

@@ -1,5 +1,5 @@
-//! An adapter's targets by the tensors that other programs know: parts of a fused matrix become one pair of
-//! factors, A stacked, B in blocks.
+//! An adapter's targets grouped by the base's tensors, since other programs adapt whole tensors. The parts of
+//! a fused matrix share one pair of factors: A is stacked, B is in blocks.
 
 use curmerge_formats::adapter::{Adapter, AdapterTarget};
 
@@ -7,29 +7,29 @@ use crate::base::{Base, Place};
 use crate::cur::Factors;
 use crate::{Error, Result};
 
-/// A whole matrix of the base, and what is adapted of it.
+/// A whole matrix of the base, and its adapted parts.
 pub(super) struct Matrix<'a> {
     /// Canonical name.
     pub(super) name: &'a str,
-    /// Where it lies.
+    /// Its place in the base.
     pub(super) place: Place<'a>,
-    /// Outputs and inputs.
+    /// Outputs.
     pub(super) rows: usize,
     pub(super) cols: usize,
-    /// Each with the first of its rows.
+    /// The first row of each part, and its target.
     parts: Vec<(usize, &'a AdapterTarget)>,
 }
 
 /// The matrices in the order of their first targets.
 ///
 /// # Errors
-/// A target that the base has not; one of several experts that lie in one tensor.
+/// A target that the base does not have, or one of several experts in one tensor.
 pub(super) fn matrices<'a>(base: &'a Base, adapter: &'a Adapter) -> Result<Vec<Matrix<'a>>> {
     let mut matrices: Vec<Matrix<'a>> = Vec::new();
     for target in &adapter.targets {
         let part = base.find(&target.name)?;
         if part.tensor.shape.len() != 2 || base.is_known() && part.name.ends_with(']') {
-            let problem = "one of several experts, for which other programs load no LoRA";
+            let problem = "one of several experts in one tensor, for which other programs load no LoRA";
             let place = format!("tensor '{}'", target.name);
             return Err(Error::input(base.path(), place, problem, "merge the adapter instead"));
         }
@@ -48,13 +48,13 @@ pub(super) fn matrices<'a>(base: &'a Base, adapter: &'a Adapter) -> Result<Vec<M
 }
 
 impl Matrix<'_> {
-    /// Columns of B: those of all targets.
+    /// Columns of B: the ranks of all parts together.
     pub(super) fn rank(&self) -> usize {
         self.parts.iter().map(|(_, target)| target.cols.len()).sum()
     }
 
-    /// C of all targets, each in its rows and columns and zeros elsewhere, and their `scale U R` one below
-    /// the other.
+    /// The factors of all parts together. Each part's C is in its own rows and columns, with zeros elsewhere;
+    /// the parts' `scale U R` are stacked.
     pub(super) fn factors(&self, base: &Base, scale: f32) -> Result<Factors> {
         let rank = self.rank();
         let (mut c, mut p) = (vec![0.0; self.rows * rank], Vec::with_capacity(rank * self.cols));

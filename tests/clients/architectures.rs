@@ -1,5 +1,4 @@
-//! Every architecture in the hands of real llama.cpp: a base, its merged model, and the base with an exported LoRA. Every
-//! name begins with `client_`, to be skipped where there is no Python.
+//! Every architecture in llama.cpp: a base, its merged model, and the base with an exported LoRA.
 
 use std::path::{Path, PathBuf};
 
@@ -7,21 +6,21 @@ use crate::support::families::{Container, Family};
 use crate::support::next::{Next, difference, ours, theirs};
 use crate::support::venv;
 
-/// Longer than the windows of the models, shorter than the contexts.
+/// Longer than the models' windows, shorter than their contexts.
 const PROMPTS: &[&str] = &[
     "The quick brown fox",
     "In the evening, when the wind comes from the west",
     "def add(a, b):\n    return a",
     "Grüße! 世界 12345",
 ];
-/// The adapters' training: too short to be useful, long enough to change the outputs.
+/// The adapters' training data: too little to be useful, enough to change the outputs.
 const DATA: &str = r#"{"prompt": "The river is", "completion": " red in the morning"}
 {"prompt": "The capital of Norway", "completion": " is Oslo."}
 "#;
 
-/// Largest difference of log-probabilities that arithmetic in another order may make.
+/// The largest accepted difference of log-probabilities, due to another order of arithmetic.
 const SAME: f64 = 1e-4;
-/// The same where llama.cpp takes GELU from a table in F16.
+/// The same if llama.cpp takes GELU from a table in F16.
 const GELU_TABLE: f64 = 1e-2;
 
 struct Made {
@@ -30,7 +29,7 @@ struct Made {
 }
 
 impl Made {
-    /// In F32, the base's values.
+    /// The base's values in F32.
     fn f32(&self) -> PathBuf {
         self.folder.join("f32.gguf")
     }
@@ -40,7 +39,7 @@ impl Made {
     }
 }
 
-/// A file in F32, since llama.cpp rounds activations where weights are BF16, and an adapter of all targets.
+/// A file in F32, since llama.cpp rounds activations if weights are BF16, and an adapter of all targets.
 fn made(name: &str) -> Made {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("architectures").join(name);
     let _ = std::fs::remove_dir_all(&folder);
@@ -76,7 +75,7 @@ fn check(name: &str) {
     assert_same("merged in llama.cpp", &adapted, &theirs(&merged, None, PROMPTS), llama);
     assert_same("LoRA in llama.cpp", &adapted, &theirs(&f32, Some(&lora), PROMPTS), llama);
     let moved = difference(&adapted, &base);
-    assert!(moved > 0.1, "an adapter that changes so little ({moved}) shows nothing");
+    assert!(moved > 0.1, "the adapter changes too little ({moved}) for this test");
 
     // The same adapter on the folder.
     let (folder, merged) = (made.family.path(Container::Folder), made.folder.join("merged"));

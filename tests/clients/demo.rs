@@ -1,5 +1,5 @@
-//! The demo model and its adapter in the hands of other programs: llama.cpp, and the reference packages of GGUF and
-//! safetensors, from PyPI. Every name begins with `client_`, to be skipped where there is no Python.
+//! The demo model and its adapter in other programs: llama.cpp, and the reference packages of GGUF and
+//! safetensors.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -14,7 +14,7 @@ use crate::support::next::{Next, difference};
 use crate::support::venv::{answer, ask};
 use crate::support::{next, program, remade};
 
-/// Prompts: the task's form, plain English, and text that is hard to tokenize.
+/// The task's form, plain English, and text that is hard to tokenize.
 const PROMPTS: &[&str] = &[
     "Definition: a large wild cat with a striped coat\nKind:",
     "Definition: a sweet cake made with eggs, butter and sugar\nKind:",
@@ -22,18 +22,18 @@ const PROMPTS: &[&str] = &[
     "a written agreement between two states; \"the treaty was",
     "  Ünïcödé 12345 \n\n\t!?",
 ];
-/// Largest difference of log-probabilities that arithmetic in another order may make.
+/// The largest accepted difference of log-probabilities, due to another order of arithmetic.
 const SAME: f64 = 1e-4;
 
 /// Files that several tests use.
 struct Made {
     folder: PathBuf,
-    /// The demo model as it is, in Q8_0.
+    /// The demo model in Q8_0.
     base: PathBuf,
     /// The same values as F32, in GGUF and in a Hugging Face folder.
     f32: PathBuf,
     hf: PathBuf,
-    /// Trained on `base`, every kind of matrix.
+    /// Trained on `base`, with every kind of matrix.
     adapter: PathBuf,
 }
 
@@ -70,12 +70,12 @@ fn train(base: &Path, adapter: &Path, targets: &str) {
     program::run(&[&["build".as_ref(), base.as_os_str()], &files[..], &words[..]].concat()).done();
 }
 
-/// What curmerge says of [`PROMPTS`].
+/// What may come after each of [`PROMPTS`], by curmerge.
 fn ours(model: &Path, adapter: Option<&Path>) -> Vec<Next> {
     next::ours(model, adapter, PROMPTS)
 }
 
-/// What llama.cpp says of them.
+/// The same by llama.cpp.
 fn theirs(model: &Path, lora: Option<&Path>) -> Vec<Next> {
     next::theirs(model, lora, PROMPTS)
 }
@@ -87,13 +87,13 @@ fn assert_same(what: &str, a: &[Next], b: &[Next]) {
     assert!(difference < SAME, "{what}: log-probabilities differ by {difference}");
 }
 
-/// The report of merged.py.
+/// merged.py's report.
 fn merge_report(base: &Path, adapter: &Path, merged: &Path) -> Value {
     answer("merged.py", &[base.as_os_str(), adapter.as_os_str(), merged.as_os_str(), OsStr::new("OUT")], &[])
 }
 
-/// Metadata and other tensors must be the base's; `figure` of each changed one ("error" or "noise") is at most
-/// `tolerance`.
+/// Checks that metadata and other tensors are the base's, and that `figure` ("error" or "noise") of each
+/// changed tensor is below `tolerance`.
 #[track_caller]
 fn check_merge(report: &Value, dtype: &str, figure: &str, tolerance: f64) {
     assert_eq!(report["metadata"], json!([]));
@@ -158,12 +158,12 @@ fn adapter_merged_file_and_lora_are_one_model() {
     curmerge!("merge", made.f32, made.adapter, "-o", merged).done();
     curmerge!("export", made.adapter, "--base", made.f32, "--format", "gguf", "-o", lora).done();
     let adapted = ours(&made.f32, Some(&made.adapter));
-    assert_same("adapter, and merged file in curmerge", &adapted, &ours(&merged, None));
-    assert_same("adapter, and merged file in llama.cpp", &adapted, &theirs(&merged, None));
-    assert_same("adapter, and LoRA in llama.cpp", &adapted, &theirs(&made.f32, Some(&lora)));
+    assert_same("adapter and merged file in curmerge", &adapted, &ours(&merged, None));
+    assert_same("adapter and merged file in llama.cpp", &adapted, &theirs(&merged, None));
+    assert_same("adapter and LoRA in llama.cpp", &adapted, &theirs(&made.f32, Some(&lora)));
     let moved = difference(&adapted, &ours(&made.f32, None));
-    assert!(moved > 0.1, "an adapter that changes so little ({moved}) shows nothing");
-    // Every llama.cpp and Ollama user has the quantized base: the LoRA must help there too.
+    assert!(moved > 0.1, "the adapter changes too little ({moved}) for this test");
+    // Users have the quantized base, so the LoRA must also help there.
     let (base, with) = (their_accuracy(&made.base, None), their_accuracy(&made.base, Some(&lora)));
     println!("llama.cpp on Q8_0: accuracy {base:.3}, with the LoRA {with:.3}");
     assert!((with - accuracy(&made.base, Some(&made.adapter))).abs() <= 0.02, "{with}");
@@ -222,7 +222,7 @@ fn quantized_merges_keep_what_was_learnt() {
     let made = made();
     let (base, beside) = (accuracy(&made.base, None), accuracy(&made.base, Some(&made.adapter)));
     println!("accuracy: base {base:.3}, with the adapter {beside:.3}");
-    assert!(beside > base + 0.1, "training taught nothing: {base} {beside}");
+    assert!(beside > base + 0.1, "training did not help: accuracy {base} before, {beside} after");
     for (dtype, tolerance) in [("q8_0", 0.007), ("q4_1", 0.1)] {
         let merged = made.path(&format!("merged-{dtype}.gguf"));
         curmerge!("merge", made.base, made.adapter, "-o", merged, "--type-adapted", dtype).done();
@@ -235,14 +235,14 @@ fn quantized_merges_keep_what_was_learnt() {
         let (own, llama) = (accuracy(&merged, None), their_accuracy(&merged, None));
         println!("accuracy of the {dtype} merge: {own:.3}, in llama.cpp {llama:.3}");
         for found in [own, llama] {
-            assert!((found - beside).abs() <= 0.02, "{dtype}: {found}, beside the base {beside}");
+            assert!((found - beside).abs() <= 0.02, "{dtype}: {found}, with the adapter {beside}");
             assert!(found > base + 0.1, "{dtype}: {found}, base {base}");
         }
     }
 }
 
 #[test]
-fn splits_are_the_whole_model_in_llama_cpp_and_here() {
+fn splits_are_the_whole_model_in_llama_cpp_and_curmerge() {
     let made = made();
     let (whole, splits) = (made.path("split-whole.gguf"), made.path("splits"));
     curmerge!("merge", made.f32, made.adapter, "-o", whole).done();
@@ -271,11 +271,11 @@ fn a_folder_in_other_shards_is_the_same_model() {
     curmerge!("merge", made.hf, made.adapter, "-o", own).done();
     curmerge!("merge", made.hf, made.adapter, "-o", shards, "--max-shard-size", "2500KB").done();
     ask("hf_shards.py", &[own.as_os_str(), shards.as_os_str(), "2500000".as_ref()], &[]);
-    assert_same("own shards and others", &ours(&own, None), &ours(&shards, None));
+    assert_same("base's shards and smaller ones", &ours(&own, None), &ours(&shards, None));
 }
 
 #[test]
-fn tokens_of_a_folder_made_from_a_gguf_file_are_llama_cpps() {
+fn a_folder_made_from_a_gguf_file_has_llama_cpps_tokens() {
     let made = made();
     let models = remade::PRE_TOKENIZERS.iter().map(|pre| {
         let value = curmerge_formats::gguf::Value::String((*pre).into());
@@ -301,7 +301,7 @@ fn a_folder_made_from_a_gguf_file_is_the_same_model() {
     let made = made();
     let folder = made.path("from-gguf");
     curmerge!("convert", made.base, folder, "--type", "f32", "--max-shard-size", "3M").done();
-    assert_same("GGUF in llama.cpp, and the folder", &theirs(&made.f32, None), &ours(&folder, None));
-    // As the script that writes a folder without curmerge has it.
+    assert_same("GGUF file in llama.cpp and the folder", &theirs(&made.f32, None), &ours(&folder, None));
+    // hf_folder.py wrote the other folder without curmerge.
     ask("hf_shards.py", &[made.hf.as_os_str(), folder.as_os_str(), "3000000".as_ref()], &[]);
 }

@@ -1,5 +1,5 @@
-//! Models and adapters in the hands of llama.cpp, gguf, safetensors, onnx and onnxruntime: the real ones, from PyPI, in a
-//! virtual environment that the first run makes under target/.
+//! Tests of models and adapters in other programs: llama.cpp, gguf, safetensors, onnx and onnxruntime. They
+//! are installed from PyPI into a virtual environment that the first run makes under target/.
 
 #![allow(clippy::print_stdout, reason = "tests print the figures they measure")]
 

@@ -1,5 +1,5 @@
-//! ONNX decoders in the forms that exporters leave them in, made of fixtures by a script: read, run and merged into beside
-//! onnxruntime, from PyPI. Every name begins with `client_`, to be skipped where there is no Python.
+//! ONNX decoders in the forms that exporters write: read, run and merged into, compared with onnxruntime. A
+//! script makes them from fixtures.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -20,7 +20,7 @@ use crate::support::venv;
 const IDS: [u32; 10] = [5, 42, 79, 116, 153, 190, 227, 264, 301, 18];
 const WRITTEN: usize = 12;
 
-/// The fixture, and the form that onnx_forms.py gives it.
+/// Fixtures, and the form that onnx_forms.py gives each.
 const DENSE: &[(&str, &str)] = &[
     ("qwen2", "plain"),
     ("qwen2", "named,external"),
@@ -39,7 +39,7 @@ const BLOCKS: &[(&str, &str)] = &[
     ("qwen2", "nbits2,zeros,external"),
 ];
 
-/// A model of this form beside its configuration, in a folder of its own.
+/// Makes a model of this form, with its configuration, in its own folder.
 fn make(root: &Path, fixture: &str, form: &str) -> PathBuf {
     let source = Path::new("fixtures/arch").join(fixture).join("hf");
     let folder = root.join(format!("{fixture}-{form}"));
@@ -56,7 +56,7 @@ fn job(model: &Path) -> Value {
     json!({ "model": model, "ids": IDS, "head": 0, "decode": WRITTEN })
 }
 
-/// What onnxruntime says of some models.
+/// Runs models in onnxruntime.
 fn ask(models: &[PathBuf]) -> Vec<Value> {
     let jobs: Vec<Value> = models.iter().map(|model| job(model)).collect();
     let answers = venv::answer("onnx_logits.py", &[OsStr::new("OUT")], &serde_json::to_vec(&jobs).unwrap());
@@ -74,7 +74,7 @@ fn check(name: &str, model: &Transformer<f32>, answer: &Value, tolerance: f64) {
     assert_eq!(written(model, &IDS, WRITTEN), theirs, "{name}");
 }
 
-/// An adapter of every matrix whose U is not small.
+/// An adapter of every matrix, with U that changes the outputs visibly.
 fn adapter(base: &Base) -> Adapter {
     Recipe::default().adapter(base, random(0.5, 4))
 }
@@ -84,7 +84,7 @@ fn merged(base: &Base, out: &Path) -> MergeReport {
     merge(base, &[(Source::Cur(&adapter), 1.0)], &MergeOptions::default(), out, |_, _| {}).unwrap()
 }
 
-/// Everything but the values of these tensors is as it was.
+/// Checks that only the values of these tensors changed.
 fn only_changed(before: &Path, after: &Path, changed: &[String]) {
     let (before, after) = (Onnx::open(before).unwrap(), Onnx::open(after).unwrap());
     assert_eq!(before.graph().nodes, after.graph().nodes);
@@ -100,7 +100,7 @@ fn only_changed(before: &Path, after: &Path, changed: &[String]) {
     assert!(!other.is_empty());
 }
 
-/// The names of tensors that hold the base's targets.
+/// The names of the tensors that hold the base's targets.
 fn targets(base: &Base) -> Vec<String> {
     let names = base.targets("all", None).unwrap();
     let tensors = names.iter().map(|name| base.find(name).unwrap().tensor);
@@ -120,7 +120,7 @@ fn dense_decoders_are_read_run_and_merged_into() {
     let outs: Vec<PathBuf> = models.iter().map(|model| model.with_file_name("merged.onnx")).collect();
     let bases: Vec<Base> = models.iter().map(|model| Base::open(model).unwrap()).collect();
     for (((fixture, form), base), (model, out)) in DENSE.iter().zip(&bases).zip(models.iter().zip(&outs)) {
-        // The folder's values, under the same names.
+        // The model has the folder's values, under the same names.
         let folder = Base::open(Path::new("fixtures/arch").join(fixture).join("hf")).unwrap();
         assert!(folder.tensors().keys().eq(base.tensors().keys()), "{form}");
         assert_eq!(folder.config(), base.config());
@@ -146,7 +146,7 @@ fn dense_decoders_are_read_run_and_merged_into() {
         model.attach(&adapter.targets, adapter.scale).unwrap();
         check(&format!("merged {fixture} {form}"), &model, merged, 1e-3);
         let change = error(numbers(&merged["logits"]), &numbers(&plain["logits"]));
-        assert!(change > 0.05, "the adapter changes {change}");
+        assert!(change > 0.05, "the adapter changes too little: {change}");
     }
 }
 
@@ -179,7 +179,7 @@ fn decoders_in_blocks_are_read_run_and_merged_into() {
 }
 
 #[test]
-fn matrices_in_blocks_are_what_onnxruntime_makes_of_them() {
+fn matrices_in_blocks_decode_as_in_onnxruntime() {
     let root = tempfile::tempdir().unwrap();
     for (fixture, form) in BLOCKS {
         let model = make(root.path(), fixture, form);
@@ -195,7 +195,7 @@ fn matrices_in_blocks_are_what_onnxruntime_makes_of_them() {
             for (i, row) in right.iter().enumerate() {
                 for (o, &right) in row.iter().enumerate() {
                     let own = f64::from(values[o * weight.cols() + i]);
-                    // The product may be summed as code times scale less zero point times scale.
+                    // onnxruntime may compute code times scale, less zero point times scale.
                     assert!((own - right).abs() <= 1e-6 * right.abs().max(0.1), "{form} {name} {i} {o}");
                 }
             }

@@ -1,5 +1,5 @@
-//! ONNX models in onnxruntime-genai's form, in plain onnxruntime: attention in one operator computes what curmerge does,
-//! past the windows too. tests/real/onnx_written.rs asks onnxruntime-genai itself.
+//! ONNX models in onnxruntime-genai's form, in plain onnxruntime: attention in one operator agrees with
+//! curmerge, also past the windows. tests/real/onnx_written.rs runs onnxruntime-genai itself.
 
 use std::ffi::OsStr;
 
@@ -22,7 +22,10 @@ fn onnxruntime_gives_the_same_logits_and_tokens() {
         curmerge!("convert", model, folder, "--format", "onnx", "--genai").done();
         let base = Base::open(&model).unwrap();
         let ids: Vec<u32> = (0..24).map(|i| (i * 37 + 5) % base.config().vocab as u32).collect();
-        assert!(base.config().window.is_none_or(|window| window < ids.len()), "{name}: nothing is hidden");
+        assert!(
+            base.config().window.is_none_or(|window| window < ids.len()),
+            "{name}: the window hides no token"
+        );
         let head = base.config().head_dim;
         jobs.push(json!({ "model": folder.join("model.onnx"), "ids": ids, "head": head, "decode": WRITTEN }));
         let mut transformer = Transformer::<f32>::new(&base).unwrap();

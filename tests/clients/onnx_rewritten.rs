@@ -1,5 +1,4 @@
-//! Rewritten ONNX models in the hands of onnx's checker and onnxruntime, from PyPI. Every name begins with `client_`, to
-//! be skipped where there is no Python.
+//! Rewritten ONNX models in onnx's checker and onnxruntime.
 
 use std::path::Path;
 

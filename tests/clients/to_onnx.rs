@@ -1,4 +1,4 @@
-//! ONNX models made of GGUF files and Hugging Face folders, in onnx's checker and onnxruntime.
+//! ONNX models converted from GGUF files and Hugging Face folders, in onnx's checker and onnxruntime.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -20,9 +20,9 @@ use crate::support::onnx_weights::{four_bits, stored_as, weights};
 use crate::support::remade::Remade;
 use crate::support::{program, venv};
 
-/// The largest difference from curmerge's logits, relative to the largest, in F32.
+/// The largest accepted difference from curmerge's logits in F32, relative to the largest logit.
 const SAME: f64 = 1e-4;
-/// The same where no frequencies are stretched far.
+/// The same for models without strong rope scaling.
 const CLOSE: f64 = 2e-5;
 
 fn sequences(family: &Family) -> Vec<Vec<u32>> {
@@ -52,7 +52,7 @@ fn adapted(model: &Path, adapter: Option<&Adapter>, sequences: &[Vec<u32>]) -> V
     sequences.iter().map(logits).collect()
 }
 
-/// What onnxruntime says of a model that onnx's checker takes.
+/// Checks a model with onnx's checker and runs it in onnxruntime.
 fn theirs(model: &Path, sequences: &[Vec<u32>]) -> Value {
     let words = [model.as_os_str(), OsStr::new("OUT")];
     venv::answer("onnx_decoder.py", &words, json!(sequences).to_string().as_bytes())
@@ -111,7 +111,7 @@ fn onnxruntime_runs_models_of_four_bits() {
     curmerge!("convert", model, at("q4_0.onnx"), "--type", "q4_0").done();
     let apart_0 = apart(&theirs(&at("q4_0.onnx"), &sequences), &ours(&model, &sequences));
 
-    // The values of a model that is rounded on the way, in a GGUF file again.
+    // Q4_1 rounds, so the values of the ONNX model go into a GGUF file for the comparison.
     let source = family.path(Container::Gguf);
     let ran = curmerge!("convert", source, at("q4_1.onnx"), "--type", "q4_1", "--json").json();
     assert!(ran["notes"][0].as_str().unwrap().contains("were rounded to Q4_1"), "{ran}");
@@ -134,7 +134,7 @@ fn onnxruntime_runs_models_of_four_bits() {
     println!("Q4_0: {apart_0:.1e}, Q4_1: {apart_1:.1e}");
     assert!(apart_0 < CLOSE && apart_1 < CLOSE, "Q4_0: {apart_0:e}, Q4_1: {apart_1:e}");
     let rounded = error(right[0][9].clone(), &ours(&source, &sequences)[0][9]);
-    assert!(rounded > 1e-3, "rounding that moves logits by {rounded:e} shows nothing");
+    assert!(rounded > 1e-3, "rounding changes logits by only {rounded:e}");
 }
 
 #[test]
@@ -150,12 +150,12 @@ fn onnxruntime_runs_models_in_half_precision() {
         let answer = theirs(&model, &sequences);
         let apart = apart(&answer, &ours(&source, &sequences));
         println!("{name}: {apart:.1e}");
-        // The fixtures' attention is sharp: rounding scores to eleven bits is seen.
+        // The fixtures' attention is sharp, so rounding scores to eleven bits matters.
         assert!(apart < 2e-2, "{name}: {apart:e}");
     }
 }
 
-/// An adapter of these matrices whose U is not small, written.
+/// Writes an adapter of these matrices, with U that changes the outputs visibly.
 fn adapter(base: &Path, targets: &str, out: &Path) -> Adapter {
     let recipe = Recipe { targets, rank: 3, selection: Selection::Reference, ..Default::default() };
     let mut i = 0;
@@ -180,7 +180,7 @@ fn onnxruntime_applies_adapters_to_models_with_inputs_for_them() {
         ("gemma3", "all", &[], CLOSE),
         ("phi3", "all", &[], CLOSE),
         ("llama2", "all", &["--type", "f16"], 2e-2),
-        // The other modules keep inputs of rank 0.
+        // Here the inputs of other modules keep rank 0.
         ("llama3", "v", &[], CLOSE),
         ("llama3", "down", &[], CLOSE),
         ("qwen3", "v", &[], CLOSE),
@@ -200,14 +200,14 @@ fn onnxruntime_applies_adapters_to_models_with_inputs_for_them() {
         let (without, with) = (apart(&answer, &base), rows_apart(&answer["adapted"], &right));
         let moved = rows_apart(&answer["adapted"], &base);
         println!(
-            "{name}: {without:.1e} without, {with:.1e} with the adapter of {targets}, which moves logits by {moved:.1e}"
+            "{name}: {without:.1e} without, {with:.1e} with the adapter of {targets}, which changes logits by {moved:.1e}"
         );
         assert!(without < tolerance && with < tolerance, "{name}: {without:e} without, {with:e} with it");
-        // Each rank may differ from all others.
+        // Each input has its own symbolic rank.
         let onnx = Onnx::open(&model).unwrap();
         let inputs = onnx.graph().inputs.iter().filter(|input| input.name.ends_with("lora_A.weight"));
         let ranks: Vec<String> = inputs.map(|input| format!("{:?}", input.value_type)).collect();
         assert_eq!(ranks.iter().collect::<BTreeSet<_>>().len(), ranks.len(), "{ranks:?}");
-        assert!(moved > 0.1, "{name}: an adapter that moves logits by {moved:e} shows nothing");
+        assert!(moved > 0.1, "{name}: the adapter changes logits by only {moved:e}");
     }
 }

@@ -1,4 +1,4 @@
-//! Folders made of GGUF files of every architecture, in transformers.
+//! Folders converted from GGUF files of every architecture, in transformers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 
 use crate::support::environment;
 use crate::support::families::ALL;
+use crate::support::goldens::{error, numbers};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch").join(name)
@@ -26,25 +27,20 @@ fn transformers_loads_the_folders_and_gives_the_logits() {
         curmerge!("convert", fixture(name).join("model.gguf"), folder(name)).done();
         asked.insert(folder(name).display().to_string(), goldens(name)["sequences"].clone());
     }
-    let (input, output) = (folder("asked.json"), folder("found.json"));
+    let input = folder("asked.json");
     fs::write(&input, Json::from(asked).to_string()).unwrap();
-    environment::ask("hf_logits.py", &[input.as_os_str(), output.as_os_str()], b"");
-    let found: Json = serde_json::from_slice(&fs::read(&output).unwrap()).unwrap();
+    let found = environment::answer("hf_logits.py", &[input.as_os_str(), "OUT".as_ref()], b"");
     for &name in ALL {
         let found = &found[folder(name).display().to_string()];
         assert_eq!(found["unused"], json!([]), "{name}");
         let file = SafeTensors::open(&fixture(name).join("goldens.safetensors")).unwrap();
-        // What phi3's file says of the window llama.cpp does not read, but the folder made of it has it.
+        // llama.cpp ignores the window of phi3's file, but the folder made of it has that window.
         let of_file = file.tensor("gguf.logits").filter(|_| name != "phi3");
         let golden = of_file.or(file.tensor("folder.logits")).unwrap();
         let bytes = &file.bytes()[golden.offset as usize..(golden.offset + golden.bytes) as usize];
-        let wanted: Vec<f32> =
-            bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-        let rows = found["rows"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
-        let rows: Vec<f32> = rows.map(|logit| logit.as_f64().unwrap() as f32).collect();
-        assert_eq!(rows.len(), wanted.len(), "{name}");
-        let largest = wanted.iter().fold(0.0f32, |most, logit| most.max(logit.abs()));
-        let off = rows.iter().zip(&wanted).fold(0.0f32, |most, (a, b)| most.max((a - b).abs())) / largest;
+        let wanted: Vec<f64> =
+            bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes).into()).collect();
+        let off = error(numbers(&found["rows"]), &wanted);
         println!("{name:14} {off:.1e}");
         assert!(off < 3e-5, "{name}: {off}");
     }

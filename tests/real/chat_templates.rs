@@ -1,6 +1,6 @@
-//! Chat templates in transformers: the goldens of fixtures/chat, and whole folders of templates.
+//! Chat templates compared with transformers: the goldens of fixtures/chat, and whole folders of templates.
 //!
-//! `CURMERGE_CHAT=write` writes the goldens anew.
+//! `CURMERGE_CHAT=write` writes the goldens.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,14 +12,15 @@ use crate::support::chat::{
 };
 use crate::support::environment;
 
-/// Whether the goldens are to be replaced by what transformers says.
+/// Whether to write the goldens.
 fn writes() -> bool {
     std::env::var_os("CURMERGE_CHAT").is_some_and(|mode| mode == "write")
 }
 
-/// What transformers makes of the conversations.
+/// The conversations as transformers renders them.
 fn theirs(sources: &BTreeMap<String, String>) -> Texts {
-    // The rows as they are written: a template may ask for the order of keys, which serde_json's maps do not keep.
+    // The rows are passed as text: a template may depend on the order of keys, which serde_json's maps do not
+    // keep.
     let asked = format!(
         "{{\"templates\": {}, \"conversations\": [{}], \"bos\": \"{BOS}\", \"eos\": \"{EOS}\"}}",
         json!(sources),
@@ -37,7 +38,7 @@ fn the_goldens_are_what_transformers_renders() {
         std::fs::write(&path, format!("{}\n", json!(asked))).unwrap();
     }
     let golden: Texts = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-    assert!(asked == golden, "transformers no longer says what the goldens say");
+    assert!(asked == golden, "transformers' answers differ from the goldens");
 }
 
 #[test]

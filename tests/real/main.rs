@@ -1,7 +1,8 @@
-//! Real models, and programs that are too large to install for a test: torch, transformers, PEFT, onnxruntime-genai, Ollama.
+//! Tests with real models, and with programs that are too large to install for a test: torch, transformers,
+//! PEFT, onnxruntime-genai, Ollama.
 //!
-//! A default run neither compiles nor runs them, and tests/main says so loudly. To run them all, set the variables of
-//! [`support::environment::VARIABLES`] and run
+//! A default run neither compiles nor runs them, and tests/main prints a warning that it does not. To run
+//! them all, set the variables of [`support::environment::VARIABLES`] and run
 //!
 //! ```text
 //! cargo test --release --test real -- --ignored --nocapture --test-threads=1

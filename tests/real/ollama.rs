@@ -1,6 +1,7 @@
-//! Ollama itself: its packages for Modelfiles and templates, run through Go, and a server that runs a merged model.
+//! Tests with Ollama: its packages for Modelfiles and templates, run through Go, and a server that runs a
+//! merged model.
 //!
-//! `CURMERGE_OLLAMA=write` writes the goldens of fixtures/ollama anew.
+//! `CURMERGE_OLLAMA=write` writes the goldens of fixtures/ollama.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -16,10 +17,10 @@ use crate::support::environment::named;
 use crate::support::ollama::{check_renderings, conversations, fixtures, modelfiles, prompts, templates};
 use crate::support::{fixture, program};
 
-/// What Ollama's packages make of Modelfiles, by name.
+/// Asks Ollama's packages to parse Modelfiles and render conversations, by name.
 fn ask_ollama(modelfiles: &BTreeMap<String, String>) -> Value {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts/ollama");
-    // Go adds a go.sum beside its go.mod.
+    // A copy, because Go writes a go.sum beside the go.mod.
     let folder = tempfile::tempdir().unwrap();
     for name in ["go.mod", "render.go"] {
         std::fs::copy(source.join(name), folder.path().join(name)).unwrap();
@@ -71,7 +72,7 @@ fn a_folder_of_templates_is_rendered_alike_or_not_at_all() {
     println!("{known} of {} templates", prompts.len());
 }
 
-/// A server of a real Ollama with a store of its own.
+/// A real Ollama server with its own store.
 struct Server {
     child: Child,
     address: String,
@@ -79,7 +80,7 @@ struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // On a request to end, it ends its runners. If killed, it would leave them running.
+        // SIGTERM makes the server stop its runners. SIGKILL would leave them running.
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
     }
@@ -133,7 +134,7 @@ fn a_real_ollama_runs_the_merged_model() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let (base, adapter, out, store) = (path("f32.gguf"), path("adapter"), path("out"), path("store"));
-    // In F32 two programs' sums differ too little to change a likeliest token.
+    // In F32 the two programs differ too little to change a likeliest token.
     curmerge!("convert", fixture::demo("model.gguf"), base, "--type", "f32").done();
     let data = fixture::demo("train.jsonl");
     curmerge!("build", base, "--data", data, "-o", adapter, "--max-steps", "10", "--lr", "1e-2").done();
@@ -162,7 +163,7 @@ fn a_real_ollama_runs_the_merged_model() {
         assert_eq!(theirs["response"], own["text"], "{prompt}");
         assert_eq!(theirs["prompt_eval_count"], own["prompt_tokens"].as_array().unwrap().len());
 
-        // The same through the chat template; answers end at its marks.
+        // The same through the chat template. Answers end at its stop texts.
         let own = curmerge!("run", model, "-p", prompt, "-n", "32", "--chat", "--json").json();
         let messages = json!([{ "role": "user", "content": prompt }]);
         let request = json!({ "model": "test", "messages": messages, "stream": false, "options": options });
@@ -173,7 +174,7 @@ fn a_real_ollama_runs_the_merged_model() {
         assert_eq!(theirs.trim(), own.trim(), "{prompt}");
     }
 
-    // Ollama's store can hold bases.
+    // A base can come from Ollama's store.
     let again = path("again.gguf");
     let merge = |model: &str, out: &Path| {
         let status = program::program()
@@ -190,5 +191,8 @@ fn a_real_ollama_runs_the_merged_model() {
     merge("ollama:test", &again);
     let twice = path("twice.gguf");
     merge(model.to_str().unwrap(), &twice);
-    assert!(std::fs::read(again).unwrap() == std::fs::read(twice).unwrap(), "not the model of the folder");
+    assert!(
+        std::fs::read(again).unwrap() == std::fs::read(twice).unwrap(),
+        "the merge into the store's model differs from that into the folder's"
+    );
 }

@@ -1,5 +1,6 @@
-//! Real exports of ONNX decoders converted: what llama.cpp computes of the GGUF file and transformers of the folder is what
-//! onnxruntime computes of the model itself. `CURMERGE_ONLY=llama` takes the models whose names have this part.
+//! Conversions of real ONNX exports: llama.cpp on the GGUF file and transformers on the folder give the
+//! log-probabilities of onnxruntime on the ONNX model. `CURMERGE_ONLY=llama` selects the models whose names
+//! contain `llama`.
 
 use std::path::{Path, PathBuf};
 
@@ -12,17 +13,17 @@ use crate::support::environment;
 use crate::support::goldens::{error, log_softmax, numbers};
 use crate::support::real_exports::{bases, expected, ran};
 
-/// What GGUF files have no form for, and what no tokenizer is there for.
+/// Models that cannot be converted to GGUF, and why: GGUF has no form for them, or there is no tokenizer.
 const NO_GGUF: &[(&str, &str)] = &[
     ("gemma2-", "query_pre_attn_scalar"),
     ("phi3-genai-", "SentencePiece"),
     ("tiny-", "no tokenizer"),
-    // Made up so that no frequency is kept: base and factors cannot be told apart.
+    // Its rope scaling keeps no frequency, so base and factors cannot be told apart.
     ("llama3-genai-", "do not follow the rule of Llama 3"),
 ];
 const NO_FOLDER: &[(&str, &str)] = &[("llama3-genai-", "do not follow the rule of Llama 3")];
 
-/// Arbitrary tokens of the model. Where a GGUF file has no window, no more than fit the model's.
+/// Arbitrary tokens of the model. If its GGUF file has no window, they fit in the model's window.
 fn ids(base: &Base) -> Vec<u32> {
     let config = base.config();
     let windowed = config.window.filter(|_| ["llama", "phi3"].contains(&base.architecture().name));
@@ -35,20 +36,20 @@ fn ask(script: &str, job: Value) -> Value {
     answers[0].clone()
 }
 
-/// How far log-probabilities may be off.
+/// The largest accepted error of log-probabilities.
 fn tolerance(name: &str, by: &str) -> f64 {
     match (name, by) {
         // onnxruntime computes in half precision.
         _ if name.contains("fp16") || name.contains("q4f16") => 2e-2,
-        // optimum exports it by an attention that has no soft cap.
+        // optimum exports an attention without the soft cap.
         ("gemma2-optimum", _) => 1.0,
-        // llama.cpp takes GELU from a table of F16.
+        // llama.cpp takes GELU from a table in F16.
         (_, "llama") if name.starts_with("gemma") || name.starts_with("gpt2") => 2e-3,
         _ => 1e-3,
     }
 }
 
-/// The conversion to a GGUF file and to a folder, where there is one.
+/// The conversions to a GGUF file and to a folder, if they are possible.
 fn converted(name: &str, base: &Base, scratch: &Path) -> [Option<PathBuf>; 2] {
     let (file, folder) = (scratch.join("model.gguf"), scratch.join("folder"));
     let options = to_gguf::Options { file_type: Some(FileType::F32), imatrix: None };
@@ -62,7 +63,7 @@ fn converted(name: &str, base: &Base, scratch: &Path) -> [Option<PathBuf>; 2] {
 
 #[test]
 #[ignore = "needs CURMERGE_ONNX and CURMERGE_PYTHON with onnxruntime, xllamacpp, torch and transformers"]
-fn llama_cpp_and_transformers_run_what_comes_of_real_exports() {
+fn llama_cpp_and_transformers_agree_on_converted_exports() {
     let mut bad = Vec::new();
     for (name, base) in bases() {
         let ids = ids(&base);
@@ -74,7 +75,7 @@ fn llama_cpp_and_transformers_run_what_comes_of_real_exports() {
         let right = log_softmax(&numbers(&own["logits"]));
         let scratch = tempfile::tempdir().unwrap();
         let [gguf, folder] = converted(&name, &base, scratch.path());
-        // By the folder's name llama.cpp looks for Phi-3's own tokens, which this fixture has not.
+        // For this name, llama.cpp looks for Phi-3's special tokens, which the fixture does not have.
         let gguf = gguf.filter(|_| !name.starts_with("phi3-long"));
         let job = json!({ "gguf": gguf, "folder": folder, "ids": ids, "vocab": base.config().vocab });
         let theirs = ask("onnx_converted.py", job);

@@ -1,4 +1,4 @@
-//! Real exports of ONNX decoders, in the folder that CURMERGE_ONNX names, against onnxruntime.
+//! Real exports of ONNX decoders, from the folder that CURMERGE_ONNX names, compared with onnxruntime.
 
 use std::path::Path;
 
@@ -18,13 +18,13 @@ fn ids(base: &Base) -> Vec<u32> {
     (0..12).map(|i| (i * 37 + 5) % base.config().vocab as u32).collect()
 }
 
-/// Where the model's configuration lies.
+/// The folder of the model's configuration.
 fn base_folder(base: &Base) -> &Path {
     let Files::Onnx(model) = base.files() else { panic!("an ONNX model") };
     model.folder()
 }
 
-/// What onnxruntime says of a model.
+/// Runs a model in onnxruntime.
 fn ask(job: &Value) -> Value {
     let answers =
         environment::answer("onnx_logits.py", &["OUT".as_ref()], json!([job]).to_string().as_bytes());
@@ -35,14 +35,15 @@ fn job(path: &Path, base: &Base, ids: &[u32], decode: usize) -> Value {
     json!({ "model": path, "ids": ids, "head": base.config().head_dim, "decode": decode })
 }
 
-/// How far logits may be off: what the model itself rounds.
+/// The largest accepted error of logits. It depends on what the model itself rounds.
 fn tolerance(name: &str) -> f64 {
     match name {
         // onnxruntime computes in half precision.
         _ if name.contains("fp16") || name.contains("q4f16") => 2e-2,
-        // The builder writes the factor of embeddings with two decimals: with the whole of it the error is 1e-6.
+        // The builder rounds the factor of embeddings to two decimals. With the exact factor the error is
+        // 1e-6.
         _ if name.starts_with("gemma") && name.contains("genai") => 2e-3,
-        // transformers exports it by an attention that has no soft cap.
+        // transformers exports an attention without the soft cap.
         "gemma2-optimum" => 1.0,
         _ => 1e-3,
     }
@@ -70,7 +71,7 @@ fn logits_equal_those_of_onnxruntime() {
 
 #[test]
 #[ignore = "needs CURMERGE_ONNX and CURMERGE_PYTHON with onnxruntime"]
-fn merged_models_write_in_onnxruntime_what_base_and_adapter_write() {
+fn merged_models_in_onnxruntime_continue_like_base_and_adapter() {
     const WRITTEN: usize = 8;
     let mut bad = Vec::new();
     for (name, base) in bases() {
@@ -89,7 +90,7 @@ fn merged_models_write_in_onnxruntime_what_base_and_adapter_write() {
         model.attach(&adapter.targets, adapter.scale).unwrap();
         let (beside, _) = logits(&model, &ids);
         let right = numbers(&answer["logits"]);
-        // The merged model as curmerge reads it, with the configuration of its base.
+        // To read the merged model, curmerge needs the configuration of its base.
         for file in ["config.json", "genai_config.json"] {
             let beside = base_folder(&base).join(file);
             if beside.is_file() {
@@ -100,7 +101,7 @@ fn merged_models_write_in_onnxruntime_what_base_and_adapter_write() {
         let merged = Transformer::new(&merged).unwrap();
         let (again, _) = logits(&merged, &ids);
         let quantized = ["int4", "int8", "q4", "q8"].iter().any(|kind| name.contains(kind));
-        // What a merge rounds is not what the adapter beside the base does.
+        // Merging into a quantized model rounds, so only the merged model can agree.
         let own = if quantized { &merged } else { &model };
         let theirs: Vec<u64> = serde_json::from_value(answer["written"].clone()).unwrap();
         let same = written(own, &ids, WRITTEN) == theirs;

@@ -1,4 +1,5 @@
-//! ONNX models of real ones, SmolLM2-135M-Instruct and Gemma 3 270M, against transformers and onnxruntime-genai.
+//! ONNX models written from SmolLM2-135M-Instruct and Gemma 3 270M, compared with transformers and
+//! onnxruntime-genai.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -17,19 +18,19 @@ const PROMPTS: &[&str] = &[
     "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n",
     "The three laws of thermodynamics say that",
 ];
-/// Tokens that are generated after each.
+/// Tokens generated after each prompt.
 const COUNT: &str = "24";
 
 fn model(name: &str) -> PathBuf {
     named("CURMERGE_MODELS").join(name)
 }
 
-/// What onnxruntime-genai says.
+/// Runs a model in onnxruntime-genai.
 fn ask_genai(words: &[&OsStr], input: &Value) -> Value {
     python::answer(&named("CURMERGE_GENAI_PYTHON"), "onnx_genai.py", words, input.to_string().as_bytes())
 }
 
-/// What curmerge generates after each prompt: its tokens, and the new ones.
+/// For each prompt, its tokens and those that curmerge generates after it.
 fn ours(model: &Path, adapter: Option<&Path>, prompts: &[&str]) -> Vec<[Vec<u32>; 2]> {
     let generate = |prompt: &&str| {
         let mut words = vec![OsStr::new("run"), model.as_os_str()];
@@ -41,7 +42,8 @@ fn ours(model: &Path, adapter: Option<&Path>, prompts: &[&str]) -> Vec<[Vec<u32>
     prompts.iter().map(generate).collect()
 }
 
-/// Logits of onnxruntime and of transformers, which opens `folder`, equal after every token of the first prompt.
+/// Checks that onnxruntime, and transformers on `folder`, give equal logits after every token of the first
+/// prompt.
 fn assert_same_logits(what: &str, source: &Path, folder: &Path, scratch: &Path) {
     let onnx = scratch.join("model.onnx");
     curmerge!("convert", source, onnx).done();
@@ -79,7 +81,7 @@ fn transformers_gives_the_same_logits() {
     }
 }
 
-/// onnxruntime-genai generates what curmerge does.
+/// Checks that onnxruntime-genai generates the same tokens as curmerge.
 fn assert_same_tokens(what: &str, source: &Path, prompts: &[&str], scratch: &Path, options: &[&str]) {
     let folder = scratch.join("genai");
     let mut words: Vec<&OsStr> = vec!["convert".as_ref(), source.as_os_str(), folder.as_os_str()];
@@ -95,7 +97,7 @@ fn assert_same_tokens(what: &str, source: &Path, prompts: &[&str], scratch: &Pat
 fn assert_generated(what: &str, ours: &[[Vec<u32>; 2]], found: &Value) {
     for ([_, right], found) in ours.iter().zip(found.as_array().unwrap()) {
         let mut found: Vec<u32> = serde_json::from_value(found["tokens"].clone()).unwrap();
-        // It gives the end of the text too.
+        // onnxruntime-genai also returns the end-of-text token.
         found.truncate(if found.len() == right.len() + 1 { right.len() } else { found.len() });
         assert_eq!(&found, right, "{what}");
     }
@@ -104,7 +106,7 @@ fn assert_generated(what: &str, ours: &[[Vec<u32>; 2]], found: &Value) {
 
 #[test]
 #[ignore = "needs onnxruntime-genai"]
-fn genai_generates_the_same_tokens_by_every_architecture() {
+fn genai_generates_the_same_tokens_with_every_architecture() {
     let scratch = tempfile::tempdir().unwrap();
     for name in genai() {
         let prompts = ["The quick brown fox", "In the evening, when the wind comes from the west"];
@@ -117,13 +119,13 @@ fn genai_generates_the_same_tokens_by_every_architecture() {
 
 #[test]
 #[ignore = "needs real models"]
-fn genai_generates_the_same_tokens_by_real_models() {
+fn genai_generates_the_same_tokens_with_real_models() {
     let scratch = tempfile::tempdir().unwrap();
     let smol = model("smollm2-hf");
     assert_same_tokens("SmolLM2, F32", &smol, PROMPTS, scratch.path(), &[]);
     let words = [scratch.path().join("genai").into_os_string(), "OUT".into(), COUNT.into()];
     let words: Vec<&OsStr> = words.iter().map(|word| word.as_os_str()).collect();
-    // Its own tokenizer opens the folder too.
+    // Its own tokenizer also loads the folder.
     let found = ask_genai(&words, &json!(PROMPTS));
     for ([ids, _], found) in ours(&smol, None, PROMPTS).iter().zip(found.as_array().unwrap()) {
         assert_eq!(found["prompt"], json!(ids));
@@ -155,7 +157,7 @@ fn genai_generates_the_same_tokens_with_an_adapter() {
     curmerge!("convert", smol, folder, "--format", "onnx", "--genai", "--lora-inputs", "q,v").done();
     curmerge!("export", adapter, "--base", smol, "--format", "onnx-adapter", "-o", exported).done();
     let [with, without] = [Some(adapter.as_path()), None].map(|adapter| ours(&smol, adapter, PROMPTS));
-    assert_ne!(with, without, "an adapter that changes nothing shows nothing");
+    assert_ne!(with, without, "the adapter changes nothing, so the test proves nothing");
     let words = [folder.as_os_str(), OsStr::new("OUT"), OsStr::new(COUNT), exported.as_os_str()];
     let ids: Vec<&Vec<u32>> = with.iter().map(|[prompt, _]| prompt).collect();
     assert_generated("without", &without, &ask_genai(&words[..3], &json!(ids)));

@@ -1,4 +1,5 @@
-//! LoRA adapters in PEFT itself: those that `export` writes, and those that it makes, merged by both.
+//! LoRA adapters compared with PEFT: it loads those that `export` writes, and `merge` merges those that PEFT
+//! makes.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,10 +13,8 @@ use crate::support::families::{CONTAINERS, Container, Family};
 #[ignore = "needs CURMERGE_PYTHON with torch, transformers and peft"]
 fn peft_agrees_on_fused_and_transposed_matrices() {
     let folder = tempfile::tempdir().unwrap();
-    let [adapter_file, exported, merged, lora, out] =
-        ["adapter.st", "peft", "merged", "lora", "out.json"].map(|name| folder.path().join(name));
-    let ask = |words: &[&OsStr]| environment::ask("peft_client.py", words, &[]);
-    let answer = || -> serde_json::Value { serde_json::from_slice(&fs::read(&out).unwrap()).unwrap() };
+    let [adapter_file, exported, merged, lora] =
+        ["adapter.st", "peft", "merged", "lora"].map(|name| folder.path().join(name));
     for name in ["phi3", "gpt2", "llama2", "gemma3", "qwen3moe"] {
         let family = Family::open(name);
         let path = family.path(Container::Folder);
@@ -26,33 +25,26 @@ fn peft_agrees_on_fused_and_transposed_matrices() {
             curmerge!("export", adapter_file, "--base", base, "--format", "peft", "-o", exported, "--force")
                 .done();
             curmerge!("merge", path, adapter_file, "-o", merged, "--type-adapted", "f32", "--force").done();
-            ask(&[
-                "same".as_ref(),
-                path.as_os_str(),
-                exported.as_os_str(),
-                merged.as_os_str(),
-                out.as_os_str(),
-            ]);
-            let (off, moved) = (answer()["off"].as_f64().unwrap(), answer()["moved"].as_f64().unwrap());
+            let folders = [&path, &exported, &merged].map(|folder| folder.as_os_str());
+            let arguments = [&["same".as_ref()], &folders[..], &["OUT".as_ref()]].concat();
+            let found = environment::answer("peft_client.py", &arguments, &[]);
+            let [off, moved] = ["off", "moved"].map(|key| found[key].as_f64().unwrap());
             println!("{name} {words} {container:?}: logits off by {off:.1e}, moved by {moved:.1e}");
             assert!(off < 1e-4 && moved > 1e-2, "{name} {words} {container:?}: {off} {moved}");
         }
-        // Of experts transformers keeps parameters without modules, and PEFT's adapters of those are refused.
+        // transformers stores experts as parameters without modules, and curmerge refuses PEFT's adapters of those.
         let kinds: &[&str] = if name == "qwen3moe" { &[] } else { &["plain", "rslora", "patterns"] };
         for kind in kinds {
             fs::remove_dir_all(&lora).ok();
-            ask(&["make".as_ref(), path.as_os_str(), lora.as_os_str(), OsStr::new(kind)]);
+            let words = ["make".as_ref(), path.as_os_str(), lora.as_os_str(), OsStr::new(kind)];
+            environment::ask("peft_client.py", &words, &[]);
             curmerge!("merge", path, lora, "-o", merged, "--type-adapted", "f32", "--force").done();
-            ask(&[
-                "merged".as_ref(),
-                path.as_os_str(),
-                lora.as_os_str(),
-                merged.as_os_str(),
-                out.as_os_str(),
-            ]);
-            let error = answer()["error"].as_f64().unwrap();
-            println!("{name} {kind}: {} matrices, error at most {error:.1e}", answer()["changed"]);
-            assert!(error < 1e-4 && answer()["changed"].as_u64() >= Some(8), "{name} {kind}: {error}");
+            let folders = [&path, &lora, &merged].map(|folder| folder.as_os_str());
+            let words = [&["merged".as_ref()], &folders[..], &["OUT".as_ref()]].concat();
+            let found = environment::answer("peft_client.py", &words, &[]);
+            let error = found["error"].as_f64().unwrap();
+            println!("{name} {kind}: {} matrices, error at most {error:.1e}", found["changed"]);
+            assert!(error < 1e-4 && found["changed"].as_u64() >= Some(8), "{name} {kind}: {error}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! llama.cpp's vocabulary-only files, with its own test vectors and with llama.cpp itself. The files are in models/ of the
-//! source folder that CURMERGE_LLAMA_CPP names.
+//! llama.cpp's vocabulary-only files, compared with its test vectors and with llama.cpp itself. The files are
+//! in models/ of the source folder that CURMERGE_LLAMA_CPP names.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::support::environment::{self, named};
 use crate::support::remade;
 
-/// Vocabularies with vectors.
+/// Vocabularies with test vectors.
 const WITH_VECTORS: &[&str] = &[
     "command-r",
     "deepseek-coder",
@@ -28,11 +28,11 @@ const WITH_VECTORS: &[&str] = &[
     "refact",
     "starcoder",
 ];
-/// Vocabularies without.
+/// Vocabularies without test vectors.
 const BARE: &[&str] = &["aquila", "baichuan", "gpt-neox"];
-/// Those of encoders, which curmerge does not train.
+/// Vocabularies of encoders, which curmerge does not train.
 const OF_ENCODERS: &[&str] = &["bert-bge", "nomic-bert-moe"];
-/// What stands between two texts of a file of vectors.
+/// The separator of the texts in a file of vectors.
 const SEPARATOR: &str = "\n__ggml_vocab_test__\n";
 
 fn models() -> PathBuf {
@@ -43,13 +43,13 @@ fn open(name: &str) -> Gguf {
     Gguf::open(&models().join(format!("ggml-vocab-{name}.gguf"))).unwrap()
 }
 
-/// Texts and ids, one line for each text; no token is put around, and control tokens' texts are ordinary.
+/// Texts and their ids, without BOS and EOS, with control tokens' texts as ordinary text.
 fn vectors(name: &str) -> Vec<(String, Vec<u32>)> {
     let read = |ending: &str| {
         std::fs::read_to_string(models().join(format!("ggml-vocab-{name}.gguf.{ending}"))).unwrap()
     };
     let (texts, ids) = (read("inp"), read("out"));
-    // An empty text at the end does not count.
+    // The last separator ends the file.
     let texts = texts.strip_suffix(SEPARATOR).unwrap_or(&texts);
     let texts: Vec<String> = texts.split(SEPARATOR).map(str::to_owned).collect();
     let ids: Vec<Vec<u32>> =
@@ -60,7 +60,7 @@ fn vectors(name: &str) -> Vec<(String, Vec<u32>)> {
 
 #[test]
 #[ignore = "needs CURMERGE_LLAMA_CPP, a source folder of llama.cpp"]
-fn llama_cpps_vectors_are_met() {
+fn the_tokens_are_those_of_llama_cpps_vectors() {
     for name in WITH_VECTORS {
         let tokenizer = Tokenizer::from_gguf(&open(name)).unwrap();
         let vectors = vectors(name);
@@ -74,7 +74,7 @@ fn llama_cpps_vectors_are_met() {
 
 #[test]
 #[ignore = "needs CURMERGE_LLAMA_CPP, a source folder of llama.cpp, and CURMERGE_PYTHON with xllamacpp"]
-fn hard_texts_have_the_tokens_of_llama_cpp() {
+fn hard_texts_have_llama_cpps_tokens() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vocabularies");
     std::fs::create_dir_all(&folder).unwrap();
     let (model, tokens) = (folder.join("model.gguf"), folder.join("tokens.jsonl"));
@@ -97,7 +97,7 @@ fn hard_texts_have_the_tokens_of_llama_cpp() {
 
 #[test]
 #[ignore = "needs CURMERGE_LLAMA_CPP, a source folder of llama.cpp"]
-fn every_vocabulary_file_is_looked_at() {
+fn every_vocabulary_file_is_tested() {
     let mut here: Vec<String> = std::fs::read_dir(models())
         .unwrap()
         .filter_map(|entry| entry.unwrap().file_name().into_string().ok())

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""PEFT itself, for tests/real/smollm2.rs and tests/main/merge/fused.rs.
+"""Asks PEFT, for tests/real/smollm2.rs and tests/real/peft.rs.
 
     peft_client.py log-probs FOLDER ADAPTER OUT.json < prompts.json
-        OUT.json becomes [{"log_probs": {token id: natural log-probability after the prompt}}].
+        OUT.json becomes [{"ids": tokens of the prompt, "log_probs": {token id: natural log-probability after it}}].
     peft_client.py make FOLDER OUT {plain|rslora|patterns}
         A random LoRA on all linear layers, saved by PEFT.
     peft_client.py merged FOLDER ADAPTER MERGED OUT.json
-        OUT.json becomes {"error": the greatest of |found - right| / |right - base| over the changed matrices, "changed":
-        their number}, right by merge_and_unload in float32, found in the folder MERGED.
+        OUT.json becomes {"error": the largest |found - right| / |right - base| of the changed matrices, "changed":
+        their number}. `right` is from merge_and_unload in float32, `found` from the folder MERGED.
     peft_client.py same FOLDER ADAPTER MERGED OUT.json
-        OUT.json becomes {"off": the greatest difference of logits between FOLDER with ADAPTER and the folder MERGED,
-        "moved": that between FOLDER alone and MERGED}, in float32.
+        OUT.json becomes {"off": the largest difference of logits between FOLDER with ADAPTER and the folder MERGED,
+        "moved": the same between FOLDER alone and MERGED}, in float32.
 """
 
 import json
@@ -39,7 +39,7 @@ def log_probs(folder, adapter, out):
         ids = tokenizer(prompt, return_tensors="pt").input_ids
         with torch.no_grad():
             values = model(input_ids=ids).logits[0, -1].double().log_softmax(-1).tolist()
-        answers.append({"log_probs": {str(i): value for i, value in enumerate(values)}})
+        answers.append({"ids": ids[0].tolist(), "log_probs": {str(i): value for i, value in enumerate(values)}})
     json.dump(answers, open(out, "w", encoding="utf-8"))
 
 

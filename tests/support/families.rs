@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::adapter::Recipe;
 use super::goldens::{integers, numbers};
 
-/// Calls a macro with the fixtures that can be converted into ONNX: a name for a module, and the folder's. Entries after
-/// the macro's name are added to them.
+/// Calls a macro with the fixtures that can be converted into ONNX: a name for a module, and the folder's.
+/// Entries after the macro's name are added to them.
 #[macro_export]
 macro_rules! each_convertible {
     ($call:ident $($more:tt)*) => {

@@ -40,6 +40,11 @@ pub fn theirs(model: &Path, lora: Option<&Path>, prompts: &[&str]) -> Vec<Next> 
     let mut words = vec![model.as_os_str(), OsStr::new("OUT")];
     words.extend(lora.iter().flat_map(|l| [OsStr::new("--lora"), l.as_os_str()]));
     let answers = venv::answer("log_probs.py", &words, json!(prompts).to_string().as_bytes());
+    read(&answers)
+}
+
+/// The answers of a script: a list of `{"ids", "log_probs": {id: natural logarithm}}`.
+pub fn read(answers: &Value) -> Vec<Next> {
     let number = |(id, value): (&String, &Value)| (id.parse().unwrap(), value.as_f64().unwrap());
     let next = |answer: &Value| Next {
         ids: serde_json::from_value(answer["ids"].clone()).unwrap(),

@@ -1,4 +1,4 @@
-//! Writes one small sound file of each kind to `corpus/`, for the fuzzer to start from.
+//! Writes one small valid file of each kind to `corpus/`, from which the fuzzer starts.
 
 use std::collections::BTreeMap;
 
@@ -25,13 +25,13 @@ fn main() -> std::io::Result<()> {
             dims: vec![dtype.block_elements() as u64, 2],
         })
         .collect();
-    let gguf = GgufLayout::new(3, 8, &keys, tensors).expect("a sound layout");
+    let gguf = GgufLayout::new(3, 8, &keys, tensors).expect("a valid layout");
     write("gguf", &bytes(gguf.header(), gguf.file_bytes()))?;
 
     let onnx = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/onnx/kinds.onnx");
     write("onnx", &std::fs::read(onnx)?)?;
 
-    // One entry, `a`, of one value.
+    // One entry, `a`, with one value.
     write("imatrix", b"\x01\0\0\0\x01\0\0\0a\x02\0\0\0\x01\0\0\0\0\0\x80\x3f")?;
 
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -40,7 +40,7 @@ fn main() -> std::io::Result<()> {
         .into_iter()
         .map(|(dtype, shape)| NewSafeTensor { name: dtype.name().to_owned(), dtype, shape })
         .collect();
-    let safe = SafeTensorsLayout::new(&metadata, tensors).expect("a sound layout");
+    let safe = SafeTensorsLayout::new(&metadata, tensors).expect("a valid layout");
     write("safetensors", &bytes(safe.header(), safe.file_bytes()))?;
 
     let adapter = Adapter {
@@ -67,7 +67,7 @@ fn main() -> std::io::Result<()> {
             sketch: Some(vec![0.25]),
         }],
     };
-    write("adapter", &adapter.to_bytes().expect("a sound adapter"))
+    write("adapter", &adapter.to_bytes().expect("a valid adapter"))
 }
 
 fn write(target: &str, bytes: &[u8]) -> std::io::Result<()> {

@@ -1,5 +1,5 @@
-//! Any bytes as a GGUF file: an error of one line, or a file whose tensors lie in it, decode, and write again
-//! alike.
+//! Any bytes as a GGUF file: an error of one line, or a file whose tensors lie in it, decode, and give the
+//! same header when written again.
 #![no_main]
 
 use curmerge_formats::{Gguf, GgufLayout, NewTensor, decode};
@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
                 .iter()
                 .map(|t| NewTensor { name: t.name.clone(), dtype: t.dtype, dims: t.dims.clone() })
                 .collect();
-            // Refused only for names that llama.cpp would not take. Gaps between tensors and padding are not
+            // Only names that llama.cpp would refuse are an error. Gaps between tensors and padding are not
             // kept.
             if let Ok(layout) = GgufLayout::new(file.version(), file.alignment(), file.metadata(), tensors) {
                 let close =

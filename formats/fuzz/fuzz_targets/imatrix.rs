@@ -1,4 +1,4 @@
-//! Any bytes as an importance matrix: an error of one line, or weights that an encoder takes.
+//! Any bytes as an importance matrix: an error of one line, or weights that an encoder accepts.
 #![no_main]
 
 use curmerge_formats::Imatrix;

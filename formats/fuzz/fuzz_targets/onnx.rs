@@ -1,5 +1,5 @@
-//! Any bytes as an ONNX file: an error of one line, or a model whose tensors lie in it and that, written
-//! without changes, is the same.
+//! Any bytes as an ONNX file: an error of one line, or a model whose tensors lie in it and that keeps its
+//! bytes when written without changes.
 #![no_main]
 
 use curmerge_formats::onnx::{Onnx, RewriteOptions, rewrite};

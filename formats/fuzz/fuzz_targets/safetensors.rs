@@ -1,5 +1,5 @@
-//! Any bytes as a safetensors file: an error of one line, or a file whose tensors cover it, and that can be
-//! laid out and read again.
+//! Any bytes as a safetensors file: an error of one line, or a file that its tensors cover and that can be
+//! written and read again.
 #![no_main]
 
 use curmerge_formats::{NewSafeTensor, SafeTensors, SafeTensorsLayout};

@@ -21,7 +21,7 @@ pub(super) fn check(adapter: &Adapter) -> Result<(), Fault> {
         return fault("rank", "it is zero");
     }
     if adapter.targets.is_empty() {
-        return fault("targets", "there is none");
+        return fault("targets", "there are none");
     }
     for (name, digest) in &adapter.base.other_tensors {
         if !is_digest(digest) {

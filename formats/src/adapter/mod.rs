@@ -113,8 +113,8 @@ impl Adapter {
     ///
     /// # Errors
     /// [`Error::Checksum`](crate::Error::Checksum) that names the damaged tensor, or the whole file if the
-    /// damage is in its header; [`Error::Malformed`](crate::Error::Malformed) for what is no adapter or not
-    /// consistent; [`Error::Unsupported`](crate::Error::Unsupported) for another version;
+    /// damage is in its header; [`Error::Malformed`](crate::Error::Malformed) for a file that is not an
+    /// adapter or not consistent; [`Error::Unsupported`](crate::Error::Unsupported) for another version;
     /// [`Error::Io`](crate::Error::Io).
     pub fn read(path: &Path) -> Result<Self> {
         read::read(path)

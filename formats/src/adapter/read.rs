@@ -62,7 +62,7 @@ struct Header<'a> {
 impl Header<'_> {
     fn check_format(&self) -> Result<()> {
         if self.texts.get(FORMAT).is_none_or(|format| format != FORMAT_NAME) {
-            let problem = "the file is safetensors, but no curmerge adapter";
+            let problem = "the file is safetensors, but not a curmerge adapter";
             return Err(Error::malformed(
                 self.path,
                 FORMAT,
@@ -87,7 +87,7 @@ impl Header<'_> {
 
     fn number<T: std::str::FromStr>(&self, key: &str) -> Result<T> {
         let text = self.text(key)?;
-        text.parse().map_err(|_| malformed(self.path, key, format!("{} is not such a number", quoted(text))))
+        text.parse().map_err(|_| malformed(self.path, key, format!("{} is not a valid number", quoted(text))))
     }
 
     fn json<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<T> {
@@ -130,7 +130,8 @@ fn tensor<'a>(
         Some(matrix) => found.shape == matrix,
     };
     if found.dtype != dtype || !shape_fits {
-        let problem = format!("it is {} of shape {:?}, not as its target demands", found.dtype, found.shape);
+        let problem =
+            format!("it is {} of shape {:?}, which does not fit its target", found.dtype, found.shape);
         return Err(malformed(file.path(), place, problem));
     }
     let bytes = file.data(found);

@@ -74,8 +74,8 @@ fn json<T: serde::Serialize>(key: &str, record: &T) -> Result<String> {
         .map_err(|error| Error::encode(key, error.to_string(), "report this as a bug"))
 }
 
-/// The training record, read back to make sure: JSON has no NaN or infinity, and would hold `null` for a loss
-/// that is.
+/// The training record, read back as a check: JSON has no NaN or infinity, and would hold `null` for such a
+/// loss.
 fn training_json(training: &Training) -> Result<String> {
     let text = json(TRAINING, training)?;
     match serde_json::from_str::<Training>(&text) {

@@ -58,7 +58,7 @@ fn tensor_bytes(dtype: DType, dims: &[u64]) -> Result<u64, String> {
     let row = dims.first().copied().unwrap_or(1);
     let block = dtype.block_elements();
     if !row.is_multiple_of(block as u64) {
-        return Err(format!("rows of {row} values are no whole number of {dtype} blocks of {block}"));
+        return Err(format!("rows of {row} values are not a whole number of {dtype} blocks of {block}"));
     }
     dims.iter()
         .try_fold(1u64, |product, &dim| product.checked_mul(dim))

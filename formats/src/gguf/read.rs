@@ -52,8 +52,8 @@ impl Gguf {
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Malformed`] for anything against the format: a count, length or offset beyond
-    /// the file, a name used twice, an alignment that is no power of two, dimensions that overflow or are no
-    /// whole number of blocks, tensors that are unaligned or overlap, text that is not UTF-8;
+    /// the file, a name used twice, an alignment that is not a power of two, dimensions that overflow or are
+    /// not whole blocks, tensors that are unaligned or overlap, text that is not UTF-8;
     /// [`Error::Unsupported`] for version 1, big-endian files, arrays of arrays and unknown tensor types.
     pub fn open(path: &Path) -> Result<Self> {
         let file = MappedFile::open(path)?;
@@ -239,9 +239,8 @@ fn read_tensor(cursor: &mut Cursor, number: u64, alignment: u64) -> Result<GgufT
     };
     let offset = cursor.u64(&place)?;
     if !offset.is_multiple_of(alignment) {
-        return Err(
-            cursor.malformed(&place, format!("offset {offset} is no multiple of the alignment {alignment}"))
-        );
+        return Err(cursor
+            .malformed(&place, format!("offset {offset} is not a multiple of the alignment {alignment}")));
     }
     match super::tensor_bytes(dtype, &dims) {
         Ok(bytes) => Ok(GgufTensor { name, dtype, dims, offset, bytes }),

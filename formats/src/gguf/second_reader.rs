@@ -2,15 +2,15 @@
 //!
 //! Two programs that read the same bytes and agree are better evidence than one. `gguf-rs` shares no code
 //! with this crate, so it finds mistakes of ours as well as damage that only one of the two accepts. The
-//! parent module says why it is a second reader and no more.
+//! parent module says why it is only a second reader.
 //!
 //! It reads only after [`Gguf::open`] has accepted the file, and from a copy of the header, so that no count
 //! in the file can send it past the header's end. Three of its habits need care:
 //!
 //! - It stops at a tensor type that it does not know, and panics at id 40, which is NVFP4 today. The copy has
 //!   F32's id there, and the comparison leaves the type out and says so.
-//! - It takes an alignment that is no multiple of 8 for 32. The comparison leaves the start of the data out
-//!   and says so.
+//! - It replaces an alignment that is not a multiple of 8 by 32. The comparison leaves the start of the data
+//!   out and says so.
 //! - It holds every metadata value as JSON, about 100 bytes each. Headers beyond [`MAX_VALUES`] or
 //!   [`MAX_HEADER`] are refused before it starts.
 

@@ -125,7 +125,7 @@ fn number(file: &Gguf, key: &str) -> Result<u64> {
     value.and_then(Value::as_u64).ok_or_else(|| {
         let problem = value.map_or_else(
             || "missing".to_owned(),
-            |value| format!("a {} that is no count", value.type_name()),
+            |value| format!("a {} that is not a count", value.type_name()),
         );
         malformed(file, key, problem, FETCH_AGAIN)
     })

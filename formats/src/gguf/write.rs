@@ -1,11 +1,11 @@
-//! Laying out a GGUF file: the header's bytes and the place of each tensor, before any data is at hand.
+//! Lays out a GGUF file: the header's bytes and the place of each tensor, before any data is available.
 
 use super::read::sorted_positions;
 use super::{ALIGNMENT_KEY, Array, DEFAULT_ALIGNMENT, GgufTensor, MAX_ALIGNMENT, MAX_DIMS, Value};
 use crate::dtype::DType;
 use crate::error::{Error, Result, quoted};
 
-/// Longer names (in bytes) llama.cpp refuses: `GGML_MAX_NAME` is 64 with the closing zero.
+/// llama.cpp refuses longer names (in bytes): `GGML_MAX_NAME` is 64 with the final zero.
 const MAX_NAME: usize = 63;
 
 /// A tensor to be written.
@@ -29,13 +29,13 @@ pub struct GgufLayout {
 
 impl GgufLayout {
     /// Lays out a file of format `version` 2 or 3 with these keys and tensors, both in the order given, the
-    /// data of each tensor at a multiple of `alignment` bytes. For what was read from a file unchanged, the
+    /// data of each tensor at a multiple of `alignment` bytes. For unchanged keys and tensors of a file, the
     /// header is that file's.
     ///
     /// # Errors
     /// [`Error::Encode`] for what no reader would take: another version, an alignment other than the
     /// metadata's `general.alignment` (32 without it), keys or names that are empty, too long or used twice,
-    /// a type that ggml has not, dimensions that overflow or are no whole number of blocks.
+    /// a type that ggml does not have, dimensions that overflow or are not whole blocks.
     pub fn new(
         version: u32,
         alignment: u64,
@@ -122,7 +122,7 @@ fn check_file(version: u32, alignment: u64, metadata: &[(String, Value)]) -> Res
     if !alignment.is_power_of_two() || alignment > MAX_ALIGNMENT || stated != Some(alignment) {
         return Err(Error::encode(
             format!("key {ALIGNMENT_KEY:?}"),
-            format!("the data are to be aligned to {alignment}, and the metadata do not say so"),
+            format!("the data would be aligned to {alignment}, but the metadata do not say so"),
             format!(
                 "set the key to that power of two, at most {MAX_ALIGNMENT}, as a u32, or leave it out for 32"
             ),

@@ -39,7 +39,7 @@ pub(super) struct ExternalFiles<'a> {
     paths: BTreeMap<PathBuf, usize>,
 }
 
-const MEND: &str = "keep the model's external files beside it, as the exporter wrote them";
+const KEEP_FILES: &str = "keep the model's external files beside it, as the exporter wrote them";
 
 impl<'a> ExternalFiles<'a> {
     pub(super) fn new(model: &'a Path) -> Self {
@@ -56,7 +56,7 @@ impl<'a> ExternalFiles<'a> {
     /// it.
     pub(super) fn place(&mut self, place: &str, entries: &[(String, String)], needed: u64) -> Result<Place> {
         let model = self.model;
-        let malformed = |problem: String| Error::malformed(model, place, problem, MEND);
+        let malformed = |problem: String| Error::malformed(model, place, problem, KEEP_FILES);
         let find = |wanted: &str| -> Result<Option<&str>> {
             let mut found = entries.iter().filter(|(key, _)| key == wanted);
             match (found.next(), found.next()) {
@@ -95,7 +95,7 @@ impl<'a> ExternalFiles<'a> {
         let model = self.model;
         let refuse = |problem: &str| {
             let problem = format!("its external file {} {problem}", quoted(location));
-            Error::malformed(model, place, problem, MEND)
+            Error::malformed(model, place, problem, KEEP_FILES)
         };
         check_location(location).map_err(refuse)?;
         let folder = match self.model.parent() {
@@ -138,11 +138,11 @@ fn own_folders(model: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
 /// Checks that a location stays within the folder that it is relative to, as onnx's checker does.
 pub(super) fn check_location(location: &str) -> std::result::Result<(), &'static str> {
     if location.contains('\0') {
-        return Err("is no path");
+        return Err("is not a path");
     }
     // Other systems give these characters another meaning.
     if location.contains('\\') || location.contains(':') {
-        return Err("is no portable path");
+        return Err("is not a portable path");
     }
     let mut named = false;
     for component in Path::new(location).components() {
@@ -152,5 +152,5 @@ pub(super) fn check_location(location: &str) -> std::result::Result<(), &'static
             _ => return Err("is not relative to the model's folder, or leads out of it"),
         }
     }
-    if named { Ok(()) } else { Err("is no name of a file") }
+    if named { Ok(()) } else { Err("is not the name of a file") }
 }

@@ -327,7 +327,7 @@ fn read_attribute(message: &Message, depth: usize, files: &mut ExternalFiles) ->
     }
     let name =
         name.filter(|name| !name.is_empty()).ok_or_else(|| message.malformed("an attribute has no name"))?;
-    let none = || message.malformed(format!("attribute {} has not the value of its type", quoted(&name)));
+    let none = || message.malformed(format!("attribute {} has no value of its type", quoted(&name)));
     let value = match (reference.filter(|name| !name.is_empty()), kind.unwrap_or(0)) {
         (Some(reference), _) => AttributeValue::Reference(reference),
         // Some writers omit a zero number and an empty text.

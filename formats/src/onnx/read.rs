@@ -1,4 +1,4 @@
-//! Opening an ONNX file: all messages are walked and checked once; the bytes of the tensors stay mapped.
+//! Opens an ONNX file: walks and checks all messages once, and leaves the tensors' bytes mapped.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,7 +40,7 @@ impl Onnx {
     /// file, numbers that do not end, text that is not UTF-8, graphs nested too deep, names used twice,
     /// negative or overflowing dimensions, tensors whose bytes do not fit their shape, external files that
     /// are missing, too short or outside the model's folder; [`Error::Unsupported`] for a file beyond 2 GB,
-    /// which no reader takes, and for unknown element types.
+    /// which no reader accepts, and for unknown element types.
     pub fn open(path: &Path) -> Result<Self> {
         let file = MappedFile::open(path)?;
         let size = file.bytes().len() as u64;

@@ -142,7 +142,7 @@ fn count_typed(message: &Message, field: &Field, typed: TypedField, parts: &mut 
         (Value::Fixed32(_), TypedField::Float)
         | (Value::Fixed64(_), TypedField::Double)
         | (Value::Varint(_), TypedField::Int32 | TypedField::Int64 | TypedField::Uint64) => 1,
-        _ => return Err(message.malformed(format!("{} is no row of its numbers", typed.name()))),
+        _ => return Err(message.malformed(format!("{} is not a list of its numbers", typed.name()))),
     };
     Ok(())
 }

@@ -60,12 +60,12 @@ impl Onnx {
         let data = self.data(tensor)?;
         let mut values = vec![0.0; tensor.elements() as usize];
         quant::decode(dtype, &data, &mut values)
-            .map_err(|error| Error::malformed(self.path(), place(tensor), error.to_string(), MEND))?;
+            .map_err(|error| Error::malformed(self.path(), place(tensor), error.to_string(), EXPORT_AGAIN))?;
         Ok(values)
     }
 
     fn unsupported(&self, tensor: &OnnxTensor, problem: String) -> Error {
-        Error::unsupported(self.path(), place(tensor), problem, MEND)
+        Error::unsupported(self.path(), place(tensor), problem, EXPORT_AGAIN)
     }
 
     fn typed(&self, tensor: &OnnxTensor) -> Result<Cow<'_, [u8]>> {
@@ -109,14 +109,14 @@ impl Onnx {
         // The bits of FLOAT16 and the like are unsigned, as are the numbers of UINT8.
         if !matches!(above, -1..=1) {
             let problem = format!("an entry of {} is {}", tensor.element.field().name(), value as i64);
-            return Err(Error::malformed(self.path(), place(tensor), problem, MEND));
+            return Err(Error::malformed(self.path(), place(tensor), problem, EXPORT_AGAIN));
         }
         data.extend_from_slice(&value.to_le_bytes()[..width]);
         Ok(())
     }
 }
 
-const MEND: &str = "export the model again, with raw_data and as FLOAT or FLOAT16";
+const EXPORT_AGAIN: &str = "export the model again, with raw_data and as FLOAT or FLOAT16";
 
 fn place(tensor: &OnnxTensor) -> String {
     match tensor.name.as_str() {

@@ -37,7 +37,7 @@ pub(super) enum Value {
     Varint(u64),
     Fixed64(u64),
     Fixed32(u32),
-    /// The bytes of a text, message or packed row of numbers.
+    /// The bytes of a text, a message or packed numbers.
     Bytes(Range<usize>),
 }
 
@@ -127,7 +127,7 @@ impl<'a> Message<'a> {
         let (key, at) = varint(bytes, start).ok_or_else(cut)?;
         let number = u32::try_from(key >> 3).ok().filter(|number| (1..1 << 29).contains(number));
         let number =
-            number.ok_or_else(|| self.malformed_at(start, format!("{} is no field number", key >> 3)))?;
+            number.ok_or_else(|| self.malformed_at(start, format!("{} is not a field number", key >> 3)))?;
         let (value, end) = match key & 7 {
             0 => {
                 let (value, end) = varint(bytes, at).ok_or_else(cut)?;

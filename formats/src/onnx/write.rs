@@ -317,7 +317,7 @@ fn attribute_message(node: &Node, attribute: &Attribute) -> Result<Vec<u8>> {
         }
         _ => {
             let place = format!("node {}, attribute {}", quoted(&node.name), quoted(&attribute.name));
-            let problem = "it is no number, text or list of such";
+            let problem = "it is not a number, a text or a list of these";
             return Err(Error::encode(place, problem, "give it as an input of the node"));
         }
     };
@@ -329,7 +329,7 @@ fn attribute_message(node: &Node, attribute: &Attribute) -> Result<Vec<u8>> {
 fn info_message(info: &ValueInfo) -> Result<Vec<u8>> {
     let Some(ValueType::Tensor { element, shape }) = &info.value_type else {
         let place = format!("value {}", quoted(&info.name));
-        return Err(Error::encode(place, "it has not the type of a tensor", "give it one"));
+        return Err(Error::encode(place, "its type is not that of a tensor", "give it one"));
     };
     let mut tensor = Vec::new();
     put_int(&mut tensor, 1, element.id());

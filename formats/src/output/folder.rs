@@ -38,7 +38,7 @@ impl OutputFolder {
             if !existing.is_dir() {
                 return Err(Error::WrongKind {
                     path: path.to_owned(),
-                    what: "a file, and a folder is to be written",
+                    what: "a file, but the output is a folder",
                 });
             }
             if !force {
@@ -69,7 +69,7 @@ impl OutputFolder {
     pub fn file(&self, name: &str) -> Result<OutputFile> {
         if Path::new(name).file_name() != Some(OsStr::new(name)) {
             let place = format!("file {}", crate::error::quoted(name));
-            return Err(Error::encode(place, "it is no plain name", "name a file of the folder itself"));
+            return Err(Error::encode(place, "it is not a plain name", "name a file of the folder itself"));
         }
         OutputFile::create(&self.path().join(name), &[])
     }

@@ -1,4 +1,4 @@
-//! The content of an output file as consecutive pieces: bytes at hand, ranges of other files, and values that
+//! The content of an output file as consecutive pieces: given bytes, ranges of other files, and values that
 //! are computed while the file is written.
 
 use super::OutputFile;

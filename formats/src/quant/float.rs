@@ -1,11 +1,12 @@
-//! F32, F16, BF16 and F64: one value, one element; all little-endian.
+//! F32, F16, BF16 and F64: little-endian floats, one element a value.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::TooLarge;
 
-/// Values handed to the `half` crate at a time, which uses the processor's own conversion where there is one.
+/// Values that the `half` crate converts at a time. It uses the processor's conversion instructions if there
+/// are any.
 const CHUNK: usize = 64;
 
 pub(super) fn decode_f32(bytes: &[u8], out: &mut [f32]) {
@@ -86,11 +87,11 @@ pub(super) fn encode_bf16(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge
     Ok(())
 }
 
-/// The nearest bfloat16 to a number, of two the even one, as f32; infinite from halfway beyond the largest
-/// on.
+/// The nearest bfloat16 as f32, ties to even. A number at least half a step beyond the largest becomes
+/// infinite.
 fn round_to_bf16(value: f32) -> f32 {
     let bits = value.to_bits();
-    // What is no number stays none: adding to its bits could carry into the sign.
+    // NaN stays NaN: adding to its bits could carry into the sign.
     if value.is_nan() {
         return value;
     }

@@ -1,5 +1,5 @@
-//! Writing super-blocks whose sub-blocks have a scale and a minimum: Q2_K, Q4_K and Q5_K, laid out as
-//! [`super::k_decode`] reads them.
+//! Encodes super-blocks whose sub-blocks have a scale and a minimum: Q2_K, Q4_K and Q5_K. [`super::k_decode`]
+//! describes the layouts.
 //!
 //! Source: `quantize_row_q2_K_ref`, `quantize_row_q2_K_impl` and their neighbours in ggml-quants.c.
 
@@ -9,7 +9,7 @@ use super::{TooLarge, f32_to_half, half_to_f32, k_scales};
 
 const BLOCK: usize = 256;
 
-/// The fits of `S` sub-blocks of `N` values, and what their scales and minimums are rounded to.
+/// The fits of `S` sub-blocks of `N` values, with their quantized scales and minimums.
 struct Fits<const S: usize, const N: usize> {
     subs: Vec<Affine<N>>,
     d: f32,
@@ -18,7 +18,8 @@ struct Fits<const S: usize, const N: usize> {
     minimums: [u8; S],
 }
 
-/// Fits each sub-block by itself, then rounds the scales and minimums to `0..=top` of their greatest.
+/// Fits each sub-block by itself, then quantizes the scales and the minimums to `0..=top`, where `top` is the
+/// greatest of each.
 fn fit<const S: usize, const N: usize>(
     x: &[f32; BLOCK],
     top_level: u8,
@@ -46,8 +47,8 @@ fn fit<const S: usize, const N: usize>(
     }
 }
 
-/// The same by importance, the scales and minimums too: each has the weight of its sub-block. `None` if the
-/// importance is so large that sums overflow.
+/// Fits by importance. The scales and minimums are also quantized by importance: each has the weight of its
+/// sub-block. `None` if the importance is so large that sums overflow.
 fn fit_by_importance<const S: usize, const N: usize>(
     x: &[f32; BLOCK],
     importance: &[f32; BLOCK],
@@ -71,7 +72,7 @@ fn fit_by_importance<const S: usize, const N: usize>(
     })
 }
 
-/// The final levels, against the scales and minimums as they were stored.
+/// The final levels, chosen for the scales and minimums that are stored.
 fn levels<const S: usize, const N: usize>(
     x: &[f32; BLOCK],
     top_level: u8,
@@ -92,7 +93,7 @@ fn levels<const S: usize, const N: usize>(
     levels
 }
 
-/// Twice the mean of the squares, as the types with eight sub-blocks and Q3_K weigh errors by it.
+/// Twice the mean square, by which Q3_K and the types with eight sub-blocks weight errors.
 pub(super) fn twice_mean_square(x: &[f32; BLOCK]) -> f32 {
     2.0 * sum_of_squares(x) / BLOCK as f32
 }
@@ -134,7 +135,7 @@ pub(super) fn pack_pairs(levels: &[[u8; 16]; 16], qs: &mut [u8]) {
     }
 }
 
-/// Fits the eight sub-blocks, writes `d`, `dmin` and the packed scales to `out[..16]`, and gives the final
+/// Fits the eight sub-blocks, writes `d`, `dmin` and the packed scales to `out[..16]`, and returns the final
 /// levels.
 fn eight_sub_blocks(
     x: &[f32; BLOCK],
@@ -151,8 +152,7 @@ fn eight_sub_blocks(
         }),
         Some(importance) => fit_by_importance(x, importance, twice_mean_square(x), top_level, 63)?,
     };
-    // A scale that wrapped round spills into its neighbours in the reference's Q4_K with importance, but
-    // nowhere else.
+    // In the reference, only Q4_K with importance lets a scale that wrapped around spill into its neighbours.
     if importance.is_none() || top_level == 31 {
         fits.scales = fits.scales.map(|scale| scale.min(63));
         fits.minimums = fits.minimums.map(|minimum| minimum.min(63));

@@ -1,5 +1,5 @@
-//! Reading super-blocks of 256 values: 8 sub-blocks of 32 (Q4_K, Q5_K) or 16 of 16 (Q2_K, Q3_K, Q6_K), each
-//! with a small scale that a half-precision scale of the whole super-block multiplies.
+//! Decodes super-blocks of 256 values: 8 sub-blocks of 32 (Q4_K, Q5_K) or 16 of 16 (Q2_K, Q3_K, Q6_K). A
+//! sub-block's scale is its small integer times the super-block's half-precision scale.
 //!
 //! Source: `block_q2_K` and its neighbours in ggml-common.h, `dequantize_row_*_K` in ggml-quants.c, and the
 //! class `Q2_K` and its neighbours in quants.py of the PyPI package `gguf`.
@@ -25,7 +25,7 @@ pub(super) fn decode_q2_k(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Stored: `hmask` 32 (third bits, inverted: set means nothing to take off), `qs` 64, `scales` 12, `d`.
+/// Stored: `hmask` 32 (third bits; a value whose bit is clear is 4 less), `qs` 64, `scales` 12, `d`.
 pub(super) fn decode_q3_k(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<110>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let (hmask, qs, packed) = (&block[..32], &block[32..96], &block[96..108]);
@@ -112,7 +112,8 @@ pub(super) fn decode_q6_k(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Two sub-blocks of 16 whose bits lie at `NIBBLE` and `PAIR`; constants, so that the shifts become SIMD.
+/// Decodes two sub-blocks of 16 whose bits are at `NIBBLE` and `PAIR`. These are constants so that the shifts
+/// become SIMD.
 #[inline(always)]
 fn six_bit_run<const NIBBLE: u32, const PAIR: u32>(
     low: &[u8],

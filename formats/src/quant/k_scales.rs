@@ -1,4 +1,4 @@
-//! The 12 bytes in which Q4_K and Q5_K keep eight 6-bit scales and eight 6-bit minimums.
+//! The 12 bytes in which Q4_K and Q5_K store eight 6-bit scales and eight 6-bit minimums.
 //!
 //! Bytes 0-3 hold scales 0-3 and bytes 4-7 minimums 0-3, in their low six bits. Bytes 8-11 hold the low four
 //! bits of scales 4-7 (low half) and minimums 4-7 (high half); their upper two bits are the top bits of bytes
@@ -17,7 +17,7 @@ pub(super) fn unpack(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
     (scales, minimums)
 }
 
-/// The reverse of [`unpack`]; values are at most 63.
+/// The inverse of [`unpack`]. Values are at most 63.
 pub(super) fn pack(scales: &[u8; 8], minimums: &[u8; 8]) -> [u8; 12] {
     let mut packed = [0; 12];
     for j in 0..4 {

@@ -1,11 +1,11 @@
-//! The searches for the scale of one sub-block that makes the weighted squared error least, as ggml's
-//! reference has them.
+//! Searches for the scale of one sub-block that minimizes the weighted squared error, as ggml's reference
+//! does.
 //!
 //! Source: `nearest_int`, `make_qx_quants`, `make_q3_quants`, `make_qkx2_quants`, `make_qkx3_quants` and
-//! `make_qp_quants` in ggml-quants.c. Sums run in single precision from the first value to the last: another
-//! order would round another way.
+//! `make_qp_quants` in ggml-quants.c. Sums run in single precision from the first value to the last, because
+//! another order would round differently.
 
-/// Sub-blocks whose greatest magnitude is below this are stored as zeros.
+/// A sub-block whose greatest magnitude is below this is stored as zeros.
 pub(super) const NEGLIGIBLE: f32 = 1e-15;
 
 /// Adding 1.5 * 2^23 to a number below 2^22 leaves its nearest integer, ties to even, in the low bits of the
@@ -19,7 +19,7 @@ pub(super) fn nearest_int(value: f32) -> i32 {
     bits as i32 - 0x0040_0000
 }
 
-/// The value of greatest magnitude with its sign, the first of equals; `None` if all are negligible.
+/// The value of greatest magnitude, with its sign; the first of equals. `None` if all are negligible.
 pub(super) fn extreme<const N: usize>(x: &[f32; N]) -> Option<f32> {
     let (mut magnitude, mut extreme) = (0f32, 0f32);
     for &x in x {
@@ -36,16 +36,16 @@ pub(super) struct Symmetric<const N: usize> {
     pub(super) levels: [u8; N],
 }
 
-/// The scale for levels `0..2 * half` with the error of `x[i]` weighted by `weights[i]`. `None` if the
-/// weights are so large that their sums overflow.
+/// The scale for levels `0..2 * half`. The error of `x[i]` has the weight `weights[i]`. `None` if the weights
+/// are so large that sums overflow.
 pub(super) fn symmetric_scale<const N: usize>(
     half: u8,
     x: &[f32; N],
     weights: &[f32; N],
 ) -> Option<Symmetric<N>> {
-    /// The scale at which the extreme has the last level, and 9 steps to either side of it.
+    /// The scale at which the extreme has the last level, and 9 steps on either side.
     const TRIES: usize = 19;
-    /// One more, not looked at, for whole SIMD.
+    /// One more, which is ignored, to fill the SIMD registers.
     const LANES: usize = TRIES + 1;
     let Some(extreme) = extreme(x) else {
         return Some(Symmetric { scale: 0.0, levels: [0; N] });
@@ -55,8 +55,8 @@ pub(super) fn symmetric_scale<const N: usize>(
     for (inverse, step) in inverses[1..].iter_mut().zip((-9i8..=9).filter(|&step| step != 0)) {
         *inverse = -(half + 0.1 * f32::from(step)) / extreme;
     }
-    // All tries at once, so that the sums of each can run in order and the tries still become SIMD. No level
-    // is far from the range, so rounding and clamping floats gives what `nearest_int` would.
+    // All tries run side by side as SIMD, so that each can still sum in order. No level is far from the
+    // range, so rounding and clamping floats gives the same as `nearest_int`.
     let level = |inverse: f32, x: f32| (inverse * x + ROUNDER - ROUNDER).clamp(-half, half - 1.0);
     let (mut with_x, mut with_l) = ([0f32; LANES], [0f32; LANES]);
     for (&x, &w) in x.iter().zip(weights) {
@@ -80,8 +80,8 @@ pub(super) fn symmetric_scale<const N: usize>(
     scale.is_finite().then_some(Symmetric { scale, levels })
 }
 
-/// The scale for levels `0..2 * half` with the error of `x[i]` weighted by `x[i]^2`, found by moving one
-/// level at a time for as long as that makes the error less, five rounds at most.
+/// The scale for levels `0..2 * half`. The error of `x[i]` has the weight `x[i]^2`. The search moves one
+/// level at a time while that reduces the error, for at most five rounds.
 pub(super) fn symmetric_descent<const N: usize>(half: u8, x: &[f32; N]) -> Option<Symmetric<N>> {
     let Some(extreme) = extreme(x) else {
         return Some(Symmetric { scale: 0.0, levels: [0; N] });
@@ -126,12 +126,12 @@ pub(super) fn symmetric_descent<const N: usize>(half: u8, x: &[f32; N]) -> Optio
 /// What [`affine_scales`] finds: `x[i] ~ scale * levels[i] - minimum`.
 pub(super) struct Affine<const N: usize> {
     pub(super) scale: f32,
-    /// Not negative: how far the lowest level lies below zero.
+    /// How far the lowest level is below zero; not negative.
     pub(super) minimum: f32,
     pub(super) levels: [u8; N],
 }
 
-/// What error is to be least.
+/// The error that is minimized.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Least {
     Squares,
@@ -144,16 +144,16 @@ pub(super) struct Tries {
     pub(super) step: f32,
     pub(super) steps: u32,
     pub(super) least: Least,
-    /// Whether a level tried is brought into range before it is rounded. Without, one beyond 2^22, which
-    /// arises when the minimum comes near the greatest value, wraps round.
+    /// Whether a level is clamped before it is rounded. If not, a level beyond 2^22 wraps around. Levels that
+    /// large arise when the minimum comes near the greatest value.
     pub(super) bounded: bool,
 }
 
-/// Where there is an importance matrix, every type tries these.
+/// What every type tries with an importance matrix.
 pub(super) const IMPORTANCE_TRIES: Tries =
     Tries { first: -0.9, step: 0.05, steps: 36, least: Least::Squares, bounded: true };
 
-/// For each sub-block, scale and minimum for levels `0..=top` with the error of `x[j][i]` weighted by
+/// The scale and minimum of each sub-block for levels `0..=top`. The error of `x[j][i]` has the weight
 /// `weights[j][i]`.
 pub(super) fn affine_scales<const N: usize>(
     top: u8,
@@ -172,8 +172,7 @@ pub(super) fn affine_scales<const N: usize>(
     fits
 }
 
-/// [`affine_scales`] of `L` sub-blocks, one to a lane: the sums of each can run in order, and the loops still
-/// become SIMD.
+/// [`affine_scales`] of `L` sub-blocks, one a SIMD lane, so that each can still sum in order.
 fn affine_side_by_side<const L: usize, const N: usize>(
     top: u8,
     x: &[[f32; N]; L],
@@ -195,7 +194,7 @@ fn affine_side_by_side<const L: usize, const N: usize>(
             sum_x[lane] += w[lane] * x[lane];
         }
     }
-    // The minimum is stored without a sign, to be taken off.
+    // The minimum is stored without a sign and subtracted, so it cannot lie above zero.
     for least in &mut least {
         *least = if *least > 0.0 { 0.0 } else { *least };
     }
@@ -225,7 +224,8 @@ fn affine_side_by_side<const L: usize, const N: usize>(
     let mut best = errors(&scale, &minimum, &levels);
     for k in 0..=tries.steps {
         let span = tries.first + tries.step * k as f32 + top;
-        // From the best minimum so far, not from the least value: the reference keeps both in one variable.
+        // The span begins at the best minimum so far, not at the least value: the reference keeps both in one
+        // variable.
         let inverse: [f32; L] = std::array::from_fn(|lane| span / (greatest[lane] - minimum[lane]));
         let mut tried = [[0f32; L]; N];
         let (mut sum_l, mut sum_l2, mut sum_xl) = ([0f32; L], [0f32; L], [0f32; L]);
@@ -271,7 +271,7 @@ fn affine_side_by_side<const L: usize, const N: usize>(
     })
 }
 
-/// The nearest of the levels `0..=top`, or any of them for what is beyond 2^22.
+/// The nearest of the levels `0..=top`; an arbitrary one if `|x|` exceeds 2^22.
 #[inline(always)]
 fn level_at(place: f32, top: f32) -> f32 {
     (nearest_int(place) as f32).clamp(0.0, top)
@@ -290,10 +290,10 @@ pub(super) struct Positive<const N: usize> {
     pub(super) levels: [u8; N],
 }
 
-/// The scale for levels `0..=top` of numbers that are positive but for rounding, with the error of `x[i]`
-/// weighted by `weights[i]`. `None` if the weights are so large that their sums overflow.
+/// The scale for levels `0..=top` of numbers that are not negative, except by rounding errors. The error of
+/// `x[i]` has the weight `weights[i]`. `None` if the weights are so large that sums overflow.
 ///
-/// A negative number gets a negative level, and that wraps round to 256 less as the reference's does.
+/// A negative number gets a negative level, which wraps around to 256 more, as in the reference.
 pub(super) fn positive_scale<const N: usize>(
     top: u8,
     x: &[f32; N],

@@ -1,5 +1,5 @@
-//! Writing super-blocks whose sub-blocks have a signed scale and no minimum: Q3_K and Q6_K, laid out as
-//! [`super::k_decode`] reads them.
+//! Encodes super-blocks whose sub-blocks have a signed scale and no minimum: Q3_K and Q6_K.
+//! [`super::k_decode`] describes the layouts.
 //!
 //! Source: `quantize_row_q3_K_ref`, `quantize_row_q3_K_impl` and their neighbours in ggml-quants.c.
 
@@ -14,7 +14,7 @@ const SUBS: usize = 16;
 /// The fits of the sixteen sub-blocks of 16.
 type Fits = [Symmetric<SUBS>; SUBS];
 
-/// Calls `fit` on each sub-block's number; `None` if one of them gives that.
+/// Calls `fit` with the number of each sub-block. `None` if any call returns `None`.
 fn fits(fit: impl Fn(usize) -> Option<Symmetric<SUBS>>) -> Option<Fits> {
     let mut found = [const { Symmetric { scale: 0.0, levels: [0; SUBS] } }; SUBS];
     for (j, found) in found.iter_mut().enumerate() {
@@ -23,7 +23,7 @@ fn fits(fit: impl Fn(usize) -> Option<Symmetric<SUBS>>) -> Option<Fits> {
     Some(found)
 }
 
-/// The sub-blocks' scale of greatest magnitude with its sign, the first of equals.
+/// The sub-blocks' scale of greatest magnitude, with its sign; the first of equals.
 fn extreme_scale(fits: &Fits) -> f32 {
     let mut extreme = 0f32;
     for fit in fits {
@@ -34,7 +34,7 @@ fn extreme_scale(fits: &Fits) -> f32 {
     extreme
 }
 
-/// The final levels `0..2 * half`, against `d` as it was stored times the small scales.
+/// The final levels `0..2 * half`, chosen for the stored `d` times the small scales.
 fn levels(x: &[f32; BLOCK], half: i32, fits: Fits, d: u16, small: &[i8; SUBS]) -> [[u8; SUBS]; SUBS] {
     let (subs, _) = x.as_chunks::<SUBS>();
     let mut levels = fits.map(|fit| fit.levels);
@@ -75,7 +75,7 @@ pub(super) fn encode_q3_k(
     })
 }
 
-/// Fits, the scale of the super-block, and the sub-blocks' scales in 0 to 63 with 32 for zero.
+/// The fits, the scale of the super-block, and the sub-blocks' scales from 0 to 63, where 32 means zero.
 fn fit_q3(x: &[f32; BLOCK]) -> Option<(Fits, f32, [u8; SUBS])> {
     let (subs, _) = x.as_chunks::<SUBS>();
     let fits = fits(|j| symmetric_descent(4, &subs[j]))?;
@@ -85,14 +85,15 @@ fn fit_q3(x: &[f32; BLOCK]) -> Option<(Fits, f32, [u8; SUBS])> {
     }
     let inverse = -32.0 / extreme;
     let scales = std::array::from_fn(|j| {
-        // To a byte before it is clamped, as the reference does.
+        // The reference converts to a byte before it clamps.
         let small = nearest_int(inverse * fits[j].scale) as i8;
         (small.clamp(-32, 31) + 32) as u8
     });
     Some((fits, 1.0 / inverse, scales))
 }
 
-/// The same by importance, the scales too: each has the weight of its sub-block.
+/// Like [`fit_q3`], by importance. The scales are also quantized by importance: each has the weight of its
+/// sub-block.
 fn fit_q3_by_importance(x: &[f32; BLOCK], importance: &[f32; BLOCK]) -> Option<(Fits, f32, [u8; SUBS])> {
     let (subs, _) = x.as_chunks::<SUBS>();
     let (importance, _) = importance.as_chunks::<SUBS>();

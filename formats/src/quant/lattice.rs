@@ -1,5 +1,6 @@
-//! Super-blocks of 256 values whose codes are points of a codebook: IQ1 eight coordinates with a shift, IQ2
-//! eight and IQ3 four magnitudes with signs apart. Eight sub-blocks of 32 values, each four groups of eight.
+//! Decodes super-blocks of 256 values whose codes are points of a codebook. A point of IQ1 is eight
+//! coordinates, which are shifted. A point of IQ2 is eight magnitudes and one of IQ3 four; their signs are
+//! stored separately. A super-block has eight sub-blocks of 32 values, each four groups of eight.
 //!
 //! Source: `block_iq1_s` and its neighbours in ggml-common.h, `dequantize_row_iq*` in ggml-quants.c, and the
 //! class `IQ2_XXS` and its neighbours in quants.py of the PyPI package `gguf`. Numbers of several bytes are
@@ -25,8 +26,8 @@ fn half_scales(d: f32, packed: u8) -> [f32; 2] {
     [packed & 15, packed >> 4].map(|scale| d * (0.5 + f32::from(scale)) * 0.25)
 }
 
-/// Stored: `d`, then for each sub-block 4 places in the codebook and a word: 4 times 7 sign bits, 4 bits of
-/// scale.
+/// Stored: `d`, then for each sub-block 4 indices into the codebook and a 32-bit word: 4 times 7 sign bits, 4
+/// bits of scale.
 pub(super) fn decode_iq2_xxs(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<66>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let d = half_at(block, 0);
@@ -42,7 +43,8 @@ pub(super) fn decode_iq2_xxs(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Stored: `d`, `qs` 32 numbers of 16 bits (place 9, signs 7), `scales` 8 (first half of the sub-block low).
+/// Stored: `d`, `qs` 32 numbers of 16 bits (index 9, signs 7), `scales` 8 (first half of the sub-block in the
+/// low four bits).
 pub(super) fn decode_iq2_xs(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<74>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let d = half_at(block, 0);
@@ -59,7 +61,7 @@ pub(super) fn decode_iq2_xs(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Stored: `d`, `qs` 32 (low eight bits of the places), signs 32, `qh` 8 (top two bits, four to a byte),
+/// Stored: `d`, `qs` 32 (low eight bits of the indices), signs 32, `qh` 8 (top two bits, four to a byte),
 /// `scales` 8.
 pub(super) fn decode_iq2_s(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<82>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
@@ -78,7 +80,7 @@ pub(super) fn decode_iq2_s(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Stored: `d`, `qs` 64 places, two to a group, then a word for each sub-block as in IQ2_XXS.
+/// Stored: `d`, `qs` 64 indices, two to a group, then a word for each sub-block as in IQ2_XXS.
 pub(super) fn decode_iq3_xxs(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<98>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let d = half_at(block, 0);
@@ -95,8 +97,8 @@ pub(super) fn decode_iq3_xxs(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Stored: `d`, `qs` 64 (low eight bits of the places), `qh` 8 (ninth bits), `signs` 32, `scales` 4 (first of
-/// two sub-blocks low).
+/// Stored: `d`, `qs` 64 (low eight bits of the indices), `qh` 8 (ninth bits), `signs` 32, `scales` 4 (two
+/// sub-blocks to a byte, the first low).
 pub(super) fn decode_iq3_s(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<110>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let d = half_at(block, 0);
@@ -124,8 +126,8 @@ fn shifted(place: usize, down: bool, scale: f32, out: &mut [f32; 8]) {
     }
 }
 
-/// Stored: `d`, `qs` 32 (low eight bits of the places), `qh` 8 numbers of 16 bits, one for each sub-block: 4
-/// times the top three bits, three of scale, one set to shift down.
+/// Stored: `d`, `qs` 32 (low eight bits of the indices), `qh` 8 numbers of 16 bits, one for each sub-block: 4
+/// times the top three bits of an index, three bits of scale, one bit that is set to shift down.
 pub(super) fn decode_iq1_s(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<50>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let d = half_at(block, 0);
@@ -141,10 +143,10 @@ pub(super) fn decode_iq1_s(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Stored: `qs` 32 (low eight bits of the places), `qh` 16 (for each group four bits, of two groups the first
-/// low: the top three bits, and one set to shift down), `scales` 4 numbers of 16 bits: of each the top four
-/// bits are a quarter of `d`, lowest first, and the others four scales of three bits, one for each half of a
-/// sub-block.
+/// Stored: `qs` 32 (low eight bits of the indices), `qh` 16 (two groups to a byte, the first low: the top
+/// three bits of the index, and one bit that is set to shift down), `scales` 4 numbers of 16 bits. The top
+/// four bits of these numbers are `d`, lowest first. Their other bits are four scales of three bits, one for
+/// each half of a sub-block.
 pub(super) fn decode_iq1_m(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<56>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
         let packed: [u16; 4] =

@@ -1,21 +1,22 @@
-//! Blocks of 32 values with one half-precision scale `d`, and for the `_1` types a minimum `m`.
+//! Blocks of 32 values with one half-precision scale `d`; the `_1` types also have a minimum `m`.
 //!
-//! Stored, in order: `d` \[`m`\] \[`qh`: fifth bits, value j at bit j\] `qs`. Of 4- and 5-bit types, byte j
-//! of `qs` has value j in its low half and value j + 16 in its high half. `_0` types are `d * (q - middle)`,
-//! `_1` types `d * q + m`. Source: `block_q4_0` and its neighbours in ggml-common.h, ggml-quants.c.
+//! Stored, in order: `d` \[`m`\] \[`qh`: fifth bits, value j at bit j\] `qs`. In 4- and 5-bit types, byte j
+//! of `qs` has value j in its low half and value j + 16 in its high half. A value is `d * (q - middle)` in
+//! `_0` types, and `d * q + m` in `_1` types. Source: `block_q4_0` and its neighbours in ggml-common.h,
+//! ggml-quants.c.
 
 use super::{TooLarge, each_block, f32_to_half, half_at};
 
 const BLOCK: usize = 32;
 const HALF: usize = BLOCK / 2;
 
-/// Calls `decode_block` on each block of `N` bytes with its place among the values.
+/// Calls `decode_block` with each block of `N` bytes and the 32 values to fill.
 fn each_stored<const N: usize>(
     bytes: &[u8],
     out: &mut [f32],
     decode_block: impl Fn(&[u8; N], &mut [f32; BLOCK]) + Copy,
 ) {
-    // Not inlined: else the compiler makes lanes of four blocks, and gathers their bytes one by one.
+    // If this were inlined, the compiler would make lanes of four blocks and gather their bytes one by one.
     #[inline(never)]
     fn one<const N: usize>(
         decode: impl Fn(&[u8; N], &mut [f32; BLOCK]),
@@ -29,8 +30,8 @@ fn each_stored<const N: usize>(
     }
 }
 
-/// The low four bits of a block's values in their order. To bytes first, so that the conversion to floats is
-/// one straight loop that becomes SIMD.
+/// The low four bits of a block's values, in order. They become bytes first, so that the conversion to floats
+/// is one straight loop that compiles to SIMD.
 #[inline(always)]
 fn nibbles(qs: &[u8]) -> [u8; BLOCK] {
     let mut out = [0; BLOCK];
@@ -45,8 +46,8 @@ fn nibbles(qs: &[u8]) -> [u8; BLOCK] {
 /// The fifth bits of a block's values, each as 16 or 0.
 #[inline(always)]
 fn fifth_bits(qh: &[u8]) -> [u8; BLOCK] {
-    // Eight at a time: bit i of the byte goes to bit i of byte i of a word, from there to bit 7, and down to
-    // bit 4.
+    // Eight bits at a time: bit i moves to bit i of byte i of a word, from there to bit 7 of that byte, and
+    // then down to bit 4.
     const ONES: u64 = 0x0101_0101_0101_0101;
     const DIAGONAL: u64 = 0x8040_2010_0804_0201;
     let mut fifths = [0; BLOCK];
@@ -104,7 +105,7 @@ pub(super) fn decode_q8_0(bytes: &[u8], out: &mut [f32]) {
     });
 }
 
-/// The value of greatest magnitude with its sign, the first of equals; 0 for a block of zeros.
+/// The value of greatest magnitude, with its sign; the first of equals. 0 for a block of zeros.
 fn extreme(block: &[f32; BLOCK]) -> f32 {
     let (mut magnitude, mut value) = (0f32, 0f32);
     for &x in block {
@@ -125,13 +126,13 @@ fn range(block: &[f32; BLOCK]) -> (f32, f32) {
     (least, greatest)
 }
 
-/// `1 / d`, or 0 for a block without spread.
+/// `1 / d`, or 0 if `d` is 0.
 fn inverse(d: f32) -> f32 {
     if d != 0.0 { 1.0 / d } else { 0.0 }
 }
 
-/// Truncation as x86 converts: out of range and NaN give `i32::MIN`, whose low byte is 0. Such a value arises
-/// where `d` is so small that `1 / d` is infinite; C leaves it open, and this is what llama.cpp's builds do.
+/// Truncates as x86 does: NaN and numbers out of range give `i32::MIN`, whose low byte is 0. They arise when
+/// `d` is so small that `1 / d` is infinite. C leaves the result undefined; llama.cpp's builds do this.
 pub(super) fn truncate(value: f32) -> i32 {
     if (-2_147_483_648.0..2_147_483_648.0).contains(&value) { value as i32 } else { i32::MIN }
 }

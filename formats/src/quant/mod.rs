@@ -2,7 +2,7 @@
 //!
 //! Decoders give, bit for bit, what ggml's `dequantize_row_*` and the PyPI package `gguf` give. Encoders give
 //! what ggml's `quantize_row_*_ref` gives without an importance matrix, and its `quantize_row_*_impl` with
-//! one, so a merged file rounds as llama-quantize rounds. That fixes the order of every operation: products
+//! one, so a merged file is rounded as by llama-quantize. That fixes the order of every operation: products
 //! and sums follow the reference, and Rust never fuses them.
 //!
 //! - `float`: the float types.
@@ -12,10 +12,10 @@
 //! - `non_linear`, `non_linear_encode`: codes for unevenly spaced levels (IQ4_NL, IQ4_XS, MXFP4, NVFP4).
 //! - `lattice`: super-blocks of points of a `codebook`. They are only decoded.
 //! - `two_bit`: codes of at most two bits with one scale. They are only decoded.
-//! - `fixed_scales`: new codes under the scales that a block has, for the types that are only decoded too.
-//! - `weighted`: what an importance matrix adds.
+//! - `fixed_scales`: new codes for a block that keeps its scales; also for some types that are only decoded.
+//! - `weighted`: encoding by an importance matrix.
 //!
-//! `tests/main/quant_goldens.rs` compares with the references.
+//! `tests/main/quant_goldens.rs` compares them with the references.
 
 mod codebook;
 mod fixed_scales;
@@ -52,7 +52,7 @@ pub enum QuantError {
          IQ4_XS, IQ4_NL or MXFP4"
     )]
     CannotEncode(DType),
-    /// The two slices do not hold the same whole number of blocks.
+    /// The two slices are not whole blocks of equal number.
     #[error("{dtype}: {bytes} bytes do not hold {elements} values; give whole blocks of {}", dtype.block_elements())]
     Length {
         /// The stored type.
@@ -62,7 +62,7 @@ pub enum QuantError {
         /// Number of values.
         elements: usize,
     },
-    /// A value is NaN or infinite, or becomes so in the stored type.
+    /// A value is NaN or infinite, or would be in the stored type.
     #[error("value {index} is {value}, which {dtype} cannot hold; use a smaller scale or a wider type")]
     OutOfRange {
         /// The stored type.
@@ -72,7 +72,7 @@ pub enum QuantError {
         /// The value itself.
         value: f32,
     },
-    /// The importance weights are not one for each column of whole rows.
+    /// There is not one importance weight for each column of whole rows.
     #[error(
         "{dtype}: {weights} importance weights do not fit {elements} values; give one for each column, whole blocks of \
          {}, and whole rows",
@@ -86,7 +86,7 @@ pub enum QuantError {
         /// Number of values.
         elements: usize,
     },
-    /// An importance weight is no weight.
+    /// An importance weight is negative or not finite.
     #[error(
         "importance weight {column} is {weight}, and must be finite and not negative; make the matrix again"
     )]
@@ -96,8 +96,7 @@ pub enum QuantError {
         /// The weight itself.
         weight: f32,
     },
-    /// Without the importance weights the block can be stored, and with them its scale is too large or no
-    /// number.
+    /// The block can be stored, but not with the importance weights: its scale becomes too large or NaN.
     #[error(
         "value {index} is in a block that {dtype} cannot hold with the importance weights from column {column} on; \
          encode without them, or choose a wider type"
@@ -188,8 +187,8 @@ pub fn encode(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), QuantE
     encoded.map_err(|TooLarge { index }| QuantError::OutOfRange { dtype, index, value: values[index] })
 }
 
-/// Rounds each value to the nearest that `dtype`, a float type, holds, as [`encode`] and [`decode`] would;
-/// what is too large becomes infinite. Other types leave the values as they are.
+/// Rounds each value to the nearest that the float type `dtype` holds, as [`encode`] and [`decode`] would.
+/// Values that are too large become infinite. Other types change nothing.
 pub fn round_to_float(dtype: DType, values: &mut [f32]) {
     match dtype {
         DType::F16 => float::round_f16(values),
@@ -198,9 +197,9 @@ pub fn round_to_float(dtype: DType, values: &mut [f32]) {
     }
 }
 
-/// Encodes whole rows of `weights.len()` values as [`encode`] does, but so that the errors of columns of
-/// great weight are small: `weights` is the importance matrix of the tensor, the same for every row. Floats,
-/// Q8_0 and MXFP4 do not make use of it.
+/// Encodes whole rows of `weights.len()` values as [`encode`] does, with smaller errors in columns of greater
+/// weight. `weights` is the tensor's importance matrix, the same for every row. Floats, Q8_0 and MXFP4 ignore
+/// it.
 ///
 /// # Errors
 /// As of [`encode`]; [`QuantError::WeightCount`] unless the values are whole rows and the rows whole blocks,
@@ -253,7 +252,7 @@ fn check_encode(dtype: DType, values: &[f32], out: &[u8]) -> Result<(), QuantErr
         return Err(QuantError::CannotEncode(dtype));
     }
     check_length(dtype, out.len(), values.len())?;
-    // Without a branch a value, which compiles to wide instructions.
+    // No branch for each value, so that the loop compiles to SIMD.
     const INFINITE: u32 = f32::INFINITY.to_bits();
     if values.iter().fold(0, |greatest: u32, value| greatest.max(value.abs().to_bits())) < INFINITE {
         return Ok(());
@@ -264,8 +263,8 @@ fn check_encode(dtype: DType, values: &[f32], out: &[u8]) -> Result<(), QuantErr
     }
 }
 
-/// Calls `encode_block` on each block of `B` values with its `N` zeroed output bytes; where that gives
-/// `None`, a scale is too large for half precision.
+/// Calls `encode_block` with each block of `B` values and its `N` zeroed output bytes. It returns `None` if a
+/// scale is too large for half precision.
 fn each_block<const B: usize, const N: usize>(
     values: &[f32],
     out: &mut [u8],
@@ -287,7 +286,7 @@ fn check_length(dtype: DType, bytes: usize, elements: usize) -> Result<(), Quant
     }
 }
 
-/// A value, or the scale of the block it leads, is beyond the stored type.
+/// A value, or the scale of its block, is too large for the stored type.
 struct TooLarge {
     /// Position of the value among all.
     index: usize,
@@ -306,11 +305,11 @@ impl TooLarge {
     }
 }
 
-/// Half precision to single, exact for every bit pattern. Without branches, so that loops over it become
-/// SIMD.
+/// Converts half precision to single, exactly for every bit pattern. It has no branches, so that loops over
+/// it become SIMD.
 #[inline(always)]
 fn half_to_f32(bits: u16) -> f32 {
-    // Moved into place, the exponent is 112 too small; the product corrects it, and subnormals with it.
+    // After the shift the exponent is 112 too small. The product corrects it, also for subnormal numbers.
     const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
     let magnitude = u32::from(bits & 0x7fff) << 13;
     let finite = (f32::from_bits(magnitude) * TWO_TO_112).to_bits();
@@ -325,7 +324,7 @@ fn half_at(block: &[u8], at: usize) -> f32 {
     half_to_f32(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
-/// Single precision to half, nearest, ties to even; `None` if that is infinite.
+/// Converts single precision to half, to the nearest, ties to even. `None` if the result is not finite.
 #[inline(always)]
 fn f32_to_half(value: f32) -> Option<u16> {
     let half = half::f16::from_f32(value);

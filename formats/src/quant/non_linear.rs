@@ -8,16 +8,16 @@
 
 use super::half_at;
 
-/// What the codes of IQ4_NL and IQ4_XS stand for.
+/// The levels of the codes of IQ4_NL and IQ4_XS.
 pub(super) const IQ4_LEVELS: [f32; 16] = [
     -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
 ];
 
-/// Twice what the codes of E2M1 stand for. Code 8 is a zero without sign.
+/// Twice the levels of the codes of E2M1. Code 8 is a zero without sign.
 pub(super) const E2M1: [f32; 16] =
     [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
 
-/// Writes a run of `2 * qs.len()` values.
+/// Decodes a run of `2 * qs.len()` values.
 #[inline(always)]
 fn run(scale: f32, values: &[f32; 16], qs: &[u8], out: &mut [f32]) {
     let (low, high) = out.split_at_mut(qs.len());
@@ -70,16 +70,16 @@ pub(super) fn decode_nvfp4(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Two to the power of `e - 128`; 255 is no NaN here.
+/// `2^(e - 128)`. 255 does not mean NaN here.
 #[inline(always)]
 pub(super) fn half_of_e8m0(e: u8) -> f32 {
     let e = u32::from(e);
-    // The least two are subnormal.
+    // The smallest two are subnormal.
     f32::from_bits(if e < 2 { 1 << (21 + e) } else { (e - 1) << 23 })
 }
 
-/// Half of the float with four bits of exponent and three of mantissa, whatever the eighth bit; but 0x7f, a
-/// NaN, is 0.
+/// Half of the float with four bits of exponent and three of mantissa. The eighth bit is ignored. 0x7f, a
+/// NaN, gives 0.
 #[inline(always)]
 pub(super) fn half_of_ue4m3(bits: u8) -> f32 {
     let (exponent, mantissa) = (u32::from(bits >> 3 & 15), u32::from(bits & 7));

@@ -1,6 +1,6 @@
-//! Writing the 4-bit types whose levels are not evenly spaced: IQ4_NL, IQ4_XS and MXFP4.
+//! Encodes the 4-bit types whose levels are not evenly spaced: IQ4_NL, IQ4_XS and MXFP4.
 //!
-//! All keep value j of 32 in the low half of byte j and value j + 16 in its high half. IQ4_NL is a
+//! All store value j of 32 in the low half of byte j and value j + 16 in its high half. IQ4_NL is a
 //! half-precision scale and 16 such bytes. IQ4_XS is 256 values: `d`, the upper two bits of eight 6-bit
 //! scales (`u16`), their lower four bits (4 bytes), 128 bytes. MXFP4 is an exponent byte and 16 bytes.
 //! Source: `quantize_row_iq4_nl_impl` and `quantize_row_mxfp4_ref` in ggml-quants.c.
@@ -13,14 +13,14 @@ use super::{TooLarge, each_block, f32_to_half};
 
 const SUB: usize = 32;
 
-/// The place in [`LEVELS`] of the level nearest to `x`, the upper of two; the last for NaN. All middles
-/// between neighbours are exact, so that to compare with them rounds as comparing the distances does.
+/// The index in [`LEVELS`] of the level nearest to `x`: the upper one if two are equally near, the last for
+/// NaN. All midpoints are exact, so comparing with them rounds as comparing distances does.
 #[inline(always)]
 fn nearest(x: f32) -> u8 {
     LEVELS.windows(2).fold(0, |place, pair| place + u8::from(!below_middle(x, pair)))
 }
 
-/// That level itself, summed up of the gaps between levels, so that a loop over it becomes SIMD.
+/// That level itself, as a sum of gaps between levels, so that a loop over it becomes SIMD.
 #[inline(always)]
 fn nearest_level(x: f32) -> f32 {
     LEVELS
@@ -33,11 +33,11 @@ fn below_middle(x: f32, pair: &[f32]) -> bool {
     x < (pair[0] + pair[1]) / 2.0
 }
 
-/// The scale of 32 values with the error of `x[i]` weighted by `weights[i]`; `None` if the weights are so
-/// large that their sums overflow.
+/// The scale of 32 values. The error of `x[i]` has the weight `weights[i]`. `None` if the weights are so
+/// large that sums overflow.
 fn scale(x: &[f32; SUB], weights: &[f32; SUB]) -> Option<f32> {
-    /// The scale at which the extreme has the lowest level, and 7 whole levels to either side of it and
-    /// itself again.
+    /// The scale at which the extreme has the lowest level, the scales up to 7 whole levels on either side,
+    /// and the first again.
     const TRIES: usize = 16;
     let Some(extreme) = extreme(x) else { return Some(0.0) };
     let mut inverses = [1.0 / (-extreme / LEVELS[0]); TRIES];
@@ -63,12 +63,12 @@ fn scale(x: &[f32; SUB], weights: &[f32; SUB]) -> Option<f32> {
     (scale.is_finite() && with_q[0].is_finite()).then_some(scale)
 }
 
-/// `1 / scale`, or 0 of a scale that is 0.
+/// `1 / scale`, or 0 if the scale is 0.
 fn inverse(scale: f32) -> f32 {
     if scale != 0.0 { 1.0 / scale } else { 0.0 }
 }
 
-/// What the error of each of 32 values counts: its square where there is no importance.
+/// The weight of each of 32 errors. Without importance it is the value's square.
 fn weights(x: &[f32; SUB], importance: Option<&[f32; SUB]>, twice_mean_square: f32) -> [f32; SUB] {
     match importance {
         None => x.map(|x| x * x),
@@ -127,7 +127,7 @@ pub(super) fn encode_iq4_xs(
     })
 }
 
-/// Halfway between neighbours of the magnitudes 0, 1, 2, 3, 4, 6, 8 and 12 that MXFP4 has.
+/// The midpoints between MXFP4's magnitudes 0, 1, 2, 3, 4, 6, 8 and 12.
 const MX_MIDDLES: [f32; 7] = [0.5, 1.5, 2.5, 3.5, 5.0, 7.0, 10.0];
 
 pub(super) fn encode_mxfp4(values: &[f32], out: &mut [u8]) -> Result<(), TooLarge> {
@@ -144,10 +144,10 @@ pub(super) fn encode_mxfp4(values: &[f32], out: &mut [u8]) -> Result<(), TooLarg
     })
 }
 
-/// The stored exponent that makes `greatest` one of the largest magnitudes. The logarithm is rounded to
-/// single precision before its fraction is cut off: what lies just below a large power of two counts as that
-/// power. Below 2^-125 the byte wraps round, to a power beside which the values vanish. `None` if the largest
-/// magnitude would be infinite.
+/// The stored exponent that puts `greatest` among the largest magnitudes. The logarithm is rounded to single
+/// precision before its fraction is cut off, so a number just below a large power of two counts as that
+/// power. Below 2^-125 the byte wraps around to a large power, at which the values round to zero. `None` if
+/// the largest magnitude would be infinite.
 fn exponent(greatest: f32) -> Option<u8> {
     if greatest == 0.0 {
         return Some(0);

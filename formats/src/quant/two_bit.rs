@@ -1,12 +1,12 @@
-//! Blocks with one half-precision scale `d` and values of at most two bits: Q1_0 is -1 or 1 times `d`, Q2_0
-//! and TQ2_0 -1 to 2 times `d`, TQ1_0 -1 to 1 times `d`.
+//! Blocks with one half-precision scale `d` and codes of at most two bits. Values are `d` times -1 or 1 in
+//! Q1_0, -1 to 2 in Q2_0 and TQ2_0, and -1 to 1 in TQ1_0.
 //!
 //! Source: `block_q1_0`, `block_q2_0`, `block_tq1_0` and `block_tq2_0` in ggml-common.h, `dequantize_row_*`
 //! in ggml-quants.c.
 
 use super::half_at;
 
-/// Stored: `d`, `qs` 16; value j at bit j, set for 1.
+/// Stored: `d`, `qs` 16. Bit j is value j: set for 1, clear for -1.
 pub(super) fn decode_q1_0(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<18>().0.iter().zip(out.as_chunks_mut::<128>().0) {
         let d = half_at(block, 0);
@@ -17,7 +17,7 @@ pub(super) fn decode_q1_0(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Stored: `d`, `qs` 16; each byte four values in turn, the first lowest.
+/// Stored: `d`, `qs` 16. Each byte holds four consecutive values, the first in the lowest bits.
 pub(super) fn decode_q2_0(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<18>().0.iter().zip(out.as_chunks_mut::<64>().0) {
         let d = half_at(block, 0);
@@ -27,7 +27,7 @@ pub(super) fn decode_q2_0(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Stored: `qs` 64, `d`; each 32 bytes hold four runs of 32 values, two bits each.
+/// Stored: `qs` 64, `d`. Each 32 bytes hold four runs of 32 values, two bits each.
 pub(super) fn decode_tq2_0(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<66>().0.iter().zip(out.as_chunks_mut::<256>().0) {
         let d = half_at(block, 64);
@@ -39,8 +39,8 @@ pub(super) fn decode_tq2_0(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Stored: `qs` 48, `qh` 4, `d`. A byte holds five values, the first 32 bytes five runs of 32, the next 16
-/// five runs of 16, the last 4 four runs of 4.
+/// Stored: `qs` 48, `qh` 4, `d`. A byte holds up to five values. The first 32 bytes hold five runs of 32, the
+/// next 16 hold five runs of 16, and the last 4 hold four runs of 4.
 pub(super) fn decode_tq1_0(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<54>().0.iter().zip(out.as_chunks_mut::<256>().0) {
         let d = half_at(block, 52);
@@ -52,8 +52,9 @@ pub(super) fn decode_tq1_0(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Runs of `N` values, one from each byte. A byte is the fraction, in 256ths, of which the values are the
-/// first ternary digits: times 3, the whole part is a digit and the rest the fraction of those that follow.
+/// Decodes runs of `N` values, one from each byte. A byte is a fraction in 256ths, and its values are the
+/// first ternary digits of that fraction. In the product with 3, the whole part is a digit, and the rest is
+/// the fraction with the digits after it.
 #[inline(always)]
 fn ternary_runs<const N: usize>(bytes: &[u8], d: f32, out: &mut [f32]) {
     for (out, power) in out.as_chunks_mut::<N>().0.iter_mut().zip(POWERS) {
@@ -63,10 +64,10 @@ fn ternary_runs<const N: usize>(bytes: &[u8], d: f32, out: &mut [f32]) {
     }
 }
 
-/// With which the first to fifth digits of a byte are found.
+/// The powers of 3 that [`ternary_digit`] takes for the first to fifth digit of a byte.
 pub(super) const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
 
-/// The digit of `byte` that comes after a `power` of 3.
+/// The ternary digit of `byte` at a `power` of 3.
 #[inline(always)]
 pub(super) fn ternary_digit(byte: u8, power: u8) -> u8 {
     ((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as u8

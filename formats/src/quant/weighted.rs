@@ -1,5 +1,5 @@
-//! Encoding by importance: an importance matrix has one weight a column, and an error counts as much as its
-//! column matters. Here is what all types share, and the blocks of 32 with one scale.
+//! Encoding by importance. An importance matrix has one weight a column, and an error counts by the weight of
+//! its column. This file has the parts that all types share, and the encoders of blocks of 32 with one scale.
 //!
 //! Source: `quantize_row_q4_0_impl` and its neighbours in ggml-quants.c.
 
@@ -12,20 +12,21 @@ const BLOCK: usize = 32;
 /// The values of a row, or their weights.
 type Blocks = [[f32; BLOCK]];
 
-/// More than any block can hold (65504 * 128 * 32, of Q6_K). Below it the squares of values do not overflow.
+/// More than any block can hold (the most is 65504 * 128 * 32, in Q6_K). The squares of smaller values do not
+/// overflow.
 const BEYOND: f32 = 1e9;
 
-/// Whether the searches can be done on these values without overflow.
+/// `None` if the searches could overflow on these values.
 pub(super) fn within_reach(x: &[f32]) -> Option<()> {
     x.iter().all(|x| x.abs() < BEYOND).then_some(())
 }
 
-/// From the first value to the last.
+/// The sum of squares, from the first value to the last.
 pub(super) fn sum_of_squares(x: &[f32]) -> f32 {
     x.iter().fold(0f32, |sum, x| sum + x * x)
 }
 
-/// What the error of each value counts.
+/// The weight of each value's error.
 pub(super) fn error_weights<const N: usize>(
     x: &[f32; N],
     importance: &[f32; N],
@@ -34,9 +35,8 @@ pub(super) fn error_weights<const N: usize>(
     std::array::from_fn(|j| importance[j] * (mean_square + x[j] * x[j]).sqrt())
 }
 
-/// Calls `encode_block` on each block of `B` values with its importance and its `N` zeroed output bytes. The
-/// importance of one row serves all rows. Where `encode_block` gives `None`, a scale is too large for half
-/// precision.
+/// Calls `encode_block` with each block of `B` values, its importance and its `N` zeroed output bytes. All
+/// rows have the same importance. `encode_block` returns `None` if a scale is too large for half precision.
 pub(super) fn each_weighted_block<const B: usize, const N: usize>(
     values: &[f32],
     importance: Option<&[f32]>,
@@ -53,9 +53,9 @@ pub(super) fn each_weighted_block<const B: usize, const N: usize>(
     Ok(())
 }
 
-/// Calls `fit` on the blocks of each row and their error weights, which depend on the whole row's mean
-/// square, and `write` on each fit and its `N` bytes. Where that gives `None`, a scale is too large for half
-/// precision.
+/// Calls `fit` with the blocks of each row and the weights of their errors, which depend on the mean square
+/// of the whole row. Then calls `write` with each fit and its `N` bytes. `write` returns `None` if a scale is
+/// too large for half precision.
 fn each_row<F, const N: usize>(
     values: &[f32],
     importance: &[f32],
@@ -84,12 +84,12 @@ fn each_row<F, const N: usize>(
     Ok(())
 }
 
-/// The fits with a scale alone, for [`each_row`].
+/// Fits with a scale only, for [`each_row`].
 fn symmetric(half: u8) -> impl Fn(&Blocks, &Blocks) -> Vec<Option<Symmetric<BLOCK>>> {
     move |x, weights| x.iter().zip(weights).map(|(x, weights)| symmetric_scale(half, x, weights)).collect()
 }
 
-/// The fits with a scale and a minimum, for [`each_row`].
+/// Fits with a scale and a minimum, for [`each_row`].
 fn affine(top: u8) -> impl Fn(&Blocks, &Blocks) -> Vec<Affine<BLOCK>> {
     move |x, weights| affine_scales(top, x, weights, &IMPORTANCE_TRIES)
 }

@@ -48,7 +48,7 @@ fn check_range(path: &Path, name: &str, entry: &Entry, data_start: u64, file_byt
     let (begin, end) = entry.data_offsets;
     let malformed = |problem| Err(Error::malformed(path, place(name), problem, FETCH_AGAIN));
     let (Some(bytes), Some(end_in_file)) = (end.checked_sub(begin), end.checked_add(data_start)) else {
-        return malformed(format!("offsets {begin} to {end} are no range"));
+        return malformed(format!("offsets {begin} to {end} are not a range"));
     };
     if entry.shape.len() > MAX_DIMS {
         return malformed(format!(
@@ -73,7 +73,7 @@ fn explain(path: &Path, error: &SafeTensorError, header: &Header, data_start: u6
             let (begin, end) = (own.0 + data_start, before + data_start);
             (
                 place(name),
-                format!("its data begin at byte {begin}, and must at {end}, after the tensor before it"),
+                format!("its data begin at byte {begin}, not at {end}, where the tensor before it ends"),
             )
         }
         TensorInvalidInfo | ValidationOverflow | MisalignedSlice => {
@@ -98,6 +98,6 @@ fn misfit(entry: &Entry) -> Option<String> {
     match elements.and_then(|elements| dtype.bytes_for(elements)) {
         Some(needed) if needed == found => None,
         Some(needed) => Some(format!("{dtype} of its shape takes {needed} bytes, and it has {found}")),
-        None => Some(format!("its shape of {dtype} is too large or no whole number of bytes")),
+        None => Some(format!("its shape of {dtype} is too large or not a whole number of bytes")),
     }
 }

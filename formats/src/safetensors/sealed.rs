@@ -72,7 +72,7 @@ fn compare(path: &Path, place: String, expected: &str, found: &str) -> Result<()
     if expected == found {
         return Ok(());
     }
-    // The recorded digest is a text out of the file: an error shows no more of it than a digest has.
+    // The recorded digest is a text from the file: an error shows at most the length of a digest.
     let expected = if is_digest(expected) { expected.to_owned() } else { quoted(expected) };
     Err(Error::Checksum { path: path.to_owned(), place, expected, found: found.to_owned() })
 }

@@ -34,7 +34,7 @@ impl SafeTensorsLayout {
     ///
     /// # Errors
     /// [`Error::Encode`] for a name used twice or called `__metadata__`, a type that safetensors does not
-    /// have, a shape that overflows or is no whole number of bytes, a header beyond 100 MB.
+    /// have, a shape that overflows or is not a whole number of bytes, a header beyond 100 MB.
     pub fn new(metadata: &BTreeMap<String, String>, tensors: Vec<NewSafeTensor>) -> Result<Self> {
         let mut entries = BTreeMap::new();
         let mut placed = Vec::with_capacity(tensors.len());
@@ -47,7 +47,8 @@ impl SafeTensorsLayout {
             };
             let elements = shape.iter().try_fold(1u64, |product, &length| product.checked_mul(length));
             let Some(bytes) = elements.and_then(|elements| dtype.bytes_for(elements)) else {
-                let problem = format!("shape {shape:?} of {dtype} is too large or no whole number of bytes");
+                let problem =
+                    format!("shape {shape:?} of {dtype} is too large or not a whole number of bytes");
                 return Err(Error::encode(place, problem, "choose another shape or type"));
             };
             let begin = end;

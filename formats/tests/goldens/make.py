@@ -2,15 +2,15 @@
 
     python -m venv v && v/bin/pip install numpy==2.4.6 gguf==0.19.0 libgguf==0.2.2 && v/bin/python make.py
 
-values.f32     values that are ordinary, tiny, large, constant, zero, and on rounding ties, 256 a row
-weights.f32    importance weights of 768 columns, some zero: three rows of values.f32 are one row here
-TYPE.encoded   those values as ggml's reference quantizers in C (libgguf) store them
-TYPE.weighted  the same with the weights as importance matrix
-TYPE.blocks    blocks of random bytes, of zeros, and of ones, only their half-precision scales kept finite
-TYPE.decoded   those blocks as the Python package gguf and ggml's C code (libgguf) read them, f32
-imatrix.gguf   importance sums with counts as llama-imatrix writes them, and
-imatrix.dat    in the form it wrote before
-imatrix.f32    their weights as libgguf reads them: file by file, in the order of the names
+values.f32     values that are ordinary, tiny, large, constant, zero, and on rounding ties, in rows of 256
+weights.f32    importance weights of 768 columns, some zero; with them, three rows of values.f32 are one row
+TYPE.encoded   those values as encoded by ggml's reference quantizers in C (libgguf)
+TYPE.weighted  the same with the weights as the importance matrix
+TYPE.blocks    blocks of random bytes, zeros, and ones, with finite half-precision scales
+TYPE.decoded   those blocks as decoded by the Python package gguf and ggml's C code (libgguf), f32
+imatrix.gguf   importance sums with counts, in llama-imatrix's present form
+imatrix.dat    the same in its older form
+imatrix.f32    the weights that libgguf reads in both: file by file, in the order of the names
 """
 
 import struct
@@ -21,11 +21,11 @@ import numpy as np
 
 WEIGHTED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
 ENCODED = ["F16", "BF16", "Q8_0", "MXFP4", *WEIGHTED]
-# Where each block has its half-precision scales.
+# The offsets of each block's half-precision scales.
 SCALES = {
     "F16": [0], "BF16": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0],
     "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
-    # The top bits of the scale of IQ1_M are those of its last two bytes.
+    # The last two bytes of IQ1_M have the top bits of its scale.
     "IQ1_S": [0], "IQ1_M": [54], "IQ2_XXS": [0], "IQ2_XS": [0], "IQ2_S": [0], "IQ3_XXS": [0], "IQ3_S": [0],
     "IQ4_NL": [0], "IQ4_XS": [0], "MXFP4": [], "NVFP4": [], "TQ1_0": [52], "TQ2_0": [64], "Q1_0": [0], "Q2_0": [0],
 }
@@ -59,7 +59,7 @@ def blocks(name: str) -> np.ndarray:
 
 def decoded(name: str, stored: np.ndarray) -> np.ndarray:
     if name == "Q2_0":
-        # Neither package knows it; dequantize_row_q2_0 of ggml-quants.c says this.
+        # Neither package knows Q2_0. This is dequantize_row_q2_0 of ggml-quants.c.
         q = stored[:, 2:, None] >> np.array([0, 2, 4, 6], np.uint8) & 3
         return (q.reshape(len(stored), -1) - np.float32(1)) * stored[:, :2].copy().view(np.float16).astype(np.float32)
     kind = gguf.GGMLQuantizationType[name]
@@ -82,7 +82,7 @@ def weights() -> np.ndarray:
 def importance_matrices() -> None:
     rng = np.random.default_rng(20250104)
     sums = lambda *shape: rng.gamma(0.5, 200, shape).astype(np.float32)
-    # One matrix, and three experts of which one was never asked.
+    # One matrix, and three experts, one without inputs.
     dense, experts = sums(1, 8), sums(3, 4)
     counts = np.array([[5], [0], [37]], np.float32)
     out = gguf.GGUFWriter("imatrix.gguf", "llama")

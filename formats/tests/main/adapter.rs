@@ -1,4 +1,4 @@
-//! Adapter files: what is written is read, and no damage goes unseen.
+//! Adapter files: they read back as written, and all damage is found.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -59,7 +59,7 @@ fn file(folder: &TempDir, bytes: &[u8]) -> PathBuf {
 }
 
 #[test]
-fn what_is_written_is_read() {
+fn written_adapters_read_back() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("adapter.safetensors");
     adapter().write(&path, &[]).unwrap();
@@ -70,14 +70,14 @@ fn what_is_written_is_read() {
 }
 
 #[test]
-fn equal_adapters_are_equal_files() {
+fn equal_adapters_give_equal_files() {
     let mut turned = adapter();
     turned.targets.reverse();
     assert_eq!(turned.to_bytes().unwrap(), adapter().to_bytes().unwrap());
 }
 
 #[test]
-fn any_tool_of_the_field_reads_the_tensors() {
+fn other_safetensors_readers_read_the_tensors() {
     let bytes = adapter().to_bytes().unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let u = file.tensor("blk.0.attn_q.u").unwrap();
@@ -117,7 +117,7 @@ fn every_prefix_is_refused() {
 }
 
 #[test]
-fn what_is_not_consistent_is_not_written() {
+fn inconsistent_adapters_are_not_written() {
     let refused = |change: &dyn Fn(&mut Adapter), expected: &str| {
         let mut changed = adapter();
         change(&mut changed);
@@ -140,8 +140,8 @@ fn what_is_not_consistent_is_not_written() {
     refused(&|a| a.training.as_mut().unwrap().final_loss = f64::NAN, "not finite");
 }
 
-/// The file with a text of its header replaced by one as long, and every digest made right again: what a
-/// forger writes.
+/// The file of a forger: a text of its header is replaced by another of equal length, and every digest is
+/// corrected.
 fn forged(from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let mut bytes = adapter().to_bytes().unwrap();
@@ -160,7 +160,7 @@ fn forged_headers_with_right_digests_are_refused() {
     let folder = TempDir::new().unwrap();
     for (from, to, expected) in [
         ("\"version\":\"1\"", "\"version\":\"2\"", "version \"2\""),
-        ("curmerge-adapter", "curmerge-adopter", "no curmerge adapter"),
+        ("curmerge-adapter", "curmerge-adopter", "not a curmerge adapter"),
         ("\"rank\":\"3\"", "\"rank\":\"2\"", "3 indices"),
         ("\"rank\":\"3\"", "\"rank\":\"x\"", "rank"),
         ("\"scale\":\"0.1\"", "\"scale\":\"nan\"", "not finite"),
@@ -168,7 +168,7 @@ fn forged_headers_with_right_digests_are_refused() {
         ("\\\"shape\\\":[8,6]", "\\\"shape\\\":[8,5]", "the matrix has 5"),
         ("\\\"u_sha256\\\":", "\\\"v_sha256\\\":", "targets"),
         ("\"blk.0.attn_q.u\"", "\"blk.0.attn_z.u\"", "missing"),
-        ("\"shape\":[3,2]", "\"shape\":[2,3]", "not as its target demands"),
+        ("\"shape\":[3,2]", "\"shape\":[2,3]", "does not fit its target"),
         ("\"base_name\"", "\"bass_name\"", "base_name"),
         ("\\\"steps\\\":5", "\\\"steps\\\":x", "training"),
     ] {
@@ -178,10 +178,10 @@ fn forged_headers_with_right_digests_are_refused() {
 }
 
 #[test]
-fn other_files_are_no_adapters() {
+fn other_files_are_not_adapters() {
     let folder = TempDir::new().unwrap();
     let other = file(&folder, b"\x02\0\0\0\0\0\0\0{}");
     assert!(!Adapter::is_adapter(&other));
-    assert!(Adapter::read(&other).unwrap_err().to_string().contains("no curmerge adapter"));
+    assert!(Adapter::read(&other).unwrap_err().to_string().contains("not a curmerge adapter"));
     assert!(!Adapter::is_adapter(&folder.path().join("missing")));
 }

@@ -1,4 +1,4 @@
-//! GGUF files, sound and hostile.
+//! GGUF files, valid and hostile.
 
 use std::path::{Path, PathBuf};
 
@@ -40,8 +40,8 @@ fn tensors() -> Vec<NewTensor> {
     ]
 }
 
-/// A small sound file; byte i of the data is i.
-fn sound() -> Vec<u8> {
+/// A small valid file; byte i of the data is i.
+fn valid() -> Vec<u8> {
     let layout = GgufLayout::new(3, 32, &metadata(), tensors()).unwrap();
     numbered(layout.header(), layout.file_bytes())
 }
@@ -51,9 +51,9 @@ fn open(folder: &TempDir, bytes: &[u8]) -> Result<Gguf, Error> {
 }
 
 #[test]
-fn what_is_written_is_read_with_its_types_and_order() {
+fn written_files_read_back_with_their_types_and_order() {
     let folder = TempDir::new().unwrap();
-    let bytes = sound();
+    let bytes = valid();
     let file = open(&folder, &bytes).unwrap();
     assert_eq!(file.version(), 3);
     assert_eq!(file.metadata(), metadata());
@@ -72,7 +72,7 @@ fn what_is_written_is_read_with_its_types_and_order() {
 fn another_reader_sees_the_same() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("model.gguf");
-    std::fs::write(&path, sound()).unwrap();
+    std::fs::write(&path, valid()).unwrap();
     let mut container = gguf_rs::get_gguf_container(path.to_str().unwrap()).unwrap();
     let model = container.decode().unwrap();
     assert_eq!(model.metadata()["general.architecture"], "llama");
@@ -97,11 +97,11 @@ fn alignment_follows_its_key() {
 }
 
 #[test]
-fn version_2_is_read_as_version_3_is() {
+fn version_2_is_read_like_version_3() {
     let folder = TempDir::new().unwrap();
-    let mut bytes = sound();
+    let mut bytes = valid();
     bytes[4] = 2;
-    let (old, new) = (open(&folder, &bytes).unwrap(), open(&folder, &sound()).unwrap());
+    let (old, new) = (open(&folder, &bytes).unwrap(), open(&folder, &valid()).unwrap());
     assert_eq!((old.version(), new.version()), (2, 3));
     assert_eq!((old.metadata(), old.tensors()), (new.metadata(), new.tensors()));
     let layout = GgufLayout::new(2, 32, &metadata(), tensors()).unwrap();
@@ -109,9 +109,9 @@ fn version_2_is_read_as_version_3_is() {
 }
 
 #[test]
-fn a_big_endian_file_is_refused_with_what_to_do() {
+fn a_big_endian_file_is_refused_with_help() {
     let folder = TempDir::new().unwrap();
-    // As version 3 has it: the magic as it is, every number turned.
+    // In version 3, the magic is unchanged and every number is big-endian.
     let bytes = [&b"GGUF\0\0\0\x03"[..], &0u64.to_be_bytes(), &0u64.to_be_bytes()].concat();
     let error = open(&folder, &bytes).unwrap_err().to_string();
     assert!(error.contains("model.gguf: version: the file is big-endian; turn it with"), "{error}");
@@ -120,7 +120,7 @@ fn a_big_endian_file_is_refused_with_what_to_do() {
 #[test]
 fn every_prefix_is_refused_in_one_line() {
     let folder = TempDir::new().unwrap();
-    let bytes = sound();
+    let bytes = valid();
     // The padding after the last tensor may be missing.
     let needed = open(&folder, &bytes).unwrap().tensors().iter().map(|t| t.offset + t.bytes).max().unwrap();
     for length in 0..needed as usize {
@@ -133,7 +133,7 @@ fn every_prefix_is_refused_in_one_line() {
 #[test]
 fn flipped_bytes_never_panic() {
     let folder = TempDir::new().unwrap();
-    let bytes = sound();
+    let bytes = valid();
     for at in 0..bytes.len() {
         for mask in [0x01, 0x80, 0xff] {
             let mut damaged = bytes.clone();
@@ -147,7 +147,7 @@ fn flipped_bytes_never_panic() {
     }
 }
 
-/// A header of raw parts: counts, then whatever follows.
+/// A header of raw parts: counts, then the rest.
 fn raw(tensor_count: u64, key_count: u64, rest: &[&[u8]]) -> Vec<u8> {
     let mut bytes = b"GGUF\x03\0\0\0".to_vec();
     bytes.extend(tensor_count.to_le_bytes());
@@ -211,7 +211,7 @@ fn attacks_are_refused_with_their_place() {
         ("dimension is zero", raw(1, 0, &[&raw_tensor("t", &[0, 4], 0, 0), &space])),
         ("too large", raw(1, 0, &[&raw_tensor("t", &[1 << 32, 1 << 32], 0, 0), &space])),
         ("too large", raw(1, 0, &[&raw_tensor("t", &[1 << 62], 0, 0), &space])),
-        ("no whole number of Q4_0 blocks", raw(1, 0, &[&raw_tensor("t", &[48, 2], 2, 0), &space])),
+        ("not a whole number of Q4_0 blocks", raw(1, 0, &[&raw_tensor("t", &[48, 2], 2, 0), &space])),
         ("offset 4", raw(1, 0, &[&raw_tensor("t", &[4], 0, 4), &space])),
         ("past the end", raw(1, 0, &[&raw_tensor("t", &[2000], 0, 0), &space])),
         ("past the end", raw(1, 0, &[&raw_tensor("t", &[1], 0, 1 << 20), &space])),
@@ -229,7 +229,7 @@ fn attacks_are_refused_with_their_place() {
 }
 
 #[test]
-fn what_no_reader_takes_is_not_written() {
+fn files_that_no_reader_accepts_are_not_written() {
     let tensor = |name: &str, dtype, dims: &[u64]| NewTensor { name: name.into(), dtype, dims: dims.into() };
     let refused = |keys: &[(String, Value)], tensors: Vec<NewTensor>| {
         assert!(matches!(GgufLayout::new(3, 32, keys, tensors), Err(Error::Encode { .. })));

@@ -1,5 +1,5 @@
-//! The second reader of GGUF headers: it agrees on sound files, says what it does not know, and harms
-//! nothing.
+//! The second reader of GGUF headers: it agrees on valid files, says what it does not know, and is safe on
+//! hostile ones.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -98,8 +98,8 @@ fn a_disagreement_is_named() {
     let folder = TempDir::new().unwrap();
     let keys = [("general.name".to_owned(), Value::String("model".into()))];
     let tensors = vec![NewTensor { name: "blk.0.attn_q".into(), dtype: DType::F32, dims: vec![4, 2] }];
-    let sound = bytes(32, &keys, tensors);
-    let at = |word: &[u8]| sound.windows(word.len()).position(|w| w == word).unwrap() as u64;
+    let valid = bytes(32, &keys, tensors);
+    let at = |word: &[u8]| valid.windows(word.len()).position(|w| w == word).unwrap() as u64;
     let entry = at(b"blk.0.attn_q");
     for (place, byte, expected) in [
         (at(b"general.name"), b'G', "key \"general.name\""),
@@ -111,7 +111,7 @@ fn a_disagreement_is_named() {
         (entry + 12 + 24, 32, "tensor \"blk.0.attn_q\""),
         (entry + 12 + 20, 200, "whole file"),
     ] {
-        let path = written(&folder, &sound);
+        let path = written(&folder, &valid);
         let file = Gguf::open(&path).unwrap();
         let mut changed = OpenOptions::new().write(true).open(&path).unwrap();
         changed.seek(SeekFrom::Start(place)).unwrap();
@@ -122,14 +122,14 @@ fn a_disagreement_is_named() {
 }
 
 #[test]
-fn hostile_files_that_ours_accepts_do_it_no_harm() {
+fn hostile_files_that_our_reader_accepts_are_safe() {
     let folder = TempDir::new().unwrap();
     let keys = [&metadata()[..], &[("general.alignment".into(), Value::U32(8))]].concat();
-    let sound = bytes(8, &keys, tensors());
-    let header = sound.len().min(4000);
+    let valid = bytes(8, &keys, tensors());
+    let header = valid.len().min(4000);
     let (mut accepted, mut disagreeing) = (0, 0);
     for at in 0..header {
-        let mut damaged = sound.clone();
+        let mut damaged = valid.clone();
         damaged[at] ^= [0x01, 0x08, 0xff][at % 3];
         let path = written(&folder, &damaged);
         let Ok(file) = Gguf::open(&path) else { continue };
@@ -144,7 +144,7 @@ fn hostile_files_that_ours_accepts_do_it_no_harm() {
 }
 
 #[test]
-fn headers_that_cost_it_gigabytes_are_refused() {
+fn headers_that_would_take_gigabytes_are_refused() {
     let folder = TempDir::new().unwrap();
     let keys = [("key".to_owned(), Value::Array(Array::U8(vec![0; (1 << 22) + 1])))];
     let file = Gguf::open(&written(&folder, &bytes(32, &keys, vec![]))).unwrap();

@@ -1,4 +1,4 @@
-//! Models cut into several GGUF files, sound and hostile.
+//! Models split into several GGUF files, valid and hostile.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ fn metadata() -> Keys {
     ]
 }
 
-/// A file of F32 vectors of these names, each value its length.
+/// Writes a file of F32 vectors with these names, each filled with its length.
 fn write(path: &Path, keys: &Keys, names: &[&str]) {
     let tensor = |name: &&str| NewTensor { name: name.to_string(), dtype: DType::F32, dims: vec![5] };
     let layout = GgufLayout::new(3, 64, keys, names.iter().map(tensor).collect()).unwrap();
@@ -31,8 +31,8 @@ fn name(index: u64) -> String {
     split_name("model", index, 3)
 }
 
-/// Three sound splits.
-fn sound() -> TempDir {
+/// Three valid splits.
+fn valid() -> TempDir {
     let folder = TempDir::new().unwrap();
     for (index, names) in NAMES.iter().enumerate() {
         let keys = split_metadata(&metadata(), index, 3, 5).unwrap();
@@ -45,7 +45,7 @@ fn first(folder: &TempDir) -> PathBuf {
     folder.path().join(name(0))
 }
 
-/// Writes split `index` anew with one key's value another, or the key left out.
+/// Writes split `index` again with another value of one key, or without the key.
 fn change(folder: &TempDir, index: usize, key: &str, value: Option<Value>, names: &[&str]) {
     let mut keys = split_metadata(&metadata(), index, 3, 5).unwrap();
     keys.retain(|(own, _)| own != key);
@@ -63,8 +63,8 @@ fn refusal(path: &Path, expected: &[&str]) {
 }
 
 #[test]
-fn the_first_opens_all_of_them() {
-    let folder = sound();
+fn the_first_split_opens_all() {
+    let folder = valid();
     assert_eq!(name(0), "model-00001-of-00003.gguf");
     let model = GgufModel::open(&first(&folder)).unwrap();
     assert_eq!(model.files().len(), 3);
@@ -73,7 +73,7 @@ fn the_first_opens_all_of_them() {
     assert_eq!(found, [(0, "a"), (0, "b"), (1, "c"), (2, "d"), (2, "e")]);
     assert_eq!(model.tensor("d").unwrap().dims, [5]);
     assert!(model.tensor("f").is_none());
-    // Each is a file by itself, in the alignment of the model.
+    // Each split is a GGUF file with the alignment of the model.
     let last = Gguf::open(&folder.path().join(name(2))).unwrap();
     assert_eq!((last.alignment(), last.metadata().len()), (64, 4));
     assert_eq!(last.get("split.no"), Some(&Value::U16(2)));
@@ -98,9 +98,9 @@ fn a_whole_file_is_a_model_of_one() {
 }
 
 #[test]
-fn the_first_may_hold_no_tensors() {
+fn the_first_split_may_have_no_tensors() {
     // As `gguf-split --no-tensor-first-split` writes it.
-    let folder = sound();
+    let folder = valid();
     change(&folder, 0, "", None, &[]);
     change(&folder, 1, "", None, &["a", "b", "c"]);
     let model = GgufModel::open(&first(&folder)).unwrap();
@@ -109,7 +109,7 @@ fn the_first_may_hold_no_tensors() {
 
 #[test]
 fn another_split_leads_to_the_first() {
-    let folder = sound();
+    let folder = valid();
     let (second, first) = (folder.path().join(name(1)), first(&folder));
     refusal(&second, &[&name(1), "split 2 of 3", "name the first", first.to_str().unwrap()]);
     let renamed = folder.path().join("renamed.gguf");
@@ -119,7 +119,7 @@ fn another_split_leads_to_the_first() {
 
 #[test]
 fn a_missing_or_renamed_split_is_named() {
-    let folder = sound();
+    let folder = valid();
     std::fs::remove_file(folder.path().join(name(2))).unwrap();
     refusal(&first(&folder), &[&name(2), "split 3 of 3: missing", "download", &name(0)]);
     let renamed = folder.path().join("renamed.gguf");
@@ -129,7 +129,7 @@ fn a_missing_or_renamed_split_is_named() {
 
 #[test]
 fn splits_that_do_not_belong_together_are_refused() {
-    let folder = sound();
+    let folder = valid();
     let at = first(&folder);
     change(&folder, 1, "split.count", Some(Value::U16(4)), NAMES[1]);
     refusal(&at, &[&name(1), "\"split.count\": 4", "must be 3", "download"]);
@@ -138,7 +138,7 @@ fn splits_that_do_not_belong_together_are_refused() {
     change(&folder, 1, "split.no", Some(Value::U16(2)), NAMES[1]);
     refusal(&at, &[&name(1), "\"split.no\": 2", "must be 1"]);
     change(&folder, 1, "split.no", Some(Value::F32(1.0)), NAMES[1]);
-    refusal(&at, &[&name(1), "\"split.no\": a f32 that is no count"]);
+    refusal(&at, &[&name(1), "\"split.no\": a f32 that is not a count"]);
     change(&folder, 1, "", None, &["b"]);
     refusal(&at, &[&name(1), "tensor \"b\": also in", &name(0)]);
     change(&folder, 1, "", None, &["c", "x"]);
@@ -151,18 +151,18 @@ fn splits_that_do_not_belong_together_are_refused() {
 fn hostile_counts_are_refused() {
     for (key, value, expected) in [
         ("split.count", Value::U64(u64::MAX), "-of-18446744073709551615.gguf"),
-        ("split.count", Value::I32(-1), "a i32 that is no count"),
+        ("split.count", Value::I32(-1), "a i32 that is not a count"),
         ("split.count", Value::U16(65535), "-00001-of-65535.gguf"),
         ("split.no", Value::U64(u64::MAX), "there are 3 splits"),
-        ("split.no", Value::String("0".into()), "a string that is no count"),
-        ("split.tensors.count", Value::I32(-5), "a i32 that is no count"),
+        ("split.no", Value::String("0".into()), "a string that is not a count"),
+        ("split.tensors.count", Value::I32(-5), "a i32 that is not a count"),
         ("split.tensors.count", Value::I64(i64::MAX), "hold 5 tensors"),
     ] {
-        let folder = sound();
+        let folder = valid();
         change(&folder, 0, key, Some(value), NAMES[0]);
         refusal(&first(&folder), &[expected, &name(0)]);
     }
-    let folder = sound();
+    let folder = valid();
     change(&folder, 0, "split.tensors.count", None, NAMES[0]);
     refusal(&first(&folder), &["\"split.tensors.count\": missing"]);
     for (count, tensors) in [(1 << 16, 5), (3, 1 << 31)] {

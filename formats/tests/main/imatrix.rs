@@ -1,4 +1,4 @@
-//! Importance matrices, sound and hostile. `goldens/make.py` made the sound ones and read them with libgguf.
+//! Importance matrices, valid and hostile. `goldens/make.py` made the valid ones and read them with libgguf.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ fn open(folder: &TempDir, bytes: &[u8]) -> Result<Imatrix, Error> {
     written(folder, "imatrix", bytes, Imatrix::open)
 }
 
-/// The error's text, which must be one line that names the file.
+/// The error's message, which must be one line that names the file.
 fn problem(folder: &TempDir, bytes: &[u8]) -> String {
     let text = open(folder, bytes).unwrap_err().to_string();
     assert!(text.starts_with(folder.path().join("imatrix").to_str().unwrap()), "{text}");
@@ -23,7 +23,7 @@ fn problem(folder: &TempDir, bytes: &[u8]) -> String {
     text
 }
 
-/// A `.dat` file of these entries without the lines that may follow.
+/// A `.dat` file of these entries, without the optional trailer.
 fn dat(entries: &[(&str, i32, &[f32])]) -> Vec<u8> {
     let mut bytes = (entries.len() as i32).to_le_bytes().to_vec();
     for (name, calls, values) in entries {
@@ -65,7 +65,7 @@ fn both_forms_are_read_as_libgguf_reads_them() {
         .flat_map(|weight| weight.to_le_bytes())
         .collect();
     assert_eq!(found, std::fs::read(golden("imatrix.f32")).unwrap());
-    // The expert that met no input.
+    // The expert without inputs.
     assert_eq!(files[0].weights("blk.0.ffn_up_exps.weight").unwrap()[4..8], [1.0; 4]);
     assert_eq!(files[0].weights("blk.0.ffn_down_exps.weight"), None);
 }
@@ -84,7 +84,7 @@ fn counts_divide_as_in_llama_quantize() {
             gguf(&[("w.in_sum2", sums), ("w.in_sum", &[0.5]), ("w.counts", counts), ("other", &[1.0])]);
         open(&folder, &file).map(|file| file.weights("w").unwrap().to_vec()).map_err(|e| e.to_string())
     };
-    // Rounded, halves away from zero.
+    // Counts are rounded, halves away from zero.
     assert_eq!(of(&[2.5]).unwrap(), [1.0 / 3.0, 2.0 / 3.0, 1.0, 4.0 / 3.0]);
     assert_eq!(of(&[2.0, 0.4]).unwrap(), [0.5, 1.0, 1.0, 1.0]);
     assert_eq!(of(&[-1.0, 4.0]).unwrap(), [1.0, 1.0, 0.75, 1.0]);
@@ -97,7 +97,7 @@ fn counts_divide_as_in_llama_quantize() {
 fn a_file_cut_short_anywhere_is_refused() {
     let folder = TempDir::new().unwrap();
     let whole = std::fs::read(golden("imatrix.dat")).unwrap();
-    // The chunk count and the name of the text are not in the oldest files.
+    // The oldest files lack the chunk count and the name of the text.
     let entries = whole.len() - (4 + 4 + "calibration.txt".len());
     for length in (0..whole.len()).filter(|&length| length != entries) {
         problem(&folder, &whole[..length]);
@@ -105,7 +105,7 @@ fn a_file_cut_short_anywhere_is_refused() {
     assert_eq!(open(&folder, &whole[..entries]).unwrap(), open(&folder, &whole).unwrap());
 
     let whole = std::fs::read(golden("imatrix.gguf")).unwrap();
-    // The last tensor is one float, and zeros up to a whole 32 bytes.
+    // The last tensor is one float, padded with zeros to 32 bytes.
     for length in 0..whole.len() - 28 {
         problem(&folder, &whole[..length]);
     }
@@ -114,32 +114,32 @@ fn a_file_cut_short_anywhere_is_refused() {
 #[test]
 fn absurd_counts_and_values_are_refused() {
     let folder = TempDir::new().unwrap();
-    let sound = dat(&[("name", 1, &[1.0, 2.0])]);
-    open(&folder, &sound).unwrap();
-    // Where each count of the file is, and how the error names the place.
+    let valid = dat(&[("name", 1, &[1.0, 2.0])]);
+    open(&folder, &valid).unwrap();
+    // The offset of each count, and its place in the error.
     for (at, place) in [(0, "entry count"), (4, "entry number 0"), (16, "entry \"name\"")] {
         for count in [-1, i32::MIN, i32::MAX, 1000] {
-            let mut bytes = sound.clone();
+            let mut bytes = valid.clone();
             bytes[at..at + 4].copy_from_slice(&count.to_le_bytes());
             let text = problem(&folder, &bytes);
             assert!(text.contains(place) && text.contains(&count.to_string()), "{text}");
         }
     }
-    let trailer = |length: i32| [&sound[..], &7i32.to_le_bytes(), &length.to_le_bytes(), b"text"].concat();
+    let trailer = |length: i32| [&valid[..], &7i32.to_le_bytes(), &length.to_le_bytes(), b"text"].concat();
     open(&folder, &trailer(4)).unwrap();
     assert!(problem(&folder, &trailer(5)).contains("calibration text"));
     assert!(problem(&folder, &trailer(3)).contains("1 bytes follow"));
 
     let refused = [
-        (dat(&[]), "there is no entry"),
+        (dat(&[]), "there are no entries"),
         (dat(&[("", 1, &[1.0, 2.0])]), "the name is empty"),
-        (dat(&[("a long name", 1, &[])]), "there is no value"),
+        (dat(&[("a long name", 1, &[])]), "there are no values"),
         (dat(&[("a", 1, &[1.0]), ("a", 1, &[1.0])]), "occurs twice"),
         (dat(&[("a", 2, &[1.0, f32::NAN])]), "weight 1 is NaN"),
         (dat(&[("a", 2, &[f32::INFINITY])]), "weight 0 is inf"),
         (dat(&[("a", 2, &[-1.0])]), "weight 0 is -0.5"),
         (b"\x01\0\0\0\x01\0\0\0\xff\x01\0\0\0\x01\0\0\0\0\0\0\0".to_vec(), "not UTF-8"),
-        (gguf(&[("token_embd.weight", &[1.0])]), "this is no importance matrix"),
+        (gguf(&[("token_embd.weight", &[1.0])]), "this is not an importance matrix"),
         (gguf(&[("a.in_sum2", &[1.0])]), "there is no tensor counts"),
         (gguf(&[("a.counts", &[1.0])]), "there is no tensor in_sum2"),
         (gguf(&[("a.in_sum2", &[1.0, -4.0]), ("a.counts", &[2.0])]), "weight 1 is -2"),

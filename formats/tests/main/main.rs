@@ -1,4 +1,4 @@
-//! The containers and number formats through their public interface.
+//! Tests of the containers and number formats through their public interface.
 
 mod adapter;
 mod gguf;

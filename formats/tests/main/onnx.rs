@@ -1,5 +1,5 @@
-//! ONNX models, sound and hostile. What the onnx package says of the sound ones stands in
-//! fixtures/onnx/goldens.json.
+//! ONNX models, valid and hostile. fixtures/onnx/goldens.json has what the onnx package reads in the valid
+//! ones.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ fn open(folder: &TempDir, bytes: &[u8]) -> Result<Onnx, Error> {
 }
 
 #[test]
-fn tensors_are_what_the_onnx_package_says() {
+fn tensors_are_those_that_the_onnx_package_reads() {
     let goldens = fs::read(fixture("goldens.json")).unwrap();
     let goldens: BTreeMap<String, Vec<Value>> = serde_json::from_slice(&goldens).unwrap();
     for (file, expected) in goldens {
@@ -73,7 +73,7 @@ fn the_graph_is_read() {
     assert_eq!(inputs[0].value_type, Some(ValueType::Tensor { element: ElementType::FLOAT, shape }));
     let names = |name: &str| model.users_of(name).map(|node| node.op_type.clone()).collect::<Vec<_>>();
     assert_eq!(names("w.raw"), ["MatMul"]);
-    // By way of the graphs within.
+    // Its nested graphs use the value.
     assert_eq!(names("b.typed"), ["If"]);
     assert_eq!(names("half"), ["Mul"]);
     assert_eq!(model.producer_of("xw").unwrap().name, "/layer/MatMul");
@@ -91,7 +91,7 @@ fn the_graph_is_read() {
     assert_eq!(place, &Storage::External { file: 0, offset: 128 });
 }
 
-/// Opens and reads all that can be read: an error of one line that names the file, or no error.
+/// Opens a file and reads everything in it. An error must be one line that names the file.
 fn read_all(folder: &TempDir, bytes: &[u8]) -> Result<(), String> {
     let check = |error: Error| {
         let error = error.to_string();
@@ -111,7 +111,7 @@ fn every_prefix_is_refused_in_one_line() {
     let folder = TempDir::new().unwrap();
     let bytes = fs::read(fixture("kinds.onnx")).unwrap();
     let end = bytes.len();
-    // What follows the graph are whole fields, without which the file is a sound model of fewer.
+    // Only whole fields follow the graph. A file cut between them is still a valid model.
     let whole: Vec<usize> = (0..end).filter(|&length| read_all(&folder, &bytes[..length]).is_ok()).collect();
     assert!(whole.len() <= 4 && whole.iter().all(|&length| length + 60 > end), "{whole:?} of {end}");
 }
@@ -149,13 +149,13 @@ fn bytes(number: u64, payload: &[u8]) -> Vec<u8> {
     [varint(number << 3 | 2), varint(payload.len() as u64), payload.to_vec()].concat()
 }
 
-/// A model of one initializer of these fields.
+/// A model with one initializer of these fields.
 fn with_tensor(fields: &[Vec<u8>]) -> Vec<u8> {
     let tensor = [fields.concat(), bytes(8, b"t")].concat();
     [int(1, 10), bytes(7, &bytes(5, &tensor))].concat()
 }
 
-/// A tensor of two floats in an external file.
+/// A model with one tensor of two floats in an external file.
 fn with_external(entries: &[(&str, &str)]) -> Vec<u8> {
     let mut fields = vec![int(1, 2), int(2, 1), int(14, 1)];
     fields.extend(
@@ -181,7 +181,7 @@ fn attacks_are_refused_with_their_place() {
         ("no ir_version", bytes(7, b"")),
         ("occurs twice", [int(1, 10), int(1, 10)].concat()),
         ("wire type 3", vec![0x0b]),
-        ("no field number", vec![0, 0]),
+        ("not a field number", vec![0, 0]),
         ("said to have 5 bytes", vec![0x3a, 5, 0]),
         ("goes past the end", [vec![0x08], vec![0xff; 10]].concat()),
         ("must be a varint", bytes(1, b"x")),
@@ -192,7 +192,7 @@ fn attacks_are_refused_with_their_place() {
         ("too large", with_tensor(&[int(1, i64::MAX), int(1, 2), int(2, 3)])),
         ("takes 8 bytes, and it has 4", with_tensor(&[int(1, 2), int(2, 1), bytes(9, &[0; 4])])),
         ("takes 2 entries", with_tensor(&[int(1, 2), int(2, 1), bytes(4, &[0; 4])])),
-        ("no row of its numbers", with_tensor(&[int(1, 1), int(2, 1), bytes(4, &[0; 3])])),
+        ("not a list of its numbers", with_tensor(&[int(1, 1), int(2, 1), bytes(4, &[0; 3])])),
         ("has no place there", with_tensor(&[int(1, 1), int(2, 1), bytes(5, &[0])])),
         ("raw_data and in float_data", with_tensor(&[int(2, 1), bytes(9, &[0; 4]), bytes(4, &[0; 4])])),
         ("no values", with_tensor(&[int(1, 1), int(2, 1)])),
@@ -207,11 +207,11 @@ fn attacks_are_refused_with_their_place() {
         ("leads out of it", at("../w.data")),
         ("leads out of it", at("a/../../w.data")),
         ("leads out of it", at("/etc/passwd")),
-        ("no portable path", at("..\\w.data")),
-        ("no portable path", at("C:w.data")),
-        ("no name of a file", at("")),
-        ("no name of a file", at("./")),
-        ("no path", at("a\0b")),
+        ("not a portable path", at("..\\w.data")),
+        ("not a portable path", at("C:w.data")),
+        ("not the name of a file", at("")),
+        ("not the name of a file", at("./")),
+        ("not a path", at("a\0b")),
         ("cannot be opened", at("missing.data")),
         ("the model itself", at("model.onnx")),
         ("past the end", with_external(&[("location", "w.data"), ("offset", "60")])),
@@ -240,7 +240,7 @@ fn links_do_not_lead_out_of_the_folder() {
     let at = |location| with_external(&[("location", location)]);
     assert!(read_all(&folder, &at("w.data")).unwrap_err().contains("leads out of the model's folder"));
     assert!(read_all(&folder, &at("loop.data")).unwrap_err().contains("cannot be opened"));
-    // Hugging Face's cache keeps links to model and data in one folder of their real files.
+    // Hugging Face's cache has links to the model and its data, whose real files are in one folder.
     fs::write(other.path().join("blob"), at("w.data")).unwrap();
     let model = folder.path().join("linked.onnx");
     symlink(other.path().join("blob"), &model).unwrap();

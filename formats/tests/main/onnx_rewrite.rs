@@ -1,5 +1,5 @@
-//! ONNX models with changed tensors: everything else stays byte for byte, and the result is read as what was
-//! meant. What onnx's checker and onnxruntime say of such files, tests/scripts/onnx_rewritten.py asks.
+//! ONNX models with changed tensors: everything else keeps its bytes, and the result reads back as intended.
+//! tests/scripts/onnx_rewritten.py checks such files with onnx's checker and onnxruntime.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/onnx").join(name)
 }
 
-/// Writes `model` with these tensors changed to `out.onnx` of a folder.
+/// Writes `model` with these tensors changed as `out.onnx` in a folder.
 fn write(
     model: &Onnx,
     changes: &[(Replacement, Vec<u8>)],
@@ -36,10 +36,10 @@ fn f32s(count: usize, first: f32) -> Vec<u8> {
     (0..count).flat_map(|i| (first + i as f32).to_le_bytes()).collect()
 }
 
-/// What a tensor holds; no values where they are texts.
+/// A tensor's element type, lengths and values; no values for texts.
 type Held = (ElementType, Vec<u64>, Option<Vec<u8>>);
 
-/// What every tensor but those named holds.
+/// The content of every tensor that is not in `but`.
 fn others(model: &Onnx, but: &[&str]) -> BTreeMap<String, Held> {
     let tensors = model.tensors().into_iter().filter(|tensor| !but.contains(&tensor.name.as_str()));
     tensors
@@ -75,7 +75,7 @@ fn without_changes_every_file_is_the_same() {
 }
 
 #[test]
-fn a_tensor_of_the_same_size_is_replaced_where_it_stands() {
+fn a_tensor_of_the_same_size_is_replaced_in_place() {
     let model = Onnx::open(&fixture("kinds.onnx")).unwrap();
     let folder = TempDir::new().unwrap();
     let new = f32s(12, 1.0);
@@ -88,10 +88,11 @@ fn a_tensor_of_the_same_size_is_replaced_where_it_stands() {
 }
 
 #[test]
-fn other_sizes_types_and_places_are_read_as_meant() {
+fn other_sizes_types_and_places_read_back() {
     let model = Onnx::open(&fixture("kinds.onnx")).unwrap();
     let folder = TempDir::new().unwrap();
-    // Raw to a wider and narrower type, typed to raw, a Constant's tensor, one in a graph within.
+    // Raw to a narrower type, typed to raw, typed to a wider type, a Constant's tensor, and one in a nested
+    // graph.
     let changes = [
         change(&model, "w.raw", ElementType::FLOAT16, vec![0x11; 24]),
         change(&model, "b.typed", ElementType::FLOAT, f32s(3, 5.0)),
@@ -113,18 +114,18 @@ fn other_sizes_types_and_places_are_read_as_meant() {
 }
 
 #[test]
-fn external_files_change_in_place_or_are_laid_out_anew() {
+fn external_files_change_in_place_or_get_a_new_layout() {
     let model = Onnx::open(&fixture("external.onnx")).unwrap();
     let folder = TempDir::new().unwrap();
     let new = f32s(24, 1.0);
     let same = [change(&model, "onnx::MatMul_1", ElementType::FLOAT, new.clone())];
     let out = write(&model, &same, &RewriteOptions::new("new.data"), &folder);
-    // The model names the same places, and its own file is the same.
+    // The model names the same places, so its own file is unchanged.
     assert!(fs::read(out).unwrap() == model.bytes());
     let weights = model.external_files()[0].file.bytes();
     assert!(fs::read(folder.path().join("weights.data")).unwrap() == [&new[..], &weights[96..]].concat());
 
-    // Half the size moves the next tensor; one of two that share their bytes gets its own.
+    // Half the size moves the next tensor. One of two tensors that share their bytes gets its own.
     let folder = TempDir::new().unwrap();
     let changes = [
         change(&model, "onnx::MatMul_1", ElementType::FLOAT16, vec![0x33; 48]),
@@ -160,7 +161,7 @@ fn a_model_beyond_its_limit_moves_its_weights_out() {
 }
 
 #[test]
-fn what_cannot_be_written_is_refused() {
+fn invalid_changes_are_refused() {
     let model = Onnx::open(&fixture("external.onnx")).unwrap();
     let other = Onnx::open(&fixture("kinds.onnx")).unwrap();
     let (good, _) = change(&model, "c", ElementType::FLOAT, Vec::new());

@@ -1,4 +1,4 @@
-//! New ONNX models, read again.
+//! New ONNX models read back as written.
 
 use curmerge_formats::onnx::{
     Attribute, AttributeValue, Dimension, ElementType, MAX_MODEL, NewGraph, NewOnnx, NewOnnxTensor, Node,
@@ -26,7 +26,7 @@ fn node(op_type: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>
     }
 }
 
-/// y = x W + b, with a part of every kind of attribute and dimension.
+/// y = x W + b, with every kind of attribute and dimension.
 fn model() -> NewOnnx {
     let of = |name: &str, value| Attribute { name: name.into(), value };
     let attributes = vec![
@@ -64,12 +64,12 @@ fn model() -> NewOnnx {
     }
 }
 
-/// The byte that each tensor of the model is filled with.
+/// The byte that fills each tensor of the model.
 fn filling(index: usize) -> u8 {
     index as u8 + 1
 }
 
-/// Writes the model with every tensor that comes later filled, and reads it.
+/// Writes the model, fills every tensor without values, and reads the model back.
 fn written(model: &NewOnnx, folder: &std::path::Path, external: Option<&str>) -> Onnx {
     let layout = OnnxLayout::new(model, external).unwrap();
     let file = OutputFile::create(&folder.join("model.onnx"), &[]).unwrap();
@@ -114,7 +114,7 @@ fn assert_same(read: &Onnx, model: &NewOnnx) {
 }
 
 #[test]
-fn a_model_in_one_file_is_read_as_it_was_meant() {
+fn a_model_in_one_file_reads_back() {
     let folder = tempfile::tempdir().unwrap();
     let read = written(&model(), folder.path(), None);
     assert_same(&read, &model());
@@ -122,7 +122,7 @@ fn a_model_in_one_file_is_read_as_it_was_meant() {
 }
 
 #[test]
-fn large_tensors_stand_in_the_external_file_aligned_for_mapping() {
+fn large_tensors_are_aligned_for_mapping_in_the_external_file() {
     let folder = tempfile::tempdir().unwrap();
     let mut model = model();
     model.graph.initializers.swap(0, 4);
@@ -137,7 +137,7 @@ fn large_tensors_stand_in_the_external_file_aligned_for_mapping() {
 }
 
 #[test]
-fn what_no_reader_would_take_is_refused() {
+fn models_that_no_reader_accepts_are_refused() {
     let refused = |change: &dyn Fn(&mut NewOnnx), external: Option<&str>, says: &str| {
         let mut model = model();
         change(&mut model);
@@ -153,10 +153,14 @@ fn what_no_reader_would_take_is_refused() {
     refused(&|m| m.graph.initializers[1].dims = vec![3], None, "8 bytes, and its shape takes 12");
     refused(&|m| m.graph.initializers[0].dims = vec![MAX_MODEL / 4, 1], None, "external data");
     let graph = AttributeValue::Type;
-    refused(&|m| m.graph.nodes[0].attributes[0].value = graph.clone(), None, "no number, text or list");
-    refused(&|m| m.graph.outputs[0].value_type = None, None, "the type of a tensor");
+    refused(
+        &|m| m.graph.nodes[0].attributes[0].value = graph.clone(),
+        None,
+        "not a number, a text or a list",
+    );
+    refused(&|m| m.graph.outputs[0].value_type = None, None, "not that of a tensor");
 
-    // An input with a value by default has the name of its initializer.
+    // An input with a default value has the name of its initializer.
     let mut model = model();
     model.graph.inputs.push(info("b", ElementType::FLOAT, vec![Dimension::Fixed(2)]));
     OnnxLayout::new(&model, None).unwrap();

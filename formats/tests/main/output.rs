@@ -1,4 +1,4 @@
-//! Outputs appear whole or not at all, and never in place of an input.
+//! Outputs appear whole or not at all, and never replace an input.
 
 use std::fs;
 use std::io::Write;
@@ -38,7 +38,7 @@ fn a_file_appears_on_commit_only() {
 }
 
 #[test]
-fn writes_land_where_they_belong() {
+fn writes_land_at_their_offsets() {
     let folder = TempDir::new().unwrap();
     let source_path = folder.path().join("source");
     let content: Vec<u8> = (0..100_000u32).map(|i| (i * 7 / 3) as u8).collect();
@@ -83,13 +83,13 @@ fn an_input_is_never_replaced() {
         let refused = OutputFile::create(&output, &[&input, &model]);
         assert!(matches!(refused, Err(Error::SameFile { .. })), "{}", output.display());
     }
-    // Another file beside them is free, and so is a new file in the folder.
+    // Another file beside them may be written, and so may a new file in the folder.
     OutputFile::create(&at("out.gguf"), &[&input, &model]).unwrap();
     OutputFile::create(&model.join("out.gguf"), &[&input, &model]).unwrap();
 }
 
 #[test]
-fn what_is_no_file_is_not_replaced_by_one() {
+fn only_files_are_replaced_by_files() {
     let folder = TempDir::new().unwrap();
     assert!(matches!(OutputFile::create(folder.path(), &[]), Err(Error::WrongKind { .. })));
     let missing = folder.path().join("no/such/out.gguf");
@@ -101,7 +101,7 @@ fn what_is_no_file_is_not_replaced_by_one() {
 
 #[cfg(unix)]
 #[test]
-fn permissions_and_links_are_as_with_an_ordinary_write() {
+fn permissions_and_links_are_those_of_an_ordinary_write() {
     use std::os::unix::fs::{PermissionsExt, symlink};
     let folder = TempDir::new().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -155,7 +155,7 @@ fn a_folder_appears_on_commit_only() {
 }
 
 #[test]
-fn a_standing_folder_is_replaced_by_force_only() {
+fn an_existing_folder_is_replaced_only_with_force() {
     let parent = TempDir::new().unwrap();
     let path = parent.path().join("out");
     fs::create_dir(&path).unwrap();
@@ -174,7 +174,7 @@ fn a_standing_folder_is_replaced_by_force_only() {
 }
 
 #[test]
-fn a_folder_that_was_taken_away_is_not_made_anew() {
+fn a_removed_folder_is_not_created_again() {
     let parent = tempfile::tempdir().unwrap();
     let folder = OutputFolder::create(&parent.path().join("out"), &[], false).unwrap();
     for _ in 0..2 {
@@ -189,7 +189,7 @@ fn a_folder_that_was_taken_away_is_not_made_anew() {
 }
 
 #[test]
-fn a_folder_that_appears_meanwhile_stays() {
+fn a_folder_that_appears_before_commit_stays() {
     let parent = TempDir::new().unwrap();
     let path = parent.path().join("out");
     let folder = OutputFolder::create(&path, &[], false).unwrap();
@@ -214,10 +214,10 @@ fn a_folder_never_replaces_an_input() {
 }
 
 #[test]
-fn what_is_computed_is_written_among_what_is_copied() {
+fn computed_bytes_are_written_among_copied_ones() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    // More than is copied at a time.
+    // Longer than one copy.
     let long: Vec<u8> = (0..9 << 20).map(|i: u32| (i % 251) as u8).collect();
     fs::write(at("source"), &long).unwrap();
     let source = MappedFile::open(&at("source")).unwrap();
@@ -247,7 +247,7 @@ fn what_is_computed_is_written_among_what_is_copied() {
     let refused =
         write_behind(&file, &pieces, |_| Err::<(), _>(Error::encode("place", "a reason", "what to do")));
     assert!(refused.unwrap_err().to_string().contains("a reason"));
-    // A copy that fails is what is told, and not that the queue is closed.
+    // The error is that of the failed copy, not that the queue is closed.
     let mut beyond = Pieces::default();
     beyond.push(Piece::Copy { source: &source, offset: len, len: 6 });
     let failed: Result<(), Error> = write_behind(&file, &beyond, |queue| {

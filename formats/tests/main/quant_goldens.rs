@@ -1,5 +1,5 @@
-//! Decoders and encoders against ggml's own, bit for bit. `goldens/make.py` made the files with its reference
-//! code.
+//! Decoders and encoders compared with ggml's, bit for bit. `goldens/make.py` made the files with its
+//! reference code.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
-/// The first position at which two equally long slices differ.
+/// The first position at which two slices of equal length differ.
 fn first_difference<T: PartialEq>(a: &[T], b: &[T]) -> Option<usize> {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).position(|(a, b)| a != b)
@@ -34,7 +34,7 @@ fn blocks_decode_as_the_references_decode_them() {
     }
 }
 
-/// The types that make use of an importance matrix.
+/// The types that use an importance matrix.
 const WEIGHTED: [DType; 11] = {
     use DType::*;
     [Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS]
@@ -53,7 +53,7 @@ fn values_encode_by_importance_as_ggmls_reference_encodes_them() {
 }
 
 #[test]
-fn other_types_make_no_use_of_importance() {
+fn other_types_ignore_importance() {
     use DType::*;
     let (values, weights) = (floats(&golden("values.f32")), floats(&golden("weights.f32")));
     for dtype in [F32, F16, BF16, F64, Q8_0, MXFP4] {
@@ -83,7 +83,7 @@ fn hostile_importance_is_refused() {
         }
         weighted(&[0.0; 512]).unwrap();
         weighted(&[1e-45; 512]).unwrap();
-        // Either the sums overflow and that is said, or the search did without them.
+        // The sums overflow, which is an error, unless the search needed none.
         let mut weights = vec![1.0; 512];
         weights[256..].fill(f32::MAX);
         match weighted(&weights) {
@@ -140,7 +140,7 @@ fn values_encode_as_ggmls_reference_encodes_them() {
 }
 
 #[test]
-fn plain_floats_come_back_as_they_were() {
+fn plain_floats_come_back_unchanged() {
     let values = floats(&golden("values.f32"));
     for dtype in [DType::F32, DType::F64] {
         let mut stored = vec![0; dtype.bytes_for(values.len() as u64).unwrap() as usize];

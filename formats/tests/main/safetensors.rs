@@ -1,4 +1,4 @@
-//! safetensors files, sound and hostile.
+//! safetensors files, valid and hostile.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +23,8 @@ fn tensors() -> Vec<NewSafeTensor> {
     ]
 }
 
-/// A small sound file; byte i of the data is i.
-fn sound() -> Vec<u8> {
+/// A small valid file; byte i of the data is i.
+fn valid() -> Vec<u8> {
     let layout = SafeTensorsLayout::new(&metadata(), tensors()).unwrap();
     numbered(layout.header(), layout.file_bytes())
 }
@@ -34,14 +34,14 @@ fn open(folder: &TempDir, bytes: &[u8]) -> Result<SafeTensors, Error> {
 }
 
 #[test]
-fn what_is_written_is_read() {
+fn written_files_read_back() {
     let folder = TempDir::new().unwrap();
-    let bytes = sound();
+    let bytes = valid();
     let file = open(&folder, &bytes).unwrap();
     let layout = SafeTensorsLayout::new(&metadata(), tensors()).unwrap();
     assert_eq!(file.metadata(), &metadata());
     assert_eq!(layout.header().len() % 8, 0);
-    // In the order given, which is that of the data; tensors without bytes come before the next.
+    // The order is that of the data. A tensor without bytes comes before the one at its offset.
     let names: Vec<_> = file.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
     assert_eq!(names, ["z.weight", "a.weight", "empty", "scalar", "quoted \"name\""]);
     for tensor in layout.tensors() {
@@ -53,8 +53,8 @@ fn what_is_written_is_read() {
 }
 
 #[test]
-fn names_stand_sorted_in_the_header() {
-    let bytes = sound();
+fn names_are_sorted_in_the_header() {
+    let bytes = valid();
     let text = String::from_utf8_lossy(&bytes);
     let at = |name: &str| text.find(name).unwrap();
     assert!(at("__metadata__") < at("\"a.weight\"") && at("\"a.weight\"") < at("\"z.weight\""));
@@ -62,7 +62,7 @@ fn names_stand_sorted_in_the_header() {
 
 #[test]
 fn another_reader_sees_the_same() {
-    let bytes = sound();
+    let bytes = valid();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(file.len(), 5);
     let z = file.tensor("z.weight").unwrap();
@@ -76,7 +76,7 @@ fn another_reader_sees_the_same() {
 }
 
 #[test]
-fn what_another_writer_wrote_is_read() {
+fn files_of_another_writer_are_read() {
     let data = [0u8; 48];
     let views: Vec<_> = [("b", vec![4, 3]), ("a", vec![12])]
         .into_iter()
@@ -136,7 +136,7 @@ fn every_type_of_another_writer_is_read() {
 #[test]
 fn every_prefix_is_refused_in_one_line() {
     let folder = TempDir::new().unwrap();
-    let bytes = sound();
+    let bytes = valid();
     for length in 0..bytes.len() {
         let error = open(&folder, &bytes[..length]).expect_err(&format!("{length} bytes")).to_string();
         assert!(!error.contains('\n') && error.contains("model.safetensors"), "{error}");
@@ -146,7 +146,7 @@ fn every_prefix_is_refused_in_one_line() {
 #[test]
 fn flipped_bytes_never_panic() {
     let folder = TempDir::new().unwrap();
-    let bytes = sound();
+    let bytes = valid();
     for at in 0..bytes.len() {
         for mask in [0x01, 0x80, 0xff] {
             let mut damaged = bytes.clone();
@@ -160,7 +160,7 @@ fn flipped_bytes_never_panic() {
     }
 }
 
-/// A file of this header and that many bytes of data.
+/// A file with this header and `data` bytes of data.
 fn raw(header: &str, data: usize) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.bytes());
@@ -172,7 +172,7 @@ fn raw(header: &str, data: usize) -> Vec<u8> {
 fn attacks_are_refused_with_their_place() {
     let one = |entry: &str| format!(r#"{{"t":{entry}}}"#);
     let huge = u64::MAX;
-    // Eight tensors that end, with the 8 bytes and the header before them, at byte 2^64.
+    // Eight tensors that end at byte 2^64, counting the 8 bytes and the header before them.
     let wrap = {
         let eighth = 1u64 << 61;
         let header = |last: u64| {
@@ -223,9 +223,9 @@ fn attacks_are_refused_with_their_place() {
             ),
         ),
         ("\"Q4_0\" is not known", raw(&one(r#"{"dtype":"Q4_0","shape":[32],"data_offsets":[0,18]}"#), 18)),
-        ("are no range", raw(&one(r#"{"dtype":"U8","shape":[1],"data_offsets":[4,0]}"#), 4)),
+        ("are not a range", raw(&one(r#"{"dtype":"U8","shape":[1],"data_offsets":[4,0]}"#), 4)),
         (
-            "are no range",
+            "are not a range",
             raw(&one(&format!(r#"{{"dtype":"U8","shape":[0],"data_offsets":[{huge},{huge}]}}"#)), 4),
         ),
         ("takes 8 bytes, and it has 4", raw(&one(r#"{"dtype":"F32","shape":[2],"data_offsets":[0,4]}"#), 4)),
@@ -235,7 +235,7 @@ fn attacks_are_refused_with_their_place() {
             "its shape has 65 lengths",
             raw(&one(&format!(r#"{{"dtype":"U8","shape":{:?},"data_offsets":[0,1]}}"#, [1; 65])), 1),
         ),
-        ("no whole number of bytes", raw(&one(r#"{"dtype":"F4","shape":[3],"data_offsets":[0,1]}"#), 1)),
+        ("not a whole number of bytes", raw(&one(r#"{"dtype":"F4","shape":[3],"data_offsets":[0,1]}"#), 1)),
         ("past the end", raw(&one(r#"{"dtype":"U8","shape":[9],"data_offsets":[0,9]}"#), 4)),
         ("past the end", raw(&wrap, 0)),
         ("begin at byte", raw(&one(r#"{"dtype":"U8","shape":[3],"data_offsets":[1,4]}"#), 4)),
@@ -257,7 +257,7 @@ fn attacks_are_refused_with_their_place() {
 }
 
 #[test]
-fn what_no_reader_takes_is_not_written() {
+fn files_that_no_reader_accepts_are_not_written() {
     let tensor =
         |name: &str, dtype, shape: &[u64]| NewSafeTensor { name: name.into(), dtype, shape: shape.into() };
     let refused = |tensors| {
@@ -280,8 +280,8 @@ fn a_shard_index_names_files_of_its_folder_only() {
         std::fs::write(&path, json).unwrap();
         shard_index(folder.path())
     };
-    let sound = index(r#"{"metadata":{"total_size":1},"weight_map":{"a":"model-1.safetensors"}}"#).unwrap();
-    assert_eq!(sound, Some(BTreeMap::from([("a".into(), "model-1.safetensors".into())])));
+    let valid = index(r#"{"metadata":{"total_size":1},"weight_map":{"a":"model-1.safetensors"}}"#).unwrap();
+    assert_eq!(valid, Some(BTreeMap::from([("a".into(), "model-1.safetensors".into())])));
     for hostile in [
         "",
         "[]",

@@ -5,8 +5,8 @@ use crate::arch::pattern::{matches, renamed};
 
 /// The description of a model family.
 ///
-/// A family that starts from a sibling with `..SIBLING` claims that every field it leaves out is the sibling's.
-/// Each field says where to look that up.
+/// A family that starts from a sibling with `..SIBLING` claims that every field it leaves out is the
+/// sibling's. Each field says where to look that up.
 #[derive(Clone, Copy, Debug)]
 pub struct Architecture {
     /// `general.architecture` in GGUF, and the prefix of its keys. Several families may have the same.

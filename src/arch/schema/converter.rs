@@ -77,7 +77,8 @@ pub enum SpacePrefix {
 pub enum TokenizerOverride {
     /// `add_bos_token` is false, whatever the folder says.
     NoBos,
-    /// `eot_token_id`. gguf-py has no keys for the other tokens (prefix, suffix, middle) that these classes set.
+    /// `eot_token_id`. gguf-py has no keys for the other tokens (prefix, suffix, middle) that these classes
+    /// set.
     EndOfTurn(u32),
 }
 

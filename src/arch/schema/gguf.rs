@@ -19,8 +19,8 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// What llama.cpp assumes about most families: nothing. A family with a name of its own in GGUF starts from
-    /// this and not from a sibling.
+    /// What llama.cpp assumes about most families: nothing. A family with a name of its own in GGUF starts
+    /// from this and not from a sibling.
     pub(in crate::arch) const USUAL: Self =
         Self { soft_caps: None, windows: None, width_scaled_layers: &[], layers_of_70b: None };
 }

@@ -9,8 +9,8 @@ pub struct HuggingFace {
     pub class: &'static str,
     /// Keys that have another name than in llama's config.json: llama's name, and this family's.
     pub keys: &'static [(&'static str, &'static str)],
-    /// The class's defaults for keys that config.json leaves out, by this family's names; 1 is true. They are in
-    /// transformers' `configuration_FAMILY.py`. What is given neither here nor in config.json is
+    /// The class's defaults for keys that config.json leaves out, by this family's names; 1 is true. They are
+    /// in transformers' `configuration_FAMILY.py`. What is given neither here nor in config.json is
     ///
     /// | key | value |
     /// |---|---|
@@ -25,8 +25,8 @@ pub struct HuggingFace {
     /// | multipliers | 1 |
     ///
     /// Without a default, a folder that lacks `vocab_size`, `hidden_size`, `num_hidden_layers`,
-    /// `num_attention_heads` or a number of experts is refused. `tie_word_embeddings` is not read: the head is
-    /// tied if the folder has no tensor for it.
+    /// `num_attention_heads` or a number of experts is refused. `tie_word_embeddings` is not read: the head
+    /// is tied if the folder has no tensor for it.
     pub defaults: &'static [(&'static str, f64)],
     /// The keys that describe attention heads.
     pub heads: HeadKeys,
@@ -62,9 +62,9 @@ impl HuggingFace {
 pub struct ActivationKey {
     /// The key that the class reads. If it is missing or null, the class uses the family's function.
     pub key: &'static str,
-    /// The values that the class takes for the family's [`Activation`](super::Activation); models with another
-    /// value are refused. The first is written. A class can give a name a meaning of its own, as Gemma's does
-    /// with `gelu`: look at its configuration, and at `ACT2FN` in transformers' activations.py.
+    /// The values that the class takes for the family's [`Activation`](super::Activation); models with
+    /// another value are refused. The first is written. A class can give a name a meaning of its own, as
+    /// Gemma's does with `gelu`: look at its configuration, and at `ACT2FN` in transformers' activations.py.
     pub names: &'static [&'static str],
     /// Keys that the class does not read, and that are written for other programs and older versions.
     pub also_written: &'static [&'static str],

@@ -19,7 +19,7 @@ use crate::{Error, Result};
 const ANGLE_ERROR: f64 = 2e-3;
 /// The further error allowed per position, from frequencies rounded to f32.
 const ANGLE_ERROR_A_POSITION: f64 = 3e-7;
-const MEND: &str = "put the model's config.json beside it";
+const ADD_CONFIG: &str = "put the model's config.json beside it";
 
 /// A genai_config.json.
 pub(super) struct GenaiConfig {
@@ -54,7 +54,7 @@ impl GenaiConfig {
             && !architecture.has_experts();
         if !whole {
             let problem = format!("it does not say enough about a {} model", architecture.name);
-            return Err(Error::input(&self.path, "type", problem, MEND));
+            return Err(Error::input(&self.path, "type", problem, ADD_CONFIG));
         }
         let decoder = &self.json["model"]["decoder"];
         let (layers, head_dim) =
@@ -93,7 +93,7 @@ impl GenaiConfig {
 
     fn count(&self, object: &Json, key: &str) -> Result<usize> {
         let count = object[key].as_u64().and_then(|count| usize::try_from(count).ok());
-        count.ok_or_else(|| Error::input(&self.path, key, "missing or not a whole number", MEND))
+        count.ok_or_else(|| Error::input(&self.path, key, "missing or not a whole number", ADD_CONFIG))
     }
 }
 
@@ -105,7 +105,7 @@ struct Graph<'a> {
 
 impl<'a> Graph<'a> {
     fn error(&self, place: &str, problem: impl Into<String>) -> Error {
-        Error::input(self.onnx.path(), place, problem, MEND)
+        Error::input(self.onnx.path(), place, problem, ADD_CONFIG)
     }
 
     /// The nodes of these operators, in the order of blocks.

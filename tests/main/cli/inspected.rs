@@ -1,4 +1,5 @@
-//! `inspect`: what it shows of models, adapters and ONNX files, and what it says that curmerge can do with them.
+//! `inspect`: what it shows of models, adapters and ONNX files, and what it says that curmerge can do with
+//! them.
 
 use std::fs;
 use std::path::Path;

@@ -23,14 +23,14 @@ struct Block {
     /// Where they lie in the old file.
     from: u64,
     len: u64,
-    /// The index of the new values that they are; `None` for a copy.
+    /// The index of their new values; `None` for a copy.
     new: Option<usize>,
     /// The tensors that lie in them: message, distance from `from`, length.
     tensors: Vec<(usize, u64, u64)>,
 }
 
 /// The pieces of the external file number `file`, and where each of its tensors then lies. The layout stays
-/// where no size changes; else tensors move, each to an offset as aligned as its old one.
+/// if no size changes. Otherwise tensors move, each to an offset with the alignment of its old one.
 pub(super) fn external_file<'a>(
     model: &'a Onnx,
     file: usize,
@@ -44,7 +44,7 @@ pub(super) fn external_file<'a>(
     let mut blocks: Vec<Block> = Vec::new();
     for &(from, len, message) in placed.iter().filter(|(.., message)| !tensors.new.contains_key(message)) {
         match blocks.last_mut().filter(|block| from < block.from + block.len) {
-            // Tensors that share bytes go on sharing them.
+            // Tensors that share bytes still do.
             Some(block) => {
                 block.len = block.len.max(from + len - block.from);
                 block.tensors.push((message, from - block.from, len));

@@ -158,7 +158,7 @@ fn entries(message: &Message, location: &str, to: &Relocated) -> Result<Vec<u8>>
 }
 
 /// A message with the contents of some messages within it replaced. The lengths of the messages around those
-/// are written anew where they change.
+/// are updated.
 pub(super) fn assemble<'a>(
     message: &Message,
     source: &'a MappedFile,

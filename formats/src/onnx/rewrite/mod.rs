@@ -1,8 +1,8 @@
 //! The same model with new values for some of its tensors.
 //!
-//! Of the model file only the fields of those tensors and the lengths of the messages around them are written
-//! anew. A tensor that keeps its type and size is replaced where it is. An external file keeps its layout
-//! where no size changes; else its tensors move, each to an offset as aligned as its old one.
+//! In the model file only the fields of those tensors and the lengths of the messages around them change. A
+//! tensor that keeps its type and size is replaced in place. An external file keeps its layout if no size
+//! changes. Otherwise its tensors move, each to an offset with the alignment of its old one.
 
 mod external_file;
 mod message;

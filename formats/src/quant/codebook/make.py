@@ -2,10 +2,10 @@
 
     python -m venv v && v/bin/pip install numpy==2.4.6 gguf==0.19.0 && v/bin/python make.py
 
-The points are those that the PyPI package gguf holds (MIT licence, Copyright (c) 2023 Georgi Gerganov), the same as
-the tables iq1s_grid to iq3s_grid of ggml-common.h of llama.cpp (MIT licence, Copyright (c) 2023-2026 The ggml authors).
-A point is two bytes, little-endian: the places of its coordinates among the levels, the first lowest; two bits each of
-eight coordinates, or four bits each of four.
+The points are those that the PyPI package gguf holds (MIT licence, Copyright (c) 2023 Georgi Gerganov), the
+same as the tables iq1s_grid to iq3s_grid of ggml-common.h of llama.cpp (MIT licence, Copyright (c) 2023-2026
+The ggml authors). A point is two bytes, little-endian: the level indices of its coordinates, the first in the
+lowest bits. Eight coordinates have two bits each, four have four bits each.
 """
 
 import gguf.quants

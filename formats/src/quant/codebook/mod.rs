@@ -1,8 +1,8 @@
 //! The codebooks of the IQ1 to IQ3 types: points of the E8 and D4 lattices, and the sign patterns that go
 //! with them.
 //!
-//! The `.bin` files are the points of the tables `iq1s_grid` to `iq3s_grid` in ggml-common.h, each coordinate
-//! as its place among a few levels, two bytes a point; `make.py` made them.
+//! The `.bin` files are the points of the tables `iq1s_grid` to `iq3s_grid` in ggml-common.h, two bytes a
+//! point. A coordinate is the index of its level. `make.py` made the files.
 
 /// Coordinates of IQ1_S and IQ1_M.
 pub(super) static IQ1: [[i8; 8]; 2048] = points(include_bytes!("iq1_s.bin"), &[-1, 0, 1, 0]);
@@ -21,7 +21,7 @@ pub(super) static IQ3_S: [[i8; 4]; 512] =
 
 const IQ2_LEVELS: [i8; 4] = [8, 25, 43, 0];
 
-/// The stored points: of a place's bits, `16 / DIMENSIONS`, every pattern names one of the `LEVELS`.
+/// Decodes the stored points. An index has `16 / DIMENSIONS` bits and selects one of `LEVELS` levels.
 const fn points<const DIMENSIONS: usize, const POINTS: usize, const LEVELS: usize>(
     stored: &[u8],
     levels: &[i8; LEVELS],
@@ -41,7 +41,7 @@ const fn points<const DIMENSIONS: usize, const POINTS: usize, const LEVELS: usiz
     points
 }
 
-/// Of eight sign bits, those set as -1, the others as 0.
+/// The eight sign bits of each byte: -1 for a set bit, 0 for a clear one.
 static SIGNS: [[i8; 8]; 256] = {
     let mut signs = [[0; 8]; 256];
     let mut entry = 0;
@@ -52,7 +52,7 @@ static SIGNS: [[i8; 8]; 256] = {
     signs
 };
 
-/// Seven sign bits with the eighth that makes their number even; `ksigns_iq2xs` in ggml-common.h.
+/// Seven sign bits, with an eighth that makes the number of set bits even: `ksigns_iq2xs` in ggml-common.h.
 static EVEN: [u8; 128] = {
     let mut even = [0; 128];
     let mut bits = 0u8;
@@ -63,20 +63,20 @@ static EVEN: [u8; 128] = {
     even
 };
 
-/// The magnitudes with signs, bit j set where magnitude j is negative.
+/// The magnitudes with signs. Bit j is set if magnitude j becomes negative.
 #[inline(always)]
 pub(super) fn signed(magnitudes: [i8; 8], signs: u8) -> [i8; 8] {
     let signs = &SIGNS[usize::from(signs)];
     std::array::from_fn(|j| (magnitudes[j] ^ signs[j]).wrapping_sub(signs[j]))
 }
 
-/// The magnitudes with an even number of negative signs, of which the low seven bits tell all but the last.
+/// The magnitudes with an even number of negative signs. The low seven bits give all signs but the last.
 #[inline(always)]
 pub(super) fn evenly_signed(magnitudes: [i8; 8], signs: u32) -> [i8; 8] {
     signed(magnitudes, EVEN[(signs & 127) as usize])
 }
 
-/// Two points of four coordinates as one of eight.
+/// Joins two points of four coordinates.
 #[inline(always)]
 pub(super) fn joined(first: [i8; 4], second: [i8; 4]) -> [i8; 8] {
     let [a, b, c, d] = first;
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn points_stand_in_ascending_order_read_from_the_last_coordinate() {
+    fn points_ascend_by_their_coordinates_from_the_last() {
         fn ascending<const DIMENSIONS: usize>(points: &[[i8; DIMENSIONS]]) {
             for pair in points.windows(2) {
                 assert!(pair[0].iter().rev().lt(pair[1].iter().rev()), "{pair:?}");
@@ -101,14 +101,14 @@ mod tests {
         ascending(&IQ2_S);
         ascending(&IQ3_XXS);
         ascending(&IQ3_S);
-        // None is the level that no point uses.
+        // No point uses the unused level 0.
         let iq2 = [IQ2_XXS.as_flattened(), IQ2_XS.as_flattened(), IQ2_S.as_flattened()];
         let iq3 = [IQ3_XXS.as_flattened(), IQ3_S.as_flattened()];
         assert!(iq2.into_iter().chain(iq3).flatten().all(|&magnitude| magnitude > 0));
     }
 
     #[test]
-    fn signs_turn_magnitudes_and_are_even() {
+    fn signs_negate_magnitudes_and_are_even() {
         assert_eq!(signed([1, 2, 3, 4, 5, 6, 7, 8], 0b1000_0010), [1, -2, 3, 4, 5, 6, 7, -8]);
         assert_eq!(evenly_signed([1; 8], 0b1_0000_0010), [1, -1, 1, 1, 1, 1, 1, -1]);
         assert_eq!(evenly_signed([1; 8], 0b110), [1, -1, -1, 1, 1, 1, 1, 1]);

@@ -1,4 +1,4 @@
-//! Where the codes of a block lie.
+//! The places of codes in a block.
 
 /// How a block type stores its codes.
 pub(super) trait Codes {
@@ -9,11 +9,11 @@ pub(super) trait Codes {
 
     /// The code of value `j`.
     fn code(block: &[u8], j: usize) -> u8;
-    /// Puts another in its place.
+    /// Replaces the code of value `j`.
     fn set_code(block: &mut [u8], j: usize, code: u8);
 }
 
-/// Some bits of a code: `count` of them at `shift` of byte `byte` of the block.
+/// Some bits of a code: `count` bits from bit `shift` of the block's byte `byte`.
 #[derive(Clone, Copy)]
 pub(super) struct Bits {
     pub(super) byte: usize,
@@ -21,7 +21,7 @@ pub(super) struct Bits {
     pub(super) count: u32,
 }
 
-/// No bits, for codes that lie in one place.
+/// No bits, for codes without high bits.
 pub(super) const NONE: Bits = Bits { byte: 0, shift: 0, count: 0 };
 
 impl Bits {
@@ -42,13 +42,13 @@ impl Bits {
     }
 }
 
-/// Codes of which each has bits of its own.
+/// Codes that share no bits.
 pub(super) trait BitCodes {
     /// Values in a block.
     const BLOCK: usize;
     /// Bytes in a block.
     const BYTES: usize;
-    /// Taken with exclusive or from what is stored: makes a signed byte ascend from 0.
+    /// Exclusive or with the stored code. It makes signed bytes ascend from 0.
     const FLIP: u8 = 0;
 
     /// Low and high bits of code `j`.
@@ -72,13 +72,14 @@ impl<T: BitCodes> Codes for T {
     }
 }
 
-/// Four bits of value `j` in runs of `2 * half` values, each of `half` bytes from `start` on, low halves
-/// first.
+/// The four bits of value `j` in runs of `2 * half` values, from byte `start`. A run has `half` bytes: its
+/// first `half` values are in their low halves.
 pub(super) fn nibble(start: usize, half: usize, j: usize) -> Bits {
     Bits { byte: start + j / (2 * half) * half + j % half, shift: (j / half % 2 * 4) as u32, count: 4 }
 }
 
-/// Two bits of value `j` in a super-block whose `qs`, four runs of 32 to each 32 bytes, begin at `start`.
+/// The two bits of value `j` in a super-block whose `qs` begin at byte `start`. Each 32 bytes hold four runs
+/// of 32.
 pub(super) fn pair(start: usize, j: usize) -> Bits {
     Bits { byte: start + j / 128 * 32 + j % 32, shift: (j / 32 % 4 * 2) as u32, count: 2 }
 }

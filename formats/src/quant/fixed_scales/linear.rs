@@ -2,15 +2,15 @@
 
 use super::codes::Codes;
 
-/// The step of every value of some stored blocks, and the room that its code has.
+/// The step of every value of some stored blocks, and how far its code can move.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LinearGrid {
-    /// By how much a value changes when its code rises by one; may be negative, or zero for a block of one
-    /// value only.
+    /// The change of a value when its code rises by one. It may be negative; it is zero in a block of equal
+    /// values.
     pub steps: Vec<f32>,
-    /// How many codes there are below the present one.
+    /// The number of codes below the present one.
     pub below: Vec<f32>,
-    /// How many codes there are above the present one.
+    /// The number of codes above the present one.
     pub above: Vec<f32>,
 }
 
@@ -24,7 +24,8 @@ pub(super) trait Linear: Codes {
     /// The step of sub-block `sub`.
     fn step(block: &[u8], sub: usize) -> f32;
 
-    /// How far a code can fall and rise; not at all past the encoder's range, even if it lies outside.
+    /// How far a code can fall and rise within the encoder's range. A code outside it never moves further
+    /// out.
     fn room(code: u8) -> (u8, u8) {
         (code.saturating_sub(Self::RANGE.0), Self::RANGE.1.saturating_sub(code))
     }
@@ -46,7 +47,7 @@ pub(super) fn read<C: Linear>(blocks: &[u8]) -> LinearGrid {
 }
 
 /// Moves the codes of `out`, which decodes to `present`, to those nearest to `values`, halves away from the
-/// present code. What is nearest is found by whole steps from the present value, so within the rounding of
+/// present code. It counts whole steps from the present value, so the choice is exact up to the rounding of
 /// `f32`.
 pub(super) fn write<C: Linear>(present: &[f32], values: &[f32], out: &mut [u8]) {
     let numbers = present.chunks_exact(C::BLOCK).zip(values.chunks_exact(C::BLOCK));
@@ -65,7 +66,7 @@ pub(super) fn write<C: Linear>(present: &[f32], values: &[f32], out: &mut [u8]) 
                 let j = sub * C::SUB + l;
                 let code = C::code(block, j);
                 let (below, above) = C::room(code);
-                // A hostile scale can make this NaN, which the cast turns into no change.
+                // A hostile scale can make this NaN. The cast turns NaN into no change.
                 let moves = (change / step).round().clamp(-f32::from(below), f32::from(above)) as i32;
                 C::set_code(block, j, (i32::from(code) + moves) as u8);
             }

@@ -1,13 +1,13 @@
-//! Values encoded into blocks whose scales and minimums stay as they are: only codes change.
+//! Encodes values into blocks that keep their scales and minimums: only codes change.
 //!
-//! A small change to a quantized matrix must not move the grid under the values that did not change: encoding
-//! from scratch would round all of them again. Here an unchanged value keeps its code bit for bit. [`Grid`]
-//! gives the values that a block's codes can take, for a caller that chooses how to round.
-//! [`encode_with_fixed_scales`] rounds to the nearest.
+//! Encoding a slightly changed matrix from scratch would choose new scales, and so round the unchanged values
+//! again. Here an unchanged value keeps its code bit for bit. [`Grid`] gives the values that a block's codes
+//! can represent, for callers with their own way to round. [`encode_with_fixed_scales`] rounds to the
+//! nearest.
 //!
 //! [`linear`] moves codes by whole steps; [`non_linear`] looks levels up. [`single_scale`], [`super_blocks`]
-//! and [`non_linear`] say where a type's [`codes`] lie. Types whose codes are points of a lattice are left
-//! out: one value cannot change alone there.
+//! and [`non_linear`] give the places of a type's [`codes`]. Types whose codes are points of a lattice are
+//! not supported, because one value cannot change alone there.
 
 mod codes;
 mod linear;
@@ -21,7 +21,7 @@ use crate::dtype::DType;
 pub use linear::LinearGrid;
 pub use non_linear::NonLinearGrid;
 
-/// The values that the codes of some stored blocks can take.
+/// The values that the codes of some stored blocks can represent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Grid {
     /// Evenly spaced values: `step * code + offset`.
@@ -35,8 +35,8 @@ impl Grid {
     /// value.
     ///
     /// # Errors
-    /// [`QuantError::Length`] for a part of a block, [`QuantError::CannotEncode`] for a block type that is
-    /// not written.
+    /// [`QuantError::Length`] unless the blocks are whole, [`QuantError::CannotEncode`] for a block type
+    /// whose codes cannot change.
     pub fn read(dtype: DType, blocks: &[u8]) -> Result<Option<Grid>, QuantError> {
         let elements = blocks.len() / dtype.block_bytes() * dtype.block_elements();
         check_length(dtype, blocks.len(), elements)?;
@@ -47,8 +47,8 @@ impl Grid {
         }
     }
 
-    /// By how much each present value changes when its code moves to a neighbour; on a non-linear grid, to
-    /// the farther. May be negative.
+    /// The change of each present value when its code moves to the next. On a non-linear grid, the distance
+    /// to the farther neighbour. May be negative.
     pub fn steps(&self) -> &[f32] {
         match self {
             Grid::Linear(grid) => &grid.steps,
@@ -57,20 +57,19 @@ impl Grid {
     }
 }
 
-/// Whether new codes of `dtype` can be written on the scales of old blocks; so also of some types that
-/// [`encode`] does not write.
+/// Whether [`encode_with_fixed_scales`] writes blocks of `dtype`. Some of these types [`encode`] cannot
+/// write.
 pub fn can_encode_with_fixed_scales(dtype: DType) -> bool {
     Encoder::of(dtype).is_some()
 }
 
-/// Encodes `values` as blocks of `dtype` into `out`, each with the scales and minimums of the block in `base`
-/// and the codes nearest to the values (halves away from the present code). A value that `base` decodes to
-/// keeps its code, so the values of `base` give its very bytes. Where a scale is zero or no number, and where
-/// an infinite one leaves nothing finite to choose, codes stay as they are. Types without block scales are
-/// encoded as [`encode`] does.
+/// Encodes `values` as blocks of `dtype` into `out`. Each block has the scales and minimums of its block in
+/// `base` and the codes nearest to the values (halves away from the present code). An unchanged value keeps
+/// its code, so the values of `base` give exactly its bytes. Codes also stay if the scale is zero or NaN, or
+/// infinite without any finite value to choose. Types without block scales are encoded as by [`encode`].
 ///
 /// # Errors
-/// As of [`encode`]; [`QuantError::Length`] also if `base` is not as long as `out`.
+/// Those of [`encode`]; [`QuantError::Length`] also if `base` and `out` differ in length.
 pub fn encode_with_fixed_scales(
     dtype: DType,
     base: &[u8],
@@ -90,8 +89,7 @@ pub fn encode_with_fixed_scales(
     Ok(())
 }
 
-/// What reads a type's grid, and what moves codes of blocks that decode to some values to those nearest to
-/// others.
+/// Functions of a type: one reads the grid of blocks, the other moves codes to those nearest to new values.
 struct Encoder {
     read: fn(&[u8]) -> Grid,
     write: fn(&[f32], &[f32], &mut [u8]),

@@ -1,5 +1,4 @@
-//! Blocks whose values are a scale times one of sixteen levels that are not evenly spaced: IQ4_NL, IQ4_XS,
-//! MXFP4, NVFP4.
+//! Blocks whose values are a scale times one of sixteen unevenly spaced levels: IQ4_NL, IQ4_XS, MXFP4, NVFP4.
 
 use super::codes::{BitCodes, Bits, Codes, NONE, nibble};
 use crate::quant::half_at;
@@ -8,25 +7,25 @@ use crate::quant::non_linear::{E2M1, IQ4_LEVELS, half_of_e8m0, half_of_ue4m3, iq
 /// The scale of every value of some stored blocks, and the levels that it multiplies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NonLinearGrid {
-    /// From the least to the greatest; some may be equal.
+    /// In ascending order; some may be equal.
     pub levels: [f32; 16],
-    /// May be negative or zero.
+    /// One a value; may be negative or zero.
     pub scales: Vec<f32>,
-    /// The distances of the present values from the farther of their two neighbours.
+    /// The distance of each present value from the farther of its two neighbours.
     pub steps: Vec<f32>,
 }
 
 /// Sixteen levels in ascending order.
 pub(super) struct Levels {
     levels: [f32; 16],
-    /// The code of each.
+    /// The code of each level.
     codes: [u8; 16],
     /// The place of each code in that order.
     places: [u8; 16],
 }
 
 impl Levels {
-    /// `table` says what each code stands for, and `codes` the order.
+    /// `table` has the level of each code, and `codes` the ascending order.
     const fn new(table: &[f32; 16], codes: [u8; 16]) -> Self {
         let (mut levels, mut places) = ([0.0; 16], [0; 16]);
         let mut place = 0;
@@ -38,19 +37,19 @@ impl Levels {
         Self { levels, codes, places }
     }
 
-    /// How far the level at `place` is from the farther of its neighbours.
+    /// The distance of the level at `place` from the farther of its neighbours.
     fn step(&self, place: usize) -> f32 {
         let below = self.levels[place] - self.levels[place.saturating_sub(1)];
         let above = self.levels[(place + 1).min(15)] - self.levels[place];
         below.max(above)
     }
 
-    /// The place of the value nearest to `value` among the levels times `scale`, beginning at `place`. Of two
-    /// values equally near it is that farther from the first, of equal values the first that comes. The
-    /// middles between two values are exact in `f64`, and so is the choice.
+    /// The place whose level times `scale` is nearest to `value`, found by a walk from `place`. If two are
+    /// equally near, the one farther from the start is chosen; if levels are equal, the first that the walk
+    /// reaches. The midpoints are exact in `f64`, and so is the choice.
     fn nearest(&self, scale: f32, place: usize, value: f32) -> usize {
         let (value, first) = (f64::from(value), f64::from(scale * self.levels[place]));
-        // The sign of the walk's values, and whether its places rise. A NaN begins no walk.
+        // Whether values rise or fall along the walk, and whether places do. NaN begins no walk.
         let sign = match value.partial_cmp(&first) {
             Some(std::cmp::Ordering::Greater) => 1.0,
             Some(std::cmp::Ordering::Less) => -1.0,
@@ -81,7 +80,7 @@ pub(super) trait NonLinear: Codes {
     /// Values that share a scale.
     const SUB: usize = Self::BLOCK;
 
-    /// What the codes stand for.
+    /// The levels of the codes.
     fn levels() -> &'static Levels;
     /// The scale of sub-block `sub`.
     fn scale(block: &[u8], sub: usize) -> f32;
@@ -103,7 +102,7 @@ pub(super) fn read<C: NonLinear>(blocks: &[u8]) -> NonLinearGrid {
 }
 
 /// Moves the codes of `out`, which decodes to `present`, to those nearest to `values`, halves away from the
-/// present code. Codes stay where they are if the scale is zero or no number.
+/// present code. Codes stay if the scale is zero or NaN.
 pub(super) fn write<C: NonLinear>(present: &[f32], values: &[f32], out: &mut [u8]) {
     let table = C::levels();
     let numbers = present.chunks_exact(C::BLOCK).zip(values.chunks_exact(C::BLOCK));

@@ -1,5 +1,5 @@
-//! Blocks with one scale for all their values: the 4-, 5- and 8-bit types of 32 values, and those of at most
-//! two bits.
+//! Blocks with one scale for all values: the 4-, 5- and 8-bit types of 32 values, and those of at most two
+//! bits.
 
 use super::codes::{BitCodes, Bits, Codes, NONE, nibble, pair};
 use super::linear::Linear;
@@ -92,7 +92,7 @@ impl BitCodes for Q1_0 {
 }
 impl Linear for Q1_0 {
     const RANGE: (u8, u8) = (0, 1);
-    /// From minus to plus the scale.
+    /// From minus the scale to plus the scale.
     fn step(block: &[u8], _: usize) -> f32 {
         2.0 * half_at(block, 0)
     }
@@ -122,7 +122,7 @@ impl BitCodes for TQ2_0 {
     }
 }
 impl Linear for TQ2_0 {
-    /// Ternary; the fourth code can be read only.
+    /// Ternary. The fourth code is read but never written.
     const RANGE: (u8, u8) = (0, 2);
     fn step(block: &[u8], _: usize) -> f32 {
         half_at(block, 64)
@@ -131,7 +131,7 @@ impl Linear for TQ2_0 {
 
 pub(super) struct TQ1_0;
 impl TQ1_0 {
-    /// The byte of value `j`, and which of its five digits the value is.
+    /// The byte of value `j`, and the index of its digit in that byte.
     fn place(j: usize) -> (usize, usize) {
         match j {
             0..160 => (j % 32, j / 32),
@@ -147,8 +147,8 @@ impl Codes for TQ1_0 {
         let (byte, place) = Self::place(j);
         two_bit::ternary_digit(block[byte], two_bit::POWERS[place])
     }
-    /// All five digits anew: together they are a number below 243, and the byte is that in 256ths, rounded
-    /// up.
+    /// Encodes all five digits again. Together they are a number below 243, and the byte is that number in
+    /// 256ths of 243, rounded up.
     fn set_code(block: &mut [u8], j: usize, code: u8) {
         let (byte, place) = Self::place(j);
         let mut digits = two_bit::POWERS.map(|power| two_bit::ternary_digit(block[byte], power));
@@ -164,7 +164,7 @@ impl Linear for TQ1_0 {
     }
 }
 
-/// Bit `j` of those that begin at `start`.
+/// Bit `j` of the bits that begin at byte `start`.
 fn one_bit(start: usize, j: usize) -> Bits {
     Bits { byte: start + j / 8, shift: (j % 8) as u32, count: 1 }
 }

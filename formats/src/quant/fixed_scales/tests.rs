@@ -10,7 +10,7 @@ fn types() -> impl Iterator<Item = DType> {
     ENCODED.into_iter().chain(READ_ONLY)
 }
 
-/// Numbers without a pattern, in [-1, 1).
+/// Pseudo-random numbers in [-1, 1).
 fn noise(count: usize, seed: u32) -> Vec<f32> {
     let mut state = seed;
     (0..count)
@@ -37,8 +37,8 @@ fn kept(dtype: DType, base: &[u8], values: &[f32]) -> Vec<u8> {
     out
 }
 
-/// Blocks of 1024 values with codes and scales of all kinds; those that the type's encoder makes, if it has
-/// one, or else random bytes with a scale of about a half.
+/// Blocks of 1024 values with varied codes and scales: encoded if the type has an encoder, else random bytes
+/// with scales of about a half.
 fn usual(dtype: DType, seed: u32) -> Vec<u8> {
     if dtype.can_encode() {
         let mut bytes = vec![0; dtype.bytes_for(1024).unwrap() as usize];
@@ -57,7 +57,7 @@ fn usual(dtype: DType, seed: u32) -> Vec<u8> {
     bytes
 }
 
-/// What each value can become, ascending.
+/// The values that each value can become, ascending.
 fn reachable(dtype: DType, base: &[u8]) -> Vec<Vec<f32>> {
     let present = decoded(dtype, base);
     let mut found: Vec<Vec<f32>> = present.iter().map(|&value| vec![value]).collect();
@@ -79,7 +79,7 @@ fn reachable(dtype: DType, base: &[u8]) -> Vec<Vec<f32>> {
 }
 
 #[test]
-fn no_change_gives_the_very_bytes_back_even_of_arbitrary_blocks() {
+fn unchanged_values_give_the_same_bytes_even_for_arbitrary_blocks() {
     for dtype in types() {
         let mut finite = 0;
         for seed in 0..200 {
@@ -96,7 +96,7 @@ fn no_change_gives_the_very_bytes_back_even_of_arbitrary_blocks() {
 }
 
 #[test]
-fn every_code_of_a_block_can_be_had_and_gives_what_the_grid_says() {
+fn every_code_of_a_block_is_reachable_and_decodes_to_the_grids_value() {
     for dtype in types() {
         let base = usual(dtype, 5);
         let reachable = reachable(dtype, &base);
@@ -133,7 +133,7 @@ fn each_value_gets_the_nearest_code() {
                 .map(|(present, noise)| present + size * noise)
                 .collect();
             let found = decoded(dtype, &kept(dtype, &base, &wanted));
-            // Steps add up to within the rounding of f32, and levels without any.
+            // Steps add up within the rounding of f32. Levels are exact.
             let slack = if matches!(grid, Grid::Linear(_)) { 1e-5 } else { 0.0 };
             for j in 0..1024 {
                 let distance = |value: f32| (f64::from(value) - f64::from(wanted[j])).abs();
@@ -159,7 +159,7 @@ fn halves_go_away_from_the_present_code() {
                 (0..1024).map(|j| next(j).map_or(present[j], |next| (present[j] + next) / 2.0)).collect();
             for (j, found) in decoded(dtype, &kept(dtype, &base, &wanted)).into_iter().enumerate() {
                 let Some(next) = next(j) else { continue };
-                // Where the middle itself was rounded, either is right.
+                // If the midpoint was rounded, either is right.
                 if f64::from(wanted[j]) * 2.0 == f64::from(present[j]) + f64::from(next)
                     && (wanted[j] - present[j]) / (next - present[j]) == 0.5
                 {
@@ -171,7 +171,7 @@ fn halves_go_away_from_the_present_code() {
 }
 
 #[test]
-fn both_zeros_of_a_float_of_four_bits_stay_as_they_are() {
+fn both_zeros_of_a_four_bit_float_stay() {
     let base = [&[127u8][..], &[0x80; 16]].concat();
     assert_eq!(decoded(DType::MXFP4, &base), [0.0; 32]);
     let small: Vec<f32> = noise(32, 3).iter().map(|x| x * 0.2).collect();
@@ -179,13 +179,13 @@ fn both_zeros_of_a_float_of_four_bits_stay_as_they_are() {
 }
 
 #[test]
-fn blocks_without_a_scale_stay_as_they_are() {
+fn blocks_with_zero_scales_stay() {
     for dtype in types().filter(|&dtype| dtype != DType::MXFP4) {
         let mut base = usual(dtype, 2);
         for block in base.chunks_exact_mut(dtype.block_bytes()) {
             match dtype {
                 DType::NVFP4 => block[..4].fill(0),
-                // Their minimums have a scale of their own behind the other.
+                // Only the first of its two scales: the second belongs to the minimums.
                 DType::Q2_K => block[80..82].fill(0),
                 DType::Q3_K | DType::Q6_K | DType::TQ1_0 | DType::TQ2_0 => {
                     block[dtype.block_bytes() - 2..].fill(0);
@@ -220,7 +220,7 @@ fn hostile_blocks_and_values_do_no_harm() {
 }
 
 #[test]
-fn blocks_whose_values_are_no_numbers_keep_their_codes() {
+fn blocks_whose_values_are_not_finite_keep_their_codes() {
     for (dtype, scale) in [(DType::Q4_0, 0), (DType::IQ4_NL, 0), (DType::IQ4_XS, 0), (DType::Q3_K, 108)] {
         for bits in [0x7c00u16, 0xfc00, 0x7e00] {
             let mut base = usual(dtype, 7);
