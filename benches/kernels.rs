@@ -1,8 +1,8 @@
 //! Matrix products of SmolLM2-135M's shapes: `cargo bench --bench kernels`. An item is a floating-point
 //! operation, so Gitem/s are GFLOP/s.
 //!
-//! `packed` multiplies packed operands, `whole` packs them first as a training step does, and `back` does so
-//! for the backward pass. `gemm_crate` is the peer: the gemm crate on all threads, with dense f32.
+//! `packed` multiplies packed operands. `whole` also packs them, as a training step does. `back` does the
+//! same for the backward pass. The peer, `gemm_crate`, is the gemm crate on all threads with dense f32.
 
 use curmerge::kernels::{Matrix, PackedLhs, PackedRhs, Precision, multiply};
 use divan::Bencher;
@@ -104,8 +104,7 @@ fn gemm_crate(bencher: Bencher<'_, '_>, (m, n): (usize, usize)) {
     let (x, w) = (numbers(TOKENS, n), numbers(m, n));
     let mut y = Array2::<f32>::zeros((TOKENS, m));
     bencher.counter(flops((m, n))).bench_local(|| {
-        // SAFETY: three dense row-major matrices of [TOKENS, m], [TOKENS, n] and [m, n], the last read
-        // transposed.
+        // SAFETY: y [TOKENS, m], x [TOKENS, n] and w [m, n] are dense and row-major; w is read transposed.
         unsafe {
             let (m, n) = (m as isize, n as isize);
             let threads = gemm::Parallelism::Rayon(0);

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A GGUF file with the shapes of Llama 2 7B and random numbers in F16, 13.5 GB.
+"""Writes a GGUF file of 13.5 GB with the shapes of Llama 2 7B and random weights in F16.
 
     llama_7b.py OUT.gguf [--layers 32]
 
-Weights are normal with a spread of 0.02, cut out of one pool at places that differ from tensor to tensor. The
-vocabulary is SentencePiece's form with the bytes and made-up words. Needs numpy and gguf.
+The weights are normal with a standard deviation of 0.02. Each tensor takes them from another place of one
+pool. The vocabulary is a SentencePiece vocabulary of the bytes and made-up words. Needs numpy and gguf.
 """
 
 import argparse

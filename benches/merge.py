@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""Merging and converting beside their peers, whole processes in turn.
+"""Compares merging and converting with other programs.
 
     merge.py CURMERGE MODELS LLAMA_BIN [--runs 5] [--seven-billion DIR] [--onnx MODEL.onnx]
 
 CURMERGE is the release program, MODELS the folder that shared/models/get.py filled, LLAMA_BIN the folder of
-llama-export-lora and llama-quantize; this interpreter has numpy, gguf, torch, transformers and peft. Each pair runs in
-turn, A B A B, after one run that does not count; the table gives medians, and the ratio of wall time pair by pair.
-CURMERGE syncs what it writes to the disk, the peers do not; in rows "without sync" eatmydata (Debian's package) makes
-that call do nothing. With --seven-billion only the merges into files of Llama 2 7B's shape are measured, which
-benches/llama_7b.py makes in DIR, of 21 GB, with as much again for the outputs; with --onnx those into an ONNX model with its
-weights inside, first of q, k and v and then of all targets.
+llama-export-lora and llama-quantize. The interpreter needs numpy, gguf, torch, transformers and peft.
+
+Each pair of programs runs alternately, A B A B, after one warm-up. The table gives medians, and the median
+ratio of wall time over the pairs. CURMERGE syncs its output to the disk, the peers do not. In rows "without
+sync", eatmydata (a Debian package) makes that call do nothing.
+
+--seven-billion measures only merges into files with the shapes of Llama 2 7B. benches/llama_7b.py makes them
+in DIR, which needs 21 GB, and as much again for the outputs. --onnx measures only merges into an ONNX model
+that holds its weights: first with an adapter on q, k and v, then on all targets.
 """
 
 import argparse
@@ -33,7 +36,7 @@ PeftModel.from_pretrained(model, sys.argv[2]).merge_and_unload().save_pretrained
 
 
 def anonymous_mb(pid):
-    """Memory of a process that no file stands behind, at this moment; 0 once it has ended."""
+    """The present anonymous memory of a process in MB; 0 once it has ended."""
     try:
         with open(f"/proc/{pid}/status") as status:
             return next((int(line.split()[1]) / 1000 for line in status if line.startswith("RssAnon")), 0)
@@ -42,7 +45,7 @@ def anonymous_mb(pid):
 
 
 def timed(words, out):
-    """Wall seconds, processor seconds, peak MB and peak anonymous MB of a process; what stands at `out` goes before."""
+    """Wall seconds, processor seconds, peak MB and peak anonymous MB of a process. Removes `out` first."""
     shutil.rmtree(out, ignore_errors=True) if out.is_dir() else out.unlink(missing_ok=True)
     os.sync()
     start = time.monotonic()
@@ -74,7 +77,7 @@ def compare(what, ours, theirs, out, runs):
 
 
 def compare_merge(base, adapter, lora, out, curmerge, llama, runs):
-    """A merge beside llama-export-lora and a bare copy."""
+    """Compares a merge with llama-export-lora and with a copy."""
     merge = [curmerge, "merge", base, adapter, "-o", out, "--threads", 2]
     export_lora = [llama / "llama-export-lora", "-m", base, "--lora", lora, "-o", out, "-t", 2]
     compare(f"merge into {base.stem}, llama-export-lora", merge, export_lora, out, runs)
@@ -129,7 +132,7 @@ def seven_billion(curmerge, folder, llama, runs):
         run(curmerge, "convert", at("f16.gguf"), at("q8_0.gguf"), "--type", "q8_0")
     for name in ("f16", "q8_0"):
         base, adapter, lora = at(f"{name}.gguf"), at(f"{name}.st"), at(f"{name}-lora.gguf")
-        # One step of this size changes a matrix by half a per cent, as a trained adapter does.
+        # One step at this learning rate changes a matrix by half a percent, as a trained adapter does.
         run(curmerge, "build", base, "--data", at("text.txt"), "--max-steps", "1", "--lr", "0.03", "-o", adapter)
         run(curmerge, "export", adapter, "--base", base, "--format", "gguf", "-o", lora)
         compare_merge(base, adapter, lora, at("out.gguf"), curmerge, llama, runs)

@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
-"""Training beside PyTorch on the same work, whole processes in turn.
+"""Compares training with PyTorch on the same work.
 
     peers.py CURMERGE MODELS DATA TORCH_TRAIN [--runs 3]
 
-CURMERGE is the release program, MODELS the folder that shared/models/get.py filled, DATA has sst2/train.jsonl and
-wikitext2/wiki.test.raw, TORCH_TRAIN is shared/bench/torch_train.py; this interpreter has torch, transformers and peft.
-Rank 16 on q, k and v of SmolLM2-135M, all processors. Two kinds of work:
+CURMERGE is the release program, MODELS the folder that shared/models/get.py filled. DATA holds
+sst2/train.jsonl and wikitext2/wiki.test.raw. TORCH_TRAIN is shared/bench/torch_train.py. The interpreter
+needs torch, transformers and peft. Both train rank 16 on q, k and v of SmolLM2-135M on all processors. There
+are two workloads:
 
-- 4 x 256: four texts of 256 tokens a step, loss on every token (the peer: random tokens); the fastest step after the first.
-- SST-2: 256 examples in steps of 16, loss on completions; all steps after the first.
+- 4 x 256: four texts of 256 tokens a step, with loss on every token (the peer takes random tokens). Measures
+  the fastest step after the first.
+- SST-2: 256 examples in steps of 16, with loss on the completions. Measures all steps after the first.
 
-Both count the tokens of the examples, no padding.
+Both count the tokens of the examples without padding.
 
-Each pair runs RUNS times in turn after one run that does not count; the table gives medians of tokens a second, and the
-ratio pair by pair.
+Each pair of programs runs RUNS times alternately after one warm-up. The table gives medians of tokens per
+second, and the median ratio over the pairs.
 """
 
 import argparse
@@ -27,7 +29,7 @@ import tempfile
 
 
 def run(words):
-    """Standard output, and the peak resident MB of a process."""
+    """The standard output of a process, and its peak resident MB."""
     process = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -78,13 +80,13 @@ def main():
     parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
     quantized, folder = args.models / "smollm2-135m-instruct.Q4_1.gguf", args.models / "smollm2-hf"
-    print(f"{os.cpu_count()} processors, medians of {args.runs}: tokens a second, peak resident\n")
+    print(f"{os.cpu_count()} processors, medians of {args.runs}: tokens per second, peak resident\n")
     print("| | curmerge, Q4_1 file | PEFT LoRA, bfloat16 folder | ratio |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         text = (args.data / "wikitext2/wiki.test.raw").read_text()
         whole, sst2 = scratch / "whole.jsonl", scratch / "sst2.jsonl"
-        # Long enough to be cut to 256 tokens, and the last of them predicts nothing.
+        # Each text is long enough to be cut to 256 tokens. The last token predicts nothing.
         lines = [json.dumps({"text": text[start : start + 2000]}) for start in range(0, 2000 * 24, 2000)]
         whole.write_text("\n".join(lines) + "\n")
         examples = (args.data / "sst2/train.jsonl").read_text().splitlines()[:256]

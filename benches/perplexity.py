@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Perplexity beside llama-perplexity: the same file, text, chunks of 512 tokens and threads, whole processes in turn.
+"""Compares measuring perplexity with llama-perplexity on the same model and text.
 
     perplexity.py CURMERGE LLAMA_PERPLEXITY MODEL.gguf TEXT [--chunks 20] [--runs 3]
 
-Each runs once without being counted, then RUNS times in turn. Prints medians of seconds, and of the ratio pair by pair.
+Both take chunks of 512 tokens and all processors. They run RUNS times alternately after one warm-up. Prints
+the medians of seconds, and the median ratio over the pairs.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import time
 
 
 def run(words, pattern):
-    """Seconds of a process, and the perplexity that it prints."""
+    """The wall seconds of a process, and the perplexity that it prints."""
     start = time.monotonic()
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=True)
     seconds = time.monotonic() - start

@@ -3,8 +3,8 @@
 //!
 //!     cargo bench --bench step -- MODEL.gguf [f32|bf16]...
 //!
-//! The loss covers every token; q, k and v have terms of rank 16: the work of a LoRA on q, k and v in PEFT.
-//! Prints the fastest of the measured steps, which other work on the machine disturbs least, and the median.
+//! The loss covers every token. q, k and v have terms of rank 16, as much work as a LoRA on them in PEFT.
+//! Prints the fastest step, which other work on the machine disturbs least, and the median step.
 
 #![allow(clippy::print_stdout, reason = "this program talks to a terminal")]
 
@@ -56,8 +56,8 @@ fn main() -> curmerge::Result<()> {
         let (frozen, attention) = products(&base, precision, tokens);
         let rate = |seconds: f64| tokens as f64 / seconds;
         println!(
-            "{precision:?}: {:.0} tokens/s at best, {:.0} in the median step: {:.0} % of the {:.0} of bare products, {:.0} % of the {:.0} \
-             of those with the frozen matrices alone",
+            "{precision:?}: {:.0} tokens/s at best, {:.0} in the median step: {:.0} % of the {:.0} of bare products, \
+             {:.0} % of the {:.0} of those with the frozen matrices alone",
             rate(fastest),
             rate(median),
             100.0 * (frozen + attention) / median,
@@ -103,8 +103,9 @@ fn products(base: &Base, precision: Precision, tokens: usize) -> (f64, f64) {
     let both = |(m, n): (usize, usize)| time(m, n) + time(n, m);
     let layers = config.layers as f64;
     let frozen = layers * of_block.into_iter().map(both).sum::<f64>() + blocks * both(block);
-    // Attention processes queries in blocks of 64, each with the keys up to its end: 160 of 256 on average.
-    // Forward: scores and values. Backward: scores and their gradients, and the gradients of q, k and v.
+    // Attention takes queries in blocks of 64, each with the keys up to its end: 160 of 256 on average. The
+    // forward pass computes scores and values; the backward pass scores, their gradients, and the gradients
+    // of q, k and v.
     let (seen, dim) = (LENGTH / 2 + 32, config.head_dim);
     let attention = layers * config.heads as f64 * (3.0 * time(seen, dim) + 4.0 * time(dim, seen));
     (frozen, attention)

@@ -1,4 +1,4 @@
-//! Merges an adapter into its base and says what of it survived rounding:
+//! Merges an adapter into its base and prints how much of the change survived rounding:
 //!
 //! `cargo run --release --example merge -- fixtures/demo/model.gguf adapter.safetensors merged.gguf`
 
@@ -18,11 +18,11 @@ fn main() -> Result<()> {
     let adapter_path = Path::new(adapter);
     let adapter = Adapter::read(adapter_path)?;
 
-    // The adapter must have been trained on these values of the base. Another quantization is the caller's
-    // decision.
+    // An adapter that was trained on other values of the base, such as another quantization, is merged with a
+    // warning.
     match fingerprint::check(&base, &adapter, false) {
         Err(Error::OtherValues { tensor, made_on, .. }) => {
-            println!("'{tensor}' has other values than in '{made_on}': merging all the same");
+            println!("'{tensor}' has other values than in '{made_on}': merging anyway");
             fingerprint::check(&base, &adapter, true)?;
         }
         other => drop(other?),
@@ -33,7 +33,7 @@ fn main() -> Result<()> {
     let sources = [(Source::Cur(&adapter), 1.0)];
     let report = curmerge::merge(&base, &sources, &options, Path::new(out), |done, of| {
         if done == of {
-            println!("{of} pieces of work done");
+            println!("{of} steps done");
         }
     })?;
     for tensor in report.worst_first().iter().take(3) {

@@ -4,8 +4,8 @@
 //! `cargo run --release --example tokens -- MODEL FILE... > TOKENS.jsonl`
 //!
 //! `ordinary` are the ids with control tokens' texts as ordinary text. MODEL is a GGUF file or a Hugging Face
-//! folder. Of a JSONL file come the strings of each object, and prompt and completion joined; of any other
-//! the whole text and each of its lines. Hard strings are always among them.
+//! folder. A JSONL file gives the strings of each object, and prompt and completion joined. Any other file
+//! gives its whole text and each line. Strings that are hard to tokenize are always added.
 
 #![allow(clippy::print_stderr, reason = "this program talks to a terminal")]
 
@@ -18,8 +18,8 @@ use curmerge::tokenizer::Tokenizer;
 use curmerge_formats::gguf::Gguf;
 use serde_json::{Value, json};
 
-/// What tokenizers differ on: runs of white space, digits, scripts, marks, emoji, special tokens within a
-/// text.
+/// Texts on which tokenizers differ: runs of white space, digits, scripts, marks, emoji, special tokens
+/// within a text.
 const HARD: &str = include_str!("../fixtures/tokenizer/hard.jsonl");
 
 fn long() -> Vec<String> {

@@ -1,4 +1,4 @@
-//! Trains an adapter and measures it on examples that it was not trained on:
+//! Trains an adapter and measures its loss on other examples:
 //!
 //! `cargo run --release --example train -- fixtures/demo/model.gguf fixtures/demo/train.jsonl
 //! fixtures/demo/valid.jsonl adapter.safetensors`
@@ -23,11 +23,11 @@ fn main() -> Result<()> {
     let data = Dataset::read(Path::new(data), &tokenizer, template.as_ref(), &DataOptions::default())?;
     let valid = Dataset::read(Path::new(valid), &tokenizer, template.as_ref(), &DataOptions::default())?;
 
-    // Which columns and rows of which matrices: deterministic, by the seed.
+    // Selects matrices, and their columns and rows, which the seed determines.
     let selection = SelectionOptions { targets: "all".into(), seed: 7, ..Default::default() };
     let mut adapter = curmerge::new_adapter(&base, &selection)?;
 
-    // The frozen model with U = 0 beside its matrices.
+    // The frozen model, with U = 0.
     let mut model = Transformer::new(&base)?;
     model.attach(&adapter.targets, adapter.scale)?;
     println!("loss {:.4} before training", mean_loss(&model, &valid));
@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     let options = TrainOptions { epochs: 1, learning_rate: 5e-3, seed: 7, ..Default::default() };
     let mut trainer = Trainer::new(&mut model, &data, Some(&valid), &options)?;
     loop {
-        // A due validation can decide that the run is over, so it comes first.
+        // A validation that is due comes first, because it may end the run.
         if trainer.validation_is_due() {
             println!("loss {:.4} on other examples", trainer.validate()?.loss);
         }

@@ -2,10 +2,10 @@
 
     python tests/same_bytes.py OLD NEW [--models DIR --data DIR] [--only WORD]
 
-OLD and NEW are two curmerge programs. Both select, build, merge, export, convert, run and eval in every form over the
-models in fixtures/. With --models (a folder that ../shared/models/get.py filled) and --data (../shared/data) they do so
-over SmolLM2 too. The script compares every output file, the answers of run and eval, and which commands are refused.
-It exits with 1 if anything differs. It needs nothing but Python 3.11.
+OLD and NEW are two curmerge programs. The script runs both on the models of fixtures/: select, build, merge,
+export, convert, run and eval in every form. With --models (a folder that ../shared/models/get.py filled) and
+--data (../shared/data) it runs them on SmolLM2 too. It compares every output file, the answers of run and
+eval, and which commands are refused. It exits with 1 if anything differs. It needs only Python 3.11.
 """
 
 import argparse
@@ -22,13 +22,13 @@ FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 DEMO = FIXTURES / "demo/model.gguf"
 FILE_TYPES = ["f32", "f16", "bf16", "q8_0", "q4_0", "q5_1", "q4_k_m", "q6_k", "q2_k", "iq4_xs"]
 EXPORTS = {"gguf": ".lora.gguf", "peft": ".peft", "ollama": ".ollama", "onnx-adapter": ".onnx_adapter"}
-# Other commands print paths, seconds and prose, which may change.
+# Other commands print paths, times and prose, which may change.
 COMPARED_PRINTS = {"run", "eval"}
 TEXTS = ["The cat sat on the mat.", "A dog ran after the cat.", "Where is the mat? On the floor.", "The end of it."] * 2
 
 
 class Plan:
-    """Commands in the order in which they run. `{out}` stands for the folder of one program's outputs."""
+    """Commands in the order they run. `{out}` is replaced by the folder of one program's outputs."""
 
     def __init__(self, name):
         self.name = name
@@ -38,7 +38,7 @@ class Plan:
         self.commands.append([str(word) for word in words])
 
     def remove(self, *names):
-        """Files that are compared here and no longer needed."""
+        """Compares all files here, then removes these, which later commands do not need."""
         self.add("#remove", *names)
 
     def exports(self, base, adapter, out):
@@ -96,7 +96,7 @@ class Plan:
         self.add("merge", model, adapter, "-o", f"{out}.merged.onnx", "--allow-other-base")
 
     def exported(self, model):
-        """An ONNX model that another program exported. It has no tokenizer, so nothing trains it."""
+        """An ONNX model that another program exported. It has no tokenizer, so it cannot be trained."""
         out = "{out}/exported"
         self.selections(model, out)
         self.onnx(model, f"{out}.uniform.safetensors", out)
@@ -143,7 +143,7 @@ class Plan:
 
 
 def perform(program, command, out):
-    """The exit status of one command, and what it printed if that counts."""
+    """Runs one command. Returns its exit status, and its output if that is compared."""
     words = [word.replace("{out}", str(out)) for word in command]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CURMERGE_")}
     done = subprocess.run([program, *words], stdin=subprocess.DEVNULL, capture_output=True, env=environment)
@@ -160,7 +160,7 @@ def digests(folder):
 
 
 class Comparison:
-    """Runs plans with both programs and counts."""
+    """Runs plans with both programs and collects the differences."""
 
     def __init__(self, programs, data):
         self.programs = [program.resolve() for program in programs]
@@ -170,7 +170,7 @@ class Comparison:
 
     def run(self, plan):
         with tempfile.TemporaryDirectory() as scratch:
-            # Names of the same length, since some messages hold them.
+            # The names have the same length, since some messages contain them.
             sides = [Path(scratch, side) for side in ["old", "new"]]
             for side in sides:
                 self.fill(side)
@@ -209,7 +209,7 @@ class Comparison:
 
 
 def plans(models):
-    """What there is to do."""
+    """All plans: the demo, every fixture, and SmolLM2 if `models` is given."""
     demo = Plan("demo")
     demo.demo()
     yield demo
@@ -235,7 +235,7 @@ def main():
     parser.add_argument("new", type=Path)
     parser.add_argument("--models", type=Path)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--only", default="", help="only plans whose name holds this")
+    parser.add_argument("--only", default="", help="only plans whose name contains this")
     args = parser.parse_args()
     if bool(args.models) != bool(args.data):
         parser.error("--models and --data go together")

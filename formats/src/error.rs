@@ -52,7 +52,7 @@ pub enum Error {
         place: String,
         /// The recorded digest, hex.
         expected: String,
-        /// The digest of the bytes as they are, hex.
+        /// The digest of the present bytes, hex.
         found: String,
     },
     /// What was asked to be written cannot be expressed in the format.

@@ -110,14 +110,14 @@ fn gguf_weights(gguf: &Gguf, parts: &Parts) -> std::result::Result<Vec<f32>, Str
     let (mut weights, counts) = (floats(parts.sums, "in_sum2")?, floats(parts.counts, "counts")?);
     // No tensor is empty.
     if !weights.len().is_multiple_of(counts.len()) {
-        return Err(format!("{} sums cannot be shared out among {} counts", weights.len(), counts.len()));
+        return Err(format!("{} sums cannot be divided among {} counts", weights.len(), counts.len()));
     }
     let columns = weights.len() / counts.len();
     for (weights, count) in weights.chunks_exact_mut(columns).zip(counts) {
         if !count.is_finite() {
             return Err(format!("a count is {count}, and must be finite"));
         }
-        // Halves away from zero, as C's lround, and through an integer as it is there.
+        // Rounds like C's lround: halves away from zero, and through an integer.
         let count = count.round() as i64 as f32;
         for weight in weights {
             *weight = if count > 0.0 { *weight / count } else { 1.0 };

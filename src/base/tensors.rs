@@ -151,8 +151,9 @@ impl Base {
             Some(heads) => RowOrder::rotary_halves(stored.len() as u64, heads),
             None => Some(RowOrder::CANONICAL),
         };
-        let order =
-            order.ok_or_else(|| self.error(&bias, "no whole number of heads", "download the file again"))?;
+        let order = order.ok_or_else(|| {
+            self.error(&bias, "its length is not a whole number of heads", "download the file again")
+        })?;
         let rows = place.rows.map_or(0..stored.len(), |rows| rows.start as usize..rows.end as usize);
         Ok(rows.map(|row| stored[order.stored_row(row)]).collect())
     }

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn broken_and_boundless_templates_are_errors() {
+    fn broken_and_unbounded_templates_are_errors() {
         for broken in ["{%}", "a{%", "{%%}", "{% generation", "{{"] {
             assert!(render(broken, &[]).is_err() || !broken.contains("{%}"), "{broken}");
         }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_transformers_provides_is_there() {
+    fn templates_have_what_transformers_provides() {
         let source = "{{ bos_token }}\n{% if tools is not none %}\nX\n{% endif %}\n\
             {{- messages[0].content.strip() + '|' + 'a,b'.split(',')[1] }}{{ 'x'.startswith('x') }}\
             {{ messages[0] | tojson }}{{ strftime_now('%d %b %Y') }}{{ messages[1:] | length }}{{ eos_token }}";

@@ -39,7 +39,7 @@ pub(super) fn open(path: &Path, base: &Base) -> Result<Lora> {
     }
     let alpha = match gguf.get("adapter.lora.alpha") {
         Some(Value::F32(alpha)) if alpha.is_finite() => *alpha,
-        _ => return refuse("adapter.lora.alpha", "missing or no number", "write the adapter again"),
+        _ => return refuse("adapter.lora.alpha", "missing or not a number", "write the adapter again"),
     };
     let mut pairs = Pairs::default();
     for tensor in gguf.tensors() {

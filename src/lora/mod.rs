@@ -93,11 +93,8 @@ impl Lora {
             let fits = target.a.cols == weight.cols() && target.b.rows == weight.rows();
             if !fits || target.a.rows != target.b.cols || target.a.rows == 0 {
                 let [a, b] = [&target.a, &target.b].map(|m| [m.rows, m.cols]);
-                let problem = format!(
-                    "A is {a:?} and B {b:?}, beside a matrix of [{}, {}]",
-                    weight.rows(),
-                    weight.cols()
-                );
+                let problem =
+                    format!("A is {a:?} and B {b:?}, for a matrix of [{}, {}]", weight.rows(), weight.cols());
                 return Err(lora.error(&target.a.name, problem, "use the base that it was trained on"));
             }
         }

@@ -1,10 +1,10 @@
 //! A LoRA in a folder, as PEFT's `save_pretrained` writes it.
 //!
-//! adapter_config.json has `r` and `lora_alpha`, and for modules whose name ends as a regular expression says
-//! `rank_pattern` and `alpha_pattern`. The scale is `alpha / r`, with `use_rslora` `alpha / sqrt(r)`
-//! (Kalajdzievski 2023). A is `[r, in]` and B `[out, r]`, also for a module that stores `[in, out]`:
-//! `fan_in_fan_out` is about the module alone, and PEFT corrects it if it is wrong, so it matters only for
-//! unknown architectures. Source: `LoraConfig`, `LoraLayer.update_layer` and `get_pattern_key` in peft.
+//! adapter_config.json has `r` and `lora_alpha`. `rank_pattern` and `alpha_pattern` override them for modules
+//! whose name ends in a match of a regular expression. The scale is `alpha / r`, or `alpha / sqrt(r)` with
+//! `use_rslora` (Kalajdzievski 2023). A is `[r, in]` and B `[out, r]`, also for a module that stores `[in,
+//! out]`: `fan_in_fan_out` is about the module alone, and PEFT corrects it if it is wrong, so it matters only
+//! for unknown architectures. Source: `LoraConfig`, `LoraLayer.update_layer` and `get_pattern_key` in peft.
 
 use std::fmt;
 use std::path::Path;
@@ -21,7 +21,7 @@ use crate::{Error, Result};
 
 /// The file of the matrices.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
-/// The file that says what they mean.
+/// The file of the adapter's settings.
 pub const CONFIG: &str = "adapter_config.json";
 
 const PREFIX: &str = "base_model.model.";
@@ -43,7 +43,7 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
     let file = SafeTensors::open(&path)?;
     let mut pairs = Pairs::default();
     let table = base.architecture();
-    // The shape of a square matrix does not tell.
+    // The shape of a square matrix does not show how it is stored.
     if config.fan_in_fan_out && !base.is_known() {
         let name = base.architecture_name().escape_debug();
         let problem =
@@ -136,7 +136,7 @@ impl<'de> Deserialize<'de> for InOrder {
     }
 }
 
-/// The part of adapter_config.json that says what the matrices mean.
+/// The part of adapter_config.json that determines the change.
 struct Config<'a> {
     path: &'a Path,
     alpha: f64,
@@ -162,17 +162,17 @@ impl<'a> Config<'a> {
         if let Some(how @ ("pissa" | "olora" | "corda" | "loftq")) =
             json.get("init_lora_weights").and_then(Json::as_str).and_then(|s| s.split('_').next())
         {
-            let problem = format!("'{how}' trained beside a changed base");
+            let problem = format!("'{how}' changed the base before training");
             let help = "save it with path_initial_model_for_weight_conversion, which makes it a plain LoRA";
             return Err(refuse("init_lora_weights", &problem, help));
         }
         let number = |key: &str, least: f64| {
             let value = json.get(key).and_then(Json::as_f64).filter(|x| x.is_finite() && *x >= least);
-            value.ok_or_else(|| refuse(key, "missing or no number that can be", "write the adapter again"))
+            value.ok_or_else(|| refuse(key, "missing or not a usable number", "write the adapter again"))
         };
         let text = folder.text(CONFIG)?.unwrap_or_default();
         let ordered: Patterns = serde_json::from_str(&text).map_err(|_| {
-            refuse("rank_pattern or alpha_pattern", "is no object", "write the adapter again")
+            refuse("rank_pattern or alpha_pattern", "is not an object", "write the adapter again")
         })?;
         let patterns = |key: &str, entries: &InOrder| {
             let entries = entries.0.iter().map(|(pattern, value)| {
@@ -180,7 +180,7 @@ impl<'a> Config<'a> {
                 regex.zip(value.as_f64()).ok_or_else(|| {
                     let shown: String = pattern.chars().take(60).collect();
                     let problem =
-                        format!("'{}' is no regular expression with a number", shown.escape_debug());
+                        format!("'{}' is not a regular expression with a number", shown.escape_debug());
                     refuse(key, &problem, "write the adapter again")
                 })
             });
@@ -219,7 +219,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("bias", "biases were trained"),
     ("modules_to_save", "whole modules were trained"),
     ("trainable_token_indices", "embeddings were trained"),
-    ("target_parameters", "parameters that are no linear layers were trained"),
+    ("target_parameters", "parameters outside linear layers were trained"),
     ("layer_replication", "the base's layers were repeated"),
     ("alora_invocation_tokens", "it acts only after certain tokens"),
 ];

@@ -38,7 +38,7 @@ pub(super) fn value<T: Real>(activation: Activation, gate: Option<&[T]>, up: &[T
     }
 }
 
-/// dL/dgate, where there is a gate, and dL/dup, from da = dL/da and the inputs of the forward pass, all
+/// dL/dgate, if there is a gate, and dL/dup, from da = dL/da and the inputs of the forward pass, all
 /// `[tokens, ff]`.
 pub fn backward<T: Real>(
     activation: Activation,

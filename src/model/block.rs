@@ -39,7 +39,7 @@ pub(super) struct Projected<T> {
     pub q: Array2<T>,
     pub k: Array2<T>,
     pub v: Array2<T>,
-    /// q and k before QK-norm, where there is one.
+    /// q and k before QK-norm, if there is one.
     before_norm: Option<[Array2<T>; 2]>,
     z: Z<T, 3>,
 }
@@ -76,12 +76,12 @@ pub(super) struct BlockActivations<T: Real> {
 /// The activations after attention, of the output rows alone.
 #[derive(Debug)]
 struct AfterAttention<T: Real> {
-    /// The output of `o`, where a norm follows.
+    /// The output of `o`, if a norm follows.
     attn_out: Option<SavedActivation<T>>,
     /// The residual stream between attention and the feed-forward network.
     mid: SavedActivation<T>,
     feed_forward: FeedForwardActivations<T>,
-    /// The output of the feed-forward network, where a norm follows.
+    /// The output of the feed-forward network, if a norm follows.
     ffn_out: Option<SavedActivation<T>>,
     zo: Option<Array2<T>>,
     zdown: Option<Array2<T>>,

@@ -14,12 +14,13 @@ use crate::{Error, Result};
 /// Deeper folders are a mistake or a trap.
 const MAX_DEPTH: usize = 16;
 
-/// A file of a model's folder that is not in the output as one may expect. Paths are relative to the folder.
+/// A file of a model's folder that the output lacks, or contains unchanged though it holds weights. Paths are
+/// relative to the folder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Companion {
     /// Left out, because a shard of the output has its name.
     NameTaken(PathBuf),
-    /// Copied as it is: weights in a form that is not rewritten, which a loader might prefer.
+    /// Copied unchanged: weights in a form that is not rewritten, which a loader might prefer.
     OldWeights(PathBuf),
     /// Left out, because it is neither an ordinary file nor an ordinary folder.
     NotOrdinary(PathBuf),
@@ -35,8 +36,8 @@ impl Companion {
 }
 
 /// Copies all files of a Hugging Face folder except those that `skipped` names, which are given with their
-/// full path. The size in the index changes by `growth` bytes. Returns what a reader may stumble over, sorted
-/// by path.
+/// full path. The size in the index changes by `growth` bytes. Returns the files that a user should know of,
+/// sorted by path.
 pub(super) fn copy_folder(
     base: &Path,
     folder: &OutputFolder,
@@ -101,7 +102,7 @@ pub(super) fn copy(source: &Path, file: &Path, folder: &OutputFolder) -> Result<
 struct Found {
     /// Ordinary files, also those that links lead to, relative to the folder.
     files: Vec<PathBuf>,
-    /// Whatever else there is.
+    /// All other entries.
     noted: Vec<Companion>,
 }
 

@@ -14,12 +14,12 @@ use super::writer::{Hooks, Writer};
 use crate::{Error, Result};
 
 /// Writes a model with new tensors and with this metadata, or its own if that is `None`: as one file, or as a
-/// folder of splits where their size is limited. Returns the file that a loader is given, of splits the
-/// first. The order of the tensors stays.
+/// folder of splits if their size is limited. Returns the file to give to a loader: the first split. The
+/// order of the tensors stays.
 ///
 /// # Errors
 /// A tensor that GGUF cannot hold; a folder without a name; those of `hooks` and the tensors; a full disk.
-/// After an error the destination is as it was before.
+/// After an error the destination is unchanged.
 pub fn write<T: ComputedTensor>(
     model: &GgufModel,
     metadata: Option<&[(String, Value)]>,
@@ -46,10 +46,10 @@ pub fn write<T: ComputedTensor>(
     Ok(to.path.join(&splits[0].0))
 }
 
-/// The name that splits are called after.
+/// The stem of the splits' names.
 fn folder_name(out: &Path) -> Result<&str> {
     out.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
-        Error::input(out, "output", "it has no name to call the splits after", "name a new folder")
+        Error::input(out, "output", "it has no name from which to name the splits", "name a new folder")
     })
 }
 

@@ -1,9 +1,8 @@
-//! A model file again, with some of its tensors computed anew.
+//! Writes a model again, with new values or types for some of its tensors.
 //!
-//! A [`ComputedTensor`] computes its bytes; what they mean is the caller's business. Everything else of the
-//! model is copied byte for byte. Where no size changes, the output is the old file with some ranges
-//! replaced: header, order, gaps and padding stay, whoever wrote them. Where a type changes, the header is
-//! laid out anew and the tensors move.
+//! A [`ComputedTensor`] computes its bytes, whose meaning only the caller knows. Everything else of the model
+//! is copied byte for byte. If no size changes, the output is the old file with some ranges replaced: header,
+//! order, gaps and padding stay. If a type changes, the file gets a new header and the tensors move.
 //!
 //! [`gguf`], [`safetensors`] and [`onnx`] each cut the files of a container into pieces
 //! ([`curmerge_formats::output::Pieces`]). A [`Writer`] writes the pieces: one thread copies and writes while

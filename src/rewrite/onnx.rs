@@ -16,13 +16,13 @@ use super::writer::{Hooks, Writer};
 use crate::base::OnnxModel;
 use crate::{Error, Result};
 
-/// Writes a model with new values: to a name that ends in .onnx the model and its external files, else to a
-/// folder, as transformers.js lays it out, with `companions`, files of the model's own folder. Returns where
-/// the model file is.
+/// Writes a model with new values. If the name ends in .onnx, it writes the model and its external files.
+/// Otherwise it writes a folder in transformers.js's layout, with `companions`, which are files of the
+/// model's own folder. Returns the path of the model file.
 ///
 /// # Errors
-/// A replaced tensor that is no constant, or that several nodes use; an output without a name; those of
-/// `hooks` and the tensors; a full disk. After an error the destination is as it was before.
+/// A replaced tensor that is not a constant, or that several nodes use; an output without a name; those of
+/// `hooks` and the tensors; a full disk. After an error the destination is unchanged.
 pub fn write<T: ComputedTensor>(
     model: &OnnxModel,
     new: &ComputedTensors<'_, T>,
@@ -88,7 +88,7 @@ fn replacement<'m>(onnx: &'m Onnx, name: &str) -> Result<Replacement<'m>> {
     Ok(Replacement { tensor, element: tensor.element, dims: tensor.dims.clone() })
 }
 
-/// The nodes that use a value for more than its form, at most two of them.
+/// The nodes that use a value for more than its shape, at most two of them.
 fn users<'m>(onnx: &'m Onnx, name: &str) -> Vec<&'m Node> {
     let (mut found, mut seen, mut names) = (Vec::new(), BTreeSet::from([name]), vec![name]);
     while let Some(name) = names.pop() {
@@ -107,12 +107,12 @@ fn users<'m>(onnx: &'m Onnx, name: &str) -> Vec<&'m Node> {
     found
 }
 
-/// The names of the files beside the model. They stay where the model keeps its own name, and are else called
+/// The names of the files beside the model. They stay if the model keeps its name. Otherwise they are named
 /// after it.
 fn file_names(onnx: &Onnx, out: &Path) -> Result<RewriteOptions> {
     let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_string);
     let own = name(out).ok_or_else(|| {
-        Error::input(out, "output", "it has no name to call its files after", "name a .onnx file")
+        Error::input(out, "output", "it has no name from which to name its files", "name a .onnx file")
     })?;
     let before = name(onnx.path());
     let mut options = RewriteOptions::new(String::new());

@@ -18,11 +18,11 @@ use crate::Result;
 use crate::base::folder::SAFETENSORS_INDEX;
 
 /// Writes the folder `base`, whose tensors are in `files`, with new tensors and everything else that it
-/// holds. Returns the companions that are not in the output as one may expect.
+/// holds. Returns the companions that a user should know of.
 ///
 /// # Errors
 /// A tensor that safetensors cannot hold; an index that is not JSON; those of `hooks` and the tensors; a full
-/// disk. After an error the destination is as it was before.
+/// disk. After an error the destination is unchanged.
 pub fn write<T: ComputedTensor>(
     base: &Path,
     files: &[SafeTensors],

@@ -8,7 +8,7 @@ use curmerge_formats::output::{OutputFile, Piece, Pieces, Queue, write_behind};
 use super::tensors::{ComputedTensor, ComputedTensors};
 use crate::Result;
 
-/// What a caller is told while a model is written.
+/// Callbacks while a model is written.
 pub struct Hooks<'h, T: ComputedTensor> {
     /// Called once, before the first tensor is computed and while unchanged bytes are already being copied.
     /// An error ends the writing.
@@ -69,7 +69,7 @@ impl<'w, 'h, T: ComputedTensor> Writer<'w, 'h, T> {
         })
     }
 
-    /// Computes a tensor and queues its parts, but for those of other files.
+    /// Computes a tensor and queues its parts, except those of other files.
     fn compute(
         &mut self,
         tensor: &T,

@@ -34,7 +34,7 @@ pub(super) struct Bpe {
 }
 
 impl Bpe {
-    /// `merges` are the lines of `tokenizer.ggml.merges`; of equal lines the first counts.
+    /// `merges` are the lines of `tokenizer.ggml.merges`; the first of equal lines counts.
     pub(super) fn new(pre_tokenizer: PreTokenizer, spelling: Spelling, merges: Vec<String>) -> Self {
         let mut ranks = HashMap::with_capacity(merges.len());
         for (rank, merge) in (0u32..).zip(merges) {

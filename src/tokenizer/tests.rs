@@ -46,7 +46,7 @@ fn error(change: impl FnOnce(&mut Metadata)) -> String {
 }
 
 #[test]
-fn byte_level_text_goes_round() {
+fn byte_level_text_decodes_to_itself() {
     let tokenizer = byte_level(false);
     let size = tokenizer.vocab_size() as u32;
     assert_eq!(tokenizer.encode("hello", true).unwrap(), [size - 1]);

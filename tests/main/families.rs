@@ -1,16 +1,15 @@
 //! The list of fixtures in tests/support/families.rs is complete, and says of each what holds.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use curmerge::arch;
 
 use crate::support::families::{ALL, CONVERTIBLE, Container, Family};
+use crate::support::fixture;
 
 #[test]
 fn every_folder_of_fixtures_is_listed() {
-    let arch = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch");
-    let entries = std::fs::read_dir(arch).unwrap().map(|entry| entry.unwrap());
+    let entries = std::fs::read_dir(fixture::path("arch")).unwrap().map(|entry| entry.unwrap());
     let folders = entries.filter(|entry| entry.path().join("goldens.json").exists());
     let folders: BTreeSet<String> = folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
     let listed: BTreeSet<String> = ALL.iter().map(|&name| name.to_owned()).collect();

@@ -1,8 +1,8 @@
-//! Everything that needs nothing but this repository.
+//! Tests that need only this repository.
 
 #![allow(clippy::print_stdout, reason = "tests print the figures they measure")]
 
-#[allow(dead_code)] // Each test binary uses a part.
+#[allow(dead_code)] // Each test binary uses only a part.
 #[macro_use]
 #[path = "../support/mod.rs"]
 mod support;

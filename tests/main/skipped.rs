@@ -1,12 +1,12 @@
-//! Says what a default run skips.
+//! Reports what a default run skips.
 
 use std::io::Write;
 
 use crate::support::environment::VARIABLES;
 
-/// Writes to standard error itself, since the harness hides what `eprintln!` prints.
+/// Writes to standard error directly, since the harness captures `eprintln!`.
 #[test]
-fn what_a_default_run_skips_is_said_loudly() {
+fn a_default_run_says_loudly_what_it_skips() {
     let rule = "=".repeat(100);
     let variables = VARIABLES.iter().map(|(name, what)| {
         let state = if std::env::var_os(name).is_some() { "set" } else { "NOT SET" };

@@ -1,18 +1,17 @@
-//! The demo model's tokenizer gives llama.cpp's tokens (`fixtures/tokenizer`).
-
-use std::path::Path;
+//! The demo model's tokenizer against llama.cpp's tokens (`fixtures/tokenizer`).
 
 use curmerge::chat::{ChatTemplate, Message};
 use curmerge::tokenizer::Tokenizer;
 use curmerge_formats::gguf::Gguf;
 
+use crate::support::fixture;
+
 fn demo() -> Gguf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo/model.gguf");
-    Gguf::open(&path).unwrap()
+    Gguf::open(&fixture::demo("model.gguf")).unwrap()
 }
 
 #[test]
-fn hard_strings_have_the_tokens_of_llama_cpp_and_come_back() {
+fn hard_strings_have_llama_cpps_tokens_and_decode_to_themselves() {
     let tokenizer = Tokenizer::from_gguf(&demo()).unwrap();
     let goldens = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/tokenizer/demo.jsonl"));
     for line in goldens.lines() {
@@ -29,7 +28,7 @@ fn hard_strings_have_the_tokens_of_llama_cpp_and_come_back() {
 }
 
 #[test]
-fn the_chat_template_writes_the_turns() {
+fn the_chat_template_renders_turns_and_end_tokens() {
     let demo = demo();
     let tokenizer = Tokenizer::from_gguf(&demo).unwrap();
     let template = ChatTemplate::from_gguf(&demo, &tokenizer).unwrap();

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Accuracy of a model in llama.cpp on {"prompt", "completion", "choices"} lines whose choices are one token each.
+"""Measures a model's accuracy in llama.cpp. Each choice of an example must be one token.
 
     accuracy.py MODEL.gguf EXAMPLES.jsonl OUT.json [--lora LORA.gguf]
 
-OUT.json becomes {"accuracy", "examples"}.
+EXAMPLES.jsonl holds lines of {"prompt", "completion", "choices"}. Writes {"accuracy", "examples"} to
+OUT.json.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Where transformers marks the assistant's tokens.
+"""Prints which tokens transformers assigns to the assistant.
 
     assistant_masks.py FOLDER TEMPLATE < [messages, ...]
 
-Prints [{"ids", "mask"}]: the tokens of each conversation by the folder's tokenizer through the template, which marks with
-`{% generation %}`, and 1 for those of the assistant.
+TEMPLATE marks the assistant's text with `{% generation %}`. Prints [{"ids", "mask"}]: the tokens of each
+conversation, from the folder's tokenizer, and a mask that is 1 at the assistant's tokens.
 """
 
 import json

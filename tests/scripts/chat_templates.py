@@ -1,10 +1,11 @@
-"""Conversations through chat templates, by transformers.
+"""Renders conversations through chat templates with transformers.
 
-Reads {"templates": {name: source}, "conversations": [row], "bos", "eos"} on standard input, where a row is a line of a
-data file ({"messages", "tools", "documents", "chat_template_kwargs"}). Writes {name: [[text, text]]}: for each row the
-text without and with the generation prompt, null where the template refuses it.
+Reads {"templates": {name: source}, "conversations": [row], "bos", "eos"} from standard input. A row is a line
+of a data file: {"messages", "tools", "documents", "chat_template_kwargs"}. Prints {name: [[text, text]]}: for
+each row the text without and with the generation prompt, or null where the template raises an error. With
+--why, standard error gives the reason.
 
-`strftime_now` gives the day that curmerge gives.
+`strftime_now` returns the date that curmerge uses.
 """
 
 import datetime

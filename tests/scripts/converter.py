@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""What llama.cpp's own converter makes of a Hugging Face folder: converter.py LLAMA_CPP FOLDER OUTTYPE OUT.gguf
+"""Converts a Hugging Face folder with llama.cpp's own converter.
 
-LLAMA_CPP is llama.cpp's source folder; needs torch, transformers and sentencepiece.
+    converter.py LLAMA_CPP FOLDER OUTTYPE OUT.gguf
+
+LLAMA_CPP is llama.cpp's source folder. The converter needs torch, transformers and sentencepiece.
 """
 
 import runpy

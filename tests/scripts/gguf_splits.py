@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""A GGUF model in several files, by the package gguf.
+"""Writes and checks the splits of a GGUF model with the package gguf.
 
-    gguf_splits.py write WHOLE.gguf OUT.gguf COUNT     OUT-00001-of-...gguf and so on, of COUNT tensors each
-    gguf_splits.py check WHOLE.gguf FOLDER             are the files of FOLDER splits of the whole file, by its reader?
+    gguf_splits.py write WHOLE.gguf OUT.gguf COUNT     writes OUT-00001-of-...gguf and so on, COUNT tensors
+    each gguf_splits.py check WHOLE.gguf FOLDER             checks that the files of FOLDER are splits of the
+    whole file
 """
 
 import pathlib

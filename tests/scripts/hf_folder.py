@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write a llama GGUF file as a Hugging Face folder with the same values: hf_folder.py IN.gguf FOLDER
+"""Writes a llama GGUF file as a Hugging Face folder with the same values: hf_folder.py IN.gguf FOLDER
 
-The weights become float32 in two shards with an index; the tokenizer, of the byte-level BPE kind with GPT-2's
-splitting, is rebuilt from the GGUF file's vocabulary and merges.
+The weights become float32 in two shards with an index. The tokenizer is byte-level BPE with GPT-2's
+pre-tokenizer. It is rebuilt from the GGUF file's vocabulary and merges.
 """
 
 import json

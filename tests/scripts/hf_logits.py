@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Logits of Hugging Face folders by transformers, in float32: hf_logits.py IDS.json OUT.json
+"""Computes logits of Hugging Face folders with transformers in float32: hf_logits.py IDS.json OUT.json
 
-IDS.json: {folder: [{"ids", "places"}, ...]}; OUT.json: {folder: {"rows": the logits after each place, "unused": names that
-transformers did not load or did not find}}.
+IDS.json holds {folder: [{"ids", "places"}, ...]}. Writes {folder: {"rows", "unused"}} to OUT.json: the logits
+after each place, and the names of tensors that transformers did not load or did not find.
 """
 
 import json

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Do two Hugging Face folders hold the same tensors, by the package safetensors and their indices?
+"""Checks with the package safetensors that two sharded Hugging Face folders hold the same tensors.
 
-    hf_shards.py FOLDER OTHER SIZE     no file of OTHER may hold more than SIZE bytes of tensors
+    hf_shards.py FOLDER OTHER SIZE
+
+No file of OTHER may hold more than SIZE bytes of tensors. Both indices must be right.
 """
 
 import json
@@ -12,7 +14,7 @@ from safetensors import safe_open
 
 
 def load(folder):
-    """The tensors of each file that the index names; each must be where the index says."""
+    """The tensors of a folder, and the size of each of its files. Checks the index against the files."""
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     files = {name: {} for name in index["weight_map"].values()}
     for name, tensors in files.items():

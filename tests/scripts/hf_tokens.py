@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Do the Python package `tokenizers` on a folder's tokenizer.json and llama.cpp on the GGUF file cut texts alike?
+"""Compares the tokens that the package `tokenizers` and llama.cpp give for the same texts.
 
     hf_tokens.py MODEL.gguf FOLDER [MODEL.gguf FOLDER]... < TEXTS.json
 
-TEXTS.json is a list of strings, each asked with the tokens around a text and without. The texts of the tokens must be
-alike too. Exit status 1 at a difference.
+`tokenizers` reads tokenizer.json of FOLDER, llama.cpp the GGUF file. TEXTS.json is a list of strings. Each is
+tokenized with and without the special tokens that surround a text. The exit status is 1 if any tokens differ.
 """
 
 import json

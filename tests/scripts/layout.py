@@ -1,8 +1,8 @@
-"""Llama's tensors in GGUF and in Hugging Face folders: their names, and the order of the rows of q and k."""
+"""Names of Llama's tensors, and the order of the rows of q and k, in GGUF files and Hugging Face folders."""
 
 
 class Names:
-    """Between GGUF's names and Hugging Face's."""
+    """Maps GGUF's names of tensors to Hugging Face's."""
 
     PARTS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
              "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
@@ -19,10 +19,10 @@ class Names:
 
 
 def unpermute(w, heads):
-    """Rows of q and k from GGUF, which interleaves the two rotary halves of a head, to Hugging Face."""
+    """Reorders the rows of q or k from GGUF, which interleaves the rotary halves of a head, to Hugging Face."""
     return w.reshape(heads, w.shape[0] // heads // 2, 2, w.shape[1]).swapaxes(1, 2).reshape(w.shape)
 
 
 def permute(w, heads):
-    """Rows of q and k from Hugging Face, which keeps the two rotary halves of a head apart, to GGUF."""
+    """Reorders the rows of q or k from Hugging Face, which keeps the rotary halves of a head apart, to GGUF."""
     return w.reshape(heads, 2, w.shape[0] // heads // 2, w.shape[1]).swapaxes(1, 2).reshape(w.shape)

@@ -1,4 +1,4 @@
-"""llama.cpp inside the PyPI package xllamacpp, for the scripts beside this one."""
+"""Runs llama.cpp, from the PyPI package xllamacpp, for the other scripts of this folder."""
 
 import http.client
 import json
@@ -8,9 +8,10 @@ import xllamacpp
 
 
 class Llama:
-    """llama.cpp's server over a model, with a LoRA or without, on a free port of this machine.
+    """llama.cpp's server with a model and optionally a LoRA, on a free local port.
 
-    Keys and values are kept in f32 and flash attention is off, so that on F32 weights it computes in f32 throughout.
+    The cache of keys and values is f32 and flash attention is off. With F32 weights, all computation is in
+    f32.
     """
 
     def __init__(self, model, lora=None, context=1024):
@@ -19,7 +20,7 @@ class Llama:
         params.n_ctx = context
         params.n_parallel = 1
         params.warmup = False
-        # One thread: these models are small, and on a busy machine spinning threads wait for each other.
+        # One thread: the models are small, and spinning threads wait for each other on a busy machine.
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
         params.port = 0
         params.cache_type_k = xllamacpp.ggml_type.GGML_TYPE_F32
@@ -35,7 +36,7 @@ class Llama:
         self.connection = http.client.HTTPConnection(address.hostname, address.port, timeout=300)
 
     def ask(self, path, **body):
-        """The JSON that the server answers to a POST."""
+        """Returns the server's JSON answer to a POST request."""
         self.connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
         answer = self.connection.getresponse()
         content = answer.read()
@@ -44,14 +45,15 @@ class Llama:
         return json.loads(content)
 
     def log_probs(self, tokens, count):
-        """The `count` likeliest tokens after these, as {id: natural log-probability}."""
-        # The server gives them before sampling, but none beside a token that ends the text, or is a part of a character.
+        """Returns the `count` likeliest next tokens as {id: natural log-probability}."""
+        # The server gives them before sampling. It gives none if the sampled token ends the text or is part
+        # of a character, so "a" is forced.
         answer = self.ask("/completion", prompt=tokens, n_predict=1, n_probs=count, temperature=0.0,
                           cache_prompt=False, logit_bias=[["a", 1000.0]])
         return {t["id"]: t["logprob"] for t in answer["completion_probabilities"][0]["top_logprobs"]}
 
     def greedy(self, tokens, count):
-        """The ids of the greedy continuation."""
+        """Returns the ids of the greedy continuation."""
         answer = self.ask("/completion", prompt=tokens, n_predict=count, temperature=0.0, cache_prompt=False,
                           return_tokens=True)
         return answer["tokens"]

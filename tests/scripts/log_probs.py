@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""What llama.cpp says of prompts: their tokens, and the log-probability of every token that may come next.
+"""Computes the next-token distribution after each prompt with llama.cpp.
 
     log_probs.py MODEL.gguf OUT.json [--lora LORA.gguf] < PROMPTS.json
 
-PROMPTS.json is a list of strings, each of fewer than 256 tokens. OUT.json becomes a list of {"ids", "log_probs": {id: natural logarithm}}.
+PROMPTS.json is a list of strings of fewer than 256 tokens each. Writes a list of {"ids", "log_probs"} to
+OUT.json: the tokens of the prompt, and {id: natural log-probability} over the whole vocabulary.
 """
 
 import argparse

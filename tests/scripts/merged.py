@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""Is a merged model what its base and adapter say? By the reference packages gguf, safetensors and numpy, in float64.
+"""Compares a merged model with its base and adapter, with gguf, safetensors and numpy in float64.
 
-    merged.py BASE ADAPTER MERGED OUT.json        BASE and MERGED: two GGUF files, or two Hugging Face folders
+    merged.py BASE ADAPTER MERGED OUT.json
 
-OUT.json becomes {"metadata": [names of keys or files that differ], "unadapted": [names of tensors whose type or bytes
-differ], "adapted": {name: {"type", "error", "noise", "change": the largest element of s C U R}}}. In Frobenius norms,
-the error is |found - (W + s C U R)| / |s C U R|, and the noise the same difference / |W + s C U R|.
+BASE and MERGED are two GGUF files or two Hugging Face folders. Writes to OUT.json:
+
+- "metadata": the names of keys or files that differ;
+- "unadapted": the names of tensors that are not targets and differ in type or bytes;
+- "adapted": {name: {"type", "error", "noise", "change"}} for each target. In Frobenius norms, the error is
+  |found - (W + s C U R)| / |s C U R| and the noise |found - (W + s C U R)| / |W + s C U R|. The change is the
+  largest element of s C U R.
 """
 
 import json
@@ -25,7 +29,7 @@ class GgufModel:
         self.tensors = {t.name.removesuffix(".weight"): t for t in self.reader.tensors}
 
     def metadata(self):
-        """Every key with its type and value; the order too."""
+        """Every key with its position, type and value."""
         return {name: (i, [int(t) for t in field.types], field.contents())
                 for i, (name, field) in enumerate(self.reader.fields.items())}
 
@@ -51,7 +55,7 @@ class FolderModel:
             self.tensors |= {to_ours[name]: (opened, name) for name in opened.keys()}
 
     def metadata(self):
-        """Every other file, and the shards' metadata and order of tensors."""
+        """The bytes of every file that is no shard, and each shard's metadata and order of tensors."""
         files = {f.name: f.read_bytes() for f in self.path.iterdir() if f.suffix != ".safetensors"}
         for file in sorted(self.path.glob("*.safetensors")):
             opened = safe_open(file, framework="numpy")

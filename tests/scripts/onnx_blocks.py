@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""What onnxruntime makes of matrices in blocks: onnx_blocks.py MODEL.onnx OUT.json
+"""Decodes block-quantized matrices with onnxruntime: onnx_blocks.py MODEL.onnx OUT.json
 
-Every MatMulNBits of the model is run alone on the identity. OUT.json: {name of the codes: the matrix, [in, out]}."""
+Runs every MatMulNBits of the model alone on the identity. Writes {name of the codes: matrix [in, out]} to
+OUT.json.
+"""
 
 import json
 import os
@@ -23,7 +25,7 @@ def matrix(node):
     sizes = {a.name: a.i for a in node.attribute}
     nodes, tensors = [node], []
     for name in node.input[1:]:
-        # Scales may come through a Cast.
+        # A Cast may precede the scales.
         if name in producers:
             nodes.insert(0, producers[name])
             name = producers[name].input[0]

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""What became of ONNX models, by the programs that run it: onnx_converted.py OUT.json < JOBS
+"""Runs models converted from ONNX in llama.cpp and transformers: onnx_converted.py OUT.json < JOBS
 
-JOBS: a JSON list of {"gguf": file or null, "folder": Hugging Face folder or null, "ids": [tokens], "vocab": how many}.
-OUT.json: a list of {"llama": log-probabilities of every token behind the ids by llama.cpp, "transformers": the same by
-transformers in float32, "odd": names that transformers did not find or did not load}, in the order of the jobs."""
+JOBS is a JSON list of {"gguf": file or null, "folder": Hugging Face folder or null, "ids": [tokens], "vocab":
+size}. Writes a list with one entry a job to OUT.json: {"llama": log-probabilities of every token after the
+ids in llama.cpp, "transformers": the same in transformers in float32, "odd": names that transformers did not
+find or did not load}.
+"""
 
 import json
 import sys

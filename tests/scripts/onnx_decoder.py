@@ -1,9 +1,17 @@
 #!/usr/bin/env python3
-"""Check a decoder with onnx's checker and run it in onnxruntime: onnx_decoder.py MODEL.onnx OUT [ADAPTER] < SEQUENCES
+"""Checks a decoder with onnx's checker and runs it in onnxruntime.
 
-SEQUENCES is JSON: lists of token ids. OUT becomes JSON: {"logits": one list of rows a sequence, "cached": how far the
-logits are when a sequence is read in parts through the cache, "padded": when all are read at once with padding before
-them, "adapted": with an adapter, the logits while it is active}, distances relative to the largest logit."""
+    onnx_decoder.py MODEL.onnx OUT [ADAPTER] < SEQUENCES
+
+SEQUENCES is a JSON list of lists of token ids. Writes to OUT:
+
+- "logits": a list of rows for each sequence;
+- "cached": the distance of the logits when a sequence is read in parts through the cache;
+- "padded": their distance when all sequences are one batch, padded on the left;
+- "adapted": with ADAPTER, the logits while it is active.
+
+Distances are relative to the largest logit.
+"""
 
 import json
 import sys
@@ -32,7 +40,7 @@ def check():
 
 
 def onnx_types(model, layers):
-    """The type and shape of the cache's inputs."""
+    """The type, heads, width and number of layers of the cache."""
     first = model.graph.input[3].type.tensor_type
     heads, dim = first.shape.dim[1].dim_value, first.shape.dim[3].dim_value
     return onnx.helper.tensor_dtype_to_np_dtype(first.elem_type), heads, dim, layers
@@ -59,7 +67,7 @@ def whole(ids, options=None):
 
 
 def in_parts(ids, first):
-    """`first` tokens at once, the others one by one."""
+    """Logits when `first` tokens are read at once and the others one by one."""
     rows, past, start = [], empty(1), 0
     for end in [first, *range(first + 1, len(ids) + 1)]:
         logits, past = run([ids[start:end]], [[1] * end], [range(start, end)], past)
@@ -69,7 +77,7 @@ def in_parts(ids, first):
 
 
 def padded(sequences):
-    """All sequences behind padding, as one batch."""
+    """Logits when all sequences are one batch, padded on the left."""
     length = max(map(len, sequences))
     pads = [length - len(ids) for ids in sequences]
     ids = [[0] * pad + ids for pad, ids in zip(pads, sequences)]
@@ -96,7 +104,7 @@ if ADAPTER:
     adapter.Load(ADAPTER[0])
     options.add_active_adapter(adapter)
     answer["adapted"] = [whole(ids, options).tolist() for ids in SEQUENCES]
-    # Another run is without it.
+    # A run without the option does not use the adapter.
     assert all((whole(ids) == rows).all() for ids, rows in zip(SEQUENCES, LOGITS))
 with open(OUT, "w") as file:
     json.dump(answer, file)

@@ -1,12 +1,21 @@
 #!/usr/bin/env python3
-"""Write a Hugging Face folder as an ONNX decoder in some form: onnx_forms.py FOLDER FORM OUT.onnx
+"""Writes a Hugging Face folder as an ONNX decoder in a given form: onnx_forms.py FOLDER FORM OUT.onnx
 
-FOLDER holds a llama or qwen2 without scaled rotary embeddings, in one safetensors file. FORM is one or several, with commas
-between, of: plain (matrices [in, out] under numbers, as TorchScript's exporter leaves them), named (as [out, in] under their
-own names behind Transpose), gemm (the same for Gemm with transB), packed (q, k and v in one), external (weights in
-OUT.onnx.data), typed (weights in float_data), half (weights in float16 behind Cast), and for MatMulNBits codes of nbits2,
-nbits4 or nbits8, with zero points zeros (packed) or fzeros (floats), wide blocks of 64, and hscales (scales in float16
-behind Cast)."""
+FOLDER holds a llama or qwen2 model without scaled rotary embeddings, in one safetensors file. FORM is a
+comma-separated list of:
+
+- plain: matrices [in, out] under numbers, as TorchScript's exporter names them;
+- named: matrices [out, in] under their own names, followed by Transpose;
+- gemm: the same for Gemm with transB;
+- packed: q, k and v in one matrix;
+- external: weights in OUT.onnx.data;
+- typed: weights in float_data;
+- half: weights in float16, followed by Cast;
+- nbits2, nbits4 or nbits8: codes of 2, 4 or 8 bits for MatMulNBits, in blocks of 16;
+- zeros or fzeros: packed zero points, or zero points that are floats;
+- wide: blocks of 64;
+- hscales: scales in float16, followed by Cast.
+"""
 
 import json
 import pathlib
@@ -28,7 +37,7 @@ nodes, initializers = [], []
 
 
 def bfloat16(path):
-    """The tensors of a safetensors file, which numpy has no type for, as float32."""
+    """The bfloat16 tensors of a safetensors file as float32, since numpy has no bfloat16."""
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
@@ -59,7 +68,7 @@ def constant(name, array):
 
 
 def pack(codes):
-    """Codes [..., n] as bytes, the lowest bits first."""
+    """Packs codes [..., n] into bytes, lowest bits first."""
     each = 8 // BITS
     codes = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, -codes.shape[-1] % each)])
     codes = codes.reshape(*codes.shape[:-1], -1, each).astype(np.uint32)
@@ -95,11 +104,11 @@ def blocks(x, w, path, name):
 
 
 def linear(x, w, path, name):
-    """x w^T with the matrix under this name, used by a node of this path."""
+    """x w^T. The matrix has this name, and its node this path."""
     if BITS:
         return blocks(x, w, path, f"{name}.MatMul")
     if "gemm" in FORM:
-        # Gemm takes matrices alone: all tokens are rows.
+        # Gemm takes only matrices, so all tokens become rows.
         flat = node("Reshape", [x, constant(f"{path}/rows", np.array([-1, w.shape[1]]))], f"{path}/Flat")
         product = node("Gemm", [flat, constant(f"{name}.weight", w)], f"{path}/Gemm", transB=1)
         return node("Reshape", [product, constant(f"{path}/batch", np.array([1, -1, w.shape[0]]))], f"{path}/Batch")

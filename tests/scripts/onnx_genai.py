@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""What onnxruntime-genai generates, greedily: onnx_genai.py FOLDER OUT COUNT [ADAPTER] < PROMPTS
+"""Generates greedily with onnxruntime-genai: onnx_genai.py FOLDER OUT COUNT [ADAPTER] < PROMPTS
 
-PROMPTS is JSON: a list of token ids, or a text, for each prompt. OUT becomes JSON: a list of {"prompt", "tokens"} with
-COUNT tokens each, or fewer where the model ends, with the adapter if one is given."""
+PROMPTS is a JSON list. Each prompt is a text or a list of token ids. Writes a JSON list of {"prompt",
+"tokens"} to OUT, with COUNT tokens each, or fewer if the model ends earlier. ADAPTER is active if it is
+given.
+"""
 
 import json
 import sys

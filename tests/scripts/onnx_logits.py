@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Logits of ONNX decoders by onnxruntime: onnx_logits.py OUT.json < JOBS
+"""Runs ONNX decoders in onnxruntime: onnx_logits.py OUT.json < JOBS
 
-JOBS: a JSON list of {"model": path, "ids": [tokens], "head": width of a head, "decode": tokens to write greedily}.
-OUT.json: a list of {"logits": after the last of the ids, "last": the greatest after each, "written": what was written}, in
-the order of the jobs; {"error": text} for a model that onnxruntime does not run."""
+JOBS is a JSON list of {"model": path, "ids": [tokens], "head": width of a head, "decode": tokens to generate
+greedily}. Writes a list with one entry a job to OUT.json: {"logits": the logits after the last id, "last":
+the greatest logit after each id, "written": the generated tokens}, or {"error": text} if onnxruntime does not
+run the model.
+"""
 
 import json
 import os
@@ -22,7 +24,7 @@ def session(path):
     model = onnx.load(path, load_external_data=False)
     levels = [a for node in model.graph.node for a in node.attribute if a.name == "accuracy_level"]
     if levels:
-        # Without it activations are not rounded to 8 bits.
+        # At level 0 activations are not rounded to 8 bits.
         onnx.external_data_helper.load_external_data_for_model(model, os.path.dirname(path))
         for level in levels:
             level.i = 0
@@ -31,7 +33,7 @@ def session(path):
 
 
 def run(model, ids, head):
-    """Logits [len(ids), vocab] of a model without a past."""
+    """Logits [len(ids), vocab] with an empty cache."""
     feed = {}
     for value in model.get_inputs():
         kind = TYPES[value.type]
@@ -45,7 +47,7 @@ def run(model, ids, head):
             batch, heads, _, width = value.shape
             feed[value.name] = np.zeros((1, heads, 0, width if isinstance(width, int) else head), kind)
         else:
-            # Factors that a LoRA is given in.
+            # The factors of a LoRA.
             feed[value.name] = np.zeros([d if isinstance(d, int) else 0 for d in value.shape], kind)
     return model.run(["logits"], feed)[0][0].astype(np.float32)
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Check rewritten models with onnx's checker and run them in onnxruntime: onnx_rewritten.py FOLDER
+"""Checks rewritten models with onnx's checker and runs them in onnxruntime: onnx_rewritten.py FOLDER
 
-FOLDER/kinds.onnx is fixtures/onnx/kinds.onnx with w.raw and b.typed, FOLDER/external.onnx external.onnx with
-onnx::MatMul_1, FOLDER/moved.onnx the first with its weights moved out, each changed to the numbers 0, 1, 2, ... / 8."""
+The changed tensors hold the numbers 0, 1, 2, ... / 8. FOLDER/kinds.onnx is fixtures/onnx/kinds.onnx with
+w.raw and b.typed changed. FOLDER/moved.onnx is the same with its weights in a file of their own.
+FOLDER/external.onnx is fixtures/onnx/external.onnx with onnx::MatMul_1 changed.
+"""
 
 import pathlib
 import sys

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Asks PEFT, for tests/real/smollm2.rs and tests/real/peft.rs.
+"""Makes, loads and merges LoRA adapters with PEFT in float32.
 
     peft_client.py log-probs FOLDER ADAPTER OUT.json < prompts.json
-        OUT.json becomes [{"ids": tokens of the prompt, "log_probs": {token id: natural log-probability after it}}].
+        Writes [{"ids": tokens of the prompt, "log_probs": {token id: natural log-probability after them}}].
     peft_client.py make FOLDER OUT {plain|rslora|patterns}
-        A random LoRA on all linear layers, saved by PEFT.
+        Saves a random LoRA on all linear layers.
     peft_client.py merged FOLDER ADAPTER MERGED OUT.json
-        OUT.json becomes {"error": the largest |found - right| / |right - base| of the changed matrices, "changed":
-        their number}. `right` is from merge_and_unload in float32, `found` from the folder MERGED.
+        Compares the folder MERGED with merge_and_unload. Writes {"error", "changed"}: the greatest
+        |found - right| / |right - base| over the changed matrices, and their number.
     peft_client.py same FOLDER ADAPTER MERGED OUT.json
-        OUT.json becomes {"off": the largest difference of logits between FOLDER with ADAPTER and the folder MERGED,
-        "moved": the same between FOLDER alone and MERGED}, in float32.
+        Writes {"off", "moved"}: the greatest difference of the logits of the folder MERGED from those of
+        FOLDER with ADAPTER, and from those of FOLDER alone.
 """
 
 import json

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write a GGUF file with every tensor as F32 and the same metadata: to_f32.py IN.gguf OUT.gguf"""
+"""Writes a GGUF file with every tensor as F32 and the same metadata: to_f32.py IN.gguf OUT.gguf"""
 
 import sys
 

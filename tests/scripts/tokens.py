@@ -1,40 +1,18 @@
 #!/usr/bin/env python3
-"""Asks llama.cpp for the tokens of texts that curmerge has tokenized, and reports each difference.
+"""Compares the tokens that curmerge and llama.cpp give for the same texts.
 
     tokens.py MODEL.gguf TOKENS.jsonl
 
-TOKENS.jsonl holds one {"text": ..., "ids": [...]} a line, as `cargo run --example tokens` writes it: without BOS and
-EOS, special tokens in the text parsed; and "ordinary": [...], if asked for, with control tokens as ordinary text. llama.cpp runs inside the PyPI package xllamacpp, whose server is asked through
-/tokenize. Exit status: 0 all equal, 1 any difference, 2 wrong usage.
+TOKENS.jsonl holds a {"text", "ids", "ordinary"} a line, as `cargo run --example tokens` writes it. "ids" are
+the tokens without BOS and EOS, with special tokens of the text parsed. "ordinary", which may be missing, are
+the tokens with control tokens read as ordinary text. The exit status is 0 if all are equal, 1 if any differ,
+2 for wrong usage.
 """
 
-import http.client
 import json
 import sys
-import urllib.parse
 
-import xllamacpp
-
-
-def serve(model):
-    """llama.cpp's server over the model, on a free port of this machine."""
-    params = xllamacpp.CommonParams()
-    params.model.path = model
-    params.n_ctx = 256
-    params.n_parallel = 1
-    params.warmup = False
-    params.port = 0
-    return xllamacpp.Server(params)
-
-
-def tokenize(connection, text, parse_special=True):
-    body = json.dumps({"content": text, "add_special": False, "parse_special": parse_special})
-    connection.request("POST", "/tokenize", body, {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    content = answer.read()
-    if answer.status != 200:
-        raise RuntimeError(f"llama.cpp answered {answer.status} to {text[:80]!r}: {content[:200]!r}")
-    return json.loads(content)["tokens"]
+from llama import Llama
 
 
 def first_difference(ours, theirs):
@@ -48,9 +26,7 @@ def main():
     if len(sys.argv) != 3:
         print(__doc__, file=sys.stderr)
         return 2
-    server = serve(sys.argv[1])
-    address = urllib.parse.urlsplit(server.listening_address)
-    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=300)
+    llama = Llama(sys.argv[1], context=256)
     texts = tokens = wrong = 0
     with open(sys.argv[2], encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
@@ -60,7 +36,8 @@ def main():
                 ours = item.get(name)
                 if ours is None:
                     continue
-                theirs = tokenize(connection, item["text"], parse_special)
+                answer = llama.ask("/tokenize", content=item["text"], add_special=False, parse_special=parse_special)
+                theirs = answer["tokens"]
                 tokens += len(theirs)
                 if theirs != ours:
                     wrong += 1

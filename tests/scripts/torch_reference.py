@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Logits, loss and gradients of U by transformers and torch's autograd, for a Hugging Face folder and an adapter.
+"""Computes logits, loss and gradients of U with transformers and torch's autograd, in float32.
 
     torch_reference.py FOLDER ADAPTER IN.json OUT.json
 
-IN.json is {"logits": [token ids], "train": [{"ids", "mask"}]}; the loss is the mean over the masked tokens, each
-predicted from those before it. OUT.json becomes {"logits": the last token's, "loss", "gradients": {canonical name:
-rows of dU}}. The layer forms C U R as the paper writes it, in float32.
+FOLDER is a Hugging Face folder. IN.json is {"logits": [token ids], "train": [{"ids", "mask"}]}. The loss is
+the mean over the masked tokens, each predicted from those before it. Writes {"logits": the logits after the
+last token, without the adapter, "loss", "gradients": {canonical name: rows of dU}} to OUT.json. The layer
+forms C U R as the paper does.
 """
 
 import json
@@ -19,7 +20,7 @@ from layout import Names, permute, unpermute
 
 
 class CurLinear(torch.nn.Module):
-    """y = x W^T + x (s C U R)^T. Rows count in GGUF's order; `heads` is 0 where the two orders are one."""
+    """y = x W^T + x (s C U R)^T. Rows are numbered in GGUF's order. `heads` is 0 if both orders agree."""
 
     def __init__(self, linear, heads, rows, cols, u, scale):
         super().__init__()

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""What transformers makes of a folder: log-probabilities, tokens, a rendered conversation.
+"""Loads a folder with transformers: log-probabilities in float32, tokens, a rendered conversation.
 
     transformers_client.py FOLDER OUT.json < QUESTIONS.json
 
-QUESTIONS.json is {"prompts": [...], "texts": [...], "chat": [messages]}. OUT.json becomes {"log_probs": [{"ids",
-"log_probs": {id: natural logarithm}}], "tokens": [ids of each text, with the tokens around it], "chat": text,
-"dtype": as loaded by default}. Everything is computed in float32.
+QUESTIONS.json is {"prompts": [...], "texts": [...], "chat": [messages]}. Writes to OUT.json:
+
+- "log_probs": [{"ids", "log_probs": {id: natural log-probability}}], one for each prompt;
+- "tokens": the ids of each text, with the special tokens that surround it;
+- "chat": the rendered conversation;
+- "dtype": the type that transformers loads the model in by default.
 """
 
 import json

@@ -8,18 +8,18 @@ use rand_chacha::rand_core::SeedableRng;
 
 use super::tiny::uniform;
 
-/// What an adapter is made with.
+/// The options of an adapter.
 #[derive(Clone, Copy, Debug)]
 pub struct Recipe<'a> {
-    /// The targets, in the words of `--targets`.
+    /// The targets, as `--targets` takes them.
     pub targets: &'a str,
-    /// Rows and columns of each target.
+    /// How many rows and columns are chosen from each target.
     pub rank: u32,
-    /// The factor of the change.
+    /// The factor s of the change `s C U R`.
     pub scale: f32,
     /// How rows and columns are chosen.
     pub selection: Selection,
-    /// The seed of that choice.
+    /// The seed of the selection.
     pub seed: u64,
 }
 
@@ -30,12 +30,12 @@ impl Default for Recipe<'_> {
 }
 
 impl Recipe<'_> {
-    /// The adapter. `fill` gets each target with its index and a U of zeros.
+    /// Makes the adapter. `fill` gets each target with its index and a U of zeros.
     pub fn adapter(&self, base: &Base, fill: impl FnMut((usize, &mut AdapterTarget))) -> Adapter {
         self.adapter_of(base, &base.targets(self.targets, None).unwrap(), fill)
     }
 
-    /// The adapter of the targets with these canonical names.
+    /// Makes the adapter on the targets with these canonical names.
     pub fn adapter_of(
         &self,
         base: &Base,
@@ -62,7 +62,7 @@ pub fn random(size: f32, seed: u64) -> impl FnMut((usize, &mut AdapterTarget)) {
     move |(_, target)| target.u.fill_with(|| size * uniform(&mut stream))
 }
 
-/// Fills U with one number.
+/// Fills U with a single value.
 pub fn constant(value: f32) -> impl FnMut((usize, &mut AdapterTarget)) {
     move |(_, target)| target.u.fill(value)
 }

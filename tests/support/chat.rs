@@ -1,4 +1,4 @@
-//! Chat templates and conversations of fixtures/chat, and what curmerge makes of them.
+//! Chat templates and conversations of fixtures/chat, and curmerge's renderings of them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,22 +6,27 @@ use std::path::{Path, PathBuf};
 use curmerge::chat::{ChatTemplate, Conversation};
 use serde_json::{Value, json};
 
+use super::fixture;
+
 pub const BOS: &str = "<s>";
 
 pub const EOS: &str = "</s>";
 
-/// By template, for each conversation the text without and with the generation prompt.
+/// For each template and conversation, the text without and with the generation prompt; `None` if it is
+/// refused.
 pub type Texts = BTreeMap<String, Vec<[Option<String>; 2]>>;
 
 pub fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/chat")
+    fixture::path("chat")
 }
 
+/// The lines of conversations.jsonl.
 pub fn rows() -> Vec<String> {
     let text = std::fs::read_to_string(fixtures().join("conversations.jsonl")).unwrap();
     text.lines().map(str::to_owned).collect()
 }
 
+/// The Jinja sources of a folder, by name.
 pub fn sources(folder: &Path) -> BTreeMap<String, String> {
     let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let templates = paths.filter(|path| path.extension().is_some_and(|e| e == "jinja"));
@@ -33,6 +38,7 @@ pub fn sources(folder: &Path) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// What curmerge renders.
 pub fn ours(sources: &BTreeMap<String, String>) -> Texts {
     let rows: Vec<Conversation> = rows().iter().map(|row| Conversation::from_json(row).unwrap()).collect();
     let texts = |source: &String| {
@@ -44,7 +50,8 @@ pub fn ours(sources: &BTreeMap<String, String>) -> Texts {
     sources.iter().map(|(name, source)| (name.clone(), texts(source))).collect()
 }
 
-/// Each text or refusal that differs, in short; texts that only we render are not among them if `lenient`.
+/// A short description of each text or refusal that differs. If `lenient`, curmerge may render what they
+/// refuse.
 pub fn differences(theirs: &Texts, ours: &Texts, lenient: bool) -> Vec<String> {
     let mut found = Vec::new();
     for (name, texts) in theirs {
@@ -59,17 +66,17 @@ pub fn differences(theirs: &Texts, ours: &Texts, lenient: bool) -> Vec<String> {
     found
 }
 
-/// Where two texts begin to differ.
+/// The part of two texts where they begin to differ.
 fn difference(theirs: &Option<String>, ours: &Option<String>) -> String {
     let (Some(theirs), Some(ours)) = (theirs, ours) else {
-        return format!("one refuses: {} {}", theirs.is_none(), ours.is_none());
+        return format!("refused: theirs {}, ours {}", theirs.is_none(), ours.is_none());
     };
     let same = theirs.chars().zip(ours.chars()).take_while(|(a, b)| a == b).count();
     let part = |text: &str| text.chars().skip(same.saturating_sub(40)).take(80).collect::<String>();
-    format!("{:?} here {:?}", part(theirs), part(ours))
+    format!("theirs {:?}, ours {:?}", part(theirs), part(ours))
 }
 
-/// Conversations of plain texts.
+/// Conversations whose contents are plain texts.
 pub fn plain_conversations() -> Vec<Value> {
     let turns = |turns: &[(&str, &str)]| {
         turns

@@ -1,8 +1,8 @@
-//! What a model says after some tokens.
+//! Logits and greedy continuations of a model.
 
 use curmerge::model::{Batch, Transformer};
 
-/// The logits after the last token, and the greatest after each token.
+/// The logits after the last token, and the greatest logit after each token.
 pub fn logits(model: &Transformer<f32>, ids: &[u32]) -> (Vec<f64>, Vec<f64>) {
     let mut batch = Batch::default();
     let first = batch.push_sequence(ids);
@@ -13,7 +13,7 @@ pub fn logits(model: &Transformer<f32>, ids: &[u32]) -> (Vec<f64>, Vec<f64>) {
     (last, logits.rows().into_iter().map(greatest).collect())
 }
 
-/// What a model writes greedily.
+/// The `count` tokens that a model generates greedily.
 pub fn written(model: &Transformer<f32>, ids: &[u32], count: usize) -> Vec<u64> {
     let mut ids = ids.to_vec();
     for _ in 0..count {

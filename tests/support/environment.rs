@@ -1,4 +1,4 @@
-//! What the tests against real models need: environment variables that say where it is.
+//! The environment variables that name what the tests against real models need.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -16,7 +16,8 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ),
     (
         "CURMERGE_DATA",
-        "a folder with sst2, mrpc and sentiment140 (train.jsonl and test.jsonl each) and wikitext2/wiki.test.raw",
+        "a folder with sst2, mrpc and sentiment140, each with train.jsonl and test.jsonl, and \
+         wikitext2/wiki.test.raw",
     ),
     (
         "CURMERGE_PYTHON",
@@ -29,26 +30,26 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("CURMERGE_OLLAMA_BIN", "an Ollama program; fixtures/ollama/README.md says how to build one"),
 ];
 
-/// The path in a variable. Panics with what the variable must name if it is not set.
+/// The path in a variable. If it is not set, panics with what it must name.
 #[track_caller]
 pub fn named(variable: &str) -> PathBuf {
     let (_, what) = VARIABLES.iter().find(|(name, _)| *name == variable).expect("a listed variable");
     std::env::var_os(variable).unwrap_or_else(|| panic!("set {variable} to {what}")).into()
 }
 
-/// Runs a script with the interpreter that CURMERGE_PYTHON names.
+/// Runs a script of tests/scripts with the interpreter that CURMERGE_PYTHON names.
 #[track_caller]
 pub fn ask(script: &str, words: &[&OsStr], input: &[u8]) {
     python::run(&named("CURMERGE_PYTHON"), script, words, input);
 }
 
-/// What a script prints.
+/// Runs a script like [`ask`]. Returns what it prints.
 #[track_caller]
 pub fn printed(script: &str, words: &[&OsStr], input: &[u8]) -> String {
     python::run(&named("CURMERGE_PYTHON"), script, words, input)
 }
 
-/// Runs a script that writes its answer to a file, which is the word "OUT".
+/// Runs a script like [`ask`] that writes JSON to the file in place of the word "OUT". Returns the JSON.
 #[track_caller]
 pub fn answer(script: &str, words: &[&OsStr], input: &[u8]) -> Value {
     python::answer(&named("CURMERGE_PYTHON"), script, words, input)

@@ -1,11 +1,11 @@
-//! The program with limits, for files that ask for too much.
+//! The program with little memory, for files that ask for too much.
 
 use std::process::Command;
 
-/// The program's limit of address space, in KiB: enough for valid models, too little for gigabytes.
+/// The limit on address space in KiB: enough for valid models, too little to allocate gigabytes.
 const MEMORY: u32 = 2 << 20;
 
-/// The program with little memory and one thread.
+/// The program with one thread and, on Linux, limited address space.
 pub fn limited() -> Command {
     let program = env!("CARGO_BIN_EXE_curmerge");
     if cfg!(target_os = "linux") {

@@ -1,4 +1,4 @@
-//! What the tests share: one module per need.
+//! What the tests share.
 
 pub mod adapter;
 pub mod chat;
@@ -7,6 +7,7 @@ pub mod environment;
 #[macro_use]
 pub mod families;
 pub mod fixture;
+pub mod folder;
 pub mod goldens;
 pub mod limited;
 pub mod next;

@@ -1,4 +1,4 @@
-//! What may come after a prompt, by curmerge and by llama.cpp.
+//! The next-token distribution after a prompt, from curmerge and from llama.cpp.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 
 use crate::support::{program, venv};
 
-/// The tokens of a prompt, and the log-probability of each token that may come next.
+/// The tokens of a prompt, and the natural log-probability of each possible next token.
 #[derive(Debug)]
 pub struct Next {
     pub ids: Vec<u32>,
     pub log_probs: BTreeMap<u32, f64>,
 }
 
-/// What curmerge says of the prompts.
+/// curmerge's distributions after the prompts.
 #[track_caller]
 pub fn ours(model: &Path, adapter: Option<&Path>, prompts: &[&str]) -> Vec<Next> {
     let next = |prompt: &&str| {
@@ -34,7 +34,7 @@ pub fn ours(model: &Path, adapter: Option<&Path>, prompts: &[&str]) -> Vec<Next>
     prompts.iter().map(next).collect()
 }
 
-/// What llama.cpp says of them.
+/// llama.cpp's distributions after the prompts.
 #[track_caller]
 pub fn theirs(model: &Path, lora: Option<&Path>, prompts: &[&str]) -> Vec<Next> {
     let mut words = vec![model.as_os_str(), OsStr::new("OUT")];
@@ -53,15 +53,15 @@ pub fn read(answers: &Value) -> Vec<Next> {
     answers.as_array().unwrap().iter().map(next).collect()
 }
 
-/// The largest difference of log-probabilities, over the whole vocabulary after every prompt.
+/// The largest difference between log-probabilities over the whole vocabulary and all prompts.
 #[track_caller]
 pub fn difference(a: &[Next], b: &[Next]) -> f64 {
     assert_eq!(a.len(), b.len());
     let mut largest = 0.0f64;
     for (a, b) in a.iter().zip(b) {
-        assert_eq!(a.ids, b.ids, "tokens of a prompt");
+        assert_eq!(a.ids, b.ids, "the prompt has different tokens");
         // Every vocabulary has the 256 bytes.
-        assert!(a.log_probs.len() > 256 && a.log_probs.keys().eq(b.log_probs.keys()), "the whole vocabulary");
+        assert!(a.log_probs.len() > 256 && a.log_probs.keys().eq(b.log_probs.keys()), "tokens are missing");
         for (x, y) in a.log_probs.values().zip(b.log_probs.values()) {
             assert!(x.is_finite() && y.is_finite());
             largest = largest.max((x - y).abs());

@@ -1,4 +1,4 @@
-//! Chat templates of fixtures/ollama, and what Ollama makes of their Modelfiles.
+//! Chat templates of fixtures/ollama, and Ollama's renderings of their Modelfiles.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,21 +7,23 @@ use curmerge::chat::{ChatTemplate, Message};
 use curmerge::export::ollama::Prompts;
 use serde_json::{Value, json};
 
+use super::fixture;
+
 pub const BOS: &str = "<s>";
 const EOS: &str = "</s>";
 
 pub fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/ollama")
+    fixture::path("ollama")
 }
 
-/// The templates of a folder by name.
+/// The templates of a folder, by name.
 pub fn templates(folder: &Path) -> BTreeMap<String, ChatTemplate> {
     let mut templates = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "jinja") {
             let source = std::fs::read_to_string(&path).unwrap();
-            // Transformers removes one line end after the last line.
+            // transformers removes one line end at the end of the file.
             let source = source.strip_suffix('\n').unwrap_or(&source).to_string();
             let name = path.file_stem().unwrap().to_str().unwrap().to_string();
             templates.insert(name, ChatTemplate::new(source, BOS.into(), EOS.into()));
@@ -37,17 +39,17 @@ pub fn conversations() -> Vec<Vec<Message>> {
     conversations.into_iter().map(|c| c.into_iter().map(message).collect()).collect()
 }
 
-/// The prompts of each template.
+/// What curmerge writes for each template, by its name.
 pub fn prompts(templates: &BTreeMap<String, ChatTemplate>) -> BTreeMap<String, Prompts> {
     templates.iter().map(|(name, t)| (name.clone(), Prompts::of_template(t, Some(BOS)))).collect()
 }
 
-/// The Modelfile of each template.
+/// The Modelfile of each template, by its name.
 pub fn modelfiles(prompts: &BTreeMap<String, Prompts>) -> BTreeMap<String, String> {
     prompts.iter().map(|(name, p)| (name.clone(), p.modelfile())).collect()
 }
 
-/// What Ollama renders must be what the model's own template renders, without a BOS that the tokenizer adds.
+/// Checks that Ollama renders what the model's own template renders, without the BOS that the tokenizer adds.
 pub fn check_renderings(
     templates: &BTreeMap<String, ChatTemplate>,
     prompts: &BTreeMap<String, Prompts>,

@@ -1,4 +1,4 @@
-//! A llama of one block as TorchScript's exporter leaves it, written field by field.
+//! A llama of one block, laid out as TorchScript's exporter does, written field by field.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ pub const VOCAB: u64 = 6;
 pub const CONFIG: &str = r#"{"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
     "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 6, "rms_norm_eps": 1e-5}"#;
 
-/// The parts of a block with their outputs and inputs.
+/// The matrices of a block, with their numbers of outputs and inputs.
 pub const MATRICES: &[(&str, u64, u64)] = &[
     ("self_attn.q_proj", D, D),
     ("self_attn.k_proj", D / 2, D),
@@ -25,11 +25,12 @@ pub const MATRICES: &[(&str, u64, u64)] = &[
     ("mlp.down_proj", D, FF),
 ];
 
+/// The path of the node that multiplies by a matrix.
 pub fn path_of(part: &str) -> String {
     format!("/model/layers.0/{}", part.replace('.', "/"))
 }
 
-/// Everything of a llama but the matrices of these parts, as TorchScript's exporter leaves it.
+/// The graph of the llama without the matrices of these parts.
 pub fn llama_without(parts: &[&str]) -> Graph {
     let mut graph = Graph::default();
     graph.floats("model.embed_tokens.weight", &[VOCAB, D]);
@@ -54,10 +55,13 @@ pub fn llama_without(parts: &[&str]) -> Graph {
     graph
 }
 
+/// The whole graph of the llama.
 pub fn llama() -> Graph {
     llama_without(&[])
 }
 
+/// Writes model.onnx, and config.json if there is one, into a new folder. Returns the folder and the model's
+/// path.
 pub fn write(graph: &Graph, config: Option<&str>) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
@@ -68,7 +72,7 @@ pub fn write(graph: &Graph, config: Option<&str>) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-/// The numbers of a matrix, row by row.
+/// The values of a matrix, row by row.
 pub fn values(base: &Base, name: &str) -> Vec<f32> {
     base.weight(name).unwrap().vector()
 }

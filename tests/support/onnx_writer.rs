@@ -1,6 +1,6 @@
-//! ONNX models written field by field, sound and not.
+//! Writes ONNX models field by field, valid or not.
 
-/// A value of an attribute.
+/// The value of an attribute.
 #[derive(Clone, Debug)]
 pub enum Value {
     Int(i64),
@@ -9,7 +9,7 @@ pub enum Value {
     Graph(Graph),
 }
 
-/// A graph while it is written.
+/// A graph under construction.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     nodes: Vec<Vec<u8>>,
@@ -17,7 +17,7 @@ pub struct Graph {
     outputs: usize,
 }
 
-/// Numbers of element types.
+// Element types of onnx.proto.
 pub const FLOAT: u64 = 1;
 pub const UINT8: u64 = 2;
 pub const INT8: u64 = 3;
@@ -44,7 +44,7 @@ fn bytes(field: u64, value: &[u8], out: &mut Vec<u8>) {
 }
 
 impl Graph {
-    /// Adds a node of `com.microsoft`, if the operator is one of its, or of the standard set; the name of its output.
+    /// Adds a node, in the domain `com.microsoft` if that has the operator. Returns the name of its output.
     pub fn node(&mut self, op: &str, name: &str, inputs: &[&str], attributes: &[(&str, Value)]) -> String {
         self.outputs += 1;
         let output = format!("value_{}", self.outputs);
@@ -52,7 +52,7 @@ impl Graph {
         output
     }
 
-    /// The same with the output's name and `metadata_props`.
+    /// Adds a node whose output has this name, with `metadata_props`.
     pub fn node_to(
         &mut self,
         op: &str,
@@ -106,7 +106,7 @@ impl Graph {
         self.nodes.push(node);
     }
 
-    /// Adds an initializer with raw data, or replaces the one of this name.
+    /// Adds an initializer with raw data, or replaces the one with this name.
     pub fn tensor(&mut self, name: &str, element: u64, dims: &[u64], data: &[u8]) {
         let mut tensor = Vec::new();
         dims.iter().for_each(|&dim| int(1, dim, &mut tensor));
@@ -117,7 +117,7 @@ impl Graph {
         self.tensors.push((name.to_string(), tensor));
     }
 
-    /// Adds an initializer of floats that differ.
+    /// Adds an initializer of floats in [-0.4, 0.6) that depend on the name.
     pub fn floats(&mut self, name: &str, dims: &[u64]) {
         let seed = name.bytes().fold(7u32, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
         let number = |i: u64| ((seed as u64 + i * 7919) % 1009) as f32 / 1009.0 - 0.4;
@@ -138,7 +138,7 @@ impl Graph {
         graph
     }
 
-    /// The whole model.
+    /// The bytes of the model.
     pub fn model(&self) -> Vec<u8> {
         let mut model = Vec::new();
         int(1, 10, &mut model);

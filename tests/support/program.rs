@@ -1,32 +1,32 @@
 //! The built program, run as a user runs it.
 
 use std::ffi::OsStr;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-/// What a run left behind.
+/// The outcome of a run.
 #[derive(Debug)]
 pub struct Ran {
-    /// The exit status; `None` when a signal ended it.
+    /// The exit status; `None` if a signal ended the run.
     pub status: Option<i32>,
     /// Standard output.
     pub stdout: String,
     /// Standard error.
     pub stderr: String,
-    /// The words it was called with, for messages.
+    /// The arguments, for messages.
     pub words: String,
 }
 
 impl Ran {
-    /// A run that must have succeeded.
+    /// Checks that the run succeeded.
     #[track_caller]
     pub fn done(self) -> Self {
         assert_eq!(self.status, Some(0), "curmerge {}\n{}", self.words, self.stderr);
         self
     }
 
-    /// The JSON that a run must have printed.
+    /// Checks that the run succeeded. Returns the JSON that it printed.
     #[track_caller]
     pub fn json(self) -> Value {
         let ran = self.done();
@@ -35,12 +35,12 @@ impl Ran {
     }
 }
 
-/// The program, to be given its words.
+/// The program, without arguments.
 pub fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_curmerge"))
 }
 
-/// Run the program to its end.
+/// Runs the program with these arguments until it ends.
 pub fn run(words: &[&OsStr]) -> Ran {
     let output = program().args(words).stdin(Stdio::null()).output().expect("the program starts");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -53,7 +53,15 @@ pub fn run(words: &[&OsStr]) -> Ran {
     }
 }
 
-/// `curmerge!("eval", path, "--json")`: run the program with these words to its end.
+/// Sends SIGINT to a process, as Ctrl+C does.
+#[cfg(unix)]
+#[track_caller]
+pub fn interrupt(child: &Child) {
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(status.unwrap().success(), "cannot interrupt the process");
+}
+
+/// Runs the program with these arguments until it ends: `curmerge!("eval", path, "--json")`.
 macro_rules! curmerge {
     ($($word:expr),+ $(,)?) => {
         $crate::support::program::run(&[$(std::ffi::OsStr::new(&$word)),+])

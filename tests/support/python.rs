@@ -1,4 +1,4 @@
-//! Python programs of the field, asked by the scripts of tests/scripts.
+//! Runs the scripts of tests/scripts, which ask other people's programs.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// Run a script of tests/scripts with the interpreter `python`, and give it `input`. Returns what it prints.
+/// Runs a script of tests/scripts with the interpreter `python`, with `input` on standard input. Returns what
+/// it prints.
 #[track_caller]
 pub fn run(python: &Path, script: &str, words: &[&OsStr], input: &[u8]) -> String {
     let path = scripts().join(script);
@@ -19,7 +20,7 @@ pub fn run(python: &Path, script: &str, words: &[&OsStr], input: &[u8]) -> Strin
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|e| panic!("{} does not start: {e}", python.display()));
-    // A script that fails before it reads says why on standard error.
+    // Ignored: a script that fails before it reads its input reports that on standard error.
     let _ = child.stdin.take().expect("a pipe").write_all(input);
     let output = child.wait_with_output().expect("the script ends");
     let text = |bytes: &[u8]| {
@@ -37,7 +38,7 @@ pub fn run(python: &Path, script: &str, words: &[&OsStr], input: &[u8]) -> Strin
     String::from_utf8(output.stdout).expect("the script prints UTF-8")
 }
 
-/// Run a script that writes its answer to a file, which is the word "OUT".
+/// Runs a script like [`run`] that writes JSON to the file in place of the word "OUT". Returns the JSON.
 #[track_caller]
 pub fn answer(python: &Path, script: &str, words: &[&OsStr], input: &[u8]) -> Value {
     let out = tempfile::NamedTempFile::new().unwrap();

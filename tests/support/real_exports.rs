@@ -1,4 +1,5 @@
-//! The real ONNX models that fixtures/onnx_models/make.py made, and which of them are known not to be read or run.
+//! The real ONNX models that fixtures/onnx_models/make.py made, and which of them curmerge or onnxruntime
+//! cannot read.
 
 use std::path::PathBuf;
 
@@ -6,17 +7,17 @@ use curmerge::base::Base;
 
 use super::environment::named;
 
-/// What curmerge refuses of them, and why.
+/// Parts of names of the models that curmerge refuses, and of its messages.
 const REFUSED: &[(&str, &str)] = &[
-    // Frequencies for short and long contexts are chosen by an If.
-    ("phi3-long-genai", "it is no constant"),
+    // An If chooses between the frequencies for short and for long contexts.
+    ("phi3-long-genai", "it is not a constant"),
     ("-dynamic8", "MatMulInteger"),
 ];
-/// What onnxruntime does not run of them.
+/// Parts of names of the models that onnxruntime does not run, and of its messages.
 const NOT_RUN: &[(&str, &str)] = &[("llama2-genai", ""), ("gemma2-genai-", "")];
 
-/// The models by name, those that CURMERGE_ONLY is part of and curmerge opens. Panics at a refusal that is not listed, and
-/// where there is no model.
+/// The models that curmerge opens, with their names. With CURMERGE_ONLY, only those whose path contains it.
+/// Panics if there is no model, or if one is refused that is not listed.
 pub fn bases() -> Vec<(String, Base)> {
     let only = std::env::var("CURMERGE_ONLY").unwrap_or_default();
     let entries = std::fs::read_dir(named("CURMERGE_ONNX")).unwrap();
@@ -40,15 +41,15 @@ pub fn bases() -> Vec<(String, Base)> {
     found.into_iter().filter_map(open).collect()
 }
 
-/// Panics at a refusal that is not listed.
+/// Checks that a refusal is listed.
 #[track_caller]
 pub fn expected(name: &str, error: &str, list: &[(&str, &str)]) {
     let listed = list.iter().any(|(model, problem)| name.contains(model) && error.contains(problem));
-    assert!(listed, "{name}: {error}");
+    assert!(listed, "{name}: unexpected refusal: {error}");
     println!("{name}: refused: {error}");
 }
 
-/// Whether onnxruntime ran the model. Panics where it did not and ought to.
+/// Whether onnxruntime ran the model. Panics if it did not and that is not listed.
 #[track_caller]
 pub fn ran(name: &str, answer: &serde_json::Value) -> bool {
     match answer["error"].as_str() {

@@ -1,9 +1,9 @@
-//! What the program says when it refuses.
+//! The message with which the program refuses.
 
 use crate::support::program::Ran;
 
 impl Ran {
-    /// The one line of a refusal with status 1.
+    /// Checks that the run was refused: one line that starts with "error: ", and status 1. Returns the line.
     #[track_caller]
     pub fn refusal(self) -> String {
         let line = self.stderr.strip_suffix('\n').unwrap_or(&self.stderr);

@@ -1,4 +1,4 @@
-//! The demo model, or another, written again with other metadata, another vocabulary, other types.
+//! A GGUF file, such as the demo model, rewritten with other metadata, another vocabulary or other types.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use curmerge_formats::quant::{decode, encode};
 
 use crate::support::fixture::demo;
 
-/// One name of each kind of pre-tokenizer that curmerge knows.
+/// One name for each kind of pre-tokenizer that curmerge knows.
 pub const PRE_TOKENIZERS: &[&str] = &[
     "gpt-2",
     "smollm",
@@ -52,12 +52,12 @@ pub struct Remade {
 }
 
 impl Remade {
-    /// The demo model as it is.
+    /// The demo model, unchanged.
     pub fn demo() -> Self {
         Self::of(&demo("model.gguf"))
     }
 
-    /// A file as it is.
+    /// The file at `path`, unchanged.
     pub fn of(path: &Path) -> Self {
         let gguf = Gguf::open(path).unwrap();
         let tensor = |t: &curmerge_formats::GgufTensor| {
@@ -67,14 +67,14 @@ impl Remade {
         Remade { metadata: gguf.metadata().to_vec(), tensors: gguf.tensors().iter().map(tensor).collect() }
     }
 
-    /// Gives a key another value, or removes it.
+    /// Gives a key this value, or removes the key.
     pub fn set(mut self, key: &str, value: Option<Value>) -> Self {
         self.metadata.retain(|(name, _)| name != key);
         self.metadata.extend(value.map(|value| (key.to_string(), value)));
         self
     }
 
-    /// Store every matrix in another type.
+    /// Stores every matrix in this type.
     pub fn stored_as(mut self, dtype: DType) -> Self {
         for (tensor, bytes) in self.tensors.iter_mut().filter(|(tensor, _)| tensor.dims.len() > 1) {
             let mut values = vec![0.0; tensor.dims.iter().product::<u64>() as usize];
@@ -86,7 +86,7 @@ impl Remade {
         self
     }
 
-    /// Adds a tensor in F32, or replaces the one of that name.
+    /// Adds an F32 tensor, or replaces the one with this name.
     pub fn with(mut self, name: &str, dims: &[u64], values: &[f32]) -> Self {
         self.tensors.retain(|(tensor, _)| tensor.name != name);
         let new = NewTensor { name: name.into(), dtype: DType::F32, dims: dims.to_vec() };
@@ -94,10 +94,10 @@ impl Remade {
         self
     }
 
-    /// A SentencePiece vocabulary over the demo's text: the bytes, and every piece of a word that is frequent enough,
-    /// the more frequent with the greater score.
+    /// Replaces the vocabulary by a SentencePiece one over the demo's text: the bytes, and the most frequent
+    /// pieces of words. A more frequent piece has a greater score.
     pub fn sentence_pieces(self, adds_space: bool) -> Self {
-        // With the last, one for each row of the embedding.
+        // With the token that is added last, one for each row of the embedding.
         const SIZE: usize = 2047;
         let text = std::fs::read_to_string(demo("text.txt")).unwrap();
         let mut counts = BTreeMap::<String, usize>::new();
@@ -111,7 +111,7 @@ impl Remade {
         }
         counts.insert("\u{2581}\u{2581}".into(), 50);
         let mut pieces: Vec<(String, usize)> = counts.into_iter().collect();
-        // Single characters must be there, at the end.
+        // All single characters must be in the vocabulary. They come last.
         pieces.sort_by_key(|(piece, count)| (std::cmp::Reverse(*count), piece.clone()));
         let (short, long): (Vec<_>, Vec<_>) = pieces.into_iter().partition(|(p, _)| p.chars().count() == 1);
         let mut tokens: Vec<(String, f32, i32)> =
@@ -136,7 +136,7 @@ impl Remade {
             .set(&key("add_space_prefix"), Some(Value::Bool(adds_space)))
     }
 
-    /// The vocabulary of another file, for which every value of the embedding is 0.
+    /// Takes over the vocabulary of another file. The embedding becomes 0.
     pub fn with_vocabulary_of(mut self, other: &Gguf) -> Self {
         let theirs = |key: &str| key.starts_with("tokenizer.") || key == "general.name";
         self.metadata.retain(|(key, _)| !theirs(key));
@@ -151,7 +151,7 @@ impl Remade {
         self.set("llama.vocab_size", None)
     }
 
-    /// Write the file.
+    /// Writes the file.
     pub fn write(&self, path: &Path) {
         let new = self.tensors.iter().map(|(tensor, _)| tensor.clone()).collect();
         let layout = GgufLayout::new(3, 32, &self.metadata, new).unwrap();
@@ -165,7 +165,7 @@ impl Remade {
     }
 }
 
-/// Strings that tokenizers stumble over, and lines of the demo's text.
+/// Strings that are hard to tokenize, and lines of the demo's text.
 pub fn texts() -> Vec<String> {
     let hard = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/tokenizer/hard.jsonl"));
     let mut texts: Vec<String> = hard.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

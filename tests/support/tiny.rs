@@ -1,4 +1,5 @@
-//! A random llama of one block, small enough to merge by hand, as GGUF and as a Hugging Face folder with equal values.
+//! A random llama of one block, small enough to merge in a test, as a GGUF file and as a Hugging Face folder
+//! with equal values.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,13 +11,13 @@ use curmerge_formats::safetensors::{NewSafeTensor, SafeTensorsLayout};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// Width of the model; the widest blocks have 256 values.
+/// The width of the model. The largest quantized blocks have 256 values.
 pub const D: u64 = 256;
 const HEADS: u64 = 4;
 const KV: u64 = 2;
 const VOCAB: u64 = 12;
 
-/// Canonical name, Hugging Face's name, `[out, in]`, and the heads of rotary matrices.
+/// The canonical name, Hugging Face's name, `[out, in]`, and the heads if rows are rotary, else 0.
 const TENSORS: &[(&str, &str, &[u64], u64)] = &[
     ("token_embd", "model.embed_tokens", &[VOCAB, D], 0),
     ("output_norm", "model.norm", &[D], 0),
@@ -36,7 +37,7 @@ pub fn uniform(stream: &mut ChaCha20Rng) -> f32 {
     (stream.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0
 }
 
-/// The values of a tensor in the canonical layout; BF16 holds them exactly.
+/// The values of a tensor in the canonical layout. They are exact in BF16.
 fn values(name: &str, shape: &[u64]) -> Vec<f32> {
     let mut seed = [0; 32];
     seed[..name.len()].copy_from_slice(name.as_bytes());
@@ -51,7 +52,7 @@ fn encoded(dtype: DType, values: &[f32]) -> Vec<u8> {
         encode(dtype, values, &mut bytes).unwrap();
         return bytes;
     }
-    // Scales to which the values fit: 0.05, and 1/128 before levels up to 12.
+    // Scales that suit the values: 0.05, and 1/128 for NVFP4, whose levels go up to 12.
     let scale = half::f16::from_f32(0.05).to_le_bytes();
     for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
         match dtype {
@@ -64,7 +65,7 @@ fn encoded(dtype: DType, values: &[f32]) -> Vec<u8> {
     bytes
 }
 
-/// Write the model as GGUF, its attention matrices in `dtype`, of which codes must be writable, all else in F32.
+/// Writes the model as a GGUF file: the attention matrices in `dtype`, all other tensors in F32.
 pub fn write_gguf(path: &Path, dtype: DType) {
     let number = |key: &str, value: u64| (format!("llama.{key}"), Value::U32(value as u32));
     let metadata = vec![
@@ -95,7 +96,8 @@ pub fn write_gguf(path: &Path, dtype: DType) {
     std::fs::write(path, file).unwrap();
 }
 
-/// Write the model as a folder of two safetensors files in BF16 with an index, a tokenizer and a subfolder.
+/// Writes the model as a folder of three safetensors files in BF16 with an index, a tokenizer and a
+/// subfolder.
 pub fn write_folder(folder: &Path) {
     std::fs::create_dir_all(folder.join("extra")).unwrap();
     let config = format!(
@@ -131,7 +133,8 @@ pub fn write_folder(folder: &Path) {
     std::fs::write(folder.join("model.safetensors.index.json"), format!("{index:#}\n")).unwrap();
 }
 
-/// Row `2 i + half` of each head in the canonical layout is row `half * rows / 2 + i` of Hugging Face's.
+/// Reorders rows from the canonical layout to Hugging Face's: row `2 i + half` of each head becomes row
+/// `half * rows / 2 + i`.
 fn stored_order(values: &[f32], shape: &[u64], heads: u64) -> Vec<f32> {
     if heads == 0 {
         return values.to_vec();

@@ -1,4 +1,4 @@
-//! A virtual environment with the packages of tests/scripts/requirements.txt, made once and kept in the target folder.
+//! A virtual environment in the target folder with the packages of tests/scripts/requirements.txt.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,11 @@ use sha2::{Digest, Sha256};
 
 use super::python;
 
-/// Its interpreter. The first call installs the packages from PyPI.
+/// The interpreter of the environment. The first call installs the packages from PyPI.
 ///
-/// The environment's name holds a digest of the requirements, so that a change of them makes a new one; it is filled
-/// under another name and renamed, so that neither a second test run nor an interrupted one leaves half of it.
+/// The folder's name holds a digest of the requirements, so changed requirements give a new environment. It
+/// is made under another name and renamed, so concurrent and interrupted test runs leave none that is
+/// incomplete.
 pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
@@ -28,7 +29,7 @@ pub fn python() -> &'static Path {
             make(&unfinished, &requirements);
             if std::fs::rename(&unfinished, &folder).is_err() {
                 assert!(folder.exists(), "cannot rename {} to {}", unfinished.display(), folder.display());
-                // Another run was faster.
+                // A concurrent run made it first.
                 let _ = std::fs::remove_dir_all(&unfinished);
             }
         }
@@ -36,13 +37,13 @@ pub fn python() -> &'static Path {
     })
 }
 
-/// Run a script of tests/scripts in it.
+/// Runs a script of tests/scripts in the environment.
 #[track_caller]
 pub fn ask(script: &str, words: &[&OsStr], input: &[u8]) {
     python::run(python(), script, words, input);
 }
 
-/// Run a script that writes its answer to a file, which is the word "OUT".
+/// Runs a script like [`ask`] that writes JSON to the file in place of the word "OUT". Returns the JSON.
 #[track_caller]
 pub fn answer(script: &str, words: &[&OsStr], input: &[u8]) -> Value {
     python::answer(python(), script, words, input)
@@ -62,8 +63,8 @@ fn make(folder: &Path, requirements: &Path) {
 }
 
 fn step(command: &mut Command) {
-    let need = "these tests ask real llama.cpp and gguf from PyPI: they need Python 3.10 or newer as python3, with \
-                its venv module (Debian: apt install python3-venv), and a network for the first run; \
+    let need = "these tests run llama.cpp, gguf and onnxruntime from PyPI: they need Python 3.10 or newer as \
+                python3, its venv module (Debian: apt install python3-venv), and a network for the first run; \
                 without them, run `cargo test --release --workspace --lib --test main`";
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}\n{need}"));
     let said = String::from_utf8_lossy(&output.stderr);

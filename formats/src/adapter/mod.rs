@@ -84,8 +84,8 @@ pub struct BaseInfo {
     pub architecture: String,
     /// `gguf`, `safetensors` or `onnx`.
     pub container: String,
-    /// Name to SHA-256 (hex) of the stored bytes, for the tensors that are not targets, and parts
-    /// (`NAME[PART]`) that are not beside those that are.
+    /// Name to SHA-256 (hex) of the stored bytes, for the tensors that are not targets. If some parts
+    /// (`NAME[PART]`) of a tensor are targets, its other parts are listed.
     pub other_tensors: BTreeMap<String, String>,
 }
 

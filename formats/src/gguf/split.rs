@@ -168,7 +168,7 @@ fn open_other(path: &Path, first: &str, index: u64, count: u64) -> Result<Gguf> 
     for (key, wanted) in [(COUNT_KEY, count), (NUMBER_KEY, index)] {
         let found = number(&file, key)?;
         if found != wanted {
-            let problem = format!("{found}, and beside {} it must be {wanted}", quoted(first));
+            let problem = format!("{found}, but with {} it must be {wanted}", quoted(first));
             let help = "download all splits of one model again";
             return Err(malformed(&file, key, problem, help));
         }

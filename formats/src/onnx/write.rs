@@ -1,4 +1,4 @@
-//! Laying out a new model before any weight is at hand: every byte except those of the large tensors, and the
+//! Lays out a new model before any weight is available: every byte except those of the large tensors, and the
 //! place of each of these. The caller writes the weights there, in any order and in any parts.
 
 use std::collections::BTreeSet;

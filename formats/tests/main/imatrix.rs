@@ -88,7 +88,7 @@ fn counts_divide_as_in_llama_quantize() {
     assert_eq!(of(&[2.5]).unwrap(), [1.0 / 3.0, 2.0 / 3.0, 1.0, 4.0 / 3.0]);
     assert_eq!(of(&[2.0, 0.4]).unwrap(), [0.5, 1.0, 1.0, 1.0]);
     assert_eq!(of(&[-1.0, 4.0]).unwrap(), [1.0, 1.0, 0.75, 1.0]);
-    assert!(of(&[1.0, 1.0, 1.0]).unwrap_err().contains("4 sums cannot be shared out among 3 counts"));
+    assert!(of(&[1.0, 1.0, 1.0]).unwrap_err().contains("4 sums cannot be divided among 3 counts"));
     assert!(of(&[1.0; 8]).unwrap_err().contains("among 8 counts"));
     assert!(of(&[f32::NAN]).unwrap_err().contains("a count is NaN"));
 }

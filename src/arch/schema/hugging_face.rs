@@ -25,8 +25,8 @@ pub struct HuggingFace {
     /// | multipliers | 1 |
     ///
     /// Without a default, a folder that lacks `vocab_size`, `hidden_size`, `num_hidden_layers`,
-    /// `num_attention_heads` or a number of experts is refused. `tie_word_embeddings` is not read: the head
-    /// is tied if the folder has no tensor for it.
+    /// `num_attention_heads` or a number of experts is refused. Opening a folder does not read
+    /// `tie_word_embeddings`: the head is tied if the folder has no tensor for it.
     pub defaults: &'static [(&'static str, f64)],
     /// The keys that describe attention heads.
     pub heads: HeadKeys,

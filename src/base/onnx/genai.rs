@@ -97,7 +97,7 @@ impl GenaiConfig {
     }
 }
 
-/// What the graph tells.
+/// Values read from the graph.
 struct Graph<'a> {
     onnx: &'a Onnx,
     layers: usize,

@@ -34,8 +34,7 @@ impl OnnxModel {
         &self.onnx
     }
 
-    /// Where its configuration and tokenizer lie: beside it, or a folder up where it lies in one called
-    /// `onnx`.
+    /// The folder of its configuration and tokenizer: its own, or the parent if its own is called `onnx`.
     pub fn folder(&self) -> &Path {
         &self.folder
     }

@@ -98,13 +98,13 @@ fn ends(name: &str, between: char) -> impl Iterator<Item = &str> {
     starts.into_iter().map(|start| &name[start..])
 }
 
-/// What the architecture has for a module, which an exporter may nest in modules of its own.
+/// The part of the architecture that a module is. An exporter may have nested it in further modules.
 pub(super) fn canonical(architecture: &'static Architecture, module: &str) -> Option<Named> {
     ends(module, '.').find_map(|module| of_module(architecture, module))
 }
 
-/// What the architecture has for a parameter as early versions of PyTorch's newer exporter name it:
-/// `p_model_layers_0_self_attn_q_proj_weight`.
+/// The part of the architecture that a parameter is, by the name of early versions of PyTorch's newer
+/// exporter: `p_model_layers_0_self_attn_q_proj_weight`.
 pub(super) fn of_torch_parameter(architecture: &'static Architecture, name: &str) -> Option<Named> {
     let module = name.strip_prefix("p_")?;
     let module = module.strip_suffix("_weight").or_else(|| module.strip_suffix("_bias"))?;
@@ -179,7 +179,7 @@ mod tests {
 
     /// A name may have five million suffixes; only a few are tried.
     #[test]
-    fn a_long_name_takes_no_long_time() {
+    fn a_long_name_is_read_in_moderate_time() {
         let name = "h.".repeat(5 << 20) + "q";
         assert!(canonical(by_model_type("gpt2").unwrap(), &name).is_none());
         assert_eq!(names("llama", &("x.".repeat(3) + "model.layers.3.mlp.up_proj")), ["blk.3.ffn_up"]);

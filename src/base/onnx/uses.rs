@@ -206,8 +206,7 @@ impl<'m> Reader<'m> {
         self.node.inputs.get(index).map(String::as_str).filter(|name| !name.is_empty())
     }
 
-    /// The constant that an input is, perhaps in another type, transposed or, where that is said, in another
-    /// shape.
+    /// The constant that an input is, perhaps in another type, transposed or, if allowed, in another shape.
     fn constant(&self, index: usize, reshaped: bool) -> Result<Option<Found<'m>>> {
         let (Some(mut name), mut flipped) = (self.input(index), false) else { return Ok(None) };
         for _ in 0..MAX_STEPS {

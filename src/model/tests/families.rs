@@ -146,7 +146,7 @@ fn a_shared_beginning_gives_what_each_sequence_gives_alone() {
 }
 
 #[test]
-fn what_is_computed_again_or_by_more_threads_changes_no_byte() {
+fn recomputation_and_threads_change_no_byte() {
     each_family(|name, base| {
         for precision in [Precision::F32, Precision::Bf16] {
             let mut model = Transformer::<f32>::new(base).unwrap().with_precision(precision);

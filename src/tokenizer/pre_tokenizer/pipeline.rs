@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_megabyte_takes_no_time() {
+    fn a_hostile_megabyte_takes_moderate_time() {
         let mega = 1 << 20;
         let start = std::time::Instant::now();
         for name in FAMILIES.iter().map(|family| family.names[0]) {

@@ -1,3 +1,3 @@
-//! Base models in every container.
+//! Base models.
 
 mod onnx;

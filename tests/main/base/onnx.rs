@@ -1,4 +1,4 @@
-//! ONNX models as bases: which tensors are found under which names, and models that are refused.
+//! ONNX models as bases: how tensors are found and named, and which models are refused.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ fn open(graph: &Graph) -> Result<Base, String> {
 
 #[track_caller]
 fn refused(graph: &Graph, words: &[&str]) {
-    let error = open(graph).expect_err("it is refused");
+    let error = open(graph).expect_err("the model must be refused");
     assert!(words.iter().all(|word| error.contains(word)), "{error}");
     assert!(!error.contains('\n') && error.contains("model.onnx"), "{error}");
 }
@@ -22,11 +22,11 @@ fn refused(graph: &Graph, words: &[&str]) {
 #[test]
 fn names_paths_and_scopes_lead_to_the_same_matrices() {
     let plain = open(&llama()).unwrap();
-    assert!(!plain.tensors().contains_key("output"), "the head is the embedding");
+    assert!(!plain.tensors().contains_key("output"), "the model has a head besides the embedding");
     let names: Vec<&String> = plain.tensors().keys().collect();
     assert_eq!(names.len(), MATRICES.len() + 4, "{names:?}");
 
-    // The same matrix under other names and operators.
+    // The same matrix, found by other names and operators.
     let part = "self_attn.k_proj";
     let own = values(&plain, "blk.0.attn_k");
     let transposed: Vec<u8> = {
@@ -52,18 +52,22 @@ fn names_paths_and_scopes_lead_to_the_same_matrices() {
     let mut within = llama_without(&[part]);
     within.tensor("val_7", 1, &[D, D / 2], &data);
     within.node_to("MatMul", "node_linear_7", &["x", "val_7"], "y", &[], &[(key, wrapped)]);
-    let mut behind = llama_without(&[part]);
-    behind.tensor("model.model.layers.0.self_attn.k_proj.weight", 1, &[D / 2, D], &transposed);
-    let identity = behind.node("Identity", "i", &["model.model.layers.0.self_attn.k_proj.weight"], &[]);
-    let turned = behind.node("Transpose", "t", &[&identity], &[("perm", Value::Ints(vec![1, 0]))]);
-    behind.node("MatMul", "m", &["x", &turned], &[]);
+    let mut transpose = llama_without(&[part]);
+    transpose.tensor("model.model.layers.0.self_attn.k_proj.weight", 1, &[D / 2, D], &transposed);
+    let identity = transpose.node("Identity", "i", &["model.model.layers.0.self_attn.k_proj.weight"], &[]);
+    let turned = transpose.node("Transpose", "t", &[&identity], &[("perm", Value::Ints(vec![1, 0]))]);
+    transpose.node("MatMul", "m", &["x", &turned], &[]);
     let mut gemm = llama_without(&[part]);
     gemm.tensor("onnx::Gemm_7", 1, &[D / 2, D], &transposed);
     let name = format!("{}/Gemm", path_of(part));
     gemm.node("Gemm", &name, &["x", "onnx::Gemm_7"], &[("transB", Value::Int(1))]);
-    for (graph, how) in
-        [(named, "builder"), (scoped, "scopes"), (within, "wrapped"), (behind, "transposed"), (gemm, "gemm")]
-    {
+    for (graph, how) in [
+        (named, "builder"),
+        (scoped, "scopes"),
+        (within, "wrapped"),
+        (transpose, "transposed"),
+        (gemm, "gemm"),
+    ] {
         let base = open(&graph).unwrap_or_else(|error| panic!("{how}: {error}"));
         assert_eq!(values(&base, "blk.0.attn_k"), own, "{how}");
         assert!(base.tensors().keys().eq(plain.tensors().keys()), "{how}");
@@ -71,7 +75,7 @@ fn names_paths_and_scopes_lead_to_the_same_matrices() {
 }
 
 #[test]
-fn a_head_of_its_own_and_half_precision_are_read() {
+fn a_separate_head_and_half_precision_are_read() {
     let mut copied = llama_without(&["self_attn.q_proj", "lm_head"]);
     copied.floats("onnx::MatMul_99", &[D, VOCAB]);
     copied.node("MatMul", "/lm_head/MatMul", &["x", "onnx::MatMul_99"], &[]);
@@ -82,12 +86,12 @@ fn a_head_of_its_own_and_half_precision_are_read() {
     copied.node("MatMul", "/model/layers.0/self_attn/q_proj/MatMul", &["x", &cast], &[]);
     let base = open(&copied).unwrap();
     assert_eq!(base.tensors()["output"].stored_name, "onnx::MatMul_99");
-    // Entries of heads of 8: rows 0 and 4 of the stored halves are neighbours.
+    // Heads have 8 rows. Stored rows 0 and 4 are neighbours in the canonical layout.
     let q = values(&base, "blk.0.attn_q");
     assert_eq!((q[0], q[D as usize], q[D as usize + 1]), (0.0, 4.0 / 64.0, 20.0 / 64.0));
 }
 
-/// A bias is one whatever it is called and wherever it stands, and is not left out.
+/// A bias is recognized by its node, not by its name. None is silently left out.
 #[test]
 fn biases_of_products_are_read_or_refused() {
     let mut added = llama();
@@ -104,9 +108,9 @@ fn biases_of_products_are_read_or_refused() {
     refused(&fused, &["MultiHeadAttention", "input 3"]);
 }
 
-/// PyTorch's exporter gives equal tensors one name.
+/// PyTorch's exporter stores equal tensors once, under one name.
 #[test]
-fn a_shared_tensor_is_what_each_node_calls_it() {
+fn a_shared_tensor_is_named_after_each_of_its_nodes() {
     let mut graph = llama();
     graph.remove("model.norm.weight");
     let config = CONFIG;
@@ -117,6 +121,7 @@ fn a_shared_tensor_is_what_each_node_calls_it() {
     assert_eq!(base.tensors()["output_norm"].stored_name, "model.layers.0.input_layernorm.weight");
 }
 
+/// A llama whose gate matrix is stored in blocks, without the node that multiplies by it.
 fn in_blocks(change: impl Fn(&mut Graph)) -> Graph {
     let part = "mlp.gate_proj";
     let mut graph = llama_without(&[part]);
@@ -128,6 +133,7 @@ fn in_blocks(change: impl Fn(&mut Graph)) -> Graph {
     graph
 }
 
+/// Adds the node that multiplies by the gate matrix.
 fn nbits(graph: &mut Graph, inputs: &[&str], n: i64, bits: i64, block: i64) {
     let attributes = [
         ("N", Value::Int(n)),
@@ -139,14 +145,14 @@ fn nbits(graph: &mut Graph, inputs: &[&str], n: i64, bits: i64, block: i64) {
 }
 
 #[test]
-fn blocks_are_decoded_and_their_damage_told() {
+fn blocks_are_decoded_and_malformed_ones_refused() {
     let all = ["x", "codes", "scales", "zeros"];
     let good = open(&in_blocks(|graph| nbits(graph, &all, FF as i64, 4, 16))).unwrap();
     let gate = good.weight("blk.0.ffn_gate").unwrap();
     let (mut row, mut scales) = ([0.0; D as usize], [0.0]);
     gate.decode_row(3, &mut row);
     gate.nbits().unwrap().scales_of(3, &mut scales);
-    // The first byte of the row's codes is 3 * 8 * 37 = 888, and its zero point 3.
+    // The first byte of the row's codes is 3 * 8 * 37 = 888 modulo 256, which is 0x78. The zero point is 3.
     assert_eq!(row[..2], [(8.0 - 3.0) * scales[0], (7.0 - 3.0) * scales[0]]);
 
     let biased = open(&in_blocks(|graph| {
@@ -185,7 +191,7 @@ fn blocks_are_decoded_and_their_damage_told() {
 }
 
 #[test]
-fn joined_matrices_are_slices_and_must_fit() {
+fn parts_of_joined_matrices_are_read_and_must_fit() {
     let parts = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
     let joined = |outputs: u64| {
         let mut graph = llama_without(&parts);
@@ -197,7 +203,7 @@ fn joined_matrices_are_slices_and_must_fit() {
     let base = open(&joined(2 * D)).unwrap();
     let whole = base.stored_weight("blk.0.attn_k").unwrap();
     assert_eq!((whole.rows(), whole.cols()), (2 * D as usize, D as usize));
-    // Canonical row 1 of k is the fifth of its head's eight, behind the rows of q.
+    // Canonical row 1 of k is stored row 4 of its head. The rows of q come first.
     let mut row = [0.0; D as usize];
     whole.decode_row(D as usize + 4, &mut row);
     assert_eq!(values(&base, "blk.0.attn_k")[D as usize..2 * D as usize], row);
@@ -272,7 +278,7 @@ fn models_that_cannot_be_read_are_refused() {
 }
 
 #[test]
-fn what_lies_beside_the_model_says_what_it_is() {
+fn a_configuration_beside_the_model_is_needed_and_found() {
     let (folder, path) = write(&llama(), None);
     let error = Base::open(&path).unwrap_err().to_string();
     assert!(error.contains("put the model's config.json beside it"), "{error}");
@@ -280,12 +286,12 @@ fn what_lies_beside_the_model_says_what_it_is() {
     assert!(Base::open(&path).unwrap_err().to_string().contains("genai_config.json"));
     fs::write(folder.path().join("config.json"), CONFIG).unwrap();
     assert_eq!(Base::open(&path).unwrap().container(), "onnx");
-    // A folder with one such file is that; of two one must be named.
+    // A folder with one ONNX file stands for that file. Of two, one must be named.
     assert_eq!(Base::open(folder.path()).unwrap().path(), path);
     fs::copy(&path, folder.path().join("other.onnx")).unwrap();
     let error = Base::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("model.onnx and other.onnx"), "{error}");
-    // As transformers.js lays it out.
+    // The layout of transformers.js.
     let below = folder.path().join("onnx");
     fs::create_dir(&below).unwrap();
     fs::rename(&path, below.join("model.onnx")).unwrap();
@@ -296,7 +302,8 @@ fn what_lies_beside_the_model_says_what_it_is() {
 const GENAI: &str = r#"{"model": {"type": "llama", "context_length": 64, "vocab_size": 6, "decoder": {"head_size": 8,
     "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "num_key_value_heads": 1}}}"#;
 
-/// What the graph of onnxruntime-genai's builder has besides: epsilon, and cosines and sines of this base.
+/// The llama with what onnxruntime-genai's builder adds: epsilon, attention nodes, and tables of cosines and
+/// sines for this RoPE base.
 fn genai(base: f64, window: i64) -> Graph {
     let mut graph = llama();
     let epsilon = [("epsilon", Value::Float(1e-5))];
@@ -317,7 +324,7 @@ fn genai(base: f64, window: i64) -> Graph {
 }
 
 #[test]
-fn genai_config_and_graph_give_the_configuration() {
+fn the_configuration_is_read_from_genai_config_and_graph() {
     let open = |graph: &Graph, genai: &str| {
         let (folder, path) = write(graph, None);
         fs::write(folder.path().join("genai_config.json"), genai).unwrap();
@@ -333,7 +340,7 @@ fn genai_config_and_graph_give_the_configuration() {
     assert_eq!((windowed.config().window, &windowed.config().windowed), (Some(16), &vec![true]));
 
     let bad = |graph: &Graph, genai: &str, words: &[&str]| {
-        let error = open(graph, genai).expect_err("it is refused");
+        let error = open(graph, genai).expect_err("the model must be refused");
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     };
     let mut moved = genai(50_000.0, -1);
@@ -354,12 +361,18 @@ fn genai_config_and_graph_give_the_configuration() {
     bad(&genai(50_000.0, -1), &GENAI.replace("\"llama\"", "\"whale\""), &["'whale' is not known"]);
 }
 
-/// What lies beside a model are adapters too; and a folder up is not always one called onnx.
 #[test]
-fn folders_of_models_are_told_apart() {
-    let (folder, path) = write(&llama(), Some(CONFIG));
+fn an_adapter_beside_the_model_is_not_taken_for_a_model() {
+    let (folder, _) = write(&llama(), Some(CONFIG));
     fs::write(folder.path().join("adapter.safetensors"), "").unwrap();
     assert_eq!(Base::open(folder.path()).unwrap().container(), "onnx");
+}
+
+/// The layout of transformers.js has the model in a subfolder called onnx, and its configuration in the
+/// parent folder.
+#[test]
+fn only_a_folder_called_onnx_counts_as_a_subfolder() {
+    let (folder, path) = write(&llama(), Some(CONFIG));
     let within = |path: &std::path::Path| match Base::open(path).unwrap().files() {
         Files::Onnx(model) => model.is_in_subfolder(),
         _ => unreachable!(),
@@ -390,7 +403,7 @@ fn every_way_of_reading_gives_the_same_numbers() {
             let (rows, cols) = (weight.rows(), weight.cols());
             let mut all = vec![0.0; rows * cols];
             all.chunks_exact_mut(cols).enumerate().for_each(|(row, out)| weight.decode_row(row, out));
-            // Within a head and across heads; few rows and many.
+            // Ranges within a head and across heads, short and long.
             for range in [0..rows, 1..rows, 3..rows.min(5), 2..rows - 1] {
                 let mut some = vec![0.0; range.len() * cols];
                 weight.decode_rows(range.clone(), &mut some);
@@ -403,10 +416,8 @@ fn every_way_of_reading_gives_the_same_numbers() {
             }
             let streamed: Vec<f32> = weight.stream().flat_map(|(_, values)| values).collect();
             assert_eq!(streamed, all, "{name}");
-            assert_eq!(
-                weight.gather_rows(&[2, 5]),
-                [&all[2 * cols..3 * cols], &all[5 * cols..6 * cols]].concat()
-            );
+            let rows = [&all[2 * cols..3 * cols], &all[5 * cols..6 * cols]].concat();
+            assert_eq!(weight.gather_rows(&[2, 5]), rows, "{name}");
             let columns: Vec<f32> = all.chunks_exact(cols).flat_map(|row| [row[1], row[9]]).collect();
             assert_eq!(weight.gather_columns(&[1, 9]), columns, "{name}");
         }

@@ -1,15 +1,15 @@
-//! Chat templates that ask for more than there is: each is an error, or a text, and soon.
+//! Chat templates that ask for too much memory, time or stack: each soon gives an error or a text.
 //!
-//! Tests run on threads whose stacks are as small as those of the threads that render training data.
+//! The threads of tests have stacks as small as those of the threads that render training data.
 
 use std::time::{Duration, Instant};
 
 use curmerge::chat::{ChatTemplate, Message};
 
-/// The time limit of a rendering, many times what one takes here.
+/// The time limit of a rendering, many times longer than any takes.
 const SOON: Duration = Duration::from_secs(60);
 
-/// The outcome of a template.
+/// Renders a template. Panics if that takes too long.
 fn render(source: &str) -> Result<String, String> {
     let began = Instant::now();
     let messages = [Message::new("user", "Hi"), Message::new("assistant", "Yo")];
@@ -23,7 +23,7 @@ fn render(source: &str) -> Result<String, String> {
     rendered
 }
 
-/// Uses of a value `x`.
+/// Expressions that use a value `x`, and some also `y`.
 const USES: [&str; 58] = [
     "{{ x }}",
     "{{ x ~ '' }}",
@@ -85,7 +85,7 @@ const USES: [&str; 58] = [
     "{% macro m(a) %}{{ a ~ a }}{% endmacro %}{{ m(x) }}",
 ];
 
-/// Templates that make `ns.x` and `ns.y`, alike, out of themselves.
+/// A template that replaces the equal values `x` and `y` by `step` of themselves (`it`), again and again.
 fn grown(step: &str, times: usize) -> String {
     let set = |name: &str| format!("{{% set ns.{name} = {} %}}", step.replace("it", &format!("ns.{name}")));
     format!(
@@ -97,11 +97,11 @@ fn grown(step: &str, times: usize) -> String {
 }
 
 #[test]
-fn a_value_that_holds_itself_many_times_over_is_bounded() {
+fn exponentially_growing_values_are_bounded() {
     for step in ["[it, it]", "(it, it)", "{'a': it, 'b': it}", "{'a': [it, (it, it)]}", "[it, it | list]"] {
         assert!(render(&grown(step, 40)).is_err(), "{step}");
     }
-    // Short of what would not be made at all.
+    // A little smaller than the largest value that can be made.
     let made = grown("(it, {'a': it})", 13);
     for used in USES {
         render(&format!("{made}{{% for i in range(99999) %}}{used}{{% endfor %}}")).ok();
@@ -109,7 +109,7 @@ fn a_value_that_holds_itself_many_times_over_is_bounded() {
 }
 
 #[test]
-fn a_value_nested_deeply_is_bounded() {
+fn deeply_nested_values_are_bounded() {
     for step in [
         "[it]",
         "(it,)",
@@ -144,14 +144,14 @@ fn a_value_nested_deeply_is_bounded() {
             render(&format!("{made}{used}")).ok();
         }
     }
-    // Without a namespace.
+    // Nested without a namespace.
     let straight = format!("{{% set a = [] %}}{}{{{{ a }}}}", "{% set a = [a] %}".repeat(6000));
     assert!(render(&straight).is_err());
     assert!(render(&format!("{{{{ {}{} }}}}", "[".repeat(60_000), "]".repeat(60_000))).is_err());
 }
 
 #[test]
-fn nothing_holds_itself() {
+fn cyclic_values_are_refused() {
     for own in [
         "{% set ns.x = ns %}",
         "{% set ns.x = [ns] %}",
@@ -166,7 +166,7 @@ fn nothing_holds_itself() {
 }
 
 #[test]
-fn long_texts_and_lists_are_paid_for() {
+fn long_texts_and_lists_are_bounded() {
     let text = "{% set s = 'ab\n' * 1000000 %}{% set l = [1] * 100000 %}{% set d = 'x' * 1000000 %}";
     for used in [
         "{{ s.strip(d) | length }}",
@@ -224,7 +224,7 @@ fn long_texts_and_lists_are_paid_for() {
 }
 
 #[test]
-fn a_template_that_is_hard_to_compile_is_bounded() {
+fn templates_that_are_hard_to_compile_are_bounded() {
     for (part, end) in [
         ("+x", ""),
         (" and x", ""),
@@ -250,7 +250,7 @@ fn a_template_that_is_hard_to_compile_is_bounded() {
 }
 
 #[test]
-fn what_templates_do_is_still_done() {
+fn ordinary_templates_still_render() {
     for (source, text) in [
         (
             "{{ [1, 2, 3][1:] }}|{{ 'abcdef'[1:5:2] }}|{{ [1, 2, 3][::-1] }}|{{ (1, 2, 3)[:2] }}",

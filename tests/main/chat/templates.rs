@@ -1,9 +1,7 @@
-//! Chat templates: the text that transformers renders, or a refusal where it refuses.
+//! Chat templates: curmerge renders what transformers renders, and refuses what it refuses.
 //!
-//! fixtures/chat has templates with the features of the field's, conversations, and what transformers made of them.
-//! tests/real/chat_templates.rs asks transformers again.
-
-use std::path::Path;
+//! fixtures/chat holds templates with the features of real ones, conversations, and transformers' renderings
+//! of them. tests/real/chat_templates.rs runs transformers again.
 
 use curmerge::chat::ChatTemplate;
 use curmerge::tokenizer::Tokenizer;
@@ -11,6 +9,7 @@ use curmerge::train::data::{DataOptions, Dataset};
 use serde_json::json;
 
 use crate::support::chat::{Texts, differences, fixtures, ours, plain_conversations, sources};
+use crate::support::fixture;
 
 #[test]
 fn the_fixtures_render_as_in_transformers() {
@@ -25,11 +24,11 @@ fn the_fixtures_render_as_in_transformers() {
 #[test]
 fn loss_falls_where_transformers_marks_the_assistant() {
     let (golden_path, template) = (fixtures().join("masks.json"), fixtures().join("marked.jinja"));
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch/qwen2/hf");
+    let folder = fixture::family("qwen2", "hf");
     let conversations = plain_conversations();
     let golden: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(&golden_path).unwrap()).unwrap();
-    // The folder's tokenizer with that template.
+    // A folder with the tokenizer of qwen2 and this template.
     let copy = tempfile::tempdir().unwrap();
     for file in ["tokenizer.json", "config.json"] {
         std::fs::copy(folder.join(file), copy.path().join(file)).unwrap();

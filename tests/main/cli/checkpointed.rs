@@ -1,8 +1,8 @@
-//! Runs that stop and resume, runs that stop early, and the logs of runs.
+//! Runs that are stopped and resumed, runs that stop early, and the logs of runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use curmerge_formats::SafeTensors;
@@ -11,16 +11,16 @@ use serde_json::Value;
 
 use super::folder;
 use crate::support::fixture::demo;
-use crate::support::program::{Ran, program, run};
+use crate::support::program::{Ran, interrupt, program, run};
 
-/// A small run, of few tokens a step and with validations within and at the end of its epochs.
+/// A small run with few tokens a step, and validations during and after each epoch.
 struct Run {
     folder: tempfile::TempDir,
     words: Vec<String>,
 }
 
 impl Run {
-    /// On 24 examples, 6 steps an epoch.
+    /// A run on 24 examples, 6 steps an epoch.
     fn new(words: &[&str]) -> Self {
         let folder = folder();
         let lines = |name: &str, count: usize| {
@@ -46,7 +46,7 @@ impl Run {
         self.path(&format!("{name}.checkpoint"))
     }
 
-    /// Without these options and their values.
+    /// Removes these options and their values.
     fn without(mut self, options: &[&str]) -> Self {
         for option in options {
             let at = self.words.iter().position(|word| word == option).unwrap();
@@ -90,13 +90,13 @@ impl Run {
         let start = Instant::now();
         while fs::read(self.checkpoint(adapter)).ok() == before {
             assert!(start.elapsed() < Duration::from_secs(120), "no checkpoint");
-            assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
+            assert!(child.try_wait().unwrap().is_none(), "the run ended before it saved a checkpoint");
             std::thread::sleep(Duration::from_millis(2));
         }
         child
     }
 
-    /// A checkpoint of a run that was killed.
+    /// Starts a run and kills it after it has saved a checkpoint.
     fn killed(&self, adapter: &str, more: &[&str]) {
         let mut child = self.until_saved(adapter, more);
         child.kill().unwrap();
@@ -104,13 +104,14 @@ impl Run {
     }
 }
 
+/// The lines of a complete JSON Lines file.
 fn jsonl(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap();
-    assert!(text.ends_with('\n'), "the last line is cut");
+    assert!(text.ends_with('\n'), "the last line is incomplete");
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// What a line of metrics says apart from times.
+/// The lines of metrics without times.
 fn timeless(lines: &[Value]) -> Vec<Value> {
     let mut lines = lines.to_vec();
     for line in &mut lines {
@@ -123,7 +124,7 @@ fn timeless(lines: &[Value]) -> Vec<Value> {
 const EVERY: [&str; 6] = ["--save-every", "3", "--valid-every", "4", "--patience", "100"];
 
 #[test]
-fn a_killed_run_goes_on_to_the_same_bytes() {
+fn a_killed_run_resumes_to_the_same_bytes() {
     let run = Run::new(&["--epochs", "40"]);
     let whole_log = run.path("whole.jsonl");
     let mut words = EVERY.to_vec();
@@ -141,7 +142,7 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
     words.push("--resume");
     run.killed("adapter", &words);
     let again = run.ran("adapter", &[&words[..], &["--threads", "1"]].concat()).json();
-    assert!(run.bytes("adapter") == run.bytes("whole"), "other bytes");
+    assert!(run.bytes("adapter") == run.bytes("whole"), "the resumed run wrote another adapter");
     let resumed_at = again["resumed_at"].as_u64().unwrap();
     assert!(resumed_at >= 6 && resumed_at.is_multiple_of(3), "{resumed_at}");
     for key in ["losses", "validation", "tokens", "steps", "kept_steps", "loss"] {
@@ -149,7 +150,7 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
     }
     assert!(!run.checkpoint("adapter").exists(), "the checkpoint is still there");
     assert_eq!(timeless(&jsonl(&log)), timeless(&jsonl(&whole_log)));
-    assert_eq!(fs::read_dir(&events).unwrap().count(), 3, "an event file each time");
+    assert_eq!(fs::read_dir(&events).unwrap().count(), 3, "each run writes an event file");
 
     let line = run.ran("adapter", &words).refusal();
     assert!(line.contains("adapter.checkpoint: ") && line.contains("no checkpoint"), "{line}");
@@ -157,7 +158,7 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
 
 #[cfg(unix)]
 #[test]
-fn an_interrupted_run_goes_on_to_the_same_bytes() {
+fn an_interrupted_run_resumes_to_the_same_bytes() {
     // Starts from a trained adapter, so that U shrinks towards its starting value.
     let run = Run::new(&["--epochs", "40"]);
     run.ran("first", &["--epochs", "1"]).done();
@@ -168,23 +169,23 @@ fn an_interrupted_run_goes_on_to_the_same_bytes() {
 
     let words = [&init[..], &["--save-every", "7"]].concat();
     let child = run.until_saved("adapter", &words);
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    interrupt(&child);
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     let steps = answer["steps"].as_u64().unwrap();
     assert!((7..240).contains(&steps) && answer["end"] == "stopped", "{answer}");
     assert!(answer["checkpoint"].as_str().unwrap().ends_with("adapter.checkpoint"), "{answer}");
-    // What it has stands as an adapter, and the checkpoint is of that very step, not of the last seventh.
+    // The run writes its adapter, and a checkpoint of the same step, although that is no seventh step.
     let stopped = Adapter::read(&run.path("adapter")).unwrap();
     assert_eq!(stopped.training.unwrap().steps, steps);
     let again = run.ran("adapter", &[&words[..], &["--resume"]].concat()).json();
     assert_eq!(again["resumed_at"], steps);
-    assert!(run.bytes("adapter") == run.bytes("whole"), "other bytes");
+    assert!(run.bytes("adapter") == run.bytes("whole"), "the resumed run wrote another adapter");
 }
 
 #[test]
-fn a_run_does_not_go_on_over_a_difference() {
+fn resuming_with_other_inputs_or_options_is_refused() {
     let run = Run::new(&["--epochs", "40", "--save-every", "1"]);
     run.killed("adapter", &[]);
     let saved = fs::read(run.checkpoint("adapter")).unwrap();
@@ -273,7 +274,7 @@ fn a_damaged_checkpoint_is_named() {
 }
 
 #[test]
-fn batches_of_a_step_are_one_batch() {
+fn accumulated_batches_equal_one_batch() {
     let run = Run::new(&["--epochs", "2"]);
     run.ran("one", &["--batch-size", "12"]).done();
     run.ran("three", &["--grad-accum", "3"]).done();
@@ -284,7 +285,7 @@ fn batches_of_a_step_are_one_batch() {
 
 #[test]
 fn patience_ends_a_run_and_keeps_the_best() {
-    // The model soon memorizes so few examples.
+    // The model soon overfits on so few examples.
     let run = Run::new(&["--epochs", "100", "--shrink", "1", "--valid-every", "2"]);
     let patient = ["--targets", "all", "--lr", "0.1", "--patience", "2"];
     let answer = run.ran("adapter", &patient).json();
@@ -308,7 +309,7 @@ fn patience_ends_a_run_and_keeps_the_best() {
     let evaluated = curmerge!("eval", base, "--adapter", adapter, "--data", valid, "--json").json();
     assert!((number(&evaluated["loss"]) - best.1).abs() < 1e-9, "{evaluated} {best:?}");
 
-    // With more patience than validations the run goes to its end, and still keeps the best adapter.
+    // With more patience than there are validations, the run reaches its end and keeps the best adapter.
     let steps_text = steps.to_string();
     let to_its_end = ["--targets", "all", "--lr", "0.1", "--patience", "99", "--max-steps", &steps_text];
     let answer = run.ran("other", &to_its_end).json();
@@ -327,7 +328,7 @@ fn patience_ends_a_run_and_keeps_the_best() {
     }
 }
 
-/// The number of records of an event file whose lengths lead to its very end.
+/// The number of records of an event file. Their lengths must add up to the size of the file.
 fn records(path: &Path) -> usize {
     let bytes = fs::read(path).unwrap();
     let (mut at, mut count) = (0, 0);
@@ -360,8 +361,8 @@ fn metrics_and_events_are_complete() {
     let tokens: u64 = steps.iter().map(|line| line["tokens"].as_u64().unwrap()).sum();
     assert_eq!(answer["tokens"], tokens);
     let found: Vec<_> = validations.iter().map(|line| (&line["step"], &line["valid_loss"])).collect();
-    let told = answer["validation"].as_array().unwrap();
-    assert_eq!(found, told.iter().map(|entry| (&entry["steps"], &entry["loss"])).collect::<Vec<_>>());
+    let reported = answer["validation"].as_array().unwrap();
+    assert_eq!(found, reported.iter().map(|entry| (&entry["steps"], &entry["loss"])).collect::<Vec<_>>());
 
     let files: Vec<PathBuf> = fs::read_dir(&events).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(files.len(), 1);

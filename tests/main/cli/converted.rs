@@ -1,4 +1,4 @@
-//! Models in other types, and merges of adapters that other programs can load.
+//! Models converted to other types and containers, and merges in one step.
 
 use std::fs;
 
@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use super::{folder, small_adapter};
 use crate::support::fixture::demo;
+use crate::support::folder::names;
 
 #[test]
-fn a_converted_model_runs_and_says_what_it_is() {
+fn a_converted_model_runs_and_its_type_is_reported() {
     let folder = folder();
     let (wide, small) = (folder.path().join("f32.gguf"), folder.path().join("small.gguf"));
     curmerge!("convert", demo("model.gguf"), wide, "--type", "f32").done();
@@ -26,7 +27,7 @@ fn a_converted_model_runs_and_says_what_it_is() {
     let (before, after) = (accuracy(demo("model.gguf")).unwrap(), accuracy(small.clone()).unwrap());
     assert!((before - after).abs() < 0.05, "{before} {after}");
 
-    // The same values, converted back to their first type.
+    // Converted back to the type of the original, the values are the same.
     let back = folder.path().join("back.gguf");
     curmerge!("convert", wide, back, "--type", "q8_0").done();
     let (original, back) = (Gguf::open(&demo("model.gguf")).unwrap(), Gguf::open(&back).unwrap());
@@ -43,7 +44,7 @@ fn a_converted_model_runs_and_says_what_it_is() {
 }
 
 #[test]
-fn what_cannot_be_converted_is_said() {
+fn impossible_conversions_are_refused() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
     let (model, out) = (demo("model.gguf"), path("out.gguf"));
@@ -98,11 +99,11 @@ fn a_merge_stores_the_whole_file_as_convert_does() {
 }
 
 #[test]
-fn a_gguf_file_becomes_a_folder_that_runs_alike() {
+fn a_gguf_file_becomes_a_folder_that_gives_the_same_answers() {
     let folder = folder();
     let (model, out, gguf) = (demo("model.gguf"), folder.path().join("v1.5"), folder.path().join("m.gguf"));
     let ran = curmerge!("convert", model, out, "--json").done();
-    // Of a quantized model F16, and that is said to round.
+    // A quantized model becomes F16, with a note that this rounds.
     assert!(ran.stderr.contains("rounded to F16") && ran.stderr.contains("--type f32"), "{}", ran.stderr);
     assert_eq!(ran.json()["type"], "F16");
     let line = curmerge!("convert", model, out, "--type", "f32").refusal();
@@ -165,15 +166,12 @@ fn a_folder_is_merged_into_a_gguf_file_in_one_step() {
     assert_eq!(exported.tensors().len(), Gguf::open(&path("base.gguf")).unwrap().tensors().len());
     let line = curmerge!("merge", base, adapter, "-o", base.join("tokenizer.json"), "--force").refusal();
     assert!(line.contains("tokenizer.json"), "{line}");
-    // Nothing of the way there is left.
-    let names = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.collect();
-    names.sort();
-    assert_eq!(names, ["adapter", "base", "base.gguf", "ollama", "steps.gguf", "whole.gguf"]);
+    // No intermediate file is left.
+    assert_eq!(names(folder.path()), ["adapter", "base", "base.gguf", "ollama", "steps.gguf", "whole.gguf"]);
 }
 
 #[test]
-fn exported_adapters_are_merged_like_the_adapter() {
+fn exported_adapters_merge_like_the_adapter() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
     let (model, adapter) = (demo("model.gguf"), path("adapter"));

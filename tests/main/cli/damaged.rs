@@ -1,4 +1,4 @@
-//! Damage on the way, of an adapter or of its base, is found and named before anything is written.
+//! Damage to an adapter or its base is found and named before anything is written.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use curmerge_formats::safetensors::SafeTensors;
 use super::{folder, small_adapter};
 use crate::support::fixture::demo;
 
-/// A copy of a file with one bit flipped.
+/// Copies a file and flips the lowest bit of the byte `at`.
 fn flipped(file: &Path, at: usize, out: &Path) {
     let mut bytes = fs::read(file).unwrap();
     bytes[at] ^= 1;
@@ -59,7 +59,7 @@ fn a_flipped_bit_in_the_base_is_named() {
         assert!(!found["sound"].as_bool().unwrap());
         let line = ran.refusal();
         assert!(line.contains(&format!("'{name}'")), "{line}");
-        // C and R of a target are not what was trained with; the rest of a base may be another.
+        // A merge checks only the targets: their C and R must be those of training. Other tensors may differ.
         let merge = curmerge!("merge", damaged, adapter, "-o", merged);
         if name.ends_with("attn_q") || name.ends_with("ffn_down") {
             let line = merge.refusal();
@@ -75,8 +75,7 @@ fn a_flipped_bit_in_the_base_is_named() {
 }
 
 #[test]
-fn a_damaged_header_of_the_base_is_refused_or_harmless() {
-    // Every truncation is found, at whatever length.
+fn a_truncated_base_is_refused() {
     let folder = folder();
     let (whole, cut) = (fs::read(demo("model.gguf")).unwrap(), folder.path().join("cut.gguf"));
     let early = (0..64).chain((64..60_000).step_by(1499));

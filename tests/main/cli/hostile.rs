@@ -1,5 +1,5 @@
-//! Model files with flipped bytes in their header. Each is refused or runs. None causes a panic, a crash or a
-//! huge allocation.
+//! Models with flipped bytes in their header, or absurd configurations. Each is refused or runs. None causes
+//! a panic, a crash or a huge allocation.
 
 use std::fs;
 use std::path::Path;
@@ -9,34 +9,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-
 use serde_json::json;
 
 use super::folder;
-use crate::support::fixture::demo;
+use crate::support::fixture::{demo, family};
+use crate::support::folder::copy;
 use crate::support::limited::limited;
 
-/// Where the demo model's metadata, vocabulary and list of tensors lie, and the first of its weights.
+/// The bytes that hold the demo model's metadata, vocabulary and list of tensors, and its first weights.
 const HEADER: u32 = 64 << 10;
+/// How many damaged copies of the demo model are tried.
 const FILES: usize = 300;
 
 #[test]
-fn models_with_bytes_turned_over_are_refused_or_run() {
-    let [run, refused] = turn_over(&demo("model.gguf"), FILES);
+fn demo_models_with_flipped_bytes_are_refused_or_run() {
+    let [run, refused] = flip_bytes(&demo("model.gguf"), FILES);
     assert!(run > 20 && refused > 20, "{run} runs succeeded, {refused} were refused: the test shows little");
 }
 
 #[test]
-fn models_of_other_architectures_likewise() {
+fn other_architectures_with_flipped_bytes_are_refused_or_run() {
     for name in ["gemma3", "gpt2", "phi3-long", "qwen3moe"] {
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch").join(name).join("model.gguf");
-        let [run, refused] = turn_over(&model, 60);
+        let [run, refused] = flip_bytes(&family(name, "model.gguf"), 60);
         assert!(run > 4 && refused > 4, "{name}: {run} runs succeeded, {refused} were refused");
     }
 }
 
 /// Flips bytes in this many copies. Returns how many runs succeeded, and how many were refused.
-fn turn_over(model: &Path, files: usize) -> [usize; 2] {
+fn flip_bytes(model: &Path, files: usize) -> [usize; 2] {
     let folder = folder();
     let whole = fs::read(model).unwrap();
     let small = folder.path().join("data.jsonl");
@@ -68,23 +68,24 @@ fn turn_over(model: &Path, files: usize) -> [usize; 2] {
         {
             let mut command = limited();
             command.args(&words[..1]);
-            // The input stands before the output.
-            let places = if words[0] == "convert" { (Some(&file), None) } else { (None, Some(&file)) };
-            let output = command.args(places.0).args(&words[1..]).args(places.1);
+            // convert takes its input before its output.
+            let (before, after) =
+                if words[0] == "convert" { (Some(&file), None) } else { (None, Some(&file)) };
+            let output = command.args(before).args(&words[1..]).args(after);
             let output = output.stdin(Stdio::null()).output().unwrap();
             let errors = String::from_utf8_lossy(&output.stderr);
-            let told = format!("file {number}, bytes {places:?}, {words:?}: {:?}: {errors}", output.status);
+            let case = format!("file {number}, bytes {places:?}, {words:?}: {:?}: {errors}", output.status);
             match output.status.code() {
                 Some(0) => statuses.lock().unwrap()[0] += 1,
                 Some(1) => {
-                    assert!(errors.starts_with("error: ") && errors.lines().count() == 1, "{told}");
-                    assert!(errors.len() < 1000, "{told}");
+                    assert!(errors.starts_with("error: ") && errors.lines().count() == 1, "{case}");
+                    assert!(errors.len() < 1000, "{case}");
                     statuses.lock().unwrap()[1] += 1;
                 }
-                _ => panic!("{told}"),
+                _ => panic!("{case}"),
             }
-            assert!(!errors.contains("panicked"), "{told}");
-            assert!(errors.chars().all(|c| c == '\n' || !c.is_control()), "{told:?}");
+            assert!(!errors.contains("panicked"), "{case}");
+            assert!(errors.chars().all(|c| c == '\n' || !c.is_control()), "{case:?}");
         }
         fs::remove_file(file).unwrap();
         let _ = fs::remove_dir_all(converted);
@@ -98,37 +99,33 @@ fn turn_over(model: &Path, files: usize) -> [usize; 2] {
     [run, refused]
 }
 
-/// Replaces every number of config.json by absurd ones.
+/// Replaces every value of config.json that is no string by absurd ones.
 #[test]
-fn configurations_that_cannot_be_are_refused_or_run() {
+fn absurd_configurations_are_refused_or_run() {
     let folder = folder();
     let small = folder.path().join("data.jsonl");
     fs::write(&small, "{\"text\": \"a cat\"}\n").unwrap();
     let mut refused = 0;
     for name in ["gemma3-linear", "gpt2", "phi3-long", "qwen3moe", "granite"] {
-        let family = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch").join(name).join("hf");
-        let copy = folder.path().join(name);
-        fs::create_dir(&copy).unwrap();
-        for file in fs::read_dir(&family).unwrap().map(|entry| entry.unwrap()) {
-            fs::copy(file.path(), copy.join(file.file_name())).unwrap();
-        }
+        let model = folder.path().join(name);
+        copy(&family(name, "hf"), &model);
         let config: serde_json::Value =
-            serde_json::from_slice(&fs::read(family.join("config.json")).unwrap()).unwrap();
+            serde_json::from_slice(&fs::read(model.join("config.json")).unwrap()).unwrap();
         for (key, _) in config.as_object().unwrap().iter().filter(|(_, value)| !value.is_string()) {
             for other in [json!(0), json!(-1), json!(1e300), json!(1u64 << 40), json!(null), json!([3, "x"])]
             {
                 let mut config = config.clone();
                 config[key] = other.clone();
-                fs::write(copy.join("config.json"), config.to_string()).unwrap();
-                let output = limited().arg("eval").arg(&copy).arg("--data").arg(&small).output().unwrap();
+                fs::write(model.join("config.json"), config.to_string()).unwrap();
+                let output = limited().arg("eval").arg(&model).arg("--data").arg(&small).output().unwrap();
                 let errors = String::from_utf8_lossy(&output.stderr);
-                let told = format!("{name}, {key} {other}: {:?}: {errors}", output.status);
+                let case = format!("{name}, {key} {other}: {:?}: {errors}", output.status);
                 match output.status.code() {
                     Some(0) => {}
                     Some(1) => refused += 1,
-                    _ => panic!("{told}"),
+                    _ => panic!("{case}"),
                 }
-                assert!(!errors.contains("panicked") && errors.lines().count() <= 1, "{told}");
+                assert!(!errors.contains("panicked") && errors.lines().count() <= 1, "{case}");
             }
         }
     }

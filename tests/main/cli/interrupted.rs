@@ -1,30 +1,28 @@
-//! Killed or interrupted at any moment, the program leaves whole files or none (merge_kill.rs: where none stood before).
+//! A program that is killed or interrupted leaves whole files. tests/main/merge/kill.rs tests merges that
+//! replace nothing.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use curmerge_formats::adapter::Adapter;
 
 use super::{folder, small_adapter};
 use crate::support::fixture::demo;
-use crate::support::program::program;
+use crate::support::folder;
+use crate::support::program::{interrupt, program};
 
-/// The names in a folder that are not temporary ones.
+/// The names in a folder, except those of temporary files.
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names = folder::names(folder);
     names.retain(|name| !name.starts_with(".curmerge-"));
-    names.sort();
     names
 }
 
 #[test]
-fn a_killed_merge_leaves_the_file_that_stood_there() {
+fn a_killed_merge_leaves_the_old_file_or_the_new_one() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
     let (adapter, out) = (path("adapter"), path("out.gguf"));
@@ -39,7 +37,7 @@ fn a_killed_merge_leaves_the_file_that_stood_there() {
     assert!(merge().status().unwrap().success());
     let whole_time = start.elapsed();
     let new = fs::read(&out).unwrap();
-    let old = b"what stood here before";
+    let old = b"the old file";
     let mut killed = 0;
     for step in 0..24 {
         fs::write(&out, old).unwrap();
@@ -52,14 +50,14 @@ fn a_killed_merge_leaves_the_file_that_stood_there() {
         assert_eq!(names(folder.path()), ["adapter", "out.gguf"]);
     }
     assert!(killed > 5, "only {killed} merges were killed before their end");
-    // What killed runs left does not block the next run.
+    // Temporary files of killed runs do not block the next run.
     assert!(merge().status().unwrap().success());
     assert!(fs::read(&out).unwrap() == new);
 }
 
 #[cfg(unix)]
 #[test]
-fn an_interrupted_build_writes_what_it_has() {
+fn an_interrupted_build_writes_its_adapter() {
     let folder = folder();
     let (adapter, merged) = (folder.path().join("adapter"), folder.path().join("merged.gguf"));
     let mut child = program()
@@ -74,11 +72,11 @@ fn an_interrupted_build_writes_what_it_has() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It says how many steps it plans just before it begins.
+    // The program prints the number of steps before the first one.
     let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(said.any(|line| line.unwrap().starts_with("steps ")));
     std::thread::sleep(Duration::from_millis(700));
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    interrupt(&child);
     let rest: Vec<String> = said.map(|line| line.unwrap()).collect();
     let mut errors = String::new();
     child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
@@ -95,7 +93,7 @@ fn an_interrupted_build_writes_what_it_has() {
 
 #[cfg(unix)]
 #[test]
-fn a_reader_that_goes_away_is_no_panic() {
+fn a_closed_pipe_causes_no_panic() {
     for words in [vec!["inspect"], vec!["inspect", "--json"], vec!["inspect", "--full"]] {
         let mut child = program()
             .args(words)
@@ -104,7 +102,7 @@ fn a_reader_that_goes_away_is_no_panic() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // One byte is read, then the pipe is closed, as `head -c 1` does.
+        // Reads one byte and closes the pipe, as `head -c 1` does.
         child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
         let mut errors = String::new();
         child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();

@@ -1,4 +1,4 @@
-//! The program through its front door: what it prints, writes, refuses and survives. No Python needed.
+//! The program's commands: what they print, write, refuse and survive.
 
 mod checkpointed;
 mod converted;
@@ -25,7 +25,7 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
-/// Train for two steps on a few matrices: an adapter that is not zero, in little time.
+/// Trains an adapter for two steps on a few matrices, so that U is not zero.
 fn small_adapter(out: &Path) {
     let words = [
         "--targets",

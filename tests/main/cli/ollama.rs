@@ -1,4 +1,4 @@
-//! `export --format ollama`: the folder, and what is refused.
+//! `export --format ollama`: the folder that it writes, and what it refuses.
 
 use std::fs;
 
@@ -18,7 +18,10 @@ fn export_for_ollama_is_the_merged_model_and_its_template() {
 
     let merged = path("merged.gguf");
     curmerge!("merge", base, adapter, "-o", merged).done();
-    assert!(fs::read(out.join("model.gguf")).unwrap() == fs::read(&merged).unwrap(), "not the merged model");
+    assert!(
+        fs::read(out.join("model.gguf")).unwrap() == fs::read(&merged).unwrap(),
+        "model.gguf is not the merged model"
+    );
     let modelfile = fs::read_to_string(out.join("Modelfile")).unwrap();
     assert!(modelfile.starts_with("FROM ./model.gguf\nTEMPLATE \"\"\"{{ "), "{modelfile}");
     assert!(
@@ -39,7 +42,7 @@ fn export_for_ollama_is_the_merged_model_and_its_template() {
 }
 
 #[test]
-fn a_type_is_for_ollama_alone() {
+fn only_exports_for_ollama_take_a_type() {
     let folder = folder();
     let (adapter, out) = (folder.path().join("adapter"), folder.path().join("out"));
     small_adapter(&adapter);

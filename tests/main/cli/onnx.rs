@@ -1,9 +1,12 @@
-//! ONNX models that are damaged, incomplete or hostile: every command says so in one line, and writes nothing.
+//! Damaged, incomplete and hostile ONNX models: the program refuses them in one line and writes nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::folder;
+use crate::support::fixture;
+use crate::support::folder::copy;
+use crate::support::onnx_writer::{FLOAT, Graph};
 use crate::support::program::Ran;
 
 const OPTIMUM: &str = "optimum";
@@ -12,21 +15,17 @@ const DATA: &str = "model.onnx.data";
 
 /// A copy of a small export.
 fn export(name: &str, folder: &Path) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/onnx_models/tiny").join(name);
-    let copy = folder.join(name);
-    fs::create_dir_all(&copy).unwrap();
-    for entry in fs::read_dir(source).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
-    }
-    copy
+    let to = folder.join(name);
+    copy(&fixture::path("onnx_models/tiny").join(name), &to);
+    to
 }
 
 fn converted(model: &Path) -> Ran {
     curmerge!("convert", model, model.parent().unwrap().join("out"), "--type", "f32")
 }
 
-/// The refusal of a conversion, which must name the model's folder and leave nothing.
+/// Converts a model, which must be refused. The line must name the model's folder, and nothing may be
+/// written.
 #[track_caller]
 fn refusal(model: &Path) -> String {
     let line = converted(model).refusal();
@@ -35,7 +34,7 @@ fn refusal(model: &Path) -> String {
     line
 }
 
-/// Replaces these bytes, which occur once, by others.
+/// Replaces bytes that occur once in the file.
 #[track_caller]
 fn patch(file: &Path, from: &[u8], to: &[u8]) {
     let bytes = fs::read(file).unwrap();
@@ -60,7 +59,7 @@ fn a_truncated_model_is_refused() {
 }
 
 #[test]
-fn flipped_bytes_are_refused_or_change_numbers() {
+fn models_with_flipped_bytes_are_refused_or_converted() {
     let folder = folder();
     for name in [OPTIMUM, GENAI, "genai-int4", "torch-dynamo"] {
         let model = export(name, folder.path());
@@ -81,7 +80,7 @@ fn flipped_bytes_are_refused_or_change_numbers() {
 }
 
 #[test]
-fn external_data_must_be_there_whole() {
+fn missing_or_short_external_data_is_refused() {
     let folder = folder();
     let model = export(GENAI, folder.path());
     let whole = fs::read(model.join(DATA)).unwrap();
@@ -97,7 +96,7 @@ fn external_data_must_be_there_whole() {
 
 #[test]
 #[cfg(unix)]
-fn links_in_circles_and_out_of_the_folder_are_refused() {
+fn circular_links_and_links_out_of_the_folder_are_refused() {
     let folder = folder();
     let model = export(GENAI, folder.path());
     let data = model.join(DATA);
@@ -111,12 +110,12 @@ fn links_in_circles_and_out_of_the_folder_are_refused() {
 }
 
 #[test]
-fn external_data_stays_in_the_folder() {
+fn external_data_outside_the_folder_is_refused() {
     let folder = folder();
     let model = export(GENAI, folder.path());
     let file = model.join("model.onnx");
     let whole = fs::read(&file).unwrap();
-    // As long as the right one, so that lengths of messages stay right.
+    // Each name is as long as the right one, so the lengths of the messages stay valid.
     for name in ["../../../data/x", "/etc/passwd/xyz", "model.onnx/data"] {
         assert_eq!(name.len(), DATA.len());
         let mut bytes = whole.clone();
@@ -128,7 +127,8 @@ fn external_data_stays_in_the_folder() {
     }
 }
 
-/// A matrix that is 32 by 32 in FLOAT, as the builder stores it: two dimensions, the type, the name.
+/// The description of the matrix of o_proj as the builder stores it: two dimensions, the element type, the
+/// name.
 fn described(dims: [u8; 2], kind: u8) -> Vec<u8> {
     let name = b"model.layers.0.attn.o_proj.MatMul.weight";
     [&[0x08, dims[0], 0x08, dims[1], 0x10, kind, 0x42, name.len() as u8][..], name].concat()
@@ -147,27 +147,12 @@ fn wrong_dimensions_and_types_are_refused() {
     }
 }
 
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while value > 127 {
-        bytes.push(value as u8 | 128);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-    bytes
-}
-
-fn field(number: u64, payload: &[u8]) -> Vec<u8> {
-    [varint(number << 3 | 2), varint(payload.len() as u64), payload.to_vec()].concat()
-}
-
-/// A model with one initializer of these dimensions.
+/// A model with one initializer of these dimensions, and 16 bytes of data.
 fn with_dims(dims: &[i64]) -> Vec<u8> {
-    let mut tensor: Vec<u8> =
-        dims.iter().flat_map(|&dim| [vec![0x08], varint(dim as u64)].concat()).collect();
-    tensor.extend([&[0x10, 1][..], &field(8, b"model.embed_tokens.weight"), &field(9, &[0; 16])].concat());
-    let opset = field(8, &[0x10, 17]);
-    [&[0x08, 8][..], &opset, &field(7, &field(5, &tensor))].concat()
+    let dims: Vec<u64> = dims.iter().map(|&dim| dim as u64).collect();
+    let mut graph = Graph::default();
+    graph.tensor("model.embed_tokens.weight", FLOAT, &dims, &[0; 16]);
+    graph.model()
 }
 
 #[test]
@@ -183,10 +168,10 @@ fn negative_and_huge_dimensions_are_refused() {
 }
 
 #[test]
-fn what_lies_beside_a_model_must_be_there() {
+fn missing_and_damaged_files_beside_a_model_are_refused() {
     let folder = folder();
     let model = export(OPTIMUM, folder.path());
-    // No tokenizer: a folder can do without, a GGUF file not.
+    // A folder needs no tokenizer, but a GGUF file does.
     let line = curmerge!("convert", model, folder.path().join("out.gguf")).refusal();
     assert!(line.contains("tokenizer"), "{line}");
     fs::write(model.join("config.json"), "{").unwrap();

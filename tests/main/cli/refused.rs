@@ -1,4 +1,4 @@
-//! Wrong words and wrong files get one clear line and an exit status, never a panic.
+//! Wrong arguments and wrong files give one line of error and an exit status, never a panic.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,8 @@ use super::{folder, small_adapter};
 use crate::support::fixture::demo;
 use crate::support::program::run;
 
-/// The refusal of `curmerge build BASE --data DATA -o OUT` with these further words; nothing may be written.
+/// Runs `curmerge build BASE --data DATA -o OUT` with these further arguments. It must be refused and write
+/// nothing.
 #[track_caller]
 fn build_refused(base: &Path, data: &Path, words: &[&str]) -> String {
     let folder = folder();
@@ -21,7 +22,7 @@ fn build_refused(base: &Path, data: &Path, words: &[&str]) -> String {
     line
 }
 
-/// The refusal must say all of these.
+/// Checks that a line contains all of these.
 #[track_caller]
 pub fn assert_says(line: &str, parts: &[&str]) {
     assert!(parts.iter().all(|part| line.contains(part)), "{line}");
@@ -64,14 +65,14 @@ fn exit_statuses_are_0_1_and_2() {
         assert_eq!(ran.status, Some(2), "{ran:?}");
         assert!(ran.stderr.starts_with("error: ") && ran.stdout.is_empty(), "{ran:?}");
     }
-    // Without arguments it prints its help, and its exit status says that it did nothing.
+    // Without arguments the program prints its help and exits with 2.
     let ran = run(&[]);
     assert_eq!(ran.status, Some(2));
     assert!(ran.stderr.contains("merge"));
 }
 
 #[test]
-fn options_that_are_not_usable_numbers_are_refused() {
+fn unusable_numbers_are_refused() {
     let (base, data) = (demo("model.gguf"), demo("train.jsonl"));
     for number in ["nan", "inf", "-inf", "0", "-1"] {
         for option in ["--lr", "--clip"] {
@@ -92,7 +93,7 @@ fn options_that_are_not_usable_numbers_are_refused() {
 }
 
 #[test]
-fn targets_that_the_base_has_not_are_refused() {
+fn unknown_targets_and_too_large_ranks_are_refused() {
     let (base, data) = (demo("model.gguf"), demo("train.jsonl"));
     for targets in ["foo", "q,foo", "blk.99.attn_q", "token_embd", "blk.0.attn_norm", ""] {
         let line = build_refused(&base, &data, &["--targets", targets]);
@@ -103,7 +104,7 @@ fn targets_that_the_base_has_not_are_refused() {
 }
 
 #[test]
-fn files_that_are_no_model_are_refused() {
+fn files_that_are_no_models_are_refused() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
     fs::write(path("empty"), b"").unwrap();
@@ -142,7 +143,7 @@ fn files_that_are_no_model_are_refused() {
 }
 
 #[test]
-fn lines_that_are_no_examples_are_named() {
+fn lines_that_are_no_examples_are_refused_by_number() {
     let folder = folder();
     let data = folder.path().join("data.jsonl");
     let good = "{\"text\": \"a small bird\"}\n";
@@ -165,7 +166,8 @@ fn lines_that_are_no_examples_are_named() {
     }
     fs::write(&data, [good.as_bytes(), b"{\"text\": \"\xff\"}\n"].concat()).unwrap();
     assert_says(&build_refused(&demo("model.gguf"), &data, &[]), &[":2: ", "UTF-8"]);
-    // llama.cpp would read such bytes as U+FFFD or one by one; a text in Latin-1 is a mistake that must not be learned.
+    // llama.cpp would read these bytes as U+FFFD or byte tokens. Latin-1 is a mistake that must not be
+    // trained on.
     let plain = folder.path().join("latin1.txt");
     fs::write(&plain, b"caf\xc3\xa9\ncaf\xe9\n").unwrap();
     assert_says(&build_refused(&demo("model.gguf"), &plain, &[]), &["latin1.txt:2: ", "UTF-8"]);
@@ -211,5 +213,5 @@ fn outputs_do_not_replace_inputs() {
     curmerge!("select", base, "-o", folder.path()).refusal();
     curmerge!("select", base, "-o", path("no/such/folder")).refusal();
     assert!(read() == before, "an input changed");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4, "something was left behind");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4, "a refused command left a file");
 }

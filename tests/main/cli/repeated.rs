@@ -1,4 +1,4 @@
-//! The same words give the same bytes.
+//! The same arguments give the same bytes.
 
 use std::fs;
 
@@ -37,14 +37,14 @@ fn builds_do_not_depend_on_the_number_of_threads() {
         fs::read(out).unwrap()
     };
     let one = build("one", "1", "5");
-    assert!(one == build("another-name", "1", "5"), "two runs differ");
-    assert!(one == build("two", "2", "5"), "two threads give other bytes than one");
-    assert!(one == build("three", "3", "5"), "three threads give other bytes than one");
-    assert!(one != build("seed", "1", "6"), "the seed does nothing");
+    assert!(one == build("another-name", "1", "5"), "two equal runs give different bytes");
+    assert!(one == build("two", "2", "5"), "two threads give different bytes from one");
+    assert!(one == build("three", "3", "5"), "three threads give different bytes from one");
+    assert!(one != build("seed", "1", "6"), "another seed gives the same bytes");
 }
 
 #[test]
-fn selections_depend_on_the_seed_alone() {
+fn selections_depend_on_the_seed_and_not_on_other_targets() {
     let folder = folder();
     let select = |name: &str, seed: &str, targets: &str, threads: &str| {
         let out = folder.path().join(name);
@@ -66,9 +66,12 @@ fn selections_depend_on_the_seed_alone() {
     };
     let all = select("a", "1", "all", "2");
     let few = select("b", "1", "q,v", "1");
-    assert!(few.iter().all(|target| all.contains(target)), "other targets change the draw");
+    assert!(few.iter().all(|target| all.contains(target)), "other targets change the selection");
     assert!(few.len() < all.len() && !few.is_empty());
-    assert!(select("c", "2", "q,v", "1").iter().all(|target| !all.contains(target)), "the seed does nothing");
+    assert!(
+        select("c", "2", "q,v", "1").iter().all(|target| !all.contains(target)),
+        "another seed selects the same"
+    );
 }
 
 #[test]
@@ -83,7 +86,7 @@ fn merges_and_exports_do_not_depend_on_the_number_of_threads() {
             .done();
         (fs::read(merged).unwrap(), fs::read(lora).unwrap())
     });
-    assert!(outputs[0] == outputs[1]);
+    assert!(outputs[0] == outputs[1], "two threads give different bytes from one");
     assert!(outputs[0].0 != fs::read(base).unwrap(), "the merge changed nothing");
 }
 

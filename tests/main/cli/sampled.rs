@@ -1,4 +1,4 @@
-//! `build --show-sample`: one example with its loss tokens marked, and nothing written.
+//! `build --show-sample`: prints one example with its loss tokens marked, and writes nothing.
 
 use std::fs;
 
@@ -36,7 +36,7 @@ fn the_first_example_is_shown_with_its_loss_marked() {
 }
 
 #[test]
-fn it_reads_no_further_than_the_first_example() {
+fn data_is_read_only_up_to_the_first_example() {
     let folder = folder();
     let data = folder.path().join("data.jsonl");
     fs::write(
@@ -49,7 +49,7 @@ fn it_reads_no_further_than_the_first_example() {
     fs::write(&data, "{\"text\": \"\"}\n\nno JSON\n").unwrap();
     let ran = curmerge!("build", demo("model.gguf"), "--data", &data, "--show-sample");
     assert!(ran.status == Some(1) && ran.stderr.contains("data.jsonl:3: bad JSON"), "{}", ran.stderr);
-    // A plain text is not divided as far as it goes.
+    // Only the beginning of a plain text is tokenized.
     let text = folder.path().join("text.txt");
     fs::write(&text, format!("  a duck {}", "and a bird ".repeat(100_000))).unwrap();
     let ran = curmerge!("build", demo("model.gguf"), "--data", &text, "--show-sample", "--max-seq-len", "20")
@@ -58,7 +58,7 @@ fn it_reads_no_further_than_the_first_example() {
 }
 
 #[test]
-fn it_goes_with_no_option_of_a_training() {
+fn show_sample_excludes_the_options_of_training() {
     let options: [&[&str]; 5] =
         [&["--valid", "v"], &["--init", "a"], &["--resume"], &["--output", "a"], &["--lr", "1"]];
     for option in options {
@@ -75,7 +75,7 @@ fn it_goes_with_no_option_of_a_training() {
 }
 
 #[test]
-fn without_it_an_output_is_needed() {
+fn without_show_sample_an_output_is_needed() {
     let ran = curmerge!("build", demo("model.gguf"), "--data", demo("train.jsonl"));
     assert!(ran.status == Some(2) && ran.stderr.contains("--output"), "{}", ran.stderr);
 }

@@ -1,4 +1,4 @@
-//! Every command takes a model in splits as it takes the whole file.
+//! Every command takes the splits of a model like the whole file.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use super::{folder, small_adapter};
 use crate::support::fixture::demo;
 
 #[test]
-fn commands_see_one_model_in_its_splits() {
+fn commands_read_splits_as_one_model() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
     let (zero, base, data) = (path("zero"), demo("model.gguf"), path("data.jsonl"));
@@ -28,7 +28,10 @@ fn commands_see_one_model_in_its_splits() {
         curmerge!("build", model, "--data", data, "-o", out, "--max-steps", "1", "--rank", "4").done();
         fs::read(out).unwrap()
     };
-    assert!(made(&base, "of-whole") == made(&first, "of-splits"), "adapters differ");
+    assert!(
+        made(&base, "of-whole") == made(&first, "of-splits"),
+        "splits and the whole file give different adapters"
+    );
     curmerge!("verify", path("of-splits"), "--base", base).done();
     curmerge!("verify", path("of-whole"), "--base", first).done();
 
@@ -57,7 +60,7 @@ fn commands_see_one_model_in_its_splits() {
 }
 
 #[test]
-fn splits_are_written_as_a_folder() {
+fn splits_are_written_only_into_a_folder() {
     let folder = folder();
     let (adapter, file) = (folder.path().join("adapter"), folder.path().join("out.gguf"));
     small_adapter(&adapter);

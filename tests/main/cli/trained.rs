@@ -1,4 +1,4 @@
-//! Training and measuring: every kind of data, going on, validation, and the demo that does all of it.
+//! build, eval, inspect and demo: kinds of data, `--init`, numbers of steps, validation and printed results.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::support::fixture::demo;
 fn every_kind_of_data_trains() {
     let folder = folder();
     let text = "a small bird that lives near water and eats fish";
-    // A line, and whether it is longer than the 24 tokens that are asked for.
+    // A file, a line of it, and whether that has more than the 24 tokens of --max-seq-len.
     let kinds = [
         ("text.jsonl", format!("{{\"text\": \"{text}\"}}\n"), false),
         ("long.jsonl", format!("{{\"text\": \"{text}; {text}\"}}\n"), true),
@@ -68,7 +68,7 @@ fn every_kind_of_data_trains() {
         let (first, last) = (losses[0], losses[losses.len() - 1]);
         assert!(last < 0.9 * first, "{name}: loss from {first} to {last}");
         let validation = answer["validation"].as_array().unwrap();
-        assert_eq!(validation.len(), 6, "{name}: one validation an epoch");
+        assert_eq!(validation.len(), 6, "{name}: not one validation an epoch");
         let valid = |i: usize| validation[i]["loss"].as_f64().unwrap();
         assert!(valid(5) < valid(0), "{name}: {validation:?}");
         let cut = answer["examples_cut"].as_u64().unwrap();
@@ -78,7 +78,7 @@ fn every_kind_of_data_trains() {
 }
 
 #[test]
-fn init_goes_on_training() {
+fn init_continues_training_on_the_same_values_only() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
     let (first, second) = (path("first"), path("second"));
@@ -105,9 +105,9 @@ fn init_goes_on_training() {
         assert_eq!((&a.name, &a.rows, &a.cols), (&b.name, &b.rows, &b.cols));
         assert!(a.u.iter().any(|u| *u != 0.0));
         let moved = a.u.iter().zip(&b.u).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
-        assert!(moved < 1e-6, "{}: U did not begin where it was left, but {moved} away", a.name);
+        assert!(moved < 1e-6, "{}: U moved by {moved} in a step of nearly zero length", a.name);
     }
-    // An adapter for other values of the model is not gone on with.
+    // An adapter of a base with other values is refused.
     let other = path("other.gguf");
     let mut bytes = fs::read(&base).unwrap();
     let tensor =
@@ -119,7 +119,7 @@ fn init_goes_on_training() {
 }
 
 #[test]
-fn max_steps_and_epochs_count() {
+fn epochs_and_max_steps_set_the_number_of_steps() {
     let folder = folder();
     let (data, out) = (folder.path().join("data.txt"), folder.path().join("adapter"));
     fs::write(&data, "one two three four five six seven eight nine ten ".repeat(20)).unwrap();
@@ -153,7 +153,7 @@ fn max_steps_and_epochs_count() {
 }
 
 #[test]
-fn eval_prints_its_figures() {
+fn eval_prints_perplexity_accuracy_and_loss() {
     let folder = folder();
     let (base, text, test) = (demo("model.gguf"), demo("text.txt"), demo("test.jsonl"));
     let both = curmerge!(
@@ -200,7 +200,7 @@ fn eval_prints_its_figures() {
 }
 
 #[test]
-fn the_demo_does_the_whole_job() {
+fn the_demo_trains_evaluates_merges_and_exports() {
     let folder = folder();
     let out = folder.path().join("demo");
     let ran = curmerge!("demo", "-o", out).done();
@@ -213,20 +213,22 @@ fn the_demo_does_the_whole_job() {
             line.unwrap().split_whitespace().filter_map(|word| word.parse().ok()).collect();
         (numbers[0], numbers[1])
     };
-    let [base, beside, merged] = ["base  ", "base + adapter", "merged  "].map(score);
-    println!("accuracy and perplexity: base {base:?}, with the adapter {beside:?}, merged {merged:?}");
-    assert!(beside.0 > base.0 + 0.1 && merged.0 > base.0 + 0.1, "nothing was learnt: {base:?} {merged:?}");
-    assert!((merged.0 - beside.0).abs() <= 0.02, "the merge is not the adapter: {beside:?} {merged:?}");
+    let [base, adapted, merged] = ["base  ", "base + adapter", "merged  "].map(score);
+    println!("accuracy and perplexity: base {base:?}, with the adapter {adapted:?}, merged {merged:?}");
+    assert!(
+        adapted.0 > base.0 + 0.1 && merged.0 > base.0 + 0.1,
+        "the demo does not improve accuracy: {base:?} {merged:?}"
+    );
+    assert!((merged.0 - adapted.0).abs() <= 0.02, "merged model and adapter differ: {adapted:?} {merged:?}");
     for name in ["base.gguf", "adapter.safetensors", "merged.gguf", "lora.gguf"] {
         curmerge!("inspect", out.join(name)).done();
     }
     curmerge!("verify", out.join("adapter.safetensors"), "--base", out.join("base.gguf")).done();
-    // A folder of an earlier demo is used again.
     assert!(fs::read(out.join("base.gguf")).unwrap() == fs::read(demo("model.gguf")).unwrap());
 }
 
 #[test]
-fn a_range_of_blocks_is_adapted_and_what_lies_below_is_computed_once() {
+fn layers_limits_the_targets_and_cached_activations_do_not_change_results() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
     let (model, data) = (demo("model.gguf"), demo("train.jsonl"));
@@ -261,7 +263,7 @@ fn a_range_of_blocks_is_adapted_and_what_lies_below_is_computed_once() {
     assert_eq!(answer["steps"], 24);
     let validation = |epoch: usize| answer["validation"][epoch]["loss"].as_f64().unwrap();
     assert!(validation(2) < validation(0), "{answer}");
-    // Activations computed again are the same numbers.
+    // Recomputed activations equal cached ones.
     build(&again, "1");
     let adapters = [&kept, &again].map(|file| Adapter::read(file).unwrap());
     assert_eq!(adapters[0].targets, adapters[1].targets);

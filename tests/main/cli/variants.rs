@@ -1,4 +1,4 @@
-//! Models that are nearly what an architecture's table says: refused, where something would silently be left out.
+//! Models that differ a little from their architecture: refused if something would silently be left out.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,25 +9,24 @@ use serde_json::{Value, json};
 use super::folder;
 use super::refused::assert_says;
 use crate::support::families::{ALL, Family};
+use crate::support::fixture::family;
+use crate::support::folder::copy;
 
-/// A copy of a folder of fixtures/arch.
+/// A copy of a family's Hugging Face folder.
 fn copy_of(name: &str, to: &Path) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch").join(name).join("hf");
-    let copy = to.join(name);
-    fs::create_dir(&copy).unwrap();
-    for file in fs::read_dir(&source).unwrap().map(|entry| entry.unwrap()) {
-        fs::copy(file.path(), copy.join(file.file_name())).unwrap();
-    }
-    copy
+    let model = to.join(name);
+    copy(&family(name, "hf"), &model);
+    model
 }
 
+/// Changes a JSON file.
 fn change(file: &Path, change: impl FnOnce(&mut Value)) {
     let mut json = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     change(&mut json);
     fs::write(file, json.to_string()).unwrap();
 }
 
-/// Put a tensor of zeros in F32 behind the others.
+/// Adds an F32 tensor of zeros after the others.
 fn add_tensor(folder: &Path, name: &str, shape: &[usize]) {
     let file = folder.join("model.safetensors");
     let bytes = fs::read(&file).unwrap();
@@ -109,7 +108,7 @@ fn added_tokens_may_have_no_embedding() {
     change(&model.join("tokenizer.json"), |json| {
         let taken = |token: &Value| token["id"].as_u64().unwrap();
         let last = json["added_tokens"].as_array().unwrap().iter().map(taken).max().unwrap();
-        // The crate numbers added tokens on from the last.
+        // The tokenizers crate numbers added tokens from the last id on.
         let vocab = json["model"]["vocab"].as_object_mut().unwrap();
         for id in last.max(vocab.len() as u64) + 1..rows {
             vocab.insert(format!("filling{id}"), json!(id));
@@ -124,7 +123,7 @@ fn added_tokens_may_have_no_embedding() {
 }
 
 #[test]
-fn matrices_of_nothing_are_no_targets() {
+fn empty_matrices_and_vectors_are_no_targets() {
     let folder = folder();
     let model = copy_of("qwen3", folder.path());
     change(&model.join("config.json"), |json| json["model_type"] = json!("other"));

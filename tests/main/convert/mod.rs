@@ -1,4 +1,4 @@
-//! Conversions between containers and types.
+//! Conversions between containers and between types.
 
 mod architectures;
 mod from_onnx;

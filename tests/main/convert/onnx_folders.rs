@@ -1,4 +1,5 @@
-//! GGUF files and Hugging Face folders as folders with an ONNX model: what lies beside it, and what is refused.
+//! GGUF files and Hugging Face folders converted to folders with an ONNX model: the files beside it, and what
+//! is refused.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -6,11 +7,12 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::support::families::{Container, Family};
+use crate::support::folder::{copy, names};
 use crate::support::program;
 use crate::support::remade::Remade;
 
 #[test]
-fn folders_have_what_programs_open_them_with() {
+fn folders_have_the_files_that_other_programs_need() {
     let out = tempfile::tempdir().unwrap();
     let family = Family::open("llama3");
     let source = copied(&family, &out.path().join("source"), |_| ());
@@ -20,11 +22,9 @@ fn folders_have_what_programs_open_them_with() {
     let made = out.path().join("made");
     curmerge!("convert", source, made, "--format", "onnx", "--type", "f16", "--external-data").done();
     assert_eq!(std::fs::read_to_string(made.join("extra/notes.txt")).unwrap(), "kept");
-    let mut names: Vec<_> = std::fs::read_dir(&made).unwrap().map(|e| e.unwrap().file_name()).collect();
-    names.sort();
     let right =
         ["config.json", "extra", "model.onnx", "model.onnx_data", "tokenizer.json", "tokenizer_config.json"];
-    assert_eq!(names, right);
+    assert_eq!(names(&made), right);
     let config = |folder: &Path| -> Value {
         serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap()
     };
@@ -34,7 +34,7 @@ fn folders_have_what_programs_open_them_with() {
     let right = json!({ "dtype": "fp32", "kv_cache_dtype": "float16", "use_external_data_format": true });
     assert_eq!(settings, right);
 
-    // Of a GGUF file they are made.
+    // From a GGUF file, they are generated.
     let of_gguf = out.path().join("of-gguf");
     curmerge!("convert", family.path(Container::Gguf), of_gguf, "--format", "onnx").done();
     assert_eq!(config(&of_gguf)["model_type"], "llama");
@@ -46,7 +46,7 @@ fn folders_have_what_programs_open_them_with() {
 }
 
 #[test]
-fn of_a_model_that_sees_the_language_model_is_written() {
+fn only_the_language_model_of_a_vision_model_is_written() {
     let out = tempfile::tempdir().unwrap();
     let family = Family::open("gemma3");
     let mut text = Value::Null;
@@ -72,7 +72,7 @@ fn of_a_model_that_sees_the_language_model_is_written() {
         |name: &str| -> Value { serde_json::from_slice(&std::fs::read(made.join(name)).unwrap()).unwrap() };
     let mut config = read("config.json");
     config.as_object_mut().unwrap().remove("transformers.js_config").unwrap();
-    // Its architectures and model_type are those of the text model.
+    // architectures and model_type are those of the text model.
     text["eos_token_id"] = json!([1, 106]);
     assert_eq!(config, text);
     let genai = &read("genai_config.json")["model"];
@@ -82,7 +82,7 @@ fn of_a_model_that_sees_the_language_model_is_written() {
 }
 
 #[test]
-fn what_cannot_be_made_is_refused_before_anything_is_written() {
+fn impossible_conversions_are_refused_and_write_nothing() {
     let out = tempfile::tempdir().unwrap();
     let at = |name: &str| out.path().join(name);
     let llama = Family::open("llama3").path(Container::Gguf);
@@ -120,12 +120,12 @@ fn what_cannot_be_made_is_refused_before_anything_is_written() {
         &["--external-data"],
         "--external-data, --genai and --lora-inputs are of ONNX models",
     );
-    // A value beyond what half precision holds.
+    // A value that half precision cannot hold.
     let source = tempfile::tempdir().unwrap();
     let large = source.path().join("large.gguf");
     Remade::of(&llama).with("blk.0.attn_v.weight", &[64, 32], &[7e4; 2048]).write(&large);
     with(&large, &onnx, &["--type", "f16"], "model.layers.0.self_attn.v_proj.weight");
-    // Vectors and blocks of four bits, too.
+    // The same for vectors, and for blocks of four bits.
     let qwen = Family::open("qwen2");
     Remade::of(&qwen.path(Container::Gguf)).with("blk.0.attn_v.bias", &[16], &[7e4; 16]).write(&large);
     with(
@@ -143,23 +143,19 @@ fn what_cannot_be_made_is_refused_before_anything_is_written() {
         Remade::of(&llama).with(&format!("blk.0.{name}.weight"), dims, &values).write(&large);
         with(&large, &onnx, &["--type", option], says);
     }
-    // Each position takes a row of cosines.
+    // Each position needs a row of cosines.
     let long = copied(&qwen, &source.path().join("long"), |config| {
         config["max_position_embeddings"] = json!((1 << 20) + 1);
     });
     with(&long, &folder, &["--format", "onnx", "--genai"], "lower max_position_embeddings of config.json");
 }
 
-/// A copy of a fixture's folder with another configuration.
-fn copied(family: &Family, copy: &Path, change: impl FnOnce(&mut Value)) -> PathBuf {
-    std::fs::create_dir(copy).unwrap();
-    for entry in std::fs::read_dir(family.path(Container::Folder)).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, copy.join(path.file_name().unwrap())).unwrap();
-    }
-    let path = copy.join("config.json");
+/// A copy of a family's folder with a changed configuration.
+fn copied(family: &Family, to: &Path, change: impl FnOnce(&mut Value)) -> PathBuf {
+    copy(&family.path(Container::Folder), to);
+    let path = to.join("config.json");
     let mut config = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     change(&mut config);
     std::fs::write(path, config.to_string()).unwrap();
-    copy.to_path_buf()
+    to.to_path_buf()
 }

@@ -1,4 +1,5 @@
-//! Conversions against llama-quantize: `fixtures/convert/make.py` says what the models are and what it made of them.
+//! Conversions against llama-quantize. `fixtures/convert/make.py` describes the models, and made goldens.json
+//! of llama-quantize's outputs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use curmerge_formats::imatrix::Imatrix;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
+/// The rows of every matrix.
 const ROWS: u64 = 2;
 
 /// One of make.py's models.
@@ -18,9 +20,11 @@ struct Shape {
     name: &'static str,
     layers: u32,
     heads: u32,
+    /// Heads of keys and values.
     shared: u32,
     experts: u32,
     columns: u64,
+    /// Whether the model has an output matrix besides the embedding.
     output: bool,
 }
 
@@ -43,12 +47,12 @@ const MODELS: &[Shape] = &[
     shape("odd", [4, 8, 2, 0], 80, true),
 ];
 
-/// A number in [0, 2): make.py's `spread`.
+/// make.py's `spread`: a number in [0, 2).
 fn spread(position: u64) -> f32 {
     (position.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f32 / (1 << 23) as f32
 }
 
-/// Names and dimensions, in the order of the file.
+/// The names and dimensions of the tensors, in the order of the file.
 fn tensors(shape: &Shape, output: bool) -> Vec<(String, Vec<u64>)> {
     let mut tensors = vec![("token_embd.weight".to_string(), vec![shape.columns, ROWS])];
     for layer in 0..shape.layers {
@@ -139,7 +143,7 @@ fn file_type(name: &str) -> FileType {
 }
 
 #[test]
-fn every_tensor_is_what_llama_quantize_makes_of_it() {
+fn every_tensor_equals_llama_quantizes() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let (model, matrix, out) = (path("model.gguf"), path("imatrix.gguf"), path("out.gguf"));
@@ -174,7 +178,7 @@ fn every_tensor_is_what_llama_quantize_makes_of_it() {
 }
 
 #[test]
-fn what_cannot_be_converted_is_refused_before_anything_is_written() {
+fn impossible_conversions_fail_and_leave_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let (model, matrix, out) = (path("model.gguf"), path("imatrix.gguf"), path("out.gguf"));
@@ -188,7 +192,7 @@ fn what_cannot_be_converted_is_refused_before_anything_is_written() {
     let other = Imatrix::open(&matrix).unwrap();
     let error = refused(&gguf, "q4_k_m", Some(&other), &out);
     assert!(error.contains("96 weights") && error.contains("256") && error.contains("blk.0.attn"), "{error}");
-    assert!(refused(&gguf, "q8_0", None, &model).contains("input"), "the input itself");
+    assert!(refused(&gguf, "q8_0", None, &model).contains("input"), "the input was replaced");
     assert!(!out.exists());
 
     // Absurd metadata causes neither a panic nor a huge allocation.
@@ -201,7 +205,7 @@ fn what_cannot_be_converted_is_refused_before_anything_is_written() {
     retype(&many, FileType::Q4_K_M, None, &out, &[], |_, _| ()).unwrap();
     fs::remove_file(&out).unwrap();
 
-    // A NaN is found while writing, and no output is left.
+    // A NaN is found only while writing. No output is left.
     let mut bytes = fs::read(&model).unwrap();
     let start = gguf.first().tensor("blk.1.attn_k.weight").unwrap().offset as usize;
     bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());

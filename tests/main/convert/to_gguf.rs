@@ -1,5 +1,5 @@
-//! Hugging Face folders into GGUF files, against llama.cpp's converter: `fixtures/convert_hf/make.py` says what the folders
-//! are and what it made of them.
+//! Hugging Face folders converted to GGUF files, against llama.cpp's converter. `fixtures/convert_hf/make.py`
+//! describes the folders, and made goldens.json of the converter's outputs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,14 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Value as Json, json};
 
+use crate::support::fixture;
+use crate::support::folder::copy;
 use crate::support::limited::limited;
 
 const SMOL: &str = "Tiny-Smol-0.1M-Instruct-v2";
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/convert_hf").join(name)
+    fixture::path("convert_hf").join(name)
 }
 
 fn read_json(path: &Path) -> Json {
@@ -24,16 +26,10 @@ fn read_json(path: &Path) -> Json {
 }
 
 /// A copy of a fixture that a test may change.
-fn copy(name: &str, folder: &Path) -> PathBuf {
+fn copied(name: &str, folder: &Path) -> PathBuf {
     let target = folder.join(name);
     let _ = fs::remove_dir_all(&target);
-    fs::create_dir(&target).unwrap();
-    for entry in fs::read_dir(fixture(name)).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_file() {
-            fs::copy(&path, target.join(path.file_name().unwrap())).unwrap();
-        }
-    }
+    copy(&fixture(name), &target);
     target
 }
 
@@ -45,7 +41,7 @@ fn edit(folder: &Path, name: &str, change: impl Fn(&mut Json)) {
     fs::write(path, json.to_string()).unwrap();
 }
 
-/// The one line of a refusal, which must say all of these, and nothing written.
+/// Converts a folder, which must be refused with a line that contains `parts`, and write nothing.
 #[track_caller]
 fn refused(folder: &Path, parts: &[&str]) {
     let out = folder.with_extension("gguf");
@@ -55,7 +51,7 @@ fn refused(folder: &Path, parts: &[&str]) {
 }
 
 #[test]
-fn files_are_those_of_the_converter_and_of_llama_quantize() {
+fn files_equal_those_of_llama_cpps_converter_and_llama_quantize() {
     let goldens = read_json(&fixture("goldens.json"));
     let scratch = tempfile::tempdir().unwrap();
     let out = scratch.path().join("out.gguf");
@@ -76,7 +72,7 @@ fn files_are_those_of_the_converter_and_of_llama_quantize() {
 }
 
 #[test]
-fn what_was_written_is_told_and_can_be_used() {
+fn the_report_is_right_and_the_file_runs_like_the_folder() {
     let scratch = tempfile::tempdir().unwrap();
     let out = scratch.path().join("out.gguf");
     let ran = curmerge!("convert", fixture(SMOL), out, "--json").done();
@@ -91,17 +87,17 @@ fn what_was_written_is_told_and_can_be_used() {
         curmerge!("eval", model, "--perplexity", text, "--ctx", "64", "--json").json()["perplexity"].clone()
     };
     assert_eq!(perplexity(&out), perplexity(&fixture(SMOL)));
-    // Without a type a GGUF file cannot be converted, and no file of the folder is replaced.
+    // Converting a GGUF file needs a type. No file of the input folder is replaced.
     let ran = curmerge!("convert", out, scratch.path().join("again.gguf"));
     assert!(ran.status == Some(1) && ran.stderr.contains("--type"), "{}", ran.stderr);
-    let folder = copy(SMOL, scratch.path());
+    let folder = copied(SMOL, scratch.path());
     fs::rename(&out, folder.join("old.gguf")).unwrap();
     let ran = curmerge!("convert", folder, folder.join("old.gguf"));
     assert!(ran.status == Some(1) && ran.stderr.contains("input"), "{}", ran.stderr);
 }
 
 #[test]
-fn an_imatrix_is_of_use_for_folders_too() {
+fn folders_take_an_imatrix_and_convert_like_their_f32_file() {
     let scratch = tempfile::tempdir().unwrap();
     let path = |name: &str| scratch.path().join(name);
     curmerge!("convert", fixture(SMOL), path("f32.gguf"), "--type", "f32").done();
@@ -119,9 +115,9 @@ fn an_imatrix_is_of_use_for_folders_too() {
 }
 
 #[test]
-fn what_cannot_be_converted_is_named() {
+fn folders_that_cannot_be_converted_are_refused_by_name() {
     let scratch = tempfile::tempdir().unwrap();
-    let smol = || copy(SMOL, scratch.path());
+    let smol = || copied(SMOL, scratch.path());
 
     let folder = smol();
     edit(&folder, "tokenizer.json", |json| json["pre_tokenizer"] = json!({"type": "Whitespace"}));
@@ -145,11 +141,11 @@ fn what_cannot_be_converted_is_named() {
     let folder = smol();
     fs::write(folder.join("tokenizer_config.json"), "{\"a\": \n}").unwrap();
     refused(&folder, &["tokenizer_config.json", "line 2", "not a JSON object"]);
-    // A tokenizer of tiktoken, as some folders have it by this name.
+    // A tiktoken vocabulary. Some folders have one under this name.
     let folder = smol();
     fs::write(folder.join("tokenizer.model"), "IQ== 0\nIg== 1\n").unwrap();
     refused(&folder, &["tokenizer.model", "byte ", "SentencePiece"]);
-    let folder = copy("pieces", scratch.path());
+    let folder = copied("pieces", scratch.path());
     let model = fs::read(folder.join("tokenizer.model")).unwrap();
     fs::write(folder.join("tokenizer.model"), &model[..100]).unwrap();
     refused(&folder, &["tokenizer.model", "past the end"]);
@@ -169,9 +165,9 @@ fn what_cannot_be_converted_is_named() {
 }
 
 #[test]
-fn a_readme_that_is_no_yaml_is_left_out_and_told() {
+fn a_readme_without_valid_yaml_is_left_out_with_a_warning() {
     let scratch = tempfile::tempdir().unwrap();
-    let folder = copy(SMOL, scratch.path());
+    let folder = copied(SMOL, scratch.path());
     fs::write(folder.join("README.md"), "---\nlicense: [mit\n---\n").unwrap();
     let out = scratch.path().join("out.gguf");
     let ran = curmerge!("convert", folder, out).done();
@@ -180,7 +176,7 @@ fn a_readme_that_is_no_yaml_is_left_out_and_told() {
 }
 
 #[test]
-fn folders_with_bytes_turned_over_are_refused_or_converted() {
+fn folders_with_flipped_bytes_are_refused_or_converted() {
     let scratch = tempfile::tempdir().unwrap();
     let out = scratch.path().join("out.gguf");
     let (mut converted, mut refused) = (0, 0);
@@ -203,35 +199,35 @@ fn folders_with_bytes_turned_over_are_refused_or_converted() {
     .enumerate()
     {
         let mut stream = ChaCha20Rng::seed_from_u64(number as u64);
-        let folder = copy(name, scratch.path());
+        let folder = copied(name, scratch.path());
         let path = folder.join(file);
         let mut bytes = fs::read(&path).unwrap();
         for _ in 0..1 + number % 4 {
-            // Most of what describes a file is at its beginning and end.
+            // Most of the structure of a file is at its beginning and end.
             let near = (bytes.len() as u32).min(4000);
             let place = (stream.next_u32() % near) as usize;
             let place = if number % 2 == 0 { place } else { bytes.len() - 1 - place };
-            // Digits and signs for digits and signs, or any bytes.
+            // Flips any bits, or low bits only, which turns digits and signs into others.
             bytes[place] ^= (stream.next_u32() % if number % 3 == 0 { 255 } else { 15 }) as u8;
         }
         fs::write(&path, bytes).unwrap();
         let output = limited().arg("convert").args([&folder, &out]).stdin(Stdio::null()).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
-        let told = format!("{number}: {name}/{file}: {:?}: {errors}", output.status);
+        let case = format!("{number}: {name}/{file}: {:?}: {errors}", output.status);
         match output.status.code() {
             Some(0) => {
-                Gguf::open(&out).unwrap_or_else(|error| panic!("{told}{error}"));
+                Gguf::open(&out).unwrap_or_else(|error| panic!("{case}{error}"));
                 fs::remove_file(&out).unwrap();
                 converted += 1;
             }
             Some(1) => {
-                assert!(errors.starts_with("error: ") && errors.lines().count() == 1, "{told}");
-                assert!(errors.len() < 1000 && !out.exists(), "{told}");
+                assert!(errors.starts_with("error: ") && errors.lines().count() == 1, "{case}");
+                assert!(errors.len() < 1000 && !out.exists(), "{case}");
                 refused += 1;
             }
-            _ => panic!("{told}"),
+            _ => panic!("{case}"),
         }
-        assert!(errors.chars().all(|c| c == '\n' || !c.is_control()), "{told:?}");
+        assert!(errors.chars().all(|c| c == '\n' || !c.is_control()), "{case:?}");
     }
     assert!(
         converted > 20 && refused > 20,

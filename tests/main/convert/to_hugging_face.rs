@@ -1,5 +1,6 @@
-//! A GGUF model as a Hugging Face folder: the same tokens, values and settings, by curmerge's own readers. What
-//! transformers and the Python `tokenizers` say of such folders is asked by tests/large.rs and tests/clients.rs.
+//! GGUF models converted to Hugging Face folders: tokens, values and settings stay the same in curmerge's own
+//! readers. tests/real/smollm2.rs and tests/clients/demo.rs load such folders with transformers and
+//! `tokenizers`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -56,9 +57,10 @@ fn convert(model: &Remade, dtype: Option<DType>) -> Converted {
 
 fn refusal(model: &Remade, dtype: Option<DType>) -> String {
     let refused = try_convert(model, &FolderOptions { dtype, ..Default::default() });
-    refused.err().expect("what cannot be written was written")
+    refused.err().expect("the conversion must be refused")
 }
 
+/// Checks that the folder's tokenizer gives the same tokens, texts and settings as the file's.
 #[track_caller]
 fn same_tokens(made: &Converted, what: &str) {
     let [gguf, folder] =
@@ -85,7 +87,7 @@ fn every_pre_tokenizer_gives_the_same_tokens() {
 fn sentence_pieces_give_the_same_tokens() {
     for adds_space in [true, false] {
         let made = convert(&Remade::demo().sentence_pieces(adds_space), None);
-        same_tokens(&made, if adds_space { "with a space in front" } else { "without" });
+        same_tokens(&made, if adds_space { "with a leading space" } else { "without" });
         let library = made.json("tokenizer.json");
         assert_eq!(library["model"]["byte_fallback"], true);
         let added: BTreeMap<&str, bool> = library["added_tokens"]
@@ -101,13 +103,14 @@ fn sentence_pieces_give_the_same_tokens() {
     }
 }
 
-/// Digests of the values of every tensor under its canonical name.
+/// The digest of the values of every tensor, by its canonical name.
 fn digests(path: &Path) -> BTreeMap<String, String> {
     let base = Base::open(path).unwrap();
     let digest = |name: &String| (name.clone(), base.weight(name).unwrap().values_sha256());
     base.tensors().keys().filter(|name| *name != "rope_freqs").map(digest).collect()
 }
 
+/// How many tensors have each type.
 fn types(path: &Path) -> BTreeMap<String, usize> {
     let mut types = BTreeMap::new();
     for tensor in Base::open(path).unwrap().tensors().values() {
@@ -126,7 +129,7 @@ fn values_are_kept_and_the_type_follows_the_model() {
         (DType::Q8_0, Some(DType::F32), DType::F32),
         (DType::Q4_0, Some(DType::BF16), DType::BF16),
     ] {
-        // The norms, in F32, as one of the half types holds them.
+        // The norms are F32. All half types hold ones exactly.
         let ones = vec![1.0; 256];
         let mut model = Remade::demo().stored_as(stored);
         for name in ["output_norm.weight"]
@@ -150,11 +153,11 @@ fn values_are_kept_and_the_type_follows_the_model() {
 }
 
 #[test]
-fn the_configuration_is_the_models() {
+fn configurations_are_those_of_the_model() {
     let made = convert(&Remade::demo(), None);
     let [mut gguf, folder] =
         [made.model(), made.out()].map(|path| Base::open(&path).unwrap().config().clone());
-    // The decimal number that the f32 of the file stands for.
+    // The folder has the shortest decimal number for the f32 of the file.
     assert!((gguf.norm_eps - folder.norm_eps).abs() < 1e-12 && folder.norm_eps == 1e-5);
     gguf.norm_eps = folder.norm_eps;
     assert_eq!(gguf, folder);
@@ -182,12 +185,12 @@ fn the_configuration_is_the_models() {
     assert!(made.report.notes.iter().any(|note| note.contains("../x")), "{:?}", made.report.notes);
 }
 
-/// llama.cpp knows no window of Phi 3, and transformers heeds the one that config.json names.
+/// llama.cpp ignores the window of Phi 3. transformers applies the one of config.json.
 #[test]
-fn windows_that_only_transformers_heeds_are_told() {
-    let told = |window: u32| {
-        let path = Path::new("fixtures/arch/phi3/model.gguf");
-        let model = Remade::of(path).set("phi3.attention.sliding_window", Some(Value::U32(window)));
+fn windows_that_only_transformers_applies_are_noted() {
+    let phi3 = fixture::family("phi3", "model.gguf");
+    let noted = |window: u32| {
+        let model = Remade::of(&phi3).set("phi3.attention.sliding_window", Some(Value::U32(window)));
         let made = convert(&model, None);
         let set = made.json("config.json")["sliding_window"].as_u64() == Some(u64::from(window));
         (
@@ -195,13 +198,13 @@ fn windows_that_only_transformers_heeds_are_told() {
             made.report.notes.iter().any(|note| note.contains(&format!("sliding window of {window} tokens"))),
         )
     };
-    let context = Base::open(Path::new("fixtures/arch/phi3/model.gguf")).unwrap().config().context as u32;
-    assert_eq!(told(context - 1), (true, true));
-    assert_eq!(told(context), (true, false));
+    let context = Base::open(&phi3).unwrap().config().context as u32;
+    assert_eq!(noted(context - 1), (true, true));
+    assert_eq!(noted(context), (true, false));
 }
 
 #[test]
-fn chats_are_written_alike() {
+fn chats_render_the_same() {
     let made = convert(&Remade::demo(), None);
     let messages = [Message::new("user", "a cat?"), Message::new("assistant", "yes")];
     let [gguf, folder] = [made.model(), made.out()].map(|path| {
@@ -234,7 +237,7 @@ fn shards_keep_to_the_limit() {
 }
 
 #[test]
-fn rotary_scaling_becomes_the_rule_it_was_made_by() {
+fn rotary_factors_become_the_rule_that_made_them() {
     let rule = RopeScaling::Llama3 {
         factor: 8.0,
         low_frequency_factor: 1.0,
@@ -251,7 +254,7 @@ fn rotary_scaling_becomes_the_rule_it_was_made_by() {
         assert_eq!((&rope["low_freq_factor"], &rope["high_freq_factor"]), (&1.0.into(), &4.0.into()));
         assert_eq!(rope["original_max_position_embeddings"], 8192);
     }
-    // Where transformers 5 looks, and where those before it do.
+    // transformers 5 reads the first, earlier versions the second.
     assert_eq!((&config["rope_parameters"]["rope_theta"], &config["rope_theta"]), (&5e5.into(), &5e5.into()));
     let rope = Base::open(made.out()).unwrap().config().rope.clone();
     assert_eq!(rope.unwrap().factors, Some(rule.factors(500000.0, 32)));
@@ -273,7 +276,7 @@ fn rotary_scaling_becomes_the_rule_it_was_made_by() {
 }
 
 #[test]
-fn what_has_no_form_is_refused() {
+fn models_that_a_folder_cannot_describe_are_refused() {
     let demo = Remade::demo;
     let line = refusal(&demo().with("blk.0.attn_sinks.weight", &[8], &[0.5; 8]), None);
     assert!(line.contains("blk.0.attn_sinks"), "{line}");
@@ -324,7 +327,7 @@ fn what_has_no_form_is_refused() {
 }
 
 #[test]
-fn merges_of_no_token_are_left_out_and_told() {
+fn merges_that_give_no_token_are_left_out_with_a_note() {
     let gguf = curmerge_formats::gguf::Gguf::open(&fixture::demo("model.gguf")).unwrap();
     let mut lines = gguf.get("tokenizer.ggml.merges").unwrap().as_strings().unwrap().to_vec();
     lines.extend(["zzz qqq", "nospace", "e n", "i n"].map(String::from));

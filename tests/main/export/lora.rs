@@ -1,4 +1,4 @@
-//! The LoRA for llama.cpp: what it demands of the file, and that B A is the change `s C U R`.
+//! The LoRA for llama.cpp: the layout that llama.cpp requires, and that `B A` equals the change `s C U R`.
 
 use curmerge::base::Base;
 use curmerge::cur::{Factors, Selection};
@@ -15,7 +15,7 @@ fn values(gguf: &Gguf, name: &str) -> Vec<f32> {
 }
 
 #[test]
-fn lora_has_llama_cpps_form_and_is_the_change() {
+fn lora_has_llama_cpps_layout_and_equals_the_change() {
     let folder = tempfile::tempdir().unwrap();
     let (path, out) = (folder.path().join("tiny-hf"), folder.path().join("lora.gguf"));
     tiny::write_folder(&path);

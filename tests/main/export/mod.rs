@@ -1,4 +1,4 @@
-//! Exports of adapters.
+//! Adapters exported for other programs.
 
 mod lora;
 mod ollama;

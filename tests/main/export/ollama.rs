@@ -1,7 +1,7 @@
 //! The folder for Ollama: chat templates in Ollama's language, and what is refused.
 //!
-//! fixtures/ollama has templates in the forms of the field, the Modelfiles that come of them, and what Ollama's own
-//! packages made of these Modelfiles. tests/real/ollama.rs asks Ollama again.
+//! fixtures/ollama holds templates as real models have them, their Modelfiles, and the texts that Ollama's
+//! own packages render with these Modelfiles. tests/real/ollama.rs runs Ollama again.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,11 +25,11 @@ fn ollama_renders_what_the_models_own_template_renders() {
     for (name, prompts) in &prompts {
         assert_eq!(matches!(prompts, Prompts::Unknown(_)), name.starts_with("unlike"), "{name}: {prompts:?}");
     }
-    let (standing, said) = (fixtures().join("modelfiles.json"), fixtures().join("goldens.json"));
+    let (known_modelfiles, rendered) = (fixtures().join("modelfiles.json"), fixtures().join("goldens.json"));
     let golden: BTreeMap<String, String> =
-        serde_json::from_str(&std::fs::read_to_string(standing).unwrap()).unwrap();
+        serde_json::from_str(&std::fs::read_to_string(known_modelfiles).unwrap()).unwrap();
     assert_eq!(modelfiles(&prompts), golden);
-    let answers: Value = serde_json::from_str(&std::fs::read_to_string(said).unwrap()).unwrap();
+    let answers: Value = serde_json::from_str(&std::fs::read_to_string(rendered).unwrap()).unwrap();
     check_renderings(&templates, &prompts, &answers);
 }
 

@@ -1,4 +1,4 @@
-//! Merged models against the definition `W + s C U R` in f64, and what a merge must leave alone.
+//! Merged models against the definition `W + s C U R` in f64, and what a merge must not change.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use curmerge_formats::imatrix::Imatrix;
 use crate::support::adapter::{Recipe, random};
 use crate::support::tiny;
 
-/// The types whose scales a merge keeps.
+/// The block types. A merge keeps their scales.
 const BLOCK_TYPES: [DType; 18] = {
     use DType::*;
     [
@@ -25,7 +25,7 @@ const BLOCK_TYPES: [DType; 18] = {
     ]
 };
 
-/// An adapter over q, k and v with random U of this size; 0 gives zeros.
+/// An adapter on q, k and v with random U in `[-size, size)`.
 fn adapter(base: &Base, size: f32) -> Adapter {
     Recipe { targets: "q,k,v", rank: 5, seed: 3, ..Default::default() }.adapter(base, random(size, 9))
 }
@@ -36,7 +36,7 @@ fn run(base: &Base, adapter: &Adapter, dtype: Option<DType>, out: &Path) -> Merg
     merge(base, &[(Source::Cur(adapter), 2.0)], &options, out, |_, _| {}).unwrap()
 }
 
-/// The greatest error of the merged values, against 2 * 0.5 * C U R added in f64.
+/// The greatest error of the merged values against `W + 2 * 0.5 * C U R` in f64.
 fn greatest_error(base: &Base, adapter: &Adapter, merged: &Base) -> f64 {
     let mut greatest = 0f64;
     for target in &adapter.targets {
@@ -61,7 +61,7 @@ fn greatest_error(base: &Base, adapter: &Adapter, merged: &Base) -> f64 {
 }
 
 #[test]
-fn both_containers_hold_the_sum_and_all_else_is_untouched() {
+fn both_containers_hold_the_sum_and_nothing_else_changes() {
     let folder = tempfile::tempdir().unwrap();
     let (gguf, hf) = (folder.path().join("tiny.gguf"), folder.path().join("tiny-hf"));
     tiny::write_gguf(&gguf, DType::F32);
@@ -70,7 +70,7 @@ fn both_containers_hold_the_sum_and_all_else_is_untouched() {
     for (base, out) in [(gguf, merged_gguf), (hf, merged_hf)] {
         let base = Base::open(&base).unwrap();
         let adapter = adapter(&base, 1.0);
-        // BF16 would add its own rounding.
+        // F32, since BF16 would add its own rounding.
         let report = run(&base, &adapter, Some(DType::F32), &out);
         assert_eq!(report.tensors.len(), 3);
         for t in &report.tensors {
@@ -87,7 +87,7 @@ fn both_containers_hold_the_sum_and_all_else_is_untouched() {
 }
 
 #[test]
-fn the_same_adapter_fits_both_containers_and_means_the_same() {
+fn the_same_adapter_fits_both_containers_and_gives_equal_values() {
     let folder = tempfile::tempdir().unwrap();
     let (gguf, hf) = (folder.path().join("tiny.gguf"), folder.path().join("tiny-hf"));
     tiny::write_gguf(&gguf, DType::BF16);
@@ -100,7 +100,7 @@ fn the_same_adapter_fits_both_containers_and_means_the_same() {
             (&b.cols, &b.rows, &b.values_sha256, &b.sketch)
         );
     }
-    // q and k are stored in another order of rows, v is not.
+    // The containers store the rows of q and k in different orders, those of v in the same.
     assert_eq!(
         of_gguf
             .targets
@@ -156,7 +156,7 @@ fn quantized_bases_keep_their_type_and_the_adapter() {
         let (path, out) = (folder.path().join("tiny.gguf"), folder.path().join("out.gguf"));
         tiny::write_gguf(&path, dtype);
         let base = Base::open(&path).unwrap();
-        // Rows of two or three values have few different changes, and equal ones survive or vanish together.
+        // Types with two or three levels have few distinct changes. Equal ones survive or vanish together.
         let size = if matches!(dtype, DType::Q1_0 | DType::TQ1_0 | DType::TQ2_0) { 1.0 } else { 0.1 };
         let report = run(&base, &adapter(&base, size), None, &out);
         for t in &report.tensors {
@@ -167,7 +167,7 @@ fn quantized_bases_keep_their_type_and_the_adapter() {
 }
 
 #[test]
-fn another_type_moves_tensors_and_the_index_keeps_up() {
+fn another_type_moves_tensors_and_updates_the_index() {
     let folder = tempfile::tempdir().unwrap();
     let (path, out) = (folder.path().join("tiny.gguf"), folder.path().join("out.gguf"));
     tiny::write_gguf(&path, DType::Q4_1);
@@ -185,12 +185,12 @@ fn another_type_moves_tensors_and_the_index_keeps_up() {
         let text = fs::read_to_string(folder.join("model.safetensors.index.json")).unwrap();
         serde_json::from_str::<serde_json::Value>(&text).unwrap()["metadata"]["total_size"].as_u64().unwrap()
     };
-    // q, k and v have 2 D^2 numbers, each two bytes longer.
+    // q, k and v have 2 D^2 numbers together. Each becomes two bytes longer.
     assert_eq!(total(&out), total(&path) + 2 * 2 * tiny::D * tiny::D);
 }
 
 #[test]
-fn requests_that_cannot_be_met_fail_before_anything_is_written() {
+fn impossible_merges_fail_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let (path, hf) = (folder.path().join("tiny.gguf"), folder.path().join("tiny-hf"));
     tiny::write_gguf(&path, DType::Q4_1);
@@ -200,11 +200,11 @@ fn requests_that_cannot_be_met_fail_before_anything_is_written() {
         let options =
             MergeOptions { storage: dtype.map_or(Storage::AsStored, Storage::Only), ..Default::default() };
         let out = folder.path().join(out);
-        let stood = out.exists();
+        let existed = out.exists();
         let message = merge(base, &[(Source::Cur(&adapter(base, 0.1)), 1.0)], &options, &out, |_, _| {})
             .unwrap_err()
             .to_string();
-        assert_eq!(out.exists(), stood, "{message}");
+        assert_eq!(out.exists(), existed, "{message}");
         message
     };
     assert!(refused(&gguf, None, "folder").contains(".gguf"));
@@ -220,7 +220,7 @@ fn requests_that_cannot_be_met_fail_before_anything_is_written() {
 }
 
 #[test]
-fn another_quantization_needs_a_word() {
+fn another_quantization_needs_allow_other_base() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (folder.path().join("a.gguf"), folder.path().join("b.gguf"));
     tiny::write_gguf(&a, DType::Q8_0);
@@ -232,13 +232,13 @@ fn another_quantization_needs_a_word() {
     let message = errors::line(&error);
     assert!(message.contains("blk.0.attn_k") && message.contains("--allow-other-base"), "{message}");
     fingerprint::check(&b, &adapter, true).unwrap();
-    // The other tensors of another quantization differ as a matter of course.
+    // In another quantization all tensors differ, so those that are no targets are not compared.
     assert_eq!(fingerprint::compare_others(&b, &adapter), None);
     assert_eq!(fingerprint::compare_others(&a, &adapter), Some(vec![]));
 }
 
 #[test]
-fn a_changed_tensor_that_is_no_target_is_named() {
+fn a_changed_tensor_that_is_not_a_target_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (path, changed) = (folder.path().join("a.gguf"), folder.path().join("b.gguf"));
     tiny::write_gguf(&path, DType::Q8_0);
@@ -284,11 +284,11 @@ fn tensors_are_widened_only_as_far_as_the_change_needs() {
 }
 
 #[test]
-fn importance_weights_round_a_merged_file_as_they_round_a_converted_one() {
+fn merging_applies_importance_weights_as_converting_does() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     tiny::write_gguf(&path("tiny.gguf"), DType::F32);
-    // The older form of the file: attn_q and ffn_up, one call, weights from 0.5 on.
+    // The older format of an importance matrix: attn_q and ffn_up, one call, weights of at least 0.5.
     let mut matrix = 2i32.to_le_bytes().to_vec();
     for name in ["blk.0.attn_q.weight", "blk.0.ffn_up.weight"] {
         matrix.extend((name.len() as i32).to_le_bytes());

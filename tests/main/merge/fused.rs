@@ -1,5 +1,6 @@
-//! Matrices that hold several, matrices that a folder stores as `[in, out]`, and matrices of architectures that curmerge
-//! does not know: merged, they are `W + s C U R` in the rows of their parts, here computed in f64 from the files.
+//! Merges into fused matrices, into matrices that a folder stores as `[in, out]`, and into matrices of
+//! unknown architectures. The rows of each part must be `W + s C U R`, which the tests compute in f64 from
+//! the files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,8 @@ use curmerge_formats::gguf::{Gguf, Value};
 use curmerge_formats::quant::decode;
 use curmerge_formats::safetensors::SafeTensors;
 
-use crate::support::families;
-use crate::support::families::{CONTAINERS, Container, Family};
+use crate::support::families::{self, CONTAINERS, Container, Family};
+use crate::support::folder::copy;
 use crate::support::remade::Remade;
 
 /// The fixtures of families that store several matrices as one.
@@ -33,7 +34,8 @@ struct Matrix {
     values: Vec<f64>,
 }
 
-/// The matrix with this canonical name (no part) of a fixture or of what a merge made of it, straight from the file.
+/// Reads a matrix of a fixture, or of a merge into it, directly from the file. The canonical name names no
+/// part.
 fn read(model: &Path, family: &str, name: &str) -> Matrix {
     if model.is_file() {
         let gguf = Gguf::open(model).unwrap();
@@ -69,7 +71,7 @@ fn values(dtype: DType, shape: &[u64], bytes: &[u8]) -> Matrix {
     Matrix { cols: shape[1] as usize, values: values.into_iter().map(f64::from).collect() }
 }
 
-/// The tensor that a target lies in, and its first row there, by the fixture's config.json.
+/// The tensor that holds a target, and the target's first row in it, from the fixture's config.json.
 fn place(family: &Family, target: &str) -> (String, usize) {
     let Some((whole, part)) = target.split_once('[') else { return (target.into(), 0) };
     let text = fs::read(family.folder.join("hf/config.json")).unwrap();
@@ -88,7 +90,7 @@ fn place(family: &Family, target: &str) -> (String, usize) {
     (whole.into(), first)
 }
 
-/// Add `s C U R` of a target whose first row is `first`.
+/// Adds `s C U R` of a target whose first row is `first`.
 fn add(w: &Matrix, to: &mut Matrix, first: usize, target: &AdapterTarget, scale: f64) {
     let n = w.cols;
     for i in first..first + target.shape[0] as usize {
@@ -121,7 +123,7 @@ fn assert_near(what: &str, found: &Matrix, right: &Matrix, tolerance: f64) {
     assert!(greatest <= tolerance, "{what}: {greatest:e}");
 }
 
-/// The canonical names of the tensors of the targets.
+/// The canonical names of the tensors that hold the targets.
 fn tensors(family: &Family, adapter: &Adapter) -> Vec<String> {
     let mut names: Vec<String> = adapter.targets.iter().map(|t| place(family, &t.name).0).collect();
     names.dedup();
@@ -129,7 +131,7 @@ fn tensors(family: &Family, adapter: &Adapter) -> Vec<String> {
 }
 
 #[test]
-fn parts_are_changed_in_their_rows_and_nothing_else_is() {
+fn only_the_rows_of_targeted_parts_change() {
     let folder = tempfile::tempdir().unwrap();
     for (name, words) in fused().flat_map(|name| [(name, "all"), (name, "q,v,up,o")]) {
         let family = Family::open(name);
@@ -157,7 +159,7 @@ fn parts_are_changed_in_their_rows_and_nothing_else_is() {
                 for (i, (w, right)) in w.values.iter().zip(&right.values).enumerate() {
                     assert!(w != right || found.values[i] == *w, "{name} {tensor} {i}");
                 }
-                let told = report.tensors.iter().find(|t| t.name == *tensor).unwrap();
+                let reported = report.tensors.iter().find(|t| t.name == *tensor).unwrap();
                 let parts = match (tensor.ends_with("qkv"), words) {
                     (true, "all") => "[q,k,v]",
                     (true, _) => "[q,v]",
@@ -165,8 +167,8 @@ fn parts_are_changed_in_their_rows_and_nothing_else_is() {
                     (_, "all") => "[gate,up]",
                     _ => "[up]",
                 };
-                assert_eq!(told.label(), format!("{tensor}{parts}"));
-                assert!((told.share - 1.0).abs() < 1e-4 && told.change > 0.0, "{told:?}");
+                assert_eq!(reported.label(), format!("{tensor}{parts}"));
+                assert!((reported.share - 1.0).abs() < 1e-4 && reported.change > 0.0, "{reported:?}");
             }
             let merged = Base::open(&out).unwrap();
             for (other, stored) in base.tensors().iter().filter(|(name, _)| !tensors.contains(name)) {
@@ -174,8 +176,8 @@ fn parts_are_changed_in_their_rows_and_nothing_else_is() {
             }
             merged_of.push(tensors.iter().map(|t| read(&out, name, t).values).collect::<Vec<_>>());
         }
-        // Of a transposed matrix too, the very same numbers.
-        assert!(merged_of[0] == merged_of[1], "{name}: folder and GGUF file");
+        // Transposed matrices give the same numbers too.
+        assert!(merged_of[0] == merged_of[1], "{name}: folder and GGUF file merge to different values");
     }
 }
 
@@ -214,7 +216,7 @@ fn stored_types_are_kept_and_rows_of_other_parts_are_not_rounded_again() {
 }
 
 #[test]
-fn fused_tensors_take_a_mixture_of_types_or_as_many_bits_as_they_need() {
+fn fused_tensors_merge_into_file_types_and_the_narrowest_type() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     for name in fused() {
@@ -240,7 +242,7 @@ fn fused_tensors_take_a_mixture_of_types_or_as_many_bits_as_they_need() {
 }
 
 #[test]
-fn exported_loras_and_several_adapters_join_into_one_change() {
+fn exported_loras_and_several_adapters_add_up() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     for name in fused() {
@@ -299,20 +301,17 @@ fn a_flipped_bit_in_any_part_is_named() {
             );
             fingerprint::check(&base, &adapter, false).unwrap();
 
-            // In the first row of the stored tensor, of gpt2's folder a number of k; else in the first row of k.
+            // The first byte of k's first row, or of its first column in gpt2's folder, which stores `[in,
+            // out]`.
             let tensor = &base.tensors()["blk.0.attn_qkv"];
             let first = place(&family, "blk.0.attn_qkv[k]").1 as u64;
             let per_row = if tensor.transposed { 2 } else { 2 * tensor.shape[1] };
-            let copy = folder.path().join(format!("{name}-{container:?}.gguf"));
+            let model = folder.path().join(format!("{name}-{container:?}.gguf"));
             let file = match container {
-                Container::Gguf => copy.clone(),
+                Container::Gguf => model.clone(),
                 Container::Folder => {
-                    fs::create_dir_all(&copy).unwrap();
-                    for entry in fs::read_dir(family.path(container)).unwrap() {
-                        let entry = entry.unwrap();
-                        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
-                    }
-                    copy.join("model.safetensors")
+                    copy(&family.path(container), &model);
+                    model.join("model.safetensors")
                 }
             };
             let original = match container {
@@ -323,17 +322,17 @@ fn a_flipped_bit_in_any_part_is_named() {
             let at = (tensor.offset + first * per_row) as usize;
             bytes[at] ^= 1;
             fs::write(&file, &bytes).unwrap();
-            let changed = Base::open(&copy).unwrap();
+            let changed = Base::open(&model).unwrap();
             fingerprint::check(&changed, &adapter, false).unwrap();
             let named = Some(vec!["blk.0.attn_qkv[k]".to_string()]);
             assert_eq!(fingerprint::compare_others(&changed, &adapter), named);
             drop(changed);
-            // One row earlier it is q's.
+            // One row or column earlier, the byte belongs to q.
             bytes[at] ^= 1;
             bytes[at - per_row as usize] ^= 1;
             fs::write(&file, &bytes).unwrap();
             let error =
-                fingerprint::check(&Base::open(&copy).unwrap(), &adapter, false).unwrap_err().to_string();
+                fingerprint::check(&Base::open(&model).unwrap(), &adapter, false).unwrap_err().to_string();
             assert!(error.contains("blk.0.attn_qkv[q]"), "{error}");
         }
         let [folder, gguf] = CONTAINERS.map(|container| Base::open(family.path(container)).unwrap());
@@ -343,7 +342,8 @@ fn a_flipped_bit_in_any_part_is_named() {
     }
 }
 
-/// phi3 under a name that no table has, as GGUF and as a folder; its attention's and its feed-forward part's matrices.
+/// phi3 under the name of an unknown architecture, as a GGUF file and as a folder, each with the names of one
+/// matrix of attention and one of the feed-forward part.
 fn unknown(folder: &Path) -> [(PathBuf, [&'static str; 2]); 2] {
     let family = Family::open("phi3");
     let (gguf, hf) = (folder.join("phi9.gguf"), folder.join("phi9"));
@@ -409,7 +409,7 @@ fn matrices_of_unknown_architectures_are_selected_and_merged_by_name() {
         let refused = curmerge!("select", base, "-o", adapter_file, "--targets", "q,v");
         assert!(refused.stderr.contains("'q' is not a target"), "{}", refused.stderr);
         assert!(refused.stderr.contains("name its matrices"), "{}", refused.stderr);
-        // Its adapters are not those of the model that it is called after.
+        // Its adapters do not fit the known model with the same weights.
         let own = Family::open("phi3").path(if base.is_file() { Container::Gguf } else { Container::Folder });
         let refused = curmerge!("merge", own, adapter_file, "-o", out);
         let problem = match base.is_file() {

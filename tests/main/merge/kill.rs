@@ -1,26 +1,30 @@
-//! A merge that is killed leaves the old output or none, never a part of one; interrupted, not even a hidden file.
+//! A merge that is killed leaves a whole output or none, never a part of one. A merge that is interrupted
+//! leaves no hidden file either. tests/main/cli/interrupted.rs tests merges that replace a file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use crate::support::onnx_writer::Graph;
-use crate::support::tiny;
 use curmerge_formats::OutputFile;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::onnx::{Onnx, RewriteOptions, rewrite};
 
-/// Moments, spread over the time a merge takes, at which one is killed.
+use crate::support::onnx_writer::Graph;
+use crate::support::program::{interrupt, program};
+use crate::support::{folder, tiny};
+
+/// The number of moments at which a merge is ended, spread over the time that it takes.
 const KILLS: u32 = 25;
 
+/// The program with these arguments, silent.
 fn curmerge(arguments: &[&Path]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_curmerge"));
+    let mut command = program();
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
-/// Every file under a path with its bytes; `None` when nothing stands there.
+/// The file or folder at a path: every file with its bytes. `None` if it does not exist.
 fn snapshot(path: &Path) -> Option<Vec<(PathBuf, Vec<u8>)>> {
     if !path.exists() {
         return None;
@@ -42,15 +46,14 @@ fn a_killed_merge_leaves_nothing_half_written() {
 #[test]
 fn an_interrupted_merge_leaves_nothing_hidden_either() {
     for_every_moment(|child, folder| {
-        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        interrupt(child);
         child.wait().unwrap();
-        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-        let hidden: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with('.')).collect();
+        let hidden: Vec<_> = folder::names(folder).into_iter().filter(|name| name.starts_with('.')).collect();
         assert!(hidden.is_empty(), "{hidden:?}");
     });
 }
 
-/// A model of two matrices, which are in a file beside it.
+/// Writes a model of two matrices whose weights are in a file of their own.
 fn write_onnx(path: &Path) {
     let mut graph = Graph::default();
     for name in ["first", "second"] {
@@ -68,7 +71,8 @@ fn write_onnx(path: &Path) {
     }
 }
 
-/// Merges a file and a folder, whole and in shards, again and again, and calls `end` with the process at one moment after the other.
+/// Merges into every container, whole and in shards. Starts each merge [`KILLS`] times and calls `end` with
+/// the process and the folder at increasingly late moments.
 fn for_every_moment(end: impl Fn(&mut Child, &Path)) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -94,9 +98,9 @@ fn for_every_moment(end: impl Fn(&mut Child, &Path)) {
         assert!(curmerge(&arguments).status().unwrap().success());
         let whole_run = start.elapsed();
         let complete = snapshot(&out);
-        // Of a model with its weights beside it both are there, or not the model.
-        let beside = out.with_extension("onnx.data");
-        let complete_beside = snapshot(&beside);
+        // If a model has its weights in a second file, that must be complete if the model exists.
+        let data = out.with_extension("onnx.data");
+        let complete_data = snapshot(&data);
         if out.is_dir() {
             fs::remove_dir_all(&out).unwrap()
         } else {
@@ -109,8 +113,14 @@ fn for_every_moment(end: impl Fn(&mut Child, &Path)) {
             end(&mut child, folder.path());
             child.wait().unwrap();
             let left = snapshot(&out);
-            assert!(left.is_none() || left == complete, "killed after {kill}/{KILLS} of {whole_run:?}");
-            assert!(left.is_none() || snapshot(&beside) == complete_beside, "killed after {kill}/{KILLS}");
+            assert!(
+                left.is_none() || left == complete,
+                "after {kill}/{KILLS} of {whole_run:?}: incomplete output"
+            );
+            assert!(
+                left.is_none() || snapshot(&data) == complete_data,
+                "after {kill}/{KILLS}: incomplete data"
+            );
         }
     }
 }

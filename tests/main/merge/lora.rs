@@ -1,5 +1,5 @@
-//! LoRA adapters of other programs, merged. What `export` writes is one: merged, it gives the very bytes that the
-//! adapter itself gives. tests/real/peft.rs asks PEFT itself.
+//! Merges of LoRA adapters. An exported adapter must merge to the same bytes as the adapter itself.
+//! tests/real/peft.rs compares with PEFT.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use serde_json::{Value as Json, json};
 use crate::support::adapter::Recipe;
 use crate::support::{families, tiny};
 
-/// A random adapter of rank 5; if `uneven`, every other target has fewer columns.
+/// A random adapter of rank 5. If `uneven`, every second target has only 4 columns.
 fn adapter(base: &Base, targets: &str, uneven: bool) -> Adapter {
     let mut stream = ChaCha20Rng::seed_from_u64(9);
     let recipe = Recipe { targets, rank: 5, selection: Selection::Reference, seed: 3, ..Default::default() };
@@ -28,6 +28,7 @@ fn adapter(base: &Base, targets: &str, uneven: bool) -> Adapter {
     })
 }
 
+/// The tiny model in both containers, in a folder for one test's files.
 struct Fixture {
     folder: tempfile::TempDir,
 }
@@ -48,7 +49,7 @@ impl Fixture {
         Base::open(self.path(name)).unwrap()
     }
 
-    /// The bytes of a merge.
+    /// Merges, and returns the bytes of the tensor files.
     fn merged(&self, base: &Base, sources: &[(Source<'_>, f32)]) -> Vec<u8> {
         let gguf = base.container() == "gguf";
         let out = self.path(if gguf { "out.gguf" } else { "out-hf" });
@@ -64,7 +65,7 @@ impl Fixture {
         shards.iter().flat_map(|shard| fs::read(shard).unwrap()).collect()
     }
 
-    /// A PEFT folder of the tiny model, made of the GGUF file.
+    /// Exports an adapter of the tiny GGUF file as a PEFT folder.
     fn peft(&self, uneven: bool) -> PathBuf {
         let (base, out) = (self.base("tiny.gguf"), self.path("peft"));
         export(&base, &adapter(&base, "q,v", uneven), Format::Peft, &out, &[], true).unwrap();
@@ -77,10 +78,11 @@ fn exported_adapters_merge_to_the_same_bytes() {
     let fixture = Fixture::new();
     for base in ["tiny.gguf", "tiny-hf"] {
         let base = fixture.base(base);
-        // From either container: the order of rows of q and k is PEFT's or GGUF's, whatever the base's.
+        // An export orders the rows of q and k as PEFT or GGUF does, whichever container the base has.
         for exporting in ["tiny.gguf", "tiny-hf"] {
             let exporting = fixture.base(exporting);
-            // GGUF has one alpha for all ranks, so an uneven A is multiplied and divided by a number that rounds.
+            // GGUF has one alpha for all targets. With uneven ranks, scaling by it rounds, so bytes would
+            // differ.
             for (format, out, uneven) in [(Format::Gguf, "lora.gguf", false), (Format::Peft, "peft", true)] {
                 let (adapter, out) = (adapter(&base, "all", uneven), fixture.path(out));
                 let right = fixture.merged(&base, &[(Source::Cur(&adapter), 2.0)]);
@@ -120,7 +122,7 @@ fn several_adapters_add_up() {
     assert!(greatest(&undone, &plain) < 1e-6);
 }
 
-/// Open the fixture's PEFT folder after its configuration was changed.
+/// Exports the PEFT folder, changes its configuration, and opens it.
 fn with_config(fixture: &Fixture, change: impl Fn(&mut Json)) -> Result<Lora, String> {
     let folder = fixture.peft(true);
     let path = folder.join(peft::CONFIG);
@@ -143,7 +145,7 @@ fn scales_are_as_peft_defines_them() {
         let index = (0..plain.len()).max_by(|&a, &b| plain[a].abs().total_cmp(&plain[b].abs())).unwrap();
         changed[index] / plain[index]
     };
-    // q has rank 5, v has 4 by rank_pattern and alpha_pattern.
+    // q has rank 5. v has rank and alpha 4, by rank_pattern and alpha_pattern.
     let near = |found: f32, right: f32| assert!((found - right).abs() < 1e-5 * right, "{found} {right}");
     let rslora = |config: &mut Json| config["use_rslora"] = json!(true);
     near(factor(rslora, "blk.0.attn_q"), 5f32.sqrt());
@@ -157,7 +159,7 @@ fn scales_are_as_peft_defines_them() {
     // Only whole parts of a name match.
     let part = |config: &mut Json| config["alpha_pattern"] = json!({ "_proj": 40, "q_proj": 10 });
     near(factor(part, "blk.0.attn_q"), 2.0);
-    // Of several that match the first in the file counts; `config` sorts, so the text is changed.
+    // The first matching pattern of the file counts. serde_json would sort them, so this changes the text.
     let folder = fixture.peft(true);
     let path = folder.join(peft::CONFIG);
     let text = fs::read_to_string(&path).unwrap();
@@ -170,7 +172,7 @@ fn scales_are_as_peft_defines_them() {
 }
 
 #[test]
-fn what_is_more_than_a_lora_is_refused_and_named() {
+fn unsupported_peft_settings_are_refused_by_name() {
     let fixture = Fixture::new();
     let refused = |key: &str, value: Json| {
         let error = with_config(&fixture, |config| config[key] = value.clone()).unwrap_err();
@@ -192,12 +194,12 @@ fn what_is_more_than_a_lora_is_refused_and_named() {
     let error = with_config(&fixture, |config| config["rank_pattern"] = json!({})).unwrap_err();
     assert!(error.contains("rank 5") && error.contains("v_proj"), "{error}");
     assert!(with_config(&fixture, |config| config["bias"] = Json::Null).is_ok());
-    // PEFT's matrices are the same whatever the module's are.
+    // fan_in_fan_out describes the base's matrices. Those of the LoRA are the same.
     assert!(with_config(&fixture, |config| config["fan_in_fan_out"] = json!(true)).is_ok());
 }
 
 #[test]
-fn damaged_loras_are_errors() {
+fn damaged_loras_are_refused() {
     let fixture = Fixture::new();
     let base = fixture.base("tiny.gguf");
     let folder = fixture.peft(false);
@@ -225,14 +227,14 @@ fn damaged_loras_are_errors() {
     let error = header("[5,256]", "[256,5]");
     assert!(error.contains("rank 5, and its matrices have 256"), "{error}");
     let error = header("v_proj", "o_proj");
-    assert!(error.contains("beside a matrix of [256, 256]"), "{error}");
+    assert!(error.contains("for a matrix of [256, 256]"), "{error}");
     assert!(header("base_model", "fast_model").contains("is not a LoRA matrix"));
     let gguf = |path: &Path| Lora::open(path, &base).unwrap_err().to_string();
     assert!(gguf(&fixture.path("tiny.gguf")).contains("general.type"));
 }
 
-/// Only the adapter could say which way round an unknown model stores a square matrix, and it says it of all
-/// modules at once.
+/// An unknown model may store a square matrix either way round. fan_in_fan_out cannot tell, since it holds
+/// for all modules at once.
 #[test]
 fn loras_of_transposed_modules_need_a_known_architecture() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Merging adapters into models.
+//! Adapters merged into models.
 
 mod definition;
 mod fused;

@@ -1,4 +1,4 @@
-//! Merges into ONNX models: what changes and what stays, what lies beside them, and what is refused.
+//! Merges into ONNX models: what they change, the files beside the model, and what is refused.
 
 use std::fs;
 use std::path::Path;
@@ -11,6 +11,8 @@ use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 
 use crate::support::adapter::{Recipe, constant};
+use crate::support::fixture;
+use crate::support::folder::names;
 use crate::support::onnx_llama::{CONFIG, D, FF, llama, llama_without, values, write};
 use crate::support::onnx_writer::Graph;
 
@@ -26,14 +28,14 @@ fn merged(base: &Base, targets: &str, options: &MergeOptions<'_>, out: &Path) ->
 }
 
 #[test]
-fn models_that_are_not_known_have_matrices_by_name() {
+fn matrices_of_unknown_models_are_merged_by_name() {
     let mut graph = Graph::default();
     for (name, node, dims) in [
         ("encoder.dense.weight", "MatMul_1", [D, FF]),
         ("onnx::MatMul_5", "/encoder/out/MatMul", [FF, D]),
-        // The module that its path names is taken.
+        // The name that its path gives is taken, so it keeps its own.
         ("onnx::MatMul_6", "/encoder/out/MatMul_1", [D, D]),
-        // So is the name without its ending.
+        // Its own name is taken too.
         ("encoder.dense", "MatMul_2", [D, D]),
     ] {
         graph.floats(name, &dims);
@@ -85,7 +87,7 @@ fn exported_adapters_merge_to_the_same_bytes() {
         export(&base, &adapter, format, &lora, &[], true).unwrap();
         let lora = Lora::open(&lora, &base).unwrap();
         assert!(merged(&[(Source::Lora(&lora), 1.0)]).0 == right, "{name}");
-        // Two halves are the whole, but for rounding.
+        // Two adapters at half weight equal one, except for rounding.
         let halves = [(Source::Lora(&lora), 0.5), (Source::Cur(&adapter), 0.5)];
         fs::write(folder.path().join("halves.onnx"), merged(&halves).0).unwrap();
         fs::write(folder.path().join("right.onnx"), &right).unwrap();
@@ -98,28 +100,21 @@ fn exported_adapters_merge_to_the_same_bytes() {
     }
 }
 
-/// A folder has the model under its own name and what belongs to it, and nothing else that lies beside it.
+/// The folder gets the model under its name, and the files that belong to it, but no others.
 #[test]
 fn the_output_may_be_a_folder() {
     let scratch = tempfile::tempdir().unwrap();
     let of = |name: &str| scratch.path().join(name);
-    let files = |folder: &Path| -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    };
     for (name, within, expected) in [
         ("genai-int4", "", vec!["genai_config.json", "model.onnx", "model.onnx.data"]),
         ("optimum", "onnx", vec!["config.json", "generation_config.json", "onnx"]),
     ] {
         let (source, out) = (of(&format!("{name}-base")), of(name));
         fs::create_dir_all(source.join(within)).unwrap();
-        for file in files(&Path::new("fixtures/onnx_models/tiny").join(name)) {
+        let export = fixture::path("onnx_models/tiny").join(name);
+        for file in names(&export) {
             let to = if file.starts_with("model.onnx") { source.join(within) } else { source.clone() };
-            fs::copy(Path::new("fixtures/onnx_models/tiny").join(name).join(&file), to.join(&file)).unwrap();
+            fs::copy(export.join(&file), to.join(&file)).unwrap();
         }
         fs::write(source.join("notes.txt"), "mine").unwrap();
         let base = Base::open(&source).unwrap();
@@ -128,7 +123,7 @@ fn the_output_may_be_a_folder() {
             merge(&base, &[(Source::Cur(&adapter), 1.0)], &MergeOptions::default(), &out, |_, _| {}).unwrap()
         };
         assert_eq!(report.model, out.join(within).join("model.onnx"));
-        assert_eq!(files(&out), expected, "{name}");
+        assert_eq!(names(&out), expected, "{name}");
         let after = Base::open(&out).unwrap();
         assert_ne!(values(&base, "blk.0.attn_q"), values(&after, "blk.0.attn_q"), "{name}");
         for same in ["token_embd", "blk.0.attn_output", "blk.0.ffn_down"] {
@@ -141,13 +136,13 @@ fn the_output_may_be_a_folder() {
 }
 
 #[test]
-fn merges_that_cannot_be_are_refused_and_leave_nothing() {
+fn impossible_merges_are_refused_and_leave_nothing() {
     let (folder, path) = write(&llama(), Some(CONFIG));
     let base = Base::open(&path).unwrap();
     let out = folder.path().join("out.onnx");
     let plain = MergeOptions::default();
     let refused = |targets: &str, options: &MergeOptions<'_>, out: &Path, words: &[&str]| {
-        let error = merged(&base, targets, options, out).expect_err("it is refused");
+        let error = merged(&base, targets, options, out).expect_err("the merge must be refused");
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     };
     refused("q", &plain, &folder.path().join("out.gguf"), &["name a .onnx file"]);
@@ -162,7 +157,7 @@ fn merges_that_cannot_be_are_refused_and_leave_nothing() {
     merged(&base, "q", &same, &out).unwrap();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
 
-    // Two products with one matrix.
+    // Another node uses the matrix too.
     let mut shared = llama();
     shared.node("Softmax", "elsewhere", &["onnx::MatMul_0"], &[]);
     let (folder, path) = write(&shared, Some(CONFIG));

@@ -1,4 +1,4 @@
-//! Merging from and into several files: GGUF splits, and the shards of a Hugging Face folder.
+//! Merges from and into several files: GGUF splits, and shards of a Hugging Face folder.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,9 +15,10 @@ use curmerge_formats::safetensors::{SafeTensors, shard_index};
 use serde_json::{Value as Json, json};
 
 use crate::support::adapter::{Recipe, constant};
+use crate::support::folder::names;
 use crate::support::tiny;
 
-/// An adapter over q, k and v whose every U is this number.
+/// An adapter on q, k and v. Every element of U is `u`.
 fn adapter(base: &Base, u: f32) -> Adapter {
     Recipe { targets: "q,k,v", rank: 5, scale: 1.0, seed: 3, ..Default::default() }.adapter(base, constant(u))
 }
@@ -31,21 +32,14 @@ fn run(base: &Path, u: f32, options: &MergeOptions<'_>, out: &Path) -> MergeRepo
     merge(&base, &[(Source::Cur(&adapter(&base, u)), 1.0)], options, out, |_, _| {}).unwrap()
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
-
-/// Every tensor of a model with its type, shape and bytes.
+/// The type, shape and bytes of every tensor of a model.
 fn tensors(model: &Path) -> BTreeMap<String, (DType, Vec<u64>, Vec<u8>)> {
     let base = Base::open(model).unwrap();
     let held = |t| base.bytes(t).to_vec();
     base.tensors().iter().map(|(name, t)| (name.clone(), (t.dtype, t.shape.clone(), held(t)))).collect()
 }
 
-/// Writes a GGUF file again with its data aligned otherwise.
+/// Rewrites a GGUF file as version 2 with another alignment.
 fn realign(from: &Path, to: &Path, alignment: u32) {
     let gguf = Gguf::open(from).unwrap();
     let mut metadata = gguf.metadata().to_vec();
@@ -67,7 +61,7 @@ fn realign(from: &Path, to: &Path, alignment: u32) {
 }
 
 #[test]
-fn a_gguf_model_is_cut_and_joined_without_a_trace() {
+fn splitting_and_joining_a_gguf_model_restores_its_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, splits) = (folder.path().join("tiny.gguf"), folder.path().join("cut"));
     for dtype in [DType::F32, DType::Q8_0] {
@@ -87,7 +81,7 @@ fn a_gguf_model_is_cut_and_joined_without_a_trace() {
         run(&report.model, 0.0, &sized(None), &joined);
         assert!(fs::read(&joined).unwrap() == fs::read(&whole).unwrap(), "{dtype}");
     }
-    // What fits one file is not numbered.
+    // A model that fits one file gets no number.
     let one = folder.path().join("one");
     let report = run(&splits.join(&names(&splits)[0]), 0.0, &sized(Some(1 << 40)), &one);
     assert_eq!((names(&one), report.model), (vec!["one.gguf".to_string()], one.join("one.gguf")));
@@ -95,13 +89,13 @@ fn a_gguf_model_is_cut_and_joined_without_a_trace() {
 }
 
 #[test]
-fn a_merge_is_the_same_however_its_files_are_cut() {
+fn a_merge_is_the_same_however_its_files_are_split() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     tiny::write_gguf(&at("base.gguf"), DType::Q4_1);
     let first = run(&at("base.gguf"), 0.0, &sized(Some(400_000)), &at("base")).model;
     let (whole, split) = (Base::open(at("base.gguf")).unwrap(), Base::open(&first).unwrap());
-    // Not even the adapter shows which of the two it was made on.
+    // Adapters of the whole file and of its splits are equal.
     let (a, b) = (adapter(&whole, 0.2), adapter(&split, 0.2));
     a.write(&at("a"), &[]).unwrap();
     b.write(&at("b"), &[]).unwrap();
@@ -158,11 +152,11 @@ fn index_of(folder: &Path) -> Json {
 }
 
 #[test]
-fn a_folder_is_cut_into_shards_of_a_size() {
+fn a_folder_is_split_into_shards_of_a_given_size() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     tiny::write_folder(&at("hf"));
-    // No shard of the model, whatever it is called.
+    // The index does not list this file, so it is no shard of the model.
     fs::write(at("hf").join("model-00002-of-00006.safetensors"), "old").unwrap();
     let own = run(&at("hf"), 0.2, &sized(None), &at("own"));
     let cut = run(&at("hf"), 0.2, &sized(Some(200_000)), &at("cut"));
@@ -191,7 +185,7 @@ fn a_folder_is_cut_into_shards_of_a_size() {
     assert_eq!((report.notes, report.companions), (Vec::new(), Vec::new()));
     let names = names(&one);
     assert_eq!(names, ["config.json", "extra", "model.safetensors", "tokenizer.json"]);
-    // Widest elements first: the changed matrices, now F32, before the others' BF16.
+    // Tensors with the widest elements come first: the changed matrices in F32, then the others in BF16.
     let shard = SafeTensors::open(&one.join("model.safetensors")).unwrap();
     let types: Vec<_> = shard.tensors().iter().map(|t| t.dtype).collect();
     assert!(types.contains(&DType::F32) && types.contains(&DType::BF16) && types.is_sorted(), "{types:?}");
@@ -214,7 +208,7 @@ fn an_index_that_is_wrong_about_its_files_is_refused() {
 }
 
 #[test]
-fn no_split_of_the_base_is_replaced() {
+fn splits_of_the_base_are_never_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     tiny::write_gguf(&at("tiny.gguf"), DType::Q8_0);

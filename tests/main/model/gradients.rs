@@ -1,7 +1,7 @@
-//! The transformer's logits, loss and gradients against PyTorch's in float64: fixtures/demo/goldens.json, which
-//! goldens.py makes through transformers' Llama and a CURLoRA layer of its own that forms `C U R`.
+//! The transformer's logits, loss and gradients against PyTorch's in float64. fixtures/demo/goldens.py makes
+//! goldens.json with transformers' Llama and its own CURLoRA layer, which forms `C U R`.
 //!
-//! The goldens have nine digits. Errors are relative to the largest number of the array compared.
+//! The goldens have nine digits. Errors are relative to the largest number of an array.
 
 use curmerge::base::Base;
 use curmerge::kernels::Real;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::fixture::demo;
 use crate::support::goldens::{error, integers as ids, numbers};
 
-/// What nine digits leave.
+/// The error that nine digits allow.
 const EXACT: f64 = 1e-8;
 
 fn goldens() -> Value {
@@ -23,7 +23,7 @@ fn base() -> Base {
     Base::open(demo("model.gguf")).unwrap()
 }
 
-/// The adapter of the goldens: seven targets, one of each kind, with a U that is not zero.
+/// The adapter of the goldens: seven targets, one of each kind, with nonzero U.
 fn targets(base: &Base, goldens: &Value) -> Vec<AdapterTarget> {
     let listed = goldens["curlora"]["targets"].as_object().unwrap();
     let target = |(name, target): (&String, &Value)| {
@@ -43,7 +43,7 @@ fn targets(base: &Base, goldens: &Value) -> Vec<AdapterTarget> {
     listed.iter().map(target).collect()
 }
 
-/// The goldens' two sequences, and the weight that makes the loss their mean over all predicted tokens.
+/// The goldens' two sequences, and the weight that makes the loss a mean over all predicted tokens.
 fn training_batch(goldens: &Value) -> (Batch, f64) {
     let mut batch = Batch::default();
     for sequence in goldens["curlora"]["batch"].as_array().unwrap() {

@@ -1,4 +1,4 @@
-//! The transformer against other programs' numbers.
+//! The transformer against the numbers of other programs.
 
 mod architectures;
 mod gradients;

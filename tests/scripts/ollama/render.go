@@ -1,7 +1,7 @@
-// Reads Modelfiles and renders conversations through their templates with Ollama's own packages.
+// Parses Modelfiles and renders conversations through their templates with Ollama's own packages.
 //
-// On standard input: [{"name", "modelfile", "conversations": [[{"role", "content"}]]}]. On standard output, for each:
-// {"name", "from", "stops", "texts"}, texts null where the Modelfile has no template.
+// Reads [{"name", "modelfile", "conversations": [[{"role", "content"}]]}] from standard input. Prints one
+// {"name", "from", "stops", "texts"} for each; texts is null if the Modelfile has no template.
 package main
 
 import (

@@ -30,8 +30,8 @@ pub struct RewriteOptions {
     pub external: String,
     /// Limit of the model file in bytes; 0 moves out every weight that can be. [`MAX_MODEL`] by default.
     pub max_model_bytes: u64,
-    /// Tensors of fewer bytes stay in the model file when its weights move out: readers want shapes and axes
-    /// at hand. 1024 by default.
+    /// Tensors of fewer bytes stay in the model file when its weights move out: readers need shapes and axes
+    /// directly. 1024 by default.
     pub min_external: u64,
     /// New locations of external files by their [`super::ExternalFile::location`]; others keep theirs. A
     /// model that is written into the folder of its base needs them.
