@@ -1,12 +1,10 @@
-//! Gemma 2: norms before and after both parts of a block, GELU, scaled embeddings, soft caps, and a sliding
-//! window in every other block.
+//! Gemma 2: Gemma 1 with norms after both parts of a block too, soft caps, and a sliding window in every
+//! other block.
 
-use super::groups::{ATTENTION, ENDS, FEED_FORWARD};
-use super::llama::LLAMA;
+use super::gemma::{GEMMA, GEMMA_ENDS, GEMMA_KEYS};
+use super::groups::{ATTENTION, FEED_FORWARD};
 use super::schema::Size::Model;
 use super::schema::*;
-
-pub(super) const GEMMA_ENDS: &[TensorNames] = &[ENDS[0], ENDS[1].unit_offset(), ENDS[2]];
 
 pub(super) const GEMMA_NORMS: &[TensorNames] = &[
     norm("blk.{}.attn_norm", "model.layers.{}.input_layernorm"),
@@ -21,40 +19,18 @@ const fn norm(canonical: &'static str, hugging_face: &'static str) -> TensorName
 
 pub(super) const GEMMA2: Architecture = Architecture {
     name: "gemma2",
-    tensors: Tensors { groups: &[GEMMA_ENDS, GEMMA_NORMS, ATTENTION, FEED_FORWARD], ..LLAMA.tensors },
-    forward: Forward {
-        positions: Positions::RopeHalf,
-        activation: Activation::Gelu,
-        scales_embedding: true,
-        ..LLAMA.forward
-    },
+    tensors: Tensors { groups: &[GEMMA_ENDS, GEMMA_NORMS, ATTENTION, FEED_FORWARD], ..GEMMA.tensors },
     gguf: Gguf {
         soft_caps: Some([Some(50.0), Some(30.0)]),
         windows: Some(Windows { period: 2, length: Some(4096), rope_base: None, scaled: true }),
         // Gemma 2 27B.
         width_scaled_layers: &[46],
-        layers_of_70b: None,
+        ..GEMMA.gguf
     },
     converter: Converter {
-        vocabularies: &[VocabularySource::SentencePiece],
-        space_prefix: SpacePrefix::Off,
-        keys: &[
-            Key::Context,
-            Key::Width,
-            Key::Blocks,
-            Key::FeedForward,
-            Key::Heads,
-            Key::KeyValueHeads,
-            Key::RmsEpsilon,
-            Key::HeadLengths,
-            Key::FileType,
-            Key::AttentionCap,
-            Key::LogitCap,
-            Key::Window,
-        ],
-        rope_types: &[],
-        writes_head: false,
-        ..Converter::USUAL
+        overrides: &[],
+        keys: &[GEMMA_KEYS, &[Key::AttentionCap, Key::LogitCap, Key::Window]],
+        ..GEMMA.converter
     },
     hugging_face: HuggingFace {
         model_types: &["gemma2"],
@@ -68,11 +44,15 @@ pub(super) const GEMMA2: Architecture = Architecture {
             ("attn_logit_softcapping", 50.0),
             ("final_logit_softcapping", 30.0),
         ],
-        activation: &[("hidden_activation", "gelu_pytorch_tanh"), ("hidden_act", "gelu_pytorch_tanh")],
+        activation: ActivationKey {
+            key: "hidden_activation",
+            names: &["gelu_pytorch_tanh", "gelu_new"],
+            also_written: &["hidden_act"],
+        },
         windows: WindowedLayers::Listed,
         options: &[ClassOption::SoftCaps, ClassOption::QueryScalar],
-        flags: &[("attention_bias", false)],
-        ..LLAMA.hugging_face
+        ..GEMMA.hugging_face
     },
     onnx: Onnx { genai_type: Some("gemma2") },
+    ..GEMMA
 };

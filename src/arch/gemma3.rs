@@ -1,7 +1,8 @@
 //! Gemma 3: Gemma 2 with norms of each head of q and k in place of the soft caps, and a RoPE of its own in
 //! the windowed blocks, which are five of every six.
 
-use super::gemma2::{GEMMA_ENDS, GEMMA_NORMS, GEMMA2};
+use super::gemma::GEMMA_ENDS;
+use super::gemma2::{GEMMA_NORMS, GEMMA2};
 use super::groups::{ATTENTION, FEED_FORWARD, HEAD_NORMS};
 use super::schema::*;
 
@@ -24,7 +25,7 @@ pub(super) const GEMMA3: Architecture = Architecture {
     },
     converter: Converter {
         vocabularies: &[VocabularySource::SentencePiece, VocabularySource::ByteLevel],
-        keys: &[
+        keys: &[&[
             Key::Blocks,
             Key::Context,
             Key::Width,
@@ -39,7 +40,7 @@ pub(super) const GEMMA3: Architecture = Architecture {
             Key::FileType,
             Key::GivenLogitCap,
             Key::Window,
-        ],
+        ]],
         rope_types: &[RopeType::Linear],
         writes_head: true,
         dropped_prefixes: &[

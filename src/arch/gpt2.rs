@@ -47,9 +47,9 @@ pub(super) const GPT2: Architecture = Architecture {
         activation: Activation::Gelu,
         ..LLAMA.forward
     },
-    gguf: Gguf { layers_of_70b: None, ..LLAMA.gguf },
+    gguf: Gguf::USUAL,
     converter: Converter {
-        keys: &[
+        keys: &[&[
             Key::Blocks,
             Key::Context,
             Key::Width,
@@ -57,7 +57,7 @@ pub(super) const GPT2: Architecture = Architecture {
             Key::Heads,
             Key::LayerEpsilon,
             Key::FileType,
-        ],
+        ]],
         rope_types: &[],
         ..Converter::USUAL
     },
@@ -74,7 +74,11 @@ pub(super) const GPT2: Architecture = Architecture {
         ],
         defaults: &[("layer_norm_epsilon", 1e-5), ("n_positions", 1024.0)],
         heads: HeadKeys::Ungrouped,
-        activation: &[("activation_function", "gelu_new")],
+        activation: ActivationKey {
+            key: "activation_function",
+            names: &["gelu_new", "gelu_pytorch_tanh"],
+            also_written: &[],
+        },
         ff_ratio: Some(4),
         options: &[ClassOption::ContextTwice],
         flags: &[("scale_attn_weights", true)],

@@ -1,28 +1,15 @@
 //! Granite 3: llama with four multipliers: of embeddings, of attention scores, of what each part of a block
 //! adds, and of logits.
 
+use super::groups::FIRST_KEYS;
 use super::llama::LLAMA;
 use super::schema::*;
 
 pub(super) const GRANITE: Architecture = Architecture {
     name: "granite",
-    gguf: Gguf { layers_of_70b: None, ..LLAMA.gguf },
+    gguf: Gguf::USUAL,
     converter: Converter {
-        keys: &[
-            Key::Blocks,
-            Key::Context,
-            Key::Width,
-            Key::FeedForward,
-            Key::Heads,
-            Key::KeyValueHeads,
-            Key::LinearScaling,
-            Key::RopeBase,
-            Key::RmsEpsilon,
-            Key::FileType,
-            Key::Vocabulary,
-            Key::RopeDimensions,
-            Key::Scales,
-        ],
+        keys: &[FIRST_KEYS, &[Key::FileType, Key::Vocabulary, Key::RopeDimensions, Key::Scales]],
         ..LLAMA.converter
     },
     hugging_face: HuggingFace {

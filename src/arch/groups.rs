@@ -3,18 +3,23 @@
 
 use super::schema::HeadKind::{KeyValue as KeyValueHeads, Query as QueryHeads};
 use super::schema::Size::{self, ExpertFf, Experts, Ff, Head, KeyValue, Model, Query, Vocab};
-use super::schema::TensorNames;
+use super::schema::{Key, TensorNames};
 
 const fn line(canonical: &'static str, hugging_face: &'static str, shape: &'static [Size]) -> TensorNames {
     TensorNames::new(canonical, hugging_face, shape)
 }
 
+/// The embedding.
+pub(super) const EMBEDDING: TensorNames = line("token_embd", "model.embed_tokens", &[Vocab, Model]);
+
+/// The norm after the last block.
+pub(super) const LAST_NORM: TensorNames = line("output_norm", "model.norm", &[Model]);
+
+/// The output head. A model without this tensor has a tied head: the embedding.
+pub(super) const HEAD: TensorNames = line("output", "lm_head", &[Vocab, Model]).optional();
+
 /// The embedding, the last norm and the output head.
-pub(super) const ENDS: &[TensorNames] = &[
-    line("token_embd", "model.embed_tokens", &[Vocab, Model]),
-    line("output_norm", "model.norm", &[Model]),
-    line("output", "lm_head", &[Vocab, Model]).optional(),
-];
+pub(super) const ENDS: &[TensorNames] = &[EMBEDDING, LAST_NORM, HEAD];
 
 /// A norm before attention, and another before the feed-forward part.
 pub(super) const NORMS_BEFORE: &[TensorNames] = &[
@@ -94,5 +99,15 @@ pub(super) const TARGETS: &[(&str, &str)] = &[
     ("down", "ffn_down"),
 ];
 
-/// The activation of a SwiGLU in config.json.
-pub(super) const SILU: &[(&str, &str)] = &[("hidden_act", "silu")];
+/// The GGUF keys that most of the converter's classes write first.
+pub(super) const FIRST_KEYS: &[Key] = &[
+    Key::Blocks,
+    Key::Context,
+    Key::Width,
+    Key::FeedForward,
+    Key::Heads,
+    Key::KeyValueHeads,
+    Key::LinearScaling,
+    Key::RopeBase,
+    Key::RmsEpsilon,
+];

@@ -1,7 +1,7 @@
 //! Llama 1 to 3, SmolLM2, TinyLlama and other models of the same design: RMSNorm, rotary embeddings,
 //! grouped-query attention, SwiGLU.
 
-use super::groups::{ENDS, FEED_FORWARD_BIASED, NORMS_BEFORE, PERMUTED_ATTENTION, SILU, TARGETS};
+use super::groups::{ENDS, FEED_FORWARD_BIASED, FIRST_KEYS, NORMS_BEFORE, PERMUTED_ATTENTION, TARGETS};
 use super::schema::*;
 
 pub(super) const LLAMA: Architecture = Architecture {
@@ -18,7 +18,7 @@ pub(super) const LLAMA: Architecture = Architecture {
         activation: Activation::Silu,
         scales_embedding: false,
     },
-    gguf: Gguf { soft_caps: None, windows: None, width_scaled_layers: &[], layers_of_70b: Some(80) },
+    gguf: Gguf { layers_of_70b: Some(80), ..Gguf::USUAL },
     converter: Converter {
         vocabularies: &[
             VocabularySource::SentencePiece,
@@ -27,25 +27,11 @@ pub(super) const LLAMA: Architecture = Architecture {
         ],
         space_prefix: SpacePrefix::FromFolder,
         // CodeLlama, and Granite's first small models.
-        by_vocabulary_size: &[
-            (32016, TokenizerOverride::EndOfTurn(32010)),
-            (49152, TokenizerOverride::NoBos),
+        overrides: &[
+            (Some(32016), TokenizerOverride::EndOfTurn(32010)),
+            (Some(49152), TokenizerOverride::NoBos),
         ],
-        keys: &[
-            Key::Blocks,
-            Key::Context,
-            Key::Width,
-            Key::FeedForward,
-            Key::Heads,
-            Key::KeyValueHeads,
-            Key::LinearScaling,
-            Key::RopeBase,
-            Key::RmsEpsilon,
-            Key::HeadLengths,
-            Key::FileType,
-            Key::Vocabulary,
-            Key::RopeDimensions,
-        ],
+        keys: &[FIRST_KEYS, &[Key::HeadLengths, Key::FileType, Key::Vocabulary, Key::RopeDimensions]],
         rope_types: &[RopeType::Linear, RopeType::Llama3],
         ..Converter::USUAL
     },
@@ -55,7 +41,7 @@ pub(super) const LLAMA: Architecture = Architecture {
         keys: &[],
         defaults: &[],
         heads: HeadKeys::GroupedWithLength,
-        activation: SILU,
+        activation: ActivationKey { key: "hidden_act", names: &["silu", "swish"], also_written: &[] },
         ff_ratio: None,
         windows: WindowedLayers::None,
         options: &[ClassOption::Biases],

@@ -1,6 +1,6 @@
 //! Mixtral: mistral with a mixture of experts as its feed-forward part. GGUF calls it a llama.
 
-use super::groups::{ATTENTION_TARGETS, ENDS, MIXTRAL_EXPERTS, NORMS_BEFORE, PERMUTED_ATTENTION};
+use super::groups::{ATTENTION_TARGETS, ENDS, FIRST_KEYS, MIXTRAL_EXPERTS, NORMS_BEFORE, PERMUTED_ATTENTION};
 use super::llama::LLAMA;
 use super::mistral::MISTRAL;
 use super::schema::*;
@@ -13,20 +13,8 @@ pub(super) const MIXTRAL: Architecture = Architecture {
     },
     converter: Converter {
         keys: &[
-            Key::Blocks,
-            Key::Context,
-            Key::Width,
-            Key::FeedForward,
-            Key::Heads,
-            Key::KeyValueHeads,
-            Key::LinearScaling,
-            Key::RopeBase,
-            Key::RmsEpsilon,
-            Key::Experts,
-            Key::GivenHeadLengths,
-            Key::FileType,
-            Key::Vocabulary,
-            Key::RopeDimensions,
+            FIRST_KEYS,
+            &[Key::Experts, Key::GivenHeadLengths, Key::FileType, Key::Vocabulary, Key::RopeDimensions],
         ],
         experts: &["ffn_gate_exps", "ffn_down_exps", "ffn_up_exps"],
         ..LLAMA.converter

@@ -13,6 +13,7 @@ mod groups;
 mod pattern;
 mod schema;
 
+mod gemma;
 mod gemma2;
 mod gemma3;
 mod gpt2;
@@ -37,6 +38,7 @@ pub const ALL: &[&Architecture] = &[
     &qwen2::QWEN2,
     &qwen3::QWEN3,
     &qwen3_moe::QWEN3_MOE,
+    &gemma::GEMMA,
     &gemma2::GEMMA2,
     &gemma3::GEMMA3,
     &phi3::PHI3,
@@ -79,59 +81,4 @@ pub fn is_windowed(layer: usize, period: usize) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn descriptions_are_consistent() {
-        let mut model_types = BTreeSet::new();
-        for architecture in ALL {
-            let class = &architecture.hugging_face;
-            let name = class.class;
-            assert!(class.model_types.iter().all(|model_type| model_types.insert(*model_type)), "{name}");
-            let genai = architecture.onnx.genai_type;
-            assert!(genai.is_none_or(|genai| class.model_types.contains(&genai)), "{name}");
-            let experts = !architecture.converter.experts.is_empty();
-            assert_eq!(experts, architecture.has_experts(), "{name}");
-
-            let names: Vec<&str> = architecture.names().map(|tensor| tensor.canonical).collect();
-            assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{name}: a tensor twice");
-            for (role, target) in architecture.tensors.targets {
-                let known = match target.split_once('[') {
-                    Some((whole, _)) => architecture.parts(whole).iter().any(|(part, _)| part == role),
-                    None => architecture.line(&format!("blk.0.{target}")).is_some(),
-                };
-                assert!(known, "{name}: {target}");
-            }
-            for (fused, _) in architecture.tensors.fused {
-                assert!(architecture.line(&format!("blk.0.{fused}")).is_some(), "{name}: {fused}");
-            }
-        }
-    }
-
-    #[test]
-    fn architectures_are_found_by_their_names() {
-        for architecture in ALL {
-            let found = by_model_type(architecture.hugging_face.model_types[0]).unwrap();
-            assert_eq!(found.hugging_face.class, architecture.hugging_face.class);
-            let found = by_gguf_name(architecture.name, architecture.has_experts()).unwrap();
-            assert_eq!(found.name, architecture.name);
-        }
-        assert!(by_model_type("").is_none() && by_gguf_name("", false).is_none());
-    }
-
-    #[test]
-    fn blocks_are_known_by_the_prefixes_of_every_folder() {
-        let all: BTreeSet<String> = ALL.iter().flat_map(|known| known.block_prefixes()).collect();
-        let right = [
-            "h.",
-            "language_model.model.layers.",
-            "model.language_model.layers.",
-            "model.layers.",
-            "transformer.h.",
-        ];
-        assert_eq!(all.into_iter().collect::<Vec<_>>(), right);
-    }
-}
+mod tests;

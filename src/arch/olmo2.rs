@@ -20,8 +20,7 @@ pub(super) const OLMO2: Architecture = Architecture {
     gguf: Gguf {
         // OLMo 3's, whose files have the same architecture.
         windows: Some(Windows { period: 4, length: None, rope_base: None, scaled: false }),
-        layers_of_70b: None,
-        ..LLAMA.gguf
+        ..Gguf::USUAL
     },
     converter: Converter::USUAL,
     hugging_face: HuggingFace {

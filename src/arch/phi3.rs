@@ -32,10 +32,10 @@ pub(super) const PHI3: Architecture = Architecture {
         ..LLAMA.tensors
     },
     forward: Forward { positions: Positions::RopeHalf, ..LLAMA.forward },
-    gguf: Gguf { layers_of_70b: None, ..LLAMA.gguf },
+    gguf: Gguf::USUAL,
     converter: Converter {
         vocabularies: &[VocabularySource::Phi3, VocabularySource::ByteLevel],
-        keys: &[
+        keys: &[&[
             Key::Context,
             Key::OriginalContext,
             Key::Width,
@@ -48,7 +48,7 @@ pub(super) const PHI3: Architecture = Architecture {
             Key::RopeBase,
             Key::FileType,
             Key::WindowOrZero,
-        ],
+        ]],
         rope_types: &[RopeType::LongRope],
         ..Converter::USUAL
     },

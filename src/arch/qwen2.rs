@@ -11,7 +11,7 @@ pub(super) const QWEN2: Architecture = Architecture {
     name: "qwen2",
     tensors: Tensors { groups: &[ENDS, NORMS_BEFORE, BIASED_ATTENTION, FEED_FORWARD], ..LLAMA.tensors },
     forward: Forward { positions: Positions::RopeHalf, ..LLAMA.forward },
-    gguf: Gguf { layers_of_70b: None, ..LLAMA.gguf },
+    gguf: Gguf::USUAL,
     converter: Converter {
         vocabularies: &[VocabularySource::SentencePiece, VocabularySource::ByteLevel],
         ..Converter::USUAL

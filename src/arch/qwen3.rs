@@ -1,28 +1,13 @@
 //! Qwen 3: norms of each head of q and k in place of Qwen 2's biases.
 
-use super::groups::{ATTENTION, ENDS, FEED_FORWARD, HEAD_NORMS, NORMS_BEFORE};
+use super::groups::{ATTENTION, ENDS, FEED_FORWARD, FIRST_KEYS, HEAD_NORMS, NORMS_BEFORE};
 use super::qwen2::QWEN2;
 use super::schema::*;
 
 pub(super) const QWEN3: Architecture = Architecture {
     name: "qwen3",
     tensors: Tensors { groups: &[ENDS, NORMS_BEFORE, HEAD_NORMS, ATTENTION, FEED_FORWARD], ..QWEN2.tensors },
-    converter: Converter {
-        keys: &[
-            Key::Blocks,
-            Key::Context,
-            Key::Width,
-            Key::FeedForward,
-            Key::Heads,
-            Key::KeyValueHeads,
-            Key::LinearScaling,
-            Key::RopeBase,
-            Key::RmsEpsilon,
-            Key::HeadLengths,
-            Key::FileType,
-        ],
-        ..QWEN2.converter
-    },
+    converter: Converter { keys: &[FIRST_KEYS, &[Key::HeadLengths, Key::FileType]], ..QWEN2.converter },
     hugging_face: HuggingFace {
         model_types: &["qwen3"],
         class: "Qwen3ForCausalLM",

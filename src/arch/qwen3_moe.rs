@@ -1,6 +1,6 @@
 //! Qwen 3 with a mixture of experts as its feed-forward part.
 
-use super::groups::{ATTENTION, ATTENTION_TARGETS, ENDS, HEAD_NORMS, NORMS_BEFORE, QWEN_EXPERTS};
+use super::groups::{ATTENTION, ATTENTION_TARGETS, ENDS, FIRST_KEYS, HEAD_NORMS, NORMS_BEFORE, QWEN_EXPERTS};
 use super::qwen3::QWEN3;
 use super::schema::*;
 
@@ -12,21 +12,7 @@ pub(super) const QWEN3_MOE: Architecture = Architecture {
         ..QWEN3.tensors
     },
     converter: Converter {
-        keys: &[
-            Key::Blocks,
-            Key::Context,
-            Key::Width,
-            Key::FeedForward,
-            Key::Heads,
-            Key::KeyValueHeads,
-            Key::LinearScaling,
-            Key::RopeBase,
-            Key::RmsEpsilon,
-            Key::Experts,
-            Key::GivenHeadLengths,
-            Key::FileType,
-            Key::ExpertFeedForward,
-        ],
+        keys: &[FIRST_KEYS, &[Key::Experts, Key::GivenHeadLengths, Key::FileType, Key::ExpertFeedForward]],
         experts: &["ffn_down_exps", "ffn_gate_exps", "ffn_up_exps"],
         ..Converter::USUAL
     },

@@ -12,7 +12,7 @@ use super::folder::{CONFIG, Folder};
 use super::opened::Opened;
 use super::rope::{self, Rope};
 use super::tensor::BaseTensor;
-use crate::arch::{self, Activation, Architecture, Positions, WindowedLayers, is_windowed};
+use crate::arch::{self, Architecture, Positions, WindowedLayers, is_windowed};
 use crate::{Error, Result};
 
 /// Open a folder with config.json and safetensors files.
@@ -212,17 +212,11 @@ impl Fields {
                 "this variant of the architecture is not supported yet",
             ))
         };
-        let known: &[&str] = match self.architecture.forward.activation {
-            Activation::Silu => &["silu", "swish"],
-            Activation::Gelu => &["gelu_pytorch_tanh", "gelu_new"],
-        };
-        // Gemma's `hidden_act` says "gelu" where `hidden_activation` means the tanh formula.
-        for key in ["hidden_activation", "activation_function", "hidden_act"] {
-            let Some(name) = self.json[key].as_str() else { continue };
-            if !known.contains(&name) {
-                return unlike(key, format!("its activation function is '{}'", name.escape_debug()));
-            }
-            break;
+        let activation = &self.architecture.hugging_face.activation;
+        if let Some(name) = self.json[activation.key].as_str()
+            && !activation.names.contains(&name)
+        {
+            return unlike(activation.key, format!("its activation function is '{}'", name.escape_debug()));
         }
         let flags = [
             ("scale_attn_by_inverse_layer_idx", false),

@@ -12,6 +12,7 @@ mod chat;
 mod cli;
 mod convert;
 mod export;
+mod families;
 mod merge;
 mod model;
 mod skipped;

@@ -8,7 +8,7 @@ use curmerge_formats::dtype::DType;
 use serde_json::{Value, json};
 
 use crate::support::environment::{self, named};
-use crate::support::families::{Container, Family};
+use crate::support::families::{Container, Family, genai};
 use crate::support::goldens::error;
 use crate::support::remade::Remade;
 use crate::support::{program, python, venv};
@@ -108,19 +108,7 @@ fn assert_generated(what: &str, ours: &[[Vec<u32>; 2]], found: &Value) {
 #[ignore = "needs onnxruntime-genai"]
 fn genai_generates_the_same_tokens_with_every_architecture() {
     let scratch = tempfile::tempdir().unwrap();
-    for name in [
-        "llama2",
-        "llama3",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "gemma2",
-        "gemma3",
-        "gemma3-linear",
-        "phi3",
-        "phi3-long",
-        "granite",
-    ] {
+    for name in genai() {
         let prompts = ["The quick brown fox", "In the evening, when the wind comes from the west"];
         for container in [Container::Folder, Container::Gguf] {
             let source = Family::open(name).path(container);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use curmerge::arch::{self, Activation, Architecture};
 use curmerge::base::Base;
 use curmerge::cur::Selection;
 use curmerge_formats::SafeTensors;
@@ -12,42 +13,60 @@ use super::adapter::Recipe;
 use super::goldens::{integers, numbers};
 use super::{fixture, folder};
 
-/// Calls a macro with the fixtures of the architectures that curmerge knows: a name for a module, and the
-/// folder's.
+/// Calls a macro with the fixtures that can be converted to ONNX: a name for a module, and the folder's.
+/// Entries after the macro's name are appended.
 #[macro_export]
-macro_rules! each_family {
-    ($call:ident) => {
+macro_rules! each_convertible {
+    ($call:ident $($more:tt)*) => {
         $call! {
             llama2: "llama2",
             llama3: "llama3",
             mistral: "mistral",
-            mixtral: "mixtral",
             qwen2: "qwen2",
             qwen3: "qwen3",
-            qwen3moe: "qwen3moe",
+            gemma: "gemma",
             gemma2: "gemma2",
             gemma3: "gemma3",
             gemma3_linear: "gemma3-linear",
             phi3: "phi3",
             phi3_long: "phi3-long",
-            gpt2: "gpt2",
             olmo2: "olmo2",
             granite: "granite",
+            $($more)*
+        }
+    };
+}
+
+/// Calls a macro with all fixtures: those of `each_convertible!`, and those that have no form in ONNX.
+#[macro_export]
+macro_rules! each_family {
+    ($call:ident) => {
+        each_convertible! {
+            $call
+            mixtral: "mixtral",
+            qwen3moe: "qwen3moe",
+            gpt2: "gpt2",
         }
     };
 }
 
 macro_rules! names {
-    ($($module:ident: $name:literal),* $(,)?) => { [$($name),*] };
+    ($($module:ident: $name:literal),* $(,)?) => { &[$($name),*] };
 }
 /// The folder of every fixture.
-pub const ALL: [&str; 15] = each_family!(names);
+pub const ALL: &[&str] = each_family!(names);
+
+/// The fixtures that can be converted into ONNX.
+pub const CONVERTIBLE: &[&str] = each_convertible!(names);
+
+/// The fixtures of the families that onnxruntime-genai runs.
+pub fn genai() -> impl Iterator<Item = &'static str> {
+    let runs = |name: &&str| Family::open(name).architecture().onnx.genai_type.is_some();
+    ALL.iter().copied().filter(runs)
+}
 
 /// Both containers of each fixture.
 pub const CONTAINERS: [Container; 2] = [Container::Folder, Container::Gguf];
-
-/// The fixtures from which tests make models for onnxruntime-genai.
-pub const GENAI: [&str; 6] = ["llama3", "mistral", "qwen3", "gemma2", "gemma3", "phi3"];
 
 /// A folder of fixtures/arch, whose README.md describes the files.
 #[derive(Debug)]
@@ -88,6 +107,23 @@ impl Family {
             Container::Folder => "hf",
             Container::Gguf => "model.gguf",
         })
+    }
+
+    /// curmerge's description of the family.
+    pub fn architecture(&self) -> &'static Architecture {
+        let config = std::fs::read(self.path(Container::Folder).join("config.json")).unwrap();
+        let config: Value = serde_json::from_slice(&config).unwrap();
+        arch::by_model_type(config["model_type"].as_str().unwrap()).unwrap()
+    }
+
+    /// Whether llama.cpp computes the activation with an F16 table.
+    pub fn has_gelu_table(&self) -> bool {
+        self.architecture().forward.activation == Activation::Gelu
+    }
+
+    /// Whether the folder stores norms minus 1.
+    pub fn has_unit_offset(&self) -> bool {
+        self.architecture().names().any(|tensor| tensor.unit_offset)
     }
 
     /// Whether a GGUF file cannot express all that the folder does, so that the two are different models.

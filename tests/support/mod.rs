@@ -13,7 +13,6 @@ pub mod limited;
 pub mod next;
 pub mod ollama;
 pub mod onnx_llama;
-#[macro_use]
 pub mod onnx_weights;
 pub mod onnx_writer;
 #[macro_use]

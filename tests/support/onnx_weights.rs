@@ -1,4 +1,4 @@
-//! The fixtures that ONNX models are made of, and the weights of these models.
+//! The weights of ONNX models that curmerge writes, and the GGUF files to compare them with.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,27 +8,6 @@ use curmerge_formats::onnx::Onnx;
 
 use super::families::{Container, Family};
 use super::remade::Remade;
-
-/// Calls a macro with the fixtures that ONNX models are made of: a name for a module, and the folder's.
-#[macro_export]
-macro_rules! each_convertible {
-    ($call:ident) => {
-        $call! {
-            llama2: "llama2",
-            llama3: "llama3",
-            mistral: "mistral",
-            qwen2: "qwen2",
-            qwen3: "qwen3",
-            gemma2: "gemma2",
-            gemma3: "gemma3",
-            gemma3_linear: "gemma3-linear",
-            phi3: "phi3",
-            phi3_long: "phi3-long",
-            olmo2: "olmo2",
-            granite: "granite",
-        }
-    };
-}
 
 /// The f32 values of little-endian bytes.
 pub fn f32s(bytes: &[u8]) -> Vec<f32> {

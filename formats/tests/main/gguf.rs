@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use curmerge_formats::{Array, DType, Error, Gguf, GgufLayout, NewTensor, Value};
 use tempfile::TempDir;
 
+use crate::whole_file::{numbered, written};
+
 fn metadata() -> Vec<(String, Value)> {
     let text = |text: &str| text.to_owned();
     vec![
@@ -41,15 +43,11 @@ fn tensors() -> Vec<NewTensor> {
 /// A small valid file; byte i of the data is i.
 fn valid() -> Vec<u8> {
     let layout = GgufLayout::new(3, 32, &metadata(), tensors()).unwrap();
-    let mut bytes = layout.header().to_vec();
-    bytes.extend((0..layout.file_bytes() as usize - bytes.len()).map(|i| i as u8));
-    bytes
+    numbered(layout.header(), layout.file_bytes())
 }
 
 fn open(folder: &TempDir, bytes: &[u8]) -> Result<Gguf, Error> {
-    let path = folder.path().join("model.gguf");
-    std::fs::write(&path, bytes).unwrap();
-    Gguf::open(&path)
+    written(folder, "model.gguf", bytes, Gguf::open)
 }
 
 #[test]

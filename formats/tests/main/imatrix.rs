@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use curmerge_formats::{DType, Error, GgufLayout, Imatrix, NewTensor};
 use tempfile::TempDir;
 
+use crate::whole_file::written;
+
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
 }
 
 fn open(folder: &TempDir, bytes: &[u8]) -> Result<Imatrix, Error> {
-    let path = folder.path().join("imatrix");
-    std::fs::write(&path, bytes).unwrap();
-    Imatrix::open(&path)
+    written(folder, "imatrix", bytes, Imatrix::open)
 }
 
 /// The error's message, which must be one line that names the file.

@@ -11,3 +11,4 @@ mod onnx_write;
 mod output;
 mod quant_goldens;
 mod safetensors;
+mod whole_file;

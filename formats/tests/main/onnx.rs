@@ -11,14 +11,14 @@ use curmerge_formats::{Container, Error, detect, sha256_hex};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::whole_file::written;
+
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/onnx").join(name)
 }
 
 fn open(folder: &TempDir, bytes: &[u8]) -> Result<Onnx, Error> {
-    let path = folder.path().join("model.onnx");
-    fs::write(&path, bytes).unwrap();
-    Onnx::open(&path)
+    written(folder, "model.onnx", bytes, Onnx::open)
 }
 
 #[test]

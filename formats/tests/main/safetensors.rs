@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use curmerge_formats::{DType, Error, NewSafeTensor, SafeTensors, SafeTensorsLayout, shard_index};
 use tempfile::TempDir;
 
+use crate::whole_file::{numbered, written};
+
 fn metadata() -> BTreeMap<String, String> {
     BTreeMap::from([("format".into(), "pt".into()), ("a \"quoted\"\nkey".into(), "é\u{1}".into())])
 }
@@ -24,15 +26,11 @@ fn tensors() -> Vec<NewSafeTensor> {
 /// A small valid file; byte i of the data is i.
 fn valid() -> Vec<u8> {
     let layout = SafeTensorsLayout::new(&metadata(), tensors()).unwrap();
-    let mut bytes = layout.header().to_vec();
-    bytes.extend((0..layout.file_bytes() as usize - bytes.len()).map(|i| i as u8));
-    bytes
+    numbered(layout.header(), layout.file_bytes())
 }
 
 fn open(folder: &TempDir, bytes: &[u8]) -> Result<SafeTensors, Error> {
-    let path = folder.path().join("model.safetensors");
-    std::fs::write(&path, bytes).unwrap();
-    SafeTensors::open(&path)
+    written(folder, "model.safetensors", bytes, SafeTensors::open)
 }
 
 #[test]

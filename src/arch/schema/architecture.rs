@@ -1,9 +1,12 @@
 //! A model family, and lookups in its description.
 
-use super::{Converter, Forward, Gguf, HuggingFace, Onnx, Size, TensorNames, Tensors};
+use super::{Converter, Forward, Gguf, HuggingFace, NormKind, Onnx, Positions, Size, TensorNames, Tensors};
 use crate::arch::pattern::{matches, renamed};
 
 /// The description of a model family.
+///
+/// A family that starts from a sibling with `..SIBLING` claims that every field it leaves out is the
+/// sibling's. Each field says where to look that up.
 #[derive(Clone, Copy, Debug)]
 pub struct Architecture {
     /// `general.architecture` in GGUF, and the prefix of its keys. Several families may have the same.
@@ -78,6 +81,15 @@ impl Architecture {
     /// row on; empty for other matrices.
     pub fn parts(&self, name: &str) -> &'static [(&'static str, Size)] {
         self.tensors.fused.iter().find(|(fused, _)| *fused == name).map_or(&[], |(_, parts)| parts)
+    }
+
+    /// What the family has that the ONNX models that curmerge writes have no form for.
+    pub fn without_onnx_form(&'static self) -> Option<&'static str> {
+        if self.has_experts() {
+            return Some("experts");
+        }
+        let Forward { norm, positions, .. } = self.forward;
+        (norm != NormKind::Rms || positions == Positions::Learned).then_some("LayerNorm or learned positions")
     }
 
     /// Whether the feed-forward part is a mixture of experts.

@@ -1,23 +1,28 @@
 //! What llama.cpp's convert_hf_to_gguf.py does for a family. It has a class for each; here they are data.
 
+use crate::arch::groups::FIRST_KEYS;
+
 /// How a Hugging Face folder of a family becomes a GGUF file.
 #[derive(Clone, Copy, Debug)]
 pub struct Converter {
-    /// Where the vocabulary may be; the first that the folder has is used.
+    /// Where the vocabulary may be; the first that the folder has is used. The class's `set_vocab` tries them
+    /// in this order.
     pub vocabularies: &'static [VocabularySource],
     /// When `tokenizer.ggml.add_space_prefix` is written.
     pub space_prefix: SpacePrefix,
-    /// Tokenizer keys of single models, which the converter recognises by the size of their vocabulary.
-    pub by_vocabulary_size: &'static [(usize, TokenizerOverride)],
-    /// The keys under the architecture's name, in the order in which they are written.
-    pub keys: &'static [Key],
+    /// Tokenizer keys that the class sets itself, after those of the folder: the vocabulary size by which the
+    /// converter recognises the models that get the key (`None`: all models), and the key.
+    pub overrides: &'static [(Option<usize>, TokenizerOverride)],
+    /// The keys under the architecture's name, in the order in which the class's `set_gguf_parameters` writes
+    /// them, in groups that families share. A key of a property that the family lacks must not be among them.
+    pub keys: &'static [&'static [Key]],
     /// The rules of RoPE scaling that can be written.
     pub rope_types: &'static [RopeType],
     /// The stacked experts of a block, in the order in which they are written: canonical names after
     /// `blk.N.`.
     pub experts: &'static [&'static str],
-    /// Whether an output head in the folder is written. llama.cpp takes the embedding for the head of some
-    /// families.
+    /// Whether an output head in the folder is written. Classes whose `filter_tensors` skips `lm_head.weight`
+    /// do not: llama.cpp then takes the embedding for the head.
     pub writes_head: bool,
     /// Prefixes of the folder's tensors that are not written: vision towers and projectors.
     pub dropped_prefixes: &'static [&'static str],
@@ -28,25 +33,18 @@ impl Converter {
     pub(in crate::arch) const USUAL: Self = Self {
         vocabularies: &[VocabularySource::ByteLevel],
         space_prefix: SpacePrefix::Unset,
-        by_vocabulary_size: &[],
-        keys: &[
-            Key::Blocks,
-            Key::Context,
-            Key::Width,
-            Key::FeedForward,
-            Key::Heads,
-            Key::KeyValueHeads,
-            Key::LinearScaling,
-            Key::RopeBase,
-            Key::RmsEpsilon,
-            Key::GivenHeadLengths,
-            Key::FileType,
-        ],
+        overrides: &[],
+        keys: &[FIRST_KEYS, &[Key::GivenHeadLengths, Key::FileType]],
         rope_types: &[RopeType::Linear],
         experts: &[],
         writes_head: true,
         dropped_prefixes: &[],
     };
+
+    /// Whether files of the family have this key.
+    pub fn writes(&self, key: Key) -> bool {
+        self.keys.iter().any(|group| group.contains(&key))
+    }
 }
 
 /// Where a vocabulary is.
@@ -74,12 +72,13 @@ pub enum SpacePrefix {
     Off,
 }
 
-/// A tokenizer key of one model.
+/// A tokenizer key that a class of the converter sets itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenizerOverride {
     /// `add_bos_token` is false, whatever the folder says.
     NoBos,
-    /// `eot_token_id`.
+    /// `eot_token_id`. gguf-py has no keys for the other tokens (prefix, suffix, middle) that these classes
+    /// set.
     EndOfTurn(u32),
 }
 

@@ -25,9 +25,11 @@ pub enum NormKind {
 /// How attention learns a token's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Positions {
-    /// RoPE; in the canonical layout the two entries of a pair are neighbours.
+    /// RoPE; in the canonical layout the two entries of a pair are neighbours (`LLAMA_ROPE_TYPE_NORM` in
+    /// llama.cpp). Its converter permutes q and k: their tensors have
+    /// [`rotary_halves`](super::TensorNames::rotary_halves).
     RopeInterleaved,
-    /// RoPE; the two entries of a pair are half the rotated length apart.
+    /// RoPE; the two entries of a pair are half the rotated length apart (`LLAMA_ROPE_TYPE_NEOX`).
     RopeHalf,
     /// One learned vector per position, added to the token's embedding.
     Learned,

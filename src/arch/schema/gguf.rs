@@ -3,17 +3,26 @@
 /// What llama.cpp assumes about a family where a GGUF file does not say it.
 #[derive(Clone, Copy, Debug)]
 pub struct Gguf {
-    /// Default soft caps of attention scores and of logits, for families that have them. Without a default,
-    /// attention has no cap, whatever the file says.
+    /// The soft caps of attention scores and of logits that a file without the keys has. `None`: llama.cpp
+    /// reads neither key. `Some([None, None])`: it reads the cap of logits, and a file without one has none.
+    /// It reads the cap of scores only if there is a default.
     pub soft_caps: Option<[Option<f64>; 2]>,
-    /// Sliding windows, if llama.cpp implements them for the family.
+    /// Sliding windows. `None` if llama.cpp's graph of the family has none, whatever the file says.
     pub windows: Option<Windows>,
     /// Block counts of the models whose attention scale is `sqrt(heads / d_model)` in place of `1 /
-    /// sqrt(head_dim)`.
+    /// sqrt(head_dim)`: those that `load_arch_hparams` in llama.cpp's `src/models/FAMILY.cpp` names by their
+    /// size and gives another `f_attention_scale`.
     pub width_scaled_layers: &'static [usize],
     /// Block count of the models that llama.cpp calls 70B if they share key and value heads; llama-quantize
     /// gives their `attn_v` more bits.
     pub layers_of_70b: Option<usize>,
+}
+
+impl Gguf {
+    /// What llama.cpp assumes about most families: nothing. A family with a name of its own in GGUF starts
+    /// from this and not from a sibling.
+    pub(in crate::arch) const USUAL: Self =
+        Self { soft_caps: None, windows: None, width_scaled_layers: &[], layers_of_70b: None };
 }
 
 /// Sliding windows as llama.cpp implements them for a family.

@@ -9,20 +9,39 @@ pub struct HuggingFace {
     pub class: &'static str,
     /// Keys that have another name than in llama's config.json: llama's name, and this family's.
     pub keys: &'static [(&'static str, &'static str)],
-    /// The class's defaults for keys that config.json leaves out, by this family's names; 1 is true.
+    /// The class's defaults for keys that config.json leaves out, by this family's names; 1 is true. They are
+    /// in transformers' `configuration_FAMILY.py`. What is given neither here nor in config.json is
+    ///
+    /// | key | value |
+    /// |---|---|
+    /// | `rms_norm_eps` | 1e-6 |
+    /// | `rope_theta` | 10000 |
+    /// | `max_position_embeddings` | 2048 |
+    /// | `num_key_value_heads` | `num_attention_heads` |
+    /// | `head_dim` | `hidden_size / num_attention_heads` |
+    /// | `query_pre_attn_scalar` | `head_dim` |
+    /// | `intermediate_size` | by `ff_ratio`, or `moe_intermediate_size` of a mixture of experts |
+    /// | soft caps, windows, the RoPE of windowed blocks | none |
+    /// | multipliers | 1 |
+    ///
+    /// Without a default, a folder that lacks `vocab_size`, `hidden_size`, `num_hidden_layers`,
+    /// `num_attention_heads` or a number of experts is refused. Opening a folder does not read
+    /// `tie_word_embeddings`: the head is tied if the folder has no tensor for it.
     pub defaults: &'static [(&'static str, f64)],
     /// The keys that describe attention heads.
     pub heads: HeadKeys,
-    /// Keys that name the activation, and its name.
-    pub activation: &'static [(&'static str, &'static str)],
+    /// The key that names the activation.
+    pub activation: ActivationKey,
     /// `intermediate_size / hidden_size` of a model whose `intermediate_size` is missing or null; `None` if
     /// it must be given.
     pub ff_ratio: Option<usize>,
     /// Which blocks have a sliding window.
     pub windows: WindowedLayers,
-    /// What else the class can be configured to do.
+    /// What else the class can be configured to do. A model that needs an option which its class lacks is not
+    /// written as a folder.
     pub options: &'static [ClassOption],
-    /// Keys that have the same value in every model of the family that curmerge opens.
+    /// Keys that have the same value in every model of the family that curmerge opens. They are only written.
+    /// On reading, `src/base/hugging_face.rs` refuses variants, and an unknown bias is refused as a tensor.
     pub flags: &'static [(&'static str, bool)],
 }
 
@@ -35,6 +54,26 @@ impl HuggingFace {
     /// The class's default for a key, by this family's name.
     pub fn default(&self, key: &str) -> Option<f64> {
         self.defaults.iter().find(|(name, _)| *name == key).map(|(_, number)| *number)
+    }
+}
+
+/// How a class names the activation of the feed-forward part in config.json.
+#[derive(Clone, Copy, Debug)]
+pub struct ActivationKey {
+    /// The key that the class reads. If it is missing or null, the class uses the family's function.
+    pub key: &'static str,
+    /// The values that the class takes for the family's [`Activation`](super::Activation); models with
+    /// another value are refused. The first is written. A class can give a name a meaning of its own, as
+    /// Gemma's does with `gelu`: look at its configuration, and at `ACT2FN` in transformers' activations.py.
+    pub names: &'static [&'static str],
+    /// Keys that the class does not read, and that are written for other programs and older versions.
+    pub also_written: &'static [&'static str],
+}
+
+impl ActivationKey {
+    /// The keys that are written.
+    pub(crate) fn written(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.key).chain(self.also_written.iter().copied())
     }
 }
 

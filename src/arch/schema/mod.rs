@@ -12,6 +12,6 @@ pub use architecture::Architecture;
 pub use converter::{Converter, Key, RopeType, SpacePrefix, TokenizerOverride, VocabularySource};
 pub use forward::{Activation, Forward, NormKind, Positions};
 pub use gguf::{Gguf, Windows};
-pub use hugging_face::{ClassOption, HeadKeys, HuggingFace, WindowedLayers};
+pub use hugging_face::{ActivationKey, ClassOption, HeadKeys, HuggingFace, WindowedLayers};
 pub use onnx::Onnx;
 pub use tensors::{HeadKind, Presence, Size, TensorNames, Tensors};

@@ -33,7 +33,7 @@ pub struct TensorNames {
     pub unit_offset: bool,
     /// Whether the tensor has a bias; `None` if no model has one.
     pub bias: Option<Presence>,
-    /// Whether every model has the tensor.
+    /// Whether every model has the tensor. A model without the output head has a tied one: the embedding.
     pub presence: Presence,
 }
 

@@ -1,5 +1,6 @@
 //! `curmerge inspect`: what a model file, a model folder or an adapter holds.
 
+mod architecture;
 mod second_opinion;
 
 use std::collections::BTreeSet;
@@ -59,6 +60,7 @@ pub fn run(args: &InspectArgs, json: bool) -> Result<()> {
                 metadata: texts(tensors.metadata().iter()),
                 tensors: lines(&tensors, hash),
                 path: file.clone(),
+                support: None,
             }
         }
         Container::Onnx => of_onnx(&file, hash)?,
@@ -102,10 +104,12 @@ fn of_gguf(path: &Path, hash: bool) -> Result<Contents> {
         splits => format!("GGUF model in {splits} splits"),
     };
     let tensors: Vec<_> = model.tensors().collect();
+    let metadata: Vec<Entry> = first.metadata().iter().map(entry).collect();
     Ok(Contents {
         path: path.into(),
         kind: format!("{form}, version {}, data aligned to {} bytes", first.version(), first.alignment()),
-        metadata: first.metadata().iter().map(entry).collect(),
+        support: architecture::of(path, &metadata),
+        metadata,
         tensors: tensors
             .par_iter()
             .map(|&(file, t)| TensorLine {
@@ -134,6 +138,7 @@ fn of_folder(folder: &Path, hash: bool) -> Result<Contents> {
     Ok(Contents {
         path: folder.into(),
         kind: format!("Hugging Face folder, {} safetensors files", names.len()),
+        support: architecture::of(folder, &[]),
         metadata: metadata.collect(),
         tensors,
     })
@@ -167,6 +172,7 @@ fn of_adapter(path: &Path, hash: bool) -> Result<Contents> {
     Ok(Contents {
         path: path.into(),
         kind: "curmerge adapter, all digests right".into(),
+        support: None,
         metadata,
         tensors: lines(&file, hash),
     })
@@ -212,6 +218,7 @@ fn of_onnx(path: &Path, hash: bool) -> Result<Contents> {
     Ok(Contents {
         path: path.into(),
         kind: format!("ONNX file, IR version {}", model.ir_version()),
+        support: architecture::of(path, &[]),
         metadata,
         // Of several errors, the first in order is returned and not the first in time.
         tensors: tensors.collect::<Vec<_>>().into_iter().collect::<Result<_>>()?,

@@ -38,6 +38,15 @@ pub struct TensorLine {
     pub sha256: Option<String>,
 }
 
+/// What curmerge can do with a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Support {
+    /// `full`; `by name` if only commands that take matrices by their names work; `none` if no command does.
+    pub level: &'static str,
+    /// The architecture, what works, and if not everything does, the reason.
+    pub line: String,
+}
+
 /// What a file or folder holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contents {
@@ -45,6 +54,8 @@ pub struct Contents {
     pub path: PathBuf,
     /// What it is, such as `GGUF file, version 3`.
     pub kind: String,
+    /// What curmerge can do with it, if it is a model.
+    pub support: Option<Support>,
     /// Its metadata, in order.
     pub metadata: Vec<Entry>,
     /// Its tensors, in order.
@@ -55,6 +66,9 @@ impl Contents {
     /// Lines for a terminal. Texts out of the file are escaped.
     pub fn text(&self, full_digests: bool) -> String {
         let mut text = format!("{}: {}\n", terminal::plain(&self.path.to_string_lossy()), self.kind);
+        if let Some(support) = &self.support {
+            text += &format!("architecture: {}\n", terminal::plain(&support.line));
+        }
         text += &format!("\nmetadata ({})\n", self.metadata.len());
         let width = longest(self.metadata.iter().map(|e| terminal::plain(&e.key)));
         for e in &self.metadata {
@@ -99,6 +113,7 @@ impl Contents {
         json!({
             "file": self.path.to_string_lossy(),
             "kind": self.kind,
+            "support": self.support.as_ref().map(|s| json!({ "level": s.level, "line": s.line })),
             "metadata": metadata,
             "tensors": tensors.collect::<Vec<_>>(),
             "types": totals,
@@ -150,6 +165,7 @@ mod tests {
         let contents = Contents {
             path: "x.gguf".into(),
             kind: "GGUF file, version 3".into(),
+            support: Some(Support { level: "none", line: "\u{1b}[2J".into() }),
             metadata: vec![Entry {
                 key: "k\u{1b}[31m".into(),
                 kind: "string".into(),

@@ -51,8 +51,8 @@ pub(super) fn config(
     set("bos_token_id", tokens.bos.into());
     set("eos_token_id", tokens.eos.into());
     set("pad_token_id", tokens.pad.into());
-    for (name, activation) in class.activation {
-        set(name, (*activation).into());
+    for name in class.activation.written() {
+        set(name, class.activation.names[0].into());
     }
     for (name, value) in class.flags {
         set(name, (*value).into());

@@ -21,7 +21,7 @@ pub(super) fn set(
 ) {
     let mut writer = Writer { keys, architecture: architecture.name };
     let json_number = |name: &str| json.get(name).and_then(Json::as_f64);
-    for key in architecture.converter.keys {
+    for key in architecture.converter.keys.iter().copied().flatten() {
         match key {
             Key::Blocks => writer.count("block_count", config.layers),
             Key::Context => writer.count("context_length", config.context),

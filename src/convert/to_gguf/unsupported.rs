@@ -17,7 +17,7 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
         let help = format!("llama.cpp's {} has no key for it: use the model as it is", architecture.name);
         Err(Error::input(folder.join(folder::CONFIG), key, problem, help))
     };
-    let has = |key: Key| converter.keys.contains(&key);
+    let has = |key: Key| converter.writes(key);
     let scale = architecture.attention_scale(config.layers, config.d_model, config.heads, config.head_dim);
     if !has(Key::Scales) && (config.attention_scale / scale - 1.0).abs() > 1e-6 {
         let problem = format!("attention's scores are scaled by {}, not {scale}", config.attention_scale);
@@ -80,7 +80,7 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
 /// What cannot be expressed of the rotary embeddings: the key and the problem.
 fn rotary(architecture: &Architecture, config: &Config, json: &Object) -> Option<(&'static str, String)> {
     let rope = config.rope.as_ref()?;
-    let has = |key: Key| architecture.converter.keys.contains(&key);
+    let has = |key: Key| architecture.converter.writes(key);
     let kind = rope::scaling(json);
     let form = match kind {
         None => None,

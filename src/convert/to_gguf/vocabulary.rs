@@ -50,9 +50,6 @@ pub(super) fn set(
     match (source, &json) {
         (Some(Source::SentencePiece), _) => {
             sentencepiece(keys, folder, size, |tokens| add_listed(tokens, &config))?;
-            if converter.space_prefix == SpacePrefix::Off {
-                keys.set("tokenizer.ggml.add_space_prefix", Value::Bool(false));
-            }
         }
         (Some(Source::Phi3), _) => {
             sentencepiece(keys, folder, size, |tokens| add_for_phi3(tokens, &config, json.as_ref()))?;
@@ -67,11 +64,14 @@ pub(super) fn set(
             return Err(Error::file(folder.path(), "the folder has no tokenizer", help));
         }
     }
-    for (_, key) in converter.by_vocabulary_size.iter().filter(|(of, _)| *of == size) {
+    for (_, key) in converter.overrides.iter().filter(|(of, _)| of.is_none_or(|of| of == size)) {
         match *key {
             TokenizerOverride::NoBos => keys.set("tokenizer.ggml.add_bos_token", Value::Bool(false)),
             TokenizerOverride::EndOfTurn(id) => keys.set("tokenizer.ggml.eot_token_id", Value::U32(id)),
         }
+    }
+    if converter.space_prefix == SpacePrefix::Off && source == Some(&Source::SentencePiece) {
+        keys.set("tokenizer.ggml.add_space_prefix", Value::Bool(false));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::matrix::Form;
 use super::modules::{BATCH, Modules, SEQUENCE, TOTAL, named};
 use super::options::OnnxOptions;
 use super::{attention, grouped};
-use crate::arch::{Activation, NormKind, Positions};
+use crate::arch::Activation;
 use crate::base::Base;
 use crate::convert::onnx_companions;
 use crate::{Error, Result};
@@ -28,16 +28,11 @@ enum Shared {
 /// A mixture of experts, LayerNorm or learned positions; a tensor that cannot be decoded.
 pub(super) fn decoder<'a>(base: &'a Base, options: &OnnxOptions) -> Result<(Builder<'a>, bool)> {
     let architecture = base.architecture();
-    let refuse = |what: &str| {
+    if let Some(what) = architecture.without_onnx_form() {
         let problem =
             format!("a {} model has {what}, which curmerge does not write as ONNX", architecture.name);
-        Err(Error::input(base.path(), "architecture", problem, "convert it into a GGUF file or a folder"))
-    };
-    if base.config().experts.is_some() {
-        return refuse("experts");
-    }
-    if architecture.forward.norm != NormKind::Rms || architecture.forward.positions == Positions::Learned {
-        return refuse("LayerNorm or learned positions");
+        let help = "convert it into a GGUF file or a folder";
+        return Err(Error::input(base.path(), "architecture", problem, help));
     }
     let adapted = match &options.lora_inputs {
         Some(words) => base.targets(words, None)?,

@@ -2,7 +2,8 @@
 //! affect a result. The models are those of fixtures/arch, which tests/main/model/architectures.rs compares
 //! with other programs.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use curmerge_formats::adapter::AdapterTarget;
 use ndarray::Array2;
@@ -10,35 +11,27 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::{Batch, Generator, Transformer, distance, loss, uniform};
+use crate::arch;
 use crate::base::Base;
 use crate::kernels::Precision;
 
-const FAMILIES: &[&str] = &[
-    "gemma2",
-    "gemma3",
-    "gemma3-linear",
-    "gpt2",
-    "granite",
-    "llama2",
-    "llama3",
-    "mistral",
-    "mixtral",
-    "olmo2",
-    "phi3",
-    "phi3-long",
-    "qwen2",
-    "qwen3",
-    "qwen3moe",
-];
-
 fn each_family(work: impl Fn(&str, &Base)) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch");
-    for name in FAMILIES {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch");
+    let mut families: Vec<PathBuf> =
+        std::fs::read_dir(fixtures).unwrap().map(|entry| entry.unwrap().path()).collect();
+    families.retain(|family| family.join("goldens.json").exists());
+    families.sort();
+    let mut classes = BTreeSet::new();
+    for family in families {
         for container in ["model.gguf", "hf"] {
-            let base = Base::open(folder.join(name).join(container)).unwrap();
+            let base = Base::open(family.join(container)).unwrap();
+            let name = family.file_name().unwrap().display();
             work(&format!("{name}/{container}"), &base);
+            classes.insert(base.architecture().hugging_face.class);
         }
     }
+    let known: BTreeSet<&str> = arch::ALL.iter().map(|known| known.hugging_face.class).collect();
+    assert_eq!(classes, known, "every architecture has a fixture");
 }
 
 /// Random terms for every matrix that may have one.

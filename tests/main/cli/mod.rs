@@ -4,6 +4,7 @@ mod checkpointed;
 mod converted;
 mod damaged;
 mod hostile;
+mod inspected;
 mod interrupted;
 mod ollama;
 mod onnx;

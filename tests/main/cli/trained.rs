@@ -4,10 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use curmerge_formats::adapter::Adapter;
-use serde_json::Value;
 
 use super::{folder, small_adapter};
-use crate::support::fixture::{self, demo};
+use crate::support::fixture::demo;
 
 #[test]
 fn every_kind_of_data_trains() {
@@ -198,56 +197,6 @@ fn eval_prints_perplexity_accuracy_and_loss() {
     assert!(loss["loss"].as_f64().unwrap() > 0.0);
     let line = curmerge!("eval", base, "--perplexity", few, "--ctx", "1000000").refusal();
     assert!(line.contains("--ctx"), "{line}");
-}
-
-#[test]
-fn inspect_shows_models_and_adapters() {
-    let folder = folder();
-    let adapter = folder.path().join("adapter");
-    small_adapter(&adapter);
-    let inspected = |file: &Path, words: &[&str]| -> Value {
-        let mut all = vec![std::ffi::OsStr::new("inspect"), file.as_os_str(), "--json".as_ref()];
-        all.extend(words.iter().map(std::ffi::OsStr::new));
-        crate::support::program::run(&all).json()
-    };
-    let model = inspected(&demo("model.gguf"), &[]);
-    assert!(model["tensors"].as_array().unwrap().iter().all(|t| t["sha256"].as_str().unwrap().len() == 64));
-    inspected(&demo("model.gguf"), &["--no-checksums"]);
-    assert!(!inspected(&adapter, &[])["tensors"].as_array().unwrap().is_empty());
-    let text = curmerge!("inspect", adapter).done().stdout;
-    for part in ["blk.0.ffn_down.u", "F32", "curmerge demo", "rank"] {
-        assert!(text.contains(part), "{part}: {text}");
-    }
-}
-
-#[test]
-fn inspect_gives_a_second_opinion_on_gguf_files() {
-    let shown = curmerge!("inspect", demo("model.gguf"), "--second-opinion", "--json").json();
-    let tensors = shown["tensors"].as_array().unwrap().len();
-    assert_eq!(shown["second_opinion"]["tensors"], tensors);
-    assert_eq!(shown["second_opinion"]["disagreements"], serde_json::json!([]));
-    let text = curmerge!("inspect", demo("model.gguf"), "--second-opinion", "--no-checksums").done().stdout;
-    assert!(text.contains(&format!("gguf-rs read {tensors} tensors")) && text.contains("0 disagreements"));
-    let onnx = fixture::path("onnx/external.onnx");
-    let line = curmerge!("inspect", onnx, "--second-opinion").refusal();
-    assert!(line.contains("only a GGUF file"), "{line}");
-}
-
-#[test]
-fn inspect_shows_onnx_models() {
-    let file = fixture::path("onnx/external.onnx");
-    let shown = curmerge!("inspect", file, "--json").json();
-    assert_eq!(shown["metadata"]["input x"]["value"], "FLOAT [2, 4]");
-    assert_eq!(shown["metadata"]["opset ai.onnx"]["value"], 21);
-    assert_eq!(shown["metadata"]["external file part/bias.data"]["value"], "28 bytes");
-    let tensors = shown["tensors"].as_array().unwrap();
-    assert_eq!((tensors.len(), &tensors[1]["shape"]), (4, &serde_json::json!([3, 6])));
-    assert!(tensors.iter().all(|t| t["sha256"].as_str().unwrap().len() == 64));
-    let kinds = fixture::path("onnx/kinds.onnx");
-    let text = curmerge!("inspect", kinds).done().stdout;
-    for part in ["w.raw", "FLOAT16", "output y", "FLOAT [batch, 3]", "metadata author"] {
-        assert!(text.contains(part), "{part}: {text}");
-    }
 }
 
 #[test]

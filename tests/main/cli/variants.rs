@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use curmerge::base::Base;
 use serde_json::{Value, json};
 
 use super::folder;
 use super::refused::assert_says;
+use crate::support::families::{ALL, Family};
 use crate::support::fixture::family;
 use crate::support::folder::copy;
 
@@ -56,6 +58,42 @@ fn tensors_that_would_be_left_out_are_refused() {
         add_tensor(&model, name, shape);
         let line = curmerge!("run", model, "-p", "a", "-n", "1").refusal();
         assert_says(&line, &["tensor", "not supported"]);
+    }
+}
+
+/// The base has the activation of its family, whatever transformers' class takes for it; another is refused.
+#[test]
+fn activations_are_those_that_the_class_takes_for_the_familys() {
+    for family in ALL {
+        let folder = folder();
+        let model = copy_of(family, folder.path());
+        let activation = Family::open(family).architecture().hugging_face.activation;
+        let set = |name: Value| {
+            change(&model.join("config.json"), |json| json[activation.key] = name);
+            Base::open(&model).map(|base| base.config().clone())
+        };
+        let usual = set(Value::Null).unwrap();
+        for name in activation.names {
+            assert_eq!(set(json!(name)).unwrap(), usual, "{family}: {name}");
+        }
+        for name in ["gelu_python", "relu"] {
+            let line = set(json!(name)).unwrap_err().to_string();
+            assert_says(&line, &["config.json", activation.key, name]);
+        }
+    }
+    // "gelu" is exact elsewhere. Gemma 1's class does not read `hidden_activation`, and Gemma 2's not `hidden_act`.
+    for (family, key, accepted) in [
+        ("gemma", "hidden_act", true),
+        ("gemma", "hidden_activation", true),
+        ("gemma2", "hidden_activation", false),
+        ("gemma2", "hidden_act", true),
+        ("gpt2", "activation_function", false),
+        ("llama2", "hidden_act", false),
+    ] {
+        let folder = folder();
+        let model = copy_of(family, folder.path());
+        change(&model.join("config.json"), |json| json[key] = json!("gelu"));
+        assert_eq!(Base::open(&model).is_ok(), accepted, "{family}: {key}");
     }
 }
 

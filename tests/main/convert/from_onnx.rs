@@ -15,23 +15,9 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value as Json;
 
+use crate::support::families::CONVERTIBLE;
 use crate::support::fixture;
 use crate::support::folder::{copy, names};
-
-/// Those that ONNX models by curmerge have a form for, and GGUF files; gemma2's fixture no GGUF file has.
-const FAMILIES: &[&str] = &[
-    "llama2",
-    "llama3",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "gemma3",
-    "gemma3-linear",
-    "phi3",
-    "phi3-long",
-    "olmo2",
-    "granite",
-];
 
 fn family(name: &str) -> PathBuf {
     fixture::family(name, "hf")
@@ -73,7 +59,8 @@ fn as_folder(base: &Path, out: &Path, dtype: DType) {
 
 #[test]
 fn round_trips_keep_the_bytes_of_the_folder() {
-    for name in FAMILIES {
+    // No GGUF file can express gemma2's scale of attention scores.
+    for name in CONVERTIBLE.iter().filter(|&&name| name != "gemma2") {
         let scratch = tempfile::tempdir().unwrap();
         let [onnx, back] = ["onnx", "back"].map(|n| place(&scratch, n));
         as_onnx(&family(name), &onnx, OnnxType::F32);

@@ -4,12 +4,12 @@ use curmerge::base::Base;
 use curmerge_formats::onnx::Onnx;
 use serde_json::{Value, json};
 
-use crate::support::families::{Container, Family, GENAI};
+use crate::support::families::{Container, Family, genai};
 
 #[test]
 fn the_configuration_agrees_with_the_graph() {
     let scratch = tempfile::tempdir().unwrap();
-    for name in GENAI {
+    for name in genai() {
         let (model, folder) = (Family::open(name).path(Container::Folder), scratch.path().join(name));
         curmerge!("convert", model, folder, "--format", "onnx", "--genai").done();
         let text = std::fs::read(folder.join("genai_config.json")).unwrap();

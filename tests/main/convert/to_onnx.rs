@@ -1,9 +1,6 @@
 //! GGUF files and Hugging Face folders converted to ONNX models: names and values in curmerge's own reader.
 //! tests/clients/to_onnx.rs runs them in onnx's checker and onnxruntime.
 
-use std::ffi::OsStr;
-use std::path::Path;
-
 use curmerge::base::Base;
 use curmerge_formats::SafeTensors;
 use curmerge_formats::dtype::DType;
@@ -43,7 +40,7 @@ fn check_values(name: &str) {
             values = turned(&values, shape[0] as usize);
             shape.reverse();
         }
-        if shape.len() == 1 && family.folder.ends_with(Path::new(name_of_gemma(&family))) {
+        if shape.len() == 1 && family.has_unit_offset() {
             values.iter_mut().for_each(|value| *value += 1.0);
         }
         matrices += usize::from(shape.len() == 2);
@@ -51,12 +48,6 @@ fn check_values(name: &str) {
         assert_eq!(&f32s(bytes), &values, "{name}");
     }
     assert!(matrices > 8, "{matrices} matrices");
-}
-
-/// The folder's own name if its norms are stored less one.
-fn name_of_gemma(family: &Family) -> &str {
-    let name = family.folder.file_name().and_then(OsStr::to_str).unwrap();
-    if name.starts_with("gemma") { name } else { "none" }
 }
 
 macro_rules! tests {

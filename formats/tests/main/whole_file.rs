@@ -1,0 +1,25 @@
+//! Whole files as bytes, which tests change before they open them.
+
+use std::path::Path;
+
+use curmerge_formats::Error;
+use tempfile::TempDir;
+
+/// A file of this length with this header; byte i of the data is i.
+pub fn numbered(header: &[u8], file_bytes: u64) -> Vec<u8> {
+    let mut bytes = header.to_vec();
+    bytes.extend((0..file_bytes as usize - header.len()).map(|i| i as u8));
+    bytes
+}
+
+/// Writes these bytes under this name and opens the file.
+pub fn written<T>(
+    folder: &TempDir,
+    name: &str,
+    bytes: &[u8],
+    open: impl FnOnce(&Path) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let path = folder.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    open(&path)
+}

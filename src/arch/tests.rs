@@ -1,0 +1,112 @@
+//! Descriptions are consistent, and found by their names.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+#[test]
+fn descriptions_are_consistent() {
+    let mut model_types = BTreeSet::new();
+    for architecture in ALL {
+        let class = &architecture.hugging_face;
+        let name = class.class;
+        assert!(!class.activation.names.is_empty(), "{name}");
+        assert!(class.model_types.iter().all(|model_type| model_types.insert(*model_type)), "{name}");
+        let genai = architecture.onnx.genai_type;
+        assert!(genai.is_none_or(|genai| class.model_types.contains(&genai)), "{name}");
+        let experts = !architecture.converter.experts.is_empty();
+        assert_eq!(experts, architecture.has_experts(), "{name}");
+
+        let names: Vec<&str> = architecture.names().map(|tensor| tensor.canonical).collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{name}: a tensor twice");
+        for (role, target) in architecture.tensors.targets {
+            let known = match target.split_once('[') {
+                Some((whole, _)) => architecture.parts(whole).iter().any(|(part, _)| part == role),
+                None => architecture.line(&format!("blk.0.{target}")).is_some(),
+            };
+            assert!(known, "{name}: {target}");
+        }
+        for (fused, _) in architecture.tensors.fused {
+            assert!(architecture.line(&format!("blk.0.{fused}")).is_some(), "{name}: {fused}");
+        }
+    }
+}
+
+/// What the converter writes is what llama.cpp reads and the family has.
+#[test]
+fn written_keys_belong_to_the_family() {
+    for architecture in ALL {
+        let Architecture { forward, gguf, converter, hugging_face: class, .. } = architecture;
+        let name = class.class;
+        let keys: Vec<Key> = converter.keys.iter().copied().flatten().copied().collect();
+        let distinct = keys.iter().enumerate().all(|(i, key)| !keys[..i].contains(key));
+        assert!(distinct, "{name}: a key twice");
+        let requires = |key: Key, has: bool| assert!(!converter.writes(key) || has, "{name}: {key:?}");
+        let equals = |key: Key, has: bool| assert_eq!(converter.writes(key), has, "{name}: {key:?}");
+
+        requires(Key::Window, gguf.windows.is_some());
+        requires(Key::WindowOrZero, class.windows != WindowedLayers::None);
+        equals(Key::LocalRopeBase, class.options.contains(&ClassOption::LocalRope));
+        let [scores, logits] = gguf.soft_caps.unwrap_or_default();
+        equals(Key::AttentionCap, scores.is_some());
+        equals(Key::LogitCap, logits.is_some());
+        requires(Key::GivenLogitCap, gguf.soft_caps.is_some());
+        assert_eq!(class.options.contains(&ClassOption::SoftCaps), gguf.soft_caps.is_some(), "{name}");
+        equals(Key::Scales, class.options.contains(&ClassOption::Multipliers));
+
+        equals(Key::RmsEpsilon, forward.norm == NormKind::Rms);
+        equals(Key::LayerEpsilon, forward.norm == NormKind::Layer);
+        requires(Key::RopeBase, forward.positions != Positions::Learned);
+        equals(Key::LinearScaling, converter.rope_types.contains(&RopeType::Linear));
+        equals(Key::KeyValueHeads, class.heads != HeadKeys::Ungrouped);
+        equals(Key::Experts, architecture.has_experts());
+        requires(Key::ExpertFeedForward, architecture.has_experts());
+    }
+}
+
+/// llama.cpp's converter permutes q and k of exactly the families whose pairs are neighbours in GGUF.
+#[test]
+fn rotary_rows_are_permuted_for_interleaved_pairs_only() {
+    for architecture in ALL {
+        let permuted = architecture.names().any(|tensor| tensor.rotary_halves.is_some());
+        let interleaved = architecture.forward.positions == Positions::RopeInterleaved;
+        assert_eq!(permuted, interleaved, "{}", architecture.hugging_face.class);
+    }
+}
+
+/// What llama.cpp assumes goes by GGUF's name. A family with a name of its own must not inherit it.
+#[test]
+fn assumptions_of_llama_cpp_are_not_inherited_under_another_name() {
+    for architecture in ALL {
+        let is_llama = architecture.name == "llama";
+        assert_eq!(architecture.gguf.layers_of_70b.is_some(), is_llama, "{}", architecture.name);
+        let scaled = architecture.gguf.width_scaled_layers;
+        let others = ALL.iter().filter(|other| other.name != architecture.name);
+        let shared = others.clone().any(|other| other.gguf.width_scaled_layers == scaled);
+        assert!(scaled.is_empty() || !shared, "{}: {scaled:?} is a sibling's", architecture.name);
+    }
+}
+
+#[test]
+fn architectures_are_found_by_their_names() {
+    for architecture in ALL {
+        let found = by_model_type(architecture.hugging_face.model_types[0]).unwrap();
+        assert_eq!(found.hugging_face.class, architecture.hugging_face.class);
+        let found = by_gguf_name(architecture.name, architecture.has_experts()).unwrap();
+        assert_eq!(found.name, architecture.name);
+    }
+    assert!(by_model_type("").is_none() && by_gguf_name("", false).is_none());
+}
+
+#[test]
+fn blocks_are_known_by_the_prefixes_of_every_folder() {
+    let all: BTreeSet<String> = ALL.iter().flat_map(|known| known.block_prefixes()).collect();
+    let right = [
+        "h.",
+        "language_model.model.layers.",
+        "model.language_model.layers.",
+        "model.layers.",
+        "transformer.h.",
+    ];
+    assert_eq!(all.into_iter().collect::<Vec<_>>(), right);
+}

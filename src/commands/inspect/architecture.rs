@@ -1,0 +1,43 @@
+//! What curmerge can do with a model, by its architecture.
+
+use std::path::Path;
+
+use serde_json::Value as Json;
+
+use crate::Error;
+use crate::base::Base;
+use crate::commands::report::contents::{Entry, Support};
+
+/// The commands that need a known architecture.
+const ALL: &str = "build, eval, run, merge, export and convert work";
+
+/// What curmerge can do with the model of this path. `None` if its metadata says that it is not a model, as in
+/// a LoRA or a projector as a GGUF file.
+pub fn of(path: &Path, metadata: &[Entry]) -> Option<Support> {
+    let kind = metadata.iter().find(|entry| entry.key == "general.type").map(|entry| &entry.value);
+    if kind.and_then(Json::as_str).is_some_and(|kind| kind != "model") {
+        return None;
+    }
+    let support = |level, line: String| Some(Support { level, line });
+    let base = match Base::open_any(path) {
+        Ok(base) => base,
+        Err(error) => return support("none", format!("inspect only: {error}")),
+    };
+    match base.must_be_known() {
+        Ok(()) => {
+            let name = base.architecture_name();
+            let except = match base.architecture().without_onnx_form() {
+                Some(what) => format!(", except into ONNX, which has no form for {what}"),
+                None => String::new(),
+            };
+            support("full", format!("{name}: {ALL}{except}"))
+        }
+        Err(Error::UnknownArchitecture { problem, help, .. }) => support(
+            "by name",
+            format!(
+                "{problem}; {help}; CONTRIBUTING.md in curmerge's source says how to add an architecture"
+            ),
+        ),
+        Err(error) => support("none", format!("inspect only: {error}")),
+    }
+}
