@@ -1,4 +1,4 @@
-//! The list of fixtures in tests/support/families.rs is complete, and says of each what holds.
+//! The lists of fixtures in tests/support/families.rs are complete and right.
 
 use std::collections::BTreeSet;
 

@@ -37,7 +37,7 @@ macro_rules! each_convertible {
     };
 }
 
-/// Calls a macro with all fixtures: those of `each_convertible!`, and those that have no form in ONNX.
+/// Calls a macro with all fixtures: those of `each_convertible!`, and those that cannot be converted to ONNX.
 #[macro_export]
 macro_rules! each_family {
     ($call:ident) => {
@@ -56,7 +56,7 @@ macro_rules! names {
 /// The folder of every fixture.
 pub const ALL: &[&str] = each_family!(names);
 
-/// The fixtures that can be converted into ONNX.
+/// The fixtures that can be converted to ONNX.
 pub const CONVERTIBLE: &[&str] = each_convertible!(names);
 
 /// The fixtures of the families that onnxruntime-genai runs.

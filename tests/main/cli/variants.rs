@@ -61,9 +61,9 @@ fn tensors_that_would_be_left_out_are_refused() {
     }
 }
 
-/// The base has the activation of its family, whatever transformers' class takes for it; another is refused.
+/// All names that transformers' class accepts give the activation of the family. Others are refused.
 #[test]
-fn activations_are_those_that_the_class_takes_for_the_familys() {
+fn activations_are_those_that_the_class_accepts() {
     for family in ALL {
         let folder = folder();
         let model = copy_of(family, folder.path());
