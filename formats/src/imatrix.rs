@@ -45,7 +45,7 @@ impl Imatrix {
         };
         for (name, weights) in &weights {
             if let Some(at) = weights.iter().position(|weight| !(weight.is_finite() && *weight >= 0.0)) {
-                let problem = format!("weight {at} is {}, and must be finite and not negative", weights[at]);
+                let problem = format!("weight {at} is {}, but must be finite and not negative", weights[at]);
                 return Err(Error::malformed(path, place(name), problem, MAKE_AGAIN));
             }
         }
@@ -103,7 +103,7 @@ fn gguf_weights(gguf: &Gguf, parts: &Parts) -> std::result::Result<Vec<f32>, Str
     let floats = |tensor: Option<&GgufTensor>, part: &str| match tensor {
         None => Err(format!("there is no tensor {part}")),
         Some(tensor) if tensor.dtype != DType::F32 => {
-            Err(format!("{part} is stored as {}, and must be F32", tensor.dtype))
+            Err(format!("{part} is stored as {}, but must be F32", tensor.dtype))
         }
         Some(tensor) => Ok(floats(gguf.data(tensor))),
     };
@@ -115,7 +115,7 @@ fn gguf_weights(gguf: &Gguf, parts: &Parts) -> std::result::Result<Vec<f32>, Str
     let columns = weights.len() / counts.len();
     for (weights, count) in weights.chunks_exact_mut(columns).zip(counts) {
         if !count.is_finite() {
-            return Err(format!("a count is {count}, and must be finite"));
+            return Err(format!("a count is {count}, but must be finite"));
         }
         // Rounds like C's lround: halves away from zero, and through an integer.
         let count = count.round() as i64 as f32;
@@ -191,7 +191,7 @@ impl<'a> Cursor<'a> {
         match usize::try_from(count) {
             Ok(count) if count <= room => Ok(count),
             _ => {
-                let problem = format!("the count is {count}, and from 0 to {room} items fit in the file");
+                let problem = format!("the count is {count}, but from 0 to {room} items fit in the file");
                 Err(self.malformed(place, problem))
             }
         }
@@ -206,7 +206,8 @@ impl<'a> Cursor<'a> {
     fn take(&mut self, length: usize, place: &str) -> Result<&'a [u8]> {
         let remaining = &self.bytes[self.at..];
         if length > remaining.len() {
-            let problem = format!("{length} bytes are promised, and {} remain in the file", remaining.len());
+            let problem =
+                format!("{length} bytes are promised, but only {} remain in the file", remaining.len());
             return Err(self.malformed(place, problem));
         }
         self.at += length;

@@ -52,7 +52,7 @@ impl Stored {
     /// Fails for a tensor that is not a matrix; `path` is the file that the error names.
     fn new(path: &Path, name: &str, dtype: DType, shape: &[u64], place: Range<u64>) -> Result<Self> {
         let [rows, cols] = *shape else {
-            let problem = format!("has {} dimensions, and a LoRA's matrices have two", shape.len());
+            let problem = format!("has {} dimensions, but a LoRA's matrices have two", shape.len());
             let tensor = format!("tensor '{}'", name.escape_debug());
             return Err(Error::input(path, tensor, problem, "only adapters of linear layers can be merged"));
         };

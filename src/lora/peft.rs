@@ -205,7 +205,7 @@ impl<'a> Config<'a> {
         };
         let (alpha, rank) = (of(&self.alphas, self.alpha), of(&self.ranks, self.rank));
         if rank != rows as f64 {
-            let problem = format!("gives {module} the rank {rank}, and its matrices have {rows}");
+            let problem = format!("gives {module} the rank {rank}, but its matrices have {rows}");
             return Err(Error::file(self.path, problem, "write the adapter again"));
         }
         Ok((alpha / if self.rslora { rank.sqrt() } else { rank }) as f32)

@@ -82,7 +82,7 @@ fn replacement<'m>(onnx: &'m Onnx, name: &str) -> Result<Replacement<'m>> {
     let tensor = onnx.constant(name).ok_or_else(|| refuse("no constant".into()))?;
     if let [one, other] = users(onnx, name)[..] {
         let called = |node: &Node| format!("{} '{}'", node.op_type.escape_debug(), node.name.escape_debug());
-        let problem = format!("{} and {} both use it, and only one may change", called(one), called(other));
+        let problem = format!("{} and {} both use it, but only one may change", called(one), called(other));
         return Err(refuse(problem));
     }
     Ok(Replacement { tensor, element: tensor.element, dims: tensor.dims.clone() })

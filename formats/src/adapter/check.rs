@@ -47,7 +47,7 @@ fn check_target(target: &AdapterTarget, rank: u32) -> Result<(), String> {
     check_indices("rows", &target.rows, out, rank)?;
     if target.cols.len().checked_mul(target.rows.len()) != Some(target.u.len()) {
         let (c, r) = (target.cols.len(), target.rows.len());
-        return Err(format!("U has {} values, and {c} columns and {r} rows are chosen", target.u.len()));
+        return Err(format!("U has {} values, but there are {c} columns and {r} rows", target.u.len()));
     }
     if let Some(index) = target.u.iter().position(|value| !value.is_finite()) {
         return Err(format!("value {index} of U is {}", target.u[index]));
@@ -67,14 +67,14 @@ fn check_target(target: &AdapterTarget, rank: u32) -> Result<(), String> {
 /// Checks that there is an index, at most `rank`, each below `length` and greater than the one before.
 fn check_indices(what: &str, indices: &[u32], length: u64, rank: u32) -> Result<(), String> {
     if indices.is_empty() || indices.len() > rank as usize {
-        return Err(format!("{what} has {} indices, and 1 to {rank} (the rank) are allowed", indices.len()));
+        return Err(format!("{what} has {} indices, but 1 to {rank} (the rank) are allowed", indices.len()));
     }
     if let Some(pair) = indices.windows(2).find(|pair| pair[0] >= pair[1]) {
         return Err(format!("{what} is not ascending: {} comes before {}", pair[0], pair[1]));
     }
     match indices.last() {
         Some(&last) if u64::from(last) >= length => {
-            Err(format!("{what} has index {last}, and the matrix has {length}"))
+            Err(format!("{what} has index {last}, but the matrix has {length}"))
         }
         _ => Ok(()),
     }

@@ -22,7 +22,7 @@ pub(super) fn read(path: &Path) -> Result<Adapter> {
     let records: BTreeMap<String, TargetRecord> = header.json::<Unique<_>>(TARGETS)?.0;
     if records.len().checked_mul(3) != Some(file.tensors().len()) {
         let problem =
-            format!("{} targets are listed, and there are {} tensors", records.len(), file.tensors().len());
+            format!("{} targets are listed, but there are {} tensors", records.len(), file.tensors().len());
         return Err(malformed(path, TARGETS, problem));
     }
     let targets = records

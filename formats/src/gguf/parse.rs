@@ -37,7 +37,8 @@ impl<'a> Cursor<'a> {
     /// The next `length` bytes.
     fn take(&mut self, length: usize, place: &str) -> Result<&'a [u8]> {
         if length > self.remaining() {
-            let problem = format!("{length} bytes are promised, and {} remain in the file", self.remaining());
+            let problem =
+                format!("{length} bytes are promised, but only {} remain in the file", self.remaining());
             return Err(self.malformed(place, problem));
         }
         let bytes = &self.bytes[self.at..self.at + length];

@@ -178,7 +178,7 @@ fn read_version(cursor: &mut Cursor) -> Result<u32> {
             path,
             "version",
             "the file is big-endian",
-            "turn it with gguf_convert_endian.py of llama.cpp",
+            "convert it with gguf_convert_endian.py of llama.cpp",
         )),
         1 => {
             Err(Error::unsupported(path, "version", "GGUF version 1 is not read", "convert the model again"))
@@ -224,7 +224,7 @@ fn read_tensor(cursor: &mut Cursor, number: u64, alignment: u64) -> Result<GgufT
     let dim_count = cursor.u32(&place)? as usize;
     if dim_count > MAX_DIMS {
         return Err(
-            cursor.malformed(&place, format!("{dim_count} dimensions, and at most {MAX_DIMS} are allowed"))
+            cursor.malformed(&place, format!("{dim_count} dimensions, but at most {MAX_DIMS} are allowed"))
         );
     }
     let dims = (0..dim_count).map(|_| cursor.u64(&place)).collect::<Result<Vec<_>>>()?;

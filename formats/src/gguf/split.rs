@@ -141,7 +141,7 @@ fn check_is_first(file: &Gguf, name: &str, count: u64) -> Result<()> {
         return Ok(());
     }
     if index >= count {
-        let problem = format!("{index}, counted from 0, and there are {count} splits");
+        let problem = format!("{index}, counted from 0, but there are {count} splits");
         return Err(malformed(file, NUMBER_KEY, problem, FETCH_AGAIN));
     }
     let problem = format!("the file is split {} of {count}", index + 1);
@@ -190,7 +190,7 @@ fn check_tensors(files: &[Gguf]) -> Result<()> {
     }
     let promised = number(&files[0], TENSORS_KEY)?;
     if promised != holders.len() as u64 {
-        let problem = format!("{promised}, and the {} splits hold {} tensors", files.len(), holders.len());
+        let problem = format!("{promised}, but the {} splits hold {} tensors", files.len(), holders.len());
         let help = "download all splits of one model again";
         return Err(malformed(&files[0], TENSORS_KEY, problem, help));
     }

@@ -142,12 +142,12 @@ fn check_tensor(tensor: &NewTensor) -> Result<(u32, u64)> {
     let fail = |problem: String, help: &str| Err(Error::encode(tensor_place(&tensor.name), problem, help));
     if tensor.name.is_empty() || tensor.name.len() > MAX_NAME {
         let problem =
-            format!("the name has {} bytes, and llama.cpp takes 1 to {MAX_NAME}", tensor.name.len());
+            format!("the name has {} bytes, but llama.cpp takes 1 to {MAX_NAME}", tensor.name.len());
         return fail(problem, "use GGUF's short tensor names");
     }
     if tensor.dims.len() > MAX_DIMS {
         return fail(
-            format!("{} dimensions, and GGUF has at most {MAX_DIMS}", tensor.dims.len()),
+            format!("{} dimensions, but GGUF has at most {MAX_DIMS}", tensor.dims.len()),
             "reshape it",
         );
     }

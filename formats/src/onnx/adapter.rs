@@ -90,7 +90,7 @@ impl OnnxAdapterLayout {
             body.extend((bytes as u32).to_le_bytes());
             if let Some(values) = &parameter.values {
                 if values.len() as u64 != bytes {
-                    let problem = format!("{} bytes, and its shape takes {bytes}", values.len());
+                    let problem = format!("{} bytes, but its shape takes {bytes}", values.len());
                     return Err(Error::encode(place, problem, "report this as a bug"));
                 }
                 body.extend(values);
@@ -218,6 +218,6 @@ mod tests {
         refused(&[tensor("a", &[1], None), tensor("a", &[2], None)], "the name is taken");
         refused(&[tensor("a", &[1 << 30], None)], "more than 2147483647 bytes");
         refused(&[tensor("a", &[1 << 40, 1 << 40], None)], "cannot be stored");
-        refused(&[tensor("a", &[1], Some(vec![0; 3]))], "3 bytes, and its shape takes 4");
+        refused(&[tensor("a", &[1], Some(vec![0; 3]))], "3 bytes, but its shape takes 4");
     }
 }

@@ -73,7 +73,7 @@ impl<'a> ExternalFiles<'a> {
             find("location")?.ok_or_else(|| malformed("external_data has no location".to_owned()))?;
         let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
         if let Some(length) = length.filter(|&length| length != needed) {
-            let problem = format!("its shape takes {needed} bytes, and its external data have {length}");
+            let problem = format!("its shape takes {needed} bytes, but its external data have {length}");
             return Err(malformed(problem));
         }
         let file = self.open(place, location)?;

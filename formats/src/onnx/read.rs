@@ -45,7 +45,7 @@ impl Onnx {
         let file = MappedFile::open(path)?;
         let size = file.bytes().len() as u64;
         if size > MAX_MODEL {
-            let problem = format!("the model has {size} bytes, and protobuf's readers take {MAX_MODEL}");
+            let problem = format!("the model has {size} bytes, but protobuf's readers take {MAX_MODEL}");
             let help = "export it again with its weights as external data";
             return Err(Error::unsupported(path, "whole file", problem, help));
         }

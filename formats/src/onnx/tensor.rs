@@ -199,7 +199,7 @@ fn check(message: &Message, parts: Parts, files: &mut ExternalFiles) -> Result<O
             Ok(tensor(Storage::Raw { offset: raw.start as u64 }, needed))
         }
         (Some(raw), None) => {
-            let problem = format!("{element} of its shape takes {needed} bytes, and it has {}", raw.len());
+            let problem = format!("{element} of its shape takes {needed} bytes, but it has {}", raw.len());
             Err(malformed(problem))
         }
         (Some(_), Some((typed, ..))) => {
@@ -208,12 +208,12 @@ fn check(message: &Message, parts: Parts, files: &mut ExternalFiles) -> Result<O
         (None, Some((typed, count, lengths))) => {
             let (entries, _) = element.entries_for(elements).ok_or_else(too_large)?;
             if typed != element.field() {
-                let problem = format!("its values are in {}, and {element} has no place there", typed.name());
+                let problem = format!("its values are in {}, but {element} has no place there", typed.name());
                 return Err(malformed(problem));
             }
             if count != entries {
                 let problem = format!(
-                    "{element} of its shape takes {entries} entries of {}, and it has {count}",
+                    "{element} of its shape takes {entries} entries of {}, but it has {count}",
                     typed.name()
                 );
                 return Err(malformed(problem));

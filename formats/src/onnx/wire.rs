@@ -142,7 +142,7 @@ impl<'a> Message<'a> {
                 let remaining = bytes.len() - at;
                 let Some(length) = usize::try_from(length).ok().filter(|&length| length <= remaining) else {
                     let problem =
-                        format!("field {number} is said to have {length} bytes, and {remaining} remain");
+                        format!("field {number} is said to have {length} bytes, but {remaining} remain");
                     return Err(self.malformed_at(start, problem));
                 };
                 (Value::Bytes(at..at + length), at + length)

@@ -141,7 +141,7 @@ impl OnnxLayout {
         let model_bytes = end + tail.len() as u64;
         frame.push((end, tail));
         if model_bytes > MAX_MODEL {
-            let problem = format!("it would have {model_bytes} bytes, and readers take {MAX_MODEL}");
+            let problem = format!("it would have {model_bytes} bytes, but readers take {MAX_MODEL}");
             return Err(Error::encode("model file", problem, "store the weights as external data"));
         }
         Ok(OnnxLayout { frame, places, model_bytes, external_bytes })
@@ -231,7 +231,7 @@ impl Parts {
             None => self.end = self.end.saturating_add(bytes),
             Some(values) if values.len() as u64 == bytes => self.push(values),
             Some(values) => {
-                let problem = format!("{} bytes, and its shape takes {bytes}", values.len());
+                let problem = format!("{} bytes, but its shape takes {bytes}", values.len());
                 return Err(Error::encode(place, problem, "report this as a bug"));
             }
         }

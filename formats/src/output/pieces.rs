@@ -134,7 +134,7 @@ impl<'a> Pieces<'a> {
                 Piece::Computed { index, len } => {
                     let bytes = values(*index)?;
                     if bytes.len() as u64 != *len {
-                        let problem = format!("{} bytes, and {len} were laid out", bytes.len());
+                        let problem = format!("{} bytes, but {len} were laid out", bytes.len());
                         return Err(Error::encode(
                             format!("values {index}"),
                             problem,

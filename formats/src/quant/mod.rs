@@ -88,7 +88,7 @@ pub enum QuantError {
     },
     /// An importance weight is negative or not finite.
     #[error(
-        "importance weight {column} is {weight}, and must be finite and not negative; make the matrix again"
+        "importance weight {column} is {weight}, but must be finite and not negative; make the matrix again"
     )]
     Weight {
         /// Position of the weight, counted from zero.

@@ -52,7 +52,7 @@ fn check_range(path: &Path, name: &str, entry: &Entry, data_start: u64, file_byt
     };
     if entry.shape.len() > MAX_DIMS {
         return malformed(format!(
-            "its shape has {} lengths, and at most {MAX_DIMS} are read",
+            "its shape has {} lengths, but at most {MAX_DIMS} are read",
             entry.shape.len()
         ));
     }
@@ -97,7 +97,7 @@ fn misfit(entry: &Entry) -> Option<String> {
     let elements = entry.shape.iter().try_fold(1u64, |product, &length| product.checked_mul(length));
     match elements.and_then(|elements| dtype.bytes_for(elements)) {
         Some(needed) if needed == found => None,
-        Some(needed) => Some(format!("{dtype} of its shape takes {needed} bytes, and it has {found}")),
+        Some(needed) => Some(format!("{dtype} of its shape takes {needed} bytes, but it has {found}")),
         None => Some(format!("its shape of {dtype} is too large or not a whole number of bytes")),
     }
 }

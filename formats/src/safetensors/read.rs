@@ -117,6 +117,6 @@ fn header_json<'a>(path: &Path, bytes: &'a [u8]) -> Result<(&'a [u8], u64)> {
     let limit = rest.len().min(MAX_HEADER);
     match usize::try_from(length) {
         Ok(length) if length <= limit => Ok((&rest[..length], 8 + length as u64)),
-        _ => Err(malformed(format!("the header is said to have {length} bytes, and at most {limit} can be"))),
+        _ => Err(malformed(format!("the header is said to have {length} bytes, but at most {limit} can be"))),
     }
 }

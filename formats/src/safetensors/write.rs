@@ -100,7 +100,7 @@ fn header_bytes(metadata: &BTreeMap<String, String>, entries: &BTreeMap<String, 
     let mut json = format!("{{{}}}", members.join(",")).into_bytes();
     json.resize(json.len().next_multiple_of(8), b' ');
     if json.len() > MAX_HEADER {
-        let problem = format!("it has {} bytes, and readers take {MAX_HEADER}", json.len());
+        let problem = format!("it has {} bytes, but readers take {MAX_HEADER}", json.len());
         return Err(Error::encode("header", problem, "write fewer tensors or less metadata"));
     }
     let mut header = (json.len() as u64).to_le_bytes().to_vec();

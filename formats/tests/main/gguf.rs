@@ -114,7 +114,7 @@ fn a_big_endian_file_is_refused_with_help() {
     // In version 3, the magic is unchanged and every number is big-endian.
     let bytes = [&b"GGUF\0\0\0\x03"[..], &0u64.to_be_bytes(), &0u64.to_be_bytes()].concat();
     let error = open(&folder, &bytes).unwrap_err().to_string();
-    assert!(error.contains("model.gguf: version: the file is big-endian; turn it with"), "{error}");
+    assert!(error.contains("model.gguf: version: the file is big-endian; convert it with"), "{error}");
 }
 
 #[test]

@@ -190,7 +190,7 @@ fn attacks_are_refused_with_their_place() {
         ("a dimension is -1", with_tensor(&[int(1, -1), int(2, 1), bytes(9, &[0; 4])])),
         ("too large", with_tensor(&[int(1, 1 << 40), int(1, 1 << 40), int(2, 1), bytes(9, &[0; 4])])),
         ("too large", with_tensor(&[int(1, i64::MAX), int(1, 2), int(2, 3)])),
-        ("takes 8 bytes, and it has 4", with_tensor(&[int(1, 2), int(2, 1), bytes(9, &[0; 4])])),
+        ("takes 8 bytes, but it has 4", with_tensor(&[int(1, 2), int(2, 1), bytes(9, &[0; 4])])),
         ("takes 2 entries", with_tensor(&[int(1, 2), int(2, 1), bytes(4, &[0; 4])])),
         ("not a list of its numbers", with_tensor(&[int(1, 1), int(2, 1), bytes(4, &[0; 3])])),
         ("has no place there", with_tensor(&[int(1, 1), int(2, 1), bytes(5, &[0])])),

@@ -150,7 +150,7 @@ fn models_that_no_reader_accepts_are_refused() {
     refused(&|m| m.graph.inputs[0].name = String::new(), None, "has no name");
     refused(&|m| m.metadata.push(("key".into(), String::new())), None, "the name is taken");
     refused(&|m| m.graph.initializers[0].dims = vec![1 << 40, 1 << 40], None, "too large");
-    refused(&|m| m.graph.initializers[1].dims = vec![3], None, "8 bytes, and its shape takes 12");
+    refused(&|m| m.graph.initializers[1].dims = vec![3], None, "8 bytes, but its shape takes 12");
     refused(&|m| m.graph.initializers[0].dims = vec![MAX_MODEL / 4, 1], None, "external data");
     let graph = AttributeValue::Type;
     refused(

@@ -281,5 +281,5 @@ fn pieces_join_and_keep_their_places() {
     assert_eq!(write(&laid_out), b"head01234\0\0\0dd\0\0".to_vec());
     let mut file = OutputFile::create(&at("none"), &[]).unwrap();
     let refused = replaced.write(&mut file, |_| Ok(vec![0; 3])).unwrap_err();
-    assert!(refused.to_string().contains("3 bytes, and 2 were laid out"), "{refused}");
+    assert!(refused.to_string().contains("3 bytes, but 2 were laid out"), "{refused}");
 }

@@ -228,7 +228,7 @@ fn attacks_are_refused_with_their_place() {
             "are not a range",
             raw(&one(&format!(r#"{{"dtype":"U8","shape":[0],"data_offsets":[{huge},{huge}]}}"#)), 4),
         ),
-        ("takes 8 bytes, and it has 4", raw(&one(r#"{"dtype":"F32","shape":[2],"data_offsets":[0,4]}"#), 4)),
+        ("takes 8 bytes, but it has 4", raw(&one(r#"{"dtype":"F32","shape":[2],"data_offsets":[0,4]}"#), 4)),
         ("too large", raw(&one(&format!(r#"{{"dtype":"U8","shape":[{huge},2],"data_offsets":[0,4]}}"#)), 4)),
         ("too large", raw(&one(&format!(r#"{{"dtype":"F64","shape":[{huge}],"data_offsets":[0,4]}}"#)), 4)),
         (

@@ -260,7 +260,7 @@ fn unknown_matrix(
         return Ok(());
     }
     let problem = format!(
-        "it multiplies by '{}', and curmerge knows no such matrix of '{}' models",
+        "it multiplies by '{}', but curmerge knows no such matrix of '{}' models",
         used.name.escape_debug(),
         architecture.name
     );

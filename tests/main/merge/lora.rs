@@ -225,7 +225,7 @@ fn damaged_loras_are_refused() {
     assert!(header("q_proj.lora_A", "k_proj.lora_A").contains("one of its two"));
     assert!(header("layers.0", "layers.7").contains("blk.7.attn_q"));
     let error = header("[5,256]", "[256,5]");
-    assert!(error.contains("rank 5, and its matrices have 256"), "{error}");
+    assert!(error.contains("rank 5, but its matrices have 256"), "{error}");
     let error = header("v_proj", "o_proj");
     assert!(error.contains("for a matrix of [256, 256]"), "{error}");
     assert!(header("base_model", "fast_model").contains("is not a LoRA matrix"));
