@@ -4,38 +4,32 @@
 
 #![allow(clippy::print_stdout, reason = "this program talks to a terminal")]
 
-use std::path::Path;
-
-use curmerge::cur::fingerprint;
-use curmerge::{Adapter, Base, Error, MergeOptions, Result, Source};
+use curmerge::{Adapter, Base, BaseCheck, Error, MergeOptions, Result, Source};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [base, adapter, out] = &arguments[..] else {
+    let [base, path, out] = &arguments[..] else {
         return Err(Error::request("three arguments are needed", "give BASE ADAPTER OUT"));
     };
-    let base = Base::open(Path::new(base))?;
-    let adapter_path = Path::new(adapter);
-    let adapter = Adapter::read(adapter_path)?;
-
-    // An adapter that was trained on other values of the base, such as another quantization, is merged with a
-    // warning.
-    match fingerprint::check(&base, &adapter, false) {
-        Err(Error::OtherValues { tensor, made_on, .. }) => {
-            println!("'{tensor}' has other values than in '{made_on}': merging anyway");
-            fingerprint::check(&base, &adapter, true)?;
-        }
-        other => drop(other?),
-    }
+    let base = Base::open(base)?;
+    let adapter = Adapter::read(path)?;
+    let sources = [(Source::Cur(&adapter), 1.0)];
 
     // Tensors keep the types of the base. The output never replaces an input.
-    let options = MergeOptions { protect: vec![adapter_path.into()], ..Default::default() };
-    let sources = [(Source::Cur(&adapter), 1.0)];
-    let report = curmerge::merge(&base, &sources, &options, Path::new(out), |done, of| {
-        if done == of {
-            println!("{of} steps done");
+    let mut options = MergeOptions { protect: vec![path.into()], ..Default::default() };
+    let report = match curmerge::merge(&base, &sources, &options, out, |_, _| ()) {
+        // By default the base must have the values that the adapter was trained on. Another quantization of
+        // the same model is the caller's decision.
+        Err(Error::OtherValues { tensor, made_on, .. }) => {
+            println!("'{tensor}' has other values than in '{made_on}': merging anyway");
+            options.base_check = BaseCheck::AllowOtherValues;
+            curmerge::merge(&base, &sources, &options, out, |_, _| ())?
         }
-    })?;
+        other => other?,
+    };
+    for deviation in &report.deviations {
+        println!("{} of {} tensors have other values", deviation.differing, deviation.targets);
+    }
     for tensor in report.worst_first().iter().take(3) {
         println!("{}: {:.1} % of the change survived", tensor.label(), 100.0 * tensor.share);
     }

@@ -1,8 +1,8 @@
-//! The one error of the program. Every variant prints as one line: the file, the place, and what to do.
+//! The error type. Every variant prints as one line: the file, the place, what is wrong, and what to do.
 
 use std::path::PathBuf;
 
-/// What can go wrong. Callers match on the variants that they can act on; the text says what a person can do.
+/// What went wrong. Callers match on the variants that they can act on; the text says what a person can do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -47,7 +47,7 @@ pub enum Error {
         /// What the user can do.
         help: String,
     },
-    /// The same of a file as a whole.
+    /// Like [`Error::Input`], but of the file as a whole.
     #[error("{}: {problem}; {help}", path.display())]
     File {
         /// The file or folder.
@@ -57,7 +57,16 @@ pub enum Error {
         /// What the user can do.
         help: String,
     },
-    /// A request that no file is to blame for.
+    /// An error that another value of one of the caller's options avoids. It prints as the error does; a
+    /// program can add what it calls the option.
+    #[error("{error}")]
+    Avoidable {
+        /// What is wrong, and what to do in words of the library.
+        error: Box<Error>,
+        /// The option.
+        option: CallerOption,
+    },
+    /// A request that cannot be met, whatever the files.
     #[error("{problem}; {help}")]
     Request {
         /// What cannot be done.
@@ -134,6 +143,29 @@ pub enum Error {
     },
 }
 
+/// An option of the library that an [`Error::Avoidable`] asks to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallerOption {
+    /// The matrices to adapt, [`SelectionOptions::targets`](crate::cur::SelectionOptions::targets).
+    Targets,
+    /// The factor of an adapter's change.
+    Scale,
+    /// [`TrainOptions::learning_rate`](crate::train::TrainOptions::learning_rate).
+    LearningRate,
+    /// The type of a whole model, such as [`MergeOptions::file_type`](crate::merge::MergeOptions::file_type).
+    FileType,
+    /// The type of the changed tensors, [`MergeOptions::storage`](crate::merge::MergeOptions::storage).
+    Storage,
+    /// The importance matrix, such as [`MergeOptions::imatrix`](crate::merge::MergeOptions::imatrix).
+    ImportanceMatrix,
+    /// The limit of one file, such as
+    /// [`MergeOptions::max_shard_size`](crate::merge::MergeOptions::max_shard_size).
+    MaxShardSize,
+    /// [`OnnxOptions::genai`](crate::convert::OnnxOptions::genai).
+    Genai,
+}
+
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -172,8 +204,14 @@ impl Error {
     pub fn in_file(self, path: impl Into<PathBuf>) -> Self {
         match self {
             Error::Request { problem, help } => Error::File { path: path.into(), problem, help },
+            Error::Avoidable { error, option } => error.in_file(path).avoidable(option),
             other => other,
         }
+    }
+
+    /// The same error, as an [`Error::Avoidable`] by this option.
+    pub fn avoidable(self, option: CallerOption) -> Self {
+        Error::Avoidable { error: Box::new(self), option }
     }
 
     /// An [`Error::Io`] from its parts.
@@ -182,8 +220,8 @@ impl Error {
     }
 }
 
-/// At most `limit` characters of text out of a file, with `...` if more was cut: no file decides how long an
-/// error is.
+/// At most `limit` characters of a text out of a file, then `...` if it is longer, so that no file decides how
+/// long an error is.
 pub(crate) fn shortened(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
         Some((cut, _)) => format!("{}...", text[..cut].escape_debug()),

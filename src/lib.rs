@@ -39,21 +39,27 @@
 //!
 //! Modules import downwards only: `commands` from [`train`], [`merge()`], [`convert`], [`export`] and
 //! [`eval`]; these from [`model`], [`lora`] and [`cur`]; these from [`kernels`], [`base`] and [`arch`]; all
-//! from `curmerge_formats`, which knows containers and number formats but no model.
+//! from [`formats`], which knows containers and number formats but no model.
 //!
 //! # Train and merge
 //!
 //! ```
 //! use std::path::Path;
 //!
-//! use curmerge::{Base, DataOptions, Dataset, MergeOptions, SelectionOptions, Source, TrainOptions, Trainer, Transformer};
+//! use curmerge::{
+//!     Base, DataOptions, Dataset, Event, MergeOptions, SelectionOptions, Source, TrainOptions, Trainer, Transformer,
+//! };
 //!
 //! # fn main() -> curmerge::Result<()> {
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let out = folder.path();
 //! let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo");
-//! let base = Base::open(&demo.join("model.gguf"))?;
-//! let data = Dataset::read(&demo.join("valid.jsonl"), &base.tokenizer()?, None, &DataOptions::default())?;
+//! let base = Base::open(demo.join("model.gguf"))?;
+//! let tokenizer = base.tokenizer()?;
+//! let read = |name| Dataset::read(demo.join(name), &tokenizer, None, &DataOptions::default());
+//! let (data, valid) = (read("train.jsonl")?, read("valid.jsonl")?);
+//! # let mut valid = valid;
+//! # valid.examples.truncate(4);
 //!
 //! let selection = SelectionOptions { rank: 4, targets: "q,v".into(), ..Default::default() };
 //! let mut adapter = curmerge::new_adapter(&base, &selection)?;
@@ -61,29 +67,52 @@
 //! model.attach(&adapter.targets, adapter.scale)?;
 //!
 //! let options = TrainOptions { max_steps: Some(2), batch_size: 2, ..Default::default() };
-//! let mut trainer = Trainer::new(&mut model, &data, None, &options)?;
-//! while trainer.end().is_none() {
-//!     println!("loss {:.4}", trainer.step()?.loss);
+//! let mut trainer = Trainer::new(&mut model, &data, Some(&valid), &options)?;
+//! while let Some(event) = trainer.advance()? {
+//!     match event {
+//!         Event::Step(step) => println!("loss {:.4}", step.loss),
+//!         Event::Validation(validation) => println!("validation loss {:.4}", validation.loss),
+//!     }
 //! }
 //! let report = trainer.finish();
 //! model.store(&mut adapter.targets);
 //! adapter.training = Some(report.record(&data, &options));
-//! adapter.write(&out.join("adapter.safetensors"), &base.inputs())?;
+//! adapter.write(out.join("adapter.safetensors"), &base.inputs())?;
 //!
 //! let sources = [(Source::Cur(&adapter), 1.0)];
-//! curmerge::merge(&base, &sources, &MergeOptions::default(), &out.join("merged.gguf"), |_, _| ())?;
-//! # assert!(Base::open(&out.join("merged.gguf")).is_ok() && report.progress.steps() == 2);
+//! curmerge::merge(&base, &sources, &MergeOptions::default(), out.join("merged.gguf"), |_, _| ())?;
+//! # assert!(Base::open(out.join("merged.gguf")).is_ok());
+//! # assert!(report.progress.steps() == 2 && report.kept_validation().is_some());
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! [`train::train`] drives a trainer with validation, checkpoints and a flag to stop it. `examples/train.rs`
-//! and `examples/merge.rs` are small programs on the library.
+//! [`train::train`] drives a trainer with observers, checkpoints and a flag to stop it. [`eval`] measures a model.
+//! `examples/train.rs` and `examples/merge.rs` are small programs on the library.
+//!
+//! # Use an adapter
+//!
+//! C and R come out of the base, so an adapter has its meaning only with the values that it was made on.
+//! [`merge()`] checks that by default. Before [`Transformer::attach`](model::Transformer::attach) and
+//! [`export`], which check names and shapes alone, call [`fingerprint::check`]:
+//!
+//! ```no_run
+//! use curmerge::{Adapter, Base, Transformer, fingerprint};
+//!
+//! # fn main() -> curmerge::Result<()> {
+//! let (base, adapter) = (Base::open("model.gguf")?, Adapter::read("adapter.safetensors")?);
+//! fingerprint::check(&base, &adapter, false)?;
+//! let mut model = Transformer::new(&base)?;
+//! model.attach(&adapter.targets, adapter.scale)?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Errors
 //!
 //! Every operation returns [`Error`], which prints as one line with the file, the place and what to do.
-//! Callers match on its variants, such as [`Error::OtherValues`] for an adapter of another quantization.
+//! Callers match on its variants, such as [`Error::OtherValues`] for an adapter that was made on another
+//! quantization.
 //! Input files are not trusted: damaged or hostile ones give an error, not a panic.
 
 pub mod arch;
@@ -104,10 +133,16 @@ pub mod tokenizer;
 pub mod train;
 
 pub use base::Base;
-pub use cur::{Selection, SelectionOptions, new_adapter};
-pub use curmerge_formats::Adapter;
+pub use cur::{Selection, SelectionOptions, fingerprint, new_adapter};
+pub use curmerge_formats as formats;
+pub use curmerge_formats::adapter::{Adapter, AdapterTarget, BaseInfo, Training};
+pub use curmerge_formats::dtype::DType;
 pub use error::{Error, Result};
-pub use merge::{MergeOptions, Source, merge};
-pub use model::Transformer;
+pub use eval::{accuracy, perplexity};
+pub use merge::{BaseCheck, MergeOptions, Source, Storage, merge};
 pub use train::data::{DataOptions, Dataset};
-pub use train::{TrainOptions, Trainer};
+pub use train::{Event, TrainOptions, TrainReport, Trainer, mean_loss};
+
+/// The model in f32, which training and the commands use. [`model::Transformer`] is generic, so that tests can
+/// compute in f64.
+pub type Transformer<'a> = model::Transformer<'a, f32>;

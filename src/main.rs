@@ -1,4 +1,4 @@
-//! The program: parse the command line, call a command, print its error.
+//! The program: parses the command line, runs the command, prints its error.
 
 use std::process::ExitCode;
 

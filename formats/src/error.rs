@@ -66,7 +66,7 @@ pub enum Error {
         help: String,
     },
     /// The output already exists and may not be replaced.
-    #[error("{}: already exists; name another output, or replace it with --force", path.display())]
+    #[error("{}: already exists; name another output, or ask to replace it", path.display())]
     Exists {
         /// The output.
         path: PathBuf,

@@ -36,7 +36,8 @@ impl Imatrix {
     /// # Errors
     /// [`Error::Io`]; [`Error::Malformed`] for anything against the form, weights that are negative or not
     /// finite, and a file without a matrix; [`Error::Unsupported`] as of [`Gguf::open`].
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         let file = MappedFile::open(path)?;
         let weights = if file.bytes().starts_with(b"GGUF") {
             read_gguf(&Gguf::open(path)?)?

@@ -1,10 +1,11 @@
-//! The matrices that `--targets` selects.
+//! The matrices that a selection such as `q,k,v` names.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use super::model::Base;
 use super::tensors::layer_part;
+use crate::error::CallerOption;
 use crate::{Error, Result};
 
 impl Base {
@@ -42,7 +43,8 @@ impl Base {
             found.extend(named);
         }
         if found.is_empty() {
-            return Err(Error::request("--targets selects nothing", "use for example --targets q,k,v"));
+            let error = Error::request("no targets are selected", "use for example q,k,v");
+            return Err(error.avoidable(CallerOption::Targets));
         }
         Ok(found.into_iter().collect())
     }
@@ -69,16 +71,13 @@ impl Base {
         let problem = format!("'{word}' is not a target of {}", self.path.display());
         if !self.is_known() {
             let matrix = self.tensors.iter().find(|(_, tensor)| tensor.shape.len() == 2);
-            let example = matrix.map_or("see `curmerge inspect`", |(name, _)| name.as_str());
-            let help =
-                format!("its architecture is not known; name its matrices in --targets, such as {example}");
-            return Error::request(problem, help);
+            let example = matrix.map(|(name, _)| format!(", such as {name}")).unwrap_or_default();
+            let help = format!("its architecture is not known; name its matrices{example}");
+            return Error::request(problem, help).avoidable(CallerOption::Targets);
         }
         let words: Vec<&str> = self.architecture.tensors.targets.iter().map(|(w, _)| *w).collect();
         let example = self.architecture.tensors.targets.first().map_or("attn_q", |(_, name)| name);
-        Error::request(
-            problem,
-            format!("use {}, all, or canonical names such as blk.0.{example}", words.join(", ")),
-        )
+        let help = format!("use {}, all, or canonical names such as blk.0.{example}", words.join(", "));
+        Error::request(problem, help).avoidable(CallerOption::Targets)
     }
 }

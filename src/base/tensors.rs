@@ -48,8 +48,9 @@ impl Base {
     /// # Errors
     /// The model has no such tensor.
     pub fn find(&self, name: &str) -> Result<Place<'_>> {
-        self.place(name)
-            .ok_or_else(|| self.error(name, "the model has no such tensor", "see `curmerge inspect`"))
+        self.place(name).ok_or_else(|| {
+            self.error(name, "the model has no such tensor", "inspect the model for the names of its tensors")
+        })
     }
 
     /// The parts of a fused matrix: their canonical names, `NAME[PART]`, and rows. Empty for any other.

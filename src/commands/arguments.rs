@@ -18,13 +18,13 @@ pub struct SelectionArgs {
     /// Columns and rows of each matrix; U has rank * rank numbers.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     pub rank: u32,
-    /// Matrices to adapt: q k v o gate up down, all, or canonical names, with commas between; of a fused
-    /// matrix its parts, such as `blk.0.attn_qkv[q]`, or all of it. Of a model whose architecture is not known,
-    /// any matrix by its name.
+    /// Matrices to adapt, separated by commas: q k v o gate up down, all, or canonical names. A fused matrix can
+    /// be named, or its parts, such as `blk.0.attn_qkv[q]`. If the model's architecture is not known, any matrix
+    /// can be named.
     #[arg(long, default_value = "q,k,v")]
     pub targets: String,
-    /// Only matrices of these blocks, counted from 0, such as 24-29. The blocks below stay frozen, and their
-    /// output is computed once for all epochs.
+    /// Only matrices of these blocks, counted from 0, such as 24-29. The output of the blocks below is computed
+    /// once for all epochs.
     #[arg(long, value_name = "FIRST-LAST", value_parser = parse_layers)]
     pub layers: Option<LayerRange>,
     /// How columns and rows are drawn.
@@ -83,7 +83,7 @@ pub struct ComputeArgs {
 }
 
 impl AdapterArgs {
-    /// No adapter, or this one as it is.
+    /// No adapter, or this one with its own scale.
     pub fn plain(adapter: Option<PathBuf>) -> Self {
         AdapterArgs { adapter, scale: 1.0, allow_other_base: false }
     }
@@ -92,12 +92,12 @@ impl AdapterArgs {
 /// How a merge stores tensors.
 #[derive(Clone, Debug, Args)]
 pub struct StorageArgs {
-    /// What to store the whole of a GGUF file in, by llama-quantize's names (q4_k_m, q5_k_s, iq4_xs, f16, ...
-    /// as of convert); or auto: unchanged tensors stay as they are, and each changed one is as narrow as
-    /// --fidelity allows [default: every tensor as the base stores it].
+    /// Types of a whole GGUF file, by llama-quantize's names (q4_k_m, q5_k_s, iq4_xs, f16, ...; see convert); or
+    /// auto, which stores each changed tensor as narrow as --fidelity allows and leaves the others as they are
+    /// [default: every tensor as the base stores it].
     #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
     file_type: Option<WholeType>,
-    /// How to store the changed tensors alone: f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1,
+    /// Type of the changed tensors alone: f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1,
     /// q4_0, iq4_nl, iq4_xs, mxfp4, q3_k or q2_k.
     #[arg(long, value_name = "TYPE", value_parser = parse_adapted)]
     type_adapted: Option<DType>,
@@ -112,7 +112,7 @@ pub struct StorageArgs {
 impl StorageArgs {
     /// The importance matrix that [`Self::options`] takes, opened.
     pub fn imatrix(&self) -> crate::Result<Option<Imatrix>> {
-        Ok(self.imatrix.as_ref().map(|path| Imatrix::open(path)).transpose()?)
+        Ok(self.imatrix.as_ref().map(Imatrix::open).transpose()?)
     }
 
     /// The storage part of the merge options. The output must not replace the `protected` files.

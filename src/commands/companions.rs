@@ -1,10 +1,10 @@
-//! What is told of files beside a model.
+//! Messages on the files beside a model.
 
 use crate::commands::report::terminal;
 use crate::convert::ConvertReport;
 use crate::rewrite::Companion;
 
-/// One line on a file that is not in the output as one may expect.
+/// One line on a file that is missing or unchanged in the output, against what one may expect.
 pub(super) fn line(companion: &Companion) -> String {
     let path = terminal::plain(&companion.path().to_string_lossy());
     match companion {
@@ -14,7 +14,7 @@ pub(super) fn line(companion: &Companion) -> String {
     }
 }
 
-/// The notes on a conversion, and a line on each companion that may surprise.
+/// The notes on a conversion, then a line on each of its companions that [`line`] describes.
 pub(super) fn with_notes(report: &ConvertReport) -> Vec<String> {
     report.notes.iter().cloned().chain(report.companions.iter().map(line)).collect()
 }

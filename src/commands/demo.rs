@@ -14,11 +14,11 @@ use super::arguments::AdapterArgs;
 use super::{CommandLine, adapted_model};
 use crate::base::Base;
 use crate::commands::report::terminal;
-use crate::eval::{choices, perplexity};
+use crate::eval;
 use crate::train::data;
 use crate::{Error, Result};
 
-/// The files that the program carries.
+/// The files that the program contains.
 const CARRIED: &[(&str, &[u8])] = &[
     ("base.gguf", include_bytes!("../../fixtures/demo/model.gguf")),
     ("train.jsonl", include_bytes!("../../fixtures/demo/train.jsonl")),
@@ -32,7 +32,7 @@ const CTX: usize = 256;
 /// Options of `curmerge demo`.
 #[derive(Clone, Debug, Args)]
 pub struct DemoArgs {
-    /// Folder for the carried files and the results; files of an earlier demo are replaced.
+    /// Folder for the demo's files and results; those of an earlier demo are replaced.
     #[arg(short, long, default_value = "curmerge-demo", value_name = "FOLDER")]
     pub output: PathBuf,
 }
@@ -43,15 +43,16 @@ struct Scores {
     perplexity: f64,
 }
 
-/// Build, evaluate, merge and export. With `json`, one JSON document a command, and the scores last.
+/// Trains, evaluates, merges and exports. With `json`, each command prints one JSON document, and the scores
+/// are the last.
 pub fn run(args: &DemoArgs, json: bool) -> Result<()> {
     let start = Instant::now();
     let folder = &args.output;
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create the folder", e))?;
     let (first, carried) = CARRIED[0];
-    let mut standing = std::fs::read_dir(folder).map_err(|e| Error::io(folder, "list", e))?;
+    let mut present = std::fs::read_dir(folder).map_err(|e| Error::io(folder, "list", e))?;
     let earlier = std::fs::read(folder.join(first)).is_ok_and(|own| own == carried);
-    if standing.next().is_some() && !earlier {
+    if present.next().is_some() && !earlier {
         let problem = "has files in it that are not an earlier demo's";
         return Err(Error::input(folder, "output", problem, "name an empty or new folder with -o"));
     }
@@ -108,7 +109,7 @@ pub fn run(args: &DemoArgs, json: bool) -> Result<()> {
     ))
 }
 
-/// Show a command as the user would type it, and carry it out. With `json` it prints its own JSON.
+/// Shows a command as a user would type it, and carries it out. With `json` it prints its own JSON alone.
 fn command(json: bool, words: &[&str]) -> Result<()> {
     if !json {
         terminal::print(&format!("\n$ curmerge {}\n", words.join(" ")))?;
@@ -122,12 +123,12 @@ fn scores(folder: &Path, model: &str, adapter: Option<&str>) -> Result<Scores> {
     let tokenizer = base.tokenizer()?;
     let adapter = adapter.map(|name| folder.join(name));
     let model = adapted_model(&base, &AdapterArgs::plain(adapter))?;
-    let examples = data::read_choices(&folder.join("test.jsonl"), &tokenizer)?;
+    let examples = data::read_choices(folder.join("test.jsonl"), &tokenizer)?;
     let path = folder.join("text.txt");
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
     Ok(Scores {
-        accuracy: choices::accuracy(&model, &examples, |_, _| ()).accuracy,
-        perplexity: perplexity::perplexity(&model, &tokenizer, &text, CTX, None, |_, _| ())?.perplexity,
+        accuracy: eval::accuracy(&model, &examples, |_, _| ()).accuracy,
+        perplexity: eval::perplexity(&model, &tokenizer, &text, CTX, None, |_, _| ())?.perplexity,
     })
 }
 

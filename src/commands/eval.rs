@@ -10,8 +10,7 @@ use crate::base::Base;
 use crate::chat::ChatTemplate;
 use crate::commands::report::progress;
 use crate::commands::report::terminal;
-use crate::eval::choices;
-use crate::eval::perplexity::{self, Perplexity};
+use crate::eval::{self, Perplexity};
 use crate::model::Transformer;
 use crate::tokenizer::Tokenizer;
 use crate::train::data::{self, DataOptions, Dataset};
@@ -26,10 +25,10 @@ pub struct EvalArgs {
     /// The adapter to measure.
     #[command(flatten)]
     pub adapter: AdapterArgs,
-    /// Test examples: accuracy by likelihood where they have "choices", else the mean loss.
+    /// Test examples: accuracy by likelihood if they have "choices", else the mean loss.
     #[arg(long, value_name = "FILE", required_unless_present = "perplexity")]
     pub data: Option<PathBuf>,
-    /// Text to measure perplexity on, as llama-perplexity counts it.
+    /// Text to measure perplexity on, as llama-perplexity does.
     #[arg(long, value_name = "TEXT")]
     pub perplexity: Option<PathBuf>,
     /// Read only the first N chunks of the text [default: all].
@@ -43,7 +42,7 @@ pub struct EvalArgs {
     pub ctx: u32,
 }
 
-/// Measure and print.
+/// Measures, and prints the figures.
 pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
     let base = Base::open(&args.base)?;
     let tokenizer = base.tokenizer()?;
@@ -81,7 +80,7 @@ fn examples(
             examples.iter().flat_map(|e| e.choices.iter().map(|choice| e.prompt.len() + choice.len()));
         model.for_context(lengths.max().unwrap_or(0)).map_err(|e| e.in_file(path))?;
         let bar = progress::bar("choices", examples.len() as u64);
-        let result = choices::accuracy(model, &examples, |done, _| bar.set_position(done as u64));
+        let result = eval::accuracy(model, &examples, |done, _| bar.set_position(done as u64));
         bar.finish_and_clear();
         *lines += &format!("accuracy {:.4} of {} examples\n", result.accuracy, result.examples);
         *lines += &format!("loss {:.4} nats a token of the right choice\n", result.loss);
@@ -114,7 +113,7 @@ fn text(
     model.for_context(args.ctx as usize)?;
     let chunks = args.chunks.map(|c| c as usize);
     let mut bar = None;
-    let result = perplexity::perplexity(model, tokenizer, &text, args.ctx as usize, chunks, |done, of| {
+    let result = eval::perplexity(model, tokenizer, &text, args.ctx as usize, chunks, |done, of| {
         bar.get_or_insert_with(|| progress::bar("perplexity", of as u64)).set_position(done as u64);
     });
     if let Some(bar) = bar {

@@ -1,4 +1,4 @@
-//! `curmerge export`: an adapter in the form another program loads.
+//! `curmerge export`: an adapter in the form that another program loads.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::commands::report::{progress, terminal};
 use crate::export::ollama::{self, Prompts};
 use crate::export::{Format, export};
 use crate::lora::peft;
-use crate::merge::MergeOptions;
+use crate::merge::{BaseCheck, MergeOptions};
 use crate::{Error, Result};
 
 /// Options of `curmerge export`.
@@ -41,7 +41,7 @@ pub struct ExportArgs {
     pub allow_other_base: bool,
 }
 
-/// Write the other form.
+/// Exports, and prints what was written.
 pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     let mut base = Base::open_any(&args.base)?;
     if args.format != Format::Gguf {
@@ -73,6 +73,8 @@ fn for_ollama(args: &ExportArgs, base: &Base, adapter: &Adapter, json: bool) -> 
     let bar = progress::bar("merging", 0);
     let imatrix = args.storage.imatrix()?;
     let options = MergeOptions {
+        // The adapter was checked against the base that was named, before it was converted.
+        base_check: BaseCheck::Skip,
         force: args.force,
         ..args
             .storage

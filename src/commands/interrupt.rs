@@ -10,7 +10,7 @@ use crate::{Error, Result};
 static TRAINING: AtomicBool = AtomicBool::new(false);
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Handles signals from now on. A second call does nothing.
+/// Handles signals from now on. A second call has no effect.
 #[expect(clippy::print_stderr, reason = "the message is for whoever pressed Ctrl-C")]
 pub fn listen() -> Result<()> {
     let handler = || {
@@ -28,7 +28,7 @@ pub fn listen() -> Result<()> {
     }
 }
 
-/// Runs a training that reads the flag after each step and ends there if it is set.
+/// Runs a training. It reads the flag after each step, and ends there if it is set.
 pub fn while_training<T>(run: impl FnOnce(&AtomicBool) -> T) -> T {
     TRAINING.store(true, Ordering::Relaxed);
     let result = run(&STOP);

@@ -1,4 +1,4 @@
-//! `curmerge merge`: W + C U R, of one adapter or several, into a new model file.
+//! `curmerge merge`: W + C U R, with one adapter or several, as a new model file.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use super::arguments::{StorageArgs, parse_size};
 use super::merged;
 use crate::Result;
 use crate::base::{self, Base};
-use crate::commands::report::{progress, terminal};
+use crate::commands::report::{errors, progress, terminal};
 use crate::lora::Lora;
-use crate::merge::{MergeOptions, Source, merge};
+use crate::merge::{BaseCheck, MergeOptions, Source, merge};
 
 /// Options of `curmerge merge`.
 #[derive(Clone, Debug, Args)]
@@ -22,20 +22,20 @@ pub struct MergeArgs {
     /// Base model: a GGUF file (of splits the first), a Hugging Face folder, an ONNX file, or
     /// `ollama:NAME[:TAG]`.
     pub base: PathBuf,
-    /// The adapters, each with an optional =FACTOR on its change: curmerge's own, PEFT LoRA
-    /// folders, GGUF LoRA files.
+    /// The adapters, each with an optional =FACTOR of its change: curmerge's own, PEFT LoRA folders, GGUF LoRA
+    /// files.
     #[arg(required = true, value_name = "ADAPTER[=FACTOR]", value_parser = clap::builder::OsStringValueParser::new().map(|text| parse_part(&text)))]
     pub adapters: Vec<Part>,
-    /// The model to write: a name ending in .gguf, or for a GGUF base with --max-shard-size a folder for its
-    /// splits; a folder for a Hugging Face folder as it is.
+    /// The model to write: a name that ends in .gguf; for a GGUF base with --max-shard-size a folder for its
+    /// splits; for a Hugging Face folder another folder.
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
     /// Types of the changed tensors.
     #[command(flatten)]
     pub storage: StorageArgs,
-    /// Most bytes of tensors in one file, such as 2G or 500M (powers of 1000). A GGUF model becomes splits
-    /// that llama.cpp opens, OUT/OUT-00001-of-00003.gguf and so on; a Hugging Face folder
-    /// model-00001-of-00003.safetensors and so on with an index. [default: one GGUF file, or the folder's own
+    /// Upper limit of the bytes of tensors in one file, such as 2G or 500M (powers of 1000). A GGUF model
+    /// becomes splits that llama.cpp opens, OUT/OUT-00001-of-00003.gguf and so on. A Hugging Face folder gets
+    /// model-00001-of-00003.safetensors and so on, with an index. [default: one GGUF file, or the folder's own
     /// shards]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_shard_size: Option<u64>,
@@ -50,7 +50,7 @@ pub struct MergeArgs {
     pub allow_other_base: bool,
 }
 
-/// An adapter, and the factor on its change.
+/// An adapter, and the factor of its change.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// The file or folder.
@@ -63,7 +63,7 @@ fn parse_part(text: &OsStr) -> Part {
     let whole = Part { path: text.into(), factor: 1.0 };
     let Some((name, factor)) = text.to_str().and_then(|text| text.rsplit_once('=')) else { return whole };
     match factor.parse() {
-        // A file may have such a name.
+        // A file's name may look like this too.
         Ok(factor) if !whole.path.exists() => Part { path: name.into(), factor },
         _ => whole,
     }
@@ -82,7 +82,7 @@ fn open(base: &Base, path: &Path) -> Result<Opened> {
     Ok(Opened::Cur(Adapter::read(path)?))
 }
 
-/// Merge and report.
+/// Merges, and prints a report.
 pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let mut base = Base::open_any(&args.base)?;
     let like_gguf = args.output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
@@ -101,16 +101,14 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
         })
         .collect();
     let imatrix = args.storage.imatrix()?;
-    // The base that was named, not what was made of it.
+    // The base as it was named, not as it was converted.
     let inputs = args.adapters.iter().map(|part| part.path.clone()).chain([base::resolve(&args.base)?]);
-    let confirm = || {
-        opened.iter().try_for_each(|opened| match opened {
-            Opened::Cur(adapter) => super::check_base(&base, adapter, args.allow_other_base),
-            Opened::Lora(_) => Ok(()),
-        })
+    let base_check = match args.allow_other_base {
+        true => BaseCheck::AllowOtherValues,
+        false => BaseCheck::SameValues,
     };
     let options = MergeOptions {
-        confirm: Some(&confirm),
+        base_check,
         max_shard_size: args.max_shard_size,
         force: args.force,
         ..args.storage.options(imatrix.as_ref(), inputs)?
@@ -119,6 +117,9 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let report = merge(&base, &sources, &options, &args.output, progress::follow(&bar))?;
     bar.finish_and_clear();
     drop(scratch);
+    for deviation in &report.deviations {
+        terminal::warn(&errors::deviation(deviation));
+    }
     for line in merged::warnings(&report) {
         terminal::warn(&line);
     }

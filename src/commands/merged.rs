@@ -1,17 +1,17 @@
-//! What is told of a merge: a table of its tensors, warnings, and notes.
+//! The report on a merge: a table of its tensors, warnings and notes.
 
 use super::companions;
 use crate::merge::MergeReport;
 
-/// Tensors in the table; the others kept as much as the last of them or more.
+/// Upper limit of the tensors in the table. The others kept at least as much as the last of these.
 const MAX_LISTED: usize = 10;
-/// A share below this is worth a warning.
+/// A smaller share gets a warning.
 const LOW_SHARE: f64 = 0.5;
-/// Noise above this is worth a warning: rounding then adds ten times the adapter's change in other
-/// directions, about what a change of a hundredth of a quantization step costs.
+/// More noise gets a warning: rounding then adds ten times the adapter's change in other directions, about as
+/// much as for a change of a hundredth of a quantization step.
 const HIGH_NOISE: f64 = 10.0;
 
-/// The tensors that kept least of their change, and what the figures mean.
+/// The tensors that kept the least of their change, and the meaning of the figures.
 pub(super) fn table(report: &MergeReport) -> String {
     let worst = report.worst_first();
     let width = worst.iter().take(MAX_LISTED).map(|t| t.label().len()).max().unwrap_or(0);
@@ -72,7 +72,7 @@ mod tests {
     use crate::merge::TensorReport;
 
     #[test]
-    fn the_worst_comes_first_and_is_warned_of() {
+    fn the_worst_tensor_comes_first_and_gets_a_warning() {
         let tensor = |name: &str, share, noise| TensorReport {
             name: name.into(),
             parts: Vec::new(),

@@ -1,4 +1,9 @@
-//! The command line: one file a subcommand, each saying what happens in which order.
+//! The command line: one file a subcommand, which says what happens in which order.
+
+#![expect(
+    clippy::missing_errors_doc,
+    reason = "a command fails as the library does, and its error is printed"
+)]
 
 pub mod arguments;
 pub mod build;
@@ -59,7 +64,7 @@ enum Command {
     Select(select::SelectArgs),
     /// Write W + C U R into a new model.
     Merge(merge::MergeArgs),
-    /// Write an adapter in the form another program loads.
+    /// Write an adapter in the form that another program loads.
     Export(export::ExportArgs),
     /// Write a model in other types, or in the other container.
     Convert(convert::ConvertArgs),
@@ -71,13 +76,13 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Continue a text, to see what changed.
     Run(run::RunArgs),
-    /// Do the main job on the small model and data that the program carries inside.
+    /// Train, evaluate, merge and export the small model that the program contains.
     Demo(demo::DemoArgs),
 }
 
-/// Carry out a parsed command line.
+/// Carries out a parsed command line.
 pub fn run(line: &CommandLine) -> Result<()> {
-    // This thread computes too, so that its sequential work need not wait for another thread.
+    // This thread is one of the pool, so that its sequential work need not wait for another.
     let threads = line.threads.map_or(0, usize::from);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
     pool.build_global()
@@ -87,7 +92,7 @@ pub fn run(line: &CommandLine) -> Result<()> {
     carry_out(line)
 }
 
-/// [`run()`] in a process that is set up.
+/// [`run()`], once threads and signals are set up.
 fn carry_out(line: &CommandLine) -> Result<()> {
     match &line.command {
         Command::Build(args) => build::run(args, line.json),
@@ -106,20 +111,14 @@ fn carry_out(line: &CommandLine) -> Result<()> {
 /// The adapter in this file, if it belongs to the base; warns of an allowed other base.
 fn adapter_of(base: &Base, path: &Path, allow_other_base: bool) -> Result<Adapter> {
     let adapter = Adapter::read(path)?;
-    check_base(base, &adapter, allow_other_base)?;
+    if let Some(deviation) = fingerprint::check(base, &adapter, allow_other_base)? {
+        terminal::warn(&errors::deviation(&deviation));
+    }
     Ok(adapter)
 }
 
-/// Checks that the adapter belongs to the base; warns of an allowed other base.
-fn check_base(base: &Base, adapter: &Adapter, allow_other_base: bool) -> Result<()> {
-    if let Some(deviation) = fingerprint::check(base, adapter, allow_other_base)? {
-        terminal::warn(&errors::deviation(&deviation));
-    }
-    Ok(())
-}
-
-/// Replaces a Hugging Face folder by the GGUF file that it converts to, with the same values, in a folder
-/// beside `out` that the caller keeps until the base is no longer needed.
+/// Replaces a Hugging Face folder by a GGUF file with the same values. The file is in the returned folder,
+/// beside `out`, which the caller keeps until the base is no longer needed.
 fn as_gguf(base: &mut Base, out: &Path) -> Result<Option<OutputFolder>> {
     if !matches!(base.files(), Files::HuggingFace(_)) {
         return Ok(None);
@@ -143,7 +142,7 @@ fn as_gguf(base: &mut Base, out: &Path) -> Result<Option<OutputFolder>> {
     Ok(Some(scratch))
 }
 
-/// The base's model with the terms of the adapter, if one is given and belongs to it.
+/// The model of the base, with the adapter attached if one is given. It must belong to the base.
 fn adapted_model<'a>(base: &'a Base, beside: &AdapterArgs) -> Result<Transformer<'a, f32>> {
     let mut model = Transformer::new(base)?;
     if let Some(path) = &beside.adapter {

@@ -27,16 +27,16 @@ pub struct RunArgs {
     /// Put the prompt into the model's chat template, as a user's message.
     #[arg(long)]
     pub chat: bool,
-    /// Tokens to write at most.
+    /// Upper limit of the tokens to write.
     #[arg(short = 'n', long, default_value_t = 64)]
     pub max_tokens: usize,
-    /// 0 always takes the likeliest token; higher values draw more freely.
+    /// 0 always takes the likeliest token. Higher values make less likely tokens likelier.
     #[arg(long, default_value_t = 0.0)]
     pub temperature: f32,
-    /// Draw among this number of likeliest tokens; 0 for all.
+    /// Draw from this number of the likeliest tokens; 0 for all.
     #[arg(long, default_value_t = 40)]
     pub top_k: usize,
-    /// Draw among the likeliest tokens that hold this share of the probability.
+    /// Draw from the likeliest tokens that together have this share of the probability.
     #[arg(long, default_value_t = 0.95)]
     pub top_p: f32,
     /// With --json: print the natural log-probabilities of the N likeliest tokens at each position.
@@ -47,7 +47,7 @@ pub struct RunArgs {
     pub seed: u64,
 }
 
-/// Print the prompt's continuation as it comes; with `json`, at the end.
+/// Prints the continuation of the prompt token by token; with `json`, at the end.
 pub fn run(args: &RunArgs, json: bool) -> Result<()> {
     let usable =
         args.temperature >= 0.0 && args.temperature.is_finite() && args.top_p > 0.0 && args.top_p <= 1.0;
@@ -83,7 +83,7 @@ pub fn run(args: &RunArgs, json: bool) -> Result<()> {
         }
         written.push(token);
         let text = tokenizer.decode(&written);
-        // A token may end within a character, which shows as U+FFFD until the next one completes it.
+        // A token may end within a character, which decodes to U+FFFD until the next token completes it.
         if !json && !text.ends_with(char::REPLACEMENT_CHARACTER) {
             terminal::print(&text[shown..])?;
             shown = text.len();

@@ -25,7 +25,7 @@ pub struct SelectArgs {
     pub selection: SelectionArgs,
 }
 
-/// A new adapter of the base, with a sign of life on a terminal.
+/// A new adapter of the base, with a spinner on a terminal.
 pub(super) fn select(base: &Base, args: &SelectionArgs) -> Result<Adapter> {
     let spinner = progress::spinner("choosing columns and rows");
     let adapter = new_adapter(base, &args.options());
@@ -33,7 +33,7 @@ pub(super) fn select(base: &Base, args: &SelectionArgs) -> Result<Adapter> {
     adapter
 }
 
-/// Choose and write.
+/// Chooses columns and rows, and writes the adapter.
 pub fn run(args: &SelectArgs, json: bool) -> Result<()> {
     let base = Base::open_any(&args.base)?;
     let adapter = select(&base, &args.selection)?;

@@ -1,5 +1,4 @@
-//! The names of the library's choices on the command line, and what each means. The library itself knows no
-//! clap.
+//! The names of the library's choices on the command line, with their help. The library knows no clap.
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;

@@ -1,4 +1,4 @@
-//! `curmerge verify`: every checksum of an adapter, and of the base it was made on.
+//! `curmerge verify`: every checksum of an adapter, and of the base that it was made on.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ pub struct VerifyArgs {
     pub base: Option<PathBuf>,
 }
 
-/// Hash and compare everything; fails after naming each tensor that differs.
+/// Computes and compares all checksums. Prints each tensor that differs, then fails if there is one.
 pub fn run(args: &VerifyArgs, json: bool) -> Result<()> {
     let spinner = progress::spinner("checking");
     // Reading checks the digest of every tensor and of the file.

@@ -14,6 +14,7 @@ use curmerge_formats::quant;
 use serde::Serialize;
 
 use super::{Choice, FileType, file_type};
+use crate::error::CallerOption;
 use crate::rewrite::{self, Companion, ComputedTensor, ComputedTensors, Destination, Hooks, in_blocks};
 use crate::{Error, Result};
 
@@ -54,10 +55,11 @@ pub fn retype(
     gguf: &GgufModel,
     file_type: FileType,
     imatrix: Option<&Imatrix>,
-    out: &Path,
+    out: impl AsRef<Path>,
     inputs: &[&Path],
     mut progress: impl FnMut(u64, u64),
 ) -> Result<ConvertReport> {
+    let out = out.as_ref();
     let tensors = retyped(gguf, file_type, imatrix)?;
     let mut report = ConvertReport { notes: notes(&tensors), ..Default::default() };
     report.bytes_before = tensors.iter().map(|t| t.tensor.bytes).sum();
@@ -160,7 +162,7 @@ pub(super) fn weights<'a>(
     let edge = matches!(name, "token_embd.weight" | "output.weight");
     if file_type == FileType::Q2_K_S && dtype == DType::Q2_K && weights.is_none() && !edge {
         let problem = "Q2_K_S is useless without an importance matrix for it".to_string();
-        return Err((problem, "give one with --imatrix, or use q2_k"));
+        return Err((problem, "give one, or use q2_k"));
     }
     Ok(weights)
 }
@@ -200,7 +202,7 @@ impl<'a> Retyped<'a> {
         }
         let wanted = tensor.columns() * stored.dims.get(2).map_or(1, |&experts| experts as usize);
         tensor.importance = weights(imatrix, &stored.name, wanted, tensor.choice.dtype, file_type)
-            .map_err(|(problem, help)| error(problem, help))?;
+            .map_err(|(problem, help)| error(problem, help).avoidable(CallerOption::ImportanceMatrix))?;
         Ok(tensor)
     }
 

@@ -49,9 +49,11 @@ impl Factors {
         Self::new(c.collect(), p.collect(), self.rank, rows)
     }
 
-    /// The factors of `target` over the base's matrix, with the adapter's scale (or a multiple of it). Fails
-    /// when the matrix has another shape, or a number is no longer finite; `path` is the base that the error
-    /// names.
+    /// The factors of `target` over the base's matrix, with the adapter's scale or a multiple of it. `path` is
+    /// the base that errors name.
+    ///
+    /// # Errors
+    /// [`Error::OtherBase`] for a matrix of another shape; a P that is not finite.
     pub fn of_target(path: &Path, weight: &Weight<'_>, target: &AdapterTarget, scale: f32) -> Result<Self> {
         if [weight.rows() as u64, weight.cols() as u64] != target.shape {
             return Err(other_shape(path, weight, target));

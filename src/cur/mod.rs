@@ -66,8 +66,10 @@ pub struct Indices {
     pub rows: Vec<u32>,
 }
 
-/// Draw `rank` columns and `rank` rows of the matrix `name`. Fails when fewer than `rank` of either are
-/// non-zero, or a value is not finite.
+/// Draws `rank` columns and `rank` rows of the matrix `name`.
+///
+/// # Errors
+/// Fewer than `rank` columns or rows that are not zero; a value that is not finite.
 pub fn select(
     weight: &Weight<'_>,
     name: &str,

@@ -13,15 +13,16 @@ use crate::base::Base;
 /// Which matrices a new adapter changes, and through which of their columns and rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SelectionOptions {
-    /// Columns and rows of each matrix; U has `rank * rank` numbers.
+    /// Columns and rows of each matrix; U has `rank * rank` numbers. Default: 16.
     pub rank: u32,
     /// The matrices: words such as `q,k,v` or `all`, or canonical names; see [`Base::targets`].
+    /// Default: `q,k,v`.
     pub targets: String,
-    /// Only matrices of these blocks, counted from 0.
+    /// Only matrices of these blocks, counted from 0. Default: `None`, all blocks.
     pub layers: Option<RangeInclusive<usize>>,
-    /// How columns and rows are drawn.
+    /// How columns and rows are drawn. Default: [`Selection::Reference`].
     pub selection: Selection,
-    /// Seed of the draw.
+    /// Seed of the draw. Default: 0.
     pub seed: u64,
 }
 

@@ -24,12 +24,15 @@ impl Axis {
     }
 }
 
-/// Draw `count` indices without replacement, each with a probability proportional to its weight among the
-/// remaining ones, and return them ascending. Fails when fewer than `count` weights are positive.
+/// Draws `count` indices without replacement, each with a probability proportional to its weight among the
+/// remaining ones, and returns them ascending.
 ///
 /// The stream is ChaCha20 keyed by SHA-256 of `"curmerge-1\0"`, the seed (u64, little-endian), the canonical
 /// name, a zero byte, and `"rows"` or `"cols"`. A draw is its next u64's upper 53 bits as a fraction of the
 /// remaining weight, looked up in the cumulative sum from index 0.
+///
+/// # Errors
+/// Fewer than `count` positive weights.
 pub fn sample(weights: &[f64], count: u32, name: &str, axis: Axis, seed: u64) -> Result<Vec<u32>> {
     let positive = weights.iter().filter(|w| **w > 0.0).count();
     if positive < count as usize {

@@ -11,18 +11,21 @@ use crate::train::data::ChoiceExample;
 /// Tokens that go through the model at a time; a longer example goes alone.
 const MAX_TOKENS: usize = 1024;
 
-/// What a model scores on a file of choices.
+/// The score of a model on examples with choices.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Accuracy {
-    /// Share of examples whose right ending is the most likely one.
+    /// Share of the examples whose right ending has the highest log-probability. Of equal ones the first
+    /// counts. NaN without examples.
     pub accuracy: f64,
-    /// Mean negative log-probability of the right ending, nats a token.
+    /// Mean negative log-probability of the right endings, nats a token.
     pub loss: f64,
-    /// Examples that were scored.
+    /// Number of examples.
     pub examples: usize,
 }
 
-/// Scores every example. `progress` gets the number of examples done and of all.
+/// Scores every example, such as those of [`read_choices`](crate::train::data::read_choices). Call
+/// [`Transformer::for_context`] with the length of the longest first. `progress` gets the number of finished
+/// examples, and of all.
 pub fn accuracy<T: Real>(
     model: &Transformer<'_, T>,
     examples: &[ChoiceExample],
@@ -62,7 +65,7 @@ fn best(scores: &[f64]) -> usize {
     (0..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best })
 }
 
-/// Consecutive examples that fit one pass.
+/// Consecutive examples that go through the model together.
 fn groups(examples: &[ChoiceExample]) -> Vec<&[ChoiceExample]> {
     let mut groups = Vec::new();
     let (mut start, mut size) = (0, 0);
@@ -101,7 +104,7 @@ fn context(example: &ChoiceExample, choice: &[u32]) -> Vec<u32> {
     [&example.prompt, &choice[..choice.len() - 1]].concat()
 }
 
-/// The contexts of an example that are not the beginning of another: endings of one token share the prompt.
+/// The contexts of an example, except those that another begins with. Endings of one token share the prompt.
 fn contexts(example: &ChoiceExample) -> Vec<Vec<u32>> {
     let mut all: Vec<Vec<u32>> = example.choices.iter().map(|c| context(example, c)).collect();
     all.sort_by_key(|c| std::cmp::Reverse(c.len()));
@@ -119,13 +122,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endings_share_what_they_have_in_common() {
+    fn endings_share_the_contexts_that_others_begin_with() {
         let example = ChoiceExample {
             prompt: vec![1, 2, 3],
             choices: vec![vec![4], vec![5, 6], vec![5, 7], vec![8, 9, 10]],
             answer: 0,
         };
-        // Contexts: 1 2 3 | 1 2 3 5 | 1 2 3 8 9, of which the first is part of either other.
+        // Contexts: 1 2 3 | 1 2 3 5 | 1 2 3 8 9. Both others begin with the first.
         assert_eq!(contexts(&example), [vec![1, 2, 3, 8, 9], vec![1, 2, 3, 5]]);
         let batch = batch_of(std::slice::from_ref(&example));
         assert_eq!(batch.tokens(), [1, 2, 3, 8, 9, 1, 2, 3, 5]);

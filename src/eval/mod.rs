@@ -1,4 +1,33 @@
-//! Measuring a model: perplexity on a text, and accuracy on choices.
+//! Measuring a model: perplexity on a text, and accuracy on choices. [`mean_loss`](crate::train::mean_loss)
+//! gives the loss on a [`Dataset`](crate::train::data::Dataset).
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! use curmerge::train::data::read_choices;
+//! use curmerge::{Base, Transformer};
+//!
+//! # fn main() -> curmerge::Result<()> {
+//! let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo");
+//! let base = Base::open(demo.join("model.gguf"))?;
+//! let tokenizer = base.tokenizer()?;
+//! let mut model = Transformer::new(&base)?;
+//!
+//! let examples = read_choices(demo.join("test.jsonl"), &tokenizer)?;
+//! let score = curmerge::accuracy(&model, &examples[..4], |_, _| ());
+//! println!("accuracy {:.3}, loss {:.3}", score.accuracy, score.loss);
+//!
+//! let text = "A small text is enough for an example; the perplexity of a model takes far more of it.";
+//! model.for_context(8)?;
+//! let measured = curmerge::perplexity(&model, &tokenizer, text, 8, None, |_, _| ())?;
+//! println!("perplexity {:.1} +/- {:.1}", measured.perplexity, measured.standard_error);
+//! # assert!(score.examples == 4 && measured.chunks > 1);
+//! # Ok(())
+//! # }
+//! ```
 
-pub mod choices;
-pub mod perplexity;
+mod choices;
+mod perplexity;
+
+pub use choices::{Accuracy, accuracy};
+pub use perplexity::{Perplexity, perplexity};

@@ -1,9 +1,9 @@
-//! Perplexity as llama.cpp's llama-perplexity counts it.
+//! Perplexity as llama.cpp's llama-perplexity computes it.
 //!
-//! The text is cut into chunks of `ctx` tokens that do not overlap, a rest is left out; the first token of a
-//! chunk is replaced by BOS where the model's tokenizer adds one; only the second half of each chunk counts,
-//! so that every prediction has at least `ctx / 2` tokens before it. Control tokens' texts within the text
-//! are text as any other.
+//! The text is divided into chunks of `ctx` tokens that do not overlap. The rest is left out. BOS replaces the
+//! first token of a chunk if the model's tokenizer adds it to a text. Only the second half of each chunk
+//! counts, so every counted prediction has at least `ctx / 2` tokens before it. The texts of control tokens
+//! are ordinary text.
 
 use serde::Serialize;
 
@@ -15,24 +15,29 @@ use crate::{Error, Result};
 /// Tokens that go through the model at a time, in whole chunks.
 const MAX_TOKENS: usize = 1024;
 
-/// A perplexity and how sure it is.
+/// A perplexity and its standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Perplexity {
-    /// exp of the mean negative log-probability.
+    /// `exp(loss)`.
     pub perplexity: f64,
-    /// Standard error of `perplexity`, from the spread of single predictions.
+    /// Standard error of `perplexity`, from the variance of single log-probabilities.
     pub standard_error: f64,
     /// Mean negative log-probability, nats a token.
     pub loss: f64,
-    /// Predictions that were counted.
+    /// Number of predictions that count.
     pub predictions: usize,
-    /// Chunks that were read.
+    /// Number of chunks.
     pub chunks: usize,
 }
 
-/// The perplexity of `text` over its first `max_chunks` chunks (all if `None`) of `ctx` tokens. `progress`
-/// gets the number of chunks done and of all. Fails when the text is shorter than one chunk or `ctx` is under
-/// 4.
+/// The perplexity of `text` over its first `max_chunks` chunks, or over all if `None`.
+///
+/// `ctx` is the number of tokens in a chunk, at least 4. Perplexities compare only at equal `ctx`;
+/// llama-perplexity's default is 512. Call [`Transformer::for_context`] with it first: it refuses a `ctx` that
+/// the model cannot read. `progress` gets the number of finished chunks, and of all.
+///
+/// # Errors
+/// A text shorter than one chunk; `ctx` under 4; a text that cannot be tokenized.
 pub fn perplexity<T: Real>(
     model: &Transformer<'_, T>,
     tokenizer: &Tokenizer,
@@ -42,7 +47,8 @@ pub fn perplexity<T: Real>(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Perplexity> {
     if ctx < 4 {
-        return Err(Error::request(format!("a context of {ctx} tokens has no second half"), "use 512"));
+        let problem = format!("chunks of {ctx} tokens are too short for perplexity");
+        return Err(Error::request(problem, "use 512"));
     }
     let tokens = tokenizer.encode_ordinary(text, true)?;
     let chunks = (tokens.len() / ctx).min(max_chunks.unwrap_or(usize::MAX));

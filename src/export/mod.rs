@@ -13,7 +13,7 @@ use curmerge_formats::adapter::Adapter;
 
 use crate::Result;
 use crate::base::Base;
-use crate::merge::MergeOptions;
+use crate::merge::{BaseCheck, MergeOptions};
 
 /// The formats that an adapter can be written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,9 @@ impl Format {
 /// replaces an existing one. The model for Ollama keeps the base's types. [`ollama::write`] can also change
 /// types, and returns a report.
 ///
+/// Only names and shapes of the targets must fit the base. Check first with
+/// [`fingerprint::check`](crate::cur::fingerprint::check) that the adapter was made on its values.
+///
 /// # Errors
 /// A target that does not fit the base; those of [`curmerge_formats::output`]. After an error `out` is
 /// unchanged.
@@ -55,10 +58,11 @@ pub fn export(
     base: &Base,
     adapter: &Adapter,
     format: Format,
-    out: &Path,
+    out: impl AsRef<Path>,
     inputs: &[&Path],
     force: bool,
 ) -> Result<()> {
+    let out = out.as_ref();
     let inputs = [inputs, &base.inputs()].concat();
     match format {
         Format::Gguf => lora_gguf::write(base, adapter, out, &inputs),
@@ -66,7 +70,7 @@ pub fn export(
         Format::OnnxAdapter => onnx_adapter::write(base, adapter, out, &inputs),
         Format::Ollama => {
             let protect = inputs.iter().map(|path| path.to_path_buf()).collect();
-            let options = MergeOptions { force, protect, ..Default::default() };
+            let options = MergeOptions { base_check: BaseCheck::Skip, force, protect, ..Default::default() };
             ollama::write(base, adapter, &options, out, |_, _| ()).map(drop)
         }
     }

@@ -23,7 +23,7 @@ pub enum Cpu {
     Avx512bf16,
 }
 
-/// The environment variable that selects a lower level than the processor's, as `--cpu` does.
+/// The environment variable that selects a lower level than the processor's.
 const VARIABLE: &str = "CURMERGE_CPU";
 
 static CHOSEN: OnceLock<Cpu> = OnceLock::new();

@@ -75,7 +75,8 @@ struct Target {
 impl Lora {
     /// Whether this is a LoRA of another program: a folder with PEFT's configuration, or a GGUF file of type
     /// adapter.
-    pub fn is_lora(path: &Path) -> bool {
+    pub fn is_lora(path: impl AsRef<Path>) -> bool {
+        let path = path.as_ref();
         peft::is_folder(path)
             || matches!(detect(path), Ok(Container::Gguf))
                 && Gguf::open(path).is_ok_and(|g| gguf::is_lora(&g))
@@ -86,7 +87,8 @@ impl Lora {
     /// # Errors
     /// A damaged file; another kind of adapter; a target that the base does not have, or has in another
     /// shape.
-    pub fn open(path: &Path, base: &Base) -> Result<Self> {
+    pub fn open(path: impl AsRef<Path>, base: &Base) -> Result<Self> {
+        let path = path.as_ref();
         let lora = if path.is_dir() { peft::open(path, base)? } else { gguf::open(path, base)? };
         for (name, target) in &lora.targets {
             let weight = base.weight(name)?;

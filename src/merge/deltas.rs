@@ -10,6 +10,7 @@ use curmerge_formats::adapter::AdapterTarget;
 use super::Source;
 use crate::base::{Base, Weight};
 use crate::cur::Factors;
+use crate::error::CallerOption;
 use crate::lora::Lora;
 use crate::{Error, Result};
 
@@ -44,10 +45,8 @@ pub(super) fn by_tensor<'a>(
     for &(source, factor) in sources {
         let scale = if let Source::Cur(adapter) = source { adapter.scale * factor } else { factor };
         if !scale.is_finite() {
-            return Err(Error::request(
-                format!("a scale of {scale} cannot be used"),
-                "give a finite --scale",
-            ));
+            let error = Error::request(format!("a scale of {scale} cannot be used"), "give a finite one");
+            return Err(error.avoidable(CallerOption::Scale));
         }
         let mut put = |name: &'a str, target| -> Result<()> {
             let (place, weight) = (base.find(name)?, base.weight(name)?);

@@ -6,6 +6,7 @@
 //! order.
 
 mod adapted;
+mod base_check;
 mod deltas;
 mod folder;
 mod gain;
@@ -17,6 +18,7 @@ pub mod requantize;
 mod storage;
 mod tensor;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -25,10 +27,12 @@ use curmerge_formats::imatrix::Imatrix;
 
 use crate::base::{Base, Files};
 use crate::convert::FileType;
+use crate::error::CallerOption;
 use crate::lora::Lora;
 use crate::rewrite::Destination;
 use crate::{Error, Result};
 
+pub use base_check::BaseCheck;
 pub use report::{MergeReport, TensorReport};
 pub use storage::Storage;
 
@@ -36,34 +40,34 @@ use adapted::Adapted;
 use deltas::Delta;
 
 /// How to merge.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct MergeOptions<'a> {
-    /// Says whether the adapters belong to the base; an error ends the merge. Called once, before anything is
-    /// computed and while unchanged tensors are already being copied.
-    pub confirm: Option<&'a dyn Fn() -> Result<()>>,
-    /// llama-quantize's mixture of types for a whole GGUF file; `None` copies every tensor that no adapter
-    /// changes.
+    /// Whether the values of the base must be those that the adapters were made on. Default:
+    /// [`BaseCheck::SameValues`].
+    pub base_check: BaseCheck,
+    /// llama-quantize's mixture of types for a whole GGUF file. Default: `None`, which copies every tensor
+    /// that no adapter changes.
     pub file_type: Option<FileType>,
-    /// How much rounding errors of each column count in that mixture.
+    /// How much rounding errors of each column count in that mixture. Default: `None`, all alike.
     pub imatrix: Option<&'a Imatrix>,
-    /// The types of the changed tensors.
+    /// The types of the changed tensors. Default: [`Storage::AsStored`].
     pub storage: Storage,
-    /// Limit of the tensors in one output file, in bytes; `None` writes a GGUF model as one file and a folder
-    /// in the base's own shards.
+    /// Upper limit of the tensors in one output file, in bytes. Default: `None`, which writes a GGUF model as
+    /// one file and a folder in the base's own shards.
     pub max_shard_size: Option<u64>,
-    /// Replace an existing output folder.
+    /// Whether to replace an existing output folder. Default: false. An existing file is always replaced.
     pub force: bool,
-    /// Further files that the output must not replace, such as the adapter's.
+    /// Further files that the output must not replace, such as the adapter's. Default: none. The base's files
+    /// are always protected.
     pub protect: Vec<PathBuf>,
 }
 
 /// An adapter to merge.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
-    /// curmerge's own. Here only names and shapes must fit; [`MergeOptions::confirm`] decides whether it
-    /// belongs to the base, by [`crate::cur::fingerprint::check`].
+    /// curmerge's own. [`MergeOptions::base_check`] decides whether it belongs to the base.
     Cur(&'a Adapter),
-    /// A LoRA of another program.
+    /// A LoRA of another program. Its names and shapes must fit; it does not record its base.
     Lora(&'a Lora),
 }
 
@@ -94,43 +98,53 @@ impl Merge<'_> {
     }
 }
 
-/// Writes the merged model to `out`. Each source comes with a factor of its change; changes of one matrix add
-/// up.
+/// Writes the merged model to `out`.
+///
+/// Each source comes with a factor, which multiplies the adapter's own scale: 1 merges its whole change, 0.5
+/// half of it, and -1 subtracts it. The changes of one matrix add up, in the order of the sources.
 ///
 /// A GGUF base becomes a file, or with a limited size of files a folder of splits. A Hugging Face folder
 /// becomes a folder. An ONNX base becomes a file, with others beside it if the base has its weights apart;
 /// or, if `out` does not end in .onnx, a folder that also has the configuration and the tokenizer.
 ///
-/// `progress` is told how many of how many changed tensors are done.
+/// `progress` gets the number of finished changed tensors, and of all.
 ///
 /// # Errors
-/// Before anything is written: an output whose ending asks for another container, a target that the base does
-/// not have, a type that cannot be written or does not divide a row. Later: a changed value that its type
-/// cannot hold, a full disk. After an error `out` is as it was before.
+/// [`Error::OtherBase`] or [`Error::OtherValues`] for an adapter of another base; an output whose ending asks
+/// for another container; a target that the base does not have; a type that cannot be written or does not
+/// divide a row; a changed value that its type cannot hold; a full disk. After an error `out` is as it was
+/// before.
 pub fn merge(
     base: &Base,
     sources: &[(Source<'_>, f32)],
     options: &MergeOptions<'_>,
-    out: &Path,
+    out: impl AsRef<Path>,
     progress: impl Fn(u64, u64),
 ) -> Result<MergeReport> {
+    let out = out.as_ref();
     check_ending(base, options, out)?;
     let merge = Merge { base, deltas: deltas::by_tensor(base, sources)?, options, out };
     if let (Some(file_type), false) = (options.file_type, matches!(base.files(), Files::Gguf(_))) {
         let problem = format!("{file_type} is a mixture of types for a whole GGUF file, and this is none");
-        let help = "store the changed tensors in another type with --type-adapted, or convert the base first";
-        return Err(Error::input(base.path(), "container", problem, help));
+        let help = "convert the base first, or store the changed tensors alone in another type";
+        return Err(Error::input(base.path(), "container", problem, help).avoidable(CallerOption::Storage));
     }
-    let mut confirm = options.confirm;
+    let deviations = RefCell::new(Vec::new());
+    let check = || -> Result<()> {
+        deviations.replace(base_check::deviations(base, sources, options.base_check)?);
+        Ok(())
+    };
+    let mut confirm: Option<&dyn Fn() -> Result<()>> = Some(&check);
     if let Storage::Narrowest { .. } = options.storage {
         // Choosing a type computes already.
         confirm.take().map_or(Ok(()), |confirm| confirm())?;
     }
-    match base.files() {
+    let report = match base.files() {
         Files::Gguf(model) => gguf::write(&merge, model, confirm, progress),
         Files::HuggingFace(files) => folder::write(&merge, files, confirm, progress),
         Files::Onnx(model) => onnx::write(&merge, model, confirm, progress),
-    }
+    }?;
+    Ok(MergeReport { deviations: deviations.take(), ..report })
 }
 
 /// The ending of the output's name.
@@ -149,7 +163,7 @@ fn check_ending(base: &Base, options: &MergeOptions<'_>, out: &Path) -> Result<(
         ),
         (Files::Gguf(_), Some(_)) if like_a_file => (
             "splits are written as a folder, so that all of them appear or none",
-            "name a folder for them, without an ending, or leave out --max-shard-size for one file",
+            "name a folder for them, without an ending, or write one file without a limit of its size",
         ),
         (Files::HuggingFace(_), _) if like_a_file => (
             "the base is a Hugging Face folder, and the output's name ends like a file's",
@@ -161,9 +175,10 @@ fn check_ending(base: &Base, options: &MergeOptions<'_>, out: &Path) -> Result<(
         ),
         (Files::Onnx(_), Some(_)) => (
             "an ONNX model is one file, with its weights beside it where they are large",
-            "leave out --max-shard-size",
+            "merge without a limit of a file's size",
         ),
         _ => return Ok(()),
     };
-    Err(Error::input(out, "output", problem, help))
+    let error = Error::input(out, "output", problem, help);
+    Err(if options.max_shard_size.is_some() { error.avoidable(CallerOption::MaxShardSize) } else { error })
 }

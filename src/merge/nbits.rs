@@ -12,6 +12,7 @@ use super::report::{Sums, TensorReport};
 use super::requantize::{PLAIN_ERROR, PLAIN_SHARES};
 use crate::base::NBits;
 use crate::base::nbits::{pack, unpack};
+use crate::error::CallerOption;
 use crate::rewrite::in_blocks;
 use crate::{Error, Result};
 
@@ -37,7 +38,8 @@ pub(super) fn compute(
             let codes = &stored.stored_bytes()[row * stored.row_bytes()..][..stored.row_bytes()];
             let (bytes, kept) = round_row(&Row { blocks, row, codes, w: &w, d: &d }).map_err(|problem| {
                 let place = format!("tensor '{}', row {row}", adapted.name);
-                Error::input(adapted.path, place, problem, "use a smaller scale, or train with a lower --lr")
+                let help = "use a smaller scale, or train with a lower learning rate";
+                Error::input(adapted.path, place, problem, help).avoidable(CallerOption::Scale)
             })?;
             written.iter_mut().zip(bytes).for_each(|(all, bytes)| all.extend(bytes));
             sums.push(kept);

@@ -9,6 +9,7 @@ use super::report::MergeReport;
 use super::storage::Storage;
 use crate::base::{Base, BaseTensor, OnnxModel};
 use crate::convert::onnx_companions;
+use crate::error::CallerOption;
 use crate::rewrite::{self, ComputedTensors, Hooks};
 use crate::{Error, Result};
 
@@ -98,6 +99,7 @@ fn check_storage(base: &Base, name: &str, tensor: &BaseTensor, storage: Storage)
     }
     let problem =
         format!("the graph takes it as {}, and a merge leaves the graph as it is", tensor.type_name());
-    let help = "leave out --type and --type-adapted";
-    Err(Error::input(base.path(), format!("tensor '{name}'"), problem, help))
+    let help = "store the changed tensors as the base does";
+    let error = Error::input(base.path(), format!("tensor '{name}'"), problem, help);
+    Err(error.avoidable(CallerOption::Storage))
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::cur::fingerprint::Deviation;
 use crate::kernels::{Cpu, Multiversion};
 use crate::rewrite::Companion;
 
@@ -160,6 +161,9 @@ pub struct MergeReport {
     pub notes: Vec<String>,
     /// Files of the base's folder that are not in the output as one may expect.
     pub companions: Vec<Companion>,
+    /// For each adapter that was made on other values of the base: how far they differ.
+    #[serde(skip)]
+    pub deviations: Vec<Deviation>,
     /// Whether the base's container fixes the types.
     #[serde(skip)]
     pub types_are_fixed: bool,

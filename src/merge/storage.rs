@@ -5,6 +5,7 @@ use curmerge_formats::quant::can_encode_with_fixed_scales;
 
 use super::adapted::Adapted;
 use crate::base::{Base, BaseTensor, Files};
+use crate::error::CallerOption;
 use crate::{Error, Result};
 
 /// How the changed tensors are stored.
@@ -18,7 +19,8 @@ pub enum Storage {
     /// Each as the base stores it if its change keeps this fidelity (see [`super::TensorReport::fidelity`]);
     /// else in the narrowest wider type that keeps it.
     Narrowest {
-        /// From 0 to 1.
+        /// Lower limit of the cosine between the written change and the adapter's, from 0 to 1. The program's
+        /// default is 0.9.
         fidelity: f64,
     },
 }
@@ -71,14 +73,15 @@ pub(super) fn choose(
 /// Returns the type if the tensor can be written in it.
 fn check(base: &Base, name: &str, tensor: &BaseTensor, dtype: DType, cols: usize) -> Result<DType> {
     let refuse = |problem: String, help: &str| {
-        Err(Error::input(base.path(), format!("tensor '{name}'"), problem, help))
+        let error = Error::input(base.path(), format!("tensor '{name}'"), problem, help);
+        Err(error.avoidable(CallerOption::Storage))
     };
     // Some types have no encoder, but their codes can be changed.
     let stays = dtype == tensor.dtype;
     if !(dtype.can_encode() || stays && can_encode_with_fixed_scales(dtype)) {
         if stays {
             let problem = format!("stored as {dtype}, which curmerge reads but does not write");
-            return refuse(problem, "choose how to store it with --type-adapted, for example q4_1 or q8_0");
+            return refuse(problem, "choose a type for the changed tensors, for example q4_1 or q8_0");
         }
         return refuse(format!("cannot be written as {dtype}"), "choose f32, f16, bf16, q8_0 or q4_1");
     }
@@ -86,7 +89,7 @@ fn check(base: &Base, name: &str, tensor: &BaseTensor, dtype: DType, cols: usize
         let problem = format!("safetensors files cannot hold {dtype}");
         return refuse(
             problem,
-            "merge into a GGUF file of this model, or use --type-adapted f32, f16 or bf16",
+            "merge into a GGUF file of this model, or store the changed tensors in f32, f16 or bf16",
         );
     }
     if dtype.bytes_for(cols as u64).is_none() {

@@ -10,6 +10,7 @@ use super::deltas::DeltaSum;
 use super::nbits;
 use super::report::{Sums, TensorReport};
 use super::requantize::{self, Types};
+use crate::error::CallerOption;
 use crate::rewrite::{ComputedTensor, in_blocks};
 use crate::{Error, Result};
 
@@ -68,7 +69,8 @@ impl Adapted<'_> {
                 // The rows of a transpose are never permuted.
                 let row = if transposed { stored_row } else { self.weight.canonical_row(stored_row) };
                 let place = format!("tensor '{}', row {row}", self.name);
-                Error::input(self.path, place, e.to_string(), "or train with a lower --lr")
+                let help = "or train with a lower learning rate";
+                Error::input(self.path, place, e.to_string(), help).avoidable(CallerOption::LearningRate)
             })?;
             sums.push(rounded);
         }

@@ -11,11 +11,14 @@ use crate::kernels::Real;
 use crate::{Error, Result};
 
 impl<T: Real> Transformer<'_, T> {
-    /// Attach a CURLoRA term to each target's matrix: C is gathered from the base, U is the target's.
+    /// Attaches a CURLoRA term to each target's matrix: C is gathered from the base, U is the target's.
     /// Gradients have the order of `targets`.
     ///
+    /// Only names, indices and the shape of U must fit. For an adapter out of a file, check first with
+    /// [`fingerprint::check`](crate::cur::fingerprint::check) that it was made on the values of this base.
+    ///
     /// # Errors
-    /// When a name is not that of an adaptable matrix of the blocks, an index is outside the matrix, or U has
+    /// A name that is not that of an adaptable matrix of the blocks; an index outside the matrix; a U of
     /// another shape.
     pub fn attach(&mut self, targets: &[AdapterTarget], scale: f32) -> Result<()> {
         for target in targets {

@@ -18,7 +18,7 @@ pub(super) fn text(base: &Path, files: &BTreeMap<&str, String>, total_bytes: u64
     };
     metadata.insert("total_size".into(), json!(total_bytes));
     let text = serde_json::to_string_pretty(&json!({ "metadata": metadata, "weight_map": files }));
-    let text = text.map_err(|e| Error::request(format!("the index: {e}"), "leave out --max-shard-size"))?;
+    let text = text.map_err(|e| Error::request(format!("the index: {e}"), "report this as a bug"))?;
     Ok(text + "\n")
 }
 

@@ -9,6 +9,7 @@ use super::tensors::{ComputedTensor, ComputedTensors};
 use crate::Result;
 
 /// Callbacks while a model is written.
+#[expect(missing_debug_implementations, reason = "functions have nothing to print")]
 pub struct Hooks<'h, T: ComputedTensor> {
     /// Called once, before the first tensor is computed and while unchanged bytes are already being copied.
     /// An error ends the writing.
@@ -19,6 +20,7 @@ pub struct Hooks<'h, T: ComputedTensor> {
 
 /// Writes the files of an output. A tensor is computed for the first file that holds one of its parts; parts
 /// that belong to later files wait in memory.
+#[expect(missing_debug_implementations, reason = "it holds functions")]
 pub struct Writer<'w, 'h, T: ComputedTensor> {
     /// Tensors still to be computed, with the indices of their parts.
     pending: Vec<(&'w T, Range<usize>)>,

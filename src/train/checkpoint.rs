@@ -72,6 +72,9 @@ impl<'a> CheckpointFile<'a> {
     }
 
     /// Writes a state, whole or not at all.
+    ///
+    /// # Errors
+    /// Those of writing a file.
     pub fn write(&self, state: &State) -> Result<()> {
         let bytes = to_bytes(&self.identity, state)?;
         let mut file = OutputFile::create(&self.path, self.inputs)?;
@@ -96,6 +99,9 @@ impl<'a> CheckpointFile<'a> {
     }
 
     /// Removes the file, if there is one.
+    ///
+    /// # Errors
+    /// A file that cannot be removed.
     pub fn remove(&self) -> Result<()> {
         match std::fs::remove_file(&self.path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&self.path, "remove", e)),

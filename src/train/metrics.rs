@@ -51,7 +51,11 @@ impl MetricsFile {
     /// A new log that replaces any file at `path`. For a run resumed after `resumed_at` steps, the log there
     /// without the lines of later steps, which the run takes again. `on_failure` is called once, if a line
     /// cannot be written.
-    pub fn open(path: &Path, resumed_at: Option<u64>, on_failure: fn(&Error)) -> Result<Self> {
+    ///
+    /// # Errors
+    /// A file that cannot be opened or cut back; an [`Error::Line`] that is not one of metrics.
+    pub fn open(path: impl AsRef<Path>, resumed_at: Option<u64>, on_failure: fn(&Error)) -> Result<Self> {
+        let path = path.as_ref();
         let fail = |action| move |source| Error::io(path, action, source);
         let mut options = File::options();
         options.write(true).create(true);

@@ -1,8 +1,8 @@
 //! Fitting the matrices U: epochs over shuffled examples, AdamW, warm-up and cosine, validation, patience.
 //!
-//! A [`Trainer`] takes one step at a time. [`train`] drives it to the end of a run: [`Observer`]s hear of
-//! every step, and a flag stops the run after the current step. Between two steps a [`State`] is all there is
-//! to know, so a resumed run gives the same result as one that never stopped.
+//! [`Trainer::advance`] takes one step or makes one validation at a time. [`train()`] calls it to the end of a
+//! run: [`Observer`]s hear of everything, and a flag stops the run. Between two steps a [`State`] is all there
+//! is to know, so a resumed run gives the same result as one that never stopped.
 
 pub mod batches;
 pub mod checkpoint;
@@ -24,14 +24,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::Result;
 pub use loss::mean_loss;
-pub use observer::{Observer, Step, Validation};
+pub use observer::{Event, Observer, Step, Validation};
 pub use options::TrainOptions;
 pub use report::{End, TrainReport};
 pub use state::{Progress, State};
 pub use trainer::Trainer;
 
-/// Runs a trainer until the run is over or `stop` is set. A run that is stopped does not validate first:
-/// whoever stops it wants the adapter now.
+/// Advances a trainer until the run is over or `stop` is set, and finishes it. An observer may set `stop` too;
+/// no step follows. A run that is stopped does not validate first: whoever stops it wants the adapter now.
+/// [`Trainer::finish`] says which matrices the model then has.
 ///
 /// # Errors
 /// [`Error::Diverged`](crate::Error::Diverged); a checkpoint that an observer cannot save; the file of hidden
@@ -41,21 +42,19 @@ pub fn train(
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<TrainReport> {
-    loop {
+    while trainer.end().is_none() {
         let stopped = stop.load(Ordering::Relaxed);
-        if trainer.validation_is_due() && !stopped {
-            observer.validation(&trainer.validate()?);
-        }
-        if !trainer.validation_is_due() && trainer.end().is_some() {
-            break;
-        }
         if stopped || trainer.checkpoint_is_due() {
             observer.checkpoint(trainer.state())?;
         }
         if stopped {
             break;
         }
-        observer.step(&trainer.step()?);
+        match trainer.advance()? {
+            Some(Event::Step(step)) => observer.step(&step),
+            Some(Event::Validation(validation)) => observer.validation(&validation),
+            None => break,
+        }
     }
     Ok(trainer.finish())
 }

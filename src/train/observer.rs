@@ -44,13 +44,25 @@ pub struct Validation {
     pub seconds: f64,
 }
 
+/// What [`Trainer::advance`](super::Trainer::advance) did.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    /// It took a step of the optimizer.
+    Step(Step),
+    /// It measured the validation loss.
+    Validation(Validation),
+}
+
 /// Follows a run.
 pub trait Observer {
     /// A step is done.
     fn step(&mut self, _step: &Step) {}
     /// The validation loss was measured.
     fn validation(&mut self, _validation: &Validation) {}
-    /// A state is to be saved. If that fails, the run ends: it could lose more than was promised.
+    /// A state is to be saved.
+    ///
+    /// # Errors
+    /// A state that cannot be saved. It ends the run, which could otherwise lose more than was promised.
     fn checkpoint(&mut self, _state: &State) -> Result<()> {
         Ok(())
     }

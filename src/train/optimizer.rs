@@ -5,13 +5,13 @@ use ndarray::{Array2, Zip};
 /// Constants of the optimizer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWOptions {
-    /// Decay of the running mean of gradients.
+    /// Decay of the running mean of gradients. Default: 0.9.
     pub beta1: f32,
-    /// Decay of the running mean of squared gradients.
+    /// Decay of the running mean of squared gradients. Default: 0.999.
     pub beta2: f32,
-    /// Added to the root of the squared gradients.
+    /// Added to the root of the squared gradients. Default: 1e-8.
     pub eps: f32,
-    /// Share of U that a step subtracts, times the learning rate.
+    /// Share of U that a step subtracts, times the learning rate. Default: 0.
     pub weight_decay: f32,
 }
 

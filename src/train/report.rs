@@ -15,7 +15,7 @@ pub enum End {
     Planned,
     /// Because the validation loss no longer improved.
     Patience,
-    /// Before its last step or validation. It can be resumed from its last state.
+    /// Before its last step or validation. It can be resumed from its last [`State`](super::State).
     Stopped,
 }
 
@@ -28,13 +28,13 @@ pub struct TrainReport {
     pub planned_steps: u64,
     /// Every loss, including those of the runs that this one resumed.
     pub progress: Progress,
-    /// Number of steps after which the model had the matrices that it has now: the last, or with patience the
-    /// best.
+    /// Number of steps after which the model had the matrices that it has now. With patience and at least one
+    /// validation, those of the best validation, however the run ended; else all steps.
     pub kept_steps: u64,
 }
 
 impl TrainReport {
-    /// Mean training loss of the last few steps up to the kept one, before U is shrunk.
+    /// Mean training loss of the last few steps up to the kept one, before U is shrunk; 0 without steps.
     pub fn loss(&self) -> f64 {
         recent(self.kept_losses())
     }
@@ -68,8 +68,9 @@ impl TrainReport {
     }
 }
 
-/// The mean of the last few losses.
+/// The mean of the last few losses; 0 of none.
 pub(super) fn recent(losses: &[f64]) -> f64 {
     let recent = &losses[losses.len().saturating_sub(LOSS_WINDOW)..];
-    recent.iter().sum::<f64>() / recent.len().max(1) as f64
+    // An empty sum of floats is -0.
+    if recent.is_empty() { 0.0 } else { recent.iter().sum::<f64>() / recent.len() as f64 }
 }

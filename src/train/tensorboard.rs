@@ -29,7 +29,11 @@ pub struct EventFile {
 impl EventFile {
     /// Starts a file in `folder`, which is created if it does not exist, for the steps after the first
     /// `done`. `on_failure` is called once, if an event cannot be written.
-    pub fn create(folder: &Path, done: u64, on_failure: fn(&Error)) -> Result<Self> {
+    ///
+    /// # Errors
+    /// A folder or file that cannot be created.
+    pub fn create(folder: impl AsRef<Path>, done: u64, on_failure: fn(&Error)) -> Result<Self> {
+        let folder = folder.as_ref();
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create the folder", e))?;
         let now = wall_time();
         // TensorBoard takes the files of a folder in the order of their names.

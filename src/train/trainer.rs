@@ -10,7 +10,7 @@ use super::frozen_cache::FrozenCache;
 use super::loss::{loss_and_gradients, mean_loss_cached};
 use super::report::recent;
 use super::schedule::Schedule;
-use super::{End, State, Step, TrainOptions, TrainReport, Validation, optimizer, patience};
+use super::{End, Event, State, Step, TrainOptions, TrainReport, Validation, optimizer, patience};
 use crate::model::Transformer;
 use crate::{Error, Result};
 
@@ -20,17 +20,22 @@ const WARMUP_SHARE: f64 = 0.1;
 /// Trains the matrices U that are attached to a model. The result depends on the model, the data and the
 /// options alone: not on the number of threads, nor on how often the run was stopped and resumed.
 ///
-/// The caller validates: with validation examples, call [`Self::validate`] whenever
-/// [`Self::validation_is_due`], before [`Self::end`] and the next step. [`super::train()`] does so.
+/// [`Self::advance`] drives a run to its end: it takes the steps and makes the validations that are due, and
+/// returns `None` when the run is over. [`Self::finish`] then leaves the trained matrices in the model.
+/// [`super::train()`] does both, with observers, checkpoints and a flag that stops the run.
 ///
 /// ```no_run
-/// # fn example(model: &mut curmerge::Transformer<'_, f32>, data: &curmerge::Dataset) -> curmerge::Result<()> {
-/// use curmerge::{TrainOptions, Trainer};
+/// # use curmerge::{Dataset, Result, Transformer};
+/// # fn example(model: &mut Transformer<'_>, data: &Dataset, valid: &Dataset) -> Result<()> {
+/// use curmerge::{Event, TrainOptions, Trainer};
 ///
-/// let options = TrainOptions { epochs: 1, ..TrainOptions::default() };
-/// let mut trainer = Trainer::new(model, data, None, &options)?;
-/// while trainer.end().is_none() {
-///     println!("loss {:.4}", trainer.step()?.loss);
+/// let options = TrainOptions { epochs: 10, patience: Some(2), ..TrainOptions::default() };
+/// let mut trainer = Trainer::new(model, data, Some(valid), &options)?;
+/// while let Some(event) = trainer.advance()? {
+///     match event {
+///         Event::Step(step) => println!("step {}: loss {:.4}", step.done, step.loss),
+///         Event::Validation(validation) => println!("validation loss {:.4}", validation.loss),
+///     }
 /// }
 /// println!("loss {:.4} over the last steps", trainer.finish().loss());
 /// # Ok(())
@@ -59,10 +64,13 @@ pub struct Trainer<'t, 'b> {
 }
 
 impl<'t, 'b> Trainer<'t, 'b> {
-    /// A run from the beginning, over the matrices that are attached to `model`.
+    /// A run from the beginning, over the matrices that are attached to `model`. The loss on `valid` is
+    /// measured every [`TrainOptions::valid_every`] steps and at the end. No example may be longer than what
+    /// [`Transformer::for_context`] prepared the model for.
     ///
     /// # Errors
-    /// No examples or a batch size of 0; a file for hidden states that cannot be created.
+    /// Nothing attached to the model; no examples; a batch size of 0, or another option that no run can use;
+    /// `valid_every` or `patience` without `valid`; a file for hidden states that cannot be created.
     pub fn new(
         model: &'t mut Transformer<'b, f32>,
         data: &'t Dataset,
@@ -74,7 +82,10 @@ impl<'t, 'b> Trainer<'t, 'b> {
     }
 
     /// A run that resumes from the [`State`] of an earlier one. `model` must have the matrices that the
-    /// earlier run began with. Fails as [`Self::new`] does.
+    /// earlier run began with.
+    ///
+    /// # Errors
+    /// Those of [`Self::new`].
     pub fn resume(
         model: &'t mut Transformer<'b, f32>,
         data: &'t Dataset,
@@ -86,13 +97,14 @@ impl<'t, 'b> Trainer<'t, 'b> {
         if examples == 0 {
             return Err(Error::request("there are no examples to train on", "give some"));
         }
-        if options.batch_size == 0 {
-            return Err(Error::request("a batch size of 0 cannot be used", "give a positive one"));
-        }
+        options.check(valid.is_some())?;
         let (steps, steps_of_epoch) = (options.steps(examples), options.steps_of_epoch(examples));
         let validate_every = options.valid_every.unwrap_or(steps_of_epoch);
         let warmup = (steps as f64 * WARMUP_SHARE).round() as u64;
         let initial = matrices(model);
+        if initial.is_empty() {
+            return Err(Error::request("the model has nothing to train", "attach an adapter to it"));
+        }
         set(model, &state.matrices);
         model.limit_activations(options.memory);
         let bytes_a_token = model.activation_bytes_per_token();
@@ -129,7 +141,21 @@ impl<'t, 'b> Trainer<'t, 'b> {
         &self.state
     }
 
-    /// Whether [`Self::validate`] comes before the next step.
+    /// Takes the next step, or first makes the validation that is due. `None` once the run has ended.
+    ///
+    /// # Errors
+    /// Those of [`Self::step`] and [`Self::validate`].
+    pub fn advance(&mut self) -> Result<Option<Event>> {
+        if self.validation_is_due() {
+            return Ok(Some(Event::Validation(self.validate()?)));
+        }
+        match self.end() {
+            None => Ok(Some(Event::Step(self.step()?))),
+            Some(_) => Ok(None),
+        }
+    }
+
+    /// Whether a validation comes before the next step.
     pub fn validation_is_due(&self) -> bool {
         let done = self.state.progress.steps();
         self.valid.is_some()
@@ -138,14 +164,18 @@ impl<'t, 'b> Trainer<'t, 'b> {
             && self.state.progress.validated() != Some(done)
     }
 
-    /// Whether the state is to be saved before the next step.
+    /// Whether the state is to be saved before the next step. A due validation comes first.
     pub fn checkpoint_is_due(&self) -> bool {
         let done = self.state.progress.steps();
-        self.options.save_every.is_some_and(|every| done > self.resumed_at && done.is_multiple_of(every))
+        let due = |every| done > self.resumed_at && done.is_multiple_of(every);
+        self.options.save_every.is_some_and(due) && !self.validation_is_due()
     }
 
-    /// How the run has ended, if no step is left. Ask after a due validation, which can decide it.
+    /// How the run has ended; `None` while a step or a validation is left.
     pub fn end(&self) -> Option<End> {
+        if self.validation_is_due() {
+            return None;
+        }
         let progress = &self.state.progress;
         if progress.steps() >= self.schedule.steps {
             return Some(End::Planned);
@@ -155,7 +185,7 @@ impl<'t, 'b> Trainer<'t, 'b> {
     }
 
     /// Measures the validation loss of the adapter that would be written now, so that the losses of a run
-    /// compare.
+    /// compare. [`Self::advance`] does so when it is due.
     ///
     /// # Errors
     /// [`Error::Diverged`], a run without validation examples, or the file of hidden states.
@@ -179,13 +209,17 @@ impl<'t, 'b> Trainer<'t, 'b> {
         Ok(Validation { done, epoch, loss, seconds: start.elapsed().as_secs_f64() })
     }
 
-    /// Takes one step.
+    /// Takes one step, whether or not a validation is due; [`Self::advance`] takes it in its turn.
     ///
     /// # Errors
-    /// [`Error::Diverged`], which leaves the matrices as they were; the file of hidden states.
+    /// [`Error::Diverged`], which leaves the matrices as they were; a run without steps left; the file of
+    /// hidden states.
     pub fn step(&mut self) -> Result<Step> {
         let start = Instant::now();
         let done = self.state.progress.steps();
+        if done >= self.schedule.steps {
+            return Err(Error::request(format!("the run has no step after {done}"), "finish it"));
+        }
         let examples = &self.data.examples;
         let batch = self.batch(done);
         // A cached state must not depend on the other examples of its micro-batch.
@@ -227,10 +261,12 @@ impl<'t, 'b> Trainer<'t, 'b> {
         batch.unwrap_or_default().to_vec()
     }
 
-    /// Ends the run, whether or not steps are left, and leaves the model with the matrices to keep: the last
-    /// ones, or with patience the best, with what they gained shrunk.
+    /// Ends the run, whether or not steps are left, and leaves the model with the matrices to keep, with what
+    /// they gained shrunk. Without patience, or before the first validation, these are the last ones. With
+    /// patience they are those of the best validation, even if the run is stopped steps later:
+    /// [`TrainReport::kept_steps`] says after which step. The last ones are then in [`Self::state`] alone.
     pub fn finish(self) -> TrainReport {
-        let end = self.end().filter(|_| !self.validation_is_due()).unwrap_or(End::Stopped);
+        let end = self.end().unwrap_or(End::Stopped);
         let best = self.state.best.as_ref().zip(patience::best(&self.state.progress.validation));
         let (kept, kept_steps) = match best {
             Some((matrices, (steps, _))) => (matrices, steps),
@@ -266,25 +302,107 @@ fn set_shrunk(
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
     use crate::base::Base;
+    use crate::cur::{self, Selection};
     use crate::train::data::DataOptions;
+    use crate::train::{Observer, train};
 
-    #[test]
-    fn a_run_that_cannot_take_a_step_is_refused() {
+    fn demo() -> (Base, Dataset) {
         let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo");
         let base = Base::open(demo.join("model.gguf")).unwrap();
-        let mut model = Transformer::new(&base).unwrap();
-        let tokenizer = base.tokenizer().unwrap();
+        let options = DataOptions::default();
         let mut data =
-            Dataset::read(&demo.join("valid.jsonl"), &tokenizer, None, &DataOptions::default()).unwrap();
-        let mut refusal = |data: &Dataset, options: &TrainOptions| {
-            Trainer::new(&mut model, data, None, options).expect_err("no step is possible").to_string()
+            Dataset::read(demo.join("valid.jsonl"), &base.tokenizer().unwrap(), None, &options).unwrap();
+        data.examples.truncate(6);
+        (base, data)
+    }
+
+    fn attached(base: &Base) -> Transformer<'_, f32> {
+        let mut model = Transformer::new(base).unwrap();
+        let names = base.targets("q", None).unwrap();
+        let targets = cur::new_targets(base, &names, 2, Selection::Reference, 0).unwrap();
+        model.attach(&targets, 1.0).unwrap();
+        model
+    }
+
+    #[test]
+    fn a_run_that_cannot_do_what_its_options_say_is_refused() {
+        let (base, mut data) = demo();
+        let mut model = attached(&base);
+        let mut refusal = |data: &Dataset, options: &TrainOptions, wanted: &str| {
+            let error = Trainer::new(&mut model, data, None, options).expect_err(wanted).to_string();
+            assert!(error.contains(wanted), "{error}");
         };
-        let no_batch = TrainOptions { batch_size: 0, ..Default::default() };
-        assert!(refusal(&data, &no_batch).contains("batch size of 0"));
+        let default = TrainOptions::default;
+        refusal(&data, &TrainOptions { batch_size: 0, ..default() }, "batch size of 0");
+        refusal(&data, &TrainOptions { patience: Some(1), ..default() }, "patience has no effect");
+        refusal(&data, &TrainOptions { valid_every: Some(1), ..default() }, "valid_every has no effect");
+        refusal(&data, &TrainOptions { save_every: Some(0), ..default() }, "save_every 0");
+        let mut frozen = Transformer::new(&base).unwrap();
+        let error = Trainer::new(&mut frozen, &data, None, &default()).unwrap_err().to_string();
+        assert!(error.contains("nothing to train"), "{error}");
         data.examples.clear();
-        assert!(refusal(&data, &TrainOptions::default()).contains("no examples"));
+        refusal(&data, &default(), "no examples");
+    }
+
+    #[test]
+    fn advancing_validates_where_it_is_due_and_ends_after_the_last() {
+        let (base, data) = demo();
+        let mut model = attached(&base);
+        let options =
+            TrainOptions { max_steps: Some(3), batch_size: 2, valid_every: Some(2), ..Default::default() };
+        let mut trainer = Trainer::new(&mut model, &data, Some(&data), &options).unwrap();
+        let mut events = String::new();
+        while let Some(event) = trainer.advance().unwrap() {
+            events += match event {
+                Event::Step(_) => "s",
+                Event::Validation(_) => "v",
+            };
+            assert_eq!(trainer.end().is_some(), events == "ssvsv", "{events}");
+        }
+        assert_eq!(events, "ssvsv");
+        assert!(trainer.step().unwrap_err().to_string().contains("no step after 3"));
+        assert_eq!(trainer.finish().end, End::Planned);
+    }
+
+    #[test]
+    fn a_run_without_steps_reports_a_loss_of_zero() {
+        let (base, data) = demo();
+        let mut model = attached(&base);
+        let options = TrainOptions { max_steps: Some(0), ..Default::default() };
+        let mut trainer = Trainer::new(&mut model, &data, None, &options).unwrap();
+        assert!(trainer.advance().unwrap().is_none());
+        let report = trainer.finish();
+        assert!(report.end == End::Planned && report.loss() == 0.0 && report.loss().is_sign_positive());
+    }
+
+    #[test]
+    fn a_stop_within_a_validation_allows_no_further_step_and_keeps_the_best() {
+        struct Stopping<'s>(&'s AtomicBool, u64);
+        impl Observer for Stopping<'_> {
+            fn validation(&mut self, validation: &Validation) {
+                self.0.store(validation.done >= self.1, Ordering::Relaxed);
+            }
+        }
+        let (base, data) = demo();
+        let mut model = attached(&base);
+        // A rate at which every step makes it worse.
+        let options = TrainOptions {
+            epochs: 5,
+            batch_size: 2,
+            learning_rate: 10.0,
+            valid_every: Some(2),
+            patience: Some(9),
+            ..Default::default()
+        };
+        let trainer = Trainer::new(&mut model, &data, Some(&data), &options).unwrap();
+        let stop = AtomicBool::new(false);
+        let report = train(trainer, &stop, &mut Stopping(&stop, 4)).unwrap();
+        assert_eq!((report.end, report.progress.steps()), (End::Stopped, 4));
+        let best = patience::best(&report.progress.validation).unwrap();
+        assert_eq!((report.kept_steps, report.kept_validation()), (best.0, Some(best.1)));
     }
 }

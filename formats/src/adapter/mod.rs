@@ -116,8 +116,8 @@ impl Adapter {
     /// damage is in its header; [`Error::Malformed`](crate::Error::Malformed) for a file that is not an
     /// adapter or not consistent; [`Error::Unsupported`](crate::Error::Unsupported) for another version;
     /// [`Error::Io`](crate::Error::Io).
-    pub fn read(path: &Path) -> Result<Self> {
-        read::read(path)
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        read::read(path.as_ref())
     }
 
     /// The file's bytes, the same for equal adapters. The targets may be in any order.
@@ -133,9 +133,9 @@ impl Adapter {
     ///
     /// # Errors
     /// Those of [`Adapter::to_bytes`] and [`OutputFile`].
-    pub fn write(&self, path: &Path, inputs: &[&Path]) -> Result<()> {
+    pub fn write(&self, path: impl AsRef<Path>, inputs: &[&Path]) -> Result<()> {
         let bytes = self.to_bytes()?;
-        let mut file = OutputFile::create(path, inputs)?;
+        let mut file = OutputFile::create(path.as_ref(), inputs)?;
         file.append(&bytes)?;
         file.commit()
     }

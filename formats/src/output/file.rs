@@ -59,6 +59,9 @@ impl OutputFile {
 
     /// Writes all of `bytes` at `offset`, which may lie past the end; gaps read as zeros. The position of
     /// appends does not change. Several threads may write at once.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
     pub fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         write_all_at(self.file.as_file(), offset, bytes).map_err(|error| self.error(error))
     }
@@ -69,6 +72,9 @@ impl OutputFile {
     }
 
     /// Writes all of `bytes` at the position and moves it past them.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.write_all_at(self.position, bytes)?;
         self.position += bytes.len() as u64;
@@ -76,6 +82,9 @@ impl OutputFile {
     }
 
     /// Appends `len` bytes of `source` from `source_offset`, as [`Self::copy_from_at`] does.
+    ///
+    /// # Errors
+    /// Those of [`Self::copy_from_at`].
     pub fn copy_from(&mut self, source: &MappedFile, source_offset: u64, len: u64) -> Result<()> {
         self.copy_from_at(self.position, source, source_offset, len)?;
         self.position += len;
@@ -109,6 +118,9 @@ impl OutputFile {
 
     /// Commits the files that this one names, then this one. An existing file of its name is removed first,
     /// since it must not be read together with their new content.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
     pub fn commit_after(self, named: impl IntoIterator<Item = OutputFile>) -> Result<()> {
         for (number, file) in named.into_iter().enumerate() {
             if number == 0 && self.target.exists() {
@@ -121,6 +133,9 @@ impl OutputFile {
     }
 
     /// Syncs the file to the disk, gives it its name, and syncs the folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
     pub fn commit(self) -> Result<()> {
         let path = &self.path;
         let fail = |action| move |error| Error::io(path, action, error);

@@ -95,6 +95,9 @@ impl OutputFolder {
 
     /// Syncs every file in it to the disk, gives it its name, and syncs the parent folder. A folder that it
     /// replaces is moved aside first and removed last.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
     pub fn commit(self) -> Result<()> {
         let path = &self.path;
         let fail = |action| move |error| Error::io(path, action, error);

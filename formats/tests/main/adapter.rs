@@ -66,7 +66,7 @@ fn written_adapters_read_back() {
     assert_eq!(Adapter::read(&path).unwrap(), adapter());
     assert!(Adapter::is_adapter(&path));
     let selected = Adapter { training: None, ..adapter() };
-    assert_eq!(Adapter::read(&file(&folder, &selected.to_bytes().unwrap())).unwrap(), selected);
+    assert_eq!(Adapter::read(file(&folder, &selected.to_bytes().unwrap())).unwrap(), selected);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn every_flipped_byte_is_found_and_damage_to_a_tensor_is_named() {
         for mask in [0x01, 0x20, 0xff] {
             let mut damaged = bytes.clone();
             damaged[at] ^= mask;
-            let error = Adapter::read(&file(&folder, &damaged)).expect_err(&format!("byte {at} ^ {mask:#x}"));
+            let error = Adapter::read(file(&folder, &damaged)).expect_err(&format!("byte {at} ^ {mask:#x}"));
             assert!(!error.to_string().contains('\n'), "{error}");
             let place = at as u64;
             if let Some(tensor) = tensors.iter().find(|t| (t.offset..t.offset + t.bytes).contains(&place)) {
@@ -112,7 +112,7 @@ fn every_prefix_is_refused() {
     let folder = TempDir::new().unwrap();
     let bytes = adapter().to_bytes().unwrap();
     for length in 0..bytes.len() {
-        assert!(Adapter::read(&file(&folder, &bytes[..length])).is_err(), "{length} bytes");
+        assert!(Adapter::read(file(&folder, &bytes[..length])).is_err(), "{length} bytes");
     }
 }
 
@@ -172,7 +172,7 @@ fn forged_headers_with_right_digests_are_refused() {
         ("\"base_name\"", "\"bass_name\"", "base_name"),
         ("\\\"steps\\\":5", "\\\"steps\\\":x", "training"),
     ] {
-        let error = Adapter::read(&file(&folder, &forged(from, to))).expect_err(expected).to_string();
+        let error = Adapter::read(file(&folder, &forged(from, to))).expect_err(expected).to_string();
         assert!(error.contains(expected) && !error.contains('\n'), "expected {expected:?} in {error:?}");
     }
 }

@@ -55,7 +55,7 @@ fn gguf(tensors: &[(&str, &[f32])]) -> Vec<u8> {
 
 #[test]
 fn both_forms_are_read_as_libgguf_reads_them() {
-    let files = ["imatrix.gguf", "imatrix.dat"].map(|name| Imatrix::open(&golden(name)).unwrap());
+    let files = ["imatrix.gguf", "imatrix.dat"].map(|name| Imatrix::open(golden(name)).unwrap());
     let names = |file: &Imatrix| file.names().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(names(&files[0]), ["blk.0.attn_q.weight", "blk.0.ffn_up_exps.weight"]);
     assert_eq!(names(&files[1]), ["blk.0.attn_q.weight", "output.weight"]);

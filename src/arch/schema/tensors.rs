@@ -5,7 +5,7 @@
 pub struct Tensors {
     /// Every tensor that the model reads, in groups that families share.
     pub groups: &'static [&'static [TensorNames]],
-    /// What `--targets` accepts: the short word, which is the matrix's role, and the canonical name after
+    /// What can be adapted: the short word for it, which is the matrix's role, and the canonical name after
     /// `blk.N.`.
     pub targets: &'static [(&'static str, &'static str)],
     /// Matrices that hold several roles: the canonical name after `blk.N.`, and the parts from the first row

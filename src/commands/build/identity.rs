@@ -1,4 +1,5 @@
-//! What decides the result of a run of `curmerge build`: a checkpoint of another run is not resumed.
+//! What decides the result of a run of `curmerge build`. Only a run with the same identity resumes its
+//! checkpoint.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +7,10 @@ use curmerge_formats::adapter::Adapter;
 use curmerge_formats::{AdapterTarget, sha256_hex};
 
 use super::BuildArgs;
+use super::examples::Examples;
 use crate::base::Base;
 use crate::cur::fingerprint;
 use crate::train::checkpoint::Identity;
-use crate::train::data::Dataset;
 use crate::{Error, Result};
 
 /// The identity of the run: its options, the digests of its files and of its base.
@@ -17,8 +18,7 @@ pub(super) fn of(
     args: &BuildArgs,
     base: &Base,
     adapter: &Adapter,
-    data: &Dataset,
-    valid: Option<&Dataset>,
+    Examples { data, valid }: &Examples,
 ) -> Result<Identity> {
     let none = || "none".to_owned();
     let digest = |sha256: &str| format!("SHA-256 {sha256}");
@@ -32,7 +32,7 @@ pub(super) fn of(
     settings.extend([
         ("base", format!("{} ({}, {})", base.name(), base.architecture().name, base.container())),
         ("--data", digest(&data.sha256)),
-        ("--valid", valid.map_or_else(none, |valid| digest(&valid.sha256))),
+        ("--valid", valid.as_ref().map_or_else(none, |valid| digest(&valid.sha256))),
         ("--init", init),
         ("--rank", adapter.rank.to_string()),
         ("--select", adapter.selection.clone()),
@@ -50,7 +50,7 @@ pub(super) fn of(
     })
 }
 
-/// A new adapter already holds the digest of every tensor of the base. An initial one may be from another
+/// The digests of the base's tensors. A new adapter has them all; one that `--init` names may come from another
 /// container.
 fn base_digests(base: &Base, adapter: &Adapter, init: bool) -> BTreeMap<String, String> {
     if init {

@@ -4,18 +4,24 @@ use std::io::IsTerminal;
 
 use serde_json::json;
 
+use super::BuildArgs;
 use crate::Result;
+use crate::base::Base;
 use crate::commands::report::terminal;
 use crate::tokenizer::Tokenizer;
-use crate::train::data::Example;
+use crate::train::data::{Dataset, Example};
 
-/// Marks around target tokens, in a pipe.
+/// Marks around target tokens in a pipe.
 const BRACKETS: [&str; 2] = ["«", "»"];
-/// The same on a terminal: reverse video.
+/// Marks around target tokens on a terminal: reverse video.
 const REVERSE: [&str; 2] = ["\u{1b}[7m", "\u{1b}[27m"];
 
-/// Prints an example as it is trained, with its target tokens marked.
-pub(super) fn show(example: &Example, is_cut: bool, tokenizer: &Tokenizer, json: bool) -> Result<()> {
+/// Prints the first example as it is trained, with its target tokens marked.
+pub(super) fn run(args: &BuildArgs, base: &Base, json: bool) -> Result<()> {
+    let tokenizer = &base.tokenizer()?;
+    let template = base.chat_template(tokenizer)?;
+    let options = args.examples.options(base);
+    let (example, is_cut) = Dataset::first(&args.data, tokenizer, template.as_ref(), &options)?;
     let loss = example.loss_mask.iter().filter(|&&target| target).count();
     if json {
         return terminal::print_json(&json!({
@@ -29,7 +35,7 @@ pub(super) fn show(example: &Example, is_cut: bool, tokenizer: &Tokenizer, json:
     let [begin, end] = if std::io::stdout().is_terminal() { REVERSE } else { BRACKETS };
     let cut = if is_cut { ", cut to --max-seq-len" } else { "" };
     let tokens = example.tokens.len();
-    let mut text = marked(example, tokenizer, begin, end);
+    let mut text = marked(&example, tokenizer, begin, end);
     text += &format!("\n\nfirst example: {tokens} tokens, loss on {loss} between {begin} and {end}{cut}\n");
     terminal::print(&text)
 }
@@ -40,7 +46,7 @@ fn marked(example: &Example, tokenizer: &Tokenizer, begin: &str, end: &str) -> S
     let mut out = String::new();
     let mut from = 0;
     for run in example.loss_mask.chunk_by(|a, b| a == b) {
-        // A run's bytes together: a character may be several tokens.
+        // The bytes of a run are decoded together, since a character may be several tokens.
         let tokens = &example.tokens[from..from + run.len()];
         let bytes: Vec<u8> = tokens.iter().flat_map(|&token| tokenizer.token_bytes(token)).collect();
         let text = String::from_utf8_lossy(&bytes);

@@ -1,5 +1,5 @@
-//! What `curmerge build` saves beside the adapter, and checks before hours of training depend on it. None of
-//! it changes the result.
+//! What `curmerge build` saves beside the adapter. None of it changes the result. All outputs are checked
+//! before training.
 
 use std::path::{Path, PathBuf};
 
@@ -16,12 +16,12 @@ use crate::{Error, Result};
 /// Checkpoints and logs.
 #[derive(Clone, Debug, Args)]
 pub struct SavingArgs {
-    /// Every N steps, save what --resume needs in ADAPTER.checkpoint; so does Ctrl-C after its step. The file
-    /// is removed when the run is over and the adapter is written.
+    /// Every N steps, save what --resume needs in ADAPTER.checkpoint; Ctrl-C saves it too, after the current
+    /// step. The file is removed when the run is over and the adapter is written.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub save_every: Option<u64>,
-    /// Resume from ADAPTER.checkpoint, with the same command line: on the same kind of processor the adapter
-    /// has the same bytes as if the run had never stopped. Only --threads, --save-every, --metrics and
+    /// Resume from ADAPTER.checkpoint, with the same command line. On the same kind of processor the adapter has
+    /// the same bytes as if the run had never stopped. Only --threads, --save-every, --metrics and
     /// --tensorboard may differ.
     #[arg(long)]
     pub resume: bool,
@@ -41,7 +41,8 @@ impl SavingArgs {
         self.save_every.is_some() || self.resume
     }
 
-    /// Hours of training must not end at a missing folder, nor replace the result of other hours.
+    /// Refuses outputs that cannot be written or that would replace an input, another output, or the checkpoint
+    /// of an unfinished run.
     pub(super) fn check(&self, output: &Path, inputs: &[&Path]) -> Result<()> {
         drop(OutputFile::create(output, inputs)?);
         let checkpoint = CheckpointFile::beside(output);

@@ -1,6 +1,6 @@
-//! The options that decide what training gives. An option is added here and nowhere else in `commands`: the
+//! The options that decide the result of training. An option is added here and nowhere else in `commands`: the
 //! field, its place in a checkpoint's identity ([`TrainingArgs::settings`]) and in the library's options
-//! ([`TrainingArgs::options`]). The compiler points out an option that the identity forgets.
+//! ([`TrainingArgs::options`]). The compiler points out an option that either forgets.
 
 use std::path::{Path, PathBuf};
 
@@ -20,8 +20,8 @@ pub struct TrainingArgs {
     /// Measure it every N steps instead, and at the end.
     #[arg(long, value_name = "N", requires = "valid", value_parser = clap::value_parser!(u64).range(1..))]
     pub valid_every: Option<u64>,
-    /// End the run when the loss on --valid has not improved for P measurements. The adapter is that of the
-    /// best one, even if the run reaches its last step or is stopped.
+    /// End the run when the loss on --valid has not improved for P measurements. The adapter is that of the best
+    /// measurement, even if the run reaches its last step or is stopped.
     #[arg(long, value_name = "P", requires = "valid", value_parser = clap::value_parser!(u64).range(1..))]
     pub patience: Option<u64>,
     /// Factor of the change: W + scale C U R.
@@ -36,9 +36,9 @@ pub struct TrainingArgs {
     /// Examples a step.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_size: u32,
-    /// Batches a step: the gradients of K batches are added up, for the mean loss over all their target
-    /// tokens. The result is the same, byte for byte, as with K times the --batch-size. Memory does not
-    /// depend on either, since at most 1024 tokens or one example go through the model at a time.
+    /// Batches a step: the gradients of K batches are added up, for the mean loss over all their target tokens.
+    /// The result has the same bytes as with K times the --batch-size. Memory depends on neither, since at most
+    /// 1024 tokens or one example go through the model at a time.
     #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     pub grad_accum: u32,
     /// Peak learning rate. It warms up over a tenth of the steps, then decays along a cosine.
@@ -47,17 +47,17 @@ pub struct TrainingArgs {
     /// Share of U that a step subtracts, times the learning rate.
     #[arg(long, default_value_t = 0.0)]
     pub weight_decay: f32,
-    /// Upper limit of the bytes to keep, such as 500M or 4G: activations for the backward pass, then weights
-    /// prepared for products. The rest is computed again, with the same results, which takes longer.
+    /// Upper limit of the memory for activations of the backward pass, then for packed weights, such as 500M or
+    /// 4G. What does not fit is computed again, which takes longer and gives the same results.
     #[arg(long, default_value = "400M", value_name = "SIZE", value_parser = parse_size)]
     pub memory: u64,
-    /// Multiply what U gained by this at the end: the model learns less, and forgets much less.
+    /// Factor on what U gained, at the end of the run: below 1 the model learns less, and forgets much less.
     #[arg(long, default_value_t = TrainOptions::default().shrink)]
     pub shrink: f32,
     /// Upper limit of the norm of the gradients.
     #[arg(long, default_value_t = TrainOptions::default().clip)]
     pub clip: f64,
-    /// Continue training this adapter: its targets, indices and U.
+    /// Continue training this adapter, with its targets, indices and U.
     #[arg(long, value_name = "ADAPTER", conflicts_with_all = ["rank", "targets", "layers", "select", "scale"])]
     pub init: Option<PathBuf>,
 }
@@ -78,10 +78,10 @@ impl TrainingArgs {
     }
 
     /// What decides the result, by option. The names and the form of the values are part of the checkpoint's
-    /// format. The digests of the files and the adapter's own scale are the caller's.
+    /// format. The caller adds the digests of the files and the adapter's scale.
     pub(super) fn settings(&self) -> Vec<(&'static str, String)> {
         let number = |value: Option<u64>| value.map_or("none".to_owned(), |value| value.to_string());
-        // Without `..`: a new option does not compile until it is dealt with here.
+        // Without `..`, so that a new option does not compile until it is handled here.
         let Self {
             valid: _,
             valid_every,
@@ -114,19 +114,36 @@ impl TrainingArgs {
 
     /// The same for the library, for an adapter that is written to `output`.
     pub(super) fn options(&self, seed: u64, save_every: Option<u64>, output: &Path) -> TrainOptions {
+        // Without `..`, on both sides: neither an option here nor one of the library can be forgotten.
+        let &Self {
+            valid: _,
+            valid_every,
+            patience,
+            scale: _,
+            epochs,
+            max_steps,
+            batch_size: _,
+            grad_accum: _,
+            lr,
+            weight_decay,
+            memory,
+            shrink,
+            clip,
+            init: _,
+        } = self;
         TrainOptions {
-            epochs: self.epochs,
-            max_steps: self.max_steps,
+            epochs,
+            max_steps,
             batch_size: usize::try_from(self.examples_a_step()).unwrap_or(usize::MAX),
-            learning_rate: self.lr,
-            adamw: AdamWOptions { weight_decay: self.weight_decay, ..Default::default() },
-            clip: self.clip,
-            shrink: self.shrink,
+            learning_rate: lr,
+            adamw: AdamWOptions { weight_decay, ..Default::default() },
+            clip,
+            shrink,
             seed,
-            valid_every: self.valid_every,
-            patience: self.patience,
+            valid_every,
+            patience,
             save_every,
-            memory: self.memory,
+            memory,
             scratch: match output.parent() {
                 Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
                 _ => PathBuf::from("."),

@@ -1,4 +1,4 @@
-//! `curmerge convert`: a model in other types, or in another container.
+//! `curmerge convert`: a model with other types, or in another container.
 
 mod onnx;
 
@@ -26,19 +26,19 @@ pub struct ConvertArgs {
     /// The model: a GGUF file (of splits the first), a Hugging Face folder, an ONNX file with its
     /// configuration and tokenizer beside it or a folder with one, or `ollama:NAME[:TAG]`.
     pub input: PathBuf,
-    /// What to write: a name ending in .gguf or .onnx, or a folder as transformers loads it (with --format
-    /// onnx, as onnxruntime and transformers.js do), a name without such an ending.
+    /// What to write: a name that ends in .gguf or .onnx, or a folder for transformers (with --format onnx, for
+    /// onnxruntime and transformers.js), whose name has no such ending.
     pub output: PathBuf,
-    /// The types to store it in, by llama-quantize's names. A folder takes f32, f16 or bf16 [default for a
-    /// folder as input: its own half precision; as output: what the model is stored in, of a quantized one
-    /// f16, which rounds its values less than bf16, where f32 keeps them exactly]. ONNX takes f32 `[default]`,
-    /// f16, q4_0 and q4_1: matrices of blocks in four bits.
+    /// Types of the output, by llama-quantize's names. A folder takes f32, f16 or bf16; ONNX takes f32, f16, q4_0
+    /// or q4_1. [default: from a folder its own half precision; into a folder the type of the model, or f16 if
+    /// it is quantized, which rounds less than bf16, while f32 is exact; into ONNX f32]
     #[arg(long = "type", value_name = "TYPE", value_enum, ignore_case = true)]
     pub file_type: Option<FileType>,
-    /// Importance matrix as llama-imatrix writes it: weights by which rounding errors of columns count.
+    /// Importance matrix of llama-imatrix: how much the rounding errors of each column count.
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
-    /// Of a folder: most bytes of tensors in one file, such as 2G or 500M (powers of 1000) [default: 5G].
+    /// Of a folder: upper limit of the bytes of tensors in one file, such as 2G or 500M (powers of 1000)
+    /// [default: 5G].
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_shard_size: Option<u64>,
     /// Replace an existing folder.
@@ -49,7 +49,7 @@ pub struct ConvertArgs {
     pub onnx: OnnxArgs,
 }
 
-/// Convert and report.
+/// Converts, and prints a report.
 pub fn run(args: &ConvertArgs, json: bool) -> Result<()> {
     let input = base::resolve(&args.input)?;
     let container = detect(&input)?;
@@ -97,24 +97,24 @@ pub fn run(args: &ConvertArgs, json: bool) -> Result<()> {
     terminal::print(&text(args, &report))
 }
 
-/// Refuses the options that only folders take.
+/// Refuses options that only folders take.
 fn check_file_options(args: &ConvertArgs) -> Result<()> {
     if args.max_shard_size.is_some() || args.force {
-        let problem = "--max-shard-size and --force are of folders";
+        let problem = "--max-shard-size and --force are for folders";
         return Err(Error::input(&args.output, "output", problem, "name a folder, or leave them out"));
     }
     Ok(())
 }
 
 fn imatrix(args: &ConvertArgs) -> Result<Option<Imatrix>> {
-    Ok(args.imatrix.as_ref().map(|path| Imatrix::open(path)).transpose()?)
+    Ok(args.imatrix.as_ref().map(Imatrix::open).transpose()?)
 }
 
 fn to_other_types(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertReport)> {
     check_file_options(args)?;
     let Some(file_type) = args.file_type else {
-        let help = "give --type, for example --type q4_k_m";
-        return Err(Error::input(&args.output, "output", "the types of the new file are not said", help));
+        let help = "give them with --type, for example --type q4_k_m";
+        return Err(Error::input(&args.output, "output", "the types of the new file are missing", help));
     };
     let gguf = GgufModel::open(input)?;
     let imatrix = imatrix(args)?;
@@ -140,7 +140,7 @@ fn folder_to_gguf(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertRe
 
 fn to_folder(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertReport)> {
     if let Some(imatrix) = &args.imatrix {
-        let problem = "a folder is not quantized, and an importance matrix of no use";
+        let problem = "a folder is not quantized, so it needs no importance matrix";
         return Err(Error::file(imatrix, problem, "leave out --imatrix, or name a .gguf file as output"));
     }
     let dtype = match args.file_type {

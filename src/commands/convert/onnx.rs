@@ -22,18 +22,18 @@ pub enum FolderFormat {
 /// Options of ONNX outputs.
 #[derive(Clone, Debug, Args)]
 pub struct OnnxArgs {
-    /// What a folder is written for [default: safetensors].
+    /// Format of a folder [default: safetensors].
     #[arg(long, value_enum)]
     pub format: Option<FolderFormat>,
     /// ONNX: store the weights in a separate file, OUT.onnx_data, even below 2 GB.
     #[arg(long)]
     pub external_data: bool,
-    /// Of a folder in ONNX: make the model for onnxruntime-genai, with the operator GroupQueryAttention and
+    /// Folder in ONNX: make the model for onnxruntime-genai, with the operator GroupQueryAttention and a
     /// genai_config.json.
     #[arg(long)]
     pub genai: bool,
-    /// ONNX: add inputs for LoRAs of these matrices, named as in --targets, such as q,v. Without
-    /// an adapter it runs as it is; `export --format onnx-adapter` makes adapters for it.
+    /// ONNX: add inputs for LoRAs of these matrices, named as in --targets of build, such as q,v. The model also
+    /// runs without an adapter; `export --format onnx-adapter` makes adapters for it.
     #[arg(long, value_name = "TARGETS")]
     pub lora_inputs: Option<String>,
 }
@@ -47,7 +47,7 @@ impl OnnxArgs {
     /// Refuses these options for other outputs.
     pub(super) fn must_be_unused(&self, output: &Path, ending: Option<&str>) -> Result<()> {
         if self.external_data || self.genai || self.lora_inputs.is_some() {
-            let problem = "--external-data, --genai and --lora-inputs are of ONNX models";
+            let problem = "--external-data, --genai and --lora-inputs are for ONNX models";
             return Err(Error::input(
                 output,
                 "output",
@@ -56,14 +56,14 @@ impl OnnxArgs {
             ));
         }
         if self.format.is_some() && ending == Some("gguf") {
-            let problem = "--format is of folders";
+            let problem = "--format is for folders";
             return Err(Error::input(output, "output", problem, "name a folder, or leave it out"));
         }
         Ok(())
     }
 }
 
-/// Convert into ONNX; the type, and what was done.
+/// Converts into ONNX. Returns the name of the type, and a report.
 pub(super) fn convert(
     input: &Path,
     args: &ConvertArgs,
@@ -72,14 +72,14 @@ pub(super) fn convert(
     let alone = ending == Some("onnx");
     let refuse = |problem: &str, help: &str| Err(Error::input(&args.output, "output", problem, help));
     if alone && (args.force || args.onnx.genai || args.onnx.format == Some(FolderFormat::Safetensors)) {
-        let problem = "--force, --genai and --format safetensors are of folders";
+        let problem = "--force, --genai and --format safetensors are for folders";
         return refuse(problem, "name a folder without such an ending, or leave them out");
     }
     if !alone && ending == Some("gguf") {
         return refuse("the name ends like a GGUF file's", "name a folder, or leave out --format");
     }
     if args.max_shard_size.is_some() {
-        return refuse("--max-shard-size is of safetensors files", "leave it out");
+        return refuse("--max-shard-size is for safetensors files", "leave it out");
     }
     if let Some(imatrix) = &args.imatrix {
         let problem = "ONNX models are quantized without an importance matrix";

@@ -22,7 +22,7 @@ use crate::commands::report::contents::{Contents, Entry, TensorLine};
 use crate::commands::report::{progress, terminal};
 use crate::{Error, Result};
 
-/// Longer arrays are shown by their length and first values.
+/// Of a longer array, only the length and the first values are shown.
 const WHOLE_ARRAY: usize = 8;
 const FIRST_VALUES: usize = 4;
 
@@ -144,7 +144,7 @@ fn of_folder(folder: &Path, hash: bool) -> Result<Contents> {
     })
 }
 
-/// Reading an adapter checks every digest in it.
+/// The adapter is read, which checks every digest in it.
 fn of_adapter(path: &Path, hash: bool) -> Result<Contents> {
     let adapter = Adapter::read(path)?;
     let file = SafeTensors::open(path)?;
@@ -178,7 +178,7 @@ fn of_adapter(path: &Path, hash: bool) -> Result<Contents> {
     })
 }
 
-/// The tensors are the initializers. Those of texts have no checksum.
+/// The tensors are the initializers. Tensors of strings have no checksum.
 fn of_onnx(path: &Path, hash: bool) -> Result<Contents> {
     let model = Onnx::open(path)?;
     let entry = |key: String, value: Json| Entry { key, kind: json_kind(&value).into(), value };
@@ -220,7 +220,7 @@ fn of_onnx(path: &Path, hash: bool) -> Result<Contents> {
         kind: format!("ONNX file, IR version {}", model.ir_version()),
         support: architecture::of(path, &[]),
         metadata,
-        // Of several errors the first in order, not in time.
+        // Of several errors, the first in order is returned and not the first in time.
         tensors: tensors.collect::<Vec<_>>().into_iter().collect::<Result<_>>()?,
     })
 }

@@ -25,7 +25,7 @@ pub fn of(path: &Path, container: Container) -> Result<SecondOpinion> {
     Ok(all)
 }
 
-/// Lines for a terminal. Names out of the file are escaped already.
+/// Lines for a terminal. Names in them are escaped.
 pub fn text(opinion: &SecondOpinion) -> String {
     let mut text = format!(
         "\nsecond opinion: gguf-rs read {} tensors and {} keys, {} disagreements\n",
@@ -66,7 +66,7 @@ pub fn verdict(path: &Path, opinion: &SecondOpinion) -> Result<()> {
             path,
             "second opinion",
             format!("gguf-rs and curmerge disagree in {count} place{}", if count == 1 { "" } else { "s" }),
-            "get the file again; if they still disagree, report a bug of one of the two",
+            "get the file again; if they still disagree, report it as a bug",
         )),
     }
 }

@@ -7,9 +7,9 @@ use serde_json::{Map, Value as Json, json};
 
 use super::terminal;
 
-/// Characters of a metadata value that are shown.
+/// Upper limit of the characters of a metadata value that are shown.
 const SHOWN: usize = 100;
-/// Hexadecimal digits of a checksum that are shown unless all are wanted.
+/// Hexadecimal digits of a checksum that are shown by default.
 const SHORT_DIGEST: usize = 16;
 
 /// One key of the metadata.
@@ -50,7 +50,7 @@ pub struct Support {
 /// What a file or folder holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contents {
-    /// As it was named.
+    /// The path that was given.
     pub path: PathBuf,
     /// What it is, such as `GGUF file, version 3`.
     pub kind: String,
@@ -63,7 +63,7 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Lines for a terminal. Nothing out of the file reaches it unescaped.
+    /// Lines for a terminal. Texts out of the file are escaped.
     pub fn text(&self, full_digests: bool) -> String {
         let mut text = format!("{}: {}\n", terminal::plain(&self.path.to_string_lossy()), self.kind);
         if let Some(support) = &self.support {
@@ -95,7 +95,7 @@ impl Contents {
         text
     }
 
-    /// The same, whole, as JSON.
+    /// All of it as JSON.
     pub fn json(&self) -> Json {
         let metadata: Map<String, Json> = self
             .metadata
@@ -120,7 +120,7 @@ impl Contents {
         })
     }
 
-    /// Tensors and bytes of each type.
+    /// Number of tensors and bytes of each type.
     fn totals(&self) -> BTreeMap<&str, (usize, u64)> {
         let mut totals: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
         for t in &self.tensors {
@@ -135,7 +135,7 @@ fn longest(texts: impl Iterator<Item = String>) -> usize {
     texts.map(|t| t.chars().count()).max().unwrap_or(0).min(SHOWN)
 }
 
-/// A value as one line: text without quotes, a long array by its length and first values.
+/// A value as one line: a text without quotes, a long array as its length and first values.
 fn shown(value: &Json) -> String {
     if let Json::String(text) = value {
         return text.clone();

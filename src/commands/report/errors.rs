@@ -1,9 +1,11 @@
-//! The library's errors and deviations in words of the command line: which option helps.
+//! The library's errors and deviations, with the options of the command line that help.
 
-use crate::Error;
-use crate::cur::fingerprint::Deviation;
+use curmerge_formats::Error as FormatError;
 
 use super::terminal;
+use crate::Error;
+use crate::cur::fingerprint::Deviation;
+use crate::error::CallerOption;
 
 /// The line that the program prints for an error.
 pub fn line(error: &Error) -> String {
@@ -24,12 +26,28 @@ pub fn line(error: &Error) -> String {
                 path.display()
             )
         }
+        Error::Avoidable { error, option: avoids } => format!("{error} ({})", option(*avoids)),
+        Error::Format(FormatError::Exists { .. }) => format!("{error} (--force)"),
         other => other.to_string(),
     };
     terminal::plain(&text)
 }
 
-/// How far another base is from the one that the adapter was trained on.
+/// What the command line calls an option of the library.
+fn option(option: CallerOption) -> &'static str {
+    match option {
+        CallerOption::Targets => "--targets",
+        CallerOption::Scale => "--scale",
+        CallerOption::LearningRate => "--lr",
+        CallerOption::FileType => "--type",
+        CallerOption::Storage => "--type-adapted",
+        CallerOption::ImportanceMatrix => "--imatrix",
+        CallerOption::MaxShardSize => "--max-shard-size",
+        CallerOption::Genai => "--genai",
+    }
+}
+
+/// The line on how far another base is from the one that the adapter was trained on.
 pub fn deviation(deviation: &Deviation) -> String {
     let Deviation { differing, targets, distance } = deviation;
     let values =
@@ -42,5 +60,20 @@ pub fn deviation(deviation: &Deviation) -> String {
             d.worst
         ),
         None => format!("{values}; how far C and R are off was not recorded"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_name_the_option_that_helps() {
+        let error = Error::request("no targets are selected", "use for example q,k,v");
+        let error = error.avoidable(CallerOption::Targets).in_file("m.gguf");
+        assert_eq!(error.to_string(), "m.gguf: no targets are selected; use for example q,k,v");
+        assert_eq!(line(&error), format!("{error} (--targets)"));
+        let exists = FormatError::Exists { path: "out".into() };
+        assert!(line(&exists.into()).ends_with(" (--force)"));
     }
 }

@@ -1,4 +1,4 @@
-//! What a command shows: on a terminal, in a pipe, as JSON.
+//! Output: text for a terminal or a pipe, progress bars, JSON.
 
 pub mod contents;
 pub mod errors;

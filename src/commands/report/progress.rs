@@ -1,4 +1,4 @@
-//! Progress bars on standard error; silent where that is not a terminal.
+//! Progress bars on standard error, if that is a terminal.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::train::{Observer, Step, Validation};
 
-/// A bar over `length` pieces of work, after `label`.
+/// A bar with this label over `length` pieces of work.
 pub fn bar(label: &'static str, length: u64) -> ProgressBar {
     let template = "{prefix} {bar:32} {pos}/{len} {msg} {eta} left";
     let style = ProgressStyle::with_template(template).expect("the template is a constant");
@@ -15,7 +15,7 @@ pub fn bar(label: &'static str, length: u64) -> ProgressBar {
     bar
 }
 
-/// A bar over bytes, after `label`; its length is set when it is known.
+/// A bar with this label over bytes. Its length is set when it is known.
 pub fn bytes(label: &'static str) -> ProgressBar {
     let template = "{prefix} {bar:32} {bytes}/{total_bytes} {eta} left";
     let style = ProgressStyle::with_template(template).expect("the template is a constant");
@@ -24,7 +24,7 @@ pub fn bytes(label: &'static str) -> ProgressBar {
     bar
 }
 
-/// Shows on a bar how much of how much is done.
+/// A callback that shows the finished amount, and the whole, on a bar.
 pub fn follow(bar: &ProgressBar) -> impl Fn(u64, u64) {
     |done, of| {
         bar.set_length(of);
@@ -32,7 +32,7 @@ pub fn follow(bar: &ProgressBar) -> impl Fn(u64, u64) {
     }
 }
 
-/// A spinner with the elapsed time, for work without a count.
+/// A spinner with this label and the elapsed time, for work of unknown length.
 pub fn spinner(label: &'static str) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{prefix} {spinner} {elapsed}").expect("the template is a constant");

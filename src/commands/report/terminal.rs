@@ -1,7 +1,7 @@
 //! Text and JSON on standard output, warnings on standard error.
 //!
-//! A reader that closes the pipe (`| head`) has seen enough: further output is dropped without an error, and
-//! the command finishes its files.
+//! A reader that closes the pipe (`| head`) is no error: further output is dropped, and the command finishes
+//! its files.
 
 use std::io::{ErrorKind, Write};
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{Error, Result};
 
-/// Print text as it is. Fails when standard output cannot be written, but not when its reader has gone.
+/// Prints a text. Fails if standard output cannot be written, but not if its reader has closed it.
 pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -18,19 +18,19 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Print indented JSON and a line's end.
+/// Prints indented JSON and a line break.
 pub fn print_json(value: &Value) -> Result<()> {
     print(&format!("{value:#}\n"))
 }
 
-/// Print one line to standard error after `warning: `.
+/// Prints one line to standard error, after `warning: `.
 pub fn warn(text: &str) {
-    // A closed standard error leaves nowhere to say so.
+    // If standard error is closed, there is nowhere to report it.
     let _ = writeln!(std::io::stderr(), "warning: {}", plain(text));
 }
 
-/// Text out of a file as a terminal may show it: control characters and those that turn the writing direction
-/// are escaped, so that a hostile name can neither move the cursor nor pose as another.
+/// A text out of a file, safe for a terminal: control characters, and those that change the writing direction,
+/// are escaped. So a hostile name can neither move the cursor nor look like another.
 pub fn plain(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -44,7 +44,7 @@ pub fn plain(text: &str) -> String {
     shown
 }
 
-/// At most `limit` characters of [`plain`] text, with `...` where more was cut.
+/// At most `limit` characters of a text, as [`plain`] gives them, then `...` if it is longer.
 pub fn shortened(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
         Some((cut, _)) => plain(&text[..cut]) + "...",

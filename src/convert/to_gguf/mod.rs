@@ -3,7 +3,7 @@
 //! bytes.
 //!
 //! The reference is the converter of llama.cpp 11434 (October 2026) with transformers 5, which reads its
-//! tokenizers. For `--type` f32, f16, bf16 and q8_0 the file equals the converter's with that `--outtype`;
+//! tokenizers. For the types f32, f16, bf16 and q8_0 the file equals the converter's with that `--outtype`;
 //! without a type, that of its `auto`. For any other type it equals what llama-quantize makes from the
 //! converter's F32 file. Both programs can write Q8_0, with equal tensors but another order of keys and
 //! tensors; here it is the converter's.
@@ -50,9 +50,9 @@ const ALIGNMENT: u64 = 32;
 /// How to convert a model.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
-    /// The types to store it in; `None` keeps the folder's type, except that F32 becomes F16.
+    /// The types to store it in. Default: `None`, which keeps the folder's type, except that F32 becomes F16.
     pub file_type: Option<FileType>,
-    /// Weights of the columns' rounding errors.
+    /// Weights of the columns' rounding errors. Default: `None`, all alike.
     pub imatrix: Option<&'a Imatrix>,
 }
 
@@ -68,10 +68,11 @@ pub struct Options<'a> {
 pub fn to_gguf(
     base: &Base,
     options: &Options<'_>,
-    out: &Path,
+    out: impl AsRef<Path>,
     protect: &[PathBuf],
     mut progress: impl FnMut(u64, u64),
 ) -> Result<(FileType, ConvertReport)> {
+    let out = out.as_ref();
     let configuration = onnx_companions::configuration_of(base)?;
     let folder = match (base.files(), &configuration) {
         (Files::Onnx(model), Some(config)) => Folder::with_config(model.folder(), config),

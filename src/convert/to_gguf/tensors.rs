@@ -17,6 +17,7 @@ use super::model_name::Size;
 use crate::base::{Base, BaseTensor, Files, Weight, layer_part};
 use crate::convert::file_type::{self, Choice, FileType};
 use crate::convert::retype;
+use crate::error::CallerOption;
 use crate::rewrite::{ComputedTensor, in_blocks};
 use crate::{Error, Result};
 
@@ -233,7 +234,9 @@ pub(super) fn set_types<'a, 'v>(
         tensor.dtype = choice.dtype;
         if choice.dtype != DType::F32 {
             let weights = retype::weights(imatrix, &tensor.name, tensor.columns(), choice.dtype, file_type);
-            tensor.weights = weights.map_err(|(problem, help)| tensor.error(problem, help))?;
+            tensor.weights = weights.map_err(|(problem, help)| {
+                tensor.error(problem, help).avoidable(CallerOption::ImportanceMatrix)
+            })?;
         }
     }
     Ok(retype::fallbacks(planned.iter().map(|tensor| tensor.name.as_str()).zip(&choices)))
@@ -343,7 +346,8 @@ impl Tensor<'_> {
             None => quant::encode(self.dtype, &values, &mut bytes),
         };
         encoded.map_err(|error| {
-            self.error(format!("rows from {start}: {error}"), "or use another --type, such as bf16 or f32")
+            let help = "or use another type, such as bf16 or f32";
+            self.error(format!("rows from {start}: {error}"), help).avoidable(CallerOption::FileType)
         })?;
         Ok(bytes)
     }

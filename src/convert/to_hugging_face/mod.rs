@@ -33,11 +33,11 @@ pub const MAX_SHARD_SIZE: u64 = 5_000_000_000;
 /// How to write the folder.
 #[derive(Clone, Debug, Default)]
 pub struct FolderOptions {
-    /// F32, F16 or BF16; `None` for the result of [`natural_type`].
+    /// F32, F16 or BF16. Default: `None`, the result of [`natural_type`].
     pub dtype: Option<DType>,
-    /// Bytes of tensors that one file may hold; `None` for [`MAX_SHARD_SIZE`].
+    /// Upper limit of the bytes of tensors in one file. Default: `None`, [`MAX_SHARD_SIZE`].
     pub max_shard_size: Option<u64>,
-    /// Whether to replace an existing folder.
+    /// Whether to replace an existing folder. Default: false.
     pub force: bool,
 }
 
@@ -50,10 +50,11 @@ pub struct FolderOptions {
 /// hold, a full disk. After an error, what was at `out` before is unchanged.
 pub fn to_hugging_face(
     base: &Base,
-    out: &Path,
+    out: impl AsRef<Path>,
     options: &FolderOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<ConvertReport> {
+    let out = out.as_ref();
     if let Files::HuggingFace(_) = base.files() {
         let problem = "it is already a Hugging Face folder";
         return Err(Error::file(base.path(), problem, "name a GGUF or ONNX file"));
@@ -61,7 +62,7 @@ pub fn to_hugging_face(
     let dtype = options.dtype.unwrap_or_else(|| natural_type(base));
     if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
         let problem = format!("a Hugging Face folder is not stored as {dtype}");
-        return Err(Error::request(problem, "use --type f32, f16 or bf16, or an output that ends in .gguf"));
+        return Err(Error::request(problem, "use f32, f16 or bf16, or convert into a GGUF file"));
     }
     let mut report = ConvertReport::default();
     let own_head = match onnx_companions::configuration_of(base)? {

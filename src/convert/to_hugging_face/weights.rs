@@ -19,6 +19,7 @@ use crate::base::{Base, RowOrder, Weight, layer_part};
 use crate::convert::config_json::pretty;
 use crate::convert::file_type::stays_f32;
 use crate::convert::retype::ConvertReport;
+use crate::error::CallerOption;
 use crate::rewrite::{ComputedTensor, ComputedTensors, Hooks, Writer, in_blocks};
 use crate::{Error, Result};
 
@@ -260,11 +261,13 @@ impl Rounded<'_> {
         let mut bytes = vec![0; values.len() * dtype.block_bytes()];
         let error = |e: quant::QuantError| {
             let place = format!("tensor '{}', rows from {row}", self.tensor.name);
-            let help = match e {
-                quant::QuantError::OutOfRange { value, .. } if value.is_finite() => "use --type bf16 or f32",
-                _ => "download the model again",
-            };
-            Error::input(self.plan.base.path(), place, e.to_string(), help)
+            let refuse = |help| Error::input(self.plan.base.path(), place, e.to_string(), help);
+            match e {
+                quant::QuantError::OutOfRange { value, .. } if value.is_finite() => {
+                    refuse("use bf16 or f32").avoidable(CallerOption::FileType)
+                }
+                _ => refuse("download the model again"),
+            }
         };
         quant::encode(dtype, values, &mut bytes).map_err(error)?;
         if dtype != DType::F32 {
@@ -387,7 +390,7 @@ impl Rounding {
     pub(in crate::convert) fn note(&self, dtype: impl std::fmt::Display) -> Option<String> {
         (self.changed > 0).then(|| {
             format!(
-                "{} of {} values were rounded to {dtype}, by {:.4} % of their size (root mean square); --type f32 is exact",
+                "{} of {} values were rounded to {dtype}, by {:.4} % of their size (root mean square); type f32 is exact",
                 self.changed,
                 self.values,
                 100.0 * (self.change / self.size).sqrt()

@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::options::MODEL;
 use crate::base::Base;
+use crate::error::CallerOption;
 use crate::{Error, Result};
 
 /// The defaults of sampling that generation_config.json may override.
@@ -23,7 +24,8 @@ pub(super) fn model_type(base: &Base) -> Result<&'static str> {
     }
     let name = architecture.hugging_face.model_types.first().copied().unwrap_or_default();
     let problem = format!("onnxruntime-genai runs no {name} models");
-    Err(Error::input(base.path(), "architecture", problem, "leave out --genai, for onnxruntime itself"))
+    let help = "make the model for onnxruntime itself";
+    Err(Error::input(base.path(), "architecture", problem, help).avoidable(CallerOption::Genai))
 }
 
 /// The text of genai_config.json. Special tokens and sampling come from generation_config.json, or from

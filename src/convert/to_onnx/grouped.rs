@@ -11,6 +11,7 @@ use super::builder::{MICROSOFT, Value, float, int, ints};
 use super::matrix::{Angles, Form, Matrix, Source};
 use super::modules::Modules;
 use crate::base::{Config, Rope};
+use crate::error::CallerOption;
 use crate::{Error, Result};
 
 /// The maximum number of positions, each of which has a row of cosines: eight times today's long contexts.
@@ -60,8 +61,9 @@ impl Shared {
         let config = modules.base.config();
         let Some(rope) = &config.rope else {
             let problem = "it has no rotary positions, which curmerge's models for onnxruntime-genai need";
-            let help = "leave out --genai, for onnxruntime itself";
-            return Err(Error::input(modules.base.path(), "architecture", problem, help));
+            let help = "make the model for onnxruntime itself";
+            let error = Error::input(modules.base.path(), "architecture", problem, help);
+            return Err(error.avoidable(CallerOption::Genai));
         };
         let global = modules.rotation("rotary_emb", rope)?;
         let local = match &config.local_rope {

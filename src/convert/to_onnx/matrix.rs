@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::blocks;
 use crate::base::{RowOrder, Weight};
 use crate::convert::to_hugging_face::Rounding;
+use crate::error::CallerOption;
 use crate::{Error, Result};
 
 /// Values that one thread converts at a time.
@@ -218,11 +219,13 @@ pub(super) fn encoded(name: &str, element: ElementType, values: &[f32]) -> Resul
 }
 
 fn cannot_hold(name: &str, row: usize, error: quant::QuantError) -> Error {
-    let help = match error {
-        quant::QuantError::OutOfRange { value, .. } if value.is_finite() => "use --type f32",
-        _ => "download the model again",
-    };
-    Error::request(format!("tensor '{name}', rows from {row}: {error}"), help)
+    let problem = format!("tensor '{name}', rows from {row}: {error}");
+    match error {
+        quant::QuantError::OutOfRange { value, .. } if value.is_finite() => {
+            Error::request(problem, "use f32").avoidable(CallerOption::FileType)
+        }
+        _ => Error::request(problem, "download the model again"),
+    }
 }
 
 impl<'a> Source<'a> {

@@ -64,10 +64,11 @@ const SHARED_KEYS: [&str; 8] = [
 /// is unchanged.
 pub fn to_onnx(
     base: &Base,
-    out: &Path,
+    out: impl AsRef<Path>,
     options: &OnnxOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<ConvertReport> {
+    let out = out.as_ref();
     let (graph, _) = decoder::decoder(base, options)?;
     let name = out.file_name().map(|name| format!("{}_data", name.to_string_lossy())).unwrap_or_default();
     let plan = Plan::new(graph, options, &name)?;
@@ -90,10 +91,11 @@ pub fn to_onnx(
 /// folder.
 pub fn to_onnx_folder(
     base: &Base,
-    out: &Path,
+    out: impl AsRef<Path>,
     options: &OnnxOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<ConvertReport> {
+    let out = out.as_ref();
     let (graph, own_head) = decoder::decoder(base, options)?;
     let external = format!("{MODEL}_data");
     let plan = Plan::new(graph, options, &external)?;

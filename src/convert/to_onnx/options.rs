@@ -3,6 +3,7 @@
 use curmerge_formats::onnx::ElementType;
 
 use crate::convert::file_type::FileType;
+use crate::error::CallerOption;
 use crate::{Error, Result};
 
 /// The name of the model within a folder.
@@ -26,16 +27,18 @@ pub enum OnnxType {
 /// How to write an ONNX model.
 #[derive(Clone, Debug, Default)]
 pub struct OnnxOptions {
-    /// The type of the matrices.
+    /// The type of the matrices. Default: F32.
     pub file_type: OnnxType,
-    /// Whether the weights go into a file beside the model even if one file could hold them.
+    /// Whether the weights go into a file beside the model even if one file could hold them. Default:
+    /// false.
     pub external_data: bool,
     /// Whether the model is for onnxruntime-genai: attention in the one operator GroupQueryAttention, without
-    /// `position_ids`; a folder then has genai_config.json.
+    /// `position_ids`; a folder then has genai_config.json. Default: false.
     pub genai: bool,
-    /// The matrices that get LoRA inputs, in words of `--targets`.
+    /// The matrices that get LoRA inputs, in the words of [`Base::targets`](crate::base::Base::targets).
+    /// Default: `None`, no inputs.
     pub lora_inputs: Option<String>,
-    /// Whether to replace an existing folder.
+    /// Whether to replace an existing folder. Default: false.
     pub force: bool,
 }
 
@@ -57,7 +60,8 @@ impl OnnxType {
             FileType::Q4_1 => Ok(OnnxType::Q4_1),
             other => {
                 let problem = format!("an ONNX model is not stored as {other}");
-                Err(Error::request(problem, "use --type f32, f16, q4_0 or q4_1"))
+                let help = "use f32, f16, q4_0 or q4_1";
+                Err(Error::request(problem, help).avoidable(CallerOption::FileType))
             }
         }
     }

@@ -49,12 +49,13 @@ pub fn write(
     base: &Base,
     adapter: &Adapter,
     options: &MergeOptions<'_>,
-    out: &Path,
+    out: impl AsRef<Path>,
     progress: impl Fn(u64, u64),
 ) -> Result<Written> {
+    let out = out.as_ref();
     if !matches!(base.files(), Files::Gguf(_)) {
         let problem = "not a GGUF file, which Ollama needs";
-        let help = "write one with `curmerge convert MODEL MODEL.gguf`, and name it as --base";
+        let help = "convert the base into one, and use that";
         return Err(Error::file(base.path(), problem, help));
     }
     let prompts = Prompts::of(base).unwrap_or_else(|error| Prompts::Unknown(error.to_string()));
@@ -62,7 +63,7 @@ pub fn write(
     inputs.extend(options.protect.iter().map(PathBuf::as_path));
     let folder = OutputFolder::create(out, &inputs, options.force)?;
     let mut merged =
-        merge(base, &[(Source::Cur(adapter), 1.0)], options, &folder.path().join(MODEL), progress)?;
+        merge(base, &[(Source::Cur(adapter), 1.0)], options, folder.path().join(MODEL), progress)?;
     merged.model = out.join(MODEL);
     let mut file = folder.file(MODELFILE)?;
     file.append(prompts.modelfile().as_bytes())?;

@@ -17,6 +17,7 @@ const CHUNK: usize = 32;
 const CONTIGUOUS: &str = "rows of activations are contiguous";
 
 /// A left operand `[m, k]`, packed for one micro-kernel.
+#[expect(missing_debug_implementations, reason = "it is millions of numbers")]
 pub struct PackedLhs<'x> {
     pub(super) kernel: &'static MicroKernel,
     /// m.

@@ -18,6 +18,7 @@ const CONTIGUOUS: &str = "rows of activations, and lines of a panel, are contigu
 
 /// A right operand `[k, n]`, packed for one micro-kernel as panels of `nr` columns: for each slot of k, one
 /// slot for each column. The last panel is padded with columns of zeros.
+#[expect(missing_debug_implementations, reason = "it is millions of numbers")]
 pub struct PackedRhs {
     pub(super) kernel: &'static MicroKernel,
     /// k in slots.

@@ -60,11 +60,11 @@ pub struct Example {
 }
 
 /// How examples are made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataOptions {
-    /// Upper limit of the length of an example, in tokens; at least 2.
+    /// Upper limit of the length of an example, in tokens; at least 2. Default: 1024.
     pub max_seq_len: usize,
-    /// Whether EOS follows a completion or a text, as a target.
+    /// Whether EOS follows a completion or a text, as a target. Default: false.
     pub append_eos: bool,
 }
 
@@ -73,8 +73,8 @@ pub struct DataOptions {
 pub struct Dataset {
     /// Each with at least one target.
     pub examples: Vec<Example>,
-    /// Number of examples that were longer than `max_seq_len` and are truncated. (A plain text is divided
-    /// instead.)
+    /// Number of examples that were longer than `max_seq_len` and are truncated. A plain text is divided
+    /// instead.
     pub cut: usize,
     /// Number of examples that were left out because they have no target.
     pub dropped: usize,
@@ -102,11 +102,12 @@ impl Dataset {
     /// If the file cannot be read, is empty, is not UTF-8, or a line is not one of the three kinds; if it has
     /// messages and the model no chat template that fits; if no example has a target.
     pub fn read(
-        path: &Path,
+        path: impl AsRef<Path>,
         tokenizer: &Tokenizer,
         template: Option<&ChatTemplate>,
         options: &DataOptions,
     ) -> Result<Self, Error> {
+        let path = path.as_ref();
         check(path, options)?;
         let (content, sha256) = open(path)?;
         let mut dataset =
@@ -144,11 +145,12 @@ impl Dataset {
     /// # Errors
     /// Those of [`read`](Self::read), for the file up to the example.
     pub fn first(
-        path: &Path,
+        path: impl AsRef<Path>,
         tokenizer: &Tokenizer,
         template: Option<&ChatTemplate>,
         options: &DataOptions,
     ) -> Result<(Example, bool), Error> {
+        let path = path.as_ref();
         check(path, options)?;
         let failed = |source| Error::io(path, "read the examples", source);
         let mut file = BufReader::new(File::open(path).map_err(failed)?);
@@ -242,7 +244,8 @@ pub struct ChoiceExample {
 /// # Errors
 /// If the file cannot be read, or a line has no prompt, no choices, an empty choice, or a completion that is
 /// not one of its choices.
-pub fn read_choices(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<ChoiceExample>, Error> {
+pub fn read_choices(path: impl AsRef<Path>, tokenizer: &Tokenizer) -> Result<Vec<ChoiceExample>, Error> {
+    let path = path.as_ref();
     let wanted = "give each line {\"prompt\", \"completion\", \"choices\": [...]}";
     let (content, _) = open(path)?;
     let Content::Records(records) = content else {
@@ -257,8 +260,8 @@ pub fn read_choices(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<ChoiceExam
 ///
 /// # Errors
 /// If the file cannot be read or is not a data file.
-pub fn has_choices(path: &Path) -> Result<bool, Error> {
-    let Content::Records(records) = open(path)?.0 else { return Ok(false) };
+pub fn has_choices(path: impl AsRef<Path>) -> Result<bool, Error> {
+    let Content::Records(records) = open(path.as_ref())?.0 else { return Ok(false) };
     Ok(matches!(records.first(), Some((_, Record::Pair { choices: Some(_), .. }))))
 }
 
@@ -291,7 +294,8 @@ fn open(path: &Path) -> Result<(Content, String), Error> {
     Ok((records::parse(path, &bytes)?, sha256))
 }
 
-/// The examples of a record, and whether each was cut short. A conversation may make several; see [`chat::tokenize`].
+/// The examples of a record, and whether each was cut short. A conversation may make several; see
+/// [`chat::tokenize`].
 fn examples(
     record: &Record,
     tokenizer: &Tokenizer,

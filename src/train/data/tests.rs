@@ -15,7 +15,7 @@ fn template(source: &str) -> ChatTemplate {
     ChatTemplate::new(source.into(), "<|im_start|>".into(), "<|im_end|>".into())
 }
 
-/// Of the first test's file.
+/// SHA-256 of the file in the first test.
 const SHA: &str = "90c0be43ccf69dbc01104d1d3cd285fdf70f38d06e28d327f57bbfb324204d35";
 
 fn read_as(name: &str, text: &str, tokenizer: &Tokenizer, max: usize, eos: bool) -> Result<Dataset, String> {
@@ -26,7 +26,7 @@ fn read_as(name: &str, text: &str, tokenizer: &Tokenizer, max: usize, eos: bool)
     Dataset::read(&path, tokenizer, None, &options).map_err(|error| error.to_string())
 }
 
-/// The same of one conversation, with a chat template.
+/// Reads one conversation, with a chat template.
 fn read_chat(row: &str, tokenizer: &Tokenizer, source: &str) -> Result<Dataset, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("d.jsonl");
@@ -80,7 +80,7 @@ fn loss_falls_on_all_of_a_text_but_its_first_token() {
 }
 
 #[test]
-fn a_long_prompt_loses_its_start_behind_bos() {
+fn a_long_prompt_loses_its_start_after_bos() {
     let pair = "{\"prompt\": \"abcdef\", \"completion\": \"xy\"}";
     let tokenizer = byte_level(true);
     let data = read(pair, &tokenizer, 6).unwrap();
@@ -148,7 +148,7 @@ fn a_turn_without_an_end_gets_eos() {
     assert_eq!(shown(&data.examples[0], &tokenizer), "assistant: [b\n<|im_end|>]");
 }
 
-/// The examples of one conversation, shown.
+/// The examples of one conversation, in the form of [`shown`].
 fn conversation(row: &str, template: &str) -> Vec<String> {
     let tokenizer = byte_level(false);
     let data = read_chat(row, &tokenizer, template).unwrap();
@@ -159,7 +159,7 @@ const TWO: &str = "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"
     {\"role\": \"user\", \"content\": \"r\"}, {\"role\": \"assistant\", \"content\": \"b\", \"thinking\": \"u\"}]}";
 
 #[test]
-fn each_turn_is_learnt_in_its_own_context_where_earlier_turns_are_rewritten() {
+fn if_earlier_turns_are_rewritten_each_turn_has_its_own_context() {
     let template = include_str!("../../../fixtures/chat/reasoning.jinja");
     assert_eq!(
         conversation(TWO, template),
@@ -169,7 +169,8 @@ fn each_turn_is_learnt_in_its_own_context_where_earlier_turns_are_rewritten() {
              <|im_start|>user\nr<|im_end|>\n<|im_start|>assistant\n[<think>\nu\n</think>\n\nb<|im_end|>]\n",
         ]
     );
-    // A call and the answer that follows from its result, without reasoning: the first is written anew behind it.
+    // A call, its result and an answer have one context. The user's turn after them, which would make the
+    // template rewrite them, is left out.
     let calls = "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"reasoning_content\": \"t\", \"tool_calls\": \
         [{\"name\": \"f\", \"arguments\": {\"z\": 1, \"a\": 2.0}}]}, {\"role\": \"tool\", \"content\": \"5\"}, {\"role\": \"assistant\", \"content\": \"five\"}, \
         {\"role\": \"user\", \"content\": \"thanks\"}]}";
@@ -183,26 +184,26 @@ fn each_turn_is_learnt_in_its_own_context_where_earlier_turns_are_rewritten() {
 }
 
 #[test]
-fn marks_of_the_assistants_text_say_the_same() {
+fn generation_marks_give_the_same_targets() {
     let marked = include_str!("../../../fixtures/chat/marked.jinja");
     let bare = marked.replace("{%- generation %}", "").replace("{%- endgeneration %}", "");
     assert!(!bare.contains("generation %}") && conversation(TWO, marked) == conversation(TWO, &bare));
     assert!(conversation(TWO, marked)[0].ends_with("<|im_start|>assistant\n[b<|im_end|>]\n"));
-    // Marks are believed where they say otherwise, and a set within is not seen behind.
+    // Marks win over headers, and a variable that is set between them is not visible after them.
     let header = "{% for m in messages %}{% generation %}{% set x = 1 %}{{ m.role }}{% endgeneration %}{{ x }}{{ m.content }};{% endfor %}";
     let one = "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}]}";
     assert_eq!(conversation(one, header), ["userq;[assistant]a;[<|im_end|>]"]);
 }
 
 #[test]
-fn a_turn_is_joined_to_the_context_in_which_it_is_asked_for() {
-    // The system message stands at the last turn only, so it is lost when the answer is added.
+fn a_turn_follows_the_prompt_that_generates_it() {
+    // The template puts the system message at the last turn only, so an answer removes it.
     let template = "{% set s = messages[0].content %}{% for m in messages[1:] %}{% if m.role == 'user' %}\
         [{{ s ~ '/' if loop.last }}{{ m.content }}]{% else %} {{ m.content }}<|im_end|>{% endif %}{% endfor %}";
     let row = "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", \"content\": \"q\"}, \
         {\"role\": \"assistant\", \"content\": \"a\"}, {\"role\": \"user\", \"content\": \"r\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}";
     assert_eq!(conversation(row, template), ["[s/q][ a<|im_end|>]", "[q] a<|im_end|>[s/r][ b<|im_end|>]"]);
-    // The prompt opens reasoning that the data do not have.
+    // The generation prompt opens reasoning that the data do not have.
     let template = "{% for m in messages %}{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}\
         {% if add_generation_prompt %}assistant:<think>{% endif %}";
     assert_eq!(
@@ -213,7 +214,7 @@ fn a_turn_is_joined_to_the_context_in_which_it_is_asked_for() {
 
 #[test]
 fn generation_stops_at_the_first_end_and_a_first_turn_needs_no_question() {
-    // As Phi's: the text ends once more behind the last turn.
+    // As in Phi's template, another end follows the last turn.
     let template = "{{ messages[0].role[0] }}{% for m in messages %}<|im_start|>{{ m.role }}:{{ m.content }}<|im_end|>\n{% endfor %}\
         {% if add_generation_prompt %}<|im_start|>assistant:{% else %}<|endoftext|>{% endif %}";
     assert_eq!(
@@ -221,7 +222,7 @@ fn generation_stops_at_the_first_end_and_a_first_turn_needs_no_question() {
         ["u<|im_start|>user:q<|im_end|>\n<|im_start|>assistant:[a<|im_end|>]\n\
           <|im_start|>user:r<|im_end|>\n<|im_start|>assistant:[b<|im_end|>]\n<|endoftext|>"]
     );
-    // Two answers on end, and one before any question, where this template fails.
+    // Two answers in a row, the first without a question, whose context this template cannot render.
     let row = "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}";
     let template = template.replace("{% else %}<|endoftext|>", "");
     assert_eq!(
@@ -232,7 +233,7 @@ fn generation_stops_at_the_first_end_and_a_first_turn_needs_no_question() {
 
 #[test]
 fn a_text_that_looks_like_a_header_is_not_learnt() {
-    // It refuses the context of the last turn, which does not end with a question.
+    // The template refuses the context of the last turn, which ends with a tool's result.
     let template = "{% for m in messages %}{% if loop.last and m.role == 'tool' %}{{ raise_exception('ask') }}{% endif %}\
         [{{ m.role }}]{{ m.content }};{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}";
     let row = r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"},
@@ -257,7 +258,7 @@ fn a_conversation_that_cannot_be_rendered_is_refused() {
 }
 
 #[test]
-fn the_first_bad_line_is_told_and_nothing_is_not_data() {
+fn errors_name_the_first_bad_line_and_empty_files_are_refused() {
     let tokenizer = byte_level(false);
     let error = read("{\"text\": \"a\"}\n{\"text\": 1}\n{", &tokenizer, 9).unwrap_err();
     assert!(error.contains("d.jsonl:2: "), "{error}");

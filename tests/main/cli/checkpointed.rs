@@ -177,7 +177,7 @@ fn an_interrupted_run_resumes_to_the_same_bytes() {
     assert!((7..240).contains(&steps) && answer["end"] == "stopped", "{answer}");
     assert!(answer["checkpoint"].as_str().unwrap().ends_with("adapter.checkpoint"), "{answer}");
     // The run writes its adapter, and a checkpoint of the same step, although that is no seventh step.
-    let stopped = Adapter::read(&run.path("adapter")).unwrap();
+    let stopped = Adapter::read(run.path("adapter")).unwrap();
     assert_eq!(stopped.training.unwrap().steps, steps);
     let again = run.ran("adapter", &[&words[..], &["--resume"]].concat()).json();
     assert_eq!(again["resumed_at"], steps);
@@ -280,7 +280,7 @@ fn accumulated_batches_equal_one_batch() {
     run.ran("three", &["--grad-accum", "3"]).done();
     run.ran("four", &["--batch-size", "3", "--grad-accum", "4"]).done();
     assert!(run.bytes("one") == run.bytes("three") && run.bytes("one") == run.bytes("four"));
-    assert_eq!(Adapter::read(&run.path("three")).unwrap().training.unwrap().batch_size, 12);
+    assert_eq!(Adapter::read(run.path("three")).unwrap().training.unwrap().batch_size, 12);
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn patience_ends_a_run_and_keeps_the_best() {
     assert_eq!((answer["kept_steps"].as_u64().unwrap(), steps), (best.0, best.0 + 4), "{losses:?}");
     assert!(losses.iter().enumerate().all(|(i, (steps, _))| *steps == 2 * (i as u64 + 1)), "{losses:?}");
 
-    let training = Adapter::read(&run.path("adapter")).unwrap().training.unwrap();
+    let training = Adapter::read(run.path("adapter")).unwrap().training.unwrap();
     assert_eq!((training.steps, training.valid_loss), (best.0, Some(best.1)));
     assert_eq!(training.losses.unwrap().len() as u64, best.0);
     let (base, adapter, valid) = (demo("model.gguf"), run.path("adapter"), run.path("valid.jsonl"));

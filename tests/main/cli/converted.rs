@@ -104,7 +104,11 @@ fn a_gguf_file_becomes_a_folder_that_gives_the_same_answers() {
     let (model, out, gguf) = (demo("model.gguf"), folder.path().join("v1.5"), folder.path().join("m.gguf"));
     let ran = curmerge!("convert", model, out, "--json").done();
     // A quantized model becomes F16, with a note that this rounds.
-    assert!(ran.stderr.contains("rounded to F16") && ran.stderr.contains("--type f32"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("rounded to F16") && ran.stderr.contains("type f32 is exact"),
+        "{}",
+        ran.stderr
+    );
     assert_eq!(ran.json()["type"], "F16");
     let line = curmerge!("convert", model, out, "--type", "f32").refusal();
     assert!(line.contains("v1.5") && line.contains("--force"), "{line}");

@@ -158,7 +158,7 @@ fn onnx_models_become_others() {
     };
     assert!(far("blk.0.attn_q") < 2e-3 && far("blk.1.ffn_down") < 2e-3);
     let file = scratch.path().join("alone.onnx");
-    let error = to_onnx(&open(&single), &single.join("model.onnx"), &OnnxOptions::default(), |_, _| ());
+    let error = to_onnx(&open(&single), single.join("model.onnx"), &OnnxOptions::default(), |_, _| ());
     assert!(error.is_err(), "an output never overwrites an input");
     to_onnx(&open(&single), &file, &OnnxOptions::default(), |_, _| ()).unwrap();
     assert_eq!(fs::read(file).unwrap(), fs::read(single.join("model.onnx")).unwrap());

@@ -103,22 +103,22 @@ fn impossible_conversions_are_refused_and_write_nothing() {
     };
     with(&mixtral, &onnx, &[], "has experts");
     with(&gpt2, &folder, &["--format", "onnx"], "LayerNorm or learned positions");
-    with(&llama, &onnx, &["--type", "q8_0"], "not stored as Q8_0; use --type f32, f16, q4_0 or q4_1");
-    with(&llama, &onnx, &["--force"], "of folders");
+    with(&llama, &onnx, &["--type", "q8_0"], "not stored as Q8_0; use f32, f16, q4_0 or q4_1 (--type)");
+    with(&llama, &onnx, &["--force"], "for folders");
     with(&llama, &onnx, &["--imatrix", "none"], "without an importance matrix");
-    with(&llama, &onnx, &["--max-shard-size", "1G"], "of safetensors files");
+    with(&llama, &onnx, &["--max-shard-size", "1G"], "for safetensors files");
     with(&llama, &gguf, &["--format", "onnx"], "ends like a GGUF file's");
     with(
         &llama,
         &gguf,
         &["--type", "f16", "--external-data"],
-        "--external-data, --genai and --lora-inputs are of ONNX models",
+        "--external-data, --genai and --lora-inputs are for ONNX models",
     );
     with(
         &llama,
         &folder,
         &["--external-data"],
-        "--external-data, --genai and --lora-inputs are of ONNX models",
+        "--external-data, --genai and --lora-inputs are for ONNX models",
     );
     // A value that half precision cannot hold.
     let source = tempfile::tempdir().unwrap();

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use curmerge::commands::report::errors;
 use curmerge::convert::{FileType, retype};
 use curmerge_formats::digest::hex;
 use curmerge_formats::dtype::DType;
@@ -185,7 +186,7 @@ fn impossible_conversions_fail_and_leave_nothing() {
     write_model(&model, &MODELS[0]);
     let gguf = GgufModel::open(&model).unwrap();
     let refused = |gguf: &GgufModel, kind: &str, imatrix: Option<&Imatrix>, out: &Path| {
-        retype(gguf, file_type(kind), imatrix, out, &[&model], |_, _| ()).unwrap_err().to_string()
+        errors::line(&retype(gguf, file_type(kind), imatrix, out, &[&model], |_, _| ()).unwrap_err())
     };
     assert!(refused(&gguf, "Q2_K_S", None, &out).contains("--imatrix"));
     write_imatrix(&matrix, &MODELS[5]);

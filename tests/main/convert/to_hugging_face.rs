@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use curmerge::base::{Base, RopeScaling};
 use curmerge::chat::Message;
+use curmerge::commands::report::errors;
 use curmerge::convert::{ConvertReport, FolderOptions, to_hugging_face};
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::Value;
@@ -46,7 +47,7 @@ fn try_convert(model: &Remade, options: &FolderOptions) -> Result<Converted, Str
         Ok(report) => Ok(Converted { report, folder }),
         Err(error) => {
             assert!(!out.exists());
-            Err(error.to_string())
+            Err(errors::line(&error))
         }
     }
 }
@@ -304,7 +305,7 @@ fn models_that_a_folder_cannot_describe_are_refused() {
     let large = demo().with("output_norm.weight", &[256], &[70000.0; 256]);
     let line = refusal(&large, Some(DType::F16));
     assert!(
-        line.contains("model.norm.weight") && line.contains("70000") && line.contains("--type bf16"),
+        line.contains("model.norm.weight") && line.contains("70000") && line.contains("bf16 or f32 (--type)"),
         "{line}"
     );
     convert(&large, Some(DType::BF16));

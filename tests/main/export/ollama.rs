@@ -47,7 +47,7 @@ fn a_folder_is_refused_and_a_model_without_tokenizer_gets_no_template() {
     };
     let refusal = export(&hf).unwrap_err().to_string();
     assert!(
-        refusal.starts_with(&hf.display().to_string()) && refusal.contains("curmerge convert"),
+        refusal.starts_with(&hf.display().to_string()) && refusal.contains("convert the base into one"),
         "{refusal}"
     );
     assert!(!out.exists());

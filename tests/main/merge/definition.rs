@@ -8,7 +8,7 @@ use curmerge::base::Base;
 use curmerge::commands::report::errors;
 use curmerge::convert::{FileType, retype};
 use curmerge::cur::fingerprint;
-use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
+use curmerge::merge::{BaseCheck, MergeOptions, MergeReport, Source, Storage, merge};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::imatrix::Imatrix;
@@ -220,7 +220,7 @@ fn impossible_merges_fail_before_anything_is_written() {
 }
 
 #[test]
-fn another_quantization_needs_allow_other_base() {
+fn another_quantization_must_be_allowed() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (folder.path().join("a.gguf"), folder.path().join("b.gguf"));
     tiny::write_gguf(&a, DType::Q8_0);
@@ -232,6 +232,20 @@ fn another_quantization_needs_allow_other_base() {
     let message = errors::line(&error);
     assert!(message.contains("blk.0.attn_k") && message.contains("--allow-other-base"), "{message}");
     fingerprint::check(&b, &adapter, true).unwrap();
+
+    let merged = |base_check, out: &str| {
+        let options = MergeOptions { base_check, ..Default::default() };
+        merge(&b, &[(Source::Cur(&adapter), 1.0)], &options, folder.path().join(out), |_, _| {})
+    };
+    let error = merged(BaseCheck::default(), "refused.gguf").unwrap_err();
+    assert!(matches!(error, Error::OtherValues { .. }), "{error:?}");
+    assert!(!folder.path().join("refused.gguf").exists());
+    let allowed = merged(BaseCheck::AllowOtherValues, "allowed.gguf").unwrap();
+    assert_eq!(allowed.deviations, [fingerprint::check(&b, &adapter, true).unwrap().unwrap()]);
+    assert!(merged(BaseCheck::Skip, "skipped.gguf").unwrap().deviations.is_empty());
+    let bytes = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    assert_eq!(bytes("allowed.gguf"), bytes("skipped.gguf"));
+
     // In another quantization all tensors differ, so those that are no targets are not compared.
     assert_eq!(fingerprint::compare_others(&b, &adapter), None);
     assert_eq!(fingerprint::compare_others(&a, &adapter), Some(vec![]));
@@ -300,11 +314,11 @@ fn merging_applies_importance_weights_as_converting_does() {
     }
     fs::write(path("imatrix.dat"), matrix).unwrap();
     let (base, imatrix) =
-        (Base::open(path("tiny.gguf")).unwrap(), Imatrix::open(&path("imatrix.dat")).unwrap());
+        (Base::open(path("tiny.gguf")).unwrap(), Imatrix::open(path("imatrix.dat")).unwrap());
     let curmerge::base::Files::Gguf(model) = base.files() else { unreachable!() };
     for with in [None, Some(&imatrix)] {
         let (file_type, out) = (FileType::Q4_K_S, path("merged.gguf"));
-        retype(model, file_type, with, &path("converted.gguf"), &[], |_, _| ()).unwrap();
+        retype(model, file_type, with, path("converted.gguf"), &[], |_, _| ()).unwrap();
         let options = MergeOptions { file_type: Some(file_type), imatrix: with, ..Default::default() };
         let sources = |size| adapter(&base, size);
         merge(&base, &[(Source::Cur(&sources(0.0)), 1.0)], &options, &out, |_, _| {}).unwrap();

@@ -100,7 +100,7 @@ fn several_adapters_add_up() {
     let fixture = Fixture::new();
     let base = fixture.base("tiny.gguf");
     let (some, all) = (adapter(&base, "q,v", true), adapter(&base, "all", true));
-    let lora = Lora::open(&fixture.peft(true), &base).unwrap();
+    let lora = Lora::open(fixture.peft(true), &base).unwrap();
     let values = |bytes: Vec<u8>| -> Vec<f32> {
         fs::write(fixture.path("read.gguf"), bytes).unwrap();
         let merged = fixture.base("read.gguf");

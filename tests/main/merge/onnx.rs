@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use curmerge::base::Base;
+use curmerge::commands::report::errors;
 use curmerge::export::{Format, export};
 use curmerge::lora::Lora;
 use curmerge::merge::{MergeOptions, Source, Storage, merge};
@@ -24,7 +25,7 @@ fn adapter(base: &Base, targets: &str) -> Adapter {
 fn merged(base: &Base, targets: &str, options: &MergeOptions<'_>, out: &Path) -> Result<(), String> {
     let adapter = adapter(base, targets);
     let report = merge(base, &[(Source::Cur(&adapter), 1.0)], options, out, |_, _| {});
-    report.map(drop).map_err(|error| error.to_string())
+    report.map(drop).map_err(|error| errors::line(&error))
 }
 
 #[test]

@@ -97,8 +97,8 @@ fn a_merge_is_the_same_however_its_files_are_split() {
     let (whole, split) = (Base::open(at("base.gguf")).unwrap(), Base::open(&first).unwrap());
     // Adapters of the whole file and of its splits are equal.
     let (a, b) = (adapter(&whole, 0.2), adapter(&split, 0.2));
-    a.write(&at("a"), &[]).unwrap();
-    b.write(&at("b"), &[]).unwrap();
+    a.write(at("a"), &[]).unwrap();
+    b.write(at("b"), &[]).unwrap();
     assert!(fs::read(at("a")).unwrap() == fs::read(at("b")).unwrap());
     fingerprint::check(&split, &a, false).unwrap();
     assert_eq!(fingerprint::compare_others(&split, &a), Some(vec![]));

@@ -1,0 +1,50 @@
+//! What `curmerge build` prints before training.
+
+use curmerge_formats::adapter::Adapter;
+
+use super::trained_numbers;
+use crate::Result;
+use crate::base::Base;
+use crate::commands::report::terminal;
+use crate::train::data::Dataset;
+
+/// Prints what will be trained. `resumed_at` are the steps of the run that is resumed.
+pub(super) fn print(
+    base: &Base,
+    data: &Dataset,
+    adapter: &Adapter,
+    steps: u64,
+    resumed_at: Option<u64>,
+) -> Result<()> {
+    let config = base.config();
+    let tokens: usize = data.examples.iter().map(|e| e.tokens.len()).sum();
+    let mut text = format!(
+        "base     {} ({}, {}, {} blocks of width {})\n",
+        terminal::plain(&base.name()),
+        base.architecture().name,
+        base.container(),
+        config.layers,
+        config.d_model,
+    );
+    let count = data.examples.len();
+    text += &format!("data     {count} examples, {tokens} tokens, loss on {}\n", data.target_tokens());
+    if data.cut > 0 {
+        text += &format!("         {} examples were longer than --max-seq-len and cut\n", data.cut);
+    }
+    if data.dropped > 0 {
+        text += &format!("         {} examples have no target tokens and were left out\n", data.dropped);
+    }
+    text += &format!(
+        "targets  {} matrices, rank {}, {} selection, seed {}: {} numbers to train\n",
+        adapter.targets.len(),
+        adapter.rank,
+        adapter.selection,
+        adapter.seed,
+        trained_numbers(adapter),
+    );
+    text += &format!("steps    {steps}\n");
+    if let Some(done) = resumed_at {
+        text += &format!("resumed  after step {done} of {steps}\n");
+    }
+    terminal::print(&text)
+}

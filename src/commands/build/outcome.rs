@@ -1,0 +1,99 @@
+//! What `curmerge build` prints after training.
+
+use std::path::Path;
+
+use curmerge_formats::adapter::Adapter;
+use serde_json::{Value, json};
+
+use super::trained_numbers;
+use crate::train::data::Dataset;
+use crate::train::{End, TrainReport};
+use crate::{Error, Result};
+
+/// What a run did.
+pub(super) struct Outcome<'a> {
+    /// The adapter's file.
+    pub(super) output: &'a Path,
+    pub(super) data: &'a Dataset,
+    pub(super) adapter: &'a Adapter,
+    pub(super) report: TrainReport,
+    /// The time that training took, without the runs that this one resumes.
+    pub(super) seconds: f64,
+    /// Steps of the runs that this one resumes.
+    pub(super) resumed_at: Option<u64>,
+    /// Tokens of the runs that this one resumes.
+    pub(super) earlier_tokens: u64,
+    /// The file to resume from, if the run was stopped.
+    pub(super) checkpoint: Option<&'a Path>,
+}
+
+impl Outcome<'_> {
+    fn tokens_per_s(&self) -> f64 {
+        (self.report.progress.tokens - self.earlier_tokens) as f64 / self.seconds
+    }
+
+    /// For `--json`.
+    pub(super) fn json(&self) -> Value {
+        let Self { report, data, .. } = self;
+        let validation = report.progress.validation.iter().map(|(s, l)| json!({"steps": s, "loss": l}));
+        json!({
+            "adapter": self.output,
+            "steps": report.progress.steps(),
+            "planned_steps": report.planned_steps,
+            "kept_steps": report.kept_steps,
+            "resumed_at": self.resumed_at,
+            "end": match report.end {
+                End::Planned => "planned",
+                End::Patience => "patience",
+                End::Stopped => "stopped",
+            },
+            "checkpoint": self.checkpoint,
+            "examples": data.examples.len(),
+            "examples_cut": data.cut,
+            "tokens": report.progress.tokens,
+            "seconds": self.seconds,
+            "tokens_per_s": self.tokens_per_s(),
+            "loss": report.loss(),
+            "losses": report.progress.losses,
+            "validation": validation.collect::<Vec<_>>(),
+            "trained_numbers": trained_numbers(self.adapter),
+        })
+    }
+
+    /// For a terminal. U was multiplied by `shrink`.
+    ///
+    /// # Errors
+    /// An adapter's file that cannot be read.
+    pub(super) fn text(&self, shrink: f32) -> Result<String> {
+        let Self { output, report, seconds, .. } = self;
+        let mut text = String::new();
+        let (steps, planned) = (report.progress.steps(), report.planned_steps);
+        match report.end {
+            End::Stopped => text += &format!("stopped  at step {steps} of {planned}\n"),
+            End::Patience => {
+                let why = "the loss on --valid no longer improved";
+                text += &format!("ended    at step {steps} of {planned}: {why}\n");
+            }
+            End::Planned => {}
+        }
+        let (trained, rate) = (steps - self.resumed_at.unwrap_or(0), self.tokens_per_s());
+        text += &format!("trained  {trained} steps in {seconds:.0} s, {rate:.0} tokens/s\n");
+        if let Some(first) = report.progress.losses.first() {
+            let before = if shrink == 1.0 { "" } else { ", before --shrink" };
+            let last = report.loss();
+            text += &format!("loss     {first:.4} at first, {last:.4} over the last steps{before}\n");
+        }
+        for (steps, loss) in &report.progress.validation {
+            text += &format!("valid    {loss:.4} after {steps} steps\n");
+        }
+        if report.kept_steps < steps {
+            text += &format!("kept     the matrices after step {}, the best on --valid\n", report.kept_steps);
+        }
+        let bytes = std::fs::metadata(output).map_err(|e| Error::io(*output, "read", e))?.len();
+        text += &format!("adapter  {} ({bytes} bytes)\n", output.display());
+        if let Some(checkpoint) = self.checkpoint {
+            text += &format!("resume   {}: the same command line with --resume\n", checkpoint.display());
+        }
+        Ok(text)
+    }
+}
