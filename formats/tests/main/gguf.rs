@@ -47,7 +47,7 @@ fn valid() -> Vec<u8> {
 }
 
 fn open(folder: &TempDir, bytes: &[u8]) -> Result<Gguf, Error> {
-    written(folder, "model.gguf", bytes, Gguf::open)
+    Gguf::open(&written(folder, "model.gguf", bytes))
 }
 
 #[test]

@@ -12,7 +12,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn open(folder: &TempDir, bytes: &[u8]) -> Result<Imatrix, Error> {
-    written(folder, "imatrix", bytes, Imatrix::open)
+    Imatrix::open(written(folder, "imatrix", bytes))
 }
 
 /// The error's message, which must be one line that names the file.

@@ -18,7 +18,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn open(folder: &TempDir, bytes: &[u8]) -> Result<Onnx, Error> {
-    written(folder, "model.onnx", bytes, Onnx::open)
+    Onnx::open(&written(folder, "model.onnx", bytes))
 }
 
 #[test]

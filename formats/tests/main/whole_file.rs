@@ -1,8 +1,7 @@
 //! Whole files as bytes, which tests change before they open them.
 
-use std::path::Path;
+use std::path::PathBuf;
 
-use curmerge_formats::Error;
 use tempfile::TempDir;
 
 /// A file of this length with this header; byte i of the data is i.
@@ -12,14 +11,9 @@ pub fn numbered(header: &[u8], file_bytes: u64) -> Vec<u8> {
     bytes
 }
 
-/// Writes these bytes under this name and opens the file.
-pub fn written<T>(
-    folder: &TempDir,
-    name: &str,
-    bytes: &[u8],
-    open: impl FnOnce(&Path) -> Result<T, Error>,
-) -> Result<T, Error> {
+/// Writes these bytes under this name. Returns the path.
+pub fn written(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
     let path = folder.path().join(name);
     std::fs::write(&path, bytes).unwrap();
-    open(&path)
+    path
 }

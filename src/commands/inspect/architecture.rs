@@ -32,12 +32,11 @@ pub fn of(path: &Path, metadata: &[Entry]) -> Option<Support> {
             };
             support("full", format!("{name}: {ALL}{except}"))
         }
-        Err(Error::UnknownArchitecture { problem, help, .. }) => support(
-            "by name",
-            format!(
-                "{problem}; {help}; CONTRIBUTING.md in curmerge's source says how to add an architecture"
-            ),
-        ),
+        Err(Error::UnknownArchitecture { problem, help, .. }) => {
+            let add = "; CONTRIBUTING.md in curmerge's source says how to add an architecture";
+            let add = if base.architecture_name().is_empty() { "" } else { add };
+            support("by name", format!("{problem}; {help}{add}"))
+        }
         Err(error) => support("none", format!("inspect only: {error}")),
     }
 }
