@@ -14,7 +14,7 @@ pub(super) fn line(companion: &Companion) -> String {
     }
 }
 
-/// The notes on a conversion, then a line on each of its companions that [`line`] describes.
+/// The notes on a conversion, then a line on each of its companions that [`line()`] describes.
 pub(super) fn with_notes(report: &ConvertReport) -> Vec<String> {
     report.notes.iter().cloned().chain(report.companions.iter().map(line)).collect()
 }
