@@ -75,7 +75,7 @@ fn inspect_says_what_curmerge_can_do_with_a_model() {
         (demo("model.gguf"), "full", &["llama: build, eval, run, merge, export and convert work"][..]),
         (fixture("gemma"), "full", &["gemma: build"]),
         (fixture("gpt2"), "full", &["except into ONNX", "learned positions"]),
-        (other, "by name", &["'phi9' is not known", "curmerge knows", "`select`", "CONTRIBUTING.md"]),
+        (other, "by name", &["'phi9' is not known", "curmerge knows", "can select", "CONTRIBUTING.md"]),
         (variant, "none", &["inspect only", "hidden_act", "'relu'"]),
     ] {
         let support = &curmerge!("inspect", model, "--json").json()["support"];
