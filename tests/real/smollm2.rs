@@ -81,9 +81,8 @@ fn random_adapter(base: &Base) -> Adapter {
 fn logits_and_gradients_equal_those_of_torch() {
     let base = Base::open(folder()).unwrap();
     let options = DataOptions { max_seq_len: 128, append_eos: false };
-    let examples = Dataset::read(data("sst2/train.jsonl"), &base.tokenizer().unwrap(), None, &options)
-        .unwrap()
-        .examples;
+    let examples =
+        Dataset::read(data("sst2/train.jsonl"), &base.tokenizer().unwrap(), None, &options).unwrap().examples;
     let examples = &examples[..6];
     let adapter = random_adapter(&base);
     let [adapter_file, questions] = ["torch.st", "torch-in.json"].map(|n| scratch().join(n));
