@@ -15,7 +15,8 @@ fn main() -> Result<()> {
     let adapter = Adapter::read(path)?;
     let sources = [(Source::Cur(&adapter), 1.0)];
 
-    // Tensors keep the types of the base. The output never replaces an input.
+    // Tensors keep the types of the base. The library does not know where the adapter was read from: `protect`
+    // keeps the output from replacing it.
     let mut options = MergeOptions { protect: vec![path.into()], ..Default::default() };
     let report = match curmerge::merge(&base, &sources, &options, out, |_, _| ()) {
         // By default the base must have the values that the adapter was trained on. Another quantization of
@@ -31,7 +32,8 @@ fn main() -> Result<()> {
         println!("{} of {} tensors have other values", deviation.differing, deviation.targets);
     }
     for tensor in report.worst_first().iter().take(3) {
-        println!("{}: {:.1} % of the change survived", tensor.label(), 100.0 * tensor.share);
+        let (share, fidelity) = (100.0 * tensor.share, tensor.fidelity);
+        println!("{}: {share:.1} % of the change survived, fidelity {fidelity:.3}", tensor.label());
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `curmerge` fine-tunes a language model that is already on disk with CURLoRA (Fawi 2024, arXiv 2408.14572)
-//! and writes the result for llama.cpp, Ollama and Hugging Face. This is the library; the program `curmerge`
-//! is [`commands`] on it.
+//! and writes the result for llama.cpp, Ollama and Hugging Face. This is the library. The program
+//! `curmerge` is built on it, in [`commands`].
 //!
 //! # What CUR is
 //!
@@ -16,7 +16,7 @@
 //! a frozen one, and the trainer need not keep the layer's input for the backward pass. Merging writes `W + s
 //! C U R` in place of W.
 //!
-//! # The way of the data
+//! # Data flow
 //!
 //! ```text
 //! GGUF, Hugging Face folder, ONNX          examples (JSONL, text)
@@ -80,28 +80,29 @@
 //! adapter.write(out.join("adapter.safetensors"), &base.inputs())?;
 //!
 //! let sources = [(Source::Cur(&adapter), 1.0)];
-//! curmerge::merge(&base, &sources, &MergeOptions::default(), out.join("merged.gguf"), |_, _| ())?;
+//! let options = MergeOptions { protect: vec![out.join("adapter.safetensors")], ..Default::default() };
+//! curmerge::merge(&base, &sources, &options, out.join("merged.gguf"), |_, _| ())?;
 //! # assert!(Base::open(out.join("merged.gguf")).is_ok());
 //! # assert!(report.progress.steps() == 2 && report.kept_validation().is_some());
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! [`train::train`] drives a trainer with observers, checkpoints and a flag to stop it. [`eval`] measures a model.
-//! `examples/train.rs` and `examples/merge.rs` are small programs on the library.
+//! [`train::train`] drives a trainer with observers, checkpoints and a flag to stop it; its page has an
+//! example. [`eval`] measures a model. `examples/train.rs` and `examples/merge.rs` are small programs on the library.
 //!
 //! # Use an adapter
 //!
-//! C and R come out of the base, so an adapter has its meaning only with the values that it was made on.
+//! C and R are parts of the base, so an adapter is valid only for the values that it was made on.
 //! [`merge()`] checks that by default. Before [`Transformer::attach`](model::Transformer::attach) and
 //! [`export`], which check names and shapes alone, call [`fingerprint::check`]:
 //!
 //! ```no_run
-//! use curmerge::{Adapter, Base, Transformer, fingerprint};
+//! use curmerge::{Adapter, Base, BaseCheck, Transformer, fingerprint};
 //!
 //! # fn main() -> curmerge::Result<()> {
 //! let (base, adapter) = (Base::open("model.gguf")?, Adapter::read("adapter.safetensors")?);
-//! fingerprint::check(&base, &adapter, false)?;
+//! fingerprint::check(&base, &adapter, BaseCheck::SameValues)?;
 //! let mut model = Transformer::new(&base)?;
 //! model.attach(&adapter.targets, adapter.scale)?;
 //! # Ok(())
@@ -110,9 +111,10 @@
 //!
 //! # Errors
 //!
-//! Every operation returns [`Error`], which prints as one line with the file, the place and what to do.
-//! Callers match on its variants, such as [`Error::OtherValues`] for an adapter that was made on another
-//! quantization.
+//! Every operation returns [`Error`], which prints as one line with the file, the place and what to do. Those
+//! of [`formats`] return [`formats::Error`], which `?` wraps in [`Error::Format`]. Callers match on the
+//! variants, such as [`Error::OtherValues`] for an adapter that was made on another quantization.
+//!
 //! Input files are not trusted: damaged or hostile ones give an error, not a panic.
 
 pub mod arch;
@@ -133,15 +135,16 @@ pub mod tokenizer;
 pub mod train;
 
 pub use base::Base;
-pub use cur::{Selection, SelectionOptions, fingerprint, new_adapter};
+pub use cur::fingerprint::{self, BaseCheck};
+pub use cur::{Selection, SelectionOptions, new_adapter};
 pub use curmerge_formats as formats;
 pub use curmerge_formats::adapter::{Adapter, AdapterTarget, BaseInfo, Training};
 pub use curmerge_formats::dtype::DType;
 pub use error::{Error, Result};
 pub use eval::{accuracy, perplexity};
-pub use merge::{BaseCheck, MergeOptions, Source, Storage, merge};
+pub use merge::{MergeOptions, Source, Storage, merge};
 pub use train::data::{DataOptions, Dataset};
-pub use train::{Event, TrainOptions, TrainReport, Trainer, mean_loss};
+pub use train::{End, Event, Observer, TrainOptions, TrainReport, Trainer, mean_loss};
 
 /// The model in f32, which training and the commands use. [`model::Transformer`] is generic, so that tests can
 /// compute in f64.

@@ -9,7 +9,7 @@ use crate::Result;
 use crate::arch::{self, Presence, Size, TensorNames};
 
 impl Base {
-    /// Check every tensor that the forward pass reads.
+    /// Checks every tensor that the forward pass reads.
     pub(super) fn check_tensors(&self) -> Result<()> {
         let experts = self.config.experts.map_or(0, |experts| experts.count);
         for line in self.architecture.names() {
@@ -81,7 +81,7 @@ impl Base {
         Err(self.error(name, &problem, "the file is damaged or of another architecture; download it again"))
     }
 
-    /// Refuse a tensor of a block that no table lists, and a bias that the table does not allow: they would
+    /// Refuses a tensor of a block that no table lists, and a bias that the table does not allow: they would
     /// silently be ignored.
     fn check_unread(&self) -> Result<()> {
         // Masks and frequencies that older programs stored are computed instead. Scales in GGUF files are

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 
 const DAMAGED: &str = "the file is damaged; download it again";
 
-/// Open a GGUF file, of a split model the first.
+/// Opens a GGUF file, of a split model the first.
 pub(super) fn open(path: &Path) -> Result<Opened<GgufModel>> {
     let model = GgufModel::open(path)?;
     let gguf = model.first();
@@ -148,7 +148,7 @@ impl Config {
         config.checked(path)
     }
 
-    /// Set the sliding windows, if llama.cpp gives the architecture any.
+    /// Sets the sliding windows, if llama.cpp gives the architecture any.
     fn windows(&mut self, model: &GgufModel, architecture: &Architecture) {
         let Some(windows) = architecture.gguf.windows else { return };
         let get = |name: &str| model.first().get(&format!("{}.{name}", architecture.name));

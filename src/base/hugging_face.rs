@@ -15,7 +15,7 @@ use super::tensor::BaseTensor;
 use crate::arch::{self, Architecture, Positions, WindowedLayers, is_windowed};
 use crate::{Error, Result};
 
-/// Open a folder with config.json and safetensors files.
+/// Opens a folder with config.json and safetensors files.
 pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
     let model_type = model_type(Folder::new(folder))?;
     let (architecture, architecture_name, config) = match arch::by_model_type(&model_type) {

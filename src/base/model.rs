@@ -71,7 +71,7 @@ impl Base {
         !self.architecture.name.is_empty()
     }
 
-    /// Require a known architecture, for callers that need more than tensors.
+    /// Requires a known architecture, for callers that need more than tensors.
     ///
     /// # Errors
     /// The architecture is not known; the message lists those that are.

@@ -101,12 +101,12 @@ impl<'a> NBits<'a> {
         [self.scales, self.zeros.map_or(&[], |(_, bytes)| bytes)]
     }
 
-    /// Decode the scales of a stored row, one per block.
+    /// Decodes the scales of a stored row, one per block.
     pub fn scales_of(&self, row: usize, out: &mut [f32]) {
         quant::decode(self.scale_dtype, self.stored_scales(row), out).expect(CHECKED);
     }
 
-    /// Decode the zero points of a stored row, one per block; `2^(bits - 1)` where none are stored.
+    /// Decodes the zero points of a stored row, one per block; `2^(bits - 1)` where none are stored.
     pub fn zero_points_of(&self, row: usize, out: &mut [f32]) {
         match self.zeros {
             None => out.fill((1u32 << (self.bits - 1)) as f32),
@@ -115,7 +115,7 @@ impl<'a> NBits<'a> {
         }
     }
 
-    /// Decode the codes of a stored row.
+    /// Decodes the codes of a stored row.
     pub(super) fn decode_row(&self, row: usize, codes: &[u8], out: &mut [f32]) {
         let (mut scales, mut zeros) = (vec![0.0; self.blocks_per_row], vec![0.0; self.blocks_per_row]);
         self.scales_of(row, &mut scales);
@@ -130,14 +130,14 @@ impl<'a> NBits<'a> {
 
 const CHECKED: &str = "opening the model checked types and lengths";
 
-/// Pack integers into codes, the inverse of [`unpack`]. Unused high bits of the last byte are zero.
+/// Packs integers into codes, the inverse of [`unpack`]. Unused high bits of the last byte are zero.
 pub fn pack(bits: usize, values: &[f32], codes: &mut [u8]) {
     for (code, values) in codes.iter_mut().zip(values.chunks(8 / bits)) {
         *code = values.iter().enumerate().fold(0, |byte, (i, &value)| byte | (value as u8) << (i * bits));
     }
 }
 
-/// Unpack codes into numbers, the lowest bits of each byte first.
+/// Unpacks codes into numbers, the lowest bits of each byte first.
 pub fn unpack(bits: usize, codes: &[u8], out: &mut [f32]) {
     match bits {
         2 => unpack_bits::<2, 4>(codes, out),

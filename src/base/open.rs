@@ -19,7 +19,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
 }
 
 impl Base {
-    /// Open a model: a GGUF file (of a split model the first), a Hugging Face folder, an ONNX file with its
+    /// Opens a model: a GGUF file (of a split model the first), a Hugging Face folder, an ONNX file with its
     /// configuration beside it, a folder with one such file, or `ollama:NAME[:TAG]`. Its content decides
     /// which it is.
     ///
@@ -42,7 +42,7 @@ impl Base {
         Ok(base)
     }
 
-    /// Open a model whose architecture need not be known. If it is not, the base has tensors under the names
+    /// Opens a model whose architecture need not be known. If it is not, the base has tensors under the names
     /// that its container gives them, and nothing else.
     ///
     /// # Errors

@@ -210,7 +210,7 @@ impl<'a> Weight<'a> {
         self.order.canonical_row(stored)
     }
 
-    /// Decode one canonical row into `out`, `[cols]`.
+    /// Decodes one canonical row into `out`, `[cols]`.
     pub fn decode_row(&self, canonical: usize, out: &mut [f32]) {
         if self.transposed {
             let size = self.element_bytes();
@@ -239,15 +239,15 @@ impl<'a> Weight<'a> {
         }
     }
 
-    /// Decode elements of a stored row from the one `first` after [`Self::column`].
+    /// Decodes elements of a stored row from the one `first` after [`Self::column`].
     fn decode_elements(&self, row: &[u8], first: usize, out: &mut [f32]) {
         let size = self.element_bytes();
         let bytes = &row[(self.column + first) * size..][..out.len() * size];
         quant::decode(self.dtype, bytes, out).expect(CHECKED);
     }
 
-    /// Decode the columns `cols` of one canonical row into `out`, `[cols.len()]`. The whole row is decoded if
-    /// `cols` are not whole blocks of the type.
+    /// Decodes the columns `cols` of one canonical row into `out`, `[cols.len()]`. The whole row is decoded
+    /// if `cols` are not whole blocks of the type.
     pub fn decode_part(&self, canonical: usize, cols: Range<usize>, out: &mut [f32]) {
         let block = self.dtype.block_elements();
         // Codes, and columns in another order, are decoded by whole rows.
@@ -267,7 +267,7 @@ impl<'a> Weight<'a> {
         quant::decode(self.dtype, bytes, out).expect("whole blocks of a row that Weight::new checked");
     }
 
-    /// Decode canonical rows into `out`, `[rows.len(), cols]` in row-major order.
+    /// Decodes canonical rows into `out`, `[rows.len(), cols]` in row-major order.
     pub fn decode_rows(&self, rows: Range<usize>, out: &mut [f32]) {
         // Gathering a few rows is faster.
         let many = rows.len() > 4;

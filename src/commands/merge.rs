@@ -9,12 +9,12 @@ use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
 use super::arguments::{StorageArgs, parse_size};
-use super::merged;
+use super::{base_check, merged};
 use crate::Result;
 use crate::base::{self, Base};
 use crate::commands::report::{errors, progress, terminal};
 use crate::lora::Lora;
-use crate::merge::{BaseCheck, MergeOptions, Source, merge};
+use crate::merge::{MergeOptions, Source, merge};
 
 /// Options of `curmerge merge`.
 #[derive(Clone, Debug, Args)]
@@ -103,12 +103,8 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let imatrix = args.storage.imatrix()?;
     // The base as it was named, not as it was converted.
     let inputs = args.adapters.iter().map(|part| part.path.clone()).chain([base::resolve(&args.base)?]);
-    let base_check = match args.allow_other_base {
-        true => BaseCheck::AllowOtherValues,
-        false => BaseCheck::SameValues,
-    };
     let options = MergeOptions {
-        base_check,
+        base_check: base_check(args.allow_other_base),
         max_shard_size: args.max_shard_size,
         force: args.force,
         ..args.storage.options(imatrix.as_ref(), inputs)?

@@ -34,7 +34,7 @@ use crate::base::{Base, Files};
 use crate::commands::report::{errors, progress, terminal};
 use crate::convert::to_hugging_face::natural_type;
 use crate::convert::{FileType, to_gguf};
-use crate::cur::fingerprint;
+use crate::cur::fingerprint::{self, BaseCheck};
 use crate::kernels::Cpu;
 use crate::model::Transformer;
 use crate::{Error, Result};
@@ -111,10 +111,15 @@ fn carry_out(line: &CommandLine) -> Result<()> {
 /// The adapter in this file, if it belongs to the base; warns of an allowed other base.
 fn adapter_of(base: &Base, path: &Path, allow_other_base: bool) -> Result<Adapter> {
     let adapter = Adapter::read(path)?;
-    if let Some(deviation) = fingerprint::check(base, &adapter, allow_other_base)? {
+    if let Some(deviation) = fingerprint::check(base, &adapter, base_check(allow_other_base))? {
         terminal::warn(&errors::deviation(&deviation));
     }
     Ok(adapter)
+}
+
+/// What `--allow-other-base` asks for.
+fn base_check(allow_other_base: bool) -> BaseCheck {
+    if allow_other_base { BaseCheck::AllowOtherValues } else { BaseCheck::SameValues }
 }
 
 /// Replaces a Hugging Face folder by a GGUF file with the same values. The file is in the returned folder,

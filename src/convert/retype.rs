@@ -32,7 +32,7 @@ pub struct ConvertReport {
     pub types: BTreeMap<String, usize>,
     /// What a user should know, one line each.
     pub notes: Vec<String>,
-    /// Files of the model's folder that are not in the output as one may expect.
+    /// Files of the model's folder that the output lacks or has in another form.
     pub companions: Vec<Companion>,
 }
 

@@ -82,7 +82,7 @@ impl Factors {
         Ok(Self::new(weight.gather_columns(&target.cols), p, rank, n))
     }
 
-    /// Add the change of one canonical row of W to `out`, of length n: over the columns of C in order, in
+    /// Adds the change of one canonical row of W to `out`, of length n: over the columns of C in order, in
     /// f32.
     pub fn add_to_row(&self, row: usize, out: &mut [f32]) {
         struct Add<'x>(&'x [f32], &'x [f32], &'x mut [f32]);

@@ -125,12 +125,31 @@ pub struct Distance {
     pub worst: String,
 }
 
+/// Whether an adapter must have been made on the values of its base. C and R are parts of the base, so other
+/// values make another change than the one that was trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BaseCheck {
+    /// Refuses an adapter that was made on other values, with [`Error::OtherValues`].
+    #[default]
+    SameValues,
+    /// Accepts other values, and reports how far they differ: see [`Deviation`].
+    AllowOtherValues,
+    /// Checks nothing, for a caller that has checked: the digests take a pass over every target.
+    Skip,
+}
+
 /// Refuses an adapter that was made on another model: every target must have its shape, and the same bytes or
-/// values. With `allow_other_values`, other values are no error but a [`Deviation`].
+/// values, unless `base_check` allows other values.
+///
+/// `Ok(None)` means that every target has the values that the adapter was made on, or that nothing was
+/// checked ([`BaseCheck::Skip`]). `Ok(Some)` says how far allowed values differ.
 ///
 /// # Errors
 /// [`Error::OtherBase`] and [`Error::OtherValues`].
-pub fn check(base: &Base, adapter: &Adapter, allow_other_values: bool) -> Result<Option<Deviation>> {
+pub fn check(base: &Base, adapter: &Adapter, base_check: BaseCheck) -> Result<Option<Deviation>> {
+    if base_check == BaseCheck::Skip {
+        return Ok(None);
+    }
     if adapter.base.architecture != base.architecture_name() {
         let made_on = shortened(&adapter.base.architecture, 40);
         let own = shortened(base.architecture_name(), 40);
@@ -141,7 +160,7 @@ pub fn check(base: &Base, adapter: &Adapter, allow_other_values: bool) -> Result
     for (target, likeness) in adapter.targets.iter().zip(compare_targets(base, adapter)) {
         match likeness {
             Likeness::Bytes | Likeness::Values => {}
-            Likeness::Different if allow_other_values => other.push(target),
+            Likeness::Different if base_check == BaseCheck::AllowOtherValues => other.push(target),
             Likeness::Different => {
                 return Err(Error::OtherValues {
                     path: base.path().into(),

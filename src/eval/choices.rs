@@ -23,9 +23,11 @@ pub struct Accuracy {
     pub examples: usize,
 }
 
-/// Scores every example, such as those of [`read_choices`](crate::train::data::read_choices). Call
-/// [`Transformer::for_context`] with the length of the longest first. `progress` gets the number of finished
-/// examples, and of all.
+/// Scores every example, such as those of [`read_choices`](crate::train::data::read_choices). `progress` gets
+/// the number of finished examples, and of all.
+///
+/// For a model with LongRoPE or learned positions, call [`Transformer::for_context`] with the length of the
+/// longest sequence first; it says what happens otherwise. Other models need no call.
 pub fn accuracy<T: Real>(
     model: &Transformer<'_, T>,
     examples: &[ChoiceExample],

@@ -33,8 +33,10 @@ pub struct Perplexity {
 /// The perplexity of `text` over its first `max_chunks` chunks, or over all if `None`.
 ///
 /// `ctx` is the number of tokens in a chunk, at least 4. Perplexities compare only at equal `ctx`;
-/// llama-perplexity's default is 512. Call [`Transformer::for_context`] with it first: it refuses a `ctx` that
-/// the model cannot read. `progress` gets the number of finished chunks, and of all.
+/// llama-perplexity's default is 512. `progress` gets the number of finished chunks, and of all.
+///
+/// For a model with LongRoPE or learned positions, call [`Transformer::for_context`] with `ctx` first; it
+/// says what happens otherwise. Other models need no call.
 ///
 /// # Errors
 /// A text shorter than one chunk; `ctx` under 4; a text that cannot be tokenized.

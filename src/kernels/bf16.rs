@@ -3,7 +3,7 @@
 use super::cpu::{Cpu, Multiversion};
 use super::real::Real;
 
-/// Round to bfloat16, the upper half of an f32: to nearest, ties to even.
+/// Rounds to bfloat16, the upper half of an f32: to nearest, ties to even.
 pub fn to_bf16<T: Real>(numbers: &[T], rounded: &mut [u16]) {
     struct ToBf16<'x, T>(&'x [T], &'x mut [u16]);
     impl<T: Real> Multiversion for ToBf16<'_, T> {
@@ -24,7 +24,7 @@ pub fn to_bf16<T: Real>(numbers: &[T], rounded: &mut [u16]) {
     Cpu::current().dispatch(ToBf16(numbers, rounded));
 }
 
-/// Widen bfloat16, exactly.
+/// Widens bfloat16, exactly.
 pub fn from_bf16<T: Real>(rounded: &[u16], numbers: &mut [T]) {
     struct FromBf16<'x, T>(&'x [u16], &'x mut [T]);
     impl<T: Real> Multiversion for FromBf16<'_, T> {

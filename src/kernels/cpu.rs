@@ -47,7 +47,7 @@ impl Cpu {
         *CHOSEN.get_or_init(|| from_variable().ok().flatten().unwrap_or_else(Self::detected))
     }
 
-    /// Compute with the level `wanted`, else with that of the environment variable `CURMERGE_CPU`, else with
+    /// Computes with the level `wanted`, else with that of the environment variable `CURMERGE_CPU`, else with
     /// the highest. The choice holds for the whole process and must be made before any computation.
     ///
     /// # Errors
@@ -114,8 +114,8 @@ impl Cpu {
         }
     }
 
-    /// Run `work` as compiled for this level, so that its loops use the level's instructions. The results are
-    /// the same bytes at every level, since Rust neither fuses nor reorders arithmetic.
+    /// Runs `work` as compiled for this level, so that its loops use the level's instructions. The results
+    /// are the same bytes at every level, since Rust neither fuses nor reorders arithmetic.
     ///
     /// # Panics
     /// When the processor does not have this level.
@@ -142,7 +142,7 @@ impl Cpu {
 pub(crate) trait Multiversion {
     /// The result.
     type Output;
-    /// Run the code; must be `#[inline(always)]`.
+    /// Runs the code; must be `#[inline(always)]`.
     fn run(self) -> Self::Output;
 }
 

@@ -35,7 +35,7 @@ pub fn scale<T: Real>(x: &mut [T], factor: T) {
     Cpu::current().dispatch(Scale(x, factor));
 }
 
-/// Replace every x by `cap tanh(factor x / cap)`.
+/// Replaces every x by `cap tanh(factor x / cap)`.
 pub fn soft_cap<T: Real>(x: &mut [T], factor: T, cap: T) {
     struct SoftCap<'x, T>(&'x mut [T], T, T);
     impl<T: Real> Multiversion for SoftCap<'_, T> {

@@ -47,7 +47,7 @@ impl<T: Clone + Default> SharedPool<T> {
         buffer
     }
 
-    /// Return a buffer for reuse.
+    /// Returns a buffer for reuse.
     pub fn give(&self, buffer: Vec<T>) {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         if buffers.iter().map(Vec::capacity).sum::<usize>() + buffer.capacity() <= self.max_numbers {
@@ -77,7 +77,7 @@ pub fn take_local(length: usize) -> Vec<u32> {
     buffer
 }
 
-/// Return a buffer to the calling thread's pool.
+/// Returns a buffer to the calling thread's pool.
 pub fn give_local(buffer: Vec<u32>) {
     // A thread that is ending has no pool any more.
     let _ = LOCAL.try_with(|buffers| {

@@ -3,7 +3,7 @@
 use super::cpu::{Cpu, Multiversion};
 use super::real::Real;
 
-/// Rotate each pair of adjacent entries by its angle, given by cosine and sine; with `sign` -1 by the
+/// Rotates each pair of adjacent entries by its angle, given by cosine and sine; with `sign` -1 by the
 /// opposite angle.
 pub fn rotate_interleaved<T: Real>(pairs: &mut [T], cos: &[T], sin: &[T], sign: T) {
     struct RotateInterleaved<'x, T>(&'x mut [T], &'x [T], &'x [T], T);

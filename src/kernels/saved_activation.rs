@@ -27,7 +27,7 @@ pub enum SavedActivation<T: Real> {
 }
 
 impl<T: Real> SavedActivation<T> {
-    /// Save an array, rounded where products of this precision round it.
+    /// Saves an array, rounded where products of this precision round it.
     pub fn save(x: Array2<T>, precision: Precision) -> Self {
         if !T::saves_bf16(precision) {
             return Self::Full(x);
@@ -66,7 +66,7 @@ impl<T: Real> SavedActivation<T> {
         if T::saves_bf16(precision) { size_of::<u16>() as u64 } else { size_of::<T>() as u64 }
     }
 
-    /// Write the numbers from position `first` on to `out`.
+    /// Writes the numbers from position `first` on to `out`.
     pub fn read(&self, first: usize, out: &mut [T]) {
         let range = first..first + out.len();
         match self {

@@ -4,7 +4,7 @@ use super::cpu::{Cpu, Multiversion};
 use super::real::Real;
 use super::reduce::sum_over;
 
-/// Replace every x by exp(factor x - shift), and return the sum.
+/// Replaces every x by exp(factor x - shift), and returns the sum.
 pub fn exp_shifted<T: Real>(numbers: &mut [T], factor: T, shift: T) -> T {
     struct ExpShifted<'x, T>(&'x mut [T], T, T);
     impl<T: Real> Multiversion for ExpShifted<'_, T> {

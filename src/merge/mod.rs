@@ -1,9 +1,8 @@
 //! `W + s C U R`, and LoRA adapters of other programs, as a new model file.
 //!
-//! Over [`crate::rewrite`]: tensors that no adapter changes are copied byte for byte, and the others are
-//! decoded, changed and rounded a few blocks of rows at a time ([`requantize`] says how). So a merge needs
-//! some megabytes, whatever the size of the model. The output has the base's container, metadata, names and
-//! order.
+//! [`crate::rewrite`] copies tensors that no adapter changes byte for byte. The others are decoded, changed
+//! and rounded a few blocks of rows at a time ([`requantize`] says how). So a merge needs some megabytes,
+//! whatever the size of the model. The output has the base's container, metadata, names and order.
 
 mod adapted;
 mod base_check;
@@ -32,7 +31,7 @@ use crate::lora::Lora;
 use crate::rewrite::Destination;
 use crate::{Error, Result};
 
-pub use base_check::BaseCheck;
+pub use crate::cur::fingerprint::BaseCheck;
 pub use report::{MergeReport, TensorReport};
 pub use storage::Storage;
 
@@ -45,20 +44,20 @@ pub struct MergeOptions<'a> {
     /// Whether the values of the base must be those that the adapters were made on. Default:
     /// [`BaseCheck::SameValues`].
     pub base_check: BaseCheck,
-    /// llama-quantize's mixture of types for a whole GGUF file. Default: `None`, which copies every tensor
-    /// that no adapter changes.
+    /// llama-quantize's mixture of types for a whole GGUF file, the program's `--type`. Default: `None`, which
+    /// copies every tensor that no adapter changes.
     pub file_type: Option<FileType>,
     /// How much rounding errors of each column count in that mixture. Default: `None`, all alike.
     pub imatrix: Option<&'a Imatrix>,
-    /// The types of the changed tensors. Default: [`Storage::AsStored`].
+    /// The types of the changed tensors, the program's `--type-adapted`. Default: [`Storage::AsStored`].
     pub storage: Storage,
     /// Upper limit of the tensors in one output file, in bytes. Default: `None`, which writes a GGUF model as
     /// one file and a folder in the base's own shards.
     pub max_shard_size: Option<u64>,
     /// Whether to replace an existing output folder. Default: false. An existing file is always replaced.
     pub force: bool,
-    /// Further files that the output must not replace, such as the adapter's. Default: none. The base's files
-    /// are always protected.
+    /// Further files that the output must not replace. Default: none. The base's files are always protected.
+    /// List the adapter's file here: an [`Adapter`] does not know where it was read from.
     pub protect: Vec<PathBuf>,
 }
 
@@ -159,7 +158,7 @@ fn check_ending(base: &Base, options: &MergeOptions<'_>, out: &Path) -> Result<(
     let (problem, help) = match (base.files(), options.max_shard_size) {
         (Files::Gguf(_), None) if ending != "gguf" => (
             "the base is a GGUF file, and the output's name does not end in .gguf",
-            "give it that ending; other containers are not written yet",
+            "give it that ending, or convert the base to another container first",
         ),
         (Files::Gguf(_), Some(_)) if like_a_file => (
             "splits are written as a folder, so that all of them appear or none",

@@ -118,12 +118,14 @@ pub struct TensorReport {
     /// The type it was written in.
     pub dtype: String,
     /// How much of the change survived rounding, in its own direction: `<Q - W, d> / |d|^2`, 1 for all of it.
+    /// It says nothing of the noise that rounding added: judge a tensor by [`Self::fidelity`].
     pub share: f64,
     /// What rounding added across that direction, relative to the change: `|Q - W - share d| / |d|`.
     pub noise: f64,
     /// The size of the change relative to the matrix: `|d| / |W|`.
     pub change: f64,
-    /// The cosine of the angle between what was written, Q - W, and the change d.
+    /// The cosine of the angle between what was written, Q - W, and the change d. Unlike [`Self::share`], it
+    /// falls with the noise of rounding: 1 for the change alone, near 0 if noise outweighs it.
     pub fidelity: f64,
 }
 
@@ -159,7 +161,7 @@ pub struct MergeReport {
     pub tensors: Vec<TensorReport>,
     /// What a user should know of a change of types, one line each.
     pub notes: Vec<String>,
-    /// Files of the base's folder that are not in the output as one may expect.
+    /// Files of the base's folder that the output lacks or has in another form.
     pub companions: Vec<Companion>,
     /// For each adapter that was made on other values of the base: how far they differ.
     #[serde(skip)]
@@ -170,7 +172,9 @@ pub struct MergeReport {
 }
 
 impl MergeReport {
-    /// The changed tensors: first those that lost (or gained) most of their change, then the noisiest.
+    /// The changed tensors, in the order of the program's table: first those that lost (or gained) most of
+    /// their change, then the noisiest. A tensor near the end can still have a low
+    /// [`TensorReport::fidelity`], because a share near 1 can hide rounding noise.
     pub fn worst_first(&self) -> Vec<&TensorReport> {
         let mut tensors: Vec<_> = self.tensors.iter().collect();
         let off = |t: &TensorReport| (t.share - 1.0).abs();

@@ -14,7 +14,9 @@ pub enum Storage {
     /// Each as the base stores it, or as the mixture for the whole file says.
     #[default]
     AsStored,
-    /// All in this type.
+    /// All in this type, wider or narrower: any with
+    /// [`DType::can_encode`](curmerge_formats::dtype::DType::can_encode) whose blocks divide the rows, in a
+    /// container that holds it.
     Only(DType),
     /// Each as the base stores it if its change keeps this fidelity (see [`super::TensorReport::fidelity`]);
     /// else in the narrowest wider type that keeps it.

@@ -14,7 +14,7 @@ impl<T: Real> Transformer<'_, T> {
     /// Attaches a CURLoRA term to each target's matrix: C is gathered from the base, U is the target's.
     /// Gradients have the order of `targets`.
     ///
-    /// Only names, indices and the shape of U must fit. For an adapter out of a file, check first with
+    /// Only names, indices and the shape of U must fit. If the adapter was read from a file, check first with
     /// [`fingerprint::check`](crate::cur::fingerprint::check) that it was made on the values of this base.
     ///
     /// # Errors

@@ -43,7 +43,7 @@ impl AttentionConfig {
         self.query_heads / self.kv_heads
     }
 
-    /// Turn products of q and k into scores, up to the factor that is returned.
+    /// Turns products of q and k into scores, up to the factor that is returned.
     fn score<T: Real>(&self, products: &mut [T]) -> T {
         let scale = T::from_f64(self.scale);
         let Some(cap) = self.soft_cap else { return scale };

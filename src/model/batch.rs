@@ -14,7 +14,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Add a sequence. `loss_mask[i]` asks for the probability of `tokens[i]` given the tokens before it.
+    /// Adds a sequence. `loss_mask[i]` asks for the probability of `tokens[i]` given the tokens before it.
     /// Tokens after the last row that predicts something are left out.
     pub fn push(&mut self, tokens: &[u32], loss_mask: &[bool]) {
         self.push_with_shared_prefix(&[(tokens, loss_mask)]);
@@ -42,7 +42,7 @@ impl Batch {
         }
     }
 
-    /// Add a sequence (at least one token) without predictions. Returns the row of its first token.
+    /// Adds a sequence (at least one token) without predictions. Returns the row of its first token.
     pub fn push_sequence(&mut self, tokens: &[u32]) -> usize {
         self.push_after(0..0, tokens)
     }
@@ -55,7 +55,7 @@ impl Batch {
         first
     }
 
-    /// Ask for the probability of `token` after the token in this row.
+    /// Asks for the probability of `token` after the token in this row.
     pub fn predict(&mut self, row: usize, token: u32) {
         self.predictions.push((row, token));
     }

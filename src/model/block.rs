@@ -145,7 +145,7 @@ impl<'a, T: Real> Block<'a, T> {
             .map(|term| (term.slot, term.u.dim()))
     }
 
-    /// Compute all products in this precision.
+    /// Computes all products in this precision.
     pub(super) fn set_precision(&mut self, precision: Precision) {
         let attention = [&mut self.q, &mut self.k, &mut self.v, &mut self.o];
         attention.into_iter().for_each(|linear| linear.set_precision(precision));

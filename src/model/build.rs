@@ -48,9 +48,14 @@ impl<'a, T: Real> Transformer<'a, T> {
         Ok(model)
     }
 
-    /// Prepare for sequences of at most this many tokens. Models with LongRoPE use their long frequencies for
-    /// all sequences when `tokens` exceeds the context that they were first trained on, as llama.cpp does by
-    /// the size of its context.
+    /// Prepares for sequences of at most this many tokens. It matters to two kinds of models; others need no
+    /// call.
+    ///
+    /// - LongRoPE (Phi 3): if `tokens` exceeds the context that the model was first trained on, all sequences
+    ///   use the long frequencies, as in llama.cpp with a context of that size. Without a call all use the
+    ///   short ones.
+    /// - Learned position embeddings (GPT-2): the call refuses what the model has no positions for. Without a
+    ///   call such a sequence panics in the forward pass.
     ///
     /// # Errors
     /// When the model has learned position embeddings for fewer positions.

@@ -68,7 +68,7 @@ impl<'a, T: Real> FeedForward<'a, T> {
         }
     }
 
-    /// Compute all products in this precision.
+    /// Computes all products in this precision.
     pub fn set_precision(&mut self, precision: Precision) {
         match self {
             Self::Mlp(_) => {

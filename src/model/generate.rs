@@ -33,7 +33,7 @@ impl<'m, 'a, T: Real> Generator<'m, 'a, T> {
         self.length == 0
     }
 
-    /// Append these tokens (at least one); returns the logits `[vocab]` of the next token.
+    /// Appends these tokens (at least one); returns the logits `[vocab]` of the next token.
     pub fn read(&mut self, tokens: &[u32]) -> Array1<T> {
         let model = self.model;
         let total = self.length + tokens.len();

@@ -10,7 +10,7 @@ use super::transformer::{Transformer, gather_predictions, index_of};
 use crate::kernels::{Real, SavedActivation};
 
 impl<T: Real> Transformer<'_, T> {
-    /// Save at most this many bytes of activations for a backward pass, but always the input of each block
+    /// Saves at most this many bytes of activations for a backward pass, but always the input of each block
     /// that the pass goes through. What is not saved is recomputed, to the same numbers.
     pub fn limit_activations(&mut self, bytes: u64) {
         self.activation_bytes = bytes;

@@ -87,7 +87,7 @@ impl<'a, T: Real> Linear<'a, T> {
         &self.weight
     }
 
-    /// Compute the products with the frozen matrix in this precision.
+    /// Computes the products with the frozen matrix in this precision.
     pub fn set_precision(&mut self, precision: Precision) {
         (self.precision, self.packed) = (precision, [None, None]);
     }
@@ -97,7 +97,7 @@ impl<'a, T: Real> Linear<'a, T> {
         self.precision
     }
 
-    /// Keep packed copies of W^T and W from one pass to the next, each if it is `wanted` and fits into the
+    /// Keeps packed copies of W^T and W from one pass to the next, each if it is `wanted` and fits into the
     /// `remaining` bytes, which then shrink by its size.
     pub fn cache_packed(&mut self, wanted: [bool; 2], remaining: &mut u64) {
         let bytes = T::packed_bytes(self.weight.rows(), self.weight.cols(), self.precision);
@@ -112,7 +112,7 @@ impl<'a, T: Real> Linear<'a, T> {
         }
     }
 
-    /// Pack x `[tokens, n]` for [`Self::forward`] of this layer and of all others that read x in the same
+    /// Packs x `[tokens, n]` for [`Self::forward`] of this layer and of all others that read x in the same
     /// precision.
     pub fn input<'x>(&self, x: ArrayView2<'x, T>) -> T::PackedLhs<'x> {
         T::pack_lhs(x, self.precision)
@@ -150,8 +150,8 @@ impl<'a, T: Real> Linear<'a, T> {
         });
     }
 
-    /// Call `work` with each block of rows and its packed matrix: from the cache, or packed for the moment by
-    /// `pack`.
+    /// Calls `work` with each block of rows and its packed matrix: from the cache, or packed for the moment
+    /// by `pack`.
     fn for_each_row_block(
         &self,
         cache: &Option<PackedCache<T>>,

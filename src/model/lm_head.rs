@@ -57,7 +57,7 @@ impl<T: Real> OnlineSoftmax<T> {
         Self { token: token as usize, logit: f64::NEG_INFINITY, max: T::neg_infinity(), others: 0.0 }
     }
 
-    /// Replace the logits of a block by exp(l - max), and by 0 for the target token. Returns the factor of
+    /// Replaces the logits of a block by exp(l - max), and by 0 for the target token. Returns the factor of
     /// earlier sums, if it is not 1.
     fn add(&mut self, vocab: &Range<usize>, logits: &mut [T]) -> Option<T> {
         let max = reduce::max(self.max, logits);
@@ -91,7 +91,7 @@ impl<'a> LmHead<'a> {
         Self { weight, scale, soft_cap, precision: Precision::F32 }
     }
 
-    /// Turn products into logits.
+    /// Turns products into logits.
     fn finish<T: Real>(&self, products: &mut [T]) {
         let scale = T::from_f64(self.scale);
         match self.soft_cap {

@@ -22,7 +22,7 @@ pub struct Norm<T> {
     pub eps: f64,
 }
 
-/// Pack x `[tokens, n]`, normed if there is a norm, for products of this precision.
+/// Packs x `[tokens, n]`, normed if there is a norm, for products of this precision.
 pub fn pack<T: Real>(
     norm: Option<&Norm<T>>,
     x: ArrayView2<T>,

@@ -17,7 +17,7 @@ impl Matrix for Weight<'_> {
     }
 }
 
-/// Pack the transpose of these rows, for `x W^T`.
+/// Packs the transpose of these rows, for `x W^T`.
 pub(super) fn weight_transposed<T: Real>(
     weight: &Weight<'_>,
     rows: Range<usize>,
@@ -29,7 +29,7 @@ pub(super) fn weight_transposed<T: Real>(
     }
 }
 
-/// Pack these rows, for `g W`.
+/// Packs these rows, for `g W`.
 pub(super) fn weight<T: Real>(weight: &Weight<'_>, rows: Range<usize>, precision: Precision) -> T::PackedRhs {
     match weight.stored_transpose(rows.clone()) {
         Some(stored) => T::pack_weight_transposed(&stored, 0..stored.rows(), precision),

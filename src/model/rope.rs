@@ -48,12 +48,12 @@ impl RotaryEmbedding {
         }
     }
 
-    /// Rotate every head of `x` `[tokens, heads * head_dim]` in place.
+    /// Rotates every head of `x` `[tokens, heads * head_dim]` in place.
     pub fn forward<T: Real>(&self, x: &mut Array2<T>, at: &CosSin<T>) {
         self.rotate(x, at, T::one());
     }
 
-    /// Rotate a gradient by the opposite angles, which is the transpose.
+    /// Rotates a gradient by the opposite angles, which is the transpose.
     pub fn backward<T: Real>(&self, dx: &mut Array2<T>, at: &CosSin<T>) {
         self.rotate(dx, at, -T::one());
     }

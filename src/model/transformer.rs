@@ -33,7 +33,7 @@ pub struct Transformer<'a, T: Real> {
 }
 
 impl<'a, T: Real> Transformer<'a, T> {
-    /// Compute the products with frozen matrices and those of attention in this precision, and save
+    /// Computes the products with frozen matrices and those of attention in this precision, and saves
     /// activations in it. Norms, CURLoRA terms and sums stay in `T`.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.blocks.iter_mut().for_each(|block| block.set_precision(precision));
@@ -41,7 +41,7 @@ impl<'a, T: Real> Transformer<'a, T> {
         self
     }
 
-    /// Keep packed copies of frozen matrices from one pass to the next, as far as they fit into this many
+    /// Keeps packed copies of frozen matrices from one pass to the next, as far as they fit into this many
     /// bytes. The other matrices, and all experts, are decoded and packed again in each pass.
     pub fn cache_packed_weights(&mut self, bytes: u64) {
         let (mut remaining, lowest) = (bytes, self.lowest_adapted());

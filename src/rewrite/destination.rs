@@ -11,7 +11,7 @@ pub struct Destination<'a> {
     pub inputs: Vec<&'a Path>,
     /// Limit of the tensors in one file, in bytes; `None` keeps one GGUF file, or a folder's own shards.
     pub max_shard_bytes: Option<u64>,
-    /// Replace an existing folder.
+    /// Whether to replace an existing folder.
     pub force: bool,
 }
 

@@ -1,8 +1,8 @@
 //! Fitting the matrices U: epochs over shuffled examples, AdamW, warm-up and cosine, validation, patience.
 //!
 //! [`Trainer::advance`] takes one step or makes one validation at a time. [`train()`] calls it to the end of a
-//! run: [`Observer`]s hear of everything, and a flag stops the run. Between two steps a [`State`] is all there
-//! is to know, so a resumed run gives the same result as one that never stopped.
+//! run: [`Observer`]s get every step and validation, and a flag stops the run. A [`State`] holds all that a
+//! run carries from one step to the next, so a resumed run gives the same result as one that never stopped.
 
 pub mod batches;
 pub mod checkpoint;
@@ -30,9 +30,37 @@ pub use report::{End, TrainReport};
 pub use state::{Progress, State};
 pub use trainer::Trainer;
 
-/// Advances a trainer until the run is over or `stop` is set, and finishes it. An observer may set `stop` too;
-/// no step follows. A run that is stopped does not validate first: whoever stops it wants the adapter now.
-/// [`Trainer::finish`] says which matrices the model then has.
+/// Advances a trainer until the run has ended or `stop` is set, then calls [`Trainer::finish`], which says
+/// which matrices the model then has. An observer or another thread may set `stop`; no step follows. A stopped
+/// run does not validate first: whoever stops it wants the adapter now.
+///
+/// ```no_run
+/// use std::sync::atomic::{AtomicBool, Ordering};
+///
+/// use curmerge::train::{Step, train};
+/// use curmerge::{Observer, Result, TrainReport, Trainer};
+///
+/// struct Printer;
+/// impl Observer for Printer {
+///     fn step(&mut self, step: &Step) {
+///         println!("step {}: loss {:.4}", step.done, step.loss);
+///     }
+/// }
+///
+/// struct StopBelow<'a>(f64, &'a AtomicBool);
+/// impl Observer for StopBelow<'_> {
+///     fn step(&mut self, step: &Step) {
+///         self.1.fetch_or(step.recent_loss < self.0, Ordering::Relaxed);
+///     }
+/// }
+///
+/// fn run(trainer: Trainer<'_, '_>) -> Result<TrainReport> {
+///     let stop = AtomicBool::new(false);
+///     let (mut printer, mut stop_below) = (Printer, StopBelow(0.5, &stop));
+///     let mut observers: Vec<&mut dyn Observer> = vec![&mut printer, &mut stop_below];
+///     train(trainer, &stop, &mut observers)
+/// }
+/// ```
 ///
 /// # Errors
 /// [`Error::Diverged`](crate::Error::Diverged); a checkpoint that an observer cannot save; the file of hidden

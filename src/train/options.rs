@@ -32,7 +32,8 @@ pub struct TrainOptions {
     /// best validation, also when the run reaches its last step or is stopped. Default: `None`, which runs to
     /// the last step and keeps the last matrices.
     pub patience: Option<u64>,
-    /// Steps between checkpoints. Default: `None`, no checkpoints.
+    /// Steps between calls of [`Observer::checkpoint`](super::Observer::checkpoint), which saves the state;
+    /// see [`checkpoint`](super::checkpoint). Default: `None`, which calls it only when the run is stopped.
     pub save_every: Option<u64>,
     /// Upper limit of the bytes to keep: activations for the backward pass, then weights prepared for
     /// products. Results do not depend on it. Default: 400 MB.

@@ -15,7 +15,9 @@ pub enum End {
     Planned,
     /// Because the validation loss no longer improved.
     Patience,
-    /// Before its last step or validation. It can be resumed from its last [`State`](super::State).
+    /// Before its last step or validation. It can be resumed from its last [`State`](super::State): clone
+    /// [`Trainer::state`](super::Trainer::state) before `finish`, which drops it, or keep the one given to
+    /// [`Observer::checkpoint`](super::Observer::checkpoint).
     Stopped,
 }
 

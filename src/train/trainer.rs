@@ -65,8 +65,10 @@ pub struct Trainer<'t, 'b> {
 
 impl<'t, 'b> Trainer<'t, 'b> {
     /// A run from the beginning, over the matrices that are attached to `model`. The loss on `valid` is
-    /// measured every [`TrainOptions::valid_every`] steps and at the end. No example may be longer than what
-    /// [`Transformer::for_context`] prepared the model for.
+    /// measured every [`TrainOptions::valid_every`] steps and at the end.
+    ///
+    /// For a model with LongRoPE or learned positions, call [`Transformer::for_context`] with the length of
+    /// the longest example first; it says what happens otherwise. Other models need no call.
     ///
     /// # Errors
     /// Nothing attached to the model; no examples; a batch size of 0, or another option that no run can use;
@@ -209,7 +211,7 @@ impl<'t, 'b> Trainer<'t, 'b> {
         Ok(Validation { done, epoch, loss, seconds: start.elapsed().as_secs_f64() })
     }
 
-    /// Takes one step, whether or not a validation is due; [`Self::advance`] takes it in its turn.
+    /// Takes one step, whether or not a validation is due. [`Self::advance`] keeps the order of both.
     ///
     /// # Errors
     /// [`Error::Diverged`], which leaves the matrices as they were; a run without steps left; the file of
@@ -264,7 +266,10 @@ impl<'t, 'b> Trainer<'t, 'b> {
     /// Ends the run, whether or not steps are left, and leaves the model with the matrices to keep, with what
     /// they gained shrunk. Without patience, or before the first validation, these are the last ones. With
     /// patience they are those of the best validation, even if the run is stopped steps later:
-    /// [`TrainReport::kept_steps`] says after which step. The last ones are then in [`Self::state`] alone.
+    /// [`TrainReport::kept_steps`] says after which step. The last ones are then in the state alone.
+    ///
+    /// The state is dropped. To resume a stopped run, clone [`Self::state`] before the call, or keep the state
+    /// that was given to [`Observer::checkpoint`](super::Observer::checkpoint).
     pub fn finish(self) -> TrainReport {
         let end = self.end().unwrap_or(End::Stopped);
         let best = self.state.best.as_ref().zip(patience::best(&self.state.progress.validation));

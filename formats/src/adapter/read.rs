@@ -9,14 +9,16 @@ use std::path::Path;
 use super::check::{Fault, check};
 use super::record::*;
 use super::{Adapter, AdapterTarget, BaseInfo};
+use crate::detect::{Container, detect};
 use crate::dtype::DType;
 use crate::error::{Error, FETCH_AGAIN, Result, one_line, quoted};
+use crate::mmap::MappedFile;
 use crate::safetensors::SafeTensors;
 use crate::safetensors::header::Unique;
 use crate::safetensors::sealed::{verify_part, verify_seal};
 
 pub(super) fn read(path: &Path) -> Result<Adapter> {
-    let file = SafeTensors::open(path)?;
+    let file = SafeTensors::open(path).map_err(|error| explain(path, error))?;
     let header = Header { path, texts: file.metadata() };
     header.check_format()?;
     let records: BTreeMap<String, TargetRecord> = header.json::<Unique<_>>(TARGETS)?.0;
@@ -47,6 +49,21 @@ pub(super) fn read(path: &Path) -> Result<Adapter> {
     };
     check(&adapter).map_err(|Fault { place, problem }| malformed(path, place, problem))?;
     Ok(adapter)
+}
+
+/// The error of a file that does not open as safetensors: what it is instead, unless it begins as safetensors
+/// files do.
+fn explain(path: &Path, error: Error) -> Error {
+    let (Error::Malformed { .. }, Ok(file)) = (&error, MappedFile::open(path)) else { return error };
+    let other = match (detect(path), file.bytes()) {
+        (Ok(Container::SafeTensors) | Err(_), _) => return error,
+        (Ok(Container::Gguf), _) => "is not an adapter: it is a GGUF file",
+        (Ok(Container::Onnx), _) => "is not an adapter: it is an ONNX file",
+        (_, [b'P', b'K', 3, 4, ..]) => "is not an adapter: it is a zip archive, as PyTorch writes",
+        (_, [b'{' | b'[', ..]) => "is not an adapter: it is a JSON file",
+        _ => "is not an adapter, or is damaged",
+    };
+    Error::malformed(path, "byte 0", other, "name a file that curmerge build wrote, or fetch it again")
 }
 
 fn malformed(path: &Path, place: impl Into<String>, problem: impl Into<String>) -> Error {

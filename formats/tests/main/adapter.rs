@@ -184,4 +184,15 @@ fn other_files_are_not_adapters() {
     assert!(!Adapter::is_adapter(&other));
     assert!(Adapter::read(&other).unwrap_err().to_string().contains("not a curmerge adapter"));
     assert!(!Adapter::is_adapter(&folder.path().join("missing")));
+    for (bytes, expected) in [
+        (&b"GGUF\x03\0\0\0 and so on"[..], "is not an adapter: it is a GGUF file"),
+        (b"\x08\x07\x12\x07pytorch and so on", "is not an adapter: it is an ONNX file"),
+        (b"PK\x03\x04 and so on", "is not an adapter: it is a zip archive"),
+        (b"{\"text\": \"a\"}", "is not an adapter: it is a JSON file"),
+        (b"some other text", "is not an adapter, or is damaged"),
+        (b"short", "is not an adapter, or is damaged"),
+    ] {
+        let error = Adapter::read(file(&folder, bytes)).expect_err(expected).to_string();
+        assert!(error.contains(expected) && !error.contains('\n'), "expected {expected:?} in {error:?}");
+    }
 }

@@ -28,7 +28,7 @@ pub(super) use model::file_in;
 use names::{Named, Part};
 use uses::{Role, Use};
 
-/// Open an ONNX file with the configuration beside it.
+/// Opens an ONNX file with the configuration beside it.
 pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
     let mut model = OnnxModel::open(path)?;
     let (folder, onnx) = (Folder::new(model.folder()), model.onnx());
@@ -58,7 +58,7 @@ pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
     Ok(Opened { files: model, architecture, architecture_name: name, config: made, tensors })
 }
 
-/// Refuse interleaved rotation: rows of q and k are expected in Hugging Face's order, rotary halves apart.
+/// Refuses interleaved rotation: rows of q and k are expected in Hugging Face's order, rotary halves apart.
 fn check_rotation(onnx: &Onnx) -> Result<()> {
     let mut nodes = onnx.graph().nodes.iter();
     let interleaved = |node: &&Node| {
@@ -267,7 +267,7 @@ fn unknown_matrix(
     Err(uses::error(path, used.node, problem, "this variant of the architecture is not supported yet"))
 }
 
-/// Record a tensor under its canonical names.
+/// Records a tensor under its canonical names.
 fn put(path: &Path, used: &Use<'_>, named: &Named, config: &Config, found: &mut Drafts) -> Result<()> {
     let draft = Draft::new(used);
     let single = named.parts.len() == 1;

@@ -176,7 +176,7 @@ impl<'m> Reader<'m> {
         error(self.onnx.path(), self.node, problem, help)
     }
 
-    /// Insert the use at `at`. An operator that also multiplies by another number than 1 is an error.
+    /// Inserts the use at `at`. An operator that also multiplies by another number than 1 is an error.
     fn must_be_one(
         &self,
         attribute: &str,

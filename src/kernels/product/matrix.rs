@@ -6,6 +6,6 @@ pub trait Matrix: Sync {
     fn rows(&self) -> usize;
     /// The number of columns.
     fn columns(&self) -> usize;
-    /// Write one row to `out`, of length [`Self::columns`].
+    /// Writes one row to `out`, of length [`Self::columns`].
     fn row(&self, row: usize, out: &mut [f32]);
 }

@@ -130,7 +130,7 @@ impl MicroKernel {
         unsafe { (self.pack_row)(row, slots) }
     }
 
-    /// Transpose: rows of slots, one after another, become the columns of `lines`.
+    /// Transposes: rows of slots, one after another, become the columns of `lines`.
     ///
     /// # Panics
     /// When `rows` has too few slots, or the slots of a line are not contiguous.

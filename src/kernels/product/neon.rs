@@ -72,7 +72,7 @@ impl Simd for Neon {
     }
 }
 
-/// Add the products of this lane of each row's slots and this line of `b` to the sums.
+/// Adds the products of this lane of each row's slots and this line of `b` to the sums.
 ///
 /// # Safety
 /// `b` must have four lines of V vectors.

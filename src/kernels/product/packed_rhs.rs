@@ -165,7 +165,7 @@ impl PackedRhs {
     }
 }
 
-/// Fill a panel `[depth, nr]` column by column: `pack` writes the slots of one; columns from `columns` on
+/// Fills a panel `[depth, nr]` column by column: `pack` writes the slots of one; columns from `columns` on
 /// become zero.
 fn fill_columns(
     kernel: &MicroKernel,

@@ -29,7 +29,7 @@ pub(super) trait Simd {
     /// # Safety
     /// See [`Self::zero`].
     unsafe fn multiply_add(sum: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// Store the sums, added to the values at `to` when `accumulate`.
+    /// Stores the sums, added to the values at `to` when `accumulate`.
     ///
     /// # Safety
     /// `to` must have [`Self::LANES`] values.

@@ -48,14 +48,14 @@ pub trait Real:
 
     /// An array of arbitrary numbers, in memory from a pool where possible.
     fn pooled(shape: (usize, usize)) -> Array2<Self>;
-    /// Return the memory of an array to the pool of [`Self::pooled`].
+    /// Returns the memory of an array to the pool of [`Self::pooled`].
     fn recycle(array: Array2<Self>);
 
-    /// Pack activations `[m, k]` as the left operand.
+    /// Packs activations `[m, k]` as the left operand.
     fn pack_lhs(x: ArrayView2<'_, Self>, precision: Precision) -> Self::PackedLhs<'_>;
-    /// Pack the transpose of activations `[k, m]` as the left operand, on the calling thread alone.
+    /// Packs the transpose of activations `[k, m]` as the left operand, on the calling thread alone.
     fn pack_lhs_transposed(x: ArrayView2<'_, Self>, precision: Precision) -> Self::PackedLhs<'_>;
-    /// Pack a left operand `[m, k]` whose rows `write` writes one by one, given the row's index.
+    /// Packs a left operand `[m, k]` whose rows `write` writes one by one, given the row's index.
     fn pack_lhs_from_fn(
         shape: (usize, usize),
         precision: Precision,
@@ -64,13 +64,13 @@ pub trait Real:
     /// The rows m of a packed left operand.
     fn lhs_rows(lhs: &Self::PackedLhs<'_>) -> usize;
 
-    /// Pack these rows of a matrix as the right operand, for `g W`.
+    /// Packs these rows of a matrix as the right operand, for `g W`.
     fn pack_weight(w: &impl Matrix, rows: Range<usize>, precision: Precision) -> Self::PackedRhs;
-    /// Pack the transpose of these rows of a matrix as the right operand, for `x W^T`.
+    /// Packs the transpose of these rows of a matrix as the right operand, for `x W^T`.
     fn pack_weight_transposed(w: &impl Matrix, rows: Range<usize>, precision: Precision) -> Self::PackedRhs;
-    /// Pack activations `[k, n]` as the right operand, on the calling thread alone.
+    /// Packs activations `[k, n]` as the right operand, on the calling thread alone.
     fn pack_rhs(b: ArrayView2<'_, Self>, precision: Precision) -> Self::PackedRhs;
-    /// Pack the transpose of activations `[n, k]` as the right operand, on the calling thread alone.
+    /// Packs the transpose of activations `[n, k]` as the right operand, on the calling thread alone.
     fn pack_rhs_transposed(b: ArrayView2<'_, Self>, precision: Precision) -> Self::PackedRhs;
     /// The same operand in no more memory than it needs, to be kept for long.
     fn shrink_to_fit(rhs: Self::PackedRhs) -> Self::PackedRhs;

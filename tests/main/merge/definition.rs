@@ -109,8 +109,8 @@ fn the_same_adapter_fits_both_containers_and_gives_equal_values() {
             .count(),
         1
     );
-    fingerprint::check(&hf, &of_gguf, false).unwrap();
-    fingerprint::check(&gguf, &of_hf, false).unwrap();
+    fingerprint::check(&hf, &of_gguf, BaseCheck::SameValues).unwrap();
+    fingerprint::check(&gguf, &of_hf, BaseCheck::SameValues).unwrap();
     let (a, b) = (folder.path().join("a.gguf"), folder.path().join("b"));
     run(&gguf, &of_hf, None, &a);
     run(&hf, &of_gguf, None, &b);
@@ -215,7 +215,7 @@ fn impossible_merges_fail_before_anything_is_written() {
     assert!(refused(&hf, None, "tiny-hf").contains("another output"));
     let mut other = adapter(&gguf, 0.1);
     other.targets[0].shape[0] += 2;
-    let message = fingerprint::check(&gguf, &other, true).unwrap_err().to_string();
+    let message = fingerprint::check(&gguf, &other, BaseCheck::AllowOtherValues).unwrap_err().to_string();
     assert!(message.contains(&other.targets[0].name), "{message}");
 }
 
@@ -227,11 +227,11 @@ fn another_quantization_must_be_allowed() {
     tiny::write_gguf(&b, DType::Q4_1);
     let (a, b) = (Base::open(&a).unwrap(), Base::open(&b).unwrap());
     let adapter = adapter(&a, 0.1);
-    let error = fingerprint::check(&b, &adapter, false).unwrap_err();
+    let error = fingerprint::check(&b, &adapter, BaseCheck::SameValues).unwrap_err();
     assert!(matches!(error, Error::OtherValues { .. }), "{error:?}");
     let message = errors::line(&error);
     assert!(message.contains("blk.0.attn_k") && message.contains("--allow-other-base"), "{message}");
-    fingerprint::check(&b, &adapter, true).unwrap();
+    fingerprint::check(&b, &adapter, BaseCheck::AllowOtherValues).unwrap();
 
     let merged = |base_check, out: &str| {
         let options = MergeOptions { base_check, ..Default::default() };
@@ -241,7 +241,10 @@ fn another_quantization_must_be_allowed() {
     assert!(matches!(error, Error::OtherValues { .. }), "{error:?}");
     assert!(!folder.path().join("refused.gguf").exists());
     let allowed = merged(BaseCheck::AllowOtherValues, "allowed.gguf").unwrap();
-    assert_eq!(allowed.deviations, [fingerprint::check(&b, &adapter, true).unwrap().unwrap()]);
+    assert_eq!(
+        allowed.deviations,
+        [fingerprint::check(&b, &adapter, BaseCheck::AllowOtherValues).unwrap().unwrap()]
+    );
     assert!(merged(BaseCheck::Skip, "skipped.gguf").unwrap().deviations.is_empty());
     let bytes = |name: &str| fs::read(folder.path().join(name)).unwrap();
     assert_eq!(bytes("allowed.gguf"), bytes("skipped.gguf"));
@@ -262,7 +265,7 @@ fn a_changed_tensor_that_is_not_a_target_is_named() {
     bytes[base.tensors()["blk.0.ffn_up"].offset as usize] ^= 1;
     fs::write(&changed, bytes).unwrap();
     let changed = Base::open(&changed).unwrap();
-    fingerprint::check(&changed, &adapter, false).unwrap();
+    fingerprint::check(&changed, &adapter, BaseCheck::SameValues).unwrap();
     assert_eq!(fingerprint::compare_others(&changed, &adapter), Some(vec!["blk.0.ffn_up".to_string()]));
 }
 

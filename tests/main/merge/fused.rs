@@ -301,7 +301,7 @@ fn a_flipped_bit_in_any_part_is_named() {
                     .iter()
                     .all(|l| *l == fingerprint::Likeness::Bytes)
             );
-            fingerprint::check(&base, &adapter, false).unwrap();
+            fingerprint::check(&base, &adapter, BaseCheck::SameValues).unwrap();
 
             // The first byte of k's first row, or of its first column in gpt2's folder, which stores `[in,
             // out]`.
@@ -325,7 +325,7 @@ fn a_flipped_bit_in_any_part_is_named() {
             bytes[at] ^= 1;
             fs::write(&file, &bytes).unwrap();
             let changed = Base::open(&model).unwrap();
-            fingerprint::check(&changed, &adapter, false).unwrap();
+            fingerprint::check(&changed, &adapter, BaseCheck::SameValues).unwrap();
             let named = Some(vec!["blk.0.attn_qkv[k]".to_string()]);
             assert_eq!(fingerprint::compare_others(&changed, &adapter), named);
             drop(changed);
@@ -333,13 +333,14 @@ fn a_flipped_bit_in_any_part_is_named() {
             bytes[at] ^= 1;
             bytes[at - per_row as usize] ^= 1;
             fs::write(&file, &bytes).unwrap();
-            let error =
-                fingerprint::check(&Base::open(&model).unwrap(), &adapter, false).unwrap_err().to_string();
+            let error = fingerprint::check(&Base::open(&model).unwrap(), &adapter, BaseCheck::SameValues)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains("blk.0.attn_qkv[q]"), "{error}");
         }
         let [folder, gguf] = CONTAINERS.map(|container| Base::open(family.path(container)).unwrap());
-        fingerprint::check(&gguf, &family.adapter(&folder, "all"), false).unwrap();
-        fingerprint::check(&folder, &family.adapter(&gguf, "all"), false).unwrap();
+        fingerprint::check(&gguf, &family.adapter(&folder, "all"), BaseCheck::SameValues).unwrap();
+        fingerprint::check(&folder, &family.adapter(&gguf, "all"), BaseCheck::SameValues).unwrap();
         assert_eq!(fingerprint::compare_others(&gguf, &family.adapter(&folder, "q")), None);
     }
 }

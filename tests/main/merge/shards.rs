@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use curmerge::base::{Base, Files};
-use curmerge::cur::fingerprint;
+use curmerge::cur::fingerprint::{self, BaseCheck};
 use curmerge::merge::{MergeOptions, MergeReport, Source, Storage, merge};
 use curmerge::rewrite::Companion;
 use curmerge_formats::adapter::Adapter;
@@ -100,7 +100,7 @@ fn a_merge_is_the_same_however_its_files_are_split() {
     a.write(at("a"), &[]).unwrap();
     b.write(at("b"), &[]).unwrap();
     assert!(fs::read(at("a")).unwrap() == fs::read(at("b")).unwrap());
-    fingerprint::check(&split, &a, false).unwrap();
+    fingerprint::check(&split, &a, BaseCheck::SameValues).unwrap();
     assert_eq!(fingerprint::compare_others(&split, &a), Some(vec![]));
 
     for dtype in [None, Some(DType::Q8_0)] {
