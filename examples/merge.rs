@@ -15,8 +15,8 @@ fn main() -> Result<()> {
     let adapter = Adapter::read(path)?;
     let sources = [(Source::Cur(&adapter), 1.0)];
 
-    // Tensors keep the types of the base. The library does not know where the adapter was read from: `protect`
-    // keeps the output from replacing it.
+    // Tensors keep the types of the base. The library does not know where the adapter was read from:
+    // `protect` keeps the output from replacing it.
     let mut options = MergeOptions { protect: vec![path.into()], ..Default::default() };
     let report = match curmerge::merge(&base, &sources, &options, out, |_, _| ()) {
         // By default the base must have the values that the adapter was trained on. Another quantization of

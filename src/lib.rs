@@ -89,7 +89,8 @@
 //! ```
 //!
 //! [`train::train`] drives a trainer with observers, checkpoints and a flag to stop it; its page has an
-//! example. [`eval`] measures a model. `examples/train.rs` and `examples/merge.rs` are small programs on the library.
+//! example. [`eval`] measures a model. `examples/train.rs` and `examples/merge.rs` are small programs on the
+//! library.
 //!
 //! # Use an adapter
 //!

@@ -44,8 +44,8 @@ pub struct MergeOptions<'a> {
     /// Whether the values of the base must be those that the adapters were made on. Default:
     /// [`BaseCheck::SameValues`].
     pub base_check: BaseCheck,
-    /// llama-quantize's mixture of types for a whole GGUF file, the program's `--type`. Default: `None`, which
-    /// copies every tensor that no adapter changes.
+    /// llama-quantize's mixture of types for a whole GGUF file, the program's `--type`. Default: `None`,
+    /// which copies every tensor that no adapter changes.
     pub file_type: Option<FileType>,
     /// How much rounding errors of each column count in that mixture. Default: `None`, all alike.
     pub imatrix: Option<&'a Imatrix>,

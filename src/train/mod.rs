@@ -31,8 +31,8 @@ pub use state::{Progress, State};
 pub use trainer::Trainer;
 
 /// Advances a trainer until the run has ended or `stop` is set, then calls [`Trainer::finish`], which says
-/// which matrices the model then has. An observer or another thread may set `stop`; no step follows. A stopped
-/// run does not validate first: whoever stops it wants the adapter now.
+/// which matrices the model then has. An observer or another thread may set `stop`; no step follows. A
+/// stopped run does not validate first: whoever stops it wants the adapter now.
 ///
 /// ```no_run
 /// use std::sync::atomic::{AtomicBool, Ordering};

@@ -268,8 +268,8 @@ impl<'t, 'b> Trainer<'t, 'b> {
     /// patience they are those of the best validation, even if the run is stopped steps later:
     /// [`TrainReport::kept_steps`] says after which step. The last ones are then in the state alone.
     ///
-    /// The state is dropped. To resume a stopped run, clone [`Self::state`] before the call, or keep the state
-    /// that was given to [`Observer::checkpoint`](super::Observer::checkpoint).
+    /// The state is dropped. To resume a stopped run, clone [`Self::state`] before the call, or keep the
+    /// state that was given to [`Observer::checkpoint`](super::Observer::checkpoint).
     pub fn finish(self) -> TrainReport {
         let end = self.end().unwrap_or(End::Stopped);
         let best = self.state.best.as_ref().zip(patience::best(&self.state.progress.validation));
