@@ -20,6 +20,21 @@ pub fn add<T: Real>(sum: &mut [T], x: &[T]) {
     Cpu::current().dispatch(Add(sum, x));
 }
 
+/// `sum += factor x`.
+pub fn add_scaled<T: Real>(sum: &mut [T], factor: T, x: &[T]) {
+    struct AddScaled<'x, T>(&'x mut [T], T, &'x [T]);
+    impl<T: Real> Multiversion for AddScaled<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            let Self(sum, factor, x) = self;
+            sum.iter_mut().zip(x).for_each(|(sum, &x)| *sum += factor * x);
+        }
+    }
+    Cpu::current().dispatch(AddScaled(sum, factor, x));
+}
+
 /// `x *= factor`.
 pub fn scale<T: Real>(x: &mut [T], factor: T) {
     struct Scale<'x, T>(&'x mut [T], T);

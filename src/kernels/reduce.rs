@@ -77,6 +77,21 @@ pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     Cpu::current().dispatch(Dot(a, b))
 }
 
+/// The dot product, summed in f64.
+pub fn dot_f64<T: Real>(a: &[T], b: &[T]) -> f64 {
+    struct Dot<'x, T>(&'x [T], &'x [T]);
+    impl<T: Real> Multiversion for Dot<'_, T> {
+        type Output = f64;
+
+        #[inline(always)]
+        fn run(self) -> f64 {
+            let Self(a, b) = self;
+            sum_over(a, b, b, |a, b, _| a.as_f64() * b.as_f64())
+        }
+    }
+    Cpu::current().dispatch(Dot(a, b))
+}
+
 /// The sum of squares, in f64.
 pub fn square_sum<T: Real>(x: &[T]) -> f64 {
     struct SquareSum<'x, T>(&'x [T]);
@@ -124,6 +139,7 @@ mod tests {
         for length in [0, 1, 15, 16, 17, 100] {
             let a: Vec<f64> = (0..length).map(|i| f64::from(i) - 3.0).collect();
             assert_eq!(dot(&a, &a), a.iter().map(|x| x * x).sum::<f64>());
+            assert_eq!(dot_f64(&a, &a), a.iter().map(|x| x * x).sum::<f64>());
             assert_eq!(square_sum(&a), a.iter().map(|x| x * x).sum::<f64>());
             assert_eq!(max(-2.5, &a), a.iter().fold(-2.5, |m, &x| x.max(m)));
         }

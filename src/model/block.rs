@@ -5,7 +5,7 @@ use ndarray::{Array2, ArrayView2, Axis};
 
 use super::attention::{self, AttentionConfig, SequenceRows};
 use super::feed_forward::{FeedForward, FeedForwardActivations};
-use super::linear::Linear;
+use super::linear::{Linear, TermSink};
 use super::norm::{self, Norm};
 use super::residual::{Residual, add};
 use super::rope::{CosSin, RotaryEmbedding};
@@ -275,14 +275,14 @@ impl<'a, T: Real> Block<'a, T> {
         }
     }
 
-    /// From dy = dL/dy of the output rows: adds the gradients of this block's terms, and returns dL/dx
-    /// `[tokens, d_model]` when `want_dx`.
+    /// From dy = dL/dy of the output rows: gives the gradients of this block's terms to `sink`, and
+    /// returns dL/dx `[tokens, d_model]` when `want_dx`.
     pub(super) fn backward(
         &self,
         dy: Array2<T>,
         saved: BlockActivations<T>,
         metadata: &AttentionMetadata<'_, T>,
-        gradients: &mut [Array2<T>],
+        sink: &mut dyn TermSink<T>,
         want_dx: bool,
     ) -> Option<Array2<T>> {
         let BlockActivations {
@@ -298,17 +298,17 @@ impl<'a, T: Real> Block<'a, T> {
         } = saved;
         let AfterAttention { attn_out, mid, feed_forward, ffn_out, zo, zdown } = after_attention;
         let dffn = self.ffn_residual.backward(dy.view(), ffn_out.as_ref());
-        let dnormed = self.feed_forward.backward(dffn, feed_forward, zdown.as_ref(), gradients);
+        let dnormed = self.feed_forward.backward(dffn, feed_forward, zdown.as_ref(), sink);
         let mut dmid = dy;
         norm_backward(self.ffn_norm.as_ref(), &mid, dnormed, &mut dmid);
         let dout = self.attn_residual.backward(dmid.view(), attn_out.as_ref());
         let attention_trains = [&self.q, &self.k, &self.v].iter().any(|l| l.term.is_some());
         if !want_dx && !attention_trains {
-            self.o.backward(dout, zo.as_ref(), gradients, None);
+            self.o.backward(dout, zo.as_ref(), sink, None);
             return None;
         }
         let mut dattended = None;
-        self.o.backward(dout, zo.as_ref(), gradients, Some(&mut dattended));
+        self.o.backward(dout, zo.as_ref(), sink, Some(&mut dattended));
         let tokens = log_sums.ncols();
         let dattended = scatter_rows(dattended.expect(WANTED), output_rows.as_deref(), tokens);
         let forward = attention::ForwardActivations { q: &q, k: &k, v: &v, log_sums: log_sums.view() };
@@ -328,9 +328,9 @@ impl<'a, T: Real> Block<'a, T> {
             }
         }
         let mut dnormed = None;
-        self.q.backward(dq.into(), zq.as_ref(), gradients, want_dx.then_some(&mut dnormed));
-        self.k.backward(dk.into(), zk.as_ref(), gradients, want_dx.then_some(&mut dnormed));
-        self.v.backward(dv.into(), zv.as_ref(), gradients, want_dx.then_some(&mut dnormed));
+        self.q.backward(dq.into(), zq.as_ref(), sink, want_dx.then_some(&mut dnormed));
+        self.k.backward(dk.into(), zk.as_ref(), sink, want_dx.then_some(&mut dnormed));
+        self.v.backward(dv.into(), zv.as_ref(), sink, want_dx.then_some(&mut dnormed));
         dnormed.map(|dnormed| {
             let mut dx = scatter_rows(dmid, output_rows.as_deref(), tokens);
             norm_backward(self.attn_norm.as_ref(), &x, dnormed, &mut dx);

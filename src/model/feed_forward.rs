@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, CowArray, Ix2};
 
-use super::linear::Linear;
+use super::linear::{Linear, TermSink};
 use super::mixture::{MixtureActivations, MixtureOfExperts};
 use super::mlp::{Mlp, MlpActivations};
 use super::norm::{self, Norm};
@@ -116,16 +116,16 @@ impl<'a, T: Real> FeedForward<'a, T> {
     }
 
     /// dL/dx `[tokens, d_model]` with respect to the normed input, from g = dL/dy and the z of the down
-    /// projection's term; adds the gradients of terms.
+    /// projection's term; gives the gradients of terms to `sink`.
     pub fn backward(
         &self,
         g: CowArray<T, Ix2>,
         saved: FeedForwardActivations<T>,
         zdown: Option<&Array2<T>>,
-        gradients: &mut [Array2<T>],
+        sink: &mut dyn TermSink<T>,
     ) -> Array2<T> {
         match (self, saved) {
-            (Self::Mlp(mlp), FeedForwardActivations::Mlp(saved)) => mlp.backward(g, saved, zdown, gradients),
+            (Self::Mlp(mlp), FeedForwardActivations::Mlp(saved)) => mlp.backward(g, saved, zdown, sink),
             (Self::Mixture(mixture), FeedForwardActivations::Mixture(saved)) => {
                 mixture.backward(g.view(), saved)
             }

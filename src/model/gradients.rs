@@ -2,10 +2,12 @@
 //! blocks whose activations do not fit into the memory limit save their input alone, and recompute the rest
 //! in the backward pass.
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 
 use super::batch::Batch;
 use super::block::{Block, Checkpoint};
+use super::linear::TermSink;
+use super::lm_head::LmHead;
 use super::transformer::{Transformer, gather_predictions, index_of};
 use crate::kernels::{Real, SavedActivation};
 
@@ -45,7 +47,26 @@ impl<T: Real> Transformer<'_, T> {
     }
 
     /// [`Self::gradients`] from the result of [`Self::forward_frozen`] for the batch.
-    pub fn gradients_from(&self, mut x: Array2<T>, batch: &Batch, weight: f64) -> (Vec<f64>, Vec<Array2<T>>) {
+    pub fn gradients_from(&self, x: Array2<T>, batch: &Batch, weight: f64) -> (Vec<f64>, Vec<Array2<T>>) {
+        let tokens: Vec<u32> = batch.predictions().iter().map(|(_, token)| *token).collect();
+        let mut gradients = self.zero_gradients();
+        let log_probs = self.backward_from(x, batch, &mut gradients, |head, hidden| {
+            head.loss_backward(hidden, &tokens, weight)
+        });
+        (log_probs, gradients)
+    }
+
+    /// A forward and a backward pass of the batch from the result of [`Self::forward_frozen`]. `loss`
+    /// gets the head and the normed hidden states at the batch's predictions, `[predictions,
+    /// d_model]`, and returns what the caller wants to know and the gradient of the loss with respect
+    /// to the hidden states. `sink` gets the gradients of the terms.
+    pub(crate) fn backward_from<S>(
+        &self,
+        mut x: Array2<T>,
+        batch: &Batch,
+        sink: &mut dyn TermSink<T>,
+        loss: impl FnOnce(&LmHead<'_>, ArrayView2<T>) -> (S, Array2<T>),
+    ) -> S {
         let (sequences, cos_sin) = self.sequence_layout(batch);
         let metadata = self.attention_metadata(&sequences, &cos_sin);
         let (lowest, first_saved) = (self.lowest_adapted(), self.first_saved(batch.tokens().len()));
@@ -65,8 +86,7 @@ impl<T: Real> Transformer<'_, T> {
         }
         let predicting = gather_predictions(x.view(), &rows, batch);
         let normed = self.output_norm.forward(predicting.view());
-        let tokens: Vec<u32> = batch.predictions().iter().map(|(_, token)| *token).collect();
-        let (log_probs, dnormed) = self.head.loss_backward(normed.view(), &tokens, weight);
+        let (result, dnormed) = loss(&self.head, normed.view());
         let mut dpredicting = Array2::zeros(predicting.dim());
         self.output_norm.backward(&SavedActivation::Full(predicting), dnormed.view(), &mut dpredicting);
         let mut dx = Array2::zeros(x.dim());
@@ -74,16 +94,15 @@ impl<T: Real> Transformer<'_, T> {
             let mut row = dx.row_mut(index_of(&rows, *row));
             row += &d;
         }
-        let mut gradients = self.zero_gradients();
         for (layer, block) in self.blocks.iter().enumerate().skip(lowest).rev() {
             let checkpoint = checkpoints.pop().expect("one for each block from the lowest adapted one");
             let saved = block.restore(checkpoint, &metadata, output_rows(layer));
-            match block.backward(dx, saved, &metadata, &mut gradients, layer > lowest) {
+            match block.backward(dx, saved, &metadata, sink, layer > lowest) {
                 Some(below) => dx = below,
                 None => break,
             }
         }
-        (log_probs, gradients)
+        result
     }
 
     fn zero_gradients(&self) -> Vec<Array2<T>> {

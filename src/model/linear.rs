@@ -47,6 +47,19 @@ pub struct CurTerm<T> {
     pub scale: T,
 }
 
+/// What a backward pass does with the gradient of each term, dL/dU = h^T z.
+pub trait TermSink<T: Real> {
+    /// Gets h = s g C `[tokens, c]` and z `[tokens, r]` of the term in this slot.
+    fn add(&mut self, slot: usize, h: ArrayView2<T>, z: ArrayView2<T>);
+}
+
+/// The sums over all tokens, `[c, r]` for each slot.
+impl<T: Real> TermSink<T> for Vec<Array2<T>> {
+    fn add(&mut self, slot: usize, h: ArrayView2<T>, z: ArrayView2<T>) {
+        matmul(self[slot].view_mut(), true, h.t(), z);
+    }
+}
+
 /// y = x W^T, plus the CURLoRA term and the bias if there are any.
 #[derive(Clone, Debug)]
 pub struct Linear<'a, T: Real> {
@@ -169,19 +182,26 @@ impl<'a, T: Real> Linear<'a, T> {
         }
     }
 
-    /// From g = dL/dy `[tokens, m]` and the z of the forward pass: adds dL/dU to its slot of `gradients`, and
+    /// From g = dL/dy `[tokens, m]` and the z of the forward pass: gives dL/dU to `sink`, and adds
     /// dL/dx `[tokens, n]` to `dx` if given; `None` in it counts as zeros.
     pub fn backward(
         &self,
         mut g: CowArray<T, Ix2>,
         z: Option<&Array2<T>>,
-        gradients: &mut [Array2<T>],
+        sink: &mut dyn TermSink<T>,
         dx: Option<&mut Option<Array2<T>>>,
     ) {
         if let (Some(term), Some(z)) = (&self.term, z) {
-            term.backward(&mut g, z, &mut gradients[term.slot], dx.is_some());
+            term.backward(&mut g, z, sink, dx.is_some());
         }
-        let Some(sum) = dx else { return };
+        if let Some(sum) = dx {
+            self.backward_frozen(g, sum);
+        }
+    }
+
+    /// Adds g W `[tokens, n]` to `sum`, from g = dL/dy `[tokens, m]`; `None` counts as zeros. For
+    /// layers without a term, this is dL/dx.
+    pub fn backward_frozen(&self, g: CowArray<T, Ix2>, sum: &mut Option<Array2<T>>) {
         let pack = |rows| packing::weight::<T>(&self.weight, rows, self.precision);
         self.for_each_row_block(&self.packed[1], pack, |rows, w| {
             let part = T::pack_lhs(g.slice(s![.., rows]), self.precision);
@@ -220,12 +240,12 @@ impl<T: Real> CurTerm<T> {
         z
     }
 
-    /// Adds dL/dU to `gradient`; when `want_dx`, also adds s scatter_I(h U) to g `[tokens, m]`.
-    fn backward(&self, g: &mut CowArray<T, Ix2>, z: &Array2<T>, gradient: &mut Array2<T>, want_dx: bool) {
+    /// Gives h and z to `sink`; when `want_dx`, also adds s scatter_I(h U) to g `[tokens, m]`.
+    fn backward(&self, g: &mut CowArray<T, Ix2>, z: &Array2<T>, sink: &mut dyn TermSink<T>, want_dx: bool) {
         let mut h = Array2::zeros((g.nrows(), self.c.ncols()));
         matmul(h.view_mut(), false, g.view(), self.c.view());
         h *= self.scale;
-        matmul(gradient.view_mut(), true, h.t(), z.view());
+        sink.add(self.slot, h.view(), z.view());
         if !want_dx {
             return;
         }

@@ -152,7 +152,7 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
         for (e, (expert, assignment)) in self.experts.iter().zip(assignments).enumerate() {
             let Some([gate, up]) = assignment.gate_up else { continue };
             let mut da = None;
-            expert.down.backward(g.select(Axis(0), &assignment.tokens).into(), None, &mut [], Some(&mut da));
+            expert.down.backward_frozen(g.select(Axis(0), &assignment.tokens).into(), &mut da);
             let mut da = da.expect(WANTED);
             let ff = da.ncols();
             let dots: Vec<T> = da
@@ -176,8 +176,8 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
             }
             let (dgate, dup) = activation::backward(self.activation, Some(&gate), &up, da);
             let mut dx_here = None;
-            expert.gate.backward(dgate.expect(WANTED).into(), None, &mut [], Some(&mut dx_here));
-            expert.up.backward(dup.into(), None, &mut [], Some(&mut dx_here));
+            expert.gate.backward_frozen(dgate.expect(WANTED).into(), &mut dx_here);
+            expert.up.backward_frozen(dup.into(), &mut dx_here);
             for (&token, d) in assignment.tokens.iter().zip(dx_here.expect(WANTED).rows()) {
                 let mut dx = dx.row_mut(token);
                 dx += &d;
@@ -185,7 +185,7 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
         }
         let dlogits = self.router_backward(probabilities, &dweights);
         let mut through_router = None;
-        self.router.backward(dlogits.into(), None, &mut [], Some(&mut through_router));
+        self.router.backward_frozen(dlogits.into(), &mut through_router);
         dx += &through_router.expect(WANTED);
         dx
     }

@@ -4,7 +4,7 @@
 use ndarray::{Array2, CowArray, Ix2};
 
 use super::activation;
-use super::linear::Linear;
+use super::linear::{Linear, TermSink};
 use crate::arch::Activation;
 use crate::kernels::{Precision, Real, SavedActivation};
 
@@ -70,17 +70,17 @@ impl<T: Real> Mlp<'_, T> {
         g: CowArray<T, Ix2>,
         saved: MlpActivations<T>,
         zdown: Option<&Array2<T>>,
-        gradients: &mut [Array2<T>],
+        sink: &mut dyn TermSink<T>,
     ) -> Array2<T> {
         let MlpActivations { gate, up, zgate, zup } = saved;
         let mut da = None;
-        self.down.backward(g, zdown, gradients, Some(&mut da));
+        self.down.backward(g, zdown, sink, Some(&mut da));
         let (dgate, dup) = activation::backward(self.activation, gate.as_ref(), &up, da.expect(WANTED));
         let mut dx = None;
         if let (Some(gate), Some(dgate)) = (&self.gate, dgate) {
-            gate.backward(dgate.into(), zgate.as_ref(), gradients, Some(&mut dx));
+            gate.backward(dgate.into(), zgate.as_ref(), sink, Some(&mut dx));
         }
-        self.up.backward(dup.into(), zup.as_ref(), gradients, Some(&mut dx));
+        self.up.backward(dup.into(), zup.as_ref(), sink, Some(&mut dx));
         dx.expect(WANTED)
     }
 }

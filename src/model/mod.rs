@@ -31,9 +31,11 @@ mod sampler;
 #[cfg(test)]
 mod tests;
 mod transformer;
+mod write;
 
 pub use batch::{Batch, input_tokens};
 pub use generate::Generator;
-pub use linear::{CurTerm, Linear};
+pub use linear::{CurTerm, Linear, TermSink};
+pub use lm_head::Comparison;
 pub use sampler::Sampler;
 pub use transformer::Transformer;

@@ -5,7 +5,7 @@ use ndarray::{Array2, ArrayView2, Axis};
 use super::attention::{AttentionConfig, SequenceRows};
 use super::batch::Batch;
 use super::block::{AttentionMetadata, Block};
-use super::lm_head::LmHead;
+use super::lm_head::{Comparison, LmHead};
 use super::norm::Norm;
 use super::rope::{CosSin, RotaryEmbedding};
 use crate::arch::Architecture;
@@ -96,6 +96,19 @@ impl<'a, T: Real> Transformer<'a, T> {
     /// All logits `[predictions, vocab]` of the batch.
     pub fn logits(&self, batch: &Batch) -> Array2<T> {
         self.head.logits(self.hidden_at_predictions(self.forward_frozen(batch), batch).view())
+    }
+
+    /// The normed hidden states at the batch's predictions, `[predictions, d_model]`.
+    pub fn hidden_states(&self, batch: &Batch) -> Array2<T> {
+        self.hidden_at_predictions(self.forward_frozen(batch), batch)
+    }
+
+    /// Compares this model's predictions of the batch with those of a reference, which has the same
+    /// vocabulary.
+    pub fn compare(&self, reference: &Transformer<'_, T>, batch: &Batch) -> Vec<Comparison> {
+        let tokens: Vec<u32> = batch.predictions().iter().map(|(_, token)| *token).collect();
+        let [hidden, hidden0] = [self.hidden_states(batch), reference.hidden_states(batch)];
+        self.head.compare(hidden.view(), (&reference.head, hidden0.view()), &tokens)
     }
 
     /// The normed hidden states at the batch's predictions, `[predictions, d_model]`, from the output of the

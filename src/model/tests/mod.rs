@@ -1,6 +1,8 @@
 //! Gradients against finite differences in f64, and changes that must not affect the result.
 
+mod divergence;
 mod families;
+mod write;
 
 use std::path::Path;
 

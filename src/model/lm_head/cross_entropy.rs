@@ -1,43 +1,21 @@
-//! The LM head: logits and cross-entropy in blocks of the vocabulary, so that no `[tokens, vocab]` array
-//! exists.
+//! The cross-entropy of the head's predictions, and its gradient.
 //!
-//! With W `[vocab, d_model]` and hidden states h, the logits are l = h W^T. The loss of a row is -log p_t
-//! with p = softmax(l), and its gradient with respect to h is (sum over v of p_v W_v) - W_t. Both sums over
-//! the vocabulary are taken in one pass by an online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867):
-//! relative to the maximum so far, and scaled down when a greater logit comes, as FlashAttention does
-//! (arXiv 2205.14135). So every logit is computed once. The target token's own part, (p_t - 1) W_t, is added
-//! last: with p_t near 1, it would be a small difference of large sums.
+//! The loss of a row is -log p_t with p = softmax(l), and its gradient with respect to h is (sum over v
+//! of p_v W_v) - W_t. Both sums over the vocabulary are taken in one pass by an online softmax (Milakov
+//! and Gimelshein
+//! 2018, arXiv 1805.02867): relative to the maximum so far, and scaled down when a greater logit comes, as
+//! FlashAttention does (arXiv 2205.14135). So every logit is computed once. The target token's own part,
+//! (p_t -
+//! 1) W_t, is added last: with p_t near 1, it would be a small difference of large sums.
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
-use super::packing;
-use crate::base::Weight;
-use crate::kernels::{Precision, Real, elementwise, reduce, softmax};
-
-/// Values of a block of the vocabulary, in each of the two packed forms.
-const BLOCK_VALUES: usize = 1 << 20;
-/// The maximum rows of such a block; a multiple of every micro-kernel's tile.
-const BLOCK_ROWS: usize = 1536;
-/// Hidden states that one thread processes at a time: their logits of a block stay in its cache. A multiple
-/// of the rows of a micro-kernel's tile.
-const TILE: usize = 66;
-
-const CONTIGUOUS: &str = "rows of fresh arrays are contiguous";
-
-/// The frozen matrix `[vocab, d_model]` that turns normed hidden states into logits.
-#[derive(Clone, Debug)]
-pub struct LmHead<'a> {
-    weight: Weight<'a>,
-    /// The factor of the logits.
-    scale: f64,
-    /// Logits l become `cap tanh(l / cap)`.
-    soft_cap: Option<f64>,
-    /// What the products with the matrix are computed in.
-    pub precision: Precision,
-}
+use super::{CONTIGUOUS, LmHead, TILE};
+use crate::kernels::{Real, elementwise, reduce, softmax};
+use crate::model::packing;
 
 /// The online softmax of a row: what is known after some blocks of the vocabulary.
 #[derive(Clone, Copy, Debug)]
@@ -85,38 +63,10 @@ impl<T: Real> OnlineSoftmax<T> {
     }
 }
 
-impl<'a> LmHead<'a> {
-    /// A head over this matrix, whose logits are scaled and then soft-capped.
-    pub fn new(weight: Weight<'a>, scale: f64, soft_cap: Option<f64>) -> Self {
-        Self { weight, scale, soft_cap, precision: Precision::F32 }
-    }
-
-    /// Turns products into logits.
-    fn finish<T: Real>(&self, products: &mut [T]) {
-        let scale = T::from_f64(self.scale);
-        match self.soft_cap {
-            Some(cap) => elementwise::soft_cap(products, scale, T::from_f64(cap)),
-            None if self.scale != 1.0 => elementwise::scale(products, scale),
-            None => {}
-        }
-    }
-
+impl LmHead<'_> {
     /// The derivative of the soft cap at a logit.
     fn slope(&self, logit: f64) -> f64 {
         self.soft_cap.map_or(1.0, |cap| 1.0 - (logit / cap) * (logit / cap))
-    }
-
-    /// All logits `[rows, vocab]` of a few hidden states `[rows, d_model]`.
-    pub fn logits<T: Real>(&self, hidden: ArrayView2<T>) -> Array2<T> {
-        let mut logits = Array2::zeros((hidden.nrows(), self.weight.rows()));
-        let hidden = T::pack_lhs(hidden, self.precision);
-        for vocab in self.row_blocks() {
-            let w = packing::weight_transposed::<T>(&self.weight, vocab.clone(), self.precision);
-            T::multiply(logits.slice_mut(s![.., vocab]), false, &hidden, &w);
-        }
-        let rows = logits.axis_iter_mut(Axis(0)).into_par_iter();
-        rows.for_each(|mut row| self.finish(row.as_slice_mut().expect(CONTIGUOUS)));
-        logits
     }
 
     /// The natural log-probability of `tokens[i]` given hidden state i: `[rows]`.
@@ -193,12 +143,5 @@ impl<'a> LmHead<'a> {
             });
         }
         rows
-    }
-
-    /// The blocks of rows that are decoded together.
-    fn row_blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let rows = self.weight.rows();
-        let step = (BLOCK_VALUES / self.weight.cols()).clamp(1, BLOCK_ROWS);
-        (0..rows).step_by(step).map(move |start| start..(start + step).min(rows))
     }
 }

@@ -1,0 +1,95 @@
+//! The LM head: from normed hidden states h to logits l = h W^T, with W `[vocab, d_model]`, and what is
+//! made of them: the [cross-entropy](cross_entropy), [how two models differ](divergence), and
+//! [samples](sample). All work in blocks of the vocabulary, so that no `[tokens, vocab]` array exists.
+
+mod cross_entropy;
+mod divergence;
+mod sample;
+
+use std::ops::Range;
+
+use ndarray::{Array2, ArrayView2, Axis, s};
+use rayon::prelude::*;
+
+use super::packing;
+use crate::base::Weight;
+use crate::kernels::{Precision, Real, elementwise};
+
+pub use divergence::Comparison;
+
+/// Values of a block of the vocabulary, in each of the two packed forms.
+const BLOCK_VALUES: usize = 1 << 20;
+/// The maximum rows of such a block; a multiple of every micro-kernel's tile.
+const BLOCK_ROWS: usize = 1536;
+/// Hidden states that one thread processes at a time: their logits of a block stay in its cache. A multiple
+/// of the rows of a micro-kernel's tile.
+const TILE: usize = 66;
+
+const CONTIGUOUS: &str = "rows of fresh arrays are contiguous";
+
+/// The frozen matrix `[vocab, d_model]` that turns normed hidden states into logits.
+#[derive(Clone, Debug)]
+pub struct LmHead<'a> {
+    weight: Weight<'a>,
+    /// The factor of the logits.
+    scale: f64,
+    /// Logits l become `cap tanh(l / cap)`.
+    soft_cap: Option<f64>,
+    /// What the products with the matrix are computed in.
+    pub precision: Precision,
+}
+
+impl<'a> LmHead<'a> {
+    /// A head over this matrix, whose logits are scaled and then soft-capped.
+    pub fn new(weight: Weight<'a>, scale: f64, soft_cap: Option<f64>) -> Self {
+        Self { weight, scale, soft_cap, precision: Precision::F32 }
+    }
+
+    /// Turns products into logits.
+    fn finish<T: Real>(&self, products: &mut [T]) {
+        let scale = T::from_f64(self.scale);
+        match self.soft_cap {
+            Some(cap) => elementwise::soft_cap(products, scale, T::from_f64(cap)),
+            None if self.scale != 1.0 => elementwise::scale(products, scale),
+            None => {}
+        }
+    }
+
+    /// The hidden states `[rows, d_model]`, packed in tiles of rows.
+    fn tiles<'x, T: Real>(&self, hidden: ArrayView2<'x, T>) -> impl Iterator<Item = T::PackedLhs<'x>> {
+        let precision = self.precision;
+        let starts = (0..hidden.nrows()).step_by(TILE);
+        starts.map(move |start| {
+            let end = (start + TILE).min(hidden.nrows());
+            T::pack_lhs(hidden.clone().slice_move(s![start..end, ..]), precision)
+        })
+    }
+
+    /// The logits `[rows, vocab]` of a tile from a packed block of the vocabulary.
+    fn tile_logits<T: Real>(&self, hidden: &T::PackedLhs<'_>, w: &T::PackedRhs, vocab: usize) -> Array2<T> {
+        let mut logits = Array2::zeros((T::lhs_rows(hidden), vocab));
+        T::multiply_single(logits.view_mut(), false, hidden, w);
+        self.finish(logits.as_slice_mut().expect(CONTIGUOUS));
+        logits
+    }
+
+    /// All logits `[rows, vocab]` of a few hidden states `[rows, d_model]`.
+    pub fn logits<T: Real>(&self, hidden: ArrayView2<T>) -> Array2<T> {
+        let mut logits = Array2::zeros((hidden.nrows(), self.weight.rows()));
+        let hidden = T::pack_lhs(hidden, self.precision);
+        for vocab in self.row_blocks() {
+            let w = packing::weight_transposed::<T>(&self.weight, vocab.clone(), self.precision);
+            T::multiply(logits.slice_mut(s![.., vocab]), false, &hidden, &w);
+        }
+        let rows = logits.axis_iter_mut(Axis(0)).into_par_iter();
+        rows.for_each(|mut row| self.finish(row.as_slice_mut().expect(CONTIGUOUS)));
+        logits
+    }
+
+    /// The blocks of rows that are decoded together.
+    fn row_blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let rows = self.weight.rows();
+        let step = (BLOCK_VALUES / self.weight.cols()).clamp(1, BLOCK_ROWS);
+        (0..rows).step_by(step).map(move |start| start..(start + step).min(rows))
+    }
+}

@@ -1,0 +1,44 @@
+//! Texts that the model writes, against one that it extends token by token.
+
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use super::with_model;
+use crate::model::{Generator, Transformer};
+
+/// The first token whose cumulative probability is above `point`, as the logits of one pass have it.
+fn sampled(logits: &[f64], point: f64) -> u32 {
+    let max = logits.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+    let total: f64 = logits.iter().map(|l| (l - max).exp()).sum();
+    let mut rest = point * total;
+    let token = logits.iter().position(|l| {
+        rest -= (l - max).exp();
+        rest < 0.0
+    });
+    token.unwrap() as u32
+}
+
+#[test]
+fn texts_written_together_are_those_written_alone() {
+    with_model(|base| {
+        let model = Transformer::<f64>::new(base).unwrap();
+        let (prompts, length) = ([vec![3, 1], vec![7, 9, 2, 4], vec![5, 8]], 12);
+        let texts = model.write(&prompts, length, &mut ChaCha20Rng::seed_from_u64(4), |_| ());
+        // One number a text for each token that is read, as they are drawn.
+        let mut random = ChaCha20Rng::seed_from_u64(4);
+        let mut point = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let points: Vec<Vec<f64>> =
+            (2..length).map(|_| (0..prompts.len()).map(|_| point()).collect()).collect();
+        for (i, (text, prompt)) in texts.iter().zip(&prompts).enumerate() {
+            assert!(text.len() == length && text.starts_with(prompt), "{text:?}");
+            for end in prompt.len()..length {
+                let logits = Generator::new(&model).read(&text[..end]);
+                assert_eq!(
+                    text[end],
+                    sampled(&logits.to_vec(), points[end - 2][i]),
+                    "token {end} of text {i}"
+                );
+            }
+        }
+    });
+}
