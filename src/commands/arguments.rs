@@ -1,6 +1,6 @@
 //! Options that several commands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use curmerge_formats::dtype::DType;
@@ -18,13 +18,13 @@ pub struct SelectionArgs {
     /// Columns and rows of each matrix; U has rank * rank numbers.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     pub rank: u32,
-    /// Matrices to adapt, separated by commas: q k v o gate up down, all, or canonical names. A fused matrix can
-    /// be named, or its parts, such as `blk.0.attn_qkv[q]`. If the model's architecture is not known, any matrix
-    /// can be named.
+    /// Matrices to adapt, separated by commas: q k v o gate up down, all, or canonical names. A fused
+    /// matrix can be named, or its parts, such as `blk.0.attn_qkv[q]`. If the model's architecture is
+    /// not known, any matrix can be named.
     #[arg(long, default_value = "q,k,v")]
     pub targets: String,
-    /// Only matrices of these blocks, counted from 0, such as 24-29. The output of the blocks below is computed
-    /// once for all epochs.
+    /// Only matrices of these blocks, counted from 0, such as 24-29. The output of the blocks below
+    /// is computed once for all epochs.
     #[arg(long, value_name = "FIRST-LAST", value_parser = parse_layers)]
     pub layers: Option<LayerRange>,
     /// How columns and rows are drawn.
@@ -92,9 +92,9 @@ impl AdapterArgs {
 /// How a merge stores tensors.
 #[derive(Clone, Debug, Args)]
 pub struct StorageArgs {
-    /// Types of a whole GGUF file, by llama-quantize's names (q4_k_m, q5_k_s, iq4_xs, f16, ...; see convert); or
-    /// auto, which stores each changed tensor as narrow as --fidelity allows and leaves the others as they are
-    /// [default: every tensor as the base stores it].
+    /// Types of a whole GGUF file, by llama-quantize's names (q4_k_m, q5_k_s, iq4_xs, f16, ...; see
+    /// convert); or auto, which stores each changed tensor as narrow as --fidelity allows and leaves
+    /// the others as they are [default: every tensor as the base stores it].
     #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
     file_type: Option<WholeType>,
     /// Type of the changed tensors alone: f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1,
@@ -172,6 +172,18 @@ fn parse_adapted(name: &str) -> Result<DType, String> {
 fn parse_fidelity(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|x| (0.0..=1.0).contains(x));
     number.ok_or_else(|| "use a number from 0 to 1".into())
+}
+
+/// The text of a file.
+///
+/// # Errors
+/// A file that cannot be read or is not UTF-8.
+pub fn read_text(path: &Path) -> crate::Result<String> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+    String::from_utf8(bytes).map_err(|e| {
+        let place = format!("byte {}", e.utf8_error().valid_up_to());
+        Error::input(path, place, "not UTF-8", "convert the text to UTF-8")
+    })
 }
 
 /// A number of bytes, with an optional suffix K, M, G or T (or KB and so on, as Hugging Face writes them), in

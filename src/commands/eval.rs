@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, json};
 
-use super::arguments::{AdapterArgs, ComputeArgs};
+use super::arguments::{AdapterArgs, ComputeArgs, read_text};
 use crate::base::Base;
 use crate::chat::ChatTemplate;
 use crate::commands::report::progress;
 use crate::commands::report::terminal;
-use crate::eval::{self, Perplexity};
+use crate::eval::{self, Chunks, Divergence, Perplexity};
 use crate::model::Transformer;
 use crate::tokenizer::Tokenizer;
 use crate::train::data::{self, DataOptions, Dataset};
@@ -31,6 +31,13 @@ pub struct EvalArgs {
     /// Text to measure perplexity on, as llama-perplexity does.
     #[arg(long, value_name = "TEXT")]
     pub perplexity: Option<PathBuf>,
+    /// Compare with this model on the text: KL(BASE || model) a token, and how often both find the
+    /// same token the most probable, as llama-perplexity --kl-divergence does.
+    #[arg(long, value_name = "BASE", requires = "perplexity")]
+    pub against: Option<PathBuf>,
+    /// The adapter that the model of --against runs with.
+    #[arg(long, value_name = "ADAPTER", requires = "against")]
+    pub against_adapter: Option<PathBuf>,
     /// Read only the first N chunks of the text [default: all].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub chunks: Option<u32>,
@@ -52,7 +59,23 @@ pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
         let template = base.chat_template(&tokenizer)?;
         examples(&mut model, &tokenizer, template.as_ref(), path, &mut fields, &mut lines)?;
     }
-    if let Some(path) = &args.perplexity {
+    if let (Some(path), Some(other)) = (&args.perplexity, &args.against) {
+        let d = against(&mut model, &tokenizer, path, other, args)?;
+        lines += &format!(
+            "perplexity {:.4}, of the other model {:.4}\nKL {:.6} +/- {:.6} nats a token, the same first token in {:.2} %\n",
+            d.perplexity,
+            d.reference_perplexity,
+            d.kl,
+            d.kl_standard_error,
+            100.0 * d.same_top
+        );
+        fields.insert("perplexity".into(), json!(d.perplexity));
+        fields.insert("against_perplexity".into(), json!(d.reference_perplexity));
+        fields.insert("kl".into(), json!(d.kl));
+        fields.insert("kl_standard_error".into(), json!(d.kl_standard_error));
+        fields.insert("same_top".into(), json!(d.same_top));
+        fields.insert("perplexity_predictions".into(), json!(d.predictions));
+    } else if let Some(path) = &args.perplexity {
         let p = text(&mut model, &tokenizer, path, args)?;
         lines += &format!(
             "perplexity {:.4} +/- {:.4} ({} predictions in {} chunks of {})\n",
@@ -105,11 +128,7 @@ fn text(
     path: &Path,
     args: &EvalArgs,
 ) -> Result<Perplexity> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        let place = format!("byte {}", e.utf8_error().valid_up_to());
-        Error::input(path, place, "not UTF-8", "convert the text to UTF-8")
-    })?;
+    let text = read_text(path)?;
     model.for_context(args.ctx as usize)?;
     let chunks = args.chunks.map(|c| c as usize);
     let mut bar = None;
@@ -119,8 +138,35 @@ fn text(
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    result.map_err(|error| match error.in_file(path) {
+    result.map_err(|error| about_text(error, path))
+}
+
+/// The divergence of the model from that of `--against` on a text.
+fn against(
+    model: &mut Transformer<'_, f32>,
+    tokenizer: &Tokenizer,
+    path: &Path,
+    other: &Path,
+    args: &EvalArgs,
+) -> Result<Divergence> {
+    let base = Base::open(other)?;
+    let adapter = AdapterArgs::plain(args.against_adapter.clone());
+    let mut reference = super::adapted_model(&base, &adapter)?.with_precision(args.compute.precision);
+    let (text, ctx) = (read_text(path)?, args.ctx as usize);
+    model.for_context(ctx)?;
+    reference.for_context(ctx)?;
+    let max_chunks = args.chunks.map(|chunks| chunks as usize);
+    let chunks = Chunks::new(tokenizer, &text, ctx, max_chunks).map_err(|error| about_text(error, path))?;
+    let bar = progress::bar("comparing", chunks.chunks as u64);
+    let result = eval::divergence(model, &reference, &chunks, |done, _| bar.set_position(done as u64));
+    bar.finish_and_clear();
+    result
+}
+
+/// An error of a text, with its file and the option that mends it.
+fn about_text(error: Error, path: &Path) -> Error {
+    match error.in_file(path) {
         Error::File { path, problem, help } => Error::file(path, problem, format!("{help} with --ctx")),
         other => other,
-    })
+    }
 }

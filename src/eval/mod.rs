@@ -1,5 +1,5 @@
-//! Measuring a model: perplexity on a text, and accuracy on choices. [`mean_loss`](crate::train::mean_loss)
-//! gives the loss on a [`Dataset`](crate::train::data::Dataset).
+//! Measuring a model: perplexity on a text, divergence from another model, and accuracy on choices.
+//! [`mean_loss`](crate::train::mean_loss) gives the loss on a [`Dataset`](crate::train::data::Dataset).
 //!
 //! ```
 //! use std::path::Path;
@@ -27,7 +27,11 @@
 //! ```
 
 mod choices;
+mod chunks;
+mod divergence;
 mod perplexity;
 
 pub use choices::{Accuracy, accuracy};
+pub use chunks::Chunks;
+pub use divergence::{Divergence, divergence};
 pub use perplexity::{Perplexity, perplexity};

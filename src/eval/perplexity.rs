@@ -1,19 +1,13 @@
-//! Perplexity as llama.cpp's llama-perplexity computes it.
-//!
-//! The text is divided into chunks of `ctx` tokens that do not overlap. The rest is left out. BOS replaces the
-//! first token of a chunk if the model's tokenizer adds it to a text. Only the second half of each chunk
-//! counts, so every counted prediction has at least `ctx / 2` tokens before it. The texts of control tokens
-//! are ordinary text.
+//! Perplexity as llama.cpp's llama-perplexity computes it,
+//! over [`Chunks`] of the text.
 
 use serde::Serialize;
 
+use super::Chunks;
+use crate::Result;
 use crate::kernels::Real;
-use crate::model::{Batch, Transformer};
+use crate::model::Transformer;
 use crate::tokenizer::Tokenizer;
-use crate::{Error, Result};
-
-/// Tokens that go through the model at a time, in whole chunks.
-const MAX_TOKENS: usize = 1024;
 
 /// A perplexity and its standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -48,33 +42,12 @@ pub fn perplexity<T: Real>(
     max_chunks: Option<usize>,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Perplexity> {
-    if ctx < 4 {
-        let problem = format!("chunks of {ctx} tokens are too short for perplexity");
-        return Err(Error::request(problem, "use 512"));
-    }
-    let tokens = tokenizer.encode_ordinary(text, true)?;
-    let chunks = (tokens.len() / ctx).min(max_chunks.unwrap_or(usize::MAX));
-    if chunks == 0 {
-        return Err(Error::request(
-            format!("the text has {} tokens, fewer than one chunk of {ctx}", tokens.len()),
-            "give a longer text or a smaller context",
-        ));
-    }
-    let first_token = tokenizer.bos().filter(|_| tokenizer.adds_bos());
-    let counted: Vec<bool> = (0..ctx).map(|i| i > ctx / 2).collect();
-    let mut log_probs = Vec::with_capacity(chunks * (ctx / 2));
-    let all: Vec<&[u32]> = tokens.chunks_exact(ctx).take(chunks).collect();
-    for (pass, group) in all.chunks((MAX_TOKENS / ctx).max(1)).enumerate() {
-        let mut batch = Batch::default();
-        for chunk in group {
-            let mut chunk = chunk.to_vec();
-            if let Some(bos) = first_token {
-                chunk[0] = bos;
-            }
-            batch.push(&chunk, &counted);
-        }
-        log_probs.extend(model.log_probs(&batch));
-        progress((pass * (MAX_TOKENS / ctx).max(1) + group.len()).min(chunks), chunks);
+    let Chunks { batches, chunks } = Chunks::new(tokenizer, text, ctx, max_chunks)?;
+    let (mut log_probs, mut done) = (Vec::with_capacity(chunks * (ctx / 2)), 0);
+    for batch in &batches {
+        log_probs.extend(model.log_probs(batch));
+        done += batch.sequences().len();
+        progress(done, chunks);
     }
     Ok(summary(&log_probs, chunks))
 }

@@ -305,3 +305,42 @@ fn a_folder_made_from_a_gguf_file_is_the_same_model() {
     // hf_folder.py wrote the other folder without curmerge.
     ask("hf_shards.py", &[made.hf.as_os_str(), folder.as_os_str(), "3000000".as_ref()], &[]);
 }
+
+#[test]
+fn the_divergence_from_the_base_is_that_of_llama_cpp() {
+    const CTX: usize = 16;
+    let made = made();
+    let merged = made.path("diverged.gguf");
+    let f32 = made.f32.as_os_str();
+    let words = [OsStr::new("merge"), f32, made.adapter.as_os_str(), OsStr::new("-o"), merged.as_os_str()];
+    program::run(&words).done();
+    let ctx = CTX.to_string();
+    let text = demo("text.txt");
+    let words = ["--ctx", &ctx, "--chunks", "3", "--json", "--perplexity"].map(OsStr::new);
+    let files = [text.as_os_str(), "--against".as_ref(), f32];
+    let base = ["eval".as_ref(), merged.as_os_str()];
+    let ours = program::run(&[&base[..], &words, &files].concat()).json();
+
+    let tokenizer = Base::open(&made.f32).unwrap().tokenizer().unwrap();
+    let text = std::fs::read_to_string(text).unwrap();
+    let chunks = curmerge::eval::Chunks::new(&tokenizer, &text, CTX, Some(3)).unwrap();
+    let mut prompts: Vec<&[u32]> = Vec::new();
+    for batch in &chunks.batches {
+        for (row, _) in batch.predictions() {
+            let sequence = batch.sequences().iter().find(|rows| rows.contains(row)).unwrap();
+            prompts.push(&batch.tokens()[sequence.start..=*row]);
+        }
+    }
+    let [reference, model] = [&made.f32, &merged].map(|file| next::theirs_after(file, &prompts));
+    let top = |next: &Next| *next.log_probs.iter().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
+    let (mut kl, mut same) = (0.0, 0.0);
+    for (p0, p) in reference.iter().zip(&model) {
+        kl += p0.log_probs.iter().map(|(id, l0)| l0.exp() * (l0 - p.log_probs[id])).sum::<f64>();
+        same += f64::from(u8::from(top(p0) == top(p)));
+    }
+    let count = prompts.len() as f64;
+    assert_eq!(ours["perplexity_predictions"], prompts.len());
+    let found = ours["kl"].as_f64().unwrap();
+    assert!(kl / count > 1e-2 && (found - kl / count).abs() < 1e-4, "KL {found}, llama.cpp's {}", kl / count);
+    assert_eq!(ours["same_top"].as_f64().unwrap(), same / count);
+}

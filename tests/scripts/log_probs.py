@@ -3,8 +3,9 @@
 
     log_probs.py MODEL.gguf OUT.json [--lora LORA.gguf] < PROMPTS.json
 
-PROMPTS.json is a list of strings of fewer than 256 tokens each. Writes a list of {"ids", "log_probs"} to
-OUT.json: the tokens of the prompt, and {id: natural log-probability} over the whole vocabulary.
+PROMPTS.json is a list of strings, or of lists of token ids, of fewer than 256 tokens each. Writes a list of
+{"ids", "log_probs"} to OUT.json: the tokens of the prompt, and {id: natural log-probability} over the whole
+vocabulary.
 """
 
 import argparse
@@ -26,7 +27,9 @@ def main():
     llama = Llama(a.model, a.lora, context=256)
     answers = []
     for prompt in json.load(sys.stdin):
-        ids = llama.ask("/tokenize", content=prompt, add_special=True, parse_special=True)["tokens"]
+        ids = prompt
+        if isinstance(prompt, str):
+            ids = llama.ask("/tokenize", content=prompt, add_special=True, parse_special=True)["tokens"]
         answers.append({"ids": ids, "log_probs": llama.log_probs(ids, vocabulary)})
     with open(a.out, "w", encoding="utf-8") as out:
         json.dump(answers, out)

@@ -43,6 +43,13 @@ pub fn theirs(model: &Path, lora: Option<&Path>, prompts: &[&str]) -> Vec<Next> 
     read(&answers)
 }
 
+/// llama.cpp's distributions after these tokens.
+#[track_caller]
+pub fn theirs_after(model: &Path, prompts: &[&[u32]]) -> Vec<Next> {
+    let words = [model.as_os_str(), OsStr::new("OUT")];
+    read(&venv::answer("log_probs.py", &words, json!(prompts).to_string().as_bytes()))
+}
+
 /// The answers of a script: a list of `{"ids", "log_probs": {id: natural logarithm}}`.
 pub fn read(answers: &Value) -> Vec<Next> {
     let number = |(id, value): (&String, &Value)| (id.parse().unwrap(), value.as_f64().unwrap());
