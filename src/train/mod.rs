@@ -1,12 +1,16 @@
-//! Fitting the matrices U: epochs over shuffled examples, AdamW, warm-up and cosine, validation, patience.
+//! Fitting the matrices U: epochs over shuffled examples, AdamW, warm-up and cosine, validation,
+//! patience.
 //!
-//! [`Trainer::advance`] takes one step or makes one validation at a time. [`train()`] calls it to the end of a
-//! run: [`Observer`]s get every step and validation, and a flag stops the run. A [`State`] holds all that a
-//! run carries from one step to the next, so a resumed run gives the same result as one that never stopped.
+//! [`Trainer::advance`] takes one step or makes one validation at a time. [`train()`] calls it to the end
+//! of a run: [`Observer`]s get every step and validation, and a flag stops the run. A [`State`] holds all
+//! that a run carries from one step to the next, so a resumed run gives the same result as one that never
+//! stopped.
 
+pub mod anchor;
 pub mod batches;
 pub mod checkpoint;
 pub mod data;
+pub mod fisher;
 mod frozen_cache;
 mod loss;
 pub mod metrics;
@@ -14,6 +18,7 @@ mod observer;
 pub mod optimizer;
 mod options;
 pub mod patience;
+mod penalty;
 mod report;
 pub mod schedule;
 mod state;
@@ -26,6 +31,7 @@ use crate::Result;
 pub use loss::mean_loss;
 pub use observer::{Event, Observer, Step, Validation};
 pub use options::TrainOptions;
+pub use penalty::{Penalty, Replay};
 pub use report::{End, TrainReport};
 pub use state::{Progress, State};
 pub use trainer::Trainer;

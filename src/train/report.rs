@@ -66,6 +66,7 @@ impl TrainReport {
             final_loss: self.loss(),
             losses: Some(self.kept_losses().to_vec()),
             valid_loss: self.kept_validation(),
+            protection: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::frozen_cache::FrozenCache;
 use super::loss::{loss_and_gradients, mean_loss_cached};
 use super::report::recent;
 use super::schedule::Schedule;
-use super::{End, Event, State, Step, TrainOptions, TrainReport, Validation, optimizer, patience};
+use super::{End, Event, Penalty, State, Step, TrainOptions, TrainReport, Validation, optimizer, patience};
 use crate::model::Transformer;
 use crate::{Error, Result};
 
@@ -47,6 +47,7 @@ pub struct Trainer<'t, 'b> {
     data: &'t Dataset,
     valid: Option<&'t Dataset>,
     options: &'t TrainOptions,
+    penalty: Option<&'t Penalty<'t>>,
     schedule: Schedule,
     steps_of_epoch: u64,
     validate_every: u64,
@@ -135,7 +136,14 @@ impl<'t, 'b> Trainer<'t, 'b> {
             data,
             valid,
             options,
+            penalty: None,
         })
+    }
+
+    /// Train with this penalty. It is of the matrices that are attached to the model, in their order.
+    #[must_use]
+    pub fn with_penalty(self, penalty: &'t Penalty<'t>) -> Self {
+        Self { penalty: Some(penalty), ..self }
     }
 
     /// All that a run needs to be resumed.
@@ -232,6 +240,10 @@ impl<'t, 'b> Trainer<'t, 'b> {
         let gradient_norm = optimizer::clip(&mut gradients, self.options.clip);
         if !(loss + gradient_norm).is_finite() {
             return Err(Error::Diverged { steps: done });
+        }
+        // After clipping: the limit is for the noise of the task's gradient, and the penalty has none.
+        if let Some(penalty) = self.penalty {
+            penalty.add_to(&mut gradients, self.model, &self.state.matrices, done);
         }
         let learning_rate = self.schedule.rate(done);
         let state = &mut self.state;

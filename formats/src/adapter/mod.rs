@@ -73,6 +73,9 @@ pub struct Training {
     /// Loss on the validation file, if there was one, nats per token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_loss: Option<f64>,
+    /// How the model was kept from forgetting, if a penalty did it: its name and its options.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<String>,
 }
 
 /// The model that an adapter belongs to.

@@ -44,6 +44,7 @@ fn adapter() -> Adapter {
             final_loss: 0.1 + 0.2,
             losses: Some(vec![1.0 / 3.0, 0.3]),
             valid_loss: None,
+            protection: None,
         }),
         targets: vec![
             target("blk.0.attn_q", &[0, 2, 5], &[1, 7]),

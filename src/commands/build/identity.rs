@@ -29,6 +29,7 @@ pub(super) fn of(
         None => none(),
     };
     let mut settings = args.training.settings();
+    settings.extend(args.protection.settings()?);
     settings.extend([
         ("base", format!("{} ({}, {})", base.name(), base.architecture().name, base.container())),
         ("--data", digest(&data.sha256)),
@@ -50,8 +51,8 @@ pub(super) fn of(
     })
 }
 
-/// The digests of the base's tensors. A new adapter has them all; one that `--init` names may come from another
-/// container.
+/// The digests of the base's tensors. A new adapter has them all; one that `--init` names may come from
+/// another container.
 fn base_digests(base: &Base, adapter: &Adapter, init: bool) -> BTreeMap<String, String> {
     if init {
         return fingerprint::base_info(base, &[]).other_tensors;

@@ -4,6 +4,7 @@ mod examples;
 mod identity;
 mod introduction;
 mod outcome;
+mod protection;
 mod sample;
 mod saving;
 mod training;
@@ -20,11 +21,13 @@ use super::report::{progress::TrainingProgress, terminal};
 use super::select::select;
 use crate::base::Base;
 use crate::model::Transformer;
+use crate::train::anchor::AnchorOptions;
 use crate::train::checkpoint::CheckpointFile;
-use crate::train::{self, End, Observer, State, TrainOptions, TrainReport, Trainer};
+use crate::train::{self, End, Observer, Penalty, State, TrainOptions, TrainReport, Trainer};
 use crate::{Error, Result};
 use examples::{ExampleArgs, Examples};
 use outcome::Outcome;
+use protection::ProtectionArgs;
 use saving::SavingArgs;
 use training::TrainingArgs;
 
@@ -42,7 +45,7 @@ pub struct BuildArgs {
     pub examples: ExampleArgs,
     /// Print the first example as the model will see it, with the target tokens marked, and do not train. It
     /// takes no options of training.
-    #[arg(long, conflicts_with_all = ["output", "SelectionArgs", "TrainingArgs", "ComputeArgs", "SavingArgs"])]
+    #[arg(long, conflicts_with_all = ["output", "SelectionArgs", "TrainingArgs", "ProtectionArgs", "ComputeArgs", "SavingArgs"])]
     pub show_sample: bool,
     /// The adapter to write.
     #[arg(short, long, value_name = "ADAPTER", required_unless_present = "show_sample")]
@@ -53,6 +56,9 @@ pub struct BuildArgs {
     /// How U is trained.
     #[command(flatten)]
     pub training: TrainingArgs,
+    /// How the model is kept from forgetting.
+    #[command(flatten)]
+    pub protection: ProtectionArgs,
     /// How the model computes.
     #[command(flatten)]
     pub compute: ComputeArgs,
@@ -64,6 +70,7 @@ pub struct BuildArgs {
 /// Trains an adapter.
 pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     args.training.check()?;
+    args.protection.check()?;
     let base = Base::open(&args.base)?;
     if args.show_sample {
         return sample::run(args, &base, json);
@@ -76,7 +83,8 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let examples = Examples::read(args, &base)?;
     let mut adapter = initial_adapter(args, &base)?;
     let mut model = adapted_model(args, &base, &examples, &adapter)?;
-    let options = args.training.options(args.selection.seed, args.saving.save_every, output);
+    let (shrink, seed) = (args.protection.shrink(), args.selection.seed);
+    let options = args.training.options(shrink, seed, args.saving.save_every, output);
     let mut checkpoints = match args.saving.checkpoints() {
         true => {
             let identity = identity::of(args, &base, &adapter, &examples)?;
@@ -95,14 +103,17 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
         introduction::print(&base, &examples.data, &adapter, steps, resumed_at)?;
     }
 
+    let penalty = args.protection.penalty(&base, &mut model, seed, options.memory)?;
     let start = Instant::now();
-    let report = train(args, &mut model, &examples, &options, resumed, checkpoints.as_mut());
+    let run = Run { options: &options, penalty: penalty.as_ref(), resumed };
+    let report = train(args, &mut model, &examples, run, checkpoints.as_mut());
     let seconds = start.elapsed().as_secs_f64();
     let report = report.map_err(|error| without_adapter(error, checkpoints.as_ref()))?;
 
     model.store(&mut adapter.targets);
     let max_seq_len = args.examples.max_seq_len.into();
-    adapter.training = Some(Training { max_seq_len, ..report.record(&examples.data, &options) });
+    let protection = args.protection.record()?;
+    adapter.training = Some(Training { max_seq_len, protection, ..report.record(&examples.data, &options) });
     adapter.write(output, &inputs)?;
     let checkpoint = checkpoints.as_ref().filter(|_| report.end == End::Stopped).map(CheckpointFile::path);
     if let (Some(file), None) = (&checkpoints, checkpoint) {
@@ -142,9 +153,17 @@ fn adapted_model<'b>(
     adapter: &Adapter,
 ) -> Result<Transformer<'b, f32>> {
     let mut model = Transformer::new(base)?.with_precision(args.compute.precision);
-    model.for_context(examples.max_tokens())?;
+    model.for_context(examples.max_tokens().max(AnchorOptions::default().length))?;
     model.attach(&adapter.targets, adapter.scale)?;
     Ok(model)
+}
+
+/// What a training run is to do.
+struct Run<'a> {
+    options: &'a TrainOptions,
+    penalty: Option<&'a Penalty<'a>>,
+    /// The state of the run that this one resumes.
+    resumed: Option<State>,
 }
 
 /// Trains with a progress bar, logs and checkpoints, until the run ends or Ctrl-C stops it.
@@ -152,11 +171,11 @@ fn train(
     args: &BuildArgs,
     model: &mut Transformer<'_, f32>,
     examples: &Examples,
-    options: &TrainOptions,
-    resumed: Option<State>,
+    run: Run<'_>,
     checkpoints: Option<&mut CheckpointFile<'_>>,
 ) -> Result<TrainReport> {
     let Examples { data, valid } = examples;
+    let Run { options, penalty, resumed } = run;
     let resumed_at = resumed.as_ref().map(|state| state.progress.steps());
     let mut logs = args.saving.logs(resumed_at)?;
     let mut progress = TrainingProgress::new(options.steps(data.examples.len()), resumed_at.unwrap_or(0));
@@ -167,6 +186,10 @@ fn train(
         let trainer = match resumed {
             Some(state) => Trainer::resume(model, data, valid.as_ref(), options, state)?,
             None => Trainer::new(model, data, valid.as_ref(), options)?,
+        };
+        let trainer = match penalty {
+            Some(penalty) => trainer.with_penalty(penalty),
+            None => trainer,
         };
         train::train(trainer, stop, &mut observers)
     });

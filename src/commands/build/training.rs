@@ -1,6 +1,6 @@
-//! The options that decide the result of training. An option is added here and nowhere else in `commands`: the
-//! field, its place in a checkpoint's identity ([`TrainingArgs::settings`]) and in the library's options
-//! ([`TrainingArgs::options`]). The compiler points out an option that either forgets.
+//! The options that decide the result of training. An option is added here and nowhere else in
+//! `commands`: the field, its place in a checkpoint's identity ([`TrainingArgs::settings`]) and in the
+//! library's options ([`TrainingArgs::options`]). The compiler points out an option that either forgets.
 
 use std::path::{Path, PathBuf};
 
@@ -20,8 +20,8 @@ pub struct TrainingArgs {
     /// Measure it every N steps instead, and at the end.
     #[arg(long, value_name = "N", requires = "valid", value_parser = clap::value_parser!(u64).range(1..))]
     pub valid_every: Option<u64>,
-    /// End the run when the loss on --valid has not improved for P measurements. The adapter is that of the best
-    /// measurement, even if the run reaches its last step or is stopped.
+    /// End the run when the loss on --valid has not improved for P measurements. The adapter is that
+    /// of the best measurement, even if the run reaches its last step or is stopped.
     #[arg(long, value_name = "P", requires = "valid", value_parser = clap::value_parser!(u64).range(1..))]
     pub patience: Option<u64>,
     /// Factor of the change: W + scale C U R.
@@ -36,8 +36,9 @@ pub struct TrainingArgs {
     /// Examples a step.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_size: u32,
-    /// Batches a step: the gradients of K batches are added up, for the mean loss over all their target tokens.
-    /// The result has the same bytes as with K times the --batch-size. Memory depends on neither, since at most
+    /// Batches a step: the gradients of K batches are added up, for the mean loss over all their
+    /// target tokens. The result has the same bytes as with K times the --batch-size. Memory depends
+    /// on neither, since at most
     /// 1024 tokens or one example go through the model at a time.
     #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     pub grad_accum: u32,
@@ -47,13 +48,11 @@ pub struct TrainingArgs {
     /// Share of U that a step subtracts, times the learning rate.
     #[arg(long, default_value_t = 0.0)]
     pub weight_decay: f32,
-    /// Upper limit of the memory for activations of the backward pass, then for packed weights, such as 500M or
+    /// Upper limit of the memory for activations of the backward pass, then for packed weights, such
+    /// as 500M or
     /// 4G. What does not fit is computed again, which takes longer and gives the same results.
     #[arg(long, default_value = "400M", value_name = "SIZE", value_parser = parse_size)]
     pub memory: u64,
-    /// Factor on what U gained, at the end of the run: below 1 the model learns less, and forgets much less.
-    #[arg(long, default_value_t = TrainOptions::default().shrink)]
-    pub shrink: f32,
     /// Upper limit of the norm of the gradients.
     #[arg(long, default_value_t = TrainOptions::default().clip)]
     pub clip: f64,
@@ -65,14 +64,8 @@ pub struct TrainingArgs {
 impl TrainingArgs {
     /// Refuses numbers that cannot be used.
     pub(super) fn check(&self) -> Result<()> {
-        let positive = |name: &str, x: f64, zero_allowed: bool| {
-            let fits = x.is_finite() && (x > 0.0 || zero_allowed && x == 0.0);
-            let help = "give a positive number";
-            if fits { Ok(()) } else { Err(Error::request(format!("--{name} {x} cannot be used"), help)) }
-        };
         positive("lr", self.lr, false)?;
         positive("clip", self.clip, false)?;
-        positive("shrink", self.shrink.into(), false)?;
         positive("weight-decay", self.weight_decay.into(), true)?;
         positive("scale", self.scale.abs().into(), false)
     }
@@ -94,7 +87,6 @@ impl TrainingArgs {
             lr,
             weight_decay,
             memory,
-            shrink,
             clip,
             init: _,
         } = self;
@@ -104,7 +96,6 @@ impl TrainingArgs {
             ("--batch-size times --grad-accum", self.examples_a_step().to_string()),
             ("--lr", lr.to_string()),
             ("--weight-decay", weight_decay.to_string()),
-            ("--shrink", shrink.to_string()),
             ("--clip", clip.to_string()),
             ("--memory", memory.to_string()),
             ("--valid-every", number(*valid_every)),
@@ -113,7 +104,13 @@ impl TrainingArgs {
     }
 
     /// The same for the library, for an adapter that is written to `output`.
-    pub(super) fn options(&self, seed: u64, save_every: Option<u64>, output: &Path) -> TrainOptions {
+    pub(super) fn options(
+        &self,
+        shrink: f32,
+        seed: u64,
+        save_every: Option<u64>,
+        output: &Path,
+    ) -> TrainOptions {
         // Without `..`, on both sides: neither an option here nor one of the library can be forgotten.
         let &Self {
             valid: _,
@@ -127,7 +124,6 @@ impl TrainingArgs {
             lr,
             weight_decay,
             memory,
-            shrink,
             clip,
             init: _,
         } = self;
@@ -154,4 +150,11 @@ impl TrainingArgs {
     fn examples_a_step(&self) -> u64 {
         u64::from(self.batch_size) * u64::from(self.grad_accum)
     }
+}
+
+/// Refuses a number that is not positive, or 0 where that is allowed.
+pub(super) fn positive(option: &str, x: f64, zero_allowed: bool) -> Result<()> {
+    let fits = x.is_finite() && (x > 0.0 || zero_allowed && x == 0.0);
+    let help = "give a positive number";
+    if fits { Ok(()) } else { Err(Error::request(format!("--{option} {x} cannot be used"), help)) }
 }

@@ -156,6 +156,20 @@ fn a_killed_run_resumes_to_the_same_bytes() {
     assert!(line.contains("adapter.checkpoint: ") && line.contains("no checkpoint"), "{line}");
 }
 
+#[test]
+fn a_killed_run_with_a_penalty_resumes_to_the_same_bytes() {
+    for protect in ["fisher", "replay"] {
+        let run = Run::new(&["--epochs", "20", "--protect", protect, "--anchor-texts", "12"]);
+        run.ran("whole", &["--threads", "2"]).done();
+        run.killed("adapter", &["--save-every", "3"]);
+        run.ran("adapter", &["--save-every", "3", "--threads", "1", "--resume"]).done();
+        assert!(
+            run.bytes("adapter") == run.bytes("whole"),
+            "{protect}: the resumed run wrote another adapter"
+        );
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_resumes_to_the_same_bytes() {

@@ -8,6 +8,7 @@ mod inspected;
 mod interrupted;
 mod ollama;
 mod onnx;
+mod protected;
 mod refused;
 mod repeated;
 mod sampled;

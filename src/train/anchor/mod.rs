@@ -1,0 +1,86 @@
+//! The anchor: texts that say what the base model knows, so that training can keep it.
+//!
+//! By default the model writes them itself: sampling at a temperature of 1 turns what it knows into
+//! examples, so no data is asked of the user. Each text begins with BOS, if the tokenizer adds one, and a
+//! token drawn uniformly from the vocabulary. A chat model writes half of its texts through its template,
+//! from the beginning of a user's turn, since that is how it is asked.
+
+mod written;
+
+use crate::chat::ChatTemplate;
+use crate::model::{Batch, Transformer};
+use crate::tokenizer::Tokenizer;
+use crate::{Error, Result};
+use rand_chacha::ChaCha20Rng;
+
+pub use written::AnchorOptions;
+
+/// Texts of the base model's own distribution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    /// The tokens of each text, at least two.
+    pub texts: Vec<Vec<u32>>,
+}
+
+impl Anchor {
+    /// Texts that `model` writes, by [`AnchorOptions`]. `progress` gets the tokens that each text
+    /// has, and will have.
+    ///
+    /// # Errors
+    /// A chat template that cannot be rendered.
+    pub fn self_written(
+        model: &Transformer<'_, f32>,
+        tokenizer: &Tokenizer,
+        template: Option<&ChatTemplate>,
+        options: &AnchorOptions,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<Self> {
+        written::write(model, tokenizer, template, options, progress)
+    }
+
+    /// Pieces of a text, of [`AnchorOptions::length`] tokens each, spread evenly over it; fewer than
+    /// [`AnchorOptions::texts`] if it is short.
+    ///
+    /// # Errors
+    /// A text that cannot be tokenized, or that is shorter than one piece.
+    pub fn from_text(tokenizer: &Tokenizer, text: &str, options: &AnchorOptions) -> Result<Self> {
+        let tokens = tokenizer.encode_ordinary(text, false)?;
+        let pieces: Vec<&[u32]> = tokens.chunks_exact(options.length).collect();
+        if pieces.is_empty() {
+            let problem = format!("{} tokens are less than one piece of {}", tokens.len(), options.length);
+            return Err(Error::request(problem, "give a longer text"));
+        }
+        let count = options.texts.min(pieces.len());
+        let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
+        let texts = (0..count).map(|i| {
+            let mut text = pieces[i * pieces.len() / count].to_vec();
+            if let Some(bos) = bos {
+                text[0] = bos;
+            }
+            text
+        });
+        Ok(Self { texts: texts.collect() })
+    }
+
+    /// The texts as batches of whole texts of at most `max_tokens` tokens (but at least one text), with all
+    /// tokens but the first of each predicted.
+    pub fn batches(&self, max_tokens: usize) -> Vec<Batch> {
+        let mut batches: Vec<Batch> = Vec::new();
+        for text in &self.texts {
+            let full = batches.last().is_none_or(|batch| batch.tokens().len() + text.len() > max_tokens);
+            if full {
+                batches.push(Batch::default());
+            }
+            if let Some(batch) = batches.last_mut() {
+                batch.push(text, &vec![true; text.len()]);
+            }
+        }
+        batches
+    }
+}
+
+/// A number in [0, 1).
+pub(super) fn uniform(random: &mut ChaCha20Rng) -> f64 {
+    use rand_chacha::rand_core::Rng;
+    (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}

@@ -1,0 +1,137 @@
+//! The estimate of a Fisher matrix from texts.
+
+use std::ops::Range;
+
+use half::bf16;
+use ndarray::{Array2, ArrayView2, Axis, s};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rayon::prelude::*;
+
+use super::{Block, CONTIGUOUS, Fisher, MATRIX_LIMIT};
+use crate::kernels::{bf16 as rounding, matmul, matmul_single};
+use crate::model::{TermSink, Transformer};
+use crate::train::anchor::{Anchor, uniform};
+
+/// Tokens that go through the model at a time, in whole texts.
+const MAX_TOKENS: usize = 1024;
+/// Share of the samples in F; the rest is K-FAC's.
+const SAMPLES_SHARE: f32 = 0.5;
+/// Added to the diagonal of K-FAC's factors, as a share of their mean diagonal.
+const DAMPING: f32 = 0.01;
+
+/// What is summed for one matrix U `[c, r]`.
+struct Moments {
+    /// vec(G_s) of each text so far, `[texts, c r]`.
+    samples: Array2<bf16>,
+    /// Sums of h h^T `[c, c]` and z z^T `[r, r]`.
+    factors: [Array2<f32>; 2],
+}
+
+/// Takes the moments of the texts of a batch.
+struct Texts<'a> {
+    /// The rows of each text in h and z.
+    sequences: &'a [Range<usize>],
+    /// The index of the first text in `samples`.
+    first: usize,
+    moments: &'a mut [Moments],
+}
+
+impl TermSink<f32> for Texts<'_> {
+    fn add(&mut self, slot: usize, h: ArrayView2<f32>, z: ArrayView2<f32>) {
+        let Moments { samples, factors: [sh, sz] } = &mut self.moments[slot];
+        matmul(sh.view_mut(), true, h.t(), h);
+        matmul(sz.view_mut(), true, z.t(), z);
+        let mut own = samples.slice_mut(s![self.first..self.first + self.sequences.len(), ..]);
+        own.axis_iter_mut(Axis(0)).into_par_iter().zip(self.sequences).for_each(|(mut row, text)| {
+            let mut g = Array2::zeros((h.ncols(), z.ncols()));
+            let [h, z] = [h, z].map(|x| x.slice_move(s![text.clone(), ..]));
+            matmul_single(g.view_mut(), false, h.t(), z);
+            round(g.as_slice().expect(CONTIGUOUS), row.as_slice_mut().expect(CONTIGUOUS));
+        });
+    }
+}
+
+impl Fisher {
+    /// The Fisher information of the matrices U that are attached to `model`, which must be zero, on
+    /// these texts. Labels are sampled with `seed`. `progress` gets the texts done and their number.
+    pub fn estimate(
+        model: &Transformer<'_, f32>,
+        shapes: &[(usize, usize)],
+        anchor: &Anchor,
+        seed: u64,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Self {
+        let texts = anchor.texts.len();
+        let mut moments: Vec<Moments> = shapes
+            .iter()
+            .map(|&(c, r)| Moments {
+                samples: Array2::from_elem((texts, c * r), bf16::ZERO),
+                factors: [Array2::zeros((c, c)), Array2::zeros((r, r))],
+            })
+            .collect();
+        let mut random = ChaCha20Rng::seed_from_u64(seed);
+        let (mut predictions, mut done) = (0, 0);
+        for batch in anchor.batches(MAX_TOKENS) {
+            let x = model.forward_frozen(&batch);
+            let mut sink = Texts { sequences: batch.sequences(), first: done, moments: &mut moments };
+            model.backward_from(x, &batch, &mut sink, |head, hidden| {
+                let points: Vec<f64> = (0..hidden.nrows()).map(|_| uniform(&mut random)).collect();
+                let labels = head.sample(hidden, &points);
+                ((), head.loss_backward(hidden, &labels, 1.0).1)
+            });
+            predictions += batch.predictions().len();
+            done += batch.sequences().len();
+            progress(done, texts);
+        }
+        let blocks = moments.into_par_iter().map(|moments| moments.block(predictions)).collect();
+        Self { blocks, predictions }
+    }
+}
+
+impl Moments {
+    /// F from the sums over this many predictions.
+    fn block(self, predictions: usize) -> Block {
+        let Moments { samples, factors: [sh, sz] } = self;
+        let weight = SAMPLES_SHARE / predictions as f32;
+        let trace: f64 = samples.iter().map(|g| g.to_f64() * g.to_f64()).sum::<f64>() / predictions as f64;
+        let [mut sh, sz] = [sh, sz].map(damped);
+        let own = f64::from(sh.diag().sum()) * f64::from(sz.diag().sum());
+        let factor = if own > 0.0 { f64::from(1.0 - SAMPLES_SHARE) * trace / own } else { 0.0 };
+        sh *= factor as f32;
+        let block = Block::Samples { samples, weight, factors: [sh, sz] };
+        block.as_matrix_if_small()
+    }
+}
+
+/// A second moment with a share of its mean diagonal added to the diagonal.
+fn damped(mut moment: Array2<f32>) -> Array2<f32> {
+    let add = DAMPING * moment.diag().sum() / moment.nrows().max(1) as f32;
+    moment.diag_mut().iter_mut().for_each(|x| *x += add);
+    moment
+}
+
+impl Block {
+    /// F as a matrix, if U is small.
+    pub(super) fn as_matrix_if_small(self) -> Self {
+        let Block::Samples { samples, weight, factors: [sh, sz] } = &self else { return self };
+        let size = samples.ncols();
+        if size > MATRIX_LIMIT {
+            return self;
+        }
+        let r = sz.nrows();
+        let mut f = Array2::from_shape_fn((size, size), |(i, j)| sh[[i / r, j / r]] * sz[[i % r, j % r]]);
+        let mut wide = Array2::zeros(samples.dim());
+        for (mut wide, row) in wide.rows_mut().into_iter().zip(samples.rows()) {
+            super::widen(row.as_slice().expect(CONTIGUOUS), wide.as_slice_mut().expect(CONTIGUOUS));
+        }
+        let scaled = &wide * *weight;
+        matmul_single(f.view_mut(), true, scaled.t(), wide.view());
+        Block::Matrix(f)
+    }
+}
+
+fn round(wide: &[f32], rounded: &mut [bf16]) {
+    use half::slice::HalfFloatSliceExt;
+    rounding::to_bf16(wide, rounded.reinterpret_cast_mut());
+}

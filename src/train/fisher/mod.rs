@@ -1,0 +1,188 @@
+//! The Fisher information of the matrices U at U = 0, and the penalty made of it (elastic weight
+//! consolidation, Kirkpatrick et al. 2017, arXiv 1612.00796).
+//!
+//! Near U = 0, the divergence of the adapted model from its base is quadratic in U:
+//!
+//! ```text
+//! KL(base || adapted) a token ~ 1/2 sum over matrices of u^T F u       u = vec(U), row-major
+//! F = (1/T) sum over texts s of vec(G_s) vec(G_s)^T                    G_s = sum over tokens of h z^T, [c, r]
+//! ```
+//!
+//! G_s is the gradient of the log-probability of a text whose labels are sampled from the model itself
+//! (so F is the true Fisher matrix, not the empirical one), and T the number of predictions. A few
+//! hundred texts sample a matrix of r^2 rows poorly, so F is half this and half its Kronecker factors
+//! (K-FAC, Martens and Grosse 2015, arXiv 1503.05671), which are less exact and less noisy:
+//!
+//! ```text
+//! F <- F/2 + c/2 (Sh kron Sz)      Sh = sum of h h^T, Sz = sum of z z^T, with 1 % of their mean diagonal added;
+//!                                  c makes the traces equal
+//! ```
+//!
+//! The penalty adds `lambda F u` to the gradient of U after it is clipped, which costs no pass through
+//! the model.
+
+mod estimate;
+
+use half::bf16;
+use ndarray::{Array2, ArrayView2};
+use rayon::prelude::*;
+
+use crate::kernels::{bf16 as rounding, elementwise, matmul_single, reduce};
+
+/// Up to this many numbers in U, F is kept as a matrix; above, as its samples.
+const MATRIX_LIMIT: usize = 256;
+
+/// The Fisher information of every trained matrix, as one block each.
+#[derive(Clone, Debug)]
+pub struct Fisher {
+    blocks: Vec<Block>,
+    /// Predictions that it was estimated from.
+    predictions: usize,
+}
+
+/// F of one matrix U `[c, r]`.
+#[derive(Clone, Debug)]
+enum Block {
+    /// F itself, `[c r, c r]`.
+    Matrix(Array2<f32>),
+    /// F as the sum of `weight g g^T` over the rows g of `samples` `[texts, c r]`, and `factors[0]
+    /// kron factors[1]`.
+    Samples { samples: Array2<bf16>, weight: f32, factors: [Array2<f32>; 2] },
+}
+
+impl Fisher {
+    /// F u of each matrix, shaped as the matrices: `[c, r]`.
+    pub fn times(&self, matrices: &[Array2<f32>]) -> Vec<Array2<f32>> {
+        self.blocks.par_iter().zip(matrices).map(|(block, u)| block.times(u.view())).collect()
+    }
+
+    /// The divergence that these matrices should cost by this F: 1/2 sum of u^T F u, nats a token.
+    pub fn divergence(&self, matrices: &[Array2<f32>]) -> f64 {
+        let products = self.times(matrices);
+        0.5 * products.iter().zip(matrices).map(|(fu, u)| dot(fu, u)).sum::<f64>()
+    }
+
+    /// Predictions that it was estimated from.
+    pub fn predictions(&self) -> usize {
+        self.predictions
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn bytes(&self) -> usize {
+        let bytes = |block: &Block| match block {
+            Block::Matrix(f) => f.len() * size_of::<f32>(),
+            Block::Samples { samples, factors, .. } => {
+                samples.len() * size_of::<bf16>()
+                    + factors.iter().map(|s| s.len() * size_of::<f32>()).sum::<usize>()
+            }
+        };
+        self.blocks.iter().map(bytes).sum()
+    }
+}
+
+fn dot(a: &Array2<f32>, b: &Array2<f32>) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}
+
+impl Block {
+    fn times(&self, u: ArrayView2<f32>) -> Array2<f32> {
+        let mut product = Array2::zeros(u.dim());
+        let flat: Vec<f32> = u.iter().copied().collect();
+        match self {
+            Block::Matrix(f) => {
+                product.iter_mut().zip(f.rows()).for_each(|(p, row)| {
+                    *p = reduce::dot(row.as_slice().expect(CONTIGUOUS), &flat);
+                });
+            }
+            Block::Samples { samples, weight, factors: [sh, sz] } => {
+                let mut half_product = Array2::zeros(u.dim());
+                matmul_single(half_product.view_mut(), false, sh.view(), u);
+                matmul_single(product.view_mut(), false, half_product.view(), sz.view());
+                let mut wide = vec![0.0f32; flat.len()];
+                let sum = product.as_slice_mut().expect(CONTIGUOUS);
+                for row in samples.rows() {
+                    widen(row.as_slice().expect(CONTIGUOUS), &mut wide);
+                    let along = weight * reduce::dot(&wide, &flat);
+                    elementwise::add_scaled(sum, along, &wide);
+                }
+            }
+        }
+        product
+    }
+}
+
+const CONTIGUOUS: &str = "fresh arrays are contiguous";
+
+/// Widens bfloat16, exactly.
+fn widen(rounded: &[bf16], wide: &mut [f32]) {
+    use half::slice::HalfFloatSliceExt;
+    rounding::from_bf16(rounded.reinterpret_cast(), wide);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rand_chacha::ChaCha20Rng;
+    use rand_chacha::rand_core::SeedableRng;
+
+    use super::*;
+    use crate::base::Base;
+    use crate::cur::{SelectionOptions, new_adapter};
+    use crate::model::Transformer;
+    use crate::train::anchor::{Anchor, AnchorOptions, uniform};
+
+    fn random(shape: (usize, usize), size: f32, stream: &mut ChaCha20Rng) -> Array2<f32> {
+        Array2::from_shape_simple_fn(shape, || size * (2.0 * uniform(stream) - 1.0) as f32)
+    }
+
+    #[test]
+    fn a_matrix_and_its_samples_give_the_same_products() {
+        let mut stream = ChaCha20Rng::seed_from_u64(1);
+        let (c, r, texts) = (3, 5, 7);
+        let samples = random((texts, c * r), 1.0, &mut stream).mapv(bf16::from_f32);
+        let factors = [(c, c), (r, r)].map(|shape| {
+            let x = random(shape, 1.0, &mut stream);
+            x.dot(&x.t())
+        });
+        let block = Block::Samples { samples, weight: 0.3, factors };
+        let u = random((c, r), 1.0, &mut stream);
+        let [Block::Matrix(f), samples] = [block.clone().as_matrix_if_small(), block] else {
+            panic!("a small F is a matrix")
+        };
+        assert!((&f - &f.t()).iter().all(|x| x.abs() < 1e-5), "F is symmetric");
+        let [a, b] = [Block::Matrix(f), samples].map(|block| block.times(u.view()));
+        assert!((&a - &b).iter().all(|x| x.abs() < 1e-5), "{a} {b}");
+    }
+
+    /// The demo model with every matrix adapted at rank 4, and texts that it wrote.
+    fn with_demo(work: impl FnOnce(Transformer<'_, f32>, &Anchor)) {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo/model.gguf");
+        let base = Base::open(base).unwrap();
+        let mut model = Transformer::new(&base).unwrap();
+        let selection = SelectionOptions { rank: 4, targets: "all".into(), ..Default::default() };
+        model.attach(&new_adapter(&base, &selection).unwrap().targets, 1.0).unwrap();
+        let options = AnchorOptions { texts: 96, length: 32, seed: 1 };
+        let anchor = Anchor::self_written(&model, &base.tokenizer().unwrap(), None, &options, |_, _| ());
+        work(model, &anchor.unwrap());
+    }
+
+    #[test]
+    fn half_the_quadratic_form_is_the_divergence() {
+        with_demo(|mut model, anchor| {
+            let plain = model.clone();
+            let shapes: Vec<_> = model.trainable_mut().iter().map(|u| u.dim()).collect();
+            let fisher = Fisher::estimate(&model, &shapes, anchor, 2, |_, _| ());
+            let mut stream = ChaCha20Rng::seed_from_u64(3);
+            for _ in 0..3 {
+                let matrices: Vec<_> = shapes.iter().map(|&shape| random(shape, 0.02, &mut stream)).collect();
+                model.trainable_mut().into_iter().zip(&matrices).for_each(|(u, value)| u.assign(value));
+                let rows: Vec<_> =
+                    anchor.batches(1024).iter().flat_map(|batch| model.compare(&plain, batch)).collect();
+                let measured = rows.iter().map(|row| row.kl).sum::<f64>() / rows.len() as f64;
+                let ratio = fisher.divergence(&matrices) / measured;
+                assert!((0.7..1.4).contains(&ratio), "predicted / measured {measured} = {ratio}");
+            }
+        });
+    }
+}

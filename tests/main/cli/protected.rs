@@ -1,0 +1,130 @@
+//! Runs that keep what the model knew: `--protect`, `--anchor`, and `eval --against`.
+
+use std::path::Path;
+
+use curmerge_formats::adapter::Adapter;
+use serde_json::Value;
+
+use super::folder;
+use crate::support::fixture::demo;
+use crate::support::program::{Ran, run};
+
+/// Trains on the demo's examples with these words.
+fn build(out: &Path, words: &[&str]) -> Ran {
+    let [base, data] = ["model.gguf", "train.jsonl"].map(|name| demo(name).to_str().unwrap().to_owned());
+    let fixed = ["build", &base, "--data", &data, "-o", out.to_str().unwrap(), "--json"];
+    let few = ["--targets", "all", "--rank", "4", "--max-steps", "40", "--lr", "0.01"];
+    run(&fixed.iter().chain(&few).chain(words).map(std::ffi::OsStr::new).collect::<Vec<_>>())
+}
+
+/// KL(base || adapted) on the demo's text, and the loss on its validation examples.
+fn measured(adapter: &Path) -> (f64, f64) {
+    let [base, text, valid] = ["model.gguf", "text.txt", "valid.jsonl"].map(demo);
+    let answer = curmerge!(
+        "eval",
+        base,
+        "--adapter",
+        adapter,
+        "--perplexity",
+        text,
+        "--against",
+        base,
+        "--ctx",
+        "64",
+        "--chunks",
+        "40",
+        "--data",
+        valid,
+        "--json"
+    )
+    .json();
+    let number = |key: &str| answer[key].as_f64().unwrap_or_else(|| panic!("no {key} in {answer}"));
+    assert!(number("same_top") > 0.0 && number("against_perplexity") > 1.0, "{answer}");
+    (number("kl"), number("loss"))
+}
+
+#[test]
+fn a_penalty_keeps_more_of_the_base_and_learns_too() {
+    let folder = folder();
+    let out = |name: &str| folder.path().join(name);
+    let untrained = out("untrained");
+    curmerge!("select", demo("model.gguf"), "-o", untrained, "--targets", "all", "--rank", "4").done();
+    let (kl, before) = measured(&untrained);
+    assert!(kl.abs() < 1e-6, "U = 0 changes nothing: {kl}");
+
+    build(&out("none"), &["--protect", "none"]).done();
+    let (unprotected, learnt) = measured(&out("none"));
+    let few = ["--anchor-texts", "64"];
+    let text = demo("text.txt");
+    let text = ["--anchor", text.to_str().unwrap()];
+    for (name, words) in [
+        ("fisher", &["--protect", "fisher"][..]),
+        ("replay", &["--protect", "replay"]),
+        ("fisher on a text", &[&["--protect", "fisher"][..], &text].concat()),
+    ] {
+        build(&out(name), &[words, &few].concat()).done();
+        let (kl, loss) = measured(&out(name));
+        assert!(kl < 0.5 * unprotected, "{name}: KL {kl}, unprotected {unprotected}");
+        let record = Adapter::read(out(name)).unwrap().training.unwrap().protection.unwrap();
+        assert!(record.contains(words[1]) && record.contains("--anchor-texts 64"), "{record}");
+        let share = (before - loss) / (before - learnt);
+        assert!(share > 0.5, "{name}: loss {loss}, unprotected {learnt}, before {before}");
+    }
+}
+
+#[test]
+fn a_stronger_penalty_keeps_more() {
+    let folder = folder();
+    let kl = |lambda: &str| {
+        let out = folder.path().join(lambda);
+        build(&out, &["--protect", "fisher", "--anchor-texts", "32", "--lambda", lambda]).done();
+        measured(&out).0
+    };
+    let [weak, strong] = ["3", "300"].map(kl);
+    assert!(strong < 0.3 * weak, "KL {weak} at 3, {strong} at 300");
+}
+
+#[test]
+fn an_anchor_that_cannot_be_used_is_refused() {
+    let folder = folder();
+    let short = folder.path().join("short.txt");
+    std::fs::write(&short, "a few words").unwrap();
+    let out = folder.path().join("adapter");
+    for (path, part) in [(short, "give a longer text"), (folder.path().join("missing.txt"), "missing.txt")] {
+        let line = build(&out, &["--protect", "fisher", "--anchor", path.to_str().unwrap()]).refusal();
+        assert!(line.contains(part) && line.contains(path.to_str().unwrap()), "{line}");
+    }
+    for lambda in ["-1", "nan", "inf"] {
+        let line = build(&out, &["--protect", "fisher", &format!("--lambda={lambda}")]).refusal();
+        assert!(line.contains("--lambda"), "{line}");
+    }
+    assert!(!out.exists());
+}
+
+#[test]
+fn models_of_other_vocabularies_do_not_compare() {
+    let other = crate::support::fixture::family("llama3", "model.gguf");
+    let line = curmerge!(
+        "eval",
+        demo("model.gguf"),
+        "--perplexity",
+        demo("text.txt"),
+        "--against",
+        other,
+        "--ctx",
+        "32"
+    )
+    .refusal();
+    assert!(line.contains("tokens") && line.contains("compare"), "{line}");
+}
+
+#[test]
+fn a_model_is_no_distance_from_itself() {
+    let base = demo("model.gguf");
+    let answer: Value =
+        curmerge!("eval", base, "--perplexity", demo("text.txt"), "--against", base, "--ctx", "64", "--json")
+            .json();
+    assert_eq!(answer["same_top"], 1.0);
+    assert_eq!(answer["perplexity"], answer["against_perplexity"]);
+    assert!(answer["kl"].as_f64().unwrap().abs() < 1e-9, "{answer}");
+}
