@@ -64,7 +64,8 @@ fn written_keys_belong_to_the_family() {
     }
 }
 
-/// llama.cpp's converter permutes q and k of exactly the families whose pairs are neighbours in GGUF.
+/// The order of a folder's rotary rows, and with it that of ONNX, follows from GGUF's only if llama.cpp's
+/// converter permutes q and k of exactly the families whose pairs are neighbours in GGUF.
 #[test]
 fn rotary_rows_are_permuted_for_interleaved_pairs_only() {
     for architecture in ALL {

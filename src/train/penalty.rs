@@ -18,7 +18,7 @@ pub enum Penalty<'a> {
         lambda: f32,
     },
     /// `lambda KL(base || adapted)` a token, on one text of the anchor a step.
-    Replay(Replay<'a>),
+    Replay(Box<Replay<'a>>),
 }
 
 /// The divergence from the base on texts that the model is to keep.

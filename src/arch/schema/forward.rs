@@ -26,8 +26,9 @@ pub enum NormKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Positions {
     /// RoPE; in the canonical layout the two entries of a pair are neighbours (`LLAMA_ROPE_TYPE_NORM` in
-    /// llama.cpp). Its converter permutes q and k: their tensors have
-    /// [`rotary_halves`](super::TensorNames::rotary_halves).
+    /// llama.cpp). Of every family here, the converter permutes q and k: their tensors have
+    /// [`rotary_halves`](super::TensorNames::rotary_halves). Families that keep neighbours in the folder too
+    /// (ERNIE 4.5, GLM) need a field for the folder's order first, since ONNX has halves.
     RopeInterleaved,
     /// RoPE; the two entries of a pair are half the rotated length apart (`LLAMA_ROPE_TYPE_NEOX`).
     RopeHalf,

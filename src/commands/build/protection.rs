@@ -131,7 +131,7 @@ impl ProtectionArgs {
         let anchor = self.anchor(base, model, memory, &options)?;
         let penalty = if self.protect == Protection::Replay {
             let reference = model.clone();
-            Penalty::Replay(Replay { reference, anchor, lambda: self.lambda().into(), seed })
+            Penalty::Replay(Box::new(Replay { reference, anchor, lambda: self.lambda().into(), seed }))
         } else {
             let bar = progress::bar("measuring what to keep", anchor.texts.len() as u64);
             model.limit_activations(memory);

@@ -61,7 +61,7 @@ impl<'a> LmHead<'a> {
         let starts = (0..hidden.nrows()).step_by(TILE);
         starts.map(move |start| {
             let end = (start + TILE).min(hidden.nrows());
-            T::pack_lhs(hidden.clone().slice_move(s![start..end, ..]), precision)
+            T::pack_lhs(hidden.slice_move(s![start..end, ..]), precision)
         })
     }
 

@@ -100,7 +100,7 @@ impl Moments {
         let factor = if own > 0.0 { f64::from(1.0 - SAMPLES_SHARE) * trace / own } else { 0.0 };
         sh *= factor as f32;
         let block = Block::Samples { samples, weight, factors: [sh, sz] };
-        block.as_matrix_if_small()
+        block.into_matrix_if_small()
     }
 }
 
@@ -113,7 +113,7 @@ fn damped(mut moment: Array2<f32>) -> Array2<f32> {
 
 impl Block {
     /// F as a matrix, if U is small.
-    pub(super) fn as_matrix_if_small(self) -> Self {
+    pub(super) fn into_matrix_if_small(self) -> Self {
         let Block::Samples { samples, weight, factors: [sh, sz] } = &self else { return self };
         let size = samples.ncols();
         if size > MATRIX_LIMIT {

@@ -147,7 +147,7 @@ mod tests {
         });
         let block = Block::Samples { samples, weight: 0.3, factors };
         let u = random((c, r), 1.0, &mut stream);
-        let [Block::Matrix(f), samples] = [block.clone().as_matrix_if_small(), block] else {
+        let [Block::Matrix(f), samples] = [block.clone().into_matrix_if_small(), block] else {
             panic!("a small F is a matrix")
         };
         assert!((&f - &f.t()).iter().all(|x| x.abs() < 1e-5), "F is symmetric");
