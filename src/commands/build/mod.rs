@@ -21,7 +21,6 @@ use super::report::{progress::TrainingProgress, terminal};
 use super::select::select;
 use crate::base::Base;
 use crate::model::Transformer;
-use crate::train::anchor::AnchorOptions;
 use crate::train::checkpoint::CheckpointFile;
 use crate::train::{self, End, Observer, Penalty, State, TrainOptions, TrainReport, Trainer};
 use crate::{Error, Result};
@@ -153,7 +152,7 @@ fn adapted_model<'b>(
     adapter: &Adapter,
 ) -> Result<Transformer<'b, f32>> {
     let mut model = Transformer::new(base)?.with_precision(args.compute.precision);
-    model.for_context(examples.max_tokens().max(AnchorOptions::default().length))?;
+    model.for_context(examples.max_tokens().max(args.protection.anchor_length(base)))?;
     model.attach(&adapter.targets, adapter.scale)?;
     Ok(model)
 }

@@ -127,7 +127,8 @@ impl ProtectionArgs {
         // What the base knows, also for an adapter that is trained further: U = 0.
         let matrices: Vec<_> = model.trainable_mut().iter().map(|u| (*u).clone()).collect();
         model.trainable_mut().into_iter().for_each(|u| u.fill(0.0));
-        let options = AnchorOptions { texts: self.anchor_texts as usize, seed, ..Default::default() };
+        let (texts, length) = (self.anchor_texts as usize, self.anchor_length(base));
+        let options = AnchorOptions { texts, length, seed };
         let anchor = self.anchor(base, model, memory, &options)?;
         let penalty = if self.protect == Protection::Replay {
             let reference = model.clone();
@@ -143,6 +144,12 @@ impl ProtectionArgs {
         };
         model.trainable_mut().into_iter().zip(matrices).for_each(|(u, value)| u.assign(&value));
         Ok(Some(penalty))
+    }
+
+    /// Tokens of the anchor's texts; 0 without a penalty. Learned positions limit them.
+    pub(super) fn anchor_length(&self, base: &Base) -> usize {
+        let length = AnchorOptions::default().length.min(base.max_tokens().unwrap_or(usize::MAX));
+        if self.has_penalty() { length } else { 0 }
     }
 
     fn has_penalty(&self) -> bool {

@@ -102,6 +102,34 @@ fn an_anchor_that_cannot_be_used_is_refused() {
 }
 
 #[test]
+fn a_model_with_few_positions_writes_short_texts() {
+    let folder = folder();
+    let [base, data, out] = [
+        crate::support::fixture::family("gpt2", "model.gguf"),
+        folder.path().join("data.jsonl"),
+        folder.path().join("adapter"),
+    ];
+    std::fs::write(&data, "{\"text\": \"the cat sat on the mat\"}\n").unwrap();
+    for protect in ["fisher", "replay"] {
+        let words = [
+            "--targets",
+            "all",
+            "--rank",
+            "2",
+            "--max-steps",
+            "1",
+            "--anchor-texts",
+            "4",
+            "--protect",
+            protect,
+        ];
+        let files = ["build".as_ref(), base.as_os_str(), "--data".as_ref(), data.as_os_str(), "-o".as_ref()];
+        let words = words.iter().map(std::ffi::OsStr::new);
+        run(&files.into_iter().chain([out.as_os_str()]).chain(words).collect::<Vec<_>>()).done();
+    }
+}
+
+#[test]
 fn models_of_other_vocabularies_do_not_compare() {
     let other = crate::support::fixture::family("llama3", "model.gguf");
     let line = curmerge!(
