@@ -102,6 +102,8 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
         introduction::print(&base, &examples.data, &adapter, steps, resumed_at)?;
     }
 
+    // Before training, so that a file that goes missing meanwhile does not cost the result.
+    let protection = args.protection.record()?;
     let penalty = args.protection.penalty(&base, &mut model, seed, options.memory)?;
     let start = Instant::now();
     let run = Run { options: &options, penalty: penalty.as_ref(), resumed };
@@ -111,7 +113,6 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
 
     model.store(&mut adapter.targets);
     let max_seq_len = args.examples.max_seq_len.into();
-    let protection = args.protection.record()?;
     adapter.training = Some(Training { max_seq_len, protection, ..report.record(&examples.data, &options) });
     adapter.write(output, &inputs)?;
     let checkpoint = checkpoints.as_ref().filter(|_| report.end == End::Stopped).map(CheckpointFile::path);
@@ -133,6 +134,7 @@ fn inputs<'a>(args: &'a BuildArgs, base: &'a Base) -> Vec<&'a Path> {
     inputs.push(&args.data);
     inputs.extend(args.training.valid.as_deref());
     inputs.extend(args.training.init.as_deref());
+    inputs.extend(args.protection.anchor_file());
     inputs
 }
 

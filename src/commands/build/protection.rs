@@ -1,6 +1,6 @@
 //! What `curmerge build` does so that the model keeps what it knew.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use curmerge_formats::sha256_hex;
@@ -41,9 +41,8 @@ pub struct ProtectionArgs {
     /// less, and forgets much less [default: 0.55].
     #[arg(long)]
     pub shrink: Option<f32>,
-    /// With --protect fisher or replay: strength of the penalty. A higher one keeps more and learns
-    /// less [default: 30, and
-    /// 10 for replay].
+    /// With --protect fisher or replay: strength of the penalty. A higher one keeps more and learns less
+    /// [default: 30 for fisher, 10 for replay].
     #[arg(long)]
     pub lambda: Option<f32>,
     /// With --protect fisher or replay: texts of what the model is to keep. `self`: the model writes
@@ -144,6 +143,14 @@ impl ProtectionArgs {
         };
         model.trainable_mut().into_iter().zip(matrices).for_each(|(u, value)| u.assign(&value));
         Ok(Some(penalty))
+    }
+
+    /// The file that `--anchor` names, if the run reads it.
+    pub(super) fn anchor_file(&self) -> Option<&Path> {
+        match &self.anchor {
+            AnchorSource::File(path) if self.has_penalty() => Some(path),
+            _ => None,
+        }
     }
 
     /// Tokens of the anchor's texts; 0 without a penalty. Learned positions limit them.

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView1};
 
-use super::{batch, distance, targets, with_model};
+use super::{batch, distance, numeric_gradient, targets, with_model};
 use crate::base::Base;
 use crate::model::{Batch, Transformer};
 
@@ -66,18 +66,8 @@ fn a_divergence_has_the_gradient_of_finite_differences() {
             head.kl_backward(hidden, reference.view(), 0.3)
         });
         assert!((0.3 * rows.iter().sum::<f64>() - divergence(&adapted, &batch)).abs() < 1e-12);
-        const STEP: f64 = 1e-5;
         for (slot, gradient) in gradients.iter().enumerate() {
-            let mut numeric = Array2::zeros(gradient.dim());
-            for at in ndarray::indices(numeric.dim()) {
-                let mut shifted = |by: f64| {
-                    adapted.trainable_mut()[slot][at] += by;
-                    let value = divergence(&adapted, &batch);
-                    adapted.trainable_mut()[slot][at] -= by;
-                    value
-                };
-                numeric[at] = (shifted(STEP) - shifted(-STEP)) / (2.0 * STEP);
-            }
+            let numeric = numeric_gradient(&mut adapted, slot, |model| divergence(model, &batch));
             let error = distance(gradient, &numeric);
             assert!(error < 1e-6, "slot {slot}: relative error {error}");
         }

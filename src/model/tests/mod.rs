@@ -132,24 +132,34 @@ fn distance(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
     (a - b).iter().fold(0.0f64, |m, x| m.max(x.abs())) / size
 }
 
+/// The gradient of `value` with respect to the trained matrix in this slot, by central differences.
+fn numeric_gradient<'b>(
+    model: &mut Transformer<'b, f64>,
+    slot: usize,
+    value: impl Fn(&Transformer<'b, f64>) -> f64,
+) -> Array2<f64> {
+    const STEP: f64 = 1e-5;
+    let mut numeric = Array2::zeros(model.trainable_mut()[slot].dim());
+    for at in ndarray::indices(numeric.dim()) {
+        let mut shifted = |by: f64| {
+            model.trainable_mut()[slot][at] += by;
+            let value = value(model);
+            model.trainable_mut()[slot][at] -= by;
+            value
+        };
+        numeric[at] = (shifted(STEP) - shifted(-STEP)) / (2.0 * STEP);
+    }
+    numeric
+}
+
 fn check_gradients(base: &Base, only: &str) {
     let mut model = Transformer::<f64>::new(base).unwrap();
     model.attach(&targets(base, only), 0.7).unwrap();
     let batch = batch();
     let (log_probs, gradients) = model.gradients(&batch, 0.1);
     assert_eq!(log_probs, model.log_probs(&batch));
-    const STEP: f64 = 1e-5;
     for (slot, gradient) in gradients.iter().enumerate() {
-        let mut numeric = Array2::zeros(gradient.dim());
-        for at in ndarray::indices(numeric.dim()) {
-            let mut shifted = |by: f64| {
-                model.trainable_mut()[slot][at] += by;
-                let loss = loss(&model, &batch);
-                model.trainable_mut()[slot][at] -= by;
-                loss
-            };
-            numeric[at] = (shifted(STEP) - shifted(-STEP)) / (2.0 * STEP);
-        }
+        let numeric = numeric_gradient(&mut model, slot, |model| loss(model, &batch));
         let error = distance(gradient, &numeric);
         assert!(error < 1e-7, "slot {slot} of '{only}': relative error {error}");
     }

@@ -99,6 +99,11 @@ fn an_anchor_that_cannot_be_used_is_refused() {
         assert!(line.contains("--lambda"), "{line}");
     }
     assert!(!out.exists());
+    let text = folder.path().join("anchor.txt");
+    std::fs::copy(demo("text.txt"), &text).unwrap();
+    build(&text, &["--protect", "fisher", "--anchor", text.to_str().unwrap()]).refusal();
+    let kept = [text, demo("text.txt")].map(|path| std::fs::read(path).unwrap());
+    assert!(kept[0] == kept[1], "the adapter replaced the anchor");
 }
 
 #[test]
