@@ -1,9 +1,10 @@
 //! Weighted draws without replacement from a ChaCha20 stream for each tensor.
 
 use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_chacha::rand_core::SeedableRng;
 use sha2::{Digest, Sha256};
 
+use crate::kernels::random::uniform;
 use crate::{Error, Result};
 
 /// Which index set is drawn. Each has its own random stream.
@@ -47,7 +48,7 @@ pub fn sample(weights: &[f64], count: u32, name: &str, axis: Axis, seed: u64) ->
     let mut drawn = Vec::with_capacity(count as usize);
     for _ in 0..count {
         let total: f64 = remaining.iter().sum();
-        let fraction = (stream.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let fraction = uniform(&mut stream);
         let index = invert(&remaining, fraction * total);
         remaining[index] = 0.0;
         drawn.push(index as u32);

@@ -17,6 +17,7 @@ pub mod norms;
 mod pool;
 mod precision;
 mod product;
+pub mod random;
 mod real;
 pub mod reduce;
 pub mod rope;

@@ -1,7 +1,9 @@
 //! Sampling of the next token from logits.
 
 use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_chacha::rand_core::SeedableRng;
+
+use crate::kernels::random::uniform;
 
 /// Greedy decoding, or temperature sampling with top-k and top-p.
 #[derive(Debug)]
@@ -39,7 +41,7 @@ impl Sampler {
             })
             .map_or(order.len(), |last| last + 1);
         order.truncate(nucleus);
-        let mut point = (self.stream.next_u64() >> 11) as f64 / (1u64 << 53) as f64 * kept;
+        let mut point = uniform(&mut self.stream) * kept;
         for &i in &order {
             point -= weight(i);
             if point < 0.0 {

@@ -2,11 +2,11 @@
 
 use ndarray::{Array2, Axis, s};
 use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::Rng;
 
 use super::attention::{self, SequenceRows};
 use super::transformer::Transformer;
 use crate::kernels::Real;
+use crate::kernels::random::uniform;
 
 /// The keys or values of all sequences in one block, `[sequences * length, kv_heads * head_dim]`: a
 /// sequence has `length` rows in a row.
@@ -35,8 +35,7 @@ impl<T: Real> Transformer<'_, T> {
         let mut read = 0..shortest;
         while read.start < length.saturating_sub(1) {
             let hidden = self.read_all(&texts, read.clone(), length, &mut caches);
-            let points: Vec<f64> =
-                texts.iter().map(|_| (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64).collect();
+            let points: Vec<f64> = texts.iter().map(|_| uniform(random)).collect();
             let sampled = self.head.sample(hidden.view(), &points);
             for (text, token) in texts.iter_mut().zip(sampled) {
                 if text.len() == read.end && text.len() < length {

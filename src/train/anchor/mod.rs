@@ -11,7 +11,6 @@ use crate::chat::ChatTemplate;
 use crate::model::{Batch, Transformer};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
-use rand_chacha::ChaCha20Rng;
 
 pub use written::AnchorOptions;
 
@@ -77,10 +76,4 @@ impl Anchor {
         }
         batches
     }
-}
-
-/// A number in [0, 1).
-pub(super) fn uniform(random: &mut ChaCha20Rng) -> f64 {
-    use rand_chacha::rand_core::Rng;
-    (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -3,9 +3,10 @@
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use super::{Anchor, uniform};
+use super::Anchor;
 use crate::Result;
 use crate::chat::{ChatTemplate, Message};
+use crate::kernels::random::uniform;
 use crate::model::Transformer;
 use crate::tokenizer::Tokenizer;
 

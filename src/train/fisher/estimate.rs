@@ -9,9 +9,10 @@ use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
 use super::{Block, CONTIGUOUS, Fisher, MATRIX_LIMIT};
+use crate::kernels::random::uniform;
 use crate::kernels::{bf16 as rounding, matmul, matmul_single};
 use crate::model::{TermSink, Transformer};
-use crate::train::anchor::{Anchor, uniform};
+use crate::train::anchor::Anchor;
 
 /// Tokens that go through the model at a time, in whole texts.
 const MAX_TOKENS: usize = 1024;

@@ -129,8 +129,9 @@ mod tests {
     use super::*;
     use crate::base::Base;
     use crate::cur::{SelectionOptions, new_adapter};
+    use crate::kernels::random::uniform;
     use crate::model::Transformer;
-    use crate::train::anchor::{Anchor, AnchorOptions, uniform};
+    use crate::train::anchor::{Anchor, AnchorOptions};
 
     fn random(shape: (usize, usize), size: f32, stream: &mut ChaCha20Rng) -> Array2<f32> {
         Array2::from_shape_simple_fn(shape, || size * (2.0 * uniform(stream) - 1.0) as f32)
