@@ -1,4 +1,5 @@
-//! Measuring a model: perplexity on a text, divergence from another model, and accuracy on choices.
+//! Measuring a model: perplexity on a text, divergence from another model, accuracy on choices, and answers
+//! that match exactly.
 //! [`mean_loss`](crate::train::mean_loss) gives the loss on a [`Dataset`](crate::train::data::Dataset).
 //!
 //! ```
@@ -26,11 +27,13 @@
 //! # }
 //! ```
 
+mod answers;
 mod choices;
 mod chunks;
 mod divergence;
 mod perplexity;
 
+pub use answers::{Answer, Answers, answers};
 pub use choices::{Accuracy, accuracy};
 pub use chunks::Chunks;
 pub use divergence::{Divergence, divergence};
