@@ -92,8 +92,8 @@ impl<'m, 'a, T: Real> GrowingTexts<'m, 'a, T> {
         }
     }
 
-    /// Reads the next tokens. Returns the normed hidden states after the last of them, `[open texts, d_model]`;
-    /// `None` if no text can be extended.
+    /// Reads the next tokens. Returns the normed hidden states after the last of them, `[open texts,
+    /// d_model]`; `None` if no text can be extended.
     fn read(&mut self) -> Option<Array2<T>> {
         let more = !self.open.is_empty() && self.next.start < self.length.saturating_sub(1);
         more.then(|| self.read_next())

@@ -18,9 +18,9 @@ pub struct Question {
     pub answer: String,
 }
 
-/// Reads a file of `{"prompt", "completion"}`, or of `{"messages"}` whose last turn is the assistant's answer.
-/// `template` is the model's chat template, which only conversations need. `context` is the model's context,
-/// in tokens.
+/// Reads a file of `{"prompt", "completion"}`, or of `{"messages"}` whose last turn is the assistant's
+/// answer. `template` is the model's chat template, which only conversations need. `context` is the model's
+/// context, in tokens.
 ///
 /// # Errors
 /// If the file cannot be read; if a line has no prompt, a prompt that leaves no room for an answer, or no
