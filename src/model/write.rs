@@ -48,6 +48,7 @@ impl<T: Real> Transformer<'_, T> {
     ) -> Vec<Vec<u32>> {
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let mut texts = GrowingTexts::new(self, prompts, longest + max_tokens);
+        texts.close(|_, _| max_tokens == 0);
         while let Some(hidden) = texts.read() {
             let logits = self.head.logits(hidden.view());
             let tokens: Vec<u32> = logits.rows().into_iter().map(|row| likeliest(row.iter())).collect();
