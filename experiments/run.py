@@ -104,15 +104,21 @@ def name_of(run):
 
 
 def text_file(places, base, kind, split):
-    """The text of this kind for a base; made if it is missing."""
+    """The text of this kind for a base."""
     folder = {"wiki": places.work / "wiki", "code": places.work / "code", "self": HERE / "data" / "self" / base}[kind]
-    file = folder / f"{split}.txt"
-    if not file.exists():
-        words = {"wiki": [places.data / "wikitext2" / "wiki.test.raw"], "code": []}
-        if kind not in words:
+    return folder / f"{split}.txt"
+
+
+def make_texts(places, base, split):
+    """Makes the texts that are missing. What a base writes takes long, and is kept in data/."""
+    sources = {"wiki": [places.data / "wikitext2" / "wiki.test.raw"], "code": []}
+    for kind in TEXTS:
+        file = text_file(places, base, kind, split)
+        if file.exists():
+            continue
+        if kind not in sources:
             raise SystemExit(f"{file} is missing: tasks/texts.py writes it")
-        subprocess.run([sys.executable, HERE / "tasks" / "texts.py", kind, *words[kind], folder], check=True)
-    return file
+        subprocess.run([sys.executable, HERE / "tasks" / "texts.py", kind, *sources[kind], file.parent], check=True)
 
 
 def training_file(places, task):
@@ -193,6 +199,8 @@ class Run:
         if not self.missing():
             return
         print(self.name, flush=True)
+        for split in self.run["splits"]:
+            make_texts(self.places, self.run["base"], split)
         if self.trains() and not ("build" in self.found and self.adapter.exists()):
             self.train()
         for key, model, words in self.missing():

@@ -1,4 +1,4 @@
-"""Questions over many subjects, for tone.py and selftext.py: lists of subjects, and templates for each."""
+"""Questions over many subjects, for tone.py: lists of subjects, and templates for each."""
 
 import random
 
@@ -112,7 +112,7 @@ def questions(seed=0):
 
 
 def split(sizes, seed=0):
-    """Lists of so many questions each, no subject in two of them, and a last list of what remains."""
+    """Lists of these lengths, no subject in two of them."""
     found = questions(seed)
     names = list(dict.fromkeys(subject for subject, _ in found))
     by_subject = {name: [question for subject, question in found if subject == name] for name in names}
@@ -122,4 +122,4 @@ def split(sizes, seed=0):
         while len(chosen) < size:
             chosen += by_subject[next(names)][: size - len(chosen)]
         lists.append(chosen)
-    return [*lists, [question for name in names for question in by_subject[name]]]
+    return lists
