@@ -134,10 +134,8 @@ impl ProtectionArgs {
             Penalty::Replay(Box::new(Replay { reference, anchor, lambda: self.lambda().into(), seed }))
         } else {
             let bar = progress::bar("measuring what to keep", anchor.texts.len() as u64);
-            model.limit_activations(memory);
-            let shapes: Vec<_> = matrices.iter().map(|u| u.dim()).collect();
             let estimate =
-                Fisher::estimate(model, &shapes, &anchor, seed, |done, _| bar.set_position(done as u64));
+                Fisher::estimate(model, &anchor, seed, memory, |done, _| bar.set_position(done as u64));
             bar.finish_and_clear();
             Penalty::Fisher { fisher: estimate, lambda: self.lambda() }
         };
@@ -178,12 +176,11 @@ impl ProtectionArgs {
         match &self.anchor {
             AnchorSource::Written => {
                 let template = base.chat_template(&tokenizer)?;
-                model.cache_packed_weights(memory);
-                let bar = progress::bar("writing texts of what to keep", options.length as u64);
-                let anchor =
-                    Anchor::self_written(model, &tokenizer, template.as_ref(), options, |done, _| {
-                        bar.set_position(done as u64);
-                    });
+                let tokens = options.texts * options.length;
+                let bar = progress::bar("writing texts of what to keep", tokens as u64);
+                let on_token = |done, _| bar.set_position(done as u64);
+                let template = template.as_ref();
+                let anchor = Anchor::self_written(model, &tokenizer, template, options, memory, on_token);
                 bar.finish_and_clear();
                 anchor
             }

@@ -27,35 +27,61 @@ impl Default for AnchorOptions {
     }
 }
 
+/// More texts than this are not faster together.
+const MAX_GROUP: u64 = 128;
 /// Draws of a first token before any token is taken. More than a few are rare.
 const DRAWS: usize = 100;
 
 /// See [`Anchor::self_written`].
 pub(super) fn write(
-    model: &Transformer<'_, f32>,
+    model: &mut Transformer<'_, f32>,
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
     options: &AnchorOptions,
+    memory: u64,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Anchor> {
-    let mut random = ChaCha20Rng::seed_from_u64(options.seed);
+    let AnchorOptions { texts: count, length, seed } = *options;
+    // A stream for each text, so that texts do not depend on how many are written together.
+    let mut generators: Vec<ChaCha20Rng> = (0..count as u64)
+        .map(|text| {
+            let mut generator = ChaCha20Rng::seed_from_u64(seed);
+            generator.set_stream(text);
+            generator
+        })
+        .collect();
     let header = template.map(|template| user_header(template, tokenizer)).transpose()?.flatten();
-    let header = header.filter(|header| header.len() < options.length);
-    let through_template = if header.is_some() { options.texts / 2 } else { 0 };
-    let plain = (through_template..options.texts).map(|_| first_tokens(model, tokenizer, &mut random));
-    let mut texts = Vec::with_capacity(options.texts);
+    let header = header.filter(|header| header.len() < length);
+    let through_template = if header.is_some() { count / 2 } else { 0 };
+    let plain = count - through_template;
+    let prompts: Vec<Vec<u32>> = generators[..plain]
+        .iter_mut()
+        .map(|generator| first_tokens(model, tokenizer, generator))
+        .chain(vec![header.unwrap_or_default(); through_template])
+        .collect();
+    let group = group_size(model, length, memory);
+    let mut texts = Vec::with_capacity(count);
     // Prompts of one length pass through the model together.
-    for prompts in [plain.collect(), vec![header.unwrap_or_default(); through_template]] {
-        if prompts.is_empty() {
-            continue;
+    for range in [0..plain, plain..count] {
+        let (prompts, generators) = (&prompts[range.clone()], &mut generators[range]);
+        for (prompts, generators) in prompts.chunks(group).zip(generators.chunks_mut(group)) {
+            let (done, new) = (texts.len() * length, prompts.len());
+            let on_token = |tokens| progress(done + new * tokens, count * length);
+            texts.extend(model.write(prompts, length, generators, on_token));
         }
-        texts.extend(
-            model.write(&prompts, options.length, &mut random, |tokens| progress(tokens, options.length)),
-        );
     }
     texts.iter_mut().for_each(|text| end(text, tokenizer));
     texts.retain(|text| text.len() > 1);
     Ok(Anchor { texts })
+}
+
+/// How many texts are written together: half of the memory holds their keys and values, and what remains
+/// the weights packed for products.
+fn group_size(model: &mut Transformer<'_, f32>, length: usize, memory: u64) -> usize {
+    let bytes_a_text = model.kv_cache_bytes_per_token().saturating_mul(length as u64).max(1);
+    let group = (memory / 2 / bytes_a_text).clamp(1, MAX_GROUP);
+    model.cache_packed_weights_forward(memory.saturating_sub(group * bytes_a_text));
+    group as usize
 }
 
 /// BOS, if the tokenizer adds one, and a token drawn uniformly from those that spell ordinary text.
