@@ -56,6 +56,15 @@ impl<T: Real> Transformer<'_, T> {
         Ok(())
     }
 
+    /// The model without its terms. Both share the frozen weights and what is packed of them.
+    #[must_use]
+    pub fn without_terms(&self) -> Self {
+        let mut base = self.clone();
+        base.terms.clear();
+        base.blocks.iter_mut().flat_map(Block::adaptable_mut).for_each(|linear| linear.term = None);
+        base
+    }
+
     /// Copies the U of each attached term back into the targets that were given to [`Self::attach`].
     pub fn store(&mut self, targets: &mut [AdapterTarget])
     where
