@@ -17,6 +17,7 @@ use curmerge_formats::adapter::{Adapter, Training};
 
 use super::arguments::{ComputeArgs, SelectionArgs};
 use super::interrupt;
+use super::kept::Kept;
 use super::report::{progress::TrainingProgress, terminal};
 use super::select::select;
 use crate::base::Base;
@@ -44,7 +45,7 @@ pub struct BuildArgs {
     pub examples: ExampleArgs,
     /// Print the first example as the model will see it, with the target tokens marked, and do not train. It
     /// takes no options of training.
-    #[arg(long, conflicts_with_all = ["output", "SelectionArgs", "TrainingArgs", "ProtectionArgs", "ComputeArgs", "SavingArgs"])]
+    #[arg(long, conflicts_with_all = ["output", "SelectionArgs", "TrainingArgs", "ProtectionArgs", "AnchorArgs", "ComputeArgs", "SavingArgs"])]
     pub show_sample: bool,
     /// The adapter to write.
     #[arg(short, long, value_name = "ADAPTER", required_unless_present = "show_sample")]
@@ -84,9 +85,10 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let mut model = adapted_model(args, &base, &examples, &adapter)?;
     let (shrink, seed) = (args.protection.shrink(), args.selection.seed);
     let options = args.training.options(shrink, seed, args.saving.save_every, output);
+    let texts = args.protection.anchor_texts(&base, &model, &examples.data, &options);
     let mut checkpoints = match args.saving.checkpoints() {
         true => {
-            let identity = identity::of(args, &base, &adapter, &examples)?;
+            let identity = identity::of(args, &base, &adapter, &examples, texts)?;
             Some(CheckpointFile::new(CheckpointFile::beside(output), &inputs, identity))
         }
         false => None,
@@ -102,9 +104,14 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
         introduction::print(&base, &examples.data, &adapter, steps, resumed_at)?;
     }
 
+    if !json && texts > 0 {
+        terminal::print(&args.protection.anchor.line(&base, texts))?;
+    }
     // Before training, so that a file that goes missing meanwhile does not cost the result.
-    let protection = args.protection.record()?;
-    let penalty = args.protection.penalty(&base, &mut model, seed, options.memory)?;
+    let protection = args.protection.record(texts)?;
+    let kept = Kept::new(&base, args.protection.anchor.no_cache)?;
+    let work = (texts, seed, options.memory);
+    let penalty = args.protection.penalty(&kept, &base, &mut model, &adapter, work)?;
     let start = Instant::now();
     let run = Run { options: &options, penalty: penalty.as_ref(), resumed };
     let report = train(args, &mut model, &examples, run, checkpoints.as_mut());

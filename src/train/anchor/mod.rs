@@ -5,6 +5,8 @@
 //! token drawn uniformly from the vocabulary. A chat model writes half of its texts through its template,
 //! from the beginning of a user's turn, since that is how it is asked.
 
+pub mod budget;
+mod stored;
 mod written;
 
 use crate::chat::ChatTemplate;
@@ -12,7 +14,7 @@ use crate::model::{Batch, Transformer};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
-pub use written::AnchorOptions;
+pub use written::{AnchorOptions, Prompts};
 
 /// Texts of the base model's own distribution.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +36,7 @@ impl Anchor {
         options: &AnchorOptions,
         progress: impl FnMut(usize, usize),
     ) -> Result<Self> {
-        written::write(model, tokenizer, template, options, progress)
+        Ok(Prompts::new(model, tokenizer, template, options)?.write(model, progress))
     }
 
     /// Pieces of a text, of [`AnchorOptions::length`] tokens each, spread evenly over it; fewer than

@@ -86,7 +86,7 @@ impl Fisher {
             progress(done, texts);
         }
         let blocks = moments.into_par_iter().map(|moments| moments.block(predictions)).collect();
-        Self { blocks, predictions }
+        Self { blocks, predictions: predictions as u32 }
     }
 }
 
