@@ -4,7 +4,7 @@ use curmerge_formats::adapter::AdapterTarget;
 use ndarray::Array2;
 
 use super::block::Block;
-use super::linear::CurTerm;
+use super::terms::CurTerm;
 use super::transformer::Transformer;
 use crate::base::layer_part;
 use crate::kernels::Real;
@@ -44,13 +44,13 @@ impl<T: Real> Transformer<'_, T> {
                 let values = values.into_iter().map(T::from_f32).collect();
                 Array2::from_shape_vec((rows, cols), values).map_err(|_| refuse("has a U of another shape"))
             };
-            linear.term = Some(CurTerm {
+            linear.term = Some(Box::new(CurTerm {
                 slot,
                 rows: target.rows.clone(),
                 c: matrix(m, c, weight.gather_columns(&target.cols))?,
                 u: matrix(c, r, target.u.clone())?,
                 scale: T::from_f32(scale),
-            });
+            }));
             self.terms.push((layer, target.name.clone()));
         }
         Ok(())
@@ -66,16 +66,16 @@ impl<T: Real> Transformer<'_, T> {
         }
     }
 
-    /// The trainable matrices: U `[c, r]` of each attached term, in the order of [`Self::attach`].
+    /// The trained matrices in the order of their slots: those of each term, in the order in which the terms
+    /// were attached. CURLoRA has one, U `[c, r]`.
     pub fn trainable_mut(&mut self) -> Vec<&mut Array2<T>> {
-        let mut found: Vec<(usize, &mut Array2<T>)> = self
+        let mut terms: Vec<_> = self
             .blocks
             .iter_mut()
             .flat_map(Block::adaptable_mut)
-            .filter_map(|l| l.term.as_mut())
-            .map(|t| (t.slot, &mut t.u))
+            .filter_map(|linear| linear.term.as_mut())
             .collect();
-        found.sort_by_key(|(slot, _)| *slot);
-        found.into_iter().map(|(_, u)| u).collect()
+        terms.sort_by_key(|term| term.first_slot());
+        terms.into_iter().flat_map(|term| term.trained_mut()).collect()
     }
 }

@@ -5,15 +5,16 @@ use ndarray::{Array2, ArrayView2, Axis};
 
 use super::attention::{self, AttentionConfig, SequenceRows};
 use super::feed_forward::{FeedForward, FeedForwardActivations};
-use super::linear::{Linear, TermSink};
+use super::linear::Linear;
 use super::norm::{self, Norm};
 use super::residual::{Residual, add};
 use super::rope::{CosSin, RotaryEmbedding};
+use super::terms::{Term, TermSink};
 use crate::kernels::{Precision, Real, SavedActivation};
 
 const WANTED: &str = "a gradient that was asked for";
 
-/// The frozen weights of a block, and the CURLoRA terms of its matrices.
+/// The frozen weights of a block, and the terms of its matrices.
 #[derive(Clone, Debug)]
 pub struct Block<'a, T: Real> {
     pub(super) attn_norm: Option<Norm<T>>,
@@ -44,7 +45,7 @@ pub(super) struct Projected<T> {
     z: Z<T, 3>,
 }
 
-/// The z of the terms of some matrices (see [`linear`](super::linear)).
+/// What the terms of some matrices saved, such as z of CURLoRA; see [`Term`](super::Term).
 type Z<T, const N: usize> = [Option<Array2<T>>; N];
 
 /// What remains of a block's forward pass until its backward pass.
@@ -144,12 +145,9 @@ impl<'a, T: Real> Block<'a, T> {
             + self.feed_forward.parameters_per_token()
     }
 
-    /// The slot and the shape of U of each term.
-    pub(super) fn terms(&self) -> impl Iterator<Item = (usize, (usize, usize))> {
-        self.adaptable()
-            .into_iter()
-            .filter_map(|linear| linear.term.as_ref())
-            .map(|term| (term.slot, term.u.dim()))
+    /// The terms of its matrices.
+    pub(super) fn terms(&self) -> impl Iterator<Item = &dyn Term<T>> {
+        self.adaptable().into_iter().filter_map(|linear| linear.term.as_deref())
     }
 
     /// Computes all products in this precision.
@@ -252,12 +250,7 @@ impl<'a, T: Real> Block<'a, T> {
 
     /// The bytes of activations that [`Self::forward_saving`] saves for each token.
     pub(super) fn activation_bytes(&self, config: AttentionConfig) -> u64 {
-        let z: usize = self
-            .adaptable()
-            .iter()
-            .filter_map(|linear| linear.term.as_ref())
-            .map(|term| term.rows.len())
-            .sum();
+        let z: usize = self.terms().map(Term::saved_values).sum();
         let d = self.o.weight().rows();
         let (q, kv) = (config.query_heads * config.head_dim, config.kv_heads * config.head_dim);
         let before_norm = if self.qk_norms.is_some() { q + kv } else { 0 };

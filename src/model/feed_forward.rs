@@ -2,11 +2,12 @@
 
 use ndarray::{Array2, CowArray, Ix2};
 
-use super::linear::{Linear, TermSink};
+use super::linear::Linear;
 use super::mixture::{MixtureActivations, MixtureOfExperts};
 use super::mlp::{Mlp, MlpActivations};
 use super::norm::{self, Norm};
 use super::residual::Residual;
+use super::terms::TermSink;
 use crate::kernels::{Precision, Real};
 
 /// The second part of a block.

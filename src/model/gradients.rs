@@ -6,8 +6,8 @@ use ndarray::{Array2, ArrayView2};
 
 use super::batch::Batch;
 use super::block::{Block, Checkpoint};
-use super::linear::TermSink;
 use super::lm_head::LmHead;
+use super::terms::TermSink;
 use super::transformer::{Transformer, gather_predictions, index_of};
 use crate::kernels::{Real, SavedActivation};
 
@@ -41,7 +41,7 @@ impl<T: Real> Transformer<'_, T> {
     }
 
     /// The log-probabilities of the batch's predictions, and the gradient of `-weight * sum(log_probs)` with
-    /// respect to each attached U, `[c, r]` each. The backward pass ends at the lowest block that has a term.
+    /// respect to each trained matrix, of its shape. The backward pass ends at the lowest block that has a term.
     pub fn gradients(&self, batch: &Batch, weight: f64) -> (Vec<f64>, Vec<Array2<T>>) {
         self.gradients_from(self.forward_frozen(batch), batch, weight)
     }
@@ -106,7 +106,13 @@ impl<T: Real> Transformer<'_, T> {
     }
 
     fn zero_gradients(&self) -> Vec<Array2<T>> {
-        let mut shapes: Vec<_> = self.blocks.iter().flat_map(Block::terms).collect();
+        let mut shapes: Vec<_> = self
+            .blocks
+            .iter()
+            .flat_map(Block::terms)
+            .flat_map(|term| (term.first_slot()..).zip(term.trained()))
+            .map(|(slot, matrix)| (slot, matrix.dim()))
+            .collect();
         shapes.sort_unstable();
         shapes.into_iter().map(|(_, shape)| Array2::zeros(shape)).collect()
     }

@@ -4,13 +4,14 @@
 use ndarray::{Array2, CowArray, Ix2};
 
 use super::activation;
-use super::linear::{Linear, TermSink};
+use super::linear::Linear;
+use super::terms::TermSink;
 use crate::arch::Activation;
 use crate::kernels::{Precision, Real, SavedActivation};
 
 const WANTED: &str = "a gradient that was asked for";
 
-/// The frozen weights, and the CURLoRA terms of the matrices.
+/// The frozen weights, and the terms of the matrices.
 #[derive(Clone, Debug)]
 pub struct Mlp<'a, T: Real> {
     /// `[ff, d_model]`.

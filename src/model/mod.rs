@@ -1,10 +1,10 @@
-//! The transformer: frozen weights with CURLoRA terms. The forward and the backward pass of each layer are in
+//! The transformer: frozen weights with trained terms. The forward and the backward pass of each layer are in
 //! one file.
 //!
 //! A decoder embeds tokens, passes the residual stream through its blocks, norms it, and turns it into logits
 //! (the LM head). A block adds attention and a feed-forward network to the residual stream: `block`,
 //! `attention`, `rope`, `norm`, `residual`, `feed_forward` with `mlp` and `mixture`. All matrices are
-//! [`Linear`]s, to which an adapter attaches [`CurTerm`]s.
+//! [`Linear`]s, to which an adapter attaches [`Term`]s: what a method trains, in `terms`.
 //!
 //! Activations are `[tokens, channels]`. The sequences of a batch are concatenated without padding.
 //! Everything is generic over [`Real`](crate::kernels::Real), so that gradients can be checked by finite
@@ -28,6 +28,7 @@ mod packing;
 mod residual;
 mod rope;
 mod sampler;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod transformer;
@@ -35,7 +36,8 @@ mod write;
 
 pub use batch::{Batch, input_tokens};
 pub use generate::Generator;
-pub use linear::{CurTerm, Linear, TermSink};
+pub use linear::Linear;
 pub use lm_head::Comparison;
 pub use sampler::Sampler;
+pub use terms::{BackwardPass, CurTerm, Term, TermSink};
 pub use transformer::Transformer;

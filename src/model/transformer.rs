@@ -34,7 +34,7 @@ pub struct Transformer<'a, T: Real> {
 
 impl<'a, T: Real> Transformer<'a, T> {
     /// Computes the products with frozen matrices and those of attention in this precision, and saves
-    /// activations in it. Norms, CURLoRA terms and sums stay in `T`.
+    /// activations in it. Norms, terms and sums stay in `T`.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.blocks.iter_mut().for_each(|block| block.set_precision(precision));
         self.head.precision = precision;
