@@ -1,5 +1,6 @@
 //! The anchor of a command: texts of what the model is to keep.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -16,8 +17,8 @@ use crate::{Error, Result};
 /// Texts of what the model is to keep.
 #[derive(Clone, Debug, Args)]
 pub struct AnchorArgs {
-    /// Texts of what the model is to keep, for --protect fisher and replay. `self`: the model writes them
-    /// itself; or a file of plain text.
+    /// Texts of what the model is to keep, for --protect fisher and replay and --select signal. `self`: the
+    /// model writes them itself; or a file of plain text.
     #[arg(long, value_name = "self|FILE", default_value = "self", value_parser = parse_source)]
     pub anchor: AnchorSource,
     /// The number of these texts, of 128 tokens each [default: 400; fewer if that takes more work than a
@@ -68,44 +69,74 @@ impl AnchorArgs {
             AnchorSource::File(path) => Some(path),
         }
     }
+}
 
-    /// One line about the texts.
-    pub fn line(&self, base: &Base, texts: usize) -> String {
-        let source = match self.anchor {
+/// The texts of one command, which are made when first needed.
+#[derive(Debug)]
+pub struct AnchorTexts<'b> {
+    /// Where they come from.
+    pub args: &'b AnchorArgs,
+    /// The base that the texts are of.
+    pub base: &'b Base,
+    /// Where they are kept.
+    pub kept: &'b Kept<'b>,
+    /// How many.
+    pub count: usize,
+    /// Seed of all draws.
+    pub seed: u64,
+    /// Upper limit of the bytes for packed weights, while the model writes.
+    pub memory: u64,
+    made: OnceCell<Anchor>,
+}
+
+impl<'b> AnchorTexts<'b> {
+    /// `count` texts.
+    pub fn new(
+        args: &'b AnchorArgs,
+        (base, kept): (&'b Base, &'b Kept<'b>),
+        (count, seed, memory): (usize, u64, u64),
+    ) -> Self {
+        Self { args, base, kept, count, seed, memory, made: OnceCell::new() }
+    }
+
+    /// One line about the texts: what they are, and why.
+    pub fn line(&self) -> String {
+        let source = match self.args.anchor {
             AnchorSource::Written => "that the model writes itself",
             AnchorSource::File(_) => "of --anchor",
         };
-        let length = length(base);
-        format!("anchor   {texts} texts of {length} tokens {source}: examples of what it must keep\n")
+        let (count, length) = (self.count, length(self.base));
+        format!("anchor   {count} texts of {length} tokens {source}: examples of what it must keep\n")
     }
 
-    /// The texts. The model writes them with at most `memory` bytes for packed weights. Nothing that is
-    /// attached to it may change its predictions.
-    pub fn read(
-        &self,
-        kept: &Kept<'_>,
-        base: &Base,
-        model: &mut Transformer<'_, f32>,
-        memory: u64,
-        (texts, seed): (usize, u64),
-    ) -> Result<Anchor> {
-        let options = AnchorOptions { texts, length: length(base), seed };
-        let tokenizer = base.tokenizer()?;
-        if let AnchorSource::File(path) = &self.anchor {
+    /// The texts. What is attached to the model must not change its predictions.
+    pub fn get(&self, model: &mut Transformer<'_, f32>) -> Result<&Anchor> {
+        if self.made.get().is_none() {
+            let anchor = self.read(model)?;
+            // Nothing else sets it.
+            let _ = self.made.set(anchor);
+        }
+        self.made.get().ok_or_else(|| Error::request("the anchor is missing", "report this as a bug"))
+    }
+
+    fn read(&self, model: &mut Transformer<'_, f32>) -> Result<Anchor> {
+        let options = AnchorOptions { texts: self.count, length: length(self.base), seed: self.seed };
+        let tokenizer = self.base.tokenizer()?;
+        if let AnchorSource::File(path) = &self.args.anchor {
             let text = read_text(path)?;
             return Anchor::from_text(&tokenizer, &text, &options).map_err(|error| error.in_file(path));
         }
-        let template = base.chat_template(&tokenizer)?;
+        let template = self.base.chat_template(&tokenizer)?;
         let prompts = Prompts::new(model, &tokenizer, template.as_ref(), &options)?;
-        let key = kept.key("anchor", model).map(|key| {
-            key.with("prompts", prompts.sha256()).with("length", options.length).with("seed", seed)
+        let key = self.kept.key("anchor", model).map(|key| {
+            key.with("prompts", prompts.sha256()).with("length", options.length).with("seed", options.seed)
         });
         let vocab = model.config().vocab;
-        kept.result(
+        self.kept.result(
             key,
             |file| Anchor::restore(file, options.length, vocab),
             || {
-                model.cache_packed_weights(memory);
+                model.cache_packed_weights(self.memory);
                 let bar = progress::bar("writing texts of what to keep", options.length as u64);
                 let anchor = prompts.write(model, |done, _| bar.set_position(done as u64));
                 bar.finish_and_clear();

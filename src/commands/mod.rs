@@ -22,6 +22,7 @@ mod merged;
 pub mod report;
 pub mod run;
 pub mod select;
+mod signal;
 mod values;
 pub mod verify;
 

@@ -1,7 +1,5 @@
 //! What `curmerge build` does so that the model keeps what it knew.
 
-use std::path::Path;
-
 use clap::{Args, ValueEnum};
 use curmerge_formats::adapter::{Adapter, AdapterTarget};
 use curmerge_formats::sha256_hex;
@@ -9,7 +7,8 @@ use curmerge_formats::sha256_hex;
 use super::training::positive;
 use crate::Result;
 use crate::base::Base;
-use crate::commands::anchor::{self, AnchorArgs};
+use crate::commands::anchor::{AnchorArgs, AnchorTexts};
+use crate::commands::arguments::SelectBy;
 use crate::commands::kept::Kept;
 use crate::commands::report::progress;
 use crate::model::Transformer;
@@ -67,13 +66,15 @@ impl ProtectionArgs {
         self.shrink.unwrap_or(default)
     }
 
-    /// What decides the result, by option; `texts` is the number of the anchor's texts. A run without a
-    /// penalty has the settings of earlier checkpoints.
+    /// What decides the result, by option; `texts` is the number of the anchor's texts, 0 if none are read. A
+    /// run without them has the settings of earlier checkpoints.
     pub(super) fn settings(&self, texts: usize) -> Result<Vec<(&'static str, String)>> {
         let mut settings = vec![("--shrink", self.shrink().to_string())];
         if self.has_penalty() {
             let name = if self.protect == Protection::Replay { "replay" } else { "fisher" };
             settings.extend([("--protect", name.to_owned()), ("--lambda", self.lambda().to_string())]);
+        }
+        if texts > 0 {
             settings.extend(self.anchor.settings(texts)?);
         }
         Ok(settings)
@@ -90,14 +91,12 @@ impl ProtectionArgs {
     }
 
     /// The penalty on the matrices that are attached to `model`, if there is to be one. `adapter` has their
-    /// indices; the anchor has this many texts.
+    /// indices.
     pub(super) fn penalty<'b>(
         &self,
-        kept: &Kept<'b>,
-        base: &'b Base,
         model: &mut Transformer<'b, f32>,
         adapter: &Adapter,
-        (texts, seed, memory): (usize, u64, u64),
+        texts: &AnchorTexts<'_>,
     ) -> Result<Option<Penalty<'b>>> {
         if !self.has_penalty() {
             return Ok(None);
@@ -105,46 +104,41 @@ impl ProtectionArgs {
         // What the base knows, also for an adapter that is trained further: U = 0.
         let matrices: Vec<_> = model.trainable_mut().iter().map(|u| (*u).clone()).collect();
         model.trainable_mut().into_iter().for_each(|u| u.fill(0.0));
-        let anchor = self.anchor.read(kept, base, model, memory, (texts, seed))?;
+        let (anchor, seed, memory) = (texts.get(model)?, texts.seed, texts.memory);
         let penalty = if self.protect == Protection::Replay {
-            let reference = model.clone();
+            let (reference, anchor) = (model.clone(), anchor.clone());
             Penalty::Replay(Box::new(Replay { reference, anchor, lambda: self.lambda().into(), seed }))
         } else {
             model.limit_activations(memory);
             model.cache_packed_weights(memory);
             let shapes: Vec<_> = matrices.iter().map(|u| u.dim()).collect();
-            let fisher = fisher(kept, model, &shapes, &anchor, adapter, seed)?;
+            let fisher = fisher(texts.kept, model, &shapes, anchor, adapter, seed)?;
             Penalty::Fisher { fisher, lambda: self.lambda() }
         };
         model.trainable_mut().into_iter().zip(matrices).for_each(|(u, value)| u.assign(&value));
         Ok(Some(penalty))
     }
 
-    /// The file that `--anchor` names, if the run reads it.
-    pub(super) fn anchor_file(&self) -> Option<&Path> {
-        self.anchor.file().filter(|_| self.has_penalty())
-    }
-
-    /// Tokens of the anchor's texts; 0 without a penalty.
-    pub(super) fn anchor_length(&self, base: &Base) -> usize {
-        if self.has_penalty() { anchor::length(base) } else { 0 }
-    }
-
-    /// The number of the anchor's texts for a run over these examples; 0 without a penalty.
+    /// The number of the anchor's texts for a run over these examples, which may `select` by them; 0 without
+    /// need.
     pub(super) fn anchor_texts(
         &self,
-        base: &Base,
         model: &Transformer<'_, f32>,
-        data: &Dataset,
-        options: &TrainOptions,
+        (base, data, options): (&Base, &Dataset, &TrainOptions),
+        select: SelectBy,
     ) -> usize {
-        let passes = match self.protect {
-            Protection::None | Protection::Scale => return 0,
-            Protection::Replay => budget::WRITING,
-            Protection::Fisher => budget::WRITING + budget::FISHER,
+        let passes = match (self.protect, select) {
+            (Protection::Fisher, _) => budget::WRITING + budget::FISHER,
+            (Protection::Replay, _) | (_, SelectBy::Signal) => budget::WRITING,
+            _ => return 0,
         };
         let budget = Budget::new(model.parameters_per_token(), trained_tokens(data, options));
         self.anchor.texts(base, &budget, passes)
+    }
+
+    /// Whether a run that selects in this way reads the anchor.
+    pub(super) fn reads_anchor(&self, select: SelectBy) -> bool {
+        self.has_penalty() || select == SelectBy::Signal
     }
 
     fn has_penalty(&self) -> bool {

@@ -6,6 +6,7 @@
 //! from the beginning of a user's turn, since that is how it is asked.
 
 pub mod budget;
+mod labels;
 mod stored;
 mod written;
 
@@ -14,6 +15,7 @@ use crate::model::{Batch, Transformer};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
+pub use labels::backward_with_sampled_labels;
 pub use written::{AnchorOptions, Prompts};
 
 /// Texts of the base model's own distribution.

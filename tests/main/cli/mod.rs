@@ -13,6 +13,7 @@ mod protected;
 mod refused;
 mod repeated;
 mod sampled;
+mod signal;
 mod splits;
 mod trained;
 mod variants;
