@@ -84,7 +84,7 @@ pub struct AnchorTexts<'b> {
     pub count: usize,
     /// Seed of all draws.
     pub seed: u64,
-    /// Upper limit of the bytes for packed weights, while the model writes.
+    /// Upper limit of the bytes for keys, values, activations and packed weights.
     pub memory: u64,
     made: OnceCell<Anchor>,
 }
@@ -136,9 +136,9 @@ impl<'b> AnchorTexts<'b> {
             key,
             |file| Anchor::restore(file, options.length, vocab),
             || {
-                model.cache_packed_weights(self.memory);
-                let bar = progress::bar("writing texts of what to keep", options.length as u64);
-                let anchor = prompts.write(model, |done, _| bar.set_position(done as u64));
+                let tokens = options.texts * options.length;
+                let bar = progress::bar("writing texts of what to keep", tokens as u64);
+                let anchor = prompts.write(model, self.memory, |done, _| bar.set_position(done as u64));
                 bar.finish_and_clear();
                 Ok(anchor)
             },

@@ -44,13 +44,29 @@ impl<'a, T: Real> Transformer<'a, T> {
     /// Keeps packed copies of frozen matrices from one pass to the next, as far as they fit into this many
     /// bytes. The other matrices, and all experts, are decoded and packed again in each pass.
     pub fn cache_packed_weights(&mut self, bytes: u64) {
-        let (mut remaining, lowest) = (bytes, self.lowest_adapted());
+        let lowest = self.lowest_adapted();
+        // The gradient to the input of the lowest adapted block, which q, k and v read, is not needed.
+        self.cache_packed(bytes, |layer, part| layer > lowest || layer == lowest && part > 2);
+    }
+
+    /// Divides `bytes` of memory for passes over at most `tokens` tokens, forward and backward: activations
+    /// first, packed weights with what remains. Results do not depend on it.
+    pub fn divide_memory(&mut self, bytes: u64, tokens: usize) {
+        self.limit_activations(bytes);
+        let activations = self.activation_bytes_per_token().saturating_mul(tokens as u64);
+        self.cache_packed_weights(bytes.saturating_sub(activations));
+    }
+
+    /// [`Self::cache_packed_weights`] for a model that only computes forward.
+    pub fn cache_packed_weights_forward(&mut self, bytes: u64) {
+        self.cache_packed(bytes, |_, _| false);
+    }
+
+    /// Caches each matrix for the forward pass, and for the backward pass where `backward(layer, part)`.
+    fn cache_packed(&mut self, mut remaining: u64, backward: impl Fn(usize, usize) -> bool) {
         for (layer, block) in self.blocks.iter_mut().enumerate() {
             for (part, linear) in block.adaptable_mut().into_iter().enumerate() {
-                // The gradient to the input of the lowest adapted block, which q, k and v read, is not
-                // needed.
-                let back = layer > lowest || layer == lowest && part > 2;
-                linear.cache_packed([true, back], &mut remaining);
+                linear.cache_packed([true, backward(layer, part)], &mut remaining);
             }
         }
     }

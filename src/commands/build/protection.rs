@@ -9,7 +9,6 @@ use crate::Result;
 use crate::base::Base;
 use crate::commands::anchor::{AnchorArgs, AnchorTexts};
 use crate::commands::arguments::SelectBy;
-use crate::commands::kept::Kept;
 use crate::commands::report::progress;
 use crate::model::Transformer;
 use crate::train::anchor::Anchor;
@@ -104,15 +103,12 @@ impl ProtectionArgs {
         // What the base knows, also for an adapter that is trained further: U = 0.
         let matrices: Vec<_> = model.trainable_mut().iter().map(|u| (*u).clone()).collect();
         model.trainable_mut().into_iter().for_each(|u| u.fill(0.0));
-        let (anchor, seed, memory) = (texts.get(model)?, texts.seed, texts.memory);
+        let (anchor, seed) = (texts.get(model)?, texts.seed);
         let penalty = if self.protect == Protection::Replay {
             let (reference, anchor) = (model.clone(), anchor.clone());
             Penalty::Replay(Box::new(Replay { reference, anchor, lambda: self.lambda().into(), seed }))
         } else {
-            model.limit_activations(memory);
-            model.cache_packed_weights(memory);
-            let shapes: Vec<_> = matrices.iter().map(|u| u.dim()).collect();
-            let fisher = fisher(texts.kept, model, &shapes, anchor, adapter, seed)?;
+            let fisher = fisher(model, adapter, anchor, texts)?;
             Penalty::Fisher { fisher, lambda: self.lambda() }
         };
         model.trainable_mut().into_iter().zip(matrices).for_each(|(u, value)| u.assign(&value));
@@ -161,12 +157,10 @@ fn trained_tokens(data: &Dataset, options: &TrainOptions) -> u64 {
 
 /// The Fisher information of the matrices that are attached to `model`, which are zero, on the anchor.
 fn fisher(
-    kept: &Kept<'_>,
-    model: &Transformer<'_, f32>,
-    shapes: &[(usize, usize)],
-    anchor: &Anchor,
+    model: &mut Transformer<'_, f32>,
     adapter: &Adapter,
-    seed: u64,
+    anchor: &Anchor,
+    &AnchorTexts { kept, seed, memory, .. }: &AnchorTexts<'_>,
 ) -> Result<Fisher> {
     let indices = |target: &AdapterTarget| format!("{} {:?} {:?}", target.name, target.cols, target.rows);
     let key = kept.key("fisher", model).map(|key| {
@@ -176,13 +170,14 @@ fn fisher(
             .with("anchor", anchor.sha256())
             .with("seed", seed)
     });
+    let shapes: Vec<_> = model.trainable_mut().iter().map(|u| u.dim()).collect();
     kept.result(
         key,
-        |file| Fisher::restore(file, shapes, anchor.texts.len()),
+        |file| Fisher::restore(file, &shapes, anchor.texts.len()),
         || {
             let bar = progress::bar("measuring what to keep", anchor.texts.len() as u64);
             let fisher =
-                Fisher::estimate(model, shapes, anchor, seed, |done, _| bar.set_position(done as u64));
+                Fisher::estimate(model, anchor, seed, memory, |done, _| bar.set_position(done as u64));
             bar.finish_and_clear();
             Ok(fisher)
         },

@@ -26,19 +26,21 @@ pub struct Anchor {
 }
 
 impl Anchor {
-    /// Texts that `model` writes, by [`AnchorOptions`]. `progress` gets the tokens that each text
-    /// has, and will have.
+    /// Texts that `model` writes, by [`AnchorOptions`]. Keys, values and weights packed for products take
+    /// at most `memory` bytes; the texts do not depend on it. `progress` gets the number of tokens written
+    /// and to write.
     ///
     /// # Errors
     /// A chat template that cannot be rendered.
     pub fn self_written(
-        model: &Transformer<'_, f32>,
+        model: &mut Transformer<'_, f32>,
         tokenizer: &Tokenizer,
         template: Option<&ChatTemplate>,
         options: &AnchorOptions,
+        memory: u64,
         progress: impl FnMut(usize, usize),
     ) -> Result<Self> {
-        Ok(Prompts::new(model, tokenizer, template, options)?.write(model, progress))
+        Ok(Prompts::new(model, tokenizer, template, options)?.write(model, memory, progress))
     }
 
     /// Pieces of a text, of [`AnchorOptions::length`] tokens each, spread evenly over it; fewer than

@@ -28,21 +28,26 @@ impl Default for AnchorOptions {
     }
 }
 
+/// More texts than this are not faster together.
+const MAX_GROUP: u64 = 128;
 /// Draws of a first token before any token is taken. More than a few are rare.
 const DRAWS: usize = 100;
 
-/// The beginnings of the texts that the model is to write. What it writes follows from them and its weights.
+/// The beginnings of the texts that the model is to write. What it writes follows from them, the seed and its
+/// weights.
 #[derive(Debug)]
 pub struct Prompts {
-    /// Those that pass through the model together, since they have one length: the plain ones, and those
-    /// through the chat template.
-    groups: [Vec<Vec<u32>>; 2],
+    /// One for each text, first those that are not through the chat template.
+    prompts: Vec<Vec<u32>>,
+    /// How many are not through the chat template.
+    plain: usize,
     /// Tokens of each text.
     length: usize,
     /// The token that ends a text.
     end: Option<u32>,
-    /// Draws the tokens that follow.
-    random: ChaCha20Rng,
+    /// Draws the tokens that follow: a stream for each text, so that texts do not depend on how many are
+    /// written together.
+    generators: Vec<ChaCha20Rng>,
 }
 
 impl Prompts {
@@ -56,34 +61,67 @@ impl Prompts {
         template: Option<&ChatTemplate>,
         options: &AnchorOptions,
     ) -> Result<Self> {
-        let mut random = ChaCha20Rng::seed_from_u64(options.seed);
+        let AnchorOptions { texts: count, length, seed } = *options;
+        let mut generators: Vec<ChaCha20Rng> = (0..count as u64)
+            .map(|text| {
+                let mut generator = ChaCha20Rng::seed_from_u64(seed);
+                generator.set_stream(text);
+                generator
+            })
+            .collect();
         let header = template.map(|template| user_header(template, tokenizer)).transpose()?.flatten();
-        let header = header.filter(|header| header.len() < options.length);
-        let through_template = if header.is_some() { options.texts / 2 } else { 0 };
-        let plain = (through_template..options.texts).map(|_| first_tokens(model, tokenizer, &mut random));
-        let groups = [plain.collect(), vec![header.unwrap_or_default(); through_template]];
+        let header = header.filter(|header| header.len() < length);
+        let through_template = if header.is_some() { count / 2 } else { 0 };
+        let plain = count - through_template;
+        let prompts = generators[..plain]
+            .iter_mut()
+            .map(|generator| first_tokens(model, tokenizer, generator))
+            .chain(vec![header.unwrap_or_default(); through_template])
+            .collect();
         let end = tokenizer.eos().filter(|&eos| tokenizer.is_end(eos));
-        Ok(Self { groups, length: options.length, end, random })
+        Ok(Self { prompts, plain, length, end, generators })
     }
 
     /// The SHA-256 of the beginnings and of where texts end, in hexadecimal. With the seed, it stands for the
     /// tokenizer and the template.
     pub fn sha256(&self) -> String {
         let end: Vec<u32> = self.end.into_iter().collect();
-        texts_sha256(&[&self.groups[0][..], &self.groups[1], &[end]].concat())
+        texts_sha256(&[&self.prompts[..], &[end]].concat())
     }
 
-    /// The texts. `progress` gets the tokens that each text of a group has, and will have.
-    pub fn write(mut self, model: &Transformer<'_, f32>, mut progress: impl FnMut(usize, usize)) -> Anchor {
-        let length = self.length;
-        let mut texts = Vec::new();
-        for prompts in self.groups.iter().filter(|prompts| !prompts.is_empty()) {
-            texts.extend(model.write(prompts, length, &mut self.random, |tokens| progress(tokens, length)));
+    /// The texts. See [`Anchor::self_written`] for `memory` and `progress`.
+    pub fn write(
+        self,
+        model: &mut Transformer<'_, f32>,
+        memory: u64,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Anchor {
+        let Self { prompts, plain, length, end, mut generators } = self;
+        let count = prompts.len();
+        let group = group_size(model, length, memory);
+        let mut texts = Vec::with_capacity(count);
+        // Prompts of one length pass through the model together.
+        for range in [0..plain, plain..count] {
+            let (prompts, generators) = (&prompts[range.clone()], &mut generators[range]);
+            for (prompts, generators) in prompts.chunks(group).zip(generators.chunks_mut(group)) {
+                let (done, new) = (texts.len() * length, prompts.len());
+                let on_token = |tokens| progress(done + new * tokens, count * length);
+                texts.extend(model.write(prompts, length, generators, on_token));
+            }
         }
-        texts.iter_mut().for_each(|text| end(text, self.end));
+        texts.iter_mut().for_each(|text| cut(text, end));
         texts.retain(|text| text.len() > 1);
         Anchor { texts }
     }
+}
+
+/// How many texts are written together: half of the memory holds their keys and values, and what remains
+/// the weights packed for products.
+fn group_size(model: &mut Transformer<'_, f32>, length: usize, memory: u64) -> usize {
+    let bytes_a_text = model.kv_cache_bytes_per_token().saturating_mul(length as u64).max(1);
+    let group = (memory / 2 / bytes_a_text).clamp(1, MAX_GROUP);
+    model.cache_packed_weights_forward(memory.saturating_sub(group * bytes_a_text));
+    group as usize
 }
 
 /// BOS, if the tokenizer adds one, and a token drawn uniformly from those that spell ordinary text.
@@ -109,7 +147,7 @@ fn user_header(template: &ChatTemplate, tokenizer: &Tokenizer) -> Result<Option<
 }
 
 /// Cuts a text after the first `end` that was written; a text that ends at once keeps two tokens.
-fn end(text: &mut Vec<u32>, end: Option<u32>) {
+fn cut(text: &mut Vec<u32>, end: Option<u32>) {
     let place = text.iter().skip(1).position(|&id| Some(id) == end);
     if let Some(place) = place {
         text.truncate(place + 2);

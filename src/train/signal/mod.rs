@@ -49,6 +49,9 @@ pub const EXAMPLES: usize = 200;
 /// The most tokens of examples that are used, for each of the anchor: so a budget for the anchor is one for
 /// them, too.
 const TOKENS_EACH: usize = 2;
+/// Tokens that go through the model at a time, in whole texts: whatever the memory, so that sums are rounded
+/// alike.
+const TOKENS: usize = 512;
 /// Added to the diagonal of S, as a share of its mean.
 const RIDGE: f64 = 1e-3;
 /// Columns and rows are ordered to this rank at least, so that smaller ones need no new passes.
@@ -61,7 +64,7 @@ pub struct SignalOptions {
     pub rank: u32,
     /// Seed of the sampled labels, and of the choice among many examples.
     pub seed: u64,
-    /// Upper limit of the bytes for activations, and for packed weights.
+    /// Upper limit of the bytes for activations and packed weights. The choice does not depend on it.
     pub memory: u64,
     /// Columns, and rows, of each matrix whose second moments are summed in full; at least four times the rank
     /// are. Default: 256.
@@ -252,13 +255,8 @@ impl<'a> SignalSelection<'a> {
             model.attach_probe(name, Probe { slot, cols, rows })?;
         }
         model.limit_activations(self.options.memory);
-        model.cache_packed_weights(self.options.memory);
+        model.divide_memory(self.options.memory, TOKENS);
         Ok(model)
-    }
-
-    /// Tokens that go through this model at a time.
-    fn tokens_at_once(&self, model: &Transformer<'_, f32>) -> usize {
-        batches::tokens_within(self.options.memory, model.activation_bytes_per_token())
     }
 
     fn pass_over_anchor(
@@ -269,7 +267,7 @@ impl<'a> SignalSelection<'a> {
     ) {
         let mut random = ChaCha20Rng::seed_from_u64(self.options.seed);
         let mut done = 0;
-        for batch in self.anchor.batches(self.tokens_at_once(model)) {
+        for batch in self.anchor.batches(TOKENS) {
             backward_with_sampled_labels(model, &batch, &mut random, sink);
             done += batch.sequences().len();
             progress(done);
@@ -282,7 +280,7 @@ impl<'a> SignalSelection<'a> {
         sink: &mut dyn TermSink<f32>,
         mut progress: impl FnMut(usize),
     ) {
-        let limits = BatchLimits { max_tokens: self.tokens_at_once(model), share_prefixes: false };
+        let limits = BatchLimits { max_tokens: TOKENS, share_prefixes: false };
         let mut done = 0;
         for micro_batch in batches::micro_batches(self.examples.iter().copied(), limits) {
             backward(model, &micro_batch.batch, sink);

@@ -5,15 +5,16 @@ use crate::train::anchor::AnchorOptions;
 use crate::train::data::DataOptions;
 
 const RANK: u32 = 4;
+const MEMORY: u64 = 1 << 28;
 
 /// The demo's base, with texts of its own and examples.
 fn with_demo(work: impl FnOnce(&Base, &Transformer<'_, f32>, (&Anchor, &Dataset))) {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo");
     let base = Base::open(demo.join("model.gguf")).unwrap();
     let tokenizer = base.tokenizer().unwrap();
-    let model = Transformer::new(&base).unwrap();
+    let mut model = Transformer::new(&base).unwrap();
     let options = AnchorOptions { texts: 24, length: 32, seed: 1 };
-    let anchor = Anchor::self_written(&model, &tokenizer, None, &options, |_, _| ()).unwrap();
+    let anchor = Anchor::self_written(&mut model, &tokenizer, None, &options, MEMORY, |_, _| ()).unwrap();
     let data = Dataset::read(demo.join("train.jsonl"), &tokenizer, None, &DataOptions::default()).unwrap();
     work(&base, &model, (&anchor, &data));
 }
@@ -26,7 +27,7 @@ fn selection<'a>(
     read: (&Anchor, &'a Dataset),
     candidates: usize,
 ) -> SignalSelection<'a> {
-    let options = SignalOptions { candidates, ..SignalOptions::new(RANK, 3, 1 << 28) };
+    let options = SignalOptions { candidates, ..SignalOptions::new(RANK, 3, MEMORY) };
     let usable = usable(base, names, RANK).unwrap();
     SignalSelection::new(base, model, (names, usable), read, options).unwrap()
 }
