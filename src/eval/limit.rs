@@ -55,3 +55,38 @@ pub fn limit_divergence<T: Real>(
     let measured = scale(best.0)?;
     Ok((best.0, best.1.unwrap_or(measured)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::base::Base;
+    use crate::cur::{SelectionOptions, new_adapter};
+    use crate::eval::Chunks;
+
+    #[test]
+    fn the_factor_is_the_largest_that_keeps_the_limit() {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo");
+        let base = Base::open(demo.join("model.gguf")).unwrap();
+        let plain = Transformer::<f32>::new(&base).unwrap();
+        let mut model = plain.clone();
+        let selection = SelectionOptions { rank: 4, targets: "all".into(), ..Default::default() };
+        model.attach(&new_adapter(&base, &selection).unwrap().targets, 1.0).unwrap();
+        for (i, u) in model.trainable_mut().into_iter().enumerate() {
+            u.iter_mut().enumerate().for_each(|(j, u)| *u = 0.02 * ((i + 3 * j) % 5) as f32 - 0.04);
+        }
+        let text = std::fs::read_to_string(demo.join("text.txt")).unwrap();
+        let chunks = Chunks::new(&base.tokenizer().unwrap(), &text, 64, Some(4)).unwrap();
+        let whole = divergence(&model, &plain, &chunks.batches, |_| ()).unwrap();
+        let mut limited = |max_kl| limit_divergence(&mut model, &plain, &chunks.batches, max_kl).unwrap();
+        assert_eq!(limited(whole.kl), (1.0, whole), "what keeps the limit is not changed");
+        let (factor, found) = limited(0.1 * whole.kl);
+        assert!(
+            factor < 1.0 && found.kl <= 0.1 * whole.kl && found.kl > 0.05 * whole.kl,
+            "{factor} {found:?}"
+        );
+        let again = divergence(&model, &plain, &chunks.batches, |_| ()).unwrap();
+        assert_eq!(again, found, "the model has the scaled matrices");
+    }
+}

@@ -31,10 +31,12 @@ mod choices;
 mod chunks;
 mod divergence;
 mod learned;
+mod limit;
 mod perplexity;
 
 pub use choices::{Accuracy, accuracy};
 pub use chunks::Chunks;
 pub use divergence::{Divergence, divergence};
 pub use learned::{Learned, Score, learned};
+pub use limit::limit_divergence;
 pub use perplexity::{Perplexity, perplexity};

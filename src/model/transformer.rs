@@ -10,7 +10,7 @@ use super::norm::Norm;
 use super::rope::{CosSin, RotaryEmbedding};
 use crate::arch::Architecture;
 use crate::base::{Config, Weight};
-use crate::kernels::{Precision, Real};
+use crate::kernels::{Cpu, Precision, Real};
 
 /// A decoder over borrowed weights.
 #[derive(Clone, Debug)]
@@ -85,6 +85,19 @@ impl<'a, T: Real> Transformer<'a, T> {
     /// The model's dimensions.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What decides the numbers of a pass besides the weights and the terms: dimensions, position
+    /// embeddings, precision, and the processor's instructions.
+    pub fn computation(&self) -> String {
+        let (name, precision, cpu) = (self.architecture.name, self.head.precision.name(), Cpu::current());
+        format!("{name} {:?} {:?} {precision} {}", self.config, self.ropes, cpu.name())
+    }
+
+    /// How many numbers of matrices a token is multiplied with, on its way to its logits.
+    pub fn parameters_per_token(&self) -> u64 {
+        let blocks: u64 = self.blocks.iter().map(Block::parameters_per_token).sum();
+        blocks + (self.config.vocab * self.config.d_model) as u64
     }
 
     /// The output of the [frozen blocks](Self::frozen_blocks) for a batch, `[tokens, d_model]`. A token's row

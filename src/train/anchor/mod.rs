@@ -5,6 +5,9 @@
 //! token drawn uniformly from the vocabulary. A chat model writes half of its texts through its template,
 //! from the beginning of a user's turn, since that is how it is asked.
 
+pub mod budget;
+mod labels;
+mod stored;
 mod written;
 
 use crate::chat::ChatTemplate;
@@ -12,7 +15,8 @@ use crate::model::{Batch, Transformer};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
-pub use written::AnchorOptions;
+pub use labels::backward_with_sampled_labels;
+pub use written::{AnchorOptions, Prompts};
 
 /// Texts of the base model's own distribution.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +40,7 @@ impl Anchor {
         memory: u64,
         progress: impl FnMut(usize, usize),
     ) -> Result<Self> {
-        written::write(model, tokenizer, template, options, memory, progress)
+        Ok(Prompts::new(model, tokenizer, template, options)?.write(model, memory, progress))
     }
 
     /// Pieces of a text, of [`AnchorOptions::length`] tokens each, spread evenly over it; fewer than

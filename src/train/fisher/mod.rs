@@ -22,6 +22,7 @@
 //! the model.
 
 mod estimate;
+mod stored;
 
 use half::bf16;
 use ndarray::{Array2, ArrayView2};
@@ -37,7 +38,7 @@ const MATRIX_LIMIT: usize = 256;
 pub struct Fisher {
     blocks: Vec<Block>,
     /// Predictions that it was estimated from.
-    predictions: usize,
+    predictions: u32,
 }
 
 /// F of one matrix U `[c, r]`.
@@ -64,7 +65,7 @@ impl Fisher {
 
     /// Predictions that it was estimated from.
     pub fn predictions(&self) -> usize {
-        self.predictions
+        self.predictions as usize
     }
 
     /// Bytes of memory that it takes.
