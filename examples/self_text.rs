@@ -8,7 +8,7 @@
 use curmerge::train::anchor::{Anchor, AnchorOptions};
 use curmerge::{Base, Error, Result, Transformer};
 
-/// Memory for packed weights, in bytes.
+/// Memory for keys, values and packed weights, in bytes.
 const MEMORY: u64 = 1 << 30;
 
 fn main() -> Result<()> {
@@ -23,8 +23,8 @@ fn main() -> Result<()> {
     let options = AnchorOptions { texts, seed, ..AnchorOptions::default() };
     let mut model = Transformer::new(&base)?;
     model.for_context(options.length)?;
-    model.cache_packed_weights(MEMORY);
-    let anchor = Anchor::self_written(&model, &tokenizer, template.as_ref(), &options, |_, _| ())?;
+    let template = template.as_ref();
+    let anchor = Anchor::self_written(&mut model, &tokenizer, template, &options, MEMORY, |_, _| ())?;
     for text in &anchor.texts {
         println!("{}\n", tokenizer.decode(text));
     }

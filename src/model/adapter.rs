@@ -4,13 +4,14 @@ use curmerge_formats::adapter::AdapterTarget;
 use ndarray::Array2;
 
 use super::block::Block;
-use super::terms::CurTerm;
+use super::linear::Linear;
+use super::terms::{CurTerm, Probe};
 use super::transformer::Transformer;
 use crate::base::layer_part;
 use crate::kernels::Real;
 use crate::{Error, Result};
 
-impl<T: Real> Transformer<'_, T> {
+impl<'b, T: Real> Transformer<'b, T> {
     /// Attaches a CURLoRA term to each target's matrix: C is gathered from the base, U is the target's.
     /// Gradients have the order of `targets`.
     ///
@@ -23,17 +24,8 @@ impl<T: Real> Transformer<'_, T> {
     pub fn attach(&mut self, targets: &[AdapterTarget], scale: f32) -> Result<()> {
         for target in targets {
             let slot = self.terms.len();
-            let refuse = |problem: &str| {
-                let help = "the adapter belongs to another model; use the base that it was trained on";
-                Error::request(format!("target '{}' {problem}", target.name.escape_debug()), help)
-            };
-            let roles = self.architecture.tensors.targets;
-            let (layer, linear) = layer_part(&target.name)
-                .and_then(|(layer, part)| {
-                    let (role, _) = roles.iter().find(|(_, name)| *name == part)?;
-                    Some((layer, self.blocks.get_mut(layer)?.linear_mut(role)?))
-                })
-                .ok_or_else(|| refuse("is not a matrix of this model"))?;
+            let refuse = |problem| misfit(&target.name, problem);
+            let (layer, linear) = self.linear_mut(&target.name)?;
             let weight = linear.weight();
             let within = |index: &[u32], size: usize| index.iter().all(|&i| (i as usize) < size);
             if !within(&target.cols, weight.cols()) || !within(&target.rows, weight.rows()) {
@@ -54,6 +46,39 @@ impl<T: Real> Transformer<'_, T> {
             self.terms.push((layer, target.name.clone()));
         }
         Ok(())
+    }
+
+    /// The model without its terms. Both share the frozen weights and what is packed of them.
+    #[must_use]
+    pub fn without_terms(&self) -> Self {
+        let mut base = self.clone();
+        base.terms.clear();
+        base.blocks.iter_mut().flat_map(Block::adaptable_mut).for_each(|linear| linear.term = None);
+        base
+    }
+
+    /// Attaches a probe to the matrix of this name, which must have no term.
+    ///
+    /// # Errors
+    /// A name that is not that of an adaptable matrix of the blocks.
+    ///
+    /// # Panics
+    /// In a pass, at an index outside the matrix.
+    pub fn attach_probe(&mut self, name: &str, probe: Probe) -> Result<()> {
+        let (layer, linear) = self.linear_mut(name)?;
+        linear.term = Some(Box::new(probe));
+        self.terms.push((layer, name.to_owned()));
+        Ok(())
+    }
+
+    /// The block and the layer of the adaptable matrix of this name.
+    fn linear_mut(&mut self, name: &str) -> Result<(usize, &mut Linear<'b, T>)> {
+        let roles = self.architecture.tensors.targets;
+        let found = layer_part(name).and_then(|(layer, part)| {
+            let (role, _) = roles.iter().find(|(_, name)| *name == part)?;
+            Some((layer, self.blocks.get_mut(layer)?.linear_mut(role)?))
+        });
+        found.ok_or_else(|| misfit(name, "is not a matrix of this model"))
     }
 
     /// Copies the U of each attached term back into the targets that were given to [`Self::attach`].
@@ -78,4 +103,10 @@ impl<T: Real> Transformer<'_, T> {
         terms.sort_by_key(|term| term.first_slot());
         terms.into_iter().flat_map(|term| term.trained_mut()).collect()
     }
+}
+
+/// The error of a target that does not fit the model.
+fn misfit(target: &str, problem: &str) -> Error {
+    let help = "the adapter belongs to another model; use the base that it was trained on";
+    Error::request(format!("target '{}' {problem}", target.escape_debug()), help)
 }

@@ -16,21 +16,36 @@ use crate::kernels::random::uniform;
 type Cache<T> = Array2<T>;
 
 impl<T: Real> Transformer<'_, T> {
+    /// Bytes of keys and values for each token of each text in [`Self::write`].
+    pub fn kv_cache_bytes_per_token(&self) -> u64 {
+        let width = self.config.kv_heads * self.config.head_dim;
+        (2 * self.blocks.len() * width * size_of::<T>()) as u64
+    }
+
     /// Extends each of `prompts` (at least one token each) to `length` tokens, sampled at a
-    /// temperature of 1. All sequences pass through the model together, a token of each at a time.
-    /// `on_token` gets the number of tokens that every sequence has.
+    /// temperature of 1 with the generator of its own. All sequences pass through the model together, a
+    /// token of each at a time. `on_token` gets the number of tokens that every sequence has.
     ///
-    /// The texts depend on the prompts and the generator alone.
+    /// A text depends on its prompt and its generator alone, not on the others.
+    ///
+    /// # Panics
+    /// If the numbers of prompts and generators differ.
     pub fn write(
         &self,
         prompts: &[Vec<u32>],
         length: usize,
-        random: &mut ChaCha20Rng,
+        generators: &mut [ChaCha20Rng],
         mut on_token: impl FnMut(usize),
     ) -> Vec<Vec<u32>> {
+        assert_eq!(prompts.len(), generators.len(), "a generator for each prompt");
         let mut texts = GrowingTexts::new(self, prompts, length);
         while let Some(hidden) = texts.read() {
-            let points: Vec<f64> = prompts.iter().map(|_| uniform(random)).collect();
+            let end = texts.next.end;
+            let points: Vec<f64> = generators
+                .iter_mut()
+                .zip(&texts.texts)
+                .map(|(generator, text)| if text.len() == end { uniform(generator) } else { 0.0 })
+                .collect();
             texts.push(&self.head.sample(hidden.view(), &points));
             on_token(texts.next.end);
         }
@@ -132,18 +147,22 @@ impl<'m, 'a, T: Real> GrowingTexts<'m, 'a, T> {
                 own: i * length + next.start..i * length + next.end,
             })
             .collect();
+        let keys: Vec<Range<usize>> = sequences.iter().map(|rows| rows.prefix.start..rows.own.end).collect();
         let cos_sin = model.cos_sin(&positions);
         let mut x = model.embed(&tokens, &positions);
-        for (block, [keys, values]) in model.blocks.iter().zip(&mut self.caches) {
+        for (block, [k, v]) in model.blocks.iter().zip(&mut self.caches) {
             let p = block.project(x.view(), &model.ropes, &cos_sin);
-            for (cache, rows) in [(&mut *keys, &p.k), (&mut *values, &p.v)] {
+            for (cache, rows) in [(&mut *k, &p.k), (&mut *v, &p.v)] {
                 for (sequence, rows) in sequences.iter().zip(rows.axis_chunks_iter(Axis(0), new)) {
                     cache.slice_mut(s![sequence.own.clone(), ..]).assign(&rows);
                 }
             }
             let config = block.attention_config(model.attention_config());
-            let (attended, _) =
-                attention::forward(p.q.view(), keys.view(), values.view(), &sequences, config);
+            let (q, k, v) = (p.q.view(), k.view(), v.view());
+            let attended = match new {
+                1 => attention::decode(q, k, v, &keys, config),
+                _ => attention::forward(q, k, v, &sequences, config).0,
+            };
             x = block.finish(x, attended.view());
         }
         let last: Vec<usize> = sequences.iter().map(|rows| rows.queries.end - 1).collect();

@@ -15,16 +15,19 @@ use std::time::Instant;
 use clap::Args;
 use curmerge_formats::adapter::{Adapter, Training};
 
-use super::arguments::{ComputeArgs, SelectionArgs};
-use super::interrupt;
+use super::anchor::{self, AnchorTexts};
+use super::arguments::{ComputeArgs, SelectBy, SelectionArgs};
+use super::kept::Kept;
 use super::report::{progress::TrainingProgress, terminal};
 use super::select::select;
+use super::{interrupt, signal};
 use crate::base::Base;
 use crate::model::Transformer;
 use crate::train::checkpoint::CheckpointFile;
 use crate::train::{self, End, Observer, Penalty, State, TrainOptions, TrainReport, Trainer};
 use crate::{Error, Result};
-use examples::{ExampleArgs, Examples};
+pub use examples::ExampleArgs;
+use examples::Examples;
 use outcome::Outcome;
 use protection::ProtectionArgs;
 use saving::SavingArgs;
@@ -44,7 +47,7 @@ pub struct BuildArgs {
     pub examples: ExampleArgs,
     /// Print the first example as the model will see it, with the target tokens marked, and do not train. It
     /// takes no options of training.
-    #[arg(long, conflicts_with_all = ["output", "SelectionArgs", "TrainingArgs", "ProtectionArgs", "ComputeArgs", "SavingArgs"])]
+    #[arg(long, conflicts_with_all = ["output", "SelectionArgs", "TrainingArgs", "ProtectionArgs", "AnchorArgs", "ComputeArgs", "SavingArgs"])]
     pub show_sample: bool,
     /// The adapter to write.
     #[arg(short, long, value_name = "ADAPTER", required_unless_present = "show_sample")]
@@ -80,13 +83,22 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let inputs = inputs(args, &base);
     args.saving.check(output, &inputs)?;
     let examples = Examples::read(args, &base)?;
-    let mut adapter = initial_adapter(args, &base)?;
-    let mut model = adapted_model(args, &base, &examples, &adapter)?;
     let (shrink, seed) = (args.protection.shrink(), args.selection.seed);
     let options = args.training.options(shrink, seed, args.saving.save_every, output);
+    let mut frozen = frozen_model(args, &base, &examples)?;
+    let run = (&base, &examples.data, &options);
+    let count = args.protection.anchor_texts(&frozen, run, args.selection.select);
+    let kept = Kept::new(&base, args.protection.anchor.no_cache)?;
+    let texts = AnchorTexts::new(&args.protection.anchor, (&base, &kept), (count, seed, options.memory));
+    if !json && count > 0 {
+        terminal::print(&texts.line())?;
+    }
+    let mut adapter = initial_adapter(args, &mut frozen, &texts, &examples)?;
+    let mut model = frozen;
+    model.attach(&adapter.targets, adapter.scale)?;
     let mut checkpoints = match args.saving.checkpoints() {
         true => {
-            let identity = identity::of(args, &base, &adapter, &examples)?;
+            let identity = identity::of(args, &base, &adapter, &examples, count)?;
             Some(CheckpointFile::new(CheckpointFile::beside(output), &inputs, identity))
         }
         false => None,
@@ -103,8 +115,8 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     }
 
     // Before training, so that a file that goes missing meanwhile does not cost the result.
-    let protection = args.protection.record()?;
-    let penalty = args.protection.penalty(&base, &mut model, seed, options.memory)?;
+    let protection = args.protection.record(count)?;
+    let penalty = args.protection.penalty(&mut model, &adapter, &texts)?;
     let start = Instant::now();
     let run = Run { options: &options, penalty: penalty.as_ref(), resumed };
     let report = train(args, &mut model, &examples, run, checkpoints.as_mut());
@@ -134,29 +146,40 @@ fn inputs<'a>(args: &'a BuildArgs, base: &'a Base) -> Vec<&'a Path> {
     inputs.push(&args.data);
     inputs.extend(args.training.valid.as_deref());
     inputs.extend(args.training.init.as_deref());
-    inputs.extend(args.protection.anchor_file());
+    inputs.extend(args.protection.anchor.file().filter(|_| args.reads_anchor()));
     inputs
 }
 
 /// A new adapter with U = 0, or the one that `--init` names.
-fn initial_adapter(args: &BuildArgs, base: &Base) -> Result<Adapter> {
+fn initial_adapter(
+    args: &BuildArgs,
+    frozen: &mut Transformer<'_, f32>,
+    texts: &AnchorTexts<'_>,
+    examples: &Examples,
+) -> Result<Adapter> {
+    let base = texts.base;
     if let Some(path) = &args.training.init {
         return super::adapter_of(base, path, false);
     }
-    Ok(Adapter { scale: args.training.scale, ..select(base, &args.selection)? })
+    let adapter = match args.selection.select {
+        SelectBy::Signal => signal::adapter(&args.selection, frozen, texts, &examples.data)?,
+        SelectBy::Drawn(selection) => select(base, &args.selection, selection)?,
+    };
+    Ok(Adapter { scale: args.training.scale, ..adapter })
 }
 
-/// The model with the adapter attached, prepared for the longest example.
-fn adapted_model<'b>(
-    args: &BuildArgs,
-    base: &'b Base,
-    examples: &Examples,
-    adapter: &Adapter,
-) -> Result<Transformer<'b, f32>> {
+/// The model without an adapter, prepared for the longest example and text.
+fn frozen_model<'b>(args: &BuildArgs, base: &'b Base, examples: &Examples) -> Result<Transformer<'b, f32>> {
     let mut model = Transformer::new(base)?.with_precision(args.compute.precision);
-    model.for_context(examples.max_tokens().max(args.protection.anchor_length(base)))?;
-    model.attach(&adapter.targets, adapter.scale)?;
+    let texts = if args.reads_anchor() { anchor::length(base) } else { 0 };
+    model.for_context(examples.max_tokens().max(texts))?;
     Ok(model)
+}
+
+impl BuildArgs {
+    fn reads_anchor(&self) -> bool {
+        self.protection.reads_anchor(self.selection.select)
+    }
 }
 
 /// What a training run is to do.

@@ -5,12 +5,14 @@
 //! its slot.
 
 mod cur;
+mod probe;
 
 use std::fmt::Debug;
 
 use ndarray::{Array2, ArrayView2, CowArray, Ix2};
 
 pub use self::cur::CurTerm;
+pub use self::probe::Probe;
 use crate::kernels::{Real, matmul};
 
 /// Token rows of a term that one thread processes at a time.

@@ -2,6 +2,7 @@
 
 mod divergence;
 mod families;
+mod probe;
 mod write;
 
 use std::path::Path;

@@ -9,10 +9,9 @@ use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
 use super::{Block, CONTIGUOUS, Fisher, MATRIX_LIMIT};
-use crate::kernels::random::uniform;
 use crate::kernels::{bf16 as rounding, matmul, matmul_single};
 use crate::model::{TermSink, Transformer};
-use crate::train::anchor::Anchor;
+use crate::train::anchor::{Anchor, backward_with_sampled_labels};
 
 /// Tokens that go through the model at a time, in whole texts.
 const MAX_TOKENS: usize = 1024;
@@ -55,18 +54,22 @@ impl TermSink<f32> for Texts<'_> {
 
 impl Fisher {
     /// The Fisher information of the matrices U that are attached to `model`, which must be zero, on
-    /// these texts. Labels are sampled with `seed`. `progress` gets the texts done and their number.
+    /// these texts. Labels are sampled with `seed`. Activations and packed weights take at most `memory`
+    /// bytes, which does not change the result. `progress` gets the texts done and their number.
     pub fn estimate(
-        model: &Transformer<'_, f32>,
-        shapes: &[(usize, usize)],
+        model: &mut Transformer<'_, f32>,
         anchor: &Anchor,
         seed: u64,
+        memory: u64,
         mut progress: impl FnMut(usize, usize),
     ) -> Self {
+        model.divide_memory(memory, MAX_TOKENS);
         let texts = anchor.texts.len();
-        let mut moments: Vec<Moments> = shapes
+        let mut moments: Vec<Moments> = model
+            .trainable_mut()
             .iter()
-            .map(|&(c, r)| Moments {
+            .map(|u| u.dim())
+            .map(|(c, r)| Moments {
                 samples: Array2::from_elem((texts, c * r), bf16::ZERO),
                 factors: [Array2::zeros((c, c)), Array2::zeros((r, r))],
             })
@@ -74,19 +77,14 @@ impl Fisher {
         let mut random = ChaCha20Rng::seed_from_u64(seed);
         let (mut predictions, mut done) = (0, 0);
         for batch in anchor.batches(MAX_TOKENS) {
-            let x = model.forward_frozen(&batch);
             let mut sink = Texts { sequences: batch.sequences(), first: done, moments: &mut moments };
-            model.backward_from(x, &batch, &mut sink, |head, hidden| {
-                let points: Vec<f64> = (0..hidden.nrows()).map(|_| uniform(&mut random)).collect();
-                let labels = head.sample(hidden, &points);
-                ((), head.loss_backward(hidden, &labels, 1.0).1)
-            });
+            backward_with_sampled_labels(model, &batch, &mut random, &mut sink);
             predictions += batch.predictions().len();
             done += batch.sequences().len();
             progress(done, texts);
         }
         let blocks = moments.into_par_iter().map(|moments| moments.block(predictions)).collect();
-        Self { blocks, predictions }
+        Self { blocks, predictions: predictions as u32 }
     }
 }
 

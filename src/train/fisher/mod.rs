@@ -22,6 +22,7 @@
 //! the model.
 
 mod estimate;
+mod stored;
 
 use half::bf16;
 use ndarray::{Array2, ArrayView2};
@@ -37,7 +38,7 @@ const MATRIX_LIMIT: usize = 256;
 pub struct Fisher {
     blocks: Vec<Block>,
     /// Predictions that it was estimated from.
-    predictions: usize,
+    predictions: u32,
 }
 
 /// F of one matrix U `[c, r]`.
@@ -64,7 +65,7 @@ impl Fisher {
 
     /// Predictions that it was estimated from.
     pub fn predictions(&self) -> usize {
-        self.predictions
+        self.predictions as usize
     }
 
     /// Bytes of memory that it takes.
@@ -133,6 +134,8 @@ mod tests {
     use crate::model::Transformer;
     use crate::train::anchor::{Anchor, AnchorOptions};
 
+    const MEMORY: u64 = 100_000_000;
+
     fn random(shape: (usize, usize), size: f32, stream: &mut ChaCha20Rng) -> Array2<f32> {
         Array2::from_shape_simple_fn(shape, || size * (2.0 * uniform(stream) - 1.0) as f32)
     }
@@ -164,7 +167,8 @@ mod tests {
         let selection = SelectionOptions { rank: 4, targets: "all".into(), ..Default::default() };
         model.attach(&new_adapter(&base, &selection).unwrap().targets, 1.0).unwrap();
         let options = AnchorOptions { texts: 96, length: 32, seed: 1 };
-        let anchor = Anchor::self_written(&model, &base.tokenizer().unwrap(), None, &options, |_, _| ());
+        let anchor =
+            Anchor::self_written(&mut model, &base.tokenizer().unwrap(), None, &options, MEMORY, |_, _| ());
         work(model, &anchor.unwrap());
     }
 
@@ -173,7 +177,7 @@ mod tests {
         with_demo(|mut model, anchor| {
             let plain = model.clone();
             let shapes: Vec<_> = model.trainable_mut().iter().map(|u| u.dim()).collect();
-            let fisher = Fisher::estimate(&model, &shapes, anchor, 2, |_, _| ());
+            let fisher = Fisher::estimate(&mut model, anchor, 2, MEMORY, |_, _| ());
             let mut stream = ChaCha20Rng::seed_from_u64(3);
             for _ in 0..3 {
                 let matrices: Vec<_> = shapes.iter().map(|&shape| random(shape, 0.02, &mut stream)).collect();

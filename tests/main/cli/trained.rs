@@ -294,7 +294,7 @@ fn eval_generate_counts_the_answers_that_match_exactly() {
         "the",
     ];
     let mut expected: Vec<String> = prompts.iter().map(|prompt| written(prompt, false)).collect();
-    expected.push(written(prompts[0], true));
+    expected.push(written(prompts[1], true));
     assert!(expected.iter().all(|answer| !answer.is_empty()), "{expected:?}");
     let mut lines: Vec<String> = prompts
         .iter()
@@ -302,7 +302,7 @@ fn eval_generate_counts_the_answers_that_match_exactly() {
         .map(|(prompt, answer)| json!({ "prompt": prompt, "completion": format!(" {answer} ") }).to_string())
         .collect();
     let turn = |role: &str, content: &str| json!({ "role": role, "content": content });
-    let turns = [turn("user", prompts[0]), turn("assistant", &expected[4])];
+    let turns = [turn("user", prompts[1]), turn("assistant", &expected[4])];
     lines.push(json!({ "messages": turns }).to_string());
     // A wrong answer, and one that is only the beginning of what the model writes.
     lines.push(json!({ "prompt": prompts[1], "completion": "Nobody says this" }).to_string());
