@@ -4,13 +4,15 @@ use curmerge_formats::adapter::AdapterTarget;
 use ndarray::Array2;
 
 use super::block::Block;
-use super::terms::CurTerm;
+use super::linear::Linear;
+use super::terms::{CurTerm, LoraTerm, LoraXsTerm};
 use super::transformer::Transformer;
 use crate::base::layer_part;
 use crate::kernels::Real;
+use crate::lora::LoraTarget;
 use crate::{Error, Result};
 
-impl<T: Real> Transformer<'_, T> {
+impl<'b, T: Real> Transformer<'b, T> {
     /// Attaches a CURLoRA term to each target's matrix: C is gathered from the base, U is the target's.
     /// Gradients have the order of `targets`.
     ///
@@ -22,18 +24,9 @@ impl<T: Real> Transformer<'_, T> {
     /// another shape.
     pub fn attach(&mut self, targets: &[AdapterTarget], scale: f32) -> Result<()> {
         for target in targets {
-            let slot = self.terms.len();
-            let refuse = |problem: &str| {
-                let help = "the adapter belongs to another model; use the base that it was trained on";
-                Error::request(format!("target '{}' {problem}", target.name.escape_debug()), help)
-            };
-            let roles = self.architecture.tensors.targets;
-            let (layer, linear) = layer_part(&target.name)
-                .and_then(|(layer, part)| {
-                    let (role, _) = roles.iter().find(|(_, name)| *name == part)?;
-                    Some((layer, self.blocks.get_mut(layer)?.linear_mut(role)?))
-                })
-                .ok_or_else(|| refuse("is not a matrix of this model"))?;
+            let slot = self.trained_matrices();
+            let refuse = |problem| misfit(&target.name, problem);
+            let (layer, linear) = self.linear_mut(&target.name)?;
             let weight = linear.weight();
             let within = |index: &[u32], size: usize| index.iter().all(|&i| (i as usize) < size);
             if !within(&target.cols, weight.cols()) || !within(&target.rows, weight.rows()) {
@@ -56,6 +49,46 @@ impl<T: Real> Transformer<'_, T> {
         Ok(())
     }
 
+    /// Attaches the term of a LoRA to each target's matrix: `scale B A`, or `scale B U A` of LoRA-XS. Trained
+    /// matrices have the order of `targets`; A comes before B.
+    ///
+    /// # Errors
+    /// A name that is not that of an adaptable matrix of the blocks; matrices of other shapes.
+    pub fn attach_lora(&mut self, targets: &[LoraTarget], scale: f32) -> Result<()> {
+        for LoraTarget { name, a, b, u } in targets {
+            let slot = self.trained_matrices();
+            let (layer, linear) = self.linear_mut(name)?;
+            let (weight, rank) = (linear.weight(), a.nrows());
+            let fits = a.ncols() == weight.cols() && b.dim() == (weight.rows(), rank);
+            if !fits || u.as_ref().is_some_and(|u| u.dim() != (rank, rank)) {
+                return Err(misfit(name, "has matrices of another shape"));
+            }
+            let [a, b] = [a, b].map(|x| x.mapv(T::from_f32));
+            let scale = T::from_f32(scale);
+            linear.term = Some(match u {
+                Some(u) => Box::new(LoraXsTerm { slot, a, b, u: u.mapv(T::from_f32), scale }),
+                None => Box::new(LoraTerm { slot, a, b, scale }),
+            });
+            self.terms.push((layer, name.clone()));
+        }
+        Ok(())
+    }
+
+    /// The block and the layer of the adaptable matrix of this name.
+    fn linear_mut(&mut self, name: &str) -> Result<(usize, &mut Linear<'b, T>)> {
+        let roles = self.architecture.tensors.targets;
+        let found = layer_part(name).and_then(|(layer, part)| {
+            let (role, _) = roles.iter().find(|(_, name)| *name == part)?;
+            Some((layer, self.blocks.get_mut(layer)?.linear_mut(role)?))
+        });
+        found.ok_or_else(|| misfit(name, "is not a matrix of this model"))
+    }
+
+    /// The number of trained matrices.
+    fn trained_matrices(&self) -> usize {
+        self.blocks.iter().flat_map(Block::terms).map(|term| term.trained().len()).sum()
+    }
+
     /// Copies the U of each attached term back into the targets that were given to [`Self::attach`].
     pub fn store(&mut self, targets: &mut [AdapterTarget])
     where
@@ -63,6 +96,23 @@ impl<T: Real> Transformer<'_, T> {
     {
         for (target, u) in targets.iter_mut().zip(self.trainable_mut()) {
             target.u = u.iter().map(|&u| u.into()).collect();
+        }
+    }
+
+    /// Copies the trained matrices back into the targets that were given to [`Self::attach_lora`].
+    pub fn store_lora(&mut self, targets: &mut [LoraTarget])
+    where
+        T: Into<f32>,
+    {
+        let mut trained = self.trainable_mut().into_iter();
+        for LoraTarget { a, b, u, .. } in targets {
+            let matrices = match u {
+                Some(u) => vec![u],
+                None => vec![a, b],
+            };
+            for (matrix, trained) in matrices.into_iter().zip(&mut trained) {
+                *matrix = trained.mapv(Into::into);
+            }
         }
     }
 
@@ -78,4 +128,19 @@ impl<T: Real> Transformer<'_, T> {
         terms.sort_by_key(|term| term.first_slot());
         terms.into_iter().flat_map(|term| term.trained_mut()).collect()
     }
+
+    /// The slots of the trained matrices that the change of the model is proportional to, one of each term:
+    /// zeros in them change nothing, and a factor on all of them is one on the change. U of CURLoRA, B of LoRA.
+    pub fn outer_slots(&self) -> Vec<usize> {
+        let mut slots: Vec<_> =
+            self.blocks.iter().flat_map(Block::terms).map(|term| term.first_slot() + term.outer()).collect();
+        slots.sort_unstable();
+        slots
+    }
+}
+
+/// The error of a target that does not fit the model.
+fn misfit(target: &str, problem: &str) -> Error {
+    let help = "the adapter belongs to another model; use the base that it was trained on";
+    Error::request(format!("target '{}' {problem}", target.escape_debug()), help)
 }

@@ -39,5 +39,5 @@ pub use generate::Generator;
 pub use linear::Linear;
 pub use lm_head::Comparison;
 pub use sampler::Sampler;
-pub use terms::{BackwardPass, CurTerm, Term, TermSink};
+pub use terms::{BackwardPass, CurTerm, LoraTerm, LoraXsTerm, Term, TermSink};
 pub use transformer::Transformer;

@@ -125,7 +125,9 @@ impl ProtectionArgs {
         }
         // What the base knows, also for an adapter that is trained further: U = 0.
         let matrices: Vec<_> = model.trainable_mut().iter().map(|u| (*u).clone()).collect();
-        model.trainable_mut().into_iter().for_each(|u| u.fill(0.0));
+        let outer = model.outer_slots();
+        let mut trained = model.trainable_mut();
+        outer.into_iter().for_each(|slot| trained[slot].fill(0.0));
         let (texts, length) = (self.anchor_texts as usize, self.anchor_length(base));
         let options = AnchorOptions { texts, length, seed };
         let anchor = self.anchor(base, model, memory, &options)?;
