@@ -5,6 +5,7 @@ use curmerge_formats::AdapterTarget;
 use curmerge_formats::adapter::{Adapter, Training};
 
 use super::BuildArgs;
+use super::protection::Protection;
 use crate::base::Base;
 use crate::commands::select::select;
 use crate::export::Trained;
@@ -50,6 +51,9 @@ impl MethodArgs {
             Method::Curlora if self.rslora => refuse("--rslora", "lora or lora-xs"),
             Method::Curlora => Ok(()),
             _ if args.training.scale != 1.0 => refuse("--scale", "curlora; a LoRA has --alpha"),
+            Method::Lora if args.protection.protect == Protection::Fisher => {
+                refuse("--protect fisher", "curlora or lora-xs")
+            }
             _ if args.training.init.is_some() => refuse("--init", "curlora"),
             _ => super::training::positive("alpha", self.alpha(args).abs().into(), false),
         }

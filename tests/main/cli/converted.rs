@@ -64,7 +64,7 @@ fn impossible_conversions_are_refused() {
 fn a_merge_stores_the_whole_file_as_convert_does() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    let (wide, none, adapter) = (path("f32.gguf"), path("none"), path("adapter"));
+    let (wide, none, adapter) = (path("f32.gguf"), path("none"), path("adapter.st"));
     curmerge!("convert", demo("model.gguf"), wide, "--type", "f32").done();
     small_adapter(&adapter);
     curmerge!("select", wide, "-o", none).done();
@@ -125,7 +125,7 @@ fn a_gguf_file_becomes_a_folder_that_gives_the_same_answers() {
     let probability = |answer: &Value| answer["logprobs"][0][0][1].as_f64().unwrap();
     assert!((probability(&a) - probability(&b)).abs() < 1e-6);
     // An adapter of one model fits the other.
-    let adapter = folder.path().join("adapter");
+    let adapter = folder.path().join("adapter.st");
     small_adapter(&adapter);
     curmerge!("verify", adapter, "--base", out).done();
 
@@ -154,7 +154,7 @@ fn a_gguf_file_becomes_a_folder_that_gives_the_same_answers() {
 fn a_folder_is_merged_into_a_gguf_file_in_one_step() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    let (base, adapter) = (path("base"), path("adapter"));
+    let (base, adapter) = (path("base"), path("adapter.st"));
     curmerge!("convert", demo("model.gguf"), base, "--type", "bf16").done();
     curmerge!("select", base, "-o", adapter).done();
     curmerge!("build", base, "--data", demo("train.jsonl"), "--max-steps", "2", "-o", adapter).done();
@@ -178,7 +178,7 @@ fn a_folder_is_merged_into_a_gguf_file_in_one_step() {
 fn exported_adapters_merge_like_the_adapter() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    let (model, adapter) = (demo("model.gguf"), path("adapter"));
+    let (model, adapter) = (demo("model.gguf"), path("adapter.st"));
     small_adapter(&adapter);
     curmerge!("export", adapter, "--base", model, "--format", "gguf", "-o", path("lora.gguf")).done();
     curmerge!("export", adapter, "--base", model, "--format", "peft", "-o", path("peft")).done();

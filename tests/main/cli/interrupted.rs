@@ -25,7 +25,7 @@ fn names(folder: &Path) -> Vec<String> {
 fn a_killed_merge_leaves_the_old_file_or_the_new_one() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    let (adapter, out) = (path("adapter"), path("out.gguf"));
+    let (adapter, out) = (path("adapter.st"), path("out.gguf"));
     small_adapter(&adapter);
     let merge = || {
         let mut command = program();
@@ -59,7 +59,7 @@ fn a_killed_merge_leaves_the_old_file_or_the_new_one() {
 #[test]
 fn an_interrupted_build_writes_its_adapter() {
     let folder = folder();
-    let (adapter, merged) = (folder.path().join("adapter"), folder.path().join("merged.gguf"));
+    let (adapter, merged) = (folder.path().join("adapter.st"), folder.path().join("merged.gguf"));
     let mut child = program()
         .arg("build")
         .arg(demo("model.gguf"))
