@@ -143,6 +143,13 @@ impl<'a, T: Real> Block<'a, T> {
         linears
     }
 
+    /// The matrices that may have a term, by the input that they read.
+    pub(super) fn by_input(&self) -> [Vec<&Linear<'a, T>>; 4] {
+        let mut up = self.feed_forward.adaptable();
+        let down = up.pop();
+        [vec![&self.q, &self.k, &self.v], vec![&self.o], up, down.into_iter().collect()]
+    }
+
     /// The terms of its matrices.
     pub(super) fn terms(&self) -> impl Iterator<Item = &dyn Term<T>> {
         self.adaptable().into_iter().filter_map(|linear| linear.term.as_deref())

@@ -53,7 +53,7 @@ impl<'a, T: Real> FeedForward<'a, T> {
         }
     }
 
-    /// The matrices that may have a term, in the order in which a pass reads them.
+    /// The matrices that may have a term, in the order in which a pass reads them; the last one is `down`.
     pub fn adaptable_mut(&mut self) -> Vec<&mut Linear<'a, T>> {
         match self {
             Self::Mlp(mlp) => mlp.gate.iter_mut().chain([&mut mlp.up, &mut mlp.down]).collect(),

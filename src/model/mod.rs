@@ -11,6 +11,7 @@
 //! differences in f64.
 
 mod activation;
+mod adapted_matrix;
 mod adapter;
 mod attention;
 mod batch;
@@ -34,6 +35,7 @@ mod tests;
 mod transformer;
 mod write;
 
+pub use adapted_matrix::AdaptedMatrix;
 pub use batch::{Batch, input_tokens};
 pub use generate::Generator;
 pub use linear::Linear;

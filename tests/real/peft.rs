@@ -129,13 +129,11 @@ fn check_training(name: &str, path: &Path, targets: &str, rslora: bool) {
     export(&base, &lora, Format::Peft, &begin, &[], false).unwrap();
 
     let steps = options.steps(data.examples.len());
-    let schedule = Schedule {
-        peak: options.learning_rate,
-        warmup: (steps as f64 * 0.1).round() as u64,
-        steps,
-    };
+    let schedule =
+        Schedule { peak: options.learning_rate, warmup: (steps as f64 * 0.1).round() as u64, steps };
     let rates: Vec<f64> = (0..steps).map(|step| schedule.rate(step)).collect();
-    let order = (0..options.epochs).flat_map(|epoch| batches::order(data.examples.len(), options.seed, epoch));
+    let order =
+        (0..options.epochs).flat_map(|epoch| batches::order(data.examples.len(), options.seed, epoch));
     let order: Vec<&Example> = order.map(|i| &data.examples[i]).collect();
     let batches: Vec<Vec<&Example>> = order.chunks(options.batch_size).map(<[_]>::to_vec).collect();
     let right = train_with_peft(path, &begin, &rates, &batches);
@@ -173,9 +171,12 @@ fn check_training(name: &str, path: &Path, targets: &str, rslora: bool) {
 #[test]
 #[ignore = "needs CURMERGE_PYTHON with torch, transformers and peft"]
 fn lora_trains_as_in_peft() {
-    for (name, targets, rslora) in
-        [("llama3", "all", false), ("gemma3", "all", true), ("qwen2", "q,v,down", true), ("gpt2", "o,up,down", false)]
-    {
+    for (name, targets, rslora) in [
+        ("llama3", "all", false),
+        ("gemma3", "all", true),
+        ("qwen2", "q,v,down", true),
+        ("gpt2", "o,up,down", false),
+    ] {
         check_training(name, &Family::open(name).path(Container::Folder), targets, rslora);
     }
 }

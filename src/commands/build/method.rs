@@ -5,7 +5,6 @@ use curmerge_formats::AdapterTarget;
 use curmerge_formats::adapter::{Adapter, Training};
 
 use super::BuildArgs;
-use super::protection::Protection;
 use crate::base::Base;
 use crate::commands::select::select;
 use crate::export::Trained;
@@ -51,9 +50,6 @@ impl MethodArgs {
             Method::Curlora if self.rslora => refuse("--rslora", "lora or lora-xs"),
             Method::Curlora => Ok(()),
             _ if args.training.scale != 1.0 => refuse("--scale", "curlora; a LoRA has --alpha"),
-            Method::Lora if args.protection.protect == Protection::Fisher => {
-                refuse("--protect fisher", "curlora or lora-xs")
-            }
             _ if args.training.init.is_some() => refuse("--init", "curlora"),
             _ => super::training::positive("alpha", self.alpha(args).abs().into(), false),
         }
@@ -119,6 +115,14 @@ impl Trainee {
                 adapter.training = Some(training);
             }
             Self::Lora(lora) => model.store_lora(&mut lora.targets),
+        }
+    }
+
+    /// The scale of a LoRA whose A and B are trained.
+    pub(super) fn lora_scale(&self) -> Option<f32> {
+        match self {
+            Self::Lora(lora) if lora.options.method == LoraMethod::Lora => Some(lora.options.scale()),
+            _ => None,
         }
     }
 

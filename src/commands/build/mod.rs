@@ -118,7 +118,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
 
     // Before training, so that a file that goes missing meanwhile does not cost the result.
     let protection = args.protection.record()?;
-    let penalty = args.protection.penalty(&base, &mut model, seed, options.memory)?;
+    let penalty = args.protection.penalty(&base, &mut model, trainee.lora_scale(), (seed, options.memory))?;
     let start = Instant::now();
     let run = Run { options: &options, penalty: penalty.as_ref(), resumed };
     let report = train(args, &mut model, &examples, run, checkpoints.as_mut());

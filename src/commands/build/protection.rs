@@ -11,7 +11,7 @@ use crate::commands::arguments::read_text;
 use crate::commands::report::progress;
 use crate::model::Transformer;
 use crate::train::anchor::{Anchor, AnchorOptions};
-use crate::train::fisher::Fisher;
+use crate::train::fisher::{Fisher, WeightFisher};
 use crate::train::{Penalty, Replay, TrainOptions};
 use crate::{Error, Result};
 
@@ -26,8 +26,9 @@ pub enum Protection {
     /// The divergence from the base on a text of the anchor is added to the loss of every step: up to
     /// twice the time.
     Replay,
-    /// Changes of U are penalized by what they change on the anchor (its Fisher information): no pass
-    /// more a step.
+    /// Changes of the model are penalized by what they change on the anchor (its Fisher information): no pass
+    /// more a step. For --method lora it is less exact (K-FAC of each matrix), and takes as many bytes as a
+    /// matrix of m outputs and n inputs has m^2 + n^2; n^2 once for matrices that share an input.
     Fisher,
 }
 
@@ -112,13 +113,14 @@ impl ProtectionArgs {
         Ok(Some(words.collect::<Vec<_>>().join(" ")))
     }
 
-    /// The penalty on the matrices that are attached to `model`, if there is to be one.
+    /// The penalty on the matrices that are attached to `model`, if there is to be one. `lora_scale` is the scale
+    /// of a LoRA, if A and B of one are trained.
     pub(super) fn penalty<'b>(
         &self,
         base: &'b Base,
         model: &mut Transformer<'b, f32>,
-        seed: u64,
-        memory: u64,
+        lora_scale: Option<f32>,
+        (seed, memory): (u64, u64),
     ) -> Result<Option<Penalty<'b>>> {
         if !self.has_penalty() {
             return Ok(None);
@@ -136,12 +138,22 @@ impl ProtectionArgs {
             Penalty::Replay(Box::new(Replay { reference, anchor, lambda: self.lambda().into(), seed }))
         } else {
             let bar = progress::bar("measuring what to keep", anchor.texts.len() as u64);
+            let progress = |done, _| bar.set_position(done as u64);
             model.limit_activations(memory);
-            let shapes: Vec<_> = matrices.iter().map(|u| u.dim()).collect();
-            let estimate =
-                Fisher::estimate(model, &shapes, &anchor, seed, |done, _| bar.set_position(done as u64));
+            let lambda = self.lambda();
+            let penalty = match lora_scale {
+                Some(scale) => {
+                    let fisher = WeightFisher::estimate(model, &anchor, seed, progress);
+                    Penalty::WeightFisher { fisher, scale, lambda }
+                }
+                None => {
+                    let shapes: Vec<_> = matrices.iter().map(|u| u.dim()).collect();
+                    let fisher = Fisher::estimate(model, &shapes, &anchor, seed, progress);
+                    Penalty::Fisher { fisher, lambda }
+                }
+            };
             bar.finish_and_clear();
-            Penalty::Fisher { fisher: estimate, lambda: self.lambda() }
+            penalty
         };
         model.trainable_mut().into_iter().zip(matrices).for_each(|(u, value)| u.assign(&value));
         Ok(Some(penalty))

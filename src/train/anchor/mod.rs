@@ -5,6 +5,7 @@
 //! token drawn uniformly from the vocabulary. A chat model writes half of its texts through its template,
 //! from the beginning of a user's turn, since that is how it is asked.
 
+mod labels;
 mod written;
 
 use crate::chat::ChatTemplate;
@@ -12,6 +13,7 @@ use crate::model::{Batch, Transformer};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
+pub use labels::backward_with_sampled_labels;
 pub use written::AnchorOptions;
 
 /// Texts of the base model's own distribution.

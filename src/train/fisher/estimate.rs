@@ -9,17 +9,16 @@ use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
 use super::{Block, CONTIGUOUS, Fisher, MATRIX_LIMIT};
-use crate::kernels::random::uniform;
 use crate::kernels::{bf16 as rounding, matmul, matmul_single};
 use crate::model::{TermSink, Transformer};
-use crate::train::anchor::Anchor;
+use crate::train::anchor::{Anchor, backward_with_sampled_labels};
 
 /// Tokens that go through the model at a time, in whole texts.
-const MAX_TOKENS: usize = 1024;
+pub(super) const MAX_TOKENS: usize = 1024;
 /// Share of the samples in F; the rest is K-FAC's.
 const SAMPLES_SHARE: f32 = 0.5;
 /// Added to the diagonal of K-FAC's factors, as a share of their mean diagonal.
-const DAMPING: f32 = 0.01;
+pub(super) const DAMPING: f32 = 0.01;
 
 /// What is summed for one matrix U `[c, r]`.
 struct Moments {
@@ -74,13 +73,8 @@ impl Fisher {
         let mut random = ChaCha20Rng::seed_from_u64(seed);
         let (mut predictions, mut done) = (0, 0);
         for batch in anchor.batches(MAX_TOKENS) {
-            let x = model.forward_frozen(&batch);
             let mut sink = Texts { sequences: batch.sequences(), first: done, moments: &mut moments };
-            model.backward_from(x, &batch, &mut sink, |head, hidden| {
-                let points: Vec<f64> = (0..hidden.nrows()).map(|_| uniform(&mut random)).collect();
-                let labels = head.sample(hidden, &points);
-                ((), head.loss_backward(hidden, &labels, 1.0).1)
-            });
+            backward_with_sampled_labels(model, &batch, &mut random, &mut sink);
             predictions += batch.predictions().len();
             done += batch.sequences().len();
             progress(done, texts);

@@ -171,7 +171,10 @@ fn a_folder_is_merged_into_a_gguf_file_in_one_step() {
     let line = curmerge!("merge", base, adapter, "-o", base.join("tokenizer.json"), "--force").refusal();
     assert!(line.contains("tokenizer.json"), "{line}");
     // No intermediate file is left.
-    assert_eq!(names(folder.path()), ["adapter", "base", "base.gguf", "ollama", "steps.gguf", "whole.gguf"]);
+    assert_eq!(
+        names(folder.path()),
+        ["adapter.st", "base", "base.gguf", "ollama", "steps.gguf", "whole.gguf"]
+    );
 }
 
 #[test]
@@ -190,10 +193,10 @@ fn exported_adapters_merge_like_the_adapter() {
         crate::support::program::run(&words.iter().map(|w| w.as_os_str()).collect::<Vec<_>>()).done();
         fs::read(out).unwrap()
     };
-    let right = merged(&["adapter"]);
+    let right = merged(&["adapter.st"]);
     assert!(merged(&["lora.gguf"]) == right);
     assert!(merged(&["peft"]) == right);
-    assert!(merged(&["adapter=0.25", "peft=0.75"]) != merged(&["adapter=0.25"]));
+    assert!(merged(&["adapter.st=0.25", "peft=0.75"]) != merged(&["adapter.st=0.25"]));
     let line = curmerge!("merge", model, path("peft"), "-o", path("m.gguf"), "--scale", "inf").refusal();
     assert!(line.contains("inf"), "{line}");
     // An existing folder is not replaced unless asked.

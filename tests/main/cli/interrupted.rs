@@ -47,7 +47,7 @@ fn a_killed_merge_leaves_the_old_file_or_the_new_one() {
         killed += u32::from(!child.wait().unwrap().success());
         let found = fs::read(&out).unwrap();
         assert!(found == old || found == new, "after {step}/20 of {whole_time:?}: {} bytes", found.len());
-        assert_eq!(names(folder.path()), ["adapter", "out.gguf"]);
+        assert_eq!(names(folder.path()), ["adapter.st", "out.gguf"]);
     }
     assert!(killed > 5, "only {killed} merges were killed before their end");
     // Temporary files of killed runs do not block the next run.
@@ -86,7 +86,7 @@ fn an_interrupted_build_writes_its_adapter() {
 
     let training = Adapter::read(&adapter).unwrap().training.unwrap();
     assert!(training.steps >= 1 && training.steps < training.planned_steps, "{training:?}");
-    assert_eq!(names(folder.path()), ["adapter"]);
+    assert_eq!(names(folder.path()), ["adapter.st"]);
     curmerge!("verify", adapter, "--base", demo("model.gguf")).done();
     curmerge!("merge", demo("model.gguf"), adapter, "-o", merged).done();
 }

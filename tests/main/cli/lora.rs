@@ -19,7 +19,7 @@ fn words(method: &str, out: &Path, more: &[&str]) -> Vec<OsString> {
     let usual = [
         ("--targets", "q,o,down"),
         ("--rank", "4"),
-        ("--max-steps", "6"),
+        ("--max-steps", "12"),
         ("--batch-size", "4"),
         ("--lr", "0.01"),
         ("--shrink", "1"),
@@ -80,7 +80,7 @@ fn every_form_of_the_result_is_the_same_model() {
             }
             let [peft, gguf, merged] = ["peft", "lora.gguf", "merged.gguf"].map(path);
             let trained = last_validation(&build(method, &peft, &[more, &["--force"]].concat()).json());
-            assert!(trained < 0.97 * plain, "{method}: {trained} from {plain}");
+            assert!(trained < 0.99 * plain, "{method}: {trained} from {plain}");
             let again = last_validation(&build(method, &gguf, more).json());
             assert_eq!(again, trained);
             curmerge!("merge", demo("model.gguf"), peft, "-o", merged, "--type-adapted", "f32").done();
@@ -135,7 +135,8 @@ fn scaling_back_scales_b_alone() {
 fn a_killed_run_resumes_to_the_same_bytes_at_any_thread_count() {
     let folder = folder();
     let bytes = |out: &Path| fs::read(out.join("adapter_model.safetensors")).unwrap();
-    for (method, protect) in [("lora", "none"), ("lora", "replay"), ("lora-xs", "fisher")] {
+    for (method, protect) in [("lora", "none"), ("lora", "replay"), ("lora", "fisher"), ("lora-xs", "fisher")]
+    {
         let path = |name: &str| folder.path().join(format!("{method}-{protect}-{name}"));
         let all = ["--protect", protect, "--anchor-texts", "4", "--max-steps", "40", "--save-every", "3"];
         let (whole, out) = (path("whole"), path("out"));

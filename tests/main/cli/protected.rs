@@ -46,7 +46,7 @@ fn measured(adapter: &Path) -> (f64, f64) {
 #[test]
 fn a_penalty_keeps_more_of_the_base_and_learns_too() {
     let folder = folder();
-    let out = |name: &str| folder.path().join(name);
+    let out = |name: &str| folder.path().join(format!("{name}.st"));
     let untrained = out("untrained");
     curmerge!("select", demo("model.gguf"), "-o", untrained, "--targets", "all", "--rank", "4").done();
     let (kl, before) = measured(&untrained);

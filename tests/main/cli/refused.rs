@@ -187,7 +187,7 @@ fn lines_that_are_no_examples_are_refused_by_number() {
 fn outputs_do_not_replace_inputs() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    let (base, data, adapter) = (path("base.gguf"), path("data.jsonl"), path("adapter.gguf"));
+    let (base, data, adapter) = (path("base.gguf"), path("data.jsonl"), path("adapter.st"));
     fs::copy(demo("model.gguf"), &base).unwrap();
     fs::copy(demo("train.jsonl"), &data).unwrap();
     small_adapter(&adapter);

@@ -9,7 +9,7 @@ use crate::support::fixture::demo;
 fn builds_do_not_depend_on_the_number_of_threads() {
     let folder = folder();
     let build = |name: &str, threads: &str, seed: &str| {
-        let out = folder.path().join(name);
+        let out = folder.path().join(format!("{name}.st"));
         let (base, data, valid) = (demo("model.gguf"), demo("train.jsonl"), demo("valid.jsonl"));
         curmerge!(
             "build",

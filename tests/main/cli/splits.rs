@@ -29,7 +29,7 @@ fn commands_read_splits_as_one_model() {
         fs::read(out).unwrap()
     };
     assert!(
-        made(&base, "of-whole") == made(&first, "of-splits"),
+        made(&base, "of-whole.st") == made(&first, "of-splits.st"),
         "splits and the whole file give different adapters"
     );
     curmerge!("verify", path("of-splits.st"), "--base", base).done();
