@@ -120,6 +120,7 @@
 
 pub mod arch;
 pub mod base;
+pub mod cache;
 pub mod chat;
 pub mod commands;
 pub mod convert;

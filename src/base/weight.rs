@@ -160,6 +160,11 @@ impl<'a> Weight<'a> {
         self.dtype.block_bytes()
     }
 
+    /// The numbers of the matrix.
+    pub fn parameters(&self) -> u64 {
+        self.rows as u64 * self.cols as u64
+    }
+
     /// Outputs: rows of the matrix.
     pub fn rows(&self) -> usize {
         self.rows

@@ -27,22 +27,34 @@ pub struct SelectionArgs {
     /// is computed once for all epochs.
     #[arg(long, value_name = "FIRST-LAST", value_parser = parse_layers)]
     pub layers: Option<LayerRange>,
-    /// How columns and rows are drawn.
-    #[arg(long, value_enum, default_value_t = Selection::Reference)]
-    pub select: Selection,
+    /// How columns and rows are chosen.
+    #[arg(long, value_enum, default_value_t = SelectBy::Drawn(Selection::Reference))]
+    pub select: SelectBy,
     /// Seed of the draw and, in training, of the order of examples.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
 }
 
+/// How columns and rows are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SelectBy {
+    /// At random, by weights that follow from the matrix alone.
+    Drawn(Selection),
+    /// By the signal of the task's examples against the noise of the model's own texts.
+    Signal,
+}
+
+/// The name of [`SelectBy::Signal`] in an adapter and on the command line.
+pub const SIGNAL: &str = "signal";
+
 impl SelectionArgs {
-    /// The same for the library.
-    pub fn options(&self) -> SelectionOptions {
+    /// The same for the library, for columns and rows that are drawn.
+    pub fn options(&self, selection: Selection) -> SelectionOptions {
         SelectionOptions {
             rank: self.rank,
             targets: self.targets.clone(),
             layers: self.layers.clone(),
-            selection: self.select,
+            selection,
             seed: self.seed,
         }
     }

@@ -5,8 +5,10 @@
     reason = "a command fails as the library does, and its error is printed"
 )]
 
+pub mod anchor;
 pub mod arguments;
 pub mod build;
+pub mod cache;
 mod companions;
 pub mod convert;
 pub mod demo;
@@ -14,11 +16,13 @@ pub mod eval;
 pub mod export;
 pub mod inspect;
 pub mod interrupt;
+pub mod kept;
 pub mod merge;
 mod merged;
 pub mod report;
 pub mod run;
 pub mod select;
+mod signal;
 mod values;
 pub mod verify;
 
@@ -75,6 +79,9 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Show what a model file or adapter holds.
     Inspect(inspect::InspectArgs),
+    /// List or clear what is kept from one run to the next: texts that a model wrote, and what was measured
+    /// on them. CURMERGE_CACHE names the folder, CURMERGE_CACHE_LIMIT its size [default: 4G].
+    Cache(cache::CacheArgs),
     /// Continue a text, to see what changed.
     Run(run::RunArgs),
     /// Train, evaluate, merge and export the small model that the program contains.
@@ -104,6 +111,7 @@ fn carry_out(line: &CommandLine) -> Result<()> {
         Command::Eval(args) => eval::run(args, line.json),
         Command::Verify(args) => verify::run(args, line.json),
         Command::Inspect(args) => inspect::run(args, line.json),
+        Command::Cache(args) => cache::run(args, line.json),
         Command::Run(args) => run::run(args, line.json),
         Command::Demo(args) => demo::run(args, line.json),
     }

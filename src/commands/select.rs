@@ -6,11 +6,18 @@ use clap::Args;
 use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
-use super::arguments::SelectionArgs;
-use crate::Result;
+use super::anchor::{self, AnchorArgs, AnchorTexts};
+use super::arguments::{ComputeArgs, SelectBy, SelectionArgs, parse_size};
+use super::build::ExampleArgs;
+use super::kept::Kept;
+use super::signal;
 use crate::base::Base;
 use crate::commands::report::{progress, terminal};
-use crate::cur::new_adapter;
+use crate::cur::{Selection, new_adapter};
+use crate::model::Transformer;
+use crate::train::anchor::budget::{self, Budget};
+use crate::train::data::Dataset;
+use crate::{Error, Result};
 
 /// Options of `curmerge select`.
 #[derive(Clone, Debug, Args)]
@@ -23,21 +30,73 @@ pub struct SelectArgs {
     /// Which columns and rows.
     #[command(flatten)]
     pub selection: SelectionArgs,
+    /// What `--select signal` reads.
+    #[command(flatten)]
+    pub signal: SignalArgs,
 }
 
-/// A new adapter of the base, with a spinner on a terminal.
-pub(super) fn select(base: &Base, args: &SelectionArgs) -> Result<Adapter> {
+/// What `--select signal` reads.
+#[derive(Clone, Debug, Args)]
+pub struct SignalArgs {
+    /// For --select signal: examples of the task, as for build.
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// How examples are made.
+    #[command(flatten)]
+    pub examples: ExampleArgs,
+    /// Texts of what the model is to keep.
+    #[command(flatten)]
+    pub anchor: AnchorArgs,
+    /// How the model computes.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    /// For --select signal: upper limit of the memory for activations, then for packed weights.
+    #[arg(long, default_value = "400M", value_name = "SIZE", value_parser = parse_size)]
+    pub memory: u64,
+}
+
+/// A new adapter of the base with columns and rows that are drawn, with a spinner on a terminal.
+pub(super) fn select(base: &Base, args: &SelectionArgs, selection: Selection) -> Result<Adapter> {
     let spinner = progress::spinner("choosing columns and rows");
-    let adapter = new_adapter(base, &args.options());
+    let adapter = new_adapter(base, &args.options(selection));
     spinner.finish_and_clear();
     adapter
+}
+
+/// A new adapter of the base with columns and rows that are chosen by their signal.
+fn select_by_signal(base: &Base, args: &SelectArgs) -> Result<Adapter> {
+    let (selection, args) = (&args.selection, &args.signal);
+    let Some(path) = &args.data else {
+        return Err(Error::request("--select signal has no examples", "name a file with --data"));
+    };
+    let tokenizer = base.tokenizer()?;
+    let template = base.chat_template(&tokenizer)?;
+    let data = Dataset::read(path, &tokenizer, template.as_ref(), &args.examples.options(base))?;
+    let mut model = Transformer::new(base)?.with_precision(args.compute.precision);
+    let longest = data.examples.iter().map(|example| example.tokens.len()).max().unwrap_or(0);
+    model.for_context(longest.max(anchor::length(base)))?;
+    let budget = Budget::new(model.parameters_per_token(), 0);
+    let count = args.anchor.texts(base, &budget, budget::WRITING);
+    let kept = Kept::new(base, args.anchor.no_cache)?;
+    let work = (count, selection.seed, args.memory);
+    signal::adapter(selection, &mut model, &AnchorTexts::new(&args.anchor, (base, &kept), work), &data)
 }
 
 /// Chooses columns and rows, and writes the adapter.
 pub fn run(args: &SelectArgs, json: bool) -> Result<()> {
     let base = Base::open_any(&args.base)?;
-    let adapter = select(&base, &args.selection)?;
-    adapter.write(&args.output, &base.inputs())?;
+    let adapter = match args.selection.select {
+        SelectBy::Signal => select_by_signal(&base, args)?,
+        SelectBy::Drawn(_) if args.signal.data.is_some() => {
+            let problem = "only --select signal reads --data";
+            return Err(Error::request(problem, "leave it out, or add --select signal"));
+        }
+        SelectBy::Drawn(selection) => select(&base, &args.selection, selection)?,
+    };
+    let mut inputs = base.inputs();
+    inputs.extend(args.signal.data.as_deref());
+    inputs.extend(args.signal.anchor.file());
+    adapter.write(&args.output, &inputs)?;
     if json {
         let targets =
             adapter.targets.iter().map(|t| json!({ "name": t.name, "cols": t.cols, "rows": t.rows }));

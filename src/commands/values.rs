@@ -3,30 +3,49 @@
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
+use super::arguments::{SIGNAL, SelectBy};
 use crate::convert::FileType;
 use crate::cur::Selection;
 use crate::export::Format;
 use crate::kernels::{Cpu, Precision};
 
-impl ValueEnum for Selection {
+fn selection_value(selection: Selection) -> PossibleValue {
+    let help = match selection {
+        Selection::Inverse => {
+            "weight 1/p for the share p of the squared norm, as in the paper: the unimportant ones"
+        }
+        Selection::Reference => {
+            "weight 1/(p + 0.001), as in the paper's code: almost uniform unless a column stands out"
+        }
+        Selection::Uniform => "every non-zero column alike",
+        Selection::Leverage => {
+            "weight by statistical leverage in the leading rank-r singular subspace: the important ones, for comparison"
+        }
+    };
+    PossibleValue::new(selection.name()).help(help)
+}
+
+impl ValueEnum for SelectBy {
     fn value_variants<'a>() -> &'a [Self] {
-        Self::ALL
+        &[
+            SelectBy::Drawn(Selection::Inverse),
+            SelectBy::Drawn(Selection::Reference),
+            SelectBy::Drawn(Selection::Uniform),
+            SelectBy::Drawn(Selection::Leverage),
+            SelectBy::Signal,
+        ]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let help = match self {
-            Selection::Inverse => {
-                "weight 1/p for the share p of the squared norm, as in the paper: the unimportant ones"
-            }
-            Selection::Reference => {
-                "weight 1/(p + 0.001), as in the paper's code: almost uniform unless a column stands out"
-            }
-            Selection::Uniform => "every non-zero column alike",
-            Selection::Leverage => {
-                "weight by statistical leverage in the leading rank-r singular subspace: the important ones, for comparison"
+            SelectBy::Drawn(selection) => return Some(selection_value(*selection)),
+            SelectBy::Signal => {
+                "the task's gradients on the examples against those on the model's own texts: those that learn \
+                 most for what they change. It reads the examples and the anchor twice; on another processor \
+                 it may choose others"
             }
         };
-        Some(PossibleValue::new(self.name()).help(help))
+        Some(PossibleValue::new(SIGNAL).help(help))
     }
 }
 

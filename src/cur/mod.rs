@@ -20,8 +20,8 @@ use crate::{Error, Result};
 
 pub use factors::Factors;
 pub use importance::{Norms, squared_norms};
-pub use new_adapter::{SelectionOptions, new_adapter, new_targets};
-pub use sampling::{Axis, sample};
+pub use new_adapter::{SelectionOptions, adapter_of, new_adapter, new_targets};
+pub use sampling::{Axis, enough, sample};
 pub(crate) use subspace::{Subspaces, transposed_times};
 
 /// How columns and rows are drawn.
@@ -79,13 +79,7 @@ pub fn select(
     selection: Selection,
     seed: u64,
 ) -> Result<Indices> {
-    let norms = squared_norms(weight);
-    if !norms.total().is_finite() {
-        return Err(Error::request(
-            format!("tensor '{name}' holds a value that is not a finite number"),
-            "the base file is damaged; download it again",
-        ));
-    }
+    let norms = finite_norms(weight, name)?;
     let (cols, rows) = match selection {
         Selection::Leverage => leverage::weights(weight, &norms, rank as usize),
         _ => (importance::weights(&norms.cols, selection), importance::weights(&norms.rows, selection)),
@@ -94,4 +88,19 @@ pub fn select(
         cols: sample(&cols, rank, name, Axis::Cols, seed)?,
         rows: sample(&rows, rank, name, Axis::Rows, seed)?,
     })
+}
+
+/// The [`squared_norms`] of the matrix `name`.
+///
+/// # Errors
+/// A value that is not finite.
+pub fn finite_norms(weight: &Weight<'_>, name: &str) -> Result<Norms> {
+    let norms = squared_norms(weight);
+    if !norms.total().is_finite() {
+        return Err(Error::request(
+            format!("tensor '{name}' holds a value that is not a finite number"),
+            "the base file is damaged; download it again",
+        ));
+    }
+    Ok(norms)
 }

@@ -6,7 +6,7 @@ use curmerge_formats::adapter::{Adapter, AdapterTarget};
 use rayon::prelude::*;
 
 use super::sketch::sketch;
-use super::{Selection, fingerprint, select};
+use super::{Indices, Selection, fingerprint, select};
 use crate::Result;
 use crate::base::Base;
 
@@ -39,15 +39,31 @@ impl Default for SelectionOptions {
 pub fn new_adapter(base: &Base, options: &SelectionOptions) -> Result<Adapter> {
     let names = base.targets(&options.targets, options.layers.clone())?;
     let targets = new_targets(base, &names, options.rank, options.selection, options.seed)?;
-    Ok(Adapter {
-        base: fingerprint::base_info(base, &targets),
-        rank: options.rank,
-        scale: 1.0,
-        selection: options.selection.to_string(),
-        seed: options.seed,
-        training: None,
-        targets,
-    })
+    Ok(of_targets(base, targets, options.rank, options.selection.name(), options.seed))
+}
+
+/// A new adapter of these matrices and index sets, with scale 1 and U = 0. `selection` names the way in which
+/// the `rank` columns and rows of each were chosen.
+///
+/// # Errors
+/// A name that is no matrix of the base.
+pub fn adapter_of(
+    base: &Base,
+    indices: Vec<(String, Indices)>,
+    rank: u32,
+    selection: &str,
+    seed: u64,
+) -> Result<Adapter> {
+    let targets: Vec<Result<_>> =
+        indices.into_par_iter().map(|(name, indices)| target(base, &name, indices)).collect();
+    let targets = targets.into_iter().collect::<Result<_>>()?;
+    Ok(of_targets(base, targets, rank, selection, seed))
+}
+
+fn of_targets(base: &Base, targets: Vec<AdapterTarget>, rank: u32, selection: &str, seed: u64) -> Adapter {
+    let selection = selection.to_owned();
+    let base = fingerprint::base_info(base, &targets);
+    Adapter { base, rank, scale: 1.0, selection, seed, training: None, targets }
 }
 
 /// Targets for a new adapter: indices drawn, U zero, shapes and digests taken, in the order of `names`.
@@ -66,19 +82,25 @@ pub fn new_targets(
         .map(|name| {
             let weight = base.weight(name)?;
             let indices = select(&weight, name, rank, selection, seed).map_err(|e| e.in_file(base.path()))?;
-            Ok(AdapterTarget {
-                name: name.clone(),
-                u: vec![0.0; indices.cols.len() * indices.rows.len()],
-                shape: [weight.rows() as u64, weight.cols() as u64],
-                stored_dtype: base.find(name)?.tensor.type_name(),
-                stored_sha256: weight.stored_sha256(),
-                values_sha256: weight.values_sha256(),
-                sketch: Some(sketch(&weight, &indices.cols, &indices.rows)),
-                cols: indices.cols,
-                rows: indices.rows,
-            })
+            target(base, name, indices)
         })
         .collect();
     // Of several errors, the first in order and not in time.
     made.into_iter().collect()
+}
+
+/// The target of a matrix of the base.
+fn target(base: &Base, name: &str, Indices { cols, rows }: Indices) -> Result<AdapterTarget> {
+    let weight = base.weight(name)?;
+    Ok(AdapterTarget {
+        name: name.to_owned(),
+        u: vec![0.0; cols.len() * rows.len()],
+        shape: [weight.rows() as u64, weight.cols() as u64],
+        stored_dtype: base.find(name)?.tensor.type_name(),
+        stored_sha256: weight.stored_sha256(),
+        values_sha256: weight.values_sha256(),
+        sketch: Some(sketch(&weight, &cols, &rows)),
+        cols,
+        rows,
+    })
 }

@@ -35,14 +35,7 @@ impl Axis {
 /// # Errors
 /// Fewer than `count` positive weights.
 pub fn sample(weights: &[f64], count: u32, name: &str, axis: Axis, seed: u64) -> Result<Vec<u32>> {
-    let positive = weights.iter().filter(|w| **w > 0.0).count();
-    if positive < count as usize {
-        let what = axis.word();
-        return Err(Error::request(
-            format!("tensor '{name}' has {positive} {what} that are not zero, fewer than rank {count}"),
-            format!("use a rank of at most {positive}, or leave this tensor out of the targets"),
-        ));
-    }
+    enough(weights.iter().filter(|w| **w > 0.0).count(), count, name, axis)?;
     let mut stream = ChaCha20Rng::from_seed(key(name, axis, seed));
     let mut remaining = weights.to_vec();
     let mut drawn = Vec::with_capacity(count as usize);
@@ -55,6 +48,21 @@ pub fn sample(weights: &[f64], count: u32, name: &str, axis: Axis, seed: u64) ->
     }
     drawn.sort_unstable();
     Ok(drawn)
+}
+
+/// Refuses a matrix of which fewer than `count` columns or rows are not zero.
+///
+/// # Errors
+/// That.
+pub fn enough(nonzero: usize, count: u32, name: &str, axis: Axis) -> Result<()> {
+    if nonzero >= count as usize {
+        return Ok(());
+    }
+    let what = axis.word();
+    Err(Error::request(
+        format!("tensor '{name}' has {nonzero} {what} that are not zero, fewer than rank {count}"),
+        format!("use a rank of at most {nonzero}, or leave this tensor out of the targets"),
+    ))
 }
 
 /// The first index whose cumulative weight exceeds `point`; the last positive one where rounding left none.

@@ -53,7 +53,7 @@ impl<'a> Trained<'a> {
     }
 
     /// The factor s of the change.
-    pub(super) fn scale(self) -> f32 {
+    pub fn scale(self) -> f32 {
         match self {
             Self::Cur(adapter) => adapter.scale,
             Self::Lora(lora) => lora.options.scale(),

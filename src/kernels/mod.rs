@@ -10,6 +10,7 @@
 pub mod activation;
 pub mod bf16;
 mod cpu;
+pub mod decode_attention;
 pub mod elementwise;
 mod math;
 mod matmul;

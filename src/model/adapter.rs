@@ -5,7 +5,7 @@ use ndarray::Array2;
 
 use super::block::Block;
 use super::linear::Linear;
-use super::terms::{CurTerm, LoraTerm, LoraXsTerm};
+use super::terms::{CurTerm, LoraTerm, LoraXsTerm, Probe};
 use super::transformer::Transformer;
 use crate::base::layer_part;
 use crate::kernels::Real;
@@ -71,6 +71,20 @@ impl<'b, T: Real> Transformer<'b, T> {
             });
             self.terms.push((layer, name.clone()));
         }
+        Ok(())
+    }
+
+    /// Attaches a probe to the matrix of this name, which must have no term.
+    ///
+    /// # Errors
+    /// A name that is not that of an adaptable matrix of the blocks.
+    ///
+    /// # Panics
+    /// In a pass, at an index outside the matrix.
+    pub fn attach_probe(&mut self, name: &str, probe: Probe) -> Result<()> {
+        let (layer, linear) = self.linear_mut(name)?;
+        linear.term = Some(Box::new(probe));
+        self.terms.push((layer, name.to_owned()));
         Ok(())
     }
 

@@ -150,6 +150,13 @@ impl<'a, T: Real> Block<'a, T> {
         [vec![&self.q, &self.k, &self.v], vec![&self.o], up, down.into_iter().collect()]
     }
 
+    /// How many numbers of matrices a token is multiplied with.
+    pub(super) fn parameters_per_token(&self) -> u64 {
+        let attention = [&self.q, &self.k, &self.v, &self.o];
+        attention.map(|linear| linear.weight().parameters()).iter().sum::<u64>()
+            + self.feed_forward.parameters_per_token()
+    }
+
     /// The terms of its matrices.
     pub(super) fn terms(&self) -> impl Iterator<Item = &dyn Term<T>> {
         self.adaptable().into_iter().filter_map(|linear| linear.term.as_deref())

@@ -69,6 +69,14 @@ impl<'a, T: Real> FeedForward<'a, T> {
         }
     }
 
+    /// How many numbers of matrices a token is multiplied with.
+    pub fn parameters_per_token(&self) -> u64 {
+        match self {
+            Self::Mlp(_) => self.adaptable().iter().map(|linear| linear.weight().parameters()).sum(),
+            Self::Mixture(mixture) => mixture.parameters_per_token(),
+        }
+    }
+
     /// Computes all products in this precision.
     pub fn set_precision(&mut self, precision: Precision) {
         match self {

@@ -39,20 +39,19 @@ impl<'m, 'a, T: Real> Generator<'m, 'a, T> {
         let total = self.length + tokens.len();
         let positions: Vec<usize> = (self.length..total).collect();
         let cos_sin = model.cos_sin(&positions);
-        let sequence =
-            [SequenceRows { queries: 0..tokens.len(), prefix: 0..self.length, own: self.length..total }];
+        let new = tokens.len();
+        let sequence = [SequenceRows { queries: 0..new, prefix: 0..self.length, own: self.length..total }];
         let mut x = model.embed(tokens, &positions);
         for (block, (keys, values)) in model.blocks.iter().zip(&mut self.kv_cache) {
             let p = block.project(x.view(), &model.ropes, &cos_sin);
             keys.append(Axis(0), p.k.view()).expect("the same width");
             values.append(Axis(0), p.v.view()).expect("the same width");
-            let (attended, _) = attention::forward(
-                p.q.view(),
-                keys.view(),
-                values.view(),
-                &sequence,
-                block.attention_config(model.attention_config()),
-            );
+            let (q, k, v) = (p.q.view(), keys.view(), values.view());
+            let config = block.attention_config(model.attention_config());
+            let attended = match new {
+                1 => attention::decode(q, k, v, std::slice::from_ref(&(0..total)), config),
+                _ => attention::forward(q, k, v, &sequence, config).0,
+            };
             x = block.finish(x, attended.view());
         }
         self.length = total;

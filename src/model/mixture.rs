@@ -81,6 +81,13 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
         std::iter::once(&mut self.router).chain(experts)
     }
 
+    /// How many numbers of matrices a token is multiplied with: those of the router and of its experts.
+    pub fn parameters_per_token(&self) -> u64 {
+        let expert =
+            |e: &Expert<'_, T>| [&e.gate, &e.up, &e.down].map(|l| l.weight().parameters()).iter().sum();
+        self.router.weight().parameters() + self.top_k as u64 * self.experts.first().map_or(0, expert)
+    }
+
     /// Values saved of a token for the backward pass: those that may be rounded to bfloat16, and others.
     pub fn activation_values(&self) -> (usize, usize) {
         let ff = self.experts.first().map_or(0, |expert| expert.up.weight().rows());

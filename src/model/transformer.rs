@@ -10,7 +10,7 @@ use super::norm::Norm;
 use super::rope::{CosSin, RotaryEmbedding};
 use crate::arch::Architecture;
 use crate::base::{Config, Weight};
-use crate::kernels::{Precision, Real};
+use crate::kernels::{Cpu, Precision, Real};
 
 /// A decoder over borrowed weights.
 #[derive(Clone, Debug)]
@@ -44,13 +44,29 @@ impl<'a, T: Real> Transformer<'a, T> {
     /// Keeps packed copies of frozen matrices from one pass to the next, as far as they fit into this many
     /// bytes. The other matrices, and all experts, are decoded and packed again in each pass.
     pub fn cache_packed_weights(&mut self, bytes: u64) {
-        let (mut remaining, lowest) = (bytes, self.lowest_adapted());
+        let lowest = self.lowest_adapted();
+        // The gradient to the input of the lowest adapted block, which q, k and v read, is not needed.
+        self.cache_packed(bytes, |layer, part| layer > lowest || layer == lowest && part > 2);
+    }
+
+    /// Divides `bytes` of memory for passes over at most `tokens` tokens, forward and backward: activations
+    /// first, packed weights with what remains. Results do not depend on it.
+    pub fn divide_memory(&mut self, bytes: u64, tokens: usize) {
+        self.limit_activations(bytes);
+        let activations = self.activation_bytes_per_token().saturating_mul(tokens as u64);
+        self.cache_packed_weights(bytes.saturating_sub(activations));
+    }
+
+    /// [`Self::cache_packed_weights`] for a model that only computes forward.
+    pub fn cache_packed_weights_forward(&mut self, bytes: u64) {
+        self.cache_packed(bytes, |_, _| false);
+    }
+
+    /// Caches each matrix for the forward pass, and for the backward pass where `backward(layer, part)`.
+    fn cache_packed(&mut self, mut remaining: u64, backward: impl Fn(usize, usize) -> bool) {
         for (layer, block) in self.blocks.iter_mut().enumerate() {
             for (part, linear) in block.adaptable_mut().into_iter().enumerate() {
-                // The gradient to the input of the lowest adapted block, which q, k and v read, is not
-                // needed.
-                let back = layer > lowest || layer == lowest && part > 2;
-                linear.cache_packed([true, back], &mut remaining);
+                linear.cache_packed([true, backward(layer, part)], &mut remaining);
             }
         }
     }
@@ -69,6 +85,19 @@ impl<'a, T: Real> Transformer<'a, T> {
     /// The model's dimensions.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What decides the numbers of a pass besides the weights and the terms: dimensions, position
+    /// embeddings, precision, and the processor's instructions.
+    pub fn computation(&self) -> String {
+        let (name, precision, cpu) = (self.architecture.name, self.head.precision.name(), Cpu::current());
+        format!("{name} {:?} {:?} {precision} {}", self.config, self.ropes, cpu.name())
+    }
+
+    /// How many numbers of matrices a token is multiplied with, on its way to its logits.
+    pub fn parameters_per_token(&self) -> u64 {
+        let blocks: u64 = self.blocks.iter().map(Block::parameters_per_token).sum();
+        blocks + (self.config.vocab * self.config.d_model) as u64
     }
 
     /// The output of the [frozen blocks](Self::frozen_blocks) for a batch, `[tokens, d_model]`. A token's row

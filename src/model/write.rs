@@ -1,5 +1,7 @@
 //! Texts that the model writes itself: many sequences sampled at once.
 
+use std::ops::Range;
+
 use ndarray::{Array2, Axis, s};
 use rand_chacha::ChaCha20Rng;
 
@@ -13,18 +15,28 @@ use crate::kernels::random::uniform;
 type Cache<T> = Array2<T>;
 
 impl<T: Real> Transformer<'_, T> {
+    /// Bytes of keys and values for each token of each text in [`Self::write`].
+    pub fn kv_cache_bytes_per_token(&self) -> u64 {
+        let width = self.config.kv_heads * self.config.head_dim;
+        (2 * self.blocks.len() * width * size_of::<T>()) as u64
+    }
+
     /// Extends each of `prompts` (at least one token each) to `length` tokens, sampled at a
-    /// temperature of 1. All sequences pass through the model together, a token of each at a time.
-    /// `on_token` gets the number of tokens that every sequence has.
+    /// temperature of 1 with the generator of its own. All sequences pass through the model together, a
+    /// token of each at a time. `on_token` gets the number of tokens that every sequence has.
     ///
-    /// The texts depend on the prompts and the generator alone.
+    /// A text depends on its prompt and its generator alone, not on the others.
+    ///
+    /// # Panics
+    /// If the numbers of prompts and generators differ.
     pub fn write(
         &self,
         prompts: &[Vec<u32>],
         length: usize,
-        random: &mut ChaCha20Rng,
+        generators: &mut [ChaCha20Rng],
         mut on_token: impl FnMut(usize),
     ) -> Vec<Vec<u32>> {
+        assert_eq!(prompts.len(), generators.len(), "a generator for each prompt");
         let width = self.config.kv_heads * self.config.head_dim;
         let cache = || Array2::zeros((prompts.len() * length, width));
         let mut caches: Vec<[Cache<T>; 2]> = self.blocks.iter().map(|_| [cache(), cache()]).collect();
@@ -35,7 +47,11 @@ impl<T: Real> Transformer<'_, T> {
         let mut read = 0..shortest;
         while read.start < length.saturating_sub(1) {
             let hidden = self.read_all(&texts, read.clone(), length, &mut caches);
-            let points: Vec<f64> = texts.iter().map(|_| uniform(random)).collect();
+            let points: Vec<f64> = generators
+                .iter_mut()
+                .zip(&texts)
+                .map(|(generator, text)| if text.len() == read.end { uniform(generator) } else { 0.0 })
+                .collect();
             let sampled = self.head.sample(hidden.view(), &points);
             for (text, token) in texts.iter_mut().zip(sampled) {
                 if text.len() == read.end && text.len() < length {
@@ -53,7 +69,7 @@ impl<T: Real> Transformer<'_, T> {
     fn read_all(
         &self,
         texts: &[Vec<u32>],
-        read: std::ops::Range<usize>,
+        read: Range<usize>,
         length: usize,
         caches: &mut [[Cache<T>; 2]],
     ) -> Array2<T> {
@@ -67,18 +83,22 @@ impl<T: Real> Transformer<'_, T> {
                 own: i * length + read.start..i * length + read.end,
             })
             .collect();
+        let keys: Vec<Range<usize>> = sequences.iter().map(|rows| rows.prefix.start..rows.own.end).collect();
         let cos_sin = self.cos_sin(&positions);
         let mut x = self.embed(&tokens, &positions);
-        for (block, [keys, values]) in self.blocks.iter().zip(caches) {
+        for (block, [k, v]) in self.blocks.iter().zip(caches) {
             let p = block.project(x.view(), &self.ropes, &cos_sin);
-            for (cache, rows) in [(&mut *keys, &p.k), (&mut *values, &p.v)] {
+            for (cache, rows) in [(&mut *k, &p.k), (&mut *v, &p.v)] {
                 for (sequence, rows) in sequences.iter().zip(rows.axis_chunks_iter(Axis(0), new)) {
                     cache.slice_mut(s![sequence.own.clone(), ..]).assign(&rows);
                 }
             }
             let config = block.attention_config(self.attention_config());
-            let (attended, _) =
-                attention::forward(p.q.view(), keys.view(), values.view(), &sequences, config);
+            let (q, k, v) = (p.q.view(), k.view(), v.view());
+            let attended = match new {
+                1 => attention::decode(q, k, v, &keys, config),
+                _ => attention::forward(q, k, v, &sequences, config).0,
+            };
             x = block.finish(x, attended.view());
         }
         let last: Vec<usize> = sequences.iter().map(|rows| rows.queries.end - 1).collect();

@@ -21,6 +21,7 @@ pub mod patience;
 mod penalty;
 mod report;
 pub mod schedule;
+pub mod signal;
 mod state;
 pub mod tensorboard;
 mod trainer;

@@ -109,13 +109,11 @@ impl<'t, 'b> Trainer<'t, 'b> {
             return Err(Error::request("the model has nothing to train", "attach an adapter to it"));
         }
         set(model, &state.matrices);
-        model.limit_activations(options.memory);
         let bytes_a_token = model.activation_bytes_per_token();
         let max_tokens = batches::tokens_within(options.memory, bytes_a_token);
         let (batch_size, seed) = (options.batch_size, options.seed);
-        let largest =
-            batches::largest_micro_batch(&data.examples, batch_size, seed, steps, max_tokens) as u64;
-        model.cache_packed_weights(options.memory.saturating_sub(bytes_a_token.saturating_mul(largest)));
+        let largest = batches::largest_micro_batch(&data.examples, batch_size, seed, steps, max_tokens);
+        model.divide_memory(options.memory, largest);
         // What is read only once is not worth caching.
         let cache = |model: &Transformer<'_, f32>, data: Option<&Dataset>| match data {
             Some(data) => FrozenCache::new(model, data.examples.len(), &options.scratch),

@@ -177,8 +177,25 @@ fn a_trained_lora_is_one_model_with_llama_cpps() {
     for (method, scale) in [("lora", "--rslora"), ("lora-xs", "--force"), ("curlora", "--force")] {
         let (lora, merged) = (made.path("trained-lora.gguf"), made.path("trained-lora-merged.gguf"));
         curmerge!(
-            "build", made.f32, "--data", data, "-o", lora, "--method", method, scale, "--targets", "all", "--rank",
-            "4", "--lr", "0.02", "--max-steps", "12", "--shrink", "1"
+            "build",
+            made.f32,
+            "--data",
+            data,
+            "-o",
+            lora,
+            "--method",
+            method,
+            scale,
+            "--targets",
+            "all",
+            "--rank",
+            "4",
+            "--lr",
+            "0.02",
+            "--max-steps",
+            "12",
+            "--shrink",
+            "1"
         )
         .done();
         curmerge!("merge", made.f32, lora, "-o", merged).done();

@@ -35,14 +35,22 @@ impl Ran {
     }
 }
 
-/// The program, without arguments.
+/// The program, without arguments. It keeps nothing in a cache, least of all in the user's.
 pub fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_curmerge"))
+    let mut program = Command::new(env!("CARGO_BIN_EXE_curmerge"));
+    program.env("CURMERGE_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-cache"));
+    program.env("CURMERGE_CACHE_LIMIT", "1");
+    program
 }
 
 /// Runs the program with these arguments until it ends.
 pub fn run(words: &[&OsStr]) -> Ran {
-    let output = program().args(words).stdin(Stdio::null()).output().expect("the program starts");
+    finish(program(), words)
+}
+
+/// [`run`], of a program that [`program`] made.
+pub fn finish(mut program: Command, words: &[&OsStr]) -> Ran {
+    let output = program.args(words).stdin(Stdio::null()).output().expect("the program starts");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let words: Vec<_> = words.iter().map(|w| w.to_string_lossy()).collect();
     Ran {

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::{NewSafeTensor, SafeTensors, SafeTensorsLayout};
 use crate::digest::{hex, is_digest, sha256_hex};
 use crate::error::{Error, FETCH_AGAIN, Result, quoted};
+use crate::output::OutputFile;
 
 /// The metadata's key for the digest of the whole file.
 const SHA256: &str = "sha256";
@@ -23,21 +24,46 @@ const NO_DIGITS: &str = "0000000000000000000000000000000000000000000000000000000
 ///
 /// # Errors
 /// [`Error::Encode`] for what [`SafeTensorsLayout::new`] refuses.
-pub fn seal(
-    mut metadata: BTreeMap<String, String>,
-    tensors: Vec<NewSafeTensor>,
-    data: &[u8],
-) -> Result<Vec<u8>> {
-    metadata.insert(SHA256.to_owned(), NO_DIGITS.to_owned());
-    let layout = SafeTensorsLayout::new(&metadata, tensors)?;
-    let mut file = layout.header().to_vec();
-    let at = digits_at(&file).ok_or_else(|| {
-        Error::encode("header", "the place of the whole-file SHA-256 is not unique", "report this as a bug")
-    })?;
+pub fn seal(metadata: BTreeMap<String, String>, tensors: Vec<NewSafeTensor>, data: &[u8]) -> Result<Vec<u8>> {
+    let (mut file, at) = unsealed_header(metadata, tensors)?;
     file.extend_from_slice(data);
     let digest = sha256_hex(&file);
     file[at..at + digest.len()].copy_from_slice(digest.as_bytes());
     Ok(file)
+}
+
+/// [`seal`] into a file, from the tensors' bytes in order and in pieces of any size, so that memory never
+/// holds all of them. Commits the file.
+///
+/// # Errors
+/// Those of [`seal`], and of writing.
+pub fn seal_into(
+    mut file: OutputFile,
+    metadata: BTreeMap<String, String>,
+    tensors: Vec<NewSafeTensor>,
+    pieces: impl IntoIterator<Item = Vec<u8>>,
+) -> Result<()> {
+    let (header, at) = unsealed_header(metadata, tensors)?;
+    let mut hash = Sha256::new();
+    for piece in std::iter::once(header).chain(pieces) {
+        hash.update(&piece);
+        file.append(&piece)?;
+    }
+    file.write_all_at(at as u64, hex(&hash.finalize()).as_bytes())?;
+    file.commit()
+}
+
+/// The header with zeros in place of the digits, and the position of the digits.
+fn unsealed_header(
+    mut metadata: BTreeMap<String, String>,
+    tensors: Vec<NewSafeTensor>,
+) -> Result<(Vec<u8>, usize)> {
+    metadata.insert(SHA256.to_owned(), NO_DIGITS.to_owned());
+    let header = SafeTensorsLayout::new(&metadata, tensors)?.header().to_vec();
+    let at = digits_at(&header).ok_or_else(|| {
+        Error::encode("header", "the place of the whole-file SHA-256 is not unique", "report this as a bug")
+    })?;
+    Ok((header, at))
 }
 
 /// Compares the digest that a file carries with its bytes.

@@ -22,7 +22,7 @@ pub struct ExampleArgs {
 
 impl ExampleArgs {
     /// The same for the library. A model with learned positions limits the length.
-    pub(super) fn options(&self, base: &Base) -> DataOptions {
+    pub fn options(&self, base: &Base) -> DataOptions {
         let max_seq_len = base.max_tokens().unwrap_or(usize::MAX).min(self.max_seq_len as usize);
         DataOptions { max_seq_len, append_eos: self.append_eos }
     }

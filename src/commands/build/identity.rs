@@ -13,12 +13,14 @@ use crate::cur::fingerprint;
 use crate::train::checkpoint::Identity;
 use crate::{Error, Result};
 
-/// The identity of the run: its options, the digests of its files and of its base.
+/// The identity of the run: its options, the digests of its files and of its base. Its anchor has this many
+/// texts.
 pub(super) fn of(
     args: &BuildArgs,
     base: &Base,
     trainee: &Trainee,
     Examples { data, valid }: &Examples,
+    texts: usize,
 ) -> Result<Identity> {
     let none = || "none".to_owned();
     let digest = |sha256: &str| format!("SHA-256 {sha256}");
@@ -29,7 +31,7 @@ pub(super) fn of(
         None => none(),
     };
     let mut settings = args.training.settings();
-    settings.extend(args.protection.settings()?);
+    settings.extend(args.protection.settings(texts)?);
     settings.extend(trainee.settings());
     settings.extend([
         ("base", format!("{} ({}, {})", base.name(), base.architecture().name, base.container())),

@@ -5,11 +5,14 @@ use curmerge_formats::AdapterTarget;
 use curmerge_formats::adapter::{Adapter, Training};
 
 use super::BuildArgs;
-use crate::base::Base;
+use crate::commands::anchor::AnchorTexts;
+use crate::commands::arguments::SelectBy;
 use crate::commands::select::select;
+use crate::commands::{adapter_of, signal};
 use crate::export::Trained;
 use crate::lora::{LoraMethod, LoraOptions, TrainedLora};
 use crate::model::Transformer;
+use crate::train::data::Dataset;
 use crate::{Error, Result};
 
 /// What is trained.
@@ -75,14 +78,14 @@ pub(super) enum Trainee {
 
 impl Trainee {
     /// A new one, which changes nothing yet, or the adapter that `--init` names.
-    pub(super) fn new(args: &BuildArgs, base: &Base) -> Result<Self> {
+    pub(super) fn new(
+        args: &BuildArgs,
+        frozen: &mut Transformer<'_, f32>,
+        texts: &AnchorTexts<'_>,
+        data: &Dataset,
+    ) -> Result<Self> {
         let method = match args.method.method {
-            Method::Curlora => {
-                return Ok(Self::Cur(match &args.training.init {
-                    Some(path) => crate::commands::adapter_of(base, path, false)?,
-                    None => Adapter { scale: args.training.scale, ..select(base, &args.selection)? },
-                }));
-            }
+            Method::Curlora => return Ok(Self::Cur(initial_adapter(args, frozen, texts, data)?)),
             Method::Lora => LoraMethod::Lora,
             Method::LoraXs => LoraMethod::LoraXs,
         };
@@ -96,7 +99,7 @@ impl Trainee {
             layers: selection.layers.clone(),
             seed: selection.seed,
         };
-        Ok(Self::Lora(TrainedLora::new(base, options)?))
+        Ok(Self::Lora(TrainedLora::new(texts.base, options)?))
     }
 
     /// Attaches its terms to the model.
@@ -140,6 +143,21 @@ impl Trainee {
             Self::Cur(adapter) => adapter.targets.iter().map(|target| target.u.len()).sum(),
             Self::Lora(lora) => lora.trained_numbers(),
         }
+    }
+
+    /// What decides which matrices are trained, besides the base: a text, and the scale of the change.
+    pub(super) fn frozen_matrices(&self) -> (String, f32) {
+        let targets: Vec<_> = match self {
+            Self::Cur(adapter) => {
+                let indices = |t: &AdapterTarget| format!("{} {:?} {:?}", t.name, t.cols, t.rows);
+                adapter.targets.iter().map(indices).collect()
+            }
+            Self::Lora(lora) => {
+                let rank = lora.options.rank;
+                lora.targets.iter().map(|t| format!("{} lora-xs {rank}", t.name)).collect()
+            }
+        };
+        (targets.join("\n"), self.trained().scale())
     }
 
     /// What is trained, on one line.
@@ -204,4 +222,21 @@ impl Trainee {
             ],
         }
     }
+}
+
+/// A new adapter with U = 0, or the one that `--init` names.
+fn initial_adapter(
+    args: &BuildArgs,
+    frozen: &mut Transformer<'_, f32>,
+    texts: &AnchorTexts<'_>,
+    data: &Dataset,
+) -> Result<Adapter> {
+    if let Some(path) = &args.training.init {
+        return adapter_of(texts.base, path, false);
+    }
+    let adapter = match args.selection.select {
+        SelectBy::Signal => signal::adapter(&args.selection, frozen, texts, data)?,
+        SelectBy::Drawn(selection) => select(texts.base, &args.selection, selection)?,
+    };
+    Ok(Adapter { scale: args.training.scale, ..adapter })
 }

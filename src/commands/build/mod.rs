@@ -17,15 +17,18 @@ use std::time::Instant;
 use clap::Args;
 use curmerge_formats::adapter::Training;
 
-use super::arguments::{ComputeArgs, SelectionArgs};
+use super::anchor::{self, AnchorTexts};
+use super::arguments::{ComputeArgs, SelectBy, SelectionArgs};
 use super::interrupt;
+use super::kept::Kept;
 use super::report::{progress::TrainingProgress, terminal};
 use crate::base::Base;
 use crate::model::Transformer;
 use crate::train::checkpoint::CheckpointFile;
 use crate::train::{self, End, Observer, Penalty, State, TrainOptions, TrainReport, Trainer};
 use crate::{Error, Result};
-use examples::{ExampleArgs, Examples};
+pub use examples::ExampleArgs;
+use examples::Examples;
 use method::{MethodArgs, Trainee};
 use outcome::Outcome;
 use output::Output;
@@ -47,7 +50,7 @@ pub struct BuildArgs {
     pub examples: ExampleArgs,
     /// Print the first example as the model will see it, with the target tokens marked, and do not train. It
     /// takes no options of training.
-    #[arg(long, conflicts_with_all = ["output", "force", "MethodArgs", "SelectionArgs", "TrainingArgs", "ProtectionArgs", "ComputeArgs", "SavingArgs"])]
+    #[arg(long, conflicts_with_all = ["output", "force", "MethodArgs", "SelectionArgs", "TrainingArgs", "ProtectionArgs", "AnchorArgs", "ComputeArgs", "SavingArgs"])]
     pub show_sample: bool,
     /// What to write; the ending says in which form. A name without an ending, or with a / at the end: a LoRA as
     /// a folder, for PEFT. `.gguf`: a LoRA for llama.cpp. Any other, such as `.safetensors`: curmerge's adapter,
@@ -94,13 +97,22 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     output.check(args.method.trains_lora(), &inputs)?;
     args.saving.check(output.path(), &inputs)?;
     let examples = Examples::read(args, &base)?;
-    let mut trainee = Trainee::new(args, &base)?;
-    let mut model = adapted_model(args, &base, &examples, &trainee)?;
     let (shrink, seed) = (args.protection.shrink(), args.selection.seed);
     let options = args.training.options(shrink, seed, args.saving.save_every, output.path());
+    let mut frozen = frozen_model(args, &base, &examples)?;
+    let run = (&base, &examples.data, &options);
+    let count = args.protection.anchor_texts(&frozen, run, args.selects_by_signal());
+    let kept = Kept::new(&base, args.protection.anchor.no_cache)?;
+    let texts = AnchorTexts::new(&args.protection.anchor, (&base, &kept), (count, seed, options.memory));
+    if !json && count > 0 {
+        terminal::print(&texts.line())?;
+    }
+    let mut trainee = Trainee::new(args, &mut frozen, &texts, &examples.data)?;
+    let mut model = frozen;
+    trainee.attach(&mut model)?;
     let mut checkpoints = match args.saving.checkpoints() {
         true => {
-            let identity = identity::of(args, &base, &trainee, &examples)?;
+            let identity = identity::of(args, &base, &trainee, &examples, count)?;
             Some(CheckpointFile::new(CheckpointFile::beside(output.path()), &inputs, identity))
         }
         false => None,
@@ -117,8 +129,8 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     }
 
     // Before training, so that a file that goes missing meanwhile does not cost the result.
-    let protection = args.protection.record()?;
-    let penalty = args.protection.penalty(&base, &mut model, trainee.lora_scale(), (seed, options.memory))?;
+    let protection = args.protection.record(count)?;
+    let penalty = args.protection.penalty(&mut model, &trainee, &texts)?;
     let start = Instant::now();
     let run = Run { options: &options, penalty: penalty.as_ref(), resumed };
     let report = train(args, &mut model, &examples, run, checkpoints.as_mut());
@@ -149,21 +161,29 @@ fn inputs<'a>(args: &'a BuildArgs, base: &'a Base) -> Vec<&'a Path> {
     inputs.push(&args.data);
     inputs.extend(args.training.valid.as_deref());
     inputs.extend(args.training.init.as_deref());
-    inputs.extend(args.protection.anchor_file());
+    inputs.extend(args.protection.anchor.file().filter(|_| args.reads_anchor()));
     inputs
 }
 
-/// The model with what is trained attached, prepared for the longest example.
-fn adapted_model<'b>(
-    args: &BuildArgs,
-    base: &'b Base,
-    examples: &Examples,
-    trainee: &Trainee,
-) -> Result<Transformer<'b, f32>> {
+/// The model without an adapter, prepared for the longest example and text.
+fn frozen_model<'b>(args: &BuildArgs, base: &'b Base, examples: &Examples) -> Result<Transformer<'b, f32>> {
     let mut model = Transformer::new(base)?.with_precision(args.compute.precision);
-    model.for_context(examples.max_tokens().max(args.protection.anchor_length(base)))?;
-    trainee.attach(&mut model)?;
+    let texts = if args.reads_anchor() { anchor::length(base) } else { 0 };
+    model.for_context(examples.max_tokens().max(texts))?;
     Ok(model)
+}
+
+impl BuildArgs {
+    fn reads_anchor(&self) -> bool {
+        self.protection.reads_anchor(self.selects_by_signal())
+    }
+
+    /// Whether a new adapter's columns and rows are chosen on the anchor and the examples.
+    fn selects_by_signal(&self) -> bool {
+        !self.method.trains_lora()
+            && self.training.init.is_none()
+            && self.selection.select == SelectBy::Signal
+    }
 }
 
 /// What a training run is to do.

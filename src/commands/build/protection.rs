@@ -1,19 +1,20 @@
 //! What `curmerge build` does so that the model keeps what it knew.
 
-use std::path::{Path, PathBuf};
-
 use clap::{Args, ValueEnum};
 use curmerge_formats::sha256_hex;
 
+use super::method::Trainee;
 use super::training::positive;
+use crate::Result;
 use crate::base::Base;
-use crate::commands::arguments::read_text;
+use crate::commands::anchor::{AnchorArgs, AnchorTexts};
 use crate::commands::report::progress;
 use crate::model::Transformer;
-use crate::train::anchor::{Anchor, AnchorOptions};
+use crate::train::anchor::Anchor;
+use crate::train::anchor::budget::{self, Budget};
+use crate::train::data::Dataset;
 use crate::train::fisher::{Fisher, WeightFisher};
 use crate::train::{Penalty, Replay, TrainOptions};
-use crate::{Error, Result};
 
 /// How the model is kept from forgetting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -46,26 +47,9 @@ pub struct ProtectionArgs {
     /// [default: 30 for fisher, 10 for replay].
     #[arg(long)]
     pub lambda: Option<f32>,
-    /// With --protect fisher or replay: texts of what the model is to keep. `self`: the model writes
-    /// them itself; or a file of plain text.
-    #[arg(long, value_name = "self|FILE", default_value = "self", value_parser = parse_anchor)]
-    pub anchor: AnchorSource,
-    /// With --protect fisher or replay: the number of texts, of 128 tokens each.
-    #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..))]
-    pub anchor_texts: u32,
-}
-
-/// Where the anchor's texts come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AnchorSource {
-    /// The model writes them.
-    Written,
-    /// A file has them.
-    File(PathBuf),
-}
-
-fn parse_anchor(text: &str) -> std::result::Result<AnchorSource, std::convert::Infallible> {
-    Ok(if text == "self" { AnchorSource::Written } else { AnchorSource::File(text.into()) })
+    /// Texts of what the model is to keep.
+    #[command(flatten)]
+    pub anchor: AnchorArgs,
 }
 
 impl ProtectionArgs {
@@ -81,46 +65,37 @@ impl ProtectionArgs {
         self.shrink.unwrap_or(default)
     }
 
-    /// What decides the result, by option. A run without a penalty has the settings of earlier checkpoints.
-    pub(super) fn settings(&self) -> Result<Vec<(&'static str, String)>> {
+    /// What decides the result, by option; `texts` is the number of the anchor's texts, 0 if none are read. A
+    /// run without them has the settings of earlier checkpoints.
+    pub(super) fn settings(&self, texts: usize) -> Result<Vec<(&'static str, String)>> {
         let mut settings = vec![("--shrink", self.shrink().to_string())];
-        if !self.has_penalty() {
-            return Ok(settings);
+        if self.has_penalty() {
+            let name = if self.protect == Protection::Replay { "replay" } else { "fisher" };
+            settings.extend([("--protect", name.to_owned()), ("--lambda", self.lambda().to_string())]);
         }
-        let anchor = match &self.anchor {
-            AnchorSource::Written => "self".to_owned(),
-            AnchorSource::File(path) => {
-                let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read the anchor", e))?;
-                format!("SHA-256 {}", sha256_hex(&bytes))
-            }
-        };
-        settings.extend([
-            ("--protect", if self.protect == Protection::Replay { "replay" } else { "fisher" }.to_owned()),
-            ("--lambda", self.lambda().to_string()),
-            ("--anchor", anchor),
-            ("--anchor-texts", self.anchor_texts.to_string()),
-        ]);
+        if texts > 0 {
+            settings.extend(self.anchor.settings(texts)?);
+        }
         Ok(settings)
     }
 
     /// What the adapter records: the settings of a penalty.
-    pub(super) fn record(&self) -> Result<Option<String>> {
+    pub(super) fn record(&self, texts: usize) -> Result<Option<String>> {
         if !self.has_penalty() {
             return Ok(None);
         }
-        let settings = self.settings()?;
+        let settings = self.settings(texts)?;
         let words = settings.iter().map(|(option, value)| format!("{option} {value}"));
         Ok(Some(words.collect::<Vec<_>>().join(" ")))
     }
 
-    /// The penalty on the matrices that are attached to `model`, if there is to be one. `lora_scale` is the scale
-    /// of a LoRA, if A and B of one are trained.
+    /// The penalty on the matrices that are attached to `model`, if there is to be one. `trainee` has what they
+    /// belong to.
     pub(super) fn penalty<'b>(
         &self,
-        base: &'b Base,
         model: &mut Transformer<'b, f32>,
-        lora_scale: Option<f32>,
-        (seed, memory): (u64, u64),
+        trainee: &Trainee,
+        texts: &AnchorTexts<'_>,
     ) -> Result<Option<Penalty<'b>>> {
         if !self.has_penalty() {
             return Ok(None);
@@ -130,47 +105,44 @@ impl ProtectionArgs {
         let outer = model.outer_slots();
         let mut trained = model.trainable_mut();
         outer.into_iter().for_each(|slot| trained[slot].fill(0.0));
-        let (texts, length) = (self.anchor_texts as usize, self.anchor_length(base));
-        let options = AnchorOptions { texts, length, seed };
-        let anchor = self.anchor(base, model, memory, &options)?;
+        let (anchor, seed) = (texts.get(model)?, texts.seed);
         let penalty = if self.protect == Protection::Replay {
-            let reference = model.clone();
+            let (reference, anchor) = (model.clone(), anchor.clone());
             Penalty::Replay(Box::new(Replay { reference, anchor, lambda: self.lambda().into(), seed }))
         } else {
-            let bar = progress::bar("measuring what to keep", anchor.texts.len() as u64);
-            let progress = |done, _| bar.set_position(done as u64);
-            model.limit_activations(memory);
             let lambda = self.lambda();
-            let penalty = match lora_scale {
+            match trainee.lora_scale() {
                 Some(scale) => {
-                    let fisher = WeightFisher::estimate(model, &anchor, seed, progress);
+                    let fisher = weight_fisher(model, anchor, texts);
                     Penalty::WeightFisher { fisher, scale, lambda }
                 }
-                None => {
-                    let shapes: Vec<_> = matrices.iter().map(|u| u.dim()).collect();
-                    let fisher = Fisher::estimate(model, &shapes, &anchor, seed, progress);
-                    Penalty::Fisher { fisher, lambda }
-                }
-            };
-            bar.finish_and_clear();
-            penalty
+                None => Penalty::Fisher { fisher: fisher(model, trainee, anchor, texts)?, lambda },
+            }
         };
         model.trainable_mut().into_iter().zip(matrices).for_each(|(u, value)| u.assign(&value));
         Ok(Some(penalty))
     }
 
-    /// The file that `--anchor` names, if the run reads it.
-    pub(super) fn anchor_file(&self) -> Option<&Path> {
-        match &self.anchor {
-            AnchorSource::File(path) if self.has_penalty() => Some(path),
-            _ => None,
-        }
+    /// The number of the anchor's texts for a run over these examples, which may select by their signal; 0 without
+    /// need.
+    pub(super) fn anchor_texts(
+        &self,
+        model: &Transformer<'_, f32>,
+        (base, data, options): (&Base, &Dataset, &TrainOptions),
+        by_signal: bool,
+    ) -> usize {
+        let passes = match (self.protect, by_signal) {
+            (Protection::Fisher, _) => budget::WRITING + budget::FISHER,
+            (Protection::Replay, _) | (_, true) => budget::WRITING,
+            _ => return 0,
+        };
+        let budget = Budget::new(model.parameters_per_token(), trained_tokens(data, options));
+        self.anchor.texts(base, &budget, passes)
     }
 
-    /// Tokens of the anchor's texts; 0 without a penalty. Learned positions limit them.
-    pub(super) fn anchor_length(&self, base: &Base) -> usize {
-        let length = AnchorOptions::default().length.min(base.max_tokens().unwrap_or(usize::MAX));
-        if self.has_penalty() { length } else { 0 }
+    /// Whether a run, which may select by signal, reads the anchor.
+    pub(super) fn reads_anchor(&self, by_signal: bool) -> bool {
+        self.has_penalty() || by_signal
     }
 
     fn has_penalty(&self) -> bool {
@@ -180,31 +152,55 @@ impl ProtectionArgs {
     fn lambda(&self) -> f32 {
         self.lambda.unwrap_or(if self.protect == Protection::Replay { 10.0 } else { 30.0 })
     }
+}
 
-    fn anchor(
-        &self,
-        base: &Base,
-        model: &mut Transformer<'_, f32>,
-        memory: u64,
-        options: &AnchorOptions,
-    ) -> Result<Anchor> {
-        let tokenizer = base.tokenizer()?;
-        match &self.anchor {
-            AnchorSource::Written => {
-                let template = base.chat_template(&tokenizer)?;
-                model.cache_packed_weights(memory);
-                let bar = progress::bar("writing texts of what to keep", options.length as u64);
-                let anchor =
-                    Anchor::self_written(model, &tokenizer, template.as_ref(), options, |done, _| {
-                        bar.set_position(done as u64);
-                    });
-                bar.finish_and_clear();
-                anchor
-            }
-            AnchorSource::File(path) => {
-                let text = read_text(path)?;
-                Anchor::from_text(&tokenizer, &text, options).map_err(|error| error.in_file(path))
-            }
-        }
-    }
+/// About how many tokens pass through the model in a run.
+fn trained_tokens(data: &Dataset, options: &TrainOptions) -> u64 {
+    let tokens: u64 = data.examples.iter().map(|example| example.tokens.len() as u64).sum();
+    let examples = data.examples.len().max(1);
+    let seen = options.steps(examples).saturating_mul(options.batch_size as u64);
+    let all = u128::from(tokens) * u128::from(seen) / examples as u128;
+    u64::try_from(all).unwrap_or(u64::MAX)
+}
+
+/// The Fisher information of the matrices that are attached to `model`, which are zero, on the anchor.
+fn fisher(
+    model: &mut Transformer<'_, f32>,
+    trainee: &Trainee,
+    anchor: &Anchor,
+    &AnchorTexts { kept, seed, memory, .. }: &AnchorTexts<'_>,
+) -> Result<Fisher> {
+    let key = kept.key("fisher", model).map(|key| {
+        let (targets, scale) = trainee.frozen_matrices();
+        key.with("targets", sha256_hex(targets.as_bytes()))
+            .with("scale", scale)
+            .with("anchor", anchor.sha256())
+            .with("seed", seed)
+    });
+    let shapes: Vec<_> = model.trainable_mut().iter().map(|u| u.dim()).collect();
+    kept.result(
+        key,
+        |file| Fisher::restore(file, &shapes, anchor.texts.len()),
+        || {
+            let bar = progress::bar("measuring what to keep", anchor.texts.len() as u64);
+            let fisher =
+                Fisher::estimate(model, anchor, seed, memory, |done, _| bar.set_position(done as u64));
+            bar.finish_and_clear();
+            Ok(fisher)
+        },
+    )
+}
+
+/// The Fisher information of the matrices that a LoRA of `model`, whose B is zero, changes, on the anchor. It is
+/// too large to be kept from run to run.
+fn weight_fisher(
+    model: &mut Transformer<'_, f32>,
+    anchor: &Anchor,
+    &AnchorTexts { seed, memory, .. }: &AnchorTexts<'_>,
+) -> WeightFisher {
+    let bar = progress::bar("measuring what to keep", anchor.texts.len() as u64);
+    let progress = |done, _| bar.set_position(done as u64);
+    let fisher = WeightFisher::estimate(model, anchor, seed, memory, progress);
+    bar.finish_and_clear();
+    fisher
 }

@@ -1,10 +1,10 @@
 //! Tokens sampled from the head's predictions.
 //!
 //! A token is found from a number in [0, 1) by inverting the cumulative distribution: first the block of
-//! the vocabulary, from the sum of exp(l - max) of each, then the token in it, whose logits are computed
-//! again. So two passes take a sample, the second one over a small part of the vocabulary.
+//! the vocabulary, from the sum of exp(l - max) of each, then the token in it. For many rows, the logits of
+//! that block are computed again, since those of all blocks are not kept.
 
-use ndarray::{ArrayView2, Axis};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use super::{CONTIGUOUS, LmHead, TILE};
@@ -20,22 +20,28 @@ struct Part {
     sum: f64,
 }
 
+/// Upper limit of the bytes of exp(l - max) that the first pass keeps, so that there is no second one.
+const KEPT_BYTES: usize = 64 << 20;
+
 impl LmHead<'_> {
     /// A token for each row of `hidden` `[rows, d_model]`, sampled at a temperature of 1 by the row's
-    /// number in [0,
-    /// 1).
+    /// number in [0, 1).
     pub fn sample<T: Real>(&self, hidden: ArrayView2<T>, points: &[f64]) -> Vec<u32> {
         let blocks: Vec<_> = self.row_blocks().collect();
         let mut parts: Vec<Vec<Part>> = vec![Vec::with_capacity(blocks.len()); hidden.nrows()];
         let tiles: Vec<T::PackedLhs<'_>> = self.tiles(hidden).collect();
+        let keeps = hidden.nrows() * self.weight.rows() * size_of::<T>() <= KEPT_BYTES;
+        let mut kept: Vec<Vec<Array2<T>>> = Vec::new();
         for vocab in &blocks {
             let w = packing::weight_transposed::<T>(&self.weight, vocab.clone(), self.precision);
-            parts.par_chunks_mut(TILE).zip(&tiles).for_each(|(parts, hidden)| {
+            let exps = parts.par_chunks_mut(TILE).zip(&tiles).map(|(parts, hidden)| {
                 let mut logits = self.tile_logits::<T>(hidden, &w, vocab.len());
                 for (mut logits, parts) in logits.rows_mut().into_iter().zip(parts) {
                     parts.push(part(logits.as_slice_mut().expect(CONTIGUOUS)));
                 }
+                keeps.then_some(logits)
             });
+            kept.push(exps.collect::<Vec<_>>().into_iter().flatten().collect());
         }
         // The block of each row's token, and how much of the block's sum lies before it.
         let places: Vec<(usize, f64)> =
@@ -46,14 +52,22 @@ impl LmHead<'_> {
             if rows.is_empty() {
                 continue;
             }
+            let mut take = |row: usize, exps: ArrayView1<T>| {
+                let exps = exps.to_slice().expect(CONTIGUOUS);
+                tokens[row] = (vocab.start + within(exps, parts[row][block].sum, places[row].1)) as u32;
+            };
+            if keeps {
+                rows.iter().for_each(|&row| take(row, kept[block][row / TILE].row(row % TILE)));
+                continue;
+            }
             let w = packing::weight_transposed::<T>(&self.weight, vocab.clone(), self.precision);
             for rows in rows.chunks(TILE) {
                 let some = hidden.select(Axis(0), rows);
-                let mut logits =
-                    self.tile_logits::<T>(&T::pack_lhs(some.view(), self.precision), &w, vocab.len());
+                let some = T::pack_lhs(some.view(), self.precision);
+                let mut logits = self.tile_logits::<T>(&some, &w, vocab.len());
                 for (mut logits, &row) in logits.rows_mut().into_iter().zip(rows) {
-                    let logits = logits.as_slice_mut().expect(CONTIGUOUS);
-                    tokens[row] = (vocab.start + within(logits, places[row].1)) as u32;
+                    part(logits.as_slice_mut().expect(CONTIGUOUS));
+                    take(row, logits.view());
                 }
             }
         }
@@ -83,10 +97,10 @@ fn place(parts: &[Part], point: f64) -> (usize, f64) {
 }
 
 /// The index at this share of the sum of exp(l - max).
-fn within<T: Real>(logits: &mut [T], share: f64) -> usize {
-    let mut rest = share * part(logits).sum;
+fn within<T: Real>(exps: &[T], sum: f64, share: f64) -> usize {
+    let mut rest = share * sum;
     let mut last = 0;
-    for (i, p) in logits.iter().enumerate().filter(|(_, p)| **p > T::zero()) {
+    for (i, p) in exps.iter().enumerate().filter(|(_, p)| **p > T::zero()) {
         last = i;
         if rest < p.as_f64() {
             return i;
@@ -109,9 +123,9 @@ mod tests {
         let (block, share) = place(&parts, 0.5);
         assert!(block == 1 && (share - 1.0 / 3.0).abs() < 1e-12);
         assert_eq!(place(&parts, 1.0).0, 1);
-        let logits = || [0.0f64, f64::NEG_INFINITY, 2f64.ln(), 0.0];
+        let exps = [1.0, 0.0, 2.0, 1.0];
         for (share, index) in [(0.0, 0), (0.24, 0), (0.26, 2), (0.74, 2), (0.76, 3), (1.0, 3)] {
-            assert_eq!(within(&mut logits(), share), index, "{share}");
+            assert_eq!(within(&exps, 4.0, share), index, "{share}");
         }
     }
 }

@@ -7,6 +7,7 @@
 mod cur;
 mod lora;
 mod lora_xs;
+mod probe;
 
 use std::fmt::Debug;
 
@@ -16,6 +17,7 @@ use rayon::prelude::*;
 pub use self::cur::CurTerm;
 pub use self::lora::LoraTerm;
 pub use self::lora_xs::LoraXsTerm;
+pub use self::probe::Probe;
 use crate::kernels::{Precision, Real, matmul, matmul_single};
 
 /// Token rows of a term that one thread processes at a time.

@@ -3,6 +3,7 @@
 mod divergence;
 mod families;
 mod lora;
+mod probe;
 mod write;
 
 use std::path::Path;

@@ -23,21 +23,16 @@ fn texts_written_together_are_those_written_alone() {
     with_model(|base| {
         let model = Transformer::<f64>::new(base).unwrap();
         let (prompts, length) = ([vec![3, 1], vec![7, 9, 2, 4], vec![5, 8]], 12);
-        let texts = model.write(&prompts, length, &mut ChaCha20Rng::seed_from_u64(4), |_| ());
-        // One number a text for each token that is read, as they are drawn.
-        let mut random = ChaCha20Rng::seed_from_u64(4);
-        let mut point = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let points: Vec<Vec<f64>> =
-            (2..length).map(|_| (0..prompts.len()).map(|_| point()).collect()).collect();
+        let generator = |i: usize| ChaCha20Rng::seed_from_u64(i as u64);
+        let mut generators: Vec<_> = (0..prompts.len()).map(generator).collect();
+        let texts = model.write(&prompts, length, &mut generators, |_| ());
         for (i, (text, prompt)) in texts.iter().zip(&prompts).enumerate() {
+            let mut random = generator(i);
             assert!(text.len() == length && text.starts_with(prompt), "{text:?}");
             for end in prompt.len()..length {
                 let logits = Generator::new(&model).read(&text[..end]);
-                assert_eq!(
-                    text[end],
-                    sampled(&logits.to_vec(), points[end - 2][i]),
-                    "token {end} of text {i}"
-                );
+                let point = (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+                assert_eq!(text[end], sampled(&logits.to_vec(), point), "token {end} of text {i}");
             }
         }
     });

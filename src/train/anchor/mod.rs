@@ -5,7 +5,9 @@
 //! token drawn uniformly from the vocabulary. A chat model writes half of its texts through its template,
 //! from the beginning of a user's turn, since that is how it is asked.
 
+pub mod budget;
 mod labels;
+mod stored;
 mod written;
 
 use crate::chat::ChatTemplate;
@@ -14,7 +16,7 @@ use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 pub use labels::backward_with_sampled_labels;
-pub use written::AnchorOptions;
+pub use written::{AnchorOptions, Prompts};
 
 /// Texts of the base model's own distribution.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,19 +26,21 @@ pub struct Anchor {
 }
 
 impl Anchor {
-    /// Texts that `model` writes, by [`AnchorOptions`]. `progress` gets the tokens that each text
-    /// has, and will have.
+    /// Texts that `model` writes, by [`AnchorOptions`]. Keys, values and weights packed for products take
+    /// at most `memory` bytes; the texts do not depend on it. `progress` gets the number of tokens written
+    /// and to write.
     ///
     /// # Errors
     /// A chat template that cannot be rendered.
     pub fn self_written(
-        model: &Transformer<'_, f32>,
+        model: &mut Transformer<'_, f32>,
         tokenizer: &Tokenizer,
         template: Option<&ChatTemplate>,
         options: &AnchorOptions,
+        memory: u64,
         progress: impl FnMut(usize, usize),
     ) -> Result<Self> {
-        written::write(model, tokenizer, template, options, progress)
+        Ok(Prompts::new(model, tokenizer, template, options)?.write(model, memory, progress))
     }
 
     /// Pieces of a text, of [`AnchorOptions::length`] tokens each, spread evenly over it; fewer than

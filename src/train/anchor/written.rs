@@ -4,6 +4,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::Anchor;
+use super::stored::texts_sha256;
 use crate::Result;
 use crate::chat::{ChatTemplate, Message};
 use crate::kernels::random::uniform;
@@ -27,35 +28,100 @@ impl Default for AnchorOptions {
     }
 }
 
+/// More texts than this are not faster together.
+const MAX_GROUP: u64 = 128;
 /// Draws of a first token before any token is taken. More than a few are rare.
 const DRAWS: usize = 100;
 
-/// See [`Anchor::self_written`].
-pub(super) fn write(
-    model: &Transformer<'_, f32>,
-    tokenizer: &Tokenizer,
-    template: Option<&ChatTemplate>,
-    options: &AnchorOptions,
-    mut progress: impl FnMut(usize, usize),
-) -> Result<Anchor> {
-    let mut random = ChaCha20Rng::seed_from_u64(options.seed);
-    let header = template.map(|template| user_header(template, tokenizer)).transpose()?.flatten();
-    let header = header.filter(|header| header.len() < options.length);
-    let through_template = if header.is_some() { options.texts / 2 } else { 0 };
-    let plain = (through_template..options.texts).map(|_| first_tokens(model, tokenizer, &mut random));
-    let mut texts = Vec::with_capacity(options.texts);
-    // Prompts of one length pass through the model together.
-    for prompts in [plain.collect(), vec![header.unwrap_or_default(); through_template]] {
-        if prompts.is_empty() {
-            continue;
-        }
-        texts.extend(
-            model.write(&prompts, options.length, &mut random, |tokens| progress(tokens, options.length)),
-        );
+/// The beginnings of the texts that the model is to write. What it writes follows from them, the seed and its
+/// weights.
+#[derive(Debug)]
+pub struct Prompts {
+    /// One for each text, first those that are not through the chat template.
+    prompts: Vec<Vec<u32>>,
+    /// How many are not through the chat template.
+    plain: usize,
+    /// Tokens of each text.
+    length: usize,
+    /// The token that ends a text.
+    end: Option<u32>,
+    /// Draws the tokens that follow: a stream for each text, so that texts do not depend on how many are
+    /// written together.
+    generators: Vec<ChaCha20Rng>,
+}
+
+impl Prompts {
+    /// The beginnings of the texts that [`Anchor::self_written`] describes.
+    ///
+    /// # Errors
+    /// A chat template that cannot be rendered.
+    pub fn new(
+        model: &Transformer<'_, f32>,
+        tokenizer: &Tokenizer,
+        template: Option<&ChatTemplate>,
+        options: &AnchorOptions,
+    ) -> Result<Self> {
+        let AnchorOptions { texts: count, length, seed } = *options;
+        let mut generators: Vec<ChaCha20Rng> = (0..count as u64)
+            .map(|text| {
+                let mut generator = ChaCha20Rng::seed_from_u64(seed);
+                generator.set_stream(text);
+                generator
+            })
+            .collect();
+        let header = template.map(|template| user_header(template, tokenizer)).transpose()?.flatten();
+        let header = header.filter(|header| header.len() < length);
+        let through_template = if header.is_some() { count / 2 } else { 0 };
+        let plain = count - through_template;
+        let prompts = generators[..plain]
+            .iter_mut()
+            .map(|generator| first_tokens(model, tokenizer, generator))
+            .chain(vec![header.unwrap_or_default(); through_template])
+            .collect();
+        let end = tokenizer.eos().filter(|&eos| tokenizer.is_end(eos));
+        Ok(Self { prompts, plain, length, end, generators })
     }
-    texts.iter_mut().for_each(|text| end(text, tokenizer));
-    texts.retain(|text| text.len() > 1);
-    Ok(Anchor { texts })
+
+    /// The SHA-256 of the beginnings and of where texts end, in hexadecimal. With the seed, it stands for the
+    /// tokenizer and the template.
+    pub fn sha256(&self) -> String {
+        let end: Vec<u32> = self.end.into_iter().collect();
+        texts_sha256(&[&self.prompts[..], &[end]].concat())
+    }
+
+    /// The texts. See [`Anchor::self_written`] for `memory` and `progress`.
+    pub fn write(
+        self,
+        model: &mut Transformer<'_, f32>,
+        memory: u64,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Anchor {
+        let Self { prompts, plain, length, end, mut generators } = self;
+        let count = prompts.len();
+        let group = group_size(model, length, memory);
+        let mut texts = Vec::with_capacity(count);
+        // Prompts of one length pass through the model together.
+        for range in [0..plain, plain..count] {
+            let (prompts, generators) = (&prompts[range.clone()], &mut generators[range]);
+            for (prompts, generators) in prompts.chunks(group).zip(generators.chunks_mut(group)) {
+                let (done, new) = (texts.len() * length, prompts.len());
+                let on_token = |tokens| progress(done + new * tokens, count * length);
+                texts.extend(model.write(prompts, length, generators, on_token));
+            }
+        }
+        texts.iter_mut().for_each(|text| cut(text, end));
+        texts.retain(|text| text.len() > 1);
+        Anchor { texts }
+    }
+}
+
+/// How many texts are written together: half of the memory holds their keys and values, and what remains
+/// the weights packed for products.
+fn group_size(model: &mut Transformer<'_, f32>, length: usize, memory: u64) -> usize {
+    let bytes_a_text = model.kv_cache_bytes_per_token().saturating_mul(length as u64).max(1);
+    let group = (memory / 2 / bytes_a_text).clamp(1, MAX_GROUP);
+    model.cache_packed_weights_forward(memory.saturating_sub(group * bytes_a_text));
+    group as usize
 }
 
 /// BOS, if the tokenizer adds one, and a token drawn uniformly from those that spell ordinary text.
@@ -80,11 +146,9 @@ fn user_header(template: &ChatTemplate, tokenizer: &Tokenizer) -> Result<Option<
     Ok(Some(tokens).filter(|tokens| !tokens.is_empty()))
 }
 
-/// Cuts a text after its last complete turn or text, if an end was written; a text that ends at once
-/// keeps two tokens.
-fn end(text: &mut Vec<u32>, tokenizer: &Tokenizer) {
-    let eos = tokenizer.eos();
-    let place = text.iter().skip(1).position(|&id| Some(id) == eos && tokenizer.is_end(id));
+/// Cuts a text after the first `end` that was written; a text that ends at once keeps two tokens.
+fn cut(text: &mut Vec<u32>, end: Option<u32>) {
+    let place = text.iter().skip(1).position(|&id| Some(id) == end);
     if let Some(place) = place {
         text.truncate(place + 2);
     }

@@ -54,18 +54,22 @@ impl TermSink<f32> for Texts<'_> {
 
 impl Fisher {
     /// The Fisher information of the matrices U that are attached to `model`, which must be zero, on
-    /// these texts. Labels are sampled with `seed`. `progress` gets the texts done and their number.
+    /// these texts. Labels are sampled with `seed`. Activations and packed weights take at most `memory`
+    /// bytes, which does not change the result. `progress` gets the texts done and their number.
     pub fn estimate(
-        model: &Transformer<'_, f32>,
-        shapes: &[(usize, usize)],
+        model: &mut Transformer<'_, f32>,
         anchor: &Anchor,
         seed: u64,
+        memory: u64,
         mut progress: impl FnMut(usize, usize),
     ) -> Self {
+        model.divide_memory(memory, MAX_TOKENS);
         let texts = anchor.texts.len();
-        let mut moments: Vec<Moments> = shapes
+        let mut moments: Vec<Moments> = model
+            .trainable_mut()
             .iter()
-            .map(|&(c, r)| Moments {
+            .map(|u| u.dim())
+            .map(|(c, r)| Moments {
                 samples: Array2::from_elem((texts, c * r), bf16::ZERO),
                 factors: [Array2::zeros((c, c)), Array2::zeros((r, r))],
             })
@@ -80,7 +84,7 @@ impl Fisher {
             progress(done, texts);
         }
         let blocks = moments.into_par_iter().map(|moments| moments.block(predictions)).collect();
-        Self { blocks, predictions }
+        Self { blocks, predictions: predictions as u32 }
     }
 }
 

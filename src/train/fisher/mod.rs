@@ -22,6 +22,7 @@
 //! the model. A LoRA has no such small matrix: [`WeightFisher`] is for it.
 
 mod estimate;
+mod stored;
 mod symmetric;
 mod weights;
 
@@ -41,7 +42,7 @@ const MATRIX_LIMIT: usize = 256;
 pub struct Fisher {
     blocks: Vec<Block>,
     /// Predictions that it was estimated from.
-    predictions: usize,
+    predictions: u32,
 }
 
 /// F of one matrix U `[c, r]`.
@@ -68,7 +69,7 @@ impl Fisher {
 
     /// Predictions that it was estimated from.
     pub fn predictions(&self) -> usize {
-        self.predictions
+        self.predictions as usize
     }
 
     /// Bytes of memory that it takes.
@@ -137,6 +138,8 @@ mod tests {
     use crate::model::Transformer;
     use crate::train::anchor::{Anchor, AnchorOptions};
 
+    pub(super) const MEMORY: u64 = 100_000_000;
+
     pub(super) fn random(shape: (usize, usize), size: f32, stream: &mut ChaCha20Rng) -> Array2<f32> {
         Array2::from_shape_simple_fn(shape, || size * (2.0 * uniform(stream) - 1.0) as f32)
     }
@@ -164,9 +167,10 @@ mod tests {
     pub(super) fn with_demo(work: impl FnOnce(&Base, &Transformer<'_, f32>, &Anchor)) {
         let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo/model.gguf");
         let base = Base::open(base).unwrap();
-        let model = Transformer::new(&base).unwrap();
+        let mut model = Transformer::new(&base).unwrap();
         let options = AnchorOptions { texts: 96, length: 32, seed: 1 };
-        let anchor = Anchor::self_written(&model, &base.tokenizer().unwrap(), None, &options, |_, _| ());
+        let anchor =
+            Anchor::self_written(&mut model, &base.tokenizer().unwrap(), None, &options, MEMORY, |_, _| ());
         work(&base, &model, &anchor.unwrap());
     }
 
@@ -177,7 +181,7 @@ mod tests {
             let selection = SelectionOptions { rank: 4, targets: "all".into(), ..Default::default() };
             model.attach(&new_adapter(base, &selection).unwrap().targets, 1.0).unwrap();
             let shapes: Vec<_> = model.trainable_mut().iter().map(|u| u.dim()).collect();
-            let fisher = Fisher::estimate(&model, &shapes, anchor, 2, |_, _| ());
+            let fisher = Fisher::estimate(&mut model, anchor, 2, MEMORY, |_, _| ());
             let mut stream = ChaCha20Rng::seed_from_u64(3);
             for _ in 0..3 {
                 let matrices: Vec<_> = shapes.iter().map(|&shape| random(shape, 0.02, &mut stream)).collect();

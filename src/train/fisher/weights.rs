@@ -103,13 +103,16 @@ impl TermSink<f32> for Texts<'_> {
 
 impl WeightFisher {
     /// The Fisher information of the matrices that the LoRA attached to `model` changes, on these texts. B must
-    /// be zero. Labels are sampled with `seed`. `progress` gets the texts done and their number.
+    /// be zero. Labels are sampled with `seed`. Activations and packed weights take at most `memory` bytes, which does
+    /// not change the result. `progress` gets the texts done and their number.
     pub fn estimate(
-        model: &Transformer<'_, f32>,
+        model: &mut Transformer<'_, f32>,
         anchor: &Anchor,
         seed: u64,
+        memory: u64,
         mut progress: impl FnMut(usize, usize),
     ) -> Self {
+        model.divide_memory(memory, MAX_TOKENS);
         let adapted = model.adapted_matrices();
         let mut sums = Sums { inputs: Vec::new(), outputs: Vec::new(), traces: vec![0.0; adapted.len()] };
         let mut groups: Vec<(usize, bool)> = Vec::new();
@@ -188,7 +191,7 @@ mod tests {
     use rand_chacha::ChaCha20Rng;
     use rand_chacha::rand_core::SeedableRng;
 
-    use super::super::tests::{random, with_demo};
+    use super::super::tests::{MEMORY, random, with_demo};
     use super::*;
     use crate::lora::{LoraMethod, LoraOptions, TrainedLora};
 
@@ -212,7 +215,7 @@ mod tests {
         with_demo(|base, plain, anchor| {
             let mut model = plain.clone();
             model.attach_lora(&TrainedLora::new(base, options()).unwrap().targets, SCALE).unwrap();
-            let fisher = WeightFisher::estimate(&model, anchor, 2, |_, _| ());
+            let fisher = WeightFisher::estimate(&mut model, anchor, 2, MEMORY, |_, _| ());
             let mut stream = ChaCha20Rng::seed_from_u64(3);
             let shapes: Vec<_> = model.trainable_mut().iter().map(|x| x.dim()).collect();
             let matrices: Vec<_> = shapes.iter().map(|&shape| random(shape, 0.3, &mut stream)).collect();
@@ -242,7 +245,7 @@ mod tests {
         with_demo(|base, plain, anchor| {
             let mut model = plain.clone();
             model.attach_lora(&TrainedLora::new(base, options()).unwrap().targets, SCALE).unwrap();
-            let fisher = WeightFisher::estimate(&model, anchor, 2, |_, _| ());
+            let fisher = WeightFisher::estimate(&mut model, anchor, 2, MEMORY, |_, _| ());
             let mut stream = ChaCha20Rng::seed_from_u64(3);
             for _ in 0..3 {
                 let mut trained = model.trainable_mut();

@@ -1,5 +1,6 @@
 //! The program's commands: what they print, write, refuse and survive.
 
+mod cached;
 mod checkpointed;
 mod converted;
 mod damaged;
@@ -13,6 +14,7 @@ mod protected;
 mod refused;
 mod repeated;
 mod sampled;
+mod signal;
 mod splits;
 mod trained;
 mod variants;

@@ -6,12 +6,16 @@
 //! processed in blocks, so at most [`BLOCK`] rows of scores exist at a time for each head. The backward pass
 //! recomputes the scores from the log-sum-exp of each row, as FlashAttention does (arXiv 2205.14135).
 
+mod decode;
+
 use std::ops::Range;
 
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, CowArray, Ix2, concatenate, s};
 use rayon::prelude::*;
 
 use crate::kernels::{Precision, Real, SavedActivation, elementwise, reduce, softmax};
+
+pub use decode::decode;
 
 /// Query rows whose scores exist at a time.
 const BLOCK: usize = 64;

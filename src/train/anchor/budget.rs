@@ -1,0 +1,58 @@
+//! How much work the anchor may take. It is counted in parameters times tokens, never in seconds, so that
+//! the same command gives the same bytes on every machine.
+
+use super::AnchorOptions;
+
+/// What the anchor may always take, in parameters times tokens: a minute of SmolLM2-135M on two cores with
+/// AVX-512 BF16.
+const MINUTE: f64 = 2.1e13;
+/// The share of the training's own work that the anchor may take, where that is more.
+const SHARE: f64 = 0.2;
+/// The fewest texts. With fewer, samples say little about a matrix.
+const FEWEST: usize = 32;
+
+/// The passes of a text that the model writes. Passes forward and backward count alike: a backward pass
+/// takes no gradients of weights.
+pub const WRITING: usize = 1;
+/// The passes of a text for the [Fisher information](crate::train::fisher).
+pub const FISHER: usize = 2;
+
+/// The work that the anchor may take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget {
+    /// Tokens times passes.
+    tokens: f64,
+}
+
+impl Budget {
+    /// For a model whose tokens are multiplied with this many `parameters`, and a run in which this many
+    /// tokens go through the model, forward and backward.
+    pub fn new(parameters: u64, training_tokens: u64) -> Self {
+        let minute = MINUTE / parameters.max(1) as f64;
+        Self { tokens: minute.max(SHARE * 2.0 * training_tokens as f64) }
+    }
+
+    /// The number of texts of `length` tokens that may make these passes, at most the default of
+    /// [`AnchorOptions::texts`].
+    pub fn texts(&self, length: usize, passes: usize) -> usize {
+        let texts = self.tokens / (length * passes).max(1) as f64;
+        (texts as usize).clamp(FEWEST, AnchorOptions::default().texts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn larger_models_write_fewer_texts_and_longer_runs_more() {
+        let texts = |parameters, tokens| Budget::new(parameters, tokens).texts(128, 3);
+        assert_eq!(texts(135_000_000, 0), 400);
+        assert_eq!(texts(1_000_000, 0), 400);
+        assert_eq!(texts(500_000_000, 0), 109);
+        assert_eq!(texts(7_000_000_000, 0), 32);
+        assert_eq!(texts(7_000_000_000, 100_000), 104);
+        assert_eq!(texts(7_000_000_000, u64::MAX), 400);
+        assert_eq!(Budget::new(0, 0).texts(0, 0), 400);
+    }
+}
