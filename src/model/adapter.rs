@@ -74,6 +74,15 @@ impl<'b, T: Real> Transformer<'b, T> {
         Ok(())
     }
 
+    /// The model without its terms. Both share the frozen weights and what is packed of them.
+    #[must_use]
+    pub fn without_terms(&self) -> Self {
+        let mut base = self.clone();
+        base.terms.clear();
+        base.blocks.iter_mut().flat_map(Block::adaptable_mut).for_each(|linear| linear.term = None);
+        base
+    }
+
     /// Attaches a probe to the matrix of this name, which must have no term.
     ///
     /// # Errors
@@ -143,11 +152,18 @@ impl<'b, T: Real> Transformer<'b, T> {
         terms.into_iter().flat_map(|term| term.trained_mut()).collect()
     }
 
-    /// The slots of the trained matrices that the change of the model is proportional to, one of each term:
-    /// zeros in them change nothing, and a factor on all of them is one on the change. U of CURLoRA, B of LoRA.
+    /// The trained matrices that the change of the model is proportional to, one of each term: zeros in them
+    /// change nothing, and a factor on all of them is one on the change. U of CURLoRA, B of LoRA.
+    pub fn outer_mut(&mut self) -> Vec<&mut Array2<T>> {
+        let outer = self.outer_slots();
+        let trained = self.trainable_mut().into_iter().enumerate();
+        trained.filter(|(slot, _)| outer.contains(slot)).map(|(_, matrix)| matrix).collect()
+    }
+
+    /// The slots of [`Self::outer_mut`].
     pub fn outer_slots(&self) -> Vec<usize> {
-        let mut slots: Vec<_> =
-            self.blocks.iter().flat_map(Block::terms).map(|term| term.first_slot() + term.outer()).collect();
+        let terms = self.blocks.iter().flat_map(Block::terms).filter(|term| !term.trained().is_empty());
+        let mut slots: Vec<_> = terms.map(|term| term.first_slot() + term.outer()).collect();
         slots.sort_unstable();
         slots
     }

@@ -102,9 +102,7 @@ impl ProtectionArgs {
         }
         // What the base knows, also for an adapter that is trained further: U = 0.
         let matrices: Vec<_> = model.trainable_mut().iter().map(|u| (*u).clone()).collect();
-        let outer = model.outer_slots();
-        let mut trained = model.trainable_mut();
-        outer.into_iter().for_each(|slot| trained[slot].fill(0.0));
+        model.outer_mut().into_iter().for_each(|u| u.fill(0.0));
         let (anchor, seed) = (texts.get(model)?, texts.seed);
         let penalty = if self.protect == Protection::Replay {
             let (reference, anchor) = (model.clone(), anchor.clone());
