@@ -1,5 +1,5 @@
-//! Prints texts that a base model writes itself, as the anchor of `--protect` has them: up to 128 tokens each,
-//! sampled at a temperature of 1, half of a chat model's through its template.
+//! Prints texts that a base model writes itself, as the anchor of `--protect` has them: up to 128 tokens
+//! each, sampled at a temperature of 1, half of a chat model's through its template.
 //!
 //! `cargo run --release --example self_text -- BASE.gguf SEED TEXTS`
 
