@@ -74,7 +74,7 @@ fn parse_layers(text: &str) -> Result<LayerRange, String> {
 /// The adapter that the model runs with.
 #[derive(Clone, Debug, Args)]
 pub struct AdapterArgs {
-    /// Adapter to apply.
+    /// Adapter to apply: curmerge's own, a PEFT LoRA folder, or a GGUF LoRA file.
     #[arg(long)]
     pub adapter: Option<PathBuf>,
     /// Multiplies the adapter's own scale.

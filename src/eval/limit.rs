@@ -14,10 +14,10 @@ const AIM: f64 = 0.96;
 /// Scales tried at most, so that the search ends.
 const TRIALS: usize = 10;
 
-/// Multiplies all trained matrices with the largest factor found, at most 1, at which KL(base || model) on
-/// the predictions of these batches is at most `max_kl`, nats a token. The divergence is about quadratic in
-/// the factor, so a few trials find it. Returns the factor and the divergence there. The matrices are scaled
-/// as one, so this needs terms whose change is linear in them, as CURLoRA's is.
+/// Multiplies what the model gained ([`Transformer::outer_mut`]) with the largest factor found, at most 1, at
+/// which KL(base || model) on the predictions of these batches is at most `max_kl`, nats a token. The
+/// divergence is about quadratic in the factor, so a few trials find it. Returns the factor and the divergence
+/// there.
 ///
 /// # Errors
 /// Those of [`divergence`].
@@ -27,9 +27,9 @@ pub fn limit_divergence<T: Real>(
     batches: &[Batch],
     max_kl: f64,
 ) -> Result<(f64, Divergence)> {
-    let trained: Vec<Array2<T>> = model.trainable_mut().into_iter().map(|u| u.clone()).collect();
+    let trained: Vec<Array2<T>> = model.outer_mut().into_iter().map(|u| u.clone()).collect();
     let mut scale = |factor: f64| {
-        for (u, trained) in model.trainable_mut().into_iter().zip(&trained) {
+        for (u, trained) in model.outer_mut().into_iter().zip(&trained) {
             u.zip_mut_with(trained, |u, &trained| *u = T::from_f64(factor) * trained);
         }
         divergence(model, base, batches, |_| ())
