@@ -94,6 +94,38 @@ pub struct ComputeArgs {
     pub precision: Precision,
 }
 
+/// How training computes.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct TrainingComputeArgs {
+    /// Products with the model's matrices. bf16 learns the same and is nearly twice as fast where the
+    /// processor has AVX-512 BF16.
+    #[arg(long, value_enum, default_value_t)]
+    pub precision: TrainingPrecision,
+}
+
+/// What products are computed in while training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TrainingPrecision {
+    /// bf16 where the processor has such products, else f32
+    #[default]
+    Auto,
+    /// products of f32
+    F32,
+    /// products of bfloat16, summed in f32; f32 where the processor has none
+    Bf16,
+}
+
+impl TrainingComputeArgs {
+    /// The precision on this processor.
+    pub fn precision(self) -> Precision {
+        match self.precision {
+            TrainingPrecision::Auto => Precision::fastest(),
+            TrainingPrecision::F32 => Precision::F32,
+            TrainingPrecision::Bf16 => Precision::Bf16,
+        }
+    }
+}
+
 impl AdapterArgs {
     /// No adapter, or this one with its own scale.
     pub fn plain(adapter: Option<PathBuf>) -> Self {

@@ -111,7 +111,7 @@ fn examples(
         fields.insert("loss".into(), json!(result.loss));
         fields.insert("examples".into(), json!(result.examples));
     } else {
-        let options = DataOptions { max_seq_len: model.config().context, append_eos: false };
+        let options = DataOptions { max_seq_len: model.config().context, append_eos: !args.no_append_eos };
         let data = Dataset::read(path, tokenizer, template, &options)?;
         model.for_context(data.examples.iter().map(|e| e.tokens.len()).max().unwrap_or(0))?;
         let loss = mean_loss(model, &data);

@@ -47,6 +47,11 @@ pub struct ProtectionArgs {
     /// [default: 30 for fisher, 10 for replay].
     #[arg(long)]
     pub lambda: Option<f32>,
+    /// Upper limit of what the model may forget: KL(base || model), nats a token, on new texts that it writes
+    /// itself. What it gained is scaled down at the end until that holds. Rounding a model to Q8_0 costs
+    /// 0.0013, to Q4_K_M 0.03.
+    #[arg(long, value_name = "KL")]
+    pub max_forgetting: Option<f64>,
     /// Texts of what the model is to keep.
     #[command(flatten)]
     pub anchor: AnchorArgs,
@@ -56,6 +61,13 @@ impl ProtectionArgs {
     /// Refuses numbers that cannot be used.
     pub(super) fn check(&self) -> Result<()> {
         positive("shrink", self.shrink().into(), false)?;
+        if let Some(max_kl) = self.max_forgetting {
+            positive("max-forgetting", max_kl, false)?;
+            self.anchor.check("--max-forgetting")?;
+        }
+        if self.has_penalty() {
+            self.anchor.check("--protect fisher or replay")?;
+        }
         positive("lambda", self.lambda().into(), true)
     }
 
@@ -73,6 +85,9 @@ impl ProtectionArgs {
             let name = if self.protect == Protection::Replay { "replay" } else { "fisher" };
             settings.extend([("--protect", name.to_owned()), ("--lambda", self.lambda().to_string())]);
         }
+        if let Some(max_kl) = self.max_forgetting {
+            settings.push(("--max-forgetting", max_kl.to_string()));
+        }
         if texts > 0 {
             settings.extend(self.anchor.settings(texts)?);
         }
@@ -81,7 +96,7 @@ impl ProtectionArgs {
 
     /// What the adapter records: the settings of a penalty.
     pub(super) fn record(&self, texts: usize) -> Result<Option<String>> {
-        if !self.has_penalty() {
+        if !self.has_penalty() && self.max_forgetting.is_none() {
             return Ok(None);
         }
         let settings = self.settings(texts)?;
