@@ -220,8 +220,8 @@ impl Error {
     }
 }
 
-/// At most `limit` characters of a text out of a file, then `...` if it is longer, so that no file decides how
-/// long an error is.
+/// At most `limit` characters of a text out of a file, then `...` if it is longer, so that no file decides
+/// how long an error is.
 pub(crate) fn shortened(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
         Some((cut, _)) => format!("{}...", text[..cut].escape_debug()),

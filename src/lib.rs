@@ -47,7 +47,8 @@
 //! use std::path::Path;
 //!
 //! use curmerge::{
-//!     Base, DataOptions, Dataset, Event, MergeOptions, SelectionOptions, Source, TrainOptions, Trainer, Transformer,
+//!     Base, DataOptions, Dataset, Event, MergeOptions, SelectionOptions, Source, TrainOptions, Trainer,
+//!     Transformer,
 //! };
 //!
 //! # fn main() -> curmerge::Result<()> {
@@ -148,6 +149,6 @@ pub use merge::{MergeOptions, Source, Storage, merge};
 pub use train::data::{DataOptions, Dataset};
 pub use train::{End, Event, Observer, TrainOptions, TrainReport, Trainer, mean_loss};
 
-/// The model in f32, which training and the commands use. [`model::Transformer`] is generic, so that tests can
-/// compute in f64.
+/// The model in f32, which training and the commands use. [`model::Transformer`] is generic, so that tests
+/// can compute in f64.
 pub type Transformer<'a> = model::Transformer<'a, f32>;

@@ -59,7 +59,8 @@ impl Base {
         self.fused(name).iter().filter_map(part).collect()
     }
 
-    /// The matrix that a tensor of this canonical name is a part of, if the architecture joins it with others.
+    /// The matrix that a tensor of this canonical name is a part of, if the architecture joins it with
+    /// others.
     pub fn whole_of<'n>(&self, canonical: &'n str) -> Option<&'n str> {
         let (whole, _) = canonical.strip_suffix(']')?.split_once('[')?;
         (!self.parts(whole).is_empty()).then_some(whole)

@@ -1,4 +1,4 @@
-//! `curmerge eval`: perplexity on a text, accuracy or loss on examples.
+//! `curmerge eval`: perplexity on a text; accuracy, loss or answers on examples.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::base::Base;
 use crate::chat::ChatTemplate;
 use crate::commands::report::progress;
 use crate::commands::report::terminal;
-use crate::eval::{self, Chunks, Divergence, Perplexity};
+use crate::eval::{self, Answers, Chunks, Divergence, Perplexity};
 use crate::model::Transformer;
 use crate::tokenizer::Tokenizer;
 use crate::train::data::{self, DataOptions, Dataset};
@@ -28,6 +28,16 @@ pub struct EvalArgs {
     /// Test examples: accuracy by likelihood if they have "choices", else the mean loss.
     #[arg(long, value_name = "FILE", required_unless_present = "perplexity")]
     pub data: Option<PathBuf>,
+    /// Do not count the loss of the end-of-text token after completions and texts, which build trains.
+    #[arg(long, requires = "data")]
+    pub no_append_eos: bool,
+    /// Let the model answer the examples itself, greedily up to the end of a line, and count the answers that
+    /// are exactly the completion (or the assistant's last turn).
+    #[arg(long, requires = "data")]
+    pub generate: bool,
+    /// With --generate: upper limit of the tokens of an answer.
+    #[arg(long, value_name = "N", default_value_t = 32, requires = "generate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: u32,
     /// Text to measure perplexity on, as llama-perplexity does.
     #[arg(long, value_name = "TEXT")]
     pub perplexity: Option<PathBuf>,
@@ -57,7 +67,17 @@ pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
     let (mut fields, mut lines) = (Map::new(), String::new());
     if let Some(path) = &args.data {
         let template = base.chat_template(&tokenizer)?;
-        examples(&mut model, &tokenizer, template.as_ref(), path, &mut fields, &mut lines)?;
+        if args.generate {
+            let max_tokens = args.max_tokens as usize;
+            let result = generated(&mut model, &tokenizer, template.as_ref(), path, max_tokens)?;
+            let count = result.answers.len();
+            lines += &format!("exact match {:.4} of {count} answers\n", result.exact_match);
+            fields.insert("exact_match".into(), json!(result.exact_match));
+            fields.insert("answers".into(), json!(result.answers));
+        } else {
+            let append_eos = !args.no_append_eos;
+            examples(&mut model, &tokenizer, template.as_ref(), path, append_eos, &mut fields, &mut lines)?;
+        }
     }
     if let (Some(path), Some(other)) = (&args.perplexity, &args.against) {
         let d = against(&mut model, &tokenizer, path, other, args)?;
@@ -94,6 +114,7 @@ fn examples(
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
     path: &Path,
+    append_eos: bool,
     fields: &mut Map<String, serde_json::Value>,
     lines: &mut String,
 ) -> Result<()> {
@@ -111,7 +132,7 @@ fn examples(
         fields.insert("loss".into(), json!(result.loss));
         fields.insert("examples".into(), json!(result.examples));
     } else {
-        let options = DataOptions { max_seq_len: model.config().context, append_eos: !args.no_append_eos };
+        let options = DataOptions { max_seq_len: model.config().context, append_eos };
         let data = Dataset::read(path, tokenizer, template, &options)?;
         model.for_context(data.examples.iter().map(|e| e.tokens.len()).max().unwrap_or(0))?;
         let loss = mean_loss(model, &data);
@@ -120,6 +141,25 @@ fn examples(
         fields.insert("examples".into(), json!(data.examples.len()));
     }
     Ok(())
+}
+
+/// What the model answers to the questions of a file.
+fn generated(
+    model: &mut Transformer<'_, f32>,
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    path: &Path,
+    max_tokens: usize,
+) -> Result<Answers> {
+    let context = model.config().context;
+    let questions = data::read_questions(path, tokenizer, template, context)?;
+    let longest = questions.iter().map(|question| question.prompt.len()).max().unwrap_or(0);
+    model.for_context(context.min(longest + max_tokens)).map_err(|e| e.in_file(path))?;
+    let bar = progress::bar("answers", questions.len() as u64);
+    let result =
+        eval::answers(model, tokenizer, &questions, max_tokens, |done, _| bar.set_position(done as u64));
+    bar.finish_and_clear();
+    Ok(result)
 }
 
 fn text(

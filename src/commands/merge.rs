@@ -22,8 +22,8 @@ pub struct MergeArgs {
     /// Base model: a GGUF file (of splits the first), a Hugging Face folder, an ONNX file, or
     /// `ollama:NAME[:TAG]`.
     pub base: PathBuf,
-    /// The adapters, each with an optional =FACTOR of its change: curmerge's own, PEFT LoRA folders, GGUF LoRA
-    /// files.
+    /// The adapters, each with an optional =FACTOR of its change: curmerge's own, PEFT LoRA folders, GGUF
+    /// LoRA files.
     #[arg(required = true, value_name = "ADAPTER[=FACTOR]", value_parser = clap::builder::OsStringValueParser::new().map(|text| parse_part(&text)))]
     pub adapters: Vec<Part>,
     /// The model to write: a name that ends in .gguf; for a GGUF base with --max-shard-size a folder for its
@@ -35,8 +35,8 @@ pub struct MergeArgs {
     pub storage: StorageArgs,
     /// Upper limit of the bytes of tensors in one file, such as 2G or 500M (powers of 1000). A GGUF model
     /// becomes splits that llama.cpp opens, OUT/OUT-00001-of-00003.gguf and so on. A Hugging Face folder gets
-    /// model-00001-of-00003.safetensors and so on, with an index. [default: one GGUF file, or the folder's own
-    /// shards]
+    /// model-00001-of-00003.safetensors and so on, with an index. [default: one GGUF file, or the folder's
+    /// own shards]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_shard_size: Option<u64>,
     /// Multiplies the adapters' own scales.

@@ -49,8 +49,8 @@ impl Factors {
         Self::new(c.collect(), p.collect(), self.rank, rows)
     }
 
-    /// The factors of `target` over the base's matrix, with the adapter's scale or a multiple of it. `path` is
-    /// the base that errors name.
+    /// The factors of `target` over the base's matrix, with the adapter's scale or a multiple of it. `path`
+    /// is the base that errors name.
     ///
     /// # Errors
     /// [`Error::OtherBase`] for a matrix of another shape; a P that is not finite.

@@ -1,5 +1,5 @@
-//! Measuring a model: perplexity on a text, divergence from another model, accuracy on choices, and what it
-//! has learned beside its base.
+//! Measuring a model: perplexity on a text, divergence from another model, accuracy on choices, answers that
+//! match exactly, and what it has learned beside its base.
 //! [`mean_loss`](crate::train::mean_loss) gives the loss on a [`Dataset`](crate::train::data::Dataset).
 //!
 //! ```
@@ -27,6 +27,7 @@
 //! # }
 //! ```
 
+mod answers;
 mod choices;
 mod chunks;
 mod divergence;
@@ -34,6 +35,7 @@ mod learned;
 mod limit;
 mod perplexity;
 
+pub use answers::{Answer, Answers, answers};
 pub use choices::{Accuracy, accuracy};
 pub use chunks::Chunks;
 pub use divergence::{Divergence, divergence};

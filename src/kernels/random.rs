@@ -1,4 +1,5 @@
-//! Uniform random numbers. Every draw of the program takes them from here, so that equal seeds give equal draws.
+//! Uniform random numbers. Every draw of the program takes them from here, so that equal seeds give equal
+//! draws.
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::Rng;

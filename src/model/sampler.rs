@@ -3,6 +3,7 @@
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
+use crate::kernels::Real;
 use crate::kernels::random::uniform;
 
 /// Greedy decoding, or temperature sampling with top-k and top-p.
@@ -23,7 +24,7 @@ impl Sampler {
 
     /// The index of the chosen logit. Greedily, the first of equal ones.
     pub fn choose(&mut self, logits: &[f32]) -> u32 {
-        let greedy = (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+        let greedy = likeliest(logits.iter()) as usize;
         if self.temperature <= 0.0 {
             return greedy as u32;
         }
@@ -50,6 +51,17 @@ impl Sampler {
         }
         greedy as u32
     }
+}
+
+/// The index of the maximum logit, the first of equal ones.
+pub(super) fn likeliest<'l, T: Real>(logits: impl Iterator<Item = &'l T>) -> u32 {
+    let mut best = (0, T::neg_infinity());
+    for (i, &logit) in logits.enumerate() {
+        if logit > best.1 {
+            best = (i as u32, logit);
+        }
+    }
+    best.0
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Texts that the model writes itself: many sequences sampled at once.
+//! Texts that the model writes itself: many sequences extended at once, by sampling or greedily.
 
 use std::ops::Range;
 
@@ -7,6 +7,7 @@ use rand_chacha::ChaCha20Rng;
 
 use super::attention::{self, SequenceRows};
 use super::lm_head::PackedHead;
+use super::sampler::likeliest;
 use super::transformer::Transformer;
 use crate::kernels::Real;
 use crate::kernels::random::uniform;
@@ -49,63 +50,126 @@ impl<T: Real> Transformer<'_, T> {
         mut on_token: impl FnMut(usize),
     ) -> Vec<Vec<u32>> {
         assert_eq!(prompts.len(), generators.len(), "a generator for each prompt");
-        let width = self.config.kv_heads * self.config.head_dim;
-        let cache = || Array2::zeros((prompts.len() * length, width));
-        let mut caches: Vec<[Cache<T>; 2]> = self.blocks.iter().map(|_| [cache(), cache()]).collect();
-        let mut texts: Vec<Vec<u32>> = prompts.to_vec();
-        let shortest = prompts.iter().map(|prompt| prompt.len()).min().unwrap_or(length);
-        // Where prompts differ in length, the shorter ones begin to write while the longer ones
-        // are still read.
-        let mut read = 0..shortest;
-        while read.start < length.saturating_sub(1) {
-            let hidden = self.read_all(&texts, read.clone(), length, &mut caches);
+        let mut texts = GrowingTexts::new(self, prompts, length);
+        while let Some(hidden) = texts.read() {
+            let end = texts.next.end;
             let points: Vec<f64> = generators
                 .iter_mut()
-                .zip(&texts)
-                .map(|(generator, text)| if text.len() == read.end { uniform(generator) } else { 0.0 })
+                .zip(&texts.texts)
+                .map(|(generator, text)| if text.len() == end { uniform(generator) } else { 0.0 })
                 .collect();
-            let sampled = self.head.sample(hidden.view(), &points, head);
-            for (text, token) in texts.iter_mut().zip(sampled) {
-                if text.len() == read.end && text.len() < length {
-                    text.push(token);
-                }
-            }
-            read = read.end..read.end + 1;
-            on_token(read.end);
+            texts.push(&self.head.sample(hidden.view(), &points, head));
+            on_token(texts.next.end);
         }
-        texts
+        texts.texts
     }
 
-    /// Passes these tokens of every sequence through the model, adds their keys and values to the
-    /// caches, and returns the normed hidden states after the last of them, `[sequences, d_model]`.
-    fn read_all(
+    /// The likeliest continuation of each of `prompts` (at least one token each), without the prompt: at most
+    /// `max_tokens` tokens. It ends earlier where `is_complete` accepts what is written, which is at
+    /// least one token. All sequences pass through the model together, a token of each at a time.
+    pub fn continue_greedily(
         &self,
-        texts: &[Vec<u32>],
-        read: Range<usize>,
-        length: usize,
-        caches: &mut [[Cache<T>; 2]],
-    ) -> Array2<T> {
-        let new = read.len();
-        let tokens: Vec<u32> = texts.iter().flat_map(|text| &text[read.clone()]).copied().collect();
-        let positions: Vec<usize> = texts.iter().flat_map(|_| read.clone()).collect();
-        let sequences: Vec<SequenceRows> = (0..texts.len())
-            .map(|i| SequenceRows {
-                queries: i * new..(i + 1) * new,
-                prefix: i * length..i * length + read.start,
-                own: i * length + read.start..i * length + read.end,
+        prompts: &[Vec<u32>],
+        max_tokens: usize,
+        is_complete: impl Fn(&[u32]) -> bool,
+    ) -> Vec<Vec<u32>> {
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let mut texts = GrowingTexts::new(self, prompts, longest + max_tokens);
+        texts.close(|_, _| max_tokens == 0);
+        while let Some(hidden) = texts.read() {
+            let logits = self.head.logits(hidden.view());
+            let tokens: Vec<u32> = logits.rows().into_iter().map(|row| likeliest(row.iter())).collect();
+            texts.push(&tokens);
+            texts.close(|i, text| {
+                let written = &text[prompts[i].len()..];
+                !written.is_empty() && (written.len() == max_tokens || is_complete(written))
+            });
+        }
+        let written =
+            texts.texts.into_iter().zip(prompts).map(|(mut text, prompt)| text.split_off(prompt.len()));
+        written.collect()
+    }
+}
+
+/// Texts that a model extends together.
+struct GrowingTexts<'m, 'a, T: Real> {
+    model: &'m Transformer<'a, T>,
+    texts: Vec<Vec<u32>>,
+    /// The maximum length of a text, in tokens.
+    length: usize,
+    /// The texts that are extended, in their order.
+    open: Vec<usize>,
+    /// The tokens of each text that the model reads next. Where prompts differ in length, the shorter ones
+    /// are extended while the longer ones are still read.
+    next: Range<usize>,
+    caches: Vec<[Cache<T>; 2]>,
+}
+
+impl<'m, 'a, T: Real> GrowingTexts<'m, 'a, T> {
+    fn new(model: &'m Transformer<'a, T>, prompts: &[Vec<u32>], length: usize) -> Self {
+        let width = model.config.kv_heads * model.config.head_dim;
+        let cache = || Array2::zeros((prompts.len() * length, width));
+        let shortest = prompts.iter().map(|prompt| prompt.len()).min().unwrap_or(length);
+        Self {
+            model,
+            texts: prompts.to_vec(),
+            length,
+            open: (0..prompts.len()).collect(),
+            next: 0..shortest,
+            caches: model.blocks.iter().map(|_| [cache(), cache()]).collect(),
+        }
+    }
+
+    /// Reads the next tokens. Returns the normed hidden states after the last of them, `[open texts,
+    /// d_model]`; `None` if no text can be extended.
+    fn read(&mut self) -> Option<Array2<T>> {
+        let more = !self.open.is_empty() && self.next.start < self.length.saturating_sub(1);
+        more.then(|| self.read_next())
+    }
+
+    /// Appends its token to each open text whose tokens are all read.
+    fn push(&mut self, tokens: &[u32]) {
+        let end = self.next.end;
+        for (&i, &token) in self.open.iter().zip(tokens) {
+            if self.texts[i].len() == end && end < self.length {
+                self.texts[i].push(token);
+            }
+        }
+        self.next = end..end + 1;
+    }
+
+    /// Ends the texts that `is_complete` accepts; it gets the number of a text, and the text.
+    fn close(&mut self, is_complete: impl Fn(usize, &[u32]) -> bool) {
+        let texts = &self.texts;
+        self.open.retain(|&i| !is_complete(i, &texts[i]));
+    }
+
+    /// Passes the next tokens of every open text through the model, and adds their keys and values to the
+    /// caches.
+    fn read_next(&mut self) -> Array2<T> {
+        let (model, length, next) = (self.model, self.length, self.next.clone());
+        let new = next.len();
+        let tokens: Vec<u32> =
+            self.open.iter().flat_map(|&i| &self.texts[i][next.clone()]).copied().collect();
+        let positions: Vec<usize> = self.open.iter().flat_map(|_| next.clone()).collect();
+        let sequences: Vec<SequenceRows> = (self.open.iter().enumerate())
+            .map(|(row, &i)| SequenceRows {
+                queries: row * new..(row + 1) * new,
+                prefix: i * length..i * length + next.start,
+                own: i * length + next.start..i * length + next.end,
             })
             .collect();
         let keys: Vec<Range<usize>> = sequences.iter().map(|rows| rows.prefix.start..rows.own.end).collect();
-        let cos_sin = self.cos_sin(&positions);
-        let mut x = self.embed(&tokens, &positions);
-        for (block, [k, v]) in self.blocks.iter().zip(caches) {
-            let p = block.project(x.view(), &self.ropes, &cos_sin);
+        let cos_sin = model.cos_sin(&positions);
+        let mut x = model.embed(&tokens, &positions);
+        for (block, [k, v]) in model.blocks.iter().zip(&mut self.caches) {
+            let p = block.project(x.view(), &model.ropes, &cos_sin);
             for (cache, rows) in [(&mut *k, &p.k), (&mut *v, &p.v)] {
                 for (sequence, rows) in sequences.iter().zip(rows.axis_chunks_iter(Axis(0), new)) {
                     cache.slice_mut(s![sequence.own.clone(), ..]).assign(&rows);
                 }
             }
-            let config = block.attention_config(self.attention_config());
+            let config = block.attention_config(model.attention_config());
             let (q, k, v) = (p.q.view(), k.view(), v.view());
             let attended = match new {
                 1 => attention::decode(q, k, v, &keys, config),
@@ -114,6 +178,6 @@ impl<T: Real> Transformer<'_, T> {
             x = block.finish(x, attended.view());
         }
         let last: Vec<usize> = sequences.iter().map(|rows| rows.queries.end - 1).collect();
-        self.output_norm.forward(x.select(Axis(0), &last).view())
+        model.output_norm.forward(x.select(Axis(0), &last).view())
     }
 }

@@ -107,7 +107,8 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let kept = Kept::new(&base, args.protection.anchor.no_cache)?;
     let texts = AnchorTexts::new(&args.protection.anchor, (&base, &kept), (count, seed, options.memory));
     let own = args.protection.anchor.to_measure();
-    let new_texts = own.as_ref().map(|own| AnchorTexts::to_measure(own, (&base, &kept), seed, options.memory));
+    let new_texts =
+        own.as_ref().map(|own| AnchorTexts::to_measure(own, (&base, &kept), seed, options.memory));
     if !json && count > 0 {
         terminal::print(&texts.line())?;
     }
@@ -146,7 +147,8 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let report = report.map_err(|error| without_adapter(error, checkpoints.as_ref()))?;
 
     let yardstick = Yardstick::new(&mut model, new_texts.as_ref(), options.memory)?;
-    let limit = args.protection.max_forgetting.map(|max_kl| yardstick.limit(&mut model, max_kl)).transpose()?;
+    let limit =
+        args.protection.max_forgetting.map(|max_kl| yardstick.limit(&mut model, max_kl)).transpose()?;
     let max_seq_len = args.examples.max_seq_len.into();
     let training = Training { max_seq_len, protection, ..report.record(&examples.data, &options) };
     trainee.store(&mut model, training);

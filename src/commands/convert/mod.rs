@@ -26,12 +26,12 @@ pub struct ConvertArgs {
     /// The model: a GGUF file (of splits the first), a Hugging Face folder, an ONNX file with its
     /// configuration and tokenizer beside it or a folder with one, or `ollama:NAME[:TAG]`.
     pub input: PathBuf,
-    /// What to write: a name that ends in .gguf or .onnx, or a folder for transformers (with --format onnx, for
-    /// onnxruntime and transformers.js), whose name has no such ending.
+    /// What to write: a name that ends in .gguf or .onnx, or a folder for transformers (with --format onnx,
+    /// for onnxruntime and transformers.js), whose name has no such ending.
     pub output: PathBuf,
-    /// Types of the output, by llama-quantize's names. A folder takes f32, f16 or bf16; ONNX takes f32, f16, q4_0
-    /// or q4_1. [default: from a folder its own half precision; into a folder the type of the model, or f16 if
-    /// it is quantized, which rounds less than bf16, while f32 is exact; into ONNX f32]
+    /// Types of the output, by llama-quantize's names. A folder takes f32, f16 or bf16; ONNX takes f32, f16,
+    /// q4_0 or q4_1. [default: from a folder its own half precision; into a folder the type of the model, or
+    /// f16 if it is quantized, which rounds less than bf16, while f32 is exact; into ONNX f32]
     #[arg(long = "type", value_name = "TYPE", value_enum, ignore_case = true)]
     pub file_type: Option<FileType>,
     /// Importance matrix of llama-imatrix: how much the rounding errors of each column count.

@@ -32,8 +32,8 @@ pub struct OnnxArgs {
     /// genai_config.json.
     #[arg(long)]
     pub genai: bool,
-    /// ONNX: add inputs for LoRAs of these matrices, named as in --targets of build, such as q,v. The model also
-    /// runs without an adapter; `export --format onnx-adapter` makes adapters for it.
+    /// ONNX: add inputs for LoRAs of these matrices, named as in --targets of build, such as q,v. The model
+    /// also runs without an adapter; `export --format onnx-adapter` makes adapters for it.
     #[arg(long, value_name = "TARGETS")]
     pub lora_inputs: Option<String>,
 }

@@ -11,8 +11,8 @@ use crate::commands::report::contents::{Entry, Support};
 /// The commands that need a known architecture.
 const ALL: &str = "build, eval, run, merge, export and convert work";
 
-/// What curmerge can do with the model of this path. `None` if its metadata says that it is not a model, as in
-/// a LoRA or a projector as a GGUF file.
+/// What curmerge can do with the model of this path. `None` if its metadata says that it is not a model, as
+/// in a LoRA or a projector as a GGUF file.
 pub fn of(path: &Path, metadata: &[Entry]) -> Option<Support> {
     let kind = metadata.iter().find(|entry| entry.key == "general.type").map(|entry| &entry.value);
     if kind.and_then(Json::as_str).is_some_and(|kind| kind != "model") {

@@ -29,7 +29,8 @@ const FIRST_VALUES: usize = 4;
 /// Options of `curmerge inspect`.
 #[derive(Clone, Debug, Args)]
 pub struct InspectArgs {
-    /// A GGUF file, a safetensors file, a Hugging Face folder, an ONNX file, `ollama:NAME[:TAG]` or an adapter.
+    /// A GGUF file, a safetensors file, a Hugging Face folder, an ONNX file, `ollama:NAME[:TAG]` or an
+    /// adapter.
     pub file: PathBuf,
     /// Show checksums in full.
     #[arg(long)]

@@ -29,8 +29,8 @@ pub fn warn(text: &str) {
     let _ = writeln!(std::io::stderr(), "warning: {}", plain(text));
 }
 
-/// A text out of a file, safe for a terminal: control characters, and those that change the writing direction,
-/// are escaped. So a hostile name can neither move the cursor nor look like another.
+/// A text out of a file, safe for a terminal: control characters, and those that change the writing
+/// direction, are escaped. So a hostile name can neither move the cursor nor look like another.
 pub fn plain(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {

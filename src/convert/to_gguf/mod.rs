@@ -57,8 +57,8 @@ pub struct Options<'a> {
 }
 
 /// Writes the Hugging Face folder or ONNX model `base` to `out`, and returns the types that it chose.
-/// `progress` gets the stored bytes converted so far, and their total. `out` must be neither in `protect` nor a file of
-/// the folder.
+/// `progress` gets the stored bytes converted so far, and their total. `out` must be neither in `protect` nor
+/// a file of the folder.
 ///
 /// # Errors
 /// Before anything is written: missing or malformed files of the folder; an unknown kind of vocabulary, a

@@ -46,3 +46,35 @@ fn texts_written_together_are_those_written_alone() {
         }
     });
 }
+
+#[test]
+fn answers_written_together_are_those_written_alone() {
+    with_model(|base| {
+        let model = Transformer::<f64>::new(base).unwrap();
+        let prompts = [vec![3, 1, 6, 6, 8, 2, 4], vec![7, 9], vec![5, 8, 11], vec![2]];
+        let alone = |prompt: &[u32], complete: &dyn Fn(&[u32]) -> bool| {
+            let mut text = prompt.to_vec();
+            while text.len() < prompt.len() + 9 {
+                let logits = Generator::new(&model).read(&text).to_vec();
+                let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
+                text.push(best as u32);
+                if complete(&text[prompt.len()..]) {
+                    break;
+                }
+            }
+            text.split_off(prompt.len())
+        };
+        let whole = |_: &[u32]| false;
+        let full: Vec<Vec<u32>> = prompts.iter().map(|prompt| alone(prompt, &whole)).collect();
+        assert_eq!(model.continue_greedily(&prompts, 9, whole), full);
+        // Tokens that some of the texts reach early, others late.
+        let ends: Vec<u32> = full.iter().enumerate().map(|(i, text)| text[2 * i]).collect();
+        let complete = |written: &[u32]| ends.contains(written.last().unwrap());
+        let answers: Vec<Vec<u32>> = prompts.iter().map(|prompt| alone(prompt, &complete)).collect();
+        assert!(answers.iter().any(|answer| answer.len() < 9), "{answers:?}");
+        assert_eq!(model.continue_greedily(&prompts, 9, complete), answers);
+        assert_eq!(model.continue_greedily(&[], 9, whole), Vec::<Vec<u32>>::new());
+        let none = model.continue_greedily(&prompts, 0, whole);
+        assert!(none.iter().all(Vec::is_empty), "{none:?}");
+    });
+}

@@ -8,6 +8,7 @@
 //! A prompt and its completion are tokenized separately and joined, so a prompt has the same tokens in
 //! training, in evaluation and in use.
 
+mod questions;
 mod records;
 
 use std::fs::File;
@@ -19,6 +20,7 @@ use rayon::prelude::*;
 use crate::Error;
 use crate::chat::{self, ChatError, ChatTemplate, MaskedTokens};
 use crate::tokenizer::{Tokenizer, TokenizerError};
+pub use questions::{Question, read_questions};
 use records::{Content, Record};
 
 /// What is wrong with an example, before its line is known.

@@ -4,9 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use curmerge_formats::adapter::Adapter;
+use serde_json::json;
 
 use super::{folder, small_adapter};
 use crate::support::fixture::demo;
+use crate::support::program::run;
 
 #[test]
 fn every_kind_of_data_trains() {
@@ -271,4 +273,71 @@ fn layers_limits_the_targets_and_cached_activations_do_not_change_results() {
     assert_eq!(names, ["blk.2.attn_v", "blk.2.ffn_down", "blk.3.attn_v", "blk.3.ffn_down"]);
     let line = curmerge!("select", model, "-o", path("x"), "--layers", "3-4").refusal();
     assert!(line.contains("no block 4") && line.contains("0 to 3"), "{line}");
+}
+
+#[test]
+fn eval_generate_counts_the_answers_that_match_exactly() {
+    let folder = folder();
+    let (base, data) = (demo("model.gguf"), folder.path().join("questions.jsonl"));
+    let written = |prompt: &str, chat: bool| {
+        let options: &[&str] = if chat { &["--chat"] } else { &[] };
+        let mut words = vec!["run", base.to_str().unwrap(), "-p", prompt, "-n", "6", "--json"];
+        words.extend(options);
+        let words: Vec<&std::ffi::OsStr> = words.iter().map(std::ffi::OsStr::new).collect();
+        let text = run(&words).json()["text"].as_str().unwrap().to_owned();
+        text.trim_start().lines().next().unwrap_or_default().trim().to_owned()
+    };
+    let prompts = [
+        "Definition: a large wild cat with a striped coat\nKind:",
+        "a small",
+        "Definition: to move fast on foot\nKind:",
+        "the",
+    ];
+    let mut expected: Vec<String> = prompts.iter().map(|prompt| written(prompt, false)).collect();
+    expected.push(written(prompts[1], true));
+    assert!(expected.iter().all(|answer| !answer.is_empty()), "{expected:?}");
+    let mut lines: Vec<String> = prompts
+        .iter()
+        .zip(&expected)
+        .map(|(prompt, answer)| json!({ "prompt": prompt, "completion": format!(" {answer} ") }).to_string())
+        .collect();
+    let turn = |role: &str, content: &str| json!({ "role": role, "content": content });
+    let turns = [turn("user", prompts[1]), turn("assistant", &expected[4])];
+    lines.push(json!({ "messages": turns }).to_string());
+    // A wrong answer, and one that is only the beginning of what the model writes.
+    lines.push(json!({ "prompt": prompts[1], "completion": "Nobody says this" }).to_string());
+    lines.push(json!({ "prompt": prompts[1], "completion": &expected[1][..1] }).to_string());
+    fs::write(&data, lines.join("\n")).unwrap();
+    let found = curmerge!("eval", base, "--data", data, "--generate", "--max-tokens", "6", "--json").json();
+    assert!((found["exact_match"].as_f64().unwrap() - 5.0 / 7.0).abs() < 1e-9, "{found}");
+    let answers = found["answers"].as_array().unwrap();
+    for (i, answer) in answers.iter().enumerate() {
+        assert_eq!(answer["right"], i < 5, "{i}: {answer}");
+        assert_eq!(answer["text"], expected[if i < 5 { i } else { 1 }].as_str(), "{i}");
+    }
+    let ran = curmerge!("eval", base, "--data", data, "--generate", "--max-tokens", "6").done();
+    assert_eq!(ran.stdout, "exact match 0.7143 of 7 answers\n");
+}
+
+#[test]
+fn eval_generate_refuses_what_has_no_answer() {
+    let folder = folder();
+    let (base, data) = (demo("model.gguf"), folder.path().join("questions.jsonl"));
+    let long = json!({ "prompt": "word ".repeat(3000), "completion": "a" }).to_string();
+    for (line, wanted) in [
+        (r#"{"text": "a"}"#, "asks nothing"),
+        (r#"{"prompt": "a", "completion": " "}"#, "empty or longer than a line"),
+        (r#"{"prompt": "a", "completion": "b\nc"}"#, "empty or longer than a line"),
+        (r#"{"messages": [{"role": "user", "content": "a"}]}"#, "no answer"),
+        (r#"{"messages": [{"role": "assistant", "content": "a"}]}"#, "no answer"),
+        (&long, "context"),
+    ] {
+        fs::write(&data, line).unwrap();
+        let refusal = curmerge!("eval", base, "--data", data, "--generate").refusal();
+        assert!(refusal.contains(":1: ") && refusal.contains(wanted), "{line}: {refusal}");
+    }
+    let plain = folder.path().join("plain.txt");
+    fs::write(&plain, "no questions").unwrap();
+    let refusal = curmerge!("eval", base, "--data", plain, "--generate").refusal();
+    assert!(refusal.contains("plain text"), "{refusal}");
 }

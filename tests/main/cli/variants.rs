@@ -81,7 +81,8 @@ fn activations_are_those_that_the_class_accepts() {
             assert_says(&line, &["config.json", activation.key, name]);
         }
     }
-    // "gelu" is exact elsewhere. Gemma 1's class does not read `hidden_activation`, and Gemma 2's not `hidden_act`.
+    // "gelu" is exact elsewhere. Gemma 1's class does not read `hidden_activation`, and Gemma 2's not
+    // `hidden_act`.
     for (family, key, accepted) in [
         ("gemma", "hidden_act", true),
         ("gemma", "hidden_activation", true),
