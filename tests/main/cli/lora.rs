@@ -23,6 +23,7 @@ fn words(method: &str, out: &Path, more: &[&str]) -> Vec<OsString> {
         ("--batch-size", "4"),
         ("--lr", "0.01"),
         ("--shrink", "1"),
+        ("--precision", "f32"),
         ("--method", method),
     ];
     let usual = usual.into_iter().filter(|(option, _)| !more.contains(option));
@@ -30,7 +31,7 @@ fn words(method: &str, out: &Path, more: &[&str]) -> Vec<OsString> {
         [demo("model.gguf"), "--data".into(), demo("train.jsonl"), "--valid".into(), demo("valid.jsonl")];
     let mut words: Vec<OsString> = vec!["build".into()];
     words.extend(paths.map(PathBuf::into_os_string));
-    words.extend(["-o".into(), out.as_os_str().to_owned(), "--json".into()]);
+    words.extend(["-o".into(), out.as_os_str().to_owned(), "--json".into(), "--no-append-eos".into()]);
     words.extend(usual.flat_map(|(option, value)| [option.into(), value.into()]));
     words.extend(more.iter().map(|word| word.into()));
     words
@@ -207,6 +208,8 @@ fn parts_of_fused_matrices_train_and_load_as_one() {
                 "--force",
                 "--shrink",
                 "1",
+                "--precision",
+                "f32",
                 "--json"
             )
             .json();
