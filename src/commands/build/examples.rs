@@ -22,10 +22,6 @@ pub struct ExampleArgs {
     /// Upper limit of the length of an example. Longer ones are truncated, and counted.
     #[arg(long, default_value_t = 1024, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(2..))]
     pub max_seq_len: u32,
-    /// Train on all examples. Without --valid, one in 20 is held out by default (at most 200), if there are
-    /// 100 or more, to measure what was learned.
-    #[arg(long, conflicts_with = "valid")]
-    pub no_hold_out: bool,
     /// Do not train on the end-of-text token after completions and texts. By default the model learns where
     /// an answer ends.
     #[arg(long)]
@@ -61,7 +57,7 @@ impl Examples {
         let read = |path: &Path| Dataset::read(path, &tokenizer, template.as_ref(), &options);
         let mut data = read(&args.data)?;
         let valid = args.training.valid.as_deref().map(read).transpose()?;
-        let held_out = valid.is_none() && !args.examples.no_hold_out && data.examples.len() >= MIN_EXAMPLES;
+        let held_out = valid.is_none() && !args.training.no_hold_out && data.examples.len() >= MIN_EXAMPLES;
         let valid = match held_out {
             true => Some(data.hold_out((data.examples.len() / HELD_OUT_SHARE).min(MAX_HELD_OUT))),
             false => valid,

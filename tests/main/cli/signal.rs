@@ -54,7 +54,7 @@ fn a_run_selects_as_select_does() {
     let folder = folder();
     let out = |name: &str| folder.path().join(name);
     command(program(), "select", &out("selected.st"), &[]).done();
-    let train = ["--protect", "fisher", "--max-steps", "4", "--lr", "0.01"];
+    let train = ["--protect", "fisher", "--max-steps", "4", "--lr", "0.01", "--no-hold-out"];
     command(program(), "build", &out("built.st"), &train).done();
     let [selected, built] = ["selected.st", "built.st"].map(|name| Adapter::read(out(name)).unwrap());
     for (a, b) in selected.targets.iter().zip(&built.targets) {
