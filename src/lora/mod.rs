@@ -146,8 +146,8 @@ impl Lora {
         Ok(Factors::new(c.collect(), p, rank, weight.cols()))
     }
 
-    /// The thin matrices of every target, for a model to run with: B, and A times `factor` times the adapter's own
-    /// scale. A fused matrix gives one target for each of its parts, with the same A.
+    /// The thin matrices of every target, for a model to run with: B, and A times `factor` times the
+    /// adapter's own scale. A fused matrix gives one target for each of its parts, with the same A.
     ///
     /// # Errors
     /// Those of [`Self::factors`]; a matrix that the model runs without adapters, such as an expert's.
