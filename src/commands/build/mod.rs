@@ -54,9 +54,9 @@ pub struct BuildArgs {
     /// takes no options of training.
     #[arg(long, conflicts_with_all = ["output", "force", "MethodArgs", "SelectionArgs", "TrainingArgs", "ProtectionArgs", "AnchorArgs", "TrainingComputeArgs", "SavingArgs"])]
     pub show_sample: bool,
-    /// What to write; the ending says in which form. A name without an ending, or with a / at the end: a LoRA as
-    /// a folder, for PEFT. `.gguf`: a LoRA for llama.cpp. Any other, such as `.safetensors`: curmerge's adapter,
-    /// which is for --method curlora.
+    /// What to write; the ending says in which form. A name without an ending, or with a / at the end: a LoRA
+    /// as a folder, for PEFT. `.gguf`: a LoRA for llama.cpp. Any other, such as `.safetensors`: curmerge's
+    /// adapter, which is for --method curlora.
     #[arg(short, long, value_name = "ADAPTER", required_unless_present = "show_sample")]
     pub output: Option<PathBuf>,
     /// Replace an existing folder.

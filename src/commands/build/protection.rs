@@ -104,8 +104,8 @@ impl ProtectionArgs {
         Ok(Some(words.collect::<Vec<_>>().join(" ")))
     }
 
-    /// The penalty on the matrices that are attached to `model`, if there is to be one. `trainee` has what they
-    /// belong to.
+    /// The penalty on the matrices that are attached to `model`, if there is to be one. `trainee` has what
+    /// they belong to.
     pub(super) fn penalty<'b>(
         &self,
         model: &mut Transformer<'b, f32>,
@@ -136,8 +136,8 @@ impl ProtectionArgs {
         Ok(Some(penalty))
     }
 
-    /// The number of the anchor's texts for a run over these examples, which may select by their signal; 0 without
-    /// need.
+    /// The number of the anchor's texts for a run over these examples, which may select by their signal; 0
+    /// without need.
     pub(super) fn anchor_texts(
         &self,
         model: &Transformer<'_, f32>,
@@ -204,8 +204,8 @@ fn fisher(
     )
 }
 
-/// The Fisher information of the matrices that a LoRA of `model`, whose B is zero, changes, on the anchor. It is
-/// too large to be kept from run to run.
+/// The Fisher information of the matrices that a LoRA of `model`, whose B is zero, changes, on the anchor. It
+/// is too large to be kept from run to run.
 fn weight_fisher(
     model: &mut Transformer<'_, f32>,
     anchor: &Anchor,
