@@ -15,7 +15,7 @@ use crate::merge::{MergeOptions, Storage};
 /// Which matrices a new adapter changes, and through which of their columns and rows.
 #[derive(Clone, Debug, Args)]
 pub struct SelectionArgs {
-    /// Columns and rows of each matrix; U has rank * rank numbers.
+    /// Columns and rows of each matrix; U has rank * rank numbers. For a LoRA, rows of A and columns of B.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     pub rank: u32,
     /// Matrices to adapt, separated by commas: q k v o gate up down, all, or canonical names. A fused
@@ -74,7 +74,7 @@ fn parse_layers(text: &str) -> Result<LayerRange, String> {
 /// The adapter that the model runs with.
 #[derive(Clone, Debug, Args)]
 pub struct AdapterArgs {
-    /// Adapter to apply.
+    /// Adapter to apply: curmerge's own, a PEFT LoRA folder, or a GGUF LoRA file.
     #[arg(long)]
     pub adapter: Option<PathBuf>,
     /// Multiplies the adapter's own scale.

@@ -158,7 +158,7 @@ fn against(
     let max_chunks = args.chunks.map(|chunks| chunks as usize);
     let chunks = Chunks::new(tokenizer, &text, ctx, max_chunks).map_err(|error| about_text(error, path))?;
     let bar = progress::bar("comparing", chunks.chunks as u64);
-    let result = eval::divergence(model, &reference, &chunks, |done, _| bar.set_position(done as u64));
+    let result = eval::divergence(model, &reference, &chunks.batches, |done| bar.set_position(done as u64));
     bar.finish_and_clear();
     result
 }

@@ -40,6 +40,7 @@ use crate::convert::to_hugging_face::natural_type;
 use crate::convert::{FileType, to_gguf};
 use crate::cur::fingerprint::{self, BaseCheck};
 use crate::kernels::Cpu;
+use crate::lora::Lora;
 use crate::model::Transformer;
 use crate::{Error, Result};
 
@@ -155,10 +156,16 @@ fn as_gguf(base: &mut Base, out: &Path) -> Result<Option<OutputFolder>> {
     Ok(Some(scratch))
 }
 
-/// The model of the base, with the adapter attached if one is given. It must belong to the base.
+/// The model of the base, with the adapter attached if one is given. It must belong to the base; a LoRA does
+/// not record its base, so its names and shapes must fit.
 fn adapted_model<'a>(base: &'a Base, beside: &AdapterArgs) -> Result<Transformer<'a, f32>> {
     let mut model = Transformer::new(base)?;
     if let Some(path) = &beside.adapter {
+        if Lora::is_lora(path) {
+            let targets = Lora::open(path, base)?.thin_targets(base, beside.scale)?;
+            model.attach_lora(&targets, 1.0).map_err(|e| e.in_file(path))?;
+            return Ok(model);
+        }
         let adapter = adapter_of(base, path, beside.allow_other_base)?;
         let scale = adapter.scale * beside.scale;
         if !scale.is_finite() {

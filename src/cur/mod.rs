@@ -11,6 +11,7 @@ mod leverage;
 mod new_adapter;
 mod sampling;
 mod sketch;
+mod subspace;
 
 use std::fmt;
 
@@ -21,6 +22,7 @@ pub use factors::Factors;
 pub use importance::{Norms, squared_norms};
 pub use new_adapter::{SelectionOptions, adapter_of, new_adapter, new_targets};
 pub use sampling::{Axis, enough, sample};
+pub(crate) use subspace::{Subspaces, transposed_times};
 
 /// How columns and rows are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

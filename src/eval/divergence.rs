@@ -6,9 +6,8 @@
 
 use serde::Serialize;
 
-use super::Chunks;
 use crate::kernels::Real;
-use crate::model::{Comparison, Transformer};
+use crate::model::{Batch, Comparison, Transformer};
 use crate::{Error, Result};
 
 /// How far a model's predictions are from a reference's.
@@ -28,16 +27,16 @@ pub struct Divergence {
     pub predictions: usize,
 }
 
-/// Compares a model with a reference on these chunks. `progress` gets the number of finished
-/// chunks, and of all.
+/// Compares a model with a reference on the predictions of these batches. `progress` gets the number of
+/// finished sequences.
 ///
 /// # Errors
 /// When the models have vocabularies of different sizes.
 pub fn divergence<T: Real>(
     model: &Transformer<'_, T>,
     reference: &Transformer<'_, T>,
-    chunks: &Chunks,
-    mut progress: impl FnMut(usize, usize),
+    batches: &[Batch],
+    mut progress: impl FnMut(usize),
 ) -> Result<Divergence> {
     let [own, other] = [model, reference].map(|model| model.config().vocab);
     if own != other {
@@ -47,10 +46,10 @@ pub fn divergence<T: Real>(
         ));
     }
     let (mut rows, mut done) = (Vec::new(), 0);
-    for batch in &chunks.batches {
+    for batch in batches {
         rows.extend(model.compare(reference, batch));
         done += batch.sequences().len();
-        progress(done, chunks.chunks);
+        progress(done);
     }
     Ok(summary(&rows))
 }
@@ -64,8 +63,8 @@ fn summary(rows: &[Comparison]) -> Divergence {
         kl,
         kl_standard_error: (variance / count).sqrt(),
         same_top: mean(&|row| f64::from(u8::from(row.same_top))),
-        perplexity: (-mean(&|row| row.log_prob)).exp(),
-        reference_perplexity: (-mean(&|row| row.reference_log_prob)).exp(),
+        perplexity: (-mean(&|row| row.model.log_prob)).exp(),
+        reference_perplexity: (-mean(&|row| row.reference.log_prob)).exp(),
         predictions: rows.len(),
     }
 }
@@ -73,10 +72,12 @@ fn summary(rows: &[Comparison]) -> Divergence {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Prediction;
 
     #[test]
     fn means_are_over_predictions() {
-        let row = |kl, same_top| Comparison { reference_log_prob: -2.0, log_prob: -1.0, kl, same_top };
+        let [reference, model] = [-2.0, -1.0].map(|log_prob| Prediction { log_prob, is_top: true });
+        let row = |kl, same_top| Comparison { reference, model, kl, same_top };
         let d = summary(&[row(0.1, true), row(0.3, false)]);
         assert!((d.kl - 0.2).abs() < 1e-12 && (d.kl_standard_error - 0.1).abs() < 1e-12);
         assert_eq!((d.same_top, d.predictions), (0.5, 2));

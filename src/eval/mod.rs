@@ -1,4 +1,5 @@
-//! Measuring a model: perplexity on a text, divergence from another model, and accuracy on choices.
+//! Measuring a model: perplexity on a text, divergence from another model, accuracy on choices, and what it
+//! has learned beside its base.
 //! [`mean_loss`](crate::train::mean_loss) gives the loss on a [`Dataset`](crate::train::data::Dataset).
 //!
 //! ```
@@ -29,9 +30,13 @@
 mod choices;
 mod chunks;
 mod divergence;
+mod learned;
+mod limit;
 mod perplexity;
 
 pub use choices::{Accuracy, accuracy};
 pub use chunks::Chunks;
 pub use divergence::{Divergence, divergence};
+pub use learned::{Learned, Score, learned};
+pub use limit::limit_divergence;
 pub use perplexity::{Perplexity, perplexity};

@@ -6,14 +6,15 @@ pub mod ollama;
 mod onnx_adapter;
 mod peft;
 mod targets;
+mod trained;
 
 use std::path::Path;
 
-use curmerge_formats::adapter::Adapter;
+pub use trained::Trained;
 
-use crate::Result;
 use crate::base::Base;
 use crate::merge::{BaseCheck, MergeOptions};
+use crate::{Error, Result};
 
 /// The formats that an adapter can be written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ impl Format {
     }
 }
 
-/// Writes the adapter to `out`, which must be neither the base nor one of `inputs`. With `force` a folder
+/// Writes an adapter to `out`, which must be neither the base nor one of `inputs`. With `force` a folder
 /// replaces an existing one. The model for Ollama keeps the base's types. [`ollama::write`] can also change
 /// types, and returns a report.
 ///
@@ -54,21 +55,25 @@ impl Format {
 /// # Errors
 /// A target that does not fit the base; those of [`curmerge_formats::output`]. After an error `out` is
 /// unchanged.
-pub fn export(
+pub fn export<'a>(
     base: &Base,
-    adapter: &Adapter,
+    trained: impl Into<Trained<'a>>,
     format: Format,
     out: impl AsRef<Path>,
     inputs: &[&Path],
     force: bool,
 ) -> Result<()> {
-    let out = out.as_ref();
+    let (out, trained) = (out.as_ref(), trained.into());
     let inputs = [inputs, &base.inputs()].concat();
     match format {
-        Format::Gguf => lora_gguf::write(base, adapter, out, &inputs),
-        Format::Peft => peft::write(base, adapter, out, &inputs, force),
-        Format::OnnxAdapter => onnx_adapter::write(base, adapter, out, &inputs),
+        Format::Gguf => lora_gguf::write(base, trained, out, &inputs),
+        Format::Peft => peft::write(base, trained, out, &inputs, force),
+        Format::OnnxAdapter => onnx_adapter::write(base, trained, out, &inputs),
         Format::Ollama => {
+            let Trained::Cur(adapter) = trained else {
+                let problem = "a model for Ollama is made of a CURLoRA adapter";
+                return Err(Error::file(out, problem, "merge the LoRA with `curmerge merge`"));
+            };
             let protect = inputs.iter().map(|path| path.to_path_buf()).collect();
             let options = MergeOptions { base_check: BaseCheck::Skip, force, protect, ..Default::default() };
             ollama::write(base, adapter, &options, out, |_, _| ()).map(drop)

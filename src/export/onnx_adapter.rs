@@ -3,16 +3,16 @@
 //! The model computes `y + (x A) B`. Its inputs are `MODULE.lora_A.weight`, which is A `[n, rank]`, and
 //! `MODULE.lora_B.weight`, which is B `[rank, m]`. Modules have Hugging Face's names and order of rows. Olive
 //! names the inputs so, and [`OnnxOptions::lora_inputs`](crate::convert::OnnxOptions::lora_inputs) makes them.
-//! Here A is the transpose of s U R and B the transpose of C. A fused matrix has the factors of all its parts.
+//! Here A is the transpose of s U R (or s A) and B the transpose of C (or B). A fused matrix has the factors of all its parts.
 
 use std::path::Path;
 
-use curmerge_formats::adapter::Adapter;
 use curmerge_formats::onnx::{ElementType, NewOnnxTensor, OnnxAdapterLayout};
 use curmerge_formats::output::OutputFile;
 
 use super::peft::{Module, module};
 use super::targets::matrices;
+use super::trained::Trained;
 use crate::Result;
 use crate::base::Base;
 use crate::convert::to_onnx::lora_inputs;
@@ -21,8 +21,8 @@ use crate::convert::to_onnx::lora_inputs;
 const VERSION: i32 = 1;
 
 /// Writes the file, with both factors of each matrix in FLOAT.
-pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]) -> Result<()> {
-    let matrices = matrices(base, adapter)?;
+pub(super) fn write(base: &Base, trained: Trained<'_>, out: &Path, inputs: &[&Path]) -> Result<()> {
+    let matrices = matrices(base, trained)?;
     let modules = matrices.into_iter().map(|m| module(base, m)).collect::<Result<Vec<_>>>()?;
     let parameters = modules.iter().flat_map(|Module { matrix, name, .. }| {
         let [rows, cols, rank] = [matrix.rows, matrix.cols, matrix.rank()].map(|x| x as u64);
@@ -40,7 +40,7 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
         file.write_all_at(offset, bytes)?;
     }
     for (Module { matrix, order, .. }, places) in modules.iter().zip(layout.places().chunks_exact(2)) {
-        let factors = matrix.factors(base, adapter.scale)?;
+        let factors = matrix.factors(base, trained.scale())?;
         let rank = factors.rank;
         let a = (0..matrix.cols).flat_map(|col| (0..rank).map(move |r| (r, col)));
         let a = a.flat_map(|(r, col)| factors.p[r * matrix.cols + col].to_le_bytes());

@@ -3,21 +3,21 @@
 //! PEFT computes `y + lora_alpha / r * B (A x)`, with A `[r, n]` as `base_model.model.MODULE.lora_A.weight`
 //! and B `[m, r]` as `.lora_B.weight`, and rows in Hugging Face's order (`LoraConfig`,
 //! `LoraLayer.update_layer` and `get_peft_model_state_dict` in peft). The shapes are the same for modules
-//! that store `[in, out]`; `fan_in_fan_out` marks those. Here B = C, A = s U R, and alpha is r. A fused
-//! matrix has the factors of all its parts. `r` is the largest rank, because some programs allocate `r` for
+//! that store `[in, out]`; `fan_in_fan_out` marks those. For C U R, B = C, A = s U R, and alpha is r. A
+//! fused matrix has the factors of all its parts. `r` is the largest rank, because some programs allocate `r` for
 //! every module. Module names and the order of rows come from the architecture's table, so the base may be a
 //! GGUF file or a folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::output::OutputFolder;
 use curmerge_formats::safetensors::{NewSafeTensor, SafeTensorsLayout};
 use serde_json::{Map, Value as Json, json};
 
 use super::targets::{Matrix, matrices};
+use super::trained::Trained;
 use crate::base::{Base, RowOrder};
 use crate::lora::peft::{CONFIG, WEIGHTS};
 use crate::{Error, Result};
@@ -33,8 +33,14 @@ pub(super) struct Module<'a> {
 }
 
 /// Writes the folder, with both factors of each matrix in F32.
-pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path], force: bool) -> Result<()> {
-    let matrices = matrices(base, adapter)?;
+pub(super) fn write(
+    base: &Base,
+    trained: Trained<'_>,
+    out: &Path,
+    inputs: &[&Path],
+    force: bool,
+) -> Result<()> {
+    let matrices = matrices(base, trained)?;
     let modules = matrices.into_iter().map(|m| module(base, m)).collect::<Result<Vec<_>>>()?;
     let tensors = modules.iter().flat_map(|m| {
         let [rows, cols, rank] = [m.matrix.rows, m.matrix.cols, m.matrix.rank()].map(|x| x as u64);
@@ -50,7 +56,8 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
     let mut file = folder.file(WEIGHTS)?;
     file.append(layout.header())?;
     for (module, places) in modules.iter().zip(layout.tensors().chunks_exact(2)) {
-        let factors = module.matrix.factors(base, adapter.scale)?;
+        let (_, scale) = trained.alpha(module.matrix.rank());
+        let factors = module.matrix.factors(base, scale)?;
         let b = (0..module.matrix.rows).flat_map(|stored| {
             let row = module.order.canonical_row(stored);
             &factors.c[row * factors.rank..][..factors.rank]
@@ -65,7 +72,7 @@ pub(super) fn write(base: &Base, adapter: &Adapter, out: &Path, inputs: &[&Path]
     }
     file.commit()?;
     let mut file = folder.file(CONFIG)?;
-    let config = serde_json::to_string_pretty(&config(base, &modules)).unwrap_or_default();
+    let config = serde_json::to_string_pretty(&config(base, trained, &modules)).unwrap_or_default();
     file.append(config.as_bytes())?;
     file.append(b"\n")?;
     file.commit()?;
@@ -92,32 +99,37 @@ pub(super) fn module<'a>(base: &Base, matrix: Matrix<'a>) -> Result<Module<'a>> 
 }
 
 /// adapter_config.json, with every field that PEFT's `LoraConfig` writes.
-fn config(base: &Base, modules: &[Module<'_>]) -> Json {
+fn config(base: &Base, trained: Trained<'_>, modules: &[Module<'_>]) -> Json {
     let largest = modules.iter().map(|m| m.matrix.rank()).max().unwrap_or_default();
-    // Modules of smaller rank. The alpha of each is its rank.
-    let others: Map<String, Json> = modules
-        .iter()
-        .filter(|m| m.matrix.rank() != largest)
-        .map(|m| (m.name.clone(), json!(m.matrix.rank())))
-        .collect();
+    let alpha = |rank: usize| number(trained.alpha(rank).0);
+    // Modules of smaller rank.
+    let others = |value: &dyn Fn(usize) -> Json| -> Map<String, Json> {
+        let others = modules.iter().filter(|m| m.matrix.rank() != largest);
+        others.map(|m| (m.name.clone(), value(m.matrix.rank()))).collect()
+    };
     json!({
-        "alpha_pattern": others,
+        "alpha_pattern": others(&alpha),
         "base_model_name_or_path": base.hugging_face_repository(),
         "bias": "none",
         "fan_in_fan_out": modules.iter().any(|m| m.transposed),
         "inference_mode": true,
         "init_lora_weights": true,
-        "lora_alpha": largest,
+        "lora_alpha": alpha(largest),
         "lora_dropout": 0.0,
         "modules_to_save": null,
         "peft_type": "LORA",
         "r": largest,
-        "rank_pattern": others,
+        "rank_pattern": others(&|rank| json!(rank)),
         "target_modules": target_modules(base, modules),
         "task_type": "CAUSAL_LM",
         "use_dora": false,
-        "use_rslora": false,
+        "use_rslora": trained.rslora(),
     })
+}
+
+/// A number, without a fraction if it is whole, as PEFT writes it.
+fn number(x: f32) -> Json {
+    if x.fract() == 0.0 && x.abs() < 1e9 { json!(x as i64) } else { json!(x) }
 }
 
 /// The short names (`q_proj`) if the adapter targets every module of the model with such a name, else the

@@ -1,8 +1,7 @@
 //! An adapter's targets grouped by the base's tensors, since other programs adapt whole tensors. The parts of
 //! a fused matrix share one pair of factors: A is stacked, B is in blocks.
 
-use curmerge_formats::adapter::{Adapter, AdapterTarget};
-
+use super::trained::{Target, Trained};
 use crate::base::{Base, Place};
 use crate::cur::Factors;
 use crate::{Error, Result};
@@ -17,20 +16,20 @@ pub(super) struct Matrix<'a> {
     pub(super) rows: usize,
     pub(super) cols: usize,
     /// The first row of each part, and its target.
-    parts: Vec<(usize, &'a AdapterTarget)>,
+    parts: Vec<(usize, Target<'a>)>,
 }
 
 /// The matrices in the order of their first targets.
 ///
 /// # Errors
 /// A target that the base does not have, or one of several experts in one tensor.
-pub(super) fn matrices<'a>(base: &'a Base, adapter: &'a Adapter) -> Result<Vec<Matrix<'a>>> {
+pub(super) fn matrices<'a>(base: &'a Base, trained: Trained<'a>) -> Result<Vec<Matrix<'a>>> {
     let mut matrices: Vec<Matrix<'a>> = Vec::new();
-    for target in &adapter.targets {
-        let part = base.find(&target.name)?;
+    for target in trained.targets() {
+        let part = base.find(target.name())?;
         if part.tensor.shape.len() != 2 || base.is_known() && part.name.ends_with(']') {
             let problem = "one of several experts in one tensor, for which other programs load no LoRA";
-            let place = format!("tensor '{}'", target.name);
+            let place = format!("tensor '{}'", target.name());
             return Err(Error::input(base.path(), place, problem, "merge the adapter instead"));
         }
         let first = part.rows.as_ref().map_or(0, |rows| rows.start as usize);
@@ -50,19 +49,18 @@ pub(super) fn matrices<'a>(base: &'a Base, adapter: &'a Adapter) -> Result<Vec<M
 impl Matrix<'_> {
     /// Columns of B: the ranks of all parts together.
     pub(super) fn rank(&self) -> usize {
-        self.parts.iter().map(|(_, target)| target.cols.len()).sum()
+        self.parts.iter().map(|(_, target)| target.rank()).sum()
     }
 
-    /// The factors of all parts together. Each part's C is in its own rows and columns, with zeros elsewhere;
-    /// the parts' `scale U R` are stacked.
+    /// The factors of all parts together. Each part's C (or B) is in its own rows and columns, with zeros
+    /// elsewhere; the parts' `scale U R` (or A) are stacked.
     pub(super) fn factors(&self, base: &Base, scale: f32) -> Result<Factors> {
         let rank = self.rank();
         let (mut c, mut p) = (vec![0.0; self.rows * rank], Vec::with_capacity(rank * self.cols));
         let mut column = 0;
-        for &(first, target) in &self.parts {
-            let weight = base.weight(&target.name)?;
-            let factors = Factors::of_target(base.path(), &weight, target, scale)?;
-            let rows = c[first * rank..].chunks_exact_mut(rank);
+        for (first, target) in &self.parts {
+            let factors = target.factors(base, scale)?;
+            let rows = c[*first * rank..].chunks_exact_mut(rank);
             for (row, values) in rows.zip(factors.c.chunks_exact(factors.rank)) {
                 row[column..][..factors.rank].copy_from_slice(values);
             }

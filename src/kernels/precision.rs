@@ -1,5 +1,8 @@
 //! The number formats of matrix products.
 
+#[cfg(target_arch = "x86_64")]
+use super::cpu::Cpu;
+
 /// What the products of activations and frozen matrices are computed in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
@@ -13,6 +16,15 @@ pub enum Precision {
 impl Precision {
     /// Every precision.
     pub const ALL: &[Self] = &[Self::F32, Self::Bf16];
+
+    /// Bf16 where the processor has such products, else F32.
+    pub fn fastest() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if Cpu::current() == Cpu::Avx512bf16 {
+            return Self::Bf16;
+        }
+        Self::F32
+    }
 
     /// The name on the command line and in checkpoints.
     pub fn name(self) -> &'static str {

@@ -75,6 +75,18 @@ impl<T: Real> SavedActivation<T> {
         }
     }
 
+    /// A copy as an array of rows of this width.
+    pub fn to_array(&self, width: usize) -> Array2<T> {
+        let numbers = match self {
+            Self::Full(x) => x.len(),
+            Self::Bf16(rounded) => rounded.len(),
+        };
+        let mut copy = T::pooled((numbers / width, width));
+        let chunks = copy.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(CHUNK);
+        chunks.enumerate().for_each(|(i, chunk)| self.read(i * CHUNK, chunk));
+        copy
+    }
+
     /// The numbers at these positions: where they are, or widened into `space`.
     pub fn get<'s>(&'s self, range: Range<usize>, space: &'s mut Vec<T>) -> &'s [T] {
         match self {

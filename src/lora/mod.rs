@@ -1,4 +1,5 @@
-//! LoRA adapters of other programs, to be merged: PEFT's folders and llama.cpp's GGUF files.
+//! LoRA adapters: PEFT's folders and llama.cpp's GGUF files, to be merged or run, and those that curmerge
+//! trains.
 //!
 //! The change of a matrix is `scale B A`. Both thin matrices stay in the mapped file until their target is
 //! merged. Adapters that do more (DoRA, trained biases or embeddings, PiSSA's changed base) are refused: a
@@ -6,6 +7,8 @@
 
 mod gguf;
 pub mod peft;
+mod svd;
+mod trained;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,10 +19,15 @@ use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::Gguf;
 use curmerge_formats::quant;
 use curmerge_formats::safetensors::SafeTensors;
+use ndarray::{Array2, s};
 
 use crate::base::{Base, RowOrder, Weight};
 use crate::cur::Factors;
 use crate::{Error, Result};
+
+pub use trained::{LoraMethod, LoraOptions, LoraTarget, TrainedLora};
+
+const CHECKED: &str = "opening the adapter checked the shapes";
 
 /// An open LoRA adapter, its targets under canonical names.
 #[derive(Debug)]
@@ -136,6 +144,31 @@ impl Lora {
             return Err(self.error(&target.a.name, "scale * A is beyond what f32 holds".into(), help));
         }
         Ok(Factors::new(c.collect(), p, rank, weight.cols()))
+    }
+
+    /// The thin matrices of every target, for a model to run with: B, and A times `factor` times the adapter's own
+    /// scale. A fused matrix gives one target for each of its parts, with the same A.
+    ///
+    /// # Errors
+    /// Those of [`Self::factors`].
+    pub fn thin_targets(&self, base: &Base, factor: f32) -> Result<Vec<LoraTarget>> {
+        let mut targets = Vec::new();
+        for name in self.targets() {
+            let weight = base.weight(name)?;
+            let Factors { c, p, rank, .. } = self.factors(name, &weight, factor)?;
+            let matrix = |rows, cols, values| Array2::from_shape_vec((rows, cols), values).expect(CHECKED);
+            let (a, b) = (matrix(rank, weight.cols(), p), matrix(weight.rows(), rank, c));
+            let parts = base.parts(name);
+            if parts.is_empty() {
+                targets.push(LoraTarget { name: name.into(), a, b, u: None });
+                continue;
+            }
+            targets.extend(parts.into_iter().map(|(name, rows)| {
+                let b = b.slice(s![rows.start as usize..rows.end as usize, ..]).to_owned();
+                LoraTarget { name, a: a.clone(), b, u: None }
+            }));
+        }
+        Ok(targets)
     }
 
     fn values(&self, stored: &Stored) -> Result<Vec<f32>> {

@@ -28,6 +28,24 @@ pub fn forward<T: Real>(
     })
 }
 
+/// What [`forward`] packed, `[tokens, ff]`, from its saved inputs of width `ff`.
+pub fn input<T: Real>(
+    activation: Activation,
+    gate: Option<&SavedActivation<T>>,
+    up: &SavedActivation<T>,
+    width: usize,
+) -> Array2<T> {
+    let mut a = up.to_array(width);
+    let rows = a.as_slice_mut().expect(CONTIGUOUS).par_chunks_mut(width).enumerate();
+    rows.for_each(|(i, a)| {
+        let (mut up_space, mut gate_space) = (Vec::new(), Vec::new());
+        let range = i * width..(i + 1) * width;
+        let gate = gate.map(|gate| gate.get(range.clone(), &mut gate_space));
+        value(activation, gate, up.get(range, &mut up_space), a);
+    });
+    a
+}
+
 /// f(gate) up, or f(up), of one token.
 pub(super) fn value<T: Real>(activation: Activation, gate: Option<&[T]>, up: &[T], out: &mut [T]) {
     match (activation, gate) {

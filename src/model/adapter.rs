@@ -5,10 +5,11 @@ use ndarray::Array2;
 
 use super::block::Block;
 use super::linear::Linear;
-use super::terms::{CurTerm, Probe};
+use super::terms::{CurTerm, LoraTerm, LoraXsTerm, Probe};
 use super::transformer::Transformer;
 use crate::base::layer_part;
 use crate::kernels::Real;
+use crate::lora::LoraTarget;
 use crate::{Error, Result};
 
 impl<'b, T: Real> Transformer<'b, T> {
@@ -23,7 +24,7 @@ impl<'b, T: Real> Transformer<'b, T> {
     /// another shape.
     pub fn attach(&mut self, targets: &[AdapterTarget], scale: f32) -> Result<()> {
         for target in targets {
-            let slot = self.terms.len();
+            let slot = self.trained_matrices();
             let refuse = |problem| misfit(&target.name, problem);
             let (layer, linear) = self.linear_mut(&target.name)?;
             let weight = linear.weight();
@@ -46,6 +47,40 @@ impl<'b, T: Real> Transformer<'b, T> {
             self.terms.push((layer, target.name.clone()));
         }
         Ok(())
+    }
+
+    /// Attaches the term of a LoRA to each target's matrix: `scale B A`, or `scale B U A` of LoRA-XS. Trained
+    /// matrices have the order of `targets`; A comes before B.
+    ///
+    /// # Errors
+    /// A name that is not that of an adaptable matrix of the blocks; matrices of other shapes.
+    pub fn attach_lora(&mut self, targets: &[LoraTarget], scale: f32) -> Result<()> {
+        for LoraTarget { name, a, b, u } in targets {
+            let slot = self.trained_matrices();
+            let (layer, linear) = self.linear_mut(name)?;
+            let (weight, rank) = (linear.weight(), a.nrows());
+            let fits = a.ncols() == weight.cols() && b.dim() == (weight.rows(), rank);
+            if !fits || u.as_ref().is_some_and(|u| u.dim() != (rank, rank)) {
+                return Err(misfit(name, "has matrices of another shape"));
+            }
+            let [a, b] = [a, b].map(|x| x.mapv(T::from_f32));
+            let scale = T::from_f32(scale);
+            linear.term = Some(match u {
+                Some(u) => Box::new(LoraXsTerm { slot, a, b, u: u.mapv(T::from_f32), scale }),
+                None => Box::new(LoraTerm { slot, a, b, scale }),
+            });
+            self.terms.push((layer, name.clone()));
+        }
+        Ok(())
+    }
+
+    /// The model without its terms. Both share the frozen weights and what is packed of them.
+    #[must_use]
+    pub fn without_terms(&self) -> Self {
+        let mut base = self.clone();
+        base.terms.clear();
+        base.blocks.iter_mut().flat_map(Block::adaptable_mut).for_each(|linear| linear.term = None);
+        base
     }
 
     /// Attaches a probe to the matrix of this name, which must have no term.
@@ -72,6 +107,11 @@ impl<'b, T: Real> Transformer<'b, T> {
         found.ok_or_else(|| misfit(name, "is not a matrix of this model"))
     }
 
+    /// The number of trained matrices.
+    fn trained_matrices(&self) -> usize {
+        self.blocks.iter().flat_map(Block::terms).map(|term| term.trained().len()).sum()
+    }
+
     /// Copies the U of each attached term back into the targets that were given to [`Self::attach`].
     pub fn store(&mut self, targets: &mut [AdapterTarget])
     where
@@ -79,6 +119,23 @@ impl<'b, T: Real> Transformer<'b, T> {
     {
         for (target, u) in targets.iter_mut().zip(self.trainable_mut()) {
             target.u = u.iter().map(|&u| u.into()).collect();
+        }
+    }
+
+    /// Copies the trained matrices back into the targets that were given to [`Self::attach_lora`].
+    pub fn store_lora(&mut self, targets: &mut [LoraTarget])
+    where
+        T: Into<f32>,
+    {
+        let mut trained = self.trainable_mut().into_iter();
+        for LoraTarget { a, b, u, .. } in targets {
+            let matrices = match u {
+                Some(u) => vec![u],
+                None => vec![a, b],
+            };
+            for (matrix, trained) in matrices.into_iter().zip(&mut trained) {
+                *matrix = trained.mapv(Into::into);
+            }
         }
     }
 
@@ -93,6 +150,22 @@ impl<'b, T: Real> Transformer<'b, T> {
             .collect();
         terms.sort_by_key(|term| term.first_slot());
         terms.into_iter().flat_map(|term| term.trained_mut()).collect()
+    }
+
+    /// The trained matrices that the change of the model is proportional to, one of each term: zeros in them
+    /// change nothing, and a factor on all of them is one on the change. U of CURLoRA, B of LoRA.
+    pub fn outer_mut(&mut self) -> Vec<&mut Array2<T>> {
+        let outer = self.outer_slots();
+        let trained = self.trainable_mut().into_iter().enumerate();
+        trained.filter(|(slot, _)| outer.contains(slot)).map(|(_, matrix)| matrix).collect()
+    }
+
+    /// The slots of [`Self::outer_mut`].
+    pub fn outer_slots(&self) -> Vec<usize> {
+        let terms = self.blocks.iter().flat_map(Block::terms).filter(|term| !term.trained().is_empty());
+        let mut slots: Vec<_> = terms.map(|term| term.first_slot() + term.outer()).collect();
+        slots.sort_unstable();
+        slots
     }
 }
 

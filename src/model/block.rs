@@ -77,6 +77,8 @@ pub(super) struct BlockActivations<T: Real> {
 /// The activations after attention, of the output rows alone.
 #[derive(Debug)]
 struct AfterAttention<T: Real> {
+    /// The output of attention, if the term of `o` reads it.
+    attended: Option<SavedActivation<T>>,
     /// The output of `o`, if a norm follows.
     attn_out: Option<SavedActivation<T>>,
     /// The residual stream between attention and the feed-forward network.
@@ -94,8 +96,11 @@ impl<T: Real> BlockActivations<T> {
     pub(super) fn bytes(&self) -> u64 {
         let after = &self.after_attention;
         let saved = [&self.x, &self.q, &self.k, &self.v, &after.mid].into_iter();
-        let saved =
-            saved.chain(self.before_norm.iter().flatten()).chain(&after.attn_out).chain(&after.ffn_out);
+        let saved = saved
+            .chain(self.before_norm.iter().flatten())
+            .chain(&after.attended)
+            .chain(&after.attn_out)
+            .chain(&after.ffn_out);
         let z = self.z.iter().flatten().chain(&after.zo).chain(&after.zdown).chain([&self.log_sums]);
         saved.map(SavedActivation::bytes).sum::<u64>()
             + after.feed_forward.bytes()
@@ -136,6 +141,13 @@ impl<'a, T: Real> Block<'a, T> {
         let mut linears = vec![&self.q, &self.k, &self.v, &self.o];
         linears.extend(self.feed_forward.adaptable());
         linears
+    }
+
+    /// The matrices that may have a term, by the input that they read.
+    pub(super) fn by_input(&self) -> [Vec<&Linear<'a, T>>; 4] {
+        let mut up = self.feed_forward.adaptable();
+        let down = up.pop();
+        [vec![&self.q, &self.k, &self.v], vec![&self.o], up, down.into_iter().collect()]
     }
 
     /// How many numbers of matrices a token is multiplied with.
@@ -199,12 +211,14 @@ impl<'a, T: Real> Block<'a, T> {
     ) -> (Array2<T>, Option<AfterAttention<T>>) {
         let (zo, attn_out) = self.attn_residual.add_product(&mut x, &self.o, &self.o.input(attended));
         let mid = save.map(|precision| SavedActivation::save_copy(x.view(), precision));
+        let saves_attended = save.filter(|_| self.o.reads_input());
+        let attended = saves_attended.map(|precision| SavedActivation::save_copy(attended, precision));
         let (feed_forward, zdown, ffn_out) =
             self.feed_forward.add_to(&mut x, self.ffn_norm.as_ref(), &self.ffn_residual, save);
         let saved = save.zip(mid).zip(feed_forward).map(|((precision, mid), feed_forward)| {
             let [attn_out, ffn_out] =
                 [attn_out, ffn_out].map(|out| out.map(|out| SavedActivation::save(out, precision)));
-            AfterAttention { attn_out, mid, feed_forward, ffn_out, zo, zdown }
+            AfterAttention { attended, attn_out, mid, feed_forward, ffn_out, zo, zdown }
         });
         (x, saved)
     }
@@ -256,7 +270,8 @@ impl<'a, T: Real> Block<'a, T> {
         let before_norm = if self.qk_norms.is_some() { q + kv } else { 0 };
         let outs = [&self.attn_residual, &self.ffn_residual].iter().filter(|r| r.norm.is_some()).count() * d;
         let (inner, inner_full) = self.feed_forward.activation_values();
-        let saved = 2 * d + q + 2 * kv + before_norm + outs + inner;
+        let attended = if self.o.reads_input() { q } else { 0 };
+        let saved = 2 * d + q + 2 * kv + before_norm + attended + outs + inner;
         let full = config.query_heads + z + inner_full;
         saved as u64 * SavedActivation::<T>::bytes_per_value(config.precision)
             + (full * size_of::<T>()) as u64
@@ -296,19 +311,26 @@ impl<'a, T: Real> Block<'a, T> {
             after_attention,
             output_rows,
         } = saved;
-        let AfterAttention { attn_out, mid, feed_forward, ffn_out, zo, zdown } = after_attention;
+        let AfterAttention { attended, attn_out, mid, feed_forward, ffn_out, zo, zdown } = after_attention;
+        let d_model = self.o.weight().rows();
         let dffn = self.ffn_residual.backward(dy.view(), ffn_out.as_ref());
-        let dnormed = self.feed_forward.backward(dffn, feed_forward, zdown.as_ref(), sink);
+        let reads = self.feed_forward.reads_input();
+        let normed = reads.then(|| norm::input(self.ffn_norm.as_ref(), &mid, d_model));
+        let normed_view = normed.as_ref().map(|normed| normed.view());
+        let dnormed = self.feed_forward.backward(dffn, feed_forward, zdown.as_ref(), normed_view, sink);
+        normed.into_iter().for_each(T::recycle);
         let mut dmid = dy;
         norm_backward(self.ffn_norm.as_ref(), &mid, dnormed, &mut dmid);
         let dout = self.attn_residual.backward(dmid.view(), attn_out.as_ref());
+        let attended = attended.map(|attended| attended.to_array(self.o.weight().cols()));
+        let attended = attended.as_ref().map(|attended| attended.view());
         let attention_trains = [&self.q, &self.k, &self.v].iter().any(|l| l.term.is_some());
         if !want_dx && !attention_trains {
-            self.o.backward(dout, zo.as_ref(), sink, None);
+            self.o.backward(dout, zo.as_ref(), attended, sink, None);
             return None;
         }
         let mut dattended = None;
-        self.o.backward(dout, zo.as_ref(), sink, Some(&mut dattended));
+        self.o.backward(dout, zo.as_ref(), attended, sink, Some(&mut dattended));
         let tokens = log_sums.ncols();
         let dattended = scatter_rows(dattended.expect(WANTED), output_rows.as_deref(), tokens);
         let forward = attention::ForwardActivations { q: &q, k: &k, v: &v, log_sums: log_sums.view() };
@@ -327,10 +349,13 @@ impl<'a, T: Real> Block<'a, T> {
                 T::recycle(std::mem::replace(d, dx));
             }
         }
+        let reads = [&self.q, &self.k, &self.v].iter().any(|linear| linear.reads_input());
+        let normed = reads.then(|| norm::input(self.attn_norm.as_ref(), &x, d_model));
+        let input = normed.as_ref().map(|normed| normed.view());
         let mut dnormed = None;
-        self.q.backward(dq.into(), zq.as_ref(), sink, want_dx.then_some(&mut dnormed));
-        self.k.backward(dk.into(), zk.as_ref(), sink, want_dx.then_some(&mut dnormed));
-        self.v.backward(dv.into(), zv.as_ref(), sink, want_dx.then_some(&mut dnormed));
+        self.q.backward(dq.into(), zq.as_ref(), input, sink, want_dx.then_some(&mut dnormed));
+        self.k.backward(dk.into(), zk.as_ref(), input, sink, want_dx.then_some(&mut dnormed));
+        self.v.backward(dv.into(), zv.as_ref(), input, sink, want_dx.then_some(&mut dnormed));
         dnormed.map(|dnormed| {
             let mut dx = scatter_rows(dmid, output_rows.as_deref(), tokens);
             norm_backward(self.attn_norm.as_ref(), &x, dnormed, &mut dx);

@@ -1,6 +1,6 @@
 //! The feed-forward network (FFN) of a block: one dense MLP, or a mixture of experts.
 
-use ndarray::{Array2, CowArray, Ix2};
+use ndarray::{Array2, ArrayView2, CowArray, Ix2};
 
 use super::linear::Linear;
 use super::mixture::{MixtureActivations, MixtureOfExperts};
@@ -53,7 +53,7 @@ impl<'a, T: Real> FeedForward<'a, T> {
         }
     }
 
-    /// The matrices that may have a term, in the order in which a pass reads them.
+    /// The matrices that may have a term, in the order in which a pass reads them; the last one is `down`.
     pub fn adaptable_mut(&mut self) -> Vec<&mut Linear<'a, T>> {
         match self {
             Self::Mlp(mlp) => mlp.gate.iter_mut().chain([&mut mlp.up, &mut mlp.down]).collect(),
@@ -124,17 +124,23 @@ impl<'a, T: Real> FeedForward<'a, T> {
         }
     }
 
-    /// dL/dx `[tokens, d_model]` with respect to the normed input, from g = dL/dy and the z of the down
-    /// projection's term; gives the gradients of terms to `sink`.
+    /// Whether [`Self::backward`] needs the normed input.
+    pub fn reads_input(&self) -> bool {
+        matches!(self, Self::Mlp(mlp) if mlp.reads_input())
+    }
+
+    /// dL/dx `[tokens, d_model]` with respect to the normed input x, from g = dL/dy, what the down projection's
+    /// term saved, and x if the network [reads it](Self::reads_input); gives the gradients of terms to `sink`.
     pub fn backward(
         &self,
         g: CowArray<T, Ix2>,
         saved: FeedForwardActivations<T>,
         zdown: Option<&Array2<T>>,
+        x: Option<ArrayView2<T>>,
         sink: &mut dyn TermSink<T>,
     ) -> Array2<T> {
         match (self, saved) {
-            (Self::Mlp(mlp), FeedForwardActivations::Mlp(saved)) => mlp.backward(g, saved, zdown, sink),
+            (Self::Mlp(mlp), FeedForwardActivations::Mlp(saved)) => mlp.backward(g, saved, zdown, x, sink),
             (Self::Mixture(mixture), FeedForwardActivations::Mixture(saved)) => {
                 mixture.backward(g.view(), saved)
             }

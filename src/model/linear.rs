@@ -96,7 +96,7 @@ impl<'a, T: Real> Linear<'a, T> {
     pub fn forward(&self, x: &T::PackedLhs<'_>) -> (Array2<T>, Option<Array2<T>>) {
         let mut y = T::pooled((T::lhs_rows(x), self.weight.rows()));
         self.multiply(&mut y, false, x);
-        let saved = self.term.as_ref().map(|term| term.forward(x, &mut y));
+        let saved = self.term.as_ref().map(|term| term.forward(x, self.precision, &mut y));
         self.add_bias(&mut y);
         (y, saved)
     }
@@ -143,12 +143,19 @@ impl<'a, T: Real> Linear<'a, T> {
         }
     }
 
-    /// From g = dL/dy `[tokens, m]` and what the forward pass returned: gives the gradients of the term to
+    /// Whether [`Self::backward`] needs the input x.
+    pub fn reads_input(&self) -> bool {
+        self.term.as_ref().is_some_and(|term| term.reads_input())
+    }
+
+    /// From g = dL/dy `[tokens, m]`, what the forward pass returned, and x `[tokens, n]` if the layer
+    /// [reads it](Self::reads_input): gives the gradients of the term to
     /// `sink`, and adds dL/dx `[tokens, n]` to `dx` if given; `None` in it counts as zeros.
     pub fn backward(
         &self,
         g: CowArray<T, Ix2>,
         saved: Option<&Array2<T>>,
+        input: Option<ArrayView2<T>>,
         sink: &mut dyn TermSink<T>,
         dx: Option<&mut Option<Array2<T>>>,
     ) {
@@ -156,7 +163,7 @@ impl<'a, T: Real> Linear<'a, T> {
             (Some(term), Some(saved)) => {
                 let times_weight =
                     |v: CowArray<'_, T, Ix2>, sum: &mut Option<Array2<T>>| self.backward_frozen(v, sum);
-                term.backward(BackwardPass { g, saved, dx, times_weight: &times_weight }, sink);
+                term.backward(BackwardPass { g, saved, input, dx, times_weight: &times_weight }, sink);
             }
             _ => {
                 if let Some(sum) = dx {

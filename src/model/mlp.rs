@@ -1,7 +1,7 @@
 //! A dense feed-forward network: down(f(gate(x)) up(x)), which is SwiGLU for f = SiLU (Shazeer 2020,
 //! arXiv 2002.05202), or down(f(up(x))) without a gate.
 
-use ndarray::{Array2, CowArray, Ix2};
+use ndarray::{Array2, ArrayView2, CowArray, Ix2};
 
 use super::activation;
 use super::linear::Linear;
@@ -64,24 +64,34 @@ impl<T: Real> Mlp<'_, T> {
         (a, saved)
     }
 
-    /// dL/dx `[tokens, d_model]` from g = dL/dy `[tokens, d_model]` and the z of [`Self::down`]; adds the
-    /// gradients of terms.
+    /// Whether [`Self::backward`] needs the input x.
+    pub fn reads_input(&self) -> bool {
+        self.up.reads_input() || self.gate.as_ref().is_some_and(Linear::reads_input)
+    }
+
+    /// dL/dx `[tokens, d_model]` from g = dL/dy `[tokens, d_model]`, what the term of [`Self::down`] saved,
+    /// and x if the network [reads it](Self::reads_input); adds the gradients of terms.
     pub fn backward(
         &self,
         g: CowArray<T, Ix2>,
         saved: MlpActivations<T>,
         zdown: Option<&Array2<T>>,
+        x: Option<ArrayView2<T>>,
         sink: &mut dyn TermSink<T>,
     ) -> Array2<T> {
         let MlpActivations { gate, up, zgate, zup } = saved;
         let mut da = None;
-        self.down.backward(g, zdown, sink, Some(&mut da));
+        let width = self.down.weight().cols();
+        let a =
+            self.down.reads_input().then(|| activation::input(self.activation, gate.as_ref(), &up, width));
+        self.down.backward(g, zdown, a.as_ref().map(|a| a.view()), sink, Some(&mut da));
+        a.into_iter().for_each(T::recycle);
         let (dgate, dup) = activation::backward(self.activation, gate.as_ref(), &up, da.expect(WANTED));
         let mut dx = None;
         if let (Some(gate), Some(dgate)) = (&self.gate, dgate) {
-            gate.backward(dgate.into(), zgate.as_ref(), sink, Some(&mut dx));
+            gate.backward(dgate.into(), zgate.as_ref(), x, sink, Some(&mut dx));
         }
-        self.up.backward(dup.into(), zup.as_ref(), sink, Some(&mut dx));
+        self.up.backward(dup.into(), zup.as_ref(), x, sink, Some(&mut dx));
         dx.expect(WANTED)
     }
 }

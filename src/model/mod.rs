@@ -11,6 +11,7 @@
 //! differences in f64.
 
 mod activation;
+mod adapted_matrix;
 mod adapter;
 mod attention;
 mod batch;
@@ -34,10 +35,11 @@ mod tests;
 mod transformer;
 mod write;
 
+pub use adapted_matrix::AdaptedMatrix;
 pub use batch::{Batch, input_tokens};
 pub use generate::Generator;
 pub use linear::Linear;
-pub use lm_head::Comparison;
+pub use lm_head::{Comparison, Prediction};
 pub use sampler::Sampler;
-pub use terms::{BackwardPass, CurTerm, Probe, Term, TermSink};
+pub use terms::{BackwardPass, CurTerm, LoraTerm, LoraXsTerm, Probe, Term, TermSink};
 pub use transformer::Transformer;

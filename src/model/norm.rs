@@ -34,6 +34,19 @@ pub fn pack<T: Real>(
     })
 }
 
+/// What [`pack`] packed, from the saved x `[tokens, n]` of width n.
+pub fn input<T: Real>(norm: Option<&Norm<T>>, x: &SavedActivation<T>, width: usize) -> Array2<T> {
+    let x = x.to_array(width);
+    match norm {
+        Some(norm) => {
+            let normed = norm.forward(x.view());
+            T::recycle(x);
+            normed
+        }
+        None => x,
+    }
+}
+
 impl<T: Real> Norm<T> {
     /// y = w x / rms(x), or w (x - mean(x)) / std(x) + b, row by row: `[tokens, n]` to `[tokens, n]`.
     pub fn forward(&self, x: ArrayView2<T>) -> Array2<T> {

@@ -4,7 +4,7 @@ use ndarray::Array2;
 
 use super::anchor::Anchor;
 use super::batches;
-use super::fisher::Fisher;
+use super::fisher::{Fisher, WeightFisher};
 use crate::model::{Batch, Transformer};
 
 /// What is added to the loss.
@@ -14,6 +14,15 @@ pub enum Penalty<'a> {
     Fisher {
         /// F at U = 0.
         fisher: Fisher,
+        /// The strength.
+        lambda: f32,
+    },
+    /// The same for the matrices that a LoRA changes.
+    WeightFisher {
+        /// F at B = 0.
+        fisher: WeightFisher,
+        /// The factor of the LoRA's change.
+        scale: f32,
         /// The strength.
         lambda: f32,
     },
@@ -35,7 +44,7 @@ pub struct Replay<'a> {
 }
 
 impl Penalty<'_> {
-    /// Adds the penalty's gradient with respect to each matrix `[c, r]`, after `done` steps. The
+    /// Adds the penalty's gradient with respect to each trained matrix, after `done` steps. The
     /// matrices are those of `model`.
     pub(super) fn add_to(
         &self,
@@ -46,6 +55,7 @@ impl Penalty<'_> {
     ) {
         let (own, factor) = match self {
             Penalty::Fisher { fisher, lambda } => (fisher.times(matrices), *lambda),
+            Penalty::WeightFisher { fisher, scale, lambda } => (fisher.gradients(matrices, *scale), *lambda),
             Penalty::Replay(replay) => (replay.gradients(model, matrices, done), 1.0),
         };
         gradients.iter_mut().zip(&own).for_each(|(g, own)| g.scaled_add(factor, own));

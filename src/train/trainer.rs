@@ -301,7 +301,8 @@ fn set(model: &mut Transformer<'_, f32>, matrices: &[Array2<f32>]) {
     model.trainable_mut().into_iter().zip(matrices).for_each(|(u, value)| u.assign(value));
 }
 
-/// Sets each U to its value, with what it gained since `initial` multiplied by `factor`.
+/// Sets each trained matrix to its value. What the [outer ones](Transformer::outer_slots) gained since `initial`
+/// is multiplied by `factor`, and so is what the model gained: all of U, or B of a LoRA alone.
 fn set_shrunk(
     model: &mut Transformer<'_, f32>,
     matrices: &[Array2<f32>],
@@ -309,8 +310,10 @@ fn set_shrunk(
     factor: f32,
 ) {
     set(model, matrices);
-    for (u, from) in model.trainable_mut().into_iter().zip(initial) {
-        u.zip_mut_with(from, |u, &from| *u = from + factor * (*u - from));
+    let outer = model.outer_slots();
+    let mut trained = model.trainable_mut();
+    for slot in outer {
+        trained[slot].zip_mut_with(&initial[slot], |u, &from| *u = from + factor * (*u - from));
     }
 }
 

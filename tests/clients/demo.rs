@@ -171,6 +171,43 @@ fn adapter_merged_file_and_lora_are_one_model() {
 }
 
 #[test]
+fn a_trained_lora_is_one_model_with_llama_cpps() {
+    let made = made();
+    let data = demo("train.jsonl");
+    for (method, scale) in [("lora", "--rslora"), ("lora-xs", "--force"), ("curlora", "--force")] {
+        let (lora, merged) = (made.path("trained-lora.gguf"), made.path("trained-lora-merged.gguf"));
+        curmerge!(
+            "build",
+            made.f32,
+            "--data",
+            data,
+            "-o",
+            lora,
+            "--method",
+            method,
+            scale,
+            "--targets",
+            "all",
+            "--rank",
+            "4",
+            "--lr",
+            "0.02",
+            "--max-steps",
+            "12",
+            "--shrink",
+            "1"
+        )
+        .done();
+        curmerge!("merge", made.f32, lora, "-o", merged).done();
+        let adapted = ours(&made.f32, Some(&lora));
+        assert_same("LoRA in curmerge and llama.cpp", &adapted, &theirs(&made.f32, Some(&lora)));
+        assert_same("LoRA and merged file in llama.cpp", &adapted, &theirs(&merged, None));
+        let moved = difference(&adapted, &ours(&made.f32, None));
+        assert!(moved > 0.02, "{method} changes too little ({moved}) for this test");
+    }
+}
+
+#[test]
 fn merged_gguf_is_the_base_plus_the_change() {
     let made = made();
     let merged = made.path("merged-checked.gguf");

@@ -133,7 +133,7 @@ fn a_real_ollama_runs_the_merged_model() {
     let ollama = named("CURMERGE_OLLAMA_BIN");
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let (base, adapter, out, store) = (path("f32.gguf"), path("adapter"), path("out"), path("store"));
+    let (base, adapter, out, store) = (path("f32.gguf"), path("adapter.st"), path("out"), path("store"));
     // In F32 the two programs differ too little to change a likeliest token.
     curmerge!("convert", fixture::demo("model.gguf"), base, "--type", "f32").done();
     let data = fixture::demo("train.jsonl");

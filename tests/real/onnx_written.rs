@@ -143,7 +143,7 @@ fn genai_generates_the_same_tokens_with_real_models() {
 fn genai_generates_the_same_tokens_with_an_adapter() {
     let scratch = tempfile::tempdir().unwrap();
     let [data, adapter, exported, folder] =
-        ["data.jsonl", "adapter", "a.onnx_adapter", "genai"].map(|name| scratch.path().join(name));
+        ["data.jsonl", "adapter.st", "a.onnx_adapter", "genai"].map(|name| scratch.path().join(name));
     let lines = [
         r#"{"prompt": "The river is", "completion": " red in the morning"}"#,
         r#"{"prompt": "The capital of Norway", "completion": " is Oslo."}"#,

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use curmerge_formats::adapter::Adapter;
-use curmerge_formats::{AdapterTarget, sha256_hex};
+use curmerge_formats::sha256_hex;
 
 use super::BuildArgs;
 use super::examples::Examples;
+use super::method::Trainee;
 use crate::base::Base;
 use crate::cur::fingerprint;
 use crate::train::checkpoint::Identity;
@@ -18,7 +18,7 @@ use crate::{Error, Result};
 pub(super) fn of(
     args: &BuildArgs,
     base: &Base,
-    adapter: &Adapter,
+    trainee: &Trainee,
     Examples { data, valid }: &Examples,
     texts: usize,
 ) -> Result<Identity> {
@@ -32,33 +32,33 @@ pub(super) fn of(
     };
     let mut settings = args.training.settings();
     settings.extend(args.protection.settings(texts)?);
+    settings.extend(trainee.settings());
     settings.extend([
         ("base", format!("{} ({}, {})", base.name(), base.architecture().name, base.container())),
         ("--data", digest(&data.sha256)),
         ("--valid", valid.as_ref().map_or_else(none, |valid| digest(&valid.sha256))),
         ("--init", init),
-        ("--rank", adapter.rank.to_string()),
-        ("--select", adapter.selection.clone()),
-        ("--scale", adapter.scale.to_string()),
         ("--seed", args.selection.seed.to_string()),
         ("--max-seq-len", args.examples.max_seq_len.to_string()),
         ("--append-eos", args.examples.append_eos.to_string()),
         ("--precision", args.compute.precision.name().to_owned()),
     ]);
-    let shape = |target: &AdapterTarget| (target.cols.len(), target.rows.len());
     Ok(Identity {
         settings: settings.into_iter().map(|(option, value)| (option.to_owned(), value)).collect(),
-        base: base_digests(base, adapter, args.training.init.is_some()),
-        trained: adapter.targets.iter().map(|target| (target.name.clone(), shape(target))).collect(),
+        base: base_digests(base, trainee, args.training.init.is_some()),
+        trained: trainee.matrices(),
     })
 }
 
 /// The digests of the base's tensors. A new adapter has them all; one that `--init` names may come from
-/// another container.
-fn base_digests(base: &Base, adapter: &Adapter, init: bool) -> BTreeMap<String, String> {
-    if init {
-        return fingerprint::base_info(base, &[]).other_tensors;
+/// another container, and a LoRA has none.
+fn base_digests(base: &Base, trainee: &Trainee, init: bool) -> BTreeMap<String, String> {
+    match trainee {
+        Trainee::Cur(adapter) if !init => {
+            let targets =
+                adapter.targets.iter().map(|target| (target.name.clone(), target.stored_sha256.clone()));
+            adapter.base.other_tensors.clone().into_iter().chain(targets).collect()
+        }
+        _ => fingerprint::base_info(base, &[]).other_tensors,
     }
-    let targets = adapter.targets.iter().map(|target| (target.name.clone(), target.stored_sha256.clone()));
-    adapter.base.other_tensors.clone().into_iter().chain(targets).collect()
 }

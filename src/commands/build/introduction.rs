@@ -1,8 +1,6 @@
 //! What `curmerge build` prints before training.
 
-use curmerge_formats::adapter::Adapter;
-
-use super::trained_numbers;
+use super::method::Trainee;
 use crate::Result;
 use crate::base::Base;
 use crate::commands::report::terminal;
@@ -12,7 +10,7 @@ use crate::train::data::Dataset;
 pub(super) fn print(
     base: &Base,
     data: &Dataset,
-    adapter: &Adapter,
+    trainee: &Trainee,
     steps: u64,
     resumed_at: Option<u64>,
 ) -> Result<()> {
@@ -34,14 +32,7 @@ pub(super) fn print(
     if data.dropped > 0 {
         text += &format!("         {} examples have no target tokens and were left out\n", data.dropped);
     }
-    text += &format!(
-        "targets  {} matrices, rank {}, {} selection, seed {}: {} numbers to train\n",
-        adapter.targets.len(),
-        adapter.rank,
-        adapter.selection,
-        adapter.seed,
-        trained_numbers(adapter),
-    );
+    text += &format!("targets  {}\n", trainee.description());
     text += &format!("steps    {steps}\n");
     if let Some(done) = resumed_at {
         text += &format!("resumed  after step {done} of {steps}\n");

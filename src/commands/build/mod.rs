@@ -1,9 +1,11 @@
-//! `curmerge build`: select columns and rows, train U, write the adapter.
+//! `curmerge build`: select columns and rows, train U, write the adapter; or the same for a LoRA.
 
 mod examples;
 mod identity;
 mod introduction;
+mod method;
 mod outcome;
+mod output;
 mod protection;
 mod sample;
 mod saving;
@@ -13,14 +15,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use curmerge_formats::adapter::{Adapter, Training};
+use curmerge_formats::adapter::Training;
 
 use super::anchor::{self, AnchorTexts};
 use super::arguments::{ComputeArgs, SelectBy, SelectionArgs};
+use super::interrupt;
 use super::kept::Kept;
 use super::report::{progress::TrainingProgress, terminal};
-use super::select::select;
-use super::{interrupt, signal};
 use crate::base::Base;
 use crate::model::Transformer;
 use crate::train::checkpoint::CheckpointFile;
@@ -28,7 +29,9 @@ use crate::train::{self, End, Observer, Penalty, State, TrainOptions, TrainRepor
 use crate::{Error, Result};
 pub use examples::ExampleArgs;
 use examples::Examples;
+use method::{MethodArgs, Trainee};
 use outcome::Outcome;
+use output::Output;
 use protection::ProtectionArgs;
 use saving::SavingArgs;
 use training::TrainingArgs;
@@ -47,11 +50,19 @@ pub struct BuildArgs {
     pub examples: ExampleArgs,
     /// Print the first example as the model will see it, with the target tokens marked, and do not train. It
     /// takes no options of training.
-    #[arg(long, conflicts_with_all = ["output", "SelectionArgs", "TrainingArgs", "ProtectionArgs", "AnchorArgs", "ComputeArgs", "SavingArgs"])]
+    #[arg(long, conflicts_with_all = ["output", "force", "MethodArgs", "SelectionArgs", "TrainingArgs", "ProtectionArgs", "AnchorArgs", "ComputeArgs", "SavingArgs"])]
     pub show_sample: bool,
-    /// The adapter to write.
+    /// What to write; the ending says in which form. A name without an ending, or with a / at the end: a LoRA as
+    /// a folder, for PEFT. `.gguf`: a LoRA for llama.cpp. Any other, such as `.safetensors`: curmerge's adapter,
+    /// which is for --method curlora.
     #[arg(short, long, value_name = "ADAPTER", required_unless_present = "show_sample")]
     pub output: Option<PathBuf>,
+    /// Replace an existing folder.
+    #[arg(long)]
+    pub force: bool,
+    /// What is trained.
+    #[command(flatten)]
+    pub method: MethodArgs,
     /// Which columns and rows.
     #[command(flatten)]
     pub selection: SelectionArgs,
@@ -72,34 +83,37 @@ pub struct BuildArgs {
 /// Trains an adapter.
 pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     args.training.check()?;
+    args.method.check(args)?;
     args.protection.check()?;
     let base = Base::open(&args.base)?;
     if args.show_sample {
         return sample::run(args, &base, json);
     }
-    let Some(output) = args.output.as_deref() else {
+    let Some(output) = &args.output else {
         return Err(Error::request("the adapter has no name", "give it one with --output"));
     };
     let inputs = inputs(args, &base);
-    args.saving.check(output, &inputs)?;
+    let output = Output::new(output, args.force);
+    output.check(args.method.trains_lora(), &inputs)?;
+    args.saving.check(output.path(), &inputs)?;
     let examples = Examples::read(args, &base)?;
     let (shrink, seed) = (args.protection.shrink(), args.selection.seed);
-    let options = args.training.options(shrink, seed, args.saving.save_every, output);
+    let options = args.training.options(shrink, seed, args.saving.save_every, output.path());
     let mut frozen = frozen_model(args, &base, &examples)?;
     let run = (&base, &examples.data, &options);
-    let count = args.protection.anchor_texts(&frozen, run, args.selection.select);
+    let count = args.protection.anchor_texts(&frozen, run, args.selects_by_signal());
     let kept = Kept::new(&base, args.protection.anchor.no_cache)?;
     let texts = AnchorTexts::new(&args.protection.anchor, (&base, &kept), (count, seed, options.memory));
     if !json && count > 0 {
         terminal::print(&texts.line())?;
     }
-    let mut adapter = initial_adapter(args, &mut frozen, &texts, &examples)?;
+    let mut trainee = Trainee::new(args, &mut frozen, &texts, &examples.data)?;
     let mut model = frozen;
-    model.attach(&adapter.targets, adapter.scale)?;
+    trainee.attach(&mut model)?;
     let mut checkpoints = match args.saving.checkpoints() {
         true => {
-            let identity = identity::of(args, &base, &adapter, &examples, count)?;
-            Some(CheckpointFile::new(CheckpointFile::beside(output), &inputs, identity))
+            let identity = identity::of(args, &base, &trainee, &examples, count)?;
+            Some(CheckpointFile::new(CheckpointFile::beside(output.path()), &inputs, identity))
         }
         false => None,
     };
@@ -111,29 +125,30 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let earlier_tokens = resumed.as_ref().map_or(0, |state| state.progress.tokens);
     if !json {
         let steps = options.steps(examples.data.examples.len());
-        introduction::print(&base, &examples.data, &adapter, steps, resumed_at)?;
+        introduction::print(&base, &examples.data, &trainee, steps, resumed_at)?;
     }
 
     // Before training, so that a file that goes missing meanwhile does not cost the result.
     let protection = args.protection.record(count)?;
-    let penalty = args.protection.penalty(&mut model, &adapter, &texts)?;
+    let penalty = args.protection.penalty(&mut model, &trainee, &texts)?;
     let start = Instant::now();
     let run = Run { options: &options, penalty: penalty.as_ref(), resumed };
     let report = train(args, &mut model, &examples, run, checkpoints.as_mut());
     let seconds = start.elapsed().as_secs_f64();
     let report = report.map_err(|error| without_adapter(error, checkpoints.as_ref()))?;
 
-    model.store(&mut adapter.targets);
     let max_seq_len = args.examples.max_seq_len.into();
-    adapter.training = Some(Training { max_seq_len, protection, ..report.record(&examples.data, &options) });
-    adapter.write(output, &inputs)?;
+    let training = Training { max_seq_len, protection, ..report.record(&examples.data, &options) };
+    trainee.store(&mut model, training);
+    output.write(&base, &trainee, &inputs)?;
     let checkpoint = checkpoints.as_ref().filter(|_| report.end == End::Stopped).map(CheckpointFile::path);
     if let (Some(file), None) = (&checkpoints, checkpoint) {
         file.remove()?;
     }
     let data = &examples.data;
+    let output = &output;
     let outcome =
-        Outcome { output, data, adapter: &adapter, report, seconds, resumed_at, earlier_tokens, checkpoint };
+        Outcome { output, data, trainee: &trainee, report, seconds, resumed_at, earlier_tokens, checkpoint };
     match json {
         true => terminal::print_json(&outcome.json()),
         false => terminal::print(&outcome.text(options.shrink)?),
@@ -150,24 +165,6 @@ fn inputs<'a>(args: &'a BuildArgs, base: &'a Base) -> Vec<&'a Path> {
     inputs
 }
 
-/// A new adapter with U = 0, or the one that `--init` names.
-fn initial_adapter(
-    args: &BuildArgs,
-    frozen: &mut Transformer<'_, f32>,
-    texts: &AnchorTexts<'_>,
-    examples: &Examples,
-) -> Result<Adapter> {
-    let base = texts.base;
-    if let Some(path) = &args.training.init {
-        return super::adapter_of(base, path, false);
-    }
-    let adapter = match args.selection.select {
-        SelectBy::Signal => signal::adapter(&args.selection, frozen, texts, &examples.data)?,
-        SelectBy::Drawn(selection) => select(base, &args.selection, selection)?,
-    };
-    Ok(Adapter { scale: args.training.scale, ..adapter })
-}
-
 /// The model without an adapter, prepared for the longest example and text.
 fn frozen_model<'b>(args: &BuildArgs, base: &'b Base, examples: &Examples) -> Result<Transformer<'b, f32>> {
     let mut model = Transformer::new(base)?.with_precision(args.compute.precision);
@@ -178,7 +175,14 @@ fn frozen_model<'b>(args: &BuildArgs, base: &'b Base, examples: &Examples) -> Re
 
 impl BuildArgs {
     fn reads_anchor(&self) -> bool {
-        self.protection.reads_anchor(self.selection.select)
+        self.protection.reads_anchor(self.selects_by_signal())
+    }
+
+    /// Whether a new adapter's columns and rows are chosen on the anchor and the examples.
+    fn selects_by_signal(&self) -> bool {
+        !self.method.trains_lora()
+            && self.training.init.is_none()
+            && self.selection.select == SelectBy::Signal
     }
 }
 
@@ -229,8 +233,4 @@ fn without_adapter(error: Error, checkpoints: Option<&CheckpointFile<'_>>) -> Er
         Some(path) => Error::request(problem, format!("delete {} and use a lower --lr", path.display())),
         None => Error::request(problem, "use a lower --lr"),
     }
-}
-
-fn trained_numbers(adapter: &Adapter) -> usize {
-    adapter.targets.iter().map(|t| t.u.len()).sum()
 }

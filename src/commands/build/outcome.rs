@@ -2,20 +2,20 @@
 
 use std::path::Path;
 
-use curmerge_formats::adapter::Adapter;
 use serde_json::{Value, json};
 
-use super::trained_numbers;
+use super::method::Trainee;
+use super::output::Output;
 use crate::train::data::Dataset;
 use crate::train::{End, TrainReport};
 use crate::{Error, Result};
 
 /// What a run did.
 pub(super) struct Outcome<'a> {
-    /// The adapter's file.
-    pub(super) output: &'a Path,
+    /// Where the adapter was written.
+    pub(super) output: &'a Output,
     pub(super) data: &'a Dataset,
-    pub(super) adapter: &'a Adapter,
+    pub(super) trainee: &'a Trainee,
     pub(super) report: TrainReport,
     /// The time that training took, without the runs that this one resumes.
     pub(super) seconds: f64,
@@ -37,7 +37,7 @@ impl Outcome<'_> {
         let Self { report, data, .. } = self;
         let validation = report.progress.validation.iter().map(|(s, l)| json!({"steps": s, "loss": l}));
         json!({
-            "adapter": self.output,
+            "adapter": self.output.path(),
             "steps": report.progress.steps(),
             "planned_steps": report.planned_steps,
             "kept_steps": report.kept_steps,
@@ -56,7 +56,7 @@ impl Outcome<'_> {
             "loss": report.loss(),
             "losses": report.progress.losses,
             "validation": validation.collect::<Vec<_>>(),
-            "trained_numbers": trained_numbers(self.adapter),
+            "trained_numbers": self.trainee.trained_numbers(),
         })
     }
 
@@ -89,8 +89,9 @@ impl Outcome<'_> {
         if report.kept_steps < steps {
             text += &format!("kept     the matrices after step {}, the best on --valid\n", report.kept_steps);
         }
-        let bytes = std::fs::metadata(output).map_err(|e| Error::io(*output, "read", e))?.len();
-        text += &format!("adapter  {} ({bytes} bytes)\n", output.display());
+        let file = output.file();
+        let bytes = std::fs::metadata(&file).map_err(|e| Error::io(&file, "read", e))?.len();
+        text += &format!("adapter  {} ({bytes} bytes)\n", output.path().display());
         if let Some(checkpoint) = self.checkpoint {
             text += &format!("resume   {}: the same command line with --resume\n", checkpoint.display());
         }

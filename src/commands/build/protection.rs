@@ -1,20 +1,19 @@
 //! What `curmerge build` does so that the model keeps what it knew.
 
 use clap::{Args, ValueEnum};
-use curmerge_formats::adapter::{Adapter, AdapterTarget};
 use curmerge_formats::sha256_hex;
 
+use super::method::Trainee;
 use super::training::positive;
 use crate::Result;
 use crate::base::Base;
 use crate::commands::anchor::{AnchorArgs, AnchorTexts};
-use crate::commands::arguments::SelectBy;
 use crate::commands::report::progress;
 use crate::model::Transformer;
 use crate::train::anchor::Anchor;
 use crate::train::anchor::budget::{self, Budget};
 use crate::train::data::Dataset;
-use crate::train::fisher::Fisher;
+use crate::train::fisher::{Fisher, WeightFisher};
 use crate::train::{Penalty, Replay, TrainOptions};
 
 /// How the model is kept from forgetting.
@@ -28,8 +27,9 @@ pub enum Protection {
     /// The divergence from the base on a text of the anchor is added to the loss of every step: up to
     /// twice the time.
     Replay,
-    /// Changes of U are penalized by what they change on the anchor (its Fisher information): no pass
-    /// more a step.
+    /// Changes of the model are penalized by what they change on the anchor (its Fisher information): no pass
+    /// more a step. For --method lora it is less exact (K-FAC of each matrix), and takes as many bytes as a
+    /// matrix of m outputs and n inputs has m^2 + n^2; n^2 once for matrices that share an input.
     Fisher,
 }
 
@@ -89,12 +89,12 @@ impl ProtectionArgs {
         Ok(Some(words.collect::<Vec<_>>().join(" ")))
     }
 
-    /// The penalty on the matrices that are attached to `model`, if there is to be one. `adapter` has their
-    /// indices.
+    /// The penalty on the matrices that are attached to `model`, if there is to be one. `trainee` has what they
+    /// belong to.
     pub(super) fn penalty<'b>(
         &self,
         model: &mut Transformer<'b, f32>,
-        adapter: &Adapter,
+        trainee: &Trainee,
         texts: &AnchorTexts<'_>,
     ) -> Result<Option<Penalty<'b>>> {
         if !self.has_penalty() {
@@ -102,30 +102,36 @@ impl ProtectionArgs {
         }
         // What the base knows, also for an adapter that is trained further: U = 0.
         let matrices: Vec<_> = model.trainable_mut().iter().map(|u| (*u).clone()).collect();
-        model.trainable_mut().into_iter().for_each(|u| u.fill(0.0));
+        model.outer_mut().into_iter().for_each(|u| u.fill(0.0));
         let (anchor, seed) = (texts.get(model)?, texts.seed);
         let penalty = if self.protect == Protection::Replay {
             let (reference, anchor) = (model.clone(), anchor.clone());
             Penalty::Replay(Box::new(Replay { reference, anchor, lambda: self.lambda().into(), seed }))
         } else {
-            let fisher = fisher(model, adapter, anchor, texts)?;
-            Penalty::Fisher { fisher, lambda: self.lambda() }
+            let lambda = self.lambda();
+            match trainee.lora_scale() {
+                Some(scale) => {
+                    let fisher = weight_fisher(model, anchor, texts);
+                    Penalty::WeightFisher { fisher, scale, lambda }
+                }
+                None => Penalty::Fisher { fisher: fisher(model, trainee, anchor, texts)?, lambda },
+            }
         };
         model.trainable_mut().into_iter().zip(matrices).for_each(|(u, value)| u.assign(&value));
         Ok(Some(penalty))
     }
 
-    /// The number of the anchor's texts for a run over these examples, which may `select` by them; 0 without
+    /// The number of the anchor's texts for a run over these examples, which may select by their signal; 0 without
     /// need.
     pub(super) fn anchor_texts(
         &self,
         model: &Transformer<'_, f32>,
         (base, data, options): (&Base, &Dataset, &TrainOptions),
-        select: SelectBy,
+        by_signal: bool,
     ) -> usize {
-        let passes = match (self.protect, select) {
+        let passes = match (self.protect, by_signal) {
             (Protection::Fisher, _) => budget::WRITING + budget::FISHER,
-            (Protection::Replay, _) | (_, SelectBy::Signal) => budget::WRITING,
+            (Protection::Replay, _) | (_, true) => budget::WRITING,
             _ => return 0,
         };
         let budget = Budget::new(model.parameters_per_token(), trained_tokens(data, options));
@@ -133,9 +139,9 @@ impl ProtectionArgs {
         self.anchor.texts(base, &budget, passes, selects)
     }
 
-    /// Whether a run that selects in this way reads the anchor.
-    pub(super) fn reads_anchor(&self, select: SelectBy) -> bool {
-        self.has_penalty() || select == SelectBy::Signal
+    /// Whether a run, which may select by signal, reads the anchor.
+    pub(super) fn reads_anchor(&self, by_signal: bool) -> bool {
+        self.has_penalty() || by_signal
     }
 
     fn has_penalty(&self) -> bool {
@@ -159,15 +165,14 @@ fn trained_tokens(data: &Dataset, options: &TrainOptions) -> u64 {
 /// The Fisher information of the matrices that are attached to `model`, which are zero, on the anchor.
 fn fisher(
     model: &mut Transformer<'_, f32>,
-    adapter: &Adapter,
+    trainee: &Trainee,
     anchor: &Anchor,
     &AnchorTexts { kept, seed, memory, .. }: &AnchorTexts<'_>,
 ) -> Result<Fisher> {
-    let indices = |target: &AdapterTarget| format!("{} {:?} {:?}", target.name, target.cols, target.rows);
     let key = kept.key("fisher", model).map(|key| {
-        let targets: Vec<_> = adapter.targets.iter().map(indices).collect();
-        key.with("targets", sha256_hex(targets.join("\n").as_bytes()))
-            .with("scale", adapter.scale)
+        let (targets, scale) = trainee.frozen_matrices();
+        key.with("targets", sha256_hex(targets.as_bytes()))
+            .with("scale", scale)
             .with("anchor", anchor.sha256())
             .with("seed", seed)
     });
@@ -183,4 +188,18 @@ fn fisher(
             Ok(fisher)
         },
     )
+}
+
+/// The Fisher information of the matrices that a LoRA of `model`, whose B is zero, changes, on the anchor. It is
+/// too large to be kept from run to run.
+fn weight_fisher(
+    model: &mut Transformer<'_, f32>,
+    anchor: &Anchor,
+    &AnchorTexts { seed, memory, .. }: &AnchorTexts<'_>,
+) -> WeightFisher {
+    let bar = progress::bar("measuring what to keep", anchor.texts.len() as u64);
+    let progress = |done, _| bar.set_position(done as u64);
+    let fisher = WeightFisher::estimate(model, anchor, seed, memory, progress);
+    bar.finish_and_clear();
+    fisher
 }

@@ -41,10 +41,9 @@ impl SavingArgs {
         self.save_every.is_some() || self.resume
     }
 
-    /// Refuses outputs that cannot be written or that would replace an input, another output, or the checkpoint
-    /// of an unfinished run.
+    /// Refuses files beside the output that cannot be written or that would replace an input, another output, or
+    /// the checkpoint of an unfinished run.
     pub(super) fn check(&self, output: &Path, inputs: &[&Path]) -> Result<()> {
-        drop(OutputFile::create(output, inputs)?);
         let checkpoint = CheckpointFile::beside(output);
         if self.checkpoints() {
             drop(OutputFile::create(&checkpoint, inputs)?);

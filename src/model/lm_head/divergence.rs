@@ -21,13 +21,22 @@ use super::{CONTIGUOUS, LmHead, TILE};
 use crate::kernels::{Real, elementwise, reduce, softmax};
 use crate::model::packing;
 
+/// A model's prediction of one token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction {
+    /// The natural log-probability of the token.
+    pub log_prob: f64,
+    /// Whether the model finds this token the most probable.
+    pub is_top: bool,
+}
+
 /// Two models' predictions of one token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Comparison {
-    /// The natural log-probability of the token by the reference.
-    pub reference_log_prob: f64,
-    /// The natural log-probability of the token by the model.
-    pub log_prob: f64,
+    /// By the reference.
+    pub reference: Prediction,
+    /// By the model.
+    pub model: Prediction,
     /// KL(reference || model), nats.
     pub kl: f64,
     /// Whether both find the same token the most probable.
@@ -97,9 +106,13 @@ impl<T: Real> Row<T> {
 
     fn compared(&self) -> Comparison {
         let [reference, model] = &self.sides;
+        let prediction = |side: &Softmax<T>| Prediction {
+            log_prob: side.logit - side.log_sum(),
+            is_top: side.top == self.token,
+        };
         Comparison {
-            reference_log_prob: reference.logit - reference.log_sum(),
-            log_prob: model.logit - model.log_sum(),
+            reference: prediction(reference),
+            model: prediction(model),
             kl: self.difference / reference.sum - reference.log_sum() + model.log_sum(),
             same_top: reference.top == model.top,
         }

@@ -15,7 +15,7 @@ use super::packing;
 use crate::base::Weight;
 use crate::kernels::{Precision, Real, elementwise};
 
-pub use divergence::Comparison;
+pub use divergence::{Comparison, Prediction};
 
 /// Values of a block of the vocabulary, in each of the two packed forms.
 const BLOCK_VALUES: usize = 1 << 20;

@@ -17,7 +17,7 @@ use ndarray::{Array2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
 
 use super::{BackwardPass, TILE, Term, TermSink};
-use crate::kernels::{Real, matmul, matmul_single};
+use crate::kernels::{Precision, Real, matmul, matmul_single};
 
 /// s C U R.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ pub struct CurTerm<T> {
 
 impl<T: Real> Term<T> for CurTerm<T> {
     /// Adds s z U^T C^T to y0 `[tokens, m]`, and returns z `[tokens, r]`.
-    fn forward(&self, _: &T::PackedLhs<'_>, y: &mut Array2<T>) -> Array2<T> {
+    fn forward(&self, _: &T::PackedLhs<'_>, _: Precision, y: &mut Array2<T>) -> Array2<T> {
         let mut z = Array2::zeros((y.nrows(), self.rows.len()));
         let tiles = y.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter();
         tiles.zip(z.axis_chunks_iter_mut(Axis(0), TILE)).for_each(|(mut y, mut z)| {
@@ -57,7 +57,7 @@ impl<T: Real> Term<T> for CurTerm<T> {
 
     /// Gives s h and z to `sink`. For dL/dx, adds s scatter_I(h U) to g before the product with W.
     fn backward(&self, pass: BackwardPass<'_, '_, T>, sink: &mut dyn TermSink<T>) {
-        let BackwardPass { mut g, saved: z, dx, times_weight } = pass;
+        let BackwardPass { mut g, saved: z, input: _, dx, times_weight } = pass;
         let mut h = Array2::zeros((g.nrows(), self.c.ncols()));
         matmul(h.view_mut(), false, g.view(), self.c.view());
         h *= self.scale;

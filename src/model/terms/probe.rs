@@ -12,7 +12,7 @@ use ndarray::{Array2, Zip};
 use rayon::prelude::*;
 
 use super::{BackwardPass, Term, TermSink};
-use crate::kernels::Real;
+use crate::kernels::{Precision, Real};
 
 /// What a probe looks at.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct Probe {
 
 impl<T: Real> Term<T> for Probe {
     /// z `[tokens, r]`.
-    fn forward(&self, _: &T::PackedLhs<'_>, y: &mut Array2<T>) -> Array2<T> {
+    fn forward(&self, _: &T::PackedLhs<'_>, _: Precision, y: &mut Array2<T>) -> Array2<T> {
         gather(y, &self.rows)
     }
 

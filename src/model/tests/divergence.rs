@@ -39,11 +39,12 @@ fn comparisons_equal_those_of_all_logits() {
             let [p0, p] = [&reference, &logits].map(|l| log_softmax(l.row(i)));
             let token = batch.predictions()[i].1 as usize;
             for (found, right) in
-                [(c.reference_log_prob, p0[token]), (c.log_prob, p[token]), (c.kl, kl(&p0, &p))]
+                [(c.reference.log_prob, p0[token]), (c.model.log_prob, p[token]), (c.kl, kl(&p0, &p))]
             {
                 assert!((found - right).abs() < 1e-12, "row {i}: {found} {right}");
             }
             assert_eq!(c.same_top, top(&p0) == top(&p), "row {i}");
+            assert_eq!([c.reference.is_top, c.model.is_top], [&p0, &p].map(|p| top(p) == token), "row {i}");
         }
         assert!(compared.iter().any(|c| c.kl > 1e-3), "the terms change the predictions");
         assert!(plain.compare(&plain, &batch).iter().all(|c| c.kl.abs() < 1e-14 && c.same_top));

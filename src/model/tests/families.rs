@@ -15,7 +15,7 @@ use crate::arch;
 use crate::base::Base;
 use crate::kernels::Precision;
 
-fn each_family(work: impl Fn(&str, &Base)) {
+pub(super) fn each_family(work: impl Fn(&str, &Base)) {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch");
     let mut families: Vec<PathBuf> =
         std::fs::read_dir(fixtures).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -68,7 +68,7 @@ fn predicted(tokens: &[u32]) -> Vec<bool> {
     (0..tokens.len()).map(|i| i > 12).collect()
 }
 
-fn batch(base: &Base) -> Batch {
+pub(super) fn batch(base: &Base) -> Batch {
     let mut batch = Batch::default();
     sequences(base).iter().for_each(|tokens| batch.push(tokens, &predicted(tokens)));
     batch
@@ -76,28 +76,33 @@ fn batch(base: &Base) -> Batch {
 
 #[test]
 fn gradients_equal_finite_differences() {
-    const STEP: f64 = 1e-5;
     each_family(|name, base| {
         let mut model = Transformer::<f64>::new(base).unwrap();
         model.attach(&targets(base), 0.7).unwrap();
-        let batch = batch(base);
-        let (log_probs, gradients) = model.gradients(&batch, 0.1);
-        assert_eq!(log_probs, model.log_probs(&batch), "{name}");
-        let size = |gradient: &Array2<f64>| gradient.iter().fold(0.0f64, |m, x| m.max(x.abs()));
-        for (slot, gradient) in gradients.iter().enumerate() {
-            for at in [(slot % 3, slot % 4), ((slot + 1) % 3, (slot + 2) % 4)] {
-                let mut shifted = |by: f64| {
-                    model.trainable_mut()[slot][at] += by;
-                    let loss = loss(&model, &batch);
-                    model.trainable_mut()[slot][at] -= by;
-                    loss
-                };
-                let numeric = (shifted(STEP) - shifted(-STEP)) / (2.0 * STEP);
-                let error = (gradient[at] - numeric).abs() / size(gradient);
-                assert!(error < 1e-6, "{name}, slot {slot} at {at:?}: {} {numeric}", gradient[at]);
-            }
-        }
+        check_some_gradients(name, &mut model, &batch(base));
     });
+}
+
+/// Two numbers of the gradient of each trained matrix, against finite differences.
+pub(super) fn check_some_gradients(name: &str, model: &mut Transformer<'_, f64>, batch: &Batch) {
+    const STEP: f64 = 1e-5;
+    let (log_probs, gradients) = model.gradients(batch, 0.1);
+    assert_eq!(log_probs, model.log_probs(batch), "{name}");
+    let size = |gradient: &Array2<f64>| gradient.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+    for (slot, gradient) in gradients.iter().enumerate() {
+        let (rows, cols) = (gradient.nrows().min(3), gradient.ncols().min(4));
+        for at in [(slot % rows, slot % cols), ((slot + 1) % rows, (slot + 2) % cols)] {
+            let mut shifted = |by: f64| {
+                model.trainable_mut()[slot][at] += by;
+                let loss = loss(model, batch);
+                model.trainable_mut()[slot][at] -= by;
+                loss
+            };
+            let numeric = (shifted(STEP) - shifted(-STEP)) / (2.0 * STEP);
+            let error = (gradient[at] - numeric).abs() / size(gradient);
+            assert!(error < 1e-6, "{name}, slot {slot} at {at:?}: {} {numeric}", gradient[at]);
+        }
+    }
 }
 
 #[test]

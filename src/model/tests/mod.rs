@@ -2,6 +2,7 @@
 
 mod divergence;
 mod families;
+mod lora;
 mod probe;
 mod write;
 
@@ -156,6 +157,11 @@ fn numeric_gradient<'b>(
 fn check_gradients(base: &Base, only: &str) {
     let mut model = Transformer::<f64>::new(base).unwrap();
     model.attach(&targets(base, only), 0.7).unwrap();
+    check_gradients_of(model, only);
+}
+
+/// Every gradient of the terms that are attached.
+fn check_gradients_of(mut model: Transformer<'_, f64>, only: &str) {
     let batch = batch();
     let (log_probs, gradients) = model.gradients(&batch, 0.1);
     assert_eq!(log_probs, model.log_probs(&batch));

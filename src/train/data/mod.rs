@@ -64,7 +64,8 @@ pub struct Example {
 pub struct DataOptions {
     /// Upper limit of the length of an example, in tokens; at least 2. Default: 1024.
     pub max_seq_len: usize,
-    /// Whether EOS follows a completion or a text, as a target. Default: false.
+    /// Whether EOS follows a completion or a text, as a target, so that the model learns where an answer
+    /// ends. Default: true.
     pub append_eos: bool,
 }
 
@@ -86,11 +87,25 @@ pub struct Dataset {
 
 impl Default for DataOptions {
     fn default() -> Self {
-        Self { max_seq_len: 1024, append_eos: false }
+        Self { max_seq_len: 1024, append_eos: true }
     }
 }
 
 impl Dataset {
+    /// Takes `count` examples out, evenly spread over the file, as a data set of their own: for validation.
+    #[must_use]
+    pub fn hold_out(&mut self, count: usize) -> Self {
+        let total = self.examples.len();
+        // Example i is held out where i count / total passes a whole number.
+        let held = |i: usize| (i + 1) * count / total > i * count / total;
+        let (mut kept, mut held_out) = (Vec::with_capacity(total), Vec::with_capacity(count));
+        for (i, example) in std::mem::take(&mut self.examples).into_iter().enumerate() {
+            if held(i) { held_out.push(example) } else { kept.push(example) }
+        }
+        self.examples = kept;
+        Self { examples: held_out, cut: 0, dropped: 0, sha256: self.sha256.clone(), ..*self }
+    }
+
     /// Reads a data file. `template` is the model's chat template, which only conversations need.
     ///
     /// An example that is too long keeps its start. A prompt with a completion keeps its end: the prompt

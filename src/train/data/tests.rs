@@ -269,6 +269,21 @@ fn errors_name_the_first_bad_line_and_empty_files_are_refused() {
 }
 
 #[test]
+fn held_out_examples_are_spread_over_the_file() {
+    let text: String = (0..100).map(|i| format!("{{\"text\": \"{i:02} {i:02}\"}}\n")).collect();
+    let tokenizer = byte_level(false);
+    let all = read(&text, &tokenizer, 99).unwrap();
+    let mut rest = all.clone();
+    let held = rest.hold_out(7);
+    assert_eq!((held.examples.len(), rest.examples.len(), &held.sha256), (7, 93, &all.sha256));
+    let places: Vec<usize> =
+        held.examples.iter().map(|e| all.examples.iter().position(|other| other == e).unwrap()).collect();
+    assert_eq!(places, [14, 28, 42, 57, 71, 85, 99]);
+    assert!(rest.examples.iter().all(|e| !held.examples.contains(e)));
+    assert_eq!(rest.hold_out(0).examples.len(), 0);
+}
+
+#[test]
 fn choices_are_tokenized_like_completions() {
     let tokenizer = byte_level(true);
     let folder = tempfile::tempdir().unwrap();

@@ -14,11 +14,11 @@ use crate::model::{TermSink, Transformer};
 use crate::train::anchor::{Anchor, backward_with_sampled_labels};
 
 /// Tokens that go through the model at a time, in whole texts.
-const MAX_TOKENS: usize = 1024;
+pub(super) const MAX_TOKENS: usize = 1024;
 /// Share of the samples in F; the rest is K-FAC's.
 const SAMPLES_SHARE: f32 = 0.5;
 /// Added to the diagonal of K-FAC's factors, as a share of their mean diagonal.
-const DAMPING: f32 = 0.01;
+pub(super) const DAMPING: f32 = 0.01;
 
 /// What is summed for one matrix U `[c, r]`.
 struct Moments {

@@ -19,10 +19,14 @@
 //! ```
 //!
 //! The penalty adds `lambda F u` to the gradient of U after it is clipped, which costs no pass through
-//! the model.
+//! the model. A LoRA has no such small matrix: [`WeightFisher`] is for it.
 
 mod estimate;
 mod stored;
+mod symmetric;
+mod weights;
+
+pub use weights::WeightFisher;
 
 use half::bf16;
 use ndarray::{Array2, ArrayView2};
@@ -134,9 +138,9 @@ mod tests {
     use crate::model::Transformer;
     use crate::train::anchor::{Anchor, AnchorOptions};
 
-    const MEMORY: u64 = 100_000_000;
+    pub(super) const MEMORY: u64 = 100_000_000;
 
-    fn random(shape: (usize, usize), size: f32, stream: &mut ChaCha20Rng) -> Array2<f32> {
+    pub(super) fn random(shape: (usize, usize), size: f32, stream: &mut ChaCha20Rng) -> Array2<f32> {
         Array2::from_shape_simple_fn(shape, || size * (2.0 * uniform(stream) - 1.0) as f32)
     }
 
@@ -159,23 +163,23 @@ mod tests {
         assert!((&a - &b).iter().all(|x| x.abs() < 1e-5), "{a} {b}");
     }
 
-    /// The demo model with every matrix adapted at rank 4, and texts that it wrote.
-    fn with_demo(work: impl FnOnce(Transformer<'_, f32>, &Anchor)) {
+    /// The demo model, and texts that it wrote.
+    pub(super) fn with_demo(work: impl FnOnce(&Base, &Transformer<'_, f32>, &Anchor)) {
         let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo/model.gguf");
         let base = Base::open(base).unwrap();
         let mut model = Transformer::new(&base).unwrap();
-        let selection = SelectionOptions { rank: 4, targets: "all".into(), ..Default::default() };
-        model.attach(&new_adapter(&base, &selection).unwrap().targets, 1.0).unwrap();
         let options = AnchorOptions { texts: 96, length: 32, seed: 1 };
         let anchor =
             Anchor::self_written(&mut model, &base.tokenizer().unwrap(), None, &options, MEMORY, |_, _| ());
-        work(model, &anchor.unwrap());
+        work(&base, &model, &anchor.unwrap());
     }
 
     #[test]
     fn half_the_quadratic_form_is_the_divergence() {
-        with_demo(|mut model, anchor| {
-            let plain = model.clone();
+        with_demo(|base, plain, anchor| {
+            let mut model = plain.clone();
+            let selection = SelectionOptions { rank: 4, targets: "all".into(), ..Default::default() };
+            model.attach(&new_adapter(base, &selection).unwrap().targets, 1.0).unwrap();
             let shapes: Vec<_> = model.trainable_mut().iter().map(|u| u.dim()).collect();
             let fisher = Fisher::estimate(&mut model, anchor, 2, MEMORY, |_, _| ());
             let mut stream = ChaCha20Rng::seed_from_u64(3);
@@ -183,7 +187,7 @@ mod tests {
                 let matrices: Vec<_> = shapes.iter().map(|&shape| random(shape, 0.02, &mut stream)).collect();
                 model.trainable_mut().into_iter().zip(&matrices).for_each(|(u, value)| u.assign(value));
                 let rows: Vec<_> =
-                    anchor.batches(1024).iter().flat_map(|batch| model.compare(&plain, batch)).collect();
+                    anchor.batches(1024).iter().flat_map(|batch| model.compare(plain, batch)).collect();
                 let measured = rows.iter().map(|row| row.kl).sum::<f64>() / rows.len() as f64;
                 let ratio = fisher.divergence(&matrices) / measured;
                 assert!((0.7..1.4).contains(&ratio), "predicted / measured {measured} = {ratio}");

@@ -42,8 +42,13 @@ impl Run {
         self.folder.path().join(name)
     }
 
+    /// The adapter of this name.
+    fn adapter(&self, name: &str) -> PathBuf {
+        self.path(&format!("{name}.st"))
+    }
+
     fn checkpoint(&self, name: &str) -> PathBuf {
-        self.path(&format!("{name}.checkpoint"))
+        self.path(&format!("{name}.st.checkpoint"))
     }
 
     /// Removes these options and their values.
@@ -65,7 +70,7 @@ impl Run {
                 None => words.push(word.to_string()),
             }
         }
-        words.extend(["-o".to_owned(), self.path(adapter).to_str().unwrap().to_owned()]);
+        words.extend(["-o".to_owned(), self.adapter(adapter).to_str().unwrap().to_owned()]);
         words
     }
 
@@ -75,7 +80,7 @@ impl Run {
     }
 
     fn bytes(&self, adapter: &str) -> Vec<u8> {
-        fs::read(self.path(adapter)).unwrap()
+        fs::read(self.adapter(adapter)).unwrap()
     }
 
     /// Starts a run and waits until it saves a checkpoint that differs from the existing one.
@@ -136,9 +141,9 @@ fn a_killed_run_resumes_to_the_same_bytes() {
     let mut words = EVERY.to_vec();
     words.extend(["--metrics", log.to_str().unwrap(), "--tensorboard", events.to_str().unwrap()]);
     run.killed("adapter", &words);
-    assert!(!run.path("adapter").exists());
+    assert!(!run.path("adapter.st").exists());
     let line = run.ran("adapter", &words).refusal();
-    assert!(line.contains("adapter.checkpoint: ") && line.contains("--resume"), "{line}");
+    assert!(line.contains("adapter.st.checkpoint: ") && line.contains("--resume"), "{line}");
     words.push("--resume");
     run.killed("adapter", &words);
     let again = run.ran("adapter", &[&words[..], &["--threads", "1"]].concat()).json();
@@ -153,7 +158,7 @@ fn a_killed_run_resumes_to_the_same_bytes() {
     assert_eq!(fs::read_dir(&events).unwrap().count(), 3, "each run writes an event file");
 
     let line = run.ran("adapter", &words).refusal();
-    assert!(line.contains("adapter.checkpoint: ") && line.contains("no checkpoint"), "{line}");
+    assert!(line.contains("adapter.st.checkpoint: ") && line.contains("no checkpoint"), "{line}");
 }
 
 #[test]
@@ -177,7 +182,7 @@ fn an_interrupted_run_resumes_to_the_same_bytes() {
     let run = Run::new(&["--epochs", "40"]);
     run.ran("first", &["--epochs", "1"]).done();
     let run = run.without(&["--rank", "--targets"]);
-    let first = run.path("first");
+    let first = run.path("first.st");
     let init = ["--init", first.to_str().unwrap()];
     run.ran("whole", &init).done();
 
@@ -189,9 +194,9 @@ fn an_interrupted_run_resumes_to_the_same_bytes() {
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     let steps = answer["steps"].as_u64().unwrap();
     assert!((7..240).contains(&steps) && answer["end"] == "stopped", "{answer}");
-    assert!(answer["checkpoint"].as_str().unwrap().ends_with("adapter.checkpoint"), "{answer}");
+    assert!(answer["checkpoint"].as_str().unwrap().ends_with("adapter.st.checkpoint"), "{answer}");
     // The run writes its adapter, and a checkpoint of the same step, although that is no seventh step.
-    let stopped = Adapter::read(run.path("adapter")).unwrap();
+    let stopped = Adapter::read(run.path("adapter.st")).unwrap();
     assert_eq!(stopped.training.unwrap().steps, steps);
     let again = run.ran("adapter", &[&words[..], &["--resume"]].concat()).json();
     assert_eq!(again["resumed_at"], steps);
@@ -228,7 +233,7 @@ fn resuming_with_other_inputs_or_options_is_refused() {
     ];
     for (words, says) in differences {
         let line = run.ran("adapter", &[words, &["--resume"][..]].concat()).refusal();
-        assert!(line.contains("adapter.checkpoint: "), "{line}");
+        assert!(line.contains("adapter.st.checkpoint: "), "{line}");
         assert!(says.iter().all(|part| line.contains(part)), "{words:?}: {line}");
     }
     let mut on_other = Run { folder: folder(), words: run.words.clone() };
@@ -265,7 +270,7 @@ fn a_damaged_checkpoint_is_named() {
     let refusal = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
         let line = run.ran("adapter", &["--resume"]).refusal();
-        assert!(line.contains("adapter.checkpoint: "), "{line}");
+        assert!(line.contains("adapter.st.checkpoint: "), "{line}");
         line
     };
     for (at, name) in places {
@@ -294,7 +299,7 @@ fn accumulated_batches_equal_one_batch() {
     run.ran("three", &["--grad-accum", "3"]).done();
     run.ran("four", &["--batch-size", "3", "--grad-accum", "4"]).done();
     assert!(run.bytes("one") == run.bytes("three") && run.bytes("one") == run.bytes("four"));
-    assert_eq!(Adapter::read(run.path("three")).unwrap().training.unwrap().batch_size, 12);
+    assert_eq!(Adapter::read(run.path("three.st")).unwrap().training.unwrap().batch_size, 12);
 }
 
 #[test]
@@ -316,10 +321,10 @@ fn patience_ends_a_run_and_keeps_the_best() {
     assert_eq!((answer["kept_steps"].as_u64().unwrap(), steps), (best.0, best.0 + 4), "{losses:?}");
     assert!(losses.iter().enumerate().all(|(i, (steps, _))| *steps == 2 * (i as u64 + 1)), "{losses:?}");
 
-    let training = Adapter::read(run.path("adapter")).unwrap().training.unwrap();
+    let training = Adapter::read(run.path("adapter.st")).unwrap().training.unwrap();
     assert_eq!((training.steps, training.valid_loss), (best.0, Some(best.1)));
     assert_eq!(training.losses.unwrap().len() as u64, best.0);
-    let (base, adapter, valid) = (demo("model.gguf"), run.path("adapter"), run.path("valid.jsonl"));
+    let (base, adapter, valid) = (demo("model.gguf"), run.path("adapter.st"), run.path("valid.jsonl"));
     let evaluated = curmerge!("eval", base, "--adapter", adapter, "--data", valid, "--json").json();
     assert!((number(&evaluated["loss"]) - best.1).abs() < 1e-9, "{evaluated} {best:?}");
 
@@ -384,7 +389,7 @@ fn metrics_and_events_are_complete() {
     assert_eq!(records(&files[0]), 2 + 12 + 2);
 
     // A log replaces neither an input nor the adapter.
-    for path in [run.path("train.jsonl"), run.path("adapter")] {
+    for path in [run.path("train.jsonl"), run.path("adapter.st")] {
         let line = run.ran("adapter", &["--metrics", path.to_str().unwrap()]).refusal();
         assert!(line.contains(path.to_str().unwrap()), "{line}");
     }

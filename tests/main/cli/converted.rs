@@ -64,7 +64,7 @@ fn impossible_conversions_are_refused() {
 fn a_merge_stores_the_whole_file_as_convert_does() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    let (wide, none, adapter) = (path("f32.gguf"), path("none"), path("adapter"));
+    let (wide, none, adapter) = (path("f32.gguf"), path("none"), path("adapter.st"));
     curmerge!("convert", demo("model.gguf"), wide, "--type", "f32").done();
     small_adapter(&adapter);
     curmerge!("select", wide, "-o", none).done();
@@ -125,7 +125,7 @@ fn a_gguf_file_becomes_a_folder_that_gives_the_same_answers() {
     let probability = |answer: &Value| answer["logprobs"][0][0][1].as_f64().unwrap();
     assert!((probability(&a) - probability(&b)).abs() < 1e-6);
     // An adapter of one model fits the other.
-    let adapter = folder.path().join("adapter");
+    let adapter = folder.path().join("adapter.st");
     small_adapter(&adapter);
     curmerge!("verify", adapter, "--base", out).done();
 
@@ -154,7 +154,7 @@ fn a_gguf_file_becomes_a_folder_that_gives_the_same_answers() {
 fn a_folder_is_merged_into_a_gguf_file_in_one_step() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    let (base, adapter) = (path("base"), path("adapter"));
+    let (base, adapter) = (path("base"), path("adapter.st"));
     curmerge!("convert", demo("model.gguf"), base, "--type", "bf16").done();
     curmerge!("select", base, "-o", adapter).done();
     curmerge!("build", base, "--data", demo("train.jsonl"), "--max-steps", "2", "-o", adapter).done();
@@ -171,14 +171,17 @@ fn a_folder_is_merged_into_a_gguf_file_in_one_step() {
     let line = curmerge!("merge", base, adapter, "-o", base.join("tokenizer.json"), "--force").refusal();
     assert!(line.contains("tokenizer.json"), "{line}");
     // No intermediate file is left.
-    assert_eq!(names(folder.path()), ["adapter", "base", "base.gguf", "ollama", "steps.gguf", "whole.gguf"]);
+    assert_eq!(
+        names(folder.path()),
+        ["adapter.st", "base", "base.gguf", "ollama", "steps.gguf", "whole.gguf"]
+    );
 }
 
 #[test]
 fn exported_adapters_merge_like_the_adapter() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    let (model, adapter) = (demo("model.gguf"), path("adapter"));
+    let (model, adapter) = (demo("model.gguf"), path("adapter.st"));
     small_adapter(&adapter);
     curmerge!("export", adapter, "--base", model, "--format", "gguf", "-o", path("lora.gguf")).done();
     curmerge!("export", adapter, "--base", model, "--format", "peft", "-o", path("peft")).done();
@@ -190,10 +193,10 @@ fn exported_adapters_merge_like_the_adapter() {
         crate::support::program::run(&words.iter().map(|w| w.as_os_str()).collect::<Vec<_>>()).done();
         fs::read(out).unwrap()
     };
-    let right = merged(&["adapter"]);
+    let right = merged(&["adapter.st"]);
     assert!(merged(&["lora.gguf"]) == right);
     assert!(merged(&["peft"]) == right);
-    assert!(merged(&["adapter=0.25", "peft=0.75"]) != merged(&["adapter=0.25"]));
+    assert!(merged(&["adapter.st=0.25", "peft=0.75"]) != merged(&["adapter.st=0.25"]));
     let line = curmerge!("merge", model, path("peft"), "-o", path("m.gguf"), "--scale", "inf").refusal();
     assert!(line.contains("inf"), "{line}");
     // An existing folder is not replaced unless asked.

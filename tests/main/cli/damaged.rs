@@ -20,7 +20,7 @@ fn flipped(file: &Path, at: usize, out: &Path) {
 fn a_flipped_bit_in_the_adapter_is_named() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    let (adapter, damaged, merged) = (path("adapter"), path("damaged"), path("merged.gguf"));
+    let (adapter, damaged, merged) = (path("adapter.st"), path("damaged"), path("merged.gguf"));
     small_adapter(&adapter);
     curmerge!("verify", adapter, "--base", demo("model.gguf")).done();
     let file = SafeTensors::open(&adapter).unwrap();
@@ -46,7 +46,7 @@ fn a_flipped_bit_in_the_adapter_is_named() {
 fn a_flipped_bit_in_the_base_is_named() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    let (adapter, damaged, merged) = (path("adapter"), path("damaged.gguf"), path("merged.gguf"));
+    let (adapter, damaged, merged) = (path("adapter.st"), path("damaged.gguf"), path("merged.gguf"));
     small_adapter(&adapter);
     let base = Gguf::open(&demo("model.gguf")).unwrap();
     for name in ["blk.0.attn_q", "blk.0.ffn_down", "blk.1.ffn_up", "output_norm", "token_embd"] {

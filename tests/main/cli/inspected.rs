@@ -14,7 +14,7 @@ use crate::support::fixture::{self, demo};
 #[test]
 fn inspect_shows_models_and_adapters() {
     let folder = folder();
-    let adapter = folder.path().join("adapter");
+    let adapter = folder.path().join("adapter.st");
     small_adapter(&adapter);
     let inspected = |file: &Path, words: &[&str]| -> Value {
         let mut all = vec![std::ffi::OsStr::new("inspect"), file.as_os_str(), "--json".as_ref()];
@@ -86,7 +86,7 @@ fn inspect_says_what_curmerge_can_do_with_a_model() {
         assert_says(line, parts);
     }
     // An adapter is no model.
-    let adapter = folder.path().join("adapter");
+    let adapter = folder.path().join("adapter.st");
     small_adapter(&adapter);
     assert_eq!(curmerge!("inspect", adapter, "--json").json()["support"], Value::Null);
 }

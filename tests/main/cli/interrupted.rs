@@ -25,7 +25,7 @@ fn names(folder: &Path) -> Vec<String> {
 fn a_killed_merge_leaves_the_old_file_or_the_new_one() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    let (adapter, out) = (path("adapter"), path("out.gguf"));
+    let (adapter, out) = (path("adapter.st"), path("out.gguf"));
     small_adapter(&adapter);
     let merge = || {
         let mut command = program();
@@ -47,7 +47,7 @@ fn a_killed_merge_leaves_the_old_file_or_the_new_one() {
         killed += u32::from(!child.wait().unwrap().success());
         let found = fs::read(&out).unwrap();
         assert!(found == old || found == new, "after {step}/20 of {whole_time:?}: {} bytes", found.len());
-        assert_eq!(names(folder.path()), ["adapter", "out.gguf"]);
+        assert_eq!(names(folder.path()), ["adapter.st", "out.gguf"]);
     }
     assert!(killed > 5, "only {killed} merges were killed before their end");
     // Temporary files of killed runs do not block the next run.
@@ -59,7 +59,7 @@ fn a_killed_merge_leaves_the_old_file_or_the_new_one() {
 #[test]
 fn an_interrupted_build_writes_its_adapter() {
     let folder = folder();
-    let (adapter, merged) = (folder.path().join("adapter"), folder.path().join("merged.gguf"));
+    let (adapter, merged) = (folder.path().join("adapter.st"), folder.path().join("merged.gguf"));
     let mut child = program()
         .arg("build")
         .arg(demo("model.gguf"))
@@ -86,7 +86,7 @@ fn an_interrupted_build_writes_its_adapter() {
 
     let training = Adapter::read(&adapter).unwrap().training.unwrap();
     assert!(training.steps >= 1 && training.steps < training.planned_steps, "{training:?}");
-    assert_eq!(names(folder.path()), ["adapter"]);
+    assert_eq!(names(folder.path()), ["adapter.st"]);
     curmerge!("verify", adapter, "--base", demo("model.gguf")).done();
     curmerge!("merge", demo("model.gguf"), adapter, "-o", merged).done();
 }

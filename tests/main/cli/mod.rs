@@ -7,6 +7,7 @@ mod damaged;
 mod hostile;
 mod inspected;
 mod interrupted;
+mod lora;
 mod ollama;
 mod onnx;
 mod protected;

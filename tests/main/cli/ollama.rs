@@ -9,7 +9,7 @@ use crate::support::fixture::demo;
 fn export_for_ollama_is_the_merged_model_and_its_template() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    let (base, adapter, out) = (demo("model.gguf"), path("adapter"), path("out"));
+    let (base, adapter, out) = (demo("model.gguf"), path("adapter.st"), path("out"));
     small_adapter(&adapter);
     let export = || curmerge!("export", adapter, "--base", base, "--format", "ollama", "-o", out);
     let said = export().done().stdout;
@@ -44,7 +44,7 @@ fn export_for_ollama_is_the_merged_model_and_its_template() {
 #[test]
 fn only_exports_for_ollama_take_a_type() {
     let folder = folder();
-    let (adapter, out) = (folder.path().join("adapter"), folder.path().join("out"));
+    let (adapter, out) = (folder.path().join("adapter.st"), folder.path().join("out"));
     small_adapter(&adapter);
     let (base, kind) = (demo("model.gguf"), "f16");
     let export = curmerge!("export", adapter, "--base", base, "--format", "gguf", "-o", out, "--type", kind);

@@ -46,7 +46,7 @@ fn measured(adapter: &Path) -> (f64, f64) {
 #[test]
 fn a_penalty_keeps_more_of_the_base_and_learns_too() {
     let folder = folder();
-    let out = |name: &str| folder.path().join(name);
+    let out = |name: &str| folder.path().join(format!("{name}.st"));
     let untrained = out("untrained");
     curmerge!("select", demo("model.gguf"), "-o", untrained, "--targets", "all", "--rank", "4").done();
     let (kl, before) = measured(&untrained);
@@ -89,7 +89,7 @@ fn an_anchor_that_cannot_be_used_is_refused() {
     let folder = folder();
     let short = folder.path().join("short.txt");
     std::fs::write(&short, "a few words").unwrap();
-    let out = folder.path().join("adapter");
+    let out = folder.path().join("adapter.st");
     for (path, part) in [(short, "give a longer text"), (folder.path().join("missing.txt"), "missing.txt")] {
         let line = build(&out, &["--protect", "fisher", "--anchor", path.to_str().unwrap()]).refusal();
         assert!(line.contains(part) && line.contains(path.to_str().unwrap()), "{line}");
@@ -112,7 +112,7 @@ fn a_model_with_few_positions_writes_short_texts() {
     let [base, data, out] = [
         crate::support::fixture::family("gpt2", "model.gguf"),
         folder.path().join("data.jsonl"),
-        folder.path().join("adapter"),
+        folder.path().join("adapter.st"),
     ];
     std::fs::write(&data, "{\"text\": \"the cat sat on the mat\"}\n").unwrap();
     for protect in ["fisher", "replay"] {

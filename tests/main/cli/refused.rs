@@ -12,7 +12,7 @@ use crate::support::program::run;
 #[track_caller]
 fn build_refused(base: &Path, data: &Path, words: &[&str]) -> String {
     let folder = folder();
-    let out = folder.path().join("adapter");
+    let out = folder.path().join("adapter.st");
     let mut all: Vec<&std::ffi::OsStr> =
         vec!["build".as_ref(), base.as_os_str(), "--data".as_ref(), data.as_os_str()];
     all.extend(["-o".as_ref(), out.as_os_str()]);
@@ -135,7 +135,7 @@ fn files_that_are_no_models_are_refused() {
         }
     }
     // A model is not an adapter, and an adapter is not a model.
-    let adapter = path("adapter");
+    let adapter = path("adapter.st");
     small_adapter(&adapter);
     curmerge!("verify", demo("model.gguf")).refusal();
     curmerge!("run", adapter, "-p", "x").refusal();
@@ -187,7 +187,7 @@ fn lines_that_are_no_examples_are_refused_by_number() {
 fn outputs_do_not_replace_inputs() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    let (base, data, adapter) = (path("base.gguf"), path("data.jsonl"), path("adapter.gguf"));
+    let (base, data, adapter) = (path("base.gguf"), path("data.jsonl"), path("adapter.st"));
     fs::copy(demo("model.gguf"), &base).unwrap();
     fs::copy(demo("train.jsonl"), &data).unwrap();
     small_adapter(&adapter);

@@ -9,7 +9,7 @@ use crate::support::fixture::demo;
 fn builds_do_not_depend_on_the_number_of_threads() {
     let folder = folder();
     let build = |name: &str, threads: &str, seed: &str| {
-        let out = folder.path().join(name);
+        let out = folder.path().join(format!("{name}.st"));
         let (base, data, valid) = (demo("model.gguf"), demo("train.jsonl"), demo("valid.jsonl"));
         curmerge!(
             "build",
@@ -77,7 +77,7 @@ fn selections_depend_on_the_seed_and_not_on_other_targets() {
 #[test]
 fn merges_and_exports_do_not_depend_on_the_number_of_threads() {
     let folder = folder();
-    let (base, adapter) = (demo("model.gguf"), folder.path().join("adapter"));
+    let (base, adapter) = (demo("model.gguf"), folder.path().join("adapter.st"));
     small_adapter(&adapter);
     let outputs = ["1", "2"].map(|threads| {
         let (merged, lora) = (folder.path().join(format!("{threads}.gguf")), folder.path().join("lora.gguf"));
@@ -93,7 +93,7 @@ fn merges_and_exports_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn an_adapter_without_training_merges_into_the_base_itself() {
     let folder = folder();
-    let (base, adapter) = (demo("model.gguf"), folder.path().join("adapter"));
+    let (base, adapter) = (demo("model.gguf"), folder.path().join("adapter.st"));
     let merged = folder.path().join("merged.gguf");
     curmerge!("select", base, "-o", adapter, "--targets", "all").done();
     curmerge!("merge", base, adapter, "-o", merged).done();

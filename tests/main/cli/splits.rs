@@ -29,11 +29,11 @@ fn commands_read_splits_as_one_model() {
         fs::read(out).unwrap()
     };
     assert!(
-        made(&base, "of-whole") == made(&first, "of-splits"),
+        made(&base, "of-whole.st") == made(&first, "of-splits.st"),
         "splits and the whole file give different adapters"
     );
-    curmerge!("verify", path("of-splits"), "--base", base).done();
-    curmerge!("verify", path("of-whole"), "--base", first).done();
+    curmerge!("verify", path("of-splits.st"), "--base", base).done();
+    curmerge!("verify", path("of-whole.st"), "--base", first).done();
 
     // An output never replaces a split.
     let second = path("cut/cut-00002-of-00004.gguf");
@@ -62,7 +62,7 @@ fn commands_read_splits_as_one_model() {
 #[test]
 fn splits_are_written_only_into_a_folder() {
     let folder = folder();
-    let (adapter, file) = (folder.path().join("adapter"), folder.path().join("out.gguf"));
+    let (adapter, file) = (folder.path().join("adapter.st"), folder.path().join("out.gguf"));
     small_adapter(&adapter);
     let line =
         curmerge!("merge", demo("model.gguf"), adapter, "-o", file, "--max-shard-size", "1M").refusal();

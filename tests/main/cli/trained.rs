@@ -38,7 +38,7 @@ fn every_kind_of_data_trains() {
         ("no-ending", format!("{text}\n"), false),
     ];
     for (name, content, long) in kinds {
-        let (data, out) = (folder.path().join(name), folder.path().join("adapter"));
+        let (data, out) = (folder.path().join(name), folder.path().join("adapter.st"));
         fs::write(&data, content.repeat(8)).unwrap();
         let base = demo("model.gguf");
         let answer = curmerge!(
@@ -81,7 +81,7 @@ fn every_kind_of_data_trains() {
 fn init_continues_training_on_the_same_values_only() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    let (first, second) = (path("first"), path("second"));
+    let (first, second) = (path("first.st"), path("second.st"));
     small_adapter(&first);
     let (base, data) = (demo("model.gguf"), demo("train.jsonl"));
     curmerge!(
@@ -114,14 +114,14 @@ fn init_continues_training_on_the_same_values_only() {
         curmerge_formats::gguf::Gguf::open(&base).unwrap().tensor("blk.0.attn_q.weight").unwrap().offset;
     bytes[tensor as usize + 2] ^= 1;
     fs::write(&other, bytes).unwrap();
-    let line = curmerge!("build", other, "--data", data, "-o", path("third"), "--init", first).refusal();
+    let line = curmerge!("build", other, "--data", data, "-o", path("third.st"), "--init", first).refusal();
     assert!(line.contains("'blk.0.attn_q'"), "{line}");
 }
 
 #[test]
 fn epochs_and_max_steps_set_the_number_of_steps() {
     let folder = folder();
-    let (data, out) = (folder.path().join("data.txt"), folder.path().join("adapter"));
+    let (data, out) = (folder.path().join("data.txt"), folder.path().join("adapter.st"));
     fs::write(&data, "one two three four five six seven eight nine ten ".repeat(20)).unwrap();
     let steps = |words: [&str; 4]| {
         let base = demo("model.gguf");
@@ -258,7 +258,7 @@ fn layers_limits_the_targets_and_cached_activations_do_not_change_results() {
         )
         .json()
     };
-    let (kept, again) = (path("kept"), path("again"));
+    let (kept, again) = (path("kept.st"), path("again.st"));
     let answer = build(&kept, "1G");
     assert_eq!(answer["steps"], 24);
     let validation = |epoch: usize| answer["validation"][epoch]["loss"].as_f64().unwrap();

@@ -1,0 +1,106 @@
+//! What `curmerge build` writes: the ending of the output's name says it.
+
+use std::path::{Path, PathBuf};
+
+use curmerge_formats::output::{OutputFile, OutputFolder};
+
+use super::method::Trainee;
+use crate::base::Base;
+use crate::export::{Format, export};
+use crate::lora::peft;
+use crate::{Error, Result};
+
+/// The form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// curmerge's adapter.
+    Adapter,
+    /// A LoRA as a GGUF file, for llama.cpp.
+    Gguf,
+    /// A LoRA as a folder, for PEFT.
+    Folder,
+}
+
+/// Where the result of a run goes.
+#[derive(Clone, Debug)]
+pub(super) struct Output {
+    path: PathBuf,
+    form: Form,
+    /// Whether to replace an existing folder.
+    force: bool,
+}
+
+impl Output {
+    /// A name without an ending, one that ends in `/`, and an existing folder mean a folder; `.gguf` means a
+    /// GGUF file; any other ending curmerge's adapter.
+    pub(super) fn new(path: &Path, force: bool) -> Self {
+        let slash =
+            path.as_os_str().as_encoded_bytes().last().is_some_and(|&b| std::path::is_separator(b.into()));
+        let form = match path.extension() {
+            _ if slash || path.is_dir() => Form::Folder,
+            None => Form::Folder,
+            Some(ending) if ending.eq_ignore_ascii_case("gguf") => Form::Gguf,
+            Some(_) => Form::Adapter,
+        };
+        // Without a slash at the end, so that names beside it can be made.
+        let path = if slash { path.components().collect() } else { path.to_owned() };
+        Self { path, form, force }
+    }
+
+    /// The file or folder.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file that holds the matrices.
+    pub(super) fn file(&self) -> PathBuf {
+        match self.form {
+            Form::Folder => self.path.join(peft::WEIGHTS),
+            Form::Adapter | Form::Gguf => self.path.clone(),
+        }
+    }
+
+    /// Refuses an output that cannot be written, or that is no form of what is trained.
+    pub(super) fn check(&self, lora: bool, inputs: &[&Path]) -> Result<()> {
+        match self.form {
+            Form::Folder => drop(OutputFolder::create(&self.path, inputs, self.force)?),
+            Form::Adapter if lora => {
+                let problem = "curmerge's own adapter holds a CURLoRA, and a LoRA is trained";
+                return Err(Error::input(&self.path, "output", problem, "name a folder or a .gguf file"));
+            }
+            Form::Adapter | Form::Gguf => drop(OutputFile::create(&self.path, inputs)?),
+        }
+        Ok(())
+    }
+
+    /// Writes what was trained.
+    pub(super) fn write(&self, base: &Base, trainee: &Trainee, inputs: &[&Path]) -> Result<()> {
+        let format = match (self.form, trainee) {
+            (Form::Adapter, Trainee::Cur(adapter)) => return Ok(adapter.write(&self.path, inputs)?),
+            (Form::Gguf, _) => Format::Gguf,
+            (Form::Adapter | Form::Folder, _) => Format::Peft,
+        };
+        export(base, trainee.trained(), format, &self.path, inputs, self.force)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ending_decides_the_form() {
+        let existing = std::env::temp_dir();
+        for (name, form) in [
+            ("a.safetensors", Form::Adapter),
+            ("a.st", Form::Adapter),
+            ("x/a.GGUF", Form::Gguf),
+            ("a", Form::Folder),
+            ("v1.5/", Form::Folder),
+            (existing.to_str().unwrap(), Form::Folder),
+        ] {
+            assert_eq!(Output::new(Path::new(name), false).form, form, "{name}");
+        }
+        assert_eq!(Output::new(Path::new("x/v1.5/"), false).path(), Path::new("x/v1.5"));
+    }
+}

@@ -1,0 +1,153 @@
+//! A LoRA that curmerge trains: its thin matrices in memory, and how they begin.
+
+use std::ops::RangeInclusive;
+
+use ndarray::Array2;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::svd::truncated_svd;
+use crate::base::{Base, Weight};
+use crate::cur::{Factors, squared_norms};
+use crate::kernels::random::uniform;
+use crate::{Error, Result};
+
+/// Which of the thin matrices are trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoraMethod {
+    /// A and B (LoRA, arXiv 2106.09685).
+    Lora,
+    /// U between frozen A and B (LoRA-XS, arXiv 2405.17604).
+    LoraXs,
+}
+
+/// What a new LoRA is like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraOptions {
+    /// Which matrices are trained.
+    pub method: LoraMethod,
+    /// Rows of A and columns of B.
+    pub rank: u32,
+    /// The scale is alpha / rank.
+    pub alpha: f32,
+    /// The scale is alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732).
+    pub rslora: bool,
+    /// The matrices: words such as `q,k,v` or `all`, or canonical names; see [`Base::targets`].
+    pub targets: String,
+    /// Only matrices of these blocks, counted from 0; all without.
+    pub layers: Option<RangeInclusive<usize>>,
+    /// Seed of A.
+    pub seed: u64,
+}
+
+impl LoraOptions {
+    /// The factor s of the change.
+    pub fn scale(&self) -> f32 {
+        let rank = f64::from(self.rank);
+        (f64::from(self.alpha) / if self.rslora { rank.sqrt() } else { rank }) as f32
+    }
+}
+
+/// A LoRA in memory: the change of each target is `s B A`, or `s B U A`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainedLora {
+    /// What it is like. Its `targets` and `layers` gave the list below.
+    pub options: LoraOptions,
+    /// The changed matrices, sorted by name.
+    pub targets: Vec<LoraTarget>,
+}
+
+/// The thin matrices of one matrix W `[m, n]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraTarget {
+    /// Canonical name of W.
+    pub name: String,
+    /// `[r, n]`.
+    pub a: Array2<f32>,
+    /// `[m, r]`, rows in canonical order.
+    pub b: Array2<f32>,
+    /// The trained matrix of LoRA-XS, `[r, r]`.
+    pub u: Option<Array2<f32>>,
+}
+
+impl TrainedLora {
+    /// A new LoRA of the base, which changes nothing yet.
+    ///
+    /// LoRA: A is uniform within 1 / sqrt(n) and B = 0, as in PEFT (Kaiming's uniform initialization with
+    /// a = sqrt(5)). The stream is ChaCha20 keyed by SHA-256 of `"curmerge-lora-1\0"`, the seed (u64,
+    /// little-endian) and the canonical name. A number is its next u64's upper 53 bits, row by row.
+    /// LoRA-XS: B = P S and A = Q^T of the leading singular values of W = P S Q^T, and U = 0.
+    ///
+    /// # Errors
+    /// Those of [`Base::targets`]; for LoRA-XS, a rank above a matrix's own size, or a value that is not
+    /// finite.
+    pub fn new(base: &Base, options: LoraOptions) -> Result<Self> {
+        let names = base.targets(&options.targets, options.layers.clone())?;
+        let targets: Vec<Result<LoraTarget>> = names
+            .into_par_iter()
+            .map(|name| {
+                let weight = base.weight(&name)?;
+                match options.method {
+                    LoraMethod::Lora => Ok(uniform_target(&weight, name, &options)),
+                    LoraMethod::LoraXs => {
+                        singular_target(&weight, name, options.rank).map_err(|e| e.in_file(base.path()))
+                    }
+                }
+            })
+            .collect();
+        // Of several errors, the first in order and not in time.
+        Ok(Self { targets: targets.into_iter().collect::<Result<_>>()?, options })
+    }
+
+    /// Numbers that are trained.
+    pub fn trained_numbers(&self) -> usize {
+        let numbers = |t: &LoraTarget| t.u.as_ref().map_or(t.a.len() + t.b.len(), Array2::len);
+        self.targets.iter().map(numbers).sum()
+    }
+}
+
+impl LoraTarget {
+    /// Its change times `scale` as two factors: B, and A or U A times `scale`, summed in f64.
+    pub fn factors(&self, scale: f32) -> Factors {
+        let (rank, n) = self.a.dim();
+        let p = match &self.u {
+            None => self.a.iter().map(|x| scale * x).collect(),
+            Some(u) => {
+                let product = u.mapv(f64::from).dot(&self.a.mapv(f64::from));
+                product.iter().map(|x| (f64::from(scale) * x) as f32).collect()
+            }
+        };
+        Factors::new(self.b.iter().copied().collect(), p, rank, n)
+    }
+}
+
+fn uniform_target(weight: &Weight<'_>, name: String, options: &LoraOptions) -> LoraTarget {
+    let (m, n, rank) = (weight.rows(), weight.cols(), options.rank as usize);
+    let mut hash = Sha256::new();
+    hash.update(b"curmerge-lora-1\0");
+    hash.update(options.seed.to_le_bytes());
+    hash.update(name.as_bytes());
+    let mut stream = ChaCha20Rng::from_seed(hash.finalize().into());
+    let bound = 1.0 / (n as f64).sqrt();
+    let a = Array2::from_shape_simple_fn((rank, n), || (bound * (2.0 * uniform(&mut stream) - 1.0)) as f32);
+    LoraTarget { name, a, b: Array2::zeros((m, rank)), u: None }
+}
+
+fn singular_target(weight: &Weight<'_>, name: String, rank: u32) -> Result<LoraTarget> {
+    let most = weight.rows().min(weight.cols());
+    if rank as usize > most {
+        let problem = format!("tensor '{name}' has {most} singular values, fewer than rank {rank}");
+        let help = format!("use a rank of at most {most}, or leave this tensor out of the targets");
+        return Err(Error::request(problem, help));
+    }
+    let norms = squared_norms(weight);
+    if !norms.total().is_finite() {
+        let problem = format!("tensor '{name}' holds a value that is not a finite number");
+        return Err(Error::request(problem, "the base file is damaged; download it again"));
+    }
+    let (b, a) = truncated_svd(weight, &norms, rank as usize);
+    let rank = rank as usize;
+    Ok(LoraTarget { name, a, b, u: Some(Array2::zeros((rank, rank))) })
+}

@@ -1,0 +1,221 @@
+//! `build --method lora` and `lora-xs`, and what the other commands do with the result.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use curmerge_formats::SafeTensors;
+use serde_json::Value;
+
+use super::folder;
+use crate::support::families::{Container, Family};
+use crate::support::fixture::demo;
+use crate::support::program::{Ran, program, run};
+
+/// The arguments of a short run on the demo's data. An option in `more` replaces the usual one.
+fn words(method: &str, out: &Path, more: &[&str]) -> Vec<OsString> {
+    let usual = [
+        ("--targets", "q,o,down"),
+        ("--rank", "4"),
+        ("--max-steps", "12"),
+        ("--batch-size", "4"),
+        ("--lr", "0.01"),
+        ("--shrink", "1"),
+        ("--method", method),
+    ];
+    let usual = usual.into_iter().filter(|(option, _)| !more.contains(option));
+    let paths =
+        [demo("model.gguf"), "--data".into(), demo("train.jsonl"), "--valid".into(), demo("valid.jsonl")];
+    let mut words: Vec<OsString> = vec!["build".into()];
+    words.extend(paths.map(PathBuf::into_os_string));
+    words.extend(["-o".into(), out.as_os_str().to_owned(), "--json".into()]);
+    words.extend(usual.flat_map(|(option, value)| [option.into(), value.into()]));
+    words.extend(more.iter().map(|word| word.into()));
+    words
+}
+
+fn build(method: &str, out: &Path, more: &[&str]) -> Ran {
+    let words = words(method, out, more);
+    run(&words.iter().map(|word| word.as_os_str()).collect::<Vec<_>>())
+}
+
+/// Starts a run and kills it after it has saved a checkpoint.
+fn killed(method: &str, out: &Path, more: &[&str]) {
+    let checkpoint = PathBuf::from(format!("{}.checkpoint", out.display()));
+    let words = words(method, out, more);
+    let mut child = program().args(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !checkpoint.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before it saved a checkpoint");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!out.exists());
+}
+
+/// The loss on the demo's validation examples.
+fn loss(model: &Path, adapter: Option<&Path>) -> f64 {
+    let data = demo("valid.jsonl");
+    let mut words = vec![OsStr::new("eval"), model.as_os_str(), "--data".as_ref(), data.as_os_str()];
+    words.push("--json".as_ref());
+    words.extend(adapter.iter().flat_map(|adapter| [OsStr::new("--adapter"), adapter.as_os_str()]));
+    run(&words).json()["loss"].as_f64().unwrap()
+}
+
+fn last_validation(answer: &Value) -> f64 {
+    answer["validation"].as_array().unwrap().last().unwrap()["loss"].as_f64().unwrap()
+}
+
+#[test]
+fn every_form_of_the_result_is_the_same_model() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let plain = loss(&demo("model.gguf"), None);
+    for method in ["lora", "lora-xs", "curlora"] {
+        for more in [&[][..], &["--alpha", "6", "--rslora"]] {
+            if method == "curlora" && !more.is_empty() {
+                continue;
+            }
+            let [peft, gguf, merged] = ["peft", "lora.gguf", "merged.gguf"].map(path);
+            let trained = last_validation(&build(method, &peft, &[more, &["--force"]].concat()).json());
+            assert!(trained < 0.99 * plain, "{method}: {trained} from {plain}");
+            let again = last_validation(&build(method, &gguf, more).json());
+            assert_eq!(again, trained);
+            curmerge!("merge", demo("model.gguf"), peft, "-o", merged, "--type-adapted", "f32").done();
+            for (model, adapter) in
+                [(demo("model.gguf"), Some(&peft)), (demo("model.gguf"), Some(&gguf)), (merged, None)]
+            {
+                let found = loss(&model, adapter.map(PathBuf::as_path));
+                assert!((found - trained).abs() < 1e-4, "{method} {adapter:?}: {found} for {trained}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_folder_says_what_peft_expects() {
+    let folder = folder();
+    let out = folder.path().join("peft");
+    build("lora", &out, &["--alpha", "6", "--rslora"]).json();
+    let config: Value = serde_json::from_slice(&fs::read(out.join("adapter_config.json")).unwrap()).unwrap();
+    assert_eq!(
+        (&config["r"], &config["lora_alpha"], &config["use_rslora"]),
+        (&4.into(), &6.into(), &true.into())
+    );
+    // A is written as trained: near its initial values, which lie within 1 / sqrt(n).
+    let file = SafeTensors::open(&out.join("adapter_model.safetensors")).unwrap();
+    let a =
+        file.tensors().iter().find(|t| t.name.ends_with("layers.0.self_attn.q_proj.lora_A.weight")).unwrap();
+    let values = file.data(a).as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    let bound = 1.0 / (a.shape[1] as f32).sqrt() + 0.06;
+    assert!(values.clone().all(|x| x.abs() < bound) && values.clone().any(|x| x.abs() > 0.5 * bound));
+}
+
+#[test]
+fn scaling_back_scales_b_alone() {
+    let folder = folder();
+    let [whole, half] = ["whole", "half"].map(|name| folder.path().join(name));
+    build("lora", &whole, &[]).json();
+    build("lora", &half, &["--shrink", "0.5"]).json();
+    let words = |out: &Path| SafeTensors::open(&out.join("adapter_model.safetensors")).unwrap();
+    let (whole, half) = (words(&whole), words(&half));
+    for tensor in whole.tensors() {
+        let factor = if tensor.name.contains("lora_B") { 0.5 } else { 1.0 };
+        let [a, b] = [&whole, &half].map(|file| {
+            let bytes = file.data(file.tensor(&tensor.name).unwrap()).as_chunks::<4>().0.to_vec();
+            bytes.into_iter().map(f32::from_le_bytes).collect::<Vec<_>>()
+        });
+        assert!(a.iter().zip(&b).all(|(a, b)| (a * factor - b).abs() < 1e-7), "{}", tensor.name);
+    }
+}
+
+#[test]
+fn a_killed_run_resumes_to_the_same_bytes_at_any_thread_count() {
+    let folder = folder();
+    let bytes = |out: &Path| fs::read(out.join("adapter_model.safetensors")).unwrap();
+    for (method, protect) in [("lora", "none"), ("lora", "replay"), ("lora", "fisher"), ("lora-xs", "fisher")]
+    {
+        let path = |name: &str| folder.path().join(format!("{method}-{protect}-{name}"));
+        let all = ["--protect", protect, "--anchor-texts", "4", "--max-steps", "40", "--save-every", "3"];
+        let (whole, out) = (path("whole"), path("out"));
+        build(method, &whole, &[&all[..], &["--threads", "1"]].concat()).json();
+        killed(method, &out, &all);
+        build(method, &out, &[&all[..], &["--resume", "--threads", "2"]].concat()).json();
+        assert!(bytes(&whole) == bytes(&out), "{method} {protect}");
+        let other = build(method, &path("other"), &[&all[..], &["--resume"]].concat()).refusal();
+        assert!(other.contains("no checkpoint"), "{other}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_a_method_is_refused() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let line = build("lora", &path("a.safetensors"), &[]).refusal();
+    assert!(line.contains("a.safetensors") && line.contains("name a folder or a .gguf file"), "{line}");
+    for (method, more, wanted) in [
+        ("curlora", &["--alpha", "4"][..], "--alpha is for --method lora or lora-xs"),
+        ("curlora", &["--rslora"], "--rslora is for"),
+        ("lora", &["--scale", "2"], "--scale is for --method curlora"),
+        ("lora", &["--alpha", "0"], "--alpha 0 cannot be used"),
+        ("lora-xs", &["--rank", "100000"], "fewer than rank 100000"),
+    ] {
+        let line = build(method, &path("x"), more).refusal();
+        assert!(line.contains(wanted), "{line}");
+    }
+    let existing = path("existing");
+    fs::create_dir(&existing).unwrap();
+    fs::write(existing.join("mine"), "kept").unwrap();
+    let line = build("lora", &existing, &[]).refusal();
+    assert!(line.contains("existing") && line.contains("--force"), "{line}");
+    assert!(existing.join("mine").exists());
+}
+
+#[test]
+fn parts_of_fused_matrices_train_and_load_as_one() {
+    let folder = folder();
+    for family in ["phi3", "gpt2"] {
+        let family = Family::open(family);
+        let base = family.path(Container::Gguf);
+        let data = folder.path().join("data.jsonl");
+        fs::write(&data, "{\"text\": \"the small bird eats fish near the water\"}\n".repeat(8)).unwrap();
+        let losses = ["peft", "lora.gguf"].map(|name| {
+            let out = folder.path().join(name);
+            let answer = curmerge!(
+                "build",
+                base,
+                "--data",
+                data,
+                "--valid",
+                data,
+                "-o",
+                out,
+                "--method",
+                "lora",
+                "--targets",
+                "all",
+                "--rank",
+                "3",
+                "--alpha",
+                "5",
+                "--lr",
+                "0.02",
+                "--epochs",
+                "3",
+                "--force",
+                "--shrink",
+                "1",
+                "--json"
+            )
+            .json();
+            let right = last_validation(&answer);
+            let found = curmerge!("eval", base, "--data", data, "--adapter", out, "--json").json();
+            let found = found["loss"].as_f64().unwrap();
+            assert!((found - right).abs() < 1e-4, "{name}: {found} for {right}");
+            right
+        });
+        assert_eq!(losses[0], losses[1]);
+    }
+}
