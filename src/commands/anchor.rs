@@ -11,7 +11,10 @@ use super::kept::Kept;
 use super::report::progress;
 use crate::base::Base;
 use crate::model::Transformer;
-use crate::train::anchor::{Anchor, AnchorOptions, Prompts, budget::Budget};
+use crate::train::anchor::budget::{self, Budget};
+use crate::train::anchor::{Anchor, AnchorOptions, Prompts};
+use crate::train::data::Dataset;
+use crate::train::signal;
 use crate::{Error, Result};
 
 /// Texts on which a run measures what it forgot.
@@ -86,9 +89,26 @@ impl AnchorArgs {
         Ok(vec![("--anchor", source), ("--anchor-texts", texts.to_string())])
     }
 
-    /// The number of texts that make these passes through the model.
-    pub fn texts(&self, base: &Base, budget: &Budget, passes: usize) -> usize {
-        self.anchor_texts.map_or_else(|| budget.texts(length(base), passes), |texts| texts as usize)
+    /// The number of texts that make these passes through the model, within the budget. `selects` has the
+    /// examples and the seed of a selection by signal that reads the texts, too.
+    pub fn texts(
+        &self,
+        base: &Base,
+        budget: &Budget,
+        passes: usize,
+        selects: Option<(&Dataset, u64)>,
+    ) -> usize {
+        let length = length(base);
+        let within = || match selects {
+            None => budget.texts(length, passes),
+            Some((data, seed)) => {
+                let examples = signal::example_tokens(data, seed, length);
+                let texts = budget.texts_with_selection(length, passes, examples);
+                // More are for the penalty alone.
+                if passes > budget::WRITING { texts } else { texts.min(signal::TEXTS) }
+            }
+        };
+        self.anchor_texts.map_or_else(within, |texts| texts as usize)
     }
 
     /// The file that has the texts.

@@ -77,7 +77,7 @@ fn select_by_signal(base: &Base, args: &SelectArgs) -> Result<Adapter> {
     let longest = data.examples.iter().map(|example| example.tokens.len()).max().unwrap_or(0);
     model.for_context(longest.max(anchor::length(base)))?;
     let budget = Budget::new(model.parameters_per_token(), 0);
-    let count = args.anchor.texts(base, &budget, budget::WRITING);
+    let count = args.anchor.texts(base, &budget, budget::WRITING, Some((&data, selection.seed)));
     let kept = Kept::new(base, args.anchor.no_cache)?;
     let work = (count, selection.seed, args.memory);
     signal::adapter(selection, &mut model, &AnchorTexts::new(&args.anchor, (base, &kept), work), &data)

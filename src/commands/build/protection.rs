@@ -150,7 +150,8 @@ impl ProtectionArgs {
             _ => return 0,
         };
         let budget = Budget::new(model.parameters_per_token(), trained_tokens(data, options));
-        self.anchor.texts(base, &budget, passes)
+        let selects = (select == SelectBy::Signal).then_some((data, options.seed));
+        self.anchor.texts(base, &budget, passes, selects)
     }
 
     /// Whether a run, which may select by signal, reads the anchor.
