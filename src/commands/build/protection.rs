@@ -150,7 +150,7 @@ impl ProtectionArgs {
             _ => return 0,
         };
         let budget = Budget::new(model.parameters_per_token(), trained_tokens(data, options));
-        let selects = (select == SelectBy::Signal).then_some((data, options.seed));
+        let selects = by_signal.then_some((data, options.seed));
         self.anchor.texts(base, &budget, passes, selects)
     }
 
