@@ -11,15 +11,24 @@ use super::kept::Kept;
 use super::report::progress;
 use crate::base::Base;
 use crate::model::Transformer;
-use crate::train::anchor::{Anchor, AnchorOptions, Prompts, budget::Budget};
+use crate::train::anchor::budget::{self, Budget};
+use crate::train::anchor::{Anchor, AnchorOptions, Prompts};
+use crate::train::data::Dataset;
+use crate::train::signal;
 use crate::{Error, Result};
+
+/// Texts on which a run measures what it forgot.
+const MEASURED_TEXTS: usize = 48;
+/// Their seed differs from that of the penalty's texts by these bits.
+const MEASURED_SEED: u64 = 1 << 63;
 
 /// Texts of what the model is to keep.
 #[derive(Clone, Debug, Args)]
 pub struct AnchorArgs {
     /// Texts of what the model is to keep, for --protect fisher and replay and --select signal. `self`: the
-    /// model writes them itself; or a file of plain text.
-    #[arg(long, value_name = "self|FILE", default_value = "self", value_parser = parse_source)]
+    /// model writes them itself; a file of plain text; or none. What a run forgot is measured on new texts
+    /// that the model writes, except with none.
+    #[arg(long, value_name = "self|FILE|none", default_value = "self", value_parser = parse_source)]
     pub anchor: AnchorSource,
     /// The number of these texts, of 128 tokens each [default: 400; fewer if that takes more work than a
     /// minute of a model of 135 million parameters and than a fifth of the training].
@@ -38,17 +47,40 @@ pub enum AnchorSource {
     Written,
     /// A file has them.
     File(PathBuf),
+    /// There are none.
+    None,
 }
 
 fn parse_source(text: &str) -> std::result::Result<AnchorSource, std::convert::Infallible> {
-    Ok(if text == "self" { AnchorSource::Written } else { AnchorSource::File(text.into()) })
+    Ok(match text {
+        "self" => AnchorSource::Written,
+        "none" => AnchorSource::None,
+        path => AnchorSource::File(path.into()),
+    })
 }
 
 impl AnchorArgs {
+    /// Refuses `--anchor none` for an `option` that needs texts.
+    pub fn check(&self, option: &str) -> Result<()> {
+        if self.anchor == AnchorSource::None {
+            let problem = format!("{option} needs texts, and --anchor none gives it none");
+            return Err(Error::request(problem, "leave --anchor out"));
+        }
+        Ok(())
+    }
+
+    /// New texts of the base to measure what a run forgot, which the penalty does not use, with this seed.
+    /// `None` with `--anchor none`.
+    pub fn to_measure(&self) -> Option<Self> {
+        let measures = self.anchor != AnchorSource::None;
+        measures.then(|| Self { anchor: AnchorSource::Written, anchor_texts: None, ..self.clone() })
+    }
+
     /// What decides the texts, by option. `texts` is their number.
     pub fn settings(&self, texts: usize) -> Result<Vec<(&'static str, String)>> {
         let source = match &self.anchor {
             AnchorSource::Written => "self".to_owned(),
+            AnchorSource::None => "none".to_owned(),
             AnchorSource::File(path) => {
                 let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read the anchor", e))?;
                 format!("SHA-256 {}", sha256_hex(&bytes))
@@ -57,15 +89,32 @@ impl AnchorArgs {
         Ok(vec![("--anchor", source), ("--anchor-texts", texts.to_string())])
     }
 
-    /// The number of texts that make these passes through the model.
-    pub fn texts(&self, base: &Base, budget: &Budget, passes: usize) -> usize {
-        self.anchor_texts.map_or_else(|| budget.texts(length(base), passes), |texts| texts as usize)
+    /// The number of texts that make these passes through the model, within the budget. `selects` has the
+    /// examples and the seed of a selection by signal that reads the texts, too.
+    pub fn texts(
+        &self,
+        base: &Base,
+        budget: &Budget,
+        passes: usize,
+        selects: Option<(&Dataset, u64)>,
+    ) -> usize {
+        let length = length(base);
+        let within = || match selects {
+            None => budget.texts(length, passes),
+            Some((data, seed)) => {
+                let examples = signal::example_tokens(data, seed, length);
+                let texts = budget.texts_with_selection(length, passes, examples);
+                // More are for the penalty alone.
+                if passes > budget::WRITING { texts } else { texts.min(signal::TEXTS) }
+            }
+        };
+        self.anchor_texts.map_or_else(within, |texts| texts as usize)
     }
 
     /// The file that has the texts.
     pub fn file(&self) -> Option<&Path> {
         match &self.anchor {
-            AnchorSource::Written => None,
+            AnchorSource::Written | AnchorSource::None => None,
             AnchorSource::File(path) => Some(path),
         }
     }
@@ -99,11 +148,21 @@ impl<'b> AnchorTexts<'b> {
         Self { args, base, kept, count, seed, memory, made: OnceCell::new() }
     }
 
+    /// Texts to measure what a run forgot: not those of [`Self::new`] for the same seed.
+    pub fn to_measure(
+        args: &'b AnchorArgs,
+        (base, kept): (&'b Base, &'b Kept<'b>),
+        seed: u64,
+        memory: u64,
+    ) -> Self {
+        Self::new(args, (base, kept), (MEASURED_TEXTS, seed ^ MEASURED_SEED, memory))
+    }
+
     /// One line about the texts: what they are, and why.
     pub fn line(&self) -> String {
         let source = match self.args.anchor {
-            AnchorSource::Written => "that the model writes itself",
             AnchorSource::File(_) => "of --anchor",
+            _ => "that the model writes itself",
         };
         let (count, length) = (self.count, length(self.base));
         format!("anchor   {count} texts of {length} tokens {source}: examples of what it must keep\n")

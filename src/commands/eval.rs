@@ -28,6 +28,9 @@ pub struct EvalArgs {
     /// Test examples: accuracy by likelihood if they have "choices", else the mean loss.
     #[arg(long, value_name = "FILE", required_unless_present = "perplexity")]
     pub data: Option<PathBuf>,
+    /// Do not count the loss of the end-of-text token after completions and texts, which build trains.
+    #[arg(long, requires = "data")]
+    pub no_append_eos: bool,
     /// Let the model answer the examples itself, greedily up to the end of a line, and count the answers that
     /// are exactly the completion (or the assistant's last turn).
     #[arg(long, requires = "data")]
@@ -72,7 +75,8 @@ pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
             fields.insert("exact_match".into(), json!(result.exact_match));
             fields.insert("answers".into(), json!(result.answers));
         } else {
-            examples(&mut model, &tokenizer, template.as_ref(), path, &mut fields, &mut lines)?;
+            let append_eos = !args.no_append_eos;
+            examples(&mut model, &tokenizer, template.as_ref(), path, append_eos, &mut fields, &mut lines)?;
         }
     }
     if let (Some(path), Some(other)) = (&args.perplexity, &args.against) {
@@ -110,6 +114,7 @@ fn examples(
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
     path: &Path,
+    append_eos: bool,
     fields: &mut Map<String, serde_json::Value>,
     lines: &mut String,
 ) -> Result<()> {
@@ -127,7 +132,7 @@ fn examples(
         fields.insert("loss".into(), json!(result.loss));
         fields.insert("examples".into(), json!(result.examples));
     } else {
-        let options = DataOptions { max_seq_len: model.config().context, append_eos: false };
+        let options = DataOptions { max_seq_len: model.config().context, append_eos };
         let data = Dataset::read(path, tokenizer, template, &options)?;
         model.for_context(data.examples.iter().map(|e| e.tokens.len()).max().unwrap_or(0))?;
         let loss = mean_loss(model, &data);

@@ -7,7 +7,7 @@ use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
 use super::anchor::{self, AnchorArgs, AnchorTexts};
-use super::arguments::{ComputeArgs, SelectBy, SelectionArgs, parse_size};
+use super::arguments::{SelectBy, SelectionArgs, TrainingComputeArgs, parse_size};
 use super::build::ExampleArgs;
 use super::kept::Kept;
 use super::signal;
@@ -49,7 +49,7 @@ pub struct SignalArgs {
     pub anchor: AnchorArgs,
     /// How the model computes.
     #[command(flatten)]
-    pub compute: ComputeArgs,
+    pub compute: TrainingComputeArgs,
     /// For --select signal: upper limit of the memory for activations, then for packed weights.
     #[arg(long, default_value = "400M", value_name = "SIZE", value_parser = parse_size)]
     pub memory: u64,
@@ -69,14 +69,15 @@ fn select_by_signal(base: &Base, args: &SelectArgs) -> Result<Adapter> {
     let Some(path) = &args.data else {
         return Err(Error::request("--select signal has no examples", "name a file with --data"));
     };
+    args.anchor.check("--select signal")?;
     let tokenizer = base.tokenizer()?;
     let template = base.chat_template(&tokenizer)?;
     let data = Dataset::read(path, &tokenizer, template.as_ref(), &args.examples.options(base))?;
-    let mut model = Transformer::new(base)?.with_precision(args.compute.precision);
+    let mut model = Transformer::new(base)?.with_precision(args.compute.precision());
     let longest = data.examples.iter().map(|example| example.tokens.len()).max().unwrap_or(0);
     model.for_context(longest.max(anchor::length(base)))?;
     let budget = Budget::new(model.parameters_per_token(), 0);
-    let count = args.anchor.texts(base, &budget, budget::WRITING);
+    let count = args.anchor.texts(base, &budget, budget::WRITING, Some((&data, selection.seed)));
     let kept = Kept::new(base, args.anchor.no_cache)?;
     let work = (count, selection.seed, args.memory);
     signal::adapter(selection, &mut model, &AnchorTexts::new(&args.anchor, (base, &kept), work), &data)

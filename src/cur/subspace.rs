@@ -1,7 +1,7 @@
 //! The leading singular subspaces of a matrix, by block power iteration.
 //!
-//! Plain loops in f64 with + - * / and the exactly rounded square root, in a fixed order, so the result is the
-//! same bits on every machine.
+//! Plain loops in f64 with + - * / and the exactly rounded square root, in a fixed order, so the result is
+//! the same bits on every machine.
 
 use rayon::prelude::*;
 

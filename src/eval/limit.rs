@@ -16,8 +16,8 @@ const TRIALS: usize = 10;
 
 /// Multiplies what the model gained ([`Transformer::outer_mut`]) with the largest factor found, at most 1, at
 /// which KL(base || model) on the predictions of these batches is at most `max_kl`, nats a token. The
-/// divergence is about quadratic in the factor, so a few trials find it. Returns the factor and the divergence
-/// there.
+/// divergence is about quadratic in the factor, so a few trials find it. Returns the factor and the
+/// divergence there.
 ///
 /// # Errors
 /// Those of [`divergence`].

@@ -3,9 +3,9 @@
 //! llama.cpp computes `y + alpha / rank * B (A x)`, where rank is the length of B's rows. A has ggml's
 //! dimensions `[n, rank]` and B `[rank, m]`. They have the matrix's name with the suffixes `.lora_a` and
 //! `.lora_b`. llama.cpp requires `general.type`, `general.architecture`, `adapter.type` and
-//! `adapter.lora.alpha` (f32) and refuses other tensors (`llama_adapter_lora_init` in llama-adapter.cpp).
-//! For C U R, B = C and A = s U R times rank / alpha. Rows are in GGUF's order. A fused matrix has the factors
-//! of all its parts.
+//! `adapter.lora.alpha` (f32) and refuses other tensors (`llama_adapter_lora_init` in llama-adapter.cpp). For
+//! C U R, B = C and A = s U R times rank / alpha. Rows are in GGUF's order. A fused matrix has the factors of
+//! all its parts.
 
 use std::path::Path;
 

@@ -2,8 +2,9 @@
 //!
 //! The model computes `y + (x A) B`. Its inputs are `MODULE.lora_A.weight`, which is A `[n, rank]`, and
 //! `MODULE.lora_B.weight`, which is B `[rank, m]`. Modules have Hugging Face's names and order of rows. Olive
-//! names the inputs so, and [`OnnxOptions::lora_inputs`](crate::convert::OnnxOptions::lora_inputs) makes them.
-//! Here A is the transpose of s U R (or s A) and B the transpose of C (or B). A fused matrix has the factors of all its parts.
+//! names the inputs so, and [`OnnxOptions::lora_inputs`](crate::convert::OnnxOptions::lora_inputs) makes
+//! them. Here A is the transpose of s U R (or s A) and B the transpose of C (or B). A fused matrix has the
+//! factors of all its parts.
 
 use std::path::Path;
 

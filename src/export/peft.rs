@@ -3,8 +3,8 @@
 //! PEFT computes `y + lora_alpha / r * B (A x)`, with A `[r, n]` as `base_model.model.MODULE.lora_A.weight`
 //! and B `[m, r]` as `.lora_B.weight`, and rows in Hugging Face's order (`LoraConfig`,
 //! `LoraLayer.update_layer` and `get_peft_model_state_dict` in peft). The shapes are the same for modules
-//! that store `[in, out]`; `fan_in_fan_out` marks those. For C U R, B = C, A = s U R, and alpha is r. A
-//! fused matrix has the factors of all its parts. `r` is the largest rank, because some programs allocate `r` for
+//! that store `[in, out]`; `fan_in_fan_out` marks those. For C U R, B = C, A = s U R, and alpha is r. A fused
+//! matrix has the factors of all its parts. `r` is the largest rank, because some programs allocate `r` for
 //! every module. Module names and the order of rows come from the architecture's table, so the base may be a
 //! GGUF file or a folder.
 

@@ -65,8 +65,8 @@ impl<'a> Trained<'a> {
         matches!(self, Self::Lora(lora) if lora.options.rslora)
     }
 
-    /// The alpha of a module whose B has `rank` columns, and the factor that then remains for A. A LoRA keeps its
-    /// A as trained; C U R has no alpha of its own.
+    /// The alpha of a module whose B has `rank` columns, and the factor that then remains for A. A LoRA keeps
+    /// its A as trained; C U R has no alpha of its own.
     pub(super) fn alpha(self, rank: usize) -> (f32, f32) {
         match self {
             Self::Cur(adapter) => (rank as f32, adapter.scale),

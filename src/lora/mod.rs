@@ -146,22 +146,28 @@ impl Lora {
         Ok(Factors::new(c.collect(), p, rank, weight.cols()))
     }
 
-    /// The thin matrices of every target, for a model to run with: B, and A times `factor` times the adapter's own
-    /// scale. A fused matrix gives one target for each of its parts, with the same A.
+    /// The thin matrices of every target, for a model to run with: B, and A times `factor` times the
+    /// adapter's own scale. A fused matrix gives one target for each of its parts, with the same A.
     ///
     /// # Errors
-    /// Those of [`Self::factors`].
+    /// Those of [`Self::factors`]; a matrix that the model runs without adapters, such as an expert's.
     pub fn thin_targets(&self, base: &Base, factor: f32) -> Result<Vec<LoraTarget>> {
+        let adaptable = base.targets("all", None)?;
         let mut targets = Vec::new();
         for name in self.targets() {
             let weight = base.weight(name)?;
             let Factors { c, p, rank, .. } = self.factors(name, &weight, factor)?;
             let matrix = |rows, cols, values| Array2::from_shape_vec((rows, cols), values).expect(CHECKED);
             let (a, b) = (matrix(rank, weight.cols(), p), matrix(weight.rows(), rank, c));
-            let parts = base.parts(name);
+            let mut parts = base.parts(name);
             if parts.is_empty() {
-                targets.push(LoraTarget { name: name.into(), a, b, u: None });
-                continue;
+                parts.push((name.into(), 0..weight.rows() as u64));
+            }
+            if let Some((part, _)) = parts.iter().find(|(part, _)| !adaptable.contains(part)) {
+                let problem =
+                    format!("changes '{}', which a model runs without adapters", part.escape_debug());
+                let help = "merge the adapter, and use the merged model";
+                return Err(self.error(&self.targets[name].a.name, problem, help));
             }
             targets.extend(parts.into_iter().map(|(name, rows)| {
                 let b = b.slice(s![rows.start as usize..rows.end as usize, ..]).to_owned();

@@ -129,8 +129,9 @@ impl<'a, T: Real> FeedForward<'a, T> {
         matches!(self, Self::Mlp(mlp) if mlp.reads_input())
     }
 
-    /// dL/dx `[tokens, d_model]` with respect to the normed input x, from g = dL/dy, what the down projection's
-    /// term saved, and x if the network [reads it](Self::reads_input); gives the gradients of terms to `sink`.
+    /// dL/dx `[tokens, d_model]` with respect to the normed input x, from g = dL/dy, what the down
+    /// projection's term saved, and x if the network [reads it](Self::reads_input); gives the gradients of
+    /// terms to `sink`.
     pub fn backward(
         &self,
         g: CowArray<T, Ix2>,

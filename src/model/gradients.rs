@@ -41,7 +41,8 @@ impl<T: Real> Transformer<'_, T> {
     }
 
     /// The log-probabilities of the batch's predictions, and the gradient of `-weight * sum(log_probs)` with
-    /// respect to each trained matrix, of its shape. The backward pass ends at the lowest block that has a term.
+    /// respect to each trained matrix, of its shape. The backward pass ends at the lowest block that has a
+    /// term.
     pub fn gradients(&self, batch: &Batch, weight: f64) -> (Vec<f64>, Vec<Array2<T>>) {
         self.gradients_from(self.forward_frozen(batch), batch, weight)
     }

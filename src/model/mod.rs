@@ -39,7 +39,7 @@ pub use adapted_matrix::AdaptedMatrix;
 pub use batch::{Batch, input_tokens};
 pub use generate::Generator;
 pub use linear::Linear;
-pub use lm_head::{Comparison, Prediction};
+pub use lm_head::{Comparison, PackedHead, Prediction};
 pub use sampler::Sampler;
 pub use terms::{BackwardPass, CurTerm, LoraTerm, LoraXsTerm, Probe, Term, TermSink};
 pub use transformer::Transformer;

@@ -6,6 +6,7 @@ use ndarray::{Array2, Axis, s};
 use rand_chacha::ChaCha20Rng;
 
 use super::attention::{self, SequenceRows};
+use super::lm_head::PackedHead;
 use super::sampler::likeliest;
 use super::transformer::Transformer;
 use crate::kernels::Real;
@@ -22,9 +23,19 @@ impl<T: Real> Transformer<'_, T> {
         (2 * self.blocks.len() * width * size_of::<T>()) as u64
     }
 
+    /// The LM head packed for [`Self::write`].
+    pub fn pack_head(&self) -> PackedHead<T> {
+        self.head.pack()
+    }
+
+    /// The bytes of [`Self::pack_head`].
+    pub fn packed_head_bytes(&self) -> u64 {
+        self.head.packed_bytes::<T>()
+    }
+
     /// Extends each of `prompts` (at least one token each) to `length` tokens, sampled at a
     /// temperature of 1 with the generator of its own. All sequences pass through the model together, a
-    /// token of each at a time. `on_token` gets the number of tokens that every sequence has.
+    /// token of each at a time, which is faster with the `head` packed. `on_token` gets the number of tokens that every sequence has.
     ///
     /// A text depends on its prompt and its generator alone, not on the others.
     ///
@@ -35,6 +46,7 @@ impl<T: Real> Transformer<'_, T> {
         prompts: &[Vec<u32>],
         length: usize,
         generators: &mut [ChaCha20Rng],
+        head: Option<&PackedHead<T>>,
         mut on_token: impl FnMut(usize),
     ) -> Vec<Vec<u32>> {
         assert_eq!(prompts.len(), generators.len(), "a generator for each prompt");
@@ -46,7 +58,7 @@ impl<T: Real> Transformer<'_, T> {
                 .zip(&texts.texts)
                 .map(|(generator, text)| if text.len() == end { uniform(generator) } else { 0.0 })
                 .collect();
-            texts.push(&self.head.sample(hidden.view(), &points));
+            texts.push(&self.head.sample(hidden.view(), &points, head));
             on_token(texts.next.end);
         }
         texts.texts

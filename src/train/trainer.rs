@@ -301,8 +301,8 @@ fn set(model: &mut Transformer<'_, f32>, matrices: &[Array2<f32>]) {
     model.trainable_mut().into_iter().zip(matrices).for_each(|(u, value)| u.assign(value));
 }
 
-/// Sets each trained matrix to its value. What the [outer ones](Transformer::outer_slots) gained since `initial`
-/// is multiplied by `factor`, and so is what the model gained: all of U, or B of a LoRA alone.
+/// Sets each trained matrix to its value. What the [outer ones](Transformer::outer_slots) gained since
+/// `initial` is multiplied by `factor`, and so is what the model gained: all of U, or B of a LoRA alone.
 fn set_shrunk(
     model: &mut Transformer<'_, f32>,
     matrices: &[Array2<f32>],

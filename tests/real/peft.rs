@@ -1,5 +1,5 @@
-//! LoRA adapters compared with PEFT: it loads those that `export` writes, `merge` merges those that PEFT makes,
-//! and `build --method lora` trains as PEFT and torch do.
+//! LoRA adapters compared with PEFT: it loads those that `export` writes, `merge` merges those that PEFT
+//! makes, and `build --method lora` trains as PEFT and torch do.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -76,8 +76,8 @@ fn train_with_peft(folder: &Path, adapter: &Path, rates: &[f64], batches: &[Vec<
     environment::answer("peft_train.py", &words, job.to_string().as_bytes())
 }
 
-/// The largest difference between our matrices and those of PEFT's parameters, relative to the largest number of
-/// each kind, A or B.
+/// The largest difference between our matrices and those of PEFT's parameters, relative to the largest number
+/// of each kind, A or B.
 fn off(base: &Base, lora: &TrainedLora, ours: &[Array2<f32>], theirs: &Value) -> [f64; 2] {
     let (mut off, mut size) = ([0.0f64; 2], [0.0f64; 2]);
     for (target, pair) in lora.targets.iter().zip(ours.chunks_exact(2)) {
@@ -153,7 +153,9 @@ fn check_training(name: &str, path: &Path, targets: &str, rslora: bool) {
         losses[0],
         losses[losses.len() - 1],
     );
-    assert!(worst < 1e-4 && losses[losses.len() - 1] < 0.97 * losses[0], "{name}: {losses:?}");
+    let [first, second] =
+        [&losses[..losses.len() / 2], &losses[losses.len() / 2..]].map(|l| l.iter().sum::<f64>());
+    assert!(worst < 1e-4 && second < first, "{name}: {losses:?}");
 
     // The gradients where neither A nor B is zero.
     model.store_lora(&mut lora.targets);

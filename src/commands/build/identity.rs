@@ -19,7 +19,7 @@ pub(super) fn of(
     args: &BuildArgs,
     base: &Base,
     trainee: &Trainee,
-    Examples { data, valid }: &Examples,
+    Examples { data, valid, held_out }: &Examples,
     texts: usize,
 ) -> Result<Identity> {
     let none = || "none".to_owned();
@@ -36,12 +36,13 @@ pub(super) fn of(
     settings.extend([
         ("base", format!("{} ({}, {})", base.name(), base.architecture().name, base.container())),
         ("--data", digest(&data.sha256)),
-        ("--valid", valid.as_ref().map_or_else(none, |valid| digest(&valid.sha256))),
+        ("--valid", valid.as_ref().filter(|_| !held_out).map_or_else(none, |valid| digest(&valid.sha256))),
+        ("examples", data.examples.len().to_string()),
         ("--init", init),
         ("--seed", args.selection.seed.to_string()),
         ("--max-seq-len", args.examples.max_seq_len.to_string()),
-        ("--append-eos", args.examples.append_eos.to_string()),
-        ("--precision", args.compute.precision.name().to_owned()),
+        ("--append-eos", (!args.examples.no_append_eos).to_string()),
+        ("--precision", args.compute.precision().name().to_owned()),
     ]);
     Ok(Identity {
         settings: settings.into_iter().map(|(option, value)| (option.to_owned(), value)).collect(),

@@ -23,7 +23,8 @@ pub enum Method {
     Curlora,
     /// W + alpha / rank B A: A and B are trained (arXiv 2106.09685).
     Lora,
-    /// W + alpha / rank B U A with the leading singular vectors of W as A and B: U is trained (arXiv 2405.17604).
+    /// W + alpha / rank B U A with the leading singular vectors of W as A and B: U is trained (arXiv
+    /// 2405.17604).
     LoraXs,
 }
 

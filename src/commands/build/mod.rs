@@ -3,6 +3,7 @@
 mod examples;
 mod identity;
 mod introduction;
+mod measured;
 mod method;
 mod outcome;
 mod output;
@@ -18,7 +19,7 @@ use clap::Args;
 use curmerge_formats::adapter::Training;
 
 use super::anchor::{self, AnchorTexts};
-use super::arguments::{ComputeArgs, SelectBy, SelectionArgs};
+use super::arguments::{SelectBy, SelectionArgs, TrainingComputeArgs};
 use super::interrupt;
 use super::kept::Kept;
 use super::report::{progress::TrainingProgress, terminal};
@@ -29,6 +30,7 @@ use crate::train::{self, End, Observer, Penalty, State, TrainOptions, TrainRepor
 use crate::{Error, Result};
 pub use examples::ExampleArgs;
 use examples::Examples;
+use measured::Yardstick;
 use method::{MethodArgs, Trainee};
 use outcome::Outcome;
 use output::Output;
@@ -50,11 +52,11 @@ pub struct BuildArgs {
     pub examples: ExampleArgs,
     /// Print the first example as the model will see it, with the target tokens marked, and do not train. It
     /// takes no options of training.
-    #[arg(long, conflicts_with_all = ["output", "force", "MethodArgs", "SelectionArgs", "TrainingArgs", "ProtectionArgs", "AnchorArgs", "ComputeArgs", "SavingArgs"])]
+    #[arg(long, conflicts_with_all = ["output", "force", "MethodArgs", "SelectionArgs", "TrainingArgs", "ProtectionArgs", "AnchorArgs", "TrainingComputeArgs", "SavingArgs"])]
     pub show_sample: bool,
-    /// What to write; the ending says in which form. A name without an ending, or with a / at the end: a LoRA as
-    /// a folder, for PEFT. `.gguf`: a LoRA for llama.cpp. Any other, such as `.safetensors`: curmerge's adapter,
-    /// which is for --method curlora.
+    /// What to write; the ending says in which form. A name without an ending, or with a / at the end: a LoRA
+    /// as a folder, for PEFT. `.gguf`: a LoRA for llama.cpp. Any other, such as `.safetensors`: curmerge's
+    /// adapter, which is for --method curlora.
     #[arg(short, long, value_name = "ADAPTER", required_unless_present = "show_sample")]
     pub output: Option<PathBuf>,
     /// Replace an existing folder.
@@ -74,7 +76,7 @@ pub struct BuildArgs {
     pub protection: ProtectionArgs,
     /// How the model computes.
     #[command(flatten)]
-    pub compute: ComputeArgs,
+    pub compute: TrainingComputeArgs,
     /// Checkpoints and logs.
     #[command(flatten)]
     pub saving: SavingArgs,
@@ -104,8 +106,15 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let count = args.protection.anchor_texts(&frozen, run, args.selects_by_signal());
     let kept = Kept::new(&base, args.protection.anchor.no_cache)?;
     let texts = AnchorTexts::new(&args.protection.anchor, (&base, &kept), (count, seed, options.memory));
+    let own = args.protection.anchor.to_measure();
+    let new_texts =
+        own.as_ref().map(|own| AnchorTexts::to_measure(own, (&base, &kept), seed, options.memory));
     if !json && count > 0 {
         terminal::print(&texts.line())?;
+    }
+    if let Some(new_texts) = &new_texts {
+        // Before training, so that nothing that fails here costs the result.
+        new_texts.get(&mut frozen)?;
     }
     let mut trainee = Trainee::new(args, &mut frozen, &texts, &examples.data)?;
     let mut model = frozen;
@@ -125,7 +134,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let earlier_tokens = resumed.as_ref().map_or(0, |state| state.progress.tokens);
     if !json {
         let steps = options.steps(examples.data.examples.len());
-        introduction::print(&base, &examples.data, &trainee, steps, resumed_at)?;
+        introduction::print(&base, &examples, &trainee, steps, resumed_at)?;
     }
 
     // Before training, so that a file that goes missing meanwhile does not cost the result.
@@ -137,6 +146,9 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     let report = report.map_err(|error| without_adapter(error, checkpoints.as_ref()))?;
 
+    let yardstick = Yardstick::new(&mut model, new_texts.as_ref(), options.memory)?;
+    let limit =
+        args.protection.max_forgetting.map(|max_kl| yardstick.limit(&mut model, max_kl)).transpose()?;
     let max_seq_len = args.examples.max_seq_len.into();
     let training = Training { max_seq_len, protection, ..report.record(&examples.data, &options) };
     trainee.store(&mut model, training);
@@ -145,10 +157,21 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     if let (Some(file), None) = (&checkpoints, checkpoint) {
         file.remove()?;
     }
-    let data = &examples.data;
-    let output = &output;
-    let outcome =
-        Outcome { output, data, trainee: &trainee, report, seconds, resumed_at, earlier_tokens, checkpoint };
+    // Whoever stops a run wants the adapter now.
+    let measures = report.end != End::Stopped;
+    let measured = measures.then(|| yardstick.measure(&model, &examples)).transpose()?;
+    let outcome = Outcome {
+        output: &output,
+        data: &examples.data,
+        trainee: &trainee,
+        report,
+        seconds,
+        resumed_at,
+        earlier_tokens,
+        checkpoint,
+        limit,
+        measured,
+    };
     match json {
         true => terminal::print_json(&outcome.json()),
         false => terminal::print(&outcome.text(options.shrink)?),
@@ -167,9 +190,8 @@ fn inputs<'a>(args: &'a BuildArgs, base: &'a Base) -> Vec<&'a Path> {
 
 /// The model without an adapter, prepared for the longest example and text.
 fn frozen_model<'b>(args: &BuildArgs, base: &'b Base, examples: &Examples) -> Result<Transformer<'b, f32>> {
-    let mut model = Transformer::new(base)?.with_precision(args.compute.precision);
-    let texts = if args.reads_anchor() { anchor::length(base) } else { 0 };
-    model.for_context(examples.max_tokens().max(texts))?;
+    let mut model = Transformer::new(base)?.with_precision(args.compute.precision());
+    model.for_context(examples.max_tokens().max(anchor::length(base)))?;
     Ok(model)
 }
 
@@ -202,7 +224,7 @@ fn train(
     run: Run<'_>,
     checkpoints: Option<&mut CheckpointFile<'_>>,
 ) -> Result<TrainReport> {
-    let Examples { data, valid } = examples;
+    let Examples { data, valid, .. } = examples;
     let Run { options, penalty, resumed } = run;
     let resumed_at = resumed.as_ref().map(|state| state.progress.steps());
     let mut logs = args.saving.logs(resumed_at)?;

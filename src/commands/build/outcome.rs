@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::measured::Measured;
 use super::method::Trainee;
 use super::output::Output;
 use crate::train::data::Dataset;
@@ -25,6 +26,10 @@ pub(super) struct Outcome<'a> {
     pub(super) earlier_tokens: u64,
     /// The file to resume from, if the run was stopped.
     pub(super) checkpoint: Option<&'a Path>,
+    /// The factor of `--max-forgetting` on what the model gained.
+    pub(super) limit: Option<f64>,
+    /// What was learned and forgotten, unless the run was stopped.
+    pub(super) measured: Option<Measured>,
 }
 
 impl Outcome<'_> {
@@ -36,7 +41,7 @@ impl Outcome<'_> {
     pub(super) fn json(&self) -> Value {
         let Self { report, data, .. } = self;
         let validation = report.progress.validation.iter().map(|(s, l)| json!({"steps": s, "loss": l}));
-        json!({
+        let mut json = json!({
             "adapter": self.output.path(),
             "steps": report.progress.steps(),
             "planned_steps": report.planned_steps,
@@ -57,7 +62,12 @@ impl Outcome<'_> {
             "losses": report.progress.losses,
             "validation": validation.collect::<Vec<_>>(),
             "trained_numbers": self.trainee.trained_numbers(),
-        })
+            "limit_factor": self.limit,
+        });
+        if let (Some(measured), Some(fields)) = (&self.measured, json.as_object_mut()) {
+            measured.json(fields);
+        }
+        json
     }
 
     /// For a terminal. U was multiplied by `shrink`.
@@ -88,6 +98,12 @@ impl Outcome<'_> {
         }
         if report.kept_steps < steps {
             text += &format!("kept     the matrices after step {}, the best on --valid\n", report.kept_steps);
+        }
+        if let Some(factor) = self.limit.filter(|factor| *factor < 1.0) {
+            text += &format!("scaled   what was gained by {factor:.3}, to keep --max-forgetting\n");
+        }
+        if let Some(measured) = &self.measured {
+            text += &measured.text();
         }
         let file = output.file();
         let bytes = std::fs::metadata(&file).map_err(|e| Error::io(&file, "read", e))?.len();

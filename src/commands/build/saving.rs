@@ -20,8 +20,8 @@ pub struct SavingArgs {
     /// step. The file is removed when the run is over and the adapter is written.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub save_every: Option<u64>,
-    /// Resume from ADAPTER.checkpoint, with the same command line. On the same kind of processor the adapter has
-    /// the same bytes as if the run had never stopped. Only --threads, --save-every, --metrics and
+    /// Resume from ADAPTER.checkpoint, with the same command line. On the same kind of processor the adapter
+    /// has the same bytes as if the run had never stopped. Only --threads, --save-every, --metrics and
     /// --tensorboard may differ.
     #[arg(long)]
     pub resume: bool,
@@ -41,8 +41,8 @@ impl SavingArgs {
         self.save_every.is_some() || self.resume
     }
 
-    /// Refuses files beside the output that cannot be written or that would replace an input, another output, or
-    /// the checkpoint of an unfinished run.
+    /// Refuses files beside the output that cannot be written or that would replace an input, another
+    /// output, or the checkpoint of an unfinished run.
     pub(super) fn check(&self, output: &Path, inputs: &[&Path]) -> Result<()> {
         let checkpoint = CheckpointFile::beside(output);
         if self.checkpoints() {

@@ -17,6 +17,10 @@ pub struct TrainingArgs {
     /// Examples to measure the loss on after each epoch and at the end.
     #[arg(long, value_name = "FILE")]
     pub valid: Option<PathBuf>,
+    /// Train on all examples. Without --valid, one in 20 is held out (at most 200) if there are 100 or more,
+    /// to measure what is learned.
+    #[arg(long, conflicts_with = "valid")]
+    pub no_hold_out: bool,
     /// Measure it every N steps instead, and at the end.
     #[arg(long, value_name = "N", requires = "valid", value_parser = clap::value_parser!(u64).range(1..))]
     pub valid_every: Option<u64>,
@@ -77,6 +81,7 @@ impl TrainingArgs {
         // Without `..`, so that a new option does not compile until it is handled here.
         let Self {
             valid: _,
+            no_hold_out: _,
             valid_every,
             patience,
             scale: _,
@@ -114,6 +119,7 @@ impl TrainingArgs {
         // Without `..`, on both sides: neither an option here nor one of the library can be forgotten.
         let &Self {
             valid: _,
+            no_hold_out: _,
             valid_every,
             patience,
             scale: _,

@@ -39,10 +39,28 @@ pub struct LmHead<'a> {
     pub precision: Precision,
 }
 
+/// The matrix packed for logits, one block of the vocabulary after another.
+#[derive(Debug)]
+pub struct PackedHead<T: Real>(Vec<T::PackedRhs>);
+
 impl<'a> LmHead<'a> {
     /// A head over this matrix, whose logits are scaled and then soft-capped.
     pub fn new(weight: Weight<'a>, scale: f64, soft_cap: Option<f64>) -> Self {
         Self { weight, scale, soft_cap, precision: Precision::F32 }
+    }
+
+    /// Packs the whole matrix, for many passes over few hidden states.
+    pub fn pack<T: Real>(&self) -> PackedHead<T> {
+        let pack = |vocab| {
+            let packed = packing::weight_transposed::<T>(&self.weight, vocab, self.precision);
+            T::shrink_to_fit(packed)
+        };
+        PackedHead(self.row_blocks().map(pack).collect())
+    }
+
+    /// The bytes of [`Self::pack`].
+    pub fn packed_bytes<T: Real>(&self) -> u64 {
+        T::packed_bytes(self.weight.rows(), self.weight.cols(), self.precision)
     }
 
     /// Turns products into logits.

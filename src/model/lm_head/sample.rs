@@ -7,7 +7,7 @@
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use super::{CONTIGUOUS, LmHead, TILE};
+use super::{CONTIGUOUS, LmHead, PackedHead, TILE};
 use crate::kernels::{Real, reduce, softmax};
 use crate::model::packing;
 
@@ -25,17 +25,29 @@ const KEPT_BYTES: usize = 64 << 20;
 
 impl LmHead<'_> {
     /// A token for each row of `hidden` `[rows, d_model]`, sampled at a temperature of 1 by the row's
-    /// number in [0, 1).
-    pub fn sample<T: Real>(&self, hidden: ArrayView2<T>, points: &[f64]) -> Vec<u32> {
+    /// number in [0, 1). Without `packed`, the matrix is packed for the moment.
+    pub fn sample<T: Real>(
+        &self,
+        hidden: ArrayView2<T>,
+        points: &[f64],
+        packed: Option<&PackedHead<T>>,
+    ) -> Vec<u32> {
         let blocks: Vec<_> = self.row_blocks().collect();
         let mut parts: Vec<Vec<Part>> = vec![Vec::with_capacity(blocks.len()); hidden.nrows()];
         let tiles: Vec<T::PackedLhs<'_>> = self.tiles(hidden).collect();
         let keeps = hidden.nrows() * self.weight.rows() * size_of::<T>() <= KEPT_BYTES;
         let mut kept: Vec<Vec<Array2<T>>> = Vec::new();
-        for vocab in &blocks {
-            let w = packing::weight_transposed::<T>(&self.weight, vocab.clone(), self.precision);
+        for (block, vocab) in blocks.iter().enumerate() {
+            let made;
+            let w = match packed {
+                Some(PackedHead(packed)) => &packed[block],
+                None => {
+                    made = packing::weight_transposed::<T>(&self.weight, vocab.clone(), self.precision);
+                    &made
+                }
+            };
             let exps = parts.par_chunks_mut(TILE).zip(&tiles).map(|(parts, hidden)| {
-                let mut logits = self.tile_logits::<T>(hidden, &w, vocab.len());
+                let mut logits = self.tile_logits::<T>(hidden, w, vocab.len());
                 for (mut logits, parts) in logits.rows_mut().into_iter().zip(parts) {
                     parts.push(part(logits.as_slice_mut().expect(CONTIGUOUS)));
                 }

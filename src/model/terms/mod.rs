@@ -26,7 +26,8 @@ const TILE: usize = 64;
 /// What a method adds to y = x W^T.
 pub trait Term<T: Real>: Debug + Send + Sync {
     /// Adds the term to y, which is x W^T `[tokens, m]` in full. x is packed for products of this precision.
-    /// Returns what [`Self::backward`] needs of each token, `[tokens, `[`saved_values`](Self::saved_values)`]`.
+    /// Returns what [`Self::backward`] needs of each token, `[tokens,
+    /// `[`saved_values`](Self::saved_values)`]`.
     fn forward(&self, x: &T::PackedLhs<'_>, precision: Precision, y: &mut Array2<T>) -> Array2<T>;
 
     /// Numbers that [`Self::forward`] saves of each token.
@@ -37,8 +38,8 @@ pub trait Term<T: Real>: Debug + Send + Sync {
         false
     }
 
-    /// Gives the gradient of each trained matrix to `sink`. If the pass wants dL/dx, adds it, the part through
-    /// W included.
+    /// Gives the gradient of each trained matrix to `sink`. If the pass wants dL/dx, adds it, the part
+    /// through W included.
     fn backward(&self, pass: BackwardPass<'_, '_, T>, sink: &mut dyn TermSink<T>);
 
     /// The slot of the first trained matrix. The others follow it.

@@ -82,7 +82,7 @@ fn samples_invert_the_cumulative_distribution() {
         let batch = batch();
         let (hidden, logits) = (adapted.hidden_states(&batch), adapted.logits(&batch));
         for point in [0.0, 0.1, 0.5, 0.93, 0.999_999] {
-            let found = adapted.head.sample(hidden.view(), &vec![point; hidden.nrows()]);
+            let found = adapted.head.sample(hidden.view(), &vec![point; hidden.nrows()], None);
             for (row, token) in logits.rows().into_iter().zip(found) {
                 let mut rest = point;
                 let right = log_softmax(row).iter().position(|p| {

@@ -1,5 +1,5 @@
-//! The terms of LoRA and LoRA-XS: gradients against finite differences in f64, and changes that must not affect
-//! the result.
+//! The terms of LoRA and LoRA-XS: gradients against finite differences in f64, and changes that must not
+//! affect the result.
 
 use ndarray::{Array2, s};
 use rand_chacha::ChaCha20Rng;

@@ -25,7 +25,16 @@ fn texts_written_together_are_those_written_alone() {
         let (prompts, length) = ([vec![3, 1], vec![7, 9, 2, 4], vec![5, 8]], 12);
         let generator = |i: usize| ChaCha20Rng::seed_from_u64(i as u64);
         let mut generators: Vec<_> = (0..prompts.len()).map(generator).collect();
-        let texts = model.write(&prompts, length, &mut generators, |_| ());
+        let head = model.pack_head();
+        let texts = model.write(&prompts, length, &mut generators, Some(&head), |_| ());
+        let unpacked = model.write(
+            &prompts,
+            length,
+            &mut (0..prompts.len()).map(generator).collect::<Vec<_>>(),
+            None,
+            |_| (),
+        );
+        assert_eq!(unpacked, texts);
         for (i, (text, prompt)) in texts.iter().zip(&prompts).enumerate() {
             let mut random = generator(i);
             assert!(text.len() == length && text.starts_with(prompt), "{text:?}");

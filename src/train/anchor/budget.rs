@@ -2,6 +2,7 @@
 //! the same command gives the same bytes on every machine.
 
 use super::AnchorOptions;
+use crate::train::signal;
 
 /// What the anchor may always take, in parameters times tokens: a minute of SmolLM2-135M on two cores with
 /// AVX-512 BF16.
@@ -16,6 +17,8 @@ const FEWEST: usize = 32;
 pub const WRITING: usize = 1;
 /// The passes of a text for the [Fisher information](crate::train::fisher).
 pub const FISHER: usize = 2;
+/// The passes of a text or an example for a [selection by signal](crate::train::signal), which reads twice.
+const SELECTION: usize = 4;
 
 /// The work that the anchor may take.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,6 +41,15 @@ impl Budget {
         let texts = self.tokens / (length * passes).max(1) as f64;
         (texts as usize).clamp(FEWEST, AnchorOptions::default().texts)
     }
+
+    /// [`Self::texts`] beside a selection by signal that reads this many tokens of examples.
+    pub fn texts_with_selection(&self, length: usize, passes: usize, example_tokens: usize) -> usize {
+        let reading = SELECTION * (signal::TEXTS * length + example_tokens);
+        let rest = Self { tokens: (self.tokens - reading as f64).max(0.0) };
+        let all = rest.texts(length, passes);
+        // With fewer texts, the selection reads all of them, and as many tokens of examples.
+        if all >= signal::TEXTS { all } else { self.texts(length, passes + 2 * SELECTION).min(signal::TEXTS) }
+    }
 }
 
 #[cfg(test)]
@@ -54,5 +66,14 @@ mod tests {
         assert_eq!(texts(7_000_000_000, 100_000), 104);
         assert_eq!(texts(7_000_000_000, u64::MAX), 400);
         assert_eq!(Budget::new(0, 0).texts(0, 0), 400);
+    }
+
+    #[test]
+    fn a_selection_takes_its_part() {
+        let texts = |parameters| Budget::new(parameters, 0).texts_with_selection(128, 3, 7400);
+        assert_eq!(texts(1_000_000), 400);
+        assert_eq!(texts(134_500_000), 195);
+        assert_eq!(texts(300_000_000), 49);
+        assert_eq!(texts(7_000_000_000), 32);
     }
 }

@@ -15,7 +15,7 @@ pub fn backward_with_sampled_labels(
 ) {
     model.backward_from(model.forward_frozen(batch), batch, sink, |head, hidden| {
         let points: Vec<f64> = (0..hidden.nrows()).map(|_| uniform(random)).collect();
-        let labels = head.sample(hidden, &points);
+        let labels = head.sample(hidden, &points, None);
         ((), head.loss_backward(hidden, &labels, 1.0).1)
     });
 }

@@ -8,7 +8,7 @@ use super::stored::texts_sha256;
 use crate::Result;
 use crate::chat::{ChatTemplate, Message};
 use crate::kernels::random::uniform;
-use crate::model::Transformer;
+use crate::model::{PackedHead, Transformer};
 use crate::tokenizer::Tokenizer;
 
 /// How many texts the model writes, and how long they are.
@@ -98,7 +98,7 @@ impl Prompts {
     ) -> Anchor {
         let Self { prompts, plain, length, end, mut generators } = self;
         let count = prompts.len();
-        let group = group_size(model, length, memory);
+        let (group, head) = divide_memory(model, length, memory);
         let mut texts = Vec::with_capacity(count);
         // Prompts of one length pass through the model together.
         for range in [0..plain, plain..count] {
@@ -106,7 +106,7 @@ impl Prompts {
             for (prompts, generators) in prompts.chunks(group).zip(generators.chunks_mut(group)) {
                 let (done, new) = (texts.len() * length, prompts.len());
                 let on_token = |tokens| progress(done + new * tokens, count * length);
-                texts.extend(model.write(prompts, length, generators, on_token));
+                texts.extend(model.write(prompts, length, generators, head.as_ref(), on_token));
             }
         }
         texts.iter_mut().for_each(|text| cut(text, end));
@@ -115,13 +115,19 @@ impl Prompts {
     }
 }
 
-/// How many texts are written together: half of the memory holds their keys and values, and what remains
-/// the weights packed for products.
-fn group_size(model: &mut Transformer<'_, f32>, length: usize, memory: u64) -> usize {
+/// How many texts are written together, and the packed LM head: a third of the memory holds their keys and
+/// values, and what remains holds the head, then other weights packed for products.
+fn divide_memory(
+    model: &mut Transformer<'_, f32>,
+    length: usize,
+    memory: u64,
+) -> (usize, Option<PackedHead<f32>>) {
     let bytes_a_text = model.kv_cache_bytes_per_token().saturating_mul(length as u64).max(1);
-    let group = (memory / 2 / bytes_a_text).clamp(1, MAX_GROUP);
-    model.cache_packed_weights_forward(memory.saturating_sub(group * bytes_a_text));
-    group as usize
+    let group = (memory / 3 / bytes_a_text).clamp(1, MAX_GROUP);
+    let remaining = memory.saturating_sub(group * bytes_a_text);
+    let after_head = remaining.checked_sub(model.packed_head_bytes());
+    model.cache_packed_weights_forward(after_head.unwrap_or(remaining));
+    (group as usize, after_head.map(|_| model.pack_head()))
 }
 
 /// BOS, if the tokenizer adds one, and a token drawn uniformly from those that spell ordinary text.

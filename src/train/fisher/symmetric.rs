@@ -1,4 +1,5 @@
-//! Symmetric matrices of which each pair of equal numbers is kept once: second moments of inputs and gradients.
+//! Symmetric matrices of which each pair of equal numbers is kept once: second moments of inputs and
+//! gradients.
 //!
 //! A matrix `[n, n]` is cut into blocks of [`BLOCK`] rows. Of each, the columns from its own first row on are
 //! kept.

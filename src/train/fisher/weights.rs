@@ -102,9 +102,9 @@ impl TermSink<f32> for Texts<'_> {
 }
 
 impl WeightFisher {
-    /// The Fisher information of the matrices that the LoRA attached to `model` changes, on these texts. B must
-    /// be zero. Labels are sampled with `seed`. Activations and packed weights take at most `memory` bytes, which does
-    /// not change the result. `progress` gets the texts done and their number.
+    /// The Fisher information of the matrices that the LoRA attached to `model` changes, on these texts. B
+    /// must be zero. Labels are sampled with `seed`. Activations and packed weights take at most `memory`
+    /// bytes, which does not change the result. `progress` gets the texts done and their number.
     pub fn estimate(
         model: &mut Transformer<'_, f32>,
         anchor: &Anchor,

@@ -48,7 +48,7 @@ pub const TEXTS: usize = 100;
 pub const EXAMPLES: usize = 200;
 /// The most tokens of examples that are used, for each of the anchor: so a budget for the anchor is one for
 /// them, too.
-const TOKENS_EACH: usize = 2;
+const TOKENS_EACH: usize = 1;
 /// Tokens that go through the model at a time, in whole texts: whatever the memory, so that sums are rounded
 /// alike.
 const TOKENS: usize = 512;
@@ -309,6 +309,12 @@ fn ridge(diagonal: &[f64]) -> f64 {
 fn spread(anchor: &Anchor) -> Anchor {
     let (all, count) = (anchor.texts.len(), anchor.texts.len().min(TEXTS));
     Anchor { texts: (0..count).map(|i| anchor.texts[i * all / count].clone()).collect() }
+}
+
+/// The tokens of examples that a selection with this seed reads, beside [`TEXTS`] texts of `length` tokens.
+pub fn example_tokens(data: &Dataset, seed: u64, length: usize) -> usize {
+    let examples = some_of(data, seed, TOKENS_EACH * TEXTS * length);
+    examples.iter().map(|(_, example)| example.tokens.len()).sum()
 }
 
 /// At most [`EXAMPLES`] examples of `most` tokens, but at least one: those that training sees first.

@@ -205,7 +205,7 @@ fn an_interrupted_run_resumes_to_the_same_bytes() {
 
 #[test]
 fn resuming_with_other_inputs_or_options_is_refused() {
-    let run = Run::new(&["--epochs", "40", "--save-every", "1"]);
+    let run = Run::new(&["--epochs", "40", "--save-every", "1", "--precision", "f32"]);
     run.killed("adapter", &[]);
     let saved = fs::read(run.checkpoint("adapter")).unwrap();
     let path = |name: &str| run.path(name).to_str().unwrap().to_owned();
@@ -305,7 +305,17 @@ fn accumulated_batches_equal_one_batch() {
 #[test]
 fn patience_ends_a_run_and_keeps_the_best() {
     // The model soon overfits on so few examples.
-    let run = Run::new(&["--epochs", "100", "--shrink", "1", "--valid-every", "2"]);
+    let run = Run::new(&[
+        "--epochs",
+        "100",
+        "--shrink",
+        "1",
+        "--valid-every",
+        "2",
+        "--no-append-eos",
+        "--precision",
+        "f32",
+    ]);
     let patient = ["--targets", "all", "--lr", "0.1", "--patience", "2"];
     let answer = run.ran("adapter", &patient).json();
     let number = |value: &Value| value.as_f64().unwrap();

@@ -1,12 +1,15 @@
 //! `build --method lora` and `lora-xs`, and what the other commands do with the result.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use curmerge_formats::SafeTensors;
+use curmerge::base::Base;
+use curmerge_formats::safetensors::SafeTensorsLayout;
+use curmerge_formats::{DType, NewSafeTensor, SafeTensors};
 use serde_json::Value;
 
 use super::folder;
@@ -23,6 +26,7 @@ fn words(method: &str, out: &Path, more: &[&str]) -> Vec<OsString> {
         ("--batch-size", "4"),
         ("--lr", "0.01"),
         ("--shrink", "1"),
+        ("--precision", "f32"),
         ("--method", method),
     ];
     let usual = usual.into_iter().filter(|(option, _)| !more.contains(option));
@@ -30,7 +34,7 @@ fn words(method: &str, out: &Path, more: &[&str]) -> Vec<OsString> {
         [demo("model.gguf"), "--data".into(), demo("train.jsonl"), "--valid".into(), demo("valid.jsonl")];
     let mut words: Vec<OsString> = vec!["build".into()];
     words.extend(paths.map(PathBuf::into_os_string));
-    words.extend(["-o".into(), out.as_os_str().to_owned(), "--json".into()]);
+    words.extend(["-o".into(), out.as_os_str().to_owned(), "--json".into(), "--no-append-eos".into()]);
     words.extend(usual.flat_map(|(option, value)| [option.into(), value.into()]));
     words.extend(more.iter().map(|word| word.into()));
     words
@@ -207,6 +211,8 @@ fn parts_of_fused_matrices_train_and_load_as_one() {
                 "--force",
                 "--shrink",
                 "1",
+                "--precision",
+                "f32",
                 "--json"
             )
             .json();
@@ -218,4 +224,34 @@ fn parts_of_fused_matrices_train_and_load_as_one() {
         });
         assert_eq!(losses[0], losses[1]);
     }
+}
+
+#[test]
+fn a_lora_of_experts_is_merged_and_not_run() {
+    let folder = folder();
+    let lora = folder.path().join("lora");
+    fs::create_dir(&lora).unwrap();
+    let family = Family::open("qwen3moe");
+    let base = family.path(Container::Gguf);
+    let weight = |name: &str| {
+        let base = Base::open(&base).unwrap();
+        let weight = base.weight(name).unwrap();
+        [weight.rows() as u64, weight.cols() as u64]
+    };
+    let [m, n] = weight("blk.0.ffn_gate_exps[1]");
+    let module = "base_model.model.model.layers.0.mlp.experts.1.gate_proj";
+    let tensors = [("lora_A", vec![2, n]), ("lora_B", vec![m, 2])].map(|(part, shape)| NewSafeTensor {
+        name: format!("{module}.{part}.weight"),
+        dtype: DType::F32,
+        shape,
+    });
+    let layout = SafeTensorsLayout::new(&BTreeMap::new(), tensors.into()).unwrap();
+    let mut bytes = layout.header().to_vec();
+    bytes.resize(bytes.len() + (2 * (m + n) * 4) as usize, 0);
+    fs::write(lora.join("adapter_model.safetensors"), bytes).unwrap();
+    fs::write(lora.join("adapter_config.json"), r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 2}"#).unwrap();
+
+    let line = curmerge!("run", base, "--adapter", lora, "-p", "a", "-n", "1").refusal();
+    assert!(line.contains("ffn_gate_exps[1]") && line.contains("merge the adapter"), "{line}");
+    curmerge!("merge", base, lora, "-o", folder.path().join("merged.gguf")).done();
 }

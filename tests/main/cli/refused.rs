@@ -175,7 +175,8 @@ fn lines_that_are_no_examples_are_refused_by_number() {
     assert_says(&line, &["latin1.txt", "byte 9", "UTF-8"]);
     for nothing in ["", "\n\n", "{\"text\": \"\"}\n", "{\"prompt\": \"a\", \"completion\": \"\"}\n"] {
         fs::write(&data, nothing).unwrap();
-        assert_says(&build_refused(&demo("model.gguf"), &data, &[]), &[data.to_str().unwrap()]);
+        let line = build_refused(&demo("model.gguf"), &data, &["--no-append-eos"]);
+        assert_says(&line, &[data.to_str().unwrap()]);
     }
     assert_says(&build_refused(&demo("model.gguf"), Path::new("no-such-data"), &[]), &["no-such-data"]);
     assert_says(&build_refused(&demo("model.gguf"), folder.path(), &[]), &[folder.path().to_str().unwrap()]);

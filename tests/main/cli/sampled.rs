@@ -44,10 +44,11 @@ fn data_is_read_only_up_to_the_first_example() {
         "\u{feff}\n{\"prompt\": \"a\", \"completion\": \"\"}\n{\"text\": \"a bird\"}\nno JSON\n",
     )
     .unwrap();
-    let ran = curmerge!("build", demo("model.gguf"), "--data", &data, "--show-sample").done();
+    let ran =
+        curmerge!("build", demo("model.gguf"), "--data", &data, "--show-sample", "--no-append-eos").done();
     assert!(ran.stdout.contains("bird"), "{}", ran.stdout);
     fs::write(&data, "{\"text\": \"\"}\n\nno JSON\n").unwrap();
-    let ran = curmerge!("build", demo("model.gguf"), "--data", &data, "--show-sample");
+    let ran = curmerge!("build", demo("model.gguf"), "--data", &data, "--show-sample", "--no-append-eos");
     assert!(ran.status == Some(1) && ran.stderr.contains("data.jsonl:3: bad JSON"), "{}", ran.stderr);
     // Only the beginning of a plain text is tokenized.
     let text = folder.path().join("text.txt");

@@ -53,10 +53,10 @@ fn a_selection_depends_on_neither_threads_nor_cache() {
 fn a_run_selects_as_select_does() {
     let folder = folder();
     let out = |name: &str| folder.path().join(name);
-    command(program(), "select", &out("selected"), &[]).done();
-    let train = ["--protect", "fisher", "--max-steps", "4", "--lr", "0.01"];
-    command(program(), "build", &out("built"), &train).done();
-    let [selected, built] = ["selected", "built"].map(|name| Adapter::read(out(name)).unwrap());
+    command(program(), "select", &out("selected.st"), &[]).done();
+    let train = ["--protect", "fisher", "--max-steps", "4", "--lr", "0.01", "--no-hold-out"];
+    command(program(), "build", &out("built.st"), &train).done();
+    let [selected, built] = ["selected.st", "built.st"].map(|name| Adapter::read(out(name)).unwrap());
     for (a, b) in selected.targets.iter().zip(&built.targets) {
         assert!(a.cols == b.cols && a.rows == b.rows && b.u.iter().any(|&u| u != 0.0), "{}", a.name);
     }
@@ -75,6 +75,6 @@ fn what_a_selection_lacks_is_named() {
     let [base, data] = [base, demo("train.jsonl")];
     let line = curmerge!("select", base, "-o", out, "--data", data, "--select", "signal", "--rank", "5000")
         .refusal();
-    assert!(line.contains("fewer than rank 5000") && line.contains("blk.0.attn_q"), "{line}");
+    assert!(line.contains("fewer than rank 5000") && line.contains("blk.0.attn_k"), "{line}");
     assert!(!out.exists());
 }
