@@ -41,5 +41,5 @@ pub use generate::Generator;
 pub use linear::Linear;
 pub use lm_head::{Comparison, PackedHead, Prediction};
 pub use sampler::Sampler;
-pub use terms::{BackwardPass, CurTerm, LoraTerm, LoraXsTerm, Probe, Term, TermSink};
+pub use terms::{BackwardPass, CurTerm, LoraTerm, LoraXsTerm, Probe, Term, TermSink, TimesWeight};
 pub use transformer::Transformer;

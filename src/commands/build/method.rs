@@ -72,7 +72,7 @@ impl MethodArgs {
 /// What a run trains.
 pub(super) enum Trainee {
     /// A CURLoRA adapter.
-    Cur(Adapter),
+    Cur(Box<Adapter>),
     /// A LoRA.
     Lora(TrainedLora),
 }
@@ -86,7 +86,7 @@ impl Trainee {
         data: &Dataset,
     ) -> Result<Self> {
         let method = match args.method.method {
-            Method::Curlora => return Ok(Self::Cur(initial_adapter(args, frozen, texts, data)?)),
+            Method::Curlora => return Ok(Self::Cur(Box::new(initial_adapter(args, frozen, texts, data)?))),
             Method::Lora => LoraMethod::Lora,
             Method::LoraXs => LoraMethod::LoraXs,
         };

@@ -16,7 +16,7 @@
 use ndarray::{Array2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
 
-use super::{BackwardPass, TILE, Term, TermSink};
+use super::term::{BackwardPass, TILE, Term, TermSink};
 use crate::kernels::{Precision, Real, matmul, matmul_single};
 
 /// s C U R.

@@ -15,7 +15,7 @@
 
 use ndarray::Array2;
 
-use super::{BackwardPass, Term, TermSink, add_expanded, project};
+use super::term::{BackwardPass, Term, TermSink, add_expanded, project};
 use crate::kernels::{Precision, Real, matmul};
 
 /// s B A.

@@ -11,7 +11,7 @@
 use ndarray::{Array2, Zip};
 use rayon::prelude::*;
 
-use super::{BackwardPass, Term, TermSink};
+use super::term::{BackwardPass, Term, TermSink};
 use crate::kernels::{Precision, Real};
 
 /// What a probe looks at.

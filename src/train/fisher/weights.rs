@@ -86,7 +86,7 @@ impl TermSink<f32> for Texts<'_> {
             };
             self.sequences.par_iter().map(of_text).collect()
         };
-        if slot % 2 == 0 {
+        if slot.is_multiple_of(2) {
             self.grams = grams(right);
             if is_first {
                 self.sums.inputs[input].add(right);
