@@ -55,7 +55,7 @@ impl<T: Real> Clone for Box<dyn Term<T>> {
 }
 
 /// A function that adds v W `[tokens, n]` to a sum, from v `[tokens, m]`. `None` counts as zeros.
-pub type TimesWeight<T> = dyn Fn(CowArray<'_, T, Ix2>, &mut Option<Array2<T>>);
+pub type TimesWeight<'w, T> = dyn Fn(CowArray<'_, T, Ix2>, &mut Option<Array2<T>>) + 'w;
 
 /// What the backward pass of a term starts from.
 #[expect(missing_debug_implementations, reason = "it holds a function")]
@@ -69,7 +69,7 @@ pub struct BackwardPass<'p, 'g, T> {
     /// The sum that dL/dx `[tokens, n]` is added to, if it is wanted. `None` within counts as zeros.
     pub dx: Option<&'p mut Option<Array2<T>>>,
     /// Adds v W to a sum `[tokens, n]`, from v `[tokens, m]`.
-    pub times_weight: &'p TimesWeight<T>,
+    pub times_weight: &'p TimesWeight<'p, T>,
 }
 
 /// What a backward pass does with the gradient of each trained matrix, dL/dU = h^T z.
