@@ -20,7 +20,7 @@ const TRIALS: usize = 10;
 /// divergence there.
 ///
 /// # Errors
-/// Those of [`divergence`].
+/// Those of [`divergence()`].
 pub fn limit_divergence<T: Real>(
     model: &mut Transformer<'_, T>,
     base: &Transformer<'_, T>,

@@ -45,7 +45,7 @@ pub(super) struct Projected<T> {
     z: Z<T, 3>,
 }
 
-/// What the terms of some matrices saved, such as z of CURLoRA; see [`Term`](super::Term).
+/// What the terms of some matrices saved, such as z of CURLoRA; see [`Term`].
 type Z<T, const N: usize> = [Option<Array2<T>>; N];
 
 /// What remains of a block's forward pass until its backward pass.

@@ -105,7 +105,7 @@ fn check_training(name: &str, path: &Path, targets: &str, rslora: bool) {
     let base = Base::open(path).unwrap();
     let tokenizer = base.tokenizer().unwrap();
     let limits = DataOptions { max_seq_len: 48, ..Default::default() };
-    let mut data = Dataset::read(&demo("train.jsonl"), &tokenizer, None, &limits).unwrap();
+    let mut data = Dataset::read(demo("train.jsonl"), &tokenizer, None, &limits).unwrap();
     data.examples.truncate(24);
     let options = TrainOptions {
         epochs: 2,
