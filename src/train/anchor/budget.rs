@@ -72,7 +72,8 @@ mod tests {
     fn a_selection_takes_its_part() {
         let texts = |parameters| Budget::new(parameters, 0).texts_with_selection(128, 3, 7400);
         assert_eq!(texts(1_000_000), 400);
-        assert_eq!(texts(134_500_000), 195);
+        // (2.1e13 / 1.345e8 - 4 (100 * 128 + 7,400)) / (3 * 128) = 196.2
+        assert_eq!(texts(134_500_000), 196);
         assert_eq!(texts(300_000_000), 49);
         assert_eq!(texts(7_000_000_000), 32);
     }
