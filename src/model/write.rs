@@ -33,9 +33,10 @@ impl<T: Real> Transformer<'_, T> {
         self.head.packed_bytes::<T>()
     }
 
-    /// Extends each of `prompts` (at least one token each) to `length` tokens, sampled at a
-    /// temperature of 1 with the generator of its own. All sequences pass through the model together, a
-    /// token of each at a time, which is faster with the `head` packed. `on_token` gets the number of tokens that every sequence has.
+    /// Extends each of `prompts` (at least one token each) to `length` tokens, or to the first `end` that is
+    /// written, sampled at a temperature of 1 with the generator of its own. All sequences pass through the
+    /// model together, a token of each at a time, which is faster with the `head` packed. `on_token` gets the
+    /// number of tokens that every sequence has read.
     ///
     /// A text depends on its prompt and its generator alone, not on the others.
     ///
@@ -44,7 +45,7 @@ impl<T: Real> Transformer<'_, T> {
     pub fn write(
         &self,
         prompts: &[Vec<u32>],
-        length: usize,
+        (length, end): (usize, Option<u32>),
         generators: &mut [ChaCha20Rng],
         head: Option<&PackedHead<T>>,
         mut on_token: impl FnMut(usize),
@@ -52,13 +53,15 @@ impl<T: Real> Transformer<'_, T> {
         assert_eq!(prompts.len(), generators.len(), "a generator for each prompt");
         let mut texts = GrowingTexts::new(self, prompts, length);
         while let Some(hidden) = texts.read() {
-            let end = texts.next.end;
-            let points: Vec<f64> = generators
-                .iter_mut()
-                .zip(&texts.texts)
-                .map(|(generator, text)| if text.len() == end { uniform(generator) } else { 0.0 })
-                .collect();
+            let read = texts.next.end;
+            let point = |&i: &usize| match texts.texts[i].len() == read {
+                true => uniform(&mut generators[i]),
+                false => 0.0,
+            };
+            let points: Vec<f64> = texts.open.iter().map(point).collect();
             texts.push(&self.head.sample(hidden.view(), &points, head));
+            // A prompt may hold the token too, such as one after a system turn.
+            texts.close(|i, text| text.len() > prompts[i].len() && text.last().copied() == end);
             on_token(texts.next.end);
         }
         texts.texts

@@ -24,17 +24,21 @@ fn texts_written_together_are_those_written_alone() {
         let model = Transformer::<f64>::new(base).unwrap();
         let (prompts, length) = ([vec![3, 1], vec![7, 9, 2, 4], vec![5, 8]], 12);
         let generator = |i: usize| ChaCha20Rng::seed_from_u64(i as u64);
-        let mut generators: Vec<_> = (0..prompts.len()).map(generator).collect();
         let head = model.pack_head();
-        let texts = model.write(&prompts, length, &mut generators, Some(&head), |_| ());
-        let unpacked = model.write(
-            &prompts,
-            length,
-            &mut (0..prompts.len()).map(generator).collect::<Vec<_>>(),
-            None,
-            |_| (),
-        );
-        assert_eq!(unpacked, texts);
+        let written = |end, head| {
+            let mut generators: Vec<_> = (0..prompts.len()).map(generator).collect();
+            model.write(&prompts, (length, end), &mut generators, head, |_| ())
+        };
+        let texts = written(None, None);
+        assert_eq!(written(None, Some(&head)), texts);
+        // A text ends at the first such token that was written. In a prompt, the token ends nothing.
+        for end in [texts[0][5], texts[1][9], prompts[0][0], prompts[1][1]] {
+            for ((found, whole), prompt) in written(Some(end), None).iter().zip(&texts).zip(&prompts) {
+                let place = whole[prompt.len()..].iter().position(|&token| token == end);
+                let length = place.map_or(length, |place| prompt.len() + place + 1);
+                assert_eq!(found, &whole[..length], "ended by {end}");
+            }
+        }
         for (i, (text, prompt)) in texts.iter().zip(&prompts).enumerate() {
             let mut random = generator(i);
             assert!(text.len() == length && text.starts_with(prompt), "{text:?}");

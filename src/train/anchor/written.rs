@@ -106,10 +106,9 @@ impl Prompts {
             for (prompts, generators) in prompts.chunks(group).zip(generators.chunks_mut(group)) {
                 let (done, new) = (texts.len() * length, prompts.len());
                 let on_token = |tokens| progress(done + new * tokens, count * length);
-                texts.extend(model.write(prompts, length, generators, head.as_ref(), on_token));
+                texts.extend(model.write(prompts, (length, end), generators, head.as_ref(), on_token));
             }
         }
-        texts.iter_mut().for_each(|text| cut(text, end));
         texts.retain(|text| text.len() > 1);
         Anchor { texts }
     }
@@ -150,12 +149,4 @@ fn user_header(template: &ChatTemplate, tokenizer: &Tokenizer) -> Result<Option<
     let Some((before, _)) = rendered.split_once(WORDS) else { return Ok(None) };
     let tokens = tokenizer.encode_rendered(before)?;
     Ok(Some(tokens).filter(|tokens| !tokens.is_empty()))
-}
-
-/// Cuts a text after the first `end` that was written; a text that ends at once keeps two tokens.
-fn cut(text: &mut Vec<u32>, end: Option<u32>) {
-    let place = text.iter().skip(1).position(|&id| Some(id) == end);
-    if let Some(place) = place {
-        text.truncate(place + 2);
-    }
 }
