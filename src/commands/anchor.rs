@@ -17,9 +17,8 @@ use crate::train::data::Dataset;
 use crate::train::signal;
 use crate::{Error, Result};
 
-/// Texts on which a run measures what it forgot.
-const MEASURED_TEXTS: usize = 48;
-/// Their seed differs from that of the penalty's texts by these bits.
+/// The seed of the texts on which a run measures what it forgot differs from that of the penalty's by these
+/// bits.
 const MEASURED_SEED: u64 = 1 << 63;
 
 /// Texts of what the model is to keep.
@@ -152,10 +151,9 @@ impl<'b> AnchorTexts<'b> {
     pub fn to_measure(
         args: &'b AnchorArgs,
         (base, kept): (&'b Base, &'b Kept<'b>),
-        seed: u64,
-        memory: u64,
+        (count, seed, memory): (usize, u64, u64),
     ) -> Self {
-        Self::new(args, (base, kept), (MEASURED_TEXTS, seed ^ MEASURED_SEED, memory))
+        Self::new(args, (base, kept), (count, seed ^ MEASURED_SEED, memory))
     }
 
     /// One line about the texts: what they are, and why.

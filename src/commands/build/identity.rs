@@ -37,13 +37,16 @@ pub(super) fn of(
         ("base", format!("{} ({}, {})", base.name(), base.architecture().name, base.container())),
         ("--data", digest(&data.sha256)),
         ("--valid", valid.as_ref().filter(|_| !held_out).map_or_else(none, |valid| digest(&valid.sha256))),
-        ("examples", data.examples.len().to_string()),
         ("--init", init),
         ("--seed", args.selection.seed.to_string()),
         ("--max-seq-len", args.examples.max_seq_len.to_string()),
         ("--append-eos", (!args.examples.no_append_eos).to_string()),
         ("--precision", args.compute.precision().name().to_owned()),
     ]);
+    if *held_out {
+        // A run that trains on all examples has the settings of earlier checkpoints.
+        settings.push(("--no-hold-out", "false".to_owned()));
+    }
     Ok(Identity {
         settings: settings.into_iter().map(|(option, value)| (option.to_owned(), value)).collect(),
         base: base_digests(base, trainee, args.training.init.is_some()),

@@ -5,10 +5,10 @@ use serde_json::{Map, Value, json};
 
 use super::examples::Examples;
 use crate::Result;
-use crate::commands::anchor::AnchorTexts;
 use crate::commands::report::progress;
 use crate::eval::{self, Divergence, Learned};
 use crate::model::{Batch, Transformer};
+use crate::train::anchor::Anchor;
 
 /// Examples measured at most.
 const MAX_EXAMPLES: usize = 200;
@@ -44,25 +44,12 @@ pub(super) struct Measured {
 }
 
 impl<'b> Yardstick<'b> {
-    /// The base of a trained model, and these texts of it, written where the cache does not have them.
-    ///
-    /// # Errors
-    /// Texts that cannot be made.
-    pub(super) fn new(
-        model: &mut Transformer<'b, f32>,
-        texts: Option<&AnchorTexts<'_>>,
-        memory: u64,
-    ) -> Result<Self> {
-        // What training packed gives way to what the texts need.
-        model.cache_packed_weights(0);
-        let mut base = model.without_terms();
-        let texts = match texts {
-            Some(texts) => texts.get(&mut base)?.batches(MAX_TOKENS),
-            None => Vec::new(),
-        };
-        drop(base);
+    /// The base of a trained model, and these new texts of it, if there are any. Both models share the weights
+    /// that are packed in at most `memory` bytes.
+    pub(super) fn new(model: &mut Transformer<'b, f32>, texts: Option<&Anchor>, memory: u64) -> Self {
         model.cache_packed_weights_forward(memory);
-        Ok(Self { base: model.without_terms(), texts })
+        let texts = texts.map(|texts| texts.batches(MAX_TOKENS)).unwrap_or_default();
+        Self { base: model.without_terms(), texts }
     }
 
     /// Scales down what the model gained until it forgets at most `max_kl` nats a token of the texts. Returns

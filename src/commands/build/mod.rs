@@ -25,6 +25,7 @@ use super::kept::Kept;
 use super::report::{progress::TrainingProgress, terminal};
 use crate::base::Base;
 use crate::model::Transformer;
+use crate::train::anchor::budget;
 use crate::train::checkpoint::CheckpointFile;
 use crate::train::{self, End, Observer, Penalty, State, TrainOptions, TrainReport, Trainer};
 use crate::{Error, Result};
@@ -86,7 +87,7 @@ pub struct BuildArgs {
 pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     args.training.check()?;
     args.method.check(args)?;
-    args.protection.check()?;
+    args.protection.check(args.selects_by_signal())?;
     let base = Base::open(&args.base)?;
     if args.show_sample {
         return sample::run(args, &base, json);
@@ -107,15 +108,16 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let kept = Kept::new(&base, args.protection.anchor.no_cache)?;
     let texts = AnchorTexts::new(&args.protection.anchor, (&base, &kept), (count, seed, options.memory));
     let own = args.protection.anchor.to_measure();
-    let new_texts =
-        own.as_ref().map(|own| AnchorTexts::to_measure(own, (&base, &kept), seed, options.memory));
+    let trained = protection::trained_tokens(&examples.data, &options);
+    let measured = budget::texts_to_measure(trained, anchor::length(&base));
+    let new_texts = own
+        .as_ref()
+        .map(|own| AnchorTexts::to_measure(own, (&base, &kept), (measured, seed, options.memory)));
     if !json && count > 0 {
         terminal::print(&texts.line())?;
     }
-    if let Some(new_texts) = &new_texts {
-        // Before training, so that nothing that fails here costs the result.
-        new_texts.get(&mut frozen)?;
-    }
+    // Before training, so that nothing that fails here costs the result.
+    let new_texts = new_texts.as_ref().map(|texts| texts.get(&mut frozen)).transpose()?;
     let mut trainee = Trainee::new(args, &mut frozen, &texts, &examples.data)?;
     let mut model = frozen;
     trainee.attach(&mut model)?;
@@ -146,7 +148,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     let report = report.map_err(|error| without_adapter(error, checkpoints.as_ref()))?;
 
-    let yardstick = Yardstick::new(&mut model, new_texts.as_ref(), options.memory)?;
+    let yardstick = Yardstick::new(&mut model, new_texts, options.memory);
     let limit =
         args.protection.max_forgetting.map(|max_kl| yardstick.limit(&mut model, max_kl)).transpose()?;
     let max_seq_len = args.examples.max_seq_len.into();

@@ -58,8 +58,9 @@ pub struct ProtectionArgs {
 }
 
 impl ProtectionArgs {
-    /// Refuses numbers that cannot be used.
-    pub(super) fn check(&self) -> Result<()> {
+    /// Refuses numbers that cannot be used, and `--anchor none` where the run, which may select by signal,
+    /// needs texts.
+    pub(super) fn check(&self, by_signal: bool) -> Result<()> {
         positive("shrink", self.shrink().into(), false)?;
         if let Some(max_kl) = self.max_forgetting {
             positive("max-forgetting", max_kl, false)?;
@@ -67,6 +68,9 @@ impl ProtectionArgs {
         }
         if self.has_penalty() {
             self.anchor.check("--protect fisher or replay")?;
+        }
+        if by_signal {
+            self.anchor.check("--select signal")?;
         }
         positive("lambda", self.lambda().into(), true)
     }
@@ -169,7 +173,7 @@ impl ProtectionArgs {
 }
 
 /// About how many tokens pass through the model in a run.
-fn trained_tokens(data: &Dataset, options: &TrainOptions) -> u64 {
+pub(super) fn trained_tokens(data: &Dataset, options: &TrainOptions) -> u64 {
     let tokens: u64 = data.examples.iter().map(|example| example.tokens.len() as u64).sum();
     let examples = data.examples.len().max(1);
     let seen = options.steps(examples).saturating_mul(options.batch_size as u64);

@@ -20,6 +20,19 @@ pub const FISHER: usize = 2;
 /// The passes of a text or an example for a [selection by signal](crate::train::signal), which reads twice.
 const SELECTION: usize = 4;
 
+/// The most texts on which a run measures what it forgot, and the fewest.
+const MEASURED: [usize; 2] = [48, 8];
+/// One token is measured for this many that are trained.
+const TRAINED_EACH: u64 = 10;
+
+/// The number of texts of `length` tokens on which a run measures what it forgot, if this many tokens go
+/// through the model in training.
+pub fn texts_to_measure(training_tokens: u64, length: usize) -> usize {
+    let [most, fewest] = MEASURED;
+    let texts = training_tokens / TRAINED_EACH / length.max(1) as u64;
+    usize::try_from(texts).unwrap_or(most).clamp(fewest, most)
+}
+
 /// The work that the anchor may take.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budget {
@@ -66,6 +79,13 @@ mod tests {
         assert_eq!(texts(7_000_000_000, 100_000), 104);
         assert_eq!(texts(7_000_000_000, u64::MAX), 400);
         assert_eq!(Budget::new(0, 0).texts(0, 0), 400);
+    }
+
+    #[test]
+    fn a_short_run_measures_less() {
+        for (tokens, texts) in [(0, 8), (20_000, 15), (56_000, 43), (u64::MAX, 48)] {
+            assert_eq!(texts_to_measure(tokens, 128), texts, "{tokens}");
+        }
     }
 
     #[test]

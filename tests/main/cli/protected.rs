@@ -105,6 +105,15 @@ fn an_anchor_that_cannot_be_used_is_refused() {
     build(&text, &["--protect", "fisher", "--anchor", text.to_str().unwrap()]).refusal();
     let kept = [text, demo("text.txt")].map(|path| std::fs::read(path).unwrap());
     assert!(kept[0] == kept[1], "the adapter replaced the anchor");
+    for (words, option) in [
+        (["--protect", "fisher"], "--protect fisher"),
+        (["--protect", "replay"], "replay"),
+        (["--select", "signal"], "--select signal"),
+        (["--max-forgetting", "0.01"], "--max-forgetting"),
+    ] {
+        let line = build(&out, &[&words[..], &["--anchor", "none"]].concat()).refusal();
+        assert!(line.contains(option) && line.contains("--anchor none"), "{line}");
+    }
 }
 
 #[test]
