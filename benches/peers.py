@@ -42,7 +42,8 @@ class Ours:
     def __init__(self, curmerge, model, data, precision, batch, scratch, more):
         self.metrics = scratch / "metrics.jsonl"
         self.words = [curmerge, "build", model, "--data", data, "--epochs", 1, "--batch-size", batch, "--precision"]
-        self.words += [precision, "--metrics", self.metrics, "-o", scratch / "adapter", *more]
+        self.words += [precision, "--no-append-eos", "--no-hold-out", "--anchor", "none", "--metrics", self.metrics]
+        self.words += ["-o", scratch / "adapter.st", *more]
 
     def measure(self, fastest):
         self.metrics.unlink(missing_ok=True)
