@@ -14,7 +14,8 @@
 //! rows of a matrix are chosen independently.
 //!
 //! S and T of all n columns would take n^2 numbers. A first pass sums the diagonals alone; the second pass
-//! sums S and T in full of the [candidates](SignalOptions::candidates): the columns with the largest ratio T_ii / S_ii.
+//! sums S and T in full of the [candidates](SignalOptions::candidates): the columns with the largest ratio
+//! T_ii / S_ii.
 
 mod greedy;
 mod moments;
@@ -66,8 +67,8 @@ pub struct SignalOptions {
     pub seed: u64,
     /// Upper limit of the bytes for activations and packed weights. The choice does not depend on it.
     pub memory: u64,
-    /// Columns, and rows, of each matrix whose second moments are summed in full; at least four times the rank
-    /// are. Default: 256.
+    /// Columns, and rows, of each matrix whose second moments are summed in full; at least four times the
+    /// rank are. Default: 256.
     pub candidates: usize,
 }
 
@@ -84,8 +85,8 @@ pub type Usable = [Vec<u32>; 2];
 /// The columns and rows of each of these matrices that can be chosen.
 ///
 /// # Errors
-/// A matrix that the base has not, with a value that is not finite, or with fewer columns or rows that are not
-/// zero than the rank.
+/// A matrix that the base does not have, that has a value that is not finite, or that has fewer nonzero
+/// columns or rows than the rank.
 pub fn usable(base: &Base, names: &[String], rank: u32) -> Result<Vec<Usable>> {
     let of = |name: &String| -> Result<Usable> {
         let norms = cur::finite_norms(&base.weight(name)?, name)?;
@@ -254,7 +255,6 @@ impl<'a> SignalSelection<'a> {
         for (slot, (name, [cols, rows])) in self.names.iter().zip(sides).enumerate() {
             model.attach_probe(name, Probe { slot, cols, rows })?;
         }
-        model.limit_activations(self.options.memory);
         model.divide_memory(self.options.memory, TOKENS);
         Ok(model)
     }
