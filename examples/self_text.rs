@@ -1,5 +1,5 @@
 //! Prints texts that a base model writes itself, as the anchor of `--protect` has them: up to 128 tokens
-//! each, sampled at a temperature of 1, half of a chat model's through its template.
+//! each, sampled at a temperature of 1. Half of a chat model's are questions and answers through its template.
 //!
 //! `cargo run --release --example self_text -- BASE.gguf SEED TEXTS`
 
@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     let template = template.as_ref();
     let anchor = Anchor::self_written(&mut model, &tokenizer, template, &options, MEMORY, |_, _| ())?;
     for text in &anchor.texts {
-        println!("{}\n", tokenizer.decode(text));
+        println!("{}\n", tokenizer.decode(&text.tokens));
     }
     Ok(())
 }

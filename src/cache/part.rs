@@ -31,6 +31,22 @@ macro_rules! elements {
 
 elements! { u32: U32, f32: F32, f64: F64, bf16: BF16 }
 
+impl Element for bool {
+    const DTYPE: DType = DType::BOOL;
+
+    fn append_to(self, bytes: &mut Vec<u8>) {
+        bytes.push(self.into());
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [0] => Some(false),
+            [1] => Some(true),
+            _ => None,
+        }
+    }
+}
+
 /// A tensor of a kept result. Its bytes are made when they are written.
 pub struct Part<'a> {
     pub(super) tensor: NewSafeTensor,

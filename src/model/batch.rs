@@ -93,6 +93,18 @@ impl Batch {
         rows.dedup();
         rows
     }
+
+    /// The rows of each sequence in a matrix that has `count` rows: one for each token of the batch, or one
+    /// for each of [`Self::predicting_rows`].
+    pub fn sequences_within(&self, count: usize) -> Vec<Range<usize>> {
+        if count == self.tokens.len() {
+            return self.sequences.clone();
+        }
+        let rows = self.predicting_rows();
+        debug_assert_eq!(count, rows.len());
+        let place = |row: usize| rows.partition_point(|&predicting| predicting < row);
+        self.sequences.iter().map(|own| place(own.start)..place(own.end)).collect()
+    }
 }
 
 /// How many of a sequence's tokens the model must read to make its predictions (see [`Batch::push`]).
@@ -126,6 +138,17 @@ mod tests {
         assert_eq!(batch.shared_prefixes(), [0..0, 0..0, 1..3, 1..3]);
         assert_eq!(batch.predictions(), [(0, 8), (3, 4), (1, 2), (2, 6), (4, 7), (5, 8)]);
         assert_eq!(batch.predicting_rows(), [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn rows_that_predict_nothing_can_be_left_out() {
+        let mut batch = Batch::default();
+        batch.push(&[1, 2, 3, 4], &[false, false, true, true]);
+        batch.push(&[5, 6, 7], &[false, true, false]);
+        batch.push(&[8, 9, 8, 9], &[false, true, false, true]);
+        assert_eq!(batch.sequences_within(7), [0..3, 3..4, 4..7]);
+        assert_eq!(batch.predicting_rows(), [1, 2, 3, 4, 6]);
+        assert_eq!(batch.sequences_within(5), [0..2, 2..3, 3..5]);
     }
 
     #[test]

@@ -43,3 +43,4 @@ pub use lm_head::{Comparison, PackedHead, Prediction};
 pub use sampler::Sampler;
 pub use terms::{BackwardPass, CurTerm, LoraTerm, LoraXsTerm, Probe, Term, TermSink, TimesWeight};
 pub use transformer::Transformer;
+pub use write::Next;

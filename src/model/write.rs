@@ -12,6 +12,17 @@ use super::transformer::Transformer;
 use crate::kernels::Real;
 use crate::kernels::random::uniform;
 
+/// What follows a token that the model wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next<'t> {
+    /// The model writes another token.
+    Write,
+    /// These tokens, which the model only reads; then it writes.
+    Read(&'t [u32]),
+    /// Nothing: the text is complete.
+    End,
+}
+
 /// The keys or values of all sequences in one block, `[sequences * length, kv_heads * head_dim]`: a
 /// sequence has `length` rows in a row.
 type Cache<T> = Array2<T>;
@@ -33,19 +44,20 @@ impl<T: Real> Transformer<'_, T> {
         self.head.packed_bytes::<T>()
     }
 
-    /// Extends each of `prompts` (at least one token each) to `length` tokens, or to the first `end` that is
-    /// written, sampled at a temperature of 1 with the generator of its own. All sequences pass through the
-    /// model together, a token of each at a time, which is faster with the `head` packed. `on_token` gets the
-    /// number of tokens that every sequence has read.
+    /// Extends each of `prompts` (at least one token each) to at most `length` tokens, sampled at a
+    /// temperature of 1 with the generator of its own. `next` gets the number of a text and the text, after
+    /// each token that the model wrote, and says what follows. All sequences pass through the model together,
+    /// a token of each at a time, which is faster with the `head` packed. `on_token` gets the number of tokens
+    /// that every sequence has read.
     ///
     /// A text depends on its prompt and its generator alone, not on the others.
     ///
     /// # Panics
     /// If the numbers of prompts and generators differ.
-    pub fn write(
+    pub fn write<'t>(
         &self,
         prompts: &[Vec<u32>],
-        (length, end): (usize, Option<u32>),
+        (length, mut next): (usize, impl FnMut(usize, &[u32]) -> Next<'t>),
         generators: &mut [ChaCha20Rng],
         head: Option<&PackedHead<T>>,
         mut on_token: impl FnMut(usize),
@@ -59,9 +71,23 @@ impl<T: Real> Transformer<'_, T> {
                 false => 0.0,
             };
             let points: Vec<f64> = texts.open.iter().map(point).collect();
+            let writes: Vec<bool> = texts.open.iter().map(|&i| texts.texts[i].len() == read).collect();
             texts.push(&self.head.sample(hidden.view(), &points, head));
-            // A prompt may hold the token too, such as one after a system turn.
-            texts.close(|i, text| text.len() > prompts[i].len() && text.last().copied() == end);
+            let mut writes = writes.into_iter();
+            texts.open.retain(|&i| {
+                if writes.next() == Some(false) {
+                    return true;
+                }
+                match next(i, &texts.texts[i]) {
+                    Next::Write => true,
+                    Next::Read(tokens) => {
+                        texts.texts[i].extend(tokens);
+                        texts.texts[i].truncate(length);
+                        true
+                    }
+                    Next::End => false,
+                }
+            });
             on_token(texts.next.end);
         }
         texts.texts

@@ -73,7 +73,7 @@ impl Replay<'_> {
         let order = batches::order(self.anchor.texts.len(), self.seed, done / texts);
         let text = &self.anchor.texts[order[(done % texts) as usize]];
         let mut batch = Batch::default();
-        batch.push(text, &vec![true; text.len()]);
+        batch.push(&text.tokens, &text.loss_mask);
         let reference = self.reference.hidden_states(&batch);
         let weight = self.lambda / reference.nrows() as f64;
         let mut gradients: Vec<_> = matrices.iter().map(|u| Array2::zeros(u.dim())).collect();

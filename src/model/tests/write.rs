@@ -4,7 +4,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::with_model;
-use crate::model::{Generator, Transformer};
+use crate::model::{Generator, Next, Transformer};
 
 /// The first token whose cumulative probability is above `point`, as the logits of one pass have it.
 fn sampled(logits: &[f64], point: f64) -> u32 {
@@ -27,11 +27,12 @@ fn texts_written_together_are_those_written_alone() {
         let head = model.pack_head();
         let written = |end, head| {
             let mut generators: Vec<_> = (0..prompts.len()).map(generator).collect();
-            model.write(&prompts, (length, end), &mut generators, head, |_| ())
+            let next = |_, text: &[u32]| if text.last().copied() == end { Next::End } else { Next::Write };
+            model.write(&prompts, (length, next), &mut generators, head, |_| ())
         };
         let texts = written(None, None);
         assert_eq!(written(None, Some(&head)), texts);
-        // A text ends at the first such token that was written. In a prompt, the token ends nothing.
+        // What a prompt holds is not asked about.
         for end in [texts[0][5], texts[1][9], prompts[0][0], prompts[1][1]] {
             for ((found, whole), prompt) in written(Some(end), None).iter().zip(&texts).zip(&prompts) {
                 let place = whole[prompt.len()..].iter().position(|&token| token == end);
@@ -39,10 +40,24 @@ fn texts_written_together_are_those_written_alone() {
                 assert_eq!(found, &whole[..length], "ended by {end}");
             }
         }
-        for (i, (text, prompt)) in texts.iter().zip(&prompts).enumerate() {
-            let mut random = generator(i);
+        let given = [4, 4, 6];
+        let mut generators: Vec<_> = (0..prompts.len()).map(generator).collect();
+        let next = |i, text: &[u32]| match text.len() == 5 + i {
+            true => Next::Read(&given),
+            false => Next::Write,
+        };
+        let interrupted = model.write(&prompts, (length, next), &mut generators, None, |_| ());
+        let all = texts.iter().map(|text| (text, None));
+        let all = all.chain(interrupted.iter().enumerate().map(|(i, text)| (text, Some(5 + i))));
+        for (number, (text, break_at)) in all.enumerate() {
+            let i = number % prompts.len();
+            let (prompt, mut random) = (&prompts[i], generator(i));
             assert!(text.len() == length && text.starts_with(prompt), "{text:?}");
             for end in prompt.len()..length {
+                if let Some(place) = break_at.map(|start| end.wrapping_sub(start)).filter(|&place| place < 3) {
+                    assert_eq!(text[end], given[place]);
+                    continue;
+                }
                 let logits = Generator::new(&model).read(&text[..end]);
                 let point = (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
                 assert_eq!(text[end], sampled(&logits.to_vec(), point), "token {end} of text {i}");

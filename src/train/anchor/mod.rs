@@ -3,13 +3,15 @@
 //! By default the model writes them itself: sampling at a temperature of 1 turns what it knows into
 //! examples, so no data is asked of the user. Each text begins with BOS, if the tokenizer adds one, and a
 //! token drawn uniformly from the vocabulary. A chat model writes half of its texts through its template,
-//! from the beginning of a user's turn, since that is how it is asked.
+//! since that is how it is asked: from the beginning of a user's turn it writes a question (Xu et al. 2024,
+//! Magpie, arXiv 2406.08464) and then an answer.
 
 pub mod budget;
 mod labels;
 mod stored;
 mod written;
 
+use super::data::Example;
 use crate::chat::ChatTemplate;
 use crate::model::{Batch, Transformer};
 use crate::tokenizer::Tokenizer;
@@ -21,8 +23,8 @@ pub use written::{AnchorOptions, Prompts};
 /// Texts of the base model's own distribution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Anchor {
-    /// The tokens of each text, at least two.
-    pub texts: Vec<Vec<u32>>,
+    /// The texts, of at least two tokens. What is given, such as the header of a chat, is not predicted.
+    pub texts: Vec<Example>,
 }
 
 impl Anchor {
@@ -62,22 +64,22 @@ impl Anchor {
             if let Some(bos) = bos {
                 text[0] = bos;
             }
-            text
+            let loss_mask = (0..text.len()).map(|i| i > 0).collect();
+            Example { tokens: text, loss_mask }
         });
         Ok(Self { texts: texts.collect() })
     }
 
-    /// The texts as batches of whole texts of at most `max_tokens` tokens (but at least one text), with all
-    /// tokens but the first of each predicted.
+    /// The texts as batches of whole texts of at most `max_tokens` tokens (but at least one text).
     pub fn batches(&self, max_tokens: usize) -> Vec<Batch> {
         let mut batches: Vec<Batch> = Vec::new();
         for text in &self.texts {
-            let full = batches.last().is_none_or(|batch| batch.tokens().len() + text.len() > max_tokens);
+            let full = batches.last().is_none_or(|batch| batch.tokens().len() + text.tokens.len() > max_tokens);
             if full {
                 batches.push(Batch::default());
             }
             if let Some(batch) = batches.last_mut() {
-                batch.push(text, &vec![true; text.len()]);
+                batch.push(&text.tokens, &text.loss_mask);
             }
         }
         batches

@@ -1,15 +1,18 @@
 //! Texts that the base model writes itself.
 
+use std::ops::Range;
+
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::Anchor;
-use super::stored::texts_sha256;
+use super::stored::lists_sha256;
 use crate::Result;
 use crate::chat::{ChatTemplate, Message};
 use crate::kernels::random::uniform;
-use crate::model::{PackedHead, Transformer};
+use crate::model::{Next, PackedHead, Transformer};
 use crate::tokenizer::Tokenizer;
+use crate::train::data::Example;
 
 /// How many texts the model writes, and how long they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +46,10 @@ pub struct Prompts {
     plain: usize,
     /// Tokens of each text.
     length: usize,
-    /// The token that ends a text.
-    end: Option<u32>,
+    /// The tokens that end a text.
+    ends: Vec<u32>,
+    /// What stands between a question and its answer in the chat template.
+    before_answer: Vec<u32>,
     /// Draws the tokens that follow: a stream for each text, so that texts do not depend on how many are
     /// written together.
     generators: Vec<ChaCha20Rng>,
@@ -69,24 +74,25 @@ impl Prompts {
                 generator
             })
             .collect();
-        let header = template.map(|template| user_header(template, tokenizer)).transpose()?.flatten();
-        let header = header.filter(|header| header.len() < length);
-        let through_template = if header.is_some() { count / 2 } else { 0 };
+        let turns = template.map(|template| Turns::of(template, tokenizer)).transpose()?.flatten();
+        let turns = turns.filter(|turns| turns.before_question.len() < length);
+        let through_template = if turns.is_some() { count / 2 } else { 0 };
         let plain = count - through_template;
+        let Turns { before_question, before_answer } = turns.unwrap_or_default();
         let prompts = generators[..plain]
             .iter_mut()
             .map(|generator| first_tokens(model, tokenizer, generator))
-            .chain(vec![header.unwrap_or_default(); through_template])
+            .chain(vec![before_question; through_template])
             .collect();
-        let end = tokenizer.eos().filter(|&eos| tokenizer.is_end(eos));
-        Ok(Self { prompts, plain, length, end, generators })
+        let ends = (0..tokenizer.vocab_size() as u32).filter(|&id| tokenizer.is_end(id)).collect();
+        Ok(Self { prompts, plain, length, ends, before_answer, generators })
     }
 
-    /// The SHA-256 of the beginnings and of where texts end, in hexadecimal. With the seed, it stands for the
-    /// tokenizer and the template.
+    /// The SHA-256 of the beginnings and of what follows a token, in hexadecimal. With the seed, it stands
+    /// for the tokenizer and the template.
     pub fn sha256(&self) -> String {
-        let end: Vec<u32> = self.end.into_iter().collect();
-        texts_sha256(&[&self.prompts[..], &[end]].concat())
+        let after = [self.ends.clone(), self.before_answer.clone()];
+        lists_sha256(self.prompts.iter().cloned().chain(after))
     }
 
     /// The texts. See [`Anchor::self_written`] for `memory` and `progress`.
@@ -96,7 +102,7 @@ impl Prompts {
         memory: u64,
         mut progress: impl FnMut(usize, usize),
     ) -> Anchor {
-        let Self { prompts, plain, length, end, mut generators } = self;
+        let Self { prompts, plain, length, ends, before_answer, mut generators } = self;
         let count = prompts.len();
         let (group, head) = divide_memory(model, length, memory);
         let mut texts = Vec::with_capacity(count);
@@ -104,13 +110,55 @@ impl Prompts {
         for range in [0..plain, plain..count] {
             let (prompts, generators) = (&prompts[range.clone()], &mut generators[range]);
             for (prompts, generators) in prompts.chunks(group).zip(generators.chunks_mut(group)) {
-                let (done, new) = (texts.len() * length, prompts.len());
-                let on_token = |tokens| progress(done + new * tokens, count * length);
-                texts.extend(model.write(prompts, (length, end), generators, head.as_ref(), on_token));
+                let (first, new) = (texts.len(), prompts.len());
+                let on_token = |tokens| progress(first * length + new * tokens, count * length);
+                let mut growing: Vec<Growing<'_>> = (prompts.iter().enumerate())
+                    .map(|(i, prompt)| Growing::new(prompt, (first + i >= plain).then_some(&before_answer)))
+                    .collect();
+                let next = |i: usize, text: &[u32]| growing[i].next(text, length / 2, &ends);
+                let written = model.write(prompts, (length, next), generators, head.as_ref(), on_token);
+                texts.extend(growing.iter().zip(written).map(|(text, tokens)| text.example(tokens)));
             }
         }
-        texts.retain(|text| text.len() > 1);
+        texts.retain(|text| text.loss_mask.iter().skip(1).any(|&predicted| predicted));
         Anchor { texts }
+    }
+}
+
+/// A text that the model is writing.
+struct Growing<'t> {
+    /// The tokens that the model did not write.
+    given: Vec<Range<usize>>,
+    /// What stands before the answer, while a question is written.
+    before_answer: Option<&'t [u32]>,
+}
+
+impl<'t> Growing<'t> {
+    fn new(prompt: &[u32], before_answer: Option<&'t Vec<u32>>) -> Self {
+        let before_answer = before_answer.map(Vec::as_slice).filter(|tokens| !tokens.is_empty());
+        Self { given: vec![0..prompt.len()], before_answer }
+    }
+
+    /// What follows the text so far. A question ends with the first of the tokens before the answer, and at
+    /// `longest` tokens at the latest.
+    fn next(&mut self, text: &[u32], longest: usize, ends: &[u32]) -> Next<'t> {
+        let last = text.last().copied();
+        if let Some(before_answer) = self.before_answer {
+            let ended = last == before_answer.first().copied();
+            if ended || text.len() >= longest {
+                let given = &before_answer[usize::from(ended)..];
+                self.given.push(text.len()..text.len() + given.len());
+                self.before_answer = None;
+                return Next::Read(given);
+            }
+        }
+        if last.is_some_and(|last| ends.contains(&last)) { Next::End } else { Next::Write }
+    }
+
+    /// The text whose tokens are these: what the model wrote is predicted.
+    fn example(&self, tokens: Vec<u32>) -> Example {
+        let loss_mask = (0..tokens.len()).map(|i| !self.given.iter().any(|given| given.contains(&i)));
+        Example { loss_mask: loss_mask.collect(), tokens }
     }
 }
 
@@ -141,12 +189,83 @@ fn first_tokens(model: &Transformer<'_, f32>, tokenizer: &Tokenizer, random: &mu
     tokenizer.bos().filter(|_| tokenizer.adds_bos()).into_iter().chain([token]).collect()
 }
 
-/// The tokens with which the template begins a user's turn: what stands before the user's words. `None`
-/// if the words are not in the rendering as they were given.
-fn user_header(template: &ChatTemplate, tokenizer: &Tokenizer) -> Result<Option<Vec<u32>>> {
-    const WORDS: &str = "curmerge-user-words";
-    let rendered = template.render(&[Message::new("user", WORDS)], false)?;
-    let Some((before, _)) = rendered.split_once(WORDS) else { return Ok(None) };
-    let tokens = tokenizer.encode_rendered(before)?;
-    Ok(Some(tokens).filter(|tokens| !tokens.is_empty()))
+/// What a chat template puts around a question.
+#[derive(Default)]
+struct Turns {
+    /// From the beginning of the text to the question, at least one token.
+    before_question: Vec<u32>,
+    /// From the end of the question to the answer.
+    before_answer: Vec<u32>,
+}
+
+impl Turns {
+    /// `None` if the question is not in the rendering as it was given, or begins it.
+    fn of(template: &ChatTemplate, tokenizer: &Tokenizer) -> Result<Option<Self>> {
+        const QUESTION: &str = "curmerge-user-words";
+        let rendered = template.render(&[Message::new("user", QUESTION)], true)?;
+        let Some((before, after)) = rendered.split_once(QUESTION) else { return Ok(None) };
+        let before_question = tokenizer.encode_rendered(before)?;
+        let question = tokenizer.encode_after(&before_question, QUESTION)?;
+        let before_answer = tokenizer.encode_after(&question, after)?;
+        Ok((!before_question.is_empty()).then_some(Self { before_question, before_answer }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::base::Base;
+
+    #[test]
+    fn a_question_is_followed_by_an_answer() {
+        let before_answer = vec![7, 8, 9];
+        let ends = [7, 2];
+        // The question ends by itself, or is too long; the answer ends by itself.
+        for (question, given) in [(vec![5, 7], 3..5), (vec![5, 6, 5, 6], 5..8)] {
+            let mut growing = Growing::new(&[1], Some(&before_answer));
+            let mut text = vec![1];
+            for token in question {
+                text.push(token);
+                assert_eq!(growing.before_answer, Some(&before_answer[..]));
+                if let Next::Read(tokens) = growing.next(&text, 5, &ends) {
+                    text.extend(tokens);
+                }
+            }
+            assert_eq!((text.len(), growing.before_answer), (given.end, None));
+            text.push(6);
+            assert_eq!(growing.next(&text, 5, &ends), Next::Write);
+            text.push(2);
+            assert_eq!(growing.next(&text, 5, &ends), Next::End);
+            let Example { tokens, loss_mask } = growing.example(text);
+            let unpredicted: Vec<usize> = (0..tokens.len()).filter(|&i| !loss_mask[i]).collect();
+            assert_eq!(unpredicted, std::iter::once(0).chain(given).collect::<Vec<_>>(), "{tokens:?}");
+        }
+    }
+
+    #[test]
+    fn a_chat_model_is_asked_through_its_template() {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch/llama3/model.gguf");
+        let base = Base::open(base).unwrap();
+        let tokenizer = base.tokenizer().unwrap();
+        let template = base.chat_template(&tokenizer).unwrap();
+        let mut model = Transformer::new(&base).unwrap();
+        let options = AnchorOptions { texts: 6, length: 128, seed: 3 };
+        let prompts = Prompts::new(&model, &tokenizer, template.as_ref(), &options).unwrap();
+        let anchor = prompts.write(&mut model, 1 << 24, |_, _| ());
+        let words: Vec<String> = anchor.texts.iter().map(|text| tokenizer.decode(&text.tokens)).collect();
+        let (plain, chats) = words.split_at(3);
+        let turn = |role: &str| format!("<|im_start|>{role}\n");
+        assert!(plain.iter().all(|text| !text.contains(&turn("user"))), "{plain:?}");
+        for (text, example) in chats.iter().zip(&anchor.texts[3..]) {
+            let answer = text.split_once(&turn("user")).unwrap().1.split_once(&turn("assistant")).unwrap().1;
+            assert!(!answer.trim().is_empty(), "{text}");
+            let predicted = example.tokens.iter().zip(&example.loss_mask).filter(|(_, predicted)| **predicted);
+            let predicted: Vec<u32> = predicted.map(|(&token, _)| token).collect();
+            assert!(!tokenizer.decode(&predicted).contains(&turn("assistant")), "{text}");
+        }
+        let (first, again) = (anchor.sha256(), Anchor { texts: anchor.texts[1..].to_vec() }.sha256());
+        assert_ne!(first, again);
+    }
 }

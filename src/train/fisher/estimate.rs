@@ -1,7 +1,5 @@
 //! The estimate of a Fisher matrix from texts.
 
-use std::ops::Range;
-
 use half::bf16;
 use ndarray::{Array2, ArrayView2, Axis, s};
 use rand_chacha::ChaCha20Rng;
@@ -10,7 +8,7 @@ use rayon::prelude::*;
 
 use super::{Block, CONTIGUOUS, Fisher, MATRIX_LIMIT};
 use crate::kernels::{bf16 as rounding, matmul, matmul_single};
-use crate::model::{TermSink, Transformer};
+use crate::model::{Batch, TermSink, Transformer};
 use crate::train::anchor::{Anchor, backward_with_sampled_labels};
 
 /// Tokens that go through the model at a time, in whole texts.
@@ -30,8 +28,8 @@ struct Moments {
 
 /// Takes the moments of the texts of a batch.
 struct Texts<'a> {
-    /// The rows of each text in h and z.
-    sequences: &'a [Range<usize>],
+    /// One sequence for each text.
+    batch: &'a Batch,
     /// The index of the first text in `samples`.
     first: usize,
     moments: &'a mut [Moments],
@@ -42,8 +40,9 @@ impl TermSink<f32> for Texts<'_> {
         let Moments { samples, factors: [sh, sz] } = &mut self.moments[slot];
         matmul(sh.view_mut(), true, h.t(), h);
         matmul(sz.view_mut(), true, z.t(), z);
-        let mut own = samples.slice_mut(s![self.first..self.first + self.sequences.len(), ..]);
-        own.axis_iter_mut(Axis(0)).into_par_iter().zip(self.sequences).for_each(|(mut row, text)| {
+        let texts = self.batch.sequences_within(h.nrows());
+        let mut own = samples.slice_mut(s![self.first..self.first + texts.len(), ..]);
+        own.axis_iter_mut(Axis(0)).into_par_iter().zip(texts).for_each(|(mut row, text)| {
             let mut g = Array2::zeros((h.ncols(), z.ncols()));
             let [h, z] = [h, z].map(|x| x.slice_move(s![text.clone(), ..]));
             matmul_single(g.view_mut(), false, h.t(), z);
@@ -77,7 +76,7 @@ impl Fisher {
         let mut random = ChaCha20Rng::seed_from_u64(seed);
         let (mut predictions, mut done) = (0, 0);
         for batch in anchor.batches(MAX_TOKENS) {
-            let mut sink = Texts { sequences: batch.sequences(), first: done, moments: &mut moments };
+            let mut sink = Texts { batch: &batch, first: done, moments: &mut moments };
             backward_with_sampled_labels(model, &batch, &mut random, &mut sink);
             predictions += batch.predictions().len();
             done += batch.sequences().len();

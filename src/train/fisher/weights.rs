@@ -30,7 +30,7 @@ use rayon::prelude::*;
 use super::estimate::{DAMPING, MAX_TOKENS};
 use super::symmetric::{MomentSum, Symmetric};
 use crate::kernels::matmul_single;
-use crate::model::{AdaptedMatrix, TermSink, Transformer};
+use crate::model::{AdaptedMatrix, Batch, TermSink, Transformer};
 use crate::train::anchor::{Anchor, backward_with_sampled_labels};
 
 /// The Fisher information of every matrix W that a LoRA changes.
@@ -63,8 +63,8 @@ struct Sums {
 
 /// Takes the sums of the texts of a batch.
 struct Texts<'a> {
-    /// The rows of each text in x and g.
-    sequences: &'a [Range<usize>],
+    /// One sequence for each text.
+    batch: &'a Batch,
     /// The input of each matrix, and whether it is the first to read it.
     groups: &'a [(usize, bool)],
     sums: &'a mut Sums,
@@ -84,7 +84,7 @@ impl TermSink<f32> for Texts<'_> {
                 matmul_single(gram.view_mut(), false, v, v.t());
                 gram
             };
-            self.sequences.par_iter().map(of_text).collect()
+            self.batch.sequences_within(v.nrows()).par_iter().map(of_text).collect()
         };
         if slot.is_multiple_of(2) {
             self.grams = grams(right);
@@ -129,11 +129,10 @@ impl WeightFisher {
         let mut random = ChaCha20Rng::seed_from_u64(seed);
         let (mut predictions, mut done) = (0, 0);
         for batch in anchor.batches(MAX_TOKENS) {
-            let sequences = batch.sequences();
-            let mut sink = Texts { sequences, groups: &groups, sums: &mut sums, grams: Vec::new() };
+            let mut sink = Texts { batch: &batch, groups: &groups, sums: &mut sums, grams: Vec::new() };
             backward_with_sampled_labels(model, &batch, &mut random, &mut sink);
             predictions += batch.predictions().len();
-            done += sequences.len();
+            done += batch.sequences().len();
             progress(done, anchor.texts.len());
         }
         let (inputs, input_traces): (Vec<_>, Vec<f64>) =

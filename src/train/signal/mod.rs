@@ -130,7 +130,7 @@ impl<'a> SignalSelection<'a> {
     ) -> Result<Self> {
         let shapes = names.iter().map(|name| base.weight(name).map(|w| [w.cols(), w.rows()]));
         let anchor = spread(anchor);
-        let tokens = TOKENS_EACH * anchor.texts.iter().map(Vec::len).sum::<usize>();
+        let tokens = TOKENS_EACH * anchor.texts.iter().map(|text| text.tokens.len()).sum::<usize>();
         Ok(Self {
             model: model.clone(),
             names,
