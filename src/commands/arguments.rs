@@ -16,11 +16,12 @@ use crate::merge::{MergeOptions, Storage};
 #[derive(Clone, Debug, Args)]
 pub struct SelectionArgs {
     /// Columns and rows of each matrix; U has rank * rank numbers. For a LoRA, rows of A and columns of B.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
-    pub rank: u32,
+    /// `auto`, for build: what does best in short trials.
+    #[arg(long, default_value = "16", value_name = "N|auto", value_parser = parse_rank)]
+    pub rank: Choice<u32>,
     /// Matrices to adapt, separated by commas: q k v o gate up down, all, or canonical names. A fused
     /// matrix can be named, or its parts, such as `blk.0.attn_qkv[q]`. If the model's architecture is
-    /// not known, any matrix can be named.
+    /// not known, any matrix can be named. `auto`, for build: q,k,v or all, by short trials.
     #[arg(long, default_value = "q,k,v")]
     pub targets: String,
     /// Only matrices of these blocks, counted from 0, such as 24-29. The output of the blocks below
@@ -33,6 +34,48 @@ pub struct SelectionArgs {
     /// Seed of the draw and, in training, of the order of examples.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+}
+
+/// A value, or `auto`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Choice<T> {
+    /// What does best in short trials; see [`super::build`].
+    Auto,
+    /// This value.
+    Given(T),
+}
+
+impl<T> Choice<T> {
+    /// The value, or another one for `auto`.
+    pub fn or(self, other: T) -> T {
+        match self {
+            Choice::Auto => other,
+            Choice::Given(value) => value,
+        }
+    }
+}
+
+/// The word for [`Choice::Auto`].
+pub const AUTO: &str = "auto";
+
+/// The rank of a trial that does not choose it.
+const TRIAL_RANK: u32 = 16;
+
+fn parse_rank(text: &str) -> Result<Choice<u32>, String> {
+    match text.parse() {
+        _ if text == AUTO => Ok(Choice::Auto),
+        Ok(rank) if rank > 0 => Ok(Choice::Given(rank)),
+        _ => Err("use a positive whole number, or auto".into()),
+    }
+}
+
+/// A positive rate, or `auto`.
+pub fn parse_rate(text: &str) -> Result<Choice<f64>, String> {
+    match text.parse() {
+        _ if text == AUTO => Ok(Choice::Auto),
+        Ok(rate) => Ok(Choice::Given(rate)),
+        Err(_) => Err("use a number such as 2e-3, or auto".into()),
+    }
 }
 
 /// How columns and rows are chosen.
@@ -48,10 +91,20 @@ pub enum SelectBy {
 pub const SIGNAL: &str = "signal";
 
 impl SelectionArgs {
+    /// The rank. That of trials of other options while it is `auto`.
+    pub fn rank(&self) -> u32 {
+        self.rank.or(TRIAL_RANK)
+    }
+
+    /// Whether the rank or the targets are `auto`.
+    pub fn is_automatic(&self) -> bool {
+        self.rank == Choice::Auto || self.targets == AUTO
+    }
+
     /// The same for the library, for columns and rows that are drawn.
     pub fn options(&self, selection: Selection) -> SelectionOptions {
         SelectionOptions {
-            rank: self.rank,
+            rank: self.rank(),
             targets: self.targets.clone(),
             layers: self.layers.clone(),
             selection,

@@ -85,6 +85,10 @@ fn select_by_signal(base: &Base, args: &SelectArgs) -> Result<Adapter> {
 
 /// Chooses columns and rows, and writes the adapter.
 pub fn run(args: &SelectArgs, json: bool) -> Result<()> {
+    if args.selection.is_automatic() {
+        let problem = "auto is for build, which can try what it chooses";
+        return Err(Error::request(problem, "give --rank and --targets values"));
+    }
     let base = Base::open_any(&args.base)?;
     let adapter = match args.selection.select {
         SelectBy::Signal => select_by_signal(&base, args)?,

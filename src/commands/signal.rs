@@ -20,16 +20,16 @@ pub fn adapter(
     let (base, kept) = (texts.base, texts.kept);
     let names = base.targets(&args.targets, args.layers.clone())?;
     // Before the texts are written.
-    let usable = signal::usable(base, &names, args.rank)?;
+    let usable = signal::usable(base, &names, args.rank())?;
     let anchor = texts.get(model)?;
-    let options = SignalOptions::new(args.rank, args.seed, texts.memory);
+    let options = SignalOptions::new(args.rank(), args.seed, texts.memory);
     let selection = SignalSelection::new(base, model, (&names, usable), (anchor, data), options)?;
     let [text_count, examples] = selection.lengths();
     let bar = progress::bar("choosing columns and rows", (2 * (text_count + examples)) as u64);
     let key = |kind, digest: &dyn Fn() -> String| kept.key(kind, model).map(|key| key.with("of", digest()));
     let orders = kept.result(
         key("signal", &|| selection.sha256()),
-        |file| Orders::restore(file, selection.shapes(), args.rank as usize),
+        |file| Orders::restore(file, selection.shapes(), args.rank() as usize),
         || {
             let noise = kept.result(
                 key("noise", &|| selection.noise_sha256()),
@@ -40,6 +40,6 @@ pub fn adapter(
         },
     )?;
     bar.finish_and_clear();
-    let indices = names.iter().cloned().zip(orders.indices(args.rank)).collect();
-    adapter_of(base, indices, args.rank, SIGNAL, args.seed)
+    let indices = names.iter().cloned().zip(orders.indices(args.rank())).collect();
+    adapter_of(base, indices, args.rank(), SIGNAL, args.seed)
 }

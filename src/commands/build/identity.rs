@@ -30,7 +30,7 @@ pub(super) fn of(
         }
         None => none(),
     };
-    let mut settings = args.training.settings();
+    let mut settings = args.training.settings(args.learning_rate());
     settings.extend(args.protection.settings(texts)?);
     settings.extend(trainee.settings());
     settings.extend([

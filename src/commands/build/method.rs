@@ -65,7 +65,7 @@ impl MethodArgs {
     }
 
     fn alpha(&self, args: &BuildArgs) -> f32 {
-        self.alpha.unwrap_or(args.selection.rank as f32)
+        self.alpha.unwrap_or(args.selection.rank() as f32)
     }
 }
 
@@ -93,7 +93,7 @@ impl Trainee {
         let selection = &args.selection;
         let options = LoraOptions {
             method,
-            rank: selection.rank,
+            rank: selection.rank(),
             alpha: args.method.alpha(args),
             rslora: args.method.rslora,
             targets: selection.targets.clone(),

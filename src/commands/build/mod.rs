@@ -1,5 +1,6 @@
 //! `curmerge build`: select columns and rows, train U, write the adapter; or the same for a LoRA.
 
+mod auto;
 mod examples;
 mod identity;
 mod introduction;
@@ -29,13 +30,14 @@ use crate::train::anchor::budget;
 use crate::train::checkpoint::CheckpointFile;
 use crate::train::{self, End, Observer, Penalty, State, TrainOptions, TrainReport, Trainer};
 use crate::{Error, Result};
+use auto::Trials;
 pub use examples::ExampleArgs;
 use examples::Examples;
 use measured::Yardstick;
-use method::{MethodArgs, Trainee};
+use method::{Method, MethodArgs, Trainee};
 use outcome::Outcome;
 use output::Output;
-use protection::ProtectionArgs;
+use protection::{Protection, ProtectionArgs};
 use saving::SavingArgs;
 use training::TrainingArgs;
 
@@ -101,7 +103,8 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     args.saving.check(output.path(), &inputs)?;
     let examples = Examples::read(args, &base)?;
     let (shrink, seed) = (args.protection.shrink(), args.selection.seed);
-    let options = args.training.options(shrink, seed, args.saving.save_every, output.path());
+    let numbers = |args: &BuildArgs| (args.learning_rate(), shrink, seed);
+    let options = args.training.options(numbers(args), args.saving.save_every, output.path());
     let mut frozen = frozen_model(args, &base, &examples)?;
     let run = (&base, &examples.data, &options);
     let count = args.protection.anchor_texts(&frozen, run, args.selects_by_signal());
@@ -118,6 +121,20 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     }
     // Before training, so that nothing that fails here costs the result.
     let new_texts = new_texts.as_ref().map(|texts| texts.get(&mut frozen)).transpose()?;
+    let few = (count.min(auto::FEW_TEXTS), seed, options.memory);
+    let few_texts = AnchorTexts::new(&args.protection.anchor, (&base, &kept), few);
+    let trials = Trials {
+        frozen: &frozen,
+        texts: &texts,
+        few_texts: &few_texts,
+        new_texts: auto::batches(new_texts),
+        options: &options,
+    };
+    let (args, automatic) = &auto::resolve(args, &examples, &trials)?;
+    if !json {
+        terminal::print(&automatic.text())?;
+    }
+    let options = TrainOptions { learning_rate: args.learning_rate(), ..options };
     let mut trainee = Trainee::new(args, &mut frozen, &texts, &examples.data)?;
     let mut model = frozen;
     trainee.attach(&mut model)?;
@@ -173,6 +190,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
         checkpoint,
         limit,
         measured,
+        automatic,
     };
     match json {
         true => terminal::print_json(&outcome.json()),
@@ -198,6 +216,21 @@ fn frozen_model<'b>(args: &BuildArgs, base: &'b Base, examples: &Examples) -> Re
 }
 
 impl BuildArgs {
+    /// The learning rate. That of trials of other options while it is `auto`.
+    fn learning_rate(&self) -> f64 {
+        self.training.lr.map_or(self.default_rate(), |lr| lr.or(self.default_rate()))
+    }
+
+    /// The learning rate of a run that names none.
+    fn default_rate(&self) -> f64 {
+        match (self.method.method, self.protection.protect) {
+            (Method::Lora, Protection::Fisher | Protection::Replay) => 1e-3,
+            (Method::Lora, _) => 5e-4,
+            (_, Protection::Fisher | Protection::Replay) => 5e-3,
+            _ => TrainOptions::default().learning_rate,
+        }
+    }
+
     fn reads_anchor(&self) -> bool {
         self.protection.reads_anchor(self.selects_by_signal())
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::auto::Automatic;
 use super::measured::Measured;
 use super::method::Trainee;
 use super::output::Output;
@@ -30,6 +31,8 @@ pub(super) struct Outcome<'a> {
     pub(super) limit: Option<f64>,
     /// What was learned and forgotten, unless the run was stopped.
     pub(super) measured: Option<Measured>,
+    /// What trials chose.
+    pub(super) automatic: &'a Automatic,
 }
 
 impl Outcome<'_> {
@@ -63,6 +66,7 @@ impl Outcome<'_> {
             "validation": validation.collect::<Vec<_>>(),
             "trained_numbers": self.trainee.trained_numbers(),
             "limit_factor": self.limit,
+            "automatic": self.automatic.json(),
         });
         if let (Some(measured), Some(fields)) = (&self.measured, json.as_object_mut()) {
             measured.json(fields);

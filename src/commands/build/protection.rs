@@ -167,7 +167,8 @@ impl ProtectionArgs {
         matches!(self.protect, Protection::Fisher | Protection::Replay)
     }
 
-    fn lambda(&self) -> f32 {
+    /// The strength of the penalty.
+    pub(super) fn lambda(&self) -> f32 {
         self.lambda.unwrap_or(if self.protect == Protection::Replay { 10.0 } else { 30.0 })
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::commands::arguments::parse_size;
+use crate::commands::arguments::{Choice, parse_rate, parse_size};
 use crate::train::TrainOptions;
 use crate::train::optimizer::AdamWOptions;
 use crate::{Error, Result};
@@ -46,9 +46,11 @@ pub struct TrainingArgs {
     /// 1024 tokens or one example go through the model at a time.
     #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     pub grad_accum: u32,
-    /// Peak learning rate. It warms up over a tenth of the steps, then decays along a cosine.
-    #[arg(long, default_value_t = TrainOptions::default().learning_rate)]
-    pub lr: f64,
+    /// Peak learning rate. It warms up over a tenth of the steps, then decays along a cosine. `auto`: what
+    /// does best in short trials [default: 1.5e-3, or 5e-3 with --protect fisher or replay; for --method lora
+    /// 5e-4, or 1e-3 with them].
+    #[arg(long, value_name = "RATE|auto", value_parser = parse_rate)]
+    pub lr: Option<Choice<f64>>,
     /// Share of U that a step subtracts, times the learning rate.
     #[arg(long, default_value_t = 0.0)]
     pub weight_decay: f32,
@@ -68,7 +70,9 @@ pub struct TrainingArgs {
 impl TrainingArgs {
     /// Refuses numbers that cannot be used.
     pub(super) fn check(&self) -> Result<()> {
-        positive("lr", self.lr, false)?;
+        if let Some(Choice::Given(lr)) = self.lr {
+            positive("lr", lr, false)?;
+        }
         positive("clip", self.clip, false)?;
         positive("weight-decay", self.weight_decay.into(), true)?;
         positive("scale", self.scale.abs().into(), false)
@@ -76,7 +80,7 @@ impl TrainingArgs {
 
     /// What decides the result, by option. The names and the form of the values are part of the checkpoint's
     /// format. The caller adds the digests of the files and the adapter's scale.
-    pub(super) fn settings(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn settings(&self, learning_rate: f64) -> Vec<(&'static str, String)> {
         let number = |value: Option<u64>| value.map_or("none".to_owned(), |value| value.to_string());
         // Without `..`, so that a new option does not compile until it is handled here.
         let Self {
@@ -89,7 +93,7 @@ impl TrainingArgs {
             max_steps,
             batch_size: _,
             grad_accum: _,
-            lr,
+            lr: _,
             weight_decay,
             memory,
             clip,
@@ -99,7 +103,7 @@ impl TrainingArgs {
             ("--epochs", epochs.to_string()),
             ("--max-steps", number(*max_steps)),
             ("--batch-size times --grad-accum", self.examples_a_step().to_string()),
-            ("--lr", lr.to_string()),
+            ("--lr", learning_rate.to_string()),
             ("--weight-decay", weight_decay.to_string()),
             ("--clip", clip.to_string()),
             ("--memory", memory.to_string()),
@@ -111,8 +115,7 @@ impl TrainingArgs {
     /// The same for the library, for an adapter that is written to `output`.
     pub(super) fn options(
         &self,
-        shrink: f32,
-        seed: u64,
+        (learning_rate, shrink, seed): (f64, f32, u64),
         save_every: Option<u64>,
         output: &Path,
     ) -> TrainOptions {
@@ -127,7 +130,7 @@ impl TrainingArgs {
             max_steps,
             batch_size: _,
             grad_accum: _,
-            lr,
+            lr: _,
             weight_decay,
             memory,
             clip,
@@ -137,7 +140,7 @@ impl TrainingArgs {
             epochs,
             max_steps,
             batch_size: usize::try_from(self.examples_a_step()).unwrap_or(usize::MAX),
-            learning_rate: lr,
+            learning_rate,
             adamw: AdamWOptions { weight_decay, ..Default::default() },
             clip,
             shrink,

@@ -54,7 +54,8 @@ fn texts_written_together_are_those_written_alone() {
             let (prompt, mut random) = (&prompts[i], generator(i));
             assert!(text.len() == length && text.starts_with(prompt), "{text:?}");
             for end in prompt.len()..length {
-                if let Some(place) = break_at.map(|start| end.wrapping_sub(start)).filter(|&place| place < 3) {
+                if let Some(place) = break_at.map(|start| end.wrapping_sub(start)).filter(|&place| place < 3)
+                {
                     assert_eq!(text[end], given[place]);
                     continue;
                 }

@@ -74,7 +74,8 @@ impl Anchor {
     pub fn batches(&self, max_tokens: usize) -> Vec<Batch> {
         let mut batches: Vec<Batch> = Vec::new();
         for text in &self.texts {
-            let full = batches.last().is_none_or(|batch| batch.tokens().len() + text.tokens.len() > max_tokens);
+            let full =
+                batches.last().is_none_or(|batch| batch.tokens().len() + text.tokens.len() > max_tokens);
             if full {
                 batches.push(Batch::default());
             }

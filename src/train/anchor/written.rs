@@ -261,7 +261,8 @@ mod tests {
         for (text, example) in chats.iter().zip(&anchor.texts[3..]) {
             let answer = text.split_once(&turn("user")).unwrap().1.split_once(&turn("assistant")).unwrap().1;
             assert!(!answer.trim().is_empty(), "{text}");
-            let predicted = example.tokens.iter().zip(&example.loss_mask).filter(|(_, predicted)| **predicted);
+            let predicted =
+                example.tokens.iter().zip(&example.loss_mask).filter(|(_, predicted)| **predicted);
             let predicted: Vec<u32> = predicted.map(|(&token, _)| token).collect();
             assert!(!tokenizer.decode(&predicted).contains(&turn("assistant")), "{text}");
         }

@@ -40,13 +40,13 @@ pub use moments::Diagonals;
 pub use orders::Orders;
 
 /// The default of [`SignalOptions::candidates`].
-const CANDIDATES: usize = 256;
+const CANDIDATES: usize = 128;
 /// The fewest candidates for each one that is chosen.
 const CANDIDATES_EACH: usize = 4;
 /// Texts of the anchor that are used, spread evenly over it.
-pub const TEXTS: usize = 100;
+pub const TEXTS: usize = 50;
 /// The most examples that are used.
-pub const EXAMPLES: usize = 200;
+pub const EXAMPLES: usize = 100;
 /// The most tokens of examples that are used, for each of the anchor: so a budget for the anchor is one for
 /// them, too.
 const TOKENS_EACH: usize = 1;
@@ -68,7 +68,7 @@ pub struct SignalOptions {
     /// Upper limit of the bytes for activations and packed weights. The choice does not depend on it.
     pub memory: u64,
     /// Columns, and rows, of each matrix whose second moments are summed in full; at least four times the
-    /// rank are. Default: 256.
+    /// rank are. Default: 128.
     pub candidates: usize,
 }
 

@@ -1,5 +1,6 @@
 //! The program's commands: what they print, write, refuse and survive.
 
+mod automatic;
 mod cached;
 mod checkpointed;
 mod converted;
