@@ -127,8 +127,8 @@ impl Prompts {
 
 /// A text that the model is writing.
 struct Growing<'t> {
-    /// The tokens that the model did not write.
-    given: Vec<Range<usize>>,
+    /// The tokens that the model did not write: the prompt, and what stands before the answer.
+    given: [Range<usize>; 2],
     /// What stands before the answer, while a question is written.
     before_answer: Option<&'t [u32]>,
 }
@@ -136,7 +136,7 @@ struct Growing<'t> {
 impl<'t> Growing<'t> {
     fn new(prompt: &[u32], before_answer: Option<&'t Vec<u32>>) -> Self {
         let before_answer = before_answer.map(Vec::as_slice).filter(|tokens| !tokens.is_empty());
-        Self { given: vec![0..prompt.len()], before_answer }
+        Self { given: [0..prompt.len(), 0..0], before_answer }
     }
 
     /// What follows the text so far. A question ends with the first of the tokens before the answer, and at
@@ -147,7 +147,7 @@ impl<'t> Growing<'t> {
             let ended = last == before_answer.first().copied();
             if ended || text.len() >= longest {
                 let given = &before_answer[usize::from(ended)..];
-                self.given.push(text.len()..text.len() + given.len());
+                self.given[1] = text.len()..text.len() + given.len();
                 self.before_answer = None;
                 return Next::Read(given);
             }
