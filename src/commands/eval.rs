@@ -80,7 +80,7 @@ pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
         }
     }
     if let (Some(path), Some(other)) = (&args.perplexity, &args.against) {
-        let d = against(&mut model, &tokenizer, path, other, args)?;
+        let (d, chunks) = against(&mut model, &tokenizer, path, other, args)?;
         lines += &format!(
             "perplexity {:.4}, of the other model {:.4}\nKL {:.6} +/- {:.6} nats a token, the same first token in {:.2} %\n",
             d.perplexity,
@@ -95,6 +95,7 @@ pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
         fields.insert("kl_standard_error".into(), json!(d.kl_standard_error));
         fields.insert("same_top".into(), json!(d.same_top));
         fields.insert("perplexity_predictions".into(), json!(d.predictions));
+        fields.insert("chunks".into(), json!(chunks));
     } else if let Some(path) = &args.perplexity {
         let p = text(&mut model, &tokenizer, path, args)?;
         lines += &format!(
@@ -181,14 +182,14 @@ fn text(
     result.map_err(|error| about_text(error, path))
 }
 
-/// The divergence of the model from that of `--against` on a text.
+/// The divergence of the model from that of `--against` on a text, and the text's chunks.
 fn against(
     model: &mut Transformer<'_, f32>,
     tokenizer: &Tokenizer,
     path: &Path,
     other: &Path,
     args: &EvalArgs,
-) -> Result<Divergence> {
+) -> Result<(Divergence, usize)> {
     let base = Base::open(other)?;
     let adapter = AdapterArgs::plain(args.against_adapter.clone());
     let mut reference = super::adapted_model(&base, &adapter)?.with_precision(args.compute.precision);
@@ -200,7 +201,7 @@ fn against(
     let bar = progress::bar("comparing", chunks.chunks as u64);
     let result = eval::divergence(model, &reference, &chunks.batches, |done| bar.set_position(done as u64));
     bar.finish_and_clear();
-    result
+    Ok((result?, chunks.chunks))
 }
 
 /// An error of a text, with its file and the option that mends it.

@@ -51,6 +51,10 @@ impl SavingArgs {
                 let problem = "an unfinished run left this checkpoint";
                 return Err(Error::file(checkpoint, problem, "resume it with --resume, or delete it"));
             }
+            // Before anything that takes long.
+            if self.resume && !checkpoint.exists() {
+                return Err(Error::NoCheckpoint { path: checkpoint });
+            }
         }
         if let Some(metrics) = &self.metrics {
             if metrics == output || *metrics == checkpoint {

@@ -41,6 +41,7 @@ fn measured(adapter: &Path) -> (f64, f64) {
     .json();
     let number = |key: &str| answer[key].as_f64().unwrap_or_else(|| panic!("no {key} in {answer}"));
     assert!(number("same_top") > 0.0 && number("against_perplexity") > 1.0, "{answer}");
+    assert_eq!(answer["chunks"], 40, "{answer}");
     (number("kl"), number("loss"))
 }
 
