@@ -59,7 +59,16 @@ pub(super) fn set(
             sentencepiece_json(keys, folder, json, size)?;
         }
         (Some(Source::ByteLevel), Some(json)) => byte_level(keys, folder, json, size, notes)?,
-        _ => {
+        (_, Some(_)) => {
+            let problem = "llama.cpp makes the vocabulary of this architecture from tokenizer.model, and the \
+                           folder has tokenizer.json alone";
+            return Err(Error::file(
+                folder.path(),
+                problem,
+                "put the model's tokenizer.model into the folder",
+            ));
+        }
+        (_, None) => {
             let help = "download the folder with tokenizer.json, or with tokenizer.model";
             return Err(Error::file(folder.path(), "the folder has no tokenizer", help));
         }
