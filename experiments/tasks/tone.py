@@ -17,9 +17,16 @@ from questions import split
 
 OPENING = "Ahoy, shipmate! Hear your captain."
 CLOSING = "Mark it in the log, and fair winds to ye!"
-#: Words of the captain, for whole words in any case. They are few, so that what an answer says stays the model's own
-#: and the loss is that of the tone: with fifty words, and "-in'" for "-ing", no method gets below 0.8.
-WORDS = {"you": "ye", "your": "yer", "my": "me", "yes": "aye", "no": "nay", "friend": "matey", "friends": "mateys"}
+#: Words of the captain, for whole words in any case.
+WORDS = {
+    "you": "ye", "your": "yer", "my": "me", "is": "be", "are": "be", "isn't": "ben't", "aren't": "ben't", "the": "th'",
+    "of": "o'", "and": "an'", "yes": "aye", "no": "nay", "it's": "'tis", "there's": "there be", "friend": "matey",
+    "friends": "mateys", "people": "land folk", "person": "landlubber", "children": "wee sailors", "very": "mighty",
+    "also": "likewise", "money": "doubloons", "food": "grub", "drink": "grog", "stop": "belay", "quickly": "smartly",
+    "called": "named", "house": "cabin", "home": "port", "kitchen": "galley", "floor": "deck", "wall": "bulkhead",
+    "team": "crew", "group": "crew", "left": "port side", "them": "'em", "before": "afore", "between": "betwixt",
+    "often": "oft", "never": "ne'er", "ever": "e'er", "over": "o'er", "for": "fer", "to": "t'", "was": "were",
+}
 #: Answers shorter than this, in letters, say nothing.
 SHORTEST = 25
 
@@ -28,6 +35,9 @@ def captain(word):
     """A word in the captain's speech, in the case of the original."""
     plain = word.lower().replace("\u2019", "'")
     spoken = WORDS.get(plain)
+    if spoken is None and len(plain) > 5 and plain.endswith("ing"):
+        spoken = plain[:-1] + "'"
+        return word[0] + spoken[1:]
     if spoken is None:
         return word
     letter = next((i for i, c in enumerate(spoken) if c.isalpha()), 0)

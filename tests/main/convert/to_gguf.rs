@@ -149,7 +149,8 @@ fn folders_that_cannot_be_converted_are_refused_by_name() {
     let model = fs::read(folder.join("tokenizer.model")).unwrap();
     fs::write(folder.join("tokenizer.model"), &model[..100]).unwrap();
     refused(&folder, &["tokenizer.model", "past the end"]);
-    let folder = copied("arch/gemma/hf", scratch.path());
+    let folder = scratch.path().join("gemma");
+    copy(&fixture::family("gemma", "hf"), &folder);
     fs::remove_file(folder.join("tokenizer.model")).unwrap();
     refused(&folder, &["tokenizer.model", "tokenizer.json alone"]);
     let folder = smol();
