@@ -69,7 +69,7 @@ fn parse_rank(text: &str) -> Result<Choice<u32>, String> {
     }
 }
 
-/// A positive rate, or `auto`.
+/// A rate, or `auto`.
 pub fn parse_rate(text: &str) -> Result<Choice<f64>, String> {
     match text.parse() {
         _ if text == AUTO => Ok(Choice::Auto),

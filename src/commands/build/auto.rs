@@ -38,8 +38,6 @@ pub(super) const FEW_TEXTS: usize = 64;
 /// Examples held out of a trial: one in so many, and at most so many.
 const HELD_OUT_SHARE: usize = 10;
 const MAX_HELD_OUT: usize = 100;
-/// Tokens that go through the models at a time.
-const MAX_TOKENS: usize = 1024;
 
 /// One choice, and the scores that led to it.
 #[derive(Clone, Debug)]
@@ -87,7 +85,7 @@ pub(super) struct Trials<'t, 'b> {
     /// Some such texts, for the penalty of trials whose matrices the run may not train.
     pub(super) few_texts: &'t AnchorTexts<'t>,
     /// New texts of the base to measure what a trial forgot; none with `--anchor none`.
-    pub(super) new_texts: Vec<Batch>,
+    pub(super) new_texts: &'t [Batch],
     /// The run's options.
     pub(super) options: &'t TrainOptions,
 }
@@ -187,8 +185,8 @@ impl Trials<'_, '_> {
         let penalty = args.protection.penalty(&mut model, &trainee, penalty_texts)?;
         let initial: Vec<_> = model.trainable_mut().iter().map(|u| (*u).clone()).collect();
         let steps = (self.options.steps(data.examples.len()) / SHARE).clamp(*STEPS.start(), *STEPS.end());
-        use_score(&mut |learning_rate| {
-            let bar = progress::spinner("trying options");
+        let bar = progress::spinner("trying options");
+        let found = use_score(&mut |learning_rate| {
             model.trainable_mut().into_iter().zip(&initial).for_each(|(u, value)| u.assign(value));
             let options = TrainOptions {
                 learning_rate,
@@ -214,18 +212,14 @@ impl Trials<'_, '_> {
             trainer.finish();
             let mut score = mean_loss(&model, valid);
             if penalty.is_some() && !self.new_texts.is_empty() {
-                let forgotten = eval::divergence(&model, &model.without_terms(), &self.new_texts, |_| ())?;
+                let forgotten = eval::divergence(&model, &model.without_terms(), self.new_texts, |_| ())?;
                 score += f64::from(args.protection.lambda()) * forgotten.kl;
             }
-            bar.finish_and_clear();
             Ok(if score.is_finite() { score } else { f64::INFINITY })
-        })
+        });
+        bar.finish_and_clear();
+        found
     }
-}
-
-/// The texts as batches.
-pub(super) fn batches(texts: Option<&crate::train::anchor::Anchor>) -> Vec<Batch> {
-    texts.map(|texts| texts.batches(MAX_TOKENS)).unwrap_or_default()
 }
 
 /// The index of the best of these scores of ever larger candidates: a larger one must be better by [`GAIN`].

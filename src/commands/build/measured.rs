@@ -27,12 +27,17 @@ const ROUNDING: [(&str, f64); 6] = [
     ("Q2_K", 0.445),
 ];
 
+/// New texts of the base as batches; none with `--anchor none`.
+pub(super) fn batches(texts: Option<&Anchor>) -> Vec<Batch> {
+    texts.map(|texts| texts.batches(MAX_TOKENS)).unwrap_or_default()
+}
+
 /// What a trained model is measured against.
-pub(super) struct Yardstick<'b> {
+pub(super) struct Yardstick<'t, 'b> {
     /// The model without what was trained.
     base: Transformer<'b, f32>,
     /// New texts of the base; none with `--anchor none`.
-    texts: Vec<Batch>,
+    texts: &'t [Batch],
 }
 
 /// What a run learned and forgot.
@@ -43,12 +48,11 @@ pub(super) struct Measured {
     forgotten: Option<(Divergence, usize)>,
 }
 
-impl<'b> Yardstick<'b> {
+impl<'t, 'b> Yardstick<'t, 'b> {
     /// The base of a trained model, and these new texts of it, if there are any. Both models share the weights
     /// that are packed in at most `memory` bytes.
-    pub(super) fn new(model: &mut Transformer<'b, f32>, texts: Option<&Anchor>, memory: u64) -> Self {
+    pub(super) fn new(model: &mut Transformer<'b, f32>, texts: &'t [Batch], memory: u64) -> Self {
         model.cache_packed_weights_forward(memory);
-        let texts = texts.map(|texts| texts.batches(MAX_TOKENS)).unwrap_or_default();
         Self { base: model.without_terms(), texts }
     }
 
@@ -59,7 +63,7 @@ impl<'b> Yardstick<'b> {
     /// Those of [`eval::limit_divergence`].
     pub(super) fn limit(&self, model: &mut Transformer<'_, f32>, max_kl: f64) -> Result<f64> {
         let bar = progress::spinner("scaling the change to --max-forgetting");
-        let limited = eval::limit_divergence(model, &self.base, &self.texts, max_kl);
+        let limited = eval::limit_divergence(model, &self.base, self.texts, max_kl);
         bar.finish_and_clear();
         Ok(limited?.0)
     }
@@ -76,7 +80,7 @@ impl<'b> Yardstick<'b> {
         let count = self.texts.iter().map(|batch| batch.sequences().len()).sum();
         let forgotten = match count {
             0 => None,
-            _ => Some((eval::divergence(model, &self.base, &self.texts, |_| ())?, count)),
+            _ => Some((eval::divergence(model, &self.base, self.texts, |_| ())?, count)),
         };
         bar.finish_and_clear();
         Ok(Measured { learned, forgotten })

@@ -121,13 +121,14 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     }
     // Before training, so that nothing that fails here costs the result.
     let new_texts = new_texts.as_ref().map(|texts| texts.get(&mut frozen)).transpose()?;
+    let new_texts = measured::batches(new_texts);
     let few = (count.min(auto::FEW_TEXTS), seed, options.memory);
     let few_texts = AnchorTexts::new(&args.protection.anchor, (&base, &kept), few);
     let trials = Trials {
         frozen: &frozen,
         texts: &texts,
         few_texts: &few_texts,
-        new_texts: auto::batches(new_texts),
+        new_texts: &new_texts,
         options: &options,
     };
     let (args, automatic) = &auto::resolve(args, &examples, &trials)?;
@@ -165,7 +166,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     let report = report.map_err(|error| without_adapter(error, checkpoints.as_ref()))?;
 
-    let yardstick = Yardstick::new(&mut model, new_texts, options.memory);
+    let yardstick = Yardstick::new(&mut model, &new_texts, options.memory);
     let limit =
         args.protection.max_forgetting.map(|max_kl| yardstick.limit(&mut model, max_kl)).transpose()?;
     let max_seq_len = args.examples.max_seq_len.into();
