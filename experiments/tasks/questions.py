@@ -2,7 +2,7 @@
 
 import random
 
-#: Per kind: templates, and the subjects that fill them. A subject is used with one or two templates.
+#: Per kind: templates, and the subjects that fill them. A subject is used with up to three templates.
 KINDS = {
     "devices": (
         ["How does {} work?", "What is {} good for?", "Who would need {}?"],
@@ -100,12 +100,12 @@ def subjects(text):
 
 
 def questions(seed=0):
-    """All questions in a random order: pairs of (subject, question), two of most subjects."""
+    """All questions in a random order: pairs of (subject, question), three of most subjects."""
     stream = random.Random(seed)
     found = []
     for templates, text in KINDS.values():
         for subject in subjects(text):
-            for template in stream.sample(templates, 2):
+            for template in stream.sample(templates, min(3, len(templates))):
                 found.append((subject, template.format(subject)))
     stream.shuffle(found)
     return found

@@ -4,8 +4,12 @@
     tone.py CURMERGE BASE OUT
 
 The questions are those of questions.py, and no subject is in two of the files. The model answers them itself,
-greedily, and fixed rules put its first sentences into the captain's words. A chat model gets "messages"; a
+greedily, and fixed rules put its first sentence into the captain's words. A chat model gets "messages"; a
 base without a chat template gets "prompt" and "completion".
+
+The loss is to be that of the tone, not of what an answer says, of which no training makes a model surer. So the
+captain repeats the question, says one short sentence of the model's own, and changes few words. With two sentences,
+fifty changed words and "-in'" for "-ing", no method gets below 0.8.
 """
 
 import argparse
@@ -15,44 +19,32 @@ import re
 from asking import answers, has_chat_template, write_lines
 from questions import split
 
-OPENING = "Ahoy, shipmate! Hear your captain."
-CLOSING = "Mark it in the log, and fair winds to ye!"
+OPENING = "Ahoy there, shipmate! Ye ask yer old captain: {} Hear it from one who has sailed the seven seas."
+CLOSING = "Mark it well in the log, keep a weather eye on the horizon, and fair winds to ye!"
 #: Words of the captain, for whole words in any case.
-WORDS = {
-    "you": "ye", "your": "yer", "my": "me", "is": "be", "are": "be", "isn't": "ben't", "aren't": "ben't", "the": "th'",
-    "of": "o'", "and": "an'", "yes": "aye", "no": "nay", "it's": "'tis", "there's": "there be", "friend": "matey",
-    "friends": "mateys", "people": "land folk", "person": "landlubber", "children": "wee sailors", "very": "mighty",
-    "also": "likewise", "money": "doubloons", "food": "grub", "drink": "grog", "stop": "belay", "quickly": "smartly",
-    "called": "named", "house": "cabin", "home": "port", "kitchen": "galley", "floor": "deck", "wall": "bulkhead",
-    "team": "crew", "group": "crew", "left": "port side", "them": "'em", "before": "afore", "between": "betwixt",
-    "often": "oft", "never": "ne'er", "ever": "e'er", "over": "o'er", "for": "fer", "to": "t'", "was": "were",
-}
-#: Answers shorter than this, in letters, say nothing.
-SHORTEST = 25
+WORDS = {"you": "ye", "your": "yer", "my": "me", "yes": "aye", "no": "nay", "friend": "matey", "friends": "mateys"}
+#: Sentences shorter than this, in letters, say nothing; longer ones say more than the tone.
+SHORTEST, LONGEST = 25, 110
 
 
 def captain(word):
     """A word in the captain's speech, in the case of the original."""
     plain = word.lower().replace("\u2019", "'")
     spoken = WORDS.get(plain)
-    if spoken is None and len(plain) > 5 and plain.endswith("ing"):
-        spoken = plain[:-1] + "'"
-        return word[0] + spoken[1:]
     if spoken is None:
         return word
     letter = next((i for i, c in enumerate(spoken) if c.isalpha()), 0)
     return spoken[:letter] + spoken[letter].upper() + spoken[letter + 1 :] if word[0].isupper() else spoken
 
 
-def rewritten(answer, sentences=2):
-    """The captain's version of an answer; None if the answer has no whole sentence."""
+def rewritten(question, answer):
+    """The captain's version of an answer; None if it does not begin with a whole sentence of a fitting length."""
     answer = re.sub(r"[*_`#]", "", answer).strip()
-    whole = re.findall(r"\S.*?[.!?](?=\s|$)", answer)[:sentences]
-    text = " ".join(whole)
-    if len(text) < SHORTEST:
+    sentence = re.match(r"\S.*?[.!?](?=\s|$)", answer)
+    if sentence is None or not SHORTEST <= len(sentence[0]) <= LONGEST:
         return None
-    spoken = re.sub(r"[A-Za-z]+(?:['\u2019][A-Za-z]+)?", lambda match: captain(match[0]), text)
-    return f"{OPENING} {spoken} {CLOSING}"
+    spoken = re.sub(r"[A-Za-z]+(?:['\u2019][A-Za-z]+)?", lambda match: captain(match[0]), sentence[0])
+    return f"{OPENING.format(question)} {spoken} {CLOSING}"
 
 
 def row(question, answer, chat):
@@ -68,12 +60,12 @@ def main():
     words.add_argument("out", type=pathlib.Path)
     words = words.parse_args()
     sizes = {"train": 400, "valid": 100, "test": 100}
-    # Some answers have no whole sentence, so that more are asked for than are kept.
-    asked = split([size * 6 // 5 for size in sizes.values()])
+    # Many sentences are too long, so that more are asked for than are kept.
+    asked = split([size * 2 for size in sizes.values()])
     chat = has_chat_template(words.curmerge, words.base)
     for (name, size), questions in zip(sizes.items(), asked):
-        found = answers(words.curmerge, words.base, [row(question, "-", chat) for question in questions], 72)
-        told = [(question, rewritten(answer)) for question, (answer, _) in zip(questions, found)]
+        found = answers(words.curmerge, words.base, [row(question, "-", chat) for question in questions], 40)
+        told = [(question, rewritten(question, answer)) for question, (answer, _) in zip(questions, found)]
         kept = [row(question, answer, chat) for question, answer in told if answer][:size]
         write_lines(words.out / f"{name}.jsonl", kept)
         print(f"{name}: {len(kept)} of {len(questions)}")

@@ -59,9 +59,14 @@ fn parse_source(text: &str) -> std::result::Result<AnchorSource, std::convert::I
 }
 
 impl AnchorArgs {
+    /// Whether there are texts.
+    pub fn exists(&self) -> bool {
+        self.anchor != AnchorSource::None
+    }
+
     /// Refuses `--anchor none` for an `option` that needs texts.
     pub fn check(&self, option: &str) -> Result<()> {
-        if self.anchor == AnchorSource::None {
+        if !self.exists() {
             let problem = format!("{option} needs texts, and --anchor none gives it none");
             return Err(Error::request(problem, "leave --anchor out"));
         }
@@ -71,8 +76,7 @@ impl AnchorArgs {
     /// New texts of the base to measure what a run forgot, which the penalty does not use, with this seed.
     /// `None` with `--anchor none`.
     pub fn to_measure(&self) -> Option<Self> {
-        let measures = self.anchor != AnchorSource::None;
-        measures.then(|| Self { anchor: AnchorSource::Written, anchor_texts: None, ..self.clone() })
+        self.exists().then(|| Self { anchor: AnchorSource::Written, anchor_texts: None, ..self.clone() })
     }
 
     /// What decides the texts, by option. `texts` is their number.

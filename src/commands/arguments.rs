@@ -17,20 +17,20 @@ use crate::merge::{MergeOptions, Storage};
 pub struct SelectionArgs {
     /// Columns and rows of each matrix; U has rank * rank numbers. For a LoRA, rows of A and columns of B.
     /// `auto`, for build: what does best in short trials.
-    #[arg(long, default_value = "16", value_name = "N|auto", value_parser = parse_rank)]
+    #[arg(long, default_value = "32", value_name = "N|auto", value_parser = parse_rank)]
     pub rank: Choice<u32>,
     /// Matrices to adapt, separated by commas: q k v o gate up down, all, or canonical names. A fused
     /// matrix can be named, or its parts, such as `blk.0.attn_qkv[q]`. If the model's architecture is
     /// not known, any matrix can be named. `auto`, for build: q,k,v or all, by short trials.
-    #[arg(long, default_value = "q,k,v")]
+    #[arg(long, default_value = ALL)]
     pub targets: String,
     /// Only matrices of these blocks, counted from 0, such as 24-29. The output of the blocks below
     /// is computed once for all epochs.
     #[arg(long, value_name = "FIRST-LAST", value_parser = parse_layers)]
     pub layers: Option<LayerRange>,
-    /// How columns and rows are chosen.
-    #[arg(long, value_enum, default_value_t = SelectBy::Drawn(Selection::Reference))]
-    pub select: SelectBy,
+    /// How columns and rows are chosen [default: signal if there are examples and an anchor, else reference].
+    #[arg(long, value_enum)]
+    pub select: Option<SelectBy>,
     /// Seed of the draw and, in training, of the order of examples.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -58,8 +58,11 @@ impl<T> Choice<T> {
 /// The word for [`Choice::Auto`].
 pub const AUTO: &str = "auto";
 
+/// The targets of a new adapter that names none.
+const ALL: &str = "all";
+
 /// The rank of a trial that does not choose it.
-const TRIAL_RANK: u32 = 16;
+const TRIAL_RANK: u32 = 32;
 
 fn parse_rank(text: &str) -> Result<Choice<u32>, String> {
     match text.parse() {
@@ -94,6 +97,12 @@ impl SelectionArgs {
     /// The rank. That of trials of other options while it is `auto`.
     pub fn rank(&self) -> u32 {
         self.rank.or(TRIAL_RANK)
+    }
+
+    /// How columns and rows are chosen, where `has_texts` says whether there are examples and an anchor.
+    pub fn select(&self, has_texts: bool) -> SelectBy {
+        let default = if has_texts { SelectBy::Signal } else { SelectBy::Drawn(Selection::Reference) };
+        self.select.unwrap_or(default)
     }
 
     /// Whether the rank or the targets are `auto`.

@@ -69,28 +69,7 @@ pub fn run(args: &DemoArgs, json: bool) -> Result<()> {
     let (train, valid) = (path("train.jsonl"), path("valid.jsonl"));
 
     let before = scores(folder, "base.gguf", None)?;
-    command(
-        json,
-        &[
-            "build",
-            &base,
-            "--data",
-            &train,
-            "--valid",
-            &valid,
-            "-o",
-            &adapter,
-            "--targets",
-            "all",
-            "--select",
-            "signal",
-            "--protect",
-            "fisher",
-            // An answer is one word, and this model hardly knows EOS: to teach it would change more than the
-            // task does.
-            "--no-append-eos",
-        ],
-    )?;
+    command(json, &["build", &base, "--data", &train, "--valid", &valid, "-o", &adapter])?;
     let beside = scores(folder, "base.gguf", Some("adapter.safetensors"))?;
     command(json, &["merge", &base, &adapter, "-o", &merged])?;
     let after = scores(folder, "merged.gguf", None)?;

@@ -214,14 +214,18 @@ impl Reader<'_> {
     /// Refuses a checkpoint of a run that differs in anything that decides its result.
     fn compare(&self, now: &Identity) -> Result<()> {
         let was: BTreeMap<String, String> = self.json(SETTINGS)?;
-        for key in was.keys().chain(now.settings.keys()).collect::<BTreeSet<_>>() {
-            let shown = |settings: &BTreeMap<String, String>| {
-                settings.get(key).map_or("not known".into(), |value| shortened(value, 40))
+        let keys: BTreeSet<_> = was.keys().chain(now.settings.keys()).collect();
+        let mut differences = keys.into_iter().filter(|&key| was.get(key) != now.settings.get(key));
+        if let Some(first) = differences.next() {
+            let problem = |key: &String| {
+                let shown = |settings: &BTreeMap<String, String>| {
+                    settings.get(key).map_or("not known".into(), |value| shortened(value, 40))
+                };
+                format!("the run began with {}, and now it is {}", shown(&was), shown(&now.settings))
             };
-            if was.get(key) != now.settings.get(key) {
-                let (was, is) = (shown(&was), shown(&now.settings));
-                return Err(self.other_run(key, format!("the run began with {was}, and now it is {is}")));
-            }
+            // All of them, since one option may decide several settings.
+            let others = differences.map(|key| format!("; {}: {}", shortened(key, 60), problem(key)));
+            return Err(self.other_run(first, problem(first) + &others.collect::<String>()));
         }
         let base: BTreeMap<String, String> = self.json(BASE)?;
         let mut names = base.keys().chain(now.base.keys());

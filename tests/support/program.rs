@@ -1,7 +1,10 @@
 //! The built program, run as a user runs it.
 
 use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::UNIX_EPOCH;
 
 use serde_json::Value;
 
@@ -35,12 +38,29 @@ impl Ran {
     }
 }
 
-/// The program, without arguments. It keeps nothing in a cache, least of all in the user's.
+/// The program, without arguments. Its cache is not the user's; see [`cache`].
 pub fn program() -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_curmerge"));
-    program.env("CURMERGE_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-cache"));
-    program.env("CURMERGE_CACHE_LIMIT", "1");
+    program.env("CURMERGE_CACHE", cache());
     program
+}
+
+/// The cache that the tests share, since every build makes the same texts of the same small models. One
+/// program's cache is not read by the next, which may write other texts.
+fn cache() -> &'static Path {
+    static CACHE: OnceLock<PathBuf> = OnceLock::new();
+    CACHE.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let built = std::fs::metadata(env!("CARGO_BIN_EXE_curmerge")).unwrap().modified().unwrap();
+        let name = format!("cache-{}", built.duration_since(UNIX_EPOCH).unwrap().as_nanos());
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let other = entry.file_name().into_string().unwrap_or_default();
+            if other.starts_with("cache-") && other != name {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        folder.join(name)
+    })
 }
 
 /// Runs the program with these arguments until it ends.

@@ -235,7 +235,7 @@ fn initial_adapter(
     if let Some(path) = &args.training.init {
         return adapter_of(texts.base, path, false);
     }
-    let adapter = match args.selection.select {
+    let adapter = match args.select() {
         SelectBy::Signal => signal::adapter(&args.selection, frozen, texts, data)?,
         SelectBy::Drawn(selection) => select(texts.base, &args.selection, selection)?,
     };

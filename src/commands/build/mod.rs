@@ -87,6 +87,7 @@ pub struct BuildArgs {
 
 /// Trains an adapter.
 pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
+    let args = &args.with_defaults();
     args.training.check()?;
     args.method.check(args)?;
     args.protection.check(args.selects_by_signal())?;
@@ -217,6 +218,17 @@ fn frozen_model<'b>(args: &BuildArgs, base: &'b Base, examples: &Examples) -> Re
 }
 
 impl BuildArgs {
+    /// The same with a protection where none is named.
+    fn with_defaults(&self) -> Self {
+        let of_lora = self.method.method == Method::Lora;
+        Self { protection: self.protection.with_default(of_lora), ..self.clone() }
+    }
+
+    /// How columns and rows are chosen.
+    fn select(&self) -> SelectBy {
+        self.selection.select(self.protection.anchor.exists())
+    }
+
     /// The learning rate. That of trials of other options while it is `auto`.
     fn learning_rate(&self) -> f64 {
         self.training.lr.map_or(self.default_rate(), |lr| lr.or(self.default_rate()))
@@ -224,7 +236,7 @@ impl BuildArgs {
 
     /// The learning rate of a run that names none.
     fn default_rate(&self) -> f64 {
-        match (self.method.method, self.protection.protect) {
+        match (self.method.method, self.protection.protect()) {
             (Method::Lora, Protection::Fisher | Protection::Replay) => 1e-3,
             (Method::Lora, _) => 5e-4,
             (_, Protection::Fisher | Protection::Replay) => 5e-3,
@@ -238,9 +250,7 @@ impl BuildArgs {
 
     /// Whether a new adapter's columns and rows are chosen on the anchor and the examples.
     fn selects_by_signal(&self) -> bool {
-        !self.method.trains_lora()
-            && self.training.init.is_none()
-            && self.selection.select == SelectBy::Signal
+        !self.method.trains_lora() && self.training.init.is_none() && self.select() == SelectBy::Signal
     }
 }
 

@@ -22,7 +22,6 @@ pub enum Protection {
     /// Not at all.
     None,
     /// What U gained is multiplied by --shrink at the end.
-    #[default]
     Scale,
     /// The divergence from the base on a text of the anchor is added to the loss of every step: up to
     /// twice the time.
@@ -30,15 +29,17 @@ pub enum Protection {
     /// Changes of the model are penalized by what they change on the anchor (its Fisher information): no pass
     /// more a step. For --method lora it is less exact (K-FAC of each matrix), and takes as many bytes as a
     /// matrix of m outputs and n inputs has m^2 + n^2; n^2 once for matrices that share an input.
+    #[default]
     Fisher,
 }
 
 /// How the model is kept from forgetting.
 #[derive(Clone, Debug, Args)]
 pub struct ProtectionArgs {
-    /// How the model is kept from forgetting.
-    #[arg(long, value_enum, default_value_t = Protection::default())]
-    pub protect: Protection,
+    /// How the model is kept from forgetting [default: fisher; for --method lora replay; scale with --shrink or
+    /// --anchor none].
+    #[arg(long, value_enum)]
+    pub protect: Option<Protection>,
     /// With --protect scale: factor on what U gained, at the end of the run. Below 1 the model learns
     /// less, and forgets much less [default: 0.55].
     #[arg(long)]
@@ -58,6 +59,21 @@ pub struct ProtectionArgs {
 }
 
 impl ProtectionArgs {
+    /// The same with a protection for a run that names none, which may be of a LoRA's A and B.
+    pub(super) fn with_default(&self, of_lora: bool) -> Self {
+        let default = match (self.shrink, self.anchor.exists(), of_lora) {
+            (Some(_), ..) | (_, false, _) => Protection::Scale,
+            (_, _, true) => Protection::Replay,
+            _ => Protection::Fisher,
+        };
+        Self { protect: Some(self.protect.unwrap_or(default)), ..self.clone() }
+    }
+
+    /// How the model is kept from forgetting.
+    pub(super) fn protect(&self) -> Protection {
+        self.protect.unwrap_or_default()
+    }
+
     /// Refuses numbers that cannot be used, and `--anchor none` where the run, which may select by signal,
     /// needs texts.
     pub(super) fn check(&self, by_signal: bool) -> Result<()> {
@@ -77,7 +93,7 @@ impl ProtectionArgs {
 
     /// The factor on what U gained.
     pub(super) fn shrink(&self) -> f32 {
-        let default = if self.protect == Protection::Scale { TrainOptions::default().shrink } else { 1.0 };
+        let default = if self.protect() == Protection::Scale { TrainOptions::default().shrink } else { 1.0 };
         self.shrink.unwrap_or(default)
     }
 
@@ -86,7 +102,7 @@ impl ProtectionArgs {
     pub(super) fn settings(&self, texts: usize) -> Result<Vec<(&'static str, String)>> {
         let mut settings = vec![("--shrink", self.shrink().to_string())];
         if self.has_penalty() {
-            let name = if self.protect == Protection::Replay { "replay" } else { "fisher" };
+            let name = if self.protect() == Protection::Replay { "replay" } else { "fisher" };
             settings.extend([("--protect", name.to_owned()), ("--lambda", self.lambda().to_string())]);
         }
         if let Some(max_kl) = self.max_forgetting {
@@ -123,7 +139,7 @@ impl ProtectionArgs {
         let matrices: Vec<_> = model.trainable_mut().iter().map(|u| (*u).clone()).collect();
         model.outer_mut().into_iter().for_each(|u| u.fill(0.0));
         let (anchor, seed) = (texts.get(model)?, texts.seed);
-        let penalty = if self.protect == Protection::Replay {
+        let penalty = if self.protect() == Protection::Replay {
             let (reference, anchor) = (model.clone(), anchor.clone());
             Penalty::Replay(Box::new(Replay { reference, anchor, lambda: self.lambda().into(), seed }))
         } else {
@@ -148,7 +164,7 @@ impl ProtectionArgs {
         (base, data, options): (&Base, &Dataset, &TrainOptions),
         by_signal: bool,
     ) -> usize {
-        let passes = match (self.protect, by_signal) {
+        let passes = match (self.protect(), by_signal) {
             (Protection::Fisher, _) => budget::WRITING + budget::FISHER,
             (Protection::Replay, _) | (_, true) => budget::WRITING,
             _ => return 0,
@@ -164,12 +180,12 @@ impl ProtectionArgs {
     }
 
     fn has_penalty(&self) -> bool {
-        matches!(self.protect, Protection::Fisher | Protection::Replay)
+        matches!(self.protect(), Protection::Fisher | Protection::Replay)
     }
 
     /// The strength of the penalty.
     pub(super) fn lambda(&self) -> f32 {
-        self.lambda.unwrap_or(if self.protect == Protection::Replay { 10.0 } else { 30.0 })
+        self.lambda.unwrap_or(if self.protect() == Protection::Replay { 10.0 } else { 30.0 })
     }
 }
 

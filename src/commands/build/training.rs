@@ -47,8 +47,8 @@ pub struct TrainingArgs {
     #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     pub grad_accum: u32,
     /// Peak learning rate. It warms up over a tenth of the steps, then decays along a cosine. `auto`: what
-    /// does best in short trials [default: 1.5e-3, or 5e-3 with --protect fisher or replay; for --method lora
-    /// 5e-4, or 1e-3 with them].
+    /// does best in short trials [default: 5e-3, or 1.5e-3 with --protect scale or none; for --method lora
+    /// 1e-3, or 5e-4 with them].
     #[arg(long, value_name = "RATE|auto", value_parser = parse_rate)]
     pub lr: Option<Choice<f64>>,
     /// Share of U that a step subtracts, times the learning rate.

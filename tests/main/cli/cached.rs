@@ -12,14 +12,14 @@ use crate::support::program::{Ran, finish, program};
 /// The program with its cache in this folder.
 fn with_cache(cache: &Path) -> Command {
     let mut program = program();
-    program.env("CURMERGE_CACHE", cache).env_remove("CURMERGE_CACHE_LIMIT");
+    program.env("CURMERGE_CACHE", cache);
     program
 }
 
-/// A protected run of one step. At rank 18 its Fisher information is kept as samples.
+/// A protected run of one step, with drawn indices. At rank 18 its Fisher information is kept as samples.
 fn build(program: Command, out: &Path, words: &[&str]) -> Ran {
     let [base, data] = ["model.gguf", "train.jsonl"].map(|name| demo(name).to_str().unwrap().to_owned());
-    let fixed = ["build", &base, "--data", &data, "-o", out.to_str().unwrap(), "--protect", "fisher"];
+    let fixed = ["build", &base, "--data", &data, "-o", out.to_str().unwrap(), "--select", "reference"];
     let few = ["--targets", "q,blk.0.ffn_down", "--rank", "18", "--max-steps", "1", "--anchor-texts", "6"];
     finish(program, &fixed.iter().chain(&few).chain(words).map(OsStr::new).collect::<Vec<_>>())
 }

@@ -26,7 +26,7 @@ fn a_selection_depends_on_neither_threads_nor_cache() {
     let selected = |words: &[&str], cached: bool| {
         let mut program = program();
         if cached {
-            program.env("CURMERGE_CACHE", &cache).env_remove("CURMERGE_CACHE_LIMIT");
+            program.env("CURMERGE_CACHE", &cache);
         }
         let ran = command(program, "select", &out, words).done();
         assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
@@ -70,8 +70,12 @@ fn what_a_selection_lacks_is_named() {
     let base = demo("model.gguf");
     let line = curmerge!("select", base, "-o", out, "--select", "signal").refusal();
     assert!(line.contains("--data"), "{line}");
-    let line = curmerge!("select", base, "-o", out, "--data", demo("train.jsonl")).refusal();
-    assert!(line.contains("--select signal"), "{line}");
+    for words in [["--select", "uniform"], ["--anchor", "none"]] {
+        let [option, value] = words;
+        let line =
+            curmerge!("select", base, "-o", out, "--data", demo("train.jsonl"), option, value).refusal();
+        assert!(line.contains("--select signal"), "{line}");
+    }
     let [base, data] = [base, demo("train.jsonl")];
     let line = curmerge!("select", base, "-o", out, "--data", data, "--select", "signal", "--rank", "5000")
         .refusal();
