@@ -26,6 +26,10 @@ import tempfile
 import threading
 import time
 
+#: Adapters whose training takes no time, and those of the table's rows.
+DRAWN = ["--rank", "16", "--anchor", "none"]
+QKV = [*DRAWN, "--targets", "q,k,v"]
+
 PEFT = """
 import sys, torch
 from peft import PeftModel
@@ -98,7 +102,7 @@ def small(curmerge, models, llama, runs, scratch):
     run("convert", quantized, at("f32.gguf"), "--type", "f32")
     run("convert", at("f32.gguf"), at("f16.gguf"), "--type", "f16")
     for base, adapter in ((at("f16.gguf"), at("a.st")), (folder, at("hf.st"))):
-        run("build", base, "--data", at("text.txt"), "--epochs", "4", "--anchor", "none", "-o", adapter)
+        run("build", base, "--data", at("text.txt"), "--epochs", "4", *QKV, "-o", adapter)
     run("export", at("a.st"), "--base", at("f16.gguf"), "--format", "gguf", "-o", at("lora.gguf"))
     run("export", at("hf.st"), "--base", folder, "--format", "peft", "-o", at("peft"))
     out, out_folder = at("out.gguf"), at("out")
@@ -116,8 +120,8 @@ def onnx(curmerge, base, runs, scratch):
     (scratch / "text.txt").write_text("A merge is measured with an adapter that changes something.\n" * 8)
     for targets in ("q,k,v", "all"):
         adapter, out = scratch / "onnx.st", scratch / "out.onnx"
-        build = [curmerge, "build", base, "--data", scratch / "text.txt", "--epochs", "4", "--targets", targets,
-                 "--anchor", "none"]
+        build = [curmerge, "build", base, "--data", scratch / "text.txt", "--epochs", "4", *DRAWN,
+                 "--targets", targets]
         subprocess.run([str(w) for w in (*build, "-o", adapter)], check=True, stdout=subprocess.DEVNULL)
         compare_copy(base, [curmerge, "merge", base, adapter, "-o", out, "--threads", 2], out, runs)
 
@@ -134,7 +138,7 @@ def seven_billion(curmerge, folder, llama, runs):
     for name in ("f16", "q8_0"):
         base, adapter, lora = at(f"{name}.gguf"), at(f"{name}.st"), at(f"{name}-lora.gguf")
         # One step at this learning rate changes a matrix by half a percent, as a trained adapter does.
-        words = ["--data", at("text.txt"), "--max-steps", "1", "--lr", "0.03", "--anchor", "none", "-o", adapter]
+        words = ["--data", at("text.txt"), "--max-steps", "1", "--lr", "0.03", *QKV, "-o", adapter]
         run(curmerge, "build", base, *words)
         run(curmerge, "export", adapter, "--base", base, "--format", "gguf", "-o", lora)
         compare_merge(base, adapter, lora, at("out.gguf"), curmerge, llama, runs)

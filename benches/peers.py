@@ -43,7 +43,7 @@ class Ours:
         self.metrics = scratch / "metrics.jsonl"
         self.words = [curmerge, "build", model, "--data", data, "--epochs", 1, "--batch-size", batch, "--precision"]
         self.words += [precision, "--no-append-eos", "--no-hold-out", "--anchor", "none", "--metrics", self.metrics]
-        self.words += ["-o", scratch / "adapter.st", *more]
+        self.words += ["--targets", "q,k,v", "--rank", "16", "-o", scratch / "adapter.st", *more]
 
     def measure(self, fastest):
         self.metrics.unlink(missing_ok=True)
