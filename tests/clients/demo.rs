@@ -271,8 +271,10 @@ fn quantized_merges_keep_what_was_learnt() {
         );
         let (own, llama) = (accuracy(&merged, None), their_accuracy(&merged, None));
         println!("accuracy of the {dtype} merge: {own:.3}, in llama.cpp {llama:.3}");
+        assert!((own - llama).abs() <= 0.02, "{dtype}: {own}, in llama.cpp {llama}");
         for found in [own, llama] {
-            assert!((found - beside).abs() <= 0.02, "{dtype}: {found}, with the adapter {beside}");
+            // 152 examples: rounding to four bits also happens to get a few more right.
+            assert!(found >= beside - 0.02, "{dtype}: {found}, with the adapter {beside}");
             assert!(found > base + 0.1, "{dtype}: {found}, base {base}");
         }
     }
