@@ -63,11 +63,14 @@ fn made() -> &'static Made {
     })
 }
 
+/// A change that is large enough to be told from rounding. It has no need of an anchor.
 fn train(base: &Path, adapter: &Path, targets: &str) {
     let data = demo("train.jsonl");
     let words = ["--targets", targets, "--lr", "0.02", "--epochs", "1", "--batch-size", "16"].map(OsStr::new);
+    let drawn = ["--rank", "16", "--select", "reference", "--protect", "scale"].map(OsStr::new);
     let files = ["--data".as_ref(), data.as_os_str(), "-o".as_ref(), adapter.as_os_str()];
-    program::run(&[&["build".as_ref(), base.as_os_str()], &files[..], &words[..]].concat()).done();
+    let build = ["build".as_ref(), base.as_os_str()];
+    program::run(&[&build[..], &files, &words, &drawn].concat()).done();
 }
 
 /// What may come after each of [`PROMPTS`], by curmerge.
@@ -271,10 +274,8 @@ fn quantized_merges_keep_what_was_learnt() {
         );
         let (own, llama) = (accuracy(&merged, None), their_accuracy(&merged, None));
         println!("accuracy of the {dtype} merge: {own:.3}, in llama.cpp {llama:.3}");
-        assert!((own - llama).abs() <= 0.02, "{dtype}: {own}, in llama.cpp {llama}");
         for found in [own, llama] {
-            // Rounding to four bits also happens to get some more of the 304 examples right.
-            assert!(found >= beside - 0.02, "{dtype}: {found}, with the adapter {beside}");
+            assert!((found - beside).abs() <= 0.02, "{dtype}: {found}, with the adapter {beside}");
             assert!(found > base + 0.1, "{dtype}: {found}, base {base}");
         }
     }
