@@ -22,7 +22,7 @@ pub struct SelectionArgs {
     /// Matrices to adapt, separated by commas: q k v o gate up down, all, or canonical names. A fused
     /// matrix can be named, or its parts, such as `blk.0.attn_qkv[q]`. If the model's architecture is
     /// not known, any matrix can be named. `auto`, for build: q,k,v or all, by short trials.
-    #[arg(long, default_value = ALL)]
+    #[arg(long, default_value = "all")]
     pub targets: String,
     /// Only matrices of these blocks, counted from 0, such as 24-29. The output of the blocks below
     /// is computed once for all epochs.
@@ -57,9 +57,6 @@ impl<T> Choice<T> {
 
 /// The word for [`Choice::Auto`].
 pub const AUTO: &str = "auto";
-
-/// The targets of a new adapter that names none.
-const ALL: &str = "all";
 
 /// The rank of a trial that does not choose it.
 const TRIAL_RANK: u32 = 32;

@@ -30,6 +30,8 @@ const SETTINGS: &str = "settings";
 const BASE: &str = "base";
 const DIGESTS: &str = "digests";
 
+/// The most settings that [`Error::OtherRun`] names.
+const MOST_DIFFERENCES: usize = 8;
 /// The setting that [`Error::OtherRun`] names if the base differs.
 const BASE_SETTING: &str = "base";
 /// The setting that [`Error::OtherRun`] names if the trained matrices differ.
@@ -223,8 +225,10 @@ impl Reader<'_> {
                 };
                 format!("the run began with {}, and now it is {}", shown(&was), shown(&now.settings))
             };
-            // All of them, since one option may decide several settings.
-            let others = differences.map(|key| format!("; {}: {}", shortened(key, 60), problem(key)));
+            // More than the first, since one option may decide several settings; a hostile file may have any number.
+            let others = differences
+                .take(MOST_DIFFERENCES - 1)
+                .map(|key| format!("; {}: {}", shortened(key, 60), problem(key)));
             return Err(self.other_run(first, problem(first) + &others.collect::<String>()));
         }
         let base: BTreeMap<String, String> = self.json(BASE)?;
