@@ -35,7 +35,7 @@ const FORMAT_NAME: &str = "curmerge-cache";
 const VERSION: &str = "version";
 /// Also part of every key. It changes with the layout of the files, and when the same key would give another
 /// result.
-const VERSION_NUMBER: &str = "3";
+const VERSION_NUMBER: &str = "4";
 const KEY: &str = "key";
 const OF: &str = "of";
 

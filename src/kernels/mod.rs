@@ -11,6 +11,7 @@ pub mod activation;
 pub mod bf16;
 mod cpu;
 pub mod decode_attention;
+pub(crate) mod eigen;
 pub mod elementwise;
 mod math;
 mod matmul;

@@ -8,12 +8,11 @@ use ndarray::Array2;
 
 use crate::base::Weight;
 use crate::cur::{Norms, Subspaces, transposed_times};
+use crate::kernels::eigen::eigen;
 
 /// Directions beyond the wanted ones: they make the wanted ones converge faster.
 const OVERSAMPLING: usize = 8;
 const ITERATIONS: usize = 8;
-/// More sweeps than a symmetric matrix ever needs.
-const MAX_SWEEPS: usize = 60;
 
 /// `P S` `[m, rank]` and `Q^T` `[rank, n]` of the leading `rank` singular values of W = P S Q^T. `rank` is at
 /// most m and n. A direction of a singular value of zero is zero.
@@ -47,43 +46,6 @@ pub(super) fn truncated_svd(weight: &Weight<'_>, norms: &Norms, rank: usize) -> 
         _ => 0.0,
     });
     (b, a)
-}
-
-/// Eigenvalues and eigenvectors (as columns) of a symmetric matrix `[n, n]`, by cyclic Jacobi rotations.
-fn eigen(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
-    let mut vectors = vec![0.0; n * n];
-    (0..n).for_each(|i| vectors[i * n + i] = 1.0);
-    for _ in 0..MAX_SWEEPS {
-        let mut rotated = false;
-        for p in 0..n {
-            for q in p + 1..n {
-                let (app, aqq, apq) = (a[p * n + p], a[q * n + q], a[p * n + q]);
-                if apq.abs() <= f64::EPSILON * (app.abs() * aqq.abs()).sqrt() {
-                    continue;
-                }
-                rotated = true;
-                let theta = (aqq - app) / (2.0 * apq);
-                let t = theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt());
-                let c = 1.0 / (t * t + 1.0).sqrt();
-                let s = t * c;
-                for k in 0..n {
-                    rotate(&mut a, k * n + p, k * n + q, c, s);
-                }
-                for k in 0..n {
-                    rotate(&mut a, p * n + k, q * n + k, c, s);
-                    rotate(&mut vectors, k * n + p, k * n + q, c, s);
-                }
-            }
-        }
-        if !rotated {
-            break;
-        }
-    }
-    ((0..n).map(|i| a[i * n + i]).collect(), vectors)
-}
-
-fn rotate(a: &mut [f64], i: usize, j: usize, c: f64, s: f64) {
-    (a[i], a[j]) = (c * a[i] - s * a[j], s * a[i] + c * a[j]);
 }
 
 #[cfg(test)]

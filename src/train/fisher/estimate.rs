@@ -1,11 +1,12 @@
 //! The estimate of a Fisher matrix from texts.
 
 use half::bf16;
-use ndarray::{Array2, ArrayView2, Axis, s};
+use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
+use super::smooth::Smooth;
 use super::{Block, CONTIGUOUS, Fisher, MATRIX_LIMIT};
 use crate::kernels::{bf16 as rounding, matmul, matmul_single};
 use crate::model::{Batch, TermSink, Transformer};
@@ -13,10 +14,8 @@ use crate::train::anchor::{Anchor, backward_with_sampled_labels};
 
 /// Tokens that go through the model at a time, in whole texts.
 pub(super) const MAX_TOKENS: usize = 1024;
-/// Share of the samples in F; the rest is K-FAC's.
+/// Share of the samples in F; the rest is smooth.
 const SAMPLES_SHARE: f32 = 0.5;
-/// Added to the diagonal of K-FAC's factors, as a share of their mean diagonal.
-pub(super) const DAMPING: f32 = 0.01;
 
 /// What is summed for one matrix U `[c, r]`.
 struct Moments {
@@ -92,33 +91,25 @@ impl Moments {
     fn block(self, predictions: usize) -> Block {
         let Moments { samples, factors: [sh, sz] } = self;
         let weight = SAMPLES_SHARE / predictions as f32;
-        let trace: f64 = samples.iter().map(|g| g.to_f64() * g.to_f64()).sum::<f64>() / predictions as f64;
-        let [mut sh, sz] = [sh, sz].map(damped);
-        let own = f64::from(sh.diag().sum()) * f64::from(sz.diag().sum());
-        let factor = if own > 0.0 { f64::from(1.0 - SAMPLES_SHARE) * trace / own } else { 0.0 };
-        sh *= factor as f32;
-        let block = Block::Samples { samples, weight, factors: [sh, sz] };
-        block.into_matrix_if_small()
+        let smooth = Smooth::new([sh, sz], &samples, f64::from(1.0 - SAMPLES_SHARE) / predictions as f64);
+        Block::Samples { samples, weight, smooth }.into_matrix_if_small()
     }
-}
-
-/// A second moment with a share of its mean diagonal added to the diagonal.
-fn damped(mut moment: Array2<f32>) -> Array2<f32> {
-    let add = DAMPING * moment.diag().sum() / moment.nrows().max(1) as f32;
-    moment.diag_mut().iter_mut().for_each(|x| *x += add);
-    moment
 }
 
 impl Block {
     /// F as a matrix, if U is small.
     pub(super) fn into_matrix_if_small(self) -> Self {
-        let Block::Samples { samples, weight, factors: [sh, sz] } = &self else { return self };
+        let Block::Samples { samples, weight, smooth } = &self else { return self };
         let size = samples.ncols();
         if size > MATRIX_LIMIT {
             return self;
         }
-        let r = sz.nrows();
-        let mut f = Array2::from_shape_fn((size, size), |(i, j)| sh[[i / r, j / r]] * sz[[i % r, j % r]]);
+        let mut f = Array2::zeros((size, size));
+        let mut unit = Array2::zeros(smooth.along.dim());
+        for (i, mut column) in f.columns_mut().into_iter().enumerate() {
+            unit.iter_mut().enumerate().for_each(|(j, x)| *x = f32::from(u8::from(i == j)));
+            column.assign(&Array1::from_iter(smooth.times(unit.view())));
+        }
         let mut wide = Array2::zeros(samples.dim());
         for (mut wide, row) in wide.rows_mut().into_iter().zip(samples.rows()) {
             super::widen(row.as_slice().expect(CONTIGUOUS), wide.as_slice_mut().expect(CONTIGUOUS));

@@ -10,18 +10,14 @@
 //!
 //! G_s is the gradient of the log-probability of a text whose labels are sampled from the model itself
 //! (so F is the true Fisher matrix, not the empirical one), and T the number of predictions. A few
-//! hundred texts sample a matrix of r^2 rows poorly, so F is half this and half its Kronecker factors
-//! (K-FAC, Martens and Grosse 2015, arXiv 1503.05671), which are less exact and less noisy:
-//!
-//! ```text
-//! F <- F/2 + c/2 (Sh kron Sz)      Sh = sum of h h^T, Sz = sum of z z^T, with 1 % of their mean diagonal added;
-//!                                  c makes the traces equal
-//! ```
+//! hundred texts sample a matrix of r^2 rows poorly, so F is half this and half what `smooth` makes of the same
+//! texts, which is less exact and less noisy.
 //!
 //! The penalty adds `lambda F u` to the gradient of U after it is clipped, which costs no pass through
 //! the model. A LoRA has no such small matrix: [`WeightFisher`] is for it.
 
 mod estimate;
+mod smooth;
 mod stored;
 mod symmetric;
 mod weights;
@@ -32,7 +28,8 @@ use half::bf16;
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
-use crate::kernels::{bf16 as rounding, elementwise, matmul_single, reduce};
+use crate::kernels::{bf16 as rounding, elementwise, reduce};
+use smooth::Smooth;
 
 /// Up to this many numbers in U, F is kept as a matrix; above, as its samples.
 const MATRIX_LIMIT: usize = 256;
@@ -50,9 +47,8 @@ pub struct Fisher {
 enum Block {
     /// F itself, `[c r, c r]`.
     Matrix(Array2<f32>),
-    /// F as the sum of `weight g g^T` over the rows g of `samples` `[texts, c r]`, and `factors[0]
-    /// kron factors[1]`.
-    Samples { samples: Array2<bf16>, weight: f32, factors: [Array2<f32>; 2] },
+    /// F as the sum of `weight g g^T` over the rows g of `samples` `[texts, c r]`, and `smooth`.
+    Samples { samples: Array2<bf16>, weight: f32, smooth: Smooth },
 }
 
 impl Fisher {
@@ -76,10 +72,7 @@ impl Fisher {
     pub fn bytes(&self) -> usize {
         let bytes = |block: &Block| match block {
             Block::Matrix(f) => f.len() * size_of::<f32>(),
-            Block::Samples { samples, factors, .. } => {
-                samples.len() * size_of::<bf16>()
-                    + factors.iter().map(|s| s.len() * size_of::<f32>()).sum::<usize>()
-            }
+            Block::Samples { samples, smooth, .. } => samples.len() * size_of::<bf16>() + smooth.bytes(),
         };
         self.blocks.iter().map(bytes).sum()
     }
@@ -91,18 +84,17 @@ fn dot(a: &Array2<f32>, b: &Array2<f32>) -> f64 {
 
 impl Block {
     fn times(&self, u: ArrayView2<f32>) -> Array2<f32> {
-        let mut product = Array2::zeros(u.dim());
         let flat: Vec<f32> = u.iter().copied().collect();
         match self {
             Block::Matrix(f) => {
+                let mut product = Array2::zeros(u.dim());
                 product.iter_mut().zip(f.rows()).for_each(|(p, row)| {
                     *p = reduce::dot(row.as_slice().expect(CONTIGUOUS), &flat);
                 });
+                product
             }
-            Block::Samples { samples, weight, factors: [sh, sz] } => {
-                let mut half_product = Array2::zeros(u.dim());
-                matmul_single(half_product.view_mut(), false, sh.view(), u);
-                matmul_single(product.view_mut(), false, half_product.view(), sz.view());
+            Block::Samples { samples, weight, smooth } => {
+                let mut product = smooth.times(u);
                 let mut wide = vec![0.0f32; flat.len()];
                 let sum = product.as_slice_mut().expect(CONTIGUOUS);
                 for row in samples.rows() {
@@ -110,9 +102,9 @@ impl Block {
                     let along = weight * reduce::dot(&wide, &flat);
                     elementwise::add_scaled(sum, along, &wide);
                 }
+                product
             }
         }
-        product
     }
 }
 
@@ -153,7 +145,11 @@ mod tests {
             let x = random(shape, 1.0, &mut stream);
             x.dot(&x.t())
         });
-        let block = Block::Samples { samples, weight: 0.3, factors };
+        let smooth = Smooth::new(factors, &samples, 0.3);
+        // The trace of both parts is the same.
+        let trace = 0.3 * samples.iter().map(|g| g.to_f32() * g.to_f32()).sum::<f32>();
+        assert!((smooth.along.sum() / trace - 1.0).abs() < 1e-5);
+        let block = Block::Samples { samples, weight: 0.3, smooth };
         let u = random((c, r), 1.0, &mut stream);
         let [Block::Matrix(f), samples] = [block.clone().into_matrix_if_small(), block] else {
             panic!("a small F is a matrix")

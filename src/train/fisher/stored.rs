@@ -3,23 +3,26 @@
 use curmerge_formats::SafeTensors;
 use ndarray::Array2;
 
+use super::smooth::Smooth;
 use super::{Block, CONTIGUOUS, Fisher, MATRIX_LIMIT};
 use crate::cache::{Cached, Element, Part, numbers};
 
 const PREDICTIONS: &str = "predictions";
 
 impl Cached for Fisher {
-    /// For the block of each matrix, by its number: `N.matrix`, or `N.samples`, `N.weight`, `N.h` and `N.z`.
+    /// For the block of each matrix, by its number: `N.matrix`, or `N.samples`, `N.weight`, `N.left`,
+    /// `N.right` and `N.along`.
     fn parts(&self) -> Vec<Part<'_>> {
         let mut parts = vec![Part::new(PREDICTIONS, &[1], std::slice::from_ref(&self.predictions))];
         for (number, block) in self.blocks.iter().enumerate() {
             match block {
                 Block::Matrix(f) => parts.push(part(number, "matrix", f)),
-                Block::Samples { samples, weight, factors: [sh, sz] } => parts.extend([
+                Block::Samples { samples, weight, smooth } => parts.extend([
                     part(number, "samples", samples),
                     Part::new(name(number, "weight"), &[1], std::slice::from_ref(weight)),
-                    part(number, "h", sh),
-                    part(number, "z", sz),
+                    part(number, "left", &smooth.left),
+                    part(number, "right", &smooth.right),
+                    part(number, "along", &smooth.along),
                 ]),
             }
         }
@@ -39,8 +42,10 @@ impl Fisher {
             }
             let [weight] = numbers(file, &name(number, "weight"), Some(&[1]))?[..] else { return None };
             let samples = array(file, number, "samples", (texts, size))?;
-            let factors = [array(file, number, "h", (c, c))?, array(file, number, "z", (r, r))?];
-            Some(Block::Samples { samples, weight, factors })
+            let part = |kind, shape| array(file, number, kind, shape);
+            let (left, right) = (part("left", (c, c))?, part("right", (r, r))?);
+            let smooth = Smooth { left, right, along: part("along", (c, r))? };
+            Some(Block::Samples { samples, weight, smooth })
         };
         let blocks = shapes.iter().enumerate().map(block).collect::<Option<_>>()?;
         Some(Self { blocks, predictions })

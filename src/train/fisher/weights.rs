@@ -27,11 +27,14 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
-use super::estimate::{DAMPING, MAX_TOKENS};
+use super::estimate::MAX_TOKENS;
 use super::symmetric::{MomentSum, Symmetric};
 use crate::kernels::matmul_single;
 use crate::model::{AdaptedMatrix, Batch, TermSink, Transformer};
 use crate::train::anchor::{Anchor, backward_with_sampled_labels};
+
+/// Added to the diagonal of Sg and Sx, as a share of their mean diagonal.
+const DAMPING: f32 = 0.01;
 
 /// The Fisher information of every matrix W that a LoRA changes.
 #[derive(Clone, Debug)]
