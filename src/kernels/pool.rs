@@ -54,6 +54,11 @@ impl<T: Clone + Default> SharedPool<T> {
             buffers.push(buffer);
         }
     }
+
+    /// Frees all buffers: what comes next needs others.
+    pub fn clear(&self) {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 thread_local! {

@@ -15,6 +15,11 @@ const CHUNK: usize = 1 << 14;
 /// Memory of what earlier steps saved: at most 1 GiB.
 static POOL: SharedPool<u16> = SharedPool::new(1 << 29);
 
+/// Frees the memory of what earlier steps saved.
+pub fn clear_pool() {
+    POOL.clear();
+}
+
 const CONTIGUOUS: &str = "activations are row-major";
 
 /// An array `[rows, columns]` as it was, or rounded to bfloat16. Positions in it count row by row.

@@ -50,8 +50,10 @@ impl<'a, T: Real> Transformer<'a, T> {
     }
 
     /// Divides `bytes` of memory for passes over at most `tokens` tokens, forward and backward: activations
-    /// first, packed weights with what remains. Results do not depend on it.
+    /// first, packed weights with what remains. Results do not depend on it. Buffers of earlier passes, which
+    /// may be of other sizes, are freed.
     pub fn divide_memory(&mut self, bytes: u64, tokens: usize) {
+        T::clear_pools();
         self.limit_activations(bytes);
         let activations = self.activation_bytes_per_token().saturating_mul(tokens as u64);
         self.cache_packed_weights(bytes.saturating_sub(activations));

@@ -34,6 +34,7 @@ impl Real for f64 {
         Array2::zeros(shape)
     }
     fn recycle(_: Array2<f64>) {}
+    fn clear_pools() {}
     fn pack_lhs(x: ArrayView2<'_, Self>, _: Precision) -> CowArray<'_, Self, Ix2> {
         x.into()
     }

@@ -50,6 +50,8 @@ pub trait Real:
     fn pooled(shape: (usize, usize)) -> Array2<Self>;
     /// Returns the memory of an array to the pool of [`Self::pooled`].
     fn recycle(array: Array2<Self>);
+    /// Frees what the pools of [`Self::pooled`] and of saved activations hold.
+    fn clear_pools();
 
     /// Packs activations `[m, k]` as the left operand.
     fn pack_lhs(x: ArrayView2<'_, Self>, precision: Precision) -> Self::PackedLhs<'_>;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 use super::Real;
-use crate::kernels::math;
+use crate::kernels::{math, saved_activation};
 use crate::kernels::pool::SharedPool;
 use crate::kernels::precision::Precision;
 use crate::kernels::product::{self, Matrix, PackedLhs, PackedRhs};
@@ -40,6 +40,10 @@ impl Real for f32 {
     }
     fn recycle(array: Array2<f32>) {
         POOL.give(array.into_raw_vec_and_offset().0);
+    }
+    fn clear_pools() {
+        POOL.clear();
+        saved_activation::clear_pool();
     }
     fn pack_lhs(x: ArrayView2<'_, Self>, precision: Precision) -> PackedLhs<'_> {
         PackedLhs::pack(x, precision)
