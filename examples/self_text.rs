@@ -1,5 +1,5 @@
 //! Prints texts that a base model writes itself, as the anchor of `--protect` has them: up to 128 tokens
-//! each, sampled at a temperature of 1. Half of a chat model's are questions and answers through its template.
+//! each, sampled at a temperature of 1. A quarter of a chat model's are questions and answers through its template.
 //!
 //! `cargo run --release --example self_text -- BASE.gguf SEED TEXTS`
 

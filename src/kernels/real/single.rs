@@ -5,10 +5,10 @@ use std::ops::Range;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 use super::Real;
-use crate::kernels::{math, saved_activation};
 use crate::kernels::pool::SharedPool;
 use crate::kernels::precision::Precision;
 use crate::kernels::product::{self, Matrix, PackedLhs, PackedRhs};
+use crate::kernels::{math, saved_activation};
 
 /// Arrays of activations between uses: at most 128 MiB.
 static POOL: SharedPool<f32> = SharedPool::new(1 << 25);

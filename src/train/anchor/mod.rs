@@ -2,7 +2,7 @@
 //!
 //! By default the model writes them itself: sampling at a temperature of 1 turns what it knows into
 //! examples, so no data is asked of the user. Each text begins with BOS, if the tokenizer adds one, and a
-//! token drawn uniformly from the vocabulary. A chat model writes half of its texts through its template,
+//! token drawn uniformly from the vocabulary. A chat model writes a quarter of its texts through its template,
 //! since that is how it is asked: from the beginning of a user's turn it writes a question (Xu et al. 2024,
 //! Magpie, arXiv 2406.08464) and then an answer.
 

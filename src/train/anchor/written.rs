@@ -33,6 +33,9 @@ impl Default for AnchorOptions {
 
 /// More texts than this are not faster together.
 const MAX_GROUP: u64 = 128;
+/// One text in this many is written through a chat model's template. A greater part keeps more of how it is
+/// asked, but holds it back where it learns a new way of answering.
+const THROUGH_TEMPLATE: usize = 4;
 /// Draws of a first token before any token is taken. More than a few are rare.
 const DRAWS: usize = 100;
 
@@ -76,7 +79,7 @@ impl Prompts {
             .collect();
         let turns = template.map(|template| Turns::of(template, tokenizer)).transpose()?.flatten();
         let turns = turns.filter(|turns| turns.before_question.len() < length);
-        let through_template = if turns.is_some() { count / 2 } else { 0 };
+        let through_template = if turns.is_some() { count / THROUGH_TEMPLATE } else { 0 };
         let plain = count - through_template;
         let Turns { before_question, before_answer } = turns.unwrap_or_default();
         let prompts = generators[..plain]
@@ -251,14 +254,14 @@ mod tests {
         let tokenizer = base.tokenizer().unwrap();
         let template = base.chat_template(&tokenizer).unwrap();
         let mut model = Transformer::new(&base).unwrap();
-        let options = AnchorOptions { texts: 6, length: 128, seed: 3 };
+        let options = AnchorOptions { texts: 12, length: 128, seed: 3 };
         let prompts = Prompts::new(&model, &tokenizer, template.as_ref(), &options).unwrap();
         let anchor = prompts.write(&mut model, 1 << 24, |_, _| ());
         let words: Vec<String> = anchor.texts.iter().map(|text| tokenizer.decode(&text.tokens)).collect();
-        let (plain, chats) = words.split_at(3);
+        let (plain, chats) = words.split_at(9);
         let turn = |role: &str| format!("<|im_start|>{role}\n");
         assert!(plain.iter().all(|text| !text.contains(&turn("user"))), "{plain:?}");
-        for (text, example) in chats.iter().zip(&anchor.texts[3..]) {
+        for (text, example) in chats.iter().zip(&anchor.texts[9..]) {
             let answer = text.split_once(&turn("user")).unwrap().1.split_once(&turn("assistant")).unwrap().1;
             assert!(!answer.trim().is_empty(), "{text}");
             let predicted =

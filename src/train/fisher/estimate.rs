@@ -15,7 +15,7 @@ use crate::train::anchor::{Anchor, backward_with_sampled_labels};
 /// Tokens that go through the model at a time, in whole texts.
 pub(super) const MAX_TOKENS: usize = 1024;
 /// Share of the samples in F; the rest is smooth.
-const SAMPLES_SHARE: f32 = 0.5;
+const SAMPLES_SHARE: f32 = 0.25;
 
 /// What is summed for one matrix U `[c, r]`.
 struct Moments {
@@ -51,7 +51,7 @@ impl TermSink<f32> for Texts<'_> {
 }
 
 impl Fisher {
-    /// The Fisher information of the matrices U that are attached to `model`, which must be zero, on
+    /// The Fisher information of the matrices U that are attached to `model`, at their present values, on
     /// these texts. Labels are sampled with `seed`. Activations and packed weights take at most `memory`
     /// bytes, which does not change the result. `progress` gets the texts done and their number.
     pub fn estimate(
