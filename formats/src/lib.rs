@@ -28,7 +28,7 @@ pub mod quant;
 pub mod safetensors;
 pub mod shards;
 
-pub use adapter::{Adapter, AdapterTarget, BaseInfo, Training};
+pub use adapter::{Adapter, AdapterTarget, BaseInfo, TargetFisher, Training};
 pub use detect::{Container, detect};
 pub use digest::sha256_hex;
 pub use dtype::DType;

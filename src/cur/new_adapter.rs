@@ -100,6 +100,7 @@ fn target(base: &Base, name: &str, Indices { cols, rows }: Indices) -> Result<Ad
         stored_sha256: weight.stored_sha256(),
         values_sha256: weight.values_sha256(),
         sketch: Some(sketch(&weight, &cols, &rows)),
+        fisher: Vec::new(),
         cols,
         rows,
     })

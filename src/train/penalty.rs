@@ -4,7 +4,7 @@ use ndarray::Array2;
 
 use super::anchor::Anchor;
 use super::batches;
-use super::fisher::{Fisher, WeightFisher};
+use super::fisher::{EarlierTasks, Fisher, WeightFisher};
 use crate::model::{Batch, Transformer};
 
 /// What is added to the loss.
@@ -14,6 +14,8 @@ pub enum Penalty<'a> {
     Fisher {
         /// F at U = 0.
         fisher: Fisher,
+        /// Tasks that are to be kept as well, each with the same strength.
+        earlier: Option<EarlierTasks>,
         /// The strength.
         lambda: f32,
     },
@@ -54,7 +56,13 @@ impl Penalty<'_> {
         done: u64,
     ) {
         let (own, factor) = match self {
-            Penalty::Fisher { fisher, lambda } => (fisher.times(matrices), *lambda),
+            Penalty::Fisher { fisher, earlier, lambda } => {
+                let mut own = fisher.times(matrices);
+                if let Some(earlier) = earlier {
+                    own.iter_mut().zip(earlier.times(matrices)).for_each(|(own, more)| *own += &more);
+                }
+                (own, *lambda)
+            }
             Penalty::WeightFisher { fisher, scale, lambda } => (fisher.gradients(matrices, *scale), *lambda),
             Penalty::Replay(replay) => (replay.gradients(model, matrices, done), 1.0),
         };

@@ -65,6 +65,7 @@ fn main() -> std::io::Result<()> {
             stored_sha256: sha256_hex(b"s"),
             values_sha256: sha256_hex(b"v"),
             sketch: Some(vec![0.25]),
+            fisher: vec![],
         }],
     };
     write("adapter", &adapter.to_bytes().expect("a valid adapter"))

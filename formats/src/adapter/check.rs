@@ -31,7 +31,11 @@ pub(super) fn check(adapter: &Adapter) -> Result<(), Fault> {
             );
         }
     }
+    let tasks = adapter.targets[0].fisher.len();
     for target in &adapter.targets {
+        if target.fisher.len() != tasks {
+            return fault("targets", "some have the Fisher information of more tasks than others");
+        }
         check_target(target, adapter.rank)
             .map_err(|problem| Fault { place: format!("target {}", quoted(&target.name)), problem })?;
     }
@@ -54,6 +58,9 @@ fn check_target(target: &AdapterTarget, rank: u32) -> Result<(), String> {
     }
     if target.sketch.iter().flatten().any(|value| !value.is_finite()) {
         return Err("a number of its sketch is not finite".to_owned());
+    }
+    for fisher in &target.fisher {
+        fisher.check(target.cols.len(), target.rows.len())?;
     }
     for (what, digest) in [("stored_sha256", &target.stored_sha256), ("values_sha256", &target.values_sha256)]
     {

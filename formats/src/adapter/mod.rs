@@ -2,7 +2,9 @@
 //! identify the base model and detect damage.
 //!
 //! An adapter is a safetensors file, so any tool that reads safetensors opens it. Each target has three
-//! tensors under its canonical name: `NAME.cols` U32 \[c\], `NAME.rows` U32 \[r\], `NAME.u` F32 \[c, r\]. The
+//! tensors under its canonical name: `NAME.cols` U32 \[c\], `NAME.rows` U32 \[r\], `NAME.u` F32 \[c, r\]. Where the
+//! Fisher information of task K is kept, it has `NAME.fisher.K.matrix` F32 \[c r, c r\], or `.samples` BF16
+//! \[texts, c r\], `.left` F32 \[c, c\], `.right` F32 \[r, r\] and `.along` F32 \[c, r\]; then `version` is 2. The
 //! metadata hold `format`, `version`, the fields of [`BaseInfo`] and [`Adapter`], and two JSON texts:
 //! `targets` (the shape and digests of each target, and the SHA-256 of its three tensors, which locate
 //! damage) and `training`. `sha256` is the digest of the whole file with its own 64 digits read as zeros, so
@@ -18,9 +20,12 @@ use crate::output::OutputFile;
 use crate::safetensors::SafeTensors;
 
 mod check;
+mod fisher;
 mod read;
 mod record;
 mod write;
+
+pub use fisher::TargetFisher;
 
 /// What an adapter changes in one matrix W: `W + scale * W[:, cols] * u * W[rows, :]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +49,8 @@ pub struct AdapterTarget {
     /// Random projections of C and of R, which estimate how far another base's C and R are from these. Older
     /// adapters have none.
     pub sketch: Option<Vec<f32>>,
+    /// What protects the tasks that it was trained on, if that was kept; all targets have as many.
+    pub fisher: Vec<TargetFisher>,
 }
 
 /// How an adapter was trained.

@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use half::bf16;
+
 use super::check::{Fault, check};
+use super::fisher::{self, FisherRecord, TargetFisher};
 use super::record::*;
 use super::{Adapter, AdapterTarget, BaseInfo};
 use crate::detect::{Container, detect};
@@ -22,7 +25,11 @@ pub(super) fn read(path: &Path) -> Result<Adapter> {
     let header = Header { path, texts: file.metadata() };
     header.check_format()?;
     let records: BTreeMap<String, TargetRecord> = header.json::<Unique<_>>(TARGETS)?.0;
-    if records.len().checked_mul(3) != Some(file.tensors().len()) {
+    let tensors: usize = records
+        .values()
+        .map(|record| 3 + record.fisher.iter().map(FisherRecord::tensors).sum::<usize>())
+        .sum();
+    if tensors != file.tensors().len() {
         let problem =
             format!("{} targets are listed, but there are {} tensors", records.len(), file.tensors().len());
         return Err(malformed(path, TARGETS, problem));
@@ -88,7 +95,7 @@ impl Header<'_> {
             ));
         }
         match self.text(VERSION)? {
-            VERSION_NUMBER => Ok(()),
+            VERSION_NUMBER | VERSION_WITH_FISHER => Ok(()),
             other => Err(Error::unsupported(
                 self.path,
                 VERSION,
@@ -113,45 +120,96 @@ impl Header<'_> {
 }
 
 fn read_target(file: &SafeTensors, name: String, record: TargetRecord) -> Result<AdapterTarget> {
-    let cols = tensor(file, &name, COLS, DType::U32, None, &record.cols_sha256)?;
-    let rows = tensor(file, &name, ROWS, DType::U32, None, &record.rows_sha256)?;
-    let shape = [cols.len() as u64, rows.len() as u64];
-    let u = tensor(file, &name, U, DType::F32, Some(shape), &record.u_sha256)?;
+    let target = Tensors { file, target: &name };
+    let cols = target.vector(COLS, &record.cols_sha256)?;
+    let rows = target.vector(ROWS, &record.rows_sha256)?;
+    let [c, r] = [&cols, &rows].map(|indices| indices.len() as u64);
+    let u = target.floats(U, [c, r], &record.u_sha256)?;
+    let fishers = record.fisher.into_iter().enumerate();
+    let fisher = fishers.map(|(task, record)| target.fisher(task, record, [c, r])).collect::<Result<_>>()?;
     Ok(AdapterTarget {
-        name,
-        cols: cols.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect(),
-        rows: rows.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect(),
-        u: u.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+        cols,
+        rows,
+        u,
+        fisher,
         shape: record.shape,
         stored_dtype: record.stored_dtype,
         stored_sha256: record.stored_sha256,
         values_sha256: record.values_sha256,
         sketch: record.sketch,
+        name,
     })
 }
 
-/// The values of one tensor of a target: a vector, or a matrix of the given shape.
-fn tensor<'a>(
+/// The tensors of a target.
+struct Tensors<'a> {
     file: &'a SafeTensors,
-    target: &str,
-    end: &str,
-    dtype: DType,
-    matrix: Option<[u64; 2]>,
-    digest: &str,
-) -> Result<&'a [[u8; 4]]> {
-    let name = format!("{target}{end}");
-    let place = format!("tensor {}", quoted(&name));
-    let found = file.tensor(&name).ok_or_else(|| malformed(file.path(), &place, "it is missing"))?;
-    let shape_fits = match matrix {
-        None => found.shape.len() == 1,
-        Some(matrix) => found.shape == matrix,
-    };
-    if found.dtype != dtype || !shape_fits {
-        let problem =
-            format!("it is {} of shape {:?}, which does not fit its target", found.dtype, found.shape);
-        return Err(malformed(file.path(), place, problem));
+    target: &'a str,
+}
+
+impl<'a> Tensors<'a> {
+    /// A vector of indices.
+    fn vector(&self, end: &str, digest: &str) -> Result<Vec<u32>> {
+        let bytes = self.verified(end, DType::U32, None, digest)?;
+        Ok(bytes.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
     }
-    let bytes = file.data(found);
-    verify_part(file.path(), place, digest, bytes)?;
-    Ok(bytes.as_chunks::<4>().0)
+
+    /// A matrix of this shape.
+    fn floats(&self, end: &str, shape: [u64; 2], digest: &str) -> Result<Vec<f32>> {
+        let bytes = self.verified(end, DType::F32, Some(shape), digest)?;
+        Ok(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    }
+
+    /// The Fisher information of a task.
+    fn fisher(&self, task: usize, record: FisherRecord, [c, r]: [u64; 2]) -> Result<TargetFisher> {
+        let matrix = |part, shape, digest: &str| self.floats(&fisher::end(task, part), shape, digest);
+        let too_large = || self.malformed(U, "it is too large for Fisher information");
+        let size = c.checked_mul(r).ok_or_else(too_large)?;
+        match record {
+            FisherRecord::Matrix { matrix_sha256 } => {
+                Ok(TargetFisher::Matrix(matrix(fisher::MATRIX, [size, size], &matrix_sha256)?))
+            }
+            FisherRecord::Sampled { weight, samples_sha256, left_sha256, right_sha256, along_sha256 } => {
+                let end = fisher::end(task, fisher::SAMPLES);
+                let texts = self
+                    .file
+                    .tensor(&format!("{}{end}", self.target))
+                    .map_or(0, |found| found.shape.first().copied().unwrap_or_default());
+                let bytes = self.verified(&end, DType::BF16, Some([texts, size]), &samples_sha256)?;
+                Ok(TargetFisher::Sampled {
+                    samples: bytes.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes)).collect(),
+                    weight,
+                    left: matrix(fisher::LEFT, [c, c], &left_sha256)?,
+                    right: matrix(fisher::RIGHT, [r, r], &right_sha256)?,
+                    along: matrix(fisher::ALONG, [c, r], &along_sha256)?,
+                })
+            }
+        }
+    }
+
+    /// The bytes of a tensor: a vector, or a matrix of the given shape.
+    fn verified(&self, end: &str, dtype: DType, matrix: Option<[u64; 2]>, digest: &str) -> Result<&'a [u8]> {
+        let found = self.file.tensor(&format!("{}{end}", self.target));
+        let found = found.ok_or_else(|| self.malformed(end, "it is missing"))?;
+        let shape_fits = match matrix {
+            None => found.shape.len() == 1,
+            Some(matrix) => found.shape == matrix,
+        };
+        if found.dtype != dtype || !shape_fits {
+            let problem =
+                format!("it is {} of shape {:?}, which does not fit its target", found.dtype, found.shape);
+            return Err(self.malformed(end, problem));
+        }
+        let bytes = self.file.data(found);
+        verify_part(self.file.path(), self.place(end), digest, bytes)?;
+        Ok(bytes)
+    }
+
+    fn place(&self, end: &str) -> String {
+        format!("tensor {}", quoted(&format!("{}{end}", self.target)))
+    }
+
+    fn malformed(&self, end: &str, problem: impl Into<String>) -> Error {
+        malformed(self.file.path(), self.place(end), problem)
+    }
 }

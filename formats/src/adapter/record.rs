@@ -2,10 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fisher::FisherRecord;
+
 pub(super) const FORMAT: &str = "format";
 pub(super) const FORMAT_NAME: &str = "curmerge-adapter";
 pub(super) const VERSION: &str = "version";
 pub(super) const VERSION_NUMBER: &str = "1";
+/// With Fisher information.
+pub(super) const VERSION_WITH_FISHER: &str = "2";
 pub(super) const BASE_NAME: &str = "base_name";
 pub(super) const BASE_ARCHITECTURE: &str = "base_architecture";
 pub(super) const BASE_CONTAINER: &str = "base_container";
@@ -35,4 +39,6 @@ pub(super) struct TargetRecord {
     pub(super) u_sha256: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) sketch: Option<Vec<f32>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) fisher: Vec<FisherRecord>,
 }

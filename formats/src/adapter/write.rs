@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::check::{Fault, check};
+use super::fisher::{self, FisherRecord, TargetFisher};
 use super::record::*;
 use super::{Adapter, AdapterTarget, Training};
 use crate::digest::sha256_hex;
@@ -22,7 +23,7 @@ pub(super) fn to_bytes(adapter: &Adapter) -> Result<Vec<u8>> {
     let mut records = BTreeMap::new();
     for target in targets {
         let (c, r) = (target.cols.len() as u64, target.rows.len() as u64);
-        let mut put = |end: &str, dtype, shape, bytes: Vec<u8>| {
+        let mut put = |end: &str, dtype: DType, shape: Vec<u64>, bytes: Vec<u8>| {
             tensors.push(NewSafeTensor { name: format!("{}{end}", target.name), dtype, shape });
             data.extend_from_slice(&bytes);
             sha256_hex(&bytes)
@@ -34,14 +35,54 @@ pub(super) fn to_bytes(adapter: &Adapter) -> Result<Vec<u8>> {
             values_sha256: target.values_sha256.clone(),
             cols_sha256: put(COLS, DType::U32, vec![c], index_bytes(&target.cols)),
             rows_sha256: put(ROWS, DType::U32, vec![r], index_bytes(&target.rows)),
-            u_sha256: put(U, DType::F32, vec![c, r], target.u.iter().flat_map(|u| u.to_le_bytes()).collect()),
+            u_sha256: put(U, DType::F32, vec![c, r], float_bytes(&target.u)),
             sketch: target.sketch.clone(),
+            fisher: target
+                .fisher
+                .iter()
+                .enumerate()
+                .map(|(task, kept)| fisher_record(task, kept, (c, r), &mut put))
+                .collect(),
         };
         records.insert(target.name.as_str(), record);
     }
 
     // A name that occurs twice among the targets is refused here.
     seal(metadata(adapter, &records)?, tensors, &data)
+}
+
+/// The record of a task's Fisher information of U `[c, r]`, whose tensors `put` appends.
+fn fisher_record(
+    task: usize,
+    fisher: &TargetFisher,
+    (c, r): (u64, u64),
+    put: &mut impl FnMut(&str, DType, Vec<u64>, Vec<u8>) -> String,
+) -> FisherRecord {
+    // The sizes are those of vectors in memory, so they do not overflow.
+    let size = c * r;
+    let mut float =
+        |part, shape, values| put(&fisher::end(task, part), DType::F32, shape, float_bytes(values));
+    match fisher {
+        TargetFisher::Matrix(matrix) => {
+            FisherRecord::Matrix { matrix_sha256: float(fisher::MATRIX, vec![size, size], matrix) }
+        }
+        TargetFisher::Sampled { samples, weight, left, right, along } => FisherRecord::Sampled {
+            weight: *weight,
+            left_sha256: float(fisher::LEFT, vec![c, c], left),
+            right_sha256: float(fisher::RIGHT, vec![r, r], right),
+            along_sha256: float(fisher::ALONG, vec![c, r], along),
+            samples_sha256: put(
+                &fisher::end(task, fisher::SAMPLES),
+                DType::BF16,
+                vec![samples.len() as u64 / size, size],
+                samples.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            ),
+        },
+    }
+}
+
+fn float_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
 fn index_bytes(indices: &[u32]) -> Vec<u8> {
@@ -53,7 +94,8 @@ fn metadata(adapter: &Adapter, records: &BTreeMap<&str, TargetRecord>) -> Result
     let mut texts = BTreeMap::new();
     let mut put = |key: &str, text: String| texts.insert(key.to_owned(), text);
     put(FORMAT, FORMAT_NAME.to_owned());
-    put(VERSION, VERSION_NUMBER.to_owned());
+    let keeps = adapter.targets.iter().any(|target| !target.fisher.is_empty());
+    put(VERSION, if keeps { VERSION_WITH_FISHER } else { VERSION_NUMBER }.to_owned());
     put(BASE_NAME, adapter.base.name.clone());
     put(BASE_ARCHITECTURE, adapter.base.architecture.clone());
     put(BASE_CONTAINER, adapter.base.container.clone());

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use curmerge_formats::{Adapter, AdapterTarget, BaseInfo, Error, SafeTensors, Training, sha256_hex};
+use curmerge_formats::{
+    Adapter, AdapterTarget, BaseInfo, Error, SafeTensors, TargetFisher, Training, sha256_hex,
+};
+use half::bf16;
 use tempfile::TempDir;
 
 fn target(name: &str, cols: &[u32], rows: &[u32]) -> AdapterTarget {
@@ -17,6 +20,7 @@ fn target(name: &str, cols: &[u32], rows: &[u32]) -> AdapterTarget {
         stored_sha256: sha256_hex(name.as_bytes()),
         values_sha256: sha256_hex(b"values"),
         sketch: Some(vec![0.1, -3.0e-7]),
+        fisher: vec![],
     }
 }
 
@@ -53,6 +57,25 @@ fn adapter() -> Adapter {
     }
 }
 
+/// An adapter that keeps the Fisher information of two tasks.
+fn with_fisher() -> Adapter {
+    let mut adapter = adapter();
+    for (number, target) in adapter.targets.iter_mut().enumerate() {
+        let [c, r] = [target.cols.len(), target.rows.len()];
+        let values = |count: usize| (0..count).map(|i| 0.5 - i as f32).collect::<Vec<_>>();
+        let sampled = TargetFisher::Sampled {
+            samples: values(2 * c * r).into_iter().map(bf16::from_f32).collect(),
+            weight: 0.1,
+            left: values(c * c),
+            right: values(r * r),
+            along: values(c * r),
+        };
+        target.fisher = vec![TargetFisher::Matrix(values(c * r * c * r)), sampled];
+        target.fisher.rotate_left(number);
+    }
+    adapter
+}
+
 fn file(folder: &TempDir, bytes: &[u8]) -> PathBuf {
     let path = folder.path().join("adapter.safetensors");
     std::fs::write(&path, bytes).unwrap();
@@ -67,7 +90,9 @@ fn written_adapters_read_back() {
     assert_eq!(Adapter::read(&path).unwrap(), adapter());
     assert!(Adapter::is_adapter(&path));
     let selected = Adapter { training: None, ..adapter() };
-    assert_eq!(Adapter::read(file(&folder, &selected.to_bytes().unwrap())).unwrap(), selected);
+    for adapter in [selected, with_fisher()] {
+        assert_eq!(Adapter::read(file(&folder, &adapter.to_bytes().unwrap())).unwrap(), adapter);
+    }
 }
 
 #[test]
@@ -88,8 +113,12 @@ fn other_safetensors_readers_read_the_tensors() {
 
 #[test]
 fn every_flipped_byte_is_found_and_damage_to_a_tensor_is_named() {
+    [adapter(), with_fisher()].iter().for_each(every_flipped_byte_is_found);
+}
+
+fn every_flipped_byte_is_found(adapter: &Adapter) {
     let folder = TempDir::new().unwrap();
-    let bytes = adapter().to_bytes().unwrap();
+    let bytes = adapter.to_bytes().unwrap();
     let tensors = SafeTensors::open(&file(&folder, &bytes)).unwrap().tensors().to_vec();
     for at in 0..bytes.len() {
         for mask in [0x01, 0x20, 0xff] {
@@ -136,9 +165,40 @@ fn inconsistent_adapters_are_not_written() {
     refused(&|a| a.targets[0].u[3] = f32::INFINITY, "value 3 of U is inf");
     refused(&|a| a.targets[0].u.truncate(5), "U has 5 values");
     refused(&|a| a.targets[0].values_sha256 = "X".repeat(64), "values_sha256");
+    refused(&|a| a.targets[1].fisher = with_fisher().targets[1].fisher.clone(), "of more tasks than others");
     refused(&|a| a.targets[1].name = "blk.0.attn_q".into(), "taken");
     refused(&|a| a.base.other_tensors.values_mut().for_each(|digest| *digest = "?".into()), "SHA-256");
     refused(&|a| a.training.as_mut().unwrap().final_loss = f64::NAN, "not finite");
+}
+
+#[test]
+fn fisher_information_that_does_not_fit_is_not_written() {
+    let refused = |change: &dyn Fn(&mut TargetFisher), expected: &str| {
+        let mut changed = with_fisher();
+        changed.targets[0].fisher.iter_mut().for_each(change);
+        let error = changed.to_bytes().expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    let matrix = |change: fn(&mut Vec<f32>)| {
+        move |fisher: &mut TargetFisher| {
+            if let TargetFisher::Matrix(values) = fisher {
+                change(values);
+            }
+        }
+    };
+    refused(&matrix(|values| values.truncate(35)), "matrix of its Fisher information has 35 values");
+    refused(&matrix(|values| values[0] = f32::NAN), "a value of matrix");
+    let sampled = |change: fn(&mut Vec<bf16>, &mut f32, &mut Vec<f32>)| {
+        move |fisher: &mut TargetFisher| {
+            if let TargetFisher::Sampled { samples, weight, along, .. } = fisher {
+                change(samples, weight, along);
+            }
+        }
+    };
+    refused(&sampled(|samples, _, _| samples.truncate(7)), "samples of its Fisher information has 7 values");
+    refused(&sampled(|samples, _, _| samples[1] = bf16::INFINITY), "a sample");
+    refused(&sampled(|_, weight, _| *weight = f32::NAN), "a sample");
+    refused(&sampled(|_, _, along| along.push(1.0)), "along of its Fisher information has 7 values");
 }
 
 /// The file of a forger: a text of its header is replaced by another of equal length, and every digest is
@@ -160,7 +220,7 @@ fn forged(from: &str, to: &str) -> Vec<u8> {
 fn forged_headers_with_right_digests_are_refused() {
     let folder = TempDir::new().unwrap();
     for (from, to, expected) in [
-        ("\"version\":\"1\"", "\"version\":\"2\"", "version \"2\""),
+        ("\"version\":\"1\"", "\"version\":\"3\"", "version \"3\""),
         ("curmerge-adapter", "curmerge-adopter", "not a curmerge adapter"),
         ("\"rank\":\"3\"", "\"rank\":\"2\"", "3 indices"),
         ("\"rank\":\"3\"", "\"rank\":\"x\"", "rank"),

@@ -13,6 +13,7 @@ use crate::export::Trained;
 use crate::lora::{LoraMethod, LoraOptions, TrainedLora};
 use crate::model::Transformer;
 use crate::train::data::Dataset;
+use crate::train::fisher::{EarlierTasks, Fisher};
 use crate::{Error, Result};
 
 /// What is trained.
@@ -55,6 +56,7 @@ impl MethodArgs {
             Method::Curlora => Ok(()),
             _ if args.training.scale != 1.0 => refuse("--scale", "curlora; a LoRA has --alpha"),
             _ if args.training.init.is_some() => refuse("--init", "curlora"),
+            _ if args.protection.keep_fisher => refuse("--keep-fisher", "curlora"),
             _ => super::training::positive("alpha", self.alpha(args).abs().into(), false),
         }
     }
@@ -119,6 +121,22 @@ impl Trainee {
                 adapter.training = Some(training);
             }
             Self::Lora(lora) => model.store_lora(&mut lora.targets),
+        }
+    }
+
+    /// The tasks that the adapter, before training, keeps from earlier runs.
+    pub(super) fn earlier_tasks(&self) -> Option<EarlierTasks> {
+        match self {
+            Self::Cur(adapter) => EarlierTasks::of(&adapter.targets),
+            Self::Lora(_) => None,
+        }
+    }
+
+    /// Keeps the Fisher information of this task, beside that of earlier ones.
+    pub(super) fn keep(&mut self, fisher: Fisher) {
+        if let Self::Cur(adapter) = self {
+            let targets = adapter.targets.iter_mut().zip(fisher.into_targets());
+            targets.for_each(|(target, kept)| target.fisher.push(kept));
         }
     }
 

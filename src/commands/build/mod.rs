@@ -101,6 +101,9 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let inputs = inputs(args, &base);
     let output = Output::new(output, args.force);
     output.check(args.method.trains_lora(), &inputs)?;
+    if args.protection.keep_fisher {
+        output.check_keeps_fisher()?;
+    }
     args.saving.check(output.path(), &inputs)?;
     let examples = Examples::read(args, &base)?;
     let (shrink, seed) = (args.protection.shrink(), args.selection.seed);
@@ -161,6 +164,11 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     // Before training, so that a file that goes missing meanwhile does not cost the result.
     let protection = args.protection.record(count)?;
     let penalty = args.protection.penalty(&mut model, &trainee, &texts)?;
+    if let (Some(earlier), false) = (trainee.earlier_tasks(), matches!(penalty, Some(Penalty::Fisher { .. })))
+    {
+        let tasks = earlier.count();
+        terminal::warn(&format!("what the adapter keeps of {tasks} is not used; --protect fisher uses it"));
+    }
     let start = Instant::now();
     let run = Run { options: &options, penalty: penalty.as_ref(), resumed };
     let report = train(args, &mut model, &examples, run, checkpoints.as_mut());
@@ -173,6 +181,9 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let max_seq_len = args.examples.max_seq_len.into();
     let training = Training { max_seq_len, protection, ..report.record(&examples.data, &options) };
     trainee.store(&mut model, training);
+    if let Some(fisher) = args.protection.keep(&mut model, &examples.data, &options) {
+        trainee.keep(fisher);
+    }
     output.write(&base, &trainee, &inputs)?;
     let checkpoint = checkpoints.as_ref().filter(|_| report.end == End::Stopped).map(CheckpointFile::path);
     if let (Some(file), None) = (&checkpoints, checkpoint) {

@@ -73,6 +73,17 @@ impl Output {
         Ok(())
     }
 
+    /// Refuses a form that cannot keep the Fisher information.
+    pub(super) fn check_keeps_fisher(&self) -> Result<()> {
+        match self.form {
+            Form::Adapter => Ok(()),
+            Form::Folder | Form::Gguf => {
+                let problem = "--keep-fisher is for curmerge's own adapter";
+                Err(Error::input(&self.path, "output", problem, "name a .safetensors file, or leave it out"))
+            }
+        }
+    }
+
     /// Writes what was trained.
     pub(super) fn write(&self, base: &Base, trainee: &Trainee, inputs: &[&Path]) -> Result<()> {
         let format = match (self.form, trainee) {

@@ -49,6 +49,7 @@ fn targets(base: &Base) -> Vec<AdapterTarget> {
             stored_sha256: String::new(),
             values_sha256: String::new(),
             sketch: None,
+            fisher: vec![],
             name,
         }
     };

@@ -107,6 +107,7 @@ fn targets(base: &Base, only: &str) -> Vec<AdapterTarget> {
                 stored_sha256: String::new(),
                 values_sha256: String::new(),
                 sketch: None,
+                fisher: vec![],
                 name,
             }
         })

@@ -10,18 +10,20 @@
 //!
 //! G_s is the gradient of the log-probability of a text whose labels are sampled from the model itself
 //! (so F is the true Fisher matrix, not the empirical one), and T the number of predictions. A few
-//! hundred texts sample a matrix of r^2 rows poorly, so F is half this and half what `smooth` makes of the same
+//! hundred texts sample a matrix of r^2 rows poorly, so F is a quarter this and otherwise what `smooth` makes of the same
 //! texts, which is less exact and less noisy.
 //!
 //! The penalty adds `lambda F u` to the gradient of U after it is clipped, which costs no pass through
 //! the model. A LoRA has no such small matrix: [`WeightFisher`] is for it.
 
 mod estimate;
+mod kept;
 mod smooth;
 mod stored;
 mod symmetric;
 mod weights;
 
+pub use kept::{EarlierTasks, of_task};
 pub use weights::WeightFisher;
 
 use half::bf16;

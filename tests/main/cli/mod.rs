@@ -17,6 +17,7 @@ mod repeated;
 mod sampled;
 mod signal;
 mod splits;
+mod tasks;
 mod trained;
 mod variants;
 

@@ -84,6 +84,7 @@ fn targets(family: &Family) -> Vec<AdapterTarget> {
             stored_sha256: String::new(),
             values_sha256: String::new(),
             sketch: None,
+            fisher: vec![],
         }
     };
     targets.map(target).collect()

@@ -38,6 +38,7 @@ fn targets(base: &Base, goldens: &Value) -> Vec<AdapterTarget> {
             stored_sha256: String::new(),
             values_sha256: String::new(),
             sketch: None,
+            fisher: vec![],
         }
     };
     listed.iter().map(target).collect()
