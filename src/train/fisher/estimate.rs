@@ -52,8 +52,8 @@ impl TermSink<f32> for Texts<'_> {
 
 impl Fisher {
     /// The Fisher information of the matrices U that are attached to `model`, at their present values, on
-    /// these texts. Labels are sampled with `seed`. Activations and packed weights take at most `memory`
-    /// bytes, which does not change the result. `progress` gets the texts done and their number.
+    /// these texts. Labels are sampled with `seed`. Activations, packed weights and samples take at most `memory`
+    /// bytes if that is possible; the result does not depend on it. `progress` gets the texts done and their number.
     pub fn estimate(
         model: &mut Transformer<'_, f32>,
         anchor: &Anchor,
@@ -61,12 +61,12 @@ impl Fisher {
         memory: u64,
         mut progress: impl FnMut(usize, usize),
     ) -> Self {
-        model.divide_memory(memory, MAX_TOKENS);
         let texts = anchor.texts.len();
-        let mut moments: Vec<Moments> = model
-            .trainable_mut()
-            .iter()
-            .map(|u| u.dim())
+        let shapes: Vec<_> = model.trainable_mut().iter().map(|u| u.dim()).collect();
+        let samples: usize = shapes.iter().map(|(c, r)| texts * c * r * size_of::<bf16>()).sum();
+        model.divide_memory(memory.saturating_sub(samples as u64), MAX_TOKENS);
+        let mut moments: Vec<Moments> = shapes
+            .into_iter()
             .map(|(c, r)| Moments {
                 samples: Array2::from_elem((texts, c * r), bf16::ZERO),
                 factors: [Array2::zeros((c, c)), Array2::zeros((r, r))],
@@ -82,7 +82,7 @@ impl Fisher {
             progress(done, texts);
         }
         let blocks = moments.into_par_iter().map(|moments| moments.block(predictions)).collect();
-        Self { blocks, predictions: predictions as u32 }
+        Self { blocks }
     }
 }
 

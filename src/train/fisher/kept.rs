@@ -31,10 +31,7 @@ impl EarlierTasks {
             let shape = (target.cols.len(), target.rows.len());
             Array2::from_shape_vec(shape, target.u.clone()).expect("a read adapter's U fits its indices")
         });
-        let kept = |task: usize| Fisher {
-            blocks: targets.iter().map(|target| block(target, task)).collect(),
-            predictions: 0,
-        };
+        let kept = |task| Fisher { blocks: targets.iter().map(|target| block(target, task)).collect() };
         (tasks > 0).then(|| Self { tasks: (0..tasks).map(kept).collect(), start: start.collect() })
     }
 

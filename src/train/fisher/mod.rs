@@ -40,8 +40,6 @@ const MATRIX_LIMIT: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Fisher {
     blocks: Vec<Block>,
-    /// Predictions that it was estimated from.
-    predictions: u32,
 }
 
 /// F of one matrix U `[c, r]`.
@@ -63,11 +61,6 @@ impl Fisher {
     pub fn divergence(&self, matrices: &[Array2<f32>]) -> f64 {
         let products = self.times(matrices);
         0.5 * products.iter().zip(matrices).map(|(fu, u)| dot(fu, u)).sum::<f64>()
-    }
-
-    /// Predictions that it was estimated from.
-    pub fn predictions(&self) -> usize {
-        self.predictions as usize
     }
 
     /// Bytes of memory that it takes.

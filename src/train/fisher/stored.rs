@@ -7,13 +7,11 @@ use super::smooth::Smooth;
 use super::{Block, CONTIGUOUS, Fisher, MATRIX_LIMIT};
 use crate::cache::{Cached, Element, Part, numbers};
 
-const PREDICTIONS: &str = "predictions";
-
 impl Cached for Fisher {
     /// For the block of each matrix, by its number: `N.matrix`, or `N.samples`, `N.weight`, `N.left`,
     /// `N.right` and `N.along`.
     fn parts(&self) -> Vec<Part<'_>> {
-        let mut parts = vec![Part::new(PREDICTIONS, &[1], std::slice::from_ref(&self.predictions))];
+        let mut parts = Vec::new();
         for (number, block) in self.blocks.iter().enumerate() {
             match block {
                 Block::Matrix(f) => parts.push(part(number, "matrix", f)),
@@ -34,7 +32,6 @@ impl Fisher {
     /// The Fisher information in a cache's file, of matrices of these shapes on this many texts. `None` if
     /// it holds no such one.
     pub fn restore(file: &SafeTensors, shapes: &[(usize, usize)], texts: usize) -> Option<Self> {
-        let [predictions] = numbers(file, PREDICTIONS, Some(&[1]))?[..] else { return None };
         let block = |(number, &(c, r)): (usize, &(usize, usize))| {
             let size = c * r;
             if size <= MATRIX_LIMIT {
@@ -48,7 +45,7 @@ impl Fisher {
             Some(Block::Samples { samples, weight, smooth })
         };
         let blocks = shapes.iter().enumerate().map(block).collect::<Option<_>>()?;
-        Some(Self { blocks, predictions })
+        Some(Self { blocks })
     }
 }
 
