@@ -31,9 +31,8 @@ pub(super) fn check(adapter: &Adapter) -> Result<(), Fault> {
             );
         }
     }
-    let tasks = adapter.targets[0].fisher.len();
     for target in &adapter.targets {
-        if target.fisher.len() != tasks {
+        if target.fisher.len() != adapter.kept_tasks() {
             return fault("targets", "some have the Fisher information of more tasks than others");
         }
         check_target(target, adapter.rank)

@@ -150,6 +150,11 @@ impl Adapter {
         file.commit()
     }
 
+    /// How many tasks it keeps Fisher information of.
+    pub fn kept_tasks(&self) -> usize {
+        self.targets.first().map_or(0, |target| target.fisher.len())
+    }
+
     /// Whether the file says that it is an adapter, of whatever version. It may still be damaged.
     pub fn is_adapter(path: &Path) -> bool {
         let Ok(file) = SafeTensors::open(path) else { return false };

@@ -163,8 +163,8 @@ impl<'a> Tensors<'a> {
     /// The Fisher information of a task.
     fn fisher(&self, task: usize, record: FisherRecord, [c, r]: [u64; 2]) -> Result<TargetFisher> {
         let matrix = |part, shape, digest: &str| self.floats(&fisher::end(task, part), shape, digest);
-        let too_large = || self.malformed(U, "it is too large for Fisher information");
-        let size = c.checked_mul(r).ok_or_else(too_large)?;
+        // The values of U, which has been read.
+        let size = c * r;
         match record {
             FisherRecord::Matrix { matrix_sha256 } => {
                 Ok(TargetFisher::Matrix(matrix(fisher::MATRIX, [size, size], &matrix_sha256)?))

@@ -94,8 +94,7 @@ fn metadata(adapter: &Adapter, records: &BTreeMap<&str, TargetRecord>) -> Result
     let mut texts = BTreeMap::new();
     let mut put = |key: &str, text: String| texts.insert(key.to_owned(), text);
     put(FORMAT, FORMAT_NAME.to_owned());
-    let keeps = adapter.targets.iter().any(|target| !target.fisher.is_empty());
-    put(VERSION, if keeps { VERSION_WITH_FISHER } else { VERSION_NUMBER }.to_owned());
+    put(VERSION, if adapter.kept_tasks() > 0 { VERSION_WITH_FISHER } else { VERSION_NUMBER }.to_owned());
     put(BASE_NAME, adapter.base.name.clone());
     put(BASE_ARCHITECTURE, adapter.base.architecture.clone());
     put(BASE_CONTAINER, adapter.base.container.clone());

@@ -38,8 +38,8 @@ pub(super) fn print(
         text += &format!("         {} examples have no target tokens and were left out\n", data.dropped);
     }
     text += &format!("targets  {}\n", trainee.description());
-    if let Some(earlier) = trainee.earlier_tasks() {
-        text += &format!("         what --keep-fisher kept of {}\n", earlier.count());
+    if let Some(tasks) = trainee.kept_tasks() {
+        text += &format!("         what --keep-fisher kept of {tasks}\n");
     }
     text += &format!("steps    {steps}\n");
     if let Some(done) = resumed_at {

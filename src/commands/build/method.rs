@@ -124,6 +124,15 @@ impl Trainee {
         }
     }
 
+    /// How many tasks the adapter keeps from earlier runs, in words, if it keeps any.
+    pub(super) fn kept_tasks(&self) -> Option<String> {
+        let count = match self {
+            Self::Cur(adapter) => adapter.kept_tasks(),
+            Self::Lora(_) => 0,
+        };
+        (count > 0).then(|| format!("{count} earlier task{}", if count == 1 { "" } else { "s" }))
+    }
+
     /// The tasks that the adapter, before training, keeps from earlier runs.
     pub(super) fn earlier_tasks(&self) -> Option<EarlierTasks> {
         match self {

@@ -164,9 +164,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     // Before training, so that a file that goes missing meanwhile does not cost the result.
     let protection = args.protection.record(count)?;
     let penalty = args.protection.penalty(&mut model, &trainee, &texts)?;
-    if let (Some(earlier), false) = (trainee.earlier_tasks(), matches!(penalty, Some(Penalty::Fisher { .. })))
-    {
-        let tasks = earlier.count();
+    if let (Some(tasks), false) = (trainee.kept_tasks(), matches!(penalty, Some(Penalty::Fisher { .. }))) {
         terminal::warn(&format!("what the adapter keeps of {tasks} is not used; --protect fisher uses it"));
     }
     let start = Instant::now();

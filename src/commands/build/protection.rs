@@ -191,7 +191,7 @@ impl ProtectionArgs {
     ) -> Option<Fisher> {
         self.keep_fisher.then(|| {
             let bar = progress::spinner("measuring what keeps this task");
-            let fisher = fisher::of_task(model, data, options.seed, options.memory, |_, _| ());
+            let fisher = fisher::of_task(model, data, options.seed, options.memory);
             bar.finish_and_clear();
             fisher
         })

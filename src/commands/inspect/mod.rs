@@ -160,9 +160,8 @@ fn of_adapter(path: &Path, hash: bool) -> Result<Contents> {
         entry("selection", json!(adapter.selection)),
         entry("seed", json!(adapter.seed)),
     ];
-    let tasks = adapter.targets.first().map_or(0, |target| target.fisher.len());
-    if tasks > 0 {
-        metadata.push(entry("tasks that --init protects", json!(tasks)));
+    if adapter.kept_tasks() > 0 {
+        metadata.push(entry("tasks that --init protects", json!(adapter.kept_tasks())));
     }
     if let Some(Json::Object(training)) = adapter.training.as_ref().and_then(|t| serde_json::to_value(t).ok())
     {

@@ -52,8 +52,9 @@ impl TermSink<f32> for Texts<'_> {
 
 impl Fisher {
     /// The Fisher information of the matrices U that are attached to `model`, at their present values, on
-    /// these texts. Labels are sampled with `seed`. Activations, packed weights and samples take at most `memory`
-    /// bytes if that is possible; the result does not depend on it. `progress` gets the texts done and their number.
+    /// these texts. Labels are sampled with `seed`. Activations, packed weights and samples take at most
+    /// `memory` bytes if that is possible; the result does not depend on it. `progress` gets the texts done and
+    /// their number.
     pub fn estimate(
         model: &mut Transformer<'_, f32>,
         anchor: &Anchor,

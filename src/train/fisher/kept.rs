@@ -35,12 +35,6 @@ impl EarlierTasks {
         (tasks > 0).then(|| Self { tasks: (0..tasks).map(kept).collect(), start: start.collect() })
     }
 
-    /// Their number in words.
-    pub fn count(&self) -> String {
-        let count = self.tasks.len();
-        format!("{count} earlier task{}", if count == 1 { "" } else { "s" })
-    }
-
     /// The sum of F (u - start) over the tasks, for each matrix.
     pub fn times(&self, matrices: &[Array2<f32>]) -> Vec<Array2<f32>> {
         let changes: Vec<_> = matrices.iter().zip(&self.start).map(|(u, start)| u - start).collect();
@@ -52,18 +46,12 @@ impl EarlierTasks {
     }
 }
 
-/// The Fisher information at the present U on answers to the first examples that training sees.
-/// `progress` gets the examples done and their number. For the other arguments see [`Fisher::estimate`].
-pub fn of_task(
-    model: &mut Transformer<'_, f32>,
-    data: &Dataset,
-    seed: u64,
-    memory: u64,
-    progress: impl FnMut(usize, usize),
-) -> Fisher {
+/// The Fisher information at the present U on answers to the first examples that training sees. For the
+/// other arguments see [`Fisher::estimate`].
+pub fn of_task(model: &mut Transformer<'_, f32>, data: &Dataset, seed: u64, memory: u64) -> Fisher {
     let order = batches::order(data.examples.len(), seed, 0);
     let texts = order.into_iter().take(EXAMPLES).map(|i| data.examples[i].clone()).collect();
-    Fisher::estimate(model, &Anchor { texts }, seed, memory, progress)
+    Fisher::estimate(model, &Anchor { texts }, seed, memory, |_, _| ())
 }
 
 impl Fisher {
@@ -135,7 +123,7 @@ mod tests {
                     targets.for_each(|(target, kept)| target.fisher.push(kept));
                 }
                 let earlier = EarlierTasks::of(&adapter.targets).unwrap();
-                assert_eq!(earlier.count(), "2 earlier tasks");
+                assert_eq!(earlier.tasks.len(), 2);
                 let start: Vec<Array2<f32>> = model.trainable_mut().into_iter().map(|u| u.clone()).collect();
                 assert!(earlier.times(&start).iter().flatten().all(|&x| x == 0.0));
                 let changed: Vec<_> = start.iter().map(|u| u + 0.5).collect();

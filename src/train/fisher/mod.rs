@@ -10,8 +10,8 @@
 //!
 //! G_s is the gradient of the log-probability of a text whose labels are sampled from the model itself
 //! (so F is the true Fisher matrix, not the empirical one), and T the number of predictions. A few
-//! hundred texts sample a matrix of r^2 rows poorly, so F is a quarter this and otherwise what `smooth` makes of the same
-//! texts, which is less exact and less noisy.
+//! hundred texts sample a matrix of r^2 rows poorly, so F is a quarter this and otherwise what `smooth` makes of
+//! the same texts, which is less exact and less noisy.
 //!
 //! The penalty adds `lambda F u` to the gradient of U after it is clipped, which costs no pass through
 //! the model. A LoRA has no such small matrix: [`WeightFisher`] is for it.
@@ -61,15 +61,6 @@ impl Fisher {
     pub fn divergence(&self, matrices: &[Array2<f32>]) -> f64 {
         let products = self.times(matrices);
         0.5 * products.iter().zip(matrices).map(|(fu, u)| dot(fu, u)).sum::<f64>()
-    }
-
-    /// Bytes of memory that it takes.
-    pub fn bytes(&self) -> usize {
-        let bytes = |block: &Block| match block {
-            Block::Matrix(f) => f.len() * size_of::<f32>(),
-            Block::Samples { samples, smooth, .. } => samples.len() * size_of::<bf16>() + smooth.bytes(),
-        };
-        self.blocks.iter().map(bytes).sum()
     }
 }
 

@@ -63,11 +63,6 @@ impl Smooth {
         let rotated = product(self.left.t(), u, self.right.view()) * &self.along;
         product(self.left.view(), rotated.view(), self.right.t())
     }
-
-    /// Bytes of memory that it takes.
-    pub(super) fn bytes(&self) -> usize {
-        [&self.left, &self.right, &self.along].iter().map(|part| part.len() * size_of::<f32>()).sum()
-    }
 }
 
 /// a x b, on the calling thread alone.

@@ -80,6 +80,7 @@ impl Symmetric {
     }
 
     /// Bytes of memory that it takes.
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.blocks.iter().map(|block| block.len() * size_of::<bf16>()).sum()
     }

@@ -180,12 +180,6 @@ impl WeightFisher {
         let gradients = self.gradients(matrices, scale);
         0.5 * matrices.iter().zip(&gradients).skip(1).step_by(2).map(|(b, db)| super::dot(b, db)).sum::<f64>()
     }
-
-    /// Bytes of memory that it takes.
-    pub fn bytes(&self) -> usize {
-        let outputs = self.weights.iter().map(|weight| weight.outputs.bytes());
-        self.inputs.iter().map(Symmetric::bytes).chain(outputs).sum()
-    }
 }
 
 #[cfg(test)]
