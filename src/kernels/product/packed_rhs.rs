@@ -177,7 +177,7 @@ fn fill_columns(
     if depth == 0 {
         return;
     }
-    let mut slots = vec![0; CHUNK * depth];
+    let mut slots = pool::take_local(CHUNK * depth);
     for (c, mut part) in panel.axis_chunks_iter_mut(Axis(1), CHUNK).enumerate() {
         for (i, slots) in slots.chunks_exact_mut(depth).enumerate() {
             if c * CHUNK + i < columns {
@@ -188,6 +188,7 @@ fn fill_columns(
         }
         kernel.transpose(&slots, part.view_mut());
     }
+    pool::give_local(slots);
 }
 
 impl Drop for PackedRhs {

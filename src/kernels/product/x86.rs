@@ -5,7 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::micro_kernel::MicroKernel;
-use super::portable::{interleave_f32, pack_f32, transpose_16x16};
+use super::portable::{interleave_f32, pack_f32};
 use super::simd::{Simd, Tile, tile};
 
 struct Avx2;
@@ -167,7 +167,7 @@ pub(super) static AVX2: MicroKernel = MicroKernel {
     values_per_slot: 1,
     pack_row: pack_f32,
     interleave_rows: interleave_f32,
-    transpose_16x16,
+    transpose_16x16: avx2_transpose_16x16,
     nr: 16,
     tiles: &[avx2::<1>, avx2::<2>, avx2::<3>, avx2::<4>, avx2::<5>, avx2::<6>],
 };
@@ -243,6 +243,55 @@ fn interleave_bf16(first: &[f32], second: Option<&[f32]>, slots: &mut [u32]) {
         let both = _mm512_or_si512(rounded(first), high);
         // SAFETY: as above.
         unsafe { _mm512_mask_storeu_epi32(slots.as_mut_ptr().add(start).cast(), mask, both) };
+    }
+}
+
+/// [`MicroKernel::transpose_16x16`].
+///
+/// # Safety
+/// `rows` must have 16 rows of 16 slots, `lines` 16 lines of 16.
+#[target_feature(enable = "avx2")]
+unsafe fn avx2_transpose_16x16(rows: *const u32, depth: usize, lines: *mut u32, stride: usize) {
+    for (i, k) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+        // SAFETY: the caller's promise: each is a quarter of the square.
+        unsafe { avx2_transpose_8x8(rows.add(i * depth + k), depth, lines.add(k * stride + i), stride) };
+    }
+}
+
+/// A quarter of [`avx2_transpose_16x16`].
+///
+/// # Safety
+/// `rows` must have 8 rows of 8 slots, `lines` 8 lines of 8.
+#[target_feature(enable = "avx2")]
+unsafe fn avx2_transpose_8x8(rows: *const u32, depth: usize, lines: *mut u32, stride: usize) {
+    let mut v = [_mm256_setzero_si256(); 8];
+    for (i, v) in v.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *v = unsafe { _mm256_loadu_si256(rows.add(i * depth).cast()) };
+    }
+    // Three rounds, as below: two within the halves (128 bits) of a vector, one of whole halves.
+    let mut pairs = v;
+    for i in 0..4 {
+        pairs[2 * i] = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+        pairs[2 * i + 1] = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+    }
+    let mut fours = pairs;
+    for i in 0..2 {
+        let at = |j: usize| pairs[4 * i + j];
+        fours[4 * i] = _mm256_unpacklo_epi64(at(0), at(2));
+        fours[4 * i + 1] = _mm256_unpackhi_epi64(at(0), at(2));
+        fours[4 * i + 2] = _mm256_unpacklo_epi64(at(1), at(3));
+        fours[4 * i + 3] = _mm256_unpackhi_epi64(at(1), at(3));
+    }
+    // Half h of `fours[4 i + j]` has slot 4 h + j of rows 4 i to 4 i + 3.
+    for j in 0..4 {
+        let low = _mm256_permute2x128_si256::<0x20>(fours[j], fours[4 + j]);
+        let high = _mm256_permute2x128_si256::<0x31>(fours[j], fours[4 + j]);
+        // SAFETY: the caller's promise.
+        unsafe {
+            _mm256_storeu_si256(lines.add(j * stride).cast(), low);
+            _mm256_storeu_si256(lines.add((4 + j) * stride).cast(), high);
+        }
     }
 }
 
