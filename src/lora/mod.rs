@@ -119,6 +119,14 @@ impl Lora {
         &self.path
     }
 
+    /// The files that decide what an adapter at this path is.
+    pub fn files(path: &Path) -> Vec<PathBuf> {
+        match path.is_dir() {
+            true => vec![path.join(peft::CONFIG), path.join(peft::WEIGHTS)],
+            false => vec![path.into()],
+        }
+    }
+
     /// Canonical names of the matrices that it changes, sorted.
     pub fn targets(&self) -> impl Iterator<Item = &str> {
         self.targets.keys().map(String::as_str)
@@ -134,8 +142,12 @@ impl Lora {
             .targets
             .get(name)
             .ok_or_else(|| Error::file(&self.path, format!("does not change '{name}'"), "merge another"))?;
+        self.scaled(target, weight, factor * target.scale)
+    }
+
+    /// B, and A times `scale`, of a target.
+    fn scaled(&self, target: &Target, weight: &Weight<'_>, scale: f32) -> Result<Factors> {
         let (a, b) = (self.values(&target.a)?, self.values(&target.b)?);
-        let scale = factor * target.scale;
         let rank = target.a.rows;
         let c = (0..weight.rows()).flat_map(|row| &b[target.order.stored_row(row) * rank..][..rank]).copied();
         let p: Vec<f32> = a.iter().map(|x| scale * x).collect();
@@ -152,22 +164,42 @@ impl Lora {
     /// # Errors
     /// Those of [`Self::factors`]; a matrix that the model runs without adapters, such as an expert's.
     pub fn thin_targets(&self, base: &Base, factor: f32) -> Result<Vec<LoraTarget>> {
+        self.thin_with(base, |target| factor * target.scale)
+    }
+
+    /// [`Self::thin_targets`] with a factor that all of them have, which is left out of A; and that factor.
+    ///
+    /// # Errors
+    /// Those of [`Self::thin_targets`]; an adapter that its own scale turns off.
+    fn unscaled_targets(&self, base: &Base) -> Result<(Vec<LoraTarget>, f32)> {
+        let Some(scale) = self.targets.values().map(|target| target.scale).find(|scale| *scale != 0.0) else {
+            return Err(Error::file(
+                &self.path,
+                "has the scale 0, and changes nothing",
+                "train a new adapter",
+            ));
+        };
+        Ok((self.thin_with(base, |target| target.scale / scale)?, scale))
+    }
+
+    /// The thin matrices of every target, A times what `scale` says.
+    fn thin_with(&self, base: &Base, scale: impl Fn(&Target) -> f32) -> Result<Vec<LoraTarget>> {
         let adaptable = base.targets("all", None)?;
         let mut targets = Vec::new();
-        for name in self.targets() {
+        for (name, target) in &self.targets {
             let weight = base.weight(name)?;
-            let Factors { c, p, rank, .. } = self.factors(name, &weight, factor)?;
+            let Factors { c, p, rank, .. } = self.scaled(target, &weight, scale(target))?;
             let matrix = |rows, cols, values| Array2::from_shape_vec((rows, cols), values).expect(CHECKED);
             let (a, b) = (matrix(rank, weight.cols(), p), matrix(weight.rows(), rank, c));
             let mut parts = base.parts(name);
             if parts.is_empty() {
-                parts.push((name.into(), 0..weight.rows() as u64));
+                parts.push((name.clone(), 0..weight.rows() as u64));
             }
             if let Some((part, _)) = parts.iter().find(|(part, _)| !adaptable.contains(part)) {
                 let problem =
                     format!("changes '{}', which a model runs without adapters", part.escape_debug());
                 let help = "merge the adapter, and use the merged model";
-                return Err(self.error(&self.targets[name].a.name, problem, help));
+                return Err(self.error(&target.a.name, problem, help));
             }
             targets.extend(parts.into_iter().map(|(name, rows)| {
                 let b = b.slice(s![rows.start as usize..rows.end as usize, ..]).to_owned();

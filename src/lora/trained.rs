@@ -2,12 +2,13 @@
 
 use std::ops::RangeInclusive;
 
-use ndarray::Array2;
+use ndarray::{Array2, Axis};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::Lora;
 use super::svd::truncated_svd;
 use crate::base::{Base, Weight};
 use crate::cur::{Factors, squared_norms};
@@ -101,6 +102,29 @@ impl TrainedLora {
         Ok(Self { targets: targets.into_iter().collect::<Result<_>>()?, options })
     }
 
+    /// A LoRA that is to be trained further: A and B of the file, and its scale. `seed` is that of the run.
+    ///
+    /// # Errors
+    /// Those of [`Lora::thin_targets`]; an adapter that its own scale turns off.
+    pub fn further(lora: &Lora, base: &Base, seed: u64) -> Result<Self> {
+        let (mut targets, scale) = lora.unscaled_targets(base)?;
+        targets.iter_mut().for_each(LoraTarget::drop_what_other_parts_use);
+        targets.sort_by(|a, b| a.name.cmp(&b.name));
+        let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+        // Matrices may differ in rank.
+        let rank = targets.iter().map(|target| target.a.nrows()).max().unwrap_or_default();
+        let options = LoraOptions {
+            method: LoraMethod::Lora,
+            rank: rank as u32,
+            alpha: scale * rank as f32,
+            rslora: false,
+            targets: names.join(","),
+            layers: None,
+            seed,
+        };
+        Ok(Self { options, targets })
+    }
+
     /// Numbers that are trained.
     pub fn trained_numbers(&self) -> usize {
         let numbers = |t: &LoraTarget| t.u.as_ref().map_or(t.a.len() + t.b.len(), Array2::len);
@@ -109,6 +133,17 @@ impl TrainedLora {
 }
 
 impl LoraTarget {
+    /// Of a part of a fused matrix: drops the columns of B that are zero, with their rows of A. They are those
+    /// of other parts, and would multiply with every run.
+    fn drop_what_other_parts_use(&mut self) {
+        let used: Vec<usize> =
+            (0..self.b.ncols()).filter(|&k| self.b.column(k).iter().any(|x| *x != 0.0)).collect();
+        // B of a LoRA that was never trained is zero.
+        if self.name.ends_with(']') && !used.is_empty() {
+            (self.a, self.b) = (self.a.select(Axis(0), &used), self.b.select(Axis(1), &used));
+        }
+    }
+
     /// Its change times `scale` as two factors: B, and A or U A times `scale`, summed in f64.
     pub fn factors(&self, scale: f32) -> Factors {
         let (rank, n) = self.a.dim();

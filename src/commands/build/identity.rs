@@ -2,6 +2,7 @@
 //! checkpoint.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use curmerge_formats::sha256_hex;
 
@@ -10,6 +11,7 @@ use super::examples::Examples;
 use super::method::Trainee;
 use crate::base::Base;
 use crate::cur::fingerprint;
+use crate::lora::Lora;
 use crate::train::checkpoint::Identity;
 use crate::{Error, Result};
 
@@ -26,7 +28,10 @@ pub(super) fn of(
     let digest = |sha256: &str| format!("SHA-256 {sha256}");
     let init = match &args.training.init {
         Some(path) => {
-            digest(&sha256_hex(&std::fs::read(path).map_err(|e| Error::io(path, "read the adapter", e))?))
+            let read =
+                |file: PathBuf| std::fs::read(&file).map_err(|e| Error::io(&file, "read the adapter", e));
+            let files: Vec<Vec<u8>> = Lora::files(path).into_iter().map(read).collect::<Result<_>>()?;
+            digest(&sha256_hex(&files.concat()))
         }
         None => none(),
     };

@@ -10,7 +10,7 @@ use crate::commands::arguments::SelectBy;
 use crate::commands::select::select;
 use crate::commands::{adapter_of, signal};
 use crate::export::Trained;
-use crate::lora::{LoraMethod, LoraOptions, TrainedLora};
+use crate::lora::{Lora, LoraMethod, LoraOptions, TrainedLora};
 use crate::model::Transformer;
 use crate::train::data::Dataset;
 use crate::train::fisher::{EarlierTasks, Fisher};
@@ -36,10 +36,10 @@ pub struct MethodArgs {
     #[arg(long, value_enum, default_value_t = Method::default())]
     pub method: Method,
     /// With --method lora or lora-xs: the factor of the change times the rank [default: the rank].
-    #[arg(long)]
+    #[arg(long, conflicts_with = "init")]
     pub alpha: Option<f32>,
     /// With --method lora or lora-xs: the factor is alpha / sqrt(rank), as in rsLoRA (arXiv 2312.03732).
-    #[arg(long)]
+    #[arg(long, conflicts_with = "init")]
     pub rslora: bool,
 }
 
@@ -55,7 +55,7 @@ impl MethodArgs {
             Method::Curlora if self.rslora => refuse("--rslora", "lora or lora-xs"),
             Method::Curlora => Ok(()),
             _ if args.training.scale != 1.0 => refuse("--scale", "curlora; a LoRA has --alpha"),
-            _ if args.training.init.is_some() => refuse("--init", "curlora"),
+            Method::LoraXs if args.training.init.is_some() => refuse("--init", "curlora or lora"),
             _ if args.protection.keep_fisher => refuse("--keep-fisher", "curlora"),
             _ => super::training::positive("alpha", self.alpha(args).abs().into(), false),
         }
@@ -93,6 +93,17 @@ impl Trainee {
             Method::LoraXs => LoraMethod::LoraXs,
         };
         let selection = &args.selection;
+        if let Some(path) = &args.training.init {
+            if !Lora::is_lora(path) {
+                let help = "name a LoRA, or leave out --method to train a CURLoRA adapter further";
+                return Err(Error::file(path, "is no LoRA", help));
+            }
+            return Ok(Self::Lora(TrainedLora::further(
+                &Lora::open(path, texts.base)?,
+                texts.base,
+                selection.seed,
+            )?));
+        }
         let options = LoraOptions {
             method,
             rank: selection.rank(),

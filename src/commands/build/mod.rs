@@ -25,6 +25,7 @@ use super::interrupt;
 use super::kept::Kept;
 use super::report::{progress::TrainingProgress, terminal};
 use crate::base::Base;
+use crate::lora::Lora;
 use crate::model::Transformer;
 use crate::train::anchor::budget;
 use crate::train::checkpoint::CheckpointFile;
@@ -98,7 +99,8 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let Some(output) = &args.output else {
         return Err(Error::request("the adapter has no name", "give it one with --output"));
     };
-    let inputs = inputs(args, &base);
+    let init = args.training.init.as_deref().map(Lora::files).unwrap_or_default();
+    let inputs = inputs(args, &base, &init);
     let output = Output::new(output, args.force);
     output.check(args.method.trains_lora(), &inputs)?;
     if args.protection.keep_fisher {
@@ -209,12 +211,12 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     }
 }
 
-/// The files that no output may replace.
-fn inputs<'a>(args: &'a BuildArgs, base: &'a Base) -> Vec<&'a Path> {
+/// The files that no output may replace; `init` has those of the adapter that is trained further.
+fn inputs<'a>(args: &'a BuildArgs, base: &'a Base, init: &'a [PathBuf]) -> Vec<&'a Path> {
     let mut inputs = base.inputs();
     inputs.push(&args.data);
     inputs.extend(args.training.valid.as_deref());
-    inputs.extend(args.training.init.as_deref());
+    inputs.extend(init.iter().map(PathBuf::as_path));
     inputs.extend(args.protection.anchor.file().filter(|_| args.reads_anchor()));
     inputs
 }
@@ -227,10 +229,15 @@ fn frozen_model<'b>(args: &BuildArgs, base: &'b Base, examples: &Examples) -> Re
 }
 
 impl BuildArgs {
-    /// The same with a protection where none is named.
+    /// The same with a protection where none is named, and with the method of the adapter that is trained
+    /// further.
     fn with_defaults(&self) -> Self {
-        let of_lora = self.method.method == Method::Lora;
-        Self { protection: self.protection.with_default(of_lora), ..self.clone() }
+        let mut args = self.clone();
+        if args.training.init.as_deref().is_some_and(Lora::is_lora) && !args.method.trains_lora() {
+            args.method.method = Method::Lora;
+        }
+        args.protection = args.protection.with_default(args.method.method == Method::Lora);
+        args
     }
 
     /// How columns and rows are chosen.

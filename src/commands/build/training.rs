@@ -62,7 +62,8 @@ pub struct TrainingArgs {
     /// Upper limit of the norm of the gradients.
     #[arg(long, default_value_t = TrainOptions::default().clip)]
     pub clip: f64,
-    /// Continue training this adapter, with its targets, indices and U.
+    /// Continue training this adapter: curmerge's own, with its targets, indices and U, or a LoRA (a PEFT
+    /// folder or a GGUF file), which stays one.
     #[arg(long, value_name = "ADAPTER", conflicts_with_all = ["rank", "targets", "layers", "select", "scale"])]
     pub init: Option<PathBuf>,
 }

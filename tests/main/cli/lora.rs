@@ -29,7 +29,9 @@ fn words(method: &str, out: &Path, more: &[&str]) -> Vec<OsString> {
         ("--precision", "f32"),
         ("--method", method),
     ];
-    let usual = usual.into_iter().filter(|(option, _)| !more.contains(option));
+    // What is trained further has its targets and its rank.
+    let decided = |option| more.contains(&"--init") && ["--targets", "--rank"].contains(&option);
+    let usual = usual.into_iter().filter(|(option, _)| !more.contains(option) && !decided(*option));
     let paths =
         [demo("model.gguf"), "--data".into(), demo("train.jsonl"), "--valid".into(), demo("valid.jsonl")];
     let mut words: Vec<OsString> = vec!["build".into()];
@@ -96,6 +98,41 @@ fn every_form_of_the_result_is_the_same_model() {
             }
         }
     }
+}
+
+#[test]
+fn a_lora_is_trained_further() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    for (first, more) in [("peft", &[][..]), ("lora.gguf", &["--alpha", "6", "--rslora"])] {
+        let (first, again, on) = (path(first), path("again"), path("on.gguf"));
+        let trained = last_validation(&build("lora", &first, more).json());
+        let init = ["--init", first.to_str().unwrap(), "--force"];
+        // A step that moves nothing leaves it as it was.
+        let still = ["--max-steps", "1", "--lr", "1e-30"];
+        let found = last_validation(&build("lora", &again, &[&init[..], &still].concat()).json());
+        assert!((found - trained).abs() < 1e-6, "{found} for {trained}");
+        // The file says what it is, also to a run that names no method.
+        let more_steps = ["--max-steps", "60", "--lr", "0.003"];
+        let further = build("curlora", &on, &[&init[..], &more_steps].concat()).json();
+        assert!(last_validation(&further) < trained - 0.01, "{trained}: {further}");
+        let found = loss(&demo("model.gguf"), Some(&on));
+        assert!((found - last_validation(&further)).abs() < 1e-4, "{found}");
+    }
+    let (peft, xs) = (path("peft"), path("xs"));
+    let init = ["--init", peft.to_str().unwrap(), "--force"];
+    for (method, out, more, wanted) in [
+        ("lora-xs", &xs, &[][..], "--init is for --method curlora or lora"),
+        ("lora", &peft, &[], "would replace the input"),
+        ("lora", &xs, &["--keep-fisher"], "--keep-fisher is for --method curlora"),
+    ] {
+        let line = build(method, out, &[&init[..], more].concat()).refusal();
+        assert!(line.contains(wanted), "{line}");
+    }
+    let adapter = path("a.safetensors");
+    build("curlora", &adapter, &[]).json();
+    let line = build("lora", &xs, &["--init", adapter.to_str().unwrap()]).refusal();
+    assert!(line.contains("is no LoRA") && line.contains("leave out --method"), "{line}");
 }
 
 #[test]
@@ -220,6 +257,39 @@ fn parts_of_fused_matrices_train_and_load_as_one() {
             let found = curmerge!("eval", base, "--data", data, "--adapter", out, "--json").json();
             let found = found["loss"].as_f64().unwrap();
             assert!((found - right).abs() < 1e-4, "{name}: {found} for {right}");
+            let size = |file: &Path| {
+                SafeTensors::open(&file.join("adapter_model.safetensors")).map(|f| f.bytes().len())
+            };
+            if name == "peft" {
+                // Trained further, the parts of a fused matrix keep their rank.
+                let further = folder.path().join("further");
+                let answer = curmerge!(
+                    "build",
+                    base,
+                    "--data",
+                    data,
+                    "--valid",
+                    data,
+                    "-o",
+                    further,
+                    "--init",
+                    out,
+                    "--max-steps",
+                    "1",
+                    "--lr",
+                    "1e-30",
+                    "--force",
+                    "--protect",
+                    "none",
+                    "--precision",
+                    "f32",
+                    "--json"
+                )
+                .json();
+                let found = last_validation(&answer);
+                assert!((found - right).abs() < 1e-6, "{name}: {found} for {right}");
+                assert_eq!(size(&further).unwrap(), size(&out).unwrap());
+            }
             right
         });
         assert_eq!(losses[0], losses[1]);
