@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the experiments of a grid file. One run makes one JSON file in results/.
 
-    run.py grids/GRID.json --curmerge PROGRAM --models DIR --data DIR [--work DIR] [--only TEXT] [--list]
+    run.py grids/GRID.json --curmerge PROGRAM --models DIR --data DIR [--work DIR] [--only TEXT] [--jobs N] [--list]
 
 A run trains an adapter and measures it. Its file holds the command lines, what the program printed, seconds,
 the peak of the memory (RSS), the seed and the commit. What a file already holds is not done again, so a grid
@@ -10,6 +10,7 @@ adapter is still in the work folder. README.md says what a grid holds.
 """
 
 import argparse
+import concurrent.futures
 import fcntl
 import itertools
 import json
@@ -17,6 +18,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -32,6 +34,7 @@ class Places:
     def __init__(self, words):
         self.models, self.data, self.work = words.models.resolve(), words.data.resolve(), words.work.resolve()
         self.curmerge, self.results = words.curmerge.resolve(), words.results.resolve()
+        self.threads = max(1, (os.cpu_count() or 1) // words.jobs)
         self.names = [(self.curmerge, "$CURMERGE"), (self.work, "$WORK"), (self.models, "$MODELS"), (self.data, "$DATA"),
                       (HERE, "$EXPERIMENTS")]
 
@@ -59,7 +62,8 @@ def write(path, value):
 def timed(places, command):
     """Runs the program; returns what a result holds of it."""
     start = time.monotonic()
-    child = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE)
+    environment = {**os.environ, "RAYON_NUM_THREADS": str(places.threads)}
+    child = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, env=environment)
     said = child.stdout.read()
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
@@ -72,6 +76,7 @@ def timed(places, command):
         "command": places.portable(command),
         "seconds": round(time.monotonic() - start, 2),
         "processor_seconds": round(usage.ru_utime + usage.ru_stime, 2),
+        "threads": places.threads,
         # Kibibytes on Linux, bytes on macOS.
         "peak_rss_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         "result": found,
@@ -123,15 +128,18 @@ def make_texts(places, base, split):
         subprocess.run([sys.executable, HERE / "tasks" / "texts.py", kind, *sources[kind], file.parent], check=True)
 
 
-def training_file(places, task):
-    """The task's training examples: its file, or the first lines of it."""
-    file = places.file(task["train"])
-    if "lines" not in task:
+def examples_file(places, name, lines):
+    """A file of examples, or its first lines."""
+    file = places.file(name)
+    if lines is None:
         return file
-    part = places.work / f"{task['train'].replace('/', '.')}.{task['lines']}.jsonl"
+    part = places.work / f"{name.lstrip('@').replace('/', '.')}.{lines}.jsonl"
     if not part.exists():
         part.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text("".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[: task["lines"]]))
+        scratch = part.with_suffix(f".{threading.get_ident()}.part")
+        # Not splitlines, which also splits at U+2028.
+        scratch.write_text("".join(line + "\n" for line in file.read_text(encoding="utf-8").split("\n")[:lines] if line))
+        scratch.rename(part)
     return part
 
 
@@ -149,9 +157,14 @@ class Run:
         self.name = name_of(run)
         self.file = places.results / f"{self.name}.json"
         self.adapter = places.work / "adapters" / (self.name + self.method.get("ending", ".safetensors"))
+        self.found = self.load()
+
+    def load(self):
+        """What the run's file holds."""
+        if self.file.exists():
+            return json.loads(self.file.read_text())
         kept = ("base", "task", "method", "seed", "settings")
-        empty = {**{key: run[key] for key in kept}, "commit": commit(), "measures": {}}
-        self.found = json.loads(self.file.read_text()) if self.file.exists() else empty
+        return {**{key: self.run[key] for key in kept}, "commit": commit(), "measures": {}}
 
     def points(self):
         """What is measured: the adapter at several scales, the merged model, or the base alone."""
@@ -170,7 +183,7 @@ class Run:
     def measures(self):
         """Every measure: its key, the model that it needs, and the rest of the command."""
         for (point, model), split in itertools.product(self.points(), self.run["splits"]):
-            examples = ["--data", self.places.file(self.task[split])]
+            examples = ["--data", examples_file(self.places, self.task[split], self.task.get("scored"))]
             yield f"{point}/{split}/task", model, examples
             if self.task.get("generate"):
                 yield f"{point}/{split}/generate", model, [*examples, "--generate"]
@@ -188,7 +201,8 @@ class Run:
 
     def train(self):
         settings = [word for pair in self.run["settings"].items() for word in pair]
-        data = ["--data", training_file(self.places, self.task), "-o", self.adapter, "--seed", str(self.run["seed"])]
+        examples = examples_file(self.places, self.task["train"], self.task.get("lines"))
+        data = ["--data", examples, "-o", self.adapter, "--seed", str(self.run["seed"])]
         flags = [*self.grid.get("build", []), *self.task.get("build", []), *self.method.get("build", []), *settings]
         self.adapter.parent.mkdir(parents=True, exist_ok=True)
         self.found["build"] = timed(self.places, [self.places.curmerge, "build", self.base, *data, *flags, "--json"])
@@ -199,11 +213,11 @@ class Run:
         write(self.file, self.found)
 
     def carry_out(self):
+        # An earlier entry of the grid may have made it.
+        self.found = self.load()
         if not self.missing():
             return
         print(self.name, flush=True)
-        for split in self.run["splits"]:
-            make_texts(self.places, self.run["base"], split)
         if self.trains() and not ("build" in self.found and self.adapter.exists()):
             self.train()
         for key, model, words in self.missing():
@@ -225,6 +239,7 @@ def main():
     words.add_argument("--work", type=pathlib.Path, default=HERE / "work")
     words.add_argument("--results", type=pathlib.Path, default=HERE / "results")
     words.add_argument("--only", default="", help="runs whose name contains this")
+    words.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores [default: 1]")
     words.add_argument("--list", action="store_true", help="print what is missing, and run nothing")
     words = words.parse_args()
     places, grid = Places(words), json.loads(words.grid.read_text())
@@ -236,17 +251,24 @@ def main():
         return
     places.work.mkdir(parents=True, exist_ok=True)
     with (places.work / "lock").open("w") as lock:
-        # Runs beside each other would spoil the times.
+        # A second grid beside this one would spoil the times.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        failed = []
-        for run in runs:
-            try:
-                run.carry_out()
-            except RuntimeError as error:
-                failed.append(f"{run.name}: {error}")
-                print(f"failed: {error}", flush=True)
+        for base, split in sorted({(run.run["base"], split) for run in runs if run.missing() for split in run.run["splits"]}):
+            make_texts(places, base, split)
+        with concurrent.futures.ThreadPoolExecutor(words.jobs) as pool:
+            failed = sum(pool.map(fails, runs))
     if failed:
-        raise SystemExit(f"{len(failed)} of {len(runs)} runs failed")
+        raise SystemExit(f"{failed} of {len(runs)} runs failed")
+
+
+def fails(run):
+    """Carries out a run, and tells whether it failed."""
+    try:
+        run.carry_out()
+    except RuntimeError as error:
+        print(f"{run.name} failed: {error}", flush=True)
+        return True
+    return False
 
 
 if __name__ == "__main__":
