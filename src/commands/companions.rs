@@ -4,12 +4,16 @@ use crate::commands::report::terminal;
 use crate::convert::ConvertReport;
 use crate::rewrite::Companion;
 
-/// One line on a file that is missing or unchanged in the output, against what one may expect.
+/// One line on a file that is missing in the output, against what one may expect.
 pub(super) fn line(companion: &Companion) -> String {
     let path = terminal::plain(&companion.path().to_string_lossy());
     match companion {
-        Companion::NameTaken(_) => format!("{path} was left out: a shard of the output has its name"),
-        Companion::OldWeights(_) => format!("{path} was copied without the adapter"),
+        Companion::OldWeights(_) => format!("{path} was left out: it has the old weights in another form"),
+        Companion::OfAdapter(_) => {
+            format!("{path} was left out: programs would apply this adapter to the output")
+        }
+        Companion::OfTraining(_) => format!("{path} was left out: a trainer saved it to go on later"),
+        Companion::LeadsOut(_) => format!("{path} was left out: this link leads out of the folder"),
         Companion::NotOrdinary(_) => format!("{path} was left out: it is not an ordinary file or folder"),
     }
 }

@@ -1,28 +1,35 @@
-//! The companions of a model: the files in its Hugging Face folder that are not its weights.
+//! The companions of a model: the files in its Hugging Face folder that are not its weights. Those that belong
+//! to every model of these settings (configuration, tokenizer, templates, code, documents) go along. Others
+//! would change what a loader makes of the output, or tell what is not its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::mmap::MappedFile;
-use curmerge_formats::output::{OutputFile, OutputFolder};
+use curmerge_formats::output::{OutputFile, OutputFolder, TEMPORARY};
 use serde::Serialize;
 
 use super::shard_index;
 use crate::base::folder::SAFETENSORS_INDEX;
+use crate::lora::peft::CONFIG as ADAPTER_CONFIG;
 use crate::{Error, Result};
 
 /// Deeper folders are a mistake or a trap.
 const MAX_DEPTH: usize = 16;
 
-/// A file of a model's folder that the output lacks, or contains unchanged though it holds weights. Paths are
-/// relative to the folder.
+/// A file or folder within a model's folder that is left out of the output, and why. Paths are relative to the
+/// folder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Companion {
-    /// Left out, because a shard of the output has its name.
-    NameTaken(PathBuf),
-    /// Copied unchanged: weights in a form that is not rewritten, which a loader might prefer.
+    /// Weights in a form that is not rewritten, or of no shard of the model. A loader might prefer them.
     OldWeights(PathBuf),
-    /// Left out, because it is neither an ordinary file nor an ordinary folder.
+    /// Part of an adapter, which a loader would apply once more.
+    OfAdapter(PathBuf),
+    /// What a trainer saves to go on later.
+    OfTraining(PathBuf),
+    /// A link that leads out of the folder, or nowhere.
+    LeadsOut(PathBuf),
+    /// Neither an ordinary file nor an ordinary folder.
     NotOrdinary(PathBuf),
 }
 
@@ -30,47 +37,75 @@ impl Companion {
     /// The path.
     pub fn path(&self) -> &Path {
         match self {
-            Companion::NameTaken(path) | Companion::OldWeights(path) | Companion::NotOrdinary(path) => path,
+            Companion::OldWeights(path)
+            | Companion::OfAdapter(path)
+            | Companion::OfTraining(path)
+            | Companion::LeadsOut(path)
+            | Companion::NotOrdinary(path) => path,
         }
+    }
+
+    /// Why a file is left out, if its name says so.
+    fn of_file(path: &Path) -> Option<Self> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let kind = if is_of_adapter(name) {
+            Companion::OfAdapter
+        } else if is_of_training(name) {
+            Companion::OfTraining
+        } else if is_weights(path) {
+            Companion::OldWeights
+        } else {
+            return None;
+        };
+        Some(kind(path.into()))
+    }
+
+    /// Why a folder is left out with all that it holds, if its content or name says so.
+    fn of_folder(path: &Path, below: &Path) -> Option<Self> {
+        let name = below.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        // transformers' Trainer and DeepSpeed.
+        let of_step = ["checkpoint-", "global_step"].iter().filter_map(|start| name.strip_prefix(start));
+        if of_step
+            .into_iter()
+            .any(|step| !step.is_empty() && step.bytes().all(|digit| digit.is_ascii_digit()))
+        {
+            return Some(Companion::OfTraining(below.into()));
+        }
+        path.join(ADAPTER_CONFIG).is_file().then(|| Companion::OfAdapter(below.into()))
     }
 }
 
-/// Copies all files of a Hugging Face folder except those that `skipped` names, which are given with their
-/// full path. The size in the index changes by `growth` bytes. Returns the files that a user should know of,
-/// sorted by path.
+/// Copies the files of a Hugging Face folder that belong to every model of these settings: not weights, and
+/// none that `skipped` names, which are given with their full path. The size in the index changes by `growth`
+/// bytes. Returns what was left out besides, sorted by path.
 pub(super) fn copy_folder(
     base: &Path,
     folder: &OutputFolder,
     growth: i128,
     skipped: impl Fn(&Path) -> bool,
 ) -> Result<Vec<Companion>> {
-    let Found { files, mut noted } = Found::in_folder(base)?;
+    let Found { files, mut left_out, .. } = Found::in_folder(base)?;
     for file in files {
-        let (source, target) = (base.join(&file), folder.path().join(&file));
+        let source = base.join(&file);
         if skipped(&source) {
             continue;
         }
-        if target.exists() {
-            noted.push(Companion::NameTaken(file));
-            continue;
-        }
-        if growth != 0 && file == Path::new(SAFETENSORS_INDEX) {
-            let mut index = OutputFile::create(&target, &[])?;
+        if let Some(why) = Companion::of_file(&file) {
+            left_out.push(why);
+        } else if growth != 0 && file == Path::new(SAFETENSORS_INDEX) {
+            let mut index = OutputFile::create(&folder.path().join(&file), &[])?;
             index.append(shard_index::grown(base, growth)?.as_bytes())?;
             index.commit()?;
         } else {
             copy(&source, &file, folder)?;
         }
-        if is_weights(&file) {
-            noted.push(Companion::OldWeights(file));
-        }
     }
-    noted.sort_by(|a, b| a.path().cmp(b.path()));
-    Ok(noted)
+    left_out.sort_by(|a, b| a.path().cmp(b.path()));
+    Ok(left_out)
 }
 
-/// Copies all files of a Hugging Face folder except weights in any form, their index, and the files that
-/// `skipped` names by their path within the folder. Returns what was left out besides these.
+/// The same for an output in another container: the files that `skipped` names are given by their path within
+/// the folder, and the weights are not among what is returned.
 ///
 /// # Errors
 /// A file that cannot be read or written; folders nested too deep.
@@ -79,13 +114,16 @@ pub fn copy_companions(
     folder: &OutputFolder,
     skipped: impl Fn(&Path) -> bool,
 ) -> Result<Vec<Companion>> {
-    let Found { files, noted } = Found::in_folder(base)?;
-    for file in files.iter().filter(|file| !is_weights(file) && *file != Path::new(SAFETENSORS_INDEX)) {
-        if !skipped(file) {
-            copy(&base.join(file), file, folder)?;
+    let Found { files, mut left_out, .. } = Found::in_folder(base)?;
+    for file in files.iter().filter(|file| *file != Path::new(SAFETENSORS_INDEX) && !skipped(file)) {
+        match Companion::of_file(file) {
+            None => copy(&base.join(file), file, folder)?,
+            Some(Companion::OldWeights(_)) => {}
+            Some(why) => left_out.push(why),
         }
     }
-    Ok(noted)
+    left_out.sort_by(|a, b| a.path().cmp(b.path()));
+    Ok(left_out)
 }
 
 /// Copies a file to a relative path of the folder.
@@ -97,21 +135,27 @@ pub(super) fn copy(source: &Path, file: &Path, folder: &OutputFolder) -> Result<
     Ok(copy.commit()?)
 }
 
-/// The content of a folder and its subfolders, sorted.
-#[derive(Default)]
+/// The content of a folder and its subfolders.
 struct Found {
-    /// Ordinary files, also those that links lead to, relative to the folder.
+    /// Ordinary files within the folder, sorted, relative to it.
     files: Vec<PathBuf>,
-    /// All other entries.
-    noted: Vec<Companion>,
+    /// Entries that no output takes.
+    left_out: Vec<Companion>,
+    /// Where links may lead.
+    within: Vec<PathBuf>,
 }
 
 impl Found {
     fn in_folder(folder: &Path) -> Result<Self> {
-        let mut found = Self::default();
+        let own = fs::canonicalize(folder).map_err(|e| Error::io(folder, "open", e))?;
+        let mut within = vec![own.clone()];
+        // Hugging Face's cache keeps the files of MODEL/snapshots/REVISION as links into MODEL/blobs.
+        let snapshots =
+            own.parent().filter(|above| above.file_name().is_some_and(|name| name == "snapshots"));
+        within.extend(snapshots.and_then(Path::parent).map(|model| model.join("blobs")));
+        let mut found = Self { files: Vec::new(), left_out: Vec::new(), within };
         found.walk(folder, Path::new(""), 0)?;
         found.files.sort();
-        found.noted.sort();
         Ok(found)
     }
 
@@ -121,14 +165,22 @@ impl Found {
         for entry in fs::read_dir(&folder).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             let (path, below) = (entry.path(), below.join(entry.file_name()));
-            // Hugging Face's cache keeps files as links into a store, so links to files are followed. Links
-            // to folders are not: one to `/` would copy the disk.
-            let kind = fs::metadata(&path).map_err(|e| Error::io(&path, "open", e))?;
+            if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+                continue;
+            }
             let is_link = entry.file_type().map_err(fail)?.is_symlink();
+            if is_link && !self.leads_within(&path) {
+                self.left_out.push(Companion::LeadsOut(below));
+                continue;
+            }
+            let kind = fs::metadata(&path).map_err(|e| Error::io(&path, "open", e))?;
             if kind.is_file() {
                 self.files.push(below);
             } else if !kind.is_dir() || is_link {
-                self.noted.push(Companion::NotOrdinary(below));
+                // Links to folders may form a circle.
+                self.left_out.push(Companion::NotOrdinary(below));
+            } else if let Some(why) = Companion::of_folder(&path, &below) {
+                self.left_out.push(why);
             } else if entry.file_name() != ".git" {
                 if depth == MAX_DEPTH {
                     let help = "name the folder of the model itself";
@@ -139,12 +191,38 @@ impl Found {
         }
         Ok(())
     }
+
+    /// Whether a link leads to something within the folder.
+    fn leads_within(&self, link: &Path) -> bool {
+        fs::canonicalize(link).is_ok_and(|target| self.within.iter().any(|folder| target.starts_with(folder)))
+    }
 }
 
-/// Whether the file holds weights in a form that is not rewritten.
+/// Whether the file holds weights.
 fn is_weights(path: &Path) -> bool {
     let ending = path.extension().and_then(|e| e.to_str());
     // An ONNX model may come with model.onnx_data, model.onnx_data_1 or model.onnx.data.
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    name.contains(".onnx") || matches!(ending, Some("bin" | "pth" | "pt" | "gguf" | "h5" | "safetensors"))
+    let other = ["bin", "pth", "pt", "ckpt", "gguf", "h5", "msgpack", "npz", "safetensors"];
+    name.contains(".onnx") || ending.is_some_and(|ending| other.contains(&ending))
+}
+
+/// Whether a file of this name is part of an adapter of PEFT or mlx-lm.
+fn is_of_adapter(name: &str) -> bool {
+    let is_weights = |name: &str| name.ends_with(".safetensors") || name.ends_with(".bin");
+    name == ADAPTER_CONFIG
+        || (name.starts_with("adapter_model") || name.ends_with("adapters.safetensors")) && is_weights(name)
+}
+
+/// Whether a trainer saves a file of this name to go on later.
+fn is_of_training(name: &str) -> bool {
+    let names = [
+        "optimizer.pt",
+        "optimizer.bin",
+        "scheduler.pt",
+        "scaler.pt",
+        "training_args.bin",
+        "trainer_state.json",
+    ];
+    names.contains(&name) || name.starts_with("rng_state") && name.ends_with(".pth")
 }

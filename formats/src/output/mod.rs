@@ -20,4 +20,4 @@ pub use unfinished::remove_unfinished;
 pub use write_behind::{Queue, write_behind};
 
 /// Prefix of the names of temporary files and folders.
-const TEMPORARY: &str = ".curmerge-";
+pub const TEMPORARY: &str = ".curmerge-";

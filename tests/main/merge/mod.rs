@@ -1,5 +1,6 @@
 //! Adapters merged into models.
 
+mod companions;
 mod definition;
 mod fused;
 mod kill;

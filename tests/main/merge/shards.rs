@@ -163,8 +163,8 @@ fn a_folder_is_split_into_shards_of_a_given_size() {
     assert_eq!((&cut.model, &own.tensors), (&at("cut"), &cut.tensors));
     assert_eq!(tensors(&at("own")), tensors(&at("cut")));
     assert_eq!(index_of(&at("own")), index_of(&at("hf")));
-    let taken = Companion::NameTaken("model-00002-of-00006.safetensors".into());
-    assert!(cut.companions.contains(&taken), "{:?}", cut.companions);
+    let old = Companion::OldWeights("model-00002-of-00006.safetensors".into());
+    assert!(cut.companions.contains(&old), "{:?}", cut.companions);
 
     let index = shard_index(&at("cut")).unwrap().unwrap();
     let (mut total, mut files) = (0, 0);
