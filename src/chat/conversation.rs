@@ -72,7 +72,7 @@ const CALL_ARGUMENTS: [&str; 11] = [
 ];
 
 /// A conversation: a row of a data file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conversation {
     /// The turns; at least one.
     pub messages: Vec<Message>,
@@ -82,8 +82,10 @@ pub struct Conversation {
 
 impl Conversation {
     /// Parses a JSON object `{"messages", "tools", "documents", "chat_template_kwargs"}`, as TRL takes it;
-    /// only `messages` is required. `tools` may be a text that holds the list as JSON, for data sets whose
-    /// columns cannot hold lists of different objects.
+    /// only `messages` is required. In its place there may be `conversations`, as ShareGPT has it (`from` and
+    /// `value`, or `role` and `content`), or lists of messages as `prompt` and `completion`, of which the
+    /// prompt is not learned. A text `system` is a system message before them. `tools` may be a text that
+    /// holds the list as JSON, for data sets whose columns cannot hold lists of different objects.
     ///
     /// # Errors
     /// If the text is not such an object.
@@ -91,8 +93,25 @@ impl Conversation {
         let row = parse(text).map_err(|error| invalid(error.to_string(), "write one JSON object a line"))?;
         let part =
             |name: &str| row.get_attr(name).ok().filter(|part| !part.is_undefined() && !part.is_none());
+        let mut turns = match (part("messages"), part("conversations"), part("prompt"), part("completion")) {
+            (Some(list), ..) => messages("messages", &list, Message::from_object)?,
+            (None, Some(list), ..) => messages("conversations", &list, Message::from_share_gpt)?,
+            (None, None, Some(asked), Some(answer)) => {
+                let unlearned = |value: &Value| Message::from_object(value).map(Message::unlearned);
+                let mut turns = messages("prompt", &asked, unlearned)?;
+                turns.extend(messages("completion", &answer, Message::from_object)?);
+                turns
+            }
+            _ => messages("messages", &Value::UNDEFINED, Message::from_object)?,
+        };
+        let has_system = turns.iter().any(|turn| turn.role() == "system");
+        if let Some(system) = part("system").filter(|_| !has_system)
+            && let Some(text) = system.as_str().filter(|text| !text.is_empty())
+        {
+            turns.insert(0, Message::new("system", text));
+        }
         Ok(Conversation {
-            messages: messages(&part("messages").unwrap_or_default())?,
+            messages: turns,
             variables: Variables {
                 tools: objects("tools", part("tools"))?,
                 documents: objects("documents", part("documents"))?,
@@ -100,23 +119,39 @@ impl Conversation {
             },
         })
     }
+
+    /// The same with texts in place of contents that are lists of texts, as OpenAI's format allows; `None` if
+    /// there are none.
+    pub fn with_joined_texts(&self) -> Option<Self> {
+        let mut any = false;
+        let joined = |message: &Message| {
+            let joined = message.with_joined_text();
+            any |= joined.is_some();
+            joined.unwrap_or_else(|| message.clone())
+        };
+        let messages = self.messages.iter().map(joined).collect();
+        any.then(|| Self { messages, variables: self.variables.clone() })
+    }
 }
 
-/// `"messages"`.
-fn messages(list: &Value) -> Result<Vec<Message>, InvalidConversation> {
+/// The list of messages of this name, each read by `one`.
+fn messages(
+    name: &str,
+    list: &Value,
+    one: impl Fn(&Value) -> Result<Message, String>,
+) -> Result<Vec<Message>, InvalidConversation> {
     let help = "make it a list of {\"role\", \"content\"} objects";
     if list.kind() != ValueKind::Seq {
         let is = if list.is_undefined() { "missing" } else { kind(list) };
-        return Err(invalid(format!("\"messages\" is {is}"), help));
+        return Err(invalid(format!("\"{name}\" is {is}"), help));
     }
     let messages = list.try_iter().into_iter().flatten().enumerate();
     let messages = messages
         .map(|(i, message)| {
-            let message = Message::from_object(&message);
-            message.map_err(|problem| invalid(format!("\"messages\"[{i}]{problem}"), help))
+            one(&message).map_err(|problem| invalid(format!("\"{name}\"[{i}]{problem}"), help))
         })
         .collect::<Result<Vec<_>, _>>()?;
-    if messages.is_empty() { Err(invalid("\"messages\" is empty", help)) } else { Ok(messages) }
+    if messages.is_empty() { Err(invalid(format!("\"{name}\" is empty"), help)) } else { Ok(messages) }
 }
 
 /// `"tools"` or `"documents"`: a list of objects, or null.

@@ -48,8 +48,8 @@ impl Turn {
     }
 }
 
-/// The sequences of a conversation. Their masks cover the assistant's turns: the content and the token that
-/// ends it. With `append_eos`, EOS follows a last turn for which the template writes no end.
+/// The sequences of a conversation. Their masks cover the assistant's turns, except those of weight 0: the
+/// content and the token that ends it. With `append_eos`, EOS follows a last turn for which the template writes no end.
 ///
 /// # Errors
 /// If the template fails at the messages, a turn has no fixed context, or a text cannot be encoded.
@@ -67,7 +67,7 @@ pub fn tokenize(
     // contains them.
     let mut learned: Vec<Range<usize>> = Vec::new();
     let mut last: Option<Turn> = None;
-    for (i, _) in messages.iter().enumerate().filter(|(_, message)| message.role() == "assistant") {
+    for (i, _) in messages.iter().enumerate().filter(|(_, message)| message.is_learned()) {
         let turn = renderer.turn(i, last.as_ref())?;
         if let Some(last) = last.filter(|last| !turn.text[..turn.start].starts_with(last.prefix())) {
             sequences.push(encode(&learned, &last.text, tokenizer, false)?);
@@ -81,8 +81,7 @@ pub fn tokenize(
         sequences.push(encode(&[], &whole, tokenizer, false)?);
         return Ok(sequences);
     };
-    let eos =
-        append_eos && !last.has_end && messages.last().is_some_and(|message| message.role() == "assistant");
+    let eos = append_eos && !last.has_end && messages.last().is_some_and(Message::is_learned);
     let text = if !eos && whole.starts_with(last.prefix()) { &whole } else { &last.text };
     sequences.push(encode(&learned, text, tokenizer, eos)?);
     Ok(sequences)
@@ -111,10 +110,10 @@ impl Renderer<'_> {
         let earlier = previous.map_or("", Turn::prefix);
         let (text, start) = match self.render(i, true) {
             Ok(before) if after.starts_with(&before) => (after.clone(), before.len()),
-            Ok(before) => self.rejoined(i, &before, &after)?,
+            Ok(before) => self.rejoined(i, earlier.len(), &before, &after)?,
             // Templates look at the first message even if there is none, or refuse messages that do not end
             // with a question.
-            Err(error) => match self.after_header(i, earlier.len(), &after) {
+            Err(error) => match self.without_context(i, earlier.len(), &after) {
                 Some(start) => (after.clone(), start),
                 None => return Err(error),
             },
@@ -130,9 +129,16 @@ impl Renderer<'_> {
     }
 
     /// The text and the start of a turn whose context the template renders differently once the turn is
-    /// added.
-    fn rejoined(&self, i: usize, before: &str, after: &str) -> Result<(String, usize), ChatError> {
-        let own = after[..self.content_start(i, after)].trim_end().len();
+    /// added. Earlier turns end at `earlier`.
+    fn rejoined(
+        &self,
+        i: usize,
+        earlier: usize,
+        before: &str,
+        after: &str,
+    ) -> Result<(String, usize), ChatError> {
+        let content = self.content_start(i, after);
+        let own = after[..content].trim_end().len();
         // If the question and the text after it are the same, the model is asked in the context as it is
         // without the turn: some templates put the system message before the last question only.
         let question = i.checked_sub(1).and_then(|i| self.messages[i].content()).unwrap_or_default();
@@ -144,6 +150,14 @@ impl Renderer<'_> {
                     + after[own..].strip_prefix(&before[asked.len()..]).unwrap_or(&after[own..]),
                 before.len(),
             ));
+        }
+        // A conversation that begins with the assistant: what the template writes before the first message,
+        // such as a default system message, is not in `before`, which has no message.
+        if i == 0 {
+            let start = self.without_context(i, earlier, after);
+            return start
+                .map(|start| (after.to_owned(), start))
+                .ok_or(ChatError::RewritesContext { message: i });
         }
         // Otherwise the prompt begins the answer differently, such as with reasoning that the data do not
         // have. The learned text begins where the two differ, after the earlier turns.
@@ -163,6 +177,15 @@ impl Renderer<'_> {
         let mut replaced = self.messages[..i].to_vec();
         replaced.push(Message::new("assistant", other));
         self.render_these(&replaced, false).map(|other| common_prefix(after, &other)).unwrap_or(0)
+    }
+
+    /// Where in `after` the turn `i` begins if the template cannot render the messages before it with the
+    /// generation prompt: after that prompt, which follows `start`; or, of the first message, at its content.
+    fn without_context(&self, i: usize, start: usize, after: &str) -> Option<usize> {
+        self.after_header(i, start, after).or_else(|| {
+            let content = self.content_start(i, after);
+            (i == 0 && content > 0).then_some(content)
+        })
     }
 
     /// Where in `after` the turn `i` begins, after the generation prompt, which follows `start`. Earlier

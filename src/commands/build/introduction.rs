@@ -26,7 +26,11 @@ pub(super) fn print(
         config.d_model,
     );
     let count = data.examples.len();
-    text += &format!("data     {count} examples, {tokens} tokens, loss on {}\n", data.target_tokens());
+    text += &format!(
+        "data     {}: {count} examples, {tokens} tokens, loss on {}\n",
+        data.layout,
+        data.target_tokens()
+    );
     if let (Some(valid), true) = (&examples.valid, examples.held_out) {
         let count = valid.examples.len();
         text += &format!("         {count} more are held out to measure what is learned (--no-hold-out)\n");

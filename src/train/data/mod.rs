@@ -1,16 +1,19 @@
 //! Training and test examples: from a file to tokens and their loss mask.
 //!
-//! JSON lines, one object a line, as mlx-lm and TRL take them: `{"text"}`, `{"prompt", "completion"}` (with
-//! `"choices"` for [`read_choices`]) or `{"messages": [{"role", "content"}]}`, with what else the chat
-//! template takes (`"tools"`, `"documents"`, `"chat_template_kwargs"`); or plain text. The loss counts all
-//! tokens of a text, the completions, and the assistant's turns.
+//! Rows as mlx-lm and TRL take them: `{"text"}`, `{"prompt", "completion"}` (with `"choices"` for
+//! [`read_choices`]) or `{"messages": [{"role", "content"}]}`, with what else the chat template takes
+//! (`"tools"`, `"documents"`, `"chat_template_kwargs"`), and rows of other known data sets; as JSON lines, a
+//! JSON array or a table; or plain text. The loss counts all tokens of a text, the completions, and the
+//! assistant's turns.
 //!
 //! A prompt and its completion are tokenized separately and joined, so a prompt has the same tokens in
 //! training, in evaluation and in use.
 
 mod questions;
 mod records;
+mod rows;
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -18,10 +21,11 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use crate::Error;
-use crate::chat::{self, ChatError, ChatTemplate, MaskedTokens};
+use crate::chat::{self, ChatError, ChatTemplate, Conversation, MaskedTokens};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 pub use questions::{Question, read_questions};
-use records::{Content, Record};
+use records::{Record, Row};
+use rows::{Content, Source};
 
 /// What is wrong with an example, before its line is known.
 struct Problem {
@@ -85,6 +89,8 @@ pub struct Dataset {
     pub sha256: String,
     /// The limit that the examples were made with, in tokens.
     pub max_seq_len: usize,
+    /// How the file was understood, in words.
+    pub layout: String,
 }
 
 impl Default for DataOptions {
@@ -105,7 +111,7 @@ impl Dataset {
             if held(i) { held_out.push(example) } else { kept.push(example) }
         }
         self.examples = kept;
-        Self { examples: held_out, cut: 0, dropped: 0, sha256: self.sha256.clone(), ..*self }
+        Self { examples: held_out, cut: 0, dropped: 0, ..self.clone() }
     }
 
     /// Reads a data file. `template` is the model's chat template, which only conversations need.
@@ -126,22 +132,35 @@ impl Dataset {
     ) -> Result<Self, Error> {
         let path = path.as_ref();
         check(path, options)?;
-        let (content, sha256) = open(path)?;
-        let mut dataset =
-            Dataset { examples: Vec::new(), cut: 0, dropped: 0, sha256, max_seq_len: options.max_seq_len };
+        let bytes = bytes(path)?;
+        let mut dataset = Dataset {
+            examples: Vec::new(),
+            cut: 0,
+            dropped: 0,
+            sha256: curmerge_formats::sha256_hex(&bytes),
+            max_seq_len: options.max_seq_len,
+            layout: String::new(),
+        };
+        let Source { content, kind } = rows::read(path, &bytes)?;
         match content {
             Content::Plain(text) => {
-                dataset.examples = windows(&text, tokenizer, options)
+                kind.clone_into(&mut dataset.layout);
+                dataset.examples = windows(text, tokenizer, options)
                     .map_err(|problem| Error::file(path, problem.problem, problem.help))?;
             }
-            Content::Records(records) => {
+            Content::Rows(rows) => {
+                let rows = records(path, &rows)?;
+                let mut columns: Vec<_> = rows.iter().map(|(_, row)| row.columns).collect();
+                columns.sort_unstable();
+                columns.dedup();
+                dataset.layout = format!("{kind}, columns {}", columns.join(" or "));
                 // Collected in order first: which of several errors is reported must not depend on the
                 // threads.
-                let made: Vec<_> = records
-                    .par_iter()
-                    .map(|(line, record)| (line, examples(record, tokenizer, template, options)))
+                let made: Vec<_> = rows
+                    .into_par_iter()
+                    .map(|(line, row)| (line, examples(row.record, tokenizer, template, options)))
                     .collect();
-                for (&line, made) in made {
+                for (line, made) in made {
                     for (example, cut) in made.map_err(|problem| problem.at(path, line))? {
                         dataset.cut += usize::from(cut);
                         let Some(example) = learnable(example) else {
@@ -179,23 +198,28 @@ impl Dataset {
             }
             let line =
                 if number == 1 { bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes) } else { &bytes };
-            let line = str::from_utf8(line).map_err(|_| records::not_utf8(path, number))?;
+            let line = str::from_utf8(line).map_err(|_| rows::not_utf8(path, number))?;
             if line.trim().is_empty() {
                 continue;
             }
-            if !begun && !records::is_json_lines(path, line) {
-                return first_window(path, tokenizer, options);
+            if !begun && !rows::is_json_lines(path, line) {
+                return first_of_whole(path, tokenizer, template, options);
             }
             begun = true;
-            let record = records::record(path, number, line.strip_suffix('\n').unwrap_or(line))?;
-            let made = examples(&record, tokenizer, template, options)
-                .map_err(|problem| problem.at(path, number))?;
+            let record = match records::record(path, number, line.strip_suffix('\n').unwrap_or(line)) {
+                Ok(row) => row.record,
+                // One value of several lines begins like a damaged line.
+                Err(_) if number == 1 => return first_of_whole(path, tokenizer, template, options),
+                Err(error) => return Err(error),
+            };
+            let made =
+                examples(record, tokenizer, template, options).map_err(|problem| problem.at(path, number))?;
             let found = made.into_iter().find_map(|(example, cut)| Some((learnable(example)?, cut)));
             if let Some(found) = found {
                 return Ok(found);
             }
         }
-        Err(if begun { nothing_to_learn(path) } else { records::empty(path) })
+        Err(if begun { nothing_to_learn(path) } else { rows::empty(path) })
     }
 
     /// The number of target tokens of all examples.
@@ -228,13 +252,40 @@ fn learnable(mut example: Example) -> Option<Example> {
     example.loss_mask.contains(&true).then_some(example)
 }
 
+/// The first example of a file that is not one of JSON lines.
+fn first_of_whole(
+    path: &Path,
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    options: &DataOptions,
+) -> Result<(Example, bool), Error> {
+    let bytes = bytes(path)?;
+    let rows = match rows::read(path, &bytes)?.content {
+        Content::Plain(text) => return first_window(path, text, tokenizer, options),
+        Content::Rows(rows) => rows,
+    };
+    for (line, text) in rows {
+        let record = records::record(path, line, &text)?.record;
+        let made =
+            examples(record, tokenizer, template, options).map_err(|problem| problem.at(path, line))?;
+        if let Some(found) = made.into_iter().find_map(|(example, cut)| Some((learnable(example)?, cut))) {
+            return Ok(found);
+        }
+    }
+    Err(nothing_to_learn(path))
+}
+
 /// The first window of a plain text.
-fn first_window(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result<(Example, bool), Error> {
-    let Content::Plain(all) = open(path)?.0 else { return Err(nothing_to_learn(path)) };
+fn first_window(
+    path: &Path,
+    all: &str,
+    tokenizer: &Tokenizer,
+    options: &DataOptions,
+) -> Result<(Example, bool), Error> {
     // Far more text than fills a window, so the cut changes none of its tokens.
     let max_bytes = options.max_seq_len.saturating_mul(64).min(all.len());
     let part = (0..=max_bytes).rev().find(|&at| all.is_char_boundary(at)).unwrap_or(0);
-    for text in [&all[..part], &all] {
+    for text in [&all[..part], all] {
         let made = windows(text, tokenizer, options);
         let made = made.map_err(|problem| Error::file(path, problem.problem, problem.help))?;
         let is_full = |first: &Example| first.tokens.len() == options.max_seq_len;
@@ -264,12 +315,13 @@ pub struct ChoiceExample {
 pub fn read_choices(path: impl AsRef<Path>, tokenizer: &Tokenizer) -> Result<Vec<ChoiceExample>, Error> {
     let path = path.as_ref();
     let wanted = "give each line {\"prompt\", \"completion\", \"choices\": [...]}";
-    let (content, _) = open(path)?;
-    let Content::Records(records) = content else {
+    let bytes = bytes(path)?;
+    let Content::Rows(rows) = rows::read(path, &bytes)?.content else {
         return Err(Error::file(path, "is plain text, which has no choices", wanted));
     };
+    let rows = records(path, &rows)?;
     let made: Vec<_> =
-        records.par_iter().map(|(line, record)| (line, choice_example(record, tokenizer))).collect();
+        rows.par_iter().map(|(line, row)| (line, choice_example(&row.record, tokenizer))).collect();
     made.into_iter().map(|(&line, example)| example.map_err(|problem| problem.at(path, line))).collect()
 }
 
@@ -278,8 +330,11 @@ pub fn read_choices(path: impl AsRef<Path>, tokenizer: &Tokenizer) -> Result<Vec
 /// # Errors
 /// If the file cannot be read or is not a data file.
 pub fn has_choices(path: impl AsRef<Path>) -> Result<bool, Error> {
-    let Content::Records(records) = open(path.as_ref())?.0 else { return Ok(false) };
-    Ok(matches!(records.first(), Some((_, Record::Pair { choices: Some(_), .. }))))
+    let path = path.as_ref();
+    let bytes = bytes(path)?;
+    let Content::Rows(rows) = rows::read(path, &bytes)?.content else { return Ok(false) };
+    let Some((line, first)) = rows.first() else { return Ok(false) };
+    Ok(matches!(records::record(path, *line, first)?.record, Record::Pair { choices: Some(_), .. }))
 }
 
 fn choice_example(record: &Record, tokenizer: &Tokenizer) -> Result<ChoiceExample, Problem> {
@@ -305,24 +360,40 @@ fn choice_example(record: &Record, tokenizer: &Tokenizer) -> Result<ChoiceExampl
     Ok(ChoiceExample { prompt, choices, answer })
 }
 
-fn open(path: &Path) -> Result<(Content, String), Error> {
-    let bytes = std::fs::read(path).map_err(|source| Error::io(path, "read the examples", source))?;
-    let sha256 = curmerge_formats::sha256_hex(&bytes);
-    Ok((records::parse(path, &bytes)?, sha256))
+/// The bytes of a data file.
+fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|source| Error::io(path, "read the examples", source))
+}
+
+/// What each row holds, with its line.
+fn records(path: &Path, rows: &[(usize, Cow<'_, str>)]) -> Result<Vec<(usize, Row)>, Error> {
+    rows.iter().map(|(line, text)| Ok((*line, records::record(path, *line, text)?))).collect()
+}
+
+/// The conversation as the template can render it: with texts in place of lists of texts, if it drops or
+/// misunderstands the lists.
+fn readable<'c>(conversation: &'c Conversation, template: &ChatTemplate) -> Cow<'c, Conversation> {
+    let Some(joined) = conversation.with_joined_texts() else { return Cow::Borrowed(conversation) };
+    let words = |conversation: &Conversation| {
+        let text = template.render_with(&conversation.messages, &conversation.variables, false);
+        text.ok().map(|text| text.split_whitespace().collect::<String>())
+    };
+    let (own, plain) = (words(conversation), words(&joined));
+    if plain.is_none() || own == plain { Cow::Borrowed(conversation) } else { Cow::Owned(joined) }
 }
 
 /// The examples of a record, and whether each was cut short. A conversation may make several; see
 /// [`chat::tokenize`].
 fn examples(
-    record: &Record,
+    record: Record,
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
     options: &DataOptions,
 ) -> Result<Vec<(Example, bool)>, Problem> {
     let max = options.max_seq_len;
-    match record {
+    match record.asked(template.is_some()) {
         Record::Text(text) => {
-            let mut tokens = tokenizer.encode(text, true)?;
+            let mut tokens = tokenizer.encode(&text, true)?;
             if !tokenizer.adds_eos() {
                 append_eos(&mut tokens, tokenizer, options);
             }
@@ -331,13 +402,15 @@ fn examples(
         }
         Record::Chat(conversation) => {
             let template = template.ok_or(ChatError::NoTemplate)?;
-            let made = chat::tokenize(conversation, template, tokenizer, options.append_eos)?;
+            let made =
+                chat::tokenize(&readable(&conversation, template), template, tokenizer, options.append_eos)?;
             let example = |MaskedTokens { tokens, loss_mask }| Example { tokens, loss_mask };
             Ok(made.into_iter().map(|made| keep_start(example(made), max)).collect())
         }
-        Record::Pair { prompt, completion, .. } => {
-            let prompt = prompt_tokens(prompt, tokenizer)?;
-            let mut completion = tokenizer.encode_after(&prompt, completion)?;
+        Record::Exchange { question: prompt, answer: completion, .. }
+        | Record::Pair { prompt, completion, .. } => {
+            let prompt = prompt_tokens(&prompt, tokenizer)?;
+            let mut completion = tokenizer.encode_after(&prompt, &completion)?;
             append_eos(&mut completion, tokenizer, options);
             Ok(vec![keep_end(prompt, completion, tokenizer, max)])
         }

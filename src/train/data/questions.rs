@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::records::{Content, Record};
-use super::{Problem, open, prompt_tokens};
+use super::records::Record;
+use super::rows::{self, Content};
+use super::{Problem, bytes, prompt_tokens, readable, records};
 use crate::Error;
 use crate::chat::{ChatError, ChatTemplate, Conversation, Message};
 use crate::tokenizer::Tokenizer;
@@ -32,29 +33,31 @@ pub fn read_questions(
     context: usize,
 ) -> Result<Vec<Question>, Error> {
     let path = path.as_ref();
-    let Content::Records(records) = open(path)?.0 else {
+    let bytes = bytes(path)?;
+    let Content::Rows(rows) = rows::read(path, &bytes)?.content else {
         let help = "give each line {\"prompt\", \"completion\"} or {\"messages\"}";
         return Err(Error::file(path, "is plain text, which asks nothing", help));
     };
-    let made = records.iter().map(|(line, record)| {
-        question(record, tokenizer, template, context).map_err(|problem| problem.at(path, *line))
+    let made = records(path, &rows)?.into_iter().map(|(line, row)| {
+        question(row.record, tokenizer, template, context).map_err(|problem| problem.at(path, line))
     });
     made.collect()
 }
 
 fn question(
-    record: &Record,
+    record: Record,
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
     context: usize,
 ) -> Result<Question, Problem> {
-    let (prompt, answer) = match record {
+    let (prompt, answer) = match record.asked(template.is_some()) {
         Record::Text(_) => {
             let help = "give it a \"prompt\" and a \"completion\"";
             return Err(Problem::new("is a text, which asks nothing", help));
         }
-        Record::Pair { prompt, completion, .. } => (prompt_tokens(prompt, tokenizer)?, completion.clone()),
-        Record::Chat(conversation) => conversation_question(conversation, tokenizer, template)?,
+        Record::Exchange { question: prompt, answer: completion, .. }
+        | Record::Pair { prompt, completion, .. } => (prompt_tokens(&prompt, tokenizer)?, completion),
+        Record::Chat(conversation) => conversation_question(&conversation, tokenizer, template)?,
     };
     let answer = answer.trim();
     if answer.is_empty() || answer.contains('\n') {
@@ -78,6 +81,7 @@ fn conversation_question(
     template: Option<&ChatTemplate>,
 ) -> Result<(Vec<u32>, String), Problem> {
     let template = template.ok_or(ChatError::NoTemplate)?;
+    let conversation = &*readable(conversation, template);
     let answered = conversation.messages.split_last().filter(|(last, _)| last.role() == "assistant");
     let answered = answered.and_then(|(last, asked)| Some((last.content()?, asked)));
     let Some((answer, asked)) = answered.filter(|(_, asked): &(String, &[Message])| !asked.is_empty()) else {

@@ -305,3 +305,59 @@ fn choices_are_tokenized_like_completions() {
         assert!(error.contains("c.jsonl:2: ") && error.contains(wanted), "{error}");
     }
 }
+
+#[test]
+fn loss_falls_on_no_default_system_message() {
+    let tokenizer = byte_level(false);
+    let row = r#"{"messages": [{"role": "assistant", "content": "Hi"}, {"role": "user", "content": "Time?"}, {"role": "assistant", "content": "Noon"}]}"#;
+    let message = "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
+    let prompt = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    let reasoning = "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}";
+    let system = "<|im_start|>system\nToday.<|im_end|>\n";
+    // SmolLM2's way, in the loop; another, before it, which has no first message to look at.
+    let within = format!(
+        "{{% for m in messages %}}{{% if loop.first and m.role != 'system' %}}{system}{{% endif %}}{message}"
+    );
+    let before = format!(
+        "{{% if messages[0].role != 'system' %}}{system}{{% endif %}}{{% for m in messages %}}{message}"
+    );
+    for template in
+        [within, before].iter().flat_map(|start| [prompt, reasoning].map(|end| format!("{start}{end}")))
+    {
+        let data = read_chat(row, &tokenizer, &template).unwrap();
+        let found: Vec<_> = data.examples.iter().map(|example| shown(example, &tokenizer)).collect();
+        let start = format!("{system}<|im_start|>assistant\n");
+        let right = start
+            + "[Hi<|im_end|>]\n<|im_start|>user\nTime?<|im_end|>\n<|im_start|>assistant\n[Noon<|im_end|>]\n";
+        assert_eq!(found, [right], "{template}");
+    }
+}
+
+#[test]
+fn a_turn_of_weight_0_is_context() {
+    let tokenizer = byte_level(false);
+    let turn = |role: &str, content: &str, more: &str| {
+        format!(r#"{{"role": "{role}", "content": "{content}"{more}}}"#)
+    };
+    let row = |first: &str, second: &str| {
+        let turns = [
+            turn("user", "a", ""),
+            turn("assistant", "bad", first),
+            turn("user", "b", ""),
+            turn("assistant", "good", second),
+        ];
+        format!(r#"{{"messages": [{}]}}"#, turns.join(", "))
+    };
+    let data = read_chat(&row(r#", "weight": 0"#, r#", "weight": 1"#), &tokenizer, CHATML).unwrap();
+    let right = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nbad<|im_end|>\n<|im_start|>user\nb<|im_end|>\n\
+        <|im_start|>assistant\n[good<|im_end|>]\n";
+    assert_eq!(shown(&data.examples[0], &tokenizer), right);
+    // The last turn, whose end the template does not write.
+    let open = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+    let data = read_chat(&row("", r#", "weight": 0"#), &tokenizer, open).unwrap();
+    assert_eq!(shown(&data.examples[0], &tokenizer), "user: a\nassistant: [bad\n]user: b\nassistant: good\n");
+    let line = read_chat(&row(r#", "weight": 0"#, r#", "weight": 0"#), &tokenizer, CHATML).unwrap_err();
+    assert!(line.contains("no example with anything to learn"), "{line}");
+    let line = read_chat(&row("", r#", "weight": 0.5"#), &tokenizer, CHATML).unwrap_err();
+    assert!(line.contains("\"messages\"[3].weight is 0.5, and must be 0 or 1"), "{line}");
+}

@@ -5,6 +5,7 @@ mod cached;
 mod checkpointed;
 mod converted;
 mod damaged;
+mod data;
 mod hostile;
 mod inspected;
 mod interrupted;

@@ -56,7 +56,7 @@ fn a_kept_task_is_not_forgotten_when_another_is_learnt() {
     let [a, b] = [&kept, &dropped].map(|start| {
         let out = start.with_extension("both.st");
         let said =
-            build(&second, &out, &["--init", start.to_str().unwrap(), "--max-steps", "60"]).done().stdout;
+            build(&second, &out, &["--init", start.to_str().unwrap(), "--max-steps", "120"]).done().stdout;
         assert_eq!(said.contains("what --keep-fisher kept of 1 earlier task"), start == &kept, "{said}");
         let learnt = loss(&out, &second) / loss(start, &second);
         assert!(learnt < 0.5, "the second task's loss fell to {learnt} of what it was");
