@@ -12,11 +12,13 @@ use super::folder::{CONFIG, Folder};
 use super::opened::Opened;
 use super::rope::{self, Rope};
 use super::tensor::BaseTensor;
+use super::unread;
 use crate::arch::{self, Architecture, Positions, WindowedLayers, is_windowed};
 use crate::{Error, Result};
 
 /// Opens a folder with config.json and safetensors files.
 pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
+    unread::refuse(Folder::new(folder))?;
     let model_type = model_type(Folder::new(folder))?;
     let (architecture, architecture_name, config) = match arch::by_model_type(&model_type) {
         Some(known) => (known, known.name.to_string(), Config::from_folder(Folder::new(folder), known)?),

@@ -28,6 +28,7 @@ mod row_order;
 mod targets;
 mod tensor;
 mod tensors;
+mod unread;
 mod weight;
 
 pub use config::{Config, Experts};

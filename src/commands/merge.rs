@@ -9,7 +9,7 @@ use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
 use super::arguments::{StorageArgs, parse_size};
-use super::{base_check, merged};
+use super::{adapter_kind, base_check, merged};
 use crate::Result;
 use crate::base::{self, Base};
 use crate::commands::report::{errors, progress, terminal};
@@ -79,6 +79,7 @@ fn open(base: &Base, path: &Path) -> Result<Opened> {
     if Lora::is_lora(path) {
         return Ok(Opened::Lora(Lora::open(path, base)?));
     }
+    adapter_kind::refuse_others(path)?;
     Ok(Opened::Cur(Adapter::read(path)?))
 }
 

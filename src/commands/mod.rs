@@ -5,6 +5,7 @@
     reason = "a command fails as the library does, and its error is printed"
 )]
 
+mod adapter_kind;
 pub mod anchor;
 pub mod arguments;
 pub mod build;
@@ -119,6 +120,7 @@ fn carry_out(line: &CommandLine) -> Result<()> {
 
 /// The adapter in this file, if it belongs to the base; warns of an allowed other base.
 fn adapter_of(base: &Base, path: &Path, allow_other_base: bool) -> Result<Adapter> {
+    adapter_kind::refuse_others(path)?;
     let adapter = Adapter::read(path)?;
     if let Some(deviation) = fingerprint::check(base, &adapter, base_check(allow_other_base))? {
         terminal::warn(&errors::deviation(&deviation));

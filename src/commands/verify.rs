@@ -6,6 +6,7 @@ use clap::Args;
 use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
+use super::adapter_kind;
 use crate::base::Base;
 use crate::commands::report::{progress, terminal};
 use crate::cur::fingerprint::{self, Likeness};
@@ -25,6 +26,7 @@ pub struct VerifyArgs {
 pub fn run(args: &VerifyArgs, json: bool) -> Result<()> {
     let spinner = progress::spinner("checking");
     // Reading checks the digest of every tensor and of the file.
+    adapter_kind::refuse_others(&args.adapter)?;
     let adapter = Adapter::read(&args.adapter)?;
     let mut text = format!("adapter  {}: sound, {} targets\n", args.adapter.display(), adapter.targets.len());
     let (mut differing, mut others_compared) = (Vec::new(), args.base.is_some());

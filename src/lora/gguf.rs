@@ -44,7 +44,9 @@ pub(super) fn open(path: &Path, base: &Base) -> Result<Lora> {
     let mut pairs = Pairs::default();
     for tensor in gguf.tensors() {
         let stem = |part: usize| tensor.name.strip_suffix(PARTS[part]).map(|name| (name, part));
-        let Some((name, part)) = stem(0).or(stem(1)).filter(|(name, _)| name.starts_with("blk.")) else {
+        let is_linear =
+            |name: &str| name.starts_with("blk.") || name == "output" && base.place(name).is_some();
+        let Some((name, part)) = stem(0).or(stem(1)).filter(|(name, _)| is_linear(name)) else {
             let place = format!("tensor '{}'", tensor.name.escape_debug());
             let problem = "is not a LoRA matrix of a linear layer";
             return Err(Error::input(path, place, problem, "only adapters of these can be merged"));

@@ -1,11 +1,13 @@
-//! LoRA adapters: PEFT's folders and llama.cpp's GGUF files, to be merged or run, and those that curmerge
-//! trains.
+//! LoRA adapters: the folders of PEFT and mlx-lm and llama.cpp's GGUF files, to be merged or run, and those
+//! that curmerge trains.
 //!
 //! The change of a matrix is `scale B A`. Both thin matrices stay in the mapped file until their target is
 //! merged. Adapters that do more (DoRA, trained biases or embeddings, PiSSA's changed base) are refused: a
 //! merge without that part would silently write another model.
 
 mod gguf;
+mod mlx;
+mod modules;
 pub mod peft;
 mod svd;
 mod trained;
@@ -54,6 +56,8 @@ struct Stored {
     cols: usize,
     /// Its bytes, from the start of the file.
     place: Range<u64>,
+    /// Whether the file has the transpose of the matrix, `[cols, rows]`.
+    is_transposed: bool,
 }
 
 impl Stored {
@@ -64,7 +68,13 @@ impl Stored {
             let tensor = format!("tensor '{}'", name.escape_debug());
             return Err(Error::input(path, tensor, problem, "only adapters of linear layers can be merged"));
         };
-        Ok(Self { name: name.into(), dtype, rows: rows as usize, cols: cols as usize, place })
+        let (rows, cols) = (rows as usize, cols as usize);
+        Ok(Self { name: name.into(), dtype, rows, cols, place, is_transposed: false })
+    }
+
+    /// The matrix whose transpose this is.
+    fn transposed(self) -> Self {
+        Self { rows: self.cols, cols: self.rows, is_transposed: !self.is_transposed, ..self }
     }
 }
 
@@ -81,8 +91,8 @@ struct Target {
 }
 
 impl Lora {
-    /// Whether this is a LoRA of another program: a folder with PEFT's configuration, or a GGUF file of type
-    /// adapter.
+    /// Whether this is a LoRA of another program: a folder with the configuration of PEFT or mlx-lm, or a GGUF
+    /// file of type adapter.
     pub fn is_lora(path: impl AsRef<Path>) -> bool {
         let path = path.as_ref();
         peft::is_folder(path)
@@ -97,7 +107,11 @@ impl Lora {
     /// shape.
     pub fn open(path: impl AsRef<Path>, base: &Base) -> Result<Self> {
         let path = path.as_ref();
-        let lora = if path.is_dir() { peft::open(path, base)? } else { gguf::open(path, base)? };
+        let lora = match path.is_dir() {
+            true if mlx::is_folder(path) => mlx::open(path, base)?,
+            true => peft::open(path, base)?,
+            false => gguf::open(path, base)?,
+        };
         for (name, target) in &lora.targets {
             let weight = base.weight(name)?;
             let fits = target.a.cols == weight.cols() && target.b.rows == weight.rows();
@@ -122,7 +136,10 @@ impl Lora {
     /// The files that decide what an adapter at this path is.
     pub fn files(path: &Path) -> Vec<PathBuf> {
         match path.is_dir() {
-            true => vec![path.join(peft::CONFIG), path.join(peft::WEIGHTS)],
+            true => {
+                let weights = if mlx::is_folder(path) { mlx::WEIGHTS } else { peft::WEIGHTS };
+                vec![path.join(peft::CONFIG), path.join(weights)]
+            }
             false => vec![path.into()],
         }
     }
@@ -219,10 +236,14 @@ impl Lora {
         let mut values = vec![0.0; stored.rows * stored.cols];
         quant::decode(stored.dtype, bytes, &mut values)
             .map_err(|e| self.error(&stored.name, e.to_string(), "write it again in F32, F16 or BF16"))?;
-        match values.iter().find(|x| !x.is_finite()) {
-            Some(x) => Err(self.error(&stored.name, format!("holds {x}"), "the adapter is damaged")),
-            None => Ok(values),
+        if let Some(x) = values.iter().find(|x| !x.is_finite()) {
+            return Err(self.error(&stored.name, format!("holds {x}"), "the adapter is damaged"));
         }
+        if stored.is_transposed {
+            let own = |row: usize| (0..stored.cols).map(move |col| col * stored.rows + row);
+            return Ok((0..stored.rows).flat_map(own).map(|place| values[place]).collect());
+        }
+        Ok(values)
     }
 
     fn error(&self, tensor: &str, problem: String, help: &str) -> Error {

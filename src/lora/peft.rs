@@ -14,9 +14,9 @@ use regex::Regex;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value as Json;
 
-use super::{File, Lora, Pairs, Stored, Target};
+use super::{File, Lora, Pairs, Stored, Target, modules};
+use crate::base::Base;
 use crate::base::folder::Folder;
-use crate::base::{Base, RowOrder};
 use crate::{Error, Result};
 
 /// The file of the matrices.
@@ -24,12 +24,28 @@ pub const WEIGHTS: &str = "adapter_model.safetensors";
 /// The file of the adapter's settings.
 pub const CONFIG: &str = "adapter_config.json";
 
-const PREFIX: &str = "base_model.model.";
-const PARTS: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
+/// A and B of a linear layer.
+const PARTS: [&str; 2] = ["lora_A", "lora_B"];
 
-/// The module whose A (0) or B (1) has this name.
-fn module(tensor: &str, part: usize) -> Option<&str> {
-    tensor.strip_prefix(PREFIX)?.strip_suffix(PARTS[part])
+/// The module whose A (0) or B (1) has this name, and which of the two it is. A raw state dict has the
+/// adapter's name before `weight`.
+fn module(tensor: &str) -> Option<(String, usize)> {
+    let segments = modules::segments(tensor);
+    let own = segments.strip_suffix(&["weight"])?;
+    let part_of = |own: &[&str]| PARTS.iter().position(|part| own.last() == Some(part));
+    let (own, part) = match (part_of(own), own.split_last()) {
+        (Some(part), Some((_, module))) => (module, part),
+        (None, Some((_, rest))) => (&rest[..rest.len().checked_sub(1)?], part_of(rest)?),
+        _ => return None,
+    };
+    let own =
+        own.strip_prefix(&["base_model"]).map_or(own, |own| own.strip_prefix(&["model"]).unwrap_or(own));
+    Some((own.join("."), part))
+}
+
+/// Whether a tensor is a layer's own weight, which PEFT saves beside the LoRA of a head or of embeddings.
+fn is_base_layer(tensor: &str) -> bool {
+    modules::segments(tensor).ends_with(&["base_layer", "weight"])
 }
 
 pub(super) fn is_folder(path: &Path) -> bool {
@@ -39,10 +55,10 @@ pub(super) fn is_folder(path: &Path) -> bool {
 pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
     let config_path = folder.join(CONFIG);
     let config = Config::read(Folder::new(folder), &config_path)?;
+    modules::refuse_pickled(folder, WEIGHTS)?;
     let path = folder.join(WEIGHTS);
     let file = SafeTensors::open(&path)?;
     let mut pairs = Pairs::default();
-    let table = base.architecture();
     // The shape of a square matrix does not show how it is stored.
     if config.fan_in_fan_out && !base.is_known() {
         let name = base.architecture_name().escape_debug();
@@ -56,42 +72,21 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
             let place = format!("tensor '{}'", tensor.name.escape_debug());
             Err(Error::input(&path, place, problem, help))
         };
-        let stem = |part| Some((module(&tensor.name, part)?, part));
-        let Some((module, part)) = stem(0).or(stem(1)) else {
+        if is_base_layer(&tensor.name) {
+            continue;
+        }
+        let Some((module, part)) = module(&tensor.name) else {
             return refuse("is not a LoRA matrix of a linear layer", "only adapters of these can be merged");
         };
-        let canonical = match base.is_known() {
-            true => {
-                table.of_hugging_face(module).map(|(name, _)| name).filter(|name| name.starts_with("blk."))
-            }
-            false => base.place(module).map(|place| place.name.to_string()),
-        };
-        let Some(name) = canonical else {
-            return refuse(
-                "belongs to no linear layer of the base's blocks",
-                "use the base that it was trained on",
-            );
-        };
+        let name = modules::canonical(base, &module, &path, &tensor.name)?;
         let place = tensor.offset..tensor.offset + tensor.bytes;
         let stored = Stored::new(&path, &tensor.name, tensor.dtype, &tensor.shape, place)?;
         pairs.put(&path, name, part, stored)?;
     }
     let targets = pairs.finish(&path, |name, a, b| {
-        let order = match table.line(name) {
-            Some(line) => base.config().hugging_face_order(line, b.rows as u64),
-            None => Some(RowOrder::CANONICAL),
-        };
-        let order = order.ok_or_else(|| {
-            let problem = format!("{} rows are not a whole number of heads", b.rows);
-            Error::input(
-                &path,
-                format!("tensor '{}'", b.name),
-                problem,
-                "use the base that it was trained on",
-            )
-        })?;
+        let order = modules::row_order(base, name, b.rows, &path, &b.name)?;
         // Patterns match the names of modules.
-        let scale = config.scale(module(&a.name, 0).unwrap_or_default(), a.rows)?;
+        let scale = config.scale(&module(&a.name).unwrap_or_default().0, a.rows)?;
         Ok(Target { a, b, order, scale })
     })?;
     Ok(Lora { path: folder.into(), file: File::SafeTensors(file), targets })

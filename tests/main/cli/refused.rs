@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use curmerge_formats::gguf::{GgufLayout, Value as GgufValue};
+
 use super::{folder, small_adapter};
 use crate::support::fixture::demo;
 use crate::support::program::run;
@@ -215,4 +217,42 @@ fn outputs_do_not_replace_inputs() {
     curmerge!("select", base, "-o", path("no/such/folder")).refusal();
     assert!(read() == before, "an input changed");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4, "a refused command left a file");
+}
+
+/// Each file is whole: it is named for what it is, and nobody is told to download it again.
+#[test]
+fn other_files_in_place_of_an_adapter_are_named() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let model = demo("model.gguf");
+    let (peft, out) = (path("peft"), path("out.gguf"));
+    let adapter = path("a.safetensors");
+    small_adapter(&adapter);
+    curmerge!("export", adapter, "--base", model, "--format", "peft", "-o", peft).done();
+    let control = path("control.gguf");
+    let metadata = [("general.architecture".to_owned(), GgufValue::String("controlvector".into()))];
+    let layout = GgufLayout::new(3, 32, &metadata, Vec::new()).unwrap();
+    fs::write(&control, layout.header()).unwrap();
+    for (name, start) in [("new.bin", &b"PK\x03\x04rest"[..]), ("old.bin", b"\x80\x02}q\x00")] {
+        fs::write(path(name), start).unwrap();
+    }
+    fs::create_dir(path("empty")).unwrap();
+    for (file, wanted) in [
+        (model.clone(), "is a GGUF model, no adapter; name an adapter"),
+        (control, "is a control vector, no adapter"),
+        (path("new.bin"), "is a pickled file"),
+        (path("old.bin"), "is a pickled file"),
+        (path("empty"), "is a folder without an adapter"),
+        (peft.join("adapter_model.safetensors"), "without its settings; name its folder"),
+    ] {
+        for line in [
+            curmerge!("merge", model, file, "-o", out).refusal(),
+            curmerge!("eval", model, "--adapter", file, "--data", demo("valid.jsonl")).refusal(),
+            curmerge!("verify", file).refusal(),
+        ] {
+            assert!(line.contains(wanted) && !line.contains("download"), "{line}");
+        }
+    }
+    let line = curmerge!("verify", peft).refusal();
+    assert!(line.contains("is a LoRA of another program") && line.contains("use merge, run, eval"), "{line}");
 }

@@ -1,6 +1,7 @@
 //! Merges of LoRA adapters. An exported adapter must merge to the same bytes as the adapter itself.
 //! tests/real/peft.rs compares with PEFT.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,11 +12,13 @@ use curmerge::lora::{Lora, peft};
 use curmerge::merge::{MergeOptions, Source, Storage, merge};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
+use curmerge_formats::safetensors::{NewSafeTensor, SafeTensors, SafeTensorsLayout};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde_json::{Value as Json, json};
 
 use crate::support::adapter::Recipe;
+use crate::support::families::{Container, Family};
 use crate::support::{families, tiny};
 
 /// A random adapter of rank 5. If `uneven`, every second target has only 4 columns.
@@ -120,6 +123,145 @@ fn several_adapters_add_up() {
     assert!(greatest(&both, &first) > 1e-3 && greatest(&both, &second) > 1e-3);
     let undone = of(&[(Source::Cur(&some), 0.5), (Source::Lora(&lora), -0.5)]);
     assert!(greatest(&undone, &plain) < 1e-6);
+}
+
+/// Writes a safetensors file with these tensors in F32.
+fn write(path: &Path, tensors: &[(String, [u64; 2], Vec<f32>)]) {
+    let headers = tensors.iter().map(|(name, shape, _)| NewSafeTensor {
+        name: name.clone(),
+        dtype: DType::F32,
+        shape: shape.to_vec(),
+    });
+    let layout = SafeTensorsLayout::new(&BTreeMap::new(), headers.collect()).unwrap();
+    let mut bytes = layout.header().to_vec();
+    bytes.resize(layout.file_bytes() as usize, 0);
+    for ((_, _, values), place) in tensors.iter().zip(layout.tensors()) {
+        let data: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        bytes[place.offset as usize..][..data.len()].copy_from_slice(&data);
+    }
+    fs::write(path, bytes).unwrap();
+}
+
+/// The matrices of a PEFT folder.
+fn matrices(folder: &Path) -> Vec<(String, [u64; 2], Vec<f32>)> {
+    let file = SafeTensors::open(&folder.join(peft::WEIGHTS)).unwrap();
+    let floats = |bytes: &[u8]| bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect();
+    let tensors = file.tensors().iter();
+    tensors.map(|t| (t.name.clone(), [t.shape[0], t.shape[1]], floats(file.data(t)))).collect()
+}
+
+#[test]
+fn names_with_what_wrapped_the_model_are_understood() {
+    let fixture = Fixture::new();
+    let base = fixture.base("tiny-hf");
+    let folder = fixture.peft(false);
+    let merged = |lora: &Lora| fixture.merged(&base, &[(Source::Lora(lora), 1.0)]);
+    let right = merged(&Lora::open(&folder, &base).unwrap());
+    let own = matrices(&folder);
+    for (from, to) in [
+        // AutoModel instead of AutoModelForCausalLM.
+        ("base_model.model.model.", "base_model.model."),
+        // A raw state dict.
+        (".weight", ".default.weight"),
+        ("base_model.model.model.", "model."),
+        // torch.compile, DistributedDataParallel, FSDP.
+        ("base_model.model.", "base_model.model._orig_mod."),
+        ("base_model.model.", "module.base_model.model."),
+        ("base_model.model.", "_fsdp_wrapped_module.base_model.model."),
+        (".self_attn.", "._fsdp_wrapped_module.self_attn."),
+        // The language model of a vision model.
+        ("base_model.model.model.", "base_model.model.model.language_model."),
+        ("base_model.model.model.", "base_model.model.language_model.model."),
+    ] {
+        let renamed =
+            own.iter().map(|(name, shape, values)| (name.replace(from, to), *shape, values.clone()));
+        write(&folder.join(peft::WEIGHTS), &renamed.collect::<Vec<_>>());
+        let lora = Lora::open(&folder, &base).unwrap_or_else(|error| panic!("{to}: {error}"));
+        assert!(merged(&lora) == right, "{to}");
+    }
+}
+
+#[test]
+fn an_adapter_of_mlx_lm_is_merged() {
+    let fixture = Fixture::new();
+    let base = fixture.base("tiny-hf");
+    let folder = fixture.peft(false);
+    let merged = |lora: &Lora| fixture.merged(&base, &[(Source::Lora(lora), 1.0)]);
+    // PEFT's scale is 1 here.
+    let right = merged(&Lora::open(&folder, &base).unwrap());
+    let tensors: Vec<_> = matrices(&folder)
+        .into_iter()
+        .map(|(name, [rows, cols], values)| {
+            let name = name.strip_prefix("base_model.model.").unwrap().strip_suffix(".weight").unwrap();
+            let name = name.replace("lora_A", "lora_a").replace("lora_B", "lora_b");
+            let at = |col: u64| (0..rows).map(move |row| (row * cols + col) as usize);
+            let transposed = (0..cols).flat_map(at).map(|place| values[place]).collect();
+            (name, [cols, rows], transposed)
+        })
+        .collect();
+    fs::remove_file(folder.join(peft::WEIGHTS)).unwrap();
+    write(&folder.join("adapters.safetensors"), &tensors);
+    let configure = |kind: &str, scale: f32| {
+        let parameters = json!({ "rank": 5, "scale": scale, "dropout": 0.0 });
+        let config = json!({ "fine_tune_type": kind, "num_layers": 2, "lora_parameters": parameters });
+        fs::write(folder.join(peft::CONFIG), config.to_string()).unwrap();
+        Lora::open(&folder, &base).map_err(|error| error.to_string())
+    };
+    assert!(Lora::is_lora(&folder));
+    assert!(merged(&configure("lora", 1.0).unwrap()) == right);
+    assert!(merged(&configure("lora", 2.0).unwrap()) != right);
+    let error = configure("dora", 1.0).unwrap_err();
+    assert!(error.contains("fine_tune_type") && error.contains("mlx_lm.fuse"), "{error}");
+}
+
+#[test]
+fn pickled_matrices_are_named() {
+    let fixture = Fixture::new();
+    let folder = fixture.peft(false);
+    fs::rename(folder.join(peft::WEIGHTS), folder.join("adapter_model.bin")).unwrap();
+    let error = Lora::open(&folder, &fixture.base("tiny.gguf")).unwrap_err().to_string();
+    assert!(
+        error.contains("adapter_model.bin: is a pickled .bin file") && error.contains("safe_serialization"),
+        "{error}"
+    );
+}
+
+/// PEFT saves the head's own weight beside its LoRA.
+#[test]
+fn a_lora_of_the_head_is_merged() {
+    let fixture = Fixture::new();
+    let folder = fixture.path("head");
+    fs::create_dir(&folder).unwrap();
+    let config = json!({ "peft_type": "LORA", "r": 4, "lora_alpha": 4 });
+    fs::write(folder.join(peft::CONFIG), config.to_string()).unwrap();
+    let head = |[vocab, width]: [u64; 2], with_own: bool| {
+        let name = |part: &str| format!("base_model.model.lm_head.{part}.weight");
+        let filled = |part: &str, shape: [u64; 2], value: f32| {
+            (name(part), shape, vec![value; (shape[0] * shape[1]) as usize])
+        };
+        let mut tensors = vec![filled("lora_A", [4, width], 0.01), filled("lora_B", [vocab, 4], 0.02)];
+        tensors.extend(with_own.then(|| filled("base_layer", [vocab, width], 0.0)));
+        write(&folder.join(peft::WEIGHTS), &tensors);
+    };
+    let family = Family::open("llama2");
+    for container in [Container::Gguf, Container::Folder] {
+        let base = Base::open(family.path(container)).unwrap();
+        let old = base.weight("output").unwrap();
+        let shape = [old.rows() as u64, old.cols() as u64];
+        let merged = [false, true].map(|with_own| {
+            head(shape, with_own);
+            fixture.merged(&base, &[(Source::Lora(&Lora::open(&folder, &base).unwrap()), 1.0)])
+        });
+        assert!(merged[0] == merged[1]);
+        let out = fixture.path(if container == Container::Gguf { "out.gguf" } else { "out-hf" });
+        let merged = Base::open(out).unwrap();
+        let new = merged.weight("output").unwrap().vector();
+        // W + B A, whose elements are all 4 * 0.01 * 0.02.
+        assert!(old.vector().iter().zip(&new).all(|(old, new)| (new - old - 0.0008).abs() < 1e-6));
+    }
+    head([8, 256], false);
+    let error = Lora::open(&folder, &fixture.base("tiny.gguf")).unwrap_err().to_string();
+    assert!(error.contains("shares with its embeddings"), "{error}");
 }
 
 /// Exports the PEFT folder, changes its configuration, and opens it.
@@ -228,7 +370,7 @@ fn damaged_loras_are_refused() {
     assert!(error.contains("rank 5, but its matrices have 256"), "{error}");
     let error = header("v_proj", "o_proj");
     assert!(error.contains("for a matrix of [256, 256]"), "{error}");
-    assert!(header("base_model", "fast_model").contains("is not a LoRA matrix"));
+    assert!(header("base_model", "fast_model").contains("belongs to no linear layer"));
     let gguf = |path: &Path| Lora::open(path, &base).unwrap_err().to_string();
     assert!(gguf(&fixture.path("tiny.gguf")).contains("general.type"));
 }

@@ -1,0 +1,52 @@
+//! What a file is that was named as an adapter and is none of curmerge's own.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use curmerge_formats::adapter::Adapter;
+use curmerge_formats::detect::{Container, detect};
+use curmerge_formats::gguf::{Gguf, Value};
+
+use crate::lora::{Lora, peft};
+use crate::{Error, Result};
+
+/// Refuses what is known to be something else than curmerge's adapter, by what it is. A damaged adapter is
+/// left to its reader.
+pub(super) fn refuse_others(path: &Path) -> Result<()> {
+    if Adapter::is_adapter(path) {
+        return Ok(());
+    }
+    let refuse = |problem: &str, help: &str| Err(Error::file(path, problem, help));
+    if Lora::is_lora(path) {
+        let help = "use merge, run, eval or build --init, which take both";
+        return refuse("is a LoRA of another program, and this command takes curmerge's own adapters", help);
+    }
+    if path.is_dir() {
+        let help = "name an adapter file, or a folder with adapter_config.json";
+        return refuse("is a folder without an adapter", help);
+    }
+    let beside = |name: &str| path.with_file_name(name).is_file();
+    if path.file_name().is_some_and(|name| name == peft::WEIGHTS) && beside(peft::CONFIG) {
+        return refuse("holds the matrices of an adapter without its settings", "name its folder instead");
+    }
+    let name_an_adapter = "name an adapter, such as one that build wrote";
+    if matches!(detect(path), Ok(Container::Gguf)) {
+        let kind = Gguf::open(path).ok();
+        let kind = kind.as_ref().and_then(|gguf| gguf.get("general.architecture")).and_then(Value::as_str);
+        return match kind {
+            Some("controlvector") => {
+                refuse("is a control vector, no adapter", "load it with llama.cpp instead")
+            }
+            _ => refuse("is a GGUF model, no adapter", name_an_adapter),
+        };
+    }
+    // A zip archive, as torch.save writes; or a pickle of protocol 2 or later, as it wrote before.
+    let mut start = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    if read.is_ok() && (start == *b"PK\x03\x04" || matches!(start, [0x80, 2..=5, ..])) {
+        let problem = "is a pickled file, which can run any code and is not read";
+        return refuse(problem, "save it as safetensors: PEFT's save_pretrained with safe_serialization");
+    }
+    Ok(())
+}
