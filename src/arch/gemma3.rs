@@ -32,7 +32,7 @@ pub(super) const GEMMA3: Architecture = Architecture {
             Key::FeedForward,
             Key::Heads,
             Key::KeyValueHeads,
-            Key::LinearScaling,
+            Key::RopeScaling,
             Key::RopeBase,
             Key::LocalRopeBase,
             Key::RmsEpsilon,
@@ -41,7 +41,7 @@ pub(super) const GEMMA3: Architecture = Architecture {
             Key::GivenLogitCap,
             Key::Window,
         ]],
-        rope_types: &[RopeType::Linear],
+        rope_types: &[RopeType::ByKeys],
         writes_head: true,
         dropped_prefixes: &[
             "vision_tower.",

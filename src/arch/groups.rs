@@ -107,7 +107,7 @@ pub(super) const FIRST_KEYS: &[Key] = &[
     Key::FeedForward,
     Key::Heads,
     Key::KeyValueHeads,
-    Key::LinearScaling,
+    Key::RopeScaling,
     Key::RopeBase,
     Key::RmsEpsilon,
 ];

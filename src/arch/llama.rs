@@ -32,7 +32,7 @@ pub(super) const LLAMA: Architecture = Architecture {
             (Some(49152), TokenizerOverride::NoBos),
         ],
         keys: &[FIRST_KEYS, &[Key::HeadLengths, Key::FileType, Key::Vocabulary, Key::RopeDimensions]],
-        rope_types: &[RopeType::Linear, RopeType::Llama3],
+        rope_types: &[RopeType::ByKeys, RopeType::Llama3],
         ..Converter::USUAL
     },
     hugging_face: HuggingFace {

@@ -57,7 +57,7 @@ fn written_keys_belong_to_the_family() {
         equals(Key::RmsEpsilon, forward.norm == NormKind::Rms);
         equals(Key::LayerEpsilon, forward.norm == NormKind::Layer);
         requires(Key::RopeBase, forward.positions != Positions::Learned);
-        equals(Key::LinearScaling, converter.rope_types.contains(&RopeType::Linear));
+        equals(Key::RopeScaling, converter.rope_types.contains(&RopeType::ByKeys));
         equals(Key::KeyValueHeads, class.heads != HeadKeys::Ungrouped);
         equals(Key::Experts, architecture.has_experts());
         requires(Key::ExpertFeedForward, architecture.has_experts());

@@ -188,8 +188,16 @@ fn rope(model: &GgufModel, architecture: &Architecture, head_dim: usize) -> Resu
         None | Some("linear") => {
             float("scaling.factor").or(float("scale_linear")).filter(|&factor| factor != 0.0)
         }
-        Some(other) => return Err(unknown_scaling(gguf.path(), &key("scaling.type"), other)),
+        Some(other) => {
+            rope.uncomputed = Some((key("scaling.type"), unknown_scaling(other)));
+            None
+        }
     };
+    // llama.cpp's granite then has no positions at all.
+    if architecture.name == "granite" && gguf.get(&key("scaling.finetuned")) == Some(&Value::Bool(false)) {
+        let problem = "is false: the model has no positions, which is not computed";
+        rope.uncomputed = Some((key("scaling.finetuned"), problem.into()));
+    }
     // The dimensions are not checked yet: they must not size an allocation.
     let pairs = dim.min(head_dim).min(MAX_HEAD_DIM) / 2;
     let scaled =

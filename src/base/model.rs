@@ -71,6 +71,23 @@ impl Base {
         !self.architecture.name.is_empty()
     }
 
+    /// Requires that the model can be run: a known architecture, and no setting that asks for other
+    /// arithmetic.
+    ///
+    /// # Errors
+    /// Those of [`Self::must_be_known`]; the key of such a setting.
+    pub fn must_be_computed(&self) -> Result<()> {
+        self.must_be_known()?;
+        let mut ropes = self.config.rope.iter().chain(&self.config.local_rope);
+        match ropes.find_map(|rope| rope.uncomputed.as_ref()) {
+            None => Ok(()),
+            Some((key, problem)) => {
+                let help = "merge, convert and export --format gguf or peft still work";
+                Err(Error::input(&self.path, key.clone(), problem.clone(), help))
+            }
+        }
+    }
+
     /// Requires a known architecture, for callers that need more than tensors.
     ///
     /// # Errors

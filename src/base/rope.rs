@@ -22,6 +22,9 @@ pub struct Rope {
     pub long: Option<LongRope>,
     /// Factor of cosines and sines.
     pub amplitude: f64,
+    /// What the file asks for besides, and no computation here follows: the key, and the problem. A merge or
+    /// a conversion needs no frequencies.
+    pub uncomputed: Option<(String, String)>,
 }
 
 /// The divisors of frequencies for contexts longer than the original one (LongRoPE, arXiv 2402.13753).
@@ -36,7 +39,7 @@ pub struct LongRope {
 impl Rope {
     /// Unscaled frequencies.
     pub fn plain(base: f64, dim: usize) -> Self {
-        Self { base, dim, factors: None, long: None, amplitude: 1.0 }
+        Self { base, dim, factors: None, long: None, amplitude: 1.0, uncomputed: None }
     }
 
     /// The frequencies in radians per position for contexts of `context` tokens, `[dim / 2]`.
@@ -172,7 +175,10 @@ pub(super) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_d
                 rope["attention_factor"].as_f64().unwrap_or_else(|| long_amplitude(context, original));
             None
         }
-        Some(other) => return Err(unknown_scaling(path, "rope scaling", other)),
+        Some(other) => {
+            made.uncomputed = Some(("rope scaling".into(), unknown_scaling(other)));
+            None
+        }
     };
     if let Some(scaling) = scaling {
         made.factors = Some(scaling.factors(made.base, made.dim));
@@ -180,9 +186,11 @@ pub(super) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_d
     Ok(made)
 }
 
-pub(super) fn unknown_scaling(path: &Path, place: &str, kind: &str) -> Error {
-    let problem = format!("rotary scaling '{}' is not known", kind.escape_debug());
-    Error::input(path, place, problem, "curmerge knows none, linear, llama3 and longrope")
+pub(super) fn unknown_scaling(kind: &str) -> String {
+    format!(
+        "rotary scaling '{}' is not computed: only none, linear, llama3 and longrope are",
+        kind.escape_debug()
+    )
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub(super) fn refuse_others(path: &Path) -> Result<()> {
     }
     let refuse = |problem: &str, help: &str| Err(Error::file(path, problem, help));
     if Lora::is_lora(path) {
-        let help = "use merge, run, eval or build --init, which take both";
+        let help = "use merge, run, eval, export or build --init, which take both";
         return refuse("is a LoRA of another program, and this command takes curmerge's own adapters", help);
     }
     if path.is_dir() {

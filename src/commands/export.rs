@@ -1,9 +1,8 @@
 //! `curmerge export`: an adapter in the form that another program loads.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
 use super::arguments::StorageArgs;
@@ -11,15 +10,15 @@ use super::merged;
 use crate::base::{self, Base};
 use crate::commands::report::{progress, terminal};
 use crate::export::ollama::{self, Prompts};
-use crate::export::{Format, export};
-use crate::lora::peft;
-use crate::merge::{BaseCheck, MergeOptions};
+use crate::export::{Format, Trained, export};
+use crate::lora::{Lora, TrainedLora, peft};
+use crate::merge::{BaseCheck, MergeOptions, Source};
 use crate::{Error, Result};
 
 /// Options of `curmerge export`.
 #[derive(Clone, Debug, Args)]
 pub struct ExportArgs {
-    /// The adapter.
+    /// The adapter: curmerge's own, a LoRA folder of PEFT or mlx-lm, or a GGUF LoRA file.
     pub adapter: PathBuf,
     /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     #[arg(long)]
@@ -47,16 +46,32 @@ pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     if args.format != Format::Gguf {
         base.must_be_known()?;
     }
-    let adapter = super::adapter_of(&base, &args.adapter, args.allow_other_base)?;
+    let adapter = match Lora::is_lora(&args.adapter) {
+        true => None,
+        false => Some(super::adapter_of(&base, &args.adapter, args.allow_other_base)?),
+    };
     if args.format == Format::Ollama {
         let _scratch = super::as_gguf(&mut base, &args.output)?;
-        return for_ollama(args, &base, &adapter, json);
+        return match &adapter {
+            Some(adapter) => for_ollama(args, &base, Source::Cur(adapter), json),
+            None => for_ollama(args, &base, Source::Lora(&Lora::open(&args.adapter, &base)?), json),
+        };
     }
     if args.storage.is_given() {
         let problem = "--type and --type-adapted are for --format ollama: the matrices of a LoRA are F32";
         return Err(Error::request(problem, "leave them out"));
     }
-    export(&base, &adapter, args.format, &args.output, &[&args.adapter], args.force)?;
+    let lora;
+    let trained = match &adapter {
+        Some(adapter) => Trained::Cur(adapter),
+        None => {
+            lora = TrainedLora::of(&Lora::open(&args.adapter, &base)?, &base)?;
+            Trained::Lora(&lora)
+        }
+    };
+    let files = Lora::files(&args.adapter);
+    let inputs: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+    export(&base, trained, args.format, &args.output, &inputs, args.force)?;
     let written = match args.format {
         Format::Gguf | Format::OnnxAdapter => args.output.clone(),
         Format::Peft => args.output.join(peft::WEIGHTS),
@@ -69,7 +84,7 @@ pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     terminal::print(&format!("exported {} ({bytes} bytes)\n", args.output.display()))
 }
 
-fn for_ollama(args: &ExportArgs, base: &Base, adapter: &Adapter, json: bool) -> Result<()> {
+fn for_ollama(args: &ExportArgs, base: &Base, adapter: Source<'_>, json: bool) -> Result<()> {
     let bar = progress::bar("merging", 0);
     let imatrix = args.storage.imatrix()?;
     let options = MergeOptions {

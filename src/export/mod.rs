@@ -13,7 +13,7 @@ use std::path::Path;
 pub use trained::Trained;
 
 use crate::base::Base;
-use crate::merge::{BaseCheck, MergeOptions};
+use crate::merge::{BaseCheck, MergeOptions, Source};
 use crate::{Error, Result};
 
 /// The formats that an adapter can be written in.
@@ -76,7 +76,7 @@ pub fn export<'a>(
             };
             let protect = inputs.iter().map(|path| path.to_path_buf()).collect();
             let options = MergeOptions { base_check: BaseCheck::Skip, force, protect, ..Default::default() };
-            ollama::write(base, adapter, &options, out, |_, _| ()).map(drop)
+            ollama::write(base, Source::Cur(adapter), &options, out, |_, _| ()).map(drop)
         }
     }
 }

@@ -181,13 +181,26 @@ impl Lora {
     /// # Errors
     /// Those of [`Self::factors`]; a matrix that the model runs without adapters, such as an expert's.
     pub fn thin_targets(&self, base: &Base, factor: f32) -> Result<Vec<LoraTarget>> {
-        self.thin_with(base, |target| factor * target.scale)
+        let adaptable = base.targets("all", None)?;
+        let mut targets = Vec::new();
+        for (name, target) in &self.targets {
+            let parts = in_parts(base, self.thin(base, name, factor * target.scale)?);
+            if let Some(LoraTarget { name, .. }) = parts.iter().find(|part| !adaptable.contains(&part.name)) {
+                let problem =
+                    format!("changes '{}', which a model runs without adapters", name.escape_debug());
+                let help = "merge the adapter, and use the merged model";
+                return Err(self.error(&target.a.name, problem, help));
+            }
+            targets.extend(parts);
+        }
+        Ok(targets)
     }
 
-    /// [`Self::thin_targets`] with a factor that all of them have, which is left out of A; and that factor.
+    /// The thin matrices of every target with a factor that all of them have, which is left out of A; and
+    /// that factor.
     ///
     /// # Errors
-    /// Those of [`Self::thin_targets`]; an adapter that its own scale turns off.
+    /// Those of [`Self::factors`]; an adapter that its own scale turns off.
     fn unscaled_targets(&self, base: &Base) -> Result<(Vec<LoraTarget>, f32)> {
         let Some(scale) = self.targets.values().map(|target| target.scale).find(|scale| *scale != 0.0) else {
             return Err(Error::file(
@@ -196,34 +209,18 @@ impl Lora {
                 "train a new adapter",
             ));
         };
-        Ok((self.thin_with(base, |target| target.scale / scale)?, scale))
+        let targets = self.targets.iter();
+        let targets = targets.map(|(name, target)| self.thin(base, name, target.scale / scale));
+        Ok((targets.collect::<Result<_>>()?, scale))
     }
 
-    /// The thin matrices of every target, A times what `scale` says.
-    fn thin_with(&self, base: &Base, scale: impl Fn(&Target) -> f32) -> Result<Vec<LoraTarget>> {
-        let adaptable = base.targets("all", None)?;
-        let mut targets = Vec::new();
-        for (name, target) in &self.targets {
-            let weight = base.weight(name)?;
-            let Factors { c, p, rank, .. } = self.scaled(target, &weight, scale(target))?;
-            let matrix = |rows, cols, values| Array2::from_shape_vec((rows, cols), values).expect(CHECKED);
-            let (a, b) = (matrix(rank, weight.cols(), p), matrix(weight.rows(), rank, c));
-            let mut parts = base.parts(name);
-            if parts.is_empty() {
-                parts.push((name.clone(), 0..weight.rows() as u64));
-            }
-            if let Some((part, _)) = parts.iter().find(|(part, _)| !adaptable.contains(part)) {
-                let problem =
-                    format!("changes '{}', which a model runs without adapters", part.escape_debug());
-                let help = "merge the adapter, and use the merged model";
-                return Err(self.error(&target.a.name, problem, help));
-            }
-            targets.extend(parts.into_iter().map(|(name, rows)| {
-                let b = b.slice(s![rows.start as usize..rows.end as usize, ..]).to_owned();
-                LoraTarget { name, a: a.clone(), b, u: None }
-            }));
-        }
-        Ok(targets)
+    /// The thin matrices of a target: B, and A times `scale`.
+    fn thin(&self, base: &Base, name: &str, scale: f32) -> Result<LoraTarget> {
+        let weight = base.weight(name)?;
+        let Factors { c, p, rank, .. } = self.scaled(&self.targets[name], &weight, scale)?;
+        let matrix = |rows, cols, values| Array2::from_shape_vec((rows, cols), values).expect(CHECKED);
+        let (a, b) = (matrix(rank, weight.cols(), p), matrix(weight.rows(), rank, c));
+        Ok(LoraTarget { name: name.into(), a, b, u: None })
     }
 
     fn values(&self, stored: &Stored) -> Result<Vec<f32>> {
@@ -249,6 +246,19 @@ impl Lora {
     fn error(&self, tensor: &str, problem: String, help: &str) -> Error {
         Error::input(&self.path, format!("tensor '{}'", tensor.escape_debug()), problem, help)
     }
+}
+
+/// The parts of a fused matrix, each with the same A; else the matrix itself.
+fn in_parts(base: &Base, whole: LoraTarget) -> Vec<LoraTarget> {
+    let parts = base.parts(&whole.name);
+    if parts.is_empty() {
+        return vec![whole];
+    }
+    let part = |(name, rows): (String, Range<u64>)| {
+        let b = whole.b.slice(s![rows.start as usize..rows.end as usize, ..]).to_owned();
+        LoraTarget { name, a: whole.a.clone(), b, u: None }
+    };
+    parts.into_iter().map(part).collect()
 }
 
 /// The two matrices of each target, while a file is read.

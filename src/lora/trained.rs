@@ -8,8 +8,8 @@ use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::Lora;
 use super::svd::truncated_svd;
+use super::{Lora, in_parts};
 use crate::base::{Base, Weight};
 use crate::cur::{Factors, squared_norms};
 use crate::kernels::random::uniform;
@@ -102,13 +102,28 @@ impl TrainedLora {
         Ok(Self { targets: targets.into_iter().collect::<Result<_>>()?, options })
     }
 
-    /// A LoRA that is to be trained further: A and B of the file, and its scale. `seed` is that of the run.
+    /// A LoRA of another program as it is.
     ///
     /// # Errors
-    /// Those of [`Lora::thin_targets`]; an adapter that its own scale turns off.
+    /// Those of [`Lora::factors`]; an adapter that its own scale turns off.
+    pub fn of(lora: &Lora, base: &Base) -> Result<Self> {
+        let (targets, scale) = lora.unscaled_targets(base)?;
+        Ok(Self::with(targets, scale, 0))
+    }
+
+    /// A LoRA that is to be trained further: A and B of the file, and its scale. Fused matrices are divided
+    /// into their parts, which a model runs. `seed` is that of the run.
+    ///
+    /// # Errors
+    /// Those of [`Self::of`].
     pub fn further(lora: &Lora, base: &Base, seed: u64) -> Result<Self> {
-        let (mut targets, scale) = lora.unscaled_targets(base)?;
+        let (targets, scale) = lora.unscaled_targets(base)?;
+        let mut targets: Vec<_> = targets.into_iter().flat_map(|target| in_parts(base, target)).collect();
         targets.iter_mut().for_each(LoraTarget::drop_what_other_parts_use);
+        Ok(Self::with(targets, scale, seed))
+    }
+
+    fn with(mut targets: Vec<LoraTarget>, scale: f32, seed: u64) -> Self {
         targets.sort_by(|a, b| a.name.cmp(&b.name));
         let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
         // Matrices may differ in rank.
@@ -122,7 +137,7 @@ impl TrainedLora {
             layers: None,
             seed,
         };
-        Ok(Self { options, targets })
+        Self { options, targets }
     }
 
     /// Numbers that are trained.

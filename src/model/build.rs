@@ -21,7 +21,7 @@ impl<'a, T: Real> Transformer<'a, T> {
     /// # Errors
     /// When its architecture is not known, or a tensor is missing.
     pub fn new(base: &'a Base) -> Result<Self> {
-        base.must_be_known()?;
+        base.must_be_computed()?;
         let config = base.config().clone();
         let parts = Parts { base };
         let output_norm = parts.norm("output_norm")?.ok_or_else(|| {

@@ -35,7 +35,7 @@ impl Converter {
         space_prefix: SpacePrefix::Unset,
         overrides: &[],
         keys: &[FIRST_KEYS, &[Key::GivenHeadLengths, Key::FileType]],
-        rope_types: &[RopeType::Linear],
+        rope_types: &[RopeType::ByKeys],
         experts: &[],
         writes_head: true,
         dropped_prefixes: &[],
@@ -85,8 +85,8 @@ pub enum TokenizerOverride {
 /// A rule of RoPE scaling, and how GGUF states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopeType {
-    /// All frequencies divided by the same number: two keys.
-    Linear,
+    /// All frequencies divided by the same number, or YaRN's rule (arXiv 2309.00071): keys.
+    ByKeys,
     /// Llama 3's: a tensor, `rope_freqs.weight`.
     Llama3,
     /// LongRoPE's two sets of factors: two tensors, and a key for the amplitude.
@@ -110,8 +110,8 @@ pub enum Key {
     Heads,
     /// `attention.head_count_kv`.
     KeyValueHeads,
-    /// `rope.scaling.type` and `rope.scaling.factor` of linear scaling.
-    LinearScaling,
+    /// `rope.scaling.type` and the numbers of linear scaling or of YaRN.
+    RopeScaling,
     /// `rope.freq_base`.
     RopeBase,
     /// `rope.freq_base_swa`: the base of windowed blocks.

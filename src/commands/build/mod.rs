@@ -47,8 +47,9 @@ use training::TrainingArgs;
 pub struct BuildArgs {
     /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     pub base: PathBuf,
-    /// Training examples: JSONL with "text", "prompt" and "completion", or "messages" (with "tools",
-    /// "documents" and "chat_template_kwargs" if the template takes them); or plain text.
+    /// Training examples: JSON lines, a JSON array, a table (CSV, TSV) or plain text. A row has "text",
+    /// "prompt" and "completion", or "messages" (with "tools", "documents" and "chat_template_kwargs" if the
+    /// template takes them); or "question" and "answer", "instruction" and "output", "conversations".
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
     /// How examples are made.

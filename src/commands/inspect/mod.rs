@@ -20,6 +20,7 @@ use crate::base;
 use crate::base::folder::Folder;
 use crate::commands::report::contents::{Contents, Entry, TensorLine};
 use crate::commands::report::{progress, terminal};
+use crate::lora::{Lora, peft};
 use crate::{Error, Result};
 
 /// Of a longer array, only the length and the first values are shown.
@@ -30,7 +31,7 @@ const FIRST_VALUES: usize = 4;
 #[derive(Clone, Debug, Args)]
 pub struct InspectArgs {
     /// A GGUF file, a safetensors file, a Hugging Face folder, an ONNX file, `ollama:NAME[:TAG]` or an
-    /// adapter.
+    /// adapter (also a LoRA folder of PEFT or mlx-lm).
     pub file: PathBuf,
     /// Show checksums in full.
     #[arg(long)]
@@ -65,6 +66,7 @@ pub fn run(args: &InspectArgs, json: bool) -> Result<()> {
             }
         }
         Container::Onnx => of_onnx(&file, hash)?,
+        Container::Unknown if file.is_dir() && Lora::is_lora(&file) => of_lora_folder(&file, hash)?,
         Container::Unknown => {
             return Err(Error::input(
                 &file,
@@ -179,6 +181,25 @@ fn of_adapter(path: &Path, hash: bool) -> Result<Contents> {
         support: None,
         metadata,
         tensors: lines(&file, hash),
+    })
+}
+
+/// A LoRA folder of PEFT or mlx-lm.
+fn of_lora_folder(folder: &Path, hash: bool) -> Result<Contents> {
+    let config = Folder::new(folder).object(peft::CONFIG)?.unwrap_or_default();
+    let metadata =
+        config.into_iter().map(|(key, value)| Entry { key, kind: json_kind(&value).into(), value });
+    let mut tensors = Vec::new();
+    for file in Lora::files(folder).iter().filter(|file| file.extension().is_some_and(|e| e == "safetensors"))
+    {
+        tensors.extend(lines(&SafeTensors::open(file)?, hash));
+    }
+    Ok(Contents {
+        path: folder.into(),
+        kind: "LoRA folder".into(),
+        support: None,
+        metadata: metadata.collect(),
+        tensors,
     })
 }
 

@@ -15,6 +15,7 @@ use serde_json::{Map, Value as Json, json};
 use super::decimal::shortest;
 use crate::arch::ClassOption;
 use crate::base::{Base, Files, Rope, RopeScaling, long_amplitude};
+use crate::convert::to_gguf::{YARN, YARN_OPTIONS};
 use crate::{Error, Result};
 
 /// The relative tolerance of divisors in f32, some of them computed in f32.
@@ -49,6 +50,12 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
         json.insert("partial_rotary_factor".into(), part(rope.dim, config.head_dim).into());
     }
     let (mut parameters, older) = match &rope.long {
+        _ if rope.uncomputed.is_some() => {
+            let parameters = yarn(base, gguf, rope)?;
+            let mut older = parameters.clone();
+            older.remove("rope_theta");
+            (parameters, Some(older))
+        }
         Some(_) => {
             let (parameters, older) = long(base, rope)?;
             (parameters, Some(older))
@@ -79,6 +86,38 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
     };
     json.insert("rope_parameters".into(), parameters);
     Ok(json)
+}
+
+/// YaRN's numbers (arXiv 2309.00071), from a GGUF file.
+///
+/// # Errors
+/// Another rule that is not computed either; a number that is missing.
+fn yarn(base: &Base, gguf: Option<&Gguf>, rope: &Rope) -> Result<Map<String, Json>> {
+    let (key, problem) = rope.uncomputed.clone().unwrap_or_default();
+    let name = |name: &str| format!("{}.{name}", base.architecture().name);
+    let value = |key: &str| gguf.and_then(|gguf| gguf.get(&name(key)));
+    let number = |key: &str| value(key).and_then(Value::as_f64);
+    let refuse =
+        |key: String, problem: String| Err(Error::input(base.path(), key, problem, "use the model as it is"));
+    if value("rope.scaling.type").and_then(Value::as_str) != Some(YARN) {
+        return refuse(key, problem);
+    }
+    let Some(factor) = number("rope.scaling.factor") else {
+        return refuse(name("rope.scaling.factor"), "missing".into());
+    };
+    let original = value("rope.scaling.original_context_length").and_then(Value::as_u64);
+    let mut parameters = Map::new();
+    parameters.insert("rope_type".into(), YARN.into());
+    parameters.insert("rope_theta".into(), shortest(rope.base).into());
+    parameters.insert("factor".into(), shortest(factor).into());
+    let original = original.unwrap_or(base.config().context as u64);
+    parameters.insert("original_max_position_embeddings".into(), original.into());
+    for (key, names) in YARN_OPTIONS {
+        if let Some(value) = number(key) {
+            parameters.insert(names[0].into(), shortest(value).into());
+        }
+    }
+    Ok(parameters)
 }
 
 /// The share of a head that is rotated, such that its product with `head_dim`, rounded down, is `dim`.

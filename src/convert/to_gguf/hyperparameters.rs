@@ -35,11 +35,19 @@ pub(super) fn set(
             Key::FeedForward => writer.count("feed_forward_length", config.ff),
             Key::Heads => writer.count("attention.head_count", config.heads),
             Key::KeyValueHeads => writer.count("attention.head_count_kv", config.kv_heads),
-            Key::LinearScaling => {
+            Key::RopeScaling => {
                 if let Some(factor) = rope::linear_factor(json) {
                     let name = writer.name("rope.scaling.type");
                     writer.keys.text(name, "linear");
                     writer.float("rope.scaling.factor", Some(factor));
+                } else if let Some(yarn) = rope::yarn(json) {
+                    let name = writer.name("rope.scaling.type");
+                    writer.keys.text(name, rope::YARN);
+                    writer.float("rope.scaling.factor", Some(yarn.factor));
+                    writer.count("rope.scaling.original_context_length", yarn.original_context);
+                    for (name, value) in yarn.options {
+                        writer.float(name, Some(value));
+                    }
                 }
             }
             Key::RopeBase => writer.float("rope.freq_base", config.rope.as_ref().map(|rope| rope.base)),

@@ -41,6 +41,7 @@ use crate::base::{Base, Config, Files};
 use crate::rewrite::{ComputedTensors, Hooks, Writer};
 use crate::{Error, Result};
 use keys::Keys;
+pub(super) use rope::{YARN, YARN_OPTIONS};
 use serde_json::Value as Json;
 
 /// The GGUF format that is written, and the alignment of its tensors.

@@ -45,6 +45,38 @@ pub(super) fn linear_factor(config: &Object) -> Option<f64> {
     (kind(rope)? == "linear").then_some(factor)
 }
 
+/// The name of YaRN, in config.json and in GGUF.
+pub(in crate::convert) const YARN: &str = "yarn";
+
+/// The numbers of YaRN (arXiv 2309.00071).
+pub(super) struct Yarn {
+    pub factor: f64,
+    pub original_context: usize,
+    /// What config.json gives besides: GGUF's keys below the architecture.
+    pub options: Vec<(&'static str, f64)>,
+}
+
+/// The names of YaRN's optional numbers: in GGUF below the architecture, and in config.json.
+pub(in crate::convert) const YARN_OPTIONS: [(&str, &[&str]); 4] = [
+    ("rope.scaling.yarn_ext_factor", &["extrapolation_factor"]),
+    ("rope.scaling.yarn_attn_factor", &["attention_factor", "attn_factor"]),
+    ("rope.scaling.yarn_beta_fast", &["beta_fast"]),
+    ("rope.scaling.yarn_beta_slow", &["beta_slow"]),
+];
+
+/// YaRN's numbers; `None` if the scaling is another, or lacks one that it needs.
+pub(super) fn yarn(config: &Object) -> Option<Yarn> {
+    let rope = parameters(config).filter(|rope| kind(rope) == Some(YARN))?;
+    let number = |name: &&str| rope.get(*name).and_then(Json::as_f64);
+    let options = YARN_OPTIONS.into_iter();
+    let options = options.filter_map(|(key, names)| Some((key, names.iter().find_map(number)?)));
+    Some(Yarn {
+        factor: number(&"factor")?,
+        original_context: original_context(config, None)?,
+        options: options.collect(),
+    })
+}
+
 /// The context length before RoPE scaling extends it; `default` is that of the model's class in transformers.
 pub(super) fn original_context(config: &Object, default: Option<f64>) -> Option<usize> {
     let given = parameters(config).and_then(|rope| rope.get(ORIGINAL_CONTEXT));

@@ -84,13 +84,16 @@ fn rotary(architecture: &Architecture, config: &Config, json: &Object) -> Option
     let kind = rope::scaling(json);
     let form = match kind {
         None => None,
-        Some("linear") => Some(RopeType::Linear),
+        Some("linear" | rope::YARN) => Some(RopeType::ByKeys),
         Some("longrope" | "su") => Some(RopeType::LongRope),
         Some(_) => Some(RopeType::Llama3),
     };
     if form.is_some_and(|form| !architecture.converter.rope_types.contains(&form)) {
         let kind = kind.unwrap_or_default().escape_debug();
         return Some(("rope_parameters", format!("frequencies are scaled by the rule '{kind}'")));
+    }
+    if kind == Some(rope::YARN) && rope::yarn(json).is_none() {
+        return Some(("rope_parameters", "YaRN without factor and original_max_position_embeddings".into()));
     }
     if !has(Key::RopeBase) && rope.base != 10000.0 {
         return Some(("rope_theta", format!("it is {}, not 10000", rope.base)));

@@ -69,6 +69,7 @@ pub fn to_onnx(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<ConvertReport> {
     let out = out.as_ref();
+    base.must_be_computed()?;
     let (graph, _) = decoder::decoder(base, options)?;
     let name = out.file_name().map(|name| format!("{}_data", name.to_string_lossy())).unwrap_or_default();
     let plan = Plan::new(graph, options, &name)?;
@@ -96,6 +97,7 @@ pub fn to_onnx_folder(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<ConvertReport> {
     let out = out.as_ref();
+    base.must_be_computed()?;
     let (graph, own_head) = decoder::decoder(base, options)?;
     let external = format!("{MODEL}_data");
     let plan = Plan::new(graph, options, &external)?;

@@ -19,7 +19,6 @@ mod turns;
 
 use std::path::{Path, PathBuf};
 
-use curmerge_formats::adapter::Adapter;
 use curmerge_formats::output::OutputFolder;
 
 use crate::base::{Base, Files};
@@ -47,7 +46,7 @@ pub struct Written {
 /// `out` is unchanged.
 pub fn write(
     base: &Base,
-    adapter: &Adapter,
+    adapter: Source<'_>,
     options: &MergeOptions<'_>,
     out: impl AsRef<Path>,
     progress: impl Fn(u64, u64),
@@ -62,8 +61,7 @@ pub fn write(
     let mut inputs = base.inputs();
     inputs.extend(options.protect.iter().map(PathBuf::as_path));
     let folder = OutputFolder::create(out, &inputs, options.force)?;
-    let mut merged =
-        merge(base, &[(Source::Cur(adapter), 1.0)], options, folder.path().join(MODEL), progress)?;
+    let mut merged = merge(base, &[(adapter, 1.0)], options, folder.path().join(MODEL), progress)?;
     merged.model = out.join(MODEL);
     let mut file = folder.file(MODELFILE)?;
     file.append(prompts.modelfile().as_bytes())?;

@@ -136,6 +136,33 @@ fn a_lora_is_trained_further() {
 }
 
 #[test]
+fn a_lora_of_another_program_is_exported_as_our_own_is() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let model = demo("model.gguf");
+    let first = path("first");
+    build("lora", &first, &["--alpha", "6"]).json();
+    let right = loss(&model, Some(&first));
+    let (gguf, peft, ollama) = (path("a.gguf"), path("again"), path("ollama"));
+    curmerge!("export", first, "--base", model, "--format", "gguf", "-o", gguf).done();
+    curmerge!("export", gguf, "--base", model, "--format", "peft", "-o", peft).done();
+    for adapter in [&gguf, &peft] {
+        let found = loss(&model, Some(adapter));
+        assert!((found - right).abs() < 1e-6, "{}: {found} for {right}", adapter.display());
+    }
+    curmerge!("export", peft, "--base", model, "--format", "ollama", "-o", ollama, "--type-adapted", "f32")
+        .done();
+    let found = loss(&ollama.join("model.gguf"), None);
+    assert!((found - right).abs() < 1e-4, "{found} for {right}");
+    let shown = curmerge!("inspect", peft, "--json").json();
+    let tensors = shown["tensors"].as_array().unwrap();
+    assert!(tensors.iter().any(|t| t["name"].as_str().unwrap().ends_with("q_proj.lora_A.weight")), "{shown}");
+    let line =
+        curmerge!("export", peft, "--base", model, "--format", "peft", "-o", peft, "--force").refusal();
+    assert!(line.contains("would replace the input"), "{line}");
+}
+
+#[test]
 fn the_folder_says_what_peft_expects() {
     let folder = folder();
     let out = folder.path().join("peft");

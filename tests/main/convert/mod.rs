@@ -5,6 +5,7 @@ mod from_onnx;
 mod onnx_folders;
 mod onnx_genai;
 mod retype;
+mod rope_scaling;
 mod to_gguf;
 mod to_hugging_face;
 mod to_onnx;

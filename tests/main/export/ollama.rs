@@ -9,7 +9,7 @@ use std::path::Path;
 use curmerge::base::Base;
 use curmerge::cur::Selection;
 use curmerge::export::ollama::{Prompts, write};
-use curmerge::merge::MergeOptions;
+use curmerge::merge::{MergeOptions, Source};
 use curmerge_formats::dtype::DType;
 use serde_json::Value;
 
@@ -43,7 +43,8 @@ fn a_folder_is_refused_and_a_model_without_tokenizer_gets_no_template() {
     let recipe = Recipe { targets: "q", selection: Selection::Reference, ..Default::default() };
     let export = |path: &Path| {
         let base = Base::open(path).unwrap();
-        write(&base, &recipe.adapter(&base, constant(0.0)), &MergeOptions::default(), &out, |_, _| ())
+        let adapter = recipe.adapter(&base, constant(0.0));
+        write(&base, Source::Cur(&adapter), &MergeOptions::default(), &out, |_, _| ())
     };
     let refusal = export(&hf).unwrap_err().to_string();
     assert!(

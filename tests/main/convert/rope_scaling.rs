@@ -1,0 +1,92 @@
+//! Rotary scaling that is not computed: merges and conversions carry it, and what needs the arithmetic names
+//! its key.
+
+use std::fs;
+use std::path::Path;
+
+use curmerge_formats::gguf::{Gguf, GgufLayout, NewTensor, Value};
+use serde_json::{Value as Json, json};
+
+use crate::support::families::{Container, Family};
+use crate::support::folder::copy;
+
+fn config(folder: &Path) -> Json {
+    serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap()
+}
+
+/// The keys are those that convert_hf_to_gguf.py writes (conversion/base.py of llama.cpp 11434).
+#[test]
+fn yarn_goes_along_and_is_not_run() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name);
+    let (hf, gguf, back) = (path("hf"), path("a.gguf"), path("back"));
+    copy(&Family::open("qwen2").path(Container::Folder), &hf);
+    let mut changed = config(&hf);
+    let yarn = json!({
+        "rope_type": "yarn", "rope_theta": 5000.0, "factor": 4.0, "original_max_position_embeddings": 128,
+        "attention_factor": 1.25, "beta_fast": 16.0,
+    });
+    changed["rope_parameters"] = yarn.clone();
+    fs::write(hf.join("config.json"), changed.to_string()).unwrap();
+
+    curmerge!("convert", hf, gguf, "--type", "f32").done();
+    let file = Gguf::open(&gguf).unwrap();
+    let key = |name: &str| file.get(&format!("qwen2.rope.scaling.{name}")).cloned();
+    assert_eq!(key("type"), Some(Value::String("yarn".into())));
+    assert_eq!(key("factor"), Some(Value::F32(4.0)));
+    assert_eq!(key("original_context_length"), Some(Value::U32(128)));
+    assert_eq!(key("yarn_attn_factor"), Some(Value::F32(1.25)));
+    assert_eq!(key("yarn_beta_fast"), Some(Value::F32(16.0)));
+    assert_eq!((key("yarn_beta_slow"), key("yarn_ext_factor")), (None, None));
+    curmerge!("convert", gguf, back).done();
+    assert_eq!(config(&back)["rope_parameters"], yarn);
+
+    for (model, named) in [(&hf, "rope scaling"), (&gguf, "qwen2.rope.scaling.type"), (&back, "rope scaling")]
+    {
+        let (adapter, merged) =
+            (path("a.safetensors"), path(if model == &gguf { "merged.gguf" } else { "merged" }));
+        curmerge!("select", model, "-o", adapter, "--targets", "q", "--rank", "4").done();
+        curmerge!("merge", model, adapter, "-o", merged, "--force").done();
+        let line = curmerge!("run", model, "-p", "a", "-n", "1").refusal();
+        assert!(line.contains(named) && line.contains("'yarn' is not computed"), "{line}");
+        let onnx = path("onnx");
+        let line = curmerge!("convert", model, onnx, "--format", "onnx").refusal();
+        assert!(line.contains("'yarn' is not computed") && !onnx.exists(), "{line}");
+    }
+    changed["rope_parameters"].as_object_mut().unwrap().remove("factor");
+    fs::write(hf.join("config.json"), changed.to_string()).unwrap();
+    let line = curmerge!("convert", hf, path("b.gguf"), "--type", "f32").refusal();
+    assert!(line.contains("rope_parameters") && line.contains("YaRN without factor"), "{line}");
+}
+
+/// llama.cpp's granite then has no positions (perplexity 1237 where rotary embeddings give 886).
+#[test]
+fn a_granite_without_positions_is_not_run() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = Gguf::open(&Family::open("granite").path(Container::Gguf)).unwrap();
+    for (finetuned, runs) in [(true, true), (false, false)] {
+        let mut metadata = file.metadata().to_vec();
+        metadata.push(("granite.rope.scaling.finetuned".into(), Value::Bool(finetuned)));
+        let tensors = file.tensors().iter().map(|t| NewTensor {
+            name: t.name.clone(),
+            dtype: t.dtype,
+            dims: t.dims.clone(),
+        });
+        let layout = GgufLayout::new(3, 32, &metadata, tensors.collect()).unwrap();
+        let mut bytes = layout.header().to_vec();
+        for (old, new) in file.tensors().iter().zip(layout.tensors()) {
+            bytes.resize(new.offset as usize, 0);
+            bytes.extend(file.data(old));
+        }
+        bytes.resize(layout.file_bytes() as usize, 0);
+        let model = scratch.path().join("granite.gguf");
+        fs::write(&model, bytes).unwrap();
+        let ran = curmerge!("run", model, "-p", "a", "-n", "1");
+        if runs {
+            ran.done();
+        } else {
+            let line = ran.refusal();
+            assert!(line.contains("granite.rope.scaling.finetuned: is false"), "{line}");
+        }
+    }
+}
