@@ -20,3 +20,4 @@ pub use error::ChatError;
 pub use loss_mask::{MaskedTokens, tokenize};
 pub use message::Message;
 pub use template::ChatTemplate;
+pub use template_source::source_in_folder;

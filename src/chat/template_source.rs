@@ -13,8 +13,7 @@ use crate::tokenizer::Tokenizer;
 impl ChatTemplate {
     /// The template in the metadata of a GGUF file, if it has one. `tokenizer` is that of the same file.
     pub fn from_gguf(gguf: &Gguf, tokenizer: &Tokenizer) -> Option<Self> {
-        let source = gguf.get("tokenizer.chat_template").and_then(Value::as_str)?;
-        Some(Self::for_tokenizer(source.to_owned(), tokenizer))
+        Some(Self::for_tokenizer(source_in_gguf(gguf)?, tokenizer))
     }
 
     /// The template of a Hugging Face folder, if it has one: `chat_template.jinja`, or in
@@ -32,9 +31,18 @@ impl ChatTemplate {
     }
 }
 
-/// The template's own file takes precedence over the tokenizer's settings, which may hold several templates
-/// by name.
-fn source_in_folder(folder: Folder<'_>) -> Result<Option<String>> {
+/// The text of the chat template in the metadata of a GGUF file, if it has one.
+pub fn source_in_gguf(gguf: &Gguf) -> Option<String> {
+    gguf.get("tokenizer.chat_template").and_then(Value::as_str).map(str::to_owned)
+}
+
+/// The text of the chat template in a folder: of a model, or that a trainer saved beside an adapter. The
+/// template's own file takes precedence over the tokenizer's settings, which may hold several templates by
+/// name.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn source_in_folder(folder: Folder<'_>) -> Result<Option<String>> {
     if let Some(source) = folder.text(CHAT_TEMPLATE)? {
         return Ok(Some(source));
     }

@@ -8,8 +8,33 @@ use curmerge_formats::adapter::Adapter;
 use curmerge_formats::detect::{Container, detect};
 use curmerge_formats::gguf::{Gguf, Value};
 
+use crate::base::Base;
+use crate::base::folder::Folder;
+use crate::chat::source_in_folder;
+use crate::commands::report::terminal;
 use crate::lora::{Lora, peft};
 use crate::{Error, Result};
+
+/// Warns if a trainer saved another chat template beside an adapter than the base has: the output keeps the
+/// base's.
+pub(super) fn warn_of_template(base: &Base, adapter: &Path) -> Result<()> {
+    if !adapter.is_dir() {
+        return Ok(());
+    }
+    let own = source_in_folder(Folder::new(adapter))?;
+    // Line ends differ between files of one template.
+    let lines = |source: &str| source.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
+    let same =
+        own.is_none() || own.as_deref().map(lines) == base.chat_template_source()?.as_deref().map(lines);
+    if !same {
+        terminal::warn(&format!(
+            "{}: its chat template is not that of the base, which the output keeps; if the adapter was trained with its \
+             own, put that into the base's folder first",
+            terminal::plain(&adapter.to_string_lossy())
+        ));
+    }
+    Ok(())
+}
 
 /// Refuses what is known to be something else than curmerge's adapter, by what it is. A damaged adapter is
 /// left to its reader.

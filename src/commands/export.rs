@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::arguments::StorageArgs;
-use super::merged;
+use super::{adapter_kind, merged};
 use crate::base::{self, Base};
 use crate::commands::report::{progress, terminal};
 use crate::export::ollama::{self, Prompts};
@@ -51,6 +51,7 @@ pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
         false => Some(super::adapter_of(&base, &args.adapter, args.allow_other_base)?),
     };
     if args.format == Format::Ollama {
+        adapter_kind::warn_of_template(&base, &args.adapter)?;
         let _scratch = super::as_gguf(&mut base, &args.output)?;
         return match &adapter {
             Some(adapter) => for_ollama(args, &base, Source::Cur(adapter), json),

@@ -77,6 +77,7 @@ enum Opened {
 
 fn open(base: &Base, path: &Path) -> Result<Opened> {
     if Lora::is_lora(path) {
+        adapter_kind::warn_of_template(base, path)?;
         return Ok(Opened::Lora(Lora::open(path, base)?));
     }
     adapter_kind::refuse_others(path)?;

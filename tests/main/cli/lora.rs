@@ -154,6 +154,12 @@ fn a_lora_of_another_program_is_exported_as_our_own_is() {
         .done();
     let found = loss(&ollama.join("model.gguf"), None);
     assert!((found - right).abs() < 1e-4, "{found} for {right}");
+    // Trainers save a tokenizer and a template beside the adapter.
+    let merged = path("merged.gguf");
+    let said = |peft: &Path| curmerge!("merge", model, peft, "-o", merged).done().stderr;
+    assert!(!said(&peft).contains("chat template"));
+    fs::write(peft.join("chat_template.jinja"), "{{ messages }}").unwrap();
+    assert!(said(&peft).contains("again: its chat template is not that of the base"), "{}", said(&peft));
     let shown = curmerge!("inspect", peft, "--json").json();
     let tensors = shown["tensors"].as_array().unwrap();
     assert!(tensors.iter().any(|t| t["name"].as_str().unwrap().ends_with("q_proj.lora_A.weight")), "{shown}");
