@@ -118,13 +118,16 @@ fn lines(text: &str) -> Vec<(usize, Cow<'_, str>)> {
 /// The rows of a text that is one JSON value of several lines: an array of rows; an object that has one, as
 /// the key `data` in exports; or an object that is itself a row. `None` for other texts.
 fn whole(text: &str) -> Option<Vec<(usize, Cow<'_, str>)>> {
-    let located = |row: &'_ RawValue| {
-        // The row is a part of the text.
-        let offset = row.get().as_ptr() as usize - text.as_ptr() as usize;
-        text[..offset].matches('\n').count() + 1
-    };
     let rows = |array: Vec<&'_ RawValue>| -> Vec<(usize, String)> {
-        array.into_iter().map(|row| (located(row), row.get().to_owned())).collect()
+        // The rows are parts of the text, in its order.
+        let (mut from, mut line) = (0, 1);
+        let mut located = |row: &RawValue| {
+            let start = row.get().as_ptr() as usize - text.as_ptr() as usize;
+            line += text[from..start].matches('\n').count();
+            from = start;
+            (line, row.get().to_owned())
+        };
+        array.into_iter().map(&mut located).collect()
     };
     let owned = |rows: Vec<(usize, String)>| rows.into_iter().map(|(line, row)| (line, row.into())).collect();
     if let Ok(array) = serde_json::from_str::<Vec<&RawValue>>(text) {
@@ -134,8 +137,9 @@ fn whole(text: &str) -> Option<Vec<(usize, Cow<'_, str>)>> {
     if has_columns(object.keys().map(String::as_str)) {
         return Some(vec![(1, text.trim().to_owned().into())]);
     }
-    let mut arrays =
-        object.values().filter_map(|value| serde_json::from_str::<Vec<&RawValue>>(value.get()).ok());
+    let is_row = |row: &&RawValue| row.get().starts_with('{');
+    let arrays = object.values().filter_map(|value| serde_json::from_str::<Vec<&RawValue>>(value.get()).ok());
+    let mut arrays = arrays.filter(|array| array.first().is_some_and(is_row));
     match (arrays.next(), arrays.next()) {
         (Some(array), None) => Some(owned(rows(array))),
         _ => None,
