@@ -8,15 +8,8 @@ use serde_json::Value as Json;
 use super::folder::{CONFIG, Folder, SAFETENSORS_INDEX};
 use crate::{Error, Result};
 
-/// Quantization methods of `quantization_config.quant_method`, and what people call them.
-const METHODS: [(&str, &str); 6] = [
-    ("bitsandbytes", "bitsandbytes"),
-    ("gptq", "GPTQ"),
-    ("awq", "AWQ"),
-    ("fp8", "fp8"),
-    ("compressed-tensors", "compressed-tensors"),
-    ("mxfp4", "MXFP4"),
-];
+/// Values of `quantization_config.quant_method` that people write in other letters.
+const METHODS: [(&str, &str); 3] = [("gptq", "GPTQ"), ("awq", "AWQ"), ("mxfp4", "MXFP4")];
 
 const USE_THE_SOURCE: &str = "use the model that it was made from, or a GGUF file of it";
 

@@ -110,7 +110,7 @@ impl Renderer<'_> {
         let earlier = previous.map_or("", Turn::prefix);
         let (text, start) = match self.render(i, true) {
             Ok(before) if after.starts_with(&before) => (after.clone(), before.len()),
-            Ok(before) => self.rejoined(i, earlier.len(), &before, &after)?,
+            Ok(before) => self.rejoined(i, &before, &after)?,
             // Templates look at the first message even if there is none, or refuse messages that do not end
             // with a question.
             Err(error) => match self.without_context(i, earlier.len(), &after) {
@@ -129,14 +129,8 @@ impl Renderer<'_> {
     }
 
     /// The text and the start of a turn whose context the template renders differently once the turn is
-    /// added. Earlier turns end at `earlier`.
-    fn rejoined(
-        &self,
-        i: usize,
-        earlier: usize,
-        before: &str,
-        after: &str,
-    ) -> Result<(String, usize), ChatError> {
+    /// added.
+    fn rejoined(&self, i: usize, before: &str, after: &str) -> Result<(String, usize), ChatError> {
         let content = self.content_start(i, after);
         let own = after[..content].trim_end().len();
         // If the question and the text after it are the same, the model is asked in the context as it is
@@ -154,7 +148,7 @@ impl Renderer<'_> {
         // A conversation that begins with the assistant: what the template writes before the first message,
         // such as a default system message, is not in `before`, which has no message.
         if i == 0 {
-            let start = self.without_context(i, earlier, after);
+            let start = self.without_context(i, 0, after);
             return start
                 .map(|start| (after.to_owned(), start))
                 .ok_or(ChatError::RewritesContext { message: i });

@@ -99,7 +99,9 @@ fn yarn(base: &Base, gguf: Option<&Gguf>, rope: &Rope) -> Result<Map<String, Jso
     let number = |key: &str| value(key).and_then(Value::as_f64);
     let refuse =
         |key: String, problem: String| Err(Error::input(base.path(), key, problem, "use the model as it is"));
-    if value("rope.scaling.type").and_then(Value::as_str) != Some(YARN) {
+    // Another key may ask for what no class of transformers does, whatever the scaling.
+    let is_yarn = value("rope.scaling.type").and_then(Value::as_str) == Some(YARN);
+    if !is_yarn || key != name("rope.scaling.type") {
         return refuse(key, problem);
     }
     let Some(factor) = number("rope.scaling.factor") else {

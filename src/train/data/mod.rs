@@ -205,17 +205,15 @@ impl Dataset {
             if !begun && !rows::is_json_lines(path, line) {
                 return first_of_whole(path, tokenizer, template, options);
             }
-            begun = true;
             let record = match records::record(path, number, line.strip_suffix('\n').unwrap_or(line)) {
                 Ok(row) => row.record,
                 // One value of several lines begins like a damaged line.
-                Err(_) if number == 1 => return first_of_whole(path, tokenizer, template, options),
+                Err(_) if !begun => return first_of_whole(path, tokenizer, template, options),
                 Err(error) => return Err(error),
             };
-            let made =
-                examples(record, tokenizer, template, options).map_err(|problem| problem.at(path, number))?;
-            let found = made.into_iter().find_map(|(example, cut)| Some((learnable(example)?, cut)));
-            if let Some(found) = found {
+            begun = true;
+            let found = first_of(record, tokenizer, template, options);
+            if let Some(found) = found.map_err(|problem| problem.at(path, number))? {
                 return Ok(found);
             }
         }
@@ -266,13 +264,23 @@ fn first_of_whole(
     };
     for (line, text) in rows {
         let record = records::record(path, line, &text)?.record;
-        let made =
-            examples(record, tokenizer, template, options).map_err(|problem| problem.at(path, line))?;
-        if let Some(found) = made.into_iter().find_map(|(example, cut)| Some((learnable(example)?, cut))) {
+        let found = first_of(record, tokenizer, template, options);
+        if let Some(found) = found.map_err(|problem| problem.at(path, line))? {
             return Ok(found);
         }
     }
     Err(nothing_to_learn(path))
+}
+
+/// The first example of a record that has a target, and whether it was cut short.
+fn first_of(
+    record: Record,
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    options: &DataOptions,
+) -> Result<Option<(Example, bool)>, Problem> {
+    let made = examples(record, tokenizer, template, options)?;
+    Ok(made.into_iter().find_map(|(example, cut)| Some((learnable(example)?, cut))))
 }
 
 /// The first window of a plain text.

@@ -26,7 +26,7 @@ pub(super) enum Content<'t> {
 }
 
 /// The column names that make a file a table, a line JSON lines, or a row an example.
-pub(super) const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 12] = [
     "text",
     "prompt",
     "completion",
@@ -118,32 +118,32 @@ fn lines(text: &str) -> Vec<(usize, Cow<'_, str>)> {
 /// The rows of a text that is one JSON value of several lines: an array of rows; an object that has one, as
 /// the key `data` in exports; or an object that is itself a row. `None` for other texts.
 fn whole(text: &str) -> Option<Vec<(usize, Cow<'_, str>)>> {
-    let rows = |array: Vec<&'_ RawValue>| -> Vec<(usize, String)> {
-        // The rows are parts of the text, in its order.
-        let (mut from, mut line) = (0, 1);
-        let mut located = |row: &RawValue| {
-            let start = row.get().as_ptr() as usize - text.as_ptr() as usize;
-            line += text[from..start].matches('\n').count();
-            from = start;
-            (line, row.get().to_owned())
-        };
-        array.into_iter().map(&mut located).collect()
-    };
-    let owned = |rows: Vec<(usize, String)>| rows.into_iter().map(|(line, row)| (line, row.into())).collect();
-    if let Ok(array) = serde_json::from_str::<Vec<&RawValue>>(text) {
-        return Some(owned(rows(array)));
+    if let Ok(array) = serde_json::from_str(text) {
+        return Some(located(text, array));
     }
     let object = object(text)?;
     if has_columns(object.keys().map(String::as_str)) {
-        return Some(vec![(1, text.trim().to_owned().into())]);
+        return Some(vec![(1, text.trim().into())]);
     }
     let is_row = |row: &&RawValue| row.get().starts_with('{');
     let arrays = object.values().filter_map(|value| serde_json::from_str::<Vec<&RawValue>>(value.get()).ok());
     let mut arrays = arrays.filter(|array| array.first().is_some_and(is_row));
     match (arrays.next(), arrays.next()) {
-        (Some(array), None) => Some(owned(rows(array))),
+        (Some(array), None) => Some(located(text, array)),
         _ => None,
     }
+}
+
+/// The lines of these parts of a text, which are in its order.
+fn located<'t>(text: &'t str, rows: Vec<&'t RawValue>) -> Vec<(usize, Cow<'t, str>)> {
+    let (mut from, mut line) = (0, 1);
+    let mut with_line = |row: &'t RawValue| {
+        let start = row.get().as_ptr() as usize - text.as_ptr() as usize;
+        line += text[from..start].matches('\n').count();
+        from = start;
+        (line, row.get().into())
+    };
+    rows.into_iter().map(&mut with_line).collect()
 }
 
 /// What separates the columns, if the file is a table: by its ending, or because the first line names columns

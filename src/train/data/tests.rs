@@ -361,3 +361,23 @@ fn a_turn_of_weight_0_is_context() {
     let line = read_chat(&row("", r#", "weight": 0.5"#), &tokenizer, CHATML).unwrap_err();
     assert!(line.contains("\"messages\"[3].weight is 0.5, and must be 0 or 1"), "{line}");
 }
+
+#[test]
+fn the_first_example_is_that_of_the_whole_file_in_every_form() {
+    let tokenizer = byte_level(false);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("d.json");
+    let options = DataOptions { max_seq_len: 64, append_eos: true };
+    for text in [
+        "\n{\n\"text\": \"ab\"\n}",
+        "[{\"text\": \"ab\"}]",
+        "\n{\"text\": \"ab\"}\n{\"text\": \"c\"}",
+        "{\"rows\": [{\"text\": \"ab\"}]}",
+    ] {
+        fs::write(&path, text).unwrap();
+        let all = Dataset::read(&path, &tokenizer, None, &options).unwrap();
+        let (first, cut) = Dataset::first(&path, &tokenizer, None, &options).unwrap();
+        assert_eq!((&first, cut), (&all.examples[0], false), "{text}");
+        assert_eq!(shown(&first, &tokenizer), "a[b<|im_end|>]");
+    }
+}

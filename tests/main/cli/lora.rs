@@ -255,38 +255,17 @@ fn parts_of_fused_matrices_train_and_load_as_one() {
         let base = family.path(Container::Gguf);
         let data = folder.path().join("data.jsonl");
         fs::write(&data, "{\"text\": \"the small bird eats fish near the water\"}\n".repeat(8)).unwrap();
+        let train = |out: &Path, more: &str| {
+            let [base, data, out] = [&base, &data, out].map(|path| path.to_str().unwrap());
+            let words =
+                ["build", base, "--data", data, "--valid", data, "-o", out, "--force", "--precision", "f32"];
+            let words = words.into_iter().chain(["--json"]).chain(more.split(' '));
+            last_validation(&run(&words.map(OsStr::new).collect::<Vec<_>>()).json())
+        };
         let losses = ["peft", "lora.gguf"].map(|name| {
             let out = folder.path().join(name);
-            let answer = curmerge!(
-                "build",
-                base,
-                "--data",
-                data,
-                "--valid",
-                data,
-                "-o",
-                out,
-                "--method",
-                "lora",
-                "--targets",
-                "all",
-                "--rank",
-                "3",
-                "--alpha",
-                "5",
-                "--lr",
-                "0.02",
-                "--epochs",
-                "3",
-                "--force",
-                "--shrink",
-                "1",
-                "--precision",
-                "f32",
-                "--json"
-            )
-            .json();
-            let right = last_validation(&answer);
+            let lora = "--method lora --targets all --rank 3 --alpha 5 --lr 0.02 --epochs 3 --shrink 1";
+            let right = train(&out, lora);
             let found = curmerge!("eval", base, "--data", data, "--adapter", out, "--json").json();
             let found = found["loss"].as_f64().unwrap();
             assert!((found - right).abs() < 1e-4, "{name}: {found} for {right}");
@@ -296,30 +275,9 @@ fn parts_of_fused_matrices_train_and_load_as_one() {
             if name == "peft" {
                 // Trained further, the parts of a fused matrix keep their rank.
                 let further = folder.path().join("further");
-                let answer = curmerge!(
-                    "build",
-                    base,
-                    "--data",
-                    data,
-                    "--valid",
-                    data,
-                    "-o",
-                    further,
-                    "--init",
-                    out,
-                    "--max-steps",
-                    "1",
-                    "--lr",
-                    "1e-30",
-                    "--force",
-                    "--protect",
-                    "none",
-                    "--precision",
-                    "f32",
-                    "--json"
-                )
-                .json();
-                let found = last_validation(&answer);
+                let still =
+                    format!("--init {} --max-steps 1 --lr 1e-30 --protect none", out.to_str().unwrap());
+                let found = train(&further, &still);
                 assert!((found - right).abs() < 1e-6, "{name}: {found} for {right}");
                 assert_eq!(size(&further).unwrap(), size(&out).unwrap());
             }
