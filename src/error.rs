@@ -131,6 +131,12 @@ pub enum Error {
         /// Steps done before.
         steps: u64,
     },
+    /// A result of the model is NaN or infinite.
+    #[error("{quantity} is not a finite number; check the weights of the model and its adapter")]
+    NotFinite {
+        /// The result, with its article.
+        quantity: &'static str,
+    },
     /// The operating system refused a file operation.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {

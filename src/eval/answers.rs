@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::Result;
 use crate::kernels::Real;
 use crate::model::Transformer;
 use crate::tokenizer::Tokenizer;
@@ -34,13 +35,16 @@ pub struct Answer {
 ///
 /// For a model with LongRoPE or learned positions, call [`Transformer::for_context`] with the length of the
 /// longest prompt and answer first; it says what happens otherwise. Other models need no call.
+///
+/// # Errors
+/// [`Error::NotFinite`](crate::Error::NotFinite).
 pub fn answers<T: Real>(
     model: &Transformer<'_, T>,
     tokenizer: &Tokenizer,
     questions: &[Question],
     max_tokens: usize,
     mut progress: impl FnMut(usize, usize),
-) -> Answers {
+) -> Result<Answers> {
     let mut answers = vec![Answer { text: String::new(), right: false }; questions.len()];
     let mut done = 0;
     for group in groups(questions, max_tokens) {
@@ -50,7 +54,7 @@ pub fn answers<T: Real>(
         let written = model.continue_greedily(&prompts, max_tokens, |tokens| {
             tokens.last().is_some_and(|&token| tokenizer.is_end(token))
                 || tokenizer.decode(tokens).trim_start().contains('\n')
-        });
+        })?;
         for (&i, mut tokens) in group.iter().zip(written) {
             tokens.pop_if(|token| tokenizer.is_end(*token));
             let text =
@@ -61,7 +65,7 @@ pub fn answers<T: Real>(
         progress(done, questions.len());
     }
     let right = answers.iter().filter(|answer| answer.right).count();
-    Answers { exact_match: right as f64 / questions.len() as f64, answers }
+    Ok(Answers { exact_match: right as f64 / questions.len() as f64, answers })
 }
 
 /// The numbers of the questions that are asked together: those with prompts of about one length.

@@ -1,10 +1,11 @@
 //! Autoregressive decoding with a KV cache.
 
-use ndarray::{Array1, Array2, Axis, s};
+use ndarray::{Array1, Array2, ArrayView1, Axis, s};
 
 use super::attention::{self, SequenceRows};
 use super::transformer::Transformer;
 use crate::kernels::Real;
+use crate::{Error, Result};
 
 /// A sequence that a model extends token by token.
 #[derive(Debug)]
@@ -34,7 +35,10 @@ impl<'m, 'a, T: Real> Generator<'m, 'a, T> {
     }
 
     /// Appends these tokens (at least one); returns the logits `[vocab]` of the next token.
-    pub fn read(&mut self, tokens: &[u32]) -> Array1<T> {
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`].
+    pub fn read(&mut self, tokens: &[u32]) -> Result<Array1<T>> {
         let model = self.model;
         let total = self.length + tokens.len();
         let positions: Vec<usize> = (self.length..total).collect();
@@ -56,6 +60,16 @@ impl<'m, 'a, T: Real> Generator<'m, 'a, T> {
         }
         self.length = total;
         let last = model.output_norm.forward(x.slice(s![-1.., ..]));
-        model.head.logits(last.view()).row(0).to_owned()
+        let logits = model.head.logits(last.view()).row(0).to_owned();
+        check(logits.view())?;
+        Ok(logits)
+    }
+}
+
+/// Refuses logits that give no probabilities.
+pub(super) fn check<T: Real>(logits: ArrayView1<'_, T>) -> Result<()> {
+    match logits.iter().all(|logit| logit.is_finite()) {
+        true => Ok(()),
+        false => Err(Error::NotFinite { quantity: "a logit" }),
     }
 }

@@ -6,9 +6,11 @@ use ndarray::{Array2, Axis, s};
 use rand_chacha::ChaCha20Rng;
 
 use super::attention::{self, SequenceRows};
+use super::generate::check;
 use super::lm_head::PackedHead;
 use super::sampler::likeliest;
 use super::transformer::Transformer;
+use crate::Result;
 use crate::kernels::Real;
 use crate::kernels::random::uniform;
 
@@ -96,17 +98,21 @@ impl<T: Real> Transformer<'_, T> {
     /// The likeliest continuation of each of `prompts` (at least one token each), without the prompt: at most
     /// `max_tokens` tokens. It ends earlier where `is_complete` accepts what is written, which is at
     /// least one token. All sequences pass through the model together, a token of each at a time.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`](crate::Error::NotFinite).
     pub fn continue_greedily(
         &self,
         prompts: &[Vec<u32>],
         max_tokens: usize,
         is_complete: impl Fn(&[u32]) -> bool,
-    ) -> Vec<Vec<u32>> {
+    ) -> Result<Vec<Vec<u32>>> {
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let mut texts = GrowingTexts::new(self, prompts, longest + max_tokens);
         texts.close(|_, _| max_tokens == 0);
         while let Some(hidden) = texts.read() {
             let logits = self.head.logits(hidden.view());
+            logits.rows().into_iter().try_for_each(check)?;
             let tokens: Vec<u32> = logits.rows().into_iter().map(|row| likeliest(row.iter())).collect();
             texts.push(&tokens);
             texts.close(|i, text| {
@@ -116,7 +122,7 @@ impl<T: Real> Transformer<'_, T> {
         }
         let written =
             texts.texts.into_iter().zip(prompts).map(|(mut text, prompt)| text.split_off(prompt.len()));
-        written.collect()
+        Ok(written.collect())
     }
 }
 

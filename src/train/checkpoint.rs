@@ -2,7 +2,7 @@
 //!
 //! It is a safetensors file like the adapter. Each trained matrix has, under its target's canonical name
 //! (with `.lora_a`, `.lora_b` or `.lora_u` for a LoRA), F32 tensors of its shape, here called U: `NAME.u`
-//! (not shrunk), `NAME.mean` and `NAME.square` (AdamW's) and, with patience, `NAME.best` (U at the best
+//! (not shrunk), `NAME.mean` and `NAME.square` (AdamW's) and, once validated, `NAME.best` (U at the best
 //! validation). The metadata hold `format`, `version` and JSON texts: `progress`, `settings` and `base` (what
 //! the resuming run must have in common with this one) and `digests` (the SHA-256 of each tensor, so that an
 //! error names the damaged one). `sha256` is that of the whole file. The initial U is not in it: it follows

@@ -28,7 +28,7 @@ mod trainer;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::Result;
+use crate::{Error, Result};
 pub use loss::mean_loss;
 pub use observer::{Event, Observer, Step, Validation};
 pub use options::TrainOptions;
@@ -70,7 +70,7 @@ pub use trainer::Trainer;
 /// ```
 ///
 /// # Errors
-/// [`Error::Diverged`](crate::Error::Diverged); a checkpoint that an observer cannot save; the file of hidden
+/// [`Error::Diverged`] before a validation, after which the matrices of the best one are kept; a checkpoint that an observer cannot save; the file of hidden
 /// states.
 pub fn train(
     mut trainer: Trainer<'_, '_>,
@@ -85,10 +85,12 @@ pub fn train(
         if stopped {
             break;
         }
-        match trainer.advance()? {
-            Some(Event::Step(step)) => observer.step(&step),
-            Some(Event::Validation(validation)) => observer.validation(&validation),
-            None => break,
+        match trainer.advance() {
+            Ok(Some(Event::Step(step))) => observer.step(&step),
+            Ok(Some(Event::Validation(validation))) => observer.validation(&validation),
+            Ok(None) => break,
+            Err(error @ Error::Diverged { .. }) => return trainer.finish_diverged().ok_or(error),
+            Err(error) => return Err(error),
         }
     }
     Ok(trainer.finish())

@@ -19,6 +19,11 @@ pub enum End {
     /// [`Trainer::state`](super::Trainer::state) before `finish`, which drops it, or keep the one given to
     /// [`Observer::checkpoint`](super::Observer::checkpoint).
     Stopped,
+    /// Because the loss or a gradient was no longer a number.
+    Diverged,
+    /// Like `Planned` or `Patience`, but the validation loss of what would be kept is above that before the
+    /// first step.
+    Worse,
 }
 
 /// What a run did.
@@ -30,12 +35,17 @@ pub struct TrainReport {
     pub planned_steps: u64,
     /// Every loss, including those of the runs that this one resumed.
     pub progress: Progress,
-    /// Number of steps after which the model had the matrices that it has now. With patience and at least one
-    /// validation, those of the best validation, however the run ended; else all steps.
+    /// Number of steps after which the model had the matrices that it has now: those of the best validation
+    /// with patience or if the run [failed](Self::failed), else all steps.
     pub kept_steps: u64,
 }
 
 impl TrainReport {
+    /// Whether the run taught nothing.
+    pub fn failed(&self) -> bool {
+        matches!(self.end, End::Diverged | End::Worse)
+    }
+
     /// Mean training loss of the last few steps up to the kept one, before U is shrunk; 0 without steps.
     pub fn loss(&self) -> f64 {
         recent(self.kept_losses())

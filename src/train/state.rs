@@ -12,6 +12,9 @@ pub struct Progress {
     pub tokens: u64,
     /// Mean training loss of each step, nats a target token.
     pub losses: Vec<f64>,
+    /// The validation loss before the first step.
+    #[serde(default)]
+    pub initial_validation: Option<f64>,
     /// Steps done and the validation loss after them, with U shrunk, nats a target token.
     pub validation: Vec<(u64, f64)>,
 }
@@ -37,7 +40,7 @@ pub struct State {
     pub matrices: Vec<Array2<f32>>,
     /// The optimizer's running means.
     pub adam: AdamW,
-    /// The matrices U of the best validation, not shrunk; only with patience.
+    /// The matrices U of the best validation after a step, not shrunk.
     pub best: Option<Vec<Array2<f32>>>,
 }
 

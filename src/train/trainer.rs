@@ -10,10 +10,15 @@ use super::frozen_cache::FrozenCache;
 use super::loss::{loss_and_gradients, mean_loss_cached};
 use super::report::recent;
 use super::schedule::Schedule;
-use super::{End, Event, Penalty, State, Step, TrainOptions, TrainReport, Validation, optimizer, patience};
+use super::{
+    End, Event, Penalty, Progress, State, Step, TrainOptions, TrainReport, Validation, optimizer, patience,
+};
 use crate::model::Transformer;
 use crate::{Error, Result};
 
+/// By what share a validation loss must rise before a run counts as worse than none. A step of next to no
+/// length moves it too.
+const LEAST_RISE: f64 = 1e-3;
 /// Share of a run's steps that warm up.
 const WARMUP_SHARE: f64 = 0.1;
 
@@ -128,7 +133,7 @@ impl<'t, 'b> Trainer<'t, 'b> {
             resumed_at: state.progress.steps(),
             state,
             cache: cache(model, Some(data).filter(|_| steps > steps_of_epoch))?,
-            valid_cache: cache(model, valid.filter(|_| steps > validate_every))?,
+            valid_cache: cache(model, valid)?,
             order: None,
             model,
             data,
@@ -165,11 +170,15 @@ impl<'t, 'b> Trainer<'t, 'b> {
 
     /// Whether a validation comes before the next step.
     pub fn validation_is_due(&self) -> bool {
-        let done = self.state.progress.steps();
+        let progress = &self.state.progress;
         self.valid.is_some()
-            && done > 0
-            && (done.is_multiple_of(self.validate_every) || done == self.schedule.steps)
-            && self.state.progress.validated() != Some(done)
+            && match progress.steps() {
+                0 => progress.initial_validation.is_none(),
+                done => {
+                    (done.is_multiple_of(self.validate_every) || done == self.schedule.steps)
+                        && progress.validated() != Some(done)
+                }
+            }
     }
 
     /// Whether the state is to be saved before the next step. A due validation comes first.
@@ -209,9 +218,14 @@ impl<'t, 'b> Trainer<'t, 'b> {
         if !loss.is_finite() {
             return Err(Error::Diverged { steps: done });
         }
-        self.state.progress.validation.push((done, loss));
-        if self.options.patience.is_some() && patience::is_best(&self.state.progress.validation) {
-            self.state.best = Some(self.state.matrices.clone());
+        let progress = &mut self.state.progress;
+        if done == 0 {
+            progress.initial_validation = Some(loss);
+        } else {
+            progress.validation.push((done, loss));
+            if patience::is_best(&progress.validation) {
+                self.state.best = Some(self.state.matrices.clone());
+            }
         }
         let epoch = done as f64 / self.steps_of_epoch as f64;
         Ok(Validation { done, epoch, loss, seconds: start.elapsed().as_secs_f64() })
@@ -274,18 +288,36 @@ impl<'t, 'b> Trainer<'t, 'b> {
     }
 
     /// Ends the run, whether or not steps are left, and leaves the model with the matrices to keep, with what
-    /// they gained shrunk. Without patience, or before the first validation, these are the last ones. With
-    /// patience they are those of the best validation, even if the run is stopped steps later:
+    /// they gained shrunk. These are the last ones, or those of the best validation: with patience, even if
+    /// the run is stopped steps later, and if the run [failed](TrainReport::failed).
     /// [`TrainReport::kept_steps`] says after which step. The last ones are then in the state alone.
     ///
     /// The state is dropped. To resume a stopped run, clone [`Self::state`] before the call, or keep the
     /// state that was given to [`Observer::checkpoint`](super::Observer::checkpoint).
     pub fn finish(self) -> TrainReport {
         let end = self.end().unwrap_or(End::Stopped);
-        let best = self.state.best.as_ref().zip(patience::best(&self.state.progress.validation));
-        let (kept, kept_steps) = match best {
-            Some((matrices, (steps, _))) => (matrices, steps),
-            None => (&self.state.matrices, self.state.progress.steps()),
+        self.finish_as(end)
+    }
+
+    /// Ends a run whose last step or validation failed as [`Error::Diverged`], and keeps the matrices of the
+    /// best validation. `None` if no step was validated before.
+    pub fn finish_diverged(self) -> Option<TrainReport> {
+        self.state.best.is_some().then(|| self.finish_as(End::Diverged))
+    }
+
+    fn finish_as(self, end: End) -> TrainReport {
+        let Progress { validation, initial_validation, .. } = &self.state.progress;
+        let steps = self.state.progress.steps();
+        let best = patience::best(validation);
+        let last = validation.last().copied().filter(|(validated, _)| *validated == steps);
+        let planned = if self.options.patience.is_some() { best } else { last };
+        let risen = |((_, loss), initial): ((u64, f64), f64)| loss > initial * (1.0 + LEAST_RISE);
+        let worse = planned.zip(*initial_validation).is_some_and(risen);
+        let end = if worse && matches!(end, End::Planned | End::Patience) { End::Worse } else { end };
+        let keeps_best = self.options.patience.is_some() || matches!(end, End::Diverged | End::Worse);
+        let (kept, kept_steps) = match self.state.best.as_ref().zip(best) {
+            Some((matrices, (steps, _))) if keeps_best => (matrices, steps),
+            _ => (&self.state.matrices, steps),
         };
         set_shrunk(self.model, kept, &self.initial, self.options.shrink);
         let planned_steps = self.schedule.steps;
@@ -379,9 +411,9 @@ mod tests {
                 Event::Step(_) => "s",
                 Event::Validation(_) => "v",
             };
-            assert_eq!(trainer.end().is_some(), events == "ssvsv", "{events}");
+            assert_eq!(trainer.end().is_some(), events == "vssvsv", "{events}");
         }
-        assert_eq!(events, "ssvsv");
+        assert_eq!(events, "vssvsv");
         assert!(trainer.step().unwrap_err().to_string().contains("no step after 3"));
         assert_eq!(trainer.finish().end, End::Planned);
     }
@@ -422,5 +454,32 @@ mod tests {
         assert_eq!((report.end, report.progress.steps()), (End::Stopped, 4));
         let best = patience::best(&report.progress.validation).unwrap();
         assert_eq!((report.kept_steps, report.kept_validation()), (best.0, Some(best.1)));
+    }
+    #[test]
+    fn a_run_that_ends_worse_than_it_began_keeps_the_best_validation() {
+        let (base, data) = demo();
+        let mut model = attached(&base);
+        let options = TrainOptions {
+            max_steps: Some(4),
+            batch_size: 2,
+            learning_rate: 10.0,
+            valid_every: Some(1),
+            ..Default::default()
+        };
+        let trainer = Trainer::new(&mut model, &data, Some(&data), &options).unwrap();
+        let report = train(trainer, &AtomicBool::new(false), &mut Vec::new()).unwrap();
+        let initial = report.progress.initial_validation.unwrap();
+        assert!(report.progress.validation.last().unwrap().1 > initial);
+        assert!(report.end == End::Worse && report.failed());
+        let (steps, loss) = patience::best(&report.progress.validation).unwrap();
+        assert_eq!((report.kept_steps, report.kept_validation()), (steps, Some(loss)));
+        // A rate that no number survives.
+        let mut model = attached(&base);
+        let options = TrainOptions { learning_rate: 1e30, ..options };
+        let trainer = Trainer::new(&mut model, &data, Some(&data), &options).unwrap();
+        match train(trainer, &AtomicBool::new(false), &mut Vec::new()) {
+            Ok(report) => assert_eq!(report.end, End::Diverged),
+            Err(error) => assert!(matches!(error, Error::Diverged { .. }), "{error}"),
+        }
     }
 }

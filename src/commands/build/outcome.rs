@@ -9,7 +9,7 @@ use super::measured::Measured;
 use super::method::Trainee;
 use super::output::Output;
 use crate::train::data::Dataset;
-use crate::train::{End, TrainReport};
+use crate::train::{End, Progress, TrainReport};
 use crate::{Error, Result};
 
 /// What a run did.
@@ -54,6 +54,8 @@ impl Outcome<'_> {
                 End::Planned => "planned",
                 End::Patience => "patience",
                 End::Stopped => "stopped",
+                End::Diverged => "diverged",
+                End::Worse => "worse",
             },
             "checkpoint": self.checkpoint,
             "examples": data.examples.len(),
@@ -63,6 +65,7 @@ impl Outcome<'_> {
             "tokens_per_s": self.tokens_per_s(),
             "loss": report.loss(),
             "losses": report.progress.losses,
+            "initial_validation": report.progress.initial_validation,
             "validation": validation.collect::<Vec<_>>(),
             "trained_numbers": self.trainee.trained_numbers(),
             "limit_factor": self.limit,
@@ -72,6 +75,33 @@ impl Outcome<'_> {
             measured.json(fields);
         }
         json
+    }
+
+    /// The error of a run that taught nothing. What is best of it is kept.
+    ///
+    /// # Errors
+    /// That error.
+    pub(super) fn check(&self) -> Result<()> {
+        let Progress { initial_validation, validation, .. } = &self.report.progress;
+        let Some((initial, (_, last))) = initial_validation.zip(validation.last().copied()) else {
+            return Ok(());
+        };
+        let problem = match self.report.end {
+            End::Diverged => format!(
+                "the loss was no longer a number after {} steps (held-out loss before training {initial:.4})",
+                self.report.progress.steps()
+            ),
+            End::Worse => {
+                format!("the held-out loss was {initial:.4} before training, and {last:.4} at the end")
+            }
+            End::Planned | End::Patience | End::Stopped => return Ok(()),
+        };
+        let best = self.report.kept_validation().unwrap_or(last);
+        let kept = self.report.kept_steps;
+        let help = format!(
+            "it has the best matrices, those after step {kept} (loss {best:.4}): train anew with a lower --lr"
+        );
+        Err(Error::file(self.output.path(), problem, help))
     }
 
     /// For a terminal. U was multiplied by `shrink`.
@@ -88,7 +118,10 @@ impl Outcome<'_> {
                 let why = "the loss on --valid no longer improved";
                 text += &format!("ended    at step {steps} of {planned}: {why}\n");
             }
-            End::Planned => {}
+            End::Diverged => {
+                text += &format!("ended    at step {steps} of {planned}: the loss was no longer a number\n");
+            }
+            End::Planned | End::Worse => {}
         }
         let (trained, rate) = (steps - self.resumed_at.unwrap_or(0), self.tokens_per_s());
         text += &format!("trained  {trained} steps in {seconds:.0} s, {rate:.0} tokens/s\n");
@@ -96,6 +129,9 @@ impl Outcome<'_> {
             let before = if shrink == 1.0 { "" } else { ", before --shrink" };
             let last = report.loss();
             text += &format!("loss     {first:.4} at first, {last:.4} over the last steps{before}\n");
+        }
+        if let Some(loss) = report.progress.initial_validation {
+            text += &format!("valid    {loss:.4} before the first step\n");
         }
         for (steps, loss) in &report.progress.validation {
             text += &format!("valid    {loss:.4} after {steps} steps\n");

@@ -72,6 +72,7 @@ impl Observer for TrainingProgress {
 
     fn validation(&mut self, validation: &Validation) {
         let Validation { done, loss, .. } = validation;
-        self.bar.println(format!("validation loss {loss:.4} after {done} steps"));
+        let when = if *done == 0 { "before training".into() } else { format!("after {done} steps") };
+        self.bar.println(format!("validation loss {loss:.4} {when}"));
     }
 }

@@ -117,10 +117,10 @@ fn token_by_token_gives_the_logits_of_one_pass() {
         batch.predict(tokens.len() - 1, 0);
         let whole = model.logits(&batch).row(0).to_owned();
         let mut generator = Generator::new(&model);
-        generator.read(&tokens[..13]);
-        let mut last = generator.read(&tokens[13..14]);
+        generator.read(&tokens[..13]).unwrap();
+        let mut last = generator.read(&tokens[13..14]).unwrap();
         for token in &tokens[14..] {
-            last = generator.read(&[*token]);
+            last = generator.read(&[*token]).unwrap();
         }
         for (a, b) in last.iter().zip(&whole) {
             assert!((a - b).abs() < 1e-11 * b.abs().max(1.0), "{name}: {a} {b}");

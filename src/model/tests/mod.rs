@@ -258,10 +258,10 @@ fn token_by_token_gives_the_logits_of_one_pass() {
         batch.predict(first + tokens.len() - 1, 0);
         let whole = model.logits(&batch).row(0).to_owned();
         let mut generator = Generator::new(&model);
-        generator.read(&tokens[..3]);
-        let mut last = generator.read(&tokens[3..4]);
+        generator.read(&tokens[..3]).unwrap();
+        let mut last = generator.read(&tokens[3..4]).unwrap();
         for token in &tokens[4..] {
-            last = generator.read(&[*token]);
+            last = generator.read(&[*token]).unwrap();
         }
         assert_eq!(generator.len(), tokens.len());
         for (a, b) in last.iter().zip(&whole) {

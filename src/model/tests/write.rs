@@ -59,7 +59,7 @@ fn texts_written_together_are_those_written_alone() {
                     assert_eq!(text[end], given[place]);
                     continue;
                 }
-                let logits = Generator::new(&model).read(&text[..end]);
+                let logits = Generator::new(&model).read(&text[..end]).unwrap();
                 let point = (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
                 assert_eq!(text[end], sampled(&logits.to_vec(), point), "token {end} of text {i}");
             }
@@ -75,7 +75,7 @@ fn answers_written_together_are_those_written_alone() {
         let alone = |prompt: &[u32], complete: &dyn Fn(&[u32]) -> bool| {
             let mut text = prompt.to_vec();
             while text.len() < prompt.len() + 9 {
-                let logits = Generator::new(&model).read(&text).to_vec();
+                let logits = Generator::new(&model).read(&text).unwrap().to_vec();
                 let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
                 text.push(best as u32);
                 if complete(&text[prompt.len()..]) {
@@ -86,15 +86,15 @@ fn answers_written_together_are_those_written_alone() {
         };
         let whole = |_: &[u32]| false;
         let full: Vec<Vec<u32>> = prompts.iter().map(|prompt| alone(prompt, &whole)).collect();
-        assert_eq!(model.continue_greedily(&prompts, 9, whole), full);
+        assert_eq!(model.continue_greedily(&prompts, 9, whole).unwrap(), full);
         // Tokens that some of the texts reach early, others late.
         let ends: Vec<u32> = full.iter().enumerate().map(|(i, text)| text[2 * i]).collect();
         let complete = |written: &[u32]| ends.contains(written.last().unwrap());
         let answers: Vec<Vec<u32>> = prompts.iter().map(|prompt| alone(prompt, &complete)).collect();
         assert!(answers.iter().any(|answer| answer.len() < 9), "{answers:?}");
-        assert_eq!(model.continue_greedily(&prompts, 9, complete), answers);
-        assert_eq!(model.continue_greedily(&[], 9, whole), Vec::<Vec<u32>>::new());
-        let none = model.continue_greedily(&prompts, 0, whole);
+        assert_eq!(model.continue_greedily(&prompts, 9, complete).unwrap(), answers);
+        assert_eq!(model.continue_greedily(&[], 9, whole).unwrap(), Vec::<Vec<u32>>::new());
+        let none = model.continue_greedily(&prompts, 0, whole).unwrap();
         assert!(none.iter().all(Vec::is_empty), "{none:?}");
     });
 }

@@ -391,13 +391,15 @@ fn metrics_and_events_are_complete() {
     let tokens: u64 = steps.iter().map(|line| line["tokens"].as_u64().unwrap()).sum();
     assert_eq!(answer["tokens"], tokens);
     let found: Vec<_> = validations.iter().map(|line| (&line["step"], &line["valid_loss"])).collect();
-    let reported = answer["validation"].as_array().unwrap();
-    assert_eq!(found, reported.iter().map(|entry| (&entry["steps"], &entry["loss"])).collect::<Vec<_>>());
+    let (start, reported) = (Value::from(0), answer["validation"].as_array().unwrap());
+    let initial = std::iter::once((&start, &answer["initial_validation"]));
+    let reported = initial.chain(reported.iter().map(|entry| (&entry["steps"], &entry["loss"])));
+    assert_eq!(found, reported.collect::<Vec<_>>());
 
     let files: Vec<PathBuf> = fs::read_dir(&events).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(files.len(), 1);
     assert!(files[0].to_str().unwrap().contains("events.out.tfevents."));
-    assert_eq!(records(&files[0]), 2 + 12 + 2);
+    assert_eq!(records(&files[0]), 2 + 12 + 3);
 
     // A log replaces neither an input nor the adapter.
     for path in [run.path("train.jsonl"), run.path("adapter.st")] {

@@ -10,6 +10,7 @@ mod hostile;
 mod inspected;
 mod interrupted;
 mod lora;
+mod not_finite;
 mod ollama;
 mod onnx;
 mod protected;
