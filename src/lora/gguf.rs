@@ -6,7 +6,7 @@ use std::path::Path;
 
 use curmerge_formats::gguf::{Gguf, Value};
 
-use super::{File, Lora, Pairs, Stored, Target};
+use super::{File, Lora, Pairs, Stored, Target, TrainedOn, experts};
 use crate::base::{Base, RowOrder};
 use crate::{Error, Result};
 
@@ -52,6 +52,20 @@ pub(super) fn open(path: &Path, base: &Base) -> Result<Lora> {
             return Err(Error::input(path, place, problem, "only adapters of these can be merged"));
         };
         let place = tensor.offset..tensor.offset + tensor.bytes;
+        if let [experts, rows, cols] = tensor.shape()[..] {
+            let of_base = base.config().experts.map(|of_base| of_base.count as u64);
+            if of_base != Some(experts) {
+                let place = format!("tensor '{}'", tensor.name.escape_debug());
+                let problem = format!("has {experts} experts, which the base does not have there");
+                return Err(Error::input(path, place, problem, "use the base that it was trained on"));
+            }
+            let shape = [experts.saturating_mul(rows), cols];
+            let whole = Stored::new(path, &tensor.name, tensor.dtype, &shape, place)?;
+            for (name, stored) in experts::stacked(name, experts, whole) {
+                pairs.put(path, name, part, stored)?;
+            }
+            continue;
+        }
         let stored = Stored::new(path, &tensor.name, tensor.dtype, &tensor.shape(), place)?;
         pairs.put(path, name.into(), part, stored)?;
     }
@@ -59,5 +73,7 @@ pub(super) fn open(path: &Path, base: &Base) -> Result<Lora> {
         let scale = if alpha == 0.0 { 1.0 } else { alpha / b.cols as f32 };
         Ok(Target { a, b, order: RowOrder::CANONICAL, scale })
     })?;
-    Ok(Lora { path: path.into(), file: File::Gguf(gguf), targets })
+    let trained_on =
+        text(&gguf, "general.base_model.0.name").map(|name| TrainedOn { name: name.into(), revision: None });
+    Ok(Lora { path: path.into(), file: File::Gguf(gguf), targets, trained_on })
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use curmerge_formats::safetensors::SafeTensors;
 use serde_json::Value as Json;
 
-use super::{File, Lora, Pairs, Stored, Target, modules, peft};
+use super::{File, Lora, Pairs, Stored, Target, TrainedOn, modules, peft};
 use crate::base::Base;
 use crate::base::folder::Folder;
 use crate::{Error, Result};
@@ -62,5 +62,7 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
         let order = modules::row_order(base, name, b.rows, &path, &b.name)?;
         Ok(Target { a, b, order, scale: scale as f32 })
     })?;
-    Ok(Lora { path: folder.into(), file: File::SafeTensors(file), targets })
+    let model = json.get("model").and_then(Json::as_str).filter(|name| !name.is_empty());
+    let trained_on = model.map(|name| TrainedOn { name: name.into(), revision: None });
+    Ok(Lora { path: folder.into(), file: File::SafeTensors(file), targets, trained_on })
 }

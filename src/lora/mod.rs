@@ -5,13 +5,17 @@
 //! merged. Adapters that do more (DoRA, trained biases or embeddings, PiSSA's changed base) are refused: a
 //! merge without that part would silently write another model.
 
+mod experts;
 mod gguf;
 mod mlx;
 mod modules;
 pub mod peft;
 mod svd;
 mod trained;
+mod trained_on;
+mod whole;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -26,6 +30,9 @@ use ndarray::{Array2, s};
 use crate::base::{Base, RowOrder, Weight};
 use crate::cur::Factors;
 use crate::{Error, Result};
+use experts::Strided;
+
+use trained_on::TrainedOn;
 
 pub use trained::{LoraMethod, LoraOptions, LoraTarget, TrainedLora};
 
@@ -37,6 +44,7 @@ pub struct Lora {
     path: PathBuf,
     file: File,
     targets: BTreeMap<String, Target>,
+    trained_on: Option<TrainedOn>,
 }
 
 /// The file that holds the matrices.
@@ -58,6 +66,8 @@ struct Stored {
     place: Range<u64>,
     /// Whether the file has the transpose of the matrix, `[cols, rows]`.
     is_transposed: bool,
+    /// Which numbers of its bytes, if not all.
+    strided: Option<Strided>,
 }
 
 impl Stored {
@@ -69,7 +79,7 @@ impl Stored {
             return Err(Error::input(path, tensor, problem, "only adapters of linear layers can be merged"));
         };
         let (rows, cols) = (rows as usize, cols as usize);
-        Ok(Self { name: name.into(), dtype, rows, cols, place, is_transposed: false })
+        Ok(Self { name: name.into(), dtype, rows, cols, place, is_transposed: false, strided: None })
     }
 
     /// The matrix whose transpose this is.
@@ -131,6 +141,25 @@ impl Lora {
     /// The folder or file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What a user should know of it, one line each: that it was trained on another base than this one seems
+    /// to be, or that it changes nothing.
+    ///
+    /// # Errors
+    /// A number that is not finite.
+    pub fn notes(&self, base: &Base) -> Result<Vec<String>> {
+        let path = self.path.display();
+        let other = self.trained_on.as_ref().and_then(|trained_on| trained_on.differs_from(base));
+        let mut notes: Vec<String> = other.iter().map(|other| format!("{path}: {other}")).collect();
+        for target in self.targets.values() {
+            let is_zero = |stored| self.values(stored).map(|values| values.iter().all(|x| *x == 0.0));
+            if !is_zero(&target.b)? && !is_zero(&target.a)? {
+                return Ok(notes);
+            }
+        }
+        notes.push(format!("{path}: A or B of every matrix is 0, so the adapter changes nothing"));
+        Ok(notes)
     }
 
     /// The files that decide what an adapter at this path is.
@@ -230,8 +259,12 @@ impl Lora {
         };
         // Opening the container checked that the tensor lies within it.
         let bytes = &file[stored.place.start as usize..stored.place.end as usize];
+        let bytes = match &stored.strided {
+            Some(strided) => Cow::Owned(strided.gather(bytes)),
+            None => Cow::Borrowed(bytes),
+        };
         let mut values = vec![0.0; stored.rows * stored.cols];
-        quant::decode(stored.dtype, bytes, &mut values)
+        quant::decode(stored.dtype, &bytes, &mut values)
             .map_err(|e| self.error(&stored.name, e.to_string(), "write it again in F32, F16 or BF16"))?;
         if let Some(x) = values.iter().find(|x| !x.is_finite()) {
             return Err(self.error(&stored.name, format!("holds {x}"), "the adapter is damaged"));

@@ -6,6 +6,7 @@
 //! out]`: `fan_in_fan_out` is about the module alone, and PEFT corrects it if it is wrong, so it matters only
 //! for unknown architectures. Source: `LoraConfig`, `LoraLayer.update_layer` and `get_pattern_key` in peft.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
@@ -14,7 +15,7 @@ use regex::Regex;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value as Json;
 
-use super::{File, Lora, Pairs, Stored, Target, modules};
+use super::{File, Lora, Pairs, Stored, Target, TrainedOn, experts, modules, whole};
 use crate::base::Base;
 use crate::base::folder::Folder;
 use crate::{Error, Result};
@@ -43,11 +44,6 @@ fn module(tensor: &str) -> Option<(String, usize)> {
     Some((own.join("."), part))
 }
 
-/// Whether a tensor is a layer's own weight, which PEFT saves beside the LoRA of a head or of embeddings.
-fn is_base_layer(tensor: &str) -> bool {
-    modules::segments(tensor).ends_with(&["base_layer", "weight"])
-}
-
 pub(super) fn is_folder(path: &Path) -> bool {
     path.join(CONFIG).is_file()
 }
@@ -58,7 +54,7 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
     modules::refuse_pickled(folder, WEIGHTS)?;
     let path = folder.join(WEIGHTS);
     let file = SafeTensors::open(&path)?;
-    let mut pairs = Pairs::default();
+    let (mut pairs, mut changed) = (Pairs::default(), BTreeSet::new());
     // The shape of a square matrix does not show how it is stored.
     if config.fan_in_fan_out && !base.is_known() {
         let name = base.architecture_name().escape_debug();
@@ -72,24 +68,39 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
             let place = format!("tensor '{}'", tensor.name.escape_debug());
             Err(Error::input(&path, place, problem, help))
         };
-        if is_base_layer(&tensor.name) {
-            continue;
-        }
         let Some((module, part)) = module(&tensor.name) else {
-            return refuse("is not a LoRA matrix of a linear layer", "only adapters of these can be merged");
+            match whole::Whole::new(&tensor.name, &config.whole_modules) {
+                Some(whole) => whole.check(base, &path, tensor, file.data(tensor))?,
+                None => {
+                    let help = "only adapters of these can be merged";
+                    return refuse("is not a LoRA matrix of a linear layer", help);
+                }
+            }
+            continue;
         };
-        let name = modules::canonical(base, &module, &path, &tensor.name)?;
         let place = tensor.offset..tensor.offset + tensor.bytes;
         let stored = Stored::new(&path, &tensor.name, tensor.dtype, &tensor.shape, place)?;
+        if let Some(parameter) = experts::parameter(&module, &config.parameters) {
+            for (name, stored) in parameter.matrices(base, &path, (stored, part))? {
+                pairs.put(&path, name, part, stored)?;
+            }
+            changed.insert(format!(".{}", parameter.name));
+            continue;
+        }
+        changed.insert(format!(".{module}.weight"));
+        let name = modules::canonical(base, &module, &path, &tensor.name)?;
         pairs.put(&path, name, part, stored)?;
     }
+    config.check_parameters(&changed)?;
+    config.check_whole_modules(file.tensors().iter().map(|tensor| tensor.name.as_str()))?;
     let targets = pairs.finish(&path, |name, a, b| {
         let order = modules::row_order(base, name, b.rows, &path, &b.name)?;
         // Patterns match the names of modules.
         let scale = config.scale(&module(&a.name).unwrap_or_default().0, a.rows)?;
         Ok(Target { a, b, order, scale })
     })?;
-    Ok(Lora { path: folder.into(), file: File::SafeTensors(file), targets })
+    let trained_on = config.trained_on;
+    Ok(Lora { path: folder.into(), file: File::SafeTensors(file), targets, trained_on })
 }
 
 /// The patterns of adapter_config.json.
@@ -140,6 +151,11 @@ struct Config<'a> {
     rank: f64,
     rslora: bool,
     fan_in_fan_out: bool,
+    /// `target_parameters`
+    parameters: Vec<String>,
+    /// `modules_to_save`
+    whole_modules: Vec<String>,
+    trained_on: Option<TrainedOn>,
 }
 
 impl<'a> Config<'a> {
@@ -154,13 +170,32 @@ impl<'a> Config<'a> {
                 return Err(refuse(key, what, "merge it with PEFT's merge_and_unload instead"));
             }
         }
-        if let Some(how @ ("pissa" | "olora" | "corda" | "loftq")) =
-            json.get("init_lora_weights").and_then(Json::as_str).and_then(|s| s.split('_').next())
+        if let Some(how) = json.get("init_lora_weights").and_then(Json::as_str)
+            && !KEEPS_BASE.contains(&how.to_ascii_lowercase().as_str())
         {
-            let problem = format!("'{how}' changed the base before training");
+            let how: String = how.chars().take(60).collect();
+            let problem = match CHANGES_BASE.iter().any(|start| how.to_ascii_lowercase().starts_with(start)) {
+                true => format!("'{how}' changed the base before training"),
+                false => format!("'{}' is not known to leave the base as it was", how.escape_debug()),
+            };
             let help = "save it with path_initial_model_for_weight_conversion, which makes it a plain LoRA";
             return Err(refuse("init_lora_weights", &problem, help));
         }
+        if let Some((key, _)) = json.iter().find(|(key, value)| {
+            !KNOWN.contains(&key.as_str()) && matches!(value, Json::Bool(true) | Json::Object(_))
+        }) {
+            let key: String = key.chars().take(60).collect();
+            let problem = "is not known, and may change what the adapter computes";
+            return Err(refuse(&key, problem, "merge it with PEFT's merge_and_unload instead"));
+        }
+        let texts = |key: &str| -> Vec<String> {
+            let list = json.get(key).and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+            list.iter().filter_map(Json::as_str).map(str::to_owned).collect()
+        };
+        let text = |key: &str| json.get(key).and_then(Json::as_str).map(str::to_owned);
+        let trained_on = text("base_model_name_or_path")
+            .filter(|name| !name.is_empty())
+            .map(|name| TrainedOn { name, revision: text("revision") });
         let number = |key: &str, least: f64| {
             let value = json.get(key).and_then(Json::as_f64).filter(|x| x.is_finite() && *x >= least);
             value.ok_or_else(|| refuse(key, "missing or not a usable number", "write the adapter again"))
@@ -190,7 +225,41 @@ impl<'a> Config<'a> {
             rank: number("r", 1.0)?,
             rslora: flag("use_rslora"),
             fan_in_fan_out: flag("fan_in_fan_out"),
+            parameters: texts("target_parameters"),
+            whole_modules: texts("modules_to_save"),
+            trained_on,
         })
+    }
+
+    /// Refuses an adapter of a parameter that is none of the `changed` ones.
+    fn check_parameters(&self, changed: &BTreeSet<String>) -> Result<()> {
+        let is_there = |wanted: &&String| {
+            let own = wanted.rsplit('.').next().unwrap_or_default();
+            changed.contains(&format!(".{own}"))
+                || changed.iter().any(|parameter| parameter.ends_with(&format!(".{wanted}")))
+        };
+        let Some(missing) = self.parameters.iter().find(|wanted| !is_there(wanted)) else { return Ok(()) };
+        let problem =
+            format!("'{}' is no parameter of experts that the file has a LoRA of", missing.escape_debug());
+        let help = "merge it with PEFT's merge_and_unload instead";
+        Err(Error::input(self.path, "target_parameters", problem, help))
+    }
+
+    /// Refuses an adapter whose file lacks a module that was trained as a whole.
+    fn check_whole_modules<'n>(&self, tensors: impl Iterator<Item = &'n str>) -> Result<()> {
+        let modules: Vec<String> = tensors.filter_map(whole::module).collect();
+        let is_there = |wanted: &&String| {
+            let ending = format!(".{wanted}");
+            modules.iter().any(|module| module == *wanted || module.ends_with(&ending))
+        };
+        let Some(missing) = self.whole_modules.iter().find(|module| !is_there(module)) else { return Ok(()) };
+        let problem = format!("'{}' was trained as a whole, and is not in the file", missing.escape_debug());
+        Err(Error::input(
+            self.path,
+            "modules_to_save",
+            problem,
+            "merge it with PEFT's merge_and_unload instead",
+        ))
     }
 
     /// The factor of `B A` of a module whose A has this many rows.
@@ -212,11 +281,39 @@ const REFUSED: &[(&str, &str)] = &[
     ("use_dora", "DoRA also scales the columns of the sum"),
     ("lora_bias", "biases were trained"),
     ("bias", "biases were trained"),
-    ("modules_to_save", "whole modules were trained"),
     ("trainable_token_indices", "embeddings were trained"),
-    ("target_parameters", "parameters outside linear layers were trained"),
     ("layer_replication", "the base's layers were repeated"),
     ("alora_invocation_tokens", "it acts only after certain tokens"),
+    ("use_qalora", "its A acts on sums of groups of inputs"),
+    ("use_bdlora", "its matrices are block-diagonal"),
+    ("arrow_config", "it chooses among other adapters"),
+    ("kasa_config", "it changed the base before training"),
+    ("monteclora_config", "its weights are drawn"),
+];
+
+/// Initializations that leave the base as it is.
+const KEEPS_BASE: &[&str] = &["gaussian", "eva", "orthogonal", "mica"];
+/// How the names of those begin that do not.
+const CHANGES_BASE: &[&str] = &["pissa", "olora", "corda", "loftq", "lora_ga"];
+
+/// All keys of PEFT 0.21's `LoraConfig` that may be on in a plain LoRA.
+const KNOWN: &[&str] = &[
+    "alora_invocation_tokens",
+    "alpha_pattern",
+    "auto_mapping",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "fan_in_fan_out",
+    "inference_mode",
+    "init_lora_weights",
+    "loftq_config",
+    "lora_ga_config",
+    "megatron_config",
+    "rank_pattern",
+    "runtime_config",
+    "use_rslora",
+    "velora_config",
 ];
 
 fn is_off(value: &Json) -> bool {

@@ -308,7 +308,8 @@ fn a_lora_of_experts_is_merged_and_not_run() {
     });
     let layout = SafeTensorsLayout::new(&BTreeMap::new(), tensors.into()).unwrap();
     let mut bytes = layout.header().to_vec();
-    bytes.resize(bytes.len() + (2 * (m + n) * 4) as usize, 0);
+    // Every number is 0.5.
+    bytes.extend((0..2 * (m + n)).flat_map(|_| 0.5f32.to_le_bytes()));
     fs::write(lora.join("adapter_model.safetensors"), bytes).unwrap();
     fs::write(lora.join("adapter_config.json"), r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 2}"#).unwrap();
 

@@ -32,23 +32,23 @@ fn adapter(base: &Base, targets: &str, uneven: bool) -> Adapter {
 }
 
 /// The tiny model in both containers, in a folder for one test's files.
-struct Fixture {
+pub struct Fixture {
     folder: tempfile::TempDir,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         tiny::write_gguf(&folder.path().join("tiny.gguf"), DType::F32);
         tiny::write_folder(&folder.path().join("tiny-hf"));
         Self { folder }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn base(&self, name: &str) -> Base {
+    pub fn base(&self, name: &str) -> Base {
         Base::open(self.path(name)).unwrap()
     }
 
@@ -69,7 +69,7 @@ impl Fixture {
     }
 
     /// Exports an adapter of the tiny GGUF file as a PEFT folder.
-    fn peft(&self, uneven: bool) -> PathBuf {
+    pub fn peft(&self, uneven: bool) -> PathBuf {
         let (base, out) = (self.base("tiny.gguf"), self.path("peft"));
         export(&base, &adapter(&base, "q,v", uneven), Format::Peft, &out, &[], true).unwrap();
         out
@@ -126,7 +126,7 @@ fn several_adapters_add_up() {
 }
 
 /// Writes a safetensors file with these tensors in F32.
-fn write(path: &Path, tensors: &[(String, [u64; 2], Vec<f32>)]) {
+pub fn write(path: &Path, tensors: &[(String, [u64; 2], Vec<f32>)]) {
     let headers = tensors.iter().map(|(name, shape, _)| NewSafeTensor {
         name: name.clone(),
         dtype: DType::F32,
@@ -143,7 +143,7 @@ fn write(path: &Path, tensors: &[(String, [u64; 2], Vec<f32>)]) {
 }
 
 /// The matrices of a PEFT folder.
-fn matrices(folder: &Path) -> Vec<(String, [u64; 2], Vec<f32>)> {
+pub fn matrices(folder: &Path) -> Vec<(String, [u64; 2], Vec<f32>)> {
     let file = SafeTensors::open(&folder.join(peft::WEIGHTS)).unwrap();
     let floats = |bytes: &[u8]| bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect();
     let tensors = file.tensors().iter();
@@ -234,13 +234,13 @@ fn a_lora_of_the_head_is_merged() {
     fs::create_dir(&folder).unwrap();
     let config = json!({ "peft_type": "LORA", "r": 4, "lora_alpha": 4 });
     fs::write(folder.join(peft::CONFIG), config.to_string()).unwrap();
-    let head = |[vocab, width]: [u64; 2], with_own: bool| {
+    let head = |[vocab, width]: [u64; 2], own: Option<Vec<f32>>| {
         let name = |part: &str| format!("base_model.model.lm_head.{part}.weight");
         let filled = |part: &str, shape: [u64; 2], value: f32| {
             (name(part), shape, vec![value; (shape[0] * shape[1]) as usize])
         };
         let mut tensors = vec![filled("lora_A", [4, width], 0.01), filled("lora_B", [vocab, 4], 0.02)];
-        tensors.extend(with_own.then(|| filled("base_layer", [vocab, width], 0.0)));
+        tensors.extend(own.map(|own| (name("base_layer"), [vocab, width], own)));
         write(&folder.join(peft::WEIGHTS), &tensors);
     };
     let family = Family::open("llama2");
@@ -248,8 +248,8 @@ fn a_lora_of_the_head_is_merged() {
         let base = Base::open(family.path(container)).unwrap();
         let old = base.weight("output").unwrap();
         let shape = [old.rows() as u64, old.cols() as u64];
-        let merged = [false, true].map(|with_own| {
-            head(shape, with_own);
+        let merged = [None, Some(old.vector())].map(|own| {
+            head(shape, own);
             fixture.merged(&base, &[(Source::Lora(&Lora::open(&folder, &base).unwrap()), 1.0)])
         });
         assert!(merged[0] == merged[1]);
@@ -259,7 +259,7 @@ fn a_lora_of_the_head_is_merged() {
         // W + B A, whose elements are all 4 * 0.01 * 0.02.
         assert!(old.vector().iter().zip(&new).all(|(old, new)| (new - old - 0.0008).abs() < 1e-6));
     }
-    head([8, 256], false);
+    head([8, 256], None);
     let error = Lora::open(&folder, &fixture.base("tiny.gguf")).unwrap_err().to_string();
     assert!(error.contains("shares with its embeddings"), "{error}");
 }
@@ -305,7 +305,7 @@ fn scales_are_as_peft_defines_them() {
     let folder = fixture.peft(true);
     let path = folder.join(peft::CONFIG);
     let text = fs::read_to_string(&path).unwrap();
-    let first = r#""alpha_pattern": { "v_proj": 40, "self_attn.v_proj": 10 }, "was": {"#;
+    let first = r#""alpha_pattern": { "v_proj": 40, "self_attn.v_proj": 10 }, "auto_mapping": {"#;
     fs::write(&path, text.replacen(r#""alpha_pattern": {"#, first, 1)).unwrap();
     let weight = base.weight("blk.0.attn_v").unwrap();
     let p = |lora: Lora| lora.factors("blk.0.attn_v", &weight, 1.0).unwrap().p[0];
@@ -327,7 +327,15 @@ fn unsupported_peft_settings_are_refused_by_name() {
     refused("trainable_token_indices", json!([1, 2]));
     refused("target_parameters", json!(["experts.gate_up_proj"]));
     refused("alora_invocation_tokens", json!([5]));
-    refused("init_lora_weights", json!("pissa_niter_4"));
+    for changing in ["pissa_niter_4", "olora", "corda", "loftq", "lora_ga", "of_next_year"] {
+        refused("init_lora_weights", json!(changing));
+    }
+    for keeping in [json!(true), json!(false), json!("gaussian"), json!("eva"), json!("orthogonal")] {
+        assert!(with_config(&fixture, |config| config["init_lora_weights"] = keeping.clone()).is_ok());
+    }
+    refused("use_qalora", json!(true));
+    refused("kasa_config", json!({ "beta": 0.1 }));
+    refused("use_what_is_not_known", json!(true));
     refused("peft_type", json!("IA3"));
     refused("lora_alpha", json!("many"));
     refused("r", json!(0));
