@@ -52,7 +52,7 @@ pub(super) fn open(path: &Path) -> Result<Opened<GgufModel>> {
             return Err(Error::input(path, place, problem, "download the file again"));
         }
     }
-    Ok(Opened { files: model, architecture, architecture_name, config, tensors })
+    Ok(Opened { files: model, architecture, architecture_name, config, tensors, notes: Vec::new() })
 }
 
 impl Config {

@@ -16,17 +16,41 @@ use super::unread;
 use crate::arch::{self, Architecture, Positions, WindowedLayers, is_windowed};
 use crate::{Error, Result};
 
+/// Canonical names.
+const EMBEDDING: &str = "token_embd";
+const HEAD: &str = "output";
+
 /// Opens a folder with config.json and safetensors files.
 pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
     unread::refuse(Folder::new(folder))?;
     let model_type = model_type(Folder::new(folder))?;
-    let (architecture, architecture_name, config) = match arch::by_model_type(&model_type) {
+    let (architecture, architecture_name, mut config) = match arch::by_model_type(&model_type) {
         Some(known) => (known, known.name.to_string(), Config::from_folder(Folder::new(folder), known)?),
         None => (arch::UNKNOWN, model_type, Config::unknown()),
     };
     let files = shards(folder)?;
     let tensors = tensors(&files, architecture, &config)?;
-    Ok(Opened { files, architecture, architecture_name, config, tensors })
+    let mut notes = Vec::new();
+    if architecture.name.is_empty() {
+        return Ok(Opened { files, architecture, architecture_name, config, tensors, notes });
+    }
+    let path = folder.join(CONFIG);
+    let path = path.display();
+    let rows = |name: &str| tensors.get(name).and_then(|tensor| tensor.shape.first()).map(|n| *n as usize);
+    // A vocabulary that was resized without its configuration.
+    if let Some(rows) = rows(EMBEDDING).filter(|rows| *rows != config.vocab) {
+        let says = format!("{path}: vocab_size is {}, but the embedding has {rows} rows", config.vocab);
+        notes.push(format!("{says}; {rows} is used"));
+        config.vocab = rows;
+    }
+    let tied = Fields::open(Folder::new(folder), architecture)?.json["tie_word_embeddings"].as_bool();
+    if tied == Some(false) && !tensors.contains_key(HEAD) {
+        let says = "tie_word_embeddings is false, but there is no lm_head";
+        notes.push(format!(
+            "{path}: {says}; the embedding is used as the head, and transformers would draw one"
+        ));
+    }
+    Ok(Opened { files, architecture, architecture_name, config, tensors, notes })
 }
 
 /// The safetensors files of a folder, sorted by name, which hold every tensor that the index assigns to them.

@@ -14,6 +14,7 @@
 
 mod check;
 mod config;
+mod finite;
 pub mod folder;
 mod gguf;
 mod hugging_face;

@@ -33,12 +33,18 @@ pub struct Base {
     pub(super) architecture_name: String,
     pub(super) config: Config,
     pub(super) tensors: BTreeMap<String, BaseTensor>,
+    pub(super) notes: Vec<String>,
 }
 
 impl Base {
     /// The file or folder that was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where its files contradict each other, and what holds, one line each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// What an output must not replace: the file or folder that was opened, and the other files of the model.

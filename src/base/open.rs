@@ -74,7 +74,7 @@ impl Base {
     }
 
     fn of<F>(path: &Path, opened: Opened<F>, files: impl FnOnce(F) -> Files) -> Self {
-        let Opened { files: own, architecture, architecture_name, config, tensors } = opened;
-        Self { path: path.into(), files: files(own), architecture, architecture_name, config, tensors }
+        let Opened { files: own, architecture, architecture_name, config, tensors, notes } = opened;
+        Self { path: path.into(), files: files(own), architecture, architecture_name, config, tensors, notes }
     }
 }

@@ -15,4 +15,6 @@ pub(super) struct Opened<F> {
     pub(super) config: Config,
     /// By canonical name, or by the container's name if the architecture has none.
     pub(super) tensors: BTreeMap<String, BaseTensor>,
+    /// What a user should know, one line each.
+    pub(super) notes: Vec<String>,
 }

@@ -195,7 +195,7 @@ impl Renderer<'_> {
     /// never writes what the template adds after it, such as a line break.
     fn stop(&self, turn: &str) -> Result<Option<usize>, ChatError> {
         let mut ends: Vec<String> = Vec::new();
-        for token in self.tokenizer.encode_rendered(turn)? {
+        for token in self.tokenizer.encode_with_bos(turn)? {
             if self.tokenizer.is_end(token) {
                 ends.push(String::from_utf8_lossy(&self.tokenizer.token_bytes(token)).into_owned());
             }
@@ -228,7 +228,7 @@ fn encode(
     let mut append = |range: Range<usize>, learned: bool| -> Result<(), ChatError> {
         let text = &text[range];
         let more = if tokens.is_empty() {
-            tokenizer.encode_rendered(text)
+            tokenizer.encode_with_bos(text)
         } else {
             tokenizer.encode_after(&tokens, text)
         };

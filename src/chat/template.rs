@@ -91,7 +91,7 @@ impl ChatTemplate {
         add_generation_prompt: bool,
     ) -> Result<Vec<u32>, ChatError> {
         let text = self.render(messages, add_generation_prompt)?;
-        Ok(tokenizer.encode_rendered(&text)?)
+        Ok(tokenizer.encode_with_bos(&text)?)
     }
 
     /// The parts that the template marks as the assistant's with `{% generation %}`: byte ranges of `text`,

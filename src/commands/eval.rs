@@ -61,9 +61,13 @@ pub struct EvalArgs {
 
 /// Measures, and prints the figures.
 pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
-    let base = Base::open(&args.base)?;
+    let base = super::open(&args.base)?;
+    measure(args, &base, json).map_err(|error| super::not_finite::explained(error, &base))
+}
+
+fn measure(args: &EvalArgs, base: &Base, json: bool) -> Result<()> {
     let tokenizer = base.tokenizer()?;
-    let mut model = super::adapted_model(&base, &args.adapter)?.with_precision(args.compute.precision);
+    let mut model = super::adapted_model(base, &args.adapter)?.with_precision(args.compute.precision);
     let (mut fields, mut lines) = (Map::new(), String::new());
     if let Some(path) = &args.data {
         let template = base.chat_template(&tokenizer)?;
@@ -81,6 +85,7 @@ pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
     }
     if let (Some(path), Some(other)) = (&args.perplexity, &args.against) {
         let (d, chunks) = against(&mut model, &tokenizer, path, other, args)?;
+        finite("the KL", d.kl)?;
         lines += &format!(
             "perplexity {:.4}, of the other model {:.4}\nKL {:.6} +/- {:.6} nats a token, the same first token in {:.2} %\n",
             d.perplexity,
@@ -98,6 +103,7 @@ pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
         fields.insert("chunks".into(), json!(chunks));
     } else if let Some(path) = &args.perplexity {
         let p = text(&mut model, &tokenizer, path, args)?;
+        finite("the perplexity", p.perplexity)?;
         lines += &format!(
             "perplexity {:.4} +/- {:.4} ({} predictions in {} chunks of {})\n",
             p.perplexity, p.standard_error, p.predictions, p.chunks, args.ctx
@@ -108,6 +114,11 @@ pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
         fields.insert("chunks".into(), json!(p.chunks));
     }
     if json { terminal::print_json(&fields.into()) } else { terminal::print(&lines) }
+}
+
+/// Refuses a figure that is NaN or infinite.
+fn finite(quantity: &'static str, value: f64) -> Result<()> {
+    if value.is_finite() { Ok(()) } else { Err(Error::NotFinite { quantity }) }
 }
 
 fn examples(
@@ -127,6 +138,7 @@ fn examples(
         let bar = progress::bar("choices", examples.len() as u64);
         let result = eval::accuracy(model, &examples, |done, _| bar.set_position(done as u64));
         bar.finish_and_clear();
+        finite("the loss", result.loss)?;
         *lines += &format!("accuracy {:.4} of {} examples\n", result.accuracy, result.examples);
         *lines += &format!("loss {:.4} nats a token of the right choice\n", result.loss);
         fields.insert("accuracy".into(), json!(result.accuracy));
@@ -137,6 +149,7 @@ fn examples(
         let data = Dataset::read(path, tokenizer, template, &options)?;
         model.for_context(data.examples.iter().map(|e| e.tokens.len()).max().unwrap_or(0))?;
         let loss = mean_loss(model, &data);
+        finite("the loss", loss)?;
         *lines += &format!("loss {loss:.4} nats a target token of {} examples\n", data.examples.len());
         fields.insert("loss".into(), json!(loss));
         fields.insert("examples".into(), json!(data.examples.len()));
@@ -160,7 +173,7 @@ fn generated(
     let result =
         eval::answers(model, tokenizer, &questions, max_tokens, |done, _| bar.set_position(done as u64));
     bar.finish_and_clear();
-    Ok(result)
+    result
 }
 
 fn text(
@@ -190,7 +203,7 @@ fn against(
     other: &Path,
     args: &EvalArgs,
 ) -> Result<(Divergence, usize)> {
-    let base = Base::open(other)?;
+    let base = super::open(other)?;
     let adapter = AdapterArgs::plain(args.against_adapter.clone());
     let mut reference = super::adapted_model(&base, &adapter)?.with_precision(args.compute.precision);
     let (text, ctx) = (read_text(path)?, args.ctx as usize);

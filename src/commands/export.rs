@@ -42,7 +42,7 @@ pub struct ExportArgs {
 
 /// Exports, and prints what was written.
 pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
-    let mut base = Base::open_any(&args.base)?;
+    let mut base = super::open_any(&args.base)?;
     if args.format != Format::Gguf {
         base.must_be_known()?;
     }
@@ -55,7 +55,7 @@ pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
         let _scratch = super::as_gguf(&mut base, &args.output)?;
         return match &adapter {
             Some(adapter) => for_ollama(args, &base, Source::Cur(adapter), json),
-            None => for_ollama(args, &base, Source::Lora(&Lora::open(&args.adapter, &base)?), json),
+            None => for_ollama(args, &base, Source::Lora(&super::lora_of(&base, &args.adapter)?), json),
         };
     }
     if args.storage.is_given() {
@@ -66,7 +66,7 @@ pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     let trained = match &adapter {
         Some(adapter) => Trained::Cur(adapter),
         None => {
-            lora = TrainedLora::of(&Lora::open(&args.adapter, &base)?, &base)?;
+            lora = TrainedLora::of(&super::lora_of(&base, &args.adapter)?, &base)?;
             Trained::Lora(&lora)
         }
     };

@@ -78,7 +78,7 @@ enum Opened {
 fn open(base: &Base, path: &Path) -> Result<Opened> {
     if Lora::is_lora(path) {
         adapter_kind::warn_of_template(base, path)?;
-        return Ok(Opened::Lora(Lora::open(path, base)?));
+        return Ok(Opened::Lora(super::lora_of(base, path)?));
     }
     adapter_kind::refuse_others(path)?;
     Ok(Opened::Cur(Adapter::read(path)?))
@@ -86,7 +86,7 @@ fn open(base: &Base, path: &Path) -> Result<Opened> {
 
 /// Merges, and prints a report.
 pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
-    let mut base = Base::open_any(&args.base)?;
+    let mut base = super::open_any(&args.base)?;
     let like_gguf = args.output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
     let scratch = if like_gguf { super::as_gguf(&mut base, &args.output)? } else { None };
     let opened = args.adapters.iter().map(|part| open(&base, &part.path));

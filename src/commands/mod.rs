@@ -20,6 +20,7 @@ pub mod interrupt;
 pub mod kept;
 pub mod merge;
 mod merged;
+mod not_finite;
 pub mod report;
 pub mod run;
 pub mod select;
@@ -158,13 +159,34 @@ fn as_gguf(base: &mut Base, out: &Path) -> Result<Option<OutputFolder>> {
     Ok(Some(scratch))
 }
 
+/// Opens a base of a known architecture; warns of what its files contradict each other in.
+fn open(path: &Path) -> Result<Base> {
+    let base = open_any(path)?;
+    base.must_be_known()?;
+    Ok(base)
+}
+
+/// [`open`] of a base whose architecture need not be known.
+fn open_any(path: &Path) -> Result<Base> {
+    let base = Base::open_any(path)?;
+    base.notes().iter().for_each(|note| terminal::warn(note));
+    Ok(base)
+}
+
+/// The LoRA at this path for the base; warns of what a user should know of it.
+fn lora_of(base: &Base, path: &Path) -> Result<Lora> {
+    let lora = Lora::open(path, base)?;
+    lora.notes(base)?.iter().for_each(|note| terminal::warn(note));
+    Ok(lora)
+}
+
 /// The model of the base, with the adapter attached if one is given. It must belong to the base; a LoRA does
 /// not record its base, so its names and shapes must fit.
 fn adapted_model<'a>(base: &'a Base, beside: &AdapterArgs) -> Result<Transformer<'a, f32>> {
     let mut model = Transformer::new(base)?;
     if let Some(path) = &beside.adapter {
         if Lora::is_lora(path) {
-            let targets = Lora::open(path, base)?.thin_targets(base, beside.scale)?;
+            let targets = lora_of(base, path)?.thin_targets(base, beside.scale)?;
             model.attach_lora(&targets, 1.0).map_err(|e| e.in_file(path))?;
             return Ok(model);
         }

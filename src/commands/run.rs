@@ -57,10 +57,14 @@ pub fn run(args: &RunArgs, json: bool) -> Result<()> {
             "give a temperature from 0 up, and a share above 0 and at most 1",
         ));
     }
-    let base = Base::open(&args.base)?;
+    let base = super::open(&args.base)?;
+    answer(args, &base, json).map_err(|error| super::not_finite::explained(error, &base))
+}
+
+fn answer(args: &RunArgs, base: &Base, json: bool) -> Result<()> {
     let tokenizer = base.tokenizer()?;
-    let mut model = super::adapted_model(&base, &args.adapter)?;
-    let prompt = prompt_tokens(args, &base, &tokenizer)?;
+    let mut model = super::adapted_model(base, &args.adapter)?;
+    let prompt = prompt_tokens(args, base, &tokenizer)?;
     let context = base.config().context;
     if prompt.len() >= context {
         let problem = format!("the prompt has {} tokens, and the model's context {context}", prompt.len());
@@ -71,7 +75,7 @@ pub fn run(args: &RunArgs, json: bool) -> Result<()> {
     let mut generator = Generator::new(&model);
     let (mut written, mut likeliest) = (Vec::new(), Vec::new());
     let mut shown = 0;
-    let mut logits = generator.read(&prompt);
+    let mut logits = generator.read(&prompt)?;
     while written.len() < args.max_tokens && generator.len() < context {
         let row = logits.as_slice().expect("one row of logits");
         let token = sampler.choose(row);
@@ -89,7 +93,7 @@ pub fn run(args: &RunArgs, json: bool) -> Result<()> {
             shown = text.len();
         }
         if written.len() < args.max_tokens {
-            logits = generator.read(&[token]);
+            logits = generator.read(&[token])?;
         }
     }
     let text = tokenizer.decode(&written);
@@ -106,7 +110,7 @@ fn prompt_tokens(args: &RunArgs, base: &Base, tokenizer: &Tokenizer) -> Result<V
         let template = base.chat_template(tokenizer)?.ok_or(ChatError::NoTemplate)?;
         template.encode(tokenizer, &[Message::new("user", &args.prompt)], true)?
     } else {
-        tokenizer.encode(&args.prompt, true)?
+        tokenizer.encode_with_bos(&args.prompt)?
     };
     if tokens.is_empty() {
         return Err(Error::request("the prompt has no tokens", "give some text with -p"));

@@ -89,7 +89,7 @@ pub fn run(args: &SelectArgs, json: bool) -> Result<()> {
         let problem = "auto is for build, which can try what it chooses";
         return Err(Error::request(problem, "give --rank and --targets values"));
     }
-    let base = Base::open_any(&args.base)?;
+    let base = super::open_any(&args.base)?;
     let has_texts = args.signal.data.is_some() && args.signal.anchor.exists();
     let adapter = match args.selection.select(has_texts) {
         SelectBy::Signal => select_by_signal(&base, args)?,

@@ -7,7 +7,6 @@ use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
 use super::adapter_kind;
-use crate::base::Base;
 use crate::commands::report::{progress, terminal};
 use crate::cur::fingerprint::{self, Likeness};
 use crate::{Error, Result};
@@ -31,7 +30,7 @@ pub fn run(args: &VerifyArgs, json: bool) -> Result<()> {
     let mut text = format!("adapter  {}: sound, {} targets\n", args.adapter.display(), adapter.targets.len());
     let (mut differing, mut others_compared) = (Vec::new(), args.base.is_some());
     if let Some(path) = &args.base {
-        let base = Base::open_any(path)?;
+        let base = super::open_any(path)?;
         let targets = fingerprint::compare_targets(&base, &adapter);
         let count = |kind| targets.iter().filter(|&&l| l == kind).count();
         text += &format!(

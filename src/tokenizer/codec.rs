@@ -119,12 +119,12 @@ impl Tokenizer {
         }?)
     }
 
-    /// The tokens of a text that a chat template rendered. BOS is added if the model's settings say so, but
-    /// not a second time if the template writes it. EOS is not added.
+    /// The tokens of a text from its start. BOS is added if the model's settings say so, but not a second time
+    /// if the text begins with it, as many a chat template writes it. EOS is not added.
     ///
     /// # Errors
     /// If the vocabulary cannot spell the text.
-    pub fn encode_rendered(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+    pub fn encode_with_bos(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         Ok(self.special.after_bos(self.encode_after(&[], text)?))
     }
 

@@ -64,8 +64,8 @@ fn settings_follow_the_keys() {
     assert!(tokenizer.is_end(0) && tokenizer.is_end(2) && !tokenizer.is_end(1));
     assert_eq!(tokenizer.encode("", true).unwrap(), [1]);
     assert!(tokenizer.encode("", false).unwrap().is_empty());
-    assert_eq!(tokenizer.encode_rendered("hello").unwrap(), [1, 262]);
-    assert_eq!(tokenizer.encode_rendered("<|im_start|>hello").unwrap(), [1, 262]);
+    assert_eq!(tokenizer.encode_with_bos("hello").unwrap(), [1, 262]);
+    assert_eq!(tokenizer.encode_with_bos("<|im_start|>hello").unwrap(), [1, 262]);
 }
 
 #[test]

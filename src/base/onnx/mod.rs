@@ -55,7 +55,14 @@ pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
     };
     let tensors = found.into_iter().map(|(name, found)| Ok((name, found.tensor(&mut model)?)));
     let tensors = tensors.collect::<Result<_>>()?;
-    Ok(Opened { files: model, architecture, architecture_name: name, config: made, tensors })
+    Ok(Opened {
+        files: model,
+        architecture,
+        architecture_name: name,
+        config: made,
+        tensors,
+        notes: Vec::new(),
+    })
 }
 
 /// Refuses interleaved rotation: rows of q and k are expected in Hugging Face's order, rotary halves apart.

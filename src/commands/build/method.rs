@@ -8,7 +8,7 @@ use super::BuildArgs;
 use crate::commands::anchor::AnchorTexts;
 use crate::commands::arguments::SelectBy;
 use crate::commands::select::select;
-use crate::commands::{adapter_of, signal};
+use crate::commands::{self, adapter_of, signal};
 use crate::export::Trained;
 use crate::lora::{Lora, LoraMethod, LoraOptions, TrainedLora};
 use crate::model::Transformer;
@@ -99,7 +99,7 @@ impl Trainee {
                 return Err(Error::file(path, "is no LoRA", help));
             }
             return Ok(Self::Lora(TrainedLora::further(
-                &Lora::open(path, texts.base)?,
+                &commands::lora_of(texts.base, path)?,
                 texts.base,
                 selection.seed,
             )?));

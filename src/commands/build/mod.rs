@@ -93,7 +93,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     args.training.check()?;
     args.method.check(args)?;
     args.protection.check(args.selects_by_signal())?;
-    let base = Base::open(&args.base)?;
+    let base = super::open(&args.base)?;
     if args.show_sample {
         return sample::run(args, &base, json);
     }
@@ -174,7 +174,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let run = Run { options: &options, penalty: penalty.as_ref(), resumed };
     let report = train(args, &mut model, &examples, run, checkpoints.as_mut());
     let seconds = start.elapsed().as_secs_f64();
-    let report = report.map_err(|error| without_adapter(error, checkpoints.as_ref()))?;
+    let report = report.map_err(|error| without_adapter(error, &base, checkpoints.as_ref()))?;
 
     let yardstick = Yardstick::new(&mut model, &new_texts, options.memory);
     let limit =
@@ -207,9 +207,10 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
         automatic,
     };
     match json {
-        true => terminal::print_json(&outcome.json()),
-        false => terminal::print(&outcome.text(options.shrink)?),
+        true => terminal::print_json(&outcome.json())?,
+        false => terminal::print(&outcome.text(options.shrink)?)?,
     }
+    outcome.check()
 }
 
 /// The files that no output may replace; `init` has those of the adapter that is trained further.
@@ -311,8 +312,13 @@ fn train(
 }
 
 /// The error of a run that ends without an adapter. A checkpoint of a run that diverged would diverge again.
-fn without_adapter(error: Error, checkpoints: Option<&CheckpointFile<'_>>) -> Error {
+fn without_adapter(error: Error, base: &Base, checkpoints: Option<&CheckpointFile<'_>>) -> Error {
     let Error::Diverged { steps } = error else { return error };
+    if steps == 0
+        && let Err(error) = base.must_be_finite()
+    {
+        return error;
+    }
     let problem = format!("the loss is no longer a number after {steps} steps; no adapter was written");
     match checkpoints.map(CheckpointFile::path).filter(|path| path.exists()) {
         Some(path) => Error::request(problem, format!("delete {} and use a lower --lr", path.display())),

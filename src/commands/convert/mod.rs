@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::arguments::parse_size;
 use super::companions;
-use crate::base::{self, Base};
+use crate::base;
 use crate::commands::report::{progress, terminal};
 use crate::convert::to_hugging_face::natural_type;
 use crate::convert::{ConvertReport, FileType, FolderOptions, retype, to_gguf, to_hugging_face};
@@ -128,7 +128,7 @@ fn to_other_types(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertRe
 
 fn folder_to_gguf(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertReport)> {
     check_file_options(args)?;
-    let base = Base::open(input)?;
+    let base = super::open(input)?;
     let imatrix = imatrix(args)?;
     let options = to_gguf::Options { file_type: args.file_type, imatrix: imatrix.as_ref() };
     let protect: Vec<PathBuf> = args.imatrix.iter().cloned().collect();
@@ -154,7 +154,7 @@ fn to_folder(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertReport)
             return Err(Error::input(&args.output, "output", problem, help));
         }
     };
-    let base = Base::open(input)?;
+    let base = super::open(input)?;
     let dtype = dtype.unwrap_or_else(|| natural_type(&base));
     let options =
         FolderOptions { dtype: Some(dtype), max_shard_size: args.max_shard_size, force: args.force };

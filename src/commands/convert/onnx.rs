@@ -5,8 +5,7 @@ use std::path::Path;
 use clap::{Args, ValueEnum};
 
 use super::ConvertArgs;
-use crate::base::Base;
-use crate::commands::report::progress;
+use crate::commands::{self, report::progress};
 use crate::convert::{ConvertReport, OnnxOptions, OnnxType, to_onnx, to_onnx_folder};
 use crate::{Error, Result};
 
@@ -88,7 +87,7 @@ pub(super) fn convert(
     let file_type = args.file_type.map(OnnxType::of).transpose()?.unwrap_or_default();
     let OnnxArgs { external_data, genai, lora_inputs, .. } = args.onnx.clone();
     let options = OnnxOptions { file_type, external_data, genai, lora_inputs, force: args.force };
-    let base = Base::open(input)?;
+    let base = commands::open(input)?;
     let bar = progress::bytes("converting");
     let report = match alone {
         true => to_onnx(&base, &args.output, &options, progress::follow(&bar))?,

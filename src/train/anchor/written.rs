@@ -207,7 +207,7 @@ impl Turns {
         const QUESTION: &str = "curmerge-user-words";
         let rendered = template.render(&[Message::new("user", QUESTION)], true)?;
         let Some((before, after)) = rendered.split_once(QUESTION) else { return Ok(None) };
-        let before_question = tokenizer.encode_rendered(before)?;
+        let before_question = tokenizer.encode_with_bos(before)?;
         let question = tokenizer.encode_after(&before_question, QUESTION)?;
         let before_answer = tokenizer.encode_after(&question, after)?;
         Ok((!before_question.is_empty()).then_some(Self { before_question, before_answer }))

@@ -356,7 +356,7 @@ fn choice_example(record: &Record, tokenizer: &Tokenizer) -> Result<ChoiceExampl
         let shown: String = completion.chars().take(40).collect();
         Problem::new(format!("the completion {shown:?} is not one of the choices"), "add it to \"choices\"")
     })?;
-    let prompt = prompt_tokens(prompt, tokenizer)?;
+    let prompt = tokenizer.encode_with_bos(prompt)?;
     if prompt.is_empty() {
         return Err(Problem::new("the prompt is empty", "give it some text"));
     }
@@ -401,10 +401,9 @@ fn examples(
     let max = options.max_seq_len;
     match record.asked(template.is_some()) {
         Record::Text(text) => {
-            let mut tokens = tokenizer.encode(&text, true)?;
-            if !tokenizer.adds_eos() {
-                append_eos(&mut tokens, tokenizer, options);
-            }
+            let mut tokens = tokenizer.encode_with_bos(&text)?;
+            let append_eos = options.append_eos || tokenizer.adds_eos();
+            end(&mut tokens, tokenizer, append_eos);
             let loss_mask = vec![true; tokens.len()];
             Ok(vec![keep_start(Example { tokens, loss_mask }, max)])
         }
@@ -417,26 +416,19 @@ fn examples(
         }
         Record::Exchange { question: prompt, answer: completion, .. }
         | Record::Pair { prompt, completion, .. } => {
-            let prompt = prompt_tokens(&prompt, tokenizer)?;
+            let prompt = tokenizer.encode_with_bos(&prompt)?;
             let mut completion = tokenizer.encode_after(&prompt, &completion)?;
-            append_eos(&mut completion, tokenizer, options);
+            end(&mut completion, tokenizer, options.append_eos);
             Ok(vec![keep_end(prompt, completion, tokenizer, max)])
         }
     }
 }
 
-/// The tokens of a prompt: with the start that the model's settings give a text, but without the end, since
-/// the completion follows.
-fn prompt_tokens(prompt: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, TokenizerError> {
-    let mut tokens = tokenizer.encode(prompt, true)?;
-    if tokenizer.adds_eos() {
-        tokens.pop();
-    }
-    Ok(tokens)
-}
-
-fn append_eos(tokens: &mut Vec<u32>, tokenizer: &Tokenizer, options: &DataOptions) {
-    if let (true, Some(eos)) = (options.append_eos, tokenizer.eos()) {
+/// Ends a text that does not end yet.
+fn end(tokens: &mut Vec<u32>, tokenizer: &Tokenizer, append_eos: bool) {
+    if let (true, Some(eos)) = (append_eos, tokenizer.eos())
+        && tokens.last() != Some(&eos)
+    {
         tokens.push(eos);
     }
 }
@@ -473,7 +465,7 @@ fn keep_end(
 /// A plain text as windows; see [`Dataset::read`].
 fn windows(text: &str, tokenizer: &Tokenizer, options: &DataOptions) -> Result<Vec<Example>, Problem> {
     let mut tokens = tokenizer.encode_after(&[], text)?;
-    append_eos(&mut tokens, tokenizer, options);
+    end(&mut tokens, tokenizer, options.append_eos);
     let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
     // A window is one token of context and up to this many targets.
     let step = options.max_seq_len - 1;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::records::Record;
 use super::rows::{self, Content};
-use super::{Problem, bytes, prompt_tokens, readable, records};
+use super::{Problem, bytes, readable, records};
 use crate::Error;
 use crate::chat::{ChatError, ChatTemplate, Conversation, Message};
 use crate::tokenizer::Tokenizer;
@@ -56,7 +56,7 @@ fn question(
             return Err(Problem::new("is a text, which asks nothing", help));
         }
         Record::Exchange { question: prompt, answer: completion, .. }
-        | Record::Pair { prompt, completion, .. } => (prompt_tokens(&prompt, tokenizer)?, completion),
+        | Record::Pair { prompt, completion, .. } => (tokenizer.encode_with_bos(&prompt)?, completion),
         Record::Chat(conversation) => conversation_question(&conversation, tokenizer, template)?,
     };
     let answer = answer.trim();
@@ -89,5 +89,5 @@ fn conversation_question(
         return Err(Problem::new("has no answer after its messages", help));
     };
     let text = template.render_with(asked, &conversation.variables, true)?;
-    Ok((tokenizer.encode_rendered(&text)?, answer))
+    Ok((tokenizer.encode_with_bos(&text)?, answer))
 }

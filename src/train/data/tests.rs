@@ -120,6 +120,20 @@ fn a_plain_text_is_divided_and_every_token_is_a_target_once() {
 }
 
 #[test]
+fn a_text_that_begins_with_bos_or_ends_with_eos_has_them_once() {
+    let tokenizer = byte_level(true);
+    for (row, right) in [
+        (r#"{"text": "<|im_start|>a<|im_end|>"}"#, "[<|im_start|>a<|im_end|>]"),
+        (r#"{"text": "a"}"#, "[<|im_start|>a<|im_end|>]"),
+        (r#"{"prompt": "<|im_start|>a", "completion": "b<|im_end|>"}"#, "<|im_start|>a[b<|im_end|>]"),
+        (r#"{"prompt": "a", "completion": "b"}"#, "<|im_start|>a[b<|im_end|>]"),
+    ] {
+        let data = read(row, &tokenizer, 99).unwrap();
+        assert_eq!(shown(&data.examples[0], &tokenizer), right, "{row}");
+    }
+}
+
+#[test]
 fn loss_falls_on_the_assistants_turns_and_their_ends() {
     let line = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"},\
         {\"role\": \"user\", \"content\": \"c\"}, {\"role\": \"assistant\", \"content\": \"d\"}]}";
@@ -134,7 +148,7 @@ fn loss_falls_on_the_assistants_turns_and_their_ends() {
         .map(|(role, content)| Message::new(role, content))
         .to_vec();
     let rendered = template(CHATML).render(&messages, false).unwrap();
-    assert_eq!(data.examples[0].tokens, tokenizer.encode_rendered(&rendered).unwrap());
+    assert_eq!(data.examples[0].tokens, tokenizer.encode_with_bos(&rendered).unwrap());
 }
 
 #[test]

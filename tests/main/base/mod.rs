@@ -1,3 +1,4 @@
 //! Base models.
 
+mod contradictions;
 mod onnx;
