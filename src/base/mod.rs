@@ -17,6 +17,7 @@ mod config;
 pub mod folder;
 mod gguf;
 mod hugging_face;
+pub(crate) mod json;
 mod model;
 pub mod nbits;
 mod ollama;
