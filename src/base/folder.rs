@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json};
 
+use super::json;
 use crate::{Error, Result};
 
 /// The model's configuration, as transformers writes it.
@@ -141,10 +142,12 @@ impl<'a> Folder<'a> {
             return Ok(Some(config.clone()));
         }
         let Some(bytes) = self.bytes(name)? else { return Ok(None) };
-        let parsed: std::result::Result<Object, _> = serde_json::from_slice(&bytes);
-        parsed.map(Some).map_err(|error| {
-            let place = format!("line {}, column {}", error.line(), error.column());
-            Error::input(self.join(name), place, "not a JSON object", REPLACE)
+        json::parse(&bytes).map(Some).map_err(|error| match error {
+            json::Unread::TooMany => Error::file(self.join(name), error.to_string(), REPLACE),
+            json::Unread::Json(error) => {
+                let place = format!("line {}, column {}", error.line(), error.column());
+                Error::input(self.join(name), place, "not a JSON object", REPLACE)
+            }
         })
     }
 

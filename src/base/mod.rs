@@ -18,6 +18,7 @@ mod finite;
 pub mod folder;
 mod gguf;
 mod hugging_face;
+pub(crate) mod json;
 mod model;
 pub mod nbits;
 mod ollama;

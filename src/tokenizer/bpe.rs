@@ -4,9 +4,12 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use super::byte_level;
-use super::merge::merge_characters;
+use super::error::TokenizerError;
+use super::joints::Joints;
+use super::merge::merge_text;
 use super::metaspace::{METASPACE, byte_token};
 use super::pre_tokenizer::PreTokenizer;
 use super::vocabulary::Vocabulary;
@@ -31,6 +34,8 @@ pub(super) struct Bpe {
     /// The rank of each merge, by its line `left right`. Spelled text holds no space, so a line with a space
     /// elsewhere is never looked up and does no harm.
     ranks: HashMap<String, u32>,
+    /// Of the tokens that merges make; found on the first long word.
+    joints: OnceLock<Joints>,
 }
 
 impl Bpe {
@@ -40,7 +45,7 @@ impl Bpe {
         for (rank, merge) in (0u32..).zip(merges) {
             ranks.entry(merge).or_insert(rank);
         }
-        Bpe { pre_tokenizer, spelling, ranks }
+        Bpe { pre_tokenizer, spelling, ranks, joints: OnceLock::new() }
     }
 
     /// The pre-tokenizer.
@@ -56,45 +61,69 @@ impl Bpe {
     }
 
     /// Appends the tokens of `text`, which holds no special token.
-    pub(super) fn encode(&self, text: &str, vocabulary: &Vocabulary, out: &mut Vec<u32>) {
+    ///
+    /// # Errors
+    /// [`TokenizerError::LongWord`].
+    pub(super) fn encode(
+        &self,
+        text: &str,
+        vocabulary: &Vocabulary,
+        out: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
         match self.spelling {
             Spelling::Bytes => self.encode_words(text, vocabulary, out),
             Spelling::Characters => self.encode_words(&text.replace(' ', METASPACE), vocabulary, out),
         }
     }
 
-    fn encode_words(&self, text: &str, vocabulary: &Vocabulary, out: &mut Vec<u32>) {
+    fn encode_words(
+        &self,
+        text: &str,
+        vocabulary: &Vocabulary,
+        out: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
         let mut cache: HashMap<&str, Vec<u32>> = HashMap::new();
         for word in self.pre_tokenizer.split(text) {
             if word.len() > MAX_CACHED_WORD {
-                self.encode_word(word, vocabulary, out);
-                continue;
+                self.encode_word(word, vocabulary, out)?;
+            } else if let Some(ids) = cache.get(word) {
+                out.extend_from_slice(ids);
+            } else {
+                let start = out.len();
+                self.encode_word(word, vocabulary, out)?;
+                cache.insert(word, out[start..].to_vec());
             }
-            let ids = cache.entry(word).or_insert_with(|| {
-                let mut ids = Vec::new();
-                self.encode_word(word, vocabulary, &mut ids);
-                ids
-            });
-            out.extend_from_slice(ids);
         }
+        Ok(())
     }
 
-    fn encode_word(&self, word: &str, vocabulary: &Vocabulary, out: &mut Vec<u32>) {
+    fn encode_word(
+        &self,
+        word: &str,
+        vocabulary: &Vocabulary,
+        out: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
         let (spelled, whole) = match self.spelling {
             Spelling::Bytes => (Cow::Owned(byte_level::spell(word)), self.pre_tokenizer.ignore_merges),
             Spelling::Characters => (Cow::Borrowed(word), word.starts_with('\n')),
         };
         if let (true, Some(id)) = (whole, vocabulary.id(&spelled)) {
             out.push(id);
-            return;
+            return Ok(());
         }
         let mut line = String::new();
-        let pieces = merge_characters(&spelled, |left, right| {
+        let joints = || {
+            self.joints.get_or_init(|| {
+                let made: Vec<String> = self.ranks.keys().map(|line| line.replace(' ', "")).collect();
+                Joints::new(made.iter().map(String::as_str))
+            })
+        };
+        let priority = |left: &str, right: &str| {
             line.clear();
             line.extend([left, " ", right]);
             self.ranks.get(&line).map(|&rank| Reverse(rank))
-        });
-        for piece in pieces {
+        };
+        merge_text(&spelled, joints, priority, |piece| {
             match (vocabulary.id(piece), self.spelling) {
                 (Some(id), _) => out.push(id),
                 // As in llama.cpp, text that no token spells falls back to its ASCII characters; the rest is
@@ -107,6 +136,7 @@ impl Bpe {
                     out.extend(piece.bytes().filter_map(|byte| vocabulary.id(&byte_token(byte))));
                 }
             }
-        }
+            Ok(())
+        })
     }
 }

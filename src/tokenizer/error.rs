@@ -52,6 +52,16 @@ pub enum TokenizerError {
         /// The `tokenizers` crate's reason.
         problem: String,
     },
+    /// The text has a long part that cannot be cut into words. Encoding it takes many times its bytes.
+    #[error(
+        "tokenizer: the text has more than {} KiB without a place to cut it into words; put spaces or line ends \
+         into it",
+        limit >> 10
+    )]
+    LongWord {
+        /// The longest part that is encoded at once, in bytes.
+        limit: usize,
+    },
     /// The text has a token for which the embedding has no row.
     #[error("tokenizer: the text has {text}, for which the model has no embedding; leave it out")]
     NoEmbedding {
@@ -65,7 +75,7 @@ impl TokenizerError {
         TokenizerError::Key { key: key.to_owned(), problem: problem.into(), help }
     }
 
-    pub(super) fn file(path: &Path, problem: impl std::fmt::Display, help: &'static str) -> Self {
+    pub(crate) fn file(path: &Path, problem: impl std::fmt::Display, help: &'static str) -> Self {
         TokenizerError::File { path: path.to_owned(), problem: one_line(problem), help }
     }
 

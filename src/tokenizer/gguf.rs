@@ -85,7 +85,7 @@ impl GgufTokenizer {
         let mut out = Vec::with_capacity(text.len() / 3 + 1);
         let mut after_special = previous.is_none_or(|id| self.vocabulary.token_type(id).is_special());
         let splitter = if parse_special { &self.all_special } else { &self.user_defined };
-        for fragment in splitter.split(text) {
+        splitter.visit(text, |fragment| {
             match fragment {
                 Fragment::Token(id) => {
                     out.push(id);
@@ -93,7 +93,7 @@ impl GgufTokenizer {
                 }
                 Fragment::Text(text) => {
                     match &self.algorithm {
-                        Algorithm::Bpe(bpe) => bpe.encode(text, &self.vocabulary, &mut out),
+                        Algorithm::Bpe(bpe) => bpe.encode(text, &self.vocabulary, &mut out)?,
                         Algorithm::SentencePiece(bpe) => {
                             bpe.encode(text, after_special, &self.vocabulary, &mut out)?;
                         }
@@ -101,7 +101,8 @@ impl GgufTokenizer {
                     after_special = false;
                 }
             }
-        }
+            Ok(())
+        })?;
         Ok(out)
     }
 

@@ -8,12 +8,13 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use serde_json::Value;
-use tokenizers::tokenizer::Tokenizer as Library;
 
 use super::byte_level;
 use super::error::TokenizerError;
+use super::long_text::encode_long;
 use super::metaspace::{METASPACE, parse_byte_token};
 use super::special_tokens::SpecialTokens;
+use super::vetted::VettedTokenizer;
 use super::well_known::end_of_generation;
 use crate::base::folder::{
     CONFIG, Folder, GENERATION_CONFIG, SPECIAL_TOKENS_MAP, TOKENIZER, TOKENIZER_CONFIG,
@@ -24,9 +25,9 @@ const DAMAGED: &str = "the file is damaged: fetch the folder again";
 /// The tokenizer of a Hugging Face folder, without BOS and EOS.
 #[derive(Debug)]
 pub(super) struct HfTokenizer {
-    library: Library,
+    library: VettedTokenizer,
     /// The same, but reading special tokens as ordinary text; made on first use.
-    ordinary: OnceLock<Library>,
+    ordinary: OnceLock<VettedTokenizer>,
     /// The added tokens, which are found in the raw text before anything else, with their texts.
     added: HashMap<u32, String>,
     /// Whether ordinary tokens are in GPT-2's spelling of bytes, not with `▁` and `<0xAB>`.
@@ -98,29 +99,28 @@ fn ids(value: Option<&Value>) -> impl Iterator<Item = u32> + '_ {
 
 impl HfTokenizer {
     fn from_json(path: &Path, bytes: &[u8]) -> Result<Self, TokenizerError> {
-        let json: Value =
-            serde_json::from_slice(bytes).map_err(|error| TokenizerError::file(path, error, DAMAGED))?;
-        let mut library =
-            Library::from_bytes(bytes).map_err(|error| TokenizerError::file(path, error, DAMAGED))?;
-        // The file may hold settings of the last training run, which would cut or pad every text.
-        library.with_padding(None);
-        library.with_truncation(None).map_err(|error| TokenizerError::file(path, error, DAMAGED))?;
-        let added = library.get_added_tokens_decoder().into_iter().map(|(id, t)| (id, t.content)).collect();
-        let greatest = library.get_vocab(true).into_values().max();
+        // Whether the decoder or pre-tokenizer, and whether the post-processor, is `ByteLevel`.
+        let keep = |json: &Value| {
+            let mentions = |part: &str| mentions_byte_level(json.get(part));
+            (mentions("decoder") || mentions("pre_tokenizer"), mentions("post_processor"))
+        };
+        let (library, (byte_level, adds_none)) = VettedTokenizer::from_bytes(path, bytes, keep)?;
+        let added = library.added().into_iter().map(|(id, token)| (id, token.content)).collect();
+        let greatest = library.vocabulary(true).into_values().max();
         let mut tokenizer = HfTokenizer {
             library,
             ordinary: OnceLock::new(),
             added,
-            byte_level: mentions_byte_level(json.get("decoder"))
-                || mentions_byte_level(json.get("pre_tokenizer")),
+            byte_level,
             adds_space: false,
-            adds_none: mentions_byte_level(json.get("post_processor")),
+            adds_none,
             size: greatest.map_or(0, |id| id as usize + 1),
         };
         if tokenizer.size == 0 {
             return Err(TokenizerError::file(path, "the vocabulary is empty", DAMAGED));
         }
-        let probe = tokenizer.encode_plain("a")?;
+        let probe =
+            tokenizer.encode_plain("a").map_err(|error| TokenizerError::file(path, error, DAMAGED))?;
         tokenizer.adds_space = !tokenizer.byte_level
             && probe
                 .first()
@@ -130,24 +130,18 @@ impl HfTokenizer {
     }
 
     fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        ids_of(&self.library, text)
+        encode_long(&self.library, text)
     }
 
     /// The tokens of `text`, with the texts of special tokens encoded as ordinary text.
     pub(super) fn encode_ordinary(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let library = self.ordinary.get_or_init(|| {
-            let mut library = self.library.clone();
-            library.set_encode_special_tokens(true);
-            library
-        });
-        ids_of(library, text)
+        encode_long(self.ordinary.get_or_init(|| self.library.ordinary()), text)
     }
 
     /// The tokens that the post-processor adds before and after a text; of several, the outermost.
     fn around(&self) -> Result<(Option<u32>, Option<u32>), TokenizerError> {
         let bare = self.encode_plain("a")?;
-        let full = self.library.encode_fast("a", true).map_err(TokenizerError::encode)?;
-        let full = full.get_ids();
+        let full = self.library.encode("a", true)?;
         let extra = full.len().saturating_sub(bare.len());
         let start = (0..=extra).find(|&at| full[at..].starts_with(&bare)).unwrap_or(0);
         let end = start + bare.len();
@@ -203,13 +197,6 @@ impl HfTokenizer {
     pub(super) fn len(&self) -> usize {
         self.size
     }
-}
-
-fn ids_of(library: &Library, text: &str) -> Result<Vec<u32>, TokenizerError> {
-    library
-        .encode_fast(text, false)
-        .map(|encoding| encoding.get_ids().to_vec())
-        .map_err(TokenizerError::encode)
 }
 
 /// Whether a step of the pipeline, or a step within it, is `ByteLevel`.

@@ -8,6 +8,12 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::error::TokenizerError;
+use super::joints::Joints;
+
+/// The longest text that goes through the loop at once, in bytes. The loop takes 100 bytes for one.
+const MAX_TEXT: usize = 1 << 21;
+
 /// No neighbour: the end of the linked list in either direction.
 const NONE: usize = usize::MAX;
 
@@ -19,13 +25,28 @@ struct Symbol {
     next: usize,
 }
 
+/// Calls `visit` with the results of [`merge_characters`], of a text of any length. `joints` are those of the
+/// tokens that merges make.
+///
+/// # Errors
+/// Those of `visit`; [`TokenizerError::LongWord`]: 2 MiB that merges may join to one token.
+pub(super) fn merge_text<'j, P: Ord>(
+    text: &str,
+    joints: impl FnOnce() -> &'j Joints,
+    mut priority: impl FnMut(&str, &str) -> Option<P>,
+    visit: impl FnMut(&str) -> Result<(), TokenizerError>,
+) -> Result<(), TokenizerError> {
+    let parts = match text.len() {
+        0..=MAX_TEXT => vec![text],
+        _ => joints().parts(text, MAX_TEXT, |_, _| true)?,
+    };
+    parts.into_iter().flat_map(|part| merge_characters(part, &mut priority)).try_for_each(visit)
+}
+
 /// Merges the characters of `text` pair by pair, and returns the merged symbols in order. The result of
 /// `priority(left, right)` is the priority of a merge, the greatest first; `None` if the pair may not be
 /// merged.
-pub(super) fn merge_characters<P: Ord>(
-    text: &str,
-    mut priority: impl FnMut(&str, &str) -> Option<P>,
-) -> Vec<&str> {
+fn merge_characters<P: Ord>(text: &str, mut priority: impl FnMut(&str, &str) -> Option<P>) -> Vec<&str> {
     let mut symbols: Vec<Symbol> = text
         .char_indices()
         .enumerate()
@@ -87,6 +108,26 @@ mod tests {
         assert_eq!(merge_characters("abc", rank), ["a", "bc"]);
         assert_eq!(merge_characters("xxx", rank), ["xx", "x"]);
         assert_eq!(merge_characters("", rank), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_long_text_is_merged_in_parts() {
+        let text = "ab cd".repeat(MAX_TEXT / 4);
+        let joints = Joints::new(["ab", "cd"]);
+        let priority = |left: &str, right: &str| {
+            (left.len() + right.len() == 2 && left < right && left != " ").then_some(0)
+        };
+        let mut pieces = Vec::new();
+        let visit = |piece: &str| {
+            pieces.push(piece.to_owned());
+            Ok(())
+        };
+        merge_text(&text, || &joints, priority, visit).unwrap();
+        let whole = merge_characters(&text, priority);
+        assert!(pieces == whole && whole.len() > MAX_TEXT / 2);
+        let joints = Joints::new(["aa"]);
+        let run = "a".repeat(MAX_TEXT + 1);
+        assert!(merge_text(&run, || &joints, |_, _| None::<u8>, |_| Ok(())).is_err());
     }
 
     #[test]

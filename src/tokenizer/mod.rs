@@ -11,7 +11,9 @@
 //!
 //! The files, from the top: [`Tokenizer`] (`codec`) is one of two sources, `gguf` and `hugging_face`. `gguf`
 //! reads `metadata`, cuts special tokens out of the text (`special_token_splitter`) and encodes the rest by
-//! `bpe` (merges) or `sentencepiece` (scores), which share the loop of `merge` and the `vocabulary`.
+//! `bpe` (merges) or `sentencepiece` (scores), which share the loop of `merge` and the `vocabulary`. `joints`
+//! says where it may cut a long text. `hugging_face` runs the crate through `vetted`, which refuses files that
+//! would make it fail, and `long_text`, which cuts.
 
 mod base;
 mod bpe;
@@ -20,6 +22,8 @@ mod codec;
 mod error;
 mod gguf;
 mod hugging_face;
+mod joints;
+mod long_text;
 mod merge;
 mod metadata;
 mod metaspace;
@@ -29,6 +33,7 @@ mod sentencepiece;
 mod special_token_splitter;
 mod special_tokens;
 mod token_type;
+mod vetted;
 mod vocabulary;
 mod well_known;
 
@@ -38,6 +43,7 @@ pub(crate) use metaspace::METASPACE;
 pub(crate) use parts::{Algorithm, TokenizerParts};
 pub(crate) use pre_tokenizer::{LibraryStep, pre_tokenizers};
 pub(crate) use token_type::TokenType;
+pub(crate) use vetted::VettedTokenizer;
 pub(crate) use vocabulary::Vocabulary;
 
 #[cfg(test)]

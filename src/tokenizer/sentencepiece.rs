@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 
 use super::error::TokenizerError;
-use super::merge::merge_characters;
+use super::merge::merge_text;
 use super::metaspace::{METASPACE, byte_token};
 use super::vocabulary::Vocabulary;
 
@@ -44,7 +44,7 @@ impl SentencePieceBpe {
     /// the start or follows a special token.
     ///
     /// # Errors
-    /// If no token spells a byte, and the vocabulary has no unknown token.
+    /// If no token spells a byte, and the vocabulary has no unknown token; [`TokenizerError::LongWord`].
     pub(super) fn encode(
         &self,
         text: &str,
@@ -54,24 +54,31 @@ impl SentencePieceBpe {
     ) -> Result<(), TokenizerError> {
         let mut spelled =
             if self.add_space_prefix && after_special { METASPACE.to_owned() } else { String::new() };
-        spelled.push_str(&text.replace(' ', METASPACE));
+        spelled.extend(
+            text.split(' ').enumerate().flat_map(|(at, word)| [if at > 0 { METASPACE } else { "" }, word]),
+        );
         let mut joined = String::new();
-        let pieces = merge_characters(&spelled, |left, right| {
+        let priority = |left: &str, right: &str| {
             joined.clear();
             joined.extend([left, right]);
             vocabulary.id(&joined).map(|id| Score(vocabulary.score(id)))
-        });
-        for piece in pieces {
-            match vocabulary.id(piece) {
-                Some(id) => out.push(id),
-                None => {
-                    for byte in piece.bytes() {
-                        out.push(self.byte_token(byte, vocabulary)?);
+        };
+        merge_text(
+            &spelled,
+            || vocabulary.joints(),
+            priority,
+            |piece| {
+                match vocabulary.id(piece) {
+                    Some(id) => out.push(id),
+                    None => {
+                        for byte in piece.bytes() {
+                            out.push(self.byte_token(byte, vocabulary)?);
+                        }
                     }
                 }
-            }
-        }
-        Ok(())
+                Ok(())
+            },
+        )
     }
 
     fn byte_token(&self, byte: u8, vocabulary: &Vocabulary) -> Result<u32, TokenizerError> {

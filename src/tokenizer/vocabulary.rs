@@ -1,8 +1,10 @@
 //! The token list of a GGUF file: texts, types and scores.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use super::error::TokenizerError;
+use super::joints::Joints;
 use super::token_type::TokenType;
 use super::well_known::corrected_types;
 
@@ -13,6 +15,7 @@ pub(crate) struct Vocabulary {
     types: Vec<TokenType>,
     scores: Vec<f32>,
     ids: HashMap<String, u32>,
+    joints: OnceLock<Joints>,
 }
 
 impl Vocabulary {
@@ -64,7 +67,7 @@ impl Vocabulary {
         for (id, corrected) in corrected_types(|text| ids.get(text).copied()) {
             types[id as usize] = corrected;
         }
-        Ok(Vocabulary { texts, types, scores, ids })
+        Ok(Vocabulary { texts, types, scores, ids, joints: OnceLock::new() })
     }
 
     /// How many tokens there are; every id is less.
@@ -90,6 +93,11 @@ impl Vocabulary {
     /// The score of a token (the greatest is merged first); 0 for an id out of range.
     pub(crate) fn score(&self, id: u32) -> f32 {
         self.scores.get(id as usize).copied().unwrap_or(0.0)
+    }
+
+    /// Where no token reaches over.
+    pub(super) fn joints(&self) -> &Joints {
+        self.joints.get_or_init(|| Joints::new(self.texts.iter().map(String::as_str)))
     }
 
     /// The ids and texts of the tokens that are cut out of the raw text before the algorithm sees it.

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value as Json;
-use tokenizers::tokenizer::{AddedToken, Tokenizer as Library};
+use tokenizers::tokenizer::AddedToken;
 
+use crate::Result;
 use crate::base::folder::{self, Folder, Object};
-use crate::{Error, Result};
+use crate::tokenizer::VettedTokenizer;
 
 /// transformers takes tokens for bytes in GPT-2's spelling if this is anywhere in the file.
 const SPELLED: &[u8] = b"\"ByteLevel\"";
@@ -16,7 +17,7 @@ const ROLES: [&str; 7] =
 
 /// A tokenizer of the `tokenizers` crate.
 pub(super) struct HubTokenizer {
-    library: Library,
+    library: VettedTokenizer,
     /// Tokens with a role of their own, or named as special.
     special: Vec<String>,
 }
@@ -25,12 +26,8 @@ impl HubTokenizer {
     /// Reads the folder's tokenizer; `json` is the parsed content of its file.
     pub(super) fn open(folder: Folder<'_>, json: &Object) -> Result<Self> {
         let path = folder.join(folder::TOKENIZER);
-        let error =
-            |problem: String| Error::file(&path, problem.replace('\n', " "), "download the folder again");
         let bytes = folder.bytes(folder::TOKENIZER)?.unwrap_or_default();
-        let mut library = Library::from_bytes(&bytes).map_err(|e| error(e.to_string()))?;
-        library.with_padding(None);
-        library.with_truncation(None).map_err(|e| error(e.to_string()))?;
+        let (mut library, ()) = VettedTokenizer::from_bytes(&path, &bytes, |_| ())?;
 
         let config = folder.object(folder::TOKENIZER_CONFIG)?.unwrap_or_default();
         let listed = config.get("added_tokens_decoder").and_then(Json::as_object);
@@ -49,41 +46,42 @@ impl HubTokenizer {
         }
         let mut new: Vec<AddedToken> = added.into_values().collect();
         new.iter_mut().for_each(|token| token.special |= named.contains(&token.content));
-        let there = library.get_added_tokens_decoder().into_values().chain(new.iter().cloned());
+        let there = library.added().into_values().chain(new.iter().cloned());
         let there: HashSet<String> = there.map(|token| token.content).collect();
         let special: Vec<String> = named.into_iter().chain(more).collect();
         let missing = special.iter().filter(|text| !there.contains(*text));
         new.extend(missing.map(|text| AddedToken::from(text.as_str(), true)));
-        library.add_tokens(new).map_err(|e| error(e.to_string()))?;
+        // Their limits are those of the file's own, whichever file names them.
+        library.add_tokens(&folder.join(folder::TOKENIZER_CONFIG), new)?;
         Ok(Self { library, special })
     }
 
     /// The ids of a text, with or without the tokens that the post-processor puts around it.
     pub(super) fn encode(&self, text: &str, around: bool) -> Option<Vec<u32>> {
-        Some(self.library.encode_fast(text, around).ok()?.get_ids().to_vec())
+        self.library.encode(text, around).ok()
     }
 
     /// The text of ids.
     pub(super) fn decode(&self, ids: &[u32]) -> Option<String> {
-        self.library.decode(ids, false).ok()
+        self.library.decode(ids)
     }
 
     /// Every token by id; an added one hides another of its id.
     pub(super) fn tokens(&self) -> HashMap<u32, String> {
         let mut tokens: HashMap<u32, String> =
-            self.library.get_vocab(false).into_iter().map(|(text, id)| (id, text)).collect();
+            self.library.vocabulary(false).into_iter().map(|(text, id)| (id, text)).collect();
         tokens.extend(self.added().into_iter().map(|(id, token)| (id, token.content)));
         tokens
     }
 
     /// The added tokens by id.
     pub(super) fn added(&self) -> BTreeMap<u32, AddedToken> {
-        self.library.get_added_tokens_decoder().into_iter().collect()
+        self.library.added()
     }
 
     /// The number of tokens without the added ones.
     pub(super) fn base_size(&self) -> usize {
-        self.library.get_vocab_size(false)
+        self.library.base_size()
     }
 
     /// Tokens with a role of their own, or named as special.

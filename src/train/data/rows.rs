@@ -184,7 +184,8 @@ fn table(path: &Path, text: &str, separator: u8) -> Result<Vec<(usize, Cow<'stat
     };
     let names: Vec<String> = reader.headers().map_err(bad)?.iter().map(column_name).collect();
     if !has_columns(names.iter().map(String::as_str)) {
-        let problem = format!("names the columns {}, and none that is trained", names.join(", "));
+        let names = crate::error::shortened(&names.join(", "), 200);
+        let problem = format!("names the columns {names}, and none that is trained");
         return Err(Error::line(path, 1, problem, COLUMNS_HELP));
     }
     let mut rows = Vec::new();

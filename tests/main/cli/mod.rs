@@ -4,6 +4,7 @@ mod automatic;
 mod cached;
 mod checkpointed;
 mod converted;
+mod corpus;
 mod damaged;
 mod data;
 mod hostile;
