@@ -71,6 +71,12 @@ pub enum Error {
         /// The output.
         path: PathBuf,
     },
+    /// Another program, or another part of this one, is writing the output.
+    #[error("{}: another curmerge is writing it; wait until that ends, or name another output", path.display())]
+    Busy {
+        /// The output.
+        path: PathBuf,
+    },
     /// The output would overwrite, or lie within, an input.
     #[error("{}: the output is or would replace the input {}; name another output", path.display(), input.display())]
     SameFile {

@@ -103,7 +103,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let init = args.training.init.as_deref().map(Lora::files).unwrap_or_default();
     let inputs = inputs(args, &base, &init);
     let output = Output::new(output, args.force);
-    output.check(args.method.trains_lora(), &inputs)?;
+    let _reserved = output.reserve(args.method.trains_lora(), &inputs)?;
     if args.protection.keep_fisher {
         output.check_keeps_fisher()?;
     }
