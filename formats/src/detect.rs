@@ -1,10 +1,10 @@
 //! Detects what a path holds from its content, never from its extension.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::input;
 use crate::output::finish_interrupted;
 
 /// The kinds of model container.
@@ -39,7 +39,7 @@ pub fn detect(path: &Path) -> Result<Container> {
         return Ok(Container::Unknown);
     }
     let mut start = Vec::new();
-    File::open(path)
+    input::open(path)
         .and_then(|file| file.take(64).read_to_end(&mut start))
         .map_err(|error| Error::io(path, "read", error))?;
     Ok(detect_bytes(&start, kind.len()))

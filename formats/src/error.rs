@@ -71,6 +71,12 @@ pub enum Error {
         /// The output.
         path: PathBuf,
     },
+    /// A file was changed or replaced while it was mapped.
+    #[error("{}: it was changed or replaced while it was read; run the command again when nothing writes it", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another program, or another part of this one, is writing the output.
     #[error("{}: another curmerge is writing it; wait until that ends, or name another output", path.display())]
     Busy {

@@ -33,6 +33,7 @@ use arguments::AdapterArgs;
 use clap::{Parser, Subcommand};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
+use curmerge_formats::mmap;
 use curmerge_formats::output::OutputFolder;
 
 use crate::base::{Base, Files};
@@ -98,6 +99,7 @@ pub fn run(line: &CommandLine) -> Result<()> {
         .map_err(|e| Error::request(format!("cannot start the threads: {e}"), "use fewer --threads"))?;
     Cpu::choose(line.cpu).map_err(|problem| Error::request(problem, "leave out --cpu and CURMERGE_CPU"))?;
     interrupt::listen()?;
+    mmap::watch();
     carry_out(line)
 }
 

@@ -11,7 +11,7 @@ use super::target::{Target, refuse_input_file, sync_folder};
 use super::unfinished::{Unfinished, uninterrupted};
 use super::{journal, temporary};
 use crate::error::{Error, Result};
-use crate::mmap::MappedFile;
+use crate::mmap::{MappedFile, mapped_unchanged};
 
 /// Bytes per write where the system cannot copy by itself.
 const CHUNK: usize = 8 << 20;
@@ -121,7 +121,12 @@ impl OutputFile {
             let past = std::io::Error::new(ErrorKind::UnexpectedEof, "the range goes past its end");
             return Err(Error::io(source.path(), "copy", past));
         };
-        let mut copied = copy_in_kernel(source.file(), source_offset, self.file.as_file(), offset, len);
+        // A map of a file that has become shorter must not be read.
+        let mut copied = match source.reopen()? {
+            Some(file) => copy_in_kernel(&file, source_offset, self.file.as_file(), offset, len),
+            None => 0,
+        };
+        source.unchanged()?;
         let rest = &source.bytes()[(source_offset + copied) as usize..end as usize];
         for chunk in rest.chunks(CHUNK) {
             self.write_all_at(offset + copied, chunk)?;
@@ -177,7 +182,9 @@ impl OutputFile {
         sync_folder(&target.parent)
     }
 
+    /// Syncs the file, if no mapped file has changed that it may have been made from.
     fn sync(&self) -> Result<()> {
+        mapped_unchanged()?;
         self.file.as_file().sync_all().map_err(|error| Error::io(&self.target.shown, "sync", error))
     }
 }

@@ -12,6 +12,7 @@ use super::target::{Target, refuse_input_folder, sync_folder, walk};
 use super::unfinished::{Unfinished, uninterrupted};
 use super::{OutputFile, journal, temporary};
 use crate::error::{Error, Result};
+use crate::mmap::mapped_unchanged;
 
 /// A folder that gets its name on [`OutputFolder::commit`]. Dropped before that, it leaves nothing.
 #[derive(Debug)]
@@ -105,6 +106,7 @@ impl OutputFolder {
     pub fn commit(mut self) -> Result<()> {
         let target = &self.target;
         let fail = |action| move |error| Error::io(&target.shown, action, error);
+        mapped_unchanged()?;
         let mut synced = Ok(());
         walk(self.folder.path(), &mut |file| {
             if synced.is_ok() {

@@ -5,12 +5,15 @@
 
 use std::io::{ErrorKind, Write};
 
+use curmerge_formats::mmap::mapped_unchanged;
 use serde_json::Value;
 
 use crate::{Error, Result};
 
-/// Prints a text. Fails if standard output cannot be written, but not if its reader has closed it.
+/// Prints a text. Fails if a mapped file has changed, which it may come from, and if standard output cannot be written, but not if its reader has closed it.
 pub fn print(text: &str) -> Result<()> {
+    // No result of a model that another program has changed.
+    mapped_unchanged()?;
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("standard output", "write", e)),

@@ -2,6 +2,8 @@
 
 mod automatic;
 mod cached;
+#[cfg(unix)]
+mod changed;
 mod checkpointed;
 mod converted;
 mod damaged;
@@ -17,6 +19,8 @@ mod refused;
 mod repeated;
 mod sampled;
 mod signal;
+#[cfg(unix)]
+mod special_files;
 mod splits;
 mod tasks;
 mod trained;
