@@ -18,6 +18,7 @@ pub mod export;
 pub mod inspect;
 pub mod interrupt;
 pub mod kept;
+mod limits;
 pub mod merge;
 mod merged;
 pub mod report;
@@ -93,7 +94,11 @@ enum Command {
 /// Carries out a parsed command line.
 pub fn run(line: &CommandLine) -> Result<()> {
     // This thread is one of the pool, so that its sequential work need not wait for another.
-    let threads = line.threads.map_or(0, usize::from);
+    limits::prepare();
+    let threads = match line.threads {
+        Some(threads) => usize::from(threads),
+        None => limits::default_threads()?,
+    };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
     pool.build_global()
         .map_err(|e| Error::request(format!("cannot start the threads: {e}"), "use fewer --threads"))?;
@@ -133,6 +138,23 @@ fn adapter_of(base: &Base, path: &Path, allow_other_base: bool) -> Result<Adapte
 /// What `--allow-other-base` asks for.
 fn base_check(allow_other_base: bool) -> BaseCheck {
     if allow_other_base { BaseCheck::AllowOtherValues } else { BaseCheck::SameValues }
+}
+
+/// Says that the file at an output's place will be replaced.
+fn warn_of_replaced(output: &Path) {
+    if output.is_file() {
+        terminal::warn(&format!("{}: the file that stands there is replaced at the end", output.display()));
+    }
+}
+
+/// Says if sequences are longer than those that the model was made for.
+fn warn_of_context(model: &Transformer<'_, f32>, tokens: u32, option: &str) {
+    let context = model.config().context;
+    if tokens as usize > context {
+        terminal::warn(&format!(
+            "{option} {tokens} is more than the model's context of {context} tokens, beyond which it was not trained"
+        ));
+    }
 }
 
 /// Replaces a Hugging Face folder by a GGUF file with the same values. The file is in the returned folder,

@@ -61,6 +61,9 @@ fn write_files<T: ComputedTensor>(
     let path = |file: &NewFile<'_>| file.location.as_ref().map_or(out.to_path_buf(), |l| folder.join(l));
     let paths: Vec<PathBuf> = files.iter().map(path).collect();
     let mut outputs = OutputFile::create_together(&paths, inputs)?;
+    if let Some(model) = outputs.last() {
+        model.must_fit(files.iter().map(|file| file.pieces.bytes()).sum())?;
+    }
     let mut writer = Writer::new(new, hooks);
     for (file, output) in files.iter().zip(&outputs) {
         writer.write(&file.pieces, output)?;

@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 use super::reserved::{self, Held, Reservation};
 use super::target::{Target, refuse_input_file, sync_folder};
 use super::unfinished::{Unfinished, uninterrupted};
-use super::{journal, temporary};
+use super::{journal, space, temporary};
 use crate::error::{Error, Result};
 use crate::mmap::{MappedFile, mapped_unchanged};
 
@@ -83,6 +83,14 @@ impl OutputFile {
     /// [`Error::Io`].
     pub fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         write_all_at(self.file.as_file(), offset, bytes).map_err(|error| self.error(error))
+    }
+
+    /// Refuses a file of this many bytes that does not fit the disk.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`].
+    pub fn must_fit(&self, bytes: u64) -> Result<()> {
+        space::check(&self.target, bytes)
     }
 
     /// The error of a failed write.

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::reserved::{self, Held, Reservation};
 use super::target::{Target, refuse_input_folder, sync_folder, walk};
 use super::unfinished::{Unfinished, uninterrupted};
-use super::{OutputFile, journal, temporary};
+use super::{OutputFile, journal, replaceable, space, temporary};
 use crate::error::{Error, Result};
 use crate::mmap::mapped_unchanged;
 
@@ -29,7 +29,7 @@ impl OutputFolder {
     ///
     /// # Errors
     /// [`Error::Busy`] if a program is writing the same output; [`Error::Exists`] if `path` exists, unless it is a folder and `force` is given; the folder is then
-    /// replaced on commit. [`Error::WrongKind`] if it is a file; [`Error::SameFile`] if it is, holds or lies
+    /// replaced on commit. [`Error::WrongKind`] if it is a file, or no output of this program; [`Error::SameFile`] if it is, holds or lies
     /// in one of `inputs`; [`Error::Io`] if its parent folder is missing or not writable.
     pub fn create(path: &Path, inputs: &[&Path], force: bool) -> Result<Self> {
         journal::finish(&Target::find(path)?.path)?;
@@ -45,6 +45,7 @@ impl OutputFolder {
             if !force {
                 return Err(Error::Exists { path: path.to_owned() });
             }
+            replaceable::check(&target)?;
         }
         let (folder, lock, unfinished) = match reserved::take(&target.path) {
             Some(Held::Folder(folder, lock, unfinished)) => (folder, lock, unfinished),
@@ -65,6 +66,14 @@ impl OutputFolder {
     /// The temporary path of the folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Refuses a folder of this many bytes that does not fit the disk.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`].
+    pub fn must_fit(&self, bytes: u64) -> Result<()> {
+        space::check(&self.target, bytes)
     }
 
     /// Begins a file in it. The file must be committed before the folder.

@@ -159,11 +159,11 @@ fn an_existing_folder_is_replaced_only_with_force() {
     let parent = TempDir::new().unwrap();
     let path = parent.path().join("out");
     fs::create_dir(&path).unwrap();
-    fs::write(path.join("old"), "").unwrap();
+    fs::write(path.join("old.onnx"), "").unwrap();
     assert!(matches!(OutputFolder::create(&path, &[], false), Err(Error::Exists { .. })));
     let folder = OutputFolder::create(&path, &[], true).unwrap();
     fill(&folder);
-    assert_eq!(names(&path), ["old"]);
+    assert_eq!(names(&path), ["old.onnx"]);
     folder.commit().unwrap();
     assert_eq!(names(&path), ["config.json"]);
     assert_eq!(names(parent.path()), ["out"]);

@@ -11,6 +11,7 @@ mod data;
 mod hostile;
 mod inspected;
 mod interrupted;
+mod limits;
 mod lora;
 mod ollama;
 mod onnx;
