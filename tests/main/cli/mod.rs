@@ -11,6 +11,8 @@ mod data;
 mod hostile;
 mod inspected;
 mod interrupted;
+#[cfg(unix)]
+mod killed;
 mod limits;
 mod lora;
 mod ollama;
