@@ -54,7 +54,7 @@ pub struct CommandLine {
     #[command(subcommand)]
     command: Command,
     /// Threads to compute with [default: all]; results do not depend on it.
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Use no instructions beyond these [default: all that the processor has]; CURMERGE_CPU says the same.
     #[arg(long, global = true, value_name = "LEVEL")]
