@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use curmerge::commands::report::errors;
-use curmerge::commands::{self, CommandLine};
+use curmerge::commands::{self, CommandLine, interrupt};
 
 #[expect(clippy::print_stderr, reason = "only the program prints its error")]
 fn main() -> ExitCode {
     match commands::run(&CommandLine::parse()) {
+        Ok(()) if interrupt::stopped() => ExitCode::from(interrupt::STATUS),
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", errors::line(&error));

@@ -1,10 +1,11 @@
 //! Detects what a path holds from its content, never from its extension.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::input;
+use crate::output::finish_interrupted;
 
 /// The kinds of model container.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,11 +23,12 @@ pub enum Container {
 }
 
 /// Detects what the file or folder `path` holds from its first bytes. The answer says which reader to try;
-/// only that reader checks the file.
+/// only that reader checks the file. If a killed program left an output there half renamed, this finishes it.
 ///
 /// # Errors
 /// [`Error::Io`] if there is nothing at `path` or it cannot be read.
 pub fn detect(path: &Path) -> Result<Container> {
+    finish_interrupted(path)?;
     let kind = std::fs::metadata(path).map_err(|error| Error::io(path, "open", error))?;
     if kind.is_dir() {
         let config = path.join("config.json").is_file();
@@ -37,7 +39,7 @@ pub fn detect(path: &Path) -> Result<Container> {
         return Ok(Container::Unknown);
     }
     let mut start = Vec::new();
-    File::open(path)
+    input::open(path)
         .and_then(|file| file.take(64).read_to_end(&mut start))
         .map_err(|error| Error::io(path, "read", error))?;
     Ok(detect_bytes(&start, kind.len()))

@@ -71,6 +71,31 @@ pub enum Error {
         /// The output.
         path: PathBuf,
     },
+    /// A file was changed or replaced while it was mapped.
+    #[error("{}: it was changed or replaced while it was read; run the command again when nothing writes it", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another program, or another part of this one, is writing the output.
+    #[error("{}: another curmerge is writing it; wait until that ends, or name another output", path.display())]
+    Busy {
+        /// The output.
+        path: PathBuf,
+    },
+    /// The disk has too little space for the output.
+    #[error(
+        "{}: the output needs {:.2} GB, and {:.2} GB are free there; free some space, or name an output on another disk",
+        path.display(), *bytes as f64 / 1e9, *free as f64 / 1e9
+    )]
+    NoSpace {
+        /// The output.
+        path: PathBuf,
+        /// Its length, in bytes.
+        bytes: u64,
+        /// The bytes that are free.
+        free: u64,
+    },
     /// The output would overwrite, or lie within, an input.
     #[error("{}: the output is or would replace the input {}; name another output", path.display(), input.display())]
     SameFile {

@@ -21,6 +21,7 @@ pub mod dtype;
 pub mod error;
 pub mod gguf;
 pub mod imatrix;
+pub mod input;
 pub mod mmap;
 pub mod onnx;
 pub mod output;

@@ -3,10 +3,10 @@
 //! Every module that reads one of them reads it here, so that a file from the internet meets one size limit
 //! and a damaged one gives one message. Weights are mapped by their container's reader instead.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use curmerge_formats::input;
 use serde_json::{Map, Value as Json};
 
 use super::json;
@@ -105,10 +105,7 @@ impl<'a> Folder<'a> {
             let problem = format!("longer than {} MiB, which no such file is", MAX_BYTES >> 20);
             return Err(Error::file(path, problem, REPLACE));
         }
-        let mut bytes = Vec::new();
-        let read = File::open(&path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
-        read.map_err(|error| Error::io(path, "read", error))?;
-        Ok(Some(bytes))
+        input::read(&path, MAX_BYTES).map(Some).map_err(|error| Error::io(path, "read", error))
     }
 
     /// A file's text as it is; `None` if there is no such file.
@@ -208,7 +205,7 @@ mod tests {
         std::fs::create_dir(own.path().join(TOKENIZER)).unwrap();
         assert!(refused(TOKENIZER).contains("not an ordinary file"));
         // A sparse file takes no room on the disk.
-        File::create(own.path().join("long")).unwrap().set_len(MAX_BYTES + 1).unwrap();
+        std::fs::File::create(own.path().join("long")).unwrap().set_len(MAX_BYTES + 1).unwrap();
         assert!(refused("long").contains("longer than 128 MiB"));
     }
 

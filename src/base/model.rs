@@ -171,6 +171,16 @@ impl Base {
         self.stored_bytes(tensor.file, tensor.offset, tensor.bytes)
     }
 
+    /// Refuses a file of this index that was changed or replaced since it was opened.
+    pub(super) fn must_be_unchanged(&self, file: usize) -> Result<()> {
+        match &self.files {
+            Files::Gguf(model) => model.files()[file].file().unchanged()?,
+            Files::HuggingFace(shards) => shards[file].file().unchanged()?,
+            Files::Onnx(model) => model.must_be_unchanged(file)?,
+        }
+        Ok(())
+    }
+
     /// Bytes of one of the model's files.
     pub(super) fn stored_bytes(&self, file: usize, offset: u64, bytes: u64) -> &[u8] {
         let file = match &self.files {

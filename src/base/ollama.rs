@@ -6,7 +6,12 @@
 
 use std::path::{Path, PathBuf};
 
+use curmerge_formats::input;
+
 use crate::{Error, Result};
+
+/// The longest manifest that is read, in bytes.
+const MAX_MANIFEST: u64 = 4 << 20;
 
 const MODEL_LAYER: &str = "application/vnd.ollama.image.model";
 
@@ -53,10 +58,10 @@ fn find(stores: &[PathBuf], name: &str) -> Result<PathBuf> {
     let store = stores.iter().find(|store| manifest_in(store).exists()).or(stores.first());
     let Some(store) = store else { return Err(Error::request("no Ollama store", "set OLLAMA_MODELS")) };
     let manifest = manifest_in(store);
-    let text =
-        std::fs::read_to_string(&manifest).map_err(|e| Error::io(&manifest, "read Ollama's manifest", e))?;
+    let text = input::read(&manifest, MAX_MANIFEST)
+        .map_err(|e| Error::io(&manifest, "read Ollama's manifest", e))?;
     let bad = |problem: &str| Error::input(&manifest, "manifest", problem, "run `ollama pull` again");
-    let json: serde_json::Value = serde_json::from_str(&text).map_err(|_| bad("not JSON"))?;
+    let json: serde_json::Value = serde_json::from_slice(&text).map_err(|_| bad("not JSON"))?;
     let layers = json["layers"].as_array().ok_or_else(|| bad("has no layers"))?;
     let digest = layers
         .iter()

@@ -103,6 +103,7 @@ impl Base {
             let problem = "it has a scale in a separate tensor, which curmerge does not read";
             return Err(self.error(name, problem, "use the model in another type, for example Q8_0 or F16"));
         }
+        self.must_be_unchanged(tensor.file)?;
         self.open_weight(tensor, place.rows.clone()).ok_or_else(|| {
             self.error(name, "neither a matrix nor a vector", "curmerge does not know this form of model")
         })

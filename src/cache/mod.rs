@@ -119,7 +119,12 @@ impl Cache {
             (OF.to_owned(), key.of().to_owned()),
         ]);
         let pieces = parts.iter().map(|part| (part.bytes)());
-        seal_into(OutputFile::create(path, &[])?, metadata, tensors, pieces)?;
+        let file = match OutputFile::create(path, &[]) {
+            // Another program keeps the same result.
+            Err(curmerge_formats::Error::Busy { .. }) => return Ok(()),
+            file => file?,
+        };
+        seal_into(file, metadata, tensors, pieces)?;
         self.make_room(path)
     }
 }

@@ -1,12 +1,12 @@
 //! What a file is that was named as an adapter and is none of curmerge's own.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::detect::{Container, detect};
 use curmerge_formats::gguf::{Gguf, Value};
+use curmerge_formats::input;
 
 use crate::base::Base;
 use crate::base::folder::Folder;
@@ -68,7 +68,7 @@ pub(super) fn refuse_others(path: &Path) -> Result<()> {
     }
     // A zip archive, as torch.save writes; or a pickle of protocol 2 or later, as it wrote before.
     let mut start = [0; 4];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    let read = input::open(path).and_then(|mut file| file.read_exact(&mut start));
     if read.is_ok() && (start == *b"PK\x03\x04" || matches!(start, [0x80, 2..=5, ..])) {
         let problem = "is a pickled file, which can run any code and is not read";
         return refuse(problem, "save it as safetensors: PEFT's save_pretrained with safe_serialization");

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use curmerge_formats::sha256_hex;
+use curmerge_formats::{input, sha256_hex};
 
 use super::arguments::read_text;
 use super::kept::Kept;
@@ -85,7 +85,7 @@ impl AnchorArgs {
             AnchorSource::Written => "self".to_owned(),
             AnchorSource::None => "none".to_owned(),
             AnchorSource::File(path) => {
-                let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read the anchor", e))?;
+                let bytes = input::read(path, u64::MAX).map_err(|e| Error::io(path, "read the anchor", e))?;
                 format!("SHA-256 {}", sha256_hex(&bytes))
             }
         };

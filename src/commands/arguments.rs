@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use curmerge_formats::dtype::DType;
 use curmerge_formats::imatrix::Imatrix;
+use curmerge_formats::input;
 
 use crate::Error;
 use crate::convert::FileType;
@@ -282,7 +283,7 @@ fn parse_fidelity(text: &str) -> Result<f64, String> {
 /// # Errors
 /// A file that cannot be read or is not UTF-8.
 pub fn read_text(path: &Path) -> crate::Result<String> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+    let bytes = input::read(path, u64::MAX).map_err(|e| Error::io(path, "read", e))?;
     String::from_utf8(bytes).map_err(|e| {
         let place = format!("byte {}", e.utf8_error().valid_up_to());
         Error::input(path, place, "not UTF-8", "convert the text to UTF-8")

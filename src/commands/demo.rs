@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, Parser};
+use curmerge_formats::input;
 use curmerge_formats::output::OutputFile;
 use serde_json::json;
 
-use super::arguments::AdapterArgs;
+use super::arguments::{AdapterArgs, read_text};
 use super::{CommandLine, adapted_model};
 use crate::base::Base;
 use crate::commands::report::terminal;
@@ -53,7 +54,7 @@ pub fn run(args: &DemoArgs, json: bool) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create the folder", e))?;
     let (first, carried) = CARRIED[0];
     let mut present = std::fs::read_dir(folder).map_err(|e| Error::io(folder, "list", e))?;
-    let earlier = std::fs::read(folder.join(first)).is_ok_and(|own| own == carried);
+    let earlier = input::read(&folder.join(first), carried.len() as u64).is_ok_and(|own| own == carried);
     if present.next().is_some() && !earlier {
         let problem = "has files in it that are not an earlier demo's";
         return Err(Error::input(folder, "output", problem, "name an empty or new folder with -o"));
@@ -115,7 +116,7 @@ fn scores(folder: &Path, model: &str, adapter: Option<&str>) -> Result<Scores> {
     let model = adapted_model(&base, &AdapterArgs::plain(adapter))?;
     let examples = data::read_choices(folder.join("test.jsonl"), &tokenizer)?;
     let path = folder.join("text.txt");
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
+    let text = read_text(&path)?;
     let chunks = Chunks::new(&tokenizer, &text, CTX, None)?;
     let divergence = eval::divergence(&model, &Transformer::new(&first)?, &chunks.batches, |_| ())?;
     Ok(Scores {

@@ -183,6 +183,7 @@ fn text(
     args: &EvalArgs,
 ) -> Result<Perplexity> {
     let text = read_text(path)?;
+    super::warn_of_context(model, args.ctx, "--ctx");
     model.for_context(args.ctx as usize)?;
     let chunks = args.chunks.map(|c| c as usize);
     let mut bar = None;
@@ -207,6 +208,7 @@ fn against(
     let adapter = AdapterArgs::plain(args.against_adapter.clone());
     let mut reference = super::adapted_model(&base, &adapter)?.with_precision(args.compute.precision);
     let (text, ctx) = (read_text(path)?, args.ctx as usize);
+    super::warn_of_context(model, args.ctx, "--ctx");
     model.for_context(ctx)?;
     reference.for_context(ctx)?;
     let max_chunks = args.chunks.map(|chunks| chunks as usize);

@@ -7,6 +7,9 @@ use curmerge_formats::output::remove_unfinished;
 
 use crate::{Error, Result};
 
+/// The exit status of an interrupted program, as shells have it for Ctrl-C.
+pub const STATUS: u8 = 130;
+
 static TRAINING: AtomicBool = AtomicBool::new(false);
 static STOP: AtomicBool = AtomicBool::new(false);
 
@@ -16,7 +19,7 @@ pub fn listen() -> Result<()> {
     let handler = || {
         if !TRAINING.load(Ordering::Relaxed) || STOP.swap(true, Ordering::Relaxed) {
             remove_unfinished();
-            std::process::exit(130);
+            std::process::exit(STATUS.into());
         }
         eprintln!("stopping after this step; the adapter will be written (Ctrl-C again to stop at once)");
     };
@@ -26,6 +29,11 @@ pub fn listen() -> Result<()> {
             Err(Error::request(format!("cannot listen for Ctrl-C: {e}"), "start curmerge from a shell"))
         }
     }
+}
+
+/// Whether Ctrl-C stopped a training.
+pub fn stopped() -> bool {
+    STOP.load(Ordering::Relaxed)
 }
 
 /// Runs a training. It reads the flag after each step, and ends there if it is set.

@@ -18,6 +18,7 @@ pub mod export;
 pub mod inspect;
 pub mod interrupt;
 pub mod kept;
+mod limits;
 pub mod merge;
 mod merged;
 mod not_finite;
@@ -34,6 +35,7 @@ use arguments::AdapterArgs;
 use clap::{Parser, Subcommand};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
+use curmerge_formats::mmap;
 use curmerge_formats::output::OutputFolder;
 
 use crate::base::{Base, Files};
@@ -53,7 +55,7 @@ pub struct CommandLine {
     #[command(subcommand)]
     command: Command,
     /// Threads to compute with [default: all]; results do not depend on it.
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Use no instructions beyond these [default: all that the processor has]; CURMERGE_CPU says the same.
     #[arg(long, global = true, value_name = "LEVEL")]
@@ -93,12 +95,17 @@ enum Command {
 /// Carries out a parsed command line.
 pub fn run(line: &CommandLine) -> Result<()> {
     // This thread is one of the pool, so that its sequential work need not wait for another.
-    let threads = line.threads.map_or(0, usize::from);
+    limits::prepare();
+    let threads = match line.threads {
+        Some(threads) => usize::from(threads),
+        None => limits::default_threads()?,
+    };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
     pool.build_global()
         .map_err(|e| Error::request(format!("cannot start the threads: {e}"), "use fewer --threads"))?;
     Cpu::choose(line.cpu).map_err(|problem| Error::request(problem, "leave out --cpu and CURMERGE_CPU"))?;
     interrupt::listen()?;
+    mmap::watch();
     carry_out(line)
 }
 
@@ -132,6 +139,23 @@ fn adapter_of(base: &Base, path: &Path, allow_other_base: bool) -> Result<Adapte
 /// What `--allow-other-base` asks for.
 fn base_check(allow_other_base: bool) -> BaseCheck {
     if allow_other_base { BaseCheck::AllowOtherValues } else { BaseCheck::SameValues }
+}
+
+/// Says that the file at an output's place will be replaced.
+fn warn_of_replaced(output: &Path) {
+    if output.is_file() {
+        terminal::warn(&format!("{}: the file that stands there is replaced at the end", output.display()));
+    }
+}
+
+/// Says if sequences are longer than those that the model was made for.
+fn warn_of_context(model: &Transformer<'_, f32>, tokens: u32, option: &str) {
+    let context = model.config().context;
+    if tokens as usize > context {
+        terminal::warn(&format!(
+            "{option} {tokens} is more than the model's context of {context} tokens, beyond which it was not trained"
+        ));
+    }
 }
 
 /// Replaces a Hugging Face folder by a GGUF file with the same values. The file is in the returned folder,

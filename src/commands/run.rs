@@ -89,7 +89,7 @@ fn answer(args: &RunArgs, base: &Base, json: bool) -> Result<()> {
         let text = tokenizer.decode(&written);
         // A token may end within a character, which decodes to U+FFFD until the next token completes it.
         if !json && !text.ends_with(char::REPLACEMENT_CHARACTER) {
-            terminal::print(&text[shown..])?;
+            terminal::print_written(&text[shown..])?;
             shown = text.len();
         }
         if written.len() < args.max_tokens {
@@ -102,7 +102,8 @@ fn answer(args: &RunArgs, base: &Base, json: bool) -> Result<()> {
             "prompt_tokens": prompt, "tokens": written, "text": text, "logprobs": likeliest,
         }));
     }
-    terminal::print(&format!("{}\n", &text[shown..]))
+    terminal::print_written(&text[shown..])?;
+    terminal::print("\n")
 }
 
 fn prompt_tokens(args: &RunArgs, base: &Base, tokenizer: &Tokenizer) -> Result<Vec<u32>> {

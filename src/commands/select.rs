@@ -90,6 +90,7 @@ pub fn run(args: &SelectArgs, json: bool) -> Result<()> {
         return Err(Error::request(problem, "give --rank and --targets values"));
     }
     let base = super::open_any(&args.base)?;
+    super::warn_of_replaced(&args.output);
     let has_texts = args.signal.data.is_some() && args.signal.anchor.exists();
     let adapter = match args.selection.select(has_texts) {
         SelectBy::Signal => select_by_signal(&base, args)?,

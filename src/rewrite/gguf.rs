@@ -37,6 +37,7 @@ pub fn write<T: ComputedTensor>(
     };
     let splits = splits(model, metadata, new, limit, folder_name(to.path)?)?;
     let folder = OutputFolder::create(to.path, &to.inputs, to.force)?;
+    folder.must_fit(splits.iter().map(|(_, pieces)| pieces.bytes()).sum())?;
     for (name, pieces) in &splits {
         let file = folder.file(name)?;
         writer.write(pieces, &file)?;

@@ -1,7 +1,6 @@
 //! An ONNX model with new values in some of its tensors. Types, shapes and the graph stay.
 //!
-//! A model may keep tensors in files beside it. Those are renamed into place before the model that names
-//! them.
+//! A model may keep tensors in files beside it. They appear together with the model.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -60,8 +59,11 @@ fn write_files<T: ComputedTensor>(
     let files = rewrite(onnx, &replacements, &file_names(onnx, out)?)?;
     let folder = out.parent().unwrap_or(Path::new(""));
     let path = |file: &NewFile<'_>| file.location.as_ref().map_or(out.to_path_buf(), |l| folder.join(l));
-    let outputs = files.iter().map(|file| Ok(OutputFile::create(&path(file), inputs)?));
-    let mut outputs = outputs.collect::<Result<Vec<_>>>()?;
+    let paths: Vec<PathBuf> = files.iter().map(path).collect();
+    let mut outputs = OutputFile::create_together(&paths, inputs)?;
+    if let Some(model) = outputs.last() {
+        model.must_fit(files.iter().map(|file| file.pieces.bytes()).sum())?;
+    }
     let mut writer = Writer::new(new, hooks);
     for (file, output) in files.iter().zip(&outputs) {
         writer.write(&file.pieces, output)?;

@@ -36,6 +36,7 @@ pub fn write<T: ComputedTensor>(
     };
     let mut writer = Writer::new(new, hooks);
     let folder = OutputFolder::create(to.path, &to.inputs, to.force)?;
+    folder.must_fit(shards.iter().map(|(_, pieces)| pieces.bytes()).sum())?;
     for (name, pieces) in &shards {
         let file = folder.file(name)?;
         writer.write(pieces, &file)?;

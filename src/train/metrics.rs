@@ -4,9 +4,10 @@
 //! on.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use curmerge_formats::input;
 use serde::{Deserialize, Serialize};
 
 use super::{Observer, Step, Validation};
@@ -48,7 +49,7 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// A new log that replaces any file at `path`. For a run resumed after `resumed_at` steps, the log there
+    /// A new log that replaces a log at `path`. For a run resumed after `resumed_at` steps, the log there
     /// without the lines of later steps, which the run takes again. `on_failure` is called once, if a line
     /// cannot be written.
     ///
@@ -57,6 +58,9 @@ impl MetricsFile {
     pub fn open(path: impl AsRef<Path>, resumed_at: Option<u64>, on_failure: fn(&Error)) -> Result<Self> {
         let path = path.as_ref();
         let fail = |action| move |source| Error::io(path, action, source);
+        if resumed_at.is_none() {
+            Self::check(path)?;
+        }
         let mut options = File::options();
         options.write(true).create(true);
         let mut file = match resumed_at {
@@ -71,6 +75,19 @@ impl MetricsFile {
             file.seek(SeekFrom::Start(kept)).map_err(fail("write"))?;
         }
         Ok(MetricsFile { path: path.to_owned(), file: Some(file), on_failure })
+    }
+
+    /// Refuses to replace a file that is no log.
+    ///
+    /// # Errors
+    /// An [`Error::Line`] that is not one of metrics; a file that cannot be read.
+    pub fn check(path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        match input::read(path, u64::MAX) {
+            Ok(bytes) => kept_bytes(path, &bytes, u64::MAX).map(|_| ()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::io(path, "read", error)),
+        }
     }
 
     fn append(&mut self, line: &impl Serialize) {

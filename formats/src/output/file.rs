@@ -1,16 +1,17 @@
 //! One output file, written beside its name and renamed when it is whole.
 
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::{Builder, NamedTempFile};
+use tempfile::NamedTempFile;
 
-use super::TEMPORARY;
+use super::reserved::{self, Held, Reservation};
 use super::target::{Target, refuse_input_file, sync_folder};
-use super::unfinished::Unfinished;
+use super::unfinished::{Unfinished, uninterrupted};
+use super::{journal, space, temporary};
 use crate::error::{Error, Result};
-use crate::mmap::MappedFile;
+use crate::mmap::{MappedFile, mapped_unchanged};
 
 /// Bytes per write where the system cannot copy by itself.
 const CHUNK: usize = 8 << 20;
@@ -18,10 +19,7 @@ const CHUNK: usize = 8 << 20;
 /// A file that gets its name on [`OutputFile::commit`]. Dropped before that, it leaves nothing.
 #[derive(Debug)]
 pub struct OutputFile {
-    /// As the user named it, for errors.
-    path: PathBuf,
-    target: PathBuf,
-    parent: PathBuf,
+    target: Target,
     file: NamedTempFile,
     unfinished: Unfinished,
     /// Where the next append goes.
@@ -33,10 +31,11 @@ impl OutputFile {
     /// permissions. If `path` is a link, the file that it leads to is replaced.
     ///
     /// # Errors
-    /// [`Error::SameFile`] if `path` is, by any name or link, one of `inputs` or a file within an input
-    /// folder; [`Error::WrongKind`] if `path` is a folder, device or pipe; [`Error::Io`] if its folder is
-    /// missing or not writable.
+    /// [`Error::Busy`] if a program is writing the same output; [`Error::SameFile`] if `path` is, by any name
+    /// or link, one of `inputs` or a file within an input folder; [`Error::WrongKind`] if `path` is a folder,
+    /// device or pipe; [`Error::Io`] if its folder is missing or not writable.
     pub fn create(path: &Path, inputs: &[&Path]) -> Result<Self> {
+        journal::finish(&Target::find(path)?.path)?;
         let target = Target::find(path)?;
         if let Some(existing) = &target.existing
             && !existing.is_file()
@@ -45,16 +44,36 @@ impl OutputFile {
             return Err(Error::WrongKind { path: path.to_owned(), what });
         }
         refuse_input_file(path, &target, inputs)?;
-        let (file, unfinished) = Unfinished::begin(|| temporary(&target), NamedTempFile::path)
-            .map_err(|error| Error::io(path, "create a file beside the output", error))?;
-        Ok(OutputFile {
-            path: path.to_owned(),
-            target: target.path,
-            parent: target.parent,
-            file,
-            unfinished,
-            position: 0,
-        })
+        let (file, unfinished) = match reserved::take(&target.path) {
+            Some(Held::File(file, unfinished)) => (file, unfinished),
+            _ => Unfinished::begin(|| temporary::file(&target), NamedTempFile::path)?,
+        };
+        Ok(OutputFile { target, file, unfinished, position: 0 })
+    }
+
+    /// Begins the files of one output, the main one last. All must lie in one folder, so that they can appear
+    /// together.
+    ///
+    /// # Errors
+    /// Those of [`Self::create`]; [`Error::WrongKind`] if one is a link into another folder.
+    pub fn create_together(paths: &[PathBuf], inputs: &[&Path]) -> Result<Vec<Self>> {
+        // The main one first: what an interrupted program left of the others is its business.
+        let mut files: Vec<Self> = Vec::with_capacity(paths.len());
+        for path in paths.iter().rev() {
+            let file = Self::create(path, inputs)?;
+            if files.first().is_some_and(|main| main.target.parent != file.target.parent) {
+                let what = "a link into another folder than that of the other files of the output";
+                return Err(Error::WrongKind { path: path.clone(), what });
+            }
+            files.push(file);
+        }
+        files.reverse();
+        Ok(files)
+    }
+
+    /// Keeps the output locked until it is begun again or the reservation is dropped.
+    pub fn reserve(self) -> Reservation {
+        Reservation::new(self.target.path, Held::File(self.file, self.unfinished))
     }
 
     /// Writes all of `bytes` at `offset`, which may lie past the end; gaps read as zeros. The position of
@@ -66,9 +85,17 @@ impl OutputFile {
         write_all_at(self.file.as_file(), offset, bytes).map_err(|error| self.error(error))
     }
 
+    /// Refuses a file of this many bytes that does not fit the disk.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`].
+    pub fn must_fit(&self, bytes: u64) -> Result<()> {
+        space::check(&self.target, bytes)
+    }
+
     /// The error of a failed write.
     pub(super) fn error(&self, error: std::io::Error) -> Error {
-        Error::io(&self.path, "write", error)
+        Error::io(&self.target.shown, "write", error)
     }
 
     /// Writes all of `bytes` at the position and moves it past them.
@@ -102,7 +129,12 @@ impl OutputFile {
             let past = std::io::Error::new(ErrorKind::UnexpectedEof, "the range goes past its end");
             return Err(Error::io(source.path(), "copy", past));
         };
-        let mut copied = copy_in_kernel(source.file(), source_offset, self.file.as_file(), offset, len);
+        // A map of a file that has become shorter must not be read.
+        let mut copied = match source.reopen()? {
+            Some(file) => copy_in_kernel(&file, source_offset, self.file.as_file(), offset, len),
+            None => 0,
+        };
+        source.unchanged()?;
         let rest = &source.bytes()[(source_offset + copied) as usize..end as usize];
         for chunk in rest.chunks(CHUNK) {
             self.write_all_at(offset + copied, chunk)?;
@@ -116,20 +148,28 @@ impl OutputFile {
         self.position
     }
 
-    /// Commits the files that this one names, then this one. An existing file of its name is removed first,
-    /// since it must not be read together with their new content.
+    /// Commits this file and those that it names, from one call of [`Self::create_together`]. A crash leaves all
+    /// the old files or, after the next command that reads or writes this one, all the new ones.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn commit_after(self, named: impl IntoIterator<Item = OutputFile>) -> Result<()> {
-        for (number, file) in named.into_iter().enumerate() {
-            if number == 0 && self.target.exists() {
-                let removed = std::fs::remove_file(&self.target);
-                removed.map_err(|error| Error::io(&self.path, "remove", error))?;
-            }
-            file.commit()?;
+        let mut files: Vec<OutputFile> = named.into_iter().collect();
+        if files.is_empty() {
+            return self.commit();
         }
-        self.commit()
+        let beside = files.iter().map(|file| file.target.path.clone()).collect();
+        files.push(self);
+        for file in &mut files {
+            file.sync()?;
+            // From now on the journal has them.
+            file.file.disable_cleanup(true);
+        }
+        let committed = uninterrupted(|| journal::commit(&files[files.len() - 1].target, beside));
+        committed.map_err(|(error, undone)| {
+            files.iter_mut().for_each(|file| file.file.disable_cleanup(!undone));
+            error
+        })
     }
 
     /// Syncs the file to the disk, gives it its name, and syncs the folder.
@@ -137,13 +177,23 @@ impl OutputFile {
     /// # Errors
     /// [`Error::Io`].
     pub fn commit(self) -> Result<()> {
-        let path = &self.path;
-        let fail = |action| move |error| Error::io(path, action, error);
-        self.file.as_file().sync_all().map_err(fail("sync"))?;
-        self.unfinished
-            .finish(|| self.file.persist(&self.target))
-            .map_err(|refused| fail("rename the finished file to")(refused.error))?;
-        sync_folder(&self.parent)
+        self.sync()?;
+        let target = &self.target;
+        // The path of the temporary file names it, unless the file system has no locks and another program
+        // took its place.
+        if !temporary::is_at(self.file.as_file(), self.file.path()) {
+            return Err(Error::Busy { path: target.shown.clone() });
+        }
+        uninterrupted(|| self.file.persist(&target.path))
+            .map_err(|refused| Error::io(&target.shown, "rename the finished file to", refused.error))?;
+        drop(self.unfinished);
+        sync_folder(&target.parent)
+    }
+
+    /// Syncs the file, if no mapped file has changed that it may have been made from.
+    fn sync(&self) -> Result<()> {
+        mapped_unchanged()?;
+        self.file.as_file().sync_all().map_err(|error| Error::io(&self.target.shown, "sync", error))
     }
 }
 
@@ -177,24 +227,6 @@ fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> std::io::Resu
         }
     }
     Ok(())
-}
-
-/// An empty file in the target's folder, with the permissions that the target has or a new file gets.
-fn temporary(target: &Target) -> std::io::Result<NamedTempFile> {
-    let mut builder = Builder::new();
-    builder.prefix(TEMPORARY).suffix(".tmp");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // The system applies the umask.
-        builder.permissions(Permissions::from_mode(0o666));
-    }
-    let file = builder.tempfile_in(&target.parent)?;
-    if let Some(existing) = &target.existing {
-        let permissions: Permissions = existing.permissions();
-        file.as_file().set_permissions(permissions)?;
-    }
-    Ok(file)
 }
 
 /// Copies as many bytes as the kernel does and returns their number; 0 if it does not copy at all, as between

@@ -3,35 +3,36 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use tempfile::{Builder, TempDir};
+use tempfile::TempDir;
 
+use super::reserved::{self, Held, Reservation};
 use super::target::{Target, refuse_input_folder, sync_folder, walk};
-use super::unfinished::Unfinished;
-use super::{OutputFile, TEMPORARY};
+use super::unfinished::{Unfinished, uninterrupted};
+use super::{OutputFile, journal, replaceable, space, temporary};
 use crate::error::{Error, Result};
+use crate::mmap::mapped_unchanged;
 
 /// A folder that gets its name on [`OutputFolder::commit`]. Dropped before that, it leaves nothing.
 #[derive(Debug)]
 pub struct OutputFolder {
-    /// As the user named it, for errors.
-    path: PathBuf,
-    target: PathBuf,
-    parent: PathBuf,
+    target: Target,
     folder: TempDir,
+    /// Released after the folder is removed.
+    lock: Option<fs::File>,
     unfinished: Unfinished,
-    replace: bool,
 }
 
 impl OutputFolder {
     /// Begins a folder that will be called `path`, beside it.
     ///
     /// # Errors
-    /// [`Error::Exists`] if `path` exists, unless it is a folder and `force` is given; the folder is then
-    /// replaced on commit. [`Error::WrongKind`] if it is a file; [`Error::SameFile`] if it is, holds or lies
+    /// [`Error::Busy`] if a program is writing the same output; [`Error::Exists`] if `path` exists, unless it is a folder and `force` is given; the folder is then
+    /// replaced on commit. [`Error::WrongKind`] if it is a file, or no output of this program; [`Error::SameFile`] if it is, holds or lies
     /// in one of `inputs`; [`Error::Io`] if its parent folder is missing or not writable.
     pub fn create(path: &Path, inputs: &[&Path], force: bool) -> Result<Self> {
+        journal::finish(&Target::find(path)?.path)?;
         let target = Target::find(path)?;
         refuse_input_folder(path, &target, inputs)?;
         if let Some(existing) = &target.existing {
@@ -44,22 +45,35 @@ impl OutputFolder {
             if !force {
                 return Err(Error::Exists { path: path.to_owned() });
             }
+            replaceable::check(&target)?;
         }
-        let (folder, unfinished) = Unfinished::begin(|| temporary(&target.parent), TempDir::path)
-            .map_err(|error| Error::io(path, "create a folder beside the output", error))?;
-        Ok(OutputFolder {
-            path: path.to_owned(),
-            target: target.path,
-            parent: target.parent,
-            folder,
-            unfinished,
-            replace: target.existing.is_some(),
-        })
+        let (folder, lock, unfinished) = match reserved::take(&target.path) {
+            Some(Held::Folder(folder, lock, unfinished)) => (folder, lock, unfinished),
+            _ => {
+                let ((folder, lock), unfinished) =
+                    Unfinished::begin(|| temporary::folder(&target), |(folder, _)| folder.path())?;
+                (folder, lock, unfinished)
+            }
+        };
+        Ok(OutputFolder { target, folder, lock, unfinished })
+    }
+
+    /// Keeps the output locked until it is begun again or the reservation is dropped.
+    pub fn reserve(self) -> Reservation {
+        Reservation::new(self.target.path, Held::Folder(self.folder, self.lock, self.unfinished))
     }
 
     /// The temporary path of the folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Refuses a folder of this many bytes that does not fit the disk.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`].
+    pub fn must_fit(&self, bytes: u64) -> Result<()> {
+        space::check(&self.target, bytes)
     }
 
     /// Begins a file in it. The file must be committed before the folder.
@@ -94,13 +108,14 @@ impl OutputFolder {
     }
 
     /// Syncs every file in it to the disk, gives it its name, and syncs the parent folder. A folder that it
-    /// replaces is moved aside first and removed last.
+    /// replaces is removed last.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn commit(self) -> Result<()> {
-        let path = &self.path;
-        let fail = |action| move |error| Error::io(path, action, error);
+    pub fn commit(mut self) -> Result<()> {
+        let target = &self.target;
+        let fail = |action| move |error| Error::io(&target.shown, action, error);
+        mapped_unchanged()?;
         let mut synced = Ok(());
         walk(self.folder.path(), &mut |file| {
             if synced.is_ok() {
@@ -111,48 +126,38 @@ impl OutputFolder {
         })?;
         synced?;
         sync_folder(self.folder.path())?;
-        if !self.replace {
+        if target.existing.is_none() {
             // The path may exist by now. A rename would silently replace an empty folder.
-            if fs::symlink_metadata(&self.target).is_ok() {
-                return Err(Error::Exists { path: path.clone() });
+            if fs::symlink_metadata(&target.path).is_ok() {
+                return Err(Error::Exists { path: target.shown.clone() });
             }
-            self.unfinished
-                .finish(|| fs::rename(self.folder.path(), &self.target))
+            uninterrupted(|| fs::rename(self.folder.path(), &target.path))
                 .map_err(fail("rename the finished folder to"))?;
-            let _ = self.folder.keep();
-            return sync_folder(&self.parent);
+            self.folder.disable_cleanup(true);
+            return sync_folder(&target.parent);
         }
-        let new = self.folder.path();
-        let set_aside = || {
-            let mut aside = temporary(&self.parent).map_err(fail("create a folder beside"))?;
-            let old = aside.path().join("replaced");
-            fs::rename(&self.target, &old).map_err(fail("move aside"))?;
-            fs::rename(new, &self.target).map_err(|error| {
-                // Move it back. If even that fails, the old folder must not be removed with its temporary
-                // parent.
-                if fs::rename(&old, &self.target).is_err() {
-                    aside.disable_cleanup(true);
-                }
-                fail("rename the finished folder to")(error)
-            })?;
-            Ok(aside)
-        };
-        let (aside, _listed) = Unfinished::begin(set_aside, TempDir::path)?;
-        let _ = self.folder.keep();
-        sync_folder(&self.parent)?;
-        aside.close().map_err(fail("remove the replaced folder beside"))
+        // The old folder will have the name of the temporary one. Nobody else may take it.
+        let _old = temporary::open_existing(&target.path).inspect(|old| drop(old.try_lock()));
+        if uninterrupted(|| exchange(self.folder.path(), &target.path)) {
+            sync_folder(&target.parent)?;
+            return self.folder.close().map_err(fail("remove the replaced folder beside"));
+        }
+        self.folder.disable_cleanup(true);
+        uninterrupted(|| journal::commit(target, Vec::new())).map_err(|(error, undone)| {
+            self.folder.disable_cleanup(!undone);
+            error
+        })
     }
 }
 
-/// An empty folder in `parent` with the permissions of a new one.
-fn temporary(parent: &Path) -> std::io::Result<TempDir> {
-    let mut builder = Builder::new();
-    builder.prefix(TEMPORARY);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // The system applies the umask.
-        builder.permissions(fs::Permissions::from_mode(0o777));
-    }
-    builder.tempdir_in(parent)
+/// Exchanges the names of two folders in one step, where the system and the file system can.
+#[cfg(target_os = "linux")]
+fn exchange(one: &Path, other: &Path) -> bool {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(_one: &Path, _other: &Path) -> bool {
+    false
 }

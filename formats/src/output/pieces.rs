@@ -127,6 +127,7 @@ impl<'a> Pieces<'a> {
         file: &mut OutputFile,
         mut values: impl FnMut(usize) -> Result<Vec<u8>>,
     ) -> Result<()> {
+        file.must_fit(self.bytes)?;
         for piece in &self.pieces {
             match piece {
                 Piece::Bytes(bytes) => file.append(bytes)?,

@@ -8,7 +8,10 @@ use crate::error::{Error, Result};
 
 /// The path of an output with all links resolved, so that the rename replaces the file that the user means
 /// and not the link to it.
+#[derive(Debug)]
 pub(super) struct Target {
+    /// As the user named it, for errors.
+    pub(super) shown: PathBuf,
     /// The folder that holds it, canonical.
     pub(super) parent: PathBuf,
     /// Its final path, in `parent`.
@@ -34,7 +37,7 @@ impl Target {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(Error::io(path, "look at the output", error)),
         };
-        Ok(Target { parent, path: real, existing })
+        Ok(Target { shown: path.to_owned(), parent, path: real, existing })
     }
 }
 

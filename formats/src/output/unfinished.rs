@@ -17,6 +17,15 @@ fn all() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Calls `rename`, which gives paths on the list their final names. Nothing is removed meanwhile, and no path
+/// may come or go.
+pub(super) fn uninterrupted<T>(rename: impl FnOnce() -> T) -> T {
+    let held = all();
+    let result = rename();
+    drop(held);
+    result
+}
+
 /// A path on the list, until dropped.
 #[derive(Debug)]
 pub(super) struct Unfinished(PathBuf);
@@ -32,14 +41,6 @@ impl Unfinished {
         let path = path(&created).to_owned();
         held.insert(path.clone());
         Ok((created, Unfinished(path)))
-    }
-
-    /// Calls `rename`, which gives the path its final name. Nothing is removed meanwhile.
-    pub(super) fn finish<T>(self, rename: impl FnOnce() -> T) -> T {
-        let held = all();
-        let result = rename();
-        drop(held);
-        result
     }
 }
 

@@ -41,6 +41,7 @@ pub fn write_behind<R, E: From<Error>>(
     pieces: &Pieces<'_>,
     compute: impl FnOnce(&Queue<'_>) -> std::result::Result<R, E>,
 ) -> std::result::Result<R, E> {
+    file.must_fit(pieces.bytes())?;
     let (sender, receiver) = sync_channel(QUEUED_WRITES);
     let failed = AtomicBool::new(false);
     let queue = Queue { file, sender };

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::header::Unique;
 use crate::error::{Error, FETCH_AGAIN, Result, one_line, quoted};
-use crate::mmap::MappedFile;
+use crate::input;
 
 /// The name of the index in a model's folder.
 pub const SHARD_INDEX: &str = "model.safetensors.index.json";
@@ -18,6 +18,9 @@ struct Index {
     weight_map: Unique<String>,
 }
 
+/// The longest index that is read, in bytes.
+const MAX_BYTES: u64 = 1 << 27;
+
 /// Reads a model folder's `model.safetensors.index.json`, which maps each tensor to the file that holds it.
 /// `None` if the folder has no index, because the model is one file.
 ///
@@ -27,11 +30,11 @@ struct Index {
 /// tensors is not checked.
 pub fn shard_index(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
     let path = folder.join(SHARD_INDEX);
-    let file = match MappedFile::open(&path) {
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        opened => opened?,
+    let bytes = match input::read(&path, MAX_BYTES) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|error| Error::io(&path, "read", error))?,
     };
-    let index: Index = serde_json::from_slice(file.bytes())
+    let index: Index = serde_json::from_slice(&bytes)
         .map_err(|error| Error::malformed(&path, "weight_map", one_line(&error), FETCH_AGAIN))?;
     for (tensor, file) in &index.weight_map.0 {
         if !is_plain_name(file) {

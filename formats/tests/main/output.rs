@@ -159,11 +159,11 @@ fn an_existing_folder_is_replaced_only_with_force() {
     let parent = TempDir::new().unwrap();
     let path = parent.path().join("out");
     fs::create_dir(&path).unwrap();
-    fs::write(path.join("old"), "").unwrap();
+    fs::write(path.join("old.onnx"), "").unwrap();
     assert!(matches!(OutputFolder::create(&path, &[], false), Err(Error::Exists { .. })));
     let folder = OutputFolder::create(&path, &[], true).unwrap();
     fill(&folder);
-    assert_eq!(names(&path), ["old"]);
+    assert_eq!(names(&path), ["old.onnx"]);
     folder.commit().unwrap();
     assert_eq!(names(&path), ["config.json"]);
     assert_eq!(names(parent.path()), ["out"]);
@@ -282,4 +282,85 @@ fn pieces_join_and_keep_their_places() {
     let mut file = OutputFile::create(&at("none"), &[]).unwrap();
     let refused = replaced.write(&mut file, |_| Ok(vec![0; 3])).unwrap_err();
     assert!(refused.to_string().contains("3 bytes, but 2 were laid out"), "{refused}");
+}
+
+#[test]
+fn a_second_writer_is_refused_until_the_first_one_ends() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let busy = |path: &Path| {
+        let error = OutputFile::create(path, &[]).unwrap_err();
+        assert!(matches!(error, Error::Busy { .. }), "{error}");
+        let error = OutputFolder::create(path, &[], false).unwrap_err();
+        assert!(matches!(error, Error::Busy { .. }), "{error}");
+    };
+    let first = OutputFile::create(&at("out"), &[]).unwrap();
+    busy(&at("out"));
+    OutputFile::create(&at("other"), &[]).unwrap();
+    drop(first);
+    let first = OutputFolder::create(&at("out"), &[], false).unwrap();
+    busy(&at("out"));
+    // What is reserved may be begun here, but nowhere else.
+    let reserved = first.reserve();
+    assert_eq!(names(folder.path()).len(), 1);
+    let first = OutputFolder::create(&at("out"), &[], false).unwrap();
+    busy(&at("out"));
+    drop((reserved, first));
+    let reserved = OutputFile::create(&at("out"), &[]).unwrap().reserve();
+    drop(reserved);
+    assert!(names(folder.path()).is_empty());
+    let mut file = OutputFile::create(&at("out"), &[]).unwrap();
+    file.append(b"whole").unwrap();
+    file.commit().unwrap();
+    assert_eq!(names(folder.path()), ["out"]);
+}
+
+#[test]
+fn what_a_killed_program_left_is_removed_by_the_next_writer() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("out");
+    let file = OutputFile::create(&path, &[]).unwrap();
+    let [temporary] = &names(folder.path())[..] else { panic!("one temporary file") };
+    let temporary = folder.path().join(temporary);
+    drop(file);
+    let write = || {
+        OutputFile::create(&path, &[]).unwrap().commit().unwrap();
+        assert_eq!(names(folder.path()), ["out"]);
+    };
+    fs::write(&temporary, "half").unwrap();
+    write();
+    fs::create_dir_all(temporary.join("sub")).unwrap();
+    write();
+    // A link in its place is removed, and not followed.
+    #[cfg(unix)]
+    {
+        let mine = TempDir::new().unwrap();
+        fs::write(mine.path().join("mine"), "mine").unwrap();
+        std::os::unix::fs::symlink(mine.path().join("mine"), &temporary).unwrap();
+        write();
+        assert_eq!(fs::read(mine.path().join("mine")).unwrap(), b"mine");
+    }
+}
+
+#[test]
+fn files_of_one_output_appear_together() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("m.onnx"), "old").unwrap();
+    let paths = [at("m.data"), at("m.onnx")];
+    let mut files = OutputFile::create_together(&paths, &[]).unwrap();
+    files.iter_mut().for_each(|file| file.append(b"new").unwrap());
+    let model = files.pop().unwrap();
+    assert!(matches!(OutputFile::create_together(&paths, &[]), Err(Error::Busy { .. })));
+    model.commit_after(files).unwrap();
+    assert_eq!(names(folder.path()), ["m.data", "m.onnx"]);
+    assert!(paths.iter().all(|path| fs::read(path).unwrap() == b"new"));
+    #[cfg(unix)]
+    {
+        let other = TempDir::new().unwrap();
+        std::os::unix::fs::symlink(other.path().join("x"), at("n.data")).unwrap();
+        fs::write(other.path().join("x"), "").unwrap();
+        let refused = OutputFile::create_together(&[at("n.data"), at("n.onnx")], &[]).unwrap_err();
+        assert!(refused.to_string().contains("a link into another folder"), "{refused}");
+    }
 }

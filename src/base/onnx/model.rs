@@ -55,6 +55,19 @@ impl OnnxModel {
         }
     }
 
+    /// Refuses a file of this number that was changed or replaced since it was opened.
+    pub(in crate::base) fn must_be_unchanged(&self, file: usize) -> Result<()> {
+        match file.checked_sub(1) {
+            None => self.onnx.file().unchanged()?,
+            Some(file) => {
+                if let Some(external) = self.onnx.external_files().get(file) {
+                    external.file.unchanged()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Where the bytes of the tensor with this name are stored.
     pub(super) fn place(&mut self, name: &str, tensor: &OnnxTensor) -> Result<StoredTensor> {
         let (file, offset) = match self.places.get(name) {

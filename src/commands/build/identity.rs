@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use curmerge_formats::sha256_hex;
+use curmerge_formats::{input, sha256_hex};
 
 use super::BuildArgs;
 use super::examples::Examples;
@@ -28,8 +28,9 @@ pub(super) fn of(
     let digest = |sha256: &str| format!("SHA-256 {sha256}");
     let init = match &args.training.init {
         Some(path) => {
-            let read =
-                |file: PathBuf| std::fs::read(&file).map_err(|e| Error::io(&file, "read the adapter", e));
+            let read = |file: PathBuf| {
+                input::read(&file, u64::MAX).map_err(|e| Error::io(&file, "read the adapter", e))
+            };
             let files: Vec<Vec<u8>> = Lora::files(path).into_iter().map(read).collect::<Result<_>>()?;
             digest(&sha256_hex(&files.concat()))
         }

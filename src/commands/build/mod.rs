@@ -103,7 +103,10 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let init = args.training.init.as_deref().map(Lora::files).unwrap_or_default();
     let inputs = inputs(args, &base, &init);
     let output = Output::new(output, args.force);
-    output.check(args.method.trains_lora(), &inputs)?;
+    if !args.saving.resume {
+        super::warn_of_replaced(output.path());
+    }
+    let _reserved = output.reserve(args.method.trains_lora(), &inputs)?;
     if args.protection.keep_fisher {
         output.check_keeps_fisher()?;
     }
@@ -113,6 +116,11 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let numbers = |args: &BuildArgs| (args.learning_rate(), shrink, seed);
     let options = args.training.options(numbers(args), args.saving.save_every, output.path());
     let mut frozen = frozen_model(args, &base, &examples)?;
+    super::warn_of_context(
+        &frozen,
+        examples.max_tokens().try_into().unwrap_or(u32::MAX),
+        "an example's length of",
+    );
     let run = (&base, &examples.data, &options);
     let count = args.protection.anchor_texts(&frozen, run, args.selects_by_signal());
     let kept = Kept::new(&base, args.protection.anchor.no_cache)?;

@@ -150,6 +150,10 @@ impl Outcome<'_> {
         text += &format!("adapter  {} ({bytes} bytes)\n", output.path().display());
         if let Some(checkpoint) = self.checkpoint {
             text += &format!("resume   {}: the same command line with --resume\n", checkpoint.display());
+        } else if report.end == End::Stopped {
+            let init = output.path().display();
+            text +=
+                &format!("go on    with --init {init} and another -o; --save-every makes runs that resume\n");
         }
         Ok(text)
     }

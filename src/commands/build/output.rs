@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use curmerge_formats::output::{OutputFile, OutputFolder};
+use curmerge_formats::output::{OutputFile, OutputFolder, Reservation};
 
 use super::method::Trainee;
 use crate::base::Base;
@@ -60,17 +60,17 @@ impl Output {
         }
     }
 
-    /// Refuses an output that cannot be written, or that is no form of what is trained.
-    pub(super) fn check(&self, lora: bool, inputs: &[&Path]) -> Result<()> {
+    /// Reserves the output for this run. Refuses one that cannot be written, that another program writes, or
+    /// that is no form of what is trained.
+    pub(super) fn reserve(&self, lora: bool, inputs: &[&Path]) -> Result<Reservation> {
         match self.form {
-            Form::Folder => drop(OutputFolder::create(&self.path, inputs, self.force)?),
+            Form::Folder => Ok(OutputFolder::create(&self.path, inputs, self.force)?.reserve()),
             Form::Adapter if lora => {
                 let problem = "curmerge's own adapter holds a CURLoRA, and a LoRA is trained";
-                return Err(Error::input(&self.path, "output", problem, "name a folder or a .gguf file"));
+                Err(Error::input(&self.path, "output", problem, "name a folder or a .gguf file"))
             }
-            Form::Adapter | Form::Gguf => drop(OutputFile::create(&self.path, inputs)?),
+            Form::Adapter | Form::Gguf => Ok(OutputFile::create(&self.path, inputs)?.reserve()),
         }
-        Ok(())
     }
 
     /// Refuses a form that cannot keep the Fisher information.

@@ -56,12 +56,19 @@ impl SavingArgs {
                 return Err(Error::NoCheckpoint { path: checkpoint });
             }
         }
+        if !self.checkpoints() && checkpoint.exists() {
+            terminal::warn(&format!(
+                "{}: an unfinished run left this checkpoint, and this run begins anew; --resume goes on with it",
+                checkpoint.display()
+            ));
+        }
         if let Some(metrics) = &self.metrics {
             if metrics == output || *metrics == checkpoint {
                 let problem = "is another output of the run";
                 return Err(Error::file(metrics, problem, "name another file with --metrics"));
             }
             drop(OutputFile::create(metrics, inputs)?);
+            MetricsFile::check(metrics)?;
         }
         Ok(())
     }

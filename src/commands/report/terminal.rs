@@ -3,19 +3,42 @@
 //! A reader that closes the pipe (`| head`) is no error: further output is dropped, and the command finishes
 //! its files.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
+use curmerge_formats::mmap::mapped_unchanged;
 use serde_json::Value;
 
 use crate::{Error, Result};
 
-/// Prints a text. Fails if standard output cannot be written, but not if its reader has closed it.
+/// Prints a text. Fails if a mapped file has changed, which it may come from, and if standard output cannot be written, but not if its reader has closed it.
 pub fn print(text: &str) -> Result<()> {
+    // No result of a model that another program has changed.
+    mapped_unchanged()?;
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("standard output", "write", e)),
         _ => Ok(()),
     }
+}
+
+/// Prints what a model wrote. On a terminal its control characters are escaped, except line breaks and tabs,
+/// since a model can write whatever moves the cursor or sets the clipboard. A pipe gets the bytes.
+pub fn print_written(text: &str) -> Result<()> {
+    match std::io::stdout().is_terminal() {
+        true => print(&written(text)),
+        false => print(text),
+    }
+}
+
+/// [`plain`], but with line breaks and tabs.
+fn written(text: &str) -> String {
+    let keep = |c| c == '\n' || c == '\t';
+    text.split_inclusive(keep)
+        .map(|part| match part.chars().last().filter(|&last| keep(last)) {
+            Some(last) => plain(&part[..part.len() - 1]) + last.encode_utf8(&mut [0; 4]),
+            None => plain(part),
+        })
+        .collect()
 }
 
 /// Prints indented JSON and a line break.
@@ -60,6 +83,7 @@ mod tests {
     fn hostile_text_cannot_reach_the_terminal() {
         assert_eq!(plain("a\u{1b}[2Jb\r\n\u{202e}c\u{9b}"), "a\\u{1b}[2Jb\\r\\n\\u{202e}c\\u{9b}");
         assert_eq!(plain("größe 模型"), "größe 模型");
+        assert_eq!(written("a\tb\n\u{1b}]52;c\u{7}\n\r"), "a\tb\n\\u{1b}]52;c\\u{7}\n\\r");
         assert_eq!(shortened("模型模型", 2), "模型...");
         assert_eq!(shortened("\u{7}", 1), "\\u{7}");
     }

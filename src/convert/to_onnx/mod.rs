@@ -74,11 +74,12 @@ pub fn to_onnx(
     let name = out.file_name().map(|name| format!("{}_data", name.to_string_lossy())).unwrap_or_default();
     let plan = Plan::new(graph, options, &name)?;
     let inputs = base.inputs();
-    let model = OutputFile::create(out, &inputs)?;
-    let external = match plan.is_external() {
-        true => Some(OutputFile::create(&out.with_file_name(&name), &inputs)?),
-        false => None,
-    };
+    let mut paths = vec![out.to_path_buf()];
+    if plan.is_external() {
+        paths.insert(0, out.with_file_name(&name));
+    }
+    let mut files = OutputFile::create_together(&paths, &inputs)?;
+    let (model, external) = (files.swap_remove(files.len() - 1), files.pop());
     let report = plan.write(&model, external.as_ref(), options, &mut progress)?;
     model.commit_after(external)?;
     Ok(report)

@@ -14,10 +14,10 @@ mod records;
 mod rows;
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use curmerge_formats::input;
 use rayon::prelude::*;
 
 use crate::Error;
@@ -189,7 +189,7 @@ impl Dataset {
         let path = path.as_ref();
         check(path, options)?;
         let failed = |source| Error::io(path, "read the examples", source);
-        let mut file = BufReader::new(File::open(path).map_err(failed)?);
+        let mut file = BufReader::new(input::open(path).map_err(failed)?);
         let (mut bytes, mut begun) = (Vec::new(), false);
         for number in 1.. {
             bytes.clear();
@@ -370,7 +370,7 @@ fn choice_example(record: &Record, tokenizer: &Tokenizer) -> Result<ChoiceExampl
 
 /// The bytes of a data file.
 fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|source| Error::io(path, "read the examples", source))
+    input::read(path, u64::MAX).map_err(|source| Error::io(path, "read the examples", source))
 }
 
 /// What each row holds, with its line.

@@ -83,9 +83,10 @@ fn an_interrupted_build_writes_its_adapter() {
     let rest: Vec<String> = said.map(|line| line.unwrap()).collect();
     let mut errors = String::new();
     child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
-    assert!(child.wait().unwrap().success(), "{errors}");
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{errors}");
     assert!(errors.contains("stopping after this step") && !errors.contains("panicked"), "{errors}");
     assert!(rest.iter().any(|line| line.starts_with("stopped ")), "{rest:?}");
+    assert!(rest.iter().any(|line| line.starts_with("go on ") && line.contains("--init")), "{rest:?}");
 
     let training = Adapter::read(&adapter).unwrap().training.unwrap();
     assert!(training.steps >= 1 && training.steps < training.planned_steps, "{training:?}");

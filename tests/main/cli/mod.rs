@@ -2,6 +2,8 @@
 
 mod automatic;
 mod cached;
+#[cfg(unix)]
+mod changed;
 mod checkpointed;
 mod converted;
 mod corpus;
@@ -10,6 +12,9 @@ mod data;
 mod hostile;
 mod inspected;
 mod interrupted;
+#[cfg(unix)]
+mod killed;
+mod limits;
 mod lora;
 mod not_finite;
 mod ollama;
@@ -19,6 +24,8 @@ mod refused;
 mod repeated;
 mod sampled;
 mod signal;
+#[cfg(unix)]
+mod special_files;
 mod splits;
 mod tasks;
 mod trained;

@@ -44,6 +44,7 @@ fn exit_statuses_are_0_1_and_2() {
         &["build"],
         &["--frobnicate"],
         &["inspect", "x", "--threads", "0"],
+        &["inspect", "x", "--threads", "65535"],
         &["inspect", "x", "--threads", "many"],
         &["merge", "base", "adapter"],
         &["merge", "base", "adapter", "-o", "out.gguf", "--type", "q9_9"],

@@ -1,5 +1,5 @@
-//! A merge that is killed leaves a whole output or none, never a part of one. A merge that is interrupted
-//! leaves no hidden file either. tests/main/cli/interrupted.rs tests merges that replace a file.
+//! A merge that is killed leaves the whole output, or what was there before, never a part of one. A merge that
+//! is interrupted leaves no hidden file either. `CURMERGE_KILLS` sets the number of moments.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,9 @@ use crate::support::program::{interrupt, program};
 use crate::support::{folder, tiny};
 
 /// The number of moments at which a merge is ended, spread over the time that it takes.
-const KILLS: u32 = 25;
+fn kills() -> u32 {
+    std::env::var("CURMERGE_KILLS").map_or(12, |number| number.parse().unwrap())
+}
 
 /// The program with these arguments, silent.
 fn curmerge(arguments: &[&Path]) -> Command {
@@ -71,8 +73,9 @@ fn write_onnx(path: &Path) {
     }
 }
 
-/// Merges into every container, whole and in shards. Starts each merge [`KILLS`] times and calls `end` with
-/// the process and the folder at increasingly late moments.
+/// Merges into every container, whole and in shards. Starts each merge [`kills`] times where nothing is, and as
+/// often where an older output is, and calls `end` with the process and the folder at increasingly late
+/// moments.
 fn for_every_moment(end: impl Fn(&mut Child, &Path)) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -97,30 +100,46 @@ fn for_every_moment(end: impl Fn(&mut Child, &Path)) {
         let start = Instant::now();
         assert!(curmerge(&arguments).status().unwrap().success());
         let whole_run = start.elapsed();
-        let complete = snapshot(&out);
-        // If a model has its weights in a second file, that must be complete if the model exists.
-        let data = out.with_extension("onnx.data");
-        let complete_data = snapshot(&data);
-        if out.is_dir() {
-            fs::remove_dir_all(&out).unwrap()
-        } else {
-            fs::remove_file(&out).unwrap()
-        }
-
-        for kill in 0..KILLS {
+        // A model and the file of its weights, or one file or folder.
+        let outputs = [out.clone(), out.with_extension("onnx.data")];
+        let snapshots = || outputs.each_ref().map(|path| snapshot(path));
+        let complete = snapshots();
+        let moments = kills();
+        for kill in 0..2 * moments {
+            let (kill, replaces) = (kill / 2, kill % 2 == 1);
+            outputs.iter().zip(&complete).for_each(|(path, new)| {
+                remove(path);
+                if replaces && new.is_some() {
+                    write_old(path, complete[0].as_ref().is_some_and(|new| new[0].0 != out));
+                }
+            });
+            let before = snapshots();
             let mut child = curmerge(&arguments).spawn().unwrap();
-            std::thread::sleep(whole_run * kill / KILLS);
+            std::thread::sleep(whole_run * kill / moments);
             end(&mut child, folder.path());
             child.wait().unwrap();
-            let left = snapshot(&out);
-            assert!(
-                left.is_none() || left == complete,
-                "after {kill}/{KILLS} of {whole_run:?}: incomplete output"
-            );
-            assert!(
-                left.is_none() || snapshot(&data) == complete_data,
-                "after {kill}/{KILLS}: incomplete data"
-            );
+            // The next command finishes what was begun.
+            curmerge(&["inspect".as_ref(), &out]).status().unwrap();
+            let left = snapshots();
+            let case = format!("{}, replaces {replaces}, {kill}/{moments} of {whole_run:?}", out.display());
+            assert!(left == before || left == complete, "{case}: neither the old output nor the new one");
         }
+    }
+}
+
+fn remove(path: &Path) {
+    if path.is_dir() {
+        fs::remove_dir_all(path).unwrap();
+    } else if path.exists() {
+        fs::remove_file(path).unwrap();
+    }
+}
+
+fn write_old(path: &Path, is_folder: bool) {
+    if is_folder {
+        fs::create_dir(path).unwrap();
+        fs::write(path.join("model.safetensors"), "old").unwrap();
+    } else {
+        fs::write(path, "old").unwrap();
     }
 }
