@@ -34,6 +34,8 @@ pub struct Base {
     pub(super) config: Config,
     pub(super) tensors: BTreeMap<String, BaseTensor>,
     pub(super) notes: Vec<String>,
+    /// A chat template that is used in place of the model's own.
+    pub(super) given_template: Option<String>,
 }
 
 impl Base {
@@ -45,6 +47,16 @@ impl Base {
     /// Where its files contradict each other, and what holds, one line each.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// The text of a chat template that is used in place of the model's own.
+    pub(crate) fn given_template(&self) -> Option<&str> {
+        self.given_template.as_deref()
+    }
+
+    /// Uses this chat template in place of the model's own.
+    pub(crate) fn give_template(&mut self, source: String) {
+        self.given_template = Some(source);
     }
 
     /// What an output must not replace: the file or folder that was opened, and the other files of the model.

@@ -75,6 +75,15 @@ impl Base {
 
     fn of<F>(path: &Path, opened: Opened<F>, files: impl FnOnce(F) -> Files) -> Self {
         let Opened { files: own, architecture, architecture_name, config, tensors, notes } = opened;
-        Self { path: path.into(), files: files(own), architecture, architecture_name, config, tensors, notes }
+        Self {
+            path: path.into(),
+            files: files(own),
+            architecture,
+            architecture_name,
+            config,
+            tensors,
+            notes,
+            given_template: None,
+        }
     }
 }

@@ -13,11 +13,11 @@ mod jinja;
 mod loss_mask;
 mod message;
 mod template;
-mod template_source;
+mod templates;
 
 pub use conversation::{Conversation, InvalidConversation, Variables};
 pub use error::ChatError;
 pub use loss_mask::{MaskedTokens, tokenize};
 pub use message::Message;
 pub use template::ChatTemplate;
-pub use template_source::source_in_folder;
+pub use templates::Templates;

@@ -10,7 +10,7 @@ use curmerge_formats::input;
 
 use crate::base::Base;
 use crate::base::folder::Folder;
-use crate::chat::source_in_folder;
+use crate::chat::Templates;
 use crate::commands::report::terminal;
 use crate::lora::{Lora, peft};
 use crate::{Error, Result};
@@ -21,11 +21,8 @@ pub(super) fn warn_of_template(base: &Base, adapter: &Path) -> Result<()> {
     if !adapter.is_dir() {
         return Ok(());
     }
-    let own = source_in_folder(Folder::new(adapter))?;
-    // Line ends differ between files of one template.
-    let lines = |source: &str| source.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
-    let same =
-        own.is_none() || own.as_deref().map(lines) == base.chat_template_source()?.as_deref().map(lines);
+    let own = Templates::of_folder(Folder::new(adapter))?;
+    let same = own.used().is_none() || own.agrees_with(&base.chat_templates()?);
     if !same {
         terminal::warn(&format!(
             "{}: its chat template is not that of the base, which the output keeps; if the adapter was trained with its \

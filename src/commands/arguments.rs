@@ -8,6 +8,7 @@ use curmerge_formats::imatrix::Imatrix;
 use curmerge_formats::input;
 
 use crate::Error;
+use crate::base::Base;
 use crate::convert::FileType;
 use crate::cur::{Selection, SelectionOptions};
 use crate::kernels::Precision;
@@ -128,6 +129,36 @@ fn parse_layers(text: &str) -> Result<LayerRange, String> {
     match (first.trim().parse(), last.trim().parse()) {
         (Ok(first), Ok(last)) if first <= last => Ok(first..=last),
         _ => Err("use for example 24-29, or one number".into()),
+    }
+}
+
+/// The chat template of a command that uses one.
+#[derive(Clone, Debug, Args)]
+pub struct TemplateArgs {
+    /// Chat template to use: a file, or the name of one of the model's own, such as tool_use [default: the
+    /// model's default].
+    #[arg(long, value_name = "FILE|NAME")]
+    pub chat_template: Option<String>,
+}
+
+impl TemplateArgs {
+    /// Makes the base use it. Without one, warns if files of the base hold different ones.
+    pub fn apply(&self, base: &mut Base) -> crate::Result<()> {
+        if let Some(name_or_file) = &self.chat_template {
+            return base.use_chat_template(name_or_file);
+        }
+        super::warn_of_templates(base)
+    }
+
+    /// Refuses the option where nothing uses it; `option` is what would.
+    pub fn must_be_unused(&self, option: &str) -> crate::Result<()> {
+        match self.chat_template {
+            None => Ok(()),
+            Some(_) => Err(Error::request(
+                "--chat-template has no effect here",
+                format!("leave it out, or add {option}"),
+            )),
+        }
     }
 }
 

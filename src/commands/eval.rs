@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, json};
 
-use super::arguments::{AdapterArgs, ComputeArgs, read_text};
+use super::arguments::{AdapterArgs, ComputeArgs, TemplateArgs, read_text};
 use crate::base::Base;
 use crate::chat::ChatTemplate;
 use crate::commands::report::progress;
@@ -51,6 +51,9 @@ pub struct EvalArgs {
     /// Read only the first N chunks of the text [default: all].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub chunks: Option<u32>,
+    /// How conversations become text.
+    #[command(flatten)]
+    pub template: TemplateArgs,
     /// How the model computes.
     #[command(flatten)]
     pub compute: ComputeArgs,
@@ -61,7 +64,12 @@ pub struct EvalArgs {
 
 /// Measures, and prints the figures.
 pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
-    let base = super::open(&args.base)?;
+    let mut base = super::open(&args.base)?;
+    if args.data.is_some() {
+        args.template.apply(&mut base)?;
+    } else {
+        args.template.must_be_unused("--data")?;
+    }
     measure(args, &base, json).map_err(|error| super::not_finite::explained(error, &base))
 }
 

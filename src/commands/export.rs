@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::arguments::StorageArgs;
+use super::arguments::{StorageArgs, TemplateArgs};
 use super::{adapter_kind, merged};
 use crate::base::{self, Base};
 use crate::commands::report::{progress, terminal};
@@ -32,6 +32,9 @@ pub struct ExportArgs {
     /// Types of the changed tensors in the model for Ollama.
     #[command(flatten)]
     pub storage: StorageArgs,
+    /// The template that Ollama is to use.
+    #[command(flatten)]
+    pub template: TemplateArgs,
     /// Replace an existing folder.
     #[arg(long)]
     pub force: bool,
@@ -47,11 +50,15 @@ pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     if args.format != Format::Gguf {
         base.must_be_known()?;
     }
+    if args.format != Format::Ollama {
+        args.template.must_be_unused("--format ollama")?;
+    }
     let adapter = match Lora::is_lora(&args.adapter) {
         true => None,
         false => Some(super::adapter_of(&base, &args.adapter, args.allow_other_base)?),
     };
     if args.format == Format::Ollama {
+        args.template.apply(&mut base)?;
         adapter_kind::warn_of_template(&base, &args.adapter)?;
         let _scratch = super::as_gguf(&mut base, &args.output)?;
         return match &adapter {

@@ -179,7 +179,9 @@ fn as_gguf(base: &mut Base, out: &Path) -> Result<Option<OutputFolder>> {
     let (_, report) = to_gguf(base, &options, &file, &[], progress::follow(&bar))?;
     bar.finish_and_clear();
     companions::with_notes(&report).iter().for_each(|line| terminal::warn(line));
+    let template = base.given_template().map(str::to_owned);
     *base = Base::open(&file)?;
+    template.into_iter().for_each(|template| base.give_template(template));
     Ok(Some(scratch))
 }
 
@@ -195,6 +197,12 @@ fn open_any(path: &Path) -> Result<Base> {
     let base = Base::open_any(path)?;
     base.notes().iter().for_each(|note| terminal::warn(note));
     Ok(base)
+}
+
+/// Warns if files of the base hold different chat templates.
+fn warn_of_templates(base: &Base) -> Result<()> {
+    base.chat_templates()?.conflict().into_iter().for_each(terminal::warn);
+    Ok(())
 }
 
 /// The LoRA at this path for the base; warns of what a user should know of it.

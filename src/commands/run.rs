@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::arguments::AdapterArgs;
+use super::arguments::{AdapterArgs, TemplateArgs};
 use crate::base::Base;
 use crate::chat::{ChatError, Message};
 use crate::commands::report::terminal;
@@ -27,6 +27,9 @@ pub struct RunArgs {
     /// Put the prompt into the model's chat template, as a user's message.
     #[arg(long)]
     pub chat: bool,
+    /// How a chat becomes text.
+    #[command(flatten)]
+    pub template: TemplateArgs,
     /// Upper limit of the tokens to write.
     #[arg(short = 'n', long, default_value_t = 64)]
     pub max_tokens: usize,
@@ -57,7 +60,12 @@ pub fn run(args: &RunArgs, json: bool) -> Result<()> {
             "give a temperature from 0 up, and a share above 0 and at most 1",
         ));
     }
-    let base = super::open(&args.base)?;
+    let mut base = super::open(&args.base)?;
+    if args.chat {
+        args.template.apply(&mut base)?;
+    } else {
+        args.template.must_be_unused("--chat")?;
+    }
     answer(args, &base, json).map_err(|error| super::not_finite::explained(error, &base))
 }
 

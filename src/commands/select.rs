@@ -89,7 +89,9 @@ pub fn run(args: &SelectArgs, json: bool) -> Result<()> {
         let problem = "auto is for build, which can try what it chooses";
         return Err(Error::request(problem, "give --rank and --targets values"));
     }
-    let base = super::open_any(&args.base)?;
+    let mut base = super::open_any(&args.base)?;
+    args.signal.examples.template.apply(&mut base)?;
+    let base = base;
     super::warn_of_replaced(&args.output);
     let has_texts = args.signal.data.is_some() && args.signal.anchor.exists();
     let adapter = match args.selection.select(has_texts) {

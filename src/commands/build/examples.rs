@@ -7,6 +7,7 @@ use clap::Args;
 use super::BuildArgs;
 use crate::Result;
 use crate::base::Base;
+use crate::commands::arguments::TemplateArgs;
 use crate::train::data::{DataOptions, Dataset};
 
 /// With fewer examples, all are trained.
@@ -17,8 +18,11 @@ const HELD_OUT_SHARE: usize = 20;
 const MAX_HELD_OUT: usize = 200;
 
 /// How examples are made.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ExampleArgs {
+    /// How conversations become text.
+    #[command(flatten)]
+    pub template: TemplateArgs,
     /// Upper limit of the length of an example. Longer ones are truncated, and counted.
     #[arg(long, default_value_t = 1024, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(2..))]
     pub max_seq_len: u32,

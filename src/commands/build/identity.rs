@@ -49,6 +49,9 @@ pub(super) fn of(
         ("--append-eos", (!args.examples.no_append_eos).to_string()),
         ("--precision", args.compute.precision().name().to_owned()),
     ]);
+    if let Some(template) = base.given_template() {
+        settings.push(("--chat-template", digest(&sha256_hex(template.as_bytes()))));
+    }
     if *held_out {
         // A run that trains on all examples has the settings of earlier checkpoints.
         settings.push(("--no-hold-out", "false".to_owned()));

@@ -93,7 +93,9 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     args.training.check()?;
     args.method.check(args)?;
     args.protection.check(args.selects_by_signal())?;
-    let base = super::open(&args.base)?;
+    let mut base = super::open(&args.base)?;
+    args.examples.template.apply(&mut base)?;
+    let base = base;
     if args.show_sample {
         return sample::run(args, &base, json);
     }

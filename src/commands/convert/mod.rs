@@ -130,6 +130,7 @@ fn to_other_types(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertRe
 fn folder_to_gguf(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertReport)> {
     check_file_options(args)?;
     let base = super::open(input)?;
+    super::warn_of_templates(&base)?;
     let imatrix = imatrix(args)?;
     let options = to_gguf::Options { file_type: args.file_type, imatrix: imatrix.as_ref() };
     let protect: Vec<PathBuf> = args.imatrix.iter().cloned().collect();

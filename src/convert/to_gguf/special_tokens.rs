@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use super::chat_templates;
 use super::keys::Keys;
 use crate::base::folder::{self, Folder, Object};
+use crate::chat::Templates;
 use crate::{Error, Result};
 
 /// The roles of tokens, and the key of each; `cls` has none.
@@ -88,8 +89,9 @@ pub(super) fn set(
             keys.set(format!("tokenizer.ggml.add_{role}_token"), Value::Bool(adds_it));
         }
     }
-    if let Some(templates) = config.map_or(Ok(None), |config| chat_templates::read(folder, &config))? {
-        templates.set(keys);
+    // Without tokenizer_config.json the converter reads no template.
+    if config.is_some() {
+        chat_templates::set(&Templates::of_folder(folder)?, keys);
     }
     if let Some(tokenizer) = &tokenizer {
         normalizer(keys, tokenizer.get("normalizer"));

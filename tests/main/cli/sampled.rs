@@ -2,8 +2,12 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use super::folder;
-use crate::support::fixture::demo;
+use crate::support::fixture::{demo, family};
+use crate::support::folder::copy;
+use crate::support::program::run;
 
 #[test]
 fn the_first_example_is_shown_with_its_loss_marked() {
@@ -79,4 +83,41 @@ fn show_sample_excludes_the_options_of_training() {
 fn without_show_sample_an_output_is_needed() {
     let ran = curmerge!("build", demo("model.gguf"), "--data", demo("train.jsonl"));
     assert!(ran.status == Some(2) && ran.stderr.contains("--output"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_chat_template_is_chosen_by_name_or_file() {
+    let folder = folder();
+    let (base, data) = (folder.path().join("base"), folder.path().join("chat.jsonl"));
+    copy(&family("qwen2", "hf"), &base);
+    let one = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#;
+    fs::write(&data, one).unwrap();
+    let template = |mark: &str| {
+        format!("{{% for m in messages %}}{mark} {{{{ m.role }}}}: {{{{ m.content }}}}\n{{% endfor %}}")
+    };
+    fs::write(base.join("chat_template.jinja"), template("first")).unwrap();
+    fs::create_dir(base.join("additional_chat_templates")).unwrap();
+    fs::write(base.join("additional_chat_templates/rag.jinja"), template("rag")).unwrap();
+    let own = folder.path().join("own.jinja");
+    fs::write(&own, template("own")).unwrap();
+    let shown = |words: &[&str]| {
+        let mut all = vec!["build".as_ref(), base.as_os_str(), "--data".as_ref(), data.as_os_str()];
+        all.extend(["--show-sample", "--json"].iter().chain(words).map(std::ffi::OsStr::new));
+        let ran = run(&all);
+        match ran.status {
+            Some(0) => serde_json::from_str::<Value>(&ran.stdout).unwrap()["text"].to_string() + &ran.stderr,
+            _ => ran.refusal(),
+        }
+    };
+    assert!(shown(&[]).contains("first user: a"), "{}", shown(&[]));
+    assert!(shown(&["--chat-template", "rag"]).contains("rag user: a"));
+    assert!(shown(&["--chat-template", own.to_str().unwrap()]).contains("own user: a"));
+    let line = shown(&["--chat-template", "none"]);
+    assert!(line.contains("'none'") && line.contains("default, rag"), "{line}");
+    // Two files of one folder that differ.
+    fs::write(base.join("tokenizer_config.json"), r#"{"chat_template": "x"}"#).unwrap();
+    let line = shown(&[]);
+    assert!(line.contains("first user: a") && line.contains("hold different chat templates"), "{line}");
+    let line = curmerge!("eval", base, "--perplexity", data, "--chat-template", "rag").refusal();
+    assert!(line.contains("--chat-template has no effect"), "{line}");
 }
