@@ -23,6 +23,15 @@ pub enum Files {
     Onnx(Box<OnnxModel>),
 }
 
+/// What conversations with a model use in place of its own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GivenChat {
+    /// The text of a chat template.
+    pub(crate) template: Option<String>,
+    /// The system message of conversations that have none.
+    pub(crate) system: Option<String>,
+}
+
 /// An open base model. [`Base::open`] makes one.
 #[derive(Debug)]
 pub struct Base {
@@ -34,8 +43,7 @@ pub struct Base {
     pub(super) config: Config,
     pub(super) tensors: BTreeMap<String, BaseTensor>,
     pub(super) notes: Vec<String>,
-    /// A chat template that is used in place of the model's own.
-    pub(super) given_template: Option<String>,
+    pub(super) given_chat: GivenChat,
 }
 
 impl Base {
@@ -49,14 +57,14 @@ impl Base {
         &self.notes
     }
 
-    /// The text of a chat template that is used in place of the model's own.
-    pub(crate) fn given_template(&self) -> Option<&str> {
-        self.given_template.as_deref()
+    /// What conversations use in place of the model's own.
+    pub(crate) fn given_chat(&self) -> &GivenChat {
+        &self.given_chat
     }
 
-    /// Uses this chat template in place of the model's own.
-    pub(crate) fn give_template(&mut self, source: String) {
-        self.given_template = Some(source);
+    /// [`Self::given_chat`], to be set.
+    pub(crate) fn given_chat_mut(&mut self) -> &mut GivenChat {
+        &mut self.given_chat
     }
 
     /// What an output must not replace: the file or folder that was opened, and the other files of the model.

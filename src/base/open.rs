@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use curmerge_formats::detect::{Container, detect};
 
-use super::model::{Base, Files};
+use super::model::{Base, Files, GivenChat};
 use super::opened::Opened;
 use super::{gguf, hugging_face, ollama, onnx};
 use crate::{Error, Result};
@@ -83,7 +83,7 @@ impl Base {
             config,
             tensors,
             notes,
-            given_template: None,
+            given_chat: GivenChat::default(),
         }
     }
 }

@@ -11,18 +11,24 @@ use crate::{Error, Result};
 const MAX_BYTES: u64 = 16 << 20;
 
 impl Base {
-    /// The chat template, if there is one: that of [`Self::use_chat_template`], else the model's own.
+    /// The chat template, if there is one: that of [`Self::use_chat_template`], else the model's own; with the
+    /// message of [`Self::use_system`].
     /// `tokenizer` is the model's own.
     ///
     /// # Errors
     /// If a file of the model's folder cannot be read. A template that cannot be parsed fails when it is
     /// rendered.
     pub fn chat_template(&self, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>> {
-        let source = match self.given_template() {
+        let given = self.given_chat();
+        let source = match &given.template {
             Some(given) => Some(given.to_owned()),
             None => self.chat_templates()?.used().map(str::to_owned),
         };
-        Ok(source.map(|source| ChatTemplate::for_tokenizer(source, tokenizer)))
+        let template = source.map(|source| ChatTemplate::for_tokenizer(source, tokenizer));
+        Ok(match &given.system {
+            Some(system) => template.map(|template| template.with_system(system)),
+            None => template,
+        })
     }
 
     /// The model's own chat templates.
@@ -44,7 +50,7 @@ impl Base {
     pub fn use_chat_template(&mut self, name_or_file: &str) -> Result<()> {
         let templates = self.chat_templates()?;
         if let Some(source) = templates.get(name_or_file) {
-            self.give_template(source.to_owned());
+            self.given_chat_mut().template = Some(source.to_owned());
             return Ok(());
         }
         let path = std::path::Path::new(name_or_file);
@@ -61,7 +67,11 @@ impl Base {
         let bytes = curmerge_formats::input::read(path, MAX_BYTES).map_err(failed)?;
         let source = String::from_utf8(bytes)
             .map_err(|_| Error::file(path, "is not UTF-8", "save the template as UTF-8 text"))?;
-        self.give_template(source);
+        self.given_chat_mut().template = Some(source);
         Ok(())
+    }
+    /// Begins every conversation that has no system message with this one.
+    pub fn use_system(&mut self, text: &str) {
+        self.given_chat_mut().system = Some(text.to_owned());
     }
 }

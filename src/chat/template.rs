@@ -31,6 +31,8 @@ pub struct ChatTemplate {
     has_generation_blocks: bool,
     bos: String,
     eos: String,
+    /// What a conversation without a system message begins with.
+    system: Option<Message>,
 }
 
 impl ChatTemplate {
@@ -45,7 +47,15 @@ impl ChatTemplate {
             environment.add_function(generation::FUNCTION, generation::mark);
             Program::new(&source, environment)
         };
-        ChatTemplate { program: compile().map_err(|error| one_line(&error)), has_generation_blocks, bos, eos }
+        let program = compile().map_err(|error| one_line(&error));
+        ChatTemplate { program, has_generation_blocks, bos, eos, system: None }
+    }
+
+    /// The same template for conversations that begin with this system message, unless they begin with one of
+    /// their own.
+    #[must_use]
+    pub fn with_system(self, text: &str) -> Self {
+        Self { system: Some(Message::new("system", text)), ..self }
     }
 
     /// The text of the BOS token; empty if the model has none.
@@ -133,14 +143,17 @@ impl ChatTemplate {
         let mut defined: Vec<(Value, Value)> =
             tokens.map(|(name, text)| (name.into(), text.as_str().into())).collect();
         defined.extend(variables.others.iter().map(|(name, value)| (name.as_str().into(), value.clone())));
-        defined.push(("messages".into(), messages.iter().map(Message::value).collect()));
+        let has_own = messages.first().is_some_and(|first| ["system", "developer"].contains(&first.role()));
+        let system = self.system.iter().filter(|_| !has_own);
+        let messages: Vec<&Message> = system.chain(messages).collect();
+        defined.push(("messages".into(), messages.iter().map(|message| message.value()).collect()));
         defined.push(("tools".into(), variables.tools.clone()));
         defined.push(("documents".into(), variables.documents.clone()));
         defined.push(("add_generation_prompt".into(), add_generation_prompt.into()));
         defined.extend(marks.map(|marks| (generation::MARKS.into(), marks.value())));
         let text =
             program.run(object(defined)).map_err(|error| ChatError::Render { problem: one_line(&error) })?;
-        let message_bytes = messages.iter().map(Message::size).sum::<usize>() + variables.size();
+        let message_bytes = messages.iter().map(|message| message.size()).sum::<usize>() + variables.size();
         if text.len() > MAX_GROWTH * message_bytes + SPARE_BYTES {
             return Err(ChatError::OversizedText { bytes: text.len(), message_bytes });
         }
@@ -201,6 +214,17 @@ mod tests {
         assert!(text.starts_with("<s>\nHi <b>|bTrue"), "{text}");
         assert!(text.contains("{\"role\": \"user\", \"content\": \" Hi <b> \"}"), "{text}");
         assert!(text.ends_with("26 Jul 20241</s>"), "{text}");
+    }
+
+    #[test]
+    fn a_system_message_is_added_where_there_is_none() {
+        let source = "{% for m in messages %}{{ m.role }}={{ m.content }};{% endfor %}";
+        let template =
+            || ChatTemplate::new(source.into(), String::new(), String::new()).with_system("Be brief.");
+        let user = Message::new("user", "a");
+        let rendered = |messages: &[Message]| template().render(messages, false).unwrap();
+        assert_eq!(rendered(std::slice::from_ref(&user)), "system=Be brief.;user=a;");
+        assert_eq!(rendered(&[Message::new("system", "own"), user]), "system=own;user=a;");
     }
 
     #[test]

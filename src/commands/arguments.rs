@@ -139,11 +139,17 @@ pub struct TemplateArgs {
     /// model's default].
     #[arg(long, value_name = "FILE|NAME")]
     pub chat_template: Option<String>,
+    /// System message of conversations that have none.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
 }
 
 impl TemplateArgs {
     /// Makes the base use it. Without one, warns if files of the base hold different ones.
     pub fn apply(&self, base: &mut Base) -> crate::Result<()> {
+        if let Some(system) = &self.system {
+            base.use_system(system);
+        }
         if let Some(name_or_file) = &self.chat_template {
             return base.use_chat_template(name_or_file);
         }
@@ -152,10 +158,10 @@ impl TemplateArgs {
 
     /// Refuses the option where nothing uses it; `option` is what would.
     pub fn must_be_unused(&self, option: &str) -> crate::Result<()> {
-        match self.chat_template {
+        match self.chat_template.as_ref().or(self.system.as_ref()) {
             None => Ok(()),
             Some(_) => Err(Error::request(
-                "--chat-template has no effect here",
+                "--chat-template and --system have no effect here",
                 format!("leave it out, or add {option}"),
             )),
         }

@@ -179,9 +179,9 @@ fn as_gguf(base: &mut Base, out: &Path) -> Result<Option<OutputFolder>> {
     let (_, report) = to_gguf(base, &options, &file, &[], progress::follow(&bar))?;
     bar.finish_and_clear();
     companions::with_notes(&report).iter().for_each(|line| terminal::warn(line));
-    let template = base.given_template().map(str::to_owned);
+    let given = base.given_chat().clone();
     *base = Base::open(&file)?;
-    template.into_iter().for_each(|template| base.give_template(template));
+    *base.given_chat_mut() = given;
     Ok(Some(scratch))
 }
 

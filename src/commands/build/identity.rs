@@ -49,8 +49,10 @@ pub(super) fn of(
         ("--append-eos", (!args.examples.no_append_eos).to_string()),
         ("--precision", args.compute.precision().name().to_owned()),
     ]);
-    if let Some(template) = base.given_template() {
-        settings.push(("--chat-template", digest(&sha256_hex(template.as_bytes()))));
+    let given = base.given_chat();
+    for (option, text) in [("--chat-template", &given.template), ("--system", &given.system)] {
+        let text = text.as_ref().map(|text| digest(&sha256_hex(text.as_bytes())));
+        settings.extend(text.map(|text| (option, text)));
     }
     if *held_out {
         // A run that trains on all examples has the settings of earlier checkpoints.

@@ -123,8 +123,8 @@ fn a_plain_text_is_divided_and_every_token_is_a_target_once() {
 fn a_text_that_begins_with_bos_or_ends_with_eos_has_them_once() {
     let tokenizer = byte_level(true);
     for (row, right) in [
-        (r#"{"text": "<|im_start|>a<|im_end|>"}"#, "[<|im_start|>a<|im_end|>]"),
-        (r#"{"text": "a"}"#, "[<|im_start|>a<|im_end|>]"),
+        (r#"{"text": "<|im_start|>a<|im_end|>"}"#, "<|im_start|>[a<|im_end|>]"),
+        (r#"{"text": "a"}"#, "<|im_start|>[a<|im_end|>]"),
         (r#"{"prompt": "<|im_start|>a", "completion": "b<|im_end|>"}"#, "<|im_start|>a[b<|im_end|>]"),
         (r#"{"prompt": "a", "completion": "b"}"#, "<|im_start|>a[b<|im_end|>]"),
     ] {

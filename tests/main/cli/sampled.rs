@@ -111,6 +111,7 @@ fn a_chat_template_is_chosen_by_name_or_file() {
     };
     assert!(shown(&[]).contains("first user: a"), "{}", shown(&[]));
     assert!(shown(&["--chat-template", "rag"]).contains("rag user: a"));
+    assert!(shown(&["--system", "Be brief."]).contains("first system: Be brief.\\nfirst user: a"));
     assert!(shown(&["--chat-template", own.to_str().unwrap()]).contains("own user: a"));
     let line = shown(&["--chat-template", "none"]);
     assert!(line.contains("'none'") && line.contains("default, rag"), "{line}");
@@ -119,5 +120,5 @@ fn a_chat_template_is_chosen_by_name_or_file() {
     let line = shown(&[]);
     assert!(line.contains("first user: a") && line.contains("hold different chat templates"), "{line}");
     let line = curmerge!("eval", base, "--perplexity", data, "--chat-template", "rag").refusal();
-    assert!(line.contains("--chat-template has no effect"), "{line}");
+    assert!(line.contains("--chat-template and --system have no effect"), "{line}");
 }
