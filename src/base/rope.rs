@@ -175,6 +175,11 @@ pub(super) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_d
                 rope["attention_factor"].as_f64().unwrap_or_else(|| long_amplitude(context, original));
             None
         }
+        // YaRN that scales no frequency: only its factor of cosines and sines is left.
+        Some("yarn") if rope["factor"] == 1.0 && rope["attention_factor"].is_f64() => {
+            made.amplitude = number("attention_factor")?;
+            None
+        }
         Some(other) => {
             made.uncomputed = Some(("rope scaling".into(), unknown_scaling(other)));
             None

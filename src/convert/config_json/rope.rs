@@ -18,6 +18,10 @@ use crate::base::{Base, Files, Rope, RopeScaling, long_amplitude};
 use crate::convert::to_gguf::{YARN, YARN_OPTIONS};
 use crate::{Error, Result};
 
+/// The rule that changes nothing.
+const DEFAULT: &str = "default";
+/// Factors of cosines and sines this near to 1 are 1.
+const SAME_AMPLITUDE: f64 = 1e-6;
 /// The relative tolerance of divisors in f32, some of them computed in f32.
 const SAME: f64 = 2e-5;
 /// The relative tolerance of divisors that were measured from cosines and sines, perhaps in half precision.
@@ -61,11 +65,11 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
             (parameters, Some(older))
         }
         None => {
-            let scaling = scaling(base, rope)?;
-            let parameters = parameters(scaling.as_ref(), theta);
+            let parameters = plain(base, rope)?;
             let mut older = parameters.clone();
             older.remove("rope_theta");
-            (parameters, scaling.map(|_| older))
+            let is_scaled = parameters.get("rope_type").is_some_and(|kind| kind != DEFAULT);
+            (parameters, is_scaled.then_some(older))
         }
     };
     if partial {
@@ -75,12 +79,8 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
     json.insert("rope_scaling".into(), older.map_or(Json::Null, Json::from));
     let parameters = if class.options.contains(&ClassOption::LocalRope) {
         let local = config.local_rope.as_ref().unwrap_or(rope);
-        let scaling = self::scaling(base, local)?;
         json.insert("rope_local_base_freq".into(), shortest(local.base).into());
-        json!({
-            "full_attention": parameters,
-            "sliding_attention": self::parameters(scaling.as_ref(), shortest(local.base)),
-        })
+        json!({ "full_attention": parameters, "sliding_attention": plain(base, local)? })
     } else {
         parameters.into()
     };
@@ -157,9 +157,34 @@ fn long(base: &Base, rope: &Rope) -> Result<(Map<String, Json>, Map<String, Json
     Ok((parameters, older))
 }
 
+/// The parameters of frequencies without a second set of factors. A factor of cosines and sines is that of
+/// YaRN, which keeps the frequencies where its own factor is 1.
+///
+/// # Errors
+/// Frequencies that no rule of transformers gives; both a rule and a factor of cosines and sines.
+fn plain(base: &Base, rope: &Rope) -> Result<Map<String, Json>> {
+    let scaling = scaling(base, rope)?;
+    if (rope.amplitude - 1.0).abs() < SAME_AMPLITUDE {
+        return Ok(parameters(scaling.as_ref(), shortest(rope.base)));
+    }
+    if scaling.is_some() {
+        let key = format!("{}.rope.scaling.attn_factor", base.architecture().name);
+        let problem = format!("transformers has no factor ({}) beside scaled frequencies", rope.amplitude);
+        return Err(Error::input(base.path(), key, problem, "use the model as it is"));
+    }
+    let pairs = [
+        ("rope_type", Json::from(YARN)),
+        ("rope_theta", shortest(rope.base).into()),
+        ("factor", 1.0.into()),
+        ("original_max_position_embeddings", base.config().context.into()),
+        ("attention_factor", shortest(rope.amplitude).into()),
+    ];
+    Ok(pairs.map(|(key, value)| (key.to_owned(), value)).into_iter().collect())
+}
+
 fn parameters(scaling: Option<&RopeScaling>, base: f64) -> Map<String, Json> {
     let json = match *scaling.unwrap_or(&RopeScaling::Linear { factor: 1.0 }) {
-        RopeScaling::Linear { factor: 1.0 } => json!({ "rope_type": "default", "rope_theta": base }),
+        RopeScaling::Linear { factor: 1.0 } => json!({ "rope_type": DEFAULT, "rope_theta": base }),
         RopeScaling::Linear { factor } => {
             json!({ "rope_type": "linear", "rope_theta": base, "factor": shortest(factor) })
         }

@@ -59,28 +59,34 @@ fn yarn_goes_along_and_is_not_run() {
     assert!(line.contains("rope_parameters") && line.contains("YaRN without factor"), "{line}");
 }
 
+/// Writes the family's GGUF file with a further key of its architecture.
+fn with_key(family: &str, key: &str, value: Value, out: &Path) {
+    let file = Gguf::open(&Family::open(family).path(Container::Gguf)).unwrap();
+    let mut metadata = file.metadata().to_vec();
+    let architecture = file.get("general.architecture").and_then(Value::as_str).unwrap();
+    metadata.push((format!("{architecture}.{key}"), value));
+    let tensors = file.tensors().iter().map(|t| NewTensor {
+        name: t.name.clone(),
+        dtype: t.dtype,
+        dims: t.dims.clone(),
+    });
+    let layout = GgufLayout::new(3, 32, &metadata, tensors.collect()).unwrap();
+    let mut bytes = layout.header().to_vec();
+    for (old, new) in file.tensors().iter().zip(layout.tensors()) {
+        bytes.resize(new.offset as usize, 0);
+        bytes.extend(file.data(old));
+    }
+    bytes.resize(layout.file_bytes() as usize, 0);
+    fs::write(out, bytes).unwrap();
+}
+
 /// llama.cpp's granite then has no positions (perplexity 1237 where rotary embeddings give 886).
 #[test]
 fn a_granite_without_positions_is_not_run() {
     let scratch = tempfile::tempdir().unwrap();
-    let file = Gguf::open(&Family::open("granite").path(Container::Gguf)).unwrap();
+    let model = scratch.path().join("granite.gguf");
     for (finetuned, runs) in [(true, true), (false, false)] {
-        let mut metadata = file.metadata().to_vec();
-        metadata.push(("granite.rope.scaling.finetuned".into(), Value::Bool(finetuned)));
-        let tensors = file.tensors().iter().map(|t| NewTensor {
-            name: t.name.clone(),
-            dtype: t.dtype,
-            dims: t.dims.clone(),
-        });
-        let layout = GgufLayout::new(3, 32, &metadata, tensors.collect()).unwrap();
-        let mut bytes = layout.header().to_vec();
-        for (old, new) in file.tensors().iter().zip(layout.tensors()) {
-            bytes.resize(new.offset as usize, 0);
-            bytes.extend(file.data(old));
-        }
-        bytes.resize(layout.file_bytes() as usize, 0);
-        let model = scratch.path().join("granite.gguf");
-        fs::write(&model, bytes).unwrap();
+        with_key("granite", "rope.scaling.finetuned", Value::Bool(finetuned), &model);
         let ran = curmerge!("run", model, "-p", "a", "-n", "1");
         if runs {
             ran.done();
@@ -89,4 +95,30 @@ fn a_granite_without_positions_is_not_run() {
             assert!(line.contains("granite.rope.scaling.finetuned: is false"), "{line}");
         }
     }
+}
+
+/// transformers' YaRN keeps every frequency where its factor is 1, and has the factor of cosines and sines.
+#[test]
+fn a_factor_of_cosines_and_sines_goes_into_a_folder() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name);
+    let model = path("model.gguf");
+    let likeliest = |model: &Path| {
+        let found = curmerge!("run", model, "-p", "a cat is", "-n", "3", "--logprobs", "4", "--json").json();
+        let numbers = found["logprobs"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+        numbers.map(|pair| pair[1].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    with_key("qwen2", "rope.scaling.attn_factor", Value::F32(1.25), &model);
+    curmerge!("convert", model, path("folder"), "--type", "f32").done();
+    let parameters = config(&path("folder"))["rope_parameters"].clone();
+    assert_eq!((&parameters["rope_type"], &parameters["factor"]), (&json!("yarn"), &json!(1.0)));
+    assert_eq!(parameters["attention_factor"], 1.25);
+    let (own, folder) = (likeliest(&model), likeliest(&path("folder")));
+    assert!(own.iter().zip(&folder).all(|(a, b)| (a - b).abs() < 1e-4), "{own:?} {folder:?}");
+    let plain = likeliest(&Family::open("qwen2").path(Container::Gguf));
+    assert!(own.iter().zip(&plain).any(|(a, b)| (a - b).abs() > 1e-3), "the factor changes nothing");
+    // No rule of transformers has both.
+    with_key("llama3", "rope.scaling.attn_factor", Value::F32(1.25), &model);
+    let line = curmerge!("convert", model, path("other"), "--type", "f32").refusal();
+    assert!(line.contains("llama.rope.scaling.attn_factor"), "{line}");
 }
