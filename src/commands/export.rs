@@ -46,7 +46,6 @@ pub struct ExportArgs {
 /// Exports, and prints what was written.
 pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     let mut base = super::open_any(&args.base)?;
-    super::warn_of_replaced(&args.output);
     if args.format != Format::Gguf {
         base.must_be_known()?;
     }

@@ -87,7 +87,6 @@ fn open(base: &Base, path: &Path) -> Result<Opened> {
 /// Merges, and prints a report.
 pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let mut base = super::open_any(&args.base)?;
-    super::warn_of_replaced(&args.output);
     let like_gguf = args.output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
     let scratch = if like_gguf { super::as_gguf(&mut base, &args.output)? } else { None };
     let opened = args.adapters.iter().map(|part| open(&base, &part.path));

@@ -113,10 +113,10 @@ pub fn run(line: &CommandLine) -> Result<()> {
 fn carry_out(line: &CommandLine) -> Result<()> {
     match &line.command {
         Command::Build(args) => build::run(args, line.json),
-        Command::Select(args) => select::run(args, line.json),
-        Command::Merge(args) => merge::run(args, line.json),
-        Command::Export(args) => export::run(args, line.json),
-        Command::Convert(args) => convert::run(args, line.json),
+        Command::Select(args) => replacing(&args.output, || select::run(args, line.json)),
+        Command::Merge(args) => replacing(&args.output, || merge::run(args, line.json)),
+        Command::Export(args) => replacing(&args.output, || export::run(args, line.json)),
+        Command::Convert(args) => replacing(&args.output, || convert::run(args, line.json)),
         Command::Eval(args) => eval::run(args, line.json),
         Command::Verify(args) => verify::run(args, line.json),
         Command::Inspect(args) => inspect::run(args, line.json),
@@ -141,11 +141,14 @@ fn base_check(allow_other_base: bool) -> BaseCheck {
     if allow_other_base { BaseCheck::AllowOtherValues } else { BaseCheck::SameValues }
 }
 
-/// Says that the file at an output's place will be replaced.
-fn warn_of_replaced(output: &Path) {
-    if output.is_file() {
-        terminal::warn(&format!("{}: the file that stands there is replaced at the end", output.display()));
+/// Carries out a command that writes `output`, and says if that replaced a file.
+fn replacing(output: &Path, command: impl FnOnce() -> Result<()>) -> Result<()> {
+    let stood = output.is_file();
+    command()?;
+    if stood {
+        terminal::warn(&format!("{}: the file that stood there was replaced", output.display()));
     }
+    Ok(())
 }
 
 /// Says if sequences are longer than those that the model was made for.

@@ -92,7 +92,6 @@ pub fn run(args: &SelectArgs, json: bool) -> Result<()> {
     let mut base = super::open_any(&args.base)?;
     args.signal.examples.template.apply(&mut base)?;
     let base = base;
-    super::warn_of_replaced(&args.output);
     let has_texts = args.signal.data.is_some() && args.signal.anchor.exists();
     let adapter = match args.selection.select(has_texts) {
         SelectBy::Signal => select_by_signal(&base, args)?,

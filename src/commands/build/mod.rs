@@ -105,14 +105,15 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let init = args.training.init.as_deref().map(Lora::files).unwrap_or_default();
     let inputs = inputs(args, &base, &init);
     let output = Output::new(output, args.force);
-    if !args.saving.resume {
-        super::warn_of_replaced(output.path());
-    }
     let _reserved = output.reserve(args.method.trains_lora(), &inputs)?;
     if args.protection.keep_fisher {
         output.check_keeps_fisher()?;
     }
     args.saving.check(output.path(), &inputs)?;
+    if output.path().is_file() && !args.saving.resume {
+        let path = output.path().display();
+        terminal::warn(&format!("{path}: the file that stands there is replaced at the end"));
+    }
     let examples = Examples::read(args, &base)?;
     let (shrink, seed) = (args.protection.shrink(), args.selection.seed);
     let numbers = |args: &BuildArgs| (args.learning_rate(), shrink, seed);

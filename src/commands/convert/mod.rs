@@ -53,7 +53,6 @@ pub struct ConvertArgs {
 pub fn run(args: &ConvertArgs, json: bool) -> Result<()> {
     let input = base::resolve(&args.input)?;
     let container = detect(&input)?;
-    super::warn_of_replaced(&args.output);
     let ending = args.output.extension().map(|ending| ending.to_ascii_lowercase());
     let ending = ending.as_ref().and_then(|ending| ending.to_str());
     let to_onnx = args.onnx.wanted(ending);

@@ -374,7 +374,7 @@ fn records(path: &Path) -> usize {
 fn metrics_and_events_are_complete() {
     let run = Run::new(&["--epochs", "2"]);
     let (log, events) = (run.path("log.jsonl"), run.path("logs/events"));
-    fs::write(&log, "of an earlier run\n").unwrap();
+    fs::write(&log, "{\"step\": 1}\n").unwrap();
     let words = ["--metrics", log.to_str().unwrap(), "--tensorboard", events.to_str().unwrap()];
     let answer = run.ran("adapter", &words).json();
     let lines = jsonl(&log);

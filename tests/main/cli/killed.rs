@@ -133,7 +133,8 @@ fn every_command_that_writes_loses_nothing() {
             let (moment, old, signal) =
                 (number / 4, number % 2 == 1, ["KILL", "TERM"][number as usize / 2 % 2]);
             case.prepare(old);
-            let before = case.snapshot();
+            // A killed run before this one leaves some until the output is begun again.
+            let (before, left_behind) = (case.snapshot(), hidden());
             let mut child = case.command().spawn().unwrap();
             std::thread::sleep(whole_run * moment / moments);
             let sent = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
@@ -148,7 +149,7 @@ fn every_command_that_writes_loses_nothing() {
             let place =
                 format!("{:?} old {old}, {signal} at {moment}/{moments} of {whole_run:?}", case.words);
             assert!(left == before || left == complete || partly_trained, "{place}");
-            assert!(signal == "KILL" || hidden() == 0, "{place}: hidden files");
+            assert!(signal == "KILL" || hidden() <= left_behind, "{place}: hidden files");
         }
         // What killed runs left does not stay.
         case.prepare(false);
