@@ -8,6 +8,7 @@ use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{GgufModel, Value};
 
 use super::config::{Config, Experts, MAX_LAYERS};
+use super::gguf_keys;
 use super::opened::Opened;
 use super::rope::{LongRope, MAX_HEAD_DIM, Rope, unknown_scaling};
 use super::tensor::BaseTensor;
@@ -52,7 +53,9 @@ pub(super) fn open(path: &Path) -> Result<Opened<GgufModel>> {
             return Err(Error::input(path, place, problem, "download the file again"));
         }
     }
-    Ok(Opened { files: model, architecture, architecture_name, config, tensors, notes: Vec::new() })
+    let uncomputed = known.and_then(|architecture| gguf_keys::unread(model.first(), architecture.name));
+    let notes = Vec::new();
+    Ok(Opened { files: model, architecture, architecture_name, config, tensors, uncomputed, notes })
 }
 
 impl Config {

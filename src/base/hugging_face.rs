@@ -32,7 +32,15 @@ pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
     let tensors = tensors(&files, architecture, &config)?;
     let mut notes = Vec::new();
     if architecture.name.is_empty() {
-        return Ok(Opened { files, architecture, architecture_name, config, tensors, notes });
+        return Ok(Opened {
+            files,
+            architecture,
+            architecture_name,
+            config,
+            tensors,
+            uncomputed: None,
+            notes,
+        });
     }
     let path = folder.join(CONFIG);
     let path = path.display();
@@ -50,7 +58,7 @@ pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
             "{path}: {says}; the embedding is used as the head, and transformers would draw one"
         ));
     }
-    Ok(Opened { files, architecture, architecture_name, config, tensors, notes })
+    Ok(Opened { files, architecture, architecture_name, config, tensors, uncomputed: None, notes })
 }
 
 /// The safetensors files of a folder, sorted by name, which hold every tensor that the index assigns to them.

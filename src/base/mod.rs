@@ -17,6 +17,7 @@ mod config;
 mod finite;
 pub mod folder;
 mod gguf;
+mod gguf_keys;
 mod hugging_face;
 pub(crate) mod json;
 mod model;

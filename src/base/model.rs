@@ -43,6 +43,7 @@ pub struct Base {
     pub(super) config: Config,
     pub(super) tensors: BTreeMap<String, BaseTensor>,
     pub(super) notes: Vec<String>,
+    pub(super) uncomputed: Option<(String, String)>,
     pub(super) given_chat: GivenChat,
 }
 
@@ -105,11 +106,25 @@ impl Base {
     pub fn must_be_computed(&self) -> Result<()> {
         self.must_be_known()?;
         let mut ropes = self.config.rope.iter().chain(&self.config.local_rope);
-        match ropes.find_map(|rope| rope.uncomputed.as_ref()) {
+        match ropes.find_map(|rope| rope.uncomputed.as_ref()).or(self.uncomputed.as_ref()) {
             None => Ok(()),
             Some((key, problem)) => {
                 let help = "merge, convert and export --format gguf or peft still work";
                 Err(Error::input(&self.path, key.clone(), problem.clone(), help))
+            }
+        }
+    }
+
+    /// Requires that another container can say what the model computes: no setting that is not known, nor files
+    /// that contradict each other.
+    ///
+    /// # Errors
+    /// The key of such a setting.
+    pub fn must_be_expressible(&self) -> Result<()> {
+        match &self.uncomputed {
+            None => Ok(()),
+            Some((key, problem)) => {
+                Err(Error::input(&self.path, key.clone(), problem.clone(), "keep the model in its container"))
             }
         }
     }

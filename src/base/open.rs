@@ -74,7 +74,8 @@ impl Base {
     }
 
     fn of<F>(path: &Path, opened: Opened<F>, files: impl FnOnce(F) -> Files) -> Self {
-        let Opened { files: own, architecture, architecture_name, config, tensors, notes } = opened;
+        let Opened { files: own, architecture, architecture_name, config, tensors, uncomputed, notes } =
+            opened;
         Self {
             path: path.into(),
             files: files(own),
@@ -83,6 +84,7 @@ impl Base {
             config,
             tensors,
             notes,
+            uncomputed,
             given_chat: GivenChat::default(),
         }
     }

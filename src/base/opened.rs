@@ -15,6 +15,8 @@ pub(super) struct Opened<F> {
     pub(super) config: Config,
     /// By canonical name, or by the container's name if the architecture has none.
     pub(super) tensors: BTreeMap<String, BaseTensor>,
+    /// The key of a setting that asks for arithmetic that is not known, and the problem.
+    pub(super) uncomputed: Option<(String, String)>,
     /// What a user should know, one line each.
     pub(super) notes: Vec<String>,
 }

@@ -97,6 +97,44 @@ impl GenaiConfig {
     }
 }
 
+/// Numbers of a graph and of a config.json that differ by less than this share are the same: those of a graph
+/// are rounded, perhaps to half precision.
+const SAME: f64 = 5e-3;
+
+/// Where the graph computes with other numbers than a config.json beside it says: the key and the problem. Only
+/// fused attention tells what it computes with, so other graphs contradict nothing.
+pub(super) fn contradiction(onnx: &Onnx, config: &Config) -> Option<(String, String)> {
+    let graph = Graph { onnx, layers: config.layers };
+    if graph.nodes(&["GroupQueryAttention"]).count() != config.layers {
+        return None;
+    }
+    let found = |key: &str, says: String, computes: String| {
+        let problem = format!("config.json says {says}, and the graph computes with {computes}");
+        Some((key.to_owned(), problem))
+    };
+    if let Ok(epsilon) = graph.epsilon()
+        && (epsilon / config.norm_eps - 1.0).abs() > SAME
+    {
+        return found("epsilon of the norms", config.norm_eps.to_string(), epsilon.to_string());
+    }
+    let (windowed, window) = graph.windows().ok()?;
+    let shown = |window: Option<usize>| window.map_or("none".to_owned(), |window| window.to_string());
+    // A window as long as the context changes nothing.
+    let within = |window: Option<usize>| window.filter(|window| *window < config.context);
+    for (layer, is_windowed) in windowed.iter().enumerate() {
+        let own = within(window.filter(|_| *is_windowed));
+        let wanted = within(config.window_of(layer));
+        if own != wanted {
+            return found("sliding_window", shown(wanted), shown(own));
+        }
+    }
+    let rope = config.rope.as_ref().filter(|rope| rope.long.is_none() && rope.uncomputed.is_none())?;
+    let (own, _) = graph.ropes(&windowed, config.head_dim).ok()?;
+    let (own, wanted) = (own.frequencies(0), rope.frequencies(0));
+    let same = own.len() == wanted.len() && own.iter().zip(&wanted).all(|(a, b)| (a / b - 1.0).abs() < SAME);
+    if same { None } else { found("rope_theta", rope.base.to_string(), "other frequencies".to_owned()) }
+}
+
 /// Values read from the graph.
 struct Graph<'a> {
     onnx: &'a Onnx,

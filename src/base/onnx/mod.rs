@@ -34,10 +34,12 @@ pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
     let (folder, onnx) = (Folder::new(model.folder()), model.onnx());
     let uses = uses::all(onnx)?;
     let (mut architecture, mut name, mut made) = (arch::UNKNOWN, String::new(), Config::unknown());
+    let mut uncomputed = None;
     if folder.has(CONFIG) {
         name = hugging_face::model_type(folder)?;
         if let Some(known) = arch::by_model_type(&name) {
             (architecture, made) = (known, Config::from_folder(folder, known)?);
+            uncomputed = genai::contradiction(onnx, &made);
         }
     } else if let Some(genai) = GenaiConfig::open(folder)? {
         name = genai.model_type().to_string();
@@ -61,6 +63,7 @@ pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
         architecture_name: name,
         config: made,
         tensors,
+        uncomputed,
         notes: Vec::new(),
     })
 }

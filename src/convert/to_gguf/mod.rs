@@ -88,6 +88,7 @@ pub fn to_gguf(
             "use convert_hf_to_gguf.py of llama.cpp",
         ));
     }
+    base.must_be_expressible()?;
     let architecture = base.architecture();
     let converter = &architecture.converter;
     let mut report = ConvertReport::default();

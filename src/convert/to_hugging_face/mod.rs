@@ -64,6 +64,7 @@ pub fn to_hugging_face(
         let problem = format!("a Hugging Face folder is not stored as {dtype}");
         return Err(Error::request(problem, "use f32, f16 or bf16, or convert into a GGUF file"));
     }
+    base.must_be_expressible()?;
     let mut report = ConvertReport::default();
     let own_head = match onnx_companions::configuration_of(base)? {
         Some(config) => onnx_companions::has_own_head(base, &config)?,

@@ -122,3 +122,20 @@ fn a_factor_of_cosines_and_sines_goes_into_a_folder() {
     let line = curmerge!("convert", model, path("other"), "--type", "f32").refusal();
     assert!(line.contains("llama.rope.scaling.attn_factor"), "{line}");
 }
+
+/// Such a key is in Gemma 3 models of Ollama's library, which llama.cpp reads otherwise than Ollama.
+#[test]
+fn a_key_that_is_not_known_stops_a_computation_alone() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name);
+    let (model, adapter) = (path("model.gguf"), path("a.safetensors"));
+    with_key("gemma3", "rope.global.freq_base", Value::F32(1e6), &model);
+    curmerge!("select", model, "-o", adapter, "--targets", "q", "--rank", "4").done();
+    curmerge!("merge", model, adapter, "-o", path("merged.gguf")).done();
+    for ran in [curmerge!("run", model, "-p", "a", "-n", "1"), curmerge!("convert", model, path("folder"))] {
+        let line = ran.refusal();
+        assert!(line.contains("gemma3.rope.global.freq_base: this key may change"), "{line}");
+    }
+    with_key("gemma3", "attention.causal", Value::Bool(true), &model);
+    curmerge!("run", model, "-p", "a", "-n", "1").done();
+}

@@ -1,0 +1,96 @@
+//! The `ARCH.*` keys of a GGUF file. One that nothing here reads may change the arithmetic, so the model is
+//! not computed without it. Source: `gguf-py/gguf/constants.py` and `src/llama-arch.cpp` of llama.cpp.
+
+use curmerge_formats::gguf::{Gguf, Value};
+
+/// Keys that are read: by [`super::gguf`], or by [`crate::convert`] for settings that are only carried.
+const READ: &[&str] = &[
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.layer_norm_epsilon",
+    "attention.layer_norm_rms_epsilon",
+    "attention.scale",
+    "attention.sliding_window",
+    "attention.sliding_window_pattern",
+    "attention.value_length",
+    "attn_logit_softcapping",
+    "block_count",
+    "context_length",
+    "embedding_length",
+    "embedding_scale",
+    "expert_count",
+    "expert_feed_forward_length",
+    "expert_shared_count",
+    "expert_shared_feed_forward_length",
+    "expert_used_count",
+    "feed_forward_length",
+    "final_logit_softcapping",
+    "logit_scale",
+    "residual_scale",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.freq_base_swa",
+    "rope.scale_linear",
+    "rope.scaling.attn_factor",
+    "rope.scaling.factor",
+    "rope.scaling.finetuned",
+    "rope.scaling.original_context_length",
+    "rope.scaling.type",
+];
+
+/// Keys that change nothing of a text's logits: sizes that tensors have too, and what serves other tasks.
+const WITHOUT_ARITHMETIC: &[&str] =
+    &["classifier.output_labels", "pooling_type", "tensor_data_layout", "vocab_size"];
+
+/// Beginnings of such keys: YaRN's numbers, which count with its type alone, and other models in the file.
+const WITHOUT_ARITHMETIC_FROM: &[&str] = &["rope.scaling.yarn_", "vision.", "audio.", "mm.", "clip."];
+
+/// The first key of the architecture that may change the arithmetic and is not read, with the problem.
+pub(super) fn unread(gguf: &Gguf, architecture: &str) -> Option<(String, String)> {
+    let own = format!("{architecture}.");
+    gguf.metadata().iter().find_map(|(key, value)| {
+        let name = key.strip_prefix(&own)?;
+        let known = READ.contains(&name)
+            || WITHOUT_ARITHMETIC.contains(&name)
+            || WITHOUT_ARITHMETIC_FROM.iter().any(|start| name.starts_with(start));
+        let problem = "this key may change what the model computes, and is not known";
+        (!known && !changes_nothing(name, value)).then(|| (key.clone(), problem.to_owned()))
+    })
+}
+
+/// Whether a key that is not read has the value of a model without it.
+fn changes_nothing(name: &str, value: &Value) -> bool {
+    match (name, value) {
+        ("attention.causal" | "expert_weights_norm", Value::Bool(true)) => true,
+        // Softmax.
+        ("expert_gating_func", value) if value.as_u64() == Some(1) => true,
+        ("expert_weights_scale", value) if value.as_f64() == Some(1.0) => true,
+        ("attention.causal" | "expert_weights_norm", _) => false,
+        (_, Value::Bool(flag)) => !flag,
+        (_, value) => value.as_f64() == Some(0.0) || value.as_u64() == Some(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_a_model_without_the_key_change_nothing() {
+        for (name, value, nothing) in [
+            ("attention.causal", Value::Bool(true), true),
+            ("attention.causal", Value::Bool(false), false),
+            ("expert_gating_func", Value::U32(2), false),
+            ("expert_weights_scale", Value::F32(1.0), true),
+            ("attention.clamp_kqv", Value::F32(0.0), true),
+            ("attention.clamp_kqv", Value::F32(8.0), false),
+            ("rope.global.freq_base", Value::F32(1e6), false),
+            ("use_parallel_residual", Value::Bool(false), true),
+            ("leading_dense_block_count", Value::U32(0), true),
+            ("what", Value::String("on".into()), false),
+        ] {
+            assert_eq!(changes_nothing(name, &value), nothing, "{name} {value:?}");
+        }
+    }
+}
