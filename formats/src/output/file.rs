@@ -148,8 +148,8 @@ impl OutputFile {
         self.position
     }
 
-    /// Commits this file and those that it names, from one call of [`Self::create_together`]. A crash leaves all
-    /// the old files or, after the next command that reads or writes this one, all the new ones.
+    /// Commits this file and those that it names, from one call of [`Self::create_together`]. A crash leaves
+    /// all the old files or, after the next command that reads or writes this one, all the new ones.
     ///
     /// # Errors
     /// [`Error::Io`].

@@ -28,9 +28,10 @@ impl OutputFolder {
     /// Begins a folder that will be called `path`, beside it.
     ///
     /// # Errors
-    /// [`Error::Busy`] if a program is writing the same output; [`Error::Exists`] if `path` exists, unless it is a folder and `force` is given; the folder is then
-    /// replaced on commit. [`Error::WrongKind`] if it is a file, or no output of this program; [`Error::SameFile`] if it is, holds or lies
-    /// in one of `inputs`; [`Error::Io`] if its parent folder is missing or not writable.
+    /// [`Error::Busy`] if a program is writing the same output; [`Error::Exists`] if `path` exists, unless it is
+    /// a folder and `force` is given, which is then replaced on commit; [`Error::WrongKind`] if it is a file, or
+    /// no output of this program; [`Error::SameFile`] if it is, holds or lies in one of `inputs`;
+    /// [`Error::Io`] if its parent folder is missing or not writable.
     pub fn create(path: &Path, inputs: &[&Path], force: bool) -> Result<Self> {
         journal::finish(&Target::find(path)?.path)?;
         let target = Target::find(path)?;

@@ -125,6 +125,13 @@ fn every_hostile_file_is_refused_in_one_line_or_read() {
     assert!(refused.values().all(|&[read, refused]| read > 0 && refused > 9), "{refused:?}");
 }
 
+/// Whether this is one error, perhaps after warnings.
+fn is_one_line(errors: &str) -> bool {
+    let mut lines = errors.lines().rev();
+    lines.next().is_some_and(|last| last.starts_with("error: "))
+        && lines.all(|line| line.starts_with("warning: "))
+}
+
 /// Runs the command. Returns whether it refused the file, or what is wrong with how it ended.
 fn outcome(case: &Case) -> Result<bool, String> {
     let started = Instant::now();
@@ -141,7 +148,7 @@ fn outcome(case: &Case) -> Result<bool, String> {
     match output.status.code() {
         // Warnings may be told.
         Some(0) if !errors.contains("panicked") => Ok(false),
-        Some(1) if !(errors.starts_with("error: ") && errors.lines().count() == 1) => fault("not one line"),
+        Some(1) if !is_one_line(&errors) => fault("not one line"),
         Some(1) if errors.len() > 1000 => fault("a long line"),
         Some(1) if errors.chars().any(|c| c != '\n' && c.is_control()) => fault("control characters"),
         Some(1) => Ok(true),
