@@ -30,35 +30,36 @@ pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
     };
     let files = shards(folder)?;
     let tensors = tensors(&files, architecture, &config)?;
-    let mut notes = Vec::new();
-    if architecture.name.is_empty() {
-        return Ok(Opened {
-            files,
-            architecture,
-            architecture_name,
-            config,
-            tensors,
-            uncomputed: None,
-            notes,
-        });
-    }
+    let notes = match architecture.name {
+        "" => Vec::new(),
+        _ => settle(Folder::new(folder), &tensors, &mut config)?,
+    };
+    Ok(Opened { files, architecture, architecture_name, config, tensors, uncomputed: None, notes })
+}
+
+/// Settles what config.json and the tensors contradict each other in, and says so, one line each.
+fn settle(
+    folder: Folder<'_>,
+    tensors: &BTreeMap<String, BaseTensor>,
+    config: &mut Config,
+) -> Result<Vec<String>> {
     let path = folder.join(CONFIG);
     let path = path.display();
-    let rows = |name: &str| tensors.get(name).and_then(|tensor| tensor.shape.first()).map(|n| *n as usize);
+    let mut notes = Vec::new();
     // A vocabulary that was resized without its configuration.
-    if let Some(rows) = rows(EMBEDDING).filter(|rows| *rows != config.vocab) {
+    let embedding = tensors.get(EMBEDDING).and_then(|tensor| tensor.shape.first());
+    if let Some(rows) = embedding.map(|rows| *rows as usize).filter(|rows| *rows != config.vocab) {
         let says = format!("{path}: vocab_size is {}, but the embedding has {rows} rows", config.vocab);
         notes.push(format!("{says}; {rows} is used"));
         config.vocab = rows;
     }
-    let tied = Fields::open(Folder::new(folder), architecture)?.json["tie_word_embeddings"].as_bool();
-    if tied == Some(false) && !tensors.contains_key(HEAD) {
+    if !tensors.contains_key(HEAD) && language_model(folder)?["tie_word_embeddings"] == false {
         let says = "tie_word_embeddings is false, but there is no lm_head";
         notes.push(format!(
             "{path}: {says}; the embedding is used as the head, and transformers would draw one"
         ));
     }
-    Ok(Opened { files, architecture, architecture_name, config, tensors, uncomputed: None, notes })
+    Ok(notes)
 }
 
 /// The safetensors files of a folder, sorted by name, which hold every tensor that the index assigns to them.
@@ -139,6 +140,13 @@ pub(super) fn model_type(folder: Folder<'_>) -> Result<String> {
     Ok(config.get("model_type").and_then(Json::as_str).unwrap_or_default().to_string())
 }
 
+/// The keys of the language model in config.json, for a multimodal model those of its `text_config`.
+fn language_model(folder: Folder<'_>) -> Result<Json> {
+    let mut json = Json::from(folder.config()?);
+    let own = json["text_config"].take();
+    Ok(if own.is_object() { own } else { json })
+}
+
 impl Config {
     /// From config.json in a Hugging Face folder of this architecture.
     pub(super) fn from_folder(folder: Folder<'_>, architecture: &'static Architecture) -> Result<Self> {
@@ -204,11 +212,7 @@ struct Fields {
 impl Fields {
     /// The keys of the language model, for a multimodal model those of its `text_config`.
     fn open(folder: Folder<'_>, architecture: &'static Architecture) -> Result<Self> {
-        let (path, mut json) = (folder.join(CONFIG), Json::from(folder.config()?));
-        if json["text_config"].is_object() {
-            json = json["text_config"].take();
-        }
-        Ok(Self { path, json, architecture })
+        Ok(Self { path: folder.join(CONFIG), json: language_model(folder)?, architecture })
     }
 
     /// The number that llama calls `key`, or the architecture's default.

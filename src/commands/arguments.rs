@@ -162,7 +162,7 @@ impl TemplateArgs {
             None => Ok(()),
             Some(_) => Err(Error::request(
                 "--chat-template and --system have no effect here",
-                format!("leave it out, or add {option}"),
+                format!("leave them out, or add {option}"),
             )),
         }
     }

@@ -34,8 +34,9 @@ pub(super) struct SpecialTokenSplitter {
     automaton: AhoCorasick,
     /// Of each pattern, the longest first: the token, and whether it absorbs the white space after it.
     tokens: Vec<(u32, bool)>,
-    /// Their texts, one after another, and the joints of them; found on the first long text.
+    /// Their texts.
     texts: Vec<String>,
+    /// The joints of the texts; found on the first long text.
     joints: OnceLock<Joints>,
 }
 
