@@ -204,6 +204,7 @@ class Run:
         examples = examples_file(self.places, self.task["train"], self.task.get("lines"))
         data = ["--data", examples, "-o", self.adapter, "--seed", str(self.run["seed"])]
         flags = [*self.grid.get("build", []), *self.task.get("build", []), *self.method.get("build", []), *settings]
+        flags = [self.places.file(of_base(word, self.run["base"])) if word.startswith("@") else word for word in flags]
         self.adapter.parent.mkdir(parents=True, exist_ok=True)
         self.found["build"] = timed(self.places, [self.places.curmerge, "build", self.base, *data, *flags, "--json"])
         self.found["build"]["adapter_bytes"] = sum(
