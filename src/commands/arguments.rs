@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use curmerge_formats::dtype::DType;
 use curmerge_formats::imatrix::Imatrix;
-use curmerge_formats::input;
 
-use crate::Error;
 use crate::base::Base;
+use crate::{Error, compressed};
 use crate::convert::FileType;
 use crate::cur::{Selection, SelectionOptions};
 use crate::kernels::Precision;
@@ -315,12 +314,12 @@ fn parse_fidelity(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "use a number from 0 to 1".into())
 }
 
-/// The text of a file.
+/// The text of a file, which may be compressed.
 ///
 /// # Errors
 /// A file that cannot be read or is not UTF-8.
 pub fn read_text(path: &Path) -> crate::Result<String> {
-    let bytes = input::read(path, u64::MAX).map_err(|e| Error::io(path, "read", e))?;
+    let bytes = compressed::read(path).map_err(|e| Error::io(path, "read", e))?;
     String::from_utf8(bytes).map_err(|e| {
         let place = format!("byte {}", e.utf8_error().valid_up_to());
         Error::input(path, place, "not UTF-8", "convert the text to UTF-8")
