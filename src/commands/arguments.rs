@@ -1,17 +1,19 @@
 //! Options that several commands share.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use curmerge_formats::dtype::DType;
 use curmerge_formats::imatrix::Imatrix;
 
 use crate::base::Base;
-use crate::{Error, compressed};
 use crate::convert::FileType;
 use crate::cur::{Selection, SelectionOptions};
 use crate::kernels::Precision;
 use crate::merge::{MergeOptions, Storage};
+use crate::{Error, compressed};
 
 /// Which matrices a new adapter changes, and through which of their columns and rows.
 #[derive(Clone, Debug, Args)]
@@ -167,17 +169,18 @@ impl TemplateArgs {
     }
 }
 
-/// The adapter that the model runs with.
+/// The adapters that the model runs with.
 #[derive(Clone, Debug, Args)]
 pub struct AdapterArgs {
-    /// Adapter to apply: curmerge's own, a PEFT LoRA folder, or a GGUF LoRA file.
-    #[arg(long)]
-    pub adapter: Option<PathBuf>,
-    /// Multiplies the adapter's own scale.
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, requires = "adapter")]
+    /// Adapter to apply: curmerge's own, a PEFT LoRA folder, or a GGUF LoRA file. Given several times, all
+    /// apply, as in a merge. A factor multiplies the adapter's change.
+    #[arg(long = "adapter", value_name = "ADAPTER[=FACTOR]", value_parser = AdapterPart::parser())]
+    pub adapters: Vec<AdapterPart>,
+    /// Multiplies the adapters' own scales.
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, requires = "adapters")]
     pub scale: f32,
     /// Use an adapter that was trained on other values of this model, such as another quantization.
-    #[arg(long, requires = "adapter")]
+    #[arg(long, requires = "adapters")]
     pub allow_other_base: bool,
 }
 
@@ -223,9 +226,40 @@ impl TrainingComputeArgs {
 }
 
 impl AdapterArgs {
-    /// No adapter, or this one with its own scale.
-    pub fn plain(adapter: Option<PathBuf>) -> Self {
-        AdapterArgs { adapter, scale: 1.0, allow_other_base: false }
+    /// These adapters, with their own scales.
+    pub fn plain(adapters: Vec<AdapterPart>) -> Self {
+        AdapterArgs { adapters, scale: 1.0, allow_other_base: false }
+    }
+}
+
+/// An adapter of several, and the factor of its change.
+#[derive(Clone, Debug)]
+pub struct AdapterPart {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// 1 for its whole change.
+    pub factor: f32,
+}
+
+impl AdapterPart {
+    /// The whole change of an adapter.
+    pub fn whole(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), factor: 1.0 }
+    }
+
+    /// Reads ADAPTER or ADAPTER=FACTOR.
+    pub fn parser() -> impl TypedValueParser<Value = Self> {
+        OsStringValueParser::new().map(|text| Self::parse(&text))
+    }
+
+    fn parse(text: &OsStr) -> Self {
+        let whole = Self::whole(text);
+        let Some((name, factor)) = text.to_str().and_then(|text| text.rsplit_once('=')) else { return whole };
+        match factor.parse() {
+            // A file's name may look like this too.
+            Ok(factor) if !whole.path.exists() => Self { path: name.into(), factor },
+            _ => whole,
+        }
     }
 }
 

@@ -1,20 +1,19 @@
 //! `curmerge merge`: W + C U R, with one adapter or several, as a new model file.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use clap::builder::TypedValueParser;
 use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
-use super::arguments::{StorageArgs, parse_size};
+use super::arguments::{AdapterPart, StorageArgs, parse_size};
 use super::{adapter_kind, base_check, merged};
 use crate::Result;
 use crate::base::{self, Base};
 use crate::commands::report::{errors, progress, terminal};
+use crate::convert::FileType;
 use crate::lora::Lora;
-use crate::merge::{MergeOptions, Source, merge};
+use crate::merge::{MergeOptions, Source, Storage, merge};
 
 /// Options of `curmerge merge`.
 #[derive(Clone, Debug, Args)]
@@ -24,8 +23,8 @@ pub struct MergeArgs {
     pub base: PathBuf,
     /// The adapters, each with an optional =FACTOR of its change: curmerge's own, PEFT LoRA folders, GGUF
     /// LoRA files.
-    #[arg(required = true, value_name = "ADAPTER[=FACTOR]", value_parser = clap::builder::OsStringValueParser::new().map(|text| parse_part(&text)))]
-    pub adapters: Vec<Part>,
+    #[arg(required = true, value_name = "ADAPTER[=FACTOR]", value_parser = AdapterPart::parser())]
+    pub adapters: Vec<AdapterPart>,
     /// The model to write: a name that ends in .gguf; for a GGUF base with --max-shard-size a folder for its
     /// splits; for a Hugging Face folder another folder.
     #[arg(short, long, value_name = "OUT")]
@@ -50,25 +49,6 @@ pub struct MergeArgs {
     pub allow_other_base: bool,
 }
 
-/// An adapter, and the factor of its change.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// The file or folder.
-    pub path: PathBuf,
-    /// 1 for its whole change.
-    pub factor: f32,
-}
-
-fn parse_part(text: &OsStr) -> Part {
-    let whole = Part { path: text.into(), factor: 1.0 };
-    let Some((name, factor)) = text.to_str().and_then(|text| text.rsplit_once('=')) else { return whole };
-    match factor.parse() {
-        // A file's name may look like this too.
-        Ok(factor) if !whole.path.exists() => Part { path: name.into(), factor },
-        _ => whole,
-    }
-}
-
 /// An open adapter of either kind.
 enum Opened {
     Cur(Adapter),
@@ -87,6 +67,7 @@ fn open(base: &Base, path: &Path) -> Result<Opened> {
 /// Merges, and prints a report.
 pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let mut base = super::open_any(&args.base)?;
+    let quantized = base.quantized_by();
     let like_gguf = args.output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
     let scratch = if like_gguf { super::as_gguf(&mut base, &args.output)? } else { None };
     let opened = args.adapters.iter().map(|part| open(&base, &part.path));
@@ -105,12 +86,22 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let imatrix = args.storage.imatrix()?;
     // The base as it was named, not as it was converted.
     let inputs = args.adapters.iter().map(|part| part.path.clone()).chain([base::resolve(&args.base)?]);
-    let options = MergeOptions {
+    let mut options = MergeOptions {
         base_check: base_check(args.allow_other_base),
         max_shard_size: args.max_shard_size,
         force: args.force,
         ..args.storage.options(imatrix.as_ref(), inputs)?
     };
+    if let (Some(method), true) =
+        (quantized, options.file_type.is_none() && options.storage == Storage::AsStored)
+    {
+        options.file_type = Some(FileType::F16);
+        terminal::warn(&format!(
+            "{}: GGUF has no form of {method}, so the merged model is stored in F16; --type q4_k_m and others make it \
+             smaller",
+            terminal::plain(&args.base.to_string_lossy())
+        ));
+    }
     let bar = progress::bar("merging", 0);
     let report = merge(&base, &sources, &options, &args.output, progress::follow(&bar))?;
     bar.finish_and_clear();

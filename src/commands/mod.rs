@@ -31,7 +31,7 @@ pub mod verify;
 
 use std::path::Path;
 
-use arguments::AdapterArgs;
+use arguments::{AdapterArgs, AdapterPart};
 use clap::{Parser, Subcommand};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
@@ -169,6 +169,8 @@ fn as_gguf(base: &mut Base, out: &Path) -> Result<Option<OutputFolder>> {
     }
     base.must_be_known()?;
     let file_type = match natural_type(base) {
+        // The values of codes, exactly.
+        _ if base.quantized_by().is_some() => FileType::F32,
         DType::F16 => FileType::F16,
         DType::BF16 => FileType::BF16,
         _ => FileType::F32,
@@ -215,22 +217,26 @@ fn lora_of(base: &Base, path: &Path) -> Result<Lora> {
     Ok(lora)
 }
 
-/// The model of the base, with the adapter attached if one is given. It must belong to the base; a LoRA does
-/// not record its base, so its names and shapes must fit.
+/// The model of the base, with the adapters attached. They must belong to the base; a LoRA does not record its
+/// base, so its names and shapes must fit.
 fn adapted_model<'a>(base: &'a Base, beside: &AdapterArgs) -> Result<Transformer<'a, f32>> {
     let mut model = Transformer::new(base)?;
-    if let Some(path) = &beside.adapter {
+    for (number, AdapterPart { path, factor }) in beside.adapters.iter().enumerate() {
+        if number > 0 {
+            model.freeze_terms();
+        }
+        let factor = factor * beside.scale;
         if Lora::is_lora(path) {
-            let targets = lora_of(base, path)?.thin_targets(base, beside.scale)?;
+            let targets = lora_of(base, path)?.thin_targets(base, factor)?;
             model.attach_lora(&targets, 1.0).map_err(|e| e.in_file(path))?;
-            return Ok(model);
+            continue;
         }
         let adapter = adapter_of(base, path, beside.allow_other_base)?;
-        let scale = adapter.scale * beside.scale;
+        let scale = adapter.scale * factor;
         if !scale.is_finite() {
             return Err(Error::request(
                 format!("a scale of {scale} cannot be used"),
-                "give a finite --scale",
+                "give a finite --scale and factor",
             ));
         }
         model.attach(&adapter.targets, scale).map_err(|e| e.in_file(path))?;

@@ -327,7 +327,7 @@ impl Tensor<'_> {
     fn rows(&self, part: usize, weight: &Weight<'_>, rows: Range<usize>) -> Result<Vec<u8>> {
         let (start, count) = (rows.start, rows.len());
         let columns = self.columns();
-        if weight.dtype() == self.dtype && !weight.is_transposed() && weight.nbits().is_none() {
+        if weight.dtype() == self.dtype && !weight.is_transposed() && weight.is_plain() {
             let row = |row| {
                 &weight.stored_bytes()[weight.stored_row(row) * weight.row_bytes()..][..weight.row_bytes()]
             };
@@ -385,7 +385,8 @@ impl<'a> Stored<'a> {
 
     /// The file that holds the bytes to write in this type, if one does.
     fn as_written(&self, dtype: DType) -> Option<&'a MappedFile> {
-        let same = self.tensor.dtype == dtype && self.tensor.rotary_halves.is_none();
+        let same =
+            self.tensor.dtype == dtype && self.tensor.is_plain() && self.tensor.rotary_halves.is_none();
         self.file.filter(|_| same && !self.tensor.transposed)
     }
 }

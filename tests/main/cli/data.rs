@@ -88,12 +88,16 @@ fn the_same_examples_train_the_same_from_every_form() {
         ("a.dat", table(';'), "a table (CSV)"),
     ];
     let forms = forms.map(|(name, text, wanted)| (name, text.into_bytes(), wanted));
-    let found: Vec<_> = forms.into_iter().chain(archives).map(|(name, bytes, wanted)| {
-        let data = folder.path().join(name);
-        fs::write(&data, bytes).unwrap();
-        let (losses, line) = losses(&data);
-        assert!(line.contains(wanted), "{line}");
-        losses
-    }).collect();
+    let found: Vec<_> = forms
+        .into_iter()
+        .chain(archives)
+        .map(|(name, bytes, wanted)| {
+            let data = folder.path().join(name);
+            fs::write(&data, bytes).unwrap();
+            let (losses, line) = losses(&data);
+            assert!(line.contains(wanted), "{line}");
+            losses
+        })
+        .collect();
     assert!(found.iter().all(|losses| *losses == found[0]), "{found:?}");
 }

@@ -23,6 +23,7 @@ mod protected;
 mod refused;
 mod repeated;
 mod sampled;
+mod several;
 mod signal;
 #[cfg(unix)]
 mod special_files;

@@ -82,7 +82,9 @@ pub fn write(corpus: &mut Corpus<'_>) {
         corpus.file(&format!("data/{name}"), bytes, &["eval", model, "--data", "@"]);
     }
     let archives = ["one.jsonl.gz", "members.gz", "one.jsonl.zst", "frames.zst"];
-    for (archive, number) in archives.into_iter().flat_map(|archive| (0..6).map(move |number| (archive, number))) {
+    for (archive, number) in
+        archives.into_iter().flat_map(|archive| (0..6).map(move |number| (archive, number)))
+    {
         let whole = std::fs::read(fixture::path(format!("compressed/{archive}"))).unwrap();
         let name = format!("data/damaged-{number}-{archive}");
         corpus.file(&name, &damaged(&whole, number), &["eval", model, "--data", "@"]);
