@@ -109,7 +109,7 @@ impl<'a> Weight<'a> {
             bytes,
             order,
             nbits: nbits.map(|nbits| nbits.of_rows(from..from + rows)),
-            quantized: quantized.map(|quantized| quantized.from_row(from)),
+            quantized: quantized.map(|quantized| quantized.starting_at(from)),
             transposed: tensor.transposed,
             column: if tensor.transposed { from } else { 0 },
             columns: (RowOrder::CANONICAL, 0),

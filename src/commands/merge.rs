@@ -67,8 +67,8 @@ fn open(base: &Base, path: &Path) -> Result<Opened> {
 /// Merges, and prints a report.
 pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let mut base = super::open_any(&args.base)?;
-    let quantized = base.quantized_by();
     let like_gguf = args.output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
+    let quantized = base.quantized_by().filter(|_| like_gguf);
     let scratch = if like_gguf { super::as_gguf(&mut base, &args.output)? } else { None };
     let opened = args.adapters.iter().map(|part| open(&base, &part.path));
     let opened = opened.collect::<Result<Vec<_>>>()?;

@@ -6,6 +6,7 @@
 
 mod adapted;
 mod base_check;
+mod decoded;
 mod deltas;
 mod folder;
 mod gain;
@@ -122,11 +123,6 @@ pub fn merge(
 ) -> Result<MergeReport> {
     let out = out.as_ref();
     check_ending(base, options, out)?;
-    if let (Files::HuggingFace(_), Some(method)) = (base.files(), base.quantized_by()) {
-        let problem = format!("the weights are quantized by {method}, which is not written");
-        let help = "give the output a name that ends in .gguf, which merges the numbers that they stand for";
-        return Err(Error::input(base.path(), "quantization_config", problem, help));
-    }
     let merge = Merge { base, deltas: deltas::by_tensor(base, sources)?, options, out };
     if let (Some(file_type), false) = (options.file_type, matches!(base.files(), Files::Gguf(_))) {
         let problem = format!("{file_type} is a mixture of types for a whole GGUF file, and this is none");
@@ -145,6 +141,9 @@ pub fn merge(
     }
     let report = match base.files() {
         Files::Gguf(model) => gguf::write(&merge, model, confirm, progress),
+        Files::HuggingFace(files) if base.quantized_by().is_some() => {
+            decoded::write(&merge, files, confirm, progress)
+        }
         Files::HuggingFace(files) => folder::write(&merge, files, confirm, progress),
         Files::Onnx(model) => onnx::write(&merge, model, confirm, progress),
     }?;

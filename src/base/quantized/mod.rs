@@ -23,7 +23,7 @@ use curmerge_formats::quant;
 
 use super::tensor::StoredTensor;
 pub(super) use join::{Joined, Matrix, join};
-pub use settings::Method;
+pub use settings::{BESIDE as SETTINGS_BESIDE, Method};
 
 /// Rows that are decoded together: their codes share cache lines.
 const TILE: usize = 16;
@@ -113,7 +113,7 @@ impl<'a> Quantized<'a> {
     }
 
     /// The same from this row on.
-    pub(super) fn from_row(self, row: usize) -> Self {
+    pub(super) fn starting_at(self, row: usize) -> Self {
         Self { first: self.first + row, ..self }
     }
 

@@ -6,7 +6,7 @@ use crate::base::folder::{CONFIG, Folder};
 use crate::{Error, Result};
 
 /// Files in which older folders keep the settings apart from config.json.
-const BESIDE: [&str; 2] = ["quantize_config.json", "quant_config.json"];
+pub const BESIDE: [&str; 2] = ["quantize_config.json", "quant_config.json"];
 
 /// Values of `quant_method` that people write in other letters.
 const NAMES: [(&str, &str); 3] = [("gptq", "GPTQ"), ("awq", "AWQ"), ("mxfp4", "MXFP4")];

@@ -31,7 +31,9 @@ pub fn of(path: &Path, metadata: &[Entry]) -> Option<Support> {
                 None => String::new(),
             };
             let quantized = base.quantized_by().map_or_else(String::new, |method| {
-                format!("; the weights are quantized by {method}, so a merge is a GGUF file")
+                format!(
+                    "; the weights are quantized by {method}, so a merge is a GGUF file or a bfloat16 folder"
+                )
             });
             support("full", format!("{name}: {ALL}{except}{quantized}"))
         }

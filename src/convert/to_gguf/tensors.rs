@@ -24,7 +24,9 @@ use crate::{Error, Result};
 /// Endings of buffers in old folders that no program reads.
 const LEFT_OUT: [&str; 5] =
     [".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq", ".attn.masked_bias", ".attn.bias"];
+
 /// Where a tensor's values come from.
+#[expect(clippy::large_enum_variant, reason = "a model has few of them")]
 enum Values<'a> {
     /// Computed: one row.
     Made(Vec<f32>),

@@ -32,6 +32,7 @@ pub(super) struct Matrix<'a> {
 
 /// Where the values of a matrix come from.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a model has few of them")]
 pub(super) enum Source<'a> {
     /// A matrix of the base, with Hugging Face's order of its rows.
     Stored(Weight<'a>, RowOrder),

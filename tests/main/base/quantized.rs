@@ -100,10 +100,30 @@ fn they_are_trained_merged_and_inspected() {
         assert!(said.stderr.contains("the merged model is stored in F16"), "{}", said.stderr);
         assert!((loss(&plain, None) - beside).abs() < 1e-2, "{name}");
         curmerge!("convert", &folder, &small, "--type", "q8_0").done();
-        let refused = curmerge!("merge", &folder, &adapter, "-o", path("folder"));
-        assert!(
-            refused.refusal().contains("which is not written; give the output a name that ends in .gguf")
-        );
+        // A folder with the numbers in bfloat16, or in another type, whole or in shards.
+        let [half, whole, shards] = ["half", "whole", "shards"].map(path);
+        let said = curmerge!("merge", &folder, &adapter, "-o", &half).done();
+        assert!(said.stderr.contains("the merged folder has its numbers in BF16"), "{}", said.stderr);
+        assert!((loss(&half, None) - beside).abs() < 3e-2, "{name}");
+        let config = fs::read_to_string(half.join("config.json")).unwrap();
+        assert!(!config.contains("quantization_config") && config.contains("\"bfloat16\""), "{config}");
+        curmerge!("merge", &folder, &adapter, "-o", &whole, "--type-adapted", "f32").done();
+        assert!((loss(&whole, None) - beside).abs() < 1e-4, "{name}");
+        curmerge!(
+            "merge",
+            &folder,
+            &adapter,
+            "-o",
+            &shards,
+            "--type-adapted",
+            "f32",
+            "--max-shard-size",
+            "20K"
+        )
+        .done();
+        assert_eq!(loss(&shards, None), loss(&whole, None));
+        assert!(shards.join("model.safetensors.index.json").exists());
+        assert_eq!(Base::open(&half).unwrap().quantized_by(), None);
         let told = curmerge!("inspect", &folder).done().stdout;
         let method = base.quantized_by().unwrap();
         assert!(told.contains(method), "{told}");
