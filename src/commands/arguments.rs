@@ -1,6 +1,7 @@
 //! Options that several commands share.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -20,7 +21,7 @@ use crate::{Error, compressed};
 pub struct SelectionArgs {
     /// Columns and rows of each matrix; U has rank * rank numbers. For a LoRA, rows of A and columns of B.
     /// `auto`, for build: what does best in short trials.
-    #[arg(long, default_value = "32", value_name = "N|auto", value_parser = parse_rank)]
+    #[arg(long, default_value_t = Choice::Given(DEFAULT_RANK), value_name = "N|auto", value_parser = parse_rank)]
     pub rank: Choice<u32>,
     /// Matrices to adapt, separated by commas: q k v o gate up down, all, or canonical names. A fused
     /// matrix can be named, or its parts, such as `blk.0.attn_qkv[q]`. If the model's architecture is
@@ -61,8 +62,17 @@ impl<T> Choice<T> {
 /// The word for [`Choice::Auto`].
 pub const AUTO: &str = "auto";
 
-/// The rank of a trial that does not choose it.
-const TRIAL_RANK: u32 = 32;
+impl<T: fmt::Display> fmt::Display for Choice<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Choice::Auto => f.write_str(AUTO),
+            Choice::Given(value) => value.fmt(f),
+        }
+    }
+}
+
+/// The rank, and that of a trial that does not choose it.
+const DEFAULT_RANK: u32 = 32;
 
 fn parse_rank(text: &str) -> Result<Choice<u32>, String> {
     match text.parse() {
@@ -96,7 +106,7 @@ pub const SIGNAL: &str = "signal";
 impl SelectionArgs {
     /// The rank. That of trials of other options while it is `auto`.
     pub fn rank(&self) -> u32 {
-        self.rank.or(TRIAL_RANK)
+        self.rank.or(DEFAULT_RANK)
     }
 
     /// How columns and rows are chosen, where `has_texts` says whether there are examples and an anchor.
@@ -166,6 +176,32 @@ impl TemplateArgs {
                 format!("leave them out, or add {option}"),
             )),
         }
+    }
+}
+
+/// The chat template of a model that is written.
+#[derive(Clone, Debug, Args)]
+pub struct OutputTemplateArgs {
+    /// Chat template that the output gets: a file, or the name of one of the model's own [default: the
+    /// model's default].
+    #[arg(long, value_name = "FILE|NAME")]
+    pub chat_template: Option<String>,
+}
+
+impl OutputTemplateArgs {
+    /// Makes outputs of the base have it.
+    pub fn apply(&self, base: &mut Base) -> crate::Result<()> {
+        self.chat_template.as_ref().map_or(Ok(()), |name_or_file| base.use_chat_template(name_or_file))
+    }
+
+    /// Refuses it for an ONNX output.
+    pub fn must_be_unused(&self, output: &Path) -> crate::Result<()> {
+        if self.chat_template.is_none() {
+            return Ok(());
+        }
+        let problem = "--chat-template is for GGUF files and Hugging Face folders";
+        let help = "leave it out, and put the template beside the model as chat_template.jinja";
+        Err(Error::input(output, "output", problem, help))
     }
 }
 

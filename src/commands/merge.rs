@@ -6,10 +6,10 @@ use clap::Args;
 use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
-use super::arguments::{AdapterPart, StorageArgs, parse_size};
+use super::arguments::{AdapterPart, OutputTemplateArgs, StorageArgs, parse_size};
 use super::{adapter_kind, base_check, merged};
 use crate::Result;
-use crate::base::{self, Base};
+use crate::base::{self, Base, Files};
 use crate::commands::report::{errors, progress, terminal};
 use crate::convert::FileType;
 use crate::lora::Lora;
@@ -41,6 +41,9 @@ pub struct MergeArgs {
     /// Multiplies the adapters' own scales.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub scale: f32,
+    /// The chat template of the output.
+    #[command(flatten)]
+    pub template: OutputTemplateArgs,
     /// Replace an existing folder.
     #[arg(long)]
     pub force: bool,
@@ -70,6 +73,10 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let like_gguf = args.output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
     let quantized = base.quantized_by().filter(|_| like_gguf);
     let scratch = if like_gguf { super::as_gguf(&mut base, &args.output)? } else { None };
+    args.template.apply(&mut base)?;
+    if let Files::Onnx(_) = base.files() {
+        args.template.must_be_unused(&args.output)?;
+    }
     let opened = args.adapters.iter().map(|part| open(&base, &part.path));
     let opened = opened.collect::<Result<Vec<_>>>()?;
     let sources: Vec<(Source<'_>, f32)> = opened

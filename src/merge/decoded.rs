@@ -19,6 +19,7 @@ use super::storage::{self, Storage};
 use crate::base::folder::{CONFIG, Folder, SAFETENSORS_INDEX};
 use crate::base::quantized::SETTINGS_BESIDE;
 use crate::base::{BaseTensor, Weight};
+use crate::chat::templates;
 use crate::error::CallerOption;
 use crate::rewrite::{self, ComputedTensor, ComputedTensors, Hooks, Writer, in_blocks};
 use crate::{Error, Result};
@@ -139,6 +140,7 @@ pub(super) fn write(
     let companions = rewrite::copy_companions(base.path(), &folder, |path| {
         path == Path::new(CONFIG) || SETTINGS_BESIDE.iter().any(|name| path == Path::new(name))
     })?;
+    destination.chat_template.map_or(Ok(()), |source| templates::set_in_folder(&folder, source))?;
     folder.commit()?;
     let method = base.quantized_by().unwrap_or_default();
     let notes =

@@ -94,6 +94,7 @@ impl Merge<'_> {
             inputs: self.base.inputs().into_iter().chain(protect).collect(),
             max_shard_bytes: self.options.max_shard_size,
             force: self.options.force,
+            chat_template: self.base.given_chat().template.as_deref(),
         }
     }
 }

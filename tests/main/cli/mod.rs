@@ -29,6 +29,7 @@ mod signal;
 mod special_files;
 mod splits;
 mod tasks;
+mod templates;
 mod trained;
 mod variants;
 
