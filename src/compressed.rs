@@ -88,7 +88,7 @@ struct Damageable<R> {
 impl<R: Read> Read for Damageable<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.text.read(buffer).map_err(|error| match error.kind() {
-            io::ErrorKind::Interrupted => error,
+            io::ErrorKind::Interrupted | io::ErrorKind::Unsupported => error,
             kind => {
                 let problem =
                     format!("its {} data are damaged or cut short ({error}): get it again", self.format);
@@ -144,6 +144,14 @@ impl Frames {
                     if skipped < u64::from(length) {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
+                }
+                Err(
+                    error @ (FrameDecoderError::WindowSizeTooBig { .. }
+                    | FrameDecoderError::DictNotProvided { .. }),
+                ) => {
+                    let problem =
+                        format!("it needs more than zstd reads by default ({error}): unpack it first");
+                    return Err(io::Error::new(io::ErrorKind::Unsupported, problem));
                 }
                 Err(error) => return Err(damaged(error)),
             }
@@ -273,7 +281,10 @@ mod tests {
         assert_eq!(error, "its text is more than 100 times as large as the file: unpack it first");
         // A window of 2 GB.
         let error = read_bytes(&[ZSTANDARD, &[0, 0xa8, 1, 0, 0]].concat()).unwrap_err();
-        assert!(error.contains("its Zstandard data"), "{error}");
+        assert!(
+            error.starts_with("it needs more than zstd reads") && error.ends_with("unpack it first"),
+            "{error}"
+        );
     }
 
     #[test]

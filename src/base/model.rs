@@ -206,7 +206,7 @@ impl Base {
     }
 
     /// The stored bytes of a tensor: all of them for a tensor that joins several matrices, and only the codes
-    /// for one with [`BaseTensor::nbits`].
+    /// for one that [is not plain](BaseTensor::is_plain).
     pub fn bytes(&self, tensor: &BaseTensor) -> &[u8] {
         self.stored_bytes(tensor.file, tensor.offset, tensor.bytes)
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::model::Base;
 use super::nbits::NBits;
-use super::quantized::Quantized;
+use super::quantized::{Quantized, QuantizedTensors};
 use super::row_order::RowOrder;
 use super::tensor::{BaseTensor, StoredTensor};
 use super::weight::Weight;
@@ -105,6 +105,9 @@ impl Base {
             return Err(self.error(name, problem, "use the model in another type, for example Q8_0 or F16"));
         }
         self.must_be_unchanged(tensor.file)?;
+        for part in tensor.quantized.iter().flat_map(QuantizedTensors::parts) {
+            self.must_be_unchanged(part.file)?;
+        }
         self.open_weight(tensor, place.rows.clone()).ok_or_else(|| {
             self.error(name, "neither a matrix nor a vector", "curmerge does not know this form of model")
         })

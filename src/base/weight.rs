@@ -187,7 +187,7 @@ impl<'a> Weight<'a> {
         self.cols
     }
 
-    /// The stored type of the numbers, or of the codes if there is [`Self::nbits`].
+    /// The stored type of the numbers, or of the codes where the matrix [is not plain](Self::is_plain).
     pub fn dtype(&self) -> DType {
         self.dtype
     }
@@ -207,12 +207,27 @@ impl<'a> Weight<'a> {
         self.row_bytes
     }
 
+    /// How many bytes its rows take in the container, with scales and zeros.
+    pub fn stored_len(&self) -> u64 {
+        match (&self.nbits, &self.quantized) {
+            (Some(nbits), _) => {
+                self.bytes.len() as u64
+                    + nbits.stored_bytes().iter().map(|bytes| bytes.len() as u64).sum::<u64>()
+            }
+            (_, Some(quantized)) => {
+                let all: u64 = quantized.stored_bytes().map(|bytes| bytes.len() as u64).sum();
+                all * self.rows as u64 / quantized.rows().max(1) as u64
+            }
+            _ => self.bytes.len() as u64,
+        }
+    }
+
     /// Whether the container stores the matrix as `[in, out]`.
     pub fn is_transposed(&self) -> bool {
         self.transposed
     }
 
-    /// The stored bytes, in the container's row order.
+    /// The stored bytes, in the container's row order; of codes of another program those of the whole matrix.
     pub fn stored_bytes(&self) -> &'a [u8] {
         self.bytes
     }

@@ -240,13 +240,14 @@ impl Renderer<'_> {
             return Ok(false);
         };
         let rest = text[at..].trim_start();
-        match self.tokenizer.encode(rest, false)?.first() {
-            Some(&token) if self.tokenizer.is_end(token) => {
-                range.end = text.len() - rest.len() + self.tokenizer.token_bytes(token).len();
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
+        let first = self.tokenizer.encode(rest, false)?.first().copied();
+        let end = first
+            .filter(|&token| self.tokenizer.is_end(token))
+            .map(|token| self.tokenizer.token_bytes(token));
+        // A normalizer may have changed the text.
+        let end = end.filter(|end| rest.as_bytes().starts_with(end));
+        range.end = end.as_ref().map_or(at, |end| text.len() - rest.len() + end.len());
+        Ok(end.is_some())
     }
 
     /// The length of a turn up to and including the token at which generation stops, in bytes. The model

@@ -11,9 +11,8 @@ use super::{adapter_kind, base_check, merged};
 use crate::Result;
 use crate::base::{self, Base, Files};
 use crate::commands::report::{errors, progress, terminal};
-use crate::convert::FileType;
 use crate::lora::Lora;
-use crate::merge::{MergeOptions, Source, Storage, merge};
+use crate::merge::{MergeOptions, Source, merge};
 
 /// Options of `curmerge merge`.
 #[derive(Clone, Debug, Args)]
@@ -99,15 +98,8 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
         force: args.force,
         ..args.storage.options(imatrix.as_ref(), inputs)?
     };
-    if let (Some(method), true) =
-        (quantized, options.file_type.is_none() && options.storage == Storage::AsStored)
-    {
-        options.file_type = Some(FileType::F16);
-        terminal::warn(&format!(
-            "{}: GGUF has no form of {method}, so the merged model is stored in F16; --type q4_k_m and others make it \
-             smaller",
-            terminal::plain(&args.base.to_string_lossy())
-        ));
+    if let Some(method) = quantized {
+        super::store_in_half(&mut options, method);
     }
     let bar = progress::bar("merging", 0);
     let report = merge(&base, &sources, &options, &args.output, progress::follow(&bar))?;

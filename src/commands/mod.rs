@@ -45,6 +45,7 @@ use crate::convert::{FileType, to_gguf};
 use crate::cur::fingerprint::{self, BaseCheck};
 use crate::kernels::Cpu;
 use crate::lora::Lora;
+use crate::merge::{MergeOptions, Storage};
 use crate::model::Transformer;
 use crate::{Error, Result};
 
@@ -188,6 +189,21 @@ fn as_gguf(base: &mut Base, out: &Path) -> Result<Option<OutputFolder>> {
     *base = Base::open(&file)?;
     *base.given_chat_mut() = given;
     Ok(Some(scratch))
+}
+
+/// Stores the merge of a base that [`as_gguf`] made of matrices quantized by this method in half precision, unless
+/// another type is asked for: GGUF has no form of the method, and the file of [`as_gguf`] is twice as large.
+fn store_in_half(options: &mut MergeOptions<'_>, method: &str) {
+    if options.file_type.is_some() {
+        return;
+    }
+    options.file_type = Some(FileType::F16);
+    if let Storage::Narrowest { .. } = options.storage {
+        options.storage = Storage::AsStored;
+    }
+    terminal::warn(&format!(
+        "GGUF has no form of {method}, so the merged model is stored in F16; --type q4_k_m and others make it smaller"
+    ));
 }
 
 /// Opens a base of a known architecture; warns of what its files contradict each other in.

@@ -1,5 +1,5 @@
 //! Merging a Hugging Face folder that another program quantized: into a folder with the numbers that the codes
-//! stand for, in bfloat16 unless another type is asked for.
+//! stand for, in the half precision of its other tensors unless another type is asked for.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -18,7 +18,7 @@ use super::report::{MergeReport, TensorReport};
 use super::storage::{self, Storage};
 use crate::base::folder::{CONFIG, Folder, SAFETENSORS_INDEX};
 use crate::base::quantized::SETTINGS_BESIDE;
-use crate::base::{BaseTensor, Weight};
+use crate::base::{Base, BaseTensor, Weight};
 use crate::chat::templates;
 use crate::error::CallerOption;
 use crate::rewrite::{self, ComputedTensor, ComputedTensors, Hooks, Writer, in_blocks};
@@ -82,9 +82,10 @@ pub(super) fn write(
     progress: impl Fn(u64, u64),
 ) -> Result<MergeReport> {
     let base = merge.base;
+    refuse_transposed(base)?;
     let wanted = match merge.options.storage {
         Storage::Only(dtype) => dtype,
-        _ => DType::BF16,
+        _ => half_type(base),
     };
     let mut new = ComputedTensors::default();
     for (name, tensor) in base.tensors() {
@@ -100,13 +101,18 @@ pub(super) fn write(
         };
         new.replace([tensor.stored_name.as_str()], changed);
     }
-    let places: HashMap<_, _> = base.tensors().values().map(|t| ((t.file, t.offset, t.bytes), t)).collect();
+    let in_container = |tensor: &'_ BaseTensor| match &tensor.quantized {
+        Some(quantized) => quantized.codes_name.clone(),
+        None => tensor.stored_name.clone(),
+    };
+    let by_name: HashMap<_, _> =
+        base.tensors().values().map(|tensor| (in_container(tensor), tensor)).collect();
     let entries: Vec<Entry<'_>> = files
         .iter()
         .enumerate()
         .flat_map(|(file, shard)| shard.tensors().iter().map(move |stored| (file, stored)))
         .filter_map(|(file, stored)| {
-            let tensor = places.get(&(file, stored.offset, stored.bytes))?;
+            let tensor = *by_name.get(&stored.name)?;
             Some(Entry { file, stored, tensor })
         })
         .collect();
@@ -131,14 +137,16 @@ pub(super) fn write(
         file.commit()?;
     }
     if shards.len() > 1 {
+        let bytes = entries.iter().map(|entry| new_bytes(entry, &new)).fold(0, u64::saturating_add);
         let map = shards.iter().flat_map(|shard| shard.names.iter().map(|name| (*name, shard.name.clone())));
-        let bytes = shards.iter().map(|shard| shard.pieces.bytes()).sum();
         let index = rewrite::shard_index_text(base.path(), &map.collect(), bytes)?;
         write_text(&folder, SAFETENSORS_INDEX, &index)?;
     }
     write_text(&folder, CONFIG, &config(base.path(), wanted)?)?;
-    let companions = rewrite::copy_companions(base.path(), &folder, |path| {
-        path == Path::new(CONFIG) || SETTINGS_BESIDE.iter().any(|name| path == Path::new(name))
+    let companions = rewrite::copy_folder(base.path(), &folder, 0, |path| {
+        let made = [CONFIG, SAFETENSORS_INDEX].into_iter().chain(SETTINGS_BESIDE);
+        made.into_iter().any(|name| path == base.path().join(name))
+            || files.iter().any(|file| file.path() == path)
     })?;
     destination.chat_template.map_or(Ok(()), |source| templates::set_in_folder(&folder, source))?;
     folder.commit()?;
@@ -153,6 +161,38 @@ struct Shard<'a> {
     name: String,
     names: Vec<&'a str>,
     pieces: Pieces<'a>,
+}
+
+/// Refuses a matrix that the folder would store as `[in, out]`.
+fn refuse_transposed(base: &Base) -> Result<()> {
+    let names = |tensor: &BaseTensor| {
+        let stem = tensor.stored_name.strip_suffix(".weight").unwrap_or(&tensor.stored_name).to_owned();
+        base.architecture().of_hugging_face(&stem).is_some_and(|(_, names)| names.transposed)
+    };
+    let quantized = base.tensors().values().filter(|tensor| !tensor.is_plain());
+    match quantized.into_iter().find(|tensor| names(tensor)) {
+        None => Ok(()),
+        Some(tensor) => {
+            let place = format!("tensor '{}'", tensor.stored_name.escape_debug());
+            let problem = "a folder of this architecture has the transpose, which is not written of codes";
+            Err(Error::input(base.path(), place, problem, "give the output a name that ends in .gguf"))
+        }
+    }
+}
+
+/// The half precision of what is not quantized; BF16 without any.
+fn half_type(base: &Base) -> DType {
+    let plain = base.tensors().values().filter(|tensor| tensor.is_plain() && tensor.shape.len() > 1);
+    let mut dtypes = plain.map(|tensor| tensor.dtype);
+    dtypes.find(|dtype| matches!(dtype, DType::F16 | DType::BF16)).unwrap_or(DType::BF16)
+}
+
+/// Bytes of a tensor in the output. One that overflows is refused when the file is laid out.
+fn new_bytes(entry: &Entry<'_>, new: &ComputedTensors<'_, Changed<'_>>) -> u64 {
+    match new.get(&entry.tensor.stored_name) {
+        Some((new, _)) => new.dtype().bytes_for(entry.tensor.shape.iter().product()).unwrap_or(0),
+        None => entry.stored.bytes,
+    }
 }
 
 /// The base's own files, or shards of limited size.
@@ -173,11 +213,7 @@ fn shards<'a>(
             by_file.into_iter().map(|(file, own)| (own_name(file), own)).collect()
         }
         Some(limit) => {
-            let size = |entry: &Entry<'_>| match new.get(&entry.tensor.stored_name) {
-                Some((new, _)) => new.dtype().bytes_for(entry.tensor.shape.iter().product()).unwrap_or(0),
-                None => entry.stored.bytes,
-            };
-            let groups = groups(entries.iter().map(size), limit);
+            let groups = groups(entries.iter().map(|entry| new_bytes(entry, new)), limit);
             let count = groups.len();
             let named = |(number, group): (usize, std::ops::Range<usize>)| {
                 (shard_name(number, count), entries[group].iter().collect())
@@ -185,7 +221,14 @@ fn shards<'a>(
             groups.into_iter().enumerate().map(named).collect()
         }
     };
+    let mut metadata = BTreeMap::new();
+    for (key, text) in files.iter().flat_map(|file| file.metadata()) {
+        metadata.entry(key.clone()).or_insert_with(|| text.clone());
+    }
+    let alone = grouped.len() == 1;
     let shard = |(name, mut own): (String, Vec<&Entry<'a>>)| {
+        // A shard without an index is not found.
+        let name = if alone { shard_name(0, 1) } else { name };
         let dtype = |entry: &Entry<'_>| {
             new.get(&entry.tensor.stored_name).map_or(entry.stored.dtype, |(new, _)| new.dtype())
         };
@@ -196,7 +239,6 @@ fn shards<'a>(
             dtype: dtype(entry),
             shape: entry.tensor.shape.clone(),
         });
-        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         let layout = SafeTensorsLayout::new(&metadata, headers.collect())?;
         let placed = own.iter().zip(layout.tensors()).map(|(entry, place)| {
             let (source, len) = (files[entry.file].file(), entry.stored.bytes);

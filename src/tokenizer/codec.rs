@@ -178,8 +178,8 @@ impl Tokenizer {
     pub fn start_of_special(&self, text: &str, at: usize) -> Result<usize, TokenizerError> {
         let mut end = 0;
         for id in self.encode(text, false)?.into_iter().filter(|&id| self.is_special(id)) {
-            let token = self.token_bytes(id);
-            let Some(start) = text[end..].find(&*String::from_utf8_lossy(&token)) else { continue };
+            let token = String::from_utf8_lossy(&self.token_bytes(id)).into_owned();
+            let Some(start) = text[end..].find(&token) else { continue };
             let start = end + start;
             end = start + token.len();
             if end > at {

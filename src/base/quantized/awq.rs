@@ -1,7 +1,7 @@
 //! AWQ (Lin et al. 2023, arXiv 2306.00978) as AutoAWQ stores it (version `gemm`), for W `[m, n]` with codes of
 //! 4 bits in words of 32, 8 outputs each in the order [`ORDER`]:
 //!
-//! - `qweight` `[n, m / 8]`; `qzeros` `[groups, m / 8]`; `scales` `[groups, m]`, for runs of `n / groups` inputs.
+//! - `qweight` `[n, m / 8]`; `qzeros` `[groups, m / 8]`; `scales` `[groups, m]`, for runs of `group_size` inputs.
 
 use std::ops::Range;
 
@@ -11,11 +11,10 @@ use super::{Quantized, word};
 const ORDER: [usize; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
 
 impl Quantized<'_> {
-    /// Decodes a few rows of the whole matrix.
-    pub(super) fn decode_awq(&self, rows: Range<usize>, out: &mut [f32]) {
+    /// Decodes a few rows of the whole matrix into `out`, `[rows.len(), n]`.
+    pub(super) fn decode_awq(&self, run: usize, rows: Range<usize>, out: &mut [f32]) {
         let (m, count) = (self.rows, rows.len());
-        let (groups, words) = (self.scale_count() / m, m / 8);
-        let run = self.cols.div_ceil(groups);
+        let words = m / 8;
         let code = |bytes: &[u8], line: usize, row: usize| {
             (word(bytes, line * words + row / 8) >> (4 * ORDER[row % 8]) & 15) as f32
         };

@@ -4,15 +4,21 @@
 //! - `qweight` `[n b / 32, m]`: for each output the stream of its codes along the inputs;
 //! - `qzeros` `[groups, m b / 32]`: for each group the stream of zeros along the outputs, less 1 in every code
 //!   unless `checkpoint_format` is `gptq_v2`;
-//! - `scales` `[groups, m]`; `g_idx` `[n]`: the group of each input, by default runs of `n / groups`.
+//! - `scales` `[groups, m]`; `g_idx` `[n]`: the group of each input, by default runs of `group_size`.
 
 use std::ops::Range;
 
 use super::{Quantized, code, word};
 
 impl Quantized<'_> {
-    /// Decodes a few rows of the whole matrix.
-    pub(super) fn decode_gptq(&self, bits: usize, less_one: bool, rows: Range<usize>, out: &mut [f32]) {
+    /// Decodes a few rows of the whole matrix into `out`, `[rows.len(), n]`.
+    pub(super) fn decode_gptq(
+        &self,
+        (bits, less_one): (usize, bool),
+        run: usize,
+        rows: Range<usize>,
+        out: &mut [f32],
+    ) {
         let (m, count) = (self.rows, rows.len());
         let groups = self.scale_count() / m;
         let zero_words = m * bits / 32;
@@ -31,7 +37,6 @@ impl Quantized<'_> {
                 };
             }
         }
-        let run = self.cols.div_ceil(groups);
         for input in 0..self.cols {
             let group = self.groups.map_or(input / run, |groups| word(groups, input) as usize);
             let (scales, zeros) = (&scales[group * count..][..count], &zeros[group * count..][..count]);

@@ -45,30 +45,45 @@ pub(in crate::base) struct Joined {
 /// # Errors
 /// A tensor of a matrix that is missing, or of another type or shape than the others ask for.
 pub(in crate::base) fn join(files: &[SafeTensors], method: Method) -> Result<Joined> {
-    let tensors = Tensors::new(files);
+    let tensors = Tensors::new(files)?;
+    let error = |file: usize, name: &str, problem| {
+        let place = format!("tensor '{}'", name.escape_debug());
+        let help = "download the folder again, or use the model that it was made from, or a GGUF file of it";
+        Error::input(files[file].path(), place, problem, help)
+    };
+    let quantizes_activations = matches!(method, Method::Scaled { .. } | Method::Packed { .. });
     let mut joined = Joined::default();
     for (name, (file, codes)) in &tensors.all {
-        if OF_ACTIVATIONS.iter().any(|ending| name.ends_with(ending)) {
+        if quantizes_activations && OF_ACTIVATIONS.iter().any(|ending| name.ends_with(ending)) {
             joined.used.insert((*name).to_owned());
             continue;
         }
         let Some(stem) = tensors.stem(method, name, codes) else { continue };
         let (shape, beside) = tensors.matrix(method, stem, codes).ok_or_else(|| {
-            let problem = "the tensors beside it are missing, or of another type or shape than it needs";
-            let place = format!("tensor '{}'", name.escape_debug());
-            Error::input(files[*file].path(), place, problem, "download the folder again")
+            error(*file, name, "the tensors beside it are missing, or of another type or shape than it needs")
         })?;
         let parts = beside.parts().map(|part| part.stored_name.clone());
         joined.used.extend(parts.chain([
             (*name).to_owned(),
             format!("{stem}.weight_shape"),
+            format!("{stem}.weight_zero_point"),
             format!("{stem}.g_idx"),
         ]));
         joined
             .matrices
             .insert(format!("{stem}.weight"), Matrix { shape, codes: stored(*file, codes), beside });
     }
-    Ok(joined)
+    // Without its scales such a tensor is no weight.
+    let codes = |tensor: &SafeTensor| {
+        use DType::*;
+        matches!(tensor.dtype, F8_E4M3 | F8_E5M2 | F8_E4M3FNUZ | F8_E5M2FNUZ | F8_E8M0 | I8 | U8)
+    };
+    match tensors.all.iter().find(|(name, (_, tensor))| codes(tensor) && !joined.used.contains(**name)) {
+        Some((name, (file, _))) => {
+            Err(error(*file, name, "its scales are not found, or of a form that is not read"))
+        }
+        None => Ok(joined),
+    }
 }
 
 /// All tensors of a folder, by name, with the index of their file.
@@ -78,11 +93,20 @@ struct Tensors<'f> {
 }
 
 impl<'f> Tensors<'f> {
-    fn new(files: &'f [SafeTensors]) -> Self {
+    fn new(files: &'f [SafeTensors]) -> Result<Self> {
         let of = |(file, shard): (usize, &'f SafeTensors)| {
             shard.tensors().iter().map(move |tensor| (tensor.name.as_str(), (file, tensor)))
         };
-        Self { files, all: files.iter().enumerate().flat_map(of).collect() }
+        let mut all = BTreeMap::new();
+        for (name, (file, tensor)) in files.iter().enumerate().flat_map(of) {
+            if all.insert(name, (file, tensor)).is_some() {
+                let problem = "stored twice in this folder's files";
+                let (place, help) =
+                    (format!("tensor '{}'", name.escape_debug()), "download the folder again");
+                return Err(Error::input(files[file].path(), place, problem, help));
+            }
+        }
+        Ok(Self { files, all })
     }
 
     fn get(&self, stem: &str, ending: &str) -> Option<(usize, &'f SafeTensor)> {
@@ -103,7 +127,7 @@ impl<'f> Tensors<'f> {
     /// The name of the matrix without an ending, if the tensor of this name holds the codes of one.
     fn stem<'n>(&self, method: Method, name: &'n str, codes: &SafeTensor) -> Option<&'n str> {
         match method {
-            Method::Gptq { .. } | Method::Awq => name.strip_suffix(".qweight"),
+            Method::Gptq { .. } | Method::Awq { .. } => name.strip_suffix(".qweight"),
             Method::Packed { .. } => name.strip_suffix(".weight_packed"),
             Method::Scaled { .. } => name
                 .strip_suffix(".weight")
@@ -120,77 +144,108 @@ impl<'f> Tensors<'f> {
     /// The shape of a matrix, and what is beside its codes. `None` if a tensor is missing or does not fit.
     fn matrix(&self, method: Method, stem: &str, codes: &SafeTensor) -> Option<([u64; 2], QuantizedTensors)> {
         let &[lines, columns] = &codes.shape[..] else { return None };
-        let (shape, scheme, scales, zeros, groups) = match method {
-            Method::Gptq { bits, less_one } => {
-                let (m, bits_each) = (columns, bits as u64);
-                let n = lines.checked_mul(32)? / bits_each;
-                let (file, scales) = self.get(stem, "scales")?;
-                let &[count, _] = &scales.shape[..] else { return None };
-                let whole = lines * 32 % bits_each == 0 && m * bits_each % 32 == 0 && count > 0 && count <= n;
-                let fits = whole && scales.shape == [count, m] && codes.dtype == DType::I32;
-                let zeros = self.optional(stem, "qzeros", [count, m * bits_each / 32])?;
-                let groups = match self.get(stem, "g_idx") {
-                    None => None,
-                    Some(found @ (file, tensor)) => {
-                        let bytes = self.bytes(found);
-                        let fits = tensor.shape == [n] && tensor.dtype == DType::I32;
-                        let within = |i| u64::from(word(bytes, i)) < count;
-                        (fits && (0..n as usize).all(within)).then(|| Some(stored(file, tensor)))?
-                    }
-                };
-                (fits && zeros.is_some()).then_some(())?;
-                ([m, n], Scheme::Gptq { bits, less_one }, (file, scales), zeros, groups)
+        let in_words = codes.dtype == DType::I32;
+        let Found { shape, scheme, scales: (file, scales), zeros, groups } = match method {
+            Method::Gptq { bits, less_one, group } if in_words => {
+                self.gptq(stem, [lines, columns], (bits, less_one), group)?
             }
-            Method::Awq => {
-                let (m, n) = (columns.checked_mul(8)?, lines);
-                let (file, scales) = self.get(stem, "scales")?;
-                let &[count, _] = &scales.shape[..] else { return None };
-                let fits =
-                    scales.shape == [count, m] && codes.dtype == DType::I32 && count > 0 && n % count == 0;
-                let zeros = self.optional(stem, "qzeros", [count, columns])?;
-                fits.then_some(())?;
-                ([m, n], Scheme::Awq, (file, scales), zeros, None)
-            }
-            Method::Packed { bits } => {
-                let bytes = self.bytes(self.get(stem, "weight_shape")?);
-                let (m, n) = match bytes.len() {
-                    8 => (u64::from(word(bytes, 0)), u64::from(word(bytes, 1))),
-                    16 => (u64::from(word(bytes, 0)), u64::from(word(bytes, 2))),
-                    _ => return None,
-                };
-                let (file, scales) = self.get(stem, "weight_scale")?;
-                let count = scales.shape.get(1).copied().unwrap_or(1);
-                let words = |count: u64| (count * bits as u64).div_ceil(32);
-                let fits =
-                    codes.shape == [m, words(n)] && codes.dtype == DType::I32 && count > 0 && count <= n;
-                let zeros = self.optional(stem, "weight_zero_point", [words(m), count])?;
-                let one_each = scales.shape == [m, count] || scales.shape == [m];
-                (fits && one_each && m > 0 && self.get(stem, "weight_g_idx").is_none()).then_some(())?;
-                ([m, n], Scheme::Packed { bits }, (file, scales), zeros, None)
-            }
-            Method::Scaled { block, .. } => {
-                let (m, n) = (lines, columns);
-                let (file, scales) = self.scales(stem)?;
-                let in_blocks = |[height, width]: &[usize; 2]| {
-                    scales.shape == [m.div_ceil(*height as u64), n.div_ceil(*width as u64)]
-                };
-                let whole = [m as usize, n as usize];
-                let block = match &scales.shape[..] {
-                    [] | [1] | [1, 1] => whole,
-                    _ if block.as_ref().is_some_and(in_blocks) => block?,
-                    [rows] | [rows, 1] if *rows == m => [1, whole[1]],
-                    _ => return None,
-                };
-                // Zeros of other than 0 come with asymmetric settings alone.
-                (m > 0 && n > 0).then_some(())?;
-                (whole.map(|size| size as u64), Scheme::Scaled { block }, (file, scales), None, None)
+            Method::Awq { group } if in_words => self.awq(stem, [lines, columns], group)?,
+            Method::Packed { bits, group } if in_words => self.packed(stem, [lines, columns], bits, group)?,
+            Method::Scaled { block, .. } => self.scaled(stem, [lines, columns], block)?,
+            _ => return None,
+        };
+        matches!(scales.dtype, DType::F16 | DType::BF16 | DType::F32).then_some(())?;
+        let (codes_name, scales) = (codes.name.clone(), stored(file, scales));
+        Some((shape, QuantizedTensors { scheme, method: method.name(), codes_name, scales, zeros, groups }))
+    }
+
+    fn gptq(
+        &self,
+        stem: &str,
+        [words, m]: [u64; 2],
+        (bits, less_one): (usize, bool),
+        group: Option<u64>,
+    ) -> Option<Found<'f>> {
+        let (code_bits, zero_bits) = (words.checked_mul(32)?, m.checked_mul(bits as u64)?);
+        let n = code_bits / bits as u64;
+        let scales = self.get(stem, "scales")?;
+        let count = *scales.1.shape.first()?;
+        let fits = code_bits % bits as u64 == 0 && zero_bits % 32 == 0 && scales.1.shape == [count, m];
+        let zeros = Some(self.optional(stem, "qzeros", [count, zero_bits / 32])??);
+        let (groups, run) = match self.get(stem, "g_idx") {
+            None => (None, run(group, n, count)?),
+            Some(found @ (file, tensor)) => {
+                let bytes = self.bytes(found);
+                let within = |i| u64::from(word(bytes, i)) < count;
+                let fits = tensor.shape == [n] && tensor.dtype == DType::I32 && (0..n as usize).all(within);
+                (Some(fits.then(|| stored(file, tensor))?), n)
             }
         };
-        let (file, scales) = scales;
-        matches!(scales.dtype, DType::F16 | DType::BF16 | DType::F32).then_some(())?;
-        let scales = stored(file, scales);
-        Some((shape, QuantizedTensors { scheme, method: method.name(), scales, zeros, groups }))
+        let scheme = Scheme::Gptq { bits, less_one, run: run as usize };
+        (fits && n > 0).then_some(Found { shape: [m, n], scheme, scales, zeros, groups })
     }
+
+    fn awq(&self, stem: &str, [n, words]: [u64; 2], group: Option<u64>) -> Option<Found<'f>> {
+        let m = words.checked_mul(8)?;
+        let scales = self.get(stem, "scales")?;
+        let count = *scales.1.shape.first()?;
+        let scheme = Scheme::Awq { run: run(group, n, count)? as usize };
+        let zeros = self.optional(stem, "qzeros", [count, words])?;
+        (scales.1.shape == [count, m]).then_some(Found { shape: [m, n], scheme, scales, zeros, groups: None })
+    }
+
+    fn packed(&self, stem: &str, shape: [u64; 2], bits: usize, group: Option<u64>) -> Option<Found<'f>> {
+        let bytes = self.bytes(self.get(stem, "weight_shape")?);
+        // Two numbers of 32 or of 64 bits.
+        let [m, n] = match bytes.len() {
+            8 => [0, 1],
+            16 => [0, 2],
+            _ => return None,
+        }
+        .map(|at| u64::from(word(bytes, at)));
+        let scales = self.get(stem, "weight_scale")?;
+        let count = scales.1.shape.get(1).copied().unwrap_or(1);
+        let words = |count: u64| (count * bits as u64).div_ceil(32);
+        let scheme = Scheme::Packed { bits, run: run(group, n, count)? as usize };
+        let zeros = self.optional(stem, "weight_zero_point", [words(m), count])?;
+        let one_each = scales.1.shape == [m, count] || scales.1.shape == [m];
+        let fits = one_each && shape == [m, words(n)] && m > 0 && self.get(stem, "weight_g_idx").is_none();
+        fits.then_some(Found { shape: [m, n], scheme, scales, zeros, groups: None })
+    }
+
+    fn scaled(&self, stem: &str, [m, n]: [u64; 2], block: Option<[usize; 2]>) -> Option<Found<'f>> {
+        let scales = self.scales(stem)?;
+        let in_blocks = |[height, width]: &[usize; 2]| {
+            scales.1.shape == [m.div_ceil(*height as u64), n.div_ceil(*width as u64)]
+        };
+        let whole = [m as usize, n as usize];
+        let block = match &scales.1.shape[..] {
+            [] | [1] | [1, 1] => whole,
+            _ if block.as_ref().is_some_and(in_blocks) => block?,
+            [rows] | [rows, 1] if *rows == m => [1, whole[1]],
+            _ => return None,
+        };
+        // Some programs write zeros that are none.
+        let zeros = self.get(stem, "weight_zero_point").map_or(&[][..], |zeros| self.bytes(zeros));
+        let fits = m > 0 && n > 0 && zeros.iter().all(|&byte| byte == 0);
+        let scheme = Scheme::Scaled { block };
+        fits.then_some(Found { shape: [m, n], scheme, scales, zeros: None, groups: None })
+    }
+}
+
+/// What is found of a matrix: its shape `[out, in]`, and the tensors beside its codes.
+struct Found<'f> {
+    shape: [u64; 2],
+    scheme: Scheme,
+    scales: (usize, &'f SafeTensor),
+    zeros: Option<StoredTensor>,
+    groups: Option<StoredTensor>,
+}
+
+/// Inputs of a group, for `n` inputs with this many scales; `None` if the settings ask for another number.
+fn run(group: Option<u64>, n: u64, count: u64) -> Option<u64> {
+    let run = group.filter(|&group| group > 0).unwrap_or(n);
+    (n > 0 && count == n.div_ceil(run)).then_some(run)
 }
 
 fn stored(file: usize, tensor: &SafeTensor) -> StoredTensor {

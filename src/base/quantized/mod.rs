@@ -1,6 +1,5 @@
 //! Matrices of Hugging Face folders that other programs quantized: codes in one tensor, scales and what else
-//! turns them into numbers in tensors beside it. A value is `(code - zero) scale`, computed in f32, as
-//! llama.cpp's converter does.
+//! turns them into numbers in tensors beside it. A value is `(code - zero) scale`, computed in f32.
 //!
 //! | method | tensors of a matrix | file |
 //! |---|---|---|
@@ -39,13 +38,20 @@ pub enum Scheme {
         bits: usize,
         /// Whether zeros are stored less 1, as in all but the second version of the format.
         less_one: bool,
+        /// Inputs of a group, where groups are runs of inputs.
+        run: usize,
     },
     /// Codes of 4 bits along the outputs; see [`awq`].
-    Awq,
+    Awq {
+        /// Inputs of a group.
+        run: usize,
+    },
     /// Codes along the inputs of each output; see [`packed`].
     Packed {
         /// Bits of a code: 4 or 8.
         bits: usize,
+        /// Inputs of a group.
+        run: usize,
     },
     /// One number a code; see [`scaled`].
     Scaled {
@@ -61,6 +67,8 @@ pub struct QuantizedTensors {
     pub scheme: Scheme,
     /// The method's name, for reports.
     pub method: &'static str,
+    /// The name of the codes in the container.
+    pub codes_name: String,
     /// Scales.
     pub scales: StoredTensor,
     /// Zeros, packed like codes.
@@ -117,6 +125,11 @@ impl<'a> Quantized<'a> {
         Self { first: self.first + row, ..self }
     }
 
+    /// Rows of the whole matrix.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// The stored bytes: codes, scales, zeros and groups.
     pub(super) fn stored_bytes(&self) -> impl Iterator<Item = &'a [u8]> {
         [Some(self.codes.1), Some(self.scales.1), self.zeros, self.groups].into_iter().flatten()
@@ -128,9 +141,9 @@ impl<'a> Quantized<'a> {
         let tiles = (start..end).step_by(TILE).map(|tile| tile..(tile + TILE).min(end));
         for (tile, out) in tiles.zip(out.chunks_mut(TILE * self.cols)) {
             match self.scheme {
-                Scheme::Gptq { bits, less_one } => self.decode_gptq(bits, less_one, tile, out),
-                Scheme::Awq => self.decode_awq(tile, out),
-                Scheme::Packed { bits } => self.decode_packed(bits, tile, out),
+                Scheme::Gptq { bits, less_one, run } => self.decode_gptq((bits, less_one), run, tile, out),
+                Scheme::Awq { run } => self.decode_awq(run, tile, out),
+                Scheme::Packed { bits, run } => self.decode_packed(bits, run, tile, out),
                 Scheme::Scaled { block } => self.decode_scaled(block, tile, out),
             }
         }

@@ -24,7 +24,7 @@ fn e4m3(byte: u8) -> f32 {
 }
 
 impl Quantized<'_> {
-    /// Decodes a few rows of the whole matrix.
+    /// Decodes a few rows of the whole matrix into `out`, `[rows.len(), n]`.
     pub(super) fn decode_scaled(&self, block: [usize; 2], rows: Range<usize>, out: &mut [f32]) {
         let [height, width] = block;
         let mut scales = vec![0.0; self.cols.div_ceil(width)];

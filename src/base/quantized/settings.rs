@@ -20,9 +20,14 @@ pub enum Method {
         bits: usize,
         /// Whether zeros are stored less 1.
         less_one: bool,
+        /// Inputs of a group; `None` if a matrix is one group.
+        group: Option<u64>,
     },
     /// [`super::awq`].
-    Awq,
+    Awq {
+        /// Inputs of a group; `None` if a matrix is one group.
+        group: Option<u64>,
+    },
     /// [`super::scaled`].
     Scaled {
         /// Outputs and inputs that share a scale. Without them the scales' shape says it.
@@ -34,6 +39,8 @@ pub enum Method {
     Packed {
         /// Bits of a code.
         bits: usize,
+        /// Inputs of a group; `None` if a matrix is one group.
+        group: Option<u64>,
     },
 }
 
@@ -42,7 +49,7 @@ impl Method {
     pub fn name(self) -> &'static str {
         match self {
             Method::Gptq { .. } => "GPTQ",
-            Method::Awq => "AWQ",
+            Method::Awq { .. } => "AWQ",
             Method::Scaled { name, .. } => name,
             Method::Packed { .. } => "compressed-tensors",
         }
@@ -67,7 +74,12 @@ impl Method {
             }
         }
         let Some(settings) = found else { return Ok(None) };
-        Self::of_settings(&settings).map_err(|problem| {
+        let found = Self::of_settings(&settings);
+        if place.0 != CONFIG {
+            // Such a file may be left over in a folder that is not quantized.
+            return Ok(found.unwrap_or_default());
+        }
+        found.map_err(|problem| {
             let help = "use the model that it was made from, or a GGUF file of it";
             Error::input(folder.join(place.0), place.1, problem, help)
         })
@@ -78,6 +90,7 @@ impl Method {
         let word =
             |key: &str| settings.get(key).and_then(Json::as_str).unwrap_or_default().to_ascii_lowercase();
         let bits = settings.get("bits").or(settings.get("w_bit")).and_then(Json::as_u64);
+        let group = settings.get("group_size").or(settings.get("q_group_size")).and_then(Json::as_u64);
         let other = |variant: &str| {
             let name = NAMES.iter().find(|(word, _)| *word == method).map_or(method, |(_, name)| name);
             let name = name.escape_debug();
@@ -101,12 +114,14 @@ impl Method {
                     format => return other(&format!("in the format {format}")),
                 };
                 match bits {
-                    Some(bits @ (2 | 3 | 4 | 8)) => Ok(Some(Method::Gptq { bits: bits as usize, less_one })),
+                    Some(bits @ (2 | 3 | 4 | 8)) => {
+                        Ok(Some(Method::Gptq { bits: bits as usize, less_one, group }))
+                    }
                     _ => other("with other than 2, 3, 4 or 8 bits"),
                 }
             }
             "awq" => match (&*word("version"), bits) {
-                ("" | "gemm", Some(4)) => Ok(Some(Method::Awq)),
+                ("" | "gemm", Some(4)) => Ok(Some(Method::Awq { group })),
                 ("" | "gemm", _) => other("with other than 4 bits"),
                 (version, _) => other(&format!("in the version {version}")),
             },
@@ -176,7 +191,10 @@ fn compressed(settings: &Json) -> std::result::Result<Method, String> {
             // Inputs sorted by importance have groups of their own.
             match weights.get("actorder").and_then(Json::as_str) {
                 Some("group" | "dynamic") => Err("with reordered inputs (actorder)".into()),
-                _ => Ok(Method::Packed { bits: bits as usize }),
+                _ => Ok(Method::Packed {
+                    bits: bits as usize,
+                    group: weights.get("group_size").and_then(Json::as_u64),
+                }),
             }
         }
         _ => Err(format!("in the format {format} ({kind})")),

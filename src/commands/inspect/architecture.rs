@@ -32,7 +32,7 @@ pub fn of(path: &Path, metadata: &[Entry]) -> Option<Support> {
             };
             let quantized = base.quantized_by().map_or_else(String::new, |method| {
                 format!(
-                    "; the weights are quantized by {method}, so a merge is a GGUF file or a bfloat16 folder"
+                    "; the weights are quantized by {method}, so a merge is a GGUF file or a folder in half precision"
                 )
             });
             support("full", format!("{name}: {ALL}{except}{quantized}"))
