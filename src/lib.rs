@@ -124,6 +124,7 @@ pub mod base;
 pub mod cache;
 pub mod chat;
 pub mod commands;
+pub mod compressed;
 pub mod convert;
 pub mod cur;
 pub mod error;

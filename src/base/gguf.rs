@@ -45,6 +45,7 @@ pub(super) fn open(path: &Path) -> Result<Opened<GgufModel>> {
             transposed: false,
             unit_offset: false,
             nbits: None,
+            quantized: None,
             slice: None,
         };
         if tensors.insert(canonical, tensor).is_some() {

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use super::config::{Config, Experts, MAX_LAYERS};
 use super::folder::{CONFIG, Folder};
 use super::opened::Opened;
+use super::quantized::{self, Joined, Matrix, Method};
 use super::rope::{self, Rope};
 use super::tensor::BaseTensor;
 use super::unread;
@@ -23,13 +24,15 @@ const HEAD: &str = "output";
 /// Opens a folder with config.json and safetensors files.
 pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
     unread::refuse(Folder::new(folder))?;
+    let quantized = Method::of_folder(Folder::new(folder))?;
     let model_type = model_type(Folder::new(folder))?;
     let (architecture, architecture_name, mut config) = match arch::by_model_type(&model_type) {
         Some(known) => (known, known.name.to_string(), Config::from_folder(Folder::new(folder), known)?),
         None => (arch::UNKNOWN, model_type, Config::unknown()),
     };
     let files = shards(folder)?;
-    let tensors = tensors(&files, architecture, &config)?;
+    let joined = quantized.map(|method| quantized::join(&files, method)).transpose()?.unwrap_or_default();
+    let tensors = tensors(&files, (architecture, &config), joined)?;
     let notes = match architecture.name {
         "" => Vec::new(),
         _ => settle(Folder::new(folder), &tensors, &mut config)?,
@@ -90,42 +93,53 @@ fn shards(folder: &Path) -> Result<Vec<SafeTensors>> {
 /// All tensors by canonical name, or by the container's name if the architecture has none.
 fn tensors(
     files: &[SafeTensors],
-    architecture: &'static Architecture,
-    config: &Config,
+    (architecture, config): (&'static Architecture, &Config),
+    joined: Joined,
 ) -> Result<BTreeMap<String, BaseTensor>> {
+    let plain = files.iter().enumerate().flat_map(|(file, shard)| {
+        let tensors = shard.tensors().iter().filter(|tensor| !joined.used.contains(&tensor.name));
+        tensors.map(move |t| {
+            let place = [t.offset, t.bytes];
+            (t.name.clone(), t.dtype, t.shape.clone(), (file, place), None)
+        })
+    });
+    let quantized = joined.matrices.into_iter().map(|(name, Matrix { shape, codes, beside })| {
+        let place = [codes.offset, codes.bytes];
+        (name, codes.dtype, shape.to_vec(), (codes.file, place), Some(beside))
+    });
     let mut tensors = BTreeMap::new();
-    for (file, shard) in files.iter().enumerate() {
-        for t in shard.tensors() {
-            let (stem, bias) = match t.name.strip_suffix(".bias") {
-                Some(stem) => (stem, ".bias"),
-                None => (t.name.strip_suffix(".weight").unwrap_or(&t.name), ""),
-            };
-            let (canonical, names) = match architecture.of_hugging_face(stem) {
-                Some((name, names)) if bias.is_empty() || names.bias.is_some() => (name + bias, Some(names)),
-                _ if architecture.name.is_empty() => (format!("{stem}{bias}"), None),
-                _ => (t.name.clone(), None),
-            };
-            let tensor = BaseTensor {
-                stored_name: t.name.clone(),
-                dtype: t.dtype,
-                shape: t.shape.clone(),
-                file,
-                offset: t.offset,
-                bytes: t.bytes,
-                rotary_halves: names.and_then(|n| n.rotary_halves).map(|h| config.head_count(h)),
-                transposed: names.is_some_and(|n| n.transposed) && bias.is_empty(),
-                unit_offset: names.is_some_and(|n| n.unit_offset),
-                nbits: None,
-                slice: None,
-            };
-            if tensors.insert(canonical, tensor).is_some() {
-                return Err(Error::input(
-                    shard.path(),
-                    format!("tensor '{}'", t.name),
-                    "stored twice in this folder's files",
-                    "download the folder again",
-                ));
-            }
+    for (name, dtype, shape, (file, [offset, bytes]), quantized) in plain.chain(quantized) {
+        let (stem, bias) = match name.strip_suffix(".bias") {
+            Some(stem) => (stem, ".bias"),
+            None => (name.strip_suffix(".weight").unwrap_or(&name), ""),
+        };
+        let (canonical, names) = match architecture.of_hugging_face(stem) {
+            Some((name, names)) if bias.is_empty() || names.bias.is_some() => (name + bias, Some(names)),
+            _ if architecture.name.is_empty() => (format!("{stem}{bias}"), None),
+            _ => (name.clone(), None),
+        };
+        let tensor = BaseTensor {
+            stored_name: name.clone(),
+            dtype,
+            shape,
+            file,
+            offset,
+            bytes,
+            rotary_halves: names.and_then(|n| n.rotary_halves).map(|h| config.head_count(h)),
+            // What is quantized is so as [out, in].
+            transposed: names.is_some_and(|n| n.transposed) && bias.is_empty() && quantized.is_none(),
+            unit_offset: names.is_some_and(|n| n.unit_offset),
+            nbits: None,
+            quantized,
+            slice: None,
+        };
+        if tensors.insert(canonical, tensor).is_some() {
+            return Err(Error::input(
+                files[file].path(),
+                format!("tensor '{name}'"),
+                "stored twice in this folder's files",
+                "download the folder again",
+            ));
         }
     }
     Ok(tensors)

@@ -26,6 +26,7 @@ mod ollama;
 mod onnx;
 mod open;
 mod opened;
+pub mod quantized;
 mod rope;
 mod row_order;
 mod targets;

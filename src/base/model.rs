@@ -98,6 +98,11 @@ impl Base {
         !self.architecture.name.is_empty()
     }
 
+    /// The name of the method by which another program quantized matrices of a folder.
+    pub fn quantized_by(&self) -> Option<&'static str> {
+        self.tensors.values().find_map(|tensor| Some(tensor.quantized.as_ref()?.method))
+    }
+
     /// Requires that the model can be run: a known architecture, and no setting that asks for other
     /// arithmetic.
     ///
@@ -201,7 +206,7 @@ impl Base {
     }
 
     /// The stored bytes of a tensor: all of them for a tensor that joins several matrices, and only the codes
-    /// for one with [`BaseTensor::nbits`].
+    /// for one that [is not plain](BaseTensor::is_plain).
     pub fn bytes(&self, tensor: &BaseTensor) -> &[u8] {
         self.stored_bytes(tensor.file, tensor.offset, tensor.bytes)
     }

@@ -6,6 +6,8 @@
 
 use curmerge_formats::dtype::DType;
 
+use super::quantized::QuantizedTensors;
+
 /// Where a tensor is stored, without its shape: the scales or zero points of a matrix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredTensor {
@@ -90,6 +92,9 @@ pub struct BaseTensor {
     pub unit_offset: bool,
     /// Scales and zero points, if the tensor holds codes of MatMulNBits.
     pub nbits: Option<NBitsTensors>,
+    /// What turns its codes into numbers, if another program quantized it. Type, offset and bytes are those of
+    /// the codes.
+    pub quantized: Option<QuantizedTensors>,
     /// Its outputs within a tensor that joins several matrices. Offset and bytes are then those of the whole
     /// tensor.
     pub slice: Option<Slice>,
@@ -102,11 +107,21 @@ impl BaseTensor {
         let outputs = self.shape.get(usize::from(self.transposed)).copied().unwrap_or(0);
         let share = |bytes: u64| self.slice.as_ref().map_or(bytes, |slice| bytes / slice.of.max(1) * outputs);
         let beside = self.nbits.iter().flat_map(|nbits| [Some(&nbits.scales), nbits.zero_points.as_ref()]);
-        share(self.bytes) + beside.flatten().map(|part| share(part.bytes)).sum::<u64>()
+        let quantized = self.quantized.iter().flat_map(QuantizedTensors::parts);
+        share(self.bytes) + beside.flatten().chain(quantized).map(|part| share(part.bytes)).sum::<u64>()
+    }
+
+    /// Whether its bytes alone are its numbers.
+    pub fn is_plain(&self) -> bool {
+        self.nbits.is_none() && self.quantized.is_none()
     }
 
     /// The name of the type of its numbers, or of the form of its codes.
     pub fn type_name(&self) -> String {
-        self.nbits.as_ref().map_or_else(|| self.dtype.name().to_string(), NBitsTensors::name)
+        match (&self.nbits, &self.quantized) {
+            (Some(nbits), _) => nbits.name(),
+            (_, Some(quantized)) => quantized.method.to_owned(),
+            _ => self.dtype.name().to_string(),
+        }
     }
 }

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use super::model::Base;
 use super::nbits::NBits;
+use super::quantized::{Quantized, QuantizedTensors};
 use super::row_order::RowOrder;
-use super::tensor::BaseTensor;
+use super::tensor::{BaseTensor, StoredTensor};
 use super::weight::Weight;
 use crate::arch::Size;
 use crate::{Error, Result};
@@ -91,7 +92,7 @@ impl Base {
     pub fn weight(&self, name: &str) -> Result<Weight<'_>> {
         let place = self.find(name)?;
         let tensor = place.tensor;
-        if tensor.nbits.is_none() && !tensor.dtype.can_decode() {
+        if tensor.is_plain() && !tensor.dtype.can_decode() {
             return Err(self.error(
                 name,
                 &format!("stored as {}, which curmerge cannot decode", tensor.dtype.name()),
@@ -104,6 +105,9 @@ impl Base {
             return Err(self.error(name, problem, "use the model in another type, for example Q8_0 or F16"));
         }
         self.must_be_unchanged(tensor.file)?;
+        for part in tensor.quantized.iter().flat_map(QuantizedTensors::parts) {
+            self.must_be_unchanged(part.file)?;
+        }
         self.open_weight(tensor, place.rows.clone()).ok_or_else(|| {
             self.error(name, "neither a matrix nor a vector", "curmerge does not know this form of model")
         })
@@ -114,7 +118,15 @@ impl Base {
             let cols = tensor.shape.last().copied().unwrap_or(0);
             NBits::new(nbits, cols, |part| self.stored_bytes(part.file, part.offset, part.bytes))
         });
-        Weight::new(tensor, rows, self.bytes(tensor), nbits)
+        let quantized = match (&tensor.quantized, &tensor.shape[..]) {
+            (Some(quantized), &[rows, cols]) => {
+                let codes = (tensor.dtype, self.bytes(tensor));
+                let bytes = |part: &StoredTensor| self.stored_bytes(part.file, part.offset, part.bytes);
+                Some(Quantized::new(quantized, [rows, cols], codes, bytes))
+            }
+            _ => None,
+        };
+        Weight::new(tensor, rows, self.bytes(tensor), (nbits, quantized))
     }
 
     /// The whole stored tensor that [`Self::weight`] reads from, rows in the container's order.

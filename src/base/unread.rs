@@ -3,34 +3,19 @@
 
 use std::path::Path;
 
-use serde_json::Value as Json;
-
 use super::folder::{CONFIG, Folder, SAFETENSORS_INDEX};
 use crate::{Error, Result};
 
-/// Values of `quantization_config.quant_method` that people write in other letters.
-const METHODS: [(&str, &str); 3] = [("gptq", "GPTQ"), ("awq", "AWQ"), ("mxfp4", "MXFP4")];
-
 const USE_THE_SOURCE: &str = "use the model that it was made from, or a GGUF file of it";
 
-/// Refuses a folder whose weights are quantized in a way that only other programs read, or pickled.
+/// Refuses a folder whose weights are quantized by MLX, or pickled. [`super::quantized`] tells of other
+/// quantization.
 pub(super) fn refuse(folder: Folder<'_>) -> Result<()> {
     let config = folder.object(CONFIG)?.unwrap_or_default();
-    let quantized = |key: &str, method: &str| {
-        let problem = format!("the weights are quantized by {method}, which is not read");
-        Err(Error::input(folder.join(CONFIG), key, problem, USE_THE_SOURCE))
-    };
-    // mlx-lm writes both keys.
+    // mlx-lm writes this key, and a copy under another.
     if config.get("quantization").and_then(|settings| settings.get("group_size")).is_some() {
-        return quantized("quantization", "MLX");
-    }
-    let settings = config.get("quantization_config").filter(|settings| settings.is_object());
-    if let Some(method) = settings.and_then(|settings| settings.get("quant_method")).and_then(Json::as_str) {
-        let known = METHODS.into_iter().find(|(name, _)| *name == method);
-        return quantized(
-            "quantization_config",
-            known.map_or(&method.escape_debug().to_string(), |(_, name)| name),
-        );
+        let problem = "the weights are quantized by MLX, which is not read";
+        return Err(Error::input(folder.join(CONFIG), "quantization", problem, USE_THE_SOURCE));
     }
     match pickled(folder.path()) {
         Some(name) if !folder.has(SAFETENSORS_INDEX) && !folder.has("model.safetensors") => {
@@ -60,19 +45,9 @@ mod tests {
             std::fs::write(own.path().join(CONFIG), config).unwrap();
             refuse(Folder::new(own.path())).map_err(|error| error.to_string())
         };
-        for (config, wanted) in [
-            (
-                r#"{"quantization_config": {"load_in_4bit": true, "quant_method": "bitsandbytes"}}"#,
-                "bitsandbytes, which",
-            ),
-            (r#"{"quantization_config": {"bits": 4, "quant_method": "gptq"}}"#, "quantized by GPTQ"),
-            (r#"{"quantization_config": {"quant_method": "new"}}"#, "quantized by new"),
-            (r#"{"quantization": {"group_size": 32, "bits": 4}}"#, "quantized by MLX"),
-        ] {
-            let error = with(config).unwrap_err();
-            assert!(error.contains("config.json: quantization") && error.contains(wanted), "{error}");
-            assert!(error.contains("use the model that it was made from"), "{error}");
-        }
+        let error = with(r#"{"quantization": {"group_size": 32, "bits": 4}}"#).unwrap_err();
+        assert!(error.contains("config.json: quantization: the weights are quantized by MLX"), "{error}");
+        assert!(error.contains("use the model that it was made from"), "{error}");
         assert_eq!(with(r#"{"quantization_config": null}"#), Ok(()));
         for name in
             ["pytorch_model-00002-of-00002.bin", "pytorch_model-00001-of-00002.bin", "training_args.bin"]

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::nbits::NBits;
+use super::quantized::Quantized;
 use super::row_order::RowOrder;
 use super::tensor::BaseTensor;
 
@@ -29,6 +30,8 @@ pub struct Weight<'a> {
     order: RowOrder,
     /// Scales and zero points, if the bytes are codes.
     nbits: Option<NBits<'a>>,
+    /// What turns codes of another program into numbers.
+    quantized: Option<Quantized<'a>>,
     /// Whether the matrix is stored as `[in, out]`.
     transposed: bool,
     /// The first stored column that belongs to it, in a part of a transposed matrix or in the transpose of
@@ -45,7 +48,7 @@ impl<'a> Weight<'a> {
         tensor: &BaseTensor,
         part: Option<Range<u64>>,
         bytes: &'a [u8],
-        nbits: Option<NBits<'a>>,
+        (nbits, quantized): (Option<NBits<'a>>, Option<Quantized<'a>>),
     ) -> Option<Self> {
         let (rows, cols) = match tensor.shape[..] {
             [n] => (1, n),
@@ -59,11 +62,13 @@ impl<'a> Weight<'a> {
             Some(slice) if tensor.transposed => (slice.start, rows, slice.of),
             Some(slice) => (slice.start, slice.of, cols),
         };
-        let row_bytes = match &tensor.nbits {
-            Some(nbits) => nbits.row_bytes(stored_cols),
-            None => tensor.dtype.bytes_for(stored_cols)?,
+        let row_bytes = match (&tensor.nbits, &quantized) {
+            (Some(nbits), _) => nbits.row_bytes(stored_cols),
+            // The codes of a row may lie apart.
+            (_, Some(_)) => 0,
+            _ => tensor.dtype.bytes_for(stored_cols)?,
         } as usize;
-        if stored_rows.checked_mul(row_bytes as u64) != Some(bytes.len() as u64) {
+        if quantized.is_none() && stored_rows.checked_mul(row_bytes as u64) != Some(bytes.len() as u64) {
             return None;
         }
         let (rows, cols) = if tensor.transposed { (cols, rows) } else { (rows, cols) };
@@ -82,7 +87,8 @@ impl<'a> Weight<'a> {
             return None;
         }
         // The elements of a column are not contiguous.
-        if tensor.transposed && (tensor.dtype.block_elements() != 1 || nbits.is_some()) {
+        if tensor.transposed && (quantized.is_some() || tensor.dtype.block_elements() != 1 || nbits.is_some())
+        {
             return None;
         }
         let end = first.checked_add(part.end)?;
@@ -90,7 +96,11 @@ impl<'a> Weight<'a> {
             return None;
         }
         let (from, rows) = ((first + part.start) as usize, (part.end - part.start) as usize);
-        let bytes = if tensor.transposed { bytes } else { &bytes[from * row_bytes..][..rows * row_bytes] };
+        let bytes = if tensor.transposed || quantized.is_some() {
+            bytes
+        } else {
+            &bytes[from * row_bytes..][..rows * row_bytes]
+        };
         Some(Self {
             dtype: tensor.dtype,
             rows,
@@ -99,6 +109,7 @@ impl<'a> Weight<'a> {
             bytes,
             order,
             nbits: nbits.map(|nbits| nbits.of_rows(from..from + rows)),
+            quantized: quantized.map(|quantized| quantized.starting_at(from)),
             transposed: tensor.transposed,
             column: if tensor.transposed { from } else { 0 },
             columns: (RowOrder::CANONICAL, 0),
@@ -120,6 +131,7 @@ impl<'a> Weight<'a> {
             bytes,
             order,
             nbits: None,
+            quantized: None,
             transposed: false,
             column: 0,
             columns: (order, 0),
@@ -175,7 +187,7 @@ impl<'a> Weight<'a> {
         self.cols
     }
 
-    /// The stored type of the numbers, or of the codes if there is [`Self::nbits`].
+    /// The stored type of the numbers, or of the codes where the matrix [is not plain](Self::is_plain).
     pub fn dtype(&self) -> DType {
         self.dtype
     }
@@ -185,9 +197,29 @@ impl<'a> Weight<'a> {
         self.nbits.as_ref()
     }
 
-    /// Bytes of one stored row.
+    /// Whether the stored bytes alone are the numbers.
+    pub fn is_plain(&self) -> bool {
+        self.nbits.is_none() && self.quantized.is_none()
+    }
+
+    /// Bytes of one stored row; 0 if its codes lie apart.
     pub fn row_bytes(&self) -> usize {
         self.row_bytes
+    }
+
+    /// How many bytes its rows take in the container, with scales and zeros.
+    pub fn stored_len(&self) -> u64 {
+        match (&self.nbits, &self.quantized) {
+            (Some(nbits), _) => {
+                self.bytes.len() as u64
+                    + nbits.stored_bytes().iter().map(|bytes| bytes.len() as u64).sum::<u64>()
+            }
+            (_, Some(quantized)) => {
+                let all: u64 = quantized.stored_bytes().map(|bytes| bytes.len() as u64).sum();
+                all * self.rows as u64 / quantized.rows().max(1) as u64
+            }
+            _ => self.bytes.len() as u64,
+        }
     }
 
     /// Whether the container stores the matrix as `[in, out]`.
@@ -195,7 +227,7 @@ impl<'a> Weight<'a> {
         self.transposed
     }
 
-    /// The stored bytes, in the container's row order.
+    /// The stored bytes, in the container's row order; of codes of another program those of the whole matrix.
     pub fn stored_bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -225,6 +257,9 @@ impl<'a> Weight<'a> {
             return quant::decode(self.dtype, &gathered, out).expect(CHECKED);
         }
         let stored = self.stored_row(canonical);
+        if let Some(quantized) = &self.quantized {
+            return quantized.decode_rows(stored..stored + 1, out);
+        }
         let row = &self.bytes[stored * self.row_bytes..][..self.row_bytes];
         if let Some(nbits) = &self.nbits {
             return nbits.decode_row(stored, row, out);
@@ -256,7 +291,7 @@ impl<'a> Weight<'a> {
     pub fn decode_part(&self, canonical: usize, cols: Range<usize>, out: &mut [f32]) {
         let block = self.dtype.block_elements();
         // Codes, and columns in another order, are decoded by whole rows.
-        let whole = cols == (0..self.cols) || self.nbits.is_some() || self.columns.0 != RowOrder::CANONICAL;
+        let whole = cols == (0..self.cols) || !self.is_plain() || self.columns.0 != RowOrder::CANONICAL;
         if whole || !cols.start.is_multiple_of(block) || !cols.end.is_multiple_of(block) {
             let mut row = vec![0.0; self.cols];
             self.decode_row(canonical, &mut row);
@@ -282,6 +317,16 @@ impl<'a> Weight<'a> {
             for column in 0..self.cols {
                 transpose.decode_row(column, &mut values);
                 out[column..].iter_mut().step_by(self.cols).zip(&values).for_each(|(out, &v)| *out = v);
+            }
+            return;
+        }
+        if let Some(quantized) = self.quantized.filter(|_| many) {
+            // Rows that share cache lines, in their stored order.
+            let span = self.order.span(rows.clone());
+            let mut stored = vec![0.0; span.len() * self.cols];
+            quantized.decode_rows(span.clone(), &mut stored);
+            for (row, out) in rows.zip(out.chunks_exact_mut(self.cols)) {
+                out.copy_from_slice(&stored[(self.stored_row(row) - span.start) * self.cols..][..self.cols]);
             }
             return;
         }
@@ -353,6 +398,11 @@ impl<'a> Weight<'a> {
         if let Some(nbits) = &self.nbits {
             let mut hash = Sha256::new_with_prefix(self.bytes);
             nbits.stored_bytes().iter().for_each(|bytes| hash.update(bytes));
+            return curmerge_formats::digest::hex(&hash.finalize());
+        }
+        if let Some(quantized) = &self.quantized {
+            let mut hash = Sha256::new();
+            quantized.stored_bytes().for_each(|bytes| hash.update(bytes));
             return curmerge_formats::digest::hex(&hash.finalize());
         }
         if !self.transposed {

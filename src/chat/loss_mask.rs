@@ -8,8 +8,8 @@
 //! later turn begins another sequence, so that each turn is learned in the context in which the model is
 //! asked for it.
 //!
-//! If a template marks the assistant's text itself (`{% generation %}`), the mask covers exactly that text,
-//! as in TRL.
+//! If a template marks the assistant's text itself (`{% generation %}`), the mask covers that text, as in TRL,
+//! but not what the generation prompt says already, nor what follows the end of the turn.
 
 use std::ops::Range;
 
@@ -49,7 +49,8 @@ impl Turn {
 }
 
 /// The sequences of a conversation. Their masks cover the assistant's turns, except those of weight 0: the
-/// content and the token that ends it. With `append_eos`, EOS follows a last turn for which the template writes no end.
+/// content and the token that ends it. With `append_eos`, a last turn for which the template writes no end gets
+/// the one before a next question, or else EOS.
 ///
 /// # Errors
 /// If the template fails at the messages, a turn has no fixed context, or a text cannot be encoded.
@@ -66,24 +67,31 @@ pub fn tokenize(
     // The learned ranges of the turns in the current sequence, and the last of these turns, whose text
     // contains them.
     let mut learned: Vec<Range<usize>> = Vec::new();
-    let mut last: Option<Turn> = None;
+    let mut last: Option<(usize, Turn)> = None;
     for (i, _) in messages.iter().enumerate().filter(|(_, message)| message.is_learned()) {
-        let turn = renderer.turn(i, last.as_ref())?;
-        if let Some(last) = last.filter(|last| !turn.text[..turn.start].starts_with(last.prefix())) {
-            sequences.push(encode(&learned, &last.text, tokenizer, false)?);
-            learned.clear();
+        let turn = renderer.turn(i, last.as_ref().map(|(_, turn)| turn))?;
+        if let Some((number, last)) = last {
+            if turn.text[..turn.start].starts_with(last.prefix()) {
+                renderer.include_end(&mut learned, &last, &turn.text[..turn.start])?;
+            } else {
+                sequences.push(renderer.ended(&mut learned, number, &last, append_eos)?);
+                learned.clear();
+            }
         }
         learned.extend_from_slice(&turn.learned);
-        last = Some(turn);
+        last = Some((i, turn));
     }
-    let Some(last) = last else {
+    let Some((number, last)) = last else {
         // Nothing to learn. The caller counts such sequences.
         sequences.push(encode(&[], &whole, tokenizer, false)?);
         return Ok(sequences);
     };
-    let eos = append_eos && !last.has_end && messages.last().is_some_and(Message::is_learned);
-    let text = if !eos && whole.starts_with(last.prefix()) { &whole } else { &last.text };
-    sequences.push(encode(&learned, text, tokenizer, eos)?);
+    if (last.has_end || number + 1 < messages.len()) && whole.starts_with(last.prefix()) {
+        renderer.include_end(&mut learned, &last, &whole)?;
+        sequences.push(encode(&learned, &whole, tokenizer, false)?);
+    } else {
+        sequences.push(renderer.ended(&mut learned, number, &last, append_eos)?);
+    }
     Ok(sequences)
 }
 
@@ -119,11 +127,16 @@ impl Renderer<'_> {
             },
         };
         let stop = self.stop(&text[start..])?;
+        let end = start + stop.unwrap_or(text.len() - start);
         let generated = self.template.generation_ranges(&self.messages[..=i], self.variables, &after)?;
         let learned = match generated {
-            // Of the ranges in `after`, those of this turn; they may begin within the generation prompt.
-            Some(ranges) if text == after => ranges.into_iter().filter(|range| range.end > start).collect(),
-            _ => std::iter::once(start..start + stop.unwrap_or(text.len() - start)).collect(),
+            // Of the ranges in `after`, what the model has to write in this turn.
+            Some(ranges) if text == after => ranges
+                .into_iter()
+                .map(|range| range.start.max(start)..range.end.min(end))
+                .filter(|range| !range.is_empty())
+                .collect(),
+            _ => std::iter::once(start..end).collect(),
         };
         Ok(Turn { text, learned, start, has_end: stop.is_some() })
     }
@@ -156,7 +169,8 @@ impl Renderer<'_> {
         // Otherwise the prompt begins the answer differently, such as with reasoning that the data do not
         // have. The learned text begins where the two differ, after the earlier turns.
         let open = self.render(i, false)?;
-        let differs = common_prefix(before, after);
+        // Not within a special token: the two may begin with different ones, such as <think> and </think>.
+        let differs = self.tokenizer.start_of_special(after, common_prefix(before, after))?;
         if after.starts_with(&open) && differs >= open.len() {
             return Ok((after.to_owned(), differs));
         }
@@ -189,6 +203,51 @@ impl Renderer<'_> {
         let header = prompted.strip_prefix(after).filter(|header| !header.is_empty())?;
         let before = after.get(start..self.content_start(i, after))?;
         Some(start + before.rfind(header)? + header.len())
+    }
+
+    /// The sequence that ends with turn `i`. With `append_eos` a turn for which the template writes no end gets
+    /// the one that the template writes before a next question, or else EOS.
+    fn ended(
+        &self,
+        learned: &mut [Range<usize>],
+        i: usize,
+        turn: &Turn,
+        append_eos: bool,
+    ) -> Result<MaskedTokens, ChatError> {
+        if turn.has_end || !append_eos {
+            return encode(learned, &turn.text, self.tokenizer, false);
+        }
+        let mut asked = self.messages[..=i].to_vec();
+        asked.push(Message::new("user", "#"));
+        let next = self.render_these(&asked, false).ok().filter(|next| next.starts_with(turn.prefix()));
+        let has_end = match &next {
+            Some(next) => self.include_end(learned, turn, next)?,
+            None => false,
+        };
+        match (next, learned.last()) {
+            (Some(next), Some(range)) if has_end => {
+                encode(learned, &next[..range.end], self.tokenizer, false)
+            }
+            _ => encode(learned, &turn.text, self.tokenizer, true),
+        }
+    }
+
+    /// Adds the end of the turn to what is learned of it, if the template writes the end only before another
+    /// turn. `text` continues the turn. Returns whether there was an end.
+    fn include_end(&self, learned: &mut [Range<usize>], turn: &Turn, text: &str) -> Result<bool, ChatError> {
+        let at = turn.prefix().len();
+        let Some(range) = learned.last_mut().filter(|range| range.end == at && !turn.has_end) else {
+            return Ok(false);
+        };
+        let rest = text[at..].trim_start();
+        let first = self.tokenizer.encode(rest, false)?.first().copied();
+        let end = first
+            .filter(|&token| self.tokenizer.is_end(token))
+            .map(|token| self.tokenizer.token_bytes(token));
+        // A normalizer may have changed the text.
+        let end = end.filter(|end| rest.as_bytes().starts_with(end));
+        range.end = end.as_ref().map_or(at, |end| text.len() - rest.len() + end.len());
+        Ok(end.is_some())
     }
 
     /// The length of a turn up to and including the token at which generation stops, in bytes. The model

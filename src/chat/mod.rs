@@ -13,7 +13,7 @@ mod jinja;
 mod loss_mask;
 mod message;
 mod template;
-mod templates;
+pub(crate) mod templates;
 
 pub use conversation::{Conversation, InvalidConversation, Variables};
 pub use error::ChatError;

@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use curmerge_formats::gguf::{Gguf, Value};
+use curmerge_formats::output::{OutputFile, OutputFolder};
 use serde_json::Value as Json;
 
 use super::template::ChatTemplate;
@@ -46,6 +47,38 @@ impl ChatTemplate {
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
         Self::new(source, text(tokenizer.bos()), text(tokenizer.eos()))
     }
+}
+
+/// Makes a template the one that is used, in the metadata of a GGUF file.
+pub(crate) fn set_in_metadata(metadata: &mut Vec<(String, Value)>, source: &str) {
+    let (name, value) = (format!("tokenizer.{KEY}"), Value::String(source.to_owned()));
+    match metadata.iter_mut().find(|(key, _)| *key == name) {
+        Some((_, own)) => *own = value,
+        None => metadata.push((name, value)),
+    }
+}
+
+/// Makes a template the one that is used, in every file of a folder that may have one.
+///
+/// # Errors
+/// A file that cannot be read or written.
+pub(crate) fn set_in_folder(folder: &OutputFolder, source: &str) -> Result<()> {
+    let write = |name: &str, text: &str| {
+        let mut file = OutputFile::create(&folder.path().join(name), &[])?;
+        file.append(text.as_bytes())?;
+        Ok::<_, crate::Error>(file.commit()?)
+    };
+    write(CHAT_TEMPLATE, source)?;
+    for name in [TOKENIZER_CONFIG, CHAT_TEMPLATE_JSON] {
+        let Some(mut json) = Folder::new(folder.path()).object(name)? else { continue };
+        if json.contains_key(KEY) {
+            json.insert(KEY.into(), source.into());
+            let text = serde_json::to_string_pretty(&json);
+            let failed = |e| crate::Error::request(format!("{name}: {e}"), "report this as a bug");
+            write(name, &(text.map_err(failed)? + "\n"))?;
+        }
+    }
+    Ok(())
 }
 
 impl Templates {

@@ -18,7 +18,7 @@ use crate::{Error, Result};
 /// Warns if a trainer saved another chat template beside an adapter than the base has: the output keeps the
 /// base's.
 pub(super) fn warn_of_template(base: &Base, adapter: &Path) -> Result<()> {
-    if !adapter.is_dir() {
+    if !adapter.is_dir() || base.given_chat().template.is_some() {
         return Ok(());
     }
     let own = Templates::of_folder(Folder::new(adapter))?;
@@ -26,7 +26,7 @@ pub(super) fn warn_of_template(base: &Base, adapter: &Path) -> Result<()> {
     if !same {
         terminal::warn(&format!(
             "{}: its chat template is not that of the base, which the output keeps; if the adapter was trained with its \
-             own, put that into the base's folder first",
+             own, give that with --chat-template",
             terminal::plain(&adapter.to_string_lossy())
         ));
     }

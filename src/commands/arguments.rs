@@ -1,25 +1,27 @@
 //! Options that several commands share.
 
+use std::ffi::OsStr;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use curmerge_formats::dtype::DType;
 use curmerge_formats::imatrix::Imatrix;
-use curmerge_formats::input;
 
-use crate::Error;
 use crate::base::Base;
 use crate::convert::FileType;
 use crate::cur::{Selection, SelectionOptions};
 use crate::kernels::Precision;
 use crate::merge::{MergeOptions, Storage};
+use crate::{Error, compressed};
 
 /// Which matrices a new adapter changes, and through which of their columns and rows.
 #[derive(Clone, Debug, Args)]
 pub struct SelectionArgs {
     /// Columns and rows of each matrix; U has rank * rank numbers. For a LoRA, rows of A and columns of B.
     /// `auto`, for build: what does best in short trials.
-    #[arg(long, default_value = "32", value_name = "N|auto", value_parser = parse_rank)]
+    #[arg(long, default_value_t = Choice::Given(DEFAULT_RANK), value_name = "N|auto", value_parser = parse_rank)]
     pub rank: Choice<u32>,
     /// Matrices to adapt, separated by commas: q k v o gate up down, all, or canonical names. A fused
     /// matrix can be named, or its parts, such as `blk.0.attn_qkv[q]`. If the model's architecture is
@@ -60,8 +62,17 @@ impl<T> Choice<T> {
 /// The word for [`Choice::Auto`].
 pub const AUTO: &str = "auto";
 
-/// The rank of a trial that does not choose it.
-const TRIAL_RANK: u32 = 32;
+impl<T: fmt::Display> fmt::Display for Choice<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Choice::Auto => f.write_str(AUTO),
+            Choice::Given(value) => value.fmt(f),
+        }
+    }
+}
+
+/// The rank, and that of a trial that does not choose it.
+const DEFAULT_RANK: u32 = 32;
 
 fn parse_rank(text: &str) -> Result<Choice<u32>, String> {
     match text.parse() {
@@ -95,7 +106,7 @@ pub const SIGNAL: &str = "signal";
 impl SelectionArgs {
     /// The rank. That of trials of other options while it is `auto`.
     pub fn rank(&self) -> u32 {
-        self.rank.or(TRIAL_RANK)
+        self.rank.or(DEFAULT_RANK)
     }
 
     /// How columns and rows are chosen, where `has_texts` says whether there are examples and an anchor.
@@ -168,17 +179,44 @@ impl TemplateArgs {
     }
 }
 
-/// The adapter that the model runs with.
+/// The chat template of a model that is written.
+#[derive(Clone, Debug, Args)]
+pub struct OutputTemplateArgs {
+    /// Chat template that the output gets: a file, or the name of one of the model's own [default: the
+    /// model's default].
+    #[arg(long, value_name = "FILE|NAME")]
+    pub chat_template: Option<String>,
+}
+
+impl OutputTemplateArgs {
+    /// Makes outputs of the base have it.
+    pub fn apply(&self, base: &mut Base) -> crate::Result<()> {
+        self.chat_template.as_ref().map_or(Ok(()), |name_or_file| base.use_chat_template(name_or_file))
+    }
+
+    /// Refuses it for an ONNX output.
+    pub fn must_be_unused(&self, output: &Path) -> crate::Result<()> {
+        if self.chat_template.is_none() {
+            return Ok(());
+        }
+        let problem = "--chat-template is for GGUF files and Hugging Face folders";
+        let help = "leave it out, and put the template beside the model as chat_template.jinja";
+        Err(Error::input(output, "output", problem, help))
+    }
+}
+
+/// The adapters that the model runs with.
 #[derive(Clone, Debug, Args)]
 pub struct AdapterArgs {
-    /// Adapter to apply: curmerge's own, a PEFT LoRA folder, or a GGUF LoRA file.
-    #[arg(long)]
-    pub adapter: Option<PathBuf>,
-    /// Multiplies the adapter's own scale.
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, requires = "adapter")]
+    /// Adapter to apply: curmerge's own, a PEFT LoRA folder, or a GGUF LoRA file. Given several times, all
+    /// apply, as in a merge. A factor multiplies the adapter's change.
+    #[arg(long = "adapter", value_name = "ADAPTER[=FACTOR]", value_parser = AdapterPart::parser())]
+    pub adapters: Vec<AdapterPart>,
+    /// Multiplies the adapters' own scales.
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, requires = "adapters")]
     pub scale: f32,
     /// Use an adapter that was trained on other values of this model, such as another quantization.
-    #[arg(long, requires = "adapter")]
+    #[arg(long, requires = "adapters")]
     pub allow_other_base: bool,
 }
 
@@ -224,9 +262,40 @@ impl TrainingComputeArgs {
 }
 
 impl AdapterArgs {
-    /// No adapter, or this one with its own scale.
-    pub fn plain(adapter: Option<PathBuf>) -> Self {
-        AdapterArgs { adapter, scale: 1.0, allow_other_base: false }
+    /// These adapters, with their own scales.
+    pub fn plain(adapters: Vec<AdapterPart>) -> Self {
+        AdapterArgs { adapters, scale: 1.0, allow_other_base: false }
+    }
+}
+
+/// An adapter of several, and the factor of its change.
+#[derive(Clone, Debug)]
+pub struct AdapterPart {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// 1 for its whole change.
+    pub factor: f32,
+}
+
+impl AdapterPart {
+    /// The whole change of an adapter.
+    pub fn whole(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), factor: 1.0 }
+    }
+
+    /// Reads ADAPTER or ADAPTER=FACTOR.
+    pub fn parser() -> impl TypedValueParser<Value = Self> {
+        OsStringValueParser::new().map(|text| Self::parse(&text))
+    }
+
+    fn parse(text: &OsStr) -> Self {
+        let whole = Self::whole(text);
+        let Some((name, factor)) = text.to_str().and_then(|text| text.rsplit_once('=')) else { return whole };
+        match factor.parse() {
+            // A file's name may look like this too.
+            Ok(factor) if !whole.path.exists() => Self { path: name.into(), factor },
+            _ => whole,
+        }
     }
 }
 
@@ -315,12 +384,12 @@ fn parse_fidelity(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "use a number from 0 to 1".into())
 }
 
-/// The text of a file.
+/// The text of a file, which may be compressed.
 ///
 /// # Errors
 /// A file that cannot be read or is not UTF-8.
 pub fn read_text(path: &Path) -> crate::Result<String> {
-    let bytes = input::read(path, u64::MAX).map_err(|e| Error::io(path, "read", e))?;
+    let bytes = compressed::read(path).map_err(|e| Error::io(path, "read", e))?;
     String::from_utf8(bytes).map_err(|e| {
         let place = format!("byte {}", e.utf8_error().valid_up_to());
         Error::input(path, place, "not UTF-8", "convert the text to UTF-8")

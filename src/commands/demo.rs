@@ -11,7 +11,7 @@ use curmerge_formats::input;
 use curmerge_formats::output::OutputFile;
 use serde_json::json;
 
-use super::arguments::{AdapterArgs, read_text};
+use super::arguments::{AdapterArgs, AdapterPart, read_text};
 use super::{CommandLine, adapted_model};
 use crate::base::Base;
 use crate::commands::report::terminal;
@@ -112,8 +112,8 @@ fn scores(folder: &Path, model: &str, adapter: Option<&str>) -> Result<Scores> {
     let [base, first] = [model, CARRIED[0].0].map(|name| Base::open(folder.join(name)));
     let (base, first) = (base?, first?);
     let tokenizer = base.tokenizer()?;
-    let adapter = adapter.map(|name| folder.join(name));
-    let model = adapted_model(&base, &AdapterArgs::plain(adapter))?;
+    let adapter = adapter.map(|name| AdapterPart::whole(folder.join(name)));
+    let model = adapted_model(&base, &AdapterArgs::plain(adapter.into_iter().collect()))?;
     let examples = data::read_choices(folder.join("test.jsonl"), &tokenizer)?;
     let path = folder.join("text.txt");
     let text = read_text(&path)?;

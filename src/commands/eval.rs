@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, json};
 
-use super::arguments::{AdapterArgs, ComputeArgs, TemplateArgs, read_text};
+use super::arguments::{AdapterArgs, AdapterPart, ComputeArgs, TemplateArgs, read_text};
 use crate::base::Base;
 use crate::chat::ChatTemplate;
 use crate::commands::report::progress;
@@ -22,9 +22,9 @@ use crate::{Error, Result};
 pub struct EvalArgs {
     /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     pub base: PathBuf,
-    /// The adapter to measure.
+    /// The adapters to measure.
     #[command(flatten)]
-    pub adapter: AdapterArgs,
+    pub adapters: AdapterArgs,
     /// Test examples: accuracy by likelihood if they have "choices", else the mean loss.
     #[arg(long, value_name = "FILE", required_unless_present = "perplexity")]
     pub data: Option<PathBuf>,
@@ -45,9 +45,9 @@ pub struct EvalArgs {
     /// same token the most probable, as llama-perplexity --kl-divergence does.
     #[arg(long, value_name = "BASE", requires = "perplexity")]
     pub against: Option<PathBuf>,
-    /// The adapter that the model of --against runs with.
-    #[arg(long, value_name = "ADAPTER", requires = "against")]
-    pub against_adapter: Option<PathBuf>,
+    /// The adapter that the model of --against runs with. It may be given several times.
+    #[arg(long = "against-adapter", value_name = "ADAPTER[=FACTOR]", requires = "against", value_parser = AdapterPart::parser())]
+    pub against_adapters: Vec<AdapterPart>,
     /// Read only the first N chunks of the text [default: all].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub chunks: Option<u32>,
@@ -75,7 +75,7 @@ pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
 
 fn measure(args: &EvalArgs, base: &Base, json: bool) -> Result<()> {
     let tokenizer = base.tokenizer()?;
-    let mut model = super::adapted_model(base, &args.adapter)?.with_precision(args.compute.precision);
+    let mut model = super::adapted_model(base, &args.adapters)?.with_precision(args.compute.precision);
     let (mut fields, mut lines) = (Map::new(), String::new());
     if let Some(path) = &args.data {
         let template = base.chat_template(&tokenizer)?;
@@ -213,7 +213,7 @@ fn against(
     args: &EvalArgs,
 ) -> Result<(Divergence, usize)> {
     let base = super::open(other)?;
-    let adapter = AdapterArgs::plain(args.against_adapter.clone());
+    let adapter = AdapterArgs::plain(args.against_adapters.clone());
     let mut reference = super::adapted_model(&base, &adapter)?.with_precision(args.compute.precision);
     let (text, ctx) = (read_text(path)?, args.ctx as usize);
     super::warn_of_context(model, args.ctx, "--ctx");

@@ -59,10 +59,14 @@ pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     if args.format == Format::Ollama {
         args.template.apply(&mut base)?;
         adapter_kind::warn_of_template(&base, &args.adapter)?;
+        let quantized = base.quantized_by();
         let _scratch = super::as_gguf(&mut base, &args.output)?;
         return match &adapter {
-            Some(adapter) => for_ollama(args, &base, Source::Cur(adapter), json),
-            None => for_ollama(args, &base, Source::Lora(&super::lora_of(&base, &args.adapter)?), json),
+            Some(adapter) => for_ollama(args, (&base, quantized), Source::Cur(adapter), json),
+            None => {
+                let lora = super::lora_of(&base, &args.adapter)?;
+                for_ollama(args, (&base, quantized), Source::Lora(&lora), json)
+            }
         };
     }
     if args.storage.is_given() {
@@ -92,10 +96,16 @@ pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     terminal::print(&format!("exported {} ({bytes} bytes)\n", args.output.display()))
 }
 
-fn for_ollama(args: &ExportArgs, base: &Base, adapter: Source<'_>, json: bool) -> Result<()> {
+/// Exports for Ollama from a GGUF base, which another program had quantized by this method.
+fn for_ollama(
+    args: &ExportArgs,
+    (base, quantized): (&Base, Option<&str>),
+    adapter: Source<'_>,
+    json: bool,
+) -> Result<()> {
     let bar = progress::bar("merging", 0);
     let imatrix = args.storage.imatrix()?;
-    let options = MergeOptions {
+    let mut options = MergeOptions {
         // The adapter was checked against the base that was named, before it was converted.
         base_check: BaseCheck::Skip,
         force: args.force,
@@ -103,6 +113,9 @@ fn for_ollama(args: &ExportArgs, base: &Base, adapter: Source<'_>, json: bool) -
             .storage
             .options(imatrix.as_ref(), [args.adapter.clone(), base::resolve(&args.base)?].into_iter())?
     };
+    if let Some(method) = quantized {
+        super::store_in_half(&mut options, method);
+    }
     let written = ollama::write(base, adapter, &options, &args.output, progress::follow(&bar))?;
     bar.finish_and_clear();
     for line in merged::warnings(&written.merged) {

@@ -1,17 +1,15 @@
 //! `curmerge merge`: W + C U R, with one adapter or several, as a new model file.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use clap::builder::TypedValueParser;
 use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
-use super::arguments::{StorageArgs, parse_size};
+use super::arguments::{AdapterPart, OutputTemplateArgs, StorageArgs, parse_size};
 use super::{adapter_kind, base_check, merged};
 use crate::Result;
-use crate::base::{self, Base};
+use crate::base::{self, Base, Files};
 use crate::commands::report::{errors, progress, terminal};
 use crate::lora::Lora;
 use crate::merge::{MergeOptions, Source, merge};
@@ -24,8 +22,8 @@ pub struct MergeArgs {
     pub base: PathBuf,
     /// The adapters, each with an optional =FACTOR of its change: curmerge's own, PEFT LoRA folders, GGUF
     /// LoRA files.
-    #[arg(required = true, value_name = "ADAPTER[=FACTOR]", value_parser = clap::builder::OsStringValueParser::new().map(|text| parse_part(&text)))]
-    pub adapters: Vec<Part>,
+    #[arg(required = true, value_name = "ADAPTER[=FACTOR]", value_parser = AdapterPart::parser())]
+    pub adapters: Vec<AdapterPart>,
     /// The model to write: a name that ends in .gguf; for a GGUF base with --max-shard-size a folder for its
     /// splits; for a Hugging Face folder another folder.
     #[arg(short, long, value_name = "OUT")]
@@ -42,31 +40,15 @@ pub struct MergeArgs {
     /// Multiplies the adapters' own scales.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub scale: f32,
+    /// The chat template of the output.
+    #[command(flatten)]
+    pub template: OutputTemplateArgs,
     /// Replace an existing folder.
     #[arg(long)]
     pub force: bool,
     /// Merge an adapter that was trained on other values of this model, such as another quantization.
     #[arg(long)]
     pub allow_other_base: bool,
-}
-
-/// An adapter, and the factor of its change.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// The file or folder.
-    pub path: PathBuf,
-    /// 1 for its whole change.
-    pub factor: f32,
-}
-
-fn parse_part(text: &OsStr) -> Part {
-    let whole = Part { path: text.into(), factor: 1.0 };
-    let Some((name, factor)) = text.to_str().and_then(|text| text.rsplit_once('=')) else { return whole };
-    match factor.parse() {
-        // A file's name may look like this too.
-        Ok(factor) if !whole.path.exists() => Part { path: name.into(), factor },
-        _ => whole,
-    }
 }
 
 /// An open adapter of either kind.
@@ -88,7 +70,12 @@ fn open(base: &Base, path: &Path) -> Result<Opened> {
 pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let mut base = super::open_any(&args.base)?;
     let like_gguf = args.output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
+    let quantized = base.quantized_by().filter(|_| like_gguf);
     let scratch = if like_gguf { super::as_gguf(&mut base, &args.output)? } else { None };
+    args.template.apply(&mut base)?;
+    if let Files::Onnx(_) = base.files() {
+        args.template.must_be_unused(&args.output)?;
+    }
     let opened = args.adapters.iter().map(|part| open(&base, &part.path));
     let opened = opened.collect::<Result<Vec<_>>>()?;
     let sources: Vec<(Source<'_>, f32)> = opened
@@ -105,12 +92,15 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let imatrix = args.storage.imatrix()?;
     // The base as it was named, not as it was converted.
     let inputs = args.adapters.iter().map(|part| part.path.clone()).chain([base::resolve(&args.base)?]);
-    let options = MergeOptions {
+    let mut options = MergeOptions {
         base_check: base_check(args.allow_other_base),
         max_shard_size: args.max_shard_size,
         force: args.force,
         ..args.storage.options(imatrix.as_ref(), inputs)?
     };
+    if let Some(method) = quantized {
+        super::store_in_half(&mut options, method);
+    }
     let bar = progress::bar("merging", 0);
     let report = merge(&base, &sources, &options, &args.output, progress::follow(&bar))?;
     bar.finish_and_clear();

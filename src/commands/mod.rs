@@ -31,7 +31,7 @@ pub mod verify;
 
 use std::path::Path;
 
-use arguments::AdapterArgs;
+use arguments::{AdapterArgs, AdapterPart};
 use clap::{Parser, Subcommand};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
@@ -45,6 +45,7 @@ use crate::convert::{FileType, to_gguf};
 use crate::cur::fingerprint::{self, BaseCheck};
 use crate::kernels::Cpu;
 use crate::lora::Lora;
+use crate::merge::{MergeOptions, Storage};
 use crate::model::Transformer;
 use crate::{Error, Result};
 
@@ -169,6 +170,8 @@ fn as_gguf(base: &mut Base, out: &Path) -> Result<Option<OutputFolder>> {
     }
     base.must_be_known()?;
     let file_type = match natural_type(base) {
+        // The values of codes, exactly.
+        _ if base.quantized_by().is_some() => FileType::F32,
         DType::F16 => FileType::F16,
         DType::BF16 => FileType::BF16,
         _ => FileType::F32,
@@ -186,6 +189,21 @@ fn as_gguf(base: &mut Base, out: &Path) -> Result<Option<OutputFolder>> {
     *base = Base::open(&file)?;
     *base.given_chat_mut() = given;
     Ok(Some(scratch))
+}
+
+/// Stores the merge of a base that [`as_gguf`] made of matrices quantized by this method in half precision, unless
+/// another type is asked for: GGUF has no form of the method, and the file of [`as_gguf`] is twice as large.
+fn store_in_half(options: &mut MergeOptions<'_>, method: &str) {
+    if options.file_type.is_some() {
+        return;
+    }
+    options.file_type = Some(FileType::F16);
+    if let Storage::Narrowest { .. } = options.storage {
+        options.storage = Storage::AsStored;
+    }
+    terminal::warn(&format!(
+        "GGUF has no form of {method}, so the merged model is stored in F16; --type q4_k_m and others make it smaller"
+    ));
 }
 
 /// Opens a base of a known architecture; warns of what its files contradict each other in.
@@ -215,22 +233,26 @@ fn lora_of(base: &Base, path: &Path) -> Result<Lora> {
     Ok(lora)
 }
 
-/// The model of the base, with the adapter attached if one is given. It must belong to the base; a LoRA does
-/// not record its base, so its names and shapes must fit.
+/// The model of the base, with the adapters attached. They must belong to the base; a LoRA does not record its
+/// base, so its names and shapes must fit.
 fn adapted_model<'a>(base: &'a Base, beside: &AdapterArgs) -> Result<Transformer<'a, f32>> {
     let mut model = Transformer::new(base)?;
-    if let Some(path) = &beside.adapter {
+    for (number, AdapterPart { path, factor }) in beside.adapters.iter().enumerate() {
+        if number > 0 {
+            model.freeze_terms();
+        }
+        let factor = factor * beside.scale;
         if Lora::is_lora(path) {
-            let targets = lora_of(base, path)?.thin_targets(base, beside.scale)?;
+            let targets = lora_of(base, path)?.thin_targets(base, factor)?;
             model.attach_lora(&targets, 1.0).map_err(|e| e.in_file(path))?;
-            return Ok(model);
+            continue;
         }
         let adapter = adapter_of(base, path, beside.allow_other_base)?;
-        let scale = adapter.scale * beside.scale;
+        let scale = adapter.scale * factor;
         if !scale.is_finite() {
             return Err(Error::request(
                 format!("a scale of {scale} cannot be used"),
-                "give a finite --scale",
+                "give a finite --scale and factor",
             ));
         }
         model.attach(&adapter.targets, scale).map_err(|e| e.in_file(path))?;

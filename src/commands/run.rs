@@ -18,9 +18,9 @@ use crate::{Error, Result};
 pub struct RunArgs {
     /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
     pub base: PathBuf,
-    /// The adapter to apply.
+    /// The adapters to apply.
     #[command(flatten)]
-    pub adapter: AdapterArgs,
+    pub adapters: AdapterArgs,
     /// The text to continue.
     #[arg(short, long, value_name = "TEXT")]
     pub prompt: String,
@@ -71,7 +71,7 @@ pub fn run(args: &RunArgs, json: bool) -> Result<()> {
 
 fn answer(args: &RunArgs, base: &Base, json: bool) -> Result<()> {
     let tokenizer = base.tokenizer()?;
-    let mut model = super::adapted_model(base, &args.adapter)?;
+    let mut model = super::adapted_model(base, &args.adapters)?;
     let prompt = prompt_tokens(args, base, &tokenizer)?;
     let context = base.config().context;
     if prompt.len() >= context {

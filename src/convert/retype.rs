@@ -45,7 +45,8 @@ impl ConvertReport {
 }
 
 /// Writes `gguf` to `out` in the types of `file_type`, by the weights of `imatrix` if there is one.
-/// `progress` is told how many bytes of how many were converted. `out` must be none of `inputs`.
+/// `chat_template` takes the place of its own. `progress` is told how many bytes of how many were converted.
+/// `out` must be none of `inputs`.
 ///
 /// # Errors
 /// Before anything is written: an architecture whose exceptions are not known; a tensor that cannot be
@@ -57,6 +58,7 @@ pub fn retype(
     imatrix: Option<&Imatrix>,
     out: impl AsRef<Path>,
     inputs: &[&Path],
+    chat_template: Option<&str>,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<ConvertReport> {
     let out = out.as_ref();
@@ -79,7 +81,8 @@ pub fn retype(
         },
     };
     let metadata = metadata(gguf.whole_metadata(), file_type);
-    rewrite::gguf::write(gguf, Some(&metadata), &new, &Destination::file(out, inputs), hooks)?;
+    let to = Destination { chat_template, ..Destination::file(out, inputs) };
+    rewrite::gguf::write(gguf, Some(&metadata), &new, &to, hooks)?;
     Ok(report)
 }
 

@@ -45,7 +45,7 @@ pub fn base_info(base: &Base, targets: &[AdapterTarget]) -> BaseInfo {
     }
     let digests = others.into_par_iter().filter_map(|(name, tensor)| {
         let digest = match tensor {
-            Some(tensor) if tensor.nbits.is_none() && tensor.slice.is_none() => {
+            Some(tensor) if tensor.is_plain() && tensor.slice.is_none() => {
                 curmerge_formats::sha256_hex(base.bytes(tensor))
             }
             // A part that cannot be read distinguishes the base as well as another digest does.

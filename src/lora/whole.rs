@@ -61,7 +61,7 @@ impl Whole {
             return refuse(&problem, "use the base that it was trained on, resized");
         }
         let plain = |dtype| matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
-        match plain(weight.dtype()) && weight.nbits().is_none() && plain(tensor.dtype) {
+        match plain(weight.dtype()) && weight.is_plain() && plain(tensor.dtype) {
             true if equal(&weight, tensor.dtype, bytes) => Ok(()),
             // PEFT saves it to be safe; it was not trained.
             false if self.is_base_layer => Ok(()),

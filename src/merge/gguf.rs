@@ -14,6 +14,7 @@ use crate::convert::retype::{self, Retyped};
 use crate::rewrite::{self, ComputedTensor, ComputedTensors, Hooks};
 
 /// A tensor that is not copied.
+#[expect(clippy::large_enum_variant, reason = "a model has few of them")]
 enum Changed<'a> {
     /// Adapters change its values.
     Adapted(Adapted<'a>),

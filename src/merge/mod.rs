@@ -2,10 +2,12 @@
 //!
 //! [`crate::rewrite`] copies tensors that no adapter changes byte for byte. The others are decoded, changed
 //! and rounded a few blocks of rows at a time ([`requantize`] says how). So a merge needs some megabytes,
-//! whatever the size of the model. The output has the base's container, metadata, names and order.
+//! whatever the size of the model. The output has the base's container, metadata, names and order, except
+//! that a folder of codes becomes one of their numbers ([`decoded`]).
 
 mod adapted;
 mod base_check;
+mod decoded;
 mod deltas;
 mod folder;
 mod gain;
@@ -93,6 +95,7 @@ impl Merge<'_> {
             inputs: self.base.inputs().into_iter().chain(protect).collect(),
             max_shard_bytes: self.options.max_shard_size,
             force: self.options.force,
+            chat_template: self.base.given_chat().template.as_deref(),
         }
     }
 }
@@ -140,6 +143,9 @@ pub fn merge(
     }
     let report = match base.files() {
         Files::Gguf(model) => gguf::write(&merge, model, confirm, progress),
+        Files::HuggingFace(files) if base.quantized_by().is_some() => {
+            decoded::write(&merge, files, confirm, progress)
+        }
         Files::HuggingFace(files) => folder::write(&merge, files, confirm, progress),
         Files::Onnx(model) => onnx::write(&merge, model, confirm, progress),
     }?;

@@ -74,12 +74,21 @@ impl<'b, T: Real> Transformer<'b, T> {
         Ok(())
     }
 
+    /// Keeps the attached terms as they are, so that those of another adapter can be attached beside them. Each
+    /// adds to the product with the base's matrix, as in a merge. Such a model runs, and is not trained.
+    pub fn freeze_terms(&mut self) {
+        self.terms.clear();
+        self.blocks.iter_mut().flat_map(Block::adaptable_mut).for_each(Linear::freeze_term);
+    }
+
     /// The model without its terms. Both share the frozen weights and what is packed of them.
     #[must_use]
     pub fn without_terms(&self) -> Self {
         let mut base = self.clone();
         base.terms.clear();
-        base.blocks.iter_mut().flat_map(Block::adaptable_mut).for_each(|linear| linear.term = None);
+        for linear in base.blocks.iter_mut().flat_map(Block::adaptable_mut) {
+            (linear.term, linear.frozen_terms) = (None, Vec::new());
+        }
         base
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2, s};
+use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2, Zip, s};
 use rayon::prelude::*;
 
 use super::packing;
@@ -33,6 +33,8 @@ pub struct Linear<'a, T: Real> {
     bias: Option<Vec<T>>,
     /// The trained term.
     pub term: Option<Box<dyn Term<T>>>,
+    /// Terms beside it that are only used, as those of several adapters are.
+    pub frozen_terms: Vec<Box<dyn Term<T>>>,
 }
 
 /// A packed matrix, filled by the first pass that needs it; clones share it.
@@ -53,7 +55,14 @@ impl<T: Real> std::fmt::Debug for PackedCache<T> {
 impl<'a, T: Real> Linear<'a, T> {
     /// The frozen matrix `[m, n]` and its bias `[m]`.
     pub fn new(weight: Weight<'a>, bias: Option<Vec<T>>) -> Self {
-        Self { weight, precision: Precision::F32, packed: [None, None], bias, term: None }
+        Self {
+            weight,
+            precision: Precision::F32,
+            packed: [None, None],
+            bias,
+            term: None,
+            frozen_terms: Vec::new(),
+        }
     }
 
     /// The frozen matrix.
@@ -96,14 +105,35 @@ impl<'a, T: Real> Linear<'a, T> {
     pub fn forward(&self, x: &T::PackedLhs<'_>) -> (Array2<T>, Option<Array2<T>>) {
         let mut y = T::pooled((T::lhs_rows(x), self.weight.rows()));
         self.multiply(&mut y, false, x);
+        let product = (!self.frozen_terms.is_empty()).then(|| y.clone());
         let saved = self.term.as_ref().map(|term| term.forward(x, self.precision, &mut y));
+        product.into_iter().for_each(|product| self.add_frozen_terms(x, &product, &mut y));
         self.add_bias(&mut y);
         (y, saved)
     }
 
-    /// `y += x W^T` plus the bias, for y `[tokens, m]`; for layers without a term.
+    /// Adds to y what each frozen term adds to the product x W^T, both `[tokens, m]`.
+    fn add_frozen_terms(&self, x: &T::PackedLhs<'_>, product: &Array2<T>, y: &mut Array2<T>) {
+        for term in &self.frozen_terms {
+            let mut own = product.clone();
+            term.forward(x, self.precision, &mut own);
+            Zip::from(&mut *y).and(&own).and(product).par_for_each(|y, &own, &product| *y += own - product);
+        }
+    }
+
+    /// Whether nothing is added to the product with the frozen matrix but the bias.
+    pub fn is_plain(&self) -> bool {
+        self.term.is_none() && self.frozen_terms.is_empty()
+    }
+
+    /// From now on the trained term is only used, and another one may be trained.
+    pub fn freeze_term(&mut self) {
+        self.frozen_terms.extend(self.term.take());
+    }
+
+    /// `y += x W^T` plus the bias, for y `[tokens, m]`; for plain layers.
     pub fn forward_onto(&self, y: &mut Array2<T>, x: &T::PackedLhs<'_>) {
-        assert!(self.term.is_none(), "a term needs x W^T alone");
+        assert!(self.is_plain(), "a term needs x W^T alone");
         self.multiply(y, true, x);
         self.add_bias(y);
     }
@@ -150,7 +180,8 @@ impl<'a, T: Real> Linear<'a, T> {
 
     /// From g = dL/dy `[tokens, m]`, what the forward pass returned, and x `[tokens, n]` if the layer
     /// [reads it](Self::reads_input): gives the gradients of the term to
-    /// `sink`, and adds dL/dx `[tokens, n]` to `dx` if given; `None` in it counts as zeros.
+    /// `sink`, and adds dL/dx `[tokens, n]` to `dx` if given; `None` in it counts as zeros. For layers without
+    /// frozen terms.
     pub fn backward(
         &self,
         g: CowArray<T, Ix2>,
@@ -159,6 +190,7 @@ impl<'a, T: Real> Linear<'a, T> {
         sink: &mut dyn TermSink<T>,
         dx: Option<&mut Option<Array2<T>>>,
     ) {
+        assert!(self.frozen_terms.is_empty(), "models of several adapters are not trained");
         match (&self.term, saved) {
             (Some(term), Some(saved)) => {
                 let times_weight =

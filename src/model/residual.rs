@@ -31,7 +31,7 @@ impl<T: Real> Residual<T> {
         linear: &Linear<'_, T>,
         rows: &T::PackedLhs<'_>,
     ) -> (Option<Array2<T>>, Option<Array2<T>>) {
-        if self.norm.is_none() && self.scale == T::one() && linear.term.is_none() {
+        if self.norm.is_none() && self.scale == T::one() && linear.is_plain() {
             linear.forward_onto(x, rows);
             return (None, None);
         }

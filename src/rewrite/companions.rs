@@ -78,7 +78,10 @@ impl Companion {
 /// Copies the files of a Hugging Face folder that belong to every model of these settings: not weights, and
 /// none that `skipped` names, which are given with their full path. The size in the index changes by `growth`
 /// bytes. Returns what was left out besides, sorted by path.
-pub(super) fn copy_folder(
+///
+/// # Errors
+/// A file that cannot be read or written; folders nested too deep.
+pub fn copy_folder(
     base: &Path,
     folder: &OutputFolder,
     growth: i128,

@@ -13,11 +13,13 @@ pub struct Destination<'a> {
     pub max_shard_bytes: Option<u64>,
     /// Whether to replace an existing folder.
     pub force: bool,
+    /// The chat template that the model gets in place of its own.
+    pub chat_template: Option<&'a str>,
 }
 
 impl<'a> Destination<'a> {
     /// One file, which must be none of `inputs`.
     pub fn file(path: &'a Path, inputs: &[&'a Path]) -> Self {
-        Self { path, inputs: inputs.to_vec(), max_shard_bytes: None, force: false }
+        Self { path, inputs: inputs.to_vec(), max_shard_bytes: None, force: false, chat_template: None }
     }
 }

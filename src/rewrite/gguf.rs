@@ -11,6 +11,7 @@ use curmerge_formats::shards::groups;
 use super::destination::Destination;
 use super::tensors::{ComputedTensor, ComputedTensors};
 use super::writer::{Hooks, Writer};
+use crate::chat::templates;
 use crate::{Error, Result};
 
 /// Writes a model with new tensors and with this metadata, or its own if that is `None`: as one file, or as a
@@ -27,6 +28,12 @@ pub fn write<T: ComputedTensor>(
     to: &Destination<'_>,
     hooks: Hooks<'_, T>,
 ) -> Result<PathBuf> {
+    let with_template = to.chat_template.map(|source| {
+        let mut metadata = metadata.map_or_else(|| model.whole_metadata(), <[_]>::to_vec);
+        templates::set_in_metadata(&mut metadata, source);
+        metadata
+    });
+    let metadata = with_template.as_deref().or(metadata);
     let mut writer = Writer::new(new, hooks);
     let Some(limit) = to.max_shard_bytes else {
         let pieces = whole(model, metadata, new)?;

@@ -19,8 +19,9 @@ mod shard_index;
 mod tensors;
 mod writer;
 
-pub use companions::{Companion, copy_companions};
+pub use companions::{Companion, copy_companions, copy_folder};
 pub use destination::Destination;
 pub use rows::in_blocks;
+pub use shard_index::text as shard_index_text;
 pub use tensors::{ComputedTensor, ComputedTensors};
 pub use writer::{Hooks, Writer};

@@ -16,6 +16,7 @@ use super::tensors::{ComputedTensor, ComputedTensors};
 use super::writer::{Hooks, Writer};
 use crate::Result;
 use crate::base::folder::SAFETENSORS_INDEX;
+use crate::chat::templates;
 
 /// Writes the folder `base`, whose tensors are in `files`, with new tensors and everything else that it
 /// holds. Returns the companions that a user should know of.
@@ -51,6 +52,7 @@ pub fn write<T: ComputedTensor>(
     let companions = companions::copy_folder(base, &folder, growth(files, new), |path| {
         files.iter().any(|file| file.path() == path) || to.max_shard_bytes.is_some() && path == own_index
     })?;
+    to.chat_template.map_or(Ok(()), |source| templates::set_in_folder(&folder, source))?;
     folder.commit()?;
     Ok(companions)
 }

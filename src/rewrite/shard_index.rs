@@ -10,7 +10,10 @@ use crate::{Error, Result};
 
 /// The text of an index: the file of each tensor and the bytes of all, with the other members of `metadata`
 /// that the index of `base` has.
-pub(super) fn text(base: &Path, files: &BTreeMap<&str, String>, total_bytes: u64) -> Result<String> {
+///
+/// # Errors
+/// An index of `base` that is not JSON.
+pub fn text(base: &Path, files: &BTreeMap<&str, String>, total_bytes: u64) -> Result<String> {
     let index = Folder::new(base).object(SAFETENSORS_INDEX)?;
     let mut metadata = match index.as_ref().and_then(|index| index.get("metadata")) {
         Some(Json::Object(metadata)) => metadata.clone(),

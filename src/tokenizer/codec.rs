@@ -171,6 +171,32 @@ impl Tokenizer {
         self.special.end_of_generation.contains(&id)
     }
 
+    /// Where the special token begins whose text is around this byte of `text`; `at` itself if none is.
+    ///
+    /// # Errors
+    /// If the vocabulary cannot spell the text.
+    pub fn start_of_special(&self, text: &str, at: usize) -> Result<usize, TokenizerError> {
+        let mut end = 0;
+        for id in self.encode(text, false)?.into_iter().filter(|&id| self.is_special(id)) {
+            let token = String::from_utf8_lossy(&self.token_bytes(id)).into_owned();
+            let Some(start) = text[end..].find(&token) else { continue };
+            let start = end + start;
+            end = start + token.len();
+            if end > at {
+                return Ok(start.min(at));
+            }
+        }
+        Ok(at)
+    }
+
+    /// Whether a text is searched for this token before all others.
+    fn is_special(&self, id: u32) -> bool {
+        match &self.source {
+            Source::Gguf(tokenizer) => tokenizer.is_special(id),
+            Source::HuggingFace(tokenizer) => tokenizer.is_added(id),
+        }
+    }
+
     /// Whether the model's settings add BOS before a text.
     pub fn adds_bos(&self) -> bool {
         self.special.added_bos().is_some()

@@ -106,6 +106,11 @@ impl GgufTokenizer {
         Ok(out)
     }
 
+    /// Whether this is a control token or a user-defined one.
+    pub(super) fn is_special(&self, id: u32) -> bool {
+        self.vocabulary.token_type(id).is_special()
+    }
+
     /// The bytes of a token: for a special token its text, for an id out of range nothing.
     pub(super) fn token_bytes(&self, id: u32) -> Vec<u8> {
         let Some(text) = self.vocabulary.text(id) else { return Vec::new() };

@@ -17,6 +17,7 @@ mod support;
 
 mod architectures;
 mod chat_templates;
+mod loss_masks;
 mod ollama;
 mod onnx_conversions;
 mod onnx_exports;

@@ -168,6 +168,7 @@ impl Draft {
             transposed: self.transposed,
             unit_offset: self.unit_offset,
             nbits,
+            quantized: None,
             slice: None,
         };
         let Some((start, rows)) = self.part else { return Ok(tensor) };

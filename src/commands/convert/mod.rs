@@ -11,9 +11,9 @@ use curmerge_formats::gguf::GgufModel;
 use curmerge_formats::imatrix::Imatrix;
 use serde_json::json;
 
-use super::arguments::parse_size;
+use super::arguments::{OutputTemplateArgs, parse_size};
 use super::companions;
-use crate::base;
+use crate::base::{self, Base};
 use crate::commands::report::{progress, terminal};
 use crate::convert::to_hugging_face::natural_type;
 use crate::convert::{ConvertReport, FileType, FolderOptions, retype, to_gguf, to_hugging_face};
@@ -41,6 +41,9 @@ pub struct ConvertArgs {
     /// [default: 5G].
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_shard_size: Option<u64>,
+    /// The chat template of the output.
+    #[command(flatten)]
+    pub template: OutputTemplateArgs,
     /// Replace an existing folder.
     #[arg(long)]
     pub force: bool,
@@ -61,6 +64,7 @@ pub fn run(args: &ConvertArgs, json: bool) -> Result<()> {
     }
     let (type_name, report) = match (container, ending) {
         (Container::Gguf | Container::HfFolder | Container::Onnx, _) if to_onnx => {
+            args.template.must_be_unused(&args.output)?;
             onnx::convert(&input, args, ending)?
         }
         (Container::Gguf, Some("gguf")) => to_other_types(&input, args)?,
@@ -120,16 +124,23 @@ fn to_other_types(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertRe
     let imatrix = imatrix(args)?;
     let mut inputs: Vec<&Path> = gguf.files().iter().map(|file| file.path()).collect();
     inputs.extend(args.imatrix.as_deref());
+    let mut base = Base::open_any(input)?;
+    args.template.apply(&mut base)?;
+    let template = base.given_chat().template.as_deref();
     let bar = progress::bytes("converting");
-    let report = retype(&gguf, file_type, imatrix.as_ref(), &args.output, &inputs, progress::follow(&bar))?;
+    let follow = progress::follow(&bar);
+    let report = retype(&gguf, file_type, imatrix.as_ref(), &args.output, &inputs, template, follow)?;
     bar.finish_and_clear();
     Ok((file_type.to_string(), report))
 }
 
 fn folder_to_gguf(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertReport)> {
     check_file_options(args)?;
-    let base = super::open(input)?;
-    super::warn_of_templates(&base)?;
+    let mut base = super::open(input)?;
+    args.template.apply(&mut base)?;
+    if base.given_chat().template.is_none() {
+        super::warn_of_templates(&base)?;
+    }
     let imatrix = imatrix(args)?;
     let options = to_gguf::Options { file_type: args.file_type, imatrix: imatrix.as_ref() };
     let protect: Vec<PathBuf> = args.imatrix.iter().cloned().collect();
@@ -155,7 +166,8 @@ fn to_folder(input: &Path, args: &ConvertArgs) -> Result<(String, ConvertReport)
             return Err(Error::input(&args.output, "output", problem, help));
         }
     };
-    let base = super::open(input)?;
+    let mut base = super::open(input)?;
+    args.template.apply(&mut base)?;
     let dtype = dtype.unwrap_or_else(|| natural_type(&base));
     let options =
         FolderOptions { dtype: Some(dtype), max_shard_size: args.max_shard_size, force: args.force };

@@ -30,7 +30,12 @@ pub fn of(path: &Path, metadata: &[Entry]) -> Option<Support> {
                 Some(what) => format!(", except into ONNX, which has no form for {what}"),
                 None => String::new(),
             };
-            support("full", format!("{name}: {ALL}{except}"))
+            let quantized = base.quantized_by().map_or_else(String::new, |method| {
+                format!(
+                    "; the weights are quantized by {method}, so a merge is a GGUF file or a folder in half precision"
+                )
+            });
+            support("full", format!("{name}: {ALL}{except}{quantized}"))
         }
         Err(Error::UnknownArchitecture { problem, help, .. }) => {
             let add = "; CONTRIBUTING.md in curmerge's source says how to add an architecture";

@@ -38,6 +38,7 @@ use super::{ConvertReport, FileType};
 use crate::arch::{Converter, RopeType};
 use crate::base::folder::{self, Folder, Object};
 use crate::base::{Base, Config, Files};
+use crate::chat::templates;
 use crate::rewrite::{ComputedTensors, Hooks, Writer};
 use crate::{Error, Result};
 use keys::Keys;
@@ -113,6 +114,9 @@ pub fn to_gguf(
     keys.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
     vocabulary::set(&mut keys, folder, converter, config.vocab, &mut report.notes)?;
     let mut metadata = keys.into_inner();
+    if let Some(source) = &base.given_chat().template {
+        templates::set_in_metadata(&mut metadata, source);
+    }
 
     if !tensors::converter_writes(file_type) {
         tensors::sort(&mut tensors);

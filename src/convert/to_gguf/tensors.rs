@@ -24,7 +24,9 @@ use crate::{Error, Result};
 /// Endings of buffers in old folders that no program reads.
 const LEFT_OUT: [&str; 5] =
     [".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq", ".attn.masked_bias", ".attn.bias"];
+
 /// Where a tensor's values come from.
+#[expect(clippy::large_enum_variant, reason = "a model has few of them")]
 enum Values<'a> {
     /// Computed: one row.
     Made(Vec<f32>),
@@ -327,7 +329,7 @@ impl Tensor<'_> {
     fn rows(&self, part: usize, weight: &Weight<'_>, rows: Range<usize>) -> Result<Vec<u8>> {
         let (start, count) = (rows.start, rows.len());
         let columns = self.columns();
-        if weight.dtype() == self.dtype && !weight.is_transposed() && weight.nbits().is_none() {
+        if weight.dtype() == self.dtype && !weight.is_transposed() && weight.is_plain() {
             let row = |row| {
                 &weight.stored_bytes()[weight.stored_row(row) * weight.row_bytes()..][..weight.row_bytes()]
             };
@@ -385,7 +387,8 @@ impl<'a> Stored<'a> {
 
     /// The file that holds the bytes to write in this type, if one does.
     fn as_written(&self, dtype: DType) -> Option<&'a MappedFile> {
-        let same = self.tensor.dtype == dtype && self.tensor.rotary_halves.is_none();
+        let same =
+            self.tensor.dtype == dtype && self.tensor.is_plain() && self.tensor.rotary_halves.is_none();
         self.file.filter(|_| same && !self.tensor.transposed)
     }
 }

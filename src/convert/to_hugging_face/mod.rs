@@ -22,6 +22,7 @@ use super::config_json::{self, Tokens, pretty};
 use super::{ConvertReport, onnx_companions};
 use crate::base::folder;
 use crate::base::{Base, Files};
+use crate::chat::templates;
 use crate::{Error, Result};
 
 pub(super) use weights::Rounding;
@@ -84,6 +85,8 @@ pub fn to_hugging_face(
     let folder = OutputFolder::create(out, &base.inputs(), options.force)?;
     weights.write(&folder, &mut report, &mut progress)?;
     write_companions(&folder, companions)?;
+    let given = base.given_chat().template.as_deref();
+    given.map_or(Ok(()), |source| templates::set_in_folder(&folder, source))?;
     folder.commit()?;
     Ok(report)
 }

@@ -237,7 +237,7 @@ impl Rounded<'_> {
     /// Rows of a matrix, as Hugging Face counts them.
     fn rows(&self, weight: &Weight<'_>, order: RowOrder, rows: Range<usize>) -> Result<(Vec<u8>, Rounding)> {
         let canonical = rows.clone().map(|row| order.canonical_row(row));
-        if weight.dtype() == self.plan.dtype && !weight.is_transposed() && weight.nbits().is_none() {
+        if weight.dtype() == self.plan.dtype && !weight.is_transposed() && weight.is_plain() {
             let bytes = weight.row_bytes();
             let row = |row: usize| &weight.stored_bytes()[weight.stored_row(row) * bytes..][..bytes];
             let unchanged = Rounding::of(rows.len() * weight.cols());

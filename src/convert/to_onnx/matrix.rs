@@ -32,6 +32,7 @@ pub(super) struct Matrix<'a> {
 
 /// Where the values of a matrix come from.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a model has few of them")]
 pub(super) enum Source<'a> {
     /// A matrix of the base, with Hugging Face's order of its rows.
     Stored(Weight<'a>, RowOrder),
@@ -86,8 +87,8 @@ impl Matrix<'_> {
     /// The bytes that it takes in the base.
     pub(super) fn stored_bytes(&self) -> u64 {
         match &self.source {
-            Source::Stored(weight, _) => weight.stored_bytes().len() as u64,
-            Source::Parts(parts) => parts.iter().map(|part| part.stored_bytes().len() as u64).sum(),
+            Source::Stored(weight, _) => weight.stored_len(),
+            Source::Parts(parts) => parts.iter().map(Weight::stored_len).sum(),
             Source::Angles(_) => 0,
         }
     }
@@ -111,6 +112,8 @@ impl Matrix<'_> {
     fn tiles(&self) -> Vec<[Range<usize>; 2]> {
         let [rows, cols] = self.source.shape();
         let (high, wide) = match self.form {
+            // Codes are decoded by whole rows.
+            Form::Columns(_) if !self.source.is_plain() => ((TURNED_VALUES / cols.max(1)).max(1), cols),
             Form::Columns(_) => {
                 let block = self.source.dtype().block_elements().max(32);
                 let high = (TURNED_VALUES / block).min(rows);
@@ -235,6 +238,15 @@ impl<'a> Source<'a> {
             Source::Stored(weight, _) => [weight.rows(), weight.cols()],
             Source::Parts(parts) => [parts.iter().map(Weight::rows).sum(), parts[0].cols()],
             Source::Angles(angles) => [angles.positions, angles.frequencies.len()],
+        }
+    }
+
+    /// Whether stored bytes alone are the numbers.
+    fn is_plain(&self) -> bool {
+        match self {
+            Source::Stored(weight, _) => weight.is_plain(),
+            Source::Parts(parts) => parts.iter().all(Weight::is_plain),
+            Source::Angles(_) => true,
         }
     }
 

@@ -32,6 +32,7 @@ use super::to_hugging_face::{companions, write_companions};
 use super::{ConvertReport, onnx_companions};
 use crate::Result;
 use crate::base::folder::{CONFIG, Folder, GENAI_CONFIG, GENERATION_CONFIG};
+use crate::base::quantized::SETTINGS_BESIDE;
 use crate::base::{Base, Files};
 use crate::rewrite::copy_companions;
 use plan::Plan;
@@ -107,7 +108,13 @@ pub fn to_onnx_folder(
     let mut files = match base.files() {
         Files::Gguf(model) => companions(base, model, dtype, &mut notes)?,
         Files::HuggingFace(_) => {
-            let config = Folder::new(base.path()).bytes(CONFIG)?.unwrap_or_default();
+            let mut config = Folder::new(base.path()).bytes(CONFIG)?.unwrap_or_default();
+            if base.quantized_by().is_some()
+                && let Ok(serde_json::Value::Object(mut json)) = serde_json::from_slice(&config)
+            {
+                json.remove("quantization_config");
+                config = serde_json::to_vec_pretty(&json).unwrap_or(config);
+            }
             vec![(CONFIG.into(), config)]
         }
         Files::Onnx(model) => onnx_companions::companions(base, model, dtype, own_head, &mut notes)?,
@@ -138,6 +145,7 @@ pub fn to_onnx_folder(
         let made: Vec<_> = files.iter().map(|(name, _)| name.clone()).collect();
         copied = copy_companions(base.path(), &folder, |name| {
             made.iter().any(|own| own == name)
+                || SETTINGS_BESIDE.iter().any(|file| base.quantized_by().is_some() && name == Path::new(file))
                 || vision && IMAGE_FILES.iter().any(|file| name == Path::new(file))
         })?;
     }

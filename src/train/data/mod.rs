@@ -3,8 +3,8 @@
 //! Rows as mlx-lm and TRL take them: `{"text"}`, `{"prompt", "completion"}` (with `"choices"` for
 //! [`read_choices`]) or `{"messages": [{"role", "content"}]}`, with what else the chat template takes
 //! (`"tools"`, `"documents"`, `"chat_template_kwargs"`), and rows of other known data sets; as JSON lines, a
-//! JSON array or a table; or plain text. The loss counts all tokens of a text, the completions, and the
-//! assistant's turns.
+//! JSON array or a table; or plain text. Each may be compressed ([`compressed`]). The loss counts all tokens of
+//! a text, the completions, and the assistant's turns.
 //!
 //! A prompt and its completion are tokenized separately and joined, so a prompt has the same tokens in
 //! training, in evaluation and in use.
@@ -17,11 +17,11 @@ use std::borrow::Cow;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use curmerge_formats::input;
 use rayon::prelude::*;
 
 use crate::Error;
 use crate::chat::{self, ChatError, ChatTemplate, Conversation, MaskedTokens};
+use crate::compressed;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 pub use questions::{Question, read_questions};
 use records::{Record, Row};
@@ -85,7 +85,7 @@ pub struct Dataset {
     pub cut: usize,
     /// Number of examples that were left out because they have no target.
     pub dropped: usize,
-    /// SHA-256 of the file's bytes, hex.
+    /// SHA-256 of the file's bytes, once decompressed, hex.
     pub sha256: String,
     /// The limit that the examples were made with, in tokens.
     pub max_seq_len: usize,
@@ -189,7 +189,7 @@ impl Dataset {
         let path = path.as_ref();
         check(path, options)?;
         let failed = |source| Error::io(path, "read the examples", source);
-        let mut file = BufReader::new(input::open(path).map_err(failed)?);
+        let mut file = BufReader::new(compressed::open(path).map_err(failed)?);
         let (mut bytes, mut begun) = (Vec::new(), false);
         for number in 1.. {
             bytes.clear();
@@ -370,7 +370,7 @@ fn choice_example(record: &Record, tokenizer: &Tokenizer) -> Result<ChoiceExampl
 
 /// The bytes of a data file.
 fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
-    input::read(path, u64::MAX).map_err(|source| Error::io(path, "read the examples", source))
+    compressed::read(path).map_err(|source| Error::io(path, "read the examples", source))
 }
 
 /// What each row holds, with its line.

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::Error;
+use crate::compressed::uncompressed_name;
 
 /// The content of a data file.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ fn has_columns<'n>(mut names: impl Iterator<Item = &'n str>) -> bool {
 
 /// The rows of a data file.
 ///
-/// A file that ends in `.json` or `.jsonl` is JSON, one that ends in `.csv` or `.tsv` a table. Of another, the
+/// Without the ending of a compression, a file that ends in `.json` or `.jsonl` is JSON, one that ends in `.csv` or `.tsv` a table. Of another, the
 /// beginning decides: a JSON array, an object that could be an example, or a line of column names. What
 /// remains is plain text.
 pub(super) fn read<'t>(path: &Path, bytes: &'t [u8]) -> Result<Source<'t>, Error> {
@@ -80,7 +81,7 @@ pub(super) fn read<'t>(path: &Path, bytes: &'t [u8]) -> Result<Source<'t>, Error
 }
 
 fn ending(path: &Path) -> String {
-    path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase()
+    uncompressed_name(path).extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase()
 }
 
 /// The error of a line that is not UTF-8.

@@ -348,6 +348,31 @@ fn loss_falls_on_no_default_system_message() {
 }
 
 #[test]
+fn what_is_learnt_begins_and_ends_with_whole_tokens_of_the_assistant() {
+    let tokenizer = byte_level(true);
+    let row = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}"#;
+    let shown = |template: &str| {
+        let data = read_chat(row, &tokenizer, template).unwrap();
+        data.examples.iter().map(|example| shown(example, &tokenizer)).collect::<Vec<_>>()
+    };
+    // The prompt asks for reasoning, which the data do not have: both texts go on with <|im_.
+    let template = "{% for m in messages %}{{ m.role[0] }}:{% if m.role == 'assistant' %}<|im_end|>{% endif %}\
+        {{ m.content }}<|endoftext|>{% endfor %}{% if add_generation_prompt %}a:<|im_start|>{% endif %}";
+    let turn = |question, answer| format!("u:{question}<|endoftext|>a:[<|im_end|>{answer}<|endoftext|>]");
+    assert_eq!(shown(template), [format!("<|im_start|>{}{}", turn("a", "b"), turn("c", "d"))]);
+    // The end of a turn is written before the next one.
+    let template = "{% for m in messages %}{% if m.role == 'user' %}{% if not loop.first %}<|im_end|>{% endif %}U:{{ m.content }}\nA:\
+        {% else %}{{ m.content }}{% endif %}{% endfor %}";
+    assert_eq!(shown(template), ["<|im_start|>U:a\nA:[b<|im_end|>]U:c\nA:[d<|im_end|>]"]);
+    let template = template.replace("<|im_end|>", "{{ '\n' }}<|endoftext|>");
+    assert_eq!(shown(&template), ["<|im_start|>U:a\nA:[b\n<|endoftext|>]U:c\nA:[d\n<|endoftext|>]"]);
+    // What the template marks has the generation prompt and a line break around what the model writes.
+    let template = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}A:{{ m.content }}<|im_end|>\n{% endgeneration %}\
+        {% else %}U:{{ m.content }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}A:{% endif %}";
+    assert_eq!(shown(template), ["<|im_start|>U:a\nA:[b<|im_end|>]\nU:c\nA:[d<|im_end|>]\n"]);
+}
+
+#[test]
 fn a_turn_of_weight_0_is_context() {
     let tokenizer = byte_level(false);
     let turn = |role: &str, content: &str, more: &str| {

@@ -182,7 +182,7 @@ impl<'a> SignalSelection<'a> {
     /// A matrix that the model has not.
     pub fn noise(&self, progress: impl FnMut(usize)) -> Result<Diagonals> {
         let mut sums = Diagonals::zeros(self.shapes());
-        self.pass_over_anchor(&self.probed(self.everything())?, &mut sums, progress);
+        self.pass_over_anchor(&self.probed(self.everything(), 0)?, &mut sums, progress);
         Ok(sums)
     }
 
@@ -194,11 +194,12 @@ impl<'a> SignalSelection<'a> {
     pub fn orders(&self, noise: &Diagonals, mut progress: impl FnMut(usize)) -> Result<Orders> {
         let mut signal = Diagonals::zeros(self.shapes());
         let [_, examples] = self.lengths();
-        self.pass_over_examples(&self.probed(self.everything())?, &mut signal, &mut progress);
+        self.pass_over_examples(&self.probed(self.everything(), 0)?, &mut signal, &mut progress);
         let candidates = self.choose_candidates(noise, &signal);
         let counts = || candidates.iter().map(|sides| [0, 1].map(|side| sides[side].len()));
         let [mut noises, mut signals] = [Moments::zeros(counts()), Moments::zeros(counts())];
-        let probed = self.probed(candidates.iter().cloned())?;
+        let sums = noises.bytes() + signals.bytes();
+        let probed = self.probed(candidates.iter().cloned(), sums)?;
         self.pass_over_examples(&probed, &mut signals, |done| progress(examples + done));
         self.pass_over_anchor(&probed, &mut noises, |done| progress(2 * examples + done));
         let moments = noises.into_matrices().into_par_iter().zip(signals.into_matrices());
@@ -249,13 +250,13 @@ impl<'a> SignalSelection<'a> {
         self.shapes().map(|shape| shape.map(|length| (0..length as u32).collect()))
     }
 
-    /// The model with probes of these columns and rows.
-    fn probed(&self, sides: impl Iterator<Item = [Vec<u32>; 2]>) -> Result<Transformer<'a, f32>> {
+    /// The model with probes of these columns and rows, whose sums take so many bytes of the memory.
+    fn probed(&self, sides: impl Iterator<Item = [Vec<u32>; 2]>, sums: u64) -> Result<Transformer<'a, f32>> {
         let mut model = self.model.clone();
         for (slot, (name, [cols, rows])) in self.names.iter().zip(sides).enumerate() {
             model.attach_probe(name, Probe { slot, cols, rows })?;
         }
-        model.divide_memory(self.options.memory, TOKENS);
+        model.divide_memory(self.options.memory.saturating_sub(sums), TOKENS);
         Ok(model)
     }
 

@@ -73,6 +73,11 @@ impl Moments {
         Self(candidates.map(|counts| counts.map(|count| Array2::zeros((count, count)))).collect())
     }
 
+    /// Bytes of all.
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.iter().flatten().map(|sums| 4 * sums.len() as u64).sum()
+    }
+
     /// Those of each matrix.
     pub(super) fn into_matrices(self) -> Vec<[Array2<f32>; 2]> {
         self.0

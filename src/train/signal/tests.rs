@@ -36,7 +36,7 @@ fn selection<'a>(
 fn exact(selection: &SignalSelection<'_>) -> Vec<[[Array2<f64>; 2]; 2]> {
     let zeros = || Moments::zeros(selection.shapes());
     let [mut noise, mut signal] = [zeros(), zeros()];
-    let model = selection.probed(selection.everything()).unwrap();
+    let model = selection.probed(selection.everything(), 0).unwrap();
     selection.pass_over_anchor(&model, &mut noise, |_| ());
     selection.pass_over_examples(&model, &mut signal, |_| ());
     let both = noise.into_matrices().into_iter().zip(signal.into_matrices());

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::{Value, json};
 
 use super::folder;
@@ -61,6 +63,17 @@ fn the_same_examples_train_the_same_from_every_form() {
     };
     let json_lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
     let whole = json!({ "version": 2, "data": rows });
+    let gzip = |text: &str| {
+        let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        writer.write_all(text.as_bytes()).unwrap();
+        writer.finish().unwrap()
+    };
+    let zstandard = |text: &str| compress_to_vec(text.as_bytes(), CompressionLevel::Fastest);
+    let archives = [
+        ("a.jsonl.gz", gzip(&json_lines), "JSON lines"),
+        ("a.csv.gz", gzip(&table(',')), "a table (CSV)"),
+        ("b", zstandard(&json_lines), "JSON lines"),
+    ];
     let forms = [
         ("a.jsonl", json_lines.clone(), "data     JSON lines, columns prompt, completion: 40 examples"),
         ("a.txt", json_lines, "JSON lines"),
@@ -74,12 +87,17 @@ fn the_same_examples_train_the_same_from_every_form() {
         ("a.tsv", table('\t'), "a table (TSV)"),
         ("a.dat", table(';'), "a table (CSV)"),
     ];
-    let found = forms.map(|(name, text, wanted)| {
-        let data = folder.path().join(name);
-        fs::write(&data, text).unwrap();
-        let (losses, line) = losses(&data);
-        assert!(line.contains(wanted), "{line}");
-        losses
-    });
+    let forms = forms.map(|(name, text, wanted)| (name, text.into_bytes(), wanted));
+    let found: Vec<_> = forms
+        .into_iter()
+        .chain(archives)
+        .map(|(name, bytes, wanted)| {
+            let data = folder.path().join(name);
+            fs::write(&data, bytes).unwrap();
+            let (losses, line) = losses(&data);
+            assert!(line.contains(wanted), "{line}");
+            losses
+        })
+        .collect();
     assert!(found.iter().all(|losses| *losses == found[0]), "{found:?}");
 }

@@ -23,11 +23,13 @@ mod protected;
 mod refused;
 mod repeated;
 mod sampled;
+mod several;
 mod signal;
 #[cfg(unix)]
 mod special_files;
 mod splits;
 mod tasks;
+mod templates;
 mod trained;
 mod variants;
 

@@ -158,7 +158,7 @@ fn every_tensor_equals_llama_quantizes() {
             [(shape.name.to_string(), None), (format!("{}, imatrix", shape.name), Some(&imatrix))]
         {
             for (kind, golden) in goldens[&case].as_object().unwrap() {
-                retype(&gguf, file_type(kind), imatrix, &out, &[&model], |_, _| ()).unwrap();
+                retype(&gguf, file_type(kind), imatrix, &out, &[&model], None, |_, _| ()).unwrap();
                 let found = Gguf::open(&out).unwrap();
                 let mut types = serde_json::Map::new();
                 let mut digest = Sha256::new();
@@ -186,7 +186,7 @@ fn impossible_conversions_fail_and_leave_nothing() {
     write_model(&model, &MODELS[0]);
     let gguf = GgufModel::open(&model).unwrap();
     let refused = |gguf: &GgufModel, kind: &str, imatrix: Option<&Imatrix>, out: &Path| {
-        errors::line(&retype(gguf, file_type(kind), imatrix, out, &[&model], |_, _| ()).unwrap_err())
+        errors::line(&retype(gguf, file_type(kind), imatrix, out, &[&model], None, |_, _| ()).unwrap_err())
     };
     assert!(refused(&gguf, "Q2_K_S", None, &out).contains("--imatrix"));
     write_imatrix(&matrix, &MODELS[5]);
@@ -203,7 +203,7 @@ fn impossible_conversions_fail_and_leave_nothing() {
     bytes[at..at + 4].fill(0xff);
     fs::write(path("layers.gguf"), bytes).unwrap();
     let many = GgufModel::open(&path("layers.gguf")).unwrap();
-    retype(&many, FileType::Q4_K_M, None, &out, &[], |_, _| ()).unwrap();
+    retype(&many, FileType::Q4_K_M, None, &out, &[], None, |_, _| ()).unwrap();
     fs::remove_file(&out).unwrap();
 
     // A NaN is found only while writing. No output is left.

@@ -321,7 +321,7 @@ fn merging_applies_importance_weights_as_converting_does() {
     let curmerge::base::Files::Gguf(model) = base.files() else { unreachable!() };
     for with in [None, Some(&imatrix)] {
         let (file_type, out) = (FileType::Q4_K_S, path("merged.gguf"));
-        retype(model, file_type, with, path("converted.gguf"), &[], |_, _| ()).unwrap();
+        retype(model, file_type, with, path("converted.gguf"), &[], None, |_, _| ()).unwrap();
         let options = MergeOptions { file_type: Some(file_type), imatrix: with, ..Default::default() };
         let sources = |size| adapter(&base, size);
         merge(&base, &[(Source::Cur(&sources(0.0)), 1.0)], &options, &out, |_, _| {}).unwrap();

@@ -199,7 +199,7 @@ fn stored_types_are_kept_and_rows_of_other_parts_are_not_rounded_again() {
         let base = Base::open(family.path(Container::Gguf)).unwrap();
         let curmerge::base::Files::Gguf(model) = base.files() else { unreachable!() };
         let quantized = folder.path().join("q8_0.gguf");
-        retype(model, FileType::Q8_0, None, &quantized, &[], |_, _| ()).unwrap();
+        retype(model, FileType::Q8_0, None, &quantized, &[], None, |_, _| ()).unwrap();
         let (base, out) = (Base::open(&quantized).unwrap(), folder.path().join("merged.gguf"));
         let adapter = family.adapter(&base, "v");
         let report = run(&base, &[(Source::Cur(&adapter), 1.0)], Storage::AsStored, &out);

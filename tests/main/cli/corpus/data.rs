@@ -2,7 +2,7 @@
 
 use super::Corpus;
 use super::damage::damaged;
-use crate::support::fixture::demo;
+use crate::support::fixture::{self, demo};
 
 /// Writes the files, read with a small model.
 pub fn write(corpus: &mut Corpus<'_>) {
@@ -80,6 +80,14 @@ pub fn write(corpus: &mut Corpus<'_>) {
     ];
     for (name, bytes) in files {
         corpus.file(&format!("data/{name}"), bytes, &["eval", model, "--data", "@"]);
+    }
+    let archives = ["one.jsonl.gz", "members.gz", "one.jsonl.zst", "frames.zst"];
+    for (archive, number) in
+        archives.into_iter().flat_map(|archive| (0..6).map(move |number| (archive, number)))
+    {
+        let whole = std::fs::read(fixture::path(format!("compressed/{archive}"))).unwrap();
+        let name = format!("data/damaged-{number}-{archive}");
+        corpus.file(&name, &damaged(&whole, number), &["eval", model, "--data", "@"]);
     }
     let sound = b"{\"prompt\": \"a\", \"completion\": \" b\"}\n{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n";
     for number in 0..20 {
