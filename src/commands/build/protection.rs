@@ -45,7 +45,7 @@ pub struct ProtectionArgs {
     #[arg(long)]
     pub shrink: Option<f32>,
     /// With --protect fisher or replay: strength of the penalty. A higher one keeps more and learns less
-    /// [default: 25 for fisher, 10 for replay].
+    /// [default: 28 for fisher, 10 for replay].
     #[arg(long)]
     pub lambda: Option<f32>,
     /// Upper limit of what the model may forget: KL(base || model), nats a token, on new texts that it writes
@@ -208,7 +208,7 @@ impl ProtectionArgs {
 
     /// The strength of the penalty.
     pub(super) fn lambda(&self) -> f32 {
-        self.lambda.unwrap_or(if self.protect() == Protection::Replay { 10.0 } else { 25.0 })
+        self.lambda.unwrap_or(if self.protect() == Protection::Replay { 10.0 } else { 28.0 })
     }
 }
 
