@@ -3,7 +3,7 @@
 //! [`crate::rewrite`] copies tensors that no adapter changes byte for byte. The others are decoded, changed
 //! and rounded a few blocks of rows at a time ([`requantize`] says how). So a merge needs some megabytes,
 //! whatever the size of the model. The output has the base's container, metadata, names and order, except
-//! that a folder of codes becomes one of their numbers ([`decoded`]).
+//! that a folder of codes becomes one of their numbers (`decoded.rs`).
 
 mod adapted;
 mod base_check;

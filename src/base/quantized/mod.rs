@@ -3,10 +3,10 @@
 //!
 //! | method | tensors of a matrix | file |
 //! |---|---|---|
-//! | GPTQ | `qweight`, `qzeros`, `scales`, `g_idx` | [`gptq`] |
-//! | AWQ | `qweight`, `qzeros`, `scales` | [`awq`] |
-//! | fp8, compressed-tensors | `weight`, `weight_scale_inv` or `weight_scale` | [`scaled`] |
-//! | compressed-tensors | `weight_packed`, `weight_scale`, `weight_zero_point`, `weight_shape` | [`packed`] |
+//! | GPTQ | `qweight`, `qzeros`, `scales`, `g_idx` | `gptq.rs` |
+//! | AWQ | `qweight`, `qzeros`, `scales` | `awq.rs` |
+//! | fp8, compressed-tensors | `weight`, `weight_scale_inv` or `weight_scale` | `scaled.rs` |
+//! | compressed-tensors | `weight_packed`, `weight_scale`, `weight_zero_point`, `weight_shape` | `packed.rs` |
 
 mod awq;
 mod gptq;
@@ -32,7 +32,7 @@ const CHECKED: &str = "opening the folder checked types and lengths";
 /// How the codes of a matrix become numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// Codes along the inputs; see [`gptq`].
+    /// Codes along the inputs; see `gptq.rs`.
     Gptq {
         /// Bits of a code: 2, 3, 4 or 8.
         bits: usize,
@@ -41,19 +41,19 @@ pub enum Scheme {
         /// Inputs of a group, where groups are runs of inputs.
         run: usize,
     },
-    /// Codes of 4 bits along the outputs; see [`awq`].
+    /// Codes of 4 bits along the outputs; see `awq.rs`.
     Awq {
         /// Inputs of a group.
         run: usize,
     },
-    /// Codes along the inputs of each output; see [`packed`].
+    /// Codes along the inputs of each output; see `packed.rs`.
     Packed {
         /// Bits of a code: 4 or 8.
         bits: usize,
         /// Inputs of a group.
         run: usize,
     },
-    /// One number a code; see [`scaled`].
+    /// One number a code; see `scaled.rs`.
     Scaled {
         /// Outputs and inputs that share a scale.
         block: [usize; 2],

@@ -14,7 +14,7 @@ const NAMES: [(&str, &str); 3] = [("gptq", "GPTQ"), ("awq", "AWQ"), ("mxfp4", "M
 /// How to read the weights of a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// [`super::gptq`].
+    /// See `gptq.rs`.
     Gptq {
         /// Bits of a code.
         bits: usize,
@@ -23,19 +23,19 @@ pub enum Method {
         /// Inputs of a group; `None` if a matrix is one group.
         group: Option<u64>,
     },
-    /// [`super::awq`].
+    /// See `awq.rs`.
     Awq {
         /// Inputs of a group; `None` if a matrix is one group.
         group: Option<u64>,
     },
-    /// [`super::scaled`].
+    /// See `scaled.rs`.
     Scaled {
         /// Outputs and inputs that share a scale. Without them the scales' shape says it.
         block: Option<[usize; 2]>,
         /// `fp8` or `compressed-tensors`.
         name: &'static str,
     },
-    /// [`super::packed`].
+    /// See `packed.rs`.
     Packed {
         /// Bits of a code.
         bits: usize,
