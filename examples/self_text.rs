@@ -25,8 +25,11 @@ fn main() -> Result<()> {
     model.for_context(options.length)?;
     let template = template.as_ref();
     let anchor = Anchor::self_written(&mut model, &tokenizer, template, &options, MEMORY, |_, _| ())?;
+    // Whoever reads the texts adds it again.
+    let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
     for text in &anchor.texts {
-        println!("{}\n", tokenizer.decode(&text.tokens));
+        let begins = bos.is_some() && text.tokens.first() == bos.as_ref();
+        println!("{}\n", tokenizer.decode(&text.tokens[usize::from(begins)..]));
     }
     Ok(())
 }
