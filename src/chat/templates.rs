@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use curmerge_formats::gguf::{Gguf, Value};
-use curmerge_formats::output::{OutputFile, OutputFolder};
+use curmerge_formats::output::OutputFolder;
 use serde_json::Value as Json;
 
 use super::template::ChatTemplate;
@@ -63,19 +63,12 @@ pub(crate) fn set_in_metadata(metadata: &mut Vec<(String, Value)>, source: &str)
 /// # Errors
 /// A file that cannot be read or written.
 pub(crate) fn set_in_folder(folder: &OutputFolder, source: &str) -> Result<()> {
-    let write = |name: &str, text: &str| {
-        let mut file = OutputFile::create(&folder.path().join(name), &[])?;
-        file.append(text.as_bytes())?;
-        Ok::<_, crate::Error>(file.commit()?)
-    };
-    write(CHAT_TEMPLATE, source)?;
+    folder.write(CHAT_TEMPLATE, source.as_bytes())?;
     for name in [TOKENIZER_CONFIG, CHAT_TEMPLATE_JSON] {
         let Some(mut json) = Folder::new(folder.path()).object(name)? else { continue };
         if json.contains_key(KEY) {
             json.insert(KEY.into(), source.into());
-            let text = serde_json::to_string_pretty(&json);
-            let failed = |e| crate::Error::request(format!("{name}: {e}"), "report this as a bug");
-            write(name, &(text.map_err(failed)? + "\n"))?;
+            folder.write(name, format!("{:#}\n", Json::from(json)).as_bytes())?;
         }
     }
     Ok(())

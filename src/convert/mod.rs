@@ -5,7 +5,7 @@
 //! [`mod@to_hugging_face`] a folder for transformers from a GGUF file, and [`mod@to_onnx`] an ONNX model from
 //! either.
 
-mod config_json;
+pub(crate) mod config_json;
 pub mod file_type;
 pub(crate) mod onnx_companions;
 pub mod retype;

@@ -6,11 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use curmerge_formats::dtype::DType;
-use curmerge_formats::output::{OutputFile, OutputFolder, Piece, Pieces};
+use curmerge_formats::output::{OutputFolder, Piece, Pieces};
 use curmerge_formats::quant;
 use curmerge_formats::safetensors::{NewSafeTensor, SafeTensor, SafeTensors, SafeTensorsLayout, shard_name};
 use curmerge_formats::shards::groups;
-use serde_json::json;
 
 use super::Merge;
 use super::adapted::Adapted;
@@ -20,6 +19,7 @@ use crate::base::folder::{CONFIG, Folder, SAFETENSORS_INDEX};
 use crate::base::quantized::SETTINGS_BESIDE;
 use crate::base::{Base, BaseTensor, Weight};
 use crate::chat::templates;
+use crate::convert::config_json::{pretty, torch_name};
 use crate::error::CallerOption;
 use crate::rewrite::{self, ComputedTensor, ComputedTensors, Hooks, Writer, in_blocks};
 use crate::{Error, Result};
@@ -101,9 +101,8 @@ pub(super) fn write(
         };
         new.replace([tensor.stored_name.as_str()], changed);
     }
-    let in_container = |tensor: &'_ BaseTensor| match &tensor.quantized {
-        Some(quantized) => quantized.codes_name.clone(),
-        None => tensor.stored_name.clone(),
+    let in_container = |tensor: &'_ BaseTensor| {
+        tensor.quantized.as_ref().map_or(&tensor.stored_name, |quantized| &quantized.codes_name).clone()
     };
     let by_name: HashMap<_, _> =
         base.tensors().values().map(|tensor| (in_container(tensor), tensor)).collect();
@@ -140,9 +139,9 @@ pub(super) fn write(
         let bytes = entries.iter().map(|entry| new_bytes(entry, &new)).fold(0, u64::saturating_add);
         let map = shards.iter().flat_map(|shard| shard.names.iter().map(|name| (*name, shard.name.clone())));
         let index = rewrite::shard_index_text(base.path(), &map.collect(), bytes)?;
-        write_text(&folder, SAFETENSORS_INDEX, &index)?;
+        folder.write(SAFETENSORS_INDEX, index.as_bytes())?;
     }
-    write_text(&folder, CONFIG, &config(base.path(), wanted)?)?;
+    folder.write(CONFIG, config(base.path(), wanted)?.as_bytes())?;
     let companions = rewrite::copy_folder(base.path(), &folder, 0, |path| {
         let made = [CONFIG, SAFETENSORS_INDEX].into_iter().chain(SETTINGS_BESIDE);
         made.into_iter().any(|name| path == base.path().join(name))
@@ -255,20 +254,7 @@ fn shards<'a>(
 fn config(base: &Path, dtype: DType) -> Result<String> {
     let mut config = Folder::new(base).config()?;
     config.remove("quantization_config");
-    let name = match dtype {
-        DType::F32 => "float32",
-        DType::F16 => "float16",
-        _ => "bfloat16",
-    };
     let key = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };
-    config.insert(key.into(), json!(name));
-    let text = serde_json::to_string_pretty(&config);
-    let text = text.map_err(|e| Error::request(format!("config.json: {e}"), "report this as a bug"))?;
-    Ok(text + "\n")
-}
-
-fn write_text(folder: &OutputFolder, name: &str, text: &str) -> Result<()> {
-    let mut file = OutputFile::create(&folder.path().join(name), &[])?;
-    file.append(text.as_bytes())?;
-    Ok(file.commit()?)
+    config.insert(key.into(), torch_name(dtype).into());
+    Ok(pretty(&config.into()))
 }

@@ -96,9 +96,7 @@ pub fn copy_folder(
         if let Some(why) = Companion::of_file(&file) {
             left_out.push(why);
         } else if growth != 0 && file == Path::new(SAFETENSORS_INDEX) {
-            let mut index = OutputFile::create(&folder.path().join(&file), &[])?;
-            index.append(shard_index::grown(base, growth)?.as_bytes())?;
-            index.commit()?;
+            folder.write(&file, shard_index::grown(base, growth)?.as_bytes())?;
         } else {
             copy(&source, &file, folder)?;
         }

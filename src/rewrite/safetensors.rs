@@ -44,9 +44,7 @@ pub fn write<T: ComputedTensor>(
         file.commit()?;
     }
     if let Some(index) = index {
-        let mut file = folder.file(SAFETENSORS_INDEX)?;
-        file.append(index.as_bytes())?;
-        file.commit()?;
+        folder.write(SAFETENSORS_INDEX, index.as_bytes())?;
     }
     let own_index = base.join(SAFETENSORS_INDEX);
     let companions = companions::copy_folder(base, &folder, growth(files, new), |path| {

@@ -89,6 +89,18 @@ impl OutputFolder {
         OutputFile::create(&self.path().join(name), &[])
     }
 
+    /// Writes a whole file at a relative path, with its parents. One that stands there is replaced.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, file: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+        let file = file.as_ref();
+        self.subfolder(file.parent().unwrap_or(Path::new("")))?;
+        let mut output = OutputFile::create(&self.path().join(file), &[])?;
+        output.append(bytes)?;
+        output.commit()
+    }
+
     /// Creates the folder `below`, a relative path, with its parents. Existing ones stay.
     ///
     /// # Errors

@@ -105,12 +105,12 @@ pub(super) fn generation(tokens: &Tokens) -> String {
 }
 
 /// The text of a JSON file: indented, with a final newline.
-pub(super) fn pretty(json: &Json) -> String {
+pub(crate) fn pretty(json: &Json) -> String {
     format!("{json:#}\n")
 }
 
 /// PyTorch's name of a type.
-pub(super) fn torch_name(dtype: DType) -> &'static str {
+pub(crate) fn torch_name(dtype: DType) -> &'static str {
     match dtype {
         DType::F16 => "float16",
         DType::BF16 => "bfloat16",

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{Gguf, GgufModel};
-use curmerge_formats::output::{OutputFile, OutputFolder};
+use curmerge_formats::output::OutputFolder;
 
 use super::config_json::{self, Tokens, pretty};
 use super::{ConvertReport, onnx_companions};
@@ -123,10 +123,7 @@ pub(super) fn companions(
 /// Writes files with these names and contents into a folder.
 pub(super) fn write_companions(folder: &OutputFolder, files: Vec<(PathBuf, Vec<u8>)>) -> Result<()> {
     for (name, bytes) in files {
-        folder.subfolder(name.parent().unwrap_or(Path::new("")))?;
-        let mut file = OutputFile::create(&folder.path().join(name), &[])?;
-        file.append(&bytes)?;
-        file.commit()?;
+        folder.write(name, &bytes)?;
     }
     Ok(())
 }
