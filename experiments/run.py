@@ -26,6 +26,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 TEXTS = {"wiki": 20, "code": 10, "self": 10}
 #: What is measured of a run on each split, besides the task: settings are chosen by the KL on WikiText-2 alone.
 MEASURED = {"choose": ["wiki"], "report": ["wiki", "code", "self", "known"]}
+#: What is measured of an adapter at another scale than its first: enough for the curve of loss against KL.
+MEASURED_SCALED = ["wiki"]
 
 
 class Places:
@@ -182,12 +184,13 @@ class Run:
 
     def measures(self):
         """Every measure: its key, the model that it needs, and the rest of the command."""
+        scaled = [f"scale {s:g}" for s in self.method.get("scales", [])[1:]]
         for (point, model), split in itertools.product(self.points(), self.run["splits"]):
             examples = ["--data", examples_file(self.places, self.task[split], self.task.get("scored"))]
             yield f"{point}/{split}/task", model, examples
             if self.task.get("generate"):
                 yield f"{point}/{split}/generate", model, [*examples, "--generate"]
-            for kind in MEASURED[split]:
+            for kind in MEASURED_SCALED if point in scaled else MEASURED[split]:
                 if kind == "known":
                     known = HERE / "data" / "known" / f"{self.run['base']}.jsonl"
                     yield f"{point}/{split}/known", model, ["--data", known, "--generate", "--max-tokens", "8"]
