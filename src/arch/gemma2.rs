@@ -22,7 +22,7 @@ pub(super) const GEMMA2: Architecture = Architecture {
     tensors: Tensors { groups: &[GEMMA_ENDS, GEMMA_NORMS, ATTENTION, FEED_FORWARD], ..GEMMA.tensors },
     gguf: Gguf {
         soft_caps: Some([Some(50.0), Some(30.0)]),
-        windows: Some(Windows { period: 2, length: Some(4096), rope_base: None, scaled: true }),
+        windows: Some(Windows { length: Some(4096), ..Windows::every(2) }),
         // Gemma 2 27B.
         width_scaled_layers: &[46],
         ..GEMMA.gguf

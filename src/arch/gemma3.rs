@@ -18,7 +18,7 @@ pub(super) const GEMMA3: Architecture = Architecture {
     },
     gguf: Gguf {
         soft_caps: Some([None, None]),
-        windows: Some(Windows { period: 6, length: None, rope_base: Some(1e4), scaled: false }),
+        windows: Some(Windows { rope_base: Some(1e4), scaling: WindowScaling::Factor, ..Windows::every(6) }),
         // Gemma 3 27B.
         width_scaled_layers: &[62],
         ..GEMMA2.gguf

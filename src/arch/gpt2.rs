@@ -32,6 +32,7 @@ pub(super) const GPT2: Architecture = Architecture {
             ("up", "ffn_up"),
             ("down", "ffn_down"),
         ],
+        norms: BlockNorms::USUAL,
         fused: &[("attn_qkv", &[("q", Query), ("k", KeyValue), ("v", KeyValue)])],
         // OpenAI's own folder.
         prefixes: &[

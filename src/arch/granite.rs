@@ -7,6 +7,7 @@ use super::schema::*;
 
 pub(super) const GRANITE: Architecture = Architecture {
     name: "granite",
+    forward: Forward { unrotated: Unrotated::Switched, ..LLAMA.forward },
     gguf: Gguf::USUAL,
     converter: Converter {
         keys: &[FIRST_KEYS, &[Key::FileType, Key::Vocabulary, Key::RopeDimensions, Key::Scales]],

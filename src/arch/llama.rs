@@ -9,12 +9,14 @@ pub(super) const LLAMA: Architecture = Architecture {
     tensors: Tensors {
         groups: &[ENDS, NORMS_BEFORE, PERMUTED_ATTENTION, FEED_FORWARD_BIASED],
         targets: TARGETS,
+        norms: BlockNorms::USUAL,
         fused: &[],
         prefixes: &[],
     },
     forward: Forward {
         norm: NormKind::Rms,
         positions: Positions::RopeInterleaved,
+        unrotated: Unrotated::Never,
         activation: Activation::Silu,
         scales_embedding: false,
     },

@@ -13,6 +13,7 @@ mod groups;
 mod pattern;
 mod schema;
 
+mod exaone4;
 mod gemma;
 mod gemma2;
 mod gemma3;
@@ -22,10 +23,13 @@ mod llama;
 mod mistral;
 mod mixtral;
 mod olmo2;
+mod olmo3;
 mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
+mod seed_oss;
+mod smollm3;
 
 pub(crate) use pattern::renamed;
 pub use schema::*;
@@ -44,22 +48,28 @@ pub const ALL: &[&Architecture] = &[
     &phi3::PHI3,
     &gpt2::GPT2,
     &olmo2::OLMO2,
+    &olmo3::OLMO3,
     &granite::GRANITE,
+    &smollm3::SMOLLM3,
+    &seed_oss::SEED_OSS,
+    &exaone4::EXAONE4,
 ];
 
 /// Stands for an architecture that is not known: it names no tensors.
 pub const UNKNOWN: &Architecture = &Architecture {
     name: "",
-    tensors: Tensors { groups: &[], targets: &[], fused: &[], prefixes: &[] },
+    tensors: Tensors { groups: &[], targets: &[], ..llama::LLAMA.tensors },
     hugging_face: HuggingFace { model_types: &[], ..llama::LLAMA.hugging_face },
     ..llama::LLAMA
 };
 
-/// The architecture of this name in GGUF. Llama and Mixtral have the same name there; only Mixtral has
-/// experts.
-pub fn by_gguf_name(name: &str, has_experts: bool) -> Option<&'static Architecture> {
+/// The architecture of this name in GGUF. Llama and Mixtral have the same name there, and only Mixtral has
+/// experts; of OLMo 2 and 3, only OLMo 3 has windows.
+pub fn by_gguf_name(name: &str, has_experts: bool, has_windows: bool) -> Option<&'static Architecture> {
     let named = || ALL.iter().copied().filter(|a| a.name == name);
-    named().find(|a| a.has_experts() == has_experts).or_else(|| named().next())
+    let alike = || named().filter(|a| a.has_experts() == has_experts);
+    let windows = alike().find(|a| a.gguf.windows.is_some() == has_windows);
+    windows.or_else(|| alike().next()).or_else(|| named().next())
 }
 
 /// The architecture of this `model_type` in Hugging Face's config.json.

@@ -17,11 +17,7 @@ pub(super) const OLMO2: Architecture = Architecture {
     name: "olmo2",
     tensors: Tensors { groups: &[ENDS, NORMS, ATTENTION, FEED_FORWARD], ..LLAMA.tensors },
     forward: Forward { positions: Positions::RopeHalf, ..LLAMA.forward },
-    gguf: Gguf {
-        // OLMo 3's, whose files have the same architecture.
-        windows: Some(Windows { period: 4, length: None, rope_base: None, scaled: false }),
-        ..Gguf::USUAL
-    },
+    gguf: Gguf::USUAL,
     converter: Converter::USUAL,
     hugging_face: HuggingFace {
         model_types: &["olmo2"],

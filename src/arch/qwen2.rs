@@ -4,7 +4,7 @@ use super::groups::{ATTENTION, ENDS, FEED_FORWARD, NORMS_BEFORE};
 use super::llama::LLAMA;
 use super::schema::*;
 
-const BIASED_ATTENTION: &[TensorNames] =
+pub(super) const BIASED_ATTENTION: &[TensorNames] =
     &[ATTENTION[0].biased(), ATTENTION[1].biased(), ATTENTION[2].biased(), ATTENTION[3]];
 
 pub(super) const QWEN2: Architecture = Architecture {

@@ -46,7 +46,9 @@ fn written_keys_belong_to_the_family() {
 
         requires(Key::Window, gguf.windows.is_some());
         requires(Key::WindowOrZero, class.windows != WindowedLayers::None);
-        equals(Key::LocalRopeBase, class.options.contains(&ClassOption::LocalRope));
+        let local = [ClassOption::LocalRope, ClassOption::RopeByKind];
+        equals(Key::LocalRopeBase, local.iter().any(|option| class.options.contains(option)));
+        requires(Key::WindowPattern, converter.writes(Key::Window));
         let [scores, logits] = gguf.soft_caps.unwrap_or_default();
         equals(Key::AttentionCap, scores.is_some());
         equals(Key::LogitCap, logits.is_some());
@@ -93,10 +95,11 @@ fn architectures_are_found_by_their_names() {
     for architecture in ALL {
         let found = by_model_type(architecture.hugging_face.model_types[0]).unwrap();
         assert_eq!(found.hugging_face.class, architecture.hugging_face.class);
-        let found = by_gguf_name(architecture.name, architecture.has_experts()).unwrap();
+        let windows = architecture.gguf.windows.is_some();
+        let found = by_gguf_name(architecture.name, architecture.has_experts(), windows).unwrap();
         assert_eq!(found.name, architecture.name);
     }
-    assert!(by_model_type("").is_none() && by_gguf_name("", false).is_none());
+    assert!(by_model_type("").is_none() && by_gguf_name("", false, false).is_none());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::rope::{MAX_HEAD_DIM, Rope};
 use super::row_order::RowOrder;
-use crate::arch::{HeadKind, Size, TensorNames};
+use crate::arch::{HeadKind, Size, TensorNames, Unrotated, is_windowed};
 use crate::{Error, Result};
 
 /// Larger dimensions are damage or an attack, not a model.
@@ -38,6 +38,8 @@ pub struct Config {
     pub rope: Option<Rope>,
     /// The rotary embeddings of blocks with a sliding window, if they differ.
     pub local_rope: Option<Rope>,
+    /// Whether each block has no rotary embedding; empty if all have.
+    pub unrotated: Vec<bool>,
     /// Length of the sliding window: the tokens that a token attends to, itself included.
     pub window: Option<usize>,
     /// Whether each block has the sliding window; empty if none has.
@@ -87,6 +89,7 @@ impl Config {
             context: 0,
             rope: None,
             local_rope: None,
+            unrotated: Vec::new(),
             window: None,
             windowed: Vec::new(),
             attention_scale: 1.0,
@@ -134,8 +137,11 @@ impl Config {
         }
     }
 
-    /// The rotary embeddings of a block.
+    /// The rotary embeddings of a block, if it has any.
     pub fn rope_of(&self, layer: usize) -> Option<&Rope> {
+        if self.unrotated.get(layer) == Some(&true) {
+            return None;
+        }
         let local = self.local_rope.as_ref().filter(|_| self.window_of(layer).is_some());
         local.or(self.rope.as_ref())
     }
@@ -143,6 +149,18 @@ impl Config {
     /// The length of the sliding window of a block, if it has one.
     pub fn window_of(&self, layer: usize) -> Option<usize> {
         self.window.filter(|_| self.windowed.get(layer) == Some(&true))
+    }
+
+    /// Sets which blocks have no rotary embedding, after the windows. `has_windows` tells whether the model has a window, even if no block uses it.
+    pub(super) fn set_unrotated(&mut self, unrotated: Unrotated, has_windows: bool) {
+        // The dimensions are not checked yet: they must not size an allocation.
+        let layers = 0..self.layers.min(MAX_LAYERS);
+        self.unrotated = match unrotated {
+            Unrotated::Never | Unrotated::Switched => Vec::new(),
+            Unrotated::EveryLast(period) => layers.map(|layer| !is_windowed(layer, period)).collect(),
+            Unrotated::Global if !has_windows => Vec::new(),
+            Unrotated::Global => layers.map(|layer| self.window_of(layer).is_none()).collect(),
+        };
     }
 
     pub(super) fn checked(mut self, path: &Path) -> Result<Self> {
@@ -210,6 +228,9 @@ impl Config {
         self.window = self.window.filter(|_| self.windowed.contains(&true));
         if self.window.is_none() {
             self.windowed.clear();
+        }
+        if !self.unrotated.contains(&true) {
+            self.unrotated.clear();
         }
         Ok(self)
     }

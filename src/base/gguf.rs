@@ -10,9 +10,9 @@ use curmerge_formats::gguf::{GgufModel, Value};
 use super::config::{Config, Experts, MAX_LAYERS};
 use super::gguf_keys;
 use super::opened::Opened;
-use super::rope::{LongRope, MAX_HEAD_DIM, Rope, unknown_scaling};
+use super::rope::{LongRope, MAX_HEAD_DIM, Rope, RopeScaling, YARN_BETAS, unknown_scaling, yarn_amplitude};
 use super::tensor::BaseTensor;
-use crate::arch::{self, Architecture, NormKind, Positions, is_windowed};
+use crate::arch::{self, Architecture, NormKind, Positions, Unrotated, WindowScaling, is_windowed};
 use crate::{Error, Result};
 
 const DAMAGED: &str = "the file is damaged; download it again";
@@ -25,7 +25,9 @@ pub(super) fn open(path: &Path) -> Result<Opened<GgufModel>> {
         Error::input(path, "general.architecture", "missing", "this GGUF file is not a language model")
     })?;
     let experts = gguf.get(&format!("{name}.expert_count")).and_then(|v| v.as_u64());
-    let known = arch::by_gguf_name(name, experts.is_some_and(|count| count > 0));
+    let window = gguf.get(&format!("{name}.attention.sliding_window")).and_then(|v| v.as_u64());
+    let has = |number: Option<u64>| number.is_some_and(|number| number > 0);
+    let known = arch::by_gguf_name(name, has(experts), has(window));
     let (architecture, config) = match known {
         Some(architecture) => (architecture, Config::from_gguf(&model, architecture)?),
         None => (arch::UNKNOWN, Config::unknown()),
@@ -149,12 +151,20 @@ impl Config {
             config.embedding_scale = f64::from((d_model as f32).sqrt());
         }
         config.windows(model, architecture);
+        let switched_off = get("rope.scaling.finetuned") == Some(&Value::Bool(false));
+        match architecture.forward.unrotated {
+            Unrotated::Switched if switched_off => config.unrotated = vec![true; layers.min(MAX_LAYERS)],
+            unrotated => config.set_unrotated(unrotated, config.window.is_some()),
+        }
         config.checked(path)
     }
 
     /// Sets the sliding windows, if llama.cpp gives the architecture any.
     fn windows(&mut self, model: &GgufModel, architecture: &Architecture) {
         let Some(windows) = architecture.gguf.windows else { return };
+        if windows.only_layers.is_some_and(|layers| layers != self.layers) {
+            return;
+        }
         let get = |name: &str| model.first().get(&format!("{}.{name}", architecture.name));
         let given = get("attention.sliding_window").and_then(Value::as_u64).map(|n| n as usize);
         let Some(window) = given.or(windows.length).filter(|&length| length > 0) else { return };
@@ -169,10 +179,20 @@ impl Config {
         self.window = Some(window);
         let Some(rope) = &self.rope else { return };
         let mut local = rope.clone();
-        if !windows.scaled {
-            local.factors = None;
+        match windows.scaling {
+            WindowScaling::Same => {}
+            WindowScaling::Factor => {
+                local.factors = None;
+                local.amplitude = get("rope.scaling.attn_factor").and_then(Value::as_f64).unwrap_or(1.0);
+            }
+            WindowScaling::Nothing => {
+                local.factors = None;
+                local.amplitude = 1.0;
+            }
         }
-        if let Some(base) = get("rope.freq_base_swa").and_then(Value::as_f64).or(windows.rope_base) {
+        if let Some(base) = get("rope.freq_base_swa").and_then(Value::as_f64).or(windows.rope_base)
+            && windows.own_base
+        {
             local.base = base;
         }
         self.local_rope = (local != *rope).then_some(local);
@@ -186,22 +206,31 @@ fn rope(model: &GgufModel, architecture: &Architecture, head_dim: usize) -> Resu
     let float = |name: &str| gguf.get(&key(name)).and_then(Value::as_f64);
     let dim = number("dimension_count").map_or(head_dim, |dim| dim as usize);
     let mut rope = Rope::plain(float("freq_base").unwrap_or(10000.0), dim);
+    let factor = float("scaling.factor").or(float("scale_linear")).filter(|&factor| factor != 0.0);
+    let (mut yarn, mut amplitude) = (None, 1.0);
     let linear = match gguf.get(&key("scaling.type")).and_then(Value::as_str) {
         Some("none" | "longrope") => None,
         // llama.cpp's default type is linear.
-        None | Some("linear") => {
-            float("scaling.factor").or(float("scale_linear")).filter(|&factor| factor != 0.0)
+        None | Some("linear") => factor,
+        Some("yarn") => {
+            let context = gguf.get(&format!("{}.context_length", architecture.name)).and_then(Value::as_f64);
+            let factor = factor.unwrap_or(1.0);
+            amplitude = yarn_amplitude(factor, 1.0);
+            // Of most families llama.cpp does not read YaRN's other keys.
+            yarn = Some(RopeScaling::Yarn {
+                factor,
+                original_context: float("scaling.original_context_length").or(context).unwrap_or(2048.0),
+                beta_fast: YARN_BETAS[0],
+                beta_slow: YARN_BETAS[1],
+                rounded: true,
+            });
+            None
         }
         Some(other) => {
             rope.uncomputed = Some((key("scaling.type"), unknown_scaling(other)));
             None
         }
     };
-    // llama.cpp's granite then has no positions at all.
-    if architecture.name == "granite" && gguf.get(&key("scaling.finetuned")) == Some(&Value::Bool(false)) {
-        let problem = "is false: the model has no positions, which is not computed";
-        rope.uncomputed = Some((key("scaling.finetuned"), problem.into()));
-    }
     // The dimensions are not checked yet: they must not size an allocation.
     let pairs = dim.min(head_dim).min(MAX_HEAD_DIM) / 2;
     let scaled =
@@ -213,7 +242,12 @@ fn rope(model: &GgufModel, architecture: &Architecture, head_dim: usize) -> Resu
         let original = number("scaling.original_context_length").or(context).unwrap_or(0);
         rope.long = Some(LongRope { factors: scaled(factors), original_context: original as usize });
     }
-    rope.amplitude = float("scaling.attn_factor").unwrap_or(1.0);
+    if let Some(yarn) = yarn {
+        let own = rope.factors.unwrap_or_else(|| vec![1.0; pairs]);
+        let divisors = yarn.factors(rope.base, 2 * pairs);
+        rope.factors = Some(own.iter().zip(divisors).map(|(own, divisor)| own * divisor).collect());
+    }
+    rope.amplitude = amplitude * float("scaling.attn_factor").unwrap_or(1.0);
     Ok(rope)
 }
 

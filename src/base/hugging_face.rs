@@ -14,7 +14,7 @@ use super::quantized::{self, Joined, Matrix, Method};
 use super::rope::{self, Rope};
 use super::tensor::BaseTensor;
 use super::unread;
-use crate::arch::{self, Architecture, Positions, WindowedLayers, is_windowed};
+use crate::arch::{self, Architecture, ClassOption, Positions, WindowedLayers, is_windowed};
 use crate::{Error, Result};
 
 /// Canonical names.
@@ -210,8 +210,14 @@ impl Config {
         if architecture.forward.scales_embedding {
             config.embedding_scale = f64::from((d_model as f32).sqrt());
         }
-        config.windowed = fields.windowed(layers.min(MAX_LAYERS));
-        config.window = fields.count("sliding_window").filter(|_| config.windowed.contains(&true));
+        let window = fields.count("sliding_window");
+        let unrotated = fields.unrotated(layers.min(MAX_LAYERS));
+        config.windowed = fields.windowed(layers.min(MAX_LAYERS), &unrotated);
+        config.window = window.filter(|_| config.windowed.contains(&true));
+        match architecture.hugging_face.options.contains(&ClassOption::UnrotatedLayers) {
+            true => config.unrotated = unrotated,
+            false => config.set_unrotated(architecture.forward.unrotated, window.is_some()),
+        }
         config.checked(&fields.path)
     }
 }
@@ -319,7 +325,8 @@ impl Fields {
         let base = global["rope_theta"].as_f64().or(self.number("rope_theta")).unwrap_or(10000.0);
         let made = rope::from_json(&self.path, global, &self.json, base, head_dim)?;
         let local_base = local["rope_theta"].as_f64().or(self.number("rope_local_base_freq"));
-        let local = match local_base {
+        let by_kind = self.architecture.hugging_face.options.contains(&ClassOption::RopeByKind);
+        let local = match local_base.or(by_kind.then_some(base)) {
             Some(base) => Some(rope::from_json(&self.path, local, &Json::Null, base, head_dim)?),
             None => None,
         };
@@ -327,8 +334,18 @@ impl Fields {
         Ok((Some(made), local))
     }
 
+    /// Whether each block has no rotary embedding, in classes that list such blocks.
+    fn unrotated(&self, layers: usize) -> Vec<bool> {
+        if let Some(listed) = self.json["no_rope_layers"].as_array() {
+            let rotates = |layer: usize| listed.get(layer).is_none_or(|flag| *flag != 0 && *flag != false);
+            return (0..layers).map(|layer| !rotates(layer)).collect();
+        }
+        let period = self.count("no_rope_layer_interval").unwrap_or(0);
+        (0..layers).map(|layer| !is_windowed(layer, period)).collect()
+    }
+
     /// Whether each block has a sliding window.
-    fn windowed(&self, layers: usize) -> Vec<bool> {
+    fn windowed(&self, layers: usize, unrotated: &[bool]) -> Vec<bool> {
         let class = self.architecture.hugging_face.windows;
         if class == WindowedLayers::None || self.json["use_sliding_window"].as_bool() == Some(false) {
             return vec![false; layers];
@@ -343,6 +360,7 @@ impl Fields {
         let first = self.count("max_window_layers").unwrap_or(if asked { 28 } else { 0 });
         let windowed = |layer: usize| match (period, class) {
             (Some(period), _) => is_windowed(layer, period),
+            (None, WindowedLayers::SwitchedUnrotated) => asked && unrotated[layer],
             (None, WindowedLayers::SwitchedUpper) => asked && layer >= first,
             (None, WindowedLayers::Switched) => asked,
             (None, _) => true,

@@ -40,7 +40,7 @@ pub use model::{Base, Files};
 pub use nbits::NBits;
 pub use onnx::OnnxModel;
 pub use open::resolve;
-pub use rope::{LongRope, Rope, RopeScaling, long_amplitude};
+pub use rope::{LongRope, Rope, RopeScaling, YARN_BETAS, long_amplitude, yarn_amplitude};
 pub use row_order::RowOrder;
 pub use tensor::{BaseTensor, NBitsTensors, Slice, StoredTensor};
 pub use tensors::{Place, layer_part};

@@ -93,15 +93,51 @@ pub enum RopeScaling {
         /// Context length before scaling, in tokens.
         original_context: f64,
     },
+    /// YaRN (arXiv 2309.00071): keeps the frequencies that turn often within the original context, divides
+    /// those that turn rarely, and interpolates between, linearly in the pair's index.
+    Yarn {
+        /// The divisor of low frequencies.
+        factor: f64,
+        /// Context length before scaling, in tokens.
+        original_context: f64,
+        /// Frequencies with at least this many turns within the original context are kept.
+        beta_fast: f64,
+        /// Frequencies with at most this many turns are divided.
+        beta_slow: f64,
+        /// Whether the two bounds are rounded outwards to whole pairs.
+        rounded: bool,
+    },
+}
+
+/// YaRN's bounds of turns, where nothing else is said (arXiv 2309.00071, section 3.2).
+pub const YARN_BETAS: [f64; 2] = [32.0, 1.0];
+
+/// The factor of cosines and sines by which YaRN compensates for contexts that are `factor` times as long.
+pub fn yarn_amplitude(factor: f64, weight: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 }
 }
 
 impl RopeScaling {
     /// The divisor of each of the `rope_dim / 2` frequencies `base^(-2i / rope_dim)`.
     pub fn factors(&self, base: f64, rope_dim: usize) -> Vec<f64> {
         let frequency = |i: usize| base.powf(-2.0 * i as f64 / rope_dim as f64);
+        // The pair that turns this often within the original context, as a number between pairs.
+        let pair = |turns: f64, context: f64| {
+            rope_dim as f64 * (context / (turns * 2.0 * std::f64::consts::PI)).ln() / (2.0 * base.ln())
+        };
         (0..rope_dim / 2)
             .map(|i| match *self {
                 RopeScaling::Linear { factor } => factor,
+                RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, rounded } => {
+                    let (mut low, mut high) =
+                        (pair(beta_fast, original_context), pair(beta_slow, original_context));
+                    if rounded {
+                        (low, high) = (low.floor(), high.ceil());
+                    }
+                    let (low, high) = (low.max(0.0), high.min(rope_dim as f64 - 1.0));
+                    let divided = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
+                    1.0 / (divided / factor + 1.0 - divided)
+                }
                 RopeScaling::Llama3 {
                     factor,
                     low_frequency_factor: low,
@@ -175,10 +211,27 @@ pub(super) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_d
                 rope["attention_factor"].as_f64().unwrap_or_else(|| long_amplitude(context, original));
             None
         }
-        // YaRN that scales no frequency: only its factor of cosines and sines is left.
-        Some("yarn") if rope["factor"] == 1.0 && rope["attention_factor"].is_f64() => {
-            made.amplitude = number("attention_factor")?;
-            None
+        Some("yarn") => {
+            let context = json["max_position_embeddings"].as_f64();
+            let original = lookup("original_max_position_embeddings").as_f64().or(context);
+            let original = original.map_or_else(|| number("original_max_position_embeddings"), Ok)?;
+            let factor = rope["factor"].as_f64().or(context.map(|context| context / original));
+            let factor = factor.map_or_else(|| number("factor"), Ok)?;
+            // 0 is none, as in transformers.
+            let given = |name: &str| rope[name].as_f64().filter(|number| *number != 0.0);
+            made.amplitude =
+                match (rope["attention_factor"].as_f64(), given("mscale"), given("mscale_all_dim")) {
+                    (Some(amplitude), ..) => amplitude,
+                    (None, Some(own), Some(all)) => yarn_amplitude(factor, own) / yarn_amplitude(factor, all),
+                    _ => yarn_amplitude(factor, 1.0),
+                };
+            Some(RopeScaling::Yarn {
+                factor,
+                original_context: original,
+                beta_fast: given("beta_fast").unwrap_or(YARN_BETAS[0]),
+                beta_slow: given("beta_slow").unwrap_or(YARN_BETAS[1]),
+                rounded: rope["truncate"] != false,
+            })
         }
         Some(other) => {
             made.uncomputed = Some(("rope scaling".into(), unknown_scaling(other)));
@@ -193,7 +246,7 @@ pub(super) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_d
 
 pub(super) fn unknown_scaling(kind: &str) -> String {
     format!(
-        "rotary scaling '{}' is not computed: only none, linear, llama3 and longrope are",
+        "rotary scaling '{}' is not computed: only none, linear, llama3, yarn and longrope are",
         kind.escape_debug()
     )
 }

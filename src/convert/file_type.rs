@@ -169,7 +169,7 @@ impl Model {
         let shared = number("attention.head_count_kv").unwrap_or(heads);
         let layers = number("block_count").unwrap_or(0);
         let experts = number("expert_count").unwrap_or(0);
-        let known = arch::by_gguf_name(architecture, experts > 0);
+        let known = arch::by_gguf_name(architecture, experts > 0, false);
         let layers_of_70b = known.and_then(|known| known.gguf.layers_of_70b);
         let names = || tensors.iter().map(|t| t.name.as_str());
         Self {

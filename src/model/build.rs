@@ -81,6 +81,7 @@ impl<'a> Parts<'a> {
     fn block<T: Real>(&self, layer: usize) -> Result<Block<'a, T>> {
         let config = self.base.config();
         let name = |part: &str| format!("blk.{layer}.{part}");
+        let norms = self.base.architecture().tensors.norms;
         let role = |role: &str| self.role(layer, role);
         let needed = |word: &str| {
             role(word)?.ok_or_else(|| {
@@ -99,9 +100,10 @@ impl<'a> Parts<'a> {
             })),
         };
         let window = config.window_of(layer);
-        let rope = config.rope.as_ref().map(|_| usize::from(window.is_some() && config.local_rope.is_some()));
+        let local = window.is_some() && config.local_rope.is_some();
+        let rope = config.rope_of(layer).map(|_| usize::from(local));
         Ok(Block {
-            attn_norm: self.norm(&name("attn_norm"))?,
+            attn_norm: self.norm(&name(norms.before_attention))?,
             q: needed("q")?,
             k: needed("k")?,
             v: needed("v")?,
@@ -110,10 +112,10 @@ impl<'a> Parts<'a> {
                 _ => None,
             },
             o: needed("o")?,
-            attn_residual: residual(self.norm(&name("post_attention_norm"))?),
-            ffn_norm: self.norm(&name("ffn_norm"))?,
+            attn_residual: residual(self.norm(&name(norms.after_attention))?),
+            ffn_norm: self.norm(&name(norms.before_feed_forward))?,
             feed_forward,
-            ffn_residual: residual(self.norm(&name("post_ffw_norm"))?),
+            ffn_residual: residual(self.norm(&name(norms.after_feed_forward))?),
             window,
             rope,
         })

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use curmerge_formats::gguf::Value;
+
 use crate::support::families::{Container, Family};
+use crate::support::gguf_key;
 use crate::support::next::{Next, difference, ours, theirs};
 use crate::support::venv;
 
@@ -40,8 +43,8 @@ impl Made {
 }
 
 /// A file in F32, since llama.cpp rounds activations if weights are BF16, and an adapter of all targets.
-fn made(name: &str) -> Made {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("architectures").join(name);
+fn made(name: &str, at: &str) -> Made {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("architectures").join(at);
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
     let made = Made { folder, family: Family::open(name) };
@@ -62,7 +65,7 @@ fn assert_same(what: &str, a: &[Next], b: &[Next], tolerance: f64) {
 }
 
 fn check(name: &str) {
-    let made = made(name);
+    let made = made(name, name);
     let llama = if made.family.has_gelu_table() { GELU_TABLE } else { SAME };
     let (f32, adapter) = (made.f32(), made.adapter());
     let (merged, lora) = (made.folder.join("merged.gguf"), made.folder.join("lora.gguf"));
@@ -86,6 +89,17 @@ fn check(name: &str) {
     if !made.family.gguf_differs() {
         assert_same("folder", &ours(&folder, None, PROMPTS), &base, SAME);
     }
+}
+
+/// A key of GGUF alone, so that no golden of transformers has it.
+#[test]
+fn a_granite_without_positions_is_that_of_llama_cpp() {
+    let made = made("granite", "granite-unrotated");
+    let unrotated = made.folder.join("unrotated.gguf");
+    gguf_key::added(&made.f32(), "rope.scaling.finetuned", Value::Bool(false), &unrotated);
+    let own = ours(&unrotated, None, PROMPTS);
+    assert_same("no positions in llama.cpp", &own, &theirs(&unrotated, None, PROMPTS), SAME);
+    assert!(difference(&own, &ours(&made.f32(), None, PROMPTS)) > 0.1, "the key changes too little");
 }
 
 macro_rules! tests {

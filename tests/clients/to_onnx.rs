@@ -121,7 +121,7 @@ fn onnxruntime_runs_models_of_four_bits() {
     let mut matrices = 0;
     for (_, tensor) in gguf.tensors().filter(|(_, t)| t.dims.len() == 2 && t.name.starts_with("blk.")) {
         let stem = tensor.name.strip_suffix(".weight").unwrap();
-        let architecture = curmerge::arch::by_gguf_name("qwen2", false).unwrap();
+        let architecture = curmerge::arch::by_gguf_name("qwen2", false, false).unwrap();
         let (module, _) = architecture.to_hugging_face(stem).unwrap();
         let values = four_bits(&found, &format!("{module}.weight"));
         decoded = decoded.with(&tensor.name, &tensor.dims, &values);

@@ -31,6 +31,9 @@ macro_rules! each_convertible {
             phi3: "phi3",
             phi3_long: "phi3-long",
             olmo2: "olmo2",
+            olmo3: "olmo3",
+            qwen3_yarn: "qwen3-yarn",
+            seed_oss: "seed-oss",
             granite: "granite",
             $($more)*
         }
@@ -44,6 +47,9 @@ macro_rules! each_family {
         each_convertible! {
             $call
             mixtral: "mixtral",
+            smollm3: "smollm3",
+            exaone4: "exaone4",
+            exaone4_window: "exaone4-window",
             qwen3moe: "qwen3moe",
             gpt2: "gpt2",
         }

@@ -8,6 +8,7 @@ pub mod environment;
 pub mod families;
 pub mod fixture;
 pub mod folder;
+pub mod gguf_key;
 pub mod goldens;
 pub mod limited;
 pub mod next;

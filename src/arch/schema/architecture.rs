@@ -1,6 +1,8 @@
 //! A model family, and lookups in its description.
 
-use super::{Converter, Forward, Gguf, HuggingFace, NormKind, Onnx, Positions, Size, TensorNames, Tensors};
+use super::{
+    Converter, Forward, Gguf, HuggingFace, NormKind, Onnx, Positions, Size, TensorNames, Tensors, Unrotated,
+};
 use crate::arch::pattern::{matches, renamed};
 
 /// The description of a model family.
@@ -88,7 +90,10 @@ impl Architecture {
         if self.has_experts() {
             return Some("experts");
         }
-        let Forward { norm, positions, .. } = self.forward;
+        let Forward { norm, positions, unrotated, .. } = self.forward;
+        if !matches!(unrotated, Unrotated::Never | Unrotated::Switched) {
+            return Some("blocks without positions");
+        }
         (norm != NormKind::Rms || positions == Positions::Learned).then_some("LayerNorm or learned positions")
     }
 

@@ -146,6 +146,8 @@ pub enum Key {
     Window,
     /// `attention.sliding_window`, or 0.
     WindowOrZero,
+    /// `attention.sliding_window_pattern`: whether each block has the window, if the model has one.
+    WindowPattern,
     /// `attention.scale`, `embedding_scale`, `residual_scale` and `logit_scale`.
     Scales,
 }

@@ -7,6 +7,8 @@ pub struct Forward {
     pub norm: NormKind,
     /// How a token's position enters.
     pub positions: Positions,
+    /// The blocks that have no rotary embedding, in a family that has one.
+    pub unrotated: Unrotated,
     /// The nonlinearity of the feed-forward part.
     pub activation: Activation,
     /// Whether embeddings are multiplied by the square root of their width.
@@ -34,6 +36,19 @@ pub enum Positions {
     RopeHalf,
     /// One learned vector per position, added to the token's embedding.
     Learned,
+}
+
+/// The blocks without any position (NoPE, arXiv 2305.19466) in a family with rotary embeddings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unrotated {
+    /// None.
+    Never,
+    /// Of every so many blocks, the last.
+    EveryLast(usize),
+    /// Those without a sliding window, in a model that has windows.
+    Global,
+    /// All, if `rope.scaling.finetuned` is false. Only GGUF files say so.
+    Switched,
 }
 
 /// The nonlinearity of a feed-forward part.

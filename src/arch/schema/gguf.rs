@@ -34,6 +34,35 @@ pub struct Windows {
     pub length: Option<usize>,
     /// RoPE base of the windowed blocks, if the file gives none and it differs from that of the others.
     pub rope_base: Option<f64>,
-    /// Whether RoPE scaling applies to the windowed blocks too.
-    pub scaled: bool,
+    /// What of RoPE scaling applies to the windowed blocks.
+    pub scaling: WindowScaling,
+    /// Whether llama.cpp rotates the windowed blocks by a base of their own, if the file gives one.
+    pub own_base: bool,
+    /// The block count of the only models that have windows, whatever the file says; `None` if all have.
+    pub only_layers: Option<usize>,
+}
+
+impl Windows {
+    /// Windows in every block but the last of every `period`, whose blocks rotate as the others do.
+    pub(in crate::arch) const fn every(period: usize) -> Self {
+        Self {
+            period,
+            length: None,
+            rope_base: None,
+            scaling: WindowScaling::Same,
+            own_base: true,
+            only_layers: None,
+        }
+    }
+}
+
+/// What of RoPE scaling applies to the blocks that have a sliding window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowScaling {
+    /// All of it.
+    Same,
+    /// The factor of cosines and sines that a key gives; frequencies are not scaled.
+    Factor,
+    /// Nothing.
+    Nothing,
 }

@@ -102,6 +102,8 @@ pub enum WindowedLayers {
     Switched,
     /// If `use_sliding_window` is set, the blocks from `max_window_layers` on.
     SwitchedUpper,
+    /// If `use_sliding_window` is set, the blocks without a rotary embedding.
+    SwitchedUnrotated,
 }
 
 /// An option that some classes have.
@@ -118,6 +120,10 @@ pub enum ClassOption {
     Multipliers,
     /// `rope_local_base_freq`: windowed blocks have a RoPE of their own.
     LocalRope,
+    /// `rope_parameters` by kind of block; the older `rope_scaling` is that of blocks without a window alone.
+    RopeByKind,
+    /// `no_rope_layers` (0: no rotary embedding), or else `no_rope_layer_interval`.
+    UnrotatedLayers,
     /// `partial_rotary_factor`: the leading part of each head is rotated.
     PartialRotary,
     /// `original_max_position_embeddings`: the context length before LongRoPE extends it.

@@ -10,8 +10,8 @@ mod tensors;
 
 pub use architecture::Architecture;
 pub use converter::{Converter, Key, RopeType, SpacePrefix, TokenizerOverride, VocabularySource};
-pub use forward::{Activation, Forward, NormKind, Positions};
-pub use gguf::{Gguf, Windows};
+pub use forward::{Activation, Forward, NormKind, Positions, Unrotated};
+pub use gguf::{Gguf, WindowScaling, Windows};
 pub use hugging_face::{ActivationKey, ClassOption, HeadKeys, HuggingFace, WindowedLayers};
 pub use onnx::Onnx;
-pub use tensors::{HeadKind, Presence, Size, TensorNames, Tensors};
+pub use tensors::{BlockNorms, HeadKind, Presence, Size, TensorNames, Tensors};

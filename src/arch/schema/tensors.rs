@@ -8,11 +8,36 @@ pub struct Tensors {
     /// What can be adapted: the short word for it, which is the matrix's role, and the canonical name after
     /// `blk.N.`.
     pub targets: &'static [(&'static str, &'static str)],
+    /// The norms of a block by their place.
+    pub norms: BlockNorms,
     /// Matrices that hold several roles: the canonical name after `blk.N.`, and the parts from the first row
     /// on.
     pub fused: &'static [(&'static str, &'static [(&'static str, Size)])],
     /// Prefixes that some Hugging Face folders use, and the prefix in this table that each stands for.
     pub prefixes: &'static [(&'static str, &'static str)],
+}
+
+/// The norms of a block: canonical names after `blk.N.`. A family whose table lacks the name has no norm there.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockNorms {
+    /// Of the input of attention.
+    pub before_attention: &'static str,
+    /// Of what attention adds to the residual stream.
+    pub after_attention: &'static str,
+    /// Of the input of the feed-forward part.
+    pub before_feed_forward: &'static str,
+    /// Of what the feed-forward part adds.
+    pub after_feed_forward: &'static str,
+}
+
+impl BlockNorms {
+    /// What most families call them.
+    pub(in crate::arch) const USUAL: Self = Self {
+        before_attention: "attn_norm",
+        after_attention: "post_attention_norm",
+        before_feed_forward: "ffn_norm",
+        after_feed_forward: "post_ffw_norm",
+    };
 }
 
 /// The names of one tensor, and how each container stores it.

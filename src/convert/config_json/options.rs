@@ -5,7 +5,7 @@ use curmerge_formats::gguf::{Gguf, Value};
 use serde_json::{Map, Value as Json, json};
 
 use super::decimal::shortest;
-use crate::arch::{ClassOption, Presence, WindowedLayers, Windows, is_windowed};
+use crate::arch::{ClassOption, Presence, Unrotated, WindowedLayers, Windows, is_windowed};
 use crate::base::Base;
 use crate::{Error, Result};
 
@@ -46,7 +46,14 @@ pub(super) fn check(base: &Base) -> Result<()> {
     if config.windowed.contains(&true) && !expressible {
         return refuse("attention.sliding_window", "some blocks have a sliding window".into());
     }
-    if config.local_rope.is_some() && !has(ClassOption::LocalRope) {
+    let own_unrotated =
+        has(ClassOption::UnrotatedLayers) || architecture.forward.unrotated == Unrotated::Global;
+    if !config.unrotated.is_empty() && !own_unrotated {
+        let count = config.unrotated.iter().filter(|&&unrotated| unrotated).count();
+        let problem = format!("{count} of the {} blocks have no rotary embedding", config.layers);
+        return refuse("rope.scaling.finetuned", problem);
+    }
+    if config.local_rope.is_some() && !has(ClassOption::LocalRope) && !has(ClassOption::RopeByKind) {
         return refuse("rope.freq_base_swa", "some blocks have rotary frequencies of their own".into());
     }
     if !has(ClassOption::Multipliers) {
@@ -148,9 +155,14 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
                 set("decoder_sparse_step", 1.into());
                 set("mlp_only_layers", json!([]));
             }
+            ClassOption::UnrotatedLayers => {
+                let rotated = (0..config.layers).map(|layer| u8::from(config.rope_of(layer).is_some()));
+                set("no_rope_layers", rotated.collect());
+            }
             // Written with the dimensions, and with the rotary embeddings.
             ClassOption::ContextTwice
             | ClassOption::LocalRope
+            | ClassOption::RopeByKind
             | ClassOption::PartialRotary
             | ClassOption::OriginalContext => {}
         }
@@ -158,17 +170,24 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
     match class.windows {
         WindowedLayers::None => {}
         WindowedLayers::All => set("sliding_window", window(base, gguf).into()),
-        WindowedLayers::Switched | WindowedLayers::SwitchedUpper => {
+        WindowedLayers::Switched | WindowedLayers::SwitchedUpper | WindowedLayers::SwitchedUnrotated => {
             set("use_sliding_window", false.into());
             set("sliding_window", Json::Null);
-            set("max_window_layers", config.layers.into());
+            if class.windows != WindowedLayers::SwitchedUnrotated {
+                set("max_window_layers", config.layers.into());
+            }
         }
         WindowedLayers::Listed => {
             let kind = |&windowed: &bool| if windowed { "sliding_attention" } else { "full_attention" };
             let windowed = (0..config.layers).map(|layer| config.window_of(layer).is_some());
             let windowed: Vec<bool> = windowed.collect();
             set("layer_types", windowed.iter().map(kind).collect());
-            set("sliding_window", config.window.unwrap_or(config.context).into());
+            // A class whose windows decide about positions takes null for none; others need a number.
+            let none = match base.architecture().forward.unrotated {
+                Unrotated::Global => Json::Null,
+                _ => config.context.into(),
+            };
+            set("sliding_window", config.window.map_or(none, Json::from));
             if let Some(period) = base.architecture().gguf.windows.and_then(|w| period(&windowed, w)) {
                 // transformers before 4.53 reads this key.
                 set("sliding_window_pattern", period.into());

@@ -14,8 +14,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::decimal::shortest;
 use crate::arch::ClassOption;
-use crate::base::{Base, Files, Rope, RopeScaling, long_amplitude};
-use crate::convert::to_gguf::{YARN, YARN_OPTIONS};
+use crate::base::{Base, Files, Rope, RopeScaling, long_amplitude, yarn_amplitude};
+use crate::convert::to_gguf::{ATTENTION_FACTOR, YARN, YARN_OPTIONS};
 use crate::{Error, Result};
 
 /// The rule that changes nothing.
@@ -54,7 +54,7 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
         json.insert("partial_rotary_factor".into(), part(rope.dim, config.head_dim).into());
     }
     let (mut parameters, older) = match &rope.long {
-        _ if rope.uncomputed.is_some() => {
+        _ if is_yarn(base, gguf) || rope.uncomputed.is_some() => {
             let parameters = yarn(base, gguf, rope)?;
             let mut older = parameters.clone();
             older.remove("rope_theta");
@@ -77,15 +77,24 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
     }
     json.insert("rope_theta".into(), theta.into());
     json.insert("rope_scaling".into(), older.map_or(Json::Null, Json::from));
-    let parameters = if class.options.contains(&ClassOption::LocalRope) {
+    let own_key = class.options.contains(&ClassOption::LocalRope);
+    let parameters = if own_key || class.options.contains(&ClassOption::RopeByKind) {
         let local = config.local_rope.as_ref().unwrap_or(rope);
-        json.insert("rope_local_base_freq".into(), shortest(local.base).into());
+        if own_key {
+            json.insert("rope_local_base_freq".into(), shortest(local.base).into());
+        }
         json!({ "full_attention": parameters, "sliding_attention": plain(base, local)? })
     } else {
         parameters.into()
     };
     json.insert("rope_parameters".into(), parameters);
     Ok(json)
+}
+
+/// Whether a GGUF file scales its frequencies by YaRN.
+fn is_yarn(base: &Base, gguf: Option<&Gguf>) -> bool {
+    let key = format!("{}.rope.scaling.type", base.architecture().name);
+    gguf.and_then(|gguf| gguf.get(&key)).and_then(Value::as_str) == Some(YARN)
 }
 
 /// YaRN's numbers (arXiv 2309.00071), from a GGUF file.
@@ -99,14 +108,14 @@ fn yarn(base: &Base, gguf: Option<&Gguf>, rope: &Rope) -> Result<Map<String, Jso
     let number = |key: &str| value(key).and_then(Value::as_f64);
     let refuse =
         |key: String, problem: String| Err(Error::input(base.path(), key, problem, "use the model as it is"));
-    // Another key may ask for what no class of transformers does, whatever the scaling.
-    let is_yarn = value("rope.scaling.type").and_then(Value::as_str) == Some(YARN);
-    if !is_yarn || key != name("rope.scaling.type") {
+    if !is_yarn(base, gguf) {
         return refuse(key, problem);
     }
     let Some(factor) = number("rope.scaling.factor") else {
         return refuse(name("rope.scaling.factor"), "missing".into());
     };
+    // The amplitude that follows from the factor was rounded to f32 in the file.
+    let usual_amplitude = yarn_amplitude(factor, 1.0);
     let original = value("rope.scaling.original_context_length").and_then(Value::as_u64);
     let mut parameters = Map::new();
     parameters.insert("rope_type".into(), YARN.into());
@@ -116,7 +125,8 @@ fn yarn(base: &Base, gguf: Option<&Gguf>, rope: &Rope) -> Result<Map<String, Jso
     parameters.insert("original_max_position_embeddings".into(), original.into());
     for (key, names) in YARN_OPTIONS {
         if let Some(value) = number(key) {
-            parameters.insert(names[0].into(), shortest(value).into());
+            let usual = names.contains(&ATTENTION_FACTOR) && value as f32 == usual_amplitude as f32;
+            parameters.insert(names[0].into(), if usual { usual_amplitude } else { shortest(value) }.into());
         }
     }
     Ok(parameters)
@@ -188,6 +198,15 @@ fn parameters(scaling: Option<&RopeScaling>, base: f64) -> Map<String, Json> {
         RopeScaling::Linear { factor } => {
             json!({ "rope_type": "linear", "rope_theta": base, "factor": shortest(factor) })
         }
+        RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, rounded } => json!({
+            "rope_type": YARN,
+            "rope_theta": base,
+            "factor": shortest(factor),
+            "original_max_position_embeddings": original_context as u64,
+            "beta_fast": beta_fast,
+            "beta_slow": beta_slow,
+            "truncate": rounded,
+        }),
         RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_context } => {
             let whole = original_context.fract() == 0.0;
             json!({

@@ -1,6 +1,6 @@
 //! The `ARCH.*` keys: the model's dimensions and options, from config.json.
 
-use curmerge_formats::gguf::Value;
+use curmerge_formats::gguf::{Array, Value};
 use serde_json::Value as Json;
 
 use super::folder::Object;
@@ -92,6 +92,12 @@ pub(super) fn set(
                     "attention.sliding_window",
                     json_number("sliding_window").map_or(0, |n| n as usize),
                 );
+            }
+            Key::WindowPattern => {
+                if config.window.is_some() {
+                    let windowed = Value::Array(Array::Bool(config.windowed.clone()));
+                    writer.keys.set(writer.name("attention.sliding_window_pattern"), windowed);
+                }
             }
             Key::Scales => {
                 let names = [

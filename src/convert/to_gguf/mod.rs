@@ -42,7 +42,7 @@ use crate::chat::templates;
 use crate::rewrite::{ComputedTensors, Hooks, Writer};
 use crate::{Error, Result};
 use keys::Keys;
-pub(super) use rope::{YARN, YARN_OPTIONS};
+pub(super) use rope::{ATTENTION_FACTOR, YARN, YARN_OPTIONS};
 use serde_json::Value as Json;
 
 /// The GGUF format that is written, and the alignment of its tensors.

@@ -56,10 +56,13 @@ pub(super) struct Yarn {
     pub options: Vec<(&'static str, f64)>,
 }
 
+/// config.json's key of the factor of cosines and sines.
+pub(in crate::convert) const ATTENTION_FACTOR: &str = "attention_factor";
+
 /// The names of YaRN's optional numbers: in GGUF below the architecture, and in config.json.
 pub(in crate::convert) const YARN_OPTIONS: [(&str, &[&str]); 4] = [
     ("rope.scaling.yarn_ext_factor", &["extrapolation_factor"]),
-    ("rope.scaling.yarn_attn_factor", &["attention_factor", "attn_factor"]),
+    ("rope.scaling.yarn_attn_factor", &[ATTENTION_FACTOR, "attn_factor"]),
     ("rope.scaling.yarn_beta_fast", &["beta_fast"]),
     ("rope.scaling.yarn_beta_slow", &["beta_slow"]),
 ];

@@ -4,9 +4,9 @@
 //! for sliding windows: they change nothing for texts that fit into one, so a note is enough.
 
 use super::rope;
-use crate::arch::{Architecture, Key, RopeType, is_windowed};
+use crate::arch::{Architecture, Key, RopeType, Unrotated, is_windowed};
 use crate::base::folder::{self, Folder, Object};
-use crate::base::{Base, Config, long_amplitude};
+use crate::base::{Base, Config, RopeScaling, YARN_BETAS, long_amplitude, yarn_amplitude};
 use crate::{Error, Result};
 
 /// Refuses a model that would lose something, and adds what the user should know to `notes`.
@@ -71,8 +71,12 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
     if let Some((key, problem)) = rotary(architecture, config, json) {
         return refuse(key, problem);
     }
+    notes.extend(yarn_note(config, json));
     if let Some(problem) = windows(base, notes) {
         return refuse("layer_types", problem);
+    }
+    if let Some(problem) = unrotated(architecture, config) {
+        return refuse("no_rope_layers", problem);
     }
     Ok(())
 }
@@ -109,11 +113,46 @@ fn rotary(architecture: &Architecture, config: &Config, json: &Object) -> Option
         }
     }
     let local = has(Key::LocalRopeBase);
-    let same = match &config.local_rope {
-        Some(rope) => local && rope.factors.is_none() && rope.dim == config.head_dim,
-        None => !local || rope.factors.is_none() || config.window.is_none(),
+    let same = match (&config.local_rope, architecture.gguf.windows.map(|windows| windows.own_base)) {
+        (Some(own), Some(false)) => own.base == rope.base && own.factors.is_none(),
+        (Some(own), _) => local && own.factors.is_none() && own.dim == config.head_dim,
+        (None, _) => !local || rope.factors.is_none() || config.window.is_none(),
     };
     (!same).then(|| ("rope_parameters", "blocks with a window have frequencies of their own".into()))
+}
+
+/// A note on YaRN's options that llama.cpp does not read, if they change the angles.
+fn yarn_note(config: &Config, json: &Object) -> Option<String> {
+    let (rope, yarn) = (config.rope.as_ref()?, rope::yarn(json)?);
+    let [beta_fast, beta_slow] = YARN_BETAS;
+    let original_context = yarn.original_context as f64;
+    let read =
+        RopeScaling::Yarn { factor: yarn.factor, original_context, beta_fast, beta_slow, rounded: true };
+    let near = |a: f64, b: f64| (a - b).abs() <= 1e-6 * b.abs();
+    let own = rope.factors.iter().flatten();
+    let same = own.zip(read.factors(rope.base, rope.dim)).all(|(own, theirs)| near(*own, theirs))
+        && near(rope.amplitude, yarn_amplitude(yarn.factor, 1.0));
+    (!same).then(|| {
+        "llama.cpp takes YaRN's attention factor and betas from its own defaults for this architecture, not \
+         from the model: texts get other logits there"
+            .into()
+    })
+}
+
+/// Blocks without rotary embeddings that llama.cpp would rotate, or the reverse.
+fn unrotated(architecture: &Architecture, config: &Config) -> Option<String> {
+    let unrotated = |layer: usize| config.rope_of(layer).is_none();
+    let assumed = |layer: usize| match architecture.forward.unrotated {
+        Unrotated::EveryLast(period) => !is_windowed(layer, period),
+        Unrotated::Global => unrotated(layer),
+        Unrotated::Never | Unrotated::Switched => false,
+    };
+    config.rope.as_ref()?;
+    let odd = (0..config.layers).find(|&layer| unrotated(layer) != assumed(layer))?;
+    Some(match unrotated(odd) {
+        true => format!("block {odd} has no rotary embedding"),
+        false => format!("block {odd} has a rotary embedding"),
+    })
 }
 
 /// What cannot be expressed of sliding windows.
@@ -128,10 +167,22 @@ fn windows(base: &Base, notes: &mut Vec<String>) -> Option<String> {
         }
         return None;
     };
+    let has_any = known.only_layers.is_none_or(|layers| layers == config.layers);
     let Some(window) = config.window else {
-        let length = known.length?;
+        let length = known.length.filter(|_| has_any)?;
         return Some(format!("no block has a window, and llama.cpp assumes one of {length}"));
     };
+    if !has_any {
+        notes.push(format!(
+            "the model has a sliding window of {window} tokens, which llama.cpp ignores in models of {} \
+             blocks of its architecture: texts get other logits there",
+            config.layers
+        ));
+        return None;
+    }
+    if base.architecture().converter.writes(Key::WindowPattern) {
+        return None;
+    }
     let mut layers = config.windowed.iter().enumerate();
     let usual = layers.all(|(layer, &windowed)| windowed == is_windowed(layer, known.period));
     let every = known.period;

@@ -34,6 +34,11 @@ pub(super) fn decoder<'a>(base: &'a Base, options: &OnnxOptions) -> Result<(Buil
         let help = "convert it into a GGUF file or a folder";
         return Err(Error::input(base.path(), "architecture", problem, help));
     }
+    if !base.config().unrotated.is_empty() {
+        let problem = "some blocks have no rotary embedding, which curmerge does not write as ONNX";
+        let help = "convert it into a GGUF file or a folder";
+        return Err(Error::input(base.path(), "rope.scaling.finetuned", problem, help));
+    }
     let adapted = match &options.lora_inputs {
         Some(words) => base.targets(words, None)?,
         None => Vec::new(),
@@ -70,15 +75,16 @@ impl Modules<'_> {
 
     fn block(&mut self, layer: usize, x: Value, shared: &Shared) -> Result<Value> {
         let name = |part: &str| format!("blk.{layer}.{part}");
-        let normed = self.norm_if_any(&name("attn_norm"), x.clone())?;
+        let norms = self.base.architecture().tensors.norms;
+        let normed = self.norm_if_any(&name(norms.before_attention), x.clone())?;
         let y = match shared {
             Shared::Plain(shared) => self.attention(layer, normed, shared)?,
             Shared::Grouped(shared) => self.grouped_attention(layer, normed, shared)?,
         };
-        let x = self.residual(layer, "attention", x, y, &name("post_attention_norm"))?;
-        let normed = self.norm_if_any(&name("ffn_norm"), x.clone())?;
+        let x = self.residual(layer, "attention", x, y, &name(norms.after_attention))?;
+        let normed = self.norm_if_any(&name(norms.before_feed_forward), x.clone())?;
         let y = self.feed_forward(layer, normed)?;
-        self.residual(layer, "feed_forward", x, y, &name("post_ffw_norm"))
+        self.residual(layer, "feed_forward", x, y, &name(norms.after_feed_forward))
     }
 
     /// `x` plus the output `y` of a part, `[.., d_model]` in the type of products, after the norm of this

@@ -34,10 +34,18 @@ pub(super) fn each_family(work: impl Fn(&str, &Base)) {
     assert_eq!(classes, known, "every architecture has a fixture");
 }
 
-/// Random terms for every matrix that may have one.
+/// The matrices of the last eight blocks that may have a term.
+pub(super) fn of_last_blocks(base: &Base) -> Vec<String> {
+    let last = (0..base.config().layers).rev().take(8);
+    let last: Vec<String> = last.map(|layer| format!("blk.{layer}.")).collect();
+    let mut names = base.targets("all", None).unwrap();
+    names.retain(|name| last.iter().any(|block| name.starts_with(block)));
+    names
+}
+
+/// Random terms for the matrices of the last blocks.
 fn targets(base: &Base) -> Vec<AdapterTarget> {
     let mut stream = ChaCha20Rng::seed_from_u64(2);
-    let names = base.targets("all", None).unwrap();
     let target = |name: String| {
         let weight = base.weight(&name).unwrap();
         AdapterTarget {
@@ -53,7 +61,7 @@ fn targets(base: &Base) -> Vec<AdapterTarget> {
             name,
         }
     };
-    names.into_iter().map(target).collect()
+    of_last_blocks(base).into_iter().map(target).collect()
 }
 
 /// Two sequences with a shared prefix and one alone, all longer than a window.

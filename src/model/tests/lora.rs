@@ -14,11 +14,11 @@ use crate::model::Transformer;
 
 const METHODS: [LoraMethod; 2] = [LoraMethod::Lora, LoraMethod::LoraXs];
 
-/// Random matrices of rank 3 for every matrix whose name contains `only`.
+/// Random matrices of rank 3 for every matrix of the last blocks whose name contains `only`.
 fn targets(base: &Base, only: &str, method: LoraMethod) -> Vec<LoraTarget> {
     let mut stream = ChaCha20Rng::seed_from_u64(2);
     let mut random = |shape| Array2::from_shape_simple_fn(shape, || 0.3 * uniform(&mut stream));
-    let mut names = base.targets("all", None).unwrap();
+    let mut names = families::of_last_blocks(base);
     names.retain(|name| name.contains(only));
     let target = |name: String| {
         let weight = base.weight(&name).unwrap();

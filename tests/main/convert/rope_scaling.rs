@@ -1,14 +1,15 @@
-//! Rotary scaling that is not computed: merges and conversions carry it, and what needs the arithmetic names
-//! its key.
+//! Rotary scaling: conversions carry it both ways. A rule that is not computed stops what needs the arithmetic,
+//! by its key, and nothing else.
 
 use std::fs;
 use std::path::Path;
 
-use curmerge_formats::gguf::{Gguf, GgufLayout, NewTensor, Value};
+use curmerge_formats::gguf::{Gguf, Value};
 use serde_json::{Value as Json, json};
 
 use crate::support::families::{Container, Family};
 use crate::support::folder::copy;
+use crate::support::gguf_key;
 
 fn config(folder: &Path) -> Json {
     serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap()
@@ -16,7 +17,7 @@ fn config(folder: &Path) -> Json {
 
 /// The keys are those that convert_hf_to_gguf.py writes (conversion/base.py of llama.cpp 11434).
 #[test]
-fn yarn_goes_along_and_is_not_run() {
+fn yarn_goes_along_and_other_rules_are_not_run() {
     let scratch = tempfile::tempdir().unwrap();
     let path = |name: &str| scratch.path().join(name);
     let (hf, gguf, back) = (path("hf"), path("a.gguf"), path("back"));
@@ -41,60 +42,48 @@ fn yarn_goes_along_and_is_not_run() {
     curmerge!("convert", gguf, back).done();
     assert_eq!(config(&back)["rope_parameters"], yarn);
 
-    for (model, named) in [(&hf, "rope scaling"), (&gguf, "qwen2.rope.scaling.type"), (&back, "rope scaling")]
+    let known = curmerge!("convert", hf, path("again.gguf"), "--type", "f32").done();
+    assert!(known.stderr.contains("llama.cpp takes YaRN's attention factor and betas"), "{}", known.stderr);
+    changed["rope_parameters"]["rope_type"] = "dynamic".into();
+    fs::write(hf.join("config.json"), changed.to_string()).unwrap();
+    let (adapter, merged, onnx) = (path("a.safetensors"), path("merged"), path("onnx"));
+    curmerge!("select", hf, "-o", adapter, "--targets", "q", "--rank", "4").done();
+    curmerge!("merge", hf, adapter, "-o", merged).done();
+    for ran in
+        [curmerge!("run", hf, "-p", "a", "-n", "1"), curmerge!("convert", hf, onnx, "--format", "onnx")]
     {
-        let (adapter, merged) =
-            (path("a.safetensors"), path(if model == &gguf { "merged.gguf" } else { "merged" }));
-        curmerge!("select", model, "-o", adapter, "--targets", "q", "--rank", "4").done();
-        curmerge!("merge", model, adapter, "-o", merged, "--force").done();
-        let line = curmerge!("run", model, "-p", "a", "-n", "1").refusal();
-        assert!(line.contains(named) && line.contains("'yarn' is not computed"), "{line}");
-        let onnx = path("onnx");
-        let line = curmerge!("convert", model, onnx, "--format", "onnx").refusal();
-        assert!(line.contains("'yarn' is not computed") && !onnx.exists(), "{line}");
+        let line = ran.refusal();
+        assert!(line.contains("rope scaling: rotary scaling 'dynamic' is not computed"), "{line}");
     }
+    assert!(!onnx.exists());
+    changed["rope_parameters"]["rope_type"] = "yarn".into();
     changed["rope_parameters"].as_object_mut().unwrap().remove("factor");
     fs::write(hf.join("config.json"), changed.to_string()).unwrap();
     let line = curmerge!("convert", hf, path("b.gguf"), "--type", "f32").refusal();
     assert!(line.contains("rope_parameters") && line.contains("YaRN without factor"), "{line}");
 }
 
-/// Writes the family's GGUF file with a further key of its architecture.
+/// The family's GGUF file with a further key of its architecture.
 fn with_key(family: &str, key: &str, value: Value, out: &Path) {
-    let file = Gguf::open(&Family::open(family).path(Container::Gguf)).unwrap();
-    let mut metadata = file.metadata().to_vec();
-    let architecture = file.get("general.architecture").and_then(Value::as_str).unwrap();
-    metadata.push((format!("{architecture}.{key}"), value));
-    let tensors = file.tensors().iter().map(|t| NewTensor {
-        name: t.name.clone(),
-        dtype: t.dtype,
-        dims: t.dims.clone(),
-    });
-    let layout = GgufLayout::new(3, 32, &metadata, tensors.collect()).unwrap();
-    let mut bytes = layout.header().to_vec();
-    for (old, new) in file.tensors().iter().zip(layout.tensors()) {
-        bytes.resize(new.offset as usize, 0);
-        bytes.extend(file.data(old));
-    }
-    bytes.resize(layout.file_bytes() as usize, 0);
-    fs::write(out, bytes).unwrap();
+    gguf_key::added(&Family::open(family).path(Container::Gguf), key, value, out);
 }
 
-/// llama.cpp's granite then has no positions (perplexity 1237 where rotary embeddings give 886).
+/// transformers' class has positions in every block, and the graph of an ONNX model would need a form for it.
 #[test]
-fn a_granite_without_positions_is_not_run() {
+fn a_granite_without_positions_stays_a_gguf_file() {
     let scratch = tempfile::tempdir().unwrap();
-    let model = scratch.path().join("granite.gguf");
-    for (finetuned, runs) in [(true, true), (false, false)] {
-        with_key("granite", "rope.scaling.finetuned", Value::Bool(finetuned), &model);
-        let ran = curmerge!("run", model, "-p", "a", "-n", "1");
-        if runs {
-            ran.done();
-        } else {
-            let line = ran.refusal();
-            assert!(line.contains("granite.rope.scaling.finetuned: is false"), "{line}");
-        }
-    }
+    let path = |name: &str| scratch.path().join(name);
+    let (model, adapter) = (path("granite.gguf"), path("a.safetensors"));
+    with_key("granite", "rope.scaling.finetuned", Value::Bool(true), &model);
+    curmerge!("convert", model, path("rotated"), "--type", "f32").done();
+    with_key("granite", "rope.scaling.finetuned", Value::Bool(false), &model);
+    let line = curmerge!("convert", model, path("folder")).refusal();
+    assert!(line.contains("rope.scaling.finetuned: 2 of the 2 blocks have no rotary embedding"), "{line}");
+    let line = curmerge!("convert", model, path("onnx"), "--format", "onnx").refusal();
+    assert!(line.contains("some blocks have no rotary embedding"), "{line}");
+    curmerge!("select", model, "-o", adapter, "--targets", "q", "--rank", "4").done();
+    curmerge!("merge", model, adapter, "-o", path("merged.gguf")).done();
+    curmerge!("run", path("merged.gguf"), "-p", "a", "-n", "1").done();
 }
 
 /// transformers' YaRN keeps every frequency where its factor is 1, and has the factor of cosines and sines.

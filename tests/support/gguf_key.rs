@@ -1,0 +1,27 @@
+//! GGUF files with another key.
+
+use std::fs;
+use std::path::Path;
+
+use curmerge_formats::gguf::{Gguf, GgufLayout, NewTensor, Value};
+
+/// Writes a GGUF file with a further key of its architecture.
+pub fn added(file: &Path, key: &str, value: Value, out: &Path) {
+    let file = Gguf::open(file).unwrap();
+    let mut metadata = file.metadata().to_vec();
+    let architecture = file.get("general.architecture").and_then(Value::as_str).unwrap();
+    metadata.push((format!("{architecture}.{key}"), value));
+    let tensors = file.tensors().iter().map(|t| NewTensor {
+        name: t.name.clone(),
+        dtype: t.dtype,
+        dims: t.dims.clone(),
+    });
+    let layout = GgufLayout::new(3, 32, &metadata, tensors.collect()).unwrap();
+    let mut bytes = layout.header().to_vec();
+    for (old, new) in file.tensors().iter().zip(layout.tensors()) {
+        bytes.resize(new.offset as usize, 0);
+        bytes.extend(file.data(old));
+    }
+    bytes.resize(layout.file_bytes() as usize, 0);
+    fs::write(out, bytes).unwrap();
+}
