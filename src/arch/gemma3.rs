@@ -3,7 +3,7 @@
 
 use super::gemma::GEMMA_ENDS;
 use super::gemma2::{GEMMA_NORMS, GEMMA2};
-use super::groups::{ATTENTION, FEED_FORWARD, HEAD_NORMS};
+use super::groups::{ATTENTION, FEED_FORWARD, HEAD_NORMS, VISION, WITHIN_VISION};
 use super::schema::*;
 
 const GEMMA_HEAD_NORMS: &[TensorNames] = &[HEAD_NORMS[0].unit_offset(), HEAD_NORMS[1].unit_offset()];
@@ -12,8 +12,7 @@ pub(super) const GEMMA3: Architecture = Architecture {
     name: "gemma3",
     tensors: Tensors {
         groups: &[GEMMA_ENDS, GEMMA_NORMS, GEMMA_HEAD_NORMS, ATTENTION, FEED_FORWARD],
-        // The language model within a vision model, in older and in newer folders.
-        prefixes: &[("language_model.", ""), ("model.language_model.", "model.")],
+        prefixes: WITHIN_VISION,
         ..GEMMA2.tensors
     },
     gguf: Gguf {
@@ -43,12 +42,7 @@ pub(super) const GEMMA3: Architecture = Architecture {
         ]],
         rope_types: &[RopeType::ByKeys],
         writes_head: true,
-        dropped_prefixes: &[
-            "vision_tower.",
-            "model.vision_tower.",
-            "multi_modal_projector.",
-            "model.multi_modal_projector.",
-        ],
+        dropped_prefixes: VISION,
         ..GEMMA2.converter
     },
     hugging_face: HuggingFace {

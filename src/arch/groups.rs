@@ -111,3 +111,11 @@ pub(super) const FIRST_KEYS: &[Key] = &[
     Key::RopeBase,
     Key::RmsEpsilon,
 ];
+
+/// Prefixes of the language model within a vision model, in older and in newer folders.
+pub(super) const WITHIN_VISION: &[(&str, &str)] =
+    &[("language_model.", ""), ("model.language_model.", "model.")];
+
+/// Prefixes of the other tensors of a vision model.
+pub(super) const VISION: &[&str] =
+    &["vision_tower.", "model.vision_tower.", "multi_modal_projector.", "model.multi_modal_projector."];

@@ -1,10 +1,14 @@
 //! Mistral: llama with a sliding window in every block. GGUF calls it a llama, and llama.cpp then ignores the
 //! window.
 
+use super::groups::{VISION, WITHIN_VISION};
 use super::llama::LLAMA;
 use super::schema::*;
 
 pub(super) const MISTRAL: Architecture = Architecture {
+    // Mistral Small 3.
+    tensors: Tensors { prefixes: WITHIN_VISION, ..LLAMA.tensors },
+    converter: Converter { dropped_prefixes: VISION, ..LLAMA.converter },
     hugging_face: HuggingFace {
         model_types: &["mistral"],
         class: "MistralForCausalLM",

@@ -20,6 +20,7 @@ mod gemma3;
 mod gpt2;
 mod granite;
 mod llama;
+mod ministral3;
 mod mistral;
 mod mixtral;
 mod olmo2;
@@ -38,6 +39,7 @@ pub use schema::*;
 pub const ALL: &[&Architecture] = &[
     &llama::LLAMA,
     &mistral::MISTRAL,
+    &ministral3::MINISTRAL3,
     &mixtral::MIXTRAL,
     &qwen2::QWEN2,
     &qwen3::QWEN3,

@@ -46,6 +46,8 @@ pub struct Config {
     pub windowed: Vec<bool>,
     /// Factor of the attention scores.
     pub attention_scale: f64,
+    /// A factor of queries that grows with their position.
+    pub temperature: Option<AttentionTemperature>,
     /// Soft cap of the attention scores s: they become `cap tanh(s / cap)`.
     pub attention_cap: Option<f64>,
     /// Soft cap of the logits.
@@ -74,6 +76,23 @@ pub struct Experts {
     pub normalized: bool,
 }
 
+/// The temperature of attention (Llama 4, Ministral 3): the query at position p is multiplied by
+/// `1 + beta ln(1 + floor(p / length))`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionTemperature {
+    /// How fast it grows.
+    pub beta: f64,
+    /// The first positions, in tokens, that are not scaled; positive.
+    pub length: usize,
+}
+
+impl AttentionTemperature {
+    /// The factor of the query at this position.
+    pub fn factor(&self, position: usize) -> f64 {
+        1.0 + self.beta * ((position / self.length.max(1)) as f64).ln_1p()
+    }
+}
+
 impl Config {
     /// The configuration of an unknown architecture: all dimensions are 0.
     pub(super) fn unknown() -> Self {
@@ -93,6 +112,7 @@ impl Config {
             window: None,
             windowed: Vec::new(),
             attention_scale: 1.0,
+            temperature: None,
             attention_cap: None,
             logit_cap: None,
             embedding_scale: 1.0,
@@ -218,6 +238,9 @@ impl Config {
             if !factor.is_none_or(finite_positive) {
                 return bad(what, "not a positive number".into());
             }
+        }
+        if self.temperature.is_some_and(|t| !t.beta.is_finite() || t.beta < 0.0 || t.length == 0) {
+            return bad("attention temperature", "not a usable number".into());
         }
         for rope in self.rope.iter().chain(&self.local_rope) {
             if let Some((place, problem)) = rope.problem(self.head_dim) {

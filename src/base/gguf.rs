@@ -7,7 +7,7 @@ use std::path::Path;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{GgufModel, Value};
 
-use super::config::{Config, Experts, MAX_LAYERS};
+use super::config::{AttentionTemperature, Config, Experts, MAX_LAYERS};
 use super::gguf_keys;
 use super::opened::Opened;
 use super::rope::{LongRope, MAX_HEAD_DIM, Rope, RopeScaling, YARN_BETAS, unknown_scaling, yarn_amplitude};
@@ -147,6 +147,11 @@ impl Config {
             experts,
             ..Self::unknown()
         };
+        let beta = float("attention.temperature_scale").filter(|&beta| beta != 0.0);
+        if let Some(beta) = beta.filter(|_| architecture.gguf.temperature) {
+            let length = number("rope.scaling.original_context_length").unwrap_or(config.context);
+            config.temperature = Some(AttentionTemperature { beta, length });
+        }
         if architecture.forward.scales_embedding {
             config.embedding_scale = f64::from((d_model as f32).sqrt());
         }
@@ -215,13 +220,14 @@ fn rope(model: &GgufModel, architecture: &Architecture, head_dim: usize) -> Resu
         Some("yarn") => {
             let context = gguf.get(&format!("{}.context_length", architecture.name)).and_then(Value::as_f64);
             let factor = factor.unwrap_or(1.0);
-            amplitude = yarn_amplitude(factor, 1.0);
-            // Of most families llama.cpp does not read YaRN's other keys.
+            let own = |name: &str| float(name).filter(|_| architecture.gguf.reads_yarn);
+            let multiplier = own("scaling.yarn_log_multiplier").filter(|&multiplier| multiplier != 0.0);
+            amplitude = yarn_amplitude(factor, 1.0) / multiplier.map_or(1.0, |m| yarn_amplitude(factor, m));
             yarn = Some(RopeScaling::Yarn {
                 factor,
                 original_context: float("scaling.original_context_length").or(context).unwrap_or(2048.0),
-                beta_fast: YARN_BETAS[0],
-                beta_slow: YARN_BETAS[1],
+                beta_fast: own("scaling.yarn_beta_fast").unwrap_or(YARN_BETAS[0]),
+                beta_slow: own("scaling.yarn_beta_slow").unwrap_or(YARN_BETAS[1]),
                 rounded: true,
             });
             None

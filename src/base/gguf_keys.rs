@@ -13,6 +13,7 @@ const READ: &[&str] = &[
     "attention.scale",
     "attention.sliding_window",
     "attention.sliding_window_pattern",
+    "attention.temperature_scale",
     "attention.value_length",
     "attn_logit_softcapping",
     "block_count",

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use curmerge_formats::safetensors::{SafeTensors, shard_index};
 use serde_json::Value as Json;
 
-use super::config::{Config, Experts, MAX_LAYERS};
+use super::config::{AttentionTemperature, Config, Experts, MAX_LAYERS};
 use super::folder::{CONFIG, Folder};
 use super::opened::Opened;
 use super::quantized::{self, Joined, Matrix, Method};
@@ -145,13 +145,16 @@ fn tensors(
     Ok(tensors)
 }
 
-/// The `model_type` of config.json; empty if it has none.
+/// The `model_type` of config.json, or that of its `text_config` if only that is known; empty if it has none.
 ///
 /// # Errors
 /// A missing file, or one that is not a JSON object.
 pub(super) fn model_type(folder: Folder<'_>) -> Result<String> {
-    let config = folder.config()?;
-    Ok(config.get("model_type").and_then(Json::as_str).unwrap_or_default().to_string())
+    let config = Json::from(folder.config()?);
+    let named = |json: &Json| json["model_type"].as_str().unwrap_or_default().to_string();
+    let (own, text) = (named(&config), named(&config["text_config"]));
+    let of_text = arch::by_model_type(&own).is_none() && arch::by_model_type(&text).is_some();
+    Ok(if of_text { text } else { own })
 }
 
 /// The keys of the language model in config.json, for a multimodal model those of its `text_config`.
@@ -207,6 +210,9 @@ impl Config {
             experts,
             ..Self::unknown()
         };
+        if architecture.hugging_face.options.contains(&ClassOption::Temperature) {
+            config.temperature = fields.temperature()?;
+        }
         if architecture.forward.scales_embedding {
             config.embedding_scale = f64::from((d_model as f32).sqrt());
         }
@@ -332,6 +338,19 @@ impl Fields {
         };
         let local = local.filter(|local| *local != made);
         Ok((Some(made), local))
+    }
+
+    /// The temperature of attention: the class takes it from the rotary parameters, which it needs.
+    fn temperature(&self) -> Result<Option<AttentionTemperature>> {
+        let number = |key: &str| {
+            self.json["rope_parameters"][key].as_f64().ok_or_else(|| {
+                let place = format!("rope_parameters: {key}");
+                Error::input(&self.path, place, "missing or not a number", "download the folder again")
+            })
+        };
+        let beta = number("llama_4_scaling_beta")?;
+        let length = number("original_max_position_embeddings")? as usize;
+        Ok((beta != 0.0).then_some(AttentionTemperature { beta, length }))
     }
 
     /// Whether each block has no rotary embedding, in classes that list such blocks.

@@ -7,8 +7,9 @@ use super::attention::{self, AttentionConfig, SequenceRows};
 use super::feed_forward::{FeedForward, FeedForwardActivations};
 use super::linear::Linear;
 use super::norm::{self, Norm};
+use super::position_factors::PositionFactors;
 use super::residual::{Residual, add};
-use super::rope::{CosSin, RotaryEmbedding};
+use super::rope::RotaryEmbedding;
 use super::terms::{Term, TermSink};
 use crate::kernels::{Precision, Real, SavedActivation};
 
@@ -34,7 +35,7 @@ pub struct Block<'a, T: Real> {
     pub(super) rope: Option<usize>,
 }
 
-/// What attention reads: `[tokens, heads * head_dim]` each, q and k after QK-norm and RoPE.
+/// What attention reads: `[tokens, heads * head_dim]` each, q and k after QK-norm, RoPE and temperature.
 #[derive(Clone, Debug)]
 pub(super) struct Projected<T> {
     pub q: Array2<T>,
@@ -111,8 +112,7 @@ impl<T: Real> BlockActivations<T> {
 /// What attention needs to know of a batch's sequences; shared by all blocks of a pass.
 pub(super) struct AttentionMetadata<'a, T> {
     pub sequences: &'a [SequenceRows],
-    /// One for each of `ropes`.
-    pub cos_sin: &'a [CosSin<T>],
+    pub factors: &'a PositionFactors<T>,
     pub ropes: &'a [RotaryEmbedding],
     /// That of all blocks, without windows.
     pub config: AttentionConfig,
@@ -174,7 +174,7 @@ impl<'a, T: Real> Block<'a, T> {
         &self,
         x: ArrayView2<T>,
         ropes: &[RotaryEmbedding],
-        cos_sin: &[CosSin<T>],
+        factors: &PositionFactors<T>,
     ) -> Projected<T> {
         let input = norm::pack(self.attn_norm.as_ref(), x, self.q.precision());
         let (mut q, zq) = self.q.forward(&input);
@@ -185,9 +185,10 @@ impl<'a, T: Real> Block<'a, T> {
             [std::mem::replace(&mut q, normed_q), std::mem::replace(&mut k, normed_k)]
         });
         if let Some(i) = self.rope {
-            ropes[i].forward(&mut q, &cos_sin[i]);
-            ropes[i].forward(&mut k, &cos_sin[i]);
+            ropes[i].forward(&mut q, &factors.cos_sin[i]);
+            ropes[i].forward(&mut k, &factors.cos_sin[i]);
         }
+        factors.scale_queries(&mut q);
         Projected { q, k, v, before_norm, z: [zq, zk, zv] }
     }
 
@@ -230,7 +231,7 @@ impl<'a, T: Real> Block<'a, T> {
         metadata: &AttentionMetadata<'_, T>,
         output_rows: Option<&[usize]>,
     ) -> Array2<T> {
-        let p = self.project(x.view(), metadata.ropes, metadata.cos_sin);
+        let p = self.project(x.view(), metadata.ropes, metadata.factors);
         let config = self.attention_config(metadata.config);
         let (attended, _) =
             attention::forward(p.q.view(), p.k.view(), p.v.view(), metadata.sequences, config);
@@ -245,7 +246,7 @@ impl<'a, T: Real> Block<'a, T> {
         metadata: &AttentionMetadata<'_, T>,
         output_rows: Option<&[usize]>,
     ) -> (Array2<T>, BlockActivations<T>) {
-        let Projected { q, k, v, before_norm, z } = self.project(x.view(), metadata.ropes, metadata.cos_sin);
+        let Projected { q, k, v, before_norm, z } = self.project(x.view(), metadata.ropes, metadata.factors);
         let config = self.attention_config(metadata.config);
         let (attended, log_sums) =
             attention::forward(q.view(), k.view(), v.view(), metadata.sequences, config);
@@ -338,9 +339,10 @@ impl<'a, T: Real> Block<'a, T> {
         let (mut dq, mut dk, dv) =
             attention::backward(&forward, dattended.view(), metadata.sequences, config);
         T::recycle(dattended);
+        metadata.factors.scale_queries(&mut dq);
         if let Some(i) = self.rope {
-            metadata.ropes[i].backward(&mut dq, &metadata.cos_sin[i]);
-            metadata.ropes[i].backward(&mut dk, &metadata.cos_sin[i]);
+            metadata.ropes[i].backward(&mut dq, &metadata.factors.cos_sin[i]);
+            metadata.ropes[i].backward(&mut dk, &metadata.factors.cos_sin[i]);
         }
         if let (Some([q_norm, k_norm]), Some([q, k])) = (&self.qk_norms, &before_norm) {
             for (norm, x, d) in [(q_norm, q, &mut dq), (k_norm, k, &mut dk)] {

@@ -42,12 +42,12 @@ impl<'m, 'a, T: Real> Generator<'m, 'a, T> {
         let model = self.model;
         let total = self.length + tokens.len();
         let positions: Vec<usize> = (self.length..total).collect();
-        let cos_sin = model.cos_sin(&positions);
+        let factors = model.position_factors(&positions);
         let new = tokens.len();
         let sequence = [SequenceRows { queries: 0..new, prefix: 0..self.length, own: self.length..total }];
         let mut x = model.embed(tokens, &positions);
         for (block, (keys, values)) in model.blocks.iter().zip(&mut self.kv_cache) {
-            let p = block.project(x.view(), &model.ropes, &cos_sin);
+            let p = block.project(x.view(), &model.ropes, &factors);
             keys.append(Axis(0), p.k.view()).expect("the same width");
             values.append(Axis(0), p.v.view()).expect("the same width");
             let (q, k, v) = (p.q.view(), keys.view(), values.view());

@@ -68,8 +68,8 @@ impl<T: Real> Transformer<'_, T> {
         sink: &mut dyn TermSink<T>,
         loss: impl FnOnce(&LmHead<'_>, ArrayView2<T>) -> (S, Array2<T>),
     ) -> S {
-        let (sequences, cos_sin) = self.sequence_layout(batch);
-        let metadata = self.attention_metadata(&sequences, &cos_sin);
+        let (sequences, factors) = self.sequence_layout(batch);
+        let metadata = self.attention_metadata(&sequences, &factors);
         let (lowest, first_saved) = (self.lowest_adapted(), self.first_saved(batch.tokens().len()));
         let mut checkpoints = Vec::with_capacity(self.blocks.len() - lowest);
         let (rows, last) = (batch.predicting_rows(), self.blocks.len() - 1);

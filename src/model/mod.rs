@@ -26,6 +26,7 @@ mod mixture;
 mod mlp;
 mod norm;
 mod packing;
+mod position_factors;
 mod residual;
 mod rope;
 mod sampler;

@@ -7,7 +7,8 @@ use super::batch::Batch;
 use super::block::{AttentionMetadata, Block};
 use super::lm_head::{Comparison, LmHead};
 use super::norm::Norm;
-use super::rope::{CosSin, RotaryEmbedding};
+use super::position_factors::PositionFactors;
+use super::rope::RotaryEmbedding;
 use crate::arch::Architecture;
 use crate::base::{Config, Weight};
 use crate::kernels::{Cpu, Precision, Real};
@@ -105,8 +106,8 @@ impl<'a, T: Real> Transformer<'a, T> {
     /// The output of the [frozen blocks](Self::frozen_blocks) for a batch, `[tokens, d_model]`. A token's row
     /// depends on its own sequence alone.
     pub fn forward_frozen(&self, batch: &Batch) -> Array2<T> {
-        let (sequences, cos_sin) = self.sequence_layout(batch);
-        let metadata = self.attention_metadata(&sequences, &cos_sin);
+        let (sequences, factors) = self.sequence_layout(batch);
+        let metadata = self.attention_metadata(&sequences, &factors);
         let below = &self.blocks[..self.lowest_adapted()];
         below.iter().fold(self.embed(batch.tokens(), &batch.positions()), |x, block| {
             block.forward(x, &metadata, None)
@@ -145,8 +146,8 @@ impl<'a, T: Real> Transformer<'a, T> {
     /// The normed hidden states at the batch's predictions, `[predictions, d_model]`, from the output of the
     /// frozen blocks.
     fn hidden_at_predictions(&self, mut x: Array2<T>, batch: &Batch) -> Array2<T> {
-        let (sequences, cos_sin) = self.sequence_layout(batch);
-        let metadata = self.attention_metadata(&sequences, &cos_sin);
+        let (sequences, factors) = self.sequence_layout(batch);
+        let metadata = self.attention_metadata(&sequences, &factors);
         let rows = batch.predicting_rows();
         let last = self.blocks.len() - 1;
         for (layer, block) in self.blocks.iter().enumerate().skip(self.lowest_adapted()) {
@@ -171,8 +172,8 @@ impl<'a, T: Real> Transformer<'a, T> {
         x
     }
 
-    /// The rows of a batch's sequences, and the RoPE angles of its tokens.
-    pub(super) fn sequence_layout(&self, batch: &Batch) -> (Vec<SequenceRows>, Vec<CosSin<T>>) {
+    /// The rows of a batch's sequences, and what the positions of its tokens decide.
+    pub(super) fn sequence_layout(&self, batch: &Batch) -> (Vec<SequenceRows>, PositionFactors<T>) {
         let sequences = batch.sequences().iter().zip(batch.shared_prefixes());
         let rows = sequences
             .map(|(own, prefix)| SequenceRows {
@@ -181,21 +182,21 @@ impl<'a, T: Real> Transformer<'a, T> {
                 own: own.clone(),
             })
             .collect();
-        (rows, self.cos_sin(&batch.positions()))
+        (rows, self.position_factors(&batch.positions()))
     }
 
-    /// The RoPE angles at these positions, one for each of the model's rotary embeddings.
-    pub(super) fn cos_sin(&self, positions: &[usize]) -> Vec<CosSin<T>> {
-        self.ropes.iter().map(|rope| rope.cos_sin(positions)).collect()
+    /// What these positions decide.
+    pub(super) fn position_factors(&self, positions: &[usize]) -> PositionFactors<T> {
+        PositionFactors::new(&self.ropes, self.config.temperature, positions)
     }
 
     /// What the blocks need to know of the sequences of a pass.
     pub(super) fn attention_metadata<'p>(
         &'p self,
         sequences: &'p [SequenceRows],
-        cos_sin: &'p [CosSin<T>],
+        factors: &'p PositionFactors<T>,
     ) -> AttentionMetadata<'p, T> {
-        AttentionMetadata { sequences, cos_sin, ropes: &self.ropes, config: self.attention_config() }
+        AttentionMetadata { sequences, factors, ropes: &self.ropes, config: self.attention_config() }
     }
 
     /// The attention of all blocks, without windows.

@@ -195,10 +195,10 @@ impl<'m, 'a, T: Real> GrowingTexts<'m, 'a, T> {
             })
             .collect();
         let keys: Vec<Range<usize>> = sequences.iter().map(|rows| rows.prefix.start..rows.own.end).collect();
-        let cos_sin = model.cos_sin(&positions);
+        let factors = model.position_factors(&positions);
         let mut x = model.embed(&tokens, &positions);
         for (block, [k, v]) in model.blocks.iter().zip(&mut self.caches) {
-            let p = block.project(x.view(), &model.ropes, &cos_sin);
+            let p = block.project(x.view(), &model.ropes, &factors);
             for (cache, rows) in [(&mut *k, &p.k), (&mut *v, &p.v)] {
                 for (sequence, rows) in sequences.iter().zip(rows.axis_chunks_iter(Axis(0), new)) {
                     cache.slice_mut(s![sequence.own.clone(), ..]).assign(&rows);

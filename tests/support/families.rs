@@ -47,6 +47,7 @@ macro_rules! each_family {
         each_convertible! {
             $call
             mixtral: "mixtral",
+            ministral3: "ministral3",
             smollm3: "smollm3",
             exaone4: "exaone4",
             exaone4_window: "exaone4-window",

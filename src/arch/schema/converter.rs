@@ -148,6 +148,8 @@ pub enum Key {
     WindowOrZero,
     /// `attention.sliding_window_pattern`: whether each block has the window, if the model has one.
     WindowPattern,
+    /// `rope.scaling.yarn_log_multiplier` and `attention.temperature_scale`, if queries are scaled by position.
+    Temperature,
     /// `attention.scale`, `embedding_scale`, `residual_scale` and `logit_scale`.
     Scales,
 }

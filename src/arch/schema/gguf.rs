@@ -9,6 +9,10 @@ pub struct Gguf {
     pub soft_caps: Option<[Option<f64>; 2]>,
     /// Sliding windows. `None` if llama.cpp's graph of the family has none, whatever the file says.
     pub windows: Option<Windows>,
+    /// Whether llama.cpp reads YaRN's betas and its log multiplier; else it takes its defaults.
+    pub reads_yarn: bool,
+    /// Whether llama.cpp scales queries by their position, if the file has `attention.temperature_scale`.
+    pub temperature: bool,
     /// Block counts of the models whose attention scale is `sqrt(heads / d_model)` in place of `1 /
     /// sqrt(head_dim)`: those that `load_arch_hparams` in llama.cpp's `src/models/FAMILY.cpp` names by their
     /// size and gives another `f_attention_scale`.
@@ -21,8 +25,14 @@ pub struct Gguf {
 impl Gguf {
     /// What llama.cpp assumes about most families: nothing. A family with a name of its own in GGUF starts
     /// from this and not from a sibling.
-    pub(in crate::arch) const USUAL: Self =
-        Self { soft_caps: None, windows: None, width_scaled_layers: &[], layers_of_70b: None };
+    pub(in crate::arch) const USUAL: Self = Self {
+        soft_caps: None,
+        windows: None,
+        reads_yarn: false,
+        temperature: false,
+        width_scaled_layers: &[],
+        layers_of_70b: None,
+    };
 }
 
 /// Sliding windows as llama.cpp implements them for a family.

@@ -122,6 +122,8 @@ pub enum ClassOption {
     LocalRope,
     /// `rope_parameters` by kind of block; the older `rope_scaling` is that of blocks without a window alone.
     RopeByKind,
+    /// `llama_4_scaling_beta` among the rotary parameters: queries are scaled by their position.
+    Temperature,
     /// `no_rope_layers` (0: no rotary embedding), or else `no_rope_layer_interval`.
     UnrotatedLayers,
     /// `partial_rotary_factor`: the leading part of each head is rotated.

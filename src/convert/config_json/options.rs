@@ -46,6 +46,9 @@ pub(super) fn check(base: &Base) -> Result<()> {
     if config.windowed.contains(&true) && !expressible {
         return refuse("attention.sliding_window", "some blocks have a sliding window".into());
     }
+    if let Some(temperature) = config.temperature.filter(|_| !has(ClassOption::Temperature)) {
+        return refuse("attention.temperature_scale", format!("it is {}", temperature.beta));
+    }
     let own_unrotated =
         has(ClassOption::UnrotatedLayers) || architecture.forward.unrotated == Unrotated::Global;
     if !config.unrotated.is_empty() && !own_unrotated {
@@ -163,6 +166,7 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
             ClassOption::ContextTwice
             | ClassOption::LocalRope
             | ClassOption::RopeByKind
+            | ClassOption::Temperature
             | ClassOption::PartialRotary
             | ClassOption::OriginalContext => {}
         }

@@ -20,6 +20,8 @@ use crate::{Error, Result};
 
 /// The rule that changes nothing.
 const DEFAULT: &str = "default";
+/// GGUF's key of YaRN's weight in the divisor of its amplitude.
+const LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
 /// Factors of cosines and sines this near to 1 are 1.
 const SAME_AMPLITUDE: f64 = 1e-6;
 /// The relative tolerance of divisors in f32, some of them computed in f32.
@@ -77,6 +79,13 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
     }
     json.insert("rope_theta".into(), theta.into());
     json.insert("rope_scaling".into(), older.map_or(Json::Null, Json::from));
+    if class.options.contains(&ClassOption::Temperature) {
+        let temperature = config.temperature;
+        let beta = temperature.map_or(0.0, |temperature| shortest(temperature.beta));
+        parameters.insert("llama_4_scaling_beta".into(), beta.into());
+        let length = temperature.map_or(config.context, |temperature| temperature.length);
+        parameters.entry("original_max_position_embeddings").or_insert(length.into());
+    }
     let own_key = class.options.contains(&ClassOption::LocalRope);
     let parameters = if own_key || class.options.contains(&ClassOption::RopeByKind) {
         let local = config.local_rope.as_ref().unwrap_or(rope);
@@ -123,6 +132,13 @@ fn yarn(base: &Base, gguf: Option<&Gguf>, rope: &Rope) -> Result<Map<String, Jso
     parameters.insert("factor".into(), shortest(factor).into());
     let original = original.unwrap_or(base.config().context as u64);
     parameters.insert("original_max_position_embeddings".into(), original.into());
+    if base.architecture().gguf.reads_yarn
+        && let Some(multiplier) = number(LOG_MULTIPLIER)
+    {
+        // llama.cpp takes the weight of the dividend for 1.
+        parameters.insert("mscale".into(), 1.0.into());
+        parameters.insert("mscale_all_dim".into(), shortest(multiplier).into());
+    }
     for (key, names) in YARN_OPTIONS {
         if let Some(value) = number(key) {
             let usual = names.contains(&ATTENTION_FACTOR) && value as f32 == usual_amplitude as f32;

@@ -99,6 +99,12 @@ pub(super) fn set(
                     writer.keys.set(writer.name("attention.sliding_window_pattern"), windowed);
                 }
             }
+            Key::Temperature => {
+                if let Some(temperature) = config.temperature {
+                    writer.float("rope.scaling.yarn_log_multiplier", rope::log_multiplier(json));
+                    writer.float("attention.temperature_scale", Some(temperature.beta));
+                }
+            }
             Key::Scales => {
                 let names = [
                     ("attention.scale", "attention_multiplier"),

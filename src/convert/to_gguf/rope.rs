@@ -80,6 +80,11 @@ pub(super) fn yarn(config: &Object) -> Option<Yarn> {
     })
 }
 
+/// YaRN's weight of the logarithm in the divisor of its amplitude.
+pub(super) fn log_multiplier(config: &Object) -> Option<f64> {
+    parameters(config)?.get("mscale_all_dim").and_then(Json::as_f64)
+}
+
 /// The context length before RoPE scaling extends it; `default` is that of the model's class in transformers.
 pub(super) fn original_context(config: &Object, default: Option<f64>) -> Option<usize> {
     let given = parameters(config).and_then(|rope| rope.get(ORIGINAL_CONTEXT));

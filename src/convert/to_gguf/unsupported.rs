@@ -71,7 +71,7 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
     if let Some((key, problem)) = rotary(architecture, config, json) {
         return refuse(key, problem);
     }
-    notes.extend(yarn_note(config, json));
+    notes.extend(yarn_note(architecture, config, json));
     if let Some(problem) = windows(base, notes) {
         return refuse("layer_types", problem);
     }
@@ -122,16 +122,24 @@ fn rotary(architecture: &Architecture, config: &Config, json: &Object) -> Option
 }
 
 /// A note on YaRN's options that llama.cpp does not read, if they change the angles.
-fn yarn_note(config: &Config, json: &Object) -> Option<String> {
+fn yarn_note(architecture: &Architecture, config: &Config, json: &Object) -> Option<String> {
     let (rope, yarn) = (config.rope.as_ref()?, rope::yarn(json)?);
-    let [beta_fast, beta_slow] = YARN_BETAS;
+    let [mut beta_fast, mut beta_slow] = YARN_BETAS;
+    let mut amplitude = yarn_amplitude(yarn.factor, 1.0);
+    if architecture.gguf.reads_yarn {
+        let option = |name: &str| yarn.options.iter().find(|(key, _)| key.ends_with(name)).map(|(_, x)| *x);
+        beta_fast = option("beta_fast").unwrap_or(beta_fast);
+        beta_slow = option("beta_slow").unwrap_or(beta_slow);
+        let multiplier = rope::log_multiplier(json).filter(|&multiplier| multiplier != 0.0);
+        amplitude /= multiplier.map_or(1.0, |multiplier| yarn_amplitude(yarn.factor, multiplier));
+    }
     let original_context = yarn.original_context as f64;
     let read =
         RopeScaling::Yarn { factor: yarn.factor, original_context, beta_fast, beta_slow, rounded: true };
     let near = |a: f64, b: f64| (a - b).abs() <= 1e-6 * b.abs();
     let own = rope.factors.iter().flatten();
     let same = own.zip(read.factors(rope.base, rope.dim)).all(|(own, theirs)| near(*own, theirs))
-        && near(rope.amplitude, yarn_amplitude(yarn.factor, 1.0));
+        && near(rope.amplitude, amplitude);
     (!same).then(|| {
         "llama.cpp takes YaRN's attention factor and betas from its own defaults for this architecture, not \
          from the model: texts get other logits there"

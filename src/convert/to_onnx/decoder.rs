@@ -39,6 +39,11 @@ pub(super) fn decoder<'a>(base: &'a Base, options: &OnnxOptions) -> Result<(Buil
         let help = "convert it into a GGUF file or a folder";
         return Err(Error::input(base.path(), "rope.scaling.finetuned", problem, help));
     }
+    if base.config().temperature.is_some() {
+        let problem = "queries are scaled by their position, which curmerge does not write as ONNX";
+        let help = "convert it into a GGUF file or a folder";
+        return Err(Error::input(base.path(), "attention.temperature_scale", problem, help));
+    }
     let adapted = match &options.lora_inputs {
         Some(words) => base.targets(words, None)?,
         None => Vec::new(),

@@ -167,8 +167,8 @@ fn recomputation_and_threads_change_no_byte() {
             model.attach(&targets(base), 1.0).unwrap();
             let batch = batch(base);
             let tokens = batch.tokens().len() as u64;
-            let (sequences, cos_sin) = model.sequence_layout(&batch);
-            let metadata = model.attention_metadata(&sequences, &cos_sin);
+            let (sequences, factors) = model.sequence_layout(&batch);
+            let metadata = model.attention_metadata(&sequences, &factors);
             let x = model.embed(batch.tokens(), &batch.positions());
             let saved = model.blocks[0].forward_saving(x, &metadata, None).1;
             assert_eq!(

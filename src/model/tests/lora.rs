@@ -88,8 +88,8 @@ fn recomputation_and_threads_change_no_byte() {
             model.attach_lora(&targets(base, "", method), 1.0).unwrap();
             let batch = families::batch(base);
             let tokens = batch.tokens().len() as u64;
-            let (sequences, cos_sin) = model.sequence_layout(&batch);
-            let metadata = model.attention_metadata(&sequences, &cos_sin);
+            let (sequences, factors) = model.sequence_layout(&batch);
+            let metadata = model.attention_metadata(&sequences, &factors);
             let x = model.embed(batch.tokens(), &batch.positions());
             let saved = model.blocks[0].forward_saving(x, &metadata, None).1;
             let bytes = model.blocks[0].activation_bytes(model.attention_config()) * tokens;

@@ -277,8 +277,8 @@ fn activations_and_weights_that_are_computed_again_change_no_byte() {
             let mut model = Transformer::<f32>::new(base).unwrap().with_precision(precision);
             model.attach(&targets(base, ""), 1.0).unwrap();
             let (batch, tokens) = (batch(), batch().tokens().len());
-            let (sequences, cos_sin) = model.sequence_layout(&batch);
-            let metadata = model.attention_metadata(&sequences, &cos_sin);
+            let (sequences, factors) = model.sequence_layout(&batch);
+            let metadata = model.attention_metadata(&sequences, &factors);
             let x = model.embed(batch.tokens(), &batch.positions());
             let saved = model.blocks[0].forward_saving(x, &metadata, None).1;
             assert_eq!(

@@ -183,6 +183,41 @@ fn the_vision_part_is_left_out_with_a_warning() {
     }
 }
 
+/// Of a vision model whose own type is not known, the `text_config` tells what its language model is.
+#[test]
+fn the_language_model_of_a_vision_model_is_found() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name);
+    for name in ["ministral3", "mistral"] {
+        let folder = changed(name, scratch.path(), json!({}));
+        let (plain, seeing) = (path("plain.gguf"), path("seeing.gguf"));
+        curmerge!("convert", folder, plain, "--type", "bf16").done();
+        let config: Json = serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
+        let config = json!({
+            "architectures": ["Mistral3ForConditionalGeneration"], "model_type": "mistral3",
+            "text_config": config, "vision_config": {"model_type": "pixtral"},
+        });
+        fs::write(folder.join("config.json"), config.to_string()).unwrap();
+        let mut tensors: Tensors = Tensors::new();
+        for (name, tensor) in tensors_of(&folder) {
+            tensors.insert(format!("language_model.{name}"), tensor);
+        }
+        let ones = (DType::BF16, vec![32], [0x80, 0x3f].repeat(32));
+        tensors.insert("vision_tower.ln_pre.weight".to_owned(), ones);
+        write_tensors(&folder, &tensors);
+        let ran = curmerge!("convert", folder, seeing, "--type", "bf16").done();
+        assert!(ran.stderr.contains("1 tensors of the vision part"), "{}", ran.stderr);
+        let values = |path: &Path| {
+            let file = Gguf::open(path).unwrap();
+            let bytes = |t: &_| file.data(t).to_vec();
+            file.tensors().iter().map(|t| (t.name.clone(), bytes(t))).collect::<BTreeMap<_, _>>()
+        };
+        assert_eq!(values(&plain), values(&seeing));
+        fs::remove_file(&plain).unwrap();
+        fs::remove_file(&seeing).unwrap();
+    }
+}
+
 /// Converts a folder, which must be refused with a line that contains `parts`, and write nothing.
 #[track_caller]
 fn refused(folder: &Path, parts: &[&str]) {
