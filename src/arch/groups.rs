@@ -88,6 +88,16 @@ pub(super) const QWEN_EXPERTS: &[TensorNames] = &[
 pub(super) const ATTENTION_TARGETS: &[(&str, &str)] =
     &[("q", "attn_q"), ("k", "attn_k"), ("v", "attn_v"), ("o", "attn_output")];
 
+/// The matrices of attention and of a feed-forward part without a gate.
+pub(super) const UNGATED_TARGETS: &[(&str, &str)] = &[
+    ATTENTION_TARGETS[0],
+    ATTENTION_TARGETS[1],
+    ATTENTION_TARGETS[2],
+    ATTENTION_TARGETS[3],
+    ("up", "ffn_up"),
+    ("down", "ffn_down"),
+];
+
 /// The matrices of attention and of a gated feed-forward part.
 pub(super) const TARGETS: &[(&str, &str)] = &[
     ("q", "attn_q"),

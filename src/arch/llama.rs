@@ -17,6 +17,7 @@ pub(super) const LLAMA: Architecture = Architecture {
         norm: NormKind::Rms,
         positions: Positions::RopeInterleaved,
         unrotated: Unrotated::Never,
+        parallel: false,
         activation: Activation::Silu,
         scales_embedding: false,
     },

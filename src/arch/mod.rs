@@ -13,6 +13,9 @@ mod groups;
 mod pattern;
 mod schema;
 
+mod arcee;
+mod cohere2;
+mod command_r;
 mod exaone4;
 mod gemma;
 mod gemma2;
@@ -31,6 +34,7 @@ mod qwen3;
 mod qwen3_moe;
 mod seed_oss;
 mod smollm3;
+mod starcoder2;
 
 pub(crate) use pattern::renamed;
 pub use schema::*;
@@ -55,6 +59,10 @@ pub const ALL: &[&Architecture] = &[
     &smollm3::SMOLLM3,
     &seed_oss::SEED_OSS,
     &exaone4::EXAONE4,
+    &arcee::ARCEE,
+    &starcoder2::STARCODER2,
+    &command_r::COMMAND_R,
+    &cohere2::COHERE2,
 ];
 
 /// Stands for an architecture that is not known: it names no tensors.

@@ -115,7 +115,7 @@ impl Config {
         let vocab = vocab.ok_or_else(|| Error::input(path, "tensor 'token_embd'", "missing", DAMAGED))?;
         let eps = match architecture.forward.norm {
             NormKind::Rms => "attention.layer_norm_rms_epsilon",
-            NormKind::Layer => "attention.layer_norm_epsilon",
+            NormKind::Layer | NormKind::LayerUnbiased => "attention.layer_norm_epsilon",
         };
         let eps =
             float(eps).ok_or_else(|| Error::input(path, key(eps), "missing or not a number", DAMAGED))?;
@@ -143,7 +143,11 @@ impl Config {
                 .filter(|&cap| cap != 0.0),
             embedding_scale: float("embedding_scale").unwrap_or(1.0),
             residual_scale: float("residual_scale").filter(|&scale| scale != 0.0).unwrap_or(1.0),
-            logit_scale: 1.0 / float("logit_scale").unwrap_or(1.0),
+            logit_scale: match float("logit_scale").filter(|&scale| scale != 0.0) {
+                Some(scale) if architecture.gguf.logit_scale_multiplies => scale,
+                Some(scale) => 1.0 / scale,
+                None => 1.0,
+            },
             experts,
             ..Self::unknown()
         };

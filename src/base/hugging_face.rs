@@ -128,7 +128,7 @@ fn tensors(
             rotary_halves: names.and_then(|n| n.rotary_halves).map(|h| config.head_count(h)),
             // What is quantized is so as [out, in].
             transposed: names.is_some_and(|n| n.transposed) && bias.is_empty() && quantized.is_none(),
-            unit_offset: names.is_some_and(|n| n.unit_offset),
+            unit_offset: names.is_some_and(|n| n.unit_offset) && bias.is_empty(),
             nbits: None,
             quantized,
             slice: None,
@@ -188,6 +188,8 @@ impl Config {
             Positions::Learned => (None, None),
             _ => fields.ropes(head_dim)?,
         };
+        let longest = architecture.hugging_face.options.contains(&ClassOption::ModelMaxLength);
+        let longest = fields.count("model_max_length").filter(|_| longest);
         let scalar = fields.number("query_pre_attn_scalar").unwrap_or(head_dim as f64);
         let mut config = Self {
             layers,
@@ -198,7 +200,7 @@ impl Config {
             ff,
             vocab: fields.needed("vocab_size")?,
             norm_eps: fields.number("rms_norm_eps").unwrap_or(1e-6),
-            context: fields.count("max_position_embeddings").unwrap_or(2048),
+            context: longest.or(fields.count("max_position_embeddings")).unwrap_or(2048),
             rope,
             local_rope,
             attention_scale: fields.number("attention_multiplier").unwrap_or(1.0 / scalar.sqrt()),
@@ -206,7 +208,10 @@ impl Config {
             logit_cap: fields.number("final_logit_softcapping"),
             embedding_scale: fields.number("embedding_multiplier").unwrap_or(1.0),
             residual_scale: fields.number("residual_multiplier").unwrap_or(1.0),
-            logit_scale: 1.0 / fields.number("logits_scaling").unwrap_or(1.0),
+            logit_scale: match architecture.hugging_face.options.contains(&ClassOption::LogitScale) {
+                true => fields.number("logit_scale").unwrap_or(1.0),
+                false => 1.0 / fields.number("logits_scaling").unwrap_or(1.0),
+            },
             experts,
             ..Self::unknown()
         };

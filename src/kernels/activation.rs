@@ -43,6 +43,19 @@ impl ActivationFn for Gelu {
     }
 }
 
+/// max(x, 0)^2 (Primer, So et al. 2021, arXiv 2109.08668).
+#[derive(Clone, Copy, Debug)]
+pub struct SquaredRelu;
+
+impl ActivationFn for SquaredRelu {
+    #[inline(always)]
+    fn value_and_derivative<T: Real>(x: T) -> (T, T) {
+        // NaN stays NaN.
+        let positive = if x < T::zero() { T::zero() } else { x };
+        (positive * positive, positive + positive)
+    }
+}
+
 /// `out = f(gate) up`.
 pub fn gated<F: ActivationFn, T: Real>(gate: &[T], up: &[T], out: &mut [T]) {
     struct Gated<'x, F, T>(&'x [T], &'x [T], &'x mut [T], std::marker::PhantomData<F>);
@@ -115,7 +128,8 @@ mod tests {
 
     fn slope_is_the_derivative<F: ActivationFn>() {
         for i in -60..=60 {
-            let (x, h) = (f64::from(i) / 10.0, 1e-6);
+            // Between tenths: the squared ReLU bends at 0.
+            let (x, h) = (f64::from(i) / 10.0 + 0.05, 1e-6);
             let found = F::value_and_derivative(x).1;
             let right = (F::value_and_derivative(x + h).0 - F::value_and_derivative(x - h).0) / (2.0 * h);
             assert!((found - right).abs() < 1e-8, "{x}: {found} {right}");
@@ -126,6 +140,7 @@ mod tests {
     fn slopes_are_derivatives() {
         slope_is_the_derivative::<Silu>();
         slope_is_the_derivative::<Gelu>();
+        slope_is_the_derivative::<SquaredRelu>();
     }
 
     #[test]

@@ -5,7 +5,7 @@ use ndarray::Array2;
 use rayon::prelude::*;
 
 use crate::arch::Activation;
-use crate::kernels::activation::{Gelu, Silu, gated, gated_backward, plain, plain_backward};
+use crate::kernels::activation::{Gelu, Silu, SquaredRelu, gated, gated_backward, plain, plain_backward};
 use crate::kernels::{Precision, Real, SavedActivation};
 
 /// Values that one thread processes at a time.
@@ -51,8 +51,10 @@ pub(super) fn value<T: Real>(activation: Activation, gate: Option<&[T]>, up: &[T
     match (activation, gate) {
         (Activation::Silu, Some(gate)) => gated::<Silu, T>(gate, up, out),
         (Activation::Gelu, Some(gate)) => gated::<Gelu, T>(gate, up, out),
+        (Activation::SquaredRelu, Some(gate)) => gated::<SquaredRelu, T>(gate, up, out),
         (Activation::Silu, None) => plain::<Silu, T>(up, out),
         (Activation::Gelu, None) => plain::<Gelu, T>(up, out),
+        (Activation::SquaredRelu, None) => plain::<SquaredRelu, T>(up, out),
     }
 }
 
@@ -73,6 +75,7 @@ pub fn backward<T: Real>(
             match activation {
                 Activation::Silu => plain_backward::<Silu, T>(up, d),
                 Activation::Gelu => plain_backward::<Gelu, T>(up, d),
+                Activation::SquaredRelu => plain_backward::<SquaredRelu, T>(up, d),
             }
         });
         return (None, da);
@@ -87,6 +90,7 @@ pub fn backward<T: Real>(
         match activation {
             Activation::Silu => gated_backward::<Silu, T>(dgate, up, d),
             Activation::Gelu => gated_backward::<Gelu, T>(dgate, up, d),
+            Activation::SquaredRelu => gated_backward::<SquaredRelu, T>(dgate, up, d),
         }
     });
     (Some(dgate), da)

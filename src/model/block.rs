@@ -26,6 +26,8 @@ pub struct Block<'a, T: Real> {
     pub(super) qk_norms: Option<[Norm<T>; 2]>,
     pub(super) o: Linear<'a, T>,
     pub(super) attn_residual: Residual<T>,
+    /// Whether the feed-forward part reads the block's input, as attention does, and not what attention made of it.
+    pub(super) parallel: bool,
     pub(super) ffn_norm: Option<Norm<T>>,
     pub(super) feed_forward: FeedForward<'a, T>,
     pub(super) ffn_residual: Residual<T>,
@@ -82,7 +84,8 @@ struct AfterAttention<T: Real> {
     attended: Option<SavedActivation<T>>,
     /// The output of `o`, if a norm follows.
     attn_out: Option<SavedActivation<T>>,
-    /// The residual stream between attention and the feed-forward network.
+    /// What the feed-forward network reads, before its norm: the residual stream after attention, or the block's
+    /// input.
     mid: SavedActivation<T>,
     feed_forward: FeedForwardActivations<T>,
     /// The output of the feed-forward network, if a norm follows.
@@ -210,12 +213,19 @@ impl<'a, T: Real> Block<'a, T> {
         attended: ArrayView2<T>,
         save: Option<Precision>,
     ) -> (Array2<T>, Option<AfterAttention<T>>) {
+        let before = self.parallel.then(|| x.clone());
         let (zo, attn_out) = self.attn_residual.add_product(&mut x, &self.o, &self.o.input(attended));
-        let mid = save.map(|precision| SavedActivation::save_copy(x.view(), precision));
+        let mid =
+            save.map(|precision| SavedActivation::save_copy(before.as_ref().unwrap_or(&x).view(), precision));
         let saves_attended = save.filter(|_| self.o.reads_input());
         let attended = saves_attended.map(|precision| SavedActivation::save_copy(attended, precision));
-        let (feed_forward, zdown, ffn_out) =
-            self.feed_forward.add_to(&mut x, self.ffn_norm.as_ref(), &self.ffn_residual, save);
+        let (feed_forward, zdown, ffn_out) = self.feed_forward.add_to(
+            &mut x,
+            before.as_ref(),
+            self.ffn_norm.as_ref(),
+            &self.ffn_residual,
+            save,
+        );
         let saved = save.zip(mid).zip(feed_forward).map(|((precision, mid), feed_forward)| {
             let [attn_out, ffn_out] =
                 [attn_out, ffn_out].map(|out| out.map(|out| SavedActivation::save(out, precision)));
@@ -321,8 +331,12 @@ impl<'a, T: Real> Block<'a, T> {
         let dnormed = self.feed_forward.backward(dffn, feed_forward, zdown.as_ref(), normed_view, sink);
         normed.into_iter().for_each(T::recycle);
         let mut dmid = dy;
+        // The gradient of what attention added: in a parallel block it does not pass the feed-forward network.
+        let beside = self
+            .parallel
+            .then(|| self.attn_residual.backward(dmid.view(), attn_out.as_ref()).into_owned().into());
         norm_backward(self.ffn_norm.as_ref(), &mid, dnormed, &mut dmid);
-        let dout = self.attn_residual.backward(dmid.view(), attn_out.as_ref());
+        let dout = beside.unwrap_or_else(|| self.attn_residual.backward(dmid.view(), attn_out.as_ref()));
         let attended = attended.map(|attended| attended.to_array(self.o.weight().cols()));
         let attended = attended.as_ref().map(|attended| attended.view());
         let attention_trains = [&self.q, &self.k, &self.v].iter().any(|l| l.term.is_some());

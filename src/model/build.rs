@@ -112,6 +112,7 @@ impl<'a> Parts<'a> {
                 _ => None,
             },
             o: needed("o")?,
+            parallel: self.base.architecture().forward.parallel,
             attn_residual: residual(self.norm(&name(norms.after_attention))?),
             ffn_norm: self.norm(&name(norms.before_feed_forward))?,
             feed_forward,
@@ -141,11 +142,13 @@ impl<'a> Parts<'a> {
         if architecture.line(name).is_none() {
             return Ok(None);
         }
+        let weight = numbers(self.base.vector(name)?);
         let bias = match architecture.forward.norm {
             NormKind::Layer => Some(numbers(self.base.vector(&format!("{name}.bias"))?)),
+            NormKind::LayerUnbiased => Some(vec![T::zero(); weight.len()]),
             NormKind::Rms => None,
         };
-        Ok(Some(Norm { weight: numbers(self.base.vector(name)?), bias, eps: self.base.config().norm_eps }))
+        Ok(Some(Norm { weight, bias, eps: self.base.config().norm_eps }))
     }
 
     fn experts<T: Real>(&self, layer: usize) -> Result<MixtureOfExperts<'a, T>> {

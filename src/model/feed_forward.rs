@@ -97,27 +97,28 @@ impl<'a, T: Real> FeedForward<'a, T> {
         }
     }
 
-    /// Adds the network's output for the normed x to x `[tokens, d_model]` through the residual connection.
-    /// With a precision, also saves the activations for products of that precision.
+    /// Adds the network's output for the normed `input`, or the normed x, to x `[tokens, d_model]` through the
+    /// residual connection. With a precision, also saves the activations for products of that precision.
     pub fn add_to(
         &self,
         x: &mut Array2<T>,
+        input: Option<&Array2<T>>,
         norm: Option<&Norm<T>>,
         residual: &Residual<T>,
         save: Option<Precision>,
     ) -> Saved<T> {
         match self {
             Self::Mlp(mlp) => {
-                let input = norm::pack(norm, x.view(), mlp.up.precision());
-                let (a, saved) = mlp.forward(&input, save);
-                drop(input);
+                let packed = norm::pack(norm, input.unwrap_or(x).view(), mlp.up.precision());
+                let (a, saved) = mlp.forward(&packed, save);
+                drop(packed);
                 let (zdown, out) = residual.add_product(x, &mlp.down, &a);
                 (saved.map(FeedForwardActivations::Mlp), zdown, out)
             }
             Self::Mixture(mixture) => {
-                let normed = norm.map(|norm| norm.forward(x.view()));
-                let input = normed.as_ref().map_or(x.view(), |normed| normed.view());
-                let (y, saved) = mixture.forward(input, save);
+                let input = input.unwrap_or(x);
+                let normed = norm.map(|norm| norm.forward(input.view()));
+                let (y, saved) = mixture.forward(normed.as_ref().unwrap_or(input).view(), save);
                 let out = residual.add(x, y);
                 (saved.map(FeedForwardActivations::Mixture), None, out)
             }

@@ -90,7 +90,17 @@ impl Architecture {
         if self.has_experts() {
             return Some("experts");
         }
-        let Forward { norm, positions, unrotated, .. } = self.forward;
+        let Forward { norm, positions, unrotated, parallel, .. } = self.forward;
+        if parallel {
+            return Some("parallel parts of a block");
+        }
+        if self.target("gate").is_none() && norm == NormKind::Rms {
+            return Some("a feed-forward part without a gate");
+        }
+        let permuted = self.names().any(|tensor| tensor.rotary_halves.is_some());
+        if positions == Positions::RopeInterleaved && !permuted {
+            return Some("rotary pairs that are neighbours");
+        }
         if !matches!(unrotated, Unrotated::Never | Unrotated::Switched) {
             return Some("blocks without positions");
         }

@@ -150,6 +150,10 @@ pub enum Key {
     WindowPattern,
     /// `rope.scaling.yarn_log_multiplier` and `attention.temperature_scale`, if queries are scaled by position.
     Temperature,
+    /// `logit_scale`, which multiplies.
+    LogitScale,
+    /// `rope.scaling.type`, always "none".
+    Unscaled,
     /// `attention.scale`, `embedding_scale`, `residual_scale` and `logit_scale`.
     Scales,
 }

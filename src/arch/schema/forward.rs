@@ -9,6 +9,9 @@ pub struct Forward {
     pub positions: Positions,
     /// The blocks that have no rotary embedding, in a family that has one.
     pub unrotated: Unrotated,
+    /// Whether both parts of a block read its input. The norm before the feed-forward part may then be that before
+    /// attention.
+    pub parallel: bool,
     /// The nonlinearity of the feed-forward part.
     pub activation: Activation,
     /// Whether embeddings are multiplied by the square root of their width.
@@ -22,15 +25,17 @@ pub enum NormKind {
     Rms,
     /// LayerNorm: by mean and variance, with a bias.
     Layer,
+    /// LayerNorm without a bias.
+    LayerUnbiased,
 }
 
 /// How attention learns a token's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Positions {
     /// RoPE; in the canonical layout the two entries of a pair are neighbours (`LLAMA_ROPE_TYPE_NORM` in
-    /// llama.cpp). Of every family here, the converter permutes q and k: their tensors have
-    /// [`rotary_halves`](super::TensorNames::rotary_halves). Families that keep neighbours in the folder too
-    /// (ERNIE 4.5, GLM) need a field for the folder's order first, since ONNX has halves.
+    /// llama.cpp). Of most families, the converter permutes q and k: their tensors have
+    /// [`rotary_halves`](super::TensorNames::rotary_halves). Others keep neighbours in the folder too, and have no
+    /// ONNX form here, since ONNX has halves.
     RopeInterleaved,
     /// RoPE; the two entries of a pair are half the rotated length apart (`LLAMA_ROPE_TYPE_NEOX`).
     RopeHalf,
@@ -58,4 +63,6 @@ pub enum Activation {
     Silu,
     /// GELU by its tanh formula (`gelu_pytorch_tanh`, `gelu_new`).
     Gelu,
+    /// max(x, 0)^2 (`relu2`).
+    SquaredRelu,
 }

@@ -9,6 +9,8 @@ pub struct Gguf {
     pub soft_caps: Option<[Option<f64>; 2]>,
     /// Sliding windows. `None` if llama.cpp's graph of the family has none, whatever the file says.
     pub windows: Option<Windows>,
+    /// Whether logits are multiplied by the key `logit_scale`; else they are divided by it.
+    pub logit_scale_multiplies: bool,
     /// Whether llama.cpp reads YaRN's betas and its log multiplier; else it takes its defaults.
     pub reads_yarn: bool,
     /// Whether llama.cpp scales queries by their position, if the file has `attention.temperature_scale`.
@@ -28,6 +30,7 @@ impl Gguf {
     pub(in crate::arch) const USUAL: Self = Self {
         soft_caps: None,
         windows: None,
+        logit_scale_multiplies: false,
         reads_yarn: false,
         temperature: false,
         width_scaled_layers: &[],

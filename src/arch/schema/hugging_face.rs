@@ -118,6 +118,10 @@ pub enum ClassOption {
     QueryScalar,
     /// `attention_multiplier`, `embedding_multiplier`, `residual_multiplier` and `logits_scaling`.
     Multipliers,
+    /// `model_max_length`: the context length, where config.json has it.
+    ModelMaxLength,
+    /// `logit_scale`: logits are multiplied by it.
+    LogitScale,
     /// `rope_local_base_freq`: windowed blocks have a RoPE of their own.
     LocalRope,
     /// `rope_parameters` by kind of block; the older `rope_scaling` is that of blocks without a window alone.

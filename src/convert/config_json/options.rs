@@ -70,7 +70,7 @@ pub(super) fn check(base: &Base) -> Result<()> {
             ("embedding_scale", embedding),
             ("residual_scale", config.residual_scale),
             // GGUF stores the divisor.
-            ("logit_scale", 1.0 / config.logit_scale),
+            ("logit_scale", if has(ClassOption::LogitScale) { 1.0 } else { 1.0 / config.logit_scale }),
         ];
         if let Some((key, scale)) = scales.into_iter().find(|&(_, scale)| scale != 1.0) {
             return refuse(key, format!("it is {scale}"));
@@ -79,7 +79,8 @@ pub(super) fn check(base: &Base) -> Result<()> {
     if has(ClassOption::Biases) {
         for (key, names) in BIASED {
             let count = biases(base, names);
-            if count != 0 && count != names.len() * config.layers {
+            let own = names.iter().filter(|name| architecture.line(&format!("blk.0.{name}")).is_some());
+            if count != 0 && count != own.count() * config.layers {
                 let problem =
                     format!("{count} biases, where transformers expects one for every matrix or none");
                 return refuse(key, problem);
@@ -144,6 +145,7 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
                 // The configuration inverted an f32; its inverse is that f32 after rounding.
                 set("logits_scaling", shortest(f64::from(divisor as f32)).into());
             }
+            ClassOption::LogitScale => set("logit_scale", shortest(config.logit_scale).into()),
             ClassOption::QueryScalar => {
                 let squared = config.attention_scale.powi(-2);
                 let whole = (squared - squared.round()).abs() < 1e-6 * squared;
@@ -165,6 +167,7 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
             // Written with the dimensions, and with the rotary embeddings.
             ClassOption::ContextTwice
             | ClassOption::LocalRope
+            | ClassOption::ModelMaxLength
             | ClassOption::RopeByKind
             | ClassOption::Temperature
             | ClassOption::PartialRotary

@@ -25,6 +25,11 @@ pub(super) fn set(
         match key {
             Key::Blocks => writer.count("block_count", config.layers),
             Key::Context => writer.count("context_length", config.context),
+            Key::LogitScale => writer.float("logit_scale", Some(config.logit_scale)),
+            Key::Unscaled => {
+                let name = writer.name("rope.scaling.type");
+                writer.keys.text(name, "none");
+            }
             Key::OriginalContext => {
                 let default = architecture.hugging_face.default(rope::ORIGINAL_CONTEXT);
                 if let Some(original) = rope::original_context(json, default) {

@@ -28,7 +28,7 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
         let scales = [
             ("embedding_multiplier", embedding),
             ("residual_multiplier", config.residual_scale),
-            ("logits_scaling", 1.0 / config.logit_scale),
+            ("logits_scaling", if has(Key::LogitScale) { 1.0 } else { 1.0 / config.logit_scale }),
         ];
         if let Some((key, scale)) = scales.into_iter().find(|&(_, scale)| scale != 1.0) {
             return refuse(key, format!("it is {scale}, not 1"));

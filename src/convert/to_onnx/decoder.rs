@@ -119,6 +119,10 @@ impl Modules<'_> {
                 let gate = self.b.node(&at("Sigmoid"), "Sigmoid", &[&x]);
                 self.b.node(&at("Mul"), "Mul", &[&x, &gate])
             }
+            Activation::SquaredRelu => {
+                let positive = self.b.node(&at("Relu"), "Relu", &[&x]);
+                self.b.node(&at("Mul"), "Mul", &[&positive, &positive])
+            }
             // x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), in FLOAT: a cube soon leaves the range of
             // FLOAT16.
             Activation::Gelu => {
