@@ -7,6 +7,7 @@ use super::schema::*;
 const UNGATED: &[TensorNames] = &[FEED_FORWARD_BIASED[1], FEED_FORWARD_BIASED[2]];
 
 pub(super) const ARCEE: Architecture = Architecture {
+    models: "Arcee AFM",
     name: "arcee",
     tensors: Tensors {
         groups: &[ENDS, NORMS_BEFORE, PERMUTED_ATTENTION, UNGATED],

@@ -4,6 +4,7 @@ use super::command_r::COMMAND_R;
 use super::schema::*;
 
 pub(super) const COHERE2: Architecture = Architecture {
+    models: "Command R7B, Command A",
     name: "cohere2",
     forward: Forward { unrotated: Unrotated::Global, ..COMMAND_R.forward },
     gguf: Gguf {

@@ -6,6 +6,7 @@ use super::llama::LLAMA;
 use super::schema::*;
 
 pub(super) const COMMAND_R: Architecture = Architecture {
+    models: "Command R, Aya",
     name: "command-r",
     tensors: Tensors {
         groups: &[ENDS, &[NORMS_BEFORE[0]], ATTENTION, FEED_FORWARD],

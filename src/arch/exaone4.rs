@@ -12,6 +12,7 @@ const NORMS: &[TensorNames] = &[
 ];
 
 pub(super) const EXAONE4: Architecture = Architecture {
+    models: "EXAONE 4",
     name: "exaone4",
     tensors: Tensors { groups: &[ENDS, NORMS, HEAD_NORMS, ATTENTION, FEED_FORWARD], ..LLAMA.tensors },
     forward: Forward { positions: Positions::RopeHalf, unrotated: Unrotated::Global, ..LLAMA.forward },

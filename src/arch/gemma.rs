@@ -22,6 +22,7 @@ pub(super) const GEMMA_KEYS: &[Key] = &[
 ];
 
 pub(super) const GEMMA: Architecture = Architecture {
+    models: "Gemma 1",
     name: "gemma",
     tensors: Tensors { groups: &[GEMMA_ENDS, NORMS, ATTENTION, FEED_FORWARD], ..LLAMA.tensors },
     forward: Forward {

@@ -18,6 +18,7 @@ const fn norm(canonical: &'static str, hugging_face: &'static str) -> TensorName
 }
 
 pub(super) const GEMMA2: Architecture = Architecture {
+    models: "Gemma 2",
     name: "gemma2",
     tensors: Tensors { groups: &[GEMMA_ENDS, GEMMA_NORMS, ATTENTION, FEED_FORWARD], ..GEMMA.tensors },
     gguf: Gguf {

@@ -9,6 +9,7 @@ use super::schema::*;
 const GEMMA_HEAD_NORMS: &[TensorNames] = &[HEAD_NORMS[0].unit_offset(), HEAD_NORMS[1].unit_offset()];
 
 pub(super) const GEMMA3: Architecture = Architecture {
+    models: "Gemma 3",
     name: "gemma3",
     tensors: Tensors {
         groups: &[GEMMA_ENDS, GEMMA_NORMS, GEMMA_HEAD_NORMS, ATTENTION, FEED_FORWARD],

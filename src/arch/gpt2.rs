@@ -21,6 +21,7 @@ const TENSORS: &[TensorNames] = &[
 ];
 
 pub(super) const GPT2: Architecture = Architecture {
+    models: "GPT-2",
     name: "gpt2",
     tensors: Tensors {
         groups: &[TENSORS],

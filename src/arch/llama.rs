@@ -5,6 +5,7 @@ use super::groups::{ENDS, FEED_FORWARD_BIASED, FIRST_KEYS, NORMS_BEFORE, PERMUTE
 use super::schema::*;
 
 pub(super) const LLAMA: Architecture = Architecture {
+    models: "Llama 1 to 3, SmolLM2, TinyLlama",
     name: "llama",
     tensors: Tensors {
         groups: &[ENDS, NORMS_BEFORE, PERMUTED_ATTENTION, FEED_FORWARD_BIASED],

@@ -6,6 +6,7 @@ use super::llama::LLAMA;
 use super::schema::*;
 
 pub(super) const MINISTRAL3: Architecture = Architecture {
+    models: "Ministral 3",
     name: "mistral3",
     tensors: Tensors { prefixes: WITHIN_VISION, ..LLAMA.tensors },
     gguf: Gguf { reads_yarn: true, temperature: true, ..Gguf::USUAL },

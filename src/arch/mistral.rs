@@ -6,6 +6,7 @@ use super::llama::LLAMA;
 use super::schema::*;
 
 pub(super) const MISTRAL: Architecture = Architecture {
+    models: "Mistral 7B, Mistral Nemo, Mistral Small",
     // Mistral Small 3.
     tensors: Tensors { prefixes: WITHIN_VISION, ..LLAMA.tensors },
     converter: Converter { dropped_prefixes: VISION, ..LLAMA.converter },

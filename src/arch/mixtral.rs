@@ -6,6 +6,7 @@ use super::mistral::MISTRAL;
 use super::schema::*;
 
 pub(super) const MIXTRAL: Architecture = Architecture {
+    models: "Mixtral",
     tensors: Tensors {
         groups: &[ENDS, NORMS_BEFORE, PERMUTED_ATTENTION, MIXTRAL_EXPERTS],
         targets: ATTENTION_TARGETS,

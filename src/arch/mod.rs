@@ -16,6 +16,7 @@ mod schema;
 mod arcee;
 mod cohere2;
 mod command_r;
+mod ernie4_5;
 mod exaone4;
 mod gemma;
 mod gemma2;
@@ -63,10 +64,12 @@ pub const ALL: &[&Architecture] = &[
     &starcoder2::STARCODER2,
     &command_r::COMMAND_R,
     &cohere2::COHERE2,
+    &ernie4_5::ERNIE4_5,
 ];
 
 /// Stands for an architecture that is not known: it names no tensors.
 pub const UNKNOWN: &Architecture = &Architecture {
+    models: "",
     name: "",
     tensors: Tensors { groups: &[], targets: &[], ..llama::LLAMA.tensors },
     hugging_face: HuggingFace { model_types: &[], ..llama::LLAMA.hugging_face },

@@ -14,6 +14,7 @@ const NORMS: &[TensorNames] = &[
 ];
 
 pub(super) const OLMO2: Architecture = Architecture {
+    models: "OLMo 2",
     name: "olmo2",
     tensors: Tensors { groups: &[ENDS, NORMS, ATTENTION, FEED_FORWARD], ..LLAMA.tensors },
     forward: Forward { positions: Positions::RopeHalf, ..LLAMA.forward },

@@ -5,6 +5,7 @@ use super::olmo2::OLMO2;
 use super::schema::*;
 
 pub(super) const OLMO3: Architecture = Architecture {
+    models: "OLMo 3",
     gguf: Gguf {
         windows: Some(Windows { scaling: WindowScaling::Nothing, own_base: false, ..Windows::every(4) }),
         ..Gguf::USUAL

@@ -13,6 +13,7 @@ const MATRICES: &[TensorNames] = &[
 ];
 
 pub(super) const PHI3: Architecture = Architecture {
+    models: "Phi 3, Phi 3.5, Phi 4",
     name: "phi3",
     tensors: Tensors {
         groups: &[ENDS, NORMS_BEFORE, MATRICES],

@@ -8,6 +8,7 @@ pub(super) const BIASED_ATTENTION: &[TensorNames] =
     &[ATTENTION[0].biased(), ATTENTION[1].biased(), ATTENTION[2].biased(), ATTENTION[3]];
 
 pub(super) const QWEN2: Architecture = Architecture {
+    models: "Qwen 2, Qwen 2.5",
     name: "qwen2",
     tensors: Tensors { groups: &[ENDS, NORMS_BEFORE, BIASED_ATTENTION, FEED_FORWARD], ..LLAMA.tensors },
     forward: Forward { positions: Positions::RopeHalf, ..LLAMA.forward },

@@ -5,6 +5,7 @@ use super::qwen2::QWEN2;
 use super::schema::*;
 
 pub(super) const QWEN3: Architecture = Architecture {
+    models: "Qwen 3",
     name: "qwen3",
     tensors: Tensors { groups: &[ENDS, NORMS_BEFORE, HEAD_NORMS, ATTENTION, FEED_FORWARD], ..QWEN2.tensors },
     converter: Converter { keys: &[FIRST_KEYS, &[Key::HeadLengths, Key::FileType]], ..QWEN2.converter },

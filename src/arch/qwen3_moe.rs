@@ -5,6 +5,7 @@ use super::qwen3::QWEN3;
 use super::schema::*;
 
 pub(super) const QWEN3_MOE: Architecture = Architecture {
+    models: "Qwen 3 MoE",
     name: "qwen3moe",
     tensors: Tensors {
         groups: &[ENDS, NORMS_BEFORE, HEAD_NORMS, ATTENTION, QWEN_EXPERTS],

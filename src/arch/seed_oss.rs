@@ -11,6 +11,7 @@ const NORMS: &[TensorNames] = &[
 ];
 
 pub(super) const SEED_OSS: Architecture = Architecture {
+    models: "Seed-OSS",
     name: "seed_oss",
     tensors: Tensors {
         groups: &[ENDS, NORMS, BIASED_ATTENTION, FEED_FORWARD],

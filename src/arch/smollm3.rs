@@ -5,6 +5,7 @@ use super::llama::LLAMA;
 use super::schema::*;
 
 pub(super) const SMOLLM3: Architecture = Architecture {
+    models: "SmolLM3",
     name: "smollm3",
     forward: Forward { unrotated: Unrotated::EveryLast(4), ..LLAMA.forward },
     gguf: Gguf::USUAL,

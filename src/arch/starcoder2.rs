@@ -20,6 +20,7 @@ const BIASED: &[TensorNames] = &[
 ];
 
 pub(super) const STARCODER2: Architecture = Architecture {
+    models: "StarCoder 2",
     name: "starcoder2",
     tensors: Tensors { groups: &[BIASED], targets: UNGATED_TARGETS, ..LLAMA.tensors },
     forward: Forward {

@@ -17,6 +17,9 @@ fn descriptions_are_consistent() {
         let experts = !architecture.converter.experts.is_empty();
         assert_eq!(experts, architecture.has_experts(), "{name}");
 
+        let alike = ALL.iter().filter(|other| other.models == architecture.models);
+        assert_eq!(alike.count(), 1, "{name}: the models of a sibling");
+
         let names: Vec<&str> = architecture.names().map(|tensor| tensor.canonical).collect();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{name}: a tensor twice");
         for (role, target) in architecture.tensors.targets {
@@ -109,6 +112,7 @@ fn architectures_are_found_by_their_names() {
 fn blocks_are_known_by_the_prefixes_of_every_folder() {
     let all: BTreeSet<String> = ALL.iter().flat_map(|known| known.block_prefixes()).collect();
     let right = [
+        "ernie.layers.",
         "h.",
         "language_model.model.layers.",
         "model.language_model.layers.",

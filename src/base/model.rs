@@ -153,8 +153,8 @@ impl Base {
         }
         let problem = format!("'{}' is not known", self.architecture_name.escape_debug());
         let help = format!(
-            "curmerge knows {}; of other models it can select, merge, verify and export (for llama.cpp) matrices \
-             by their names",
+            "curmerge knows {} (`curmerge inspect --architectures` says more); of other models it can select, \
+             merge, verify and export (for llama.cpp) matrices by their names",
             arch::known()
         );
         Err(Error::UnknownArchitecture { path: self.path.clone(), problem, help })

@@ -53,6 +53,7 @@ macro_rules! each_family {
             starcoder2: "starcoder2",
             command_r: "command-r",
             cohere2: "cohere2",
+            ernie4_5: "ernie4_5",
             exaone4: "exaone4",
             exaone4_window: "exaone4-window",
             qwen3moe: "qwen3moe",

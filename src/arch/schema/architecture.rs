@@ -11,6 +11,8 @@ use crate::arch::pattern::{matches, renamed};
 /// sibling's. Each field says where to look that up.
 #[derive(Clone, Copy, Debug)]
 pub struct Architecture {
+    /// The models that are known by it, as their makers call them.
+    pub models: &'static str,
     /// `general.architecture` in GGUF, and the prefix of its keys. Several families may have the same.
     pub name: &'static str,
     /// The tensors, and their names in each container.

@@ -68,6 +68,8 @@ pub enum SpacePrefix {
     Unset,
     /// Before the other tokenizer keys, with the value in tokenizer_config.json, if it has one.
     FromFolder,
+    /// After the other tokenizer keys, with the value in tokenizer_config.json, if it has one.
+    LastFromFolder,
     /// After the other tokenizer keys, as false, if the vocabulary is tokenizer.model's.
     Off,
 }

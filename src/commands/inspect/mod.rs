@@ -1,6 +1,7 @@
 //! `curmerge inspect`: what a model file, a model folder or an adapter holds.
 
 mod architecture;
+mod known;
 mod second_opinion;
 
 use std::collections::BTreeSet;
@@ -32,7 +33,11 @@ const FIRST_VALUES: usize = 4;
 pub struct InspectArgs {
     /// A GGUF file, a safetensors file, a Hugging Face folder, an ONNX file, `ollama:NAME[:TAG]` or an
     /// adapter (also a LoRA folder of PEFT or mlx-lm).
-    pub file: PathBuf,
+    #[arg(required_unless_present = "architectures")]
+    pub file: Option<PathBuf>,
+    /// List the architectures that curmerge knows, and what works with each.
+    #[arg(long, conflicts_with = "file")]
+    pub architectures: bool,
     /// Show checksums in full.
     #[arg(long)]
     pub full: bool,
@@ -47,7 +52,13 @@ pub struct InspectArgs {
 
 /// Reads the file and prints what it holds.
 pub fn run(args: &InspectArgs, json: bool) -> Result<()> {
-    let (hash, file) = (!args.no_checksums, base::resolve(&args.file)?);
+    let Some(file) = args.file.as_ref().filter(|_| !args.architectures) else {
+        return match json {
+            true => terminal::print_json(&known::json()),
+            false => terminal::print(&known::text()),
+        };
+    };
+    let (hash, file) = (!args.no_checksums, base::resolve(file)?);
     let spinner = progress::spinner("reading");
     let container = detect(&file)?;
     let opinion = args.second_opinion.then(|| second_opinion::of(&file, container)).transpose()?;

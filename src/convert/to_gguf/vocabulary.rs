@@ -31,9 +31,8 @@ pub(super) fn set(
     notes: &mut Vec<String>,
 ) -> Result<()> {
     let config = folder.object(folder::TOKENIZER_CONFIG)?.unwrap_or_default();
-    let from_folder = converter.space_prefix == SpacePrefix::FromFolder;
-    let space = config.get("add_prefix_space").and_then(Json::as_bool).filter(|_| from_folder);
-    if let Some(adds) = space {
+    let space = config.get("add_prefix_space").and_then(Json::as_bool);
+    if let Some(adds) = space.filter(|_| converter.space_prefix == SpacePrefix::FromFolder) {
         keys.set("tokenizer.ggml.add_space_prefix", Value::Bool(adds));
     }
     let json = folder.object(folder::TOKENIZER)?;
@@ -78,6 +77,9 @@ pub(super) fn set(
             TokenizerOverride::NoBos => keys.set("tokenizer.ggml.add_bos_token", Value::Bool(false)),
             TokenizerOverride::EndOfTurn(id) => keys.set("tokenizer.ggml.eot_token_id", Value::U32(id)),
         }
+    }
+    if let Some(adds) = space.filter(|_| converter.space_prefix == SpacePrefix::LastFromFolder) {
+        keys.set("tokenizer.ggml.add_space_prefix", Value::Bool(adds));
     }
     if converter.space_prefix == SpacePrefix::Off && source == Some(&Source::SentencePiece) {
         keys.set("tokenizer.ggml.add_space_prefix", Value::Bool(false));

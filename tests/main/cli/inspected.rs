@@ -62,6 +62,26 @@ fn inspect_shows_onnx_models() {
 }
 
 #[test]
+fn inspect_lists_the_architectures() {
+    let listed = curmerge!("inspect", "--architectures", "--json").json();
+    let listed = listed["architectures"].as_array().unwrap();
+    let text = curmerge!("inspect", "--architectures").done().stdout;
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("models ") && lines[listed.len() + 1].is_empty(), "{text}");
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    for (entry, line) in listed.iter().zip(&lines[1..]) {
+        let (models, gguf) = (entry["models"].as_str().unwrap(), entry["gguf"].as_str().unwrap());
+        assert!(line.starts_with(models) && line.contains(gguf), "{line}");
+        // The first word of a name, since the README joins those of a series.
+        for model in models.split(", ") {
+            assert!(readme.contains(model.split(' ').next().unwrap()), "README.md lacks {model}");
+        }
+    }
+    let line = curmerge!("inspect").refusal();
+    assert!(line.contains("required"), "{line}");
+}
+
+#[test]
 fn inspect_says_what_curmerge_can_do_with_a_model() {
     let folder = folder();
     let fixture = |name: &str| Family::open(name).path(Container::Folder);
