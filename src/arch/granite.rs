@@ -6,7 +6,7 @@ use super::llama::LLAMA;
 use super::schema::*;
 
 pub(super) const GRANITE: Architecture = Architecture {
-    models: "Granite 3",
+    models: "Granite 3, Granite 4 without state spaces (GGUF)",
     name: "granite",
     forward: Forward { unrotated: Unrotated::Switched, ..LLAMA.forward },
     gguf: Gguf::USUAL,

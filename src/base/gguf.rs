@@ -68,7 +68,7 @@ impl Config {
         let path = gguf.path();
         let key = |name: &str| format!("{}.{name}", architecture.name);
         let get = |name: &str| gguf.get(&key(name));
-        let number = |name: &str| get(name).and_then(Value::as_u64).map(|n| n as usize);
+        let number = |name: &str| get(name).and_then(count);
         let float = |name: &str| get(name).and_then(Value::as_f64);
         let needed = |name: &str| {
             number(name)
@@ -82,6 +82,11 @@ impl Config {
                 "this variant of the architecture is not supported yet",
             ))
         };
+        for name in ["attention.head_count", "attention.head_count_kv", "feed_forward_length"] {
+            if get(name).is_some_and(|value| value.as_i32s().is_some() && count(value).is_none()) {
+                return unlike(name, "it differs from block to block");
+            }
+        }
         let (layers, d_model, heads) =
             (needed("block_count")?, needed("embedding_length")?, needed("attention.head_count")?);
         let head_dim = number("attention.key_length").unwrap_or(d_model / heads.max(1));
@@ -206,6 +211,17 @@ impl Config {
         }
         self.local_rope = (local != *rope).then_some(local);
     }
+}
+
+/// A whole number, or one that an array gives for every block.
+fn count(value: &Value) -> Option<usize> {
+    if let Some(number) = value.as_u64() {
+        return Some(number as usize);
+    }
+    let numbers = value.as_i32s()?;
+    let first = *numbers.first()?;
+    let same = numbers.iter().all(|number| *number == first);
+    same.then_some(first).and_then(|number| usize::try_from(number).ok())
 }
 
 fn rope(model: &GgufModel, architecture: &Architecture, head_dim: usize) -> Result<Rope> {

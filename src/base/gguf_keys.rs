@@ -44,8 +44,9 @@ const READ: &[&str] = &[
 const WITHOUT_ARITHMETIC: &[&str] =
     &["classifier.output_labels", "pooling_type", "tensor_data_layout", "vocab_size"];
 
-/// Beginnings of such keys: YaRN's numbers, which count with its type alone, and other models in the file.
-const WITHOUT_ARITHMETIC_FROM: &[&str] = &["rope.scaling.yarn_", "vision.", "audio.", "mm.", "clip."];
+/// Beginnings of such keys: YaRN's numbers, which count with its type alone; state spaces, which are in blocks of
+/// their own, and whose sizes files of Granite 4 without such blocks have, too; and other models in the file.
+const WITHOUT_ARITHMETIC_FROM: &[&str] = &["rope.scaling.yarn_", "ssm.", "vision.", "audio.", "mm.", "clip."];
 
 /// The first key of the architecture that may change the arithmetic and is not read, with the problem.
 pub(super) fn unread(gguf: &Gguf, architecture: &str) -> Option<(String, String)> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use curmerge_formats::gguf::Value;
+use curmerge_formats::gguf::{Array, Value};
 
 use crate::support::families::{Container, Family};
 use crate::support::gguf_key;
@@ -96,10 +96,26 @@ fn check(name: &str) {
 fn a_granite_without_positions_is_that_of_llama_cpp() {
     let made = made("granite", "granite-unrotated");
     let unrotated = made.folder.join("unrotated.gguf");
-    gguf_key::added(&made.f32(), "rope.scaling.finetuned", Value::Bool(false), &unrotated);
+    gguf_key::set(&made.f32(), "rope.scaling.finetuned", Value::Bool(false), &unrotated);
     let own = ours(&unrotated, None, PROMPTS);
     assert_same("no positions in llama.cpp", &own, &theirs(&unrotated, None, PROMPTS), SAME);
     assert!(difference(&own, &ours(&made.f32(), None, PROMPTS)) > 0.1, "the key changes too little");
+}
+
+/// Files of the dense models of Granite 4: keys of the state spaces that they lack, and a number of heads a block.
+#[test]
+fn a_dense_granite_4_is_that_of_llama_cpp() {
+    let made = made("granite", "granite-4");
+    let [a, b] = ["a.gguf", "b.gguf"].map(|name| made.folder.join(name));
+    let heads = Value::Array(Array::I32(vec![2, 2]));
+    gguf_key::set(&made.f32(), "ssm.conv_kernel", Value::U32(4), &a);
+    gguf_key::set(&a, "attention.head_count_kv", heads, &b);
+    let own = ours(&b, None, PROMPTS);
+    assert_same("Granite 4 in llama.cpp", &own, &theirs(&b, None, PROMPTS), SAME);
+    assert_same("the same numbers", &own, &ours(&made.f32(), None, PROMPTS), SAME);
+    gguf_key::set(&a, "attention.head_count_kv", Value::Array(Array::I32(vec![2, 1])), &b);
+    let line = curmerge!("run", b, "-p", "a", "-n", "1").refusal();
+    assert!(line.contains("granite.attention.head_count_kv: it differs from block to block"), "{line}");
 }
 
 macro_rules! tests {

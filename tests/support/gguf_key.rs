@@ -1,16 +1,20 @@
-//! GGUF files with another key.
+//! GGUF files with another key, or another value of one.
 
 use std::fs;
 use std::path::Path;
 
 use curmerge_formats::gguf::{Gguf, GgufLayout, NewTensor, Value};
 
-/// Writes a GGUF file with a further key of its architecture.
-pub fn added(file: &Path, key: &str, value: Value, out: &Path) {
+/// Writes a GGUF file with this key of its architecture, in place of one of the same name.
+pub fn set(file: &Path, key: &str, value: Value, out: &Path) {
     let file = Gguf::open(file).unwrap();
     let mut metadata = file.metadata().to_vec();
     let architecture = file.get("general.architecture").and_then(Value::as_str).unwrap();
-    metadata.push((format!("{architecture}.{key}"), value));
+    let key = format!("{architecture}.{key}");
+    match metadata.iter_mut().find(|(known, _)| *known == key) {
+        Some((_, old)) => *old = value,
+        None => metadata.push((key, value)),
+    }
     let tensors = file.tensors().iter().map(|t| NewTensor {
         name: t.name.clone(),
         dtype: t.dtype,

@@ -65,7 +65,7 @@ fn yarn_goes_along_and_other_rules_are_not_run() {
 
 /// The family's GGUF file with a further key of its architecture.
 fn with_key(family: &str, key: &str, value: Value, out: &Path) {
-    gguf_key::added(&Family::open(family).path(Container::Gguf), key, value, out);
+    gguf_key::set(&Family::open(family).path(Container::Gguf), key, value, out);
 }
 
 /// transformers' class has positions in every block, and the graph of an ONNX model would need a form for it.
