@@ -1,6 +1,7 @@
 //! Command R7B and Command A: Command R with a window in three of four blocks, and no positions in the others.
 
 use super::command_r::COMMAND_R;
+use super::groups::SIZES;
 use super::schema::*;
 
 pub(super) const COHERE2: Architecture = Architecture {
@@ -14,17 +15,8 @@ pub(super) const COHERE2: Architecture = Architecture {
     },
     converter: Converter {
         keys: &[
-            &[
-                Key::Blocks,
-                Key::Context,
-                Key::Width,
-                Key::FeedForward,
-                Key::Heads,
-                Key::KeyValueHeads,
-                Key::RopeBase,
-                Key::LayerEpsilon,
-                Key::HeadLengths,
-            ],
+            SIZES,
+            &[Key::RopeBase, Key::LayerEpsilon, Key::HeadLengths],
             &[
                 Key::FileType,
                 Key::LogitScale,

@@ -1,7 +1,7 @@
 //! Command R and Aya: both parts of a block read its input, after one LayerNorm without a bias; logits have a factor.
 //! Rotary pairs are neighbours in the folder, too. Command R+, with norms of q and k, is another variant.
 
-use super::groups::{ATTENTION, ENDS, FEED_FORWARD, NORMS_BEFORE};
+use super::groups::{ATTENTION, ENDS, FEED_FORWARD, NORMS_BEFORE, SIZES};
 use super::llama::LLAMA;
 use super::schema::*;
 
@@ -17,17 +17,8 @@ pub(super) const COMMAND_R: Architecture = Architecture {
     gguf: Gguf { logit_scale_multiplies: true, ..Gguf::USUAL },
     converter: Converter {
         keys: &[
-            &[
-                Key::Blocks,
-                Key::Context,
-                Key::Width,
-                Key::FeedForward,
-                Key::Heads,
-                Key::KeyValueHeads,
-                Key::RopeBase,
-                Key::LayerEpsilon,
-                Key::GivenHeadLengths,
-            ],
+            SIZES,
+            &[Key::RopeBase, Key::LayerEpsilon, Key::GivenHeadLengths],
             &[Key::FileType, Key::LogitScale, Key::Unscaled],
         ],
         rope_types: &[],

@@ -3,7 +3,7 @@
 
 use super::gemma::GEMMA_ENDS;
 use super::gemma2::{GEMMA_NORMS, GEMMA2};
-use super::groups::{ATTENTION, FEED_FORWARD, HEAD_NORMS, VISION, WITHIN_VISION};
+use super::groups::{ATTENTION, FEED_FORWARD, HEAD_NORMS, SIZES, VISION, WITHIN_VISION};
 use super::schema::*;
 
 const GEMMA_HEAD_NORMS: &[TensorNames] = &[HEAD_NORMS[0].unit_offset(), HEAD_NORMS[1].unit_offset()];
@@ -25,22 +25,19 @@ pub(super) const GEMMA3: Architecture = Architecture {
     },
     converter: Converter {
         vocabularies: &[VocabularySource::SentencePiece, VocabularySource::ByteLevel],
-        keys: &[&[
-            Key::Blocks,
-            Key::Context,
-            Key::Width,
-            Key::FeedForward,
-            Key::Heads,
-            Key::KeyValueHeads,
-            Key::RopeScaling,
-            Key::RopeBase,
-            Key::LocalRopeBase,
-            Key::RmsEpsilon,
-            Key::HeadLengths,
-            Key::FileType,
-            Key::GivenLogitCap,
-            Key::Window,
-        ]],
+        keys: &[
+            SIZES,
+            &[
+                Key::RopeScaling,
+                Key::RopeBase,
+                Key::LocalRopeBase,
+                Key::RmsEpsilon,
+                Key::HeadLengths,
+                Key::FileType,
+                Key::GivenLogitCap,
+                Key::Window,
+            ],
+        ],
         rope_types: &[RopeType::ByKeys],
         writes_head: true,
         dropped_prefixes: VISION,

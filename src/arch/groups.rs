@@ -109,6 +109,10 @@ pub(super) const TARGETS: &[(&str, &str)] = &[
     ("down", "ffn_down"),
 ];
 
+/// The dimensions that the converter's base class writes first.
+pub(super) const SIZES: &[Key] =
+    &[Key::Blocks, Key::Context, Key::Width, Key::FeedForward, Key::Heads, Key::KeyValueHeads];
+
 /// The GGUF keys that most of the converter's classes write first.
 pub(super) const FIRST_KEYS: &[Key] = &[
     Key::Blocks,

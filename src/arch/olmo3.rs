@@ -1,6 +1,7 @@
 //! OLMo 3: OLMo 2 with a sliding window in three of four blocks, and YaRN in the others. GGUF files of both
 //! have the same architecture.
 
+use super::groups::SIZES;
 use super::olmo2::OLMO2;
 use super::schema::*;
 
@@ -12,18 +13,8 @@ pub(super) const OLMO3: Architecture = Architecture {
     },
     converter: Converter {
         keys: &[
-            &[
-                Key::Blocks,
-                Key::Context,
-                Key::Width,
-                Key::FeedForward,
-                Key::Heads,
-                Key::KeyValueHeads,
-                Key::RopeScaling,
-                Key::RopeBase,
-                Key::LocalRopeBase,
-                Key::RmsEpsilon,
-            ],
+            SIZES,
+            &[Key::RopeScaling, Key::RopeBase, Key::LocalRopeBase, Key::RmsEpsilon],
             &[Key::GivenHeadLengths, Key::FileType, Key::Window, Key::WindowPattern],
         ],
         ..Converter::USUAL

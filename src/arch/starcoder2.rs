@@ -1,6 +1,6 @@
 //! StarCoder 2: LayerNorm, grouped-query attention with rotary embeddings, GELU without a gate, biases everywhere.
 
-use super::groups::{ATTENTION, EMBEDDING, HEAD, LAST_NORM, NORMS_BEFORE, UNGATED_TARGETS};
+use super::groups::{ATTENTION, EMBEDDING, HEAD, LAST_NORM, NORMS_BEFORE, SIZES, UNGATED_TARGETS};
 use super::llama::LLAMA;
 use super::schema::Size::{Ff, Model};
 use super::schema::*;
@@ -32,17 +32,8 @@ pub(super) const STARCODER2: Architecture = Architecture {
     gguf: Gguf::USUAL,
     converter: Converter {
         keys: &[
-            &[
-                Key::Blocks,
-                Key::Context,
-                Key::Width,
-                Key::FeedForward,
-                Key::Heads,
-                Key::KeyValueHeads,
-                Key::RopeScaling,
-                Key::RopeBase,
-                Key::LayerEpsilon,
-            ],
+            SIZES,
+            &[Key::RopeScaling, Key::RopeBase, Key::LayerEpsilon],
             &[Key::GivenHeadLengths, Key::FileType],
         ],
         ..Converter::USUAL
