@@ -1,16 +1,16 @@
 //! Arcee's AFM: llama with a feed-forward part without a gate, whose activation is the squared ReLU.
 
-use super::groups::{ENDS, FEED_FORWARD_BIASED, NORMS_BEFORE, PERMUTED_ATTENTION, UNGATED_TARGETS};
+use super::groups::{ENDS, FEED_FORWARD, NORMS_BEFORE, PERMUTED, UNGATED_TARGETS};
 use super::llama::LLAMA;
 use super::schema::*;
 
-const UNGATED: &[TensorNames] = &[FEED_FORWARD_BIASED[1], FEED_FORWARD_BIASED[2]];
+const UNGATED: &[TensorNames] = &[FEED_FORWARD[1], FEED_FORWARD[2]];
 
 pub(super) const ARCEE: Architecture = Architecture {
     models: "Arcee AFM",
     name: "arcee",
     tensors: Tensors {
-        groups: &[ENDS, NORMS_BEFORE, PERMUTED_ATTENTION, UNGATED],
+        groups: &[ENDS, NORMS_BEFORE, PERMUTED, UNGATED],
         targets: UNGATED_TARGETS,
         ..LLAMA.tensors
     },
@@ -28,6 +28,9 @@ pub(super) const ARCEE: Architecture = Architecture {
             ("max_position_embeddings", 4096.0),
             ("rms_norm_eps", 1e-5),
         ],
+        // llama.cpp reads no biases.
+        options: &[],
+        flags: &[("attention_bias", false), ("mlp_bias", false)],
         activation: ActivationKey { key: "hidden_act", names: &["relu2"], also_written: &[] },
         ..LLAMA.hugging_face
     },

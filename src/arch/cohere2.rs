@@ -9,7 +9,7 @@ pub(super) const COHERE2: Architecture = Architecture {
     name: "cohere2",
     forward: Forward { unrotated: Unrotated::Global, ..COMMAND_R.forward },
     gguf: Gguf {
-        windows: Some(Windows { own_base: false, ..Windows::every(4) }),
+        windows: Some(Windows { own_base: false, required: true, ..Windows::every(4) }),
         logit_scale_multiplies: true,
         ..Gguf::USUAL
     },

@@ -33,16 +33,20 @@ pub(super) const HEAD_NORMS: &[TensorNames] = &[
     line("blk.{}.attn_k_norm", "model.layers.{}.self_attn.k_norm", &[Head]),
 ];
 
-/// q and k, permuted by [`super::Positions::RopeInterleaved`], v and o; some models have biases.
+/// q and k, permuted by [`super::Positions::RopeInterleaved`], v and o.
+pub(super) const PERMUTED: &[TensorNames] = &[
+    line("blk.{}.attn_q", "model.layers.{}.self_attn.q_proj", &[Query, Model]).rotary(QueryHeads),
+    line("blk.{}.attn_k", "model.layers.{}.self_attn.k_proj", &[KeyValue, Model]).rotary(KeyValueHeads),
+    line("blk.{}.attn_v", "model.layers.{}.self_attn.v_proj", &[KeyValue, Model]),
+    OUTPUT,
+];
+
+/// [`PERMUTED`]; some models have biases.
 pub(super) const PERMUTED_ATTENTION: &[TensorNames] = &[
-    line("blk.{}.attn_q", "model.layers.{}.self_attn.q_proj", &[Query, Model])
-        .rotary(QueryHeads)
-        .may_be_biased(),
-    line("blk.{}.attn_k", "model.layers.{}.self_attn.k_proj", &[KeyValue, Model])
-        .rotary(KeyValueHeads)
-        .may_be_biased(),
-    line("blk.{}.attn_v", "model.layers.{}.self_attn.v_proj", &[KeyValue, Model]).may_be_biased(),
-    OUTPUT.may_be_biased(),
+    PERMUTED[0].may_be_biased(),
+    PERMUTED[1].may_be_biased(),
+    PERMUTED[2].may_be_biased(),
+    PERMUTED[3].may_be_biased(),
 ];
 
 /// q, k, v and o, neither permuted nor biased.

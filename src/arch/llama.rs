@@ -41,6 +41,8 @@ pub(super) const LLAMA: Architecture = Architecture {
     },
     hugging_face: HuggingFace {
         model_types: &["llama"],
+        within: &[],
+        written_type: None,
         class: "LlamaForCausalLM",
         keys: &[],
         defaults: &[],

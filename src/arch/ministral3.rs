@@ -21,6 +21,7 @@ pub(super) const MINISTRAL3: Architecture = Architecture {
     },
     hugging_face: HuggingFace {
         model_types: &["ministral3"],
+        within: &["mistral3"],
         class: "Ministral3ForCausalLM",
         defaults: &[
             ("vocab_size", 131_072.0),

@@ -12,6 +12,7 @@ pub(super) const MISTRAL: Architecture = Architecture {
     converter: Converter { dropped_prefixes: VISION, ..LLAMA.converter },
     hugging_face: HuggingFace {
         model_types: &["mistral"],
+        within: &["mistral3"],
         class: "MistralForCausalLM",
         defaults: &[
             ("sliding_window", 4096.0),

@@ -33,6 +33,7 @@ mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
+mod qwen_vl;
 mod seed_oss;
 mod smollm3;
 mod starcoder2;
@@ -49,6 +50,8 @@ pub const ALL: &[&Architecture] = &[
     &qwen2::QWEN2,
     &qwen3::QWEN3,
     &qwen3_moe::QWEN3_MOE,
+    &qwen_vl::QWEN2_VL,
+    &qwen_vl::QWEN3_VL,
     &gemma::GEMMA,
     &gemma2::GEMMA2,
     &gemma3::GEMMA3,

@@ -1,12 +1,13 @@
 //! SmolLM3: llama with every fourth block without positions (NoPE).
 
-use super::groups::FIRST_KEYS;
+use super::groups::{ENDS, FEED_FORWARD, FIRST_KEYS, NORMS_BEFORE, PERMUTED};
 use super::llama::LLAMA;
 use super::schema::*;
 
 pub(super) const SMOLLM3: Architecture = Architecture {
     models: "SmolLM3",
     name: "smollm3",
+    tensors: Tensors { groups: &[ENDS, NORMS_BEFORE, PERMUTED, FEED_FORWARD], ..LLAMA.tensors },
     forward: Forward { unrotated: Unrotated::EveryLast(4), ..LLAMA.forward },
     gguf: Gguf::USUAL,
     converter: Converter {
@@ -29,9 +30,10 @@ pub(super) const SMOLLM3: Architecture = Architecture {
         ],
         heads: HeadKeys::Grouped,
         windows: WindowedLayers::SwitchedUnrotated,
-        options: &[ClassOption::Biases, ClassOption::UnrotatedLayers],
+        options: &[ClassOption::UnrotatedLayers],
+        // llama.cpp reads no biases.
+        flags: &[("attention_bias", false), ("mlp_bias", false)],
         ..LLAMA.hugging_face
     },
     onnx: Onnx { genai_type: None },
-    ..LLAMA
 };

@@ -171,7 +171,8 @@ impl Config {
         self.window.filter(|_| self.windowed.get(layer) == Some(&true))
     }
 
-    /// Sets which blocks have no rotary embedding, after the windows. `has_windows` tells whether the model has a window, even if no block uses it.
+    /// Sets which blocks have no rotary embedding, after the windows. `has_windows` tells whether the model has a
+    /// window, even if no block uses it.
     pub(super) fn set_unrotated(&mut self, unrotated: Unrotated, has_windows: bool) {
         // The dimensions are not checked yet: they must not size an allocation.
         let layers = 0..self.layers.min(MAX_LAYERS);

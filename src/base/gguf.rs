@@ -56,7 +56,7 @@ pub(super) fn open(path: &Path) -> Result<Opened<GgufModel>> {
             return Err(Error::input(path, place, problem, "download the file again"));
         }
     }
-    let uncomputed = known.and_then(|architecture| gguf_keys::unread(model.first(), architecture.name));
+    let uncomputed = known.and_then(|architecture| gguf_keys::unread(model.first(), architecture));
     let notes = Vec::new();
     Ok(Opened { files: model, architecture, architecture_name, config, tensors, uncomputed, notes })
 }
@@ -84,7 +84,7 @@ impl Config {
         };
         for name in ["attention.head_count", "attention.head_count_kv", "feed_forward_length"] {
             if get(name).is_some_and(|value| value.as_i32s().is_some() && count(value).is_none()) {
-                return unlike(name, "it differs from block to block");
+                return unlike(name, "it is not one positive number for all blocks");
             }
         }
         let (layers, d_model, heads) =
@@ -148,21 +148,27 @@ impl Config {
                 .filter(|&cap| cap != 0.0),
             embedding_scale: float("embedding_scale").unwrap_or(1.0),
             residual_scale: float("residual_scale").filter(|&scale| scale != 0.0).unwrap_or(1.0),
-            logit_scale: match float("logit_scale").filter(|&scale| scale != 0.0) {
-                Some(scale) if architecture.gguf.logit_scale_multiplies => scale,
-                Some(scale) => 1.0 / scale,
-                None => 1.0,
+            logit_scale: match float("logit_scale") {
+                // llama.cpp takes 0 for none.
+                Some(scale) if architecture.gguf.logit_scale_multiplies && scale != 0.0 => scale,
+                Some(scale) if !architecture.gguf.logit_scale_multiplies => 1.0 / scale,
+                _ => 1.0,
             },
             experts,
             ..Self::unknown()
         };
         let beta = float("attention.temperature_scale").filter(|&beta| beta != 0.0);
         if let Some(beta) = beta.filter(|_| architecture.gguf.temperature) {
-            let length = number("rope.scaling.original_context_length").unwrap_or(config.context);
+            let original = number("rope.scaling.original_context_length").filter(|&original| original > 0);
+            let length = original.unwrap_or(config.context);
             config.temperature = Some(AttentionTemperature { beta, length });
         }
         if architecture.forward.scales_embedding {
             config.embedding_scale = f64::from((d_model as f32).sqrt());
+        }
+        let windows = architecture.gguf.windows.filter(|windows| windows.required);
+        if windows.is_some() && number("attention.sliding_window").is_none_or(|length| length == 0) {
+            return Err(Error::input(path, key("attention.sliding_window"), "missing or 0", DAMAGED));
         }
         config.windows(model, architecture);
         let switched_off = get("rope.scaling.finetuned") == Some(&Value::Bool(false));
@@ -242,10 +248,11 @@ fn rope(model: &GgufModel, architecture: &Architecture, head_dim: usize) -> Resu
             let factor = factor.unwrap_or(1.0);
             let own = |name: &str| float(name).filter(|_| architecture.gguf.reads_yarn);
             let multiplier = own("scaling.yarn_log_multiplier").filter(|&multiplier| multiplier != 0.0);
+            let original = float("scaling.original_context_length").filter(|&original| original != 0.0);
             amplitude = yarn_amplitude(factor, 1.0) / multiplier.map_or(1.0, |m| yarn_amplitude(factor, m));
             yarn = Some(RopeScaling::Yarn {
                 factor,
-                original_context: float("scaling.original_context_length").or(context).unwrap_or(2048.0),
+                original_context: original.or(context).unwrap_or(2048.0),
                 beta_fast: own("scaling.yarn_beta_fast").unwrap_or(YARN_BETAS[0]),
                 beta_slow: own("scaling.yarn_beta_slow").unwrap_or(YARN_BETAS[1]),
                 rounded: true,

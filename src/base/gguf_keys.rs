@@ -3,6 +3,8 @@
 
 use curmerge_formats::gguf::{Gguf, Value};
 
+use crate::arch::Architecture;
+
 /// Keys that are read: by [`super::gguf`], or by [`crate::convert`] for settings that are only carried.
 const READ: &[&str] = &[
     "attention.head_count",
@@ -42,23 +44,29 @@ const READ: &[&str] = &[
 
 /// Keys that change nothing of a text's logits: sizes that tensors have too, and what serves other tasks.
 const WITHOUT_ARITHMETIC: &[&str] =
-    &["classifier.output_labels", "pooling_type", "tensor_data_layout", "vocab_size"];
+    &["classifier.output_labels", "n_deepstack_layers", "pooling_type", "tensor_data_layout", "vocab_size"];
 
 /// Beginnings of such keys: YaRN's numbers, which count with its type alone; state spaces, which are in blocks of
 /// their own, and whose sizes files of Granite 4 without such blocks have, too; and other models in the file.
 const WITHOUT_ARITHMETIC_FROM: &[&str] = &["rope.scaling.yarn_", "ssm.", "vision.", "audio.", "mm.", "clip."];
 
 /// The first key of the architecture that may change the arithmetic and is not read, with the problem.
-pub(super) fn unread(gguf: &Gguf, architecture: &str) -> Option<(String, String)> {
-    let own = format!("{architecture}.");
+pub(super) fn unread(gguf: &Gguf, architecture: &Architecture) -> Option<(String, String)> {
+    let own = format!("{}.", architecture.name);
     gguf.metadata().iter().find_map(|(key, value)| {
         let name = key.strip_prefix(&own)?;
         let known = READ.contains(&name)
             || WITHOUT_ARITHMETIC.contains(&name)
             || WITHOUT_ARITHMETIC_FROM.iter().any(|start| name.starts_with(start));
         let problem = "this key may change what the model computes, and is not known";
-        (!known && !changes_nothing(name, value)).then(|| (key.clone(), problem.to_owned()))
+        let sections = name == "rope.dimension_sections" && architecture.gguf.sections && of_text(value);
+        (!known && !sections && !changes_nothing(name, value)).then(|| (key.clone(), problem.to_owned()))
     })
+}
+
+/// Whether the sections of a rotated head leave none to a fourth position, which texts lack.
+fn of_text(sections: &Value) -> bool {
+    sections.as_i32s().is_some_and(|sections| sections.get(3).is_none_or(|&fourth| fourth == 0))
 }
 
 /// Whether a key that is not read has the value of a model without it.

@@ -145,7 +145,8 @@ fn tensors(
     Ok(tensors)
 }
 
-/// The `model_type` of config.json, or that of its `text_config` if only that is known; empty if it has none.
+/// The `model_type` of config.json, or that of its `text_config` if this is a vision model of such a family; empty
+/// if it has none.
 ///
 /// # Errors
 /// A missing file, or one that is not a JSON object.
@@ -153,7 +154,8 @@ pub(super) fn model_type(folder: Folder<'_>) -> Result<String> {
     let config = Json::from(folder.config()?);
     let named = |json: &Json| json["model_type"].as_str().unwrap_or_default().to_string();
     let (own, text) = (named(&config), named(&config["text_config"]));
-    let of_text = arch::by_model_type(&own).is_none() && arch::by_model_type(&text).is_some();
+    let within = |text: &Architecture| text.hugging_face.within.contains(&own.as_str());
+    let of_text = arch::by_model_type(&text).is_some_and(within);
     Ok(if of_text { text } else { own })
 }
 
@@ -225,6 +227,9 @@ impl Config {
         let unrotated = fields.unrotated(layers.min(MAX_LAYERS));
         config.windowed = fields.windowed(layers.min(MAX_LAYERS), &unrotated);
         config.window = window.filter(|_| config.windowed.contains(&true));
+        if window.is_none() && architecture.gguf.windows.is_some_and(|windows| windows.required) {
+            fields.needed("sliding_window")?;
+        }
         match architecture.hugging_face.options.contains(&ClassOption::UnrotatedLayers) {
             true => config.unrotated = unrotated,
             false => config.set_unrotated(architecture.forward.unrotated, window.is_some()),
@@ -327,12 +332,8 @@ impl Fields {
     fn ropes(&self, head_dim: usize) -> Result<(Option<Rope>, Option<Rope>)> {
         // transformers 5 writes rope_parameters, optionally one for each kind of block. Older versions write
         // rope_theta and rope_scaling.
-        let parameters = &self.json["rope_parameters"];
-        let plain = if parameters.is_object() { parameters } else { &self.json["rope_scaling"] };
-        let (global, local) = match &parameters["full_attention"] {
-            Json::Null => (plain, &Json::Null),
-            global => (global, &parameters["sliding_attention"]),
-        };
+        let [global, local] = rope::parameters(&self.json);
+        let (global, local) = (&global, &local);
         let base = global["rope_theta"].as_f64().or(self.number("rope_theta")).unwrap_or(10000.0);
         let made = rope::from_json(&self.path, global, &self.json, base, head_dim)?;
         let local_base = local["rope_theta"].as_f64().or(self.number("rope_local_base_freq"));
@@ -371,12 +372,20 @@ impl Fields {
     /// Whether each block has a sliding window.
     fn windowed(&self, layers: usize, unrotated: &[bool]) -> Vec<bool> {
         let class = self.architecture.hugging_face.windows;
-        if class == WindowedLayers::None || self.json["use_sliding_window"].as_bool() == Some(false) {
+        let switched = matches!(
+            class,
+            WindowedLayers::Switched | WindowedLayers::SwitchedUpper | WindowedLayers::SwitchedUnrotated
+        );
+        let off = switched && self.json["use_sliding_window"].as_bool() == Some(false);
+        if class == WindowedLayers::None || off {
             return vec![false; layers];
         }
         if let Some(kinds) = self.json["layer_types"].as_array() {
             let kind = |layer: usize| kinds.get(layer).and_then(Json::as_str);
             return (0..layers).map(|layer| kind(layer) == Some("sliding_attention")).collect();
+        }
+        if let Some(kinds) = self.json["sliding_window_pattern"].as_str().filter(|kinds| !kinds.is_empty()) {
+            return kinds.chars().cycle().take(layers).map(|kind| kind == 'L').collect();
         }
         let period = self.count("sliding_window_pattern");
         // Windows that are switched are off unless use_sliding_window is true.

@@ -166,9 +166,28 @@ pub fn long_amplitude(context: f64, original: f64) -> f64 {
     if growth > 1.0 { (1.0 + growth.ln() / original.ln()).sqrt() } else { 1.0 }
 }
 
+/// The rotary parameters of a config.json: those of all blocks or of the blocks without a window, and those of
+/// blocks with one, if they have their own. What is missing is null. The older key, `rope_scaling`, takes precedence
+/// in transformers, too.
+pub(crate) fn parameters(json: &Json) -> [Json; 2] {
+    let parameters = &json["rope_parameters"];
+    let older = json["rope_scaling"].as_object().filter(|scaling| !scaling.is_empty());
+    match (parameters["full_attention"].as_object(), older) {
+        (None, None) => [parameters.clone(), Json::Null],
+        (None, Some(older)) => [older.clone().into(), Json::Null],
+        (Some(global), older) => {
+            let mut global = global.clone();
+            global.extend(older.cloned().unwrap_or_default());
+            // transformers looks for it beside the two.
+            global.remove("truncate");
+            [global.into(), parameters["sliding_attention"].clone()]
+        }
+    }
+}
+
 /// Rotary embeddings from `rope`, the `rope_scaling` or `rope_parameters` of a config.json; keys that it
 /// lacks are looked up in `json`.
-pub(super) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_dim: usize) -> Result<Rope> {
+pub(crate) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_dim: usize) -> Result<Rope> {
     let bad =
         |place: String, problem: String| Error::input(path, place, problem, "download the folder again");
     let lookup = |name: &str| if rope[name].is_null() { &json[name] } else { &rope[name] };
@@ -187,7 +206,8 @@ pub(super) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_d
         return Err(bad("partial_rotary_factor".into(), format!("{part} is not a fraction of a head")));
     }
     let scaling = match rope["rope_type"].as_str().or_else(|| rope["type"].as_str()) {
-        None | Some("default") => None,
+        // Of a text, M-RoPE gives all parts of a head the same position.
+        None | Some("default" | "mrope") => None,
         Some("linear") => Some(RopeScaling::Linear { factor: number("factor")? }),
         Some("llama3") => Some(RopeScaling::Llama3 {
             factor: number("factor")?,
@@ -213,7 +233,10 @@ pub(super) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_d
         }
         Some("yarn") => {
             let context = json["max_position_embeddings"].as_f64();
-            let original = lookup("original_max_position_embeddings").as_f64().or(context);
+            // A key beside the parameters takes precedence.
+            let beside = json["original_max_position_embeddings"].as_f64();
+            let given = rope["original_max_position_embeddings"].as_f64();
+            let original = beside.or(given).or(context);
             let original = original.map_or_else(|| number("original_max_position_embeddings"), Ok)?;
             let factor = rope["factor"].as_f64().or(context.map(|context| context / original));
             let factor = factor.map_or_else(|| number("factor"), Ok)?;
@@ -225,13 +248,16 @@ pub(super) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_d
                     (None, Some(own), Some(all)) => yarn_amplitude(factor, own) / yarn_amplitude(factor, all),
                     _ => yarn_amplitude(factor, 1.0),
                 };
-            Some(RopeScaling::Yarn {
-                factor,
-                original_context: original,
-                beta_fast: given("beta_fast").unwrap_or(YARN_BETAS[0]),
-                beta_slow: given("beta_slow").unwrap_or(YARN_BETAS[1]),
-                rounded: rope["truncate"] != false,
-            })
+            let beta_fast = given("beta_fast").unwrap_or(YARN_BETAS[0]);
+            let beta_slow = given("beta_slow").unwrap_or(YARN_BETAS[1]);
+            if beta_fast < beta_slow {
+                return Err(bad("rope scaling: beta_fast".into(), "smaller than beta_slow".into()));
+            }
+            let rounded = match rope.get("truncate") {
+                None => true,
+                Some(flag) => !flag.is_null() && *flag != false && *flag != 0,
+            };
+            Some(RopeScaling::Yarn { factor, original_context: original, beta_fast, beta_slow, rounded })
         }
         Some(other) => {
             made.uncomputed = Some(("rope scaling".into(), unknown_scaling(other)));

@@ -115,7 +115,25 @@ fn a_dense_granite_4_is_that_of_llama_cpp() {
     assert_same("the same numbers", &own, &ours(&made.f32(), None, PROMPTS), SAME);
     gguf_key::set(&a, "attention.head_count_kv", Value::Array(Array::I32(vec![2, 1])), &b);
     let line = curmerge!("run", b, "-p", "a", "-n", "1").refusal();
-    assert!(line.contains("granite.attention.head_count_kv: it differs from block to block"), "{line}");
+    assert!(line.contains("granite.attention.head_count_kv: it is not one positive number"), "{line}");
+}
+
+/// The language models of Qwen-VL: a Qwen under another name, with the sections that llama.cpp needs.
+#[test]
+fn the_text_half_of_a_qwen_vl_is_that_of_llama_cpp() {
+    for (name, gguf) in [("qwen2", "qwen2vl"), ("qwen3", "qwen3vl")] {
+        let made = made(name, gguf);
+        let [plain, renamed, seeing] =
+            ["plain", "renamed", "seeing"].map(|name| made.folder.join(format!("{name}.gguf")));
+        // llama.cpp's qwen2vl does not read the epsilon, and adds none.
+        gguf_key::set(&made.f32(), "attention.layer_norm_rms_epsilon", Value::F32(1e-7), &plain);
+        gguf_key::renamed(&plain, gguf, &renamed);
+        let sections = Value::Array(Array::I32(vec![3, 3, 2, 0]));
+        gguf_key::set(&renamed, "rope.dimension_sections", sections, &seeing);
+        let own = ours(&seeing, None, PROMPTS);
+        assert_same("text half in llama.cpp", &own, &theirs(&seeing, None, PROMPTS), SAME);
+        assert_same("the same numbers", &own, &ours(&plain, None, PROMPTS), SAME);
+    }
 }
 
 macro_rules! tests {

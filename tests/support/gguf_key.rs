@@ -5,16 +5,37 @@ use std::path::Path;
 
 use curmerge_formats::gguf::{Gguf, GgufLayout, NewTensor, Value};
 
+const ARCHITECTURE: &str = "general.architecture";
+
 /// Writes a GGUF file with this key of its architecture, in place of one of the same name.
 pub fn set(file: &Path, key: &str, value: Value, out: &Path) {
+    changed(file, out, |architecture, metadata| {
+        let key = format!("{architecture}.{key}");
+        match metadata.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, old)) => *old = value,
+            None => metadata.push((key, value)),
+        }
+    });
+}
+
+/// Writes a GGUF file as one of another architecture.
+pub fn renamed(file: &Path, name: &str, out: &Path) {
+    changed(file, out, |architecture, metadata| {
+        let old = format!("{architecture}.");
+        for (key, value) in metadata {
+            if let Some(rest) = key.strip_prefix(&old) {
+                *key = format!("{name}.{rest}");
+            } else if key == ARCHITECTURE {
+                *value = Value::String(name.into());
+            }
+        }
+    });
+}
+
+fn changed(file: &Path, out: &Path, change: impl FnOnce(&str, &mut Vec<(String, Value)>)) {
     let file = Gguf::open(file).unwrap();
     let mut metadata = file.metadata().to_vec();
-    let architecture = file.get("general.architecture").and_then(Value::as_str).unwrap();
-    let key = format!("{architecture}.{key}");
-    match metadata.iter_mut().find(|(known, _)| *known == key) {
-        Some((_, old)) => *old = value,
-        None => metadata.push((key, value)),
-    }
+    change(file.get(ARCHITECTURE).and_then(Value::as_str).unwrap(), &mut metadata);
     let tensors = file.tensors().iter().map(|t| NewTensor {
         name: t.name.clone(),
         dtype: t.dtype,

@@ -1,7 +1,8 @@
 //! A model family, and lookups in its description.
 
 use super::{
-    Converter, Forward, Gguf, HuggingFace, NormKind, Onnx, Positions, Size, TensorNames, Tensors, Unrotated,
+    ClassOption, Converter, Forward, Gguf, HuggingFace, NormKind, Onnx, Positions, Size, TensorNames,
+    Tensors, Unrotated,
 };
 use crate::arch::pattern::{matches, renamed};
 
@@ -95,6 +96,9 @@ impl Architecture {
         let Forward { norm, positions, unrotated, parallel, .. } = self.forward;
         if parallel {
             return Some("parallel parts of a block");
+        }
+        if self.hugging_face.options.contains(&ClassOption::Temperature) {
+            return Some("an attention temperature");
         }
         if self.target("gate").is_none() && norm == NormKind::Rms {
             return Some("a feed-forward part without a gate");

@@ -150,10 +150,14 @@ pub enum Key {
     WindowOrZero,
     /// `attention.sliding_window_pattern`: whether each block has the window, if the model has one.
     WindowPattern,
-    /// `rope.scaling.yarn_log_multiplier` and `attention.temperature_scale`, if queries are scaled by position.
+    /// `rope.scaling.yarn_log_multiplier` and `attention.temperature_scale`.
     Temperature,
     /// `logit_scale`, which multiplies.
     LogitScale,
+    /// `rope.dimension_sections`: the parts of a head with positions of their own in an image.
+    Sections,
+    /// `n_deepstack_layers`: the blocks that images enter.
+    Deepstack,
     /// `rope.scaling.type`, always "none".
     Unscaled,
     /// `attention.scale`, `embedding_scale`, `residual_scale` and `logit_scale`.

@@ -13,6 +13,9 @@ pub struct Gguf {
     pub logit_scale_multiplies: bool,
     /// Whether llama.cpp reads YaRN's betas and its log multiplier; else it takes its defaults.
     pub reads_yarn: bool,
+    /// Whether llama.cpp gives positions of its own to parts of a head (M-RoPE, arXiv 2409.12191), by the key
+    /// `rope.dimension_sections`. Those of a text are all the same, which is RoPE.
+    pub sections: bool,
     /// Whether llama.cpp scales queries by their position, if the file has `attention.temperature_scale`.
     pub temperature: bool,
     /// Block counts of the models whose attention scale is `sqrt(heads / d_model)` in place of `1 /
@@ -32,6 +35,7 @@ impl Gguf {
         windows: None,
         logit_scale_multiplies: false,
         reads_yarn: false,
+        sections: false,
         temperature: false,
         width_scaled_layers: &[],
         layers_of_70b: None,
@@ -51,6 +55,8 @@ pub struct Windows {
     pub scaling: WindowScaling,
     /// Whether llama.cpp rotates the windowed blocks by a base of their own, if the file gives one.
     pub own_base: bool,
+    /// Whether every model has windows, so that a file must give their length.
+    pub required: bool,
     /// The block count of the only models that have windows, whatever the file says; `None` if all have.
     pub only_layers: Option<usize>,
 }
@@ -64,6 +70,7 @@ impl Windows {
             rope_base: None,
             scaling: WindowScaling::Same,
             own_base: true,
+            required: false,
             only_layers: None,
         }
     }

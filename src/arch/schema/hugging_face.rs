@@ -5,6 +5,10 @@
 pub struct HuggingFace {
     /// `model_type` values; the first is written.
     pub model_types: &'static [&'static str],
+    /// The `model_type` values of vision models whose `text_config` may have one of these.
+    pub within: &'static [&'static str],
+    /// The `model_type` that is written, if it is not the first: that of the language model of a vision model.
+    pub written_type: Option<&'static str>,
     /// The class of the language model (`architectures`).
     pub class: &'static str,
     /// Keys that have another name than in llama's config.json: llama's name, and this family's.
@@ -46,6 +50,11 @@ pub struct HuggingFace {
 }
 
 impl HuggingFace {
+    /// The `model_type` of a language model that is written.
+    pub fn model_type(&self) -> &'static str {
+        self.written_type.or(self.model_types.first().copied()).unwrap_or_default()
+    }
+
     /// This family's name for a key of llama's config.json.
     pub fn key<'k>(&self, key: &'k str) -> &'k str {
         self.keys.iter().find(|(llama, _)| *llama == key).map_or(key, |(_, own)| own)

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use curmerge_formats::onnx::{AttributeValue, Node, Onnx};
 use serde_json::Value as Json;
 
-use crate::arch::{Architecture, NormKind, Positions};
+use crate::arch::{Architecture, ClassOption, NormKind, Positions};
 use crate::base::config::Config;
 use crate::base::folder::{Folder, GENAI_CONFIG};
 use crate::base::rope::Rope;
@@ -51,7 +51,8 @@ impl GenaiConfig {
     ) -> Result<Config> {
         let whole = architecture.forward.positions != Positions::Learned
             && architecture.forward.norm == NormKind::Rms
-            && !architecture.has_experts();
+            && !architecture.has_experts()
+            && !architecture.hugging_face.options.contains(&ClassOption::Temperature);
         if !whole {
             let problem = format!("it does not say enough about a {} model", architecture.name);
             return Err(Error::input(&self.path, "type", problem, ADD_CONFIG));

@@ -36,7 +36,7 @@ pub(super) fn config(
     let mut json = Map::new();
     let mut set = |name: &str, value: Json| drop(json.insert(class.key(name).into(), value));
     set("architectures", json!([class.class]));
-    set("model_type", class.model_types.first().copied().into());
+    set("model_type", class.model_type().into());
     set("dtype", torch_name(dtype).into());
     // The name of `dtype` in transformers before 4.56.
     set("torch_dtype", torch_name(dtype).into());

@@ -191,7 +191,7 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
             set("layer_types", windowed.iter().map(kind).collect());
             // A class whose windows decide about positions takes null for none; others need a number.
             let none = match base.architecture().forward.unrotated {
-                Unrotated::Global => Json::Null,
+                Unrotated::Global if config.unrotated.is_empty() => Json::Null,
                 _ => config.context.into(),
             };
             set("sliding_window", config.window.map_or(none, Json::from));

@@ -14,7 +14,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::decimal::shortest;
 use crate::arch::ClassOption;
-use crate::base::{Base, Files, Rope, RopeScaling, long_amplitude, yarn_amplitude};
+use crate::base::{Base, Files, Rope, RopeScaling, long_amplitude, rope_from_json, yarn_amplitude};
 use crate::convert::to_gguf::{ATTENTION_FACTOR, YARN, YARN_OPTIONS};
 use crate::{Error, Result};
 
@@ -55,7 +55,7 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
     if partial {
         json.insert("partial_rotary_factor".into(), part(rope.dim, config.head_dim).into());
     }
-    let (mut parameters, older) = match &rope.long {
+    let (mut parameters, mut older) = match &rope.long {
         _ if is_yarn(base, gguf) || rope.uncomputed.is_some() => {
             let parameters = yarn(base, gguf, rope)?;
             let mut older = parameters.clone();
@@ -64,7 +64,9 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
         }
         Some(_) => {
             let (parameters, older) = long(base, rope)?;
-            (parameters, Some(older))
+            // The older key takes precedence in transformers 5, and before had no such factor.
+            let older = (!parameters.contains_key(ATTENTION_FACTOR)).then_some(older);
+            (parameters, older)
         }
         None => {
             let parameters = plain(base, rope)?;
@@ -77,15 +79,17 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
     if partial {
         parameters.insert("partial_rotary_factor".into(), part(rope.dim, config.head_dim).into());
     }
-    json.insert("rope_theta".into(), theta.into());
-    json.insert("rope_scaling".into(), older.map_or(Json::Null, Json::from));
     if class.options.contains(&ClassOption::Temperature) {
         let temperature = config.temperature;
         let beta = temperature.map_or(0.0, |temperature| shortest(temperature.beta));
         parameters.insert("llama_4_scaling_beta".into(), beta.into());
         let length = temperature.map_or(config.context, |temperature| temperature.length);
         parameters.entry("original_max_position_embeddings").or_insert(length.into());
+        // The class reads the temperature from the newer key, and transformers prefers the older one.
+        older = None;
     }
+    json.insert("rope_theta".into(), theta.into());
+    json.insert("rope_scaling".into(), older.map_or(Json::Null, Json::from));
     let own_key = class.options.contains(&ClassOption::LocalRope);
     let parameters = if own_key || class.options.contains(&ClassOption::RopeByKind) {
         let local = config.local_rope.as_ref().unwrap_or(rope);
@@ -145,7 +149,35 @@ fn yarn(base: &Base, gguf: Option<&Gguf>, rope: &Rope) -> Result<Map<String, Jso
             parameters.insert(names[0].into(), if usual { usual_amplitude } else { shortest(value) }.into());
         }
     }
-    Ok(parameters)
+    if reproduces(base, &parameters, rope) {
+        return Ok(parameters);
+    }
+    // Options that llama.cpp does not read would count in transformers.
+    YARN_OPTIONS.iter().for_each(|(_, names)| drop(parameters.remove(names[0])));
+    if !same_amplitude(rope.amplitude, usual_amplitude) {
+        parameters.insert(ATTENTION_FACTOR.into(), shortest(rope.amplitude).into());
+    }
+    match reproduces(base, &parameters, rope) {
+        true => Ok(parameters),
+        false => {
+            let problem = "transformers' YaRN gives other frequencies than the file's keys and tensors";
+            refuse(name("rope.scaling.type"), problem.into())
+        }
+    }
+}
+
+/// Whether transformers computes these rotary embeddings from these parameters.
+fn reproduces(base: &Base, parameters: &Map<String, Json>, rope: &Rope) -> bool {
+    let made = rope_from_json(base.path(), &parameters.clone().into(), &json!({}), rope.base, rope.dim);
+    let near = |(a, b): (&f64, &f64)| (a - b).abs() <= SAME * b.abs();
+    made.is_ok_and(|made| {
+        let mut factors = made.factors.iter().flatten().zip(rope.factors.iter().flatten());
+        same_amplitude(made.amplitude, rope.amplitude) && factors.all(near)
+    })
+}
+
+fn same_amplitude(a: f64, b: f64) -> bool {
+    (a - b).abs() < SAME_AMPLITUDE * b.abs()
 }
 
 /// The share of a head that is rotated, such that its product with `head_dim`, rounded down, is `dim`.
@@ -178,7 +210,7 @@ fn long(base: &Base, rope: &Rope) -> Result<(Map<String, Json>, Map<String, Json
     parameters.insert("original_max_position_embeddings".into(), long.original_context.into());
     let usual = long_amplitude(base.config().context as f64, long.original_context as f64);
     if (rope.amplitude / usual - 1.0).abs() > 1e-6 {
-        parameters.insert("attention_factor".into(), shortest(rope.amplitude).into());
+        parameters.insert(ATTENTION_FACTOR.into(), shortest(rope.amplitude).into());
     }
     Ok((parameters, older))
 }

@@ -25,6 +25,19 @@ pub(super) fn set(
         match key {
             Key::Blocks => writer.count("block_count", config.layers),
             Key::Context => writer.count("context_length", config.context),
+            Key::Sections => {
+                if let Some(sections) = rope::sections(json) {
+                    writer
+                        .keys
+                        .set(writer.name("rope.dimension_sections"), Value::Array(Array::I32(sections)));
+                }
+            }
+            Key::Deepstack => {
+                let blocks = json
+                    .get("vision_config")
+                    .and_then(|vision| vision["deepstack_visual_indexes"].as_array());
+                writer.count("n_deepstack_layers", blocks.map_or(0, Vec::len));
+            }
             Key::LogitScale => writer.float("logit_scale", Some(config.logit_scale)),
             Key::Unscaled => {
                 let name = writer.name("rope.scaling.type");
@@ -105,10 +118,9 @@ pub(super) fn set(
                 }
             }
             Key::Temperature => {
-                if let Some(temperature) = config.temperature {
-                    writer.float("rope.scaling.yarn_log_multiplier", rope::log_multiplier(json));
-                    writer.float("attention.temperature_scale", Some(temperature.beta));
-                }
+                writer.float("rope.scaling.yarn_log_multiplier", rope::log_multiplier(json));
+                let beta = config.temperature.map_or(0.0, |temperature| temperature.beta);
+                writer.float("attention.temperature_scale", Some(beta));
             }
             Key::Scales => {
                 let names = [

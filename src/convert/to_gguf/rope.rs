@@ -3,6 +3,7 @@
 use serde_json::Value as Json;
 
 use super::folder::Object;
+use crate::base::rope_parameters;
 
 /// The key of the context length before RoPE scaling extends it.
 pub(super) const ORIGINAL_CONTEXT: &str = "original_max_position_embeddings";
@@ -13,7 +14,7 @@ pub(super) const ORIGINAL_CONTEXT: &str = "original_max_position_embeddings";
 /// rounded differently changes the file.
 pub(super) fn llama3_factors(config: &Object, base: f64, head_dim: usize) -> Option<Vec<f32>> {
     let rope = parameters(config)?;
-    if !kind(rope)?.eq_ignore_ascii_case("llama3") {
+    if !kind(&rope)?.eq_ignore_ascii_case("llama3") {
         return None;
     }
     let number = |name: &str, default: f64| rope.get(name).and_then(Json::as_f64).unwrap_or(default);
@@ -42,7 +43,7 @@ pub(super) fn llama3_factors(config: &Object, base: f64, head_dim: usize) -> Opt
 pub(super) fn linear_factor(config: &Object) -> Option<f64> {
     let rope = parameters(config)?;
     let factor = rope.get("factor").and_then(Json::as_f64)?;
-    (kind(rope)? == "linear").then_some(factor)
+    (kind(&rope)? == "linear").then_some(factor)
 }
 
 /// The name of YaRN, in config.json and in GGUF.
@@ -80,6 +81,14 @@ pub(super) fn yarn(config: &Object) -> Option<Yarn> {
     })
 }
 
+/// The parts of a head with positions of their own, in pairs, padded to four.
+pub(super) fn sections(config: &Object) -> Option<Vec<i32>> {
+    let rope = parameters(config)?;
+    let listed = rope.get("mrope_section")?.as_array()?;
+    let number = |section: Option<&Json>| section.and_then(Json::as_i64).and_then(|n| i32::try_from(n).ok());
+    Some((0..4).map(|i| number(listed.get(i)).unwrap_or(0)).collect())
+}
+
 /// YaRN's weight of the logarithm in the divisor of its amplitude.
 pub(super) fn log_multiplier(config: &Object) -> Option<f64> {
     parameters(config)?.get("mscale_all_dim").and_then(Json::as_f64)
@@ -87,23 +96,25 @@ pub(super) fn log_multiplier(config: &Object) -> Option<f64> {
 
 /// The context length before RoPE scaling extends it; `default` is that of the model's class in transformers.
 pub(super) fn original_context(config: &Object, default: Option<f64>) -> Option<usize> {
-    let given = parameters(config).and_then(|rope| rope.get(ORIGINAL_CONTEXT));
-    match given.or_else(|| config.get(ORIGINAL_CONTEXT)) {
+    let given = parameters(config).and_then(|rope| rope.get(ORIGINAL_CONTEXT).cloned());
+    match given.or_else(|| config.get(ORIGINAL_CONTEXT).cloned()) {
         Some(number) => number.as_u64().and_then(|n| usize::try_from(n).ok()),
         None => default.map(|number| number as usize),
     }
 }
 
 /// The name of config.json's RoPE scaling; `None` if it has none.
-pub(super) fn scaling(config: &Object) -> Option<&str> {
-    kind(parameters(config)?).filter(|kind| *kind != "default")
+pub(super) fn scaling(config: &Object) -> Option<String> {
+    let rope = parameters(config)?;
+    kind(&rope).filter(|kind| !["default", "mrope"].contains(kind)).map(str::to_owned)
 }
 
 /// The RoPE parameters in config.json; if windowed blocks have their own, those of the other blocks.
-fn parameters(config: &Object) -> Option<&Object> {
-    let named = |name: &str| config.get(name).and_then(Json::as_object);
-    let rope = named("rope_parameters").or_else(|| named("rope_scaling"))?;
-    Some(rope.get("full_attention").and_then(Json::as_object).unwrap_or(rope))
+fn parameters(config: &Object) -> Option<Object> {
+    match rope_parameters(&config.clone().into()) {
+        [Json::Object(global), _] => Some(global),
+        _ => None,
+    }
 }
 
 fn kind(rope: &Object) -> Option<&str> {

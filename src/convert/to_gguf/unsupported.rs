@@ -1,7 +1,8 @@
 //! Properties of a folder or ONNX model that a GGUF file of its architecture cannot express.
 //!
 //! The converter drops them silently, and llama.cpp then runs a different model. This refuses them, except
-//! for sliding windows: they change nothing for texts that fit into one, so a note is enough.
+//! for sliding windows, which change nothing for texts that fit into one, and YaRN's options, which llama.cpp
+//! does not read: a note tells of these.
 
 use super::rope;
 use crate::arch::{Architecture, Key, RopeType, Unrotated, is_windowed};
@@ -71,6 +72,9 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
     if let Some((key, problem)) = rotary(architecture, config, json) {
         return refuse(key, problem);
     }
+    if let Some(temperature) = config.temperature.filter(|_| rope::yarn(json).is_none()) {
+        return refuse("llama_4_scaling_beta", format!("it is {} without YaRN", temperature.beta));
+    }
     notes.extend(yarn_note(architecture, config, json));
     if let Some(problem) = windows(base, notes) {
         return refuse("layer_types", problem);
@@ -86,6 +90,7 @@ fn rotary(architecture: &Architecture, config: &Config, json: &Object) -> Option
     let rope = config.rope.as_ref()?;
     let has = |key: Key| architecture.converter.writes(key);
     let kind = rope::scaling(json);
+    let kind = kind.as_deref();
     let form = match kind {
         None => None,
         Some("linear" | rope::YARN) => Some(RopeType::ByKeys),
@@ -141,8 +146,8 @@ fn yarn_note(architecture: &Architecture, config: &Config, json: &Object) -> Opt
     let same = own.zip(read.factors(rope.base, rope.dim)).all(|(own, theirs)| near(*own, theirs))
         && near(rope.amplitude, amplitude);
     (!same).then(|| {
-        "llama.cpp takes YaRN's attention factor and betas from its own defaults for this architecture, not \
-         from the model: texts get other logits there"
+        "llama.cpp does not read all of YaRN's options of this model for its architecture: texts get other logits \
+         there"
             .into()
     })
 }
@@ -152,7 +157,10 @@ fn unrotated(architecture: &Architecture, config: &Config) -> Option<String> {
     let unrotated = |layer: usize| config.rope_of(layer).is_none();
     let assumed = |layer: usize| match architecture.forward.unrotated {
         Unrotated::EveryLast(period) => !is_windowed(layer, period),
-        Unrotated::Global => unrotated(layer),
+        Unrotated::Global => {
+            let windows = architecture.gguf.windows.and_then(|windows| windows.only_layers);
+            windows.is_none_or(|layers| layers == config.layers) && unrotated(layer)
+        }
         Unrotated::Never | Unrotated::Switched => false,
     };
     config.rope.as_ref()?;

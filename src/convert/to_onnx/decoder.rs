@@ -25,7 +25,7 @@ enum Shared {
 /// The graph of a base's decoder, and whether its output head is a matrix of its own.
 ///
 /// # Errors
-/// A mixture of experts, LayerNorm or learned positions; a tensor that cannot be decoded.
+/// What has no form in ONNX ([`crate::arch::Architecture::without_onnx_form`]); a tensor that cannot be decoded.
 pub(super) fn decoder<'a>(base: &'a Base, options: &OnnxOptions) -> Result<(Builder<'a>, bool)> {
     let architecture = base.architecture();
     if let Some(what) = architecture.without_onnx_form() {
@@ -38,11 +38,6 @@ pub(super) fn decoder<'a>(base: &'a Base, options: &OnnxOptions) -> Result<(Buil
         let problem = "some blocks have no rotary embedding, which curmerge does not write as ONNX";
         let help = "convert it into a GGUF file or a folder";
         return Err(Error::input(base.path(), "rope.scaling.finetuned", problem, help));
-    }
-    if base.config().temperature.is_some() {
-        let problem = "queries are scaled by their position, which curmerge does not write as ONNX";
-        let help = "convert it into a GGUF file or a folder";
-        return Err(Error::input(base.path(), "attention.temperature_scale", problem, help));
     }
     let adapted = match &options.lora_inputs {
         Some(words) => base.targets(words, None)?,

@@ -22,7 +22,7 @@ pub(super) fn model_type(base: &Base) -> Result<&'static str> {
     if let Some(name) = architecture.onnx.genai_type {
         return Ok(name);
     }
-    let name = architecture.hugging_face.model_types.first().copied().unwrap_or_default();
+    let name = architecture.hugging_face.model_type();
     let problem = format!("onnxruntime-genai runs no {name} models");
     let help = "make the model for onnxruntime itself";
     Err(Error::input(base.path(), "architecture", problem, help).avoidable(CallerOption::Genai))

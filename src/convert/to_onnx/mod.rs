@@ -170,7 +170,7 @@ fn language_model(base: &Base, config: &[u8]) -> Option<Vec<u8>> {
         }
     }
     let class = &base.architecture().hugging_face;
-    text.insert("model_type".into(), (*class.model_types.first()?).into());
+    text.insert("model_type".into(), class.model_type().into());
     text.insert("architectures".into(), vec![class.class].into());
     Some(pretty(&text.into()).into())
 }

@@ -15,6 +15,7 @@ use serde_json::{Value as Json, json};
 use crate::support::families::ALL;
 use crate::support::fixture;
 use crate::support::folder::copy;
+use crate::support::gguf_key;
 
 /// Names of pre-tokenizers that split texts the same way: the one that the fixtures told the converter to
 /// use, since no hash of such a small vocabulary is known, and the one that curmerge finds from the pipeline.
@@ -218,6 +219,53 @@ fn the_language_model_of_a_vision_model_is_found() {
     }
 }
 
+/// The language model of a Qwen-VL is a Qwen whose heads have parts with positions of their own in images alone.
+#[test]
+fn the_language_model_of_a_qwen_vl_is_a_qwen() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name);
+    for (name, outer, gguf) in [("qwen2", "qwen2_5_vl", "qwen2vl"), ("qwen3", "qwen3_vl", "qwen3vl")] {
+        let (plain, seeing, back) = (fixture(name).join("hf"), path("seeing"), path("back"));
+        copy(&plain, &seeing);
+        let mut text: Json = serde_json::from_slice(&fs::read(plain.join("config.json")).unwrap()).unwrap();
+        text["model_type"] = format!("{outer}_text").into();
+        text["rope_scaling"] = json!({"type": "mrope", "mrope_section": [3, 3, 2], "rope_type": "default"});
+        let config = json!({
+            "architectures": ["VL"], "model_type": outer, "text_config": text,
+            "vision_config": {"model_type": outer, "deepstack_visual_indexes": [0]},
+        });
+        fs::write(seeing.join("config.json"), config.to_string()).unwrap();
+        let within = |name: &str| name.replacen("model.", "model.language_model.", 1);
+        let inner = tensors_of(&plain);
+        let mut tensors: Tensors =
+            inner.iter().map(|(name, tensor)| (within(name), tensor.clone())).collect();
+        let ones = (DType::BF16, vec![32], [0x80, 0x3f].repeat(32));
+        tensors.insert("model.visual.merger.norm.weight".to_owned(), ones);
+        write_tensors(&seeing, &tensors);
+
+        let likeliest = |model: &Path| {
+            let found =
+                curmerge!("run", model, "-p", "a cat is", "-n", "3", "--logprobs", "4", "--json").json();
+            found["logprobs"].clone()
+        };
+        let own = likeliest(&plain);
+        assert_eq!(likeliest(&seeing), own, "{name}");
+        let out = path(&format!("{gguf}.gguf"));
+        let ran = curmerge!("convert", seeing, out, "--type", "bf16").done();
+        assert!(ran.stderr.contains("1 tensors of the vision part"), "{}", ran.stderr);
+        let file = Gguf::open(&out).unwrap();
+        assert_eq!(file.get("general.architecture").and_then(Value::as_str), Some(gguf));
+        let sections = file.get(&format!("{gguf}.rope.dimension_sections")).unwrap();
+        assert_eq!(sections.as_i32s(), Some(vec![3, 3, 2, 0]));
+        assert_eq!(likeliest(&out), own, "{name}");
+        curmerge!("convert", out, back, "--force").done();
+        let written: Json = serde_json::from_slice(&fs::read(back.join("config.json")).unwrap()).unwrap();
+        assert_eq!(written["model_type"], name);
+        assert_eq!(tensors_of(&back), inner);
+        fs::remove_dir_all(&seeing).unwrap();
+    }
+}
+
 /// Converts a folder, which must be refused with a line that contains `parts`, and write nothing.
 #[track_caller]
 fn refused(folder: &Path, parts: &[&str]) {
@@ -264,6 +312,43 @@ fn configurations_that_gguf_cannot_express_are_refused() {
     refuse("phi3-long", json!({"rope_scaling": long["rope_scaling"]}), &["attention_factor", "2"]);
     refuse("qwen3moe", json!({"norm_topk_prob": false}), &["norm_topk_prob"]);
     refuse("llama2", json!({"residual_multiplier": 0.5}), &["residual_multiplier", "0.5"]);
+    let other = json!({"no_rope_layers": [1, 1, 0, 1, 1]});
+    refuse("smollm3", other, &["no_rope_layers", "block 2 has no rotary embedding"]);
+    // Without a window in any block, no block is rotated.
+    refuse("exaone4", json!({"sliding_window": 4096}), &["block 0 has no rotary embedding"]);
+    let default = json!({
+        "rope_type": "default", "rope_theta": 5000.0, "llama_4_scaling_beta": 0.1,
+        "original_max_position_embeddings": 12,
+    });
+    refuse("ministral3", json!({"rope_parameters": default}), &["llama_4_scaling_beta", "without YaRN"]);
+}
+
+#[test]
+fn configurations_that_no_program_reads_are_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out.safetensors");
+    let refuse = |name: &str, keys: Json, parts: &[&str]| {
+        let folder = changed(name, scratch.path(), keys);
+        let line = curmerge!("run", folder, "-p", "a", "-n", "1").refusal();
+        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+    };
+    refuse("cohere2", json!({"sliding_window": null}), &["sliding_window: missing"]);
+    let swapped = json!({"rope_type": "yarn", "factor": 4.0, "beta_fast": 1.0, "beta_slow": 2.0});
+    refuse("qwen3-yarn", json!({"rope_scaling": swapped}), &["beta_fast: smaller than beta_slow"]);
+    refuse("ministral3", json!({"rope_parameters": null}), &["llama_4_scaling_beta: missing"]);
+    let file = scratch.path().join("cohere2.gguf");
+    gguf_key::set(&fixture("cohere2").join("model.gguf"), "attention.sliding_window", Value::U32(0), &file);
+    let line = curmerge!("run", file, "-p", "a", "-n", "1").refusal();
+    assert!(line.contains("cohere2.attention.sliding_window: missing or 0"), "{line}");
+    // Of the vision models of other makers, matrices are found by their names.
+    let folder = changed(
+        "llama2",
+        scratch.path(),
+        json!({"model_type": "llava", "text_config": {"model_type": "llama"}}),
+    );
+    assert_eq!(curmerge!("inspect", folder, "--json").json()["support"]["level"], "by name");
+    curmerge!("select", folder, "-o", out, "--targets", "model.layers.0.self_attn.q_proj", "--rank", "4")
+        .done();
 }
 
 #[test]

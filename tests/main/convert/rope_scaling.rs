@@ -27,7 +27,7 @@ fn yarn_goes_along_and_other_rules_are_not_run() {
         "rope_type": "yarn", "rope_theta": 5000.0, "factor": 4.0, "original_max_position_embeddings": 128,
         "attention_factor": 1.25, "beta_fast": 16.0,
     });
-    changed["rope_parameters"] = yarn.clone();
+    changed["rope_parameters"] = yarn;
     fs::write(hf.join("config.json"), changed.to_string()).unwrap();
 
     curmerge!("convert", hf, gguf, "--type", "f32").done();
@@ -40,10 +40,18 @@ fn yarn_goes_along_and_other_rules_are_not_run() {
     assert_eq!(key("yarn_beta_fast"), Some(Value::F32(16.0)));
     assert_eq!((key("yarn_beta_slow"), key("yarn_ext_factor")), (None, None));
     curmerge!("convert", gguf, back).done();
-    assert_eq!(config(&back)["rope_parameters"], yarn);
+    // The folder has what llama.cpp computes from the file.
+    let read = json!({
+        "rope_type": "yarn", "rope_theta": 5000.0, "factor": 4.0, "original_max_position_embeddings": 128,
+    });
+    assert_eq!(config(&back)["rope_parameters"], read);
 
     let known = curmerge!("convert", hf, path("again.gguf"), "--type", "f32").done();
-    assert!(known.stderr.contains("llama.cpp takes YaRN's attention factor and betas"), "{}", known.stderr);
+    assert!(known.stderr.contains("llama.cpp does not read all of YaRN's options"), "{}", known.stderr);
+    with_key("qwen3-yarn", "rope.scaling.attn_factor", Value::F32(0.5), &path("half.gguf"));
+    curmerge!("convert", path("half.gguf"), path("half")).done();
+    let amplitude = config(&path("half"))["rope_parameters"]["attention_factor"].as_f64().unwrap();
+    assert!((amplitude - 0.5 * (1.0 + 0.1 * 4.0f64.ln())).abs() < 1e-6, "{amplitude}");
     changed["rope_parameters"]["rope_type"] = "dynamic".into();
     fs::write(hf.join("config.json"), changed.to_string()).unwrap();
     let (adapter, merged, onnx) = (path("a.safetensors"), path("merged"), path("onnx"));
@@ -66,6 +74,38 @@ fn yarn_goes_along_and_other_rules_are_not_run() {
 /// The family's GGUF file with a further key of its architecture.
 fn with_key(family: &str, key: &str, value: Value, out: &Path) {
     gguf_key::set(&Family::open(family).path(Container::Gguf), key, value, out);
+}
+
+/// transformers takes the older key where both are given.
+#[test]
+fn the_older_key_takes_precedence() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name);
+    let likeliest = |model: &Path| {
+        let words = ["The river is grey in the evening, and when the wind comes from the west, red"];
+        curmerge!("run", model, "-p", words[0], "-n", "1", "--logprobs", "4", "--json").json()["logprobs"]
+            .clone()
+    };
+    let yarn = Family::open("qwen3-yarn").path(Container::Folder);
+    let right = likeliest(&yarn);
+    let (both, plain) = (path("both"), path("plain"));
+    for (folder, scaled) in [(&both, true), (&plain, false)] {
+        copy(&yarn, folder);
+        let mut changed = config(folder);
+        changed["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 5000.0});
+        if !scaled {
+            changed["rope_scaling"] = Json::Null;
+        }
+        fs::write(folder.join("config.json"), changed.to_string()).unwrap();
+    }
+    assert_eq!(likeliest(&both), right);
+    assert_ne!(likeliest(&plain), right);
+    curmerge!("convert", both, path("both.gguf")).done();
+    let file = Gguf::open(&path("both.gguf")).unwrap();
+    assert_eq!(file.get("qwen3.rope.scaling.type").and_then(Value::as_str), Some("yarn"));
+    // The temperature is in the newer key alone, so a folder has no older one.
+    curmerge!("convert", Family::open("ministral3").path(Container::Gguf), path("ministral")).done();
+    assert_eq!(config(&path("ministral"))["rope_scaling"], Json::Null);
 }
 
 /// transformers' class has positions in every block, and the graph of an ONNX model would need a form for it.
