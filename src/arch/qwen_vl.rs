@@ -4,27 +4,22 @@
 //! llama.cpp does two things otherwise, which change nothing that one could measure: its qwen2vl adds no epsilon, and
 //! its qwen3vl does not rotate the two slowest pairs that the sections of the published models leave over.
 
-use super::groups::SIZES;
+use super::groups::{SIZES, WITHIN_VISION};
 use super::qwen2::QWEN2;
 use super::qwen3::QWEN3;
 use super::schema::*;
 
-/// The language model within a vision model, in older and in newer folders.
-const WITHIN: &[(&str, &str)] = &[("model.language_model.", "model."), ("language_model.", "")];
-
 const VISUAL: &[&str] = &["visual.", "model.visual."];
+
+const ROPE_AND_NORM: &[Key] = &[Key::RopeScaling, Key::Sections, Key::RopeBase, Key::RmsEpsilon];
 
 pub(super) const QWEN2_VL: Architecture = Architecture {
     models: "Qwen 2-VL, Qwen 2.5-VL (text)",
     name: "qwen2vl",
-    tensors: Tensors { prefixes: WITHIN, ..QWEN2.tensors },
+    tensors: Tensors { prefixes: WITHIN_VISION, ..QWEN2.tensors },
     gguf: Gguf { sections: true, ..Gguf::USUAL },
     converter: Converter {
-        keys: &[
-            SIZES,
-            &[Key::RopeScaling, Key::Sections, Key::RopeBase, Key::RmsEpsilon],
-            &[Key::GivenHeadLengths, Key::FileType],
-        ],
+        keys: &[SIZES, ROPE_AND_NORM, &[Key::GivenHeadLengths, Key::FileType]],
         dropped_prefixes: VISUAL,
         ..QWEN2.converter
     },
@@ -52,14 +47,10 @@ pub(super) const QWEN2_VL: Architecture = Architecture {
 pub(super) const QWEN3_VL: Architecture = Architecture {
     models: "Qwen 3-VL (text)",
     name: "qwen3vl",
-    tensors: Tensors { prefixes: WITHIN, ..QWEN3.tensors },
+    tensors: Tensors { prefixes: WITHIN_VISION, ..QWEN3.tensors },
     gguf: Gguf { sections: true, ..Gguf::USUAL },
     converter: Converter {
-        keys: &[
-            SIZES,
-            &[Key::RopeScaling, Key::Sections, Key::RopeBase, Key::RmsEpsilon],
-            &[Key::HeadLengths, Key::FileType, Key::Deepstack],
-        ],
+        keys: &[SIZES, ROPE_AND_NORM, &[Key::HeadLengths, Key::FileType, Key::Deepstack]],
         dropped_prefixes: VISUAL,
         ..QWEN3.converter
     },

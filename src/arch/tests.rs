@@ -56,9 +56,9 @@ fn written_keys_belong_to_the_family() {
         equals(Key::AttentionCap, scores.is_some());
         equals(Key::LogitCap, logits.is_some());
         requires(Key::GivenLogitCap, gguf.soft_caps.is_some());
-        assert_eq!(class.options.contains(&ClassOption::SoftCaps), gguf.soft_caps.is_some(), "{name}");
-        equals(Key::Scales, class.options.contains(&ClassOption::Multipliers));
-        equals(Key::LogitScale, class.options.contains(&ClassOption::LogitScale));
+        assert_eq!(class.has(ClassOption::SoftCaps), gguf.soft_caps.is_some(), "{name}");
+        equals(Key::Scales, class.has(ClassOption::Multipliers));
+        equals(Key::LogitScale, class.has(ClassOption::LogitScale));
 
         equals(Key::RmsEpsilon, forward.norm == NormKind::Rms);
         equals(Key::LayerEpsilon, forward.norm != NormKind::Rms);

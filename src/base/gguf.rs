@@ -10,7 +10,7 @@ use curmerge_formats::gguf::{GgufModel, Value};
 use super::config::{AttentionTemperature, Config, Experts, MAX_LAYERS};
 use super::gguf_keys;
 use super::opened::Opened;
-use super::rope::{LongRope, MAX_HEAD_DIM, Rope, RopeScaling, YARN_BETAS, unknown_scaling, yarn_amplitude};
+use super::rope::{LongRope, MAX_HEAD_DIM, Rope, YARN_BETAS, unknown_scaling, yarn_of_llama_cpp};
 use super::tensor::BaseTensor;
 use crate::arch::{self, Architecture, NormKind, Positions, Unrotated, WindowScaling, is_windowed};
 use crate::{Error, Result};
@@ -68,44 +68,39 @@ impl Config {
         let path = gguf.path();
         let key = |name: &str| format!("{}.{name}", architecture.name);
         let get = |name: &str| gguf.get(&key(name));
-        let number = |name: &str| get(name).and_then(count);
+        let number = |name: &str| get(name).and_then(Value::as_u64).map(|n| n as usize);
         let float = |name: &str| get(name).and_then(Value::as_f64);
-        let needed = |name: &str| {
-            number(name)
-                .ok_or_else(|| Error::input(path, key(name), "missing or not a whole number", DAMAGED))
-        };
+        let missing = |name: &str| Error::input(path, key(name), "missing or not a whole number", DAMAGED);
+        let needed = |name: &str| number(name).ok_or_else(|| missing(name));
         let unlike = |name: &str, problem: &str| {
-            Err(Error::input(
-                path,
-                key(name),
-                problem,
-                "this variant of the architecture is not supported yet",
-            ))
+            Error::input(path, key(name), problem, "this variant of the architecture is not supported yet")
         };
-        for name in ["attention.head_count", "attention.head_count_kv", "feed_forward_length"] {
-            if get(name).is_some_and(|value| value.as_i32s().is_some() && count(value).is_none()) {
-                return unlike(name, "it is not one positive number for all blocks");
+        let of_blocks = |name: &str| match get(name) {
+            Some(value) if value.as_i32s().is_some() && count(value).is_none() => {
+                Err(unlike(name, "it is not one positive number for all blocks"))
             }
-        }
+            value => Ok(value.and_then(count)),
+        };
+        let needed_of_blocks = |name: &str| of_blocks(name)?.ok_or_else(|| missing(name));
         let (layers, d_model, heads) =
-            (needed("block_count")?, needed("embedding_length")?, needed("attention.head_count")?);
+            (needed("block_count")?, needed("embedding_length")?, needed_of_blocks("attention.head_count")?);
         let head_dim = number("attention.key_length").unwrap_or(d_model / heads.max(1));
         if number("attention.value_length").is_some_and(|length| length != head_dim) {
-            return unlike("attention.value_length", "values and keys differ in length");
+            return Err(unlike("attention.value_length", "values and keys differ in length"));
         }
         if number("expert_shared_count")
             .or(number("expert_shared_feed_forward_length"))
             .is_some_and(|n| n > 0)
         {
-            return unlike("expert_shared_count", "there are shared experts");
+            return Err(unlike("expert_shared_count", "there are shared experts"));
         }
-        let ff = needed("feed_forward_length")?;
+        let ff = needed_of_blocks("feed_forward_length")?;
         let experts = number("expert_count").filter(|&count| count > 0);
         if experts.is_some() != architecture.has_experts() {
-            return unlike(
+            return Err(unlike(
                 "expert_count",
                 "the architecture and the file disagree on whether there are experts",
-            );
+            ));
         }
         let experts = match experts {
             None => None,
@@ -133,7 +128,7 @@ impl Config {
             layers,
             d_model,
             heads,
-            kv_heads: number("attention.head_count_kv").unwrap_or(heads),
+            kv_heads: of_blocks("attention.head_count_kv")?.unwrap_or(heads),
             head_dim,
             ff,
             vocab: vocab as usize,
@@ -182,7 +177,7 @@ impl Config {
     /// Sets the sliding windows, if llama.cpp gives the architecture any.
     fn windows(&mut self, model: &GgufModel, architecture: &Architecture) {
         let Some(windows) = architecture.gguf.windows else { return };
-        if windows.only_layers.is_some_and(|layers| layers != self.layers) {
+        if !windows.in_models_of(self.layers) {
             return;
         }
         let get = |name: &str| model.first().get(&format!("{}.{name}", architecture.name));
@@ -247,16 +242,16 @@ fn rope(model: &GgufModel, architecture: &Architecture, head_dim: usize) -> Resu
             let context = gguf.get(&format!("{}.context_length", architecture.name)).and_then(Value::as_f64);
             let factor = factor.unwrap_or(1.0);
             let own = |name: &str| float(name).filter(|_| architecture.gguf.reads_yarn);
-            let multiplier = own("scaling.yarn_log_multiplier").filter(|&multiplier| multiplier != 0.0);
             let original = float("scaling.original_context_length").filter(|&original| original != 0.0);
-            amplitude = yarn_amplitude(factor, 1.0) / multiplier.map_or(1.0, |m| yarn_amplitude(factor, m));
-            yarn = Some(RopeScaling::Yarn {
-                factor,
-                original_context: original.or(context).unwrap_or(2048.0),
-                beta_fast: own("scaling.yarn_beta_fast").unwrap_or(YARN_BETAS[0]),
-                beta_slow: own("scaling.yarn_beta_slow").unwrap_or(YARN_BETAS[1]),
-                rounded: true,
-            });
+            let betas = [
+                own("scaling.yarn_beta_fast").unwrap_or(YARN_BETAS[0]),
+                own("scaling.yarn_beta_slow").unwrap_or(YARN_BETAS[1]),
+            ];
+            let original = original.or(context).unwrap_or(2048.0);
+            let (rule, factor_of_cosines) =
+                yarn_of_llama_cpp(factor, original, betas, own("scaling.yarn_log_multiplier"));
+            amplitude = factor_of_cosines;
+            yarn = Some(rule);
             None
         }
         Some(other) => {

@@ -190,7 +190,7 @@ impl Config {
             Positions::Learned => (None, None),
             _ => fields.ropes(head_dim)?,
         };
-        let longest = architecture.hugging_face.options.contains(&ClassOption::ModelMaxLength);
+        let longest = architecture.hugging_face.has(ClassOption::ModelMaxLength);
         let longest = fields.count("model_max_length").filter(|_| longest);
         let scalar = fields.number("query_pre_attn_scalar").unwrap_or(head_dim as f64);
         let mut config = Self {
@@ -210,14 +210,14 @@ impl Config {
             logit_cap: fields.number("final_logit_softcapping"),
             embedding_scale: fields.number("embedding_multiplier").unwrap_or(1.0),
             residual_scale: fields.number("residual_multiplier").unwrap_or(1.0),
-            logit_scale: match architecture.hugging_face.options.contains(&ClassOption::LogitScale) {
+            logit_scale: match architecture.hugging_face.has(ClassOption::LogitScale) {
                 true => fields.number("logit_scale").unwrap_or(1.0),
                 false => 1.0 / fields.number("logits_scaling").unwrap_or(1.0),
             },
             experts,
             ..Self::unknown()
         };
-        if architecture.hugging_face.options.contains(&ClassOption::Temperature) {
+        if architecture.hugging_face.has(ClassOption::Temperature) {
             config.temperature = fields.temperature()?;
         }
         if architecture.forward.scales_embedding {
@@ -230,7 +230,7 @@ impl Config {
         if window.is_none() && architecture.gguf.windows.is_some_and(|windows| windows.required) {
             fields.needed("sliding_window")?;
         }
-        match architecture.hugging_face.options.contains(&ClassOption::UnrotatedLayers) {
+        match architecture.hugging_face.has(ClassOption::UnrotatedLayers) {
             true => config.unrotated = unrotated,
             false => config.set_unrotated(architecture.forward.unrotated, window.is_some()),
         }
@@ -332,12 +332,12 @@ impl Fields {
     fn ropes(&self, head_dim: usize) -> Result<(Option<Rope>, Option<Rope>)> {
         // transformers 5 writes rope_parameters, optionally one for each kind of block. Older versions write
         // rope_theta and rope_scaling.
-        let [global, local] = rope::parameters(&self.json);
+        let [global, local] = rope::parameters(|key| self.json.get(key));
         let (global, local) = (&global, &local);
         let base = global["rope_theta"].as_f64().or(self.number("rope_theta")).unwrap_or(10000.0);
         let made = rope::from_json(&self.path, global, &self.json, base, head_dim)?;
         let local_base = local["rope_theta"].as_f64().or(self.number("rope_local_base_freq"));
-        let by_kind = self.architecture.hugging_face.options.contains(&ClassOption::RopeByKind);
+        let by_kind = self.architecture.hugging_face.has(ClassOption::RopeByKind);
         let local = match local_base.or(by_kind.then_some(base)) {
             Some(base) => Some(rope::from_json(&self.path, local, &Json::Null, base, head_dim)?),
             None => None,
@@ -348,8 +348,9 @@ impl Fields {
 
     /// The temperature of attention: the class takes it from the rotary parameters, which it needs.
     fn temperature(&self) -> Result<Option<AttentionTemperature>> {
+        let [parameters, _] = rope::parameters(|key| self.json.get(key));
         let number = |key: &str| {
-            self.json["rope_parameters"][key].as_f64().ok_or_else(|| {
+            parameters[key].as_f64().ok_or_else(|| {
                 let place = format!("rope_parameters: {key}");
                 Error::input(&self.path, place, "missing or not a number", "download the folder again")
             })

@@ -112,6 +112,21 @@ pub enum RopeScaling {
 /// YaRN's bounds of turns, where nothing else is said (arXiv 2309.00071, section 3.2).
 pub const YARN_BETAS: [f64; 2] = [32.0, 1.0];
 
+/// YaRN as llama.cpp computes it: the rule, and the factor of cosines and sines. `multiplier` is the weight of the
+/// logarithm in that factor's divisor.
+pub fn yarn_of_llama_cpp(
+    factor: f64,
+    original_context: f64,
+    [beta_fast, beta_slow]: [f64; 2],
+    multiplier: Option<f64>,
+) -> (RopeScaling, f64) {
+    // 0 is none.
+    let divisor =
+        multiplier.filter(|&weight| weight != 0.0).map_or(1.0, |weight| yarn_amplitude(factor, weight));
+    let rule = RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, rounded: true };
+    (rule, yarn_amplitude(factor, 1.0) / divisor)
+}
+
 /// The factor of cosines and sines by which YaRN compensates for contexts that are `factor` times as long.
 pub fn yarn_amplitude(factor: f64, weight: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 }
@@ -166,12 +181,12 @@ pub fn long_amplitude(context: f64, original: f64) -> f64 {
     if growth > 1.0 { (1.0 + growth.ln() / original.ln()).sqrt() } else { 1.0 }
 }
 
-/// The rotary parameters of a config.json: those of all blocks or of the blocks without a window, and those of
+/// The rotary parameters of a config.json by its keys: those of all blocks or of the blocks without a window, and those of
 /// blocks with one, if they have their own. What is missing is null. The older key, `rope_scaling`, takes precedence
 /// in transformers, too.
-pub(crate) fn parameters(json: &Json) -> [Json; 2] {
-    let parameters = &json["rope_parameters"];
-    let older = json["rope_scaling"].as_object().filter(|scaling| !scaling.is_empty());
+pub(crate) fn parameters<'j>(key: impl Fn(&str) -> Option<&'j Json>) -> [Json; 2] {
+    let parameters = key("rope_parameters").unwrap_or(&Json::Null);
+    let older = key("rope_scaling").and_then(Json::as_object).filter(|scaling| !scaling.is_empty());
     match (parameters["full_attention"].as_object(), older) {
         (None, None) => [parameters.clone(), Json::Null],
         (None, Some(older)) => [older.clone().into(), Json::Null],

@@ -97,7 +97,7 @@ impl Architecture {
         if parallel {
             return Some("parallel parts of a block");
         }
-        if self.hugging_face.options.contains(&ClassOption::Temperature) {
+        if self.hugging_face.has(ClassOption::Temperature) {
             return Some("an attention temperature");
         }
         if self.target("gate").is_none() && norm == NormKind::Rms {

@@ -74,6 +74,11 @@ impl Windows {
             only_layers: None,
         }
     }
+
+    /// Whether a model of so many blocks has windows.
+    pub fn in_models_of(&self, layers: usize) -> bool {
+        self.only_layers.is_none_or(|only| only == layers)
+    }
 }
 
 /// What of RoPE scaling applies to the blocks that have a sliding window.

@@ -55,6 +55,11 @@ impl HuggingFace {
         self.written_type.or(self.model_types.first().copied()).unwrap_or_default()
     }
 
+    /// Whether the class has this option.
+    pub fn has(&self, option: ClassOption) -> bool {
+        self.options.contains(&option)
+    }
+
     /// This family's name for a key of llama's config.json.
     pub fn key<'k>(&self, key: &'k str) -> &'k str {
         self.keys.iter().find(|(llama, _)| *llama == key).map_or(key, |(_, own)| own)

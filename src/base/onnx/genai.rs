@@ -52,7 +52,7 @@ impl GenaiConfig {
         let whole = architecture.forward.positions != Positions::Learned
             && architecture.forward.norm == NormKind::Rms
             && !architecture.has_experts()
-            && !architecture.hugging_face.options.contains(&ClassOption::Temperature);
+            && !architecture.hugging_face.has(ClassOption::Temperature);
         if !whole {
             let problem = format!("it does not say enough about a {} model", architecture.name);
             return Err(Error::input(&self.path, "type", problem, ADD_CONFIG));

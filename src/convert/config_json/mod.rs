@@ -67,7 +67,7 @@ pub(super) fn config(
     }
     let usual_ff = class.ff_ratio.map(|ratio| ratio * c.d_model);
     set("intermediate_size", if usual_ff == Some(c.ff) { Json::Null } else { c.ff.into() });
-    if class.options.contains(&ClassOption::ContextTwice) {
+    if class.has(ClassOption::ContextTwice) {
         set("n_ctx", c.context.into());
     }
     if let Some(experts) = c.experts {

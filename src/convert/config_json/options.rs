@@ -30,7 +30,7 @@ pub(super) fn check(base: &Base) -> Result<()> {
         let help = format!("transformers' {} has no option for it: use the model as it is", class.class);
         Err(Error::input(base.path(), place, problem, help))
     };
-    let has = |option| class.options.contains(&option);
+    let has = |option| class.has(option);
     if !has(ClassOption::SoftCaps) {
         let caps =
             [("attn_logit_softcapping", config.attention_cap), ("final_logit_softcapping", config.logit_cap)];

@@ -39,13 +39,13 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
     let mut json = Map::new();
     let theta = shortest(rope.base);
     let class = &base.architecture().hugging_face;
-    let partial = class.options.contains(&ClassOption::PartialRotary);
+    let partial = class.has(ClassOption::PartialRotary);
     if rope.dim != config.head_dim && !partial {
         let problem = format!("it rotates {} of the {} entries of a head", rope.dim, config.head_dim);
         let help = "transformers' model rotates them all: use the model as it is";
         return Err(Error::input(base.path(), "rope.dimension_count", problem, help));
     }
-    if class.options.contains(&ClassOption::OriginalContext) {
+    if class.has(ClassOption::OriginalContext) {
         let key = format!("{}.rope.scaling.original_context_length", base.architecture().name);
         let given = gguf.and_then(|gguf| gguf.get(&key)).and_then(Value::as_u64);
         let long = rope.long.as_ref().map(|long| long.original_context as u64);
@@ -79,7 +79,7 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
     if partial {
         parameters.insert("partial_rotary_factor".into(), part(rope.dim, config.head_dim).into());
     }
-    if class.options.contains(&ClassOption::Temperature) {
+    if class.has(ClassOption::Temperature) {
         let temperature = config.temperature;
         let beta = temperature.map_or(0.0, |temperature| shortest(temperature.beta));
         parameters.insert("llama_4_scaling_beta".into(), beta.into());
@@ -90,8 +90,8 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
     }
     json.insert("rope_theta".into(), theta.into());
     json.insert("rope_scaling".into(), older.map_or(Json::Null, Json::from));
-    let own_key = class.options.contains(&ClassOption::LocalRope);
-    let parameters = if own_key || class.options.contains(&ClassOption::RopeByKind) {
+    let own_key = class.has(ClassOption::LocalRope);
+    let parameters = if own_key || class.has(ClassOption::RopeByKind) {
         let local = config.local_rope.as_ref().unwrap_or(rope);
         if own_key {
             json.insert("rope_local_base_freq".into(), shortest(local.base).into());

@@ -111,7 +111,7 @@ pub(super) fn scaling(config: &Object) -> Option<String> {
 
 /// The RoPE parameters in config.json; if windowed blocks have their own, those of the other blocks.
 fn parameters(config: &Object) -> Option<Object> {
-    match rope_parameters(&config.clone().into()) {
+    match rope_parameters(|key| config.get(key)) {
         [Json::Object(global), _] => Some(global),
         _ => None,
     }

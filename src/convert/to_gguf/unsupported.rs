@@ -7,7 +7,7 @@
 use super::rope;
 use crate::arch::{Architecture, Key, RopeType, Unrotated, is_windowed};
 use crate::base::folder::{self, Folder, Object};
-use crate::base::{Base, Config, RopeScaling, YARN_BETAS, long_amplitude, yarn_amplitude};
+use crate::base::{Base, Config, YARN_BETAS, long_amplitude, yarn_of_llama_cpp};
 use crate::{Error, Result};
 
 /// Refuses a model that would lose something, and adds what the user should know to `notes`.
@@ -129,18 +129,14 @@ fn rotary(architecture: &Architecture, config: &Config, json: &Object) -> Option
 /// A note on YaRN's options that llama.cpp does not read, if they change the angles.
 fn yarn_note(architecture: &Architecture, config: &Config, json: &Object) -> Option<String> {
     let (rope, yarn) = (config.rope.as_ref()?, rope::yarn(json)?);
-    let [mut beta_fast, mut beta_slow] = YARN_BETAS;
-    let mut amplitude = yarn_amplitude(yarn.factor, 1.0);
-    if architecture.gguf.reads_yarn {
-        let option = |name: &str| yarn.options.iter().find(|(key, _)| key.ends_with(name)).map(|(_, x)| *x);
-        beta_fast = option("beta_fast").unwrap_or(beta_fast);
-        beta_slow = option("beta_slow").unwrap_or(beta_slow);
-        let multiplier = rope::log_multiplier(json).filter(|&multiplier| multiplier != 0.0);
-        amplitude /= multiplier.map_or(1.0, |multiplier| yarn_amplitude(yarn.factor, multiplier));
-    }
-    let original_context = yarn.original_context as f64;
-    let read =
-        RopeScaling::Yarn { factor: yarn.factor, original_context, beta_fast, beta_slow, rounded: true };
+    let option = |name: &str| yarn.options.iter().find(|(key, _)| key.ends_with(name)).map(|(_, x)| *x);
+    let own = |number: Option<f64>| number.filter(|_| architecture.gguf.reads_yarn);
+    let betas = [
+        own(option("beta_fast")).unwrap_or(YARN_BETAS[0]),
+        own(option("beta_slow")).unwrap_or(YARN_BETAS[1]),
+    ];
+    let (read, amplitude) =
+        yarn_of_llama_cpp(yarn.factor, yarn.original_context as f64, betas, own(rope::log_multiplier(json)));
     let near = |a: f64, b: f64| (a - b).abs() <= 1e-6 * b.abs();
     let own = rope.factors.iter().flatten();
     let same = own.zip(read.factors(rope.base, rope.dim)).all(|(own, theirs)| near(*own, theirs))
@@ -158,8 +154,8 @@ fn unrotated(architecture: &Architecture, config: &Config) -> Option<String> {
     let assumed = |layer: usize| match architecture.forward.unrotated {
         Unrotated::EveryLast(period) => !is_windowed(layer, period),
         Unrotated::Global => {
-            let windows = architecture.gguf.windows.and_then(|windows| windows.only_layers);
-            windows.is_none_or(|layers| layers == config.layers) && unrotated(layer)
+            architecture.gguf.windows.is_some_and(|windows| windows.in_models_of(config.layers))
+                && unrotated(layer)
         }
         Unrotated::Never | Unrotated::Switched => false,
     };
@@ -183,7 +179,7 @@ fn windows(base: &Base, notes: &mut Vec<String>) -> Option<String> {
         }
         return None;
     };
-    let has_any = known.only_layers.is_none_or(|layers| layers == config.layers);
+    let has_any = known.in_models_of(config.layers);
     let Some(window) = config.window else {
         let length = known.length.filter(|_| has_any)?;
         return Some(format!("no block has a window, and llama.cpp assumes one of {length}"));
