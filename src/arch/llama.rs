@@ -19,6 +19,7 @@ pub(super) const LLAMA: Architecture = Architecture {
         positions: Positions::RopeInterleaved,
         unrotated: Unrotated::Never,
         parallel: false,
+        gated_attention: false,
         activation: Activation::Silu,
         scales_embedding: false,
     },

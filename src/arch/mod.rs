@@ -32,6 +32,7 @@ mod olmo3;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_5;
 mod qwen3_moe;
 mod qwen_vl;
 mod seed_oss;
@@ -49,6 +50,7 @@ pub const ALL: &[&Architecture] = &[
     &mixtral::MIXTRAL,
     &qwen2::QWEN2,
     &qwen3::QWEN3,
+    &qwen3_5::QWEN3_5,
     &qwen3_moe::QWEN3_MOE,
     &qwen_vl::QWEN2_VL,
     &qwen_vl::QWEN3_VL,

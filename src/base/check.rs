@@ -15,7 +15,7 @@ impl Base {
         for line in self.architecture.names() {
             let places = line.canonical.matches("{}").count();
             let layers = if places > 0 { 0..self.config.layers } else { 0..1 };
-            for layer in layers {
+            for layer in layers.filter(|&layer| line.blocks.include(self.config.is_linear(layer))) {
                 let name = line.canonical.replacen("{}", &layer.to_string(), 1);
                 if places < 2 {
                     self.check_line(line, &name)?;
@@ -106,12 +106,19 @@ impl Base {
                 Files::Gguf(_) => self.architecture.line(name),
                 _ => self.architecture.of_hugging_face(name).map(|(_, line)| line),
             };
-            let read = match stored.strip_suffix(".bias") {
-                Some(stem) => line(stem).map(|line| line.bias.is_some()),
-                None => line(stored).map(|_| true),
+            let in_block = |line: &TensorNames| match layer_part(name) {
+                Some((layer, _)) => line.blocks.include(self.config.is_linear(layer)),
+                None => true,
             };
+            let bias = || line(stored.strip_suffix(".bias")?).map(|line| line.bias.is_some());
+            let read = line(stored).map(in_block).or_else(bias);
             let of_block = of_blocks.iter().any(|prefix| stored.starts_with(prefix.as_str()));
-            let beyond = layer_part(name).is_some_and(|(layer, _)| layer >= self.config.layers);
+            let blocks = self.config.layers + self.config.prediction_blocks;
+            let layer = layer_part(name).map_or(0, |(layer, _)| layer);
+            let beyond = layer >= self.config.layers;
+            if beyond && layer < blocks {
+                continue;
+            }
             if read == Some(false) || of_block && (read.is_none() || beyond) {
                 let problem = format!("curmerge knows no such tensor of '{}' models", self.architecture.name);
                 let help = "this variant of the architecture is not supported yet";

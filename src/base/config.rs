@@ -1,5 +1,6 @@
 //! A model's dimensions and options, whatever container they were read from.
 
+use std::ops::Range;
 use std::path::Path;
 
 use super::rope::{MAX_HEAD_DIM, Rope};
@@ -10,6 +11,8 @@ use crate::{Error, Result};
 /// Larger dimensions are damage or an attack, not a model.
 const MAX_DIMENSION: usize = 1 << 24;
 pub(super) const MAX_LAYERS: usize = 1 << 12;
+/// Longer convolutions are damage, not a model.
+const MAX_TAPS: usize = 256;
 /// The experts of all blocks together.
 const MAX_EXPERTS: usize = 1 << 17;
 
@@ -61,6 +64,46 @@ pub struct Config {
     pub logit_scale: f64,
     /// The mixture of experts, if the feed-forward part is one.
     pub experts: Option<Experts>,
+    /// The heads of linear attention, if some blocks have it.
+    pub delta_net: Option<DeltaNetConfig>,
+    /// Whether each block has linear attention in place of softmax attention; empty if none has.
+    pub linear_attention: Vec<bool>,
+    /// Further blocks in the file, which predict tokens beyond the next (MTP, arXiv 2412.19437). They are carried, and
+    /// not run.
+    pub prediction_blocks: usize,
+}
+
+/// The heads of Gated DeltaNet (arXiv 2412.06464).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DeltaNetConfig {
+    /// Query and key heads.
+    pub key_heads: usize,
+    /// Value heads: a multiple of `key_heads`. Value head i has key head `i % key_heads`.
+    pub value_heads: usize,
+    /// Width of a query or key head.
+    pub key_dim: usize,
+    /// Width of a value head.
+    pub value_dim: usize,
+    /// Tokens that the convolution reads, the last included.
+    pub taps: usize,
+    /// Added to the square sum of a query or key, by which it is divided.
+    pub eps: f64,
+}
+
+impl DeltaNetConfig {
+    /// The outputs of the matrix of queries, keys and values.
+    pub fn channels(&self) -> usize {
+        2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
+    }
+
+    /// Where the query, the key and the value of a value head are among the channels.
+    pub fn columns(&self, value_head: usize) -> [Range<usize>; 3] {
+        let Self { key_heads, key_dim, value_dim, .. } = *self;
+        let key_head = value_head % key_heads;
+        let [q, k] = [key_head, key_heads + key_head].map(|head| head * key_dim..(head + 1) * key_dim);
+        let first = 2 * key_heads * key_dim + value_head * value_dim;
+        [q, k, first..first + value_dim]
+    }
 }
 
 /// A mixture of experts.
@@ -119,6 +162,9 @@ impl Config {
             residual_scale: 1.0,
             logit_scale: 1.0,
             experts: None,
+            delta_net: None,
+            linear_attention: Vec::new(),
+            prediction_blocks: 0,
         }
     }
 
@@ -138,6 +184,7 @@ impl Config {
             Size::Context => self.context,
             Size::Model => self.d_model,
             Size::Query => query,
+            Size::QueryAndGate => 2 * query,
             Size::KeyValue => key_value,
             Size::Qkv => query + 2 * key_value,
             Size::Head => self.head_dim,
@@ -145,6 +192,11 @@ impl Config {
             Size::GateUp => 2 * self.ff,
             Size::Experts => self.experts.map_or(0, |e| e.count),
             Size::ExpertFf => self.experts.map_or(0, |e| e.ff),
+            Size::LinearChannels => self.delta_net.map_or(0, |heads| heads.channels()),
+            Size::LinearValue => self.delta_net.map_or(0, |heads| heads.value_heads * heads.value_dim),
+            Size::LinearHeads => self.delta_net.map_or(0, |heads| heads.value_heads),
+            Size::LinearHead => self.delta_net.map_or(0, |heads| heads.value_dim),
+            Size::Taps => self.delta_net.map_or(0, |heads| heads.taps),
         }
     }
 
@@ -164,6 +216,11 @@ impl Config {
         }
         let local = self.local_rope.as_ref().filter(|_| self.window_of(layer).is_some());
         local.or(self.rope.as_ref())
+    }
+
+    /// Whether a block has linear attention.
+    pub fn is_linear(&self, layer: usize) -> bool {
+        self.linear_attention.get(layer) == Some(&true)
     }
 
     /// The length of the sliding window of a block, if it has one.
@@ -213,6 +270,28 @@ impl Config {
         if self.layers == 0 || self.layers > MAX_LAYERS {
             return bad("block count", format!("{} is out of range", self.layers));
         }
+        if self.prediction_blocks > MAX_LAYERS {
+            return bad(
+                "blocks that predict further tokens",
+                format!("{} is out of range", self.prediction_blocks),
+            );
+        }
+        if let Some(heads) = self.delta_net {
+            let DeltaNetConfig { key_heads, value_heads, key_dim, value_dim, taps, .. } = heads;
+            let most =
+                |count: usize, width: usize| width > MAX_HEAD_DIM || count > MAX_DIMENSION / width.max(1);
+            if [key_heads, value_heads, key_dim, value_dim, taps].contains(&0)
+                || most(key_heads, key_dim)
+                || most(value_heads, value_dim)
+                || taps > MAX_TAPS
+                || !value_heads.is_multiple_of(key_heads)
+            {
+                let problem = format!(
+                    "{key_heads} of {key_dim} for keys, {value_heads} of {value_dim} for values, and {taps} taps are out of range"
+                );
+                return bad("heads of linear attention", problem);
+            }
+        }
         if !self.heads.is_multiple_of(self.kv_heads) {
             return bad("key/value head count", format!("{} does not divide {}", self.kv_heads, self.heads));
         }
@@ -252,6 +331,9 @@ impl Config {
         self.window = self.window.filter(|_| self.windowed.contains(&true));
         if self.window.is_none() {
             self.windowed.clear();
+        }
+        if !self.linear_attention.contains(&true) {
+            self.linear_attention.clear();
         }
         if !self.unrotated.contains(&true) {
             self.unrotated.clear();

@@ -7,7 +7,7 @@ use std::path::Path;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{GgufModel, Value};
 
-use super::config::{AttentionTemperature, Config, Experts, MAX_LAYERS};
+use super::config::{AttentionTemperature, Config, DeltaNetConfig, Experts, MAX_LAYERS};
 use super::gguf_keys;
 use super::opened::Opened;
 use super::rope::{LongRope, MAX_HEAD_DIM, Rope, YARN_BETAS, unknown_scaling, yarn_of_llama_cpp};
@@ -46,6 +46,7 @@ pub(super) fn open(path: &Path) -> Result<Opened<GgufModel>> {
             rotary_halves: None,
             transposed: false,
             unit_offset: false,
+            log_of_negative: false,
             nbits: None,
             quantized: None,
             slice: None,
@@ -82,8 +83,13 @@ impl Config {
             value => Ok(value.and_then(count)),
         };
         let needed_of_blocks = |name: &str| of_blocks(name)?.ok_or_else(|| missing(name));
-        let (layers, d_model, heads) =
+        let (blocks, d_model, heads) =
             (needed("block_count")?, needed("embedding_length")?, needed_of_blocks("attention.head_count")?);
+        let prediction_blocks = number("nextn_predict_layers").unwrap_or(0);
+        let layers = blocks.checked_sub(prediction_blocks).ok_or_else(|| {
+            let problem = format!("{prediction_blocks} of {blocks} blocks");
+            Error::input(path, key("nextn_predict_layers"), problem, DAMAGED)
+        })?;
         let head_dim = number("attention.key_length").unwrap_or(d_model / heads.max(1));
         if number("attention.value_length").is_some_and(|length| length != head_dim) {
             return Err(unlike("attention.value_length", "values and keys differ in length"));
@@ -150,8 +156,28 @@ impl Config {
                 _ => 1.0,
             },
             experts,
+            prediction_blocks,
             ..Self::unknown()
         };
+        if let Some(interval) = architecture.gguf.linear_attention {
+            let [state, inner, value_heads] =
+                ["state_size", "inner_size", "time_step_rank"].map(|name| format!("ssm.{name}"));
+            let value_heads = needed(&value_heads)?;
+            config.delta_net = Some(DeltaNetConfig {
+                key_heads: needed("ssm.group_count")?,
+                value_heads,
+                key_dim: needed(&state)?,
+                value_dim: needed(&inner)? / value_heads.max(1),
+                taps: needed("ssm.conv_kernel")?,
+                eps,
+            });
+            let listed = get("attention.recurrent_layers").and_then(Value::as_bools);
+            let interval = number("full_attention_interval").unwrap_or(interval);
+            config.linear_attention = match listed.and_then(|listed| listed.get(..layers.min(MAX_LAYERS))) {
+                Some(listed) => listed.to_vec(),
+                None => (0..layers.min(MAX_LAYERS)).map(|layer| is_windowed(layer, interval)).collect(),
+            };
+        }
         let beta = float("attention.temperature_scale").filter(|&beta| beta != 0.0);
         if let Some(beta) = beta.filter(|_| architecture.gguf.temperature) {
             let original = number("rope.scaling.original_context_length").filter(|&original| original > 0);

@@ -30,6 +30,7 @@ const READ: &[&str] = &[
     "feed_forward_length",
     "final_logit_softcapping",
     "logit_scale",
+    "nextn_predict_layers",
     "residual_scale",
     "rope.dimension_count",
     "rope.freq_base",
@@ -41,6 +42,9 @@ const READ: &[&str] = &[
     "rope.scaling.original_context_length",
     "rope.scaling.type",
 ];
+
+/// Keys that are read of families with linear attention.
+const LINEAR_ATTENTION: &[&str] = &["attention.recurrent_layers", "full_attention_interval"];
 
 /// Keys that change nothing of a text's logits: sizes that tensors have too, and what serves other tasks.
 const WITHOUT_ARITHMETIC: &[&str] =
@@ -60,7 +64,9 @@ pub(super) fn unread(gguf: &Gguf, architecture: &Architecture) -> Option<(String
             || WITHOUT_ARITHMETIC_FROM.iter().any(|start| name.starts_with(start));
         let problem = "this key may change what the model computes, and is not known";
         let sections = name == "rope.dimension_sections" && architecture.gguf.sections && of_text(value);
-        (!known && !sections && !changes_nothing(name, value)).then(|| (key.clone(), problem.to_owned()))
+        let linear = architecture.gguf.linear_attention.is_some() && LINEAR_ATTENTION.contains(&name);
+        (!known && !sections && !linear && !changes_nothing(name, value))
+            .then(|| (key.clone(), problem.to_owned()))
     })
 }
 

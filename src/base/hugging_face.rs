@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use curmerge_formats::safetensors::{SafeTensors, shard_index};
 use serde_json::Value as Json;
 
-use super::config::{AttentionTemperature, Config, Experts, MAX_LAYERS};
+use super::config::{AttentionTemperature, Config, DeltaNetConfig, Experts, MAX_LAYERS};
 use super::folder::{CONFIG, Folder};
 use super::opened::Opened;
 use super::quantized::{self, Joined, Matrix, Method};
@@ -118,6 +118,11 @@ fn tensors(
             _ if architecture.name.is_empty() => (format!("{stem}{bias}"), None),
             _ => (name.clone(), None),
         };
+        // The kernel of a convolution by channels is [channels, 1, taps] there.
+        let shape = match (names.map(|names| names.shape.len()), &shape[..]) {
+            (Some(2), &[channels, 1, taps]) => vec![channels, taps],
+            _ => shape,
+        };
         let tensor = BaseTensor {
             stored_name: name.clone(),
             dtype,
@@ -129,6 +134,7 @@ fn tensors(
             // What is quantized is so as [out, in].
             transposed: names.is_some_and(|n| n.transposed) && bias.is_empty() && quantized.is_none(),
             unit_offset: names.is_some_and(|n| n.unit_offset) && bias.is_empty(),
+            log_of_negative: names.is_some_and(|n| n.log_of_negative) && bias.is_empty(),
             nbits: None,
             quantized,
             slice: None,
@@ -217,6 +223,21 @@ impl Config {
             experts,
             ..Self::unknown()
         };
+        if architecture.hugging_face.has(ClassOption::LinearAttention) {
+            let [key_heads, value_heads, key_dim, value_dim, taps] =
+                ["num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim", "conv_kernel_dim"]
+                    .map(|key| fields.needed(&format!("linear_{key}")));
+            config.delta_net = Some(DeltaNetConfig {
+                key_heads: key_heads?,
+                value_heads: value_heads?,
+                key_dim: key_dim?,
+                value_dim: value_dim?,
+                taps: taps?,
+                // transformers' l2norm, whatever the norms have.
+                eps: 1e-6,
+            });
+            config.linear_attention = fields.linear_attention(layers.min(MAX_LAYERS));
+        }
         if architecture.hugging_face.has(ClassOption::Temperature) {
             config.temperature = fields.temperature()?;
         }
@@ -335,11 +356,12 @@ impl Fields {
         let [global, local] = rope::parameters(|key| self.json.get(key));
         let (global, local) = (&global, &local);
         let base = global["rope_theta"].as_f64().or(self.number("rope_theta")).unwrap_or(10000.0);
-        let made = rope::from_json(&self.path, global, &self.json, base, head_dim)?;
+        let part = self.number("partial_rotary_factor").unwrap_or(1.0);
+        let made = rope::from_json(&self.path, global, &self.json, base, (head_dim, part))?;
         let local_base = local["rope_theta"].as_f64().or(self.number("rope_local_base_freq"));
         let by_kind = self.architecture.hugging_face.has(ClassOption::RopeByKind);
         let local = match local_base.or(by_kind.then_some(base)) {
-            Some(base) => Some(rope::from_json(&self.path, local, &Json::Null, base, head_dim)?),
+            Some(base) => Some(rope::from_json(&self.path, local, &Json::Null, base, (head_dim, 1.0))?),
             None => None,
         };
         let local = local.filter(|local| *local != made);
@@ -368,6 +390,16 @@ impl Fields {
         }
         let period = self.count("no_rope_layer_interval").unwrap_or(0);
         (0..layers).map(|layer| !is_windowed(layer, period)).collect()
+    }
+
+    /// Whether each block has linear attention.
+    fn linear_attention(&self, layers: usize) -> Vec<bool> {
+        if let Some(kinds) = self.json["layer_types"].as_array() {
+            let kind = |layer: usize| kinds.get(layer).and_then(Json::as_str);
+            return (0..layers).map(|layer| kind(layer) == Some("linear_attention")).collect();
+        }
+        let interval = self.count("full_attention_interval").unwrap_or(0);
+        (0..layers).map(|layer| is_windowed(layer, interval)).collect()
     }
 
     /// Whether each block has a sliding window.

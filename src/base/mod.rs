@@ -35,7 +35,7 @@ mod tensors;
 mod unread;
 mod weight;
 
-pub use config::{AttentionTemperature, Config, Experts};
+pub use config::{AttentionTemperature, Config, DeltaNetConfig, Experts};
 pub use model::{Base, Files};
 pub use nbits::NBits;
 pub use onnx::OnnxModel;

@@ -201,8 +201,14 @@ pub(crate) fn parameters<'j>(key: impl Fn(&str) -> Option<&'j Json>) -> [Json; 2
 }
 
 /// Rotary embeddings from `rope`, the `rope_scaling` or `rope_parameters` of a config.json; keys that it
-/// lacks are looked up in `json`.
-pub(crate) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_dim: usize) -> Result<Rope> {
+/// lacks are looked up in `json`. `part` of a head is rotated, if neither says otherwise.
+pub(crate) fn from_json(
+    path: &Path,
+    rope: &Json,
+    json: &Json,
+    base: f64,
+    (head_dim, part): (usize, f64),
+) -> Result<Rope> {
     let bad =
         |place: String, problem: String| Error::input(path, place, problem, "download the folder again");
     let lookup = |name: &str| if rope[name].is_null() { &json[name] } else { &rope[name] };
@@ -211,7 +217,7 @@ pub(crate) fn from_json(path: &Path, rope: &Json, json: &Json, base: f64, head_d
             .as_f64()
             .ok_or_else(|| bad(format!("rope scaling: {name}"), "missing or not a number".into()))
     };
-    let part = lookup("partial_rotary_factor").as_f64().unwrap_or(1.0);
+    let part = lookup("partial_rotary_factor").as_f64().unwrap_or(part);
     let mut made = Rope::plain(base, (head_dim as f64 * part) as usize);
     // Checked before anything of that length is allocated.
     if head_dim > MAX_HEAD_DIM {

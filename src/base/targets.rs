@@ -33,7 +33,11 @@ impl Base {
             let parts: Vec<&str> =
                 table.iter().filter(|(w, _)| word == "all" || *w == word).map(|(_, n)| *n).collect();
             if !parts.is_empty() {
-                found.extend(layers.clone().flat_map(|l| parts.iter().map(move |p| format!("blk.{l}.{p}"))));
+                for layer in layers.clone() {
+                    let linear = self.config.is_linear(layer);
+                    let own = parts.iter().filter(|part| self.architecture.blocks_with(part).include(linear));
+                    found.extend(own.map(|part| format!("blk.{layer}.{part}")));
+                }
                 continue;
             }
             let named = self.named_targets(word);
@@ -75,7 +79,8 @@ impl Base {
             let help = format!("its architecture is not known; name its matrices{example}");
             return Error::request(problem, help).avoidable(CallerOption::Targets);
         }
-        let words: Vec<&str> = self.architecture.tensors.targets.iter().map(|(w, _)| *w).collect();
+        let mut words: Vec<&str> = self.architecture.tensors.targets.iter().map(|(w, _)| *w).collect();
+        words.dedup();
         let example = self.architecture.tensors.targets.first().map_or("attn_q", |(_, name)| name);
         let help = format!("use {}, all, or canonical names such as blk.0.{example}", words.join(", "));
         Error::request(problem, help).avoidable(CallerOption::Targets)

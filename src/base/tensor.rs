@@ -90,6 +90,8 @@ pub struct BaseTensor {
     pub transposed: bool,
     /// Whether the container stores the numbers less 1, as Gemma does for norms.
     pub unit_offset: bool,
+    /// Whether the container stores the logarithms of the negated numbers.
+    pub log_of_negative: bool,
     /// Scales and zero points, if the tensor holds codes of MatMulNBits.
     pub nbits: Option<NBitsTensors>,
     /// What turns its codes into numbers, if another program quantized it. Type, offset and bytes are those of

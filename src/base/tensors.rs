@@ -151,10 +151,16 @@ impl Base {
     /// # Errors
     /// Those of [`Self::weight`]; a bias whose length is not a whole number of heads.
     pub fn vector(&self, name: &str) -> Result<Vec<f32>> {
-        let Some(matrix) = name.strip_suffix(".bias") else {
+        // A bias without a matrix is a vector of its own.
+        let matrix = name.strip_suffix(".bias").filter(|matrix| self.place(matrix).is_some());
+        let Some(matrix) = matrix else {
             let mut values = self.weight(name)?.vector();
-            if self.tensors.get(name).is_some_and(|tensor| tensor.unit_offset) {
+            let tensor = self.tensors.get(name);
+            if tensor.is_some_and(|tensor| tensor.unit_offset) {
                 values.iter_mut().for_each(|value| *value += 1.0);
+            }
+            if tensor.is_some_and(|tensor| tensor.log_of_negative) {
+                values.iter_mut().for_each(|value| *value = -value.exp());
             }
             return Ok(values);
         };

@@ -5,7 +5,7 @@ use super::real::Real;
 
 /// 1 / (1 + e^-x).
 #[inline(always)]
-pub(super) fn sigmoid<T: Real>(x: T) -> T {
+pub fn sigmoid<T: Real>(x: T) -> T {
     T::one() / (T::one() + (-x).fast_exp())
 }
 
@@ -24,6 +24,18 @@ impl ActivationFn for Silu {
     fn value_and_derivative<T: Real>(x: T) -> (T, T) {
         let s = sigmoid(x);
         (x * s, s * (T::one() + x * (T::one() - s)))
+    }
+}
+
+/// 1 / (1 + e^-x), the factor of a gate.
+#[derive(Clone, Copy, Debug)]
+pub struct Sigmoid;
+
+impl ActivationFn for Sigmoid {
+    #[inline(always)]
+    fn value_and_derivative<T: Real>(x: T) -> (T, T) {
+        let s = sigmoid(x);
+        (s, s * (T::one() - s))
     }
 }
 
@@ -139,6 +151,7 @@ mod tests {
     #[test]
     fn slopes_are_derivatives() {
         slope_is_the_derivative::<Silu>();
+        slope_is_the_derivative::<Sigmoid>();
         slope_is_the_derivative::<Gelu>();
         slope_is_the_derivative::<SquaredRelu>();
     }

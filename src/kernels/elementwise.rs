@@ -35,6 +35,21 @@ pub fn add_scaled<T: Real>(sum: &mut [T], factor: T, x: &[T]) {
     Cpu::current().dispatch(AddScaled(sum, factor, x));
 }
 
+/// `sum += a b`.
+pub fn add_product<T: Real>(sum: &mut [T], a: &[T], b: &[T]) {
+    struct AddProduct<'x, T>(&'x mut [T], &'x [T], &'x [T]);
+    impl<T: Real> Multiversion for AddProduct<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            let Self(sum, a, b) = self;
+            sum.iter_mut().zip(a).zip(b).for_each(|((sum, &a), &b)| *sum += a * b);
+        }
+    }
+    Cpu::current().dispatch(AddProduct(sum, a, b));
+}
+
 /// `x *= factor`.
 pub fn scale<T: Real>(x: &mut [T], factor: T) {
     struct Scale<'x, T>(&'x mut [T], T);

@@ -1,9 +1,14 @@
 //! Builds the transformer of a base. The architecture's table says which parts the blocks have.
 
+use ndarray::Array2;
+
+use super::attention::Attention;
 use super::block::Block;
+use super::delta_net::{CausalConvolution, GatedDeltaNet};
 use super::feed_forward::FeedForward;
 use super::linear::Linear;
 use super::lm_head::LmHead;
+use super::mixer::Mixer;
 use super::mixture::{Expert, MixtureOfExperts};
 use super::mlp::Mlp;
 use super::norm::Norm;
@@ -82,49 +87,89 @@ impl<'a> Parts<'a> {
         let config = self.base.config();
         let name = |part: &str| format!("blk.{layer}.{part}");
         let norms = self.base.architecture().tensors.norms;
-        let role = |role: &str| self.role(layer, role);
-        let needed = |word: &str| {
-            role(word)?.ok_or_else(|| {
-                let problem = format!("the architecture has no matrix for {word}");
-                Error::input(self.base.path(), name(word), problem, "this is a defect of curmerge; report it")
-            })
-        };
         let residual = |norm: Option<Norm<T>>| Residual { norm, scale: T::from_f64(config.residual_scale) };
         let feed_forward = match config.experts {
             Some(_) => FeedForward::Mixture(Box::new(self.experts(layer)?)),
             None => FeedForward::Mlp(Box::new(Mlp {
-                gate: role("gate")?,
-                up: needed("up")?,
-                down: needed("down")?,
+                gate: self.role(layer, "gate")?,
+                up: self.needed(layer, "up")?,
+                down: self.needed(layer, "down")?,
                 activation: self.base.architecture().forward.activation,
             })),
         };
-        let window = config.window_of(layer);
-        let local = window.is_some() && config.local_rope.is_some();
-        let rope = config.rope_of(layer).map(|_| usize::from(local));
         Ok(Block {
             attn_norm: self.norm(&name(norms.before_attention))?,
-            q: needed("q")?,
-            k: needed("k")?,
-            v: needed("v")?,
-            qk_norms: match (self.norm(&name("attn_q_norm"))?, self.norm(&name("attn_k_norm"))?) {
-                (Some(q), Some(k)) => Some([q, k]),
-                _ => None,
-            },
-            o: needed("o")?,
+            mixer: self.mixer(layer)?,
+            o: self.needed(layer, "o")?,
             parallel: self.base.architecture().forward.parallel,
             attn_residual: residual(self.norm(&name(norms.after_attention))?),
             ffn_norm: self.norm(&name(norms.before_feed_forward))?,
             feed_forward,
             ffn_residual: residual(self.norm(&name(norms.after_feed_forward))?),
+        })
+    }
+
+    fn mixer<T: Real>(&self, layer: usize) -> Result<Mixer<'a, T>> {
+        let config = self.base.config();
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        if config.is_linear(layer) {
+            return Ok(Mixer::DeltaNet(Box::new(self.delta_net(layer)?)));
+        }
+        let window = config.window_of(layer);
+        let local = window.is_some() && config.local_rope.is_some();
+        Ok(Mixer::Attention(Box::new(Attention {
+            q: self.needed(layer, "q")?,
+            k: self.needed(layer, "k")?,
+            v: self.needed(layer, "v")?,
+            qk_norms: match (self.norm(&name("attn_q_norm"))?, self.norm(&name("attn_k_norm"))?) {
+                (Some(q), Some(k)) => Some([q, k]),
+                _ => None,
+            },
+            gated: self.base.architecture().forward.gated_attention,
             window,
-            rope,
+            rope: config.rope_of(layer).map(|_| usize::from(local)),
+        })))
+    }
+
+    fn delta_net<T: Real>(&self, layer: usize) -> Result<GatedDeltaNet<'a, T>> {
+        let config = self.base.config();
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let heads = config.delta_net.ok_or_else(|| {
+            let problem = "linear attention without its heads";
+            Error::input(self.base.path(), name(""), problem, "this is a defect of curmerge; report it")
+        })?;
+        let kernel = self.base.weight(&name("ssm_conv1d"))?;
+        let kernel = Array2::from_shape_vec((kernel.rows(), kernel.cols()), numbers(kernel.vector()));
+        let kernel = kernel.expect("as many numbers as the shape says");
+        Ok(GatedDeltaNet {
+            qkv: self.needed(layer, "qkv")?,
+            z: self.needed(layer, "z")?,
+            beta: self.needed(layer, "beta")?,
+            alpha: self.needed(layer, "alpha")?,
+            convolution: CausalConvolution {
+                weight: kernel.reversed_axes().as_standard_layout().into_owned(),
+            },
+            decay: numbers(self.base.vector(&name("ssm_a"))?),
+            decay_bias: numbers(self.base.vector(&name("ssm_dt.bias"))?),
+            norm: self.norm(&name("ssm_norm"))?.ok_or_else(|| {
+                Error::input(self.base.path(), name("ssm_norm"), "missing", "download the file again")
+            })?,
+            heads,
+        })
+    }
+
+    /// The matrix of this role, which the architecture has.
+    fn needed<T: Real>(&self, layer: usize, role: &str) -> Result<Linear<'a, T>> {
+        self.role(layer, role)?.ok_or_else(|| {
+            let problem = format!("the architecture has no matrix for {role}");
+            let help = "this is a defect of curmerge; report it";
+            Error::input(self.base.path(), format!("block {layer}"), problem, help)
         })
     }
 
     /// The matrix of this role, if the architecture has one.
     fn role<T: Real>(&self, layer: usize, role: &str) -> Result<Option<Linear<'a, T>>> {
-        let part = self.base.architecture().target(role);
+        let part = self.base.architecture().target(role, self.base.config().is_linear(layer));
         part.map(|part| self.linear(&format!("blk.{layer}.{part}"))).transpose()
     }
 

@@ -1,8 +1,9 @@
 //! Autoregressive decoding with a KV cache.
 
-use ndarray::{Array1, Array2, ArrayView1, Axis, s};
+use ndarray::{Array1, ArrayView1, s};
 
-use super::attention::{self, SequenceRows};
+use super::attention::SequenceRows;
+use super::mixer::MixerCache;
 use super::transformer::Transformer;
 use crate::kernels::Real;
 use crate::{Error, Result};
@@ -11,17 +12,15 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Generator<'m, 'a, T: Real> {
     model: &'m Transformer<'a, T>,
-    /// The keys and values of each block, `[length, kv_heads * head_dim]`.
-    kv_cache: Vec<(Array2<T>, Array2<T>)>,
+    /// What each block keeps of the tokens so far.
+    caches: Vec<MixerCache<T>>,
     length: usize,
 }
 
 impl<'m, 'a, T: Real> Generator<'m, 'a, T> {
     /// An empty sequence.
     pub fn new(model: &'m Transformer<'a, T>) -> Self {
-        let width = model.config.kv_heads * model.config.head_dim;
-        let empty = || (Array2::zeros((0, width)), Array2::zeros((0, width)));
-        Self { model, kv_cache: model.blocks.iter().map(|_| empty()).collect(), length: 0 }
+        Self { model, caches: model.blocks.iter().map(|block| block.mixer.cache(1, 0)).collect(), length: 0 }
     }
 
     /// The number of tokens so far.
@@ -45,18 +44,11 @@ impl<'m, 'a, T: Real> Generator<'m, 'a, T> {
         let factors = model.position_factors(&positions);
         let new = tokens.len();
         let sequence = [SequenceRows { queries: 0..new, prefix: 0..self.length, own: self.length..total }];
+        let metadata = model.pass_metadata(&sequence, &factors);
         let mut x = model.embed(tokens, &positions);
-        for (block, (keys, values)) in model.blocks.iter().zip(&mut self.kv_cache) {
-            let p = block.project(x.view(), &model.ropes, &factors);
-            keys.append(Axis(0), p.k.view()).expect("the same width");
-            values.append(Axis(0), p.v.view()).expect("the same width");
-            let (q, k, v) = (p.q.view(), keys.view(), values.view());
-            let config = block.attention_config(model.attention_config());
-            let attended = match new {
-                1 => attention::decode(q, k, v, std::slice::from_ref(&(0..total)), config),
-                _ => attention::forward(q, k, v, &sequence, config).0,
-            };
-            x = block.finish(x, attended.view());
+        for (block, cache) in model.blocks.iter().zip(&mut self.caches) {
+            cache.grow(total);
+            x = block.extend(x, cache, &[0], &metadata);
         }
         self.length = total;
         let last = model.output_norm.forward(x.slice(s![-1.., ..]));

@@ -69,7 +69,7 @@ impl<T: Real> Transformer<'_, T> {
         loss: impl FnOnce(&LmHead<'_>, ArrayView2<T>) -> (S, Array2<T>),
     ) -> S {
         let (sequences, factors) = self.sequence_layout(batch);
-        let metadata = self.attention_metadata(&sequences, &factors);
+        let metadata = self.pass_metadata(&sequences, &factors);
         let (lowest, first_saved) = (self.lowest_adapted(), self.first_saved(batch.tokens().len()));
         let mut checkpoints = Vec::with_capacity(self.blocks.len() - lowest);
         let (rows, last) = (batch.predicting_rows(), self.blocks.len() - 1);

@@ -2,8 +2,8 @@
 //! one file.
 //!
 //! A decoder embeds tokens, passes the residual stream through its blocks, norms it, and turns it into logits
-//! (the LM head). A block adds attention and a feed-forward network to the residual stream: `block`,
-//! `attention`, `rope`, `norm`, `residual`, `feed_forward` with `mlp` and `mixture`. All matrices are
+//! (the LM head). A block adds attention and a feed-forward network to the residual stream: `block`, `mixer` with
+//! `attention` and `delta_net`, `rope`, `norm`, `residual`, `feed_forward` with `mlp` and `mixture`. All matrices are
 //! [`Linear`]s, to which an adapter attaches [`Term`]s: what a method trains, in `terms`.
 //!
 //! Activations are `[tokens, channels]`. The sequences of a batch are concatenated without padding.
@@ -17,11 +17,13 @@ mod attention;
 mod batch;
 mod block;
 mod build;
+mod delta_net;
 mod feed_forward;
 mod generate;
 mod gradients;
 mod linear;
 mod lm_head;
+mod mixer;
 mod mixture;
 mod mlp;
 mod norm;

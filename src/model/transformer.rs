@@ -4,8 +4,9 @@ use ndarray::{Array2, ArrayView2, Axis};
 
 use super::attention::{AttentionConfig, SequenceRows};
 use super::batch::Batch;
-use super::block::{AttentionMetadata, Block};
+use super::block::Block;
 use super::lm_head::{Comparison, LmHead};
+use super::mixer::PassMetadata;
 use super::norm::Norm;
 use super::position_factors::PositionFactors;
 use super::rope::RotaryEmbedding;
@@ -47,7 +48,8 @@ impl<'a, T: Real> Transformer<'a, T> {
     pub fn cache_packed_weights(&mut self, bytes: u64) {
         let lowest = self.lowest_adapted();
         // The gradient to the input of the lowest adapted block, which q, k and v read, is not needed.
-        self.cache_packed(bytes, |layer, part| layer > lowest || layer == lowest && part > 2);
+        let inputs = self.blocks.get(lowest).map_or(0, |block| block.mixer.inputs().len());
+        self.cache_packed(bytes, |layer, part| layer > lowest || layer == lowest && part >= inputs);
     }
 
     /// Divides `bytes` of memory for passes over at most `tokens` tokens, forward and backward: activations
@@ -107,7 +109,7 @@ impl<'a, T: Real> Transformer<'a, T> {
     /// depends on its own sequence alone.
     pub fn forward_frozen(&self, batch: &Batch) -> Array2<T> {
         let (sequences, factors) = self.sequence_layout(batch);
-        let metadata = self.attention_metadata(&sequences, &factors);
+        let metadata = self.pass_metadata(&sequences, &factors);
         let below = &self.blocks[..self.lowest_adapted()];
         below.iter().fold(self.embed(batch.tokens(), &batch.positions()), |x, block| {
             block.forward(x, &metadata, None)
@@ -147,7 +149,7 @@ impl<'a, T: Real> Transformer<'a, T> {
     /// frozen blocks.
     fn hidden_at_predictions(&self, mut x: Array2<T>, batch: &Batch) -> Array2<T> {
         let (sequences, factors) = self.sequence_layout(batch);
-        let metadata = self.attention_metadata(&sequences, &factors);
+        let metadata = self.pass_metadata(&sequences, &factors);
         let rows = batch.predicting_rows();
         let last = self.blocks.len() - 1;
         for (layer, block) in self.blocks.iter().enumerate().skip(self.lowest_adapted()) {
@@ -191,12 +193,12 @@ impl<'a, T: Real> Transformer<'a, T> {
     }
 
     /// What the blocks need to know of the sequences of a pass.
-    pub(super) fn attention_metadata<'p>(
+    pub(super) fn pass_metadata<'p>(
         &'p self,
         sequences: &'p [SequenceRows],
         factors: &'p PositionFactors<T>,
-    ) -> AttentionMetadata<'p, T> {
-        AttentionMetadata { sequences, factors, ropes: &self.ropes, config: self.attention_config() }
+    ) -> PassMetadata<'p, T> {
+        PassMetadata { sequences, factors, ropes: &self.ropes, config: self.attention_config() }
     }
 
     /// The attention of all blocks, without windows.

@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, Axis, s};
+use ndarray::{Array2, Axis};
 use rand_chacha::ChaCha20Rng;
 
-use super::attention::{self, SequenceRows};
+use super::attention::SequenceRows;
 use super::generate::check;
 use super::lm_head::PackedHead;
+use super::mixer::MixerCache;
 use super::sampler::likeliest;
 use super::transformer::Transformer;
 use crate::Result;
@@ -24,10 +25,6 @@ pub enum Next<'t> {
     /// Nothing: the text is complete.
     End,
 }
-
-/// The keys or values of all sequences in one block, `[sequences * length, kv_heads * head_dim]`: a
-/// sequence has `length` rows in a row.
-type Cache<T> = Array2<T>;
 
 impl<T: Real> Transformer<'_, T> {
     /// Bytes of keys and values for each token of each text in [`Self::write`].
@@ -137,13 +134,13 @@ struct GrowingTexts<'m, 'a, T: Real> {
     /// The tokens of each text that the model reads next. Where prompts differ in length, the shorter ones
     /// are extended while the longer ones are still read.
     next: Range<usize>,
-    caches: Vec<[Cache<T>; 2]>,
+    /// What each block keeps of what the texts have read; `length` rows of keys and values a text.
+    caches: Vec<MixerCache<T>>,
 }
 
 impl<'m, 'a, T: Real> GrowingTexts<'m, 'a, T> {
     fn new(model: &'m Transformer<'a, T>, prompts: &[Vec<u32>], length: usize) -> Self {
-        let width = model.config.kv_heads * model.config.head_dim;
-        let cache = || Array2::zeros((prompts.len() * length, width));
+        let rows = prompts.len() * length;
         let shortest = prompts.iter().map(|prompt| prompt.len()).min().unwrap_or(length);
         Self {
             model,
@@ -151,7 +148,7 @@ impl<'m, 'a, T: Real> GrowingTexts<'m, 'a, T> {
             length,
             open: (0..prompts.len()).collect(),
             next: 0..shortest,
-            caches: model.blocks.iter().map(|_| [cache(), cache()]).collect(),
+            caches: model.blocks.iter().map(|block| block.mixer.cache(prompts.len(), rows)).collect(),
         }
     }
 
@@ -194,23 +191,11 @@ impl<'m, 'a, T: Real> GrowingTexts<'m, 'a, T> {
                 own: i * length + next.start..i * length + next.end,
             })
             .collect();
-        let keys: Vec<Range<usize>> = sequences.iter().map(|rows| rows.prefix.start..rows.own.end).collect();
         let factors = model.position_factors(&positions);
+        let metadata = model.pass_metadata(&sequences, &factors);
         let mut x = model.embed(&tokens, &positions);
-        for (block, [k, v]) in model.blocks.iter().zip(&mut self.caches) {
-            let p = block.project(x.view(), &model.ropes, &factors);
-            for (cache, rows) in [(&mut *k, &p.k), (&mut *v, &p.v)] {
-                for (sequence, rows) in sequences.iter().zip(rows.axis_chunks_iter(Axis(0), new)) {
-                    cache.slice_mut(s![sequence.own.clone(), ..]).assign(&rows);
-                }
-            }
-            let config = block.attention_config(model.attention_config());
-            let (q, k, v) = (p.q.view(), k.view(), v.view());
-            let attended = match new {
-                1 => attention::decode(q, k, v, &keys, config),
-                _ => attention::forward(q, k, v, &sequences, config).0,
-            };
-            x = block.finish(x, attended.view());
+        for (block, cache) in model.blocks.iter().zip(&mut self.caches) {
+            x = block.extend(x, cache, &self.open, &metadata);
         }
         let last: Vec<usize> = sequences.iter().map(|rows| rows.queries.end - 1).collect();
         model.output_norm.forward(x.select(Axis(0), &last).view())

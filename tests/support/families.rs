@@ -57,6 +57,7 @@ macro_rules! each_family {
             exaone4: "exaone4",
             exaone4_window: "exaone4-window",
             qwen3moe: "qwen3moe",
+            qwen3_5: "qwen3_5",
             gpt2: "gpt2",
         }
     };

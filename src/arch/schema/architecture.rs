@@ -1,7 +1,7 @@
 //! A model family, and lookups in its description.
 
 use super::{
-    ClassOption, Converter, Forward, Gguf, HuggingFace, NormKind, Onnx, Positions, Size, TensorNames,
+    Blocks, ClassOption, Converter, Forward, Gguf, HuggingFace, NormKind, Onnx, Positions, Size, TensorNames,
     Tensors, Unrotated,
 };
 use crate::arch::pattern::{matches, renamed};
@@ -77,9 +77,16 @@ impl Architecture {
         1.0 / (width as f64).sqrt()
     }
 
-    /// The canonical name, after `blk.N.`, of the matrix that has this role.
-    pub fn target(&self, role: &str) -> Option<&'static str> {
-        self.tensors.targets.iter().find(|(word, _)| *word == role).map(|(_, name)| *name)
+    /// The canonical name, after `blk.N.`, of the matrix that has this role in blocks with linear attention, or in those
+    /// without.
+    pub fn target(&'static self, role: &str, linear: bool) -> Option<&'static str> {
+        let mut named = self.tensors.targets.iter().filter(|(word, _)| *word == role).map(|(_, name)| *name);
+        named.find(|name| self.blocks_with(name).include(linear))
+    }
+
+    /// The blocks that have the tensor of this canonical name after `blk.N.`.
+    pub fn blocks_with(&'static self, name: &str) -> Blocks {
+        self.line(&format!("blk.0.{name}")).map_or(Blocks::All, |line| line.blocks)
     }
 
     /// The parts of a matrix that holds several roles, by its canonical name after `blk.N.`, from the first
@@ -94,13 +101,16 @@ impl Architecture {
             return Some("experts");
         }
         let Forward { norm, positions, unrotated, parallel, .. } = self.forward;
+        if self.gguf.linear_attention.is_some() {
+            return Some("linear attention");
+        }
         if parallel {
             return Some("parallel parts of a block");
         }
         if self.hugging_face.has(ClassOption::Temperature) {
             return Some("an attention temperature");
         }
-        if self.target("gate").is_none() && norm == NormKind::Rms {
+        if self.target("gate", false).is_none() && norm == NormKind::Rms {
             return Some("a feed-forward part without a gate");
         }
         let permuted = self.names().any(|tensor| tensor.rotary_halves.is_some());

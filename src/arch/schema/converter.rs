@@ -158,6 +158,9 @@ pub enum Key {
     Sections,
     /// `n_deepstack_layers`: the blocks that images enter.
     Deepstack,
+    /// `ssm.conv_kernel`, `ssm.state_size`, `ssm.group_count`, `ssm.time_step_rank`, `ssm.inner_size`,
+    /// `attention.recurrent_layers` and `full_attention_interval`: the heads of linear attention, and the blocks.
+    LinearAttention,
     /// `rope.scaling.type`, always "none".
     Unscaled,
     /// `attention.scale`, `embedding_scale`, `residual_scale` and `logit_scale`.

@@ -12,6 +12,9 @@ pub struct Forward {
     /// Whether both parts of a block read its input. The norm before the feed-forward part may then be that before
     /// attention.
     pub parallel: bool,
+    /// Whether the rows of each query head are followed by those of a gate, whose sigmoid multiplies the head's output
+    /// (arXiv 2505.06708).
+    pub gated_attention: bool,
     /// The nonlinearity of the feed-forward part.
     pub activation: Activation,
     /// Whether embeddings are multiplied by the square root of their width.

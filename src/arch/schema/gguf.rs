@@ -16,6 +16,9 @@ pub struct Gguf {
     /// Whether llama.cpp gives positions of its own to parts of a head (M-RoPE, arXiv 2409.12191), by the key
     /// `rope.dimension_sections`. Those of a text are all the same, which is RoPE.
     pub sections: bool,
+    /// Of a family with linear attention: of every so many blocks, the last has softmax attention, if the file does not say
+    /// which have.
+    pub linear_attention: Option<usize>,
     /// Whether llama.cpp scales queries by their position, if the file has `attention.temperature_scale`.
     pub temperature: bool,
     /// Block counts of the models whose attention scale is `sqrt(heads / d_model)` in place of `1 /
@@ -36,6 +39,7 @@ impl Gguf {
         logit_scale_multiplies: false,
         reads_yarn: false,
         sections: false,
+        linear_attention: None,
         temperature: false,
         width_scaled_layers: &[],
         layers_of_70b: None,

@@ -146,6 +146,8 @@ pub enum ClassOption {
     UnrotatedLayers,
     /// `partial_rotary_factor`: the leading part of each head is rotated.
     PartialRotary,
+    /// `layer_types` of `linear_attention` and `full_attention`, or else `full_attention_interval`; and the `linear_` keys.
+    LinearAttention,
     /// `original_max_position_embeddings`: the context length before LongRoPE extends it.
     OriginalContext,
     /// `decoder_sparse_step` and `mlp_only_layers`: every block has experts.

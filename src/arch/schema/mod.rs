@@ -14,4 +14,4 @@ pub use forward::{Activation, Forward, NormKind, Positions, Unrotated};
 pub use gguf::{Gguf, WindowScaling, Windows};
 pub use hugging_face::{ActivationKey, ClassOption, HeadKeys, HuggingFace, WindowedLayers};
 pub use onnx::Onnx;
-pub use tensors::{BlockNorms, HeadKind, Presence, Size, TensorNames, Tensors};
+pub use tensors::{BlockNorms, Blocks, HeadKind, Presence, Size, TensorNames, Tensors};

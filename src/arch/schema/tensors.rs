@@ -6,7 +6,7 @@ pub struct Tensors {
     /// Every tensor that the model reads, in groups that families share.
     pub groups: &'static [&'static [TensorNames]],
     /// What can be adapted: the short word for it, which is the matrix's role, and the canonical name after
-    /// `blk.N.`.
+    /// `blk.N.`. A word may have several names, of which a block has one.
     pub targets: &'static [(&'static str, &'static str)],
     /// The norms of a block by their place.
     pub norms: BlockNorms,
@@ -56,10 +56,36 @@ pub struct TensorNames {
     pub transposed: bool,
     /// Hugging Face stores `w` where the norm multiplies by `1 + w`.
     pub unit_offset: bool,
+    /// Hugging Face stores the logarithm of the negated numbers.
+    pub log_of_negative: bool,
     /// Whether the tensor has a bias; `None` if no model has one.
     pub bias: Option<Presence>,
+    /// The blocks that have the tensor, if it is a block's.
+    pub blocks: Blocks,
     /// Whether every model has the tensor. A model without the output head has a tied one: the embedding.
     pub presence: Presence,
+}
+
+/// Which blocks have a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocks {
+    /// All.
+    All,
+    /// Those with softmax attention.
+    Attention,
+    /// Those with linear attention.
+    LinearAttention,
+}
+
+impl Blocks {
+    /// Whether a block with linear attention, or one without, is among them.
+    pub fn include(self, linear: bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::Attention => !linear,
+            Self::LinearAttention => linear,
+        }
+    }
 }
 
 /// Which models of a family have a tensor.
@@ -91,6 +117,8 @@ pub enum Size {
     Model,
     /// All query heads.
     Query,
+    /// All query heads, each with its gate.
+    QueryAndGate,
     /// All key heads, or all value heads.
     KeyValue,
     /// Query, key and value heads together.
@@ -105,6 +133,16 @@ pub enum Size {
     Experts,
     /// Width of one expert.
     ExpertFf,
+    /// Queries, keys and values of linear attention together.
+    LinearChannels,
+    /// All value heads of linear attention.
+    LinearValue,
+    /// Number of value heads of linear attention.
+    LinearHeads,
+    /// One value head of linear attention.
+    LinearHead,
+    /// Taps of the convolution of linear attention.
+    Taps,
 }
 
 impl TensorNames {
@@ -121,7 +159,9 @@ impl TensorNames {
             rotary_halves: None,
             transposed: false,
             unit_offset: false,
+            log_of_negative: false,
             bias: None,
+            blocks: Blocks::All,
             presence: Presence::Always,
         }
     }
@@ -144,6 +184,12 @@ impl TensorNames {
         self
     }
 
+    /// Stored as the logarithm of its negative in Hugging Face folders.
+    pub(in crate::arch) const fn log_of_negative(mut self) -> Self {
+        self.log_of_negative = true;
+        self
+    }
+
     /// With a bias in every model.
     pub(in crate::arch) const fn biased(mut self) -> Self {
         self.bias = Some(Presence::Always);
@@ -153,6 +199,12 @@ impl TensorNames {
     /// With a bias in some models.
     pub(in crate::arch) const fn may_be_biased(mut self) -> Self {
         self.bias = Some(Presence::Sometimes);
+        self
+    }
+
+    /// Only in these blocks.
+    pub(in crate::arch) const fn only_in(mut self, blocks: Blocks) -> Self {
+        self.blocks = blocks;
         self
     }
 

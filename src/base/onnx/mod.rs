@@ -167,6 +167,7 @@ impl Draft {
             rotary_halves: self.rotary_halves,
             transposed: self.transposed,
             unit_offset: self.unit_offset,
+            log_of_negative: false,
             nbits,
             quantized: None,
             slice: None,

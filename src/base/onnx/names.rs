@@ -136,7 +136,7 @@ fn of_module(architecture: &'static Architecture, module: &str) -> Option<Named>
 
 /// The matrix of a role in the block whose module matches the pattern.
 fn of_role(architecture: &'static Architecture, module: &str, pattern: &str, role: &str) -> Option<Part> {
-    let own = architecture.target(role)?;
+    let own = architecture.target(role, false)?;
     let canonical = renamed(module, pattern, "blk.{}.")? + own;
     if let Some(line) = architecture.line(&canonical) {
         return Some(Part { canonical, line: Some(line), rows: *line.shape.first()? });

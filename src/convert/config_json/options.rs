@@ -164,6 +164,18 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
                 let rotated = (0..config.layers).map(|layer| u8::from(config.rope_of(layer).is_some()));
                 set("no_rope_layers", rotated.collect());
             }
+            ClassOption::LinearAttention => {
+                if let Some(heads) = config.delta_net {
+                    set("linear_num_key_heads", heads.key_heads.into());
+                    set("linear_num_value_heads", heads.value_heads.into());
+                    set("linear_key_head_dim", heads.key_dim.into());
+                    set("linear_value_head_dim", heads.value_dim.into());
+                    set("linear_conv_kernel_dim", heads.taps.into());
+                }
+                let kind =
+                    |layer| if config.is_linear(layer) { "linear_attention" } else { "full_attention" };
+                set("layer_types", (0..config.layers).map(kind).collect());
+            }
             // Written with the dimensions, and with the rotary embeddings.
             ClassOption::ContextTwice
             | ClassOption::LocalRope

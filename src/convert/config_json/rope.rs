@@ -168,7 +168,8 @@ fn yarn(base: &Base, gguf: Option<&Gguf>, rope: &Rope) -> Result<Map<String, Jso
 
 /// Whether transformers computes these rotary embeddings from these parameters.
 fn reproduces(base: &Base, parameters: &Map<String, Json>, rope: &Rope) -> bool {
-    let made = rope_from_json(base.path(), &parameters.clone().into(), &json!({}), rope.base, rope.dim);
+    let made =
+        rope_from_json(base.path(), &parameters.clone().into(), &json!({}), rope.base, (rope.dim, 1.0));
     let near = |(a, b): (&f64, &f64)| (a - b).abs() <= SAME * b.abs();
     made.is_ok_and(|made| {
         let mut factors = made.factors.iter().flatten().zip(rope.factors.iter().flatten());

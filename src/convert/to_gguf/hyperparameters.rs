@@ -39,6 +39,21 @@ pub(super) fn set(
                 writer.count("n_deepstack_layers", blocks.map_or(0, Vec::len));
             }
             Key::LogitScale => writer.float("logit_scale", Some(config.logit_scale)),
+            Key::LinearAttention => {
+                if let Some(heads) = config.delta_net {
+                    writer.count("ssm.conv_kernel", heads.taps);
+                    writer.count("ssm.state_size", heads.key_dim);
+                    writer.count("ssm.group_count", heads.key_heads);
+                    writer.count("ssm.time_step_rank", heads.value_heads);
+                    writer.count("ssm.inner_size", heads.value_heads * heads.value_dim);
+                }
+                let mut linear = config.linear_attention.clone();
+                linear.resize(config.layers, false);
+                let linear = Value::Array(Array::Bool(linear));
+                writer.keys.set(writer.name("attention.recurrent_layers"), linear);
+                let interval = json_number("full_attention_interval").unwrap_or(4.0);
+                writer.count("full_attention_interval", interval as usize);
+            }
             Key::Unscaled => {
                 let name = writer.name("rope.scaling.type");
                 writer.keys.text(name, "none");

@@ -100,7 +100,7 @@ impl<'a> Modules<'a> {
     pub(super) fn linears(&mut self, layer: usize, roles: &[&str], x: &Value) -> Result<Vec<Value>> {
         let mut names = Vec::new();
         for role in roles {
-            let part = self.base.architecture().target(role).ok_or_else(|| self.no_place(role))?;
+            let part = self.base.architecture().target(role, false).ok_or_else(|| self.no_place(role))?;
             names.push(format!("blk.{layer}.{part}"));
         }
         let Some((whole, _)) = names[0].split_once('[') else {

@@ -7,6 +7,7 @@
 //! recomputes the scores from the log-sum-exp of each row, as FlashAttention does (arXiv 2205.14135).
 
 mod decode;
+mod layer;
 
 use std::ops::Range;
 
@@ -16,6 +17,7 @@ use rayon::prelude::*;
 use crate::kernels::{Precision, Real, SavedActivation, elementwise, reduce, softmax};
 
 pub use decode::decode;
+pub use layer::{Attention, AttentionActivations, KvCache};
 
 /// Query rows whose scores exist at a time.
 const BLOCK: usize = 64;
@@ -365,7 +367,7 @@ fn split<'a, T>(
 }
 
 /// An array of tokens split into one tile for each sequence and head, each `width` columns wide.
-fn tile<'a, T>(
+pub(super) fn tile<'a, T>(
     array: &'a mut Array2<T>,
     sequences: &[SequenceRows],
     width: usize,

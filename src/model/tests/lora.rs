@@ -71,7 +71,7 @@ fn a_term_equals_the_merged_matrix() {
                 let w = &w.vector()[i * w.cols()..];
                 row.iter_mut().zip(w).zip(change).for_each(|((x, &w), d)| *x = f64::from(w) + f64::from(d));
             }
-            let q = &adapted.blocks[1].q;
+            let q = adapted.blocks[1].mixer.inputs()[0];
             let error = distance(&q.forward(&q.input(x.view())).0, &x.dot(&merged.t()));
             assert!(error < 1e-6, "{method:?}: {error}");
         }
@@ -89,7 +89,7 @@ fn recomputation_and_threads_change_no_byte() {
             let batch = families::batch(base);
             let tokens = batch.tokens().len() as u64;
             let (sequences, factors) = model.sequence_layout(&batch);
-            let metadata = model.attention_metadata(&sequences, &factors);
+            let metadata = model.pass_metadata(&sequences, &factors);
             let x = model.embed(batch.tokens(), &batch.positions());
             let saved = model.blocks[0].forward_saving(x, &metadata, None).1;
             let bytes = model.blocks[0].activation_bytes(model.attention_config()) * tokens;

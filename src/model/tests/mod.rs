@@ -27,7 +27,7 @@ const FF: u64 = 40;
 const VOCAB: u64 = 50;
 const LAYERS: usize = 2;
 
-fn uniform(stream: &mut ChaCha20Rng) -> f32 {
+pub(super) fn uniform(stream: &mut ChaCha20Rng) -> f32 {
     (stream.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0
 }
 
@@ -212,7 +212,7 @@ fn a_term_equals_the_merged_matrix() {
         let targets = targets(base, "");
         adapted.attach(&targets, 0.7).unwrap();
         let x = Array2::from_shape_fn((5, D as usize), |(i, j)| ((i * 7 + j * 3) % 11) as f64 - 5.0);
-        let q = &adapted.blocks[1].q;
+        let q = adapted.blocks[1].mixer.inputs()[0];
         let target = targets.iter().find(|t| t.name == "blk.1.attn_q").unwrap();
         let w = base.weight("blk.1.attn_q").unwrap();
         let dense = |rows: usize, cols: usize, values: Vec<f32>| {
@@ -278,7 +278,7 @@ fn activations_and_weights_that_are_computed_again_change_no_byte() {
             model.attach(&targets(base, ""), 1.0).unwrap();
             let (batch, tokens) = (batch(), batch().tokens().len());
             let (sequences, factors) = model.sequence_layout(&batch);
-            let metadata = model.attention_metadata(&sequences, &factors);
+            let metadata = model.pass_metadata(&sequences, &factors);
             let x = model.embed(batch.tokens(), &batch.positions());
             let saved = model.blocks[0].forward_saving(x, &metadata, None).1;
             assert_eq!(

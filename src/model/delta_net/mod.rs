@@ -1,0 +1,470 @@
+//! Gated DeltaNet (Yang et al. 2024, arXiv 2412.06464), the linear attention of Qwen 3.5, forward and backward, and
+//! token by token. Queries, keys and values pass through a short causal convolution and SiLU; queries and keys have
+//! length 1; the gated delta rule turns them into outputs, which are normed and gated, head by head.
+
+mod convolution;
+mod rule;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
+use rayon::prelude::*;
+
+pub use convolution::CausalConvolution;
+use rule::{HeadGradients, HeadInputs};
+
+use super::attention::{SequenceRows, tile};
+use super::linear::Linear;
+use super::mixer::PassMetadata;
+use super::norm::Norm;
+use super::terms::TermSink;
+use crate::base::DeltaNetConfig;
+use crate::kernels::activation::{Silu, gated, gated_backward, plain, plain_backward, sigmoid};
+use crate::kernels::{Precision, Real, SavedActivation, elementwise, reduce};
+
+const CONTIGUOUS: &str = "activations are row-major";
+
+/// The frozen weights, and the terms of the matrices. The output projection is the block's.
+#[derive(Clone, Debug)]
+pub struct GatedDeltaNet<'a, T: Real> {
+    /// Queries, keys and values: `[2 * key_heads * key_dim + value_heads * value_dim, d_model]`.
+    pub qkv: Linear<'a, T>,
+    /// The gate of the output: `[value_heads * value_dim, d_model]`.
+    pub z: Linear<'a, T>,
+    /// The strength of corrections, before its sigmoid: `[value_heads, d_model]`.
+    pub beta: Linear<'a, T>,
+    /// What decides the decay: `[value_heads, d_model]`.
+    pub alpha: Linear<'a, T>,
+    pub convolution: CausalConvolution<T>,
+    /// The factor of each head's decay, negative: `[value_heads]`.
+    pub decay: Vec<T>,
+    /// Added to alpha: `[value_heads]`.
+    pub decay_bias: Vec<T>,
+    /// Of each head's output.
+    pub norm: Norm<T>,
+    pub heads: DeltaNetConfig,
+}
+
+/// What the backward pass needs of the forward pass. The inputs of matrices are not among it.
+#[derive(Debug)]
+pub struct DeltaNetActivations<T: Real> {
+    /// The outputs of `qkv`.
+    qkv: SavedActivation<T>,
+    /// The outputs of `z`.
+    z: SavedActivation<T>,
+    /// The heads' outputs before their norm.
+    out: SavedActivation<T>,
+    /// The outputs of `beta` and `alpha`.
+    gates: [Array2<T>; 2],
+    /// What the terms of the four matrices saved, such as z of CURLoRA.
+    saved: [Option<Array2<T>>; 4],
+}
+
+#[cfg(test)]
+impl<T: Real> DeltaNetActivations<T> {
+    /// The bytes of activations that it holds.
+    pub fn bytes(&self) -> u64 {
+        let saved = [&self.qkv, &self.z, &self.out].map(SavedActivation::bytes);
+        let full: usize = self.gates.iter().chain(self.saved.iter().flatten()).map(Array2::len).sum();
+        saved.iter().sum::<u64>() + (full * size_of::<T>()) as u64
+    }
+}
+
+/// What a block keeps of the tokens that each of some sequences has read.
+#[derive(Debug)]
+pub struct DeltaNetCache<T> {
+    /// The state of each head of each sequence.
+    states: Vec<Vec<Array2<T>>>,
+    /// The last outputs of `qkv` of each sequence, as many as the convolution reads.
+    history: Vec<Array2<T>>,
+}
+
+impl<'a, T: Real> GatedDeltaNet<'a, T> {
+    /// The matrix of this role: `qkv`, `z`, `beta` or `alpha`.
+    pub fn linear_mut(&mut self, role: &str) -> Option<&mut Linear<'a, T>> {
+        match role {
+            "qkv" => Some(&mut self.qkv),
+            "z" => Some(&mut self.z),
+            "beta" => Some(&mut self.beta),
+            "alpha" => Some(&mut self.alpha),
+            _ => None,
+        }
+    }
+
+    /// The matrices that read the normed input.
+    pub fn inputs_mut(&mut self) -> [&mut Linear<'a, T>; 4] {
+        [&mut self.qkv, &mut self.z, &mut self.beta, &mut self.alpha]
+    }
+
+    /// [`Self::inputs_mut`], shared.
+    pub fn inputs(&self) -> [&Linear<'a, T>; 4] {
+        [&self.qkv, &self.z, &self.beta, &self.alpha]
+    }
+
+    /// Values saved of a token for the backward pass: those that may be rounded to bfloat16, and others.
+    pub fn activation_values(&self) -> (usize, usize) {
+        let DeltaNetConfig { value_heads, value_dim, .. } = self.heads;
+        (self.heads.channels() + 2 * value_heads * value_dim, 2 * value_heads)
+    }
+
+    /// A cache for this many sequences that have read nothing.
+    pub fn cache(&self, sequences: usize) -> DeltaNetCache<T> {
+        let history = || Array2::zeros((self.convolution.history(), self.heads.channels()));
+        DeltaNetCache {
+            states: (0..sequences).map(|_| vec![self.no_state(); self.heads.value_heads]).collect(),
+            history: (0..sequences).map(|_| history()).collect(),
+        }
+    }
+
+    fn no_state(&self) -> Array2<T> {
+        Array2::zeros((self.heads.key_dim, self.heads.value_dim))
+    }
+
+    /// The normed input `[tokens, d_model]` to the heads' outputs `[tokens, value_heads * value_dim]`. With a
+    /// precision, also the activations, saved for products of that precision.
+    pub fn forward(
+        &self,
+        input: &T::PackedLhs<'_>,
+        metadata: &PassMetadata<'_, T>,
+        save: Option<Precision>,
+    ) -> (Array2<T>, Option<DeltaNetActivations<T>>) {
+        let [(qkv, saved_qkv), (z, saved_z), (b, saved_b), (a, saved_a)] =
+            self.inputs().map(|linear| linear.forward(input));
+        let inputs = self.rule_inputs(self.convolution.forward(qkv.view(), metadata.sequences), &b, &a);
+        let out = self.outputs(&inputs, metadata.sequences);
+        inputs.recycle();
+        let attended = self.gated_norm(&out, &z);
+        let activations = save.map(|precision| {
+            let saved = |x| SavedActivation::save(x, precision);
+            DeltaNetActivations {
+                qkv: saved(qkv),
+                z: saved(z),
+                out: saved(out),
+                gates: [b, a],
+                saved: [saved_qkv, saved_z, saved_b, saved_a],
+            }
+        });
+        (attended, activations)
+    }
+
+    /// [`Self::forward`] of tokens that follow those that the cache has read, and which it reads, too. `slots` are the
+    /// cache's sequences, one for each of `metadata`.
+    pub fn extend(
+        &self,
+        input: &T::PackedLhs<'_>,
+        cache: &mut DeltaNetCache<T>,
+        slots: &[usize],
+        metadata: &PassMetadata<'_, T>,
+    ) -> Array2<T> {
+        let [qkv, z, b, a] = self.inputs().map(|linear| linear.forward(input).0);
+        let convolved = self.convolve_after(qkv.view(), cache, slots, metadata.sequences);
+        let inputs = self.rule_inputs(convolved, &b, &a);
+        let (heads, width) = (self.heads.value_heads, self.heads.value_dim);
+        let mut out = T::pooled((qkv.nrows(), heads * width));
+        let mut states: Vec<Vec<Array2<T>>> =
+            slots.iter().map(|&slot| std::mem::take(&mut cache.states[slot])).collect();
+        let tasks: Vec<_> = sequence_heads(0..slots.len(), heads)
+            .zip(tile(&mut out, metadata.sequences, width, heads))
+            .zip(states.iter_mut().flatten())
+            .collect();
+        tasks.into_par_iter().for_each(|(((sequence, head), out), state)| {
+            rule::forward(inputs.of(head, &metadata.sequences[sequence].queries), state, Some(out));
+        });
+        slots.iter().zip(states).for_each(|(&slot, states)| cache.states[slot] = states);
+        self.gated_norm(&out, &z)
+    }
+
+    /// The convolution of new outputs of `qkv`, after those in the cache's history, which then ends with the new ones.
+    fn convolve_after(
+        &self,
+        qkv: ArrayView2<T>,
+        cache: &mut DeltaNetCache<T>,
+        slots: &[usize],
+        sequences: &[SequenceRows],
+    ) -> Array2<T> {
+        let history = self.convolution.history();
+        let mut rows = Vec::with_capacity(sequences.len());
+        let mut parts = Vec::with_capacity(2 * sequences.len());
+        let mut start = 0;
+        for (&slot, sequence) in slots.iter().zip(sequences) {
+            let (prefix, queries) = (start..start + history, sequence.queries.clone());
+            start = prefix.end + queries.len();
+            parts.extend([cache.history[slot].view(), qkv.slice_move(s![queries.clone(), ..])]);
+            rows.push(SequenceRows { own: prefix.end..start, prefix, queries });
+        }
+        let all = concatenate(Axis(0), &parts).expect("the same width");
+        for (&slot, rows) in slots.iter().zip(&rows) {
+            cache.history[slot].assign(&all.slice(s![rows.own.end - history..rows.own.end, ..]));
+        }
+        self.convolution.forward(all.view(), &rows)
+    }
+
+    /// From dattended = dL/d(heads' outputs), and the normed input if a matrix reads it: gives the gradients of terms
+    /// to `sink`, and adds the gradient with respect to the normed input to `dinput`, if given.
+    pub fn backward(
+        &self,
+        dattended: Array2<T>,
+        activations: DeltaNetActivations<T>,
+        input: Option<ArrayView2<T>>,
+        metadata: &PassMetadata<'_, T>,
+        sink: &mut dyn TermSink<T>,
+        mut dinput: Option<&mut Option<Array2<T>>>,
+    ) {
+        let DeltaNetActivations { qkv, z, out, gates: [b, a], saved } = activations;
+        let (dout, dz) = self.gated_norm_backward(dattended, &out, &z);
+        let qkv = qkv.to_array(self.heads.channels());
+        let convolved = self.convolution.forward(qkv.view(), metadata.sequences);
+        T::recycle(qkv);
+        let inputs = self.rule_inputs(convolved.clone(), &b, &a);
+        let [mut dmixed, dg, dbeta] = self.rule_backward(&inputs, &dout, metadata.sequences);
+        T::recycle(dout);
+        self.mix_backward(&convolved, &mut dmixed);
+        T::recycle(convolved);
+        inputs.recycle();
+        let dqkv = self.convolution.backward(dmixed.view(), dmixed.nrows(), metadata.sequences);
+        T::recycle(dmixed);
+        let (mut db, mut da) = (b, a);
+        for ((token, head), b) in db.indexed_iter_mut() {
+            let s = sigmoid(*b);
+            *b = dbeta[[head, token]] * s * (T::one() - s);
+        }
+        for ((token, head), a) in da.indexed_iter_mut() {
+            *a = dg[[head, token]] * self.decay[head] * sigmoid(*a + self.decay_bias[head]);
+        }
+        for ((linear, d), saved) in self.inputs().into_iter().zip([dqkv, dz, db, da]).zip(&saved) {
+            linear.backward(d.into(), saved.as_ref(), input, sink, dinput.as_deref_mut());
+        }
+    }
+
+    /// What the rule reads, from the convolution's output `[tokens, channels]` and the outputs of `beta` and `alpha`.
+    fn rule_inputs(&self, mut mixed: Array2<T>, b: &Array2<T>, a: &Array2<T>) -> RuleInputs<T> {
+        mixed.axis_iter_mut(Axis(0)).into_par_iter().for_each(|mut row| {
+            let row = row.as_slice_mut().expect(CONTIGUOUS);
+            let convolved = row.to_vec();
+            plain::<Silu, T>(&convolved, row);
+            for (head, factor) in self.unit_heads(row) {
+                let inverse = self.inverse_length(head);
+                elementwise::scale(head, inverse * factor);
+            }
+        });
+        let shape = (self.heads.value_heads, b.nrows());
+        let g = |(head, token): (usize, usize)| {
+            let x = a[[token, head]] + self.decay_bias[head];
+            // ln(1 + e^x), which does not overflow.
+            self.decay[head] * (x.max(T::zero()) + (-x.abs()).fast_exp().ln_1p())
+        };
+        RuleInputs {
+            mixed,
+            g: Array2::from_shape_fn(shape, g),
+            beta: Array2::from_shape_fn(shape, |(head, token)| sigmoid(b[[token, head]])),
+            heads: self.heads,
+        }
+    }
+
+    /// The queries and keys of a token, each with its factor: queries are divided by the square root of their width.
+    fn unit_heads<'r>(&self, row: &'r mut [T]) -> impl Iterator<Item = (&'r mut [T], T)> + use<'r, T> {
+        let DeltaNetConfig { key_heads, key_dim, .. } = self.heads;
+        let scale = T::from_f64(1.0 / (key_dim as f64).sqrt());
+        let heads = row[..2 * key_heads * key_dim].chunks_exact_mut(key_dim).enumerate();
+        heads.map(move |(i, head)| (head, if i < key_heads { scale } else { T::one() }))
+    }
+
+    fn inverse_length(&self, head: &[T]) -> T {
+        T::from_f64(1.0 / (reduce::square_sum(head) + self.heads.eps).sqrt())
+    }
+
+    /// The gradient of the convolution's output, in place of that of what [`Self::rule_inputs`] made of it: with y = x / |x|,
+    /// dx = (dy - y (y dy)) / |x|.
+    fn mix_backward(&self, convolved: &Array2<T>, dmixed: &mut Array2<T>) {
+        let rows = dmixed.axis_iter_mut(Axis(0)).into_par_iter().zip(convolved.axis_iter(Axis(0)));
+        rows.for_each(|(mut d, convolved)| {
+            let d = d.as_slice_mut().expect(CONTIGUOUS);
+            let convolved = convolved.to_slice().expect(CONTIGUOUS);
+            let mut x = vec![T::zero(); convolved.len()];
+            plain::<Silu, T>(convolved, &mut x);
+            let width = self.heads.key_dim;
+            for ((d, factor), x) in self.unit_heads(d).zip(x.chunks_exact(width)) {
+                let inverse = self.inverse_length(x);
+                let along = reduce::dot(d, x) * inverse * inverse;
+                elementwise::add_scaled(d, -along, x);
+                elementwise::scale(d, inverse * factor);
+            }
+            plain_backward::<Silu, T>(convolved, d);
+        });
+    }
+
+    /// The heads' outputs by the rule, `[tokens, value_heads * value_dim]`.
+    fn outputs(&self, inputs: &RuleInputs<T>, sequences: &[SequenceRows]) -> Array2<T> {
+        let (heads, width) = (self.heads.value_heads, self.heads.value_dim);
+        let before = predecessors(sequences);
+        let mut out = T::pooled((inputs.mixed.nrows(), heads * width));
+        let mut tiles: Vec<_> = tile(&mut out, sequences, width, heads).map(Some).collect();
+        let mut after: Vec<Vec<Array2<T>>> = sequences.iter().map(|_| Vec::new()).collect();
+        for wave in waves(&before) {
+            let tasks: Vec<_> = sequence_heads(wave.iter().copied(), heads)
+                .map(|(sequence, head)| (sequence, head, tiles[sequence * heads + head].take()))
+                .collect();
+            let states: Vec<Array2<T>> = tasks
+                .into_par_iter()
+                .map(|(sequence, head, out)| {
+                    let start = before[sequence].map(|before| after[before][head].clone());
+                    let mut state = start.unwrap_or_else(|| self.no_state());
+                    rule::forward(inputs.of(head, &sequences[sequence].own), &mut state, out);
+                    state
+                })
+                .collect();
+            for (&sequence, states) in wave.iter().zip(states.chunks_exact(heads)) {
+                if before.contains(&Some(sequence)) {
+                    after[sequence] = states.to_vec();
+                }
+            }
+        }
+        drop(tiles);
+        out
+    }
+
+    /// The gradients of [`RuleInputs`]: those of `mixed`, of `g` and of `beta`, from that of [`Self::outputs`]. Value heads
+    /// that share a key head add to its gradient in a fixed order, and so do sequences that share a beginning.
+    fn rule_backward(
+        &self,
+        inputs: &RuleInputs<T>,
+        dout: &Array2<T>,
+        sequences: &[SequenceRows],
+    ) -> [Array2<T>; 3] {
+        let DeltaNetConfig { value_heads: heads, value_dim: width, .. } = self.heads;
+        let before = predecessors(sequences);
+        let shared: Vec<usize> = (0..sequences.len()).filter(|&i| before.contains(&Some(i))).collect();
+        let tasks: Vec<(usize, usize)> = sequence_heads(shared.iter().copied(), heads).collect();
+        let states: Vec<Array2<T>> = tasks
+            .into_par_iter()
+            .map(|(sequence, head)| {
+                let mut state = self.no_state();
+                rule::forward(inputs.of(head, &sequences[sequence].own), &mut state, None);
+                state
+            })
+            .collect();
+        let index = |sequence: usize, head: usize| {
+            shared.iter().position(|&i| i == sequence).map(|place| place * heads + head)
+        };
+        let mut dafter: Vec<Option<Array2<T>>> = vec![None; shared.len() * heads];
+        let mut dmixed = Array2::zeros(inputs.mixed.dim());
+        let [mut dg, mut dbeta] = [&inputs.g, &inputs.beta].map(|x| Array2::zeros(x.dim()));
+        for wave in waves(&before).iter().rev() {
+            let tasks: Vec<_> = sequence_heads(wave.iter().copied(), heads)
+                .map(|(sequence, head)| {
+                    (sequence, head, index(sequence, head).and_then(|i| dafter[i].take()))
+                })
+                .collect();
+            let parts: Vec<(usize, usize, HeadGradients<T>)> = tasks
+                .into_par_iter()
+                .map(|(sequence, head, dstate)| {
+                    let start = before[sequence].and_then(|before| index(before, head));
+                    let state = start.map_or_else(|| self.no_state(), |i| states[i].clone());
+                    let own = &sequences[sequence].own;
+                    let dout = dout.slice(s![own.clone(), head * width..(head + 1) * width]);
+                    (sequence, head, rule::backward(inputs.of(head, own), state, dout, dstate))
+                })
+                .collect();
+            for (sequence, head, part) in parts {
+                let own = sequences[sequence].own.clone();
+                for (columns, part) in self.heads.columns(head).into_iter().zip([part.q, part.k, part.v]) {
+                    let mut sum = dmixed.slice_mut(s![own.clone(), columns]);
+                    sum += &part;
+                }
+                for (sum, part) in [(&mut dg, part.g), (&mut dbeta, part.beta)] {
+                    sum.slice_mut(s![head, own.clone()]).assign(&Array1::from(part));
+                }
+                if let Some(i) = before[sequence].and_then(|before| index(before, head)) {
+                    match &mut dafter[i] {
+                        Some(sum) => *sum += &part.state,
+                        none => *none = Some(part.state),
+                    }
+                }
+            }
+        }
+        [dmixed, dg, dbeta]
+    }
+
+    /// norm(out) SiLU(z), all `[tokens, value_heads * value_dim]`.
+    fn gated_norm(&self, out: &Array2<T>, z: &Array2<T>) -> Array2<T> {
+        let mut attended = self.norm.forward(out.view());
+        attended.axis_iter_mut(Axis(0)).into_par_iter().zip(z.axis_iter(Axis(0))).for_each(|(mut y, z)| {
+            let y = y.as_slice_mut().expect(CONTIGUOUS);
+            let normed = y.to_vec();
+            gated::<Silu, T>(z.to_slice().expect(CONTIGUOUS), &normed, y);
+        });
+        attended
+    }
+
+    /// The gradients of out and z from that of [`Self::gated_norm`].
+    fn gated_norm_backward(
+        &self,
+        mut d: Array2<T>,
+        out: &SavedActivation<T>,
+        z: &SavedActivation<T>,
+    ) -> (Array2<T>, Array2<T>) {
+        let whole = out.to_array(d.ncols());
+        let normed = self.norm.forward(whole.view());
+        T::recycle(whole);
+        let mut dz = z.to_array(d.ncols());
+        let rows = d.axis_iter_mut(Axis(0)).into_par_iter().zip(dz.axis_iter_mut(Axis(0)));
+        rows.zip(normed.axis_iter(Axis(0))).for_each(|((mut d, mut dz), normed)| {
+            let [d, dz] = [&mut d, &mut dz].map(|row| row.as_slice_mut().expect(CONTIGUOUS));
+            gated_backward::<Silu, T>(dz, normed.to_slice().expect(CONTIGUOUS), d);
+        });
+        T::recycle(normed);
+        let mut dout = Array2::zeros(d.dim());
+        self.norm.backward(out, d.view(), &mut dout);
+        T::recycle(d);
+        (dout, dz)
+    }
+}
+
+/// What the rule reads of all tokens.
+struct RuleInputs<T> {
+    /// Queries, keys and values, `[tokens, channels]`.
+    mixed: Array2<T>,
+    /// `[value_heads, tokens]`.
+    g: Array2<T>,
+    /// `[value_heads, tokens]`.
+    beta: Array2<T>,
+    heads: DeltaNetConfig,
+}
+
+impl<T: Real> RuleInputs<T> {
+    /// The inputs of one value head, of the tokens in these rows.
+    fn of(&self, head: usize, rows: &Range<usize>) -> HeadInputs<'_, T> {
+        let [q, k, v] = self.heads.columns(head).map(|columns| self.mixed.slice(s![rows.clone(), columns]));
+        let [g, beta] =
+            [&self.g, &self.beta].map(|x| &x.row(head).to_slice().expect(CONTIGUOUS)[rows.clone()]);
+        HeadInputs { q, k, v, g, beta }
+    }
+
+    fn recycle(self) {
+        T::recycle(self.mixed);
+    }
+}
+
+/// For each sequence, the one whose tokens are its prefix.
+fn predecessors(sequences: &[SequenceRows]) -> Vec<Option<usize>> {
+    let of = |prefix: &Range<usize>| {
+        let found = sequences.iter().position(|other| other.own == *prefix);
+        found.expect("a prefix is another sequence of the batch")
+    };
+    sequences.iter().map(|rows| (!rows.prefix.is_empty()).then(|| of(&rows.prefix))).collect()
+}
+
+/// The sequences without a predecessor, and those with one: each wave needs the states of the one before.
+fn waves(before: &[Option<usize>]) -> [Vec<usize>; 2] {
+    [false, true].map(|follows| (0..before.len()).filter(|&i| before[i].is_some() == follows).collect())
+}
+
+/// Each of the sequences with each of this many heads.
+fn sequence_heads(
+    sequences: impl Iterator<Item = usize>,
+    heads: usize,
+) -> impl Iterator<Item = (usize, usize)> {
+    sequences.flat_map(move |sequence| (0..heads).map(move |head| (sequence, head)))
+}

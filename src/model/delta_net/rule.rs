@@ -1,0 +1,372 @@
+//! The gated delta rule (Yang et al. 2024, arXiv 2412.06464) of one head, forward and backward.
+//!
+//! A state S `[key_dim, value_dim]` maps keys to values. Each token lets it decay, and corrects what it gives for the
+//! token's key towards the token's value:
+//!
+//!     S_t = e^(g_t) S_(t-1) + beta_t k_t (v_t - e^(g_t) S_(t-1)^T k_t)^T,    o_t = S_t^T q_t
+//!
+//! Tokens are processed in chunks of [`CHUNK`]. With S the state before a chunk, G the running sum of g in it,
+//! D_ij = e^(G_i - G_j), and tril the part below the diagonal,
+//!
+//!     B = tril(D * K K^T),  P = tril(D * Q K^T) with its diagonal,  W = V - e^G * (K S)
+//!     (I + beta * B) U = beta * W
+//!     O = e^G * (Q S) + P U,    S' = e^(G_last) S + (e^(G_last - G) * K)^T U
+//!
+//! where `*` multiplies elements, or each row by its token's number. The backward pass computes the chunks again, and
+//! keeps their states only while it goes through one head of one sequence.
+
+use std::ops::Range;
+
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+
+use crate::kernels::{Precision, Real, elementwise, reduce, softmax};
+
+/// Tokens of a chunk.
+const CHUNK: usize = 64;
+
+const CONTIGUOUS: &str = "rows are contiguous";
+
+/// What one head reads of a sequence.
+#[derive(Clone, Copy)]
+pub struct HeadInputs<'a, T> {
+    /// Queries, `[tokens, key_dim]`.
+    pub q: ArrayView2<'a, T>,
+    /// Keys, `[tokens, key_dim]`.
+    pub k: ArrayView2<'a, T>,
+    /// Values, `[tokens, value_dim]`.
+    pub v: ArrayView2<'a, T>,
+    /// The logarithm of each token's decay; at most 0.
+    pub g: &'a [T],
+    /// The strength of each token's correction, 0 to 1.
+    pub beta: &'a [T],
+}
+
+/// The gradients of [`HeadInputs`], and of the state before the sequence.
+pub struct HeadGradients<T> {
+    pub q: Array2<T>,
+    pub k: Array2<T>,
+    pub v: Array2<T>,
+    pub g: Vec<T>,
+    pub beta: Vec<T>,
+    pub state: Array2<T>,
+}
+
+/// Takes the state `[key_dim, value_dim]` past all tokens, and writes each token's output, if asked:
+/// `[tokens, value_dim]`.
+pub fn forward<T: Real>(
+    inputs: HeadInputs<'_, T>,
+    state: &mut Array2<T>,
+    mut out: Option<ArrayViewMut2<'_, T>>,
+) {
+    for range in chunks(inputs.g.len()) {
+        let out = out.as_mut().map(|out| out.slice_mut(s![range.clone(), ..]));
+        if range.len() == 1 {
+            step(inputs, range.start, state, out);
+            continue;
+        }
+        let chunk = Chunk::new(inputs, range, state.view());
+        if let Some(out) = out {
+            chunk.output(inputs, state.view(), out);
+        }
+        chunk.advance(inputs, state);
+    }
+}
+
+/// From dout = dL/dout `[tokens, value_dim]` and the gradient of the state after the last token, if it is used:
+/// all gradients. `state` is that before the first token.
+pub fn backward<T: Real>(
+    inputs: HeadInputs<'_, T>,
+    mut state: Array2<T>,
+    dout: ArrayView2<T>,
+    dstate: Option<Array2<T>>,
+) -> HeadGradients<T> {
+    let passed: Vec<(Chunk<T>, Array2<T>)> = chunks(inputs.g.len())
+        .map(|range| {
+            let before = state.clone();
+            let chunk = Chunk::new(inputs, range, before.view());
+            chunk.advance(inputs, &mut state);
+            (chunk, before)
+        })
+        .collect();
+    let mut gradients = HeadGradients {
+        q: Array2::zeros(inputs.q.dim()),
+        k: Array2::zeros(inputs.k.dim()),
+        v: Array2::zeros(inputs.v.dim()),
+        g: vec![T::zero(); inputs.g.len()],
+        beta: vec![T::zero(); inputs.beta.len()],
+        state: dstate.unwrap_or_else(|| Array2::zeros(state.dim())),
+    };
+    for (chunk, before) in passed.iter().rev() {
+        let dout = dout.slice(s![chunk.tokens.clone(), ..]);
+        chunk.backward(inputs, before.view(), dout, &mut gradients);
+    }
+    gradients
+}
+
+fn chunks(tokens: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..tokens).step_by(CHUNK).map(move |start| start..(start + CHUNK).min(tokens))
+}
+
+/// One token, by the rule itself.
+fn step<T: Real>(
+    inputs: HeadInputs<'_, T>,
+    token: usize,
+    state: &mut Array2<T>,
+    out: Option<ArrayViewMut2<'_, T>>,
+) {
+    let (k, v) = (inputs.k.row(token), inputs.v.row(token));
+    let decay = inputs.g[token].fast_exp();
+    let mut given = vec![T::zero(); v.len()];
+    for (mut row, &k) in state.rows_mut().into_iter().zip(k) {
+        let row = row.as_slice_mut().expect(CONTIGUOUS);
+        elementwise::scale(row, decay);
+        elementwise::add_scaled(&mut given, k, row);
+    }
+    let beta = inputs.beta[token];
+    let correction: Vec<T> = v.iter().zip(&given).map(|(&v, &given)| beta * (v - given)).collect();
+    for (mut row, &k) in state.rows_mut().into_iter().zip(k) {
+        elementwise::add_scaled(row.as_slice_mut().expect(CONTIGUOUS), k, &correction);
+    }
+    let Some(mut out) = out else { return };
+    let mut out = out.row_mut(0);
+    let out = out.as_slice_mut().expect(CONTIGUOUS);
+    out.fill(T::zero());
+    for (row, &q) in state.rows().into_iter().zip(inputs.q.row(token)) {
+        elementwise::add_scaled(out, q, row.to_slice().expect(CONTIGUOUS));
+    }
+}
+
+/// What a chunk computes from its tokens and the state before it.
+struct Chunk<T> {
+    tokens: Range<usize>,
+    /// D, on and below the diagonal.
+    decay: Array2<T>,
+    p: Array2<T>,
+    b: Array2<T>,
+    /// K S.
+    given: Array2<T>,
+    w: Array2<T>,
+    u: Array2<T>,
+    /// e^G.
+    since_start: Vec<T>,
+    /// e^(G_last - G).
+    until_end: Vec<T>,
+}
+
+impl<T: Real> Chunk<T> {
+    fn new(inputs: HeadInputs<'_, T>, tokens: Range<usize>, state: ArrayView2<T>) -> Self {
+        let [q, k, v] = [inputs.q, inputs.k, inputs.v].map(|x| x.slice_move(s![tokens.clone(), ..]));
+        let beta = &inputs.beta[tokens.clone()];
+        let (decay, since_start, until_end) = decays(&inputs.g[tokens.clone()]);
+        let keys = rhs_transposed(k);
+        let [mut p, mut b] = [q, k].map(|x| product::<T>(lhs(x), &keys, (tokens.len(), tokens.len())));
+        for (i, ((mut p, mut b), decay)) in
+            p.rows_mut().into_iter().zip(b.rows_mut()).zip(decay.rows()).enumerate()
+        {
+            p.iter_mut().zip(decay).for_each(|(p, &decay)| *p *= decay);
+            b.iter_mut().zip(decay).for_each(|(b, &decay)| *b *= decay);
+            b[i] = T::zero();
+        }
+        let given = product::<T>(lhs(k), &rhs(state), v.dim());
+        let mut w = v.to_owned();
+        for ((mut w, given), &decay) in w.rows_mut().into_iter().zip(given.rows()).zip(&since_start) {
+            elementwise::add_scaled(slice(&mut w), -decay, given.to_slice().expect(CONTIGUOUS));
+        }
+        let mut u = w.clone();
+        for i in 0..tokens.len() {
+            let (solved, mut rest) = u.view_mut().split_at(Axis(0), i);
+            let mut row = rest.row_mut(0);
+            let row = slice(&mut row);
+            for (solved, &b) in solved.rows().into_iter().zip(b.row(i)) {
+                elementwise::add_scaled(row, -b, solved.to_slice().expect(CONTIGUOUS));
+            }
+            elementwise::scale(row, beta[i]);
+        }
+        Self { tokens, decay, p, b, given, w, u, since_start, until_end }
+    }
+
+    fn output(&self, inputs: HeadInputs<'_, T>, state: ArrayView2<T>, mut out: ArrayViewMut2<'_, T>) {
+        let q = inputs.q.slice_move(s![self.tokens.clone(), ..]);
+        T::multiply_single(
+            out.view_mut(),
+            false,
+            &lhs(scaled_rows(q, &self.since_start).view()),
+            &rhs(state),
+        );
+        T::multiply_single(out, true, &lhs(self.p.view()), &rhs(self.u.view()));
+    }
+
+    /// Takes the state before the chunk past it.
+    fn advance(&self, inputs: HeadInputs<'_, T>, state: &mut Array2<T>) {
+        let k = inputs.k.slice_move(s![self.tokens.clone(), ..]);
+        let k = scaled_rows(k, &self.until_end);
+        elementwise::scale(state.as_slice_mut().expect(CONTIGUOUS), self.whole_decay());
+        T::multiply_single(state.view_mut(), true, &lhs_transposed(k.view()), &rhs(self.u.view()));
+    }
+
+    /// The decay from before the chunk to its end.
+    fn whole_decay(&self) -> T {
+        self.since_start.last().copied().unwrap_or(T::one())
+    }
+
+    /// Writes the chunk's part of the gradients; that of the state, which is that after the chunk, becomes that before
+    /// it.
+    fn backward(
+        &self,
+        inputs: HeadInputs<'_, T>,
+        state: ArrayView2<T>,
+        dout: ArrayView2<T>,
+        gradients: &mut HeadGradients<T>,
+    ) {
+        let tokens = self.tokens.clone();
+        let [q, k] = [inputs.q, inputs.k].map(|x| x.slice_move(s![tokens.clone(), ..]));
+        let beta = &inputs.beta[tokens.clone()];
+        let square = (tokens.len(), tokens.len());
+        let dstate = &mut gradients.state;
+
+        // U: from O by P, and from the state after the chunk.
+        let late_k = scaled_rows(k, &self.until_end);
+        let mut dr = product::<T>(lhs(late_k.view()), &rhs(dstate.view()), self.u.dim());
+        T::multiply_single(dr.view_mut(), true, &lhs_transposed(self.p.view()), &rhs(dout));
+        // R = beta * W: (I + beta * B)^T dR = dU.
+        for i in (0..tokens.len()).rev() {
+            let (mut rest, done) = dr.view_mut().split_at(Axis(0), i + 1);
+            let mut row = rest.row_mut(i);
+            let row = slice(&mut row);
+            for (j, done) in (i + 1..tokens.len()).zip(done.rows()) {
+                elementwise::add_scaled(row, -beta[j] * self.b[[j, i]], done.to_slice().expect(CONTIGUOUS));
+            }
+        }
+        let dp = product::<T>(lhs(dout), &rhs_transposed(self.u.view()), square);
+        let da = product::<T>(lhs(dr.view()), &rhs_transposed(self.u.view()), square);
+
+        // M = dP * D and N = beta dA * D, the gradients of Q K^T and of K K^T.
+        let [mut m, mut n] = [Array2::zeros(square), Array2::zeros(square)];
+        let mut dg = vec![T::zero(); tokens.len()];
+        for i in 0..tokens.len() {
+            let mut through_beta = T::zero();
+            for j in 0..=i {
+                m[[i, j]] = dp[[i, j]] * self.decay[[i, j]];
+                let mut pull = dp[[i, j]] * self.p[[i, j]];
+                if j < i {
+                    let da = -da[[i, j]];
+                    n[[i, j]] = beta[i] * da * self.decay[[i, j]];
+                    through_beta += da * self.b[[i, j]];
+                    pull += beta[i] * da * self.b[[i, j]];
+                }
+                dg[i] += pull;
+                dg[j] -= pull;
+            }
+            let [dr, w] = [&dr, &self.w].map(|x| x.row(i).to_slice().expect(CONTIGUOUS));
+            gradients.beta[tokens.start + i] = through_beta + reduce::dot(dr, w);
+        }
+
+        // Q, by O.
+        let from_state = product::<T>(lhs(dout), &rhs_transposed(state), q.dim());
+        let mut dq = gradients.q.slice_mut(s![tokens.clone(), ..]);
+        T::multiply_single(dq.view_mut(), false, &lhs(m.view()), &rhs(k));
+        for (i, mut dq) in dq.rows_mut().into_iter().enumerate() {
+            let from_state = from_state.row(i).to_slice().expect(CONTIGUOUS);
+            elementwise::add_scaled(slice(&mut dq), self.since_start[i], from_state);
+            dg[i] += self.since_start[i] * q.row(i).iter().zip(from_state).map(|(&q, &d)| q * d).sum::<T>();
+        }
+
+        // V, and K S by W.
+        let dw = scaled_rows(dr.view(), beta);
+        let mut dgiven = dw.clone();
+        for (i, mut dgiven) in dgiven.rows_mut().into_iter().enumerate() {
+            let given = self.given.row(i).to_slice().expect(CONTIGUOUS);
+            let dgiven = slice(&mut dgiven);
+            elementwise::scale(dgiven, -self.since_start[i]);
+            dg[i] += reduce::dot(dgiven, given);
+        }
+        gradients.v.slice_mut(s![tokens.clone(), ..]).assign(&dw);
+
+        // K: by W, by both products, and by the state after the chunk.
+        let mut dk = gradients.k.slice_mut(s![tokens.clone(), ..]);
+        T::multiply_single(dk.view_mut(), false, &lhs(dgiven.view()), &rhs_transposed(state));
+        T::multiply_single(dk.view_mut(), true, &lhs_transposed(m.view()), &rhs(q));
+        T::multiply_single(dk.view_mut(), true, &lhs(n.view()), &rhs(k));
+        T::multiply_single(dk.view_mut(), true, &lhs_transposed(n.view()), &rhs(k));
+        let from_state = product::<T>(lhs(self.u.view()), &rhs_transposed(dstate.view()), k.dim());
+        let mut dlast = T::zero();
+        for (i, mut dk) in dk.rows_mut().into_iter().enumerate() {
+            let from_state = from_state.row(i).to_slice().expect(CONTIGUOUS);
+            elementwise::add_scaled(slice(&mut dk), self.until_end[i], from_state);
+            let pull = self.until_end[i] * k.row(i).iter().zip(from_state).map(|(&k, &d)| k * d).sum::<T>();
+            dg[i] -= pull;
+            dlast += pull;
+        }
+
+        // The state before the chunk.
+        let both = state.iter().zip(&*dstate).map(|(&state, &d)| state * d).sum::<T>();
+        dlast += self.whole_decay() * both;
+        elementwise::scale(dstate.as_slice_mut().expect(CONTIGUOUS), self.whole_decay());
+        let early_q = scaled_rows(q, &self.since_start);
+        T::multiply_single(dstate.view_mut(), true, &lhs_transposed(early_q.view()), &rhs(dout));
+        T::multiply_single(dstate.view_mut(), true, &lhs_transposed(k), &rhs(dgiven.view()));
+
+        // G is the running sum of g.
+        let mut sum = dlast;
+        for (i, dg) in dg.iter().enumerate().rev() {
+            sum += *dg;
+            gradients.g[tokens.start + i] = sum;
+        }
+    }
+}
+
+/// D on and below the diagonal, e^G and e^(G_last - G) of a chunk.
+fn decays<T: Real>(g: &[T]) -> (Array2<T>, Vec<T>, Vec<T>) {
+    let mut sum = T::zero();
+    let sums: Vec<T> = g
+        .iter()
+        .map(|&g| {
+            sum += g;
+            sum
+        })
+        .collect();
+    let mut decay = Array2::zeros((g.len(), g.len()));
+    for (i, mut row) in decay.rows_mut().into_iter().enumerate() {
+        let row = &mut slice(&mut row)[..=i];
+        row.copy_from_slice(&sums[..=i]);
+        softmax::exp_shifted(row, -T::one(), -sums[i]);
+    }
+    let since_start = sums.iter().map(|&sum| sum.fast_exp()).collect();
+    let until_end = sums.iter().map(|&sum| (sums[sums.len() - 1] - sum).fast_exp()).collect();
+    (decay, since_start, until_end)
+}
+
+fn scaled_rows<T: Real>(x: ArrayView2<T>, factors: &[T]) -> Array2<T> {
+    let mut scaled = x.as_standard_layout().into_owned();
+    for (mut row, &factor) in scaled.rows_mut().into_iter().zip(factors) {
+        elementwise::scale(slice(&mut row), factor);
+    }
+    scaled
+}
+
+fn slice<'r, T>(row: &'r mut ndarray::ArrayViewMut1<'_, T>) -> &'r mut [T] {
+    row.as_slice_mut().expect(CONTIGUOUS)
+}
+
+// A state sums over many tokens, so its products are never rounded to bfloat16.
+fn lhs<T: Real>(x: ArrayView2<'_, T>) -> T::PackedLhs<'_> {
+    T::pack_lhs(x, Precision::F32)
+}
+
+fn lhs_transposed<T: Real>(x: ArrayView2<'_, T>) -> T::PackedLhs<'_> {
+    T::pack_lhs_transposed(x, Precision::F32)
+}
+
+fn rhs<T: Real>(x: ArrayView2<'_, T>) -> T::PackedRhs {
+    T::pack_rhs(x, Precision::F32)
+}
+
+fn rhs_transposed<T: Real>(x: ArrayView2<'_, T>) -> T::PackedRhs {
+    T::pack_rhs_transposed(x, Precision::F32)
+}
+
+fn product<T: Real>(a: T::PackedLhs<'_>, b: &T::PackedRhs, shape: (usize, usize)) -> Array2<T> {
+    let mut c = Array2::zeros(shape);
+    T::multiply_single(c.view_mut(), false, &a, b);
+    c
+}

@@ -1,0 +1,182 @@
+//! The part of a block that mixes tokens: attention, or a Gated DeltaNet.
+
+use ndarray::{Array2, ArrayView2};
+
+use super::attention::{Attention, AttentionActivations, AttentionConfig, KvCache, SequenceRows};
+use super::delta_net::{DeltaNetActivations, DeltaNetCache, GatedDeltaNet};
+use super::linear::Linear;
+use super::position_factors::PositionFactors;
+use super::rope::RotaryEmbedding;
+use super::terms::TermSink;
+use crate::kernels::{Precision, Real};
+
+/// The first part of a block, without its norm and its output projection.
+#[derive(Clone, Debug)]
+pub enum Mixer<'a, T: Real> {
+    /// Softmax attention.
+    Attention(Box<Attention<'a, T>>),
+    /// Linear attention by the gated delta rule.
+    DeltaNet(Box<GatedDeltaNet<'a, T>>),
+}
+
+/// What the backward pass needs of the forward pass.
+#[derive(Debug)]
+pub enum MixerActivations<T: Real> {
+    Attention(AttentionActivations<T>),
+    DeltaNet(DeltaNetActivations<T>),
+}
+
+#[cfg(test)]
+impl<T: Real> MixerActivations<T> {
+    /// The bytes of activations that it holds.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Attention(saved) => saved.bytes(),
+            Self::DeltaNet(saved) => saved.bytes(),
+        }
+    }
+}
+
+/// What a block keeps of the tokens of some sequences for those that follow.
+#[derive(Debug)]
+pub enum MixerCache<T> {
+    KeysAndValues(KvCache<T>),
+    States(DeltaNetCache<T>),
+}
+
+impl<T: Real> MixerCache<T> {
+    /// Makes room for at least this many rows of keys and values.
+    pub fn grow(&mut self, rows: usize) {
+        if let Self::KeysAndValues(cache) = self {
+            cache.grow(rows);
+        }
+    }
+}
+
+/// What all blocks need to know of the sequences of a pass.
+pub struct PassMetadata<'a, T> {
+    pub sequences: &'a [SequenceRows],
+    pub factors: &'a PositionFactors<T>,
+    pub ropes: &'a [RotaryEmbedding],
+    /// The attention of all blocks, without windows.
+    pub config: AttentionConfig,
+}
+
+impl<T> PassMetadata<'_, T> {
+    /// The tokens of the pass.
+    pub fn tokens(&self) -> usize {
+        self.sequences.last().map_or(0, |rows| rows.queries.end)
+    }
+}
+
+impl<'a, T: Real> Mixer<'a, T> {
+    /// The matrix of this role.
+    pub fn linear_mut(&mut self, role: &str) -> Option<&mut Linear<'a, T>> {
+        match self {
+            Self::Attention(attention) => attention.linear_mut(role),
+            Self::DeltaNet(net) => net.linear_mut(role),
+        }
+    }
+
+    /// Its matrices, which all read the normed input.
+    pub fn inputs_mut(&mut self) -> Vec<&mut Linear<'a, T>> {
+        match self {
+            Self::Attention(attention) => attention.inputs_mut().into(),
+            Self::DeltaNet(net) => net.inputs_mut().into(),
+        }
+    }
+
+    /// [`Self::inputs_mut`], shared.
+    pub fn inputs(&self) -> Vec<&Linear<'a, T>> {
+        match self {
+            Self::Attention(attention) => attention.inputs().into(),
+            Self::DeltaNet(net) => net.inputs().into(),
+        }
+    }
+
+    /// What products are computed in.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Self::Attention(attention) => attention.q.precision(),
+            Self::DeltaNet(net) => net.qkv.precision(),
+        }
+    }
+
+    /// Values saved of a token for the backward pass: those that may be rounded to bfloat16, and others.
+    pub fn activation_values(&self, config: AttentionConfig) -> (usize, usize) {
+        match self {
+            Self::Attention(attention) => attention.activation_values(config),
+            Self::DeltaNet(net) => net.activation_values(),
+        }
+    }
+
+    /// An empty cache for this many sequences; that of attention has `rows` rows of keys and values.
+    pub fn cache(&self, sequences: usize, rows: usize) -> MixerCache<T> {
+        match self {
+            Self::Attention(attention) => {
+                MixerCache::KeysAndValues(KvCache::new(rows, attention.k.weight().rows()))
+            }
+            Self::DeltaNet(net) => MixerCache::States(net.cache(sequences)),
+        }
+    }
+
+    /// The normed input `[tokens, d_model]` to the heads' outputs. With a precision, also the activations, saved for
+    /// products of that precision.
+    pub fn forward(
+        &self,
+        input: &T::PackedLhs<'_>,
+        metadata: &PassMetadata<'_, T>,
+        save: Option<Precision>,
+    ) -> (Array2<T>, Option<MixerActivations<T>>) {
+        match self {
+            Self::Attention(attention) => {
+                let (attended, saved) = attention.forward(input, metadata, save);
+                (attended, saved.map(MixerActivations::Attention))
+            }
+            Self::DeltaNet(net) => {
+                let (attended, saved) = net.forward(input, metadata, save);
+                (attended, saved.map(MixerActivations::DeltaNet))
+            }
+        }
+    }
+
+    /// [`Self::forward`] of tokens that follow those in the cache, which gets them, too. `slots` are the cache's
+    /// sequences, one for each of `metadata`, whose rows of keys are the cache's.
+    pub fn extend(
+        &self,
+        input: &T::PackedLhs<'_>,
+        cache: &mut MixerCache<T>,
+        slots: &[usize],
+        metadata: &PassMetadata<'_, T>,
+    ) -> Array2<T> {
+        match (self, cache) {
+            (Self::Attention(attention), MixerCache::KeysAndValues(cache)) => {
+                attention.extend(input, cache, metadata)
+            }
+            (Self::DeltaNet(net), MixerCache::States(cache)) => net.extend(input, cache, slots, metadata),
+            _ => unreachable!("the cache is that of this block"),
+        }
+    }
+
+    /// From dattended = dL/d(heads' outputs), and the normed input if a matrix reads it: gives the gradients of terms
+    /// to `sink`, and adds the gradient with respect to the normed input to `dinput`, if given.
+    pub fn backward(
+        &self,
+        dattended: Array2<T>,
+        saved: MixerActivations<T>,
+        input: Option<ArrayView2<T>>,
+        metadata: &PassMetadata<'_, T>,
+        sink: &mut dyn TermSink<T>,
+        dinput: Option<&mut Option<Array2<T>>>,
+    ) {
+        match (self, saved) {
+            (Self::Attention(attention), MixerActivations::Attention(saved)) => {
+                attention.backward(dattended, saved, input, metadata, sink, dinput);
+            }
+            (Self::DeltaNet(net), MixerActivations::DeltaNet(saved)) => {
+                net.backward(dattended, saved, input, metadata, sink, dinput);
+            }
+            _ => unreachable!("the activations are those of this block"),
+        }
+    }
+}
