@@ -44,10 +44,13 @@ const DELTA_NET: &[TensorNames] = &[
     line("blk.{}.attn_gate", "model.layers.{}.linear_attn.in_proj_z", &[LinearValue, Model], LinearAttention),
     line("blk.{}.ssm_beta", "model.layers.{}.linear_attn.in_proj_b", &[LinearHeads, Model], LinearAttention),
     line("blk.{}.ssm_alpha", "model.layers.{}.linear_attn.in_proj_a", &[LinearHeads, Model], LinearAttention),
-    line("blk.{}.ssm_conv1d", "model.layers.{}.linear_attn.conv1d", &[LinearChannels, Taps], LinearAttention),
-    line("blk.{}.ssm_dt.bias", "model.layers.{}.linear_attn.dt_bias", &[LinearHeads], LinearAttention),
+    line("blk.{}.ssm_conv1d", "model.layers.{}.linear_attn.conv1d", &[LinearChannels, Taps], LinearAttention)
+        .convolution(),
+    line("blk.{}.ssm_dt.bias", "model.layers.{}.linear_attn.dt_bias", &[LinearHeads], LinearAttention)
+        .unsuffixed(),
     line("blk.{}.ssm_a", "model.layers.{}.linear_attn.A_log", &[LinearHeads], LinearAttention)
-        .log_of_negative(),
+        .log_of_negative()
+        .unsuffixed(),
     line("blk.{}.ssm_norm", "model.layers.{}.linear_attn.norm", &[LinearHead], LinearAttention),
     line("blk.{}.ssm_out", "model.layers.{}.linear_attn.out_proj", &[Model, LinearValue], LinearAttention),
 ];
@@ -92,7 +95,7 @@ pub(super) const QWEN3_5: Architecture = Architecture {
                 Key::HeadLengths,
                 Key::FileType,
             ],
-            &[Key::LinearAttention, Key::PartialRopeDimensions],
+            &[Key::LinearAttention, Key::PartialRopeDimensions, Key::UsualSections],
         ],
         dropped_prefixes: &["visual.", "model.visual.", "mtp."],
         ..QWEN3.converter
@@ -118,7 +121,7 @@ pub(super) const QWEN3_5: Architecture = Architecture {
             ("full_attention_interval", 4.0),
         ],
         windows: WindowedLayers::None,
-        options: &[ClassOption::PartialRotary, ClassOption::LinearAttention],
+        options: &[ClassOption::PartialRotary, ClassOption::Sections, ClassOption::LinearAttention],
         ..QWEN3.hugging_face
     },
     onnx: Onnx { genai_type: None },

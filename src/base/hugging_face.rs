@@ -118,9 +118,8 @@ fn tensors(
             _ if architecture.name.is_empty() => (format!("{stem}{bias}"), None),
             _ => (name.clone(), None),
         };
-        // The kernel of a convolution by channels is [channels, 1, taps] there.
-        let shape = match (names.map(|names| names.shape.len()), &shape[..]) {
-            (Some(2), &[channels, 1, taps]) => vec![channels, taps],
+        let shape = match (names.is_some_and(|names| names.convolution), &shape[..]) {
+            (true, &[channels, 1, taps]) => vec![channels, taps],
             _ => shape,
         };
         let tensor = BaseTensor {

@@ -160,7 +160,7 @@ impl Base {
                 values.iter_mut().for_each(|value| *value += 1.0);
             }
             if tensor.is_some_and(|tensor| tensor.log_of_negative) {
-                values.iter_mut().for_each(|value| *value = -value.exp());
+                values.iter_mut().for_each(|value| *value = -f64::from(*value).exp() as f32);
             }
             return Ok(values);
         };

@@ -280,7 +280,7 @@ pub(super) fn layer(name: &str) -> i64 {
 /// Whether llama.cpp's converter keeps a matrix of this canonical name in F32, whatever the folder's type.
 pub(super) fn stays_f32(name: &str) -> bool {
     let part = layer_part(name).map_or(name, |(_, part)| part);
-    matches!(part, "position_embd" | "ffn_gate_inp")
+    matches!(part, "position_embd" | "ffn_gate_inp" | "ssm_conv1d")
 }
 
 /// Whether llama-quantize converts the tensor at all: it converts weight matrices, except small or sensitive

@@ -156,6 +156,8 @@ pub enum Key {
     LogitScale,
     /// `rope.dimension_sections`: the parts of a head with positions of their own in an image.
     Sections,
+    /// [`Self::Sections`] of a Qwen 3.5 whose config.json has none.
+    UsualSections,
     /// `n_deepstack_layers`: the blocks that images enter.
     Deepstack,
     /// `ssm.conv_kernel`, `ssm.state_size`, `ssm.group_count`, `ssm.time_step_rank`, `ssm.inner_size`,

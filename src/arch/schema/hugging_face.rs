@@ -144,6 +144,8 @@ pub enum ClassOption {
     Temperature,
     /// `no_rope_layers` (0: no rotary embedding), or else `no_rope_layer_interval`.
     UnrotatedLayers,
+    /// `mrope_section` among the rotary parameters: the parts of a head with positions of their own in an image.
+    Sections,
     /// `partial_rotary_factor`: the leading part of each head is rotated.
     PartialRotary,
     /// `layer_types` of `linear_attention` and `full_attention`, or else `full_attention_interval`; and the `linear_` keys.

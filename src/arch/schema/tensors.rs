@@ -58,6 +58,10 @@ pub struct TensorNames {
     pub unit_offset: bool,
     /// Hugging Face stores the logarithm of the negated numbers.
     pub log_of_negative: bool,
+    /// Its names have no `.weight` after them.
+    pub unsuffixed: bool,
+    /// Hugging Face stores the matrix as `[out, 1, in]`, as torch's convolutions by channels do.
+    pub convolution: bool,
     /// Whether the tensor has a bias; `None` if no model has one.
     pub bias: Option<Presence>,
     /// The blocks that have the tensor, if it is a block's.
@@ -160,6 +164,8 @@ impl TensorNames {
             transposed: false,
             unit_offset: false,
             log_of_negative: false,
+            unsuffixed: false,
+            convolution: false,
             bias: None,
             blocks: Blocks::All,
             presence: Presence::Always,
@@ -187,6 +193,18 @@ impl TensorNames {
     /// Stored as the logarithm of its negative in Hugging Face folders.
     pub(in crate::arch) const fn log_of_negative(mut self) -> Self {
         self.log_of_negative = true;
+        self
+    }
+
+    /// Without `.weight` after its names.
+    pub(in crate::arch) const fn unsuffixed(mut self) -> Self {
+        self.unsuffixed = true;
+        self
+    }
+
+    /// The kernel of a convolution by channels.
+    pub(in crate::arch) const fn convolution(mut self) -> Self {
+        self.convolution = true;
         self
     }
 

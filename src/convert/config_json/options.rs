@@ -183,6 +183,7 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
             | ClassOption::RopeByKind
             | ClassOption::Temperature
             | ClassOption::PartialRotary
+            | ClassOption::Sections
             | ClassOption::OriginalContext => {}
         }
     }

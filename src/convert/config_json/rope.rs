@@ -79,6 +79,14 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
     if partial {
         parameters.insert("partial_rotary_factor".into(), part(rope.dim, config.head_dim).into());
     }
+    let sections = format!("{}.rope.dimension_sections", base.architecture().name);
+    let sections = gguf.and_then(|gguf| gguf.get(&sections)).and_then(Value::as_i32s);
+    if let Some(sections) = sections.filter(|_| class.has(ClassOption::Sections)) {
+        for parameters in older.iter_mut().chain([&mut parameters]) {
+            parameters.insert("mrope_section".into(), sections.iter().take(3).copied().collect());
+            parameters.insert("mrope_interleaved".into(), true.into());
+        }
+    }
     if class.has(ClassOption::Temperature) {
         let temperature = config.temperature;
         let beta = temperature.map_or(0.0, |temperature| shortest(temperature.beta));

@@ -32,6 +32,11 @@ pub(super) fn set(
                         .set(writer.name("rope.dimension_sections"), Value::Array(Array::I32(sections)));
                 }
             }
+            Key::UsualSections if rope::sections(json).is_some() => {}
+            Key::UsualSections => {
+                let sections = Value::Array(Array::I32(vec![11, 11, 10, 0]));
+                writer.keys.set(writer.name("rope.dimension_sections"), sections);
+            }
             Key::Deepstack => {
                 let blocks = json
                     .get("vision_config")

@@ -75,7 +75,7 @@ struct Named<'a> {
 fn named<'a>(base: &'a Base, canonical: &'a str, tensor: &'a BaseTensor) -> Named<'a> {
     let mut name = tensor.stored_name.clone();
     if let Files::Onnx(_) = base.files() {
-        let (stem, ending) = stem_and_ending(canonical);
+        let (stem, ending) = stem_and_ending(base, canonical);
         let whole = base.whole_of(stem).unwrap_or(stem);
         if let Some((theirs, _)) = base.architecture().to_hugging_face(whole) {
             name = theirs + ending;
@@ -84,7 +84,10 @@ fn named<'a>(base: &'a Base, canonical: &'a str, tensor: &'a BaseTensor) -> Name
     Named { name, canonical, tensor }
 }
 
-fn stem_and_ending(canonical: &str) -> (&str, &'static str) {
+fn stem_and_ending<'n>(base: &Base, canonical: &'n str) -> (&'n str, &'static str) {
+    if base.architecture().line(canonical).is_some_and(|line| line.unsuffixed) {
+        return (canonical, "");
+    }
     match canonical.strip_suffix(".bias") {
         Some(stem) => (stem, ".bias"),
         None => (canonical, ".weight"),
@@ -121,7 +124,7 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
     // How many expert matrices of each block have been seen.
     let mut parts: BTreeMap<usize, usize> = BTreeMap::new();
     for Named { name, canonical, tensor } in &all {
-        let (stem, ending) = stem_and_ending(canonical);
+        let (stem, ending) = stem_and_ending(base, canonical);
         if let Some(whole) = base.whole_of(stem).filter(|_| ending == ".weight") {
             let name = format!("{whole}{ending}");
             if tensors.iter().all(|tensor| tensor.name != name) {
@@ -159,10 +162,11 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
         }
         let name = format!("{stem}{ending}");
         // A vector whose values or their order differ from what is stored.
-        if tensor.shape.len() == 1 && (tensor.unit_offset || tensor.rotary_halves.is_some()) {
+        let differs = tensor.unit_offset || tensor.log_of_negative || tensor.rotary_halves.is_some();
+        if tensor.shape.len() == 1 && differs {
             let mut values = base.vector(canonical)?;
             if tensor.dtype == DType::F16 {
-                // The converter adds in half precision.
+                // The converter computes in half precision.
                 values.iter_mut().for_each(|value| *value = f16::from_f32(*value).to_f32());
             }
             tensors.push(vector(&name, values));

@@ -301,23 +301,29 @@ impl<'a> Tensor<'a> {
             let place = format!("tensor '{}'", canonical.escape_debug());
             Error::input(base.path(), place, problem, help)
         };
+        let unsuffixed = base.architecture().line(canonical).is_some_and(|line| line.unsuffixed);
         let (stem, ending) = match canonical.strip_suffix(".bias") {
-            Some(stem) => (stem, "bias"),
-            None => (canonical, "weight"),
+            _ if unsuffixed => (canonical, ""),
+            Some(stem) => (stem, ".bias"),
+            None => (canonical, ".weight"),
         };
         let known = base.architecture().to_hugging_face(stem);
-        let known = known.filter(|(_, line)| ending == "weight" || line.bias.is_some());
+        let known = known.filter(|(_, line)| ending != ".bias" || line.bias.is_some());
         let Some((name, line)) = known else {
             let problem = format!("no tensor of a {} model in transformers", base.architecture().name);
             return Err(error(&problem));
         };
         let heads = || error("its rows are no whole number of heads");
         let weight = base.weight(canonical)?;
-        let vector = weight.rows() == 1 && line.shape.len() == 1 || ending == "bias";
-        let values = if vector && (line.unit_offset && ending == "weight" || line.rotary_halves.is_some()) {
+        let vector = weight.rows() == 1 && line.shape.len() == 1 || ending == ".bias";
+        let computed = line.unit_offset && ending == ".weight" || line.log_of_negative;
+        let values = if vector && (computed || line.rotary_halves.is_some()) {
             let mut values = base.vector(canonical)?;
             if line.unit_offset {
                 values.iter_mut().for_each(|value| *value -= 1.0);
+            }
+            if line.log_of_negative {
+                values.iter_mut().for_each(|value| *value = f64::from(-*value).ln() as f32);
             }
             let order = base.config().hugging_face_order(line, values.len() as u64).ok_or_else(heads)?;
             Values::Vector((0..values.len()).map(|entry| values[order.canonical_row(entry)]).collect())
@@ -334,12 +340,13 @@ impl<'a> Tensor<'a> {
         let shape = match (vector, line.transposed) {
             (true, _) => vec![cols],
             (false, true) => vec![cols, rows],
+            (false, false) if line.convolution => vec![rows, 1, cols],
             (false, false) => vec![rows, cols],
         };
         let whole = base.tensors().get(canonical).map(|tensor| tensor.own_bytes());
         let stored_bytes = whole.unwrap_or(weight.stored_bytes().len() as u64);
         let place = place(base, canonical, line);
-        Ok(Tensor { place, name: format!("{name}.{ending}"), shape, stored_bytes, values })
+        Ok(Tensor { place, name: name + ending, shape, stored_bytes, values })
     }
 
     /// The matrix of this canonical name, the parts of which are stored apart.
