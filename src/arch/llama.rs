@@ -50,6 +50,7 @@ pub(super) const LLAMA: Architecture = Architecture {
         heads: HeadKeys::GroupedWithLength,
         activation: ActivationKey { key: "hidden_act", names: &["silu", "swish"], also_written: &[] },
         ff_ratio: None,
+        prediction: None,
         windows: WindowedLayers::None,
         options: &[ClassOption::Biases],
         flags: &[],

@@ -4,9 +4,10 @@
 use super::gemma::GEMMA_ENDS;
 use super::groups::{FEED_FORWARD, OUTPUT, SIZES, WITHIN_VISION};
 use super::qwen3::QWEN3;
-use super::schema::Blocks::{Attention, LinearAttention};
+use super::schema::Blocks::{Attention, LinearAttention, Prediction};
 use super::schema::Size::{
     Head, KeyValue, LinearChannels, LinearHead, LinearHeads, LinearValue, Model, QueryAndGate, Taps,
+    TwiceModel,
 };
 use super::schema::*;
 
@@ -55,11 +56,20 @@ const DELTA_NET: &[TensorNames] = &[
     line("blk.{}.ssm_out", "model.layers.{}.linear_attn.out_proj", &[Model, LinearValue], LinearAttention),
 ];
 
+/// Of the blocks that predict further tokens, beside those of attention.
+const PREDICTION: &[TensorNames] = &[
+    line("blk.{}.nextn.eh_proj", "model.layers.{}.mtp.fc", &[Model, TwiceModel], Prediction),
+    line("blk.{}.nextn.enorm", "model.layers.{}.mtp.pre_fc_norm_embedding", &[Model], Prediction)
+        .unit_offset(),
+    line("blk.{}.nextn.hnorm", "model.layers.{}.mtp.pre_fc_norm_hidden", &[Model], Prediction).unit_offset(),
+    line("blk.{}.nextn.shared_head_norm", "model.layers.{}.mtp.norm", &[Model], Prediction).unit_offset(),
+];
+
 pub(super) const QWEN3_5: Architecture = Architecture {
     models: "Qwen 3.5",
     name: "qwen35",
     tensors: Tensors {
-        groups: &[GEMMA_ENDS, NORMS, GATED_ATTENTION, DELTA_NET, FEED_FORWARD],
+        groups: &[GEMMA_ENDS, NORMS, GATED_ATTENTION, DELTA_NET, FEED_FORWARD, PREDICTION],
         targets: &[
             ("q", "attn_q"),
             ("k", "attn_k"),
@@ -95,9 +105,9 @@ pub(super) const QWEN3_5: Architecture = Architecture {
                 Key::HeadLengths,
                 Key::FileType,
             ],
-            &[Key::LinearAttention, Key::PartialRopeDimensions, Key::UsualSections],
+            &[Key::PredictionBlocks, Key::LinearAttention, Key::PartialRopeDimensions, Key::UsualSections],
         ],
-        dropped_prefixes: &["visual.", "model.visual.", "mtp."],
+        dropped_prefixes: &["visual.", "model.visual."],
         ..QWEN3.converter
     },
     hugging_face: HuggingFace {
@@ -120,6 +130,7 @@ pub(super) const QWEN3_5: Architecture = Architecture {
             ("linear_num_value_heads", 32.0),
             ("full_attention_interval", 4.0),
         ],
+        prediction: Some("mtp."),
         windows: WindowedLayers::None,
         options: &[ClassOption::PartialRotary, ClassOption::Sections, ClassOption::LinearAttention],
         ..QWEN3.hugging_face

@@ -183,6 +183,7 @@ impl Config {
             Size::Vocab => self.vocab,
             Size::Context => self.context,
             Size::Model => self.d_model,
+            Size::TwiceModel => 2 * self.d_model,
             Size::Query => query,
             Size::QueryAndGate => 2 * query,
             Size::KeyValue => key_value,
@@ -205,8 +206,28 @@ impl Config {
     pub fn hugging_face_order(&self, names: &TensorNames, rows: u64) -> Option<RowOrder> {
         match names.rotary_halves {
             Some(heads) => RowOrder::rotary_halves(rows, self.head_count(heads)),
-            None => Some(RowOrder::CANONICAL),
+            None => self.value_head_order(*names.shape.first()?, rows),
         }
+    }
+
+    /// Hugging Face's order of the `columns` of a matrix with these names.
+    pub fn hugging_face_columns(&self, names: &TensorNames, columns: u64) -> Option<RowOrder> {
+        match names.shape {
+            [_, size] => self.value_head_order(*size, columns),
+            _ => Some(RowOrder::CANONICAL),
+        }
+    }
+
+    /// Hugging Face's order of a dimension of this kind: it groups value heads by their key head.
+    fn value_head_order(&self, size: Size, length: u64) -> Option<RowOrder> {
+        let Some(heads) = self.delta_net else { return Some(RowOrder::CANONICAL) };
+        let (first, width) = match size {
+            Size::LinearChannels => (2 * heads.key_heads * heads.key_dim, heads.value_dim),
+            Size::LinearValue => (0, heads.value_dim),
+            Size::LinearHeads => (0, 1),
+            _ => return Some(RowOrder::CANONICAL),
+        };
+        RowOrder::grouped(length, first, heads.key_heads, heads.value_heads, width)
     }
 
     /// The rotary embeddings of a block, if it has any.

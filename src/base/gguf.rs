@@ -11,6 +11,7 @@ use super::config::{AttentionTemperature, Config, DeltaNetConfig, Experts, MAX_L
 use super::gguf_keys;
 use super::opened::Opened;
 use super::rope::{LongRope, MAX_HEAD_DIM, Rope, YARN_BETAS, unknown_scaling, yarn_of_llama_cpp};
+use super::row_order::RowOrder;
 use super::tensor::BaseTensor;
 use crate::arch::{self, Architecture, NormKind, Positions, Unrotated, WindowScaling, is_windowed};
 use crate::{Error, Result};
@@ -44,6 +45,7 @@ pub(super) fn open(path: &Path) -> Result<Opened<GgufModel>> {
             offset: t.offset,
             bytes: t.bytes,
             rotary_halves: None,
+            orders: [RowOrder::CANONICAL; 2],
             transposed: false,
             unit_offset: false,
             log_of_negative: false,

@@ -12,7 +12,9 @@ use super::folder::{CONFIG, Folder};
 use super::opened::Opened;
 use super::quantized::{self, Joined, Matrix, Method};
 use super::rope::{self, Rope};
+use super::row_order::RowOrder;
 use super::tensor::BaseTensor;
+use super::tensors::layer_part;
 use super::unread;
 use crate::arch::{self, Architecture, ClassOption, Positions, WindowedLayers, is_windowed};
 use crate::{Error, Result};
@@ -35,7 +37,10 @@ pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
     let tensors = tensors(&files, (architecture, &config), joined)?;
     let notes = match architecture.name {
         "" => Vec::new(),
-        _ => settle(Folder::new(folder), &tensors, &mut config)?,
+        _ => {
+            config.prediction_blocks = prediction_blocks(architecture, &tensors, config.layers);
+            settle(Folder::new(folder), &tensors, &mut config)?
+        }
     };
     Ok(Opened { files, architecture, architecture_name, config, tensors, uncomputed: None, notes })
 }
@@ -63,6 +68,18 @@ fn settle(
         ));
     }
     Ok(notes)
+}
+
+/// The number of blocks that predict further tokens, after the model's own `layers`.
+fn prediction_blocks(
+    architecture: &Architecture,
+    tensors: &BTreeMap<String, BaseTensor>,
+    layers: usize,
+) -> usize {
+    let Some(start) = architecture.hugging_face.prediction else { return 0 };
+    let predicting = tensors.iter().filter(|(_, tensor)| tensor.stored_name.starts_with(start));
+    let ends = predicting.filter_map(|(name, _)| Some(layer_part(name)?.0 + 1));
+    ends.max().map_or(0, |end| end.saturating_sub(layers))
 }
 
 /// The safetensors files of a folder, sorted by name, which hold every tensor that the index assigns to them.
@@ -113,7 +130,8 @@ fn tensors(
             Some(stem) => (stem, ".bias"),
             None => (name.strip_suffix(".weight").unwrap_or(&name), ""),
         };
-        let (canonical, names) = match architecture.of_hugging_face(stem) {
+        let predicting = architecture.of_prediction(stem, config.layers);
+        let (canonical, names) = match architecture.of_hugging_face(predicting.as_deref().unwrap_or(stem)) {
             Some((name, names)) if bias.is_empty() || names.bias.is_some() => (name + bias, Some(names)),
             _ if architecture.name.is_empty() => (format!("{stem}{bias}"), None),
             _ => (name.clone(), None),
@@ -122,6 +140,11 @@ fn tensors(
             (true, &[channels, 1, taps]) => vec![channels, taps],
             _ => shape,
         };
+        let own = names.filter(|names| names.rotary_halves.is_none() && bias.is_empty());
+        let orders = [
+            own.and_then(|names| config.hugging_face_order(names, *shape.first()?)),
+            own.and_then(|names| config.hugging_face_columns(names, *shape.last()?)),
+        ];
         let tensor = BaseTensor {
             stored_name: name.clone(),
             dtype,
@@ -130,6 +153,8 @@ fn tensors(
             offset,
             bytes,
             rotary_halves: names.and_then(|n| n.rotary_halves).map(|h| config.head_count(h)),
+            // Where a length is wrong, the check of shapes says so.
+            orders: orders.map(|order| order.unwrap_or(RowOrder::CANONICAL)),
             // What is quantized is so as [out, in].
             transposed: names.is_some_and(|n| n.transposed) && bias.is_empty() && quantized.is_none(),
             unit_offset: names.is_some_and(|n| n.unit_offset) && bias.is_empty(),

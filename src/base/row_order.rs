@@ -1,47 +1,109 @@
-//! The order in which a container stores the rows of a matrix.
+//! The order in which a container stores the rows of a matrix, or its columns.
 //!
-//! GGUF's order is the canonical one. For llama's q and k, Hugging Face stores the two rotary halves of each
-//! head apart, while GGUF interleaves them (`LlamaModel.permute` in convert_hf_to_gguf.py).
+//! GGUF's order is the canonical one. Hugging Face has two others:
+//!
+//! - of llama's q and k, it stores the two rotary halves of each head apart, while GGUF interleaves them
+//!   (`LlamaModel.permute` in convert_hf_to_gguf.py);
+//! - of the value heads of linear attention, it stores those that share a key head together, while GGUF repeats the
+//!   key heads (`_LinearAttentionVReorderBase` there).
 
 use std::ops::Range;
 
-/// The order of the rows of one matrix.
+/// The order of the rows of one matrix, or of its columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RowOrder {
-    /// Rows per head if the halves are stored apart.
-    head_rows: Option<usize>,
+pub struct RowOrder(Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Canonical,
+    /// The halves of each head of so many rows are stored apart.
+    Halves {
+        head_rows: usize,
+    },
+    /// After `first` rows, heads of `width` rows: `groups` groups of `per_group` each are stored one after another, and
+    /// the canonical order has the first of each group, then the second.
+    Grouped {
+        first: usize,
+        groups: usize,
+        per_group: usize,
+        width: usize,
+    },
 }
 
 impl RowOrder {
     /// GGUF's order.
-    pub const CANONICAL: Self = Self { head_rows: None };
+    pub const CANONICAL: Self = Self(Kind::Canonical);
 
     /// The order of a matrix with `rows` rows in `heads` heads that stores the rotary halves of each head
     /// apart. `None` if the heads do not divide into halves.
     pub fn rotary_halves(rows: u64, heads: usize) -> Option<Self> {
         let heads = heads as u64;
         (heads > 0 && rows.is_multiple_of(2 * heads))
-            .then(|| Self { head_rows: Some((rows / heads) as usize) })
+            .then(|| Self(Kind::Halves { head_rows: (rows / heads) as usize }))
+    }
+
+    /// The order of a matrix that stores `heads` heads of `width` rows, after its `first` rows, in `groups` groups. `None`
+    /// if these are not all of its `rows`.
+    pub fn grouped(rows: u64, first: usize, groups: usize, heads: usize, width: usize) -> Option<Self> {
+        let whole = groups > 0
+            && heads.is_multiple_of(groups)
+            && heads.checked_mul(width)?.checked_add(first)? as u64 == rows;
+        let per_group = heads / groups.max(1);
+        let kind = match groups == 1 || per_group == 1 || width == 0 {
+            true => Kind::Canonical,
+            false => Kind::Grouped { first, groups, per_group, width },
+        };
+        whole.then_some(Self(kind))
     }
 
     /// The stored position of a canonical row.
     pub fn stored_row(self, canonical: usize) -> usize {
-        let Some(head_rows) = self.head_rows else { return canonical };
-        let (head, within) = (canonical / head_rows, canonical % head_rows);
-        head * head_rows + (within % 2) * (head_rows / 2) + within / 2
+        match self.0 {
+            Kind::Canonical => canonical,
+            Kind::Halves { head_rows } => {
+                let (head, within) = (canonical / head_rows, canonical % head_rows);
+                head * head_rows + (within % 2) * (head_rows / 2) + within / 2
+            }
+            Kind::Grouped { first, groups, per_group, width } => {
+                moved(canonical, first, width, |head| head % groups * per_group + head / groups)
+            }
+        }
     }
 
-    /// The stored rows, in whole heads, that contain these canonical rows.
+    /// The stored rows, in whole heads or groups, that contain these canonical rows.
     pub fn span(self, canonical: Range<usize>) -> Range<usize> {
-        let Some(head_rows) = self.head_rows else { return canonical };
-        canonical.start / head_rows * head_rows..canonical.end.div_ceil(head_rows) * head_rows
+        match self.0 {
+            Kind::Canonical => canonical,
+            Kind::Halves { head_rows } => {
+                canonical.start / head_rows * head_rows..canonical.end.div_ceil(head_rows) * head_rows
+            }
+            Kind::Grouped { first, .. } if canonical.end <= first => canonical,
+            Kind::Grouped { first, groups, per_group, width } => {
+                canonical.start.min(first)..first + groups * per_group * width
+            }
+        }
     }
 
     /// The canonical row at the stored position `stored`, the inverse of [`Self::stored_row`].
     pub fn canonical_row(self, stored: usize) -> usize {
-        let Some(head_rows) = self.head_rows else { return stored };
-        let (head, within) = (stored / head_rows, stored % head_rows);
-        head * head_rows + 2 * (within % (head_rows / 2)) + within / (head_rows / 2)
+        match self.0 {
+            Kind::Canonical => stored,
+            Kind::Halves { head_rows } => {
+                let (head, within) = (stored / head_rows, stored % head_rows);
+                head * head_rows + 2 * (within % (head_rows / 2)) + within / (head_rows / 2)
+            }
+            Kind::Grouped { first, groups, per_group, width } => {
+                moved(stored, first, width, |head| head % per_group * groups + head / per_group)
+            }
+        }
+    }
+}
+
+/// Where a row goes if heads of `width` rows, after the `first` rows, go `to` other places.
+fn moved(row: usize, first: usize, width: usize, to: impl Fn(usize) -> usize) -> usize {
+    match row.checked_sub(first) {
+        None => row,
+        Some(after) => first + to(after / width) * width + after % width,
     }
 }
 
@@ -58,5 +120,17 @@ mod tests {
         assert!((0..8).all(|row| order.canonical_row(order.stored_row(row)) == row));
         assert_eq!((order.span(1..3), order.span(1..5), RowOrder::CANONICAL.span(1..3)), (0..4, 0..8, 1..3));
         assert!(RowOrder::rotary_halves(8, 0).is_none() && RowOrder::rotary_halves(8, 3).is_none());
+    }
+
+    #[test]
+    fn grouped_heads_become_one_of_each_group() {
+        // After one row, two groups of three heads of two rows.
+        let order = RowOrder::grouped(13, 1, 2, 6, 2).unwrap();
+        let stored: Vec<usize> = (0..13).map(|row| order.stored_row(row)).collect();
+        assert_eq!(stored, [0, 1, 2, 7, 8, 3, 4, 9, 10, 5, 6, 11, 12]);
+        assert!((0..13).all(|row| order.canonical_row(order.stored_row(row)) == row));
+        assert_eq!((order.span(0..1), order.span(0..2), order.span(5..7)), (0..1, 0..13, 1..13));
+        assert_eq!(RowOrder::grouped(12, 0, 6, 6, 2), Some(RowOrder::CANONICAL));
+        assert!(RowOrder::grouped(12, 1, 2, 6, 2).is_none() && RowOrder::grouped(12, 0, 4, 6, 2).is_none());
     }
 }

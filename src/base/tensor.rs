@@ -7,6 +7,7 @@
 use curmerge_formats::dtype::DType;
 
 use super::quantized::QuantizedTensors;
+use super::row_order::RowOrder;
 
 /// Where a tensor is stored, without its shape: the scales or zero points of a matrix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +87,8 @@ pub struct BaseTensor {
     /// The number of heads if the container stores the two rotary halves of each head apart. The canonical
     /// layout interleaves them.
     pub rotary_halves: Option<usize>,
+    /// The order of the value heads of linear attention in the container: of rows or entries, and of columns.
+    pub orders: [RowOrder; 2],
     /// Whether the container stores the matrix as `[in, out]`.
     pub transposed: bool,
     /// Whether the container stores the numbers less 1, as Gemma does for norms.

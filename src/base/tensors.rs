@@ -137,6 +137,7 @@ impl Base {
         self.weight(name)?;
         let mut whole = self.find(name)?.tensor.clone();
         whole.rotary_halves = None;
+        whole.orders = [RowOrder::CANONICAL; 2];
         if let Some(slice) = whole.slice.take() {
             whole.shape[usize::from(whole.transposed)] = slice.of;
         }
@@ -156,6 +157,10 @@ impl Base {
         let Some(matrix) = matrix else {
             let mut values = self.weight(name)?.vector();
             let tensor = self.tensors.get(name);
+            let order = tensor.map_or(RowOrder::CANONICAL, |tensor| tensor.orders[0]);
+            if tensor.is_some_and(|tensor| tensor.shape.len() == 1) && order != RowOrder::CANONICAL {
+                values = (0..values.len()).map(|entry| values[order.stored_row(entry)]).collect();
+            }
             if tensor.is_some_and(|tensor| tensor.unit_offset) {
                 values.iter_mut().for_each(|value| *value += 1.0);
             }

@@ -39,6 +39,8 @@ pub struct Weight<'a> {
     column: usize,
     /// In the transpose of a transposed matrix: the order of its columns, and the first of them.
     columns: (RowOrder, usize),
+    /// The order of the columns in the container.
+    column_order: RowOrder,
 }
 
 impl<'a> Weight<'a> {
@@ -75,8 +77,10 @@ impl<'a> Weight<'a> {
         let order = match tensor.rotary_halves {
             // A bias is one row; `Base::vector` puts its entries in order.
             Some(heads) if tensor.shape.len() > 1 => RowOrder::rotary_halves(rows, heads)?,
+            None if tensor.shape.len() > 1 => tensor.orders[0],
             _ => RowOrder::CANONICAL,
         };
+        let column_order = if tensor.shape.len() > 1 { tensor.orders[1] } else { RowOrder::CANONICAL };
         let whole = 0..rows;
         let part = part.unwrap_or(whole.clone());
         // The rows of a part are contiguous only if no row is permuted.
@@ -113,6 +117,7 @@ impl<'a> Weight<'a> {
             transposed: tensor.transposed,
             column: if tensor.transposed { from } else { 0 },
             columns: (RowOrder::CANONICAL, 0),
+            column_order,
         })
     }
 
@@ -135,13 +140,14 @@ impl<'a> Weight<'a> {
             transposed: false,
             column: 0,
             columns: (order, 0),
+            column_order: order,
         }
     }
 
     /// The whole stored tensor, rows in the container's order, and whether it is the transpose of this
     /// matrix. A slice gives the tensor that it is part of.
     pub fn as_stored(&self) -> (Self, bool) {
-        let stored = Self { order: RowOrder::CANONICAL, ..*self };
+        let stored = Self { order: RowOrder::CANONICAL, column_order: RowOrder::CANONICAL, ..*self };
         if !self.transposed {
             return (stored, false);
         }
@@ -247,8 +253,24 @@ impl<'a> Weight<'a> {
         self.order.canonical_row(stored)
     }
 
+    /// Whether the container stores the columns in another order than the canonical one.
+    pub fn has_permuted_columns(&self) -> bool {
+        self.column_order != RowOrder::CANONICAL
+    }
+
+    /// The stored position of a canonical column.
+    pub fn stored_column(&self, canonical: usize) -> usize {
+        self.column_order.stored_row(canonical)
+    }
+
     /// Decodes one canonical row into `out`, `[cols]`.
     pub fn decode_row(&self, canonical: usize, out: &mut [f32]) {
+        if self.has_permuted_columns() {
+            let mut stored = vec![0.0; self.cols];
+            Self { column_order: RowOrder::CANONICAL, ..*self }.decode_row(canonical, &mut stored);
+            out.iter_mut().enumerate().for_each(|(i, out)| *out = stored[self.stored_column(i)]);
+            return;
+        }
         if self.transposed {
             let size = self.element_bytes();
             let column = (self.column + self.stored_row(canonical)) * size;
@@ -291,7 +313,8 @@ impl<'a> Weight<'a> {
     pub fn decode_part(&self, canonical: usize, cols: Range<usize>, out: &mut [f32]) {
         let block = self.dtype.block_elements();
         // Codes, and columns in another order, are decoded by whole rows.
-        let whole = cols == (0..self.cols) || !self.is_plain() || self.columns.0 != RowOrder::CANONICAL;
+        let permuted = self.columns.0 != RowOrder::CANONICAL || self.has_permuted_columns();
+        let whole = cols == (0..self.cols) || !self.is_plain() || permuted;
         if whole || !cols.start.is_multiple_of(block) || !cols.end.is_multiple_of(block) {
             let mut row = vec![0.0; self.cols];
             self.decode_row(canonical, &mut row);
@@ -320,7 +343,7 @@ impl<'a> Weight<'a> {
             }
             return;
         }
-        if let Some(quantized) = self.quantized.filter(|_| many) {
+        if let Some(quantized) = self.quantized.filter(|_| many && !self.has_permuted_columns()) {
             // Rows that share cache lines, in their stored order.
             let span = self.order.span(rows.clone());
             let mut stored = vec![0.0; span.len() * self.cols];

@@ -41,6 +41,16 @@ impl Factors {
         self
     }
 
+    /// The same with the columns of P moved: `to` says where each goes.
+    pub fn with_columns_moved(mut self, to: impl Fn(usize) -> usize) -> Self {
+        let mut p = vec![0.0; self.p.len()];
+        for (old, new) in self.p.chunks_exact(self.cols.max(1)).zip(p.chunks_exact_mut(self.cols.max(1))) {
+            old.iter().enumerate().for_each(|(col, value)| new[to(col)] = *value);
+        }
+        self.p = p;
+        self
+    }
+
     /// The factors of the transpose, `P^T C^T`.
     pub fn transposed(&self) -> Self {
         let rows = self.c.len() / self.rank.max(1);

@@ -28,6 +28,8 @@ pub(super) struct Module<'a> {
     /// `model.layers.0.self_attn.q_proj`
     pub(super) name: String,
     pub(super) order: RowOrder,
+    /// The order of its columns.
+    columns: RowOrder,
     /// Whether the module stores the matrix as `[in, out]`.
     transposed: bool,
 }
@@ -62,10 +64,13 @@ pub(super) fn write(
             let row = module.order.canonical_row(stored);
             &factors.c[row * factors.rank..][..factors.rank]
         });
-        let bytes: [Vec<u8>; 2] = [
-            factors.p.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            b.flat_map(|x| x.to_le_bytes()).collect(),
-        ];
+        let cols = module.matrix.cols;
+        let a = (0..factors.rank * cols).map(|place| {
+            let (k, stored) = (place / cols, place % cols);
+            factors.p[k * cols + module.columns.canonical_row(stored)]
+        });
+        let bytes: [Vec<u8>; 2] =
+            [a.flat_map(|x| x.to_le_bytes()).collect(), b.flat_map(|x| x.to_le_bytes()).collect()];
         for (bytes, place) in bytes.iter().zip(places) {
             file.write_all_at(place.offset, bytes)?;
         }
@@ -95,7 +100,9 @@ pub(super) fn module<'a>(base: &Base, matrix: Matrix<'a>) -> Result<Module<'a>> 
         .ok_or_else(|| refuse("has no name in Hugging Face's form of this architecture"))?;
     let order = base.config().hugging_face_order(names, matrix.rows as u64);
     let order = order.ok_or_else(|| refuse("its rows are not a whole number of heads"))?;
-    Ok(Module { matrix, name, order, transposed: names.transposed })
+    let columns = base.config().hugging_face_columns(names, matrix.cols as u64);
+    let columns = columns.ok_or_else(|| refuse("its columns are not a whole number of heads"))?;
+    Ok(Module { matrix, name, order, columns, transposed: names.transposed })
 }
 
 /// adapter_config.json, with every field that PEFT's `LoraConfig` writes.

@@ -71,7 +71,7 @@ pub(super) fn open(path: &Path, base: &Base) -> Result<Lora> {
     }
     let targets = pairs.finish(path, |_, a, b| {
         let scale = if alpha == 0.0 { 1.0 } else { alpha / b.cols as f32 };
-        Ok(Target { a, b, order: RowOrder::CANONICAL, scale })
+        Ok(Target { a, b, order: RowOrder::CANONICAL, columns: RowOrder::CANONICAL, scale })
     })?;
     let trained_on =
         text(&gguf, "general.base_model.0.name").map(|name| TrainedOn { name: name.into(), revision: None });

@@ -59,8 +59,8 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
         pairs.put(&path, name, part, stored)?;
     }
     let targets = pairs.finish(&path, |name, a, b| {
-        let order = modules::row_order(base, name, b.rows, &path, &b.name)?;
-        Ok(Target { a, b, order, scale: scale as f32 })
+        let [order, columns] = modules::orders(base, name, [b.rows, a.cols], &path, &b.name)?;
+        Ok(Target { a, b, order, columns, scale: scale as f32 })
     })?;
     let model = json.get("model").and_then(Json::as_str).filter(|name| !name.is_empty());
     let trained_on = model.map(|name| TrainedOn { name: name.into(), revision: None });

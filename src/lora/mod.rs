@@ -96,6 +96,8 @@ struct Target {
     /// `[m, rank]`, in the file's order of rows.
     b: Stored,
     order: RowOrder,
+    /// The file's order of the columns of A.
+    columns: RowOrder,
     /// alpha / rank, or what the kind of adapter has in its place.
     scale: f32,
 }
@@ -196,7 +198,9 @@ impl Lora {
         let (a, b) = (self.values(&target.a)?, self.values(&target.b)?);
         let rank = target.a.rows;
         let c = (0..weight.rows()).flat_map(|row| &b[target.order.stored_row(row) * rank..][..rank]).copied();
-        let p: Vec<f32> = a.iter().map(|x| scale * x).collect();
+        let columns = (0..rank).flat_map(|k| (0..weight.cols()).map(move |col| (k, col)));
+        let entry = |(k, col)| scale * a[k * target.a.cols + target.columns.stored_row(col)];
+        let p: Vec<f32> = columns.map(entry).collect();
         if !p.iter().all(|x| x.is_finite()) {
             let help = "use a smaller scale";
             return Err(self.error(&target.a.name, "scale * A is beyond what f32 holds".into(), help));

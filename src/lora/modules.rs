@@ -45,18 +45,24 @@ pub(super) fn canonical(base: &Base, module: &str, path: &Path, tensor: &str) ->
     }
 }
 
-/// How the file orders the rows of B of a matrix.
+/// How the file orders the rows of B of a matrix, and the columns of A.
 ///
 /// # Errors
-/// Rows that are not a whole number of heads.
-pub(super) fn row_order(base: &Base, name: &str, rows: usize, path: &Path, tensor: &str) -> Result<RowOrder> {
-    let order = match base.architecture().line(name) {
-        Some(line) => base.config().hugging_face_order(line, rows as u64),
-        None => Some(RowOrder::CANONICAL),
-    };
-    order.ok_or_else(|| {
+/// Rows or columns that are not a whole number of heads.
+pub(super) fn orders(
+    base: &Base,
+    name: &str,
+    [rows, columns]: [usize; 2],
+    path: &Path,
+    tensor: &str,
+) -> Result<[RowOrder; 2]> {
+    let Some(line) = base.architecture().line(name) else { return Ok([RowOrder::CANONICAL; 2]) };
+    let order = base.config().hugging_face_order(line, rows as u64);
+    let both = order.zip(base.config().hugging_face_columns(line, columns as u64));
+    both.map(|(rows, columns)| [rows, columns]).ok_or_else(|| {
         let place = format!("tensor '{}'", tensor.escape_debug());
-        Error::input(path, place, format!("{rows} rows are not a whole number of heads"), OTHER_BASE)
+        let problem = format!("{rows} rows or {columns} columns are not a whole number of heads");
+        Error::input(path, place, problem, OTHER_BASE)
     })
 }
 

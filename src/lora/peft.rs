@@ -94,10 +94,10 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
     config.check_parameters(&changed)?;
     config.check_whole_modules(file.tensors().iter().map(|tensor| tensor.name.as_str()))?;
     let targets = pairs.finish(&path, |name, a, b| {
-        let order = modules::row_order(base, name, b.rows, &path, &b.name)?;
+        let [order, columns] = modules::orders(base, name, [b.rows, a.cols], &path, &b.name)?;
         // Patterns match the names of modules.
         let scale = config.scale(&module(&a.name).unwrap_or_default().0, a.rows)?;
-        Ok(Target { a, b, order, scale })
+        Ok(Target { a, b, order, columns, scale })
     })?;
     let trained_on = config.trained_on;
     Ok(Lora { path: folder.into(), file: File::SafeTensors(file), targets, trained_on })

@@ -128,6 +128,10 @@ impl DeltaSum {
                 true => factors.with_rows_moved(|row| delta.weight.stored_row(row)),
                 false => factors,
             };
+            let factors = match delta.weight.has_permuted_columns() {
+                true => factors.with_columns_moved(|col| delta.weight.stored_column(col)),
+                false => factors,
+            };
             let (rows, cols) = (delta.rows.clone(), 0..delta.weight.cols());
             Ok(match transposed {
                 false => Placed { rows, cols, factors },

@@ -58,6 +58,7 @@ macro_rules! each_family {
             exaone4_window: "exaone4-window",
             qwen3moe: "qwen3moe",
             qwen3_5: "qwen3_5",
+            qwen3_5_heads: "qwen3_5-heads",
             gpt2: "gpt2",
         }
     };

@@ -52,6 +52,30 @@ impl Architecture {
         self.names().find_map(|n| Some((renamed(name, n.canonical, n.hugging_face)?, n)))
     }
 
+    /// Hugging Face's name of a tensor of a block that predicts further tokens, as if the block were one of the `layers`
+    /// blocks that follow each other: `mtp.layers.0.X` as `model.layers.LAYERS.X`, and `mtp.X` as
+    /// `model.layers.LAYERS.mtp.X`. Blocks beyond any model's have no name.
+    pub fn of_prediction(&'static self, name: &str, layers: usize) -> Option<String> {
+        let own = name.strip_prefix(self.hugging_face.prediction?)?;
+        let Some(in_block) = own.strip_prefix("layers.") else {
+            return Some(format!("model.layers.{layers}.mtp.{own}"));
+        };
+        let (number, rest) = in_block.split_once('.')?;
+        let block = number.parse::<u8>().ok().filter(|block| block.to_string() == number)?;
+        Some(format!("model.layers.{}.{rest}", layers + usize::from(block)))
+    }
+
+    /// The inverse of [`Self::of_prediction`]; `None` for a block of the model itself.
+    pub fn to_prediction(&'static self, name: &str, layers: usize) -> Option<String> {
+        let start = self.hugging_face.prediction?;
+        let (number, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+        let block = number.parse::<usize>().ok()?.checked_sub(layers)?;
+        Some(match rest.strip_prefix("mtp.") {
+            Some(own) => format!("{start}{own}"),
+            None => format!("{start}layers.{block}.{rest}"),
+        })
+    }
+
     /// The table's entry for a canonical name (without `.bias`); for a tensor that stacks experts, the entry
     /// of one expert.
     pub fn line(&'static self, name: &str) -> Option<&'static TensorNames> {

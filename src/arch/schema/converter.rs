@@ -163,6 +163,8 @@ pub enum Key {
     /// `ssm.conv_kernel`, `ssm.state_size`, `ssm.group_count`, `ssm.time_step_rank`, `ssm.inner_size`,
     /// `attention.recurrent_layers` and `full_attention_interval`: the heads of linear attention, and the blocks.
     LinearAttention,
+    /// `nextn_predict_layers`: the blocks that predict further tokens, if there are some.
+    PredictionBlocks,
     /// `rope.scaling.type`, always "none".
     Unscaled,
     /// `attention.scale`, `embedding_scale`, `residual_scale` and `logit_scale`.

@@ -39,6 +39,8 @@ pub struct HuggingFace {
     /// `intermediate_size / hidden_size` of a model whose `intermediate_size` is missing or null; `None` if
     /// it must be given.
     pub ff_ratio: Option<usize>,
+    /// What the names of blocks that predict tokens beyond the next begin with (MTP, arXiv 2412.19437).
+    pub prediction: Option<&'static str>,
     /// Which blocks have a sliding window.
     pub windows: WindowedLayers,
     /// What else the class can be configured to do. A model that needs an option which its class lacks is not

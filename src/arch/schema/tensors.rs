@@ -79,6 +79,8 @@ pub enum Blocks {
     Attention,
     /// Those with linear attention.
     LinearAttention,
+    /// None of those that are run: those that predict further tokens.
+    Prediction,
 }
 
 impl Blocks {
@@ -88,6 +90,7 @@ impl Blocks {
             Self::All => true,
             Self::Attention => !linear,
             Self::LinearAttention => linear,
+            Self::Prediction => false,
         }
     }
 }
@@ -119,6 +122,8 @@ pub enum Size {
     Context,
     /// Width of the residual stream.
     Model,
+    /// Twice the width of the residual stream.
+    TwiceModel,
     /// All query heads.
     Query,
     /// All query heads, each with its gate.

@@ -18,6 +18,7 @@ use super::config::Config;
 use super::folder::{CONFIG, Folder};
 use super::hugging_face;
 use super::opened::Opened;
+use super::row_order::RowOrder;
 use super::tensor::{BaseTensor, NBitsTensors, Slice, StoredTensor};
 use crate::arch::{self, Architecture};
 use crate::{Error, Result};
@@ -165,6 +166,7 @@ impl Draft {
             offset,
             bytes,
             rotary_halves: self.rotary_halves,
+            orders: [RowOrder::CANONICAL; 2],
             transposed: self.transposed,
             unit_offset: self.unit_offset,
             log_of_negative: false,

@@ -175,6 +175,12 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
                 let kind =
                     |layer| if config.is_linear(layer) { "linear_attention" } else { "full_attention" };
                 set("layer_types", (0..config.layers).map(kind).collect());
+                let by_interval = |interval: &usize| {
+                    (0..config.layers).all(|layer| config.is_linear(layer) == is_windowed(layer, *interval))
+                };
+                if let Some(interval) = (1..=config.layers).find(by_interval) {
+                    set("full_attention_interval", interval.into());
+                }
             }
             // Written with the dimensions, and with the rotary embeddings.
             ClassOption::ContextTwice
@@ -186,6 +192,9 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
             | ClassOption::Sections
             | ClassOption::OriginalContext => {}
         }
+    }
+    if config.prediction_blocks > 0 {
+        set("mtp_num_hidden_layers", config.prediction_blocks.into());
     }
     match class.windows {
         WindowedLayers::None => {}

@@ -23,7 +23,7 @@ pub(super) fn set(
     let json_number = |name: &str| json.get(name).and_then(Json::as_f64);
     for key in architecture.converter.keys.iter().copied().flatten() {
         match key {
-            Key::Blocks => writer.count("block_count", config.layers),
+            Key::Blocks => writer.count("block_count", config.layers + config.prediction_blocks),
             Key::Context => writer.count("context_length", config.context),
             Key::Sections => {
                 if let Some(sections) = rope::sections(json) {
@@ -44,6 +44,11 @@ pub(super) fn set(
                 writer.count("n_deepstack_layers", blocks.map_or(0, Vec::len));
             }
             Key::LogitScale => writer.float("logit_scale", Some(config.logit_scale)),
+            Key::PredictionBlocks => {
+                if config.prediction_blocks > 0 {
+                    writer.count("nextn_predict_layers", config.prediction_blocks);
+                }
+            }
             Key::LinearAttention => {
                 if let Some(heads) = config.delta_net {
                     writer.count("ssm.conv_kernel", heads.taps);
@@ -53,7 +58,7 @@ pub(super) fn set(
                     writer.count("ssm.inner_size", heads.value_heads * heads.value_dim);
                 }
                 let mut linear = config.linear_attention.clone();
-                linear.resize(config.layers, false);
+                linear.resize(config.layers + config.prediction_blocks, false);
                 let linear = Value::Array(Array::Bool(linear));
                 writer.keys.set(writer.name("attention.recurrent_layers"), linear);
                 let interval = json_number("full_attention_interval").unwrap_or(4.0);

@@ -14,7 +14,7 @@ use curmerge_formats::quant;
 use half::f16;
 
 use super::model_name::Size;
-use crate::base::{Base, BaseTensor, Files, Weight, layer_part};
+use crate::base::{Base, BaseTensor, Files, RowOrder, Weight, layer_part};
 use crate::convert::file_type::{self, Choice, FileType};
 use crate::convert::retype;
 use crate::error::CallerOption;
@@ -162,7 +162,8 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
         }
         let name = format!("{stem}{ending}");
         // A vector whose values or their order differ from what is stored.
-        let differs = tensor.unit_offset || tensor.log_of_negative || tensor.rotary_halves.is_some();
+        let permuted = tensor.rotary_halves.is_some() || tensor.orders[0] != RowOrder::CANONICAL;
+        let differs = tensor.unit_offset || tensor.log_of_negative || permuted;
         if tensor.shape.len() == 1 && differs {
             let mut values = base.vector(canonical)?;
             if tensor.dtype == DType::F16 {
@@ -333,7 +334,8 @@ impl Tensor<'_> {
     fn rows(&self, part: usize, weight: &Weight<'_>, rows: Range<usize>) -> Result<Vec<u8>> {
         let (start, count) = (rows.start, rows.len());
         let columns = self.columns();
-        if weight.dtype() == self.dtype && !weight.is_transposed() && weight.is_plain() {
+        let as_they_are = weight.is_plain() && !weight.is_transposed() && !weight.has_permuted_columns();
+        if weight.dtype() == self.dtype && as_they_are {
             let row = |row| {
                 &weight.stored_bytes()[weight.stored_row(row) * weight.row_bytes()..][..weight.row_bytes()]
             };
@@ -393,6 +395,7 @@ impl<'a> Stored<'a> {
     fn as_written(&self, dtype: DType) -> Option<&'a MappedFile> {
         let same =
             self.tensor.dtype == dtype && self.tensor.is_plain() && self.tensor.rotary_halves.is_none();
+        let same = same && self.tensor.orders == [RowOrder::CANONICAL; 2];
         self.file.filter(|_| same && !self.tensor.transposed)
     }
 }

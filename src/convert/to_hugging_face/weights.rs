@@ -61,8 +61,8 @@ type Place = (usize, usize, usize);
 
 /// How the values of a tensor derive from the base's.
 enum Values<'a> {
-    /// Its rows, in another order.
-    Rows(Weight<'a>, RowOrder),
+    /// Its rows and columns, in other orders.
+    Rows(Weight<'a>, [RowOrder; 2]),
     /// The rows of matrices that are stored apart, one after another.
     Parts(Vec<Weight<'a>>),
     /// Its columns.
@@ -203,8 +203,8 @@ impl ComputedTensor for Rounded<'_> {
             in_blocks([values.len() / cols.max(1), cols], part, take)
         };
         match &self.tensor.values {
-            Values::Rows(weight, order) => {
-                in_blocks([weight.rows(), weight.cols()], |rows| self.rows(weight, *order, rows), take)
+            Values::Rows(weight, orders) => {
+                in_blocks([weight.rows(), weight.cols()], |rows| self.rows(weight, *orders, rows), take)
             }
             Values::Parts(parts) => {
                 let shape = [parts.iter().map(Weight::rows).sum(), parts[0].cols()];
@@ -235,21 +235,29 @@ impl Rounded<'_> {
     }
 
     /// Rows of a matrix, as Hugging Face counts them.
-    fn rows(&self, weight: &Weight<'_>, order: RowOrder, rows: Range<usize>) -> Result<(Vec<u8>, Rounding)> {
+    fn rows(
+        &self,
+        weight: &Weight<'_>,
+        [order, columns]: [RowOrder; 2],
+        rows: Range<usize>,
+    ) -> Result<(Vec<u8>, Rounding)> {
         let canonical = rows.clone().map(|row| order.canonical_row(row));
-        if weight.dtype() == self.plan.dtype && !weight.is_transposed() && weight.is_plain() {
+        let as_they_are = weight.is_plain() && !weight.is_transposed() && columns == RowOrder::CANONICAL;
+        if weight.dtype() == self.plan.dtype && as_they_are {
             let bytes = weight.row_bytes();
             let row = |row: usize| &weight.stored_bytes()[weight.stored_row(row) * bytes..][..bytes];
             let unchanged = Rounding::of(rows.len() * weight.cols());
             return Ok((canonical.flat_map(row).copied().collect(), unchanged));
         }
         let mut values = vec![0.0; rows.len() * weight.cols()];
-        if order == RowOrder::CANONICAL {
+        if [order, columns] == [RowOrder::CANONICAL; 2] {
             weight.decode_rows(rows.clone(), &mut values);
             return self.encode(rows.start, &values);
         }
+        let mut own = vec![0.0; weight.cols()];
         for (row, out) in canonical.zip(values.chunks_exact_mut(weight.cols())) {
-            weight.decode_row(row, out);
+            weight.decode_row(row, &mut own);
+            out.iter_mut().enumerate().for_each(|(stored, out)| *out = own[columns.canonical_row(stored)]);
         }
         self.encode(rows.start, &values)
     }
@@ -313,11 +321,14 @@ impl<'a> Tensor<'a> {
             let problem = format!("no tensor of a {} model in transformers", base.architecture().name);
             return Err(error(&problem));
         };
+        let name = base.architecture().to_prediction(&name, base.config().layers).unwrap_or(name);
         let heads = || error("its rows are no whole number of heads");
         let weight = base.weight(canonical)?;
         let vector = weight.rows() == 1 && line.shape.len() == 1 || ending == ".bias";
         let computed = line.unit_offset && ending == ".weight" || line.log_of_negative;
-        let values = if vector && (computed || line.rotary_halves.is_some()) {
+        let length = if vector { weight.cols() } else { weight.rows() } as u64;
+        let order = base.config().hugging_face_order(line, length).ok_or_else(heads)?;
+        let values = if vector && (computed || order != RowOrder::CANONICAL) {
             let mut values = base.vector(canonical)?;
             if line.unit_offset {
                 values.iter_mut().for_each(|value| *value -= 1.0);
@@ -325,16 +336,15 @@ impl<'a> Tensor<'a> {
             if line.log_of_negative {
                 values.iter_mut().for_each(|value| *value = f64::from(-*value).ln() as f32);
             }
-            let order = base.config().hugging_face_order(line, values.len() as u64).ok_or_else(heads)?;
             Values::Vector((0..values.len()).map(|entry| values[order.canonical_row(entry)]).collect())
         } else if line.transposed && !vector {
             Values::Transposed(weight)
         } else {
-            let order = match vector {
+            let columns = match vector {
                 true => RowOrder::CANONICAL,
-                false => base.config().hugging_face_order(line, weight.rows() as u64).ok_or_else(heads)?,
+                false => base.config().hugging_face_columns(line, weight.cols() as u64).ok_or_else(heads)?,
             };
-            Values::Rows(weight, order)
+            Values::Rows(weight, [order, columns])
         };
         let (rows, cols) = (weight.rows() as u64, weight.cols() as u64);
         let shape = match (vector, line.transposed) {
