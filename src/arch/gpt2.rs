@@ -33,6 +33,7 @@ pub(super) const GPT2: Architecture = Architecture {
             ("up", "ffn_up"),
             ("down", "ffn_down"),
         ],
+        small: &[],
         norms: BlockNorms::USUAL,
         fused: &[("attn_qkv", &[("q", Query), ("k", KeyValue), ("v", KeyValue)])],
         // OpenAI's own folder.

@@ -10,6 +10,7 @@ pub(super) const LLAMA: Architecture = Architecture {
     tensors: Tensors {
         groups: &[ENDS, NORMS_BEFORE, PERMUTED_ATTENTION, FEED_FORWARD_BIASED],
         targets: TARGETS,
+        small: &[],
         norms: BlockNorms::USUAL,
         fused: &[],
         prefixes: &[],

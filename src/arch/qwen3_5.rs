@@ -84,6 +84,7 @@ pub(super) const QWEN3_5: Architecture = Architecture {
             ("up", "ffn_up"),
             ("down", "ffn_down"),
         ],
+        small: &["beta", "alpha"],
         norms: BlockNorms {
             after_attention: "",
             before_feed_forward: "post_attention_norm",

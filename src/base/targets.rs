@@ -27,11 +27,14 @@ impl Base {
             ));
         }
         let layers = layers.map_or(0..count, |layers| *layers.start()..*layers.end() + 1);
-        let table = self.architecture.tensors.targets;
+        let (table, small) = (self.architecture.tensors.targets, self.architecture.tensors.small);
         let mut found = BTreeSet::new();
         for word in spec.split(',').map(str::trim).filter(|w| !w.is_empty()) {
-            let parts: Vec<&str> =
-                table.iter().filter(|(w, _)| word == "all" || *w == word).map(|(_, n)| *n).collect();
+            let parts: Vec<&str> = table
+                .iter()
+                .filter(|(w, _)| *w == word || word == "all" && !small.contains(w))
+                .map(|(_, n)| *n)
+                .collect();
             if !parts.is_empty() {
                 for layer in layers.clone() {
                     let linear = self.config.is_linear(layer);
@@ -51,6 +54,15 @@ impl Base {
             return Err(error.avoidable(CallerOption::Targets));
         }
         Ok(found.into_iter().collect())
+    }
+
+    /// Every matrix that can be adapted: those of `all`, and smaller ones.
+    ///
+    /// # Errors
+    /// An architecture that is not known.
+    pub fn adaptable(&self) -> Result<Vec<String>> {
+        let words: Vec<&str> = self.architecture.tensors.targets.iter().map(|(word, _)| *word).collect();
+        self.targets(&words.join(","), None)
     }
 
     /// The matrices that a canonical name selects.

@@ -214,7 +214,7 @@ impl Lora {
     /// # Errors
     /// Those of [`Self::factors`]; a matrix that the model runs without adapters, such as an expert's.
     pub fn thin_targets(&self, base: &Base, factor: f32) -> Result<Vec<LoraTarget>> {
-        let adaptable = base.targets("all", None)?;
+        let adaptable = base.adaptable()?;
         let mut targets = Vec::new();
         for (name, target) in &self.targets {
             let parts = in_parts(base, self.thin(base, name, factor * target.scale)?);

@@ -8,6 +8,8 @@ pub struct Tensors {
     /// What can be adapted: the short word for it, which is the matrix's role, and the canonical name after
     /// `blk.N.`. A word may have several names, of which a block has one.
     pub targets: &'static [(&'static str, &'static str)],
+    /// The words that `all` leaves out: matrices with a row a head, which are smaller than a usual rank.
+    pub small: &'static [&'static str],
     /// The norms of a block by their place.
     pub norms: BlockNorms,
     /// Matrices that hold several roles: the canonical name after `blk.N.`, and the parts from the first row

@@ -170,7 +170,7 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
             .zip(states.iter_mut().flatten())
             .collect();
         tasks.into_par_iter().for_each(|(((sequence, head), out), state)| {
-            rule::forward(inputs.of(head, &metadata.sequences[sequence].queries), state, Some(out));
+            rule::forward(&inputs.of(head, &metadata.sequences[sequence].queries), state, Some(out));
         });
         slots.iter().zip(states).for_each(|(&slot, states)| cache.states[slot] = states);
         self.gated_norm(&out, &z)
@@ -311,7 +311,7 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
                 .map(|(sequence, head, out)| {
                     let start = before[sequence].map(|before| after[before][head].clone());
                     let mut state = start.unwrap_or_else(|| self.no_state());
-                    rule::forward(inputs.of(head, &sequences[sequence].own), &mut state, out);
+                    rule::forward(&inputs.of(head, &sequences[sequence].own), &mut state, out);
                     state
                 })
                 .collect();
@@ -341,7 +341,7 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
             .into_par_iter()
             .map(|(sequence, head)| {
                 let mut state = self.no_state();
-                rule::forward(inputs.of(head, &sequences[sequence].own), &mut state, None);
+                rule::forward(&inputs.of(head, &sequences[sequence].own), &mut state, None);
                 state
             })
             .collect();
@@ -364,7 +364,7 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
                     let state = start.map_or_else(|| self.no_state(), |i| states[i].clone());
                     let own = &sequences[sequence].own;
                     let dout = dout.slice(s![own.clone(), head * width..(head + 1) * width]);
-                    (sequence, head, rule::backward(inputs.of(head, own), state, dout, dstate))
+                    (sequence, head, rule::backward(&inputs.of(head, own), state, dout, dstate))
                 })
                 .collect();
             for (sequence, head, part) in parts {
@@ -435,10 +435,10 @@ struct RuleInputs<T> {
 
 impl<T: Real> RuleInputs<T> {
     /// The inputs of one value head, of the tokens in these rows.
-    fn of(&self, head: usize, rows: &Range<usize>) -> HeadInputs<'_, T> {
-        let [q, k, v] = self.heads.columns(head).map(|columns| self.mixed.slice(s![rows.clone(), columns]));
-        let [g, beta] =
-            [&self.g, &self.beta].map(|x| &x.row(head).to_slice().expect(CONTIGUOUS)[rows.clone()]);
+    fn of(&self, head: usize, rows: &Range<usize>) -> HeadInputs<T> {
+        let [q, k, v] =
+            self.heads.columns(head).map(|columns| self.mixed.slice(s![rows.clone(), columns]).to_owned());
+        let [g, beta] = [&self.g, &self.beta].map(|x| x.slice(s![head, rows.clone()]).to_vec());
         HeadInputs { q, k, v, g, beta }
     }
 

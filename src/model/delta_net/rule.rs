@@ -26,19 +26,19 @@ const CHUNK: usize = 64;
 
 const CONTIGUOUS: &str = "rows are contiguous";
 
-/// What one head reads of a sequence.
-#[derive(Clone, Copy)]
-pub struct HeadInputs<'a, T> {
+/// What one head reads of a sequence: its own copies, since products of rows that lie far apart are slow.
+#[derive(Clone)]
+pub struct HeadInputs<T> {
     /// Queries, `[tokens, key_dim]`.
-    pub q: ArrayView2<'a, T>,
+    pub q: Array2<T>,
     /// Keys, `[tokens, key_dim]`.
-    pub k: ArrayView2<'a, T>,
+    pub k: Array2<T>,
     /// Values, `[tokens, value_dim]`.
-    pub v: ArrayView2<'a, T>,
+    pub v: Array2<T>,
     /// The logarithm of each token's decay; at most 0.
-    pub g: &'a [T],
+    pub g: Vec<T>,
     /// The strength of each token's correction, 0 to 1.
-    pub beta: &'a [T],
+    pub beta: Vec<T>,
 }
 
 /// The gradients of [`HeadInputs`], and of the state before the sequence.
@@ -54,7 +54,7 @@ pub struct HeadGradients<T> {
 /// Takes the state `[key_dim, value_dim]` past all tokens, and writes each token's output, if asked:
 /// `[tokens, value_dim]`.
 pub fn forward<T: Real>(
-    inputs: HeadInputs<'_, T>,
+    inputs: &HeadInputs<T>,
     state: &mut Array2<T>,
     mut out: Option<ArrayViewMut2<'_, T>>,
 ) {
@@ -64,9 +64,10 @@ pub fn forward<T: Real>(
             step(inputs, range.start, state, out);
             continue;
         }
-        let chunk = Chunk::new(inputs, range, state.view());
-        if let Some(out) = out {
-            chunk.output(inputs, state.view(), out);
+        let before = rhs(state.view());
+        let chunk = Chunk::new(inputs, range, &before);
+        if let Some(mut out) = out {
+            out.assign(&chunk.output(inputs, &before));
         }
         chunk.advance(inputs, state);
     }
@@ -75,7 +76,7 @@ pub fn forward<T: Real>(
 /// From dout = dL/dout `[tokens, value_dim]` and the gradient of the state after the last token, if it is used:
 /// all gradients. `state` is that before the first token.
 pub fn backward<T: Real>(
-    inputs: HeadInputs<'_, T>,
+    inputs: &HeadInputs<T>,
     mut state: Array2<T>,
     dout: ArrayView2<T>,
     dstate: Option<Array2<T>>,
@@ -83,7 +84,7 @@ pub fn backward<T: Real>(
     let passed: Vec<(Chunk<T>, Array2<T>)> = chunks(inputs.g.len())
         .map(|range| {
             let before = state.clone();
-            let chunk = Chunk::new(inputs, range, before.view());
+            let chunk = Chunk::new(inputs, range, &rhs(before.view()));
             chunk.advance(inputs, &mut state);
             (chunk, before)
         })
@@ -97,8 +98,8 @@ pub fn backward<T: Real>(
         state: dstate.unwrap_or_else(|| Array2::zeros(state.dim())),
     };
     for (chunk, before) in passed.iter().rev() {
-        let dout = dout.slice(s![chunk.tokens.clone(), ..]);
-        chunk.backward(inputs, before.view(), dout, &mut gradients);
+        let dout = dout.slice(s![chunk.tokens.clone(), ..]).to_owned();
+        chunk.backward(inputs, before.view(), dout.view(), &mut gradients);
     }
     gradients
 }
@@ -109,7 +110,7 @@ fn chunks(tokens: usize) -> impl Iterator<Item = Range<usize>> {
 
 /// One token, by the rule itself.
 fn step<T: Real>(
-    inputs: HeadInputs<'_, T>,
+    inputs: &HeadInputs<T>,
     token: usize,
     state: &mut Array2<T>,
     out: Option<ArrayViewMut2<'_, T>>,
@@ -154,8 +155,9 @@ struct Chunk<T> {
 }
 
 impl<T: Real> Chunk<T> {
-    fn new(inputs: HeadInputs<'_, T>, tokens: Range<usize>, state: ArrayView2<T>) -> Self {
-        let [q, k, v] = [inputs.q, inputs.k, inputs.v].map(|x| x.slice_move(s![tokens.clone(), ..]));
+    /// From the packed state before it.
+    fn new(inputs: &HeadInputs<T>, tokens: Range<usize>, state: &T::PackedRhs) -> Self {
+        let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(|x| x.slice(s![tokens.clone(), ..]));
         let beta = &inputs.beta[tokens.clone()];
         let (decay, since_start, until_end) = decays(&inputs.g[tokens.clone()]);
         let keys = rhs_transposed(k);
@@ -167,7 +169,7 @@ impl<T: Real> Chunk<T> {
             b.iter_mut().zip(decay).for_each(|(b, &decay)| *b *= decay);
             b[i] = T::zero();
         }
-        let given = product::<T>(lhs(k), &rhs(state), v.dim());
+        let given = product::<T>(lhs(k), state, v.dim());
         let mut w = v.to_owned();
         for ((mut w, given), &decay) in w.rows_mut().into_iter().zip(given.rows()).zip(&since_start) {
             elementwise::add_scaled(slice(&mut w), -decay, given.to_slice().expect(CONTIGUOUS));
@@ -185,20 +187,17 @@ impl<T: Real> Chunk<T> {
         Self { tokens, decay, p, b, given, w, u, since_start, until_end }
     }
 
-    fn output(&self, inputs: HeadInputs<'_, T>, state: ArrayView2<T>, mut out: ArrayViewMut2<'_, T>) {
-        let q = inputs.q.slice_move(s![self.tokens.clone(), ..]);
-        T::multiply_single(
-            out.view_mut(),
-            false,
-            &lhs(scaled_rows(q, &self.since_start).view()),
-            &rhs(state),
-        );
-        T::multiply_single(out, true, &lhs(self.p.view()), &rhs(self.u.view()));
+    /// `[tokens, value_dim]`.
+    fn output(&self, inputs: &HeadInputs<T>, state: &T::PackedRhs) -> Array2<T> {
+        let q = inputs.q.slice(s![self.tokens.clone(), ..]);
+        let mut out = product::<T>(lhs(scaled_rows(q, &self.since_start).view()), state, self.u.dim());
+        T::multiply_single(out.view_mut(), true, &lhs(self.p.view()), &rhs(self.u.view()));
+        out
     }
 
     /// Takes the state before the chunk past it.
-    fn advance(&self, inputs: HeadInputs<'_, T>, state: &mut Array2<T>) {
-        let k = inputs.k.slice_move(s![self.tokens.clone(), ..]);
+    fn advance(&self, inputs: &HeadInputs<T>, state: &mut Array2<T>) {
+        let k = inputs.k.slice(s![self.tokens.clone(), ..]);
         let k = scaled_rows(k, &self.until_end);
         elementwise::scale(state.as_slice_mut().expect(CONTIGUOUS), self.whole_decay());
         T::multiply_single(state.view_mut(), true, &lhs_transposed(k.view()), &rhs(self.u.view()));
@@ -213,21 +212,23 @@ impl<T: Real> Chunk<T> {
     /// it.
     fn backward(
         &self,
-        inputs: HeadInputs<'_, T>,
+        inputs: &HeadInputs<T>,
         state: ArrayView2<T>,
         dout: ArrayView2<T>,
         gradients: &mut HeadGradients<T>,
     ) {
         let tokens = self.tokens.clone();
-        let [q, k] = [inputs.q, inputs.k].map(|x| x.slice_move(s![tokens.clone(), ..]));
+        let [q, k] = [&inputs.q, &inputs.k].map(|x| x.slice(s![tokens.clone(), ..]));
         let beta = &inputs.beta[tokens.clone()];
         let square = (tokens.len(), tokens.len());
+        let (packed_dout, packed_k) = (rhs(dout), rhs(k));
+        let (state_transposed, u_transposed) = (rhs_transposed(state), rhs_transposed(self.u.view()));
         let dstate = &mut gradients.state;
 
         // U: from O by P, and from the state after the chunk.
         let late_k = scaled_rows(k, &self.until_end);
         let mut dr = product::<T>(lhs(late_k.view()), &rhs(dstate.view()), self.u.dim());
-        T::multiply_single(dr.view_mut(), true, &lhs_transposed(self.p.view()), &rhs(dout));
+        T::multiply_single(dr.view_mut(), true, &lhs_transposed(self.p.view()), &packed_dout);
         // R = beta * W: (I + beta * B)^T dR = dU.
         for i in (0..tokens.len()).rev() {
             let (mut rest, done) = dr.view_mut().split_at(Axis(0), i + 1);
@@ -237,10 +238,9 @@ impl<T: Real> Chunk<T> {
                 elementwise::add_scaled(row, -beta[j] * self.b[[j, i]], done.to_slice().expect(CONTIGUOUS));
             }
         }
-        let dp = product::<T>(lhs(dout), &rhs_transposed(self.u.view()), square);
-        let da = product::<T>(lhs(dr.view()), &rhs_transposed(self.u.view()), square);
+        let [dp, da] = [dout, dr.view()].map(|d| product::<T>(lhs(d), &u_transposed, square));
 
-        // M = dP * D and N = beta dA * D, the gradients of Q K^T and of K K^T.
+        // M = dP * D is the gradient of Q K^T, and N, the sum of beta dA * D and its transpose, that of one K in K K^T.
         let [mut m, mut n] = [Array2::zeros(square), Array2::zeros(square)];
         let mut dg = vec![T::zero(); tokens.len()];
         for i in 0..tokens.len() {
@@ -251,6 +251,7 @@ impl<T: Real> Chunk<T> {
                 if j < i {
                     let da = -da[[i, j]];
                     n[[i, j]] = beta[i] * da * self.decay[[i, j]];
+                    n[[j, i]] = n[[i, j]];
                     through_beta += da * self.b[[i, j]];
                     pull += beta[i] * da * self.b[[i, j]];
                 }
@@ -262,9 +263,9 @@ impl<T: Real> Chunk<T> {
         }
 
         // Q, by O.
-        let from_state = product::<T>(lhs(dout), &rhs_transposed(state), q.dim());
+        let from_state = product::<T>(lhs(dout), &state_transposed, q.dim());
         let mut dq = gradients.q.slice_mut(s![tokens.clone(), ..]);
-        T::multiply_single(dq.view_mut(), false, &lhs(m.view()), &rhs(k));
+        T::multiply_single(dq.view_mut(), false, &lhs(m.view()), &packed_k);
         for (i, mut dq) in dq.rows_mut().into_iter().enumerate() {
             let from_state = from_state.row(i).to_slice().expect(CONTIGUOUS);
             elementwise::add_scaled(slice(&mut dq), self.since_start[i], from_state);
@@ -284,10 +285,9 @@ impl<T: Real> Chunk<T> {
 
         // K: by W, by both products, and by the state after the chunk.
         let mut dk = gradients.k.slice_mut(s![tokens.clone(), ..]);
-        T::multiply_single(dk.view_mut(), false, &lhs(dgiven.view()), &rhs_transposed(state));
+        T::multiply_single(dk.view_mut(), false, &lhs(dgiven.view()), &state_transposed);
         T::multiply_single(dk.view_mut(), true, &lhs_transposed(m.view()), &rhs(q));
-        T::multiply_single(dk.view_mut(), true, &lhs(n.view()), &rhs(k));
-        T::multiply_single(dk.view_mut(), true, &lhs_transposed(n.view()), &rhs(k));
+        T::multiply_single(dk.view_mut(), true, &lhs(n.view()), &packed_k);
         let from_state = product::<T>(lhs(self.u.view()), &rhs_transposed(dstate.view()), k.dim());
         let mut dlast = T::zero();
         for (i, mut dk) in dk.rows_mut().into_iter().enumerate() {
@@ -303,7 +303,7 @@ impl<T: Real> Chunk<T> {
         dlast += self.whole_decay() * both;
         elementwise::scale(dstate.as_slice_mut().expect(CONTIGUOUS), self.whole_decay());
         let early_q = scaled_rows(q, &self.since_start);
-        T::multiply_single(dstate.view_mut(), true, &lhs_transposed(early_q.view()), &rhs(dout));
+        T::multiply_single(dstate.view_mut(), true, &lhs_transposed(early_q.view()), &packed_dout);
         T::multiply_single(dstate.view_mut(), true, &lhs_transposed(k), &rhs(dgiven.view()));
 
         // G is the running sum of g.
@@ -315,7 +315,8 @@ impl<T: Real> Chunk<T> {
     }
 }
 
-/// D on and below the diagonal, e^G and e^(G_last - G) of a chunk.
+/// D on and below the diagonal, e^G and e^(G_last - G) of a chunk. What has decayed to almost nothing becomes 0: products
+/// of subnormal numbers are many times as slow.
 fn decays<T: Real>(g: &[T]) -> (Array2<T>, Vec<T>, Vec<T>) {
     let mut sum = T::zero();
     let sums: Vec<T> = g
@@ -330,10 +331,16 @@ fn decays<T: Real>(g: &[T]) -> (Array2<T>, Vec<T>, Vec<T>) {
         let row = &mut slice(&mut row)[..=i];
         row.copy_from_slice(&sums[..=i]);
         softmax::exp_shifted(row, -T::one(), -sums[i]);
+        row.iter_mut().for_each(|decay| *decay = gone(*decay));
     }
-    let since_start = sums.iter().map(|&sum| sum.fast_exp()).collect();
-    let until_end = sums.iter().map(|&sum| (sums[sums.len() - 1] - sum).fast_exp()).collect();
+    let since_start = sums.iter().map(|&sum| gone(sum.fast_exp())).collect();
+    let until_end = sums.iter().map(|&sum| gone((sums[sums.len() - 1] - sum).fast_exp())).collect();
     (decay, since_start, until_end)
+}
+
+/// 0 for a decay whose products may be subnormal.
+fn gone<T: Real>(decay: T) -> T {
+    if decay < T::min_positive_value().sqrt() { T::zero() } else { decay }
 }
 
 fn scaled_rows<T: Real>(x: ArrayView2<T>, factors: &[T]) -> Array2<T> {

@@ -38,13 +38,14 @@ impl Inputs {
         Self { q, k, v, g, beta, state: random(&mut stream, (KEY, VALUE)) }
     }
 
-    fn head(&self) -> HeadInputs<'_, f64> {
-        HeadInputs { q: self.q.view(), k: self.k.view(), v: self.v.view(), g: &self.g, beta: &self.beta }
+    fn head(&self) -> HeadInputs<f64> {
+        let Self { q, k, v, g, beta, .. } = self.clone();
+        HeadInputs { q, k, v, g, beta }
     }
 
     fn chunked(&self) -> (Array2<f64>, Array2<f64>) {
         let (mut out, mut state) = (Array2::zeros((self.g.len(), VALUE)), self.state.clone());
-        rule::forward(self.head(), &mut state, Some(out.view_mut()));
+        rule::forward(&self.head(), &mut state, Some(out.view_mut()));
         (out, state)
     }
 
@@ -88,7 +89,7 @@ fn gradients_of_the_rule_equal_finite_differences() {
         let mut by = Inputs::random(tokens);
         by.v *= 0.7;
         let state = inputs.state.clone();
-        let found = rule::backward(inputs.head(), state, by.v.view(), Some(by.state.clone()));
+        let found = rule::backward(&inputs.head(), state, by.v.view(), Some(by.state.clone()));
         let slope = |change: &dyn Fn(&mut Inputs, f64)| {
             let shifted = |step: f64| {
                 let mut shifted = inputs.clone();

@@ -38,7 +38,7 @@ pub(super) fn each_family(work: impl Fn(&str, &Base)) {
 pub(super) fn of_last_blocks(base: &Base) -> Vec<String> {
     let last = (0..base.config().layers).rev().take(8);
     let last: Vec<String> = last.map(|layer| format!("blk.{layer}.")).collect();
-    let mut names = base.targets("all", None).unwrap();
+    let mut names = base.adaptable().unwrap();
     names.retain(|name| last.iter().any(|block| name.starts_with(block)));
     names
 }
