@@ -137,5 +137,4 @@ pub(super) const QWEN3_5: Architecture = Architecture {
         ..QWEN3.hugging_face
     },
     onnx: Onnx { genai_type: None },
-    ..QWEN3
 };

@@ -3,14 +3,18 @@
 //! A state S `[key_dim, value_dim]` maps keys to values. Each token lets it decay, and corrects what it gives for the
 //! token's key towards the token's value:
 //!
-//!     S_t = e^(g_t) S_(t-1) + beta_t k_t (v_t - e^(g_t) S_(t-1)^T k_t)^T,    o_t = S_t^T q_t
+//! ```text
+//! S_t = e^(g_t) S_(t-1) + beta_t k_t (v_t - e^(g_t) S_(t-1)^T k_t)^T,    o_t = S_t^T q_t
+//! ```
 //!
 //! Tokens are processed in chunks of [`CHUNK`]. With S the state before a chunk, G the running sum of g in it,
 //! D_ij = e^(G_i - G_j), and tril the part below the diagonal,
 //!
-//!     B = tril(D * K K^T),  P = tril(D * Q K^T) with its diagonal,  W = V - e^G * (K S)
-//!     (I + beta * B) U = beta * W
-//!     O = e^G * (Q S) + P U,    S' = e^(G_last) S + (e^(G_last - G) * K)^T U
+//! ```text
+//! B = tril(D * K K^T),  P = tril(D * Q K^T) with its diagonal,  W = V - e^G * (K S)
+//! (I + beta * B) U = beta * W
+//! O = e^G * (Q S) + P U,    S' = e^(G_last) S + (e^(G_last - G) * K)^T U
+//! ```
 //!
 //! where `*` multiplies elements, or each row by its token's number. The backward pass computes the chunks again, and
 //! keeps their states only while it goes through one head of one sequence.
@@ -175,14 +179,14 @@ impl<T: Real> Chunk<T> {
             elementwise::add_scaled(slice(&mut w), -decay, given.to_slice().expect(CONTIGUOUS));
         }
         let mut u = w.clone();
-        for i in 0..tokens.len() {
+        for (i, &beta) in beta.iter().enumerate() {
             let (solved, mut rest) = u.view_mut().split_at(Axis(0), i);
             let mut row = rest.row_mut(0);
             let row = slice(&mut row);
             for (solved, &b) in solved.rows().into_iter().zip(b.row(i)) {
                 elementwise::add_scaled(row, -b, solved.to_slice().expect(CONTIGUOUS));
             }
-            elementwise::scale(row, beta[i]);
+            elementwise::scale(row, beta);
         }
         Self { tokens, decay, p, b, given, w, u, since_start, until_end }
     }
@@ -243,17 +247,17 @@ impl<T: Real> Chunk<T> {
         // M = dP * D is the gradient of Q K^T, and N, the sum of beta dA * D and its transpose, that of one K in K K^T.
         let [mut m, mut n] = [Array2::zeros(square), Array2::zeros(square)];
         let mut dg = vec![T::zero(); tokens.len()];
-        for i in 0..tokens.len() {
+        for (i, &beta) in beta.iter().enumerate() {
             let mut through_beta = T::zero();
             for j in 0..=i {
                 m[[i, j]] = dp[[i, j]] * self.decay[[i, j]];
                 let mut pull = dp[[i, j]] * self.p[[i, j]];
                 if j < i {
                     let da = -da[[i, j]];
-                    n[[i, j]] = beta[i] * da * self.decay[[i, j]];
+                    n[[i, j]] = beta * da * self.decay[[i, j]];
                     n[[j, i]] = n[[i, j]];
                     through_beta += da * self.b[[i, j]];
-                    pull += beta[i] * da * self.b[[i, j]];
+                    pull += beta * da * self.b[[i, j]];
                 }
                 dg[i] += pull;
                 dg[j] -= pull;
