@@ -7,7 +7,7 @@ use super::qwen3::QWEN3;
 use super::schema::Blocks::{Attention, LinearAttention, Prediction};
 use super::schema::Size::{
     Head, KeyValue, LinearChannels, LinearHead, LinearHeads, LinearValue, Model, QueryAndGate, Taps,
-    TwiceModel,
+    TwiceModel, Vocab,
 };
 use super::schema::*;
 
@@ -62,6 +62,11 @@ const PREDICTION: &[TensorNames] = &[
     line("blk.{}.nextn.enorm", "model.layers.{}.mtp.pre_fc_norm_embedding", &[Model], Prediction)
         .unit_offset(),
     line("blk.{}.nextn.hnorm", "model.layers.{}.mtp.pre_fc_norm_hidden", &[Model], Prediction).unit_offset(),
+    // Files of llama.cpp may have these two.
+    line("blk.{}.nextn.embed_tokens", "model.layers.{}.mtp.embed_tokens", &[Vocab, Model], Prediction)
+        .optional(),
+    line("blk.{}.nextn.shared_head_head", "model.layers.{}.mtp.shared_head", &[Vocab, Model], Prediction)
+        .optional(),
     line("blk.{}.nextn.shared_head_norm", "model.layers.{}.mtp.norm", &[Model], Prediction).unit_offset(),
 ];
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::config::Config;
 use super::model::{Base, Files};
 use super::tensors::layer_part;
 use crate::Result;
@@ -12,10 +13,13 @@ impl Base {
     /// Checks every tensor that the forward pass reads.
     pub(super) fn check_tensors(&self) -> Result<()> {
         let experts = self.config.experts.map_or(0, |experts| experts.count);
+        let Config { layers, prediction_blocks, .. } = self.config;
+        let predicting = layers..layers + prediction_blocks;
         for line in self.architecture.names() {
             let places = line.canonical.matches("{}").count();
-            let layers = if places > 0 { 0..self.config.layers } else { 0..1 };
-            for layer in layers.filter(|&layer| line.blocks.include(self.config.is_linear(layer))) {
+            let own = (0..layers).filter(|&layer| line.blocks.include(self.config.is_linear(layer)));
+            let predicting = predicting.clone().filter(|_| line.blocks.include_prediction());
+            for layer in own.chain(predicting).take(if places > 0 { usize::MAX } else { 1 }) {
                 let name = line.canonical.replacen("{}", &layer.to_string(), 1);
                 if places < 2 {
                     self.check_line(line, &name)?;
@@ -107,6 +111,7 @@ impl Base {
                 _ => self.architecture.of_hugging_face(name).map(|(_, line)| line),
             };
             let in_block = |line: &TensorNames| match layer_part(name) {
+                Some((layer, _)) if layer >= self.config.layers => line.blocks.include_prediction(),
                 Some((layer, _)) => line.blocks.include(self.config.is_linear(layer)),
                 None => true,
             };
@@ -114,11 +119,7 @@ impl Base {
             let read = line(stored).map(in_block).or_else(bias);
             let of_block = of_blocks.iter().any(|prefix| stored.starts_with(prefix.as_str()));
             let blocks = self.config.layers + self.config.prediction_blocks;
-            let layer = layer_part(name).map_or(0, |(layer, _)| layer);
-            let beyond = layer >= self.config.layers;
-            if beyond && layer < blocks {
-                continue;
-            }
+            let beyond = layer_part(name).is_some_and(|(layer, _)| layer >= blocks);
             if read == Some(false) || of_block && (read.is_none() || beyond) {
                 let problem = format!("curmerge knows no such tensor of '{}' models", self.architecture.name);
                 let help = "this variant of the architecture is not supported yet";

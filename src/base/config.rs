@@ -304,6 +304,7 @@ impl Config {
             if [key_heads, value_heads, key_dim, value_dim, taps].contains(&0)
                 || most(key_heads, key_dim)
                 || most(value_heads, value_dim)
+                || most(value_heads * key_dim, value_dim)
                 || taps > MAX_TAPS
                 || !value_heads.is_multiple_of(key_heads)
             {

@@ -173,11 +173,16 @@ impl Config {
                 taps: needed("ssm.conv_kernel")?,
                 eps,
             });
-            let listed = get("attention.recurrent_layers").and_then(Value::as_bools);
             let interval = number("full_attention_interval").unwrap_or(interval);
-            config.linear_attention = match listed.and_then(|listed| listed.get(..layers.min(MAX_LAYERS))) {
-                Some(listed) => listed.to_vec(),
-                None => (0..layers.min(MAX_LAYERS)).map(|layer| is_windowed(layer, interval)).collect(),
+            let blocks = 0..layers.min(MAX_LAYERS);
+            let name = "attention.recurrent_layers";
+            config.linear_attention = match get(name) {
+                Some(listed) => {
+                    let listed = listed.as_bools().and_then(|listed| listed.get(blocks));
+                    let bad = || Error::input(path, key(name), "not a flag for every block", DAMAGED);
+                    listed.ok_or_else(bad)?.to_vec()
+                }
+                None => blocks.map(|layer| is_windowed(layer, interval)).collect(),
             };
         }
         let beta = float("attention.temperature_scale").filter(|&beta| beta != 0.0);

@@ -44,15 +44,25 @@ const READ: &[&str] = &[
 ];
 
 /// Keys that are read of families with linear attention.
-const LINEAR_ATTENTION: &[&str] = &["attention.recurrent_layers", "full_attention_interval"];
+const LINEAR_ATTENTION: &[&str] = &[
+    "attention.recurrent_layers",
+    "full_attention_interval",
+    "ssm.conv_kernel",
+    "ssm.group_count",
+    "ssm.inner_size",
+    "ssm.state_size",
+    "ssm.time_step_rank",
+];
 
 /// Keys that change nothing of a text's logits: sizes that tensors have too, and what serves other tasks.
 const WITHOUT_ARITHMETIC: &[&str] =
     &["classifier.output_labels", "n_deepstack_layers", "pooling_type", "tensor_data_layout", "vocab_size"];
 
-/// Beginnings of such keys: YaRN's numbers, which count with its type alone; state spaces, which are in blocks of
-/// their own, and whose sizes files of Granite 4 without such blocks have, too; and other models in the file.
-const WITHOUT_ARITHMETIC_FROM: &[&str] = &["rope.scaling.yarn_", "ssm.", "vision.", "audio.", "mm.", "clip."];
+/// Beginnings of such keys: YaRN's numbers, which count with its type alone; and other models in the file.
+const WITHOUT_ARITHMETIC_FROM: &[&str] = &["rope.scaling.yarn_", "vision.", "audio.", "mm.", "clip."];
+
+/// What the sizes of state spaces begin with, which files of Granite 4 without such blocks have, too.
+const STATE_SPACES: &str = "ssm.";
 
 /// The first key of the architecture that may change the arithmetic and is not read, with the problem.
 pub(super) fn unread(gguf: &Gguf, architecture: &Architecture) -> Option<(String, String)> {
@@ -64,7 +74,10 @@ pub(super) fn unread(gguf: &Gguf, architecture: &Architecture) -> Option<(String
             || WITHOUT_ARITHMETIC_FROM.iter().any(|start| name.starts_with(start));
         let problem = "this key may change what the model computes, and is not known";
         let sections = name == "rope.dimension_sections" && architecture.gguf.sections && of_text(value);
-        let linear = architecture.gguf.linear_attention.is_some() && LINEAR_ATTENTION.contains(&name);
+        let linear = match architecture.gguf.linear_attention {
+            Some(_) => LINEAR_ATTENTION.contains(&name),
+            None => name.starts_with(STATE_SPACES),
+        };
         (!known && !sections && !linear && !changes_nothing(name, value))
             .then(|| (key.clone(), problem.to_owned()))
     })

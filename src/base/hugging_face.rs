@@ -260,7 +260,7 @@ impl Config {
                 // transformers' l2norm, whatever the norms have.
                 eps: 1e-6,
             });
-            config.linear_attention = fields.linear_attention(layers.min(MAX_LAYERS));
+            config.linear_attention = fields.linear_attention(layers.min(MAX_LAYERS))?;
         }
         if architecture.hugging_face.has(ClassOption::Temperature) {
             config.temperature = fields.temperature()?;
@@ -417,13 +417,23 @@ impl Fields {
     }
 
     /// Whether each block has linear attention.
-    fn linear_attention(&self, layers: usize) -> Vec<bool> {
-        if let Some(kinds) = self.json["layer_types"].as_array() {
-            let kind = |layer: usize| kinds.get(layer).and_then(Json::as_str);
-            return (0..layers).map(|layer| kind(layer) == Some("linear_attention")).collect();
-        }
-        let interval = self.count("full_attention_interval").unwrap_or(0);
-        (0..layers).map(|layer| is_windowed(layer, interval)).collect()
+    ///
+    /// # Errors
+    /// A kind of block that the class does not have, or no kind.
+    fn linear_attention(&self, layers: usize) -> Result<Vec<bool>> {
+        let Some(kinds) = self.json["layer_types"].as_array() else {
+            let interval = self.count("full_attention_interval").unwrap_or(0);
+            return Ok((0..layers).map(|layer| is_windowed(layer, interval)).collect());
+        };
+        let kind = |layer: usize| match kinds.get(layer).and_then(Json::as_str) {
+            Some("linear_attention") => Ok(true),
+            Some("full_attention") => Ok(false),
+            _ => {
+                let problem = format!("block {layer} is neither linear_attention nor full_attention");
+                Err(Error::input(&self.path, "layer_types", problem, "download the folder again"))
+            }
+        };
+        (0..layers).map(kind).collect()
     }
 
     /// Whether each block has a sliding window.

@@ -75,7 +75,8 @@ impl Base {
             return if matrix { vec![name.to_string()] } else { Vec::new() };
         }
         let listed = |name: &str| {
-            let part = layer_part(name).map(|(_, part)| part);
+            let in_model = layer_part(name).filter(|(layer, _)| *layer < self.config.layers);
+            let part = in_model.map(|(_, part)| part);
             self.place(name).is_some()
                 && self.architecture.tensors.targets.iter().any(|(_, p)| Some(*p) == part)
         };

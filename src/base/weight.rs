@@ -346,6 +346,20 @@ impl<'a> Weight<'a> {
         if let Some(quantized) = self.quantized.filter(|_| many && !self.has_permuted_columns()) {
             // Rows that share cache lines, in their stored order.
             let span = self.order.span(rows.clone());
+            if span.len() > 2 * rows.len() {
+                // A few heads of many: each is stored in a row.
+                let mut out = out;
+                let mut next = rows.start;
+                while next < rows.end {
+                    let first = self.stored_row(next);
+                    let follows = |count: &usize| self.stored_row(next + count) == first + count;
+                    let run = (1..rows.end - next).take_while(follows).count() + 1;
+                    let (own, rest) = out.split_at_mut(run * self.cols);
+                    quantized.decode_rows(first..first + run, own);
+                    (out, next) = (rest, next + run);
+                }
+                return;
+            }
             let mut stored = vec![0.0; span.len() * self.cols];
             quantized.decode_rows(span.clone(), &mut stored);
             for (row, out) in rows.zip(out.chunks_exact_mut(self.cols)) {

@@ -23,7 +23,8 @@ pub struct SelectionArgs {
     /// `auto`, for build: what does best in short trials.
     #[arg(long, default_value_t = Choice::Given(DEFAULT_RANK), value_name = "N|auto", value_parser = parse_rank)]
     pub rank: Choice<u32>,
-    /// Matrices to adapt, separated by commas: q k v o gate up down, all, or canonical names. A fused
+    /// Matrices to adapt, separated by commas: q k v o gate up down, in linear attention also
+    /// qkv z beta alpha, all (but beta and alpha), or canonical names. A fused
     /// matrix can be named, or its parts, such as `blk.0.attn_qkv[q]`. If the model's architecture is
     /// not known, any matrix can be named. `auto`, for build: q,k,v or all, by short trials.
     #[arg(long, default_value = "all")]

@@ -10,6 +10,8 @@ use crate::train::data::Question;
 
 /// Tokens of prompts and answers that are in the caches at a time; a longer question goes alone.
 const MAX_TOKENS: usize = 2048;
+/// The bytes of linear attention's states of all of them.
+const MAX_STATE_BYTES: u64 = 1 << 28;
 
 /// What a model answers to questions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -47,7 +49,9 @@ pub fn answers<T: Real>(
 ) -> Result<Answers> {
     let mut answers = vec![Answer { text: String::new(), right: false }; questions.len()];
     let mut done = 0;
-    for group in groups(questions, max_tokens) {
+    // What linear attention keeps of a text does not depend on its length.
+    let most = (MAX_STATE_BYTES / model.cache_bytes_per_text(0).max(1)).max(1);
+    for group in groups(questions, max_tokens, most as usize) {
         let prompts: Vec<Vec<u32>> = group.iter().map(|&i| questions[i].prompt.clone()).collect();
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let max_tokens = max_tokens.min(model.config().context.saturating_sub(longest));
@@ -68,15 +72,16 @@ pub fn answers<T: Real>(
     Ok(Answers { exact_match: right as f64 / questions.len() as f64, answers })
 }
 
-/// The numbers of the questions that are asked together: those with prompts of about one length.
-fn groups(questions: &[Question], max_tokens: usize) -> Vec<Vec<usize>> {
+/// The numbers of the questions that are asked together, at most `most`: those with prompts of about one length.
+fn groups(questions: &[Question], max_tokens: usize, most: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..questions.len()).collect();
     order.sort_by_key(|&i| questions[i].prompt.len());
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for i in order {
         // The last prompt of a group is its longest.
         let length = questions[i].prompt.len() + max_tokens;
-        match groups.last_mut().filter(|group| (group.len() + 1) * length <= MAX_TOKENS) {
+        match groups.last_mut().filter(|group| group.len() < most && (group.len() + 1) * length <= MAX_TOKENS)
+        {
             Some(group) => group.push(i),
             None => groups.push(vec![i]),
         }
@@ -93,7 +98,8 @@ mod tests {
         let lengths = [100, 3, 2500, 90, 4];
         let question = |length| Question { prompt: vec![1; length], answer: "a".into() };
         let questions: Vec<Question> = lengths.map(question).into();
-        assert_eq!(groups(&questions, 500), [vec![1, 4, 3], vec![0], vec![2]]);
-        assert_eq!(groups(&[], 500), Vec::<Vec<usize>>::new());
+        assert_eq!(groups(&questions, 500, 9), [vec![1, 4, 3], vec![0], vec![2]]);
+        assert_eq!(groups(&questions, 500, 2), [vec![1, 4], vec![3, 0], vec![2]]);
+        assert_eq!(groups(&[], 500, 9), Vec::<Vec<usize>>::new());
     }
 }

@@ -236,7 +236,8 @@ fn shards<'a>(
         let headers = own.iter().map(|entry| NewSafeTensor {
             name: entry.tensor.stored_name.clone(),
             dtype: dtype(entry),
-            shape: entry.tensor.shape.clone(),
+            // Codes have another shape than their matrix; of what is plain, the base may have another view.
+            shape: if entry.tensor.is_plain() { &entry.stored.shape } else { &entry.tensor.shape }.clone(),
         });
         let layout = SafeTensorsLayout::new(&metadata, headers.collect())?;
         let placed = own.iter().zip(layout.tensors()).map(|(entry, place)| {

@@ -149,7 +149,7 @@ impl<'a, T: Real> Block<'a, T> {
     }
 
     /// The block's output `[tokens, d_model]` from its input x `[tokens, d_model]` and the output of
-    /// attention `[tokens, query_heads * head_dim]`.
+    /// attention, the heads' `[tokens, n]`, of which `o` reads n.
     fn finish(&self, x: Array2<T>, attended: ArrayView2<T>) -> Array2<T> {
         self.finish_saving(x, attended, None).0
     }

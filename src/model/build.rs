@@ -136,7 +136,12 @@ impl<'a> Parts<'a> {
         let name = |part: &str| format!("blk.{layer}.{part}");
         let heads = config.delta_net.ok_or_else(|| {
             let problem = "linear attention without its heads";
-            Error::input(self.base.path(), name(""), problem, "this is a defect of curmerge; report it")
+            Error::input(
+                self.base.path(),
+                format!("block {layer}"),
+                problem,
+                "this is a defect of curmerge; report it",
+            )
         })?;
         let kernel = self.base.weight(&name("ssm_conv1d"))?;
         let kernel = Array2::from_shape_vec((kernel.rows(), kernel.cols()), numbers(kernel.vector()));

@@ -1,4 +1,4 @@
-//! Autoregressive decoding with a KV cache.
+//! Autoregressive decoding with a cache: keys and values, or the states of linear attention.
 
 use ndarray::{Array1, ArrayView1, s};
 

@@ -120,6 +120,15 @@ impl<'a, T: Real> Mixer<'a, T> {
         }
     }
 
+    /// The bytes of the cache of one sequence of this many tokens.
+    pub fn cache_bytes(&self, tokens: usize) -> u64 {
+        let values = match self {
+            Self::Attention(attention) => 2 * attention.k.weight().rows() as u64 * tokens as u64,
+            Self::DeltaNet(net) => net.cached_values(),
+        };
+        values.saturating_mul(size_of::<T>() as u64)
+    }
+
     /// The normed input `[tokens, d_model]` to the heads' outputs. With a precision, also the activations, saved for
     /// products of that precision.
     pub fn forward(

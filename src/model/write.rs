@@ -27,10 +27,10 @@ pub enum Next<'t> {
 }
 
 impl<T: Real> Transformer<'_, T> {
-    /// Bytes of keys and values for each token of each text in [`Self::write`].
-    pub fn kv_cache_bytes_per_token(&self) -> u64 {
-        let width = self.config.kv_heads * self.config.head_dim;
-        (2 * self.blocks.len() * width * size_of::<T>()) as u64
+    /// The bytes that [`Self::write`] keeps for each text of at most `length` tokens: keys and values, or the states of
+    /// linear attention.
+    pub fn cache_bytes_per_text(&self, length: usize) -> u64 {
+        self.blocks.iter().map(|block| block.mixer.cache_bytes(length)).sum()
     }
 
     /// The LM head packed for [`Self::write`].

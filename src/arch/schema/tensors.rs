@@ -95,6 +95,11 @@ impl Blocks {
             Self::Prediction => false,
         }
     }
+
+    /// Whether blocks that predict further tokens are among them: they have softmax attention.
+    pub fn include_prediction(self) -> bool {
+        self != Self::LinearAttention
+    }
 }
 
 /// Which models of a family have a tensor.

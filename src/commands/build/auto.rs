@@ -24,8 +24,10 @@ use crate::train::data::Dataset;
 use crate::train::{TrainOptions, Trainer, mean_loss};
 use crate::{Error, Result};
 
-/// What `--targets auto` tries, from few matrices to many.
+/// What `--targets auto` tries, from few matrices to many; and of models with linear attention, whose most blocks have
+/// no q, k and v.
 const TARGETS: [&str; 2] = ["q,k,v", "all"];
+const LINEAR_TARGETS: [&str; 2] = ["q,k,v,qkv", "all"];
 /// What `--rank auto` tries.
 const RANKS: [u32; 3] = [8, 16, 32];
 /// What a larger choice must gain, as a share of the smaller one's score.
@@ -125,7 +127,9 @@ pub(super) fn resolve(
         args
     };
     if args.selection.targets == AUTO {
-        let candidates = TARGETS.map(|targets| (targets.to_owned(), with(&args, Some(targets), None)));
+        let linear = trials.frozen.config().delta_net.is_some();
+        let candidates = if linear { LINEAR_TARGETS } else { TARGETS }
+            .map(|targets| (targets.to_owned(), with(&args, Some(targets), None)));
         args = trials.smallest("targets", candidates.into(), data, &mut automatic)?;
     }
     if args.selection.rank == Choice::Auto {

@@ -62,6 +62,20 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
     if !converter.writes_head && !tied && base.tensors().contains_key("output") {
         return refuse("tie_word_embeddings", "the output head differs from the embedding".into());
     }
+    if let Some(heads) = config.delta_net {
+        if heads.value_dim != heads.key_dim {
+            let problem =
+                format!("it is {}, and the heads of keys are {} wide", heads.value_dim, heads.key_dim);
+            return refuse("linear_value_head_dim", problem);
+        }
+        if heads.eps != config.norm_eps {
+            notes.push(format!(
+                "llama.cpp adds {} to the length of the queries and keys of linear attention, as to norms, and transformers \
+                 {}: logits differ a little",
+                config.norm_eps, heads.eps
+            ));
+        }
+    }
     let of_vision = |name: &str| converter.dropped_prefixes.iter().any(|start| name.starts_with(start));
     let vision = base.tensors().values().filter(|tensor| of_vision(&tensor.stored_name)).count();
     if vision > 0 {

@@ -335,6 +335,9 @@ impl<'a> Tensor<'a> {
             }
             if line.log_of_negative {
                 values.iter_mut().for_each(|value| *value = f64::from(-*value).ln() as f32);
+                if values.iter().any(|value| !value.is_finite()) {
+                    return Err(error("it has a number that is not negative"));
+                }
             }
             Values::Vector((0..values.len()).map(|entry| values[order.canonical_row(entry)]).collect())
         } else if line.transposed && !vector {

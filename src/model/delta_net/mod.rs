@@ -118,6 +118,13 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
         }
     }
 
+    /// The numbers of a sequence's cache.
+    pub fn cached_values(&self) -> u64 {
+        let DeltaNetConfig { value_heads, key_dim, value_dim, .. } = self.heads;
+        let history = self.convolution.history() * self.heads.channels();
+        (value_heads * key_dim * value_dim + history) as u64
+    }
+
     fn no_state(&self) -> Array2<T> {
         Array2::zeros((self.heads.key_dim, self.heads.value_dim))
     }
@@ -306,20 +313,16 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
             let tasks: Vec<_> = sequence_heads(wave.iter().copied(), heads)
                 .map(|(sequence, head)| (sequence, head, tiles[sequence * heads + head].take()))
                 .collect();
-            let states: Vec<Array2<T>> = tasks
+            let states: Vec<(usize, Array2<T>)> = tasks
                 .into_par_iter()
-                .map(|(sequence, head, out)| {
+                .filter_map(|(sequence, head, out)| {
                     let start = before[sequence].map(|before| after[before][head].clone());
                     let mut state = start.unwrap_or_else(|| self.no_state());
                     rule::forward(&inputs.of(head, &sequences[sequence].own), &mut state, out);
-                    state
+                    before.contains(&Some(sequence)).then_some((sequence, state))
                 })
                 .collect();
-            for (&sequence, states) in wave.iter().zip(states.chunks_exact(heads)) {
-                if before.contains(&Some(sequence)) {
-                    after[sequence] = states.to_vec();
-                }
-            }
+            states.into_iter().for_each(|(sequence, state)| after[sequence].push(state));
         }
         drop(tiles);
         out

@@ -1,9 +1,12 @@
 //! Texts that the model writes, against one that it extends token by token.
 
+use std::path::Path;
+
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::with_model;
+use crate::base::Base;
 use crate::model::{Generator, Next, Transformer};
 
 /// The first token whose cumulative probability is above `point`, as the logits of one pass have it.
@@ -18,9 +21,16 @@ fn sampled(logits: &[f64], point: f64) -> u32 {
     token.unwrap() as u32
 }
 
+/// A llama, and a model with linear attention.
+fn each_model(work: impl Fn(&Base)) {
+    with_model(&work);
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch");
+    work(&Base::open(fixtures.join("qwen3_5-heads/model.gguf")).unwrap());
+}
+
 #[test]
 fn texts_written_together_are_those_written_alone() {
-    with_model(|base| {
+    each_model(|base| {
         let model = Transformer::<f64>::new(base).unwrap();
         let (prompts, length) = ([vec![3, 1], vec![7, 9, 2, 4], vec![5, 8]], 12);
         let generator = |i: usize| ChaCha20Rng::seed_from_u64(i as u64);
@@ -69,7 +79,7 @@ fn texts_written_together_are_those_written_alone() {
 
 #[test]
 fn answers_written_together_are_those_written_alone() {
-    with_model(|base| {
+    each_model(|base| {
         let model = Transformer::<f64>::new(base).unwrap();
         let prompts = [vec![3, 1, 6, 6, 8, 2, 4], vec![7, 9], vec![5, 8, 11], vec![2]];
         let alone = |prompt: &[u32], complete: &dyn Fn(&[u32]) -> bool| {

@@ -172,7 +172,7 @@ fn divide_memory(
     length: usize,
     memory: u64,
 ) -> (usize, Option<PackedHead<f32>>) {
-    let bytes_a_text = model.kv_cache_bytes_per_token().saturating_mul(length as u64).max(1);
+    let bytes_a_text = model.cache_bytes_per_text(length).max(1);
     let group = (memory / 3 / bytes_a_text).clamp(1, MAX_GROUP);
     let remaining = memory.saturating_sub(group * bytes_a_text);
     let after_head = remaining.checked_sub(model.packed_head_bytes());
