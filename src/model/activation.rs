@@ -1,11 +1,13 @@
 //! The activation of a feed-forward network, forward and backward: the gated linear unit a = f(gate) up
 //! (Shazeer 2020, arXiv 2002.05202), which is SwiGLU or GeGLU, or a = f(up) without a gate.
 
-use ndarray::Array2;
+use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 
 use crate::arch::Activation;
-use crate::kernels::activation::{Gelu, Silu, SquaredRelu, gated, gated_backward, plain, plain_backward};
+use crate::kernels::activation::{
+    ActivationFn, Gelu, Silu, SquaredRelu, gated, gated_backward, plain, plain_backward,
+};
 use crate::kernels::{Precision, Real, SavedActivation};
 
 /// Values that one thread processes at a time.
@@ -94,4 +96,33 @@ pub fn backward<T: Real>(
         }
     });
     (Some(dgate), da)
+}
+
+/// f(gate) x, all `[tokens, n]`: the output gate of attention.
+pub fn gated_by<F: ActivationFn, T: Real>(gate: &Array2<T>, x: &Array2<T>) -> Array2<T> {
+    let mut out = T::pooled(x.dim());
+    let rows = out.axis_iter_mut(Axis(0)).into_par_iter().zip(gate.axis_iter(Axis(0)));
+    rows.zip(x.axis_iter(Axis(0))).for_each(|((mut out, gate), x)| {
+        let [gate, x] = [&gate, &x].map(|row| row.as_slice().expect(CONTIGUOUS));
+        gated::<F, T>(gate, x, out.as_slice_mut().expect(CONTIGUOUS));
+    });
+    out
+}
+
+/// dL/dgate from d = dL/d(f(gate) x); `d` becomes dL/dx.
+pub fn gated_by_backward<F: ActivationFn, T: Real>(
+    gate: &SavedActivation<T>,
+    x: &SavedActivation<T>,
+    d: &mut Array2<T>,
+) -> Array2<T> {
+    let width = d.ncols();
+    let mut dgate = gate.to_array(width);
+    let rows = dgate.axis_iter_mut(Axis(0)).into_par_iter().zip(d.axis_iter_mut(Axis(0))).enumerate();
+    rows.for_each(|(i, (mut dgate, mut d))| {
+        let mut space = Vec::new();
+        let x = x.get(i * width..(i + 1) * width, &mut space);
+        let [dgate, d] = [&mut dgate, &mut d].map(|row| row.as_slice_mut().expect(CONTIGUOUS));
+        gated_backward::<F, T>(dgate, x, d);
+    });
+    dgate
 }

@@ -7,8 +7,9 @@ use ndarray::{Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
 use super::{AttentionConfig, ForwardActivations, backward, decode, forward};
-use crate::kernels::activation::{Sigmoid, gated, gated_backward};
+use crate::kernels::activation::Sigmoid;
 use crate::kernels::{Precision, Real, SavedActivation};
+use crate::model::activation;
 use crate::model::linear::Linear;
 use crate::model::mixer::PassMetadata;
 use crate::model::norm::Norm;
@@ -141,7 +142,7 @@ impl<'a, T: Real> Attention<'a, T> {
         let (mut attended, log_sums) = forward(q.view(), k.view(), v.view(), metadata.sequences, config);
         let saved = |x| SavedActivation::save(x, config.precision);
         let gate = gate.map(|gate| {
-            let product = gated_by(&gate, &attended);
+            let product = activation::gated_by::<Sigmoid, T>(&gate, &attended);
             let before = std::mem::replace(&mut attended, product);
             save.is_some().then(|| [gate, before].map(saved))
         });
@@ -182,7 +183,7 @@ impl<'a, T: Real> Attention<'a, T> {
             false => forward(q, k, v, metadata.sequences, config).0,
         };
         match gate {
-            Some(gate) => gated_by(&gate, &attended),
+            Some(gate) => activation::gated_by::<Sigmoid, T>(&gate, &attended),
             None => attended,
         }
     }
@@ -200,7 +201,9 @@ impl<'a, T: Real> Attention<'a, T> {
     ) {
         let AttentionActivations { q, k, v, before_norm, gate, z: [zq, zk, zv], log_sums } = saved;
         let config = self.config(metadata.config);
-        let dgate = gate.map(|[gate, before]| gate_backward(&gate, &before, &mut dattended));
+        let dgate = gate.map(|[gate, before]| {
+            activation::gated_by_backward::<Sigmoid, T>(&gate, &before, &mut dattended)
+        });
         let activations = ForwardActivations { q: &q, k: &k, v: &v, log_sums: log_sums.view() };
         let (mut dq, mut dk, dv) = backward(&activations, dattended.view(), metadata.sequences, config);
         T::recycle(dattended);
@@ -286,32 +289,4 @@ fn join_gate<T: Real>(queries: ArrayView2<T>, gates: ArrayView2<T>, head_dim: us
         );
     }
     both
-}
-
-/// sigmoid(gate) x, all `[tokens, n]`.
-fn gated_by<T: Real>(gate: &Array2<T>, x: &Array2<T>) -> Array2<T> {
-    let mut out = T::pooled(x.dim());
-    out.axis_iter_mut(Axis(0))
-        .into_par_iter()
-        .zip(gate.axis_iter(Axis(0)))
-        .zip(x.axis_iter(Axis(0)))
-        .for_each(|((mut out, gate), x)| {
-            let [gate, x] = [&gate, &x].map(|row| row.as_slice().expect(CONTIGUOUS));
-            gated::<Sigmoid, T>(gate, x, out.as_slice_mut().expect(CONTIGUOUS));
-        });
-    out
-}
-
-/// dL/dgate from d = dL/d(sigmoid(gate) x); `d` becomes dL/dx.
-fn gate_backward<T: Real>(gate: &SavedActivation<T>, x: &SavedActivation<T>, d: &mut Array2<T>) -> Array2<T> {
-    let width = d.ncols();
-    let mut dgate = gate.to_array(width);
-    let rows = dgate.axis_iter_mut(Axis(0)).into_par_iter().zip(d.axis_iter_mut(Axis(0))).enumerate();
-    rows.for_each(|(i, (mut dgate, mut d))| {
-        let mut space = Vec::new();
-        let x = x.get(i * width..(i + 1) * width, &mut space);
-        let [dgate, d] = [&mut dgate, &mut d].map(|row| row.as_slice_mut().expect(CONTIGUOUS));
-        gated_backward::<Sigmoid, T>(dgate, x, d);
-    });
-    dgate
 }

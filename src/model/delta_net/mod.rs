@@ -15,13 +15,14 @@ use rayon::prelude::*;
 pub use convolution::CausalConvolution;
 use rule::{HeadGradients, HeadInputs};
 
+use super::activation;
 use super::attention::{SequenceRows, tile};
 use super::linear::Linear;
 use super::mixer::PassMetadata;
 use super::norm::Norm;
 use super::terms::TermSink;
 use crate::base::DeltaNetConfig;
-use crate::kernels::activation::{Silu, gated, gated_backward, plain, plain_backward, sigmoid};
+use crate::kernels::activation::{Silu, plain, plain_backward, sigmoid};
 use crate::kernels::{Precision, Real, SavedActivation, elementwise, reduce};
 
 const CONTIGUOUS: &str = "activations are row-major";
@@ -392,12 +393,9 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
 
     /// norm(out) SiLU(z), all `[tokens, value_heads * value_dim]`.
     fn gated_norm(&self, out: &Array2<T>, z: &Array2<T>) -> Array2<T> {
-        let mut attended = self.norm.forward(out.view());
-        attended.axis_iter_mut(Axis(0)).into_par_iter().zip(z.axis_iter(Axis(0))).for_each(|(mut y, z)| {
-            let y = y.as_slice_mut().expect(CONTIGUOUS);
-            let normed = y.to_vec();
-            gated::<Silu, T>(z.to_slice().expect(CONTIGUOUS), &normed, y);
-        });
+        let normed = self.norm.forward(out.view());
+        let attended = activation::gated_by::<Silu, T>(z, &normed);
+        T::recycle(normed);
         attended
     }
 
@@ -411,13 +409,7 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
         let whole = out.to_array(d.ncols());
         let normed = self.norm.forward(whole.view());
         T::recycle(whole);
-        let mut dz = z.to_array(d.ncols());
-        let rows = d.axis_iter_mut(Axis(0)).into_par_iter().zip(dz.axis_iter_mut(Axis(0)));
-        rows.zip(normed.axis_iter(Axis(0))).for_each(|((mut d, mut dz), normed)| {
-            let [d, dz] = [&mut d, &mut dz].map(|row| row.as_slice_mut().expect(CONTIGUOUS));
-            gated_backward::<Silu, T>(dz, normed.to_slice().expect(CONTIGUOUS), d);
-        });
-        T::recycle(normed);
+        let dz = activation::gated_by_backward::<Silu, T>(z, &SavedActivation::Full(normed), &mut d);
         let mut dout = Array2::zeros(d.dim());
         self.norm.backward(out, d.view(), &mut dout);
         T::recycle(d);
