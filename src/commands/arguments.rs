@@ -224,8 +224,8 @@ pub struct AdapterArgs {
 /// How the model computes.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct ComputeArgs {
-    /// Products with the model's matrices: f32, or bf16, which is faster where the processor has AVX-512 BF16
-    /// and the same as f32 elsewhere.
+    /// Products with the model's matrices: f32, or bf16, which is faster on AMD processors with AVX-512 BF16, slower
+    /// on Intel's, and the same as f32 without it.
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub precision: Precision,
 }
@@ -233,8 +233,8 @@ pub struct ComputeArgs {
 /// How training computes.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct TrainingComputeArgs {
-    /// Products with the model's matrices. bf16 learns the same and is nearly twice as fast where the
-    /// processor has AVX-512 BF16.
+    /// Products with the model's matrices. bf16 learns the same and is nearly twice as fast on AMD processors with
+    /// AVX-512 BF16.
     #[arg(long, value_enum, default_value_t)]
     pub precision: TrainingPrecision,
 }
@@ -242,7 +242,7 @@ pub struct TrainingComputeArgs {
 /// What products are computed in while training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum TrainingPrecision {
-    /// bf16 where the processor has such products, else f32
+    /// bf16 where the processor has such products and they are faster, else f32
     #[default]
     Auto,
     /// products of f32

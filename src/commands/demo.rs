@@ -70,7 +70,7 @@ pub fn run(args: &DemoArgs, json: bool) -> Result<()> {
     let (train, valid) = (path("train.jsonl"), path("valid.jsonl"));
 
     let before = scores(folder, "base.gguf", None)?;
-    command(json, &["build", &base, "--data", &train, "--valid", &valid, "-o", &adapter])?;
+    command(json, &["build", &base, "--data", &train, "--valid", &valid, "--epochs", "6", "-o", &adapter])?;
     let beside = scores(folder, "base.gguf", Some("adapter.safetensors"))?;
     command(json, &["merge", &base, &adapter, "-o", &merged])?;
     let after = scores(folder, "merged.gguf", None)?;

@@ -158,6 +158,13 @@ fn with_avx2<W: Multiversion>(work: W) -> W::Output {
     work.run()
 }
 
+/// Whether Intel made the processor.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn is_of_intel() -> bool {
+    let leaf = std::arch::x86_64::__cpuid(0);
+    [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
+}
+
 /// The level that the environment variable asks for.
 fn from_variable() -> Result<Option<Cpu>, String> {
     let Some(value) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) else { return Ok(None) };

@@ -18,7 +18,8 @@ pub struct TrainOptions {
     pub learning_rate: f64,
     /// The optimizer's constants. Default: [`AdamWOptions::default`].
     pub adamw: AdamWOptions,
-    /// Upper limit of the joint norm of the gradients. Default: 1.
+    /// Upper limit of the joint norm of the gradients, infinity for none. A [`Penalty`](super::Penalty) is added
+    /// after it, so a limit below the usual norms makes the penalty weigh more. Default: 1.
     pub clip: f64,
     /// Factor on what U has gained when the run ends: a point between the start and the result of training.
     /// It forgets less at the same loss than a lower learning rate does (Wortsman et al. 2021, arXiv

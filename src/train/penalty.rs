@@ -7,6 +7,10 @@ use super::batches;
 use super::fisher::{EarlierTasks, Fisher, WeightFisher};
 use crate::model::{Batch, Transformer};
 
+/// Strength of an earlier task beside that of the base. It is a loss like that of the present task, so the whole
+/// strength would leave little room to learn.
+const EARLIER: f32 = 0.25;
+
 /// What is added to the loss.
 #[derive(Clone, Debug)]
 pub enum Penalty<'a> {
@@ -14,7 +18,7 @@ pub enum Penalty<'a> {
     Fisher {
         /// F at U = 0.
         fisher: Fisher,
-        /// Tasks that are to be kept as well, each with the same strength.
+        /// Tasks that are to be kept as well, each with a quarter of the strength.
         earlier: Option<EarlierTasks>,
         /// The strength.
         lambda: f32,
@@ -59,7 +63,9 @@ impl Penalty<'_> {
             Penalty::Fisher { fisher, earlier, lambda } => {
                 let mut own = fisher.times(matrices);
                 if let Some(earlier) = earlier {
-                    own.iter_mut().zip(earlier.times(matrices)).for_each(|(own, more)| *own += &more);
+                    own.iter_mut()
+                        .zip(earlier.times(matrices))
+                        .for_each(|(own, more)| own.scaled_add(EARLIER, &more));
                 }
                 (own, *lambda)
             }

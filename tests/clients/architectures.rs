@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use curmerge::base::Base;
 use curmerge_formats::gguf::{Array, Value};
 
 use crate::support::families::{Container, Family};
@@ -25,6 +26,9 @@ const DATA: &str = r#"{"prompt": "The river is", "completion": " red in the morn
 const SAME: f64 = 1e-4;
 /// The same if llama.cpp takes GELU from a table in F16.
 const GELU_TABLE: f64 = 1e-2;
+
+/// With as many, an adapter is trained less: they amplify what rounding changes.
+const MANY_BLOCKS: usize = 16;
 
 struct Made {
     folder: PathBuf,
@@ -52,8 +56,27 @@ fn made(name: &str, at: &str) -> Made {
     venv::ask("to_f32.py", &[base.as_os_str(), made.f32().as_os_str()], &[]);
     std::fs::write(&data, DATA).unwrap();
     let adapter = made.adapter();
-    curmerge!("build", base, "--data", data, "-o", adapter, "--targets", "all", "--rank", "4", "--lr", "0.1")
-        .done();
+    // In one precision, so that every processor trains the same.
+    let lr = if Base::open(base.clone()).unwrap().config().layers >= MANY_BLOCKS { "0.01" } else { "0.1" };
+    curmerge!(
+        "build",
+        base,
+        "--data",
+        data,
+        "-o",
+        adapter,
+        "--targets",
+        "all",
+        "--rank",
+        "4",
+        "--protect",
+        "none",
+        "--precision",
+        "f32",
+        "--lr",
+        lr,
+    )
+    .done();
     made
 }
 

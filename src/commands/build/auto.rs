@@ -5,8 +5,11 @@
 //! nothing. It is judged by what training minimizes:
 //!
 //! ```text
-//! loss on the examples held out + lambda KL(base || trial) on texts that the base writes      nats a token
+//! loss on the examples held out + weight KL(base || trial) on texts that the base writes      nats a token
 //! ```
+//!
+//! where the weight is lambda, or a quarter of it for the Fisher penalty of U: the penalty sees about a quarter of
+//! what a trained change costs.
 //!
 //! Targets are chosen first, then the rank, then the learning rate. Nothing depends on the clock.
 
@@ -21,8 +24,12 @@ use crate::commands::report::progress;
 use crate::eval;
 use crate::model::{Batch, Transformer};
 use crate::train::data::Dataset;
-use crate::train::{TrainOptions, Trainer, mean_loss};
+use crate::train::{Penalty, TrainOptions, Trainer, mean_loss};
 use crate::{Error, Result};
+
+/// The divergence that the Fisher information predicts for a trained change, as a share of the measured one:
+/// 0.27 to 0.35 for SmolLM2 on SST-2, with 127 and 400 texts.
+const SEEN_BY_FISHER: f64 = 0.25;
 
 /// What `--targets auto` tries, from few matrices to many; and of models with linear attention, whose most blocks have
 /// no q, k and v.
@@ -217,7 +224,8 @@ impl Trials<'_, '_> {
             let mut score = mean_loss(&model, valid);
             if penalty.is_some() && !self.new_texts.is_empty() {
                 let forgotten = eval::divergence(&model, &model.without_terms(), self.new_texts, |_| ())?;
-                score += f64::from(args.protection.lambda()) * forgotten.kl;
+                let seen = if matches!(penalty, Some(Penalty::Fisher { .. })) { SEEN_BY_FISHER } else { 1.0 };
+                score += f64::from(args.protection.lambda()) * seen * forgotten.kl;
             }
             Ok(if score.is_finite() { score } else { f64::INFINITY })
         });

@@ -36,7 +36,7 @@ pub(super) fn of(
         }
         None => none(),
     };
-    let mut settings = args.training.settings(args.learning_rate());
+    let mut settings = args.training.settings((args.learning_rate(), args.clip()));
     settings.extend(args.protection.settings(texts)?);
     settings.extend(trainee.settings());
     settings.extend([

@@ -45,7 +45,7 @@ pub struct ProtectionArgs {
     #[arg(long)]
     pub shrink: Option<f32>,
     /// With --protect fisher or replay: strength of the penalty. A higher one keeps more and learns less
-    /// [default: 28 for fisher, 10 for replay].
+    /// [default: 110 for fisher, 10 for replay; for --method lora 28 and 10].
     #[arg(long)]
     pub lambda: Option<f32>,
     /// Upper limit of what the model may forget: KL(base || model), nats a token, on new texts that it writes
@@ -61,6 +61,9 @@ pub struct ProtectionArgs {
     /// Texts of what the model is to keep.
     #[command(flatten)]
     pub anchor: AnchorArgs,
+    /// Whether A and B of a LoRA are trained.
+    #[arg(skip)]
+    of_lora: bool,
 }
 
 impl ProtectionArgs {
@@ -71,7 +74,7 @@ impl ProtectionArgs {
             (_, _, true) => Protection::Replay,
             _ => Protection::Fisher,
         };
-        Self { protect: Some(self.protect.unwrap_or(default)), ..self.clone() }
+        Self { protect: Some(self.protect.unwrap_or(default)), of_lora, ..self.clone() }
     }
 
     /// How the model is kept from forgetting.
@@ -208,7 +211,11 @@ impl ProtectionArgs {
 
     /// The strength of the penalty.
     pub(super) fn lambda(&self) -> f32 {
-        self.lambda.unwrap_or(if self.protect() == Protection::Replay { 10.0 } else { 28.0 })
+        self.lambda.unwrap_or(match (self.protect(), self.of_lora) {
+            (Protection::Replay, _) => 10.0,
+            (_, true) => 28.0,
+            _ => 110.0,
+        })
     }
 }
 
@@ -234,6 +241,7 @@ fn fisher(
             .with("scale", scale)
             .with("anchor", anchor.sha256())
             .with("seed", seed)
+            .with("estimate", fisher::ESTIMATE)
     });
     let shapes: Vec<_> = model.trainable_mut().iter().map(|u| u.dim()).collect();
     kept.result(

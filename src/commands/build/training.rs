@@ -47,7 +47,7 @@ pub struct TrainingArgs {
     #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     pub grad_accum: u32,
     /// Peak learning rate. It warms up over a tenth of the steps, then decays along a cosine. `auto`: what
-    /// does best in short trials [default: 5e-3, or 1.5e-3 with --protect scale or none; for --method lora
+    /// does best in short trials [default: 3e-3, or 1.5e-3 with --protect scale or none; for --method lora
     /// 1e-3, or 5e-4 with them].
     #[arg(long, value_name = "RATE|auto", value_parser = parse_rate)]
     pub lr: Option<Choice<f64>>,
@@ -59,9 +59,10 @@ pub struct TrainingArgs {
     /// 4G. What does not fit is computed again, which takes longer and gives the same results.
     #[arg(long, default_value = "400M", value_name = "SIZE", value_parser = parse_size)]
     pub memory: u64,
-    /// Upper limit of the norm of the gradients.
-    #[arg(long, default_value_t = TrainOptions::default().clip)]
-    pub clip: f64,
+    /// Upper limit of the norm of the task's gradients [default: 1, or `inf` with --protect fisher, whose
+    /// strength should not depend on the size of the task's gradients; for --method lora 1].
+    #[arg(long)]
+    pub clip: Option<f64>,
     /// Continue training this adapter: curmerge's own, with its targets, indices and U, or a LoRA (a PEFT
     /// folder or a GGUF file), which stays one.
     #[arg(long, value_name = "ADAPTER", conflicts_with_all = ["rank", "targets", "layers", "select", "scale"])]
@@ -74,14 +75,16 @@ impl TrainingArgs {
         if let Some(Choice::Given(lr)) = self.lr {
             positive("lr", lr, false)?;
         }
-        positive("clip", self.clip, false)?;
+        if let Some(clip) = self.clip.filter(|clip| *clip != f64::INFINITY) {
+            positive("clip", clip, false)?;
+        }
         positive("weight-decay", self.weight_decay.into(), true)?;
         positive("scale", self.scale.abs().into(), false)
     }
 
     /// What decides the result, by option. The names and the form of the values are part of the checkpoint's
     /// format. The caller adds the digests of the files and the adapter's scale.
-    pub(super) fn settings(&self, learning_rate: f64) -> Vec<(&'static str, String)> {
+    pub(super) fn settings(&self, (learning_rate, clip): (f64, f64)) -> Vec<(&'static str, String)> {
         let number = |value: Option<u64>| value.map_or("none".to_owned(), |value| value.to_string());
         // Without `..`, so that a new option does not compile until it is handled here.
         let Self {
@@ -97,7 +100,7 @@ impl TrainingArgs {
             lr: _,
             weight_decay,
             memory,
-            clip,
+            clip: _,
             init: _,
         } = self;
         vec![
@@ -116,7 +119,7 @@ impl TrainingArgs {
     /// The same for the library, for an adapter that is written to `output`.
     pub(super) fn options(
         &self,
-        (learning_rate, shrink, seed): (f64, f32, u64),
+        (learning_rate, clip, shrink, seed): (f64, f64, f32, u64),
         save_every: Option<u64>,
         output: &Path,
     ) -> TrainOptions {
@@ -134,7 +137,7 @@ impl TrainingArgs {
             lr: _,
             weight_decay,
             memory,
-            clip,
+            clip: _,
             init: _,
         } = self;
         TrainOptions {

@@ -14,8 +14,10 @@ use crate::train::anchor::{Anchor, backward_with_sampled_labels};
 
 /// Tokens that go through the model at a time, in whole texts.
 pub(super) const MAX_TOKENS: usize = 1024;
-/// Share of the samples in F; the rest is smooth.
-const SAMPLES_SHARE: f32 = 0.25;
+/// Share of each text's samples in F, up to a limit; the rest is smooth. Training finds what few samples miss: with
+/// 127 texts and a quarter of samples, SmolLM2 after SST-2 had a seventh of the true divergence on its samples.
+const SHARE_A_TEXT: f32 = 1.0 / 1500.0;
+const MOST_SHARE: f32 = 0.25;
 
 /// What is summed for one matrix U `[c, r]`.
 struct Moments {
@@ -91,8 +93,9 @@ impl Moments {
     /// F from the sums over this many predictions.
     fn block(self, predictions: usize) -> Block {
         let Moments { samples, factors: [sh, sz] } = self;
-        let weight = SAMPLES_SHARE / predictions as f32;
-        let smooth = Smooth::new([sh, sz], &samples, f64::from(1.0 - SAMPLES_SHARE) / predictions as f64);
+        let share = (SHARE_A_TEXT * samples.nrows() as f32).min(MOST_SHARE);
+        let weight = share / predictions as f32;
+        let smooth = Smooth::new([sh, sz], &samples, f64::from(1.0 - share) / predictions as f64);
         Block::Samples { samples, weight, smooth }.into_matrix_if_small()
     }
 }

@@ -10,8 +10,8 @@
 //!
 //! G_s is the gradient of the log-probability of a text whose labels are sampled from the model itself
 //! (so F is the true Fisher matrix, not the empirical one), and T the number of predictions. A few
-//! hundred texts sample a matrix of r^2 rows poorly, so F is a quarter this and otherwise what `smooth` makes of
-//! the same texts, which is less exact and less noisy.
+//! hundred texts sample a matrix of r^2 rows poorly, so F is this to a small part, up to a quarter with
+//! 375 texts, and otherwise what `smooth` makes of the same texts, which is less exact and less noisy.
 //!
 //! The penalty adds `lambda F u` to the gradient of U after it is clipped, which costs no pass through
 //! the model. A LoRA has no such small matrix: [`WeightFisher`] is for it.
@@ -33,6 +33,8 @@ use rayon::prelude::*;
 use crate::kernels::{bf16 as rounding, elementwise, reduce};
 use smooth::Smooth;
 
+/// The version of the estimate, for those who keep results: another one gives other numbers.
+pub const ESTIMATE: u32 = 2;
 /// Up to this many numbers in U, F is kept as a matrix; above, as its samples.
 const MATRIX_LIMIT: usize = 256;
 

@@ -224,7 +224,7 @@ fn resuming_with_other_inputs_or_options_is_refused() {
         (&["--rank", "5"], &["--rank: "]),
         (&["--seed", "1"], &["--seed: "]),
         (&["--shrink", "0.5"], &["--shrink: the run began with 1, and now it is 0.5", "--protect: "]),
-        (&["--lambda", "3"], &["--lambda: ", "began with 28", "is 3"]),
+        (&["--lambda", "3"], &["--lambda: ", "began with 110", "is 3"]),
         (&["--batch-size", "8"], &["--batch-size", "began with 4", "is 8"]),
         (&["--grad-accum", "2"], &["--grad-accum: ", "began with 4", "is 8"]),
         (&["--patience", "2"], &["--patience: "]),
