@@ -273,11 +273,12 @@ impl BuildArgs {
         }
     }
 
-    /// The limit of the norm of the gradients. None beside the penalty of U, which is added after it: the usual
-    /// norm is 27 on SST-2 and 4 on a tone, and with a limit of 1 the same lambda weighs as much more.
+    /// The limit of the norm of the gradients. Ten beside the penalty of U (or of LoRA-XS's matrix), which is added
+    /// after it: the usual norm is 27 on SST-2 and 4 on a tone, and with a limit of 1 the same lambda weighs as much
+    /// more.
     fn clip(&self) -> f64 {
-        let unlimited = self.protection.protect() == Protection::Fisher && !self.method.trains_lora();
-        self.training.clip.unwrap_or(if unlimited { f64::INFINITY } else { TrainOptions::default().clip })
+        let of_u = self.protection.protect() == Protection::Fisher && self.method.method != Method::Lora;
+        self.training.clip.unwrap_or(if of_u { 10.0 } else { TrainOptions::default().clip })
     }
 
     fn reads_anchor(&self) -> bool {
