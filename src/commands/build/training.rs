@@ -59,8 +59,8 @@ pub struct TrainingArgs {
     /// 4G. What does not fit is computed again, which takes longer and gives the same results.
     #[arg(long, default_value = "400M", value_name = "SIZE", value_parser = parse_size)]
     pub memory: u64,
-    /// Upper limit of the norm of the task's gradients, `inf` for none. The penalty is added after it, so a limit
-    /// below the usual norm makes --lambda weigh more [default: 1, or 10 with --protect fisher; for --method lora 1].
+    /// Upper limit of the norm of the task's gradients. The penalty is added after it, so a limit below the
+    /// usual norm makes --lambda weigh more [default: 1, or 10 with --protect fisher; for --method lora 1].
     #[arg(long)]
     pub clip: Option<f64>,
     /// Continue training this adapter: curmerge's own, with its targets, indices and U, or a LoRA (a PEFT
@@ -75,7 +75,7 @@ impl TrainingArgs {
         if let Some(Choice::Given(lr)) = self.lr {
             positive("lr", lr, false)?;
         }
-        if let Some(clip) = self.clip.filter(|clip| *clip != f64::INFINITY) {
+        if let Some(clip) = self.clip {
             positive("clip", clip, false)?;
         }
         positive("weight-decay", self.weight_decay.into(), true)?;
