@@ -37,6 +37,7 @@ pub(super) const GPT2: Architecture = Architecture {
         norms: BlockNorms::USUAL,
         fused: &[("attn_qkv", &[("q", Query), ("k", KeyValue), ("v", KeyValue)])],
         // OpenAI's own folder.
+        joined_experts: &[],
         prefixes: &[
             ("wte", "transformer.wte"),
             ("wpe", "transformer.wpe"),

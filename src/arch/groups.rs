@@ -117,6 +117,10 @@ pub(super) const TARGETS: &[(&str, &str)] = &[
 pub(super) const SIZES: &[Key] =
     &[Key::Blocks, Key::Context, Key::Width, Key::FeedForward, Key::Heads, Key::KeyValueHeads];
 
+/// [`SIZES`] of a mixture of experts, whose folder may lack the width of a dense feed-forward part.
+pub(super) const SIZES_OF_EXPERTS: &[Key] =
+    &[Key::Blocks, Key::Context, Key::Width, Key::GivenFeedForward, Key::Heads, Key::KeyValueHeads];
+
 /// The GGUF keys that most of the converter's classes write first.
 pub(super) const FIRST_KEYS: &[Key] = &[
     Key::Blocks,

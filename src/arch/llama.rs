@@ -13,6 +13,7 @@ pub(super) const LLAMA: Architecture = Architecture {
         small: &[],
         norms: BlockNorms::USUAL,
         fused: &[],
+        joined_experts: &[],
         prefixes: &[],
     },
     forward: Forward {

@@ -22,6 +22,7 @@ mod gemma;
 mod gemma2;
 mod gemma3;
 mod gpt2;
+mod gpt_oss;
 mod granite;
 mod llama;
 mod ministral3;
@@ -33,6 +34,7 @@ mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_5;
+mod qwen3_5_moe;
 mod qwen3_moe;
 mod qwen_vl;
 mod seed_oss;
@@ -51,6 +53,7 @@ pub const ALL: &[&Architecture] = &[
     &qwen2::QWEN2,
     &qwen3::QWEN3,
     &qwen3_5::QWEN3_5,
+    &qwen3_5_moe::QWEN3_5_MOE,
     &qwen3_moe::QWEN3_MOE,
     &qwen_vl::QWEN2_VL,
     &qwen_vl::QWEN3_VL,
@@ -59,6 +62,7 @@ pub const ALL: &[&Architecture] = &[
     &gemma3::GEMMA3,
     &phi3::PHI3,
     &gpt2::GPT2,
+    &gpt_oss::GPT_OSS,
     &olmo2::OLMO2,
     &olmo3::OLMO3,
     &granite::GRANITE,

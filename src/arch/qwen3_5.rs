@@ -20,7 +20,7 @@ const fn line(
     TensorNames::new(canonical, hugging_face, shape).only_in(blocks)
 }
 
-const NORMS: &[TensorNames] = &[
+pub(super) const NORMS: &[TensorNames] = &[
     line("blk.{}.attn_norm", "model.layers.{}.input_layernorm", &[Model], Blocks::All).unit_offset(),
     line("blk.{}.post_attention_norm", "model.layers.{}.post_attention_layernorm", &[Model], Blocks::All)
         .unit_offset(),
@@ -28,14 +28,14 @@ const NORMS: &[TensorNames] = &[
     line("blk.{}.attn_k_norm", "model.layers.{}.self_attn.k_norm", &[Head], Attention).unit_offset(),
 ];
 
-const GATED_ATTENTION: &[TensorNames] = &[
+pub(super) const GATED_ATTENTION: &[TensorNames] = &[
     line("blk.{}.attn_q", "model.layers.{}.self_attn.q_proj", &[QueryAndGate, Model], Attention),
     line("blk.{}.attn_k", "model.layers.{}.self_attn.k_proj", &[KeyValue, Model], Attention),
     line("blk.{}.attn_v", "model.layers.{}.self_attn.v_proj", &[KeyValue, Model], Attention),
     OUTPUT.only_in(Attention),
 ];
 
-const DELTA_NET: &[TensorNames] = &[
+pub(super) const DELTA_NET: &[TensorNames] = &[
     line(
         "blk.{}.attn_qkv",
         "model.layers.{}.linear_attn.in_proj_qkv",
@@ -48,16 +48,16 @@ const DELTA_NET: &[TensorNames] = &[
     line("blk.{}.ssm_conv1d", "model.layers.{}.linear_attn.conv1d", &[LinearChannels, Taps], LinearAttention)
         .convolution(),
     line("blk.{}.ssm_dt.bias", "model.layers.{}.linear_attn.dt_bias", &[LinearHeads], LinearAttention)
-        .unsuffixed(),
+        .ending(Endings::NONE),
     line("blk.{}.ssm_a", "model.layers.{}.linear_attn.A_log", &[LinearHeads], LinearAttention)
         .log_of_negative()
-        .unsuffixed(),
+        .ending(Endings::NONE),
     line("blk.{}.ssm_norm", "model.layers.{}.linear_attn.norm", &[LinearHead], LinearAttention),
     line("blk.{}.ssm_out", "model.layers.{}.linear_attn.out_proj", &[Model, LinearValue], LinearAttention),
 ];
 
 /// Of the blocks that predict further tokens, beside those of attention.
-const PREDICTION: &[TensorNames] = &[
+pub(super) const PREDICTION: &[TensorNames] = &[
     line("blk.{}.nextn.eh_proj", "model.layers.{}.mtp.fc", &[Model, TwiceModel], Prediction),
     line("blk.{}.nextn.enorm", "model.layers.{}.mtp.pre_fc_norm_embedding", &[Model], Prediction)
         .unit_offset(),

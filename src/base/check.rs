@@ -49,12 +49,15 @@ impl Base {
         } else {
             self.check(name, line.shape)?;
         }
-        let bias = format!("{name}.bias");
-        match line.bias {
-            Some(Presence::Sometimes) if !self.tensors.contains_key(&bias) => Ok(()),
-            None => Ok(()),
-            Some(_) => self.check(&bias, &line.shape[..1]),
-        }
+        let Some(presence) = line.bias else { return Ok(()) };
+        // The biases of all experts may be one tensor.
+        let own = format!("{name}.bias");
+        let (bias, shape) = match self.bias_name(name) {
+            Some(bias) if bias != own => (bias, vec![Size::Experts, line.shape[0]]),
+            None if presence == Presence::Sometimes => return Ok(()),
+            _ => (own, vec![line.shape[0]]),
+        };
+        self.check(&bias, &shape)
     }
 
     fn check(&self, name: &str, shape: &[Size]) -> Result<()> {
@@ -78,7 +81,8 @@ impl Base {
         if place.rows.is_some() && found.len() == 3 && found[0] == experts {
             found.remove(0);
         }
-        if found == wanted {
+        // Some programs leave a dimension of 1 out.
+        if found == wanted || wanted.first() == Some(&1) && found == wanted[1..] {
             return Ok(());
         }
         let problem = format!("shape {found:?} where the configuration says {wanted:?}");
@@ -116,7 +120,9 @@ impl Base {
                 None => true,
             };
             let bias = || line(stored.strip_suffix(".bias")?).map(|line| line.bias.is_some());
-            let read = line(stored).map(in_block).or_else(bias);
+            let joined =
+                || self.architecture.joined_experts(&self.architecture.unprefixed(stored)).map(|_| true);
+            let read = line(stored).map(in_block).or_else(bias).or_else(joined);
             let of_block = of_blocks.iter().any(|prefix| stored.starts_with(prefix.as_str()));
             let blocks = self.config.layers + self.config.prediction_blocks;
             let beyond = layer_part(name).is_some_and(|(layer, _)| layer >= blocks);

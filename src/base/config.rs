@@ -115,6 +115,8 @@ pub struct Experts {
     pub used: usize,
     /// Width of one expert.
     pub ff: usize,
+    /// Width of a further expert that every token goes through.
+    pub shared_ff: Option<usize>,
     /// Whether the routing weights of the chosen experts are normalized to sum to 1.
     pub normalized: bool,
 }
@@ -189,10 +191,13 @@ impl Config {
             Size::KeyValue => key_value,
             Size::Qkv => query + 2 * key_value,
             Size::Head => self.head_dim,
+            Size::Heads => self.heads,
             Size::Ff => self.ff,
             Size::GateUp => 2 * self.ff,
             Size::Experts => self.experts.map_or(0, |e| e.count),
             Size::ExpertFf => self.experts.map_or(0, |e| e.ff),
+            Size::SharedFf => self.experts.and_then(|e| e.shared_ff).unwrap_or(0),
+            Size::One => 1,
             Size::LinearChannels => self.delta_net.map_or(0, |heads| heads.channels()),
             Size::LinearValue => self.delta_net.map_or(0, |heads| heads.value_heads * heads.value_dim),
             Size::LinearHeads => self.delta_net.map_or(0, |heads| heads.value_heads),
@@ -277,6 +282,8 @@ impl Config {
         ];
         sizes.extend(self.window.map(|window| ("sliding window", window)));
         sizes.extend(self.experts.map(|experts| ("expert feed-forward length", experts.ff)));
+        let shared = self.experts.and_then(|experts| experts.shared_ff);
+        sizes.extend(shared.map(|ff| ("shared expert's feed-forward length", ff)));
         for (what, size) in sizes {
             if size == 0 || size > MAX_DIMENSION {
                 return bad(what, format!("{size} is out of range"));

@@ -96,13 +96,16 @@ impl Config {
         if number("attention.value_length").is_some_and(|length| length != head_dim) {
             return Err(unlike("attention.value_length", "values and keys differ in length"));
         }
-        if number("expert_shared_count")
-            .or(number("expert_shared_feed_forward_length"))
-            .is_some_and(|n| n > 0)
-        {
-            return Err(unlike("expert_shared_count", "there are shared experts"));
+        let shared = ["expert_shared_count", "expert_shared_feed_forward_length"];
+        let shared = shared.into_iter().find(|key| number(key).is_some_and(|n| n > 0));
+        if let Some(key) = shared.filter(|_| !architecture.has_shared_expert()) {
+            return Err(unlike(key, "there are shared experts"));
         }
-        let ff = needed_of_blocks("feed_forward_length")?;
+        // Files of families with experts alone may lack it.
+        let ff = match of_blocks("feed_forward_length")? {
+            None if architecture.has_experts() => needed_of_blocks("expert_feed_forward_length")?,
+            ff => ff.ok_or_else(|| missing("feed_forward_length"))?,
+        };
         let experts = number("expert_count").filter(|&count| count > 0);
         if experts.is_some() != architecture.has_experts() {
             return Err(unlike(
@@ -116,6 +119,11 @@ impl Config {
                 count,
                 used: needed("expert_used_count")?,
                 ff: number("expert_feed_forward_length").unwrap_or(ff),
+                // llama.cpp's defaults.
+                shared_ff: architecture.has_shared_expert().then(|| {
+                    let given = number("expert_shared_feed_forward_length").filter(|&given| given > 0);
+                    given.unwrap_or(ff)
+                }),
                 normalized: true,
             }),
         };

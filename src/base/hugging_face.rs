@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use super::config::{AttentionTemperature, Config, DeltaNetConfig, Experts, MAX_LAYERS};
 use super::folder::{CONFIG, Folder};
+use super::joined_experts;
 use super::opened::Opened;
 use super::quantized::{self, Joined, Matrix, Method};
 use super::rope::{self, Rope};
@@ -16,7 +17,8 @@ use super::row_order::RowOrder;
 use super::tensor::BaseTensor;
 use super::tensors::layer_part;
 use super::unread;
-use crate::arch::{self, Architecture, ClassOption, Positions, WindowedLayers, is_windowed};
+use crate::arch::{self, Activation, Architecture, ClassOption, Positions, WindowedLayers, is_windowed};
+use crate::kernels::activation::ClampedSwiglu;
 use crate::{Error, Result};
 
 /// Canonical names.
@@ -163,7 +165,12 @@ fn tensors(
             quantized,
             slice: None,
         };
-        if tensors.insert(canonical, tensor).is_some() {
+        let path = files[file].path();
+        let plain_name = architecture.unprefixed(stem);
+        let joined_name = predicting.as_deref().unwrap_or(&plain_name);
+        let split = joined_experts::split(path, (architecture, config), joined_name, &tensor)?;
+        let new = split.unwrap_or_else(|| vec![(canonical, tensor)]);
+        if new.into_iter().any(|(canonical, tensor)| tensors.insert(canonical, tensor).is_some()) {
             return Err(Error::input(
                 files[file].path(),
                 format!("tensor '{name}'"),
@@ -348,6 +355,14 @@ impl Fields {
                 return unlike(key, format!("it is {}", !usual));
             }
         }
+        if self.architecture.forward.activation == Activation::ClampedSwiglu {
+            let constants = [("swiglu_alpha", ClampedSwiglu::ALPHA), ("swiglu_limit", ClampedSwiglu::LIMIT)];
+            for (key, usual) in constants {
+                if self.json[key].as_f64().is_some_and(|given| given != usual) {
+                    return unlike(key, format!("it is not {usual}"));
+                }
+            }
+        }
         if self.json["clip_qkv"].is_number() {
             return unlike("clip_qkv", "the inputs of attention are clipped".into());
         }
@@ -366,6 +381,10 @@ impl Fields {
             count: self.needed("num_experts")?,
             used: self.needed("num_experts_per_tok")?,
             ff: self.needed("moe_intermediate_size")?,
+            shared_ff: match self.architecture.has_shared_expert() {
+                true => Some(self.needed("shared_expert_intermediate_size")?),
+                false => None,
+            },
             normalized: self.json["norm_topk_prob"]
                 .as_bool()
                 .or(self.number("norm_topk_prob").map(|n| n > 0.0))

@@ -19,6 +19,7 @@ pub mod folder;
 mod gguf;
 mod gguf_keys;
 mod hugging_face;
+mod joined_experts;
 pub(crate) mod json;
 mod model;
 pub mod nbits;

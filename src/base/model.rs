@@ -103,6 +103,13 @@ impl Base {
         self.tensors.values().find_map(|tensor| Some(tensor.quantized.as_ref()?.method))
     }
 
+    /// [`Self::quantized_by`], if a model that is written of the base cannot keep the codes. Those of MXFP4 stay:
+    /// GGUF files have the type, too, and they are experts', which no adapter changes.
+    pub fn decoded_codes_of(&self) -> Option<&'static str> {
+        let mut decoded = self.tensors.values().filter(|tensor| !tensor.is_mxfp4());
+        decoded.find_map(|tensor| Some(tensor.quantized.as_ref()?.method))
+    }
+
     /// Requires that the model can be run: a known architecture, and no setting that asks for other
     /// arithmetic.
     ///

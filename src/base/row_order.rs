@@ -1,9 +1,10 @@
 //! The order in which a container stores the rows of a matrix, or its columns.
 //!
-//! GGUF's order is the canonical one. Hugging Face has two others:
+//! GGUF's order is the canonical one. Hugging Face has others:
 //!
 //! - of llama's q and k, it stores the two rotary halves of each head apart, while GGUF interleaves them
 //!   (`LlamaModel.permute` in convert_hf_to_gguf.py);
+//! - of the gate and up projections of gpt-oss's experts, it stores the outputs in turn;
 //! - of the value heads of linear attention, it stores those that share a key head together, while GGUF repeats the
 //!   key heads (`_LinearAttentionVReorderBase` there).
 
@@ -19,6 +20,10 @@ enum Kind {
     /// The halves of each head of so many rows are stored apart.
     Halves {
         head_rows: usize,
+    },
+    /// Other rows lie between: each is so many after the one before.
+    Spaced {
+        step: usize,
     },
     /// After `first` rows, heads of `width` rows: `groups` groups of `per_group` each are stored one after another, and
     /// the canonical order has the first of each group, then the second.
@@ -56,10 +61,29 @@ impl RowOrder {
         whole.then_some(Self(kind))
     }
 
+    /// The order of rows each of which is stored `step` rows after the one before.
+    pub fn spaced(step: usize) -> Self {
+        Self(if step == 1 { Kind::Canonical } else { Kind::Spaced { step } })
+    }
+
+    /// Whether other rows lie between.
+    pub fn is_spaced(self) -> bool {
+        matches!(self.0, Kind::Spaced { .. })
+    }
+
+    /// The number of the first of `rows` among those that are counted from the start of their [`Self::span`].
+    pub fn first_within_span(self, rows: &Range<usize>) -> usize {
+        match self.0 {
+            Kind::Spaced { .. } => 0,
+            _ => rows.start - self.span(rows.clone()).start,
+        }
+    }
+
     /// The stored position of a canonical row.
     pub fn stored_row(self, canonical: usize) -> usize {
         match self.0 {
             Kind::Canonical => canonical,
+            Kind::Spaced { step } => canonical * step,
             Kind::Halves { head_rows } => {
                 let (head, within) = (canonical / head_rows, canonical % head_rows);
                 head * head_rows + (within % 2) * (head_rows / 2) + within / 2
@@ -74,6 +98,8 @@ impl RowOrder {
     pub fn span(self, canonical: Range<usize>) -> Range<usize> {
         match self.0 {
             Kind::Canonical => canonical,
+            Kind::Spaced { .. } if canonical.is_empty() => canonical,
+            Kind::Spaced { step } => canonical.start * step..(canonical.end - 1) * step + 1,
             Kind::Halves { head_rows } => {
                 canonical.start / head_rows * head_rows..canonical.end.div_ceil(head_rows) * head_rows
             }
@@ -88,6 +114,7 @@ impl RowOrder {
     pub fn canonical_row(self, stored: usize) -> usize {
         match self.0 {
             Kind::Canonical => stored,
+            Kind::Spaced { step } => stored / step,
             Kind::Halves { head_rows } => {
                 let (head, within) = (stored / head_rows, stored % head_rows);
                 head * head_rows + 2 * (within % (head_rows / 2)) + within / (head_rows / 2)
@@ -120,6 +147,17 @@ mod tests {
         assert!((0..8).all(|row| order.canonical_row(order.stored_row(row)) == row));
         assert_eq!((order.span(1..3), order.span(1..5), RowOrder::CANONICAL.span(1..3)), (0..4, 0..8, 1..3));
         assert!(RowOrder::rotary_halves(8, 0).is_none() && RowOrder::rotary_halves(8, 3).is_none());
+    }
+
+    #[test]
+    fn rows_between_are_left_out() {
+        let order = RowOrder::spaced(2);
+        let stored: Vec<usize> = (0..3).map(|row| order.stored_row(row)).collect();
+        assert_eq!((stored, order.span(1..3), order.span(1..1)), (vec![0, 2, 4], 2..5, 1..1));
+        assert!((0..3).all(|row| order.canonical_row(order.stored_row(row)) == row));
+        assert_eq!(RowOrder::spaced(1), RowOrder::CANONICAL);
+        let halves = RowOrder::rotary_halves(8, 2).unwrap();
+        assert_eq!((order.first_within_span(&(1..3)), halves.first_within_span(&(5..7))), (0, 1));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use curmerge_formats::dtype::DType;
 
-use super::quantized::QuantizedTensors;
+use super::quantized::{QuantizedTensors, Scheme};
 use super::row_order::RowOrder;
 
 /// Where a tensor is stored, without its shape: the scales or zero points of a matrix.
@@ -59,13 +59,15 @@ pub(super) fn nbits_name(bits: usize, block_size: usize) -> String {
     format!("INT{bits}/{block_size}")
 }
 
-/// The outputs of one matrix within a tensor that joins several matrices.
+/// The outputs of one matrix, or the entries of one bias, within a tensor that joins several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
     /// Its first output.
     pub start: u64,
     /// The number of outputs of the whole tensor.
     pub of: u64,
+    /// The distance from one of its outputs to the next.
+    pub step: u64,
 }
 
 /// How one tensor of the base is stored.
@@ -119,6 +121,11 @@ impl BaseTensor {
     /// Whether its bytes alone are its numbers.
     pub fn is_plain(&self) -> bool {
         self.nbits.is_none() && self.quantized.is_none()
+    }
+
+    /// Whether its codes are MXFP4's as transformers stores them.
+    pub fn is_mxfp4(&self) -> bool {
+        self.quantized.as_ref().is_some_and(|quantized| quantized.scheme == Scheme::Mxfp4)
     }
 
     /// The name of the type of its numbers, or of the form of its codes.

@@ -120,6 +120,7 @@ impl Base {
         });
         let quantized = match (&tensor.quantized, &tensor.shape[..]) {
             (Some(quantized), &[rows, cols]) => {
+                let rows = tensor.slice.as_ref().map_or(rows, |slice| slice.of);
                 let codes = (tensor.dtype, self.bytes(tensor));
                 let bytes = |part: &StoredTensor| self.stored_bytes(part.file, part.offset, part.bytes);
                 Some(Quantized::new(quantized, [rows, cols], codes, bytes))
@@ -171,9 +172,18 @@ impl Base {
         };
         let place =
             self.place(matrix).ok_or_else(|| self.error(matrix, "missing", "download the file again"))?;
-        let bias = format!("{}.bias", place.name);
+        let bias = self.bias_name(matrix);
+        let bias = bias.ok_or_else(|| self.error(name, "missing", "download the file again"))?;
+        let tensor = &self.tensors[&bias];
+        if let ([_, rows], Some(part)) = (&tensor.shape[..], &place.rows) {
+            // One row for each expert.
+            let stored = self.weight(&bias)?;
+            let mut values = vec![0.0; stored.cols()];
+            stored.decode_row((part.start / rows.max(&1)) as usize, &mut values);
+            return Ok(values);
+        }
         let stored = self.weight(&bias)?.vector();
-        let order = match self.tensors[&bias].rotary_halves {
+        let order = match tensor.rotary_halves {
             Some(heads) => RowOrder::rotary_halves(stored.len() as u64, heads),
             None => Some(RowOrder::CANONICAL),
         };
@@ -186,8 +196,17 @@ impl Base {
 
     /// Whether this matrix has a bias.
     pub fn has_bias(&self, name: &str) -> bool {
+        self.bias_name(name).is_some()
+    }
+
+    /// The canonical name of the tensor that holds the bias of this matrix: its own, or that of the matrix that it is
+    /// a part of.
+    pub(super) fn bias_name(&self, name: &str) -> Option<String> {
         let whole = name.split_once('[').map_or(name, |(whole, _)| whole);
-        self.tensors.contains_key(&format!("{whole}.bias"))
+        [name, whole]
+            .map(|name| format!("{name}.bias"))
+            .into_iter()
+            .find(|bias| self.tensors.contains_key(bias))
     }
 
     /// The matrix that turns hidden states into logits, `[vocab, d_model]`: `output`, or `token_embd` if they

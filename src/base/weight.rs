@@ -37,7 +37,8 @@ pub struct Weight<'a> {
     /// The first stored column that belongs to it, in a part of a transposed matrix or in the transpose of
     /// one.
     column: usize,
-    /// In the transpose of a transposed matrix: the order of its columns, and the first of them.
+    /// In the transpose of a transposed matrix, or a vector among others: the order of its columns, and the first
+    /// of them.
     columns: (RowOrder, usize),
     /// The order of the columns in the container.
     column_order: RowOrder,
@@ -59,8 +60,10 @@ impl<'a> Weight<'a> {
             _ => return None,
         };
         // Around a slice, other numbers are stored: rows before and after it, or more columns in every row.
+        let vector = tensor.shape.len() == 1;
         let (first, stored_rows, stored_cols) = match &tensor.slice {
             None => (0, rows, cols),
+            Some(slice) if vector => (0, rows, slice.of),
             Some(slice) if tensor.transposed => (slice.start, rows, slice.of),
             Some(slice) => (slice.start, slice.of, cols),
         };
@@ -76,11 +79,17 @@ impl<'a> Weight<'a> {
         let (rows, cols) = if tensor.transposed { (cols, rows) } else { (rows, cols) };
         let order = match tensor.rotary_halves {
             // A bias is one row; `Base::vector` puts its entries in order.
-            Some(heads) if tensor.shape.len() > 1 => RowOrder::rotary_halves(rows, heads)?,
-            None if tensor.shape.len() > 1 => tensor.orders[0],
+            Some(heads) if !vector => RowOrder::rotary_halves(rows, heads)?,
+            None if !vector => match &tensor.slice {
+                Some(slice) if tensor.orders[0] == RowOrder::CANONICAL => {
+                    RowOrder::spaced(slice.step as usize)
+                }
+                Some(slice) if slice.step != 1 => return None,
+                _ => tensor.orders[0],
+            },
             _ => RowOrder::CANONICAL,
         };
-        let column_order = if tensor.shape.len() > 1 { tensor.orders[1] } else { RowOrder::CANONICAL };
+        let column_order = if vector { RowOrder::CANONICAL } else { tensor.orders[1] };
         let whole = 0..rows;
         let part = part.unwrap_or(whole.clone());
         // The rows of a part are contiguous only if no row is permuted.
@@ -95,15 +104,26 @@ impl<'a> Weight<'a> {
         {
             return None;
         }
-        let end = first.checked_add(part.end)?;
+        // Halves and groups move rows among each other; spaced rows end later.
+        let span = order.span(0..part.end as usize).end.max(part.end as usize);
+        let end = first.checked_add(span as u64)?;
         if end > if tensor.transposed { stored_cols } else { stored_rows } {
+            return None;
+        }
+        let (column, columns) = match &tensor.slice {
+            // Numbers of a block are not apart.
+            Some(_) if vector && (tensor.dtype.block_elements() != 1 || !tensor.is_plain()) => return None,
+            Some(slice) if vector => (slice.start as usize, RowOrder::spaced(slice.step as usize)),
+            _ => (0, RowOrder::CANONICAL),
+        };
+        if column + columns.span(0..cols as usize).end > stored_cols as usize && !tensor.transposed {
             return None;
         }
         let (from, rows) = ((first + part.start) as usize, (part.end - part.start) as usize);
         let bytes = if tensor.transposed || quantized.is_some() {
             bytes
         } else {
-            &bytes[from * row_bytes..][..rows * row_bytes]
+            &bytes[from * row_bytes..][..order.span(0..rows).end.max(rows) * row_bytes]
         };
         Some(Self {
             dtype: tensor.dtype,
@@ -115,8 +135,8 @@ impl<'a> Weight<'a> {
             nbits: nbits.map(|nbits| nbits.of_rows(from..from + rows)),
             quantized: quantized.map(|quantized| quantized.starting_at(from)),
             transposed: tensor.transposed,
-            column: if tensor.transposed { from } else { 0 },
-            columns: (RowOrder::CANONICAL, 0),
+            column: if tensor.transposed { from } else { column },
+            columns: (columns, 0),
             column_order,
         })
     }
@@ -169,7 +189,7 @@ impl<'a> Weight<'a> {
             transposed: false,
             // The columns of whole heads, which contain those of the rows.
             column: self.column + span.start,
-            columns: (self.order, rows.start - span.start),
+            columns: (self.order, self.order.first_within_span(&rows)),
             ..*self
         })
     }
@@ -201,6 +221,11 @@ impl<'a> Weight<'a> {
     /// Scales and zero points, if the stored bytes are codes of MatMulNBits.
     pub fn nbits(&self) -> Option<&NBits<'a>> {
         self.nbits.as_ref()
+    }
+
+    /// The codes of another program, if it has some.
+    pub fn quantized(&self) -> Option<&Quantized<'a>> {
+        self.quantized.as_ref()
     }
 
     /// Whether the stored bytes alone are the numbers.
@@ -346,7 +371,7 @@ impl<'a> Weight<'a> {
         if let Some(quantized) = self.quantized.filter(|_| many && !self.has_permuted_columns()) {
             // Rows that share cache lines, in their stored order.
             let span = self.order.span(rows.clone());
-            if span.len() > 2 * rows.len() {
+            if span.len() > 2 * rows.len() || self.order.is_spaced() {
                 // A few heads of many: each is stored in a row.
                 let mut out = out;
                 let mut next = rows.start;
@@ -448,7 +473,14 @@ impl<'a> Weight<'a> {
         let size = self.element_bytes();
         let mut hash = Sha256::new();
         for row in self.bytes.chunks_exact(self.row_bytes) {
-            hash.update(&row[self.column * size..][..self.rows * size]);
+            let row = &row[self.column * size..];
+            match self.order.is_spaced() {
+                false => hash.update(&row[..self.rows * size]),
+                true => {
+                    let own = |i| &row[self.order.stored_row(i) * size..][..size];
+                    (0..self.rows).for_each(|i| hash.update(own(i)));
+                }
+            }
         }
         curmerge_formats::digest::hex(&hash.finalize())
     }

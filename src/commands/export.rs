@@ -59,7 +59,7 @@ pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     if args.format == Format::Ollama {
         args.template.apply(&mut base)?;
         adapter_kind::warn_of_template(&base, &args.adapter)?;
-        let quantized = base.quantized_by();
+        let quantized = base.decoded_codes_of();
         let _scratch = super::as_gguf(&mut base, &args.output)?;
         return match &adapter {
             Some(adapter) => for_ollama(args, (&base, quantized), Source::Cur(adapter), json),

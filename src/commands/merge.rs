@@ -70,7 +70,7 @@ fn open(base: &Base, path: &Path) -> Result<Opened> {
 pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let mut base = super::open_any(&args.base)?;
     let like_gguf = args.output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
-    let quantized = base.quantized_by().filter(|_| like_gguf);
+    let quantized = base.decoded_codes_of().filter(|_| like_gguf);
     let scratch = if like_gguf { super::as_gguf(&mut base, &args.output)? } else { None };
     args.template.apply(&mut base)?;
     if let Files::Onnx(_) = base.files() {

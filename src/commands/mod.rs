@@ -171,7 +171,7 @@ fn as_gguf(base: &mut Base, out: &Path) -> Result<Option<OutputFolder>> {
     base.must_be_known()?;
     let file_type = match natural_type(base) {
         // The values of codes, exactly.
-        _ if base.quantized_by().is_some() => FileType::F32,
+        _ if base.decoded_codes_of().is_some() => FileType::F32,
         DType::F16 => FileType::F16,
         DType::BF16 => FileType::BF16,
         _ => FileType::F32,

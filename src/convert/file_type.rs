@@ -277,10 +277,12 @@ pub(super) fn layer(name: &str) -> i64 {
     number.and_then(|number| number.parse().ok()).unwrap_or(-1)
 }
 
-/// Whether llama.cpp's converter keeps a matrix of this canonical name in F32, whatever the folder's type.
+/// Whether llama.cpp's converter keeps a tensor of this canonical name in F32, whatever the folder's type: some small
+/// matrices, and the biases of all experts, which are as one matrix.
 pub(super) fn stays_f32(name: &str) -> bool {
     let part = layer_part(name).map_or(name, |(_, part)| part);
-    matches!(part, "position_embd" | "ffn_gate_inp" | "ssm_conv1d")
+    matches!(part, "position_embd" | "ffn_gate_inp" | "ffn_gate_inp_shexp" | "ssm_conv1d")
+        || part.ends_with(".bias")
 }
 
 /// Whether llama-quantize converts the tensor at all: it converts weight matrices, except small or sensitive

@@ -13,6 +13,12 @@ pub fn sigmoid<T: Real>(x: T) -> T {
 pub trait ActivationFn {
     /// f(x) and f'(x).
     fn value_and_derivative<T: Real>(x: T) -> (T, T);
+
+    /// What f(gate) is multiplied by, h(up), and h'(up). Of most it is up itself.
+    #[inline(always)]
+    fn multiplier_and_derivative<T: Real>(up: T) -> (T, T) {
+        (up, T::one())
+    }
 }
 
 /// SiLU, also called Swish: x sigmoid(x).
@@ -68,7 +74,44 @@ impl ActivationFn for SquaredRelu {
     }
 }
 
-/// `out = f(gate) up`.
+/// The clamped SwiGLU of gpt-oss: f(x) = y sigmoid(1.702 y) with y = min(x, 7), and h(up) = 1 + up, clamped to
+/// [-7, 7] before the 1 is added. Where a clamp holds, the derivative is 0, as in torch.
+#[derive(Clone, Copy, Debug)]
+pub struct ClampedSwiglu;
+
+impl ClampedSwiglu {
+    /// Where gate and up are clamped.
+    pub const LIMIT: f64 = 7.0;
+    /// The factor within the sigmoid.
+    pub const ALPHA: f64 = 1.702;
+}
+
+impl ActivationFn for ClampedSwiglu {
+    #[inline(always)]
+    fn value_and_derivative<T: Real>(x: T) -> (T, T) {
+        let (limit, alpha) = (T::from_f64(Self::LIMIT), T::from_f64(Self::ALPHA));
+        // NaN stays NaN.
+        let clamped = x > limit;
+        let y = if clamped { limit } else { x };
+        let s = sigmoid(alpha * y);
+        let derivative = s * (T::one() + alpha * y * (T::one() - s));
+        (y * s, if clamped { T::zero() } else { derivative })
+    }
+
+    #[inline(always)]
+    fn multiplier_and_derivative<T: Real>(up: T) -> (T, T) {
+        let limit = T::from_f64(Self::LIMIT);
+        if up > limit {
+            (T::one() + limit, T::zero())
+        } else if up < -limit {
+            (T::one() - limit, T::zero())
+        } else {
+            (T::one() + up, T::one())
+        }
+    }
+}
+
+/// `out = f(gate) h(up)`.
 pub fn gated<F: ActivationFn, T: Real>(gate: &[T], up: &[T], out: &mut [T]) {
     struct Gated<'x, F, T>(&'x [T], &'x [T], &'x mut [T], std::marker::PhantomData<F>);
     impl<F: ActivationFn, T: Real> Multiversion for Gated<'_, F, T> {
@@ -78,14 +121,14 @@ pub fn gated<F: ActivationFn, T: Real>(gate: &[T], up: &[T], out: &mut [T]) {
         fn run(self) {
             let Self(gate, up, out, _) = self;
             for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
-                *out = F::value_and_derivative(gate).0 * up;
+                *out = F::value_and_derivative(gate).0 * F::multiplier_and_derivative(up).0;
             }
         }
     }
     Cpu::current().dispatch(Gated(gate, up, out, std::marker::PhantomData::<F>));
 }
 
-/// From `d`, the gradient with respect to f(gate) up: replaces `gate` by the gradient with respect to gate,
+/// From `d`, the gradient with respect to f(gate) h(up): replaces `gate` by the gradient with respect to gate,
 /// and `d` by that with respect to up.
 pub fn gated_backward<F: ActivationFn, T: Real>(gate: &mut [T], up: &[T], d: &mut [T]) {
     struct GatedBackward<'x, F, T>(&'x mut [T], &'x [T], &'x mut [T], std::marker::PhantomData<F>);
@@ -97,9 +140,10 @@ pub fn gated_backward<F: ActivationFn, T: Real>(gate: &mut [T], up: &[T], d: &mu
             let Self(gate, up, d, _) = self;
             for ((gate, &up), d) in gate.iter_mut().zip(up).zip(d) {
                 let (value, derivative) = F::value_and_derivative(*gate);
+                let (multiplier, slope) = F::multiplier_and_derivative(up);
                 let g = *d;
-                *d = g * value;
-                *gate = g * up * derivative;
+                *d = g * value * slope;
+                *gate = g * multiplier * derivative;
             }
         }
     }
@@ -139,12 +183,15 @@ mod tests {
     use super::*;
 
     fn slope_is_the_derivative<F: ActivationFn>() {
-        for i in -60..=60 {
-            // Between tenths: the squared ReLU bends at 0.
+        for i in -80..=80 {
+            // Between tenths: the squared ReLU bends at 0, and clamps at 7.
             let (x, h) = (f64::from(i) / 10.0 + 0.05, 1e-6);
             let found = F::value_and_derivative(x).1;
             let right = (F::value_and_derivative(x + h).0 - F::value_and_derivative(x - h).0) / (2.0 * h);
             assert!((found - right).abs() < 1e-8, "{x}: {found} {right}");
+            let multiplier = |x| F::multiplier_and_derivative(x).0;
+            let right = (multiplier(x + h) - multiplier(x - h)) / (2.0 * h);
+            assert!((F::multiplier_and_derivative(x).1 - right).abs() < 1e-8, "{x}: {right}");
         }
     }
 
@@ -154,6 +201,7 @@ mod tests {
         slope_is_the_derivative::<Sigmoid>();
         slope_is_the_derivative::<Gelu>();
         slope_is_the_derivative::<SquaredRelu>();
+        slope_is_the_derivative::<ClampedSwiglu>();
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! PEFT trains a parameter of all experts (`target_parameters`) `[experts, out, in]` by A `[experts * rank,
 //! in]`, the rows of an expert together, and B `[out, rank * experts]`, the columns of an expert `experts`
 //! apart. A module with two such parameters is wrapped twice: the first parameter is the innermost
-//! `base_layer`. Rows of `gate_up_proj` are the gate's, then the up projection's. llama.cpp's A and B have a
-//! third dimension, the experts. Sources: `ParamWrapper` in peft; `convert_lora_to_gguf.py`.
+//! `base_layer`. Rows of `gate_up_proj` are the gate's, then the up projection's; of gpt-oss they alternate.
+//! llama.cpp's A and B have a third dimension, the experts. Sources: `ParamWrapper` in peft;
+//! `convert_lora_to_gguf.py`.
 
 use std::ops::Range;
 use std::path::Path;
@@ -26,6 +27,8 @@ pub(super) struct Strided {
     first: usize,
     /// From one number to the next.
     step: usize,
+    /// How many numbers there are in a row.
+    count: usize,
     /// Bytes of a number.
     element: usize,
 }
@@ -34,7 +37,8 @@ impl Strided {
     /// The numbers of all rows, one behind the other.
     pub(super) fn gather(&self, bytes: &[u8]) -> Vec<u8> {
         let of_row = |row: &[u8]| -> Vec<u8> {
-            row[self.first..].chunks(self.step).flat_map(|chunk| &chunk[..self.element]).copied().collect()
+            let numbers = row[self.first..].chunks(self.step).take(self.count);
+            numbers.flat_map(|chunk| &chunk[..self.element]).copied().collect()
         };
         bytes.chunks_exact(self.row).flat_map(of_row).collect()
     }
@@ -87,7 +91,9 @@ impl Parameter {
         let names = self.tensors.iter().map(|tensor| format!("blk.{}.{tensor}", self.layer));
         let mut matrices = Vec::new();
         let mut row = 0;
-        for name in names {
+        for (number, name) in names.enumerate() {
+            let joined = base.architecture().joined_with(&format!("{name}[0]"));
+            let alternate = joined.is_some_and(|(joined, _)| joined.interleaved);
             let experts = base.config().experts.map_or(0, |experts| experts.count);
             let first = base.place(&format!("{name}[0]")).filter(|_| experts > 0);
             if first.is_none() {
@@ -95,7 +101,8 @@ impl Parameter {
             }
             let rows = base.weight(&format!("{name}[0]"))?.rows();
             let shared = if part == 0 { whole.rows } else { whole.cols };
-            let misfit = part == 1 && (row + rows > whole.rows || whole.dtype.block_elements() != 1);
+            let odd = alternate && rows * self.tensors.len() != whole.rows;
+            let misfit = part == 1 && (odd || row + rows > whole.rows || whole.dtype.block_elements() != 1);
             if !shared.is_multiple_of(experts) || misfit {
                 let shape = [whole.rows, whole.cols];
                 return Err(refuse(format!("is {shape:?}, for {experts} experts of {rows} rows")));
@@ -103,7 +110,8 @@ impl Parameter {
             let own = (0..experts).map(|expert| {
                 let stored = match part {
                     0 => whole.rows_of(expert * (shared / experts)..(expert + 1) * (shared / experts)),
-                    _ => whole.rows_of(row..row + rows).every(experts, expert),
+                    _ if alternate => whole.clone().every([self.tensors.len(), experts], [number, expert]),
+                    _ => whole.rows_of(row..row + rows).every([1, experts], [0, expert]),
                 };
                 (format!("{name}[{expert}]"), stored)
             });
@@ -126,12 +134,18 @@ impl Stored {
         Self { rows: rows.len(), place: start..start + rows.len() as u64 * row, ..self.clone() }
     }
 
-    /// The columns `first`, `first + step`, and so on, of numbers that are not in blocks.
-    fn every(self, step: usize, first: usize) -> Self {
-        let element = self.dtype.block_bytes();
-        let strided =
-            Strided { row: self.cols * element, first: first * element, step: step * element, element };
-        Self { cols: self.cols / step, strided: Some(strided), ..self }
+    /// The rows `row`, `row + rows`, and so on, and of each the columns `column`, `column + columns`, and so on, of
+    /// numbers that are not in blocks.
+    fn every(self, [rows, columns]: [usize; 2], [row, column]: [usize; 2]) -> Self {
+        let (element, count) = (self.dtype.block_bytes(), self.cols / columns);
+        let strided = Strided {
+            row: rows * self.cols * element,
+            first: (row * self.cols + column) * element,
+            step: columns * element,
+            count,
+            element,
+        };
+        Self { rows: self.rows / rows, cols: count, strided: Some(strided), ..self }
     }
 }
 
@@ -165,8 +179,11 @@ mod tests {
 
     #[test]
     fn the_columns_of_an_expert_are_apart() {
-        let strided = Strided { row: 12, first: 2, step: 6, element: 2 };
+        let strided = Strided { row: 12, first: 2, step: 6, count: 2, element: 2 };
         let bytes: Vec<u8> = (0..24).collect();
         assert_eq!(strided.gather(&bytes), [2, 3, 8, 9, 14, 15, 20, 21]);
+        // The first of two rows.
+        let strided = Strided { row: 24, count: 2, ..strided };
+        assert_eq!(strided.gather(&bytes), [2, 3, 8, 9]);
     }
 }

@@ -149,7 +149,7 @@ pub(super) fn write(
     })?;
     destination.chat_template.map_or(Ok(()), |source| templates::set_in_folder(&folder, source))?;
     folder.commit()?;
-    let method = base.quantized_by().unwrap_or_default();
+    let method = base.decoded_codes_of().unwrap_or_default();
     let notes =
         vec![format!("the base is quantized by {method}; the merged folder has its numbers in {wanted}")];
     Ok(MergeReport { model: merge.out.into(), tensors: reports, companions, notes, ..Default::default() })

@@ -143,7 +143,7 @@ pub fn merge(
     }
     let report = match base.files() {
         Files::Gguf(model) => gguf::write(&merge, model, confirm, progress),
-        Files::HuggingFace(files) if base.quantized_by().is_some() => {
+        Files::HuggingFace(files) if base.decoded_codes_of().is_some() => {
             decoded::write(&merge, files, confirm, progress)
         }
         Files::HuggingFace(files) => folder::write(&merge, files, confirm, progress),

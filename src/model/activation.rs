@@ -1,12 +1,13 @@
 //! The activation of a feed-forward network, forward and backward: the gated linear unit a = f(gate) up
-//! (Shazeer 2020, arXiv 2002.05202), which is SwiGLU or GeGLU, or a = f(up) without a gate.
+//! (Shazeer 2020, arXiv 2002.05202), which is SwiGLU or GeGLU, or a = f(up) without a gate. One has a function of up
+//! in place of up.
 
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 
 use crate::arch::Activation;
 use crate::kernels::activation::{
-    ActivationFn, Gelu, Silu, SquaredRelu, gated, gated_backward, plain, plain_backward,
+    ActivationFn, ClampedSwiglu, Gelu, Silu, SquaredRelu, gated, gated_backward, plain, plain_backward,
 };
 use crate::kernels::{Precision, Real, SavedActivation};
 
@@ -48,15 +49,17 @@ pub fn input<T: Real>(
     a
 }
 
-/// f(gate) up, or f(up), of one token.
+/// f(gate) h(up), or f(up), of one token.
 pub(super) fn value<T: Real>(activation: Activation, gate: Option<&[T]>, up: &[T], out: &mut [T]) {
     match (activation, gate) {
         (Activation::Silu, Some(gate)) => gated::<Silu, T>(gate, up, out),
         (Activation::Gelu, Some(gate)) => gated::<Gelu, T>(gate, up, out),
         (Activation::SquaredRelu, Some(gate)) => gated::<SquaredRelu, T>(gate, up, out),
+        (Activation::ClampedSwiglu, Some(gate)) => gated::<ClampedSwiglu, T>(gate, up, out),
         (Activation::Silu, None) => plain::<Silu, T>(up, out),
         (Activation::Gelu, None) => plain::<Gelu, T>(up, out),
         (Activation::SquaredRelu, None) => plain::<SquaredRelu, T>(up, out),
+        (Activation::ClampedSwiglu, None) => plain::<ClampedSwiglu, T>(up, out),
     }
 }
 
@@ -78,6 +81,7 @@ pub fn backward<T: Real>(
                 Activation::Silu => plain_backward::<Silu, T>(up, d),
                 Activation::Gelu => plain_backward::<Gelu, T>(up, d),
                 Activation::SquaredRelu => plain_backward::<SquaredRelu, T>(up, d),
+                Activation::ClampedSwiglu => plain_backward::<ClampedSwiglu, T>(up, d),
             }
         });
         return (None, da);
@@ -93,6 +97,7 @@ pub fn backward<T: Real>(
             Activation::Silu => gated_backward::<Silu, T>(dgate, up, d),
             Activation::Gelu => gated_backward::<Gelu, T>(dgate, up, d),
             Activation::SquaredRelu => gated_backward::<SquaredRelu, T>(dgate, up, d),
+            Activation::ClampedSwiglu => gated_backward::<ClampedSwiglu, T>(dgate, up, d),
         }
     });
     (Some(dgate), da)

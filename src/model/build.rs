@@ -14,6 +14,7 @@ use super::mlp::Mlp;
 use super::norm::Norm;
 use super::residual::Residual;
 use super::rope::RotaryEmbedding;
+use super::shared_expert::SharedExpert;
 use super::transformer::Transformer;
 use crate::arch::{NormKind, Positions};
 use crate::base::{Base, Weight};
@@ -90,12 +91,7 @@ impl<'a> Parts<'a> {
         let residual = |norm: Option<Norm<T>>| Residual { norm, scale: T::from_f64(config.residual_scale) };
         let feed_forward = match config.experts {
             Some(_) => FeedForward::Mixture(Box::new(self.experts(layer)?)),
-            None => FeedForward::Mlp(Box::new(Mlp {
-                gate: self.role(layer, "gate")?,
-                up: self.needed(layer, "up")?,
-                down: self.needed(layer, "down")?,
-                activation: self.base.architecture().forward.activation,
-            })),
+            None => FeedForward::Mlp(Box::new(self.mlp(layer)?)),
         };
         Ok(Block {
             attn_norm: self.norm(&name(norms.before_attention))?,
@@ -126,6 +122,7 @@ impl<'a> Parts<'a> {
                 _ => None,
             },
             gated: self.base.architecture().forward.gated_attention,
+            sinks: self.vector_if_any(&name("attn_sinks"))?,
             window,
             rope: config.rope_of(layer).map(|_| usize::from(local)),
         })))
@@ -186,6 +183,12 @@ impl<'a> Parts<'a> {
         Ok(Linear::new(self.base.weight(name)?, bias))
     }
 
+    /// The vector of this name, if the architecture has one.
+    fn vector_if_any<T: Real>(&self, name: &str) -> Result<Option<Vec<T>>> {
+        let known = self.base.architecture().line(name).is_some();
+        known.then(|| Ok(numbers(self.base.vector(name)?))).transpose()
+    }
+
     /// The norm of this name, if the architecture has one.
     fn norm<T: Real>(&self, name: &str) -> Result<Option<Norm<T>>> {
         let architecture = self.base.architecture();
@@ -199,6 +202,15 @@ impl<'a> Parts<'a> {
             NormKind::Rms => None,
         };
         Ok(Some(Norm { weight, bias, eps: self.base.config().norm_eps }))
+    }
+
+    fn mlp<T: Real>(&self, layer: usize) -> Result<Mlp<'a, T>> {
+        Ok(Mlp {
+            gate: self.role(layer, "gate")?,
+            up: self.needed(layer, "up")?,
+            down: self.needed(layer, "down")?,
+            activation: self.base.architecture().forward.activation,
+        })
     }
 
     fn experts<T: Real>(&self, layer: usize) -> Result<MixtureOfExperts<'a, T>> {
@@ -218,6 +230,13 @@ impl<'a> Parts<'a> {
             top_k,
             normalize_top_k: config.is_some_and(|e| e.normalized),
             activation: self.base.architecture().forward.activation,
+            shared: match config.and_then(|experts| experts.shared_ff) {
+                None => None,
+                Some(_) => Some(SharedExpert {
+                    mlp: self.mlp(layer)?,
+                    gate: self.linear(&format!("blk.{layer}.ffn_gate_inp_shexp"))?,
+                }),
+            },
         })
     }
 }

@@ -7,6 +7,7 @@ use super::mixture::{MixtureActivations, MixtureOfExperts};
 use super::mlp::{Mlp, MlpActivations};
 use super::norm::{self, Norm};
 use super::residual::Residual;
+use super::shared_expert::SharedExpert;
 use super::terms::TermSink;
 use crate::kernels::{Precision, Real};
 
@@ -23,9 +24,9 @@ pub enum FeedForward<'a, T: Real> {
 #[derive(Debug)]
 pub enum FeedForwardActivations<T: Real> {
     /// Of an MLP.
-    Mlp(MlpActivations<T>),
+    Mlp(Box<MlpActivations<T>>),
     /// Of a mixture of experts.
-    Mixture(MixtureActivations<T>),
+    Mixture(Box<MixtureActivations<T>>),
 }
 
 #[cfg(test)]
@@ -43,12 +44,17 @@ impl<T: Real> FeedForwardActivations<T> {
 type Saved<T> = (Option<FeedForwardActivations<T>>, Option<Array2<T>>, Option<Array2<T>>);
 
 impl<'a, T: Real> FeedForward<'a, T> {
-    /// The matrix of this role: `gate`, `up` or `down`. Those of experts are always frozen and have none.
+    /// The matrix of this role: `gate`, `up` or `down`; in a mixture, that of the expert which all tokens go through.
+    /// Those of other experts are always frozen and have none.
     pub fn linear_mut(&mut self, role: &str) -> Option<&mut Linear<'a, T>> {
-        match (self, role) {
-            (Self::Mlp(mlp), "gate") => mlp.gate.as_mut(),
-            (Self::Mlp(mlp), "up") => Some(&mut mlp.up),
-            (Self::Mlp(mlp), "down") => Some(&mut mlp.down),
+        let mlp = match self {
+            Self::Mlp(mlp) => &mut **mlp,
+            Self::Mixture(mixture) => &mut mixture.shared.as_mut()?.mlp,
+        };
+        match role {
+            "gate" => mlp.gate.as_mut(),
+            "up" => Some(&mut mlp.up),
+            "down" => Some(&mut mlp.down),
             _ => None,
         }
     }
@@ -57,7 +63,9 @@ impl<'a, T: Real> FeedForward<'a, T> {
     pub fn adaptable_mut(&mut self) -> Vec<&mut Linear<'a, T>> {
         match self {
             Self::Mlp(mlp) => mlp.gate.iter_mut().chain([&mut mlp.up, &mut mlp.down]).collect(),
-            Self::Mixture(_) => Vec::new(),
+            Self::Mixture(mixture) => {
+                mixture.shared.as_mut().map_or_else(Vec::new, SharedExpert::adaptable_mut)
+            }
         }
     }
 
@@ -65,7 +73,7 @@ impl<'a, T: Real> FeedForward<'a, T> {
     pub fn adaptable(&self) -> Vec<&Linear<'a, T>> {
         match self {
             Self::Mlp(mlp) => mlp.gate.iter().chain([&mlp.up, &mlp.down]).collect(),
-            Self::Mixture(_) => Vec::new(),
+            Self::Mixture(mixture) => mixture.shared.as_ref().map_or_else(Vec::new, SharedExpert::adaptable),
         }
     }
 
@@ -113,21 +121,24 @@ impl<'a, T: Real> FeedForward<'a, T> {
                 let (a, saved) = mlp.forward(&packed, save);
                 drop(packed);
                 let (zdown, out) = residual.add_product(x, &mlp.down, &a);
-                (saved.map(FeedForwardActivations::Mlp), zdown, out)
+                (saved.map(|saved| FeedForwardActivations::Mlp(Box::new(saved))), zdown, out)
             }
             Self::Mixture(mixture) => {
                 let input = input.unwrap_or(x);
                 let normed = norm.map(|norm| norm.forward(input.view()));
                 let (y, saved) = mixture.forward(normed.as_ref().unwrap_or(input).view(), save);
                 let out = residual.add(x, y);
-                (saved.map(FeedForwardActivations::Mixture), None, out)
+                (saved.map(|saved| FeedForwardActivations::Mixture(Box::new(saved))), None, out)
             }
         }
     }
 
     /// Whether [`Self::backward`] needs the normed input.
     pub fn reads_input(&self) -> bool {
-        matches!(self, Self::Mlp(mlp) if mlp.reads_input())
+        match self {
+            Self::Mlp(mlp) => mlp.reads_input(),
+            Self::Mixture(mixture) => mixture.shared.as_ref().is_some_and(|shared| shared.mlp.reads_input()),
+        }
     }
 
     /// dL/dx `[tokens, d_model]` with respect to the normed input x, from g = dL/dy, what the down
@@ -142,9 +153,9 @@ impl<'a, T: Real> FeedForward<'a, T> {
         sink: &mut dyn TermSink<T>,
     ) -> Array2<T> {
         match (self, saved) {
-            (Self::Mlp(mlp), FeedForwardActivations::Mlp(saved)) => mlp.backward(g, saved, zdown, x, sink),
+            (Self::Mlp(mlp), FeedForwardActivations::Mlp(saved)) => mlp.backward(g, *saved, zdown, x, sink),
             (Self::Mixture(mixture), FeedForwardActivations::Mixture(saved)) => {
-                mixture.backward(g.view(), saved)
+                mixture.backward(g.view(), *saved, x, sink)
             }
             _ => unreachable!("the activations are those of this network"),
         }

@@ -65,6 +65,11 @@ impl<'a, T: Real> Linear<'a, T> {
         }
     }
 
+    /// The bias `[m]`.
+    pub fn bias(&self) -> Option<&[T]> {
+        self.bias.as_deref()
+    }
+
     /// The frozen matrix.
     pub fn weight(&self) -> &Weight<'a> {
         &self.weight

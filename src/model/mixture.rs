@@ -1,12 +1,15 @@
 //! A sparse mixture of experts (Shazeer et al. 2017, arXiv 1701.06538; Mixtral, arXiv 2401.04088): a router
-//! sends each token through its top-k of the experts, each an MLP. All weights are frozen; gradients pass
-//! through the experts and through the router.
+//! sends each token through its top-k of the experts, each an MLP. Their weights are frozen; gradients pass
+//! through the experts and through the router. Every token may go through a further MLP, which can be adapted.
 
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use super::activation;
 use super::linear::Linear;
+use super::mlp::Mlp;
+use super::shared_expert::{SharedExpert, SharedExpertActivations};
+use super::terms::TermSink;
 use crate::arch::Activation;
 use crate::kernels::{Precision, Real, SavedActivation, elementwise, reduce, softmax};
 
@@ -26,6 +29,8 @@ pub struct MixtureOfExperts<'a, T: Real> {
     pub normalize_top_k: bool,
     /// The activation function of the experts.
     pub activation: Activation,
+    /// The expert that every token goes through.
+    pub shared: Option<SharedExpert<'a, T>>,
 }
 
 /// One gated MLP.
@@ -46,6 +51,7 @@ pub struct MixtureActivations<T: Real> {
     probabilities: Array2<T>,
     /// The tokens of each expert.
     assignments: Vec<Assignment<T>>,
+    shared: Option<SharedExpertActivations<T>>,
 }
 
 /// The tokens that are routed to one expert, in order.
@@ -71,6 +77,7 @@ impl<T: Real> MixtureActivations<T> {
                 .flatten()
                 .map(SavedActivation::bytes)
                 .sum::<u64>()
+            + self.shared.as_ref().map_or(0, SharedExpertActivations::bytes)
     }
 }
 
@@ -78,20 +85,27 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
     /// All matrices.
     pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear<'a, T>> {
         let experts = self.experts.iter_mut().flat_map(|e| [&mut e.gate, &mut e.up, &mut e.down]);
-        std::iter::once(&mut self.router).chain(experts)
+        let shared = self.shared.iter_mut().flat_map(|shared| {
+            let Mlp { gate, up, down, .. } = &mut shared.mlp;
+            gate.iter_mut().chain([up, down, &mut shared.gate])
+        });
+        std::iter::once(&mut self.router).chain(experts).chain(shared)
     }
 
     /// How many numbers of matrices a token is multiplied with: those of the router and of its experts.
     pub fn parameters_per_token(&self) -> u64 {
         let expert =
             |e: &Expert<'_, T>| [&e.gate, &e.up, &e.down].map(|l| l.weight().parameters()).iter().sum();
-        self.router.weight().parameters() + self.top_k as u64 * self.experts.first().map_or(0, expert)
+        self.router.weight().parameters()
+            + self.top_k as u64 * self.experts.first().map_or(0, expert)
+            + self.shared.as_ref().map_or(0, SharedExpert::parameters_per_token)
     }
 
     /// Values saved of a token for the backward pass: those that may be rounded to bfloat16, and others.
     pub fn activation_values(&self) -> (usize, usize) {
         let ff = self.experts.first().map_or(0, |expert| expert.up.weight().rows());
-        (2 * ff * self.top_k, self.experts.len())
+        let (shared, full) = self.shared.as_ref().map_or((0, 0), SharedExpert::activation_values);
+        (2 * ff * self.top_k + shared, self.experts.len() + full)
     }
 
     /// x `[tokens, d_model]`, normed, to y `[tokens, d_model]`. With a precision, also the activations, saved
@@ -128,7 +142,8 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
             assignment.gate_up =
                 save.map(|precision| [gate, up].map(|x| SavedActivation::save(x, precision)));
         }
-        (y, save.map(|_| MixtureActivations { probabilities, assignments }))
+        let shared = self.shared.as_ref().and_then(|shared| shared.add_to(&mut y, x, save));
+        (y, save.map(|_| MixtureActivations { probabilities, assignments, shared }))
     }
 
     /// The tokens of each expert. A token goes to its most probable experts; of equal ones, to the first.
@@ -150,16 +165,32 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
     }
 
     /// dL/dx `[tokens, d_model]` from g = dL/dy. With out_e the output of expert e and w_e its weight,
-    /// y = sum w_e out_e. dL/dw_e = g out_e = (W_down^T g) a_e, so out_e is not saved.
-    pub fn backward(&self, g: ArrayView2<T>, saved: MixtureActivations<T>) -> Array2<T> {
-        let MixtureActivations { probabilities, assignments } = saved;
+    /// y = sum w_e out_e. dL/dw_e = g out_e = (W_down^T g) a_e + g b_down, so out_e is not saved. x, normed, is given if
+    /// the shared expert reads it; `sink` gets the gradients of its terms.
+    pub fn backward(
+        &self,
+        g: ArrayView2<T>,
+        saved: MixtureActivations<T>,
+        x: Option<ArrayView2<T>>,
+        sink: &mut dyn TermSink<T>,
+    ) -> Array2<T> {
+        let MixtureActivations { probabilities, assignments, shared } = saved;
         let mut dx = Array2::zeros(g.dim());
         // None where a token is not routed to the expert.
         let mut dweights = Array2::<Option<T>>::default(probabilities.dim());
         for (e, (expert, assignment)) in self.experts.iter().zip(assignments).enumerate() {
             let Some([gate, up]) = assignment.gate_up else { continue };
+            let own = g.select(Axis(0), &assignment.tokens);
+            let of_bias: Vec<T> = match expert.down.bias() {
+                Some(bias) => own
+                    .rows()
+                    .into_iter()
+                    .map(|g| reduce::dot(g.to_slice().expect(CONTIGUOUS), bias))
+                    .collect(),
+                None => vec![T::zero(); own.nrows()],
+            };
             let mut da = None;
-            expert.down.backward_frozen(g.select(Axis(0), &assignment.tokens).into(), &mut da);
+            expert.down.backward_frozen(own.into(), &mut da);
             let mut da = da.expect(WANTED);
             let ff = da.ncols();
             let dots: Vec<T> = da
@@ -178,8 +209,8 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
                     dot
                 })
                 .collect();
-            for (&token, dot) in assignment.tokens.iter().zip(dots) {
-                dweights[[token, e]] = Some(dot);
+            for ((&token, dot), of_bias) in assignment.tokens.iter().zip(dots).zip(of_bias) {
+                dweights[[token, e]] = Some(dot + of_bias);
             }
             let (dgate, dup) = activation::backward(self.activation, Some(&gate), &up, da);
             let mut dx_here = None;
@@ -194,6 +225,9 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
         let mut through_router = None;
         self.router.backward_frozen(dlogits.into(), &mut through_router);
         dx += &through_router.expect(WANTED);
+        if let (Some(shared), Some(saved)) = (&self.shared, shared) {
+            dx += &shared.backward(g, saved, x, sink);
+        }
         dx
     }
 

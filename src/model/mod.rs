@@ -32,6 +32,7 @@ mod position_factors;
 mod residual;
 mod rope;
 mod sampler;
+mod shared_expert;
 mod terms;
 #[cfg(test)]
 mod tests;

@@ -87,23 +87,31 @@ fn whole<'a, T: ComputedTensor>(
             });
             Ok(Pieces::in_place(gguf.file(), replaced))
         }
-        ([_], None) => laid_out(first, first.metadata(), &sources(model), new),
-        (_, None) => laid_out(first, &model.whole_metadata(), &sources(model), new),
-        (_, Some(metadata)) => laid_out(first, metadata, &sources(model), new),
+        ([_], None) => laid_out(first, first.metadata(), &sources(model), new, false),
+        (_, None) => laid_out(first, &model.whole_metadata(), &sources(model), new, false),
+        (_, Some(metadata)) => laid_out(first, metadata, &sources(model), new, true),
     }
 }
 
-/// The pieces of a file of these tensors, in the version and alignment of `like`.
+/// The dimensions without those of 1 at the end, which llama-quantize does not write.
+pub(crate) fn trimmed(dims: &[u64]) -> &[u64] {
+    let kept = dims.iter().rposition(|&dim| dim != 1).map_or(1, |last| last + 1);
+    &dims[..kept.min(dims.len())]
+}
+
+/// The pieces of a file of these tensors, in the version and alignment of `like`. Dimensions are as llama-quantize writes
+/// them if `trims`, else as they are.
 fn laid_out<'a, T: ComputedTensor>(
     like: &Gguf,
     metadata: &[(String, Value)],
     tensors: &[Source<'a>],
     new: &ComputedTensors<'_, T>,
+    trims: bool,
 ) -> Result<Pieces<'a>> {
     let headers = tensors.iter().map(|(_, tensor)| NewTensor {
         name: tensor.name.clone(),
         dtype: new.get(&tensor.name).map_or(tensor.dtype, |(new, _)| new.dtype()),
-        dims: tensor.dims.clone(),
+        dims: if trims { trimmed(&tensor.dims) } else { &tensor.dims }.to_vec(),
     });
     let layout = GgufLayout::new(like.version(), like.alignment(), metadata, headers.collect())?;
     let placed = tensors.iter().zip(layout.tensors()).map(|((file, old), place)| {
@@ -123,6 +131,7 @@ fn splits<'a, T: ComputedTensor>(
     stem: &str,
 ) -> Result<Vec<(String, Pieces<'a>)>> {
     let (first, tensors) = (model.first(), sources(model));
+    let trims = metadata.is_some();
     let metadata = metadata.map_or_else(|| model.whole_metadata(), <[_]>::to_vec);
     let sizes = tensors.iter().map(|(_, tensor)| {
         let bytes = match new.get(&tensor.name) {
@@ -135,11 +144,11 @@ fn splits<'a, T: ComputedTensor>(
     let groups = groups(sizes, limit);
     let count = groups.len();
     if count == 1 {
-        return Ok(vec![(format!("{stem}.gguf"), laid_out(first, &metadata, &tensors, new)?)]);
+        return Ok(vec![(format!("{stem}.gguf"), laid_out(first, &metadata, &tensors, new, trims)?)]);
     }
     let split = |(number, group): (usize, std::ops::Range<usize>)| {
         let metadata = split_metadata(&metadata, number, count, tensors.len())?;
-        let pieces = laid_out(first, &metadata, &tensors[group], new)?;
+        let pieces = laid_out(first, &metadata, &tensors[group], new, trims)?;
         Ok((split_name(stem, number as u64, count as u64), pieces))
     };
     groups.into_iter().enumerate().map(split).collect()

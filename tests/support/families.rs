@@ -57,8 +57,11 @@ macro_rules! each_family {
             exaone4: "exaone4",
             exaone4_window: "exaone4-window",
             qwen3moe: "qwen3moe",
+            gpt_oss: "gpt-oss",
+            gpt_oss_mxfp4: "gpt-oss-mxfp4",
             qwen3_5: "qwen3_5",
             qwen3_5_heads: "qwen3_5-heads",
+            qwen3_5_moe: "qwen3_5-moe",
             gpt2: "gpt2",
         }
     };

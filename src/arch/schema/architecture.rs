@@ -1,8 +1,10 @@
 //! A model family, and lookups in its description.
 
+use std::borrow::Cow;
+
 use super::{
-    Blocks, ClassOption, Converter, Forward, Gguf, HuggingFace, NormKind, Onnx, Positions, Size, TensorNames,
-    Tensors, Unrotated,
+    Activation, Blocks, ClassOption, Converter, Endings, Forward, Gguf, HuggingFace, NormKind, Onnx,
+    Positions, Size, TensorNames, Tensors, Unrotated,
 };
 use crate::arch::pattern::{matches, renamed};
 
@@ -38,13 +40,14 @@ impl Architecture {
 
     /// The canonical name for Hugging Face's (without `.weight` or `.bias`), and the table's entry.
     pub fn of_hugging_face(&'static self, name: &str) -> Option<(String, &'static TensorNames)> {
-        let plain = self
-            .tensors
-            .prefixes
-            .iter()
-            .find_map(|(theirs, ours)| name.strip_prefix(theirs).map(|rest| format!("{ours}{rest}")));
-        let name = plain.as_deref().unwrap_or(name);
+        let name = &*self.unprefixed(name);
         self.names().find_map(|n| Some((renamed(name, n.hugging_face, n.canonical)?, n)))
+    }
+
+    /// Hugging Face's name with the prefix of this table, where a folder has another.
+    pub fn unprefixed<'n>(&self, name: &'n str) -> Cow<'n, str> {
+        let other = |(theirs, ours): &(&str, &str)| Some(format!("{ours}{}", name.strip_prefix(theirs)?));
+        self.tensors.prefixes.iter().find_map(other).map_or(Cow::Borrowed(name), Cow::Owned)
     }
 
     /// Hugging Face's name (without `.weight`) for the canonical one, and the table's entry.
@@ -83,6 +86,15 @@ impl Architecture {
             let whole = n.canonical.strip_suffix("[{}]");
             matches(name, n.canonical) || whole.is_some_and(|whole| matches(name, whole))
         })
+    }
+
+    /// A canonical name without `.bias`, and the ending of the tensor's stored names.
+    pub fn stem_and_endings<'n>(&'static self, canonical: &'n str) -> (&'n str, Endings) {
+        match (self.line(canonical), canonical.strip_suffix(".bias")) {
+            (Some(line), _) => (canonical, line.endings),
+            (None, Some(stem)) => (stem, Endings { gguf: ".bias", hugging_face: ".bias" }),
+            (None, None) => (canonical, Endings::WEIGHT),
+        }
     }
 
     /// What Hugging Face's names of a block's tensors begin with, before the block's number.
@@ -124,7 +136,10 @@ impl Architecture {
         if self.has_experts() {
             return Some("experts");
         }
-        let Forward { norm, positions, unrotated, parallel, .. } = self.forward;
+        let Forward { norm, positions, unrotated, parallel, activation, .. } = self.forward;
+        if activation == Activation::ClampedSwiglu {
+            return Some("a clamped SwiGLU");
+        }
         if self.gguf.linear_attention.is_some() {
             return Some("linear attention");
         }
@@ -145,6 +160,11 @@ impl Architecture {
             return Some("blocks without positions");
         }
         (norm != NormKind::Rms || positions == Positions::Learned).then_some("LayerNorm or learned positions")
+    }
+
+    /// Whether every token goes through a further expert.
+    pub fn has_shared_expert(&'static self) -> bool {
+        self.names().any(|n| n.shape.first() == Some(&Size::SharedFf))
     }
 
     /// Whether the feed-forward part is a mixture of experts.

@@ -108,6 +108,8 @@ pub enum Key {
     Width,
     /// `feed_forward_length`.
     FeedForward,
+    /// [`Self::FeedForward`], if config.json has `intermediate_size`.
+    GivenFeedForward,
     /// `attention.head_count`.
     Heads,
     /// `attention.head_count_kv`.
@@ -126,6 +128,8 @@ pub enum Key {
     Experts,
     /// `expert_feed_forward_length`.
     ExpertFeedForward,
+    /// `expert_shared_feed_forward_length`.
+    SharedFeedForward,
     /// `attention.key_length` and `attention.value_length`.
     HeadLengths,
     /// [`Self::HeadLengths`], if config.json has `head_dim`.

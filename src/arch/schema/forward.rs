@@ -68,4 +68,6 @@ pub enum Activation {
     Gelu,
     /// max(x, 0)^2 (`relu2`).
     SquaredRelu,
+    /// SwiGLU with clamped inputs, a steeper sigmoid and 1 added to what it multiplies (gpt-oss).
+    ClampedSwiglu,
 }

@@ -5,6 +5,7 @@ mod converter;
 mod forward;
 mod gguf;
 mod hugging_face;
+mod joined_experts;
 mod onnx;
 mod tensors;
 
@@ -13,5 +14,6 @@ pub use converter::{Converter, Key, RopeType, SpacePrefix, TokenizerOverride, Vo
 pub use forward::{Activation, Forward, NormKind, Positions, Unrotated};
 pub use gguf::{Gguf, WindowScaling, Windows};
 pub use hugging_face::{ActivationKey, ClassOption, HeadKeys, HuggingFace, WindowedLayers};
+pub use joined_experts::{JoinedExperts, JoinedKind};
 pub use onnx::Onnx;
-pub use tensors::{BlockNorms, Blocks, HeadKind, Presence, Size, TensorNames, Tensors};
+pub use tensors::{BlockNorms, Blocks, Endings, HeadKind, Presence, Size, TensorNames, Tensors};

@@ -1,5 +1,7 @@
 //! The tensors of a model: what each container calls them, their shapes, and how they are stored.
 
+use super::JoinedExperts;
+
 /// The tensors of a family.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensors {
@@ -15,6 +17,9 @@ pub struct Tensors {
     /// Matrices that hold several roles: the canonical name after `blk.N.`, and the parts from the first row
     /// on.
     pub fused: &'static [(&'static str, &'static [(&'static str, Size)])],
+    /// The tensors in which Hugging Face folders have matrices of all experts. Such a matrix has no Hugging Face name of
+    /// its own; or it has one, which transformers writes, and reads both.
+    pub joined_experts: &'static [JoinedExperts],
     /// Prefixes that some Hugging Face folders use, and the prefix in this table that each stands for.
     pub prefixes: &'static [(&'static str, &'static str)],
 }
@@ -60,8 +65,8 @@ pub struct TensorNames {
     pub unit_offset: bool,
     /// Hugging Face stores the logarithm of the negated numbers.
     pub log_of_negative: bool,
-    /// Its names have no `.weight` after them.
-    pub unsuffixed: bool,
+    /// What ends its names.
+    pub endings: Endings,
     /// Hugging Face stores the matrix as `[out, 1, in]`, as torch's convolutions by channels do.
     pub convolution: bool,
     /// Whether the tensor has a bias; `None` if no model has one.
@@ -70,6 +75,24 @@ pub struct TensorNames {
     pub blocks: Blocks,
     /// Whether every model has the tensor. A model without the output head has a tied one: the embedding.
     pub presence: Presence,
+}
+
+/// What ends the stored names of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endings {
+    /// In GGUF files.
+    pub gguf: &'static str,
+    /// In Hugging Face folders.
+    pub hugging_face: &'static str,
+}
+
+impl Endings {
+    /// Of most tensors.
+    pub const WEIGHT: Self = Self { gguf: ".weight", hugging_face: ".weight" };
+    /// Of parameters that are no module's weight.
+    pub const NONE: Self = Self { gguf: "", hugging_face: "" };
+    /// Of such parameters that have the usual ending in GGUF files.
+    pub const ONLY_IN_GGUF: Self = Self { gguf: ".weight", hugging_face: "" };
 }
 
 /// Which blocks have a tensor.
@@ -141,6 +164,8 @@ pub enum Size {
     Qkv,
     /// One head.
     Head,
+    /// Number of query heads.
+    Heads,
     /// Width of the feed-forward part.
     Ff,
     /// Gate and up together.
@@ -149,6 +174,10 @@ pub enum Size {
     Experts,
     /// Width of one expert.
     ExpertFf,
+    /// Width of the expert that every token goes through.
+    SharedFf,
+    /// One output.
+    One,
     /// Queries, keys and values of linear attention together.
     LinearChannels,
     /// All value heads of linear attention.
@@ -176,7 +205,7 @@ impl TensorNames {
             transposed: false,
             unit_offset: false,
             log_of_negative: false,
-            unsuffixed: false,
+            endings: Endings::WEIGHT,
             convolution: false,
             bias: None,
             blocks: Blocks::All,
@@ -208,9 +237,9 @@ impl TensorNames {
         self
     }
 
-    /// Without `.weight` after its names.
-    pub(in crate::arch) const fn unsuffixed(mut self) -> Self {
-        self.unsuffixed = true;
+    /// With these endings of its names.
+    pub(in crate::arch) const fn ending(mut self, endings: Endings) -> Self {
+        self.endings = endings;
         self
     }
 

@@ -182,7 +182,7 @@ impl Draft {
                 let entry = tensor.bytes / of.max(1);
                 (tensor.offset, tensor.bytes) = (tensor.offset + start * entry, rows * entry);
             }
-            _ => tensor.slice = Some(Slice { start, of }),
+            _ => tensor.slice = Some(Slice { start, of, step: 1 }),
         }
         Ok(tensor)
     }

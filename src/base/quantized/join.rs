@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use curmerge_formats::dtype::DType;
 use curmerge_formats::safetensors::{SafeTensor, SafeTensors};
 
-use super::{Method, QuantizedTensors, Scheme, word};
+use super::{Method, QuantizedTensors, Scheme, mxfp4, word};
 use crate::base::tensor::StoredTensor;
 use crate::{Error, Result};
 
@@ -129,6 +129,7 @@ impl<'f> Tensors<'f> {
         match method {
             Method::Gptq { .. } | Method::Awq { .. } => name.strip_suffix(".qweight"),
             Method::Packed { .. } => name.strip_suffix(".weight_packed"),
+            Method::Mxfp4 => name.strip_suffix("_blocks"),
             Method::Scaled { .. } => name
                 .strip_suffix(".weight")
                 .filter(|_| matches!(codes.dtype, DType::F8_E4M3 | DType::I8))
@@ -143,6 +144,15 @@ impl<'f> Tensors<'f> {
 
     /// The shape of a matrix, and what is beside its codes. `None` if a tensor is missing or does not fit.
     fn matrix(&self, method: Method, stem: &str, codes: &SafeTensor) -> Option<([u64; 2], QuantizedTensors)> {
+        if method == Method::Mxfp4 {
+            let Found { shape, scheme, scales: (file, scales), .. } = self.mxfp4(stem, codes)?;
+            let (codes_name, scales) = (codes.name.clone(), stored(file, scales));
+            let (zeros, groups) = (None, None);
+            return Some((
+                shape,
+                QuantizedTensors { scheme, method: method.name(), codes_name, scales, zeros, groups },
+            ));
+        }
         let &[lines, columns] = &codes.shape[..] else { return None };
         let in_words = codes.dtype == DType::I32;
         let Found { shape, scheme, scales: (file, scales), zeros, groups } = match method {
@@ -211,6 +221,18 @@ impl<'f> Tensors<'f> {
         let one_each = scales.1.shape == [m, count] || scales.1.shape == [m];
         let fits = one_each && shape == [m, words(n)] && m > 0 && self.get(stem, "weight_g_idx").is_none();
         fits.then_some(Found { shape: [m, n], scheme, scales, zeros, groups: None })
+    }
+
+    /// Any dimensions before the last two are outputs.
+    fn mxfp4(&self, stem: &str, codes: &SafeTensor) -> Option<Found<'f>> {
+        let scales = self.all.get(format!("{stem}_scales").as_str()).copied()?;
+        let (&bytes, blocks) = codes.shape.split_last()?;
+        let (&per_row, rows) = blocks.split_last()?;
+        let m = rows.iter().try_fold(1u64, |all, &rows| all.checked_mul(rows))?;
+        let n = per_row.checked_mul(mxfp4::BLOCK as u64)?;
+        let typed = codes.dtype == DType::U8 && matches!(scales.1.dtype, DType::U8 | DType::F8_E8M0);
+        let fits = typed && bytes == mxfp4::BLOCK as u64 / 2 && scales.1.shape == blocks && m > 0 && n > 0;
+        fits.then_some(Found { shape: [m, n], scheme: Scheme::Mxfp4, scales, zeros: None, groups: None })
     }
 
     fn scaled(&self, stem: &str, [m, n]: [u64; 2], block: Option<[usize; 2]>) -> Option<Found<'f>> {

@@ -6,11 +6,13 @@
 //! | GPTQ | `qweight`, `qzeros`, `scales`, `g_idx` | `gptq.rs` |
 //! | AWQ | `qweight`, `qzeros`, `scales` | `awq.rs` |
 //! | fp8, compressed-tensors | `weight`, `weight_scale_inv` or `weight_scale` | `scaled.rs` |
+//! | MXFP4 of gpt-oss | `_blocks`, `_scales` | `mxfp4.rs` |
 //! | compressed-tensors | `weight_packed`, `weight_scale`, `weight_zero_point`, `weight_shape` | `packed.rs` |
 
 mod awq;
 mod gptq;
 mod join;
+mod mxfp4;
 mod packed;
 mod scaled;
 mod settings;
@@ -53,6 +55,8 @@ pub enum Scheme {
         /// Inputs of a group.
         run: usize,
     },
+    /// Codes of 4 bits along the inputs of each output; see `mxfp4.rs`.
+    Mxfp4,
     /// One number a code; see `scaled.rs`.
     Scaled {
         /// Outputs and inputs that share a scale.
@@ -144,6 +148,7 @@ impl<'a> Quantized<'a> {
                 Scheme::Gptq { bits, less_one, run } => self.decode_gptq((bits, less_one), run, tile, out),
                 Scheme::Awq { run } => self.decode_awq(run, tile, out),
                 Scheme::Packed { bits, run } => self.decode_packed(bits, run, tile, out),
+                Scheme::Mxfp4 => self.decode_mxfp4(tile, out),
                 Scheme::Scaled { block } => self.decode_scaled(block, tile, out),
             }
         }

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 pub const BESIDE: [&str; 2] = ["quantize_config.json", "quant_config.json"];
 
 /// Values of `quant_method` that people write in other letters.
-const NAMES: [(&str, &str); 3] = [("gptq", "GPTQ"), ("awq", "AWQ"), ("mxfp4", "MXFP4")];
+const NAMES: [(&str, &str); 2] = [("gptq", "GPTQ"), ("awq", "AWQ")];
 
 /// How to read the weights of a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub enum Method {
         /// `fp8` or `compressed-tensors`.
         name: &'static str,
     },
+    /// See `mxfp4.rs`. Only matrices of experts are in it.
+    Mxfp4,
     /// See `packed.rs`.
     Packed {
         /// Bits of a code.
@@ -52,6 +54,7 @@ impl Method {
             Method::Awq { .. } => "AWQ",
             Method::Scaled { name, .. } => name,
             Method::Packed { .. } => "compressed-tensors",
+            Method::Mxfp4 => "MXFP4",
         }
     }
 
@@ -125,6 +128,7 @@ impl Method {
                 ("" | "gemm", _) => other("with other than 4 bits"),
                 (version, _) => other(&format!("in the version {version}")),
             },
+            "mxfp4" => Ok(Some(Method::Mxfp4)),
             "fp8" => match &*word("fmt") {
                 "" | "e4m3" => {
                     let block = block(settings.get("weight_block_size"));

@@ -12,7 +12,7 @@ use curmerge_formats::gguf::Gguf;
 use serde_json::{Map, Value as Json, json};
 
 use crate::Result;
-use crate::arch::{ClassOption, HeadKeys};
+use crate::arch::{ClassOption, HeadKeys, Key};
 use crate::base::Base;
 use decimal::shortest;
 
@@ -66,7 +66,10 @@ pub(super) fn config(
         set("head_dim", c.head_dim.into());
     }
     let usual_ff = class.ff_ratio.map(|ratio| ratio * c.d_model);
-    set("intermediate_size", if usual_ff == Some(c.ff) { Json::Null } else { c.ff.into() });
+    // Of a class with experts alone that has no such key.
+    if !base.architecture().converter.writes(Key::GivenFeedForward) {
+        set("intermediate_size", if usual_ff == Some(c.ff) { Json::Null } else { c.ff.into() });
+    }
     if class.has(ClassOption::ContextTwice) {
         set("n_ctx", c.context.into());
     }
@@ -74,6 +77,9 @@ pub(super) fn config(
         set("num_experts", experts.count.into());
         set("num_experts_per_tok", experts.used.into());
         set("moe_intermediate_size", experts.ff.into());
+        if let Some(ff) = experts.shared_ff {
+            set("shared_expert_intermediate_size", ff.into());
+        }
     }
     json.extend(options::keys(base, gguf));
     json.extend(rope::keys(base, gguf)?);

@@ -75,7 +75,8 @@ pub(super) fn set(
                 }
             }
             Key::Width => writer.count("embedding_length", config.d_model),
-            Key::FeedForward => writer.count("feed_forward_length", config.ff),
+            Key::GivenFeedForward if json_number("intermediate_size").is_none() => {}
+            Key::FeedForward | Key::GivenFeedForward => writer.count("feed_forward_length", config.ff),
             Key::Heads => writer.count("attention.head_count", config.heads),
             Key::KeyValueHeads => writer.count("attention.head_count_kv", config.kv_heads),
             Key::RopeScaling => {
@@ -109,6 +110,11 @@ pub(super) fn set(
             Key::ExpertFeedForward => {
                 if let Some(experts) = config.experts {
                     writer.count("expert_feed_forward_length", experts.ff);
+                }
+            }
+            Key::SharedFeedForward => {
+                if let Some(ff) = config.experts.and_then(|experts| experts.shared_ff) {
+                    writer.count("expert_shared_feed_forward_length", ff);
                 }
             }
             Key::GivenHeadLengths if json_number("head_dim").is_none() => {}

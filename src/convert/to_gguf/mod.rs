@@ -110,7 +110,10 @@ pub fn to_gguf(
     }
     keys.text("general.type", "model");
     general::set(&mut keys, folder, &json, size, &mut report.notes)?;
-    hyperparameters::set(&mut keys, architecture, config, &json, file_type.id());
+    let experts_are_mxfp4 = tensors.iter().any(tensors::Tensor::is_mxfp4);
+    let by_experts = experts_are_mxfp4 && matches!(file_type, FileType::F32 | FileType::F16 | FileType::BF16);
+    let named = if by_experts { FileType::MXFP4_MOE } else { file_type };
+    hyperparameters::set(&mut keys, architecture, config, &json, named.id());
     keys.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
     vocabulary::set(&mut keys, folder, converter, config.vocab, &mut report.notes)?;
     let mut metadata = keys.into_inner();

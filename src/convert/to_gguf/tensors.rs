@@ -14,11 +14,12 @@ use curmerge_formats::quant;
 use half::f16;
 
 use super::model_name::Size;
+use crate::arch::{Endings, JoinedExperts};
 use crate::base::{Base, BaseTensor, Files, RowOrder, Weight, layer_part};
 use crate::convert::file_type::{self, Choice, FileType};
 use crate::convert::retype;
 use crate::error::CallerOption;
-use crate::rewrite::{ComputedTensor, in_blocks};
+use crate::rewrite::{self, ComputedTensor, in_blocks};
 use crate::{Error, Result};
 
 /// Endings of buffers in old folders that no program reads.
@@ -75,23 +76,13 @@ struct Named<'a> {
 fn named<'a>(base: &'a Base, canonical: &'a str, tensor: &'a BaseTensor) -> Named<'a> {
     let mut name = tensor.stored_name.clone();
     if let Files::Onnx(_) = base.files() {
-        let (stem, ending) = stem_and_ending(base, canonical);
+        let (stem, endings) = base.architecture().stem_and_endings(canonical);
         let whole = base.whole_of(stem).unwrap_or(stem);
         if let Some((theirs, _)) = base.architecture().to_hugging_face(whole) {
-            name = theirs + ending;
+            name = theirs + endings.hugging_face;
         }
     }
     Named { name, canonical, tensor }
-}
-
-fn stem_and_ending<'n>(base: &Base, canonical: &'n str) -> (&'n str, &'static str) {
-    if base.architecture().line(canonical).is_some_and(|line| line.unsuffixed) {
-        return (canonical, "");
-    }
-    match canonical.strip_suffix(".bias") {
-        Some(stem) => (stem, ".bias"),
-        None => (canonical, ".weight"),
-    }
 }
 
 /// The tensors in the converter's order, all in F32: first `made`, those that it computes, then each file's
@@ -111,8 +102,11 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
     });
     let by_file = matches!(base.files(), Files::HuggingFace(_));
     all.sort_by(|a, b| {
+        // The converter repacks MXFP4 before all else.
+        let repacked = |named: &Named<'_>| !named.tensor.is_mxfp4();
+        let first = repacked(a).cmp(&repacked(b));
         let files = if by_file { a.tensor.file.cmp(&b.tensor.file) } else { Ordering::Equal };
-        files.then_with(|| a.name.cmp(&b.name))
+        first.then(files).then_with(|| a.name.cmp(&b.name))
     });
     let stored = |name: &str| -> Result<Stored<'a>> {
         let missing = || {
@@ -123,8 +117,30 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
     };
     // How many expert matrices of each block have been seen.
     let mut parts: BTreeMap<usize, usize> = BTreeMap::new();
+    let experts = base.config().experts.map_or(0, |experts| experts.count);
+    let mut joined_before = "";
     for Named { name, canonical, tensor } in &all {
-        let (stem, ending) = stem_and_ending(base, canonical);
+        let (stem, Endings { gguf: ending, hugging_face }) = base.architecture().stem_and_endings(canonical);
+        if let Some((joined, layer)) =
+            base.architecture().joined_with(stem).filter(|_| tensor.slice.is_some())
+        {
+            if joined_before == name {
+                continue;
+            }
+            joined_before = name;
+            for part in joined.parts {
+                let own = |expert| JoinedExperts::part(part, layer, expert);
+                let bias = if ending == ".bias" { ending } else { "" };
+                let all = (0..experts).map(|expert| stored(&format!("{}{bias}", own(expert))));
+                let all = all.collect::<Result<Vec<_>>>()?;
+                let matrices = own(0);
+                let name = matrices.split_once('[').map_or(&*matrices, |(name, _)| name);
+                let mut dims = tensor_dims(&all[0]);
+                dims.push(experts as u64);
+                tensors.push(Tensor::new(format!("{name}{ending}"), dims, Values::Experts(all)));
+            }
+            continue;
+        }
         if let Some(whole) = base.whole_of(stem).filter(|_| ending == ".weight") {
             let name = format!("{whole}{ending}");
             if tensors.iter().all(|tensor| tensor.name != name) {
@@ -136,14 +152,13 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
             }
             continue;
         }
-        let line = base.architecture().line(stem).filter(|_| name.ends_with(ending));
+        let line = base.architecture().line(stem).filter(|_| name.ends_with(hugging_face));
         if line.is_none_or(|line| ending == ".bias" && line.bias.is_none()) {
             let place = format!("tensor '{}'", tensor.stored_name.escape_debug());
             let problem = format!("no part of the {} architecture", base.architecture().name);
             let help = "a quantized, adapted or changed model cannot be converted; use the original";
             return Err(Error::input(file_path(base, tensor), place, problem, help));
         }
-        let experts = base.config().experts.map_or(0, |experts| experts.count);
         if let (true, Some((layer, _))) = (canonical.ends_with(']'), layer_part(canonical)) {
             // The converter writes a block's experts when it has seen the last of them.
             let come = parts.entry(layer).or_default();
@@ -239,6 +254,10 @@ pub(super) fn set_types<'a, 'v>(
     };
     for (tensor, choice) in tensors.iter_mut().zip(&choices) {
         tensor.dtype = choice.dtype;
+        if converter_writes(file_type) && tensor.is_mxfp4() {
+            tensor.dtype = DType::MXFP4;
+            continue;
+        }
         if choice.dtype != DType::F32 {
             let weights = retype::weights(imatrix, &tensor.name, tensor.columns(), choice.dtype, file_type);
             tensor.weights = weights.map_err(|(problem, help)| {
@@ -249,8 +268,10 @@ pub(super) fn set_types<'a, 'v>(
     Ok(retype::fallbacks(planned.iter().map(|tensor| tensor.name.as_str()).zip(&choices)))
 }
 
-/// Puts the tensors in the order in which llama-quantize writes them: by layer, then by name.
+/// Puts the tensors in the order in which llama-quantize writes them: by layer, then by name; and their dimensions in
+/// its form.
 pub(super) fn sort(tensors: &mut [Tensor<'_>]) {
+    tensors.iter_mut().for_each(|tensor| tensor.dims = rewrite::gguf::trimmed(&tensor.dims).to_vec());
     tensors.sort_by(|a, b| {
         let layers = file_type::layer(&a.name).cmp(&file_type::layer(&b.name));
         layers.then_with(|| a.name.cmp(&b.name))
@@ -291,6 +312,11 @@ impl Tensor<'_> {
     /// Bytes in the base.
     pub(super) fn stored_bytes(&self) -> u64 {
         self.parts().iter().map(|part| part.tensor.own_bytes()).sum()
+    }
+
+    /// Whether its codes are MXFP4's, which GGUF files have, too.
+    pub(super) fn is_mxfp4(&self) -> bool {
+        self.parts().first().is_some_and(|part| part.tensor.is_mxfp4())
     }
 
     fn stored_type(&self) -> Option<DType> {
@@ -340,6 +366,10 @@ impl Tensor<'_> {
                 &weight.stored_bytes()[weight.stored_row(row) * weight.row_bytes()..][..weight.row_bytes()]
             };
             return Ok((start..start + count).flat_map(row).copied().collect());
+        }
+        if let Some(codes) = weight.quantized().filter(|_| self.dtype == DType::MXFP4 && self.is_mxfp4()) {
+            let row = |row| codes.mxfp4_row(weight.stored_row(row));
+            return Ok((start..start + count).filter_map(row).flatten().collect());
         }
         let mut values = vec![0.0; count * columns];
         weight.decode_rows(start..start + count, &mut values);
@@ -395,7 +425,7 @@ impl<'a> Stored<'a> {
     fn as_written(&self, dtype: DType) -> Option<&'a MappedFile> {
         let same =
             self.tensor.dtype == dtype && self.tensor.is_plain() && self.tensor.rotary_halves.is_none();
-        let same = same && self.tensor.orders == [RowOrder::CANONICAL; 2];
+        let same = same && self.tensor.orders == [RowOrder::CANONICAL; 2] && self.tensor.slice.is_none();
         self.file.filter(|_| same && !self.tensor.transposed)
     }
 }

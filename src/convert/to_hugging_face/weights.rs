@@ -13,7 +13,7 @@ use curmerge_formats::safetensors::{NewSafeTensor, SafeTensorsLayout, shard_name
 use curmerge_formats::shards::groups;
 use serde_json::json;
 
-use crate::arch::TensorNames;
+use crate::arch::{Endings, JoinedExperts, JoinedKind, TensorNames};
 use crate::base::folder::SAFETENSORS_INDEX;
 use crate::base::{Base, RowOrder, Weight, layer_part};
 use crate::convert::config_json::pretty;
@@ -29,7 +29,9 @@ use crate::{Error, Result};
 pub fn natural_type(base: &Base) -> DType {
     let matrices = || {
         let all = base.tensors().iter().filter(|(name, tensor)| tensor.shape.len() > 1 && !stays_f32(name));
-        all.map(|(_, tensor)| tensor.dtype)
+        // MXFP4's numbers are BF16's, too.
+        let exactly = |dtype| if dtype == DType::MXFP4 { DType::BF16 } else { dtype };
+        all.map(move |(_, tensor)| if tensor.is_mxfp4() { DType::BF16 } else { exactly(tensor.dtype) })
     };
     let first = matrices().next().unwrap_or(DType::F32);
     if !matrices().all(|dtype| matches!(dtype, DType::F32 | DType::F16 | DType::BF16)) {
@@ -67,6 +69,8 @@ enum Values<'a> {
     Parts(Vec<Weight<'a>>),
     /// Its columns.
     Transposed(Weight<'a>),
+    /// The matrices of each expert.
+    Experts(&'static JoinedExperts, Vec<Vec<Weight<'a>>>),
     /// Computed: a vector.
     Vector(Vec<f32>),
 }
@@ -99,7 +103,25 @@ impl<'a> Plan<'a> {
                 }
                 continue;
             }
-            // transformers has each expert as a tensor of its own.
+            let (stem, endings) = base.architecture().stem_and_endings(canonical);
+            let first = [stem.to_owned(), format!("{stem}[0]")];
+            let has_own = |name: &String| {
+                base.architecture().to_hugging_face(name).is_some_and(|(own, _)| !own.is_empty())
+            };
+            let joined = first.iter().filter(|name| !has_own(name));
+            let joined =
+                joined.filter_map(|name| Some((name, base.architecture().joined_with(name)?))).next();
+            if let Some((name, (joined, layer))) = joined {
+                let kind = match endings.gguf {
+                    ".bias" => JoinedKind::Biases,
+                    _ => JoinedKind::Weights,
+                };
+                if *name == JoinedExperts::part(joined.parts[0], layer, 0) {
+                    tensors.push(Tensor::of_experts(base, joined, layer, kind)?);
+                }
+                continue;
+            }
+            // transformers writes each expert as a tensor of its own, if it has a name for it.
             match stored.shape[..] {
                 [experts, _, _] => {
                     for expert in 0..experts {
@@ -193,15 +215,16 @@ impl ComputedTensor for Rounded<'_> {
 
     fn compute(&self, put: &mut dyn FnMut(usize, Vec<u8>) -> Result<()>) -> Result<Rounding> {
         let mut rounding = Rounding::default();
-        let take = |(bytes, moved)| {
+        let mut take = |(bytes, moved)| {
             rounding = rounding.and(moved);
             put(0, bytes)
         };
-        let of_values = |values: &[f32], cols: usize, take| {
-            let part =
-                |rows: Range<usize>| self.encode(rows.start, &values[rows.start * cols..rows.end * cols]);
-            in_blocks([values.len() / cols.max(1), cols], part, take)
-        };
+        let of_values =
+            |values: &[f32], cols: usize, take: &mut dyn FnMut((Vec<u8>, Rounding)) -> Result<()>| {
+                let part =
+                    |rows: Range<usize>| self.encode(rows.start, &values[rows.start * cols..rows.end * cols]);
+                in_blocks([values.len() / cols.max(1), cols], part, take)
+            };
         match &self.tensor.values {
             Values::Rows(weight, orders) => {
                 in_blocks([weight.rows(), weight.cols()], |rows| self.rows(weight, *orders, rows), take)
@@ -210,8 +233,12 @@ impl ComputedTensor for Rounded<'_> {
                 let shape = [parts.iter().map(Weight::rows).sum(), parts[0].cols()];
                 in_blocks(shape, |rows| self.rows_of_parts(parts, rows), take)
             }
-            Values::Transposed(weight) => of_values(&transpose(weight), weight.rows(), take),
-            Values::Vector(values) => of_values(values, values.len(), take),
+            Values::Transposed(weight) => of_values(&transpose(weight), weight.rows(), &mut take),
+            Values::Experts(joined, experts) => experts.iter().try_for_each(|parts| {
+                let values = one_expert(joined, parts);
+                of_values(&values, self.tensor.shape.last().map_or(1, |&cols| cols as usize), &mut take)
+            }),
+            Values::Vector(values) => of_values(values, values.len(), &mut take),
         }?;
         Ok(rounding)
     }
@@ -287,6 +314,27 @@ impl Rounded<'_> {
     }
 }
 
+/// The values of an expert's matrices as transformers joins them.
+fn one_expert(joined: &JoinedExperts, parts: &[Weight<'_>]) -> Vec<f32> {
+    let outputs: usize = parts.iter().map(Weight::rows).sum();
+    let inputs = parts[0].cols();
+    let mut values = vec![0.0; outputs * inputs];
+    let mut row = vec![0.0; inputs];
+    let mut before = 0;
+    for (number, part) in parts.iter().enumerate() {
+        for output in 0..part.rows() {
+            part.decode_row(output, &mut row);
+            let place = if joined.interleaved { output * parts.len() + number } else { before + output };
+            for (input, value) in row.iter().enumerate() {
+                let at = if joined.transposed { input * outputs + place } else { place * inputs + input };
+                values[at] = *value;
+            }
+        }
+        before += part.rows();
+    }
+    values
+}
+
 /// All values of a matrix, column by column.
 fn transpose(weight: &Weight<'_>) -> Vec<f32> {
     let (rows, cols) = (weight.rows(), weight.cols());
@@ -309,12 +357,7 @@ impl<'a> Tensor<'a> {
             let place = format!("tensor '{}'", canonical.escape_debug());
             Error::input(base.path(), place, problem, help)
         };
-        let unsuffixed = base.architecture().line(canonical).is_some_and(|line| line.unsuffixed);
-        let (stem, ending) = match canonical.strip_suffix(".bias") {
-            _ if unsuffixed => (canonical, ""),
-            Some(stem) => (stem, ".bias"),
-            None => (canonical, ".weight"),
-        };
+        let (stem, Endings { hugging_face: ending, .. }) = base.architecture().stem_and_endings(canonical);
         let known = base.architecture().to_hugging_face(stem);
         let known = known.filter(|(_, line)| ending != ".bias" || line.bias.is_some());
         let Some((name, line)) = known else {
@@ -360,6 +403,49 @@ impl<'a> Tensor<'a> {
         let stored_bytes = whole.unwrap_or(weight.stored_bytes().len() as u64);
         let place = place(base, canonical, line);
         Ok(Tensor { place, name: name + ending, shape, stored_bytes, values })
+    }
+
+    /// The matrices of all experts of a block, or their biases, that transformers has in one tensor.
+    fn of_experts(
+        base: &'a Base,
+        joined: &'static JoinedExperts,
+        layer: usize,
+        kind: JoinedKind,
+    ) -> Result<Self> {
+        let experts = base.config().experts.map_or(0, |experts| experts.count);
+        let names = |expert| joined.parts.iter().map(move |part| JoinedExperts::part(part, layer, expert));
+        let matrices = |expert| names(expert).map(|name| base.weight(&name)).collect::<Result<Vec<_>>>();
+        let all = (0..experts).map(matrices).collect::<Result<Vec<_>>>()?;
+        let parts: &[Weight<'_>] = all.first().map_or(&[], |parts| parts);
+        let outputs = parts.iter().map(|part| part.rows() as u64).sum();
+        let inputs = parts.first().map_or(0, |part| part.cols() as u64);
+        let stored_bytes = all.iter().flatten().map(|part| part.stored_bytes().len() as u64).sum();
+        let line = base.architecture().line(joined.parts[0]);
+        let (shape, values) = match kind {
+            JoinedKind::Weights => {
+                let shape = if joined.transposed { [inputs, outputs] } else { [outputs, inputs] };
+                (vec![experts as u64, shape[0], shape[1]], Values::Experts(joined, all))
+            }
+            JoinedKind::Biases => {
+                let mut values = Vec::new();
+                for expert in 0..experts {
+                    let parts = names(expert).map(|name| base.vector(&format!("{name}.bias")));
+                    let parts = parts.collect::<Result<Vec<_>>>()?;
+                    match joined.interleaved {
+                        true => values
+                            .extend((0..parts[0].len()).flat_map(|i| parts.iter().map(move |part| part[i]))),
+                        false => values.extend(parts.concat()),
+                    }
+                }
+                (vec![experts as u64, outputs], Values::Vector(values))
+            }
+        };
+        let number = base
+            .architecture()
+            .names()
+            .position(|other| Some(other.canonical) == line.map(|line| line.canonical));
+        let place = (1, layer, number.unwrap_or(0));
+        Ok(Tensor { place, name: joined.name(layer, kind), shape, stored_bytes, values })
     }
 
     /// The matrix of this canonical name, the parts of which are stored apart.

@@ -7,16 +7,17 @@ use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
 
 use super::{AttentionConfig, CONTIGUOUS};
-use crate::kernels::{Real, decode_attention, elementwise, reduce, softmax};
+use crate::kernels::{Real, decode_attention};
 
 /// out = softmax(scale q k^T) v for each head. From q `[sequences, query_heads * head_dim]`, k and v
 /// `[keys, kv_heads * head_dim]` and the rows of each sequence in k and v, of which the query's own is the
-/// last: out `[sequences, query_heads * head_dim]`.
+/// last: out `[sequences, query_heads * head_dim]`. `sinks` as in [`forward`](super::forward).
 pub fn decode<T: Real>(
     q: ArrayView2<T>,
     k: ArrayView2<T>,
     v: ArrayView2<T>,
     sequences: &[Range<usize>],
+    sinks: Option<&[T]>,
     config: AttentionConfig,
 ) -> Array2<T> {
     let mut out = Array2::zeros(q.dim());
@@ -32,10 +33,7 @@ pub fn decode<T: Real>(
         let q = q.slice(s![sequence, config.columns(head)]);
         let mut p = vec![T::zero(); rows.len()];
         decode_attention::scores(q.as_slice().expect(CONTIGUOUS), &k[cached.clone()], stride, &mut p);
-        let scale = config.score(&mut p);
-        let max = reduce::max(T::neg_infinity(), &p) * scale;
-        let sum = softmax::exp_shifted(&mut p, scale, max);
-        elementwise::scale(&mut p, T::one() / sum);
+        config.softmax(&mut p, sinks.map(|sinks| sinks[head]));
         let out = out.as_slice_mut().expect(CONTIGUOUS);
         decode_attention::weighted_sum(&p, &v[cached], stride, out);
     });

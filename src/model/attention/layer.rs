@@ -31,6 +31,8 @@ pub struct Attention<'a, T: Real> {
     /// Whether the rows of each head of q are followed by those of a gate: the head's output is multiplied by the
     /// gate's sigmoid (Qiu et al. 2025, arXiv 2505.06708).
     pub gated: bool,
+    /// A score of each query head that takes part in its softmax and has no value.
+    pub sinks: Option<Vec<T>>,
     /// The length of the sliding window.
     pub window: Option<usize>,
     /// Which of the model's rotary embeddings rotates q and k.
@@ -139,7 +141,8 @@ impl<'a, T: Real> Attention<'a, T> {
     ) -> (Array2<T>, Option<AttentionActivations<T>>) {
         let Projected { q, k, v, before_norm, gate, z } = self.project(input, metadata);
         let config = self.config(metadata.config);
-        let (mut attended, log_sums) = forward(q.view(), k.view(), v.view(), metadata.sequences, config);
+        let (mut attended, log_sums) =
+            forward(q.view(), k.view(), v.view(), metadata.sequences, self.sinks.as_deref(), config);
         let saved = |x| SavedActivation::save(x, config.precision);
         let gate = gate.map(|gate| {
             let product = activation::gated_by::<Sigmoid, T>(&gate, &attended);
@@ -178,9 +181,9 @@ impl<'a, T: Real> Attention<'a, T> {
             true => {
                 let keys: Vec<Range<usize>> =
                     metadata.sequences.iter().map(|rows| rows.prefix.start..rows.own.end).collect();
-                decode(q, k, v, &keys, config)
+                decode(q, k, v, &keys, self.sinks.as_deref(), config)
             }
-            false => forward(q, k, v, metadata.sequences, config).0,
+            false => forward(q, k, v, metadata.sequences, self.sinks.as_deref(), config).0,
         };
         match gate {
             Some(gate) => activation::gated_by::<Sigmoid, T>(&gate, &attended),

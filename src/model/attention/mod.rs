@@ -1,5 +1,5 @@
 //! Causal grouped-query attention (GQA, Ainslie et al. 2023, arXiv 2305.13245) over ragged sequences, with an
-//! optional sliding window and an optional soft cap of the scores, forward and backward.
+//! optional sliding window, an optional soft cap of the scores and optional sinks, forward and backward.
 //!
 //! The sequences of a batch are concatenated along the rows without padding. Each token attends to its own
 //! sequence up to itself, and before that to a prefix that its sequence may share with others. Queries are
@@ -57,6 +57,22 @@ impl AttentionConfig {
         T::one()
     }
 
+    /// Turns the products of a query and its keys into their softmax, with a sink's score beside theirs. Returns the
+    /// log-sum-exp.
+    fn softmax<T: Real>(&self, products: &mut [T], sink: Option<T>) -> T {
+        let scale = self.score(products);
+        let mut max = reduce::max(T::neg_infinity(), products) * scale;
+        if let Some(sink) = sink.filter(|&sink| sink > max) {
+            max = sink;
+        }
+        let mut sum = softmax::exp_shifted(products, scale, max);
+        if let Some(sink) = sink {
+            sum += (sink - max).exp();
+        }
+        elementwise::scale(products, T::one() / sum);
+        max + sum.ln()
+    }
+
     /// The keys that the query at this position attends to.
     fn visible_keys(&self, position: usize) -> Range<usize> {
         let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
@@ -108,11 +124,16 @@ fn sequence_heads(sequences: &[SequenceRows], heads: usize) -> Vec<(usize, usize
 /// out = softmax(scale q k^T + mask) v for each head. From q `[tokens, query_heads * head_dim]`, k and v
 /// `[keys, kv_heads * head_dim]`: out `[tokens, query_heads * head_dim]` and the log-sum-exp of each row of
 /// scores `[query_heads, tokens]`, which the backward pass needs.
+///
+/// `sinks` has one more score for each query head, which takes its share of the softmax and has no value
+/// (StreamingLLM, arXiv 2309.17453; gpt-oss). It is part of the log-sum-exp, so that the backward pass needs
+/// nothing else of it.
 pub fn forward<T: Real>(
     q: ArrayView2<T>,
     k: ArrayView2<T>,
     v: ArrayView2<T>,
     sequences: &[SequenceRows],
+    sinks: Option<&[T]>,
     config: AttentionConfig,
 ) -> (Array2<T>, Array2<T>) {
     let operands: Vec<(T::PackedRhs, T::PackedRhs)> = sequence_heads(sequences, config.kv_heads)
@@ -134,17 +155,17 @@ pub fn forward<T: Real>(
         let (keys, values) = &operands[sequence * config.kv_heads + head / config.group_size()];
         let sequence = &sequences[sequence];
         let q = q.slice(s![sequence.queries.clone(), config.columns(head)]);
-        forward_head(q, keys, values, sequence, config, out, sums);
+        let sink = sinks.map(|sinks| sinks[head]);
+        forward_head(q, (keys, values), sequence, (sink, config), out, sums);
     });
     (out, log_sums)
 }
 
 fn forward_head<T: Real>(
     q: ArrayView2<T>,
-    keys: &T::PackedRhs,
-    values: &T::PackedRhs,
+    (keys, values): (&T::PackedRhs, &T::PackedRhs),
     sequence: &SequenceRows,
-    config: AttentionConfig,
+    (sink, config): (Option<T>, AttentionConfig),
     mut out: ArrayViewMut2<T>,
     mut log_sums: ArrayViewMut2<T>,
 ) {
@@ -157,11 +178,7 @@ fn forward_head<T: Real>(
         T::multiply_single(scores.view_mut(), false, &rows, keys);
         for (i, mut row) in scores.rows_mut().into_iter().enumerate() {
             let row = mask(row.as_slice_mut().expect(CONTIGUOUS), config.visible_keys(first + i));
-            let scale = config.score(row);
-            let max = reduce::max(T::neg_infinity(), row) * scale;
-            let sum = softmax::exp_shifted(row, scale, max);
-            elementwise::scale(row, T::one() / sum);
-            log_sums[[0, start + i]] = max + sum.ln();
+            log_sums[[0, start + i]] = config.softmax(row, sink);
         }
         let rows = T::pack_lhs(scores.view(), config.precision);
         T::multiply_single(out.slice_mut(s![start..end, ..]), false, &rows, values);

@@ -146,7 +146,6 @@ fn other_forms_and_damage_are_named() {
     let compressed = |format: &str, weights: Value| json!({"quant_method": "compressed-tensors", "format": format, "config_groups": group(weights)});
     for (settings, wanted) in [
         (json!({"quant_method": "bitsandbytes", "load_in_4bit": true}), "by bitsandbytes, which is not read"),
-        (json!({"quant_method": "mxfp4"}), "by MXFP4, which"),
         (json!({"quant_method": "gptq", "bits": 5}), "by GPTQ with other than 2, 3, 4 or 8 bits"),
         (
             json!({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}),

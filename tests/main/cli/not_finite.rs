@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use curmerge::base::Base;
 use curmerge_formats::gguf::Gguf;
 
+use super::folder;
 use super::refused::assert_says;
-use super::{folder, small_adapter};
+use crate::support::adapter::{Recipe, constant};
 use crate::support::fixture::demo;
 
 /// The demo model with NaN as the fourth number of this F32 tensor.
@@ -51,9 +53,11 @@ fn a_weight_that_is_not_a_number_is_named() {
 #[test]
 fn an_adapter_that_overflows_is_a_failure() {
     let folder = folder();
-    let adapter = folder.path().join("adapter.st");
-    small_adapter(&adapter);
-    let line = curmerge!("run", demo("model.gguf"), "--adapter", adapter, "--scale", "3e38", "-p", "A cat");
+    let path = folder.path().join("adapter.st");
+    let base = Base::open(demo("model.gguf")).unwrap();
+    let adapter = Recipe { targets: "q", ..Default::default() }.adapter(&base, constant(1e30));
+    adapter.write(&path, &[]).unwrap();
+    let line = curmerge!("run", demo("model.gguf"), "--adapter", path, "--scale", "1e30", "-p", "A cat");
     assert_says(&line.refusal(), &["a logit", "not a finite number"]);
 }
 

@@ -2,6 +2,7 @@
 
 mod architectures;
 mod from_onnx;
+mod mxfp4;
 mod onnx_folders;
 mod onnx_genai;
 mod retype;

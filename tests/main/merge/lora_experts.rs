@@ -16,7 +16,6 @@ use serde_json::json;
 use super::lora::write;
 use crate::support::{fixture, tiny};
 
-const EXPERTS: usize = 8;
 const RANK: usize = 3;
 /// The model's width and that of an expert, which are equal in the fixture.
 const WIDTH: usize = 32;
@@ -35,21 +34,22 @@ struct Expert {
     b: Vec<f32>,
 }
 
-/// The experts of a parameter with this many rows.
-fn experts(seed: u64, rows: usize) -> Vec<Expert> {
+/// So many experts of a parameter with this many rows.
+fn experts(count: usize, seed: u64, rows: usize) -> Vec<Expert> {
     let one = |e: usize| Expert {
         a: random(seed + 2 * e as u64, RANK * WIDTH),
         b: random(seed + 2 * e as u64 + 1, rows * RANK),
     };
-    (0..EXPERTS).map(one).collect()
+    (0..count).map(one).collect()
 }
 
 /// PEFT's tensors of all experts of a parameter.
 fn stacked(module: &str, experts: &[Expert], rows: usize) -> Tensors {
     let a = experts.iter().flat_map(|expert| expert.a.clone()).collect();
-    let column = |row: usize| (0..RANK).flat_map(move |k| (0..EXPERTS).map(move |e| (row, k, e)));
+    let count = experts.len();
+    let column = |row: usize| (0..RANK).flat_map(move |k| (0..count).map(move |e| (row, k, e)));
     let b = (0..rows).flat_map(column).map(|(row, k, e)| experts[e].b[row * RANK + k]).collect();
-    let wide = (EXPERTS * RANK) as u64;
+    let wide = (count * RANK) as u64;
     vec![
         (format!("{module}.lora_A.weight"), [wide, WIDTH as u64], a),
         (format!("{module}.lora_B.weight"), [rows as u64, wide], b),
@@ -77,7 +77,7 @@ fn stacked_experts_merge_as_single_ones() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let base = Base::open(fixture::family("qwen3moe", "hf")).unwrap();
-    let (up, down) = (experts(1, 2 * WIDTH), experts(101, WIDTH));
+    let (up, down) = (experts(8, 1, 2 * WIDTH), experts(8, 101, WIDTH));
     let layer = "base_model.model.model.layers.1.mlp.experts";
     // One by one.
     let single = |(e, name, a, b): (usize, &str, &[f32], &[f32])| {
@@ -93,7 +93,7 @@ fn stacked_experts_merge_as_single_ones() {
             [(e, "gate", &up[e].a, gate), (e, "up", &up[e].a, rest), (e, "down", &down[e].a, &down[e].b)];
         all.map(|(e, name, a, b)| single((e, name, &a[..], b)))
     };
-    let tensors: Tensors = (0..EXPERTS).flat_map(of).flatten().collect();
+    let tensors: Tensors = (0..up.len()).flat_map(of).flatten().collect();
     configure(&path("single"), &[]);
     write(&path("single").join(peft::WEIGHTS), &tensors);
     let right = merged(&base, &path("single"), &path("out"));
@@ -108,7 +108,7 @@ fn stacked_experts_merge_as_single_ones() {
     // llama.cpp's, into the model as GGUF, beside the single ones.
     let gguf = Base::open(fixture::family("qwen3moe", "model.gguf")).unwrap();
     let right = merged(&gguf, &path("single"), &path("out.gguf"));
-    write_gguf(&path("lora.gguf"), &up, &down);
+    write_gguf("qwen3moe", &path("lora.gguf"), &up, &down);
     assert!(merged(&gguf, &path("lora.gguf"), &path("out.gguf")) == right);
 
     // A parameter that is not there, and other experts.
@@ -124,11 +124,41 @@ fn stacked_experts_merge_as_single_ones() {
     assert!(error.contains("which the base does not have"), "{error}");
 }
 
+/// PEFT's B has the rows in the order of the parameter: those of gate and up alternate.
+#[test]
+fn rows_of_gpt_oss_alternate() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (up, down) = (experts(4, 1, 2 * WIDTH), experts(4, 101, WIDTH));
+    let gguf = Base::open(fixture::family("gpt-oss", "model.gguf")).unwrap();
+    write_gguf("gpt-oss", &path("lora.gguf"), &up, &down);
+    let right = merged(&gguf, &path("lora.gguf"), &path("out.gguf"));
+
+    let alternate = |expert: &Expert| {
+        let (gate, up) = expert.b.split_at(WIDTH * RANK);
+        let rows = gate.chunks(RANK).zip(up.chunks(RANK)).flat_map(|(gate, up)| [gate, up].concat());
+        Expert { a: expert.a.clone(), b: rows.collect() }
+    };
+    let alternating: Vec<Expert> = up.iter().map(alternate).collect();
+    configure(&path("stacked"), &["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]);
+    let layer = "base_model.model.model.layers.1.mlp.experts";
+    let inner = stacked(&format!("{layer}.base_layer"), &alternating, 2 * WIDTH);
+    write(&path("stacked").join(peft::WEIGHTS), &[inner, stacked(layer, &down, WIDTH)].concat());
+    assert!(merged(&gguf, &path("stacked"), &path("out.gguf")) == right);
+
+    // A folder has them in one tensor, which is not taken apart.
+    let base = Base::open(fixture::family("gpt-oss", "hf")).unwrap();
+    let lora = Lora::open(path("stacked"), &base).unwrap();
+    let sources = [(Source::Lora(&lora), 1.0)];
+    let error = merge(&base, &sources, &MergeOptions::default(), path("out"), |_, _| {}).unwrap_err();
+    assert!(error.to_string().contains("down_proj") && error.to_string().contains(".gguf"), "{error}");
+}
+
 /// The same adapter as convert_lora_to_gguf.py writes it.
-fn write_gguf(path: &Path, up: &[Expert], down: &[Expert]) {
+fn write_gguf(architecture: &str, path: &Path, up: &[Expert], down: &[Expert]) {
     let text = |key: &str, value: &str| (key.to_owned(), Value::String(value.into()));
     let metadata = [
-        text("general.architecture", "qwen3moe"),
+        text("general.architecture", architecture),
         text("general.type", "adapter"),
         text("adapter.type", "lora"),
         ("adapter.lora.alpha".to_owned(), Value::F32(RANK as f32)),
@@ -141,7 +171,7 @@ fn write_gguf(path: &Path, up: &[Expert], down: &[Expert]) {
     ];
     let (mut tensors, mut values) = (Vec::new(), Vec::new());
     for (name, experts, rows) in parts {
-        let dims = |one: usize, two: usize| vec![one as u64, two as u64, EXPERTS as u64];
+        let dims = |one: usize, two: usize| vec![one as u64, two as u64, up.len() as u64];
         let tensor = |part, dims| NewTensor {
             name: format!("blk.1.{name}.weight.lora_{part}"),
             dtype: DType::F32,

@@ -1,0 +1,117 @@
+//! An MLP that every token goes through, beside the experts that a router chooses (DeepSeekMoE, arXiv 2401.06066):
+//! sigmoid(x g^T) MLP(x), with a gate g of its own for each token, as Qwen has it.
+
+use ndarray::{Array2, ArrayView2};
+
+use super::linear::Linear;
+use super::mlp::{Mlp, MlpActivations};
+use super::terms::TermSink;
+use crate::kernels::activation::sigmoid;
+use crate::kernels::{Precision, Real, SavedActivation, elementwise, reduce};
+
+const CONTIGUOUS: &str = "activations are row-major";
+
+/// The frozen weights, and the terms of the MLP's matrices.
+#[derive(Clone, Debug)]
+pub struct SharedExpert<'a, T: Real> {
+    /// The MLP.
+    pub mlp: Mlp<'a, T>,
+    /// `[1, d_model]`.
+    pub gate: Linear<'a, T>,
+}
+
+/// What the backward pass needs of the forward pass.
+#[derive(Debug)]
+pub struct SharedExpertActivations<T: Real> {
+    mlp: MlpActivations<T>,
+    /// What the term of the down projection saved.
+    zdown: Option<Array2<T>>,
+    /// The gate's sigmoid for each token.
+    gates: Vec<T>,
+    /// The output of the MLP, `[tokens, d_model]`.
+    out: SavedActivation<T>,
+}
+
+#[cfg(test)]
+impl<T: Real> SharedExpertActivations<T> {
+    /// The bytes of activations that it holds.
+    pub fn bytes(&self) -> u64 {
+        let full = self.gates.len() + self.zdown.as_ref().map_or(0, Array2::len);
+        self.mlp.bytes() + self.out.bytes() + (full * size_of::<T>()) as u64
+    }
+}
+
+impl<'a, T: Real> SharedExpert<'a, T> {
+    /// The matrices that may have a term, in the order in which a pass reads them; the last one is `down`.
+    pub fn adaptable_mut(&mut self) -> Vec<&mut Linear<'a, T>> {
+        let Mlp { gate, up, down, .. } = &mut self.mlp;
+        gate.iter_mut().chain([up, down]).collect()
+    }
+
+    /// [`Self::adaptable_mut`], shared.
+    pub fn adaptable(&self) -> Vec<&Linear<'a, T>> {
+        let Mlp { gate, up, down, .. } = &self.mlp;
+        gate.iter().chain([up, down]).collect()
+    }
+
+    /// How many numbers of matrices a token is multiplied with.
+    pub fn parameters_per_token(&self) -> u64 {
+        self.adaptable().into_iter().chain([&self.gate]).map(|linear| linear.weight().parameters()).sum()
+    }
+
+    /// Values saved of a token for the backward pass: those that may be rounded to bfloat16, and others. Those of terms
+    /// are not among them.
+    pub fn activation_values(&self) -> (usize, usize) {
+        (2 * self.mlp.down.weight().cols() + self.mlp.down.weight().rows(), 1)
+    }
+
+    /// Adds the output for x `[tokens, d_model]`, normed, to y `[tokens, d_model]`. With a precision, returns the
+    /// activations, saved for products of that precision.
+    pub fn add_to(
+        &self,
+        y: &mut Array2<T>,
+        x: ArrayView2<T>,
+        save: Option<Precision>,
+    ) -> Option<SharedExpertActivations<T>> {
+        let x = self.mlp.up.input(x);
+        let (a, mlp) = self.mlp.forward(&x, save);
+        let (out, zdown) = self.mlp.down.forward(&a);
+        let (gates, _) = self.gate.forward(&x);
+        let gates: Vec<T> = gates.iter().map(|&gate| sigmoid(gate)).collect();
+        for ((mut y, out), &gate) in y.rows_mut().into_iter().zip(out.rows()).zip(&gates) {
+            y.scaled_add(gate, &out);
+        }
+        let saved = mlp.zip(save);
+        saved.map(|(mlp, precision)| SharedExpertActivations {
+            mlp,
+            zdown,
+            gates,
+            out: SavedActivation::save(out, precision),
+        })
+    }
+
+    /// dL/dx `[tokens, d_model]` from g = dL/dy `[tokens, d_model]`, and x if the MLP reads it; gives the gradients of
+    /// terms to `sink`. With s the sigmoid and o the MLP's output: dL/do = s g, and dL/ds = g o.
+    pub fn backward(
+        &self,
+        g: ArrayView2<T>,
+        saved: SharedExpertActivations<T>,
+        x: Option<ArrayView2<T>>,
+        sink: &mut dyn TermSink<T>,
+    ) -> Array2<T> {
+        let SharedExpertActivations { mlp, zdown, gates, out } = saved;
+        let out = out.to_array(g.ncols());
+        let mut dout = g.to_owned();
+        let mut dgates = Array2::zeros((g.nrows(), 1));
+        let rows = dout.rows_mut().into_iter().zip(out.rows()).zip(gates).zip(&mut dgates);
+        for (((mut dout, out), gate), dgate) in rows {
+            let dout = dout.as_slice_mut().expect(CONTIGUOUS);
+            *dgate = reduce::dot(dout, out.to_slice().expect(CONTIGUOUS)) * gate * (T::one() - gate);
+            elementwise::scale(dout, gate);
+        }
+        T::recycle(out);
+        let mut dx = Some(self.mlp.backward(dout.into(), mlp, zdown.as_ref(), x, sink));
+        self.gate.backward_frozen(dgates.into(), &mut dx);
+        dx.expect("it was given")
+    }
+}
