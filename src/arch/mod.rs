@@ -21,6 +21,7 @@ mod exaone4;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod glm4;
 mod gpt2;
 mod gpt_oss;
 mod granite;
@@ -28,6 +29,7 @@ mod llama;
 mod ministral3;
 mod mistral;
 mod mixtral;
+mod nemotron;
 mod olmo2;
 mod olmo3;
 mod phi3;
@@ -39,6 +41,7 @@ mod qwen3_moe;
 mod qwen_vl;
 mod seed_oss;
 mod smollm3;
+mod stablelm;
 mod starcoder2;
 
 pub(crate) use pattern::renamed;
@@ -74,6 +77,9 @@ pub const ALL: &[&Architecture] = &[
     &command_r::COMMAND_R,
     &cohere2::COHERE2,
     &ernie4_5::ERNIE4_5,
+    &glm4::GLM4,
+    &nemotron::NEMOTRON,
+    &stablelm::STABLELM,
 ];
 
 /// Stands for an architecture that is not known: it names no tensors.

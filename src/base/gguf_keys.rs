@@ -71,6 +71,7 @@ pub(super) fn unread(gguf: &Gguf, architecture: &Architecture) -> Option<(String
         let name = key.strip_prefix(&own)?;
         let known = READ.contains(&name)
             || WITHOUT_ARITHMETIC.contains(&name)
+            || architecture.gguf.ignored_keys.contains(&name)
             || WITHOUT_ARITHMETIC_FROM.iter().any(|start| name.starts_with(start));
         let problem = "this key may change what the model computes, and is not known";
         let sections = name == "rope.dimension_sections" && architecture.gguf.sections && of_text(value);

@@ -349,6 +349,8 @@ impl Fields {
             ("add_cross_attention", false),
             ("scale_attn_weights", true),
             ("use_bidirectional_attention", false),
+            ("qk_layernorm", false),
+            ("use_parallel_residual", false),
         ];
         for (key, usual) in flags {
             if self.json[key].as_bool().is_some_and(|given| given != usual) {

@@ -13,6 +13,8 @@ pub struct Converter {
     /// Tokenizer keys that the class sets itself, after those of the folder: the vocabulary size by which the
     /// converter recognises the models that get the key (`None`: all models), and the key.
     pub overrides: &'static [(Option<usize>, TokenizerOverride)],
+    /// Special tokens by their texts, for roles that the folder gives to none: the role, and the text of an added token.
+    pub special_tokens: &'static [(&'static str, &'static str)],
     /// The keys under the architecture's name, in the order in which the class's `set_gguf_parameters` writes
     /// them, in groups that families share. A key of a property that the family lacks must not be among them.
     pub keys: &'static [&'static [Key]],
@@ -34,6 +36,7 @@ impl Converter {
         vocabularies: &[VocabularySource::ByteLevel],
         space_prefix: SpacePrefix::Unset,
         overrides: &[],
+        special_tokens: &[],
         keys: &[FIRST_KEYS, &[Key::GivenHeadLengths, Key::FileType]],
         rope_types: &[RopeType::ByKeys],
         experts: &[],
@@ -82,6 +85,10 @@ pub enum TokenizerOverride {
     /// `eot_token_id`. gguf-py has no keys for the other tokens (prefix, suffix, middle) that these classes
     /// set.
     EndOfTurn(u32),
+    /// `padding_token_id`.
+    Padding(u32),
+    /// `unknown_token_id`.
+    Unknown(u32),
 }
 
 /// A rule of RoPE scaling, and how GGUF states it.
@@ -169,6 +176,8 @@ pub enum Key {
     LinearAttention,
     /// `nextn_predict_layers`: the blocks that predict further tokens, if there are some.
     PredictionBlocks,
+    /// `use_parallel_residual`.
+    ParallelResidual,
     /// `rope.scaling.type`, always "none".
     Unscaled,
     /// `attention.scale`, `embedding_scale`, `residual_scale` and `logit_scale`.

@@ -128,6 +128,8 @@ pub enum ClassOption {
     /// `attention_bias` and `mlp_bias`: every matrix of attention has a bias, every matrix of the
     /// feed-forward part.
     Biases,
+    /// The key of this name: q, k and v have a bias.
+    InputBiases(&'static str),
     /// `attn_logit_softcapping` and `final_logit_softcapping`.
     SoftCaps,
     /// `query_pre_attn_scalar`: attention scores are divided by its square root.

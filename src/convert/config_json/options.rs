@@ -86,6 +86,12 @@ pub(super) fn check(base: &Base) -> Result<()> {
                 return refuse(key, problem);
             }
         }
+    } else if let Some((key, count)) = input_biases(base) {
+        if count != 0 && count != INPUTS.len() * config.layers {
+            let problem =
+                format!("{count} biases, where transformers expects one for each of q, k and v or none");
+            return refuse(key, problem);
+        }
     } else {
         // A bias that every model has is the class's own; one that no model has was refused on opening.
         let line = |name: &str| architecture.line(&format!("blk.0.{name}"));
@@ -100,6 +106,18 @@ pub(super) fn check(base: &Base) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The matrices that read the input of attention.
+const INPUTS: [&str; 3] = ["attn_q", "attn_k", "attn_v"];
+
+/// The key that says whether these have biases, if the class has one, and how many have.
+fn input_biases(base: &Base) -> Option<(&'static str, usize)> {
+    let key = base.architecture().hugging_face.options.iter().find_map(|option| match option {
+        ClassOption::InputBiases(key) => Some(*key),
+        _ => None,
+    })?;
+    Some((key, biases(base, &INPUTS)))
 }
 
 /// The model's window; for a GGUF file the one that it names, even if llama.cpp ignores it.
@@ -137,6 +155,7 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
                     set(key, (biases(base, names) > 0).into());
                 }
             }
+            ClassOption::InputBiases(key) => set(key, (biases(base, &INPUTS) > 0).into()),
             ClassOption::Multipliers => {
                 set("attention_multiplier", shortest(config.attention_scale).into());
                 set("embedding_multiplier", shortest(config.embedding_scale).into());

@@ -43,6 +43,10 @@ pub(super) fn set(
                     .and_then(|vision| vision["deepstack_visual_indexes"].as_array());
                 writer.count("n_deepstack_layers", blocks.map_or(0, Vec::len));
             }
+            Key::ParallelResidual => {
+                let parallel = json.get("use_parallel_residual").and_then(Json::as_bool).unwrap_or(true);
+                writer.keys.set(writer.name("use_parallel_residual"), Value::Bool(parallel));
+            }
             Key::LogitScale => writer.float("logit_scale", Some(config.logit_scale)),
             Key::PredictionBlocks => {
                 if config.prediction_blocks > 0 {

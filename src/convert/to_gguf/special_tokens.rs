@@ -33,12 +33,13 @@ const USUAL: usize = 7;
 type Found<T> = Vec<(&'static str, T)>;
 
 /// Sets the keys of special tokens, of merges if `with_merges`, and of chat templates. Ids from `limit` on
-/// are left out.
+/// are left out. `named` has the texts of added tokens for roles that nothing else gives to a token.
 pub(super) fn set(
     keys: &mut Keys,
     folder: Folder<'_>,
     with_merges: bool,
     limit: Option<usize>,
+    named: &[(&'static str, &str)],
 ) -> Result<()> {
     let tokenizer = folder.object(folder::TOKENIZER)?;
     let config = folder.object(folder::TOKENIZER_CONFIG)?;
@@ -77,6 +78,10 @@ pub(super) fn set(
     let model = folder.object(folder::CONFIG)?.unwrap_or_default();
     for role in roles() {
         put(role, model.get(&format!("{role}_token_id")).and_then(Json::as_u64));
+    }
+
+    for &(role, text) in named {
+        put(role, tokenizer.as_ref().and_then(|tokenizer| added_id(tokenizer, text)));
     }
 
     let ids = ids.into_iter().filter_map(|(role, id)| {

@@ -57,7 +57,9 @@ pub(super) fn set(
             notes.push(NO_SCORES.into());
             sentencepiece_json(keys, folder, json, size)?;
         }
-        (Some(Source::ByteLevel), Some(json)) => byte_level(keys, folder, json, size, notes)?,
+        (Some(Source::ByteLevel), Some(json)) => {
+            byte_level(keys, folder, (json, converter.special_tokens), size, notes)?;
+        }
         (_, Some(_)) => {
             let problem = "llama.cpp makes the vocabulary of this architecture from tokenizer.model, and the \
                            folder has tokenizer.json alone";
@@ -76,6 +78,8 @@ pub(super) fn set(
         match *key {
             TokenizerOverride::NoBos => keys.set("tokenizer.ggml.add_bos_token", Value::Bool(false)),
             TokenizerOverride::EndOfTurn(id) => keys.set("tokenizer.ggml.eot_token_id", Value::U32(id)),
+            TokenizerOverride::Padding(id) => keys.set("tokenizer.ggml.padding_token_id", Value::U32(id)),
+            TokenizerOverride::Unknown(id) => keys.set("tokenizer.ggml.unknown_token_id", Value::U32(id)),
         }
     }
     if let Some(adds) = space.filter(|_| converter.space_prefix == SpacePrefix::LastFromFolder) {
@@ -127,7 +131,7 @@ fn sentencepiece(
     add(&mut tokens);
     let count = tokens.len();
     set_tokens(keys, folder, "llama", tokens)?;
-    special_tokens::set(keys, folder, false, Some(count))
+    special_tokens::set(keys, folder, false, Some(count), &[])
 }
 
 /// The added tokens that tokenizer_config.json lists.
@@ -192,13 +196,13 @@ fn sentencepiece_json(keys: &mut Keys, folder: Folder<'_>, json: &Object, size: 
     check_size(folder, tokens.len(), size)?;
     let count = tokens.len();
     set_tokens(keys, folder, "llama", tokens)?;
-    special_tokens::set(keys, folder, false, Some(count))
+    special_tokens::set(keys, folder, false, Some(count), &[])
 }
 
 fn byte_level(
     keys: &mut Keys,
     folder: Folder<'_>,
-    json: &Object,
+    (json, named): (&Object, &[(&'static str, &str)]),
     size: usize,
     notes: &mut Vec<String>,
 ) -> Result<()> {
@@ -238,7 +242,7 @@ fn byte_level(
     keys.text("tokenizer.ggml.model", "gpt2");
     keys.text("tokenizer.ggml.pre", pre);
     special_tokens::set_tokens(keys, texts, None, kinds);
-    special_tokens::set(keys, folder, true, None)
+    special_tokens::set(keys, folder, true, None, named)
 }
 
 fn set_tokens(keys: &mut Keys, folder: Folder<'_>, model: &str, tokens: Vec<Token>) -> Result<()> {

@@ -6,6 +6,7 @@
 //! `sentencepiece` its scores. Everything that can be refused is refused before anything is written; the
 //! folder appears as a whole.
 
+mod experts;
 mod merges;
 mod pre_tokenizers;
 mod sentencepiece;

@@ -13,7 +13,8 @@ use curmerge_formats::safetensors::{NewSafeTensor, SafeTensorsLayout, shard_name
 use curmerge_formats::shards::groups;
 use serde_json::json;
 
-use crate::arch::{Endings, JoinedExperts, JoinedKind, TensorNames};
+use super::experts;
+use crate::arch::{Endings, JoinedExperts, TensorNames};
 use crate::base::folder::SAFETENSORS_INDEX;
 use crate::base::{Base, RowOrder, Weight, layer_part};
 use crate::convert::config_json::pretty;
@@ -48,13 +49,13 @@ pub(super) struct Plan<'a> {
     shards: Vec<Vec<Tensor<'a>>>,
 }
 
-struct Tensor<'a> {
+pub(super) struct Tensor<'a> {
     /// Its place in transformers' order.
-    place: Place,
-    name: String,
-    shape: Vec<u64>,
-    stored_bytes: u64,
-    values: Values<'a>,
+    pub(super) place: Place,
+    pub(super) name: String,
+    pub(super) shape: Vec<u64>,
+    pub(super) stored_bytes: u64,
+    pub(super) values: Values<'a>,
 }
 
 /// The place of a tensor in transformers' order: embedding, layers, norm or head; the layer; the line of the
@@ -62,7 +63,7 @@ struct Tensor<'a> {
 type Place = (usize, usize, usize);
 
 /// How the values of a tensor derive from the base's.
-enum Values<'a> {
+pub(super) enum Values<'a> {
     /// Its rows and columns, in other orders.
     Rows(Weight<'a>, [RowOrder; 2]),
     /// The rows of matrices that are stored apart, one after another.
@@ -103,21 +104,9 @@ impl<'a> Plan<'a> {
                 }
                 continue;
             }
-            let (stem, endings) = base.architecture().stem_and_endings(canonical);
-            let first = [stem.to_owned(), format!("{stem}[0]")];
-            let has_own = |name: &String| {
-                base.architecture().to_hugging_face(name).is_some_and(|(own, _)| !own.is_empty())
-            };
-            let joined = first.iter().filter(|name| !has_own(name));
-            let joined =
-                joined.filter_map(|name| Some((name, base.architecture().joined_with(name)?))).next();
-            if let Some((name, (joined, layer))) = joined {
-                let kind = match endings.gguf {
-                    ".bias" => JoinedKind::Biases,
-                    _ => JoinedKind::Weights,
-                };
-                if *name == JoinedExperts::part(joined.parts[0], layer, 0) {
-                    tensors.push(Tensor::of_experts(base, joined, layer, kind)?);
+            if let Some((joined, is_first)) = experts::find(base, canonical) {
+                if is_first {
+                    tensors.push(joined.tensor(base)?);
                 }
                 continue;
             }
@@ -235,7 +224,7 @@ impl ComputedTensor for Rounded<'_> {
             }
             Values::Transposed(weight) => of_values(&transpose(weight), weight.rows(), &mut take),
             Values::Experts(joined, experts) => experts.iter().try_for_each(|parts| {
-                let values = one_expert(joined, parts);
+                let values = experts::matrices(joined, parts);
                 of_values(&values, self.tensor.shape.last().map_or(1, |&cols| cols as usize), &mut take)
             }),
             Values::Vector(values) => of_values(values, values.len(), &mut take),
@@ -314,27 +303,6 @@ impl Rounded<'_> {
     }
 }
 
-/// The values of an expert's matrices as transformers joins them.
-fn one_expert(joined: &JoinedExperts, parts: &[Weight<'_>]) -> Vec<f32> {
-    let outputs: usize = parts.iter().map(Weight::rows).sum();
-    let inputs = parts[0].cols();
-    let mut values = vec![0.0; outputs * inputs];
-    let mut row = vec![0.0; inputs];
-    let mut before = 0;
-    for (number, part) in parts.iter().enumerate() {
-        for output in 0..part.rows() {
-            part.decode_row(output, &mut row);
-            let place = if joined.interleaved { output * parts.len() + number } else { before + output };
-            for (input, value) in row.iter().enumerate() {
-                let at = if joined.transposed { input * outputs + place } else { place * inputs + input };
-                values[at] = *value;
-            }
-        }
-        before += part.rows();
-    }
-    values
-}
-
 /// All values of a matrix, column by column.
 fn transpose(weight: &Weight<'_>) -> Vec<f32> {
     let (rows, cols) = (weight.rows(), weight.cols());
@@ -403,49 +371,6 @@ impl<'a> Tensor<'a> {
         let stored_bytes = whole.unwrap_or(weight.stored_bytes().len() as u64);
         let place = place(base, canonical, line);
         Ok(Tensor { place, name: name + ending, shape, stored_bytes, values })
-    }
-
-    /// The matrices of all experts of a block, or their biases, that transformers has in one tensor.
-    fn of_experts(
-        base: &'a Base,
-        joined: &'static JoinedExperts,
-        layer: usize,
-        kind: JoinedKind,
-    ) -> Result<Self> {
-        let experts = base.config().experts.map_or(0, |experts| experts.count);
-        let names = |expert| joined.parts.iter().map(move |part| JoinedExperts::part(part, layer, expert));
-        let matrices = |expert| names(expert).map(|name| base.weight(&name)).collect::<Result<Vec<_>>>();
-        let all = (0..experts).map(matrices).collect::<Result<Vec<_>>>()?;
-        let parts: &[Weight<'_>] = all.first().map_or(&[], |parts| parts);
-        let outputs = parts.iter().map(|part| part.rows() as u64).sum();
-        let inputs = parts.first().map_or(0, |part| part.cols() as u64);
-        let stored_bytes = all.iter().flatten().map(|part| part.stored_bytes().len() as u64).sum();
-        let line = base.architecture().line(joined.parts[0]);
-        let (shape, values) = match kind {
-            JoinedKind::Weights => {
-                let shape = if joined.transposed { [inputs, outputs] } else { [outputs, inputs] };
-                (vec![experts as u64, shape[0], shape[1]], Values::Experts(joined, all))
-            }
-            JoinedKind::Biases => {
-                let mut values = Vec::new();
-                for expert in 0..experts {
-                    let parts = names(expert).map(|name| base.vector(&format!("{name}.bias")));
-                    let parts = parts.collect::<Result<Vec<_>>>()?;
-                    match joined.interleaved {
-                        true => values
-                            .extend((0..parts[0].len()).flat_map(|i| parts.iter().map(move |part| part[i]))),
-                        false => values.extend(parts.concat()),
-                    }
-                }
-                (vec![experts as u64, outputs], Values::Vector(values))
-            }
-        };
-        let number = base
-            .architecture()
-            .names()
-            .position(|other| Some(other.canonical) == line.map(|line| line.canonical));
-        let place = (1, layer, number.unwrap_or(0));
-        Ok(Tensor { place, name: joined.name(layer, kind), shape, stored_bytes, values })
     }
 
     /// The matrix of this canonical name, the parts of which are stored apart.

@@ -19,7 +19,7 @@ use crate::support::gguf_key;
 
 /// Names of pre-tokenizers that split texts the same way: the one that the fixtures told the converter to
 /// use, since no hash of such a small vocabulary is known, and the one that curmerge finds from the pipeline.
-const ALIKE: [(&str, &str); 2] = [("dbrx", "smaug-bpe"), ("refact", "smollm")];
+const ALIKE: [(&str, &str); 3] = [("dbrx", "smaug-bpe"), ("refact", "smollm"), ("glm4", "llama-bpe")];
 
 fn fixture(name: &str) -> PathBuf {
     fixture::path("arch").join(name)
