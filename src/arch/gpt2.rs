@@ -36,8 +36,8 @@ pub(super) const GPT2: Architecture = Architecture {
         small: &[],
         norms: BlockNorms::USUAL,
         fused: &[("attn_qkv", &[("q", Query), ("k", KeyValue), ("v", KeyValue)])],
-        // OpenAI's own folder.
         joined_experts: &[],
+        // OpenAI's own folder.
         prefixes: &[
             ("wte", "transformer.wte"),
             ("wpe", "transformer.wpe"),

@@ -1,4 +1,4 @@
-//! Nemotron and Minitron: LayerNorm whose folder stores its factors less 1, half of each head rotated, and a squared
+//! Nemotron-3 8B, Nemotron-4 and Minitron, not the later hybrids: LayerNorm whose folder stores its factors less 1, half of each head rotated, and a squared
 //! ReLU without a gate.
 
 use super::groups::{
@@ -22,7 +22,7 @@ const TENSORS: &[TensorNames] = &[
 ];
 
 pub(super) const NEMOTRON: Architecture = Architecture {
-    models: "Nemotron 3, Minitron",
+    models: "Nemotron-3 8B, Nemotron-4, Minitron",
     name: "nemotron",
     tensors: Tensors { groups: &[TENSORS], targets: UNGATED_TARGETS, ..LLAMA.tensors },
     forward: Forward {
@@ -31,7 +31,7 @@ pub(super) const NEMOTRON: Architecture = Architecture {
         activation: Activation::SquaredRelu,
         ..LLAMA.forward
     },
-    gguf: Gguf::USUAL,
+    gguf: Gguf { square_heads: true, ..Gguf::USUAL },
     converter: Converter {
         vocabularies: &[VocabularySource::SentencePiece],
         overrides: &[(None, TokenizerOverride::Padding(0)), (None, TokenizerOverride::Unknown(1))],

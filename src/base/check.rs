@@ -82,7 +82,8 @@ impl Base {
             found.remove(0);
         }
         // Some programs leave a dimension of 1 out.
-        if found == wanted || wanted.first() == Some(&1) && found == wanted[1..] {
+        let left_out = !place.tensor.transposed && wanted.first() == Some(&1) && found == wanted[1..];
+        if found == wanted || left_out {
             return Ok(());
         }
         let problem = format!("shape {found:?} where the configuration says {wanted:?}");

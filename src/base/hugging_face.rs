@@ -169,6 +169,12 @@ fn tensors(
         let plain_name = architecture.unprefixed(stem);
         let joined_name = predicting.as_deref().unwrap_or(&plain_name);
         let split = joined_experts::split(path, (architecture, config), joined_name, &tensor)?;
+        if split.is_none() && tensor.is_mxfp4() {
+            let problem =
+                "MXFP4 is read of experts that gpt-oss has in one tensor, and this is another matrix";
+            let help = "use the model that it was made from, or a GGUF file of it";
+            return Err(Error::input(path, format!("tensor '{name}'"), problem, help));
+        }
         let new = split.unwrap_or_else(|| vec![(canonical, tensor)]);
         if new.into_iter().any(|(canonical, tensor)| tensors.insert(canonical, tensor).is_some()) {
             return Err(Error::input(
@@ -358,6 +364,10 @@ impl Fields {
             }
         }
         if self.architecture.forward.activation == Activation::ClampedSwiglu {
+            // Without them the class has YaRN of its own.
+            if !["rope_parameters", "rope_scaling"].iter().any(|key| self.json[key].is_object()) {
+                return unlike("rope_parameters", "missing".into());
+            }
             let constants = [("swiglu_alpha", ClampedSwiglu::ALPHA), ("swiglu_limit", ClampedSwiglu::LIMIT)];
             for (key, usual) in constants {
                 if self.json[key].as_f64().is_some_and(|given| given != usual) {

@@ -102,8 +102,8 @@ pub struct BaseTensor {
     /// What turns its codes into numbers, if another program quantized it. Type, offset and bytes are those of
     /// the codes.
     pub quantized: Option<QuantizedTensors>,
-    /// Its outputs within a tensor that joins several matrices. Offset and bytes are then those of the whole
-    /// tensor.
+    /// Its outputs within a tensor that joins several matrices. Offset and bytes are then those of the whole tensor; of
+    /// an expert's plain matrix, those of the expert's part.
     pub slice: Option<Slice>,
 }
 

@@ -39,6 +39,10 @@ impl Base {
                 // One spelling of a number, so that two names never mean one matrix.
                 (expert.to_string() == part).then_some(start..start.checked_add(rows)?)?
             }
+            // Some programs leave a dimension of 1 out: the only expert.
+            [rows, _] if part == "0" && self.config.experts.is_some_and(|experts| experts.count == 1) => {
+                0..rows
+            }
             _ => self.fused_rows(whole, part)?,
         };
         Some(Place { name, tensor, rows: Some(rows) })
@@ -190,7 +194,11 @@ impl Base {
         let order = order.ok_or_else(|| {
             self.error(&bias, "its length is not a whole number of heads", "download the file again")
         })?;
-        let rows = place.rows.map_or(0..stored.len(), |rows| rows.start as usize..rows.end as usize);
+        let part = place.rows.filter(|_| bias != name);
+        let rows = part.map_or(0..stored.len(), |rows| rows.start as usize..rows.end as usize);
+        if rows.end > stored.len() {
+            return Err(self.error(&bias, "shorter than its matrix has rows", "download the file again"));
+        }
         Ok(rows.map(|row| stored[order.stored_row(row)]).collect())
     }
 

@@ -258,6 +258,12 @@ impl<'a> Weight<'a> {
         self.transposed
     }
 
+    /// Whether its rows lie one after another as numbers, with nothing between: their order may be another.
+    pub fn has_whole_rows(&self) -> bool {
+        let alone = self.column == 0 && self.columns.0 == RowOrder::CANONICAL;
+        self.is_plain() && !self.transposed && !self.has_permuted_columns() && alone
+    }
+
     /// The stored bytes, in the container's row order; of codes of another program those of the whole matrix.
     pub fn stored_bytes(&self) -> &'a [u8] {
         self.bytes
@@ -464,6 +470,12 @@ impl<'a> Weight<'a> {
         }
         if let Some(quantized) = &self.quantized {
             let mut hash = Sha256::new();
+            if quantized.rows() != self.rows {
+                // One expert of many: its own rows.
+                let rows = (0..self.rows).filter_map(|row| quantized.mxfp4_row(self.stored_row(row)));
+                rows.for_each(|row| hash.update(row));
+                return curmerge_formats::digest::hex(&hash.finalize());
+            }
             quantized.stored_bytes().for_each(|bytes| hash.update(bytes));
             return curmerge_formats::digest::hex(&hash.finalize());
         }

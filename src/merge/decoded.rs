@@ -13,6 +13,7 @@ use curmerge_formats::shards::groups;
 
 use super::Merge;
 use super::adapted::Adapted;
+use super::folder;
 use super::report::{MergeReport, TensorReport};
 use super::storage::{self, Storage};
 use crate::base::folder::{CONFIG, Folder, SAFETENSORS_INDEX};
@@ -91,6 +92,7 @@ pub(super) fn write(
     for (name, tensor) in base.tensors() {
         let changed = match merge.deltas.get(name.as_str()) {
             Some(deltas) => {
+                folder::refuse_joined(merge, tensor)?;
                 let mut adapted = merge.adapted(name, deltas)?;
                 let storage = if tensor.is_plain() { merge.options.storage } else { Storage::Only(wanted) };
                 adapted.dtype = storage::choose(storage, base, tensor, &adapted)?;

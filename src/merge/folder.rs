@@ -4,8 +4,19 @@ use curmerge_formats::safetensors::SafeTensors;
 
 use super::report::MergeReport;
 use super::{Merge, storage};
+use crate::base::BaseTensor;
 use crate::rewrite::{self, ComputedTensors, Hooks};
 use crate::{Error, Result};
+
+/// Refuses a change of one of several matrices that the folder has in one tensor.
+pub(super) fn refuse_joined(merge: &Merge<'_>, tensor: &BaseTensor) -> Result<()> {
+    if tensor.slice.is_none() {
+        return Ok(());
+    }
+    let place = format!("tensor '{}'", tensor.stored_name.escape_debug());
+    let problem = "the folder has the matrices of all experts in it, and one of them is changed";
+    Err(Error::input(merge.base.path(), place, problem, "give the output a name that ends in .gguf"))
+}
 
 /// Writes the merged folder.
 pub(super) fn write(
@@ -18,12 +29,7 @@ pub(super) fn write(
     for (name, deltas) in &merge.deltas {
         let mut adapted = merge.adapted(name, deltas)?;
         let tensor = &merge.base.tensors()[*name];
-        if tensor.slice.is_some() {
-            let place = format!("tensor '{}'", tensor.stored_name.escape_debug());
-            let problem = "the folder has the matrices of all experts in it, and one of them is changed";
-            let help = "give the output a name that ends in .gguf";
-            return Err(Error::input(merge.base.path(), place, problem, help));
-        }
+        refuse_joined(merge, tensor)?;
         adapted.dtype = storage::choose(merge.options.storage, merge.base, tensor, &adapted)?;
         new.replace([tensor.stored_name.as_str()], adapted);
     }

@@ -25,6 +25,8 @@ pub struct Gguf {
     /// sqrt(head_dim)`: those that `load_arch_hparams` in llama.cpp's `src/models/FAMILY.cpp` names by their
     /// size and gives another `f_attention_scale`.
     pub width_scaled_layers: &'static [usize],
+    /// Whether llama.cpp takes all query heads together to be as wide as the residual stream, whatever the file says.
+    pub square_heads: bool,
     /// Keys that the converter writes, and llama.cpp does not read: the tensors decide.
     pub ignored_keys: &'static [&'static str],
     /// Block count of the models that llama.cpp calls 70B if they share key and value heads; llama-quantize
@@ -44,6 +46,7 @@ impl Gguf {
         linear_attention: None,
         temperature: false,
         width_scaled_layers: &[],
+        square_heads: false,
         ignored_keys: &[],
         layers_of_70b: None,
     };

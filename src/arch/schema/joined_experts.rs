@@ -40,14 +40,15 @@ impl JoinedExperts {
 
 impl Architecture {
     /// The joined tensor that Hugging Face calls this (without `.weight`), its layer, and what is in it.
-    pub fn joined_experts(&self, name: &str) -> Option<(&'static JoinedExperts, usize, JoinedKind)> {
+    pub fn joined_experts(&'static self, name: &str) -> Option<(&'static JoinedExperts, usize, JoinedKind)> {
         let (stem, kind) = match name.strip_suffix("_bias") {
             Some(stem) => (stem, JoinedKind::Biases),
             None => (name, JoinedKind::Weights),
         };
         self.tensors.joined_experts.iter().find_map(|joined| {
             let layer = renamed(stem, joined.hugging_face, "{}")?.parse().ok()?;
-            Some((joined, layer, kind))
+            let line = self.names().find(|line| Some(&line.canonical) == joined.parts.first())?;
+            (kind == JoinedKind::Weights || line.bias.is_some()).then_some((joined, layer, kind))
         })
     }
 

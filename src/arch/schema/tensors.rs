@@ -18,7 +18,7 @@ pub struct Tensors {
     /// on.
     pub fused: &'static [(&'static str, &'static [(&'static str, Size)])],
     /// The tensors in which Hugging Face folders have matrices of all experts. Such a matrix has no Hugging Face name of
-    /// its own; or it has one, which transformers writes, and reads both.
+    /// its own; or it has one: then transformers writes single matrices, and reads both forms.
     pub joined_experts: &'static [JoinedExperts],
     /// Prefixes that some Hugging Face folders use, and the prefix in this table that each stands for.
     pub prefixes: &'static [(&'static str, &'static str)],

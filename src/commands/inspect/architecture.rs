@@ -30,7 +30,7 @@ pub fn of(path: &Path, metadata: &[Entry]) -> Option<Support> {
                 Some(what) => format!(", except into ONNX, which has no form for {what}"),
                 None => String::new(),
             };
-            let quantized = base.quantized_by().map_or_else(String::new, |method| {
+            let quantized = base.decoded_codes_of().map_or_else(String::new, |method| {
                 format!(
                     "; the weights are quantized by {method}, so a merge is a GGUF file or a folder in half precision"
                 )

@@ -44,8 +44,8 @@ pub(super) fn set(
                 writer.count("n_deepstack_layers", blocks.map_or(0, Vec::len));
             }
             Key::ParallelResidual => {
-                let parallel = json.get("use_parallel_residual").and_then(Json::as_bool).unwrap_or(true);
-                writer.keys.set(writer.name("use_parallel_residual"), Value::Bool(parallel));
+                // Opening the folder refused the other variant.
+                writer.keys.set(writer.name("use_parallel_residual"), Value::Bool(false));
             }
             Key::LogitScale => writer.float("logit_scale", Some(config.logit_scale)),
             Key::PredictionBlocks => {

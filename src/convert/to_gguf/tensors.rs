@@ -191,6 +191,11 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
         let stored = stored(canonical)?;
         tensors.push(Tensor::new(name, tensor_dims(&stored), Values::Stored(stored)));
     }
+    if let Some((layer, _)) = parts.iter().find(|(_, come)| **come != converter.experts.len() * experts) {
+        let place = format!("block {layer}");
+        let problem = "some matrices of its experts are tensors of their own, and others are in one tensor";
+        return Err(Error::input(base.path(), place, problem, "download the folder again"));
+    }
     Ok(tensors)
 }
 
@@ -360,14 +365,16 @@ impl Tensor<'_> {
     fn rows(&self, part: usize, weight: &Weight<'_>, rows: Range<usize>) -> Result<Vec<u8>> {
         let (start, count) = (rows.start, rows.len());
         let columns = self.columns();
-        let as_they_are = weight.is_plain() && !weight.is_transposed() && !weight.has_permuted_columns();
-        if weight.dtype() == self.dtype && as_they_are {
+        if weight.dtype() == self.dtype && weight.has_whole_rows() {
             let row = |row| {
                 &weight.stored_bytes()[weight.stored_row(row) * weight.row_bytes()..][..weight.row_bytes()]
             };
             return Ok((start..start + count).flat_map(row).copied().collect());
         }
-        if let Some(codes) = weight.quantized().filter(|_| self.dtype == DType::MXFP4 && self.is_mxfp4()) {
+        if let Some(codes) = weight
+            .quantized()
+            .filter(|_| self.dtype == DType::MXFP4 && self.is_mxfp4() && !weight.has_permuted_columns())
+        {
             let row = |row| codes.mxfp4_row(weight.stored_row(row));
             return Ok((start..start + count).filter_map(row).flatten().collect());
         }

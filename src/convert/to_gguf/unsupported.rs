@@ -36,6 +36,7 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
         }
     }
     let told = has(Key::HeadLengths) || has(Key::GivenHeadLengths) && json.contains_key("head_dim");
+    let told = told && !architecture.gguf.square_heads;
     if !told && config.head_dim * config.heads != config.d_model {
         let problem =
             format!("{} heads of {} are not {} wide", config.heads, config.head_dim, config.d_model);

@@ -30,7 +30,7 @@ use crate::{Error, Result};
 pub fn natural_type(base: &Base) -> DType {
     let matrices = || {
         let all = base.tensors().iter().filter(|(name, tensor)| tensor.shape.len() > 1 && !stays_f32(name));
-        // MXFP4's numbers are BF16's, too.
+        // BF16 holds MXFP4's numbers exactly.
         let exactly = |dtype| if dtype == DType::MXFP4 { DType::BF16 } else { dtype };
         all.map(move |(_, tensor)| if tensor.is_mxfp4() { DType::BF16 } else { exactly(tensor.dtype) })
     };
@@ -258,7 +258,7 @@ impl Rounded<'_> {
         rows: Range<usize>,
     ) -> Result<(Vec<u8>, Rounding)> {
         let canonical = rows.clone().map(|row| order.canonical_row(row));
-        let as_they_are = weight.is_plain() && !weight.is_transposed() && columns == RowOrder::CANONICAL;
+        let as_they_are = weight.has_whole_rows() && columns == RowOrder::CANONICAL;
         if weight.dtype() == self.plan.dtype && as_they_are {
             let bytes = weight.row_bytes();
             let row = |row: usize| &weight.stored_bytes()[weight.stored_row(row) * bytes..][..bytes];

@@ -44,6 +44,21 @@ fn a_folder_made_of_a_file_has_the_numbers_of_the_codes() {
     assert!(!fs::read_to_string(out.join("config.json")).unwrap().contains("quantization_config"));
 }
 
+/// Biases in F32 are not copied as they lie: those of gate and up alternate.
+#[test]
+fn a_folder_in_f32_becomes_the_file_again() {
+    let scratch = tempfile::tempdir().unwrap();
+    let gguf = Family::open("gpt-oss").path(Container::Gguf);
+    let [folder, out] = ["out", "out.gguf"].map(|name| scratch.path().join(name));
+    curmerge!("convert", gguf, folder, "--type", "f32").done();
+    curmerge!("convert", folder, out, "--type", "bf16").done();
+    let (before, after) = (Gguf::open(&gguf).unwrap(), Gguf::open(&out).unwrap());
+    for tensor in before.tensors() {
+        let own = after.tensor(&tensor.name).unwrap();
+        assert!(before.data(tensor) == after.data(own), "{}", tensor.name);
+    }
+}
+
 #[test]
 fn a_merge_keeps_the_codes() {
     let scratch = tempfile::tempdir().unwrap();
@@ -84,6 +99,7 @@ fn experts_of_another_shape_are_refused() {
         ("\"intermediate_size\": 32", "\"intermediate_size\": 96", "where the configuration says [3, 192]"),
         ("\"mxfp4\"", "\"gptq\"", "GPTQ"),
         ("\"swiglu_limit\": 7.0", "\"swiglu_limit\": 6.0", "it is not 7"),
+        ("\"rope_parameters\"", "\"other\"", "rope_parameters: missing"),
     ] {
         assert!(text.contains(from), "{text}");
         fs::write(&config, text.replace(from, to)).unwrap();

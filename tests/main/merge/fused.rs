@@ -27,6 +27,11 @@ fn fused() -> impl Iterator<Item = &'static str> {
     families::ALL.iter().copied().filter(fuses)
 }
 
+/// Those that store q, k and v as one.
+fn fused_qkv() -> impl Iterator<Item = &'static str> {
+    fused().filter(|name| !Family::open(name).architecture().parts("attn_qkv").is_empty())
+}
+
 /// A matrix as `[out, in]`.
 #[derive(PartialEq)]
 struct Matrix {
@@ -50,6 +55,9 @@ fn read(model: &Path, family: &str, name: &str) -> Matrix {
         ("gpt2", "ffn_down") => format!("transformer.h.{layer}.mlp.c_proj.weight"),
         (_, "attn_qkv") => format!("model.layers.{layer}.self_attn.qkv_proj.weight"),
         (_, "attn_output") => format!("model.layers.{layer}.self_attn.o_proj.weight"),
+        (_, "attn_q" | "attn_k" | "attn_v") => {
+            format!("model.layers.{layer}.self_attn.{}_proj.weight", part.trim_start_matches("attn_"))
+        }
         (_, "ffn_up") => format!("model.layers.{layer}.mlp.gate_up_proj.weight"),
         (_, "ffn_down") => format!("model.layers.{layer}.mlp.down_proj.weight"),
         other => panic!("{other:?}"),
@@ -163,7 +171,7 @@ fn only_the_rows_of_targeted_parts_change() {
                 let parts = match (tensor.ends_with("qkv"), words) {
                     (true, "all") => "[q,k,v]",
                     (true, _) => "[q,v]",
-                    _ if !name.starts_with("phi3") || !tensor.ends_with("ffn_up") => "",
+                    _ if !(name.starts_with("phi3") || name == "glm4") || !tensor.ends_with("ffn_up") => "",
                     (_, "all") => "[gate,up]",
                     _ => "[up]",
                 };
@@ -184,7 +192,7 @@ fn only_the_rows_of_targeted_parts_change() {
 #[test]
 fn stored_types_are_kept_and_rows_of_other_parts_are_not_rounded_again() {
     let folder = tempfile::tempdir().unwrap();
-    for name in fused() {
+    for name in fused_qkv() {
         let family = Family::open(name);
         for container in CONTAINERS {
             let (path, out) = (family.path(container), out(folder.path(), container, "merged"));
@@ -286,7 +294,7 @@ fn exported_loras_and_several_adapters_add_up() {
 #[test]
 fn a_flipped_bit_in_any_part_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    for name in fused() {
+    for name in fused_qkv() {
         let family = Family::open(name);
         for container in CONTAINERS {
             let base = Base::open(family.path(container)).unwrap();
