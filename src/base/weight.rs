@@ -253,11 +253,6 @@ impl<'a> Weight<'a> {
         }
     }
 
-    /// Whether the container stores the matrix as `[in, out]`.
-    pub fn is_transposed(&self) -> bool {
-        self.transposed
-    }
-
     /// Whether its rows lie one after another as numbers, with nothing between: their order may be another.
     pub fn has_whole_rows(&self) -> bool {
         let alone = self.column == 0 && self.columns.0 == RowOrder::CANONICAL;

@@ -7,7 +7,6 @@ use super::mixture::{MixtureActivations, MixtureOfExperts};
 use super::mlp::{Mlp, MlpActivations};
 use super::norm::{self, Norm};
 use super::residual::Residual;
-use super::shared_expert::SharedExpert;
 use super::terms::TermSink;
 use crate::kernels::{Precision, Real};
 
@@ -44,13 +43,25 @@ impl<T: Real> FeedForwardActivations<T> {
 type Saved<T> = (Option<FeedForwardActivations<T>>, Option<Array2<T>>, Option<Array2<T>>);
 
 impl<'a, T: Real> FeedForward<'a, T> {
-    /// The matrix of this role: `gate`, `up` or `down`; in a mixture, that of the expert which all tokens go through.
-    /// Those of other experts are always frozen and have none.
+    /// The MLP that all tokens go through. Its matrices may have terms; those of other experts are always frozen.
+    fn for_all(&self) -> Option<&Mlp<'a, T>> {
+        match self {
+            Self::Mlp(mlp) => Some(mlp),
+            Self::Mixture(mixture) => mixture.shared.as_ref().map(|shared| &shared.mlp),
+        }
+    }
+
+    /// [`Self::for_all`], to be changed.
+    fn for_all_mut(&mut self) -> Option<&mut Mlp<'a, T>> {
+        match self {
+            Self::Mlp(mlp) => Some(mlp),
+            Self::Mixture(mixture) => mixture.shared.as_mut().map(|shared| &mut shared.mlp),
+        }
+    }
+
+    /// The matrix of this role: `gate`, `up` or `down`.
     pub fn linear_mut(&mut self, role: &str) -> Option<&mut Linear<'a, T>> {
-        let mlp = match self {
-            Self::Mlp(mlp) => &mut **mlp,
-            Self::Mixture(mixture) => &mut mixture.shared.as_mut()?.mlp,
-        };
+        let mlp = self.for_all_mut()?;
         match role {
             "gate" => mlp.gate.as_mut(),
             "up" => Some(&mut mlp.up),
@@ -61,26 +72,18 @@ impl<'a, T: Real> FeedForward<'a, T> {
 
     /// The matrices that may have a term, in the order in which a pass reads them; the last one is `down`.
     pub fn adaptable_mut(&mut self) -> Vec<&mut Linear<'a, T>> {
-        match self {
-            Self::Mlp(mlp) => mlp.gate.iter_mut().chain([&mut mlp.up, &mut mlp.down]).collect(),
-            Self::Mixture(mixture) => {
-                mixture.shared.as_mut().map_or_else(Vec::new, SharedExpert::adaptable_mut)
-            }
-        }
+        self.for_all_mut().into_iter().flat_map(Mlp::matrices_mut).collect()
     }
 
     /// [`Self::adaptable_mut`], shared.
     pub fn adaptable(&self) -> Vec<&Linear<'a, T>> {
-        match self {
-            Self::Mlp(mlp) => mlp.gate.iter().chain([&mlp.up, &mlp.down]).collect(),
-            Self::Mixture(mixture) => mixture.shared.as_ref().map_or_else(Vec::new, SharedExpert::adaptable),
-        }
+        self.for_all().into_iter().flat_map(Mlp::matrices).collect()
     }
 
     /// How many numbers of matrices a token is multiplied with.
     pub fn parameters_per_token(&self) -> u64 {
         match self {
-            Self::Mlp(_) => self.adaptable().iter().map(|linear| linear.weight().parameters()).sum(),
+            Self::Mlp(mlp) => mlp.matrices().map(|linear| linear.weight().parameters()).sum(),
             Self::Mixture(mixture) => mixture.parameters_per_token(),
         }
     }
@@ -88,9 +91,7 @@ impl<'a, T: Real> FeedForward<'a, T> {
     /// Computes all products in this precision.
     pub fn set_precision(&mut self, precision: Precision) {
         match self {
-            Self::Mlp(_) => {
-                self.adaptable_mut().into_iter().for_each(|linear| linear.set_precision(precision));
-            }
+            Self::Mlp(mlp) => mlp.matrices_mut().for_each(|linear| linear.set_precision(precision)),
             Self::Mixture(mixture) => {
                 mixture.linears_mut().for_each(|linear| linear.set_precision(precision));
             }
@@ -100,7 +101,7 @@ impl<'a, T: Real> FeedForward<'a, T> {
     /// Values saved of a token for the backward pass: those that may be rounded to bfloat16, and others.
     pub fn activation_values(&self) -> (usize, usize) {
         match self {
-            Self::Mlp(mlp) => (mlp.down.weight().cols() * (1 + usize::from(mlp.gate.is_some())), 0),
+            Self::Mlp(mlp) => (mlp.activation_values(), 0),
             Self::Mixture(mixture) => mixture.activation_values(),
         }
     }
@@ -135,10 +136,7 @@ impl<'a, T: Real> FeedForward<'a, T> {
 
     /// Whether [`Self::backward`] needs the normed input.
     pub fn reads_input(&self) -> bool {
-        match self {
-            Self::Mlp(mlp) => mlp.reads_input(),
-            Self::Mixture(mixture) => mixture.shared.as_ref().is_some_and(|shared| shared.mlp.reads_input()),
-        }
+        self.for_all().is_some_and(Mlp::reads_input)
     }
 
     /// dL/dx `[tokens, d_model]` with respect to the normed input x, from g = dL/dy, what the down

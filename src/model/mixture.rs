@@ -7,7 +7,6 @@ use rayon::prelude::*;
 
 use super::activation;
 use super::linear::Linear;
-use super::mlp::Mlp;
 use super::shared_expert::{SharedExpert, SharedExpertActivations};
 use super::terms::TermSink;
 use crate::arch::Activation;
@@ -85,10 +84,7 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
     /// All matrices.
     pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear<'a, T>> {
         let experts = self.experts.iter_mut().flat_map(|e| [&mut e.gate, &mut e.up, &mut e.down]);
-        let shared = self.shared.iter_mut().flat_map(|shared| {
-            let Mlp { gate, up, down, .. } = &mut shared.mlp;
-            gate.iter_mut().chain([up, down, &mut shared.gate])
-        });
+        let shared = self.shared.iter_mut().flat_map(SharedExpert::linears_mut);
         std::iter::once(&mut self.router).chain(experts).chain(shared)
     }
 

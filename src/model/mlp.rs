@@ -44,7 +44,23 @@ impl<T: Real> MlpActivations<T> {
     }
 }
 
-impl<T: Real> Mlp<'_, T> {
+impl<'a, T: Real> Mlp<'a, T> {
+    /// The matrices, in the order in which a pass reads them; the last one is `down`.
+    pub fn matrices(&self) -> impl Iterator<Item = &Linear<'a, T>> {
+        self.gate.iter().chain([&self.up, &self.down])
+    }
+
+    /// [`Self::matrices`], to be changed.
+    pub fn matrices_mut(&mut self) -> impl Iterator<Item = &mut Linear<'a, T>> {
+        self.gate.iter_mut().chain([&mut self.up, &mut self.down])
+    }
+
+    /// Values saved of a token for the backward pass, which may be rounded to bfloat16. Those of terms are not among
+    /// them.
+    pub fn activation_values(&self) -> usize {
+        self.down.weight().cols() * (1 + usize::from(self.gate.is_some()))
+    }
+
     /// x `[tokens, d_model]`, normed, to the input of [`Self::down`], `[tokens, ff]`. With a precision, also
     /// the activations, saved for products of that precision.
     pub fn forward(

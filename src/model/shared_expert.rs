@@ -42,27 +42,20 @@ impl<T: Real> SharedExpertActivations<T> {
 }
 
 impl<'a, T: Real> SharedExpert<'a, T> {
-    /// The matrices that may have a term, in the order in which a pass reads them; the last one is `down`.
-    pub fn adaptable_mut(&mut self) -> Vec<&mut Linear<'a, T>> {
-        let Mlp { gate, up, down, .. } = &mut self.mlp;
-        gate.iter_mut().chain([up, down]).collect()
-    }
-
-    /// [`Self::adaptable_mut`], shared.
-    pub fn adaptable(&self) -> Vec<&Linear<'a, T>> {
-        let Mlp { gate, up, down, .. } = &self.mlp;
-        gate.iter().chain([up, down]).collect()
+    /// All matrices.
+    pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear<'a, T>> {
+        self.mlp.matrices_mut().chain([&mut self.gate])
     }
 
     /// How many numbers of matrices a token is multiplied with.
     pub fn parameters_per_token(&self) -> u64 {
-        self.adaptable().into_iter().chain([&self.gate]).map(|linear| linear.weight().parameters()).sum()
+        self.mlp.matrices().chain([&self.gate]).map(|linear| linear.weight().parameters()).sum()
     }
 
     /// Values saved of a token for the backward pass: those that may be rounded to bfloat16, and others. Those of terms
     /// are not among them.
     pub fn activation_values(&self) -> (usize, usize) {
-        (2 * self.mlp.down.weight().cols() + self.mlp.down.weight().rows(), 1)
+        (self.mlp.activation_values() + self.mlp.down.weight().rows(), 1)
     }
 
     /// Adds the output for x `[tokens, d_model]`, normed, to y `[tokens, d_model]`. With a precision, returns the

@@ -103,8 +103,8 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
     let by_file = matches!(base.files(), Files::HuggingFace(_));
     all.sort_by(|a, b| {
         // The converter repacks MXFP4 before all else.
-        let repacked = |named: &Named<'_>| !named.tensor.is_mxfp4();
-        let first = repacked(a).cmp(&repacked(b));
+        let later = |named: &Named<'_>| !named.tensor.is_mxfp4();
+        let first = later(a).cmp(&later(b));
         let files = if by_file { a.tensor.file.cmp(&b.tensor.file) } else { Ordering::Equal };
         first.then(files).then_with(|| a.name.cmp(&b.name))
     });
@@ -121,9 +121,8 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
     let mut joined_before = "";
     for Named { name, canonical, tensor } in &all {
         let (stem, Endings { gguf: ending, hugging_face }) = base.architecture().stem_and_endings(canonical);
-        if let Some((joined, layer)) =
-            base.architecture().joined_with(stem).filter(|_| tensor.slice.is_some())
-        {
+        let joined = tensor.slice.as_ref().and_then(|_| base.architecture().joined_with(stem));
+        if let Some((joined, layer)) = joined {
             if joined_before == name {
                 continue;
             }
