@@ -22,6 +22,7 @@ pub(super) const LLAMA: Architecture = Architecture {
         unrotated: Unrotated::Never,
         parallel: false,
         gated_attention: false,
+        value_norm: false,
         activation: Activation::Silu,
         scales_embedding: false,
     },

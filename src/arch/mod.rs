@@ -21,6 +21,7 @@ mod exaone4;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod glm4;
 mod gpt2;
 mod gpt_oss;
@@ -63,6 +64,7 @@ pub const ALL: &[&Architecture] = &[
     &gemma::GEMMA,
     &gemma2::GEMMA2,
     &gemma3::GEMMA3,
+    &gemma4::GEMMA4,
     &phi3::PHI3,
     &gpt2::GPT2,
     &gpt_oss::GPT_OSS,

@@ -17,7 +17,7 @@ impl Base {
         let predicting = layers..layers + prediction_blocks;
         for line in self.architecture.names() {
             let places = line.canonical.matches("{}").count();
-            let own = (0..layers).filter(|&layer| line.blocks.include(self.config.is_linear(layer)));
+            let own = (0..layers).filter(|&layer| line.blocks.include(self.config.block_kind(layer)));
             let predicting = predicting.clone().filter(|_| line.blocks.include_prediction());
             for layer in own.chain(predicting).take(if places > 0 { usize::MAX } else { 1 }) {
                 let name = line.canonical.replacen("{}", &layer.to_string(), 1);
@@ -72,7 +72,8 @@ impl Base {
                 self.error(name, "missing", help)
             }
         })?;
-        let wanted: Vec<u64> = shape.iter().map(|&size| self.config.size(size) as u64).collect();
+        let layer = layer_part(name).map(|(layer, _)| layer);
+        let wanted: Vec<u64> = shape.iter().map(|&size| self.config.size(size, layer) as u64).collect();
         let mut found = place.tensor.shape.clone();
         if place.tensor.transposed {
             found.reverse();
@@ -117,8 +118,11 @@ impl Base {
             };
             let in_block = |line: &TensorNames| match layer_part(name) {
                 Some((layer, _)) if layer >= self.config.layers => line.blocks.include_prediction(),
-                Some((layer, _)) => line.blocks.include(self.config.is_linear(layer)),
-                None => true,
+                Some((layer, _)) => {
+                    let kind = self.config.block_kind(layer);
+                    line.blocks.include(kind) || line.blocks.may_be_unused_in(kind)
+                }
+                None => line.blocks.include(self.config.block_kind(0)),
             };
             let bias = || line(stored.strip_suffix(".bias")?).map(|line| line.bias.is_some());
             let joined =

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::rope::{MAX_HEAD_DIM, Rope};
 use super::row_order::RowOrder;
-use crate::arch::{HeadKind, Size, TensorNames, Unrotated, is_windowed};
+use crate::arch::{BlockKind, HeadKind, Size, TensorNames, Unrotated, is_windowed};
 use crate::{Error, Result};
 
 /// Larger dimensions are damage or an attack, not a model.
@@ -31,6 +31,14 @@ pub struct Config {
     pub head_dim: usize,
     /// Width of the feed-forward part.
     pub ff: usize,
+    /// The sizes of each block, if they differ from the three above; else empty.
+    pub own_sizes: Vec<BlockSizes>,
+    /// The last blocks that have no keys and values of their own; see [`Self::keys_of`].
+    pub sharing_blocks: usize,
+    /// Whether each block makes its values of the output of its matrix for keys; empty if none does.
+    pub keys_as_values: Vec<bool>,
+    /// Inputs of a token for every block, beside the residual stream.
+    pub per_layer_inputs: Option<PerLayerInputs>,
     /// Rows of the embedding.
     pub vocab: usize,
     /// Epsilon that norms add to the mean square or the variance.
@@ -71,6 +79,26 @@ pub struct Config {
     /// Further blocks in the file, which predict tokens beyond the next (MTP, arXiv 2412.19437). They are carried, and
     /// not run.
     pub prediction_blocks: usize,
+}
+
+/// The sizes of one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockSizes {
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Width of the feed-forward part.
+    pub ff: usize,
+}
+
+/// An embedding of each token for every block (Gemma 3n).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerLayerInputs {
+    /// The width for one block.
+    pub width: usize,
+    /// The tokens that have one.
+    pub vocab: usize,
 }
 
 /// The heads of Gated DeltaNet (arXiv 2412.06464).
@@ -148,6 +176,10 @@ impl Config {
             kv_heads: 0,
             head_dim: 0,
             ff: 0,
+            own_sizes: Vec::new(),
+            sharing_blocks: 0,
+            keys_as_values: Vec::new(),
+            per_layer_inputs: None,
             vocab: 0,
             norm_eps: 0.0,
             context: 0,
@@ -178,9 +210,36 @@ impl Config {
         }
     }
 
-    /// The length of this dimension of a tensor.
-    pub fn size(&self, size: Size) -> usize {
-        let (query, key_value) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+    /// The sizes of a block.
+    pub fn sizes_of(&self, layer: usize) -> BlockSizes {
+        let usual = BlockSizes { kv_heads: self.kv_heads, head_dim: self.head_dim, ff: self.ff };
+        self.own_sizes.get(layer).copied().unwrap_or(usual)
+    }
+
+    /// What decides which tensors a block has.
+    pub fn block_kind(&self, layer: usize) -> BlockKind {
+        let linear_attention = self.is_linear(layer);
+        let own_keys = !linear_attention && self.keys_of(layer) == layer;
+        let from_keys = self.keys_as_values.get(layer) == Some(&true);
+        let per_layer_inputs = self.per_layer_inputs.is_some();
+        BlockKind { linear_attention, own_keys, own_values: own_keys && !from_keys, per_layer_inputs }
+    }
+
+    /// The block whose keys and values this one reads. One of the [last blocks](Self::sharing_blocks) reads those of
+    /// the last block before them that has a window, or none, as it has.
+    pub fn keys_of(&self, layer: usize) -> usize {
+        let first = self.layers.saturating_sub(self.sharing_blocks);
+        if layer < first || layer >= self.layers {
+            return layer;
+        }
+        let alike = |&other: &usize| self.window_of(other).is_some() == self.window_of(layer).is_some();
+        (0..first).rev().find(alike).unwrap_or(layer)
+    }
+
+    /// The length of this dimension of a tensor, of this block if it is a block's.
+    pub fn size(&self, size: Size, layer: Option<usize>) -> usize {
+        let BlockSizes { kv_heads, head_dim, ff } = self.sizes_of(layer.unwrap_or(usize::MAX));
+        let (query, key_value) = (self.heads * head_dim, kv_heads * head_dim);
         match size {
             Size::Vocab => self.vocab,
             Size::Context => self.context,
@@ -190,10 +249,13 @@ impl Config {
             Size::QueryAndGate => 2 * query,
             Size::KeyValue => key_value,
             Size::Qkv => query + 2 * key_value,
-            Size::Head => self.head_dim,
+            Size::Head => head_dim,
+            Size::PerLayer => self.per_layer_inputs.map_or(0, |inputs| inputs.width),
+            Size::AllPerLayer => self.per_layer_inputs.map_or(0, |inputs| self.layers * inputs.width),
+            Size::PerLayerVocab => self.per_layer_inputs.map_or(0, |inputs| inputs.vocab),
             Size::Heads => self.heads,
-            Size::Ff => self.ff,
-            Size::GateUp => 2 * self.ff,
+            Size::Ff => ff,
+            Size::GateUp => 2 * ff,
             Size::Experts => self.experts.map_or(0, |e| e.count),
             Size::ExpertFf => self.experts.map_or(0, |e| e.ff),
             Size::SharedFf => self.experts.and_then(|e| e.shared_ff).unwrap_or(0),
@@ -281,6 +343,19 @@ impl Config {
             ("context length", self.context),
         ];
         sizes.extend(self.window.map(|window| ("sliding window", window)));
+        for own in &self.own_sizes {
+            sizes.extend([
+                ("key/value head count", own.kv_heads),
+                ("head length", own.head_dim),
+                ("feed-forward length", own.ff),
+            ]);
+        }
+        if let Some(inputs) = self.per_layer_inputs {
+            sizes.extend([
+                ("width of the inputs for every block", inputs.width),
+                ("tokens with inputs for every block", inputs.vocab),
+            ]);
+        }
         sizes.extend(self.experts.map(|experts| ("expert feed-forward length", experts.ff)));
         let shared = self.experts.and_then(|experts| experts.shared_ff);
         sizes.extend(shared.map(|ff| ("shared expert's feed-forward length", ff)));
@@ -289,11 +364,14 @@ impl Config {
                 return bad(what, format!("{size} is out of range"));
             }
         }
-        if self.head_dim > MAX_HEAD_DIM || self.heads > MAX_DIMENSION / self.head_dim {
-            return bad(
-                "head length",
-                format!("{} of each of {} heads is out of range", self.head_dim, self.heads),
-            );
+        let head_dims = self.own_sizes.iter().map(|own| own.head_dim).chain([self.head_dim]);
+        for head_dim in head_dims {
+            if head_dim > MAX_HEAD_DIM || self.heads > MAX_DIMENSION / head_dim {
+                return bad(
+                    "head length",
+                    format!("{head_dim} of each of {} heads is out of range", self.heads),
+                );
+            }
         }
         if self.layers == 0 || self.layers > MAX_LAYERS {
             return bad("block count", format!("{} is out of range", self.layers));
@@ -321,8 +399,14 @@ impl Config {
                 return bad("heads of linear attention", problem);
             }
         }
-        if !self.heads.is_multiple_of(self.kv_heads) {
-            return bad("key/value head count", format!("{} does not divide {}", self.kv_heads, self.heads));
+        let kv_heads = self.own_sizes.iter().map(|own| own.kv_heads).chain([self.kv_heads]);
+        for kv_heads in kv_heads {
+            if !self.heads.is_multiple_of(kv_heads) {
+                return bad("key/value head count", format!("{kv_heads} does not divide {}", self.heads));
+            }
+        }
+        if self.per_layer_inputs.is_some_and(|inputs| inputs.width > MAX_DIMENSION / self.layers) {
+            return bad("width of the inputs for every block", "it is out of range".into());
         }
         if let Some(experts) = self.experts
             && (experts.count == 0
@@ -351,8 +435,9 @@ impl Config {
         if self.temperature.is_some_and(|t| !t.beta.is_finite() || t.beta < 0.0 || t.length == 0) {
             return bad("attention temperature", "not a usable number".into());
         }
-        for rope in self.rope.iter().chain(&self.local_rope) {
-            if let Some((place, problem)) = rope.problem(self.head_dim) {
+        for layer in 0..self.layers {
+            let head_dim = self.sizes_of(layer).head_dim;
+            if let Some((place, problem)) = self.rope_of(layer).and_then(|rope| rope.problem(head_dim)) {
                 return bad(place, problem);
             }
         }
@@ -363,6 +448,35 @@ impl Config {
         }
         if !self.linear_attention.contains(&true) {
             self.linear_attention.clear();
+        }
+        if !self.keys_as_values.contains(&true) {
+            self.keys_as_values.clear();
+        }
+        let usual = BlockSizes { kv_heads: self.kv_heads, head_dim: self.head_dim, ff: self.ff };
+        if self.own_sizes.iter().all(|own| *own == usual) {
+            self.own_sizes.clear();
+        }
+        if self.per_layer_inputs.is_some_and(|inputs| inputs.vocab < self.vocab) {
+            return bad(
+                "tokens with inputs for every block",
+                format!("fewer than the {} of the model", self.vocab),
+            );
+        }
+        if self.sharing_blocks >= self.layers {
+            return bad("blocks that share keys", format!("{} of {}", self.sharing_blocks, self.layers));
+        }
+        for layer in self.layers - self.sharing_blocks..self.layers {
+            let (source, [own, theirs]) =
+                (self.keys_of(layer), [layer, self.keys_of(layer)].map(|i| self.sizes_of(i)));
+            if source == layer {
+                return bad("blocks that share keys", format!("none before has those of block {layer}"));
+            }
+            if (own.kv_heads, own.head_dim) != (theirs.kv_heads, theirs.head_dim) {
+                return bad(
+                    "blocks that share keys",
+                    format!("block {layer} has other heads than block {source}"),
+                );
+            }
         }
         if !self.unrotated.contains(&true) {
             self.unrotated.clear();

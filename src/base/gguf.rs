@@ -7,7 +7,9 @@ use std::path::Path;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{GgufModel, Value};
 
-use super::config::{AttentionTemperature, Config, DeltaNetConfig, Experts, MAX_LAYERS};
+use super::config::{
+    AttentionTemperature, BlockSizes, Config, DeltaNetConfig, Experts, MAX_LAYERS, PerLayerInputs,
+};
 use super::gguf_keys;
 use super::opened::Opened;
 use super::rope::{LongRope, MAX_HEAD_DIM, Rope, YARN_BETAS, unknown_scaling, yarn_of_llama_cpp};
@@ -78,7 +80,12 @@ impl Config {
         let unlike = |name: &str, problem: &str| {
             Error::input(path, key(name), problem, "this variant of the architecture is not supported yet")
         };
+        let by_block = architecture.gguf.sizes_by_block;
         let of_blocks = |name: &str| match get(name) {
+            // The first of a family that reads them all.
+            Some(value) if by_block && value.as_i32s().is_some() => {
+                Ok(counts(value).and_then(|all| all.first().copied()))
+            }
             Some(value) if value.as_i32s().is_some() && count(value).is_none() => {
                 Err(unlike(name, "it is not one positive number for all blocks"))
             }
@@ -200,13 +207,16 @@ impl Config {
             config.temperature = Some(AttentionTemperature { beta, length });
         }
         if architecture.forward.scales_embedding {
-            config.embedding_scale = f64::from((d_model as f32).sqrt());
+            config.embedding_scale = (d_model as f64).sqrt();
         }
         let windows = architecture.gguf.windows.filter(|windows| windows.required);
         if windows.is_some() && number("attention.sliding_window").is_none_or(|length| length == 0) {
             return Err(Error::input(path, key("attention.sliding_window"), "missing or 0", DAMAGED));
         }
         config.windows(model, architecture);
+        if by_block {
+            config.sizes_by_block(model, architecture)?;
+        }
         let switched_off = get("rope.scaling.finetuned") == Some(&Value::Bool(false));
         match architecture.forward.unrotated {
             Unrotated::Switched if switched_off => config.unrotated = vec![true; layers.min(MAX_LAYERS)],
@@ -251,8 +261,75 @@ impl Config {
         {
             local.base = base;
         }
+        if let Some(dim) = get("rope.dimension_count_swa").and_then(Value::as_u64)
+            && architecture.gguf.sizes_by_block
+        {
+            local.dim = dim as usize;
+        }
         self.local_rope = (local != *rope).then_some(local);
     }
+
+    /// Sets the sizes of each block and what blocks share, after the windows.
+    fn sizes_by_block(&mut self, model: &GgufModel, architecture: &Architecture) -> Result<()> {
+        let gguf = model.first();
+        let key = |name: &str| format!("{}.{name}", architecture.name);
+        let get = |name: &str| gguf.get(&key(name));
+        let number = |name: &str| get(name).and_then(Value::as_u64).map(|n| n as usize);
+        let error = |name: &str, problem: &str| Error::input(gguf.path(), key(name), problem, DAMAGED);
+        // The dimensions are not checked yet: they must not size an allocation.
+        let layers = self.layers.min(MAX_LAYERS);
+        let of_blocks = |name: &str, usual: usize| match get(name).and_then(counts) {
+            Some(all) if all.len() < layers => Err(error(name, "it has no number for every block")),
+            Some(all) => Ok(all),
+            None => Ok(vec![usual; layers]),
+        };
+        let kv_heads = of_blocks("attention.head_count_kv", self.kv_heads)?;
+        let ff = of_blocks("feed_forward_length", self.ff)?;
+        let local_length = number("attention.key_length_swa").unwrap_or(self.head_dim);
+        if number("attention.value_length_swa").is_some_and(|length| length != local_length) {
+            return Err(error("attention.value_length_swa", "values and keys differ in length"));
+        }
+        let sizes = (0..layers).map(|layer| {
+            let head_dim = if self.window_of(layer).is_some() { local_length } else { self.head_dim };
+            BlockSizes { kv_heads: kv_heads[layer], head_dim, ff: ff[layer] }
+        });
+        let sizes: Vec<BlockSizes> = sizes.collect();
+        if let Some(global) = (0..layers).find(|&layer| self.window_of(layer).is_none()) {
+            self.kv_heads = sizes[global].kv_heads;
+        }
+        self.own_sizes = sizes;
+        self.sharing_blocks = number("attention.shared_kv_layers").unwrap_or(0);
+        let lacks = |name: String| model.tensor(&name).is_none();
+        self.keys_as_values = (0..layers)
+            .map(|layer| self.keys_of(layer) == layer && lacks(format!("blk.{layer}.attn_v.weight")))
+            .collect();
+        // llama.cpp: those of the last two blocks before, by whether they have a window.
+        let first = self.layers.saturating_sub(self.sharing_blocks);
+        for layer in first..layers {
+            let windowed = self.window_of(layer).is_some();
+            if Some(self.keys_of(layer)) != first.checked_sub(if windowed { 2 } else { 1 }) {
+                let problem = format!("block {layer} does not share keys as in Google's models");
+                return Err(Error::input(
+                    gguf.path(),
+                    key("attention.shared_kv_layers"),
+                    problem,
+                    "this variant of the architecture is not supported yet",
+                ));
+            }
+        }
+        if let Some(width) = number("embedding_length_per_layer_input").filter(|&width| width > 0) {
+            let vocab = model.tensor("per_layer_token_embd.weight").and_then(|t| t.dims.get(1).copied());
+            let missing = || Error::input(gguf.path(), "tensor 'per_layer_token_embd'", "missing", DAMAGED);
+            self.per_layer_inputs =
+                Some(PerLayerInputs { width, vocab: vocab.ok_or_else(missing)? as usize });
+        }
+        Ok(())
+    }
+}
+
+/// The numbers of an array, one for every block.
+fn counts(value: &Value) -> Option<Vec<usize>> {
+    value.as_i32s()?.iter().map(|&number| usize::try_from(number).ok()).collect()
 }
 
 /// A whole number, or one that an array gives for every block.

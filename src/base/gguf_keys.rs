@@ -54,6 +54,15 @@ const LINEAR_ATTENTION: &[&str] = &[
     "ssm.time_step_rank",
 ];
 
+/// Keys that are read of families with sizes of each block.
+const SIZES_BY_BLOCK: &[&str] = &[
+    "attention.key_length_swa",
+    "attention.shared_kv_layers",
+    "attention.value_length_swa",
+    "embedding_length_per_layer_input",
+    "rope.dimension_count_swa",
+];
+
 /// Keys that change nothing of a text's logits: sizes that tensors have too, and what serves other tasks.
 const WITHOUT_ARITHMETIC: &[&str] =
     &["classifier.output_labels", "n_deepstack_layers", "pooling_type", "tensor_data_layout", "vocab_size"];
@@ -79,7 +88,8 @@ pub(super) fn unread(gguf: &Gguf, architecture: &Architecture) -> Option<(String
             Some(_) => LINEAR_ATTENTION.contains(&name),
             None => name.starts_with(STATE_SPACES),
         };
-        (!known && !sections && !linear && !changes_nothing(name, value))
+        let by_block = architecture.gguf.sizes_by_block && SIZES_BY_BLOCK.contains(&name);
+        (!known && !sections && !linear && !by_block && !changes_nothing(name, value))
             .then(|| (key.clone(), problem.to_owned()))
     })
 }

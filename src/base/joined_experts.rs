@@ -29,7 +29,7 @@ pub(super) fn split(
     let sizes = |part: &&str| {
         let line = architecture.names().find(|line| line.canonical == *part)?;
         let [outputs, inputs] = line.shape else { return None };
-        Some([outputs, inputs].map(|&size| config.size(size) as u64))
+        Some([outputs, inputs].map(|&size| config.size(size, Some(layer)) as u64))
     };
     let sizes: Vec<[u64; 2]> = joined.parts.iter().filter_map(sizes).collect();
     let outputs: u64 = sizes.iter().map(|[outputs, _]| outputs).sum();

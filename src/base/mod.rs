@@ -36,12 +36,14 @@ mod tensors;
 mod unread;
 mod weight;
 
-pub use config::{AttentionTemperature, Config, DeltaNetConfig, Experts};
+pub use config::{AttentionTemperature, BlockSizes, Config, DeltaNetConfig, Experts, PerLayerInputs};
 pub use model::{Base, Files};
 pub use nbits::NBits;
 pub use onnx::OnnxModel;
 pub use open::resolve;
-pub use rope::{LongRope, Rope, RopeScaling, YARN_BETAS, long_amplitude, yarn_amplitude, yarn_of_llama_cpp};
+pub use rope::{
+    LongRope, Rope, RopeScaling, UNROTATED, YARN_BETAS, long_amplitude, yarn_amplitude, yarn_of_llama_cpp,
+};
 pub(crate) use rope::{from_json as rope_from_json, parameters as rope_parameters};
 pub use row_order::RowOrder;
 pub use tensor::{BaseTensor, NBitsTensors, Slice, StoredTensor};

@@ -107,7 +107,17 @@ pub enum RopeScaling {
         /// Whether the two bounds are rounded outwards to whole pairs.
         rounded: bool,
     },
+    /// Gemma 4: divides the frequencies of the first pairs, and does not rotate the others.
+    Proportional {
+        /// The divisor.
+        factor: f64,
+        /// The share of pairs that are rotated.
+        part: f64,
+    },
 }
+
+/// The divisor of a frequency that does not count, as llama.cpp's converter writes it.
+pub const UNROTATED: f64 = 1e30;
 
 /// YaRN's bounds of turns, where nothing else is said (arXiv 2309.00071, section 3.2).
 pub const YARN_BETAS: [f64; 2] = [32.0, 1.0];
@@ -143,6 +153,13 @@ impl RopeScaling {
         (0..rope_dim / 2)
             .map(|i| match *self {
                 RopeScaling::Linear { factor } => factor,
+                RopeScaling::Proportional { factor, part } => {
+                    if i < (part * rope_dim as f64 / 2.0) as usize {
+                        factor
+                    } else {
+                        UNROTATED
+                    }
+                }
                 RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, rounded } => {
                     let (mut low, mut high) =
                         (pair(beta_fast, original_context), pair(beta_slow, original_context));
@@ -218,6 +235,10 @@ pub(crate) fn from_json(
             .ok_or_else(|| bad(format!("rope scaling: {name}"), "missing or not a number".into()))
     };
     let part = lookup("partial_rotary_factor").as_f64().unwrap_or(part);
+    let kind = rope["rope_type"].as_str().or_else(|| rope["type"].as_str());
+    let proportional =
+        (kind == Some("proportional")).then(|| rope["partial_rotary_factor"].as_f64().unwrap_or(1.0));
+    let part = if proportional.is_some() { 1.0 } else { part };
     let mut made = Rope::plain(base, (head_dim as f64 * part) as usize);
     // Checked before anything of that length is allocated.
     if head_dim > MAX_HEAD_DIM {
@@ -226,10 +247,17 @@ pub(crate) fn from_json(
     if made.dim > head_dim || made.dim == 0 {
         return Err(bad("partial_rotary_factor".into(), format!("{part} is not a fraction of a head")));
     }
-    let scaling = match rope["rope_type"].as_str().or_else(|| rope["type"].as_str()) {
+    if let Some(part) = proportional.filter(|part| !(0.0..=1.0).contains(part)) {
+        return Err(bad("partial_rotary_factor".into(), format!("{part} is not a fraction of a head")));
+    }
+    let scaling = match kind {
         // Of a text, M-RoPE gives all parts of a head the same position.
         None | Some("default" | "mrope") => None,
         Some("linear") => Some(RopeScaling::Linear { factor: number("factor")? }),
+        Some("proportional") => Some(RopeScaling::Proportional {
+            factor: rope["factor"].as_f64().unwrap_or(1.0),
+            part: proportional.unwrap_or(1.0),
+        }),
         Some("llama3") => Some(RopeScaling::Llama3 {
             factor: number("factor")?,
             low_frequency_factor: number("low_freq_factor")?,
@@ -293,7 +321,7 @@ pub(crate) fn from_json(
 
 pub(super) fn unknown_scaling(kind: &str) -> String {
     format!(
-        "rotary scaling '{}' is not computed: only none, linear, llama3, yarn and longrope are",
+        "rotary scaling '{}' is not computed: only none, linear, llama3, yarn, longrope and proportional are",
         kind.escape_debug()
     )
 }

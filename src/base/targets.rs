@@ -37,8 +37,8 @@ impl Base {
                 .collect();
             if !parts.is_empty() {
                 for layer in layers.clone() {
-                    let linear = self.config.is_linear(layer);
-                    let own = parts.iter().filter(|part| self.architecture.blocks_with(part).include(linear));
+                    let kind = self.config.block_kind(layer);
+                    let own = parts.iter().filter(|part| self.architecture.blocks_with(part).include(kind));
                     found.extend(own.map(|part| format!("blk.{layer}.{part}")));
                 }
                 continue;

@@ -78,8 +78,9 @@ impl Base {
 
     fn fused_rows(&self, name: &str, part: &str) -> Option<Range<u64>> {
         let mut start = 0;
+        let layer = layer_part(name).map(|(layer, _)| layer);
         for (name, size) in self.fused(name) {
-            let end = start + self.config.size(*size) as u64;
+            let end = start + self.config.size(*size, layer) as u64;
             if *name == part {
                 return Some(start..end);
             }

@@ -111,8 +111,7 @@ impl<'b, T: Real> Transformer<'b, T> {
         let roles = self.architecture.tensors.targets;
         let found = layer_part(name).and_then(|(layer, part)| {
             let (role, _) = roles.iter().find(|(_, name)| *name == part)?;
-            let linear = self.config.is_linear(layer);
-            self.architecture.blocks_with(part).include(linear).then_some(())?;
+            self.architecture.blocks_with(part).include(self.config.block_kind(layer)).then_some(())?;
             Some((layer, self.blocks.get_mut(layer)?.linear_mut(role)?))
         });
         found.ok_or_else(|| misfit(name, "is not a matrix of this model"))

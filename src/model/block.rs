@@ -6,9 +6,11 @@ use ndarray::{Array2, ArrayView2, Axis};
 use super::attention::AttentionConfig;
 use super::feed_forward::{FeedForward, FeedForwardActivations};
 use super::linear::Linear;
-use super::mixer::{Mixer, MixerActivations, MixerCache, PassMetadata};
+use super::mixer::{Mixer, MixerActivations, MixerCache};
 use super::norm::{self, Norm};
-use super::residual::{Residual, add};
+use super::pass::Pass;
+use super::per_layer_input::{PerLayerActivations, PerLayerInput};
+use super::residual::{Residual, add, scale};
 use super::terms::{Term, TermSink};
 use crate::kernels::{Precision, Real, SavedActivation};
 
@@ -27,6 +29,10 @@ pub struct Block<'a, T: Real> {
     pub(super) ffn_norm: Option<Norm<T>>,
     pub(super) feed_forward: FeedForward<'a, T>,
     pub(super) ffn_residual: Residual<T>,
+    /// What it adds of the inputs of tokens for every block, if the model has them.
+    pub(super) per_layer_input: Option<PerLayerInput<'a, T>>,
+    /// The factor of the residual stream after the block.
+    pub(super) out_scale: T,
 }
 
 /// What remains of a block's forward pass until its backward pass.
@@ -62,6 +68,7 @@ struct AfterAttention<T: Real> {
     feed_forward: FeedForwardActivations<T>,
     /// The output of the feed-forward network, if a norm follows.
     ffn_out: Option<SavedActivation<T>>,
+    per_layer_input: Option<PerLayerActivations<T>>,
     zo: Option<Array2<T>>,
     zdown: Option<Array2<T>>,
 }
@@ -77,6 +84,7 @@ impl<T: Real> BlockActivations<T> {
         saved.map(SavedActivation::bytes).sum::<u64>()
             + self.mixer.bytes()
             + after.feed_forward.bytes()
+            + after.per_layer_input.as_ref().map_or(0, PerLayerActivations::bytes)
             + (z.map(Array2::len).sum::<usize>() * size_of::<T>()) as u64
     }
 }
@@ -115,7 +123,8 @@ impl<'a, T: Real> Block<'a, T> {
     /// How many numbers of matrices a token is multiplied with.
     pub(super) fn parameters_per_token(&self) -> u64 {
         let attention = self.mixer.inputs().into_iter().chain([&self.o]);
-        attention.map(|linear| linear.weight().parameters()).sum::<u64>()
+        let per_layer = self.per_layer_input.iter().flat_map(PerLayerInput::linears);
+        attention.chain(per_layer).map(|linear| linear.weight().parameters()).sum::<u64>()
             + self.feed_forward.parameters_per_token()
     }
 
@@ -127,7 +136,8 @@ impl<'a, T: Real> Block<'a, T> {
     /// Computes all products in this precision.
     pub(super) fn set_precision(&mut self, precision: Precision) {
         let attention = self.mixer.inputs_mut().into_iter().chain([&mut self.o]);
-        attention.for_each(|linear| linear.set_precision(precision));
+        let per_layer = self.per_layer_input.iter_mut().flat_map(PerLayerInput::linears_mut);
+        attention.chain(per_layer).for_each(|linear| linear.set_precision(precision));
         self.feed_forward.set_precision(precision);
     }
 
@@ -142,16 +152,21 @@ impl<'a, T: Real> Block<'a, T> {
         x: Array2<T>,
         cache: &mut MixerCache<T>,
         slots: &[usize],
-        metadata: &PassMetadata<'_, T>,
+        pass: &Pass<'_, T>,
     ) -> Array2<T> {
-        let attended = self.mixer.extend(&self.input(x.view()), cache, slots, metadata);
-        self.finish(x, attended.view())
+        let attended = self.mixer.extend(&self.input(x.view()), cache, slots, pass);
+        self.finish(x, attended.view(), (pass, None))
     }
 
     /// The block's output `[tokens, d_model]` from its input x `[tokens, d_model]` and the output of
-    /// attention, the heads' `[tokens, n]`, of which `o` reads n.
-    fn finish(&self, x: Array2<T>, attended: ArrayView2<T>) -> Array2<T> {
-        self.finish_saving(x, attended, None).0
+    /// attention, the heads' `[tokens, n]`, of which `o` reads n; of these rows of the pass, or of all.
+    fn finish(
+        &self,
+        x: Array2<T>,
+        attended: ArrayView2<T>,
+        (pass, rows): (&Pass<'_, T>, Option<&[usize]>),
+    ) -> Array2<T> {
+        self.finish_saving(x, attended, (pass, rows), None).0
     }
 
     /// [`Self::finish`]; with a precision, also the activations, saved for products of that precision.
@@ -159,6 +174,7 @@ impl<'a, T: Real> Block<'a, T> {
         &self,
         mut x: Array2<T>,
         attended: ArrayView2<T>,
+        (pass, rows): (&Pass<'_, T>, Option<&[usize]>),
         save: Option<Precision>,
     ) -> (Array2<T>, Option<AfterAttention<T>>) {
         let before = self.parallel.then(|| x.clone());
@@ -174,10 +190,17 @@ impl<'a, T: Real> Block<'a, T> {
             &self.ffn_residual,
             save,
         );
+        let per_layer_input = self.per_layer_input.as_ref().zip(pass.factors.per_layer_inputs.as_ref());
+        let per_layer_input =
+            per_layer_input.and_then(|(own, inputs)| match selected(inputs.nrows(), rows) {
+                Some(rows) => own.add_to(&mut x, inputs.select(Axis(0), rows).view(), save),
+                None => own.add_to(&mut x, inputs.view(), save),
+            });
+        scale(&mut x, self.out_scale);
         let saved = save.zip(mid).zip(feed_forward).map(|((precision, mid), feed_forward)| {
             let [attn_out, ffn_out] =
                 [attn_out, ffn_out].map(|out| out.map(|out| SavedActivation::save(out, precision)));
-            AfterAttention { attended, attn_out, mid, feed_forward, ffn_out, zo, zdown }
+            AfterAttention { attended, attn_out, mid, feed_forward, ffn_out, per_layer_input, zo, zdown }
         });
         (x, saved)
     }
@@ -186,27 +209,31 @@ impl<'a, T: Real> Block<'a, T> {
     pub(super) fn forward(
         &self,
         x: Array2<T>,
-        metadata: &PassMetadata<'_, T>,
+        pass: &mut Pass<'_, T>,
         output_rows: Option<&[usize]>,
     ) -> Array2<T> {
-        let (attended, _) = self.mixer.forward(&self.input(x.view()), metadata, None);
+        let (attended, _) = self.mixer.forward(&self.input(x.view()), pass, None);
         let attended = gather_rows(attended, output_rows);
-        self.finish(gather_rows(x, output_rows), attended.view())
+        self.finish(gather_rows(x, output_rows), attended.view(), (pass, output_rows))
     }
 
     /// [`Self::forward`], saving the activations that [`Self::backward`] needs.
     pub(super) fn forward_saving(
         &self,
         x: Array2<T>,
-        metadata: &PassMetadata<'_, T>,
+        pass: &mut Pass<'_, T>,
         output_rows: Option<&[usize]>,
     ) -> (Array2<T>, BlockActivations<T>) {
-        let precision = metadata.config.precision;
-        let (attended, mixer) = self.mixer.forward(&self.input(x.view()), metadata, Some(precision));
+        let precision = pass.config.precision;
+        let (attended, mixer) = self.mixer.forward(&self.input(x.view()), pass, Some(precision));
         let saved_x = SavedActivation::save_copy(x.view(), precision);
         let attended = gather_rows(attended, output_rows);
-        let (y, after_attention) =
-            self.finish_saving(gather_rows(x, output_rows), attended.view(), Some(precision));
+        let (y, after_attention) = self.finish_saving(
+            gather_rows(x, output_rows),
+            attended.view(),
+            (pass, output_rows),
+            Some(precision),
+        );
         T::recycle(attended);
         let (mixer, after_attention) = mixer.zip(after_attention).expect("a precision to save in was given");
         let output_rows = output_rows.map(<[usize]>::to_vec);
@@ -221,7 +248,8 @@ impl<'a, T: Real> Block<'a, T> {
         let (mixer, mixer_full) = self.mixer.activation_values(config);
         let (inner, inner_full) = self.feed_forward.activation_values();
         let attended = if self.o.reads_input() { self.o.weight().cols() } else { 0 };
-        let saved = 2 * d + mixer + attended + outs + inner;
+        let per_layer = self.per_layer_input.as_ref().map_or(0, PerLayerInput::activation_values);
+        let saved = 2 * d + mixer + attended + outs + inner + per_layer;
         let full = mixer_full + z + inner_full;
         saved as u64 * SavedActivation::<T>::bytes_per_value(config.precision)
             + (full * size_of::<T>()) as u64
@@ -231,12 +259,12 @@ impl<'a, T: Real> Block<'a, T> {
     pub(super) fn restore(
         &self,
         checkpoint: Checkpoint<T>,
-        metadata: &PassMetadata<'_, T>,
+        pass: &mut Pass<'_, T>,
         output_rows: Option<&[usize]>,
     ) -> BlockActivations<T> {
         match checkpoint {
             Checkpoint::Activations(saved) => *saved,
-            Checkpoint::Input(x) => self.forward_saving(x, metadata, output_rows).1,
+            Checkpoint::Input(x) => self.forward_saving(x, pass, output_rows).1,
         }
     }
 
@@ -244,14 +272,19 @@ impl<'a, T: Real> Block<'a, T> {
     /// returns dL/dx `[tokens, d_model]` when `want_dx`.
     pub(super) fn backward(
         &self,
-        dy: Array2<T>,
+        mut dy: Array2<T>,
         saved: BlockActivations<T>,
-        metadata: &PassMetadata<'_, T>,
+        pass: &mut Pass<'_, T>,
         sink: &mut dyn TermSink<T>,
         want_dx: bool,
     ) -> Option<Array2<T>> {
         let BlockActivations { x, mixer, after_attention, output_rows } = saved;
-        let AfterAttention { attended, attn_out, mid, feed_forward, ffn_out, zo, zdown } = after_attention;
+        let AfterAttention { attended, attn_out, mid, feed_forward, ffn_out, per_layer_input, zo, zdown } =
+            after_attention;
+        scale(&mut dy, self.out_scale);
+        if let (Some(own), Some(saved)) = (&self.per_layer_input, per_layer_input) {
+            dy = own.backward(dy, saved);
+        }
         let d_model = self.o.weight().rows();
         let dffn = self.ffn_residual.backward(dy.view(), ffn_out.as_ref());
         let reads = self.feed_forward.reads_input();
@@ -275,13 +308,13 @@ impl<'a, T: Real> Block<'a, T> {
         }
         let mut dattended = None;
         self.o.backward(dout, zo.as_ref(), attended, sink, Some(&mut dattended));
-        let tokens = metadata.tokens();
+        let tokens = pass.tokens();
         let dattended = scatter_rows(dattended.expect(WANTED), output_rows.as_deref(), tokens);
         let reads = self.mixer.inputs().iter().any(|linear| linear.reads_input());
         let normed = reads.then(|| norm::input(self.attn_norm.as_ref(), &x, d_model));
         let input = normed.as_ref().map(|normed| normed.view());
         let mut dnormed = None;
-        self.mixer.backward(dattended, mixer, input, metadata, sink, want_dx.then_some(&mut dnormed));
+        self.mixer.backward(dattended, mixer, input, pass, sink, want_dx.then_some(&mut dnormed));
         dnormed.map(|dnormed| {
             let mut dx = scatter_rows(dmid, output_rows.as_deref(), tokens);
             norm_backward(self.attn_norm.as_ref(), &x, dnormed, &mut dx);
@@ -304,17 +337,22 @@ fn norm_backward<T: Real>(
     T::recycle(dnormed);
 }
 
+/// These rows, if they are not all.
+fn selected(all: usize, rows: Option<&[usize]>) -> Option<&[usize]> {
+    rows.filter(|rows| rows.len() < all)
+}
+
 /// These rows, or all.
 fn gather_rows<T: Real>(x: Array2<T>, rows: Option<&[usize]>) -> Array2<T> {
-    match rows {
-        Some(rows) if rows.len() < x.nrows() => x.select(Axis(0), rows),
-        _ => x,
+    match selected(x.nrows(), rows) {
+        Some(rows) => x.select(Axis(0), rows),
+        None => x,
     }
 }
 
 /// The transpose of [`gather_rows`]: `[tokens, n]` with zeros in the other rows.
 fn scatter_rows<T: Real>(x: Array2<T>, rows: Option<&[usize]>, tokens: usize) -> Array2<T> {
-    let Some(rows) = rows.filter(|rows| rows.len() < tokens) else { return x };
+    let Some(rows) = selected(tokens, rows) else { return x };
     let mut all = Array2::zeros((tokens, x.ncols()));
     rows.iter().zip(x.rows()).for_each(|(&row, x)| all.row_mut(row).assign(&x));
     all

@@ -2,7 +2,7 @@
 
 use ndarray::Array2;
 
-use super::attention::Attention;
+use super::attention::{Attention, KeysAndValues, OwnKeysAndValues};
 use super::block::Block;
 use super::delta_net::{CausalConvolution, GatedDeltaNet};
 use super::feed_forward::FeedForward;
@@ -12,12 +12,13 @@ use super::mixer::Mixer;
 use super::mixture::{Expert, MixtureOfExperts};
 use super::mlp::Mlp;
 use super::norm::Norm;
+use super::per_layer_input::{PerLayerEmbedding, PerLayerInput};
 use super::residual::Residual;
 use super::rope::RotaryEmbedding;
 use super::shared_expert::SharedExpert;
 use super::transformer::Transformer;
 use crate::arch::{NormKind, Positions};
-use crate::base::{Base, Weight};
+use crate::base::{Base, BlockSizes, Weight};
 use crate::kernels::Real;
 use crate::{Error, Result};
 
@@ -30,9 +31,7 @@ impl<'a, T: Real> Transformer<'a, T> {
         base.must_be_computed()?;
         let config = base.config().clone();
         let parts = Parts { base };
-        let output_norm = parts.norm("output_norm")?.ok_or_else(|| {
-            Error::input(base.path(), "tensor 'output_norm'", "missing", "download the file again")
-        })?;
+        let output_norm = parts.needed_norm("output_norm")?;
         let positions = match base.architecture().forward.positions {
             Positions::Learned => Some(base.weight("position_embd")?),
             _ => None,
@@ -41,6 +40,7 @@ impl<'a, T: Real> Transformer<'a, T> {
         let mut model = Self {
             embedding: base.weight("token_embd")?,
             positions,
+            per_layer_inputs: parts.per_layer_embedding()?,
             blocks,
             output_norm,
             head: LmHead::new(base.output_head()?, config.logit_scale, config.logit_cap),
@@ -71,8 +71,7 @@ impl<'a, T: Real> Transformer<'a, T> {
             return Err(Error::request(problem, format!("use sequences of at most {max} tokens")));
         }
         let ropes = self.config.rope.iter().chain(&self.config.local_rope);
-        let rope =
-            |rope| RotaryEmbedding::new(&self.config, rope, self.architecture.forward.positions, tokens);
+        let rope = |rope| RotaryEmbedding::new(rope, self.architecture.forward.positions, tokens);
         self.ropes = ropes.map(rope).collect();
         Ok(())
     }
@@ -102,7 +101,34 @@ impl<'a> Parts<'a> {
             ffn_norm: self.norm(&name(norms.before_feed_forward))?,
             feed_forward,
             ffn_residual: residual(self.norm(&name(norms.after_feed_forward))?),
+            per_layer_input: match config.per_layer_inputs {
+                None => None,
+                Some(_) => Some(PerLayerInput {
+                    layer,
+                    gate: self.linear(&name("inp_gate"))?,
+                    projection: self.linear(&name("proj"))?,
+                    residual: Residual { norm: self.norm(&name("post_norm"))?, scale: T::one() },
+                    activation: self.base.architecture().forward.activation,
+                }),
+            },
+            out_scale: match self.base.place(&name("layer_output_scale")) {
+                None => T::one(),
+                Some(_) => {
+                    self.vector_if_any(&name("layer_output_scale"))?.map_or(T::one(), |scale| scale[0])
+                }
+            },
         })
+    }
+
+    fn per_layer_embedding<T: Real>(&self) -> Result<Option<PerLayerEmbedding<'a, T>>> {
+        if self.base.config().per_layer_inputs.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(PerLayerEmbedding {
+            embedding: self.base.weight("per_layer_token_embd")?,
+            projection: self.linear("per_layer_model_proj")?,
+            norm: self.needed_norm("per_layer_proj_norm")?,
+        }))
     }
 
     fn mixer<T: Real>(&self, layer: usize) -> Result<Mixer<'a, T>> {
@@ -113,18 +139,35 @@ impl<'a> Parts<'a> {
         }
         let window = config.window_of(layer);
         let local = window.is_some() && config.local_rope.is_some();
+        let BlockSizes { kv_heads, head_dim, .. } = config.sizes_of(layer);
         Ok(Mixer::Attention(Box::new(Attention {
             q: self.needed(layer, "q")?,
-            k: self.needed(layer, "k")?,
-            v: self.needed(layer, "v")?,
-            qk_norms: match (self.norm(&name("attn_q_norm"))?, self.norm(&name("attn_k_norm"))?) {
-                (Some(q), Some(k)) => Some([q, k]),
-                _ => None,
-            },
+            q_norm: self.norm(&name("attn_q_norm"))?,
+            keys_and_values: self.keys_and_values(layer)?,
+            kv_heads,
+            head_dim,
             gated: self.base.architecture().forward.gated_attention,
             sinks: self.vector_if_any(&name("attn_sinks"))?,
             window,
             rope: config.rope_of(layer).map(|_| usize::from(local)),
+        })))
+    }
+
+    fn keys_and_values<T: Real>(&self, layer: usize) -> Result<KeysAndValues<'a, T>> {
+        let config = self.base.config();
+        let kind = config.block_kind(layer);
+        if !kind.own_keys {
+            return Ok(KeysAndValues::Block(config.keys_of(layer)));
+        }
+        let head_dim = config.sizes_of(layer).head_dim;
+        let v_norm = || Norm { weight: vec![T::one(); head_dim], bias: None, eps: config.norm_eps };
+        let read_later = (layer + 1..config.layers).any(|later| config.keys_of(later) == layer);
+        Ok(KeysAndValues::Own(Box::new(OwnKeysAndValues {
+            k: self.needed(layer, "k")?,
+            v: if kind.own_values { Some(self.needed(layer, "v")?) } else { None },
+            k_norm: self.norm(&format!("blk.{layer}.attn_k_norm"))?,
+            v_norm: self.base.architecture().forward.value_norm.then(v_norm),
+            shared_as: read_later.then_some(layer),
         })))
     }
 
@@ -153,9 +196,7 @@ impl<'a> Parts<'a> {
             },
             decay: numbers(self.base.vector(&name("ssm_a"))?),
             decay_bias: numbers(self.base.vector(&name("ssm_dt.bias"))?),
-            norm: self.norm(&name("ssm_norm"))?.ok_or_else(|| {
-                Error::input(self.base.path(), name("ssm_norm"), "missing", "download the file again")
-            })?,
+            norm: self.needed_norm(&name("ssm_norm"))?,
             heads,
         })
     }
@@ -171,7 +212,7 @@ impl<'a> Parts<'a> {
 
     /// The matrix of this role, if the architecture has one.
     fn role<T: Real>(&self, layer: usize, role: &str) -> Result<Option<Linear<'a, T>>> {
-        let part = self.base.architecture().target(role, self.base.config().is_linear(layer));
+        let part = self.base.architecture().target(role, self.base.config().block_kind(layer));
         part.map(|part| self.linear(&format!("blk.{layer}.{part}"))).transpose()
     }
 
@@ -187,6 +228,12 @@ impl<'a> Parts<'a> {
     fn vector_if_any<T: Real>(&self, name: &str) -> Result<Option<Vec<T>>> {
         let known = self.base.architecture().line(name).is_some();
         known.then(|| Ok(numbers(self.base.vector(name)?))).transpose()
+    }
+
+    /// The norm of this name, which the architecture has.
+    fn needed_norm<T: Real>(&self, name: &str) -> Result<Norm<T>> {
+        let missing = || Error::input(self.base.path(), name, "missing", "download the file again");
+        self.norm(name)?.ok_or_else(missing)
     }
 
     /// The norm of this name, if the architecture has one.

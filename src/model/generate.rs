@@ -41,14 +41,15 @@ impl<'m, 'a, T: Real> Generator<'m, 'a, T> {
         let model = self.model;
         let total = self.length + tokens.len();
         let positions: Vec<usize> = (self.length..total).collect();
-        let factors = model.position_factors(&positions);
+        let factors = model.token_factors(tokens, &positions);
         let new = tokens.len();
         let sequence = [SequenceRows { queries: 0..new, prefix: 0..self.length, own: self.length..total }];
-        let metadata = model.pass_metadata(&sequence, &factors);
+        let pass = model.pass(&sequence, &factors);
         let mut x = model.embed(tokens, &positions);
-        for (block, cache) in model.blocks.iter().zip(&mut self.caches) {
+        for (layer, block) in model.blocks.iter().enumerate() {
+            let cache = &mut self.caches[block.mixer.reads_keys_of().unwrap_or(layer)];
             cache.grow(total);
-            x = block.extend(x, cache, &[0], &metadata);
+            x = block.extend(x, cache, &[0], &pass);
         }
         self.length = total;
         let last = model.output_norm.forward(x.slice(s![-1.., ..]));

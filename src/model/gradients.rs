@@ -69,18 +69,20 @@ impl<T: Real> Transformer<'_, T> {
         loss: impl FnOnce(&LmHead<'_>, ArrayView2<T>) -> (S, Array2<T>),
     ) -> S {
         let (sequences, factors) = self.sequence_layout(batch);
-        let metadata = self.pass_metadata(&sequences, &factors);
+        let mut pass = self.pass(&sequences, &factors);
         let (lowest, first_saved) = (self.lowest_adapted(), self.first_saved(batch.tokens().len()));
         let mut checkpoints = Vec::with_capacity(self.blocks.len() - lowest);
         let (rows, last) = (batch.predicting_rows(), self.blocks.len() - 1);
         // Of the last block's output, only the rows that something is predicted from are computed.
         let output_rows = |layer: usize| (layer == last).then_some(&rows[..]);
-        for (layer, block) in self.blocks.iter().enumerate().skip(lowest) {
+        for (layer, block) in self.blocks.iter().enumerate().skip(self.frozen_blocks()) {
             if layer < first_saved {
-                checkpoints.push(Checkpoint::Input(x.clone()));
-                x = block.forward(x, &metadata, output_rows(layer));
+                if layer >= lowest {
+                    checkpoints.push(Checkpoint::Input(x.clone()));
+                }
+                x = block.forward(x, &mut pass, output_rows(layer));
             } else {
-                let (y, saved) = block.forward_saving(x, &metadata, output_rows(layer));
+                let (y, saved) = block.forward_saving(x, &mut pass, output_rows(layer));
                 x = y;
                 checkpoints.push(Checkpoint::Activations(Box::new(saved)));
             }
@@ -97,8 +99,8 @@ impl<T: Real> Transformer<'_, T> {
         }
         for (layer, block) in self.blocks.iter().enumerate().skip(lowest).rev() {
             let checkpoint = checkpoints.pop().expect("one for each block from the lowest adapted one");
-            let saved = block.restore(checkpoint, &metadata, output_rows(layer));
-            match block.backward(dx, saved, &metadata, sink, layer > lowest) {
+            let saved = block.restore(checkpoint, &mut pass, output_rows(layer));
+            match block.backward(dx, saved, &mut pass, sink, layer > lowest) {
                 Some(below) => dx = below,
                 None => break,
             }

@@ -2,11 +2,10 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use super::attention::{Attention, AttentionActivations, AttentionConfig, KvCache, SequenceRows};
+use super::attention::{Attention, AttentionActivations, AttentionConfig, KeysAndValues, KvCache};
 use super::delta_net::{DeltaNetActivations, DeltaNetCache, GatedDeltaNet};
 use super::linear::Linear;
-use super::position_factors::PositionFactors;
-use super::rope::RotaryEmbedding;
+use super::pass::Pass;
 use super::terms::TermSink;
 use crate::kernels::{Precision, Real};
 
@@ -22,8 +21,8 @@ pub enum Mixer<'a, T: Real> {
 /// What the backward pass needs of the forward pass.
 #[derive(Debug)]
 pub enum MixerActivations<T: Real> {
-    Attention(AttentionActivations<T>),
-    DeltaNet(DeltaNetActivations<T>),
+    Attention(Box<AttentionActivations<T>>),
+    DeltaNet(Box<DeltaNetActivations<T>>),
 }
 
 #[cfg(test)]
@@ -53,22 +52,6 @@ impl<T: Real> MixerCache<T> {
     }
 }
 
-/// What all blocks need to know of the sequences of a pass.
-pub struct PassMetadata<'a, T> {
-    pub sequences: &'a [SequenceRows],
-    pub factors: &'a PositionFactors<T>,
-    pub ropes: &'a [RotaryEmbedding],
-    /// The attention of all blocks, without windows.
-    pub config: AttentionConfig,
-}
-
-impl<T> PassMetadata<'_, T> {
-    /// The tokens of the pass.
-    pub fn tokens(&self) -> usize {
-        self.sequences.last().map_or(0, |rows| rows.queries.end)
-    }
-}
-
 impl<'a, T: Real> Mixer<'a, T> {
     /// The matrix of this role.
     pub fn linear_mut(&mut self, role: &str) -> Option<&mut Linear<'a, T>> {
@@ -81,7 +64,7 @@ impl<'a, T: Real> Mixer<'a, T> {
     /// Its matrices, which all read the normed input.
     pub fn inputs_mut(&mut self) -> Vec<&mut Linear<'a, T>> {
         match self {
-            Self::Attention(attention) => attention.inputs_mut().into(),
+            Self::Attention(attention) => attention.inputs_mut(),
             Self::DeltaNet(net) => net.inputs_mut().into(),
         }
     }
@@ -89,7 +72,7 @@ impl<'a, T: Real> Mixer<'a, T> {
     /// [`Self::inputs_mut`], shared.
     pub fn inputs(&self) -> Vec<&Linear<'a, T>> {
         match self {
-            Self::Attention(attention) => attention.inputs().into(),
+            Self::Attention(attention) => attention.inputs(),
             Self::DeltaNet(net) => net.inputs().into(),
         }
     }
@@ -110,11 +93,22 @@ impl<'a, T: Real> Mixer<'a, T> {
         }
     }
 
+    /// The block whose keys and values it reads, if they are not its own.
+    pub fn reads_keys_of(&self) -> Option<usize> {
+        match self {
+            Self::Attention(attention) => match attention.keys_and_values {
+                KeysAndValues::Own(_) => None,
+                KeysAndValues::Block(block) => Some(block),
+            },
+            Self::DeltaNet(_) => None,
+        }
+    }
+
     /// An empty cache for this many sequences; that of attention has `rows` rows of keys and values.
     pub fn cache(&self, sequences: usize, rows: usize) -> MixerCache<T> {
         match self {
             Self::Attention(attention) => {
-                MixerCache::KeysAndValues(KvCache::new(rows, attention.k.weight().rows()))
+                MixerCache::KeysAndValues(KvCache::new(rows, attention.own_width()))
             }
             Self::DeltaNet(net) => MixerCache::States(net.cache(sequences)),
         }
@@ -123,7 +117,7 @@ impl<'a, T: Real> Mixer<'a, T> {
     /// The bytes of the cache of one sequence of this many tokens.
     pub fn cache_bytes(&self, tokens: usize) -> u64 {
         let values = match self {
-            Self::Attention(attention) => 2 * attention.k.weight().rows() as u64 * tokens as u64,
+            Self::Attention(attention) => 2 * attention.own_width() as u64 * tokens as u64,
             Self::DeltaNet(net) => net.cached_values(),
         };
         values.saturating_mul(size_of::<T>() as u64)
@@ -134,35 +128,35 @@ impl<'a, T: Real> Mixer<'a, T> {
     pub fn forward(
         &self,
         input: &T::PackedLhs<'_>,
-        metadata: &PassMetadata<'_, T>,
+        pass: &mut Pass<'_, T>,
         save: Option<Precision>,
     ) -> (Array2<T>, Option<MixerActivations<T>>) {
         match self {
             Self::Attention(attention) => {
-                let (attended, saved) = attention.forward(input, metadata, save);
-                (attended, saved.map(MixerActivations::Attention))
+                let (attended, saved) = attention.forward(input, pass, save);
+                (attended, saved.map(|saved| MixerActivations::Attention(Box::new(saved))))
             }
             Self::DeltaNet(net) => {
-                let (attended, saved) = net.forward(input, metadata, save);
-                (attended, saved.map(MixerActivations::DeltaNet))
+                let (attended, saved) = net.forward(input, pass, save);
+                (attended, saved.map(|saved| MixerActivations::DeltaNet(Box::new(saved))))
             }
         }
     }
 
     /// [`Self::forward`] of tokens that follow those in the cache, which gets them, too. `slots` are the cache's
-    /// sequences, one for each of `metadata`, whose rows of keys are the cache's.
+    /// sequences, one for each of `pass`, whose rows of keys are the cache's.
     pub fn extend(
         &self,
         input: &T::PackedLhs<'_>,
         cache: &mut MixerCache<T>,
         slots: &[usize],
-        metadata: &PassMetadata<'_, T>,
+        pass: &Pass<'_, T>,
     ) -> Array2<T> {
         match (self, cache) {
             (Self::Attention(attention), MixerCache::KeysAndValues(cache)) => {
-                attention.extend(input, cache, metadata)
+                attention.extend(input, cache, pass)
             }
-            (Self::DeltaNet(net), MixerCache::States(cache)) => net.extend(input, cache, slots, metadata),
+            (Self::DeltaNet(net), MixerCache::States(cache)) => net.extend(input, cache, slots, pass),
             _ => unreachable!("the cache is that of this block"),
         }
     }
@@ -174,16 +168,16 @@ impl<'a, T: Real> Mixer<'a, T> {
         dattended: Array2<T>,
         saved: MixerActivations<T>,
         input: Option<ArrayView2<T>>,
-        metadata: &PassMetadata<'_, T>,
+        pass: &mut Pass<'_, T>,
         sink: &mut dyn TermSink<T>,
         dinput: Option<&mut Option<Array2<T>>>,
     ) {
         match (self, saved) {
             (Self::Attention(attention), MixerActivations::Attention(saved)) => {
-                attention.backward(dattended, saved, input, metadata, sink, dinput);
+                attention.backward(dattended, *saved, input, pass, sink, dinput);
             }
             (Self::DeltaNet(net), MixerActivations::DeltaNet(saved)) => {
-                net.backward(dattended, saved, input, metadata, sink, dinput);
+                net.backward(dattended, *saved, input, pass, sink, dinput);
             }
             _ => unreachable!("the activations are those of this block"),
         }

@@ -3,7 +3,8 @@
 //!
 //! A decoder embeds tokens, passes the residual stream through its blocks, norms it, and turns it into logits
 //! (the LM head). A block adds attention and a feed-forward network to the residual stream: `block`, `mixer` with
-//! `attention` and `delta_net`, `rope`, `norm`, `residual`, `feed_forward` with `mlp` and `mixture`. All matrices are
+//! `attention` and `delta_net`, `rope`, `norm`, `residual`, `feed_forward` with `mlp` and `mixture`, and in some models
+//! `per_layer_input`. All matrices are
 //! [`Linear`]s, to which an adapter attaches [`Term`]s: what a method trains, in `terms`.
 //!
 //! Activations are `[tokens, channels]`. The sequences of a batch are concatenated without padding.
@@ -28,7 +29,8 @@ mod mixture;
 mod mlp;
 mod norm;
 mod packing;
-mod position_factors;
+mod pass;
+mod per_layer_input;
 mod residual;
 mod rope;
 mod sampler;
@@ -36,6 +38,7 @@ mod shared_expert;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod token_factors;
 mod transformer;
 mod write;
 

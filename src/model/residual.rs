@@ -65,7 +65,8 @@ impl<T: Real> Residual<T> {
     }
 }
 
-fn scale<T: Real>(x: &mut Array2<T>, factor: T) {
+/// `x *= factor`, on all threads.
+pub fn scale<T: Real>(x: &mut Array2<T>, factor: T) {
     if factor != T::one() {
         x.axis_chunks_iter_mut(Axis(0), TILE)
             .into_par_iter()

@@ -5,7 +5,7 @@ use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 
 use crate::arch::Positions;
-use crate::base::{Config, Rope};
+use crate::base::Rope;
 use crate::kernels::{Real, rope};
 
 /// Token rows that one thread processes at a time.
@@ -21,7 +21,6 @@ pub struct RotaryEmbedding {
     /// The factor of cosines and sines.
     amplitude: f64,
     positions: Positions,
-    head_dim: usize,
 }
 
 /// Cosines and sines of every token and pair, `[tokens, rope_dim / 2]` each.
@@ -33,9 +32,9 @@ pub struct CosSin<T> {
 
 impl RotaryEmbedding {
     /// For sequences of at most `context` tokens.
-    pub fn new(config: &Config, rope: &Rope, positions: Positions, context: usize) -> Self {
+    pub fn new(rope: &Rope, positions: Positions, context: usize) -> Self {
         let frequencies = rope.frequencies(context);
-        Self { frequencies, amplitude: rope.amplitude, positions, head_dim: config.head_dim }
+        Self { frequencies, amplitude: rope.amplitude, positions }
     }
 
     /// The cosines and sines of tokens at these positions.
@@ -49,22 +48,22 @@ impl RotaryEmbedding {
     }
 
     /// Rotates every head of `x` `[tokens, heads * head_dim]` in place.
-    pub fn forward<T: Real>(&self, x: &mut Array2<T>, at: &CosSin<T>) {
-        self.rotate(x, at, T::one());
+    pub fn forward<T: Real>(&self, x: &mut Array2<T>, at: &CosSin<T>, head_dim: usize) {
+        self.rotate(x, at, head_dim, T::one());
     }
 
     /// Rotates a gradient by the opposite angles, which is the transpose.
-    pub fn backward<T: Real>(&self, dx: &mut Array2<T>, at: &CosSin<T>) {
-        self.rotate(dx, at, -T::one());
+    pub fn backward<T: Real>(&self, dx: &mut Array2<T>, at: &CosSin<T>, head_dim: usize) {
+        self.rotate(dx, at, head_dim, -T::one());
     }
 
-    fn rotate<T: Real>(&self, x: &mut Array2<T>, at: &CosSin<T>, sign: T) {
+    fn rotate<T: Real>(&self, x: &mut Array2<T>, at: &CosSin<T>, head_dim: usize, sign: T) {
         x.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter().enumerate().for_each(|(tile, mut rows)| {
             for (i, mut row) in rows.rows_mut().into_iter().enumerate() {
                 let (cos, sin) = (at.cos.row(tile * TILE + i), at.sin.row(tile * TILE + i));
                 let (cos, sin) = (cos.to_slice().expect(CONTIGUOUS), sin.to_slice().expect(CONTIGUOUS));
                 let row = row.as_slice_mut().expect(CONTIGUOUS);
-                for head in row.chunks_exact_mut(self.head_dim) {
+                for head in row.chunks_exact_mut(head_dim) {
                     match self.positions {
                         Positions::RopeInterleaved => rope::rotate_interleaved(head, cos, sin, sign),
                         Positions::RopeHalf => {

@@ -6,10 +6,11 @@ use super::attention::{AttentionConfig, SequenceRows};
 use super::batch::Batch;
 use super::block::Block;
 use super::lm_head::{Comparison, LmHead};
-use super::mixer::PassMetadata;
 use super::norm::Norm;
-use super::position_factors::PositionFactors;
+use super::pass::{Pass, SharedKeysAndValues};
+use super::per_layer_input::PerLayerEmbedding;
 use super::rope::RotaryEmbedding;
+use super::token_factors::TokenFactors;
 use crate::arch::Architecture;
 use crate::base::{Config, Weight};
 use crate::kernels::{Cpu, Precision, Real};
@@ -23,6 +24,8 @@ pub struct Transformer<'a, T: Real> {
     pub(super) embedding: Weight<'a>,
     /// Learned position embeddings, `[context, d_model]`.
     pub(super) positions: Option<Weight<'a>>,
+    /// What inputs of tokens for every block are made from.
+    pub(super) per_layer_inputs: Option<PerLayerEmbedding<'a, T>>,
     pub(super) blocks: Vec<Block<'a, T>>,
     pub(super) output_norm: Norm<T>,
     pub(super) head: LmHead<'a>,
@@ -39,6 +42,7 @@ impl<'a, T: Real> Transformer<'a, T> {
     /// activations in it. Norms, terms and sums stay in `T`.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.blocks.iter_mut().for_each(|block| block.set_precision(precision));
+        self.per_layer_inputs.iter_mut().for_each(|inputs| inputs.projection.set_precision(precision));
         self.head.precision = precision;
         self
     }
@@ -82,9 +86,18 @@ impl<'a, T: Real> Transformer<'a, T> {
         self.terms.iter().map(|(layer, _)| *layer).min().unwrap_or(last)
     }
 
-    /// The number of blocks below the lowest that has a term. Their output for a sequence never changes.
+    /// The number of blocks below the lowest that has a term, and below those whose keys and values a block from there on
+    /// reads. Their output for a sequence never changes.
     pub fn frozen_blocks(&self) -> usize {
-        self.lowest_adapted()
+        let mut first = self.lowest_adapted();
+        // Blocks from one that is read on may themselves read others.
+        loop {
+            let read = self.blocks[first..].iter().filter_map(|block| block.mixer.reads_keys_of());
+            match read.min().filter(|&block| block < first) {
+                Some(block) => first = block,
+                None => return first,
+            }
+        }
     }
 
     /// The model's dimensions.
@@ -109,11 +122,10 @@ impl<'a, T: Real> Transformer<'a, T> {
     /// depends on its own sequence alone.
     pub fn forward_frozen(&self, batch: &Batch) -> Array2<T> {
         let (sequences, factors) = self.sequence_layout(batch);
-        let metadata = self.pass_metadata(&sequences, &factors);
-        let below = &self.blocks[..self.lowest_adapted()];
-        below.iter().fold(self.embed(batch.tokens(), &batch.positions()), |x, block| {
-            block.forward(x, &metadata, None)
-        })
+        let mut pass = self.pass(&sequences, &factors);
+        let below = &self.blocks[..self.frozen_blocks()];
+        let embedded = self.embed(batch.tokens(), &batch.positions());
+        below.iter().fold(embedded, |x, block| block.forward(x, &mut pass, None))
     }
 
     /// The natural log-probability of each prediction of the batch, in order.
@@ -149,11 +161,11 @@ impl<'a, T: Real> Transformer<'a, T> {
     /// frozen blocks.
     fn hidden_at_predictions(&self, mut x: Array2<T>, batch: &Batch) -> Array2<T> {
         let (sequences, factors) = self.sequence_layout(batch);
-        let metadata = self.pass_metadata(&sequences, &factors);
+        let mut pass = self.pass(&sequences, &factors);
         let rows = batch.predicting_rows();
         let last = self.blocks.len() - 1;
-        for (layer, block) in self.blocks.iter().enumerate().skip(self.lowest_adapted()) {
-            x = block.forward(x, &metadata, (layer == last).then_some(&rows));
+        for (layer, block) in self.blocks.iter().enumerate().skip(self.frozen_blocks()) {
+            x = block.forward(x, &mut pass, (layer == last).then_some(&rows));
         }
         self.output_norm.forward(gather_predictions(x.view(), &rows, batch).view())
     }
@@ -174,8 +186,8 @@ impl<'a, T: Real> Transformer<'a, T> {
         x
     }
 
-    /// The rows of a batch's sequences, and what the positions of its tokens decide.
-    pub(super) fn sequence_layout(&self, batch: &Batch) -> (Vec<SequenceRows>, PositionFactors<T>) {
+    /// The rows of a batch's sequences, and what its tokens and their positions decide.
+    pub(super) fn sequence_layout(&self, batch: &Batch) -> (Vec<SequenceRows>, TokenFactors<T>) {
         let sequences = batch.sequences().iter().zip(batch.shared_prefixes());
         let rows = sequences
             .map(|(own, prefix)| SequenceRows {
@@ -184,21 +196,29 @@ impl<'a, T: Real> Transformer<'a, T> {
                 own: own.clone(),
             })
             .collect();
-        (rows, self.position_factors(&batch.positions()))
+        (rows, self.token_factors(batch.tokens(), &batch.positions()))
     }
 
-    /// What these positions decide.
-    pub(super) fn position_factors(&self, positions: &[usize]) -> PositionFactors<T> {
-        PositionFactors::new(&self.ropes, self.config.temperature, positions)
+    /// What these tokens and their positions decide.
+    pub(super) fn token_factors(&self, tokens: &[u32], positions: &[usize]) -> TokenFactors<T> {
+        let inputs = |of: &PerLayerEmbedding<'_, T>| {
+            let embedded = self.embed(tokens, positions);
+            let inputs = of.inputs(tokens, embedded.view());
+            T::recycle(embedded);
+            inputs
+        };
+        let per_layer_inputs = self.per_layer_inputs.as_ref().map(inputs);
+        TokenFactors::new(&self.ropes, self.config.temperature, positions, per_layer_inputs)
     }
 
-    /// What the blocks need to know of the sequences of a pass.
-    pub(super) fn pass_metadata<'p>(
+    /// A pass of these sequences.
+    pub(super) fn pass<'p>(
         &'p self,
         sequences: &'p [SequenceRows],
-        factors: &'p PositionFactors<T>,
-    ) -> PassMetadata<'p, T> {
-        PassMetadata { sequences, factors, ropes: &self.ropes, config: self.attention_config() }
+        factors: &'p TokenFactors<T>,
+    ) -> Pass<'p, T> {
+        let config = self.attention_config();
+        Pass { sequences, factors, ropes: &self.ropes, config, shared: SharedKeysAndValues::default() }
     }
 
     /// The attention of all blocks, without windows.

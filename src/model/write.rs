@@ -191,11 +191,12 @@ impl<'m, 'a, T: Real> GrowingTexts<'m, 'a, T> {
                 own: i * length + next.start..i * length + next.end,
             })
             .collect();
-        let factors = model.position_factors(&positions);
-        let metadata = model.pass_metadata(&sequences, &factors);
+        let factors = model.token_factors(&tokens, &positions);
+        let pass = model.pass(&sequences, &factors);
         let mut x = model.embed(&tokens, &positions);
-        for (block, cache) in model.blocks.iter().zip(&mut self.caches) {
-            x = block.extend(x, cache, &self.open, &metadata);
+        for (layer, block) in model.blocks.iter().enumerate() {
+            let cache = &mut self.caches[block.mixer.reads_keys_of().unwrap_or(layer)];
+            x = block.extend(x, cache, &self.open, &pass);
         }
         let last: Vec<usize> = sequences.iter().map(|rows| rows.queries.end - 1).collect();
         model.output_norm.forward(x.select(Axis(0), &last).view())

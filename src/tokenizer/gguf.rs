@@ -60,7 +60,10 @@ impl GgufTokenizer {
     /// The tokenizer in parts.
     pub(super) fn parts(&self) -> TokenizerParts<'_> {
         let algorithm = match &self.algorithm {
-            Algorithm::Bpe(bpe) if bpe.spelling == Spelling::Characters => parts::Algorithm::Characters,
+            Algorithm::Bpe(bpe) if bpe.spelling == Spelling::Characters => parts::Algorithm::Characters {
+                pre_tokenizer: bpe.pre_tokenizer().library_steps(),
+                merges: bpe.merges(),
+            },
             Algorithm::Bpe(bpe) => parts::Algorithm::ByteLevel {
                 pre_tokenizer: bpe.pre_tokenizer().library_steps(),
                 ignore_merges: bpe.pre_tokenizer().ignore_merges,

@@ -33,8 +33,13 @@ pub(crate) enum Algorithm<'a> {
         /// Lines `left right`, each once, in the order of their ranks.
         merges: Vec<&'a str>,
     },
-    /// Byte-pair encoding of characters, as in Gemma 4.
-    Characters,
+    /// Byte-pair encoding of characters, with bytes for those that no token spells, as in Gemma 4.
+    Characters {
+        /// The pre-tokenizer.
+        pre_tokenizer: Vec<LibraryStep>,
+        /// Lines `left right`, each once, in the order of their ranks.
+        merges: Vec<&'a str>,
+    },
     /// SentencePiece's byte-pair encoding, by the scores of the vocabulary.
     SentencePiece {
         /// A space is added before a text at the start and after special tokens.

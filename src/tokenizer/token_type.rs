@@ -33,7 +33,7 @@ impl TokenType {
     }
 
     /// Whether the token's text is ordinary text unless special tokens are parsed.
-    pub(super) fn is_control(self) -> bool {
+    pub(crate) fn is_control(self) -> bool {
         matches!(self, TokenType::Unknown | TokenType::Control)
     }
 }

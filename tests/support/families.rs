@@ -47,6 +47,8 @@ macro_rules! each_family {
         each_convertible! {
             $call
             mixtral: "mixtral",
+            gemma4: "gemma4",
+            gemma4_e: "gemma4-e",
             ministral3: "ministral3",
             smollm3: "smollm3",
             arcee: "arcee",

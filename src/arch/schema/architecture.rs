@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::{
-    Activation, Blocks, ClassOption, Converter, Endings, Forward, Gguf, HuggingFace, NormKind, Onnx,
-    Positions, Size, TensorNames, Tensors, Unrotated,
+    Activation, BlockKind, Blocks, ClassOption, Converter, Endings, Forward, Gguf, HuggingFace, NormKind,
+    Onnx, Positions, Size, TensorNames, Tensors, Unrotated,
 };
 use crate::arch::pattern::{matches, renamed};
 
@@ -108,16 +108,18 @@ impl Architecture {
 
     /// The factor of attention scores in a model of these dimensions, unless its file gives another.
     pub fn attention_scale(&self, layers: usize, d_model: usize, heads: usize, head_dim: usize) -> f64 {
+        if let Some(scale) = self.gguf.attention_scale {
+            return scale;
+        }
         let by_width = self.gguf.width_scaled_layers.contains(&layers);
         let width = if by_width { d_model / heads.max(1) } else { head_dim };
         1.0 / (width as f64).sqrt()
     }
 
-    /// The canonical name, after `blk.N.`, of the matrix that has this role in blocks with linear attention, or in those
-    /// without.
-    pub fn target(&'static self, role: &str, linear: bool) -> Option<&'static str> {
+    /// The canonical name, after `blk.N.`, of the matrix that has this role in blocks of this kind.
+    pub fn target(&'static self, role: &str, kind: BlockKind) -> Option<&'static str> {
         let mut named = self.tensors.targets.iter().filter(|(word, _)| *word == role).map(|(_, name)| *name);
-        named.find(|name| self.blocks_with(name).include(linear))
+        named.find(|name| self.blocks_with(name).include(kind))
     }
 
     /// The blocks that have the tensor of this canonical name after `blk.N.`.
@@ -136,12 +138,15 @@ impl Architecture {
         if self.has_experts() {
             return Some("experts");
         }
-        let Forward { norm, positions, unrotated, parallel, activation, .. } = self.forward;
+        let Forward { norm, positions, unrotated, parallel, activation, value_norm, .. } = self.forward;
         if activation == Activation::ClampedSwiglu {
             return Some("a clamped SwiGLU");
         }
         if self.gguf.linear_attention.is_some() {
             return Some("linear attention");
+        }
+        if value_norm {
+            return Some("normed values");
         }
         if parallel {
             return Some("parallel parts of a block");
@@ -149,7 +154,7 @@ impl Architecture {
         if self.hugging_face.has(ClassOption::Temperature) {
             return Some("an attention temperature");
         }
-        if self.target("gate", false).is_none() && norm == NormKind::Rms {
+        if self.target("gate", BlockKind::USUAL).is_none() && norm == NormKind::Rms {
             return Some("a feed-forward part without a gate");
         }
         let permuted = self.names().any(|tensor| tensor.rotary_halves.is_some());

@@ -60,6 +60,8 @@ pub enum VocabularySource {
     Phi3,
     /// tokenizer.json made from a SentencePiece model: merges with a fallback to bytes.
     SentencePieceJson,
+    /// tokenizer.json made from a SentencePiece model, whose merges are kept: Gemma 4's.
+    Characters,
     /// tokenizer.json of byte-level BPE.
     ByteLevel,
 }
@@ -100,6 +102,9 @@ pub enum RopeType {
     Llama3,
     /// LongRoPE's two sets of factors: two tensors, and a key for the amplitude.
     LongRope,
+    /// The first pairs of a head alone, with the frequencies of a head that is rotated throughout: a tensor,
+    /// `rope_freqs.weight`. Every model has it.
+    Proportional,
 }
 
 /// A key of a GGUF file under the architecture's name, or a few that belong together.
@@ -137,6 +142,14 @@ pub enum Key {
     ExpertFeedForward,
     /// `expert_shared_feed_forward_length`.
     SharedFeedForward,
+    /// `attention.shared_kv_layers`: the last blocks, which have no keys and values of their own.
+    SharingBlocks,
+    /// `embedding_length_per_layer_input`: the width of a token's input for one block, or 0.
+    PerLayerInputs,
+    /// `attention.key_length_swa` and `attention.value_length_swa`: of blocks with a window.
+    LocalHeadLengths,
+    /// `rope.dimension_count` and `rope.dimension_count_swa`.
+    RopeDimensionsByKind,
     /// `attention.key_length` and `attention.value_length`.
     HeadLengths,
     /// [`Self::HeadLengths`], if config.json has `head_dim`.

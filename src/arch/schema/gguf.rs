@@ -25,6 +25,11 @@ pub struct Gguf {
     /// sqrt(head_dim)`: those that `load_arch_hparams` in llama.cpp's `src/models/FAMILY.cpp` names by their
     /// size and gives another `f_attention_scale`.
     pub width_scaled_layers: &'static [usize],
+    /// The factor of attention scores in every model, if it does not follow from the width of heads.
+    pub attention_scale: Option<f64>,
+    /// Whether llama.cpp reads sizes of each block, heads of another length in blocks with a window, and which blocks share
+    /// keys and values.
+    pub sizes_by_block: bool,
     /// Whether llama.cpp takes all query heads together to be as wide as the residual stream, whatever the file says.
     pub square_heads: bool,
     /// Keys that the converter writes, and llama.cpp does not read: the tensors decide.
@@ -46,6 +51,8 @@ impl Gguf {
         linear_attention: None,
         temperature: false,
         width_scaled_layers: &[],
+        attention_scale: None,
+        sizes_by_block: false,
         square_heads: false,
         ignored_keys: &[],
         layers_of_70b: None,

@@ -156,6 +156,11 @@ pub enum ClassOption {
     LinearAttention,
     /// `original_max_position_embeddings`: the context length before LongRoPE extends it.
     OriginalContext,
+    /// Two kinds of heads, and what goes with them: `global_head_dim`, `num_global_key_value_heads`, `attention_k_eq_v`,
+    /// `num_kv_shared_layers` and `use_double_wide_mlp`.
+    HeadsByKind,
+    /// `hidden_size_per_layer_input` and `vocab_size_per_layer_input`: an input of each token for every block.
+    PerLayerInputs,
     /// `decoder_sparse_step` and `mlp_only_layers`: every block has experts.
     SparseBlocks,
     /// `n_ctx`: an older name of the context length, written beside it.

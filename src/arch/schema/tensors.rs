@@ -102,26 +102,60 @@ pub enum Blocks {
     All,
     /// Those with softmax attention.
     Attention,
+    /// Those with softmax attention over keys and values of their own.
+    OwnKeys,
+    /// Those whose values have a matrix of their own.
+    OwnValues,
     /// Those with linear attention.
     LinearAttention,
+    /// All, if the model has an input of each token for every block, or none.
+    PerLayerInputs,
     /// None of those that are run: those that predict further tokens.
     Prediction,
 }
 
+/// What decides which tensors a block has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockKind {
+    /// Whether it has linear attention in place of softmax attention.
+    pub linear_attention: bool,
+    /// Whether its attention has keys and values of its own; else it reads those of an earlier block.
+    pub own_keys: bool,
+    /// Whether its values have a matrix of their own; else they are made of its keys, or are an earlier block's.
+    pub own_values: bool,
+    /// Whether it has an input of each token of its own, beside the residual stream.
+    pub per_layer_inputs: bool,
+}
+
+impl BlockKind {
+    /// A block with softmax attention and nothing else that is not usual.
+    pub const USUAL: Self =
+        Self { linear_attention: false, own_keys: true, own_values: true, per_layer_inputs: false };
+}
+
 impl Blocks {
-    /// Whether a block with linear attention, or one without, is among them.
-    pub fn include(self, linear: bool) -> bool {
+    /// Whether a block of this kind is among them.
+    pub fn include(self, kind: BlockKind) -> bool {
         match self {
             Self::All => true,
-            Self::Attention => !linear,
-            Self::LinearAttention => linear,
+            Self::Attention => !kind.linear_attention,
+            Self::OwnKeys => kind.own_keys,
+            Self::OwnValues => kind.own_values,
+            Self::LinearAttention => kind.linear_attention,
+            Self::PerLayerInputs => kind.per_layer_inputs,
             Self::Prediction => false,
         }
     }
 
+    /// Whether a block of this kind, which is not among them, may have the tensor all the same: unused. Gemma's files
+    /// have keys and values of blocks that read those of an earlier one.
+    pub fn may_be_unused_in(self, kind: BlockKind) -> bool {
+        matches!(self, Self::OwnKeys | Self::OwnValues) && !kind.own_keys && !kind.linear_attention
+    }
+
     /// Whether blocks that predict further tokens are among them: they have softmax attention.
     pub fn include_prediction(self) -> bool {
-        self != Self::LinearAttention
+        self == Self::Prediction || self.include(BlockKind::USUAL)
     }
 }
 
@@ -164,6 +198,12 @@ pub enum Size {
     Qkv,
     /// One head.
     Head,
+    /// The input of a token for one block.
+    PerLayer,
+    /// The inputs of a token for all blocks.
+    AllPerLayer,
+    /// The tokens that have such inputs.
+    PerLayerVocab,
     /// Number of query heads.
     Heads,
     /// Width of the feed-forward part.

@@ -294,7 +294,7 @@ fn put(path: &Path, used: &Use<'_>, named: &Named, config: &Config, found: &mut 
     }
     let mut start = 0;
     for Part { canonical, line, rows } in &named.parts {
-        let rows = config.size(*rows) as u64;
+        let rows = config.size(*rows, None) as u64;
         let mut draft = draft.clone();
         if !single {
             draft.part = Some((start, rows));

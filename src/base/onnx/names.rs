@@ -2,7 +2,7 @@
 
 use curmerge_formats::onnx::Node;
 
-use crate::arch::{Architecture, Size, TensorNames, exporters, renamed};
+use crate::arch::{Architecture, BlockKind, Size, TensorNames, exporters, renamed};
 use crate::base::config::Config;
 
 /// The part of the architecture that a tensor is.
@@ -42,7 +42,7 @@ impl Named {
 
     /// The rows of all parts together.
     pub(super) fn rows(&self, config: &Config) -> u64 {
-        self.parts.iter().map(|part| config.size(part.rows) as u64).sum()
+        self.parts.iter().map(|part| config.size(part.rows, None) as u64).sum()
     }
 }
 
@@ -136,7 +136,7 @@ fn of_module(architecture: &'static Architecture, module: &str) -> Option<Named>
 
 /// The matrix of a role in the block whose module matches the pattern.
 fn of_role(architecture: &'static Architecture, module: &str, pattern: &str, role: &str) -> Option<Part> {
-    let own = architecture.target(role, false)?;
+    let own = architecture.target(role, BlockKind::USUAL)?;
     let canonical = renamed(module, pattern, "blk.{}.")? + own;
     if let Some(line) = architecture.line(&canonical) {
         return Some(Part { canonical, line: Some(line), rows: *line.shape.first()? });

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::decimal::shortest;
 use crate::arch::{ClassOption, Presence, Unrotated, WindowedLayers, Windows, is_windowed};
-use crate::base::Base;
+use crate::base::{Base, Config};
 use crate::{Error, Result};
 
 /// The matrices that get biases by `attention_bias` and by `mlp_bias`.
@@ -38,6 +38,9 @@ pub(super) fn check(base: &Base) -> Result<()> {
             return refuse(key, format!("it is {cap}"));
         }
     }
+    if let Some((key, problem)) = heads_by_kind(config).filter(|_| has(ClassOption::HeadsByKind)) {
+        return refuse(key, problem);
+    }
     let expressible = match class.windows {
         WindowedLayers::Listed => true,
         WindowedLayers::All => !config.windowed.contains(&false),
@@ -60,7 +63,8 @@ pub(super) fn check(base: &Base) -> Result<()> {
         return refuse("rope.freq_base_swa", "some blocks have rotary frequencies of their own".into());
     }
     if !has(ClassOption::Multipliers) {
-        let usual = 1.0 / (config.head_dim as f64).sqrt();
+        let scalar = class.default("query_pre_attn_scalar").unwrap_or(config.head_dim as f64);
+        let usual = 1.0 / scalar.sqrt();
         if !has(ClassOption::QueryScalar) && (config.attention_scale / usual - 1.0).abs() > 1e-6 {
             let problem = format!("attention's scores are scaled by {}, not {usual}", config.attention_scale);
             return refuse("attention.scale", problem);
@@ -106,6 +110,43 @@ pub(super) fn check(base: &Base) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether the blocks that share keys have feed-forward parts of another width.
+fn has_wide_blocks(config: &Config) -> bool {
+    config.sizes_of(config.layers - 1).ff != config.sizes_of(0).ff
+}
+
+/// What transformers' class cannot be told of sizes of blocks: GGUF's key, and the problem.
+fn heads_by_kind(config: &Config) -> Option<(&'static str, String)> {
+    let first_sharing = config.layers - config.sharing_blocks;
+    let equal = !config.keys_as_values.is_empty();
+    let wide = has_wide_blocks(config);
+    for layer in 0..config.layers {
+        let (own, windowed) = (config.sizes_of(layer), config.window_of(layer).is_some());
+        let alike = (0..layer).find(|&other| config.window_of(other).is_some() == windowed);
+        let alike = config.sizes_of(alike.unwrap_or(layer));
+        if (own.kv_heads, own.head_dim) != (alike.kv_heads, alike.head_dim) {
+            return Some(("attention.head_count_kv", format!("block {layer} has heads of its own")));
+        }
+        let factor = if wide && layer >= first_sharing { 2 } else { 1 };
+        if own.ff != factor * config.sizes_of(0).ff {
+            return Some(("feed_forward_length", format!("block {layer} has a width of its own")));
+        }
+        let from_keys = config.keys_as_values.get(layer) == Some(&true);
+        if config.keys_of(layer) == layer && from_keys != (equal && !windowed) {
+            return Some(("attn_v", format!("block {layer} differs from others of its kind")));
+        }
+        if !equal && own.kv_heads != config.sizes_of(0).kv_heads {
+            return Some((
+                "attention.head_count_kv",
+                format!("block {layer} has {} of its own", own.kv_heads),
+            ));
+        }
+    }
+    config
+        .window_of(config.layers - 1)
+        .map(|_| ("sliding_window_pattern", "the last block has the window".into()))
 }
 
 /// The matrices that read the input of attention.
@@ -200,6 +241,29 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
                 if let Some(interval) = (1..=config.layers).find(by_interval) {
                     set("full_attention_interval", interval.into());
                 }
+            }
+            ClassOption::HeadsByKind => {
+                let layers = 0..config.layers;
+                let of = |windowed: bool| {
+                    let mut alike =
+                        layers.clone().filter(|&layer| config.window_of(layer).is_some() == windowed);
+                    config.sizes_of(alike.next().unwrap_or(0))
+                };
+                let (global, local) = (of(false), of(true));
+                set("head_dim", local.head_dim.into());
+                set("global_head_dim", global.head_dim.into());
+                set("num_key_value_heads", local.kv_heads.into());
+                let equal = !config.keys_as_values.is_empty();
+                set("num_global_key_value_heads", equal.then_some(global.kv_heads).into());
+                set("attention_k_eq_v", equal.into());
+                set("num_kv_shared_layers", config.sharing_blocks.into());
+                set("intermediate_size", config.sizes_of(0).ff.into());
+                set("use_double_wide_mlp", has_wide_blocks(config).into());
+            }
+            ClassOption::PerLayerInputs => {
+                let inputs = config.per_layer_inputs;
+                set("hidden_size_per_layer_input", inputs.map_or(0, |inputs| inputs.width).into());
+                set("vocab_size_per_layer_input", inputs.map_or(config.vocab, |inputs| inputs.vocab).into());
             }
             // Written with the dimensions, and with the rotary embeddings.
             ClassOption::ContextTwice

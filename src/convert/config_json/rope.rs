@@ -14,12 +14,16 @@ use serde_json::{Map, Value as Json, json};
 
 use super::decimal::shortest;
 use crate::arch::ClassOption;
-use crate::base::{Base, Files, Rope, RopeScaling, long_amplitude, rope_from_json, yarn_amplitude};
+use crate::base::{
+    Base, Files, Rope, RopeScaling, UNROTATED, long_amplitude, rope_from_json, yarn_amplitude,
+};
 use crate::convert::to_gguf::{ATTENTION_FACTOR, YARN, YARN_OPTIONS};
 use crate::{Error, Result};
 
 /// The rule that changes nothing.
 const DEFAULT: &str = "default";
+/// Gemma 4's rule.
+const PROPORTIONAL: &str = "proportional";
 /// GGUF's key of YaRN's weight in the divisor of its amplitude.
 const LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
 /// Factors of cosines and sines this near to 1 are 1.
@@ -72,7 +76,9 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
             let parameters = plain(base, rope)?;
             let mut older = parameters.clone();
             older.remove("rope_theta");
-            let is_scaled = parameters.get("rope_type").is_some_and(|kind| kind != DEFAULT);
+            // Classes with the newer rules have no older key.
+            let is_scaled =
+                parameters.get("rope_type").is_some_and(|kind| kind != DEFAULT && kind != PROPORTIONAL);
             (parameters, is_scaled.then_some(older))
         }
     };
@@ -252,6 +258,14 @@ fn plain(base: &Base, rope: &Rope) -> Result<Map<String, Json>> {
 fn parameters(scaling: Option<&RopeScaling>, base: f64) -> Map<String, Json> {
     let json = match *scaling.unwrap_or(&RopeScaling::Linear { factor: 1.0 }) {
         RopeScaling::Linear { factor: 1.0 } => json!({ "rope_type": DEFAULT, "rope_theta": base }),
+        RopeScaling::Proportional { factor, part } => {
+            let mut json =
+                json!({ "rope_type": PROPORTIONAL, "rope_theta": base, "partial_rotary_factor": part });
+            if factor != 1.0 {
+                json["factor"] = shortest(factor).into();
+            }
+            json
+        }
         RopeScaling::Linear { factor } => {
             json!({ "rope_type": "linear", "rope_theta": base, "factor": shortest(factor) })
         }
@@ -317,6 +331,12 @@ fn recover(
     // A number near an integer was meant to be one.
     let meant = |factor: f64| if near(factor, factor.round()) { factor.round() } else { factor };
     let (&first, last) = (factors.first()?, meant(*factors.last()?));
+    let rotated = factors.iter().take_while(|factor| **factor < UNROTATED / 2.0).count();
+    if rotated > 0 && rotated < factors.len() && factors[rotated..].iter().all(|f| near(*f, UNROTATED)) {
+        let same = factors[..rotated].iter().all(|f| *f == first);
+        let rule = RopeScaling::Proportional { factor: meant(first), part: part(2 * rotated, rope_dim) };
+        return same.then_some(rule);
+    }
     if factors.iter().all(|f| *f == first || same > SAME && near(*f, first)) {
         return Some(RopeScaling::Linear { factor: meant(first) });
     }

@@ -14,6 +14,7 @@ pub(in crate::convert) struct Tokens {
     pub(in crate::convert) eos: Option<u32>,
     pub(in crate::convert) pad: Option<u32>,
     pub(in crate::convert) unknown: Option<u32>,
+    pub(in crate::convert) mask: Option<u32>,
     /// Every token that ends a text or a turn, [`Self::eos`] first.
     pub(super) ends: Vec<u32>,
 }
@@ -21,7 +22,7 @@ pub(in crate::convert) struct Tokens {
 impl Tokens {
     /// These tokens; the first of `ends` ends a text.
     pub(in crate::convert) fn named(bos: Option<u32>, pad: Option<u32>, ends: Vec<u32>) -> Self {
-        Tokens { bos, eos: ends.first().copied(), pad, unknown: None, ends }
+        Tokens { bos, eos: ends.first().copied(), pad, unknown: None, mask: None, ends }
     }
 
     /// Those of a GGUF file.
@@ -48,6 +49,6 @@ impl Tokens {
                 ends.push(end);
             }
         }
-        Ok(Tokens { bos, eos, pad: id("padding")?, unknown: id("unknown")?, ends })
+        Ok(Tokens { bos, eos, pad: id("padding")?, unknown: id("unknown")?, mask: id("mask")?, ends })
     }
 }

@@ -110,6 +110,8 @@ fn special_tokens(config: &Object, map: &Object, byte_level: bool) -> (Vec<Strin
     // Roles that only this model has.
     let own = config.iter().filter(|(key, _)| key.ends_with("_token") && !ROLES.contains(&key.as_str()));
     named.extend(own.filter_map(|(_, token)| token.as_str().map(str::to_owned)));
+    let roles = config.get("model_specific_special_tokens").and_then(Json::as_object);
+    named.extend(roles.into_iter().flat_map(|roles| roles.values()).filter_map(text));
     let lists = ["extra_special_tokens", "additional_special_tokens"];
     let mut more = Vec::new();
     match lists.iter().find_map(|name| map.get(*name).or_else(|| config.get(*name))) {

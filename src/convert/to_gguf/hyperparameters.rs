@@ -7,7 +7,7 @@ use super::folder::Object;
 use super::keys::Keys;
 use super::rope;
 use crate::arch::{Architecture, Key};
-use crate::base::Config;
+use crate::base::{BlockSizes, Config};
 
 /// Sets the keys that the architecture lists; `file_type` is the number in `general.file_type`.
 ///
@@ -80,8 +80,28 @@ pub(super) fn set(
             }
             Key::Width => writer.count("embedding_length", config.d_model),
             Key::GivenFeedForward if json_number("intermediate_size").is_none() => {}
+            Key::FeedForward if json.get("use_double_wide_mlp") == Some(&Json::Bool(true)) => {
+                writer.counts("feed_forward_length", config, |sizes| sizes.ff);
+            }
             Key::FeedForward | Key::GivenFeedForward => writer.count("feed_forward_length", config.ff),
             Key::Heads => writer.count("attention.head_count", config.heads),
+            Key::KeyValueHeads if gives_global_heads(json) => {
+                writer.counts("attention.head_count_kv", config, |sizes| sizes.kv_heads);
+            }
+            Key::SharingBlocks => writer.count("attention.shared_kv_layers", config.sharing_blocks),
+            Key::PerLayerInputs => {
+                let width = config.per_layer_inputs.map_or(0, |inputs| inputs.width);
+                writer.count("embedding_length_per_layer_input", width);
+            }
+            Key::LocalHeadLengths => {
+                let local = local_head_dim(config);
+                writer.count("attention.key_length_swa", local);
+                writer.count("attention.value_length_swa", local);
+            }
+            Key::RopeDimensionsByKind => {
+                writer.count("rope.dimension_count", config.head_dim);
+                writer.count("rope.dimension_count_swa", local_head_dim(config));
+            }
             Key::KeyValueHeads => writer.count("attention.head_count_kv", config.kv_heads),
             Key::RopeScaling => {
                 if let Some(factor) = rope::linear_factor(json) {
@@ -172,6 +192,23 @@ pub(super) fn set(
     }
 }
 
+/// The length of the heads of blocks with a window.
+fn local_head_dim(config: &Config) -> usize {
+    let windowed = (0..config.layers).find(|&layer| config.window_of(layer).is_some());
+    windowed.map_or(config.head_dim, |layer| config.sizes_of(layer).head_dim)
+}
+
+/// Whether blocks without a window are given a number of key and value heads, even if it is that of the others.
+fn gives_global_heads(json: &Object) -> bool {
+    match json.get("per_layer_config").and_then(Json::as_object) {
+        Some(listed) => listed.values().any(|own| own.get("num_key_value_heads").is_some()),
+        None => {
+            json.get("attention_k_eq_v") == Some(&Json::Bool(true))
+                && json.get("num_global_key_value_heads").is_some_and(Json::is_number)
+        }
+    }
+}
+
 struct Writer<'k> {
     keys: &'k mut Keys,
     architecture: &'static str,
@@ -184,6 +221,12 @@ impl Writer<'_> {
 
     fn count(&mut self, name: &str, value: usize) {
         self.keys.set(self.name(name), Value::U32(value as u32));
+    }
+
+    /// A number of each block.
+    fn counts(&mut self, name: &str, config: &Config, of: impl Fn(BlockSizes) -> usize) {
+        let counts = (0..config.layers).map(|layer| of(config.sizes_of(layer)) as i32).collect();
+        self.keys.set(self.name(name), Value::Array(Array::I32(counts)));
     }
 
     fn float(&mut self, name: &str, value: Option<f64>) {

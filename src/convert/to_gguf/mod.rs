@@ -179,6 +179,9 @@ fn rope_tensors(converter: &Converter, config: &Config, json: &Object) -> Vec<(&
             ("rope_factors_short.weight", single(short)),
         ];
     }
+    if converter.rope_types.contains(&RopeType::Proportional) {
+        return rope.factors.iter().map(|factors| ("rope_freqs.weight", single(factors))).collect();
+    }
     let factors = rope::llama3_factors(json, rope.base, config.head_dim)
         .filter(|_| converter.rope_types.contains(&RopeType::Llama3));
     factors.into_iter().map(|factors| ("rope_freqs.weight", factors)).collect()

@@ -7,7 +7,7 @@
 use super::rope;
 use crate::arch::{Architecture, Key, RopeType, Unrotated, is_windowed};
 use crate::base::folder::{self, Folder, Object};
-use crate::base::{Base, Config, YARN_BETAS, long_amplitude, yarn_of_llama_cpp};
+use crate::base::{Base, Config, UNROTATED, YARN_BETAS, long_amplitude, yarn_of_llama_cpp};
 use crate::{Error, Result};
 
 /// Refuses a model that would lose something, and adds what the user should know to `notes`.
@@ -90,6 +90,9 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
     if let Some(temperature) = config.temperature.filter(|_| rope::yarn(json).is_none()) {
         return refuse("llama_4_scaling_beta", format!("it is {} without YaRN", temperature.beta));
     }
+    if let Some(problem) = sharing(config) {
+        return refuse("num_kv_shared_layers", problem);
+    }
     notes.extend(yarn_note(architecture, config, json));
     if let Some(problem) = windows(base, notes) {
         return refuse("layer_types", problem);
@@ -110,8 +113,15 @@ fn rotary(architecture: &Architecture, config: &Config, json: &Object) -> Option
         None => None,
         Some("linear" | rope::YARN) => Some(RopeType::ByKeys),
         Some("longrope" | "su") => Some(RopeType::LongRope),
+        Some("proportional") => Some(RopeType::Proportional),
         Some(_) => Some(RopeType::Llama3),
     };
+    if architecture.converter.rope_types.contains(&RopeType::Proportional)
+        && !(form == Some(RopeType::Proportional)
+            && rope.factors.iter().flatten().all(|&f| f == 1.0 || f == UNROTATED))
+    {
+        return Some(("rope_parameters", "blocks without a window have no proportional frequencies".into()));
+    }
     if form.is_some_and(|form| !architecture.converter.rope_types.contains(&form)) {
         let kind = kind.unwrap_or_default().escape_debug();
         return Some(("rope_parameters", format!("frequencies are scaled by the rule '{kind}'")));
@@ -135,10 +145,27 @@ fn rotary(architecture: &Architecture, config: &Config, json: &Object) -> Option
     let local = has(Key::LocalRopeBase);
     let same = match (&config.local_rope, architecture.gguf.windows.map(|windows| windows.own_base)) {
         (Some(own), Some(false)) => own.base == rope.base && own.factors.is_none(),
-        (Some(own), _) => local && own.factors.is_none() && own.dim == config.head_dim,
+        (Some(own), _) => {
+            let windowed = (0..config.layers).find(|&layer| config.window_of(layer).is_some());
+            let head_dim = windowed.map_or(config.head_dim, |layer| config.sizes_of(layer).head_dim);
+            local && own.factors.is_none() && own.dim == head_dim
+        }
         (None, _) => !local || rope.factors.is_none() || config.window.is_none(),
     };
     (!same).then(|| ("rope_parameters", "blocks with a window have frequencies of their own".into()))
+}
+
+/// Blocks that would read other keys than their own in llama.cpp: those of the last two blocks before them, by whether these
+/// have a window.
+fn sharing(config: &Config) -> Option<String> {
+    let first = config.layers - config.sharing_blocks;
+    (first..config.layers).find_map(|layer| {
+        let back = if config.window_of(layer).is_some() { 2 } else { 1 };
+        let source = config.keys_of(layer);
+        (Some(source) != first.checked_sub(back)).then(|| {
+            format!("block {layer} reads the keys of block {source}, and not of block {first} - {back}")
+        })
+    })
 }
 
 /// A note on YaRN's options that llama.cpp does not read, if they change the angles.

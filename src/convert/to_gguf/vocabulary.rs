@@ -17,6 +17,18 @@ use crate::{Error, Result};
 /// llama.cpp joins pieces by their scores, and its converter gives all pieces the same one.
 const NO_SCORES: &str = "the folder has no tokenizer.model, so llama.cpp may split texts differently from the \
      model: only that file has the scores that llama.cpp uses";
+/// llama.cpp's name of BPE of characters, with merges.
+const CHARACTERS: &str = "gemma4";
+/// Control tokens of Gemma 4 that llama.cpp writes out, so that calls of tools can be read.
+const ALWAYS_SHOWN: [&str; 7] = [
+    "<|channel>",
+    "<channel|>",
+    "<|tool_call>",
+    "<tool_call|>",
+    "<|tool_response>",
+    "<tool_response|>",
+    "<|\"|>",
+];
 /// Score of an added token.
 const ADDED: f32 = -1000.0;
 /// Score of an id that no token has.
@@ -42,7 +54,7 @@ pub(super) fn set(
             let class = config.get("tokenizer_class").and_then(Json::as_str);
             class != Some("GPT2Tokenizer") && folder.has(folder::SENTENCEPIECE)
         }
-        Source::SentencePieceJson => json.as_ref().is_some_and(is_sentencepiece),
+        Source::SentencePieceJson | Source::Characters => json.as_ref().is_some_and(is_sentencepiece),
         Source::ByteLevel => json.is_some(),
     };
     let source = converter.vocabularies.iter().find(has);
@@ -56,6 +68,9 @@ pub(super) fn set(
         (Some(Source::SentencePieceJson), Some(json)) => {
             notes.push(NO_SCORES.into());
             sentencepiece_json(keys, folder, json, size)?;
+        }
+        (Some(Source::Characters), Some(json)) => {
+            characters(keys, folder, json, size)?;
         }
         (Some(Source::ByteLevel), Some(json)) => {
             byte_level(keys, folder, (json, converter.special_tokens), size, notes)?;
@@ -171,7 +186,28 @@ fn added_token(text: &str, control: bool) -> Token {
     Token { text, score: ADDED, kind }
 }
 
+/// The tokens and merges of a tokenizer.json made from a SentencePiece model.
+fn characters(keys: &mut Keys, folder: Folder<'_>, json: &Object, size: usize) -> Result<()> {
+    let mut tokens = tokens_of_json(folder, json, size)?;
+    for token in tokens.iter_mut().filter(|token| ALWAYS_SHOWN.contains(&&*token.text)) {
+        token.kind = spm::USER_DEFINED;
+    }
+    set_tokens(keys, folder, CHARACTERS, tokens)?;
+    special_tokens::set(keys, folder, true, None, &[])?;
+    keys.set("tokenizer.ggml.add_space_prefix", Value::Bool(false));
+    keys.set("tokenizer.ggml.add_bos_token", Value::Bool(true));
+    Ok(())
+}
+
 fn sentencepiece_json(keys: &mut Keys, folder: Folder<'_>, json: &Object, size: usize) -> Result<()> {
+    let tokens = tokens_of_json(folder, json, size)?;
+    let count = tokens.len();
+    set_tokens(keys, folder, "llama", tokens)?;
+    special_tokens::set(keys, folder, false, Some(count), &[])
+}
+
+/// The tokens of a tokenizer.json made from a SentencePiece model, without scores.
+fn tokens_of_json(folder: Folder<'_>, json: &Object, size: usize) -> Result<Vec<Token>> {
     let tokenizer = HubTokenizer::open(folder, json)?;
     let texts = tokenizer.tokens();
     let base = tokenizer.base_size();
@@ -194,9 +230,7 @@ fn sentencepiece_json(keys: &mut Keys, folder: Folder<'_>, json: &Object, size: 
         tokens.push(Token { text: token.content, score: ADDED, kind });
     }
     check_size(folder, tokens.len(), size)?;
-    let count = tokens.len();
-    set_tokens(keys, folder, "llama", tokens)?;
-    special_tokens::set(keys, folder, false, Some(count), &[])
+    Ok(tokens)
 }
 
 fn byte_level(
@@ -250,7 +284,10 @@ fn set_tokens(keys: &mut Keys, folder: Folder<'_>, model: &str, tokens: Vec<Toke
     let scores = tokens.iter().map(|token| token.score).collect();
     let (texts, kinds) = tokens.into_iter().map(|token| (token.text, token.kind)).unzip();
     keys.text("tokenizer.ggml.model", model);
-    keys.text("tokenizer.ggml.pre", "default");
+    // Gemma 4's kind of vocabulary has one pre-tokenizer.
+    if model != CHARACTERS {
+        keys.text("tokenizer.ggml.pre", "default");
+    }
     special_tokens::set_tokens(keys, texts, Some(scores), kinds);
     Ok(())
 }

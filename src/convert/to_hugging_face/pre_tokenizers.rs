@@ -22,6 +22,11 @@ pub(super) fn byte_level(cuts: &[LibraryStep]) -> Json {
     json!({ "type": "Sequence", "pretokenizers": steps })
 }
 
+/// The `pre_tokenizer` of models whose tokens are characters.
+pub(super) fn characters(cuts: &[LibraryStep]) -> Json {
+    json!({ "type": "Sequence", "pretokenizers": cuts.iter().map(step).collect::<Vec<_>>() })
+}
+
 fn step(cut: &LibraryStep) -> Json {
     match cut {
         LibraryStep::Gpt2Words => split(GPT2_WORDS),

@@ -12,6 +12,9 @@ use crate::convert::config_json::{Tokens, pretty};
 use crate::tokenizer::{Algorithm, METASPACE, TokenType, Tokenizer, TokenizerParts, Vocabulary};
 use crate::{Error, Result};
 
+/// What Gemma calls the token of what no other token spells; it has a token for every byte.
+const UNKNOWN: &str = "<unk>";
+
 /// A `tokenizer.json`, in the library's order of members.
 #[derive(Serialize)]
 struct Library<'a> {
@@ -84,10 +87,22 @@ pub(super) fn library(path: &Path, tokenizer: &Tokenizer, notes: &mut Vec<String
                 },
             )
         },
-        Algorithm::Characters => {
-            let help = "use the folder of the original model";
-            return Err(Error::file(path, "Gemma 4's tokenizer is not written as tokenizer.json", help));
-        }
+        Algorithm::Characters { pre_tokenizer, merges } => Library {
+            normalizer: spaces_as_marks(false),
+            pre_tokenizer: pre_tokenizers::characters(pre_tokenizer),
+            decoder: marks_as_spaces(false),
+            ..plain(
+                &parts,
+                tokenizer,
+                Model {
+                    unk_token: vocabulary.id(UNKNOWN).map(|_| UNKNOWN),
+                    fuse_unk: true,
+                    byte_fallback: true,
+                    merges: known(vocabulary, merges, notes),
+                    ..model(vocabulary)
+                },
+            )
+        },
         Algorithm::SentencePiece { .. } if longest.is_some_and(|bytes| bytes > merges::LONGEST) => {
             let problem = format!("a token is longer than {} bytes", merges::LONGEST);
             let help = "no vocabulary has such a token: the file is damaged, download or convert it again";
@@ -268,11 +283,21 @@ pub(super) fn settings(base: &Base, gguf: &Gguf, tokenizer: &Tokenizer, tokens: 
         ("eos_token", tokens.eos),
         ("pad_token", tokens.pad.filter(is_mark)),
         ("unk_token", tokens.unknown),
+        ("mask_token", tokens.mask.filter(is_mark)),
     ];
     for (name, id) in named {
         if let Some(text) = id.and_then(|id| vocabulary?.text(id)) {
             json[name] = text.into();
         }
+    }
+    if let Some(TokenizerParts { vocabulary, algorithm: Algorithm::Characters { .. }, .. }) =
+        tokenizer.parts()
+    {
+        // llama.cpp's converter takes other tokens of this kind for ordinary text.
+        let control = vocabulary.special_tokens().filter(|(id, _)| vocabulary.token_type(*id).is_control());
+        let roles: Vec<u32> = named.iter().filter_map(|(_, id)| *id).collect();
+        let others = control.filter(|(id, _)| !roles.contains(id)).map(|(_, text)| text);
+        json["extra_special_tokens"] = others.collect();
     }
     // transformers from 4.51 on reads chat_template.jinja, which is the same.
     if let Some(template) = gguf.get("tokenizer.chat_template").and_then(Value::as_str) {

@@ -8,6 +8,7 @@ use curmerge_formats::onnx::{Dimension, ElementType};
 use super::builder::{Builder, MICROSOFT, Value, int, ints};
 use super::matrix::{Form, Matrix, Source};
 use super::options::{OnnxType, lora_inputs};
+use crate::arch::BlockKind;
 use crate::base::{Base, RowOrder};
 use crate::{Error, Result};
 
@@ -100,7 +101,8 @@ impl<'a> Modules<'a> {
     pub(super) fn linears(&mut self, layer: usize, roles: &[&str], x: &Value) -> Result<Vec<Value>> {
         let mut names = Vec::new();
         for role in roles {
-            let part = self.base.architecture().target(role, false).ok_or_else(|| self.no_place(role))?;
+            let part =
+                self.base.architecture().target(role, BlockKind::USUAL).ok_or_else(|| self.no_place(role))?;
             names.push(format!("blk.{layer}.{part}"));
         }
         let Some((whole, _)) = names[0].split_once('[') else {

@@ -6,13 +6,17 @@ use std::ops::Range;
 use ndarray::{Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
+use super::keys_and_values::{
+    KeysAndValues, KeysAndValuesActivations, KvCache, OwnKeysAndValues, ProjectedKeysAndValues,
+};
 use super::{AttentionConfig, ForwardActivations, backward, decode, forward};
 use crate::kernels::activation::Sigmoid;
 use crate::kernels::{Precision, Real, SavedActivation};
 use crate::model::activation;
 use crate::model::linear::Linear;
-use crate::model::mixer::PassMetadata;
 use crate::model::norm::Norm;
+use crate::model::pass::Pass;
+use crate::model::residual::add;
 use crate::model::terms::TermSink;
 
 const CONTIGUOUS: &str = "activations are row-major";
@@ -22,12 +26,14 @@ const CONTIGUOUS: &str = "activations are row-major";
 pub struct Attention<'a, T: Real> {
     /// `[heads * head_dim, d_model]`, or with a [gate](Self::gated) `[heads * 2 * head_dim, d_model]`.
     pub q: Linear<'a, T>,
-    /// `[kv_heads * head_dim, d_model]`.
-    pub k: Linear<'a, T>,
-    /// `[kv_heads * head_dim, d_model]`.
-    pub v: Linear<'a, T>,
-    /// QK-norm: of each head of q and of k, before RoPE.
-    pub qk_norms: Option<[Norm<T>; 2]>,
+    /// Of each head of q, before RoPE (QK-norm).
+    pub q_norm: Option<Norm<T>>,
+    /// The keys and values.
+    pub keys_and_values: KeysAndValues<'a, T>,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
     /// Whether the rows of each head of q are followed by those of a gate: the head's output is multiplied by the
     /// gate's sigmoid (Qiu et al. 2025, arXiv 2505.06708).
     pub gated: bool,
@@ -39,32 +45,27 @@ pub struct Attention<'a, T: Real> {
     pub rope: Option<usize>,
 }
 
-/// What attention reads: q, k and v, `[tokens, heads * head_dim]` each, q and k after QK-norm, RoPE and
-/// temperature.
-struct Projected<T> {
+/// The queries, `[tokens, heads * head_dim]`, after QK-norm, RoPE and temperature.
+struct Queries<T> {
     q: Array2<T>,
-    k: Array2<T>,
-    v: Array2<T>,
-    /// q and k before QK-norm, if there is one.
-    before_norm: Option<[Array2<T>; 2]>,
+    /// q before QK-norm, if there is one.
+    before_norm: Option<Array2<T>>,
     /// The gate before its sigmoid, `[tokens, heads * head_dim]`.
     gate: Option<Array2<T>>,
-    z: Z<T>,
+    /// What the term of q saved, such as z of CURLoRA; see [`Term`](crate::model::Term).
+    z: Option<Array2<T>>,
 }
-
-/// What the terms of q, k and v saved, such as z of CURLoRA; see [`Term`](crate::model::Term).
-type Z<T> = [Option<Array2<T>>; 3];
 
 /// What the backward pass needs of the forward pass. The inputs of matrices are not among it.
 #[derive(Debug)]
 pub struct AttentionActivations<T: Real> {
     q: SavedActivation<T>,
-    k: SavedActivation<T>,
-    v: SavedActivation<T>,
-    before_norm: Option<[SavedActivation<T>; 2]>,
+    before_norm: Option<SavedActivation<T>>,
     /// The gate, and what it multiplies.
     gate: Option<[SavedActivation<T>; 2]>,
-    z: Z<T>,
+    z: Option<Array2<T>>,
+    /// None if they are an earlier block's.
+    keys_and_values: Option<KeysAndValuesActivations<T>>,
     /// The log-sum-exp of the scores, `[query_heads, tokens]`.
     log_sums: Array2<T>,
 }
@@ -73,62 +74,59 @@ pub struct AttentionActivations<T: Real> {
 impl<T: Real> AttentionActivations<T> {
     /// The bytes of activations that it holds.
     pub fn bytes(&self) -> u64 {
-        let saved = [&self.q, &self.k, &self.v].into_iter();
-        let saved = saved.chain(self.before_norm.iter().flatten()).chain(self.gate.iter().flatten());
-        let full: usize = self.z.iter().flatten().chain([&self.log_sums]).map(Array2::len).sum();
-        saved.map(SavedActivation::bytes).sum::<u64>() + (full * size_of::<T>()) as u64
-    }
-}
-
-/// The keys and values that a block has computed, `[rows, kv_heads * head_dim]` each.
-#[derive(Debug)]
-pub struct KvCache<T> {
-    keys: Array2<T>,
-    values: Array2<T>,
-}
-
-impl<T: Real> KvCache<T> {
-    /// For this many rows.
-    pub fn new(rows: usize, width: usize) -> Self {
-        Self { keys: Array2::zeros((rows, width)), values: Array2::zeros((rows, width)) }
-    }
-
-    /// Makes room for at least this many rows.
-    pub fn grow(&mut self, rows: usize) {
-        for cache in [&mut self.keys, &mut self.values] {
-            let missing = rows.saturating_sub(cache.nrows());
-            cache.append(Axis(0), Array2::zeros((missing, cache.ncols())).view()).expect("the same width");
-        }
+        let saved = std::iter::once(&self.q).chain(&self.before_norm).chain(self.gate.iter().flatten());
+        let full: usize = self.z.iter().chain([&self.log_sums]).map(Array2::len).sum();
+        let keys_and_values = self.keys_and_values.as_ref().map_or(0, KeysAndValuesActivations::bytes);
+        saved.map(SavedActivation::bytes).sum::<u64>() + keys_and_values + (full * size_of::<T>()) as u64
     }
 }
 
 impl<'a, T: Real> Attention<'a, T> {
     /// The matrix of this role: `q`, `k` or `v`.
     pub fn linear_mut(&mut self, role: &str) -> Option<&mut Linear<'a, T>> {
-        match role {
-            "q" => Some(&mut self.q),
-            "k" => Some(&mut self.k),
-            "v" => Some(&mut self.v),
+        match (role, &mut self.keys_and_values) {
+            ("q", _) => Some(&mut self.q),
+            ("k", KeysAndValues::Own(own)) => Some(&mut own.k),
+            ("v", KeysAndValues::Own(own)) => own.v.as_mut(),
             _ => None,
         }
     }
 
     /// The matrices that read the normed input.
-    pub fn inputs_mut(&mut self) -> [&mut Linear<'a, T>; 3] {
-        [&mut self.q, &mut self.k, &mut self.v]
+    pub fn inputs_mut(&mut self) -> Vec<&mut Linear<'a, T>> {
+        let own = match &mut self.keys_and_values {
+            KeysAndValues::Own(own) => Some(own.matrices_mut()),
+            KeysAndValues::Block(_) => None,
+        };
+        std::iter::once(&mut self.q).chain(own.into_iter().flatten()).collect()
     }
 
     /// [`Self::inputs_mut`], shared.
-    pub fn inputs(&self) -> [&Linear<'a, T>; 3] {
-        [&self.q, &self.k, &self.v]
+    pub fn inputs(&self) -> Vec<&Linear<'a, T>> {
+        std::iter::once(&self.q).chain(self.own().into_iter().flat_map(|own| own.matrices())).collect()
     }
 
-    /// Values saved of a token for the backward pass: those that may be rounded to bfloat16, and others.
+    /// Its own keys and values.
+    fn own(&self) -> Option<&OwnKeysAndValues<'a, T>> {
+        match &self.keys_and_values {
+            KeysAndValues::Own(own) => Some(own),
+            KeysAndValues::Block(_) => None,
+        }
+    }
+
+    /// The entries of a token's keys, if they are its own.
+    pub fn own_width(&self) -> usize {
+        self.own().map_or(0, |own| own.k.weight().rows())
+    }
+
+    /// Values saved of a token for the backward pass: those that may be rounded to bfloat16, and others. Those of terms
+    /// are not among them.
     pub fn activation_values(&self, config: AttentionConfig) -> (usize, usize) {
-        let (q, kv) = (config.query_heads * config.head_dim, config.kv_heads * config.head_dim);
-        let before_norm = if self.qk_norms.is_some() { q + kv } else { 0 };
+        let q = config.query_heads * self.head_dim;
+        let before_norm = if self.q_norm.is_some() { q } else { 0 };
         let gate = if self.gated { 2 * q } else { 0 };
-        (q + 2 * kv + before_norm + gate, config.query_heads)
+        let own = self.own().map_or(0, OwnKeysAndValues::activation_values);
+        (q + before_norm + gate + own, config.query_heads)
     }
 
     /// The normed input `[tokens, d_model]` to the heads' outputs `[tokens, query_heads * head_dim]`. With a
@@ -136,13 +134,27 @@ impl<'a, T: Real> Attention<'a, T> {
     pub fn forward(
         &self,
         input: &T::PackedLhs<'_>,
-        metadata: &PassMetadata<'_, T>,
+        pass: &mut Pass<'_, T>,
         save: Option<Precision>,
     ) -> (Array2<T>, Option<AttentionActivations<T>>) {
-        let Projected { q, k, v, before_norm, gate, z } = self.project(input, metadata);
-        let config = self.config(metadata.config);
+        let Queries { q, before_norm, gate, z } = self.queries(input, pass);
+        let config = self.config(pass.config);
+        let own = self.own().map(|own| self.own_keys_and_values(own, input, pass));
+        let width = config.kv_heads * config.head_dim;
+        let others = match &self.keys_and_values {
+            KeysAndValues::Own(_) => None,
+            KeysAndValues::Block(block) => {
+                Some(pass.shared.of(*block).each_ref().map(|saved| saved.to_array(width)))
+            }
+        };
+        let [k, v] = match (&own, &others) {
+            (Some(own), _) => [&own.k, &own.v],
+            (None, Some([k, v])) => [k, v],
+            (None, None) => unreachable!("keys are a block's own or another's"),
+        };
         let (mut attended, log_sums) =
-            forward(q.view(), k.view(), v.view(), metadata.sequences, self.sinks.as_deref(), config);
+            forward(q.view(), k.view(), v.view(), pass.sequences, self.sinks.as_deref(), config);
+        others.into_iter().flatten().for_each(T::recycle);
         let saved = |x| SavedActivation::save(x, config.precision);
         let gate = gate.map(|gate| {
             let product = activation::gated_by::<Sigmoid, T>(&gate, &attended);
@@ -151,39 +163,37 @@ impl<'a, T: Real> Attention<'a, T> {
         });
         let activations = save.map(|_| AttentionActivations {
             q: saved(q),
-            k: saved(k),
-            v: saved(v),
-            before_norm: before_norm.map(|both| both.map(saved)),
+            before_norm: before_norm.map(saved),
             gate: gate.flatten(),
             z,
+            keys_and_values: own.map(|own| own.save(config.precision)),
             log_sums,
         });
         (attended, activations)
     }
 
     /// [`Self::forward`] of tokens that follow those whose keys and values are in the cache, which gets theirs. The
-    /// rows of `metadata` are the cache's.
-    pub fn extend(
-        &self,
-        input: &T::PackedLhs<'_>,
-        cache: &mut KvCache<T>,
-        metadata: &PassMetadata<'_, T>,
-    ) -> Array2<T> {
-        let Projected { q, k, v, gate, .. } = self.project(input, metadata);
-        for (cache, new) in [(&mut cache.keys, &k), (&mut cache.values, &v)] {
-            for rows in metadata.sequences {
-                cache.slice_mut(s![rows.own.clone(), ..]).assign(&new.slice(s![rows.queries.clone(), ..]));
+    /// rows of `pass` are the cache's. It is the cache of the block that the keys and values are from.
+    pub fn extend(&self, input: &T::PackedLhs<'_>, cache: &mut KvCache<T>, pass: &Pass<'_, T>) -> Array2<T> {
+        let Queries { q, gate, .. } = self.queries(input, pass);
+        if let Some(own) = self.own() {
+            let ProjectedKeysAndValues { k, v, .. } = self.rotated(own.project(input), pass);
+            for (cache, new) in [(&mut cache.keys, &k), (&mut cache.values, &v)] {
+                for rows in pass.sequences {
+                    let mut cache = cache.slice_mut(s![rows.own.clone(), ..]);
+                    cache.assign(&new.slice(s![rows.queries.clone(), ..]));
+                }
             }
         }
-        let config = self.config(metadata.config);
+        let config = self.config(pass.config);
         let (q, k, v) = (q.view(), cache.keys.view(), cache.values.view());
-        let attended = match metadata.sequences.iter().all(|rows| rows.queries.len() == 1) {
+        let attended = match pass.sequences.iter().all(|rows| rows.queries.len() == 1) {
             true => {
                 let keys: Vec<Range<usize>> =
-                    metadata.sequences.iter().map(|rows| rows.prefix.start..rows.own.end).collect();
+                    pass.sequences.iter().map(|rows| rows.prefix.start..rows.own.end).collect();
                 decode(q, k, v, &keys, self.sinks.as_deref(), config)
             }
-            false => forward(q, k, v, metadata.sequences, self.sinks.as_deref(), config).0,
+            false => forward(q, k, v, pass.sequences, self.sinks.as_deref(), config).0,
         };
         match gate {
             Some(gate) => activation::gated_by::<Sigmoid, T>(&gate, &attended),
@@ -198,65 +208,104 @@ impl<'a, T: Real> Attention<'a, T> {
         mut dattended: Array2<T>,
         saved: AttentionActivations<T>,
         input: Option<ArrayView2<T>>,
-        metadata: &PassMetadata<'_, T>,
+        pass: &mut Pass<'_, T>,
         sink: &mut dyn TermSink<T>,
         mut dinput: Option<&mut Option<Array2<T>>>,
     ) {
-        let AttentionActivations { q, k, v, before_norm, gate, z: [zq, zk, zv], log_sums } = saved;
-        let config = self.config(metadata.config);
+        let AttentionActivations { q, before_norm, gate, z, keys_and_values, log_sums } = saved;
+        let config = self.config(pass.config);
         let dgate = gate.map(|[gate, before]| {
             activation::gated_by_backward::<Sigmoid, T>(&gate, &before, &mut dattended)
         });
-        let activations = ForwardActivations { q: &q, k: &k, v: &v, log_sums: log_sums.view() };
-        let (mut dq, mut dk, dv) = backward(&activations, dattended.view(), metadata.sequences, config);
+        let [k, v] = match (&keys_and_values, &self.keys_and_values) {
+            (Some(own), _) => [&own.k, &own.v],
+            (None, KeysAndValues::Block(block)) => pass.shared.of(*block).each_ref(),
+            (None, KeysAndValues::Own(_)) => unreachable!("a block saves its own keys"),
+        };
+        let activations = ForwardActivations { q: &q, k, v, log_sums: log_sums.view() };
+        let (mut dq, mut dk, mut dv) = backward(&activations, dattended.view(), pass.sequences, config);
         T::recycle(dattended);
-        metadata.factors.scale_queries(&mut dq);
-        if let Some(i) = self.rope {
-            metadata.ropes[i].backward(&mut dq, &metadata.factors.cos_sin[i]);
-            metadata.ropes[i].backward(&mut dk, &metadata.factors.cos_sin[i]);
-        }
-        if let (Some([q_norm, k_norm]), Some([q, k])) = (&self.qk_norms, &before_norm) {
-            for (norm, x, d) in [(q_norm, q, &mut dq), (k_norm, k, &mut dk)] {
-                let mut dx = Array2::zeros(d.dim());
-                norm.backward(x, d.view(), &mut dx);
-                T::recycle(std::mem::replace(d, dx));
-            }
+        pass.factors.scale_queries(&mut dq);
+        self.rotate_back(&mut dq, pass);
+        if let (Some(norm), Some(before)) = (&self.q_norm, &before_norm) {
+            let mut dx = Array2::zeros(dq.dim());
+            norm.backward(before, dq.view(), &mut dx);
+            T::recycle(std::mem::replace(&mut dq, dx));
         }
         if let Some(dgate) = dgate {
             let joined = join_gate(dq.view(), dgate.view(), config.head_dim);
             T::recycle(std::mem::replace(&mut dq, joined));
             T::recycle(dgate);
         }
-        self.q.backward(dq.into(), zq.as_ref(), input, sink, dinput.as_deref_mut());
-        self.k.backward(dk.into(), zk.as_ref(), input, sink, dinput.as_deref_mut());
-        self.v.backward(dv.into(), zv.as_ref(), input, sink, dinput);
+        self.q.backward(dq.into(), z.as_ref(), input, sink, dinput.as_deref_mut());
+        match (&self.keys_and_values, keys_and_values) {
+            (KeysAndValues::Own(own), Some(saved)) => {
+                let later = own.shared_as.and_then(|block| pass.shared.take_gradients(block));
+                for (sum, later) in [&mut dk, &mut dv].into_iter().zip(later.into_iter().flatten()) {
+                    add(sum, later.view());
+                    T::recycle(later);
+                }
+                self.rotate_back(&mut dk, pass);
+                own.backward([dk, dv], saved, input, sink, dinput);
+            }
+            (KeysAndValues::Block(block), _) => pass.shared.add_gradients(*block, [dk, dv]),
+            (KeysAndValues::Own(_), None) => unreachable!("a block saves its own keys"),
+        }
     }
 
     /// The attention of this block, from that of the model.
     fn config(&self, of_model: AttentionConfig) -> AttentionConfig {
-        AttentionConfig { window: self.window, ..of_model }
+        let Self { kv_heads, head_dim, window, .. } = *self;
+        AttentionConfig { kv_heads, head_dim, window, ..of_model }
     }
 
-    fn project(&self, input: &T::PackedLhs<'_>, metadata: &PassMetadata<'_, T>) -> Projected<T> {
-        let PassMetadata { ropes, factors, config, .. } = metadata;
-        let (mut q, zq) = self.q.forward(input);
-        let (mut k, zk) = self.k.forward(input);
-        let (v, zv) = self.v.forward(input);
+    fn queries(&self, input: &T::PackedLhs<'_>, pass: &Pass<'_, T>) -> Queries<T> {
+        let (mut q, z) = self.q.forward(input);
         let gate = self.gated.then(|| {
-            let [own, gate] = split_gate(q.view(), config.head_dim);
+            let [own, gate] = split_gate(q.view(), self.head_dim);
             T::recycle(std::mem::replace(&mut q, own));
             gate
         });
-        let before_norm = self.qk_norms.as_ref().map(|[q_norm, k_norm]| {
-            let [normed_q, normed_k] = [q_norm.forward(q.view()), k_norm.forward(k.view())];
-            [std::mem::replace(&mut q, normed_q), std::mem::replace(&mut k, normed_k)]
+        let before_norm = self.q_norm.as_ref().map(|norm| {
+            let normed = norm.forward(q.view());
+            std::mem::replace(&mut q, normed)
         });
         if let Some(i) = self.rope {
-            ropes[i].forward(&mut q, &factors.cos_sin[i]);
-            ropes[i].forward(&mut k, &factors.cos_sin[i]);
+            pass.ropes[i].forward(&mut q, &pass.factors.cos_sin[i], self.head_dim);
         }
-        factors.scale_queries(&mut q);
-        Projected { q, k, v, before_norm, gate, z: [zq, zk, zv] }
+        pass.factors.scale_queries(&mut q);
+        Queries { q, before_norm, gate, z }
+    }
+
+    /// Its own keys and values, of which the pass keeps those that later blocks read.
+    fn own_keys_and_values(
+        &self,
+        own: &OwnKeysAndValues<'a, T>,
+        input: &T::PackedLhs<'_>,
+        pass: &mut Pass<'_, T>,
+    ) -> ProjectedKeysAndValues<T> {
+        let made = self.rotated(own.project(input), pass);
+        if let Some(block) = own.shared_as {
+            pass.shared.keep(block, [&made.k, &made.v], pass.config.precision);
+        }
+        made
+    }
+
+    fn rotated(
+        &self,
+        mut projected: ProjectedKeysAndValues<T>,
+        pass: &Pass<'_, T>,
+    ) -> ProjectedKeysAndValues<T> {
+        if let Some(i) = self.rope {
+            pass.ropes[i].forward(&mut projected.k, &pass.factors.cos_sin[i], self.head_dim);
+        }
+        projected
+    }
+
+    fn rotate_back(&self, d: &mut Array2<T>, pass: &Pass<'_, T>) {
+        if let Some(i) = self.rope {
+            pass.ropes[i].backward(d, &pass.factors.cos_sin[i], self.head_dim);
+        }
     }
 }
 

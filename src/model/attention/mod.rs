@@ -7,6 +7,7 @@
 //! recomputes the scores from the log-sum-exp of each row, as FlashAttention does (arXiv 2205.14135).
 
 mod decode;
+mod keys_and_values;
 mod layer;
 
 use std::ops::Range;
@@ -17,7 +18,8 @@ use rayon::prelude::*;
 use crate::kernels::{Precision, Real, SavedActivation, elementwise, reduce, softmax};
 
 pub use decode::decode;
-pub use layer::{Attention, AttentionActivations, KvCache};
+pub use keys_and_values::{KeysAndValues, KvCache, OwnKeysAndValues};
+pub use layer::{Attention, AttentionActivations};
 
 /// Query rows whose scores exist at a time.
 const BLOCK: usize = 64;

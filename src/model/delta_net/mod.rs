@@ -18,8 +18,8 @@ use rule::{HeadGradients, HeadInputs};
 use super::activation;
 use super::attention::{SequenceRows, tile};
 use super::linear::Linear;
-use super::mixer::PassMetadata;
 use super::norm::Norm;
+use super::pass::Pass;
 use super::terms::TermSink;
 use crate::base::DeltaNetConfig;
 use crate::kernels::activation::{Silu, plain, plain_backward, sigmoid};
@@ -135,13 +135,13 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
     pub fn forward(
         &self,
         input: &T::PackedLhs<'_>,
-        metadata: &PassMetadata<'_, T>,
+        pass: &Pass<'_, T>,
         save: Option<Precision>,
     ) -> (Array2<T>, Option<DeltaNetActivations<T>>) {
         let [(qkv, saved_qkv), (z, saved_z), (b, saved_b), (a, saved_a)] =
             self.inputs().map(|linear| linear.forward(input));
-        let inputs = self.rule_inputs(self.convolution.forward(qkv.view(), metadata.sequences), &b, &a);
-        let out = self.outputs(&inputs, metadata.sequences);
+        let inputs = self.rule_inputs(self.convolution.forward(qkv.view(), pass.sequences), &b, &a);
+        let out = self.outputs(&inputs, pass.sequences);
         inputs.recycle();
         let attended = self.gated_norm(&out, &z);
         let activations = save.map(|precision| {
@@ -158,27 +158,27 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
     }
 
     /// [`Self::forward`] of tokens that follow those that the cache has read, and which it reads, too. `slots` are the
-    /// cache's sequences, one for each of `metadata`.
+    /// cache's sequences, one for each of `pass`.
     pub fn extend(
         &self,
         input: &T::PackedLhs<'_>,
         cache: &mut DeltaNetCache<T>,
         slots: &[usize],
-        metadata: &PassMetadata<'_, T>,
+        pass: &Pass<'_, T>,
     ) -> Array2<T> {
         let [qkv, z, b, a] = self.inputs().map(|linear| linear.forward(input).0);
-        let convolved = self.convolve_after(qkv.view(), cache, slots, metadata.sequences);
+        let convolved = self.convolve_after(qkv.view(), cache, slots, pass.sequences);
         let inputs = self.rule_inputs(convolved, &b, &a);
         let (heads, width) = (self.heads.value_heads, self.heads.value_dim);
         let mut out = T::pooled((qkv.nrows(), heads * width));
         let mut states: Vec<Vec<Array2<T>>> =
             slots.iter().map(|&slot| std::mem::take(&mut cache.states[slot])).collect();
         let tasks: Vec<_> = sequence_heads(0..slots.len(), heads)
-            .zip(tile(&mut out, metadata.sequences, width, heads))
+            .zip(tile(&mut out, pass.sequences, width, heads))
             .zip(states.iter_mut().flatten())
             .collect();
         tasks.into_par_iter().for_each(|(((sequence, head), out), state)| {
-            rule::forward(&inputs.of(head, &metadata.sequences[sequence].queries), state, Some(out));
+            rule::forward(&inputs.of(head, &pass.sequences[sequence].queries), state, Some(out));
         });
         slots.iter().zip(states).for_each(|(&slot, states)| cache.states[slot] = states);
         self.gated_norm(&out, &z)
@@ -216,22 +216,22 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
         dattended: Array2<T>,
         activations: DeltaNetActivations<T>,
         input: Option<ArrayView2<T>>,
-        metadata: &PassMetadata<'_, T>,
+        pass: &Pass<'_, T>,
         sink: &mut dyn TermSink<T>,
         mut dinput: Option<&mut Option<Array2<T>>>,
     ) {
         let DeltaNetActivations { qkv, z, out, gates: [b, a], saved } = activations;
         let (dout, dz) = self.gated_norm_backward(dattended, &out, &z);
         let qkv = qkv.to_array(self.heads.channels());
-        let convolved = self.convolution.forward(qkv.view(), metadata.sequences);
+        let convolved = self.convolution.forward(qkv.view(), pass.sequences);
         T::recycle(qkv);
         let inputs = self.rule_inputs(convolved.clone(), &b, &a);
-        let [mut dmixed, dg, dbeta] = self.rule_backward(&inputs, &dout, metadata.sequences);
+        let [mut dmixed, dg, dbeta] = self.rule_backward(&inputs, &dout, pass.sequences);
         T::recycle(dout);
         self.mix_backward(&convolved, &mut dmixed);
         T::recycle(convolved);
         inputs.recycle();
-        let dqkv = self.convolution.backward(dmixed.view(), dmixed.nrows(), metadata.sequences);
+        let dqkv = self.convolution.backward(dmixed.view(), dmixed.nrows(), pass.sequences);
         T::recycle(dmixed);
         let (mut db, mut da) = (b, a);
         for ((token, head), b) in db.indexed_iter_mut() {

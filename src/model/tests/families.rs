@@ -117,6 +117,33 @@ pub(super) fn check_some_gradients(name: &str, model: &mut Transformer<'_, f64>,
     }
 }
 
+/// The backward pass ends at the lowest block with a term; the blocks before those whose keys are read are computed once.
+#[test]
+fn blocks_below_the_terms_change_no_gradient() {
+    each_family(|name, base| {
+        let mut all = targets(base);
+        let last = format!("blk.{}.", base.config().layers - 1);
+        let is_of_last = |target: &AdapterTarget| target.name.starts_with(&last);
+        for below in all.iter_mut().filter(|target| !is_of_last(target)) {
+            below.u.fill(0.0);
+        }
+        let of_last: Vec<AdapterTarget> = all.iter().filter(|target| is_of_last(target)).cloned().collect();
+        let gradients = |targets: &[AdapterTarget]| {
+            let mut model = Transformer::<f64>::new(base).unwrap();
+            model.attach(targets, 0.7).unwrap();
+            model.gradients(&batch(base), 0.1)
+        };
+        let (right, found) = (gradients(&all), gradients(&of_last));
+        let slots = all.iter().enumerate().filter(|(_, target)| is_of_last(target)).map(|(slot, _)| slot);
+        for (a, b) in right.0.iter().zip(&found.0) {
+            assert!((a - b).abs() < 1e-11, "{name}: {a} {b}");
+        }
+        for (slot, found) in slots.zip(&found.1) {
+            assert!(distance(found, &right.1[slot]) < 1e-10, "{name}");
+        }
+    });
+}
+
 #[test]
 fn token_by_token_gives_the_logits_of_one_pass() {
     each_family(|name, base| {
@@ -171,9 +198,9 @@ fn recomputation_and_threads_change_no_byte() {
             let batch = batch(base);
             let tokens = batch.tokens().len() as u64;
             let (sequences, factors) = model.sequence_layout(&batch);
-            let metadata = model.pass_metadata(&sequences, &factors);
+            let mut pass = model.pass(&sequences, &factors);
             let x = model.embed(batch.tokens(), &batch.positions());
-            let saved = model.blocks[0].forward_saving(x, &metadata, None).1;
+            let saved = model.blocks[0].forward_saving(x, &mut pass, None).1;
             assert_eq!(
                 model.blocks[0].activation_bytes(model.attention_config()) * tokens,
                 saved.bytes(),

@@ -89,9 +89,9 @@ fn recomputation_and_threads_change_no_byte() {
             let batch = families::batch(base);
             let tokens = batch.tokens().len() as u64;
             let (sequences, factors) = model.sequence_layout(&batch);
-            let metadata = model.pass_metadata(&sequences, &factors);
+            let mut pass = model.pass(&sequences, &factors);
             let x = model.embed(batch.tokens(), &batch.positions());
-            let saved = model.blocks[0].forward_saving(x, &metadata, None).1;
+            let saved = model.blocks[0].forward_saving(x, &mut pass, None).1;
             let bytes = model.blocks[0].activation_bytes(model.attention_config()) * tokens;
             assert_eq!(bytes, saved.bytes(), "{name}");
             let right = model.gradients(&batch, 0.1);

@@ -278,9 +278,9 @@ fn activations_and_weights_that_are_computed_again_change_no_byte() {
             model.attach(&targets(base, ""), 1.0).unwrap();
             let (batch, tokens) = (batch(), batch().tokens().len());
             let (sequences, factors) = model.sequence_layout(&batch);
-            let metadata = model.pass_metadata(&sequences, &factors);
+            let mut pass = model.pass(&sequences, &factors);
             let x = model.embed(batch.tokens(), &batch.positions());
-            let saved = model.blocks[0].forward_saving(x, &metadata, None).1;
+            let saved = model.blocks[0].forward_saving(x, &mut pass, None).1;
             assert_eq!(
                 model.blocks[0].activation_bytes(model.attention_config()) * tokens as u64,
                 saved.bytes()

@@ -1,4 +1,5 @@
-//! What the positions of tokens decide: RoPE's angles, and the temperature of attention.
+//! What tokens and their positions decide before any block: RoPE's angles, the temperature of attention, and the inputs of
+//! a token for every block.
 
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
@@ -11,25 +12,29 @@ const CONTIGUOUS: &str = "activations are row-major";
 
 /// The factors of the tokens of a pass.
 #[derive(Clone, Debug)]
-pub(super) struct PositionFactors<T> {
+pub(super) struct TokenFactors<T> {
     /// One for each of the model's rotary embeddings.
     pub cos_sin: Vec<CosSin<T>>,
+    /// The inputs of each token for every block, if the model has them: `[tokens, blocks * width]`.
+    pub per_layer_inputs: Option<Array2<T>>,
     /// The factor of each token's query, if the model has such factors: `[tokens]`.
     query: Option<Vec<T>>,
 }
 
-impl<T: Real> PositionFactors<T> {
+impl<T: Real> TokenFactors<T> {
     /// Of tokens at these positions.
     pub fn new(
         ropes: &[RotaryEmbedding],
         temperature: Option<AttentionTemperature>,
         positions: &[usize],
+        per_layer_inputs: Option<Array2<T>>,
     ) -> Self {
         let scale = |temperature: AttentionTemperature| {
             positions.iter().map(|&position| T::from_f64(temperature.factor(position))).collect()
         };
         Self {
             cos_sin: ropes.iter().map(|rope| rope.cos_sin(positions)).collect(),
+            per_layer_inputs,
             query: temperature.map(scale),
         }
     }

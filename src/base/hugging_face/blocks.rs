@@ -1,0 +1,122 @@
+//! What differs between the blocks of a model, by its config.json.
+
+use serde_json::Value as Json;
+
+use super::config::Fields;
+use crate::arch::{ClassOption, WindowedLayers, is_windowed};
+use crate::base::config::{BlockSizes, Config};
+use crate::{Error, Result};
+
+impl Fields {
+    /// Whether each block has no rotary embedding, in classes that list such blocks.
+    pub(super) fn unrotated(&self, layers: usize) -> Vec<bool> {
+        if let Some(listed) = self.json["no_rope_layers"].as_array() {
+            let rotates = |layer: usize| listed.get(layer).is_none_or(|flag| *flag != 0 && *flag != false);
+            return (0..layers).map(|layer| !rotates(layer)).collect();
+        }
+        let period = self.count("no_rope_layer_interval").unwrap_or(0);
+        (0..layers).map(|layer| !is_windowed(layer, period)).collect()
+    }
+
+    /// Whether each block has linear attention.
+    ///
+    /// # Errors
+    /// A kind of block that the class does not have, or no kind.
+    pub(super) fn linear_attention(&self, layers: usize) -> Result<Vec<bool>> {
+        let Some(kinds) = self.json["layer_types"].as_array() else {
+            let interval = self.count("full_attention_interval").unwrap_or(0);
+            return Ok((0..layers).map(|layer| is_windowed(layer, interval)).collect());
+        };
+        let kind = |layer: usize| match kinds.get(layer).and_then(Json::as_str) {
+            Some("linear_attention") => Ok(true),
+            Some("full_attention") => Ok(false),
+            _ => {
+                let problem = format!("block {layer} is neither linear_attention nor full_attention");
+                Err(Error::input(&self.path, "layer_types", problem, "download the folder again"))
+            }
+        };
+        (0..layers).map(kind).collect()
+    }
+
+    /// Whether each block has a sliding window.
+    pub(super) fn windowed(&self, layers: usize, unrotated: &[bool]) -> Vec<bool> {
+        let class = self.architecture.hugging_face.windows;
+        let switched = matches!(
+            class,
+            WindowedLayers::Switched | WindowedLayers::SwitchedUpper | WindowedLayers::SwitchedUnrotated
+        );
+        let off = switched && self.json["use_sliding_window"].as_bool() == Some(false);
+        if class == WindowedLayers::None || off {
+            return vec![false; layers];
+        }
+        // The class lets the last block attend to everything, whatever the list says.
+        let always_global = self.architecture.hugging_face.has(ClassOption::HeadsByKind);
+        let not_last = |layer: usize| !always_global || layer + 1 < layers;
+        if let Some(kinds) = self.json["layer_types"].as_array() {
+            let kind = |layer: usize| kinds.get(layer).and_then(Json::as_str);
+            return (0..layers)
+                .map(|layer| kind(layer) == Some("sliding_attention") && not_last(layer))
+                .collect();
+        }
+        if let Some(kinds) = self.json["sliding_window_pattern"].as_str().filter(|kinds| !kinds.is_empty()) {
+            return kinds.chars().cycle().take(layers).map(|kind| kind == 'L').collect();
+        }
+        let period = self.count("sliding_window_pattern");
+        // Windows that are switched are off unless use_sliding_window is true.
+        let asked = self.json["use_sliding_window"].as_bool() == Some(true);
+        let first = self.count("max_window_layers").unwrap_or(if asked { 28 } else { 0 });
+        let windowed = |layer: usize| match (period, class) {
+            (Some(period), _) => is_windowed(layer, period) && not_last(layer),
+            (None, WindowedLayers::SwitchedUnrotated) => asked && unrotated[layer],
+            (None, WindowedLayers::SwitchedUpper) => asked && layer >= first,
+            (None, WindowedLayers::Switched) => asked,
+            (None, _) => true,
+        };
+        (0..layers).map(windowed).collect()
+    }
+
+    /// Sets the sizes of blocks with a window and of those without, and which blocks share keys, in classes with two
+    /// kinds of heads. Before, `config` has the sizes of blocks with a window.
+    ///
+    /// # Errors
+    /// `per_layer_config` that is not read so.
+    pub(super) fn heads_by_kind(&self, config: &mut Config) -> Result<()> {
+        let layers = config.windowed.len();
+        let local = config.sizes_of(0);
+        let equal = self.json["attention_k_eq_v"] == true;
+        // transformers 5.23 writes the sizes of blocks in place of the global keys.
+        let listed = self.json["per_layer_config"].as_object();
+        let own = |layer: usize, key: &str| match listed {
+            Some(listed) => {
+                listed.get(&layer.to_string()).and_then(|own| own[key].as_u64()).map(|n| n as usize)
+            }
+            None if config.windowed[layer] => None,
+            None if key == "head_dim" => self.count("global_head_dim"),
+            None => self.count("num_global_key_value_heads").filter(|_| equal),
+        };
+        config.sharing_blocks = self.count("num_kv_shared_layers").unwrap_or(0);
+        let first_sharing = layers.saturating_sub(config.sharing_blocks);
+        let wide = self.json["use_double_wide_mlp"] == true;
+        let sizes = |layer: usize| BlockSizes {
+            kv_heads: own(layer, "num_key_value_heads").unwrap_or(local.kv_heads),
+            head_dim: own(layer, "head_dim").unwrap_or(local.head_dim),
+            ff: if wide && layer >= first_sharing { 2 * local.ff } else { local.ff },
+        };
+        let sizes: Vec<BlockSizes> = (0..layers).map(sizes).collect();
+        config.keys_as_values = (0..layers).map(|layer| equal && !config.windowed[layer]).collect();
+        if let Some(global) = sizes.iter().zip(&config.windowed).find(|(_, windowed)| !**windowed) {
+            (config.kv_heads, config.head_dim) = (global.0.kv_heads, global.0.head_dim);
+        }
+        for (layer, (own, &windowed)) in sizes.iter().zip(&config.windowed).enumerate() {
+            let alike = sizes.iter().zip(&config.windowed).find(|(_, other)| **other == windowed);
+            let like = |other: &BlockSizes| (own.kv_heads, own.head_dim) == (other.kv_heads, other.head_dim);
+            if !alike.is_none_or(|(other, _)| like(other)) {
+                let problem = format!("block {layer} has other heads than those of its kind before");
+                let help = "this variant of the architecture is not supported yet";
+                return Err(Error::input(&self.path, "per_layer_config", problem, help));
+            }
+        }
+        config.own_sizes = sizes;
+        Ok(())
+    }
+}

@@ -1,0 +1,281 @@
+//! The configuration of a model from its config.json.
+
+use std::path::PathBuf;
+
+use serde_json::Value as Json;
+
+use super::language_model;
+use crate::arch::{Activation, Architecture, ClassOption, Positions};
+use crate::base::config::{
+    AttentionTemperature, Config, DeltaNetConfig, Experts, MAX_LAYERS, PerLayerInputs,
+};
+use crate::base::folder::{CONFIG, Folder};
+use crate::base::rope::{self, Rope};
+use crate::kernels::activation::ClampedSwiglu;
+use crate::{Error, Result};
+
+impl Config {
+    /// From config.json in a Hugging Face folder of this architecture.
+    pub(in crate::base) fn from_folder(
+        folder: Folder<'_>,
+        architecture: &'static Architecture,
+    ) -> Result<Self> {
+        let fields = Fields::open(folder, architecture)?;
+        fields.refuse_variants()?;
+        let (layers, d_model, heads) = (
+            fields.needed("num_hidden_layers")?,
+            fields.needed("hidden_size")?,
+            fields.needed("num_attention_heads")?,
+        );
+        let head_dim = fields.count("head_dim").unwrap_or(d_model / heads.max(1));
+        let experts = if architecture.has_experts() { Some(fields.experts()?) } else { None };
+        let ff = match fields.count("intermediate_size") {
+            Some(ff) => ff,
+            None if experts.is_some() => fields.needed("moe_intermediate_size")?,
+            None => match architecture.hugging_face.ff_ratio {
+                Some(ratio) => ratio * d_model,
+                None => fields.needed("intermediate_size")?,
+            },
+        };
+        // Blocks without a window may have longer heads.
+        let global_head_dim = match architecture.hugging_face.has(ClassOption::HeadsByKind) {
+            true => fields.global_head_dim().unwrap_or(head_dim),
+            false => head_dim,
+        };
+        let (rope, local_rope) = match architecture.forward.positions {
+            Positions::Learned => (None, None),
+            _ => fields.ropes([global_head_dim, head_dim])?,
+        };
+        let longest = architecture.hugging_face.has(ClassOption::ModelMaxLength);
+        let longest = fields.count("model_max_length").filter(|_| longest);
+        let scalar = fields.number("query_pre_attn_scalar").unwrap_or(head_dim as f64);
+        let mut config = Self {
+            layers,
+            d_model,
+            heads,
+            kv_heads: fields.count("num_key_value_heads").unwrap_or(heads),
+            head_dim,
+            ff,
+            vocab: fields.needed("vocab_size")?,
+            norm_eps: fields.number("rms_norm_eps").unwrap_or(1e-6),
+            context: longest.or(fields.count("max_position_embeddings")).unwrap_or(2048),
+            rope,
+            local_rope,
+            attention_scale: fields.number("attention_multiplier").unwrap_or(1.0 / scalar.sqrt()),
+            attention_cap: fields.number("attn_logit_softcapping"),
+            logit_cap: fields.number("final_logit_softcapping"),
+            embedding_scale: fields.number("embedding_multiplier").unwrap_or(1.0),
+            residual_scale: fields.number("residual_multiplier").unwrap_or(1.0),
+            logit_scale: match architecture.hugging_face.has(ClassOption::LogitScale) {
+                true => fields.number("logit_scale").unwrap_or(1.0),
+                false => 1.0 / fields.number("logits_scaling").unwrap_or(1.0),
+            },
+            experts,
+            ..Self::unknown()
+        };
+        if architecture.hugging_face.has(ClassOption::LinearAttention) {
+            let [key_heads, value_heads, key_dim, value_dim, taps] =
+                ["num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim", "conv_kernel_dim"]
+                    .map(|key| fields.needed(&format!("linear_{key}")));
+            config.delta_net = Some(DeltaNetConfig {
+                key_heads: key_heads?,
+                value_heads: value_heads?,
+                key_dim: key_dim?,
+                value_dim: value_dim?,
+                taps: taps?,
+                // transformers' l2norm, whatever the norms have.
+                eps: 1e-6,
+            });
+            config.linear_attention = fields.linear_attention(layers.min(MAX_LAYERS))?;
+        }
+        if architecture.hugging_face.has(ClassOption::Temperature) {
+            config.temperature = fields.temperature()?;
+        }
+        if architecture.forward.scales_embedding {
+            config.embedding_scale = (d_model as f64).sqrt();
+        }
+        let window = fields.count("sliding_window");
+        let unrotated = fields.unrotated(layers.min(MAX_LAYERS));
+        config.windowed = fields.windowed(layers.min(MAX_LAYERS), &unrotated);
+        config.window = window.filter(|_| config.windowed.contains(&true));
+        if architecture.hugging_face.has(ClassOption::HeadsByKind) {
+            fields.heads_by_kind(&mut config)?;
+        }
+        if architecture.hugging_face.has(ClassOption::PerLayerInputs) {
+            let width = fields.count("hidden_size_per_layer_input").filter(|&width| width > 0);
+            let vocab = || fields.needed("vocab_size_per_layer_input");
+            config.per_layer_inputs =
+                width.map(|width| Ok::<_, Error>(PerLayerInputs { width, vocab: vocab()? })).transpose()?;
+        }
+        if window.is_none() && architecture.gguf.windows.is_some_and(|windows| windows.required) {
+            fields.needed("sliding_window")?;
+        }
+        match architecture.hugging_face.has(ClassOption::UnrotatedLayers) {
+            true => config.unrotated = unrotated,
+            false => config.set_unrotated(architecture.forward.unrotated, window.is_some()),
+        }
+        config.checked(&fields.path)
+    }
+}
+
+/// The keys of a config.json.
+pub(super) struct Fields {
+    pub(super) path: PathBuf,
+    pub(super) json: Json,
+    pub(super) architecture: &'static Architecture,
+}
+
+impl Fields {
+    /// The keys of the language model, for a multimodal model those of its `text_config`.
+    fn open(folder: Folder<'_>, architecture: &'static Architecture) -> Result<Self> {
+        Ok(Self { path: folder.join(CONFIG), json: language_model(folder)?, architecture })
+    }
+
+    /// The number that llama calls `key`, or the architecture's default.
+    pub(super) fn number(&self, key: &str) -> Option<f64> {
+        let class = &self.architecture.hugging_face;
+        let own = class.key(key);
+        // An explicit null means that there is none.
+        match self.json.get(own) {
+            Some(value) => value.as_f64(),
+            None => class.default(own),
+        }
+    }
+
+    pub(super) fn count(&self, key: &str) -> Option<usize> {
+        self.number(key).filter(|n| n.fract() == 0.0 && (0.0..1e15).contains(n)).map(|n| n as usize)
+    }
+
+    fn needed(&self, key: &str) -> Result<usize> {
+        self.count(key).ok_or_else(|| {
+            Error::input(
+                &self.path,
+                self.architecture.hugging_face.key(key),
+                "missing or not a whole number",
+                "the file is damaged; download it again",
+            )
+        })
+    }
+
+    fn refuse_variants(&self) -> Result<()> {
+        let unlike = |key: &str, problem: String| {
+            Err(Error::input(
+                &self.path,
+                key,
+                problem,
+                "this variant of the architecture is not supported yet",
+            ))
+        };
+        let activation = &self.architecture.hugging_face.activation;
+        if let Some(name) = self.json[activation.key].as_str()
+            && !activation.names.contains(&name)
+        {
+            return unlike(activation.key, format!("its activation function is '{}'", name.escape_debug()));
+        }
+        let flags = [
+            ("scale_attn_by_inverse_layer_idx", false),
+            ("add_cross_attention", false),
+            ("scale_attn_weights", true),
+            ("use_bidirectional_attention", false),
+            ("qk_layernorm", false),
+            ("use_parallel_residual", false),
+        ];
+        for (key, usual) in flags {
+            if self.json[key].as_bool().is_some_and(|given| given != usual) {
+                return unlike(key, format!("it is {}", !usual));
+            }
+        }
+        if self.architecture.forward.activation == Activation::ClampedSwiglu {
+            // Without them the class has YaRN of its own.
+            if !["rope_parameters", "rope_scaling"].iter().any(|key| self.json[key].is_object()) {
+                return unlike("rope_parameters", "missing".into());
+            }
+            let constants = [("swiglu_alpha", ClampedSwiglu::ALPHA), ("swiglu_limit", ClampedSwiglu::LIMIT)];
+            for (key, usual) in constants {
+                if self.json[key].as_f64().is_some_and(|given| given != usual) {
+                    return unlike(key, format!("it is not {usual}"));
+                }
+            }
+        }
+        if self.json["use_bidirectional_attention"] == "all" {
+            return unlike("use_bidirectional_attention", "a token attends to those after it, too".into());
+        }
+        if self.architecture.hugging_face.has(ClassOption::HeadsByKind) {
+            // Without them the class has its own.
+            if !self.json["rope_parameters"]["full_attention"].is_object() {
+                return unlike("rope_parameters", "there are none of full_attention".into());
+            }
+            if self.json["enable_moe_block"] == true {
+                return unlike("enable_moe_block", "the blocks have experts beside their MLP".into());
+            }
+        }
+        if self.json["clip_qkv"].is_number() {
+            return unlike("clip_qkv", "the inputs of attention are clipped".into());
+        }
+        Ok(())
+    }
+
+    /// The length of the heads of blocks without a window, in a class with two kinds of heads.
+    fn global_head_dim(&self) -> Option<usize> {
+        let Some(listed) = self.json["per_layer_config"].as_object() else {
+            return self.count("global_head_dim");
+        };
+        listed.values().find_map(|own| own["head_dim"].as_u64()).map(|length| length as usize)
+    }
+
+    fn experts(&self) -> Result<Experts> {
+        let sparse_step = self.count("decoder_sparse_step").unwrap_or(1);
+        let dense = self.json["mlp_only_layers"].as_array().is_some_and(|layers| !layers.is_empty());
+        if sparse_step != 1 || dense {
+            let problem = "some blocks have no experts";
+            let help = "this variant of the architecture is not supported yet";
+            return Err(Error::input(&self.path, "decoder_sparse_step", problem, help));
+        }
+        Ok(Experts {
+            count: self.needed("num_experts")?,
+            used: self.needed("num_experts_per_tok")?,
+            ff: self.needed("moe_intermediate_size")?,
+            shared_ff: match self.architecture.has_shared_expert() {
+                true => Some(self.needed("shared_expert_intermediate_size")?),
+                false => None,
+            },
+            normalized: self.json["norm_topk_prob"]
+                .as_bool()
+                .or(self.number("norm_topk_prob").map(|n| n > 0.0))
+                == Some(true),
+        })
+    }
+
+    /// The rotary embeddings, and those of windowed blocks if they differ; of heads of these lengths.
+    fn ropes(&self, [head_dim, local_head_dim]: [usize; 2]) -> Result<(Option<Rope>, Option<Rope>)> {
+        // transformers 5 writes rope_parameters, optionally one for each kind of block. Older versions write
+        // rope_theta and rope_scaling.
+        let [global, local] = rope::parameters(|key| self.json.get(key));
+        let (global, local) = (&global, &local);
+        let base = global["rope_theta"].as_f64().or(self.number("rope_theta")).unwrap_or(10000.0);
+        let part = self.number("partial_rotary_factor").unwrap_or(1.0);
+        let made = rope::from_json(&self.path, global, &self.json, base, (head_dim, part))?;
+        let local_base = local["rope_theta"].as_f64().or(self.number("rope_local_base_freq"));
+        let by_kind = self.architecture.hugging_face.has(ClassOption::RopeByKind);
+        let local = match local_base.or(by_kind.then_some(base)) {
+            Some(base) => Some(rope::from_json(&self.path, local, &Json::Null, base, (local_head_dim, 1.0))?),
+            None => None,
+        };
+        let local = local.filter(|local| *local != made);
+        Ok((Some(made), local))
+    }
+
+    /// The temperature of attention: the class takes it from the rotary parameters, which it needs.
+    fn temperature(&self) -> Result<Option<AttentionTemperature>> {
+        let [parameters, _] = rope::parameters(|key| self.json.get(key));
+        let number = |key: &str| {
+            parameters[key].as_f64().ok_or_else(|| {
+                let place = format!("rope_parameters: {key}");
+                Error::input(&self.path, place, "missing or not a number", "download the folder again")
+            })
+        };
+        let beta = number("llama_4_scaling_beta")?;
+        let length = number("original_max_position_embeddings")? as usize;
+        Ok((beta != 0.0).then_some(AttentionTemperature { beta, length }))
+    }
+}
