@@ -1,10 +1,12 @@
 //! Gemma 4: RMSNorms that multiply by their weight, values normed too, heads of two lengths, values made of keys in the
 //! blocks without a window of some models, keys and values shared by the last blocks of others, which also have an input
-//! of each token for every block, and a factor of the residual stream after each block.
+//! of each token for every block, and a factor of the residual stream after each block. The 26B has experts beside its MLP.
 
 use super::gemma3::GEMMA3;
 use super::groups::{ENDS, FEED_FORWARD, OUTPUT, SIZES, TARGETS};
-use super::schema::Size::{AllPerLayer, Head, KeyValue, Model, One, PerLayer, PerLayerVocab, Query};
+use super::schema::Size::{
+    AllPerLayer, ExpertFf, ExpertGateUp, Experts, Head, KeyValue, Model, One, PerLayer, PerLayerVocab, Query,
+};
 use super::schema::*;
 
 const fn line(canonical: &'static str, hugging_face: &'static str, shape: &'static [Size]) -> TensorNames {
@@ -111,6 +113,8 @@ pub(super) const GEMMA4: Architecture = Architecture {
             ("sliding_window_pattern", 6.0),
             ("hidden_size_per_layer_input", 256.0),
             ("vocab_size_per_layer_input", 262_144.0),
+            // Of the mixture.
+            ("norm_topk_prob", 1.0),
         ],
         options: &[
             ClassOption::SoftCaps,
@@ -122,4 +126,71 @@ pub(super) const GEMMA4: Architecture = Architecture {
         ..GEMMA3.hugging_face
     },
     onnx: Onnx { genai_type: None },
+};
+
+const EXPERTS: &[TensorNames] = &[
+    line("blk.{}.post_ffw_norm_1", "model.layers.{}.post_feedforward_layernorm_1", &[Model]),
+    line("blk.{}.pre_ffw_norm_2", "model.layers.{}.pre_feedforward_layernorm_2", &[Model]),
+    line("blk.{}.post_ffw_norm_2", "model.layers.{}.post_feedforward_layernorm_2", &[Model]),
+    line("blk.{}.ffn_gate_inp", "model.layers.{}.router.proj", &[Experts, Model]),
+    line("blk.{}.ffn_gate_inp.scale", "model.layers.{}.router.scale", &[Model]).ending(Endings::NONE),
+    line("blk.{}.ffn_down_exps.scale", "model.layers.{}.router.per_expert_scale", &[Experts])
+        .ending(Endings::NONE),
+    line("blk.{}.ffn_gate_up_exps[{}]", "", &[ExpertGateUp, Model]),
+    line("blk.{}.ffn_down_exps[{}]", "", &[Model, ExpertFf]),
+];
+
+/// The 26B, whose blocks have experts beside their MLP.
+pub(super) const GEMMA4_MOE: Architecture = Architecture {
+    models: "Gemma 4 26B A4B",
+    tensors: Tensors {
+        groups: &[ENDS, PER_LAYER, BLOCKS, FEED_FORWARD, EXPERTS],
+        fused: &[("ffn_gate_up_exps[{}]", &[("gate", ExpertFf), ("up", ExpertFf)])],
+        joined_experts: &[
+            JoinedExperts {
+                hugging_face: "model.layers.{}.experts.gate_up_proj",
+                parts: &["blk.{}.ffn_gate_up_exps[{}]"],
+                interleaved: false,
+                transposed: false,
+            },
+            JoinedExperts {
+                hugging_face: "model.layers.{}.experts.down_proj",
+                parts: &["blk.{}.ffn_down_exps[{}]"],
+                interleaved: false,
+                transposed: false,
+            },
+        ],
+        ..GEMMA4.tensors
+    },
+    forward: Forward { mlp_beside_experts: true, ..GEMMA4.forward },
+    converter: Converter {
+        keys: &[
+            SIZES,
+            &[
+                Key::RopeBase,
+                Key::LocalRopeBase,
+                Key::RmsEpsilon,
+                Key::Experts,
+                Key::HeadLengths,
+                Key::FileType,
+                Key::LogitCap,
+                Key::Window,
+                Key::SharingBlocks,
+                Key::PerLayerInputs,
+                Key::WindowPattern,
+                Key::LocalHeadLengths,
+                Key::ExpertFeedForward,
+                Key::RopeDimensionsByKind,
+            ],
+        ],
+        experts: &["ffn_down_exps", "ffn_gate_up_exps"],
+        ..GEMMA4.converter
+    },
+    hugging_face: HuggingFace {
+        chosen_by: Some("enable_moe_block"),
+        keys: &[("num_experts_per_tok", "top_k_experts")],
+        flags: &[("attention_bias", false), ("enable_moe_block", true)],
+        ..GEMMA4.hugging_face
+    },
+    ..GEMMA4
 };

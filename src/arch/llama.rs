@@ -23,6 +23,7 @@ pub(super) const LLAMA: Architecture = Architecture {
         parallel: false,
         gated_attention: false,
         value_norm: false,
+        mlp_beside_experts: false,
         activation: Activation::Silu,
         scales_embedding: false,
     },
@@ -45,6 +46,7 @@ pub(super) const LLAMA: Architecture = Architecture {
     },
     hugging_face: HuggingFace {
         model_types: &["llama"],
+        chosen_by: None,
         within: &[],
         written_type: None,
         class: "LlamaForCausalLM",

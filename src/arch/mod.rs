@@ -65,6 +65,7 @@ pub const ALL: &[&Architecture] = &[
     &gemma2::GEMMA2,
     &gemma3::GEMMA3,
     &gemma4::GEMMA4,
+    &gemma4::GEMMA4_MOE,
     &phi3::PHI3,
     &gpt2::GPT2,
     &gpt_oss::GPT_OSS,
@@ -102,15 +103,18 @@ pub fn by_gguf_name(name: &str, has_experts: bool, has_windows: bool) -> Option<
     windows.or_else(|| alike().next()).or_else(|| named().next())
 }
 
-/// The architecture of this `model_type` in Hugging Face's config.json.
-pub fn by_model_type(name: &str) -> Option<&'static Architecture> {
-    ALL.iter().copied().find(|a| a.hugging_face.model_types.contains(&name))
+/// The architecture of this `model_type` in Hugging Face's config.json, in which `is_true` says of a key whether it is true.
+pub fn by_model_type(name: &str, is_true: impl Fn(&str) -> bool) -> Option<&'static Architecture> {
+    let mut named = ALL.iter().copied().filter(|a| a.hugging_face.model_types.contains(&name));
+    let first = named.next()?;
+    Some(named.find(|a| a.hugging_face.chosen_by.is_some_and(&is_true)).unwrap_or(first))
 }
 
 /// The known `model_type` values, for an error message.
 pub fn known() -> String {
     let mut names: Vec<&str> = ALL.iter().flat_map(|a| a.hugging_face.model_types).copied().collect();
     names.sort_unstable();
+    names.dedup();
     names.join(", ")
 }
 

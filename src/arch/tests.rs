@@ -11,7 +11,7 @@ fn descriptions_are_consistent() {
         let class = &architecture.hugging_face;
         let name = class.class;
         assert!(!class.activation.names.is_empty(), "{name}");
-        assert!(class.model_types.iter().all(|model_type| model_types.insert(*model_type)), "{name}");
+        assert!(class.model_types.iter().all(|name| model_types.insert((*name, class.chosen_by))), "{name}");
         let genai = architecture.onnx.genai_type;
         assert!(genai.is_none_or(|genai| class.model_types.contains(&genai)), "{name}");
         let experts = !architecture.converter.experts.is_empty();
@@ -30,6 +30,7 @@ fn descriptions_are_consistent() {
             assert!(known, "{name}: {target}");
         }
         for (fused, _) in architecture.tensors.fused {
+            let fused = fused.replace("{}", "0");
             assert!(architecture.line(&format!("blk.0.{fused}")).is_some(), "{name}: {fused}");
         }
     }
@@ -99,13 +100,15 @@ fn assumptions_of_llama_cpp_are_not_inherited_under_another_name() {
 #[test]
 fn architectures_are_found_by_their_names() {
     for architecture in ALL {
-        let found = by_model_type(architecture.hugging_face.model_types[0]).unwrap();
+        let chosen_by = architecture.hugging_face.chosen_by;
+        let found =
+            by_model_type(architecture.hugging_face.model_types[0], |key| chosen_by == Some(key)).unwrap();
         assert_eq!(found.hugging_face.class, architecture.hugging_face.class);
         let windows = architecture.gguf.windows.is_some();
         let found = by_gguf_name(architecture.name, architecture.has_experts(), windows).unwrap();
         assert_eq!(found.name, architecture.name);
     }
-    assert!(by_model_type("").is_none() && by_gguf_name("", false, false).is_none());
+    assert!(by_model_type("", |_| false).is_none() && by_gguf_name("", false, false).is_none());
 }
 
 #[test]

@@ -258,6 +258,7 @@ impl Config {
             Size::GateUp => 2 * ff,
             Size::Experts => self.experts.map_or(0, |e| e.count),
             Size::ExpertFf => self.experts.map_or(0, |e| e.ff),
+            Size::ExpertGateUp => self.experts.map_or(0, |e| 2 * e.ff),
             Size::SharedFf => self.experts.and_then(|e| e.shared_ff).unwrap_or(0),
             Size::One => 1,
             Size::LinearChannels => self.delta_net.map_or(0, |heads| heads.channels()),

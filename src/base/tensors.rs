@@ -30,7 +30,14 @@ impl Base {
         if let Some((name, tensor)) = self.tensors.get_key_value(name) {
             return Some(Place { name, tensor, rows: None });
         }
-        let (whole, part) = name.strip_suffix(']')?.split_once('[')?;
+        let (whole, part) = name.strip_suffix(']')?.rsplit_once('[')?;
+        if whole.ends_with(']') {
+            // A part of an expert's matrix.
+            let place = self.place(whole)?;
+            let (own, first) =
+                (self.fused_rows(whole, part)?, place.rows.as_ref().map_or(0, |rows| rows.start));
+            return Some(Place { rows: Some(first + own.start..first + own.end), ..place });
+        }
         let (name, tensor) = self.tensors.get_key_value(whole)?;
         let rows = match tensor.shape[..] {
             [experts, rows, _] => {
@@ -105,7 +112,8 @@ impl Base {
             ));
         }
         // llama.cpp multiplies the product by it; files with NVFP4 have such tensors.
-        if self.tensors.contains_key(&format!("{}.scale", place.name)) {
+        let scale = format!("{}.scale", place.name);
+        if self.tensors.contains_key(&scale) && self.architecture.line(&scale).is_none() {
             let problem = "it has a scale in a separate tensor, which curmerge does not read";
             return Err(self.error(name, problem, "use the model in another type, for example Q8_0 or F16"));
         }

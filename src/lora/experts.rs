@@ -14,7 +14,8 @@ use super::Stored;
 use crate::base::Base;
 use crate::{Error, Result};
 
-/// The parameters of all experts in the order of their module, with the tensors whose rows each of them has.
+/// The parameters of all experts in the order of their module, with the tensors whose rows each of them has, if the
+/// architecture says nothing else.
 const PARAMETERS: [(&str, &[&str]); 2] =
     [("gate_up_proj", &["ffn_gate_exps", "ffn_up_exps"]), ("down_proj", &["ffn_down_exps"])];
 
@@ -74,6 +75,14 @@ pub(super) fn parameter(module: &str, trained: &[String]) -> Option<Parameter> {
 }
 
 impl Parameter {
+    /// The tensors of a layer whose experts' rows it has, in this base.
+    fn tensors(&self, base: &Base) -> Vec<&'static str> {
+        let mut joined = base.architecture().tensors.joined_experts.iter();
+        let own = joined.find(|joined| joined.hugging_face.rsplit('.').next() == Some(self.name));
+        let part = |part: &&'static str| part.strip_prefix("blk.{}.")?.strip_suffix("[{}]");
+        own.map_or(self.tensors.to_vec(), |joined| joined.parts.iter().filter_map(part).collect())
+    }
+
     /// The matrices of each expert in A (0) or B (1): canonical names and places.
     ///
     /// # Errors
@@ -88,7 +97,8 @@ impl Parameter {
             let place = format!("tensor '{}'", whole.name.escape_debug());
             Error::input(path, place, problem, "use the base that it was trained on")
         };
-        let names = self.tensors.iter().map(|tensor| format!("blk.{}.{tensor}", self.layer));
+        let tensors = self.tensors(base);
+        let names = tensors.iter().map(|tensor| format!("blk.{}.{tensor}", self.layer));
         let mut matrices = Vec::new();
         let mut row = 0;
         for (number, name) in names.enumerate() {
@@ -101,7 +111,7 @@ impl Parameter {
             }
             let rows = base.weight(&format!("{name}[0]"))?.rows();
             let shared = if part == 0 { whole.rows } else { whole.cols };
-            let odd = alternate && rows * self.tensors.len() != whole.rows;
+            let odd = alternate && rows * tensors.len() != whole.rows;
             let misfit = part == 1 && (odd || row + rows > whole.rows || whole.dtype.block_elements() != 1);
             if !shared.is_multiple_of(experts) || misfit {
                 let shape = [whole.rows, whole.cols];
@@ -110,7 +120,7 @@ impl Parameter {
             let own = (0..experts).map(|expert| {
                 let stored = match part {
                     0 => whole.rows_of(expert * (shared / experts)..(expert + 1) * (shared / experts)),
-                    _ if alternate => whole.clone().every([self.tensors.len(), experts], [number, expert]),
+                    _ if alternate => whole.clone().every([tensors.len(), experts], [number, expert]),
                     _ => whole.rows_of(row..row + rows).every([1, experts], [0, expert]),
                 };
                 (format!("{name}[{expert}]"), stored)

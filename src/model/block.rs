@@ -290,7 +290,8 @@ impl<'a, T: Real> Block<'a, T> {
         let reads = self.feed_forward.reads_input();
         let normed = reads.then(|| norm::input(self.ffn_norm.as_ref(), &mid, d_model));
         let normed_view = normed.as_ref().map(|normed| normed.view());
-        let dnormed = self.feed_forward.backward(dffn, feed_forward, zdown.as_ref(), normed_view, sink);
+        let (dnormed, dmid_beside) =
+            self.feed_forward.backward(dffn, feed_forward, zdown.as_ref(), (&mid, normed_view), sink);
         normed.into_iter().for_each(T::recycle);
         let mut dmid = dy;
         // The gradient of what attention added: in a parallel block it does not pass the feed-forward network.
@@ -298,6 +299,10 @@ impl<'a, T: Real> Block<'a, T> {
             .parallel
             .then(|| self.attn_residual.backward(dmid.view(), attn_out.as_ref()).into_owned().into());
         norm_backward(self.ffn_norm.as_ref(), &mid, dnormed, &mut dmid);
+        if let Some(beside) = dmid_beside {
+            add(&mut dmid, beside.view());
+            T::recycle(beside);
+        }
         let dout = beside.unwrap_or_else(|| self.attn_residual.backward(dmid.view(), attn_out.as_ref()));
         let attended = attended.map(|attended| attended.to_array(self.o.weight().cols()));
         let attended = attended.as_ref().map(|attended| attended.view());

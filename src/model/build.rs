@@ -11,6 +11,7 @@ use super::lm_head::LmHead;
 use super::mixer::Mixer;
 use super::mixture::{Expert, MixtureOfExperts};
 use super::mlp::Mlp;
+use super::mlp_and_experts::MlpAndExperts;
 use super::norm::Norm;
 use super::per_layer_input::{PerLayerEmbedding, PerLayerInput};
 use super::residual::Residual;
@@ -89,6 +90,9 @@ impl<'a> Parts<'a> {
         let norms = self.base.architecture().tensors.norms;
         let residual = |norm: Option<Norm<T>>| Residual { norm, scale: T::from_f64(config.residual_scale) };
         let feed_forward = match config.experts {
+            Some(_) if self.base.architecture().forward.mlp_beside_experts => {
+                FeedForward::Both(Box::new(self.mlp_and_experts(layer)?))
+            }
             Some(_) => FeedForward::Mixture(Box::new(self.experts(layer)?)),
             None => FeedForward::Mlp(Box::new(self.mlp(layer)?)),
         };
@@ -263,19 +267,22 @@ impl<'a> Parts<'a> {
     fn experts<T: Real>(&self, layer: usize) -> Result<MixtureOfExperts<'a, T>> {
         let config = self.base.config().experts;
         let (count, top_k) = config.map_or((0, 0), |e| (e.count, e.used));
-        let matrix = |part: &str, expert: usize| self.linear(&format!("blk.{layer}.{part}[{expert}]"));
+        let matrix = |name: String| self.linear(&format!("blk.{layer}.{name}"));
+        let joined = self.base.architecture().line("blk.0.ffn_gate_up_exps[0]").is_some();
+        let first = |expert: usize, role: &str| match joined {
+            true => matrix(format!("ffn_gate_up_exps[{expert}][{role}]")),
+            false => matrix(format!("ffn_{role}_exps[{expert}]")),
+        };
         let expert = |expert| {
-            Ok(Expert {
-                gate: matrix("ffn_gate_exps", expert)?,
-                up: matrix("ffn_up_exps", expert)?,
-                down: matrix("ffn_down_exps", expert)?,
-            })
+            let (gate, up) = (first(expert, "gate")?, first(expert, "up")?);
+            Ok(Expert { gate, up, down: matrix(format!("ffn_down_exps[{expert}]"))? })
         };
         Ok(MixtureOfExperts {
             router: self.linear(&format!("blk.{layer}.ffn_gate_inp"))?,
             experts: (0..count).map(expert).collect::<Result<_>>()?,
             top_k,
             normalize_top_k: config.is_some_and(|e| e.normalized),
+            scales: self.vector_if_any(&format!("blk.{layer}.ffn_down_exps.scale"))?,
             activation: self.base.architecture().forward.activation,
             shared: match config.and_then(|experts| experts.shared_ff) {
                 None => None,
@@ -284,6 +291,26 @@ impl<'a> Parts<'a> {
                     gate: self.linear(&format!("blk.{layer}.ffn_gate_inp_shexp"))?,
                 }),
             },
+        })
+    }
+}
+
+impl<'a> Parts<'a> {
+    fn mlp_and_experts<T: Real>(&self, layer: usize) -> Result<MlpAndExperts<'a, T>> {
+        let norm = |name: &str| self.needed_norm(&format!("blk.{layer}.{name}"));
+        let config = self.base.config();
+        // The router's input is divided by the root of its width.
+        let by_width = 1.0 / (config.d_model as f64).sqrt();
+        let factors: Option<Vec<T>> = self.vector_if_any(&format!("blk.{layer}.ffn_gate_inp.scale"))?;
+        let factors = factors.unwrap_or_else(|| vec![T::one(); config.d_model]);
+        let weight = factors.into_iter().map(|factor| factor * T::from_f64(by_width)).collect();
+        Ok(MlpAndExperts {
+            mlp: self.mlp(layer)?,
+            mlp_norm: norm("post_ffw_norm_1")?,
+            experts: self.experts(layer)?,
+            input_norm: norm("pre_ffw_norm_2")?,
+            output_norm: norm("post_ffw_norm_2")?,
+            router_norm: Norm { weight, bias: None, eps: config.norm_eps },
         })
     }
 }

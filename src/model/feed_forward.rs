@@ -5,10 +5,11 @@ use ndarray::{Array2, ArrayView2, CowArray, Ix2};
 use super::linear::Linear;
 use super::mixture::{MixtureActivations, MixtureOfExperts};
 use super::mlp::{Mlp, MlpActivations};
+use super::mlp_and_experts::{MlpAndExperts, MlpAndExpertsActivations};
 use super::norm::{self, Norm};
 use super::residual::Residual;
 use super::terms::TermSink;
-use crate::kernels::{Precision, Real};
+use crate::kernels::{Precision, Real, SavedActivation};
 
 /// The second part of a block.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub enum FeedForward<'a, T: Real> {
     Mlp(Box<Mlp<'a, T>>),
     /// Several MLPs, of which a router chooses a few for each token.
     Mixture(Box<MixtureOfExperts<'a, T>>),
+    /// One MLP for all tokens beside such a mixture, each with norms of its own.
+    Both(Box<MlpAndExperts<'a, T>>),
 }
 
 /// The activations that the backward pass needs.
@@ -26,6 +29,8 @@ pub enum FeedForwardActivations<T: Real> {
     Mlp(Box<MlpActivations<T>>),
     /// Of a mixture of experts.
     Mixture(Box<MixtureActivations<T>>),
+    /// Of an MLP and of a mixture of experts beside it.
+    Both(Box<MlpAndExpertsActivations<T>>),
 }
 
 #[cfg(test)]
@@ -35,6 +40,7 @@ impl<T: Real> FeedForwardActivations<T> {
         match self {
             Self::Mlp(saved) => saved.bytes(),
             Self::Mixture(saved) => saved.bytes(),
+            Self::Both(saved) => saved.bytes(),
         }
     }
 }
@@ -48,6 +54,7 @@ impl<'a, T: Real> FeedForward<'a, T> {
         match self {
             Self::Mlp(mlp) => Some(mlp),
             Self::Mixture(mixture) => mixture.shared.as_ref().map(|shared| &shared.mlp),
+            Self::Both(both) => Some(&both.mlp),
         }
     }
 
@@ -56,6 +63,7 @@ impl<'a, T: Real> FeedForward<'a, T> {
         match self {
             Self::Mlp(mlp) => Some(mlp),
             Self::Mixture(mixture) => mixture.shared.as_mut().map(|shared| &mut shared.mlp),
+            Self::Both(both) => Some(&mut both.mlp),
         }
     }
 
@@ -85,6 +93,7 @@ impl<'a, T: Real> FeedForward<'a, T> {
         match self {
             Self::Mlp(mlp) => mlp.matrices().map(|linear| linear.weight().parameters()).sum(),
             Self::Mixture(mixture) => mixture.parameters_per_token(),
+            Self::Both(both) => both.parameters_per_token(),
         }
     }
 
@@ -95,6 +104,10 @@ impl<'a, T: Real> FeedForward<'a, T> {
             Self::Mixture(mixture) => {
                 mixture.linears_mut().for_each(|linear| linear.set_precision(precision));
             }
+            Self::Both(both) => {
+                let linears = both.mlp.matrices_mut().chain(both.experts.linears_mut());
+                linears.for_each(|linear| linear.set_precision(precision));
+            }
         }
     }
 
@@ -103,6 +116,7 @@ impl<'a, T: Real> FeedForward<'a, T> {
         match self {
             Self::Mlp(mlp) => (mlp.activation_values(), 0),
             Self::Mixture(mixture) => mixture.activation_values(),
+            Self::Both(both) => both.activation_values(),
         }
     }
 
@@ -127,9 +141,15 @@ impl<'a, T: Real> FeedForward<'a, T> {
             Self::Mixture(mixture) => {
                 let input = input.unwrap_or(x);
                 let normed = norm.map(|norm| norm.forward(input.view()));
-                let (y, saved) = mixture.forward(normed.as_ref().unwrap_or(input).view(), save);
+                let normed = normed.as_ref().unwrap_or(input).view();
+                let (y, saved) = mixture.forward(normed, normed, save);
                 let out = residual.add(x, y);
                 (saved.map(|saved| FeedForwardActivations::Mixture(Box::new(saved))), None, out)
+            }
+            Self::Both(both) => {
+                let (y, saved, zdown) = both.forward(input.unwrap_or(x).view(), norm, save);
+                let out = residual.add(x, y);
+                (saved.map(|saved| FeedForwardActivations::Both(Box::new(saved))), zdown, out)
             }
         }
     }
@@ -139,21 +159,29 @@ impl<'a, T: Real> FeedForward<'a, T> {
         self.for_all().is_some_and(Mlp::reads_input)
     }
 
-    /// dL/dx `[tokens, d_model]` with respect to the normed input x, from g = dL/dy, what the down
-    /// projection's term saved, and x if the network [reads it](Self::reads_input); gives the gradients of
-    /// terms to `sink`.
+    /// dL/dh `[tokens, d_model]` with respect to the normed input h, from g = dL/dy, what the down projection's term
+    /// saved, the input before its norm, and h if the network [reads it](Self::reads_input); and dL/d(input) beside what
+    /// goes through h, if there is any. Gives the gradients of terms to `sink`.
     pub fn backward(
         &self,
         g: CowArray<T, Ix2>,
         saved: FeedForwardActivations<T>,
         zdown: Option<&Array2<T>>,
-        x: Option<ArrayView2<T>>,
+        (input, h): (&SavedActivation<T>, Option<ArrayView2<T>>),
         sink: &mut dyn TermSink<T>,
-    ) -> Array2<T> {
+    ) -> (Array2<T>, Option<Array2<T>>) {
         match (self, saved) {
-            (Self::Mlp(mlp), FeedForwardActivations::Mlp(saved)) => mlp.backward(g, *saved, zdown, x, sink),
+            (Self::Mlp(mlp), FeedForwardActivations::Mlp(saved)) => {
+                (mlp.backward(g, *saved, zdown, h, sink), None)
+            }
             (Self::Mixture(mixture), FeedForwardActivations::Mixture(saved)) => {
-                mixture.backward(g.view(), *saved, x, sink)
+                let [mut dh, through_router] = mixture.backward(g.view(), *saved, h, sink);
+                dh += &through_router;
+                (dh, None)
+            }
+            (Self::Both(both), FeedForwardActivations::Both(saved)) => {
+                let [dh, dinput] = both.backward(g.view(), *saved, zdown, (input, h), sink);
+                (dh, Some(dinput))
             }
             _ => unreachable!("the activations are those of this network"),
         }

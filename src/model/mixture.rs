@@ -26,6 +26,8 @@ pub struct MixtureOfExperts<'a, T: Real> {
     pub top_k: usize,
     /// Whether the weights of a token's experts are scaled to sum to 1.
     pub normalize_top_k: bool,
+    /// A factor of each expert's output.
+    pub scales: Option<Vec<T>>,
     /// The activation function of the experts.
     pub activation: Activation,
     /// The expert that every token goes through.
@@ -104,14 +106,15 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
         (2 * ff * self.top_k + shared, self.experts.len() + full)
     }
 
-    /// x `[tokens, d_model]`, normed, to y `[tokens, d_model]`. With a precision, also the activations, saved
-    /// for products of that precision.
+    /// x `[tokens, d_model]`, normed, to y `[tokens, d_model]`, with the router's input, which may be x. With a precision,
+    /// also the activations, saved for products of that precision.
     pub fn forward(
         &self,
         x: ArrayView2<T>,
+        router_input: ArrayView2<T>,
         save: Option<Precision>,
     ) -> (Array2<T>, Option<MixtureActivations<T>>) {
-        let (mut probabilities, _) = self.router.forward(&self.router.input(x));
+        let (mut probabilities, _) = self.router.forward(&self.router.input(router_input));
         probabilities.axis_iter_mut(Axis(0)).into_par_iter().for_each(|mut row| {
             let row = row.as_slice_mut().expect(CONTIGUOUS);
             let max = reduce::max(T::neg_infinity(), row);
@@ -154,13 +157,18 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
             let sum = if self.normalize_top_k { order.iter().map(|&e| row[e]).sum() } else { T::one() };
             for expert in order {
                 assignments[expert].tokens.push(token);
-                assignments[expert].weights.push(row[expert] / sum);
+                assignments[expert].weights.push(row[expert] / sum * self.scale(expert));
             }
         }
         assignments
     }
 
-    /// dL/dx `[tokens, d_model]` from g = dL/dy. With out_e the output of expert e and w_e its weight,
+    /// The factor of an expert's output.
+    fn scale(&self, expert: usize) -> T {
+        self.scales.as_ref().map_or(T::one(), |scales| scales[expert])
+    }
+
+    /// dL/dx and dL/d(router's input), `[tokens, d_model]` each, from g = dL/dy. With out_e the output of expert e and w_e its weight,
     /// y = sum w_e out_e. dL/dw_e = g out_e = (W_down^T g) a_e + g b_down, so out_e is not saved. x, normed, is given if
     /// the shared expert reads it; `sink` gets the gradients of its terms.
     pub fn backward(
@@ -169,7 +177,7 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
         saved: MixtureActivations<T>,
         x: Option<ArrayView2<T>>,
         sink: &mut dyn TermSink<T>,
-    ) -> Array2<T> {
+    ) -> [Array2<T>; 2] {
         let MixtureActivations { probabilities, assignments, shared } = saved;
         let mut dx = Array2::zeros(g.dim());
         // None where a token is not routed to the expert.
@@ -206,7 +214,7 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
                 })
                 .collect();
             for ((&token, dot), of_bias) in assignment.tokens.iter().zip(dots).zip(of_bias) {
-                dweights[[token, e]] = Some(dot + of_bias);
+                dweights[[token, e]] = Some((dot + of_bias) * self.scale(e));
             }
             let (dgate, dup) = activation::backward(self.activation, Some(&gate), &up, da);
             let mut dx_here = None;
@@ -220,14 +228,13 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
         let dlogits = self.router_backward(probabilities, &dweights);
         let mut through_router = None;
         self.router.backward_frozen(dlogits.into(), &mut through_router);
-        dx += &through_router.expect(WANTED);
         if let (Some(shared), Some(saved)) = (&self.shared, shared) {
             dx += &shared.backward(g, saved, x, sink);
         }
-        dx
+        [dx, through_router.expect(WANTED)]
     }
 
-    /// dL/dlogits of the router from dL/dw of each token's top-k experts: w = p / (sum of p over those) when
+    /// dL/dlogits of the router from dL/dw of each token's top-k experts, w without the experts' factors: w = p / (sum of p over those) when
     /// normalized, else w = p, with p the softmax of the logits.
     fn router_backward(&self, mut p: Array2<T>, dw: &Array2<Option<T>>) -> Array2<T> {
         for (mut p, dw) in p.rows_mut().into_iter().zip(dw.rows()) {

@@ -27,6 +27,7 @@ mod lm_head;
 mod mixer;
 mod mixture;
 mod mlp;
+mod mlp_and_experts;
 mod norm;
 mod packing;
 mod pass;

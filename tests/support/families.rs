@@ -49,6 +49,7 @@ macro_rules! each_family {
             mixtral: "mixtral",
             gemma4: "gemma4",
             gemma4_e: "gemma4-e",
+            gemma4_moe: "gemma4-moe",
             ministral3: "ministral3",
             smollm3: "smollm3",
             arcee: "arcee",
@@ -135,7 +136,7 @@ impl Family {
     pub fn architecture(&self) -> &'static Architecture {
         let config = std::fs::read(self.path(Container::Folder).join("config.json")).unwrap();
         let config: Value = serde_json::from_slice(&config).unwrap();
-        arch::by_model_type(config["model_type"].as_str().unwrap()).unwrap()
+        arch::by_model_type(config["model_type"].as_str().unwrap(), |key| config[key] == true).unwrap()
     }
 
     /// Whether llama.cpp computes the activation with an F16 table.

@@ -130,7 +130,7 @@ impl Architecture {
     /// The parts of a matrix that holds several roles, by its canonical name after `blk.N.`, from the first
     /// row on; empty for other matrices.
     pub fn parts(&self, name: &str) -> &'static [(&'static str, Size)] {
-        self.tensors.fused.iter().find(|(fused, _)| *fused == name).map_or(&[], |(_, parts)| parts)
+        self.tensors.fused.iter().find(|(fused, _)| matches(name, fused)).map_or(&[], |(_, parts)| parts)
     }
 
     /// What the family has that the ONNX models that curmerge writes have no form for.

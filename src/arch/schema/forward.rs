@@ -15,6 +15,8 @@ pub struct Forward {
     /// Whether the rows of each query head are followed by those of a gate, whose sigmoid multiplies the head's output
     /// (arXiv 2505.06708).
     pub gated_attention: bool,
+    /// Whether blocks with experts have an MLP beside them that every token goes through, with norms of their own.
+    pub mlp_beside_experts: bool,
     /// Whether each head of the values is normed, without a factor.
     pub value_norm: bool,
     /// The nonlinearity of the feed-forward part.

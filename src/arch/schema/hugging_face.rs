@@ -5,6 +5,8 @@
 pub struct HuggingFace {
     /// `model_type` values; the first is written.
     pub model_types: &'static [&'static str],
+    /// The key that is true in config.json of these models, where another family has the same `model_type` values.
+    pub chosen_by: Option<&'static str>,
     /// The `model_type` values of vision models whose `text_config` may have one of these.
     pub within: &'static [&'static str],
     /// The `model_type` that is written, if it is not the first: that of the language model of a vision model.

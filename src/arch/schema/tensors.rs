@@ -214,6 +214,8 @@ pub enum Size {
     Experts,
     /// Width of one expert.
     ExpertFf,
+    /// Gate and up of one expert together.
+    ExpertGateUp,
     /// Width of the expert that every token goes through.
     SharedFf,
     /// One output.

@@ -205,9 +205,6 @@ impl Fields {
             if !self.json["rope_parameters"]["full_attention"].is_object() {
                 return unlike("rope_parameters", "there are none of full_attention".into());
             }
-            if self.json["enable_moe_block"] == true {
-                return unlike("enable_moe_block", "the blocks have experts beside their MLP".into());
-            }
         }
         if self.json["clip_qkv"].is_number() {
             return unlike("clip_qkv", "the inputs of attention are clipped".into());

@@ -31,7 +31,8 @@ pub(super) fn open(folder: &Path) -> Result<Opened<Vec<SafeTensors>>> {
     unread::refuse(Folder::new(folder))?;
     let quantized = Method::of_folder(Folder::new(folder))?;
     let model_type = model_type(Folder::new(folder))?;
-    let (architecture, architecture_name, mut config) = match arch::by_model_type(&model_type) {
+    let (architecture, architecture_name, mut config) = match of_model_type(Folder::new(folder), &model_type)?
+    {
         Some(known) => (known, known.name.to_string(), Config::from_folder(Folder::new(folder), known)?),
         None => (arch::UNKNOWN, model_type, Config::unknown()),
     };
@@ -199,8 +200,14 @@ pub(super) fn model_type(folder: Folder<'_>) -> Result<String> {
     let named = |json: &Json| json["model_type"].as_str().unwrap_or_default().to_string();
     let (own, text) = (named(&config), named(&config["text_config"]));
     let within = |text: &Architecture| text.hugging_face.within.contains(&own.as_str());
-    let of_text = arch::by_model_type(&text).is_some_and(within);
+    let of_text = arch::by_model_type(&text, |_| false).is_some_and(within);
     Ok(if of_text { text } else { own })
+}
+
+/// The architecture of the folder's model, which has this `model_type`.
+pub(super) fn of_model_type(folder: Folder<'_>, model_type: &str) -> Result<Option<&'static Architecture>> {
+    let json = language_model(folder)?;
+    Ok(arch::by_model_type(model_type, |key| json[key] == true))
 }
 
 /// The keys of the language model in config.json, for a multimodal model those of its `text_config`.

@@ -38,13 +38,13 @@ pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
     let mut uncomputed = None;
     if folder.has(CONFIG) {
         name = hugging_face::model_type(folder)?;
-        if let Some(known) = arch::by_model_type(&name) {
+        if let Some(known) = arch::by_model_type(&name, |_| false) {
             (architecture, made) = (known, Config::from_folder(folder, known)?);
             uncomputed = genai::contradiction(onnx, &made);
         }
     } else if let Some(genai) = GenaiConfig::open(folder)? {
         name = genai.model_type().to_string();
-        if let Some(known) = arch::by_model_type(&name) {
+        if let Some(known) = arch::by_model_type(&name, |_| false) {
             (architecture, made) = (known, genai.config(onnx, known, feed_forward(&uses, known))?);
         }
     }

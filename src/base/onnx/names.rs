@@ -152,7 +152,7 @@ mod tests {
     use crate::arch::by_model_type;
 
     fn names(model_type: &str, module: &str) -> Vec<String> {
-        let named = canonical(by_model_type(model_type).unwrap(), module);
+        let named = canonical(by_model_type(model_type, |_| false).unwrap(), module);
         named.map_or(Vec::new(), |named| named.parts.into_iter().map(|part| part.canonical).collect())
     }
 
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(names("phi3", "model.layers.3.attn.k_proj"), whole("blk.3.attn_qkv[k]"));
         assert_eq!(names("gpt2", "transformer.h.1.attn.c_attn"), whole("blk.1.attn_qkv"));
         assert!(names("llama", "model.layers.3.self_attn.q_proj.lora_A").is_empty());
-        let llama = by_model_type("llama").unwrap();
+        let llama = by_model_type("llama", |_| false).unwrap();
         let parameter = of_torch_parameter(llama, "p_model_model_layers_12_self_attn_q_proj_weight").unwrap();
         assert_eq!(parameter.parts[0].canonical, "blk.12.attn_q");
         assert_eq!(of_torch_parameter(llama, "p_model_layers_12_self_attn_q_proj_lora_weight"), None);
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn a_long_name_is_read_in_moderate_time() {
         let name = "h.".repeat(5 << 20) + "q";
-        assert!(canonical(by_model_type("gpt2").unwrap(), &name).is_none());
+        assert!(canonical(by_model_type("gpt2", |_| false).unwrap(), &name).is_none());
         assert_eq!(names("llama", &("x.".repeat(3) + "model.layers.3.mlp.up_proj")), ["blk.3.ffn_up"]);
     }
 
