@@ -35,6 +35,7 @@ pub(super) const GPT2: Architecture = Architecture {
         ],
         small: &[],
         norms: BlockNorms::USUAL,
+        last_norm: "output_norm",
         fused: &[("attn_qkv", &[("q", Query), ("k", KeyValue), ("v", KeyValue)])],
         joined_experts: &[],
         // OpenAI's own folder.

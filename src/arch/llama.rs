@@ -12,6 +12,7 @@ pub(super) const LLAMA: Architecture = Architecture {
         targets: TARGETS,
         small: &[],
         norms: BlockNorms::USUAL,
+        last_norm: "output_norm",
         fused: &[],
         joined_experts: &[],
         prefixes: &[],

@@ -26,6 +26,7 @@ mod glm4;
 mod gpt2;
 mod gpt_oss;
 mod granite;
+mod lfm2;
 mod llama;
 mod ministral3;
 mod mistral;
@@ -33,8 +34,10 @@ mod mixtral;
 mod nemotron;
 mod olmo2;
 mod olmo3;
+mod olmoe;
 mod phi3;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
 mod qwen3_5;
 mod qwen3_5_moe;
@@ -55,6 +58,7 @@ pub const ALL: &[&Architecture] = &[
     &ministral3::MINISTRAL3,
     &mixtral::MIXTRAL,
     &qwen2::QWEN2,
+    &qwen2_moe::QWEN2_MOE,
     &qwen3::QWEN3,
     &qwen3_5::QWEN3_5,
     &qwen3_5_moe::QWEN3_5_MOE,
@@ -71,6 +75,7 @@ pub const ALL: &[&Architecture] = &[
     &gpt_oss::GPT_OSS,
     &olmo2::OLMO2,
     &olmo3::OLMO3,
+    &olmoe::OLMOE,
     &granite::GRANITE,
     &smollm3::SMOLLM3,
     &seed_oss::SEED_OSS,
@@ -82,6 +87,7 @@ pub const ALL: &[&Architecture] = &[
     &ernie4_5::ERNIE4_5,
     &glm4::GLM4,
     &nemotron::NEMOTRON,
+    &lfm2::LFM2,
     &stablelm::STABLELM,
 ];
 

@@ -7,7 +7,8 @@ use super::qwen3_5::{DELTA_NET, GATED_ATTENTION, NORMS, PREDICTION, QWEN3_5};
 use super::schema::Size::{Model, One, SharedFf};
 use super::schema::*;
 
-const SHARED_EXPERT: &[TensorNames] = &[
+/// An expert that every token goes through, with its gate.
+pub(super) const SHARED_EXPERT: &[TensorNames] = &[
     TensorNames::new("blk.{}.ffn_gate_inp_shexp", "model.layers.{}.mlp.shared_expert_gate", &[One, Model]),
     TensorNames::new(
         "blk.{}.ffn_gate_shexp",

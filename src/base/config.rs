@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::rope::{MAX_HEAD_DIM, Rope};
 use super::row_order::RowOrder;
-use crate::arch::{BlockKind, HeadKind, Size, TensorNames, Unrotated, is_windowed};
+use crate::arch::{BlockKind, HeadKind, MixerKind, Size, TensorNames, Unrotated, is_windowed};
 use crate::{Error, Result};
 
 /// Larger dimensions are damage or an attack, not a model.
@@ -76,6 +76,10 @@ pub struct Config {
     pub delta_net: Option<DeltaNetConfig>,
     /// Whether each block has linear attention in place of softmax attention; empty if none has.
     pub linear_attention: Vec<bool>,
+    /// Whether each block has a short convolution in place of attention; empty if none has.
+    pub convolutions: Vec<bool>,
+    /// Tokens that a short convolution reads, the last included; 0 if there is none.
+    pub convolution_taps: usize,
     /// Further blocks in the file, which predict tokens beyond the next (MTP, arXiv 2412.19437). They are carried, and
     /// not run.
     pub prediction_blocks: usize,
@@ -198,6 +202,8 @@ impl Config {
             experts: None,
             delta_net: None,
             linear_attention: Vec::new(),
+            convolutions: Vec::new(),
+            convolution_taps: 0,
             prediction_blocks: 0,
         }
     }
@@ -218,11 +224,15 @@ impl Config {
 
     /// What decides which tensors a block has.
     pub fn block_kind(&self, layer: usize) -> BlockKind {
-        let linear_attention = self.is_linear(layer);
-        let own_keys = !linear_attention && self.keys_of(layer) == layer;
+        let mixer = match (self.is_linear(layer), self.convolutions.get(layer)) {
+            (true, _) => MixerKind::LinearAttention,
+            (false, Some(true)) => MixerKind::Convolution,
+            (false, _) => MixerKind::Attention,
+        };
+        let own_keys = mixer == MixerKind::Attention && self.keys_of(layer) == layer;
         let from_keys = self.keys_as_values.get(layer) == Some(&true);
         let per_layer_inputs = self.per_layer_inputs.is_some();
-        BlockKind { linear_attention, own_keys, own_values: own_keys && !from_keys, per_layer_inputs }
+        BlockKind { mixer, own_keys, own_values: own_keys && !from_keys, per_layer_inputs }
     }
 
     /// The block whose keys and values this one reads. One of the [last blocks](Self::sharing_blocks) reads those of
@@ -245,6 +255,7 @@ impl Config {
             Size::Context => self.context,
             Size::Model => self.d_model,
             Size::TwiceModel => 2 * self.d_model,
+            Size::ThreeTimesModel => 3 * self.d_model,
             Size::Query => query,
             Size::QueryAndGate => 2 * query,
             Size::KeyValue => key_value,
@@ -265,7 +276,7 @@ impl Config {
             Size::LinearValue => self.delta_net.map_or(0, |heads| heads.value_heads * heads.value_dim),
             Size::LinearHeads => self.delta_net.map_or(0, |heads| heads.value_heads),
             Size::LinearHead => self.delta_net.map_or(0, |heads| heads.value_dim),
-            Size::Taps => self.delta_net.map_or(0, |heads| heads.taps),
+            Size::Taps => self.delta_net.map_or(self.convolution_taps, |heads| heads.taps),
         }
     }
 
@@ -452,6 +463,11 @@ impl Config {
         }
         if !self.keys_as_values.contains(&true) {
             self.keys_as_values.clear();
+        }
+        if !self.convolutions.contains(&true) {
+            self.convolutions.clear();
+        } else if !(1..=MAX_TAPS).contains(&self.convolution_taps) {
+            return bad("taps of the convolutions", format!("{} is out of range", self.convolution_taps));
         }
         let usual = BlockSizes { kv_heads: self.kv_heads, head_dim: self.head_dim, ff: self.ff };
         if self.own_sizes.iter().all(|own| *own == usual) {

@@ -82,7 +82,10 @@ impl Config {
         };
         let by_block = architecture.gguf.sizes_by_block;
         let of_blocks = |name: &str| match get(name) {
-            // The first of a family that reads them all.
+            // A family that reads them all does so below.
+            Some(value) if architecture.gguf.convolutions && counts(value).is_some() => {
+                Ok(counts(value).and_then(|all| all.into_iter().max()))
+            }
             Some(value) if by_block && value.as_i32s().is_some() => {
                 Ok(counts(value).and_then(|all| all.first().copied()))
             }
@@ -131,7 +134,7 @@ impl Config {
                     let given = number("expert_shared_feed_forward_length").filter(|&given| given > 0);
                     given.unwrap_or(ff)
                 }),
-                normalized: true,
+                normalized: architecture.gguf.normalizes_experts,
             }),
         };
         let vocab = model.tensor("token_embd.weight").and_then(|t| t.dims.get(1).copied());
@@ -212,6 +215,19 @@ impl Config {
         let windows = architecture.gguf.windows.filter(|windows| windows.required);
         if windows.is_some() && number("attention.sliding_window").is_none_or(|length| length == 0) {
             return Err(Error::input(path, key("attention.sliding_window"), "missing or 0", DAMAGED));
+        }
+        if architecture.gguf.convolutions {
+            config.convolution_taps = needed("shortconv.l_cache")?;
+            let heads = get("attention.head_count_kv").and_then(counts).unwrap_or_default();
+            if heads.len() < layers {
+                let problem = "not a number for every block";
+                return Err(Error::input(path, key("attention.head_count_kv"), problem, DAMAGED));
+            }
+            let attention = heads.iter().find(|&&heads| heads > 0).copied();
+            if heads[..layers].iter().any(|&heads| heads > 0 && Some(heads) != attention) {
+                return Err(unlike("attention.head_count_kv", "blocks with attention differ in their heads"));
+            }
+            config.convolutions = heads[..layers].iter().map(|&heads| heads == 0).collect();
         }
         config.windows(model, architecture);
         if by_block {

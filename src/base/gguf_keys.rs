@@ -63,6 +63,9 @@ const SIZES_BY_BLOCK: &[&str] = &[
     "rope.dimension_count_swa",
 ];
 
+/// The key that is read of families with short convolutions.
+const CONVOLUTION_TAPS: &str = "shortconv.l_cache";
+
 /// Keys that change nothing of a text's logits: sizes that tensors have too, and what serves other tasks.
 const WITHOUT_ARITHMETIC: &[&str] =
     &["classifier.output_labels", "n_deepstack_layers", "pooling_type", "tensor_data_layout", "vocab_size"];
@@ -89,7 +92,8 @@ pub(super) fn unread(gguf: &Gguf, architecture: &Architecture) -> Option<(String
             None => name.starts_with(STATE_SPACES),
         };
         let by_block = architecture.gguf.sizes_by_block && SIZES_BY_BLOCK.contains(&name);
-        (!known && !sections && !linear && !by_block && !changes_nothing(name, value))
+        let taps = architecture.gguf.convolutions && name == CONVOLUTION_TAPS;
+        (!known && !sections && !linear && !by_block && !taps && !changes_nothing(name, value))
             .then(|| (key.clone(), problem.to_owned()))
     })
 }

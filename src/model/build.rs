@@ -4,7 +4,8 @@ use ndarray::Array2;
 
 use super::attention::{Attention, KeysAndValues, OwnKeysAndValues};
 use super::block::Block;
-use super::delta_net::{CausalConvolution, GatedDeltaNet};
+use super::convolution::CausalConvolution;
+use super::delta_net::GatedDeltaNet;
 use super::feed_forward::FeedForward;
 use super::linear::Linear;
 use super::lm_head::LmHead;
@@ -17,8 +18,9 @@ use super::per_layer_input::{PerLayerEmbedding, PerLayerInput};
 use super::residual::Residual;
 use super::rope::RotaryEmbedding;
 use super::shared_expert::SharedExpert;
+use super::short_convolution::ShortConvolution;
 use super::transformer::Transformer;
-use crate::arch::{NormKind, Positions};
+use crate::arch::{MixerKind, NormKind, Positions};
 use crate::base::{Base, BlockSizes, Weight};
 use crate::kernels::Real;
 use crate::{Error, Result};
@@ -32,7 +34,7 @@ impl<'a, T: Real> Transformer<'a, T> {
         base.must_be_computed()?;
         let config = base.config().clone();
         let parts = Parts { base };
-        let output_norm = parts.needed_norm("output_norm")?;
+        let output_norm = parts.needed_norm(base.architecture().tensors.last_norm)?;
         let positions = match base.architecture().forward.positions {
             Positions::Learned => Some(base.weight("position_embd")?),
             _ => None,
@@ -138,8 +140,15 @@ impl<'a> Parts<'a> {
     fn mixer<T: Real>(&self, layer: usize) -> Result<Mixer<'a, T>> {
         let config = self.base.config();
         let name = |part: &str| format!("blk.{layer}.{part}");
-        if config.is_linear(layer) {
-            return Ok(Mixer::DeltaNet(Box::new(self.delta_net(layer)?)));
+        match config.block_kind(layer).mixer {
+            MixerKind::LinearAttention => return Ok(Mixer::DeltaNet(Box::new(self.delta_net(layer)?))),
+            MixerKind::Convolution => {
+                return Ok(Mixer::Convolution(Box::new(ShortConvolution {
+                    input: self.needed(layer, "in")?,
+                    convolution: self.convolution(&name("shortconv.conv"))?,
+                })));
+            }
+            MixerKind::Attention => {}
         }
         let window = config.window_of(layer);
         let local = window.is_some() && config.local_rope.is_some();
@@ -187,22 +196,24 @@ impl<'a> Parts<'a> {
                 "this is a defect of curmerge; report it",
             )
         })?;
-        let kernel = self.base.weight(&name("ssm_conv1d"))?;
-        let kernel = Array2::from_shape_vec((kernel.rows(), kernel.cols()), numbers(kernel.vector()));
-        let kernel = kernel.expect("as many numbers as the shape says");
         Ok(GatedDeltaNet {
             qkv: self.needed(layer, "qkv")?,
             z: self.needed(layer, "z")?,
             beta: self.needed(layer, "beta")?,
             alpha: self.needed(layer, "alpha")?,
-            convolution: CausalConvolution {
-                weight: kernel.reversed_axes().as_standard_layout().into_owned(),
-            },
+            convolution: self.convolution(&name("ssm_conv1d"))?,
             decay: numbers(self.base.vector(&name("ssm_a"))?),
             decay_bias: numbers(self.base.vector(&name("ssm_dt.bias"))?),
             norm: self.needed_norm(&name("ssm_norm"))?,
             heads,
         })
+    }
+
+    fn convolution<T: Real>(&self, name: &str) -> Result<CausalConvolution<T>> {
+        let kernel = self.base.weight(name)?;
+        let kernel = Array2::from_shape_vec((kernel.rows(), kernel.cols()), numbers(kernel.vector()));
+        let kernel = kernel.expect("as many numbers as the shape says");
+        Ok(CausalConvolution { weight: kernel.reversed_axes().as_standard_layout().into_owned() })
     }
 
     /// The matrix of this role, which the architecture has.

@@ -1,4 +1,4 @@
-//! The part of a block that mixes tokens: attention, or a Gated DeltaNet.
+//! The part of a block that mixes tokens: attention, a Gated DeltaNet, or a gated short convolution.
 
 use ndarray::{Array2, ArrayView2};
 
@@ -6,6 +6,7 @@ use super::attention::{Attention, AttentionActivations, AttentionConfig, KeysAnd
 use super::delta_net::{DeltaNetActivations, DeltaNetCache, GatedDeltaNet};
 use super::linear::Linear;
 use super::pass::Pass;
+use super::short_convolution::{ShortConvolution, ShortConvolutionActivations};
 use super::terms::TermSink;
 use crate::kernels::{Precision, Real};
 
@@ -16,6 +17,8 @@ pub enum Mixer<'a, T: Real> {
     Attention(Box<Attention<'a, T>>),
     /// Linear attention by the gated delta rule.
     DeltaNet(Box<GatedDeltaNet<'a, T>>),
+    /// A gated short convolution.
+    Convolution(Box<ShortConvolution<'a, T>>),
 }
 
 /// What the backward pass needs of the forward pass.
@@ -23,6 +26,7 @@ pub enum Mixer<'a, T: Real> {
 pub enum MixerActivations<T: Real> {
     Attention(Box<AttentionActivations<T>>),
     DeltaNet(Box<DeltaNetActivations<T>>),
+    Convolution(Box<ShortConvolutionActivations<T>>),
 }
 
 #[cfg(test)]
@@ -32,6 +36,7 @@ impl<T: Real> MixerActivations<T> {
         match self {
             Self::Attention(saved) => saved.bytes(),
             Self::DeltaNet(saved) => saved.bytes(),
+            Self::Convolution(saved) => saved.bytes(),
         }
     }
 }
@@ -41,6 +46,8 @@ impl<T: Real> MixerActivations<T> {
 pub enum MixerCache<T> {
     KeysAndValues(KvCache<T>),
     States(DeltaNetCache<T>),
+    /// What a convolution reads of the tokens before.
+    History(Vec<Array2<T>>),
 }
 
 impl<T: Real> MixerCache<T> {
@@ -58,6 +65,7 @@ impl<'a, T: Real> Mixer<'a, T> {
         match self {
             Self::Attention(attention) => attention.linear_mut(role),
             Self::DeltaNet(net) => net.linear_mut(role),
+            Self::Convolution(convolution) => (role == "in").then_some(&mut convolution.input),
         }
     }
 
@@ -66,6 +74,7 @@ impl<'a, T: Real> Mixer<'a, T> {
         match self {
             Self::Attention(attention) => attention.inputs_mut(),
             Self::DeltaNet(net) => net.inputs_mut().into(),
+            Self::Convolution(convolution) => vec![&mut convolution.input],
         }
     }
 
@@ -74,6 +83,7 @@ impl<'a, T: Real> Mixer<'a, T> {
         match self {
             Self::Attention(attention) => attention.inputs(),
             Self::DeltaNet(net) => net.inputs().into(),
+            Self::Convolution(convolution) => vec![&convolution.input],
         }
     }
 
@@ -82,6 +92,7 @@ impl<'a, T: Real> Mixer<'a, T> {
         match self {
             Self::Attention(attention) => attention.q.precision(),
             Self::DeltaNet(net) => net.qkv.precision(),
+            Self::Convolution(convolution) => convolution.input.precision(),
         }
     }
 
@@ -90,6 +101,7 @@ impl<'a, T: Real> Mixer<'a, T> {
         match self {
             Self::Attention(attention) => attention.activation_values(config),
             Self::DeltaNet(net) => net.activation_values(),
+            Self::Convolution(convolution) => (convolution.activation_values(), 0),
         }
     }
 
@@ -100,7 +112,7 @@ impl<'a, T: Real> Mixer<'a, T> {
                 KeysAndValues::Own(_) => None,
                 KeysAndValues::Block(block) => Some(block),
             },
-            Self::DeltaNet(_) => None,
+            Self::DeltaNet(_) | Self::Convolution(_) => None,
         }
     }
 
@@ -111,6 +123,7 @@ impl<'a, T: Real> Mixer<'a, T> {
                 MixerCache::KeysAndValues(KvCache::new(rows, attention.own_width()))
             }
             Self::DeltaNet(net) => MixerCache::States(net.cache(sequences)),
+            Self::Convolution(convolution) => MixerCache::History(convolution.cache(sequences)),
         }
     }
 
@@ -119,6 +132,7 @@ impl<'a, T: Real> Mixer<'a, T> {
         let values = match self {
             Self::Attention(attention) => 2 * attention.own_width() as u64 * tokens as u64,
             Self::DeltaNet(net) => net.cached_values(),
+            Self::Convolution(convolution) => convolution.cached_values(),
         };
         values.saturating_mul(size_of::<T>() as u64)
     }
@@ -140,6 +154,10 @@ impl<'a, T: Real> Mixer<'a, T> {
                 let (attended, saved) = net.forward(input, pass, save);
                 (attended, saved.map(|saved| MixerActivations::DeltaNet(Box::new(saved))))
             }
+            Self::Convolution(convolution) => {
+                let (y, saved) = convolution.forward(input, pass, save);
+                (y, saved.map(|saved| MixerActivations::Convolution(Box::new(saved))))
+            }
         }
     }
 
@@ -157,6 +175,9 @@ impl<'a, T: Real> Mixer<'a, T> {
                 attention.extend(input, cache, pass)
             }
             (Self::DeltaNet(net), MixerCache::States(cache)) => net.extend(input, cache, slots, pass),
+            (Self::Convolution(convolution), MixerCache::History(cache)) => {
+                convolution.extend(input, cache, slots, pass)
+            }
             _ => unreachable!("the cache is that of this block"),
         }
     }
@@ -178,6 +199,9 @@ impl<'a, T: Real> Mixer<'a, T> {
             }
             (Self::DeltaNet(net), MixerActivations::DeltaNet(saved)) => {
                 net.backward(dattended, *saved, input, pass, sink, dinput);
+            }
+            (Self::Convolution(convolution), MixerActivations::Convolution(saved)) => {
+                convolution.backward(dattended, *saved, input, pass, sink, dinput);
             }
             _ => unreachable!("the activations are those of this block"),
         }

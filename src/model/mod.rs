@@ -3,7 +3,7 @@
 //!
 //! A decoder embeds tokens, passes the residual stream through its blocks, norms it, and turns it into logits
 //! (the LM head). A block adds attention and a feed-forward network to the residual stream: `block`, `mixer` with
-//! `attention` and `delta_net`, `rope`, `norm`, `residual`, `feed_forward` with `mlp` and `mixture`, and in some models
+//! `attention`, `delta_net` and `short_convolution`, `rope`, `norm`, `residual`, `feed_forward` with `mlp` and `mixture`, and in some models
 //! `per_layer_input`. All matrices are
 //! [`Linear`]s, to which an adapter attaches [`Term`]s: what a method trains, in `terms`.
 //!
@@ -18,6 +18,7 @@ mod attention;
 mod batch;
 mod block;
 mod build;
+mod convolution;
 mod delta_net;
 mod feed_forward;
 mod generate;
@@ -36,6 +37,7 @@ mod residual;
 mod rope;
 mod sampler;
 mod shared_expert;
+mod short_convolution;
 mod terms;
 #[cfg(test)]
 mod tests;

@@ -47,6 +47,9 @@ macro_rules! each_family {
         each_convertible! {
             $call
             mixtral: "mixtral",
+            lfm2: "lfm2",
+            qwen2moe: "qwen2moe",
+            olmoe: "olmoe",
             gemma4: "gemma4",
             gemma4_e: "gemma4-e",
             gemma4_moe: "gemma4-moe",

@@ -142,6 +142,9 @@ impl Architecture {
         if activation == Activation::ClampedSwiglu {
             return Some("a clamped SwiGLU");
         }
+        if self.gguf.convolutions {
+            return Some("short convolutions");
+        }
         if self.gguf.linear_attention.is_some() {
             return Some("linear attention");
         }

@@ -20,6 +20,8 @@ pub struct Converter {
     pub keys: &'static [&'static [Key]],
     /// The rules of RoPE scaling that can be written.
     pub rope_types: &'static [RopeType],
+    /// The norms' epsilon that is written, whatever the folder says.
+    pub rms_epsilon: Option<f64>,
     /// The stacked experts of a block, in the order in which they are written: canonical names after
     /// `blk.N.`.
     pub experts: &'static [&'static str],
@@ -39,6 +41,7 @@ impl Converter {
         special_tokens: &[],
         keys: &[FIRST_KEYS, &[Key::GivenHeadLengths, Key::FileType]],
         rope_types: &[RopeType::ByKeys],
+        rms_epsilon: None,
         experts: &[],
         writes_head: true,
         dropped_prefixes: &[],
@@ -142,6 +145,8 @@ pub enum Key {
     ExpertFeedForward,
     /// `expert_shared_feed_forward_length`.
     SharedFeedForward,
+    /// `shortconv.l_cache`: the tokens that a short convolution reads, the last included.
+    ConvolutionTaps,
     /// `attention.shared_kv_layers`: the last blocks, which have no keys and values of their own.
     SharingBlocks,
     /// `embedding_length_per_layer_input`: the width of a token's input for one block, or 0.

@@ -25,6 +25,10 @@ pub struct Gguf {
     /// sqrt(head_dim)`: those that `load_arch_hparams` in llama.cpp's `src/models/FAMILY.cpp` names by their
     /// size and gives another `f_attention_scale`.
     pub width_scaled_layers: &'static [usize],
+    /// Whether the weights of the experts that a token is routed to are scaled to sum to 1.
+    pub normalizes_experts: bool,
+    /// Whether blocks without key and value heads have a short convolution.
+    pub convolutions: bool,
     /// The factor of attention scores in every model, if it does not follow from the width of heads.
     pub attention_scale: Option<f64>,
     /// Whether llama.cpp reads sizes of each block, heads of another length in blocks with a window, and which blocks share
@@ -52,6 +56,8 @@ impl Gguf {
         temperature: false,
         width_scaled_layers: &[],
         attention_scale: None,
+        convolutions: false,
+        normalizes_experts: true,
         sizes_by_block: false,
         square_heads: false,
         ignored_keys: &[],

@@ -161,6 +161,9 @@ pub enum ClassOption {
     /// Two kinds of heads, and what goes with them: `global_head_dim`, `num_global_key_value_heads`, `attention_k_eq_v`,
     /// `num_kv_shared_layers` and `use_double_wide_mlp`.
     HeadsByKind,
+    /// `layer_types` of `conv` and `full_attention`, or else `full_attn_idxs`; `conv_L_cache`; and the `block_` keys, by which
+    /// `intermediate_size` is adjusted.
+    Convolutions,
     /// `hidden_size_per_layer_input` and `vocab_size_per_layer_input`: an input of each token for every block.
     PerLayerInputs,
     /// `decoder_sparse_step` and `mlp_only_layers`: every block has experts.

@@ -16,4 +16,6 @@ pub use gguf::{Gguf, WindowScaling, Windows};
 pub use hugging_face::{ActivationKey, ClassOption, HeadKeys, HuggingFace, WindowedLayers};
 pub use joined_experts::{JoinedExperts, JoinedKind};
 pub use onnx::Onnx;
-pub use tensors::{BlockKind, BlockNorms, Blocks, Endings, HeadKind, Presence, Size, TensorNames, Tensors};
+pub use tensors::{
+    BlockKind, BlockNorms, Blocks, Endings, HeadKind, MixerKind, Presence, Size, TensorNames, Tensors,
+};

@@ -14,6 +14,8 @@ pub struct Tensors {
     pub small: &'static [&'static str],
     /// The norms of a block by their place.
     pub norms: BlockNorms,
+    /// The canonical name of the norm after the last block.
+    pub last_norm: &'static str,
     /// Matrices that hold several roles: the canonical name after `blk.N.`, and the parts from the first row
     /// on.
     pub fused: &'static [(&'static str, &'static [(&'static str, Size)])],
@@ -108,17 +110,30 @@ pub enum Blocks {
     OwnValues,
     /// Those with linear attention.
     LinearAttention,
+    /// Those with a short convolution.
+    Convolution,
     /// All, if the model has an input of each token for every block, or none.
     PerLayerInputs,
     /// None of those that are run: those that predict further tokens.
     Prediction,
 }
 
+/// What mixes the tokens of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MixerKind {
+    /// Softmax attention.
+    Attention,
+    /// Linear attention: Gated DeltaNet (arXiv 2412.06464).
+    LinearAttention,
+    /// A gated short convolution (LFM2).
+    Convolution,
+}
+
 /// What decides which tensors a block has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockKind {
-    /// Whether it has linear attention in place of softmax attention.
-    pub linear_attention: bool,
+    /// What mixes its tokens.
+    pub mixer: MixerKind,
     /// Whether its attention has keys and values of its own; else it reads those of an earlier block.
     pub own_keys: bool,
     /// Whether its values have a matrix of their own; else they are made of its keys, or are an earlier block's.
@@ -130,7 +145,7 @@ pub struct BlockKind {
 impl BlockKind {
     /// A block with softmax attention and nothing else that is not usual.
     pub const USUAL: Self =
-        Self { linear_attention: false, own_keys: true, own_values: true, per_layer_inputs: false };
+        Self { mixer: MixerKind::Attention, own_keys: true, own_values: true, per_layer_inputs: false };
 }
 
 impl Blocks {
@@ -138,10 +153,11 @@ impl Blocks {
     pub fn include(self, kind: BlockKind) -> bool {
         match self {
             Self::All => true,
-            Self::Attention => !kind.linear_attention,
+            Self::Attention => kind.mixer == MixerKind::Attention,
             Self::OwnKeys => kind.own_keys,
             Self::OwnValues => kind.own_values,
-            Self::LinearAttention => kind.linear_attention,
+            Self::LinearAttention => kind.mixer == MixerKind::LinearAttention,
+            Self::Convolution => kind.mixer == MixerKind::Convolution,
             Self::PerLayerInputs => kind.per_layer_inputs,
             Self::Prediction => false,
         }
@@ -150,7 +166,8 @@ impl Blocks {
     /// Whether a block of this kind, which is not among them, may have the tensor all the same: unused. Gemma's files
     /// have keys and values of blocks that read those of an earlier one.
     pub fn may_be_unused_in(self, kind: BlockKind) -> bool {
-        matches!(self, Self::OwnKeys | Self::OwnValues) && !kind.own_keys && !kind.linear_attention
+        let shares = kind.mixer == MixerKind::Attention && !kind.own_keys;
+        shares && matches!(self, Self::OwnKeys | Self::OwnValues)
     }
 
     /// Whether blocks that predict further tokens are among them: they have softmax attention.
@@ -186,6 +203,8 @@ pub enum Size {
     Context,
     /// Width of the residual stream.
     Model,
+    /// Three times the width of the residual stream.
+    ThreeTimesModel,
     /// Twice the width of the residual stream.
     TwiceModel,
     /// All query heads.
@@ -228,7 +247,7 @@ pub enum Size {
     LinearHeads,
     /// One value head of linear attention.
     LinearHead,
-    /// Taps of the convolution of linear attention.
+    /// Taps of the convolution of linear attention, or of a short convolution.
     Taps,
 }
 

@@ -38,6 +38,17 @@ impl Fields {
         (0..layers).map(kind).collect()
     }
 
+    /// Whether each block has a short convolution in place of attention.
+    pub(super) fn convolutions(&self, layers: usize) -> Vec<bool> {
+        if let Some(kinds) = self.json["layer_types"].as_array() {
+            let kind = |layer: usize| kinds.get(layer).and_then(Json::as_str);
+            return (0..layers).map(|layer| kind(layer) == Some("conv")).collect();
+        }
+        let listed = self.json["full_attn_idxs"].as_array();
+        let attends = |layer: usize| listed.is_none_or(|listed| listed.iter().any(|own| *own == layer));
+        (0..layers).map(|layer| !attends(layer)).collect()
+    }
+
     /// Whether each block has a sliding window.
     pub(super) fn windowed(&self, layers: usize, unrotated: &[bool]) -> Vec<bool> {
         let class = self.architecture.hugging_face.windows;

@@ -29,7 +29,7 @@ impl Config {
         );
         let head_dim = fields.count("head_dim").unwrap_or(d_model / heads.max(1));
         let experts = if architecture.has_experts() { Some(fields.experts()?) } else { None };
-        let ff = match fields.count("intermediate_size") {
+        let ff = match fields.adjusted_ff().or(fields.count("intermediate_size")) {
             Some(ff) => ff,
             None if experts.is_some() => fields.needed("moe_intermediate_size")?,
             None => match architecture.hugging_face.ff_ratio {
@@ -100,6 +100,10 @@ impl Config {
         config.window = window.filter(|_| config.windowed.contains(&true));
         if architecture.hugging_face.has(ClassOption::HeadsByKind) {
             fields.heads_by_kind(&mut config)?;
+        }
+        if architecture.hugging_face.has(ClassOption::Convolutions) {
+            config.convolutions = fields.convolutions(layers.min(MAX_LAYERS));
+            config.convolution_taps = fields.needed("conv_L_cache")?;
         }
         if architecture.hugging_face.has(ClassOption::PerLayerInputs) {
             let width = fields.count("hidden_size_per_layer_input").filter(|&width| width > 0);
@@ -210,6 +214,23 @@ impl Fields {
             return unlike("clip_qkv", "the inputs of attention are clipped".into());
         }
         Ok(())
+    }
+
+    /// The width of the feed-forward part in a class that adjusts what config.json says.
+    fn adjusted_ff(&self) -> Option<usize> {
+        if !self.architecture.hugging_face.has(ClassOption::Convolutions) {
+            return None;
+        }
+        let given = self.count("block_ff_dim").or(self.count("intermediate_size"))?;
+        if self.json["block_auto_adjust_ff_dim"] == false {
+            return Some(given);
+        }
+        let part = 2 * given / 3;
+        if self.json.get("block_ffn_dim_multiplier").is_some_and(Json::is_null) {
+            return Some(part);
+        }
+        let scaled = (self.number("block_ffn_dim_multiplier").unwrap_or(1.0) * part as f64) as usize;
+        Some(scaled.next_multiple_of(self.count("block_multiple_of").unwrap_or(256).max(1)))
     }
 
     /// The length of the heads of blocks without a window, in a class with two kinds of heads.

@@ -5,7 +5,7 @@ use curmerge_formats::gguf::{Gguf, Value};
 use serde_json::{Map, Value as Json, json};
 
 use super::decimal::shortest;
-use crate::arch::{ClassOption, Presence, Unrotated, WindowedLayers, Windows, is_windowed};
+use crate::arch::{ClassOption, MixerKind, Presence, Unrotated, WindowedLayers, Windows, is_windowed};
 use crate::base::{Base, Config};
 use crate::{Error, Result};
 
@@ -259,6 +259,15 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
                 set("num_kv_shared_layers", config.sharing_blocks.into());
                 set("intermediate_size", config.sizes_of(0).ff.into());
                 set("use_double_wide_mlp", has_wide_blocks(config).into());
+            }
+            ClassOption::Convolutions => {
+                let kind = |layer: usize| match config.block_kind(layer).mixer {
+                    MixerKind::Convolution => "conv",
+                    _ => "full_attention",
+                };
+                set("layer_types", (0..config.layers).map(kind).collect());
+                set("conv_L_cache", config.convolution_taps.max(1).into());
+                set("block_auto_adjust_ff_dim", false.into());
             }
             ClassOption::PerLayerInputs => {
                 let inputs = config.per_layer_inputs;

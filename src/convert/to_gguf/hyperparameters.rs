@@ -85,6 +85,12 @@ pub(super) fn set(
             }
             Key::FeedForward | Key::GivenFeedForward => writer.count("feed_forward_length", config.ff),
             Key::Heads => writer.count("attention.head_count", config.heads),
+            Key::KeyValueHeads if !config.convolutions.is_empty() => {
+                let heads = |convolution: &bool| if *convolution { 0 } else { config.kv_heads as i32 };
+                let heads = Value::Array(Array::I32(config.convolutions.iter().map(heads).collect()));
+                writer.keys.set(writer.name("attention.head_count_kv"), heads);
+            }
+            Key::ConvolutionTaps => writer.count("shortconv.l_cache", config.convolution_taps),
             Key::KeyValueHeads if gives_global_heads(json) => {
                 writer.counts("attention.head_count_kv", config, |sizes| sizes.kv_heads);
             }

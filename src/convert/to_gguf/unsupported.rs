@@ -56,8 +56,16 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
             return refuse(key, format!("it is {}", cap.map_or("null".into(), |cap| cap.to_string())));
         }
     }
-    if config.experts.is_some_and(|experts| !experts.normalized) {
-        return refuse("norm_topk_prob", "the weights of a token's experts do not sum to 1".into());
+    let normalizes = architecture.gguf.normalizes_experts;
+    if config.experts.is_some_and(|experts| experts.normalized != normalizes) {
+        let what = if normalizes { "do not sum" } else { "are scaled to sum" };
+        return refuse("norm_topk_prob", format!("the weights of a token's experts {what} to 1"));
+    }
+    if let Some(written) = converter.rms_epsilon.filter(|&written| written != config.norm_eps) {
+        return refuse(
+            "rms_norm_eps",
+            format!("it is {}, and the converter writes {written}", config.norm_eps),
+        );
     }
     let tied = json.get("tie_word_embeddings").and_then(|tied| tied.as_bool()) != Some(false);
     if !converter.writes_head && !tied && base.tensors().contains_key("output") {

@@ -2,21 +2,20 @@
 //! token by token. Queries, keys and values pass through a short causal convolution and SiLU; queries and keys have
 //! length 1; the gated delta rule turns them into outputs, which are normed and gated, head by head.
 
-mod convolution;
 mod rule;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
+use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
-pub use convolution::CausalConvolution;
 use rule::{HeadGradients, HeadInputs};
 
 use super::activation;
 use super::attention::{SequenceRows, tile};
+use super::convolution::CausalConvolution;
 use super::linear::Linear;
 use super::norm::Norm;
 use super::pass::Pass;
@@ -167,7 +166,7 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
         pass: &Pass<'_, T>,
     ) -> Array2<T> {
         let [qkv, z, b, a] = self.inputs().map(|linear| linear.forward(input).0);
-        let convolved = self.convolve_after(qkv.view(), cache, slots, pass.sequences);
+        let convolved = self.convolution.extend(qkv.view(), &mut cache.history, slots, pass.sequences);
         let inputs = self.rule_inputs(convolved, &b, &a);
         let (heads, width) = (self.heads.value_heads, self.heads.value_dim);
         let mut out = T::pooled((qkv.nrows(), heads * width));
@@ -182,31 +181,6 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
         });
         slots.iter().zip(states).for_each(|(&slot, states)| cache.states[slot] = states);
         self.gated_norm(&out, &z)
-    }
-
-    /// The convolution of new outputs of `qkv`, after those in the cache's history, which then ends with the new ones.
-    fn convolve_after(
-        &self,
-        qkv: ArrayView2<T>,
-        cache: &mut DeltaNetCache<T>,
-        slots: &[usize],
-        sequences: &[SequenceRows],
-    ) -> Array2<T> {
-        let history = self.convolution.history();
-        let mut rows = Vec::with_capacity(sequences.len());
-        let mut parts = Vec::with_capacity(2 * sequences.len());
-        let mut start = 0;
-        for (&slot, sequence) in slots.iter().zip(sequences) {
-            let (prefix, queries) = (start..start + history, sequence.queries.clone());
-            start = prefix.end + queries.len();
-            parts.extend([cache.history[slot].view(), qkv.slice_move(s![queries.clone(), ..])]);
-            rows.push(SequenceRows { own: prefix.end..start, prefix, queries });
-        }
-        let all = concatenate(Axis(0), &parts).expect("the same width");
-        for (&slot, rows) in slots.iter().zip(&rows) {
-            cache.history[slot].assign(&all.slice(s![rows.own.end - history..rows.own.end, ..]));
-        }
-        self.convolution.forward(all.view(), &rows)
     }
 
     /// From dattended = dL/d(heads' outputs), and the normed input if a matrix reads it: gives the gradients of terms

@@ -4,9 +4,9 @@ use ndarray::{Array2, s};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use super::convolution::CausalConvolution;
 use super::rule::{self, HeadInputs};
 use crate::model::attention::SequenceRows;
+use crate::model::convolution::CausalConvolution;
 use crate::model::tests::uniform;
 
 const KEY: usize = 5;

@@ -1,6 +1,6 @@
 //! A causal convolution of each channel with a short kernel of its own, forward and backward.
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 use rayon::prelude::*;
 
 use crate::kernels::{Real, elementwise};
@@ -42,6 +42,32 @@ impl<T: Real> CausalConvolution<T> {
             }
         });
         y
+    }
+
+    /// [`Self::forward`] of x `[tokens, channels]` of sequences, each after its history `[history, channels]`, which then ends
+    /// with the new tokens. `slots` are the histories of the sequences.
+    pub fn extend(
+        &self,
+        x: ArrayView2<T>,
+        histories: &mut [Array2<T>],
+        slots: &[usize],
+        sequences: &[SequenceRows],
+    ) -> Array2<T> {
+        let history = self.history();
+        let mut rows = Vec::with_capacity(sequences.len());
+        let mut parts = Vec::with_capacity(2 * sequences.len());
+        let mut start = 0;
+        for (&slot, sequence) in slots.iter().zip(sequences) {
+            let (prefix, queries) = (start..start + history, sequence.queries.clone());
+            start = prefix.end + queries.len();
+            parts.extend([histories[slot].view(), x.slice_move(s![queries.clone(), ..])]);
+            rows.push(SequenceRows { own: prefix.end..start, prefix, queries });
+        }
+        let all = concatenate(Axis(0), &parts).expect("the same width");
+        for (&slot, rows) in slots.iter().zip(&rows) {
+            histories[slot].assign(&all.slice(s![rows.own.end - history..rows.own.end, ..]));
+        }
+        self.forward(all.view(), &rows)
     }
 
     /// dL/dx `[rows, channels]` from dy = dL/dy `[tokens, channels]`.
