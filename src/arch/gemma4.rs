@@ -107,8 +107,6 @@ pub(super) const GEMMA4: Architecture = Architecture {
             ("head_dim", 256.0),
             ("global_head_dim", 512.0),
             ("max_position_embeddings", 131_072.0),
-            // The class does not scale scores.
-            ("query_pre_attn_scalar", 1.0),
             ("sliding_window", 512.0),
             ("sliding_window_pattern", 6.0),
             ("hidden_size_per_layer_input", 256.0),

@@ -86,7 +86,7 @@ impl Config {
             Some(value) if architecture.gguf.convolutions && counts(value).is_some() => {
                 Ok(counts(value).and_then(|all| all.into_iter().max()))
             }
-            Some(value) if by_block && value.as_i32s().is_some() => {
+            Some(value) if by_block && name != "attention.head_count" && value.as_i32s().is_some() => {
                 Ok(counts(value).and_then(|all| all.first().copied()))
             }
             Some(value) if value.as_i32s().is_some() && count(value).is_none() => {
@@ -314,6 +314,10 @@ impl Config {
             self.kv_heads = sizes[global].kv_heads;
         }
         self.own_sizes = sizes;
+        let global = (0..layers).any(|layer| self.window_of(layer).is_none());
+        if global && self.rope.as_ref().is_some_and(|rope| rope.factors.is_none()) {
+            return Err(Error::input(gguf.path(), "tensor 'rope_freqs'", "missing", DAMAGED));
+        }
         self.sharing_blocks = number("attention.shared_kv_layers").unwrap_or(0);
         let lacks = |name: String| model.tensor(&name).is_none();
         self.keys_as_values = (0..layers)

@@ -75,7 +75,10 @@ impl Base {
             return if matrix { vec![name.to_string()] } else { Vec::new() };
         }
         let listed = |name: &str| {
-            let in_model = layer_part(name).filter(|(layer, _)| *layer < self.config.layers);
+            let in_model = layer_part(name).filter(|(layer, part)| {
+                let kind = self.config.block_kind(*layer);
+                *layer < self.config.layers && self.architecture.blocks_with(part).include(kind)
+            });
             let part = in_model.map(|(_, part)| part);
             self.place(name).is_some()
                 && self.architecture.tensors.targets.iter().any(|(_, p)| Some(*p) == part)

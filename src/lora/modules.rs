@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::peft;
+use crate::arch::Size;
 use crate::base::{Base, RowOrder};
 use crate::{Error, Result};
 
@@ -35,7 +36,7 @@ pub(super) fn canonical(base: &Base, module: &str, path: &Path, tensor: &str) ->
         Err(Error::input(path, format!("tensor '{}'", tensor.escape_debug()), problem, help))
     };
     match found {
-        Some(name) if !base.is_known() || name.starts_with("blk.") => Ok(name),
+        Some(name) if !base.is_known() || name.starts_with("blk.") || is_projection(base, &name) => Ok(name),
         Some(name) if name == "output" && base.place("output").is_some() => Ok(name),
         Some(name) if name == "output" => refuse(
             "changes the head, which this model shares with its embeddings",
@@ -43,6 +44,13 @@ pub(super) fn canonical(base: &Base, module: &str, path: &Path, tensor: &str) ->
         ),
         _ => refuse("belongs to no linear layer of the base", OTHER_BASE),
     }
+}
+
+/// Whether a matrix outside the blocks is a linear layer: neither an embedding nor the head.
+fn is_projection(base: &Base, name: &str) -> bool {
+    let line = base.architecture().line(name);
+    let place = base.place(name).filter(|place| place.tensor.shape.len() == 2);
+    place.is_some() && line.is_some_and(|line| line.shape.first() == Some(&Size::AllPerLayer))
 }
 
 /// How the file orders the rows of B of a matrix, and the columns of A.

@@ -21,7 +21,20 @@ impl<T: Real> Transformer<'_, T> {
     /// The bytes of a token's activations when all are saved for the backward pass.
     pub fn activation_bytes_per_token(&self) -> u64 {
         let adapted = &self.blocks[self.lowest_adapted()..];
-        adapted.iter().map(|block| block.activation_bytes(self.attention_config())).sum()
+        let saved: u64 = adapted.iter().map(|block| block.activation_bytes(self.attention_config())).sum();
+        saved + self.shared_bytes_per_token()
+    }
+
+    /// The bytes of a token that a pass keeps beside the activations of blocks: inputs for every block, and keys and values
+    /// that later blocks read, with their gradients.
+    fn shared_bytes_per_token(&self) -> u64 {
+        let inputs = self.per_layer_inputs.as_ref().map_or(0, |inputs| inputs.projection.weight().rows());
+        let mut read: Vec<usize> =
+            self.blocks.iter().filter_map(|block| block.mixer.reads_keys_of()).collect();
+        read.sort_unstable();
+        read.dedup();
+        let shared: usize = read.iter().map(|&block| 4 * self.blocks[block].mixer.own_key_width()).sum();
+        ((inputs + shared) * size_of::<T>()) as u64
     }
 
     /// The first block whose activations are all saved. Those below it, which the backward pass reaches last,
@@ -30,7 +43,8 @@ impl<T: Real> Transformer<'_, T> {
         let tokens = tokens as u64;
         let lowest = self.lowest_adapted();
         let input = (self.config.d_model * size_of::<T>()) as u64 * tokens;
-        let mut remaining = self.activation_bytes.saturating_sub(input * (self.blocks.len() - lowest) as u64);
+        let kept = input * (self.blocks.len() - lowest) as u64 + self.shared_bytes_per_token() * tokens;
+        let mut remaining = self.activation_bytes.saturating_sub(kept);
         let mut first = self.blocks.len();
         while first > lowest {
             let all = self.blocks[first - 1].activation_bytes(self.attention_config()) * tokens;

@@ -116,6 +116,14 @@ impl<'a, T: Real> Mixer<'a, T> {
         }
     }
 
+    /// The entries of a token's keys, if they are its own.
+    pub fn own_key_width(&self) -> usize {
+        match self {
+            Self::Attention(attention) => attention.own_width(),
+            Self::DeltaNet(_) | Self::Convolution(_) => 0,
+        }
+    }
+
     /// An empty cache for this many sequences; that of attention has `rows` rows of keys and values.
     pub fn cache(&self, sequences: usize, rows: usize) -> MixerCache<T> {
         match self {

@@ -1,4 +1,4 @@
-//! A cache of what the frozen blocks below the lowest adapted one compute for each example.
+//! A cache of what the [frozen blocks](crate::model::Transformer::frozen_blocks) compute for each example.
 //!
 //! Training never changes those blocks, so their output is computed in the first epoch and kept in an unnamed
 //! file, which the operating system holds in memory while there is room.
@@ -27,8 +27,8 @@ pub struct FrozenCache {
 }
 
 impl FrozenCache {
-    /// An empty cache for `examples` examples, in a file in `folder`. `None` if the model adapts its first
-    /// block.
+    /// An empty cache for `examples` examples, in a file in `folder`. `None` if no block is
+    /// frozen.
     pub fn new(model: &Transformer<'_, f32>, examples: usize, folder: &Path) -> Result<Option<Self>> {
         if model.frozen_blocks() == 0 {
             return Ok(None);
@@ -38,7 +38,7 @@ impl FrozenCache {
         Ok(Some(Self { file, folder: folder.into(), width, offsets, end: 0 }))
     }
 
-    /// The hidden states `[tokens, d_model]` that the first adapted block takes as input for a micro-batch.
+    /// The hidden states `[tokens, d_model]` that the first block above the frozen ones takes as input for a micro-batch.
     /// Its examples must not share prefixes.
     pub fn hidden_states(
         &mut self,

@@ -94,6 +94,12 @@ impl Remade {
         self
     }
 
+    /// Leaves out the tensor of this name.
+    pub fn without(mut self, name: &str) -> Self {
+        self.tensors.retain(|(tensor, _)| tensor.name != name);
+        self
+    }
+
     /// Replaces the vocabulary by a SentencePiece one over the demo's text: the bytes, and the most frequent
     /// pieces of words. A more frequent piece has a greater score.
     pub fn sentence_pieces(self, adds_space: bool) -> Self {

@@ -49,7 +49,7 @@ pub struct HuggingFace {
     /// written as a folder.
     pub options: &'static [ClassOption],
     /// Keys that have the same value in every model of the family that curmerge opens. They are only written.
-    /// On reading, `src/base/hugging_face.rs` refuses variants, and an unknown bias is refused as a tensor.
+    /// On reading, `src/base/hugging_face/config.rs` refuses variants, and an unknown bias is refused as a tensor.
     pub flags: &'static [(&'static str, bool)],
 }
 

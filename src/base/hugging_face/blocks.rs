@@ -1,5 +1,7 @@
 //! What differs between the blocks of a model, by its config.json.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value as Json;
 
 use super::config::Fields;
@@ -97,10 +99,12 @@ impl Fields {
         let equal = self.json["attention_k_eq_v"] == true;
         // transformers 5.23 writes the sizes of blocks in place of the global keys.
         let listed = self.json["per_layer_config"].as_object();
-        let own = |layer: usize, key: &str| match listed {
-            Some(listed) => {
-                listed.get(&layer.to_string()).and_then(|own| own[key].as_u64()).map(|n| n as usize)
-            }
+        // Its keys may begin with zeros.
+        let listed: Option<BTreeMap<usize, &Json>> = listed.map(|listed| {
+            listed.iter().filter_map(|(block, own)| Some((block.parse().ok()?, own))).collect()
+        });
+        let own = |layer: usize, key: &str| match &listed {
+            Some(listed) => listed.get(&layer).and_then(|own| own[key].as_u64()).map(|n| n as usize),
             None if config.windowed[layer] => None,
             None if key == "head_dim" => self.count("global_head_dim"),
             None => self.count("num_global_key_value_heads").filter(|_| equal),

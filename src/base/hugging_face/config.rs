@@ -37,15 +37,6 @@ impl Config {
                 None => fields.needed("intermediate_size")?,
             },
         };
-        // Blocks without a window may have longer heads.
-        let global_head_dim = match architecture.hugging_face.has(ClassOption::HeadsByKind) {
-            true => fields.global_head_dim().unwrap_or(head_dim),
-            false => head_dim,
-        };
-        let (rope, local_rope) = match architecture.forward.positions {
-            Positions::Learned => (None, None),
-            _ => fields.ropes([global_head_dim, head_dim])?,
-        };
         let longest = architecture.hugging_face.has(ClassOption::ModelMaxLength);
         let longest = fields.count("model_max_length").filter(|_| longest);
         let scalar = fields.number("query_pre_attn_scalar").unwrap_or(head_dim as f64);
@@ -59,9 +50,10 @@ impl Config {
             vocab: fields.needed("vocab_size")?,
             norm_eps: fields.number("rms_norm_eps").unwrap_or(1e-6),
             context: longest.or(fields.count("max_position_embeddings")).unwrap_or(2048),
-            rope,
-            local_rope,
-            attention_scale: fields.number("attention_multiplier").unwrap_or(1.0 / scalar.sqrt()),
+            attention_scale: match architecture.gguf.attention_scale {
+                Some(always) => always,
+                None => fields.number("attention_multiplier").unwrap_or(1.0 / scalar.sqrt()),
+            },
             attention_cap: fields.number("attn_logit_softcapping"),
             logit_cap: fields.number("final_logit_softcapping"),
             embedding_scale: fields.number("embedding_multiplier").unwrap_or(1.0),
@@ -100,6 +92,13 @@ impl Config {
         config.window = window.filter(|_| config.windowed.contains(&true));
         if architecture.hugging_face.has(ClassOption::HeadsByKind) {
             fields.heads_by_kind(&mut config)?;
+        }
+        if architecture.forward.positions != Positions::Learned {
+            let head_dim = |windowed: bool| {
+                let alike = config.windowed.iter().position(|&own| own == windowed);
+                alike.map_or(config.head_dim, |layer| config.sizes_of(layer).head_dim)
+            };
+            (config.rope, config.local_rope) = fields.ropes([false, true].map(head_dim))?;
         }
         if architecture.hugging_face.has(ClassOption::Convolutions) {
             config.convolutions = fields.convolutions(layers.min(MAX_LAYERS));
@@ -231,14 +230,6 @@ impl Fields {
         }
         let scaled = (self.number("block_ffn_dim_multiplier").unwrap_or(1.0) * part as f64) as usize;
         Some(scaled.next_multiple_of(self.count("block_multiple_of").unwrap_or(256).max(1)))
-    }
-
-    /// The length of the heads of blocks without a window, in a class with two kinds of heads.
-    fn global_head_dim(&self) -> Option<usize> {
-        let Some(listed) = self.json["per_layer_config"].as_object() else {
-            return self.count("global_head_dim");
-        };
-        listed.values().find_map(|own| own["head_dim"].as_u64()).map(|length| length as usize)
     }
 
     fn experts(&self) -> Result<Experts> {

@@ -64,6 +64,7 @@ fn settle(
         let says = format!("{path}: vocab_size is {}, but the embedding has {rows} rows", config.vocab);
         notes.push(format!("{says}; {rows} is used"));
         config.vocab = rows;
+        config.check_vocabularies(&folder.join(CONFIG))?;
     }
     if !tensors.contains_key(HEAD) && language_model(folder)?["tie_word_embeddings"] == false {
         let says = "tie_word_embeddings is false, but there is no lm_head";

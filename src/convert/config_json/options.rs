@@ -38,7 +38,9 @@ pub(super) fn check(base: &Base) -> Result<()> {
             return refuse(key, format!("it is {cap}"));
         }
     }
-    if let Some((key, problem)) = heads_by_kind(config).filter(|_| has(ClassOption::HeadsByKind)) {
+    if has(ClassOption::HeadsByKind)
+        && let Some((key, problem)) = heads_by_kind(config)
+    {
         return refuse(key, problem);
     }
     let expressible = match class.windows {
@@ -63,8 +65,7 @@ pub(super) fn check(base: &Base) -> Result<()> {
         return refuse("rope.freq_base_swa", "some blocks have rotary frequencies of their own".into());
     }
     if !has(ClassOption::Multipliers) {
-        let scalar = class.default("query_pre_attn_scalar").unwrap_or(config.head_dim as f64);
-        let usual = 1.0 / scalar.sqrt();
+        let usual = architecture.gguf.attention_scale.unwrap_or(1.0 / (config.head_dim as f64).sqrt());
         if !has(ClassOption::QueryScalar) && (config.attention_scale / usual - 1.0).abs() > 1e-6 {
             let problem = format!("attention's scores are scaled by {}, not {usual}", config.attention_scale);
             return refuse("attention.scale", problem);
@@ -112,8 +113,8 @@ pub(super) fn check(base: &Base) -> Result<()> {
     Ok(())
 }
 
-/// Whether the blocks that share keys have feed-forward parts of another width.
-fn has_wide_blocks(config: &Config) -> bool {
+/// Whether the last blocks, which may share keys, have feed-forward parts of another width than the first.
+fn last_blocks_are_wider(config: &Config) -> bool {
     config.sizes_of(config.layers - 1).ff != config.sizes_of(0).ff
 }
 
@@ -121,7 +122,7 @@ fn has_wide_blocks(config: &Config) -> bool {
 fn heads_by_kind(config: &Config) -> Option<(&'static str, String)> {
     let first_sharing = config.layers - config.sharing_blocks;
     let equal = !config.keys_as_values.is_empty();
-    let wide = has_wide_blocks(config);
+    let wide = last_blocks_are_wider(config);
     for layer in 0..config.layers {
         let (own, windowed) = (config.sizes_of(layer), config.window_of(layer).is_some());
         let alike = (0..layer).find(|&other| config.window_of(other).is_some() == windowed);
@@ -258,7 +259,7 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
                 set("attention_k_eq_v", equal.into());
                 set("num_kv_shared_layers", config.sharing_blocks.into());
                 set("intermediate_size", config.sizes_of(0).ff.into());
-                set("use_double_wide_mlp", has_wide_blocks(config).into());
+                set("use_double_wide_mlp", last_blocks_are_wider(config).into());
             }
             ClassOption::Convolutions => {
                 let kind = |layer: usize| match config.block_kind(layer).mixer {

@@ -91,7 +91,7 @@ pub(super) fn set(
                 writer.keys.set(writer.name("attention.head_count_kv"), heads);
             }
             Key::ConvolutionTaps => writer.count("shortconv.l_cache", config.convolution_taps),
-            Key::KeyValueHeads if gives_global_heads(json) => {
+            Key::KeyValueHeads if config.own_sizes.iter().any(|own| own.kv_heads != config.kv_heads) => {
                 writer.counts("attention.head_count_kv", config, |sizes| sizes.kv_heads);
             }
             Key::SharingBlocks => writer.count("attention.shared_kv_layers", config.sharing_blocks),
@@ -202,17 +202,6 @@ pub(super) fn set(
 fn local_head_dim(config: &Config) -> usize {
     let windowed = (0..config.layers).find(|&layer| config.window_of(layer).is_some());
     windowed.map_or(config.head_dim, |layer| config.sizes_of(layer).head_dim)
-}
-
-/// Whether blocks without a window are given a number of key and value heads, even if it is that of the others.
-fn gives_global_heads(json: &Object) -> bool {
-    match json.get("per_layer_config").and_then(Json::as_object) {
-        Some(listed) => listed.values().any(|own| own.get("num_key_value_heads").is_some()),
-        None => {
-            json.get("attention_k_eq_v") == Some(&Json::Bool(true))
-                && json.get("num_global_key_value_heads").is_some_and(Json::is_number)
-        }
-    }
 }
 
 struct Writer<'k> {

@@ -98,6 +98,13 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
     if let Some(temperature) = config.temperature.filter(|_| rope::yarn(json).is_none()) {
         return refuse("llama_4_scaling_beta", format!("it is {} without YaRN", temperature.beta));
     }
+    if let Some(inputs) = config.per_layer_inputs.filter(|inputs| inputs.vocab != config.vocab) {
+        let problem = format!(
+            "{} tokens have inputs for every block, and the model has {}",
+            inputs.vocab, config.vocab
+        );
+        return refuse("vocab_size_per_layer_input", problem);
+    }
     if let Some(problem) = sharing(config) {
         return refuse("num_kv_shared_layers", problem);
     }
@@ -231,6 +238,9 @@ fn windows(base: &Base, notes: &mut Vec<String>) -> Option<String> {
     };
     let has_any = known.in_models_of(config.layers);
     let Some(window) = config.window else {
+        if known.required {
+            return Some("no block has a window, and llama.cpp needs their length".into());
+        }
         let length = known.length.filter(|_| has_any)?;
         return Some(format!("no block has a window, and llama.cpp assumes one of {length}"));
     };

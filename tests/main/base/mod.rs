@@ -3,3 +3,4 @@
 mod contradictions;
 mod onnx;
 mod quantized;
+mod sizes_by_block;
