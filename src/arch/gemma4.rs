@@ -147,12 +147,14 @@ pub(super) const GEMMA4_MOE: Architecture = Architecture {
         joined_experts: &[
             JoinedExperts {
                 hugging_face: "model.layers.{}.experts.gate_up_proj",
+                ending: "",
                 parts: &["blk.{}.ffn_gate_up_exps[{}]"],
                 interleaved: false,
                 transposed: false,
             },
             JoinedExperts {
                 hugging_face: "model.layers.{}.experts.down_proj",
+                ending: "",
                 parts: &["blk.{}.ffn_down_exps[{}]"],
                 interleaved: false,
                 transposed: false,

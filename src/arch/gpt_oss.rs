@@ -35,12 +35,14 @@ pub(super) const GPT_OSS: Architecture = Architecture {
         joined_experts: &[
             JoinedExperts {
                 hugging_face: "model.layers.{}.mlp.experts.gate_up_proj",
+                ending: "",
                 parts: &["blk.{}.ffn_gate_exps[{}]", "blk.{}.ffn_up_exps[{}]"],
                 interleaved: true,
                 transposed: true,
             },
             JoinedExperts {
                 hugging_face: "model.layers.{}.mlp.experts.down_proj",
+                ending: "",
                 parts: &["blk.{}.ffn_down_exps[{}]"],
                 interleaved: false,
                 transposed: true,

@@ -26,6 +26,7 @@ mod glm4;
 mod gpt2;
 mod gpt_oss;
 mod granite;
+mod granite_moe;
 mod lfm2;
 mod llama;
 mod ministral3;
@@ -77,6 +78,7 @@ pub const ALL: &[&Architecture] = &[
     &olmo3::OLMO3,
     &olmoe::OLMOE,
     &granite::GRANITE,
+    &granite_moe::GRANITE_MOE,
     &smollm3::SMOLLM3,
     &seed_oss::SEED_OSS,
     &exaone4::EXAONE4,

@@ -45,12 +45,14 @@ pub(super) const QWEN3_5_MOE: Architecture = Architecture {
         joined_experts: &[
             JoinedExperts {
                 hugging_face: "model.layers.{}.mlp.experts.gate_up_proj",
+                ending: "",
                 parts: &["blk.{}.ffn_gate_exps[{}]", "blk.{}.ffn_up_exps[{}]"],
                 interleaved: false,
                 transposed: false,
             },
             JoinedExperts {
                 hugging_face: "model.layers.{}.mlp.experts.down_proj",
+                ending: "",
                 parts: &["blk.{}.ffn_down_exps[{}]"],
                 interleaved: false,
                 transposed: false,

@@ -32,10 +32,9 @@ impl Base {
         }
         let (whole, part) = name.strip_suffix(']')?.rsplit_once('[')?;
         if whole.ends_with(']') {
-            // A part of an expert's matrix.
-            let place = self.place(whole)?;
-            let (own, first) =
-                (self.fused_rows(whole, part)?, place.rows.as_ref().map_or(0, |rows| rows.start));
+            // A part of an expert's matrix, which has no further parts.
+            let (own, place) = (self.fused_rows(whole, part)?, self.place(whole)?);
+            let first = place.rows.as_ref().map_or(0, |rows| rows.start);
             return Some(Place { rows: Some(first + own.start..first + own.end), ..place });
         }
         let (name, tensor) = self.tensors.get_key_value(whole)?;

@@ -48,6 +48,7 @@ macro_rules! each_family {
             $call
             mixtral: "mixtral",
             lfm2: "lfm2",
+            granitemoe: "granitemoe",
             qwen2moe: "qwen2moe",
             olmoe: "olmoe",
             gemma4: "gemma4",

@@ -6,8 +6,10 @@ use crate::arch::pattern::renamed;
 /// One such tensor.
 #[derive(Clone, Copy, Debug)]
 pub struct JoinedExperts {
-    /// Hugging Face's name; `{}` stands for the layer. It has no `.weight`, and `_bias` for the biases.
+    /// Hugging Face's name, without its ending; `{}` stands for the layer. That of the biases ends with `_bias`.
     pub hugging_face: &'static str,
+    /// What ends the name of the matrices.
+    pub ending: &'static str,
     /// The canonical names of the matrices of each expert in it. The second `{}` is the expert.
     pub parts: &'static [&'static str],
     /// Whether outputs of the parts alternate; else one part follows the other.
@@ -33,7 +35,7 @@ impl JoinedExperts {
 
     /// Hugging Face's name in a block.
     pub fn name(&self, layer: usize, kind: JoinedKind) -> String {
-        let ending = if kind == JoinedKind::Biases { "_bias" } else { "" };
+        let ending = if kind == JoinedKind::Biases { "_bias" } else { self.ending };
         self.hugging_face.replacen("{}", &layer.to_string(), 1) + ending
     }
 }
