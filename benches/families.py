@@ -86,8 +86,8 @@ def chats(path):
     rng = random.Random(1)
     text = lambda count: " ".join(rng.choice(words) for _ in range(count))
     with open(path, "w") as file:
-        for _ in range(24):
-            turns = [{"role": "user", "content": text(60)}, {"role": "assistant", "content": "The answer: " + text(60)}]
+        for _ in range(8):
+            turns = [{"role": "user", "content": text(20)}, {"role": "assistant", "content": "The answer: " + text(20)}]
             file.write(json.dumps({"messages": turns}) + "\n")
 
 
@@ -108,7 +108,7 @@ def main():
                 ran = subprocess.run([
                     words.curmerge, "build", made[name], "--data", scratch / "chats.jsonl", "-o", scratch / "a.safetensors",
                     "--force", "--batch-size", "2", "--memory", "6G", "--targets", "all", "--protect", "none", "--anchor", "none",
-                    "--select", "reference", "--rank", "16", "--precision", "f32", "--epochs", "1", "--json"],
+                    "--select", "reference", "--rank", "16", "--precision", "f32", "--epochs", "2", "--lr", "1e-2", "--json"],
                     capture_output=True, text=True, check=False)
                 if ran.returncode:
                     raise SystemExit(f"{name}: {ran.stderr}")
