@@ -40,6 +40,8 @@ pub(super) const GRANITE_MOE: Architecture = Architecture {
         ],
         ..GRANITE.tensors
     },
+    // llama.cpp rotates the blocks of this family, whatever the file says.
+    forward: Forward { unrotated: Unrotated::Never, ..GRANITE.forward },
     converter: Converter {
         keys: &[
             FIRST_KEYS,

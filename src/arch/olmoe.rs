@@ -12,11 +12,10 @@ pub(super) const OLMOE: Architecture = Architecture {
     tensors: Tensors {
         groups: &[ENDS, NORMS_BEFORE, WHOLE_NORMS, ATTENTION, QWEN_EXPERTS],
         targets: ATTENTION_TARGETS,
-        norms: BlockNorms { after_attention: "", after_feed_forward: "", ..BlockNorms::USUAL },
         joined_experts: QWEN3_5_MOE.tensors.joined_experts,
         ..OLMO2.tensors
     },
-    gguf: Gguf { normalizes_experts: false, square_heads: true, ..Gguf::USUAL },
+    gguf: Gguf { normalizes_experts: false, square_heads: true, needs_head: true, ..Gguf::USUAL },
     converter: Converter {
         keys: &[FIRST_KEYS, &[Key::Experts, Key::GivenHeadLengths, Key::FileType]],
         experts: QWEN3_MOE.converter.experts,

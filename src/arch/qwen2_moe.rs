@@ -24,7 +24,7 @@ pub(super) const QWEN2_MOE: Architecture = Architecture {
         joined_experts: QWEN3_5_MOE.tensors.joined_experts,
         ..QWEN2.tensors
     },
-    gguf: Gguf { normalizes_experts: false, square_heads: true, ..Gguf::USUAL },
+    gguf: Gguf { normalizes_experts: false, square_heads: true, needs_head: true, ..Gguf::USUAL },
     converter: Converter {
         keys: &[
             FIRST_KEYS,
@@ -56,6 +56,7 @@ pub(super) const QWEN2_MOE: Architecture = Architecture {
             ("moe_intermediate_size", 1408.0),
             ("shared_expert_intermediate_size", 5632.0),
         ],
+        windows: WindowedLayers::SwitchedEveryOther,
         options: &[ClassOption::SparseBlocks],
         flags: &[("qkv_bias", true), ("norm_topk_prob", false), ("output_router_logits", false)],
         ..QWEN2.hugging_face

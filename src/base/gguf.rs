@@ -218,7 +218,8 @@ impl Config {
         }
         if architecture.gguf.convolutions {
             config.convolution_taps = needed("shortconv.l_cache")?;
-            let heads = get("attention.head_count_kv").and_then(counts).unwrap_or_default();
+            let one = number("attention.head_count_kv").map(|heads| vec![heads; layers.min(MAX_LAYERS)]);
+            let heads = one.or_else(|| get("attention.head_count_kv").and_then(counts)).unwrap_or_default();
             if heads.len() < layers {
                 let problem = "not a number for every block";
                 return Err(Error::input(path, key("attention.head_count_kv"), problem, DAMAGED));

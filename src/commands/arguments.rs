@@ -24,7 +24,7 @@ pub struct SelectionArgs {
     #[arg(long, default_value_t = Choice::Given(DEFAULT_RANK), value_name = "N|auto", value_parser = parse_rank)]
     pub rank: Choice<u32>,
     /// Matrices to adapt, separated by commas: q k v o gate up down, in linear attention also
-    /// qkv z beta alpha, all (but beta and alpha), or canonical names. A fused
+    /// qkv z beta alpha, of LFM2 also in, all (but beta and alpha), or canonical names. A fused
     /// matrix can be named, or its parts, such as `blk.0.attn_qkv[q]`. If the model's architecture is
     /// not known, any matrix can be named. `auto`, for build: q,k,v or all, by short trials.
     #[arg(long, default_value = "all")]

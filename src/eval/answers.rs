@@ -10,7 +10,7 @@ use crate::train::data::Question;
 
 /// Tokens of prompts and answers that are in the caches at a time; a longer question goes alone.
 const MAX_TOKENS: usize = 2048;
-/// The bytes of linear attention's states of all of them.
+/// The bytes of what linear attention and convolutions keep of all of them.
 const MAX_STATE_BYTES: u64 = 1 << 28;
 
 /// What a model answers to questions.
@@ -49,7 +49,7 @@ pub fn answers<T: Real>(
 ) -> Result<Answers> {
     let mut answers = vec![Answer { text: String::new(), right: false }; questions.len()];
     let mut done = 0;
-    // What linear attention keeps of a text does not depend on its length.
+    // What linear attention and convolutions keep of a text does not depend on its length.
     let most = (MAX_STATE_BYTES / model.cache_bytes_per_text(0).max(1)).max(1);
     for group in groups(questions, max_tokens, most as usize) {
         let prompts: Vec<Vec<u32>> = group.iter().map(|&i| questions[i].prompt.clone()).collect();

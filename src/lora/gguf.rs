@@ -6,7 +6,7 @@ use std::path::Path;
 
 use curmerge_formats::gguf::{Gguf, Value};
 
-use super::{File, Lora, Pairs, Stored, Target, TrainedOn, experts};
+use super::{File, Lora, Pairs, Stored, Target, TrainedOn, experts, modules};
 use crate::base::{Base, RowOrder};
 use crate::{Error, Result};
 
@@ -44,8 +44,11 @@ pub(super) fn open(path: &Path, base: &Base) -> Result<Lora> {
     let mut pairs = Pairs::default();
     for tensor in gguf.tensors() {
         let stem = |part: usize| tensor.name.strip_suffix(PARTS[part]).map(|name| (name, part));
-        let is_linear =
-            |name: &str| name.starts_with("blk.") || name == "output" && base.place(name).is_some();
+        let is_linear = |name: &str| {
+            name.starts_with("blk.")
+                || name == "output" && base.place(name).is_some()
+                || modules::is_projection(base, name)
+        };
         let Some((name, part)) = stem(0).or(stem(1)).filter(|(name, _)| is_linear(name)) else {
             let place = format!("tensor '{}'", tensor.name.escape_debug());
             let problem = "is not a LoRA matrix of a linear layer";

@@ -47,7 +47,7 @@ pub(super) fn canonical(base: &Base, module: &str, path: &Path, tensor: &str) ->
 }
 
 /// Whether a matrix outside the blocks is a linear layer: neither an embedding nor the head.
-fn is_projection(base: &Base, name: &str) -> bool {
+pub(super) fn is_projection(base: &Base, name: &str) -> bool {
     let line = base.architecture().line(name);
     let place = base.place(name).filter(|place| place.tensor.shape.len() == 2);
     place.is_some() && line.is_some_and(|line| line.shape.first() == Some(&Size::AllPerLayer))

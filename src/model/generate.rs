@@ -1,4 +1,4 @@
-//! Autoregressive decoding with a cache: keys and values, or the states of linear attention.
+//! Autoregressive decoding with a cache: keys and values, or what linear attention or a convolution keeps.
 
 use ndarray::{Array1, ArrayView1, s};
 

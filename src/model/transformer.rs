@@ -51,7 +51,7 @@ impl<'a, T: Real> Transformer<'a, T> {
     /// bytes. The other matrices, and all experts, are decoded and packed again in each pass.
     pub fn cache_packed_weights(&mut self, bytes: u64) {
         let lowest = self.lowest_adapted();
-        // The gradient to the input of the lowest adapted block, which q, k and v, or those of linear attention, read, is not needed.
+        // The gradient to the input of the lowest adapted block, which the matrices of its mixer read, is not needed.
         let inputs = self.blocks.get(lowest).map_or(0, |block| block.mixer.inputs().len());
         self.cache_packed(bytes, |layer, part| layer > lowest || layer == lowest && part >= inputs);
     }

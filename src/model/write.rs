@@ -27,8 +27,8 @@ pub enum Next<'t> {
 }
 
 impl<T: Real> Transformer<'_, T> {
-    /// The bytes that [`Self::write`] keeps for each text of at most `length` tokens: keys and values, or the states of
-    /// linear attention.
+    /// The bytes that [`Self::write`] keeps for each text of at most `length` tokens: keys and values, or what
+    /// linear attention or a convolution keeps.
     pub fn cache_bytes_per_text(&self, length: usize) -> u64 {
         self.blocks.iter().map(|block| block.mixer.cache_bytes(length)).sum()
     }

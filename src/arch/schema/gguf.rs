@@ -25,6 +25,8 @@ pub struct Gguf {
     /// sqrt(head_dim)`: those that `load_arch_hparams` in llama.cpp's `src/models/FAMILY.cpp` names by their
     /// size and gives another `f_attention_scale`.
     pub width_scaled_layers: &'static [usize],
+    /// Whether llama.cpp loads no file without an output head.
+    pub needs_head: bool,
     /// Whether the weights of the experts that a token is routed to are scaled to sum to 1.
     pub normalizes_experts: bool,
     /// Whether blocks without key and value heads have a short convolution.
@@ -58,6 +60,7 @@ impl Gguf {
         attention_scale: None,
         convolutions: false,
         normalizes_experts: true,
+        needs_head: false,
         sizes_by_block: false,
         square_heads: false,
         ignored_keys: &[],

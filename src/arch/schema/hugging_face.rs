@@ -120,6 +120,8 @@ pub enum WindowedLayers {
     Switched,
     /// If `use_sliding_window` is set, the blocks from `max_window_layers` on.
     SwitchedUpper,
+    /// If `use_sliding_window` is set, every other block below `max_window_layers`, from the first on.
+    SwitchedEveryOther,
     /// If `use_sliding_window` is set, the blocks without a rotary embedding.
     SwitchedUnrotated,
 }

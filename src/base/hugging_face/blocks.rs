@@ -41,14 +41,24 @@ impl Fields {
     }
 
     /// Whether each block has a short convolution in place of attention.
-    pub(super) fn convolutions(&self, layers: usize) -> Vec<bool> {
+    ///
+    /// # Errors
+    /// A kind of block that the class does not have, or no kind.
+    pub(super) fn convolutions(&self, layers: usize) -> Result<Vec<bool>> {
         if let Some(kinds) = self.json["layer_types"].as_array() {
-            let kind = |layer: usize| kinds.get(layer).and_then(Json::as_str);
-            return (0..layers).map(|layer| kind(layer) == Some("conv")).collect();
+            let kind = |layer: usize| match kinds.get(layer).and_then(Json::as_str) {
+                Some("conv") => Ok(true),
+                Some("full_attention") => Ok(false),
+                _ => {
+                    let problem = format!("block {layer} is neither conv nor full_attention");
+                    Err(Error::input(&self.path, "layer_types", problem, "download the folder again"))
+                }
+            };
+            return (0..layers).map(kind).collect();
         }
         let listed = self.json["full_attn_idxs"].as_array();
         let attends = |layer: usize| listed.is_none_or(|listed| listed.iter().any(|own| *own == layer));
-        (0..layers).map(|layer| !attends(layer)).collect()
+        Ok((0..layers).map(|layer| !attends(layer)).collect())
     }
 
     /// Whether each block has a sliding window.
@@ -56,7 +66,10 @@ impl Fields {
         let class = self.architecture.hugging_face.windows;
         let switched = matches!(
             class,
-            WindowedLayers::Switched | WindowedLayers::SwitchedUpper | WindowedLayers::SwitchedUnrotated
+            WindowedLayers::Switched
+                | WindowedLayers::SwitchedUpper
+                | WindowedLayers::SwitchedEveryOther
+                | WindowedLayers::SwitchedUnrotated
         );
         let off = switched && self.json["use_sliding_window"].as_bool() == Some(false);
         if class == WindowedLayers::None || off {
@@ -82,6 +95,7 @@ impl Fields {
             (Some(period), _) => is_windowed(layer, period) && not_last(layer),
             (None, WindowedLayers::SwitchedUnrotated) => asked && unrotated[layer],
             (None, WindowedLayers::SwitchedUpper) => asked && layer >= first,
+            (None, WindowedLayers::SwitchedEveryOther) => asked && layer.is_multiple_of(2) && layer < first,
             (None, WindowedLayers::Switched) => asked,
             (None, _) => true,
         };

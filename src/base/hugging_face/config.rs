@@ -101,7 +101,7 @@ impl Config {
             (config.rope, config.local_rope) = fields.ropes([false, true].map(head_dim))?;
         }
         if architecture.hugging_face.has(ClassOption::Convolutions) {
-            config.convolutions = fields.convolutions(layers.min(MAX_LAYERS));
+            config.convolutions = fields.convolutions(layers.min(MAX_LAYERS))?;
             config.convolution_taps = fields.needed("conv_L_cache")?;
         }
         if architecture.hugging_face.has(ClassOption::PerLayerInputs) {
@@ -229,7 +229,9 @@ impl Fields {
             return Some(part);
         }
         let scaled = (self.number("block_ffn_dim_multiplier").unwrap_or(1.0) * part as f64) as usize;
-        Some(scaled.next_multiple_of(self.count("block_multiple_of").unwrap_or(256).max(1)))
+        let multiple = self.count("block_multiple_of").unwrap_or(256).max(1);
+        // What is out of range is refused with the other sizes.
+        Some(scaled.checked_next_multiple_of(multiple).unwrap_or(usize::MAX))
     }
 
     fn experts(&self) -> Result<Experts> {

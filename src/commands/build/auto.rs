@@ -31,10 +31,11 @@ use crate::{Error, Result};
 /// 0.27 to 0.35 for SmolLM2 on SST-2, with 127 and 400 texts.
 const SEEN_BY_FISHER: f64 = 0.25;
 
-/// What `--targets auto` tries, from few matrices to many; and of models with linear attention, whose most blocks have
-/// no q, k and v.
+/// What `--targets auto` tries, from few matrices to many; and of models with linear attention or short convolutions, whose
+/// most blocks have no q, k and v.
 const TARGETS: [&str; 2] = ["q,k,v", "all"];
 const LINEAR_TARGETS: [&str; 2] = ["q,k,v,qkv", "all"];
+const CONVOLUTION_TARGETS: [&str; 2] = ["q,k,v,in", "all"];
 /// What `--rank auto` tries.
 const RANKS: [u32; 3] = [8, 16, 32];
 /// What a larger choice must gain, as a share of the smaller one's score.
@@ -134,9 +135,13 @@ pub(super) fn resolve(
         args
     };
     if args.selection.targets == AUTO {
-        let linear = trials.frozen.config().delta_net.is_some();
-        let candidates = if linear { LINEAR_TARGETS } else { TARGETS }
-            .map(|targets| (targets.to_owned(), with(&args, Some(targets), None)));
+        let config = trials.frozen.config();
+        let candidates = match (config.delta_net, config.convolutions.is_empty()) {
+            (Some(_), _) => LINEAR_TARGETS,
+            (None, false) => CONVOLUTION_TARGETS,
+            (None, true) => TARGETS,
+        };
+        let candidates = candidates.map(|targets| (targets.to_owned(), with(&args, Some(targets), None)));
         args = trials.smallest("targets", candidates.into(), data, &mut automatic)?;
     }
     if args.selection.rank == Choice::Auto {

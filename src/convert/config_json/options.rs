@@ -292,7 +292,10 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
     match class.windows {
         WindowedLayers::None => {}
         WindowedLayers::All => set("sliding_window", window(base, gguf).into()),
-        WindowedLayers::Switched | WindowedLayers::SwitchedUpper | WindowedLayers::SwitchedUnrotated => {
+        WindowedLayers::Switched
+        | WindowedLayers::SwitchedUpper
+        | WindowedLayers::SwitchedEveryOther
+        | WindowedLayers::SwitchedUnrotated => {
             set("use_sliding_window", false.into());
             set("sliding_window", Json::Null);
             if class.windows != WindowedLayers::SwitchedUnrotated {

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use super::folder::Object;
 use super::keys::Keys;
 use super::rope;
-use crate::arch::{Architecture, Key};
+use crate::arch::{Architecture, Key, MixerKind};
 use crate::base::{BlockSizes, Config};
 
 /// Sets the keys that the architecture lists; `file_type` is the number in `general.file_type`.
@@ -85,12 +85,16 @@ pub(super) fn set(
             }
             Key::FeedForward | Key::GivenFeedForward => writer.count("feed_forward_length", config.ff),
             Key::Heads => writer.count("attention.head_count", config.heads),
-            Key::KeyValueHeads if !config.convolutions.is_empty() => {
-                let heads = |convolution: &bool| if *convolution { 0 } else { config.kv_heads as i32 };
-                let heads = Value::Array(Array::I32(config.convolutions.iter().map(heads).collect()));
+            Key::KeyValueHeads if architecture.gguf.convolutions => {
+                let heads = |layer| match config.block_kind(layer).mixer {
+                    MixerKind::Convolution => 0,
+                    _ => config.kv_heads as i32,
+                };
+                let heads = Value::Array(Array::I32((0..config.layers).map(heads).collect()));
                 writer.keys.set(writer.name("attention.head_count_kv"), heads);
             }
             Key::ConvolutionTaps => writer.count("shortconv.l_cache", config.convolution_taps),
+            // Of equal numbers, transformers tells the converter one.
             Key::KeyValueHeads if config.own_sizes.iter().any(|own| own.kv_heads != config.kv_heads) => {
                 writer.counts("attention.head_count_kv", config, |sizes| sizes.kv_heads);
             }

@@ -71,6 +71,9 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
     if !converter.writes_head && !tied && base.tensors().contains_key("output") {
         return refuse("tie_word_embeddings", "the output head differs from the embedding".into());
     }
+    if architecture.gguf.needs_head && !base.tensors().contains_key("output") {
+        return refuse("tie_word_embeddings", "there is no lm_head, and llama.cpp needs one".into());
+    }
     if let Some(heads) = config.delta_net {
         if heads.value_dim != heads.key_dim {
             let problem =

@@ -26,6 +26,26 @@ fn folder(name: &str, keys: &Json) -> tempfile::TempDir {
     folder
 }
 
+/// Takes a tensor out of a safetensors file.
+fn without(path: &Path, name: &str) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: Json = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let mut data = bytes.split_off(8 + length);
+    let taken = header.as_object_mut().unwrap().remove(name).unwrap();
+    let [start, end] = [0, 1].map(|i| taken["data_offsets"][i].as_u64().unwrap());
+    data.drain(start as usize..end as usize);
+    for (_, tensor) in header.as_object_mut().unwrap().iter_mut().filter(|(key, _)| *key != "__metadata__") {
+        for i in [0, 1] {
+            let at = tensor["data_offsets"][i].as_u64().unwrap();
+            tensor["data_offsets"][i] = json!(if at >= end { at - (end - start) } else { at });
+        }
+    }
+    let header = header.to_string().into_bytes();
+    let parts = [&(header.len() as u64).to_le_bytes()[..], &header, &data];
+    std::fs::write(path, parts.concat()).unwrap();
+}
+
 fn refused(path: &Path, words: &[&str]) {
     let error = Base::open(path).unwrap_err().to_string();
     assert!(words.iter().all(|word| error.contains(word)), "{words:?}: {error}");
@@ -102,6 +122,49 @@ fn files_that_contradict_themselves_are_refused() {
     }
     Remade::of(&family("gemma4", "model.gguf")).without("rope_freqs.weight").write(&path);
     refused(&path, &["rope_freqs", "missing"]);
+}
+
+/// llama.cpp's own saver writes the key, which only the dense Granite reads.
+#[test]
+fn a_granite_moe_always_has_positions() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("made.gguf");
+    let file = family("granitemoe", "model.gguf");
+    Remade::of(&file).set("granitemoe.rope.scaling.finetuned", Some(Value::Bool(false))).write(&path);
+    assert_eq!(Base::open(&path).unwrap().config(), Base::open(&file).unwrap().config());
+}
+
+/// One number of heads for all blocks is what a list of equal ones is: the fixture's first block is then attention, whose
+/// matrices it lacks.
+#[test]
+fn kinds_of_blocks_are_read_from_numbers_and_lists() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("made.gguf");
+    for heads in [Value::Array(Array::I32(vec![1; 4])), Value::U32(1)] {
+        let file = family("lfm2", "model.gguf");
+        Remade::of(&file).set("lfm2.attention.head_count_kv", Some(heads)).write(&path);
+        refused(&path, &["blk.0.attn_q", "missing"]);
+    }
+    for (kinds, words) in [
+        (json!(["full_attention", "conv", "full_attention", "conv"]), &["blk.0.attn_q", "missing"][..]),
+        (json!(["conv", "conv", "sliding_attention", "conv"]), &["layer_types", "block 2 is neither"]),
+        (json!(["conv", "conv"]), &["layer_types", "block 2 is neither"]),
+    ] {
+        let folder = folder("lfm2", &json!({"layer_types": kinds}));
+        refused(&folder.path().join("model"), words);
+    }
+}
+
+#[test]
+fn a_head_that_llama_cpp_needs_is_not_left_out() {
+    let scratch = tempfile::tempdir().unwrap();
+    for name in ["olmoe", "qwen2moe"] {
+        let folder = folder(name, &json!({}));
+        without(&folder.path().join("model/model.safetensors"), "lm_head.weight");
+        let line =
+            curmerge!("convert", folder.path().join("model"), scratch.path().join("out.gguf")).refusal();
+        assert!(line.contains("lm_head"), "{line}");
+    }
 }
 
 #[test]
