@@ -324,19 +324,10 @@ impl Config {
         self.keys_as_values = (0..layers)
             .map(|layer| self.keys_of(layer) == layer && lacks(format!("blk.{layer}.attn_v.weight")))
             .collect();
-        // llama.cpp: those of the last two blocks before, by whether they have a window.
-        let first = self.layers.saturating_sub(self.sharing_blocks);
-        for layer in first..layers {
-            let windowed = self.window_of(layer).is_some();
-            if Some(self.keys_of(layer)) != first.checked_sub(if windowed { 2 } else { 1 }) {
-                let problem = format!("block {layer} does not share keys as in Google's models");
-                return Err(Error::input(
-                    gguf.path(),
-                    key("attention.shared_kv_layers"),
-                    problem,
-                    "this variant of the architecture is not supported yet",
-                ));
-            }
+        if let Some(layer) = self.shares_unlike_llama_cpp() {
+            let problem = format!("block {layer} does not share keys as in Google's models");
+            let help = "this variant of the architecture is not supported yet";
+            return Err(Error::input(gguf.path(), key("attention.shared_kv_layers"), problem, help));
         }
         if let Some(width) = number("embedding_length_per_layer_input").filter(|&width| width > 0) {
             let vocab = model.tensor("per_layer_token_embd.weight").and_then(|t| t.dims.get(1).copied());

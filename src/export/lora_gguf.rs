@@ -15,7 +15,6 @@ use curmerge_formats::output::OutputFile;
 
 use super::targets::matrices;
 use super::trained::Trained;
-use crate::arch::Size;
 use crate::base::{Base, Files};
 use crate::{Error, Result};
 
@@ -30,10 +29,7 @@ pub(super) fn write(base: &Base, trained: Trained<'_>, out: &Path, inputs: &[&Pa
     }
     let matrices = matrices(base, trained)?;
     // llama.cpp multiplies by it without asking for a LoRA.
-    let is_ignored = |name: &str| {
-        let line = base.architecture().line(name);
-        line.is_some_and(|line| line.shape.first() == Some(&Size::AllPerLayer))
-    };
+    let is_ignored = |name: &str| base.architecture().makes_per_layer_inputs(name);
     if let Some(matrix) = matrices.iter().find(|matrix| is_ignored(matrix.name)) {
         let problem = format!("llama.cpp applies no LoRA to '{}'", matrix.name);
         return Err(Error::request(problem, "merge the adapter instead"));

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::peft;
-use crate::arch::Size;
 use crate::base::{Base, RowOrder};
 use crate::{Error, Result};
 
@@ -48,9 +47,7 @@ pub(super) fn canonical(base: &Base, module: &str, path: &Path, tensor: &str) ->
 
 /// Whether a matrix outside the blocks is a linear layer: neither an embedding nor the head.
 pub(super) fn is_projection(base: &Base, name: &str) -> bool {
-    let line = base.architecture().line(name);
-    let place = base.place(name).filter(|place| place.tensor.shape.len() == 2);
-    place.is_some() && line.is_some_and(|line| line.shape.first() == Some(&Size::AllPerLayer))
+    base.architecture().makes_per_layer_inputs(name) && base.place(name).is_some()
 }
 
 /// How the file orders the rows of B of a matrix, and the columns of A.

@@ -133,6 +133,11 @@ impl Architecture {
         self.tensors.fused.iter().find(|(fused, _)| matches(name, fused)).map_or(&[], |(_, parts)| parts)
     }
 
+    /// Whether the matrix of this canonical name, which is outside the blocks, makes the inputs of tokens for all of them.
+    pub fn makes_per_layer_inputs(&'static self, name: &str) -> bool {
+        self.line(name).is_some_and(|line| line.shape.first() == Some(&Size::AllPerLayer))
+    }
+
     /// What the family has that the ONNX models that curmerge writes have no form for.
     pub fn without_onnx_form(&'static self) -> Option<&'static str> {
         if self.has_experts() {

@@ -216,6 +216,23 @@ impl Config {
         self.own_sizes.get(layer).copied().unwrap_or(usual)
     }
 
+    /// The sizes of the first block with a sliding window, or without one; of all blocks if there is none.
+    pub fn sizes_by_window(&self, windowed: bool) -> BlockSizes {
+        let alike =
+            (0..self.layers.min(MAX_LAYERS)).find(|&layer| self.window_of(layer).is_some() == windowed);
+        self.sizes_of(alike.unwrap_or(usize::MAX))
+    }
+
+    /// The first block that reads the keys of another block here than in llama.cpp: there those of the last two blocks
+    /// before the [sharing ones](Self::sharing_blocks), by whether these have a window.
+    pub fn shares_unlike_llama_cpp(&self) -> Option<usize> {
+        let first = self.layers.saturating_sub(self.sharing_blocks);
+        (first..self.layers.min(MAX_LAYERS)).find(|&layer| {
+            let back = if self.window_of(layer).is_some() { 2 } else { 1 };
+            Some(self.keys_of(layer)) != first.checked_sub(back)
+        })
+    }
+
     /// What decides which tensors a block has.
     pub fn block_kind(&self, layer: usize) -> BlockKind {
         let mixer = match (self.is_linear(layer), self.convolutions.get(layer)) {

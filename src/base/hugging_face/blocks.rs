@@ -25,19 +25,25 @@ impl Fields {
     /// # Errors
     /// A kind of block that the class does not have, or no kind.
     pub(super) fn linear_attention(&self, layers: usize) -> Result<Vec<bool>> {
-        let Some(kinds) = self.json["layer_types"].as_array() else {
-            let interval = self.count("full_attention_interval").unwrap_or(0);
-            return Ok((0..layers).map(|layer| is_windowed(layer, interval)).collect());
-        };
+        if let Some(listed) = self.listed_kinds(layers, "linear_attention") {
+            return listed;
+        }
+        let interval = self.count("full_attention_interval").unwrap_or(0);
+        Ok((0..layers).map(|layer| is_windowed(layer, interval)).collect())
+    }
+
+    /// Whether each block is of this kind by `layer_types`, which has no other than full attention.
+    fn listed_kinds(&self, layers: usize, wanted: &str) -> Option<Result<Vec<bool>>> {
+        let kinds = self.json["layer_types"].as_array()?;
         let kind = |layer: usize| match kinds.get(layer).and_then(Json::as_str) {
-            Some("linear_attention") => Ok(true),
             Some("full_attention") => Ok(false),
+            Some(other) if other == wanted => Ok(true),
             _ => {
-                let problem = format!("block {layer} is neither linear_attention nor full_attention");
+                let problem = format!("block {layer} is neither {wanted} nor full_attention");
                 Err(Error::input(&self.path, "layer_types", problem, "download the folder again"))
             }
         };
-        (0..layers).map(kind).collect()
+        Some((0..layers).map(kind).collect())
     }
 
     /// Whether each block has a short convolution in place of attention.
@@ -45,16 +51,8 @@ impl Fields {
     /// # Errors
     /// A kind of block that the class does not have, or no kind.
     pub(super) fn convolutions(&self, layers: usize) -> Result<Vec<bool>> {
-        if let Some(kinds) = self.json["layer_types"].as_array() {
-            let kind = |layer: usize| match kinds.get(layer).and_then(Json::as_str) {
-                Some("conv") => Ok(true),
-                Some("full_attention") => Ok(false),
-                _ => {
-                    let problem = format!("block {layer} is neither conv nor full_attention");
-                    Err(Error::input(&self.path, "layer_types", problem, "download the folder again"))
-                }
-            };
-            return (0..layers).map(kind).collect();
+        if let Some(listed) = self.listed_kinds(layers, "conv") {
+            return listed;
         }
         let listed = self.json["full_attn_idxs"].as_array();
         let attends = |layer: usize| listed.is_none_or(|listed| listed.iter().any(|own| *own == layer));

@@ -94,10 +94,7 @@ impl Config {
             fields.heads_by_kind(&mut config)?;
         }
         if architecture.forward.positions != Positions::Learned {
-            let head_dim = |windowed: bool| {
-                let alike = config.windowed.iter().position(|&own| own == windowed);
-                alike.map_or(config.head_dim, |layer| config.sizes_of(layer).head_dim)
-            };
+            let head_dim = |windowed| config.sizes_by_window(windowed).head_dim;
             (config.rope, config.local_rope) = fields.ropes([false, true].map(head_dim))?;
         }
         if architecture.hugging_face.has(ClassOption::Convolutions) {

@@ -125,8 +125,7 @@ fn heads_by_kind(config: &Config) -> Option<(&'static str, String)> {
     let wide = last_blocks_are_wider(config);
     for layer in 0..config.layers {
         let (own, windowed) = (config.sizes_of(layer), config.window_of(layer).is_some());
-        let alike = (0..layer).find(|&other| config.window_of(other).is_some() == windowed);
-        let alike = config.sizes_of(alike.unwrap_or(layer));
+        let alike = config.sizes_by_window(windowed);
         if (own.kv_heads, own.head_dim) != (alike.kv_heads, alike.head_dim) {
             return Some(("attention.head_count_kv", format!("block {layer} has heads of its own")));
         }
@@ -244,13 +243,7 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
                 }
             }
             ClassOption::HeadsByKind => {
-                let layers = 0..config.layers;
-                let of = |windowed: bool| {
-                    let mut alike =
-                        layers.clone().filter(|&layer| config.window_of(layer).is_some() == windowed);
-                    config.sizes_of(alike.next().unwrap_or(0))
-                };
-                let (global, local) = (of(false), of(true));
+                let [global, local] = [false, true].map(|windowed| config.sizes_by_window(windowed));
                 set("head_dim", local.head_dim.into());
                 set("global_head_dim", global.head_dim.into());
                 set("num_key_value_heads", local.kv_heads.into());

@@ -104,13 +104,13 @@ pub(super) fn set(
                 writer.count("embedding_length_per_layer_input", width);
             }
             Key::LocalHeadLengths => {
-                let local = local_head_dim(config);
+                let local = config.sizes_by_window(true).head_dim;
                 writer.count("attention.key_length_swa", local);
                 writer.count("attention.value_length_swa", local);
             }
             Key::RopeDimensionsByKind => {
                 writer.count("rope.dimension_count", config.head_dim);
-                writer.count("rope.dimension_count_swa", local_head_dim(config));
+                writer.count("rope.dimension_count_swa", config.sizes_by_window(true).head_dim);
             }
             Key::KeyValueHeads => writer.count("attention.head_count_kv", config.kv_heads),
             Key::RopeScaling => {
@@ -200,12 +200,6 @@ pub(super) fn set(
             }
         }
     }
-}
-
-/// The length of the heads of blocks with a window.
-fn local_head_dim(config: &Config) -> usize {
-    let windowed = (0..config.layers).find(|&layer| config.window_of(layer).is_some());
-    windowed.map_or(config.head_dim, |layer| config.sizes_of(layer).head_dim)
 }
 
 struct Writer<'k> {

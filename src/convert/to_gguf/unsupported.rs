@@ -108,7 +108,8 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
         );
         return refuse("vocab_size_per_layer_input", problem);
     }
-    if let Some(problem) = sharing(config) {
+    if let Some(layer) = config.shares_unlike_llama_cpp() {
+        let problem = format!("block {layer} reads the keys of another block than in llama.cpp");
         return refuse("num_kv_shared_layers", problem);
     }
     notes.extend(yarn_note(architecture, config, json));
@@ -163,27 +164,10 @@ fn rotary(architecture: &Architecture, config: &Config, json: &Object) -> Option
     let local = has(Key::LocalRopeBase);
     let same = match (&config.local_rope, architecture.gguf.windows.map(|windows| windows.own_base)) {
         (Some(own), Some(false)) => own.base == rope.base && own.factors.is_none(),
-        (Some(own), _) => {
-            let windowed = (0..config.layers).find(|&layer| config.window_of(layer).is_some());
-            let head_dim = windowed.map_or(config.head_dim, |layer| config.sizes_of(layer).head_dim);
-            local && own.factors.is_none() && own.dim == head_dim
-        }
+        (Some(own), _) => local && own.factors.is_none() && own.dim == config.sizes_by_window(true).head_dim,
         (None, _) => !local || rope.factors.is_none() || config.window.is_none(),
     };
     (!same).then(|| ("rope_parameters", "blocks with a window have frequencies of their own".into()))
-}
-
-/// Blocks that would read other keys than their own in llama.cpp: those of the last two blocks before them, by whether these
-/// have a window.
-fn sharing(config: &Config) -> Option<String> {
-    let first = config.layers - config.sharing_blocks;
-    (first..config.layers).find_map(|layer| {
-        let back = if config.window_of(layer).is_some() { 2 } else { 1 };
-        let source = config.keys_of(layer);
-        (Some(source) != first.checked_sub(back)).then(|| {
-            format!("block {layer} reads the keys of block {source}, and not of block {first} - {back}")
-        })
-    })
 }
 
 /// A note on YaRN's options that llama.cpp does not read, if they change the angles.
