@@ -11,9 +11,10 @@ const fn line(canonical: &'static str, hugging_face: &'static str, shape: &'stat
 }
 
 // llama.cpp calls the last norm so, by mistake.
-const ENDS: &[TensorNames] = &[EMBEDDING, line("token_embd_norm", "model.embedding_norm", &[Model]), HEAD];
+pub(super) const ENDS: &[TensorNames] =
+    &[EMBEDDING, line("token_embd_norm", "model.embedding_norm", &[Model]), HEAD];
 
-const BLOCKS: &[TensorNames] = &[
+pub(super) const MIXERS: &[TensorNames] = &[
     line("blk.{}.attn_norm", "model.layers.{}.operator_norm", &[Model]),
     line("blk.{}.ffn_norm", "model.layers.{}.ffn_norm", &[Model]),
     line("blk.{}.attn_q", "model.layers.{}.self_attn.q_proj", &[Query, Model]).only_in(Attention),
@@ -28,6 +29,9 @@ const BLOCKS: &[TensorNames] = &[
         .only_in(Convolution)
         .convolution(),
     line("blk.{}.shortconv.out_proj", "model.layers.{}.conv.out_proj", &[Model, Model]).only_in(Convolution),
+];
+
+pub(super) const FEED_FORWARD: &[TensorNames] = &[
     line("blk.{}.ffn_gate", "model.layers.{}.feed_forward.w1", &[Ff, Model]),
     line("blk.{}.ffn_up", "model.layers.{}.feed_forward.w3", &[Ff, Model]),
     line("blk.{}.ffn_down", "model.layers.{}.feed_forward.w2", &[Model, Ff]),
@@ -37,7 +41,7 @@ pub(super) const LFM2: Architecture = Architecture {
     models: "LFM2, LFM2.5",
     name: "lfm2",
     tensors: Tensors {
-        groups: &[ENDS, BLOCKS],
+        groups: &[ENDS, MIXERS, FEED_FORWARD],
         targets: &[
             ("q", "attn_q"),
             ("k", "attn_k"),
@@ -76,7 +80,7 @@ pub(super) const LFM2: Architecture = Architecture {
         ],
         heads: HeadKeys::Grouped,
         windows: WindowedLayers::None,
-        options: &[ClassOption::Convolutions],
+        options: &[ClassOption::Convolutions, ClassOption::AdjustedFeedForward],
         flags: &[("conv_bias", false)],
         ..LLAMA.hugging_face
     },

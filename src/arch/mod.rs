@@ -17,17 +17,20 @@ mod arcee;
 mod cohere2;
 mod command_r;
 mod ernie4_5;
+mod ernie4_5_moe;
 mod exaone4;
 mod gemma;
 mod gemma2;
 mod gemma3;
 mod gemma4;
 mod glm4;
+mod glm4_moe;
 mod gpt2;
 mod gpt_oss;
 mod granite;
 mod granite_moe;
 mod lfm2;
+mod lfm2_moe;
 mod llama;
 mod ministral3;
 mod mistral;
@@ -87,9 +90,12 @@ pub const ALL: &[&Architecture] = &[
     &command_r::COMMAND_R,
     &cohere2::COHERE2,
     &ernie4_5::ERNIE4_5,
+    &ernie4_5_moe::ERNIE4_5_MOE,
     &glm4::GLM4,
+    &glm4_moe::GLM4_MOE,
     &nemotron::NEMOTRON,
     &lfm2::LFM2,
+    &lfm2_moe::LFM2_MOE,
     &stablelm::STABLELM,
 ];
 

@@ -15,7 +15,7 @@ pub(super) const OLMOE: Architecture = Architecture {
         joined_experts: QWEN3_5_MOE.tensors.joined_experts,
         ..OLMO2.tensors
     },
-    gguf: Gguf { normalizes_experts: false, square_heads: true, needs_head: true, ..Gguf::USUAL },
+    gguf: Gguf { normalizes_experts: Some(false), square_heads: true, needs_head: true, ..Gguf::USUAL },
     converter: Converter {
         keys: &[FIRST_KEYS, &[Key::Experts, Key::GivenHeadLengths, Key::FileType]],
         experts: QWEN3_MOE.converter.experts,

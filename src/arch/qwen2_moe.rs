@@ -24,7 +24,7 @@ pub(super) const QWEN2_MOE: Architecture = Architecture {
         joined_experts: QWEN3_5_MOE.tensors.joined_experts,
         ..QWEN2.tensors
     },
-    gguf: Gguf { normalizes_experts: false, square_heads: true, needs_head: true, ..Gguf::USUAL },
+    gguf: Gguf { normalizes_experts: Some(false), square_heads: true, needs_head: true, ..Gguf::USUAL },
     converter: Converter {
         keys: &[
             FIRST_KEYS,

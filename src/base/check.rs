@@ -18,7 +18,9 @@ impl Base {
         for line in self.architecture.names() {
             let places = line.canonical.matches("{}").count();
             let own = (0..layers).filter(|&layer| line.blocks.include(self.config.block_kind(layer)));
-            let predicting = predicting.clone().filter(|_| line.blocks.include_prediction());
+            let predicting = predicting.clone();
+            let predicting =
+                predicting.filter(|&layer| line.blocks.include_prediction(self.config.block_kind(layer)));
             for layer in own.chain(predicting).take(if places > 0 { usize::MAX } else { 1 }) {
                 let name = line.canonical.replacen("{}", &layer.to_string(), 1);
                 if places < 2 {
@@ -117,7 +119,9 @@ impl Base {
                 _ => self.architecture.of_hugging_face(name).map(|(_, line)| line),
             };
             let in_block = |line: &TensorNames| match layer_part(name) {
-                Some((layer, _)) if layer >= self.config.layers => line.blocks.include_prediction(),
+                Some((layer, _)) if layer >= self.config.layers => {
+                    line.blocks.include_prediction(self.config.block_kind(layer))
+                }
                 Some((layer, _)) => {
                     let kind = self.config.block_kind(layer);
                     line.blocks.include(kind) || line.blocks.may_be_unused_in(kind)

@@ -9,7 +9,7 @@
 //! [`Weight::values_sha256`]) bind an adapter to the base that it was trained on. So no module above this one
 //! knows the container of a base.
 //!
-//! `gguf.rs`, `hugging_face/` and `onnx/` each read one container; [`folder`] reads the small files of a
+//! `gguf/`, `hugging_face/` and `onnx/` each read one container; [`folder`] reads the small files of a
 //! model's folder.
 
 mod check;
@@ -17,7 +17,6 @@ mod config;
 mod finite;
 pub mod folder;
 mod gguf;
-mod gguf_keys;
 mod hugging_face;
 mod joined_experts;
 pub(crate) mod json;

@@ -17,11 +17,12 @@ use super::norm::Norm;
 use super::per_layer_input::{PerLayerEmbedding, PerLayerInput};
 use super::residual::Residual;
 use super::rope::RotaryEmbedding;
+use super::router::Router;
 use super::shared_expert::SharedExpert;
 use super::short_convolution::ShortConvolution;
 use super::transformer::Transformer;
-use crate::arch::{MixerKind, NormKind, Positions};
-use crate::base::{Base, BlockSizes, Weight};
+use crate::arch::{MixerKind, NormKind, Positions, TensorNames};
+use crate::base::{Base, BlockSizes, Weight, layer_part};
 use crate::kernels::Real;
 use crate::{Error, Result};
 
@@ -91,12 +92,12 @@ impl<'a> Parts<'a> {
         let name = |part: &str| format!("blk.{layer}.{part}");
         let norms = self.base.architecture().tensors.norms;
         let residual = |norm: Option<Norm<T>>| Residual { norm, scale: T::from_f64(config.residual_scale) };
-        let feed_forward = match config.experts {
-            Some(_) if self.base.architecture().forward.mlp_beside_experts => {
+        let feed_forward = match config.block_kind(layer).experts {
+            true if self.base.architecture().forward.mlp_beside_experts => {
                 FeedForward::Both(Box::new(self.mlp_and_experts(layer)?))
             }
-            Some(_) => FeedForward::Mixture(Box::new(self.experts(layer)?)),
-            None => FeedForward::Mlp(Box::new(self.mlp(layer)?)),
+            true => FeedForward::Mixture(Box::new(self.experts(layer)?)),
+            false => FeedForward::Mlp(Box::new(self.mlp(layer)?)),
         };
         Ok(Block {
             attn_norm: self.norm(&name(norms.before_attention))?,
@@ -254,7 +255,9 @@ impl<'a> Parts<'a> {
     /// The norm of this name, if the architecture has one.
     fn norm<T: Real>(&self, name: &str) -> Result<Option<Norm<T>>> {
         let architecture = self.base.architecture();
-        if architecture.line(name).is_none() {
+        let kind = layer_part(name).map(|(layer, _)| self.base.config().block_kind(layer));
+        let has = |line: &TensorNames| kind.is_none_or(|kind| line.blocks.include(kind));
+        if !architecture.line(name).is_some_and(has) {
             return Ok(None);
         }
         let weight = numbers(self.base.vector(name)?);
@@ -276,8 +279,12 @@ impl<'a> Parts<'a> {
     }
 
     fn experts<T: Real>(&self, layer: usize) -> Result<MixtureOfExperts<'a, T>> {
-        let config = self.base.config().experts;
-        let (count, top_k) = config.map_or((0, 0), |e| (e.count, e.used));
+        let config = self.base.config().experts.ok_or_else(|| {
+            let help = "this is a defect of curmerge; report it";
+            Error::input(self.base.path(), format!("block {layer}"), "experts without their number", help)
+        })?;
+        let kind = self.base.config().block_kind(layer);
+        let forward = &self.base.architecture().forward;
         let matrix = |name: String| self.linear(&format!("blk.{layer}.{name}"));
         let joined = self.base.architecture().line("blk.0.ffn_gate_up_exps[0]").is_some();
         let first = |expert: usize, role: &str| match joined {
@@ -289,17 +296,30 @@ impl<'a> Parts<'a> {
             Ok(Expert { gate, up, down: matrix(format!("ffn_down_exps[{expert}]"))? })
         };
         Ok(MixtureOfExperts {
-            router: self.linear(&format!("blk.{layer}.ffn_gate_inp"))?,
-            experts: (0..count).map(expert).collect::<Result<_>>()?,
-            top_k,
-            normalize_top_k: config.is_some_and(|e| e.normalized),
-            scales: self.vector_if_any(&format!("blk.{layer}.ffn_down_exps.scale"))?,
-            activation: self.base.architecture().forward.activation,
-            shared: match config.and_then(|experts| experts.shared_ff) {
-                None => None,
-                Some(_) => Some(SharedExpert {
+            router: Router {
+                matrix: matrix("ffn_gate_inp".into())?,
+                gating: forward.gating,
+                selection_bias: match kind.selection_bias {
+                    true => self.vector_if_any(&format!("blk.{layer}.exp_probs_b.bias"))?,
+                    false => None,
+                },
+                groups: config.groups,
+                top_k: config.used,
+                normalized: config.normalized,
+                added_to_sum: T::from_f64(forward.added_to_weights),
+                scale: T::from_f64(config.scale),
+                scales: self.vector_if_any(&format!("blk.{layer}.ffn_down_exps.scale"))?,
+            },
+            experts: (0..config.count).map(expert).collect::<Result<_>>()?,
+            activation: forward.activation,
+            shared: match kind.shared_expert {
+                false => None,
+                true => Some(SharedExpert {
                     mlp: self.mlp(layer)?,
-                    gate: self.linear(&format!("blk.{layer}.ffn_gate_inp_shexp"))?,
+                    gate: match self.base.architecture().line("blk.0.ffn_gate_inp_shexp") {
+                        None => None,
+                        Some(_) => Some(matrix("ffn_gate_inp_shexp".into())?),
+                    },
                 }),
             },
         })

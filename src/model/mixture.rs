@@ -7,10 +7,11 @@ use rayon::prelude::*;
 
 use super::activation;
 use super::linear::Linear;
+use super::router::Router;
 use super::shared_expert::{SharedExpert, SharedExpertActivations};
 use super::terms::TermSink;
 use crate::arch::Activation;
-use crate::kernels::{Precision, Real, SavedActivation, elementwise, reduce, softmax};
+use crate::kernels::{Precision, Real, SavedActivation, elementwise, reduce};
 
 const CONTIGUOUS: &str = "activations are row-major";
 const WANTED: &str = "a gradient that was asked for";
@@ -18,16 +19,10 @@ const WANTED: &str = "a gradient that was asked for";
 /// The frozen experts of a block.
 #[derive(Clone, Debug)]
 pub struct MixtureOfExperts<'a, T: Real> {
-    /// `[experts, d_model]`.
-    pub router: Linear<'a, T>,
+    /// It chooses a token's experts.
+    pub router: Router<'a, T>,
     /// The MLPs.
     pub experts: Vec<Expert<'a, T>>,
-    /// How many experts a token goes through.
-    pub top_k: usize,
-    /// Whether the weights of a token's experts are scaled to sum to 1.
-    pub normalize_top_k: bool,
-    /// A factor of each expert's output.
-    pub scales: Option<Vec<T>>,
     /// The activation function of the experts.
     pub activation: Activation,
     /// The expert that every token goes through.
@@ -48,7 +43,7 @@ pub struct Expert<'a, T: Real> {
 /// What the backward pass needs of the forward pass.
 #[derive(Debug)]
 pub struct MixtureActivations<T: Real> {
-    /// The router's softmax, `[tokens, experts]`.
+    /// The router's probabilities, `[tokens, experts]`.
     probabilities: Array2<T>,
     /// The tokens of each expert.
     assignments: Vec<Assignment<T>>,
@@ -87,15 +82,15 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
     pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear<'a, T>> {
         let experts = self.experts.iter_mut().flat_map(|e| [&mut e.gate, &mut e.up, &mut e.down]);
         let shared = self.shared.iter_mut().flat_map(SharedExpert::linears_mut);
-        std::iter::once(&mut self.router).chain(experts).chain(shared)
+        std::iter::once(&mut self.router.matrix).chain(experts).chain(shared)
     }
 
     /// How many numbers of matrices a token is multiplied with: those of the router and of its experts.
     pub fn parameters_per_token(&self) -> u64 {
         let expert =
             |e: &Expert<'_, T>| [&e.gate, &e.up, &e.down].map(|l| l.weight().parameters()).iter().sum();
-        self.router.weight().parameters()
-            + self.top_k as u64 * self.experts.first().map_or(0, expert)
+        self.router.matrix.weight().parameters()
+            + self.router.top_k as u64 * self.experts.first().map_or(0, expert)
             + self.shared.as_ref().map_or(0, SharedExpert::parameters_per_token)
     }
 
@@ -103,7 +98,7 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
     pub fn activation_values(&self) -> (usize, usize) {
         let ff = self.experts.first().map_or(0, |expert| expert.up.weight().rows());
         let (shared, full) = self.shared.as_ref().map_or((0, 0), SharedExpert::activation_values);
-        (2 * ff * self.top_k + shared, self.experts.len() + full)
+        (2 * ff * self.router.top_k + shared, self.experts.len() + full)
     }
 
     /// x `[tokens, d_model]`, normed, to y `[tokens, d_model]`, with the router's input, which may be x. With a precision,
@@ -114,13 +109,7 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
         router_input: ArrayView2<T>,
         save: Option<Precision>,
     ) -> (Array2<T>, Option<MixtureActivations<T>>) {
-        let (mut probabilities, _) = self.router.forward(&self.router.input(router_input));
-        probabilities.axis_iter_mut(Axis(0)).into_par_iter().for_each(|mut row| {
-            let row = row.as_slice_mut().expect(CONTIGUOUS);
-            let max = reduce::max(T::neg_infinity(), row);
-            let sum = softmax::exp_shifted(row, T::one(), max);
-            elementwise::scale(row, T::one() / sum);
-        });
+        let probabilities = self.router.probabilities(router_input);
         let mut assignments = self.route(&probabilities);
         let mut y = Array2::zeros(x.dim());
         for (expert, assignment) in self.experts.iter().zip(&mut assignments) {
@@ -145,27 +134,17 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
         (y, save.map(|_| MixtureActivations { probabilities, assignments, shared }))
     }
 
-    /// The tokens of each expert. A token goes to its most probable experts; of equal ones, to the first.
+    /// The tokens of each expert.
     fn route(&self, probabilities: &Array2<T>) -> Vec<Assignment<T>> {
         let assignment = || Assignment { tokens: Vec::new(), weights: Vec::new(), gate_up: None };
         let mut assignments: Vec<Assignment<T>> = self.experts.iter().map(|_| assignment()).collect();
         for (token, row) in probabilities.rows().into_iter().enumerate() {
-            let mut order: Vec<usize> = (0..row.len()).collect();
-            let descending = |a: &usize, b: &usize| row[*b].as_f64().total_cmp(&row[*a].as_f64());
-            order.sort_by(descending);
-            order.truncate(self.top_k);
-            let sum = if self.normalize_top_k { order.iter().map(|&e| row[e]).sum() } else { T::one() };
-            for expert in order {
+            for (expert, weight) in self.router.chosen(row.to_slice().expect(CONTIGUOUS)) {
                 assignments[expert].tokens.push(token);
-                assignments[expert].weights.push(row[expert] / sum * self.scale(expert));
+                assignments[expert].weights.push(weight);
             }
         }
         assignments
-    }
-
-    /// The factor of an expert's output.
-    fn scale(&self, expert: usize) -> T {
-        self.scales.as_ref().map_or(T::one(), |scales| scales[expert])
     }
 
     /// dL/dx and dL/d(router's input), `[tokens, d_model]` each, from g = dL/dy. With out_e the output of expert e and w_e its weight,
@@ -214,7 +193,7 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
                 })
                 .collect();
             for ((&token, dot), of_bias) in assignment.tokens.iter().zip(dots).zip(of_bias) {
-                dweights[[token, e]] = Some((dot + of_bias) * self.scale(e));
+                dweights[[token, e]] = Some(dot + of_bias);
             }
             let (dgate, dup) = activation::backward(self.activation, Some(&gate), &up, da);
             let mut dx_here = None;
@@ -225,27 +204,10 @@ impl<'a, T: Real> MixtureOfExperts<'a, T> {
                 dx += &d;
             }
         }
-        let dlogits = self.router_backward(probabilities, &dweights);
-        let mut through_router = None;
-        self.router.backward_frozen(dlogits.into(), &mut through_router);
+        let through_router = self.router.backward(probabilities, &dweights);
         if let (Some(shared), Some(saved)) = (&self.shared, shared) {
             dx += &shared.backward(g, saved, x, sink);
         }
-        [dx, through_router.expect(WANTED)]
-    }
-
-    /// dL/dlogits of the router from dL/dw of each token's top-k experts, w without the experts' factors: w = p / (sum of p over those) when
-    /// normalized, else w = p, with p the softmax of the logits.
-    fn router_backward(&self, mut p: Array2<T>, dw: &Array2<Option<T>>) -> Array2<T> {
-        for (mut p, dw) in p.rows_mut().into_iter().zip(dw.rows()) {
-            let top_k = || dw.iter().zip(&p).filter_map(|(dw, &p)| dw.map(|dw| (dw, p)));
-            let sum: T = if self.normalize_top_k { top_k().map(|(_, p)| p).sum() } else { T::one() };
-            let mean: T =
-                if self.normalize_top_k { top_k().map(|(dw, p)| dw * p / sum).sum() } else { T::zero() };
-            let dp: Vec<T> = dw.iter().map(|dw| dw.map_or(T::zero(), |dw| (dw - mean) / sum)).collect();
-            let pull: T = dp.iter().zip(&p).map(|(&dp, &p)| dp * p).sum();
-            p.iter_mut().zip(dp).for_each(|(p, dp)| *p *= dp - pull);
-        }
-        p
+        [dx, through_router]
     }
 }

@@ -35,6 +35,7 @@ mod pass;
 mod per_layer_input;
 mod residual;
 mod rope;
+mod router;
 mod sampler;
 mod shared_expert;
 mod short_convolution;

@@ -48,6 +48,9 @@ macro_rules! each_family {
             $call
             mixtral: "mixtral",
             lfm2: "lfm2",
+            lfm2moe: "lfm2moe",
+            glm4moe: "glm4moe",
+            ernie4_5_moe: "ernie4_5-moe",
             granitemoe: "granitemoe",
             qwen2moe: "qwen2moe",
             olmoe: "olmoe",

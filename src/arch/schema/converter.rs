@@ -143,8 +143,22 @@ pub enum Key {
     Experts,
     /// `expert_feed_forward_length`.
     ExpertFeedForward,
-    /// `expert_shared_feed_forward_length`.
+    /// `expert_shared_feed_forward_length`, if every token goes through a further expert.
     SharedFeedForward,
+    /// `expert_shared_count`: the width of the expert that every token goes through, in widths of an expert.
+    SharedExperts,
+    /// `expert_group_count` and `expert_group_used_count`.
+    ExpertGroups,
+    /// `expert_gating_func`.
+    ExpertGating,
+    /// `expert_weights_scale`.
+    ExpertScale,
+    /// `expert_weights_norm`.
+    ExpertsNormalized,
+    /// `leading_dense_block_count`: the first blocks, which have no experts.
+    DenseFirst,
+    /// `interleave_moe_layer_step`, always 1: all further blocks have experts.
+    ExpertInterval,
     /// `shortconv.l_cache`: the tokens that a short convolution reads, the last included.
     ConvolutionTaps,
     /// `attention.shared_kv_layers`: the last blocks, which have no keys and values of their own.

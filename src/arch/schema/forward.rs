@@ -19,6 +19,10 @@ pub struct Forward {
     pub mlp_beside_experts: bool,
     /// Whether each head of the values is normed, without a factor.
     pub value_norm: bool,
+    /// How a router's outputs become the weights of experts.
+    pub gating: Gating,
+    /// Added to the sum by which the weights of a token's experts are divided.
+    pub added_to_weights: f64,
     /// The nonlinearity of the feed-forward part.
     pub activation: Activation,
     /// Whether embeddings are multiplied by the square root of their width.
@@ -61,6 +65,25 @@ pub enum Unrotated {
     Global,
     /// All, if `rope.scaling.finetuned` is false. Only GGUF files say so.
     Switched,
+}
+
+/// What makes weights of the outputs of a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gating {
+    /// The softmax of all.
+    Softmax,
+    /// The sigmoid of each (DeepSeek-V3, arXiv 2412.19437).
+    Sigmoid,
+}
+
+impl Gating {
+    /// The number in GGUF's `expert_gating_func`.
+    pub fn gguf(self) -> u32 {
+        match self {
+            Self::Softmax => 1,
+            Self::Sigmoid => 2,
+        }
+    }
 }
 
 /// The nonlinearity of a feed-forward part.

@@ -27,8 +27,13 @@ pub struct Gguf {
     pub width_scaled_layers: &'static [usize],
     /// Whether llama.cpp loads no file without an output head.
     pub needs_head: bool,
-    /// Whether the weights of the experts that a token is routed to are scaled to sum to 1.
-    pub normalizes_experts: bool,
+    /// Whether the weights of the experts that a token is routed to are scaled to sum to 1. `None`: the key
+    /// `expert_weights_norm` says so, and without it they are not; and `expert_weights_scale` is their factor.
+    pub normalizes_experts: Option<bool>,
+    /// The width of the expert that every token goes through.
+    pub shared_expert: SharedExpertWidth,
+    /// Whether `leading_dense_block_count` is read: the first blocks have no experts.
+    pub dense_first: bool,
     /// Whether blocks without key and value heads have a short convolution.
     pub convolutions: bool,
     /// The factor of attention scores in every model, if it does not follow from the width of heads.
@@ -59,13 +64,26 @@ impl Gguf {
         width_scaled_layers: &[],
         attention_scale: None,
         convolutions: false,
-        normalizes_experts: true,
+        normalizes_experts: Some(true),
+        shared_expert: SharedExpertWidth::OwnOrUsual,
+        dense_first: false,
         needs_head: false,
         sizes_by_block: false,
         square_heads: false,
         ignored_keys: &[],
         layers_of_70b: None,
     };
+}
+
+/// The key that gives the width of the expert that every token goes through, in a family that has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedExpertWidth {
+    /// `expert_shared_feed_forward_length`, or else `feed_forward_length`.
+    OwnOrUsual,
+    /// `expert_shared_feed_forward_length`; a file without it has no such expert.
+    Own,
+    /// `expert_shared_count`, in widths of an expert; a file without it, or with 0, has no such expert.
+    Count,
 }
 
 /// Sliding windows as llama.cpp implements them for a family.

@@ -41,8 +41,11 @@ pub struct HuggingFace {
     /// `intermediate_size / hidden_size` of a model whose `intermediate_size` is missing or null; `None` if
     /// it must be given.
     pub ff_ratio: Option<usize>,
-    /// What the names of blocks that predict tokens beyond the next begin with (MTP, arXiv 2412.19437).
+    /// What the names of blocks that predict tokens beyond the next begin with (MTP, arXiv 2412.19437), if they are
+    /// not those of further blocks.
     pub prediction: Option<&'static str>,
+    /// The key that counts these blocks.
+    pub prediction_key: &'static str,
     /// Which blocks have a sliding window.
     pub windows: WindowedLayers,
     /// What else the class can be configured to do. A model that needs an option which its class lacks is not
@@ -163,13 +166,30 @@ pub enum ClassOption {
     /// Two kinds of heads, and what goes with them: `global_head_dim`, `num_global_key_value_heads`, `attention_k_eq_v`,
     /// `num_kv_shared_layers` and `use_double_wide_mlp`.
     HeadsByKind,
-    /// `layer_types` of `conv` and `full_attention`, or else `full_attn_idxs`; `conv_L_cache`; and the `block_` keys, by which
-    /// `intermediate_size` is adjusted.
+    /// `layer_types` of `conv` and `full_attention`, or else `full_attn_idxs`; and `conv_L_cache`.
     Convolutions,
+    /// The `block_` keys, by which `intermediate_size` is adjusted.
+    AdjustedFeedForward,
     /// `hidden_size_per_layer_input` and `vocab_size_per_layer_input`: an input of each token for every block.
     PerLayerInputs,
     /// `decoder_sparse_step` and `mlp_only_layers`: every block has experts.
     SparseBlocks,
+    /// The key of this name: so many of the first blocks have no experts.
+    DenseFirst(&'static str),
+    /// `moe_layer_start_index`, `moe_layer_end_index` and `moe_layer_interval`: the blocks that have experts.
+    ExpertInterval,
+    /// The key of this name: the width of the expert that every token goes through, in widths of an expert.
+    SharedExperts(&'static str),
+    /// `n_group` and `topk_group`: experts are chosen from the best groups of them.
+    ExpertGroups,
+    /// `routed_scaling_factor`: a factor of the weights of experts.
+    ExpertScale,
+    /// `norm_topk_prob`: whether the weights of a token's experts are scaled to sum to 1.
+    ExpertsNormalized,
+    /// The key of this name: whether a bias has a say in the choice of experts.
+    SelectionBias(&'static str),
+    /// The key of this name: whether each head of q and of k is normed.
+    HeadNorms(&'static str),
     /// `n_ctx`: an older name of the context length, written beside it.
     ContextTwice,
 }

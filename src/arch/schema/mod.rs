@@ -11,8 +11,8 @@ mod tensors;
 
 pub use architecture::Architecture;
 pub use converter::{Converter, Key, RopeType, SpacePrefix, TokenizerOverride, VocabularySource};
-pub use forward::{Activation, Forward, NormKind, Positions, Unrotated};
-pub use gguf::{Gguf, WindowScaling, Windows};
+pub use forward::{Activation, Forward, Gating, NormKind, Positions, Unrotated};
+pub use gguf::{Gguf, SharedExpertWidth, WindowScaling, Windows};
 pub use hugging_face::{ActivationKey, ClassOption, HeadKeys, HuggingFace, WindowedLayers};
 pub use joined_experts::{JoinedExperts, JoinedKind};
 pub use onnx::Onnx;

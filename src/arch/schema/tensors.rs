@@ -71,6 +71,8 @@ pub struct TensorNames {
     pub endings: Endings,
     /// Hugging Face stores the matrix as `[out, 1, in]`, as torch's convolutions by channels do.
     pub convolution: bool,
+    /// Hugging Face stores the vector as a matrix of one row, and so does the converter.
+    pub one_row: bool,
     /// Whether the tensor has a bias; `None` if no model has one.
     pub bias: Option<Presence>,
     /// The blocks that have the tensor, if it is a block's.
@@ -112,6 +114,16 @@ pub enum Blocks {
     LinearAttention,
     /// Those with a short convolution.
     Convolution,
+    /// Those whose feed-forward part is a mixture of experts.
+    Experts,
+    /// Those whose feed-forward part is one MLP, in a model with experts.
+    Dense,
+    /// Those with an expert that every token goes through.
+    SharedExpert,
+    /// Those whose experts are chosen by their weights and a bias.
+    SelectionBias,
+    /// Those with softmax attention, if the model norms each head of q and of k, or none.
+    HeadNorms,
     /// All, if the model has an input of each token for every block, or none.
     PerLayerInputs,
     /// None of those that are run: those that predict further tokens.
@@ -140,12 +152,28 @@ pub struct BlockKind {
     pub own_values: bool,
     /// Whether it has an input of each token of its own, beside the residual stream.
     pub per_layer_inputs: bool,
+    /// Whether its feed-forward part is a mixture of experts.
+    pub experts: bool,
+    /// Whether every token goes through a further expert.
+    pub shared_expert: bool,
+    /// Whether a bias has a say in the choice of experts.
+    pub selection_bias: bool,
+    /// Whether each head of q and of k is normed, in a family of which some models have these norms.
+    pub head_norms: bool,
 }
 
 impl BlockKind {
-    /// A block with softmax attention and nothing else that is not usual.
-    pub const USUAL: Self =
-        Self { mixer: MixerKind::Attention, own_keys: true, own_values: true, per_layer_inputs: false };
+    /// A block with softmax attention, with experts if its family has some, and nothing else that is not usual.
+    pub const USUAL: Self = Self {
+        mixer: MixerKind::Attention,
+        own_keys: true,
+        own_values: true,
+        per_layer_inputs: false,
+        experts: true,
+        shared_expert: true,
+        selection_bias: true,
+        head_norms: true,
+    };
 }
 
 impl Blocks {
@@ -158,6 +186,11 @@ impl Blocks {
             Self::OwnValues => kind.own_values,
             Self::LinearAttention => kind.mixer == MixerKind::LinearAttention,
             Self::Convolution => kind.mixer == MixerKind::Convolution,
+            Self::Experts => kind.experts,
+            Self::Dense => !kind.experts,
+            Self::SharedExpert => kind.experts && kind.shared_expert,
+            Self::SelectionBias => kind.experts && kind.selection_bias,
+            Self::HeadNorms => kind.mixer == MixerKind::Attention && kind.head_norms,
             Self::PerLayerInputs => kind.per_layer_inputs,
             Self::Prediction => false,
         }
@@ -170,9 +203,9 @@ impl Blocks {
         shares && matches!(self, Self::OwnKeys | Self::OwnValues)
     }
 
-    /// Whether blocks that predict further tokens are among them: they have softmax attention.
-    pub fn include_prediction(self) -> bool {
-        self == Self::Prediction || self.include(BlockKind::USUAL)
+    /// Whether blocks of this kind that predict further tokens are among them.
+    pub fn include_prediction(self, kind: BlockKind) -> bool {
+        self == Self::Prediction || self.include(kind)
     }
 }
 
@@ -268,6 +301,7 @@ impl TensorNames {
             log_of_negative: false,
             endings: Endings::WEIGHT,
             convolution: false,
+            one_row: false,
             bias: None,
             blocks: Blocks::All,
             presence: Presence::Always,
@@ -307,6 +341,12 @@ impl TensorNames {
     /// The kernel of a convolution by channels.
     pub(in crate::arch) const fn convolution(mut self) -> Self {
         self.convolution = true;
+        self
+    }
+
+    /// Stored as a matrix of one row in Hugging Face folders.
+    pub(in crate::arch) const fn one_row(mut self) -> Self {
+        self.one_row = true;
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{BlockSizes, Config, DeltaNetConfig, MAX_LAYERS};
+use super::{BlockSizes, Config, DeltaNetConfig, Experts, MAX_LAYERS};
 use crate::base::rope::MAX_HEAD_DIM;
 use crate::{Error, Result};
 
@@ -110,6 +110,15 @@ impl Config {
         {
             return bad("experts", format!("{} of {} are used", experts.used, experts.count));
         }
+        if let Some(Experts { count, used, groups: [groups, used_groups], .. }) = self.experts {
+            let of_group = count / groups.max(1);
+            let whole = groups > 0 && count.is_multiple_of(groups) && (1..=groups).contains(&used_groups);
+            // A group is known by its two best.
+            if !whole || groups > 1 && (of_group < 2 || used > used_groups * of_group) {
+                let problem = format!("{used} of {count} are chosen from {used_groups} of {groups} groups");
+                return bad("groups of experts", problem);
+            }
+        }
         let finite_positive = |x: f64| x.is_finite() && x > 0.0;
         if !(0.0..1.0).contains(&self.norm_eps) {
             return bad("norm epsilon", "not a usable number".into());
@@ -121,6 +130,7 @@ impl Config {
             ("embedding scale", Some(self.embedding_scale)),
             ("residual scale", Some(self.residual_scale)),
             ("logit scale", Some(self.logit_scale)),
+            ("factor of the experts' weights", self.experts.map(|experts| experts.scale)),
         ];
         for (what, factor) in factors {
             if !factor.is_none_or(finite_positive) {
@@ -148,6 +158,11 @@ impl Config {
         }
         if !self.linear_attention.contains(&true) {
             self.linear_attention.clear();
+        }
+        if !self.dense.contains(&true) {
+            self.dense.clear();
+        } else if !self.dense.contains(&false) {
+            return bad("blocks without experts", "no block has experts".into());
         }
         if !self.keys_as_values.contains(&true) {
             self.keys_as_values.clear();

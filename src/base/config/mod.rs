@@ -66,6 +66,10 @@ pub struct Config {
     pub logit_scale: f64,
     /// The mixture of experts, if the feed-forward part is one.
     pub experts: Option<Experts>,
+    /// Whether each block has an MLP in place of experts; empty if none has.
+    pub dense: Vec<bool>,
+    /// Whether each head of q and of k is normed, in a family of which some models have these norms.
+    pub head_norms: bool,
     /// The heads of linear attention, if some blocks have it.
     pub delta_net: Option<DeltaNetConfig>,
     /// Whether each block has linear attention in place of softmax attention; empty if none has.
@@ -133,7 +137,7 @@ impl DeltaNetConfig {
 }
 
 /// A mixture of experts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Experts {
     /// Experts per block.
     pub count: usize,
@@ -145,6 +149,12 @@ pub struct Experts {
     pub shared_ff: Option<usize>,
     /// Whether the routing weights of the chosen experts are normalized to sum to 1.
     pub normalized: bool,
+    /// A factor of the routing weights.
+    pub scale: f64,
+    /// The groups that the experts are divided into, and how many of them a token's experts are in.
+    pub groups: [usize; 2],
+    /// Whether a bias has a say in the choice of experts, in a family that has one.
+    pub selection_bias: bool,
 }
 
 /// The temperature of attention (Llama 4, Ministral 3): the query at position p is multiplied by
@@ -194,6 +204,8 @@ impl Config {
             residual_scale: 1.0,
             logit_scale: 1.0,
             experts: None,
+            dense: Vec::new(),
+            head_norms: false,
             delta_net: None,
             linear_attention: Vec::new(),
             convolutions: Vec::new(),
@@ -233,7 +245,7 @@ impl Config {
         })
     }
 
-    /// What decides which tensors a block has.
+    /// What decides which tensors a block has, which may be one that predicts further tokens.
     pub fn block_kind(&self, layer: usize) -> BlockKind {
         let mixer = match (self.is_linear(layer), self.convolutions.get(layer)) {
             (true, _) => MixerKind::LinearAttention,
@@ -243,7 +255,23 @@ impl Config {
         let own_keys = mixer == MixerKind::Attention && self.keys_of(layer) == layer;
         let from_keys = self.keys_as_values.get(layer) == Some(&true);
         let per_layer_inputs = self.per_layer_inputs.is_some();
-        BlockKind { mixer, own_keys, own_values: own_keys && !from_keys, per_layer_inputs }
+        let experts = self.experts.filter(|_| self.dense.get(layer) != Some(&true));
+        BlockKind {
+            mixer,
+            own_keys,
+            own_values: own_keys && !from_keys,
+            per_layer_inputs,
+            experts: experts.is_some(),
+            shared_expert: experts.is_some_and(|experts| experts.shared_ff.is_some()),
+            selection_bias: experts.is_some_and(|experts| experts.selection_bias),
+            head_norms: self.head_norms,
+        }
+    }
+
+    /// How many of the first blocks have no experts. `None` if a later block has none either.
+    pub fn dense_first(&self) -> Option<usize> {
+        let first = self.dense.iter().take_while(|&&dense| dense).count();
+        (!self.dense[first..].contains(&true)).then_some(first)
     }
 
     /// The block whose keys and values this one reads. One of the [last blocks](Self::sharing_blocks) reads those of

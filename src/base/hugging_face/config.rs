@@ -6,9 +6,7 @@ use serde_json::Value as Json;
 
 use super::language_model;
 use crate::arch::{Activation, Architecture, ClassOption, Positions};
-use crate::base::config::{
-    AttentionTemperature, Config, DeltaNetConfig, Experts, MAX_LAYERS, PerLayerInputs,
-};
+use crate::base::config::{AttentionTemperature, Config, DeltaNetConfig, MAX_LAYERS, PerLayerInputs};
 use crate::base::folder::{CONFIG, Folder};
 use crate::base::rope::{self, Rope};
 use crate::kernels::activation::ClampedSwiglu;
@@ -63,6 +61,8 @@ impl Config {
                 false => 1.0 / fields.number("logits_scaling").unwrap_or(1.0),
             },
             experts,
+            dense: fields.dense(layers),
+            head_norms: fields.head_norms(),
             ..Self::unknown()
         };
         if architecture.hugging_face.has(ClassOption::LinearAttention) {
@@ -146,7 +146,7 @@ impl Fields {
         self.number(key).filter(|n| n.fract() == 0.0 && (0.0..1e15).contains(n)).map(|n| n as usize)
     }
 
-    fn needed(&self, key: &str) -> Result<usize> {
+    pub(super) fn needed(&self, key: &str) -> Result<usize> {
         self.count(key).ok_or_else(|| {
             Error::input(
                 &self.path,
@@ -214,7 +214,7 @@ impl Fields {
 
     /// The width of the feed-forward part in a class that adjusts what config.json says.
     fn adjusted_ff(&self) -> Option<usize> {
-        if !self.architecture.hugging_face.has(ClassOption::Convolutions) {
+        if !self.architecture.hugging_face.has(ClassOption::AdjustedFeedForward) {
             return None;
         }
         let given = self.count("block_ff_dim").or(self.count("intermediate_size"))?;
@@ -231,27 +231,9 @@ impl Fields {
         Some(scaled.checked_next_multiple_of(multiple).unwrap_or(usize::MAX))
     }
 
-    fn experts(&self) -> Result<Experts> {
-        let sparse_step = self.count("decoder_sparse_step").unwrap_or(1);
-        let dense = self.json["mlp_only_layers"].as_array().is_some_and(|layers| !layers.is_empty());
-        if sparse_step != 1 || dense {
-            let problem = "some blocks have no experts";
-            let help = "this variant of the architecture is not supported yet";
-            return Err(Error::input(&self.path, "decoder_sparse_step", problem, help));
-        }
-        Ok(Experts {
-            count: self.needed("num_experts")?,
-            used: self.needed("num_experts_per_tok")?,
-            ff: self.needed("moe_intermediate_size")?,
-            shared_ff: match self.architecture.has_shared_expert() {
-                true => Some(self.needed("shared_expert_intermediate_size")?),
-                false => None,
-            },
-            normalized: self.json["norm_topk_prob"]
-                .as_bool()
-                .or(self.number("norm_topk_prob").map(|n| n > 0.0))
-                == Some(true),
-        })
+    /// Whether a key, or the class's default for it, is true.
+    pub(super) fn flag(&self, key: &str) -> bool {
+        self.json[key].as_bool().unwrap_or_else(|| self.number(key).is_some_and(|number| number > 0.0))
     }
 
     /// The rotary embeddings, and those of windowed blocks if they differ; of heads of these lengths.

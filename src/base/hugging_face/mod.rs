@@ -3,6 +3,7 @@
 
 mod blocks;
 mod config;
+mod experts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -19,7 +20,7 @@ use super::row_order::RowOrder;
 use super::tensor::BaseTensor;
 use super::tensors::layer_part;
 use super::unread;
-use crate::arch::{self, Architecture};
+use crate::arch::{self, Architecture, Blocks, TensorNames};
 use crate::{Error, Result};
 
 /// Canonical names.
@@ -77,13 +78,17 @@ fn settle(
 
 /// The number of blocks that predict further tokens, after the model's own `layers`.
 fn prediction_blocks(
-    architecture: &Architecture,
+    architecture: &'static Architecture,
     tensors: &BTreeMap<String, BaseTensor>,
     layers: usize,
 ) -> usize {
-    let Some(start) = architecture.hugging_face.prediction else { return 0 };
-    let predicting = tensors.iter().filter(|(_, tensor)| tensor.stored_name.starts_with(start));
-    let ends = predicting.filter_map(|(name, _)| Some(layer_part(name)?.0 + 1));
+    if architecture.names().all(|line| line.blocks != Blocks::Prediction) {
+        return 0;
+    }
+    let start = architecture.hugging_face.prediction;
+    let predicting =
+        tensors.iter().filter(|(_, tensor)| start.is_none_or(|own| tensor.stored_name.starts_with(own)));
+    let ends = predicting.filter_map(|(name, _)| Some(layer_part(name)?.0.saturating_add(1)));
     ends.max().map_or(0, |end| end.saturating_sub(layers))
 }
 
@@ -141,8 +146,9 @@ fn tensors(
             _ if architecture.name.is_empty() => (format!("{stem}{bias}"), None),
             _ => (name.clone(), None),
         };
-        let shape = match (names.is_some_and(|names| names.convolution), &shape[..]) {
-            (true, &[channels, 1, taps]) => vec![channels, taps],
+        let shape = match (names, &shape[..]) {
+            (Some(TensorNames { convolution: true, .. }), &[channels, 1, taps]) => vec![channels, taps],
+            (Some(TensorNames { one_row: true, .. }), &[1, length]) => vec![length],
             _ => shape,
         };
         let own = names.filter(|names| names.rotary_halves.is_none() && bias.is_empty());

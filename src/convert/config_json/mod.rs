@@ -77,7 +77,8 @@ pub(super) fn config(
         set("num_experts", experts.count.into());
         set("num_experts_per_tok", experts.used.into());
         set("moe_intermediate_size", experts.ff.into());
-        if let Some(ff) = experts.shared_ff {
+        let by_count = |option: &ClassOption| matches!(option, ClassOption::SharedExperts(_));
+        if let Some(ff) = experts.shared_ff.filter(|_| !class.options.iter().any(by_count)) {
             set("shared_expert_intermediate_size", ff.into());
         }
     }

@@ -5,7 +5,9 @@ use curmerge_formats::gguf::{Gguf, Value};
 use serde_json::{Map, Value as Json, json};
 
 use super::decimal::shortest;
-use crate::arch::{ClassOption, MixerKind, Presence, Unrotated, WindowedLayers, Windows, is_windowed};
+use crate::arch::{
+    Blocks, ClassOption, MixerKind, Presence, Unrotated, WindowedLayers, Windows, is_windowed,
+};
 use crate::base::{Base, Config};
 use crate::{Error, Result};
 
@@ -79,6 +81,23 @@ pub(super) fn check(base: &Base) -> Result<()> {
         ];
         if let Some((key, scale)) = scales.into_iter().find(|&(_, scale)| scale != 1.0) {
             return refuse(key, format!("it is {scale}"));
+        }
+    }
+    if let Some(experts) = config.experts {
+        if experts.scale != 1.0 && !has(ClassOption::ExpertScale) {
+            return refuse("expert_weights_scale", format!("it is {}", experts.scale));
+        }
+        let by_count = class.options.iter().any(|option| matches!(option, ClassOption::SharedExperts(_)));
+        if by_count && !experts.shared_ff.unwrap_or(0).is_multiple_of(experts.ff) {
+            let problem = format!("{:?} is no multiple of an expert's width", experts.shared_ff);
+            return refuse("expert_shared_feed_forward_length", problem);
+        }
+        let [groups, used] = experts.groups;
+        if groups > 1 && !has(ClassOption::ExpertGroups) {
+            return refuse(
+                "expert_group_count",
+                format!("experts are chosen from {used} of {groups} groups"),
+            );
         }
     }
     if has(ClassOption::Biases) {
@@ -220,6 +239,31 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
                 set("decoder_sparse_step", 1.into());
                 set("mlp_only_layers", json!([]));
             }
+            ClassOption::HeadNorms(key) => set(key, config.head_norms.into()),
+            ClassOption::DenseFirst(key) => set(key, config.dense_first().unwrap_or(0).into()),
+            ClassOption::ExpertInterval => {
+                set("moe_layer_start_index", config.dense_first().unwrap_or(0).into());
+                set("moe_layer_end_index", (config.layers - 1).into());
+                set("moe_layer_interval", 1.into());
+            }
+            ClassOption::SharedExperts(key) => {
+                let times = config.experts.map(|experts| experts.shared_ff.unwrap_or(0) / experts.ff.max(1));
+                set(key, times.into());
+            }
+            ClassOption::ExpertGroups => {
+                let [groups, used] = config.experts.map_or([1, 1], |experts| experts.groups);
+                set("n_group", groups.into());
+                set("topk_group", used.into());
+            }
+            ClassOption::ExpertScale => {
+                set("routed_scaling_factor", config.experts.map(|experts| shortest(experts.scale)).into());
+            }
+            ClassOption::ExpertsNormalized => {
+                set("norm_topk_prob", config.experts.is_some_and(|experts| experts.normalized).into());
+            }
+            ClassOption::SelectionBias(key) => {
+                set(key, config.experts.is_some_and(|experts| experts.selection_bias).into());
+            }
             ClassOption::UnrotatedLayers => {
                 let rotated = (0..config.layers).map(|layer| u8::from(config.rope_of(layer).is_some()));
                 set("no_rope_layers", rotated.collect());
@@ -261,8 +305,8 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
                 };
                 set("layer_types", (0..config.layers).map(kind).collect());
                 set("conv_L_cache", config.convolution_taps.max(1).into());
-                set("block_auto_adjust_ff_dim", false.into());
             }
+            ClassOption::AdjustedFeedForward => set("block_auto_adjust_ff_dim", false.into()),
             ClassOption::PerLayerInputs => {
                 let inputs = config.per_layer_inputs;
                 set("hidden_size_per_layer_input", inputs.map_or(0, |inputs| inputs.width).into());
@@ -279,8 +323,9 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
             | ClassOption::OriginalContext => {}
         }
     }
-    if config.prediction_blocks > 0 {
-        set("mtp_num_hidden_layers", config.prediction_blocks.into());
+    let has_prediction = base.architecture().names().any(|line| line.blocks == Blocks::Prediction);
+    if config.prediction_blocks > 0 || has_prediction && class.prediction.is_none() {
+        set(class.prediction_key, config.prediction_blocks.into());
     }
     match class.windows {
         WindowedLayers::None => {}

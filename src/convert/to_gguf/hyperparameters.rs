@@ -141,6 +141,32 @@ pub(super) fn set(
                     writer.count("expert_used_count", experts.used);
                 }
             }
+            Key::SharedExperts => {
+                if let Some(experts) = config.experts {
+                    writer.count("expert_shared_count", experts.shared_ff.unwrap_or(0) / experts.ff.max(1));
+                }
+            }
+            Key::ExpertGroups => {
+                if let Some(experts) = config.experts {
+                    writer.count("expert_group_count", experts.groups[0]);
+                    writer.count("expert_group_used_count", experts.groups[1]);
+                }
+            }
+            Key::ExpertGating => {
+                let gating = Value::U32(architecture.forward.gating.gguf());
+                writer.keys.set(writer.name("expert_gating_func"), gating);
+            }
+            Key::ExpertScale => {
+                writer.float("expert_weights_scale", config.experts.map(|experts| experts.scale));
+            }
+            Key::ExpertsNormalized => {
+                let normalized = config.experts.is_some_and(|experts| experts.normalized);
+                writer.keys.set(writer.name("expert_weights_norm"), Value::Bool(normalized));
+            }
+            Key::DenseFirst => {
+                writer.count("leading_dense_block_count", config.dense_first().unwrap_or(0));
+            }
+            Key::ExpertInterval => writer.count("interleave_moe_layer_step", 1),
             Key::ExpertFeedForward => {
                 if let Some(experts) = config.experts {
                     writer.count("expert_feed_forward_length", experts.ff);

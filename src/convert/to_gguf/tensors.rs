@@ -188,7 +188,9 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
             continue;
         }
         let stored = stored(canonical)?;
-        tensors.push(Tensor::new(name, tensor_dims(&stored), Values::Stored(stored)));
+        let mut dims = tensor_dims(&stored);
+        dims.extend(line.filter(|line| line.one_row).map(|_| 1));
+        tensors.push(Tensor::new(name, dims, Values::Stored(stored)));
     }
     if let Some((layer, _)) = parts.iter().find(|(_, come)| **come != converter.experts.len() * experts) {
         let place = format!("block {layer}");

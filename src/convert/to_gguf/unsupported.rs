@@ -56,10 +56,8 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
             return refuse(key, format!("it is {}", cap.map_or("null".into(), |cap| cap.to_string())));
         }
     }
-    let normalizes = architecture.gguf.normalizes_experts;
-    if config.experts.is_some_and(|experts| experts.normalized != normalizes) {
-        let what = if normalizes { "do not sum" } else { "are scaled to sum" };
-        return refuse("norm_topk_prob", format!("the weights of a token's experts {what} to 1"));
+    if let Some((key, problem)) = experts(architecture, config) {
+        return refuse(key, problem);
     }
     if let Some(written) = converter.rms_epsilon.filter(|&written| written != config.norm_eps) {
         return refuse(
@@ -120,6 +118,36 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
         return refuse("no_rope_layers", problem);
     }
     Ok(())
+}
+
+/// What cannot be expressed of experts: the key and the problem.
+fn experts(architecture: &Architecture, config: &Config) -> Option<(&'static str, String)> {
+    let experts = config.experts?;
+    let has = |key: Key| architecture.converter.writes(key);
+    let normalizes = architecture.gguf.normalizes_experts;
+    if let Some(normalizes) = normalizes.filter(|&normalizes| experts.normalized != normalizes) {
+        let what = if normalizes { "do not sum" } else { "are scaled to sum" };
+        return Some(("norm_topk_prob", format!("the weights of a token's experts {what} to 1")));
+    }
+    if experts.scale != 1.0 && !has(Key::ExpertScale) {
+        return Some(("routed_scaling_factor", format!("it is {}, not 1", experts.scale)));
+    }
+    let [groups, used] = experts.groups;
+    // llama.cpp refuses to leave no group out.
+    if groups > 1 && (!has(Key::ExpertGroups) || groups == used) {
+        return Some(("n_group", format!("experts are chosen from {used} of {groups} groups")));
+    }
+    if !experts.selection_bias {
+        return Some(("use_expert_bias", "no bias has a say in the choice of experts".into()));
+    }
+    match config.dense_first() {
+        None => Some(("moe_layer_interval", "a block without experts follows one with experts".into())),
+        Some(0) => None,
+        Some(first) if !has(Key::DenseFirst) => {
+            Some(("moe_layer_start_index", format!("the first {first} blocks have no experts")))
+        }
+        Some(_) => None,
+    }
 }
 
 /// What cannot be expressed of the rotary embeddings: the key and the problem.

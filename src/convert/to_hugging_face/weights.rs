@@ -362,6 +362,7 @@ impl<'a> Tensor<'a> {
         };
         let (rows, cols) = (weight.rows() as u64, weight.cols() as u64);
         let shape = match (vector, line.transposed) {
+            (true, _) if line.one_row => vec![1, cols],
             (true, _) => vec![cols],
             (false, true) => vec![cols, rows],
             (false, false) if line.convolution => vec![rows, 1, cols],

@@ -24,6 +24,8 @@ const READ: &[&str] = &[
     "embedding_scale",
     "expert_count",
     "expert_feed_forward_length",
+    "expert_group_count",
+    "expert_group_used_count",
     "expert_shared_count",
     "expert_shared_feed_forward_length",
     "expert_used_count",
@@ -63,6 +65,12 @@ const SIZES_BY_BLOCK: &[&str] = &[
     "rope.dimension_count_swa",
 ];
 
+/// The key that is read of families whose first blocks have no experts.
+const DENSE_FIRST: &str = "leading_dense_block_count";
+
+/// Keys that are read of families in which they say what weights of experts are.
+const EXPERT_WEIGHTS: &[&str] = &["expert_weights_norm", "expert_weights_scale"];
+
 /// The key that is read of families with short convolutions.
 const CONVOLUTION_TAPS: &str = "shortconv.l_cache";
 
@@ -93,7 +101,12 @@ pub(super) fn unread(gguf: &Gguf, architecture: &Architecture) -> Option<(String
         };
         let by_block = architecture.gguf.sizes_by_block && SIZES_BY_BLOCK.contains(&name);
         let taps = architecture.gguf.convolutions && name == CONVOLUTION_TAPS;
-        (!known && !sections && !linear && !by_block && !taps && !changes_nothing(name, value))
+        let dense = architecture.gguf.dense_first && name == DENSE_FIRST;
+        let weights = architecture.gguf.normalizes_experts.is_none() && EXPERT_WEIGHTS.contains(&name);
+        let gating = u64::from(architecture.forward.gating.gguf());
+        let gating = name == "expert_gating_func" && value.as_u64() == Some(gating);
+        let experts = dense || weights || gating;
+        (!known && !sections && !linear && !by_block && !taps && !experts && !changes_nothing(name, value))
             .then(|| (key.clone(), problem.to_owned()))
     })
 }
@@ -107,8 +120,7 @@ fn of_text(sections: &Value) -> bool {
 fn changes_nothing(name: &str, value: &Value) -> bool {
     match (name, value) {
         ("attention.causal" | "expert_weights_norm", Value::Bool(true)) => true,
-        // Softmax.
-        ("expert_gating_func", value) if value.as_u64() == Some(1) => true,
+        ("interleave_moe_layer_step", value) if value.as_u64() == Some(1) => true,
         ("expert_weights_scale", value) if value.as_f64() == Some(1.0) => true,
         ("attention.causal" | "expert_weights_norm", _) => false,
         (_, Value::Bool(flag)) => !flag,
@@ -126,6 +138,8 @@ mod tests {
             ("attention.causal", Value::Bool(true), true),
             ("attention.causal", Value::Bool(false), false),
             ("expert_gating_func", Value::U32(2), false),
+            ("interleave_moe_layer_step", Value::U32(1), true),
+            ("interleave_moe_layer_step", Value::U32(2), false),
             ("expert_weights_scale", Value::F32(1.0), true),
             ("attention.clamp_kqv", Value::F32(0.0), true),
             ("attention.clamp_kqv", Value::F32(8.0), false),

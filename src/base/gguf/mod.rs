@@ -1,21 +1,23 @@
 //! A base in a GGUF file: its tensors, and its configuration from the `ARCH.*` keys with llama.cpp's
 //! defaults.
 
+mod experts;
+mod keys;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::{GgufModel, Value};
 
-use super::config::{
-    AttentionTemperature, BlockSizes, Config, DeltaNetConfig, Experts, MAX_LAYERS, PerLayerInputs,
-};
-use super::gguf_keys;
-use super::opened::Opened;
-use super::rope::{LongRope, MAX_HEAD_DIM, Rope, YARN_BETAS, unknown_scaling, yarn_of_llama_cpp};
-use super::row_order::RowOrder;
-use super::tensor::BaseTensor;
 use crate::arch::{self, Architecture, NormKind, Positions, Unrotated, WindowScaling, is_windowed};
+use crate::base::config::{
+    AttentionTemperature, BlockSizes, Config, DeltaNetConfig, MAX_LAYERS, PerLayerInputs,
+};
+use crate::base::opened::Opened;
+use crate::base::rope::{LongRope, MAX_HEAD_DIM, Rope, YARN_BETAS, unknown_scaling, yarn_of_llama_cpp};
+use crate::base::row_order::RowOrder;
+use crate::base::tensor::BaseTensor;
 use crate::{Error, Result};
 
 const DAMAGED: &str = "the file is damaged; download it again";
@@ -39,10 +41,14 @@ pub(super) fn open(path: &Path) -> Result<Opened<GgufModel>> {
     let mut tensors = BTreeMap::new();
     for (file, t) in model.tensors() {
         let canonical = t.name.strip_suffix(".weight").unwrap_or(&t.name).to_string();
+        let one_row = architecture.line(&canonical).is_some_and(|line| line.one_row);
         let tensor = BaseTensor {
             stored_name: t.name.clone(),
             dtype: t.dtype,
-            shape: t.shape(),
+            shape: match t.shape()[..] {
+                [1, length] if one_row => vec![length],
+                _ => t.shape(),
+            },
             file,
             offset: t.offset,
             bytes: t.bytes,
@@ -61,7 +67,7 @@ pub(super) fn open(path: &Path) -> Result<Opened<GgufModel>> {
             return Err(Error::input(path, place, problem, "download the file again"));
         }
     }
-    let uncomputed = known.and_then(|architecture| gguf_keys::unread(model.first(), architecture));
+    let uncomputed = known.and_then(|architecture| keys::unread(model.first(), architecture));
     let notes = Vec::new();
     Ok(Opened { files: model, architecture, architecture_name, config, tensors, uncomputed, notes })
 }
@@ -106,36 +112,10 @@ impl Config {
         if number("attention.value_length").is_some_and(|length| length != head_dim) {
             return Err(unlike("attention.value_length", "values and keys differ in length"));
         }
-        let shared = ["expert_shared_count", "expert_shared_feed_forward_length"];
-        let shared = shared.into_iter().find(|key| number(key).is_some_and(|n| n > 0));
-        if let Some(key) = shared.filter(|_| !architecture.has_shared_expert()) {
-            return Err(unlike(key, "there are shared experts"));
-        }
         // Files of families with experts alone may lack it.
         let ff = match of_blocks("feed_forward_length")? {
             None if architecture.has_experts() => needed_of_blocks("expert_feed_forward_length")?,
             ff => ff.ok_or_else(|| missing("feed_forward_length"))?,
-        };
-        let experts = number("expert_count").filter(|&count| count > 0);
-        if experts.is_some() != architecture.has_experts() {
-            return Err(unlike(
-                "expert_count",
-                "the architecture and the file disagree on whether there are experts",
-            ));
-        }
-        let experts = match experts {
-            None => None,
-            Some(count) => Some(Experts {
-                count,
-                used: needed("expert_used_count")?,
-                ff: number("expert_feed_forward_length").unwrap_or(ff),
-                // llama.cpp's defaults.
-                shared_ff: architecture.has_shared_expert().then(|| {
-                    let given = number("expert_shared_feed_forward_length").filter(|&given| given > 0);
-                    given.unwrap_or(ff)
-                }),
-                normalized: architecture.gguf.normalizes_experts,
-            }),
         };
         let vocab = model.tensor("token_embd.weight").and_then(|t| t.dims.get(1).copied());
         let vocab = vocab.ok_or_else(|| Error::input(path, "tensor 'token_embd'", "missing", DAMAGED))?;
@@ -175,7 +155,9 @@ impl Config {
                 Some(scale) if !architecture.gguf.logit_scale_multiplies => 1.0 / scale,
                 _ => 1.0,
             },
-            experts,
+            experts: experts::read(model, architecture, ff)?,
+            dense: experts::dense(model, architecture, layers),
+            head_norms: model.tensor("blk.0.attn_q_norm.weight").is_some(),
             prediction_blocks,
             ..Self::unknown()
         };
