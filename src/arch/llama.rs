@@ -23,6 +23,7 @@ pub(super) const LLAMA: Architecture = Architecture {
         unrotated: Unrotated::Never,
         parallel: false,
         gated_attention: false,
+        norms_rotated: false,
         value_norm: false,
         mlp_beside_experts: false,
         gating: Gating::Softmax,

@@ -26,9 +26,11 @@ mod gemma4;
 mod glm4;
 mod glm4_moe;
 mod gpt2;
+mod gpt_neox;
 mod gpt_oss;
 mod granite;
 mod granite_moe;
+mod hunyuan_dense;
 mod lfm2;
 mod lfm2_moe;
 mod llama;
@@ -39,6 +41,7 @@ mod nemotron;
 mod olmo2;
 mod olmo3;
 mod olmoe;
+mod phi2;
 mod phi3;
 mod qwen2;
 mod qwen2_moe;
@@ -74,14 +77,17 @@ pub const ALL: &[&Architecture] = &[
     &gemma3::GEMMA3,
     &gemma4::GEMMA4,
     &gemma4::GEMMA4_MOE,
+    &phi2::PHI2,
     &phi3::PHI3,
     &gpt2::GPT2,
+    &gpt_neox::GPT_NEOX,
     &gpt_oss::GPT_OSS,
     &olmo2::OLMO2,
     &olmo3::OLMO3,
     &olmoe::OLMOE,
     &granite::GRANITE,
     &granite_moe::GRANITE_MOE,
+    &hunyuan_dense::HUNYUAN_DENSE,
     &smollm3::SMOLLM3,
     &seed_oss::SEED_OSS,
     &exaone4::EXAONE4,

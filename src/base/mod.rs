@@ -43,7 +43,7 @@ pub use open::resolve;
 pub use rope::{
     LongRope, Rope, RopeScaling, UNROTATED, YARN_BETAS, long_amplitude, yarn_amplitude, yarn_of_llama_cpp,
 };
-pub(crate) use rope::{from_json as rope_from_json, parameters as rope_parameters};
+pub(crate) use rope::{from_json as rope_from_json, ntk_alpha, parameters as rope_parameters};
 pub use row_order::RowOrder;
 pub use tensor::{BaseTensor, NBitsTensors, Slice, StoredTensor};
 pub use tensors::{Place, layer_part};

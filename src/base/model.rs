@@ -9,7 +9,7 @@ use curmerge_formats::safetensors::SafeTensors;
 use super::config::Config;
 use super::onnx::OnnxModel;
 use super::tensor::BaseTensor;
-use crate::arch::{self, Architecture};
+use crate::arch::{self, Activation, Architecture};
 use crate::{Error, Result};
 
 /// The files that hold a model's tensors.
@@ -48,6 +48,12 @@ pub struct Base {
 }
 
 impl Base {
+    /// The nonlinearity of the feed-forward part: as llama.cpp has it for a GGUF file, and as transformers else.
+    pub fn activation(&self) -> Activation {
+        let theirs = self.architecture.gguf.activation.filter(|_| matches!(self.files, Files::Gguf(_)));
+        theirs.unwrap_or(self.architecture.forward.activation)
+    }
+
     /// The file or folder that was opened.
     pub fn path(&self) -> &Path {
         &self.path

@@ -191,6 +191,17 @@ impl RopeScaling {
     }
 }
 
+/// HunYuan's `alpha`: a fixed one makes its rule "dynamic" one of the base alone.
+pub(crate) fn ntk_alpha(parameters: &Json) -> Option<f64> {
+    let kind = parameters["rope_type"].as_str().or_else(|| parameters["type"].as_str());
+    parameters["alpha"].as_f64().filter(|&alpha| kind == Some("dynamic") && alpha != 0.0)
+}
+
+/// The base that NTK-aware scaling gives for heads of this length (transformers' `compute_ntk_alpha_rope_parameters`).
+pub(crate) fn raised_base(base: f64, alpha: f64, head_dim: usize) -> f64 {
+    base * alpha.powf(head_dim as f64 / (head_dim as f64 - 2.0))
+}
+
 /// The factor of cosines and sines that LongRoPE derives when contexts grow from `original` to `context`
 /// tokens.
 pub fn long_amplitude(context: f64, original: f64) -> f64 {

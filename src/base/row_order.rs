@@ -5,6 +5,7 @@
 //! - of llama's q and k, it stores the two rotary halves of each head apart, while GGUF interleaves them
 //!   (`LlamaModel.permute` in convert_hf_to_gguf.py);
 //! - of the gate and up projections of gpt-oss's experts, it stores the outputs in turn;
+//! - of queries, keys and values in one matrix (GPT-NeoX), it stores those of each head together;
 //! - of the value heads of linear attention, it stores those that share a key head together, while GGUF repeats the
 //!   key heads (`_LinearAttentionVReorderBase` there).
 
@@ -33,7 +34,18 @@ enum Kind {
         per_group: usize,
         width: usize,
     },
+    /// In each of `groups` groups, segments of `widths` rows are stored one after another. The canonical order has the
+    /// segments `from..to` of all groups, one segment after the other; other rows may lie between.
+    Segments {
+        groups: usize,
+        widths: [usize; MAX_SEGMENTS],
+        from: usize,
+        to: usize,
+    },
 }
+
+/// A group has no more segments.
+const MAX_SEGMENTS: usize = 4;
 
 impl RowOrder {
     /// GGUF's order.
@@ -61,14 +73,46 @@ impl RowOrder {
         whole.then_some(Self(kind))
     }
 
+    /// The order of a matrix that stores, in each of `groups` groups, rows of several segments; `sizes` are those of all
+    /// groups together. `None` if these are not whole groups of all `rows`.
+    pub fn segments(rows: u64, groups: usize, sizes: &[usize]) -> Option<Self> {
+        let mut widths = [0; MAX_SEGMENTS];
+        let mut all = 0_usize;
+        for (width, &size) in widths.iter_mut().zip(sizes) {
+            if groups == 0 || size == 0 || !size.is_multiple_of(groups) {
+                return None;
+            }
+            *width = size / groups;
+            all = all.checked_add(size)?;
+        }
+        let kind = match groups == 1 {
+            true => Kind::Canonical,
+            false => Kind::Segments { groups, widths, from: 0, to: sizes.len() },
+        };
+        (sizes.len() <= MAX_SEGMENTS && all as u64 == rows).then_some(Self(kind))
+    }
+
+    /// The order of these rows of a matrix alone, counted from its first stored row; `None` if they are no rows that can be
+    /// found so.
+    pub fn part(self, rows: Range<usize>) -> Option<Self> {
+        let Kind::Segments { groups, widths, from, to } = self.0 else { return None };
+        let mut starts = vec![0];
+        for width in &widths[from..to] {
+            starts.push(starts[starts.len() - 1] + groups * width);
+        }
+        let at = |row: usize| starts.iter().position(|&start| start == row).map(|number| from + number);
+        let (from, to) = (at(rows.start)?, at(rows.end)?);
+        (from < to).then_some(Self(Kind::Segments { groups, widths, from, to }))
+    }
+
     /// The order of rows each of which is stored `step` rows after the one before.
     pub fn spaced(step: usize) -> Self {
         Self(if step == 1 { Kind::Canonical } else { Kind::Spaced { step } })
     }
 
-    /// Whether other rows lie between.
+    /// Whether other rows may lie between.
     pub fn is_spaced(self) -> bool {
-        matches!(self.0, Kind::Spaced { .. })
+        matches!(self.0, Kind::Spaced { .. } | Kind::Segments { .. })
     }
 
     /// The number of the first of `rows` among those that are counted from the start of their [`Self::span`].
@@ -91,6 +135,17 @@ impl RowOrder {
             Kind::Grouped { first, groups, per_group, width } => {
                 moved(canonical, first, width, |head| head % groups * per_group + head / groups)
             }
+            Kind::Segments { groups, widths, from, to } => {
+                let stride: usize = widths.iter().sum();
+                let mut within = canonical;
+                let mut segment = from;
+                while segment + 1 < to && within >= groups * widths[segment] {
+                    within -= groups * widths[segment];
+                    segment += 1;
+                }
+                let (width, before) = (widths[segment], widths[..segment].iter().sum::<usize>());
+                within / width * stride + before + within % width
+            }
         }
     }
 
@@ -107,6 +162,8 @@ impl RowOrder {
             Kind::Grouped { first, groups, per_group, width } => {
                 canonical.start.min(first)..first + groups * per_group * width
             }
+            Kind::Segments { .. } if canonical.is_empty() => canonical,
+            Kind::Segments { groups, widths, .. } => 0..groups * widths.iter().sum::<usize>(),
         }
     }
 
@@ -121,6 +178,17 @@ impl RowOrder {
             }
             Kind::Grouped { first, groups, per_group, width } => {
                 moved(stored, first, width, |head| head % per_group * groups + head / per_group)
+            }
+            Kind::Segments { groups, widths, from, to } => {
+                let stride: usize = widths.iter().sum();
+                let (group, mut within) = (stored / stride, stored % stride);
+                let mut segment = 0;
+                while segment + 1 < to && within >= widths[segment] {
+                    within -= widths[segment];
+                    segment += 1;
+                }
+                let before = groups * widths[from.min(segment)..segment].iter().sum::<usize>();
+                before + group * widths[segment] + within
             }
         }
     }
@@ -158,6 +226,27 @@ mod tests {
         assert_eq!(RowOrder::spaced(1), RowOrder::CANONICAL);
         let halves = RowOrder::rotary_halves(8, 2).unwrap();
         assert_eq!((order.first_within_span(&(1..3)), halves.first_within_span(&(5..7))), (0, 1));
+    }
+
+    #[test]
+    fn segments_of_all_groups_follow_one_another() {
+        // Two groups of two queries, a key and a value, of two rows each.
+        let order = RowOrder::segments(16, 2, &[8, 4, 4]).unwrap();
+        let stored: Vec<usize> = (0..16).map(|row| order.stored_row(row)).collect();
+        assert_eq!(stored, [0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15]);
+        assert!((0..16).all(|row| order.canonical_row(order.stored_row(row)) == row));
+        let keys = order.part(8..12).unwrap();
+        let stored: Vec<usize> = (0..4).map(|row| keys.stored_row(row)).collect();
+        assert_eq!((stored, keys.span(1..2)), (vec![4, 5, 12, 13], 0..16));
+        assert!((0..4).all(|row| keys.canonical_row(keys.stored_row(row)) == row));
+        let both = order.part(8..16).unwrap();
+        assert!((0..8).all(|row| both.canonical_row(both.stored_row(row)) == row));
+        assert!(order.part(1..8).is_none() && order.part(8..8).is_none());
+        assert!(
+            RowOrder::segments(16, 3, &[8, 4, 4]).is_none()
+                && RowOrder::segments(15, 2, &[8, 4, 4]).is_none()
+        );
+        assert_eq!(RowOrder::segments(16, 1, &[8, 4, 4]), Some(RowOrder::CANONICAL));
     }
 
     #[test]

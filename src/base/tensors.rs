@@ -197,7 +197,7 @@ impl Base {
         let stored = self.weight(&bias)?.vector();
         let order = match tensor.rotary_halves {
             Some(heads) => RowOrder::rotary_halves(stored.len() as u64, heads),
-            None => Some(RowOrder::CANONICAL),
+            None => Some(tensor.orders[0]),
         };
         let order = order.ok_or_else(|| {
             self.error(&bias, "its length is not a whole number of heads", "download the file again")

@@ -92,10 +92,15 @@ impl<'a> Weight<'a> {
         let column_order = if vector { RowOrder::CANONICAL } else { tensor.orders[1] };
         let whole = 0..rows;
         let part = part.unwrap_or(whole.clone());
-        // The rows of a part are contiguous only if no row is permuted.
-        if part.end > rows || part != whole && order != RowOrder::CANONICAL {
+        if part.end > rows {
             return None;
         }
+        // The rows of a part are contiguous only if no row is permuted.
+        let permuted_part = part != whole && order != RowOrder::CANONICAL;
+        let order = match permuted_part {
+            true => order.part(part.start as usize..part.end as usize)?,
+            false => order,
+        };
         if part.is_empty() || cols == 0 {
             return None;
         }
@@ -106,6 +111,8 @@ impl<'a> Weight<'a> {
         }
         // Halves and groups move rows among each other; spaced rows end later.
         let span = order.span(0..part.end as usize).end.max(part.end as usize);
+        // Its order counts from the first row of the whole.
+        let skipped = if permuted_part { 0 } else { part.start };
         let end = first.checked_add(span as u64)?;
         if end > if tensor.transposed { stored_cols } else { stored_rows } {
             return None;
@@ -119,7 +126,7 @@ impl<'a> Weight<'a> {
         if column + columns.span(0..cols as usize).end > stored_cols as usize && !tensor.transposed {
             return None;
         }
-        let (from, rows) = ((first + part.start) as usize, (part.end - part.start) as usize);
+        let (from, rows) = ((first + skipped) as usize, (part.end - part.start) as usize);
         let bytes = if tensor.transposed || quantized.is_some() {
             bytes
         } else {

@@ -32,8 +32,8 @@ impl Factors {
     }
 
     /// The same with the rows of C moved: `to` says where each goes.
-    pub fn with_rows_moved(mut self, to: impl Fn(usize) -> usize) -> Self {
-        let mut c = vec![0.0; self.c.len()];
+    pub fn with_rows_moved(mut self, rows: usize, to: impl Fn(usize) -> usize) -> Self {
+        let mut c = vec![0.0; rows * self.rank];
         for (row, values) in self.c.chunks_exact(self.rank.max(1)).enumerate() {
             c[to(row) * self.rank..][..self.rank].copy_from_slice(values);
         }

@@ -21,8 +21,9 @@ pub(super) struct Delta<'a> {
     scale: f32,
     /// The matrix that it changes: a tensor, or a part of one.
     weight: Weight<'a>,
-    /// The canonical rows of the tensor that the matrix takes.
+    /// The canonical rows of the tensor that the matrix takes, and how many the tensor has.
     rows: Range<usize>,
+    of: usize,
     /// The part's name within the tensor.
     part: Option<&'a str>,
 }
@@ -53,7 +54,8 @@ pub(super) fn by_tensor<'a>(
             let part =
                 name.strip_prefix(place.name).and_then(|rest| rest.strip_prefix('[')?.strip_suffix(']'));
             let rows = place.rows.map_or(0..weight.rows(), |rows| rows.start as usize..rows.end as usize);
-            deltas.entry(place.name).or_default().push(Delta { target, scale, weight, rows, part });
+            let of = place.tensor.shape.first().map_or(0, |&rows| rows as usize);
+            deltas.entry(place.name).or_default().push(Delta { target, scale, weight, rows, of, part });
             Ok(())
         };
         match source {
@@ -124,15 +126,18 @@ impl DeltaSum {
                 Target::Lora(lora, name) => lora.factors(name, &delta.weight, delta.scale)?,
             };
             // A delta of permuted rows covers the whole tensor.
-            let factors = match delta.weight.is_permuted() {
-                true => factors.with_rows_moved(|row| delta.weight.stored_row(row)),
-                false => factors,
+            let (factors, rows) = match delta.weight.is_permuted() {
+                true => {
+                    let moved = factors.with_rows_moved(delta.of, |row| delta.weight.stored_row(row));
+                    (moved, 0..delta.of)
+                }
+                false => (factors, delta.rows.clone()),
             };
             let factors = match delta.weight.has_permuted_columns() {
                 true => factors.with_columns_moved(|col| delta.weight.stored_column(col)),
                 false => factors,
             };
-            let (rows, cols) = (delta.rows.clone(), 0..delta.weight.cols());
+            let cols = 0..delta.weight.cols();
             Ok(match transposed {
                 false => Placed { rows, cols, factors },
                 true => Placed { rows: cols, cols: rows, factors: factors.transposed() },

@@ -7,7 +7,8 @@ use rayon::prelude::*;
 
 use crate::arch::Activation;
 use crate::kernels::activation::{
-    ActivationFn, ClampedSwiglu, Gelu, Silu, SquaredRelu, gated, gated_backward, plain, plain_backward,
+    ActivationFn, ClampedSwiglu, ExactGelu, Gelu, Silu, SquaredRelu, gated, gated_backward, plain,
+    plain_backward,
 };
 use crate::kernels::{Precision, Real, SavedActivation};
 
@@ -54,10 +55,12 @@ pub(super) fn value<T: Real>(activation: Activation, gate: Option<&[T]>, up: &[T
     match (activation, gate) {
         (Activation::Silu, Some(gate)) => gated::<Silu, T>(gate, up, out),
         (Activation::Gelu, Some(gate)) => gated::<Gelu, T>(gate, up, out),
+        (Activation::ExactGelu, Some(gate)) => gated::<ExactGelu, T>(gate, up, out),
         (Activation::SquaredRelu, Some(gate)) => gated::<SquaredRelu, T>(gate, up, out),
         (Activation::ClampedSwiglu, Some(gate)) => gated::<ClampedSwiglu, T>(gate, up, out),
         (Activation::Silu, None) => plain::<Silu, T>(up, out),
         (Activation::Gelu, None) => plain::<Gelu, T>(up, out),
+        (Activation::ExactGelu, None) => plain::<ExactGelu, T>(up, out),
         (Activation::SquaredRelu, None) => plain::<SquaredRelu, T>(up, out),
         (Activation::ClampedSwiglu, None) => plain::<ClampedSwiglu, T>(up, out),
     }
@@ -80,6 +83,7 @@ pub fn backward<T: Real>(
             match activation {
                 Activation::Silu => plain_backward::<Silu, T>(up, d),
                 Activation::Gelu => plain_backward::<Gelu, T>(up, d),
+                Activation::ExactGelu => plain_backward::<ExactGelu, T>(up, d),
                 Activation::SquaredRelu => plain_backward::<SquaredRelu, T>(up, d),
                 Activation::ClampedSwiglu => plain_backward::<ClampedSwiglu, T>(up, d),
             }
@@ -96,6 +100,7 @@ pub fn backward<T: Real>(
         match activation {
             Activation::Silu => gated_backward::<Silu, T>(dgate, up, d),
             Activation::Gelu => gated_backward::<Gelu, T>(dgate, up, d),
+            Activation::ExactGelu => gated_backward::<ExactGelu, T>(dgate, up, d),
             Activation::SquaredRelu => gated_backward::<SquaredRelu, T>(dgate, up, d),
             Activation::ClampedSwiglu => gated_backward::<ClampedSwiglu, T>(dgate, up, d),
         }

@@ -40,6 +40,7 @@ impl<'a, T: Real> Transformer<'a, T> {
             Positions::Learned => Some(base.weight("position_embd")?),
             _ => None,
         };
+        let head_bias = base.has_bias("output").then(|| base.vector("output.bias")).transpose()?;
         let blocks = (0..config.layers).map(|layer| parts.block(layer)).collect::<Result<_>>()?;
         let mut model = Self {
             embedding: base.weight("token_embd")?,
@@ -47,7 +48,7 @@ impl<'a, T: Real> Transformer<'a, T> {
             per_layer_inputs: parts.per_layer_embedding()?,
             blocks,
             output_norm,
-            head: LmHead::new(base.output_head()?, config.logit_scale, config.logit_cap),
+            head: LmHead::new(base.output_head()?, head_bias, config.logit_scale, config.logit_cap),
             architecture: base.architecture(),
             ropes: Vec::new(),
             config,
@@ -115,7 +116,7 @@ impl<'a> Parts<'a> {
                     gate: self.linear(&name("inp_gate"))?,
                     projection: self.linear(&name("proj"))?,
                     residual: Residual { norm: self.norm(&name("post_norm"))?, scale: T::one() },
-                    activation: self.base.architecture().forward.activation,
+                    activation: self.base.activation(),
                 }),
             },
             out_scale: match self.base.place(&name("layer_output_scale")) {
@@ -157,6 +158,7 @@ impl<'a> Parts<'a> {
         Ok(Mixer::Attention(Box::new(Attention {
             q: self.needed(layer, "q")?,
             q_norm: self.norm(&name("attn_q_norm"))?,
+            norms_rotated: self.base.architecture().forward.norms_rotated,
             keys_and_values: self.keys_and_values(layer)?,
             kv_heads,
             head_dim,
@@ -180,6 +182,7 @@ impl<'a> Parts<'a> {
             k: self.needed(layer, "k")?,
             v: if kind.own_values { Some(self.needed(layer, "v")?) } else { None },
             k_norm: self.norm(&format!("blk.{layer}.attn_k_norm"))?,
+            norms_rotated: self.base.architecture().forward.norms_rotated,
             v_norm: self.base.architecture().forward.value_norm.then(v_norm),
             shared_as: read_later.then_some(layer),
         })))
@@ -274,7 +277,7 @@ impl<'a> Parts<'a> {
             gate: self.role(layer, "gate")?,
             up: self.needed(layer, "up")?,
             down: self.needed(layer, "down")?,
-            activation: self.base.architecture().forward.activation,
+            activation: self.base.activation(),
         })
     }
 
@@ -311,7 +314,7 @@ impl<'a> Parts<'a> {
                 scales: self.vector_if_any(&format!("blk.{layer}.ffn_down_exps.scale"))?,
             },
             experts: (0..config.count).map(expert).collect::<Result<_>>()?,
-            activation: forward.activation,
+            activation: self.base.activation(),
             shared: match kind.shared_expert {
                 false => None,
                 true => Some(SharedExpert {

@@ -143,9 +143,13 @@ impl Architecture {
         if self.has_experts() {
             return Some("experts");
         }
-        let Forward { norm, positions, unrotated, parallel, activation, value_norm, .. } = self.forward;
+        let Forward { norm, positions, unrotated, parallel, activation, value_norm, norms_rotated, .. } =
+            self.forward;
         if activation == Activation::ClampedSwiglu {
             return Some("a clamped SwiGLU");
+        }
+        if activation == Activation::ExactGelu {
+            return Some("GELU by the error function");
         }
         if self.gguf.convolutions {
             return Some("short convolutions");
@@ -155,6 +159,9 @@ impl Architecture {
         }
         if value_norm {
             return Some("normed values");
+        }
+        if norms_rotated {
+            return Some("norms of rotated queries and keys");
         }
         if parallel {
             return Some("parallel parts of a block");

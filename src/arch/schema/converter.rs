@@ -94,6 +94,9 @@ pub enum TokenizerOverride {
     Padding(u32),
     /// `unknown_token_id`.
     Unknown(u32),
+    /// `eos_token_id` is `eod_token_id` of config.json, and `eot_token_id` the first of several ids in
+    /// generation_config.json (HunYuan).
+    EndOfDocument,
 }
 
 /// A rule of RoPE scaling, and how GGUF states it.
@@ -212,6 +215,8 @@ pub enum Key {
     ParallelResidual,
     /// `rope.scaling.type`, always "none".
     Unscaled,
+    /// Of a base that `alpha` raises: `rope.scaling.type` "none", and the numbers that belong to it.
+    RaisedBase,
     /// `attention.scale`, `embedding_scale`, `residual_scale` and `logit_scale`.
     Scales,
 }

@@ -17,13 +17,15 @@ pub struct Forward {
     pub gated_attention: bool,
     /// Whether blocks with experts have an MLP beside them that every token goes through, with norms of their own.
     pub mlp_beside_experts: bool,
+    /// Whether heads of q and k are normed after their rotation; else before it.
+    pub norms_rotated: bool,
     /// Whether each head of the values is normed, without a factor.
     pub value_norm: bool,
     /// How a router's outputs become the weights of experts.
     pub gating: Gating,
     /// Added to the sum by which the weights of a token's experts are divided.
     pub added_to_weights: f64,
-    /// The nonlinearity of the feed-forward part.
+    /// The nonlinearity of the feed-forward part. That of a GGUF file may be [another](super::Gguf::activation).
     pub activation: Activation,
     /// Whether embeddings are multiplied by the square root of their width.
     pub scales_embedding: bool,
@@ -93,6 +95,8 @@ pub enum Activation {
     Silu,
     /// GELU by its tanh formula (`gelu_pytorch_tanh`, `gelu_new`).
     Gelu,
+    /// GELU itself, by the error function (`gelu`).
+    ExactGelu,
     /// max(x, 0)^2 (`relu2`).
     SquaredRelu,
     /// SwiGLU with clamped inputs, a steeper sigmoid and 1 added to what it multiplies (gpt-oss).

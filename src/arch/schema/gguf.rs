@@ -1,5 +1,7 @@
 //! How llama.cpp reads the GGUF files of a family.
 
+use super::Activation;
+
 /// What llama.cpp assumes about a family where a GGUF file does not say it.
 #[derive(Clone, Copy, Debug)]
 pub struct Gguf {
@@ -25,6 +27,8 @@ pub struct Gguf {
     /// sqrt(head_dim)`: those that `load_arch_hparams` in llama.cpp's `src/models/FAMILY.cpp` names by their
     /// size and gives another `f_attention_scale`.
     pub width_scaled_layers: &'static [usize],
+    /// The nonlinearity of the feed-forward part in llama.cpp, if it is not that of transformers' class.
+    pub activation: Option<Activation>,
     /// Whether llama.cpp loads no file without an output head.
     pub needs_head: bool,
     /// Whether the weights of the experts that a token is routed to are scaled to sum to 1. `None`: the key
@@ -67,6 +71,7 @@ impl Gguf {
         normalizes_experts: Some(true),
         shared_expert: SharedExpertWidth::OwnOrUsual,
         dense_first: false,
+        activation: None,
         needs_head: false,
         sizes_by_block: false,
         square_heads: false,

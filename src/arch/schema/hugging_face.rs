@@ -155,6 +155,8 @@ pub enum ClassOption {
     Temperature,
     /// `no_rope_layers` (0: no rotary embedding), or else `no_rope_layer_interval`.
     UnrotatedLayers,
+    /// `alpha` among the rotary parameters of the type "dynamic": the base is raised (HunYuan).
+    NtkAlpha,
     /// `mrope_section` among the rotary parameters: the parts of a head with positions of their own in an image.
     Sections,
     /// `partial_rotary_factor`: the leading part of each head is rotated.

@@ -17,5 +17,6 @@ pub use hugging_face::{ActivationKey, ClassOption, HeadKeys, HuggingFace, Window
 pub use joined_experts::{JoinedExperts, JoinedKind};
 pub use onnx::Onnx;
 pub use tensors::{
-    BlockKind, BlockNorms, Blocks, Endings, HeadKind, MixerKind, Presence, Size, TensorNames, Tensors,
+    BlockKind, BlockNorms, Blocks, Endings, HeadKind, MixerKind, Presence, RowGroups, Size, TensorNames,
+    Tensors,
 };

@@ -61,6 +61,9 @@ pub struct TensorNames {
     /// The heads whose rows are permuted: Hugging Face keeps the two rotary halves of each head apart, and
     /// GGUF interleaves them.
     pub rotary_halves: Option<HeadKind>,
+    /// Hugging Face stores the rows group by group, of each group those of every segment; GGUF stores the segments of all
+    /// groups one after another.
+    pub groups: Option<RowGroups>,
     /// Hugging Face stores the matrix as `[in, out]`.
     pub transposed: bool,
     /// Hugging Face stores `w` where the norm multiplies by `1 + w`.
@@ -79,6 +82,21 @@ pub struct TensorNames {
     pub blocks: Blocks,
     /// Whether every model has the tensor. A model without the output head has a tied one: the embedding.
     pub presence: Presence,
+}
+
+/// How rows are divided into groups, and a group into segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowGroups {
+    /// The number of groups.
+    pub groups: Size,
+    /// The rows of each segment, in all groups together.
+    pub segments: &'static [Size],
+}
+
+impl RowGroups {
+    /// For each key and value head, its queries, the key and the value.
+    pub(in crate::arch) const QKV: Self =
+        Self { groups: Size::KeyValueHeads, segments: &[Size::Query, Size::KeyValue, Size::KeyValue] };
 }
 
 /// What ends the stored names of a tensor.
@@ -258,6 +276,8 @@ pub enum Size {
     PerLayerVocab,
     /// Number of query heads.
     Heads,
+    /// Number of key heads, which is that of value heads.
+    KeyValueHeads,
     /// Width of the feed-forward part.
     Ff,
     /// Gate and up together.
@@ -296,6 +316,7 @@ impl TensorNames {
             hugging_face,
             shape,
             rotary_halves: None,
+            groups: None,
             transposed: false,
             unit_offset: false,
             log_of_negative: false,
@@ -311,6 +332,12 @@ impl TensorNames {
     /// With the rotary halves of these heads apart in Hugging Face folders.
     pub(in crate::arch) const fn rotary(mut self, heads: HeadKind) -> Self {
         self.rotary_halves = Some(heads);
+        self
+    }
+
+    /// Stored group by group in Hugging Face folders.
+    pub(in crate::arch) const fn grouped(mut self, groups: RowGroups) -> Self {
+        self.groups = Some(groups);
         self
     }
 
@@ -365,6 +392,12 @@ impl TensorNames {
     /// Only in these blocks.
     pub(in crate::arch) const fn only_in(mut self, blocks: Blocks) -> Self {
         self.blocks = blocks;
+        self
+    }
+
+    /// In every model, of a tensor that some models of other families lack.
+    pub(in crate::arch) const fn required(mut self) -> Self {
+        self.presence = Presence::Always;
         self
     }
 

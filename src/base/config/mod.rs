@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::rope::Rope;
 use super::row_order::RowOrder;
-use crate::arch::{BlockKind, HeadKind, MixerKind, Size, TensorNames, Unrotated, is_windowed};
+use crate::arch::{BlockKind, HeadKind, MixerKind, RowGroups, Size, TensorNames, Unrotated, is_windowed};
 
 pub(super) const MAX_LAYERS: usize = 1 << 12;
 
@@ -304,6 +304,7 @@ impl Config {
             Size::AllPerLayer => self.per_layer_inputs.map_or(0, |inputs| self.layers * inputs.width),
             Size::PerLayerVocab => self.per_layer_inputs.map_or(0, |inputs| inputs.vocab),
             Size::Heads => self.heads,
+            Size::KeyValueHeads => kv_heads,
             Size::Ff => ff,
             Size::GateUp => 2 * ff,
             Size::Experts => self.experts.map_or(0, |e| e.count),
@@ -322,9 +323,13 @@ impl Config {
     /// Hugging Face's order of the `rows` of a matrix with these names. `None` if they are not a whole number
     /// of heads.
     pub fn hugging_face_order(&self, names: &TensorNames, rows: u64) -> Option<RowOrder> {
-        match names.rotary_halves {
-            Some(heads) => RowOrder::rotary_halves(rows, self.head_count(heads)),
-            None => self.value_head_order(*names.shape.first()?, rows),
+        match (names.rotary_halves, names.groups) {
+            (Some(heads), _) => RowOrder::rotary_halves(rows, self.head_count(heads)),
+            (None, Some(RowGroups { groups, segments })) => {
+                let sizes: Vec<usize> = segments.iter().map(|&size| self.size(size, None)).collect();
+                RowOrder::segments(rows, self.size(groups, None), &sizes)
+            }
+            (None, None) => self.value_head_order(*names.shape.first()?, rows),
         }
     }
 

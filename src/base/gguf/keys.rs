@@ -106,6 +106,10 @@ pub(super) fn unread(gguf: &Gguf, architecture: &Architecture) -> Option<(String
         let gating = u64::from(architecture.forward.gating.gguf());
         let gating = name == "expert_gating_func" && value.as_u64() == Some(gating);
         let experts = dense || weights || gating;
+        let parallel = Value::Bool(architecture.forward.parallel);
+        if name == "use_parallel_residual" && !architecture.gguf.ignored_keys.contains(&name) {
+            return (*value != parallel).then(|| (key.clone(), problem.to_owned()));
+        }
         (!known && !sections && !linear && !by_block && !taps && !experts && !changes_nothing(name, value))
             .then(|| (key.clone(), problem.to_owned()))
     })

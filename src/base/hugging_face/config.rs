@@ -178,7 +178,7 @@ impl Fields {
             ("scale_attn_weights", true),
             ("use_bidirectional_attention", false),
             ("qk_layernorm", false),
-            ("use_parallel_residual", false),
+            ("use_parallel_residual", self.architecture.forward.parallel),
         ];
         for (key, usual) in flags {
             if self.json[key].as_bool().is_some_and(|given| given != usual) {
@@ -243,6 +243,10 @@ impl Fields {
         let [global, local] = rope::parameters(|key| self.json.get(key));
         let (global, local) = (&global, &local);
         let base = global["rope_theta"].as_f64().or(self.number("rope_theta")).unwrap_or(10000.0);
+        let class = &self.architecture.hugging_face;
+        if let Some(alpha) = rope::ntk_alpha(global).filter(|_| class.has(ClassOption::NtkAlpha)) {
+            return Ok((Some(Rope::plain(rope::raised_base(base, alpha, head_dim), head_dim)), None));
+        }
         let part = self.number("partial_rotary_factor").unwrap_or(1.0);
         let made = rope::from_json(&self.path, global, &self.json, base, (head_dim, part))?;
         let local_base = local["rope_theta"].as_f64().or(self.number("rope_local_base_freq"));

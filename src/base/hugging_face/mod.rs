@@ -151,7 +151,8 @@ fn tensors(
             (Some(TensorNames { one_row: true, .. }), &[1, length]) => vec![length],
             _ => shape,
         };
-        let own = names.filter(|names| names.rotary_halves.is_none() && bias.is_empty());
+        let own = names
+            .filter(|names| names.rotary_halves.is_none() && (bias.is_empty() || names.groups.is_some()));
         let orders = [
             own.and_then(|names| config.hugging_face_order(names, *shape.first()?)),
             own.and_then(|names| config.hugging_face_columns(names, *shape.last()?)),

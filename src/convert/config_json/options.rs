@@ -202,6 +202,14 @@ pub(in crate::convert) fn window_note(base: &Base, gguf: &Gguf) -> Option<String
     ))
 }
 
+/// A note on a nonlinearity that transformers computes otherwise than llama.cpp.
+pub(in crate::convert) fn activation_note(base: &Base) -> Option<String> {
+    base.architecture().gguf.activation.map(|_| {
+        "transformers computes GELU itself, and llama.cpp its tanh formula, which is near: texts get other logits there"
+            .to_owned()
+    })
+}
+
 /// The keys of the options that the class has, and of its windows.
 pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
     let config = base.config();
@@ -316,6 +324,7 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
             ClassOption::ContextTwice
             | ClassOption::LocalRope
             | ClassOption::ModelMaxLength
+            | ClassOption::NtkAlpha
             | ClassOption::RopeByKind
             | ClassOption::Temperature
             | ClassOption::PartialRotary

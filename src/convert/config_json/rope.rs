@@ -57,7 +57,8 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
         json.insert("original_max_position_embeddings".into(), original.into());
     }
     if partial {
-        json.insert("partial_rotary_factor".into(), part(rope.dim, config.head_dim).into());
+        let key = class.key("partial_rotary_factor");
+        json.insert(key.into(), part(rope.dim, config.head_dim).into());
     }
     let (mut parameters, mut older) = match &rope.long {
         _ if is_yarn(base, gguf) || rope.uncomputed.is_some() => {
@@ -102,7 +103,7 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
         // The class reads the temperature from the newer key, and transformers prefers the older one.
         older = None;
     }
-    json.insert("rope_theta".into(), theta.into());
+    json.insert(class.key("rope_theta").into(), theta.into());
     json.insert("rope_scaling".into(), older.map_or(Json::Null, Json::from));
     let own_key = class.has(ClassOption::LocalRope);
     let parameters = if own_key || class.has(ClassOption::RopeByKind) {

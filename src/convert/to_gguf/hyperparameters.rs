@@ -9,6 +9,9 @@ use super::rope;
 use crate::arch::{Architecture, Key, MixerKind};
 use crate::base::{BlockSizes, Config};
 
+/// The context of HunYuan with a raised base, in tokens: its configurations name a shorter one.
+const CONTEXT_OF_RAISED_BASE: usize = 256 * 1024;
+
 /// Sets the keys that the architecture lists; `file_type` is the number in `general.file_type`.
 ///
 /// transformers fills in what config.json leaves out before the converter sees it; [`Config`] does the same.
@@ -24,6 +27,9 @@ pub(super) fn set(
     for key in architecture.converter.keys.iter().copied().flatten() {
         match key {
             Key::Blocks => writer.count("block_count", config.layers + config.prediction_blocks),
+            Key::Context if rope::has_raised_base(json) => {
+                writer.count("context_length", CONTEXT_OF_RAISED_BASE);
+            }
             Key::Context => writer.count("context_length", config.context),
             Key::Sections => {
                 if let Some(sections) = rope::sections(json) {
@@ -45,7 +51,8 @@ pub(super) fn set(
             }
             Key::ParallelResidual => {
                 // Opening the folder refused the other variant.
-                writer.keys.set(writer.name("use_parallel_residual"), Value::Bool(false));
+                let parallel = Value::Bool(architecture.forward.parallel);
+                writer.keys.set(writer.name("use_parallel_residual"), parallel);
             }
             Key::LogitScale => writer.float("logit_scale", Some(config.logit_scale)),
             Key::PredictionBlocks => {
@@ -71,6 +78,14 @@ pub(super) fn set(
             Key::Unscaled => {
                 let name = writer.name("rope.scaling.type");
                 writer.keys.text(name, "none");
+            }
+            Key::RaisedBase => {
+                if rope::has_raised_base(json) {
+                    let name = writer.name("rope.scaling.type");
+                    writer.keys.text(name, "none");
+                    writer.float("rope.scaling.factor", Some(1.0));
+                    writer.count("rope.scaling.original_context_length", CONTEXT_OF_RAISED_BASE);
+                }
             }
             Key::OriginalContext => {
                 let default = architecture.hugging_face.default(rope::ORIGINAL_CONTEXT);

@@ -96,6 +96,7 @@ pub fn to_gguf(
     let json = language_model(folder.object(folder::CONFIG)?.unwrap_or_default());
     let config = base.config();
     unsupported::check(base, folder, &json, &mut report.notes)?;
+    report.notes.extend(crate::convert::config_json::activation_note(base));
     let own_head = converter.writes_head && onnx_companions::has_own_head(base, &json)?;
     let mut tensors = tensors::of(base, rope_tensors(converter, config, &json), own_head)?;
     let size = tensors::size(&tensors);

@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 
 use super::folder::Object;
-use crate::base::rope_parameters;
+use crate::base::{ntk_alpha, rope_parameters};
 
 /// The key of the context length before RoPE scaling extends it.
 pub(super) const ORIGINAL_CONTEXT: &str = "original_max_position_embeddings";
@@ -37,6 +37,11 @@ pub(super) fn llama3_factors(config: &Object, base: f64, head_dim: usize) -> Opt
         }
     });
     Some(factors.collect())
+}
+
+/// Whether HunYuan's `alpha` raises the base.
+pub(super) fn has_raised_base(config: &Object) -> bool {
+    parameters(config).is_some_and(|rope| ntk_alpha(&rope.into()).is_some())
 }
 
 /// The divisor of linear scaling, the same for all frequencies.

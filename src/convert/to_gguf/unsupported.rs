@@ -161,6 +161,7 @@ fn rotary(architecture: &Architecture, config: &Config, json: &Object) -> Option
         Some("linear" | rope::YARN) => Some(RopeType::ByKeys),
         Some("longrope" | "su") => Some(RopeType::LongRope),
         Some("proportional") => Some(RopeType::Proportional),
+        Some(_) if has(Key::RaisedBase) && rope::has_raised_base(json) => None,
         Some(_) => Some(RopeType::Llama3),
     };
     if architecture.converter.rope_types.contains(&RopeType::Proportional)

@@ -95,6 +95,19 @@ pub(super) fn set(
             TokenizerOverride::EndOfTurn(id) => keys.set("tokenizer.ggml.eot_token_id", Value::U32(id)),
             TokenizerOverride::Padding(id) => keys.set("tokenizer.ggml.padding_token_id", Value::U32(id)),
             TokenizerOverride::Unknown(id) => keys.set("tokenizer.ggml.unknown_token_id", Value::U32(id)),
+            TokenizerOverride::EndOfDocument => {
+                let id = |id: Option<&Json>| id.and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok());
+                let model = folder.object(folder::CONFIG)?.unwrap_or_default();
+                if let Some(end) = id(model.get("eod_token_id")) {
+                    keys.set("tokenizer.ggml.eos_token_id", Value::U32(end));
+                }
+                let generation = folder.object(folder::GENERATION_CONFIG)?.unwrap_or_default();
+                let ends =
+                    generation.get("eos_token_id").and_then(Json::as_array).filter(|ends| ends.len() > 1);
+                if let Some(end) = id(ends.and_then(|ends| ends.first())) {
+                    keys.set("tokenizer.ggml.eot_token_id", Value::U32(end));
+                }
+            }
         }
     }
     if let Some(adds) = space.filter(|_| converter.space_prefix == SpacePrefix::LastFromFolder) {

@@ -24,15 +24,17 @@ pub struct OwnKeysAndValues<'a, T: Real> {
     pub k: Linear<'a, T>,
     /// `[kv_heads * head_dim, d_model]`; without it, the outputs of `k` are those of the values.
     pub v: Option<Linear<'a, T>>,
-    /// Of each head of k, before RoPE.
+    /// Of each head of k.
     pub k_norm: Option<Norm<T>>,
+    /// Whether keys are normed after their rotation; else before it.
+    pub norms_rotated: bool,
     /// Of each head of v.
     pub v_norm: Option<Norm<T>>,
     /// The number of the block, if later blocks read its keys and values.
     pub shared_as: Option<usize>,
 }
 
-/// Keys, not rotated yet, and values, `[tokens, kv_heads * head_dim]` each, with what the backward pass needs.
+/// Keys, rotated, and values, `[tokens, kv_heads * head_dim]` each, with what the backward pass needs.
 pub struct ProjectedKeysAndValues<T> {
     pub k: Array2<T>,
     pub v: Array2<T>,
@@ -87,12 +89,22 @@ impl<'a, T: Real> OwnKeysAndValues<'a, T> {
     /// Values saved of a token for the backward pass, which may be rounded to bfloat16.
     pub fn activation_values(&self) -> usize {
         let width = self.k.weight().rows();
-        let own_v_norm = self.v_norm.is_some() && (self.v.is_some() || self.k_norm.is_none());
+        let own_v_norm = self.values_before_norm() == Some(1);
         (2 + usize::from(self.k_norm.is_some()) + usize::from(own_v_norm)) * width
     }
 
-    /// The keys and values of the normed input.
-    pub fn project(&self, input: &T::PackedLhs<'_>) -> ProjectedKeysAndValues<T> {
+    /// Where the values before their norm are saved: apart (1), or with the keys before theirs (0), which they then are.
+    fn values_before_norm(&self) -> Option<usize> {
+        self.v_norm.as_ref()?;
+        Some(usize::from(self.v.is_some() || self.k_norm.is_none() || self.norms_rotated))
+    }
+
+    /// The keys and values of the normed input; `rotate` rotates keys.
+    pub fn project(
+        &self,
+        input: &T::PackedLhs<'_>,
+        rotate: &dyn Fn(&mut Array2<T>),
+    ) -> ProjectedKeysAndValues<T> {
         let (mut k, zk) = self.k.forward(input);
         let (mut v, zv) = match &self.v {
             Some(v) => v.forward(input),
@@ -103,26 +115,32 @@ impl<'a, T: Real> OwnKeysAndValues<'a, T> {
             let normed = norm.forward(v.view());
             let before = std::mem::replace(&mut v, normed);
             // What both are made of is saved once.
-            match self.v.is_none() && self.k_norm.is_some() {
+            match self.values_before_norm() == Some(0) {
                 true => T::recycle(before),
                 false => before_norm[1] = Some(before),
             }
+        }
+        if self.norms_rotated {
+            rotate(&mut k);
         }
         if let Some(norm) = &self.k_norm {
             let normed = norm.forward(k.view());
             before_norm[0] = Some(std::mem::replace(&mut k, normed));
         }
+        if !self.norms_rotated {
+            rotate(&mut k);
+        }
         ProjectedKeysAndValues { k, v, before_norm, z: [zk, zv] }
     }
 
-    /// From dk = dL/dk, before RoPE, and dv = dL/dv: gives the gradients of terms to `sink`, and adds the gradient with
+    /// From dk = dL/dk, and dv = dL/dv: gives the gradients of terms to `sink`, and adds the gradient with
     /// respect to the normed input, which is given if a matrix reads it, to `dinput`, if given.
     pub fn backward(
         &self,
-        [dk, dv]: [Array2<T>; 2],
+        [mut dk, dv]: [Array2<T>; 2],
         saved: KeysAndValuesActivations<T>,
         input: Option<ArrayView2<T>>,
-        sink: &mut dyn TermSink<T>,
+        (sink, rotate_back): (&mut dyn TermSink<T>, &dyn Fn(&mut Array2<T>)),
         mut dinput: Option<&mut Option<Array2<T>>>,
     ) {
         let KeysAndValuesActivations { before_norm: [k, v], z: [zk, zv], .. } = saved;
@@ -133,7 +151,13 @@ impl<'a, T: Real> OwnKeysAndValues<'a, T> {
             T::recycle(d);
             dx
         };
+        if !self.norms_rotated {
+            rotate_back(&mut dk);
+        }
         let mut dk = through(&self.k_norm, k.as_ref(), dk);
+        if self.norms_rotated {
+            rotate_back(&mut dk);
+        }
         let dv = through(&self.v_norm, v.as_ref().or(k.as_ref()), dv);
         match &self.v {
             Some(v) => {

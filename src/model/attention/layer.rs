@@ -26,8 +26,10 @@ const CONTIGUOUS: &str = "activations are row-major";
 pub struct Attention<'a, T: Real> {
     /// `[heads * head_dim, d_model]`, or with a [gate](Self::gated) `[heads * 2 * head_dim, d_model]`.
     pub q: Linear<'a, T>,
-    /// Of each head of q, before RoPE (QK-norm).
+    /// Of each head of q (QK-norm).
     pub q_norm: Option<Norm<T>>,
+    /// Whether queries and keys are normed after their rotation; else before it.
+    pub norms_rotated: bool,
     /// The keys and values.
     pub keys_and_values: KeysAndValues<'a, T>,
     /// Key and value heads.
@@ -177,7 +179,7 @@ impl<'a, T: Real> Attention<'a, T> {
     pub fn extend(&self, input: &T::PackedLhs<'_>, cache: &mut KvCache<T>, pass: &Pass<'_, T>) -> Array2<T> {
         let Queries { q, gate, .. } = self.queries(input, pass);
         if let Some(own) = self.own() {
-            let ProjectedKeysAndValues { k, v, .. } = self.rotated(own.project(input), pass);
+            let ProjectedKeysAndValues { k, v, .. } = own.project(input, &|k| self.rotate(k, pass));
             for (cache, new) in [(&mut cache.keys, &k), (&mut cache.values, &v)] {
                 for rows in pass.sequences {
                     let mut cache = cache.slice_mut(s![rows.own.clone(), ..]);
@@ -226,11 +228,16 @@ impl<'a, T: Real> Attention<'a, T> {
         let (mut dq, mut dk, mut dv) = backward(&activations, dattended.view(), pass.sequences, config);
         T::recycle(dattended);
         pass.factors.scale_queries(&mut dq);
-        self.rotate_back(&mut dq, pass);
+        if !self.norms_rotated {
+            self.rotate_back(&mut dq, pass);
+        }
         if let (Some(norm), Some(before)) = (&self.q_norm, &before_norm) {
             let mut dx = Array2::zeros(dq.dim());
             norm.backward(before, dq.view(), &mut dx);
             T::recycle(std::mem::replace(&mut dq, dx));
+        }
+        if self.norms_rotated {
+            self.rotate_back(&mut dq, pass);
         }
         if let Some(dgate) = dgate {
             let joined = join_gate(dq.view(), dgate.view(), config.head_dim);
@@ -245,8 +252,7 @@ impl<'a, T: Real> Attention<'a, T> {
                     add(sum, later.view());
                     T::recycle(later);
                 }
-                self.rotate_back(&mut dk, pass);
-                own.backward([dk, dv], saved, input, sink, dinput);
+                own.backward([dk, dv], saved, input, (sink, &|d| self.rotate_back(d, pass)), dinput);
             }
             (KeysAndValues::Block(block), _) => pass.shared.add_gradients(*block, [dk, dv]),
             (KeysAndValues::Own(_), None) => unreachable!("a block saves its own keys"),
@@ -266,13 +272,21 @@ impl<'a, T: Real> Attention<'a, T> {
             T::recycle(std::mem::replace(&mut q, own));
             gate
         });
-        let before_norm = self.q_norm.as_ref().map(|norm| {
-            let normed = norm.forward(q.view());
-            std::mem::replace(&mut q, normed)
-        });
-        if let Some(i) = self.rope {
-            pass.ropes[i].forward(&mut q, &pass.factors.cos_sin[i], self.head_dim);
-        }
+        let norm = |q: &mut Array2<T>| {
+            let normed = self.q_norm.as_ref()?.forward(q.view());
+            Some(std::mem::replace(q, normed))
+        };
+        let before_norm = match self.norms_rotated {
+            true => {
+                self.rotate(&mut q, pass);
+                norm(&mut q)
+            }
+            false => {
+                let before = norm(&mut q);
+                self.rotate(&mut q, pass);
+                before
+            }
+        };
         pass.factors.scale_queries(&mut q);
         Queries { q, before_norm, gate, z }
     }
@@ -284,22 +298,17 @@ impl<'a, T: Real> Attention<'a, T> {
         input: &T::PackedLhs<'_>,
         pass: &mut Pass<'_, T>,
     ) -> ProjectedKeysAndValues<T> {
-        let made = self.rotated(own.project(input), pass);
+        let made = own.project(input, &|k| self.rotate(k, pass));
         if let Some(block) = own.shared_as {
             pass.shared.keep(block, [&made.k, &made.v], pass.config.precision);
         }
         made
     }
 
-    fn rotated(
-        &self,
-        mut projected: ProjectedKeysAndValues<T>,
-        pass: &Pass<'_, T>,
-    ) -> ProjectedKeysAndValues<T> {
+    fn rotate(&self, x: &mut Array2<T>, pass: &Pass<'_, T>) {
         if let Some(i) = self.rope {
-            pass.ropes[i].forward(&mut projected.k, &pass.factors.cos_sin[i], self.head_dim);
+            pass.ropes[i].forward(x, &pass.factors.cos_sin[i], self.head_dim);
         }
-        projected
     }
 
     fn rotate_back(&self, d: &mut Array2<T>, pass: &Pass<'_, T>) {

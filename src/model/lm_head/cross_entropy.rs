@@ -125,7 +125,7 @@ impl LmHead<'_> {
                 let mut capped = Vec::new();
                 for (i, (row, mut logits)) in rows.iter_mut().zip(logits.rows_mut()).enumerate() {
                     let logits = logits.as_slice_mut().expect(CONTIGUOUS);
-                    self.finish(logits);
+                    self.finish(logits, &vocab);
                     capped.clear();
                     capped.extend_from_slice(if backward && self.soft_cap.is_some() { logits } else { &[] });
                     let shrink = row.add(&vocab, logits);

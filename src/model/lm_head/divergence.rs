@@ -152,8 +152,8 @@ impl LmHead<'_> {
             let w = packing::weight::<T>(&self.weight, vocab.clone(), self.precision);
             let dhidden = dhidden.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter();
             dhidden.zip(&tiles).zip(rows.par_chunks(TILE)).for_each(|((d, [hidden0, hidden]), rows)| {
-                let mut reference = self.tile_logits(hidden0, &transposed, vocab.len());
-                let mut logits = self.tile_logits(hidden, &transposed, vocab.len());
+                let mut reference = self.tile_logits(hidden0, &transposed, &vocab);
+                let mut logits = self.tile_logits(hidden, &transposed, &vocab);
                 let mut capped = Vec::new();
                 let pairs = reference.rows_mut().into_iter().zip(logits.rows_mut());
                 for ((mut p0, mut p), row) in pairs.zip(rows) {
@@ -188,8 +188,8 @@ impl LmHead<'_> {
             let [w0, w] = [reference, self]
                 .map(|head| packing::weight_transposed::<T>(&head.weight, vocab.clone(), head.precision));
             rows.par_chunks_mut(TILE).zip(&tiles).for_each(|(rows, [hidden0, hidden])| {
-                let mut logits0 = reference.tile_logits(hidden0, &w0, vocab.len());
-                let mut logits = self.tile_logits(hidden, &w, vocab.len());
+                let mut logits0 = reference.tile_logits(hidden0, &w0, &vocab);
+                let mut logits = self.tile_logits(hidden, &w, &vocab);
                 let mut buffer = Vec::with_capacity(vocab.len());
                 let pairs = logits0.rows_mut().into_iter().zip(logits.rows_mut());
                 for ((mut l0, mut l), row) in pairs.zip(rows) {

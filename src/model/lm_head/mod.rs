@@ -31,6 +31,8 @@ const CONTIGUOUS: &str = "rows of fresh arrays are contiguous";
 #[derive(Clone, Debug)]
 pub struct LmHead<'a> {
     weight: Weight<'a>,
+    /// Added to the products, `[vocab]`, if there is one.
+    bias: Option<Vec<f32>>,
     /// The factor of the logits.
     scale: f64,
     /// Logits l become `cap tanh(l / cap)`.
@@ -44,9 +46,9 @@ pub struct LmHead<'a> {
 pub struct PackedHead<T: Real>(Vec<T::PackedRhs>);
 
 impl<'a> LmHead<'a> {
-    /// A head over this matrix, whose logits are scaled and then soft-capped.
-    pub fn new(weight: Weight<'a>, scale: f64, soft_cap: Option<f64>) -> Self {
-        Self { weight, scale, soft_cap, precision: Precision::F32 }
+    /// A head over this matrix and its bias, if it has one, whose logits are scaled and then soft-capped.
+    pub fn new(weight: Weight<'a>, bias: Option<Vec<f32>>, scale: f64, soft_cap: Option<f64>) -> Self {
+        Self { weight, bias, scale, soft_cap, precision: Precision::F32 }
     }
 
     /// Packs the whole matrix, for many passes over few hidden states.
@@ -63,8 +65,14 @@ impl<'a> LmHead<'a> {
         T::packed_bytes(self.weight.rows(), self.weight.cols(), self.precision)
     }
 
-    /// Turns products into logits.
-    fn finish<T: Real>(&self, products: &mut [T]) {
+    /// Turns products with these rows of the matrix into logits, of one hidden state or of several.
+    fn finish<T: Real>(&self, products: &mut [T], vocab: &Range<usize>) {
+        if let Some(bias) = &self.bias {
+            for products in products.chunks_exact_mut(vocab.len()) {
+                let own = products.iter_mut().zip(&bias[vocab.clone()]);
+                own.for_each(|(product, &bias)| *product += T::from_f32(bias));
+            }
+        }
         let scale = T::from_f64(self.scale);
         match self.soft_cap {
             Some(cap) => elementwise::soft_cap(products, scale, T::from_f64(cap)),
@@ -84,10 +92,15 @@ impl<'a> LmHead<'a> {
     }
 
     /// The logits `[rows, vocab]` of a tile from a packed block of the vocabulary.
-    fn tile_logits<T: Real>(&self, hidden: &T::PackedLhs<'_>, w: &T::PackedRhs, vocab: usize) -> Array2<T> {
-        let mut logits = Array2::zeros((T::lhs_rows(hidden), vocab));
+    fn tile_logits<T: Real>(
+        &self,
+        hidden: &T::PackedLhs<'_>,
+        w: &T::PackedRhs,
+        vocab: &Range<usize>,
+    ) -> Array2<T> {
+        let mut logits = Array2::zeros((T::lhs_rows(hidden), vocab.len()));
         T::multiply_single(logits.view_mut(), false, hidden, w);
-        self.finish(logits.as_slice_mut().expect(CONTIGUOUS));
+        self.finish(logits.as_slice_mut().expect(CONTIGUOUS), vocab);
         logits
     }
 
@@ -100,7 +113,8 @@ impl<'a> LmHead<'a> {
             T::multiply(logits.slice_mut(s![.., vocab]), false, &hidden, &w);
         }
         let rows = logits.axis_iter_mut(Axis(0)).into_par_iter();
-        rows.for_each(|mut row| self.finish(row.as_slice_mut().expect(CONTIGUOUS)));
+        let all = 0..self.weight.rows();
+        rows.for_each(|mut row| self.finish(row.as_slice_mut().expect(CONTIGUOUS), &all));
         logits
     }
 

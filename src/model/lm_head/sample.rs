@@ -47,7 +47,7 @@ impl LmHead<'_> {
                 }
             };
             let exps = parts.par_chunks_mut(TILE).zip(&tiles).map(|(parts, hidden)| {
-                let mut logits = self.tile_logits::<T>(hidden, w, vocab.len());
+                let mut logits = self.tile_logits::<T>(hidden, w, vocab);
                 for (mut logits, parts) in logits.rows_mut().into_iter().zip(parts) {
                     parts.push(part(logits.as_slice_mut().expect(CONTIGUOUS)));
                 }
@@ -76,7 +76,7 @@ impl LmHead<'_> {
             for rows in rows.chunks(TILE) {
                 let some = hidden.select(Axis(0), rows);
                 let some = T::pack_lhs(some.view(), self.precision);
-                let mut logits = self.tile_logits::<T>(&some, &w, vocab.len());
+                let mut logits = self.tile_logits::<T>(&some, &w, &vocab);
                 for (mut logits, &row) in logits.rows_mut().into_iter().zip(rows) {
                     part(logits.as_slice_mut().expect(CONTIGUOUS));
                     take(row, logits.view());
