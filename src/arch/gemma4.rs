@@ -187,7 +187,7 @@ pub(super) const GEMMA4_MOE: Architecture = Architecture {
         ..GEMMA4.converter
     },
     hugging_face: HuggingFace {
-        chosen_by: Some("enable_moe_block"),
+        chosen_by: Some(ChosenBy::Key("enable_moe_block")),
         keys: &[("num_experts_per_tok", "top_k_experts")],
         flags: &[("attention_bias", false), ("enable_moe_block", true)],
         ..GEMMA4.hugging_face

@@ -38,6 +38,7 @@ pub(super) const GPT2: Architecture = Architecture {
         last_norm: "output_norm",
         fused: &[("attn_qkv", &[("q", Query), ("k", KeyValue), ("v", KeyValue)])],
         joined_experts: &[],
+        joined_rows: &[],
         // OpenAI's own folder.
         prefixes: &[
             ("wte", "transformer.wte"),

@@ -5,7 +5,7 @@ use super::groups::{ATTENTION_TARGETS, ENDS, FIRST_KEYS, NORMS_BEFORE, PERMUTED}
 use super::schema::Size::{ExpertFf, Experts, Model};
 use super::schema::*;
 
-const EXPERTS: &[TensorNames] = &[
+pub(super) const EXPERTS: &[TensorNames] = &[
     TensorNames::new(
         "blk.{}.ffn_gate_inp",
         "model.layers.{}.block_sparse_moe.router.layer",

@@ -17,7 +17,7 @@ pub(super) const HUNYUAN_DENSE: Architecture = Architecture {
     forward: Forward { positions: Positions::RopeHalf, norms_rotated: true, ..LLAMA.forward },
     gguf: Gguf { sections: true, ..Gguf::USUAL },
     converter: Converter {
-        overrides: &[(None, TokenizerOverride::EndOfDocument)],
+        overrides: &[(None, TokenizerOverride::EndOfDocument(3))],
         keys: &[FIRST_KEYS, &[Key::GivenHeadLengths, Key::FileType, Key::RaisedBase]],
         ..Converter::USUAL
     },

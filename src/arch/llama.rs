@@ -15,6 +15,7 @@ pub(super) const LLAMA: Architecture = Architecture {
         last_norm: "output_norm",
         fused: &[],
         joined_experts: &[],
+        joined_rows: &[],
         prefixes: &[],
     },
     forward: Forward {
@@ -25,6 +26,7 @@ pub(super) const LLAMA: Architecture = Architecture {
         gated_attention: false,
         norms_rotated: false,
         value_norm: false,
+        grouped_value_heads: false,
         mlp_beside_experts: false,
         gating: Gating::Softmax,
         added_to_weights: 0.0,

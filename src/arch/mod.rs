@@ -29,6 +29,9 @@ mod gpt2;
 mod gpt_neox;
 mod gpt_oss;
 mod granite;
+mod granite4;
+mod granite_hybrid;
+mod granite_hybrid_moe;
 mod granite_moe;
 mod hunyuan_dense;
 mod lfm2;
@@ -49,6 +52,7 @@ mod qwen3;
 mod qwen3_5;
 mod qwen3_5_moe;
 mod qwen3_moe;
+mod qwen3_next;
 mod qwen_vl;
 mod seed_oss;
 mod smollm3;
@@ -70,6 +74,7 @@ pub const ALL: &[&Architecture] = &[
     &qwen3_5::QWEN3_5,
     &qwen3_5_moe::QWEN3_5_MOE,
     &qwen3_moe::QWEN3_MOE,
+    &qwen3_next::QWEN3_NEXT,
     &qwen_vl::QWEN2_VL,
     &qwen_vl::QWEN3_VL,
     &gemma::GEMMA,
@@ -86,7 +91,10 @@ pub const ALL: &[&Architecture] = &[
     &olmo3::OLMO3,
     &olmoe::OLMOE,
     &granite::GRANITE,
+    &granite4::GRANITE4,
     &granite_moe::GRANITE_MOE,
+    &granite_hybrid::GRANITE_HYBRID,
+    &granite_hybrid_moe::GRANITE_HYBRID_MOE,
     &hunyuan_dense::HUNYUAN_DENSE,
     &smollm3::SMOLLM3,
     &seed_oss::SEED_OSS,
@@ -123,11 +131,11 @@ pub fn by_gguf_name(name: &str, has_experts: bool, has_windows: bool) -> Option<
     windows.or_else(|| alike().next()).or_else(|| named().next())
 }
 
-/// The architecture of this `model_type` in Hugging Face's config.json, in which `is_true` says of a key whether it is true.
-pub fn by_model_type(name: &str, is_true: impl Fn(&str) -> bool) -> Option<&'static Architecture> {
-    let mut named = ALL.iter().copied().filter(|a| a.hugging_face.model_types.contains(&name));
-    let first = named.next()?;
-    Some(named.find(|a| a.hugging_face.chosen_by.is_some_and(&is_true)).unwrap_or(first))
+/// The architecture of this `model_type` in Hugging Face's config.json, of which `chooses` says what holds.
+pub fn by_model_type(name: &str, chooses: impl Fn(ChosenBy) -> bool) -> Option<&'static Architecture> {
+    let named = || ALL.iter().copied().filter(|a| a.hugging_face.model_types.contains(&name));
+    let chosen = named().find(|a| a.hugging_face.chosen_by.is_some_and(&chooses));
+    chosen.or_else(|| named().find(|a| a.hugging_face.chosen_by.is_none()))
 }
 
 /// The known `model_type` values, for an error message.

@@ -37,7 +37,6 @@ pub(super) const PHI2: Architecture = Architecture {
     },
     gguf: Gguf { needs_head: true, ..Gguf::USUAL },
     converter: Converter {
-        overrides: &[(None, TokenizerOverride::NoBos)],
         keys: &[&[
             Key::Context,
             Key::Width,
@@ -48,6 +47,7 @@ pub(super) const PHI2: Architecture = Architecture {
             Key::LayerEpsilon,
             Key::PartialRopeDimensions,
             Key::FileType,
+            Key::NoBos,
         ]],
         rope_types: &[],
         ..Converter::USUAL

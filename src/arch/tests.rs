@@ -116,6 +116,7 @@ fn blocks_are_known_by_the_prefixes_of_every_folder() {
     let all: BTreeSet<String> = ALL.iter().flat_map(|known| known.block_prefixes()).collect();
     let right = [
         "ernie.layers.",
+        "gpt_neox.layers.",
         "h.",
         "language_model.model.layers.",
         "model.language_model.layers.",

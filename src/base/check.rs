@@ -104,7 +104,13 @@ impl Base {
             }
             Files::HuggingFace(_) => (
                 arch::ALL.iter().flat_map(|known| known.block_prefixes()).collect(),
-                &["rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"],
+                &[
+                    "rotary_emb.inv_freq",
+                    ".attn.bias",
+                    ".attn.masked_bias",
+                    ".attention.bias",
+                    ".attention.masked_bias",
+                ],
             ),
             // Opening it refused what the table does not name.
             Files::Onnx(_) => return Ok(()),
@@ -129,8 +135,14 @@ impl Base {
                 None => line.blocks.include(self.config.block_kind(0)),
             };
             let bias = || line(stored.strip_suffix(".bias")?).map(|line| line.bias.is_some());
-            let joined =
-                || self.architecture.joined_experts(&self.architecture.unprefixed(stored)).map(|_| true);
+            let joined = || {
+                let name = self.architecture.unprefixed(stored);
+                let rows = self.architecture.joined_rows(&name).map(|(joined, layer)| {
+                    let (part, _) = joined.parts[0];
+                    self.architecture.line(&format!("blk.{layer}.{part}")).is_none_or(in_block)
+                });
+                rows.or(self.architecture.joined_experts(&name).map(|_| true))
+            };
             let read = line(stored).map(in_block).or_else(bias).or_else(joined);
             let of_block = of_blocks.iter().any(|prefix| stored.starts_with(prefix.as_str()));
             let blocks = self.config.layers + self.config.prediction_blocks;

@@ -19,6 +19,7 @@ pub mod folder;
 mod gguf;
 mod hugging_face;
 mod joined_experts;
+mod joined_rows;
 pub(crate) mod json;
 mod model;
 pub mod nbits;
@@ -35,7 +36,9 @@ mod tensors;
 mod unread;
 mod weight;
 
-pub use config::{AttentionTemperature, BlockSizes, Config, DeltaNetConfig, Experts, PerLayerInputs};
+pub use config::{
+    AttentionTemperature, BlockSizes, Config, DeltaNetConfig, Experts, PerLayerInputs, StateSpaceConfig,
+};
 pub use model::{Base, Files};
 pub use nbits::NBits;
 pub use onnx::OnnxModel;

@@ -85,10 +85,7 @@ impl RowOrder {
             *width = size / groups;
             all = all.checked_add(size)?;
         }
-        let kind = match groups == 1 {
-            true => Kind::Canonical,
-            false => Kind::Segments { groups, widths, from: 0, to: sizes.len() },
-        };
+        let kind = Kind::Segments { groups, widths, from: 0, to: sizes.len() };
         (sizes.len() <= MAX_SEGMENTS && all as u64 == rows).then_some(Self(kind))
     }
 
@@ -246,7 +243,6 @@ mod tests {
             RowOrder::segments(16, 3, &[8, 4, 4]).is_none()
                 && RowOrder::segments(15, 2, &[8, 4, 4]).is_none()
         );
-        assert_eq!(RowOrder::segments(16, 1, &[8, 4, 4]), Some(RowOrder::CANONICAL));
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub struct BaseTensor {
     /// The number of heads if the container stores the two rotary halves of each head apart. The canonical
     /// layout interleaves them.
     pub rotary_halves: Option<usize>,
-    /// The order of the value heads of linear attention in the container: of rows or entries, and of columns.
+    /// The order in the container: of rows or entries, and of columns.
     pub orders: [RowOrder; 2],
     /// Whether the container stores the matrix as `[in, out]`.
     pub transposed: bool,

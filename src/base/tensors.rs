@@ -178,7 +178,7 @@ impl Base {
                 values.iter_mut().for_each(|value| *value += 1.0);
             }
             if tensor.is_some_and(|tensor| tensor.log_of_negative) {
-                values.iter_mut().for_each(|value| *value = -f64::from(*value).exp() as f32);
+                values.iter_mut().for_each(|value| *value = negative_of_log(*value) as f32);
             }
             return Ok(values);
         };
@@ -210,6 +210,21 @@ impl Base {
         Ok(rows.map(|row| stored[order.stored_row(row)]).collect())
     }
 
+    /// [`Self::vector`], of which those that a container stores as logarithms are not rounded to f32.
+    ///
+    /// # Errors
+    /// Those of [`Self::vector`].
+    pub fn exact_vector(&self, name: &str) -> Result<Vec<f64>> {
+        let values = self.vector(name)?;
+        let Some(tensor) = self.tensors.get(name).filter(|tensor| tensor.log_of_negative) else {
+            return Ok(values.into_iter().map(f64::from).collect());
+        };
+        let stored = self.weight(name)?.vector();
+        Ok((0..stored.len())
+            .map(|entry| negative_of_log(stored[tensor.orders[0].stored_row(entry)]))
+            .collect())
+    }
+
     /// Whether this matrix has a bias.
     pub fn has_bias(&self, name: &str) -> bool {
         self.bias_name(name).is_some()
@@ -237,6 +252,11 @@ impl Base {
     pub(super) fn error(&self, name: &str, problem: &str, help: &str) -> Error {
         Error::input(&self.path, format!("tensor '{name}'"), problem, help)
     }
+}
+
+/// The number whose negative has this logarithm.
+fn negative_of_log(stored: f32) -> f64 {
+    -f64::from(stored).exp()
 }
 
 /// The block number of a canonical name, and the name within the block.

@@ -276,6 +276,11 @@ impl<'a> Weight<'a> {
         self.order != RowOrder::CANONICAL
     }
 
+    /// Whether rows of other matrices may lie between its own: stored positions count them, too.
+    pub fn has_rows_between(&self) -> bool {
+        self.order.is_spaced()
+    }
+
     /// The stored position of a canonical row.
     pub fn stored_row(&self, canonical: usize) -> usize {
         self.order.stored_row(canonical)
@@ -472,13 +477,19 @@ impl<'a> Weight<'a> {
         }
         if let Some(quantized) = &self.quantized {
             let mut hash = Sha256::new();
-            if quantized.rows() != self.rows {
-                // One expert of many: its own rows.
+            if quantized.rows() != self.rows && quantized.mxfp4_row(0).is_some() {
+                // One expert of many: its own rows. Those of other codes lie in no one place.
                 let rows = (0..self.rows).filter_map(|row| quantized.mxfp4_row(self.stored_row(row)));
                 rows.for_each(|row| hash.update(row));
                 return curmerge_formats::digest::hex(&hash.finalize());
             }
             quantized.stored_bytes().for_each(|bytes| hash.update(bytes));
+            return curmerge_formats::digest::hex(&hash.finalize());
+        }
+        if !self.transposed && self.order.is_spaced() {
+            let mut hash = Sha256::new();
+            let own = |row| &self.bytes[self.stored_row(row) * self.row_bytes..][..self.row_bytes];
+            (0..self.rows).for_each(|row| hash.update(own(row)));
             return curmerge_formats::digest::hex(&hash.finalize());
         }
         if !self.transposed {

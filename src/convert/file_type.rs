@@ -281,8 +281,16 @@ pub(super) fn layer(name: &str) -> i64 {
 /// matrices, and the biases of all experts, which are as one matrix.
 pub(super) fn stays_f32(name: &str) -> bool {
     let part = layer_part(name).map_or(name, |(_, part)| part);
-    matches!(part, "position_embd" | "ffn_gate_inp" | "ffn_gate_inp_shexp" | "ssm_conv1d" | "shortconv.conv")
-        || part.ends_with(".bias")
+    matches!(
+        part,
+        "position_embd"
+            | "ffn_gate_inp"
+            | "ffn_gate_inp_shexp"
+            | "ssm_conv1d"
+            | "ssm_a"
+            | "ssm_d"
+            | "shortconv.conv"
+    ) || part.ends_with(".bias")
 }
 
 /// Whether llama-quantize converts the tensor at all: it converts weight matrices, except small or sensitive

@@ -16,7 +16,7 @@ use curmerge_formats::output::OutputFolder;
 use curmerge_formats::safetensors::{NewSafeTensor, SafeTensorsLayout};
 use serde_json::{Map, Value as Json, json};
 
-use super::targets::{Matrix, matrices};
+use super::targets::{Matrix, matrices, with_joined_rows};
 use super::trained::Trained;
 use crate::base::{Base, RowOrder};
 use crate::lora::peft::{CONFIG, WEIGHTS};
@@ -42,7 +42,7 @@ pub(super) fn write(
     inputs: &[&Path],
     force: bool,
 ) -> Result<()> {
-    let matrices = matrices(base, trained)?;
+    let matrices = with_joined_rows(base, matrices(base, trained)?);
     let modules = matrices.into_iter().map(|m| module(base, m)).collect::<Result<Vec<_>>>()?;
     let tensors = modules.iter().flat_map(|m| {
         let [rows, cols, rank] = [m.matrix.rows, m.matrix.cols, m.matrix.rank()].map(|x| x as u64);
@@ -94,6 +94,12 @@ pub(super) fn module<'a>(base: &Base, matrix: Matrix<'a>) -> Result<Module<'a>> 
         let place = format!("tensor '{}'", matrix.name);
         Error::input(base.path(), place, problem, "use the base that the adapter was made on")
     };
+    if let Some((joined, layer, _)) = base.architecture().joined_rows_with(matrix.name) {
+        let order = base.config().joined_rows(joined, layer).map(|(order, _)| order);
+        let order = order.ok_or_else(|| refuse("its rows are not a whole number of heads"))?;
+        let (name, columns) = (joined.name(layer), RowOrder::CANONICAL);
+        return Ok(Module { matrix, name, order, columns, transposed: false });
+    }
     let (name, names) = base
         .architecture()
         .to_hugging_face(matrix.name)
@@ -140,13 +146,17 @@ fn number(x: f32) -> Json {
 }
 
 /// The short names (`q_proj`) if the adapter targets every module of the model with such a name, else the
-/// full names.
+/// full names. Modules of experts, and those that join several matrices, are not counted: a model with either
+/// gets the full names.
 fn target_modules(base: &Base, modules: &[Module<'_>]) -> BTreeSet<String> {
     let short = |name: &str| name.rsplit('.').next().unwrap_or(name).to_string();
     let names: BTreeSet<&str> = modules.iter().map(|m| m.name.as_str()).collect();
     let shorts: BTreeSet<String> = names.iter().map(|name| short(name)).collect();
     let all = base.tensors().keys().filter_map(|name| base.architecture().to_hugging_face(name));
-    let whole =
-        all.filter(|(name, _)| shorts.contains(&short(name))).all(|(name, _)| names.contains(name.as_str()));
+    let countable = !base.architecture().has_experts() && base.architecture().tensors.joined_rows.is_empty();
+    let whole = countable
+        && all
+            .filter(|(name, _)| shorts.contains(&short(name)))
+            .all(|(name, _)| names.contains(name.as_str()));
     if whole { shorts } else { names.into_iter().map(String::from).collect() }
 }

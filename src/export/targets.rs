@@ -46,6 +46,35 @@ pub(super) fn matrices<'a>(base: &'a Base, trained: Trained<'a>) -> Result<Vec<M
     Ok(matrices)
 }
 
+/// The matrices, of which those whose rows Hugging Face has in one tensor are one: of all its rows, under the name of its
+/// first part.
+pub(super) fn with_joined_rows<'a>(base: &Base, matrices: Vec<Matrix<'a>>) -> Vec<Matrix<'a>> {
+    let mut all: Vec<Matrix<'a>> = Vec::new();
+    let mut places: Vec<((&str, usize), usize)> = Vec::new();
+    for mut matrix in matrices {
+        let of = base.architecture().joined_rows_with(matrix.name);
+        let of = of.and_then(|(joined, layer, part)| {
+            Some((joined, layer, part, base.config().joined_rows(joined, layer)?.1))
+        });
+        let Some((joined, layer, part, rows)) = of else {
+            all.push(matrix);
+            continue;
+        };
+        let first: usize = rows[..part].iter().sum();
+        matrix.rows = rows.iter().sum();
+        matrix.parts.iter_mut().for_each(|(row, _)| *row += first);
+        let place = (joined.hugging_face, layer);
+        match places.iter().find(|(known, _)| *known == place) {
+            Some((_, index)) => all[*index].parts.extend(matrix.parts),
+            None => {
+                places.push((place, all.len()));
+                all.push(matrix);
+            }
+        }
+    }
+    all
+}
+
 impl Matrix<'_> {
     /// Columns of B: the ranks of all parts together.
     pub(super) fn rank(&self) -> usize {

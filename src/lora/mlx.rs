@@ -53,9 +53,13 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
             let problem = "is not a LoRA matrix of a linear layer";
             return Err(Error::input(&path, place, problem, "only adapters of these can be merged"));
         };
-        let name = modules::canonical(base, module, &path, &tensor.name)?;
         let place = tensor.offset..tensor.offset + tensor.bytes;
         let stored = Stored::new(&path, &tensor.name, tensor.dtype, &tensor.shape, place)?.transposed();
+        if let Some(names) = modules::joined(base, module) {
+            names.into_iter().try_for_each(|name| pairs.put(&path, name, part, stored.clone()))?;
+            continue;
+        }
+        let name = modules::canonical(base, module, &path, &tensor.name)?;
         pairs.put(&path, name, part, stored)?;
     }
     let targets = pairs.finish(&path, |name, a, b| {

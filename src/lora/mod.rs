@@ -126,7 +126,9 @@ impl Lora {
         };
         for (name, target) in &lora.targets {
             let weight = base.weight(name)?;
-            let fits = target.a.cols == weight.cols() && target.b.rows == weight.rows();
+            // Of several matrices in one module, reading it checked its rows.
+            let rows = if target.order.is_spaced() { target.b.rows } else { weight.rows() };
+            let fits = target.a.cols == weight.cols() && target.b.rows == rows;
             if !fits || target.a.rows != target.b.cols || target.a.rows == 0 {
                 let [a, b] = [&target.a, &target.b].map(|m| [m.rows, m.cols]);
                 let problem =

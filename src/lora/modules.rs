@@ -18,15 +18,26 @@ pub(super) fn segments(name: &str) -> Vec<&str> {
     name.split('.').filter(|segment| !WRAPPERS.contains(segment)).collect()
 }
 
+/// What a base may call a module.
+fn names(module: &str) -> [String; 4] {
+    let inner: Vec<&str> = module.split('.').filter(|segment| !LANGUAGE_MODELS.contains(segment)).collect();
+    let inner = inner.join(".");
+    [module.to_owned(), format!("model.{module}"), inner.clone(), format!("model.{inner}")]
+}
+
+/// The canonical names of the matrices whose rows are those of a module, if it has several.
+pub(super) fn joined(base: &Base, module: &str) -> Option<Vec<String>> {
+    let found = names(module).iter().find_map(|name| base.architecture().joined_rows(name));
+    found.map(|(joined, layer)| joined.parts.iter().map(|(part, _)| format!("blk.{layer}.{part}")).collect())
+}
+
 /// The canonical name of the matrix of a module, which may lack the outer `model.` (an adapter of AutoModel
 /// has none) or name a language model within a larger one.
 ///
 /// # Errors
 /// A module that is no linear layer of the base; `tensor` of the file at `path` is its part.
 pub(super) fn canonical(base: &Base, module: &str, path: &Path, tensor: &str) -> Result<String> {
-    let inner: Vec<&str> = module.split('.').filter(|segment| !LANGUAGE_MODELS.contains(segment)).collect();
-    let inner = inner.join(".");
-    let names = [module.to_owned(), format!("model.{module}"), inner.clone(), format!("model.{inner}")];
+    let names = names(module);
     let found = names.iter().find_map(|name| match base.is_known() {
         true => base.architecture().of_hugging_face(name).map(|(name, _)| name),
         false => base.place(name).map(|place| place.name.to_string()),
@@ -61,6 +72,15 @@ pub(super) fn orders(
     path: &Path,
     tensor: &str,
 ) -> Result<[RowOrder; 2]> {
+    if let Some((joined, layer, part)) = base.architecture().joined_rows_with(name)
+        && let Some((order, all)) = base.config().joined_part(joined, layer, part)
+    {
+        if rows == all {
+            return Ok([order, RowOrder::CANONICAL]);
+        }
+        let place = format!("tensor '{}'", tensor.escape_debug());
+        return Err(Error::input(path, place, format!("{rows} rows, not {all}"), OTHER_BASE));
+    }
     let Some(line) = base.architecture().line(name) else { return Ok([RowOrder::CANONICAL; 2]) };
     let order = base.config().hugging_face_order(line, rows as u64);
     let both = order.zip(base.config().hugging_face_columns(line, columns as u64));

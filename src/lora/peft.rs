@@ -88,6 +88,10 @@ pub(super) fn open(folder: &Path, base: &Base) -> Result<Lora> {
             continue;
         }
         changed.insert(format!(".{module}.weight"));
+        if let Some(names) = modules::joined(base, &module) {
+            names.into_iter().try_for_each(|name| pairs.put(&path, name, part, stored.clone()))?;
+            continue;
+        }
         let name = modules::canonical(base, &module, &path, &tensor.name)?;
         pairs.put(&path, name, part, stored)?;
     }

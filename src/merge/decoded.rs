@@ -11,11 +11,10 @@ use curmerge_formats::quant;
 use curmerge_formats::safetensors::{NewSafeTensor, SafeTensor, SafeTensors, SafeTensorsLayout, shard_name};
 use curmerge_formats::shards::groups;
 
-use super::Merge;
 use super::adapted::Adapted;
-use super::folder;
 use super::report::{MergeReport, TensorReport};
 use super::storage::{self, Storage};
+use super::{Merge, deltas, folder};
 use crate::base::folder::{CONFIG, Folder, SAFETENSORS_INDEX};
 use crate::base::quantized::SETTINGS_BESIDE;
 use crate::base::{Base, BaseTensor, Weight};
@@ -71,8 +70,11 @@ impl ComputedTensor for Changed<'_> {
 struct Entry<'a> {
     file: usize,
     stored: &'a SafeTensor,
-    /// What the base makes of it: its name without codes, and its shape.
+    /// What the base makes of it: its name without codes.
     tensor: &'a BaseTensor,
+    /// Its shape in the output. Codes have another shape than their matrix; of what is plain, the base may have
+    /// another view.
+    shape: Vec<u64>,
 }
 
 /// Writes the merged folder.
@@ -88,18 +90,30 @@ pub(super) fn write(
         Storage::Only(dtype) => dtype,
         _ => half_type(base),
     };
+    let deltas = deltas::by_stored_tensor(base, &merge.deltas);
     let mut new = ComputedTensors::default();
     for (name, tensor) in base.tensors() {
-        let changed = match merge.deltas.get(name.as_str()) {
+        if new.get(&tensor.stored_name).is_some() {
+            // Another of the matrices that it joins.
+            continue;
+        }
+        let joined = tensor.slice.is_some();
+        let changed = match deltas.get(tensor.stored_name.as_str()) {
             Some(deltas) => {
-                folder::refuse_joined(merge, tensor)?;
                 let mut adapted = merge.adapted(name, deltas)?;
+                if joined {
+                    folder::refuse_joined(merge, tensor)?;
+                    folder::adapt_joined(&mut adapted, base)?;
+                }
                 let storage = if tensor.is_plain() { merge.options.storage } else { Storage::Only(wanted) };
                 adapted.dtype = storage::choose(storage, base, tensor, &adapted)?;
                 Changed::Adapted(adapted)
             }
             None if tensor.is_plain() => continue,
-            None => Changed::Decoded { name, weight: base.weight(name)?, dtype: wanted, path: base.path() },
+            None => {
+                let weight = if joined { base.stored_weight(name)? } else { base.weight(name)? };
+                Changed::Decoded { name, weight, dtype: wanted, path: base.path() }
+            }
         };
         new.replace([tensor.stored_name.as_str()], changed);
     }
@@ -114,7 +128,11 @@ pub(super) fn write(
         .flat_map(|(file, shard)| shard.tensors().iter().map(move |stored| (file, stored)))
         .filter_map(|(file, stored)| {
             let tensor = *by_name.get(&stored.name)?;
-            Some(Entry { file, stored, tensor })
+            let mut shape = if tensor.is_plain() { &stored.shape } else { &tensor.shape }.clone();
+            if let Some(slice) = tensor.slice.as_ref().filter(|_| !tensor.is_plain()) {
+                shape[0] = slice.of;
+            }
+            Some(Entry { file, stored, tensor, shape })
         })
         .collect();
     let shards = shards(files, &entries, &new, merge.options.max_shard_size)?;
@@ -191,7 +209,7 @@ fn half_type(base: &Base) -> DType {
 /// Bytes of a tensor in the output. One that overflows is refused when the file is laid out.
 fn new_bytes(entry: &Entry<'_>, new: &ComputedTensors<'_, Changed<'_>>) -> u64 {
     match new.get(&entry.tensor.stored_name) {
-        Some((new, _)) => new.dtype().bytes_for(entry.tensor.shape.iter().product()).unwrap_or(0),
+        Some((new, _)) => new.dtype().bytes_for(entry.shape.iter().product()).unwrap_or(0),
         None => entry.stored.bytes,
     }
 }
@@ -238,8 +256,7 @@ fn shards<'a>(
         let headers = own.iter().map(|entry| NewSafeTensor {
             name: entry.tensor.stored_name.clone(),
             dtype: dtype(entry),
-            // Codes have another shape than their matrix; of what is plain, the base may have another view.
-            shape: if entry.tensor.is_plain() { &entry.stored.shape } else { &entry.tensor.shape }.clone(),
+            shape: entry.shape.clone(),
         });
         let layout = SafeTensorsLayout::new(&metadata, headers.collect())?;
         let placed = own.iter().zip(layout.tensors()).map(|(entry, place)| {

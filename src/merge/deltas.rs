@@ -54,7 +54,9 @@ pub(super) fn by_tensor<'a>(
             let part =
                 name.strip_prefix(place.name).and_then(|rest| rest.strip_prefix('[')?.strip_suffix(']'));
             let rows = place.rows.map_or(0..weight.rows(), |rows| rows.start as usize..rows.end as usize);
-            let of = place.tensor.shape.first().map_or(0, |&rows| rows as usize);
+            let whole = place.tensor.slice.as_ref().map(|slice| slice.of);
+            let rows_of = place.tensor.shape.get(usize::from(place.tensor.transposed)).copied();
+            let of = whole.or(rows_of).unwrap_or(0) as usize;
             deltas.entry(place.name).or_default().push(Delta { target, scale, weight, rows, of, part });
             Ok(())
         };
@@ -66,7 +68,8 @@ pub(super) fn by_tensor<'a>(
     Ok(deltas)
 }
 
-/// The names of the parts that the deltas change, in the order of their rows; none if a delta changes the
+/// The names of the parts that the deltas change, in the order of their rows (of parts whose rows lie among others',
+/// by name); none if a delta changes the
 /// whole tensor.
 pub(super) fn parts(deltas: &[Delta<'_>]) -> Vec<String> {
     let mut parts: Vec<(usize, &str)> = Vec::new();
@@ -125,13 +128,14 @@ impl DeltaSum {
                 Target::Cur(target) => Factors::of_target(path, &delta.weight, target, delta.scale)?,
                 Target::Lora(lora, name) => lora.factors(name, &delta.weight, delta.scale)?,
             };
-            // A delta of permuted rows covers the whole tensor.
-            let (factors, rows) = match delta.weight.is_permuted() {
-                true => {
-                    let moved = factors.with_rows_moved(delta.of, |row| delta.weight.stored_row(row));
-                    (moved, 0..delta.of)
-                }
-                false => (factors, delta.rows.clone()),
+            // Rows between which others lie are counted from the start of the whole tensor.
+            let rows = match delta.weight.has_rows_between() {
+                true => 0..delta.of,
+                false => delta.rows.clone(),
+            };
+            let factors = match delta.weight.is_permuted() {
+                true => factors.with_rows_moved(rows.len(), |row| delta.weight.stored_row(row)),
+                false => factors,
             };
             let factors = match delta.weight.has_permuted_columns() {
                 true => factors.with_columns_moved(|col| delta.weight.stored_column(col)),

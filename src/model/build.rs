@@ -5,10 +5,11 @@ use ndarray::Array2;
 use super::attention::{Attention, KeysAndValues, OwnKeysAndValues};
 use super::block::Block;
 use super::convolution::CausalConvolution;
-use super::delta_net::GatedDeltaNet;
+use super::delta_net::{GatedDeltaNet, Gates};
 use super::feed_forward::FeedForward;
 use super::linear::Linear;
 use super::lm_head::LmHead;
+use super::mamba2::Mamba2;
 use super::mixer::Mixer;
 use super::mixture::{Expert, MixtureOfExperts};
 use super::mlp::Mlp;
@@ -150,6 +151,7 @@ impl<'a> Parts<'a> {
                     convolution: self.convolution(&name("shortconv.conv"))?,
                 })));
             }
+            MixerKind::StateSpace => return Ok(Mixer::Mamba2(Box::new(self.mamba2(layer)?))),
             MixerKind::Attention => {}
         }
         let window = config.window_of(layer);
@@ -203,13 +205,37 @@ impl<'a> Parts<'a> {
         Ok(GatedDeltaNet {
             qkv: self.needed(layer, "qkv")?,
             z: self.needed(layer, "z")?,
-            beta: self.needed(layer, "beta")?,
-            alpha: self.needed(layer, "alpha")?,
+            gates: match self.role(layer, "ba")? {
+                Some(both) => {
+                    Gates::Joined { both: Box::new(both), per_key_head: heads.value_heads / heads.key_heads }
+                }
+                None => Gates::Apart(Box::new([self.needed(layer, "beta")?, self.needed(layer, "alpha")?])),
+            },
             convolution: self.convolution(&name("ssm_conv1d"))?,
-            decay: numbers(self.base.vector(&name("ssm_a"))?),
+            decay: self.base.exact_vector(&name("ssm_a"))?.into_iter().map(T::from_f64).collect(),
             decay_bias: numbers(self.base.vector(&name("ssm_dt.bias"))?),
             norm: self.needed_norm(&name("ssm_norm"))?,
             heads,
+        })
+    }
+
+    fn mamba2<T: Real>(&self, layer: usize) -> Result<Mamba2<'a, T>> {
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let config = self.base.config().state_space.ok_or_else(|| {
+            let problem = "a state space without its heads";
+            let help = "this is a defect of curmerge; report it";
+            Error::input(self.base.path(), format!("block {layer}"), problem, help)
+        })?;
+        let of_group = vec![T::one(); config.inner() / config.groups];
+        Ok(Mamba2 {
+            input: self.needed(layer, "in")?,
+            convolution: self.convolution(&name("ssm_conv1d"))?,
+            decay: self.base.exact_vector(&name("ssm_a"))?.into_iter().map(T::from_f64).collect(),
+            step_bias: numbers(self.base.vector(&name("ssm_dt.bias"))?),
+            skip: numbers(self.base.vector(&name("ssm_d"))?),
+            norm: Norm { weight: of_group, bias: None, eps: self.base.config().norm_eps },
+            norm_factors: numbers(self.base.vector(&name("ssm_norm"))?),
+            config,
         })
     }
 
@@ -217,7 +243,12 @@ impl<'a> Parts<'a> {
         let kernel = self.base.weight(name)?;
         let kernel = Array2::from_shape_vec((kernel.rows(), kernel.cols()), numbers(kernel.vector()));
         let kernel = kernel.expect("as many numbers as the shape says");
-        Ok(CausalConvolution { weight: kernel.reversed_axes().as_standard_layout().into_owned() })
+        let bias = match self.base.has_bias(name) {
+            true => Some(numbers(self.base.vector(&format!("{name}.bias"))?)),
+            false => None,
+        };
+        let weight = kernel.reversed_axes().as_standard_layout().into_owned();
+        Ok(CausalConvolution { weight, bias })
     }
 
     /// The matrix of this role, which the architecture has.

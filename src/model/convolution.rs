@@ -11,11 +11,13 @@ const CHANNELS: usize = 256;
 
 const CONTIGUOUS: &str = "rows of channels are contiguous";
 
-/// y_t = sum over j of w_j x_(t - taps + 1 + j), channel by channel; x is 0 before a sequence.
+/// y_t = b + sum over j of w_j x_(t - taps + 1 + j), channel by channel; x is 0 before a sequence.
 #[derive(Clone, Debug)]
 pub struct CausalConvolution<T> {
     /// w, `[taps, channels]`.
     pub weight: Array2<T>,
+    /// b, `[channels]`, if there is one.
+    pub bias: Option<Vec<T>>,
 }
 
 impl<T: Real> CausalConvolution<T> {
@@ -32,7 +34,10 @@ impl<T: Real> CausalConvolution<T> {
         let mut y = T::pooled((tokens.len(), x.ncols()));
         y.axis_iter_mut(Axis(0)).into_par_iter().zip(tokens).for_each(|(mut y, (rows, token))| {
             let y = y.as_slice_mut().expect(CONTIGUOUS);
-            y.fill(T::zero());
+            match &self.bias {
+                Some(bias) => y.copy_from_slice(bias),
+                None => y.fill(T::zero()),
+            }
             for (w, source) in self.taps(rows, token) {
                 elementwise::add_product(
                     y,

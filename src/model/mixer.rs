@@ -1,10 +1,11 @@
-//! The part of a block that mixes tokens: attention, a Gated DeltaNet, or a gated short convolution.
+//! The part of a block that mixes tokens: attention, a Gated DeltaNet, a gated short convolution, or Mamba-2.
 
 use ndarray::{Array2, ArrayView2};
 
 use super::attention::{Attention, AttentionActivations, AttentionConfig, KeysAndValues, KvCache};
 use super::delta_net::{DeltaNetActivations, DeltaNetCache, GatedDeltaNet};
 use super::linear::Linear;
+use super::mamba2::{Mamba2, Mamba2Activations, Mamba2Cache};
 use super::pass::Pass;
 use super::short_convolution::{ShortConvolution, ShortConvolutionActivations};
 use super::terms::TermSink;
@@ -19,6 +20,8 @@ pub enum Mixer<'a, T: Real> {
     DeltaNet(Box<GatedDeltaNet<'a, T>>),
     /// A gated short convolution.
     Convolution(Box<ShortConvolution<'a, T>>),
+    /// A state space.
+    Mamba2(Box<Mamba2<'a, T>>),
 }
 
 /// What the backward pass needs of the forward pass.
@@ -27,6 +30,7 @@ pub enum MixerActivations<T: Real> {
     Attention(Box<AttentionActivations<T>>),
     DeltaNet(Box<DeltaNetActivations<T>>),
     Convolution(Box<ShortConvolutionActivations<T>>),
+    Mamba2(Box<Mamba2Activations<T>>),
 }
 
 #[cfg(test)]
@@ -37,6 +41,7 @@ impl<T: Real> MixerActivations<T> {
             Self::Attention(saved) => saved.bytes(),
             Self::DeltaNet(saved) => saved.bytes(),
             Self::Convolution(saved) => saved.bytes(),
+            Self::Mamba2(saved) => saved.bytes(),
         }
     }
 }
@@ -46,6 +51,7 @@ impl<T: Real> MixerActivations<T> {
 pub enum MixerCache<T> {
     KeysAndValues(KvCache<T>),
     States(DeltaNetCache<T>),
+    Mamba2(Mamba2Cache<T>),
     /// What a convolution reads of the tokens before.
     History(Vec<Array2<T>>),
 }
@@ -66,6 +72,7 @@ impl<'a, T: Real> Mixer<'a, T> {
             Self::Attention(attention) => attention.linear_mut(role),
             Self::DeltaNet(net) => net.linear_mut(role),
             Self::Convolution(convolution) => (role == "in").then_some(&mut convolution.input),
+            Self::Mamba2(mamba) => (role == "in").then_some(&mut mamba.input),
         }
     }
 
@@ -73,8 +80,9 @@ impl<'a, T: Real> Mixer<'a, T> {
     pub fn inputs_mut(&mut self) -> Vec<&mut Linear<'a, T>> {
         match self {
             Self::Attention(attention) => attention.inputs_mut(),
-            Self::DeltaNet(net) => net.inputs_mut().into(),
+            Self::DeltaNet(net) => net.inputs_mut().collect(),
             Self::Convolution(convolution) => vec![&mut convolution.input],
+            Self::Mamba2(mamba) => vec![&mut mamba.input],
         }
     }
 
@@ -82,8 +90,9 @@ impl<'a, T: Real> Mixer<'a, T> {
     pub fn inputs(&self) -> Vec<&Linear<'a, T>> {
         match self {
             Self::Attention(attention) => attention.inputs(),
-            Self::DeltaNet(net) => net.inputs().into(),
+            Self::DeltaNet(net) => net.inputs().collect(),
             Self::Convolution(convolution) => vec![&convolution.input],
+            Self::Mamba2(mamba) => vec![&mamba.input],
         }
     }
 
@@ -93,6 +102,7 @@ impl<'a, T: Real> Mixer<'a, T> {
             Self::Attention(attention) => attention.q.precision(),
             Self::DeltaNet(net) => net.qkv.precision(),
             Self::Convolution(convolution) => convolution.input.precision(),
+            Self::Mamba2(mamba) => mamba.input.precision(),
         }
     }
 
@@ -102,6 +112,7 @@ impl<'a, T: Real> Mixer<'a, T> {
             Self::Attention(attention) => attention.activation_values(config),
             Self::DeltaNet(net) => net.activation_values(),
             Self::Convolution(convolution) => (convolution.activation_values(), 0),
+            Self::Mamba2(mamba) => mamba.activation_values(),
         }
     }
 
@@ -112,7 +123,7 @@ impl<'a, T: Real> Mixer<'a, T> {
                 KeysAndValues::Own(_) => None,
                 KeysAndValues::Block(block) => Some(block),
             },
-            Self::DeltaNet(_) | Self::Convolution(_) => None,
+            Self::DeltaNet(_) | Self::Convolution(_) | Self::Mamba2(_) => None,
         }
     }
 
@@ -120,7 +131,7 @@ impl<'a, T: Real> Mixer<'a, T> {
     pub fn own_key_width(&self) -> usize {
         match self {
             Self::Attention(attention) => attention.own_width(),
-            Self::DeltaNet(_) | Self::Convolution(_) => 0,
+            Self::DeltaNet(_) | Self::Convolution(_) | Self::Mamba2(_) => 0,
         }
     }
 
@@ -132,6 +143,7 @@ impl<'a, T: Real> Mixer<'a, T> {
             }
             Self::DeltaNet(net) => MixerCache::States(net.cache(sequences)),
             Self::Convolution(convolution) => MixerCache::History(convolution.cache(sequences)),
+            Self::Mamba2(mamba) => MixerCache::Mamba2(mamba.cache(sequences)),
         }
     }
 
@@ -141,6 +153,7 @@ impl<'a, T: Real> Mixer<'a, T> {
             Self::Attention(attention) => 2 * attention.own_width() as u64 * tokens as u64,
             Self::DeltaNet(net) => net.cached_values(),
             Self::Convolution(convolution) => convolution.cached_values(),
+            Self::Mamba2(mamba) => mamba.cached_values(),
         };
         values.saturating_mul(size_of::<T>() as u64)
     }
@@ -166,6 +179,10 @@ impl<'a, T: Real> Mixer<'a, T> {
                 let (y, saved) = convolution.forward(input, pass, save);
                 (y, saved.map(|saved| MixerActivations::Convolution(Box::new(saved))))
             }
+            Self::Mamba2(mamba) => {
+                let (y, saved) = mamba.forward(input, pass, save);
+                (y, saved.map(|saved| MixerActivations::Mamba2(Box::new(saved))))
+            }
         }
     }
 
@@ -186,6 +203,7 @@ impl<'a, T: Real> Mixer<'a, T> {
             (Self::Convolution(convolution), MixerCache::History(cache)) => {
                 convolution.extend(input, cache, slots, pass)
             }
+            (Self::Mamba2(mamba), MixerCache::Mamba2(cache)) => mamba.extend(input, cache, slots, pass),
             _ => unreachable!("the cache is that of this block"),
         }
     }
@@ -210,6 +228,9 @@ impl<'a, T: Real> Mixer<'a, T> {
             }
             (Self::Convolution(convolution), MixerActivations::Convolution(saved)) => {
                 convolution.backward(dattended, *saved, input, pass, sink, dinput);
+            }
+            (Self::Mamba2(mamba), MixerActivations::Mamba2(saved)) => {
+                mamba.backward(dattended, *saved, input, pass, sink, dinput);
             }
             _ => unreachable!("the activations are those of this block"),
         }

@@ -49,6 +49,10 @@ macro_rules! each_family {
             mixtral: "mixtral",
             lfm2: "lfm2",
             lfm2moe: "lfm2moe",
+            granite4: "granite4",
+            granite4_h: "granite4-h",
+            granite4_h_moe: "granite4-h-moe",
+            qwen3next: "qwen3next",
             phi2: "phi2",
             hunyuan: "hunyuan",
             gptneox: "gptneox",
@@ -146,12 +150,13 @@ impl Family {
     pub fn architecture(&self) -> &'static Architecture {
         let config = std::fs::read(self.path(Container::Folder).join("config.json")).unwrap();
         let config: Value = serde_json::from_slice(&config).unwrap();
-        arch::by_model_type(config["model_type"].as_str().unwrap(), |key| config[key] == true).unwrap()
+        arch::by_model_type(config["model_type"].as_str().unwrap(), |by| by.holds(&config)).unwrap()
     }
 
     /// Whether llama.cpp computes the activation with an F16 table.
     pub fn has_gelu_table(&self) -> bool {
-        self.architecture().forward.activation == Activation::Gelu
+        let architecture = self.architecture();
+        architecture.gguf.activation.unwrap_or(architecture.forward.activation) == Activation::Gelu
     }
 
     /// Whether the folder stores norms minus 1.

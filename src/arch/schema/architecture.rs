@@ -157,6 +157,9 @@ impl Architecture {
         if self.gguf.linear_attention.is_some() {
             return Some("linear attention");
         }
+        if self.names().any(|line| line.blocks == Blocks::StateSpace) {
+            return Some("state spaces");
+        }
         if value_norm {
             return Some("normed values");
         }

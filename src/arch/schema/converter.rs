@@ -94,9 +94,9 @@ pub enum TokenizerOverride {
     Padding(u32),
     /// `unknown_token_id`.
     Unknown(u32),
-    /// `eos_token_id` is `eod_token_id` of config.json, and `eot_token_id` the first of several ids in
+    /// `eos_token_id` is `eod_token_id` of config.json, or else this id, and `eot_token_id` the first of several ids in
     /// generation_config.json (HunYuan).
-    EndOfDocument,
+    EndOfDocument(u32),
 }
 
 /// A rule of RoPE scaling, and how GGUF states it.
@@ -152,6 +152,10 @@ pub enum Key {
     SharedExperts,
     /// `expert_group_count` and `expert_group_used_count`.
     ExpertGroups,
+    /// `expert_count` and `expert_used_count` of a model without experts: both 0.
+    NoExperts,
+    /// `expert_shared_feed_forward_length` of a model without experts: the width of its feed-forward part.
+    DenseAsShared,
     /// `expert_gating_func`.
     ExpertGating,
     /// `expert_weights_scale`.
@@ -209,8 +213,15 @@ pub enum Key {
     /// `ssm.conv_kernel`, `ssm.state_size`, `ssm.group_count`, `ssm.time_step_rank`, `ssm.inner_size`,
     /// `attention.recurrent_layers` and `full_attention_interval`: the heads of linear attention, and the blocks.
     LinearAttention,
+    /// `ssm.conv_kernel`, `ssm.state_size`, `ssm.group_count`, `ssm.inner_size` and `ssm.time_step_rank`: the heads of state
+    /// spaces.
+    StateSpace,
+    /// `rope.scaling.finetuned`: whether blocks have positions.
+    Rotated,
     /// `nextn_predict_layers`: the blocks that predict further tokens, if there are some.
     PredictionBlocks,
+    /// `tokenizer.ggml.add_bos_token`, false unless the folder says otherwise.
+    NoBos,
     /// `use_parallel_residual`.
     ParallelResidual,
     /// `rope.scaling.type`, always "none".

@@ -15,6 +15,8 @@ pub struct Forward {
     /// Whether the rows of each query head are followed by those of a gate, whose sigmoid multiplies the head's output
     /// (arXiv 2505.06708).
     pub gated_attention: bool,
+    /// Whether value heads of linear attention that share a key head follow one another.
+    pub grouped_value_heads: bool,
     /// Whether blocks with experts have an MLP beside them that every token goes through, with norms of their own.
     pub mlp_beside_experts: bool,
     /// Whether heads of q and k are normed after their rotation; else before it.

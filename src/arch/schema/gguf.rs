@@ -40,6 +40,8 @@ pub struct Gguf {
     pub dense_first: bool,
     /// Whether blocks without key and value heads have a short convolution.
     pub convolutions: bool,
+    /// Whether blocks without key and value heads have a state space.
+    pub state_spaces: bool,
     /// The factor of attention scores in every model, if it does not follow from the width of heads.
     pub attention_scale: Option<f64>,
     /// Whether llama.cpp reads sizes of each block, heads of another length in blocks with a window, and which blocks share
@@ -68,6 +70,7 @@ impl Gguf {
         width_scaled_layers: &[],
         attention_scale: None,
         convolutions: false,
+        state_spaces: false,
         normalizes_experts: Some(true),
         shared_expert: SharedExpertWidth::OwnOrUsual,
         dense_first: false,

@@ -1,12 +1,14 @@
 //! What transformers' class of a family reads from config.json, and what curmerge writes there.
 
+use serde_json::Value as Json;
+
 /// The class of a family in transformers, and its config.json.
 #[derive(Clone, Copy, Debug)]
 pub struct HuggingFace {
     /// `model_type` values; the first is written.
     pub model_types: &'static [&'static str],
-    /// The key that is true in config.json of these models, where another family has the same `model_type` values.
-    pub chosen_by: Option<&'static str>,
+    /// What tells these models from those of another family with the same `model_type` values.
+    pub chosen_by: Option<ChosenBy>,
     /// The `model_type` values of vision models whose `text_config` may have one of these.
     pub within: &'static [&'static str],
     /// The `model_type` that is written, if it is not the first: that of the language model of a vision model.
@@ -75,6 +77,28 @@ impl HuggingFace {
     /// The class's default for a key, by this family's name.
     pub fn default(&self, key: &str) -> Option<f64> {
         self.defaults.iter().find(|(name, _)| *name == key).map(|(_, number)| *number)
+    }
+}
+
+/// What tells two families of one class apart, in config.json.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ChosenBy {
+    /// The key of this name is true, or a positive number.
+    Key(&'static str),
+    /// `layer_types` has nothing but attention.
+    OnlyAttention,
+}
+
+impl ChosenBy {
+    /// Whether it holds in this config.json.
+    pub fn holds(self, config: &Json) -> bool {
+        let attends = |kind: &Json| matches!(kind.as_str(), Some("attention" | "full_attention"));
+        match self {
+            Self::Key(key) => config[key] == true || config[key].as_f64().is_some_and(|number| number > 0.0),
+            Self::OnlyAttention => {
+                config["layer_types"].as_array().is_some_and(|kinds| kinds.iter().all(attends))
+            }
+        }
     }
 }
 
@@ -170,6 +194,9 @@ pub enum ClassOption {
     HeadsByKind,
     /// `layer_types` of `conv` and `full_attention`, or else `full_attn_idxs`; and `conv_L_cache`.
     Convolutions,
+    /// `layer_types` of `mamba` and `attention`, in newer folders `linear_attention` and `full_attention`; the `mamba_` keys;
+    /// and `position_embedding_type`, without which no block has positions.
+    StateSpaces,
     /// The `block_` keys, by which `intermediate_size` is adjusted.
     AdjustedFeedForward,
     /// `hidden_size_per_layer_input` and `vocab_size_per_layer_input`: an input of each token for every block.

@@ -6,6 +6,7 @@ mod forward;
 mod gguf;
 mod hugging_face;
 mod joined_experts;
+mod joined_rows;
 mod onnx;
 mod tensors;
 
@@ -13,8 +14,9 @@ pub use architecture::Architecture;
 pub use converter::{Converter, Key, RopeType, SpacePrefix, TokenizerOverride, VocabularySource};
 pub use forward::{Activation, Forward, Gating, NormKind, Positions, Unrotated};
 pub use gguf::{Gguf, SharedExpertWidth, WindowScaling, Windows};
-pub use hugging_face::{ActivationKey, ClassOption, HeadKeys, HuggingFace, WindowedLayers};
+pub use hugging_face::{ActivationKey, ChosenBy, ClassOption, HeadKeys, HuggingFace, WindowedLayers};
 pub use joined_experts::{JoinedExperts, JoinedKind};
+pub use joined_rows::JoinedRows;
 pub use onnx::Onnx;
 pub use tensors::{
     BlockKind, BlockNorms, Blocks, Endings, HeadKind, MixerKind, Presence, RowGroups, Size, TensorNames,

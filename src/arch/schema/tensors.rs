@@ -1,6 +1,6 @@
 //! The tensors of a model: what each container calls them, their shapes, and how they are stored.
 
-use super::JoinedExperts;
+use super::{JoinedExperts, JoinedRows};
 
 /// The tensors of a family.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,8 @@ pub struct Tensors {
     /// The tensors in which Hugging Face folders have matrices of all experts. Such a matrix has no Hugging Face name of
     /// its own; or it has one: then transformers writes single matrices, and reads both forms.
     pub joined_experts: &'static [JoinedExperts],
+    /// The tensors in which Hugging Face folders have rows of several matrices, group by group.
+    pub joined_rows: &'static [JoinedRows],
     /// Prefixes that some Hugging Face folders use, and the prefix in this table that each stands for.
     pub prefixes: &'static [(&'static str, &'static str)],
 }
@@ -76,6 +78,8 @@ pub struct TensorNames {
     pub convolution: bool,
     /// Hugging Face stores the vector as a matrix of one row, and so does the converter.
     pub one_row: bool,
+    /// GGUF stores the vector as a matrix of so many rows.
+    pub rows_in_gguf: Option<Size>,
     /// Whether the tensor has a bias; `None` if no model has one.
     pub bias: Option<Presence>,
     /// The blocks that have the tensor, if it is a block's.
@@ -132,6 +136,8 @@ pub enum Blocks {
     LinearAttention,
     /// Those with a short convolution.
     Convolution,
+    /// Those with a state space.
+    StateSpace,
     /// Those whose feed-forward part is a mixture of experts.
     Experts,
     /// Those whose feed-forward part is one MLP, in a model with experts.
@@ -157,6 +163,8 @@ pub enum MixerKind {
     LinearAttention,
     /// A gated short convolution (LFM2).
     Convolution,
+    /// A state space: Mamba-2 (arXiv 2405.21060).
+    StateSpace,
 }
 
 /// What decides which tensors a block has.
@@ -204,6 +212,7 @@ impl Blocks {
             Self::OwnValues => kind.own_values,
             Self::LinearAttention => kind.mixer == MixerKind::LinearAttention,
             Self::Convolution => kind.mixer == MixerKind::Convolution,
+            Self::StateSpace => kind.mixer == MixerKind::StateSpace,
             Self::Experts => kind.experts,
             Self::Dense => !kind.experts,
             Self::SharedExpert => kind.experts && kind.shared_expert,
@@ -294,13 +303,29 @@ pub enum Size {
     One,
     /// Queries, keys and values of linear attention together.
     LinearChannels,
+    /// All key heads of linear attention.
+    LinearKey,
+    /// Number of key heads of linear attention.
+    LinearKeyHeads,
+    /// Twice the number of value heads of linear attention.
+    TwiceLinearHeads,
     /// All value heads of linear attention.
     LinearValue,
     /// Number of value heads of linear attention.
     LinearHeads,
     /// One value head of linear attention.
     LinearHead,
-    /// Taps of the convolution of linear attention, or of a short convolution.
+    /// The outputs of a state space's matrix: gates, channels and time steps.
+    StateSpaceOutputs,
+    /// Values, keys and queries of a state space together.
+    StateSpaceChannels,
+    /// All heads of a state space.
+    StateSpaceInner,
+    /// Number of heads of a state space.
+    StateSpaceHeads,
+    /// Number of groups of a state space's heads.
+    StateSpaceGroups,
+    /// Taps of the convolution of linear attention or of a state space, or of a short convolution.
     Taps,
 }
 
@@ -323,6 +348,7 @@ impl TensorNames {
             endings: Endings::WEIGHT,
             convolution: false,
             one_row: false,
+            rows_in_gguf: None,
             bias: None,
             blocks: Blocks::All,
             presence: Presence::Always,
@@ -374,6 +400,12 @@ impl TensorNames {
     /// Stored as a matrix of one row in Hugging Face folders.
     pub(in crate::arch) const fn one_row(mut self) -> Self {
         self.one_row = true;
+        self
+    }
+
+    /// Stored as a matrix of so many rows in GGUF files.
+    pub(in crate::arch) const fn matrix_in_gguf(mut self, rows: Size) -> Self {
+        self.rows_in_gguf = Some(rows);
         self
     }
 

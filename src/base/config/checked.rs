@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{BlockSizes, Config, DeltaNetConfig, Experts, MAX_LAYERS};
+use super::{BlockSizes, Config, DeltaNetConfig, Experts, MAX_LAYERS, StateSpaceConfig};
 use crate::base::rope::MAX_HEAD_DIM;
 use crate::{Error, Result};
 
@@ -94,6 +94,23 @@ impl Config {
                 return bad("heads of linear attention", problem);
             }
         }
+        if let Some(space) = self.state_space {
+            let StateSpaceConfig { heads, head_dim, groups, state, taps } = space;
+            let most = |count: usize, width: usize| count > MAX_DIMENSION / width.max(1);
+            if [heads, head_dim, groups, state, taps].contains(&0)
+                || [head_dim, state].iter().any(|&width| width > MAX_HEAD_DIM)
+                || most(heads, head_dim)
+                || most(heads * state, head_dim)
+                || most(groups, state)
+                || taps > MAX_TAPS
+                || !heads.is_multiple_of(groups)
+            {
+                let problem = format!(
+                    "{heads} of {head_dim} in {groups} groups, states of {state}, and {taps} taps are out of range"
+                );
+                return bad("heads of state spaces", problem);
+            }
+        }
         let kv_heads = self.own_sizes.iter().map(|own| own.kv_heads).chain([self.kv_heads]);
         for kv_heads in kv_heads {
             if !self.heads.is_multiple_of(kv_heads) {
@@ -163,6 +180,9 @@ impl Config {
             self.dense.clear();
         } else if !self.dense.contains(&false) {
             return bad("blocks without experts", "no block has experts".into());
+        }
+        if !self.state_spaces.contains(&true) {
+            self.state_spaces.clear();
         }
         if !self.keys_as_values.contains(&true) {
             self.keys_as_values.clear();

@@ -76,6 +76,10 @@ pub struct Config {
     pub linear_attention: Vec<bool>,
     /// Whether each block has a short convolution in place of attention; empty if none has.
     pub convolutions: Vec<bool>,
+    /// The heads of state spaces, if some blocks have one.
+    pub state_space: Option<StateSpaceConfig>,
+    /// Whether each block has a state space in place of attention; empty if none has.
+    pub state_spaces: Vec<bool>,
     /// Tokens that a short convolution reads, the last included; 0 if there is none.
     pub convolution_taps: usize,
     /// Further blocks in the file, which predict tokens beyond the next (MTP, arXiv 2412.19437). They are carried, and
@@ -108,8 +112,10 @@ pub struct PerLayerInputs {
 pub struct DeltaNetConfig {
     /// Query and key heads.
     pub key_heads: usize,
-    /// Value heads: a multiple of `key_heads`. Value head i has key head `i % key_heads`.
+    /// Value heads: a multiple of `key_heads`.
     pub value_heads: usize,
+    /// Whether value heads that share a key head follow one another; else value head i has key head `i % key_heads`.
+    pub grouped: bool,
     /// Width of a query or key head.
     pub key_dim: usize,
     /// Width of a value head.
@@ -128,11 +134,54 @@ impl DeltaNetConfig {
 
     /// Where the query, the key and the value of a value head are among the channels.
     pub fn columns(&self, value_head: usize) -> [Range<usize>; 3] {
-        let Self { key_heads, key_dim, value_dim, .. } = *self;
-        let key_head = value_head % key_heads;
+        let Self { key_heads, value_heads, grouped, key_dim, value_dim, .. } = *self;
+        let key_head = if grouped { value_head / (value_heads / key_heads) } else { value_head % key_heads };
         let [q, k] = [key_head, key_heads + key_head].map(|head| head * key_dim..(head + 1) * key_dim);
         let first = 2 * key_heads * key_dim + value_head * value_dim;
         [q, k, first..first + value_dim]
+    }
+}
+
+/// The heads of Mamba-2 (arXiv 2405.21060).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateSpaceConfig {
+    /// Heads.
+    pub heads: usize,
+    /// Width of a head's values.
+    pub head_dim: usize,
+    /// Groups of heads that share keys and queries; divides `heads`.
+    pub groups: usize,
+    /// Width of keys and queries.
+    pub state: usize,
+    /// Tokens that the convolution reads, the last included.
+    pub taps: usize,
+}
+
+impl StateSpaceConfig {
+    /// The values of all heads.
+    pub fn inner(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Values, keys and queries together.
+    pub fn channels(&self) -> usize {
+        self.inner() + 2 * self.groups * self.state
+    }
+
+    /// The outputs of the matrix that reads the input: gates, channels, and a time step for each head.
+    pub fn outputs(&self) -> usize {
+        self.inner() + self.channels() + self.heads
+    }
+
+    /// Where the query, the key and the value of a head are among the channels.
+    pub fn columns(&self, head: usize) -> [Range<usize>; 3] {
+        let Self { heads, head_dim, groups, state, .. } = *self;
+        let group = head / (heads / groups);
+        let [k, q] = [group, groups + group].map(|group| {
+            let first = self.inner() + group * state;
+            first..first + state
+        });
+        [q, k, head * head_dim..(head + 1) * head_dim]
     }
 }
 
@@ -209,6 +258,8 @@ impl Config {
             delta_net: None,
             linear_attention: Vec::new(),
             convolutions: Vec::new(),
+            state_space: None,
+            state_spaces: Vec::new(),
             convolution_taps: 0,
             prediction_blocks: 0,
         }
@@ -247,10 +298,12 @@ impl Config {
 
     /// What decides which tensors a block has, which may be one that predicts further tokens.
     pub fn block_kind(&self, layer: usize) -> BlockKind {
-        let mixer = match (self.is_linear(layer), self.convolutions.get(layer)) {
-            (true, _) => MixerKind::LinearAttention,
-            (false, Some(true)) => MixerKind::Convolution,
-            (false, _) => MixerKind::Attention,
+        let mixer = match (self.is_linear(layer), self.convolutions.get(layer), self.state_spaces.get(layer))
+        {
+            (true, ..) => MixerKind::LinearAttention,
+            (false, Some(true), _) => MixerKind::Convolution,
+            (false, _, Some(true)) => MixerKind::StateSpace,
+            (false, ..) => MixerKind::Attention,
         };
         let own_keys = mixer == MixerKind::Attention && self.keys_of(layer) == layer;
         let from_keys = self.keys_as_values.get(layer) == Some(&true);
@@ -313,10 +366,22 @@ impl Config {
             Size::SharedFf => self.experts.and_then(|e| e.shared_ff).unwrap_or(0),
             Size::One => 1,
             Size::LinearChannels => self.delta_net.map_or(0, |heads| heads.channels()),
+            Size::LinearKey => self.delta_net.map_or(0, |heads| heads.key_heads * heads.key_dim),
+            Size::LinearKeyHeads => self.delta_net.map_or(0, |heads| heads.key_heads),
+            Size::TwiceLinearHeads => self.delta_net.map_or(0, |heads| 2 * heads.value_heads),
             Size::LinearValue => self.delta_net.map_or(0, |heads| heads.value_heads * heads.value_dim),
             Size::LinearHeads => self.delta_net.map_or(0, |heads| heads.value_heads),
             Size::LinearHead => self.delta_net.map_or(0, |heads| heads.value_dim),
-            Size::Taps => self.delta_net.map_or(self.convolution_taps, |heads| heads.taps),
+            Size::StateSpaceOutputs => self.state_space.map_or(0, |space| space.outputs()),
+            Size::StateSpaceChannels => self.state_space.map_or(0, |space| space.channels()),
+            Size::StateSpaceInner => self.state_space.map_or(0, |space| space.inner()),
+            Size::StateSpaceHeads => self.state_space.map_or(0, |space| space.heads),
+            Size::StateSpaceGroups => self.state_space.map_or(0, |space| space.groups),
+            Size::Taps => match (self.delta_net, self.state_space) {
+                (Some(heads), _) => heads.taps,
+                (None, Some(space)) => space.taps,
+                (None, None) => self.convolution_taps,
+            },
         }
     }
 
@@ -343,7 +408,9 @@ impl Config {
 
     /// Hugging Face's order of a dimension of this kind: it groups value heads by their key head.
     fn value_head_order(&self, size: Size, length: u64) -> Option<RowOrder> {
-        let Some(heads) = self.delta_net else { return Some(RowOrder::CANONICAL) };
+        let Some(heads) = self.delta_net.filter(|heads| !heads.grouped) else {
+            return Some(RowOrder::CANONICAL);
+        };
         let (first, width) = match size {
             Size::LinearChannels => (2 * heads.key_heads * heads.key_dim, heads.value_dim),
             Size::LinearValue => (0, heads.value_dim),

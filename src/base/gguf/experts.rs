@@ -26,10 +26,11 @@ pub(super) fn read(
     let unlike = |name: &str, problem: &str| Error::input(gguf.path(), key(name), problem, VARIANT);
     let shared = ["expert_shared_count", "expert_shared_feed_forward_length"];
     let shared = shared.into_iter().find(|key| number(key).is_some_and(|n| n > 0));
-    if let Some(key) = shared.filter(|_| !architecture.has_shared_expert()) {
+    let experts = number("expert_count").filter(|&count| count > 0);
+    // Files of Granite 4 without experts have such a key, too.
+    if let Some(key) = shared.filter(|_| experts.is_some() && !architecture.has_shared_expert()) {
         return Err(unlike(key, "there are shared experts"));
     }
-    let experts = number("expert_count").filter(|&count| count > 0);
     if experts.is_some() != architecture.has_experts() {
         let problem = "the architecture and the file disagree on whether there are experts";
         return Err(unlike("expert_count", problem));

@@ -12,7 +12,7 @@ use curmerge_formats::gguf::{GgufModel, Value};
 
 use crate::arch::{self, Architecture, NormKind, Positions, Unrotated, WindowScaling, is_windowed};
 use crate::base::config::{
-    AttentionTemperature, BlockSizes, Config, DeltaNetConfig, MAX_LAYERS, PerLayerInputs,
+    AttentionTemperature, BlockSizes, Config, DeltaNetConfig, MAX_LAYERS, PerLayerInputs, StateSpaceConfig,
 };
 use crate::base::opened::Opened;
 use crate::base::rope::{LongRope, MAX_HEAD_DIM, Rope, YARN_BETAS, unknown_scaling, yarn_of_llama_cpp};
@@ -41,12 +41,13 @@ pub(super) fn open(path: &Path) -> Result<Opened<GgufModel>> {
     let mut tensors = BTreeMap::new();
     for (file, t) in model.tensors() {
         let canonical = t.name.strip_suffix(".weight").unwrap_or(&t.name).to_string();
-        let one_row = architecture.line(&canonical).is_some_and(|line| line.one_row);
+        let line = architecture.line(&canonical);
+        let is_vector = line.is_some_and(|line| line.one_row || line.rows_in_gguf.is_some());
         let tensor = BaseTensor {
             stored_name: t.name.clone(),
             dtype: t.dtype,
             shape: match t.shape()[..] {
-                [1, length] if one_row => vec![length],
+                [rows, columns] if is_vector && rows.checked_mul(columns).is_some() => vec![rows * columns],
                 _ => t.shape(),
             },
             file,
@@ -87,9 +88,10 @@ impl Config {
             Error::input(path, key(name), problem, "this variant of the architecture is not supported yet")
         };
         let by_block = architecture.gguf.sizes_by_block;
+        let zero_without_attention = architecture.gguf.convolutions || architecture.gguf.state_spaces;
         let of_blocks = |name: &str| match get(name) {
             // A family that reads them all does so below.
-            Some(value) if architecture.gguf.convolutions && counts(value).is_some() => {
+            Some(value) if zero_without_attention && counts(value).is_some() => {
                 Ok(counts(value).and_then(|all| all.into_iter().max()))
             }
             Some(value) if by_block && name != "attention.head_count" && value.as_i32s().is_some() => {
@@ -168,6 +170,7 @@ impl Config {
             config.delta_net = Some(DeltaNetConfig {
                 key_heads: needed("ssm.group_count")?,
                 value_heads,
+                grouped: architecture.forward.grouped_value_heads,
                 key_dim: needed(&state)?,
                 value_dim: needed(&inner)? / value_heads.max(1),
                 taps: needed("ssm.conv_kernel")?,
@@ -198,8 +201,7 @@ impl Config {
         if windows.is_some() && number("attention.sliding_window").is_none_or(|length| length == 0) {
             return Err(Error::input(path, key("attention.sliding_window"), "missing or 0", DAMAGED));
         }
-        if architecture.gguf.convolutions {
-            config.convolution_taps = needed("shortconv.l_cache")?;
+        if zero_without_attention {
             let one = number("attention.head_count_kv").map(|heads| vec![heads; layers.min(MAX_LAYERS)]);
             let heads = one.or_else(|| get("attention.head_count_kv").and_then(counts)).unwrap_or_default();
             if heads.len() < layers {
@@ -210,7 +212,21 @@ impl Config {
             if heads[..layers].iter().any(|&heads| heads > 0 && Some(heads) != attention) {
                 return Err(unlike("attention.head_count_kv", "blocks with attention differ in their heads"));
             }
-            config.convolutions = heads[..layers].iter().map(|&heads| heads == 0).collect();
+            let without = heads[..layers].iter().map(|&heads| heads == 0).collect();
+            if architecture.gguf.convolutions {
+                config.convolution_taps = needed("shortconv.l_cache")?;
+                config.convolutions = without;
+            } else {
+                let heads = needed("ssm.time_step_rank")?;
+                config.state_space = Some(StateSpaceConfig {
+                    heads,
+                    head_dim: needed("ssm.inner_size")? / heads.max(1),
+                    groups: needed("ssm.group_count")?,
+                    state: needed("ssm.state_size")?,
+                    taps: needed("ssm.conv_kernel")?,
+                });
+                config.state_spaces = without;
+            }
         }
         config.windows(model, architecture);
         if by_block {

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::config::Fields;
 use crate::arch::{ClassOption, WindowedLayers, is_windowed};
-use crate::base::config::{BlockSizes, Config};
+use crate::base::config::{BlockSizes, Config, MAX_LAYERS, StateSpaceConfig};
 use crate::{Error, Result};
 
 impl Fields {
@@ -57,6 +57,48 @@ impl Fields {
         let listed = self.json["full_attn_idxs"].as_array();
         let attends = |layer: usize| listed.is_none_or(|listed| listed.iter().any(|own| *own == layer));
         Ok((0..layers).map(|layer| !attends(layer)).collect())
+    }
+
+    /// Sets the heads of state spaces, and which blocks have one.
+    ///
+    /// # Errors
+    /// A kind of block that the class does not have; a number that is missing; limited time steps.
+    pub(super) fn state_spaces(&self, config: &mut Config) -> Result<()> {
+        let heads = self.needed("mamba_n_heads")?;
+        let inner = self.needed("mamba_expand")?.saturating_mul(config.d_model);
+        config.state_space = Some(StateSpaceConfig {
+            heads,
+            // "auto" in some folders.
+            head_dim: self.count("mamba_d_head").unwrap_or(inner / heads.max(1)),
+            groups: self.needed("mamba_n_groups")?,
+            state: self.needed("mamba_d_state")?,
+            taps: self.needed("mamba_d_conv")?,
+        });
+        let unlimited = match self.json["time_step_limit"].as_array().map(Vec::as_slice) {
+            // Infinity is no number of JSON: transformers writes it as an object.
+            Some([least, most]) => *least == 0.0 && !most.is_number(),
+            Some(_) => false,
+            None => true,
+        };
+        if !unlimited {
+            let help = "this variant of the architecture is not supported yet";
+            return Err(Error::input(&self.path, "time_step_limit", "time steps are limited", help));
+        }
+        let layers = 0..config.layers.min(MAX_LAYERS);
+        let Some(kinds) = self.json["layer_types"].as_array() else {
+            config.state_spaces = layers.map(|_| true).collect();
+            return Ok(());
+        };
+        let kind = |layer: usize| match kinds.get(layer).and_then(Json::as_str) {
+            Some("attention" | "full_attention") => Ok(false),
+            Some("mamba" | "linear_attention") => Ok(true),
+            _ => {
+                let problem = format!("block {layer} is neither mamba nor attention");
+                Err(Error::input(&self.path, "layer_types", problem, "download the folder again"))
+            }
+        };
+        config.state_spaces = layers.map(kind).collect::<Result<_>>()?;
+        Ok(())
     }
 
     /// Whether each block has a sliding window.

@@ -72,6 +72,7 @@ impl Config {
             config.delta_net = Some(DeltaNetConfig {
                 key_heads: key_heads?,
                 value_heads: value_heads?,
+                grouped: architecture.forward.grouped_value_heads,
                 key_dim: key_dim?,
                 value_dim: value_dim?,
                 taps: taps?,
@@ -101,6 +102,9 @@ impl Config {
             config.convolutions = fields.convolutions(layers.min(MAX_LAYERS))?;
             config.convolution_taps = fields.needed("conv_L_cache")?;
         }
+        if architecture.hugging_face.has(ClassOption::StateSpaces) {
+            fields.state_spaces(&mut config)?;
+        }
         if architecture.hugging_face.has(ClassOption::PerLayerInputs) {
             let width = fields.count("hidden_size_per_layer_input").filter(|&width| width > 0);
             let vocab = || fields.needed("vocab_size_per_layer_input");
@@ -113,6 +117,10 @@ impl Config {
         match architecture.hugging_face.has(ClassOption::UnrotatedLayers) {
             true => config.unrotated = unrotated,
             false => config.set_unrotated(architecture.forward.unrotated, window.is_some()),
+        }
+        let by_type = architecture.hugging_face.has(ClassOption::StateSpaces);
+        if by_type && fields.json["position_embedding_type"] != "rope" {
+            config.unrotated = vec![true; layers.min(MAX_LAYERS)];
         }
         config.checked(&fields.path)
     }

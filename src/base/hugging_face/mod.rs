@@ -13,13 +13,13 @@ use serde_json::Value as Json;
 
 use super::config::Config;
 use super::folder::{CONFIG, Folder};
-use super::joined_experts;
 use super::opened::Opened;
 use super::quantized::{self, Joined, Matrix, Method};
 use super::row_order::RowOrder;
 use super::tensor::BaseTensor;
 use super::tensors::layer_part;
 use super::unread;
+use super::{joined_experts, joined_rows};
 use crate::arch::{self, Architecture, Blocks, TensorNames};
 use crate::{Error, Result};
 
@@ -178,7 +178,14 @@ fn tensors(
         let path = files[file].path();
         let plain_name = architecture.unprefixed(stem);
         let joined_name = predicting.as_deref().unwrap_or(&plain_name);
-        let split = joined_experts::split(path, (architecture, config), joined_name, &tensor)?;
+        let split = match bias.is_empty() {
+            true => joined_rows::split(path, (architecture, config), joined_name, &tensor)?,
+            false => None,
+        };
+        let split = match split {
+            None => joined_experts::split(path, (architecture, config), joined_name, &tensor)?,
+            split => split,
+        };
         if split.is_none() && tensor.is_mxfp4() {
             let problem =
                 "MXFP4 is read of experts that gpt-oss has in one tensor, and this is another matrix";
@@ -215,7 +222,7 @@ pub(super) fn model_type(folder: Folder<'_>) -> Result<String> {
 /// The architecture of the folder's model, which has this `model_type`.
 pub(super) fn of_model_type(folder: Folder<'_>, model_type: &str) -> Result<Option<&'static Architecture>> {
     let json = language_model(folder)?;
-    Ok(arch::by_model_type(model_type, |key| json[key] == true))
+    Ok(arch::by_model_type(model_type, |by| by.holds(&json)))
 }
 
 /// The keys of the language model in config.json, for a multimodal model those of its `text_config`.

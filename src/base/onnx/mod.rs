@@ -38,13 +38,13 @@ pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
     let mut uncomputed = None;
     if folder.has(CONFIG) {
         name = hugging_face::model_type(folder)?;
-        if let Some(known) = arch::by_model_type(&name, |_| false) {
+        if let Some(known) = arch::by_model_type(&name, |_| false).filter(has_rows_in_order) {
             (architecture, made) = (known, Config::from_folder(folder, known)?);
             uncomputed = genai::contradiction(onnx, &made);
         }
     } else if let Some(genai) = GenaiConfig::open(folder)? {
         name = genai.model_type().to_string();
-        if let Some(known) = arch::by_model_type(&name, |_| false) {
+        if let Some(known) = arch::by_model_type(&name, |_| false).filter(has_rows_in_order) {
             (architecture, made) = (known, genai.config(onnx, known, feed_forward(&uses, known))?);
         }
     }
@@ -67,6 +67,14 @@ pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
         uncomputed,
         notes: Vec::new(),
     })
+}
+
+/// Whether exporters store the rows of the family's matrices in an order that is known here. Others are merged into under
+/// the names of the graph, as those of an unknown architecture are.
+fn has_rows_in_order(architecture: &&'static Architecture) -> bool {
+    let tensors = &architecture.tensors;
+    let by_groups = architecture.names().any(|line| line.groups.is_some());
+    !by_groups && tensors.joined_rows.is_empty() && architecture.gguf.linear_attention.is_none()
 }
 
 /// Refuses interleaved rotation: rows of q and k are expected in Hugging Face's order, rotary halves apart.

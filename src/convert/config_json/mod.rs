@@ -12,7 +12,7 @@ use curmerge_formats::gguf::Gguf;
 use serde_json::{Map, Value as Json, json};
 
 use crate::Result;
-use crate::arch::{ClassOption, HeadKeys, Key};
+use crate::arch::{ClassOption, HeadKeys, Key, TokenizerOverride};
 use crate::base::Base;
 use decimal::shortest;
 
@@ -51,6 +51,10 @@ pub(super) fn config(
     set("bos_token_id", tokens.bos.into());
     set("eos_token_id", tokens.eos.into());
     set("pad_token_id", tokens.pad.into());
+    let overrides = base.architecture().converter.overrides;
+    if overrides.iter().any(|(_, key)| matches!(key, TokenizerOverride::EndOfDocument(_))) {
+        set("eod_token_id", tokens.eos.into());
+    }
     for name in class.activation.written() {
         set(name, class.activation.names[0].into());
     }

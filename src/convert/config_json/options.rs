@@ -40,6 +40,10 @@ pub(super) fn check(base: &Base) -> Result<()> {
             return refuse(key, format!("it is {cap}"));
         }
     }
+    if let Some(space) = config.state_space.filter(|space| !space.inner().is_multiple_of(config.d_model)) {
+        let problem = format!("it is {}, no multiple of {}", space.inner(), config.d_model);
+        return refuse("ssm.inner_size", problem);
+    }
     if has(ClassOption::HeadsByKind)
         && let Some((key, problem)) = heads_by_kind(config)
     {
@@ -58,6 +62,9 @@ pub(super) fn check(base: &Base) -> Result<()> {
     }
     let own_unrotated =
         has(ClassOption::UnrotatedLayers) || architecture.forward.unrotated == Unrotated::Global;
+    // One key is for all blocks.
+    let all = has(ClassOption::StateSpaces) && !config.unrotated.contains(&false);
+    let own_unrotated = own_unrotated || all;
     if !config.unrotated.is_empty() && !own_unrotated {
         let count = config.unrotated.iter().filter(|&&unrotated| unrotated).count();
         let problem = format!("{count} of the {} blocks have no rotary embedding", config.layers);
@@ -313,6 +320,27 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
                 };
                 set("layer_types", (0..config.layers).map(kind).collect());
                 set("conv_L_cache", config.convolution_taps.max(1).into());
+            }
+            ClassOption::StateSpaces => {
+                if let Some(space) = config.state_space {
+                    set("mamba_n_heads", space.heads.into());
+                    set("mamba_n_groups", space.groups.into());
+                    set("mamba_d_state", space.state.into());
+                    set("mamba_d_head", space.head_dim.into());
+                    set("mamba_d_conv", space.taps.into());
+                    set("mamba_expand", (space.inner() / config.d_model).into());
+                }
+                let kind = |layer: usize| match config.block_kind(layer).mixer {
+                    MixerKind::StateSpace => "mamba",
+                    _ => "attention",
+                };
+                set("layer_types", (0..config.layers).map(kind).collect());
+                let rotated = (0..config.layers).any(|layer| config.rope_of(layer).is_some());
+                set("position_embedding_type", if rotated { "rope" } else { "nope" }.into());
+                if config.experts.is_none() {
+                    set("num_local_experts", 0.into());
+                    set("num_experts_per_tok", 0.into());
+                }
             }
             ClassOption::AdjustedFeedForward => set("block_auto_adjust_ff_dim", false.into()),
             ClassOption::PerLayerInputs => {

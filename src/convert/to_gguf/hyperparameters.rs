@@ -9,8 +9,11 @@ use super::rope;
 use crate::arch::{Architecture, Key, MixerKind};
 use crate::base::{BlockSizes, Config};
 
-/// The context of HunYuan with a raised base, in tokens: its configurations name a shorter one.
-const CONTEXT_OF_RAISED_BASE: usize = 256 * 1024;
+/// The context of HunYuan with a raised base, in tokens. Its published configurations name 32K, and the converter writes
+/// 256K for them; it refuses others.
+fn context_of_raised_base(config: &Config) -> usize {
+    if config.context == 32 << 10 { 256 << 10 } else { config.context }
+}
 
 /// Sets the keys that the architecture lists; `file_type` is the number in `general.file_type`.
 ///
@@ -28,8 +31,10 @@ pub(super) fn set(
         match key {
             Key::Blocks => writer.count("block_count", config.layers + config.prediction_blocks),
             Key::Context if rope::has_raised_base(json) => {
-                writer.count("context_length", CONTEXT_OF_RAISED_BASE);
+                writer.count("context_length", context_of_raised_base(config));
             }
+            // Of a model without positions.
+            Key::Context if !config.state_spaces.is_empty() => writer.count("context_length", 1 << 20),
             Key::Context => writer.count("context_length", config.context),
             Key::Sections => {
                 if let Some(sections) = rope::sections(json) {
@@ -54,6 +59,7 @@ pub(super) fn set(
                 let parallel = Value::Bool(architecture.forward.parallel);
                 writer.keys.set(writer.name("use_parallel_residual"), parallel);
             }
+            Key::NoBos => writer.keys.set("tokenizer.ggml.add_bos_token", Value::Bool(false)),
             Key::LogitScale => writer.float("logit_scale", Some(config.logit_scale)),
             Key::PredictionBlocks => {
                 if config.prediction_blocks > 0 {
@@ -84,7 +90,7 @@ pub(super) fn set(
                     let name = writer.name("rope.scaling.type");
                     writer.keys.text(name, "none");
                     writer.float("rope.scaling.factor", Some(1.0));
-                    writer.count("rope.scaling.original_context_length", CONTEXT_OF_RAISED_BASE);
+                    writer.count("rope.scaling.original_context_length", context_of_raised_base(config));
                 }
             }
             Key::OriginalContext => {
@@ -100,9 +106,9 @@ pub(super) fn set(
             }
             Key::FeedForward | Key::GivenFeedForward => writer.count("feed_forward_length", config.ff),
             Key::Heads => writer.count("attention.head_count", config.heads),
-            Key::KeyValueHeads if architecture.gguf.convolutions => {
+            Key::KeyValueHeads if architecture.gguf.convolutions || architecture.gguf.state_spaces => {
                 let heads = |layer| match config.block_kind(layer).mixer {
-                    MixerKind::Convolution => 0,
+                    MixerKind::Convolution | MixerKind::StateSpace => 0,
                     _ => config.kv_heads as i32,
                 };
                 let heads = Value::Array(Array::I32((0..config.layers).map(heads).collect()));
@@ -155,6 +161,30 @@ pub(super) fn set(
                     writer.count("expert_count", experts.count);
                     writer.count("expert_used_count", experts.used);
                 }
+            }
+            Key::NoExperts => {
+                // llama.cpp asserts that none is used where there are none.
+                for (name, key) in
+                    [("expert_count", "num_local_experts"), ("expert_used_count", "num_experts_per_tok")]
+                {
+                    if json_number(key).is_some() {
+                        writer.count(name, 0);
+                    }
+                }
+            }
+            Key::DenseAsShared => writer.count("expert_shared_feed_forward_length", config.ff),
+            Key::StateSpace => {
+                if let Some(space) = config.state_space {
+                    writer.count("ssm.conv_kernel", space.taps);
+                    writer.count("ssm.state_size", space.state);
+                    writer.count("ssm.group_count", space.groups);
+                    writer.count("ssm.inner_size", space.inner());
+                    writer.count("ssm.time_step_rank", space.heads);
+                }
+            }
+            Key::Rotated => {
+                let rotated = Value::Bool(config.unrotated.is_empty());
+                writer.keys.set(writer.name("rope.scaling.finetuned"), rotated);
             }
             Key::SharedExperts => {
                 if let Some(experts) = config.experts {

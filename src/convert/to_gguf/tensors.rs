@@ -140,6 +140,20 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
             }
             continue;
         }
+        if let Some((joined, layer, _)) =
+            base.architecture().joined_rows_with(stem).filter(|_| tensor.slice.is_some())
+        {
+            if joined_before == name {
+                continue;
+            }
+            joined_before = name;
+            for (part, _) in joined.parts {
+                let part = format!("blk.{layer}.{part}");
+                let stored = stored(&part)?;
+                tensors.push(Tensor::new(part + ".weight", tensor_dims(&stored), Values::Stored(stored)));
+            }
+            continue;
+        }
         if let Some(whole) = base.whole_of(stem).filter(|_| ending == ".weight") {
             let name = format!("{whole}{ending}");
             if tensors.iter().all(|tensor| tensor.name != name) {
@@ -178,18 +192,28 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
         // A vector whose values or their order differ from what is stored.
         let permuted = tensor.rotary_halves.is_some() || tensor.orders[0] != RowOrder::CANONICAL;
         let differs = tensor.unit_offset || tensor.log_of_negative || permuted;
+        // A vector that GGUF has as a matrix.
+        let as_matrix = |length: u64| {
+            let rows = match line? {
+                line if line.one_row => 1,
+                line => base.config().size(line.rows_in_gguf?, None).max(1) as u64,
+            };
+            Some(if line?.one_row { vec![length, 1] } else { vec![length / rows, rows] })
+        };
         if tensor.shape.len() == 1 && differs {
             let mut values = base.vector(canonical)?;
             if tensor.dtype == DType::F16 {
                 // The converter computes in half precision.
                 values.iter_mut().for_each(|value| *value = f16::from_f32(*value).to_f32());
             }
-            tensors.push(vector(&name, values));
+            let mut made = vector(&name, values);
+            made.dims = as_matrix(made.dims[0]).unwrap_or(made.dims);
+            tensors.push(made);
             continue;
         }
         let stored = stored(canonical)?;
-        let mut dims = tensor_dims(&stored);
-        dims.extend(line.filter(|line| line.one_row).map(|_| 1));
+        let dims = tensor_dims(&stored);
+        let dims = as_matrix(dims[0]).filter(|_| dims.len() == 1).unwrap_or(dims);
         tensors.push(Tensor::new(name, dims, Values::Stored(stored)));
     }
     if let Some((layer, _)) = parts.iter().find(|(_, come)| **come != converter.experts.len() * experts) {
@@ -348,9 +372,10 @@ impl Tensor<'_> {
             let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
             return vec![(offset, Piece::Bytes(bytes))];
         }
-        let row = self.dtype.bytes_for(self.columns() as u64).unwrap_or(0);
         let mut next = offset;
         let placed = self.parts().iter().zip(indices).map(|(part, index)| {
+            // A vector that is written as a matrix is one row here.
+            let row = self.dtype.bytes_for(part.weight.cols() as u64).unwrap_or(0);
             let (here, len) = (next, row * part.weight.rows() as u64);
             next += len;
             let piece = match part.as_written(self.dtype) {
@@ -365,7 +390,7 @@ impl Tensor<'_> {
     /// Canonical rows of a part, in the new type.
     fn rows(&self, part: usize, weight: &Weight<'_>, rows: Range<usize>) -> Result<Vec<u8>> {
         let (start, count) = (rows.start, rows.len());
-        let columns = self.columns();
+        let columns = weight.cols();
         if weight.dtype() == self.dtype && weight.has_whole_rows() {
             let row = |row| {
                 &weight.stored_bytes()[weight.stored_row(row) * weight.row_bytes()..][..weight.row_bytes()]
@@ -410,7 +435,7 @@ impl ComputedTensor for Tensor<'_> {
         for (number, part) in self.parts().iter().enumerate() {
             if part.as_written(self.dtype).is_none() {
                 in_blocks(
-                    [part.weight.rows(), self.columns()],
+                    [part.weight.rows(), part.weight.cols()],
                     |rows| self.rows(number, &part.weight, rows),
                     |bytes| put(number, bytes),
                 )?;

@@ -72,6 +72,16 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
     if architecture.gguf.needs_head && !base.tensors().contains_key("output") {
         return refuse("tie_word_embeddings", "there is no lm_head, and llama.cpp needs one".into());
     }
+    if let Some(space) = config.state_space.filter(|_| !config.state_spaces.is_empty()) {
+        if space.inner() != 2 * config.d_model {
+            let problem =
+                format!("state spaces are {} wide, and the model {}", space.inner(), config.d_model);
+            return refuse("mamba_expand", problem);
+        }
+        if config.unrotated.contains(&false) || config.unrotated.is_empty() {
+            return refuse("position_embedding_type", "blocks with attention have positions".into());
+        }
+    }
     if let Some(heads) = config.delta_net {
         if heads.value_dim != heads.key_dim {
             let problem =
@@ -86,11 +96,19 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
             ));
         }
     }
-    let of_vision = |name: &str| converter.dropped_prefixes.iter().any(|start| name.starts_with(start));
-    let vision = base.tensors().values().filter(|tensor| of_vision(&tensor.stored_name)).count();
+    let dropped = |name: &&str| converter.dropped_prefixes.iter().any(|start| name.starts_with(start));
+    let dropped = || base.tensors().values().map(|tensor| tensor.stored_name.as_str()).filter(dropped);
+    let predicts = |name: &&str| name.starts_with("model.mtp_");
+    let (predicting, vision) =
+        (dropped().filter(predicts).count(), dropped().filter(|name| !predicts(name)).count());
     if vision > 0 {
         notes.push(format!(
             "{vision} tensors of the vision part were left out: the file holds only the language model"
+        ));
+    }
+    if predicting > 0 {
+        notes.push(format!(
+            "{predicting} tensors that predict further tokens were left out: llama.cpp has none for this family"
         ));
     }
     if let Some((key, problem)) = rotary(architecture, config, json) {
@@ -230,7 +248,10 @@ fn unrotated(architecture: &Architecture, config: &Config) -> Option<String> {
             architecture.gguf.windows.is_some_and(|windows| windows.in_models_of(config.layers))
                 && unrotated(layer)
         }
-        Unrotated::Never | Unrotated::Switched => false,
+        // What says so is written.
+        Unrotated::Never | Unrotated::Switched => {
+            architecture.converter.writes(Key::Rotated) && unrotated(layer)
+        }
     };
     config.rope.as_ref()?;
     let odd = (0..config.layers).find(|&layer| unrotated(layer) != assumed(layer))?;

@@ -95,10 +95,11 @@ pub(super) fn set(
             TokenizerOverride::EndOfTurn(id) => keys.set("tokenizer.ggml.eot_token_id", Value::U32(id)),
             TokenizerOverride::Padding(id) => keys.set("tokenizer.ggml.padding_token_id", Value::U32(id)),
             TokenizerOverride::Unknown(id) => keys.set("tokenizer.ggml.unknown_token_id", Value::U32(id)),
-            TokenizerOverride::EndOfDocument => {
+            TokenizerOverride::EndOfDocument(usual) => {
                 let id = |id: Option<&Json>| id.and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok());
                 let model = folder.object(folder::CONFIG)?.unwrap_or_default();
-                if let Some(end) = id(model.get("eod_token_id")) {
+                let end = model.get("eod_token_id").map_or(Some(usual), |end| id(Some(end)));
+                if let Some(end) = end {
                     keys.set("tokenizer.ggml.eos_token_id", Value::U32(end));
                 }
                 let generation = folder.object(folder::GENERATION_CONFIG)?.unwrap_or_default();

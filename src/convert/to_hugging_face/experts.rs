@@ -57,7 +57,7 @@ impl Joined {
         let first = joined.parts.first().copied();
         let number = base.architecture().names().position(|line| Some(line.canonical) == first);
         let place = (1, layer, number.unwrap_or(0));
-        Ok(Tensor { place, name: joined.name(layer, kind), shape, stored_bytes, values })
+        Ok(Tensor { place, name: joined.name(layer, kind), shape, stored_bytes, values, kept_in: None })
     }
 }
 

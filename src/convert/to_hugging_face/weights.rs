@@ -3,6 +3,7 @@
 //! Rows that are stored in the wanted type already are copied bit for bit; the others are decoded and
 //! rounded.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -14,7 +15,7 @@ use curmerge_formats::shards::groups;
 use serde_json::json;
 
 use super::experts;
-use crate::arch::{Endings, JoinedExperts, TensorNames};
+use crate::arch::{Endings, JoinedExperts, JoinedRows, TensorNames};
 use crate::base::folder::SAFETENSORS_INDEX;
 use crate::base::{Base, RowOrder, Weight, layer_part};
 use crate::convert::config_json::pretty;
@@ -56,6 +57,8 @@ pub(super) struct Tensor<'a> {
     pub(super) shape: Vec<u64>,
     pub(super) stored_bytes: u64,
     pub(super) values: Values<'a>,
+    /// The type in which transformers keeps it, whatever that of the model.
+    pub(super) kept_in: Option<DType>,
 }
 
 /// The place of a tensor in transformers' order: embedding, layers, norm or head; the layer; the line of the
@@ -66,8 +69,8 @@ type Place = (usize, usize, usize);
 pub(super) enum Values<'a> {
     /// Its rows and columns, in other orders.
     Rows(Weight<'a>, [RowOrder; 2]),
-    /// The rows of matrices that are stored apart, one after another.
-    Parts(Vec<Weight<'a>>),
+    /// The rows of matrices that are stored apart, one after another, in this order.
+    Parts(Vec<Weight<'a>>, RowOrder),
     /// Its columns.
     Transposed(Weight<'a>),
     /// The matrices of each expert.
@@ -110,6 +113,12 @@ impl<'a> Plan<'a> {
                 }
                 continue;
             }
+            if let Some((joined, layer, part)) = base.architecture().joined_rows_with(canonical) {
+                if part == 0 {
+                    tensors.push(Tensor::of_joined_rows(base, joined, layer)?);
+                }
+                continue;
+            }
             // transformers writes each expert as a tensor of its own, if it has a name for it.
             match stored.shape[..] {
                 [experts, _, _] => {
@@ -124,13 +133,23 @@ impl<'a> Plan<'a> {
         let plan = Plan { base, dtype, shards: Vec::new() };
         let groups = groups(tensors.iter().map(|t| plan.bytes(t)), limit);
         let mut rest = tensors.into_iter();
-        let shards = groups.into_iter().map(|group| rest.by_ref().take(group.len()).collect()).collect();
-        Ok(Plan { shards, ..plan })
+        let shards = groups.into_iter().map(|group| {
+            let mut shard: Vec<Tensor<'_>> = rest.by_ref().take(group.len()).collect();
+            // Widest elements first, so that every tensor is aligned to its own.
+            shard.sort_by_key(|tensor| Reverse(plan.dtype(tensor).block_bytes()));
+            shard
+        });
+        Ok(Plan { shards: shards.collect(), ..plan })
+    }
+
+    /// The type of a tensor as written.
+    fn dtype(&self, tensor: &Tensor<'_>) -> DType {
+        tensor.kept_in.unwrap_or(self.dtype)
     }
 
     /// Bytes of a tensor as written.
     fn bytes(&self, tensor: &Tensor<'_>) -> u64 {
-        tensor.shape.iter().product::<u64>() * self.dtype.block_bytes() as u64
+        tensor.shape.iter().product::<u64>() * self.dtype(tensor).block_bytes() as u64
     }
 
     /// Writes the shards, and the index if there are several.
@@ -145,7 +164,7 @@ impl<'a> Plan<'a> {
         let mut tensors = ComputedTensors::default();
         for tensor in self.shards.iter().flatten() {
             tensors.replace([tensor.name.as_str()], Rounded { plan: self, tensor });
-            report.count(self.dtype, self.bytes(tensor));
+            report.count(self.dtype(tensor), self.bytes(tensor));
         }
         let (mut read, mut rounding) = (0, Rounding::default());
         let hooks = Hooks {
@@ -162,7 +181,7 @@ impl<'a> Plan<'a> {
             let name = shard_name(number, self.shards.len());
             let new = shard.iter().map(|tensor| NewSafeTensor {
                 name: tensor.name.clone(),
-                dtype: self.dtype,
+                dtype: self.dtype(tensor),
                 shape: tensor.shape.clone(),
             });
             // transformers before 5 refuses a file without it.
@@ -199,7 +218,7 @@ impl ComputedTensor for Rounded<'_> {
     type Outcome = Rounding;
 
     fn dtype(&self) -> DType {
-        self.plan.dtype
+        self.plan.dtype(self.tensor)
     }
 
     fn compute(&self, put: &mut dyn FnMut(usize, Vec<u8>) -> Result<()>) -> Result<Rounding> {
@@ -218,9 +237,9 @@ impl ComputedTensor for Rounded<'_> {
             Values::Rows(weight, orders) => {
                 in_blocks([weight.rows(), weight.cols()], |rows| self.rows(weight, *orders, rows), take)
             }
-            Values::Parts(parts) => {
+            Values::Parts(parts, order) => {
                 let shape = [parts.iter().map(Weight::rows).sum(), parts[0].cols()];
-                in_blocks(shape, |rows| self.rows_of_parts(parts, rows), take)
+                in_blocks(shape, |rows| self.rows_of_parts(parts, *order, rows), take)
             }
             Values::Transposed(weight) => of_values(&transpose(weight), weight.rows(), &mut take),
             Values::Experts(joined, experts) => experts.iter().try_for_each(|parts| {
@@ -234,9 +253,28 @@ impl ComputedTensor for Rounded<'_> {
 }
 
 impl Rounded<'_> {
-    /// Rows of matrices that are stored apart.
-    fn rows_of_parts(&self, parts: &[Weight<'_>], rows: Range<usize>) -> Result<(Vec<u8>, Rounding)> {
-        let mut values = vec![0.0; rows.len() * parts[0].cols()];
+    /// Rows of matrices that are stored apart, as Hugging Face counts them.
+    fn rows_of_parts(
+        &self,
+        parts: &[Weight<'_>],
+        order: RowOrder,
+        rows: Range<usize>,
+    ) -> Result<(Vec<u8>, Rounding)> {
+        let cols = parts[0].cols();
+        let mut values = vec![0.0; rows.len() * cols];
+        if order != RowOrder::CANONICAL {
+            for (row, out) in rows.clone().zip(values.chunks_exact_mut(cols)) {
+                let mut own = order.canonical_row(row);
+                for part in parts {
+                    if own < part.rows() {
+                        part.decode_row(own, out);
+                        break;
+                    }
+                    own -= part.rows();
+                }
+            }
+            return self.encode(rows.start, &values);
+        }
         let mut first = 0;
         for part in parts {
             let own = rows.start.max(first)..rows.end.min(first + part.rows());
@@ -259,7 +297,7 @@ impl Rounded<'_> {
     ) -> Result<(Vec<u8>, Rounding)> {
         let canonical = rows.clone().map(|row| order.canonical_row(row));
         let as_they_are = weight.has_whole_rows() && columns == RowOrder::CANONICAL;
-        if weight.dtype() == self.plan.dtype && as_they_are {
+        if weight.dtype() == self.dtype() && as_they_are {
             let bytes = weight.row_bytes();
             let row = |row: usize| &weight.stored_bytes()[weight.stored_row(row) * bytes..][..bytes];
             let unchanged = Rounding::of(rows.len() * weight.cols());
@@ -280,7 +318,7 @@ impl Rounded<'_> {
 
     /// Values from a row on, in the wanted type.
     fn encode(&self, row: usize, values: &[f32]) -> Result<(Vec<u8>, Rounding)> {
-        let dtype = self.plan.dtype;
+        let dtype = self.dtype();
         let mut rounding = Rounding::of(values.len());
         let mut bytes = vec![0; values.len() * dtype.block_bytes()];
         let error = |e: quant::QuantError| {
@@ -371,7 +409,9 @@ impl<'a> Tensor<'a> {
         let whole = base.tensors().get(canonical).map(|tensor| tensor.own_bytes());
         let stored_bytes = whole.unwrap_or(weight.stored_bytes().len() as u64);
         let place = place(base, canonical, line);
-        Ok(Tensor { place, name: name + ending, shape, stored_bytes, values })
+        // Experts are chosen by small differences of it.
+        let kept_in = canonical.ends_with("exp_probs_b.bias").then_some(DType::F32);
+        Ok(Tensor { place, name: name + ending, shape, stored_bytes, values, kept_in })
     }
 
     /// The matrix of this canonical name, the parts of which are stored apart.
@@ -387,7 +427,35 @@ impl<'a> Tensor<'a> {
             name: format!("{name}.weight"),
             shape: vec![rows, parts[0].cols() as u64],
             stored_bytes,
-            values: Values::Parts(parts),
+            values: Values::Parts(parts, RowOrder::CANONICAL),
+            kept_in: None,
+        })
+    }
+
+    /// The tensor in which transformers has the rows of several matrices of a block.
+    fn of_joined_rows(base: &'a Base, joined: &'static JoinedRows, layer: usize) -> Result<Self> {
+        let weight = |(part, _): &(&str, usize)| base.weight(&format!("blk.{layer}.{part}"));
+        let parts = joined.parts.iter().map(weight).collect::<Result<Vec<_>>>()?;
+        let rows = parts.iter().map(|part| part.rows() as u64).sum();
+        let order = base
+            .config()
+            .joined_rows(joined, layer)
+            .filter(|(_, own)| own.iter().zip(&parts).all(|(&own, part)| own == part.rows()));
+        let (order, _) = order.ok_or_else(|| {
+            let problem = "its rows are no whole number of heads";
+            let help = "transformers' model has no place for it: use the model as it is";
+            Error::input(base.path(), joined.name(layer), problem, help)
+        })?;
+        let line = base.architecture().names().position(|line| {
+            line.canonical.strip_prefix("blk.{}.") == joined.parts.first().map(|(part, _)| *part)
+        });
+        Ok(Tensor {
+            place: (1, layer, line.unwrap_or(0)),
+            name: joined.name(layer) + ".weight",
+            shape: vec![rows, parts[0].cols() as u64],
+            stored_bytes: parts.iter().map(|part| part.stored_bytes().len() as u64).sum(),
+            values: Values::Parts(parts, order),
+            kept_in: None,
         })
     }
 }

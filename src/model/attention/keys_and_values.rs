@@ -8,6 +8,9 @@ use crate::model::norm::Norm;
 use crate::model::residual::add;
 use crate::model::terms::TermSink;
 
+/// What rotates keys, or the gradients of rotated keys back.
+type Rotation<'r, T> = dyn Fn(&mut Array2<T>) + 'r;
+
 /// Where the keys and values of a block are from.
 #[derive(Clone, Debug)]
 pub enum KeysAndValues<'a, T: Real> {
@@ -100,11 +103,7 @@ impl<'a, T: Real> OwnKeysAndValues<'a, T> {
     }
 
     /// The keys and values of the normed input; `rotate` rotates keys.
-    pub fn project(
-        &self,
-        input: &T::PackedLhs<'_>,
-        rotate: &dyn Fn(&mut Array2<T>),
-    ) -> ProjectedKeysAndValues<T> {
+    pub fn project(&self, input: &T::PackedLhs<'_>, rotate: &Rotation<'_, T>) -> ProjectedKeysAndValues<T> {
         let (mut k, zk) = self.k.forward(input);
         let (mut v, zv) = match &self.v {
             Some(v) => v.forward(input),
@@ -140,7 +139,7 @@ impl<'a, T: Real> OwnKeysAndValues<'a, T> {
         [mut dk, dv]: [Array2<T>; 2],
         saved: KeysAndValuesActivations<T>,
         input: Option<ArrayView2<T>>,
-        (sink, rotate_back): (&mut dyn TermSink<T>, &dyn Fn(&mut Array2<T>)),
+        (sink, rotate_back): (&mut dyn TermSink<T>, &Rotation<'_, T>),
         mut dinput: Option<&mut Option<Array2<T>>>,
     ) {
         let KeysAndValuesActivations { before_norm: [k, v], z: [zk, zv], .. } = saved;

@@ -2,23 +2,19 @@
 //! token by token. Queries, keys and values pass through a short causal convolution and SiLU; queries and keys have
 //! length 1; the gated delta rule turns them into outputs, which are normed and gated, head by head.
 
-mod rule;
-#[cfg(test)]
-mod tests;
+mod gates;
 
-use std::ops::Range;
-
-use ndarray::{Array1, Array2, ArrayView2, Axis, s};
+use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use rule::{HeadGradients, HeadInputs};
+pub use gates::Gates;
 
 use super::activation;
-use super::attention::{SequenceRows, tile};
 use super::convolution::CausalConvolution;
 use super::linear::Linear;
 use super::norm::Norm;
 use super::pass::Pass;
+use super::recurrence::{Heads, Rule, RuleInputs, States};
 use super::terms::TermSink;
 use crate::base::DeltaNetConfig;
 use crate::kernels::activation::{Silu, plain, plain_backward, sigmoid};
@@ -33,10 +29,8 @@ pub struct GatedDeltaNet<'a, T: Real> {
     pub qkv: Linear<'a, T>,
     /// The gate of the output: `[value_heads * value_dim, d_model]`.
     pub z: Linear<'a, T>,
-    /// The strength of corrections, before its sigmoid: `[value_heads, d_model]`.
-    pub beta: Linear<'a, T>,
-    /// What decides the decay: `[value_heads, d_model]`.
-    pub alpha: Linear<'a, T>,
+    /// Beta, the strength of corrections before its sigmoid, and alpha, which decides the decay.
+    pub gates: Gates<'a, T>,
     pub convolution: CausalConvolution<T>,
     /// The factor of each head's decay, negative: `[value_heads]`.
     pub decay: Vec<T>,
@@ -58,8 +52,8 @@ pub struct DeltaNetActivations<T: Real> {
     out: SavedActivation<T>,
     /// The outputs of `beta` and `alpha`.
     gates: [Array2<T>; 2],
-    /// What the terms of the four matrices saved, such as z of CURLoRA.
-    saved: [Option<Array2<T>>; 4],
+    /// What the terms of the matrices saved, such as z of CURLoRA.
+    saved: Vec<Option<Array2<T>>>,
 }
 
 #[cfg(test)]
@@ -75,32 +69,29 @@ impl<T: Real> DeltaNetActivations<T> {
 /// What a block keeps of the tokens that each of some sequences has read.
 #[derive(Debug)]
 pub struct DeltaNetCache<T> {
-    /// The state of each head of each sequence.
-    states: Vec<Vec<Array2<T>>>,
+    states: States<T>,
     /// The last outputs of `qkv` of each sequence, as many as the convolution reads.
     history: Vec<Array2<T>>,
 }
 
 impl<'a, T: Real> GatedDeltaNet<'a, T> {
-    /// The matrix of this role: `qkv`, `z`, `beta` or `alpha`.
+    /// The matrix of this role: `qkv`, `z`, or one of [`Self::gates`].
     pub fn linear_mut(&mut self, role: &str) -> Option<&mut Linear<'a, T>> {
         match role {
             "qkv" => Some(&mut self.qkv),
             "z" => Some(&mut self.z),
-            "beta" => Some(&mut self.beta),
-            "alpha" => Some(&mut self.alpha),
-            _ => None,
+            _ => self.gates.linear_mut(role),
         }
     }
 
     /// The matrices that read the normed input.
-    pub fn inputs_mut(&mut self) -> [&mut Linear<'a, T>; 4] {
-        [&mut self.qkv, &mut self.z, &mut self.beta, &mut self.alpha]
+    pub fn inputs_mut(&mut self) -> impl Iterator<Item = &mut Linear<'a, T>> {
+        [&mut self.qkv, &mut self.z].into_iter().chain(self.gates.matrices_mut())
     }
 
     /// [`Self::inputs_mut`], shared.
-    pub fn inputs(&self) -> [&Linear<'a, T>; 4] {
-        [&self.qkv, &self.z, &self.beta, &self.alpha]
+    pub fn inputs(&self) -> impl Iterator<Item = &Linear<'a, T>> {
+        [&self.qkv, &self.z].into_iter().chain(self.gates.matrices())
     }
 
     /// Values saved of a token for the backward pass: those that may be rounded to bfloat16, and others.
@@ -113,20 +104,21 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
     pub fn cache(&self, sequences: usize) -> DeltaNetCache<T> {
         let history = || Array2::zeros((self.convolution.history(), self.heads.channels()));
         DeltaNetCache {
-            states: (0..sequences).map(|_| vec![self.no_state(); self.heads.value_heads]).collect(),
+            states: self.recurrence().states(sequences),
             history: (0..sequences).map(|_| history()).collect(),
         }
     }
 
     /// The numbers of a sequence's cache.
     pub fn cached_values(&self) -> u64 {
-        let DeltaNetConfig { value_heads, key_dim, value_dim, .. } = self.heads;
         let history = self.convolution.history() * self.heads.channels();
-        (value_heads * key_dim * value_dim + history) as u64
+        (self.recurrence().state_values() + history) as u64
     }
 
-    fn no_state(&self) -> Array2<T> {
-        Array2::zeros((self.heads.key_dim, self.heads.value_dim))
+    fn recurrence(&self) -> Heads {
+        let DeltaNetConfig { value_heads, key_dim, value_dim, .. } = self.heads;
+        let columns = (0..value_heads).map(|head| self.heads.columns(head)).collect();
+        Heads { rule: Rule::Delta, columns, key_dim, value_dim }
     }
 
     /// The normed input `[tokens, d_model]` to the heads' outputs `[tokens, value_heads * value_dim]`. With a
@@ -137,10 +129,10 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
         pass: &Pass<'_, T>,
         save: Option<Precision>,
     ) -> (Array2<T>, Option<DeltaNetActivations<T>>) {
-        let [(qkv, saved_qkv), (z, saved_z), (b, saved_b), (a, saved_a)] =
-            self.inputs().map(|linear| linear.forward(input));
+        let [(qkv, saved_qkv), (z, saved_z)] = [&self.qkv, &self.z].map(|linear| linear.forward(input));
+        let ([b, a], saved_gates) = self.gates.forward(input);
         let inputs = self.rule_inputs(self.convolution.forward(qkv.view(), pass.sequences), &b, &a);
-        let out = self.outputs(&inputs, pass.sequences);
+        let out = self.recurrence().outputs(&inputs, pass.sequences);
         inputs.recycle();
         let attended = self.gated_norm(&out, &z);
         let activations = save.map(|precision| {
@@ -150,7 +142,7 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
                 z: saved(z),
                 out: saved(out),
                 gates: [b, a],
-                saved: [saved_qkv, saved_z, saved_b, saved_a],
+                saved: [saved_qkv, saved_z].into_iter().chain(saved_gates).collect(),
             }
         });
         (attended, activations)
@@ -165,21 +157,11 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
         slots: &[usize],
         pass: &Pass<'_, T>,
     ) -> Array2<T> {
-        let [qkv, z, b, a] = self.inputs().map(|linear| linear.forward(input).0);
+        let [qkv, z] = [&self.qkv, &self.z].map(|linear| linear.forward(input).0);
+        let ([b, a], _) = self.gates.forward(input);
         let convolved = self.convolution.extend(qkv.view(), &mut cache.history, slots, pass.sequences);
         let inputs = self.rule_inputs(convolved, &b, &a);
-        let (heads, width) = (self.heads.value_heads, self.heads.value_dim);
-        let mut out = T::pooled((qkv.nrows(), heads * width));
-        let mut states: Vec<Vec<Array2<T>>> =
-            slots.iter().map(|&slot| std::mem::take(&mut cache.states[slot])).collect();
-        let tasks: Vec<_> = sequence_heads(0..slots.len(), heads)
-            .zip(tile(&mut out, pass.sequences, width, heads))
-            .zip(states.iter_mut().flatten())
-            .collect();
-        tasks.into_par_iter().for_each(|(((sequence, head), out), state)| {
-            rule::forward(&inputs.of(head, &pass.sequences[sequence].queries), state, Some(out));
-        });
-        slots.iter().zip(states).for_each(|(&slot, states)| cache.states[slot] = states);
+        let out = self.recurrence().extend(&inputs, &mut cache.states, slots, pass.sequences);
         self.gated_norm(&out, &z)
     }
 
@@ -200,7 +182,7 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
         let convolved = self.convolution.forward(qkv.view(), pass.sequences);
         T::recycle(qkv);
         let inputs = self.rule_inputs(convolved.clone(), &b, &a);
-        let [mut dmixed, dg, dbeta] = self.rule_backward(&inputs, &dout, pass.sequences);
+        let [mut dmixed, dg, dbeta] = self.recurrence().backward(&inputs, &dout, pass.sequences);
         T::recycle(dout);
         self.mix_backward(&convolved, &mut dmixed);
         T::recycle(convolved);
@@ -215,9 +197,10 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
         for ((token, head), a) in da.indexed_iter_mut() {
             *a = dg[[head, token]] * self.decay[head] * sigmoid(*a + self.decay_bias[head]);
         }
-        for ((linear, d), saved) in self.inputs().into_iter().zip([dqkv, dz, db, da]).zip(&saved) {
+        for ((linear, d), saved) in [&self.qkv, &self.z].into_iter().zip([dqkv, dz]).zip(&saved) {
             linear.backward(d.into(), saved.as_ref(), input, sink, dinput.as_deref_mut());
         }
+        self.gates.backward([db, da], &saved[2..], input, sink, dinput);
     }
 
     /// What the rule reads, from the convolution's output `[tokens, channels]` and the outputs of `beta` and `alpha`.
@@ -241,7 +224,6 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
             mixed,
             g: Array2::from_shape_fn(shape, g),
             beta: Array2::from_shape_fn(shape, |(head, token)| sigmoid(b[[token, head]])),
-            heads: self.heads,
         }
     }
 
@@ -277,94 +259,6 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
         });
     }
 
-    /// The heads' outputs by the rule, `[tokens, value_heads * value_dim]`.
-    fn outputs(&self, inputs: &RuleInputs<T>, sequences: &[SequenceRows]) -> Array2<T> {
-        let (heads, width) = (self.heads.value_heads, self.heads.value_dim);
-        let before = predecessors(sequences);
-        let mut out = T::pooled((inputs.mixed.nrows(), heads * width));
-        let mut tiles: Vec<_> = tile(&mut out, sequences, width, heads).map(Some).collect();
-        let mut after: Vec<Vec<Array2<T>>> = sequences.iter().map(|_| Vec::new()).collect();
-        for wave in waves(&before) {
-            let tasks: Vec<_> = sequence_heads(wave.iter().copied(), heads)
-                .map(|(sequence, head)| (sequence, head, tiles[sequence * heads + head].take()))
-                .collect();
-            let states: Vec<(usize, Array2<T>)> = tasks
-                .into_par_iter()
-                .filter_map(|(sequence, head, out)| {
-                    let start = before[sequence].map(|before| after[before][head].clone());
-                    let mut state = start.unwrap_or_else(|| self.no_state());
-                    rule::forward(&inputs.of(head, &sequences[sequence].own), &mut state, out);
-                    before.contains(&Some(sequence)).then_some((sequence, state))
-                })
-                .collect();
-            states.into_iter().for_each(|(sequence, state)| after[sequence].push(state));
-        }
-        drop(tiles);
-        out
-    }
-
-    /// The gradients of [`RuleInputs`]: those of `mixed`, of `g` and of `beta`, from that of [`Self::outputs`]. Value heads
-    /// that share a key head add to its gradient in a fixed order, and so do sequences that share a beginning.
-    fn rule_backward(
-        &self,
-        inputs: &RuleInputs<T>,
-        dout: &Array2<T>,
-        sequences: &[SequenceRows],
-    ) -> [Array2<T>; 3] {
-        let DeltaNetConfig { value_heads: heads, value_dim: width, .. } = self.heads;
-        let before = predecessors(sequences);
-        let shared: Vec<usize> = (0..sequences.len()).filter(|&i| before.contains(&Some(i))).collect();
-        let tasks: Vec<(usize, usize)> = sequence_heads(shared.iter().copied(), heads).collect();
-        let states: Vec<Array2<T>> = tasks
-            .into_par_iter()
-            .map(|(sequence, head)| {
-                let mut state = self.no_state();
-                rule::forward(&inputs.of(head, &sequences[sequence].own), &mut state, None);
-                state
-            })
-            .collect();
-        let index = |sequence: usize, head: usize| {
-            shared.iter().position(|&i| i == sequence).map(|place| place * heads + head)
-        };
-        let mut dafter: Vec<Option<Array2<T>>> = vec![None; shared.len() * heads];
-        let mut dmixed = Array2::zeros(inputs.mixed.dim());
-        let [mut dg, mut dbeta] = [&inputs.g, &inputs.beta].map(|x| Array2::zeros(x.dim()));
-        for wave in waves(&before).iter().rev() {
-            let tasks: Vec<_> = sequence_heads(wave.iter().copied(), heads)
-                .map(|(sequence, head)| {
-                    (sequence, head, index(sequence, head).and_then(|i| dafter[i].take()))
-                })
-                .collect();
-            let parts: Vec<(usize, usize, HeadGradients<T>)> = tasks
-                .into_par_iter()
-                .map(|(sequence, head, dstate)| {
-                    let start = before[sequence].and_then(|before| index(before, head));
-                    let state = start.map_or_else(|| self.no_state(), |i| states[i].clone());
-                    let own = &sequences[sequence].own;
-                    let dout = dout.slice(s![own.clone(), head * width..(head + 1) * width]);
-                    (sequence, head, rule::backward(&inputs.of(head, own), state, dout, dstate))
-                })
-                .collect();
-            for (sequence, head, part) in parts {
-                let own = sequences[sequence].own.clone();
-                for (columns, part) in self.heads.columns(head).into_iter().zip([part.q, part.k, part.v]) {
-                    let mut sum = dmixed.slice_mut(s![own.clone(), columns]);
-                    sum += &part;
-                }
-                for (sum, part) in [(&mut dg, part.g), (&mut dbeta, part.beta)] {
-                    sum.slice_mut(s![head, own.clone()]).assign(&Array1::from(part));
-                }
-                if let Some(i) = before[sequence].and_then(|before| index(before, head)) {
-                    match &mut dafter[i] {
-                        Some(sum) => *sum += &part.state,
-                        none => *none = Some(part.state),
-                    }
-                }
-            }
-        }
-        [dmixed, dg, dbeta]
-    }
-
     /// norm(out) SiLU(z), all `[tokens, value_heads * value_dim]`.
     fn gated_norm(&self, out: &Array2<T>, z: &Array2<T>) -> Array2<T> {
         let normed = self.norm.forward(out.view());
@@ -389,51 +283,4 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
         T::recycle(d);
         (dout, dz)
     }
-}
-
-/// What the rule reads of all tokens.
-struct RuleInputs<T> {
-    /// Queries, keys and values, `[tokens, channels]`.
-    mixed: Array2<T>,
-    /// `[value_heads, tokens]`.
-    g: Array2<T>,
-    /// `[value_heads, tokens]`.
-    beta: Array2<T>,
-    heads: DeltaNetConfig,
-}
-
-impl<T: Real> RuleInputs<T> {
-    /// The inputs of one value head, of the tokens in these rows.
-    fn of(&self, head: usize, rows: &Range<usize>) -> HeadInputs<T> {
-        let [q, k, v] =
-            self.heads.columns(head).map(|columns| self.mixed.slice(s![rows.clone(), columns]).to_owned());
-        let [g, beta] = [&self.g, &self.beta].map(|x| x.slice(s![head, rows.clone()]).to_vec());
-        HeadInputs { q, k, v, g, beta }
-    }
-
-    fn recycle(self) {
-        T::recycle(self.mixed);
-    }
-}
-
-/// For each sequence, the one whose tokens are its prefix.
-fn predecessors(sequences: &[SequenceRows]) -> Vec<Option<usize>> {
-    let of = |prefix: &Range<usize>| {
-        let found = sequences.iter().position(|other| other.own == *prefix);
-        found.expect("a prefix is another sequence of the batch")
-    };
-    sequences.iter().map(|rows| (!rows.prefix.is_empty()).then(|| of(&rows.prefix))).collect()
-}
-
-/// The sequences without a predecessor, and those with one: each wave needs the states of the one before.
-fn waves(before: &[Option<usize>]) -> [Vec<usize>; 2] {
-    [false, true].map(|follows| (0..before.len()).filter(|&i| before[i].is_some() == follows).collect())
-}
-
-/// Each of the sequences with each of this many heads.
-fn sequence_heads(
-    sequences: impl Iterator<Item = usize>,
-    heads: usize,
-) -> impl Iterator<Item = (usize, usize)> {
-    sequences.flat_map(move |sequence| (0..heads).map(move |head| (sequence, head)))
 }

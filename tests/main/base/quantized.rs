@@ -5,12 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use curmerge::Base;
+use curmerge_formats::dtype::DType;
 use curmerge_formats::gguf::Gguf;
-use curmerge_formats::sha256_hex;
+use curmerge_formats::{SafeTensors, sha256_hex};
 use serde_json::{Value, json};
 
 use crate::support::adapter::{Recipe, random};
 use crate::support::fixture;
+use crate::support::folder::copy;
 
 /// Copies of all folders of fixtures/quantized with a tokenizer.
 fn folders() -> (tempfile::TempDir, Vec<(String, PathBuf)>) {
@@ -204,4 +206,87 @@ fn a_lone_shard_with_an_index_merges_into_a_folder_that_opens() {
     let merged = Base::open(&out).unwrap();
     assert_eq!(merged.tensors().keys().collect::<Vec<_>>(), base.tensors().keys().collect::<Vec<_>>());
     assert!(!out.join("model.safetensors.index.json").exists());
+}
+
+/// Copies a fixture's folder and replaces tensors by codes of fp8 with the scales of blocks of 8 x 16 numbers.
+fn in_fp8(family: &str, part: &str, to: &Path) {
+    copy(&fixture::family(family, "hf"), to);
+    let file = to.join("model.safetensors");
+    let mut tensors: Vec<(String, &str, Vec<u64>, Vec<u8>)> = Vec::new();
+    let stored = SafeTensors::open(&file).unwrap();
+    for tensor in stored.tensors() {
+        if !tensor.name.contains(part) || tensor.shape.len() != 2 {
+            let dtype = if tensor.dtype == DType::BF16 { "BF16" } else { "F32" };
+            tensors.push((tensor.name.clone(), dtype, tensor.shape.clone(), stored.data(tensor).to_vec()));
+            continue;
+        }
+        let &[rows, columns] = &tensor.shape[..] else { panic!("{:?}", tensor.shape) };
+        // All finite codes.
+        let codes = (0..rows * columns).map(|i| (i * 89 % 0x7f) as u8 | ((i % 2) as u8) << 7);
+        let scales = [rows.div_ceil(8), columns.div_ceil(16)];
+        let scale = (0..scales[0] * scales[1]).flat_map(|i| (2e-4 * (1 + i) as f32).to_le_bytes());
+        tensors.push((tensor.name.clone(), "F8_E4M3", tensor.shape.clone(), codes.collect()));
+        tensors.push((format!("{}_scale_inv", tensor.name), "F32", scales.to_vec(), scale.collect()));
+    }
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, dtype, shape, bytes) in tensors {
+        let start = data.len();
+        data.extend(bytes);
+        header.insert(name, json!({"dtype": dtype, "shape": shape, "data_offsets": [start, data.len()]}));
+    }
+    let header = Value::from(header).to_string();
+    drop(stored);
+    fs::write(&file, [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat()).unwrap();
+    let config = to.join("config.json");
+    let mut settings: Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    settings["quantization_config"] = json!({"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [8, 16], "activation_scheme": "dynamic"});
+    fs::write(&config, settings.to_string()).unwrap();
+}
+
+#[test]
+fn matrices_that_share_a_tensor_keep_all_their_rows() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("data.jsonl");
+    fs::write(&data, "{\"text\": \"a quick brown fox\"}\n{\"text\": \"jumps over it\"}\n").unwrap();
+    for (family, part) in [
+        ("qwen3next", "in_proj_qkvz"),
+        ("qwen3next", "out_proj"),
+        ("granite4", "shared_mlp.input_linear"),
+        ("granite4", "q_proj"),
+        ("gptneox", "query_key_value"),
+        ("phi3-long", "qkv_proj"),
+    ] {
+        let folder = scratch.path().join(format!("{family}-{part}"));
+        in_fp8(family, part, &folder);
+        let base = Base::open(&folder).unwrap();
+        // The adapter is on the joined matrices, and on none of them.
+        for targets in ["all", "o"] {
+            let path = |ending: &str| scratch.path().join(format!("{family}-{part}-{targets}.{ending}"));
+            let [adapter, merged, file] = ["a", "merged", "gguf"].map(path);
+            let made = Recipe { scale: 1.0, targets, ..Recipe::default() }.adapter(&base, random(0.3, 1));
+            made.write(&adapter, &[]).unwrap();
+            let loss = |model: &Path, adapter: Option<&Path>| {
+                let ran = match adapter {
+                    Some(adapter) => {
+                        curmerge!("eval", model, "--adapter", adapter, "--data", &data, "--json")
+                    }
+                    None => curmerge!("eval", model, "--data", &data, "--json"),
+                };
+                ran.json()["loss"].as_f64().unwrap()
+            };
+            let beside = loss(&folder, Some(&adapter));
+            curmerge!("merge", &folder, &adapter, "-o", &merged, "--type-adapted", "f32").done();
+            curmerge!("merge", &folder, &adapter, "-o", &file, "--type", "f32").done();
+            let [in_folder, in_file] = [&merged, &file].map(|model| loss(model, None));
+            let error = (in_folder - beside).abs().max((in_file - beside).abs());
+            let change = (loss(&folder, None) - beside).abs();
+            assert!(
+                error < 1e-4 && change > 20.0 * error,
+                "{family} {part} {targets} {beside} {in_folder} {in_file} {change}"
+            );
+        }
+        let digests =
+            || base.tensors().keys().filter_map(|name| Some(base.weight(name).ok()?.stored_sha256()));
+        assert!(digests().all(|digest| digest != sha256_hex(b"")), "{family} {part}");
+    }
 }

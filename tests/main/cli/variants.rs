@@ -76,7 +76,7 @@ fn activations_are_those_that_the_class_accepts() {
         for name in activation.names {
             assert_eq!(set(json!(name)).unwrap(), usual, "{family}: {name}");
         }
-        for name in ["gelu_python", "relu"] {
+        for name in ["gelu_python", "relu"].into_iter().filter(|name| !activation.names.contains(name)) {
             let line = set(json!(name)).unwrap_err().to_string();
             assert_says(&line, &["config.json", activation.key, name]);
         }

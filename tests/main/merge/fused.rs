@@ -52,6 +52,10 @@ fn read(model: &Path, family: &str, name: &str) -> Matrix {
     }
     let (layer, part) = name.strip_prefix("blk.").unwrap().split_once('.').unwrap();
     let stored = match (family, part) {
+        ("gptneox", "attn_qkv") => format!("gpt_neox.layers.{layer}.attention.query_key_value.weight"),
+        ("gptneox", "attn_output") => format!("gpt_neox.layers.{layer}.attention.dense.weight"),
+        ("gptneox", "ffn_up") => format!("gpt_neox.layers.{layer}.mlp.dense_h_to_4h.weight"),
+        ("gptneox", "ffn_down") => format!("gpt_neox.layers.{layer}.mlp.dense_4h_to_h.weight"),
         ("gpt2", "attn_qkv") => format!("transformer.h.{layer}.attn.c_attn.weight"),
         ("gpt2", "attn_output") => format!("transformer.h.{layer}.attn.c_proj.weight"),
         ("gpt2", "ffn_up") => format!("transformer.h.{layer}.mlp.c_fc.weight"),
@@ -68,6 +72,15 @@ fn read(model: &Path, family: &str, name: &str) -> Matrix {
     let file = SafeTensors::open(&model.join("model.safetensors")).unwrap();
     let tensor = file.tensor(&stored).unwrap();
     let found = values(tensor.dtype, &tensor.shape, file.data(tensor));
+    if (family, part) == ("gptneox", "attn_qkv") {
+        // Rows of q, k and v of one head after the other.
+        let (heads, width) = (2_usize, found.values.len() / found.cols / 6);
+        let row = |part: usize, head: usize, i: usize| ((head * 3 + part) * width + i) * found.cols;
+        let rows = (0..3).flat_map(|part| (0..heads).map(move |head| (part, head)));
+        let rows = rows.flat_map(|(part, head)| (0..width).map(move |i| row(part, head, i)));
+        let values = rows.flat_map(|start| &found.values[start..start + found.cols]).copied().collect();
+        return Matrix { cols: found.cols, values };
+    }
     if family != "gpt2" {
         return found;
     }
@@ -317,7 +330,11 @@ fn a_flipped_bit_in_any_part_is_named() {
             // The first byte of k's first row, or of its first column in gpt2's folder, which stores `[in,
             // out]`.
             let tensor = &base.tensors()["blk.0.attn_qkv"];
-            let first = place(&family, "blk.0.attn_qkv[k]").1 as u64;
+            let first = match (name, container) {
+                // The first head's k follows its q.
+                ("gptneox", Container::Folder) => 16,
+                _ => place(&family, "blk.0.attn_qkv[k]").1 as u64,
+            };
             let per_row = if tensor.transposed { 2 } else { 2 * tensor.shape[1] };
             let model = folder.path().join(format!("{name}-{container:?}.gguf"));
             let file = match container {

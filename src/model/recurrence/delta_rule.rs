@@ -7,7 +7,7 @@
 //! S_t = e^(g_t) S_(t-1) + beta_t k_t (v_t - e^(g_t) S_(t-1)^T k_t)^T,    o_t = S_t^T q_t
 //! ```
 //!
-//! Tokens are processed in chunks of [`CHUNK`]. With S the state before a chunk, G the running sum of g in it,
+//! Tokens are processed in chunks of [`CHUNK`](super::chunk::CHUNK). With S the state before a chunk, G the running sum of g in it,
 //! D_ij = e^(G_i - G_j), and tril the part below the diagonal,
 //!
 //! ```text
@@ -23,37 +23,11 @@ use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 
-use crate::kernels::{Precision, Real, elementwise, reduce, softmax};
-
-/// Tokens of a chunk.
-const CHUNK: usize = 64;
-
-const CONTIGUOUS: &str = "rows are contiguous";
-
-/// What one head reads of a sequence: its own copies, since products of rows that lie far apart are slow.
-#[derive(Clone)]
-pub struct HeadInputs<T> {
-    /// Queries, `[tokens, key_dim]`.
-    pub q: Array2<T>,
-    /// Keys, `[tokens, key_dim]`.
-    pub k: Array2<T>,
-    /// Values, `[tokens, value_dim]`.
-    pub v: Array2<T>,
-    /// The logarithm of each token's decay; at most 0.
-    pub g: Vec<T>,
-    /// The strength of each token's correction, 0 to 1.
-    pub beta: Vec<T>,
-}
-
-/// The gradients of [`HeadInputs`], and of the state before the sequence.
-pub struct HeadGradients<T> {
-    pub q: Array2<T>,
-    pub k: Array2<T>,
-    pub v: Array2<T>,
-    pub g: Vec<T>,
-    pub beta: Vec<T>,
-    pub state: Array2<T>,
-}
+use super::chunk::{
+    CONTIGUOUS, HeadGradients, HeadInputs, chunks, decays, lhs, lhs_transposed, product, rhs, rhs_transposed,
+    scaled_rows, slice,
+};
+use crate::kernels::{Real, elementwise, reduce};
 
 /// Takes the state `[key_dim, value_dim]` past all tokens, and writes each token's output, if asked:
 /// `[tokens, value_dim]`.
@@ -93,23 +67,12 @@ pub fn backward<T: Real>(
             (chunk, before)
         })
         .collect();
-    let mut gradients = HeadGradients {
-        q: Array2::zeros(inputs.q.dim()),
-        k: Array2::zeros(inputs.k.dim()),
-        v: Array2::zeros(inputs.v.dim()),
-        g: vec![T::zero(); inputs.g.len()],
-        beta: vec![T::zero(); inputs.beta.len()],
-        state: dstate.unwrap_or_else(|| Array2::zeros(state.dim())),
-    };
+    let mut gradients = HeadGradients::zeros(inputs, dstate.unwrap_or_else(|| Array2::zeros(state.dim())));
     for (chunk, before) in passed.iter().rev() {
         let dout = dout.slice(s![chunk.tokens.clone(), ..]).to_owned();
         chunk.backward(inputs, before.view(), dout.view(), &mut gradients);
     }
     gradients
-}
-
-fn chunks(tokens: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..tokens).step_by(CHUNK).map(move |start| start..(start + CHUNK).min(tokens))
 }
 
 /// One token, by the rule itself.
@@ -317,67 +280,4 @@ impl<T: Real> Chunk<T> {
             gradients.g[tokens.start + i] = sum;
         }
     }
-}
-
-/// D on and below the diagonal, e^G and e^(G_last - G) of a chunk. What has decayed to almost nothing becomes 0: products
-/// of subnormal numbers are many times as slow.
-fn decays<T: Real>(g: &[T]) -> (Array2<T>, Vec<T>, Vec<T>) {
-    let mut sum = T::zero();
-    let sums: Vec<T> = g
-        .iter()
-        .map(|&g| {
-            sum += g;
-            sum
-        })
-        .collect();
-    let mut decay = Array2::zeros((g.len(), g.len()));
-    for (i, mut row) in decay.rows_mut().into_iter().enumerate() {
-        let row = &mut slice(&mut row)[..=i];
-        row.copy_from_slice(&sums[..=i]);
-        softmax::exp_shifted(row, -T::one(), -sums[i]);
-        row.iter_mut().for_each(|decay| *decay = gone(*decay));
-    }
-    let since_start = sums.iter().map(|&sum| gone(sum.fast_exp())).collect();
-    let until_end = sums.iter().map(|&sum| gone((sums[sums.len() - 1] - sum).fast_exp())).collect();
-    (decay, since_start, until_end)
-}
-
-/// 0 for a decay whose products may be subnormal.
-fn gone<T: Real>(decay: T) -> T {
-    if decay < T::min_positive_value().sqrt() { T::zero() } else { decay }
-}
-
-fn scaled_rows<T: Real>(x: ArrayView2<T>, factors: &[T]) -> Array2<T> {
-    let mut scaled = x.as_standard_layout().into_owned();
-    for (mut row, &factor) in scaled.rows_mut().into_iter().zip(factors) {
-        elementwise::scale(slice(&mut row), factor);
-    }
-    scaled
-}
-
-fn slice<'r, T>(row: &'r mut ndarray::ArrayViewMut1<'_, T>) -> &'r mut [T] {
-    row.as_slice_mut().expect(CONTIGUOUS)
-}
-
-// A state sums over many tokens, so its products are never rounded to bfloat16.
-fn lhs<T: Real>(x: ArrayView2<'_, T>) -> T::PackedLhs<'_> {
-    T::pack_lhs(x, Precision::F32)
-}
-
-fn lhs_transposed<T: Real>(x: ArrayView2<'_, T>) -> T::PackedLhs<'_> {
-    T::pack_lhs_transposed(x, Precision::F32)
-}
-
-fn rhs<T: Real>(x: ArrayView2<'_, T>) -> T::PackedRhs {
-    T::pack_rhs(x, Precision::F32)
-}
-
-fn rhs_transposed<T: Real>(x: ArrayView2<'_, T>) -> T::PackedRhs {
-    T::pack_rhs_transposed(x, Precision::F32)
-}
-
-fn product<T: Real>(a: T::PackedLhs<'_>, b: &T::PackedRhs, shape: (usize, usize)) -> Array2<T> {
-    let mut c = Array2::zeros(shape);
-    T::multiply_single(c.view_mut(), false, &a, b);
-    c
 }

@@ -1,16 +1,18 @@
-//! The chunked rule against the rule token by token, and gradients against finite differences.
+//! The chunked rules against the rules token by token, and gradients against finite differences.
 
 use ndarray::{Array2, s};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use super::rule::{self, HeadInputs};
+use super::chunk::HeadInputs;
+use super::{Heads, Rule};
 use crate::model::attention::SequenceRows;
 use crate::model::convolution::CausalConvolution;
 use crate::model::tests::uniform;
 
 const KEY: usize = 5;
 const VALUE: usize = 7;
+const RULES: [Rule; 2] = [Rule::Delta, Rule::Decay];
 
 /// Numbers between -1 and 1.
 fn random(stream: &mut ChaCha20Rng, shape: (usize, usize)) -> Array2<f64> {
@@ -43,18 +45,19 @@ impl Inputs {
         HeadInputs { q, k, v, g, beta }
     }
 
-    fn chunked(&self) -> (Array2<f64>, Array2<f64>) {
+    fn chunked(&self, rule: Rule) -> (Array2<f64>, Array2<f64>) {
         let (mut out, mut state) = (Array2::zeros((self.g.len(), VALUE)), self.state.clone());
-        rule::forward(&self.head(), &mut state, Some(out.view_mut()));
+        one_head(rule).forward(&self.head(), &mut state, Some(out.view_mut()));
         (out, state)
     }
 
-    /// S = e^g S; S += beta k (v - S^T k)^T; o = S^T q.
-    fn by_the_rule(&self) -> (Array2<f64>, Array2<f64>) {
+    /// S = e^g S; S += beta k (v - S^T k)^T, or S += beta k v^T; o = S^T q.
+    fn by_the_rule(&self, rule: Rule) -> (Array2<f64>, Array2<f64>) {
         let (mut out, mut state) = (Array2::zeros((self.g.len(), VALUE)), self.state.clone());
         for t in 0..self.g.len() {
             state *= self.g[t].exp();
-            let correction = (&self.v.row(t) - &state.t().dot(&self.k.row(t))) * self.beta[t];
+            let given = state.t().dot(&self.k.row(t)) * if rule == Rule::Delta { 1.0 } else { 0.0 };
+            let correction = (&self.v.row(t) - &given) * self.beta[t];
             for (mut row, &k) in state.rows_mut().into_iter().zip(self.k.row(t)) {
                 row.scaled_add(k, &correction);
             }
@@ -64,37 +67,43 @@ impl Inputs {
     }
 }
 
+fn one_head(rule: Rule) -> Heads {
+    Heads { rule, columns: Vec::new(), key_dim: KEY, value_dim: VALUE }
+}
+
 fn near(a: &Array2<f64>, b: &Array2<f64>) -> bool {
     a.dim() == b.dim() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12)
 }
 
 #[test]
 fn chunks_give_what_the_rule_gives() {
-    for tokens in [1, 2, 63, 64, 65, 150] {
+    for (rule, tokens) in
+        RULES.into_iter().flat_map(|rule| [1, 2, 63, 64, 65, 150].map(|tokens| (rule, tokens)))
+    {
         let inputs = Inputs::random(tokens);
-        let ((out, state), (right, after)) = (inputs.chunked(), inputs.by_the_rule());
-        assert!(near(&out, &right) && near(&state, &after), "{tokens}");
+        let ((out, state), (right, after)) = (inputs.chunked(rule), inputs.by_the_rule(rule));
+        assert!(near(&out, &right) && near(&state, &after), "{rule:?} {tokens}");
     }
 }
 
 #[test]
 fn gradients_of_the_rule_equal_finite_differences() {
     // The loss weighs outputs and the last state.
-    let loss = |inputs: &Inputs, by: &Inputs| {
-        let (out, state) = inputs.chunked();
+    let loss = |rule: Rule, inputs: &Inputs, by: &Inputs| {
+        let (out, state) = inputs.chunked(rule);
         (&out * &by.v).sum() + (&state * &by.state).sum()
     };
-    for tokens in [3, 70] {
+    for (rule, tokens) in RULES.into_iter().flat_map(|rule| [(rule, 3), (rule, 70)]) {
         let inputs = Inputs::random(tokens);
         let mut by = Inputs::random(tokens);
         by.v *= 0.7;
         let state = inputs.state.clone();
-        let found = rule::backward(&inputs.head(), state, by.v.view(), Some(by.state.clone()));
+        let found = one_head(rule).head_backward(&inputs.head(), state, by.v.view(), Some(by.state.clone()));
         let slope = |change: &dyn Fn(&mut Inputs, f64)| {
             let shifted = |step: f64| {
                 let mut shifted = inputs.clone();
                 change(&mut shifted, step);
-                loss(&shifted, &by)
+                loss(rule, &shifted, &by)
             };
             (shifted(1e-5) - shifted(-1e-5)) / 2e-5
         };
@@ -108,7 +117,10 @@ fn gradients_of_the_rule_equal_finite_differences() {
                 (found.state[[t % KEY, 1]], slope(&|x, step| x.state[[t % KEY, 1]] += step)),
             ];
             for (i, (found, right)) in pairs.into_iter().enumerate() {
-                assert!((found - right).abs() < 1e-8, "{tokens} tokens, at {t}, number {i}: {found} {right}");
+                assert!(
+                    (found - right).abs() < 1e-8,
+                    "{rule:?}, {tokens} tokens, at {t}, number {i}: {found} {right}"
+                );
             }
         }
     }
@@ -117,7 +129,7 @@ fn gradients_of_the_rule_equal_finite_differences() {
 #[test]
 fn a_convolution_reads_the_prefix_and_no_other_sequence() {
     let mut stream = ChaCha20Rng::seed_from_u64(6);
-    let convolution = CausalConvolution { weight: random(&mut stream, (4, 3)) };
+    let convolution = CausalConvolution { weight: random(&mut stream, (4, 3)), bias: None };
     let rows = |prefix, own: std::ops::Range<usize>| SequenceRows { queries: own.clone(), prefix, own };
     // Two sequences that follow the first, and one alone.
     let sequences = [rows(0..0, 0..5), rows(0..5, 5..7), rows(0..5, 7..12), rows(0..0, 12..14)];
