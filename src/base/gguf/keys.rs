@@ -5,7 +5,7 @@ use curmerge_formats::gguf::{Gguf, Value};
 
 use crate::arch::Architecture;
 
-/// Keys that are read: by [`super::gguf`], or by [`crate::convert`] for settings that are only carried.
+/// Keys that are read: by [`super`], or by [`crate::convert`] for settings that are only carried.
 const READ: &[&str] = &[
     "attention.head_count",
     "attention.head_count_kv",
