@@ -14,7 +14,7 @@ const fn line(canonical: &'static str, hugging_face: &'static str, shape: &'stat
 const TENSORS: &[TensorNames] = &[
     line("token_embd", "gpt_neox.embed_in", &[Vocab, Model]),
     line("output_norm", "gpt_neox.final_layer_norm", &[Model]).biased(),
-    line("output", "embed_out", &[Vocab, Model]),
+    line("output", "embed_out", &[Vocab, Model]).optional(),
     line("blk.{}.attn_norm", "gpt_neox.layers.{}.input_layernorm", &[Model]).biased(),
     line("blk.{}.ffn_norm", "gpt_neox.layers.{}.post_attention_layernorm", &[Model]).biased(),
     line("blk.{}.attn_qkv", "gpt_neox.layers.{}.attention.query_key_value", &[Qkv, Model])
@@ -76,6 +76,7 @@ pub(super) const GPT_NEOX: Architecture = Architecture {
         ],
         heads: HeadKeys::Ungrouped,
         activation: ActivationKey { key: "hidden_act", names: &["gelu", "gelu_python"], also_written: &[] },
+        tanh_names: &["gelu_fast", "gelu_new", "gelu_pytorch_tanh"],
         options: &[ClassOption::PartialRotary],
         flags: &[("use_parallel_residual", true), ("attention_bias", true)],
         ..LLAMA.hugging_face

@@ -7,9 +7,10 @@ use super::schema::Size::{Model, One, SharedFf};
 use super::schema::*;
 
 const SHARED: &[TensorNames] = &[
-    TensorNames::new("blk.{}.ffn_gate_shexp", "", &[SharedFf, Model]),
-    TensorNames::new("blk.{}.ffn_up_shexp", "", &[SharedFf, Model]),
-    TensorNames::new("blk.{}.ffn_down_shexp", "model.layers.{}.shared_mlp.output_linear", &[Model, SharedFf]),
+    TensorNames::new("blk.{}.ffn_gate_shexp", "", &[SharedFf, Model]).only_in(Blocks::SharedExpert),
+    TensorNames::new("blk.{}.ffn_up_shexp", "", &[SharedFf, Model]).only_in(Blocks::SharedExpert),
+    TensorNames::new("blk.{}.ffn_down_shexp", "model.layers.{}.shared_mlp.output_linear", &[Model, SharedFf])
+        .only_in(Blocks::SharedExpert),
 ];
 
 pub(super) const GRANITE_HYBRID_MOE: Architecture = Architecture {
@@ -48,7 +49,7 @@ pub(super) const GRANITE_HYBRID_MOE: Architecture = Architecture {
         ..GRANITE_HYBRID.converter
     },
     hugging_face: HuggingFace {
-        chosen_by: Some(ChosenBy::Key("num_local_experts")),
+        chosen_by: Some(ChosenBy::KeyOrAbsent("num_local_experts")),
         keys: &[
             ("num_experts", "num_local_experts"),
             ("moe_intermediate_size", "intermediate_size"),

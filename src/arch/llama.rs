@@ -60,6 +60,7 @@ pub(super) const LLAMA: Architecture = Architecture {
         defaults: &[],
         heads: HeadKeys::GroupedWithLength,
         activation: ActivationKey { key: "hidden_act", names: &["silu", "swish"], also_written: &[] },
+        tanh_names: &[],
         ff_ratio: None,
         prediction: None,
         prediction_key: "mtp_num_hidden_layers",

@@ -103,7 +103,7 @@ fn architectures_are_found_by_their_names() {
         let chosen_by = architecture.hugging_face.chosen_by;
         let found =
             by_model_type(architecture.hugging_face.model_types[0], |key| chosen_by == Some(key)).unwrap();
-        assert_eq!(found.hugging_face.class, architecture.hugging_face.class);
+        assert_eq!(found.models, architecture.models);
         let windows = architecture.gguf.windows.is_some();
         let found = by_gguf_name(architecture.name, architecture.has_experts(), windows).unwrap();
         assert_eq!(found.name, architecture.name);

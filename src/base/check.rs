@@ -141,7 +141,11 @@ impl Base {
                     let (part, _) = joined.parts[0];
                     self.architecture.line(&format!("blk.{layer}.{part}")).is_none_or(in_block)
                 });
-                rows.or(self.architecture.joined_experts(&name).map(|_| true))
+                let experts = self.architecture.joined_experts(&name).map(|(joined, ..)| {
+                    let mut lines = self.architecture.names();
+                    lines.find(|line| Some(&line.canonical) == joined.parts.first()).is_none_or(in_block)
+                });
+                rows.or(experts)
             };
             let read = line(stored).map(in_block).or_else(bias).or_else(joined);
             let of_block = of_blocks.iter().any(|prefix| stored.starts_with(prefix.as_str()));

@@ -51,7 +51,8 @@ impl Base {
     /// The nonlinearity of the feed-forward part: as llama.cpp has it for a GGUF file, and as transformers else.
     pub fn activation(&self) -> Activation {
         let theirs = self.architecture.gguf.activation.filter(|_| matches!(self.files, Files::Gguf(_)));
-        theirs.unwrap_or(self.architecture.forward.activation)
+        let tanh = self.config.tanh_gelu.then_some(Activation::Gelu);
+        theirs.or(tanh).unwrap_or(self.architecture.forward.activation)
     }
 
     /// The file or folder that was opened.

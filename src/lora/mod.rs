@@ -182,6 +182,11 @@ impl Lora {
         self.targets.keys().map(String::as_str)
     }
 
+    /// The rank of one of [`Self::targets`].
+    pub fn rank(&self, name: &str) -> Option<usize> {
+        self.targets.get(name).map(|target| target.a.rows)
+    }
+
     /// B, and A times `factor` times the adapter's own scale, of one of [`Self::targets`]. The rows of B are
     /// in canonical order.
     ///

@@ -106,6 +106,52 @@ pub(super) fn by_stored_tensor<'a>(
     stored
 }
 
+/// Divides the stored rows of a tensor into ranges, whose deltas have factors of about `most` numbers: those of all
+/// experts of a block can take hundreds of MB. Each range comes with its deltas, in their order.
+pub(super) fn by_rows<'a>(
+    deltas: &[Delta<'a>],
+    rows: usize,
+    transposed: bool,
+    most: usize,
+) -> Vec<(Range<usize>, Vec<Delta<'a>>)> {
+    let all = |deltas: &[Delta<'a>]| vec![(0..rows, deltas.to_vec())];
+    if transposed || deltas.iter().any(|delta| delta.weight.has_rows_between()) {
+        return all(deltas);
+    }
+    let mut starts: Vec<usize> = deltas.iter().map(|delta| delta.rows.start).collect();
+    starts.sort_unstable();
+    starts.dedup();
+    let mut ranges: Vec<(Range<usize>, Vec<Delta<'a>>)> = Vec::new();
+    let (mut first, mut numbers) = (0, 0);
+    for (number, &start) in starts.iter().enumerate() {
+        let end = starts.get(number + 1).copied().unwrap_or(rows);
+        let own = || deltas.iter().filter(|delta| delta.rows.start < end && start < delta.rows.end);
+        if number > 0 && numbers + own().map(Delta::numbers).sum::<usize>() > most {
+            ranges.push((first..start, Vec::new()));
+            (first, numbers) = (start, 0);
+        }
+        numbers += own().map(Delta::numbers).sum::<usize>();
+    }
+    ranges.push((first..rows, Vec::new()));
+    for (range, own) in &mut ranges {
+        let within =
+            deltas.iter().filter(|delta| delta.rows.start < range.end && range.start < delta.rows.end);
+        own.extend(within.cloned());
+    }
+    ranges
+}
+
+impl Delta<'_> {
+    /// The numbers of its factors.
+    fn numbers(&self) -> usize {
+        let rank = match self.target {
+            Target::Cur(target) => target.cols.len(),
+            Target::Lora(lora, name) => lora.rank(name).unwrap_or(0),
+        };
+        rank * (self.weight.rows() + self.weight.cols())
+    }
+}
+
 /// The sum of the deltas of one tensor, its rows in stored order: thin factors, each within its rows and
 /// columns.
 pub(super) struct DeltaSum(Vec<Placed>);
@@ -155,6 +201,54 @@ impl DeltaSum {
         out.fill(0.0);
         for placed in self.0.iter().filter(|placed| placed.rows.contains(&row)) {
             placed.factors.add_to_row(row - placed.rows.start, &mut out[placed.cols.clone()]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use curmerge_formats::adapter::Adapter;
+
+    use super::*;
+    use crate::cur::{Selection, fingerprint, new_targets};
+
+    #[test]
+    fn ranges_of_rows_have_the_sum_of_the_whole() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch/qwen3moe/model.gguf");
+        let base = Base::open(&path).unwrap();
+        let names = [3, 0, 2].map(|expert| format!("blk.0.ffn_up_exps[{expert}]"));
+        let mut targets = new_targets(&base, &names, 3, Selection::Inverse, 1).unwrap();
+        targets.iter_mut().flat_map(|target| &mut target.u).enumerate().for_each(|(i, u)| *u = i as f32);
+        let adapter = Adapter {
+            base: fingerprint::base_info(&base, &targets),
+            rank: 3,
+            scale: 1.0,
+            selection: Selection::Inverse.to_string(),
+            seed: 1,
+            training: None,
+            targets,
+        };
+        let deltas = by_tensor(&base, &[(Source::Cur(&adapter), 0.5)]).unwrap();
+        let deltas = &deltas["blk.0.ffn_up_exps"];
+        let (rows, cols) = (4 * deltas[0].weight.rows(), deltas[0].weight.cols());
+        let whole = DeltaSum::new(deltas, false, &path).unwrap();
+        let own = deltas[0].numbers();
+        for (most, ranges) in [(0, 3), (own, 3), (2 * own, 2), (usize::MAX, 1)] {
+            let divided = by_rows(deltas, rows, false, most);
+            assert_eq!(divided.len(), ranges, "{most}");
+            let mut next = 0;
+            for (range, deltas) in divided {
+                assert_eq!(range.start, next);
+                next = range.end;
+                let part = DeltaSum::new(&deltas, false, &path).unwrap();
+                for row in range {
+                    let [mut expected, mut found] = [vec![0.0; cols], vec![0.0; cols]];
+                    whole.of_row(row, &mut expected);
+                    part.of_row(row, &mut found);
+                    assert_eq!(found, expected, "row {row}");
+                }
+            }
+            assert_eq!(next, rows);
         }
     }
 }

@@ -6,13 +6,16 @@ use std::ops::Range;
 use curmerge_formats::dtype::DType;
 
 use super::adapted::Adapted;
-use super::deltas::DeltaSum;
+use super::deltas::{self, DeltaSum};
 use super::nbits;
 use super::report::{Sums, TensorReport};
 use super::requantize::{self, Types};
 use crate::error::CallerOption;
 use crate::rewrite::{ComputedTensor, in_blocks};
 use crate::{Error, Result};
+
+/// About how many numbers of factors are in memory at a time.
+const FACTORS: usize = 1 << 20;
 
 impl ComputedTensor for Adapted<'_> {
     type Outcome = TensorReport;
@@ -28,16 +31,18 @@ impl ComputedTensor for Adapted<'_> {
             return nbits::compute(self, nbits, put);
         }
         let (stored, transposed) = self.weight.as_stored();
-        let sum = DeltaSum::new(self.deltas, transposed, self.path)?;
         let mut sums = Sums::default();
-        in_blocks(
-            [stored.rows(), stored.cols()],
-            |rows| self.block(&sum, rows),
-            |(bytes, row_sums)| {
-                row_sums.iter().for_each(|row| sums.add(row));
-                put(0, bytes)
-            },
-        )?;
+        for (range, deltas) in deltas::by_rows(self.deltas, stored.rows(), transposed, FACTORS) {
+            let sum = DeltaSum::new(&deltas, transposed, self.path)?;
+            in_blocks(
+                [range.len(), stored.cols()],
+                |rows| self.block(&sum, range.start + rows.start..range.start + rows.end),
+                |(bytes, row_sums)| {
+                    row_sums.iter().for_each(|row| sums.add(row));
+                    put(0, bytes)
+                },
+            )?;
+        }
         Ok(self.report(self.dtype.name(), &sums))
     }
 }

@@ -40,6 +40,8 @@ pub struct HuggingFace {
     pub heads: HeadKeys,
     /// The key that names the activation.
     pub activation: ActivationKey,
+    /// The values of that key with which a model of a family with [`super::Activation::ExactGelu`] has the tanh formula.
+    pub tanh_names: &'static [&'static str],
     /// `intermediate_size / hidden_size` of a model whose `intermediate_size` is missing or null; `None` if
     /// it must be given.
     pub ff_ratio: Option<usize>,
@@ -85,6 +87,8 @@ impl HuggingFace {
 pub enum ChosenBy {
     /// The key of this name is true, or a positive number.
     Key(&'static str),
+    /// The same, or the key is absent: the class's default is a positive number.
+    KeyOrAbsent(&'static str),
     /// `layer_types` has nothing but attention.
     OnlyAttention,
 }
@@ -94,7 +98,10 @@ impl ChosenBy {
     pub fn holds(self, config: &Json) -> bool {
         let attends = |kind: &Json| matches!(kind.as_str(), Some("attention" | "full_attention"));
         match self {
-            Self::Key(key) => config[key] == true || config[key].as_f64().is_some_and(|number| number > 0.0),
+            Self::KeyOrAbsent(key) if config[key].is_null() => true,
+            Self::Key(key) | Self::KeyOrAbsent(key) => {
+                config[key] == true || config[key].as_f64().is_some_and(|number| number > 0.0)
+            }
             Self::OnlyAttention => {
                 config["layer_types"].as_array().is_some_and(|kinds| kinds.iter().all(attends))
             }

@@ -27,6 +27,8 @@ pub struct Config {
     pub ff: usize,
     /// The sizes of each block, if they differ from the three above; else empty.
     pub own_sizes: Vec<BlockSizes>,
+    /// Whether GELU is its tanh formula where the family's is exact.
+    pub tanh_gelu: bool,
     /// The last blocks that have no keys and values of their own; see [`Self::keys_of`].
     pub sharing_blocks: usize,
     /// Whether each block makes its values of the output of its matrix for keys; empty if none does.
@@ -234,6 +236,7 @@ impl Config {
             head_dim: 0,
             ff: 0,
             own_sizes: Vec::new(),
+            tanh_gelu: false,
             sharing_blocks: 0,
             keys_as_values: Vec::new(),
             per_layer_inputs: None,

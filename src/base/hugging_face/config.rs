@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value as Json;
 
 use super::language_model;
-use crate::arch::{Activation, Architecture, ClassOption, Positions};
+use crate::arch::{Activation, Architecture, ClassOption, HeadKeys, Positions};
 use crate::base::config::{AttentionTemperature, Config, DeltaNetConfig, MAX_LAYERS, PerLayerInputs};
 use crate::base::folder::{CONFIG, Folder};
 use crate::base::rope::{self, Rope};
@@ -42,7 +42,10 @@ impl Config {
             layers,
             d_model,
             heads,
-            kv_heads: fields.count("num_key_value_heads").unwrap_or(heads),
+            kv_heads: match architecture.hugging_face.heads {
+                HeadKeys::Ungrouped => heads,
+                _ => fields.count("num_key_value_heads").unwrap_or(heads),
+            },
             head_dim,
             ff,
             vocab: fields.needed("vocab_size")?,
@@ -63,6 +66,9 @@ impl Config {
             experts,
             dense: fields.dense(layers),
             head_norms: fields.head_norms(),
+            tanh_gelu: fields.json[architecture.hugging_face.activation.key]
+                .as_str()
+                .is_some_and(|name| architecture.hugging_face.tanh_names.contains(&name)),
             ..Self::unknown()
         };
         if architecture.hugging_face.has(ClassOption::LinearAttention) {
@@ -174,9 +180,11 @@ impl Fields {
                 "this variant of the architecture is not supported yet",
             ))
         };
-        let activation = &self.architecture.hugging_face.activation;
+        let class = &self.architecture.hugging_face;
+        let activation = &class.activation;
         if let Some(name) = self.json[activation.key].as_str()
             && !activation.names.contains(&name)
+            && !class.tanh_names.contains(&name)
         {
             return unlike(activation.key, format!("its activation function is '{}'", name.escape_debug()));
         }

@@ -8,7 +8,7 @@ use super::decimal::shortest;
 use crate::arch::{
     Blocks, ClassOption, MixerKind, Presence, Unrotated, WindowedLayers, Windows, is_windowed,
 };
-use crate::base::{Base, Config};
+use crate::base::{Base, Config, Files};
 use crate::{Error, Result};
 
 /// The matrices that get biases by `attention_bias` and by `mlp_bias`.
@@ -211,7 +211,9 @@ pub(in crate::convert) fn window_note(base: &Base, gguf: &Gguf) -> Option<String
 
 /// A note on a nonlinearity that transformers computes otherwise than llama.cpp.
 pub(in crate::convert) fn activation_note(base: &Base) -> Option<String> {
-    base.architecture().gguf.activation.map(|_| {
+    let of_file = matches!(base.files(), Files::Gguf(_));
+    let theirs = base.architecture().gguf.activation.filter(|theirs| of_file || base.activation() != *theirs);
+    theirs.map(|_| {
         "transformers computes GELU itself, and llama.cpp its tanh formula, which is near: texts get other logits there"
             .to_owned()
     })

@@ -50,6 +50,8 @@ fn tensors_that_would_be_left_out_are_refused() {
         ("qwen2", "lm_head.bias", &[320]),
         ("qwen2", "model.norm.bias", &[32]),
         ("gpt2", "transformer.h.0.attn.c_new.weight", &[4, 4]),
+        ("glm4moe", "model.layers.0.mlp.experts.gate_up_proj", &[8, 64, 32]),
+        ("qwen3next", "model.layers.1.linear_attn.in_proj_ba.weight", &[4, 32]),
     ];
     for &(family, name, shape) in added {
         let folder = folder();
@@ -96,6 +98,36 @@ fn activations_are_those_that_the_class_accepts() {
         change(&model.join("config.json"), |json| json[key] = json!("gelu"));
         assert_eq!(Base::open(&model).is_ok(), accepted, "{family}: {key}");
     }
+}
+
+/// llama.cpp always computes the tanh formula, so the folder gives the file's numbers.
+#[test]
+fn gpt_neox_may_have_the_tanh_formula() {
+    let folder = folder();
+    let model = copy_of("gptneox", folder.path());
+    let text = folder.path().join("text.txt");
+    fs::write(&text, "a quick brown fox jumps over it").unwrap();
+    let loss = |model: &Path| {
+        curmerge!("eval", model, "--data", &text, "--json").done().json()["loss"].as_f64().unwrap()
+    };
+    let (exact, of_file) = (loss(&model), loss(&family("gptneox", "model.gguf")));
+    for name in ["gelu_fast", "gelu_new"] {
+        change(&model.join("config.json"), |json| json["hidden_act"] = json!(name));
+        assert!((loss(&model) - of_file).abs() < 1e-6 && (exact - of_file).abs() > 1e-5, "{exact} {of_file}");
+        let ran = curmerge!("convert", &model, folder.path().join("out.gguf")).done();
+        assert!(!ran.stderr.contains("GELU"), "{}", ran.stderr);
+    }
+}
+
+/// Older programs stored masks, which are computed instead.
+#[test]
+fn masks_in_a_folder_are_passed_over() {
+    let folder = folder();
+    let model = copy_of("gptneox", folder.path());
+    add_tensor(&model, "gpt_neox.layers.0.attention.bias", &[1, 1, 4, 4]);
+    add_tensor(&model, "gpt_neox.layers.0.attention.masked_bias", &[]);
+    curmerge!("run", &model, "-p", "a", "-n", "1").done();
+    curmerge!("convert", &model, folder.path().join("out.gguf")).done();
 }
 
 #[test]
