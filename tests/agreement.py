@@ -73,9 +73,13 @@ def main():
         if name not in goldens:
             continue
         config = json.loads((folder / "hf" / "config.json").read_text())
-        known = [(number, entry) for number, entry in enumerate(listed) if entry["class"] == config["architectures"][0]]
+        inspected = subprocess.run(["cargo", "run", "-q", "--release", "--", "inspect", folder / "hf", "--json"], cwd=ROOT,
+                                   stdout=subprocess.PIPE, text=True, check=True)
+        gguf = json.loads(inspected.stdout)["support"]["line"].split(":")[0]
+        known = [(number, entry) for number, entry in enumerate(listed)
+                 if (entry["class"], entry["gguf"]) == (config["architectures"][0], gguf)]
         # Of two with the same class, one has experts.
-        experts = any(key in config for key in ("num_experts", "num_local_experts"))
+        experts = any(config.get(key) for key in ("num_experts", "num_local_experts"))
         number, entry = next((own for own in known if own[1]["experts"] == experts), known[0])
         own, theirs = goldens[name], clients.get(name, [])
         types = f"{entry['gguf']} / {', '.join(entry['model_types'])}"

@@ -148,6 +148,11 @@ impl Base {
         }
     }
 
+    /// Whether it is a GGUF file with what llama.cpp puts before a language model, which all have one architecture.
+    fn is_projector(&self) -> bool {
+        self.architecture_name == "clip" && matches!(self.files, Files::Gguf(_))
+    }
+
     /// Requires a known architecture, for callers that need more than tensors.
     ///
     /// # Errors
@@ -159,6 +164,15 @@ impl Base {
         if self.architecture_name.is_empty() && matches!(self.files, Files::Onnx(_)) {
             let problem = "there is neither a config.json nor a genai_config.json beside it";
             let help = "put the model's config.json beside it";
+            return Err(Error::UnknownArchitecture {
+                path: self.path.clone(),
+                problem: problem.into(),
+                help: help.into(),
+            });
+        }
+        if self.is_projector() {
+            let problem = "it is the vision or audio part of a model (mmproj), not a language model";
+            let help = "name the file of the language model; llama.cpp takes this one beside it (--mmproj)";
             return Err(Error::UnknownArchitecture {
                 path: self.path.clone(),
                 problem: problem.into(),

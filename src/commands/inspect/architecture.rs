@@ -12,13 +12,19 @@ use crate::commands::report::contents::{Entry, Support};
 const ALL: &str = "build, eval, run, merge, export and convert work";
 
 /// What curmerge can do with the model of this path. `None` if its metadata says that it is not a model, as
-/// in a LoRA or a projector as a GGUF file.
+/// in a LoRA as a GGUF file.
 pub fn of(path: &Path, metadata: &[Entry]) -> Option<Support> {
     let kind = metadata.iter().find(|entry| entry.key == "general.type").map(|entry| &entry.value);
-    if kind.and_then(Json::as_str).is_some_and(|kind| kind != "model") {
-        return None;
-    }
     let support = |level, line: String| Some(Support { level, line });
+    match kind.and_then(Json::as_str) {
+        Some("mmproj") => {
+            let line = "the vision or audio part of a model: llama.cpp takes it beside the model (--mmproj), which is what \
+                        curmerge trains and merges into; convert changes its types";
+            return support("by name", line.into());
+        }
+        Some(kind) if kind != "model" => return None,
+        _ => {}
+    }
     let base = match Base::open_any(path) {
         Ok(base) => base,
         Err(error) => return support("none", format!("inspect only: {error}")),

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use curmerge::base::Base;
+use curmerge_formats::gguf::Value as GgufValue;
 use serde_json::{Value, json};
 
 use super::folder;
@@ -11,6 +12,7 @@ use super::refused::assert_says;
 use crate::support::families::{ALL, Family};
 use crate::support::fixture::family;
 use crate::support::folder::copy;
+use crate::support::remade::Remade;
 
 /// A copy of a family's Hugging Face folder.
 fn copy_of(name: &str, to: &Path) -> PathBuf {
@@ -117,6 +119,23 @@ fn gpt_neox_may_have_the_tanh_formula() {
         let ran = curmerge!("convert", &model, folder.path().join("out.gguf")).done();
         assert!(!ran.stderr.contains("GELU"), "{}", ran.stderr);
     }
+}
+
+#[test]
+fn the_vision_part_of_a_model_is_named() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let text = |text: &str| Some(GgufValue::String(text.into()));
+    let made = Remade::of(&family("llama2", "model.gguf")).set("general.type", text("mmproj"));
+    made.set("general.architecture", text("clip")).write(&path("mmproj.gguf"));
+    let line = curmerge!("run", path("mmproj.gguf"), "-p", "a").refusal();
+    assert_says(&line, &["mmproj.gguf", "vision or audio part", "name the file of the language model"]);
+    let told = curmerge!("inspect", path("mmproj.gguf")).done().stdout;
+    assert!(
+        told.contains("the vision or audio part of a model: llama.cpp takes it beside the model"),
+        "{told}"
+    );
+    curmerge!("convert", path("mmproj.gguf"), path("out.gguf"), "--type", "q8_0").done();
 }
 
 /// Older programs stored masks, which are computed instead.
