@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Measures merges into mixtures of experts of true shapes, with random weights.
 
-    mixtures.py CURMERGE DIR [--layers 4]
+    mixtures.py CURMERGE DIR [--layers 4] [--only gpt-oss|qwen35moe]
 
 It writes two GGUF files into DIR: gpt-oss 20B's shape with experts in MXFP4 and the rest in BF16, and Qwen 3.5
 35B-A3B's shape in Q4_K. It writes a GGUF LoRA of rank 16 for each, on every matrix of attention, of the recurrent
-layers and of every expert. It merges the LoRA and prints the size of the output, wall seconds and the peak of
-anonymous memory. All layers need --layers 24 and --layers 40, 13 and 20 GB, and as much for the output. The
+layers and of every expert. It merges the LoRA and prints the sizes of both, wall seconds, processor seconds and the peak
+of anonymous memory. All layers need --layers 24 and --layers 40, 13 and 20 GB, and as much for the output. The
 vocabulary is made up. Needs numpy and gguf.
 """
 
