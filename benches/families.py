@@ -43,6 +43,9 @@ MODELS = {
     "qwen3_5-moe": ("qwen3_5-moe", alternate(*["linear_attention"] * 3, "full_attention") | EXPERTS | {
         "linear_key_head_dim": 64, "linear_value_head_dim": 64, "linear_num_key_heads": 16, "linear_num_value_heads": 16,
         "shared_expert_intermediate_size": 704}),
+    "granite4-h": ("granite4-h", alternate(*["mamba"] * 3, "attention") | {
+        "mamba_n_heads": 32, "mamba_d_head": 64, "mamba_d_state": 128, "shared_intermediate_size": 2816}),
+    "glm4moe": ("glm4moe", {"n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 704}),
     "gemma4": ("gemma4", WINDOWS | {"num_global_key_value_heads": 4}),
     "gemma4-e": ("gemma4-e", WINDOWS | {"num_kv_shared_layers": 4, "hidden_size_per_layer_input": 128}),
     "gemma4-moe": ("gemma4-moe", WINDOWS | EXPERTS | {"top_k_experts": 2, "num_global_key_value_heads": 4}),
