@@ -161,23 +161,19 @@ impl Base {
         if self.is_known() {
             return Ok(());
         }
+        let unknown = |problem: &str, help: &str| {
+            let (problem, help) = (problem.into(), help.into());
+            Err(Error::UnknownArchitecture { path: self.path.clone(), problem, help })
+        };
         if self.architecture_name.is_empty() && matches!(self.files, Files::Onnx(_)) {
             let problem = "there is neither a config.json nor a genai_config.json beside it";
             let help = "put the model's config.json beside it";
-            return Err(Error::UnknownArchitecture {
-                path: self.path.clone(),
-                problem: problem.into(),
-                help: help.into(),
-            });
+            return unknown(problem, help);
         }
         if self.is_projector() {
             let problem = "it is the vision or audio part of a model (mmproj), not a language model";
             let help = "name the file of the language model; llama.cpp takes this one beside it (--mmproj)";
-            return Err(Error::UnknownArchitecture {
-                path: self.path.clone(),
-                problem: problem.into(),
-                help: help.into(),
-            });
+            return unknown(problem, help);
         }
         let problem = format!("'{}' is not known", self.architecture_name.escape_debug());
         let help = format!(
@@ -185,7 +181,7 @@ impl Base {
              merge, verify and export (for llama.cpp) matrices by their names",
             arch::known()
         );
-        Err(Error::UnknownArchitecture { path: self.path.clone(), problem, help })
+        unknown(&problem, &help)
     }
 
     /// The model's dimensions and options.

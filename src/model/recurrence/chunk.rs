@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut1, s};
 
 use crate::kernels::{Precision, Real, elementwise, softmax};
 
@@ -50,6 +50,51 @@ impl<T: Real> HeadGradients<T> {
     }
 }
 
+/// What both rules compute of a chunk, by the names of their own documentation.
+pub struct Chunk<T> {
+    pub tokens: Range<usize>,
+    /// D, on and below the diagonal.
+    pub decay: Array2<T>,
+    pub p: Array2<T>,
+    pub u: Array2<T>,
+    /// e^G.
+    pub since_start: Vec<T>,
+    /// e^(G_last - G).
+    pub until_end: Vec<T>,
+}
+
+impl<T: Real> Chunk<T> {
+    /// `[tokens, value_dim]`, from the packed state before it.
+    pub fn output(&self, inputs: &HeadInputs<T>, state: &T::PackedRhs) -> Array2<T> {
+        let q = inputs.q.slice(s![self.tokens.clone(), ..]);
+        let mut out = product::<T>(lhs(scaled_rows(q, &self.since_start).view()), state, self.u.dim());
+        T::multiply_single(out.view_mut(), true, &lhs(self.p.view()), &rhs(self.u.view()));
+        out
+    }
+
+    /// Takes the state before the chunk past it.
+    pub fn advance(&self, inputs: &HeadInputs<T>, state: &mut Array2<T>) {
+        let k = inputs.k.slice(s![self.tokens.clone(), ..]);
+        let k = scaled_rows(k, &self.until_end);
+        elementwise::scale(state.as_slice_mut().expect(CONTIGUOUS), self.whole_decay());
+        T::multiply_single(state.view_mut(), true, &lhs_transposed(k.view()), &rhs(self.u.view()));
+    }
+
+    /// The decay from before the chunk to its end.
+    pub fn whole_decay(&self) -> T {
+        self.since_start.last().copied().unwrap_or(T::one())
+    }
+}
+
+/// Writes what the state gives for a token's query.
+pub fn read<T: Real>(inputs: &HeadInputs<T>, token: usize, state: &Array2<T>, mut out: ArrayViewMut1<'_, T>) {
+    let out = slice(&mut out);
+    out.fill(T::zero());
+    for (row, &q) in state.rows().into_iter().zip(inputs.q.row(token)) {
+        elementwise::add_scaled(out, q, row.to_slice().expect(CONTIGUOUS));
+    }
+}
+
 /// The tokens of each chunk.
 pub fn chunks(tokens: usize) -> impl Iterator<Item = Range<usize>> {
     (0..tokens).step_by(CHUNK).map(move |start| start..(start + CHUNK).min(tokens))
@@ -93,7 +138,7 @@ pub fn scaled_rows<T: Real>(x: ArrayView2<T>, factors: &[T]) -> Array2<T> {
 }
 
 /// The numbers of a row.
-pub fn slice<'r, T>(row: &'r mut ndarray::ArrayViewMut1<'_, T>) -> &'r mut [T] {
+pub fn slice<'r, T>(row: &'r mut ArrayViewMut1<'_, T>) -> &'r mut [T] {
     row.as_slice_mut().expect(CONTIGUOUS)
 }
 

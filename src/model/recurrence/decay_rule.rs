@@ -22,8 +22,8 @@ use std::ops::Range;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 
 use super::chunk::{
-    CONTIGUOUS, HeadGradients, HeadInputs, chunks, decays, lhs, lhs_transposed, product, rhs, rhs_transposed,
-    scaled_rows, slice,
+    CONTIGUOUS, Chunk, HeadGradients, HeadInputs, chunks, decays, lhs, lhs_transposed, product, read, rhs,
+    rhs_transposed, scaled_rows, slice,
 };
 use crate::kernels::{Real, elementwise, reduce};
 
@@ -42,7 +42,7 @@ pub fn forward<T: Real>(
         }
         let chunk = Chunk::new(inputs, range);
         if let Some(mut out) = out {
-            out.assign(&chunk.output(inputs, state));
+            out.assign(&chunk.output(inputs, &rhs(state.view())));
         }
         chunk.advance(inputs, state);
     }
@@ -88,28 +88,11 @@ fn step<T: Real>(
         elementwise::add_scaled(row, k, &u);
     }
     let Some(mut out) = out else { return };
-    let mut out = out.row_mut(0);
-    let out = slice(&mut out);
-    out.fill(T::zero());
-    for (row, &q) in state.rows().into_iter().zip(inputs.q.row(token)) {
-        elementwise::add_scaled(out, q, row.to_slice().expect(CONTIGUOUS));
-    }
-}
-
-/// What a chunk computes from its tokens.
-struct Chunk<T> {
-    tokens: Range<usize>,
-    /// D, on and below the diagonal.
-    decay: Array2<T>,
-    p: Array2<T>,
-    u: Array2<T>,
-    /// e^G.
-    since_start: Vec<T>,
-    /// e^(G_last - G).
-    until_end: Vec<T>,
+    read(inputs, token, state, out.row_mut(0));
 }
 
 impl<T: Real> Chunk<T> {
+    /// From its tokens alone.
     fn new(inputs: &HeadInputs<T>, tokens: Range<usize>) -> Self {
         let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(|x| x.slice(s![tokens.clone(), ..]));
         let (decay, since_start, until_end) = decays(&inputs.g[tokens.clone()]);
@@ -117,28 +100,6 @@ impl<T: Real> Chunk<T> {
         p.zip_mut_with(&decay, |p, &decay| *p *= decay);
         let u = scaled_rows(v, &inputs.beta[tokens.clone()]);
         Self { tokens, decay, p, u, since_start, until_end }
-    }
-
-    /// `[tokens, value_dim]`, from the state before it.
-    fn output(&self, inputs: &HeadInputs<T>, state: &Array2<T>) -> Array2<T> {
-        let q = inputs.q.slice(s![self.tokens.clone(), ..]);
-        let q = scaled_rows(q, &self.since_start);
-        let mut out = product::<T>(lhs(q.view()), &rhs(state.view()), self.u.dim());
-        T::multiply_single(out.view_mut(), true, &lhs(self.p.view()), &rhs(self.u.view()));
-        out
-    }
-
-    /// Takes the state before the chunk past it.
-    fn advance(&self, inputs: &HeadInputs<T>, state: &mut Array2<T>) {
-        let k = inputs.k.slice(s![self.tokens.clone(), ..]);
-        let k = scaled_rows(k, &self.until_end);
-        elementwise::scale(state.as_slice_mut().expect(CONTIGUOUS), self.whole_decay());
-        T::multiply_single(state.view_mut(), true, &lhs_transposed(k.view()), &rhs(self.u.view()));
-    }
-
-    /// The decay from before the chunk to its end.
-    fn whole_decay(&self) -> T {
-        self.since_start.last().copied().unwrap_or(T::one())
     }
 
     /// Writes the chunk's part of the gradients; that of the state, which is that after the chunk, becomes that before

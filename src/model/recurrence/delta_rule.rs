@@ -24,8 +24,8 @@ use std::ops::Range;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 
 use super::chunk::{
-    CONTIGUOUS, HeadGradients, HeadInputs, chunks, decays, lhs, lhs_transposed, product, rhs, rhs_transposed,
-    scaled_rows, slice,
+    CONTIGUOUS, Chunk, HeadGradients, HeadInputs, chunks, decays, lhs, lhs_transposed, product, read, rhs,
+    rhs_transposed, scaled_rows, slice,
 };
 use crate::kernels::{Real, elementwise, reduce};
 
@@ -43,7 +43,7 @@ pub fn forward<T: Real>(
             continue;
         }
         let before = rhs(state.view());
-        let chunk = Chunk::new(inputs, range, &before);
+        let Corrected { chunk, .. } = Corrected::new(inputs, range, &before);
         if let Some(mut out) = out {
             out.assign(&chunk.output(inputs, &before));
         }
@@ -59,18 +59,18 @@ pub fn backward<T: Real>(
     dout: ArrayView2<T>,
     dstate: Option<Array2<T>>,
 ) -> HeadGradients<T> {
-    let passed: Vec<(Chunk<T>, Array2<T>)> = chunks(inputs.g.len())
+    let passed: Vec<(Corrected<T>, Array2<T>)> = chunks(inputs.g.len())
         .map(|range| {
             let before = state.clone();
-            let chunk = Chunk::new(inputs, range, &rhs(before.view()));
-            chunk.advance(inputs, &mut state);
-            (chunk, before)
+            let corrected = Corrected::new(inputs, range, &rhs(before.view()));
+            corrected.chunk.advance(inputs, &mut state);
+            (corrected, before)
         })
         .collect();
     let mut gradients = HeadGradients::zeros(inputs, dstate.unwrap_or_else(|| Array2::zeros(state.dim())));
-    for (chunk, before) in passed.iter().rev() {
-        let dout = dout.slice(s![chunk.tokens.clone(), ..]).to_owned();
-        chunk.backward(inputs, before.view(), dout.view(), &mut gradients);
+    for (corrected, before) in passed.iter().rev() {
+        let dout = dout.slice(s![corrected.chunk.tokens.clone(), ..]).to_owned();
+        corrected.backward(inputs, before.view(), dout.view(), &mut gradients);
     }
     gradients
 }
@@ -96,32 +96,19 @@ fn step<T: Real>(
         elementwise::add_scaled(row.as_slice_mut().expect(CONTIGUOUS), k, &correction);
     }
     let Some(mut out) = out else { return };
-    let mut out = out.row_mut(0);
-    let out = out.as_slice_mut().expect(CONTIGUOUS);
-    out.fill(T::zero());
-    for (row, &q) in state.rows().into_iter().zip(inputs.q.row(token)) {
-        elementwise::add_scaled(out, q, row.to_slice().expect(CONTIGUOUS));
-    }
+    read(inputs, token, state, out.row_mut(0));
 }
 
 /// What a chunk computes from its tokens and the state before it.
-struct Chunk<T> {
-    tokens: Range<usize>,
-    /// D, on and below the diagonal.
-    decay: Array2<T>,
-    p: Array2<T>,
+struct Corrected<T> {
+    chunk: Chunk<T>,
     b: Array2<T>,
     /// K S.
     given: Array2<T>,
     w: Array2<T>,
-    u: Array2<T>,
-    /// e^G.
-    since_start: Vec<T>,
-    /// e^(G_last - G).
-    until_end: Vec<T>,
 }
 
-impl<T: Real> Chunk<T> {
+impl<T: Real> Corrected<T> {
     /// From the packed state before it.
     fn new(inputs: &HeadInputs<T>, tokens: Range<usize>, state: &T::PackedRhs) -> Self {
         let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(|x| x.slice(s![tokens.clone(), ..]));
@@ -151,28 +138,7 @@ impl<T: Real> Chunk<T> {
             }
             elementwise::scale(row, beta);
         }
-        Self { tokens, decay, p, b, given, w, u, since_start, until_end }
-    }
-
-    /// `[tokens, value_dim]`.
-    fn output(&self, inputs: &HeadInputs<T>, state: &T::PackedRhs) -> Array2<T> {
-        let q = inputs.q.slice(s![self.tokens.clone(), ..]);
-        let mut out = product::<T>(lhs(scaled_rows(q, &self.since_start).view()), state, self.u.dim());
-        T::multiply_single(out.view_mut(), true, &lhs(self.p.view()), &rhs(self.u.view()));
-        out
-    }
-
-    /// Takes the state before the chunk past it.
-    fn advance(&self, inputs: &HeadInputs<T>, state: &mut Array2<T>) {
-        let k = inputs.k.slice(s![self.tokens.clone(), ..]);
-        let k = scaled_rows(k, &self.until_end);
-        elementwise::scale(state.as_slice_mut().expect(CONTIGUOUS), self.whole_decay());
-        T::multiply_single(state.view_mut(), true, &lhs_transposed(k.view()), &rhs(self.u.view()));
-    }
-
-    /// The decay from before the chunk to its end.
-    fn whole_decay(&self) -> T {
-        self.since_start.last().copied().unwrap_or(T::one())
+        Self { chunk: Chunk { tokens, decay, p, u, since_start, until_end }, b, given, w }
     }
 
     /// Writes the chunk's part of the gradients; that of the state, which is that after the chunk, becomes that before
@@ -184,18 +150,19 @@ impl<T: Real> Chunk<T> {
         dout: ArrayView2<T>,
         gradients: &mut HeadGradients<T>,
     ) {
-        let tokens = self.tokens.clone();
+        let chunk = &self.chunk;
+        let tokens = chunk.tokens.clone();
         let [q, k] = [&inputs.q, &inputs.k].map(|x| x.slice(s![tokens.clone(), ..]));
         let beta = &inputs.beta[tokens.clone()];
         let square = (tokens.len(), tokens.len());
         let (packed_dout, packed_k) = (rhs(dout), rhs(k));
-        let (state_transposed, u_transposed) = (rhs_transposed(state), rhs_transposed(self.u.view()));
+        let (state_transposed, u_transposed) = (rhs_transposed(state), rhs_transposed(chunk.u.view()));
         let dstate = &mut gradients.state;
 
         // U: from O by P, and from the state after the chunk.
-        let late_k = scaled_rows(k, &self.until_end);
-        let mut dr = product::<T>(lhs(late_k.view()), &rhs(dstate.view()), self.u.dim());
-        T::multiply_single(dr.view_mut(), true, &lhs_transposed(self.p.view()), &packed_dout);
+        let late_k = scaled_rows(k, &chunk.until_end);
+        let mut dr = product::<T>(lhs(late_k.view()), &rhs(dstate.view()), chunk.u.dim());
+        T::multiply_single(dr.view_mut(), true, &lhs_transposed(chunk.p.view()), &packed_dout);
         // R = beta * W: (I + beta * B)^T dR = dU.
         for i in (0..tokens.len()).rev() {
             let (mut rest, done) = dr.view_mut().split_at(Axis(0), i + 1);
@@ -213,11 +180,11 @@ impl<T: Real> Chunk<T> {
         for (i, &beta) in beta.iter().enumerate() {
             let mut through_beta = T::zero();
             for j in 0..=i {
-                m[[i, j]] = dp[[i, j]] * self.decay[[i, j]];
-                let mut pull = dp[[i, j]] * self.p[[i, j]];
+                m[[i, j]] = dp[[i, j]] * chunk.decay[[i, j]];
+                let mut pull = dp[[i, j]] * chunk.p[[i, j]];
                 if j < i {
                     let da = -da[[i, j]];
-                    n[[i, j]] = beta * da * self.decay[[i, j]];
+                    n[[i, j]] = beta * da * chunk.decay[[i, j]];
                     n[[j, i]] = n[[i, j]];
                     through_beta += da * self.b[[i, j]];
                     pull += beta * da * self.b[[i, j]];
@@ -235,8 +202,8 @@ impl<T: Real> Chunk<T> {
         T::multiply_single(dq.view_mut(), false, &lhs(m.view()), &packed_k);
         for (i, mut dq) in dq.rows_mut().into_iter().enumerate() {
             let from_state = from_state.row(i).to_slice().expect(CONTIGUOUS);
-            elementwise::add_scaled(slice(&mut dq), self.since_start[i], from_state);
-            dg[i] += self.since_start[i] * q.row(i).iter().zip(from_state).map(|(&q, &d)| q * d).sum::<T>();
+            elementwise::add_scaled(slice(&mut dq), chunk.since_start[i], from_state);
+            dg[i] += chunk.since_start[i] * q.row(i).iter().zip(from_state).map(|(&q, &d)| q * d).sum::<T>();
         }
 
         // V, and K S by W.
@@ -245,7 +212,7 @@ impl<T: Real> Chunk<T> {
         for (i, mut dgiven) in dgiven.rows_mut().into_iter().enumerate() {
             let given = self.given.row(i).to_slice().expect(CONTIGUOUS);
             let dgiven = slice(&mut dgiven);
-            elementwise::scale(dgiven, -self.since_start[i]);
+            elementwise::scale(dgiven, -chunk.since_start[i]);
             dg[i] += reduce::dot(dgiven, given);
         }
         gradients.v.slice_mut(s![tokens.clone(), ..]).assign(&dw);
@@ -255,21 +222,21 @@ impl<T: Real> Chunk<T> {
         T::multiply_single(dk.view_mut(), false, &lhs(dgiven.view()), &state_transposed);
         T::multiply_single(dk.view_mut(), true, &lhs_transposed(m.view()), &rhs(q));
         T::multiply_single(dk.view_mut(), true, &lhs(n.view()), &packed_k);
-        let from_state = product::<T>(lhs(self.u.view()), &rhs_transposed(dstate.view()), k.dim());
+        let from_state = product::<T>(lhs(chunk.u.view()), &rhs_transposed(dstate.view()), k.dim());
         let mut dlast = T::zero();
         for (i, mut dk) in dk.rows_mut().into_iter().enumerate() {
             let from_state = from_state.row(i).to_slice().expect(CONTIGUOUS);
-            elementwise::add_scaled(slice(&mut dk), self.until_end[i], from_state);
-            let pull = self.until_end[i] * k.row(i).iter().zip(from_state).map(|(&k, &d)| k * d).sum::<T>();
+            elementwise::add_scaled(slice(&mut dk), chunk.until_end[i], from_state);
+            let pull = chunk.until_end[i] * k.row(i).iter().zip(from_state).map(|(&k, &d)| k * d).sum::<T>();
             dg[i] -= pull;
             dlast += pull;
         }
 
         // The state before the chunk.
         let both = state.iter().zip(&*dstate).map(|(&state, &d)| state * d).sum::<T>();
-        dlast += self.whole_decay() * both;
-        elementwise::scale(dstate.as_slice_mut().expect(CONTIGUOUS), self.whole_decay());
-        let early_q = scaled_rows(q, &self.since_start);
+        dlast += chunk.whole_decay() * both;
+        elementwise::scale(dstate.as_slice_mut().expect(CONTIGUOUS), chunk.whole_decay());
+        let early_q = scaled_rows(q, &chunk.since_start);
         T::multiply_single(dstate.view_mut(), true, &lhs_transposed(early_q.view()), &packed_dout);
         T::multiply_single(dstate.view_mut(), true, &lhs_transposed(k), &rhs(dgiven.view()));
 
