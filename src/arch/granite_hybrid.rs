@@ -65,6 +65,7 @@ pub(super) const GRANITE_HYBRID: Architecture = Architecture {
         joined_rows: &[JoinedRows {
             hugging_face: "model.layers.{}.shared_mlp.input_linear",
             groups: RowGroups { groups: One, segments: &[Ff, Ff] },
+            rotary: 0,
             parts: &[("ffn_gate", 1), ("ffn_up", 1)],
         }],
         ..GRANITE.tensors

@@ -32,6 +32,7 @@ pub(super) const GRANITE_HYBRID_MOE: Architecture = Architecture {
         joined_rows: &[JoinedRows {
             hugging_face: "model.layers.{}.shared_mlp.input_linear",
             groups: RowGroups { groups: One, segments: &[SharedFf, SharedFf] },
+            rotary: 0,
             parts: &[("ffn_gate_shexp", 1), ("ffn_up_shexp", 1)],
         }],
         ..GRANITE_HYBRID.tensors

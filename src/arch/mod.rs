@@ -34,6 +34,7 @@ mod granite_hybrid;
 mod granite_hybrid_moe;
 mod granite_moe;
 mod hunyuan_dense;
+mod internlm2;
 mod lfm2;
 mod lfm2_moe;
 mod llama;
@@ -41,6 +42,8 @@ mod ministral3;
 mod mistral;
 mod mixtral;
 mod nemotron;
+mod nemotron_h;
+mod nemotron_h_moe;
 mod olmo2;
 mod olmo3;
 mod olmoe;
@@ -96,6 +99,7 @@ pub const ALL: &[&Architecture] = &[
     &granite_hybrid::GRANITE_HYBRID,
     &granite_hybrid_moe::GRANITE_HYBRID_MOE,
     &hunyuan_dense::HUNYUAN_DENSE,
+    &internlm2::INTERNLM2,
     &smollm3::SMOLLM3,
     &seed_oss::SEED_OSS,
     &exaone4::EXAONE4,
@@ -108,6 +112,8 @@ pub const ALL: &[&Architecture] = &[
     &glm4::GLM4,
     &glm4_moe::GLM4_MOE,
     &nemotron::NEMOTRON,
+    &nemotron_h::NEMOTRON_H,
+    &nemotron_h_moe::NEMOTRON_H_MOE,
     &lfm2::LFM2,
     &lfm2_moe::LFM2_MOE,
     &stablelm::STABLELM,

@@ -47,6 +47,7 @@ pub(super) const QWEN3_NEXT: Architecture = Architecture {
                 groups: LinearKeyHeads,
                 segments: &[LinearKey, LinearKey, LinearValue, LinearValue],
             },
+            rotary: 0,
             parts: &[("attn_qkv", 3), ("attn_gate", 1)],
         }],
         prefixes: &[],

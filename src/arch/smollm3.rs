@@ -35,5 +35,5 @@ pub(super) const SMOLLM3: Architecture = Architecture {
         flags: &[("attention_bias", false), ("mlp_bias", false)],
         ..LLAMA.hugging_face
     },
-    onnx: Onnx { genai_type: None },
+    onnx: Onnx { genai_type: Some("smollm3") },
 };

@@ -61,7 +61,8 @@ fn written_keys_belong_to_the_family() {
         equals(Key::Scales, class.has(ClassOption::Multipliers));
         equals(Key::LogitScale, class.has(ClassOption::LogitScale));
 
-        assert!(forward.norm != NormKind::Rms || converter.writes(Key::RmsEpsilon), "{name}");
+        let rms = converter.writes(Key::RmsEpsilon) || converter.writes(Key::RmsAsLayerEpsilon);
+        assert!(forward.norm != NormKind::Rms || rms, "{name}");
         equals(Key::LayerEpsilon, forward.norm != NormKind::Rms);
         requires(Key::RopeBase, forward.positions != Positions::Learned);
         equals(Key::RopeScaling, converter.rope_types.contains(&RopeType::ByKeys));
@@ -115,6 +116,7 @@ fn architectures_are_found_by_their_names() {
 fn blocks_are_known_by_the_prefixes_of_every_folder() {
     let all: BTreeSet<String> = ALL.iter().flat_map(|known| known.block_prefixes()).collect();
     let right = [
+        "backbone.layers.",
         "ernie.layers.",
         "gpt_neox.layers.",
         "h.",

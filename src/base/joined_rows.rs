@@ -15,7 +15,10 @@ impl Config {
         let size = |&size| self.size(size, Some(layer));
         let segments: Vec<usize> = joined.groups.segments.iter().map(size).collect();
         let all = segments.iter().sum::<usize>() as u64;
-        let order = RowOrder::segments(all, size(&joined.groups.groups), &segments)?;
+        let mut order = RowOrder::segments(all, size(&joined.groups.groups), &segments)?;
+        if joined.rotary > 0 {
+            order = order.with_rotary_halves(joined.rotary, self.sizes_of(layer).head_dim)?;
+        }
         let mut rest = &segments[..];
         let parts = joined.parts.iter().map(|(_, count)| {
             let (own, after) = rest.split_at((*count).min(rest.len()));

@@ -35,12 +35,15 @@ enum Kind {
         width: usize,
     },
     /// In each of `groups` groups, segments of `widths` rows are stored one after another. The canonical order has the
-    /// segments `from..to` of all groups, one segment after the other; other rows may lie between.
+    /// segments `from..to` of all groups, one segment after the other; other rows may lie between. Of the heads of
+    /// `head_rows` rows in the first `rotary` segments, the halves are stored apart.
     Segments {
         groups: usize,
         widths: [usize; MAX_SEGMENTS],
         from: usize,
         to: usize,
+        rotary: usize,
+        head_rows: usize,
     },
 }
 
@@ -85,21 +88,31 @@ impl RowOrder {
             *width = size / groups;
             all = all.checked_add(size)?;
         }
-        let kind = Kind::Segments { groups, widths, from: 0, to: sizes.len() };
+        let kind = Kind::Segments { groups, widths, from: 0, to: sizes.len(), rotary: 0, head_rows: 0 };
         (sizes.len() <= MAX_SEGMENTS && all as u64 == rows).then_some(Self(kind))
+    }
+
+    /// The order of [`Self::segments`] that stores the rotary halves of each head of `head_rows` rows apart, in the first
+    /// `rotary` segments. `None` if the heads do not divide into halves, or the segments into heads.
+    pub fn with_rotary_halves(self, rotary: usize, head_rows: usize) -> Option<Self> {
+        let Kind::Segments { groups, widths, from, to, .. } = self.0 else { return None };
+        let whole =
+            |width: &usize| head_rows > 0 && head_rows.is_multiple_of(2) && width.is_multiple_of(head_rows);
+        let own = widths.get(..rotary)?;
+        own.iter().all(whole).then_some(Self(Kind::Segments { groups, widths, from, to, rotary, head_rows }))
     }
 
     /// The order of these rows of a matrix alone, counted from its first stored row; `None` if they are no rows that can be
     /// found so.
     pub fn part(self, rows: Range<usize>) -> Option<Self> {
-        let Kind::Segments { groups, widths, from, to } = self.0 else { return None };
+        let Kind::Segments { groups, widths, from, to, rotary, head_rows } = self.0 else { return None };
         let mut starts = vec![0];
         for width in &widths[from..to] {
             starts.push(starts[starts.len() - 1] + groups * width);
         }
         let at = |row: usize| starts.iter().position(|&start| start == row).map(|number| from + number);
         let (from, to) = (at(rows.start)?, at(rows.end)?);
-        (from < to).then_some(Self(Kind::Segments { groups, widths, from, to }))
+        (from < to).then_some(Self(Kind::Segments { groups, widths, from, to, rotary, head_rows }))
     }
 
     /// The order of rows each of which is stored `step` rows after the one before.
@@ -125,14 +138,11 @@ impl RowOrder {
         match self.0 {
             Kind::Canonical => canonical,
             Kind::Spaced { step } => canonical * step,
-            Kind::Halves { head_rows } => {
-                let (head, within) = (canonical / head_rows, canonical % head_rows);
-                head * head_rows + (within % 2) * (head_rows / 2) + within / 2
-            }
+            Kind::Halves { head_rows } => apart(canonical, head_rows),
             Kind::Grouped { first, groups, per_group, width } => {
                 moved(canonical, first, width, |head| head % groups * per_group + head / groups)
             }
-            Kind::Segments { groups, widths, from, to } => {
+            Kind::Segments { groups, widths, from, to, rotary, head_rows } => {
                 let stride: usize = widths.iter().sum();
                 let mut within = canonical;
                 let mut segment = from;
@@ -141,7 +151,9 @@ impl RowOrder {
                     segment += 1;
                 }
                 let (width, before) = (widths[segment], widths[..segment].iter().sum::<usize>());
-                within / width * stride + before + within % width
+                let (group, within) = (within / width, within % width);
+                let within = if segment < rotary { apart(within, head_rows) } else { within };
+                group * stride + before + within
             }
         }
     }
@@ -169,14 +181,11 @@ impl RowOrder {
         match self.0 {
             Kind::Canonical => stored,
             Kind::Spaced { step } => stored / step,
-            Kind::Halves { head_rows } => {
-                let (head, within) = (stored / head_rows, stored % head_rows);
-                head * head_rows + 2 * (within % (head_rows / 2)) + within / (head_rows / 2)
-            }
+            Kind::Halves { head_rows } => interleaved(stored, head_rows),
             Kind::Grouped { first, groups, per_group, width } => {
                 moved(stored, first, width, |head| head % per_group * groups + head / per_group)
             }
-            Kind::Segments { groups, widths, from, to } => {
+            Kind::Segments { groups, widths, from, to, rotary, head_rows } => {
                 let stride: usize = widths.iter().sum();
                 let (group, mut within) = (stored / stride, stored % stride);
                 let mut segment = 0;
@@ -185,10 +194,23 @@ impl RowOrder {
                     segment += 1;
                 }
                 let before = groups * widths[from.min(segment)..segment].iter().sum::<usize>();
+                let within = if segment < rotary { interleaved(within, head_rows) } else { within };
                 before + group * widths[segment] + within
             }
         }
     }
+}
+
+/// Where a row goes if the halves of each head are stored apart.
+fn apart(row: usize, head_rows: usize) -> usize {
+    let (head, within) = (row / head_rows, row % head_rows);
+    head * head_rows + (within % 2) * (head_rows / 2) + within / 2
+}
+
+/// The inverse of [`apart`].
+fn interleaved(row: usize, head_rows: usize) -> usize {
+    let (head, within) = (row / head_rows, row % head_rows);
+    head * head_rows + 2 * (within % (head_rows / 2)) + within / (head_rows / 2)
 }
 
 /// Where a row goes if heads of `width` rows, after the `first` rows, go `to` other places.
@@ -243,6 +265,22 @@ mod tests {
             RowOrder::segments(16, 3, &[8, 4, 4]).is_none()
                 && RowOrder::segments(15, 2, &[8, 4, 4]).is_none()
         );
+    }
+
+    #[test]
+    fn rotary_halves_of_some_segments_are_apart() {
+        // Two groups of two queries, a key and a value, of four rows each.
+        let order = RowOrder::segments(32, 2, &[16, 8, 8]).unwrap().with_rotary_halves(2, 4).unwrap();
+        let [keys, values] = [16..24, 24..32].map(|rows| order.part(rows).unwrap());
+        let stored =
+            |order: RowOrder, rows: usize| (0..rows).map(|row| order.stored_row(row)).collect::<Vec<_>>();
+        assert_eq!(stored(order, 8), [0, 2, 1, 3, 4, 6, 5, 7]);
+        assert_eq!(stored(keys, 8), [8, 10, 9, 11, 24, 26, 25, 27]);
+        assert_eq!(stored(values, 8), [12, 13, 14, 15, 28, 29, 30, 31]);
+        for (order, rows) in [(order, 32), (keys, 8), (values, 8)] {
+            assert!((0..rows).all(|row| order.canonical_row(order.stored_row(row)) == row));
+        }
+        assert!(order.with_rotary_halves(2, 3).is_none() && order.with_rotary_halves(2, 6).is_none());
     }
 
     #[test]

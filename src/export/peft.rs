@@ -108,6 +108,7 @@ pub(super) fn module<'a>(base: &Base, matrix: Matrix<'a>) -> Result<Module<'a>> 
     let order = order.ok_or_else(|| refuse("its rows are not a whole number of heads"))?;
     let columns = base.config().hugging_face_columns(names, matrix.cols as u64);
     let columns = columns.ok_or_else(|| refuse("its columns are not a whole number of heads"))?;
+    let name = base.architecture().module(&name).into_owned();
     Ok(Module { matrix, name, order, columns, transposed: names.transposed })
 }
 
@@ -152,11 +153,11 @@ fn target_modules(base: &Base, modules: &[Module<'_>]) -> BTreeSet<String> {
     let short = |name: &str| name.rsplit('.').next().unwrap_or(name).to_string();
     let names: BTreeSet<&str> = modules.iter().map(|m| m.name.as_str()).collect();
     let shorts: BTreeSet<String> = names.iter().map(|name| short(name)).collect();
-    let all = base.tensors().keys().filter_map(|name| base.architecture().to_hugging_face(name));
-    let countable = !base.architecture().has_experts() && base.architecture().tensors.joined_rows.is_empty();
+    let architecture = base.architecture();
+    let all = base.tensors().keys().filter_map(|name| architecture.to_hugging_face(name));
+    let all = all.map(|(name, _)| architecture.module(&name).into_owned());
+    let countable = !architecture.has_experts() && architecture.tensors.joined_rows.is_empty();
     let whole = countable
-        && all
-            .filter(|(name, _)| shorts.contains(&short(name)))
-            .all(|(name, _)| names.contains(name.as_str()));
+        && all.filter(|name| shorts.contains(&short(name))).all(|name| names.contains(name.as_str()));
     if whole { shorts } else { names.into_iter().map(String::from).collect() }
 }

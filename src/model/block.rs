@@ -1,34 +1,27 @@
-//! One transformer block: attention, or what stands in its place, and a feed-forward network, each with its norms,
-//! added to the residual stream.
+//! One transformer block: a sublayer that mixes tokens and a feed-forward one, or one of them alone.
 
 use ndarray::{Array2, ArrayView2, Axis};
 
 use super::attention::AttentionConfig;
-use super::feed_forward::{FeedForward, FeedForwardActivations};
 use super::linear::Linear;
-use super::mixer::{Mixer, MixerActivations, MixerCache};
-use super::norm::{self, Norm};
+use super::mixer::{Mixer, MixerCache};
 use super::pass::Pass;
 use super::per_layer_input::{PerLayerActivations, PerLayerInput};
-use super::residual::{Residual, add, scale};
+use super::residual::scale;
+use super::sublayer::{
+    FeedForwardSublayer, FeedForwardSublayerActivations, MixingActivations, MixingSublayer, gather_rows,
+    scatter_rows, selected,
+};
 use super::terms::{Term, TermSink};
 use crate::kernels::{Precision, Real, SavedActivation};
-
-const WANTED: &str = "a gradient that was asked for";
 
 /// The frozen weights of a block, and the terms of its matrices.
 #[derive(Clone, Debug)]
 pub struct Block<'a, T: Real> {
-    pub(super) attn_norm: Option<Norm<T>>,
-    pub(super) mixer: Mixer<'a, T>,
-    /// The output projection of attention.
-    pub(super) o: Linear<'a, T>,
-    pub(super) attn_residual: Residual<T>,
+    pub(super) mixing: Option<MixingSublayer<'a, T>>,
     /// Whether the feed-forward part reads the block's input, as attention does, and not what attention made of it.
     pub(super) parallel: bool,
-    pub(super) ffn_norm: Option<Norm<T>>,
-    pub(super) feed_forward: FeedForward<'a, T>,
-    pub(super) ffn_residual: Residual<T>,
+    pub(super) feed_forward: Option<FeedForwardSublayer<'a, T>>,
     /// What it adds of the inputs of tokens for every block, if the model has them.
     pub(super) per_layer_input: Option<PerLayerInput<'a, T>>,
     /// The factor of the residual stream after the block.
@@ -47,85 +40,61 @@ pub(super) enum Checkpoint<T: Real> {
 /// The activations of a block that its backward pass needs. The inputs of matrices are not among them.
 #[derive(Debug)]
 pub(super) struct BlockActivations<T: Real> {
-    /// The block's input, `[tokens, d_model]`.
-    x: SavedActivation<T>,
-    mixer: MixerActivations<T>,
-    after_attention: AfterAttention<T>,
+    mixing: Option<MixingActivations<T>>,
+    feed_forward: Option<FeedForwardSublayerActivations<T>>,
+    per_layer_input: Option<PerLayerActivations<T>>,
     /// The rows that the block returned, when not all.
     output_rows: Option<Vec<usize>>,
-}
-
-/// The activations after attention, of the output rows alone.
-#[derive(Debug)]
-struct AfterAttention<T: Real> {
-    /// The output of attention, if the term of `o` reads it.
-    attended: Option<SavedActivation<T>>,
-    /// The output of `o`, if a norm follows.
-    attn_out: Option<SavedActivation<T>>,
-    /// What the feed-forward network reads, before its norm: the residual stream after attention, or the block's
-    /// input.
-    mid: SavedActivation<T>,
-    feed_forward: FeedForwardActivations<T>,
-    /// The output of the feed-forward network, if a norm follows.
-    ffn_out: Option<SavedActivation<T>>,
-    per_layer_input: Option<PerLayerActivations<T>>,
-    zo: Option<Array2<T>>,
-    zdown: Option<Array2<T>>,
 }
 
 #[cfg(test)]
 impl<T: Real> BlockActivations<T> {
     /// The bytes of activations that it holds.
     pub(super) fn bytes(&self) -> u64 {
-        let after = &self.after_attention;
-        let saved = [&self.x, &after.mid].into_iter();
-        let saved = saved.chain(&after.attended).chain(&after.attn_out).chain(&after.ffn_out);
-        let z = after.zo.iter().chain(&after.zdown);
-        saved.map(SavedActivation::bytes).sum::<u64>()
-            + self.mixer.bytes()
-            + after.feed_forward.bytes()
-            + after.per_layer_input.as_ref().map_or(0, PerLayerActivations::bytes)
-            + (z.map(Array2::len).sum::<usize>() * size_of::<T>()) as u64
+        self.mixing.as_ref().map_or(0, MixingActivations::bytes)
+            + self.feed_forward.as_ref().map_or(0, FeedForwardSublayerActivations::bytes)
+            + self.per_layer_input.as_ref().map_or(0, PerLayerActivations::bytes)
     }
 }
 
 impl<'a, T: Real> Block<'a, T> {
     /// The matrix of this role, such as `q` or `down`.
     pub(super) fn linear_mut(&mut self, role: &str) -> Option<&mut Linear<'a, T>> {
-        match role {
-            "o" => Some(&mut self.o),
-            _ => self.mixer.linear_mut(role).or_else(|| self.feed_forward.linear_mut(role)),
-        }
+        let mixing = self.mixing.as_mut().and_then(|mixing| mixing.linear_mut(role));
+        mixing.or_else(|| self.feed_forward.as_mut()?.network.linear_mut(role))
+    }
+
+    /// What mixes its tokens, if anything does.
+    pub(super) fn mixer(&self) -> Option<&Mixer<'a, T>> {
+        self.mixing.as_ref().map(|mixing| &mixing.mixer)
     }
 
     /// The matrices that may have a term, in the order in which a pass reads them.
     pub(super) fn adaptable_mut(&mut self) -> Vec<&mut Linear<'a, T>> {
-        let mut linears = self.mixer.inputs_mut();
-        linears.push(&mut self.o);
-        linears.extend(self.feed_forward.adaptable_mut());
-        linears
+        let mixing = self.mixing.iter_mut().flat_map(MixingSublayer::linears_mut);
+        mixing.chain(self.feed_forward.iter_mut().flat_map(|own| own.network.adaptable_mut())).collect()
     }
 
     fn adaptable(&self) -> Vec<&Linear<'a, T>> {
-        let mut linears = self.mixer.inputs();
-        linears.push(&self.o);
-        linears.extend(self.feed_forward.adaptable());
-        linears
+        let mixing = self.mixing.iter().flat_map(MixingSublayer::linears);
+        mixing.chain(self.feed_forward.iter().flat_map(|own| own.network.adaptable())).collect()
     }
 
     /// The matrices that may have a term, by the input that they read.
     pub(super) fn by_input(&self) -> [Vec<&Linear<'a, T>>; 4] {
-        let mut up = self.feed_forward.adaptable();
+        let mut up = self.feed_forward.as_ref().map_or(Vec::new(), |own| own.network.adaptable());
         let down = up.pop();
-        [self.mixer.inputs(), vec![&self.o], up, down.into_iter().collect()]
+        let mixing = self.mixing.as_ref();
+        let inputs = mixing.map_or(Vec::new(), |mixing| mixing.mixer.inputs());
+        [inputs, mixing.map(|mixing| &mixing.o).into_iter().collect(), up, down.into_iter().collect()]
     }
 
     /// How many numbers of matrices a token is multiplied with.
     pub(super) fn parameters_per_token(&self) -> u64 {
-        let attention = self.mixer.inputs().into_iter().chain([&self.o]);
+        let mixing = self.mixing.iter().flat_map(MixingSublayer::linears);
         let per_layer = self.per_layer_input.iter().flat_map(PerLayerInput::linears);
-        attention.chain(per_layer).map(|linear| linear.weight().parameters()).sum::<u64>()
-            + self.feed_forward.parameters_per_token()
+        mixing.chain(per_layer).map(|linear| linear.weight().parameters()).sum::<u64>()
+            + self.feed_forward.as_ref().map_or(0, |own| own.network.parameters_per_token())
     }
 
     /// The terms of its matrices.
@@ -135,15 +104,30 @@ impl<'a, T: Real> Block<'a, T> {
 
     /// Computes all products in this precision.
     pub(super) fn set_precision(&mut self, precision: Precision) {
-        let attention = self.mixer.inputs_mut().into_iter().chain([&mut self.o]);
+        let mixing = self.mixing.iter_mut().flat_map(MixingSublayer::linears_mut);
         let per_layer = self.per_layer_input.iter_mut().flat_map(PerLayerInput::linears_mut);
-        attention.chain(per_layer).for_each(|linear| linear.set_precision(precision));
-        self.feed_forward.set_precision(precision);
+        mixing.chain(per_layer).for_each(|linear| linear.set_precision(precision));
+        self.feed_forward.iter_mut().for_each(|own| own.network.set_precision(precision));
     }
 
-    /// x `[tokens, d_model]`, normed and packed.
-    fn input(&self, x: ArrayView2<T>) -> T::PackedLhs<'static> {
-        norm::pack(self.attn_norm.as_ref(), x, self.mixer.precision())
+    /// An empty cache for this many sequences; that of attention has `rows` rows of keys and values.
+    pub(super) fn cache(&self, sequences: usize, rows: usize) -> MixerCache<T> {
+        self.mixer().map_or(MixerCache::Nothing, |mixer| mixer.cache(sequences, rows))
+    }
+
+    /// The bytes of the cache of one sequence of this many tokens.
+    pub(super) fn cache_bytes(&self, tokens: usize) -> u64 {
+        self.mixer().map_or(0, |mixer| mixer.cache_bytes(tokens))
+    }
+
+    /// The block whose keys and values it reads, if they are not its own.
+    pub(super) fn reads_keys_of(&self) -> Option<usize> {
+        self.mixer().and_then(Mixer::reads_keys_of)
+    }
+
+    /// The entries of a token's keys, if they are its own.
+    pub(super) fn own_key_width(&self) -> usize {
+        self.mixer().map_or(0, Mixer::own_key_width)
     }
 
     /// [`Self::forward`] of tokens that follow those in the cache, which gets them, too; see [`Mixer::extend`].
@@ -154,55 +138,43 @@ impl<'a, T: Real> Block<'a, T> {
         slots: &[usize],
         pass: &Pass<'_, T>,
     ) -> Array2<T> {
-        let attended = self.mixer.extend(&self.input(x.view()), cache, slots, pass);
-        self.finish(x, attended.view(), (pass, None))
+        let attended = self.mixing.as_ref().map(|mixing| mixing.extend(x.view(), cache, slots, pass));
+        self.finish(x, attended.as_ref().map(|attended| attended.view()), (pass, None))
     }
 
     /// The block's output `[tokens, d_model]` from its input x `[tokens, d_model]` and the output of
     /// attention, the heads' `[tokens, n]`, of which `o` reads n; of these rows of the pass, or of all.
     fn finish(
         &self,
-        x: Array2<T>,
-        attended: ArrayView2<T>,
+        mut x: Array2<T>,
+        attended: Option<ArrayView2<T>>,
         (pass, rows): (&Pass<'_, T>, Option<&[usize]>),
     ) -> Array2<T> {
-        self.finish_saving(x, attended, (pass, rows), None).0
+        let before = self.parallel.then(|| x.clone());
+        if let Some((mixing, attended)) = self.mixing.as_ref().zip(attended) {
+            mixing.add_to(&mut x, attended, None);
+        }
+        if let Some(feed_forward) = &self.feed_forward {
+            feed_forward.add_to(&mut x, before.as_ref(), None);
+        }
+        self.end(&mut x, (pass, rows), None);
+        x
     }
 
-    /// [`Self::finish`]; with a precision, also the activations, saved for products of that precision.
-    fn finish_saving(
+    /// What a block does after its sublayers.
+    fn end(
         &self,
-        mut x: Array2<T>,
-        attended: ArrayView2<T>,
+        x: &mut Array2<T>,
         (pass, rows): (&Pass<'_, T>, Option<&[usize]>),
         save: Option<Precision>,
-    ) -> (Array2<T>, Option<AfterAttention<T>>) {
-        let before = self.parallel.then(|| x.clone());
-        let (zo, attn_out) = self.attn_residual.add_product(&mut x, &self.o, &self.o.input(attended));
-        let mid =
-            save.map(|precision| SavedActivation::save_copy(before.as_ref().unwrap_or(&x).view(), precision));
-        let saves_attended = save.filter(|_| self.o.reads_input());
-        let attended = saves_attended.map(|precision| SavedActivation::save_copy(attended, precision));
-        let (feed_forward, zdown, ffn_out) = self.feed_forward.add_to(
-            &mut x,
-            before.as_ref(),
-            self.ffn_norm.as_ref(),
-            &self.ffn_residual,
-            save,
-        );
-        let per_layer_input = self.per_layer_input.as_ref().zip(pass.factors.per_layer_inputs.as_ref());
-        let per_layer_input =
-            per_layer_input.and_then(|(own, inputs)| match selected(inputs.nrows(), rows) {
-                Some(rows) => own.add_to(&mut x, inputs.select(Axis(0), rows).view(), save),
-                None => own.add_to(&mut x, inputs.view(), save),
-            });
-        scale(&mut x, self.out_scale);
-        let saved = save.zip(mid).zip(feed_forward).map(|((precision, mid), feed_forward)| {
-            let [attn_out, ffn_out] =
-                [attn_out, ffn_out].map(|out| out.map(|out| SavedActivation::save(out, precision)));
-            AfterAttention { attended, attn_out, mid, feed_forward, ffn_out, per_layer_input, zo, zdown }
+    ) -> Option<PerLayerActivations<T>> {
+        let own = self.per_layer_input.as_ref().zip(pass.factors.per_layer_inputs.as_ref());
+        let saved = own.and_then(|(own, inputs)| match selected(inputs.nrows(), rows) {
+            Some(rows) => own.add_to(x, inputs.select(Axis(0), rows).view(), save),
+            None => own.add_to(x, inputs.view(), save),
         });
-        (x, saved)
+        scale(x, self.out_scale);
+        saved
     }
 
     /// `[tokens, d_model]` to the same, or to `output_rows` of it alone; saves nothing.
@@ -212,9 +184,10 @@ impl<'a, T: Real> Block<'a, T> {
         pass: &mut Pass<'_, T>,
         output_rows: Option<&[usize]>,
     ) -> Array2<T> {
-        let (attended, _) = self.mixer.forward(&self.input(x.view()), pass, None);
-        let attended = gather_rows(attended, output_rows);
-        self.finish(gather_rows(x, output_rows), attended.view(), (pass, output_rows))
+        let attended =
+            self.mixing.as_ref().map(|mixing| gather_rows(mixing.mix(x.view(), pass, None).0, output_rows));
+        let attended = attended.as_ref().map(|attended| attended.view());
+        self.finish(gather_rows(x, output_rows), attended, (pass, output_rows))
     }
 
     /// [`Self::forward`], saving the activations that [`Self::backward`] needs.
@@ -224,34 +197,33 @@ impl<'a, T: Real> Block<'a, T> {
         pass: &mut Pass<'_, T>,
         output_rows: Option<&[usize]>,
     ) -> (Array2<T>, BlockActivations<T>) {
-        let precision = pass.config.precision;
-        let (attended, mixer) = self.mixer.forward(&self.input(x.view()), pass, Some(precision));
-        let saved_x = SavedActivation::save_copy(x.view(), precision);
-        let attended = gather_rows(attended, output_rows);
-        let (y, after_attention) = self.finish_saving(
-            gather_rows(x, output_rows),
-            attended.view(),
-            (pass, output_rows),
-            Some(precision),
-        );
-        T::recycle(attended);
-        let (mixer, after_attention) = mixer.zip(after_attention).expect("a precision to save in was given");
+        let save = Some(pass.config.precision);
+        let mixed = self.mixing.as_ref().map(|mixing| (mixing, mixing.mix(x.view(), pass, save)));
+        let mut x = gather_rows(x, output_rows);
+        let before = self.parallel.then(|| x.clone());
+        let mixing = mixed.and_then(|(mixing, (attended, of_all))| {
+            let attended = gather_rows(attended, output_rows);
+            let of_output = mixing.add_to(&mut x, attended.view(), save);
+            T::recycle(attended);
+            of_all.zip(of_output).map(|(of_all, of_output)| MixingActivations::new(of_all, of_output))
+        });
+        let feed_forward =
+            self.feed_forward.as_ref().and_then(|own| own.add_to(&mut x, before.as_ref(), save));
+        let per_layer_input = self.end(&mut x, (pass, output_rows), save);
         let output_rows = output_rows.map(<[usize]>::to_vec);
-        (y, BlockActivations { x: saved_x, mixer, after_attention, output_rows })
+        (x, BlockActivations { mixing, feed_forward, per_layer_input, output_rows })
     }
 
-    /// The bytes of activations that [`Self::forward_saving`] saves for each token.
-    pub(super) fn activation_bytes(&self, config: AttentionConfig) -> u64 {
+    /// The bytes of activations that [`Self::forward_saving`] saves for each token of width `d_model`.
+    pub(super) fn activation_bytes(&self, config: AttentionConfig, d_model: usize) -> u64 {
         let z: usize = self.terms().map(Term::saved_values).sum();
-        let d = self.o.weight().rows();
-        let outs = [&self.attn_residual, &self.ffn_residual].iter().filter(|r| r.norm.is_some()).count() * d;
-        let (mixer, mixer_full) = self.mixer.activation_values(config);
-        let (inner, inner_full) = self.feed_forward.activation_values();
-        let attended = if self.o.reads_input() { self.o.weight().cols() } else { 0 };
+        let (mixing, mixing_full) =
+            self.mixing.as_ref().map_or((0, 0), |mixing| mixing.activation_values(config));
+        let (inner, inner_full) =
+            self.feed_forward.as_ref().map_or((0, 0), |own| own.activation_values(d_model));
         let per_layer = self.per_layer_input.as_ref().map_or(0, PerLayerInput::activation_values);
-        let saved = 2 * d + mixer + attended + outs + inner + per_layer;
-        let full = mixer_full + z + inner_full;
-        saved as u64 * SavedActivation::<T>::bytes_per_value(config.precision)
+        let full = mixing_full + z + inner_full;
+        (mixing + inner + per_layer) as u64 * SavedActivation::<T>::bytes_per_value(config.precision)
             + (full * size_of::<T>()) as u64
     }
 
@@ -278,87 +250,22 @@ impl<'a, T: Real> Block<'a, T> {
         sink: &mut dyn TermSink<T>,
         want_dx: bool,
     ) -> Option<Array2<T>> {
-        let BlockActivations { x, mixer, after_attention, output_rows } = saved;
-        let AfterAttention { attended, attn_out, mid, feed_forward, ffn_out, per_layer_input, zo, zdown } =
-            after_attention;
+        let BlockActivations { mixing, feed_forward, per_layer_input, output_rows } = saved;
+        let rows = output_rows.as_deref();
         scale(&mut dy, self.out_scale);
         if let (Some(own), Some(saved)) = (&self.per_layer_input, per_layer_input) {
             dy = own.backward(dy, saved);
         }
-        let d_model = self.o.weight().rows();
-        let dffn = self.ffn_residual.backward(dy.view(), ffn_out.as_ref());
-        let reads = self.feed_forward.reads_input();
-        let normed = reads.then(|| norm::input(self.ffn_norm.as_ref(), &mid, d_model));
-        let normed_view = normed.as_ref().map(|normed| normed.view());
-        let (dnormed, dmid_beside) =
-            self.feed_forward.backward(dffn, feed_forward, zdown.as_ref(), (&mid, normed_view), sink);
-        normed.into_iter().for_each(T::recycle);
-        let mut dmid = dy;
+        let mixing = self.mixing.as_ref().zip(mixing);
         // The gradient of what attention added: in a parallel block it does not pass the feed-forward network.
-        let beside = self
-            .parallel
-            .then(|| self.attn_residual.backward(dmid.view(), attn_out.as_ref()).into_owned().into());
-        norm_backward(self.ffn_norm.as_ref(), &mid, dnormed, &mut dmid);
-        if let Some(beside) = dmid_beside {
-            add(&mut dmid, beside.view());
-            T::recycle(beside);
+        let dadded = mixing.as_ref().filter(|_| self.parallel);
+        let dadded = dadded.map(|(own, saved)| own.added_gradient(dy.view(), saved));
+        if let Some((own, saved)) = self.feed_forward.as_ref().zip(feed_forward) {
+            dy = own.backward(dy, saved, sink);
         }
-        let dout = beside.unwrap_or_else(|| self.attn_residual.backward(dmid.view(), attn_out.as_ref()));
-        let attended = attended.map(|attended| attended.to_array(self.o.weight().cols()));
-        let attended = attended.as_ref().map(|attended| attended.view());
-        let attention_trains = self.mixer.inputs().iter().any(|linear| linear.term.is_some());
-        if !want_dx && !attention_trains {
-            self.o.backward(dout, zo.as_ref(), attended, sink, None);
-            return None;
+        match mixing {
+            Some((own, saved)) => own.backward(dy, dadded, saved, (pass, rows), sink, want_dx),
+            None => want_dx.then(|| scatter_rows(dy, rows, pass.tokens())),
         }
-        let mut dattended = None;
-        self.o.backward(dout, zo.as_ref(), attended, sink, Some(&mut dattended));
-        let tokens = pass.tokens();
-        let dattended = scatter_rows(dattended.expect(WANTED), output_rows.as_deref(), tokens);
-        let reads = self.mixer.inputs().iter().any(|linear| linear.reads_input());
-        let normed = reads.then(|| norm::input(self.attn_norm.as_ref(), &x, d_model));
-        let input = normed.as_ref().map(|normed| normed.view());
-        let mut dnormed = None;
-        self.mixer.backward(dattended, mixer, input, pass, sink, want_dx.then_some(&mut dnormed));
-        dnormed.map(|dnormed| {
-            let mut dx = scatter_rows(dmid, output_rows.as_deref(), tokens);
-            norm_backward(self.attn_norm.as_ref(), &x, dnormed, &mut dx);
-            dx
-        })
     }
-}
-
-/// Adds to `dx` the gradient through a norm of x, from dL/dnormed; without a norm, dL/dnormed itself.
-fn norm_backward<T: Real>(
-    norm: Option<&Norm<T>>,
-    x: &SavedActivation<T>,
-    dnormed: Array2<T>,
-    dx: &mut Array2<T>,
-) {
-    match norm {
-        Some(norm) => norm.backward(x, dnormed.view(), dx),
-        None => add(dx, dnormed.view()),
-    }
-    T::recycle(dnormed);
-}
-
-/// These rows, if they are not all.
-fn selected(all: usize, rows: Option<&[usize]>) -> Option<&[usize]> {
-    rows.filter(|rows| rows.len() < all)
-}
-
-/// These rows, or all.
-fn gather_rows<T: Real>(x: Array2<T>, rows: Option<&[usize]>) -> Array2<T> {
-    match selected(x.nrows(), rows) {
-        Some(rows) => x.select(Axis(0), rows),
-        None => x,
-    }
-}
-
-/// The transpose of [`gather_rows`]: `[tokens, n]` with zeros in the other rows.
-fn scatter_rows<T: Real>(x: Array2<T>, rows: Option<&[usize]>, tokens: usize) -> Array2<T> {
-    let Some(rows) = selected(tokens, rows) else { return x };
-    let mut all = Array2::zeros((tokens, x.ncols()));
-    rows.iter().zip(x.rows()).for_each(|(&row, x)| all.row_mut(row).assign(&x));
-    all
 }

@@ -21,6 +21,7 @@ use super::rope::RotaryEmbedding;
 use super::router::Router;
 use super::shared_expert::SharedExpert;
 use super::short_convolution::ShortConvolution;
+use super::sublayer::{FeedForwardSublayer, MixingSublayer};
 use super::transformer::Transformer;
 use crate::arch::{MixerKind, NormKind, Positions, TensorNames};
 use crate::base::{Base, BlockSizes, Weight, layer_part};
@@ -94,22 +95,32 @@ impl<'a> Parts<'a> {
         let name = |part: &str| format!("blk.{layer}.{part}");
         let norms = self.base.architecture().tensors.norms;
         let residual = |norm: Option<Norm<T>>| Residual { norm, scale: T::from_f64(config.residual_scale) };
-        let feed_forward = match config.block_kind(layer).experts {
-            true if self.base.architecture().forward.mlp_beside_experts => {
-                FeedForward::Both(Box::new(self.mlp_and_experts(layer)?))
-            }
-            true => FeedForward::Mixture(Box::new(self.experts(layer)?)),
-            false => FeedForward::Mlp(Box::new(self.mlp(layer)?)),
-        };
+        let kind = config.block_kind(layer);
         Ok(Block {
-            attn_norm: self.norm(&name(norms.before_attention))?,
-            mixer: self.mixer(layer)?,
-            o: self.needed(layer, "o")?,
+            mixing: match kind.mixer {
+                None => None,
+                Some(mixer) => Some(MixingSublayer {
+                    norm: self.norm(&name(norms.before_attention))?,
+                    mixer: self.mixer(layer, mixer)?,
+                    o: self.needed(layer, "o")?,
+                    residual: residual(self.norm(&name(norms.after_attention))?),
+                }),
+            },
             parallel: self.base.architecture().forward.parallel,
-            attn_residual: residual(self.norm(&name(norms.after_attention))?),
-            ffn_norm: self.norm(&name(norms.before_feed_forward))?,
-            feed_forward,
-            ffn_residual: residual(self.norm(&name(norms.after_feed_forward))?),
+            feed_forward: match kind.feed_forward {
+                false => None,
+                true => Some(FeedForwardSublayer {
+                    norm: self.norm(&name(norms.before_feed_forward))?,
+                    network: match kind.experts {
+                        true if self.base.architecture().forward.mlp_beside_experts => {
+                            FeedForward::Both(Box::new(self.mlp_and_experts(layer)?))
+                        }
+                        true => FeedForward::Mixture(Box::new(self.experts(layer)?)),
+                        false => FeedForward::Mlp(Box::new(self.mlp(layer)?)),
+                    },
+                    residual: residual(self.norm(&name(norms.after_feed_forward))?),
+                }),
+            },
             per_layer_input: match config.per_layer_inputs {
                 None => None,
                 Some(_) => Some(PerLayerInput {
@@ -140,10 +151,10 @@ impl<'a> Parts<'a> {
         }))
     }
 
-    fn mixer<T: Real>(&self, layer: usize) -> Result<Mixer<'a, T>> {
+    fn mixer<T: Real>(&self, layer: usize, kind: MixerKind) -> Result<Mixer<'a, T>> {
         let config = self.base.config();
         let name = |part: &str| format!("blk.{layer}.{part}");
-        match config.block_kind(layer).mixer {
+        match kind {
             MixerKind::LinearAttention => return Ok(Mixer::DeltaNet(Box::new(self.delta_net(layer)?))),
             MixerKind::Convolution => {
                 return Ok(Mixer::Convolution(Box::new(ShortConvolution {
@@ -325,9 +336,10 @@ impl<'a> Parts<'a> {
             true => matrix(format!("ffn_gate_up_exps[{expert}][{role}]")),
             false => matrix(format!("ffn_{role}_exps[{expert}]")),
         };
+        let gated = joined || self.base.architecture().line("blk.0.ffn_gate_exps[0]").is_some();
         let expert = |expert| {
-            let (gate, up) = (first(expert, "gate")?, first(expert, "up")?);
-            Ok(Expert { gate, up, down: matrix(format!("ffn_down_exps[{expert}]"))? })
+            let gate = if gated { Some(first(expert, "gate")?) } else { None };
+            Ok(Expert { gate, up: first(expert, "up")?, down: matrix(format!("ffn_down_exps[{expert}]"))? })
         };
         Ok(MixtureOfExperts {
             router: Router {
@@ -346,6 +358,10 @@ impl<'a> Parts<'a> {
             },
             experts: (0..config.count).map(expert).collect::<Result<_>>()?,
             activation: self.base.activation(),
+            latent: match config.latent {
+                None => None,
+                Some(_) => Some([matrix("ffn_latent_down".into())?, matrix("ffn_latent_up".into())?]),
+            },
             shared: match kind.shared_expert {
                 false => None,
                 true => Some(SharedExpert {

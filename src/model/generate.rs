@@ -20,7 +20,7 @@ pub struct Generator<'m, 'a, T: Real> {
 impl<'m, 'a, T: Real> Generator<'m, 'a, T> {
     /// An empty sequence.
     pub fn new(model: &'m Transformer<'a, T>) -> Self {
-        Self { model, caches: model.blocks.iter().map(|block| block.mixer.cache(1, 0)).collect(), length: 0 }
+        Self { model, caches: model.blocks.iter().map(|block| block.cache(1, 0)).collect(), length: 0 }
     }
 
     /// The number of tokens so far.
@@ -47,7 +47,7 @@ impl<'m, 'a, T: Real> Generator<'m, 'a, T> {
         let pass = model.pass(&sequence, &factors);
         let mut x = model.embed(tokens, &positions);
         for (layer, block) in model.blocks.iter().enumerate() {
-            let cache = &mut self.caches[block.mixer.reads_keys_of().unwrap_or(layer)];
+            let cache = &mut self.caches[block.reads_keys_of().unwrap_or(layer)];
             cache.grow(total);
             x = block.extend(x, cache, &[0], &pass);
         }

@@ -20,20 +20,23 @@ impl<T: Real> Transformer<'_, T> {
 
     /// The bytes of a token's activations when all are saved for the backward pass.
     pub fn activation_bytes_per_token(&self) -> u64 {
-        let adapted = &self.blocks[self.lowest_adapted()..];
-        let saved: u64 = adapted.iter().map(|block| block.activation_bytes(self.attention_config())).sum();
-        saved + self.shared_bytes_per_token()
+        (self.lowest_adapted()..self.blocks.len()).map(|layer| self.activation_bytes_of(layer)).sum::<u64>()
+            + self.shared_bytes_per_token()
+    }
+
+    /// The bytes of a token's activations of this block when all are saved.
+    pub(super) fn activation_bytes_of(&self, layer: usize) -> u64 {
+        self.blocks[layer].activation_bytes(self.attention_config(), self.config.d_model)
     }
 
     /// The bytes of a token that a pass keeps beside the activations of blocks: inputs for every block, and keys and values
     /// that later blocks read, with their gradients.
     fn shared_bytes_per_token(&self) -> u64 {
         let inputs = self.per_layer_inputs.as_ref().map_or(0, |inputs| inputs.projection.weight().rows());
-        let mut read: Vec<usize> =
-            self.blocks.iter().filter_map(|block| block.mixer.reads_keys_of()).collect();
+        let mut read: Vec<usize> = self.blocks.iter().filter_map(Block::reads_keys_of).collect();
         read.sort_unstable();
         read.dedup();
-        let shared: usize = read.iter().map(|&block| 4 * self.blocks[block].mixer.own_key_width()).sum();
+        let shared: usize = read.iter().map(|&block| 4 * self.blocks[block].own_key_width()).sum();
         ((inputs + shared) * size_of::<T>()) as u64
     }
 
@@ -47,7 +50,7 @@ impl<T: Real> Transformer<'_, T> {
         let mut remaining = self.activation_bytes.saturating_sub(kept);
         let mut first = self.blocks.len();
         while first > lowest {
-            let all = self.blocks[first - 1].activation_bytes(self.attention_config()) * tokens;
+            let all = self.activation_bytes_of(first - 1) * tokens;
             let Some(rest) = remaining.checked_sub(all.saturating_sub(input)) else { break };
             (remaining, first) = (rest, first - 1);
         }

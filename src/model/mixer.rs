@@ -54,6 +54,8 @@ pub enum MixerCache<T> {
     Mamba2(Mamba2Cache<T>),
     /// What a convolution reads of the tokens before.
     History(Vec<Array2<T>>),
+    /// Of a block that mixes no tokens.
+    Nothing,
 }
 
 impl<T: Real> MixerCache<T> {

@@ -41,6 +41,7 @@ mod router;
 mod sampler;
 mod shared_expert;
 mod short_convolution;
+mod sublayer;
 mod terms;
 #[cfg(test)]
 mod tests;

@@ -52,7 +52,8 @@ impl<'a, T: Real> Transformer<'a, T> {
     pub fn cache_packed_weights(&mut self, bytes: u64) {
         let lowest = self.lowest_adapted();
         // The gradient to the input of the lowest adapted block, which the matrices of its mixer read, is not needed.
-        let inputs = self.blocks.get(lowest).map_or(0, |block| block.mixer.inputs().len());
+        let inputs =
+            self.blocks.get(lowest).map_or(0, |block| block.mixer().map_or(0, |mixer| mixer.inputs().len()));
         self.cache_packed(bytes, |layer, part| layer > lowest || layer == lowest && part >= inputs);
     }
 
@@ -92,7 +93,7 @@ impl<'a, T: Real> Transformer<'a, T> {
         let mut first = self.lowest_adapted();
         // Blocks from one that is read on may themselves read others.
         loop {
-            let read = self.blocks[first..].iter().filter_map(|block| block.mixer.reads_keys_of());
+            let read = self.blocks[first..].iter().filter_map(Block::reads_keys_of);
             match read.min().filter(|&block| block < first) {
                 Some(block) => first = block,
                 None => return first,

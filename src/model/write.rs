@@ -30,7 +30,7 @@ impl<T: Real> Transformer<'_, T> {
     /// The bytes that [`Self::write`] keeps for each text of at most `length` tokens: keys and values, or what
     /// linear attention or a convolution keeps.
     pub fn cache_bytes_per_text(&self, length: usize) -> u64 {
-        self.blocks.iter().map(|block| block.mixer.cache_bytes(length)).sum()
+        self.blocks.iter().map(|block| block.cache_bytes(length)).sum()
     }
 
     /// The LM head packed for [`Self::write`].
@@ -148,7 +148,7 @@ impl<'m, 'a, T: Real> GrowingTexts<'m, 'a, T> {
             length,
             open: (0..prompts.len()).collect(),
             next: 0..shortest,
-            caches: model.blocks.iter().map(|block| block.mixer.cache(prompts.len(), rows)).collect(),
+            caches: model.blocks.iter().map(|block| block.cache(prompts.len(), rows)).collect(),
         }
     }
 
@@ -195,7 +195,7 @@ impl<'m, 'a, T: Real> GrowingTexts<'m, 'a, T> {
         let pass = model.pass(&sequences, &factors);
         let mut x = model.embed(&tokens, &positions);
         for (layer, block) in model.blocks.iter().enumerate() {
-            let cache = &mut self.caches[block.mixer.reads_keys_of().unwrap_or(layer)];
+            let cache = &mut self.caches[block.reads_keys_of().unwrap_or(layer)];
             x = block.extend(x, cache, &self.open, &pass);
         }
         let last: Vec<usize> = sequences.iter().map(|rows| rows.queries.end - 1).collect();

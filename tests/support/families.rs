@@ -35,6 +35,7 @@ macro_rules! each_convertible {
             qwen3_yarn: "qwen3-yarn",
             seed_oss: "seed-oss",
             granite: "granite",
+            smollm3: "smollm3",
             $($more)*
         }
     };
@@ -47,11 +48,15 @@ macro_rules! each_family {
         each_convertible! {
             $call
             mixtral: "mixtral",
+            internlm2: "internlm2",
             lfm2: "lfm2",
             lfm2moe: "lfm2moe",
             granite4: "granite4",
             granite4_h: "granite4-h",
             granite4_h_moe: "granite4-h-moe",
+            nemotron_h: "nemotron_h",
+            nemotron_h_moe: "nemotron_h_moe",
+            nemotron_h_moe_super: "nemotron_h_moe-super",
             qwen3next: "qwen3next",
             phi2: "phi2",
             hunyuan: "hunyuan",
@@ -65,7 +70,6 @@ macro_rules! each_family {
             gemma4_e: "gemma4-e",
             gemma4_moe: "gemma4-moe",
             ministral3: "ministral3",
-            smollm3: "smollm3",
             arcee: "arcee",
             starcoder2: "starcoder2",
             command_r: "command-r",

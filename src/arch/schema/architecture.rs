@@ -55,6 +55,12 @@ impl Architecture {
         self.names().find_map(|n| Some((renamed(name, n.canonical, n.hugging_face)?, n)))
     }
 
+    /// The name of the module in transformers that has a tensor of this name in folders.
+    pub fn module<'n>(&self, name: &'n str) -> Cow<'n, str> {
+        let own = |(stored, module): (&str, &str)| Some(format!("{module}{}", name.strip_prefix(stored)?));
+        self.hugging_face.modules.and_then(own).map_or(Cow::Borrowed(name), Cow::Owned)
+    }
+
     /// Hugging Face's name of a tensor of a block that predicts further tokens, as if the block were one of the `layers`
     /// blocks that follow each other: `mtp.layers.0.X` as `model.layers.LAYERS.X`, and `mtp.X` as
     /// `model.layers.LAYERS.mtp.X`. Blocks beyond any model's have no name.
@@ -179,7 +185,7 @@ impl Architecture {
         if positions == Positions::RopeInterleaved && !permuted {
             return Some("rotary pairs that are neighbours");
         }
-        if !matches!(unrotated, Unrotated::Never | Unrotated::Switched) {
+        if matches!(unrotated, Unrotated::Global | Unrotated::Always) {
             return Some("blocks without positions");
         }
         (norm != NormKind::Rms || positions == Positions::Learned).then_some("LayerNorm or learned positions")

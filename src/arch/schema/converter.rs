@@ -61,6 +61,8 @@ pub enum VocabularySource {
     /// tokenizer.model, with the added tokens as Phi 3's class has them, unless the folder says that it is
     /// byte-level.
     Phi3,
+    /// tokenizer.model, with the added tokens as in [`Self::Phi3`], no padding, and whether a space is put before texts.
+    InternLm2,
     /// tokenizer.json made from a SentencePiece model: merges with a fallback to bytes.
     SentencePieceJson,
     /// tokenizer.json made from a SentencePiece model, whose merges are kept: Gemma 4's.
@@ -94,6 +96,8 @@ pub enum TokenizerOverride {
     Padding(u32),
     /// `unknown_token_id`.
     Unknown(u32),
+    /// `eos_token_id` is the id of the added token of this text, if there is one.
+    EndByText(&'static str),
     /// `eos_token_id` is `eod_token_id` of config.json, or else this id, and `eot_token_id` the first of several ids in
     /// generation_config.json (HunYuan).
     EndOfDocument(u32),
@@ -136,12 +140,16 @@ pub enum Key {
     RopeScaling,
     /// `rope.freq_base`.
     RopeBase,
+    /// `rope.freq_base` of a family without rotary embeddings, if config.json has `rope_theta`.
+    UnusedRopeBase,
     /// `rope.freq_base_swa`: the base of windowed blocks.
     LocalRopeBase,
     /// `attention.layer_norm_rms_epsilon`.
     RmsEpsilon,
     /// `attention.layer_norm_epsilon`.
     LayerEpsilon,
+    /// The same, of a family with RMSNorm; and before it [`Self::RmsEpsilon`], if config.json has `norm_eps`.
+    RmsAsLayerEpsilon,
     /// `expert_count` and `expert_used_count`.
     Experts,
     /// `expert_feed_forward_length`.
@@ -150,6 +158,10 @@ pub enum Key {
     SharedFeedForward,
     /// `expert_shared_count`: the width of the expert that every token goes through, in widths of an expert.
     SharedExperts,
+    /// `expert_shared_count`: the experts that every token goes through, which config.json counts.
+    OneSharedExpert,
+    /// `moe_latent_size`: the width of what the chosen experts read and write, if it is not that of the residual stream.
+    LatentWidth,
     /// `expert_group_count` and `expert_group_used_count`.
     ExpertGroups,
     /// `expert_count` and `expert_used_count` of a model without experts: both 0.
@@ -186,6 +198,8 @@ pub enum Key {
     Vocabulary,
     /// `rope.dimension_count` of a family that rotates whole heads.
     RopeDimensions,
+    /// `rope.dimension_count` of a family without rotary embeddings: the width of the residual stream by query heads.
+    UnusedRopeDimensions,
     /// `rope.dimension_count` of a family that may rotate the leading part of a head.
     PartialRopeDimensions,
     /// `attn_logit_softcapping`.

@@ -63,6 +63,8 @@ pub enum Positions {
 pub enum Unrotated {
     /// None.
     Never,
+    /// All.
+    Always,
     /// Of every so many blocks, the last.
     EveryLast(usize),
     /// Those without a sliding window, in a model that has windows.

@@ -42,6 +42,8 @@ pub struct Gguf {
     pub convolutions: bool,
     /// Whether blocks without key and value heads have a state space.
     pub state_spaces: bool,
+    /// Whether a block has one part alone: a feed-forward one if its `feed_forward_length` is not 0.
+    pub one_part: bool,
     /// The factor of attention scores in every model, if it does not follow from the width of heads.
     pub attention_scale: Option<f64>,
     /// Whether llama.cpp reads sizes of each block, heads of another length in blocks with a window, and which blocks share
@@ -71,6 +73,7 @@ impl Gguf {
         attention_scale: None,
         convolutions: false,
         state_spaces: false,
+        one_part: false,
         normalizes_experts: Some(true),
         shared_expert: SharedExpertWidth::OwnOrUsual,
         dense_first: false,

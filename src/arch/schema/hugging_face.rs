@@ -15,6 +15,8 @@ pub struct HuggingFace {
     pub written_type: Option<&'static str>,
     /// The class of the language model (`architectures`).
     pub class: &'static str,
+    /// Whether transformers has the class; else folders bring its code.
+    pub in_transformers: bool,
     /// Keys that have another name than in llama's config.json: llama's name, and this family's.
     pub keys: &'static [(&'static str, &'static str)],
     /// The class's defaults for keys that config.json leaves out, by this family's names; 1 is true. They are
@@ -45,6 +47,9 @@ pub struct HuggingFace {
     /// `intermediate_size / hidden_size` of a model whose `intermediate_size` is missing or null; `None` if
     /// it must be given.
     pub ff_ratio: Option<usize>,
+    /// What the names of tensors in folders begin with, and what those of transformers' modules, by which PEFT names them,
+    /// have in its place.
+    pub modules: Option<(&'static str, &'static str)>,
     /// What the names of blocks that predict tokens beyond the next begin with (MTP, arXiv 2412.19437), if they are
     /// not those of further blocks.
     pub prediction: Option<&'static str>,
@@ -91,6 +96,8 @@ pub enum ChosenBy {
     KeyOrAbsent(&'static str),
     /// `layer_types` has nothing but attention.
     OnlyAttention,
+    /// `layers_block_type`, or else `hybrid_override_pattern`, has a block with experts.
+    BlockWithExperts,
 }
 
 impl ChosenBy {
@@ -102,6 +109,10 @@ impl ChosenBy {
             Self::Key(key) | Self::KeyOrAbsent(key) => {
                 config[key] == true || config[key].as_f64().is_some_and(|number| number > 0.0)
             }
+            Self::BlockWithExperts => match config["layers_block_type"].as_array() {
+                Some(kinds) => kinds.iter().any(|kind| kind == "moe"),
+                None => config["hybrid_override_pattern"].as_str().is_some_and(|kinds| kinds.contains('E')),
+            },
             Self::OnlyAttention => {
                 config["layer_types"].as_array().is_some_and(|kinds| kinds.iter().all(attends))
             }
@@ -204,6 +215,10 @@ pub enum ClassOption {
     /// `layer_types` of `mamba` and `attention`, in newer folders `linear_attention` and `full_attention`; the `mamba_` keys;
     /// and `position_embedding_type`, without which no block has positions.
     StateSpaces,
+    /// `layers_block_type`, or else `hybrid_override_pattern`: every block has one part alone; and the sizes of state spaces.
+    BlocksOfOnePart,
+    /// `moe_latent_size`: the width of what the chosen experts read and write, if it is not that of the residual stream.
+    LatentExperts,
     /// The `block_` keys, by which `intermediate_size` is adjusted.
     AdjustedFeedForward,
     /// `hidden_size_per_layer_input` and `vocab_size_per_layer_input`: an input of each token for every block.

@@ -10,6 +10,8 @@ pub struct JoinedRows {
     pub hugging_face: &'static str,
     /// How it stores the rows.
     pub groups: RowGroups,
+    /// The segments, from the first, in which the rotary halves of each head are stored apart.
+    pub rotary: usize,
     /// The canonical names of its matrices, after `blk.N.`, and how many of the segments each has, in their order.
     pub parts: &'static [(&'static str, usize)],
 }

@@ -170,14 +170,16 @@ pub enum MixerKind {
 /// What decides which tensors a block has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockKind {
-    /// What mixes its tokens.
-    pub mixer: MixerKind,
+    /// What mixes its tokens; `None` in a block that is a feed-forward part alone.
+    pub mixer: Option<MixerKind>,
     /// Whether its attention has keys and values of its own; else it reads those of an earlier block.
     pub own_keys: bool,
     /// Whether its values have a matrix of their own; else they are made of its keys, or are an earlier block's.
     pub own_values: bool,
     /// Whether it has an input of each token of its own, beside the residual stream.
     pub per_layer_inputs: bool,
+    /// Whether it has a feed-forward part.
+    pub feed_forward: bool,
     /// Whether its feed-forward part is a mixture of experts.
     pub experts: bool,
     /// Whether every token goes through a further expert.
@@ -191,10 +193,11 @@ pub struct BlockKind {
 impl BlockKind {
     /// A block with softmax attention, with experts if its family has some, and nothing else that is not usual.
     pub const USUAL: Self = Self {
-        mixer: MixerKind::Attention,
+        mixer: Some(MixerKind::Attention),
         own_keys: true,
         own_values: true,
         per_layer_inputs: false,
+        feed_forward: true,
         experts: true,
         shared_expert: true,
         selection_bias: true,
@@ -207,17 +210,17 @@ impl Blocks {
     pub fn include(self, kind: BlockKind) -> bool {
         match self {
             Self::All => true,
-            Self::Attention => kind.mixer == MixerKind::Attention,
+            Self::Attention => kind.mixer == Some(MixerKind::Attention),
             Self::OwnKeys => kind.own_keys,
             Self::OwnValues => kind.own_values,
-            Self::LinearAttention => kind.mixer == MixerKind::LinearAttention,
-            Self::Convolution => kind.mixer == MixerKind::Convolution,
-            Self::StateSpace => kind.mixer == MixerKind::StateSpace,
+            Self::LinearAttention => kind.mixer == Some(MixerKind::LinearAttention),
+            Self::Convolution => kind.mixer == Some(MixerKind::Convolution),
+            Self::StateSpace => kind.mixer == Some(MixerKind::StateSpace),
             Self::Experts => kind.experts,
-            Self::Dense => !kind.experts,
+            Self::Dense => kind.feed_forward && !kind.experts,
             Self::SharedExpert => kind.experts && kind.shared_expert,
             Self::SelectionBias => kind.experts && kind.selection_bias,
-            Self::HeadNorms => kind.mixer == MixerKind::Attention && kind.head_norms,
+            Self::HeadNorms => kind.mixer == Some(MixerKind::Attention) && kind.head_norms,
             Self::PerLayerInputs => kind.per_layer_inputs,
             Self::Prediction => false,
         }
@@ -226,7 +229,7 @@ impl Blocks {
     /// Whether a block of this kind, which is not among them, may have the tensor all the same: unused. Gemma's files
     /// have keys and values of blocks that read those of an earlier one.
     pub fn may_be_unused_in(self, kind: BlockKind) -> bool {
-        let shares = kind.mixer == MixerKind::Attention && !kind.own_keys;
+        let shares = kind.mixer == Some(MixerKind::Attention) && !kind.own_keys;
         shares && matches!(self, Self::OwnKeys | Self::OwnValues)
     }
 
@@ -295,6 +298,8 @@ pub enum Size {
     Experts,
     /// Width of one expert.
     ExpertFf,
+    /// Width of what the chosen experts read and write.
+    ExpertModel,
     /// Gate and up of one expert together.
     ExpertGateUp,
     /// Width of the expert that every token goes through.

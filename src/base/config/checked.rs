@@ -52,6 +52,8 @@ impl Config {
             ]);
         }
         sizes.extend(self.experts.map(|experts| ("expert feed-forward length", experts.ff)));
+        let latent = self.experts.and_then(|experts| experts.latent);
+        sizes.extend(latent.map(|width| ("width of the experts' stream", width)));
         let shared = self.experts.and_then(|experts| experts.shared_ff);
         sizes.extend(shared.map(|ff| ("shared expert's feed-forward length", ff)));
         for (what, size) in sizes {

@@ -70,6 +70,9 @@ pub struct Config {
     pub experts: Option<Experts>,
     /// Whether each block has an MLP in place of experts; empty if none has.
     pub dense: Vec<bool>,
+    /// Whether each block is a feed-forward part alone, in a model whose blocks have one part each; empty if they have
+    /// both.
+    pub feed_forward_alone: Vec<bool>,
     /// Whether each head of q and of k is normed, in a family of which some models have these norms.
     pub head_norms: bool,
     /// The heads of linear attention, if some blocks have it.
@@ -198,6 +201,8 @@ pub struct Experts {
     pub ff: usize,
     /// Width of a further expert that every token goes through.
     pub shared_ff: Option<usize>,
+    /// Width of what the chosen experts read and write, if it is not that of the residual stream.
+    pub latent: Option<usize>,
     /// Whether the routing weights of the chosen experts are normalized to sum to 1.
     pub normalized: bool,
     /// A factor of the routing weights.
@@ -257,6 +262,7 @@ impl Config {
             logit_scale: 1.0,
             experts: None,
             dense: Vec::new(),
+            feed_forward_alone: Vec::new(),
             head_norms: false,
             delta_net: None,
             linear_attention: Vec::new(),
@@ -308,15 +314,19 @@ impl Config {
             (false, _, Some(true)) => MixerKind::StateSpace,
             (false, ..) => MixerKind::Attention,
         };
-        let own_keys = mixer == MixerKind::Attention && self.keys_of(layer) == layer;
+        let alone = self.feed_forward_alone.get(layer).copied();
+        let mixer = Some(mixer).filter(|_| alone != Some(true));
+        let feed_forward = alone != Some(false);
+        let own_keys = mixer == Some(MixerKind::Attention) && self.keys_of(layer) == layer;
         let from_keys = self.keys_as_values.get(layer) == Some(&true);
         let per_layer_inputs = self.per_layer_inputs.is_some();
-        let experts = self.experts.filter(|_| self.dense.get(layer) != Some(&true));
+        let experts = self.experts.filter(|_| feed_forward && self.dense.get(layer) != Some(&true));
         BlockKind {
             mixer,
             own_keys,
             own_values: own_keys && !from_keys,
             per_layer_inputs,
+            feed_forward,
             experts: experts.is_some(),
             shared_expert: experts.is_some_and(|experts| experts.shared_ff.is_some()),
             selection_bias: experts.is_some_and(|experts| experts.selection_bias),
@@ -365,6 +375,7 @@ impl Config {
             Size::GateUp => 2 * ff,
             Size::Experts => self.experts.map_or(0, |e| e.count),
             Size::ExpertFf => self.experts.map_or(0, |e| e.ff),
+            Size::ExpertModel => self.experts.and_then(|e| e.latent).unwrap_or(self.d_model),
             Size::ExpertGateUp => self.experts.map_or(0, |e| 2 * e.ff),
             Size::SharedFf => self.experts.and_then(|e| e.shared_ff).unwrap_or(0),
             Size::One => 1,
@@ -448,7 +459,8 @@ impl Config {
         // The dimensions are not checked yet: they must not size an allocation.
         let layers = 0..self.layers.min(MAX_LAYERS);
         self.unrotated = match unrotated {
-            Unrotated::Never | Unrotated::Switched => Vec::new(),
+            // Without rotary embeddings in any block, the model has none.
+            Unrotated::Never | Unrotated::Always | Unrotated::Switched => Vec::new(),
             Unrotated::EveryLast(period) => layers.map(|layer| !is_windowed(layer, period)).collect(),
             Unrotated::Global if !has_windows => Vec::new(),
             Unrotated::Global => layers.map(|layer| self.window_of(layer).is_none()).collect(),

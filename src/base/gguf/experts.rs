@@ -67,6 +67,7 @@ pub(super) fn read(
         used: used.ok_or_else(missing)?,
         ff: width,
         shared_ff,
+        latent: number("moe_latent_size").filter(|&width| width != 0),
         normalized: match architecture.gguf.normalizes_experts {
             Some(always) => always,
             None => get("expert_weights_norm") == Some(&Value::Bool(true)),

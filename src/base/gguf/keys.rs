@@ -74,6 +74,9 @@ const EXPERT_WEIGHTS: &[&str] = &["expert_weights_norm", "expert_weights_scale"]
 /// The key that is read of families with short convolutions.
 const CONVOLUTION_TAPS: &str = "shortconv.l_cache";
 
+/// The key that is read of families whose experts may have a stream of their own.
+const LATENT: &str = "moe_latent_size";
+
 /// Keys that change nothing of a text's logits: sizes that tensors have too, and what serves other tasks.
 const WITHOUT_ARITHMETIC: &[&str] =
     &["classifier.output_labels", "n_deepstack_layers", "pooling_type", "tensor_data_layout", "vocab_size"];
@@ -85,7 +88,7 @@ const WITHOUT_ARITHMETIC_FROM: &[&str] = &["rope.scaling.yarn_", "vision.", "aud
 const STATE_SPACES: &str = "ssm.";
 
 /// The first key of the architecture that may change the arithmetic and is not read, with the problem.
-pub(super) fn unread(gguf: &Gguf, architecture: &Architecture) -> Option<(String, String)> {
+pub(super) fn unread(gguf: &Gguf, architecture: &'static Architecture) -> Option<(String, String)> {
     let own = format!("{}.", architecture.name);
     gguf.metadata().iter().find_map(|(key, value)| {
         let name = key.strip_prefix(&own)?;
@@ -105,7 +108,8 @@ pub(super) fn unread(gguf: &Gguf, architecture: &Architecture) -> Option<(String
         let weights = architecture.gguf.normalizes_experts.is_none() && EXPERT_WEIGHTS.contains(&name);
         let gating = u64::from(architecture.forward.gating.gguf());
         let gating = name == "expert_gating_func" && value.as_u64() == Some(gating);
-        let experts = dense || weights || gating;
+        let latent = name == LATENT && architecture.line("blk.0.ffn_latent_up").is_some();
+        let experts = dense || weights || gating || latent;
         let parallel = Value::Bool(architecture.forward.parallel);
         if name == "use_parallel_residual" && !architecture.gguf.ignored_keys.contains(&name) {
             return (*value != parallel).then(|| (key.clone(), problem.to_owned()));

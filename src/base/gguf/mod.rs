@@ -3,6 +3,7 @@
 
 mod experts;
 mod keys;
+mod mixers;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +13,7 @@ use curmerge_formats::gguf::{GgufModel, Value};
 
 use crate::arch::{self, Architecture, NormKind, Positions, Unrotated, WindowScaling, is_windowed};
 use crate::base::config::{
-    AttentionTemperature, BlockSizes, Config, DeltaNetConfig, MAX_LAYERS, PerLayerInputs, StateSpaceConfig,
+    AttentionTemperature, BlockSizes, Config, DeltaNetConfig, MAX_LAYERS, PerLayerInputs,
 };
 use crate::base::opened::Opened;
 use crate::base::rope::{LongRope, MAX_HEAD_DIM, Rope, YARN_BETAS, unknown_scaling, yarn_of_llama_cpp};
@@ -125,10 +126,14 @@ impl Config {
             NormKind::Rms => "attention.layer_norm_rms_epsilon",
             NormKind::Layer | NormKind::LayerUnbiased => "attention.layer_norm_epsilon",
         };
-        let eps =
-            float(eps).ok_or_else(|| Error::input(path, key(eps), "missing or not a number", DAMAGED))?;
+        // llama.cpp takes the other key of these families where one is missing.
+        let other = float("attention.layer_norm_epsilon").filter(|_| architecture.gguf.one_part);
+        let eps = float(eps)
+            .or(other)
+            .ok_or_else(|| Error::input(path, key(eps), "missing or not a number", DAMAGED))?;
         let rope = match architecture.forward.positions {
             Positions::Learned => None,
+            _ if architecture.forward.unrotated == Unrotated::Always => None,
             _ => Some(rope(model, architecture, head_dim)?),
         };
         let caps = architecture.gguf.soft_caps;
@@ -202,31 +207,7 @@ impl Config {
             return Err(Error::input(path, key("attention.sliding_window"), "missing or 0", DAMAGED));
         }
         if zero_without_attention {
-            let one = number("attention.head_count_kv").map(|heads| vec![heads; layers.min(MAX_LAYERS)]);
-            let heads = one.or_else(|| get("attention.head_count_kv").and_then(counts)).unwrap_or_default();
-            if heads.len() < layers {
-                let problem = "not a number for every block";
-                return Err(Error::input(path, key("attention.head_count_kv"), problem, DAMAGED));
-            }
-            let attention = heads.iter().find(|&&heads| heads > 0).copied();
-            if heads[..layers].iter().any(|&heads| heads > 0 && Some(heads) != attention) {
-                return Err(unlike("attention.head_count_kv", "blocks with attention differ in their heads"));
-            }
-            let without = heads[..layers].iter().map(|&heads| heads == 0).collect();
-            if architecture.gguf.convolutions {
-                config.convolution_taps = needed("shortconv.l_cache")?;
-                config.convolutions = without;
-            } else {
-                let heads = needed("ssm.time_step_rank")?;
-                config.state_space = Some(StateSpaceConfig {
-                    heads,
-                    head_dim: needed("ssm.inner_size")? / heads.max(1),
-                    groups: needed("ssm.group_count")?,
-                    state: needed("ssm.state_size")?,
-                    taps: needed("ssm.conv_kernel")?,
-                });
-                config.state_spaces = without;
-            }
+            config.mixers(model, architecture)?;
         }
         config.windows(model, architecture);
         if by_block {

@@ -9,6 +9,15 @@ use crate::arch::{ClassOption, WindowedLayers, is_windowed};
 use crate::base::config::{BlockSizes, Config, MAX_LAYERS, StateSpaceConfig};
 use crate::{Error, Result};
 
+/// The part of a block that has one alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    StateSpace,
+    Attention,
+    Mlp,
+    Experts,
+}
+
 impl Fields {
     /// Whether each block has no rotary embedding, in classes that list such blocks.
     pub(super) fn unrotated(&self, layers: usize) -> Vec<bool> {
@@ -59,31 +68,73 @@ impl Fields {
         Ok((0..layers).map(|layer| !attends(layer)).collect())
     }
 
+    /// How many blocks the model has.
+    ///
+    /// # Errors
+    /// The number is missing.
+    pub(super) fn layers(&self) -> Result<usize> {
+        match self.architecture.hugging_face.has(ClassOption::BlocksOfOnePart) {
+            true => Ok(self.parts()?.len()),
+            false => self.needed("num_hidden_layers"),
+        }
+    }
+
+    /// The part that each block has, in a class whose blocks have one.
+    fn parts(&self) -> Result<Vec<Part>> {
+        let (key, pattern) = ("layers_block_type", "hybrid_override_pattern");
+        let unknown = |key: &str, layer: usize| {
+            let problem = format!("block {layer} is of a kind that is not known");
+            Error::input(&self.path, key, problem, "this variant of the architecture is not supported yet")
+        };
+        if let Some(kinds) = self.json[key].as_array() {
+            let part = |(layer, kind): (usize, &Json)| match kind.as_str() {
+                Some("linear_attention" | "mamba") => Ok(Part::StateSpace),
+                Some("full_attention" | "attention") => Ok(Part::Attention),
+                Some("mlp") => Ok(Part::Mlp),
+                Some("moe") => Ok(Part::Experts),
+                _ => Err(unknown(key, layer)),
+            };
+            return kinds.iter().enumerate().map(part).collect();
+        }
+        let kinds = self.json[pattern].as_str().ok_or_else(|| {
+            let help = "the file is damaged; download it again";
+            Error::input(&self.path, pattern, "missing", help)
+        })?;
+        let part = |(layer, kind)| match kind {
+            'M' => Ok(Part::StateSpace),
+            '*' => Ok(Part::Attention),
+            '-' => Ok(Part::Mlp),
+            'E' => Ok(Part::Experts),
+            _ => Err(unknown(pattern, layer)),
+        };
+        kinds.chars().enumerate().map(part).collect()
+    }
+
+    /// Sets which part each block has, in a class whose blocks have one, and the heads of state spaces.
+    ///
+    /// # Errors
+    /// A number that is missing; limited time steps; MLPs in a model with experts, which GGUF cannot express.
+    pub(super) fn blocks_of_one_part(&self, config: &mut Config) -> Result<()> {
+        let parts = self.parts()?;
+        if let Some(layer) = parts.iter().position(|part| *part == Part::Mlp)
+            && parts.contains(&Part::Experts)
+        {
+            let problem = format!("block {layer} is an MLP, in a model with experts");
+            let help = "this variant of the architecture is not supported yet";
+            return Err(Error::input(&self.path, "layers_block_type", problem, help));
+        }
+        config.state_spaces = parts.iter().map(|part| *part == Part::StateSpace).collect();
+        config.feed_forward_alone =
+            parts.iter().map(|part| matches!(part, Part::Mlp | Part::Experts)).collect();
+        self.state_space_heads(config)
+    }
+
     /// Sets the heads of state spaces, and which blocks have one.
     ///
     /// # Errors
     /// A kind of block that the class does not have; a number that is missing; limited time steps.
     pub(super) fn state_spaces(&self, config: &mut Config) -> Result<()> {
-        let heads = self.needed("mamba_n_heads")?;
-        let inner = self.needed("mamba_expand")?.saturating_mul(config.d_model);
-        config.state_space = Some(StateSpaceConfig {
-            heads,
-            // "auto" in some folders.
-            head_dim: self.count("mamba_d_head").unwrap_or(inner / heads.max(1)),
-            groups: self.needed("mamba_n_groups")?,
-            state: self.needed("mamba_d_state")?,
-            taps: self.needed("mamba_d_conv")?,
-        });
-        let unlimited = match self.json["time_step_limit"].as_array().map(Vec::as_slice) {
-            // Infinity is no number of JSON: transformers writes it as an object.
-            Some([least, most]) => *least == 0.0 && !most.is_number(),
-            Some(_) => false,
-            None => true,
-        };
-        if !unlimited {
-            let help = "this variant of the architecture is not supported yet";
-            return Err(Error::input(&self.path, "time_step_limit", "time steps are limited", help));
-        }
+        self.state_space_heads(config)?;
         let layers = 0..config.layers.min(MAX_LAYERS);
         let Some(kinds) = self.json["layer_types"].as_array() else {
             config.state_spaces = layers.map(|_| true).collect();
@@ -98,6 +149,31 @@ impl Fields {
             }
         };
         config.state_spaces = layers.map(kind).collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    /// Sets the heads of state spaces.
+    fn state_space_heads(&self, config: &mut Config) -> Result<()> {
+        let heads = self.needed("mamba_n_heads")?;
+        let inner = self.needed("mamba_expand")?.saturating_mul(config.d_model);
+        config.state_space = Some(StateSpaceConfig {
+            heads,
+            // "auto" in some folders.
+            head_dim: self.count("mamba_d_head").unwrap_or(inner / heads.max(1)),
+            groups: self.needed("mamba_n_groups")?,
+            state: self.needed("mamba_d_state")?,
+            taps: self.needed("mamba_d_conv")?,
+        });
+        let unlimited = match self.json["time_step_limit"].as_array().map(Vec::as_slice) {
+            // Infinity is no number of JSON.
+            Some([least, most]) => *least == 0.0 && !most.is_number(),
+            Some(_) => false,
+            None => true,
+        };
+        if !unlimited {
+            let help = "this variant of the architecture is not supported yet";
+            return Err(Error::input(&self.path, "time_step_limit", "time steps are limited", help));
+        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value as Json;
 
 use super::language_model;
-use crate::arch::{Activation, Architecture, ClassOption, HeadKeys, Positions};
+use crate::arch::{Activation, Architecture, ClassOption, Forward, HeadKeys, Positions, Unrotated};
 use crate::base::config::{AttentionTemperature, Config, DeltaNetConfig, MAX_LAYERS, PerLayerInputs};
 use crate::base::folder::{CONFIG, Folder};
 use crate::base::rope::{self, Rope};
@@ -20,11 +20,8 @@ impl Config {
     ) -> Result<Self> {
         let fields = Fields::open(folder, architecture)?;
         fields.refuse_variants()?;
-        let (layers, d_model, heads) = (
-            fields.needed("num_hidden_layers")?,
-            fields.needed("hidden_size")?,
-            fields.needed("num_attention_heads")?,
-        );
+        let (layers, d_model, heads) =
+            (fields.layers()?, fields.needed("hidden_size")?, fields.needed("num_attention_heads")?);
         let head_dim = fields.count("head_dim").unwrap_or(d_model / heads.max(1));
         let experts = if architecture.has_experts() { Some(fields.experts()?) } else { None };
         let ff = match fields.adjusted_ff().or(fields.count("intermediate_size")) {
@@ -100,7 +97,8 @@ impl Config {
         if architecture.hugging_face.has(ClassOption::HeadsByKind) {
             fields.heads_by_kind(&mut config)?;
         }
-        if architecture.forward.positions != Positions::Learned {
+        let Forward { positions, unrotated: always, .. } = architecture.forward;
+        if positions != Positions::Learned && always != Unrotated::Always {
             let head_dim = |windowed| config.sizes_by_window(windowed).head_dim;
             (config.rope, config.local_rope) = fields.ropes([false, true].map(head_dim))?;
         }
@@ -110,6 +108,9 @@ impl Config {
         }
         if architecture.hugging_face.has(ClassOption::StateSpaces) {
             fields.state_spaces(&mut config)?;
+        }
+        if architecture.hugging_face.has(ClassOption::BlocksOfOnePart) {
+            fields.blocks_of_one_part(&mut config)?;
         }
         if architecture.hugging_face.has(ClassOption::PerLayerInputs) {
             let width = fields.count("hidden_size_per_layer_input").filter(|&width| width > 0);

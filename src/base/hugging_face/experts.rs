@@ -54,6 +54,10 @@ impl Fields {
             used: self.needed("num_experts_per_tok")?,
             ff,
             shared_ff,
+            latent: match class.has(ClassOption::LatentExperts) {
+                true => self.count("moe_latent_size").filter(|&width| width != 0),
+                false => None,
+            },
             normalized: self.flag("norm_topk_prob"),
             scale: match class.has(ClassOption::ExpertScale) {
                 true => self.number("routed_scaling_factor").unwrap_or(1.0),

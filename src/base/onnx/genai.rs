@@ -62,7 +62,7 @@ impl GenaiConfig {
             (self.count(decoder, "num_hidden_layers")?, self.count(decoder, "head_size")?);
         let graph = Graph { onnx, layers };
         let (windowed, window) = graph.windows()?;
-        let (rope, local_rope) = graph.ropes(&windowed, head_dim)?;
+        let [rope, local_rope] = graph.ropes(&windowed, head_dim)?;
         let d_model = self.count(decoder, "hidden_size")?;
         let config = Config {
             layers,
@@ -74,8 +74,9 @@ impl GenaiConfig {
             vocab: self.count(&self.json["model"], "vocab_size")?,
             norm_eps: graph.epsilon()?,
             context: self.count(&self.json["model"], "context_length")?,
-            rope: Some(rope),
+            rope,
             local_rope,
+            unrotated: graph.unrotated(),
             window,
             windowed,
             attention_scale: graph.number("scale")?.unwrap_or(1.0 / (head_dim as f64).sqrt()),
@@ -130,7 +131,18 @@ pub(super) fn contradiction(onnx: &Onnx, config: &Config) -> Option<(String, Str
         }
     }
     let rope = config.rope.as_ref().filter(|rope| rope.long.is_none() && rope.uncomputed.is_none())?;
-    let (own, _) = graph.ropes(&windowed, config.head_dim).ok()?;
+    let unrotated = graph.unrotated();
+    for (layer, own) in unrotated.iter().enumerate() {
+        let wanted = config.rope_of(layer).is_none();
+        if *own != wanted {
+            let shown = |unrotated: bool| {
+                format!("block {layer} {} positions", if unrotated { "without" } else { "with" })
+            };
+            return found("rotary embeddings", shown(wanted), shown(*own));
+        }
+    }
+    let [own, _] = graph.ropes(&windowed, config.head_dim).ok()?;
+    let own = own?;
     let (own, wanted) = (own.frequencies(0), rope.frequencies(0));
     let same = own.len() == wanted.len() && own.iter().zip(&wanted).all(|(a, b)| (a / b - 1.0).abs() < SAME);
     if same { None } else { found("rope_theta", rope.base.to_string(), "other frequencies".to_owned()) }
@@ -214,18 +226,25 @@ impl<'a> Graph<'a> {
         Ok((windows.iter().map(Option::is_some).collect(), lengths.first().copied()))
     }
 
+    /// The cosines and sines of each block, as these nodes take them.
+    fn caches(&self, operator: &'static [&'static str], at: usize) -> Vec<Option<[&'a str; 2]>> {
+        let pair = |node: &'a Node| Some([node.inputs.get(at)?.as_str(), node.inputs.get(at + 1)?.as_str()]);
+        self.nodes(operator).map(|node| pair(node).filter(|[cos, _]| !cos.is_empty())).collect()
+    }
+
+    /// Whether each block has no rotary embeddings; empty if all have. Only fused attention that rotates by itself tells.
+    fn unrotated(&self) -> Vec<bool> {
+        let caches = self.caches(&["GroupQueryAttention"], 7);
+        let some = caches.len() == self.layers && caches.iter().any(Option::is_some);
+        if some { caches.iter().map(Option::is_none).collect() } else { Vec::new() }
+    }
+
     /// The rotary embeddings, and those of blocks with a window if they differ.
-    fn ropes(&self, windowed: &[bool], head_dim: usize) -> Result<(Rope, Option<Rope>)> {
-        // Cosines and sines of each block, as attention or the rotation before it takes them.
-        let of = |operator: &'static [&'static str], at: usize| -> Vec<[&'a str; 2]> {
-            let pair =
-                |node: &'a Node| Some([node.inputs.get(at)?.as_str(), node.inputs.get(at + 1)?.as_str()]);
-            self.nodes(operator).filter_map(pair).filter(|[cos, _]| !cos.is_empty()).collect()
-        };
-        let mut caches = of(&["GroupQueryAttention"], 7);
-        if caches.is_empty() {
+    fn ropes(&self, windowed: &[bool], head_dim: usize) -> Result<[Option<Rope>; 2]> {
+        let mut caches = self.caches(&["GroupQueryAttention"], 7);
+        if !caches.iter().any(Option::is_some) {
             // Of q and of k.
-            caches = of(&["RotaryEmbedding"], 2).into_iter().step_by(2).collect();
+            caches = self.caches(&["RotaryEmbedding"], 2).into_iter().step_by(2).collect();
         }
         if caches.len() != self.layers {
             let problem = format!("{} pairs of cosines and sines for {} blocks", caches.len(), self.layers);
@@ -234,7 +253,7 @@ impl<'a> Graph<'a> {
         let both: Vec<_> = caches.iter().zip(windowed).collect();
         let one = |wanted: bool| {
             let mut of: Vec<_> =
-                both.iter().filter(|(_, w)| **w == wanted).map(|(cache, _)| **cache).collect();
+                both.iter().filter(|(_, w)| **w == wanted).filter_map(|(cache, _)| **cache).collect();
             of.dedup();
             of
         };
@@ -247,9 +266,9 @@ impl<'a> Graph<'a> {
         Ok(match (rope(&global)?, rope(&local)?) {
             (Some(global), local) => {
                 let local = local.filter(|local| *local != global);
-                (global, local)
+                [Some(global), local]
             }
-            (None, Some(local)) => (local, None),
+            (None, Some(local)) => [Some(local), None],
             (None, None) => return Err(self.error("rotary embeddings", "none")),
         })
     }

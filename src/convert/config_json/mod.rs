@@ -16,7 +16,7 @@ use crate::arch::{ClassOption, HeadKeys, Key, TokenizerOverride};
 use crate::base::Base;
 use decimal::shortest;
 
-pub(super) use options::{activation_note, window_note};
+pub(super) use options::{activation_note, class_note, window_note};
 pub(super) use tokens::Tokens;
 
 /// The content of config.json, from the model's configuration and, for a GGUF file, some of its keys.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::decimal::shortest;
 use crate::arch::{
-    Blocks, ClassOption, MixerKind, Presence, Unrotated, WindowedLayers, Windows, is_windowed,
+    BlockKind, Blocks, ClassOption, MixerKind, Presence, Unrotated, WindowedLayers, Windows, is_windowed,
 };
 use crate::base::{Base, Config, Files};
 use crate::{Error, Result};
@@ -16,6 +16,10 @@ const BIASED: [(&str, &[&str]); 2] = [
     ("attention_bias", &["attn_q", "attn_k", "attn_v", "attn_output"]),
     ("mlp_bias", &["ffn_gate", "ffn_up", "ffn_down"]),
 ];
+
+/// What begins the names of tensors that predict further tokens in folders of families whose GGUF files have them in another
+/// form.
+const PREDICTION: &str = "mtp.";
 
 /// The number of biases of these matrices in all blocks.
 fn biases(base: &Base, names: &[&str]) -> usize {
@@ -40,9 +44,14 @@ pub(super) fn check(base: &Base) -> Result<()> {
             return refuse(key, format!("it is {cap}"));
         }
     }
-    if let Some(space) = config.state_space.filter(|space| !space.inner().is_multiple_of(config.d_model)) {
+    if let Some(space) = config.state_space.filter(|space| !space.inner().is_multiple_of(config.d_model))
+        && has(ClassOption::StateSpaces)
+    {
         let problem = format!("it is {}, no multiple of {}", space.inner(), config.d_model);
         return refuse("ssm.inner_size", problem);
+    }
+    if config.prediction_blocks > 0 && architecture.converter.dropped_prefixes.contains(&PREDICTION) {
+        return refuse("nextn_predict_layers", "blocks predict further tokens".into());
     }
     if has(ClassOption::HeadsByKind)
         && let Some((key, problem)) = heads_by_kind(config)
@@ -219,6 +228,17 @@ pub(in crate::convert) fn activation_note(base: &Base) -> Option<String> {
     })
 }
 
+/// A note on a folder that transformers does not load by itself.
+pub(in crate::convert) fn class_note(base: &Base) -> Option<String> {
+    let class = &base.architecture().hugging_face;
+    (!class.in_transformers).then(|| {
+        format!(
+            "transformers has no class {}: put the code of the model that the file was made from beside it",
+            class.class
+        )
+    })
+}
+
 /// The keys of the options that the class has, and of its windows.
 pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
     let config = base.config();
@@ -317,23 +337,18 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
             }
             ClassOption::Convolutions => {
                 let kind = |layer: usize| match config.block_kind(layer).mixer {
-                    MixerKind::Convolution => "conv",
+                    Some(MixerKind::Convolution) => "conv",
                     _ => "full_attention",
                 };
                 set("layer_types", (0..config.layers).map(kind).collect());
                 set("conv_L_cache", config.convolution_taps.max(1).into());
             }
             ClassOption::StateSpaces => {
-                if let Some(space) = config.state_space {
-                    set("mamba_n_heads", space.heads.into());
-                    set("mamba_n_groups", space.groups.into());
-                    set("mamba_d_state", space.state.into());
-                    set("mamba_d_head", space.head_dim.into());
-                    set("mamba_d_conv", space.taps.into());
-                    set("mamba_expand", (space.inner() / config.d_model).into());
-                }
+                let expand = config.state_space.map(|space| space.inner() / config.d_model);
+                set("mamba_expand", expand.into());
+                state_space(base).into_iter().for_each(|(key, value)| set(key, value.into()));
                 let kind = |layer: usize| match config.block_kind(layer).mixer {
-                    MixerKind::StateSpace => "mamba",
+                    Some(MixerKind::StateSpace) => "mamba",
                     _ => "attention",
                 };
                 set("layer_types", (0..config.layers).map(kind).collect());
@@ -343,6 +358,23 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
                     set("num_local_experts", 0.into());
                     set("num_experts_per_tok", 0.into());
                 }
+            }
+            ClassOption::BlocksOfOnePart => {
+                state_space(base).into_iter().for_each(|(key, value)| set(key, value.into()));
+                let kind = |layer| match config.block_kind(layer) {
+                    BlockKind { experts: true, .. } => 'E',
+                    BlockKind { feed_forward: true, .. } => '-',
+                    BlockKind { mixer: Some(MixerKind::StateSpace), .. } => 'M',
+                    _ => '*',
+                };
+                let kinds: String = (0..config.layers).map(kind).collect();
+                // Newer versions also read a list.
+                set("hybrid_override_pattern", kinds.into());
+            }
+            ClassOption::LatentExperts => {
+                let latent = config.experts.and_then(|experts| experts.latent);
+                set("moe_latent_size", latent.into());
+                set("n_shared_experts", 1.into());
             }
             ClassOption::AdjustedFeedForward => set("block_auto_adjust_ff_dim", false.into()),
             ClassOption::PerLayerInputs => {
@@ -397,6 +429,20 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
         }
     }
     json
+}
+
+/// The keys of the heads of state spaces.
+fn state_space(base: &Base) -> Vec<(&'static str, usize)> {
+    let (config, class) = (base.config(), &base.architecture().hugging_face);
+    let Some(space) = config.state_space else { return Vec::new() };
+    let keys = [
+        ("mamba_n_heads", space.heads),
+        ("mamba_n_groups", space.groups),
+        ("mamba_d_state", space.state),
+        ("mamba_d_head", space.head_dim),
+        ("mamba_d_conv", space.taps),
+    ];
+    keys.map(|(key, value)| (class.key(key), value)).into()
 }
 
 /// The period of the blocks without a window, if there is one.

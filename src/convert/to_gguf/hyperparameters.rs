@@ -104,12 +104,18 @@ pub(super) fn set(
             Key::FeedForward if json.get("use_double_wide_mlp") == Some(&Json::Bool(true)) => {
                 writer.counts("feed_forward_length", config, |sizes| sizes.ff);
             }
+            Key::FeedForward if architecture.gguf.one_part => {
+                let own = config.experts.map_or(config.ff, |experts| experts.ff) as i32;
+                let width = |layer| if config.block_kind(layer).feed_forward { own } else { 0 };
+                let widths = Value::Array(Array::I32((0..config.layers).map(width).collect()));
+                writer.keys.set(writer.name("feed_forward_length"), widths);
+            }
             Key::FeedForward | Key::GivenFeedForward => writer.count("feed_forward_length", config.ff),
             Key::Heads => writer.count("attention.head_count", config.heads),
             Key::KeyValueHeads if architecture.gguf.convolutions || architecture.gguf.state_spaces => {
                 let heads = |layer| match config.block_kind(layer).mixer {
-                    MixerKind::Convolution | MixerKind::StateSpace => 0,
-                    _ => config.kv_heads as i32,
+                    Some(MixerKind::Attention) => config.kv_heads as i32,
+                    _ => 0,
                 };
                 let heads = Value::Array(Array::I32((0..config.layers).map(heads).collect()));
                 writer.keys.set(writer.name("attention.head_count_kv"), heads);
@@ -155,6 +161,11 @@ pub(super) fn set(
                 writer.float("rope.freq_base_swa", local.map(|rope| rope.base));
             }
             Key::RmsEpsilon => writer.float("attention.layer_norm_rms_epsilon", Some(config.norm_eps)),
+            Key::RmsAsLayerEpsilon => {
+                writer.float("attention.layer_norm_rms_epsilon", json_number("norm_eps"));
+                writer.float("attention.layer_norm_epsilon", Some(config.norm_eps));
+            }
+            Key::UnusedRopeBase => writer.float("rope.freq_base", json_number("rope_theta")),
             Key::LayerEpsilon => writer.float("attention.layer_norm_epsilon", Some(config.norm_eps)),
             Key::Experts => {
                 if let Some(experts) = config.experts {
@@ -183,12 +194,21 @@ pub(super) fn set(
                 }
             }
             Key::Rotated => {
-                let rotated = Value::Bool(config.unrotated.is_empty());
+                let rotated = Value::Bool(config.rope.is_some() && config.unrotated.is_empty());
                 writer.keys.set(writer.name("rope.scaling.finetuned"), rotated);
             }
             Key::SharedExperts => {
                 if let Some(experts) = config.experts {
                     writer.count("expert_shared_count", experts.shared_ff.unwrap_or(0) / experts.ff.max(1));
+                }
+            }
+            Key::OneSharedExpert => {
+                let count = json_number("n_shared_experts").unwrap_or(1.0);
+                writer.count("expert_shared_count", count as usize);
+            }
+            Key::LatentWidth => {
+                if let Some(width) = config.experts.and_then(|experts| experts.latent) {
+                    writer.count("moe_latent_size", width);
                 }
             }
             Key::ExpertGroups => {
@@ -230,6 +250,9 @@ pub(super) fn set(
             Key::FileType => writer.keys.set("general.file_type", Value::U32(file_type)),
             Key::Vocabulary => writer.count("vocab_size", config.vocab),
             Key::RopeDimensions => writer.count("rope.dimension_count", config.head_dim),
+            Key::UnusedRopeDimensions => {
+                writer.count("rope.dimension_count", config.d_model / config.heads);
+            }
             Key::PartialRopeDimensions => {
                 let rotated = config.rope.as_ref().map_or(config.head_dim, |rope| rope.dim);
                 writer.count("rope.dimension_count", rotated);

@@ -1,10 +1,11 @@
 //! A SentencePiece model, `tokenizer.model`: the pieces of a small protobuf message.
 //!
 //! ```text
-//! ModelProto      1: SentencePiece, once for each piece       nothing else is read
+//! ModelProto      1: SentencePiece, once for each piece       3: NormalizerSpec
 //! SentencePiece   1: piece, a string   2: score, a float   3: type, an enum
+//! NormalizerSpec  3: whether a space is put before texts, a bool
 //! ```
-//! <https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto>; a missing field has
+//! Nothing else is read. <https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto>; a missing field has
 //! its default. Four of protobuf's wire types take fifty lines, so no crate is used.
 
 /// The types of pieces. SentencePiece and GGUF use the same numbers.
@@ -38,6 +39,21 @@ pub(super) fn parse(model: &[u8]) -> Result<Vec<Token>, (usize, &'static str)> {
         }
     }
     if pieces.is_empty() { Err((0, "a SentencePiece model without pieces")) } else { Ok(pieces) }
+}
+
+/// Whether the model puts a space before a text. One that cannot be read does.
+pub(super) fn adds_space(model: &[u8]) -> bool {
+    let last = |bytes, wanted| {
+        let (mut found, mut message) = (None, Message { bytes, position: 0 });
+        while let Ok(Some((field, value))) = message.next() {
+            if field == wanted {
+                found = Some(value);
+            }
+        }
+        found
+    };
+    let Some(Wire::Bytes(normalizer)) = last(model, 3) else { return true };
+    !matches!(last(normalizer, 3), Some(Wire::Varint(0)))
 }
 
 fn piece(bytes: &[u8]) -> Result<Token, (usize, &'static str)> {
@@ -127,6 +143,8 @@ mod tests {
             Token { text: "d".into(), score: 0.0, kind: NORMAL },
         ];
         assert_eq!(parse(model).unwrap(), expected);
+        // A normalizer without a space before texts.
+        assert!(adds_space(model) && adds_space(b"\x1a\x02\x18\x01") && !adds_space(b"\x1a\x02\x18\0"));
         assert_eq!(parse(&model[..10]), Err((2, "a field goes past the end")));
         assert!(parse(b"").is_err() && parse(b"IQ== 0\n").is_err());
         assert!(parse(&[0xff; 30]).is_err());

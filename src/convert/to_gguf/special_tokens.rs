@@ -237,7 +237,7 @@ fn truthy(value: Option<&Json>) -> bool {
 }
 
 /// The id of the first added token of this text.
-fn added_id(tokenizer: &Object, text: &str) -> Option<u64> {
+pub(super) fn added_id(tokenizer: &Object, text: &str) -> Option<u64> {
     let added = tokenizer.get("added_tokens")?.as_array()?;
     let token = added.iter().find(|token| token.get("content").and_then(Json::as_str) == Some(text))?;
     token.get("id")?.as_u64()

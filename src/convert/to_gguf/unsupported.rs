@@ -72,7 +72,8 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
     if architecture.gguf.needs_head && !base.tensors().contains_key("output") {
         return refuse("tie_word_embeddings", "there is no lm_head, and llama.cpp needs one".into());
     }
-    if let Some(space) = config.state_space.filter(|_| !config.state_spaces.is_empty()) {
+    let of_granite = !config.state_spaces.is_empty() && !architecture.gguf.one_part;
+    if let Some(space) = config.state_space.filter(|_| of_granite) {
         if space.inner() != 2 * config.d_model {
             let problem =
                 format!("state spaces are {} wide, and the model {}", space.inner(), config.d_model);
@@ -98,7 +99,7 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
     }
     let dropped = |name: &&str| converter.dropped_prefixes.iter().any(|start| name.starts_with(start));
     let dropped = || base.tensors().values().map(|tensor| tensor.stored_name.as_str()).filter(dropped);
-    let predicts = |name: &&str| name.starts_with("model.mtp_");
+    let predicts = |name: &&str| name.starts_with("model.mtp_") || name.starts_with("mtp.");
     let (predicting, vision) =
         (dropped().filter(predicts).count(), dropped().filter(|name| !predicts(name)).count());
     if vision > 0 {
@@ -108,7 +109,7 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
     }
     if predicting > 0 {
         notes.push(format!(
-            "{predicting} tensors that predict further tokens were left out: llama.cpp has none for this family"
+            "{predicting} tensors that predict further tokens were left out: the file predicts one at a time"
         ));
     }
     if let Some((key, problem)) = rotary(architecture, config, json) {
@@ -248,6 +249,7 @@ fn unrotated(architecture: &Architecture, config: &Config) -> Option<String> {
             architecture.gguf.windows.is_some_and(|windows| windows.in_models_of(config.layers))
                 && unrotated(layer)
         }
+        Unrotated::Always => true,
         // What says so is written.
         Unrotated::Never | Unrotated::Switched => {
             architecture.converter.writes(Key::Rotated) && unrotated(layer)

@@ -49,7 +49,7 @@ pub(super) fn set(
     }
     let json = folder.object(folder::TOKENIZER)?;
     let has = |source: &&Source| match source {
-        Source::SentencePiece => folder.has(folder::SENTENCEPIECE),
+        Source::SentencePiece | Source::InternLm2 => folder.has(folder::SENTENCEPIECE),
         Source::Phi3 => {
             let class = config.get("tokenizer_class").and_then(Json::as_str);
             class != Some("GPT2Tokenizer") && folder.has(folder::SENTENCEPIECE)
@@ -60,10 +60,16 @@ pub(super) fn set(
     let source = converter.vocabularies.iter().find(has);
     match (source, &json) {
         (Some(Source::SentencePiece), _) => {
-            sentencepiece(keys, folder, size, |tokens| add_listed(tokens, &config))?;
+            sentencepiece(keys, folder, (size, false), |tokens| add_listed(tokens, &config))?;
+        }
+        (Some(Source::InternLm2), _) => {
+            sentencepiece(keys, folder, (size, true), |tokens| {
+                tokens.iter_mut().for_each(as_internlm2_has_it);
+                add_spelled(tokens, &config, json.as_ref());
+            })?;
         }
         (Some(Source::Phi3), _) => {
-            sentencepiece(keys, folder, size, |tokens| add_for_phi3(tokens, &config, json.as_ref()))?;
+            sentencepiece(keys, folder, (size, false), |tokens| add_spelled(tokens, &config, json.as_ref()))?;
         }
         (Some(Source::SentencePieceJson), Some(json)) => {
             notes.push(NO_SCORES.into());
@@ -95,6 +101,16 @@ pub(super) fn set(
             TokenizerOverride::EndOfTurn(id) => keys.set("tokenizer.ggml.eot_token_id", Value::U32(id)),
             TokenizerOverride::Padding(id) => keys.set("tokenizer.ggml.padding_token_id", Value::U32(id)),
             TokenizerOverride::Unknown(id) => keys.set("tokenizer.ggml.unknown_token_id", Value::U32(id)),
+            TokenizerOverride::EndByText(text) => {
+                let listed = config.get("added_tokens_decoder").and_then(Json::as_object);
+                let own =
+                    |(id, added): (&String, &Json)| (added["content"] == text).then(|| id.parse().ok())?;
+                let listed = listed.and_then(|listed| listed.iter().find_map(own));
+                let id = json.as_ref().and_then(|json| special_tokens::added_id(json, text));
+                if let Some(end) = id.and_then(|id| u32::try_from(id).ok()).or(listed) {
+                    keys.set("tokenizer.ggml.eos_token_id", Value::U32(end));
+                }
+            }
             TokenizerOverride::EndOfDocument(usual) => {
                 let id = |id: Option<&Json>| id.and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok());
                 let model = folder.object(folder::CONFIG)?.unwrap_or_default();
@@ -129,11 +145,12 @@ fn is_sentencepiece(json: &Object) -> bool {
         && json.get("decoder").and_then(|d| d.get("type")).and_then(Json::as_str) == Some("Sequence")
 }
 
-/// The pieces of tokenizer.model, with the added tokens that `add` puts among them.
+/// The pieces of tokenizer.model, with the added tokens that `add` puts among them; and, if `with_space`, whether a space
+/// is put before texts.
 fn sentencepiece(
     keys: &mut Keys,
     folder: Folder<'_>,
-    size: usize,
+    (size, with_space): (usize, bool),
     add: impl FnOnce(&mut [Token]),
 ) -> Result<()> {
     let path = folder.join(folder::SENTENCEPIECE);
@@ -142,6 +159,7 @@ fn sentencepiece(
         let help = "download it again; if it is not SentencePiece's, move it out of the folder";
         Error::input(&path, format!("byte {position}"), problem, help)
     })?;
+    let adds_space = spm::adds_space(&model);
     drop(model);
     let unused = |id: usize| Token { text: format!("[PAD{id}]"), score: PADDING, kind: spm::UNUSED };
     let mut tokens: Vec<Token> = (0..size).map(unused).collect();
@@ -160,7 +178,20 @@ fn sentencepiece(
     add(&mut tokens);
     let count = tokens.len();
     set_tokens(keys, folder, "llama", tokens)?;
+    if with_space {
+        keys.set("tokenizer.ggml.add_space_prefix", Value::Bool(adds_space));
+    }
     special_tokens::set(keys, folder, false, Some(count), &[])
+}
+
+/// Its class gives a piece that would end a C string another text, and does not use some pieces.
+fn as_internlm2_has_it(piece: &mut Token) {
+    if piece.text == "\0" {
+        piece.text = "\u{1f409}".to_owned();
+    }
+    if piece.text.starts_with("[UNUSED") {
+        piece.kind = spm::UNUSED;
+    }
 }
 
 /// The added tokens that tokenizer_config.json lists.
@@ -175,7 +206,7 @@ fn add_listed(tokens: &mut [Token], config: &Object) {
 }
 
 /// The added tokens of tokenizer_config.json and of tokenizer.json, spelled as there.
-fn add_for_phi3(tokens: &mut [Token], config: &Object, json: Option<&Object>) {
+fn add_spelled(tokens: &mut [Token], config: &Object, json: Option<&Object>) {
     let listed = config.get("added_tokens_decoder").and_then(Json::as_object).into_iter().flatten();
     let listed = listed.map(|(id, added)| (id.parse().ok(), added));
     let own = json.and_then(|json| json.get("added_tokens")?.as_array()).into_iter().flatten();

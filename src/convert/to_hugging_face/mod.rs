@@ -78,6 +78,7 @@ pub fn to_hugging_face(
         Files::Gguf(model) => {
             report.notes.extend(config_json::window_note(base, model.first()));
             report.notes.extend(config_json::activation_note(base));
+            report.notes.extend(config_json::class_note(base));
             companions(base, model, dtype, &mut report.notes)?
         }
         Files::Onnx(model) => onnx_companions::companions(base, model, dtype, own_head, &mut report.notes)?,

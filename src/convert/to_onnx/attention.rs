@@ -133,7 +133,8 @@ impl Modules<'_> {
         let k = self.headed(layer, "k", qkv[1].clone(), kv_heads)?;
         let v = self.headed(layer, "v", qkv[2].clone(), kv_heads)?;
         let (mut q, mut k) = (q, k);
-        if let Some(angles) = &shared.angles[windowed] {
+        let rotates = config.rope_of(layer).is_some();
+        if let Some(angles) = shared.angles[windowed].as_ref().filter(|_| rotates) {
             q = self.rotated(&at("q_rope"), q, angles);
             k = self.rotated(&at("k_rope"), k, angles);
         }

@@ -11,7 +11,7 @@ use super::matrix::Form;
 use super::modules::{BATCH, Modules, SEQUENCE, TOTAL, named};
 use super::options::OnnxOptions;
 use super::{attention, grouped};
-use crate::arch::Activation;
+use crate::arch::{Activation, ClassOption};
 use crate::base::Base;
 use crate::convert::onnx_companions;
 use crate::{Error, Result};
@@ -34,7 +34,9 @@ pub(super) fn decoder<'a>(base: &'a Base, options: &OnnxOptions) -> Result<(Buil
         let help = "convert it into a GGUF file or a folder";
         return Err(Error::input(base.path(), "architecture", problem, help));
     }
-    if !base.config().unrotated.is_empty() {
+    // The folder's config.json must say which.
+    let listed = architecture.hugging_face.has(ClassOption::UnrotatedLayers);
+    if !base.config().unrotated.is_empty() && !listed {
         let problem = "some blocks have no rotary embedding, which curmerge does not write as ONNX";
         let help = "convert it into a GGUF file or a folder";
         return Err(Error::input(base.path(), "rope.scaling.finetuned", problem, help));

@@ -105,14 +105,15 @@ impl Modules<'_> {
         let x = self.b.for_products(&path, x);
         let mut qkv = self.linears(layer, &["q", "k", "v"], &x)?;
         let rotation = &shared.rotations[usize::from(window.is_some())];
+        let rotation = config.rope_of(layer).map(|_| rotation);
         for (index, (word, heads)) in [("q", config.heads), ("k", config.kv_heads)].into_iter().enumerate() {
             let normed = self.base.architecture().line(&format!("blk.{layer}.attn_{word}_norm")).is_some();
-            let before = matches!(rotation, Rotation::Before(_));
+            let before = matches!(rotation, Some(Rotation::Before(_)));
             if !normed && !before {
                 continue;
             }
             let mut x = self.headed(layer, word, qkv[index].clone(), heads as i64)?;
-            if let Rotation::Before(angles) = rotation {
+            if let Some(Rotation::Before(angles)) = rotation {
                 x = self.rotated(&format!("{path}/{word}_rope"), x, angles);
             }
             let back = vec![ints("perm", &[0, 2, 1, 3])];
@@ -131,7 +132,7 @@ impl Modules<'_> {
             int("local_window_size", window.map_or(-1, |window| window as i64)),
             float("softcap", config.attention_cap.unwrap_or(0.0)),
         ];
-        if let Rotation::Inside(caches) = rotation {
+        if let Some(Rotation::Inside(caches)) = rotation {
             inputs.extend(caches.iter().map(String::as_str));
             attributes.extend([int("do_rotary", 1), int("rotary_interleaved", 0)]);
         }

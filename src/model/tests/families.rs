@@ -201,11 +201,7 @@ fn recomputation_and_threads_change_no_byte() {
             let mut pass = model.pass(&sequences, &factors);
             let x = model.embed(batch.tokens(), &batch.positions());
             let saved = model.blocks[0].forward_saving(x, &mut pass, None).1;
-            assert_eq!(
-                model.blocks[0].activation_bytes(model.attention_config()) * tokens,
-                saved.bytes(),
-                "{name}"
-            );
+            assert_eq!(model.activation_bytes_of(0) * tokens, saved.bytes(), "{name}");
             let right = model.gradients(&batch, 0.1);
             let all = model.activation_bytes_per_token() * tokens;
             for bytes in [0, all - 1, all] {

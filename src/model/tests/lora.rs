@@ -71,7 +71,7 @@ fn a_term_equals_the_merged_matrix() {
                 let w = &w.vector()[i * w.cols()..];
                 row.iter_mut().zip(w).zip(change).for_each(|((x, &w), d)| *x = f64::from(w) + f64::from(d));
             }
-            let q = adapted.blocks[1].mixer.inputs()[0];
+            let q = adapted.blocks[1].mixer().unwrap().inputs()[0];
             let error = distance(&q.forward(&q.input(x.view())).0, &x.dot(&merged.t()));
             assert!(error < 1e-6, "{method:?}: {error}");
         }
@@ -92,7 +92,7 @@ fn recomputation_and_threads_change_no_byte() {
             let mut pass = model.pass(&sequences, &factors);
             let x = model.embed(batch.tokens(), &batch.positions());
             let saved = model.blocks[0].forward_saving(x, &mut pass, None).1;
-            let bytes = model.blocks[0].activation_bytes(model.attention_config()) * tokens;
+            let bytes = model.activation_bytes_of(0) * tokens;
             assert_eq!(bytes, saved.bytes(), "{name}");
             let right = model.gradients(&batch, 0.1);
             let all = model.activation_bytes_per_token() * tokens;

@@ -212,7 +212,7 @@ fn a_term_equals_the_merged_matrix() {
         let targets = targets(base, "");
         adapted.attach(&targets, 0.7).unwrap();
         let x = Array2::from_shape_fn((5, D as usize), |(i, j)| ((i * 7 + j * 3) % 11) as f64 - 5.0);
-        let q = adapted.blocks[1].mixer.inputs()[0];
+        let q = adapted.blocks[1].mixer().unwrap().inputs()[0];
         let target = targets.iter().find(|t| t.name == "blk.1.attn_q").unwrap();
         let w = base.weight("blk.1.attn_q").unwrap();
         let dense = |rows: usize, cols: usize, values: Vec<f32>| {
@@ -281,10 +281,7 @@ fn activations_and_weights_that_are_computed_again_change_no_byte() {
             let mut pass = model.pass(&sequences, &factors);
             let x = model.embed(batch.tokens(), &batch.positions());
             let saved = model.blocks[0].forward_saving(x, &mut pass, None).1;
-            assert_eq!(
-                model.blocks[0].activation_bytes(model.attention_config()) * tokens as u64,
-                saved.bytes()
-            );
+            assert_eq!(model.activation_bytes_of(0) * tokens as u64, saved.bytes());
             let all = model.activation_bytes_per_token() * tokens as u64;
             assert_eq!(all, LAYERS as u64 * saved.bytes());
 
