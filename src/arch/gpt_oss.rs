@@ -81,6 +81,7 @@ pub(super) const GPT_OSS: Architecture = Architecture {
             ("sliding_window", 128.0),
             ("sliding_window_pattern", 2.0),
         ],
+        fills_in_rope_scaling: true,
         windows: WindowedLayers::Listed,
         options: &[],
         flags: &[("attention_bias", true), ("output_router_logits", false)],

@@ -59,6 +59,7 @@ pub(super) const LLAMA: Architecture = Architecture {
         in_transformers: true,
         keys: &[],
         defaults: &[],
+        fills_in_rope_scaling: false,
         heads: HeadKeys::GroupedWithLength,
         activation: ActivationKey { key: "hidden_act", names: &["silu", "swish"], also_written: &[] },
         tanh_names: &[],

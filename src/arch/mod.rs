@@ -13,6 +13,7 @@ mod groups;
 mod pattern;
 mod schema;
 
+mod apertus;
 mod arcee;
 mod cohere2;
 mod command_r;
@@ -103,6 +104,7 @@ pub const ALL: &[&Architecture] = &[
     &smollm3::SMOLLM3,
     &seed_oss::SEED_OSS,
     &exaone4::EXAONE4,
+    &apertus::APERTUS,
     &arcee::ARCEE,
     &starcoder2::STARCODER2,
     &command_r::COMMAND_R,

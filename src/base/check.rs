@@ -35,6 +35,9 @@ impl Base {
     }
 
     fn check_line(&self, line: &TensorNames, name: &str) -> Result<()> {
+        if line.in_metadata {
+            return self.number(name).map(drop);
+        }
         let missing = self.place(name).is_none();
         if line.presence == Presence::Sometimes && missing {
             return Ok(());
@@ -121,7 +124,7 @@ impl Base {
                 continue;
             }
             let line = |name: &str| match self.files {
-                Files::Gguf(_) => self.architecture.line(name),
+                Files::Gguf(_) => self.architecture.line(name).filter(|line| !line.in_metadata),
                 _ => self.architecture.of_hugging_face(name).map(|(_, line)| line),
             };
             let in_block = |line: &TensorNames| match layer_part(name) {

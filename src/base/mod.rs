@@ -23,6 +23,7 @@ mod joined_rows;
 pub(crate) mod json;
 mod model;
 pub mod nbits;
+mod numbers;
 mod ollama;
 mod onnx;
 mod open;

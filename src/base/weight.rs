@@ -54,13 +54,15 @@ impl<'a> Weight<'a> {
         (nbits, quantized): (Option<NBits<'a>>, Option<Quantized<'a>>),
     ) -> Option<Self> {
         let (rows, cols) = match tensor.shape[..] {
+            // One number.
+            [] => (1, 1),
             [n] => (1, n),
             [rows, cols] => (rows, cols),
             [experts, rows, cols] => (experts.checked_mul(rows)?, cols),
             _ => return None,
         };
         // Around a slice, other numbers are stored: rows before and after it, or more columns in every row.
-        let vector = tensor.shape.len() == 1;
+        let vector = tensor.shape.len() <= 1;
         let (first, stored_rows, stored_cols) = match &tensor.slice {
             None => (0, rows, cols),
             Some(slice) if vector => (0, rows, slice.of),

@@ -10,13 +10,13 @@ pub fn sigmoid<T: Real>(x: T) -> T {
 }
 
 /// An activation function and its derivative.
-pub trait ActivationFn {
+pub trait ActivationFn: Copy + Sync {
     /// f(x) and f'(x).
-    fn value_and_derivative<T: Real>(x: T) -> (T, T);
+    fn value_and_derivative<T: Real>(self, x: T) -> (T, T);
 
     /// What f(gate) is multiplied by, h(up), and h'(up). Of most it is up itself.
     #[inline(always)]
-    fn multiplier_and_derivative<T: Real>(up: T) -> (T, T) {
+    fn multiplier_and_derivative<T: Real>(self, up: T) -> (T, T) {
         (up, T::one())
     }
 }
@@ -27,7 +27,7 @@ pub struct Silu;
 
 impl ActivationFn for Silu {
     #[inline(always)]
-    fn value_and_derivative<T: Real>(x: T) -> (T, T) {
+    fn value_and_derivative<T: Real>(self, x: T) -> (T, T) {
         let s = sigmoid(x);
         (x * s, s * (T::one() + x * (T::one() - s)))
     }
@@ -39,7 +39,7 @@ pub struct Sigmoid;
 
 impl ActivationFn for Sigmoid {
     #[inline(always)]
-    fn value_and_derivative<T: Real>(x: T) -> (T, T) {
+    fn value_and_derivative<T: Real>(self, x: T) -> (T, T) {
         let s = sigmoid(x);
         (s, s * (T::one() - s))
     }
@@ -52,7 +52,7 @@ pub struct Gelu;
 
 impl ActivationFn for Gelu {
     #[inline(always)]
-    fn value_and_derivative<T: Real>(x: T) -> (T, T) {
+    fn value_and_derivative<T: Real>(self, x: T) -> (T, T) {
         let twice_root = T::from_f64(2.0 * (2.0 / std::f64::consts::PI).sqrt());
         let (cubic, three) = (T::from_f64(0.044_715), T::from_f64(3.0));
         let s = sigmoid(twice_root * x * (T::one() + cubic * x * x));
@@ -115,7 +115,7 @@ pub struct ExactGelu;
 
 impl ActivationFn for ExactGelu {
     #[inline(always)]
-    fn value_and_derivative<T: Real>(x: T) -> (T, T) {
+    fn value_and_derivative<T: Real>(self, x: T) -> (T, T) {
         let half = T::from_f64(0.5);
         let root = T::from_f64(std::f64::consts::FRAC_1_SQRT_2);
         let z = root * if x < T::zero() { -x } else { x };
@@ -132,7 +132,7 @@ pub struct SquaredRelu;
 
 impl ActivationFn for SquaredRelu {
     #[inline(always)]
-    fn value_and_derivative<T: Real>(x: T) -> (T, T) {
+    fn value_and_derivative<T: Real>(self, x: T) -> (T, T) {
         // NaN stays NaN.
         let positive = if x < T::zero() { T::zero() } else { x };
         (positive * positive, positive + positive)
@@ -153,7 +153,7 @@ impl ClampedSwiglu {
 
 impl ActivationFn for ClampedSwiglu {
     #[inline(always)]
-    fn value_and_derivative<T: Real>(x: T) -> (T, T) {
+    fn value_and_derivative<T: Real>(self, x: T) -> (T, T) {
         let (limit, alpha) = (T::from_f64(Self::LIMIT), T::from_f64(Self::ALPHA));
         // NaN stays NaN.
         let clamped = x > limit;
@@ -164,7 +164,7 @@ impl ActivationFn for ClampedSwiglu {
     }
 
     #[inline(always)]
-    fn multiplier_and_derivative<T: Real>(up: T) -> (T, T) {
+    fn multiplier_and_derivative<T: Real>(self, up: T) -> (T, T) {
         let limit = T::from_f64(Self::LIMIT);
         if up > limit {
             (T::one() + limit, T::zero())
@@ -176,71 +176,129 @@ impl ActivationFn for ClampedSwiglu {
     }
 }
 
+/// xIELU (arXiv 2411.13010): `alpha_p x^2 + beta x` for x > 0, else `alpha_n (e^min(x, eps) - 1 - x) + beta x`. Each
+/// block has numbers of its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Xielu {
+    /// The factor of the square.
+    alpha_p: f64,
+    /// The factor of the exponential.
+    alpha_n: f64,
+    /// The slope on the right of 0.
+    beta: f64,
+    /// Where the exponential ends: a negative number near 0.
+    eps: f64,
+}
+
+impl Xielu {
+    /// From the numbers that a model stores. The factors are `softplus(alpha_p)` and `beta + softplus(alpha_n)`.
+    pub fn new([alpha_p, alpha_n, beta, eps]: [f32; 4]) -> Self {
+        let softplus = |x: f32| f64::from(x).max(0.0) + (-f64::from(x).abs()).exp().ln_1p();
+        let beta = f64::from(beta);
+        Self { alpha_p: softplus(alpha_p), alpha_n: beta + softplus(alpha_n), beta, eps: eps.into() }
+    }
+}
+
+impl ActivationFn for Xielu {
+    #[inline(always)]
+    fn value_and_derivative<T: Real>(self, x: T) -> (T, T) {
+        let Self { alpha_p, alpha_n, beta, eps } = self;
+        let [alpha_p, alpha_n, beta, eps] = [alpha_p, alpha_n, beta, eps].map(T::from_f64);
+        let right = (alpha_p * x * x + beta * x, (alpha_p + alpha_p) * x + beta);
+        let below = x < eps;
+        let grown = exp_m1(if below { x } else { eps });
+        let slope = if below { grown } else { -T::one() };
+        let left = ((grown - x) * alpha_n + beta * x, slope * alpha_n + beta);
+        if x > T::zero() { right } else { left }
+    }
+}
+
+/// 1 / k! for k from 1 on, of as many terms as e^x - 1 takes for |x| < 1/2.
+const INVERSE_FACTORIALS: [f64; 15] = {
+    let mut all = [1.0; 15];
+    let mut k = 1;
+    while k < all.len() {
+        all[k] = all[k - 1] / (k + 1) as f64;
+        k += 1;
+    }
+    all
+};
+
+/// e^x - 1 within a few roundings relative to its size, in arithmetic that vectorizes.
+#[inline(always)]
+fn exp_m1<T: Real>(x: T) -> T {
+    let series = INVERSE_FACTORIALS.iter().rev().fold(T::zero(), |sum, &term| (sum + T::from_f64(term)) * x);
+    let near = x.abs() < T::from_f64(0.5);
+    if near { series } else { x.fast_exp() - T::one() }
+}
+
 /// `out = f(gate) h(up)`.
-pub fn gated<F: ActivationFn, T: Real>(gate: &[T], up: &[T], out: &mut [T]) {
-    struct Gated<'x, F, T>(&'x [T], &'x [T], &'x mut [T], std::marker::PhantomData<F>);
+pub fn gated<F: ActivationFn, T: Real>(f: F, gate: &[T], up: &[T], out: &mut [T]) {
+    struct Gated<'x, F, T>(F, &'x [T], &'x [T], &'x mut [T]);
     impl<F: ActivationFn, T: Real> Multiversion for Gated<'_, F, T> {
         type Output = ();
 
         #[inline(always)]
         fn run(self) {
-            let Self(gate, up, out, _) = self;
+            let Self(f, gate, up, out) = self;
             for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
-                *out = F::value_and_derivative(gate).0 * F::multiplier_and_derivative(up).0;
+                *out = f.value_and_derivative(gate).0 * f.multiplier_and_derivative(up).0;
             }
         }
     }
-    Cpu::current().dispatch(Gated(gate, up, out, std::marker::PhantomData::<F>));
+    Cpu::current().dispatch(Gated(f, gate, up, out));
 }
 
 /// From `d`, the gradient with respect to f(gate) h(up): replaces `gate` by the gradient with respect to gate,
 /// and `d` by that with respect to up.
-pub fn gated_backward<F: ActivationFn, T: Real>(gate: &mut [T], up: &[T], d: &mut [T]) {
-    struct GatedBackward<'x, F, T>(&'x mut [T], &'x [T], &'x mut [T], std::marker::PhantomData<F>);
+pub fn gated_backward<F: ActivationFn, T: Real>(f: F, gate: &mut [T], up: &[T], d: &mut [T]) {
+    struct GatedBackward<'x, F, T>(F, &'x mut [T], &'x [T], &'x mut [T]);
     impl<F: ActivationFn, T: Real> Multiversion for GatedBackward<'_, F, T> {
         type Output = ();
 
         #[inline(always)]
         fn run(self) {
-            let Self(gate, up, d, _) = self;
+            let Self(f, gate, up, d) = self;
             for ((gate, &up), d) in gate.iter_mut().zip(up).zip(d) {
-                let (value, derivative) = F::value_and_derivative(*gate);
-                let (multiplier, slope) = F::multiplier_and_derivative(up);
+                let (value, derivative) = f.value_and_derivative(*gate);
+                let (multiplier, slope) = f.multiplier_and_derivative(up);
                 let g = *d;
                 *d = g * value * slope;
                 *gate = g * multiplier * derivative;
             }
         }
     }
-    Cpu::current().dispatch(GatedBackward(gate, up, d, std::marker::PhantomData::<F>));
+    Cpu::current().dispatch(GatedBackward(f, gate, up, d));
 }
 
 /// `out = f(x)`.
-pub fn plain<F: ActivationFn, T: Real>(x: &[T], out: &mut [T]) {
-    struct Plain<'x, F, T>(&'x [T], &'x mut [T], std::marker::PhantomData<F>);
+pub fn plain<F: ActivationFn, T: Real>(f: F, x: &[T], out: &mut [T]) {
+    struct Plain<'x, F, T>(F, &'x [T], &'x mut [T]);
     impl<F: ActivationFn, T: Real> Multiversion for Plain<'_, F, T> {
         type Output = ();
 
         #[inline(always)]
         fn run(self) {
-            self.1.iter_mut().zip(self.0).for_each(|(out, &x)| *out = F::value_and_derivative(x).0);
+            let Self(f, x, out) = self;
+            out.iter_mut().zip(x).for_each(|(out, &x)| *out = f.value_and_derivative(x).0);
         }
     }
-    Cpu::current().dispatch(Plain(x, out, std::marker::PhantomData::<F>));
+    Cpu::current().dispatch(Plain(f, x, out));
 }
 
 /// `d *= f'(x)`.
-pub fn plain_backward<F: ActivationFn, T: Real>(x: &[T], d: &mut [T]) {
-    struct PlainBackward<'x, F, T>(&'x [T], &'x mut [T], std::marker::PhantomData<F>);
+pub fn plain_backward<F: ActivationFn, T: Real>(f: F, x: &[T], d: &mut [T]) {
+    struct PlainBackward<'x, F, T>(F, &'x [T], &'x mut [T]);
     impl<F: ActivationFn, T: Real> Multiversion for PlainBackward<'_, F, T> {
         type Output = ();
 
         #[inline(always)]
         fn run(self) {
-            self.1.iter_mut().zip(self.0).for_each(|(d, &x)| *d *= F::value_and_derivative(x).1);
+            let Self(f, x, d) = self;
+            d.iter_mut().zip(x).for_each(|(d, &x)| *d *= f.value_and_derivative(x).1);
         }
     }
-    Cpu::current().dispatch(PlainBackward(x, d, std::marker::PhantomData::<F>));
+    Cpu::current().dispatch(PlainBackward(f, x, d));
 }
 
 #[cfg(test)]
@@ -264,45 +322,97 @@ mod tests {
         (6.5, 6.499_999_999_738_96),
     ];
 
-    fn slope_is_the_derivative<F: ActivationFn>(most: i32) {
+    /// alpha_p, alpha_n, beta and eps.
+    const XIELU: [f32; 4] = [0.75, -1.25, 0.625, -0.125];
+
+    /// x, xIELU of it with these numbers, and the derivative: of transformers' `XIELUActivation` in float64.
+    const OF_TRANSFORMERS: [(f64, f64, f64); 11] = [
+        (-30.0, 6.680_943_359_015_895, -0.251_929_081_345_290_85),
+        (-6.5, 0.761_928_356_949_908, -0.250_610_671_795_016_5),
+        (-1.5, -0.303_366_132_967_905_04, -0.056_259_754_985_964_47),
+        (-0.625, -0.250_087_092_713_744_74, 0.217_457_231_445_397_2),
+        (-0.375, -0.179_751_719_972_166_93, 0.350_774_874_523_318_1),
+        (-0.156_25, -0.087_487_970_276_403_02, 0.498_148_110_763_382_4),
+        (-0.0625, -0.087_296_315_687_640_82, -0.251_929_081_345_372_95),
+        (0.0, -0.103_041_883_271_726_63, -0.251_929_081_345_372_95),
+        (0.031_25, 0.020_641_475_591_909_084, 0.696_054_437_882_181_4),
+        (0.75, 1.108_239_940_939_631_3, 2.330_306_509_172_35),
+        (4.25, 23.190_982_547_950_38, 10.288_403_551_976_65),
+    ];
+
+    fn slope_is_the_derivative<F: ActivationFn>(f: F, most: i32) {
         for i in -most..=most {
             // Between tenths: the squared ReLU bends at 0, and clamps at 7.
             let (x, h) = (f64::from(i) / 10.0 + 0.05, 1e-6);
-            let found = F::value_and_derivative(x).1;
-            let right = (F::value_and_derivative(x + h).0 - F::value_and_derivative(x - h).0) / (2.0 * h);
+            let found = f.value_and_derivative(x).1;
+            let right = (f.value_and_derivative(x + h).0 - f.value_and_derivative(x - h).0) / (2.0 * h);
             assert!((found - right).abs() < 1e-8, "{x}: {found} {right}");
-            let multiplier = |x| F::multiplier_and_derivative(x).0;
+            let multiplier = |x| f.multiplier_and_derivative(x).0;
             let right = (multiplier(x + h) - multiplier(x - h)) / (2.0 * h);
-            assert!((F::multiplier_and_derivative(x).1 - right).abs() < 1e-8, "{x}: {right}");
+            assert!((f.multiplier_and_derivative(x).1 - right).abs() < 1e-8, "{x}: {right}");
         }
     }
 
     #[test]
     fn slopes_are_derivatives() {
-        slope_is_the_derivative::<Silu>(60);
-        slope_is_the_derivative::<Sigmoid>(60);
-        slope_is_the_derivative::<Gelu>(60);
-        slope_is_the_derivative::<ExactGelu>(60);
-        slope_is_the_derivative::<SquaredRelu>(60);
-        slope_is_the_derivative::<ClampedSwiglu>(80);
+        slope_is_the_derivative(Silu, 60);
+        slope_is_the_derivative(Sigmoid, 60);
+        slope_is_the_derivative(Gelu, 60);
+        slope_is_the_derivative(ExactGelu, 60);
+        slope_is_the_derivative(SquaredRelu, 60);
+        slope_is_the_derivative(ClampedSwiglu, 80);
+        slope_is_the_derivative(Xielu::new(XIELU), 60);
     }
 
     /// Values of x, and of x Phi(x) with 17 digits, by mpmath.
     #[test]
     fn exact_gelu_is_x_times_phi() {
         for (x, right) in EXACT_GELU {
-            let found = ExactGelu::value_and_derivative(x).0;
+            let found = ExactGelu.value_and_derivative(x).0;
             // The rounding of x^2 counts in its exponential.
             assert!((found / right - 1.0).abs() < 1e-15 * (4.0 + x * x), "{x}: {found} {right}");
-            let single = ExactGelu::value_and_derivative(x as f32).0;
+            let single = ExactGelu.value_and_derivative(x as f32).0;
             let most = 4e-7 * (1.0 + x * x);
             assert!((f64::from(single) / right - 1.0).abs() < most, "{x}: {single} {right}");
         }
         assert_eq!(
-            (ExactGelu::value_and_derivative(0.0).0, ExactGelu::value_and_derivative(0.0).1),
+            (ExactGelu.value_and_derivative(0.0).0, ExactGelu.value_and_derivative(0.0).1),
             (0.0, 0.5)
         );
-        assert!(ExactGelu::value_and_derivative(f64::NAN).0.is_nan());
+        assert!(ExactGelu.value_and_derivative(f64::NAN).0.is_nan());
+    }
+
+    #[test]
+    fn xielu_is_that_of_transformers() {
+        let xielu = Xielu::new(XIELU);
+        for (x, value, slope) in OF_TRANSFORMERS {
+            let found = xielu.value_and_derivative(x);
+            for (found, right) in [(found.0, value), (found.1, slope)] {
+                assert!(
+                    (found - right).abs() < 1e-15 * (1.0 + right.abs() + x.abs()),
+                    "{x}: {found} {right}"
+                );
+            }
+            let single = xielu.value_and_derivative(x as f32);
+            for (found, right) in [(single.0, value), (single.1, slope)] {
+                let most = 3e-7 * (1.0 + right.abs() + x.abs());
+                assert!((f64::from(found) - right).abs() < most, "{x}: {found} {right}");
+            }
+        }
+        assert!(xielu.value_and_derivative(f64::NAN).0.is_nan());
+    }
+
+    #[test]
+    fn exp_m1_is_exact_near_0() {
+        for i in -80..=80 {
+            for x in [f64::from(i) / 40.0 + 1e-3, f64::from(i) * 1e-7 + 1e-9] {
+                let right = x.exp_m1();
+                assert!((exp_m1(x) / right - 1.0).abs() < 6e-16, "{x}: {} {right}", exp_m1(x));
+                let single = x as f32;
+                let right = f64::from(single).exp_m1();
+                assert!((f64::from(exp_m1(single)) / right - 1.0).abs() < 4e-7, "{x}");
+            }
+        }
     }
 
     #[test]
@@ -310,7 +420,7 @@ mod tests {
         for i in -50..=50 {
             let x = f64::from(i) / 7.0;
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
-            assert!((Gelu::value_and_derivative(x).0 - 0.5 * x * (1.0 + u.tanh())).abs() < 1e-14);
+            assert!((Gelu.value_and_derivative(x).0 - 0.5 * x * (1.0 + u.tanh())).abs() < 1e-14);
         }
     }
 }

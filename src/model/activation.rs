@@ -5,9 +5,8 @@
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 
-use crate::arch::Activation;
 use crate::kernels::activation::{
-    ActivationFn, ClampedSwiglu, ExactGelu, Gelu, Silu, SquaredRelu, gated, gated_backward, plain,
+    ActivationFn, ClampedSwiglu, ExactGelu, Gelu, Silu, SquaredRelu, Xielu, gated, gated_backward, plain,
     plain_backward,
 };
 use crate::kernels::{Precision, Real, SavedActivation};
@@ -17,9 +16,45 @@ const CHUNK: usize = 1 << 12;
 
 const CONTIGUOUS: &str = "activations are row-major";
 
+/// The function f of a block: an [`Activation`](crate::arch::Activation), with the block's numbers if it has some.
+#[derive(Clone, Copy, Debug)]
+pub enum Function {
+    /// SiLU.
+    Silu,
+    /// GELU by its tanh formula.
+    Gelu,
+    /// GELU itself.
+    ExactGelu,
+    /// The squared ReLU.
+    SquaredRelu,
+    /// The clamped SwiGLU of gpt-oss.
+    ClampedSwiglu,
+    /// xIELU with these numbers.
+    Xielu(Xielu),
+}
+
+/// Evaluates an expression with the function under this name. Each function has a type of its own, so that the
+/// expression is compiled for it.
+macro_rules! with {
+    ($function:expr, $f:ident => $value:expr) => {
+        match $function {
+            Function::Silu => with!(@ $f = Silu, $value),
+            Function::Gelu => with!(@ $f = Gelu, $value),
+            Function::ExactGelu => with!(@ $f = ExactGelu, $value),
+            Function::SquaredRelu => with!(@ $f = SquaredRelu, $value),
+            Function::ClampedSwiglu => with!(@ $f = ClampedSwiglu, $value),
+            Function::Xielu(xielu) => with!(@ $f = xielu, $value),
+        }
+    };
+    (@ $f:ident = $own:expr, $value:expr) => {{
+        let $f = $own;
+        $value
+    }};
+}
+
 /// gate and up `[tokens, ff]` to a `[tokens, ff]`, packed for products of this precision.
 pub fn forward<T: Real>(
-    activation: Activation,
+    function: Function,
     gate: Option<&Array2<T>>,
     up: &Array2<T>,
     precision: Precision,
@@ -28,13 +63,13 @@ pub fn forward<T: Real>(
         let up = up.row(i);
         let gate = gate.map(|gate| gate.row(i));
         let gate = gate.as_ref().map(|gate| gate.to_slice().expect(CONTIGUOUS));
-        value(activation, gate, up.to_slice().expect(CONTIGUOUS), out);
+        value(function, gate, up.to_slice().expect(CONTIGUOUS), out);
     })
 }
 
 /// What [`forward`] packed, `[tokens, ff]`, from its saved inputs of width `ff`.
 pub fn input<T: Real>(
-    activation: Activation,
+    function: Function,
     gate: Option<&SavedActivation<T>>,
     up: &SavedActivation<T>,
     width: usize,
@@ -45,31 +80,23 @@ pub fn input<T: Real>(
         let (mut up_space, mut gate_space) = (Vec::new(), Vec::new());
         let range = i * width..(i + 1) * width;
         let gate = gate.map(|gate| gate.get(range.clone(), &mut gate_space));
-        value(activation, gate, up.get(range, &mut up_space), a);
+        value(function, gate, up.get(range, &mut up_space), a);
     });
     a
 }
 
 /// f(gate) h(up), or f(up), of one token.
-pub(super) fn value<T: Real>(activation: Activation, gate: Option<&[T]>, up: &[T], out: &mut [T]) {
-    match (activation, gate) {
-        (Activation::Silu, Some(gate)) => gated::<Silu, T>(gate, up, out),
-        (Activation::Gelu, Some(gate)) => gated::<Gelu, T>(gate, up, out),
-        (Activation::ExactGelu, Some(gate)) => gated::<ExactGelu, T>(gate, up, out),
-        (Activation::SquaredRelu, Some(gate)) => gated::<SquaredRelu, T>(gate, up, out),
-        (Activation::ClampedSwiglu, Some(gate)) => gated::<ClampedSwiglu, T>(gate, up, out),
-        (Activation::Silu, None) => plain::<Silu, T>(up, out),
-        (Activation::Gelu, None) => plain::<Gelu, T>(up, out),
-        (Activation::ExactGelu, None) => plain::<ExactGelu, T>(up, out),
-        (Activation::SquaredRelu, None) => plain::<SquaredRelu, T>(up, out),
-        (Activation::ClampedSwiglu, None) => plain::<ClampedSwiglu, T>(up, out),
+pub(super) fn value<T: Real>(function: Function, gate: Option<&[T]>, up: &[T], out: &mut [T]) {
+    match gate {
+        Some(gate) => with!(function, f => gated(f, gate, up, out)),
+        None => with!(function, f => plain(f, up, out)),
     }
 }
 
 /// dL/dgate, if there is a gate, and dL/dup, from da = dL/da and the inputs of the forward pass, all
 /// `[tokens, ff]`.
 pub fn backward<T: Real>(
-    activation: Activation,
+    function: Function,
     gate: Option<&SavedActivation<T>>,
     up: &SavedActivation<T>,
     mut da: Array2<T>,
@@ -80,13 +107,7 @@ pub fn backward<T: Real>(
         d.enumerate().for_each(|(i, d)| {
             let mut space = Vec::new();
             let up = up.get(i * CHUNK..i * CHUNK + d.len(), &mut space);
-            match activation {
-                Activation::Silu => plain_backward::<Silu, T>(up, d),
-                Activation::Gelu => plain_backward::<Gelu, T>(up, d),
-                Activation::ExactGelu => plain_backward::<ExactGelu, T>(up, d),
-                Activation::SquaredRelu => plain_backward::<SquaredRelu, T>(up, d),
-                Activation::ClampedSwiglu => plain_backward::<ClampedSwiglu, T>(up, d),
-            }
+            with!(function, f => plain_backward(f, up, d));
         });
         return (None, da);
     };
@@ -97,30 +118,25 @@ pub fn backward<T: Real>(
         let mut space = Vec::new();
         gate.read(first, dgate);
         let up = up.get(first..first + d.len(), &mut space);
-        match activation {
-            Activation::Silu => gated_backward::<Silu, T>(dgate, up, d),
-            Activation::Gelu => gated_backward::<Gelu, T>(dgate, up, d),
-            Activation::ExactGelu => gated_backward::<ExactGelu, T>(dgate, up, d),
-            Activation::SquaredRelu => gated_backward::<SquaredRelu, T>(dgate, up, d),
-            Activation::ClampedSwiglu => gated_backward::<ClampedSwiglu, T>(dgate, up, d),
-        }
+        with!(function, f => gated_backward(f, dgate, up, d));
     });
     (Some(dgate), da)
 }
 
 /// f(gate) x, all `[tokens, n]`: the output gate of attention.
-pub fn gated_by<F: ActivationFn, T: Real>(gate: &Array2<T>, x: &Array2<T>) -> Array2<T> {
+pub fn gated_by<F: ActivationFn, T: Real>(f: F, gate: &Array2<T>, x: &Array2<T>) -> Array2<T> {
     let mut out = T::pooled(x.dim());
     let rows = out.axis_iter_mut(Axis(0)).into_par_iter().zip(gate.axis_iter(Axis(0)));
     rows.zip(x.axis_iter(Axis(0))).for_each(|((mut out, gate), x)| {
         let [gate, x] = [&gate, &x].map(|row| row.as_slice().expect(CONTIGUOUS));
-        gated::<F, T>(gate, x, out.as_slice_mut().expect(CONTIGUOUS));
+        gated(f, gate, x, out.as_slice_mut().expect(CONTIGUOUS));
     });
     out
 }
 
 /// dL/dgate from d = dL/d(f(gate) x); `d` becomes dL/dx.
 pub fn gated_by_backward<F: ActivationFn, T: Real>(
+    f: F,
     gate: &SavedActivation<T>,
     x: &SavedActivation<T>,
     d: &mut Array2<T>,
@@ -132,7 +148,7 @@ pub fn gated_by_backward<F: ActivationFn, T: Real>(
         let mut space = Vec::new();
         let x = x.get(i * width..(i + 1) * width, &mut space);
         let [dgate, d] = [&mut dgate, &mut d].map(|row| row.as_slice_mut().expect(CONTIGUOUS));
-        gated_backward::<F, T>(dgate, x, d);
+        gated_backward(f, dgate, x, d);
     });
     dgate
 }

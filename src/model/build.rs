@@ -2,6 +2,7 @@
 
 use ndarray::Array2;
 
+use super::activation::Function;
 use super::attention::{Attention, KeysAndValues, OwnKeysAndValues};
 use super::block::Block;
 use super::convolution::CausalConvolution;
@@ -23,9 +24,10 @@ use super::shared_expert::SharedExpert;
 use super::short_convolution::ShortConvolution;
 use super::sublayer::{FeedForwardSublayer, MixingSublayer};
 use super::transformer::Transformer;
-use crate::arch::{MixerKind, NormKind, Positions, TensorNames};
+use crate::arch::{Activation, MixerKind, NormKind, Positions, TensorNames};
 use crate::base::{Base, BlockSizes, Weight, layer_part};
 use crate::kernels::Real;
+use crate::kernels::activation::Xielu;
 use crate::{Error, Result};
 
 impl<'a, T: Real> Transformer<'a, T> {
@@ -128,7 +130,7 @@ impl<'a> Parts<'a> {
                     gate: self.linear(&name("inp_gate"))?,
                     projection: self.linear(&name("proj"))?,
                     residual: Residual { norm: self.norm(&name("post_norm"))?, scale: T::one() },
-                    activation: self.base.activation(),
+                    activation: self.activation(layer)?,
                 }),
             },
             out_scale: match self.base.place(&name("layer_output_scale")) {
@@ -314,12 +316,32 @@ impl<'a> Parts<'a> {
         Ok(Some(Norm { weight, bias, eps: self.base.config().norm_eps }))
     }
 
+    /// The activation function of a block's feed-forward part.
+    fn activation(&self, layer: usize) -> Result<Function> {
+        Ok(match self.base.activation() {
+            Activation::Silu => Function::Silu,
+            Activation::Gelu => Function::Gelu,
+            Activation::ExactGelu => Function::ExactGelu,
+            Activation::SquaredRelu => Function::SquaredRelu,
+            Activation::ClampedSwiglu => Function::ClampedSwiglu,
+            Activation::Xielu => {
+                let number = |name: &str| self.base.number(&format!("blk.{layer}.xielu.{name}"));
+                Function::Xielu(Xielu::new([
+                    number("alpha_p")?,
+                    number("alpha_n")?,
+                    number("beta")?,
+                    number("eps")?,
+                ]))
+            }
+        })
+    }
+
     fn mlp<T: Real>(&self, layer: usize) -> Result<Mlp<'a, T>> {
         Ok(Mlp {
             gate: self.role(layer, "gate")?,
             up: self.needed(layer, "up")?,
             down: self.needed(layer, "down")?,
-            activation: self.base.activation(),
+            activation: self.activation(layer)?,
         })
     }
 
@@ -357,7 +379,7 @@ impl<'a> Parts<'a> {
                 scales: self.vector_if_any(&format!("blk.{layer}.ffn_down_exps.scale"))?,
             },
             experts: (0..config.count).map(expert).collect::<Result<_>>()?,
-            activation: self.base.activation(),
+            activation: self.activation(layer)?,
             latent: match config.latent {
                 None => None,
                 Some(_) => Some([matrix("ffn_latent_down".into())?, matrix("ffn_latent_up".into())?]),

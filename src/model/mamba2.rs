@@ -162,7 +162,7 @@ impl<T: Real> Mamba2<'_, T> {
         let rows = dmixed.axis_iter_mut(Axis(0)).into_par_iter().zip(convolved.axis_iter(Axis(0)));
         rows.for_each(|(mut d, convolved)| {
             let d = d.as_slice_mut().expect(CONTIGUOUS);
-            plain_backward::<Silu, T>(convolved.to_slice().expect(CONTIGUOUS), d);
+            plain_backward(Silu, convolved.to_slice().expect(CONTIGUOUS), d);
         });
         T::recycle(convolved);
         let dchannels = self.convolution.backward(dmixed.view(), dmixed.nrows(), pass.sequences);
@@ -190,7 +190,7 @@ impl<T: Real> Mamba2<'_, T> {
         mixed.axis_iter_mut(Axis(0)).into_par_iter().for_each(|mut row| {
             let row = row.as_slice_mut().expect(CONTIGUOUS);
             let convolved = row.to_vec();
-            plain::<Silu, T>(&convolved, row);
+            plain(Silu, &convolved, row);
         });
         let beta = Array2::from_shape_fn((self.config.heads, steps.nrows()), |(head, token)| {
             let x = steps[[token, head]] + self.step_bias[head];
@@ -218,7 +218,7 @@ impl<T: Real> Mamba2<'_, T> {
 
     /// w norm(y SiLU(gate)), all `[tokens, heads * head_dim]`.
     fn gated_norm(&self, y: &Array2<T>, gate: &Array2<T>) -> Array2<T> {
-        let gated = activation::gated_by::<Silu, T>(gate, y);
+        let gated = activation::gated_by(Silu, gate, y);
         let mut normed = self.norm.forward(gated.view());
         T::recycle(gated);
         self.scale_channels(&mut normed);
@@ -233,11 +233,11 @@ impl<T: Real> Mamba2<'_, T> {
         gate: &SavedActivation<T>,
     ) -> (Array2<T>, Array2<T>) {
         self.scale_channels(&mut d);
-        let gated = activation::gated_by::<Silu, T>(&gate.to_array(d.ncols()), &y);
+        let gated = activation::gated_by(Silu, &gate.to_array(d.ncols()), &y);
         let mut dy = Array2::zeros(d.dim());
         self.norm.backward(&SavedActivation::Full(gated), d.view(), &mut dy);
         T::recycle(d);
-        let dgate = activation::gated_by_backward::<Silu, T>(gate, &SavedActivation::Full(y), &mut dy);
+        let dgate = activation::gated_by_backward(Silu, gate, &SavedActivation::Full(y), &mut dy);
         (dy, dgate)
     }
 

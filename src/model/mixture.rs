@@ -10,7 +10,6 @@ use super::linear::Linear;
 use super::router::Router;
 use super::shared_expert::{SharedExpert, SharedExpertActivations};
 use super::terms::TermSink;
-use crate::arch::Activation;
 use crate::kernels::{Precision, Real, SavedActivation, elementwise, reduce};
 
 const CONTIGUOUS: &str = "activations are row-major";
@@ -24,7 +23,7 @@ pub struct MixtureOfExperts<'a, T: Real> {
     /// The MLPs.
     pub experts: Vec<Expert<'a, T>>,
     /// The activation function of the experts.
-    pub activation: Activation,
+    pub activation: activation::Function,
     /// `[latent, d_model]` and `[d_model, latent]`: what makes the experts' input of x, and the output of theirs, where they
     /// have a stream of their own.
     pub latent: Option<[Linear<'a, T>; 2]>,

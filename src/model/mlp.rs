@@ -6,7 +6,6 @@ use ndarray::{Array2, ArrayView2, CowArray, Ix2};
 use super::activation;
 use super::linear::Linear;
 use super::terms::TermSink;
-use crate::arch::Activation;
 use crate::kernels::{Precision, Real, SavedActivation};
 
 const WANTED: &str = "a gradient that was asked for";
@@ -21,7 +20,7 @@ pub struct Mlp<'a, T: Real> {
     /// `[d_model, ff]`.
     pub down: Linear<'a, T>,
     /// The activation function f.
-    pub activation: Activation,
+    pub activation: activation::Function,
 }
 
 /// What the backward pass needs of the forward pass: outputs of matrices `[tokens, ff]`, and the z of their

@@ -8,7 +8,6 @@ use super::activation;
 use super::linear::Linear;
 use super::norm::Norm;
 use super::residual::{Residual, scale};
-use crate::arch::Activation;
 use crate::base::Weight;
 use crate::kernels::{Precision, Real, SavedActivation};
 
@@ -56,7 +55,7 @@ pub struct PerLayerInput<'a, T: Real> {
     /// The sum, with the norm.
     pub residual: Residual<T>,
     /// f.
-    pub activation: Activation,
+    pub activation: activation::Function,
 }
 
 /// What the backward pass needs of the forward pass.

@@ -70,6 +70,7 @@ macro_rules! each_family {
             gemma4_e: "gemma4-e",
             gemma4_moe: "gemma4-moe",
             ministral3: "ministral3",
+            apertus: "apertus",
             arcee: "arcee",
             starcoder2: "starcoder2",
             command_r: "command-r",

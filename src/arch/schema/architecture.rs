@@ -154,6 +154,9 @@ impl Architecture {
         if activation == Activation::ClampedSwiglu {
             return Some("a clamped SwiGLU");
         }
+        if activation == Activation::Xielu {
+            return Some("xIELU");
+        }
         if activation == Activation::ExactGelu {
             return Some("GELU by the error function");
         }

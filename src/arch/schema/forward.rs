@@ -103,6 +103,9 @@ pub enum Activation {
     ExactGelu,
     /// max(x, 0)^2 (`relu2`).
     SquaredRelu,
+    /// xIELU (`xielu`, arXiv 2411.13010), with numbers of each block: the tensors `xielu.alpha_p`, `xielu.alpha_n`,
+    /// `xielu.beta` and `xielu.eps`. Both factors are stored before their softplus.
+    Xielu,
     /// SwiGLU with clamped inputs, a steeper sigmoid and 1 added to what it multiplies (gpt-oss).
     ClampedSwiglu,
 }

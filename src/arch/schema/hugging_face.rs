@@ -38,6 +38,9 @@ pub struct HuggingFace {
     /// `num_attention_heads` or a number of experts is refused. Opening a folder does not read
     /// `tie_word_embeddings`: the head is tied if the folder has no tensor for it.
     pub defaults: &'static [(&'static str, f64)],
+    /// Whether the class scales rotary embeddings by a rule of its own where config.json has neither
+    /// `rope_parameters` nor `rope_scaling`. Such a folder is refused.
+    pub fills_in_rope_scaling: bool,
     /// The keys that describe attention heads.
     pub heads: HeadKeys,
     /// The key that names the activation.

@@ -78,6 +78,9 @@ pub struct TensorNames {
     pub convolution: bool,
     /// Hugging Face stores the vector as a matrix of one row, and so does the converter.
     pub one_row: bool,
+    /// The tensor is one number, and GGUF has no such tensor: an array in the metadata has the numbers of all blocks. Its
+    /// key is the canonical name after `blk.{}.`, without the architecture's name.
+    pub in_metadata: bool,
     /// GGUF stores the vector as a matrix of so many rows.
     pub rows_in_gguf: Option<Size>,
     /// Whether the tensor has a bias; `None` if no model has one.
@@ -353,6 +356,7 @@ impl TensorNames {
             endings: Endings::WEIGHT,
             convolution: false,
             one_row: false,
+            in_metadata: false,
             rows_in_gguf: None,
             bias: None,
             blocks: Blocks::All,
@@ -406,6 +410,17 @@ impl TensorNames {
     pub(in crate::arch) const fn one_row(mut self) -> Self {
         self.one_row = true;
         self
+    }
+
+    /// In the metadata of GGUF files. In Hugging Face folders it is no module's weight.
+    pub(in crate::arch) const fn in_metadata(mut self) -> Self {
+        self.in_metadata = true;
+        self.ending(Endings::NONE)
+    }
+
+    /// The key of the array that GGUF has in place of the tensor, if it has one.
+    pub fn metadata_key(&self) -> Option<&'static str> {
+        self.canonical.strip_prefix("blk.{}.").filter(|_| self.in_metadata)
     }
 
     /// Stored as a matrix of so many rows in GGUF files.

@@ -202,11 +202,11 @@ impl Fields {
                 return unlike(key, format!("it is {}", !usual));
             }
         }
+        let has_rope = ["rope_parameters", "rope_scaling"].iter().any(|key| self.json[key].is_object());
+        if class.fills_in_rope_scaling && !has_rope {
+            return unlike("rope_parameters", "missing".into());
+        }
         if self.architecture.forward.activation == Activation::ClampedSwiglu {
-            // Without them the class has YaRN of its own.
-            if !["rope_parameters", "rope_scaling"].iter().any(|key| self.json[key].is_object()) {
-                return unlike("rope_parameters", "missing".into());
-            }
             let constants = [("swiglu_alpha", ClampedSwiglu::ALPHA), ("swiglu_limit", ClampedSwiglu::LIMIT)];
             for (key, usual) in constants {
                 if self.json[key].as_f64().is_some_and(|given| given != usual) {

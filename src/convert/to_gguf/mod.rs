@@ -18,6 +18,7 @@ mod hyperparameters;
 mod keys;
 mod model_card;
 mod model_name;
+mod numbers;
 mod pre_tokenizer;
 mod rope;
 mod sentencepiece;
@@ -109,6 +110,8 @@ pub fn to_gguf(
         let key = format!("{}.rope.scaling.attn_factor", architecture.name);
         keys.set(key, Value::F32(rope.amplitude as f32));
     }
+    // As are the arrays in place of tensors, when it has seen the last tensor of each.
+    numbers::set(&mut keys, base)?;
     keys.text("general.type", "model");
     general::set(&mut keys, folder, &json, size, &mut report.notes)?;
     let experts_are_mxfp4 = tensors.iter().any(tensors::Tensor::is_mxfp4);

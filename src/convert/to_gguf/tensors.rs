@@ -172,6 +172,9 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
             let help = "a quantized, adapted or changed model cannot be converted; use the original";
             return Err(Error::input(file_path(base, tensor), place, problem, help));
         }
+        if line.is_some_and(|line| line.in_metadata) {
+            continue;
+        }
         if let (true, Some((layer, _))) = (canonical.ends_with(']'), layer_part(canonical)) {
             // The converter writes a block's experts when it has seen the last of them.
             let come = parts.entry(layer).or_default();

@@ -8,6 +8,7 @@
 
 mod experts;
 mod merges;
+mod numbers;
 mod pre_tokenizers;
 mod sentencepiece;
 mod tokenizer;

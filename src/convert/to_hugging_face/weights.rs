@@ -14,7 +14,7 @@ use curmerge_formats::safetensors::{NewSafeTensor, SafeTensorsLayout, shard_name
 use curmerge_formats::shards::groups;
 use serde_json::json;
 
-use super::experts;
+use super::{experts, numbers};
 use crate::arch::{Endings, JoinedExperts, JoinedRows, TensorNames};
 use crate::base::folder::SAFETENSORS_INDEX;
 use crate::base::{Base, RowOrder, Weight, layer_part};
@@ -63,7 +63,7 @@ pub(super) struct Tensor<'a> {
 
 /// The place of a tensor in transformers' order: embedding, layers, norm or head; the layer; the line of the
 /// table.
-type Place = (usize, usize, usize);
+pub(super) type Place = (usize, usize, usize);
 
 /// How the values of a tensor derive from the base's.
 pub(super) enum Values<'a> {
@@ -129,6 +129,7 @@ impl<'a> Plan<'a> {
                 _ => tensors.push(Tensor::new(base, canonical)?),
             }
         }
+        tensors.extend(numbers::tensors(base)?);
         tensors.sort_by_key(|tensor| tensor.place);
         let plan = Plan { base, dtype, shards: Vec::new() };
         let groups = groups(tensors.iter().map(|t| plan.bytes(t)), limit);
@@ -499,7 +500,8 @@ impl Rounding {
     }
 }
 
-fn place(base: &Base, canonical: &str, line: &'static TensorNames) -> Place {
+/// The place of the tensor of this canonical name, which has this line of the table.
+pub(super) fn place(base: &Base, canonical: &str, line: &'static TensorNames) -> Place {
     let layer = layer_part(canonical).map(|(layer, _)| layer);
     let number = base.architecture().names().position(|other| other.canonical == line.canonical);
     let part = match line.canonical {

@@ -120,7 +120,9 @@ impl Modules<'_> {
                 let positive = self.b.node(&at("Relu"), "Relu", &[&x]);
                 self.b.node(&at("Mul"), "Mul", &[&positive, &positive])
             }
-            Activation::ClampedSwiglu | Activation::ExactGelu => unreachable!("without_onnx_form refuses it"),
+            Activation::ClampedSwiglu | Activation::ExactGelu | Activation::Xielu => {
+                unreachable!("without_onnx_form refuses it")
+            }
             // x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), in FLOAT: a cube soon leaves the range of
             // FLOAT16.
             Activation::Gelu => {

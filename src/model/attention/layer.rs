@@ -159,7 +159,7 @@ impl<'a, T: Real> Attention<'a, T> {
         others.into_iter().flatten().for_each(T::recycle);
         let saved = |x| SavedActivation::save(x, config.precision);
         let gate = gate.map(|gate| {
-            let product = activation::gated_by::<Sigmoid, T>(&gate, &attended);
+            let product = activation::gated_by(Sigmoid, &gate, &attended);
             let before = std::mem::replace(&mut attended, product);
             save.is_some().then(|| [gate, before].map(saved))
         });
@@ -198,7 +198,7 @@ impl<'a, T: Real> Attention<'a, T> {
             false => forward(q, k, v, pass.sequences, self.sinks.as_deref(), config).0,
         };
         match gate {
-            Some(gate) => activation::gated_by::<Sigmoid, T>(&gate, &attended),
+            Some(gate) => activation::gated_by(Sigmoid, &gate, &attended),
             None => attended,
         }
     }
@@ -216,9 +216,8 @@ impl<'a, T: Real> Attention<'a, T> {
     ) {
         let AttentionActivations { q, before_norm, gate, z, keys_and_values, log_sums } = saved;
         let config = self.config(pass.config);
-        let dgate = gate.map(|[gate, before]| {
-            activation::gated_by_backward::<Sigmoid, T>(&gate, &before, &mut dattended)
-        });
+        let dgate =
+            gate.map(|[gate, before]| activation::gated_by_backward(Sigmoid, &gate, &before, &mut dattended));
         let [k, v] = match (&keys_and_values, &self.keys_and_values) {
             (Some(own), _) => [&own.k, &own.v],
             (None, KeysAndValues::Block(block)) => pass.shared.of(*block).each_ref(),

@@ -208,7 +208,7 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
         mixed.axis_iter_mut(Axis(0)).into_par_iter().for_each(|mut row| {
             let row = row.as_slice_mut().expect(CONTIGUOUS);
             let convolved = row.to_vec();
-            plain::<Silu, T>(&convolved, row);
+            plain(Silu, &convolved, row);
             for (head, factor) in self.unit_heads(row) {
                 let inverse = self.inverse_length(head);
                 elementwise::scale(head, inverse * factor);
@@ -247,7 +247,7 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
             let d = d.as_slice_mut().expect(CONTIGUOUS);
             let convolved = convolved.to_slice().expect(CONTIGUOUS);
             let mut x = vec![T::zero(); convolved.len()];
-            plain::<Silu, T>(convolved, &mut x);
+            plain(Silu, convolved, &mut x);
             let width = self.heads.key_dim;
             for ((d, factor), x) in self.unit_heads(d).zip(x.chunks_exact(width)) {
                 let inverse = self.inverse_length(x);
@@ -255,14 +255,14 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
                 elementwise::add_scaled(d, -along, x);
                 elementwise::scale(d, inverse * factor);
             }
-            plain_backward::<Silu, T>(convolved, d);
+            plain_backward(Silu, convolved, d);
         });
     }
 
     /// norm(out) SiLU(z), all `[tokens, value_heads * value_dim]`.
     fn gated_norm(&self, out: &Array2<T>, z: &Array2<T>) -> Array2<T> {
         let normed = self.norm.forward(out.view());
-        let attended = activation::gated_by::<Silu, T>(z, &normed);
+        let attended = activation::gated_by(Silu, z, &normed);
         T::recycle(normed);
         attended
     }
@@ -277,7 +277,7 @@ impl<'a, T: Real> GatedDeltaNet<'a, T> {
         let whole = out.to_array(d.ncols());
         let normed = self.norm.forward(whole.view());
         T::recycle(whole);
-        let dz = activation::gated_by_backward::<Silu, T>(z, &SavedActivation::Full(normed), &mut d);
+        let dz = activation::gated_by_backward(Silu, z, &SavedActivation::Full(normed), &mut d);
         let mut dout = Array2::zeros(d.dim());
         self.norm.backward(out, d.view(), &mut dout);
         T::recycle(d);
