@@ -20,6 +20,7 @@ mod command_r;
 mod ernie4_5;
 mod ernie4_5_moe;
 mod exaone4;
+mod falcon;
 mod gemma;
 mod gemma2;
 mod gemma3;
@@ -90,6 +91,7 @@ pub const ALL: &[&Architecture] = &[
     &phi3::PHI3,
     &gpt2::GPT2,
     &gpt_neox::GPT_NEOX,
+    &falcon::FALCON,
     &gpt_oss::GPT_OSS,
     &olmo2::OLMO2,
     &olmo3::OLMO3,

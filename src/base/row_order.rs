@@ -5,7 +5,7 @@
 //! - of llama's q and k, it stores the two rotary halves of each head apart, while GGUF interleaves them
 //!   (`LlamaModel.permute` in convert_hf_to_gguf.py);
 //! - of the gate and up projections of gpt-oss's experts, it stores the outputs in turn;
-//! - of queries, keys and values in one matrix (GPT-NeoX), it stores those of each head together;
+//! - of queries, keys and values in one matrix (GPT-NeoX, Falcon), it stores those of each key and value head together;
 //! - of the value heads of linear attention, it stores those that share a key head together, while GGUF repeats the
 //!   key heads (`_LinearAttentionVReorderBase` there).
 

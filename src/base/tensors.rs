@@ -8,7 +8,7 @@ use super::quantized::{Quantized, QuantizedTensors};
 use super::row_order::RowOrder;
 use super::tensor::{BaseTensor, StoredTensor};
 use super::weight::Weight;
-use crate::arch::Size;
+use crate::arch::{Size, TensorNames};
 use crate::{Error, Result};
 
 /// A tensor, or some of its rows, that holds a matrix or vector.
@@ -52,6 +52,12 @@ impl Base {
             _ => self.fused_rows(whole, part)?,
         };
         Some(Place { name, tensor, rows: Some(rows) })
+    }
+
+    /// Hugging Face's name (without `.weight`) for a canonical one, and the table's entry.
+    pub fn to_hugging_face(&self, canonical: &str) -> Option<(String, &'static TensorNames)> {
+        let layer = layer_part(canonical).map_or(0, |(layer, _)| layer);
+        self.architecture.to_hugging_face(canonical, self.config.block_kind(layer))
     }
 
     /// [`Self::place`] of a tensor that must exist.

@@ -135,7 +135,7 @@ impl FileType {
 }
 
 /// Architectures for which llama-quantize makes exceptions that are not implemented here.
-pub const EXCEPTIONS: &[&str] = &["falcon", "glm5-next", "bailingmoe3"];
+pub const EXCEPTIONS: &[&str] = &["glm5-next", "bailingmoe3"];
 
 /// The properties of a model that the choice depends on.
 #[derive(Clone, Debug)]
@@ -146,6 +146,8 @@ struct Model {
     experts: u64,
     /// A 70B model with shared keys and values: attn_v is small and worth more bits.
     seventy_billion: bool,
+    /// Whether some matrices get fewer bits than in other families.
+    fewer_bits: bool,
     /// Whether the embedding is also the output head.
     tied: bool,
     /// The number of tensors like attn_v.
@@ -177,6 +179,7 @@ impl Model {
             sharing: heads.checked_div(shared).unwrap_or(0),
             experts,
             seventy_billion: layers_of_70b == Some(layers as usize) && heads != shared,
+            fewer_bits: known.is_some_and(|known| known.gguf.fewer_bits),
             tied: !names().any(|name| Part::of(name) == Part::Output),
             values: names().filter(|name| Part::of(name) == Part::Value).count(),
             imatrix,
@@ -350,7 +353,8 @@ fn mixed(file_type: FileType, model: &Model, tensor: &GgufTensor, part: Part, pl
     let more_bits = |i: usize, n: usize| i < n / 8 || i >= n.saturating_mul(7) / 8 || (i - n / 8) % 3 == 2;
     if part == Part::Output || model.tied && part == Part::Embedding {
         let whole = tensor.dims[0].is_multiple_of(main.block_elements() as u64);
-        return if whole && !matches!(file_type, F::Q8_0 | F::MXFP4_MOE) { DType::Q6_K } else { DType::Q8_0 };
+        let eight_bits = model.fewer_bits || matches!(file_type, F::Q8_0 | F::MXFP4_MOE);
+        return if whole && !eight_bits { DType::Q6_K } else { DType::Q8_0 };
     }
     if file_type == F::MXFP4_MOE {
         let experts = tensor.dims.get(2).is_some_and(|&count| count > 1);
@@ -379,10 +383,15 @@ fn mixed(file_type: FileType, model: &Model, tensor: &GgufTensor, part: Part, pl
             F::Q2_K => DType::Q3_K,
             F::Q2_K_S if place < layers / 8 => DType::Q4_K,
             F::Q3_K_M if place < layers / 16 => DType::Q5_K,
+            F::Q3_K_M if model.fewer_bits && !more_bits(place, layers) => DType::Q3_K,
             F::Q3_K_M => DType::Q4_K,
+            F::Q3_K_L if model.fewer_bits => DType::Q4_K,
             F::Q3_K_L => DType::Q5_K,
+            F::Q4_K_M if model.fewer_bits && place < layers / 16 => DType::Q6_K,
+            F::Q4_K_M if model.fewer_bits && more_bits(place, layers) => DType::Q5_K,
+            F::Q4_K_M if model.fewer_bits => DType::Q4_K,
             F::Q4_K_M | F::Q5_K_M if more_bits(place, layers) => DType::Q6_K,
-            F::Q4_K_S if place < layers / 8 => DType::Q5_K,
+            F::Q4_K_S if !model.fewer_bits && place < layers / 8 => DType::Q5_K,
             F::IQ4_NL | F::IQ4_XS if !model.imatrix && place < layers / 8 => DType::Q5_K,
             F::Q4_0 if model.imatrix && place < layers / 8 => DType::Q4_1,
             F::Q5_0 if model.imatrix && place < layers / 8 => DType::Q5_1,
@@ -390,6 +399,10 @@ fn mixed(file_type: FileType, model: &Model, tensor: &GgufTensor, part: Part, pl
         },
         Part::AttentionOutput if model.experts == 8 => match file_type {
             F::Q2_K | F::Q3_K_S | F::Q3_K_M | F::Q4_K_S | F::Q4_K_M | F::IQ4_NL | F::IQ4_XS => DType::Q5_K,
+            _ => main,
+        },
+        Part::AttentionOutput if model.fewer_bits => match file_type {
+            F::Q3_K_L => DType::Q4_K,
             _ => main,
         },
         Part::AttentionOutput => match file_type {

@@ -101,7 +101,6 @@ pub(super) fn module<'a>(base: &Base, matrix: Matrix<'a>) -> Result<Module<'a>> 
         return Ok(Module { matrix, name, order, columns, transposed: false });
     }
     let (name, names) = base
-        .architecture()
         .to_hugging_face(matrix.name)
         .ok_or_else(|| refuse("has no name in Hugging Face's form of this architecture"))?;
     let order = base.config().hugging_face_order(names, matrix.rows as u64);
@@ -154,7 +153,7 @@ fn target_modules(base: &Base, modules: &[Module<'_>]) -> BTreeSet<String> {
     let names: BTreeSet<&str> = modules.iter().map(|m| m.name.as_str()).collect();
     let shorts: BTreeSet<String> = names.iter().map(|name| short(name)).collect();
     let architecture = base.architecture();
-    let all = base.tensors().keys().filter_map(|name| architecture.to_hugging_face(name));
+    let all = base.tensors().keys().filter_map(|name| base.to_hugging_face(name));
     let all = all.map(|(name, _)| architecture.module(&name).into_owned());
     let countable = !architecture.has_experts() && architecture.tensors.joined_rows.is_empty();
     let whole = countable

@@ -102,7 +102,10 @@ impl<'a> Parts<'a> {
             mixing: match kind.mixer {
                 None => None,
                 Some(mixer) => Some(MixingSublayer {
-                    norm: self.norm(&name(norms.before_attention))?,
+                    norm: match (self.norm(&name(norms.before_attention))?, norms.before_both) {
+                        (None, Some(both)) => self.norm(&name(both))?,
+                        (own, _) => own,
+                    },
                     mixer: self.mixer(layer, mixer)?,
                     o: self.needed(layer, "o")?,
                     residual: residual(self.norm(&name(norms.after_attention))?),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
 
+use curmerge::arch::BlockKind;
 use curmerge::base::Base;
 use curmerge::cur::Selection;
 use curmerge::model::{Batch, Transformer};
@@ -122,7 +123,7 @@ fn onnxruntime_runs_models_of_four_bits() {
     for (_, tensor) in gguf.tensors().filter(|(_, t)| t.dims.len() == 2 && t.name.starts_with("blk.")) {
         let stem = tensor.name.strip_suffix(".weight").unwrap();
         let architecture = curmerge::arch::by_gguf_name("qwen2", false, false).unwrap();
-        let (module, _) = architecture.to_hugging_face(stem).unwrap();
+        let (module, _) = architecture.to_hugging_face(stem, BlockKind::USUAL).unwrap();
         let values = four_bits(&found, &format!("{module}.weight"));
         decoded = decoded.with(&tensor.name, &tensor.dims, &values);
         matrices += 1;

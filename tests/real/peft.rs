@@ -81,7 +81,7 @@ fn train_with_peft(folder: &Path, adapter: &Path, rates: &[f64], batches: &[Vec<
 fn off(base: &Base, lora: &TrainedLora, ours: &[Array2<f32>], theirs: &Value) -> [f64; 2] {
     let (mut off, mut size) = ([0.0f64; 2], [0.0f64; 2]);
     for (target, pair) in lora.targets.iter().zip(ours.chunks_exact(2)) {
-        let (module, _) = base.architecture().to_hugging_face(&target.name).unwrap();
+        let (module, _) = base.to_hugging_face(&target.name).unwrap();
         let weight = base.weight(&target.name).unwrap();
         for (kind, (part, matrix)) in ["lora_A", "lora_B"].into_iter().zip(pair).enumerate() {
             let found = &theirs[format!("base_model.model.{module}.{part}.default.weight")];

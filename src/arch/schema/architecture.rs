@@ -41,7 +41,10 @@ impl Architecture {
     /// The canonical name for Hugging Face's (without `.weight` or `.bias`), and the table's entry.
     pub fn of_hugging_face(&'static self, name: &str) -> Option<(String, &'static TensorNames)> {
         let name = &*self.unprefixed(name);
-        self.names().find_map(|n| Some((renamed(name, n.hugging_face, n.canonical)?, n)))
+        self.names().find_map(|n| {
+            let other = || renamed(name, n.other_name?.1, n.canonical);
+            Some((renamed(name, n.hugging_face, n.canonical).or_else(other)?, n))
+        })
     }
 
     /// Hugging Face's name with the prefix of this table, where a folder has another.
@@ -50,9 +53,14 @@ impl Architecture {
         self.tensors.prefixes.iter().find_map(other).map_or(Cow::Borrowed(name), Cow::Owned)
     }
 
-    /// Hugging Face's name (without `.weight`) for the canonical one, and the table's entry.
-    pub fn to_hugging_face(&'static self, name: &str) -> Option<(String, &'static TensorNames)> {
-        self.names().find_map(|n| Some((renamed(name, n.canonical, n.hugging_face)?, n)))
+    /// Hugging Face's name (without `.weight`) for the canonical one, which is that of a block of this kind, and the
+    /// table's entry.
+    pub fn to_hugging_face(
+        &'static self,
+        name: &str,
+        kind: BlockKind,
+    ) -> Option<(String, &'static TensorNames)> {
+        self.names().find_map(|n| Some((renamed(name, n.canonical, n.hugging_face_in(kind))?, n)))
     }
 
     /// The name of the module in transformers that has a tensor of this name in folders.

@@ -124,6 +124,10 @@ pub enum Key {
     Blocks,
     /// `context_length`.
     Context,
+    /// `context_length`, always 2048.
+    UsualContext,
+    /// `tensor_data_layout`, always "jploski": in one matrix, all keys follow all queries, and all values all keys.
+    TensorLayout,
     /// `rope.scaling.original_context_length`: the context length before RoPE scaling extends it.
     OriginalContext,
     /// `embedding_length`.

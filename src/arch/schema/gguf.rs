@@ -56,6 +56,9 @@ pub struct Gguf {
     /// Block count of the models that llama.cpp calls 70B if they share key and value heads; llama-quantize
     /// gives their `attn_v` more bits.
     pub layers_of_70b: Option<usize>,
+    /// Whether llama-quantize has rules of its own for the family: the head is always in Q8_0, and mixtures give
+    /// `ffn_down` and `attn_output` fewer bits than in other families.
+    pub fewer_bits: bool,
 }
 
 impl Gguf {
@@ -83,6 +86,7 @@ impl Gguf {
         square_heads: false,
         ignored_keys: &[],
         layers_of_70b: None,
+        fewer_bits: false,
     };
 }
 

@@ -244,6 +244,10 @@ pub enum ClassOption {
     SelectionBias(&'static str),
     /// The key of this name: whether each head of q and of k is normed.
     HeadNorms(&'static str),
+    /// `new_decoder_architecture`: there are `num_kv_heads` key and value heads. Each of the two parallel parts of a
+    /// block has a norm of its own, unless `num_ln_in_parallel_attn` is 1. Without it there is one norm, and
+    /// `multi_query` says whether there is one key and value head.
+    NewDecoder,
     /// `n_ctx`: an older name of the context length, written beside it.
     ContextTwice,
 }

@@ -33,6 +33,9 @@ pub struct Tensors {
 pub struct BlockNorms {
     /// Of the input of attention.
     pub before_attention: &'static str,
+    /// Of the input of both parts, in a block without the norm `before_attention`. `None` if the family has no such
+    /// block.
+    pub before_both: Option<&'static str>,
     /// Of what attention adds to the residual stream.
     pub after_attention: &'static str,
     /// Of the input of the feed-forward part.
@@ -45,6 +48,7 @@ impl BlockNorms {
     /// What most families call them.
     pub(in crate::arch) const USUAL: Self = Self {
         before_attention: "attn_norm",
+        before_both: None,
         after_attention: "post_attention_norm",
         before_feed_forward: "ffn_norm",
         after_feed_forward: "post_ffw_norm",
@@ -58,6 +62,8 @@ pub struct TensorNames {
     pub canonical: &'static str,
     /// Hugging Face's name, with the same `{}`.
     pub hugging_face: &'static str,
+    /// Hugging Face's name in some blocks, if it is another one there: these blocks, and the name.
+    pub other_name: Option<(Blocks, &'static str)>,
     /// `[out, in]` of a matrix, `[n]` of a vector.
     pub shape: &'static [Size],
     /// The heads whose rows are permuted: Hugging Face keeps the two rotary halves of each head apart, and
@@ -151,6 +157,8 @@ pub enum Blocks {
     SelectionBias,
     /// Those with softmax attention, if the model norms each head of q and of k, or none.
     HeadNorms,
+    /// All, if each of the two parallel parts has a norm of its own, or none.
+    TwoNorms,
     /// All, if the model has an input of each token for every block, or none.
     PerLayerInputs,
     /// None of those that are run: those that predict further tokens.
@@ -191,6 +199,9 @@ pub struct BlockKind {
     pub selection_bias: bool,
     /// Whether each head of q and of k is normed, in a family of which some models have these norms.
     pub head_norms: bool,
+    /// Whether each of its two parallel parts has a norm of its own, in a family of which some models have one norm for
+    /// both.
+    pub two_norms: bool,
 }
 
 impl BlockKind {
@@ -205,6 +216,7 @@ impl BlockKind {
         shared_expert: true,
         selection_bias: true,
         head_norms: true,
+        two_norms: false,
     };
 }
 
@@ -224,6 +236,7 @@ impl Blocks {
             Self::SharedExpert => kind.experts && kind.shared_expert,
             Self::SelectionBias => kind.experts && kind.selection_bias,
             Self::HeadNorms => kind.mixer == Some(MixerKind::Attention) && kind.head_norms,
+            Self::TwoNorms => kind.two_norms,
             Self::PerLayerInputs => kind.per_layer_inputs,
             Self::Prediction => false,
         }
@@ -347,6 +360,7 @@ impl TensorNames {
         Self {
             canonical,
             hugging_face,
+            other_name: None,
             shape,
             rotary_halves: None,
             groups: None,
@@ -362,6 +376,18 @@ impl TensorNames {
             blocks: Blocks::All,
             presence: Presence::Always,
         }
+    }
+
+    /// Hugging Face's name in blocks of this kind.
+    pub(in crate::arch) fn hugging_face_in(&self, kind: BlockKind) -> &'static str {
+        let other = self.other_name.filter(|(blocks, _)| blocks.include(kind));
+        other.map_or(self.hugging_face, |(_, name)| name)
+    }
+
+    /// With another name in these blocks of Hugging Face folders.
+    pub(in crate::arch) const fn named_in(mut self, blocks: Blocks, name: &'static str) -> Self {
+        self.other_name = Some((blocks, name));
+        self
     }
 
     /// With the rotary halves of these heads apart in Hugging Face folders.

@@ -75,6 +75,9 @@ pub struct Config {
     pub feed_forward_alone: Vec<bool>,
     /// Whether each head of q and of k is normed, in a family of which some models have these norms.
     pub head_norms: bool,
+    /// Whether each of the two parallel parts of a block has a norm of its own, in a family of which some models have
+    /// one norm for both.
+    pub two_norms: bool,
     /// The heads of linear attention, if some blocks have it.
     pub delta_net: Option<DeltaNetConfig>,
     /// Whether each block has linear attention in place of softmax attention; empty if none has.
@@ -264,6 +267,7 @@ impl Config {
             dense: Vec::new(),
             feed_forward_alone: Vec::new(),
             head_norms: false,
+            two_norms: false,
             delta_net: None,
             linear_attention: Vec::new(),
             convolutions: Vec::new(),
@@ -331,6 +335,7 @@ impl Config {
             shared_expert: experts.is_some_and(|experts| experts.shared_ff.is_some()),
             selection_bias: experts.is_some_and(|experts| experts.selection_bias),
             head_norms: self.head_norms,
+            two_norms: self.two_norms,
         }
     }
 

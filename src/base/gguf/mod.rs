@@ -165,6 +165,7 @@ impl Config {
             experts: experts::read(model, architecture, ff)?,
             dense: experts::dense(model, architecture, layers),
             head_norms: model.tensor("blk.0.attn_q_norm.weight").is_some(),
+            two_norms: model.tensor("blk.0.attn_norm_2.weight").is_some(),
             prediction_blocks,
             ..Self::unknown()
         };

@@ -19,6 +19,21 @@ enum Part {
 }
 
 impl Fields {
+    /// Whether all query heads have one key and value head, whatever their number is said to be.
+    pub(super) fn shares_one_key_head(&self) -> bool {
+        let class = &self.architecture.hugging_face;
+        class.has(ClassOption::NewDecoder)
+            && !self.flag("new_decoder_architecture")
+            && self.flag("multi_query")
+    }
+
+    /// Whether each of the two parallel parts of a block has a norm of its own.
+    pub(super) fn two_norms(&self) -> bool {
+        let class = &self.architecture.hugging_face;
+        let new = class.has(ClassOption::NewDecoder) && self.flag("new_decoder_architecture");
+        new && self.count("num_ln_in_parallel_attn").unwrap_or(2) == 2
+    }
+
     /// Whether each block has no rotary embedding, in classes that list such blocks.
     pub(super) fn unrotated(&self, layers: usize) -> Vec<bool> {
         if let Some(listed) = self.json["no_rope_layers"].as_array() {

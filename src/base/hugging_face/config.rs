@@ -41,6 +41,7 @@ impl Config {
             heads,
             kv_heads: match architecture.hugging_face.heads {
                 HeadKeys::Ungrouped => heads,
+                _ if fields.shares_one_key_head() => 1,
                 _ => fields.count("num_key_value_heads").unwrap_or(heads),
             },
             head_dim,
@@ -63,6 +64,7 @@ impl Config {
             experts,
             dense: fields.dense(layers),
             head_norms: fields.head_norms(),
+            two_norms: fields.two_norms(),
             tanh_gelu: fields.json[architecture.hugging_face.activation.key]
                 .as_str()
                 .is_some_and(|name| architecture.hugging_face.tanh_names.contains(&name)),
@@ -195,6 +197,8 @@ impl Fields {
             ("scale_attn_weights", true),
             ("use_bidirectional_attention", false),
             ("qk_layernorm", false),
+            ("alibi", false),
+            ("parallel_attn", true),
             ("use_parallel_residual", self.architecture.forward.parallel),
         ];
         for (key, usual) in flags {

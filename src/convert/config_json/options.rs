@@ -376,6 +376,12 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
                 set("moe_latent_size", latent.into());
                 set("n_shared_experts", 1.into());
             }
+            ClassOption::NewDecoder => {
+                let new = config.two_norms || config.kv_heads != 1;
+                set("new_decoder_architecture", new.into());
+                set("num_ln_in_parallel_attn", new.then_some(if config.two_norms { 2 } else { 1 }).into());
+                set("multi_query", true.into());
+            }
             ClassOption::AdjustedFeedForward => set("block_auto_adjust_ff_dim", false.into()),
             ClassOption::PerLayerInputs => {
                 let inputs = config.per_layer_inputs;

@@ -36,6 +36,11 @@ pub(super) fn set(
             // Of a model without positions.
             Key::Context if !config.state_spaces.is_empty() => writer.count("context_length", 1 << 20),
             Key::Context => writer.count("context_length", config.context),
+            Key::UsualContext => writer.count("context_length", 2048),
+            Key::TensorLayout => {
+                let name = writer.name("tensor_data_layout");
+                writer.keys.text(name, "jploski");
+            }
             Key::Sections => {
                 if let Some(sections) = rope::sections(json) {
                     writer

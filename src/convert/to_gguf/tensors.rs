@@ -78,7 +78,7 @@ fn named<'a>(base: &'a Base, canonical: &'a str, tensor: &'a BaseTensor) -> Name
     if let Files::Onnx(_) = base.files() {
         let (stem, endings) = base.architecture().stem_and_endings(canonical);
         let whole = base.whole_of(stem).unwrap_or(stem);
-        if let Some((theirs, _)) = base.architecture().to_hugging_face(whole) {
+        if let Some((theirs, _)) = base.to_hugging_face(whole) {
             name = theirs + endings.hugging_face;
         }
     }

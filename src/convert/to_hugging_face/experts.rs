@@ -17,7 +17,7 @@ pub(super) struct Joined {
 pub(super) fn find(base: &Base, canonical: &str) -> Option<(Joined, bool)> {
     let architecture = base.architecture();
     let (stem, endings) = architecture.stem_and_endings(canonical);
-    let has_own = |name: &str| architecture.to_hugging_face(name).is_some_and(|(own, _)| !own.is_empty());
+    let has_own = |name: &str| base.to_hugging_face(name).is_some_and(|(own, _)| !own.is_empty());
     // A GGUF file has all experts in one tensor, too.
     let names = [stem.to_owned(), format!("{stem}[0]")];
     let mut names = names.iter().filter(|name| !has_own(name));

@@ -365,7 +365,7 @@ impl<'a> Tensor<'a> {
             Error::input(base.path(), place, problem, help)
         };
         let (stem, Endings { hugging_face: ending, .. }) = base.architecture().stem_and_endings(canonical);
-        let known = base.architecture().to_hugging_face(stem);
+        let known = base.to_hugging_face(stem);
         let known = known.filter(|(_, line)| ending != ".bias" || line.bias.is_some());
         let Some((name, line)) = known else {
             let problem = format!("no tensor of a {} model in transformers", base.architecture().name);
@@ -419,7 +419,7 @@ impl<'a> Tensor<'a> {
     fn of_parts(base: &'a Base, whole: &str) -> Result<Self> {
         let parts = base.parts(whole).into_iter().map(|(part, _)| base.weight(&part));
         let parts = parts.collect::<Result<Vec<_>>>()?;
-        let known = base.architecture().to_hugging_face(whole);
+        let known = base.to_hugging_face(whole);
         let (name, line) = known.expect("the architecture has a line for a matrix that it has in one");
         let rows = parts.iter().map(|part| part.rows() as u64).sum();
         let stored_bytes = parts.iter().map(|part| part.stored_bytes().len() as u64).sum();

@@ -215,12 +215,12 @@ impl<'a> Modules<'a> {
 
     /// Hugging Face's name for a canonical name.
     pub(super) fn module(&self, canonical: &str) -> Result<String> {
-        let known = self.base.architecture().to_hugging_face(canonical);
+        let known = self.base.to_hugging_face(canonical);
         known.map(|(name, _)| name).ok_or_else(|| self.no_place(canonical))
     }
 
     fn order(&self, canonical: &str, rows: u64) -> Result<RowOrder> {
-        let line = self.base.architecture().to_hugging_face(canonical).map(|(_, line)| line);
+        let line = self.base.to_hugging_face(canonical).map(|(_, line)| line);
         let order = line.and_then(|line| self.base.config().hugging_face_order(line, rows));
         order.ok_or_else(|| self.no_place(canonical))
     }

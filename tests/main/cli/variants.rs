@@ -102,6 +102,36 @@ fn activations_are_those_that_the_class_accepts() {
     }
 }
 
+/// Of Falcon, the models without rotary embeddings (Falcon-RW), and those whose two parts follow one another.
+#[test]
+fn variants_of_falcon_are_refused_by_name() {
+    for (key, value) in [("alibi", true), ("parallel_attn", false)] {
+        let folder = folder();
+        let model = copy_of("falcon", folder.path());
+        change(&model.join("config.json"), |json| json[key] = json!(value));
+        let line = curmerge!("run", model, "-p", "a", "-n", "1").refusal();
+        assert_says(&line, &["config.json", key, "not supported"]);
+    }
+}
+
+/// Falcon 7B has one key and value head, whatever `num_kv_heads` says. Falcon 2 has several, and one norm.
+#[test]
+fn forms_of_falcon_are_told_by_its_keys() {
+    let folder = folder();
+    let model = copy_of("falcon", folder.path());
+    let set = |key: &str, value: Value| {
+        change(&model.join("config.json"), |json| json[key] = value);
+        Base::open(&model).map(|base| (base.config().kv_heads, base.config().two_norms))
+    };
+    assert_eq!(set("num_kv_heads", json!(4)).unwrap(), (1, false));
+    assert!(set("multi_query", json!(false)).unwrap_err().to_string().contains("shape"));
+    set("num_kv_heads", json!(1)).unwrap();
+    let line = set("new_decoder_architecture", json!(true)).unwrap_err().to_string();
+    assert_says(&line, &["attn_norm_2", "missing"]);
+    assert_eq!(set("num_ln_in_parallel_attn", json!(1)).unwrap(), (1, false));
+    assert_eq!(Base::open(family("falcon-40b", "hf")).unwrap().config().two_norms, true);
+}
+
 /// llama.cpp always computes the tanh formula, so the folder gives the file's numbers.
 #[test]
 fn gpt_neox_may_have_the_tanh_formula() {

@@ -19,6 +19,7 @@ const ROWS: u64 = 2;
 /// One of make.py's models.
 struct Shape {
     name: &'static str,
+    architecture: &'static str,
     layers: u32,
     heads: u32,
     /// Heads of keys and values.
@@ -35,7 +36,7 @@ const fn shape(
     columns: u64,
     output: bool,
 ) -> Shape {
-    Shape { name, layers, heads, shared, experts, columns, output }
+    Shape { name, architecture: "llama", layers, heads, shared, experts, columns, output }
 }
 
 const MODELS: &[Shape] = &[
@@ -46,6 +47,7 @@ const MODELS: &[Shape] = &[
     shape("few-experts", [9, 8, 8, 4], 256, true),
     shape("half-blocks", [4, 8, 2, 0], 96, false),
     shape("odd", [4, 8, 2, 0], 80, true),
+    Shape { architecture: "falcon", ..shape("falcon", [33, 8, 2, 0], 256, true) },
 ];
 
 /// make.py's `spread`: a number in [0, 2).
@@ -96,8 +98,9 @@ fn write(path: &Path, metadata: &[(String, Value)], tensors: Vec<(String, Vec<u6
 }
 
 fn write_model(path: &Path, shape: &Shape) {
-    let mut metadata = vec![("general.architecture".to_string(), Value::String("llama".into()))];
-    let mut number = |key: &str, value| metadata.push((format!("llama.{key}"), Value::U32(value)));
+    let architecture = shape.architecture;
+    let mut metadata = vec![("general.architecture".to_string(), Value::String(architecture.into()))];
+    let mut number = |key: &str, value| metadata.push((format!("{architecture}.{key}"), Value::U32(value)));
     number("block_count", shape.layers);
     number("attention.head_count", shape.heads);
     number("attention.head_count_kv", shape.shared);

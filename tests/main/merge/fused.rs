@@ -3,6 +3,7 @@
 //! the files.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use curmerge::base::Base;
@@ -56,6 +57,18 @@ fn read(model: &Path, family: &str, name: &str) -> Matrix {
         ("gptneox", "attn_output") => format!("gpt_neox.layers.{layer}.attention.dense.weight"),
         ("gptneox", "ffn_up") => format!("gpt_neox.layers.{layer}.mlp.dense_h_to_4h.weight"),
         ("gptneox", "ffn_down") => format!("gpt_neox.layers.{layer}.mlp.dense_4h_to_h.weight"),
+        ("falcon" | "falcon-40b" | "falcon-11b", "attn_qkv") => {
+            format!("transformer.h.{layer}.self_attention.query_key_value.weight")
+        }
+        ("falcon" | "falcon-40b" | "falcon-11b", "attn_output") => {
+            format!("transformer.h.{layer}.self_attention.dense.weight")
+        }
+        ("falcon" | "falcon-40b" | "falcon-11b", "ffn_up") => {
+            format!("transformer.h.{layer}.mlp.dense_h_to_4h.weight")
+        }
+        ("falcon" | "falcon-40b" | "falcon-11b", "ffn_down") => {
+            format!("transformer.h.{layer}.mlp.dense_4h_to_h.weight")
+        }
         ("gpt2", "attn_qkv") => format!("transformer.h.{layer}.attn.c_attn.weight"),
         ("gpt2", "attn_output") => format!("transformer.h.{layer}.attn.c_proj.weight"),
         ("gpt2", "ffn_up") => format!("transformer.h.{layer}.mlp.c_fc.weight"),
@@ -72,12 +85,23 @@ fn read(model: &Path, family: &str, name: &str) -> Matrix {
     let file = SafeTensors::open(&model.join("model.safetensors")).unwrap();
     let tensor = file.tensor(&stored).unwrap();
     let found = values(tensor.dtype, &tensor.shape, file.data(tensor));
-    if (family, part) == ("gptneox", "attn_qkv") {
-        // Rows of q, k and v of one head after the other.
-        let (heads, width) = (2_usize, found.values.len() / found.cols / 6);
-        let row = |part: usize, head: usize, i: usize| ((head * 3 + part) * width + i) * found.cols;
-        let rows = (0..3).flat_map(|part| (0..heads).map(move |head| (part, head)));
-        let rows = rows.flat_map(|(part, head)| (0..width).map(move |i| row(part, head, i)));
+    // Key and value heads, and the query heads of each.
+    let groups: Option<(usize, usize)> = match (family, part) {
+        ("gptneox", "attn_qkv") => Some((2, 1)),
+        ("falcon", "attn_qkv") => Some((1, 4)),
+        ("falcon-40b" | "falcon-11b", "attn_qkv") => Some((2, 2)),
+        _ => None,
+    };
+    if let Some((groups, queries)) = groups {
+        // Of each key and value head, the rows of its queries, the key and the value.
+        let heads = queries + 2;
+        let width = found.values.len() / found.cols / (groups * heads);
+        let row = |group: usize, head: usize, i: usize| ((group * heads + head) * width + i) * found.cols;
+        let of = |heads: Range<usize>| {
+            (0..groups).flat_map(move |group| heads.clone().map(move |head| (group, head)))
+        };
+        let rows = of(0..queries).chain(of(queries..queries + 1)).chain(of(queries + 1..queries + 2));
+        let rows = rows.flat_map(|(group, head)| (0..width).map(move |i| row(group, head, i)));
         let values = rows.flat_map(|start| &found.values[start..start + found.cols]).copied().collect();
         return Matrix { cols: found.cols, values };
     }
@@ -102,8 +126,8 @@ fn place(family: &Family, target: &str) -> (String, usize) {
     let config: serde_json::Value = serde_json::from_slice(&text).unwrap();
     let size = |key: &str| config[key].as_u64().map(|n| n as usize);
     let width = size("hidden_size").or(size("n_embd")).unwrap();
-    let kv =
-        size("num_key_value_heads").map_or(width, |kv| width / size("num_attention_heads").unwrap() * kv);
+    let kv = size("num_key_value_heads").or(size("num_kv_heads"));
+    let kv = kv.map_or(width, |kv| width / size("num_attention_heads").unwrap() * kv);
     let first = match part {
         "q]" | "gate]" => 0,
         "k]" => width,
@@ -331,8 +355,8 @@ fn a_flipped_bit_in_any_part_is_named() {
             // out]`.
             let tensor = &base.tensors()["blk.0.attn_qkv"];
             let first = match (name, container) {
-                // The first head's k follows its q.
-                ("gptneox", Container::Folder) => 16,
+                // The first k follows the queries that share it.
+                ("gptneox" | "falcon-40b" | "falcon-11b", Container::Folder) => 16,
                 _ => place(&family, "blk.0.attn_qkv[k]").1 as u64,
             };
             let per_row = if tensor.transposed { 2 } else { 2 * tensor.shape[1] };
