@@ -129,7 +129,7 @@ fn forms_of_falcon_are_told_by_its_keys() {
     let line = set("new_decoder_architecture", json!(true)).unwrap_err().to_string();
     assert_says(&line, &["attn_norm_2", "missing"]);
     assert_eq!(set("num_ln_in_parallel_attn", json!(1)).unwrap(), (1, false));
-    assert_eq!(Base::open(family("falcon-40b", "hf")).unwrap().config().two_norms, true);
+    assert!(Base::open(family("falcon-40b", "hf")).unwrap().config().two_norms);
 }
 
 /// llama.cpp always computes the tanh formula, so the folder gives the file's numbers.
