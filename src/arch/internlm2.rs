@@ -47,7 +47,10 @@ pub(super) const INTERNLM2: Architecture = Architecture {
     hugging_face: HuggingFace {
         model_types: &["internlm2"],
         class: "InternLM2ForCausalLM",
-        in_transformers: false,
+        own_code: &[
+            ("AutoConfig", "configuration_internlm2.InternLM2Config"),
+            ("AutoModelForCausalLM", "modeling_internlm2.InternLM2ForCausalLM"),
+        ],
         defaults: &[
             ("vocab_size", 103_168.0),
             ("hidden_size", 4096.0),

@@ -102,6 +102,8 @@ pub(super) const NEMOTRON_H: Architecture = Architecture {
         model_types: &["nemotron_h"],
         class: "NemotronHForCausalLM",
         modules: Some(("backbone.", "model.")),
+        // PEFT's check of models with Mamba.
+        without_lora: &["out_proj"],
         keys: &[
             ("rms_norm_eps", "layer_norm_epsilon"),
             ("mamba_n_heads", "mamba_num_heads"),

@@ -3,7 +3,9 @@
 //! `[],` is three bytes, and a hundred in memory. So values are counted before they are made.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
+use regex::Regex;
 use serde::de::DeserializeOwned;
 
 /// How many commas and colons and opening brackets a file may have, a colon counted twice: a member of an
@@ -59,6 +61,16 @@ fn without_bare_words(bytes: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(text)
 }
 
+/// The text of a value, indented, with a final newline. What [`without_bare_words`] made becomes Python's words again,
+/// which programs other than transformers 5 need.
+pub fn text(json: &serde_json::Value) -> String {
+    static WORD: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r#"\{\s*"__float__":\s*"(-?Infinity|NaN)"\s*\}"#).expect("a regular expression")
+    });
+    // Quotes within a string are escaped, so no string has this.
+    format!("{}\n", WORD.replace_all(&format!("{json:#}"), "$1"))
+}
+
 /// Calls `visit` with the place of each byte that is in no string.
 fn outside_of_strings(bytes: &[u8], mut visit: impl FnMut(usize)) {
     let mut at = 0;
@@ -109,6 +121,9 @@ mod tests {
             "a": [0.0, word("Infinity")], "b": [word("-Infinity"), word("NaN"), -1], "NaN": "NaN"
         });
         assert_eq!(parsed, right);
+        let text = text(&parsed);
+        assert!(text.contains("0.0,\n    Infinity\n") && text.contains(r#""NaN": "NaN""#), "{text}");
+        assert_eq!(parse::<serde_json::Value>(text.as_bytes()).unwrap(), right);
         let many = format!("[{}0]", "NaN,".repeat(MAX_MARKS / 2));
         assert!(parse::<serde_json::Value>(many.as_bytes()).unwrap_err().to_string().contains("more values"));
         assert!(parse::<serde_json::Value>(b"[Infinit]").is_err());

@@ -7,6 +7,21 @@ use super::tensors::layer_part;
 use crate::{Error, Result};
 
 impl Base {
+    /// The numbers that a GGUF file has in its metadata in place of tensors, by their canonical names. Those that cannot be
+    /// read are left out.
+    pub fn numbers_of_metadata(&self) -> Vec<(String, f32)> {
+        let lines = self.architecture.names().filter(|line| line.in_metadata);
+        let names = lines.flat_map(|line| {
+            (0..self.config.layers).map(|layer| line.canonical.replacen("{}", &layer.to_string(), 1))
+        });
+        match self.files {
+            Files::Gguf(_) => {
+                names.filter_map(|name| Some((name.clone(), self.number(&name).ok()?))).collect()
+            }
+            Files::HuggingFace(_) | Files::Onnx(_) => Vec::new(),
+        }
+    }
+
     /// The number of this canonical name, for which GGUF has [a key of its
     /// metadata](crate::arch::TensorNames::metadata_key).
     ///

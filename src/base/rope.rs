@@ -22,6 +22,9 @@ pub struct Rope {
     pub long: Option<LongRope>,
     /// Factor of cosines and sines.
     pub amplitude: f64,
+    /// The longest sequence, in tokens, of which these are the frequencies, if those of longer ones depend on their length
+    /// (dynamic NTK).
+    pub longest: Option<usize>,
     /// What the file asks for besides, and no computation here follows: the key, and the problem. A merge or
     /// a conversion needs no frequencies.
     pub uncomputed: Option<(String, String)>,
@@ -39,7 +42,7 @@ pub struct LongRope {
 impl Rope {
     /// Unscaled frequencies.
     pub fn plain(base: f64, dim: usize) -> Self {
-        Self { base, dim, factors: None, long: None, amplitude: 1.0, uncomputed: None }
+        Self { base, dim, factors: None, long: None, amplitude: 1.0, longest: None, uncomputed: None }
     }
 
     /// The frequencies in radians per position for contexts of `context` tokens, `[dim / 2]`.
@@ -264,6 +267,11 @@ pub(crate) fn from_json(
     let scaling = match kind {
         // Of a text, M-RoPE gives all parts of a head the same position.
         None | Some("default" | "mrope") => None,
+        // Longer sequences alone have other frequencies.
+        Some("dynamic") => {
+            made.longest = Some(json["max_position_embeddings"].as_u64().unwrap_or(2048) as usize);
+            None
+        }
         Some("linear") => Some(RopeScaling::Linear { factor: number("factor")? }),
         Some("proportional") => Some(RopeScaling::Proportional {
             factor: rope["factor"].as_f64().unwrap_or(1.0),
@@ -332,7 +340,7 @@ pub(crate) fn from_json(
 
 pub(super) fn unknown_scaling(kind: &str) -> String {
     format!(
-        "rotary scaling '{}' is not computed: only none, linear, llama3, yarn, longrope and proportional are",
+        "rotary scaling '{}' is not computed: only none, linear, dynamic, llama3, yarn, longrope and proportional are",
         kind.escape_debug()
     )
 }

@@ -4,7 +4,7 @@
 //! Equal values pass whatever the container, because C and R are then the same numbers. Anything else is
 //! refused: a merge would silently write another change than the one that was trained.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use curmerge_formats::adapter::{Adapter, AdapterTarget, BaseInfo};
@@ -53,11 +53,13 @@ pub fn base_info(base: &Base, targets: &[AdapterTarget]) -> BaseInfo {
         };
         Some((name, digest))
     });
+    let numbers = base.numbers_of_metadata().into_iter();
+    let numbers = numbers.map(|(name, number)| (name, curmerge_formats::sha256_hex(&number.to_le_bytes())));
     BaseInfo {
         name: base.name(),
         architecture: base.architecture_name().into(),
         container: base.container().into(),
-        other_tensors: digests.collect(),
+        other_tensors: digests.collect::<BTreeMap<_, _>>().into_iter().chain(numbers).collect(),
     }
 }
 

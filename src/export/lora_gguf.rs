@@ -15,8 +15,8 @@ use curmerge_formats::output::OutputFile;
 
 use super::targets::matrices;
 use super::trained::Trained;
+use crate::Result;
 use crate::base::{Base, Files};
-use crate::{Error, Result};
 
 const VERSION: u32 = 3;
 const ALIGNMENT: u64 = 32;
@@ -28,12 +28,6 @@ pub(super) fn write(base: &Base, trained: Trained<'_>, out: &Path, inputs: &[&Pa
         base.must_be_known()?;
     }
     let matrices = matrices(base, trained)?;
-    // llama.cpp multiplies by it without asking for a LoRA.
-    let is_ignored = |name: &str| base.architecture().makes_per_layer_inputs(name);
-    if let Some(matrix) = matrices.iter().find(|matrix| is_ignored(matrix.name)) {
-        let problem = format!("llama.cpp applies no LoRA to '{}'", matrix.name);
-        return Err(Error::request(problem, "merge the adapter instead"));
-    }
     let alpha = trained.alpha_of_file();
     let text = |text: &str| Value::String(text.into());
     let metadata: Vec<(String, Value)> = [

@@ -45,6 +45,35 @@ impl Format {
     }
 }
 
+/// Refuses a matrix that the program of this format loads no LoRA for.
+///
+/// # Errors
+/// There is one.
+pub fn refuse_unloaded(base: &Base, trained: Trained<'_>, format: Format) -> Result<()> {
+    let architecture = base.architecture();
+    let unloaded = |name: &str| match format {
+        // It multiplies without asking for a LoRA.
+        Format::Gguf => architecture.is_without_lora(name).then_some("llama.cpp applies"),
+        Format::Peft => {
+            let module = base.to_hugging_face(name)?.0;
+            let last = module.rsplit('.').next()?;
+            architecture.hugging_face.without_lora.contains(&last).then_some("PEFT loads")
+        }
+        Format::OnnxAdapter | Format::Ollama => None,
+    };
+    let targets = trained.targets();
+    match targets.iter().find_map(|target| Some((unloaded(target.name())?, target.name()))) {
+        None => Ok(()),
+        Some((program, name)) => {
+            let problem = format!("{program} no LoRA of '{name}' in {} models", architecture.name);
+            Err(Error::request(
+                problem,
+                "merge the adapter instead, or train it without this matrix (--targets)",
+            ))
+        }
+    }
+}
+
 /// Writes an adapter to `out`, which must be neither the base nor one of `inputs`. With `force` a folder
 /// replaces an existing one. The model for Ollama keeps the base's types. [`ollama::write`] can also change
 /// types, and returns a report.
@@ -64,6 +93,7 @@ pub fn export<'a>(
     force: bool,
 ) -> Result<()> {
     let (out, trained) = (out.as_ref(), trained.into());
+    refuse_unloaded(base, trained, format)?;
     let inputs = [inputs, &base.inputs()].concat();
     match format {
         Format::Gguf => lora_gguf::write(base, trained, out, &inputs),

@@ -16,8 +16,12 @@ use crate::{Error, Result};
 
 /// The parameters of all experts in the order of their module, with the tensors whose rows each of them has, if the
 /// architecture says nothing else.
-const PARAMETERS: [(&str, &[&str]); 2] =
-    [("gate_up_proj", &["ffn_gate_exps", "ffn_up_exps"]), ("down_proj", &["ffn_down_exps"])];
+const PARAMETERS: [(&str, &[&str]); 3] = [
+    ("gate_up_proj", &["ffn_gate_exps", "ffn_up_exps"]),
+    // Of experts without gates.
+    ("up_proj", &["ffn_up_exps"]),
+    ("down_proj", &["ffn_down_exps"]),
+];
 
 /// Some numbers of each row of a tensor, as bytes.
 #[derive(Clone, Debug)]

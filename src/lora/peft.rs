@@ -18,6 +18,7 @@ use serde_json::Value as Json;
 use super::{File, Lora, Pairs, Stored, Target, TrainedOn, experts, modules, whole};
 use crate::base::Base;
 use crate::base::folder::Folder;
+use crate::base::json;
 use crate::{Error, Result};
 
 /// The file of the matrices.
@@ -205,7 +206,7 @@ impl<'a> Config<'a> {
             value.ok_or_else(|| refuse(key, "missing or not a usable number", "write the adapter again"))
         };
         let text = folder.text(CONFIG)?.unwrap_or_default();
-        let ordered: Patterns = serde_json::from_str(&text).map_err(|_| {
+        let ordered: Patterns = json::parse(text.as_bytes()).map_err(|_| {
             refuse("rank_pattern or alpha_pattern", "is not an object", "write the adapter again")
         })?;
         let patterns = |key: &str, entries: &InOrder| {

@@ -73,15 +73,22 @@ impl<'a, T: Real> Transformer<'a, T> {
     ///   call such a sequence panics in the forward pass.
     ///
     /// # Errors
-    /// When the model has learned position embeddings for fewer positions.
+    /// When the model has learned position embeddings for fewer positions, or other rotary frequencies for longer
+    /// sequences.
     pub fn for_context(&mut self, tokens: usize) -> Result<()> {
         if let Some(max) = self.positions.as_ref().map(Weight::rows).filter(|&max| max < tokens) {
             let problem = format!("a sequence of {tokens} tokens, and the model has {max} positions");
             return Err(Error::request(problem, format!("use sequences of at most {max} tokens")));
         }
-        let ropes = self.config.rope.iter().chain(&self.config.local_rope);
+        let ropes = || self.config.rope.iter().chain(&self.config.local_rope);
+        if let Some(longest) = ropes().filter_map(|rope| rope.longest).find(|&longest| longest < tokens) {
+            let problem = format!(
+                "a sequence of {tokens} tokens, and beyond {longest} the model's rotary frequencies depend on the length (dynamic)"
+            );
+            return Err(Error::request(problem, format!("use sequences of at most {longest} tokens")));
+        }
         let rope = |rope| RotaryEmbedding::new(rope, self.architecture.forward.positions, tokens);
-        self.ropes = ropes.map(rope).collect();
+        self.ropes = ropes().map(rope).collect();
         Ok(())
     }
 }

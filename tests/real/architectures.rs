@@ -23,14 +23,16 @@ fn transformers_loads_the_folders_and_gives_the_logits() {
         serde_json::from_slice(&fs::read(fixture(name).join("goldens.json")).unwrap()).unwrap()
     };
     let mut asked = serde_json::Map::new();
-    for &name in ALL {
+    // transformers has no class for InternLM 2.
+    let known: Vec<&str> = ALL.iter().copied().filter(|&name| name != "internlm2").collect();
+    for &name in &known {
         curmerge!("convert", fixture(name).join("model.gguf"), folder(name)).done();
         asked.insert(folder(name).display().to_string(), goldens(name)["sequences"].clone());
     }
     let input = folder("asked.json");
     fs::write(&input, Json::from(asked).to_string()).unwrap();
     let found = environment::answer("hf_logits.py", &[input.as_os_str(), "OUT".as_ref()], b"");
-    for &name in ALL {
+    for name in known {
         let found = &found[folder(name).display().to_string()];
         assert_eq!(found["unused"], json!([]), "{name}");
         let file = SafeTensors::open(&fixture(name).join("goldens.safetensors")).unwrap();

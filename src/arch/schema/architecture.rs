@@ -152,6 +152,12 @@ impl Architecture {
         self.line(name).is_some_and(|line| line.shape.first() == Some(&Size::AllPerLayer))
     }
 
+    /// Whether llama.cpp multiplies by the matrix of this canonical name without a LoRA of it.
+    pub fn is_without_lora(&'static self, name: &str) -> bool {
+        let latent = [".ffn_latent_down", ".ffn_latent_up"].iter().any(|end| name.ends_with(end));
+        latent || self.makes_per_layer_inputs(name)
+    }
+
     /// What the family has that the ONNX models that curmerge writes have no form for.
     pub fn without_onnx_form(&'static self) -> Option<&'static str> {
         if self.has_experts() {

@@ -152,7 +152,8 @@ pub enum Key {
     RmsEpsilon,
     /// `attention.layer_norm_epsilon`.
     LayerEpsilon,
-    /// The same, of a family with RMSNorm; and before it [`Self::RmsEpsilon`], if config.json has `norm_eps`.
+    /// The same, of a family with RMSNorm; and before it [`Self::RmsEpsilon`], if config.json has
+    /// `rms_norm_eps` or `norm_eps`.
     RmsAsLayerEpsilon,
     /// `expert_count` and `expert_used_count`.
     Experts,

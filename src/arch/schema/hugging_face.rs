@@ -15,8 +15,11 @@ pub struct HuggingFace {
     pub written_type: Option<&'static str>,
     /// The class of the language model (`architectures`).
     pub class: &'static str,
-    /// Whether transformers has the class; else folders bring its code.
-    pub in_transformers: bool,
+    /// Of a class that transformers lacks, `auto_map`: what each of its automatic classes finds in the code that folders
+    /// bring. Empty if it has the class.
+    pub own_code: &'static [(&'static str, &'static str)],
+    /// The modules, by the ends of their names, that PEFT loads no LoRA for.
+    pub without_lora: &'static [&'static str],
     /// Keys that have another name than in llama's config.json: llama's name, and this family's.
     pub keys: &'static [(&'static str, &'static str)],
     /// The class's defaults for keys that config.json leaves out, by this family's names; 1 is true. They are

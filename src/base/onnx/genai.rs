@@ -54,7 +54,7 @@ impl GenaiConfig {
             && !architecture.has_experts()
             && !architecture.hugging_face.has(ClassOption::Temperature);
         if !whole {
-            let problem = format!("it does not say enough about a {} model", architecture.name);
+            let problem = format!("it does not say enough about {}", architecture.name);
             return Err(Error::input(&self.path, "type", problem, ADD_CONFIG));
         }
         let decoder = &self.json["model"]["decoder"];

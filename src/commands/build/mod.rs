@@ -155,6 +155,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     }
     let options = TrainOptions { learning_rate: args.learning_rate(), ..options };
     let mut trainee = Trainee::new(args, &mut frozen, &texts, &examples.data)?;
+    output.check_targets(&base, &trainee)?;
     let mut model = frozen;
     trainee.attach(&mut model)?;
     let mut checkpoints = match args.saving.checkpoints() {

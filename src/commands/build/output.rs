@@ -6,7 +6,7 @@ use curmerge_formats::output::{OutputFile, OutputFolder, Reservation};
 
 use super::method::Trainee;
 use crate::base::Base;
-use crate::export::{Format, export};
+use crate::export::{Format, export, refuse_unloaded};
 use crate::lora::peft;
 use crate::{Error, Result};
 
@@ -81,6 +81,15 @@ impl Output {
                 let problem = "--keep-fisher is for curmerge's own adapter";
                 Err(Error::input(&self.path, "output", problem, "name a .safetensors file, or leave it out"))
             }
+        }
+    }
+
+    /// Refuses a matrix that the program of the output's form loads no LoRA for.
+    pub(super) fn check_targets(&self, base: &Base, trainee: &Trainee) -> Result<()> {
+        match (self.form, trainee) {
+            (Form::Adapter, Trainee::Cur(_)) => Ok(()),
+            (Form::Gguf, _) => refuse_unloaded(base, trainee.trained(), Format::Gguf),
+            (Form::Adapter | Form::Folder, _) => refuse_unloaded(base, trainee.trained(), Format::Peft),
         }
     }
 

@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::Result;
 use crate::arch::{ClassOption, HeadKeys, Key, TokenizerOverride};
-use crate::base::Base;
+use crate::base::{Base, json};
 use decimal::shortest;
 
 pub(super) use options::{activation_note, class_note, window_note};
@@ -117,7 +117,7 @@ pub(super) fn generation(tokens: &Tokens) -> String {
 
 /// The text of a JSON file: indented, with a final newline.
 pub(crate) fn pretty(json: &Json) -> String {
-    format!("{json:#}\n")
+    json::text(json)
 }
 
 /// PyTorch's name of a type.

@@ -53,6 +53,9 @@ pub(super) fn check(base: &Base) -> Result<()> {
     if config.prediction_blocks > 0 && architecture.converter.dropped_prefixes.contains(&PREDICTION) {
         return refuse("nextn_predict_layers", "blocks predict further tokens".into());
     }
+    if has(ClassOption::BlocksOfOnePart) && !base.tensors().contains_key("output") {
+        return refuse("output.weight", "missing, and the class does not take the embedding for it".into());
+    }
     if has(ClassOption::HeadsByKind)
         && let Some((key, problem)) = heads_by_kind(config)
     {
@@ -231,9 +234,9 @@ pub(in crate::convert) fn activation_note(base: &Base) -> Option<String> {
 /// A note on a folder that transformers does not load by itself.
 pub(in crate::convert) fn class_note(base: &Base) -> Option<String> {
     let class = &base.architecture().hugging_face;
-    (!class.in_transformers).then(|| {
+    (!class.own_code.is_empty()).then(|| {
         format!(
-            "transformers has no class {}: put the code of the model that the file was made from beside it",
+            "transformers has no class {}: put the .py files of the original model beside it, which config.json names",
             class.class
         )
     })
@@ -370,6 +373,8 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
                 let kinds: String = (0..config.layers).map(kind).collect();
                 // Newer versions also read a list.
                 set("hybrid_override_pattern", kinds.into());
+                // transformers' class alone holds time steps above its default.
+                set("time_step_min", 1e-30.into());
             }
             ClassOption::LatentExperts => {
                 let latent = config.experts.and_then(|experts| experts.latent);
@@ -399,6 +404,10 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
             | ClassOption::Sections
             | ClassOption::OriginalContext => {}
         }
+    }
+    if !class.own_code.is_empty() {
+        let code = class.own_code.iter().map(|&(name, place)| (name.to_owned(), place.into()));
+        set("auto_map", Json::Object(code.collect()));
     }
     let has_prediction = base.architecture().names().any(|line| line.blocks == Blocks::Prediction);
     if config.prediction_blocks > 0 || has_prediction && class.prediction.is_none() {

@@ -167,7 +167,10 @@ pub(super) fn set(
             }
             Key::RmsEpsilon => writer.float("attention.layer_norm_rms_epsilon", Some(config.norm_eps)),
             Key::RmsAsLayerEpsilon => {
-                writer.float("attention.layer_norm_rms_epsilon", json_number("norm_eps"));
+                writer.float(
+                    "attention.layer_norm_rms_epsilon",
+                    json_number("rms_norm_eps").or(json_number("norm_eps")),
+                );
                 writer.float("attention.layer_norm_epsilon", Some(config.norm_eps));
             }
             Key::UnusedRopeBase => writer.float("rope.freq_base", json_number("rope_theta")),

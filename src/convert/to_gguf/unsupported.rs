@@ -72,6 +72,13 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
     if architecture.gguf.needs_head && !base.tensors().contains_key("output") {
         return refuse("tie_word_embeddings", "there is no lm_head, and llama.cpp needs one".into());
     }
+    let given = |key: &str| json.get(key).and_then(|number| number.as_f64());
+    let rms =
+        given("rms_norm_eps").or(given("norm_eps")).filter(|_| converter.writes(Key::RmsAsLayerEpsilon));
+    if let Some(rms) = rms.filter(|&rms| rms != config.norm_eps) {
+        let problem = format!("norms add {}, and llama.cpp would add {rms}", config.norm_eps);
+        return refuse("layer_norm_epsilon", problem);
+    }
     let of_granite = !config.state_spaces.is_empty() && !architecture.gguf.one_part;
     if let Some(space) = config.state_space.filter(|_| of_granite) {
         if space.inner() != 2 * config.d_model {
@@ -114,6 +121,11 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
     }
     if let Some((key, problem)) = rotary(architecture, config, json) {
         return refuse(key, problem);
+    }
+    if let Some(longest) = config.rope.as_ref().and_then(|rope| rope.longest) {
+        notes.push(format!(
+            "texts of more than {longest} tokens get other logits in transformers, which changes rotary frequencies with the length"
+        ));
     }
     if let Some(temperature) = config.temperature.filter(|_| rope::yarn(json).is_none()) {
         return refuse("llama_4_scaling_beta", format!("it is {} without YaRN", temperature.beta));
@@ -181,6 +193,8 @@ fn rotary(architecture: &Architecture, config: &Config, json: &Object) -> Option
         Some("longrope" | "su") => Some(RopeType::LongRope),
         Some("proportional") => Some(RopeType::Proportional),
         Some(_) if has(Key::RaisedBase) && rope::has_raised_base(json) => None,
+        // The converter writes nothing, and llama.cpp never changes frequencies with the length.
+        Some("dynamic") if rope.longest.is_some() => None,
         Some(_) => Some(RopeType::Llama3),
     };
     if architecture.converter.rope_types.contains(&RopeType::Proportional)

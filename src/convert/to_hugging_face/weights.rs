@@ -368,7 +368,7 @@ impl<'a> Tensor<'a> {
         let known = base.to_hugging_face(stem);
         let known = known.filter(|(_, line)| ending != ".bias" || line.bias.is_some());
         let Some((name, line)) = known else {
-            let problem = format!("no tensor of a {} model in transformers", base.architecture().name);
+            let problem = format!("no tensor of {} in transformers", base.architecture().name);
             return Err(error(&problem));
         };
         let name = base.architecture().to_prediction(&name, base.config().layers).unwrap_or(name);

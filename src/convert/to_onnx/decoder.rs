@@ -29,10 +29,15 @@ enum Shared {
 pub(super) fn decoder<'a>(base: &'a Base, options: &OnnxOptions) -> Result<(Builder<'a>, bool)> {
     let architecture = base.architecture();
     if let Some(what) = architecture.without_onnx_form() {
-        let problem =
-            format!("a {} model has {what}, which curmerge does not write as ONNX", architecture.name);
+        let problem = format!("{} has {what}, which curmerge does not write as ONNX", architecture.name);
         let help = "convert it into a GGUF file or a folder";
         return Err(Error::input(base.path(), "architecture", problem, help));
+    }
+    if base.config().rope.as_ref().is_some_and(|rope| rope.longest.is_some()) {
+        let problem =
+            "rotary frequencies depend on the length (dynamic), which curmerge does not write as ONNX";
+        let help = "convert it into a GGUF file";
+        return Err(Error::input(base.path(), "rope_scaling", problem, help));
     }
     // The folder's config.json must say which.
     let listed = architecture.hugging_face.has(ClassOption::UnrotatedLayers);

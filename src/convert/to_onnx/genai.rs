@@ -5,7 +5,7 @@ use curmerge_formats::onnx::NewGraph;
 use serde_json::{Map, Value as Json, json};
 
 use super::options::MODEL;
-use crate::base::Base;
+use crate::base::{Base, json};
 use crate::error::CallerOption;
 use crate::{Error, Result};
 
@@ -36,7 +36,7 @@ pub(super) fn config(
     generation: Option<&[u8]>,
     graph: &NewGraph,
 ) -> Result<String> {
-    let parse = |text: &[u8]| serde_json::from_slice::<Json>(text).unwrap_or_default();
+    let parse = |text: &[u8]| json::parse::<Json>(text).unwrap_or_default();
     let (config, generation) = (parse(config), parse(generation.unwrap_or_default()));
     let said = |key: &str| {
         let own = [&generation, &config].into_iter().map(|json| &json[key]);

@@ -33,7 +33,7 @@ use super::{ConvertReport, onnx_companions};
 use crate::Result;
 use crate::base::folder::{CONFIG, Folder, GENAI_CONFIG, GENERATION_CONFIG};
 use crate::base::quantized::SETTINGS_BESIDE;
-use crate::base::{Base, Files};
+use crate::base::{Base, Files, json};
 use crate::rewrite::copy_companions;
 use plan::Plan;
 use transformers_js::{settings, with_settings};
@@ -110,10 +110,10 @@ pub fn to_onnx_folder(
         Files::HuggingFace(_) => {
             let mut config = Folder::new(base.path()).bytes(CONFIG)?.unwrap_or_default();
             if base.quantized_by().is_some()
-                && let Ok(serde_json::Value::Object(mut json)) = serde_json::from_slice(&config)
+                && let Ok(Json::Object(mut object)) = json::parse(&config)
             {
-                json.remove("quantization_config");
-                config = serde_json::to_vec_pretty(&json).unwrap_or(config);
+                object.remove("quantization_config");
+                config = pretty(&object.into()).into();
             }
             vec![(CONFIG.into(), config)]
         }
@@ -162,7 +162,7 @@ pub fn to_onnx_folder(
 
 /// The config.json of the language model within a vision model; `None` for a text model.
 fn language_model(base: &Base, config: &[u8]) -> Option<Vec<u8>> {
-    let whole: Map<String, Json> = serde_json::from_slice(config).ok()?;
+    let whole: Map<String, Json> = json::parse(config).ok()?;
     let mut text = whole.get("text_config")?.as_object()?.clone();
     for key in SHARED_KEYS {
         if let (Some(value), None | Some(Json::Null)) = (whole.get(key), text.get(key)) {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value as Json};
 
 use super::options::OnnxType;
+use crate::base::json;
 use crate::convert::config_json::pretty;
 
 /// The settings of a model: its file has the plain name, the type of its cache, and whether it has an
@@ -24,7 +25,7 @@ pub(super) fn settings(file_type: OnnxType, external: bool) -> Map<String, Json>
 pub(super) fn with_settings(config: &mut Vec<u8>, settings: &Map<String, Json>) {
     const KEY: &str = "transformers.js_config";
     const OWN: [&str; 3] = ["dtype", "kv_cache_dtype", "use_external_data_format"];
-    let Ok(mut json) = serde_json::from_slice::<Map<String, Json>>(config) else { return };
+    let Ok(mut json) = json::parse::<Map<String, Json>>(config) else { return };
     if let Some(standing) = json.get_mut(KEY) {
         let mut members = standing.as_object().cloned().unwrap_or_default();
         members.retain(|name, _| !OWN.contains(&name.as_str()));

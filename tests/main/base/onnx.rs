@@ -357,7 +357,7 @@ fn the_configuration_is_read_from_genai_config_and_graph() {
     bad(&genai(50_000.0, -1), &GENAI.replace("\"head_size\": 8", "\"head_size\": -8"), &["head_size"]);
     bad(&genai(50_000.0, -1), &GENAI.replace("16", "18"), &["shape"]);
     bad(&genai(50_000.0, -1), &GENAI.replace("_layers\": 1", "_layers\": 99999999999"), &["99999999999"]);
-    bad(&genai(50_000.0, -1), &GENAI.replace("\"llama\"", "\"gpt2\""), &["not say enough about a gpt2"]);
+    bad(&genai(50_000.0, -1), &GENAI.replace("\"llama\"", "\"gpt2\""), &["not say enough about gpt2"]);
     bad(&genai(50_000.0, -1), &GENAI.replace("\"llama\"", "\"whale\""), &["'whale' is not known"]);
 }
 

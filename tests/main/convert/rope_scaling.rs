@@ -52,7 +52,7 @@ fn yarn_goes_along_and_other_rules_are_not_run() {
     curmerge!("convert", path("half.gguf"), path("half")).done();
     let amplitude = config(&path("half"))["rope_parameters"]["attention_factor"].as_f64().unwrap();
     assert!((amplitude - 0.5 * (1.0 + 0.1 * 4.0f64.ln())).abs() < 1e-6, "{amplitude}");
-    changed["rope_parameters"]["rope_type"] = "dynamic".into();
+    changed["rope_parameters"]["rope_type"] = "unheard".into();
     fs::write(hf.join("config.json"), changed.to_string()).unwrap();
     let (adapter, merged, onnx) = (path("a.safetensors"), path("merged"), path("onnx"));
     curmerge!("select", hf, "-o", adapter, "--targets", "q", "--rank", "4").done();
@@ -61,7 +61,7 @@ fn yarn_goes_along_and_other_rules_are_not_run() {
         [curmerge!("run", hf, "-p", "a", "-n", "1"), curmerge!("convert", hf, onnx, "--format", "onnx")]
     {
         let line = ran.refusal();
-        assert!(line.contains("rope scaling: rotary scaling 'dynamic' is not computed"), "{line}");
+        assert!(line.contains("rope scaling: rotary scaling 'unheard' is not computed"), "{line}");
     }
     assert!(!onnx.exists());
     changed["rope_parameters"]["rope_type"] = "yarn".into();
@@ -69,6 +69,25 @@ fn yarn_goes_along_and_other_rules_are_not_run() {
     fs::write(hf.join("config.json"), changed.to_string()).unwrap();
     let line = curmerge!("convert", hf, path("b.gguf"), "--type", "f32").refusal();
     assert!(line.contains("rope_parameters") && line.contains("YaRN without factor"), "{line}");
+}
+
+/// Dynamic NTK changes nothing of texts within the context, and llama.cpp's converter writes nothing of it.
+#[test]
+fn frequencies_that_depend_on_the_length_are_those_of_the_context() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name);
+    copy(&Family::open("internlm2").path(Container::Folder), &path("hf"));
+    let mut changed = config(&path("hf"));
+    changed["max_position_embeddings"] = 8.into();
+    fs::write(path("hf").join("config.json"), changed.to_string()).unwrap();
+    curmerge!("run", path("hf"), "-p", "a", "-n", "2").done();
+    fs::write(path("text"), "one two three four five six seven ".repeat(9)).unwrap();
+    let line = curmerge!("eval", path("hf"), "--perplexity", path("text"), "--ctx", "16").refusal();
+    assert!(line.contains("dynamic") && line.contains("at most 8 tokens"), "{line}");
+    let known = curmerge!("convert", path("hf"), path("a.gguf"), "--type", "f32").done();
+    assert!(known.stderr.contains("texts of more than 8 tokens"), "{}", known.stderr);
+    let line = curmerge!("convert", path("hf"), path("onnx"), "--format", "onnx").refusal();
+    assert!(line.contains("ONNX"), "{line}");
 }
 
 /// The family's GGUF file with a further key of its architecture.

@@ -2,3 +2,4 @@
 
 mod lora;
 mod ollama;
+mod peft;
