@@ -373,6 +373,12 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Map<String, Json> {
                 let kinds: String = (0..config.layers).map(kind).collect();
                 // Newer versions also read a list.
                 set("hybrid_override_pattern", kinds.into());
+                // The converter and older versions of llama.cpp want it, and the converter carries a base that nothing uses.
+                set("rms_norm_eps", shortest(config.norm_eps).into());
+                let key = format!("{}.rope.freq_base", base.architecture().name);
+                if let Some(unused) = gguf.and_then(|gguf| gguf.get(&key)).and_then(Value::as_f64) {
+                    set("rope_theta", shortest(unused).into());
+                }
                 // transformers' class alone holds time steps above its default.
                 set("time_step_min", 1e-30.into());
             }
