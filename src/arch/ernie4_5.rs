@@ -38,6 +38,6 @@ pub(super) const ERNIE4_5: Architecture = Architecture {
         flags: &[("use_bias", false)],
         ..LLAMA.hugging_face
     },
-    onnx: Onnx { genai_type: None },
+    onnx: Onnx { genai_type: Some("ernie4_5") },
     ..LLAMA
 };

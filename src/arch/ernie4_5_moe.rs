@@ -76,5 +76,6 @@ pub(super) const ERNIE4_5_MOE: Architecture = Architecture {
         flags: &[("use_bias", false), ("output_router_logits", false)],
         ..ERNIE4_5.hugging_face
     },
+    onnx: Onnx { genai_type: None },
     ..ERNIE4_5
 };

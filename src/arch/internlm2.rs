@@ -63,6 +63,6 @@ pub(super) const INTERNLM2: Architecture = Architecture {
         flags: &[("bias", false)],
         ..LLAMA.hugging_face
     },
-    onnx: Onnx { genai_type: None },
+    onnx: Onnx { genai_type: Some("internlm2") },
     ..LLAMA
 };

@@ -64,5 +64,5 @@ pub(super) const NEMOTRON: Architecture = Architecture {
         flags: &[],
         ..LLAMA.hugging_face
     },
-    onnx: Onnx { genai_type: None },
+    onnx: Onnx { genai_type: Some("nemotron") },
 };

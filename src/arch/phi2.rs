@@ -76,5 +76,5 @@ pub(super) const PHI2: Architecture = Architecture {
         flags: &[("qk_layernorm", false)],
         ..LLAMA.hugging_face
     },
-    onnx: Onnx { genai_type: None },
+    onnx: Onnx { genai_type: Some("phi") },
 };

@@ -49,11 +49,16 @@ impl Base {
             for (part, size) in parts {
                 let shape: Vec<Size> =
                     std::iter::once(*size).chain(line.shape.iter().skip(1).copied()).collect();
-                self.check(&format!("{name}[{part}]"), &shape)?;
+                let part = format!("{name}[{part}]");
+                self.check(&part, &shape)?;
+                let bias = format!("{part}.bias");
+                if line.bias == Some(Presence::Always) || self.tensors.contains_key(&bias) {
+                    self.check(&bias, &shape[..1])?;
+                }
             }
-        } else {
-            self.check(name, line.shape)?;
+            return Ok(());
         }
+        self.check(name, line.shape)?;
         let Some(presence) = line.bias else { return Ok(()) };
         // The biases of all experts may be one tensor.
         let own = format!("{name}.bias");

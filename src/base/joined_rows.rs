@@ -5,10 +5,24 @@ use std::path::Path;
 use super::config::Config;
 use super::row_order::RowOrder;
 use super::tensor::{BaseTensor, Slice};
+use super::tensors::layer_part;
 use crate::arch::{Architecture, JoinedRows};
 use crate::{Error, Result};
 
 impl Config {
+    /// The heads of this matrix whose rotary halves ONNX models store apart: those of which folders do, also in a tensor
+    /// that joins it with others.
+    pub fn onnx_rotary_heads(&self, architecture: &'static Architecture, canonical: &str) -> Option<usize> {
+        let line = architecture.line(canonical)?;
+        let (layer, part) = layer_part(canonical)?;
+        let joined = architecture.tensors.joined_rows.iter().any(|joined| {
+            let place = joined.parts.iter().position(|(name, _)| *name == part);
+            place.is_some_and(|place| place < joined.rotary)
+        });
+        let heads = self.size(*line.shape.first()?, Some(layer)) / self.sizes_of(layer).head_dim.max(1);
+        line.rotary_halves.map(|kind| self.head_count(kind)).or(joined.then_some(heads))
+    }
+
     /// The order of the rows of such a tensor, whose canonical rows are those of its parts one after another; and the rows
     /// of each part. `None` if they do not divide into groups.
     pub fn joined_rows(&self, joined: &JoinedRows, layer: usize) -> Option<(RowOrder, Vec<usize>)> {

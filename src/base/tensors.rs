@@ -76,11 +76,19 @@ impl Base {
         self.fused(name).iter().filter_map(part).collect()
     }
 
-    /// The matrix that a tensor of this canonical name is a part of, if the architecture joins it with
+    /// The matrix that a tensor of this canonical name, or its bias, is a part of, if the architecture joins it with
     /// others.
     pub fn whole_of<'n>(&self, canonical: &'n str) -> Option<&'n str> {
-        let (whole, _) = canonical.strip_suffix(']')?.split_once('[')?;
+        let matrix = canonical.strip_suffix(".bias").unwrap_or(canonical);
+        let (whole, _) = matrix.strip_suffix(']')?.split_once('[')?;
         (!self.parts(whole).is_empty()).then_some(whole)
+    }
+
+    /// The biases of the parts of a matrix, if they are stored apart.
+    fn biases_of_parts(&self, matrix: &str) -> Option<Vec<String>> {
+        let biases: Vec<_> = self.parts(matrix).into_iter().map(|(part, _)| part + ".bias").collect();
+        let all = biases.iter().all(|bias| self.tensors.contains_key(bias));
+        (all && !biases.is_empty()).then_some(biases)
     }
 
     pub(super) fn fused(&self, name: &str) -> &'static [(&'static str, Size)] {
@@ -171,6 +179,10 @@ impl Base {
     /// # Errors
     /// Those of [`Self::weight`]; a bias whose length is not a whole number of heads.
     pub fn vector(&self, name: &str) -> Result<Vec<f32>> {
+        if let Some(biases) = name.strip_suffix(".bias").and_then(|matrix| self.biases_of_parts(matrix)) {
+            let parts = biases.iter().map(|bias| self.vector(bias)).collect::<Result<Vec<_>>>()?;
+            return Ok(parts.concat());
+        }
         // A bias without a matrix is a vector of its own.
         let matrix = name.strip_suffix(".bias").filter(|matrix| self.place(matrix).is_some());
         let Some(matrix) = matrix else {
@@ -233,7 +245,7 @@ impl Base {
 
     /// Whether this matrix has a bias.
     pub fn has_bias(&self, name: &str) -> bool {
-        self.bias_name(name).is_some()
+        self.bias_name(name).is_some() || self.biases_of_parts(name).is_some()
     }
 
     /// The canonical name of the tensor that holds the bias of this matrix: its own, or that of the matrix that it is

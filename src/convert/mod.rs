@@ -18,3 +18,13 @@ pub use retype::{ConvertReport, retype};
 pub use to_gguf::to_gguf;
 pub use to_hugging_face::{FolderOptions, to_hugging_face};
 pub use to_onnx::{OnnxOptions, OnnxType, to_onnx, to_onnx_folder};
+
+use crate::base::Config;
+
+/// What a user should know of a model whose texts beyond a length have frequencies of their own in transformers.
+fn of_longer_texts(config: &Config) -> Option<String> {
+    let longest = config.rope.as_ref()?.longest?;
+    Some(format!(
+        "texts of more than {longest} tokens get other logits in transformers, which changes rotary frequencies with the length"
+    ))
+}

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::{
-    Activation, BlockKind, Blocks, ClassOption, Converter, Endings, Forward, Gguf, HuggingFace, NormKind,
-    Onnx, Positions, Size, TensorNames, Tensors, Unrotated,
+    Activation, BlockKind, Blocks, Converter, Endings, Forward, Gguf, HuggingFace, Onnx, Positions, Size,
+    TensorNames, Tensors,
 };
 use crate::arch::pattern::{matches, renamed};
 
@@ -163,16 +163,9 @@ impl Architecture {
         if self.has_experts() {
             return Some("experts");
         }
-        let Forward { norm, positions, unrotated, parallel, activation, value_norm, norms_rotated, .. } =
-            self.forward;
+        let Forward { activation, value_norm, .. } = self.forward;
         if activation == Activation::ClampedSwiglu {
             return Some("a clamped SwiGLU");
-        }
-        if activation == Activation::Xielu {
-            return Some("xIELU");
-        }
-        if activation == Activation::ExactGelu {
-            return Some("GELU by the error function");
         }
         if self.gguf.convolutions {
             return Some("short convolutions");
@@ -186,26 +179,15 @@ impl Architecture {
         if value_norm {
             return Some("normed values");
         }
-        if norms_rotated {
-            return Some("norms of rotated queries and keys");
-        }
-        if parallel {
-            return Some("parallel parts of a block");
-        }
-        if self.hugging_face.has(ClassOption::Temperature) {
-            return Some("an attention temperature");
-        }
-        if self.target("gate", BlockKind::USUAL).is_none() && norm == NormKind::Rms {
-            return Some("a feed-forward part without a gate");
-        }
-        let permuted = self.names().any(|tensor| tensor.rotary_halves.is_some());
-        if positions == Positions::RopeInterleaved && !permuted {
-            return Some("rotary pairs that are neighbours");
-        }
-        if matches!(unrotated, Unrotated::Global | Unrotated::Always) {
-            return Some("blocks without positions");
-        }
-        (norm != NormKind::Rms || positions == Positions::Learned).then_some("LayerNorm or learned positions")
+        None
+    }
+
+    /// Whether the two entries of a rotary pair are neighbours in folders and ONNX models, too; else they are half the
+    /// rotated length apart there.
+    pub fn has_rotary_neighbours(&'static self) -> bool {
+        let permuted = self.names().any(|tensor| tensor.rotary_halves.is_some())
+            || self.tensors.joined_rows.iter().any(|joined| joined.rotary > 0);
+        self.forward.positions == Positions::RopeInterleaved && !permuted
     }
 
     /// Whether every token goes through a further expert.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use curmerge_formats::onnx::{AttributeValue, Node, Onnx};
 use serde_json::Value as Json;
 
-use crate::arch::{Architecture, ClassOption, NormKind, Positions};
+use crate::arch::{Architecture, ClassOption, Positions};
 use crate::base::config::Config;
 use crate::base::folder::{Folder, GENAI_CONFIG};
 use crate::base::rope::Rope;
@@ -50,7 +50,6 @@ impl GenaiConfig {
         ff: Option<usize>,
     ) -> Result<Config> {
         let whole = architecture.forward.positions != Positions::Learned
-            && architecture.forward.norm == NormKind::Rms
             && !architecture.has_experts()
             && !architecture.hugging_face.has(ClassOption::Temperature);
         if !whole {
@@ -174,6 +173,8 @@ impl<'a> Graph<'a> {
             "SimplifiedLayerNormalization",
             "SkipSimplifiedLayerNormalization",
             "RMSNormalization",
+            "LayerNormalization",
+            "SkipLayerNormalization",
         ]);
         let epsilons: Vec<f32> = norms.filter_map(|node| float(node, "epsilon")).collect();
         match epsilons.first() {

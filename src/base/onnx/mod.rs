@@ -36,25 +36,30 @@ pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
     let uses = uses::all(onnx)?;
     let (mut architecture, mut name, mut made) = (arch::UNKNOWN, String::new(), Config::unknown());
     let mut uncomputed = None;
+    let in_order = |architecture: &&'static Architecture| has_rows_in_order(architecture, &uses);
     if folder.has(CONFIG) {
         name = hugging_face::model_type(folder)?;
-        if let Some(known) = arch::by_model_type(&name, |_| false).filter(has_rows_in_order) {
+        if let Some(known) = hugging_face::of_model_type(folder, &name)?.filter(in_order) {
             (architecture, made) = (known, Config::from_folder(folder, known)?);
             uncomputed = genai::contradiction(onnx, &made);
         }
     } else if let Some(genai) = GenaiConfig::open(folder)? {
         name = genai.model_type().to_string();
-        if let Some(known) = arch::by_model_type(&name, |_| false).filter(has_rows_in_order) {
+        if let Some(known) = arch::by_model_type(&name, |_| false).filter(in_order) {
             (architecture, made) = (known, genai.config(onnx, known, feed_forward(&uses, known))?);
         }
     }
     if !architecture.name.is_empty() {
         name = architecture.name.to_string();
-        check_rotation(onnx)?;
+        check_rotation(onnx, architecture)?;
     }
     let found = match architecture.name {
         "" => unknown_tensors(&uses),
-        _ => known_tensors(path, &uses, architecture, &made)?,
+        _ => {
+            let mut found = known_tensors(path, &uses, architecture, &made)?;
+            found.extend(single_numbers(onnx, architecture, made.layers));
+            found
+        }
     };
     let tensors = found.into_iter().map(|(name, found)| Ok((name, found.tensor(&mut model)?)));
     let tensors = tensors.collect::<Result<_>>()?;
@@ -69,25 +74,41 @@ pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
     })
 }
 
-/// Whether exporters store the rows of the family's matrices in an order that is known here. Others are merged into under
-/// the names of the graph, as those of an unknown architecture are.
-fn has_rows_in_order(architecture: &&'static Architecture) -> bool {
-    let tensors = &architecture.tensors;
-    let by_groups = architecture.names().any(|line| line.groups.is_some());
-    !by_groups && tensors.joined_rows.is_empty() && architecture.gguf.linear_attention.is_none()
+/// Whether the graph stores the rows of the family's matrices in an order that is known here: none in groups, with rows of
+/// several matrices in turn. Other graphs are merged into under their own names, as those of an unknown architecture are.
+fn has_rows_in_order(architecture: &'static Architecture, uses: &[Use<'_>]) -> bool {
+    let in_groups = |used: &Use<'_>| {
+        let by_line = named(architecture, used).is_some_and(|named| {
+            named.parts.iter().any(|part| part.line.is_some_and(|l| l.groups.is_some()))
+        });
+        let mut modules = names::modules_of_node(used.node);
+        modules.extend(names::module_of_initializer(used.name));
+        by_line || modules.iter().any(|module| architecture.joined_rows(module).is_some())
+    };
+    architecture.gguf.linear_attention.is_none() && !uses.iter().any(in_groups)
 }
 
-/// Refuses interleaved rotation: rows of q and k are expected in Hugging Face's order, rotary halves apart.
-fn check_rotation(onnx: &Onnx) -> Result<()> {
-    let mut nodes = onnx.graph().nodes.iter();
-    let interleaved = |node: &&Node| {
-        let flag = ["interleaved", "rotary_interleaved"].iter().any(|name| node.int(name) == Some(1));
-        flag && ["RotaryEmbedding", "GroupQueryAttention"].contains(&node.op_type.as_str())
+/// Refuses a rotation of other pairs than those of Hugging Face's order of the rows of q and k, which is expected.
+fn check_rotation(onnx: &Onnx, architecture: &'static Architecture) -> Result<()> {
+    let neighbours = architecture.has_rotary_neighbours();
+    let other = |node: &&Node| {
+        let flags = ["interleaved", "rotary_interleaved"];
+        let flag = flags.iter().any(|name| node.int(name) == Some(1));
+        let rotates = match node.op_type.as_str() {
+            "RotaryEmbedding" => true,
+            "GroupQueryAttention" => node.int("do_rotary") == Some(1),
+            _ => false,
+        };
+        rotates && flag != neighbours
     };
-    match nodes.find(interleaved) {
+    match onnx.graph().nodes.iter().find(other) {
         Some(node) => {
-            let problem = "it rotates adjacent entries of heads (interleaved), which curmerge does not read";
-            Err(uses::error(onnx.path(), node, problem, "export the model again without interleaving"))
+            let pairs =
+                if neighbours { "halves of heads" } else { "adjacent entries of heads (interleaved)" };
+            let problem =
+                format!("it rotates {pairs}, which curmerge does not read of {}", architecture.name);
+            let help = "export the model again from its Hugging Face folder";
+            Err(uses::error(onnx.path(), node, problem, help))
         }
         None => Ok(()),
     }
@@ -139,6 +160,21 @@ impl Draft {
             shape,
             transposed: used.transposed,
             unit_offset: used.role == Role::Factor { unit_offset: true },
+            rotary_halves: None,
+            part: None,
+        }
+    }
+
+    /// A number or a vector as it is.
+    fn of_vector(name: &str, tensor: &OnnxTensor) -> Self {
+        Self {
+            name: name.to_string(),
+            tensor: tensor.clone(),
+            beside: Vec::new(),
+            nbits: None,
+            shape: tensor.dims.clone(),
+            transposed: false,
+            unit_offset: false,
             rotary_halves: None,
             part: None,
         }
@@ -256,7 +292,7 @@ fn known_tensors(
                 .find_map(|product| named(architecture, product))
         };
         match named(architecture, used).or_else(product) {
-            Some(named) => put(path, used, &named, config, &mut found)?,
+            Some(named) => put(path, used, &named, (architecture, config), &mut found)?,
             None if used.role == Role::Matrix => unknown_matrix(path, used, architecture, &mut found)?,
             None => {}
         }
@@ -268,6 +304,18 @@ fn known_tensors(
         found.remove("output");
     }
     Ok(found)
+}
+
+/// The numbers that folders have as tensors of one value, by Hugging Face's names: nodes compute with them in many ways.
+fn single_numbers(onnx: &Onnx, architecture: &'static Architecture, layers: usize) -> Drafts {
+    let lines = architecture.names().filter(|line| line.in_metadata);
+    let numbers = lines.flat_map(|line| (0..layers).map(move |layer| (line, layer.to_string())));
+    let found = numbers.filter_map(|(line, layer)| {
+        let name = line.hugging_face.replacen("{}", &layer, 1);
+        let tensor = onnx.initializer(&name).filter(|tensor| tensor.elements() == 1)?;
+        Some((line.canonical.replacen("{}", &layer, 1), Draft::of_vector(&name, tensor)))
+    });
+    found.collect()
 }
 
 /// A matrix that the table does not name may only be the embedding, used as the head.
@@ -290,7 +338,13 @@ fn unknown_matrix(
 }
 
 /// Records a tensor under its canonical names.
-fn put(path: &Path, used: &Use<'_>, named: &Named, config: &Config, found: &mut Drafts) -> Result<()> {
+fn put(
+    path: &Path,
+    used: &Use<'_>,
+    named: &Named,
+    (architecture, config): (&'static Architecture, &Config),
+    found: &mut Drafts,
+) -> Result<()> {
     let draft = Draft::new(used);
     let single = named.parts.len() == 1;
     let rows = named.rows(config);
@@ -308,11 +362,12 @@ fn put(path: &Path, used: &Use<'_>, named: &Named, config: &Config, found: &mut 
             draft.part = Some((start, rows));
         }
         start += rows;
-        draft.rotary_halves = line.and_then(|line| line.rotary_halves).map(|heads| config.head_count(heads));
+        draft.rotary_halves = config.onnx_rotary_heads(architecture, canonical);
         let mut name = canonical.clone();
         if used.role == Role::Bias {
             name += ".bias";
-            if line.is_none_or(|line| line.bias.is_none()) {
+            let whole = || architecture.line(canonical.split_once('[').map_or(canonical, |(whole, _)| whole));
+            if line.or_else(whole).is_none_or(|line| line.bias.is_none()) {
                 let problem = format!("it adds a bias to {canonical}, which curmerge expects to have none");
                 let help = "this variant of the architecture is not supported yet";
                 return Err(uses::error(path, used.node, problem, help));

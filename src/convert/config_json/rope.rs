@@ -104,7 +104,8 @@ pub(super) fn keys(base: &Base, gguf: Option<&Gguf>) -> Result<Map<String, Json>
         older = None;
     }
     json.insert(class.key("rope_theta").into(), theta.into());
-    json.insert("rope_scaling".into(), older.map_or(Json::Null, Json::from));
+    // A null would replace `rope_parameters` in transformers 5.23.
+    json.extend(older.map(|older| ("rope_scaling".to_owned(), older.into())));
     let own_key = class.has(ClassOption::LocalRope);
     let parameters = if own_key || class.has(ClassOption::RopeByKind) {
         let local = config.local_rope.as_ref().unwrap_or(rope);

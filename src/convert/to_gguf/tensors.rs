@@ -67,6 +67,8 @@ impl<'a> Tensor<'a> {
 /// A tensor of the base under the name that a Hugging Face folder has for it.
 struct Named<'a> {
     name: String,
+    /// Its number among those whose rows the folder has in one tensor.
+    part: usize,
     canonical: &'a str,
     tensor: &'a BaseTensor,
 }
@@ -74,15 +76,17 @@ struct Named<'a> {
 /// A tensor under its name in a folder. An ONNX model's tensors get transformers' names; the parts of a
 /// matrix all get the name of the whole.
 fn named<'a>(base: &'a Base, canonical: &'a str, tensor: &'a BaseTensor) -> Named<'a> {
-    let mut name = tensor.stored_name.clone();
+    let (mut name, mut number) = (tensor.stored_name.clone(), 0);
     if let Files::Onnx(_) = base.files() {
         let (stem, endings) = base.architecture().stem_and_endings(canonical);
         let whole = base.whole_of(stem).unwrap_or(stem);
-        if let Some((theirs, _)) = base.to_hugging_face(whole) {
+        if let Some((joined, layer, part)) = base.architecture().joined_rows_with(stem) {
+            (name, number) = (joined.name(layer) + endings.hugging_face, part);
+        } else if let Some((theirs, _)) = base.to_hugging_face(whole) {
             name = theirs + endings.hugging_face;
         }
     }
-    Named { name, canonical, tensor }
+    Named { name, part: number, canonical, tensor }
 }
 
 /// The tensors in the converter's order, all in F32: first `made`, those that it computes, then each file's
@@ -106,7 +110,7 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
         let later = |named: &Named<'_>| !named.tensor.is_mxfp4();
         let first = later(a).cmp(&later(b));
         let files = if by_file { a.tensor.file.cmp(&b.tensor.file) } else { Ordering::Equal };
-        first.then(files).then_with(|| a.name.cmp(&b.name))
+        first.then(files).then_with(|| (&a.name, a.part).cmp(&(&b.name, b.part)))
     });
     let stored = |name: &str| -> Result<Stored<'a>> {
         let missing = || {
@@ -119,7 +123,7 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
     let mut parts: BTreeMap<usize, usize> = BTreeMap::new();
     let experts = base.config().experts.map_or(0, |experts| experts.count);
     let mut joined_before = "";
-    for Named { name, canonical, tensor } in &all {
+    for Named { name, canonical, tensor, .. } in &all {
         let (stem, Endings { gguf: ending, hugging_face }) = base.architecture().stem_and_endings(canonical);
         let joined = tensor.slice.as_ref().and_then(|_| base.architecture().joined_with(stem));
         if let Some((joined, layer)) = joined {
@@ -154,9 +158,13 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
             }
             continue;
         }
-        if let Some(whole) = base.whole_of(stem).filter(|_| ending == ".weight") {
+        if let Some(whole) = base.whole_of(stem) {
             let name = format!("{whole}{ending}");
-            if tensors.iter().all(|tensor| tensor.name != name) {
+            let made = tensors.iter().any(|tensor| tensor.name == name);
+            if !made && ending == ".bias" {
+                let values = base.vector(&name)?;
+                tensors.push(vector(&name, values));
+            } else if !made {
                 let parts = base.parts(whole);
                 let parts = parts.iter().map(|(part, _)| stored(part)).collect::<Result<Vec<_>>>()?;
                 let rows = parts.iter().map(|part| part.weight.rows() as u64).sum();

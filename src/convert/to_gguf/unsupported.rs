@@ -4,6 +4,7 @@
 //! for sliding windows, which change nothing for texts that fit into one, and YaRN's options, which llama.cpp
 //! does not read: a note tells of these.
 
+use super::super::of_longer_texts;
 use super::rope;
 use crate::arch::{Architecture, Key, RopeType, Unrotated, is_windowed};
 use crate::base::folder::{self, Folder, Object};
@@ -122,11 +123,7 @@ pub(super) fn check(base: &Base, folder: Folder<'_>, json: &Object, notes: &mut 
     if let Some((key, problem)) = rotary(architecture, config, json) {
         return refuse(key, problem);
     }
-    if let Some(longest) = config.rope.as_ref().and_then(|rope| rope.longest) {
-        notes.push(format!(
-            "texts of more than {longest} tokens get other logits in transformers, which changes rotary frequencies with the length"
-        ));
-    }
+    notes.extend(of_longer_texts(config));
     if let Some(temperature) = config.temperature.filter(|_| rope::yarn(json).is_none()) {
         return refuse("llama_4_scaling_beta", format!("it is {} without YaRN", temperature.beta));
     }

@@ -97,13 +97,19 @@ impl<'a> Plan<'a> {
             // config.json has the first three, and nothing reads the last.
             let said = ["rope_freqs", "rope_factors_long", "rope_factors_short"];
             let head = canonical == "output" && !own_head;
-            if said.contains(&&canonical[..]) || canonical.ends_with("rot_embd") || head {
+            // Those of `numbers` are added below.
+            let number = base.architecture().line(canonical).is_some_and(|line| line.in_metadata);
+            if said.contains(&&canonical[..]) || canonical.ends_with("rot_embd") || head || number {
                 continue;
             }
             // Matrices that transformers has as one are written with the first of them.
             if let Some(whole) = base.whole_of(canonical) {
-                if base.parts(whole).first().is_some_and(|(first, _)| first == canonical) {
-                    tensors.push(Tensor::of_parts(base, whole)?);
+                let (first, bias) = match canonical.strip_suffix(".bias") {
+                    Some(matrix) => (matrix, true),
+                    None => (&**canonical, false),
+                };
+                if base.parts(whole).first().is_some_and(|(part, _)| part == first) {
+                    tensors.push(Tensor::of_parts(base, whole, bias)?);
                 }
                 continue;
             }
@@ -415,20 +421,36 @@ impl<'a> Tensor<'a> {
         Ok(Tensor { place, name: name + ending, shape, stored_bytes, values, kept_in })
     }
 
-    /// The matrix of this canonical name, the parts of which are stored apart.
-    fn of_parts(base: &'a Base, whole: &str) -> Result<Self> {
+    /// The matrix of this canonical name, the parts of which are stored apart, or its bias.
+    fn of_parts(base: &'a Base, whole: &str, bias: bool) -> Result<Self> {
         let parts = base.parts(whole).into_iter().map(|(part, _)| base.weight(&part));
         let parts = parts.collect::<Result<Vec<_>>>()?;
         let known = base.to_hugging_face(whole);
         let (name, line) = known.expect("the architecture has a line for a matrix that it has in one");
         let rows = parts.iter().map(|part| part.rows() as u64).sum();
+        let order = base.config().hugging_face_order(line, rows).ok_or_else(|| {
+            let help = "transformers' model has no place for it: use the model as it is";
+            Error::input(base.path(), whole, "its rows are no whole number of heads", help)
+        })?;
+        if bias {
+            let values = base.vector(&format!("{whole}.bias"))?;
+            let values = (0..values.len()).map(|entry| values[order.canonical_row(entry)]).collect();
+            return Ok(Tensor {
+                place: place(base, whole, line),
+                name: format!("{name}.bias"),
+                shape: vec![rows],
+                stored_bytes: 4 * rows,
+                values: Values::Vector(values),
+                kept_in: None,
+            });
+        }
         let stored_bytes = parts.iter().map(|part| part.stored_bytes().len() as u64).sum();
         Ok(Tensor {
             place: place(base, whole, line),
             name: format!("{name}.weight"),
             shape: vec![rows, parts[0].cols() as u64],
             stored_bytes,
-            values: Values::Parts(parts, RowOrder::CANONICAL),
+            values: Values::Parts(parts, order),
             kept_in: None,
         })
     }

@@ -4,12 +4,14 @@
 //! consecutive rows of one product. Every shape is a constant, in which 0 means a length that does not
 //! change.
 
+use std::ops::Range;
+
 use curmerge_formats::onnx::{Dimension, ElementType};
 
 use super::builder::{Value, int, ints};
 use super::modules::{BATCH, Modules, TOTAL, named};
 use crate::Result;
-use crate::base::Rope;
+use crate::base::{AttentionTemperature, Rope};
 
 /// What all blocks share.
 pub(super) struct Shared {
@@ -17,6 +19,8 @@ pub(super) struct Shared {
     angles: [Option<[Value; 2]>; 2],
     /// What is added to scores, `[batch, 1, sequence, total]`, for the same two.
     masks: [Option<Value>; 2],
+    /// The factors of queries by their positions, `[batch, 1, sequence, 1]`.
+    temperature: Option<Value>,
 }
 
 impl Shared {
@@ -33,7 +37,8 @@ impl Shared {
             Some(rope) if some => Some(modules.angles("/model/rotary_emb_local", rope)?),
             _ => angles[0].clone(),
         };
-        Ok(Shared { angles, masks })
+        let temperature = config.temperature.map(|temperature| modules.temperature(temperature));
+        Ok(Shared { angles, masks, temperature })
     }
 }
 
@@ -79,7 +84,24 @@ impl Modules<'_> {
         [wanted.then(|| mask("Where", seen)), windowed.map(|seen| mask("Where_1", seen))]
     }
 
-    /// Cosines and sines of every position, `[batch, 1, sequence, rotated]`, the second half as the first.
+    /// `1 + beta ln(1 + floor(position / length))` of every position, `[batch, 1, sequence, 1]`.
+    fn temperature(&mut self, temperature: AttentionTemperature) -> Value {
+        let at = |op: &str| format!("/model/temperature/{op}");
+        let float = ElementType::FLOAT;
+        let (length, axes) = (self.b.int(temperature.length as i64), self.b.ints(&[1, 3]));
+        let (one, beta) = (self.b.number(1.0, float), self.b.number(temperature.beta, float));
+        let whole = self.b.node(&at("Div"), "Div", &["position_ids", &length]);
+        let whole = self.b.node_with(&at("Cast_2"), "Cast", &[&whole], vec![int("to", float.id())]);
+        let sum = self.b.node(&at("Add"), "Add", &[&whole, &one]);
+        let log = self.b.node(&at("Log"), "Log", &[&sum]);
+        let grown = self.b.node(&at("Mul"), "Mul", &[&log, &beta]);
+        let factor = self.b.node(&at("Add_1"), "Add", &[&grown, &one]);
+        let factor = self.b.node(&at("Unsqueeze"), "Unsqueeze", &[&factor, &axes]);
+        self.b.for_products("/model/temperature", factor)
+    }
+
+    /// Cosines and sines of every position, `[batch, 1, sequence, rotated]`: those of a pair's second entry as of its
+    /// first.
     pub(super) fn angles(&mut self, path: &str, rope: &Rope) -> Result<[Value; 2]> {
         let at = |op: &str| format!("{path}/{op}");
         let frequencies = self.frequencies(path, rope)?;
@@ -92,7 +114,15 @@ impl Modules<'_> {
         let (head, last) = (self.b.ints(&[1]), self.b.ints(&[2]));
         let positions = self.b.node(&at("Unsqueeze"), "Unsqueeze", &[&positions, &last]);
         let angles = self.b.node(&at("Mul"), "Mul", &[&positions, &frequencies]);
-        let angles = self.b.node_with(&at("Concat"), "Concat", &[&angles, &angles], vec![int("axis", -1)]);
+        let angles = if self.base.architecture().has_rotary_neighbours() {
+            let (third, flat) = (self.b.ints(&[3]), self.b.ints(&[0, 0, rope.dim as i64]));
+            let angles = self.b.node(&at("Unsqueeze_2"), "Unsqueeze", &[&angles, &third]);
+            let twice = vec![int("axis", -1)];
+            let angles = self.b.node_with(&at("Concat"), "Concat", &[&angles, &angles], twice);
+            self.b.node(&at("Reshape"), "Reshape", &[&angles, &flat])
+        } else {
+            self.b.node_with(&at("Concat"), "Concat", &[&angles, &angles], vec![int("axis", -1)])
+        };
         let angles = self.b.node(&at("Unsqueeze_1"), "Unsqueeze", &[&angles, &head]);
         Ok(["Cos", "Sin"].map(|op| {
             let value = self.b.node(&at(op), op, &[&angles]);
@@ -138,6 +168,13 @@ impl Modules<'_> {
             q = self.rotated(&at("q_rope"), q, angles);
             k = self.rotated(&at("k_rope"), k, angles);
         }
+        if self.base.architecture().forward.norms_rotated {
+            q = self.headed_norm(layer, "q", q)?;
+            k = self.headed_norm(layer, "k", k)?;
+        }
+        if let Some(factor) = &shared.temperature {
+            q = self.b.node(&at("Mul_2"), "Mul", &[&q, factor]);
+        }
         let k = self.cached(layer, "key", &k);
         let v = self.cached(layer, "value", &v);
 
@@ -167,13 +204,22 @@ impl Modules<'_> {
         Ok(self.linears(layer, &["o"], &y)?.swap_remove(0))
     }
 
+    /// The norm of the heads of q or k, which are `[batch, heads, sequence, dim]`, if there is one.
+    fn headed_norm(&mut self, layer: usize, word: &str, x: Value) -> Result<Value> {
+        let norm = format!("blk.{layer}.attn_{word}_norm");
+        match self.has_norm(&norm) {
+            true => self.normed(&format!("/model/layers.{layer}/self_attn/{word}"), &norm, x),
+            false => Ok(x),
+        }
+    }
+
     /// `[batch, sequence, heads * dim]` as `[batch, heads, sequence, dim]`, after the norm of q or k if there
-    /// is one.
+    /// is one before the rotation.
     pub(super) fn headed(&mut self, layer: usize, word: &str, x: Value, heads: i64) -> Result<Value> {
         let dim = self.base.config().head_dim as i64;
         let path = format!("/model/layers.{layer}/self_attn/{word}");
         let norm = format!("blk.{layer}.attn_{word}_norm");
-        let has_norm = self.base.architecture().line(&norm).is_some();
+        let has_norm = self.has_norm(&norm) && !self.base.architecture().forward.norms_rotated;
         let of_head = has_norm && self.base.weight(&norm)?.cols() as i64 == dim;
         let mut x = x;
         if has_norm && !of_head {
@@ -195,23 +241,38 @@ impl Modules<'_> {
         Ok(self.b.for_products(path, x))
     }
 
-    /// Rotates the leading entries of every head of `x` `[batch, heads, sequence, dim]`; the two entries of a
-    /// pair are half the rotated length apart.
+    fn slice(&mut self, name: &str, x: &Value, axis: i64, range: Range<i64>) -> Value {
+        let [axis, from, to] = [axis, range.start, range.end].map(|number| self.b.ints(&[number]));
+        self.b.node(name, "Slice", &[x, &from, &to, &axis])
+    }
+
+    /// Rotates the leading entries of every head of `x` `[batch, heads, sequence, dim]`. The two entries of a
+    /// pair are half the rotated length apart, or [neighbours](crate::arch::Architecture::has_rotary_neighbours).
     pub(super) fn rotated(&mut self, path: &str, x: Value, [cos, sin]: &[Value; 2]) -> Value {
         let at = |op: &str| format!("{path}/{op}");
         let config = self.base.config();
         let dim = config.head_dim as i64;
         let rotated = config.rope.as_ref().map_or(dim, |rope| rope.dim as i64);
-        let axis = self.b.ints(&[3]);
-        let mut part = |name: &str, from: i64, to: i64| {
-            let (from, to) = (self.b.ints(&[from]), self.b.ints(&[to]));
-            self.b.node(&at(name), "Slice", &[&x, &from, &to, &axis])
-        };
-        let (first, second) = (part("Slice", 0, rotated / 2), part("Slice_1", rotated / 2, rotated));
-        let rest = (rotated < dim).then(|| [part("Slice_2", 0, rotated), part("Slice_3", rotated, dim)]);
-        let second = self.b.node(&at("Neg"), "Neg", &[&second]);
-        let across = self.b.node_with(&at("Concat"), "Concat", &[&second, &first], vec![int("axis", -1)]);
+        let rest = (rotated < dim).then(|| {
+            [(0, rotated, "Slice_2"), (rotated, dim, "Slice_3")]
+                .map(|(from, to, name)| self.slice(&at(name), &x, 3, from..to))
+        });
         let along = rest.as_ref().map_or(&x, |[turning, _]| turning);
+        let across = if self.base.architecture().has_rotary_neighbours() {
+            let (pairs, flat) = (self.b.ints(&[0, 0, 0, rotated / 2, 2]), self.b.ints(&[0, 0, 0, rotated]));
+            let pairs = self.b.node(&at("Reshape"), "Reshape", &[along, &pairs]);
+            let first = self.slice(&at("Slice"), &pairs, 4, 0..1);
+            let second = self.slice(&at("Slice_1"), &pairs, 4, 1..2);
+            let second = self.b.node(&at("Neg"), "Neg", &[&second]);
+            let across = self.b.node_with(&at("Concat"), "Concat", &[&second, &first], vec![int("axis", -1)]);
+            self.b.node(&at("Reshape_1"), "Reshape", &[&across, &flat])
+        } else {
+            let half = rotated / 2;
+            let first = self.slice(&at("Slice"), along, 3, 0..half);
+            let second = self.slice(&at("Slice_1"), along, 3, half..rotated);
+            let second = self.b.node(&at("Neg"), "Neg", &[&second]);
+            self.b.node_with(&at("Concat"), "Concat", &[&second, &first], vec![int("axis", -1)])
+        };
         let along = self.b.node(&at("Mul"), "Mul", &[along, cos]);
         let across = self.b.node(&at("Mul_1"), "Mul", &[&across, sin]);
         let turned = self.b.node(&at("Add"), "Add", &[&along, &across]);

@@ -11,7 +11,7 @@ use super::matrix::Form;
 use super::modules::{BATCH, Modules, SEQUENCE, TOTAL, named};
 use super::options::OnnxOptions;
 use super::{attention, grouped};
-use crate::arch::{Activation, ClassOption};
+use crate::arch::{Positions, Unrotated};
 use crate::base::Base;
 use crate::convert::onnx_companions;
 use crate::{Error, Result};
@@ -33,18 +33,20 @@ pub(super) fn decoder<'a>(base: &'a Base, options: &OnnxOptions) -> Result<(Buil
         let help = "convert it into a GGUF file or a folder";
         return Err(Error::input(base.path(), "architecture", problem, help));
     }
-    if base.config().rope.as_ref().is_some_and(|rope| rope.longest.is_some()) {
-        let problem =
-            "rotary frequencies depend on the length (dynamic), which curmerge does not write as ONNX";
-        let help = "convert it into a GGUF file";
-        return Err(Error::input(base.path(), "rope_scaling", problem, help));
-    }
-    // The folder's config.json must say which.
-    let listed = architecture.hugging_face.has(ClassOption::UnrotatedLayers);
-    if !base.config().unrotated.is_empty() && !listed {
+    // The folder's config.json must say which, and has no word for it.
+    let unsaid = architecture.forward.unrotated == Unrotated::Switched;
+    if !base.config().unrotated.is_empty() && unsaid {
         let problem = "some blocks have no rotary embedding, which curmerge does not write as ONNX";
         let help = "convert it into a GGUF file or a folder";
         return Err(Error::input(base.path(), "rope.scaling.finetuned", problem, help));
+    }
+    let mut lines = architecture.names();
+    let in_groups = !architecture.tensors.joined_rows.is_empty() || lines.any(|line| line.groups.is_some());
+    if options.lora_inputs.is_some() && in_groups {
+        let problem =
+            "LoRA inputs need the matrices of its folder, of which some hold the rows of several in groups";
+        let help = "merge the adapter first, then convert without LoRA inputs";
+        return Err(Error::input(base.path(), "architecture", problem, help));
     }
     let adapted = match &options.lora_inputs {
         Some(words) => base.targets(words, None)?,
@@ -61,7 +63,7 @@ impl Modules<'_> {
         let int64 = ElementType::INT64;
         let ids = self.b.input("input_ids", int64, &[named(BATCH), named(SEQUENCE)]);
         self.b.input("attention_mask", int64, &[named(BATCH), named(TOTAL)]);
-        if !genai || !grouped::rotates_itself(config) {
+        if !genai || !grouped::rotates_itself(self.base) {
             self.b.input("position_ids", int64, &[named(BATCH), named(SEQUENCE)]);
         }
 
@@ -69,6 +71,9 @@ impl Modules<'_> {
         let rows = self.b.node("/model/embed_tokens/Gather", "Gather", &[&embedding, &ids]);
         let mut x = self.b.float_of("/model/embed_tokens", rows);
         x = self.scaled("/model/embed_tokens/Mul", x, config.embedding_scale);
+        if self.base.architecture().forward.positions == Positions::Learned {
+            x = self.with_positions(x)?;
+        }
         let shared = match genai {
             true => Shared::Grouped(grouped::Shared::new(self)?),
             false => Shared::Plain(attention::Shared::new(self)?),
@@ -76,22 +81,41 @@ impl Modules<'_> {
         for layer in 0..config.layers {
             x = self.block(layer, x, &shared)?;
         }
-        let x = self.norm("output_norm", x)?;
+        let x = self.norm(self.base.architecture().tensors.last_norm, x)?;
         self.head(x, &embedding)
     }
 
     fn block(&mut self, layer: usize, x: Value, shared: &Shared) -> Result<Value> {
         let name = |part: &str| format!("blk.{layer}.{part}");
         let norms = self.base.architecture().tensors.norms;
-        let normed = self.norm_if_any(&name(norms.before_attention), x.clone())?;
+        let before = match norms.before_both {
+            Some(both) if !self.has_norm(&name(norms.before_attention)) => both,
+            _ => norms.before_attention,
+        };
+        let normed = self.norm_if_any(&name(before), x.clone())?;
+        // Parallel parts that share a norm share what it made.
+        let shared_norm = (before == norms.before_feed_forward).then(|| normed.clone());
         let y = match shared {
             Shared::Plain(shared) => self.attention(layer, normed, shared)?,
             Shared::Grouped(shared) => self.grouped_attention(layer, normed, shared)?,
         };
+        let input = x.clone();
         let x = self.residual(layer, "attention", x, y, &name(norms.after_attention))?;
-        let normed = self.norm_if_any(&name(norms.before_feed_forward), x.clone())?;
+        let normed = match (self.base.architecture().forward.parallel, shared_norm) {
+            (true, Some(normed)) => normed,
+            (true, None) => self.norm_if_any(&name(norms.before_feed_forward), input)?,
+            (false, _) => self.norm_if_any(&name(norms.before_feed_forward), x.clone())?,
+        };
         let y = self.feed_forward(layer, normed)?;
         self.residual(layer, "feed_forward", x, y, &name(norms.after_feed_forward))
+    }
+
+    /// `x` plus the learned vectors of its positions.
+    fn with_positions(&mut self, x: Value) -> Result<Value> {
+        let table = self.whole("position_embd", Form::Rows(self.b.products))?;
+        let rows = self.b.node("/model/embed_positions/Gather", "Gather", &[&table, "position_ids"]);
+        let rows = self.b.float_of("/model/embed_positions", rows);
+        Ok(self.b.node("/model/embed_positions/Add", "Add", &[&x, &rows]))
     }
 
     /// `x` plus the output `y` of a part, `[.., d_model]` in the type of products, after the norm of this
@@ -102,50 +126,6 @@ impl Modules<'_> {
         let y = self.norm_if_any(norm, y)?;
         let y = self.scaled(&format!("{path}/Mul"), y, self.base.config().residual_scale);
         Ok(self.b.node(&format!("{path}/Add"), "Add", &[&x, &y]))
-    }
-
-    fn feed_forward(&mut self, layer: usize, x: Value) -> Result<Value> {
-        let path = format!("/model/layers.{layer}/mlp");
-        let x = self.b.for_products(&path, x);
-        let gate_up = self.linears(layer, &["gate", "up"], &x)?;
-        let [gate, up] = [&gate_up[0], &gate_up[1]];
-        let hidden = self.activation(&format!("{path}/act_fn"), gate.clone());
-        let hidden = self.b.node(&format!("{path}/Mul"), "Mul", &[&hidden, up]);
-        Ok(self.linears(layer, &["down"], &hidden)?.swap_remove(0))
-    }
-
-    fn activation(&mut self, path: &str, x: Value) -> Value {
-        let at = |op: &str| format!("{path}/{op}");
-        match self.base.architecture().forward.activation {
-            Activation::Silu => {
-                let gate = self.b.node(&at("Sigmoid"), "Sigmoid", &[&x]);
-                self.b.node(&at("Mul"), "Mul", &[&x, &gate])
-            }
-            Activation::SquaredRelu => {
-                let positive = self.b.node(&at("Relu"), "Relu", &[&x]);
-                self.b.node(&at("Mul"), "Mul", &[&positive, &positive])
-            }
-            Activation::ClampedSwiglu | Activation::ExactGelu | Activation::Xielu => {
-                unreachable!("without_onnx_form refuses it")
-            }
-            // x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), in FLOAT: a cube soon leaves the range of
-            // FLOAT16.
-            Activation::Gelu => {
-                let x = self.b.float_of(path, x);
-                let mut number = |value| self.b.number(value, ElementType::FLOAT);
-                let (three, cubic, one, half) = (number(3.0), number(0.044715), number(1.0), number(0.5));
-                let root = number((2.0 / std::f64::consts::PI).sqrt());
-                let cube = self.b.node(&at("Pow"), "Pow", &[&x, &three]);
-                let cube = self.b.node(&at("Mul"), "Mul", &[&cube, &cubic]);
-                let sum = self.b.node(&at("Add"), "Add", &[&x, &cube]);
-                let sum = self.b.node(&at("Mul_1"), "Mul", &[&sum, &root]);
-                let tanh = self.b.node(&at("Tanh"), "Tanh", &[&sum]);
-                let factor = self.b.node(&at("Add_1"), "Add", &[&tanh, &one]);
-                let product = self.b.node(&at("Mul_2"), "Mul", &[&x, &factor]);
-                let y = self.b.node(&at("Mul_3"), "Mul", &[&product, &half]);
-                self.b.for_products(path, y)
-            }
-        }
     }
 
     /// Logits of all positions, and whether the model has an output head of its own. Without one, the

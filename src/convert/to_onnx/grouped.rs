@@ -10,7 +10,7 @@ use curmerge_formats::onnx::ElementType;
 use super::builder::{MICROSOFT, Value, float, int, ints};
 use super::matrix::{Angles, Form, Matrix, Source};
 use super::modules::Modules;
-use crate::base::{Config, Rope};
+use crate::base::{Base, Rope};
 use crate::error::CallerOption;
 use crate::{Error, Result};
 
@@ -37,7 +37,8 @@ enum Rotation {
 }
 
 /// Whether the operator itself rotates q and k of this model.
-pub(super) fn rotates_itself(config: &Config) -> bool {
+pub(super) fn rotates_itself(base: &Base) -> bool {
+    let config = base.config();
     let fits = |rope: &Rope| rope.long.is_none() && rope.dim.is_multiple_of(16);
     config.head_dim.is_multiple_of(16) && config.rope.iter().chain(&config.local_rope).all(fits)
 }
@@ -76,7 +77,7 @@ impl Shared {
 
 impl Modules<'_> {
     fn rotation(&mut self, name: &str, rope: &Rope) -> Result<Rotation> {
-        if !rotates_itself(self.base.config()) {
+        if !rotates_itself(self.base) {
             return Ok(Rotation::Before(self.angles(&format!("/model/{name}"), rope)?));
         }
         let positions = self.base.config().context;
@@ -107,7 +108,7 @@ impl Modules<'_> {
         let rotation = &shared.rotations[usize::from(window.is_some())];
         let rotation = config.rope_of(layer).map(|_| rotation);
         for (index, (word, heads)) in [("q", config.heads), ("k", config.kv_heads)].into_iter().enumerate() {
-            let normed = self.base.architecture().line(&format!("blk.{layer}.attn_{word}_norm")).is_some();
+            let normed = self.has_norm(&format!("blk.{layer}.attn_{word}_norm"));
             let before = matches!(rotation, Some(Rotation::Before(_)));
             if !normed && !before {
                 continue;
@@ -132,9 +133,10 @@ impl Modules<'_> {
             int("local_window_size", window.map_or(-1, |window| window as i64)),
             float("softcap", config.attention_cap.unwrap_or(0.0)),
         ];
+        let neighbours = self.base.architecture().has_rotary_neighbours();
         if let Some(Rotation::Inside(caches)) = rotation {
             inputs.extend(caches.iter().map(String::as_str));
-            attributes.extend([int("do_rotary", 1), int("rotary_interleaved", 0)]);
+            attributes.extend([int("do_rotary", 1), int("rotary_interleaved", neighbours.into())]);
         }
         let name = format!("{path}/GroupQueryAttention");
         let output = format!("{name}_output_0");

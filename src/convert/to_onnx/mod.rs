@@ -13,10 +13,12 @@ mod attention;
 mod blocks;
 mod builder;
 mod decoder;
+mod feed_forward;
 mod genai;
 mod grouped;
 mod matrix;
 mod modules;
+mod norms;
 mod options;
 mod plan;
 mod transformers_js;
@@ -29,7 +31,7 @@ use serde_json::{Map, Value as Json};
 
 use super::config_json::pretty;
 use super::to_hugging_face::{companions, write_companions};
-use super::{ConvertReport, onnx_companions};
+use super::{ConvertReport, of_longer_texts, onnx_companions};
 use crate::Result;
 use crate::base::folder::{CONFIG, Folder, GENAI_CONFIG, GENERATION_CONFIG};
 use crate::base::quantized::SETTINGS_BESIDE;
@@ -81,7 +83,8 @@ pub fn to_onnx(
     }
     let mut files = OutputFile::create_together(&paths, &inputs)?;
     let (model, external) = (files.swap_remove(files.len() - 1), files.pop());
-    let report = plan.write(&model, external.as_ref(), options, &mut progress)?;
+    let mut report = plan.write(&model, external.as_ref(), options, &mut progress)?;
+    report.notes.extend(of_longer_texts(base.config()));
     model.commit_after(external)?;
     Ok(report)
 }
@@ -103,7 +106,7 @@ pub fn to_onnx_folder(
     let (graph, own_head) = decoder::decoder(base, options)?;
     let external = format!("{MODEL}_data");
     let plan = Plan::new(graph, options, &external)?;
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = of_longer_texts(base.config()).into_iter().collect();
     let dtype = if options.file_type == OnnxType::F16 { DType::F16 } else { DType::F32 };
     let mut files = match base.files() {
         Files::Gguf(model) => companions(base, model, dtype, &mut notes)?,

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 
 use curmerge_formats::onnx::{Dimension, ElementType};
 
-use super::builder::{Builder, MICROSOFT, Value, int, ints};
+use super::builder::{Builder, MICROSOFT, Value, int};
 use super::matrix::{Form, Matrix, Source};
 use super::options::{OnnxType, lora_inputs};
-use crate::arch::BlockKind;
-use crate::base::{Base, RowOrder};
+use crate::arch::{BlockKind, exporters};
+use crate::base::{Base, RowOrder, layer_part};
 use crate::{Error, Result};
 
 /// The names of dimensions.
@@ -24,7 +24,7 @@ pub(super) fn named(name: &str) -> Dimension {
 }
 
 /// The path of a node in the module with this name in Hugging Face: `/model/layers.0/mlp/up_proj`.
-fn path(module: &str) -> String {
+pub(super) fn path(module: &str) -> String {
     format!("/{}", module.replace('.', "/")).replace("/layers/", "/layers.")
 }
 
@@ -64,38 +64,6 @@ impl<'a> Modules<'a> {
         self.b.node(&format!("{path}/cap/Mul"), "Mul", &[&x, &cap])
     }
 
-    /// [`Self::norm`], if the architecture has one of this name.
-    pub(super) fn norm_if_any(&mut self, canonical: &str, x: Value) -> Result<Value> {
-        match self.base.architecture().line(canonical) {
-            Some(_) => self.norm(canonical, x),
-            None => Ok(x),
-        }
-    }
-
-    /// RMSNorm of `x` in FLOAT over the last axis. onnxruntime fuses these operators into one. The graph
-    /// holds the factor itself, even if the folder stores it with a unit offset.
-    pub(super) fn norm(&mut self, canonical: &str, x: Value) -> Result<Value> {
-        let module = self.module(canonical)?;
-        let values = self.base.vector(canonical)?;
-        let weight = self.b.tensor(
-            &format!("{module}.weight"),
-            ElementType::FLOAT,
-            &[values.len() as u64],
-            &values,
-        )?;
-        let path = path(&module);
-        let at = |op: &str| format!("{path}/{op}");
-        let two = self.b.number(2.0, ElementType::FLOAT);
-        let eps = self.b.number(self.base.config().norm_eps, ElementType::FLOAT);
-        let squares = self.b.node(&at("Pow"), "Pow", &[&x, &two]);
-        let attributes = vec![ints("axes", &[-1]), int("keepdims", 1)];
-        let mean = self.b.node_with(&at("ReduceMean"), "ReduceMean", &[&squares], attributes);
-        let mean = self.b.node(&at("Add"), "Add", &[&mean, &eps]);
-        let root = self.b.node(&at("Sqrt"), "Sqrt", &[&mean]);
-        let normed = self.b.node(&at("Div"), "Div", &[&x, &root]);
-        Ok(self.b.node(&at("Mul"), "Mul", &[&normed, &weight]))
-    }
-
     /// The products of `x` with the matrices of these roles. A matrix that holds several roles gives one
     /// product, which is split.
     pub(super) fn linears(&mut self, layer: usize, roles: &[&str], x: &Value) -> Result<Vec<Value>> {
@@ -105,7 +73,10 @@ impl<'a> Modules<'a> {
                 self.base.architecture().target(role, BlockKind::USUAL).ok_or_else(|| self.no_place(role))?;
             names.push(format!("blk.{layer}.{part}"));
         }
-        let Some((whole, _)) = names[0].split_once('[') else {
+        let whole = names[0].split_once('[').map(|(whole, _)| whole);
+        let in_groups =
+            |whole: &&str| self.base.architecture().line(whole).is_some_and(|l| l.groups.is_some());
+        let Some(whole) = whole.filter(|whole| !in_groups(whole)) else {
             return names.iter().map(|name| self.linear(name, x)).collect();
         };
         let y = self.linear(whole, x)?;
@@ -200,7 +171,7 @@ impl<'a> Modules<'a> {
         Ok(self.b.matrix(&name, Matrix { name: name.clone(), source, form }))
     }
 
-    /// Where the values of a matrix are. It may be stored in parts: ONNX models keep q, k and v apart even if
+    /// Where the values of a matrix are. It may be stored in parts: other exporters keep q, k and v apart even if
     /// the architecture joins them.
     fn source(&self, canonical: &str) -> Result<Source<'a>> {
         let parts = self.base.parts(canonical);
@@ -213,15 +184,28 @@ impl<'a> Modules<'a> {
         Ok(Source::Stored(weight, order))
     }
 
-    /// Hugging Face's name for a canonical name.
+    /// Hugging Face's name for a canonical name. Of a matrix that folders store in groups of rows with others, the name
+    /// that exporters give it alone.
     pub(super) fn module(&self, canonical: &str) -> Result<String> {
-        let known = self.base.to_hugging_face(canonical);
-        known.map(|(name, _)| name).ok_or_else(|| self.no_place(canonical))
+        let known = self.base.to_hugging_face(canonical).map(|(name, _)| name);
+        let alone = || {
+            let (layer, part) = layer_part(canonical)?;
+            let targets = self.base.architecture().tensors.targets.iter();
+            let (role, _) = targets.into_iter().find(|(_, target)| *target == part)?;
+            let (pattern, _) = exporters::SINGLE.iter().find(|(_, own)| own == role)?;
+            Some(pattern.replacen("{}", &layer.to_string(), 1))
+        };
+        known.filter(|name| !name.is_empty()).or_else(alone).ok_or_else(|| self.no_place(canonical))
     }
 
     fn order(&self, canonical: &str, rows: u64) -> Result<RowOrder> {
-        let line = self.base.to_hugging_face(canonical).map(|(_, line)| line);
-        let order = line.and_then(|line| self.base.config().hugging_face_order(line, rows));
+        let (config, architecture) = (self.base.config(), self.base.architecture());
+        let order = match (config.onnx_rotary_heads(architecture, canonical), architecture.line(canonical)) {
+            (Some(heads), _) => RowOrder::rotary_halves(rows, heads),
+            (None, Some(line)) => config.hugging_face_order(line, rows),
+            // A part of a matrix that is stored in groups of rows.
+            (None, None) => Some(RowOrder::CANONICAL),
+        };
         order.ok_or_else(|| self.no_place(canonical))
     }
 

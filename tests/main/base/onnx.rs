@@ -263,7 +263,17 @@ fn models_that_cannot_be_read_are_refused() {
 
     let mut graph = llama();
     graph.node("RotaryEmbedding", "rope", &["x", "cos", "sin"], &[("interleaved", Value::Int(1))]);
-    refused(&graph, &["RotaryEmbedding", "interleaving"]);
+    refused(&graph, &["RotaryEmbedding", "adjacent entries of heads (interleaved)"]);
+    // GLM's pairs are neighbours.
+    let (folder, path) = write(&graph, Some(&CONFIG.replace("llama", "glm4")));
+    let error = Base::open(&path).unwrap_err().to_string();
+    assert!(!error.contains("it rotates"), "{error}");
+    let mut graph = llama();
+    graph.node("RotaryEmbedding", "rope", &["x", "cos", "sin"], &[]);
+    drop(folder);
+    let (_folder, path) = write(&graph, Some(&CONFIG.replace("llama", "glm4")));
+    let error = Base::open(&path).unwrap_err().to_string();
+    assert!(error.contains("it rotates halves of heads"), "{error}");
 
     let mut graph = without();
     graph.floats("q", &[D, D]);

@@ -87,7 +87,7 @@ fn impossible_conversions_are_refused_and_write_nothing() {
     let at = |name: &str| out.path().join(name);
     let llama = Family::open("llama3").path(Container::Gguf);
     let mixtral = Family::open("mixtral").path(Container::Folder);
-    let gpt2 = Family::open("gpt2").path(Container::Gguf);
+    let lfm2 = Family::open("lfm2").path(Container::Gguf);
     let refused = |words: &[&OsStr], says: &str| {
         let mut all: Vec<&OsStr> = vec!["convert".as_ref()];
         all.extend(words);
@@ -102,7 +102,7 @@ fn impossible_conversions_are_refused_and_write_nothing() {
         refused(&all, says);
     };
     with(&mixtral, &onnx, &[], "has experts");
-    with(&gpt2, &folder, &["--format", "onnx"], "LayerNorm or learned positions");
+    with(&lfm2, &folder, &["--format", "onnx"], "short convolutions");
     with(&llama, &onnx, &["--type", "q8_0"], "not stored as Q8_0; use f32, f16, q4_0 or q4_1 (--type)");
     with(&llama, &onnx, &["--force"], "for folders");
     with(&llama, &onnx, &["--imatrix", "none"], "without an importance matrix");
@@ -120,6 +120,8 @@ fn impossible_conversions_are_refused_and_write_nothing() {
         &["--external-data"],
         "--external-data, --genai and --lora-inputs are for ONNX models",
     );
+    let falcon = Family::open("falcon").path(Container::Folder);
+    with(&falcon, &onnx, &["--lora-inputs", "all"], "some hold the rows of several in groups");
     // A value that half precision cannot hold.
     let source = tempfile::tempdir().unwrap();
     let large = source.path().join("large.gguf");

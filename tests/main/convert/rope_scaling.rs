@@ -86,8 +86,8 @@ fn frequencies_that_depend_on_the_length_are_those_of_the_context() {
     assert!(line.contains("dynamic") && line.contains("at most 8 tokens"), "{line}");
     let known = curmerge!("convert", path("hf"), path("a.gguf"), "--type", "f32").done();
     assert!(known.stderr.contains("texts of more than 8 tokens"), "{}", known.stderr);
-    let line = curmerge!("convert", path("hf"), path("onnx"), "--format", "onnx").refusal();
-    assert!(line.contains("ONNX"), "{line}");
+    let known = curmerge!("convert", path("hf"), path("onnx"), "--format", "onnx").done();
+    assert!(known.stderr.contains("texts of more than 8 tokens"), "{}", known.stderr);
 }
 
 /// The family's GGUF file with a further key of its architecture.
@@ -124,7 +124,8 @@ fn the_older_key_takes_precedence() {
     assert_eq!(file.get("qwen3.rope.scaling.type").and_then(Value::as_str), Some("yarn"));
     // The temperature is in the newer key alone, so a folder has no older one.
     curmerge!("convert", Family::open("ministral3").path(Container::Gguf), path("ministral")).done();
-    assert_eq!(config(&path("ministral"))["rope_scaling"], Json::Null);
+    // A null would replace the newer one in transformers 5.23.
+    assert!(config(&path("ministral")).get("rope_scaling").is_none());
 }
 
 /// transformers' class has positions in every block, and the graph of an ONNX model would need a form for it.

@@ -268,7 +268,7 @@ fn rotary_factors_become_the_rule_that_made_them() {
     );
 
     let ones = convert(&Remade::demo().with("rope_freqs.weight", &[16], &[1.0; 16]), None);
-    assert_eq!(ones.json("config.json")["rope_scaling"], Json::Null);
+    assert!(ones.json("config.json").get("rope_scaling").is_none());
     let odd: Vec<f32> = (0..16).map(|i| 1.0 + i as f32).collect();
     let line = refusal(&Remade::demo().with("rope_freqs.weight", &[16], &odd), None);
     assert!(line.contains("rope_freqs") && line.contains("Llama 3"), "{line}");

@@ -12,6 +12,7 @@ use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 
 use crate::support::adapter::{Recipe, constant};
+use crate::support::families::{CONVERTIBLE, Container, Family};
 use crate::support::fixture;
 use crate::support::folder::names;
 use crate::support::onnx_llama::{CONFIG, D, FF, llama, llama_without, values, write};
@@ -62,6 +63,32 @@ fn matrices_of_unknown_models_are_merged_by_name() {
                 .sum();
             assert!((before + change - after).abs() < 1e-5, "{name} {i}");
         }
+    }
+}
+
+#[test]
+fn every_family_is_merged_into_as_its_folder_is() {
+    for name in CONVERTIBLE {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        let folder = Family::open(name).path(Container::Folder);
+        curmerge!("convert", folder, at("onnx"), "--format", "onnx").done();
+        let pairs = [(folder.clone(), at("of_folder")), (at("onnx"), at("of_onnx"))];
+        let [of_folder, of_onnx] = pairs.map(|(base, out)| {
+            let base = Base::open(&base).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let options = MergeOptions { storage: Storage::Only(DType::F32), ..Default::default() };
+            merged(&base, "all", &options, &out).unwrap_or_else(|error| panic!("{name}: {error}"));
+            Base::open(&out).unwrap_or_else(|error| panic!("{name}: {error}"))
+        });
+        let original = Base::open(&folder).unwrap();
+        let mut moved = 0;
+        for target in original.targets("all", None).unwrap() {
+            let [before, right, found] = [&original, &of_folder, &of_onnx].map(|base| values(base, &target));
+            let close = right.iter().zip(&found).all(|(a, b)| (a - b).abs() < 1e-5 * (1.0 + a.abs()));
+            assert!(close, "{name}: {target}");
+            moved += usize::from(before != found);
+        }
+        assert!(moved > 5, "{name}: {moved} matrices changed");
     }
 }
 
