@@ -51,7 +51,7 @@ fn in_halves(values: Vec<f32>, rows: usize, heads: Option<usize>) -> Vec<f32> {
 }
 
 fn check_values(name: &str) {
-    let original = Base::open(&Family::open(name).path(Container::Folder)).unwrap();
+    let original = Base::open(Family::open(name).path(Container::Folder)).unwrap();
     let architecture = original.architecture();
     let embedding = architecture.line("token_embd").unwrap().hugging_face.to_owned() + ".weight";
     let (family, out) = (Family::open(name), tempfile::tempdir().unwrap());
