@@ -51,8 +51,13 @@ impl Base {
     /// The nonlinearity of the feed-forward part: as llama.cpp has it for a GGUF file, and as transformers else.
     pub fn activation(&self) -> Activation {
         let theirs = self.architecture.gguf.activation.filter(|_| matches!(self.files, Files::Gguf(_)));
+        theirs.unwrap_or_else(|| self.activation_in_transformers())
+    }
+
+    /// The nonlinearity of the feed-forward part in the folder that the model was made of, or that is made of it.
+    pub fn activation_in_transformers(&self) -> Activation {
         let tanh = self.config.tanh_gelu.then_some(Activation::Gelu);
-        theirs.or(tanh).unwrap_or(self.architecture.forward.activation)
+        tanh.unwrap_or(self.architecture.forward.activation)
     }
 
     /// The file or folder that was opened.

@@ -289,7 +289,8 @@ impl AdapterPart {
         OsStringValueParser::new().map(|text| Self::parse(&text))
     }
 
-    fn parse(text: &OsStr) -> Self {
+    /// An adapter, or one with a factor.
+    pub fn parse(text: &OsStr) -> Self {
         let whole = Self::whole(text);
         let Some((name, factor)) = text.to_str().and_then(|text| text.rsplit_once('=')) else { return whole };
         match factor.parse() {

@@ -1,5 +1,5 @@
-//! Ctrl-C and the other signals that ask a program to end: no partial output remains, and a training run ends
-//! after its current step and keeps what it has learnt.
+//! Ctrl-C and the other signals that ask a program to end: no partial output remains, a training run ends after its
+//! current step and keeps what it has learnt, and a chat goes on after the answer that it stops.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,11 +12,16 @@ pub const STATUS: u8 = 130;
 
 static TRAINING: AtomicBool = AtomicBool::new(false);
 static STOP: AtomicBool = AtomicBool::new(false);
+static ANSWERING: AtomicBool = AtomicBool::new(false);
+static STOP_ANSWER: AtomicBool = AtomicBool::new(false);
 
 /// Handles signals from now on. A second call has no effect.
 #[expect(clippy::print_stderr, reason = "the message is for whoever pressed Ctrl-C")]
 pub fn listen() -> Result<()> {
     let handler = || {
+        if ANSWERING.load(Ordering::Relaxed) && !STOP_ANSWER.swap(true, Ordering::Relaxed) {
+            return;
+        }
         if !TRAINING.load(Ordering::Relaxed) || STOP.swap(true, Ordering::Relaxed) {
             remove_unfinished();
             std::process::exit(STATUS.into());
@@ -41,5 +46,14 @@ pub fn while_training<T>(run: impl FnOnce(&AtomicBool) -> T) -> T {
     TRAINING.store(true, Ordering::Relaxed);
     let result = run(&STOP);
     TRAINING.store(false, Ordering::Relaxed);
+    result
+}
+
+/// Writes an answer of a chat, which ends early if the flag is set. A second signal ends the program.
+pub fn while_answering<T>(write: impl FnOnce(&AtomicBool) -> T) -> T {
+    STOP_ANSWER.store(false, Ordering::Relaxed);
+    ANSWERING.store(true, Ordering::Relaxed);
+    let result = write(&STOP_ANSWER);
+    ANSWERING.store(false, Ordering::Relaxed);
     result
 }

@@ -87,8 +87,8 @@ enum Command {
     /// List or clear what is kept from one run to the next: texts that a model wrote, and what was measured
     /// on them. CURMERGE_CACHE names the folder, CURMERGE_CACHE_LIMIT its size [default: 4G].
     Cache(cache::CacheArgs),
-    /// Continue a text, to see what changed.
-    Run(run::RunArgs),
+    /// Talk to a model, with an adapter or without, or continue a text.
+    Run(Box<run::RunArgs>),
     /// Train, evaluate, merge and export the small model that the program contains.
     Demo(demo::DemoArgs),
 }

@@ -65,6 +65,11 @@ impl<T: Real> MixerCache<T> {
             cache.grow(rows);
         }
     }
+
+    /// Whether it still holds what it held when the sequence was shorter.
+    pub fn can_be_cut(&self) -> bool {
+        matches!(self, Self::KeysAndValues(_) | Self::Nothing)
+    }
 }
 
 impl<'a, T: Real> Mixer<'a, T> {

@@ -51,10 +51,10 @@ mod write;
 
 pub use adapted_matrix::AdaptedMatrix;
 pub use batch::{Batch, input_tokens};
-pub use generate::Generator;
+pub use generate::{Generator, Sequence};
 pub use linear::Linear;
 pub use lm_head::{Comparison, PackedHead, Prediction};
-pub use sampler::Sampler;
+pub use sampler::{Sampler, SamplingOptions};
 pub use terms::{BackwardPass, CurTerm, LoraTerm, LoraXsTerm, Probe, Term, TermSink, TimesWeight};
 pub use transformer::Transformer;
 pub use write::Next;

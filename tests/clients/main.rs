@@ -13,4 +13,5 @@ mod demo;
 mod onnx_decoders;
 mod onnx_genai;
 mod onnx_rewritten;
+mod sampler;
 mod to_onnx;

@@ -29,7 +29,8 @@ impl Modules<'_> {
     fn activation(&mut self, layer: usize, path: &str, x: Value) -> Result<Value> {
         let path = format!("{path}/act_fn");
         let at = |op: &str| format!("{path}/{op}");
-        let function = self.base.activation();
+        // That of config.json, which stands beside the model.
+        let function = self.base.activation_in_transformers();
         if function == Activation::Silu {
             let gate = self.b.node(&at("Sigmoid"), "Sigmoid", &[&x]);
             return Ok(self.b.node(&at("Mul"), "Mul", &[&x, &gate]));

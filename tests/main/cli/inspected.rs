@@ -94,7 +94,7 @@ fn inspect_says_what_curmerge_can_do_with_a_model() {
     for (model, level, parts) in [
         (demo("model.gguf"), "full", &["llama: build, eval, run, merge, export and convert work"][..]),
         (fixture("gemma"), "full", &["gemma: build"]),
-        (fixture("gpt2"), "full", &["except into ONNX", "learned positions"]),
+        (fixture("lfm2"), "full", &["except into ONNX", "short convolutions"]),
         (other, "by name", &["'phi9' is not known", "curmerge knows", "can select", "CONTRIBUTING.md"]),
         (variant, "none", &["inspect only", "hidden_act", "'relu'"]),
     ] {

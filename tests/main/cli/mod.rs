@@ -4,6 +4,7 @@ mod automatic;
 mod cached;
 #[cfg(unix)]
 mod changed;
+mod chat;
 mod checkpointed;
 mod converted;
 mod corpus;

@@ -60,7 +60,8 @@ fn exit_statuses_are_0_1_and_2() {
         &["build", "base", "--data", "data", "-o", "out", "--select", "magic"],
         &["build", "base", "--data", "data", "-o", "out", "--init", "adapter", "--rank", "4"],
         &["eval", "base"],
-        &["run", "base"],
+        &["run", "base", "--compare"],
+        &["run", "base", "-n", "-2"],
         &["run", "base", "-p", "x", "--logprobs", "5"],
     ];
     for words in wrong {
@@ -88,10 +89,16 @@ fn unusable_numbers_are_refused() {
     {
         assert_says(&build_refused(&base, &data, &[&format!("{option}={number}")]), &[option]);
     }
-    for words in
-        [["--temperature", "nan"], ["--temperature=-1", "--json"], ["--top-p", "0"], ["--top-p", "nan"]]
-    {
-        assert_says(&curmerge!("run", base, "-p", "x", words[0], words[1]).refusal(), &["temperature"]);
+    for (words, says) in [
+        (["--temperature", "nan"], "--temp NaN"),
+        (["--temp=-1", "--json"], "--temp -1"),
+        (["--top-p", "0"], "--top-p 0"),
+        (["--top-p", "nan"], "--top-p NaN"),
+        (["--min-p", "2"], "--min-p 2"),
+        (["--repeat-penalty", "0"], "--repeat-penalty 0"),
+        (["--presence-penalty", "inf"], "--presence-penalty inf"),
+    ] {
+        assert_says(&curmerge!("run", base, "-p", "x", words[0], words[1]).refusal(), &[says]);
     }
 }
 

@@ -1,0 +1,115 @@
+//! One answer: what the model writes after a text.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::Result;
+use crate::model::{Sampler, Sequence, Transformer};
+use crate::tokenizer::Tokenizer;
+
+/// Tokens of a prompt that are computed in one pass.
+const PASS: usize = 512;
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The model ended it.
+    Token,
+    /// It has as many tokens as were asked for.
+    Limit,
+    /// It fills the context.
+    Context,
+    /// Ctrl-C.
+    Stopped,
+}
+
+impl End {
+    /// Its name, as OpenAI's interfaces have it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            End::Token => "stop",
+            End::Limit | End::Context => "length",
+            End::Stopped => "cancelled",
+        }
+    }
+}
+
+/// What a model wrote.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) tokens: Vec<u32>,
+    pub(super) text: String,
+    /// How many tokens of the prompt were computed; the others had been before.
+    pub(super) read: usize,
+    pub(super) end: End,
+}
+
+/// What writes answers.
+pub(super) struct Writer<'w, 'a> {
+    pub(super) model: &'w Transformer<'a, f32>,
+    pub(super) tokenizer: &'w Tokenizer,
+    /// The most tokens of an answer.
+    pub(super) limit: Option<usize>,
+    /// The most tokens of prompt and answer.
+    pub(super) context: usize,
+    /// Set when the answer shall end.
+    pub(super) stop: &'w AtomicBool,
+}
+
+impl Writer<'_, '_> {
+    /// Answers `prompt`, of which the beginning may have been computed in `sequence`. `show` gets the text as it is
+    /// written, and `look` the logits of each token.
+    pub(super) fn write(
+        &self,
+        sequence: &mut Sequence<f32>,
+        sampler: &mut Sampler,
+        prompt: &[u32],
+        mut look: impl FnMut(&[f32]),
+        mut show: impl FnMut(&str) -> Result<()>,
+    ) -> Result<Answer> {
+        let known = sequence.rewind(self.model, prompt);
+        let mut answer = Answer { tokens: Vec::new(), text: String::new(), read: 0, end: End::Token };
+        sampler.reset();
+        prompt.iter().for_each(|&token| sampler.accept(token));
+        let stopped = || self.stop.load(Ordering::Relaxed);
+        let mut logits = None;
+        for part in prompt[known..].chunks(PASS) {
+            if stopped() {
+                return Ok(Answer { end: End::Stopped, ..answer });
+            }
+            logits = Some(sequence.read(self.model, part)?);
+            answer.read += part.len();
+        }
+        let mut shown = 0;
+        answer.end = loop {
+            let Some(row) = logits.as_ref().and_then(|logits| logits.as_slice()) else { break End::Token };
+            if self.limit.is_some_and(|limit| answer.tokens.len() >= limit) {
+                break End::Limit;
+            }
+            if sequence.tokens().len() >= self.context {
+                break End::Context;
+            }
+            if stopped() {
+                break End::Stopped;
+            }
+            look(row);
+            let token = sampler.choose(row);
+            if self.tokenizer.is_end(token) {
+                break End::Token;
+            }
+            answer.tokens.push(token);
+            answer.text = self.tokenizer.decode(&answer.tokens);
+            // A token may end within a character, which decodes to U+FFFD until the next token completes it.
+            if !answer.text.ends_with(char::REPLACEMENT_CHARACTER) {
+                show(&answer.text[shown..])?;
+                shown = answer.text.len();
+            }
+            // The last token's logits are not needed.
+            let more = self.limit.is_none_or(|limit| answer.tokens.len() < limit);
+            if more {
+                logits = Some(sequence.read(self.model, &[token])?);
+            }
+        };
+        show(&answer.text[shown..])?;
+        Ok(answer)
+    }
+}
