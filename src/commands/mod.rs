@@ -13,6 +13,7 @@ pub mod cache;
 mod companions;
 pub mod convert;
 pub mod demo;
+pub mod documents;
 pub mod eval;
 pub mod export;
 pub mod inspect;
@@ -28,11 +29,12 @@ pub mod select;
 mod signal;
 mod values;
 pub mod verify;
+mod version;
 
 use std::path::Path;
 
 use arguments::{AdapterArgs, AdapterPart};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use curmerge_formats::adapter::Adapter;
 use curmerge_formats::dtype::DType;
 use curmerge_formats::mmap;
@@ -51,10 +53,16 @@ use crate::{Error, Result};
 
 /// Fine-tune a language model on disk with CURLoRA, and hand the result to llama.cpp or Ollama.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(disable_version_flag = true, arg_required_else_help = true)]
 pub struct CommandLine {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    /// Print the version; with --verbose, also what the program was built with and what it computes with.
+    #[arg(short = 'V', long)]
+    version: bool,
+    /// Say more of the version.
+    #[arg(long, requires = "version")]
+    verbose: bool,
     /// Threads to compute with [default: all]; results do not depend on it.
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -91,6 +99,11 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Train, evaluate, merge and export the small model that the program contains.
     Demo(demo::DemoArgs),
+    /// Print what a shell needs to complete commands, options and paths: curmerge completions bash >
+    /// ~/.local/share/bash-completion/completions/curmerge
+    Completions(documents::CompletionsArgs),
+    /// Write manual pages.
+    Man(documents::ManArgs),
 }
 
 /// Carries out a parsed command line.
@@ -107,12 +120,16 @@ pub fn run(line: &CommandLine) -> Result<()> {
     Cpu::choose(line.cpu).map_err(|problem| Error::request(problem, "leave out --cpu and CURMERGE_CPU"))?;
     interrupt::listen()?;
     mmap::watch();
-    carry_out(line)
+    if line.version { version::print(line.verbose, line.json) } else { carry_out(line) }
 }
 
 /// [`run()`], once threads and signals are set up.
 fn carry_out(line: &CommandLine) -> Result<()> {
-    match &line.command {
+    let Some(command) = &line.command else {
+        let problem = "a command is missing; see curmerge --help";
+        CommandLine::command().error(clap::error::ErrorKind::MissingSubcommand, problem).exit()
+    };
+    match command {
         Command::Build(args) => build::run(args, line.json),
         Command::Select(args) => replacing(&args.output, || select::run(args, line.json)),
         Command::Merge(args) => replacing(&args.output, || merge::run(args, line.json)),
@@ -124,6 +141,8 @@ fn carry_out(line: &CommandLine) -> Result<()> {
         Command::Cache(args) => cache::run(args, line.json),
         Command::Run(args) => run::run(args, line.json),
         Command::Demo(args) => demo::run(args, line.json),
+        Command::Completions(args) => documents::completions(args),
+        Command::Man(args) => documents::man(args),
     }
 }
 
