@@ -303,6 +303,16 @@ impl<'a> Weight<'a> {
         self.column_order.stored_row(canonical)
     }
 
+    /// The stored bytes of one canonical row, if they are those of its columns in order, and of nothing else.
+    pub fn bytes_of_row(&self, canonical: usize) -> Option<&'a [u8]> {
+        let in_order = self.columns == (RowOrder::CANONICAL, 0) && self.column == 0;
+        let whole = self.row_bytes == self.cols / self.dtype.block_elements() * self.element_bytes();
+        if self.has_permuted_columns() || self.transposed || !self.is_plain() || !in_order || !whole {
+            return None;
+        }
+        Some(&self.bytes[self.stored_row(canonical) * self.row_bytes..][..self.row_bytes])
+    }
+
     /// Decodes one canonical row into `out`, `[cols]`.
     pub fn decode_row(&self, canonical: usize, out: &mut [f32]) {
         if self.has_permuted_columns() {

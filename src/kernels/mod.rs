@@ -23,6 +23,7 @@ pub mod random;
 mod real;
 pub mod reduce;
 pub mod rope;
+pub mod row_product;
 mod saved_activation;
 pub mod softmax;
 
@@ -32,4 +33,5 @@ pub use matmul::{matmul, matmul_single};
 pub use precision::Precision;
 pub use product::{Matrix, PackedLhs, PackedRhs, multiply};
 pub use real::Real;
+pub use row_product::RowProducts;
 pub use saved_activation::SavedActivation;

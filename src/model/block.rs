@@ -102,12 +102,12 @@ impl<'a, T: Real> Block<'a, T> {
         self.adaptable().into_iter().filter_map(|linear| linear.term.as_deref())
     }
 
-    /// Computes all products in this precision.
-    pub(super) fn set_precision(&mut self, precision: Precision) {
+    /// Calls `change` with every matrix.
+    pub(super) fn each_linear_mut(&mut self, change: &mut dyn FnMut(&mut Linear<'a, T>)) {
         let mixing = self.mixing.iter_mut().flat_map(MixingSublayer::linears_mut);
         let per_layer = self.per_layer_input.iter_mut().flat_map(PerLayerInput::linears_mut);
-        mixing.chain(per_layer).for_each(|linear| linear.set_precision(precision));
-        self.feed_forward.iter_mut().for_each(|own| own.network.set_precision(precision));
+        mixing.chain(per_layer).for_each(&mut *change);
+        self.feed_forward.iter_mut().for_each(|own| own.network.each_linear_mut(change));
     }
 
     /// An empty cache for this many sequences; that of attention has `rows` rows of keys and values.

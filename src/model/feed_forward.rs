@@ -97,17 +97,12 @@ impl<'a, T: Real> FeedForward<'a, T> {
         }
     }
 
-    /// Computes all products in this precision.
-    pub fn set_precision(&mut self, precision: Precision) {
+    /// Calls `change` with every matrix.
+    pub fn each_linear_mut(&mut self, change: &mut dyn FnMut(&mut Linear<'a, T>)) {
         match self {
-            Self::Mlp(mlp) => mlp.matrices_mut().for_each(|linear| linear.set_precision(precision)),
-            Self::Mixture(mixture) => {
-                mixture.linears_mut().for_each(|linear| linear.set_precision(precision));
-            }
-            Self::Both(both) => {
-                let linears = both.mlp.matrices_mut().chain(both.experts.linears_mut());
-                linears.for_each(|linear| linear.set_precision(precision));
-            }
+            Self::Mlp(mlp) => mlp.matrices_mut().for_each(change),
+            Self::Mixture(mixture) => mixture.linears_mut().for_each(change),
+            Self::Both(both) => both.mlp.matrices_mut().chain(both.experts.linears_mut()).for_each(change),
         }
     }
 

@@ -6,10 +6,10 @@ use std::sync::{Arc, OnceLock};
 use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2, Zip, s};
 use rayon::prelude::*;
 
-use super::packing;
 use super::terms::{BackwardPass, Term, TermSink};
+use super::{packing, row_product};
 use crate::base::Weight;
-use crate::kernels::{Precision, Real, elementwise};
+use crate::kernels::{Precision, Real, RowProducts, elementwise};
 
 /// Values of a weight that are decoded at a time: at most 16 MiB.
 const DECODED_VALUES: usize = 1 << 22;
@@ -27,6 +27,8 @@ pub struct Linear<'a, T: Real> {
     weight: Weight<'a>,
     /// What the products with the frozen matrix are computed in.
     precision: Precision,
+    /// How the product of a single token is computed, if not as those of many are.
+    row_products: Option<RowProducts>,
     /// W^T and W packed for products, where memory was granted for them.
     packed: [Option<PackedCache<T>>; 2],
     /// Added to every row of y: `[m]`.
@@ -58,6 +60,7 @@ impl<'a, T: Real> Linear<'a, T> {
         Self {
             weight,
             precision: Precision::F32,
+            row_products: None,
             packed: [None, None],
             bias,
             term: None,
@@ -83,6 +86,11 @@ impl<'a, T: Real> Linear<'a, T> {
     /// What the products with the frozen matrix are computed in.
     pub fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// Computes products of single tokens with the frozen matrix without decoding it, where precision is F32.
+    pub fn set_row_products(&mut self, products: Option<RowProducts>) {
+        self.row_products = products;
     }
 
     /// Keeps packed copies of W^T and W from one pass to the next, each if it is `wanted` and fits into the
@@ -153,6 +161,10 @@ impl<'a, T: Real> Linear<'a, T> {
 
     /// `y = x W^T` or `y += x W^T`.
     fn multiply(&self, y: &mut Array2<T>, accumulate: bool, x: &T::PackedLhs<'_>) {
+        if let Some((products, x)) = self.row_products.zip(T::single_row(x)) {
+            let y = y.as_slice_mut().expect(CONTIGUOUS);
+            return row_product::multiply(&self.weight, x, products, accumulate, y);
+        }
         let pack = |rows| packing::weight_transposed::<T>(&self.weight, rows, self.precision);
         self.for_each_row_block(&self.packed[0], pack, |rows, w| {
             T::multiply(y.slice_mut(s![.., rows]), accumulate, x, w);

@@ -38,6 +38,7 @@ mod recurrence;
 mod residual;
 mod rope;
 mod router;
+mod row_product;
 mod sampler;
 mod shared_expert;
 mod short_convolution;

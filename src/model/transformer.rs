@@ -5,6 +5,7 @@ use ndarray::{Array2, ArrayView2, Axis};
 use super::attention::{AttentionConfig, SequenceRows};
 use super::batch::Batch;
 use super::block::Block;
+use super::linear::Linear;
 use super::lm_head::{Comparison, LmHead};
 use super::norm::Norm;
 use super::pass::{Pass, SharedKeysAndValues};
@@ -13,7 +14,7 @@ use super::rope::RotaryEmbedding;
 use super::token_factors::TokenFactors;
 use crate::arch::Architecture;
 use crate::base::{Config, Weight};
-use crate::kernels::{Cpu, Precision, Real};
+use crate::kernels::{Cpu, Precision, Real, RowProducts};
 
 /// A decoder over borrowed weights.
 #[derive(Clone, Debug)]
@@ -41,10 +42,23 @@ impl<'a, T: Real> Transformer<'a, T> {
     /// Computes the products with frozen matrices and those of attention in this precision, and saves
     /// activations in it. Norms, terms and sums stay in `T`.
     pub fn with_precision(mut self, precision: Precision) -> Self {
-        self.blocks.iter_mut().for_each(|block| block.set_precision(precision));
-        self.per_layer_inputs.iter_mut().for_each(|inputs| inputs.projection.set_precision(precision));
+        self.each_linear_mut(&mut |linear| linear.set_precision(precision));
         self.head.precision = precision;
         self
+    }
+
+    /// Computes passes of a single token, as [`Sequence`](super::Sequence) makes them, by products with the stored rows,
+    /// which are faster than decoding the matrices. It has an effect where products are in f32.
+    #[must_use]
+    pub fn with_row_products(mut self, products: RowProducts) -> Self {
+        self.each_linear_mut(&mut |linear| linear.set_row_products(Some(products)));
+        self.head.row_products = Some(products);
+        self
+    }
+
+    fn each_linear_mut(&mut self, change: &mut dyn FnMut(&mut Linear<'a, T>)) {
+        self.blocks.iter_mut().for_each(|block| block.each_linear_mut(change));
+        self.per_layer_inputs.iter_mut().for_each(|inputs| change(&mut inputs.projection));
     }
 
     /// Keeps packed copies of frozen matrices from one pass to the next, as far as they fit into this many

@@ -22,7 +22,7 @@ const MAX_PROMPT: u64 = 64 << 20;
 /// Prints the continuation token by token; with `json`, at the end.
 pub(super) fn run(args: &RunArgs, prompt: &str, base: &Base, json: bool) -> Result<()> {
     let tokenizer = base.tokenizer()?;
-    let mut model = crate::commands::adapted_model(base, &args.adapters)?;
+    let mut model = args.model(base, &args.adapters)?;
     let prompt = prompt_tokens(args, prompt, base, &tokenizer)?;
     let context = args.context(base.config())?;
     if prompt.len() >= context {

@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::arguments::{AdapterArgs, TemplateArgs};
-use crate::base::Config;
+use crate::base::{Base, Config};
+use crate::kernels::RowProducts;
+use crate::model::Transformer;
 use crate::{Error, Result};
 
 /// Options of `curmerge run`.
@@ -48,6 +50,10 @@ pub struct RunArgs {
     /// model's context].
     #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub ctx_size: Option<u32>,
+    /// Write tokens by activations as they are, and not rounded to 8 bits as llama.cpp rounds them for quantized
+    /// matrices: slower. Prompts are always read so.
+    #[arg(long)]
+    pub exact: bool,
     /// How tokens are chosen.
     #[command(flatten)]
     pub sampling: sampling::SamplingArgs,
@@ -57,6 +63,12 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
+    /// The base with adapters, as it writes.
+    fn model<'a>(&self, base: &'a Base, adapters: &AdapterArgs) -> Result<Transformer<'a, f32>> {
+        let products = if self.exact { RowProducts::Exact } else { RowProducts::EightBits };
+        Ok(super::adapted_model(base, adapters)?.with_row_products(products))
+    }
+
     /// The greatest length of a sequence.
     fn context(&self, config: &Config) -> Result<usize> {
         match self.ctx_size.map(|wanted| wanted as usize) {

@@ -76,6 +76,17 @@ impl<'x> PackedLhs<'x> {
         Self { kernel, rows, depth, slots: Slots::ColumnMajor(slots) }
     }
 
+    /// The values of a left operand of one row that is not rounded.
+    pub fn single_row(&self) -> Option<Vec<f32>> {
+        let exact = self.rows == 1 && self.kernel.values_per_slot == 1;
+        exact.then(|| match &self.slots {
+            Slots::View(x) => x.iter().copied().collect(),
+            Slots::RowMajor(slots) | Slots::ColumnMajor(slots) => {
+                slots[..self.depth].iter().map(|&slot| f32::from_bits(slot)).collect()
+            }
+        })
+    }
+
     /// The number of rows, m.
     pub fn rows(&self) -> usize {
         self.rows

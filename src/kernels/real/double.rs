@@ -52,6 +52,9 @@ impl Real for f64 {
         });
         rows.into()
     }
+    fn single_row(_: &Self::PackedLhs<'_>) -> Option<Vec<f32>> {
+        None
+    }
     fn lhs_rows(lhs: &CowArray<'_, Self, Ix2>) -> usize {
         lhs.nrows()
     }

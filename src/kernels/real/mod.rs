@@ -63,6 +63,8 @@ pub trait Real:
         precision: Precision,
         write: impl Fn(usize, &mut [Self]) + Sync,
     ) -> Self::PackedLhs<'static>;
+    /// The values of a left operand of one row, if it is f32 and not rounded.
+    fn single_row(lhs: &Self::PackedLhs<'_>) -> Option<Vec<f32>>;
     /// The rows m of a packed left operand.
     fn lhs_rows(lhs: &Self::PackedLhs<'_>) -> usize;
 

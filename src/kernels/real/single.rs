@@ -58,6 +58,9 @@ impl Real for f32 {
     ) -> PackedLhs<'static> {
         PackedLhs::from_fn(shape, precision, write)
     }
+    fn single_row(lhs: &PackedLhs<'_>) -> Option<Vec<f32>> {
+        lhs.single_row()
+    }
     fn lhs_rows(lhs: &PackedLhs<'_>) -> usize {
         lhs.rows()
     }

@@ -11,9 +11,9 @@ use std::ops::Range;
 use ndarray::{Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
-use super::packing;
+use super::{packing, row_product};
 use crate::base::Weight;
-use crate::kernels::{Precision, Real, elementwise};
+use crate::kernels::{Precision, Real, RowProducts, elementwise};
 
 pub use divergence::{Comparison, Prediction};
 
@@ -39,6 +39,8 @@ pub struct LmHead<'a> {
     soft_cap: Option<f64>,
     /// What the products with the matrix are computed in.
     pub precision: Precision,
+    /// How those of a single hidden state are computed, if not as those of many are.
+    pub row_products: Option<RowProducts>,
 }
 
 /// The matrix packed for logits, one block of the vocabulary after another.
@@ -48,7 +50,7 @@ pub struct PackedHead<T: Real>(Vec<T::PackedRhs>);
 impl<'a> LmHead<'a> {
     /// A head over this matrix and its bias, if it has one, whose logits are scaled and then soft-capped.
     pub fn new(weight: Weight<'a>, bias: Option<Vec<f32>>, scale: f64, soft_cap: Option<f64>) -> Self {
-        Self { weight, bias, scale, soft_cap, precision: Precision::F32 }
+        Self { weight, bias, scale, soft_cap, precision: Precision::F32, row_products: None }
     }
 
     /// Packs the whole matrix, for many passes over few hidden states.
@@ -108,6 +110,13 @@ impl<'a> LmHead<'a> {
     pub fn logits<T: Real>(&self, hidden: ArrayView2<T>) -> Array2<T> {
         let mut logits = Array2::zeros((hidden.nrows(), self.weight.rows()));
         let hidden = T::pack_lhs(hidden, self.precision);
+        let single = self.row_products.zip(T::single_row(&hidden));
+        if let Some((products, x)) = single {
+            let row = logits.as_slice_mut().expect(CONTIGUOUS);
+            row_product::multiply(&self.weight, x, products, false, row);
+            self.finish(row, &(0..self.weight.rows()));
+            return logits;
+        }
         for vocab in self.row_blocks() {
             let w = packing::weight_transposed::<T>(&self.weight, vocab.clone(), self.precision);
             T::multiply(logits.slice_mut(s![.., vocab]), false, &hidden, &w);

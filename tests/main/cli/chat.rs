@@ -32,7 +32,7 @@ fn chat(words: &[&OsStr], input: &str) -> Ran {
 /// The answers, as JSON, of greedy models, of at most 12 tokens.
 fn answers(base: &Path, more: &[&OsStr], input: &str) -> Vec<Value> {
     let mut words = vec![base.as_os_str()];
-    words.extend(["--json", "--temp", "0", "-n", "12"].map(OsStr::new));
+    words.extend(["--json", "--exact", "--temp", "0", "-n", "12"].map(OsStr::new));
     words.extend(more);
     let ran = chat(&words, input).done();
     ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -58,7 +58,7 @@ fn continued(
     let prompt = template.render(&messages, true).unwrap();
     let prompt = OsStr::new(&prompt);
     let mut words = vec![OsStr::new("run"), base.as_os_str(), OsStr::new("-p"), prompt];
-    words.extend(["-n", "12", "--json"].map(OsStr::new));
+    words.extend(["-n", "12", "--json", "--exact"].map(OsStr::new));
     words.extend(adapter.iter().flat_map(|adapter| [OsStr::new("--adapter"), adapter.as_os_str()]));
     crate::support::program::run(&words).json()["text"].as_str().unwrap().to_owned()
 }

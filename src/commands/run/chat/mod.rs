@@ -151,7 +151,7 @@ impl<'a> Chat<'a> {
 
     /// The base with these adapters.
     fn voice(&self, adapters: &AdapterArgs) -> Result<Voice<'a>> {
-        let mut model = crate::commands::adapted_model(self.base, adapters)?;
+        let mut model = self.args.model(self.base, adapters)?;
         model.for_context(self.context)?;
         Ok(Voice::new(model, self.args.sampling.sampler(true)))
     }
