@@ -12,6 +12,7 @@ pub mod build;
 pub mod cache;
 mod companions;
 pub mod convert;
+pub mod data;
 pub mod demo;
 pub mod documents;
 pub mod eval;
@@ -86,6 +87,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Write a model in other types, or in the other container.
     Convert(convert::ConvertArgs),
+    /// Show what files of examples hold: rows, lengths, duplicates, samples.
+    Data(data::DataArgs),
     /// Measure perplexity and accuracy.
     Eval(eval::EvalArgs),
     /// Check every checksum of an adapter, and of its base.
@@ -135,6 +138,7 @@ fn carry_out(line: &CommandLine) -> Result<()> {
         Command::Merge(args) => replacing(&args.output, || merge::run(args, line.json)),
         Command::Export(args) => replacing(&args.output, || export::run(args, line.json)),
         Command::Convert(args) => replacing(&args.output, || convert::run(args, line.json)),
+        Command::Data(args) => data::run(args, line.json),
         Command::Eval(args) => eval::run(args, line.json),
         Command::Verify(args) => verify::run(args, line.json),
         Command::Inspect(args) => inspect::run(args, line.json),

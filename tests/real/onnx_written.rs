@@ -34,7 +34,7 @@ fn ask_genai(words: &[&OsStr], input: &Value) -> Value {
 fn ours(model: &Path, adapter: Option<&Path>, prompts: &[&str]) -> Vec<[Vec<u32>; 2]> {
     let generate = |prompt: &&str| {
         let mut words = vec![OsStr::new("run"), model.as_os_str()];
-        words.extend(["-n", COUNT, "--json", "-p", prompt].map(OsStr::new));
+        words.extend(["-n", COUNT, "--exact", "--json", "-p", prompt].map(OsStr::new));
         words.extend(adapter.iter().flat_map(|adapter| [OsStr::new("--adapter"), adapter.as_os_str()]));
         let answer = program::run(&words).json();
         ["prompt_tokens", "tokens"].map(|key| serde_json::from_value(answer[key].clone()).unwrap())

@@ -1,14 +1,14 @@
 //! The training and validation examples of `curmerge build`.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::BuildArgs;
-use crate::Result;
 use crate::base::Base;
 use crate::commands::arguments::TemplateArgs;
-use crate::train::data::{DataOptions, Dataset};
+use crate::train::data::{self, DataOptions, Dataset};
+use crate::{Error, Result};
 
 /// With fewer examples, all are trained.
 const MIN_EXAMPLES: usize = 100;
@@ -43,6 +43,18 @@ impl ExampleArgs {
     }
 }
 
+/// The number of examples that are this share of all: neither none nor all.
+fn split(share: f64, all: usize) -> Result<usize> {
+    let count = (share * all as f64).round() as usize;
+    match count.max(1) {
+        count if count < all => Ok(count),
+        _ => Err(Error::request(
+            format!("--valid-split {share} leaves none of {all} examples to train on"),
+            "give a smaller share, or more examples",
+        )),
+    }
+}
+
 /// The examples of a run.
 pub(super) struct Examples {
     pub(super) data: Dataset,
@@ -58,14 +70,24 @@ impl Examples {
         let tokenizer = base.tokenizer()?;
         let template = base.chat_template(&tokenizer)?;
         let options = args.examples.options(base);
-        let read = |path: &Path| Dataset::read(path, &tokenizer, template.as_ref(), &options);
-        let mut data = read(&args.data)?;
-        let valid = args.training.valid.as_deref().map(read).transpose()?;
-        let held_out = valid.is_none() && !args.training.no_hold_out && data.examples.len() >= MIN_EXAMPLES;
-        let valid = match held_out {
-            true => Some(data.hold_out((data.examples.len() / HELD_OUT_SHARE).min(MAX_HELD_OUT))),
-            false => valid,
+        let read = |paths: &[PathBuf]| {
+            Dataset::read_all(&data::files(paths)?, &tokenizer, template.as_ref(), &options)
         };
+        let mut data = read(&args.data)?;
+        if let Some(most) = args.training.max_examples {
+            data.thin_out(usize::try_from(most).unwrap_or(usize::MAX));
+        }
+        let given = args.training.valid.as_ref().map(|path| read(std::slice::from_ref(path))).transpose()?;
+        let all = data.examples.len();
+        let count = match args.training.valid_split {
+            Some(share) => split(share, all)?,
+            None if given.is_none() && !args.training.no_hold_out && all >= MIN_EXAMPLES => {
+                (all / HELD_OUT_SHARE).min(MAX_HELD_OUT)
+            }
+            None => 0,
+        };
+        let held_out = count > 0;
+        let valid = if held_out { Some(data.hold_out(count)) } else { given };
         Ok(Self { data, valid, held_out })
     }
 

@@ -1,7 +1,7 @@
 //! `curmerge build`: select columns and rows, train U, write the adapter; or the same for a LoRA.
 
 mod auto;
-mod examples;
+pub(super) mod examples;
 mod identity;
 mod introduction;
 mod measured;
@@ -9,7 +9,7 @@ mod method;
 mod outcome;
 mod output;
 mod protection;
-mod sample;
+pub(super) mod sample;
 mod saving;
 mod training;
 
@@ -49,9 +49,10 @@ pub struct BuildArgs {
     pub base: PathBuf,
     /// Training examples: JSON lines, a JSON array, a table (CSV, TSV) or plain text. A row has "text",
     /// "prompt" and "completion", or "messages" (with "tools", "documents" and "chat_template_kwargs" if the
-    /// template takes them); or "question" and "answer", "instruction" and "output", "conversations".
-    #[arg(long, value_name = "FILE")]
-    pub data: PathBuf,
+    /// template takes them); or "question" and "answer", "instruction" and "output", "conversations". Given several
+    /// times, all are trained; of a folder, its data files; `-` is standard input.
+    #[arg(long, value_name = "FILE|FOLDER|-", required = true)]
+    pub data: Vec<PathBuf>,
     /// How examples are made.
     #[command(flatten)]
     pub examples: ExampleArgs,
@@ -102,8 +103,11 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let Some(output) = &args.output else {
         return Err(Error::request("the adapter has no name", "give it one with --output"));
     };
-    let init = args.training.init.as_deref().map(Lora::files).unwrap_or_default();
-    let inputs = inputs(args, &base, &init);
+    let mut own = args.data.clone();
+    own.extend(args.training.valid.clone());
+    own = train::data::files(&own)?;
+    own.extend(args.training.init.as_deref().map(Lora::files).unwrap_or_default());
+    let inputs = inputs(args, &base, &own);
     let output = Output::new(output, args.force);
     let _reserved = output.reserve(args.method.trains_lora(), &inputs)?;
     if args.protection.keep_fisher {
@@ -225,12 +229,10 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     outcome.check()
 }
 
-/// The files that no output may replace; `init` has those of the adapter that is trained further.
-fn inputs<'a>(args: &'a BuildArgs, base: &'a Base, init: &'a [PathBuf]) -> Vec<&'a Path> {
+/// The files that no output may replace; `own` has those of the examples and of the adapter that is trained further.
+fn inputs<'a>(args: &'a BuildArgs, base: &'a Base, own: &'a [PathBuf]) -> Vec<&'a Path> {
     let mut inputs = base.inputs();
-    inputs.push(&args.data);
-    inputs.extend(args.training.valid.as_deref());
-    inputs.extend(init.iter().map(PathBuf::as_path));
+    inputs.extend(own.iter().map(PathBuf::as_path));
     inputs.extend(args.protection.anchor.file().filter(|_| args.reads_anchor()));
     inputs
 }

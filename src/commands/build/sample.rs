@@ -9,7 +9,7 @@ use crate::Result;
 use crate::base::Base;
 use crate::commands::report::terminal;
 use crate::tokenizer::Tokenizer;
-use crate::train::data::{Dataset, Example};
+use crate::train::data::{self, Dataset, Example};
 
 /// Marks around target tokens in a pipe.
 const BRACKETS: [&str; 2] = ["«", "»"];
@@ -21,7 +21,8 @@ pub(super) fn run(args: &BuildArgs, base: &Base, json: bool) -> Result<()> {
     let tokenizer = &base.tokenizer()?;
     let template = base.chat_template(tokenizer)?;
     let options = args.examples.options(base);
-    let (example, is_cut) = Dataset::first(&args.data, tokenizer, template.as_ref(), &options)?;
+    let first = data::files(&args.data)?.swap_remove(0);
+    let (example, is_cut) = Dataset::first(first, tokenizer, template.as_ref(), &options)?;
     let loss = example.loss_mask.iter().filter(|&&target| target).count();
     if json {
         return terminal::print_json(&json!({
@@ -32,7 +33,7 @@ pub(super) fn run(args: &BuildArgs, base: &Base, json: bool) -> Result<()> {
             "cut": is_cut,
         }));
     }
-    let [begin, end] = if std::io::stdout().is_terminal() { REVERSE } else { BRACKETS };
+    let [begin, end] = marks();
     let cut = if is_cut { ", cut to --max-seq-len" } else { "" };
     let tokens = example.tokens.len();
     let mut text = marked(&example, tokenizer, begin, end);
@@ -40,9 +41,19 @@ pub(super) fn run(args: &BuildArgs, base: &Base, json: bool) -> Result<()> {
     terminal::print(&text)
 }
 
+/// What stands before and after target tokens.
+pub(in crate::commands) fn marks() -> [&'static str; 2] {
+    if std::io::stdout().is_terminal() { REVERSE } else { BRACKETS }
+}
+
 /// The text of the example with its target tokens between `begin` and `end`. Line breaks stay; other control
 /// characters are escaped.
-fn marked(example: &Example, tokenizer: &Tokenizer, begin: &str, end: &str) -> String {
+pub(in crate::commands) fn marked(
+    example: &Example,
+    tokenizer: &Tokenizer,
+    begin: &str,
+    end: &str,
+) -> String {
     let mut out = String::new();
     let mut from = 0;
     for run in example.loss_mask.chunk_by(|a, b| a == b) {

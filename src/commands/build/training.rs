@@ -15,18 +15,24 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, Args)]
 pub struct TrainingArgs {
     /// Examples to measure the loss on after each epoch and at the end.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "validation")]
     pub valid: Option<PathBuf>,
     /// Train on all examples. Without --valid, one in 20 is held out (at most 200) if there are 100 or more,
     /// to measure what is learned.
     #[arg(long, conflicts_with = "valid")]
     pub no_hold_out: bool,
+    /// Hold out this share of the examples, evenly spread, in place of --valid.
+    #[arg(long, value_name = "SHARE", group = "validation", conflicts_with = "no_hold_out", value_parser = parse_share)]
+    pub valid_split: Option<f64>,
+    /// Use N of the examples, evenly spread over the files.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_examples: Option<u64>,
     /// Measure it every N steps instead, and at the end.
-    #[arg(long, value_name = "N", requires = "valid", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", requires = "validation", value_parser = clap::value_parser!(u64).range(1..))]
     pub valid_every: Option<u64>,
     /// End the run when the loss on --valid has not improved for P measurements. The adapter is that
     /// of the best measurement, even if the run reaches its last step or is stopped.
-    #[arg(long, value_name = "P", requires = "valid", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "P", requires = "validation", value_parser = clap::value_parser!(u64).range(1..))]
     pub patience: Option<u64>,
     /// Factor of the change: W + scale C U R.
     #[arg(long, default_value_t = 1.0)]
@@ -69,6 +75,13 @@ pub struct TrainingArgs {
     pub init: Option<PathBuf>,
 }
 
+fn parse_share(text: &str) -> std::result::Result<f64, String> {
+    match text.parse() {
+        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
+        _ => Err("use a share between 0 and 1, such as 0.1".into()),
+    }
+}
+
 impl TrainingArgs {
     /// Refuses numbers that cannot be used.
     pub(super) fn check(&self) -> Result<()> {
@@ -90,6 +103,8 @@ impl TrainingArgs {
         let Self {
             valid: _,
             no_hold_out: _,
+            valid_split,
+            max_examples,
             valid_every,
             patience,
             scale: _,
@@ -103,7 +118,7 @@ impl TrainingArgs {
             clip: _,
             init: _,
         } = self;
-        vec![
+        let mut settings = vec![
             ("--epochs", epochs.to_string()),
             ("--max-steps", number(*max_steps)),
             ("--batch-size times --grad-accum", self.examples_a_step().to_string()),
@@ -113,7 +128,11 @@ impl TrainingArgs {
             ("--memory", memory.to_string()),
             ("--valid-every", number(*valid_every)),
             ("--patience", number(*patience)),
-        ]
+        ];
+        // Runs without these have the settings of earlier checkpoints.
+        settings.extend(valid_split.map(|share| ("--valid-split", share.to_string())));
+        settings.extend(max_examples.map(|most| ("--max-examples", most.to_string())));
+        settings
     }
 
     /// The same for the library, for an adapter that is written to `output`.
@@ -127,6 +146,8 @@ impl TrainingArgs {
         let &Self {
             valid: _,
             no_hold_out: _,
+            valid_split: _,
+            max_examples: _,
             valid_every,
             patience,
             scale: _,

@@ -50,8 +50,8 @@ pub struct RunArgs {
     /// model's context].
     #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub ctx_size: Option<u32>,
-    /// Write tokens by activations as they are, and not rounded to 8 bits as llama.cpp rounds them for quantized
-    /// matrices: slower. Prompts are always read so.
+    /// Do not round the activations of written tokens to 8 bits, as llama.cpp does for quantized matrices: slower.
+    /// --logprobs does not round them either.
     #[arg(long)]
     pub exact: bool,
     /// How tokens are chosen.
@@ -65,7 +65,8 @@ pub struct RunArgs {
 impl RunArgs {
     /// The base with adapters, as it writes.
     fn model<'a>(&self, base: &'a Base, adapters: &AdapterArgs) -> Result<Transformer<'a, f32>> {
-        let products = if self.exact { RowProducts::Exact } else { RowProducts::EightBits };
+        let exact = self.exact || self.logprobs > 0;
+        let products = if exact { RowProducts::Exact } else { RowProducts::EightBits };
         Ok(super::adapted_model(base, adapters)?.with_row_products(products))
     }
 

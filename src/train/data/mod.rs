@@ -9,6 +9,8 @@
 //! A prompt and its completion are tokenized separately and joined, so a prompt has the same tokens in
 //! training, in evaluation and in use.
 
+mod files;
+mod overview;
 mod questions;
 mod records;
 mod rows;
@@ -23,6 +25,8 @@ use crate::Error;
 use crate::chat::{self, ChatError, ChatTemplate, Conversation, MaskedTokens};
 use crate::compressed;
 use crate::tokenizer::{Tokenizer, TokenizerError};
+pub use files::files;
+pub use overview::Overview;
 pub use questions::{Question, read_questions};
 use records::{Record, Row};
 use rows::{Content, Source};
@@ -111,10 +115,52 @@ impl Dataset {
             if held(i) { held_out.push(example) } else { kept.push(example) }
         }
         self.examples = kept;
-        Self { examples: held_out, cut: 0, dropped: 0, ..self.clone() }
+        let Self { sha256, max_seq_len, layout, .. } = self;
+        let (sha256, max_seq_len, layout) = (sha256.clone(), *max_seq_len, layout.clone());
+        Self { examples: held_out, cut: 0, dropped: 0, sha256, max_seq_len, layout }
     }
 
-    /// Reads a data file. `template` is the model's chat template, which only conversations need.
+    /// Reads several files as one data set, in their order. Its digest is that of the files' digests, and of one file its
+    /// own.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read), for each file.
+    pub fn read_all<P: AsRef<Path>>(
+        paths: &[P],
+        tokenizer: &Tokenizer,
+        template: Option<&ChatTemplate>,
+        options: &DataOptions,
+    ) -> Result<Self, Error> {
+        let read = |path: &P| Self::read(path, tokenizer, template, options);
+        let mut sets = paths.iter().map(read).collect::<Result<Vec<_>, _>>()?.into_iter();
+        let Some(mut all) = sets.next() else {
+            return Err(Error::request("there is no file of examples", "name one"));
+        };
+        let (mut digests, mut layouts) = (vec![all.sha256.clone()], vec![all.layout.clone()]);
+        for set in sets {
+            all.examples.extend(set.examples);
+            all.cut += set.cut;
+            all.dropped += set.dropped;
+            digests.push(set.sha256);
+            if !layouts.contains(&set.layout) {
+                layouts.push(set.layout);
+            }
+        }
+        if digests.len() > 1 {
+            all.sha256 = curmerge_formats::sha256_hex(digests.concat().as_bytes());
+            all.layout = format!("{} files: {}", digests.len(), layouts.join("; "));
+        }
+        Ok(all)
+    }
+
+    /// Keeps `count` examples, evenly spread over the file.
+    pub fn thin_out(&mut self, count: usize) {
+        if count < self.examples.len() {
+            *self = self.hold_out(count);
+        }
+    }
+
+    /// Reads a data file; `-` is standard input. `template` is the model's chat template, which only conversations need.
     ///
     /// An example that is too long keeps its start. A prompt with a completion keeps its end: the prompt
     /// loses its start (BOS stays), and only a completion that is too long alone loses its end. A plain text
@@ -188,6 +234,9 @@ impl Dataset {
     ) -> Result<(Example, bool), Error> {
         let path = path.as_ref();
         check(path, options)?;
+        if path == Path::new(files::STANDARD_INPUT) {
+            return first_of_whole(path, tokenizer, template, options);
+        }
         let failed = |source| Error::io(path, "read the examples", source);
         let mut file = BufReader::new(compressed::open(path).map_err(failed)?);
         let (mut bytes, mut begun) = (Vec::new(), false);
@@ -370,6 +419,9 @@ fn choice_example(record: &Record, tokenizer: &Tokenizer) -> Result<ChoiceExampl
 
 /// The bytes of a data file.
 fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
+    if path == Path::new(files::STANDARD_INPUT) {
+        return files::standard_input();
+    }
     compressed::read(path).map_err(|source| Error::io(path, "read the examples", source))
 }
 

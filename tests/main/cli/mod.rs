@@ -10,6 +10,7 @@ mod converted;
 mod corpus;
 mod damaged;
 mod data;
+mod data_files;
 mod documents;
 mod hostile;
 mod inspected;

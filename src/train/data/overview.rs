@@ -1,0 +1,69 @@
+//! What a file of examples holds, without a model.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use curmerge_formats::sha256_hex;
+
+use super::records::Record;
+use super::rows::{self, Content};
+use super::{bytes, records};
+use crate::Result;
+
+/// The rows of a data file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overview {
+    /// How the file was understood, in words.
+    pub layout: String,
+    /// The bytes of the file, once decompressed.
+    pub bytes: usize,
+    /// The text of each row, in the order of the file: of a conversation, its turns. A plain text is one row.
+    pub texts: Vec<String>,
+    /// How many rows have the text of an earlier one.
+    pub duplicates: usize,
+}
+
+impl Overview {
+    /// Reads a data file; `-` is standard input.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::read`](super::Dataset::read), but for tokens and templates.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = bytes(path)?;
+        let source = rows::read(path, &bytes)?;
+        let (layout, texts) = match source.content {
+            Content::Plain(text) => (source.kind.to_owned(), vec![text.to_owned()]),
+            Content::Rows(rows) => {
+                let rows = records(path, &rows)?;
+                let mut columns: Vec<_> = rows.iter().map(|(_, row)| row.columns).collect();
+                columns.sort_unstable();
+                columns.dedup();
+                let layout = format!("{}, columns {}", source.kind, columns.join(" or "));
+                (layout, rows.into_iter().map(|(_, row)| text(row.record)).collect())
+            }
+        };
+        let mut seen = HashSet::new();
+        let duplicates = texts.iter().filter(|text| !seen.insert(sha256_hex(text.as_bytes()))).count();
+        Ok(Self { layout, bytes: bytes.len(), texts, duplicates })
+    }
+}
+
+/// What a record says.
+fn text(record: Record) -> String {
+    match record {
+        Record::Text(text) => text,
+        Record::Pair { prompt, completion, .. } => prompt + &completion,
+        Record::Exchange { system, question, answer, .. } => {
+            let system = system.map_or_else(String::new, |system| format!("system: {system}\n"));
+            format!("{system}user: {question}\nassistant: {answer}")
+        }
+        Record::Chat(conversation) => {
+            let turns = conversation.messages.iter();
+            let turns: Vec<String> = turns
+                .map(|turn| format!("{}: {}", turn.role(), turn.content().unwrap_or_default()))
+                .collect();
+            turns.join("\n")
+        }
+    }
+}
