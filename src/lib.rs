@@ -134,6 +134,7 @@ pub mod kernels;
 pub mod lora;
 pub mod merge;
 pub mod model;
+mod panics;
 pub mod rewrite;
 pub mod tokenizer;
 pub mod train;

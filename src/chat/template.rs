@@ -175,6 +175,15 @@ fn one_line(error: &Error) -> String {
 mod tests {
     use super::*;
 
+    /// Found by the fuzz target: minijinja cuts a key without an end within a character.
+    #[test]
+    fn a_panic_of_the_library_is_an_error() {
+        let source = "{{ '%(aϙ' | format('x') }}";
+        let template = ChatTemplate::new(source.into(), String::new(), String::new());
+        let error = template.render(&[Message::new("user", "a")], true).unwrap_err().to_string();
+        assert!(error.contains("the minijinja library fails on it") && !error.contains('\n'), "{error}");
+    }
+
     #[test]
     fn broken_and_unbounded_templates_are_errors() {
         for broken in ["{%}", "a{%", "{%%}", "{% generation", "{{"] {

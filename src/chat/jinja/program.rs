@@ -15,6 +15,10 @@ use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 
 use super::operations::{self, Operation};
+use crate::panics::caught;
+
+/// What fails if it panics.
+const LIBRARY: &str = "minijinja";
 
 /// The name of the template in errors. It has no extension, so nothing is escaped.
 const NAME: &str = "chat_template";
@@ -43,7 +47,8 @@ impl Program {
         if source.len() > MAX_LENGTH {
             return Err(refused(format!("it has {} bytes, more than {MAX_LENGTH}", source.len())));
         }
-        let source = without_constant_folding(source, &environment)?;
+        let source =
+            caught(LIBRARY, || without_constant_folding(source, &environment)).map_err(refused)??;
         operations::add_to(&mut environment);
         let syntax = environment.syntax().clone();
         // Compiled templates borrow their source. A process reads few templates and keeps them, so the leak
@@ -57,10 +62,11 @@ impl Program {
             let blocks = blocks.iter().map(|(name, block)| Ok((*name, guarded(block)?)));
             Ok((guarded(&instructions)?, blocks.collect::<Result<BTreeMap<_, _>, Error>>()?))
         };
-        let thread =
-            std::thread::Builder::new().name("chat template".into()).stack_size(STACK).spawn(compile);
+        let thread = std::thread::Builder::new().name("chat template".into()).stack_size(STACK);
+        let thread = thread.spawn(|| caught(LIBRARY, compile));
         let compiled = thread.map_err(|error| refused(format!("no thread to compile it: {error}")))?.join();
-        let (instructions, blocks) = compiled.map_err(|_| refused("it cannot be compiled"))??;
+        let compiled = compiled.map_err(|_| refused("it cannot be compiled"))?;
+        let (instructions, blocks) = compiled.map_err(refused)??;
         Ok(Program { environment, instructions, blocks })
     }
 
@@ -69,10 +75,13 @@ impl Program {
     /// # Errors
     /// If the template fails, or the fuel is used up.
     pub(in crate::chat) fn run(&self, variables: Value) -> Result<String, Error> {
-        let mut text = String::new();
-        let mut out = make_string_output(&mut text);
-        eval(&self.environment, &self.instructions, variables, &self.blocks, &mut out, AutoEscape::None)?;
-        Ok(text)
+        let evaluated = caught(LIBRARY, || {
+            let mut text = String::new();
+            let mut out = make_string_output(&mut text);
+            eval(&self.environment, &self.instructions, variables, &self.blocks, &mut out, AutoEscape::None)?;
+            Ok(text)
+        });
+        evaluated.map_err(|problem| Error::new(ErrorKind::InvalidOperation, problem))?
     }
 }
 

@@ -45,12 +45,13 @@ impl Sum {
     }
 }
 
-/// A half-precision number without a branch: its exponent is moved, and a product corrects its bias. Only finite ones.
+/// A half-precision number: its exponent is moved, and a product corrects its bias. One that is not finite is NaN.
 #[inline(always)]
 fn number(bytes: &[u8], at: usize) -> f32 {
     let bits = u32::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
     let magnitude = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
-    f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
+    let finite = f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16);
+    if bits & 0x7c00 == 0x7c00 { f32::NAN } else { finite }
 }
 
 /// The two halves of 16 bytes as 32 codes: first all low ones, then all high ones.

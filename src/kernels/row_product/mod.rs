@@ -68,7 +68,10 @@ fn rounded(values: &[f32; BLOCK]) -> ActivationBlock {
     let inverse = if greatest > 0.0 { 127.0 / greatest } else { 0.0 };
     let codes = values.map(|value| (value * inverse).round() as i8);
     let sum = codes.iter().map(|&code| i32::from(code)).sum();
-    ActivationBlock { codes, scale: greatest / 127.0, sum }
+    // A code is always a number: the scale must say what is none.
+    let finite = values.iter().all(|value| value.is_finite());
+    let scale = if finite { greatest / 127.0 } else { f32::NAN };
+    ActivationBlock { codes, scale, sum }
 }
 
 /// Products of activations with rows of one type.
@@ -232,6 +235,28 @@ mod tests {
                     (f64::from(found[0]) - right).abs() < 2e-6 * size + 1e-30,
                     "{dtype} {seed}: {found:?}, not {right}"
                 );
+            }
+        }
+    }
+
+    /// What is not a number must not vanish.
+    #[test]
+    fn what_is_not_finite_stays_so() {
+        for number in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut values = numbers(1, 256);
+            values[37] = number;
+            let x = Activations::new(values, RowProducts::EightBits);
+            let plain = Activations::new(numbers(1, 256), RowProducts::EightBits);
+            for dtype in TYPES {
+                let mut row = vec![0; 256 / dtype.block_elements() * dtype.block_bytes()];
+                quant::encode(dtype, &numbers(2, 256), &mut row).unwrap();
+                let mut found = [0.0];
+                stored(dtype, |_| &row, &x, &mut found);
+                assert!(!found[0].is_finite(), "{dtype}: {found:?}");
+                let at = if dtype == DType::Q6_K { 208 } else { 0 };
+                row[at..at + 2].copy_from_slice(&half::f16::from_f32(number).to_le_bytes());
+                stored(dtype, |_| &row, &plain, &mut found);
+                assert!(!found[0].is_finite(), "{dtype}: {found:?}");
             }
         }
     }

@@ -4,8 +4,9 @@ use serde_json::Value as Json;
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::tokenizer::{NormalizedString, Normalizer};
 
+use super::LIBRARY;
 use super::fault::{Fault, at_most};
-use super::net::caught;
+use crate::panics::caught;
 
 /// The longest added token, in bytes.
 const MAX_TOKEN: usize = 1 << 12;
@@ -28,7 +29,7 @@ pub(super) fn check(json: &Json) -> Result<(), Fault> {
     let Some(normalizer) = json.get("normalizer").filter(|normalizer| !normalizer.is_null()) else {
         return Ok(());
     };
-    let read = caught(|| serde_json::from_value::<NormalizerWrapper>(normalizer.clone()));
+    let read = caught(LIBRARY, || serde_json::from_value::<NormalizerWrapper>(normalizer.clone()));
     let normalizer = read
         .and_then(|normalizer| normalizer.map_err(|error| error.to_string()))
         .map_err(|problem| Fault::new("normalizer", problem))?;
@@ -49,7 +50,7 @@ pub(super) fn check_sizes<'a>(tokens: impl Iterator<Item = (&'a str, &'a str)>) 
 
 /// A token that becomes nothing would be found everywhere.
 pub(super) fn check_normalized(place: &str, text: &str, normalizer: &NormalizerWrapper) -> Result<(), Fault> {
-    let normalized = caught(|| {
+    let normalized = caught(LIBRARY, || {
         let mut normalized = NormalizedString::from(text);
         normalizer.normalize(&mut normalized).map(|()| normalized.get().is_empty())
     });

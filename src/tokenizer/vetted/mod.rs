@@ -10,7 +10,6 @@
 mod added;
 mod fault;
 mod model;
-mod net;
 mod pipeline;
 mod precompiled;
 #[cfg(test)]
@@ -23,9 +22,12 @@ use serde_json::Value as Json;
 use tokenizers::tokenizer::{AddedToken, Tokenizer as Library};
 
 use self::fault::{FETCH, Fault};
-use self::net::caught;
 use super::error::TokenizerError;
 use crate::base::json;
+use crate::panics::caught;
+
+/// What fails if it panics.
+pub(super) const LIBRARY: &str = "tokenizers";
 
 /// The longest text that the crate gets at once, in bytes, if its steps make at most [`USUAL_GROWTH`] bytes of
 /// one. It takes up to 150 times as much memory.
@@ -63,7 +65,7 @@ impl VettedTokenizer {
         let kept = keep(&json);
         // It is as large as what the crate makes of the file.
         drop(json);
-        let built = caught(|| {
+        let built = caught(LIBRARY, || {
             let mut library = Library::from_bytes(bytes)?;
             library.with_padding(None);
             library.with_truncation(None)?;
@@ -103,7 +105,7 @@ impl VettedTokenizer {
         };
         checked.and_then(|()| normalized()).map_err(|fault| fault.of(path))?;
         let library = &mut self.library;
-        caught(|| library.add_tokens(tokens))
+        caught(LIBRARY, || library.add_tokens(tokens))
             .and_then(|added| added.map_err(|error| error.to_string()))
             .map_err(|problem| TokenizerError::file(path, problem, FETCH))?;
         self.find_conditional();
@@ -135,7 +137,7 @@ impl VettedTokenizer {
             let problem = format!("{found} tokens that depend on the text before them");
             return Err(TokenizerError::encode(problem));
         }
-        let encoded = caught(|| self.library.encode_fast(text, around));
+        let encoded = caught(LIBRARY, || self.library.encode_fast(text, around));
         match encoded {
             Ok(Ok(encoding)) => Ok(encoding.get_ids().to_vec()),
             Ok(Err(error)) => Err(TokenizerError::encode(error)),
@@ -145,7 +147,7 @@ impl VettedTokenizer {
 
     /// The text of ids; `None` if the library cannot tell.
     pub(crate) fn decode(&self, ids: &[u32]) -> Option<String> {
-        caught(|| self.library.decode(ids, false)).ok()?.ok()
+        caught(LIBRARY, || self.library.decode(ids, false)).ok()?.ok()
     }
 
     /// The id of a token.

@@ -281,7 +281,7 @@ fn eval_generate_counts_the_answers_that_match_exactly() {
     let (base, data) = (demo("model.gguf"), folder.path().join("questions.jsonl"));
     let written = |prompt: &str, chat: bool| {
         let options: &[&str] = if chat { &["--chat"] } else { &[] };
-        let mut words = vec!["run", base.to_str().unwrap(), "-p", prompt, "-n", "6", "--json"];
+        let mut words = vec!["run", base.to_str().unwrap(), "-p", prompt, "-n", "6", "--exact", "--json"];
         words.extend(options);
         let words: Vec<&std::ffi::OsStr> = words.iter().map(std::ffi::OsStr::new).collect();
         let text = run(&words).json()["text"].as_str().unwrap().to_owned();

@@ -57,6 +57,7 @@ pub fn write(corpus: &mut Corpus<'_>) {
         ("indent", "{{ 'a\nb'|indent(1000000000000) }}"),
         ("center", "{{ 'a'|center(1000000000000) }}"),
         ("format", "{{ '%1000000000d'|format(1) }}"),
+        ("format-key", "{{ '%(aϙ'|format('x') }}"),
         ("tojson", "{{ messages|tojson(indent=10000000000) }}"),
         ("batch", "{{ messages|batch(0)|list }}"),
         ("slice-filter", "{{ messages|slice(0)|list }}"),

@@ -1,6 +1,6 @@
-//! Panics of the `tokenizers` crate, caught and turned into errors.
+//! Panics of libraries that read what comes from the internet, caught and turned into errors.
 //!
-//! [`check`](super::check) refuses the files that are known to make the crate panic. This is for the rest.
+//! What is known to make them panic is refused before they see it. This is for the rest.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
@@ -11,10 +11,10 @@ thread_local! {
     static CATCHES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work`. A panic is not printed, but returned as an error of one line.
+/// Runs `work` of the library with this name. A panic is not printed, but returned as an error of one line.
 ///
 /// The process's panic hook is wrapped once, so that panics elsewhere print as before.
-pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn caught<T>(library: &str, work: impl FnOnce() -> T) -> Result<T, String> {
     static WRAPPED: Once = Once::new();
     WRAPPED.call_once(|| {
         let before = panic::take_hook();
@@ -30,7 +30,7 @@ pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     result.map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
-        format!("the tokenizers library fails on it ({})", crate::error::shortened(text, 120))
+        format!("the {library} library fails on it ({})", crate::error::shortened(text, 120))
     })
 }
 
@@ -40,8 +40,8 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_error_of_one_line() {
-        assert_eq!(caught(|| 3), Ok(3));
-        let error = caught(|| panic!("two\nlines {}", 2)).unwrap_err();
+        assert_eq!(caught("test", || 3), Ok(3));
+        let error = caught("test", || panic!("two\nlines {}", 2)).unwrap_err();
         assert!(error.contains("two\\nlines 2") && !error.contains('\n'), "{error}");
         assert!(!CATCHES.get());
     }
