@@ -5,7 +5,7 @@
 //! check misses is caught as a panic and becomes an error, where the tokenizer is built and wherever it is
 //! used. Long texts are cut, or refused, because the crate takes up to a hundred bytes for a byte of text.
 //!
-//! `model`, `pipeline`, `precompiled` and `added` check the parts of the file, [`net`] catches panics.
+//! `model`, `pipeline`, `precompiled` and `added` check the parts of the file, `panics` of the crate catches what is left.
 
 mod added;
 mod fault;
