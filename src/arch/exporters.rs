@@ -1,6 +1,8 @@
 //! The names that ONNX exporters give to modules where they differ from Hugging Face's, and how exporters
 //! join and split matrices. They hold for every family. Names from onnxruntime-genai's model builder.
 
+use super::schema::Tensors;
+
 /// Names of modules, and Hugging Face's names for them; `{}` stands for a number.
 pub const ALIASES: &[(&str, &str)] = &[
     ("model.layers.{}.attn.q_proj", "model.layers.{}.self_attn.q_proj"),
@@ -27,6 +29,21 @@ pub const SINGLE: &[(&str, &str)] = &[
     ("model.layers.{}.self_attn.v_proj", "v"),
     ("model.layers.{}.mlp.gate_proj", "gate"),
     ("model.layers.{}.mlp.up_proj", "up"),
+    ("model.layers.{}.self_attn.o_proj", "o"),
+    ("model.layers.{}.mlp.down_proj", "down"),
+];
+
+/// A canonical name that depends on the family.
+pub type OfFamily = fn(&Tensors) -> &'static str;
+
+/// Modules outside the blocks, and canonical names.
+pub const ENDS: &[(&str, OfFamily)] =
+    &[("model.embed_tokens", |_| "token_embd"), ("model.norm", |tensors| tensors.last_norm)];
+
+/// Norms of a block, and canonical names after `blk.N.`.
+pub const NORMS: &[(&str, OfFamily)] = &[
+    ("model.layers.{}.input_layernorm", |tensors| tensors.norms.before_attention),
+    ("model.layers.{}.post_attention_layernorm", |tensors| tensors.norms.before_feed_forward),
 ];
 
 /// Last parts of names that do not belong to the module: `q_proj.MatMul.weight_Q4` is `q_proj`.

@@ -1,5 +1,6 @@
 //! `curmerge data`: what files of examples hold.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -75,8 +76,9 @@ fn without_model(files: &[PathBuf]) -> Result<Shown> {
         lines.push(("file", format!("{}: {}, {} rows", file.display(), one.layout, one.texts.len())));
     }
     let texts: Vec<&String> = all.iter().flat_map(|one| &one.texts).collect();
-    let (duplicates, bytes) =
-        all.iter().fold((0, 0), |(twice, bytes), one| (twice + one.duplicates, bytes + one.bytes));
+    let bytes: usize = all.iter().map(|one| one.bytes).sum();
+    let mut seen = HashSet::new();
+    let duplicates = texts.iter().filter(|text| !seen.insert(text.as_str())).count();
     lines.push(("rows", texts.len().to_string()));
     lines.push(("duplicates", format!("{duplicates} rows have the text of an earlier one")));
     let lengths: Vec<usize> = texts.iter().map(|text| text.chars().count()).collect();
@@ -103,7 +105,7 @@ fn with_model(args: &DataArgs, base: &Path, files: &[PathBuf]) -> Result<Shown> 
     let data = Dataset::read_all(files, &tokenizer, template.as_ref(), &options)?;
     let lengths: Vec<usize> = data.examples.iter().map(|example| example.tokens.len()).collect();
     let (tokens, targets) = (lengths.iter().sum::<usize>(), data.target_tokens());
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     let duplicates = data.examples.iter().filter(|example| !seen.insert(&example.tokens)).count();
     let [begin, end] = sample::marks();
     let samples: Vec<String> = spread(data.examples.len())

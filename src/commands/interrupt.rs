@@ -20,6 +20,7 @@ static STOP_ANSWER: AtomicBool = AtomicBool::new(false);
 pub fn listen() -> Result<()> {
     let handler = || {
         if ANSWERING.load(Ordering::Relaxed) && !STOP_ANSWER.swap(true, Ordering::Relaxed) {
+            eprintln!("\nstopping the answer (Ctrl-C again to end the program)");
             return;
         }
         if !TRAINING.load(Ordering::Relaxed) || STOP.swap(true, Ordering::Relaxed) {
@@ -49,10 +50,11 @@ pub fn while_training<T>(run: impl FnOnce(&AtomicBool) -> T) -> T {
     result
 }
 
-/// Writes an answer of a chat, which ends early if the flag is set. A second signal ends the program.
-pub fn while_answering<T>(write: impl FnOnce(&AtomicBool) -> T) -> T {
+/// Writes an answer of a chat. If someone is `watched` at a terminal, a signal sets the flag, which ends the answer, and
+/// a second one ends the program; else the first does.
+pub fn while_answering<T>(watched: bool, write: impl FnOnce(&AtomicBool) -> T) -> T {
     STOP_ANSWER.store(false, Ordering::Relaxed);
-    ANSWERING.store(true, Ordering::Relaxed);
+    ANSWERING.store(watched, Ordering::Relaxed);
     let result = write(&STOP_ANSWER);
     ANSWERING.store(false, Ordering::Relaxed);
     result

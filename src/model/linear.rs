@@ -88,7 +88,8 @@ impl<'a, T: Real> Linear<'a, T> {
         self.precision
     }
 
-    /// Computes products of single tokens with the frozen matrix without decoding it, where precision is F32.
+    /// Computes products of a single row, as one token's, with the frozen matrix without decoding it, where precision is
+    /// F32.
     pub fn set_row_products(&mut self, products: Option<RowProducts>) {
         self.row_products = products;
     }
@@ -161,7 +162,9 @@ impl<'a, T: Real> Linear<'a, T> {
 
     /// `y = x W^T` or `y += x W^T`.
     fn multiply(&self, y: &mut Array2<T>, accumulate: bool, x: &T::PackedLhs<'_>) {
-        if let Some((products, x)) = self.row_products.zip(T::single_row(x)) {
+        if let Some((products, x)) =
+            self.row_products.and_then(|products| Some((products, T::single_row(x)?)))
+        {
             let y = y.as_slice_mut().expect(CONTIGUOUS);
             return row_product::multiply(&self.weight, x, products, accumulate, y);
         }

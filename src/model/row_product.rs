@@ -32,10 +32,10 @@ pub(super) fn multiply<T: Real>(
                 stored(dtype, bytes, &x, &mut products);
             }
             RowKernel::Decoded => {
-                let mut values = vec![0.0; weight.cols()];
-                for (row, product) in products.iter_mut().enumerate() {
-                    weight.decode_row(first + row, &mut values);
-                    *product = decoded(&values, &x);
+                let mut values = vec![0.0; products.len() * weight.cols()];
+                weight.decode_rows(first..first + products.len(), &mut values);
+                for (values, product) in values.chunks_exact(weight.cols().max(1)).zip(&mut products) {
+                    *product = decoded(values, &x);
                 }
             }
         }

@@ -14,4 +14,5 @@ mod onnx_decoders;
 mod onnx_genai;
 mod onnx_rewritten;
 mod sampler;
+mod terminal;
 mod to_onnx;

@@ -176,7 +176,10 @@ impl<'a> Graph<'a> {
             "LayerNormalization",
             "SkipLayerNormalization",
         ]);
-        let epsilons: Vec<f32> = norms.filter_map(|node| float(node, "epsilon")).collect();
+        // The standard operator has a default.
+        let usual = |node: &Node| (node.op_type == "LayerNormalization").then_some(1e-5);
+        let epsilons: Vec<f32> =
+            norms.filter_map(|node| float(node, "epsilon").or_else(|| usual(node))).collect();
         match epsilons.first() {
             Some(first) if epsilons.iter().all(|epsilon| epsilon == first) => Ok(decimal(*first)),
             _ => Err(self.error("norms", "they have no epsilon, or different ones")),

@@ -131,7 +131,17 @@ fn of_module(architecture: &'static Architecture, module: &str) -> Option<Named>
         let mut all = exporters::SINGLE.iter();
         all.find_map(|(pattern, role)| Some(vec![of_role(architecture, module, pattern, role)?]))
     };
-    Some(Named { parts: joined.or_else(single)? })
+    let other = || {
+        let ends = exporters::ENDS.iter().filter(|(name, _)| *name == module);
+        let ends = ends.map(|(_, canonical)| canonical(&architecture.tensors).to_owned());
+        let norms = exporters::NORMS.iter().filter_map(|(pattern, canonical)| {
+            Some(renamed(module, pattern, "blk.{}.")? + canonical(&architecture.tensors))
+        });
+        let canonical = ends.chain(norms).next()?;
+        let line = architecture.line(&canonical)?;
+        Some(vec![Part { canonical, line: Some(line), rows: *line.shape.first()? }])
+    };
+    Some(Named { parts: joined.or_else(single).or_else(other)? })
 }
 
 /// The matrix of a role in the block whose module matches the pattern.
@@ -170,6 +180,19 @@ mod tests {
         assert_eq!(names("phi3", "model.layers.3.mlp.up_proj"), whole("blk.3.ffn_up[up]"));
         assert_eq!(names("phi3", "model.layers.3.attn.k_proj"), whole("blk.3.attn_qkv[k]"));
         assert_eq!(names("gpt2", "transformer.h.1.attn.c_attn"), whole("blk.1.attn_qkv"));
+        // onnxruntime-genai's builder has one name for what families call otherwise.
+        for (module, canonical) in [
+            ("model.layers.3.attn.o_proj", "blk.3.attn_output"),
+            ("model.layers.3.attn.q_proj", "blk.3.attn_q"),
+            ("model.layers.3.mlp.down_proj", "blk.3.ffn_down"),
+            ("model.layers.3.input_layernorm", "blk.3.attn_norm"),
+            ("model.layers.3.post_attention_layernorm", "blk.3.ffn_norm"),
+            ("model.layers.30.final_norm_layernorm", "output_norm"),
+            ("model.embed_tokens", "token_embd"),
+        ] {
+            assert_eq!(names("internlm2", module), whole(canonical), "{module}");
+        }
+        assert_eq!(names("phi", "model.layers.3.attn.o_proj"), whole("blk.3.attn_output"));
         assert!(names("llama", "model.layers.3.self_attn.q_proj.lora_A").is_empty());
         let llama = by_model_type("llama", |_| false).unwrap();
         let parameter = of_torch_parameter(llama, "p_model_model_layers_12_self_attn_q_proj_weight").unwrap();

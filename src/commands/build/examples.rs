@@ -7,6 +7,7 @@ use clap::Args;
 use super::BuildArgs;
 use crate::base::Base;
 use crate::commands::arguments::TemplateArgs;
+use crate::commands::report::terminal;
 use crate::train::data::{self, DataOptions, Dataset};
 use crate::{Error, Result};
 
@@ -43,6 +44,25 @@ impl ExampleArgs {
     }
 }
 
+/// The files to train on: in a folder, those of validation are not among them.
+fn trained_files(paths: &[PathBuf], valid: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let place = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+    let valid: Vec<PathBuf> = valid.iter().map(place).collect();
+    if let Some(both) = paths.iter().find(|path| path.is_file() && valid.contains(&place(path))) {
+        let path = both.display();
+        terminal::warn(&format!(
+            "{path} is trained on, too: the loss on --valid does not show what is learned"
+        ));
+    }
+    let in_folder = |file: &PathBuf| !paths.contains(file) && valid.contains(&place(file));
+    let mut files = data::files(paths)?;
+    files.retain(|file| !in_folder(file));
+    match files.first() {
+        Some(_) => Ok(files),
+        None => Err(Error::request("--valid has all files of --data", "name other files for one of them")),
+    }
+}
+
 /// The number of examples that are this share of all: neither none nor all.
 fn split(share: f64, all: usize) -> Result<usize> {
     let count = (share * all as f64).round() as usize;
@@ -70,14 +90,13 @@ impl Examples {
         let tokenizer = base.tokenizer()?;
         let template = base.chat_template(&tokenizer)?;
         let options = args.examples.options(base);
-        let read = |paths: &[PathBuf]| {
-            Dataset::read_all(&data::files(paths)?, &tokenizer, template.as_ref(), &options)
-        };
-        let mut data = read(&args.data)?;
+        let read = |files: &[PathBuf]| Dataset::read_all(files, &tokenizer, template.as_ref(), &options);
+        let valid_files = data::files(args.training.valid.as_slice())?;
+        let mut data = read(&trained_files(&args.data, &valid_files)?)?;
         if let Some(most) = args.training.max_examples {
             data.thin_out(usize::try_from(most).unwrap_or(usize::MAX));
         }
-        let given = args.training.valid.as_ref().map(|path| read(std::slice::from_ref(path))).transpose()?;
+        let given = if valid_files.is_empty() { None } else { Some(read(&valid_files)?) };
         let all = data.examples.len();
         let count = match args.training.valid_split {
             Some(share) => split(share, all)?,

@@ -4,6 +4,7 @@
 //! its files.
 
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use curmerge_formats::mmap::mapped_unchanged;
 use serde_json::Value;
@@ -16,9 +17,20 @@ pub fn print(text: &str) -> Result<()> {
     mapped_unchanged()?;
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("standard output", "write", e)),
-        _ => Ok(()),
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => {
+            CLOSED.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        Err(e) => Err(Error::io("standard output", "write", e)),
+        Ok(()) => Ok(()),
     }
+}
+
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the reader of standard output is known to have closed it.
+pub fn is_closed() -> bool {
+    CLOSED.load(Ordering::Relaxed)
 }
 
 /// Prints what a model wrote. On a terminal its control characters are escaped, except line breaks and tabs,

@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::Result;
+use crate::commands::report::terminal;
 use crate::model::{Sampler, Sequence, Transformer};
 use crate::tokenizer::Tokenizer;
 
 /// Tokens of a prompt that are computed in one pass.
-const PASS: usize = 512;
+const PASS: usize = 256;
 
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +71,8 @@ impl Writer<'_, '_> {
         let mut answer = Answer { tokens: Vec::new(), text: String::new(), read: 0, end: End::Token };
         sampler.reset();
         prompt.iter().for_each(|&token| sampler.accept(token));
-        let stopped = || self.stop.load(Ordering::Relaxed);
+        // Nobody reads what a closed pipe gets.
+        let stopped = || self.stop.load(Ordering::Relaxed) || terminal::is_closed();
         let mut logits = None;
         for part in prompt[known..].chunks(PASS) {
             if stopped() {

@@ -24,7 +24,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub adapters: AdapterArgs,
     /// The text to continue; `-` reads it from standard input. Without it, a chat begins: each line of standard input is a
-    /// message, and so is what stands between lines of three quotes ("""). /help lists its commands.
+    /// message, and so is what stands between lines of three quotes ("""). Lines that begin with a slash are commands, in a
+    /// pipe, too; /help lists them.
     #[arg(short, long, value_name = "TEXT")]
     pub prompt: Option<String>,
     /// With -p: put the prompt into the model's chat template, as a user's message.
@@ -47,8 +48,8 @@ pub struct RunArgs {
     )]
     pub predict: Option<i64>,
     /// Upper limit of the tokens of a text or conversation; the oldest messages of a longer chat are left out [default: the
-    /// model's context].
-    #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    /// model's context, as is 0]. In a chat up to a quarter of it is kept for the answer.
+    #[arg(short = 'c', long, value_name = "N")]
     pub ctx_size: Option<u32>,
     /// Do not round the activations of written tokens to 8 bits, as llama.cpp does for quantized matrices: slower.
     /// --logprobs does not round them either.
@@ -72,7 +73,7 @@ impl RunArgs {
 
     /// The greatest length of a sequence.
     fn context(&self, config: &Config) -> Result<usize> {
-        match self.ctx_size.map(|wanted| wanted as usize) {
+        match self.ctx_size.map(|wanted| wanted as usize).filter(|wanted| *wanted > 0) {
             Some(wanted) if wanted > config.context => {
                 let problem = format!("--ctx-size {wanted}, and the model's context is {}", config.context);
                 Err(Error::request(problem, "give a smaller one, or leave it out"))

@@ -10,13 +10,13 @@ use crate::{Error, Result};
 /// How tokens are chosen. In a chat the defaults are llama.cpp's; with -p the likeliest token is taken.
 #[derive(Clone, Debug, Args)]
 pub struct SamplingArgs {
-    /// 0 always takes the likeliest token. Higher values make less likely tokens likelier [default: 0.8 in a chat, 0 with
-    /// -p].
+    /// 0 always takes the likeliest token, whatever --top-k, --top-p, --min-p and --seed say. Higher values make less likely
+    /// tokens likelier [default: 0.8 in a chat, 0 with -p].
     #[arg(long = "temp", visible_alias = "temperature", value_name = "X", allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Draw from this number of the likeliest tokens; 0 for all.
-    #[arg(long, default_value_t = 40, value_name = "N")]
-    top_k: usize,
+    #[arg(long, default_value_t = 40, value_name = "N", allow_negative_numbers = true)]
+    top_k: i64,
     /// Draw from the likeliest tokens that together have this share of the probability; 1 for all.
     #[arg(long, default_value_t = 0.95, value_name = "P")]
     top_p: f32,
@@ -26,18 +26,18 @@ pub struct SamplingArgs {
     /// Divide positive logits of recent tokens by this, and multiply negative ones.
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     repeat_penalty: f32,
-    /// How many tokens are recent.
-    #[arg(long, default_value_t = 64, value_name = "N")]
-    repeat_last_n: usize,
+    /// How many tokens are recent; -1 for all.
+    #[arg(long, default_value_t = 64, value_name = "N", allow_negative_numbers = true)]
+    repeat_last_n: i64,
     /// Subtract this from the logit of each recent token.
     #[arg(long, default_value_t = 0.0, value_name = "X", allow_negative_numbers = true)]
     presence_penalty: f32,
     /// Subtract this from the logit of each recent token for every time that it occurs.
     #[arg(long, default_value_t = 0.0, value_name = "X", allow_negative_numbers = true)]
     frequency_penalty: f32,
-    /// Seed of the draws [default: another each time in a chat, 0 with -p].
-    #[arg(short, long, value_name = "N")]
-    seed: Option<u64>,
+    /// Seed of the draws; -1 for another each time [default: -1 in a chat, 0 with -p].
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
+    seed: Option<i64>,
 }
 
 impl SamplingArgs {
@@ -76,16 +76,16 @@ impl SamplingArgs {
         let temperature = if chat { SamplingOptions::llama_cpp().temperature } else { 0.0 };
         let options = SamplingOptions {
             temperature: self.temperature.unwrap_or(temperature),
-            top_k: self.top_k,
+            top_k: usize::try_from(self.top_k).unwrap_or(0),
             top_p: self.top_p,
             min_p: self.min_p,
             repeat_penalty: self.repeat_penalty,
-            repeat_last_n: self.repeat_last_n,
+            repeat_last_n: usize::try_from(self.repeat_last_n).unwrap_or(usize::MAX),
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
         };
+        let seed = self.seed.unwrap_or(if chat { -1 } else { 0 });
         // The keys of a hash map are random numbers of the system.
-        let drawn = || if chat { RandomState::new().hash_one(0) } else { 0 };
-        Sampler::new(options, self.seed.unwrap_or_else(drawn))
+        Sampler::new(options, u64::try_from(seed).unwrap_or_else(|_| RandomState::new().hash_one(0)))
     }
 }

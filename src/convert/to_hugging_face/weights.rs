@@ -428,9 +428,10 @@ impl<'a> Tensor<'a> {
         let known = base.to_hugging_face(whole);
         let (name, line) = known.expect("the architecture has a line for a matrix that it has in one");
         let rows = parts.iter().map(|part| part.rows() as u64).sum();
-        let order = base.config().hugging_face_order(line, rows).ok_or_else(|| {
+        let order = base.config().hugging_face_order(line, rows).filter(|_| !line.transposed).ok_or_else(|| {
             let help = "transformers' model has no place for it: use the model as it is";
-            Error::input(base.path(), whole, "its rows are no whole number of heads", help)
+            let problem = "its parts are stored apart, and its rows are no whole heads or the folder's are its columns";
+            Error::input(base.path(), whole, problem, help)
         })?;
         if bias {
             let values = base.vector(&format!("{whole}.bias"))?;

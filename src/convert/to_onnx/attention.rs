@@ -88,7 +88,8 @@ impl Modules<'_> {
     fn temperature(&mut self, temperature: AttentionTemperature) -> Value {
         let at = |op: &str| format!("/model/temperature/{op}");
         let float = ElementType::FLOAT;
-        let (length, axes) = (self.b.int(temperature.length as i64), self.b.ints(&[1, 3]));
+        let length = i64::try_from(temperature.length).unwrap_or(i64::MAX);
+        let (length, axes) = (self.b.int(length), self.b.ints(&[1, 3]));
         let (one, beta) = (self.b.number(1.0, float), self.b.number(temperature.beta, float));
         let whole = self.b.node(&at("Div"), "Div", &["position_ids", &length]);
         let whole = self.b.node_with(&at("Cast_2"), "Cast", &[&whole], vec![int("to", float.id())]);
@@ -142,7 +143,7 @@ impl Modules<'_> {
         let short = tensor("inv_freq", 0)?;
         let Some(long) = &rope.long else { return Ok(short) };
         let other = tensor("long_inv_freq", usize::MAX)?;
-        let original = self.b.int(long.original_context as i64);
+        let original = self.b.int(i64::try_from(long.original_context).unwrap_or(i64::MAX));
         let greatest = vec![int("keepdims", 0)];
         let greatest = self.b.node_with(&at("ReduceMax"), "ReduceMax", &["position_ids"], greatest);
         // The last position is one less than the length.

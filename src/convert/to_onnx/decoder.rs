@@ -10,7 +10,7 @@ use super::builder::{Builder, Value, int};
 use super::matrix::Form;
 use super::modules::{BATCH, Modules, SEQUENCE, TOTAL, named};
 use super::options::OnnxOptions;
-use super::{attention, grouped};
+use super::{attention, genai, grouped};
 use crate::arch::{Positions, Unrotated};
 use crate::base::Base;
 use crate::convert::onnx_companions;
@@ -39,6 +39,9 @@ pub(super) fn decoder<'a>(base: &'a Base, options: &OnnxOptions) -> Result<(Buil
         let problem = "some blocks have no rotary embedding, which curmerge does not write as ONNX";
         let help = "convert it into a GGUF file or a folder";
         return Err(Error::input(base.path(), "rope.scaling.finetuned", problem, help));
+    }
+    if options.genai {
+        genai::model_type(base)?;
     }
     let mut lines = architecture.names();
     let in_groups = !architecture.tensors.joined_rows.is_empty() || lines.any(|line| line.groups.is_some());

@@ -110,7 +110,7 @@ impl<'a> LmHead<'a> {
     pub fn logits<T: Real>(&self, hidden: ArrayView2<T>) -> Array2<T> {
         let mut logits = Array2::zeros((hidden.nrows(), self.weight.rows()));
         let hidden = T::pack_lhs(hidden, self.precision);
-        let single = self.row_products.zip(T::single_row(&hidden));
+        let single = self.row_products.and_then(|products| Some((products, T::single_row(&hidden)?)));
         if let Some((products, x)) = single {
             let row = logits.as_slice_mut().expect(CONTIGUOUS);
             row_product::multiply(&self.weight, x, products, false, row);

@@ -16,8 +16,11 @@ const MAX_INPUT: u64 = 16 << 30;
 /// The files of these paths, in order: of a folder, those whose ending is that of data, sorted by name.
 ///
 /// # Errors
-/// A folder that cannot be read or has no such file.
+/// A folder that cannot be read or has no such file; standard input named twice.
 pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    if paths.iter().filter(|path| *path == Path::new(STANDARD_INPUT)).count() > 1 {
+        return Err(Error::request("standard input is named twice", "name it once"));
+    }
     let mut all = Vec::new();
     for path in paths {
         if !path.is_dir() {

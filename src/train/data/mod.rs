@@ -153,10 +153,10 @@ impl Dataset {
         Ok(all)
     }
 
-    /// Keeps `count` examples, evenly spread over the file.
+    /// Keeps `count` examples, evenly spread over the file. What was cut or left out is still that of all.
     pub fn thin_out(&mut self, count: usize) {
         if count < self.examples.len() {
-            *self = self.hold_out(count);
+            self.examples = self.hold_out(count).examples;
         }
     }
 

@@ -1,9 +1,6 @@
 //! What a file of examples holds, without a model.
 
-use std::collections::HashSet;
 use std::path::Path;
-
-use curmerge_formats::sha256_hex;
 
 use super::records::Record;
 use super::rows::{self, Content};
@@ -19,8 +16,6 @@ pub struct Overview {
     pub bytes: usize,
     /// The text of each row, in the order of the file: of a conversation, its turns. A plain text is one row.
     pub texts: Vec<String>,
-    /// How many rows have the text of an earlier one.
-    pub duplicates: usize,
 }
 
 impl Overview {
@@ -43,9 +38,7 @@ impl Overview {
                 (layout, rows.into_iter().map(|(_, row)| text(row.record)).collect())
             }
         };
-        let mut seen = HashSet::new();
-        let duplicates = texts.iter().filter(|text| !seen.insert(sha256_hex(text.as_bytes()))).count();
-        Ok(Self { layout, bytes: bytes.len(), texts, duplicates })
+        Ok(Self { layout, bytes: bytes.len(), texts })
     }
 }
 

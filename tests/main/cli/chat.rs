@@ -2,12 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use curmerge::base::Base;
 use curmerge::chat::Message;
+use curmerge_formats::gguf::Value as GgufValue;
 use serde_json::Value;
 
 use super::{folder, small_adapter};
@@ -143,19 +144,27 @@ fn conversations_are_saved_as_examples() {
     let scratch = folder();
     let (base, saved) = (demo("model.gguf"), scratch.path().join("saved.jsonl"));
     let save = format!("/save {}\n", saved.display());
-    let input = format!("/system be brief\n\"\"\"\na bird\nor two\n\"\"\"\n{save}and a fish\n{save}");
-    answers(&base, &[], &input);
+    // The file's last line has no end.
+    fs::write(&saved, "{\"text\": \"a bird\"}").unwrap();
+    let input = format!("\"\"\"\na bird\nor two\n\"\"\"\n{save}and a fish\n{save}");
+    answers(&base, &["--system", "be brief"].map(OsStr::new), &input);
     let text = fs::read_to_string(&saved).unwrap();
-    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(rows.len(), 2);
+    let mut rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((rows.len(), rows.remove(0)["text"].as_str()), (3, Some("a bird")));
     let roles = |row: usize| -> Vec<&str> {
         rows[row]["messages"].as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect()
     };
     assert_eq!(roles(0), ["system", "user", "assistant"]);
     assert_eq!(roles(1), ["system", "user", "assistant", "user", "assistant"]);
     assert_eq!(rows[0]["messages"][1]["content"], "a bird\nor two");
-    let sample = curmerge!("build", base, "--data", saved, "--show-sample").done();
-    assert!(sample.stdout.contains("be brief"), "{}", sample.stdout);
+    let shown = curmerge!("data", saved).done();
+    assert!(shown.stdout.contains("system: be brief") && shown.stdout.contains("3 rows"), "{}", shown.stdout);
+    // A model is no file of examples.
+    let model = scratch.path().join("model.gguf");
+    fs::copy(&base, &model).unwrap();
+    let ran = chat(&[model.as_os_str()], &format!("a bird\n/save {}\n", model.display()));
+    assert!(ran.status == Some(1) && ran.stderr.contains("ends in .jsonl"), "{}", ran.stderr);
+    assert_eq!(fs::read(&model).unwrap(), fs::read(&base).unwrap());
 }
 
 #[test]
@@ -220,26 +229,43 @@ fn draws_are_repeated_by_their_seed() {
     assert_ne!(drawn("1"), drawn("2"));
 }
 
-/// Ctrl-C ends an answer, and the conversation goes on.
+/// In a pipe nobody can go on after Ctrl-C. tests/clients/terminal.rs has the terminal.
 #[cfg(unix)]
 #[test]
-fn an_interrupted_answer_is_not_the_end() {
-    let base = demo("model.gguf");
+fn an_interrupted_conversation_in_a_pipe_ends() {
+    let scratch = folder();
+    let base = scratch.path().join("long.gguf");
+    Remade::demo().set("llama.context_length", Some(GgufValue::U32(1 << 20))).write(&base);
     let mut command = program();
     // A model that never ends its answer: no token of it is likelier than all others.
     command.arg("run").arg(&base).args(["--temp", "50", "--top-k", "0", "--top-p", "1", "--min-p", "0"]);
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    stdin.write_all(b"a bird\n").unwrap();
+    stdin.write_all(b"a bird\na fish\n").unwrap();
     // The answer has begun.
-    stdout.read_exact(&mut [0; 4]).unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
     interrupt(&child);
-    stdout.read_until(b'\n', &mut Vec::new()).unwrap();
-    stdin.write_all(b"/reset\n/system one more\n/exit\n").unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains("(stopped)") || said.contains("is full"), "{said}");
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What nobody reads is not written.
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_ends_the_conversation() {
+    let scratch = folder();
+    let base = scratch.path().join("long.gguf");
+    Remade::demo().set("llama.context_length", Some(GgufValue::U32(1 << 20))).write(&base);
+    let mut command = program();
+    command.arg("run").arg(&base).args(["--temp", "50", "--top-k", "0", "--top-p", "1", "--min-p", "0"]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"a bird\na fish\n").unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
+    drop(child.stdout.take());
+    // Its input stays open: only the pipe's end can end it.
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    drop(stdin);
 }

@@ -87,6 +87,29 @@ fn builds_train_on_several_files_and_hold_a_share_out() {
     let text = learned(&["--valid-split", "0.25", "--max-examples", "20", "--valid-every", "1"]);
     assert!(text.contains("on 5 examples that were not trained"), "{text}");
     assert!(!learned(&[]).contains("not trained"), "forty examples are too few to hold any out unasked");
+    // In a folder, the validation file is not trained on; named twice, it is, with a warning.
+    let valid = b.to_str().unwrap();
+    let said = build(&["--valid", valid]).done().stderr;
+    assert!(said.contains("warning: ") && said.contains("is trained on, too"), "{said}");
+    let json = curmerge!(
+        "build",
+        base,
+        "-o",
+        out,
+        "--data",
+        scratch.path(),
+        "--valid",
+        valid,
+        "--max-steps",
+        "2",
+        "--anchor",
+        "none",
+        "--protect",
+        "none",
+        "--json"
+    )
+    .json();
+    assert_eq!(json["examples"], 30, "{json}");
     let line = build(&["--valid-split", "0.99"]).refusal();
     assert!(line.contains("leaves none of 40 examples"), "{line}");
     for wrong in
@@ -122,6 +145,10 @@ fn data_shows_rows_lengths_duplicates_and_samples() {
     let text =
         row("a bird", "a duck\\u001b[2J") + &row("a fish", "a trout") + &row("a bird", "a duck\\u001b[2J");
     fs::write(&file, text).unwrap();
+    let twice = curmerge!("data", file, file, "--json").json();
+    assert_eq!((&twice["rows"], &twice["duplicates"]), (&6.into(), &4.into()));
+    let line = curmerge!("data", "-", "-").refusal();
+    assert!(line.contains("named twice"), "{line}");
     let shown = curmerge!("data", file).done().stdout;
     for part in [
         "JSON lines, columns messages, 3 rows",

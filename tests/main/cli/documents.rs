@@ -61,12 +61,11 @@ fn a_run_in_a_pipe_tells_how_far_it_is() {
     let scratch = folder();
     let mut command = program();
     command.arg("build").arg(demo("model.gguf")).arg("--data").arg(demo("train.jsonl"));
-    command.args(["--max-steps", "60", "--anchor", "none", "--protect", "none", "-o"]);
+    command.args(["--max-steps", "700", "--anchor", "none", "--protect", "none", "--threads", "1", "-o"]);
     let out = command.arg(scratch.path().join("a.st")).env("CURMERGE_PROGRESS", "1").output().unwrap();
     let said = String::from_utf8(out.stderr).unwrap();
     assert!(out.status.success(), "{said}");
     let line = said.lines().find(|line| line.starts_with("training: "));
-    // A fast machine is done within the second.
-    assert!(line.is_none_or(|line| line.contains("/60 loss ") && line.contains(" left")), "{said}");
+    assert!(line.is_some_and(|line| line.contains(" loss ") && line.contains(" left")), "{said}");
     assert!(said.contains("validation loss") && !said.contains('\u{1b}'), "{said}");
 }

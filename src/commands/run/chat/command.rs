@@ -26,13 +26,13 @@ pub(super) const NAMES: [&str; 7] = ["/help", "/reset", "/system", "/adapter", "
 /// What `/help` shows.
 pub(super) const HELP: &str = "\
 /reset                  begin a new conversation
-/system [TEXT]          begin conversations with this system message; without TEXT, with none of your own
+/system [TEXT]          begin a new conversation with this system message; without TEXT, with none of your own
 /adapter off|on|FILE    answer without the adapter, with it, or with another one
 /compare on|off         answer with the base and with the adapted model
 /save FILE.jsonl        append the conversation to a file of examples for build
 /exit                   end, as Ctrl-D does
 \"\"\"                     begins and ends a message of several lines
-Ctrl-C                  stops an answer
+Ctrl-C                  stops an answer; twice, the program
 A message that begins with a slash: put a space before it.";
 
 /// The command of a line, if it is one.
@@ -61,17 +61,26 @@ pub(super) fn parse(line: &str) -> Result<Option<Command>> {
         ("adapter" | "compare" | "save", "") => needs("a word is missing after it")?,
         ("adapter", "off") => Command::AdapterOff,
         ("adapter", "on") => Command::AdapterOn,
-        ("adapter", file) => Command::Adapter(part(file)),
+        ("adapter", file) => Command::Adapter(part(&unescaped(file))),
         ("compare", "on") => Command::Compare(true),
         ("compare", "off") => Command::Compare(false),
         ("compare", _) => needs("it is on or off")?,
-        ("save", file) => Command::Save(file.into()),
+        ("save", file) => Command::Save(unescaped(file).into()),
         _ => {
             let problem = format!("there is no command /{name}");
             let help = "/help lists them; a message that begins with a slash needs a space before it";
             return Err(Error::request(problem, help));
         }
     }))
+}
+
+/// A path as completion writes it, with a backslash before spaces, and with the home folder for `~`.
+fn unescaped(path: &str) -> String {
+    let path = path.replace("\\ ", " ");
+    match (path.strip_prefix("~/"), std::env::var("HOME")) {
+        (Some(rest), Ok(home)) => format!("{home}/{rest}"),
+        _ => path,
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What was said.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use serde_json::{Value as Json, json};
@@ -54,24 +54,32 @@ impl Turn {
 pub(super) struct Dialogue {
     system: Option<String>,
     turns: Vec<Turn>,
-    /// How many of the turns are left out of what a model reads.
+    /// How many of the turns are left out of what a model reads, and how many were before the last question.
     left_out: usize,
+    left_out_before: usize,
 }
 
 impl Dialogue {
     /// Begins anew, with the same system message.
     pub(super) fn clear(&mut self) {
-        (self.turns, self.left_out) = (Vec::new(), 0);
+        (self.turns, self.left_out, self.left_out_before) = (Vec::new(), 0, 0);
     }
 
-    /// The conversation begins with this message, if there is one.
+    /// Begins anew, with this system message, if there is one.
     pub(super) fn set_system(&mut self, text: Option<String>) {
+        self.clear();
         self.system = text;
+    }
+
+    /// Whether nothing is left out of what a model reads.
+    pub(super) fn is_whole(&self) -> bool {
+        self.left_out == 0
     }
 
     /// A question that is not yet answered.
     pub(super) fn ask(&mut self, question: &str) {
         self.turns.push(Turn { question: question.to_owned(), answers: [None, None] });
+        self.left_out_before = self.left_out;
     }
 
     /// The speaker's answer to the last question.
@@ -86,7 +94,7 @@ impl Dialogue {
         let empty = |turn: &Turn| turn.answers.iter().flatten().all(String::is_empty);
         if self.turns.last().is_some_and(empty) {
             self.turns.pop();
-            self.left_out = self.left_out.min(self.turns.len());
+            self.left_out = self.left_out_before;
         }
     }
 
@@ -116,13 +124,17 @@ impl Dialogue {
         all
     }
 
-    /// Appends the whole conversation to a file of examples, a row for each of the speakers; returns how many.
+    /// Appends the whole conversation to a file of JSON lines, a row for each of the speakers; returns how many.
     ///
     /// # Errors
-    /// Nothing was said; a file that cannot be written.
+    /// Nothing was said; another file; one that cannot be written.
     pub(super) fn save(&self, path: &Path, speakers: &[Speaker]) -> Result<usize> {
         if self.turns.is_empty() {
             return Err(Error::request("nothing was said yet", "ask something first"));
+        }
+        if path.extension().is_none_or(|ending| ending != "jsonl") {
+            let problem = "is not named as a file of JSON lines, to which a conversation is appended";
+            return Err(Error::file(path, problem, "give it a name that ends in .jsonl"));
         }
         let row = |speaker: &Speaker| -> Json {
             let pairs = self.pairs(*speaker, 0).into_iter();
@@ -130,9 +142,17 @@ impl Dialogue {
                 pairs.map(|(role, text)| json!({ "role": role, "content": text })).collect();
             json!({ "messages": messages })
         };
-        let rows: String = speakers.iter().map(|speaker| format!("{}\n", row(speaker))).collect();
+        let mut rows: String = speakers.iter().map(|speaker| format!("{}\n", row(speaker))).collect();
         let failed = |e| Error::io(path, "append to", e);
-        let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(path).map_err(failed)?;
+        // The last line of a file may have no end.
+        if file.metadata().map_err(failed)?.len() > 0 {
+            let mut last = [0];
+            file.seek(SeekFrom::End(-1)).and_then(|_| file.read_exact(&mut last)).map_err(failed)?;
+            if last != *b"\n" {
+                rows.insert(0, '\n');
+            }
+        }
         file.write_all(rows.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
         Ok(speakers.len())
     }
@@ -157,7 +177,7 @@ mod tests {
         // The base has answered, and the adapted model is still to answer the same question.
         assert_eq!(texts(&dialogue, Speaker::Adapted), ["user", "assistant", "user"]);
         dialogue.answered(Speaker::Adapted, "zwei");
-        dialogue.set_system(Some("s".into()));
+        dialogue.system = Some("s".into());
         dialogue.ask("three");
         assert_eq!(dialogue.pairs(Speaker::Base, 0)[2], ("assistant", "1"));
         assert_eq!(dialogue.pairs(Speaker::Base, 0)[4], ("assistant", "2"));
@@ -166,7 +186,11 @@ mod tests {
         assert_eq!(texts(&dialogue, Speaker::Base), ["system", "user"]);
         dialogue.drop_unanswered();
         assert_eq!(dialogue.turns.len(), 2);
+        // A question that did not fit leaves what was read before it.
+        assert!(dialogue.is_whole());
         dialogue.drop_unanswered();
         assert_eq!(dialogue.turns.len(), 2);
+        dialogue.set_system(None);
+        assert!(dialogue.turns.is_empty());
     }
 }

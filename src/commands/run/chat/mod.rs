@@ -39,8 +39,8 @@ struct Chat<'a> {
     /// Those that answer.
     speaking: Vec<Speaker>,
     dialogue: Dialogue,
-    /// Whether a warning has said that the first messages are left out.
-    said_left_out: bool,
+    /// Whether someone sits at a terminal, for whom Ctrl-C ends an answer alone.
+    watched: bool,
 }
 
 /// Leads a conversation until the input ends.
@@ -57,14 +57,16 @@ pub(super) fn run(args: &RunArgs, base: &Base, json: bool) -> Result<()> {
         voices: [None, None],
         speaking: vec![Speaker::Base],
         dialogue: Dialogue::default(),
-        said_left_out: false,
+        watched: false,
     };
     chat.voices[Speaker::Base.index()] = Some(chat.voice(&AdapterArgs::plain(Vec::new()))?);
     if !args.adapters.adapters.is_empty() {
         chat.voices[Speaker::Adapted.index()] = Some(chat.voice(&args.adapters)?);
         chat.speaking = if args.compare { Speaker::BOTH.to_vec() } else { vec![Speaker::Adapted] };
     }
+    chat.dialogue.set_system(args.template.system.clone());
     let mut input = Input::open();
+    chat.watched = input.is_terminal();
     if input.is_terminal() {
         let name = terminal::shortened(&base.name(), 60);
         note(&format!("{name}, {} tokens of context. /help lists commands, Ctrl-D ends.", chat.context));
@@ -95,7 +97,8 @@ fn context(args: &RunArgs, config: &Config) -> Result<usize> {
 /// A line for the person at the terminal, beside what the models say.
 #[expect(clippy::print_stderr, reason = "standard output is what the models say")]
 fn note(text: &str) {
-    eprintln!("{text}");
+    let lines: Vec<String> = text.split('\n').map(terminal::plain).collect();
+    eprintln!("{}", lines.join("\n"));
 }
 
 impl<'a> Chat<'a> {
@@ -110,7 +113,11 @@ impl<'a> Chat<'a> {
         };
         match command::parse(&text)? {
             None if text.trim().is_empty() => {}
-            None => self.answer(&text)?,
+            None => {
+                self.answer(&text)?;
+                // Nobody reads any further answer.
+                return Ok(!terminal::is_closed());
+            }
             Some(Command::Exit) => return Ok(false),
             Some(Command::Help) => note(command::HELP),
             Some(Command::Reset) => self.dialogue.clear(),
@@ -182,7 +189,7 @@ impl<'a> Chat<'a> {
         let voice = self.voices[speaker.index()].as_mut().expect("models that speak were made");
         let show = |text: &str| if json { Ok(()) } else { terminal::print_written(text) };
         let (tokenizer, context, limit) = (&self.tokenizer, self.context, self.args.limit(None));
-        let answer = interrupt::while_answering(|stop| {
+        let answer = interrupt::while_answering(self.watched, |stop| {
             let writer = Writer { model: &voice.model, tokenizer, limit, context, stop };
             writer.write(&mut voice.sequence, &mut voice.sampler, &prompt, |_| (), show)
         })?;
@@ -218,17 +225,20 @@ impl<'a> Chat<'a> {
             if prompt.len() + room <= self.context {
                 return Ok(prompt);
             }
+            let was_whole = self.dialogue.is_whole();
             if !self.dialogue.leave_first_out() {
-                let problem =
-                    format!("the message has {} tokens, and the context {}", prompt.len(), self.context);
+                let problem = format!(
+                    "the message has {} tokens with the template, and {room} of the {} of the context are kept for the answer",
+                    prompt.len(),
+                    self.context
+                );
                 return Err(Error::request(problem, "send a shorter one"));
             }
-            if !self.said_left_out {
+            if was_whole {
                 let context = self.context;
                 terminal::warn(&format!(
                     "the conversation no longer fits the context of {context} tokens: its first messages are left out"
                 ));
-                self.said_left_out = true;
             }
         }
     }

@@ -1,0 +1,51 @@
+//! A chat on a terminal, which a Python script plays.
+#![cfg(unix)]
+
+use std::ffi::OsStr;
+
+use curmerge_formats::gguf::Value;
+use serde_json::json;
+
+use crate::support::remade::Remade;
+use crate::support::venv;
+
+#[test]
+fn ctrl_c_stops_an_answer_and_the_conversation_goes_on() {
+    let scratch = tempfile::tempdir().unwrap();
+    let base = scratch.path().join("long.gguf");
+    Remade::demo().set("llama.context_length", Some(Value::U32(1 << 20))).write(&base);
+    let program = env!("CARGO_BIN_EXE_curmerge");
+    // A model that never ends its answer: no token of it is likelier than all others.
+    let words = [
+        program,
+        "run",
+        base.to_str().unwrap(),
+        "--temp",
+        "50",
+        "--top-k",
+        "0",
+        "--top-p",
+        "1",
+        "--min-p",
+        "0",
+    ];
+    let steps = [
+        [">>> ", "a bird\r"],
+        // The answer has begun.
+        ["\n", "\u{3}"],
+        ["(stopped)", ""],
+        [">>> ", "/he\t\r"],
+        ["/adapter off|on|FILE", ""],
+        [">>> ", "/forget\r"],
+        ["there is no command /forget", ""],
+        [">>> ", "\u{3}"],
+        ["(/exit or Ctrl-D ends)", ""],
+        [">>> ", "\u{4}"],
+    ];
+    let asked = json!({ "words": words, "steps": steps });
+    let answer = venv::answer("terminal.py", &[OsStr::new("OUT")], asked.to_string().as_bytes());
+    assert_eq!(answer["status"], 0, "{answer}");
+    let shown = answer["shown"].as_str().unwrap();
+    assert!(shown.contains("stopping the answer (Ctrl-C again"), "{shown}");
+    assert!(shown.contains("tokens of context. /help lists commands"), "{shown}");
+}
