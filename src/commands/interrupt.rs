@@ -50,12 +50,13 @@ pub fn while_training<T>(run: impl FnOnce(&AtomicBool) -> T) -> T {
     result
 }
 
-/// Writes an answer of a chat. If someone is `watched` at a terminal, a signal sets the flag, which ends the answer, and
-/// a second one ends the program; else the first does.
-pub fn while_answering<T>(watched: bool, write: impl FnOnce(&AtomicBool) -> T) -> T {
+/// From now on someone talks to a model at a terminal: a signal ends an answer, and a second one the program.
+pub fn talk() {
+    ANSWERING.store(true, Ordering::Relaxed);
+}
+
+/// A new message: what was stopped before is past. Returns the flag that a signal sets.
+pub fn next_answer() -> &'static AtomicBool {
     STOP_ANSWER.store(false, Ordering::Relaxed);
-    ANSWERING.store(watched, Ordering::Relaxed);
-    let result = write(&STOP_ANSWER);
-    ANSWERING.store(false, Ordering::Relaxed);
-    result
+    &STOP_ANSWER
 }

@@ -9,6 +9,7 @@ mod input;
 mod voice;
 
 use std::io::IsTerminal;
+use std::sync::atomic::AtomicBool;
 
 use serde_json::json;
 
@@ -39,8 +40,8 @@ struct Chat<'a> {
     /// Those that answer.
     speaking: Vec<Speaker>,
     dialogue: Dialogue,
-    /// Whether someone sits at a terminal, for whom Ctrl-C ends an answer alone.
-    watched: bool,
+    /// Set when an answer shall end.
+    stop: &'static AtomicBool,
 }
 
 /// Leads a conversation until the input ends.
@@ -57,7 +58,7 @@ pub(super) fn run(args: &RunArgs, base: &Base, json: bool) -> Result<()> {
         voices: [None, None],
         speaking: vec![Speaker::Base],
         dialogue: Dialogue::default(),
-        watched: false,
+        stop: interrupt::next_answer(),
     };
     chat.voices[Speaker::Base.index()] = Some(chat.voice(&AdapterArgs::plain(Vec::new()))?);
     if !args.adapters.adapters.is_empty() {
@@ -66,8 +67,9 @@ pub(super) fn run(args: &RunArgs, base: &Base, json: bool) -> Result<()> {
     }
     chat.dialogue.set_system(args.template.system.clone());
     let mut input = Input::open();
-    chat.watched = input.is_terminal();
     if input.is_terminal() {
+        // From here on, so that Ctrl-C right after a message does not end the program.
+        interrupt::talk();
         let name = terminal::shortened(&base.name(), 60);
         note(&format!("{name}, {} tokens of context. /help lists commands, Ctrl-D ends.", chat.context));
     }
@@ -104,6 +106,7 @@ fn note(text: &str) {
 impl<'a> Chat<'a> {
     /// Does what a line says; whether the conversation goes on.
     fn take(&mut self, line: Line) -> Result<bool> {
+        self.stop = interrupt::next_answer();
         let text = match line {
             Line::Interrupted => {
                 note("(/exit or Ctrl-D ends)");
@@ -189,10 +192,8 @@ impl<'a> Chat<'a> {
         let voice = self.voices[speaker.index()].as_mut().expect("models that speak were made");
         let show = |text: &str| if json { Ok(()) } else { terminal::print_written(text) };
         let (tokenizer, context, limit) = (&self.tokenizer, self.context, self.args.limit(None));
-        let answer = interrupt::while_answering(self.watched, |stop| {
-            let writer = Writer { model: &voice.model, tokenizer, limit, context, stop };
-            writer.write(&mut voice.sequence, &mut voice.sampler, &prompt, |_| (), show)
-        })?;
+        let writer = Writer { model: &voice.model, tokenizer, limit, context, stop: self.stop };
+        let answer = writer.write(&mut voice.sequence, &mut voice.sampler, &prompt, |_| (), show)?;
         self.dialogue.answered(speaker, &answer.text);
         if json {
             terminal::print(&format!(
