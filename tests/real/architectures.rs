@@ -34,7 +34,12 @@ fn transformers_loads_the_folders_and_gives_the_logits() {
     let found = environment::answer("hf_logits.py", &[input.as_os_str(), "OUT".as_ref()], b"");
     for name in known {
         let found = &found[folder(name).display().to_string()];
-        assert_eq!(found["unused"], json!([]), "{name}");
+        // transformers has no class for the block that predicts further tokens.
+        let predicting = |name: &&Json| name.as_str().unwrap().starts_with("model.layers.2.");
+        let unused: Vec<&Json> = found["unused"].as_array().unwrap().iter().collect();
+        let unused: Vec<&Json> =
+            unused.into_iter().filter(|unused| name != "glm4moe" || !predicting(unused)).collect();
+        assert!(unused.is_empty(), "{name}: {unused:?}");
         let file = SafeTensors::open(&fixture(name).join("goldens.safetensors")).unwrap();
         // llama.cpp ignores the window of phi3's file, and has a formula of its own for GELU, but the folder made of the
         // file is as the one that the file was made of.
