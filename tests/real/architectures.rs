@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::safetensors::SafeTensors;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use crate::support::environment;
 use crate::support::families::{ALL, Family};
