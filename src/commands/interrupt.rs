@@ -1,5 +1,5 @@
 //! Ctrl-C and the other signals that ask a program to end: no partial output remains, a training run ends after its
-//! current step and keeps what it has learnt, and a chat goes on after the answer that it stops.
+//! current step and keeps what it has learnt, and a chat on a terminal goes on after the answer that it stops.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -49,8 +49,8 @@ pub enum NormKind {
 pub enum Positions {
     /// RoPE; in the canonical layout the two entries of a pair are neighbours (`LLAMA_ROPE_TYPE_NORM` in
     /// llama.cpp). Of most families, the converter permutes q and k: their tensors have
-    /// [`rotary_halves`](super::TensorNames::rotary_halves). Others keep neighbours in the folder too, and have no
-    /// ONNX form here, since ONNX has halves.
+    /// [`rotary_halves`](super::TensorNames::rotary_halves). Others keep neighbours in the folder and in ONNX
+    /// models, too ([`has_rotary_neighbours`](super::Architecture::has_rotary_neighbours)).
     RopeInterleaved,
     /// RoPE; the two entries of a pair are half the rotated length apart (`LLAMA_ROPE_TYPE_NEOX`).
     RopeHalf,

@@ -77,6 +77,10 @@ pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
 /// Whether the graph stores the rows of the family's matrices in an order that is known here: none in groups, with rows of
 /// several matrices in turn. Other graphs are merged into under their own names, as those of an unknown architecture are.
 fn has_rows_in_order(architecture: &'static Architecture, uses: &[Use<'_>]) -> bool {
+    let mut lines = architecture.names();
+    if architecture.tensors.joined_rows.is_empty() && !lines.any(|line| line.groups.is_some()) {
+        return architecture.gguf.linear_attention.is_none();
+    }
     let in_groups = |used: &Use<'_>| {
         let by_line = named(architecture, used).is_some_and(|named| {
             named.parts.iter().any(|part| part.line.is_some_and(|l| l.groups.is_some()))

@@ -2,7 +2,7 @@
 //! transformers.js expect.
 //!
 //! `decoder` builds the graph over any base, with `attention` in standard operators or `grouped` in
-//! onnxruntime's own, from its `modules` and a `builder`. The graph says only in which form it wants a
+//! onnxruntime's own, `norms` and `feed_forward`, from its `modules` and a `builder`. The graph says only in which form it wants a
 //! matrix; `plan` lays the files out, and `matrix` streams the values into them (`blocks` those of four
 //! bits). Weights have Hugging Face's names, and nodes the paths of its modules.
 //!

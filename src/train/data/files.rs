@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::compressed::uncompressed_name;
 use crate::{Error, Result};
@@ -52,12 +53,16 @@ fn is_data(path: &Path) -> bool {
     !hidden && ENDINGS.contains(&ending.as_str())
 }
 
-/// All of standard input.
+/// All of standard input: what was read of it once is there for whoever asks again.
 pub(super) fn standard_input() -> Result<Vec<u8>> {
+    static READ: OnceLock<Vec<u8>> = OnceLock::new();
+    if let Some(bytes) = READ.get() {
+        return Ok(bytes.clone());
+    }
     let (mut bytes, failed) = (Vec::new(), |e| Error::io("standard input", "read the examples", e));
     std::io::stdin().lock().take(MAX_INPUT + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_INPUT {
         return Err(Error::request("more than 16 GB on standard input", "give a file"));
     }
-    Ok(bytes)
+    Ok(READ.get_or_init(|| bytes).clone())
 }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, ChildStdin, Stdio};
 
 use curmerge::base::Base;
 use curmerge::chat::Message;
@@ -229,22 +229,27 @@ fn draws_are_repeated_by_their_seed() {
     assert_ne!(drawn("1"), drawn("2"));
 }
 
-/// In a pipe nobody can go on after Ctrl-C. tests/clients/terminal.rs has the terminal.
+/// A conversation whose answer has begun and never ends, since no token is likelier than all others; and its input.
 #[cfg(unix)]
-#[test]
-fn an_interrupted_conversation_in_a_pipe_ends() {
-    let scratch = folder();
-    let base = scratch.path().join("long.gguf");
+fn endless(folder: &Path) -> (Child, ChildStdin) {
+    let base = folder.join("long.gguf");
     Remade::demo().set("llama.context_length", Some(GgufValue::U32(1 << 20))).write(&base);
     let mut command = program();
-    // A model that never ends its answer: no token of it is likelier than all others.
     command.arg("run").arg(&base).args(["--temp", "50", "--top-k", "0", "--top-p", "1", "--min-p", "0"]);
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(b"a bird\na fish\n").unwrap();
-    // The answer has begun.
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
+    (child, stdin)
+}
+
+/// In a pipe nobody can go on after Ctrl-C. tests/clients/terminal.rs has the terminal.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_conversation_in_a_pipe_ends() {
+    let scratch = folder();
+    let (child, _stdin) = endless(scratch.path());
     interrupt(&child);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
@@ -255,17 +260,8 @@ fn an_interrupted_conversation_in_a_pipe_ends() {
 #[test]
 fn a_closed_pipe_ends_the_conversation() {
     let scratch = folder();
-    let base = scratch.path().join("long.gguf");
-    Remade::demo().set("llama.context_length", Some(GgufValue::U32(1 << 20))).write(&base);
-    let mut command = program();
-    command.arg("run").arg(&base).args(["--temp", "50", "--top-k", "0", "--top-p", "1", "--min-p", "0"]);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(b"a bird\na fish\n").unwrap();
-    child.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
-    drop(child.stdout.take());
     // Its input stays open: only the pipe's end can end it.
+    let (mut child, _stdin) = endless(scratch.path());
+    drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    drop(stdin);
 }

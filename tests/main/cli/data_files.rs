@@ -60,6 +60,20 @@ fn files_folders_and_standard_input_are_one_data_set() {
     assert_eq!(piped, read);
     assert_eq!(read["rows"].take(), 5);
 
+    // `eval` looks at its data twice.
+    let base = demo("model.gguf");
+    let mut command = program();
+    command
+        .arg("eval")
+        .arg(&base)
+        .args(["--data", "-", "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&fs::read(at("whole.jsonl")).unwrap()).unwrap();
+    let piped: Value = serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(piped, curmerge!("eval", base, "--data", at("whole.jsonl"), "--json").json());
+
     fs::create_dir(at("none")).unwrap();
     fs::write(at("none/model.bin"), "").unwrap();
     let line = curmerge!("data", at("none")).refusal();

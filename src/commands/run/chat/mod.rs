@@ -40,8 +40,6 @@ struct Chat<'a> {
     /// Those that answer.
     speaking: Vec<Speaker>,
     dialogue: Dialogue,
-    /// Set when an answer shall end.
-    stop: &'static AtomicBool,
 }
 
 /// Leads a conversation until the input ends.
@@ -58,7 +56,6 @@ pub(super) fn run(args: &RunArgs, base: &Base, json: bool) -> Result<()> {
         voices: [None, None],
         speaking: vec![Speaker::Base],
         dialogue: Dialogue::default(),
-        stop: interrupt::next_answer(),
     };
     chat.voices[Speaker::Base.index()] = Some(chat.voice(&AdapterArgs::plain(Vec::new()))?);
     if !args.adapters.adapters.is_empty() {
@@ -106,7 +103,7 @@ fn note(text: &str) {
 impl<'a> Chat<'a> {
     /// Does what a line says; whether the conversation goes on.
     fn take(&mut self, line: Line) -> Result<bool> {
-        self.stop = interrupt::next_answer();
+        let stop = interrupt::next_answer();
         let text = match line {
             Line::Interrupted => {
                 note("(/exit or Ctrl-D ends)");
@@ -117,7 +114,7 @@ impl<'a> Chat<'a> {
         match command::parse(&text)? {
             None if text.trim().is_empty() => {}
             None => {
-                self.answer(&text)?;
+                self.answer(&text, stop)?;
                 // Nobody reads any further answer.
                 return Ok(!terminal::is_closed());
             }
@@ -166,11 +163,11 @@ impl<'a> Chat<'a> {
         Ok(Voice::new(model, self.args.sampling.sampler(true)))
     }
 
-    /// Answers a message, and prints the answers while they are written.
-    fn answer(&mut self, message: &str) -> Result<()> {
+    /// Answers a message, and prints the answers while they are written; `stop` is set when they shall end.
+    fn answer(&mut self, message: &str, stop: &AtomicBool) -> Result<()> {
         self.dialogue.ask(message);
         for speaker in self.speaking.clone() {
-            let done = self.answer_as(speaker);
+            let done = self.answer_as(speaker, stop);
             // A question without an answer would be an odd part of what follows.
             if !matches!(&done, Ok(answer) if answer.end != End::Stopped || !answer.text.is_empty()) {
                 self.dialogue.drop_unanswered();
@@ -182,7 +179,7 @@ impl<'a> Chat<'a> {
         Ok(())
     }
 
-    fn answer_as(&mut self, speaker: Speaker) -> Result<Answer> {
+    fn answer_as(&mut self, speaker: Speaker, stop: &AtomicBool) -> Result<Answer> {
         let prompt = self.prompt(speaker)?;
         let headed = self.speaking.len() > 1 && !self.json;
         if headed {
@@ -192,7 +189,7 @@ impl<'a> Chat<'a> {
         let voice = self.voices[speaker.index()].as_mut().expect("models that speak were made");
         let show = |text: &str| if json { Ok(()) } else { terminal::print_written(text) };
         let (tokenizer, context, limit) = (&self.tokenizer, self.context, self.args.limit(None));
-        let writer = Writer { model: &voice.model, tokenizer, limit, context, stop: self.stop };
+        let writer = Writer { model: &voice.model, tokenizer, limit, context, stop };
         let answer = writer.write(&mut voice.sequence, &mut voice.sampler, &prompt, |_| (), show)?;
         self.dialogue.answered(speaker, &answer.text);
         if json {
