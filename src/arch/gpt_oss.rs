@@ -87,5 +87,5 @@ pub(super) const GPT_OSS: Architecture = Architecture {
         flags: &[("attention_bias", true), ("output_router_logits", false)],
         ..QWEN3.hugging_face
     },
-    onnx: Onnx { genai_type: None },
+    onnx: Onnx { genai_type: Some("gptoss") },
 };

@@ -36,5 +36,5 @@ pub(super) const HUNYUAN_DENSE: Architecture = Architecture {
         flags: &[("attention_bias", false)],
         ..LLAMA.hugging_face
     },
-    onnx: Onnx { genai_type: None },
+    onnx: Onnx { genai_type: Some("hunyuandensev1") },
 };

@@ -148,6 +148,12 @@ pub fn by_model_type(name: &str, chooses: impl Fn(ChosenBy) -> bool) -> Option<&
     chosen.or_else(|| named().find(|a| a.hugging_face.chosen_by.is_none()))
 }
 
+/// The architecture that onnxruntime-genai calls this: by Hugging Face's `model_type`, or a name of its own.
+pub fn by_genai_type(name: &str) -> Option<&'static Architecture> {
+    let own = || ALL.iter().copied().find(|a| a.onnx.genai_type == Some(name));
+    by_model_type(name, |_| false).or_else(own)
+}
+
 /// The known `model_type` values, for an error message.
 pub fn known() -> String {
     let mut names: Vec<&str> = ALL.iter().flat_map(|a| a.hugging_face.model_types).copied().collect();

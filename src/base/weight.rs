@@ -129,10 +129,11 @@ impl<'a> Weight<'a> {
             return None;
         }
         let (from, rows) = ((first + skipped) as usize, (part.end - part.start) as usize);
+        let spanned = order.span(0..rows).end.max(rows);
         let bytes = if tensor.transposed || quantized.is_some() {
             bytes
         } else {
-            &bytes[from * row_bytes..][..order.span(0..rows).end.max(rows) * row_bytes]
+            &bytes[from * row_bytes..][..spanned * row_bytes]
         };
         Some(Self {
             dtype: tensor.dtype,
@@ -141,7 +142,7 @@ impl<'a> Weight<'a> {
             row_bytes,
             bytes,
             order,
-            nbits: nbits.map(|nbits| nbits.of_rows(from..from + rows)),
+            nbits: nbits.map(|nbits| nbits.of_rows(from..from + spanned)),
             quantized: quantized.map(|quantized| quantized.starting_at(from)),
             transposed: tensor.transposed,
             column: if tensor.transposed { from } else { column },

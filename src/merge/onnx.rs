@@ -30,6 +30,7 @@ pub(super) fn write(
     for (name, deltas) in &deltas {
         let (canonical, tensor) = sole_user(base, name, users.get(name).map_or(&[], Vec::as_slice))?;
         check_storage(base, canonical, tensor, merge.options.storage)?;
+        refuse_in_turn(base, tensor)?;
         // A tensor that holds several matrices is called after the block that they are in.
         let block = canonical.rsplit_once('.').map_or(canonical, |(block, _)| block);
         let label = if tensor.slice.is_some() { block } else { canonical };
@@ -85,6 +86,17 @@ fn sole_user<'b>(
         }
         [user, ..] => Ok(user),
     }
+}
+
+/// Refuses a change of matrices whose rows take turns with those of others: gate and up of experts.
+fn refuse_in_turn(base: &Base, tensor: &BaseTensor) -> Result<()> {
+    if tensor.slice.as_ref().is_none_or(|slice| slice.step == 1) {
+        return Ok(());
+    }
+    let place = format!("tensor '{}'", tensor.stored_name.escape_debug());
+    let problem = "rows of gate and up of all experts take turns in it, and one of them is changed";
+    let help = "merge into the GGUF file or folder that the model was made from, and convert that";
+    Err(Error::input(base.path(), place, problem, help))
 }
 
 /// Refuses a type other than that of the graph.

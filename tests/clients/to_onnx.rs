@@ -144,7 +144,7 @@ fn onnxruntime_runs_models_of_four_bits() {
 #[test]
 fn onnxruntime_runs_models_in_half_precision() {
     let out = tempfile::tempdir().unwrap();
-    for name in ["llama3", "gemma3", "phi3"] {
+    for name in ["llama3", "gemma3", "phi3", "qwen3moe"] {
         let (family, model) = (Family::open(name), out.path().join(name).with_extension("onnx"));
         let (source, sequences) = (family.path(Container::Folder), sequences(&family));
         curmerge!("convert", source, model, "--type", "f16").done();
@@ -156,6 +156,27 @@ fn onnxruntime_runs_models_in_half_precision() {
         println!("{name}: {apart:.1e}");
         // The fixtures' attention is sharp, so rounding scores to eleven bits matters.
         assert!(apart < 2e-2, "{name}: {apart:e}");
+    }
+}
+
+/// MoE's matrices are read back as those of single experts, and so are QMoE's codes.
+#[test]
+fn onnxruntime_runs_experts_of_four_bits() {
+    let out = tempfile::tempdir().unwrap();
+    for (name, file_type) in
+        [("gpt-oss", "q4_0"), ("gpt-oss", "q4_1"), ("mixtral", "q4_0"), ("olmoe", "q4_1")]
+    {
+        let (family, model) = (Family::open(name), out.path().join(format!("{name}-{file_type}.onnx")));
+        let sequences = sequences(&family);
+        curmerge!("convert", family.path(Container::Folder), model, "--type", file_type).done();
+        std::fs::copy(family.path(Container::Folder).join("config.json"), out.path().join("config.json"))
+            .unwrap();
+        let nodes = Onnx::open(&model).unwrap();
+        let nodes = nodes.graph().nodes.iter().filter(|node| node.op_type == "QMoE").count();
+        assert_eq!(nodes, Base::open(&model).unwrap().config().layers, "{name}");
+        let apart = apart(&theirs(&model, &sequences), &ours(&model, &sequences));
+        println!("{name}, {file_type}: {apart:.1e}");
+        assert!(apart < CLOSE, "{name}, {file_type}: {apart:e}");
     }
 }
 

@@ -57,6 +57,12 @@ macro_rules! each_convertible {
             internlm2: "internlm2",
             gpt2: "gpt2",
             granite4: "granite4",
+            mixtral: "mixtral",
+            granitemoe: "granitemoe",
+            olmoe: "olmoe",
+            qwen3moe: "qwen3moe",
+            gpt_oss: "gpt-oss",
+            gpt_oss_mxfp4: "gpt-oss-mxfp4",
             $($more)*
         }
     };
@@ -68,7 +74,6 @@ macro_rules! each_family {
     ($call:ident) => {
         each_convertible! {
             $call
-            mixtral: "mixtral",
             lfm2: "lfm2",
             lfm2moe: "lfm2moe",
             granite4_h: "granite4-h",
@@ -79,15 +84,10 @@ macro_rules! each_family {
             qwen3next: "qwen3next",
             glm4moe: "glm4moe",
             ernie4_5_moe: "ernie4_5-moe",
-            granitemoe: "granitemoe",
             qwen2moe: "qwen2moe",
-            olmoe: "olmoe",
             gemma4: "gemma4",
             gemma4_e: "gemma4-e",
             gemma4_moe: "gemma4-moe",
-            qwen3moe: "qwen3moe",
-            gpt_oss: "gpt-oss",
-            gpt_oss_mxfp4: "gpt-oss-mxfp4",
             qwen3_5: "qwen3_5",
             qwen3_5_heads: "qwen3_5-heads",
             qwen3_5_moe: "qwen3_5-moe",

@@ -3,6 +3,6 @@
 /// What ONNX runtimes say of a family.
 #[derive(Clone, Copy, Debug)]
 pub struct Onnx {
-    /// `model.type` in genai_config.json; `None` if onnxruntime-genai (0.18) does not run the family.
+    /// `model.type` in genai_config.json; `None` if curmerge writes no model of the family for onnxruntime-genai (0.18).
     pub genai_type: Option<&'static str>,
 }

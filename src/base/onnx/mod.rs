@@ -4,6 +4,7 @@
 //! them. So a tensor is identified by its use: [`uses`] finds what nodes do with constants, and [`names`]
 //! derives the module from the path of the node or, if that says nothing, from the tensor's name.
 
+mod experts;
 mod genai;
 mod model;
 mod names;
@@ -20,7 +21,7 @@ use super::hugging_face;
 use super::opened::Opened;
 use super::row_order::RowOrder;
 use super::tensor::{BaseTensor, NBitsTensors, Slice, StoredTensor};
-use crate::arch::{self, Architecture};
+use crate::arch::{self, Architecture, Blocks, Size, TensorNames};
 use crate::{Error, Result};
 
 use genai::GenaiConfig;
@@ -45,7 +46,7 @@ pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
         }
     } else if let Some(genai) = GenaiConfig::open(folder)? {
         name = genai.model_type().to_string();
-        if let Some(known) = arch::by_model_type(&name, |_| false).filter(in_order) {
+        if let Some(known) = arch::by_genai_type(&name).filter(in_order) {
             (architecture, made) = (known, genai.config(onnx, known, feed_forward(&uses, known))?);
         }
     }
@@ -54,10 +55,10 @@ pub(super) fn open(path: &Path) -> Result<Opened<OnnxModel>> {
         check_rotation(onnx, architecture)?;
     }
     let found = match architecture.name {
-        "" => unknown_tensors(&uses),
+        "" => unknown_tensors(path, &uses)?,
         _ => {
             let mut found = known_tensors(path, &uses, architecture, &made)?;
-            found.extend(single_numbers(onnx, architecture, made.layers));
+            found.extend(by_name(onnx, architecture, made.layers));
             found
         }
     };
@@ -120,7 +121,7 @@ fn check_rotation(onnx: &Onnx, architecture: &'static Architecture) -> Result<()
 
 /// The width of the first block's feed-forward part: the inputs of its `ffn_down`.
 fn feed_forward(uses: &[Use<'_>], architecture: &'static Architecture) -> Option<usize> {
-    let down = Part { canonical: "blk.0.ffn_down".into(), line: None, rows: arch::Size::Model };
+    let down = Part { canonical: "blk.0.ffn_down".into(), line: None, rows: Size::Model };
     let found = uses
         .iter()
         .filter(|used| used.role == Role::Matrix)
@@ -141,8 +142,8 @@ struct Draft {
     transposed: bool,
     unit_offset: bool,
     rotary_halves: Option<usize>,
-    /// Its first output and the number of its outputs, if the tensor joins several matrices.
-    part: Option<(u64, u64)>,
+    /// Where its outputs are and how many it has, if the tensor joins several matrices.
+    part: Option<(Slice, u64)>,
 }
 
 impl Draft {
@@ -191,7 +192,7 @@ impl Draft {
 
     /// Whether both are the same numbers in the file.
     fn is_same(&self, other: &Self) -> bool {
-        (&self.name, self.transposed, self.part) == (&other.name, other.transposed, other.part)
+        (&self.name, self.transposed, &self.part) == (&other.name, other.transposed, &other.part)
     }
 
     /// Locate its bytes.
@@ -222,15 +223,15 @@ impl Draft {
             quantized: None,
             slice: None,
         };
-        let Some((start, rows)) = self.part else { return Ok(tensor) };
-        let of = std::mem::replace(&mut tensor.shape[usize::from(self.transposed)], rows);
+        let Some((slice, rows)) = self.part else { return Ok(tensor) };
+        tensor.shape[usize::from(self.transposed)] = rows;
         match tensor.shape.len() {
             // The entries of a part of a vector are contiguous.
-            1 => {
-                let entry = tensor.bytes / of.max(1);
-                (tensor.offset, tensor.bytes) = (tensor.offset + start * entry, rows * entry);
+            1 if slice.step == 1 => {
+                let entry = tensor.bytes / slice.of.max(1);
+                (tensor.offset, tensor.bytes) = (tensor.offset + slice.start * entry, rows * entry);
             }
-            _ => tensor.slice = Some(Slice { start, of, step: 1 }),
+            _ => tensor.slice = Some(slice),
         }
         Ok(tensor)
     }
@@ -240,7 +241,11 @@ type Drafts = BTreeMap<String, Draft>;
 
 /// The matrices of an unknown architecture, under their own names or, if those are generated numbers, under
 /// the module of the node that uses them.
-fn unknown_tensors(uses: &[Use<'_>]) -> Drafts {
+fn unknown_tensors(path: &Path, uses: &[Use<'_>]) -> Result<Drafts> {
+    if let Some(used) = uses.iter().find(|used| matches!(used.role, Role::Experts(_))) {
+        let problem = "curmerge reads experts of known architectures alone";
+        return Err(uses::error(path, used.node, problem, "put the model's config.json beside it"));
+    }
     let (mut found, mut seen) = (Drafts::new(), BTreeSet::new());
     for used in uses.iter().filter(|used| used.role == Role::Matrix && seen.insert(used.name)) {
         let draft = Draft::new(used);
@@ -256,7 +261,7 @@ fn unknown_tensors(uses: &[Use<'_>]) -> Drafts {
         }
         found.insert(name, draft);
     }
-    found
+    Ok(found)
 }
 
 /// The matrices or vectors of the architecture that a use is.
@@ -266,6 +271,7 @@ fn named(architecture: &'static Architecture, used: &Use<'_>) -> Option<Named> {
         Role::Matrix => named.is_matrix() && !named.is_lookup(),
         Role::Factor { .. } => !named.is_matrix(),
         Role::Bias => true,
+        Role::Experts(_) | Role::ExpertBiases(_) => false,
     };
     let known = |module: String| names::canonical(architecture, &module).filter(fits);
     let parameter = || names::of_torch_parameter(architecture, used.name).filter(fits);
@@ -288,6 +294,10 @@ fn known_tensors(
         .filter_map(|used| Some((used.node.outputs.first()?.as_str(), used)))
         .collect();
     for used in uses {
+        if let Role::Experts(side) | Role::ExpertBiases(side) = used.role {
+            experts::put(path, used, side, (architecture, config), &mut found)?;
+            continue;
+        }
         // A vector added to a product is its bias, whatever its name.
         let product = || {
             let inputs = used.node.inputs.iter().filter(|_| used.role == Role::Bias);
@@ -310,14 +320,20 @@ fn known_tensors(
     Ok(found)
 }
 
-/// The numbers that folders have as tensors of one value, by Hugging Face's names: nodes compute with them in many ways.
-fn single_numbers(onnx: &Onnx, architecture: &'static Architecture, layers: usize) -> Drafts {
-    let lines = architecture.names().filter(|line| line.in_metadata);
+/// What nodes compute with in many ways, by Hugging Face's names: numbers that folders have as tensors of one value, and
+/// those of each head.
+fn by_name(onnx: &Onnx, architecture: &'static Architecture, layers: usize) -> Drafts {
+    let a_head = |line: &TensorNames| line.shape == [Size::Heads] && line.blocks == Blocks::All;
+    let lines = architecture.names().filter(|line| line.in_metadata || a_head(line));
     let numbers = lines.flat_map(|line| (0..layers).map(move |layer| (line, layer.to_string())));
     let found = numbers.filter_map(|(line, layer)| {
         let name = line.hugging_face.replacen("{}", &layer, 1);
-        let tensor = onnx.initializer(&name).filter(|tensor| tensor.elements() == 1)?;
-        Some((line.canonical.replacen("{}", &layer, 1), Draft::of_vector(&name, tensor)))
+        let tensor = onnx.initializer(&name).filter(|tensor| tensor.elements() == 1 || a_head(line))?;
+        let mut draft = Draft::of_vector(&name, tensor);
+        if a_head(line) {
+            draft.shape = vec![tensor.elements()];
+        }
+        Some((line.canonical.replacen("{}", &layer, 1), draft))
     });
     found.collect()
 }
@@ -363,7 +379,7 @@ fn put(
         let rows = config.size(*rows, None) as u64;
         let mut draft = draft.clone();
         if !single {
-            draft.part = Some((start, rows));
+            draft.part = Some((Slice { start, of: draft.outputs(), step: 1 }, rows));
         }
         start += rows;
         draft.rotary_halves = config.onnx_rotary_heads(architecture, canonical);

@@ -42,6 +42,22 @@ pub(super) enum Role {
     },
     /// A vector that is added.
     Bias,
+    /// The matrices of all experts of a block, `[experts, out, in]`.
+    Experts(Side),
+    /// Their biases, `[experts, out]`.
+    ExpertBiases(Side),
+}
+
+/// Which matrices of an expert a tensor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Gate and up.
+    First {
+        /// Whether their outputs take turns; else one follows the other.
+        in_turn: bool,
+    },
+    /// Down.
+    Second,
 }
 
 /// The tensors and options of a matrix in MatMulNBits' form.
@@ -86,8 +102,6 @@ const UNREAD: &[&str] = &[
     "MatMulFpQ4",
     "MatMulNBitsMlp",
     "MatMulNBitsQkv",
-    "MoE",
-    "QMoE",
 ];
 const AGAIN: &str = "export the model again";
 
@@ -126,6 +140,7 @@ impl<'m> Reader<'m> {
                 uses.extend(self.nbits_matrix()?);
                 uses.extend(self.vector(5, Role::Bias)?);
             }
+            "MoE" | "QMoE" if microsoft => self.experts(uses)?,
             "Gather" if standard => uses.extend(self.lookup()?),
             "GatherBlockQuantized" if microsoft => uses.extend(self.nbits_lookup()?),
             "LayerNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization" => {
@@ -311,6 +326,67 @@ impl<'m> Reader<'m> {
         let shape = [self.size("N")?, self.size("K")?];
         let (bits, block) = (self.node.int("bits").unwrap_or(4), self.node.int("block_size").unwrap_or(0));
         self.nbits_use(found, Role::Matrix, shape, [2, 3], bits, block)
+    }
+
+    /// The matrices and biases of the experts of MoE or QMoE.
+    fn experts(&self, uses: &mut Vec<Use<'m>>) -> Result<()> {
+        let node = self.node;
+        let text = |name: &str| match node.attribute(name) {
+            Some(AttributeValue::String(text)) => Some(&text[..]),
+            _ => None,
+        };
+        let quantized = node.op_type == "QMoE";
+        let in_turn = match node.int("swiglu_fusion") {
+            Some(1) => true,
+            Some(2) => false,
+            _ => return Err(self.error("gate and up of its experts are not in one tensor", AGAIN)),
+        };
+        if text("activation_type") != Some(&b"swiglu"[..])
+            || text("quant_type").is_some_and(|text| text != b"int")
+        {
+            return Err(self.error("curmerge does not read experts of this form", UNQUANTIZED));
+        }
+        let (bits, block) =
+            (node.int("expert_weight_bits").unwrap_or(4), node.int("block_size").unwrap_or(0));
+        // The inputs of matrices, scales, biases and zero points.
+        let sides = if quantized { [[2, 3, 4, 11], [5, 6, 7, 12]] } else { [[2, 0, 3, 0], [4, 0, 5, 0]] };
+        for (side, [matrix, scales, bias, zeros]) in
+            [Side::First { in_turn }, Side::Second].into_iter().zip(sides)
+        {
+            let missing = || self.error("the matrices of its experts are not constant", AGAIN);
+            let found = self.constant(matrix, false)?.ok_or_else(missing)?;
+            let dims = &found.tensor.dims;
+            let &[experts, rows, width] = &dims[..] else {
+                return Err(self.error(format!("the matrices of its experts are {dims:?}"), AGAIN));
+            };
+            let role = Role::Experts(side);
+            if quantized {
+                let shape = [experts.saturating_mul(rows), width.saturating_mul(8) / bits.max(1) as u64];
+                uses.extend(self.nbits_use(found, role, shape, [scales, zeros], bits, block)?);
+            } else if found.flipped || !is_float(found.tensor.element) {
+                return Err(self.error(
+                    format!("the matrices of its experts are {}", found.tensor.element),
+                    UNQUANTIZED,
+                ));
+            } else {
+                uses.push(self.found(found, role, false));
+            }
+            let biases = self.constant(bias, false)?.filter(|found| is_float(found.tensor.element));
+            if self.input(bias).is_some() && biases.is_none() {
+                return Err(self.error("the biases of its experts are not constant floats", AGAIN));
+            }
+            uses.extend(biases.map(|found| self.found(found, Role::ExpertBiases(side), false)));
+        }
+        // A third matrix of each expert; weights of the router's own.
+        let further: &[usize] = if quantized { &[8, 9, 10, 13] } else { &[6, 7] };
+        further.iter().try_for_each(|&input| self.no_input(input))?;
+        let Some(weights) = self.input(14).filter(|_| quantized) else { return Ok(()) };
+        let of_logits =
+            |node: &Node| node.is_standard("Softmax") && node.inputs.first() == self.node.inputs.get(1);
+        match self.onnx.producer_of(weights) {
+            Some(node) if of_logits(node) => Ok(()),
+            _ => Err(self.error("weights of its experts are not the softmax of its router", AGAIN)),
+        }
     }
 
     /// The table of GatherBlockQuantized.

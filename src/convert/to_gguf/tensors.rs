@@ -14,7 +14,7 @@ use curmerge_formats::quant;
 use half::f16;
 
 use super::model_name::Size;
-use crate::arch::{Endings, JoinedExperts};
+use crate::arch::{Endings, JoinedExperts, JoinedKind, TensorNames};
 use crate::base::{Base, BaseTensor, Files, RowOrder, Weight, layer_part};
 use crate::convert::file_type::{self, Choice, FileType};
 use crate::convert::retype;
@@ -82,11 +82,25 @@ fn named<'a>(base: &'a Base, canonical: &'a str, tensor: &'a BaseTensor) -> Name
         let whole = base.whole_of(stem).unwrap_or(stem);
         if let Some((joined, layer, part)) = base.architecture().joined_rows_with(stem) {
             (name, number) = (joined.name(layer) + endings.hugging_face, part);
+        } else if let Some((joined, layer)) = in_one_tensor(base, stem, tensor) {
+            let biases = endings.gguf == ".bias";
+            name = joined.name(layer, if biases { JoinedKind::Biases } else { JoinedKind::Weights });
         } else if let Some((theirs, _)) = base.to_hugging_face(whole) {
             name = theirs + endings.hugging_face;
         }
     }
     Named { name, part: number, canonical, tensor }
+}
+
+/// The tensor in which the folder has the matrices of all experts, this one among them, and its layer. An ONNX model's
+/// folder is the one that it could become: with each matrix alone, if that has a name.
+fn in_one_tensor<'a>(base: &'a Base, stem: &str, tensor: &BaseTensor) -> Option<(&'a JoinedExperts, usize)> {
+    let has_no_name = |line: &TensorNames| line.hugging_face.is_empty();
+    let joined = match base.files() {
+        Files::Onnx(_) => base.architecture().line(stem).is_some_and(has_no_name),
+        _ => tensor.slice.is_some(),
+    };
+    if joined { base.architecture().joined_with(stem) } else { None }
 }
 
 /// The tensors in the converter's order, all in F32: first `made`, those that it computes, then each file's
@@ -125,8 +139,7 @@ pub(super) fn of<'a>(base: &'a Base, made: Vec<(&str, Vec<f32>)>, own_head: bool
     let mut joined_before = "";
     for Named { name, canonical, tensor, .. } in &all {
         let (stem, Endings { gguf: ending, hugging_face }) = base.architecture().stem_and_endings(canonical);
-        let joined = tensor.slice.as_ref().and_then(|_| base.architecture().joined_with(stem));
-        if let Some((joined, layer)) = joined {
+        if let Some((joined, layer)) = in_one_tensor(base, stem, tensor) {
             if joined_before == name {
                 continue;
             }

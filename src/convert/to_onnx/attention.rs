@@ -193,7 +193,13 @@ impl Modules<'_> {
         if let Some(mask) = &shared.masks[windowed] {
             scores = self.b.node(&at("Add"), "Add", &[&scores, mask]);
         }
-        let weights = self.b.node_with(&at("Softmax"), "Softmax", &[&scores], vec![int("axis", -1)]);
+        let weights = match self.sinks(layer, &[1, config.heads as u64, 1, 1])? {
+            None => self.b.node_with(&at("Softmax"), "Softmax", &[&scores], vec![int("axis", -1)]),
+            Some(sinks) => {
+                let sinks = self.b.float_of(&at("sinks"), sinks);
+                self.softmax_with(&at("sinks"), &scores, &sinks)
+            }
+        };
         let weights = self.b.for_products(&at("weights"), weights);
         let weights = self.b.node(&at("Reshape_2"), "Reshape", &[&weights, &together]);
         let y = self.b.node(&at("MatMul_1"), "MatMul", &[&weights, &v]);
@@ -205,8 +211,35 @@ impl Modules<'_> {
         Ok(self.linears(layer, &["o"], &y)?.swap_remove(0))
     }
 
+    /// The attention sinks of a block in the type of products, if it has any, as a tensor of this shape.
+    pub(super) fn sinks(&mut self, layer: usize, shape: &[u64]) -> Result<Option<Value>> {
+        let canonical = format!("blk.{layer}.attn_sinks");
+        if self.base.place(&canonical).is_none() {
+            return Ok(None);
+        }
+        let (name, values) = (self.module(&canonical)?, self.base.vector(&canonical)?);
+        let products = self.b.products;
+        self.b.tensor(&name, products, shape, &values).map(Some)
+    }
+
+    /// The softmax of scores along the last axis with one more term `sinks` in each sum: all in FLOAT.
+    fn softmax_with(&mut self, path: &str, scores: &Value, sinks: &Value) -> Value {
+        let at = |op: &str| format!("{path}/{op}");
+        let last = vec![ints("axes", &[-1])];
+        let greatest = self.b.node_with(&at("ReduceMax"), "ReduceMax", &[scores], last);
+        let greatest = self.b.node(&at("Max"), "Max", &[&greatest, sinks]);
+        let shifted = self.b.node(&at("Sub"), "Sub", &[scores, &greatest]);
+        let shares = self.b.node(&at("Exp"), "Exp", &[&shifted]);
+        let axis = self.b.ints(&[-1]);
+        let sum = self.b.node(&at("ReduceSum"), "ReduceSum", &[&shares, &axis]);
+        let sink = self.b.node(&at("Sub_1"), "Sub", &[sinks, &greatest]);
+        let sink = self.b.node(&at("Exp_1"), "Exp", &[&sink]);
+        let sum = self.b.node(&at("Add"), "Add", &[&sum, &sink]);
+        self.b.node(&at("Div"), "Div", &[&shares, &sum])
+    }
+
     /// The norm of the heads of q or k, which are `[batch, heads, sequence, dim]`, if there is one.
-    fn headed_norm(&mut self, layer: usize, word: &str, x: Value) -> Result<Value> {
+    pub(super) fn headed_norm(&mut self, layer: usize, word: &str, x: Value) -> Result<Value> {
         let norm = format!("blk.{layer}.attn_{word}_norm");
         match self.has_norm(&norm) {
             true => self.normed(&format!("/model/layers.{layer}/self_attn/{word}"), &norm, x),

@@ -39,6 +39,11 @@ pub(super) fn float(name: &str, value: f64) -> Attribute {
     Attribute { name: name.into(), value: AttributeValue::Float(value as f32) }
 }
 
+/// An attribute that is a text.
+pub(super) fn string(name: &str, value: &str) -> Attribute {
+    Attribute { name: name.into(), value: AttributeValue::String(value.into()) }
+}
+
 /// An attribute that is a list of integers.
 pub(super) fn ints(name: &str, values: &[i64]) -> Attribute {
     Attribute { name: name.into(), value: AttributeValue::Ints(values.to_vec()) }
@@ -152,6 +157,20 @@ impl<'a> Builder<'a> {
         let (dims, values) = (dims.to_vec(), Some(encoded(name, element, values)?));
         self.graph.initializers.push(NewOnnxTensor { name: name.into(), element, dims, values });
         Ok(name.into())
+    }
+
+    /// Adds matrices that follow each other along the rows of one as initializers `[count, out, ..]` of its form, and
+    /// returns their names.
+    pub(super) fn stacked(&mut self, name: &str, matrix: Matrix<'a>, count: u64) -> Vec<Value> {
+        let ([rows, cols], zero_bytes) = (matrix.shape(), (matrix.shape()[1] / 32).div_ceil(2));
+        let first = self.graph.initializers.len();
+        let names = self.matrix(name, matrix);
+        let quantized = names.len() > 1;
+        let widths = if quantized { [cols / 2, cols / 32, zero_bytes] } else { [cols, 0, 0] };
+        for (tensor, width) in self.graph.initializers[first..].iter_mut().zip(widths) {
+            tensor.dims = vec![count, rows / count.max(1), width];
+        }
+        names
     }
 
     /// Adds a matrix as the initializers of its form, and returns their names.

@@ -13,6 +13,9 @@ impl Modules<'_> {
     pub(super) fn feed_forward(&mut self, layer: usize, x: Value) -> Result<Value> {
         let path = format!("/model/layers.{layer}/mlp");
         let x = self.b.for_products(&path, x);
+        if self.base.architecture().has_experts() {
+            return self.experts(layer, &x);
+        }
         let gated = self.base.architecture().target("gate", BlockKind::USUAL).is_some();
         let hidden = if gated {
             let gate_up = self.linears(layer, &["gate", "up"], &x)?;

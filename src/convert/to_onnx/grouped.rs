@@ -17,6 +17,9 @@ use crate::{Error, Result};
 /// The maximum number of positions, each of which has a row of cosines: eight times today's long contexts.
 const MAX_POSITIONS: usize = 1 << 20;
 
+/// The operator's input of attention sinks.
+const SINKS: usize = 11;
+
 /// What all blocks share.
 pub(super) struct Shared {
     /// The place of the last token of each sequence, INT32 `[batch]`.
@@ -36,9 +39,12 @@ enum Rotation {
     Before([Value; 2]),
 }
 
-/// Whether the operator itself rotates q and k of this model.
+/// Whether the operator itself rotates q and k of this model. It takes them normed.
 pub(super) fn rotates_itself(base: &Base) -> bool {
     let config = base.config();
+    if base.architecture().forward.norms_rotated {
+        return false;
+    }
     let fits = |rope: &Rope| rope.long.is_none() && rope.dim.is_multiple_of(16);
     config.head_dim.is_multiple_of(16) && config.rope.iter().chain(&config.local_rope).all(fits)
 }
@@ -117,6 +123,9 @@ impl Modules<'_> {
             if let Some(Rotation::Before(angles)) = rotation {
                 x = self.rotated(&format!("{path}/{word}_rope"), x, angles);
             }
+            if self.base.architecture().forward.norms_rotated {
+                x = self.headed_norm(layer, word, x)?;
+            }
             let back = vec![ints("perm", &[0, 2, 1, 3])];
             let x = self.b.node_with(&format!("{path}/{word}/Transpose_1"), "Transpose", &[&x], back);
             let flat = self.b.ints(&[0, 0, (heads * config.head_dim) as i64]);
@@ -137,6 +146,11 @@ impl Modules<'_> {
         if let Some(Rotation::Inside(caches)) = rotation {
             inputs.extend(caches.iter().map(String::as_str));
             attributes.extend([int("do_rotary", 1), int("rotary_interleaved", neighbours.into())]);
+        }
+        let sinks = self.sinks(layer, &[config.heads as u64])?;
+        if let Some(sinks) = &sinks {
+            inputs.resize(SINKS, "");
+            inputs.push(sinks);
         }
         let name = format!("{path}/GroupQueryAttention");
         let output = format!("{name}_output_0");

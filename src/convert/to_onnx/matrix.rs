@@ -36,8 +36,8 @@ pub(super) struct Matrix<'a> {
 pub(super) enum Source<'a> {
     /// A matrix of the base, with Hugging Face's order of its rows.
     Stored(Weight<'a>, RowOrder),
-    /// A matrix of the base that is stored in parts, one after the other along its rows.
-    Parts(Vec<Weight<'a>>),
+    /// Groups of matrices of one shape, one after the other along the rows; those of the matrices of a group take turns.
+    Parts(Vec<Vec<Weight<'a>>>),
     /// Cosines or sines of rotary embeddings, a row for each position.
     Angles(Angles),
 }
@@ -88,7 +88,7 @@ impl Matrix<'_> {
     pub(super) fn stored_bytes(&self) -> u64 {
         match &self.source {
             Source::Stored(weight, _) => weight.stored_len(),
-            Source::Parts(parts) => parts.iter().map(Weight::stored_len).sum(),
+            Source::Parts(groups) => groups.iter().flatten().map(Weight::stored_len).sum(),
             Source::Angles(_) => 0,
         }
     }
@@ -236,7 +236,10 @@ impl<'a> Source<'a> {
     pub(super) fn shape(&self) -> [usize; 2] {
         match self {
             Source::Stored(weight, _) => [weight.rows(), weight.cols()],
-            Source::Parts(parts) => [parts.iter().map(Weight::rows).sum(), parts[0].cols()],
+            Source::Parts(groups) => {
+                let all = || groups.iter().flatten();
+                [all().map(Weight::rows).sum(), all().next().map_or(0, Weight::cols)]
+            }
             Source::Angles(angles) => [angles.positions, angles.frequencies.len()],
         }
     }
@@ -245,7 +248,7 @@ impl<'a> Source<'a> {
     fn is_plain(&self) -> bool {
         match self {
             Source::Stored(weight, _) => weight.is_plain(),
-            Source::Parts(parts) => parts.iter().all(Weight::is_plain),
+            Source::Parts(groups) => groups.iter().flatten().all(Weight::is_plain),
             Source::Angles(_) => true,
         }
     }
@@ -253,8 +256,8 @@ impl<'a> Source<'a> {
     fn dtype(&self) -> DType {
         match self {
             Source::Stored(weight, _) => weight.dtype(),
-            Source::Parts(parts) => {
-                let types = parts.iter().map(Weight::dtype);
+            Source::Parts(groups) => {
+                let types = groups.iter().flatten().map(Weight::dtype);
                 types.max_by_key(|dtype| dtype.block_elements()).unwrap_or(DType::F32)
             }
             Source::Angles(_) => DType::F32,
@@ -265,13 +268,14 @@ impl<'a> Source<'a> {
     fn stored(&self, row: usize) -> Option<(&Weight<'a>, usize)> {
         match self {
             Source::Stored(weight, order) => Some((weight, order.canonical_row(row))),
-            Source::Parts(parts) => {
+            Source::Parts(groups) => {
                 let mut row = row;
-                for part in parts {
-                    if row < part.rows() {
-                        return Some((part, row));
+                for group in groups {
+                    let rows = group.iter().map(Weight::rows).sum();
+                    if row < rows {
+                        return Some((&group[row % group.len()], row / group.len()));
                     }
-                    row -= part.rows();
+                    row -= rows;
                 }
                 None
             }

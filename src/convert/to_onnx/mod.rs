@@ -2,17 +2,18 @@
 //! transformers.js expect.
 //!
 //! `decoder` builds the graph over any base, with `attention` in standard operators or `grouped` in
-//! onnxruntime's own, `norms` and `feed_forward`, from its `modules` and a `builder`. The graph says only in which form it wants a
+//! onnxruntime's own, `norms`, and `feed_forward` or `experts`, from its `modules` and a `builder`. The graph says only in which form it wants a
 //! matrix; `plan` lays the files out, and `matrix` streams the values into them (`blocks` those of four
 //! bits). Weights have Hugging Face's names, and nodes the paths of its modules.
 //!
 //! The operators are those of opset 14, which every onnxruntime since 2021 and onnxruntime-web implement, and
-//! for four-bit matrices MatMulNBits, onnxruntime's own.
+//! for four-bit matrices and for experts onnxruntime's own: MatMulNBits, MoE and QMoE.
 
 mod attention;
 mod blocks;
 mod builder;
 mod decoder;
+mod experts;
 mod feed_forward;
 mod genai;
 mod grouped;

@@ -46,6 +46,11 @@ impl<'a> Modules<'a> {
         Modules { base, b: Builder::new(file_type.products()), file_type, adapted }
     }
 
+    /// Whether each block of four-bit numbers has a zero point of its own; `None` if matrices are not in blocks.
+    pub(super) fn blocks(&self) -> Option<bool> {
+        self.file_type.blocks()
+    }
+
     /// `x` in FLOAT times a factor, unless it is 1.
     pub(super) fn scaled(&mut self, name: &str, x: Value, factor: f64) -> Value {
         if factor == 1.0 {
@@ -100,8 +105,12 @@ impl<'a> Modules<'a> {
         let path = path(&module);
         let products = self.b.products;
         let [rows, cols] = self.source(canonical)?.shape().map(|n| n as i64);
-        let form = match self.file_type.blocks() {
-            Some(zero_points) if cols % 32 == 0 => Form::Blocks { scales: products, zero_points },
+        // Roundings of a router's outputs choose other experts.
+        let is_router = layer_part(canonical).is_some_and(|(_, part)| part == "ffn_gate_inp");
+        let form = match self.blocks() {
+            Some(zero_points) if cols % 32 == 0 && !is_router => {
+                Form::Blocks { scales: products, zero_points }
+            }
             _ => Form::Columns(products),
         };
         let mut y = match form {
@@ -176,7 +185,7 @@ impl<'a> Modules<'a> {
     fn source(&self, canonical: &str) -> Result<Source<'a>> {
         let parts = self.base.parts(canonical);
         if self.base.place(canonical).is_none() && !parts.is_empty() {
-            let parts = parts.iter().map(|(part, _)| self.base.weight(part));
+            let parts = parts.iter().map(|(part, _)| Ok(vec![self.base.weight(part)?]));
             return Ok(Source::Parts(parts.collect::<Result<_>>()?));
         }
         let weight = self.base.weight(canonical)?;

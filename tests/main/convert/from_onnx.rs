@@ -59,8 +59,8 @@ fn as_folder(base: &Path, out: &Path, dtype: DType) {
 
 #[test]
 fn round_trips_keep_the_bytes_of_the_folder() {
-    // No GGUF file can express gemma2's scale of attention scores.
-    for name in CONVERTIBLE.iter().filter(|&&name| name != "gemma2") {
+    // No GGUF file can express gemma2's scale of attention scores, and no ONNX model MXFP4.
+    for name in CONVERTIBLE.iter().filter(|&&name| !["gemma2", "gpt-oss-mxfp4"].contains(&name)) {
         let scratch = tempfile::tempdir().unwrap();
         let [onnx, back] = ["onnx", "back"].map(|n| place(&scratch, n));
         as_onnx(&family(name), &onnx, OnnxType::F32);

@@ -41,6 +41,33 @@ fn alone(base: &Base, name: &str) -> Option<String> {
     }
 }
 
+/// The canonical names of the matrices of a block's experts, in the order of the rows of the tensor of this name: one
+/// list for each expert, whose rows take turns. Those of biases, if it has biases.
+fn of_experts(base: &Base, name: &str) -> Option<Vec<Vec<String>>> {
+    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once(".moe.experts.")?;
+    let (module, ending) = rest.split_once('.')?;
+    let roles: &[&str] = if module == "down_proj" { &["down"] } else { &["gate", "up"] };
+    let ending = if ending == "bias" { ".bias" } else { "" };
+    let of = |expert| roles.iter().map(move |role| format!("blk.{layer}.ffn_{role}_exps[{expert}]{ending}"));
+    Some((0..base.config().experts.unwrap().count).map(|expert| of(expert).collect()).collect())
+}
+
+/// The values of such a tensor.
+fn in_turn(base: &Base, experts: &[Vec<String>]) -> Vec<f32> {
+    let rows_of = |name: &String| -> Vec<Vec<f32>> {
+        if name.ends_with(".bias") {
+            return base.vector(name).unwrap().into_iter().map(|value| vec![value]).collect();
+        }
+        let weight = base.weight(name).unwrap();
+        weight.vector().chunks(weight.cols()).map(<[f32]>::to_vec).collect()
+    };
+    let of_expert = |names: &Vec<String>| -> Vec<f32> {
+        let matrices: Vec<_> = names.iter().map(rows_of).collect();
+        (0..matrices[0].len()).flat_map(|row| matrices.iter().flat_map(move |m| m[row].clone())).collect()
+    };
+    experts.iter().flat_map(of_expert).collect()
+}
+
 /// Rows whose rotary pairs are neighbours, with the halves of these heads apart.
 fn in_halves(values: Vec<f32>, rows: usize, heads: Option<usize>) -> Vec<f32> {
     let Some(heads) = heads else { return values };
@@ -77,6 +104,15 @@ fn check_values(name: &str) {
                 }
             };
             assert_eq!(&f32s(bytes), &values, "{name}");
+            continue;
+        }
+        if let Some(experts) = of_experts(&original, name) {
+            assert_eq!(dims[0], experts.len() as u64, "{name}");
+            assert_eq!(&f32s(bytes), &in_turn(&original, &experts), "{name}");
+            continue;
+        }
+        if name.ends_with(".sinks") {
+            assert_eq!(f32s(bytes), stored(&family, name).1, "{name}");
             continue;
         }
         let (mut shape, mut values) = stored(&family, name);

@@ -81,14 +81,12 @@ fn every_family_is_merged_into_as_its_folder_is() {
             Base::open(&out).unwrap_or_else(|error| panic!("{name}: {error}"))
         });
         let original = Base::open(&folder).unwrap();
-        let mut moved = 0;
         for target in original.targets("all", None).unwrap() {
             let [before, right, found] = [&original, &of_folder, &of_onnx].map(|base| values(base, &target));
             let close = right.iter().zip(&found).all(|(a, b)| (a - b).abs() < 1e-5 * (1.0 + a.abs()));
             assert!(close, "{name}: {target}");
-            moved += usize::from(before != found);
+            assert!(before != found, "{name}: {target} did not change");
         }
-        assert!(moved > 5, "{name}: {moved} matrices changed");
     }
 }
 
