@@ -6,6 +6,11 @@ use clap::Parser;
 use curmerge::commands::report::errors;
 use curmerge::commands::{self, CommandLine, interrupt};
 
+/// The packages' allocator. Static binaries link musl, whose own has one lock for all threads.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[expect(clippy::print_stderr, reason = "only the program prints its error")]
 fn main() -> ExitCode {
     match commands::run(&CommandLine::parse()) {
