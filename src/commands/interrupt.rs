@@ -14,11 +14,18 @@ static TRAINING: AtomicBool = AtomicBool::new(false);
 static STOP: AtomicBool = AtomicBool::new(false);
 static ANSWERING: AtomicBool = AtomicBool::new(false);
 static STOP_ANSWER: AtomicBool = AtomicBool::new(false);
+static AT_PROMPT: AtomicBool = AtomicBool::new(false);
 
 /// Handles signals from now on. A second call has no effect.
 #[expect(clippy::print_stderr, reason = "the message is for whoever pressed Ctrl-C")]
 pub fn listen() -> Result<()> {
     let handler = || {
+        if AT_PROMPT.load(Ordering::Relaxed) {
+            // Not Ctrl-C, which an editor of lines reads as a key.
+            mode::restore();
+            remove_unfinished();
+            std::process::exit(STATUS.into());
+        }
         if ANSWERING.load(Ordering::Relaxed) && !STOP_ANSWER.swap(true, Ordering::Relaxed) {
             eprintln!("\nstopping the answer (Ctrl-C again to end the program)");
             return;
@@ -53,6 +60,48 @@ pub fn while_training<T>(run: impl FnOnce(&AtomicBool) -> T) -> T {
 /// From now on someone talks to a model at a terminal: a signal ends an answer, and a second one the program.
 pub fn talk() {
     ANSWERING.store(true, Ordering::Relaxed);
+}
+
+/// Reads a line from a terminal with `read`, which may set the terminal's mode: a signal that ends the program meanwhile
+/// sets it back.
+pub fn at_prompt<T>(read: impl FnOnce() -> T) -> T {
+    mode::remember();
+    AT_PROMPT.store(true, Ordering::Relaxed);
+    let line = read();
+    AT_PROMPT.store(false, Ordering::Relaxed);
+    line
+}
+
+/// The mode of the terminal at standard input.
+#[cfg(unix)]
+mod mode {
+    use std::sync::Mutex;
+
+    use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
+
+    static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+    pub(super) fn remember() {
+        if let Ok(mut before) = BEFORE.lock() {
+            *before = tcgetattr(std::io::stdin()).ok();
+        }
+    }
+
+    pub(super) fn restore() {
+        if let Ok(before) = BEFORE.lock()
+            && let Some(before) = &*before
+        {
+            // Where it fails there is no terminal any more.
+            let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, before);
+        }
+    }
+}
+
+/// Consoles of Windows get back their mode from the system.
+#[cfg(not(unix))]
+mod mode {
+    pub(super) fn remember() {}
+    pub(super) fn restore() {}
 }
 
 /// A new message: what was stopped before is past. Returns the flag that a signal sets.

@@ -132,12 +132,17 @@ impl Tokenizer {
     /// as U+FFFD. The space that a SentencePiece model adds before a text is removed.
     pub fn decode(&self, ids: &[u32]) -> String {
         let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.token_bytes(id)).collect();
-        let added = match &self.source {
-            Source::Gguf(tokenizer) => tokenizer.begins_with_added_space(ids),
-            Source::HuggingFace(tokenizer) => tokenizer.begins_with_added_space(ids),
-        };
+        let added = ids.first().is_some_and(|&first| self.adds_space_before(first));
         let bytes = if added { bytes.strip_prefix(b" ").unwrap_or(&bytes) } else { &bytes };
         String::from_utf8_lossy(bytes).into_owned()
+    }
+
+    /// Whether the tokenizer added the space that a text with this first token begins with.
+    pub(super) fn adds_space_before(&self, first: u32) -> bool {
+        match &self.source {
+            Source::Gguf(tokenizer) => tokenizer.adds_space_before(first),
+            Source::HuggingFace(tokenizer) => tokenizer.adds_space_before(first),
+        }
     }
 
     /// The bytes of one token, which may be part of a UTF-8 character; empty for an id out of range.

@@ -131,9 +131,9 @@ impl GgufTokenizer {
     }
 
     /// Whether the text of `ids` begins with a space that encoding added.
-    pub(super) fn begins_with_added_space(&self, ids: &[u32]) -> bool {
-        let first_is_text = ids.first().is_some_and(|&id| !self.vocabulary.token_type(id).is_special());
-        matches!(&self.algorithm, Algorithm::SentencePiece(bpe) if bpe.add_space_prefix) && first_is_text
+    pub(super) fn adds_space_before(&self, first: u32) -> bool {
+        let is_text = !self.vocabulary.token_type(first).is_special();
+        matches!(&self.algorithm, Algorithm::SentencePiece(bpe) if bpe.add_space_prefix) && is_text
     }
 
     /// How many tokens there are.

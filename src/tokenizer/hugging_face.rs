@@ -189,8 +189,8 @@ impl HfTokenizer {
     }
 
     /// Whether the text of `ids` begins with a space that encoding added.
-    pub(super) fn begins_with_added_space(&self, ids: &[u32]) -> bool {
-        self.adds_space && ids.first().is_some_and(|id| !self.added.contains_key(id))
+    pub(super) fn adds_space_before(&self, first: u32) -> bool {
+        self.adds_space && !self.added.contains_key(&first)
     }
 
     /// The greatest id plus one.

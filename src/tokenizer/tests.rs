@@ -362,3 +362,29 @@ fn gemma_4_joins_characters_and_falls_back_to_bytes() {
     let text = "ab  é\n\n\n a";
     assert_eq!(tokenizer.decode(&tokenizer.encode(text, false).unwrap()), text);
 }
+
+/// Characters of several tokens, bytes that are no text, and a first space.
+#[test]
+fn tokens_that_come_one_by_one_give_the_same_text() {
+    let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>", "▁a", "▁"].map(String::from).to_vec();
+    let mut types = vec![2, 3, 3, 1, 1];
+    tokens.extend((0..=255u8).map(|byte| format!("<0x{byte:02X}>")));
+    types.resize(tokens.len(), 6);
+    let byte = |byte: u8| 5 + u32::from(byte);
+    let metadata =
+        Metadata { model: "llama".into(), tokens, types, scores: vec![0.0; 261], ..byte_level_metadata() };
+    let tokenizer = Tokenizer::from_metadata(metadata).unwrap();
+    let spelled = |text: &str| text.bytes().map(byte).collect::<Vec<u32>>();
+    let mut cases = vec![vec![], vec![3, 3], vec![4, 3, 4], vec![1, 3], spelled("größe 模型 🙂 ende")];
+    cases.push(spelled("模型")[..4].to_vec());
+    cases.push([0xf0, 0x9f, 0x41, 0xff, 0xe6, 0xa8, 0xe6, 0xa8, 0xa1, 0xc3].map(byte).to_vec());
+    for ids in cases {
+        let mut stream = TextStream::new(&tokenizer);
+        let parts: Vec<String> = ids.iter().map(|&id| stream.push(id)).collect();
+        let text = parts.concat() + &stream.finish();
+        assert_eq!(text, tokenizer.decode(&ids), "{ids:?}");
+    }
+    let mut stream = TextStream::new(&tokenizer);
+    let shown: Vec<String> = spelled("ö!").into_iter().map(|id| stream.push(id)).collect();
+    assert_eq!(shown, ["", "ö", "!"]);
+}

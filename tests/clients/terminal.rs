@@ -7,6 +7,7 @@ use curmerge_formats::gguf::Value;
 use serde_json::json;
 
 use crate::support::remade::Remade;
+use crate::support::fixture::demo;
 use crate::support::venv;
 
 #[test]
@@ -48,4 +49,13 @@ fn ctrl_c_stops_an_answer_and_the_conversation_goes_on() {
     let shown = answer["shown"].as_str().unwrap();
     assert!(shown.contains("stopping the answer (Ctrl-C again"), "{shown}");
     assert!(shown.contains("tokens of context. /help lists commands"), "{shown}");
+}
+
+/// SIGTERM, as a closed window or `kill` sends it.
+#[test]
+fn a_signal_at_the_prompt_ends_the_program_and_leaves_the_terminal_as_it_was() {
+    let words = [env!("CARGO_BIN_EXE_curmerge"), "run", demo("model.gguf").to_str().unwrap()].map(str::to_owned);
+    let asked = json!({ "words": words, "steps": [[">>> ", 15]] });
+    let answer = venv::answer("terminal.py", &[OsStr::new("OUT")], asked.to_string().as_bytes());
+    assert_eq!((&answer["status"], &answer["canonical"]), (&json!(130), &json!(true)), "{answer}");
 }

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Runs a program on a terminal of its own: terminal.py OUT.json < ASKED.json
 
-ASKED.json is {"words": [...], "steps": [[text to wait for, text to send], ...]}. Writes {"shown", "status"} to OUT.json: all
-that the program wrote, and its exit status. Fails if a text does not come within a minute.
+ASKED.json is {"words": [...], "steps": [[text to wait for, text or number of a signal to send], ...]}. Writes {"shown",
+"status", "canonical"} to OUT.json: all that the program wrote, its exit status, and whether the terminal gives lines again.
+Fails if a text does not come within a minute.
 """
 
 import json
@@ -10,6 +11,7 @@ import os
 import pty
 import select
 import sys
+import termios
 import time
 
 
@@ -44,12 +46,16 @@ def main():
         if not read(wait):
             raise SystemExit(f"{wait!r} did not come; shown: {shown[-2000:]!r}")
         at = shown.find(wait, at) + len(wait)
-        os.write(terminal, send.encode())
+        if isinstance(send, int):
+            os.kill(pid, send)
+        else:
+            os.write(terminal, send.encode())
     end = time.monotonic() + 60
     read(None)
     _, status = os.waitpid(pid, 0)
+    canonical = bool(termios.tcgetattr(terminal)[3] & termios.ICANON)
     with open(sys.argv[1], "w", encoding="utf-8") as out:
-        json.dump({"shown": shown, "status": os.waitstatus_to_exitcode(status)}, out)
+        json.dump({"shown": shown, "status": os.waitstatus_to_exitcode(status), "canonical": canonical}, out)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::Result;
 use crate::commands::report::terminal;
 use crate::model::{Sampler, Sequence, Transformer};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{TextStream, Tokenizer};
 
 /// Tokens of a prompt that are computed in one pass.
 const PASS: usize = 256;
@@ -81,7 +81,7 @@ impl Writer<'_, '_> {
             logits = Some(sequence.read(self.model, part)?);
             answer.read += part.len();
         }
-        let mut shown = 0;
+        let mut stream = TextStream::new(self.tokenizer);
         answer.end = loop {
             let Some(row) = logits.as_ref().and_then(|logits| logits.as_slice()) else { break End::Token };
             if self.limit.is_some_and(|limit| answer.tokens.len() >= limit) {
@@ -99,19 +99,20 @@ impl Writer<'_, '_> {
                 break End::Token;
             }
             answer.tokens.push(token);
-            answer.text = self.tokenizer.decode(&answer.tokens);
-            // A token may end within a character, which decodes to U+FFFD until the next token completes it.
-            if !answer.text.ends_with(char::REPLACEMENT_CHARACTER) {
-                show(&answer.text[shown..])?;
-                shown = answer.text.len();
+            let new = stream.push(token);
+            if !new.is_empty() {
+                show(&new)?;
             }
+            answer.text += &new;
             // The last token's logits are not needed.
             let more = self.limit.is_none_or(|limit| answer.tokens.len() < limit);
             if more {
                 logits = Some(sequence.read(self.model, &[token])?);
             }
         };
-        show(&answer.text[shown..])?;
+        let rest = stream.finish();
+        show(&rest)?;
+        answer.text += &rest;
         Ok(answer)
     }
 }

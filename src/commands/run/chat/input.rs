@@ -11,6 +11,7 @@ use rustyline::validate::Validator;
 use rustyline::{Config, Context, Editor, Helper};
 
 use super::command;
+use crate::commands::interrupt;
 use crate::{Error, Result};
 
 /// Before a message, and before its further lines.
@@ -81,7 +82,7 @@ impl Input {
     fn line(&mut self, prompt: &str) -> Result<Option<Line>> {
         let failed = |e| Error::io("standard input", "read", e);
         match self {
-            Self::Terminal(editor) => match editor.readline(prompt) {
+            Self::Terminal(editor) => match interrupt::at_prompt(|| editor.readline(prompt)) {
                 Ok(text) => Ok(Some(Line::Text(text))),
                 Err(ReadlineError::Interrupted) => Ok(Some(Line::Interrupted)),
                 Err(ReadlineError::Eof) => Ok(None),
