@@ -84,5 +84,5 @@ pub(super) const LFM2: Architecture = Architecture {
         flags: &[("conv_bias", false)],
         ..LLAMA.hugging_face
     },
-    onnx: Onnx { genai_type: None },
+    onnx: Onnx { genai_type: Some("lfm2") },
 };

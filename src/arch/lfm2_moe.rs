@@ -97,5 +97,6 @@ pub(super) const LFM2_MOE: Architecture = Architecture {
         flags: &[("conv_bias", false), ("output_router_logits", false)],
         ..LFM2.hugging_face
     },
+    onnx: Onnx { genai_type: Some("lfm2_moe") },
     ..LFM2
 };

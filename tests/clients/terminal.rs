@@ -6,8 +6,8 @@ use std::ffi::OsStr;
 use curmerge_formats::gguf::Value;
 use serde_json::json;
 
-use crate::support::remade::Remade;
 use crate::support::fixture::demo;
+use crate::support::remade::Remade;
 use crate::support::venv;
 
 #[test]
@@ -54,7 +54,8 @@ fn ctrl_c_stops_an_answer_and_the_conversation_goes_on() {
 /// SIGTERM, as a closed window or `kill` sends it.
 #[test]
 fn a_signal_at_the_prompt_ends_the_program_and_leaves_the_terminal_as_it_was() {
-    let words = [env!("CARGO_BIN_EXE_curmerge"), "run", demo("model.gguf").to_str().unwrap()].map(str::to_owned);
+    let words =
+        [env!("CARGO_BIN_EXE_curmerge"), "run", demo("model.gguf").to_str().unwrap()].map(str::to_owned);
     let asked = json!({ "words": words, "steps": [[">>> ", 15]] });
     let answer = venv::answer("terminal.py", &[OsStr::new("OUT")], asked.to_string().as_bytes());
     assert_eq!((&answer["status"], &answer["canonical"]), (&json!(130), &json!(true)), "{answer}");

@@ -28,37 +28,45 @@ def check():
     onnx.checker.check_model(MODEL, full_check=True)
     model = onnx.load(MODEL, load_external_data=False)
     inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    names = [value.name for value in model.graph.input if ".lora_" not in value.name]
+    inputs = [value for value in model.graph.input if ".lora_" not in value.name]
     loras = [value.name for value in model.graph.input if ".lora_" in value.name]
     assert bool(loras) == bool(ADAPTER)
-    layers = (len(names) - 3) // 2
-    cache = [f"{layer}.{what}" for layer in range(layers) for what in ("key", "value")]
-    assert names == ["input_ids", "attention_mask", "position_ids"] + [f"past_key_values.{c}" for c in cache], names
+    names = [value.name for value in inputs]
+    assert names[:3] == ["input_ids", "attention_mask", "position_ids"], names
+    # A block has keys and values, or the state of a convolution.
+    blocks, rest = [], names[3:]
+    while rest:
+        whats = ("conv",) if rest[0].endswith(".conv") else ("key", "value")
+        start = "past" if whats == ("conv",) else "past_key_values"
+        assert rest[: len(whats)] == [f"{start}.{len(blocks)}.{what}" for what in whats], names
+        blocks.append(whats)
+        rest = rest[len(whats) :]
+    cache = [f"{layer}.{what}" for layer, whats in enumerate(blocks) for what in whats]
     outputs = [value.name for value in inferred.graph.output]
     assert outputs == ["logits"] + [f"present.{c}" for c in cache], outputs
-    return onnx_types(model, layers)
+    kind = onnx.helper.tensor_dtype_to_np_dtype(inferred.graph.output[0].type.tensor_type.elem_type)
+    return kind, [empty_state(value.type.tensor_type) for value in inputs[3:]]
 
 
-def onnx_types(model, layers):
-    """The type, heads, width and number of layers of the cache."""
-    first = model.graph.input[3].type.tensor_type
-    heads, dim = first.shape.dim[1].dim_value, first.shape.dim[3].dim_value
-    return onnx.helper.tensor_dtype_to_np_dtype(first.elem_type), heads, dim, layers
+def empty_state(kind):
+    """The type of a cache, and its shape without the batch: the length of keys and values is 0."""
+    dims = kind.shape.dim[1:]
+    return onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type), [d.dim_value for d in dims]
 
 
-DTYPE, HEADS, DIM, LAYERS = check()
+DTYPE, STATES = check()
 SESSION = onnxruntime.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
 
 
 def empty(batch):
-    return [np.zeros((batch, HEADS, 0, DIM), DTYPE) for _ in range(2 * LAYERS)]
+    return [np.zeros([batch, *shape], kind) for kind, shape in STATES]
 
 
 def run(ids, mask, positions, past, options=None):
     inputs = [np.array(x, np.int64) for x in (ids, mask, positions)] + past
     names = [value.name for value in SESSION.get_inputs()][: len(inputs)]
     logits, *present = SESSION.run(None, dict(zip(names, inputs)), options)
-    assert logits.dtype == DTYPE and all(p.shape[2] == len(mask[0]) for p in present)
+    assert logits.dtype == DTYPE and all(p.shape[2] == len(mask[0]) for p in present if p.ndim == 4)
     return logits.astype(np.float64), present
 
 

@@ -44,8 +44,10 @@ def run(model, ids, head):
         elif value.name == "attention_mask":
             feed[value.name] = np.ones((1, len(ids)), kind)
         elif "past" in value.name:
-            batch, heads, _, width = value.shape
-            feed[value.name] = np.zeros((1, heads, 0, width if isinstance(width, int) else head), kind)
+            _, heads, *rest = value.shape
+            # Keys and values have no length yet, the state of a convolution always has its own.
+            rest = [0, rest[1] if isinstance(rest[1], int) else head] if len(rest) == 2 else rest
+            feed[value.name] = np.zeros((1, heads, *rest), kind)
         else:
             # The factors of a LoRA.
             feed[value.name] = np.zeros([d if isinstance(d, int) else 0 for d in value.shape], kind)

@@ -63,6 +63,8 @@ macro_rules! each_convertible {
             qwen3moe: "qwen3moe",
             gpt_oss: "gpt-oss",
             gpt_oss_mxfp4: "gpt-oss-mxfp4",
+            lfm2: "lfm2",
+            lfm2moe: "lfm2moe",
             $($more)*
         }
     };
@@ -74,8 +76,6 @@ macro_rules! each_family {
     ($call:ident) => {
         each_convertible! {
             $call
-            lfm2: "lfm2",
-            lfm2moe: "lfm2moe",
             granite4_h: "granite4-h",
             granite4_h_moe: "granite4-h-moe",
             nemotron_h: "nemotron_h",

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::{
-    Activation, BlockKind, Blocks, Converter, Endings, Forward, Gating, Gguf, HuggingFace, Onnx, Positions,
-    Size, TensorNames, Tensors,
+    Activation, BlockKind, Blocks, Converter, Endings, Forward, Gguf, HuggingFace, Onnx, Positions, Size,
+    TensorNames, Tensors,
 };
 use crate::arch::pattern::{matches, renamed};
 
@@ -161,14 +161,11 @@ impl Architecture {
     /// What the family has that the ONNX models that curmerge writes have no form for.
     pub fn without_onnx_form(&'static self) -> Option<&'static str> {
         if self.has_experts() && !self.has_plain_experts() {
-            return Some("other experts than gated ones under a softmax");
+            return Some("experts without gates, shared ones, or ones of another kind");
         }
         let Forward { activation, value_norm, .. } = self.forward;
         if activation == Activation::ClampedSwiglu && !self.has_experts() {
             return Some("a clamped SwiGLU");
-        }
-        if self.gguf.convolutions {
-            return Some("short convolutions");
         }
         if self.gguf.linear_attention.is_some() {
             return Some("linear attention");
@@ -182,20 +179,15 @@ impl Architecture {
         None
     }
 
-    /// Whether every block has gated experts alone, chosen and weighted by the softmax of their router's outputs.
+    /// Whether its blocks have gated experts alone, or none.
     fn has_plain_experts(&'static self) -> bool {
-        let further = ["exp_probs_b", "ffn_down_exps.scale", "ffn_latent_down", "ffn_gate", "ffn_up"];
+        let further = ["ffn_down_exps.scale", "ffn_latent_down"];
         let gated = ["ffn_gate_exps[0]", "ffn_gate_up_exps[0]"];
         let has = |part: &&str| self.line(&format!("blk.0.{part}")).is_some();
-        let router = self.line("blk.0.ffn_gate_inp").map(|line| line.blocks);
-        let Forward { activation, gating, added_to_weights, .. } = self.forward;
-        router == Some(Blocks::All)
-            && gated.iter().any(has)
+        gated.iter().any(has)
             && !further.iter().any(|part| has(part))
             && !self.has_shared_expert()
-            && gating == Gating::Softmax
-            && added_to_weights == 0.0
-            && matches!(activation, Activation::Silu | Activation::ClampedSwiglu)
+            && matches!(self.forward.activation, Activation::Silu | Activation::ClampedSwiglu)
     }
 
     /// Whether the two entries of a rotary pair are neighbours in folders and ONNX models, too; else they are half the

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::uses::{self, Role, Side, Use};
 use super::{Draft, Drafts, names};
-use crate::arch::Architecture;
+use crate::arch::{Architecture, Gating};
 use crate::base::config::Config;
 use crate::base::tensor::Slice;
 use crate::{Error, Result};
@@ -37,7 +37,9 @@ pub(super) fn put(
     let layer = layer.ok_or_else(|| error("its path names no block of the model".into()))?;
     let chosen =
         (used.node.int("k").unwrap_or(1), used.node.int("normalize_routing_weights").unwrap_or(0) != 0);
-    if chosen != (experts.used as i64, experts.normalized) {
+    // Another router than a softmax makes weights itself.
+    let makes_itself = architecture.forward.gating != Gating::Softmax;
+    if chosen.0 != experts.used as i64 || chosen.1 != experts.normalized && !makes_itself {
         let problem = format!("it chooses {} experts, their weights normalized: {}", chosen.0, chosen.1);
         return Err(error(problem));
     }

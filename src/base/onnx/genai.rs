@@ -51,6 +51,7 @@ impl GenaiConfig {
     ) -> Result<Config> {
         let whole = architecture.forward.positions != Positions::Learned
             && !architecture.has_experts()
+            && !architecture.gguf.convolutions
             && !architecture.hugging_face.has(ClassOption::Temperature);
         if !whole {
             let problem = format!("it does not say enough about {}", architecture.name);

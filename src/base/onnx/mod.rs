@@ -153,6 +153,9 @@ impl Draft {
         let shape = match &used.nbits {
             Some(nbits) => nbits.shape.to_vec(),
             None if vector => vec![tensor.elements()],
+            None if used.role == Role::Convolution && tensor.dims.len() == 3 => {
+                vec![tensor.dims[0], tensor.dims[1].saturating_mul(tensor.dims[2])]
+            }
             None => tensor.dims.clone(),
         };
         let owned = |(name, tensor): (&str, &OnnxTensor)| (name.to_string(), tensor.clone());
@@ -268,9 +271,10 @@ fn unknown_tensors(path: &Path, uses: &[Use<'_>]) -> Result<Drafts> {
 fn named(architecture: &'static Architecture, used: &Use<'_>) -> Option<Named> {
     let fits = |named: &Named| match used.role {
         Role::Lookup => named.is_lookup(),
-        Role::Matrix => named.is_matrix() && !named.is_lookup(),
+        Role::Matrix | Role::Convolution => named.is_matrix() && !named.is_lookup(),
         Role::Factor { .. } => !named.is_matrix(),
-        Role::Bias => true,
+        // A bias that is a line of its own is found by its name.
+        Role::Bias => named.parts.iter().all(|part| !part.canonical.ends_with(".bias")),
         Role::Experts(_) | Role::ExpertBiases(_) => false,
     };
     let known = |module: String| names::canonical(architecture, &module).filter(fits);
@@ -321,16 +325,20 @@ fn known_tensors(
 }
 
 /// What nodes compute with in many ways, by Hugging Face's names: numbers that folders have as tensors of one value, and
-/// those of each head.
+/// those of each head or expert.
 fn by_name(onnx: &Onnx, architecture: &'static Architecture, layers: usize) -> Drafts {
-    let a_head = |line: &TensorNames| line.shape == [Size::Heads] && line.blocks == Blocks::All;
-    let lines = architecture.names().filter(|line| line.in_metadata || a_head(line));
+    let vector = |line: &TensorNames| match line.shape {
+        [Size::Heads] => line.blocks == Blocks::All,
+        [Size::Experts] => line.blocks == Blocks::SelectionBias,
+        _ => false,
+    };
+    let lines = architecture.names().filter(|line| line.in_metadata || vector(line));
     let numbers = lines.flat_map(|line| (0..layers).map(move |layer| (line, layer.to_string())));
     let found = numbers.filter_map(|(line, layer)| {
         let name = line.hugging_face.replacen("{}", &layer, 1);
-        let tensor = onnx.initializer(&name).filter(|tensor| tensor.elements() == 1 || a_head(line))?;
+        let tensor = onnx.initializer(&name).filter(|tensor| tensor.elements() == 1 || vector(line))?;
         let mut draft = Draft::of_vector(&name, tensor);
-        if a_head(line) {
+        if vector(line) {
             draft.shape = vec![tensor.elements()];
         }
         Some((line.canonical.replacen("{}", &layer, 1), draft))

@@ -33,6 +33,8 @@ pub(super) struct Use<'m> {
 pub(super) enum Role {
     /// A matrix that activations are multiplied by.
     Matrix,
+    /// The kernels of a convolution by channels, `[channels, 1, taps]`.
+    Convolution,
     /// A table whose rows are looked up.
     Lookup,
     /// A vector that activations are multiplied by, perhaps after 1 is added.
@@ -139,6 +141,11 @@ impl<'m> Reader<'m> {
             "MatMulNBits" if microsoft => {
                 uses.extend(self.nbits_matrix()?);
                 uses.extend(self.vector(5, Role::Bias)?);
+            }
+            "CausalConvWithState" if microsoft => {
+                let found = self.constant(1, false)?;
+                uses.extend(found.map(|found| self.found(found, Role::Convolution, false)));
+                uses.extend(self.vector(2, Role::Bias)?);
             }
             "MoE" | "QMoE" if microsoft => self.experts(uses)?,
             "Gather" if standard => uses.extend(self.lookup()?),

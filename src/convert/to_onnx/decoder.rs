@@ -11,7 +11,7 @@ use super::matrix::Form;
 use super::modules::{BATCH, Modules, SEQUENCE, TOTAL, named};
 use super::options::OnnxOptions;
 use super::{attention, genai, grouped};
-use crate::arch::{Positions, Unrotated};
+use crate::arch::{MixerKind, Positions, Unrotated};
 use crate::base::Base;
 use crate::convert::onnx_companions;
 use crate::{Error, Result};
@@ -81,14 +81,23 @@ impl Modules<'_> {
             true => Shared::Grouped(grouped::Shared::new(self)?),
             false => Shared::Plain(attention::Shared::new(self)?),
         };
+        // onnxruntime-genai pads at the end.
+        let convolves = !genai && (0..config.layers).any(|layer| self.convolves(layer));
+        let real = convolves.then(|| self.real_tokens());
         for layer in 0..config.layers {
-            x = self.block(layer, x, &shared)?;
+            x = self.block(layer, x, &shared, real.as_ref())?;
         }
         let x = self.norm(self.base.architecture().tensors.last_norm, x)?;
         self.head(x, &embedding)
     }
 
-    fn block(&mut self, layer: usize, x: Value, shared: &Shared) -> Result<Value> {
+    /// Whether a block has a short convolution in place of attention.
+    fn convolves(&self, layer: usize) -> bool {
+        self.base.config().block_kind(layer).mixer == Some(MixerKind::Convolution)
+    }
+
+    /// One block; `real` tells the tokens that are not padding.
+    fn block(&mut self, layer: usize, x: Value, shared: &Shared, real: Option<&Value>) -> Result<Value> {
         let name = |part: &str| format!("blk.{layer}.{part}");
         let norms = self.base.architecture().tensors.norms;
         let before = match norms.before_both {
@@ -99,6 +108,7 @@ impl Modules<'_> {
         // Parallel parts that share a norm share what it made.
         let shared_norm = (before == norms.before_feed_forward).then(|| normed.clone());
         let y = match shared {
+            _ if self.convolves(layer) => self.short_convolution(layer, normed, real)?,
             Shared::Plain(shared) => self.attention(layer, normed, shared)?,
             Shared::Grouped(shared) => self.grouped_attention(layer, normed, shared)?,
         };

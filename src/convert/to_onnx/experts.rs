@@ -8,7 +8,8 @@ use curmerge_formats::onnx::ElementType;
 use super::builder::{MICROSOFT, Value, float, int, string};
 use super::matrix::{Form, Matrix, Source};
 use super::modules::Modules;
-use crate::arch::Activation;
+use crate::arch::{Activation, Gating};
+use crate::base::Experts;
 use crate::error::CallerOption;
 use crate::kernels::activation::ClampedSwiglu;
 use crate::{Error, Result};
@@ -34,8 +35,8 @@ impl Modules<'_> {
         let path = format!("/model/layers.{layer}/moe");
         let config = self.base.config();
         let Some(experts) = config.experts else { return Err(self.no_experts()) };
-        if experts.scale != 1.0 || experts.groups[0] > 1 {
-            let problem = "its experts are in groups or their weights have a factor, which curmerge does not write as ONNX";
+        if experts.groups[0] > 1 {
+            let problem = "its experts are in groups, which curmerge does not write as ONNX";
             let help = "convert it into a GGUF file or a folder";
             return Err(Error::input(self.base.path(), "experts", problem, help));
         }
@@ -45,11 +46,15 @@ impl Modules<'_> {
         let logits = self.b.node(&format!("{path}/router/Reshape"), "Reshape", &[&logits, &flat]);
         // On processors, onnxruntime has the operators for FLOAT alone.
         let x = self.b.float_of(&path, x.clone());
+        let routed = self.routed(layer, &path, &logits, &experts)?;
+        let (logits, factor) = routed.map_or((logits, None), |(logits, factor)| (logits, Some(factor)));
+        // Outputs of a router of another kind are made so that their softmax is right.
+        let normalized = experts.normalized || factor.is_some();
 
         let first = self.side(layer, &path, Side::First)?;
         let second = self.side(layer, &path, Side::Second)?;
         let four_bits = self.four_bits();
-        let mut inputs = vec![x, logits.clone()];
+        let mut inputs = vec![x.clone(), logits.clone()];
         for side in [&first, &second] {
             inputs.extend(side.stored.iter().take(if four_bits { 2 } else { 1 }).cloned());
             inputs.push(side.bias.clone());
@@ -58,7 +63,7 @@ impl Modules<'_> {
             inputs.resize(ZERO_POINTS, Value::new());
             inputs.extend([zeros.clone(), other.clone()]);
         }
-        if four_bits && !experts.normalized {
+        if four_bits && !normalized {
             // On processors, QMoE normalizes weights that it makes itself, whatever the attribute says.
             let weights = self.b.node_with(
                 &format!("{path}/router/Softmax"),
@@ -71,7 +76,7 @@ impl Modules<'_> {
         }
         let mut attributes = vec![
             int("k", experts.used as i64),
-            int("normalize_routing_weights", experts.normalized.into()),
+            int("normalize_routing_weights", normalized.into()),
             string("activation_type", "swiglu"),
             int("swiglu_fusion", IN_TURN),
         ];
@@ -92,7 +97,72 @@ impl Modules<'_> {
         let output = format!("{name}_output_0");
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         self.b.node_giving(&name, (MICROSOFT, operator), &inputs, &[&output], attributes);
+        let output = match factor {
+            None => output,
+            Some(factor) => {
+                let width = self.b.ints(&[-1, config.d_model as i64]);
+                let flat = self.b.node(&format!("{path}/Reshape"), "Reshape", &[&output, &width]);
+                let scaled = self.b.node(&format!("{path}/Mul"), "Mul", &[&flat, &factor]);
+                let shape = self.b.node(&format!("{path}/Shape"), "Shape", &[&x]);
+                self.b.node(&format!("{path}/Reshape_1"), "Reshape", &[&scaled, &shape])
+            }
+        };
         Ok(self.b.for_products(&path, output))
+    }
+
+    /// For a router whose weights are not the softmax of its outputs `logits` `[tokens, experts]`: what gives its weights
+    /// when the operator takes the softmax of the largest, and a factor `[tokens, 1]` of all.
+    ///
+    /// With p the sigmoids, the experts of the largest p + b are chosen; the softmax of ln p is p / sum of the chosen p, and
+    /// the factor is f sum / (sum + a), or f sum if the weights are not normalized.
+    fn routed(
+        &mut self,
+        layer: usize,
+        path: &str,
+        logits: &Value,
+        experts: &Experts,
+    ) -> Result<Option<(Value, Value)>> {
+        let forward = self.base.architecture().forward;
+        let bias = format!("blk.{layer}.exp_probs_b.bias");
+        let has_bias =
+            self.base.config().block_kind(layer).selection_bias && self.base.place(&bias).is_some();
+        if forward.gating == Gating::Softmax && !has_bias && experts.scale == 1.0 {
+            return Ok(None);
+        }
+        let at = |op: &str| format!("{path}/router/{op}");
+        let float = ElementType::FLOAT;
+        let p = match forward.gating {
+            Gating::Sigmoid => self.b.node(&at("Sigmoid"), "Sigmoid", &[logits]),
+            Gating::Softmax => self.b.node_with(&at("Softmax"), "Softmax", &[logits], vec![int("axis", -1)]),
+        };
+        let scores = match has_bias {
+            false => p.clone(),
+            true => {
+                let (name, values) = (self.module(&bias)?, self.base.vector(&bias)?);
+                let bias = self.b.tensor(&name, float, &[values.len() as u64], &values)?;
+                self.b.node(&at("Add_1"), "Add", &[&p, &bias])
+            }
+        };
+        let count = self.b.ints(&[experts.used as i64]);
+        let [best, chosen] = [0, 1].map(|output| format!("{}_output_{output}", at("TopK")));
+        self.b.node_giving(&at("TopK"), ("", "TopK"), &[&scores, &count], &[&best, &chosen], Vec::new());
+        let along = || vec![int("axis", 1)];
+        let p = self.b.node_with(&at("GatherElements"), "GatherElements", &[&p, &chosen], along());
+        let log = self.b.node(&at("Log"), "Log", &[&p]);
+        let shape = self.b.node(&at("Shape"), "Shape", &[logits]);
+        let far = self.b.number(NEVER_CHOSEN, float);
+        let far = self.b.node(&at("Expand"), "Expand", &[&far, &shape]);
+        let logits =
+            self.b.node_with(&at("ScatterElements"), "ScatterElements", &[&far, &chosen, &log], along());
+        let axis = self.b.ints(&[1]);
+        let sum = self.b.node(&at("ReduceSum"), "ReduceSum", &[&p, &axis]);
+        let mut factor = sum.clone();
+        if experts.normalized {
+            let added = self.b.number(forward.added_to_weights, float);
+            let whole = self.b.node(&at("Add_2"), "Add", &[&sum, &added]);
+            factor = self.b.node(&at("Div"), "Div", &[&sum, &whole]);
+        }
+        Ok(Some((logits, self.scaled(&at("Mul"), factor, experts.scale))))
     }
 
     /// The initializers of one side, and its bias: an empty name if it has none.
@@ -164,6 +234,8 @@ impl Modules<'_> {
     }
 }
 
+/// What stands for the outputs of a router of experts that it does not choose.
+const NEVER_CHOSEN: f64 = -1e30;
 /// `swiglu_fusion` of gate and up in turn, the only order of the CPU's operators.
 const IN_TURN: i64 = 1;
 /// The input of QMoE from which on there are zero points.

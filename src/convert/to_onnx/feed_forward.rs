@@ -5,7 +5,7 @@ use curmerge_formats::onnx::ElementType;
 use super::builder::Value;
 use super::modules::Modules;
 use crate::Result;
-use crate::arch::{Activation, BlockKind};
+use crate::arch::Activation;
 
 impl Modules<'_> {
     /// The feed-forward part of a block over `x` `[batch, sequence, d_model]` in FLOAT; its output in the type of
@@ -13,10 +13,11 @@ impl Modules<'_> {
     pub(super) fn feed_forward(&mut self, layer: usize, x: Value) -> Result<Value> {
         let path = format!("/model/layers.{layer}/mlp");
         let x = self.b.for_products(&path, x);
-        if self.base.architecture().has_experts() {
+        let kind = self.base.config().block_kind(layer);
+        if kind.experts {
             return self.experts(layer, &x);
         }
-        let gated = self.base.architecture().target("gate", BlockKind::USUAL).is_some();
+        let gated = self.base.architecture().target("gate", kind).is_some();
         let hidden = if gated {
             let gate_up = self.linears(layer, &["gate", "up"], &x)?;
             let [gate, up] = [&gate_up[0], &gate_up[1]];

@@ -88,6 +88,14 @@ pub(super) fn config(
         },
         "search": search,
     });
+    if dimensions.convolutions.contains(&true) {
+        let word = |convolves: &bool| if *convolves { "conv" } else { "full_attention" };
+        let decoder = &mut json["model"]["decoder"];
+        decoder["layer_types"] = dimensions.convolutions.iter().map(word).collect();
+        decoder["conv_cache_size"] = dimensions.convolution_taps.saturating_sub(1).into();
+        decoder["inputs"]["past_conv_names"] = "past.%d.conv".into();
+        decoder["outputs"]["present_conv_names"] = "present.%d.conv".into();
+    }
     for (key, id) in tokens.into_iter().filter(|(_, id)| !id.is_null()) {
         json["model"][key] = id;
     }

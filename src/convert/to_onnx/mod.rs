@@ -7,7 +7,8 @@
 //! bits). Weights have Hugging Face's names, and nodes the paths of its modules.
 //!
 //! The operators are those of opset 14, which every onnxruntime since 2021 and onnxruntime-web implement, and
-//! for four-bit matrices and for experts onnxruntime's own: MatMulNBits, MoE and QMoE.
+//! for four-bit matrices and for experts onnxruntime's own: MatMulNBits, MoE and QMoE. So are
+//! short convolutions.
 
 mod attention;
 mod blocks;
@@ -22,6 +23,7 @@ mod modules;
 mod norms;
 mod options;
 mod plan;
+mod short_convolution;
 mod transformers_js;
 
 use std::path::Path;

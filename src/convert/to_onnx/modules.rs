@@ -8,7 +8,7 @@ use curmerge_formats::onnx::{Dimension, ElementType};
 use super::builder::{Builder, MICROSOFT, Value, int};
 use super::matrix::{Form, Matrix, Source};
 use super::options::{OnnxType, lora_inputs};
-use crate::arch::{BlockKind, exporters};
+use crate::arch::exporters;
 use crate::base::{Base, RowOrder, layer_part};
 use crate::{Error, Result};
 
@@ -73,9 +73,9 @@ impl<'a> Modules<'a> {
     /// product, which is split.
     pub(super) fn linears(&mut self, layer: usize, roles: &[&str], x: &Value) -> Result<Vec<Value>> {
         let mut names = Vec::new();
+        let kind = self.base.config().block_kind(layer);
         for role in roles {
-            let part =
-                self.base.architecture().target(role, BlockKind::USUAL).ok_or_else(|| self.no_place(role))?;
+            let part = self.base.architecture().target(role, kind).ok_or_else(|| self.no_place(role))?;
             names.push(format!("blk.{layer}.{part}"));
         }
         let whole = names[0].split_once('[').map(|(whole, _)| whole);

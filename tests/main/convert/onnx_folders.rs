@@ -87,7 +87,7 @@ fn impossible_conversions_are_refused_and_write_nothing() {
     let at = |name: &str| out.path().join(name);
     let llama = Family::open("llama3").path(Container::Gguf);
     let shared = Family::open("qwen2moe").path(Container::Folder);
-    let lfm2 = Family::open("lfm2").path(Container::Gguf);
+    let states = Family::open("granite4-h").path(Container::Gguf);
     let refused = |words: &[&OsStr], says: &str| {
         let mut all: Vec<&OsStr> = vec!["convert".as_ref()];
         all.extend(words);
@@ -101,8 +101,8 @@ fn impossible_conversions_are_refused_and_write_nothing() {
         all.extend(more.iter().map(OsStr::new));
         refused(&all, says);
     };
-    with(&shared, &onnx, &[], "has other experts than gated ones");
-    with(&lfm2, &folder, &["--format", "onnx"], "short convolutions");
+    with(&shared, &onnx, &[], "shared ones");
+    with(&states, &folder, &["--format", "onnx"], "state spaces");
     with(&llama, &onnx, &["--type", "q8_0"], "not stored as Q8_0; use f32, f16, q4_0 or q4_1 (--type)");
     with(&llama, &onnx, &["--force"], "for folders");
     with(&llama, &onnx, &["--imatrix", "none"], "without an importance matrix");
