@@ -8,6 +8,7 @@ use curmerge_formats::detect::{Container, detect};
 use curmerge_formats::gguf::{Gguf, Value};
 use curmerge_formats::input;
 
+use super::arguments::AdapterPart;
 use crate::base::Base;
 use crate::base::folder::Folder;
 use crate::chat::Templates;
@@ -15,10 +16,13 @@ use crate::commands::report::terminal;
 use crate::lora::{Lora, peft};
 use crate::{Error, Result};
 
-/// Warns if a trainer saved another chat template beside an adapter than the base has: the output keeps the
-/// base's.
-pub(super) fn warn_of_template(base: &Base, adapter: &Path) -> Result<()> {
-    if !adapter.is_dir() || base.given_chat().template.is_some() {
+/// Warns if a trainer saved another chat template beside a LoRA than the base has: the output keeps the base's.
+pub(super) fn warn_of_templates(base: &Base, adapters: &[AdapterPart]) -> Result<()> {
+    adapters.iter().try_for_each(|part| warn_of_template(base, &part.path))
+}
+
+fn warn_of_template(base: &Base, adapter: &Path) -> Result<()> {
+    if !adapter.is_dir() || !Lora::is_lora(adapter) || base.given_chat().template.is_some() {
         return Ok(());
     }
     let own = Templates::of_folder(Folder::new(adapter))?;

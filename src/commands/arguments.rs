@@ -136,7 +136,8 @@ impl SelectionArgs {
 /// Blocks of a model from the first to the last, both included.
 pub type LayerRange = std::ops::RangeInclusive<usize>;
 
-fn parse_layers(text: &str) -> Result<LayerRange, String> {
+/// Blocks such as `24-29`, or one.
+pub fn parse_layers(text: &str) -> Result<LayerRange, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     match (first.trim().parse(), last.trim().parse()) {
         (Ok(first), Ok(last)) if first <= last => Ok(first..=last),

@@ -1,18 +1,17 @@
 //! `curmerge merge`: W + C U R, with one adapter or several, as a new model file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use curmerge_formats::adapter::Adapter;
 use serde_json::json;
 
 use super::arguments::{AdapterPart, OutputTemplateArgs, StorageArgs, parse_size};
+use super::combined::{self, CombineArgs, Opened};
 use super::{adapter_kind, base_check, merged};
 use crate::Result;
-use crate::base::{self, Base, Files};
+use crate::base::{self, Files};
 use crate::commands::report::{errors, progress, terminal};
-use crate::lora::Lora;
-use crate::merge::{MergeOptions, Source, merge};
+use crate::merge::{BaseCheck, MergeOptions, merge};
 
 /// Options of `curmerge merge`.
 #[derive(Clone, Debug, Args)]
@@ -28,6 +27,9 @@ pub struct MergeArgs {
     /// splits; for a Hugging Face folder another folder.
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
+    /// How the adapters become one before.
+    #[command(flatten)]
+    pub combine: CombineArgs,
     /// Types of the changed tensors.
     #[command(flatten)]
     pub storage: StorageArgs,
@@ -51,21 +53,6 @@ pub struct MergeArgs {
     pub allow_other_base: bool,
 }
 
-/// An open adapter of either kind.
-enum Opened {
-    Cur(Adapter),
-    Lora(Lora),
-}
-
-fn open(base: &Base, path: &Path) -> Result<Opened> {
-    if Lora::is_lora(path) {
-        adapter_kind::warn_of_template(base, path)?;
-        return Ok(Opened::Lora(super::lora_of(base, path)?));
-    }
-    adapter_kind::refuse_others(path)?;
-    Ok(Opened::Cur(Adapter::read(path)?))
-}
-
 /// Merges, and prints a report.
 pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     let mut base = super::open_any(&args.base)?;
@@ -76,24 +63,25 @@ pub fn run(args: &MergeArgs, json: bool) -> Result<()> {
     if let Files::Onnx(_) = base.files() {
         args.template.must_be_unused(&args.output)?;
     }
-    let opened = args.adapters.iter().map(|part| open(&base, &part.path));
+    adapter_kind::warn_of_templates(&base, &args.adapters)?;
+    let combines = args.combine.combine.is_some();
+    let opened = args.adapters.iter().map(|part| match combines {
+        true => Opened::checked(&base, &part.path, args.allow_other_base),
+        // The merge checks them while it writes.
+        false => Opened::unchecked(&base, &part.path),
+    });
     let opened = opened.collect::<Result<Vec<_>>>()?;
-    let sources: Vec<(Source<'_>, f32)> = opened
-        .iter()
-        .zip(&args.adapters)
-        .map(|(opened, part)| {
-            let source = match opened {
-                Opened::Cur(adapter) => Source::Cur(adapter),
-                Opened::Lora(lora) => Source::Lora(lora),
-            };
-            (source, part.factor * args.scale)
-        })
-        .collect();
+    let mut sources = combined::sources(&opened, &args.adapters);
+    let one = combines.then(|| args.combine.combined(&base, &sources)).transpose()?;
+    if let Some(one) = &one {
+        sources = vec![(one.source(), 1.0)];
+    }
+    sources.iter_mut().for_each(|(_, factor)| *factor *= args.scale);
     let imatrix = args.storage.imatrix()?;
     // The base as it was named, not as it was converted.
     let inputs = args.adapters.iter().map(|part| part.path.clone()).chain([base::resolve(&args.base)?]);
     let mut options = MergeOptions {
-        base_check: base_check(args.allow_other_base),
+        base_check: if combines { BaseCheck::Skip } else { base_check(args.allow_other_base) },
         max_shard_size: args.max_shard_size,
         force: args.force,
         ..args.storage.options(imatrix.as_ref(), inputs)?

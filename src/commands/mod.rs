@@ -10,6 +10,7 @@ pub mod anchor;
 pub mod arguments;
 pub mod build;
 pub mod cache;
+pub mod combined;
 mod companions;
 pub mod convert;
 pub mod data;
@@ -17,6 +18,7 @@ pub mod demo;
 pub mod documents;
 pub mod eval;
 pub mod export;
+pub mod extract;
 pub mod inspect;
 pub mod interrupt;
 pub mod kept;
@@ -85,6 +87,8 @@ enum Command {
     Merge(merge::MergeArgs),
     /// Write an adapter in the form that another program loads.
     Export(export::ExportArgs),
+    /// Find the low-rank difference of two models, as a LoRA.
+    Extract(extract::ExtractArgs),
     /// Write a model in other types, or in the other container.
     Convert(convert::ConvertArgs),
     /// Show what files of examples hold: rows, lengths, duplicates, samples.
@@ -137,6 +141,7 @@ fn carry_out(line: &CommandLine) -> Result<()> {
         Command::Select(args) => replacing(&args.output, || select::run(args, line.json)),
         Command::Merge(args) => replacing(&args.output, || merge::run(args, line.json)),
         Command::Export(args) => replacing(&args.output, || export::run(args, line.json)),
+        Command::Extract(args) => replacing(&args.output, || extract::run(args, line.json)),
         Command::Convert(args) => replacing(&args.output, || convert::run(args, line.json)),
         Command::Data(args) => data::run(args, line.json),
         Command::Eval(args) => eval::run(args, line.json),

@@ -96,6 +96,7 @@ impl ValueEnum for Format {
             Format::Gguf => "a LoRA as a GGUF file, for llama.cpp's --lora",
             Format::Peft => "a LoRA as a folder, for PEFT and vLLM",
             Format::OnnxAdapter => "a file for onnxruntime, beside a base made by `convert --lora-inputs`",
+            Format::Curmerge => "curmerge's own adapter, which holds a CURLoRA alone",
             Format::Ollama => {
                 "a folder for `ollama create`: the merged model and a Modelfile with its chat template"
             }

@@ -25,6 +25,8 @@ pub enum Format {
     Peft,
     /// A file for onnxruntime, for a base that was converted with LoRA inputs.
     OnnxAdapter,
+    /// A file of curmerge's own, for a CURLoRA alone.
+    Curmerge,
     /// A folder for `ollama create`: the merged model, and a Modelfile with its chat template. [`ollama`]
     /// says why the Modelfile has no ADAPTER line.
     Ollama,
@@ -32,7 +34,7 @@ pub enum Format {
 
 impl Format {
     /// Every format.
-    pub const ALL: &[Self] = &[Self::Gguf, Self::Peft, Self::OnnxAdapter, Self::Ollama];
+    pub const ALL: &[Self] = &[Self::Gguf, Self::Peft, Self::OnnxAdapter, Self::Curmerge, Self::Ollama];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -40,7 +42,23 @@ impl Format {
             Format::Gguf => "gguf",
             Format::Peft => "peft",
             Format::OnnxAdapter => "onnx-adapter",
+            Format::Curmerge => "curmerge",
             Format::Ollama => "ollama",
+        }
+    }
+
+    /// The format of an adapter that the name of an output asks for. A name without an ending, one that ends in `/`,
+    /// and an existing folder mean a folder for PEFT; `.gguf` and `.onnx_adapter` files of these kinds; any other ending
+    /// curmerge's own.
+    pub fn of_output(path: &Path) -> Self {
+        let slash =
+            path.as_os_str().as_encoded_bytes().last().is_some_and(|&b| std::path::is_separator(b.into()));
+        match path.extension() {
+            _ if slash || path.is_dir() => Self::Peft,
+            None => Self::Peft,
+            Some(ending) if ending.eq_ignore_ascii_case("gguf") => Self::Gguf,
+            Some(ending) if ending.eq_ignore_ascii_case("onnx_adapter") => Self::OnnxAdapter,
+            Some(_) => Self::Curmerge,
         }
     }
 }
@@ -59,7 +77,7 @@ pub fn refuse_unloaded(base: &Base, trained: Trained<'_>, format: Format) -> Res
             let last = module.rsplit('.').next()?;
             architecture.hugging_face.without_lora.contains(&last).then_some("PEFT loads")
         }
-        Format::OnnxAdapter | Format::Ollama => None,
+        Format::OnnxAdapter | Format::Curmerge | Format::Ollama => None,
     };
     let targets = trained.targets();
     match targets.iter().find_map(|target| Some((unloaded(target.name())?, target.name()))) {
@@ -72,6 +90,12 @@ pub fn refuse_unloaded(base: &Base, trained: Trained<'_>, format: Format) -> Res
             ))
         }
     }
+}
+
+/// The error of a LoRA in curmerge's own format.
+pub fn no_cur(out: &Path) -> Error {
+    let problem = "curmerge's own adapter holds a CURLoRA, and this is a LoRA";
+    Error::input(out, "output", problem, "name a folder or a .gguf file")
 }
 
 /// Writes an adapter to `out`, which must be neither the base nor one of `inputs`. With `force` a folder
@@ -99,6 +123,10 @@ pub fn export<'a>(
         Format::Gguf => lora_gguf::write(base, trained, out, &inputs),
         Format::Peft => peft::write(base, trained, out, &inputs, force),
         Format::OnnxAdapter => onnx_adapter::write(base, trained, out, &inputs),
+        Format::Curmerge => match trained {
+            Trained::Cur(adapter) => Ok(adapter.write(out, &inputs)?),
+            Trained::Lora(_) => Err(no_cur(out)),
+        },
         Format::Ollama => {
             let Trained::Cur(adapter) = trained else {
                 let problem = "a model for Ollama is made of a CURLoRA adapter";
@@ -106,7 +134,7 @@ pub fn export<'a>(
             };
             let protect = inputs.iter().map(|path| path.to_path_buf()).collect();
             let options = MergeOptions { base_check: BaseCheck::Skip, force, protect, ..Default::default() };
-            ollama::write(base, Source::Cur(adapter), &options, out, |_, _| ()).map(drop)
+            ollama::write(base, &[(Source::Cur(adapter), 1.0)], &options, out, |_, _| ()).map(drop)
         }
     }
 }

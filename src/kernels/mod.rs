@@ -26,6 +26,7 @@ pub mod rope;
 pub mod row_product;
 mod saved_activation;
 pub mod softmax;
+pub mod svd;
 
 pub use cpu::Cpu;
 pub(crate) use cpu::Multiversion;

@@ -193,10 +193,7 @@ impl Lora {
     /// # Errors
     /// No such target; a number that is not finite.
     pub fn factors(&self, name: &str, weight: &Weight<'_>, factor: f32) -> Result<Factors> {
-        let target = self
-            .targets
-            .get(name)
-            .ok_or_else(|| Error::file(&self.path, format!("does not change '{name}'"), "merge another"))?;
+        let target = self.targets.get(name).ok_or_else(|| self.no_target(name))?;
         self.scaled(target, weight, factor * target.scale)
     }
 
@@ -263,6 +260,16 @@ impl Lora {
         Ok(LoraTarget { name: name.into(), a, b, u: None })
     }
 
+    /// The thin matrices of one of [`Self::targets`] as the file has them, and the adapter's own scale of their
+    /// product. The rows of B and the columns of A are in canonical order.
+    ///
+    /// # Errors
+    /// Those of [`Self::factors`].
+    pub fn target(&self, base: &Base, name: &str) -> Result<(LoraTarget, f32)> {
+        let target = self.targets.get(name).ok_or_else(|| self.no_target(name))?;
+        Ok((self.thin(base, name, 1.0)?, target.scale))
+    }
+
     fn values(&self, stored: &Stored) -> Result<Vec<f32>> {
         let file = match &self.file {
             File::Gguf(file) => file.bytes(),
@@ -285,6 +292,10 @@ impl Lora {
             return Ok((0..stored.rows).flat_map(own).map(|place| values[place]).collect());
         }
         Ok(values)
+    }
+
+    fn no_target(&self, name: &str) -> Error {
+        Error::file(&self.path, format!("does not change '{name}'"), "merge another")
     }
 
     fn error(&self, tensor: &str, problem: String, help: &str) -> Error {

@@ -123,6 +123,11 @@ impl TrainedLora {
         Ok(Self::with(targets, scale, seed))
     }
 
+    /// A LoRA of these matrices, whose change is `B A` itself.
+    pub fn of_targets(targets: Vec<LoraTarget>) -> Self {
+        Self::with(targets, 1.0, 0)
+    }
+
     fn with(mut targets: Vec<LoraTarget>, scale: f32, seed: u64) -> Self {
         targets.sort_by(|a, b| a.name.cmp(&b.name));
         let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();

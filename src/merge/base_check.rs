@@ -16,7 +16,7 @@ pub(super) fn deviations(
 ) -> Result<Vec<Deviation>> {
     let own = sources.iter().filter_map(|(source, _)| match source {
         Source::Cur(adapter) => fingerprint::check(base, adapter, check).transpose(),
-        Source::Lora(_) => None,
+        Source::Lora(_) | Source::Trained(_) => None,
     });
     own.collect()
 }

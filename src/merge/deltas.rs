@@ -11,7 +11,7 @@ use super::Source;
 use crate::base::{Base, Weight};
 use crate::cur::Factors;
 use crate::error::CallerOption;
-use crate::lora::Lora;
+use crate::lora::{Lora, LoraTarget};
 use crate::{Error, Result};
 
 /// One adapter's change of one matrix.
@@ -35,6 +35,8 @@ enum Target<'a> {
     Cur(&'a AdapterTarget),
     /// `scale` times the LoRA's own change of the matrix of this name.
     Lora(&'a Lora, &'a str),
+    /// `scale B A` of a LoRA in memory.
+    Trained(&'a LoraTarget),
 }
 
 /// The deltas of each tensor by its canonical name, in the order of the sources.
@@ -44,7 +46,11 @@ pub(super) fn by_tensor<'a>(
 ) -> Result<BTreeMap<&'a str, Vec<Delta<'a>>>> {
     let mut deltas = BTreeMap::<&str, Vec<Delta<'_>>>::new();
     for &(source, factor) in sources {
-        let scale = if let Source::Cur(adapter) = source { adapter.scale * factor } else { factor };
+        let scale = match source {
+            Source::Cur(adapter) => adapter.scale * factor,
+            Source::Lora(_) => factor,
+            Source::Trained(lora) => lora.options.scale() * factor,
+        };
         if !scale.is_finite() {
             let error = Error::request(format!("a scale of {scale} cannot be used"), "give a finite one");
             return Err(error.avoidable(CallerOption::Scale));
@@ -63,6 +69,7 @@ pub(super) fn by_tensor<'a>(
         match source {
             Source::Cur(adapter) => adapter.targets.iter().try_for_each(|t| put(&t.name, Target::Cur(t))),
             Source::Lora(lora) => lora.targets().try_for_each(|name| put(name, Target::Lora(lora, name))),
+            Source::Trained(lora) => lora.targets.iter().try_for_each(|t| put(&t.name, Target::Trained(t))),
         }?;
     }
     Ok(deltas)
@@ -147,6 +154,7 @@ impl Delta<'_> {
         let rank = match self.target {
             Target::Cur(target) => target.cols.len(),
             Target::Lora(lora, name) => lora.rank(name).unwrap_or(0),
+            Target::Trained(target) => target.a.nrows(),
         };
         rank * (self.weight.rows() + self.weight.cols())
     }
@@ -173,6 +181,7 @@ impl DeltaSum {
             let factors = match delta.target {
                 Target::Cur(target) => Factors::of_target(path, &delta.weight, target, delta.scale)?,
                 Target::Lora(lora, name) => lora.factors(name, &delta.weight, delta.scale)?,
+                Target::Trained(target) => target.factors(delta.scale),
             };
             // Rows between which others lie are counted from the start of the whole tensor.
             let rows = match delta.weight.has_rows_between() {

@@ -29,7 +29,7 @@ use curmerge_formats::imatrix::Imatrix;
 use crate::base::{Base, Files};
 use crate::convert::FileType;
 use crate::error::CallerOption;
-use crate::lora::Lora;
+use crate::lora::{Lora, TrainedLora};
 use crate::rewrite::Destination;
 use crate::{Error, Result};
 
@@ -70,6 +70,8 @@ pub enum Source<'a> {
     Cur(&'a Adapter),
     /// A LoRA of another program. Its names and shapes must fit; it does not record its base.
     Lora(&'a Lora),
+    /// A LoRA in memory, made for the base.
+    Trained(&'a TrainedLora),
 }
 
 /// A merge that is about to be written.

@@ -6,7 +6,7 @@ use curmerge_formats::output::{OutputFile, OutputFolder, Reservation};
 
 use super::method::Trainee;
 use crate::base::Base;
-use crate::export::{Format, export, refuse_unloaded};
+use crate::export::{Format, export, no_cur, refuse_unloaded};
 use crate::lora::peft;
 use crate::{Error, Result};
 
@@ -34,16 +34,13 @@ impl Output {
     /// A name without an ending, one that ends in `/`, and an existing folder mean a folder; `.gguf` means a
     /// GGUF file; any other ending curmerge's adapter.
     pub(super) fn new(path: &Path, force: bool) -> Self {
-        let slash =
-            path.as_os_str().as_encoded_bytes().last().is_some_and(|&b| std::path::is_separator(b.into()));
-        let form = match path.extension() {
-            _ if slash || path.is_dir() => Form::Folder,
-            None => Form::Folder,
-            Some(ending) if ending.eq_ignore_ascii_case("gguf") => Form::Gguf,
-            Some(_) => Form::Adapter,
+        let form = match Format::of_output(path) {
+            Format::Peft => Form::Folder,
+            Format::Gguf => Form::Gguf,
+            Format::Curmerge | Format::OnnxAdapter | Format::Ollama => Form::Adapter,
         };
         // Without a slash at the end, so that names beside it can be made.
-        let path = if slash { path.components().collect() } else { path.to_owned() };
+        let path = path.components().collect();
         Self { path, form, force }
     }
 
@@ -65,10 +62,7 @@ impl Output {
     pub(super) fn reserve(&self, lora: bool, inputs: &[&Path]) -> Result<Reservation> {
         match self.form {
             Form::Folder => Ok(OutputFolder::create(&self.path, inputs, self.force)?.reserve()),
-            Form::Adapter if lora => {
-                let problem = "curmerge's own adapter holds a CURLoRA, and a LoRA is trained";
-                Err(Error::input(&self.path, "output", problem, "name a folder or a .gguf file"))
-            }
+            Form::Adapter if lora => Err(no_cur(&self.path)),
             Form::Adapter | Form::Gguf => Ok(OutputFile::create(&self.path, inputs)?.reserve()),
         }
     }

@@ -38,7 +38,7 @@ pub struct Written {
     pub prompts: Prompts,
 }
 
-/// Writes the folder, with the merged model as one file. `progress` gets the number of finished steps and of
+/// Writes the folder, with the base and the adapters merged as one file; each adapter has a factor. `progress` gets the number of finished steps and of
 /// all steps.
 ///
 /// # Errors
@@ -46,7 +46,7 @@ pub struct Written {
 /// `out` is unchanged.
 pub fn write(
     base: &Base,
-    adapter: Source<'_>,
+    adapters: &[(Source<'_>, f32)],
     options: &MergeOptions<'_>,
     out: impl AsRef<Path>,
     progress: impl Fn(u64, u64),
@@ -61,7 +61,7 @@ pub fn write(
     let mut inputs = base.inputs();
     inputs.extend(options.protect.iter().map(PathBuf::as_path));
     let folder = OutputFolder::create(out, &inputs, options.force)?;
-    let mut merged = merge(base, &[(adapter, 1.0)], options, folder.path().join(MODEL), progress)?;
+    let mut merged = merge(base, adapters, options, folder.path().join(MODEL), progress)?;
     merged.model = out.join(MODEL);
     let mut file = folder.file(MODELFILE)?;
     file.append(prompts.modelfile().as_bytes())?;

@@ -44,7 +44,7 @@ fn a_folder_is_refused_and_a_model_without_tokenizer_gets_no_template() {
     let export = |path: &Path| {
         let base = Base::open(path).unwrap();
         let adapter = recipe.adapter(&base, constant(0.0));
-        write(&base, Source::Cur(&adapter), &MergeOptions::default(), &out, |_, _| ())
+        write(&base, &[(Source::Cur(&adapter), 1.0)], &MergeOptions::default(), &out, |_, _| ())
     };
     let refusal = export(&hf).unwrap_err().to_string();
     assert!(
