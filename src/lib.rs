@@ -122,6 +122,7 @@
 pub mod arch;
 pub mod base;
 pub mod cache;
+pub mod card;
 pub mod chat;
 pub mod combine;
 pub mod commands;

@@ -22,6 +22,7 @@ mod joined_experts;
 mod joined_rows;
 pub(crate) mod json;
 mod model;
+pub(crate) mod model_card;
 pub mod nbits;
 mod numbers;
 mod ollama;

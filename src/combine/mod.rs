@@ -47,7 +47,7 @@ const FITS: &str = "the adapters were checked against one base";
 #[derive(Clone, Debug)]
 pub enum Combined {
     /// Of curmerge's own adapters.
-    Cur(Adapter),
+    Cur(Box<Adapter>),
     /// Of LoRAs, of both kinds, or by an SVD.
     Lora(TrainedLora),
 }
@@ -62,12 +62,13 @@ impl Combined {
     }
 }
 
-/// Combines adapters of one base, each with its weight. Those of curmerge must have been checked against the base
-/// ([`fingerprint::check`](crate::cur::fingerprint::check)). `progress` gets the number of finished matrices, and of all.
+/// Combines adapters of one base, each with its weight. Those of curmerge must have been checked against the
+/// base ([`fingerprint::check`](crate::cur::fingerprint::check)). `progress` gets the number of finished matrices,
+/// and of all.
 ///
 /// # Errors
-/// An option that the way needs or does not use; a weight that is not finite; for ways that combine thin matrices number
-/// by number, LoRAs of different ranks, adapters of curmerge with different index sets, and adapters of both
+/// An option that the way needs or does not use; a weight that is not finite; for ways that combine thin matrices
+/// number by number, LoRAs of different ranks, adapters of curmerge with different index sets, and adapters of both
 /// kinds; a result that f32 does not hold.
 pub fn combine(
     base: &Base,
@@ -88,7 +89,7 @@ pub fn combine(
         .collect();
     let way = options.combination;
     if of_curmerge.len() == adapters.len() && !way.is_svd() {
-        return own::combine(base, &of_curmerge, options).map(Combined::Cur);
+        return own::combine(base, &of_curmerge, options).map(|one| Combined::Cur(Box::new(one)));
     }
     if !of_curmerge.is_empty() && !way.is_svd() && way != Combination::Cat {
         let problem = format!("{} combines adapters of one kind, and both kinds are given", way.name());
@@ -114,7 +115,7 @@ pub fn combine(
         targets.push(LoraTarget { name: matrix.name, a, b, u: None });
         progress(targets.len() as u64, all);
     }
-    Ok(Combined::Lora(TrainedLora::of_targets(targets)))
+    Ok(Combined::Lora(TrainedLora::of_targets(targets, options.record(adapters))))
 }
 
 /// A and B of `cat`.
@@ -215,12 +216,17 @@ fn quantile(mut numbers: Vec<f32>, share: f64) -> f32 {
 mod tests {
     use super::quantile;
 
-    /// torch.quantile of the same numbers.
+    /// fixtures/combine/make.py has torch's quantile of the numbers of two matrices.
     #[test]
-    fn a_quantile_lies_between_two_numbers() {
-        let numbers = vec![3.0, -1.0, 0.5, 2.0];
-        for (share, right) in [(0.0, -1.0), (0.5, 1.25), (0.9, 2.7), (1.0, 3.0)] {
-            assert!((quantile(numbers.clone(), share) - right).abs() < 1e-6, "{share}");
-        }
+    fn a_quantile_is_that_of_torch() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/combine/goldens.json");
+        let goldens: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let golden = &goldens["clamped"];
+        let both = ["B", "A"].map(|part| golden[part].as_array().unwrap().clone()).concat();
+        let numbers: Vec<f32> = both.iter().map(|x| x.as_f64().unwrap() as f32).collect();
+        let found = quantile(numbers.clone(), golden["quantile"].as_f64().unwrap());
+        assert!((f64::from(found) - golden["limit"].as_f64().unwrap()).abs() < 1e-6);
+        let largest = numbers.iter().copied().fold(f32::MIN, f32::max);
+        assert_eq!(quantile(numbers, 1.0), largest);
     }
 }

@@ -1,5 +1,6 @@
 //! The ways to combine adapters, by PEFT's names.
 
+use crate::card::Record;
 use crate::{Error, Result};
 
 /// How several adapters become one. Names and meanings are those of PEFT's `add_weighted_adapter`.
@@ -187,5 +188,23 @@ impl CombineOptions {
             return refuse(format!("{name} combines adapters, and there is one"), "name two or more");
         }
         Ok(())
+    }
+
+    /// What a model card says of a combination of adapters with these weights.
+    pub(super) fn record<T>(&self, adapters: &[(T, f32)]) -> Record {
+        let weights: Vec<String> = adapters.iter().map(|(_, weight)| weight.to_string()).collect();
+        let mut record = vec![
+            ("Combination", self.combination.name().to_owned()),
+            ("Weights of the adapters", weights.join(", ")),
+        ];
+        record.extend(self.density.map(|density| ("Density", density.to_string())));
+        if self.combination.elects_signs() {
+            record.push(("Majority sign by", self.majority_sign.name().to_owned()));
+        }
+        if self.combination.is_random() {
+            record.push(("Seed", self.seed.to_string()));
+        }
+        record.extend(self.svd_clamp.map(|clamp| ("Clamped to the quantile", clamp.to_string())));
+        record
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::commands::report::terminal;
 use crate::convert::ConvertReport;
-use crate::rewrite::Companion;
+use crate::rewrite::{Companion, renamed_card};
 
 /// One line on a file that is missing in the output, against what one may expect.
 pub(super) fn line(companion: &Companion) -> String {
@@ -13,6 +13,10 @@ pub(super) fn line(companion: &Companion) -> String {
             format!("{path} was left out: programs would apply this adapter to the output")
         }
         Companion::OfTraining(_) => format!("{path} was left out: a trainer saved it to go on later"),
+        Companion::BaseCard(own) => {
+            let name = renamed_card(own).unwrap_or_default();
+            format!("{path}, the base's model card, is {} in the output, which has its own", name.display())
+        }
         Companion::LeadsOut(_) => format!("{path} was left out: this link leads out of the folder"),
         Companion::NotOrdinary(_) => format!("{path} was left out: it is not an ordinary file or folder"),
     }

@@ -98,7 +98,9 @@ fn opened(args: &ExportArgs, base: &Base) -> Result<Vec<Opened>> {
 fn one(args: &ExportArgs, base: &Base, opened: &[Opened]) -> Result<Combined> {
     let whole = matches!(args.adapters[..], [AdapterPart { factor: 1.0, .. }]);
     Ok(match opened {
-        [Opened::Cur(adapter)] if whole && args.combine.combine.is_none() => Combined::Cur(adapter.clone()),
+        [Opened::Cur(adapter)] if whole && args.combine.combine.is_none() => {
+            Combined::Cur(Box::new(adapter.clone()))
+        }
         [Opened::Lora(lora)] if whole && args.combine.combine.is_none() => {
             Combined::Lora(TrainedLora::of(lora, base)?)
         }

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::path::PathBuf;
 
-use curmerge_formats::{SafeTensors, sha256_hex};
+use curmerge_formats::SafeTensors;
 
 use super::arguments::parse_size;
 use super::report::terminal;
@@ -46,12 +46,7 @@ impl<'b> Kept<'b> {
     /// A key of a kind of result of this model over the base. `None` if nothing is kept.
     pub fn key(&self, kind: &'static str, model: &Transformer<'_, f32>) -> Option<Key> {
         self.cache.as_ref()?;
-        let digest = self.base_sha256.get_or_init(|| {
-            let tensors = fingerprint::base_info(self.base, &[]).other_tensors;
-            let words: Vec<_> =
-                tensors.into_iter().map(|(name, digest)| format!("{name} {digest}")).collect();
-            sha256_hex(words.join("\n").as_bytes())
-        });
+        let digest = self.base_sha256.get_or_init(|| fingerprint::base_sha256(self.base));
         let of = format!("{} ({})", self.base.name(), self.base.architecture_name());
         Some(Key::new(kind, of).with("base", digest).with("computation", model.computation()))
     }

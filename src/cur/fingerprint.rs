@@ -63,6 +63,13 @@ pub fn base_info(base: &Base, targets: &[AdapterTarget]) -> BaseInfo {
     }
 }
 
+/// One digest of all tensors of a base: the SHA-256 of the lines `NAME DIGEST`, sorted, of their stored bytes.
+pub fn base_sha256(base: &Base) -> String {
+    let tensors = base_info(base, &[]).other_tensors;
+    let words: Vec<_> = tensors.into_iter().map(|(name, digest)| format!("{name} {digest}")).collect();
+    curmerge_formats::sha256_hex(words.join("\n").as_bytes())
+}
+
 /// Compares each target with the tensor of that name in the base, in the adapter's order.
 pub fn compare_targets(base: &Base, adapter: &Adapter) -> Vec<Likeness> {
     adapter

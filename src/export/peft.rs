@@ -1,4 +1,4 @@
-//! A LoRA for PEFT: a folder with adapter_config.json and adapter_model.safetensors.
+//! A LoRA for PEFT: a folder with adapter_config.json, adapter_model.safetensors and a model card.
 //!
 //! PEFT computes `y + lora_alpha / r * B (A x)`, with A `[r, n]` as `base_model.model.MODULE.lora_A.weight`
 //! and B `[m, r]` as `.lora_B.weight`, and rows in Hugging Face's order (`LoraConfig`,
@@ -19,6 +19,7 @@ use serde_json::{Map, Value as Json, json};
 use super::targets::{Matrix, matrices, with_joined_rows};
 use super::trained::Trained;
 use crate::base::{Base, RowOrder};
+use crate::card::{self, Card, Kind, Record};
 use crate::lora::peft::{CONFIG, WEIGHTS};
 use crate::{Error, Result};
 
@@ -81,6 +82,8 @@ pub(super) fn write(
     file.append(config.as_bytes())?;
     file.append(b"\n")?;
     file.commit()?;
+    let (settings, adapters) = (Record::new(), vec![trained.record()]);
+    folder.write(card::FILE, Card { kind: Kind::Lora, base, settings, adapters }.text()?.as_bytes())?;
     folder.commit()?;
     Ok(())
 }

@@ -4,8 +4,9 @@ use curmerge_formats::adapter::{Adapter, AdapterTarget};
 
 use crate::Result;
 use crate::base::Base;
+use crate::card::{self, Record};
 use crate::cur::Factors;
-use crate::lora::{LoraTarget, TrainedLora};
+use crate::lora::{LoraOptions, LoraTarget, TrainedLora};
 
 /// What an export writes.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +42,24 @@ impl<'a> Trained<'a> {
         match self {
             Self::Cur(adapter) => adapter.targets.iter().map(Target::Cur).collect(),
             Self::Lora(lora) => lora.targets.iter().map(Target::Lora).collect(),
+        }
+    }
+
+    /// What a model card says of it.
+    pub(super) fn record(self) -> Record {
+        match self {
+            Self::Cur(adapter) => card::of_adapter(adapter),
+            Self::Lora(lora) => {
+                let LoraOptions { rank, alpha, rslora, .. } = lora.options;
+                let scale = if rslora { ", over sqrt(rank)" } else { "" };
+                let own = [
+                    ("Method", "LoRA: W + s B A".to_owned()),
+                    ("Matrices", lora.targets.len().to_string()),
+                    ("Rank", rank.to_string()),
+                    ("Alpha", format!("{alpha}{scale}")),
+                ];
+                own.into_iter().chain(lora.record.iter().cloned()).collect()
+            }
         }
     }
 

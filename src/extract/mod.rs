@@ -13,7 +13,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::base::Base;
-use crate::cur::Factors;
+use crate::card::Record;
+use crate::cur::{Factors, fingerprint};
 use crate::error::shortened;
 use crate::kernels::svd::{Leading, squares};
 use crate::lora::{LoraTarget, TrainedLora};
@@ -82,6 +83,23 @@ impl Extracted {
         (lost / all).sqrt()
     }
 
+    /// What a model card says of it.
+    fn record(&self, tuned: &Base) -> Record {
+        let mut record = vec![
+            ("Made of", "the difference of a tuned model and the base, by SVD".to_owned()),
+            ("Tuned model", tuned.hugging_face_repository().unwrap_or_else(|| tuned.name())),
+            ("Tuned model, SHA-256 of the digests of its tensors", fingerprint::base_sha256(tuned)),
+            ("Error over all matrices", format!("{:.3e}", self.error())),
+        ];
+        if let Some(worst) = self.worst_first().first() {
+            record.push(("Largest error of a matrix", format!("{:.3e} ({})", worst.error, worst.name)));
+        }
+        if !self.rest.is_empty() {
+            record.push(("Tensors that differ and are not in it", self.rest.len().to_string()));
+        }
+        record
+    }
+
     /// The matrices, those with the largest error first.
     pub fn worst_first(&self) -> Vec<&MatrixReport> {
         let mut matrices: Vec<_> = self.matrices.iter().collect();
@@ -132,7 +150,10 @@ pub fn extract(
         };
         return Err(Error::file(tuned.path(), problem, help));
     }
-    Ok(Extracted { lora: TrainedLora::of_targets(targets), matrices, equal, rest })
+    let mut found =
+        Extracted { lora: TrainedLora::of_targets(targets, Record::new()), matrices, equal, rest };
+    found.lora.record = found.record(tuned);
+    Ok(found)
 }
 
 /// The matrices that the options select.
@@ -163,6 +184,11 @@ fn of_matrix(
     name: &str,
     options: &ExtractOptions,
 ) -> Result<Option<(LoraTarget, MatrixReport)>> {
+    if tuned.place(name).is_none() {
+        let problem = format!("it has no such tensor, and {} has", base.path().display());
+        let help = "name two models of one size";
+        return Err(Error::input(tuned.path(), format!("tensor '{name}'"), problem, help));
+    }
     let (own, other) = (base.weight(name)?, tuned.weight(name)?);
     let shapes = [&own, &other].map(|weight| (weight.rows(), weight.cols()));
     if shapes[0] != shapes[1] {

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::svd::truncated_svd;
 use super::{Lora, in_parts};
 use crate::base::{Base, Weight};
+use crate::card::Record;
 use crate::cur::{Factors, squared_norms};
 use crate::kernels::random::uniform;
 use crate::{Error, Result};
@@ -58,6 +59,8 @@ pub struct TrainedLora {
     pub options: LoraOptions,
     /// The changed matrices, sorted by name.
     pub targets: Vec<LoraTarget>,
+    /// What a model card says of how it was made.
+    pub record: Record,
 }
 
 /// The thin matrices of one matrix W `[m, n]`.
@@ -99,7 +102,7 @@ impl TrainedLora {
             })
             .collect();
         // Of several errors, the first in order and not in time.
-        Ok(Self { targets: targets.into_iter().collect::<Result<_>>()?, options })
+        Ok(Self { targets: targets.into_iter().collect::<Result<_>>()?, options, record: Record::new() })
     }
 
     /// A LoRA of another program as it is.
@@ -123,9 +126,9 @@ impl TrainedLora {
         Ok(Self::with(targets, scale, seed))
     }
 
-    /// A LoRA of these matrices, whose change is `B A` itself.
-    pub fn of_targets(targets: Vec<LoraTarget>) -> Self {
-        Self::with(targets, 1.0, 0)
+    /// A LoRA of these matrices, whose change is `B A` itself, and what a model card says of how it was made.
+    pub fn of_targets(targets: Vec<LoraTarget>, record: Record) -> Self {
+        Self { record, ..Self::with(targets, 1.0, 0) }
     }
 
     fn with(mut targets: Vec<LoraTarget>, scale: f32, seed: u64) -> Self {
@@ -142,7 +145,7 @@ impl TrainedLora {
             layers: None,
             seed,
         };
-        Self { options, targets }
+        Self { options, targets, record: Record::new() }
     }
 
     /// Numbers that are trained.

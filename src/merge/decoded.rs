@@ -147,7 +147,7 @@ pub(super) fn write(
         },
     };
     let mut writer = Writer::new(&new, hooks);
-    let destination = merge.destination();
+    let destination = merge.folder()?;
     let folder = OutputFolder::create(destination.path, &destination.inputs, destination.force)?;
     folder.must_fit(shards.iter().map(|shard| shard.pieces.bytes()).sum())?;
     for shard in &shards {
@@ -162,7 +162,7 @@ pub(super) fn write(
         folder.write(SAFETENSORS_INDEX, index.as_bytes())?;
     }
     folder.write(CONFIG, config(base.path(), wanted)?.as_bytes())?;
-    let companions = rewrite::copy_folder(base.path(), &folder, 0, |path| {
+    let companions = rewrite::copy_folder(base.path(), &folder, 0, destination.card.as_deref(), |path| {
         let made = [CONFIG, SAFETENSORS_INDEX].into_iter().chain(SETTINGS_BESIDE);
         made.into_iter().any(|name| path == base.path().join(name))
             || files.iter().any(|file| file.path() == path)

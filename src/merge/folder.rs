@@ -61,7 +61,7 @@ pub(super) fn write(
             progress(tensors.len() as u64, count);
         },
     };
-    let destination = merge.destination();
+    let destination = merge.folder()?;
     let companions = rewrite::safetensors::write(merge.base.path(), files, &new, &destination, hooks)?;
     Ok(MergeReport { model: merge.out.into(), tensors, companions, ..Default::default() })
 }

@@ -7,6 +7,7 @@
 
 mod adapted;
 mod base_check;
+mod card;
 mod decoded;
 mod deltas;
 mod folder;
@@ -27,6 +28,7 @@ use curmerge_formats::adapter::Adapter;
 use curmerge_formats::imatrix::Imatrix;
 
 use crate::base::{Base, Files};
+use crate::card::Kind;
 use crate::convert::FileType;
 use crate::error::CallerOption;
 use crate::lora::{Lora, TrainedLora};
@@ -34,6 +36,7 @@ use crate::rewrite::Destination;
 use crate::{Error, Result};
 
 pub use crate::cur::fingerprint::BaseCheck;
+pub(crate) use card::text as card_text;
 pub use report::{MergeReport, TensorReport};
 pub use storage::Storage;
 
@@ -79,6 +82,7 @@ struct Merge<'a> {
     base: &'a Base,
     /// What is added to each tensor, by its canonical name.
     deltas: BTreeMap<&'a str, Vec<Delta<'a>>>,
+    sources: &'a [(Source<'a>, f32)],
     options: &'a MergeOptions<'a>,
     out: &'a Path,
 }
@@ -98,7 +102,17 @@ impl Merge<'_> {
             max_shard_bytes: self.options.max_shard_size,
             force: self.options.force,
             chat_template: self.base.given_chat().template.as_deref(),
+            card: None,
         }
+    }
+
+    /// The destination of a Hugging Face folder.
+    ///
+    /// # Errors
+    /// A model card of the base that cannot be read.
+    fn folder(&self) -> Result<Destination<'_>> {
+        let card = card::text(Kind::Model, self.base, self.sources, self.options)?;
+        Ok(Destination { card: Some(card), ..self.destination() })
     }
 }
 
@@ -127,7 +141,7 @@ pub fn merge(
 ) -> Result<MergeReport> {
     let out = out.as_ref();
     check_ending(base, options, out)?;
-    let merge = Merge { base, deltas: deltas::by_tensor(base, sources)?, options, out };
+    let merge = Merge { base, deltas: deltas::by_tensor(base, sources)?, sources, options, out };
     if let (Some(file_type), false) = (options.file_type, matches!(base.files(), Files::Gguf(_))) {
         let problem = format!("{file_type} is a mixture of types for a whole GGUF file, and this is none");
         let help = "convert the base first, or store the changed tensors alone in another type";

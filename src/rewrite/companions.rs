@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::shard_index;
 use crate::base::folder::SAFETENSORS_INDEX;
+use crate::card;
 use crate::lora::peft::CONFIG as ADAPTER_CONFIG;
 use crate::{Error, Result};
 
@@ -27,6 +28,8 @@ pub enum Companion {
     OfAdapter(PathBuf),
     /// What a trainer saves to go on later.
     OfTraining(PathBuf),
+    /// A model card of the base. It is in the output under another name, since that has a card of its own.
+    BaseCard(PathBuf),
     /// A link that leads out of the folder, or nowhere.
     LeadsOut(PathBuf),
     /// Neither an ordinary file nor an ordinary folder.
@@ -40,6 +43,7 @@ impl Companion {
             Companion::OldWeights(path)
             | Companion::OfAdapter(path)
             | Companion::OfTraining(path)
+            | Companion::BaseCard(path)
             | Companion::LeadsOut(path)
             | Companion::NotOrdinary(path) => path,
         }
@@ -77,7 +81,8 @@ impl Companion {
 
 /// Copies the files of a Hugging Face folder that belong to every model of these settings: not weights, and
 /// none that `skipped` names, which are given with their full path. The size in the index changes by `growth`
-/// bytes. Returns what was left out besides, sorted by path.
+/// bytes. With a new model card, the base's is kept as [`renamed_card`] says. Returns what was left out or renamed besides,
+/// sorted by path.
 ///
 /// # Errors
 /// A file that cannot be read or written; folders nested too deep.
@@ -85,8 +90,12 @@ pub fn copy_folder(
     base: &Path,
     folder: &OutputFolder,
     growth: i128,
+    card: Option<&str>,
     skipped: impl Fn(&Path) -> bool,
 ) -> Result<Vec<Companion>> {
+    if let Some(text) = card {
+        folder.write(card::FILE, text.as_bytes())?;
+    }
     let Found { files, mut left_out, .. } = Found::in_folder(base)?;
     for file in files {
         let source = base.join(&file);
@@ -97,12 +106,23 @@ pub fn copy_folder(
             left_out.push(why);
         } else if growth != 0 && file == Path::new(SAFETENSORS_INDEX) {
             folder.write(&file, shard_index::grown(base, growth)?.as_bytes())?;
+        } else if let Some(name) = card.and_then(|_| renamed_card(&file)) {
+            copy(&source, &name, folder)?;
+            left_out.push(Companion::BaseCard(file));
         } else {
             copy(&source, &file, folder)?;
         }
     }
     left_out.sort_by(|a, b| a.path().cmp(b.path()));
     Ok(left_out)
+}
+
+/// The name that a card of the base gets beside that of the output: README.base.md for README.md, README.base.base.md for
+/// README.base.md, and so on. `None` for any other file.
+pub fn renamed_card(file: &Path) -> Option<PathBuf> {
+    let middle = file.to_str()?.strip_prefix("README")?.strip_suffix(".md")?;
+    let bases = middle.split(".base").all(str::is_empty);
+    bases.then(|| format!("README{middle}.base.md").into())
 }
 
 /// The same for an output in another container: the files that `skipped` names are given by their path within

@@ -15,11 +15,20 @@ pub struct Destination<'a> {
     pub force: bool,
     /// The chat template that the model gets in place of its own.
     pub chat_template: Option<&'a str>,
+    /// The model card that a folder gets in place of its own.
+    pub card: Option<String>,
 }
 
 impl<'a> Destination<'a> {
     /// One file, which must be none of `inputs`.
     pub fn file(path: &'a Path, inputs: &[&'a Path]) -> Self {
-        Self { path, inputs: inputs.to_vec(), max_shard_bytes: None, force: false, chat_template: None }
+        Self {
+            path,
+            inputs: inputs.to_vec(),
+            max_shard_bytes: None,
+            force: false,
+            chat_template: None,
+            card: None,
+        }
     }
 }

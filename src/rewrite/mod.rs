@@ -19,7 +19,7 @@ mod shard_index;
 mod tensors;
 mod writer;
 
-pub use companions::{Companion, copy_companions, copy_folder};
+pub use companions::{Companion, copy_companions, copy_folder, renamed_card};
 pub use destination::Destination;
 pub use rows::in_blocks;
 pub use shard_index::text as shard_index_text;

@@ -47,7 +47,8 @@ pub fn write<T: ComputedTensor>(
         folder.write(SAFETENSORS_INDEX, index.as_bytes())?;
     }
     let own_index = base.join(SAFETENSORS_INDEX);
-    let companions = companions::copy_folder(base, &folder, growth(files, new), |path| {
+    let (growth, card) = (growth(files, new), to.card.as_deref());
+    let companions = companions::copy_folder(base, &folder, growth, card, |path| {
         files.iter().any(|file| file.path() == path) || to.max_shard_bytes.is_some() && path == own_index
     })?;
     to.chat_template.map_or(Ok(()), |source| templates::set_in_folder(&folder, source))?;

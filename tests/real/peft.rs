@@ -65,6 +65,33 @@ fn peft_agrees_on_fused_and_transposed_matrices() {
     }
 }
 
+/// PEFT loads what `export --combine` and `extract` write, and computes what a merge of it does.
+#[test]
+#[ignore = "needs CURMERGE_PYTHON with torch, transformers and peft"]
+fn peft_loads_combinations_and_differences() {
+    let scratch = tempfile::tempdir().unwrap();
+    let [one, merged, found] = ["one", "merged", "found"].map(|name| scratch.path().join(name));
+    let base = Family::open("qwen2").path(Container::Folder);
+    let lora = |name: &str, weight: f32| {
+        format!("{}={weight}", crate::support::fixture::path("combine").join(name).display())
+    };
+    let same = |adapter: &Path| {
+        let folders = [&base, adapter, &merged].map(|folder: &Path| folder.as_os_str());
+        let words = [&["same".as_ref()], &folders[..], &["OUT".as_ref()]].concat();
+        let answer = environment::answer("peft_client.py", &words, &[]);
+        let [off, moved] = ["off", "moved"].map(|key| answer[key].as_f64().unwrap());
+        println!("{}: logits off by {off:.1e}, moved by {moved:.1e}", adapter.display());
+        assert!(off < 1e-4 && moved > 1e-2, "{off} {moved}");
+    };
+    let (first, third) = (lora("first", 0.7), lora("third", -0.5));
+    curmerge!("export", first, third, "--base", base, "--combine", "svd", "--svd-rank", "5", "-o", one)
+        .done();
+    curmerge!("merge", base, one, "-o", merged, "--type-adapted", "f32").done();
+    same(&one);
+    curmerge!("extract", base, merged, "-o", found, "--rank", "5").done();
+    same(&found);
+}
+
 /// What PEFT computes, from an adapter on.
 fn train_with_peft(folder: &Path, adapter: &Path, rates: &[f64], batches: &[Vec<&Example>]) -> Value {
     let batch = |batch: &Vec<&Example>| -> Vec<Value> {

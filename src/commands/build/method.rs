@@ -5,6 +5,7 @@ use curmerge_formats::AdapterTarget;
 use curmerge_formats::adapter::{Adapter, Training};
 
 use super::BuildArgs;
+use crate::card;
 use crate::commands::anchor::AnchorTexts;
 use crate::commands::arguments::SelectBy;
 use crate::commands::select::select;
@@ -131,7 +132,10 @@ impl Trainee {
                 model.store(&mut adapter.targets);
                 adapter.training = Some(training);
             }
-            Self::Lora(lora) => model.store_lora(&mut lora.targets),
+            Self::Lora(lora) => {
+                model.store_lora(&mut lora.targets);
+                lora.record = card::of_training(&training);
+            }
         }
     }
 
@@ -210,7 +214,7 @@ impl Trainee {
                 adapter.selection,
                 adapter.seed,
             ),
-            Self::Lora(TrainedLora { options, targets }) => format!(
+            Self::Lora(TrainedLora { options, targets, .. }) => format!(
                 "{} matrices, {} of rank {}, alpha {}{}, seed {}: {numbers} numbers to train",
                 targets.len(),
                 match options.method {

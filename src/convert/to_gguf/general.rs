@@ -7,10 +7,10 @@ use curmerge_formats::gguf::Value;
 use serde_json::Value as Json;
 
 use super::keys::Keys;
-use super::model_card;
 use super::model_name::{ModelName, Size, title};
 use crate::Result;
 use crate::base::folder::{self, Folder, Object};
+use crate::base::model_card;
 
 /// The kind of a number under `general.sampling`.
 #[derive(Clone, Copy)]

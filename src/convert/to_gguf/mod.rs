@@ -16,7 +16,6 @@ mod general;
 mod hub_tokenizer;
 mod hyperparameters;
 mod keys;
-mod model_card;
 mod model_name;
 mod numbers;
 mod pre_tokenizer;

@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 use curmerge_formats::output::OutputFolder;
 
 use crate::base::{Base, Files};
-use crate::merge::{MergeOptions, MergeReport, Source, merge};
+use crate::card::{self, Kind};
+use crate::merge::{MergeOptions, MergeReport, Source, card_text, merge};
 use crate::{Error, Result};
 pub use prompts::{MODEL, Prompts};
 
@@ -66,6 +67,8 @@ pub fn write(
     let mut file = folder.file(MODELFILE)?;
     file.append(prompts.modelfile().as_bytes())?;
     file.commit()?;
+    let card = card_text(Kind::Ollama, base, adapters, options)?;
+    folder.write(card::FILE, card.as_bytes())?;
     folder.commit()?;
     Ok(Written { merged, prompts })
 }

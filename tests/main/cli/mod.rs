@@ -2,6 +2,7 @@
 
 mod automatic;
 mod cached;
+mod cards;
 #[cfg(unix)]
 mod changed;
 mod chat;

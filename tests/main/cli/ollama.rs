@@ -4,6 +4,7 @@ use std::fs;
 
 use super::{folder, small_adapter};
 use crate::support::fixture::demo;
+use crate::support::folder::names;
 
 #[test]
 fn export_for_ollama_is_the_merged_model_and_its_template() {
@@ -28,7 +29,8 @@ fn export_for_ollama_is_the_merged_model_and_its_template() {
         modelfile.ends_with("\nPARAMETER stop \"<|im_start|>\"\nPARAMETER stop \"<|im_end|>\"\n"),
         "{modelfile}"
     );
-    assert_eq!(fs::read_dir(&out).unwrap().count(), 2);
+    assert_eq!(names(&out), ["Modelfile", "README.md", "model.gguf"]);
+    assert!(fs::read_to_string(out.join("README.md")).unwrap().contains("ollama create"));
 
     assert!(export().refusal().contains("--force"));
     let words = ["--format", "ollama", "--type", "f16", "--force", "--json"];

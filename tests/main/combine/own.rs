@@ -37,9 +37,9 @@ fn of_curmerge(base: &curmerge::Base, sources: &[(Source<'_>, f32)], options: &C
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("one.safetensors");
     adapter.write(&path, &[]).unwrap();
-    assert_eq!(Adapter::read(&path).unwrap(), adapter);
+    assert_eq!(Adapter::read(&path).unwrap(), *adapter);
     assert_eq!(check(base, &adapter, BaseCheck::SameValues).unwrap(), None);
-    adapter
+    *adapter
 }
 
 #[test]

@@ -68,7 +68,9 @@ fn every_way_agrees_with_peft() {
                 for (part, numbers) in parts {
                     let Some(right) = golden(&format!("{}.{part}", target.name)) else { continue };
                     let off = error(numbers, &right);
-                    assert!(off < 2e-6, "{case} {} {part} {container:?}: {off:.1e}", target.name);
+                    // torch's SVD is one of f32.
+                    let most = if part == "BA" { 1e-5 } else { 1e-6 };
+                    assert!(off < most, "{case} {} {part} {container:?}: {off:.1e}", target.name);
                     compared += 1;
                 }
             }

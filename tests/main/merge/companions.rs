@@ -60,6 +60,8 @@ fn what_is_of_an_adapter_a_trainer_or_old_weights_stays_behind() {
     );
     let left_out = merged(&hf, &out);
     let (mut found, mut right) = (names(&out), all);
+    // The output has a card of its own.
+    right.push("README.base.md".into());
     // An emptied folder is not made.
     found.sort();
     right.sort();
@@ -71,6 +73,7 @@ fn what_is_of_an_adapter_a_trainer_or_old_weights_stays_behind() {
     let weights = |path: &str| Companion::OldWeights(path.into());
     let right = [
         adapter("0000100_adapters.safetensors"),
+        Companion::BaseCard("README.md".into()),
         adapter("adapter_config.json"),
         adapter("adapter_model.safetensors"),
         adapter("adapters.safetensors"),

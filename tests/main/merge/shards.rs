@@ -182,9 +182,12 @@ fn a_folder_is_split_into_shards_of_a_given_size() {
 
     let (one, f32) = (at("one"), Storage::Only(DType::F32));
     let report = run(&at("cut"), 0.0, &MergeOptions { storage: f32, ..sized(Some(1 << 40)) }, &one);
-    assert_eq!((report.notes, report.companions), (Vec::new(), Vec::new()));
+    let card = vec![Companion::BaseCard("README.md".into())];
+    assert_eq!((report.notes, report.companions), (Vec::new(), card));
     let names = names(&one);
-    assert_eq!(names, ["config.json", "extra", "model.safetensors", "tokenizer.json"]);
+    let right =
+        ["README.base.md", "README.md", "config.json", "extra", "model.safetensors", "tokenizer.json"];
+    assert_eq!(names, right);
     // Tensors with the widest elements come first: the changed matrices in F32, then the others in BF16.
     let shard = SafeTensors::open(&one.join("model.safetensors")).unwrap();
     let types: Vec<_> = shard.tensors().iter().map(|t| t.dtype).collect();

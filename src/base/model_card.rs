@@ -17,7 +17,7 @@ const MAX_DEPTH: usize = 64;
 const MAX_VALUES: usize = 1 << 18;
 
 /// The model card, empty if there is none, and whether there is one that cannot be read.
-pub(super) fn read(folder: Folder<'_>) -> Result<(Object, bool)> {
+pub(crate) fn read(folder: Folder<'_>) -> Result<(Object, bool)> {
     let Some(text) = folder.text_with_newlines("README.md")? else { return Ok((Object::new(), false)) };
     let mut lines = text.lines();
     if lines.next() != Some("---") {
