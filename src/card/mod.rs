@@ -1,7 +1,7 @@
 //! The model card of a folder that is written: README.md, with the front matter that Hugging Face's hub reads.
 //!
-//! It says what the folder was made of, how, with which result, and how to load it. It holds no time, path or host. The
-//! licence and the languages are those of the base's own card.
+//! It says what the folder was made of, how, with which result, and how to load it. It holds no time, path or
+//! host. The licence and the languages are those of the base's own card.
 
 mod record;
 

@@ -4,20 +4,19 @@
 //! matrix:
 //!
 //! - `cat`: B = [B_1 B_2 ...], A = [w_1 s_1 A_1; w_2 s_2 A_2; ...]: the sum of the changes.
-//! - `linear`, `ties`, `dare_linear`, `dare_ties`, `magnitude_prune`: A and B are combined number by number, B with the
-//!   weights sqrt|w s|, A with these and the sign of w s. The product has mixed terms B_1 A_2, so it is
+//! - `linear`, `ties`, `dare_linear`, `dare_ties`, `magnitude_prune`: A and B are combined number by number, B
+//!   with the weights sqrt|w s|, A with these and the sign of w s. The product has mixed terms B_1 A_2, so it is
 //!   not the sum of the changes.
 //! - `svd` and those that end in `_svd`: the changes s_k B_k A_k are combined number by number with the weights
 //!   w_k, and cut to a rank: B = P S and A = Q^T of the leading singular part.
 //!
-//! Numbers are combined as follows. `linear`: the weighted sum. `magnitude_prune`: so, of the largest
-//! numbers of each adapter. `dare_linear`: so, of numbers that a draw kept, divided by the density. `ties` and
-//! `dare_ties`: the mean of the weighted numbers whose sign is the majority's, after such pruning. The result has the
-//! scale 1. Sources: `LoraModel.add_weighted_adapter` and `merge_utils` in peft 0.21.
+//! Numbers are combined as follows. `linear`: the weighted sum. `magnitude_prune`: that of the largest numbers
+//! of each adapter. `dare_linear`: that of the numbers that a draw kept, divided by the density. `ties` and
+//! `dare_ties`: the mean of the weighted numbers whose sign is the majority's, after such pruning. The result
+//! has the scale 1. Sources: `LoraModel.add_weighted_adapter` and `merge_utils` in peft 0.21.
 //!
-//! Of PEFT's results some are not kept: of adapters with rsLoRA it divides by sqrt(r) what it has scaled
-//! already, so that the result is sqrt(r) times too strong; and one adapter alone is taken as by `linear`, whatever was
-//! asked for.
+//! Two of PEFT's results are not kept. If its first adapter has rsLoRA, the result has alpha = r over sqrt(r),
+//! and is sqrt(r) times too strong. And PEFT takes one adapter alone by `linear`, whatever it is asked for.
 //!
 //! Adapters of curmerge stay such where that is exact: `own` says how. An SVD makes a LoRA of them.
 

@@ -1,9 +1,9 @@
 //! Combinations of curmerge's own adapters, which stay such.
 //!
 //! C and R are parts of the base, so adapters of one matrix differ in their index sets and in U alone. Where
-//! the index sets are equal, U is combined, and `linear` is the exact sum of the changes. `cat` takes the union of the
-//! index sets: `C1 U1 R1 + C2 U2 R2 = [C1 C2] diag(U1, U2) [R1; R2]`, and a column or row that both have is
-//! there once, with the numbers of U added.
+//! the index sets are equal, U is combined, and `linear` is the exact sum of the changes. `cat` takes the union
+//! of the index sets: `C1 U1 R1 + C2 U2 R2 = [C1 C2] diag(U1, U2) [R1; R2]`, and a column or row that both have
+//! is there once, with the numbers of U added.
 
 use std::collections::{BTreeMap, BTreeSet};
 

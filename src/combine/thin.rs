@@ -39,8 +39,8 @@ pub(super) struct Matrix {
     names: BTreeSet<String>,
 }
 
-/// The matrices that the adapters change, sorted. A fused matrix is one if an adapter changes it as a whole, else each
-/// of its parts is.
+/// The matrices that the adapters change, sorted. A fused matrix is one if an adapter changes it as a whole,
+/// else each of its parts is.
 pub(super) fn matrices(base: &Base, adapters: &[(Source<'_>, f32)]) -> Result<Vec<Matrix>> {
     let mut by_tensor = BTreeMap::<&str, BTreeSet<String>>::new();
     for name in adapters.iter().flat_map(|(source, _)| names(*source)) {

@@ -18,8 +18,9 @@ use crate::{Error, Result};
 /// How several adapters become one.
 #[derive(Clone, Debug, Default, Args)]
 pub struct CombineArgs {
-    /// Combine the adapters into one, each weighted by its FACTOR, as PEFT's add_weighted_adapter does. Those of curmerge
-    /// whose columns and rows are the same are combined by their matrices U [default: the sum of their changes, exactly].
+    /// Combine the adapters into one, each weighted by its FACTOR, as PEFT's add_weighted_adapter does. Those
+    /// of curmerge whose columns and rows are the same are combined by their matrices U [default: the sum of
+    /// their changes, exactly].
     #[arg(long, value_enum, value_name = "WAY")]
     pub combine: Option<Combination>,
     /// For ties, dare and magnitude_prune: the share of each adapter's numbers that is kept, such as 0.5.

@@ -47,9 +47,9 @@ impl Format {
         }
     }
 
-    /// The format of an adapter that the name of an output asks for. A name without an ending, one that ends in `/`,
-    /// and an existing folder mean a folder for PEFT; `.gguf` and `.onnx_adapter` files of these kinds; any other ending
-    /// curmerge's own.
+    /// The format of an adapter that the name of an output asks for. A name without an ending, one that ends in
+    /// `/`, and an existing folder mean a folder for PEFT; `.gguf` and `.onnx_adapter` files of these kinds;
+    /// any other ending curmerge's own.
     pub fn of_output(path: &Path) -> Self {
         let slash =
             path.as_os_str().as_encoded_bytes().last().is_some_and(|&b| std::path::is_separator(b.into()));

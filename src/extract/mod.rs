@@ -32,7 +32,8 @@ const HEAD: &str = "output";
 pub struct ExtractOptions {
     /// The rank; with `max_error` the largest.
     pub rank: usize,
-    /// The error of a matrix, `|D - B A| / |D|`, that a smaller rank may leave. Default: `None`, which takes `rank` for all.
+    /// The error of a matrix, `|D - B A| / |D|`, that a smaller rank may leave. Default: `None`, which takes
+    /// `rank` for all.
     pub max_error: Option<f64>,
     /// The matrices: words such as `q,k,v`, `all`, or canonical names, as [`Base::targets`] takes them, or `output`.
     pub targets: String,

@@ -81,8 +81,8 @@ impl Companion {
 
 /// Copies the files of a Hugging Face folder that belong to every model of these settings: not weights, and
 /// none that `skipped` names, which are given with their full path. The size in the index changes by `growth`
-/// bytes. With a new model card, the base's is kept as [`renamed_card`] says. Returns what was left out or renamed besides,
-/// sorted by path.
+/// bytes. With a new model card, the base's is kept as [`renamed_card`] says. Returns what was left out or
+/// renamed besides, sorted by path.
 ///
 /// # Errors
 /// A file that cannot be read or written; folders nested too deep.
@@ -117,8 +117,8 @@ pub fn copy_folder(
     Ok(left_out)
 }
 
-/// The name that a card of the base gets beside that of the output: README.base.md for README.md, README.base.base.md for
-/// README.base.md, and so on. `None` for any other file.
+/// The name that a card of the base gets beside that of the output: README.base.md for README.md,
+/// README.base.base.md for README.base.md, and so on. `None` for any other file.
 pub fn renamed_card(file: &Path) -> Option<PathBuf> {
     let middle = file.to_str()?.strip_prefix("README")?.strip_suffix(".md")?;
     let bases = middle.split(".base").all(str::is_empty);
