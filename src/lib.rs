@@ -133,6 +133,7 @@ pub mod error;
 pub mod eval;
 pub mod export;
 pub mod extract;
+pub mod hub;
 pub mod kernels;
 pub mod lora;
 pub mod merge;

@@ -10,7 +10,7 @@ use curmerge_formats::input;
 use serde_json::{Map, Value as Json};
 
 use super::json;
-use crate::{Error, Result};
+use crate::{Error, Result, hub};
 
 /// The model's configuration, as transformers writes it.
 pub const CONFIG: &str = "config.json";
@@ -79,8 +79,12 @@ impl<'a> Folder<'a> {
         self.join(name).is_file()
     }
 
-    /// The folder's own name, also where its path is `.`.
+    /// The folder's own name, also where its path is `.`. In the Hub's cache a folder is called by its commit: there
+    /// it is the repository's name.
     pub fn name(&self) -> String {
+        if let Some(repository) = hub::repository_of(self.path) {
+            return repository.rsplit('/').next().unwrap_or_default().to_owned();
+        }
         let own = || self.path.file_name().map(|name| name.to_string_lossy().into_owned());
         let real = || Some(self.path.canonicalize().ok()?.file_name()?.to_string_lossy().into_owned());
         own().or_else(real).unwrap_or_default()

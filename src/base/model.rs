@@ -10,7 +10,7 @@ use super::config::Config;
 use super::onnx::OnnxModel;
 use super::tensor::BaseTensor;
 use crate::arch::{self, Activation, Architecture};
-use crate::{Error, Result};
+use crate::{Error, Result, hub};
 
 /// The files that hold a model's tensors.
 #[derive(Debug)]
@@ -219,10 +219,11 @@ impl Base {
         own.unwrap_or(&self.architecture_name).to_string()
     }
 
-    /// The model's repository at Hugging Face (`owner/name`), if the file names it.
+    /// The model's repository at Hugging Face (`owner/name`), if the file names it, or it is a folder in the Hub's
+    /// cache.
     pub fn hugging_face_repository(&self) -> Option<String> {
         const HOST: &str = "https://huggingface.co/";
-        let Files::Gguf(gguf) = &self.files else { return None };
+        let Files::Gguf(gguf) = &self.files else { return hub::repository_of(&self.path) };
         let keys = ["general.repo_url", "general.source.url", "general.base_model.0.repo_url"];
         let urls = keys.iter().filter_map(|key| gguf.first().get(key)?.as_str()?.strip_prefix(HOST));
         urls.map(|name| name.trim_end_matches('/').to_string())

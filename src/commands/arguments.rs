@@ -328,6 +328,11 @@ impl StorageArgs {
         Ok(self.imatrix.as_ref().map(Imatrix::open).transpose()?)
     }
 
+    /// The file that [`Self::imatrix`] opens.
+    pub fn imatrix_mut(&mut self) -> Option<&mut PathBuf> {
+        self.imatrix.as_mut()
+    }
+
     /// The storage part of the merge options. The output must not replace the `protected` files.
     pub fn options<'a>(
         &self,

@@ -19,6 +19,7 @@ pub mod documents;
 pub mod eval;
 pub mod export;
 pub mod extract;
+mod hub;
 pub mod inspect;
 pub mod interrupt;
 pub mod kept;
@@ -77,7 +78,7 @@ pub struct CommandLine {
     json: bool,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Train an adapter for a base model on a file of examples.
     Build(Box<build::BuildArgs>),
@@ -136,7 +137,9 @@ fn carry_out(line: &CommandLine) -> Result<()> {
         let problem = "a command is missing; see curmerge --help";
         CommandLine::command().error(clap::error::ErrorKind::MissingSubcommand, problem).exit()
     };
-    match command {
+    let mut command = command.clone();
+    hub::fetch(&mut command)?;
+    match &command {
         Command::Build(args) => build::run(args, line.json),
         Command::Select(args) => replacing(&args.output, || select::run(args, line.json)),
         Command::Merge(args) => replacing(&args.output, || merge::run(args, line.json)),

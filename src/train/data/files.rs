@@ -46,7 +46,8 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-fn is_data(path: &Path) -> bool {
+/// Whether a file has the ending of data, and is not hidden.
+pub fn is_data(path: &Path) -> bool {
     let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     let name = uncompressed_name(path);
     let ending = name.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();

@@ -25,7 +25,7 @@ use crate::Error;
 use crate::chat::{self, ChatError, ChatTemplate, Conversation, MaskedTokens};
 use crate::compressed;
 use crate::tokenizer::{Tokenizer, TokenizerError};
-pub use files::files;
+pub use files::{files, is_data};
 pub use overview::Overview;
 pub use questions::{Question, read_questions};
 use records::{Record, Row};

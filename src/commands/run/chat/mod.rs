@@ -22,6 +22,7 @@ use super::answer::{Answer, End, Writer};
 use crate::base::{Base, Config};
 use crate::chat::{ChatError, ChatTemplate};
 use crate::commands::arguments::{AdapterArgs, AdapterPart};
+use crate::commands::hub;
 use crate::commands::interrupt;
 use crate::commands::report::{errors, terminal};
 use crate::tokenizer::Tokenizer;
@@ -135,7 +136,8 @@ impl<'a> Chat<'a> {
                 self.must_be_adapted("/adapter on")?;
                 self.speaking = vec![Speaker::Adapted];
             }
-            Some(Command::Adapter(part)) => {
+            Some(Command::Adapter(mut part)) => {
+                hub::fetch_adapter(&mut part)?;
                 let adapters = AdapterArgs { adapters: vec![part], ..self.args.adapters.clone() };
                 self.voices[Speaker::Adapted.index()] = Some(self.voice(&adapters)?);
                 if !self.speaking.contains(&Speaker::Adapted) {
