@@ -210,8 +210,8 @@ impl OutputTemplateArgs {
 /// The adapters that the model runs with.
 #[derive(Clone, Debug, Args)]
 pub struct AdapterArgs {
-    /// Adapter to apply: curmerge's own, a PEFT LoRA folder, or a GGUF LoRA file. Given several times, all
-    /// apply, as in a merge. A factor multiplies the adapter's change.
+    /// Adapter to apply: curmerge's own, a PEFT LoRA folder, a GGUF LoRA file, or `hf:OWNER/NAME[:FILE]`.
+    /// Given several times, all apply, as in a merge. A factor multiplies the adapter's change.
     #[arg(long = "adapter", value_name = "ADAPTER[=FACTOR]", value_parser = AdapterPart::parser())]
     pub adapters: Vec<AdapterPart>,
     /// Multiplies the adapters' own scales.

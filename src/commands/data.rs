@@ -22,7 +22,7 @@ const BAR: usize = 40;
 /// Options of `curmerge data`.
 #[derive(Clone, Debug, Args)]
 pub struct DataArgs {
-    /// Files of examples, or folders of them; `-` is standard input.
+    /// Files of examples, folders of them, or `hf:OWNER/NAME[:FILE|FOLDER|SPLIT]`; `-` is standard input.
     #[arg(required = true, value_name = "FILE|FOLDER|-")]
     pub files: Vec<PathBuf>,
     /// The model that is to learn them: lengths are then in its tokens, and samples show on which tokens the loss is.

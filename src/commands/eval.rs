@@ -20,7 +20,8 @@ use crate::{Error, Result};
 /// Options of `curmerge eval`.
 #[derive(Clone, Debug, Args)]
 pub struct EvalArgs {
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, `ollama:NAME[:TAG]`, or of the Hugging Face Hub
+    /// `hf:OWNER/NAME[:FILE|QUANT][@REVISION]`, such as `hf:OWNER/NAME:Q4_K_M`.
     pub base: PathBuf,
     /// The adapters to measure.
     #[command(flatten)]

@@ -20,11 +20,12 @@ use crate::{Error, Result};
 /// Options of `curmerge export`.
 #[derive(Clone, Debug, Args)]
 pub struct ExportArgs {
-    /// The adapter: curmerge's own, a LoRA folder of PEFT or mlx-lm, or a GGUF LoRA file. Several become one,
-    /// each with an optional =FACTOR of its change: their exact sum, or what --combine says.
+    /// The adapter: curmerge's own, a LoRA folder of PEFT or mlx-lm, a GGUF LoRA file, or `hf:OWNER/NAME[:FILE]`.
+    /// Several become one, each with an optional =FACTOR of its change: their exact sum, or what --combine says.
     #[arg(required = true, value_name = "ADAPTER[=FACTOR]", value_parser = AdapterPart::parser())]
     pub adapters: Vec<AdapterPart>,
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, `ollama:NAME[:TAG]`, or of the Hugging Face Hub
+    /// `hf:OWNER/NAME[:FILE|QUANT][@REVISION]`, such as `hf:OWNER/NAME:Q4_K_M`.
     #[arg(long)]
     pub base: PathBuf,
     /// What to write [default: what the ending of OUT says: .gguf gguf, .onnx_adapter onnx-adapter, none peft,

@@ -83,10 +83,12 @@ fn inputs(command: &mut Command) -> Vec<Input<'_>> {
             all
         }
         Command::Export(args) => {
-            let mut all = vec![One(&mut args.adapter, Adapter), One(&mut args.base, Base)];
+            let mut all: Vec<_> = args.adapters.iter_mut().map(adapter).collect();
+            all.push(One(&mut args.base, Base));
             all.extend(args.storage.imatrix_mut().map(|file| One(file, ImportanceMatrix)));
             all
         }
+        Command::Extract(args) => vec![One(&mut args.base, Base), One(&mut args.tuned, Base)],
         Command::Convert(args) => {
             let mut all = vec![One(&mut args.input, Base)];
             all.extend(args.imatrix.as_mut().map(|file| One(file, ImportanceMatrix)));

@@ -16,11 +16,11 @@ use crate::merge::{BaseCheck, MergeOptions, merge};
 /// Options of `curmerge merge`.
 #[derive(Clone, Debug, Args)]
 pub struct MergeArgs {
-    /// Base model: a GGUF file (of splits the first), a Hugging Face folder, an ONNX file, or
-    /// `ollama:NAME[:TAG]`.
+    /// Base model: a GGUF file (of splits the first), a Hugging Face folder, an ONNX file,
+    /// `ollama:NAME[:TAG]`, or of the Hugging Face Hub `hf:OWNER/NAME[:FILE|QUANT][@REVISION]`.
     pub base: PathBuf,
     /// The adapters, each with an optional =FACTOR of its change: curmerge's own, PEFT LoRA folders, GGUF
-    /// LoRA files.
+    /// LoRA files, `hf:OWNER/NAME[:FILE]`.
     #[arg(required = true, value_name = "ADAPTER[=FACTOR]", value_parser = AdapterPart::parser())]
     pub adapters: Vec<AdapterPart>,
     /// The model to write: a name that ends in .gguf; for a GGUF base with --max-shard-size a folder for its

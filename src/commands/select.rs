@@ -22,7 +22,8 @@ use crate::{Error, Result};
 /// Options of `curmerge select`.
 #[derive(Clone, Debug, Args)]
 pub struct SelectArgs {
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, `ollama:NAME[:TAG]`, or of the Hugging Face Hub
+    /// `hf:OWNER/NAME[:FILE|QUANT][@REVISION]`, such as `hf:OWNER/NAME:Q4_K_M`.
     pub base: PathBuf,
     /// The adapter to write.
     #[arg(short, long, value_name = "ADAPTER")]

@@ -10,6 +10,7 @@ mod support;
 
 mod architectures;
 mod demo;
+mod hub;
 mod onnx_decoders;
 mod onnx_genai;
 mod onnx_rewritten;

@@ -10,6 +10,7 @@ pub mod fixture;
 pub mod folder;
 pub mod gguf_key;
 pub mod goldens;
+pub mod hub;
 pub mod limited;
 pub mod next;
 pub mod ollama;

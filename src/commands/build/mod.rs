@@ -45,12 +45,14 @@ use training::TrainingArgs;
 /// Options of `curmerge build`.
 #[derive(Clone, Debug, Args)]
 pub struct BuildArgs {
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, `ollama:NAME[:TAG]`, or of the Hugging Face Hub
+    /// `hf:OWNER/NAME[:FILE|QUANT][@REVISION]`, such as `hf:OWNER/NAME:Q4_K_M`.
     pub base: PathBuf,
     /// Training examples: JSON lines, a JSON array, a table (CSV, TSV) or plain text. A row has "text",
     /// "prompt" and "completion", or "messages" (with "tools", "documents" and "chat_template_kwargs" if the
     /// template takes them); or "question" and "answer", "instruction" and "output", "conversations". Given several
-    /// times, all are trained; of a folder, its data files; `-` is standard input.
+    /// times, all are trained; of a folder, its data files; `-` is standard input. Of the
+    /// Hugging Face Hub `hf:OWNER/NAME[:FILE|FOLDER|SPLIT][@REVISION]` names a data set.
     #[arg(long, value_name = "FILE|FOLDER|-", required = true)]
     pub data: Vec<PathBuf>,
     /// How examples are made.

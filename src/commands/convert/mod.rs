@@ -24,7 +24,8 @@ use onnx::OnnxArgs;
 #[derive(Clone, Debug, Args)]
 pub struct ConvertArgs {
     /// The model: a GGUF file (of splits the first), a Hugging Face folder, an ONNX file with its
-    /// configuration and tokenizer beside it or a folder with one, or `ollama:NAME[:TAG]`.
+    /// configuration and tokenizer beside it or a folder with one, `ollama:NAME[:TAG]`, or of the Hugging Face Hub
+    /// `hf:OWNER/NAME[:FILE|QUANT][@REVISION]`.
     pub input: PathBuf,
     /// What to write: a name that ends in .gguf or .onnx, or a folder for transformers (with --format onnx,
     /// for onnxruntime and transformers.js), whose name has no such ending.

@@ -31,8 +31,8 @@ const FIRST_VALUES: usize = 4;
 /// Options of `curmerge inspect`.
 #[derive(Clone, Debug, Args)]
 pub struct InspectArgs {
-    /// A GGUF file, a safetensors file, a Hugging Face folder, an ONNX file, `ollama:NAME[:TAG]` or an
-    /// adapter (also a LoRA folder of PEFT or mlx-lm).
+    /// A GGUF file, a safetensors file, a Hugging Face folder, an ONNX file, `ollama:NAME[:TAG]`,
+    /// `hf:OWNER/NAME[:FILE|QUANT][@REVISION]` or an adapter (also a LoRA folder of PEFT or mlx-lm).
     #[arg(required_unless_present = "architectures")]
     pub file: Option<PathBuf>,
     /// List the architectures that curmerge knows, and what works with each.

@@ -17,6 +17,8 @@ const ATTEMPTS: u32 = 4;
 /// Attempts at a request that no server answers: the cache may have what is wanted.
 const CONNECTIONS: u32 = 2;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// A longer wait is told.
+const UNTOLD_WAIT: Duration = Duration::from_secs(5);
 /// The longest time that a server may ask to wait.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
@@ -127,13 +129,10 @@ impl Client {
             if attempt >= attempts || wait > MAX_WAIT {
                 return Err(Failure::Unreachable(problem));
             }
-            // Without the network of the feature, there is nothing to wait for.
-            if cfg!(feature = "hub") {
-                if wait > Duration::from_secs(5) {
-                    events(Event::Waiting { problem: &problem, wait });
-                }
-                std::thread::sleep(wait);
+            if wait > UNTOLD_WAIT {
+                events(Event::Waiting { problem: &problem, wait });
             }
+            std::thread::sleep(wait);
         }
     }
 

@@ -55,7 +55,11 @@ impl Transport {
             request = request.header(*name, value);
         }
         let request = request.body(()).map_err(|e| e.to_string())?;
-        let (head, body) = self.0.run(request).map_err(|e| e.to_string())?.into_parts();
+        let words = |error| match error {
+            ureq::Error::Io(error) => error.to_string(),
+            other => other.to_string(),
+        };
+        let (head, body) = self.0.run(request).map_err(words)?.into_parts();
         let body = Box::new(body.into_reader());
         Ok(Reply { status: head.status.as_u16(), headers: texts(&head.headers), body })
     }

@@ -14,6 +14,8 @@ mod data;
 mod data_files;
 mod documents;
 mod hostile;
+#[cfg(feature = "hub")]
+mod hub;
 mod inspected;
 mod interrupted;
 #[cfg(unix)]
