@@ -198,7 +198,7 @@ fn show(event: Event<'_>, bar: &mut Option<ProgressBar>) {
         }
         Event::FromCache { name, problem } => {
             terminal::warn(&format!(
-                "{name}: the copy in the cache is used, since the Hub cannot be: {problem}"
+                "{name}: the Hub cannot be reached ({problem}); the copy in the cache is used"
             ));
         }
     }

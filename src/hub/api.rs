@@ -93,10 +93,13 @@ pub(super) fn explained(failure: Failure, name: &Name, repository: &Repository, 
     match failure {
         Failure::Unreachable(problem) => {
             let problem = format!("{} cannot be used: {problem}", client.endpoint());
-            let mut help = "try again later: what is downloaded already stays".to_owned();
-            if problem.contains("certificate") {
-                help = "if a proxy has a certificate of its own, name it with SSL_CERT_FILE".into();
-            }
+            let help = if cfg!(not(feature = "hub")) {
+                "build it with `--features hub`, or name a file or folder"
+            } else if problem.contains("certificate") {
+                "if a proxy has a certificate of its own, name it with SSL_CERT_FILE"
+            } else {
+                "try again later: what is downloaded already stays"
+            };
             name.error(problem, help)
         }
         Failure::Refused { code, .. } if code == "GatedRepo" => name.error(

@@ -134,7 +134,7 @@ impl Hub {
         let stored = Stored::new(&self.settings.cache, &repository);
         let fetch = Fetch { hub: self, name, repository, stored, wanted };
         if let Some(variable) = self.settings.offline {
-            return fetch.from_cache(&format!("{variable} is set"));
+            return fetch.cached(&format!("{variable} is set"));
         }
         // A commit never changes.
         if is_commit(name.revision())
@@ -143,10 +143,10 @@ impl Hub {
             return Ok(found);
         }
         match api::listing(&self.client, &fetch.repository, name.revision(), events) {
-            Ok(listing) => fetch.from_hub(&listing, events),
+            Ok(listing) => fetch.downloaded(&listing, events),
             Err(Failure::Unreachable(problem)) => match fetch.stored.commit(name.revision()) {
                 Some(_) => {
-                    let found = fetch.from_cache(&problem)?;
+                    let found = fetch.cached(&problem)?;
                     events(Event::FromCache { name, problem: &problem });
                     Ok(found)
                 }
@@ -163,7 +163,7 @@ impl Fetch<'_> {
     }
 
     /// What the cache alone has, where the Hub is not asked because of this problem.
-    fn from_cache(&self, problem: &str) -> Result<Vec<PathBuf>> {
+    fn cached(&self, problem: &str) -> Result<Vec<PathBuf>> {
         let folder = self.stored.folder().display();
         match self.stored.commit(self.name.revision()) {
             None => Err(self.name.error(
@@ -188,7 +188,7 @@ impl Fetch<'_> {
         }
     }
 
-    fn from_hub(&self, listing: &Listing, events: &mut dyn FnMut(Event<'_>)) -> Result<Vec<PathBuf>> {
+    fn downloaded(&self, listing: &Listing, events: &mut dyn FnMut(Event<'_>)) -> Result<Vec<PathBuf>> {
         let Listing { commit, files } = listing;
         let choice = Chooser { name: self.name, files }.choose(self.wanted)?;
         // The index says which files have the weights.

@@ -45,6 +45,12 @@ impl Reply {
         self.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.trim())
     }
 
+    /// How long the server asks to wait: `Retry-After: 5`, or `RateLimit: "api";r=0;t=5`.
+    fn wait(&self) -> Option<Duration> {
+        let limit = || self.header("ratelimit")?.split(';').find_map(|part| part.trim().strip_prefix("t="));
+        self.header("retry-after").or_else(limit)?.parse().ok().map(Duration::from_secs)
+    }
+
     fn is_redirect(&self) -> bool {
         matches!(self.status, 301 | 302 | 303 | 307 | 308)
     }
@@ -115,8 +121,7 @@ impl Client {
             let (problem, attempts, asked) = match self.follow(method, address, from) {
                 Err(problem) => (problem, CONNECTIONS, None),
                 Ok(reply) if matches!(reply.status, 429 | 500 | 502 | 503 | 504) => {
-                    let seconds = reply.header("retry-after").and_then(|text| text.parse().ok());
-                    (format!("status {}", reply.status), ATTEMPTS, seconds.map(Duration::from_secs))
+                    (format!("status {}", reply.status), ATTEMPTS, reply.wait())
                 }
                 Ok(reply) if reply.status < 400 => return Ok(reply),
                 Ok(reply) => {
@@ -218,6 +223,17 @@ fn joined(address: &str, location: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_says_in_two_ways_how_long_to_wait() {
+        let wait = |name: &str, value: &str| {
+            let headers = vec![(name.to_owned(), value.to_owned())];
+            Reply { status: 429, headers, body: Box::new(std::io::empty()) }.wait()
+        };
+        assert_eq!(wait("retry-after", "7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait("ratelimit", "\"api\";r=0; t=55"), Some(Duration::from_secs(55)));
+        assert_eq!(wait("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT"), None);
+    }
 
     #[test]
     fn locations_are_read_as_browsers_do() {

@@ -13,7 +13,6 @@ impl Transport {
 
     /// Says what is missing.
     pub(super) fn send(&self, _: Method, _: &str, _: &[(&str, String)]) -> Result<Reply, String> {
-        Err("this curmerge was built without the feature 'hub', which downloads (cargo build --features hub)"
-            .into())
+        Err("this curmerge was built without the feature 'hub', which downloads".into())
     }
 }
