@@ -10,7 +10,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use curmerge_formats::input;
@@ -85,12 +85,10 @@ impl Stored {
         }
         let path = self.folder.join("refs").join(revision);
         let fail = |e| Error::io(&path, "write", e);
-        let parent = path.parent().unwrap_or(&self.folder);
-        create(parent)?;
-        let mut file = tempfile::NamedTempFile::new_in(parent).map_err(fail)?;
-        file.write_all(commit.as_bytes()).map_err(fail)?;
-        file.persist(&path).map_err(|e| fail(e.error))?;
-        Ok(())
+        create(path.parent().unwrap_or(&self.folder))?;
+        // Not in the folder of references, where every file is one.
+        let beside = self.folder.join(format!(".{}.ref", std::process::id()));
+        fs::write(&beside, commit).and_then(|()| fs::rename(&beside, &path)).map_err(fail)
     }
 
     /// The files of a commit that are here whole, sorted by path.
