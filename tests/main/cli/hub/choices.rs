@@ -31,7 +31,7 @@ fn base_data_and_adapter_come_from_the_hub() {
     let train = ["--targets", "q", "--rank", "4", "--max-steps", "2", "--anchor", "none"];
     let words =
         ["build", base, "--data", "hf:some-one/sst:train", "--valid", "hf:some-one/sst:valid.jsonl", "-o"];
-    let hub = run(&server, home.path(), &[&words, &[out.to_str().unwrap()][..], &train].concat()).done();
+    let hub = run(&server, home.path(), &[&words[..], &[out.to_str().unwrap()], &train].concat()).done();
     assert!(hub.stdout.contains("valid"), "{}", hub.stdout);
     let local = home.path().join("local.safetensors");
     let [model, data, valid] = ["model.gguf", "train.jsonl", "valid.jsonl"].map(demo);
@@ -51,7 +51,7 @@ fn base_data_and_adapter_come_from_the_hub() {
         "64",
     ];
     let adapted = ["eval", base, "--adapter", "hf:some-one/learnt=0.5", "--against", "hf:some-one/tiny-GGUF"];
-    let measured = run(&server, home.path(), &[&adapted, &words, &["--json"][..]].concat()).json();
+    let measured = run(&server, home.path(), &[&adapted[..], &words, &["--json"]].concat()).json();
     assert!(measured["kl"].as_f64().unwrap() > 0.0, "{measured}");
 
     run(&server, home.path(), &["verify", "hf:some-one/learnt", "--base", base]).done();
