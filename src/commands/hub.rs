@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use indicatif::ProgressBar;
+use indicatif::{DecimalBytes, ProgressBar};
 
 use super::anchor::AnchorSource;
 use super::arguments::{AdapterArgs, AdapterPart};
@@ -179,9 +179,8 @@ fn show(event: Event<'_>, bar: &mut Option<ProgressBar>) {
             if files.len() > MAX_LISTED {
                 listed.push(format!("{} more files", files.len() - MAX_LISTED));
             }
-            let megabytes = bytes as f64 / 1e6;
             // Not with the label in front, which is how the line of a bar begins.
-            say(format!("{repository}: downloading {} ({megabytes:.1} MB)", listed.join(", ")));
+            say(format!("{repository}: downloading {} ({})", listed.join(", "), DecimalBytes(bytes)));
         }
         Event::Progress { done, of } => {
             if let Some(bar) = bar {

@@ -2,8 +2,8 @@
 //! that they share with huggingface_hub, transformers and llama.cpp.
 //!
 //! [`Hub::fetch`] gives the paths of what a [`Name`] stands for, and downloads what is missing. It asks the Hub for
-//! the files of the revision ([`api`]), chooses among them ([`choice`]), and puts them into the cache ([`download`],
-//! [`cache`]). Where the Hub cannot be reached, or must not, it takes what the cache has.
+//! the files of the revision (`api.rs`), chooses among them (`choice.rs`), and puts them into the cache (`download.rs`,
+//! `cache.rs`). Where the Hub cannot be reached, or must not, it takes what the cache has.
 //!
 //! A server is not trusted. Paths that it names stay within the snapshot, a file is linked there only when its size
 //! and digest are those that the Hub told, and the user's token goes to no other host.

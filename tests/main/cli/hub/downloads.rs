@@ -14,7 +14,7 @@ fn a_model_is_downloaded_once() {
     let name = "hf:some-one/tiny-GGUF:q4_k_m";
     let ran = inspect(&server, home.path(), name).done();
     assert!(
-        ran.stderr.contains("some-one/tiny-GGUF: downloading tiny-Q4_K_M.gguf (3.0 MB)"),
+        ran.stderr.contains("some-one/tiny-GGUF: downloading tiny-Q4_K_M.gguf (3.00 MB)"),
         "{}",
         ran.stderr
     );
