@@ -170,6 +170,8 @@ pub enum CallerOption {
     MaxShardSize,
     /// [`OnnxOptions::genai`](crate::convert::OnnxOptions::genai).
     Genai,
+    /// The columns of a file of examples, [`DataOptions::columns`](crate::train::data::DataOptions::columns).
+    Columns,
 }
 
 /// A result whose error is [`Error`].

@@ -9,7 +9,7 @@ const TEMPLATE: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n
 
 fuzz_target!(|bytes: &[u8]| {
     let template = ChatTemplate::new(TEMPLATE.into(), String::new(), String::new());
-    let options = DataOptions { max_seq_len: 64, append_eos: true };
+    let options = DataOptions { max_seq_len: 64, append_eos: true, ..DataOptions::default() };
     curmerge_fuzz::with_file("data", bytes, |folder| {
         curmerge_fuzz::with_tokenizer(|tokenizer| {
             match Dataset::read(folder.join("data"), tokenizer, Some(&template), &options) {

@@ -10,7 +10,7 @@ use super::build::examples::ExampleArgs;
 use super::build::sample;
 use super::report::terminal;
 use crate::Result;
-use crate::train::data::{self, Dataset, Overview};
+use crate::train::data::{self, Columns, Dataset, Overview};
 
 /// Samples that are shown.
 const SAMPLES: usize = 3;
@@ -51,7 +51,7 @@ pub fn run(args: &DataArgs, json: bool) -> Result<()> {
         Some(base) => with_model(args, base, &files)?,
         None => {
             args.examples.template.must_be_unused("--base")?;
-            without_model(&files)?
+            without_model(&files, &args.examples.columns.columns())?
         }
     };
     if json {
@@ -69,8 +69,8 @@ pub fn run(args: &DataArgs, json: bool) -> Result<()> {
     terminal::print(&text)
 }
 
-fn without_model(files: &[PathBuf]) -> Result<Shown> {
-    let all = files.iter().map(Overview::read).collect::<Result<Vec<_>>>()?;
+fn without_model(files: &[PathBuf], columns: &Columns) -> Result<Shown> {
+    let all = files.iter().map(|file| Overview::read(file, columns)).collect::<Result<Vec<_>>>()?;
     let mut lines = Vec::new();
     for (file, one) in files.iter().zip(&all) {
         lines.push(("file", format!("{}: {}, {} rows", file.display(), one.layout, one.texts.len())));

@@ -114,7 +114,7 @@ fn scores(folder: &Path, model: &str, adapter: Option<&str>) -> Result<Scores> {
     let tokenizer = base.tokenizer()?;
     let adapter = adapter.map(|name| AdapterPart::whole(folder.join(name)));
     let model = adapted_model(&base, &AdapterArgs::plain(adapter.into_iter().collect()))?;
-    let examples = data::read_choices(folder.join("test.jsonl"), &tokenizer)?;
+    let examples = data::read_choices(folder.join("test.jsonl"), &tokenizer, &data::Columns::Usual)?;
     let path = folder.join("text.txt");
     let text = read_text(&path)?;
     let chunks = Chunks::new(&tokenizer, &text, CTX, None)?;

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Map, json};
 
 use super::arguments::{AdapterArgs, AdapterPart, ComputeArgs, TemplateArgs, read_text};
+use super::columns::ColumnArgs;
 use crate::base::Base;
 use crate::chat::ChatTemplate;
 use crate::commands::report::progress;
@@ -52,6 +53,9 @@ pub struct EvalArgs {
     /// Read only the first N chunks of the text [default: all].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub chunks: Option<u32>,
+    /// Which columns are the examples.
+    #[command(flatten)]
+    pub columns: ColumnArgs,
     /// How conversations become text.
     #[command(flatten)]
     pub template: TemplateArgs,
@@ -70,6 +74,7 @@ pub fn run(args: &EvalArgs, json: bool) -> Result<()> {
         args.template.apply(&mut base)?;
     } else {
         args.template.must_be_unused("--data")?;
+        args.columns.must_be_unused("--data")?;
     }
     measure(args, &base, json).map_err(|error| super::not_finite::explained(error, &base))
 }
@@ -81,15 +86,13 @@ fn measure(args: &EvalArgs, base: &Base, json: bool) -> Result<()> {
     if let Some(path) = &args.data {
         let template = base.chat_template(&tokenizer)?;
         if args.generate {
-            let max_tokens = args.max_tokens as usize;
-            let result = generated(&mut model, &tokenizer, template.as_ref(), path, max_tokens)?;
+            let result = generated(&mut model, &tokenizer, template.as_ref(), path, args)?;
             let count = result.answers.len();
             lines += &format!("exact match {:.4} of {count} answers\n", result.exact_match);
             fields.insert("exact_match".into(), json!(result.exact_match));
             fields.insert("answers".into(), json!(result.answers));
         } else {
-            let append_eos = !args.no_append_eos;
-            examples(&mut model, &tokenizer, template.as_ref(), path, append_eos, &mut fields, &mut lines)?;
+            examples(&mut model, &tokenizer, template.as_ref(), path, args, &mut fields, &mut lines)?;
         }
     }
     if let (Some(path), Some(other)) = (&args.perplexity, &args.against) {
@@ -135,12 +138,13 @@ fn examples(
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
     path: &Path,
-    append_eos: bool,
+    args: &EvalArgs,
     fields: &mut Map<String, serde_json::Value>,
     lines: &mut String,
 ) -> Result<()> {
-    if data::has_choices(path)? {
-        let examples = data::read_choices(path, tokenizer)?;
+    let columns = args.columns.columns();
+    if data::has_choices(path, &columns)? {
+        let examples = data::read_choices(path, tokenizer, &columns)?;
         let lengths =
             examples.iter().flat_map(|e| e.choices.iter().map(|choice| e.prompt.len() + choice.len()));
         model.for_context(lengths.max().unwrap_or(0)).map_err(|e| e.in_file(path))?;
@@ -154,7 +158,8 @@ fn examples(
         fields.insert("loss".into(), json!(result.loss));
         fields.insert("examples".into(), json!(result.examples));
     } else {
-        let options = DataOptions { max_seq_len: model.config().context, append_eos };
+        let options =
+            DataOptions { max_seq_len: model.config().context, append_eos: !args.no_append_eos, columns };
         let data = Dataset::read(path, tokenizer, template, &options)?;
         model.for_context(data.examples.iter().map(|e| e.tokens.len()).max().unwrap_or(0))?;
         let loss = mean_loss(model, &data);
@@ -172,10 +177,11 @@ fn generated(
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
     path: &Path,
-    max_tokens: usize,
+    args: &EvalArgs,
 ) -> Result<Answers> {
     let context = model.config().context;
-    let questions = data::read_questions(path, tokenizer, template, context)?;
+    let max_tokens = args.max_tokens as usize;
+    let questions = data::read_questions(path, tokenizer, template, context, &args.columns.columns())?;
     let longest = questions.iter().map(|question| question.prompt.len()).max().unwrap_or(0);
     model.for_context(context.min(longest + max_tokens)).map_err(|e| e.in_file(path))?;
     let bar = progress::bar("answers", questions.len() as u64);

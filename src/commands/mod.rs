@@ -11,6 +11,7 @@ pub mod arguments;
 pub mod build;
 pub mod cache;
 pub mod combined;
+pub mod columns;
 mod companions;
 pub mod convert;
 pub mod data;

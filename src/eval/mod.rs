@@ -5,7 +5,7 @@
 //! ```
 //! use std::path::Path;
 //!
-//! use curmerge::train::data::read_choices;
+//! use curmerge::train::data::{Columns, read_choices};
 //! use curmerge::{Base, Transformer};
 //!
 //! # fn main() -> curmerge::Result<()> {
@@ -14,7 +14,7 @@
 //! let tokenizer = base.tokenizer()?;
 //! let mut model = Transformer::new(&base)?;
 //!
-//! let examples = read_choices(demo.join("test.jsonl"), &tokenizer)?;
+//! let examples = read_choices(demo.join("test.jsonl"), &tokenizer, &Columns::Usual)?;
 //! let score = curmerge::accuracy(&model, &examples[..4], |_, _| ());
 //! println!("accuracy {:.3}, loss {:.3}", score.accuracy, score.loss);
 //!

@@ -80,7 +80,7 @@ fn random_adapter(base: &Base) -> Adapter {
 #[ignore = "needs CURMERGE_MODELS (shared/models/get.py), CURMERGE_DATA, and CURMERGE_PYTHON with torch and transformers"]
 fn logits_and_gradients_equal_those_of_torch() {
     let base = Base::open(folder()).unwrap();
-    let options = DataOptions { max_seq_len: 128, append_eos: false };
+    let options = DataOptions { max_seq_len: 128, append_eos: false, ..DataOptions::default() };
     let examples =
         Dataset::read(data("sst2/train.jsonl"), &base.tokenizer().unwrap(), None, &options).unwrap().examples;
     let examples = &examples[..6];

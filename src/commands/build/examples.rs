@@ -7,6 +7,7 @@ use clap::Args;
 use super::BuildArgs;
 use crate::base::Base;
 use crate::commands::arguments::TemplateArgs;
+use crate::commands::columns::ColumnArgs;
 use crate::commands::report::terminal;
 use crate::train::data::{self, DataOptions, Dataset};
 use crate::{Error, Result};
@@ -34,13 +35,16 @@ pub struct ExampleArgs {
     /// The default, which this option asked for in earlier versions.
     #[arg(long, hide = true, conflicts_with = "no_append_eos")]
     pub append_eos: bool,
+    /// Which columns are trained.
+    #[command(flatten)]
+    pub columns: ColumnArgs,
 }
 
 impl ExampleArgs {
     /// The same for the library. A model with learned positions limits the length.
     pub fn options(&self, base: &Base) -> DataOptions {
         let max_seq_len = base.max_tokens().unwrap_or(usize::MAX).min(self.max_seq_len as usize);
-        DataOptions { max_seq_len, append_eos: !self.no_append_eos }
+        DataOptions { max_seq_len, append_eos: !self.no_append_eos, columns: self.columns.columns() }
     }
 }
 

@@ -54,6 +54,10 @@ pub(super) fn of(
         let text = text.as_ref().map(|text| digest(&sha256_hex(text.as_bytes())));
         settings.extend(text.map(|text| (option, text)));
     }
+    let columns = args.examples.columns.columns();
+    if !columns.is_usual() {
+        settings.push(("columns", format!("{columns:?}")));
+    }
     if *held_out {
         // A run that trains on all examples has the settings of earlier checkpoints.
         settings.push(("--no-hold-out", "false".to_owned()));

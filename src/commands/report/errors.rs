@@ -44,6 +44,7 @@ fn option(option: CallerOption) -> &'static str {
         CallerOption::ImportanceMatrix => "--imatrix",
         CallerOption::MaxShardSize => "--max-shard-size",
         CallerOption::Genai => "--genai",
+        CallerOption::Columns => "--prompt-column, --completion-column, --text-column, --messages-column",
     }
 }
 

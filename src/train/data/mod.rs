@@ -9,6 +9,7 @@
 //! A prompt and its completion are tokenized separately and joined, so a prompt has the same tokens in
 //! training, in evaluation and in use.
 
+mod columns;
 mod files;
 mod overview;
 mod questions;
@@ -26,6 +27,8 @@ use crate::chat::{self, ChatError, ChatTemplate, Conversation, MaskedTokens};
 use crate::compressed;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 pub use files::{files, is_data};
+pub use columns::{Columns, Labels, Part, Template};
+pub use files::files;
 pub use overview::Overview;
 pub use questions::{Question, read_questions};
 use records::{Record, Row};
@@ -70,13 +73,15 @@ pub struct Example {
 }
 
 /// How examples are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataOptions {
     /// Upper limit of the length of an example, in tokens; at least 2. Default: 1024.
     pub max_seq_len: usize,
     /// Whether EOS follows a completion or a text, as a target, so that the model learns where an answer
     /// ends. Default: true.
     pub append_eos: bool,
+    /// Which columns of a row are the parts of its example. Default: those of the usual names.
+    pub columns: Columns,
 }
 
 /// The examples of a file, in its order.
@@ -99,7 +104,7 @@ pub struct Dataset {
 
 impl Default for DataOptions {
     fn default() -> Self {
-        Self { max_seq_len: 1024, append_eos: true }
+        Self { max_seq_len: 1024, append_eos: true, columns: Columns::Usual }
     }
 }
 
@@ -187,7 +192,7 @@ impl Dataset {
             max_seq_len: options.max_seq_len,
             layout: String::new(),
         };
-        let Source { content, kind } = rows::read(path, &bytes)?;
+        let Source { content, kind } = rows::read(path, &bytes, &options.columns)?;
         match content {
             Content::Plain(text) => {
                 kind.clone_into(&mut dataset.layout);
@@ -195,11 +200,8 @@ impl Dataset {
                     .map_err(|problem| Error::file(path, problem.problem, problem.help))?;
             }
             Content::Rows(rows) => {
-                let rows = records(path, &rows)?;
-                let mut columns: Vec<_> = rows.iter().map(|(_, row)| row.columns).collect();
-                columns.sort_unstable();
-                columns.dedup();
-                dataset.layout = format!("{kind}, columns {}", columns.join(" or "));
+                let rows = records(path, &rows, &options.columns)?;
+                dataset.layout = records::layout(kind, rows.iter().map(|(_, row)| row), &options.columns);
                 // Collected in order first: which of several errors is reported must not depend on the
                 // threads.
                 let made: Vec<_> = rows
@@ -251,10 +253,11 @@ impl Dataset {
             if line.trim().is_empty() {
                 continue;
             }
-            if !begun && !rows::is_json_lines(path, line) {
+            if !begun && !rows::is_json_lines(path, line, &options.columns) {
                 return first_of_whole(path, tokenizer, template, options);
             }
-            let record = match records::record(path, number, line.strip_suffix('\n').unwrap_or(line)) {
+            let text = line.strip_suffix('\n').unwrap_or(line);
+            let record = match records::record(path, number, text, &options.columns) {
                 Ok(row) => row.record,
                 // One value of several lines begins like a damaged line.
                 Err(_) if !begun => return first_of_whole(path, tokenizer, template, options),
@@ -307,12 +310,12 @@ fn first_of_whole(
     options: &DataOptions,
 ) -> Result<(Example, bool), Error> {
     let bytes = bytes(path)?;
-    let rows = match rows::read(path, &bytes)?.content {
+    let rows = match rows::read(path, &bytes, &options.columns)?.content {
         Content::Plain(text) => return first_window(path, text, tokenizer, options),
         Content::Rows(rows) => rows,
     };
     for (line, text) in rows {
-        let record = records::record(path, line, &text)?.record;
+        let record = records::record(path, line, &text, &options.columns)?.record;
         let found = first_of(record, tokenizer, template, options);
         if let Some(found) = found.map_err(|problem| problem.at(path, line))? {
             return Ok(found);
@@ -364,19 +367,24 @@ pub struct ChoiceExample {
     pub answer: usize,
 }
 
-/// Reads a file of `{"prompt", "completion", "choices"}` to score by likelihood.
+/// Reads a file of `{"prompt", "completion", "choices"}` to score by likelihood. `columns` say which columns
+/// these are.
 ///
 /// # Errors
 /// If the file cannot be read, or a line has no prompt, no choices, an empty choice, or a completion that is
 /// not one of its choices.
-pub fn read_choices(path: impl AsRef<Path>, tokenizer: &Tokenizer) -> Result<Vec<ChoiceExample>, Error> {
+pub fn read_choices(
+    path: impl AsRef<Path>,
+    tokenizer: &Tokenizer,
+    columns: &Columns,
+) -> Result<Vec<ChoiceExample>, Error> {
     let path = path.as_ref();
     let wanted = "give each line {\"prompt\", \"completion\", \"choices\": [...]}";
     let bytes = bytes(path)?;
-    let Content::Rows(rows) = rows::read(path, &bytes)?.content else {
+    let Content::Rows(rows) = rows::read(path, &bytes, columns)?.content else {
         return Err(Error::file(path, "is plain text, which has no choices", wanted));
     };
-    let rows = records(path, &rows)?;
+    let rows = records(path, &rows, columns)?;
     let made: Vec<_> =
         rows.par_iter().map(|(line, row)| (line, choice_example(&row.record, tokenizer))).collect();
     made.into_iter().map(|(&line, example)| example.map_err(|problem| problem.at(path, line))).collect()
@@ -386,12 +394,13 @@ pub fn read_choices(path: impl AsRef<Path>, tokenizer: &Tokenizer) -> Result<Vec
 ///
 /// # Errors
 /// If the file cannot be read or is not a data file.
-pub fn has_choices(path: impl AsRef<Path>) -> Result<bool, Error> {
+pub fn has_choices(path: impl AsRef<Path>, columns: &Columns) -> Result<bool, Error> {
     let path = path.as_ref();
     let bytes = bytes(path)?;
-    let Content::Rows(rows) = rows::read(path, &bytes)?.content else { return Ok(false) };
+    let Content::Rows(rows) = rows::read(path, &bytes, columns)?.content else { return Ok(false) };
     let Some((line, first)) = rows.first() else { return Ok(false) };
-    Ok(matches!(records::record(path, *line, first)?.record, Record::Pair { choices: Some(_), .. }))
+    let record = records::record(path, *line, first, columns)?.record;
+    Ok(matches!(record, Record::Pair { choices: Some(_), .. }))
 }
 
 fn choice_example(record: &Record, tokenizer: &Tokenizer) -> Result<ChoiceExample, Problem> {
@@ -426,8 +435,12 @@ fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// What each row holds, with its line.
-fn records(path: &Path, rows: &[(usize, Cow<'_, str>)]) -> Result<Vec<(usize, Row)>, Error> {
-    rows.iter().map(|(line, text)| Ok((*line, records::record(path, *line, text)?))).collect()
+fn records(
+    path: &Path,
+    rows: &[(usize, Cow<'_, str>)],
+    columns: &Columns,
+) -> Result<Vec<(usize, Row)>, Error> {
+    rows.iter().map(|(line, text)| Ok((*line, records::record(path, *line, text, columns)?))).collect()
 }
 
 /// The conversation as the template can render it: with texts in place of lists of texts, if it drops or

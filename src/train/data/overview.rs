@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::records::Record;
+use super::bytes;
+use super::columns::Columns;
+use super::records::{self, Record};
 use super::rows::{self, Content};
-use super::{bytes, records};
 use crate::Result;
 
 /// The rows of a data file.
@@ -19,22 +20,19 @@ pub struct Overview {
 }
 
 impl Overview {
-    /// Reads a data file; `-` is standard input.
+    /// Reads a data file; `-` is standard input. `columns` are the parts of its examples.
     ///
     /// # Errors
     /// Those of [`Dataset::read`](super::Dataset::read), but for tokens and templates.
-    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+    pub fn read(path: impl AsRef<Path>, columns: &Columns) -> Result<Self> {
         let path = path.as_ref();
         let bytes = bytes(path)?;
-        let source = rows::read(path, &bytes)?;
+        let source = rows::read(path, &bytes, columns)?;
         let (layout, texts) = match source.content {
             Content::Plain(text) => (source.kind.to_owned(), vec![text.to_owned()]),
             Content::Rows(rows) => {
-                let rows = records(path, &rows)?;
-                let mut columns: Vec<_> = rows.iter().map(|(_, row)| row.columns).collect();
-                columns.sort_unstable();
-                columns.dedup();
-                let layout = format!("{}, columns {}", source.kind, columns.join(" or "));
+                let rows = super::records(path, &rows, columns)?;
+                let layout = records::layout(source.kind, rows.iter().map(|(_, row)| row), columns);
                 (layout, rows.into_iter().map(|(_, row)| text(row.record)).collect())
             }
         };

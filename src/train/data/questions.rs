@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::columns::Columns;
 use super::records::Record;
 use super::rows::{self, Content};
 use super::{Problem, bytes, readable, records};
@@ -20,7 +21,7 @@ pub struct Question {
 }
 
 /// Reads a file of `{"prompt", "completion"}`, or of `{"messages"}` whose last turn is the assistant's
-/// answer. `template` is the model's chat template, which only conversations need. `context` is the model's
+/// answer; `columns` say which columns these are. `template` is the model's chat template, which only conversations need. `context` is the model's
 /// context, in tokens.
 ///
 /// # Errors
@@ -31,14 +32,15 @@ pub fn read_questions(
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
     context: usize,
+    columns: &Columns,
 ) -> Result<Vec<Question>, Error> {
     let path = path.as_ref();
     let bytes = bytes(path)?;
-    let Content::Rows(rows) = rows::read(path, &bytes)?.content else {
+    let Content::Rows(rows) = rows::read(path, &bytes, columns)?.content else {
         let help = "give each line {\"prompt\", \"completion\"} or {\"messages\"}";
         return Err(Error::file(path, "is plain text, which asks nothing", help));
     };
-    let made = records(path, &rows)?.into_iter().map(|(line, row)| {
+    let made = records(path, &rows, columns)?.into_iter().map(|(line, row)| {
         question(row.record, tokenizer, template, context).map_err(|problem| problem.at(path, line))
     });
     made.collect()

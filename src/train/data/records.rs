@@ -4,8 +4,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::columns::Columns;
 use crate::Error;
 use crate::chat::{Conversation, Message};
+use crate::error::CallerOption;
 
 /// What one row holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,18 +49,31 @@ pub(super) struct Row {
 }
 
 const KINDS: &str = "give it one of {\"text\"}, {\"prompt\", \"completion\"}, {\"messages\": [{\"role\", \"content\"}]}, \
-    {\"question\", \"answer\"} or {\"instruction\", \"output\"}";
+    {\"question\", \"answer\"} or {\"instruction\", \"output\"}, or choose columns";
 
 /// The names that an answer goes by.
 const ANSWERS: [&str; 3] = ["output", "response", "answer"];
 
-/// Reads the JSON text of a row.
+/// How rows of such a file were understood, in words.
+pub(super) fn layout<'r>(kind: &str, rows: impl Iterator<Item = &'r Row>, columns: &Columns) -> String {
+    let mut found: Vec<&str> = rows.map(|row| row.columns).collect();
+    found.sort_unstable();
+    found.dedup();
+    let found = found.join(" or ");
+    if columns.is_usual() {
+        return format!("{kind}, columns {found}");
+    }
+    format!("{kind}, columns {} as {found}", columns.names().join(", "))
+}
+
+/// Reads the JSON text of a row, with its columns by their own names.
 ///
 /// Besides `text`, `prompt` with `completion` and `messages`, rows of known data sets: `conversations`
 /// (ShareGPT), `instruction` with `output` and perhaps `input` (Alpaca; `response` and `context` in Dolly),
 /// `question` with `answer`, and TRL's lists of messages as `prompt` and `completion`. Other columns are left
 /// alone. So is Alpaca's `text`, which has the same once more.
-pub(super) fn record(path: &Path, number: usize, line: &str) -> Result<Row, Error> {
+pub(super) fn record(path: &Path, number: usize, line: &str, columns: &Columns) -> Result<Row, Error> {
+    let line = &*columns.usual(path, number, line)?;
     let bad = |problem: String, help: &'static str| Error::line(path, number, problem, help);
     let value: Value = serde_json::from_str(line).map_err(|error| {
         // serde_json counts lines within the string, so only the column is meaningful here.
@@ -141,7 +156,8 @@ pub(super) fn record(path: &Path, number: usize, line: &str) -> Result<Row, Erro
             }
             let names: Vec<&str> = object.keys().take(8).map(String::as_str).collect();
             let names = names.join(", ").escape_debug().to_string();
-            Err(bad(format!("has no column that is trained, only: {names}"), KINDS))
+            let problem = format!("has no column that is trained, only: {names}");
+            Err(bad(problem, KINDS).avoidable(CallerOption::Columns))
         }
     }
 }
@@ -192,7 +208,9 @@ mod tests {
     use super::*;
 
     fn read(row: &str) -> Result<Record, String> {
-        record(Path::new("d.jsonl"), 2, row).map(|row| row.record).map_err(|error| error.to_string())
+        record(Path::new("d.jsonl"), 2, row, &Columns::Usual)
+            .map(|row| row.record)
+            .map_err(|error| error.to_string())
     }
 
     #[test]

@@ -7,8 +7,10 @@ use std::path::Path;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::columns::Columns;
 use crate::Error;
 use crate::compressed::uncompressed_name;
+use crate::error::CallerOption;
 
 /// The content of a data file.
 #[derive(Debug)]
@@ -43,16 +45,17 @@ const COLUMNS: [&str; 12] = [
 ];
 
 /// Whether a row with these columns could be an example.
-fn has_columns<'n>(mut names: impl Iterator<Item = &'n str>) -> bool {
-    names.any(|name| COLUMNS.contains(&name) && name != "input" && name != "system")
+fn has_columns<'n>(mut names: impl Iterator<Item = &'n str>, columns: &Columns) -> bool {
+    let usual = |name| COLUMNS.contains(&name) && name != "input" && name != "system";
+    names.any(|name| columns.has(name) || columns.is_usual() && usual(name))
 }
 
 /// The rows of a data file.
 ///
 /// Without the ending of a compression, a file that ends in `.json` or `.jsonl` is JSON, one that ends in `.csv` or `.tsv` a table. Of another, the
 /// beginning decides: a JSON array, an object that could be an example, or a line of column names. What
-/// remains is plain text.
-pub(super) fn read<'t>(path: &Path, bytes: &'t [u8]) -> Result<Source<'t>, Error> {
+/// remains is plain text. Where `columns` have names of their own, these are the ones looked for.
+pub(super) fn read<'t>(path: &Path, bytes: &'t [u8], columns: &Columns) -> Result<Source<'t>, Error> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
@@ -62,20 +65,24 @@ pub(super) fn read<'t>(path: &Path, bytes: &'t [u8]) -> Result<Source<'t>, Error
     let rows = |kind, rows| Ok(Source { content: Content::Rows(rows), kind });
     let ending = ending(path);
     let is_json = ["json", "jsonl"].contains(&ending.as_str());
-    if let Some(separator) = separator(&ending, first).filter(|_| !is_json) {
+    if let Some(separator) = separator(&ending, first, columns).filter(|_| !is_json) {
         let kind = if separator == b'\t' { "a table (TSV)" } else { "a table (CSV)" };
-        return rows(kind, table(path, text, separator)?);
+        return rows(kind, table(path, text, separator, columns)?);
     }
-    let is_row = object(first).is_some_and(|row| has_columns(row.keys().map(String::as_str)));
-    let is_lines = is_json_lines(path, first);
+    let is_row = object(first).is_some_and(|row| has_columns(row.keys().map(String::as_str), columns));
+    let is_lines = is_json_lines(path, first, columns);
     if !is_row
         && (is_json || is_lines || text.trim_start().starts_with('['))
-        && let Some(whole) = whole(text)
+        && let Some(whole) = whole(text, columns)
     {
         return rows("JSON", whole);
     }
     if is_json || is_lines {
         return rows("JSON lines", lines(text));
+    }
+    if !columns.is_usual() {
+        let help = "leave out the choice of columns, or give it a first line that names them";
+        return Err(Error::file(path, "is plain text, which has no columns", help));
     }
     Ok(Source { content: Content::Plain(text), kind: "plain text" })
 }
@@ -95,11 +102,12 @@ pub(super) fn empty(path: &Path) -> Error {
 }
 
 /// Whether a data file whose first line with text is `first` is JSON lines: each line is a row of its own.
-pub(super) fn is_json_lines(path: &Path, first: &str) -> bool {
+pub(super) fn is_json_lines(path: &Path, first: &str, columns: &Columns) -> bool {
     let ending = ending(path);
     match object(first) {
         Some(row) => {
-            ["json", "jsonl"].contains(&ending.as_str()) || has_columns(row.keys().map(String::as_str))
+            ["json", "jsonl"].contains(&ending.as_str())
+                || has_columns(row.keys().map(String::as_str), columns)
         }
         // A fault in the first line is told as one, not trained as text.
         None => ending == "jsonl" || ending != "txt" && first.trim_start().starts_with('{'),
@@ -118,12 +126,12 @@ fn lines(text: &str) -> Vec<(usize, Cow<'_, str>)> {
 
 /// The rows of a text that is one JSON value of several lines: an array of rows; an object that has one, as
 /// the key `data` in exports; or an object that is itself a row. `None` for other texts.
-fn whole(text: &str) -> Option<Vec<(usize, Cow<'_, str>)>> {
+fn whole<'t>(text: &'t str, columns: &Columns) -> Option<Vec<(usize, Cow<'t, str>)>> {
     if let Ok(array) = serde_json::from_str(text) {
         return Some(located(text, array));
     }
     let object = object(text)?;
-    if has_columns(object.keys().map(String::as_str)) {
+    if has_columns(object.keys().map(String::as_str), columns) {
         return Some(vec![(1, text.trim().into())]);
     }
     let is_row = |row: &&RawValue| row.get().starts_with('{');
@@ -149,13 +157,14 @@ fn located<'t>(text: &'t str, rows: Vec<&'t RawValue>) -> Vec<(usize, Cow<'t, st
 
 /// What separates the columns, if the file is a table: by its ending, or because the first line names columns
 /// of examples.
-fn separator(ending: &str, first: &str) -> Option<u8> {
+fn separator(ending: &str, first: &str, columns: &Columns) -> Option<u8> {
     let names = |separator: char| -> Vec<String> { first.split(separator).map(column_name).collect() };
     let known = |separator: &char| {
         let names = names(*separator);
         let known = names.iter().filter(|name| COLUMNS.contains(&name.as_str())).count();
         // One known word may stand in any text; a table of texts alone needs the ending.
-        known >= 2 && has_columns(names.iter().map(String::as_str))
+        let chosen = names.iter().any(|name| columns.has(name));
+        chosen || columns.is_usual() && known >= 2 && has_columns(names.iter().map(String::as_str), columns)
     };
     match (ending, ['\t', ',', ';'].into_iter().find(known)) {
         (_, Some(separator)) => Some(separator as u8),
@@ -170,8 +179,14 @@ fn column_name(cell: &str) -> String {
     cell.trim().trim_matches('"').trim().to_ascii_lowercase()
 }
 
-/// The rows of a table whose first line names the columns. Cells are texts; empty ones are left out.
-fn table(path: &Path, text: &str, separator: u8) -> Result<Vec<(usize, Cow<'static, str>)>, Error> {
+/// The rows of a table whose first line names the columns. Cells are texts. Empty ones are left out, or null
+/// if columns are chosen.
+fn table(
+    path: &Path,
+    text: &str,
+    separator: u8,
+    columns: &Columns,
+) -> Result<Vec<(usize, Cow<'static, str>)>, Error> {
     let mut reader = csv::ReaderBuilder::new().delimiter(separator).from_reader(text.as_bytes());
     let bad = |error: csv::Error| {
         let line = error.position().map_or(1, |place| place.line() as usize);
@@ -184,17 +199,18 @@ fn table(path: &Path, text: &str, separator: u8) -> Result<Vec<(usize, Cow<'stat
         Error::line(path, line, problem, "put cells with separators, quotes or line breaks in double quotes")
     };
     let names: Vec<String> = reader.headers().map_err(bad)?.iter().map(column_name).collect();
-    if !has_columns(names.iter().map(String::as_str)) {
+    if columns.is_usual() && !has_columns(names.iter().map(String::as_str), columns) {
         let names = crate::error::shortened(&names.join(", "), 200);
         let problem = format!("names the columns {names}, and none that is trained");
-        return Err(Error::line(path, 1, problem, COLUMNS_HELP));
+        return Err(Error::line(path, 1, problem, COLUMNS_HELP).avoidable(CallerOption::Columns));
     }
     let mut rows = Vec::new();
     for record in reader.records() {
         let record = record.map_err(bad)?;
         let line = record.position().map_or(1, |place| place.line() as usize);
-        let cells = names.iter().zip(&record).filter(|(_, cell)| !cell.is_empty());
-        let row: Map<String, Value> = cells.map(|(name, cell)| (name.clone(), cell.into())).collect();
+        let cells = names.iter().zip(&record).filter(|(_, cell)| !cell.is_empty() || !columns.is_usual());
+        let value = |cell: &str| if cell.is_empty() { Value::Null } else { cell.into() };
+        let row: Map<String, Value> = cells.map(|(name, cell)| (name.clone(), value(cell))).collect();
         rows.push((line, Value::Object(row).to_string().into()));
     }
     if rows.is_empty() { Err(empty(path)) } else { Ok(rows) }
@@ -202,7 +218,7 @@ fn table(path: &Path, text: &str, separator: u8) -> Result<Vec<(usize, Cow<'stat
 
 /// How to name columns.
 const COLUMNS_HELP: &str = "name them text; or prompt and completion; question and answer; or instruction, \
-    input and output";
+    input and output; or choose columns";
 
 #[cfg(test)]
 mod tests {
@@ -212,7 +228,8 @@ mod tests {
     type Found = (&'static str, Vec<(usize, String)>);
 
     fn found(name: &str, text: &str) -> Result<Found, String> {
-        let source = read(Path::new(name), text.as_bytes()).map_err(|error| error.to_string())?;
+        let source =
+            read(Path::new(name), text.as_bytes(), &Columns::Usual).map_err(|error| error.to_string())?;
         let rows = match source.content {
             Content::Rows(rows) => rows.into_iter().map(|(line, row)| (line, row.into_owned())).collect(),
             Content::Plain(_) => Vec::new(),

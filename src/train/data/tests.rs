@@ -22,7 +22,7 @@ fn read_as(name: &str, text: &str, tokenizer: &Tokenizer, max: usize, eos: bool)
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     fs::write(&path, text).unwrap();
-    let options = DataOptions { max_seq_len: max, append_eos: eos };
+    let options = DataOptions { max_seq_len: max, append_eos: eos, ..DataOptions::default() };
     Dataset::read(&path, tokenizer, None, &options).map_err(|error| error.to_string())
 }
 
@@ -31,7 +31,7 @@ fn read_chat(row: &str, tokenizer: &Tokenizer, source: &str) -> Result<Dataset, 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("d.jsonl");
     fs::write(&path, row).unwrap();
-    let options = DataOptions { max_seq_len: 9999, append_eos: true };
+    let options = DataOptions { max_seq_len: 9999, append_eos: true, ..DataOptions::default() };
     Dataset::read(&path, tokenizer, Some(&template(source)), &options).map_err(|error| error.to_string())
 }
 
@@ -277,7 +277,7 @@ fn errors_name_the_first_bad_line_and_empty_files_are_refused() {
     let error = read("{\"text\": \"a\"}\n{\"text\": 1}\n{", &tokenizer, 9).unwrap_err();
     assert!(error.contains("d.jsonl:2: "), "{error}");
     assert!(read("\n\n", &tokenizer, 9).unwrap_err().contains("empty"));
-    let options = DataOptions { max_seq_len: 9, append_eos: true };
+    let options = DataOptions { max_seq_len: 9, append_eos: true, ..DataOptions::default() };
     let missing = Dataset::read(Path::new("/none/d.jsonl"), &tokenizer, None, &options).unwrap_err();
     assert!(missing.to_string().contains("/none/d.jsonl"));
 }
@@ -304,7 +304,7 @@ fn choices_are_tokenized_like_completions() {
     let path = folder.path().join("c.jsonl");
     let good = "{\"prompt\": \"p \", \"completion\": \"no\", \"choices\": [\"yes\", \"no\"]}\n";
     fs::write(&path, good).unwrap();
-    let examples = read_choices(&path, &tokenizer).unwrap();
+    let examples = read_choices(&path, &tokenizer, &Columns::Usual).unwrap();
     assert_eq!(examples[0].answer, 1);
     assert_eq!(tokenizer.decode(&examples[0].prompt), "<|im_start|>p ");
     assert_eq!(tokenizer.decode(&examples[0].choices[0]), "yes");
@@ -315,7 +315,7 @@ fn choices_are_tokenized_like_completions() {
         ("{\"prompt\": \"p\", \"completion\": \"\", \"choices\": [\"\"]}", "is empty"),
     ] {
         fs::write(&path, format!("{good}{line}")).unwrap();
-        let error = read_choices(&path, &tokenizer).unwrap_err().to_string();
+        let error = read_choices(&path, &tokenizer, &Columns::Usual).unwrap_err().to_string();
         assert!(error.contains("c.jsonl:2: ") && error.contains(wanted), "{error}");
     }
 }
@@ -406,7 +406,7 @@ fn the_first_example_is_that_of_the_whole_file_in_every_form() {
     let tokenizer = byte_level(false);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("d.json");
-    let options = DataOptions { max_seq_len: 64, append_eos: true };
+    let options = DataOptions { max_seq_len: 64, append_eos: true, ..DataOptions::default() };
     for text in [
         "\n{\n\"text\": \"ab\"\n}",
         "[{\"text\": \"ab\"}]",

@@ -40,7 +40,7 @@ fn loss_falls_where_transformers_marks_the_assistant() {
     let data = copy.path().join("data.jsonl");
     let lines: Vec<String> = conversations.iter().map(|c| json!({"messages": c}).to_string()).collect();
     std::fs::write(&data, lines.join("\n")).unwrap();
-    let options = DataOptions { max_seq_len: 4096, append_eos: false };
+    let options = DataOptions { max_seq_len: 4096, append_eos: false, ..DataOptions::default() };
     let data = Dataset::read(&data, &tokenizer, template.as_ref(), &options).unwrap();
     assert_eq!(data.examples.len(), conversations.len());
     for (example, golden) in data.examples.iter().zip(golden.as_array().unwrap()) {

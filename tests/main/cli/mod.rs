@@ -7,6 +7,7 @@ mod cards;
 mod changed;
 mod chat;
 mod checkpointed;
+mod columns;
 mod converted;
 mod corpus;
 mod damaged;
