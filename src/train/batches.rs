@@ -1,9 +1,6 @@
 //! Which examples a step takes, and how a step is divided to fit memory.
 
-use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
-
-use super::data::Example;
+use super::data::{Dataset, Example};
 use crate::model::{Batch, input_tokens};
 
 /// Upper limit of the tokens of a micro-batch; a longer example forms one alone. Larger ones do not make
@@ -30,22 +27,6 @@ pub struct MicroBatch {
     pub batch: Batch,
     /// Their indices in the data set.
     pub examples: Vec<usize>,
-}
-
-/// The order of `count` examples in an epoch: a Fisher-Yates shuffle driven by ChaCha20, so it is the same on
-/// every machine.
-pub fn order(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
-    let mut key = [0; 32];
-    key[..8].copy_from_slice(&seed.to_le_bytes());
-    key[8..16].copy_from_slice(&epoch.to_le_bytes());
-    key[16..24].copy_from_slice(b"examples");
-    let mut stream = ChaCha20Rng::from_seed(key);
-    let mut order: Vec<usize> = (0..count).collect();
-    for last in (1..count).rev() {
-        // The bias of a 64-bit remainder is negligible for any number of examples.
-        order.swap(last, (stream.next_u64() % (last as u64 + 1)) as usize);
-    }
-    order
 }
 
 /// How examples are divided into micro-batches.
@@ -106,18 +87,19 @@ fn groups<'e>(
 /// epochs, without shared prefixes. The run takes `steps` steps of `batch_size` examples, each divided at
 /// `max_tokens`.
 pub fn largest_micro_batch(
-    examples: &[Example],
+    data: &Dataset,
     batch_size: usize,
     seed: u64,
     steps: u64,
     max_tokens: usize,
 ) -> usize {
+    let examples = &data.examples;
     let steps_of_epoch = examples.len().div_ceil(batch_size) as u64;
     let read = |(_, example): &(usize, &Example)| input_tokens(&example.tokens, &example.loss_mask);
     let mut largest = 0;
     for epoch in 0..steps.div_ceil(steps_of_epoch.max(1)).min(EPOCHS_EXAMINED) {
         let remaining = usize::try_from(steps - epoch * steps_of_epoch).unwrap_or(usize::MAX);
-        for batch in order(examples.len(), seed, epoch).chunks(batch_size).take(remaining) {
+        for batch in data.order(seed, epoch).chunks(batch_size).take(remaining) {
             for group in groups(batch.iter().map(|&i| (i, &examples[i])), max_tokens) {
                 largest = largest.max(group.iter().map(read).sum());
             }
@@ -132,17 +114,6 @@ mod tests {
 
     fn example(length: usize) -> Example {
         Example { tokens: vec![7; length], loss_mask: vec![true; length] }
-    }
-
-    #[test]
-    fn an_order_is_a_permutation_of_its_seed_and_epoch() {
-        let first = order(100, 1, 0);
-        let mut sorted = first.clone();
-        sorted.sort_unstable();
-        assert_eq!(sorted, (0..100).collect::<Vec<_>>());
-        assert_eq!(first, order(100, 1, 0));
-        assert_ne!(first, order(100, 1, 1));
-        assert_ne!(first, order(100, 2, 0));
     }
 
     #[test]
@@ -166,9 +137,11 @@ mod tests {
 
     #[test]
     fn the_largest_micro_batch_of_a_run_is_found() {
-        let examples: Vec<Example> = (2..40).map(example).collect();
+        let of = |examples| Dataset { examples, ..Dataset::default() };
+        let data = of((2..40).map(example).collect());
+        let examples = &data.examples;
         let largest_of = |epoch: u64, steps: usize| {
-            let order = order(examples.len(), 3, epoch);
+            let order = data.order(3, epoch);
             let limits = BatchLimits { max_tokens: 120, share_prefixes: false };
             let made = order
                 .chunks(8)
@@ -176,9 +149,9 @@ mod tests {
                 .flat_map(|batch| micro_batches(batch.iter().map(|&i| (i, &examples[i])), limits));
             made.map(|m| m.batch.tokens().len()).max().unwrap()
         };
-        assert_eq!(largest_micro_batch(&examples, 8, 3, 2, 120), largest_of(0, 2));
-        assert_eq!(largest_micro_batch(&examples, 8, 3, 8, 120), largest_of(0, 5).max(largest_of(1, 3)));
-        assert_eq!(largest_micro_batch(&[], 8, 3, 0, 120), 0);
+        assert_eq!(largest_micro_batch(&data, 8, 3, 2, 120), largest_of(0, 2));
+        assert_eq!(largest_micro_batch(&data, 8, 3, 8, 120), largest_of(0, 5).max(largest_of(1, 3)));
+        assert_eq!(largest_micro_batch(&of(Vec::new()), 8, 3, 0, 120), 0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use ndarray::Array2;
 
 use super::anchor::Anchor;
-use super::batches;
+use super::data;
 use super::fisher::{EarlierTasks, Fisher, WeightFisher};
 use crate::model::{Batch, Transformer};
 
@@ -84,7 +84,7 @@ impl Replay<'_> {
         done: u64,
     ) -> Vec<Array2<f32>> {
         let texts = self.anchor.texts.len() as u64;
-        let order = batches::order(self.anchor.texts.len(), self.seed, done / texts);
+        let order = data::order(self.anchor.texts.len(), self.seed, done / texts);
         let text = &self.anchor.texts[order[(done % texts) as usize]];
         let mut batch = Batch::default();
         batch.push(&text.tokens, &text.loss_mask);

@@ -117,7 +117,7 @@ impl<'t, 'b> Trainer<'t, 'b> {
         let bytes_a_token = model.activation_bytes_per_token();
         let max_tokens = batches::tokens_within(options.memory, bytes_a_token);
         let (batch_size, seed) = (options.batch_size, options.seed);
-        let largest = batches::largest_micro_batch(&data.examples, batch_size, seed, steps, max_tokens);
+        let largest = batches::largest_micro_batch(data, batch_size, seed, steps, max_tokens);
         model.divide_memory(options.memory, largest);
         // What is read only once is not worth caching.
         let cache = |model: &Transformer<'_, f32>, data: Option<&Dataset>| match data {
@@ -280,9 +280,7 @@ impl<'t, 'b> Trainer<'t, 'b> {
         let epoch = done / self.steps_of_epoch;
         let current = self.order.take().filter(|(of, _)| *of == epoch);
         let (_, order) =
-            self.order.insert(current.unwrap_or_else(|| {
-                (epoch, batches::order(self.data.examples.len(), self.options.seed, epoch))
-            }));
+            self.order.insert(current.unwrap_or_else(|| (epoch, self.data.order(self.options.seed, epoch))));
         let batch = order.chunks(self.options.batch_size).nth((done % self.steps_of_epoch) as usize);
         batch.unwrap_or_default().to_vec()
     }
@@ -357,7 +355,7 @@ mod tests {
     use super::*;
     use crate::base::Base;
     use crate::cur::{self, Selection};
-    use crate::train::data::DataOptions;
+    use crate::train::data::{DataOptions, Share};
     use crate::train::{Observer, train};
 
     fn demo() -> (Base, Dataset) {
@@ -455,6 +453,29 @@ mod tests {
         let best = patience::best(&report.progress.validation).unwrap();
         assert_eq!((report.kept_steps, report.kept_validation()), (best.0, Some(best.1)));
     }
+
+    #[test]
+    fn a_share_of_the_data_trains_the_same_as_the_whole() {
+        let (base, _) = demo();
+        let file = [Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo/train.jsonl")];
+        let tokenizer = base.tokenizer().unwrap();
+        let data = DataOptions::default();
+        let mut whole = Dataset::read_all(&file, &tokenizer, None, &data).unwrap();
+        let held_out = whole.hold_out(5);
+        let options = TrainOptions { max_steps: Some(4), batch_size: 3, seed: 9, ..Default::default() };
+        let none = |_: usize| Ok(5);
+        let share = Share { trained: 12, seed: 9, max_rows: None, held_out: &none };
+        let (share, held) = Dataset::read_share(&file, &tokenizer, None, &data, share).unwrap().unwrap();
+        assert!(share.examples.len() == 12 && whole.examples.len() > 12);
+        let trained = |data: &Dataset, valid: &Dataset| {
+            let mut model = attached(&base);
+            let trainer = Trainer::new(&mut model, data, Some(valid), &options).unwrap();
+            let report = train(trainer, &AtomicBool::new(false), &mut Vec::new()).unwrap();
+            (matrices(&mut model), report.progress.losses, report.progress.validation)
+        };
+        assert_eq!(trained(&whole, &held_out), trained(&share, &held.unwrap()));
+    }
+
     #[test]
     fn a_run_that_ends_worse_than_it_began_keeps_the_best_validation() {
         let (base, _) = demo();

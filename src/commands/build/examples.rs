@@ -8,8 +8,8 @@ use super::BuildArgs;
 use crate::base::Base;
 use crate::commands::arguments::TemplateArgs;
 use crate::commands::columns::ColumnArgs;
-use crate::commands::report::terminal;
-use crate::train::data::{self, DataOptions, Dataset};
+use crate::commands::report::{progress, terminal};
+use crate::train::data::{self, DataOptions, Dataset, Share};
 use crate::{Error, Result};
 
 /// With fewer examples, all are trained.
@@ -79,6 +79,17 @@ fn split(share: f64, all: usize) -> Result<usize> {
     }
 }
 
+/// How many of all examples are held out.
+fn held_out(args: &BuildArgs, has_valid: bool, all: usize) -> Result<usize> {
+    Ok(match args.training.valid_split {
+        Some(share) => split(share, all)?,
+        None if !has_valid && !args.training.no_hold_out && all >= MIN_EXAMPLES => {
+            (all / HELD_OUT_SHARE).min(MAX_HELD_OUT)
+        }
+        None => 0,
+    })
+}
+
 /// The examples of a run.
 pub(super) struct Examples {
     pub(super) data: Dataset,
@@ -96,19 +107,35 @@ impl Examples {
         let options = args.examples.options(base);
         let read = |files: &[PathBuf]| Dataset::read_all(files, &tokenizer, template.as_ref(), &options);
         let valid_files = data::files(args.training.valid.as_slice())?;
-        let mut data = read(&trained_files(&args.data, &valid_files)?)?;
+        let files = trained_files(&args.data, &valid_files)?;
+        let takes_part = args.training.max_steps.is_some() || args.training.max_examples.is_some();
+        if takes_part && data::is_large(&files)? {
+            let has_valid = !valid_files.is_empty();
+            let held_out = |all| held_out(args, has_valid, all);
+            let share = Share {
+                trained: args
+                    .training
+                    .max_steps
+                    .map_or(usize::MAX, |steps| args.training.examples_within(steps)),
+                seed: args.selection.seed,
+                max_rows: args.training.max_examples.map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
+                held_out: &held_out,
+            };
+            let spinner = progress::spinner("reading the examples");
+            let read_share = Dataset::read_share(&files, &tokenizer, template.as_ref(), &options, share);
+            spinner.finish_and_clear();
+            if let Some((data, held)) = read_share? {
+                let held_out = held.is_some();
+                let valid = if has_valid { Some(read(&valid_files)?) } else { held };
+                return Ok(Self { data, valid, held_out });
+            }
+        }
+        let mut data = read(&files)?;
         if let Some(most) = args.training.max_examples {
             data.thin_out(usize::try_from(most).unwrap_or(usize::MAX));
         }
         let given = if valid_files.is_empty() { None } else { Some(read(&valid_files)?) };
-        let all = data.examples.len();
-        let count = match args.training.valid_split {
-            Some(share) => split(share, all)?,
-            None if given.is_none() && !args.training.no_hold_out && all >= MIN_EXAMPLES => {
-                (all / HELD_OUT_SHARE).min(MAX_HELD_OUT)
-            }
-            None => 0,
-        };
+        let count = held_out(args, given.is_some(), data.examples.len())?;
         let held_out = count > 0;
         let valid = if held_out { Some(data.hold_out(count)) } else { given };
         Ok(Self { data, valid, held_out })

@@ -181,6 +181,11 @@ impl TrainingArgs {
         }
     }
 
+    /// The most examples that so many steps take.
+    pub(super) fn examples_within(&self, steps: u64) -> usize {
+        usize::try_from(steps.saturating_mul(self.examples_a_step())).unwrap_or(usize::MAX)
+    }
+
     fn examples_a_step(&self) -> u64 {
         u64::from(self.batch_size) * u64::from(self.grad_accum)
     }

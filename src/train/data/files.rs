@@ -1,18 +1,20 @@
 //! Where examples are: files, folders of files, standard input.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::compressed::uncompressed_name;
+use crate::compressed::{self, uncompressed_name};
 use crate::{Error, Result};
 
 /// The name of standard input.
 pub(super) const STANDARD_INPUT: &str = "-";
 /// The endings of data files in a folder, without that of a compression.
 const ENDINGS: [&str; 6] = ["jsonl", "json", "csv", "tsv", "txt", "ndjson"];
-/// The most bytes of standard input.
-const MAX_INPUT: u64 = 16 << 30;
+/// The bytes of standard input that are held in memory. More go into a temporary file.
+const MAX_START: u64 = 64 << 20;
+const READ: &str = "read the examples";
 
 /// The files of these paths, in order: of a folder, those whose ending is that of data, sorted by name.
 ///
@@ -54,16 +56,47 @@ pub fn is_data(path: &Path) -> bool {
     !hidden && ENDINGS.contains(&ending.as_str())
 }
 
-/// All of standard input: what was read of it once is there for whoever asks again.
-pub(super) fn standard_input() -> Result<Vec<u8>> {
-    static READ: OnceLock<Vec<u8>> = OnceLock::new();
-    if let Some(bytes) = READ.get() {
-        return Ok(bytes.clone());
+/// A data file for reading, decompressed; `-` is standard input, which may be opened again.
+pub(super) fn open(path: &Path) -> Result<Box<dyn Read>> {
+    if path == Path::new(STANDARD_INPUT) {
+        return standard_input();
     }
-    let (mut bytes, failed) = (Vec::new(), |e| Error::io("standard input", "read the examples", e));
-    std::io::stdin().lock().take(MAX_INPUT + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_INPUT {
-        return Err(Error::request("more than 16 GB on standard input", "give a file"));
+    compressed::open(path).map_err(|source| Error::io(path, READ, source))
+}
+
+/// The bytes that a data file takes where it is.
+pub(super) fn stored_bytes(path: &Path) -> Result<u64> {
+    if path == Path::new(STANDARD_INPUT) {
+        return Ok(kept_input()?.1);
     }
-    Ok(READ.get_or_init(|| bytes).clone())
+    std::fs::metadata(path).map(|file| file.len()).map_err(|source| Error::io(path, READ, source))
+}
+
+/// What was read of standard input once: its first bytes, and the rest in an unnamed file.
+struct Input {
+    start: Vec<u8>,
+    rest: File,
+}
+
+fn standard_input() -> Result<Box<dyn Read>> {
+    let input = kept_input()?.0;
+    let failed = |source| Error::io("standard input", READ, source);
+    let mut rest = input.rest.try_clone().map_err(failed)?;
+    rest.rewind().map_err(failed)?;
+    Ok(Box::new(input.start.as_slice().chain(rest)))
+}
+
+fn kept_input() -> Result<(&'static Input, u64)> {
+    static READ_ONCE: OnceLock<(Input, u64)> = OnceLock::new();
+    if let Some((input, bytes)) = READ_ONCE.get() {
+        return Ok((input, *bytes));
+    }
+    let failed = |source| Error::io("standard input", READ, source);
+    let (mut start, mut given) = (Vec::new(), std::io::stdin().lock());
+    (&mut given).take(MAX_START).read_to_end(&mut start).map_err(failed)?;
+    let mut rest = tempfile::tempfile().map_err(failed)?;
+    let more = std::io::copy(&mut given, &mut rest).map_err(failed)?;
+    let bytes = start.len() as u64 + more;
+    let (input, bytes) = READ_ONCE.get_or_init(|| (Input { start, rest }, bytes));
+    Ok((input, *bytes))
 }

@@ -1,11 +1,13 @@
 //! What a file of examples holds, without a model.
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::bytes;
 use super::columns::Columns;
+use super::reading;
 use super::records::{self, Record};
-use super::rows::{self, Content};
+use super::rows::Content;
 use crate::Result;
 
 /// The rows of a data file.
@@ -26,17 +28,21 @@ impl Overview {
     /// Those of [`Dataset::read`](super::Dataset::read), but for tokens and templates.
     pub fn read(path: impl AsRef<Path>, columns: &Columns) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = bytes(path)?;
-        let source = rows::read(path, &bytes, columns)?;
-        let (layout, texts) = match source.content {
-            Content::Plain(text) => (source.kind.to_owned(), vec![text.to_owned()]),
-            Content::Rows(rows) => {
-                let rows = super::records(path, &rows, columns)?;
-                let layout = records::layout(source.kind, rows.iter().map(|(_, row)| row), columns);
-                (layout, rows.into_iter().map(|(_, row)| text(row.record)).collect())
+        let (mut texts, mut found) = (Vec::new(), BTreeSet::new());
+        let read = reading::read(path, columns, &mut |part| {
+            match part {
+                Content::Plain(text) => texts.push(text.to_owned()),
+                Content::Rows(rows) => {
+                    for (_, row) in reading::records(path, &rows, columns)? {
+                        found.insert(row.columns);
+                        texts.push(text(row.record));
+                    }
+                }
             }
-        };
-        Ok(Self { layout, bytes: bytes.len(), texts })
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let layout = records::layout(read.kind, &found, columns);
+        Ok(Self { layout, bytes: usize::try_from(read.bytes).unwrap_or(usize::MAX), texts })
     }
 }
 

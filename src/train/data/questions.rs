@@ -1,11 +1,13 @@
 //! Questions with one right answer, for the model to answer freely.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::columns::Columns;
+use super::making::readable;
 use super::records::Record;
-use super::rows::{self, Content};
-use super::{Problem, bytes, readable, records};
+use super::rows::Content;
+use super::{Problem, reading};
 use crate::Error;
 use crate::chat::{ChatError, ChatTemplate, Conversation, Message};
 use crate::tokenizer::Tokenizer;
@@ -35,15 +37,19 @@ pub fn read_questions(
     columns: &Columns,
 ) -> Result<Vec<Question>, Error> {
     let path = path.as_ref();
-    let bytes = bytes(path)?;
-    let Content::Rows(rows) = rows::read(path, &bytes, columns)?.content else {
-        let help = "give each line {\"prompt\", \"completion\"} or {\"messages\"}";
-        return Err(Error::file(path, "is plain text, which asks nothing", help));
-    };
-    let made = records(path, &rows, columns)?.into_iter().map(|(line, row)| {
-        question(row.record, tokenizer, template, context).map_err(|problem| problem.at(path, line))
-    });
-    made.collect()
+    let mut questions = Vec::new();
+    reading::read(path, columns, &mut |part| {
+        let Content::Rows(rows) = part else {
+            let help = "give each line {\"prompt\", \"completion\"} or {\"messages\"}";
+            return Err(Error::file(path, "is plain text, which asks nothing", help));
+        };
+        for (line, row) in reading::records(path, &rows, columns)? {
+            let made = question(row.record, tokenizer, template, context);
+            questions.push(made.map_err(|problem| problem.at(path, line))?);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(questions)
 }
 
 fn question(

@@ -1,5 +1,6 @@
 //! What a row of a data file holds, by the names of its columns.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -54,16 +55,15 @@ const KINDS: &str = "give it one of {\"text\"}, {\"prompt\", \"completion\"}, {\
 /// The names that an answer goes by.
 const ANSWERS: [&str; 3] = ["output", "response", "answer"];
 
-/// How rows of such a file were understood, in words.
-pub(super) fn layout<'r>(kind: &str, rows: impl Iterator<Item = &'r Row>, columns: &Columns) -> String {
-    let mut found: Vec<&str> = rows.map(|row| row.columns).collect();
-    found.sort_unstable();
-    found.dedup();
-    let found = found.join(" or ");
-    if columns.is_usual() {
-        return format!("{kind}, columns {found}");
+/// How a file of this kind was understood, in words, if rows had these columns.
+pub(super) fn layout(kind: &str, found: &BTreeSet<&'static str>, columns: &Columns) -> String {
+    let words: Vec<&str> = found.iter().copied().collect();
+    let words = words.join(" or ");
+    match found.is_empty() {
+        true => kind.to_owned(),
+        false if columns.is_usual() => format!("{kind}, columns {words}"),
+        false => format!("{kind}, columns {} as {words}", columns.names().join(", ")),
     }
-    format!("{kind}, columns {} as {found}", columns.names().join(", "))
 }
 
 /// Reads the JSON text of a row, with its columns by their own names.

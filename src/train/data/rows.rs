@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::{BufRead, Read};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde_json::value::RawValue;
@@ -12,14 +14,12 @@ use crate::Error;
 use crate::compressed::uncompressed_name;
 use crate::error::CallerOption;
 
-/// The content of a data file.
-#[derive(Debug)]
-pub(super) struct Source<'t> {
-    pub content: Content<'t>,
-    /// What the file is, in words.
-    pub kind: &'static str,
-}
+/// Rows and bytes of a part. All processors have work for a while, and little memory is held.
+const PART_ROWS: usize = 4096;
+const PART_BYTES: usize = 4 << 20;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// A part of a data file, or all of it.
 #[derive(Debug)]
 pub(super) enum Content<'t> {
     /// (Line number from 1, JSON text of the row.)
@@ -50,41 +50,118 @@ fn has_columns<'n>(mut names: impl Iterator<Item = &'n str>, columns: &Columns) 
     names.any(|name| columns.has(name) || columns.is_usual() && usual(name))
 }
 
-/// The rows of a data file.
+/// What is done with each part of a file. It may break off.
+pub(super) type Work<'w> = dyn FnMut(Content<'_>) -> Result<ControlFlow<()>, Error> + 'w;
+
+/// The rows of a data file, part after part: JSON lines and tables of any size, other files as a whole. Returns
+/// what the file is, in words.
 ///
 /// Without the ending of a compression, a file that ends in `.json` or `.jsonl` is JSON, one that ends in `.csv` or `.tsv` a table. Of another, the
 /// beginning decides: a JSON array, an object that could be an example, or a line of column names. What
 /// remains is plain text. Where `columns` have names of their own, these are the ones looked for.
-pub(super) fn read<'t>(path: &Path, bytes: &'t [u8], columns: &Columns) -> Result<Source<'t>, Error> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
-        not_utf8(path, line)
-    })?;
-    let Some(first) = text.lines().find(|line| !line.trim().is_empty()) else { return Err(empty(path)) };
-    let rows = |kind, rows| Ok(Source { content: Content::Rows(rows), kind });
+pub(super) fn parts(
+    path: &Path,
+    text: &mut dyn BufRead,
+    columns: &Columns,
+    work: &mut Work<'_>,
+) -> Result<&'static str, Error> {
+    let failed = |e| Error::io(path, "read the examples", e);
+    // The file up to its first line that says something.
+    let (mut start, mut blank) = (Vec::new(), 0);
+    let first = loop {
+        let from = start.len();
+        if text.read_until(b'\n', &mut start).map_err(failed)? == 0 {
+            return Err(empty(path));
+        }
+        if from == 0 && start.starts_with(BYTE_ORDER_MARK) {
+            start.drain(..BYTE_ORDER_MARK.len());
+        }
+        let line = str::from_utf8(&start[from..]).map_err(|_| not_utf8(path, blank + 1))?;
+        if !line.trim().is_empty() {
+            break line;
+        }
+        blank += 1;
+    };
     let ending = ending(path);
     let is_json = ["json", "jsonl"].contains(&ending.as_str());
     if let Some(separator) = separator(&ending, first, columns).filter(|_| !is_json) {
-        let kind = if separator == b'\t' { "a table (TSV)" } else { "a table (CSV)" };
-        return rows(kind, table(path, text, separator, columns)?);
+        table(path, &mut start.as_slice().chain(text), separator, columns, work)?;
+        return Ok(if separator == b'\t' { "a table (TSV)" } else { "a table (CSV)" });
     }
-    let is_row = object(first).is_some_and(|row| has_columns(row.keys().map(String::as_str), columns));
+    if object(first).is_some_and(|row| has_columns(row.keys().map(String::as_str), columns)) {
+        let mut parts = Parts::new(work);
+        let mut line = start.split_off(start.len() - first.len());
+        for number in blank + 1.. {
+            let row = str::from_utf8(&line).map_err(|_| not_utf8(path, number))?;
+            let row = row.strip_suffix('\n').unwrap_or(row);
+            if !row.trim().is_empty() && parts.push(number, row)?.is_break() {
+                break;
+            }
+            line.clear();
+            if text.read_until(b'\n', &mut line).map_err(failed)? == 0 {
+                parts.end()?;
+                break;
+            }
+        }
+        return Ok("JSON lines");
+    }
     let is_lines = is_json_lines(path, first, columns);
-    if !is_row
-        && (is_json || is_lines || text.trim_start().starts_with('['))
+    text.read_to_end(&mut start).map_err(failed)?;
+    let text = str::from_utf8(&start).map_err(|error| {
+        let line = start[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        not_utf8(path, line)
+    })?;
+    if (is_json || is_lines || text.trim_start().starts_with('['))
         && let Some(whole) = whole(text, columns)
     {
-        return rows("JSON", whole);
+        work(Content::Rows(whole)).map(|_| ())?;
+        return Ok("JSON");
     }
     if is_json || is_lines {
-        return rows("JSON lines", lines(text));
+        work(Content::Rows(lines(text))).map(|_| ())?;
+        return Ok("JSON lines");
     }
     if !columns.is_usual() {
         let help = "leave out the choice of columns, or give it a first line that names them";
         return Err(Error::file(path, "is plain text, which has no columns", help));
     }
-    Ok(Source { content: Content::Plain(text), kind: "plain text" })
+    work(Content::Plain(text)).map(|_| ())?;
+    Ok("plain text")
+}
+
+/// Rows that wait to be a part.
+struct Parts<'w, 'd> {
+    rows: Vec<(usize, Cow<'static, str>)>,
+    bytes: usize,
+    /// Rows of the next part: one at first, for whoever wants only that.
+    most: usize,
+    work: &'w mut Work<'d>,
+}
+
+impl<'w, 'd> Parts<'w, 'd> {
+    fn new(work: &'w mut Work<'d>) -> Self {
+        Self { rows: Vec::new(), bytes: 0, most: 1, work }
+    }
+
+    fn push(&mut self, line: usize, row: impl Into<String>) -> Result<ControlFlow<()>, Error> {
+        let row = row.into();
+        self.bytes += row.len();
+        self.rows.push((line, row.into()));
+        if self.rows.len() < self.most && self.bytes < PART_BYTES {
+            return Ok(ControlFlow::Continue(()));
+        }
+        self.most = (2 * self.most).min(PART_ROWS);
+        self.flush()
+    }
+
+    fn end(mut self) -> Result<(), Error> {
+        self.flush().map(|_| ())
+    }
+
+    fn flush(&mut self) -> Result<ControlFlow<()>, Error> {
+        self.bytes = 0;
+        (self.work)(Content::Rows(std::mem::take(&mut self.rows)))
+    }
 }
 
 fn ending(path: &Path) -> String {
@@ -183,17 +260,23 @@ fn column_name(cell: &str) -> String {
 /// if columns are chosen.
 fn table(
     path: &Path,
-    text: &str,
+    text: &mut dyn Read,
     separator: u8,
     columns: &Columns,
-) -> Result<Vec<(usize, Cow<'static, str>)>, Error> {
-    let mut reader = csv::ReaderBuilder::new().delimiter(separator).from_reader(text.as_bytes());
+    work: &mut Work<'_>,
+) -> Result<(), Error> {
+    let mut reader = csv::ReaderBuilder::new().delimiter(separator).from_reader(text);
     let bad = |error: csv::Error| {
         let line = error.position().map_or(1, |place| place.line() as usize);
         let problem = match error.kind() {
             csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
                 format!("has {len} columns, but the first line has {expected_len}")
             }
+            csv::ErrorKind::Utf8 { .. } => return not_utf8(path, line),
+            csv::ErrorKind::Io(_) => match error.into_kind() {
+                csv::ErrorKind::Io(error) => return Error::io(path, "read the examples", error),
+                _ => return empty(path),
+            },
             _ => format!("is no row of a table: {error}"),
         };
         Error::line(path, line, problem, "put cells with separators, quotes or line breaks in double quotes")
@@ -204,16 +287,19 @@ fn table(
         let problem = format!("names the columns {names}, and none that is trained");
         return Err(Error::line(path, 1, problem, COLUMNS_HELP).avoidable(CallerOption::Columns));
     }
-    let mut rows = Vec::new();
+    let (mut parts, mut any) = (Parts::new(work), false);
     for record in reader.records() {
         let record = record.map_err(bad)?;
+        any = true;
         let line = record.position().map_or(1, |place| place.line() as usize);
         let cells = names.iter().zip(&record).filter(|(_, cell)| !cell.is_empty() || !columns.is_usual());
         let value = |cell: &str| if cell.is_empty() { Value::Null } else { cell.into() };
         let row: Map<String, Value> = cells.map(|(name, cell)| (name.clone(), value(cell))).collect();
-        rows.push((line, Value::Object(row).to_string().into()));
+        if parts.push(line, Value::Object(row).to_string())?.is_break() {
+            return Ok(());
+        }
     }
-    if rows.is_empty() { Err(empty(path)) } else { Ok(rows) }
+    if any { parts.end() } else { Err(empty(path)) }
 }
 
 /// How to name columns.
@@ -228,13 +314,16 @@ mod tests {
     type Found = (&'static str, Vec<(usize, String)>);
 
     fn found(name: &str, text: &str) -> Result<Found, String> {
-        let source =
-            read(Path::new(name), text.as_bytes(), &Columns::Usual).map_err(|error| error.to_string())?;
-        let rows = match source.content {
-            Content::Rows(rows) => rows.into_iter().map(|(line, row)| (line, row.into_owned())).collect(),
-            Content::Plain(_) => Vec::new(),
+        let mut rows = Vec::new();
+        let mut work = |part: Content<'_>| {
+            if let Content::Rows(part) = part {
+                rows.extend(part.into_iter().map(|(line, row)| (line, row.into_owned())));
+            }
+            Ok(ControlFlow::Continue(()))
         };
-        Ok((source.kind, rows))
+        let kind = parts(Path::new(name), &mut text.as_bytes(), &Columns::Usual, &mut work);
+        let kind = kind.map_err(|error| error.to_string())?;
+        Ok((kind, rows))
     }
 
     fn kind(name: &str, text: &str) -> &'static str {

@@ -282,6 +282,79 @@ fn errors_name_the_first_bad_line_and_empty_files_are_refused() {
     assert!(missing.to_string().contains("/none/d.jsonl"));
 }
 
+/// The share of a file of rows, and the whole of it.
+fn share_and_whole(
+    rows: &str,
+    trained: usize,
+    max_rows: Option<usize>,
+    held: usize,
+) -> [(Dataset, Dataset); 2] {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("a.jsonl"), folder.path().join("b.csv"));
+    fs::write(&first, rows).unwrap();
+    fs::write(&second, "text\n\"x y\"\nlast\n").unwrap();
+    let (tokenizer, options) = (byte_level(false), DataOptions::default());
+    let paths = [&first, &second];
+    let held_out = |_| Ok(held);
+    let share = Share { trained, seed: 7, max_rows, held_out: &held_out };
+    let (own, own_held) = Dataset::read_share(&paths, &tokenizer, None, &options, share).unwrap().unwrap();
+    let mut whole = Dataset::read_all(&paths, &tokenizer, None, &options).unwrap();
+    whole.thin_out(max_rows.unwrap_or(usize::MAX));
+    let whole_held = whole.hold_out(held);
+    [(own, own_held.unwrap_or_default()), (whole, whole_held)]
+}
+
+#[test]
+fn a_share_has_the_examples_that_the_first_epoch_of_the_whole_takes() {
+    // Parts of several sizes, and two files.
+    let rows: String = (0..9000).map(|i| format!("{{\"text\": \"bird {i}\"}}\n")).collect();
+    for (trained, max_rows, held) in [(24, None, 0), (24, None, 40), (5000, None, 3), (10, Some(200), 7)] {
+        let [(own, own_held), (whole, whole_held)] = share_and_whole(&rows, trained, max_rows, held);
+        assert!(own.in_order);
+        let order = whole.order(7, 0);
+        let right: Vec<&Example> = order[..trained].iter().map(|&i| &whole.examples[i]).collect();
+        assert_eq!(own.order(7, 0).iter().map(|&i| &own.examples[i]).collect::<Vec<_>>(), right);
+        assert_eq!(own_held.examples, whole_held.examples);
+        assert_eq!(own.sha256, whole.sha256);
+        assert!(
+            own.layout.contains(&format!("9002 rows, of which the run takes {trained}")),
+            "{}",
+            own.layout
+        );
+    }
+    // One that takes all is the whole.
+    let [(own, own_held), (whole, whole_held)] = share_and_whole(&rows, usize::MAX, Some(300), 10);
+    assert!(!own.in_order);
+    assert_eq!((own.examples, own_held.examples), (whole.examples, whole_held.examples));
+}
+
+#[test]
+fn a_share_makes_up_for_rows_without_anything_to_learn() {
+    let row = |i: usize| format!("{{\"text\": \"{}\"}}\n", if i.is_multiple_of(3) { "word" } else { "" });
+    let rows: String = (0..300).map(row).collect();
+    let [(own, _), (whole, _)] = share_and_whole(&rows, 40, None, 0);
+    assert_eq!((own.examples.len(), whole.examples.len()), (40, 102));
+    let [(own, _), (whole, _)] = share_and_whole(&rows, 200, None, 0);
+    assert_eq!((own.examples, own.dropped), (whole.examples, 200));
+}
+
+#[test]
+fn a_share_of_rows_that_are_wrong_is_refused_whether_or_not_they_are_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("d.jsonl");
+    let rows: String = (0..500).map(|i| format!("{{\"text\": \"bird {i}\"}}\n")).collect();
+    fs::write(&path, rows + "{\"text\": 1}\n").unwrap();
+    let none = |_| Ok(0);
+    let share = Share { trained: 1, seed: 0, max_rows: None, held_out: &none };
+    let (tokenizer, options) = (byte_level(false), DataOptions::default());
+    let error = Dataset::read_share(&[&path], &tokenizer, None, &options, share).unwrap_err().to_string();
+    assert!(error.contains("d.jsonl:501: \"text\" is a number"), "{error}");
+    let path = folder.path().join("d.txt");
+    fs::write(&path, "a text\n").unwrap();
+    assert!(Dataset::read_share(&[&path], &tokenizer, None, &options, share).unwrap().is_none());
+    assert!(!is_large(&[&path]).unwrap());
+}
+
 #[test]
 fn held_out_examples_are_spread_over_the_file() {
     let text: String = (0..100).map(|i| format!("{{\"text\": \"{i:02} {i:02}\"}}\n")).collect();

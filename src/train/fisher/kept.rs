@@ -9,7 +9,6 @@ use super::smooth::Smooth;
 use super::{Block, Fisher};
 use crate::model::Transformer;
 use crate::train::anchor::Anchor;
-use crate::train::batches;
 use crate::train::data::Dataset;
 
 /// The most examples that a task's Fisher information is measured on.
@@ -49,7 +48,7 @@ impl EarlierTasks {
 /// The Fisher information at the present U on answers to the first examples that training sees. For the
 /// other arguments see [`Fisher::estimate`].
 pub fn of_task(model: &mut Transformer<'_, f32>, data: &Dataset, seed: u64, memory: u64) -> Fisher {
-    let order = batches::order(data.examples.len(), seed, 0);
+    let order = data.order(seed, 0);
     let texts = order.into_iter().take(EXAMPLES).map(|i| data.examples[i].clone()).collect();
     Fisher::estimate(model, &Anchor { texts }, seed, memory, |_, _| ())
 }

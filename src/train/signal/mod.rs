@@ -320,7 +320,7 @@ pub fn example_tokens(data: &Dataset, seed: u64, length: usize) -> usize {
 
 /// At most [`EXAMPLES`] examples of `most` tokens, but at least one: those that training sees first.
 fn some_of(data: &Dataset, seed: u64, most: usize) -> Vec<(usize, &Example)> {
-    let order = batches::order(data.examples.len(), seed, 0);
+    let order = data.order(seed, 0);
     let mut tokens = 0;
     let within = |(_, example): &(usize, &Example)| {
         let first = tokens == 0;
