@@ -95,3 +95,6 @@ pub fn train(
     }
     Ok(trainer.finish())
 }
+
+#[cfg(test)]
+mod tests;

@@ -355,7 +355,7 @@ mod tests {
     use super::*;
     use crate::base::Base;
     use crate::cur::{self, Selection};
-    use crate::train::data::{DataOptions, Share};
+    use crate::train::data::DataOptions;
     use crate::train::{Observer, train};
 
     fn demo() -> (Base, Dataset) {
@@ -452,28 +452,6 @@ mod tests {
         assert_eq!((report.end, report.progress.steps()), (End::Stopped, 4));
         let best = patience::best(&report.progress.validation).unwrap();
         assert_eq!((report.kept_steps, report.kept_validation()), (best.0, Some(best.1)));
-    }
-
-    #[test]
-    fn a_share_of_the_data_trains_the_same_as_the_whole() {
-        let (base, _) = demo();
-        let file = [Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo/train.jsonl")];
-        let tokenizer = base.tokenizer().unwrap();
-        let data = DataOptions::default();
-        let mut whole = Dataset::read_all(&file, &tokenizer, None, &data).unwrap();
-        let held_out = whole.hold_out(5);
-        let options = TrainOptions { max_steps: Some(4), batch_size: 3, seed: 9, ..Default::default() };
-        let none = |_: usize| Ok(5);
-        let share = Share { trained: 12, seed: 9, max_rows: None, held_out: &none };
-        let (share, held) = Dataset::read_share(&file, &tokenizer, None, &data, share).unwrap().unwrap();
-        assert!(share.examples.len() == 12 && whole.examples.len() > 12);
-        let trained = |data: &Dataset, valid: &Dataset| {
-            let mut model = attached(&base);
-            let trainer = Trainer::new(&mut model, data, Some(valid), &options).unwrap();
-            let report = train(trainer, &AtomicBool::new(false), &mut Vec::new()).unwrap();
-            (matrices(&mut model), report.progress.losses, report.progress.validation)
-        };
-        assert_eq!(trained(&whole, &held_out), trained(&share, &held.unwrap()));
     }
 
     #[test]

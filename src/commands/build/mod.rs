@@ -48,7 +48,7 @@ pub struct BuildArgs {
     /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, `ollama:NAME[:TAG]`, or of the Hugging Face Hub
     /// `hf:OWNER/NAME[:FILE|QUANT][@REVISION]`, such as `hf:OWNER/NAME:Q4_K_M`.
     pub base: PathBuf,
-    /// Training examples: JSON lines, a JSON array, a table (CSV, TSV) or plain text. A row has "text",
+    /// Training examples: JSON lines, a JSON array, a table (CSV, TSV), Parquet or plain text. A row has "text",
     /// "prompt" and "completion", or "messages" (with "tools", "documents" and "chat_template_kwargs" if the
     /// template takes them); or "question" and "answer", "instruction" and "output", "conversations". Given several
     /// times, all are trained; of a folder, its data files; `-` is standard input. Of the

@@ -5,13 +5,17 @@ use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use curmerge_formats::input;
+
 use crate::compressed::{self, uncompressed_name};
 use crate::{Error, Result};
 
 /// The name of standard input.
 pub(super) const STANDARD_INPUT: &str = "-";
 /// The endings of data files in a folder, without that of a compression.
-const ENDINGS: [&str; 6] = ["jsonl", "json", "csv", "tsv", "txt", "ndjson"];
+const ENDINGS: [&str; 7] = ["jsonl", "json", "csv", "tsv", "txt", "ndjson", "parquet"];
+/// The first bytes of a Parquet file.
+const PARQUET: &[u8] = b"PAR1";
 /// The bytes of standard input that are held in memory. More go into a temporary file.
 const MAX_START: u64 = 64 << 20;
 const READ: &str = "read the examples";
@@ -62,6 +66,27 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Read>> {
         return standard_input();
     }
     compressed::open(path).map_err(|source| Error::io(path, READ, source))
+}
+
+/// Whether a data file is a Parquet file.
+///
+/// # Errors
+/// A file that cannot be read; a Parquet file on standard input, which is read in no order.
+pub(super) fn is_parquet(path: &Path) -> Result<bool> {
+    let mut start = Vec::new();
+    if path == Path::new(STANDARD_INPUT) {
+        if kept_input()?.0.start.starts_with(PARQUET) {
+            return Err(Error::request(
+                "standard input is a Parquet file",
+                "save it in a file, and name that",
+            ));
+        }
+        return Ok(false);
+    }
+    let failed = |source| Error::io(path, READ, source);
+    let file = input::open(path).map_err(failed)?;
+    file.take(PARQUET.len() as u64).read_to_end(&mut start).map_err(failed)?;
+    Ok(start == PARQUET)
 }
 
 /// The bytes that a data file takes where it is.

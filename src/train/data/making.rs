@@ -119,7 +119,7 @@ fn keep_end(
     (Example { tokens: prompt, loss_mask }, cut)
 }
 
-/// A plain text as windows; see [`Dataset::read`].
+/// A plain text as windows; see [`Dataset::read`](super::Dataset::read).
 pub(super) fn windows(
     text: &str,
     tokenizer: &Tokenizer,

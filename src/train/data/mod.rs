@@ -15,6 +15,8 @@ mod files;
 mod making;
 mod order;
 mod overview;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod questions;
 mod reading;
 mod records;

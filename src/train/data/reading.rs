@@ -26,9 +26,38 @@ pub(super) struct WasRead {
 
 /// Reads the rows of a file, part after part; `-` is standard input.
 pub(super) fn read(path: &Path, columns: &Columns, work: &mut Work<'_>) -> Result<WasRead, Error> {
+    if files::is_parquet(path)? {
+        return read_parquet(path, work);
+    }
     let mut text = Digested { text: files::open(path)?, sha256: Sha256::new(), bytes: 0 };
     let kind = rows::parts(path, &mut BufReader::with_capacity(1 << 20, &mut text), columns, work)?;
     Ok(WasRead { kind, sha256: hex(&text.sha256.finalize()), bytes: text.bytes })
+}
+
+/// Reads the rows of a Parquet file.
+#[cfg(feature = "parquet")]
+fn read_parquet(path: &Path, work: &mut Work<'_>) -> Result<WasRead, Error> {
+    let failed = |source| Error::io(path, "read the examples", source);
+    let open = || curmerge_formats::input::open(path).map_err(failed);
+    let mut is_whole = true;
+    super::parquet::parts(path, open()?, &mut |part| {
+        let flow = work(part)?;
+        is_whole = flow.is_continue();
+        Ok(flow)
+    })?;
+    let mut file = Digested { text: Box::new(open()?), sha256: Sha256::new(), bytes: 0 };
+    // Whoever breaks off asks for no digest.
+    if is_whole {
+        std::io::copy(&mut file, &mut std::io::sink()).map_err(failed)?;
+    }
+    Ok(WasRead { kind: "Parquet", sha256: hex(&file.sha256.finalize()), bytes: file.bytes })
+}
+
+/// Reads the rows of a Parquet file.
+#[cfg(not(feature = "parquet"))]
+fn read_parquet(path: &Path, _work: &mut Work<'_>) -> Result<WasRead, Error> {
+    let problem = "is a Parquet file, which this build of the program does not read";
+    Err(Error::file(path, problem, "build it with --features parquet, or make the file JSON lines or CSV"))
 }
 
 /// What each row holds, with its line.

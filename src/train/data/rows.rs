@@ -130,7 +130,7 @@ pub(super) fn parts(
 }
 
 /// Rows that wait to be a part.
-struct Parts<'w, 'd> {
+pub(super) struct Parts<'w, 'd> {
     rows: Vec<(usize, Cow<'static, str>)>,
     bytes: usize,
     /// Rows of the next part: one at first, for whoever wants only that.
@@ -139,11 +139,11 @@ struct Parts<'w, 'd> {
 }
 
 impl<'w, 'd> Parts<'w, 'd> {
-    fn new(work: &'w mut Work<'d>) -> Self {
+    pub fn new(work: &'w mut Work<'d>) -> Self {
         Self { rows: Vec::new(), bytes: 0, most: 1, work }
     }
 
-    fn push(&mut self, line: usize, row: impl Into<String>) -> Result<ControlFlow<()>, Error> {
+    pub fn push(&mut self, line: usize, row: impl Into<String>) -> Result<ControlFlow<()>, Error> {
         let row = row.into();
         self.bytes += row.len();
         self.rows.push((line, row.into()));
@@ -154,7 +154,7 @@ impl<'w, 'd> Parts<'w, 'd> {
         self.flush()
     }
 
-    fn end(mut self) -> Result<(), Error> {
+    pub fn end(mut self) -> Result<(), Error> {
         self.flush().map(|_| ())
     }
 

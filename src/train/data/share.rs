@@ -52,7 +52,8 @@ impl fmt::Debug for Share<'_> {
 pub fn is_large<P: AsRef<Path>>(paths: &[P]) -> Result<bool> {
     let text = |path: &P| {
         let path = path.as_ref();
-        let factor = if uncompressed_name(path) == path { 1 } else { COMPRESSION };
+        let is_compressed = uncompressed_name(path) != path || files::is_parquet(path)?;
+        let factor = if is_compressed { COMPRESSION } else { 1 };
         Ok(files::stored_bytes(path)?.saturating_mul(factor))
     };
     let all = paths.iter().map(text).collect::<Result<Vec<u64>>>()?;

@@ -26,6 +26,8 @@ mod lora;
 mod not_finite;
 mod ollama;
 mod onnx;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod protected;
 mod refused;
 mod repeated;

@@ -89,6 +89,12 @@ pub fn write(corpus: &mut Corpus<'_>) {
         let name = format!("data/damaged-{number}-{archive}");
         corpus.file(&name, &damaged(&whole, number), &["eval", model, "--data", "@"]);
     }
+    let files = ["snappy.parquet", "gzip.parquet", "zstd.parquet", "lz4.parquet"];
+    for (file, number) in files.into_iter().flat_map(|file| (0..6).map(move |number| (file, number))) {
+        let whole = std::fs::read(fixture::path(format!("parquet/{file}"))).unwrap();
+        let name = format!("data/damaged-{number}-{file}");
+        corpus.file(&name, &damaged(&whole, number), &["eval", model, "--data", "@"]);
+    }
     let sound = b"{\"prompt\": \"a\", \"completion\": \" b\"}\n{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n";
     for number in 0..20 {
         let name = format!("data/damaged-{number}.jsonl");
