@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use curmerge::commands::report::errors;
-use curmerge::commands::{self, CommandLine, interrupt};
+use curmerge::commands::{self, interrupt, recipe};
 
 /// The packages' allocator. Static binaries link musl, whose own has one lock for all threads.
 #[cfg(feature = "mimalloc")]
@@ -13,7 +12,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[expect(clippy::print_stderr, reason = "only the program prints its error")]
 fn main() -> ExitCode {
-    match commands::run(&CommandLine::parse()) {
+    let line = recipe::command_line(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    match commands::run(&line) {
         Ok(()) if interrupt::stopped() => ExitCode::from(interrupt::STATUS),
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use curmerge_formats::{input, sha256_hex};
 
 use super::arguments::read_text;
@@ -27,7 +27,7 @@ pub struct AnchorArgs {
     /// Texts of what the model is to keep, for --protect fisher and replay and --select signal. `self`: the
     /// model writes them itself; a file of plain text; or none. What a run forgot is measured on new texts
     /// that the model writes, except with none.
-    #[arg(long, value_name = "self|FILE|none", default_value = "self", value_parser = parse_source)]
+    #[arg(long, value_name = "self|FILE|none", default_value = "self", value_parser = parse_source, value_hint = ValueHint::FilePath)]
     pub anchor: AnchorSource,
     /// The number of these texts, of 128 tokens each [default: 400; fewer if that takes more work than a
     /// minute of a model of 135 million parameters and than a fifth of the training].

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 use curmerge_formats::dtype::DType;
 use curmerge_formats::imatrix::Imatrix;
 
@@ -150,7 +150,7 @@ pub fn parse_layers(text: &str) -> Result<LayerRange, String> {
 pub struct TemplateArgs {
     /// Chat template to use: a file, or the name of one of the model's own, such as tool_use [default: the
     /// model's default].
-    #[arg(long, value_name = "FILE|NAME")]
+    #[arg(long, value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
     pub chat_template: Option<String>,
     /// System message of conversations that have none.
     #[arg(long, value_name = "TEXT")]
@@ -186,7 +186,7 @@ impl TemplateArgs {
 pub struct OutputTemplateArgs {
     /// Chat template that the output gets: a file, or the name of one of the model's own [default: the
     /// model's default].
-    #[arg(long, value_name = "FILE|NAME")]
+    #[arg(long, value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
     pub chat_template: Option<String>,
 }
 
@@ -212,7 +212,7 @@ impl OutputTemplateArgs {
 pub struct AdapterArgs {
     /// Adapter to apply: curmerge's own, a PEFT LoRA folder, a GGUF LoRA file, or `hf:OWNER/NAME[:FILE]`.
     /// Given several times, all apply, as in a merge. A factor multiplies the adapter's change.
-    #[arg(long = "adapter", value_name = "ADAPTER[=FACTOR]", value_parser = AdapterPart::parser())]
+    #[arg(long = "adapter", value_name = "ADAPTER[=FACTOR]", value_parser = AdapterPart::parser(), value_hint = ValueHint::AnyPath)]
     pub adapters: Vec<AdapterPart>,
     /// Multiplies the adapters' own scales.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, requires = "adapters")]

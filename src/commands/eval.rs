@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use serde_json::{Map, json};
 
 use super::arguments::{AdapterArgs, AdapterPart, ComputeArgs, TemplateArgs, read_text};
@@ -48,7 +48,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "BASE", requires = "perplexity")]
     pub against: Option<PathBuf>,
     /// The adapter that the model of --against runs with. It may be given several times.
-    #[arg(long = "against-adapter", value_name = "ADAPTER[=FACTOR]", requires = "against", value_parser = AdapterPart::parser())]
+    #[arg(long = "against-adapter", value_name = "ADAPTER[=FACTOR]", requires = "against", value_parser = AdapterPart::parser(), value_hint = ValueHint::AnyPath)]
     pub against_adapters: Vec<AdapterPart>,
     /// Read only the first N chunks of the text [default: all].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

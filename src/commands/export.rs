@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use serde_json::json;
 
 use super::arguments::{AdapterPart, StorageArgs, TemplateArgs};
@@ -22,7 +22,7 @@ use crate::{Error, Result};
 pub struct ExportArgs {
     /// The adapter: curmerge's own, a LoRA folder of PEFT or mlx-lm, a GGUF LoRA file, or `hf:OWNER/NAME[:FILE]`.
     /// Several become one, each with an optional =FACTOR of its change: their exact sum, or what --combine says.
-    #[arg(required = true, value_name = "ADAPTER[=FACTOR]", value_parser = AdapterPart::parser())]
+    #[arg(required = true, value_name = "ADAPTER[=FACTOR]", value_parser = AdapterPart::parser(), value_hint = ValueHint::AnyPath)]
     pub adapters: Vec<AdapterPart>,
     /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, `ollama:NAME[:TAG]`, or of the Hugging Face Hub
     /// `hf:OWNER/NAME[:FILE|QUANT][@REVISION]`, such as `hf:OWNER/NAME:Q4_K_M`.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use serde_json::json;
 
 use super::arguments::{AdapterPart, OutputTemplateArgs, StorageArgs, parse_size};
@@ -21,7 +21,7 @@ pub struct MergeArgs {
     pub base: PathBuf,
     /// The adapters, each with an optional =FACTOR of its change: curmerge's own, PEFT LoRA folders, GGUF
     /// LoRA files, `hf:OWNER/NAME[:FILE]`.
-    #[arg(required = true, value_name = "ADAPTER[=FACTOR]", value_parser = AdapterPart::parser())]
+    #[arg(required = true, value_name = "ADAPTER[=FACTOR]", value_parser = AdapterPart::parser(), value_hint = ValueHint::AnyPath)]
     pub adapters: Vec<AdapterPart>,
     /// The model to write: a name that ends in .gguf; for a GGUF base with --max-shard-size a folder for its
     /// splits; for a Hugging Face folder another folder.

@@ -28,6 +28,7 @@ mod limits;
 pub mod merge;
 mod merged;
 mod not_finite;
+pub mod recipe;
 pub mod report;
 pub mod run;
 pub mod select;
@@ -36,7 +37,7 @@ mod values;
 pub mod verify;
 mod version;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arguments::{AdapterArgs, AdapterPart};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -77,6 +78,16 @@ pub struct CommandLine {
     /// Print the result as JSON on standard output.
     #[arg(long, global = true)]
     json: bool,
+    /// Take options from a TOML file: a table a command, such as [build], with the long names of its options and
+    /// the names of its arguments as keys. The command line comes before the file; paths are relative to it.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print all options in effect as a file for --config, and do nothing.
+    #[arg(long, global = true)]
+    print_config: bool,
+    /// What --print-config prints.
+    #[arg(skip)]
+    printed: Option<String>,
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -117,6 +128,9 @@ enum Command {
 
 /// Carries out a parsed command line.
 pub fn run(line: &CommandLine) -> Result<()> {
+    if let Some(text) = &line.printed {
+        return terminal::print(text);
+    }
     // This thread is one of the pool, so that its sequential work need not wait for another.
     limits::prepare();
     let threads = match line.threads {
