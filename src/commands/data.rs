@@ -103,7 +103,7 @@ fn with_model(args: &DataArgs, base: &Path, files: &[PathBuf]) -> Result<Shown> 
     let template = base.chat_template(&tokenizer)?;
     let options = args.examples.options(&base);
     let data = Dataset::read_all(files, &tokenizer, template.as_ref(), &options)?;
-    let lengths: Vec<usize> = data.examples.iter().map(|example| example.tokens.len()).collect();
+    let lengths = lengths(&data);
     let (tokens, targets) = (lengths.iter().sum::<usize>(), data.target_tokens());
     let mut seen = HashSet::new();
     let duplicates = data.examples.iter().filter(|example| !seen.insert(&example.tokens)).count();
@@ -134,6 +134,11 @@ fn with_model(args: &DataArgs, base: &Path, files: &[PathBuf]) -> Result<Shown> 
     Ok(Shown { unit: "tokens", lengths, lines, samples, json })
 }
 
+/// The tokens of each example.
+pub(super) fn lengths(data: &Dataset) -> Vec<usize> {
+    data.examples.iter().map(|example| example.tokens.len()).collect()
+}
+
 /// The first of some, one from the middle, and the last.
 fn spread(count: usize) -> impl Iterator<Item = usize> {
     let shown = SAMPLES.min(count);
@@ -148,7 +153,8 @@ fn quantiles(lengths: &[usize]) -> [usize; 4] {
     [0, last / 2, last * 19 / 20, last].map(|at| sorted.get(at).copied().unwrap_or(0))
 }
 
-fn summary(lengths: &[usize]) -> String {
+/// Lengths in words.
+pub(super) fn summary(lengths: &[usize]) -> String {
     let [least, middle, most, greatest] = quantiles(lengths);
     format!("{least} to {greatest}, half of them at most {middle}, 95 % at most {most}")
 }

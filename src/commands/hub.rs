@@ -119,7 +119,12 @@ fn inputs(command: &mut Command) -> Vec<Input<'_>> {
             all.extend(adapters(&mut args.adapters));
             all
         }
-        Command::Cache(_) | Command::Demo(_) | Command::Completions(_) | Command::Man(_) => Vec::new(),
+        Command::Init(_)
+        | Command::Plot(_)
+        | Command::Cache(_)
+        | Command::Demo(_)
+        | Command::Completions(_)
+        | Command::Man(_) => Vec::new(),
     }
 }
 

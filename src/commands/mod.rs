@@ -12,6 +12,7 @@ pub mod build;
 pub mod cache;
 pub mod combined;
 pub mod columns;
+mod chart;
 mod companions;
 pub mod convert;
 pub mod data;
@@ -21,6 +22,7 @@ pub mod eval;
 pub mod export;
 pub mod extract;
 mod hub;
+pub mod init;
 pub mod inspect;
 pub mod interrupt;
 pub mod kept;
@@ -28,6 +30,7 @@ mod limits;
 pub mod merge;
 mod merged;
 mod not_finite;
+pub mod plot;
 pub mod recipe;
 pub mod report;
 pub mod run;
@@ -92,6 +95,8 @@ pub struct CommandLine {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
+    /// Ask five questions, and write a file for --config that answers them.
+    Init(init::InitArgs),
     /// Train an adapter for a base model on a file of examples.
     Build(Box<build::BuildArgs>),
     /// Choose an adapter's columns and rows, with U = 0.
@@ -108,6 +113,8 @@ enum Command {
     Data(data::DataArgs),
     /// Measure perplexity and accuracy.
     Eval(eval::EvalArgs),
+    /// Draw the logs of runs that build --metrics wrote, in the terminal or as SVG.
+    Plot(plot::PlotArgs),
     /// Check every checksum of an adapter, and of its base.
     Verify(verify::VerifyArgs),
     /// Show what a model file or adapter holds.
@@ -155,6 +162,7 @@ fn carry_out(line: &CommandLine) -> Result<()> {
     let mut command = command.clone();
     hub::fetch(&mut command)?;
     match &command {
+        Command::Init(args) => init::run(args, line.json),
         Command::Build(args) => build::run(args, line.json),
         Command::Select(args) => replacing(&args.output, || select::run(args, line.json)),
         Command::Merge(args) => replacing(&args.output, || merge::run(args, line.json)),
@@ -163,6 +171,10 @@ fn carry_out(line: &CommandLine) -> Result<()> {
         Command::Convert(args) => replacing(&args.output, || convert::run(args, line.json)),
         Command::Data(args) => data::run(args, line.json),
         Command::Eval(args) => eval::run(args, line.json),
+        Command::Plot(args) => match &args.output {
+            Some(output) => replacing(output, || plot::run(args, line.json)),
+            None => plot::run(args, line.json),
+        },
         Command::Verify(args) => verify::run(args, line.json),
         Command::Inspect(args) => inspect::run(args, line.json),
         Command::Cache(args) => cache::run(args, line.json),

@@ -1,6 +1,7 @@
 //! Exports adapters for other programs. Most load them beside the unchanged base; for Ollama they are merged
 //! into it.
 
+mod changes;
 mod lora_gguf;
 pub mod ollama;
 mod onnx_adapter;
@@ -10,6 +11,7 @@ mod trained;
 
 use std::path::Path;
 
+pub use changes::relative_changes;
 pub use trained::Trained;
 
 use crate::base::Base;

@@ -39,6 +39,43 @@ struct AnyLine {
     step: u64,
 }
 
+/// What a log says of a step or a validation. What a line does not hold is `None`, as is a number that was not finite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+pub struct Logged {
+    /// Steps done.
+    pub step: u64,
+    /// Mean loss of the step, nats a target token.
+    pub loss: Option<f64>,
+    /// Mean loss of the validation examples, nats a target token.
+    pub valid_loss: Option<f64>,
+    /// Its learning rate.
+    pub learning_rate: Option<f64>,
+    /// Joint norm of the gradients before clipping.
+    pub gradient_norm: Option<f64>,
+    /// Tokens a second of the step.
+    pub tokens_per_s: Option<f64>,
+}
+
+/// Reads a log, which may still be growing: a last line without its line break is left out.
+///
+/// # Errors
+/// A file that cannot be read; an [`Error::Line`] that is not one of metrics.
+pub fn read(path: impl AsRef<Path>) -> Result<Vec<Logged>> {
+    let path = path.as_ref();
+    let bytes = input::read(path, u64::MAX).map_err(|e| Error::io(path, "read", e))?;
+    let whole = bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    let line = |(number, line): (usize, &[u8])| {
+        let help = "name a log that build --metrics wrote";
+        serde_json::from_slice(line)
+            .map_err(|_| Error::line(path, number + 1, "is not a line of metrics", help))
+    };
+    let lines = whole.enumerate().map(line).collect::<Result<Vec<Logged>>>()?;
+    if lines.is_empty() {
+        return Err(Error::file(path, "has no measurement", "name a log that build --metrics wrote"));
+    }
+    Ok(lines)
+}
+
 /// A file of lines, each handed to the operating system as soon as its step is done.
 #[derive(Debug)]
 pub struct MetricsFile {

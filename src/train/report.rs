@@ -77,6 +77,7 @@ impl TrainReport {
             losses: Some(self.kept_losses().to_vec()),
             valid_loss: self.kept_validation(),
             protection: None,
+            recipe: None,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Tests with real models, and with programs that are too large to install for a test: torch, transformers,
-//! PEFT, onnxruntime-genai, Ollama.
+//! PEFT, onnxruntime-genai, Ollama, Chromium.
 //!
 //! A default run neither compiles nor runs them, and tests/main prints a warning that it does not. To run
 //! them all, set the variables of [`support::environment::VARIABLES`] and run
@@ -22,6 +22,7 @@ mod ollama;
 mod onnx_conversions;
 mod onnx_exports;
 mod onnx_written;
+mod pages;
 mod peft;
 mod smollm2;
 mod vocabularies;

@@ -27,6 +27,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("CURMERGE_ONNX", "the folder of exports that fixtures/onnx_models/make.py made"),
     ("CURMERGE_LLAMA_CPP", "a source folder of llama.cpp, build 11434"),
     ("CURMERGE_TEMPLATES", "a folder of chat templates, such as models/templates of llama.cpp"),
+    ("CURMERGE_CHROMIUM", "a Chromium or Chrome, which draws the pages of --report"),
     ("CURMERGE_OLLAMA_BIN", "an Ollama program; fixtures/ollama/README.md says how to build one"),
 ];
 

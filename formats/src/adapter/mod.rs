@@ -83,6 +83,9 @@ pub struct Training {
     /// How the model was kept from forgetting, if a penalty did it: its name and its options.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protection: Option<String>,
+    /// The options of the program that trained it, as its TOML, without paths. Older adapters have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
 }
 
 /// The model that an adapter belongs to.

@@ -49,6 +49,7 @@ fn adapter() -> Adapter {
             losses: Some(vec![1.0 / 3.0, 0.3]),
             valid_loss: None,
             protection: None,
+            recipe: Some("[build]\nlr = 0.5\n".into()),
         }),
         targets: vec![
             target("blk.0.attn_q", &[0, 2, 5], &[1, 7]),

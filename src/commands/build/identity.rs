@@ -25,29 +25,12 @@ pub(super) fn of(
     texts: usize,
 ) -> Result<Identity> {
     let none = || "none".to_owned();
-    let digest = |sha256: &str| format!("SHA-256 {sha256}");
-    let init = match &args.training.init {
-        Some(path) => {
-            let read = |file: PathBuf| {
-                input::read(&file, u64::MAX).map_err(|e| Error::io(&file, "read the adapter", e))
-            };
-            let files: Vec<Vec<u8>> = Lora::files(path).into_iter().map(read).collect::<Result<_>>()?;
-            digest(&sha256_hex(&files.concat()))
-        }
-        None => none(),
-    };
-    let mut settings = args.training.settings((args.learning_rate(), args.clip()));
-    settings.extend(args.protection.settings(texts)?);
-    settings.extend(trainee.settings());
+    let mut settings = settings(args, trainee, texts)?;
     settings.extend([
         ("base", format!("{} ({}, {})", base.name(), base.architecture().name, base.container())),
         ("--data", digest(&data.sha256)),
         ("--valid", valid.as_ref().filter(|_| !held_out).map_or_else(none, |valid| digest(&valid.sha256))),
-        ("--init", init),
-        ("--seed", args.selection.seed.to_string()),
-        ("--max-seq-len", args.examples.max_seq_len.to_string()),
-        ("--append-eos", (!args.examples.no_append_eos).to_string()),
-        ("--precision", args.compute.precision().name().to_owned()),
+        ("--init", init(args)?.unwrap_or_else(none)),
     ]);
     let given = base.given_chat();
     for (option, text) in [("--chat-template", &given.template), ("--system", &given.system)] {
@@ -67,6 +50,37 @@ pub(super) fn of(
         base: base_digests(base, trainee, args.training.init.is_some()),
         trained: trainee.matrices(),
     })
+}
+
+/// The options that decide the result, but for files and texts.
+pub(super) fn settings(
+    args: &BuildArgs,
+    trainee: &Trainee,
+    texts: usize,
+) -> Result<Vec<(&'static str, String)>> {
+    let mut settings = args.training.settings((args.learning_rate(), args.clip()));
+    settings.extend(args.protection.settings(texts)?);
+    settings.extend(trainee.settings());
+    settings.extend([
+        ("--seed", args.selection.seed.to_string()),
+        ("--max-seq-len", args.examples.max_seq_len.to_string()),
+        ("--append-eos", (!args.examples.no_append_eos).to_string()),
+        ("--precision", args.compute.precision().name().to_owned()),
+    ]);
+    Ok(settings)
+}
+
+/// The digest of the adapter that `--init` names.
+pub(super) fn init(args: &BuildArgs) -> Result<Option<String>> {
+    let Some(path) = &args.training.init else { return Ok(None) };
+    let read =
+        |file: PathBuf| input::read(&file, u64::MAX).map_err(|e| Error::io(&file, "read the adapter", e));
+    let files: Vec<Vec<u8>> = Lora::files(path).into_iter().map(read).collect::<Result<_>>()?;
+    Ok(Some(digest(&sha256_hex(&files.concat()))))
+}
+
+fn digest(sha256: &str) -> String {
+    format!("SHA-256 {sha256}")
 }
 
 /// The digests of the base's tensors. A new adapter has them all; one that `--init` names may come from

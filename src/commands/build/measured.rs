@@ -18,7 +18,7 @@ const MAX_TOKENS: usize = 1024;
 /// KL(base || rounded) a token, nats, of a model rounded to these types, without an importance matrix: by
 /// llama.cpp's perplexity tool for Llama 3 8B (tools/perplexity/README.md of llama.cpp). SmolLM2-135M has
 /// 0.0012 and 0.0052 for the first two.
-const ROUNDING: [(&str, f64); 6] = [
+pub(super) const ROUNDING: [(&str, f64); 6] = [
     ("Q8_0", 0.0013),
     ("Q6_K", 0.0054),
     ("Q5_K_M", 0.0108),
@@ -35,7 +35,7 @@ pub(super) fn batches(texts: Option<&Anchor>) -> Vec<Batch> {
 /// What a trained model is measured against.
 pub(super) struct Yardstick<'t, 'b> {
     /// The model without what was trained.
-    base: Transformer<'b, f32>,
+    pub(super) base: Transformer<'b, f32>,
     /// New texts of the base; none with `--anchor none`.
     texts: &'t [Batch],
 }
@@ -43,9 +43,9 @@ pub(super) struct Yardstick<'t, 'b> {
 /// What a run learned and forgot.
 pub(super) struct Measured {
     /// On examples that were not trained, if there are any.
-    learned: Option<Learned>,
+    pub(super) learned: Option<Learned>,
     /// On texts that the penalty did not use, and how many, if there are any.
-    forgotten: Option<(Divergence, usize)>,
+    pub(super) forgotten: Option<(Divergence, usize)>,
 }
 
 impl<'t, 'b> Yardstick<'t, 'b> {

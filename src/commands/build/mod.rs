@@ -9,6 +9,8 @@ mod method;
 mod outcome;
 mod output;
 mod protection;
+mod recorded;
+mod report;
 pub(super) mod sample;
 mod saving;
 mod training;
@@ -39,6 +41,7 @@ use method::{Method, MethodArgs, Trainee};
 use outcome::Outcome;
 use output::Output;
 use protection::{Protection, ProtectionArgs};
+use report::Report;
 use saving::SavingArgs;
 use training::TrainingArgs;
 
@@ -184,6 +187,7 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
 
     // Before training, so that a file that goes missing meanwhile does not cost the result.
     let protection = args.protection.record(count)?;
+    let recipe = recorded::recipe(args, &base, &trainee, count)?;
     let penalty = args.protection.penalty(&mut model, &trainee, &texts)?;
     if let (Some(tasks), false) = (trainee.kept_tasks(), matches!(penalty, Some(Penalty::Fisher { .. }))) {
         terminal::warn(&format!("what the adapter keeps of {tasks} is not used; --protect fisher uses it"));
@@ -198,7 +202,12 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     let limit =
         args.protection.max_forgetting.map(|max_kl| yardstick.limit(&mut model, max_kl)).transpose()?;
     let max_seq_len = args.examples.max_seq_len.into();
-    let training = Training { max_seq_len, protection, ..report.record(&examples.data, &options) };
+    let training = Training {
+        max_seq_len,
+        protection,
+        recipe: Some(recipe.clone()),
+        ..report.record(&examples.data, &options)
+    };
     trainee.store(&mut model, training);
     if let Some(fisher) = args.protection.keep(&mut model, &examples.data, &options) {
         trainee.keep(fisher);
@@ -211,6 +220,10 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
     // Whoever stops a run wants the adapter now.
     let measures = report.end != End::Stopped;
     let measured = measures.then(|| yardstick.measure(&model, &examples)).transpose()?;
+    let samples = match &args.saving.report {
+        Some(_) if measures => report::samples::of(&base, [&yardstick.base, &model], &examples)?,
+        _ => Vec::new(),
+    };
     let outcome = Outcome {
         output: &output,
         data: &examples.data,
@@ -224,6 +237,16 @@ pub fn run(args: &BuildArgs, json: bool) -> Result<()> {
         measured,
         automatic,
     };
+    if let Some(path) = &args.saving.report {
+        let page = Report {
+            base: &base,
+            outcome: &outcome,
+            examples: &examples,
+            samples: &samples,
+            recipe: &recipe,
+        };
+        page.write(path, &inputs)?;
+    }
     match json {
         true => terminal::print_json(&outcome.json())?,
         false => terminal::print(&outcome.text(options.shrink)?)?,

@@ -21,8 +21,8 @@ pub struct SavingArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub save_every: Option<u64>,
     /// Resume from ADAPTER.checkpoint, with the same command line. On the same kind of processor the adapter
-    /// has the same bytes as if the run had never stopped. Only --threads, --save-every, --metrics and
-    /// --tensorboard may differ.
+    /// has the same bytes as if the run had never stopped. Only --threads, --save-every, --metrics, --report
+    /// and --tensorboard may differ.
     #[arg(long)]
     pub resume: bool,
     /// Log each step and validation as a line of JSON: step, epoch, loss, learning_rate, gradient_norm,
@@ -30,6 +30,10 @@ pub struct SavingArgs {
     /// it takes again.
     #[arg(long, value_name = "FILE")]
     pub metrics: Option<PathBuf>,
+    /// Write a page about the run: loss curves, what was learnt and forgotten, answers before and after, how much each
+    /// matrix changed, settings and checksums. It is one file, for any browser.
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
     /// Log the same for TensorBoard, in an event file in this folder.
     #[arg(long, value_name = "FOLDER")]
     pub tensorboard: Option<PathBuf>,
@@ -69,6 +73,19 @@ impl SavingArgs {
             }
             drop(OutputFile::create(metrics, inputs)?);
             MetricsFile::check(metrics)?;
+        }
+        if let Some(report) = &self.report {
+            if report == output || *report == checkpoint || Some(report) == self.metrics.as_ref() {
+                let problem = "is another output of the run";
+                return Err(Error::file(report, problem, "name another file with --report"));
+            }
+            drop(OutputFile::create(report, inputs)?);
+            if report.exists() {
+                terminal::warn(&format!(
+                    "{}: the file that stands there is replaced at the end",
+                    report.display()
+                ));
+            }
         }
         Ok(())
     }

@@ -74,6 +74,7 @@ pub fn run(args: &InspectArgs, json: bool) -> Result<()> {
                 tensors: lines(&tensors, hash),
                 path: file.clone(),
                 support: None,
+                recipe: None,
             }
         }
         Container::Onnx => of_onnx(&file, hash)?,
@@ -123,6 +124,7 @@ fn of_gguf(path: &Path, hash: bool) -> Result<Contents> {
         path: path.into(),
         kind: format!("{form}, version {}, data aligned to {} bytes", first.version(), first.alignment()),
         support: architecture::of(path, &metadata),
+        recipe: None,
         metadata,
         tensors: tensors
             .par_iter()
@@ -153,6 +155,7 @@ fn of_folder(folder: &Path, hash: bool) -> Result<Contents> {
         path: folder.into(),
         kind: format!("Hugging Face folder, {} safetensors files", names.len()),
         support: architecture::of(folder, &[]),
+        recipe: None,
         metadata: metadata.collect(),
         tensors,
     })
@@ -178,7 +181,8 @@ fn of_adapter(path: &Path, hash: bool) -> Result<Contents> {
     }
     if let Some(Json::Object(training)) = adapter.training.as_ref().and_then(|t| serde_json::to_value(t).ok())
     {
-        metadata.extend(training.into_iter().map(|(key, value)| {
+        let training = training.into_iter().filter(|(key, _)| key != "recipe");
+        metadata.extend(training.map(|(key, value)| {
             let value = match value {
                 Json::Array(values) => first_values(&values),
                 other => other,
@@ -190,6 +194,7 @@ fn of_adapter(path: &Path, hash: bool) -> Result<Contents> {
         path: path.into(),
         kind: "curmerge adapter, all digests right".into(),
         support: None,
+        recipe: adapter.training.as_ref().and_then(|training| training.recipe.clone()),
         metadata,
         tensors: lines(&file, hash),
     })
@@ -209,6 +214,7 @@ fn of_lora_folder(folder: &Path, hash: bool) -> Result<Contents> {
         path: folder.into(),
         kind: "LoRA folder".into(),
         support: None,
+        recipe: None,
         metadata: metadata.collect(),
         tensors,
     })
@@ -255,6 +261,7 @@ fn of_onnx(path: &Path, hash: bool) -> Result<Contents> {
         path: path.into(),
         kind: format!("ONNX file, IR version {}", model.ir_version()),
         support: architecture::of(path, &[]),
+        recipe: None,
         metadata,
         // Of several errors, the first in order is returned and not the first in time.
         tensors: tensors.collect::<Vec<_>>().into_iter().collect::<Result<_>>()?,

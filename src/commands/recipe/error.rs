@@ -81,14 +81,13 @@ pub(super) fn unknown_key(place: &Place<'_>, root: &Command, command: Option<&Co
 }
 
 /// A table that is no command.
-pub(super) fn no_command(name: &str) -> Error {
-    let root = <crate::commands::CommandLine as clap::CommandFactory>::command();
+pub(super) fn no_command(place: &Place<'_>, root: &Command) -> Error {
     let names = root.get_subcommands().map(|command| command.get_name().to_owned());
-    let tip = match nearest(name, names) {
+    let tip = match nearest(place.key, names) {
         Some(near) => format!("\n\n  tip: a similar command exists: '{near}'"),
         None => String::new(),
     };
-    raw(ErrorKind::InvalidSubcommand, &format!("'{name}' is no command{tip}"))
+    at(place, &format!("there is no such command{tip}"))
 }
 
 /// A file without a command on the command line, which has these tables.

@@ -21,8 +21,16 @@ pub(super) struct File {
     pub(super) path: PathBuf,
     /// The keys above the tables, which hold for each command that has them.
     common: Vec<Entry>,
-    /// The tables: commands and their keys.
-    tables: Vec<(String, Vec<Entry>)>,
+    /// The tables, one a command.
+    tables: Vec<Table>,
+}
+
+/// The keys of a command.
+#[derive(Clone, Debug)]
+struct Table {
+    command: String,
+    line: usize,
+    entries: Vec<Entry>,
 }
 
 /// A key with its value.
@@ -50,13 +58,14 @@ impl File {
     /// Wrong usage with file, line and key.
     pub(super) fn read(path: &Path, root: &Command) -> Result<Self, clap::Error> {
         let file = Self::parse(path)?;
-        for (name, entries) in &file.tables {
-            let command = root.find_subcommand(name).ok_or_else(|| error::no_command(name))?;
+        for Table { command: name, line, entries } in &file.tables {
+            let place = Place { file: path, line: *line, key: name };
+            let command = root.find_subcommand(name).ok_or_else(|| error::no_command(&place, root))?;
             for entry in entries {
                 let known = key::find(command, &entry.key);
                 known.ok_or_else(|| error::unknown_key(&file.place(entry), root, Some(command)))?;
             }
-            file.check_values(root, command)?;
+            file.check_values(command)?;
         }
         for entry in &file.common {
             if !root.get_subcommands().any(|command| key::find(command, &entry.key).is_some()) {
@@ -95,7 +104,8 @@ impl File {
             let mut entries: Vec<Entry> =
                 table.iter().map(|(key, value)| entry(key, value.get_ref())).collect();
             entries.sort_by_key(|entry| entry.line);
-            file.tables.push((key.get_ref().to_string(), entries));
+            let command = key.get_ref().to_string();
+            file.tables.push(Table { command, line: line(key.span().start), entries });
         }
         file.common.sort_by_key(|entry| entry.line);
         Ok(file)
@@ -107,8 +117,8 @@ impl File {
     /// None or several.
     pub(super) fn only_command(&self) -> Result<String, clap::Error> {
         match &self.tables[..] {
-            [(name, _)] => Ok(name.clone()),
-            all => Err(error::which_command(&self.path, all.iter().map(|(name, _)| name.as_str()))),
+            [table] => Ok(table.command.clone()),
+            all => Err(error::which_command(&self.path, all.iter().map(|table| table.command.as_str()))),
         }
     }
 
@@ -117,7 +127,8 @@ impl File {
     /// # Errors
     /// A value of the wrong type; a key that is there twice.
     pub(super) fn settings(&self, command: &Command) -> Result<Vec<Setting>, clap::Error> {
-        let own = self.tables.iter().filter(|(name, _)| name == command.get_name()).flat_map(|(_, all)| all);
+        let own = self.tables.iter().filter(|table| table.command == command.get_name());
+        let own = own.flat_map(|table| &table.entries);
         let own = self.read_entries(own, command)?;
         let mut all = self.read_entries(self.common.iter(), command)?;
         all.retain(|common| !own.iter().any(|(key, ..)| *key == common.0));
@@ -165,9 +176,9 @@ impl File {
     }
 
     /// Checks each value that the file sets for a command.
-    pub(super) fn check_values(&self, root: &Command, command: &Command) -> Result<(), clap::Error> {
+    pub(super) fn check_values(&self, command: &Command) -> Result<(), clap::Error> {
         for setting in self.settings(command)? {
-            if let Some(refused) = refused(root, alone(command, &setting)) {
+            if let Some(refused) = refused(command, &alone(command, &setting)) {
                 let place = Place { file: &self.path, line: setting.line, key: &setting.key };
                 return Err(error::refused(&place, &refused));
             }

@@ -4,7 +4,7 @@ use clap::builder::ArgAction;
 use clap::{Arg, Command};
 
 /// Options that are no part of a recipe.
-const NO_KEYS: [&str; 4] = ["help", "version", super::CONFIG, super::PRINT];
+pub(super) const NO_KEYS: [&str; 4] = ["help", "version", super::CONFIG, super::PRINT];
 
 /// An option or positional argument under its name in a file.
 #[derive(Clone, Debug)]
@@ -59,8 +59,11 @@ impl<'a> Key<'a> {
         names.first().map_or_else(|| self.name.to_uppercase(), ToString::to_string)
     }
 
-    /// How the command line calls it.
+    /// What clap calls it where it is missing.
     pub(super) fn shown(&self) -> String {
-        self.arg.to_string()
+        match self.arg.is_positional() {
+            true => format!("<{}>{}", self.value_name(), if self.is_list() { "..." } else { "" }),
+            false => self.arg.to_string(),
+        }
     }
 }

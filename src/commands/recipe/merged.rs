@@ -13,17 +13,17 @@ use super::{error, key, refused};
 /// # Errors
 /// A value of the file that is refused.
 pub(super) fn settings(
-    root: &Command,
     command: &Command,
     given: &[Setting],
     file: &File,
 ) -> Result<Vec<Setting>, clap::Error> {
-    file.check_values(root, command)?;
+    file.check_values(command)?;
     let mut all = given.to_vec();
     for setting in file.settings(command)? {
         let same = given.iter().any(|given| given.key == setting.key);
         let beside = || setting::words(command, &[given, std::slice::from_ref(&setting)].concat());
-        let excluded = || refused(root, beside()).is_some_and(|e| e.kind() == ErrorKind::ArgumentConflict);
+        let excluded =
+            || refused(command, &beside()).is_some_and(|e| e.kind() == ErrorKind::ArgumentConflict);
         if !same && !excluded() {
             all.push(setting);
         }
@@ -38,12 +38,11 @@ pub(super) fn settings(
 /// # Errors
 /// The options that are missing.
 pub(super) fn check_complete(
-    root: &Command,
     command: &Command,
     settings: &[Setting],
     file: &File,
 ) -> Result<(), clap::Error> {
-    let missing: Vec<String> = missing(root, command, settings);
+    let missing: Vec<String> = missing(command, settings);
     let is_set = |shown: &String| {
         let key = key::all(command).into_iter().find(|key| key.shown() == *shown);
         key.is_some_and(|key| settings.iter().any(|setting| setting.key == key.name))
@@ -53,8 +52,8 @@ pub(super) fn check_complete(
 }
 
 /// What clap misses in these settings, as it shows it.
-pub(super) fn missing(root: &Command, command: &Command, settings: &[Setting]) -> Vec<String> {
-    let error = root.clone().try_get_matches_from(setting::words(command, settings)).err();
+pub(super) fn missing(command: &Command, settings: &[Setting]) -> Vec<String> {
+    let error = command.clone().try_get_matches_from(&setting::words(command, settings)[1..]).err();
     let error = error.filter(|error| error.kind() == ErrorKind::MissingRequiredArgument);
     match error.as_ref().and_then(|error| error.get(ContextKind::InvalidArg)) {
         Some(ContextValue::Strings(all)) => all.clone(),

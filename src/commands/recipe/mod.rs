@@ -23,6 +23,8 @@ use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 
 use super::CommandLine;
 use file::File;
+pub(super) use path::has_scheme;
+pub(super) use print::{quoted, value};
 
 /// The ids of the options that this module is about.
 const CONFIG: &str = "config";
@@ -58,14 +60,15 @@ pub fn command_line(words: impl IntoIterator<Item = OsString>) -> Result<Command
         Some((name, own)) => (name.to_owned(), own),
         None => (file.only_command()?, &matches),
     };
-    let command = root.find_subcommand(&name).ok_or_else(|| error::no_command(&name))?;
+    let none = || error::which_command(&file.path, std::iter::empty());
+    let command = root.find_subcommand(&name).ok_or_else(none)?;
     let given = setting::given(command, own);
-    let settings = merged::settings(&root, command, &given, &file)?;
+    let settings = merged::settings(command, &given, &file)?;
     if is_given(&matches, PRINT) {
-        let printed = print::text(&root, command, &settings)?;
+        let printed = print::text(command, &settings)?;
         return Ok(CommandLine { printed: Some(printed), ..nothing()? });
     }
-    merged::check_complete(&root, command, &settings, &file)?;
+    merged::check_complete(command, &settings, &file)?;
     let mut words = setting::words(command, &settings);
     words.extend(nested(own));
     CommandLine::try_parse_from(words).map_err(|refused| error::together(&refused, &file))
@@ -90,8 +93,8 @@ fn nested(matches: &ArgMatches) -> Vec<OsString> {
     }
 }
 
-/// What clap refuses in these words; what is missing is no fault yet.
-fn refused(root: &Command, words: Vec<OsString>) -> Option<clap::Error> {
-    let error = root.clone().try_get_matches_from(words).err()?;
+/// What clap refuses in these words of a command; what is missing is no fault yet.
+fn refused(command: &Command, words: &[OsString]) -> Option<clap::Error> {
+    let error = command.clone().try_get_matches_from(&words[1..]).err()?;
     (error.kind() != ErrorKind::MissingRequiredArgument).then_some(error)
 }

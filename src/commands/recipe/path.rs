@@ -38,7 +38,7 @@ fn is_word(key: &Key<'_>, value: &str) -> bool {
 
 /// Whether a value names something elsewhere, such as `ollama:NAME` or `hf:OWNER/NAME`. A letter and a colon are
 /// a drive.
-pub(super) fn has_scheme(value: &str) -> bool {
+pub(in crate::commands) fn has_scheme(value: &str) -> bool {
     let scheme = value.split_once(':').map_or("", |(scheme, _)| scheme);
     scheme.len() > 1 && scheme.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }

@@ -12,7 +12,7 @@ use super::{merged, refused};
 ///
 /// # Errors
 /// A value that TOML cannot hold, since it is not UTF-8.
-pub(super) fn text(root: &Command, command: &Command, settings: &[Setting]) -> Result<String, clap::Error> {
+pub(super) fn text(command: &Command, settings: &[Setting]) -> Result<String, clap::Error> {
     let keys = key::all(command);
     let mut text = format!("# Paths are relative to the folder of this file.\n[{}]\n", command.get_name());
     for setting in settings {
@@ -29,14 +29,14 @@ pub(super) fn text(root: &Command, command: &Command, settings: &[Setting]) -> R
     let (mut defaults, mut unset) = (String::new(), String::new());
     for key in others {
         let Some(values) = default(key) else {
-            unset += &format!("# {}{}\n", line(key, &[key.value_name()]).trim_end(), note(key));
+            unset += &format!("# {}{}\n", line(key, &[choices(key)]).trim_end(), note(key));
             continue;
         };
         let more =
             Setting { key: key.name.clone(), values: values.iter().map(Into::into).collect(), line: 0 };
         let with = [live.clone(), vec![more]].concat();
-        let fits = refused(root, setting::words(command, &with)).is_none()
-            && merged::missing(root, command, &with) == merged::missing(root, command, &live);
+        let fits = refused(command, &setting::words(command, &with)).is_none()
+            && merged::missing(command, &with) == merged::missing(command, &live);
         match fits {
             true => {
                 live = with;
@@ -60,6 +60,14 @@ fn default(key: &Key<'_>) -> Option<Vec<String>> {
     values.filter(|values| !values.is_empty() && !key.is_flag())
 }
 
+/// What an option takes: its values, or what they are called.
+fn choices(key: &Key<'_>) -> String {
+    let all = key.arg.get_possible_values();
+    let shown = all.iter().filter(|one| !one.is_hide_set()).map(|one| one.get_name());
+    let shown: Vec<&str> = shown.collect();
+    if shown.is_empty() { key.value_name() } else { shown.join("|") }
+}
+
 /// A line of TOML.
 fn line(key: &Key<'_>, values: &[String]) -> String {
     let value = match values {
@@ -74,14 +82,19 @@ fn line(key: &Key<'_>, values: &[String]) -> String {
 }
 
 /// A number where the option takes one and TOML would read the same text, else a text.
-fn scalar(key: &Key<'_>, value: &str) -> String {
+fn scalar(key: &Key<'_>, text: &str) -> String {
     let texts = [
         clap::builder::ValueParser::string().type_id(),
         clap::builder::ValueParser::os_string().type_id(),
         clap::builder::ValueParser::path_buf().type_id(),
     ];
     let is_text = texts.contains(&key.arg.get_value_parser().type_id()) || super::path::is_path(key);
-    if !is_text && is_number(value) { value.to_owned() } else { quoted(value) }
+    if is_text { quoted(text) } else { value(text) }
+}
+
+/// A number as it is, and any other text in quotes.
+pub(in crate::commands) fn value(text: &str) -> String {
+    if is_number(text) { text.to_owned() } else { quoted(text) }
 }
 
 /// Whether a text is a decimal number in TOML's form.

@@ -58,6 +58,8 @@ pub struct Contents {
     pub support: Option<Support>,
     /// Its metadata, in order.
     pub metadata: Vec<Entry>,
+    /// How an adapter was trained, as lines of TOML, if it says so.
+    pub recipe: Option<String>,
     /// Its tensors, in order.
     pub tensors: Vec<TensorLine>,
 }
@@ -75,6 +77,10 @@ impl Contents {
             let key = terminal::plain(&e.key);
             text +=
                 &format!("  {key:width$}  {}  {}\n", e.kind, terminal::shortened(&shown(&e.value), SHOWN));
+        }
+        if let Some(recipe) = &self.recipe {
+            let lines = recipe.lines().map(|line| format!("  {}\n", terminal::plain(line)));
+            text += &format!("\nrecipe, for --config\n{}", lines.collect::<String>());
         }
         text += &format!("\ntensors ({})\n", self.tensors.len());
         let width = longest(self.tensors.iter().map(|t| terminal::plain(&t.name)));
@@ -115,6 +121,7 @@ impl Contents {
             "kind": self.kind,
             "support": self.support.as_ref().map(|s| json!({ "level": s.level, "line": s.line })),
             "metadata": metadata,
+            "recipe": self.recipe,
             "tensors": tensors.collect::<Vec<_>>(),
             "types": totals,
         })
@@ -171,6 +178,7 @@ mod tests {
                 kind: "string".into(),
                 value: json!("\u{7}bell\n"),
             }],
+            recipe: Some("[build]\nx = \u{1b}[2J".into()),
             tensors: vec![tensor("t\u{1b}]0;owned\u{7}", 18), tensor("u", u64::MAX)],
         };
         let text = contents.text(false);

@@ -2,5 +2,6 @@
 
 pub mod contents;
 pub mod errors;
+pub mod html;
 pub mod progress;
 pub mod terminal;

@@ -12,7 +12,7 @@ const PASS: usize = 256;
 
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(in crate::commands) enum End {
     /// The model ended it.
     Token,
     /// It has as many tokens as were asked for.
@@ -25,7 +25,7 @@ pub(super) enum End {
 
 impl End {
     /// Its name, as OpenAI's interfaces have it.
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::commands) fn name(self) -> &'static str {
         match self {
             End::Token => "stop",
             End::Limit | End::Context => "length",
@@ -36,30 +36,30 @@ impl End {
 
 /// What a model wrote.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
-    pub(super) tokens: Vec<u32>,
-    pub(super) text: String,
+pub(in crate::commands) struct Answer {
+    pub(in crate::commands) tokens: Vec<u32>,
+    pub(in crate::commands) text: String,
     /// How many tokens of the prompt were computed; the others had been before.
-    pub(super) read: usize,
-    pub(super) end: End,
+    pub(in crate::commands) read: usize,
+    pub(in crate::commands) end: End,
 }
 
 /// What writes answers.
-pub(super) struct Writer<'w, 'a> {
-    pub(super) model: &'w Transformer<'a, f32>,
-    pub(super) tokenizer: &'w Tokenizer,
+pub(in crate::commands) struct Writer<'w, 'a> {
+    pub(in crate::commands) model: &'w Transformer<'a, f32>,
+    pub(in crate::commands) tokenizer: &'w Tokenizer,
     /// The most tokens of an answer.
-    pub(super) limit: Option<usize>,
+    pub(in crate::commands) limit: Option<usize>,
     /// The most tokens of prompt and answer.
-    pub(super) context: usize,
+    pub(in crate::commands) context: usize,
     /// Set when the answer shall end.
-    pub(super) stop: &'w AtomicBool,
+    pub(in crate::commands) stop: &'w AtomicBool,
 }
 
 impl Writer<'_, '_> {
     /// Answers `prompt`, of which the beginning may have been computed in `sequence`. `show` gets the text as it is
     /// written, and `look` the logits of each token.
-    pub(super) fn write(
+    pub(in crate::commands) fn write(
         &self,
         sequence: &mut Sequence<f32>,
         sampler: &mut Sampler,

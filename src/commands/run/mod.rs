@@ -1,6 +1,6 @@
 //! `curmerge run`: continue a text, or talk to the model.
 
-mod answer;
+pub(super) mod answer;
 mod chat;
 mod continuation;
 mod sampling;

@@ -29,8 +29,10 @@ mod onnx;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod protected;
+mod recipes;
 mod refused;
 mod repeated;
+mod reported;
 mod sampled;
 mod several;
 mod signal;
