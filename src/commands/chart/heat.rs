@@ -1,4 +1,4 @@
-//! A table of numbers as a map of squares, as dark as each is large.
+//! A table of numbers as a map of squares, whose colour is as strong as each number is large.
 
 use std::collections::BTreeMap;
 

@@ -25,7 +25,7 @@ const SIZE: [f64; 2] = [640.0, 360.0];
 /// What the curves leave free: left, right, top without the names, bottom.
 const MARGINS: [f64; 4] = [72.0, 16.0, 14.0, 52.0];
 /// The height of a curve's name above the curves.
-const NAME: f64 = 22.0;
+const NAME: f64 = 26.0;
 
 /// The drawing. `alone` says that it is a file of its own, with a background, a title to be seen and its style.
 pub fn svg(chart: &Chart, alone: bool) -> String {

@@ -64,7 +64,7 @@ impl Recipe<'_> {
             text += "anchor = \"none\"\n";
         }
         text += "\n# To learn more, lower lambda (110); to forget less, raise it, or limit what may be forgotten:\n";
-        text += "# max-forgetting = 0.003\n# seed = 0\n";
+        text += "# max-forgetting = 0.003\n";
         text += &format!("\n[run]\nadapter = [{adapter}]\n");
         text += &format!("\n# [eval]\n# adapter = [{adapter}]\n# data = \"test.jsonl\"\n");
         text += &task

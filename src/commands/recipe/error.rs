@@ -73,9 +73,9 @@ pub(super) fn unknown_key(place: &Place<'_>, root: &Command, command: Option<&Co
         .map(Command::get_name)
         .collect();
     let tip = match (nearest(&name, names), &elsewhere[..]) {
-        (Some(near), _) => format!("\n\n  tip: a similar key exists: '{near}'"),
+        (Some(near), []) => format!("\n\n  tip: a similar key exists: '{near}'"),
         (None, []) => String::new(),
-        (None, all) => format!("\n\n  tip: it is a key of '{}'", all.join("', '")),
+        (_, all) => format!("\n\n  tip: it is a key of '{}'", all.join("', '")),
     };
     at(place, &(what + &tip))
 }

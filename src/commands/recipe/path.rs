@@ -8,8 +8,7 @@ use super::key::Key;
 
 /// The value as the command line would have it, for a file in this folder.
 pub(super) fn resolved(key: &Key<'_>, value: &str, folder: &Path) -> PathBuf {
-    let is_path = is_path(key) && !is_word(key, value) && !has_scheme(value);
-    if !is_path {
+    if !depends_on_folder(key, value) {
         return value.into();
     }
     if let Some(rest) = value.strip_prefix("~/")
@@ -20,6 +19,11 @@ pub(super) fn resolved(key: &Key<'_>, value: &str, folder: &Path) -> PathBuf {
     let path = folder.join(value);
     // FILE|NAME: a name, unless there is such a file.
     if key.value_name().contains("NAME") && !path.exists() { value.into() } else { path }
+}
+
+/// Whether a value is a path, or may be one.
+pub(super) fn depends_on_folder(key: &Key<'_>, value: &str) -> bool {
+    is_path(key) && !is_word(key, value) && !has_scheme(value)
 }
 
 /// Whether the values of a key are paths.

@@ -5,10 +5,10 @@ use clap::Command;
 use super::error;
 use super::key::{self, Key};
 use super::setting::{self, Setting};
-use super::{merged, refused};
+use super::{merged, path, refused};
 
-/// A file with these settings, the defaults, and as comments the options that are not set. Clap refuses some
-/// defaults beside other options: they are comments, too.
+/// A file with these settings, the defaults, and as comments the options that are not set. Defaults that clap refuses
+/// beside other options, and those that are paths, are comments, too.
 ///
 /// # Errors
 /// A value that TOML cannot hold, since it is not UTF-8.
@@ -35,7 +35,10 @@ pub(super) fn text(command: &Command, settings: &[Setting]) -> Result<String, cl
         let more =
             Setting { key: key.name.clone(), values: values.iter().map(Into::into).collect(), line: 0 };
         let with = [live.clone(), vec![more]].concat();
-        let fits = refused(command, &setting::words(command, &with)).is_none()
+        // A default path is one of the current folder, and not of the file's.
+        let moves = values.iter().any(|value| path::depends_on_folder(key, value));
+        let fits = !moves
+            && refused(command, &setting::words(command, &with)).is_none()
             && merged::missing(command, &with) == merged::missing(command, &live);
         match fits {
             true => {
@@ -88,7 +91,7 @@ fn scalar(key: &Key<'_>, text: &str) -> String {
         clap::builder::ValueParser::os_string().type_id(),
         clap::builder::ValueParser::path_buf().type_id(),
     ];
-    let is_text = texts.contains(&key.arg.get_value_parser().type_id()) || super::path::is_path(key);
+    let is_text = texts.contains(&key.arg.get_value_parser().type_id()) || path::is_path(key);
     if is_text { quoted(text) } else { value(text) }
 }
 

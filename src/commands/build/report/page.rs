@@ -200,7 +200,7 @@ fn sizes(changes: &[(String, f64)]) -> String {
     let greatest = changes.iter().map(|(_, share)| 100.0 * share).fold(0.0, f64::max);
     let mut text = format!(
         "<h2>What changed</h2>\n<p class=\"note\">|dW| / |W| of each matrix, in per cent: the change by the matrix, Frobenius \
-         norms. The darkest has {greatest:.3} %.</p>\n"
+         norms. The strongest colour is {greatest:.3} %.</p>\n"
     );
     if !map.is_empty() {
         let title = "Size of the change by matrix and block";
