@@ -7,7 +7,10 @@ pub(super) fn marks((low, high): (f64, f64), count: usize) -> Vec<(f64, String)>
         return Vec::new();
     }
     let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| *step >= rough);
+    let step = [1.0, 2.0, 5.0, 10.0]
+        .map(|factor| factor * power)
+        .into_iter()
+        .find(|step| *step >= rough * (1.0 - 1e-9));
     let step = step.unwrap_or(10.0 * power);
     let digits = (-step.log10().floor()).clamp(0.0, 12.0) as usize;
     let (first, last) = ((low / step - 1e-9).ceil() as i64, (high / step + 1e-9).floor() as i64);
@@ -16,7 +19,11 @@ pub(super) fn marks((low, high): (f64, f64), count: usize) -> Vec<(f64, String)>
 
 /// A mark's number: with the digits that tell it from the next, or with a power of ten.
 fn written(x: f64, step: f64, digits: usize) -> String {
-    if x != 0.0 && (step < 1e-4 || x.abs() >= 1e6) { format!("{x:.1e}") } else { format!("{x:.digits$}") }
+    match step < 1e-4 || x.abs() >= 1e6 {
+        true if x == 0.0 => "0".to_owned(),
+        true => format!("{x:.1e}"),
+        false => format!("{x:.digits$}"),
+    }
 }
 
 #[cfg(test)]
