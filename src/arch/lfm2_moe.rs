@@ -98,5 +98,4 @@ pub(super) const LFM2_MOE: Architecture = Architecture {
         ..LFM2.hugging_face
     },
     onnx: Onnx { genai_type: Some("lfm2_moe") },
-    ..LFM2
 };

@@ -13,7 +13,7 @@ fn descriptions_are_consistent() {
         assert!(!class.activation.names.is_empty(), "{name}");
         assert!(class.model_types.iter().all(|name| model_types.insert((*name, class.chosen_by))), "{name}");
         let genai = architecture.onnx.genai_type;
-        let found = genai.and_then(|genai| by_genai_type(genai));
+        let found = genai.and_then(by_genai_type);
         assert!(found.map(|found| found.name) == genai.map(|_| architecture.name), "{name}");
         let experts = !architecture.converter.experts.is_empty();
         assert_eq!(experts, architecture.has_experts(), "{name}");

@@ -185,7 +185,7 @@ impl Architecture {
         let gated = ["ffn_gate_exps[0]", "ffn_gate_up_exps[0]"];
         let has = |part: &&str| self.line(&format!("blk.0.{part}")).is_some();
         gated.iter().any(has)
-            && !further.iter().any(|part| has(part))
+            && !further.iter().any(has)
             && !self.has_shared_expert()
             && matches!(self.forward.activation, Activation::Silu | Activation::ClampedSwiglu)
     }
