@@ -22,8 +22,8 @@ const LARGEST_RANK: usize = 256;
 /// Options of `curmerge extract`.
 #[derive(Clone, Debug, Args)]
 pub struct ExtractArgs {
-    /// The model that the LoRA will belong to: a GGUF file, a Hugging Face folder, an ONNX file, or
-    /// `ollama:NAME[:TAG]`.
+    /// The model that the LoRA will belong to: a GGUF file, a Hugging Face folder, an ONNX file,
+    /// `ollama:NAME[:TAG]`, or of the Hugging Face Hub `hf:OWNER/NAME[:FILE|QUANT][@REVISION]`.
     pub base: PathBuf,
     /// The same model with other values, in any container.
     pub tuned: PathBuf,
