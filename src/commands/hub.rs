@@ -56,6 +56,26 @@ pub(super) fn fetch_adapter(part: &mut AdapterPart) -> Result<()> {
     Ok(())
 }
 
+/// The path of a base that may be a name of the Hub.
+pub(super) fn base(path: &Path) -> Result<PathBuf> {
+    match Name::is_name(path) {
+        true => Lazy::default().one(path, Wanted::Base),
+        false => Ok(path.to_path_buf()),
+    }
+}
+
+/// The paths of data, some of which may be names of the Hub.
+pub(super) fn data(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let (mut hub, mut all) = (Lazy::default(), Vec::new());
+    for path in paths {
+        match Name::is_name(path) {
+            true => all.append(&mut hub.all(path, DATA)?),
+            false => all.push(path.clone()),
+        }
+    }
+    Ok(all)
+}
+
 /// The arguments of a command that name inputs.
 fn inputs(command: &mut Command) -> Vec<Input<'_>> {
     use Input::{One, Several};

@@ -56,7 +56,9 @@ class FolderModel:
 
     def metadata(self):
         """The bytes of every file that is no shard, and each shard's metadata and order of tensors."""
-        files = {f.name: f.read_bytes() for f in self.path.iterdir() if f.suffix != ".safetensors"}
+        # A model card is of its own model.
+        ours = (f for f in self.path.iterdir() if f.suffix != ".safetensors" and f.name != "README.md")
+        files = {f.name: f.read_bytes() for f in ours}
         for file in sorted(self.path.glob("*.safetensors")):
             opened = safe_open(file, framework="numpy")
             files[file.name] = (opened.metadata(), opened.offset_keys())

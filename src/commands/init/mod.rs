@@ -13,6 +13,7 @@ use curmerge_formats::output::OutputFile;
 use serde_json::json;
 
 use super::arguments::parse_size;
+use super::hub;
 use super::report::terminal;
 use crate::base::Base;
 use crate::{Error, Result};
@@ -28,7 +29,8 @@ const ADAPTER: &str = "adapter.safetensors";
 /// Options of `curmerge init`. On a terminal it asks for those that are not given.
 #[derive(Clone, Debug, Args)]
 pub struct InitArgs {
-    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, or `ollama:NAME[:TAG]`.
+    /// Base model: a GGUF file, a Hugging Face folder, an ONNX file, `ollama:NAME[:TAG]`, or of the Hugging Face Hub
+    /// `hf:OWNER/NAME[:FILE|QUANT][@REVISION]`.
     #[arg(long)]
     pub base: Option<PathBuf>,
     /// Training examples, as for build. It may be given several times.
@@ -60,11 +62,11 @@ pub fn run(args: &InitArgs, json: bool) -> Result<()> {
         return Err(Error::file(output, problem, "name another one with -o, or replace it with --force"));
     }
     let base = questions.answer(
-        "Base model (a GGUF file, a Hugging Face folder, an ONNX file, ollama:NAME)",
+        "Base model (a GGUF file, a Hugging Face folder, an ONNX file, ollama:NAME, hf:OWNER/NAME:QUANT)",
         ("--base", None),
         args.base.clone(),
         |text| Ok(PathBuf::from(text)),
-        |path| super::open(path),
+        |path| super::open(&hub::base(path)?),
     )?;
     let (base_path, base) = base;
     tell(json, &format!("  {}\n", described(&base)))?;
@@ -74,7 +76,7 @@ pub fn run(args: &InitArgs, json: bool) -> Result<()> {
         ("--data", None),
         given,
         |text| Ok(vec![PathBuf::from(text)]),
-        |paths| Data::read(paths, &base),
+        |paths| Data::read(&hub::data(paths)?, &base),
     )?;
     tell(json, &data.text())?;
     let guess = data.task();

@@ -18,7 +18,7 @@ fn root() -> Command {
 }
 
 /// Values of which some option takes each.
-const SAMPLES: [&str; 14] = [
+const SAMPLES: [&str; 15] = [
     "-0.5",
     "0.25",
     "7",
@@ -29,6 +29,7 @@ const SAMPLES: [&str; 14] = [
     "portable",
     "bash",
     "x y \"z\"\n",
+    "a {b}\\n{{c}}",
     "ö=3",
     "1e-3",
     "auto",

@@ -94,7 +94,7 @@ fn inspect_says_what_curmerge_can_do_with_a_model() {
     for (model, level, parts) in [
         (demo("model.gguf"), "full", &["llama: build, eval, run, merge, export and convert work"][..]),
         (fixture("gemma"), "full", &["gemma: build"]),
-        (fixture("lfm2"), "full", &["except into ONNX", "short convolutions"]),
+        (fixture("qwen3_5"), "full", &["except into ONNX", "linear attention"]),
         (other, "by name", &["'phi9' is not known", "curmerge knows", "can select", "CONTRIBUTING.md"]),
         (variant, "none", &["inspect only", "hidden_act", "'relu'"]),
     ] {
