@@ -10,8 +10,7 @@ use curmerge::base::Base;
 use curmerge::export::{Format, export};
 use curmerge::lora::{LoraMethod, LoraOptions, TrainedLora};
 use curmerge::model::Batch;
-use curmerge::train::batches;
-use curmerge::train::data::{DataOptions, Dataset, Example};
+use curmerge::train::data::{DataOptions, Dataset, Example, order};
 use curmerge::train::schedule::Schedule;
 use curmerge::train::{TrainOptions, Trainer};
 use ndarray::Array2;
@@ -163,8 +162,7 @@ fn check_training(name: &str, path: &Path, targets: &str, rslora: bool) {
     let schedule =
         Schedule { peak: options.learning_rate, warmup: (steps as f64 * 0.1).round() as u64, steps };
     let rates: Vec<f64> = (0..steps).map(|step| schedule.rate(step)).collect();
-    let order =
-        (0..options.epochs).flat_map(|epoch| batches::order(data.examples.len(), options.seed, epoch));
+    let order = (0..options.epochs).flat_map(|epoch| order(data.examples.len(), options.seed, epoch));
     let order: Vec<&Example> = order.map(|i| &data.examples[i]).collect();
     let batches: Vec<Vec<&Example>> = order.chunks(options.batch_size).map(<[_]>::to_vec).collect();
     let right = train_with_peft(path, &begin, &rates, &batches);
