@@ -31,7 +31,12 @@ cargo build --release --locked --features package --target "$target"
 suffix=
 case "$target" in *windows*) suffix=.exe ;; esac
 binary=${CARGO_TARGET_DIR:-target}/$target/release/curmerge$suffix
+wheel=$(sed -n 's/^version = "\(.*\)"/\1/p' packaging/python/Cargo.toml | head -1)
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+if [ "$wheel" != "$version" ]; then
+  echo "error: packaging/python/Cargo.toml has the version $wheel, and Cargo.toml $version: make them equal" >&2
+  exit 1
+fi
 name=curmerge-$version-$target
 
 stage=$(mktemp -d)
@@ -59,14 +64,17 @@ cp packaging/Dockerfile "$binary" LICENSE-MIT LICENSE-APACHE THIRD-PARTY-LICENSE
 
 if [ -z "${NO_WHEEL:-}" ]; then
   python3 -m venv "$stage/venv"
-  "$stage/venv/bin/pip" -q install 'maturin>=1.9,<2'
+  programs=$stage/venv/bin
+  # Windows calls it so.
+  [ -d "$programs" ] || programs=$stage/venv/Scripts
+  "$programs/python" -m pip -q install 'maturin>=1.9,<2'
   scripts=packaging/python/data/scripts
   mkdir -p "$scripts"
   cp "$binary" "$scripts/"
   # The module links the system's C library, and the program in the same wheel is static.
   case "$target" in *-linux-musl) module=${target%musl}gnu ;; *) module=$target ;; esac
   (cd packaging/python && unset CC_x86_64_unknown_linux_musl \
-    && "$stage/venv/bin/maturin" build --release --locked --target "$module" --out "$out")
+    && "$programs/maturin" build --release --locked --target "$module" --out "$out")
   rm -rf packaging/python/data
 fi
 (cd "$out" && find . -maxdepth 1 -type f ! -name SHA256SUMS -printf '%f\n' | sort | xargs sha256sum > SHA256SUMS)

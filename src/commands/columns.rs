@@ -77,6 +77,24 @@ impl ColumnArgs {
         }
     }
 
+    /// The options that are given, and their values.
+    pub(super) fn given(&self) -> Vec<(&'static str, String)> {
+        let template = |template: &Option<Template>| template.as_ref().map(Template::to_string);
+        let all = [
+            ("text-column", self.text_column.clone()),
+            ("prompt-column", self.prompt_column.clone()),
+            ("prompt-template", template(&self.prompt_template)),
+            ("completion-column", self.completion_column.clone()),
+            ("completion-template", template(&self.completion_template)),
+            ("label-names", self.label_names.as_ref().map(Labels::to_string)),
+            ("choices-column", self.choices_column.clone()),
+            ("messages-column", self.messages_column.clone()),
+            ("question-column", self.question_column.clone()),
+            ("answer-column", self.answer_column.clone()),
+        ];
+        all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+
     /// Refuses the options where nothing uses them; `option` is what would.
     pub fn must_be_unused(&self, option: &str) -> Result<()> {
         if *self == Self::default() {

@@ -73,6 +73,10 @@ pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     if format == Format::Curmerge && makes_lora {
         return Err(no_cur(&args.output));
     }
+    if format == Format::Curmerge && args.allow_other_base {
+        let problem = "an adapter of curmerge's own records the base that it was trained on, and these were trained on another";
+        return Err(Error::request(problem, "name their own base, without --allow-other-base"));
+    }
     let opened = opened(args, &base)?;
     let one = one(args, &base, &opened)?;
     let trained = match &one {

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use serde_json::Value as Json;
+use serde::Deserialize;
 
 use super::Event;
 use super::client::{Client, Failure, Method};
@@ -11,7 +11,7 @@ use crate::Error;
 use crate::error::shortened;
 
 /// The longest list of files that is read, in bytes.
-const MAX_LIST: u64 = 1 << 28;
+const MAX_LIST: u64 = 1 << 25;
 /// The longest part of a server's own words that an error shows.
 const MAX_WORDS: usize = 200;
 
@@ -21,6 +21,19 @@ pub(super) struct Listing {
     pub(super) commit: String,
     /// Paths, each of which stays within a folder.
     pub(super) files: Vec<String>,
+}
+
+/// What is read of the Hub's answer.
+#[derive(Deserialize)]
+struct Answer {
+    sha: Option<String>,
+    #[serde(default)]
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
 }
 
 /// What the Hub says of a file.
@@ -46,14 +59,13 @@ pub(super) fn listing(
     let mut bytes = Vec::new();
     let unreadable = |problem: String| Failure::Unreachable(format!("{address}: {problem}"));
     reply.body.take(MAX_LIST).read_to_end(&mut bytes).map_err(|e| unreadable(e.to_string()))?;
-    let json: Json = serde_json::from_slice(&bytes)
+    let answer: Answer = serde_json::from_slice(&bytes)
         .map_err(|_| unreadable("the answer is no JSON; is HF_ENDPOINT the address of a Hub?".into()))?;
-    let commit = json["sha"].as_str().filter(|sha| is_commit(sha));
-    let commit = commit.ok_or_else(|| unreadable("the answer names no commit".into()))?.to_owned();
-    let siblings = json["siblings"].as_array().map_or(&[][..], Vec::as_slice);
-    let names = siblings.iter().filter_map(|file| file["rfilename"].as_str());
+    let commit = answer.sha.filter(|sha| is_commit(sha));
+    let commit = commit.ok_or_else(|| unreadable("the answer names no commit".into()))?;
+    let names = answer.siblings.into_iter().map(|file| file.rfilename);
     // A path that leads out of the folder is no file of ours. Nothing that it could be is wanted.
-    let mut files: Vec<String> = names.filter(|name| is_plain_path(name)).map(Into::into).collect();
+    let mut files: Vec<String> = names.filter(|name| is_plain_path(name)).collect();
     files.sort();
     files.dedup();
     Ok(Listing { commit, files })

@@ -136,8 +136,11 @@ impl Hub {
         if let Some(variable) = self.settings.offline {
             return fetch.cached(&format!("{variable} is set"));
         }
-        // A commit never changes.
+        // A commit never changes. The cache may have a part of its files, so only one that is named is surely meant.
         if is_commit(name.revision())
+            && name
+                .part()
+                .is_some_and(|part| fetch.stored.files(name.revision()).iter().any(|file| file == part))
             && let Ok(found) = fetch.stored_paths(name.revision())
         {
             return Ok(found);
@@ -155,6 +158,23 @@ impl Hub {
             Err(refused) => Err(fetch.explained(refused)),
         }
     }
+}
+
+/// The first file that lacks of those that are parts of one with this: `train-00000-of-00002.parquet` and so on.
+fn missing_part(file: &str, files: &[String]) -> Option<String> {
+    let at = file.rfind("-of-")?;
+    let (before, count) = (&file[..at], file.get(at + 4..)?);
+    let digits = count.bytes().take_while(u8::is_ascii_digit).count();
+    let (start, number) = before.split_at_checked(before.len().checked_sub(digits)?)?;
+    if digits == 0 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let total: usize = count[..digits].parse().ok().filter(|&total| total <= 100_000)?;
+    // GGUF's parts are numbered from 1, those of data sets from 0.
+    let zero = format!("{:0digits$}", 0);
+    let first = usize::from(number != zero && !files.contains(&format!("{start}{zero}{}", &file[at..])));
+    let part = |part: usize| format!("{start}{part:0digits$}{}", &file[at..]);
+    (first..first + total).map(part).find(|part| !files.contains(part))
 }
 
 impl Fetch<'_> {
@@ -181,6 +201,9 @@ impl Fetch<'_> {
     fn stored_paths(&self, commit: &str) -> Result<Vec<PathBuf>> {
         let files = self.stored.files(commit);
         let choice = Chooser { name: self.name, files: &files }.choose(self.wanted)?;
+        if let Some(file) = choice.files.iter().find_map(|file| missing_part(file, &files)) {
+            return Err(self.name.error(format!("{file} is missing"), "download it"));
+        }
         let missing = |file: &String| !files.contains(file);
         match self.shards(commit, &choice)?.into_iter().find(missing) {
             Some(file) => Err(self.name.error(format!("{file} is missing"), "download it")),

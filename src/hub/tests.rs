@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::choice::{Choice, Chooser, Wanted};
+use super::missing_part;
 use super::name::Name;
 
 fn choose(name: &str, wanted: Wanted, files: &[&str]) -> Result<Choice, String> {
@@ -194,4 +195,18 @@ fn an_importance_matrix_has_the_word_in_its_name() {
     opens("hf:a/b", Wanted::ImportanceMatrix, &files, &["m.imatrix"], &["m.imatrix"]);
     opens("hf:a/b:m.imatrix", Wanted::ImportanceMatrix, &files, &["m.imatrix"], &["m.imatrix"]);
     asks("hf:a/b:x", Wanted::ImportanceMatrix, &files, "no such file", &["m.imatrix"]);
+}
+
+#[test]
+fn parts_that_are_not_there_are_missed() {
+    let files = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    let data = files(&["data/train-00000-of-00002.parquet", "data/test-00000-of-00001.parquet"]);
+    assert_eq!(missing_part(&data[0], &data).as_deref(), Some("data/train-00001-of-00002.parquet"));
+    assert_eq!(missing_part(&data[1], &data), None);
+    let gguf = files(&["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]);
+    assert_eq!(missing_part(&gguf[0], &gguf), None);
+    assert_eq!(missing_part(&gguf[1], &gguf[1..]).as_deref(), Some("m-00001-of-00002.gguf"));
+    for name in ["one-of-many.jsonl", "a-of-2.gguf", "-of-", "x-1-of-00002", "é-of-1"] {
+        assert_eq!(missing_part(name, &files(&[name])), None, "{name}");
+    }
 }

@@ -1,6 +1,6 @@
 //! Merging into an ONNX model. The graph fixes the types of its tensors, so a merge changes values only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Merge;
 use super::adapted::Adapted;
@@ -78,14 +78,20 @@ fn sole_user<'b>(
             let place = format!("tensor '{name}'");
             Err(Error::input(base.path(), place, "missing", "download the model again"))
         }
-        // Slices do not overlap.
-        [(canonical, tensor), (other, _), ..] if tensor.slice.is_none() => {
+        [(canonical, tensor), (other, _), ..] if tensor.slice.is_none() || overlap(users) => {
             let problem = format!("it is also {other}, which a merge would change too");
             let help = "export the model again without sharing weights";
             Err(Error::input(base.path(), format!("tensor '{canonical}'"), problem, help))
         }
         [user, ..] => Ok(user),
     }
+}
+
+/// Whether two of these slices of one tensor begin alike: nodes share it, and a change of one is one of the other.
+fn overlap(users: &[(&str, &BaseTensor)]) -> bool {
+    let starts = users.iter().map(|(_, tensor)| tensor.slice.as_ref().map(|slice| slice.start));
+    let mut seen = BTreeSet::new();
+    starts.into_iter().any(|start| !seen.insert(start))
 }
 
 /// Refuses a change of matrices whose rows take turns with those of others: gate and up of experts.

@@ -4,6 +4,7 @@
 The example is taken from README.md, so that it cannot differ from what it says.
 """
 
+import json
 import math
 import os
 import pathlib
@@ -34,6 +35,10 @@ with tempfile.TemporaryDirectory() as folder:
     assert u.shape == (16, 16) and abs(u).max() > 0
     assert sorted(os.listdir("tone-peft"))[0] == "adapter_config.json" or os.path.isfile("tone-peft/adapter_config.json")
     assert os.path.getsize("tone.gguf") > 0.9 * os.path.getsize("base.gguf")
+    # A result that is longer than a pipe holds.
+    with open("long.jsonl", "w", encoding="utf-8") as file:
+        file.write(json.dumps({"text": "a b " * 50000}) + "\n")
+    assert len(json.dumps(curmerge.data("long.jsonl", quiet=True))) > 1 << 16
     adapter.merge_into("base.gguf", "again.gguf")
     assert pathlib.Path("again.gguf").read_bytes() == pathlib.Path("tone.gguf").read_bytes()
     for call, kind, says in [

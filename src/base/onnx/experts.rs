@@ -49,7 +49,17 @@ pub(super) fn put(
         Side::Second => (&["down"], config.d_model, experts.ff),
     };
     let biases = matches!(used.role, Role::ExpertBiases(_));
+    if biases
+        && architecture
+            .line(&format!("blk.0.ffn_{}_exps[0]", if parts.len() > 1 { "up" } else { "down" }))
+            .is_none_or(|line| line.bias.is_none())
+    {
+        return Err(error("its experts have biases, which the family has not".into()));
+    }
     let mut draft = Draft::new(used);
+    if !biases && used.tensor.dims.first() != Some(&(experts.count as u64)) {
+        return Err(error(format!("a tensor of {:?} for {} experts", used.tensor.dims, experts.count)));
+    }
     let (count, rows) = (experts.count as u64, rows as u64);
     let wanted = match (biases, &used.nbits) {
         (true, _) => vec![count, rows],

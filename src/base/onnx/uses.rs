@@ -353,6 +353,15 @@ impl<'m> Reader<'m> {
         {
             return Err(self.error("curmerge does not read experts of this form", UNQUANTIZED));
         }
+        // Without it, codes for a certain GPU and plain ones look alike.
+        if quantized && node.int("weights_prepacked") != Some(0) {
+            return Err(self.error("its codes may be packed for a certain GPU", "use the model for CPU"));
+        }
+        let own_bits = ["fc1_expert_weight_bits", "fc2_expert_weight_bits"];
+        let sparse = node.int("use_sparse_mixer").unwrap_or(0) != 0;
+        if sparse || own_bits.iter().any(|name| node.int(name).is_some()) {
+            return Err(self.error("curmerge does not read experts of this form", UNQUANTIZED));
+        }
         let (bits, block) =
             (node.int("expert_weight_bits").unwrap_or(4), node.int("block_size").unwrap_or(0));
         // The inputs of matrices, scales, biases and zero points.
@@ -366,6 +375,9 @@ impl<'m> Reader<'m> {
             let &[experts, rows, width] = &dims[..] else {
                 return Err(self.error(format!("the matrices of its experts are {dims:?}"), AGAIN));
             };
+            if [experts, rows, width].iter().any(|dim| !(1..1 << 32).contains(dim)) {
+                return Err(self.error(format!("the matrices of its experts are {dims:?}"), AGAIN));
+            }
             let role = Role::Experts(side);
             if quantized {
                 let shape = [experts.saturating_mul(rows), width.saturating_mul(8) / bits.max(1) as u64];

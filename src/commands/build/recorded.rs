@@ -55,7 +55,15 @@ pub(super) fn recipe(args: &BuildArgs, base: &Base, trainee: &Trainee, texts: us
         AnchorSource::None => keys.push(("anchor".into(), quoted("none"))),
         AnchorSource::File(_) => {}
     }
-    let flags = [("keep-fisher", args.protection.keep_fisher), ("no-hold-out", args.training.no_hold_out)];
+    let columns = args.examples.columns.given();
+    keys.extend(columns.into_iter().map(|(key, text)| (key.to_owned(), quoted(&text))));
+    // Without its file, nothing may be held out in its place.
+    let validated = args.training.valid.is_some();
+    if validated {
+        notes.push("# valid: a file, which --valid must name for --patience\n".into());
+    }
+    let no_hold_out = args.training.no_hold_out || validated;
+    let flags = [("keep-fisher", args.protection.keep_fisher), ("no-hold-out", no_hold_out)];
     keys.extend(flags.iter().filter(|(_, set)| *set).map(|(flag, _)| ((*flag).to_owned(), "true".into())));
     let given = base.given_chat();
     keys.extend(given.system.as_ref().map(|system| ("system".into(), quoted(system))));

@@ -67,7 +67,7 @@ impl SavingArgs {
             ));
         }
         if let Some(metrics) = &self.metrics {
-            if metrics == output || *metrics == checkpoint {
+            if place(metrics) == place(output) || place(metrics) == place(&checkpoint) {
                 let problem = "is another output of the run";
                 return Err(Error::file(metrics, problem, "name another file with --metrics"));
             }
@@ -75,7 +75,8 @@ impl SavingArgs {
             MetricsFile::check(metrics)?;
         }
         if let Some(report) = &self.report {
-            if report == output || *report == checkpoint || Some(report) == self.metrics.as_ref() {
+            let others = [Some(output), Some(checkpoint.as_path()), self.metrics.as_deref()];
+            if others.into_iter().flatten().any(|other| place(other) == place(report)) {
                 let problem = "is another output of the run";
                 return Err(Error::file(report, problem, "name another file with --report"));
             }
@@ -105,4 +106,19 @@ impl SavingArgs {
 
 fn warn(error: &Error) {
     terminal::warn(&format!("{error}; the run goes on without this log"));
+}
+
+/// Where a path leads: two spellings of one place are equal.
+fn place(path: &Path) -> PathBuf {
+    if let Ok(place) = path.canonicalize() {
+        return place;
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    match (folder.canonicalize(), path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path.to_path_buf(),
+    }
 }

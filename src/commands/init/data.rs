@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::task::Task;
-use crate::Result;
 use crate::base::Base;
 use crate::commands::data as overview;
 use crate::commands::report::terminal;
 use crate::train::data::{self, DataOptions, Dataset};
+use crate::{Error, Result};
 
 /// Tokens of an example, unless many are longer.
 const USUAL_LENGTH: usize = 1024;
@@ -34,6 +34,9 @@ impl Data {
     /// # Errors
     /// Those of `build`.
     pub(super) fn read(paths: &[PathBuf], base: &Base) -> Result<Self> {
+        if let Some(path) = paths.iter().find(|path| path.as_os_str() == "-") {
+            return Err(Error::file(path, "standard input cannot be read again", "name a file"));
+        }
         let files = data::files(paths)?;
         let tokenizer = base.tokenizer()?;
         let template = base.chat_template(&tokenizer)?;

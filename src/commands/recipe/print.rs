@@ -14,7 +14,10 @@ use super::{merged, path, refused};
 /// A value that TOML cannot hold, since it is not UTF-8.
 pub(super) fn text(command: &Command, settings: &[Setting]) -> Result<String, clap::Error> {
     let keys = key::all(command);
-    let mut text = format!("# Paths are relative to the folder of this file.\n[{}]\n", command.get_name());
+    let mut text = format!(
+        "# Relative paths hold in the folder that this was printed in: keep the file there.\n[{}]\n",
+        command.get_name()
+    );
     for setting in settings {
         let key = keys.iter().find(|key| key.name == setting.key);
         let Some(key) = key else { continue };

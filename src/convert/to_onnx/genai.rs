@@ -23,7 +23,7 @@ pub(super) fn model_type(base: &Base) -> Result<&'static str> {
         return Ok(name);
     }
     let name = architecture.hugging_face.model_type();
-    let problem = format!("onnxruntime-genai runs no {name} models");
+    let problem = format!("curmerge writes no {name} models for onnxruntime-genai");
     let help = "make the model for onnxruntime itself";
     Err(Error::input(base.path(), "architecture", problem, help).avoidable(CallerOption::Genai))
 }

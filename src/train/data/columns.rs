@@ -120,6 +120,38 @@ impl Template {
     }
 }
 
+/// As [`Template::parse`] reads it.
+impl std::fmt::Display for Template {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for piece in &self.0 {
+            match piece {
+                Piece::Column(name) => write!(f, "{{{name}}}")?,
+                Piece::Text(text) => {
+                    for letter in text.chars() {
+                        match letter {
+                            '\n' => f.write_str("\\n")?,
+                            '\t' => f.write_str("\\t")?,
+                            '\\' => f.write_str("\\\\")?,
+                            '{' => f.write_str("{{")?,
+                            '}' => f.write_str("}}")?,
+                            letter => write!(f, "{letter}")?,
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As [`Labels::parse`] reads them.
+impl std::fmt::Display for Labels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let pairs: Vec<String> = self.0.iter().map(|(value, word)| format!("{value}={word}")).collect();
+        f.write_str(&pairs.join(","))
+    }
+}
+
 impl Part {
     fn names(&self) -> Vec<&str> {
         match self {
@@ -250,7 +282,15 @@ impl Columns {
                         found.insert("choices".into(), json!(words));
                     }
                     (Some(name), _) => listed = Some(("choices", row.filled(name)?)),
-                    (None, _) => listed = row.cells.get("choices").map(|list| ("choices", list.get())),
+                    // It may be of another use: of texts, and the completion among them, it is what it seems.
+                    (None, _) => {
+                        let list = row.cells.get("choices").map(|list| list.get());
+                        let has_it = |list: &&str| {
+                            let texts = serde_json::from_str::<Vec<Value>>(list).unwrap_or_default();
+                            found.get("completion").is_some_and(|completion| texts.contains(completion))
+                        };
+                        listed = list.filter(has_it).map(|list| ("choices", list));
+                    }
                 }
             }
         }
@@ -454,7 +494,10 @@ mod tests {
         {
             assert!(Template::parse(text).unwrap_err().contains(wanted), "{text}");
         }
-        assert!(Template::parse("{{}} {a}").is_ok());
+        for text in ["{{}} {a}", r"a\\n\n\t{b}{c} é"] {
+            let template = Template::parse(text).unwrap();
+            assert_eq!(template.to_string(), text);
+        }
         for (text, wanted) in [
             ("0=a,b", "every word"),
             ("0=", "lacks"),
@@ -465,5 +508,6 @@ mod tests {
             assert!(Labels::parse(text).unwrap_err().contains(wanted), "{text}");
         }
         assert_eq!(Labels::parse("a,b").unwrap(), Labels::parse("0=a, 1= b").unwrap());
+        assert_eq!(Labels::parse("a,b").unwrap().to_string(), "0=a,1=b");
     }
 }

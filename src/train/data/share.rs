@@ -117,7 +117,10 @@ impl Dataset {
                 wanted = wanted.saturating_mul(2).min(kept);
                 continue;
             }
-            data.examples.truncate(share.trained);
+            // Others are in the order of the file, and the run's own order chooses among them.
+            if data.in_order {
+                data.examples.truncate(share.trained);
+            }
             if data.examples.is_empty() {
                 return Err(nothing_to_learn(paths[0].as_ref()));
             }

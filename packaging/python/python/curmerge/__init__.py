@@ -11,10 +11,10 @@ several times, `None` to leave it out. `curmerge --help` and `curmerge COMMAND -
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 
 from ._native import Adapter as _Adapter
 from ._native import __version__
@@ -81,32 +81,47 @@ def _words(options):
 def run_command(command, *paths, quiet=False, **options):
     """Runs `curmerge COMMAND PATHS --OPTIONS --json` and returns its result.
 
-    Progress and warnings go to standard error, unless `quiet`. Ctrl-C is passed on: a training stops after its step and
-    keeps what it has learnt. CommandError if the program fails.
+    Progress and warnings go to standard error, unless `quiet`. A terminal's Ctrl-C reaches the program: a training stops
+    after its step and keeps what it has learnt. CommandError if the program fails.
     """
     words = [program(), command, "--json", *_words(options)]
     if paths:
         words += ["--", *map(os.fspath, paths)]
-    started = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace")
-    last, interrupted = "", False
-    try:
-        for line in started.stderr:
-            if line.startswith("error: "):
-                last = line[len("error: ") :].strip()
-                continue
-            if not quiet:
-                sys.stderr.write(line)
-    except KeyboardInterrupt:
-        interrupted = True
-        started.send_signal(signal.SIGINT)
-    out, rest = started.communicate()
-    if not quiet and rest:
-        sys.stderr.write(rest)
-    if interrupted:
-        raise KeyboardInterrupt
-    if started.returncode != 0:
-        raise CommandError(last or f"curmerge {command} ended with status {started.returncode}", started.returncode)
+    # A file takes a result of any length while standard error is read.
+    with tempfile.TemporaryFile() as result:
+        with subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=result,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        ) as started:
+            try:
+                last = _followed(started, quiet)
+            except KeyboardInterrupt:
+                # A terminal has sent it to the program, too, which ends after its step. A second one would stop it at once.
+                _followed(started, quiet)
+                started.wait()
+                raise
+            status = started.wait()
+        if status != 0:
+            raise CommandError(last or f"curmerge {command} ended with status {status}", status)
+        result.seek(0)
+        out = result.read().decode("utf-8")
     return json.loads(out) if out.strip() else None
+
+
+def _followed(started, quiet):
+    """Shows the program's lines until it ends; returns its error."""
+    last = ""
+    for line in started.stderr:
+        if line.startswith("error: "):
+            last = line[len("error: ") :].strip()
+        elif not quiet:
+            sys.stderr.write(line)
+    return last
 
 
 def build(base, *, data, output, **options):

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parquet::basic::Compression;
+use parquet::basic::{Compression, Type};
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::ColumnChunkMetaData;
@@ -26,6 +26,8 @@ pub(super) struct Pages {
     codec: Compression,
     /// What the file says of all pages of the column.
     uncompressed: usize,
+    /// The fewest bytes that a value of a dictionary takes.
+    value_bytes: usize,
 }
 
 impl Pages {
@@ -42,7 +44,31 @@ impl Pages {
         }
         let plain = column.clone().into_builder().set_compression(Compression::UNCOMPRESSED).build()?;
         let uncompressed = usize::try_from(column.uncompressed_size()).unwrap_or(0);
-        Ok(Self { stored: SerializedPageReader::new(chunks, &plain, rows, None)?, codec, uncompressed })
+        let value_bytes = match column.column_type() {
+            Type::BOOLEAN => 1,
+            Type::INT64 | Type::DOUBLE => 8,
+            Type::INT96 => 12,
+            Type::FIXED_LEN_BYTE_ARRAY => {
+                usize::try_from(column.column_descr().type_length()).unwrap_or(1).max(1)
+            }
+            // The length of a byte array, or a number.
+            Type::INT32 | Type::FLOAT | Type::BYTE_ARRAY => 4,
+        };
+        let stored = SerializedPageReader::new(chunks, &plain, rows, None)?;
+        Ok(Self { stored, codec, uncompressed, value_bytes })
+    }
+
+    /// A page that claims no more values than it can have: the crate makes room for those of a dictionary at once.
+    fn checked(&self, page: Page) -> Result<Page> {
+        match &page {
+            Page::DictionaryPage { buf, num_values, .. }
+                if *num_values as usize > buf.len() / self.value_bytes =>
+            {
+                let problem = format!("a dictionary claims {num_values} values in {} bytes", buf.len());
+                Err(ParquetError::EOF(problem))
+            }
+            _ => Ok(page),
+        }
     }
 
     fn unpacked(&self, page: Page) -> Result<Page> {
@@ -168,7 +194,7 @@ impl Iterator for Pages {
 
 impl PageReader for Pages {
     fn get_next_page(&mut self) -> Result<Option<Page>> {
-        self.stored.get_next_page()?.map(|page| self.unpacked(page)).transpose()
+        self.stored.get_next_page()?.map(|page| self.checked(self.unpacked(page)?)).transpose()
     }
 
     fn peek_next_page(&mut self) -> Result<Option<PageMetadata>> {

@@ -39,9 +39,11 @@ fn a_model_is_downloaded_once() {
     let again = inspect(&server, home.path(), name).done();
     assert_eq!(again.stderr, "");
     assert_eq!(server.asked(), [listing]);
-    // A commit does not change: nobody is asked.
-    inspect(&server, home.path(), &format!("hf:some-one/tiny-GGUF:Q4_K_M@{commit}")).done();
+    // A file of a commit does not change: nobody is asked. What else may be meant depends on what the commit has.
+    inspect(&server, home.path(), &format!("hf:some-one/tiny-GGUF:{FILE}@{commit}")).done();
     assert_eq!(server.asked(), [""; 0]);
+    inspect(&server, home.path(), &format!("hf:some-one/tiny-GGUF:Q4_K_M@{commit}")).done();
+    assert_eq!(server.asked(), [format!("GET /api/models/some-one/tiny-GGUF/revision/{commit}")]);
 }
 
 #[test]
