@@ -31,18 +31,8 @@ pub(super) fn fetch(command: &mut Command) -> Result<()> {
     let mut hub = Lazy::default();
     for input in inputs(command) {
         match input {
-            Input::One(path, wanted) if Name::is_name(path) => *path = hub.one(path, wanted)?,
-            Input::One(..) => {}
-            Input::Several(paths, wanted) => {
-                let mut all = Vec::new();
-                for path in std::mem::take(paths) {
-                    match Name::is_name(&path) {
-                        true => all.append(&mut hub.all(&path, wanted)?),
-                        false => all.push(path),
-                    }
-                }
-                *paths = all;
-            }
+            Input::One(path, wanted) => *path = hub.path(path, wanted)?,
+            Input::Several(paths, wanted) => *paths = hub.paths(paths, wanted)?,
         }
     }
     Ok(())
@@ -50,30 +40,18 @@ pub(super) fn fetch(command: &mut Command) -> Result<()> {
 
 /// The same for an adapter that is named later.
 pub(super) fn fetch_adapter(part: &mut AdapterPart) -> Result<()> {
-    if Name::is_name(&part.path) {
-        part.path = Lazy::default().one(&part.path, Wanted::Adapter)?;
-    }
+    part.path = Lazy::default().path(&part.path, Wanted::Adapter)?;
     Ok(())
 }
 
 /// The path of a base that may be a name of the Hub.
 pub(super) fn base(path: &Path) -> Result<PathBuf> {
-    match Name::is_name(path) {
-        true => Lazy::default().one(path, Wanted::Base),
-        false => Ok(path.to_path_buf()),
-    }
+    Lazy::default().path(path, Wanted::Base)
 }
 
 /// The paths of data, some of which may be names of the Hub.
 pub(super) fn data(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let (mut hub, mut all) = (Lazy::default(), Vec::new());
-    for path in paths {
-        match Name::is_name(path) {
-            true => all.append(&mut hub.all(path, DATA)?),
-            false => all.push(path.clone()),
-        }
-    }
-    Ok(all)
+    Lazy::default().paths(paths, DATA)
 }
 
 /// The arguments of a command that name inputs.
@@ -168,6 +146,23 @@ fn anchor(source: &mut AnchorSource) -> Option<Input<'_>> {
 struct Lazy(Option<Hub>);
 
 impl Lazy {
+    /// A path as it is, or the one that a name stands for.
+    fn path(&mut self, path: &Path, wanted: Wanted) -> Result<PathBuf> {
+        if Name::is_name(path) { self.one(path, wanted) } else { Ok(path.to_path_buf()) }
+    }
+
+    /// The same of several, of which a name may stand for more than one.
+    fn paths(&mut self, paths: &[PathBuf], wanted: Wanted) -> Result<Vec<PathBuf>> {
+        let mut all = Vec::new();
+        for path in paths {
+            match Name::is_name(path) {
+                true => all.append(&mut self.all(path, wanted)?),
+                false => all.push(path.clone()),
+            }
+        }
+        Ok(all)
+    }
+
     fn one(&mut self, name: &Path, wanted: Wanted) -> Result<PathBuf> {
         let mut paths = self.all(name, wanted)?;
         match (paths.pop(), paths.len()) {

@@ -89,7 +89,7 @@ impl Questions {
     /// A line, without the spaces around it and the quotes of a path that was dragged into the terminal.
     fn line(&mut self, prompt: &str) -> Result<String> {
         let Some(editor) = &mut self.editor else { return Ok(String::new()) };
-        match editor.readline(prompt) {
+        match interrupt::at_prompt(|| editor.readline(prompt)) {
             Ok(text) => {
                 let text = text.trim();
                 let bare = ['\'', '"'].iter().find_map(|&q| text.strip_prefix(q)?.strip_suffix(q));
